@@ -1,0 +1,210 @@
+import { z } from 'zod';
+
+/** Exit code of a process whose configuration is not usable: EX_CONFIG of sysexits.h. */
+export const EXIT_CONFIG = 78;
+
+export type ConfigProblemCode =
+  | 'MISSING_JWT_SECRET'
+  | 'MISSING_SERVICE_SECRET'
+  | 'MISSING_AUTH_SERVICE_URL'
+  | 'WEAK_SECRET'
+  | 'INVALID_URL'
+  | 'INVALID_VALUE'
+  | 'FORBIDDEN_IN_PRODUCTION';
+
+export interface ConfigProblem {
+  readonly code: ConfigProblemCode;
+  /** The environment variable. */
+  readonly name: string;
+  readonly message: string;
+}
+
+/** Everything wrong with an environment, reported at once. Its message never repeats the value of a secret. */
+export class ConfigError extends Error {
+  readonly problems: readonly ConfigProblem[];
+
+  constructor(problems: readonly ConfigProblem[]) {
+    const lines = problems.map(({ code, name, message }) => `  ${code}  ${name}: ${message}`);
+    super(`The configuration is not usable:\n${lines.join('\n')}\n`);
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+export const ENVIRONMENTS = ['development', 'test', 'staging', 'production'] as const;
+
+const seconds = (fallback: number, min = 1, max = 86_400) => z.coerce.number().int().min(min).max(max).default(fallback);
+const count = (fallback: number, min: number, max: number) => z.coerce.number().int().min(min).max(max).default(fallback);
+const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
+const flag = z.enum(['true', 'false']).default('false').transform((value) => value === 'true');
+const list = z
+  .string()
+  .default('')
+  .transform((value) => value.split(',').map((item) => item.trim()).filter(Boolean));
+const text = z.string().optional();
+
+/** Every variable that Tollgate reads; `.env.example` has a sentence for each. Units are in the names. */
+const VARIABLES = z.object({
+  ENVIRONMENT: z.enum(ENVIRONMENTS).default('production'),
+  HOST: z.string().default('0.0.0.0'),
+  PORT: port(8000),
+  WORKER_PORT: port(8090),
+  AUTH_PORT: port(8081),
+  METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
+  REDIS_URL: text,
+  REDIS_KEY_PREFIX: z.string().regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only').default('tollgate'),
+  AUTH_SERVICE_URL: text,
+  JWT_SECRET_KEY: text,
+  JWT_SECRET_KEY_PREVIOUS: text,
+  JWKS_URL: text,
+  JWT_ISSUER: text,
+  JWT_AUDIENCE: z.string().default('tollgate'),
+  SERVICE_SECRET: text,
+  ACCESS_TOKEN_SECONDS: z.coerce.number().int().min(5).max(3_600).optional(),
+  DEMO_PASSWORD: text,
+  DEV_AUTH_BYPASS: flag,
+  MAX_CONNECTIONS_PER_USER: count(3, 1, 1_000),
+  MESSAGE_RATE_PER_MINUTE: count(30, 1, 1_000_000),
+  MAX_MESSAGE_BYTES: count(8_192, 256, 65_536),
+  AUTH_DEADLINE_SECONDS: seconds(10, 1, 300),
+  AUTH_FAILURES_PER_MINUTE: count(10, 1, 1_000_000),
+  HEARTBEAT_INTERVAL_SECONDS: seconds(45, 1, 3_600),
+  CONNECTION_TIMEOUT_SECONDS: seconds(300, 2),
+  CONNECTION_LEASE_SECONDS: seconds(30, 2, 600),
+  TOKEN_REFRESH_LEAD_SECONDS: seconds(15, 1, 3_600),
+  TOKEN_DEGRADED_TIMEOUT_SECONDS: seconds(180, 0),
+  CORS_ORIGINS: list,
+  TRUSTED_PROXY_HOPS: count(0, 0, 16),
+  DRAIN_SECONDS: seconds(30, 0, 3_600),
+  EVENT_LOG_LENGTH: count(1_000, 10, 1_000_000),
+  EVENT_LOG_HOURS: count(24, 1, 24 * 30),
+  RUN_CONCURRENCY: count(50, 1, 1_000),
+  RUN_TIMEOUT_SECONDS: seconds(45, 1, 3_600),
+  LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  OTEL_EXPORTER_OTLP_ENDPOINT: text,
+  AGENT_MODEL_URL: text,
+  AGENT_MODEL_NAME: text,
+  AGENT_MODEL_KEY: text,
+  TOOL_SERVERS: text,
+});
+
+type Variables = z.infer<typeof VARIABLES>;
+
+/** The names of all variables, for the test that holds `.env.example` equal to this file. */
+export const VARIABLE_NAMES: readonly string[] = Object.keys(VARIABLES.shape);
+
+export type Config = Omit<Variables, 'AUTH_SERVICE_URL' | 'REDIS_URL' | 'SERVICE_SECRET' | 'JWT_ISSUER'> & {
+  readonly AUTH_SERVICE_URL: string;
+  readonly REDIS_URL: string;
+  readonly SERVICE_SECRET: string;
+  /** Defaults to `AUTH_SERVICE_URL`: the reference auth service is its own issuer. */
+  readonly JWT_ISSUER: string;
+};
+
+/** HS256 wants a key of at least the size of its hash, 256 bits: RFC 7518 section 3.2. */
+const MIN_SECRET_BYTES = 32;
+const WELL_KNOWN_SECRETS =
+  /^(password|secret|test|changeme|change-me|default|example|admin|tollgate|jwt[-_]?secret|your[-_ ].*|12345\d*)+$/i;
+
+const SECRETS = ['JWT_SECRET_KEY', 'JWT_SECRET_KEY_PREVIOUS', 'SERVICE_SECRET'] as const;
+const HTTP_URLS = ['AUTH_SERVICE_URL', 'JWKS_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT', 'AGENT_MODEL_URL'] as const;
+
+/**
+ * Reads the environment: the only place that does. Pure, so that a test can hand it any environment.
+ * Empty variables count as unset.
+ * @throws ConfigError with every problem found
+ */
+export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const { values, problems } = parseVariables(given);
+  const production = values.ENVIRONMENT === 'production';
+
+  if (!values.JWT_SECRET_KEY && !values.JWKS_URL) {
+    problems.push(problem('MISSING_JWT_SECRET', 'JWT_SECRET_KEY', 'JWT_SECRET_KEY (or JWKS_URL) is required'));
+  }
+  if (!values.SERVICE_SECRET) {
+    problems.push(problem('MISSING_SERVICE_SECRET', 'SERVICE_SECRET', 'SERVICE_SECRET is required'));
+  }
+  if (!values.AUTH_SERVICE_URL) {
+    problems.push(problem('MISSING_AUTH_SERVICE_URL', 'AUTH_SERVICE_URL', 'AUTH_SERVICE_URL is required'));
+  }
+  for (const name of SECRETS) problems.push(...secretProblems(name, values[name]));
+  for (const name of HTTP_URLS) problems.push(...urlProblems(name, values[name], production));
+  problems.push(...redisUrlProblems(values.REDIS_URL));
+  problems.push(...originProblems(values.CORS_ORIGINS, production));
+  if (values.DEV_AUTH_BYPASS && (production || values.ENVIRONMENT === 'staging')) {
+    problems.push(problem('FORBIDDEN_IN_PRODUCTION', 'DEV_AUTH_BYPASS', `must not be set in ${values.ENVIRONMENT}`));
+  }
+  if (values.CONNECTION_TIMEOUT_SECONDS <= values.HEARTBEAT_INTERVAL_SECONDS) {
+    const text = 'must be longer than HEARTBEAT_INTERVAL_SECONDS, or idle connections never get to answer a ping';
+    problems.push(problem('INVALID_VALUE', 'CONNECTION_TIMEOUT_SECONDS', text));
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+
+  const { AUTH_SERVICE_URL = '', REDIS_URL = '', SERVICE_SECRET = '', JWT_ISSUER } = values;
+  return { ...values, AUTH_SERVICE_URL, REDIS_URL, SERVICE_SECRET, JWT_ISSUER: JWT_ISSUER ?? AUTH_SERVICE_URL };
+}
+
+/** The variables that parse, with the defaults in place of those that do not, so that every problem is seen at once. */
+function parseVariables(given: Record<string, unknown>): { values: Variables; problems: ConfigProblem[] } {
+  const parsed = VARIABLES.safeParse(given);
+  if (parsed.success) return { values: parsed.data, problems: [] };
+  const problems = parsed.error.issues.map((issue) => problem('INVALID_VALUE', String(issue.path[0]), issue.message));
+  const sound = { ...given };
+  for (const { name } of problems) delete sound[name];
+  return { values: VARIABLES.parse(sound), problems };
+}
+
+function problem(code: ConfigProblemCode, name: string, message: string): ConfigProblem {
+  return { code, name, message };
+}
+
+function secretProblems(name: string, secret: string | undefined): ConfigProblem[] {
+  if (secret === undefined) return [];
+  const bytes = Buffer.byteLength(secret);
+  if (bytes < MIN_SECRET_BYTES) {
+    return [problem('WEAK_SECRET', name, `must be at least ${MIN_SECRET_BYTES} characters, got ${bytes}`)];
+  }
+  if (new Set(secret).size === 1) return [problem('WEAK_SECRET', name, 'is one character repeated')];
+  if (WELL_KNOWN_SECRETS.test(secret)) return [problem('WEAK_SECRET', name, 'is a well-known word')];
+  return [];
+}
+
+function urlProblems(name: string, value: string | undefined, production: boolean): ConfigProblem[] {
+  if (value === undefined) return [];
+  const url = URL.canParse(value) ? new URL(value) : undefined;
+  if (!url || !['http:', 'https:'].includes(url.protocol) || !value.includes('://')) {
+    return [problem('INVALID_URL', name, 'Invalid URL: an absolute http or https URL is needed')];
+  }
+  if (production && url.protocol === 'http:' && isPublicHost(url.hostname)) {
+    return [problem('INVALID_URL', name, 'Invalid URL: plain http to a public host is refused in production')];
+  }
+  return [];
+}
+
+/**
+ * Whether a name would be looked up in the public DNS. Private addresses (RFC 1918, RFC 4193), loopback, single-label
+ * service names and cluster names are reached inside a network, where plain http is common.
+ */
+function isPublicHost(host: string): boolean {
+  if (!host.includes('.') && !host.includes(':')) return false;
+  if (/\.(local|internal|svc|localhost|test)$/.test(host) || host.endsWith('.svc.cluster.local')) return false;
+  return !/^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|\[?(::1|f[cd][0-9a-f]{2}:))/i.test(host);
+}
+
+function redisUrlProblems(value: string | undefined): ConfigProblem[] {
+  if (value === undefined) return [problem('INVALID_VALUE', 'REDIS_URL', 'REDIS_URL is required')];
+  if (URL.canParse(value) && ['redis:', 'rediss:'].includes(new URL(value).protocol)) return [];
+  return [problem('INVALID_VALUE', 'REDIS_URL', 'must be a redis:// or rediss:// URL')];
+}
+
+function originProblems(origins: readonly string[], production: boolean): ConfigProblem[] {
+  return origins.flatMap((origin) => {
+    if (origin === '*') {
+      return production ? [problem('INVALID_VALUE', 'CORS_ORIGINS', '* is refused in production')] : [];
+    }
+    // Origins are compared as whole strings, so one that a browser never sends could never match.
+    const exact = URL.canParse(origin) && new URL(origin).origin === origin;
+    return exact ? [] : [problem('INVALID_VALUE', 'CORS_ORIGINS', `"${origin}" is not an origin (scheme://host[:port])`)];
+  });
+}

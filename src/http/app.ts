@@ -1,0 +1,54 @@
+import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import type { Logger } from '../lib/logger.ts';
+import { publicError, TollgateError } from '../protocol/errors.ts';
+
+const HEADERS_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 30_000;
+const KEEP_ALIVE_MS = 65_000;
+const BODY_LIMIT_BYTES = 64 * 1024;
+
+export interface AppOptions {
+  readonly logger: Logger;
+  /** How many proxies in front are trusted to name the client in `X-Forwarded-For`; 0 trusts nobody. */
+  readonly trustedProxyHops: number;
+}
+
+/**
+ * An HTTP server with the bounds and the error form that every Tollgate process shares: errors are
+ * `{ error: { code, message, retryable, … } }`, whoever raised them.
+ */
+export function createApp({ logger, trustedProxyHops }: AppOptions): FastifyInstance {
+  const app = Fastify({
+    loggerInstance: logger as FastifyBaseLogger,
+    disableRequestLogging: true,
+    trustProxy: trustedProxyHops === 0 ? false : trustedProxyHops,
+    bodyLimit: BODY_LIMIT_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    forceCloseConnections: true,
+    // A body that names `__proto__` is refused by the parser, not handed on.
+    onProtoPoisoning: 'error',
+    onConstructorPoisoning: 'error',
+  });
+  app.server.headersTimeout = HEADERS_TIMEOUT_MS;
+
+  app.setErrorHandler((thrown: Error & { statusCode?: number }, _request, reply) => {
+    const error = httpError(thrown);
+    if (error.row.http >= 500) logger.error({ err: thrown }, 'request failed');
+    if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
+    return reply.status(error.row.http).send({ error: publicError(error) });
+  });
+  app.setNotFoundHandler(() => {
+    throw new TollgateError('ENDPOINT_NOT_FOUND');
+  });
+  return app;
+}
+
+/** Fastify's own refusals (a body that is no JSON, too large, against the schema) as rows of the table. */
+function httpError(thrown: Error & { statusCode?: number }): TollgateError {
+  if (thrown instanceof TollgateError) return thrown;
+  const status = thrown.statusCode ?? 500;
+  if (status >= 500) return new TollgateError('INTERNAL_ERROR', { cause: thrown });
+  if (status === 413) return new TollgateError('MESSAGE_TOO_LARGE', { cause: thrown });
+  return new TollgateError('FORMAT_ERROR', { cause: thrown });
+}

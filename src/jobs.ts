@@ -1,0 +1,16 @@
+import { z } from 'zod';
+
+/** The BullMQ queues, their job payloads and their parsers: what gateways and workers agree on. */
+export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps' } as const;
+
+/** A run to execute. Everything else about it is in the run's own hash, which outlives the job. */
+export const AgentRunJob = z.object({ user_id: z.string().min(1), run_id: z.string().min(1) });
+export type AgentRunJob = z.infer<typeof AgentRunJob>;
+
+/** Jobs that a schedule produces carry no data: each looks at the state it finds. */
+export const SCHEDULES = {
+  /** Moves usage records from the outboxes into the ledger; the period is the lag a bill can have. */
+  foldUsage: { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
+  /** Ends runs that nobody works on any more. */
+  sweepRuns: { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
+} as const;

@@ -1,0 +1,42 @@
+/**
+ * Time as the product sees it. Everything that waits or compares times takes a `Clock`, so that tests move a 45-second
+ * rule in milliseconds. Time that must agree across nodes (leases, limits, the order of admission) is not read here: it
+ * is Redis's, inside the scripts.
+ */
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** Runs `task` once after `delayMs`; the returned function cancels it. Never keeps the process alive. */
+  after(delayMs: number, task: () => void): () => void;
+  /** Runs `task` every `periodMs`; the returned function stops it. Never keeps the process alive. */
+  every(periodMs: number, task: () => void): () => void;
+}
+
+/** Node refuses longer timers by running them at once; a deadline further away is reached by looking again. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  after(delayMs, task) {
+    const timer = setTimeout(task, Math.min(Math.max(delayMs, 0), LONGEST_TIMER_MS)).unref();
+    return () => clearTimeout(timer);
+  },
+  every(periodMs, task) {
+    const timer = setInterval(task, periodMs).unref();
+    return () => clearInterval(timer);
+  },
+};
+
+/** Resolves after `delayMs`, or at once when `signal` aborts; never rejects. */
+export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) return resolve();
+    const done = () => {
+      cancel();
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const cancel = clock.after(delayMs, done);
+    signal?.addEventListener('abort', done, { once: true });
+  });
+}

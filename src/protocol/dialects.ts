@@ -1,0 +1,151 @@
+import { publicError, TollgateError } from './errors.ts';
+import type { Fields, LogEntry, ServerEventType } from './messages.ts';
+
+/** What ties a reply to its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
+export type ReplyTo = { readonly rpcId: string | number } | { readonly ack: (reply: Fields) => void } | undefined;
+
+/** A message as it came in, its envelope taken off but its fields not yet looked at. */
+export interface IncomingMessage {
+  readonly name: string;
+  readonly fields: Fields;
+  readonly replyTo: ReplyTo;
+}
+
+export type FormatName = 'regular_json' | 'envelope' | 'jsonrpc' | 'socketio';
+
+/** How an endpoint writes its frames. What comes in is recognised by its shape, the answer is in the endpoint's own. */
+export interface Dialect {
+  readonly format: FormatName;
+  /** @throws TollgateError JSON_ERROR, INVALID_MESSAGE */
+  decode(frame: string): IncomingMessage;
+  encode(type: ServerEventType, fields: Fields, now: Date, replyTo: ReplyTo): string;
+  encodeEntry(entry: LogEntry): string;
+  encodeError(error: TollgateError, now: Date, replyTo: ReplyTo): string;
+}
+
+/** The notification that carries our events over JSON-RPC. */
+export const RPC_EVENT_METHOD = 'notifications/tollgate/event';
+
+/** Deeper JSON than any message needs; the bound keeps a hostile frame from costing stack in what walks it. */
+const MAX_DEPTH = 32;
+
+export const flatDialect: Dialect = {
+  format: 'regular_json',
+  decode: decodePlain,
+  encode: (type, fields, now) => JSON.stringify({ type, ...fields, timestamp: now.toISOString() }),
+  // The stored fields begin with `{"seq":`, so that a type can be put in front without parsing them.
+  encodeEntry: (entry) => `{"type":"${entry.type}",${entry.json.slice(1)}`,
+  encodeError: (error, now) =>
+    JSON.stringify({ type: 'error', ...publicError(error), timestamp: now.toISOString() }),
+};
+
+export const envelopeDialect: Dialect = {
+  format: 'envelope',
+  decode: decodePlain,
+  encode: (type, fields, now) => JSON.stringify({ type, payload: fields, timestamp: now.toISOString() }),
+  encodeEntry: (entry) => `{"type":"${entry.type}","payload":${entry.json},"timestamp":"${entry.timestamp}"}`,
+  encodeError(error, now) {
+    const fields = publicError(error);
+    const payload = { ...fields, recoverable: fields.retryable || error.row.close === null };
+    return JSON.stringify({ type: 'error', payload, timestamp: now.toISOString() });
+  },
+};
+
+export const jsonRpcDialect: Dialect = {
+  format: 'jsonrpc',
+  decode: decodeJsonRpc,
+  encode(type, fields, now, replyTo) {
+    const body = { ...fields, timestamp: now.toISOString() };
+    if (replyTo && 'rpcId' in replyTo) {
+      // `pong: true` is what the older clients' keep-alive looks for in the result of a ping.
+      const result = type === 'pong' ? { pong: true, ...body } : { type, ...body };
+      return JSON.stringify({ jsonrpc: '2.0', id: replyTo.rpcId, result });
+    }
+    return JSON.stringify({ jsonrpc: '2.0', method: RPC_EVENT_METHOD, params: { type, ...body } });
+  },
+  encodeEntry: (entry) =>
+    `{"jsonrpc":"2.0","method":"${RPC_EVENT_METHOD}","params":{"type":"${entry.type}",${entry.json.slice(1)}}`,
+  encodeError(error, _now, replyTo) {
+    const { message, ...data } = publicError(error);
+    const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : null;
+    return JSON.stringify({ jsonrpc: '2.0', id, error: { code: error.row.jsonrpc, message, data } });
+  },
+};
+
+/** The error an endpoint answers to a message of another dialect, naming where that one is spoken. */
+function wrongDialect(text: string): TollgateError {
+  return new TollgateError('INVALID_MESSAGE', { text, fields: { detail: text } });
+}
+
+function decodePlain(frame: string): IncomingMessage {
+  const message = parseObject(frame);
+  if (message.jsonrpc === '2.0') throw wrongDialect('JSON-RPC format is spoken at /ws/mcp; send {"type": …} here.');
+  const { type, payload, ...fields } = message;
+  if (typeof type !== 'string' || type === '') throw new TollgateError('INVALID_MESSAGE');
+  if (payload === undefined) return { name: type, fields, replyTo: undefined };
+  if (!isObject(payload)) throw new TollgateError('INVALID_MESSAGE', { text: '"payload" must be an object.' });
+  return { name: type, fields: payload, replyTo: undefined };
+}
+
+function decodeJsonRpc(frame: string): IncomingMessage {
+  const parsed = parse(frame);
+  if (Array.isArray(parsed)) throw wrongDialect('Batches are not supported: one JSON-RPC format object a frame.');
+  if (!isObject(parsed) || parsed.jsonrpc !== '2.0' || typeof parsed.method !== 'string') {
+    throw wrongDialect('Frames must be in JSON-RPC format here; plain JSON is spoken at /ws.');
+  }
+  const { id, method, params } = parsed;
+  if (id !== undefined && typeof id !== 'string' && typeof id !== 'number') {
+    throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC id must be a string or a number.' });
+  }
+  if (params !== undefined && !isObject(params)) {
+    throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC params must be an object.' });
+  }
+  return { name: method, fields: params ?? {}, replyTo: id === undefined ? undefined : { rpcId: id } };
+}
+
+/** The id of a frame that could not be accepted, so that even its error finds its request. */
+export function replyToOf(frame: string): ReplyTo {
+  try {
+    const parsed: unknown = JSON.parse(frame);
+    const id = isObject(parsed) && parsed.jsonrpc === '2.0' ? parsed.id : undefined;
+    return typeof id === 'string' || typeof id === 'number' ? { rpcId: id } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function parse(frame: string): unknown {
+  if (nestingDepth(frame) > MAX_DEPTH) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
+  try {
+    return JSON.parse(frame);
+  } catch (cause) {
+    throw new TollgateError('JSON_ERROR', { cause });
+  }
+}
+
+function parseObject(frame: string): Record<string, unknown> {
+  const parsed = parse(frame);
+  if (!isObject(parsed)) throw new TollgateError('INVALID_MESSAGE');
+  return parsed;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The deepest nesting of brackets outside strings. */
+function nestingDepth(frame: string): number {
+  let depth = 0;
+  let deepest = 0;
+  let inString = false;
+  for (let at = 0; at < frame.length; at++) {
+    const unit = frame.charCodeAt(at);
+    if (inString) {
+      if (unit === 0x5c) at++;
+      else if (unit === 0x22) inString = false;
+    } else if (unit === 0x22) inString = true;
+    else if (unit === 0x7b || unit === 0x5b) deepest = Math.max(deepest, ++depth);
+    else if (unit === 0x7d || unit === 0x5d) depth--;
+  }
+  return deepest;
+}

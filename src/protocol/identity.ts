@@ -1,0 +1,27 @@
+/** Who a connection or a run acts for. Made by the authenticator, carried as data; nothing here is looked up again. */
+export interface Identity {
+  readonly userId: string;
+  readonly email: string | undefined;
+  readonly plan: string;
+  /** What the token itself grants; the plan's permissions are added by the policy. */
+  readonly permissions: readonly string[];
+  readonly roles: readonly string[];
+  readonly featureFlags: Readonly<Record<string, boolean>>;
+  /** The login session (claim `sid`), and the token's own id (claim `jti`). */
+  readonly sessionId: string | undefined;
+  readonly tokenId: string;
+  /** Milliseconds since the epoch. */
+  readonly tokenExpiresAt: number;
+  readonly method: AuthMethod;
+}
+
+export const AUTH_METHODS = [
+  'header',
+  'subprotocol',
+  'handshake',
+  'message',
+  'service',
+  'ticket',
+  'development_bypass',
+] as const;
+export type AuthMethod = (typeof AUTH_METHODS)[number];

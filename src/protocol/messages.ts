@@ -1,0 +1,138 @@
+import { z } from 'zod';
+
+/**
+ * What a client may send, declared once: validators, aliases, the Socket.IO event list and `GET /ws/config` are derived
+ * from this table. `access` says whether the message is understood before authentication.
+ */
+const text = (max: number) => z.string().min(1).max(max);
+const requestId = text(128).optional();
+
+export const CLIENT_MESSAGES = {
+  ping: {
+    aliases: [],
+    access: 'anyone',
+    fields: z.object({ timestamp: z.union([z.string().max(64), z.number()]).optional() }),
+  },
+  heartbeat: { aliases: [], access: 'anyone', fields: z.object({}) },
+  auth: { aliases: ['authenticate'], access: 'anyone', fields: z.object({ token: z.string().max(16_384).optional() }) },
+  token_refresh: { aliases: [], access: 'user', fields: z.object({ token: text(16_384) }) },
+  agent_request: {
+    aliases: ['start_agent', 'user_message', 'chat_message', 'chat'],
+    access: 'user',
+    fields: z.object({
+      message: text(65_536),
+      agent: text(64).optional(),
+      thread_id: z
+        .string()
+        .regex(/^[\w-]{1,64}$/, 'letters, digits, _ and - only, at most 64')
+        .optional(),
+      request_id: requestId,
+    }),
+  },
+  agent_cancel: {
+    aliases: ['stop_agent'],
+    access: 'user',
+    fields: z.object({ run_id: text(64), request_id: requestId }),
+  },
+  tools_list: { aliases: [], access: 'user', fields: z.object({ request_id: requestId }) },
+  threads_list: { aliases: [], access: 'user', fields: z.object({ request_id: requestId }) },
+  thread_history: {
+    aliases: [],
+    access: 'user',
+    fields: z.object({
+      thread_id: text(64),
+      before: text(64).optional(),
+      limit: z.number().int().min(1).max(100).default(50),
+      request_id: requestId,
+    }),
+  },
+  resume: {
+    aliases: [],
+    access: 'user',
+    fields: z.object({ after: z.number().int().min(0), epoch: text(64), request_id: requestId }),
+  },
+  typing: {
+    aliases: [],
+    access: 'user',
+    fields: z.object({ thread_id: text(64).optional(), request_id: requestId }),
+  },
+} as const satisfies Record<string, { aliases: readonly string[]; access: 'anyone' | 'user'; fields: z.ZodType }>;
+
+export type ClientMessageType = keyof typeof CLIENT_MESSAGES;
+export type ClientFields<T extends ClientMessageType> = z.infer<(typeof CLIENT_MESSAGES)[T]['fields']>;
+
+const TYPE_BY_NAME = new Map<string, ClientMessageType>(
+  (Object.keys(CLIENT_MESSAGES) as ClientMessageType[]).flatMap((type) =>
+    [type, ...CLIENT_MESSAGES[type].aliases].map((name) => [name, type] as const),
+  ),
+);
+
+/** The message a name or one of its aliases stands for. */
+export function clientMessageType(name: string): ClientMessageType | undefined {
+  return TYPE_BY_NAME.get(name);
+}
+
+/** Every name a client may use, aliases included. */
+export const CLIENT_MESSAGE_NAMES: readonly string[] = [...TYPE_BY_NAME.keys()];
+
+/** Events with a place in the user's log: they carry `seq` and can be resumed. */
+export const DURABLE_EVENTS = [
+  'agent_started',
+  'agent_thinking',
+  'tool_executing',
+  'tool_completed',
+  'agent_completed',
+  'agent_failed',
+  'agent_cancelled',
+  'thread_updated',
+] as const;
+export type DurableEventType = (typeof DURABLE_EVENTS)[number];
+
+/** The last event of a run, of which there is exactly one. */
+export const TERMINAL_EVENTS = ['agent_completed', 'agent_failed', 'agent_cancelled'] as const;
+export type TerminalEventType = (typeof TERMINAL_EVENTS)[number];
+
+export function isTerminalEvent(type: string): type is TerminalEventType {
+  return (TERMINAL_EVENTS as readonly string[]).includes(type);
+}
+
+/** Events and replies of the moment: what was missed is not sent again. */
+export const TRANSIENT_EVENTS = [
+  'connection_established',
+  'auth_success',
+  'pong',
+  'heartbeat',
+  'heartbeat_ack',
+  'agent_accepted',
+  'cancel_accepted',
+  'tools_list',
+  'threads_list',
+  'thread_history',
+  'resumed',
+  'resume_failed',
+  'typing_ack',
+  'token_refreshed',
+  'token_degraded',
+  'plan_changed',
+  'session_terminated',
+  'server_draining',
+  'info',
+  'error',
+] as const;
+export type TransientEventType = (typeof TRANSIENT_EVENTS)[number];
+export type ServerEventType = DurableEventType | TransientEventType;
+
+/** The fields of a message or event, apart from its type. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** A durable event on its way to clients: its fields already rendered, since every node sends the same bytes. */
+export interface LogEntry {
+  readonly type: DurableEventType;
+  readonly seq: number;
+  /** Changes when the log was lost; a `seq` only has meaning within one. */
+  readonly epoch: string;
+  /** ISO 8601, UTC; the same as in the fields. */
+  readonly timestamp: string;
+  /** The fields as a JSON object, `seq` and `timestamp` included. */
+  readonly json: string;
+}

@@ -1,0 +1,67 @@
+import { Redis, type RedisOptions } from 'ioredis';
+import type { Logger } from '../lib/logger.ts';
+
+export type { Redis } from 'ioredis';
+
+/**
+ * - `commands`: everything a request waits for. Fails at once while Redis is away, so that a request gets an error
+ *   instead of a queue, and never sends a command twice: a repeated XADD would be a second event.
+ * - `subscriber`: subscriptions, restored by itself after a reconnect.
+ * - `blocking`: BullMQ's workers, which must wait for Redis for ever.
+ */
+export type ConnectionRole = 'commands' | 'subscriber' | 'blocking';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+/** Longer than any script here takes by three orders of magnitude; a Redis that needs more is away. */
+const COMMAND_TIMEOUT_MS = 3_000;
+const MAX_RECONNECT_DELAY_MS = 1_000;
+
+const ROLE_OPTIONS: Record<ConnectionRole, RedisOptions> = {
+  commands: { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: COMMAND_TIMEOUT_MS },
+  subscriber: { maxRetriesPerRequest: null },
+  blocking: { maxRetriesPerRequest: null },
+};
+
+/** A connection that is ready for use. @throws Error when Redis cannot be reached or is not fit (see `checkServer`) */
+export async function connectRedis(url: string, role: ConnectionRole, logger: Logger): Promise<Redis> {
+  const redis = new Redis(url, {
+    ...ROLE_OPTIONS[role],
+    connectionName: `tollgate-${role}`,
+    autoResendUnfulfilledCommands: role === 'blocking',
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    lazyConnect: true,
+    retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt, 10), MAX_RECONNECT_DELAY_MS),
+  });
+  // Without a listener an outage would end the process; with it, the commands report it where they were sent.
+  redis.on('error', (error) => logger.warn({ role, error: error.message }, 'redis connection error'));
+  try {
+    await redis.connect();
+    await checkServer(redis);
+  } catch (error) {
+    redis.disconnect();
+    throw new Error(`Redis is not usable at REDIS_URL: ${error instanceof Error ? error.message : error}`, {
+      cause: error,
+    });
+  }
+  return redis;
+}
+
+/**
+ * Refuses a server that would lose data or lacks the commands used here: Redis 7.0 (sharded pub/sub, SPUBLISH in
+ * scripts) and `noeviction`, since an evicted key would be a lost event, lease or bill.
+ */
+export async function checkServer(redis: Redis): Promise<void> {
+  const info = await redis.info();
+  const version = /^redis_version:(\d+)/m.exec(info)?.[1];
+  if (version === undefined || Number(version) < 7) throw new Error(`version 7.0 or newer is needed, found ${version}`);
+  const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
+  if (policy !== undefined && policy !== 'noeviction') {
+    throw new Error(`maxmemory-policy must be noeviction, found ${policy}`);
+  }
+}
+
+/** Ends a connection in order, or at once when Redis is away. */
+export async function disconnectRedis(redis: Redis): Promise<void> {
+  if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
+  else redis.disconnect();
+}

@@ -1,0 +1,155 @@
+/**
+ * Every Redis key and channel. A user's keys share the hash tag of the user's partition (`{p17}`), so that one script
+ * can touch all of them, and the partition's usage outbox with them, on Redis Cluster too.
+ */
+
+/**
+ * How many partitions users are spread over. Enough for the shards of a large cluster, few enough that a worker looks
+ * at all outboxes in one round trip. Changing it moves every user's data: never change it on a running installation.
+ */
+export const PARTITIONS = 64;
+
+/** FNV-1a, 32 bits: even over short names, and a dozen lines shorter than a keyed hash that nobody needs here. */
+function fnv1a(text: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash;
+}
+
+export function partitionOf(userId: string): number {
+  return fnv1a(userId) % PARTITIONS;
+}
+
+export class Keys {
+  readonly prefix: string;
+
+  /** @param prefix separates installations (and tests) that share a Redis */
+  constructor(prefix: string) {
+    this.prefix = prefix;
+  }
+
+  user(userId: string): UserKeys {
+    return new UserKeys(this.#partition(partitionOf(userId)), userId);
+  }
+
+  /** Usage records that wait to be folded into the ledger. */
+  outbox(partition: number): string {
+    return `${this.#partition(partition)}:outbox`;
+  }
+
+  /** Runs that have not ended, scored by the time after which nobody can still be working on them. */
+  activeRuns(partition: number): string {
+    return `${this.#partition(partition)}:active-runs`;
+  }
+
+  /** The ledger's records, one stream entry each, `<sequence>-0`. */
+  get ledger(): string {
+    return `${this.prefix}:{ledger}:records`;
+  }
+
+  /** The ledger's last sequence and hash, and how far each partition's outbox has been folded. */
+  get ledgerState(): string {
+    return `${this.prefix}:{ledger}:state`;
+  }
+
+  /** Workers listen here for runs to cancel. */
+  get runControl(): string {
+    return `${this.prefix}:run-control`;
+  }
+
+  /** BullMQ's own keys; the tag keeps a queue in one slot. */
+  get queues(): string {
+    return `{${this.prefix}:bull}`;
+  }
+
+  /** The adapter's channels for Socket.IO's own cluster operations. */
+  get socketIo(): string {
+    return `${this.prefix}:socket.io`;
+  }
+
+  /** Everything of the reference auth service; it runs on one slot, a deployment with more has its own server. */
+  auth(name: string): string {
+    return `${this.prefix}:{auth}:${name}`;
+  }
+
+  #partition(partition: number): string {
+    return `${this.prefix}:{p${partition}}`;
+  }
+}
+
+/** The keys of one user. */
+export class UserKeys {
+  readonly #tag: string;
+  readonly #userId: string;
+
+  constructor(partitionTag: string, userId: string) {
+    this.#tag = partitionTag;
+    this.#userId = userId;
+  }
+
+  /** What operators decided about the user: plan, block. */
+  get account(): string {
+    return this.#of('account');
+  }
+  /** Live connections, scored by the end of their lease. */
+  get leases(): string {
+    return this.#of('leases');
+  }
+  /** Per connection: its place in the order of admission, node and endpoint. */
+  get connections(): string {
+    return this.#of('connections');
+  }
+  /** Connections that lost their place, until their node must have heard of it. */
+  get evicted(): string {
+    return this.#of('evicted');
+  }
+  /** The event log, and its epoch and last `seq`. */
+  get log(): string {
+    return this.#of('log');
+  }
+  get logState(): string {
+    return this.#of('log-state');
+  }
+  /** Sharded channel of the user: events as they are appended, and control messages for the user's connections. */
+  get channel(): string {
+    return this.#of('live');
+  }
+  get messageRate(): string {
+    return this.#of('message-rate');
+  }
+  /** The user's own recent usage records, for the tools that compute over them. */
+  get recentUsage(): string {
+    return this.#of('recent-usage');
+  }
+  /** The user's recent runs, scored by the time they were accepted. */
+  get runs(): string {
+    return this.#of('runs');
+  }
+  run(runId: string): string {
+    return this.#of(`run:${runId}`);
+  }
+  /** The run that a `request_id` started. */
+  request(requestId: string): string {
+    return this.#of(`request:${requestId}`);
+  }
+  /** The user's threads, scored by their last change, and what is known of each. */
+  get threads(): string {
+    return this.#of('threads');
+  }
+  get threadInfo(): string {
+    return this.#of('thread-info');
+  }
+  thread(threadId: string): string {
+    return this.#of(`thread:${threadId}`);
+  }
+  get outbox(): string {
+    return `${this.#tag}:outbox`;
+  }
+  get activeRuns(): string {
+    return `${this.#tag}:active-runs`;
+  }
+
+  #of(name: string): string {
+    return `${this.#tag}:${this.#userId}:${name}`;
+  }
+}

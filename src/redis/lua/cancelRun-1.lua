@@ -1,0 +1,15 @@
+--[[
+  Asks for the end of a run. Whoever works on it hears of it on the workers' channel, or with its next append; one that
+  is still queued ends when it is claimed.
+
+  KEYS[1] run  hash of the run
+  ARGV[1] the workers' channel
+  ARGV[2] run id
+  Returns "missing" | "finished" | "asked"
+]]
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then return 'missing' end
+if status == 'completed' or status == 'failed' or status == 'cancelled' then return 'finished' end
+redis.call('HSET', KEYS[1], 'cancel', 1)
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 'asked'

@@ -1,0 +1,30 @@
+--[[
+  A page of a user's event log, with the log's head as of the same moment.
+  A reader that has seen more than the log holds proves that the log was lost (a fail-over to a replica that lagged,
+  a restart from an older file): the log then gets a new epoch, so that no two events share a `seq` within one.
+
+  KEYS[1] log       stream of events
+  KEYS[2] logState  hash: epoch, seq
+  ARGV[1] epoch the reader knows, "" for none
+  ARGV[2] after: the last seq the reader has seen
+  ARGV[3] greatest number of entries
+  ARGV[4] epoch for a log that has none or lost events
+  ARGV[5] seconds that an unused log keeps its epoch
+  Returns { epoch, seq, oldest seq that can be read, entries }; no entries when the epoch is another one
+]]
+local log, logState = KEYS[1], KEYS[2]
+local known, after = ARGV[1], tonumber(ARGV[2])
+local state = redis.call('HMGET', logState, 'epoch', 'seq')
+local epoch, seq = state[1], tonumber(state[2] or '0')
+if not epoch or (known == epoch and after > seq) then
+  epoch = ARGV[4]
+  redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
+  redis.call('EXPIRE', logState, ARGV[5])
+end
+local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+local oldest = first and tonumber(string.match(first[1], '^%d+')) or seq + 1
+local entries = {}
+if known == epoch and after < seq then
+  entries = redis.call('XRANGE', log, '(' .. string.format('%d', after) .. '-0', '+', 'COUNT', ARGV[3])
+end
+return { epoch, seq, oldest, entries }

@@ -1,0 +1,11 @@
+--[[
+  Gives back the places of connections that are gone.
+
+  KEYS[1] leases, KEYS[2] connections, KEYS[3] evicted
+  ARGV[1...] connection ids
+  Returns the number of leases that were still held
+]]
+local released = redis.call('ZREM', KEYS[1], unpack(ARGV))
+redis.call('HDEL', KEYS[2], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+return released

@@ -1,0 +1,33 @@
+--[[
+  Renews the leases of one user's connections on one node, and tells the head of the user's event log, so that a node
+  that missed a published event notices without a further round trip.
+
+  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
+  KEYS[2] connections  hash of the connections' details
+  KEYS[3] evicted      sorted set of connections that lost their place
+  KEYS[4] logState     hash: epoch, seq
+  ARGV[1] lease, ms
+  ARGV[2...] connection ids
+  Returns { epoch, seq, then per connection "renewed" | "evicted" | "missing" }
+]]
+local leases, connections, evicted, logState = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local lease = tonumber(ARGV[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local log = redis.call('HMGET', logState, 'epoch', 'seq')
+local result = { log[1] or '', tonumber(log[2] or '0') }
+for i = 2, #ARGV do
+  local held = redis.call('ZSCORE', leases, ARGV[i])
+  if held then
+    redis.call('ZADD', leases, now + lease, ARGV[i])
+    result[i + 1] = 'renewed'
+  elseif redis.call('ZSCORE', evicted, ARGV[i]) then
+    result[i + 1] = 'evicted'
+  else
+    result[i + 1] = 'missing'
+  end
+end
+redis.call('PEXPIRE', leases, 2 * lease)
+redis.call('PEXPIRE', connections, 2 * lease)
+return result

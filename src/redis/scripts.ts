@@ -1,0 +1,69 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { ChainableCommander, Redis } from 'ioredis';
+
+export type ScriptArgument = string | number;
+
+/** What a script can answer: Lua tables arrive as arrays. */
+export type ScriptReply = string | number | null | ScriptReply[];
+
+type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
+
+/**
+ * One Lua file, `lua/<name>-<number of keys>.lua`. It is registered under its name and a digest of its text, so that
+ * two versions can run side by side while a deployment rolls; EVALSHA, with EVAL once where Redis does not know it.
+ */
+export class LuaScript {
+  readonly command: string;
+  readonly #source: string;
+  readonly #numberOfKeys: number;
+  readonly #known = new WeakSet<Redis>();
+
+  private constructor(name: string, numberOfKeys: number, source: string) {
+    this.command = `${name}:${createHash('sha1').update(source).digest('hex').slice(0, 8)}`;
+    this.#source = source;
+    this.#numberOfKeys = numberOfKeys;
+  }
+
+  /** @param file the name of the file without its ending, e.g. `appendEvents-6` */
+  static load(file: string): LuaScript {
+    const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
+    if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);
+    const source = readFileSync(new URL(`./lua/${file}.lua`, import.meta.url), 'utf8');
+    return new LuaScript(match[1], Number(match[2]), source);
+  }
+
+  run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
+    this.#define(redis, keys);
+    const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;
+    return command.call(redis, ...keys, ...args);
+  }
+
+  /** Adds the call to a pipeline of `redis` that was made after the script's first use there. */
+  queue(
+    redis: Redis,
+    pipeline: ChainableCommander,
+    keys: readonly string[],
+    args: readonly ScriptArgument[],
+  ): ChainableCommander {
+    this.#define(redis, keys);
+    const command = (pipeline as unknown as Record<string, (...args: ScriptArgument[]) => ChainableCommander>)[
+      this.command
+    ] as (...args: ScriptArgument[]) => ChainableCommander;
+    return command.call(pipeline, ...keys, ...args);
+  }
+
+  /** Makes the script callable on `redis`; needed before a pipeline that uses it is made. */
+  prepare(redis: Redis): void {
+    if (this.#known.has(redis)) return;
+    redis.defineCommand(this.command, { lua: this.#source, numberOfKeys: this.#numberOfKeys });
+    this.#known.add(redis);
+  }
+
+  #define(redis: Redis, keys: readonly string[]): void {
+    if (keys.length !== this.#numberOfKeys) {
+      throw new Error(`${this.command} takes ${this.#numberOfKeys} keys, got ${keys.length}`);
+    }
+    this.prepare(redis);
+  }
+}
