@@ -33,14 +33,24 @@ export class ConfigError extends Error {
 
 export const ENVIRONMENTS = ['development', 'test', 'staging', 'production'] as const;
 
-const seconds = (fallback: number, min = 1, max = 86_400) => z.coerce.number().int().min(min).max(max).default(fallback);
-const count = (fallback: number, min: number, max: number) => z.coerce.number().int().min(min).max(max).default(fallback);
+const seconds = (fallback: number, min = 1, max = 86_400) =>
+  z.coerce.number().int().min(min).max(max).default(fallback);
+const count = (fallback: number, min: number, max: number) =>
+  z.coerce.number().int().min(min).max(max).default(fallback);
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
-const flag = z.enum(['true', 'false']).default('false').transform((value) => value === 'true');
+const flag = z
+  .enum(['true', 'false'])
+  .default('false')
+  .transform((value) => value === 'true');
 const list = z
   .string()
   .default('')
-  .transform((value) => value.split(',').map((item) => item.trim()).filter(Boolean));
+  .transform((value) =>
+    value
+      .split(',')
+      .map((item) => item.trim())
+      .filter(Boolean),
+  );
 const text = z.string().optional();
 
 /** Every variable that Tollgate reads; `.env.example` has a sentence for each. Units are in the names. */
@@ -52,7 +62,10 @@ const VARIABLES = z.object({
   AUTH_PORT: port(8081),
   METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
   REDIS_URL: text,
-  REDIS_KEY_PREFIX: z.string().regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only').default('tollgate'),
+  REDIS_KEY_PREFIX: z
+    .string()
+    .regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only')
+    .default('tollgate'),
   AUTH_SERVICE_URL: text,
   JWT_SECRET_KEY: text,
   JWT_SECRET_KEY_PREVIOUS: text,
@@ -205,6 +218,8 @@ function originProblems(origins: readonly string[], production: boolean): Config
     }
     // Origins are compared as whole strings, so one that a browser never sends could never match.
     const exact = URL.canParse(origin) && new URL(origin).origin === origin;
-    return exact ? [] : [problem('INVALID_VALUE', 'CORS_ORIGINS', `"${origin}" is not an origin (scheme://host[:port])`)];
+    return exact
+      ? []
+      : [problem('INVALID_VALUE', 'CORS_ORIGINS', `"${origin}" is not an origin (scheme://host[:port])`)];
   });
 }

@@ -1,4 +1,5 @@
-import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Logger } from '../lib/logger.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 
@@ -11,26 +12,34 @@ export interface AppOptions {
   readonly logger: Logger;
   /** How many proxies in front are trusted to name the client in `X-Forwarded-For`; 0 trusts nobody. */
   readonly trustedProxyHops: number;
+  /** Answers a request itself and returns true, before Fastify sees it: for servers that read the body their own way. */
+  readonly intercept?: (request: IncomingMessage, response: ServerResponse) => boolean;
 }
 
 /**
  * An HTTP server with the bounds and the error form that every Tollgate process shares: errors are
  * `{ error: { code, message, retryable, … } }`, whoever raised them.
  */
-export function createApp({ logger, trustedProxyHops }: AppOptions): FastifyInstance {
+export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): FastifyInstance {
   const app = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
-    disableRequestLogging: true,
-    trustProxy: trustedProxyHops === 0 ? false : trustedProxyHops,
+    logController: new LogController({ disableRequestLogging: true }),
+    trustProxy: (_address, hop) => hop < trustedProxyHops,
     bodyLimit: BODY_LIMIT_BYTES,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: true,
     // A body that names `__proto__` is refused by the parser, not handed on.
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
+    serverFactory: (handler) => {
+      return createServer(
+        { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
+        (request, response) => {
+          if (!intercept?.(request, response)) handler(request, response);
+        },
+      );
+    },
   });
-  app.server.headersTimeout = HEADERS_TIMEOUT_MS;
+  app.server.keepAliveTimeout = KEEP_ALIVE_MS;
 
   app.setErrorHandler((thrown: Error & { statusCode?: number }, _request, reply) => {
     const error = httpError(thrown);

@@ -1,5 +1,5 @@
-import type { Keys } from '../redis/keys.ts';
 import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
 const setAccount = LuaScript.load('setAccount-1');

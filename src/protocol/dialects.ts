@@ -35,8 +35,7 @@ export const flatDialect: Dialect = {
   encode: (type, fields, now) => JSON.stringify({ type, ...fields, timestamp: now.toISOString() }),
   // The stored fields begin with `{"seq":`, so that a type can be put in front without parsing them.
   encodeEntry: (entry) => `{"type":"${entry.type}",${entry.json.slice(1)}`,
-  encodeError: (error, now) =>
-    JSON.stringify({ type: 'error', ...publicError(error), timestamp: now.toISOString() }),
+  encodeError: (error, now) => JSON.stringify({ type: 'error', ...publicError(error), timestamp: now.toISOString() }),
 };
 
 export const envelopeDialect: Dialect = {
@@ -115,7 +114,8 @@ export function replyToOf(frame: string): ReplyTo {
 }
 
 function parse(frame: string): unknown {
-  if (nestingDepth(frame) > MAX_DEPTH) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
+  if (nestingDepth(frame) > MAX_DEPTH)
+    throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
   try {
     return JSON.parse(frame);
   } catch (cause) {

@@ -24,7 +24,11 @@ export const ERRORS = {
   USER_BLOCKED: { ...AUTH, http: 403, text: 'Authentication failed: this account is blocked.' },
   USER_MISMATCH: { ...AUTH, http: 403, text: 'Unauthorized: the credential belongs to another user (mismatch).' },
   CONFLICTING_CREDENTIALS: { ...AUTH, text: 'Authentication failed: the credentials presented disagree.' },
-  TOKEN_EXPIRED: { ...AUTH, retryable: true, text: 'Authentication failed: the credential has expired; get a new one.' },
+  TOKEN_EXPIRED: {
+    ...AUTH,
+    retryable: true,
+    text: 'Authentication failed: the credential has expired; get a new one.',
+  },
   AUTH_TIMEOUT: { ...AUTH, retryable: true, text: 'Authentication was not completed in time.' },
   AUTH_RATE_LIMITED: {
     close: 1008,
@@ -40,7 +44,10 @@ export const ERRORS = {
     retryable: true,
     text: 'Rate limit exceeded: too many messages; try again later.',
   },
-  AUTH_SERVICE_UNAVAILABLE: { ...UNAVAILABLE, text: 'Authentication is unavailable for the moment (connection error).' },
+  AUTH_SERVICE_UNAVAILABLE: {
+    ...UNAVAILABLE,
+    text: 'Authentication is unavailable for the moment (connection error).',
+  },
   AUTH_SERVICE_TIMEOUT: { ...UNAVAILABLE, text: 'Authentication timed out; try again.' },
   AUTH_CIRCUIT_BREAKER_OPEN: { ...UNAVAILABLE, text: 'Authentication is recovering from errors; try again shortly.' },
   INVALID_RESPONSE_FORMAT: { ...UNAVAILABLE, text: 'Authentication gave an unusable answer; try again.' },

@@ -1,11 +1,22 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { ChainableCommander, Redis } from 'ioredis';
+import { TollgateError } from '../protocol/errors.ts';
 
 export type ScriptArgument = string | number;
 
 /** What a script can answer: Lua tables arrive as arrays. */
 export type ScriptReply = string | number | null | ScriptReply[];
+
+/** Answers of a Redis that is there but cannot write now; anything else it answers is a fault of ours. */
+const CANNOT_WRITE = /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY)\b/;
+
+/** Redis being away is an outage, not a bug: it has its own row in the error table. */
+export function redisError(error: unknown): unknown {
+  const answered = error instanceof Error && error.name === 'ReplyError';
+  if (answered && !CANNOT_WRITE.test(error.message)) return error;
+  return new TollgateError('OVERLOADED', { cause: error });
+}
 
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
 
@@ -33,10 +44,15 @@ export class LuaScript {
     return new LuaScript(match[1], Number(match[2]), source);
   }
 
-  run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
+  /** @throws TollgateError OVERLOADED while Redis is away or refuses to write; Error when the script itself fails */
+  async run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     this.#define(redis, keys);
     const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;
-    return command.call(redis, ...keys, ...args);
+    try {
+      return await command.call(redis, ...keys, ...args);
+    } catch (error) {
+      throw redisError(error);
+    }
   }
 
   /** Adds the call to a pipeline of `redis` that was made after the script's first use there. */

@@ -2,13 +2,14 @@
   Takes a run over for one worker: the next epoch, so that whoever had it before can append nothing more.
 
   KEYS[1] run  hash of the run
-  Returns { "missing" } or { "finished" } or { "claimed", field, value, ... }
+  Returns { "missing" } or { "finished" } or { "claimed", "now", ms, field, value, ... }
 ]]
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return { 'missing' } end
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'status', 'running')
-local result = { 'claimed' }
-for i, value in ipairs(redis.call('HGETALL', KEYS[1])) do result[i + 1] = value end
+local time = redis.call('TIME')
+local result = { 'claimed', 'now', tostring(time[1] * 1000 + math.floor(time[2] / 1000)) }
+for i, value in ipairs(redis.call('HGETALL', KEYS[1])) do result[i + 3] = value end
 return result

@@ -1,7 +1,8 @@
 --[[
   A page of a user's event log, with the log's head as of the same moment.
-  A reader that has seen more than the log holds proves that the log was lost (a fail-over to a replica that lagged,
-  a restart from an older file): the log then gets a new epoch, so that no two events share a `seq` within one.
+  A node that has seen more than the log holds proves that the log was lost (a fail-over to a replica that lagged, a
+  restart from an older file): the log then gets a new epoch, so that no two events share a `seq` within one. A client's
+  word is no such proof: it only gets to read nothing.
 
   KEYS[1] log       stream of events
   KEYS[2] logState  hash: epoch, seq
@@ -10,13 +11,14 @@
   ARGV[3] greatest number of entries
   ARGV[4] epoch for a log that has none or lost events
   ARGV[5] seconds that an unused log keeps its epoch
+  ARGV[6] 1 when the reader is a node that delivered up to `after` itself, 0 when it has that from a client
   Returns { epoch, seq, oldest seq that can be read, entries }; no entries when the epoch is another one
 ]]
 local log, logState = KEYS[1], KEYS[2]
 local known, after = ARGV[1], tonumber(ARGV[2])
 local state = redis.call('HMGET', logState, 'epoch', 'seq')
 local epoch, seq = state[1], tonumber(state[2] or '0')
-if not epoch or (known == epoch and after > seq) then
+if not epoch or (known == epoch and after > seq and ARGV[6] == '1') then
   epoch = ARGV[4]
   redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
   redis.call('EXPIRE', logState, ARGV[5])

@@ -1,0 +1,58 @@
+import type { Agent, AgentHands } from '../agent.ts';
+import type { ToolOutcome } from '../run-log.ts';
+import { findings } from './findings.ts';
+import { type Choice, choose } from './intents.ts';
+
+/** Tools that every plan has, for a question whose own tools the caller may not use. */
+const FALLBACK: readonly Choice[] = [
+  { tool: 'get_agent_status', args: {} },
+  { tool: 'get_thread_history', args: {} },
+];
+
+/**
+ * The agent that needs no model: it chooses among the real tools by what the message is about, runs them, and answers
+ * from what they found. Its words are its own, its figures are the tools'.
+ */
+export const builtInAgent: Agent = async ({ message, tools }, hands) => {
+  const choices = choose(message, tools);
+  await hands.think(`The question is about ${topics(choices)}; I ask ${names(choices)}.`);
+  const answered = await callAll(choices, hands);
+  if (!answered.some(({ outcome }) => outcome.success)) {
+    const fallback = FALLBACK.filter(({ tool }) => !choices.some((choice) => choice.tool === tool));
+    await hands.think(`That is not open to this plan, so I look at what is: ${names(fallback)}.`);
+    answered.push(...(await callAll(fallback, hands)));
+  }
+  const sentences = answered.flatMap(({ tool, outcome }) => findings(tool, outcome));
+  const useful = answered.filter(({ outcome }) => outcome.success).length;
+  await hands.think(`${useful} of ${answered.length} tools answered; I put their findings together.`);
+  return { final_response: sentences.join(' '), summary: sentences[0] ?? 'Nothing was found.' };
+};
+
+interface Answered {
+  readonly tool: string;
+  readonly outcome: ToolOutcome;
+}
+
+/** One after the other: the order of the events is then the order of the choices. */
+async function callAll(choices: readonly Choice[], hands: AgentHands): Promise<Answered[]> {
+  const answered: Answered[] = [];
+  for (const { tool, args } of choices) answered.push({ tool, outcome: await hands.call(tool, args) });
+  return answered;
+}
+
+const TOPICS: Readonly<Record<string, string>> = {
+  analyze_workload: 'your tool usage',
+  system_health: 'the health of the system',
+  create_thread: 'a new thread',
+  get_thread_history: 'your threads',
+  list_agents: 'what can be asked here',
+  get_agent_status: 'your runs',
+};
+
+function topics(choices: readonly Choice[]): string {
+  return choices.map(({ tool }) => TOPICS[tool] ?? tool).join(' and ');
+}
+
+function names(choices: readonly Choice[]): string {
+  return choices.map(({ tool }) => tool).join(' and ');
+}

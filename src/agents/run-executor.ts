@@ -1,0 +1,136 @@
+import type { EventLog } from '../events/event-log.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Agent } from './agent.ts';
+import type { AgentCatalogue } from './agent-catalogue.ts';
+import { RunLog, RunLost } from './run-log.ts';
+import type { ClaimedRun } from './runs.ts';
+import type { ToolRunner } from './tool-runner.ts';
+
+export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
+
+export interface RunExecutorDeps {
+  readonly log: EventLog;
+  readonly agents: AgentCatalogue;
+  readonly agent: Agent;
+  readonly tools: ToolRunner;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'runs' | 'runSeconds' | 'firstEventSeconds'>;
+  readonly logger: Logger;
+}
+
+const SETTLE_MS = 1_000;
+
+/** Why a run is stopped from outside. */
+type StopReason = 'cancelled' | 'timeout';
+
+/** Runs an agent to its one terminal event, whatever happens on the way. */
+export class RunExecutor {
+  readonly #deps: RunExecutorDeps;
+  readonly #timeoutMs: number;
+  readonly #running = new Map<string, AbortController>();
+
+  constructor(deps: RunExecutorDeps, options: { readonly timeoutMs: number }) {
+    this.#deps = deps;
+    this.#timeoutMs = options.timeoutMs;
+  }
+
+  /** Cancels a run if it is one of this worker's. */
+  cancel(runId: string): void {
+    this.#running.get(runId)?.abort('cancelled' satisfies StopReason);
+  }
+
+  /** @throws Error when the terminal event could not be written; the run is then taken up again or swept */
+  async execute(run: ClaimedRun): Promise<RunEnd> {
+    const startedAt = performance.now() - run.waitedMs;
+    const stop = new AbortController();
+    const cancelTimeout = this.#deps.clock.after(this.#timeoutMs - run.waitedMs, () => {
+      stop.abort('timeout' satisfies StopReason);
+    });
+    this.#running.set(run.runId, stop);
+    try {
+      const end = await this.#run(run, stop, startedAt);
+      this.#deps.metrics.runs.inc({ status: end });
+      this.#deps.metrics.runSeconds.observe({ status: end }, (performance.now() - startedAt) / 1000);
+      return end;
+    } finally {
+      cancelTimeout();
+      this.#running.delete(run.runId);
+    }
+  }
+
+  async #run(run: ClaimedRun, stop: AbortController, startedAt: number): Promise<RunEnd> {
+    const log = new RunLog({ log: this.#deps.log, clock: this.#deps.clock }, run, () => stop.abort('cancelled'));
+    try {
+      await log.started();
+      if (run.events === 0) this.#deps.metrics.firstEventSeconds.observe((performance.now() - startedAt) / 1000);
+      if (run.cancelRequested) stop.abort('cancelled');
+      const answer = await this.#unlessStuck(this.#answer(run, log, stop.signal), stop.signal);
+      await log.completed(answer);
+      return 'completed';
+    } catch (thrown) {
+      return await this.#end(run, log, stop.signal.aborted ? stop.signal.reason : undefined, thrown).catch(lostOrThrow);
+    }
+  }
+
+  /**
+   * An agent that is stopped has a moment to settle the call it is in, so that what was executed is recorded; one that
+   * does not stop is left behind, and the log refuses what it writes later.
+   */
+  #unlessStuck<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+    return new Promise((resolve, reject) => {
+      let cancelGrace = () => {};
+      const stopped = () => {
+        cancelGrace = this.#deps.clock.after(SETTLE_MS, () => reject(signal.reason));
+      };
+      signal.addEventListener('abort', stopped, { once: true });
+      if (signal.aborted) stopped();
+      work.then(resolve, reject).finally(() => {
+        cancelGrace();
+        signal.removeEventListener('abort', stopped);
+      });
+    });
+  }
+
+  async #answer(run: ClaimedRun, log: RunLog, signal: AbortSignal) {
+    let calls = 0;
+    const task = {
+      message: run.message,
+      threadId: run.threadId,
+      tools: this.#deps.agents.get(run.agent)?.tools ?? [],
+      caller: run.caller,
+    };
+    return this.#deps.agent(task, {
+      think: async (thought) => {
+        signal.throwIfAborted();
+        await log.thinking(thought);
+      },
+      call: async (tool, args) => {
+        signal.throwIfAborted();
+        calls += 1;
+        const callId = `call_${run.runId.slice('run_'.length)}_${calls}`;
+        return this.#deps.tools.call({ run, log, tool, args, callId, signal });
+      },
+    });
+  }
+
+  async #end(run: ClaimedRun, log: RunLog, reason: StopReason | undefined, thrown: unknown): Promise<RunEnd> {
+    if (thrown instanceof RunLost) throw thrown;
+    if (reason === 'cancelled') {
+      await log.cancelled();
+      return 'cancelled';
+    }
+    const timedOut = reason === 'timeout';
+    if (!timedOut) this.#deps.logger.error({ run_id: run.runId, err: thrown }, 'an agent failed');
+    const known = thrown instanceof TollgateError ? thrown : new TollgateError('INTERNAL_ERROR', { cause: thrown });
+    await log.failed(timedOut ? new TollgateError('RUN_TIMEOUT') : known);
+    return 'failed';
+  }
+}
+
+function lostOrThrow(error: unknown): RunEnd {
+  if (error instanceof RunLost) return 'lost';
+  throw error;
+}

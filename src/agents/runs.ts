@@ -1,0 +1,208 @@
+import { activeRunMember, THREAD_MESSAGES } from '../events/event-log.ts';
+import type { AgentRunJob } from '../jobs.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript } from '../redis/scripts.ts';
+import type { AgentCatalogue } from './agent-catalogue.ts';
+import { THREAD_KEPT_MS, THREADS_KEPT, threadInfo } from './threads.ts';
+
+const startRun = LuaScript.load('startRun-8');
+const claimRun = LuaScript.load('claimRun-1');
+const cancelRun = LuaScript.load('cancelRun-1');
+
+/** A request id is remembered, and its run can be asked about, for a day. */
+const RUN_KEPT_MS = 24 * 3_600_000;
+/** Runs listed per user. */
+const RUNS_LISTED = 100;
+/** After the run's own deadline its worker has this long to say so itself, before a sweep does. */
+const SWEEP_MARGIN_MS = 5_000;
+
+/** A run as it is asked for. */
+export interface NewRun {
+  readonly identity: Identity;
+  readonly connectionId: string;
+  readonly requestId: string;
+  readonly runId: string;
+  readonly threadId: string;
+  readonly agent: string | undefined;
+  readonly message: string;
+  readonly transport: string;
+}
+
+/** A run as a worker holds it. */
+export interface ClaimedRun {
+  readonly userId: string;
+  readonly runId: string;
+  readonly threadId: string;
+  readonly requestId: string;
+  readonly agent: string;
+  readonly message: string;
+  readonly transport: string;
+  readonly caller: Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'>;
+  /** The fencing token: greater than that of whoever had the run before. */
+  readonly epoch: number;
+  /** Events of the run that are in the log already. */
+  readonly events: number;
+  /** Results of tools that completed under an earlier worker, by tool call id. */
+  readonly journal: ReadonlyMap<string, string>;
+  /** Milliseconds from acceptance to the claim, by Redis's clock. */
+  readonly waitedMs: number;
+  readonly cancelRequested: boolean;
+}
+
+export type Claim =
+  | { readonly outcome: 'claimed'; readonly run: ClaimedRun }
+  | { readonly outcome: 'missing' | 'finished' };
+
+export interface RunsOptions {
+  /** Milliseconds from acceptance to the terminal event. */
+  readonly timeoutMs: number;
+}
+
+export interface RunsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly agents: AgentCatalogue;
+}
+
+/** The field of a run's hash that holds a tool's result. */
+export const JOURNAL_PREFIX = 'tool:';
+
+/** Agent runs as Redis keeps them: started once per request id, claimed by one worker at a time. */
+export class Runs {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #agents: AgentCatalogue;
+  readonly #timeoutMs: number;
+
+  constructor({ redis, keys, agents }: RunsDeps, options: RunsOptions) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#agents = agents;
+    this.#timeoutMs = options.timeoutMs;
+  }
+
+  /**
+   * Accepts a run, or recognises one that was accepted under the same request id.
+   *
+   * The message limit, the run and its job travel to Redis together, in this order on one connection: one round trip.
+   * The script reads what the limiter wrote and starts nothing when it is too much; a job without a run is dropped by
+   * the worker that gets it. A job that was not stored leaves a run that the same request id can start again.
+   * @param messageLimit the greatest value of the user's message counter
+   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
+   */
+  async start(
+    run: NewRun,
+    limit: { readonly allowed: Promise<void>; readonly messages: number },
+    enqueue: (job: AgentRunJob) => Promise<unknown>,
+  ): Promise<{ run_id: string; thread_id: string }> {
+    const agent = this.#agents.get(run.agent);
+    if (!agent) throw new TollgateError('AGENT_NOT_FOUND', { fields: { agents: this.#agents.all.map((a) => a.name) } });
+    const job = { user_id: run.identity.userId, run_id: run.runId };
+    const [allowed, started, enqueued] = await Promise.allSettled([
+      limit.allowed,
+      this.#store(run, agent.name, limit.messages),
+      enqueue(job),
+    ]);
+    if (allowed.status === 'rejected') throw allowed.reason;
+    if (started.status === 'rejected') throw started.reason;
+    if (started.value[0] === 'limited') throw new TollgateError('RATE_LIMITED');
+    if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
+    return { run_id: started.value[1], thread_id: started.value[2] };
+  }
+
+  /** Takes a run for this worker; whoever had it before can append nothing more. */
+  async claim(userId: string, runId: string): Promise<Claim> {
+    const reply = (await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [])) as string[];
+    const [outcome, ...flat] = reply;
+    if (outcome !== 'claimed') return { outcome: outcome === 'finished' ? 'finished' : 'missing' };
+    return { outcome, run: parseRun(userId, runId, flat) };
+  }
+
+  async cancel(userId: string, runId: string): Promise<'asked' | 'missing' | 'finished'> {
+    const keys = this.#keys.user(userId);
+    const reply = await cancelRun.run(this.#redis, [keys.run(runId)], [this.#keys.runControl, runId]);
+    return reply as 'asked' | 'missing' | 'finished';
+  }
+
+  /** Runs of a partition whose time is over and that nobody has ended. */
+  async overdue(partition: number, now: number): Promise<AgentRunJob[]> {
+    const members = await this.#redis.zrangebyscore(this.#keys.activeRuns(partition), '-inf', now, 'LIMIT', 0, 100);
+    return members.map((member) => {
+      const [user_id = '', run_id = ''] = member.split(' ');
+      return { user_id, run_id };
+    });
+  }
+
+  /** Strikes a run off the active ones of its partition: it has ended, or is not known any more. */
+  async forget(userId: string, runId: string): Promise<void> {
+    await this.#redis.zrem(this.#keys.user(userId).activeRuns, activeRunMember(userId, runId));
+  }
+
+  async #store(run: NewRun, agent: string, messageLimit: number): Promise<[string, string, string]> {
+    const { userId, plan, permissions, roles, featureFlags } = run.identity;
+    const keys = this.#keys.user(userId);
+    const used = [
+      keys.messageRate,
+      keys.request(run.requestId),
+      keys.run(run.runId),
+      keys.activeRuns,
+      keys.runs,
+      keys.threads,
+      keys.threadInfo,
+      keys.thread(run.threadId),
+    ];
+    const fields = {
+      thread_id: run.threadId,
+      request_id: run.requestId,
+      connection_id: run.connectionId,
+      transport: run.transport,
+      agent,
+      message: run.message,
+      caller: JSON.stringify({ plan, permissions, roles, featureFlags }),
+    };
+    const reply = await startRun.run(this.#redis, used, [
+      messageLimit,
+      run.runId,
+      run.threadId,
+      activeRunMember(userId, run.runId),
+      this.#timeoutMs + SWEEP_MARGIN_MS,
+      RUN_KEPT_MS,
+      RUNS_LISTED,
+      JSON.stringify(threadInfo(run.message)),
+      JSON.stringify({ role: 'user', text: run.message, run_id: run.runId }),
+      THREAD_MESSAGES,
+      THREADS_KEPT,
+      THREAD_KEPT_MS,
+      keys.thread(''),
+      ...Object.entries(fields).flat(),
+    ]);
+    return reply as [string, string, string];
+  }
+}
+
+function parseRun(userId: string, runId: string, flat: readonly string[]): ClaimedRun {
+  const fields = new Map<string, string>();
+  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
+  const field = (name: string) => fields.get(name) ?? '';
+  const journal = [...fields]
+    .filter(([name]) => name.startsWith(JOURNAL_PREFIX))
+    .map(([name, value]) => [name.slice(JOURNAL_PREFIX.length), value] as const);
+  return {
+    userId,
+    runId,
+    threadId: field('thread_id'),
+    requestId: field('request_id'),
+    agent: field('agent'),
+    message: field('message'),
+    transport: field('transport'),
+    caller: JSON.parse(field('caller')) as ClaimedRun['caller'],
+    epoch: Number(field('epoch')),
+    events: Number(field('events')),
+    journal: new Map(journal),
+    waitedMs: Number(field('now')) - Number(field('accepted_at')),
+    cancelRequested: field('cancel') === '1',
+  };
+}

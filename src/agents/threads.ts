@@ -1,0 +1,89 @@
+import type { Fields } from '../protocol/messages.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript } from '../redis/scripts.ts';
+
+const createThread = LuaScript.load('createThread-3');
+
+/** Threads kept for a user, whatever the plan allows to be made: the oldest ones give way. */
+export const THREADS_KEPT = 500;
+/** A thread that nobody writes to is kept for three months. */
+export const THREAD_KEPT_MS = 90 * 24 * 3_600_000;
+const TITLE_LENGTH = 80;
+
+export interface Thread {
+  readonly thread_id: string;
+  readonly title: string;
+  readonly created_at: string;
+  readonly updated_at: string;
+}
+
+/** What is known of a thread from its beginning: titled by the first message, or by whoever made it. */
+export function threadInfo(title: string): { title: string; created_at: string } {
+  const line = title.replaceAll(/\s+/g, ' ').trim();
+  const short = line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1)}…` : line;
+  return { title: short, created_at: new Date().toISOString() };
+}
+
+/** A user's conversations: the messages of each, and a list by last change. */
+export class Threads {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+
+  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+    this.#redis = redis;
+    this.#keys = keys;
+  }
+
+  /** By last change, newest first; at most `limit`. */
+  async list(userId: string, limit = 100): Promise<Thread[]> {
+    const keys = this.#keys.user(userId);
+    const [ranked, info] = await Promise.all([
+      this.#redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES'),
+      this.#redis.hgetall(keys.threadInfo),
+    ]);
+    const threads: Thread[] = [];
+    for (let i = 0; i < ranked.length; i += 2) {
+      const id = ranked[i] ?? '';
+      const known = info[id];
+      if (known === undefined) continue;
+      const { title, created_at } = JSON.parse(known) as { title: string; created_at: string };
+      threads.push({ thread_id: id, title, created_at, updated_at: new Date(Number(ranked[i + 1])).toISOString() });
+    }
+    return threads;
+  }
+
+  /**
+   * Messages of a thread, newest first.
+   * @param page.before the `before` of the page read last; undefined begins with the newest message
+   */
+  async history(
+    userId: string,
+    page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
+  ): Promise<{ messages: Fields[]; before: string | null }> {
+    const from = page.before !== undefined && /^\d+-\d+$/.test(page.before) ? `(${page.before}` : '+';
+    const key = this.#keys.user(userId).thread(page.threadId);
+    const entries = await this.#redis.xrevrange(key, from, '-', 'COUNT', page.limit);
+    const messages = entries.map(([id, [, json = '{}']]) => ({
+      message_id: id,
+      ...(JSON.parse(json) as Fields),
+      at: new Date(Number.parseInt(id, 10)).toISOString(),
+    }));
+    return { messages, before: entries.length === page.limit ? (entries.at(-1)?.[0] ?? null) : null };
+  }
+
+  /** Makes a thread, once per id; `full` when the user has as many as the plan allows. */
+  async create(
+    userId: string,
+    thread: { readonly threadId: string; readonly title: string; readonly allowed: number | null },
+  ): Promise<{ outcome: 'created' | 'exists' | 'full'; threads: number }> {
+    const keys = this.#keys.user(userId);
+    const reply = await createThread.run(
+      this.#redis,
+      [keys.threads, keys.threadInfo, keys.thread(thread.threadId)],
+      [thread.threadId, JSON.stringify(threadInfo(thread.title)), thread.allowed ?? THREADS_KEPT, THREAD_KEPT_MS],
+    );
+    const [outcome, threads] = reply as ['created' | 'exists' | 'full', number];
+    return { outcome, threads };
+  }
+}

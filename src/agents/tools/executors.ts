@@ -1,0 +1,28 @@
+import type { Clock } from '../../lib/clock.ts';
+import type { Plans } from '../../policy/plans.ts';
+import type { Redis } from '../../redis/client.ts';
+import type { Keys } from '../../redis/keys.ts';
+import type { RecentUsage } from '../../usage/recent-usage.ts';
+import type { AgentCatalogue } from '../agent-catalogue.ts';
+import type { Threads } from '../threads.ts';
+import { agentTools } from './agent-tools.ts';
+import { healthTools, type QueueDepth } from './health-tools.ts';
+import { threadTools } from './thread-tools.ts';
+import type { ToolExecutor } from './tool.ts';
+import { workloadTools } from './workload-tools.ts';
+
+export interface ExecutorDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly clock: Clock;
+  readonly plans: Plans;
+  readonly agents: AgentCatalogue;
+  readonly threads: Threads;
+  readonly usage: RecentUsage;
+  readonly queueDepth: () => Promise<QueueDepth>;
+}
+
+/** Every built-in tool by its name in the catalogue. */
+export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<string, ToolExecutor>> {
+  return { ...threadTools(deps), ...agentTools(deps), ...workloadTools(deps), ...healthTools(deps) };
+}

@@ -1,0 +1,22 @@
+import type { Fields } from '../../protocol/messages.ts';
+import type { ClaimedRun } from '../runs.ts';
+
+/** For whom and within what a tool works. */
+export interface ToolContext {
+  readonly userId: string;
+  readonly caller: ClaimedRun['caller'];
+  readonly threadId: string;
+  /** Unique per call, and the same when a call is made again after its worker died: what a tool makes can follow from it. */
+  readonly callId: string;
+  /** Aborts when the run is cancelled, out of time or given to another worker. */
+  readonly signal: AbortSignal;
+}
+
+/** Arguments that the catalogue's schema has accepted. */
+export type ToolArguments = Readonly<Record<string, unknown>>;
+
+/**
+ * What a built-in tool does.
+ * @throws TollgateError a refusal that the caller may read; anything else is reported as TOOL_FAILED
+ */
+export type ToolExecutor = (args: ToolArguments, context: ToolContext) => Promise<Fields>;

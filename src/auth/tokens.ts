@@ -1,0 +1,172 @@
+import { createSecretKey, type KeyObject } from 'node:crypto';
+import jwt from 'jsonwebtoken';
+import { JwksClient } from 'jwks-rsa';
+import { z } from 'zod';
+import type { Clock } from '../lib/clock.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { AuthMethod, Identity } from '../protocol/identity.ts';
+
+/** Clocks of issuer and gateway may differ by this much. */
+const CLOCK_SKEW_SECONDS = 5;
+/** The greatest date that JavaScript has, in seconds: a later `exp` is no time at all. */
+const MAX_TIME_SECONDS = 8.64e12;
+
+const seconds = z.number().int().positive().max(MAX_TIME_SECONDS);
+const identifier = z.string().min(1).max(128);
+
+/** The claims that are read; what else a token says is not looked at. */
+const AccessClaims = z.object({
+  // A user id stands in Redis keys and in paths: no spaces, no control characters.
+  sub: z.string().regex(/^[\w.@:+-]{1,128}$/),
+  exp: seconds,
+  iat: seconds,
+  jti: identifier,
+  sid: identifier.optional(),
+  email: z.string().max(320).optional(),
+  plan: z.string().max(64).default('free'),
+  permissions: z.array(z.string().max(64)).max(64).default([]),
+  roles: z.array(z.string().max(64)).max(64).default([]),
+  feature_flags: z.record(z.string(), z.boolean()).default({}),
+  token_use: z.literal('access').optional(),
+});
+
+const ServiceClaims = z.object({
+  sub: z.string().regex(/^service:[\w.-]{1,64}$/),
+  exp: seconds,
+  iat: seconds,
+  jti: identifier,
+  scope: z.string().max(512).default(''),
+  token_use: z.literal('service'),
+});
+
+export interface ServiceIdentity {
+  readonly serviceId: string;
+  readonly scopes: readonly string[];
+}
+
+export interface TokenOptions {
+  readonly issuer: string;
+  readonly audience: string;
+  /** HS256 keys, the current one first; a second one serves while keys are rotated. */
+  readonly secrets: readonly string[];
+  /** RS256 and ES256 keys. Which algorithms are accepted follows from here, never from a token. */
+  readonly jwksUrl: string | undefined;
+}
+
+type Keyed = { readonly key: KeyObject | string; readonly algorithms: jwt.Algorithm[] };
+
+/** Verifies tokens: signature, issuer, audience, times and the form of the claims. Asks nobody for an HS256 token. */
+export class Tokens {
+  readonly #options: TokenOptions;
+  readonly #clock: Clock;
+  /** Key objects: a string would be tried as a public key first, at fifty times the cost. */
+  readonly #secrets: readonly KeyObject[];
+  readonly #jwks: JwksClient | undefined;
+
+  constructor({ clock }: { clock: Clock }, options: TokenOptions) {
+    this.#options = options;
+    this.#clock = clock;
+    this.#secrets = options.secrets.map((secret) => createSecretKey(Buffer.from(secret)));
+    this.#jwks =
+      options.jwksUrl === undefined
+        ? undefined
+        : new JwksClient({
+            jwksUri: options.jwksUrl,
+            cache: true,
+            cacheMaxAge: 10 * 60_000,
+            rateLimit: true,
+            jwksRequestsPerMinute: 6,
+            timeout: 2_000,
+          });
+  }
+
+  /** @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED, AUTH_SERVICE_UNAVAILABLE when keys cannot be fetched */
+  async verifyAccess(token: string, method: AuthMethod): Promise<Identity> {
+    const claims = AccessClaims.safeParse(await this.#verify(token));
+    if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
+    const { data } = claims;
+    return {
+      userId: data.sub,
+      email: data.email,
+      plan: data.plan,
+      permissions: data.permissions,
+      roles: data.roles,
+      featureFlags: data.feature_flags,
+      sessionId: data.sid,
+      tokenId: data.jti,
+      tokenExpiresAt: data.exp * 1000,
+      method,
+    };
+  }
+
+  /** @throws TollgateError as `verifyAccess` */
+  async verifyService(token: string): Promise<ServiceIdentity> {
+    const claims = ServiceClaims.safeParse(await this.#verify(token));
+    if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
+    return {
+      serviceId: claims.data.sub.slice('service:'.length),
+      scopes: claims.data.scope.split(' ').filter(Boolean),
+    };
+  }
+
+  async #verify(token: string): Promise<unknown> {
+    let failure: unknown;
+    for (const { key, algorithms } of await this.#keysFor(token)) {
+      try {
+        return this.#verifyWith(token, key, algorithms);
+      } catch (error) {
+        // Only a signature that does not fit leaves hope for the next key.
+        failure = error;
+        if (!(error instanceof jwt.JsonWebTokenError) || error.message !== 'invalid signature') break;
+      }
+    }
+    throw tokenError(failure);
+  }
+
+  #verifyWith(token: string, key: KeyObject | string, algorithms: jwt.Algorithm[]): unknown {
+    const now = Math.floor(this.#clock.now() / 1000);
+    const { payload, header } = jwt.verify(token, key, {
+      algorithms,
+      issuer: this.#options.issuer,
+      audience: this.#options.audience,
+      clockTolerance: CLOCK_SKEW_SECONDS,
+      clockTimestamp: now,
+      complete: true,
+    });
+    // RFC 7515 section 4.1.11: an extension that is critical and not understood makes a token unacceptable.
+    if ('crit' in header) throw new jwt.JsonWebTokenError('unknown critical header');
+    const issuedAt = typeof payload === 'object' ? payload.iat : undefined;
+    if (issuedAt !== undefined && issuedAt > now + CLOCK_SKEW_SECONDS) {
+      throw new jwt.JsonWebTokenError('issued in the future');
+    }
+    return payload;
+  }
+
+  /** The keys that may have signed this token, by the algorithms that are configured. */
+  async #keysFor(token: string): Promise<Keyed[]> {
+    const header = jwt.decode(token, { complete: true })?.header;
+    if (header === undefined) throw new TollgateError('VALIDATION_FAILED');
+    if (header.alg === 'HS256' && this.#secrets.length > 0) {
+      return this.#secrets.map((key) => ({ key, algorithms: ['HS256'] }));
+    }
+    if ((header.alg === 'RS256' || header.alg === 'ES256') && this.#jwks && typeof header.kid === 'string') {
+      return [{ key: await this.#publicKey(this.#jwks, header.kid), algorithms: [header.alg] }];
+    }
+    throw new TollgateError('VALIDATION_FAILED');
+  }
+
+  async #publicKey(jwks: JwksClient, kid: string): Promise<string> {
+    try {
+      return (await jwks.getSigningKey(kid)).getPublicKey();
+    } catch (cause) {
+      const unknownKey = cause instanceof Error && cause.name === 'SigningKeyNotFoundError';
+      throw new TollgateError(unknownKey ? 'VALIDATION_FAILED' : 'AUTH_SERVICE_UNAVAILABLE', { cause });
+    }
+  }
+}
+
+function tokenError(failure: unknown): TollgateError {
+  if (failure instanceof TollgateError) return failure;
+  if (failure instanceof jwt.TokenExpiredError) return new TollgateError('TOKEN_EXPIRED', { cause: failure });
+  return new TollgateError('VALIDATION_FAILED', { cause: failure });
+}

@@ -1,0 +1,372 @@
+import type { Authenticator } from '../auth/authenticator.ts';
+import type { Loss } from '../events/cursor.ts';
+import type { Clock } from '../lib/clock.ts';
+import { newId } from '../lib/ids.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
+import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { Fields, LogEntry } from '../protocol/messages.ts';
+import type { Reply, Speaker } from './handlers.ts';
+import type { Hub } from './hub.ts';
+import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
+import { type ConnectionLimits, RESUME_GRACE_MS } from './limits.ts';
+import { Outbox } from './outbox.ts';
+import { Session, type SessionDeps, type SessionEvents } from './session.ts';
+import type { Transport, TransportEvents } from './transport.ts';
+import type { Welcome } from './welcome.ts';
+
+export interface ConnectionDeps extends SessionDeps, InboxDeps {
+  readonly authenticator: Pick<Authenticator, 'message'>;
+  readonly welcome: Welcome;
+  readonly hub: Hub;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly nodeId: string;
+  readonly limits: ConnectionLimits;
+}
+
+/** Where the client left off, as it said at the handshake. */
+export interface ResumePoint {
+  readonly after: number;
+  readonly epoch: string;
+}
+
+export interface Opening {
+  /** Whether a handshake without a credential is refused, or may authenticate later. */
+  readonly identityRequired: boolean;
+  readonly resumeFrom: ResumePoint | undefined;
+}
+
+/**
+ * One client connection, whatever its transport.
+ *
+ * States: `opening` → `unauthenticated` (only `/ws`) → `live` → `closed`. `open` and `authenticate` move it forward,
+ * `close` (our decision) and `gone` (the socket's end) lead to `closed` from everywhere, once. After every `await` the
+ * state is asked again, since the socket may have closed meanwhile.
+ */
+export class Connection implements TransportEvents, SessionEvents, InboxOwner, Speaker {
+  readonly connectionId = newId('ws');
+  readonly threadId = newId('thread');
+  readonly #deps: ConnectionDeps;
+  readonly #transport: Transport;
+  readonly #closing = new AbortController();
+  readonly #outbox: Outbox;
+  readonly #inbox: Inbox;
+  readonly #openedAt: number;
+  #session: Session | undefined;
+  #cancelAuthDeadline: (() => void) | undefined;
+  #endResumeGrace: (() => void) | undefined;
+  #heardAt: number;
+  #heartbeatAt: number;
+  #degraded = false;
+
+  constructor(deps: ConnectionDeps, transport: Transport) {
+    this.#deps = deps;
+    this.#transport = transport;
+    this.#outbox = new Outbox({ transport, clock: deps.clock }, this.#closing.signal, () => {
+      this.close(new TollgateError('SLOW_CONSUMER'));
+    });
+    this.#inbox = new Inbox(deps, this);
+    this.#openedAt = deps.clock.now();
+    this.#heardAt = this.#openedAt;
+    this.#heartbeatAt = this.#openedAt;
+  }
+
+  get closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** The session, once there is one; the hub renews its lease. */
+  get session(): Session | undefined {
+    return this.#session;
+  }
+
+  get endpoint(): string {
+    return this.#transport.endpoint;
+  }
+
+  /**
+   * Begins: finds out who speaks, takes a place and says welcome. What the client sends meanwhile waits. A failure is
+   * told to the client and ends the connection.
+   * @param identify the identity of the handshake, undefined when it brought none
+   */
+  begin(identify: () => Promise<Identity | undefined>, opening: Opening): Promise<void> {
+    this.#deps.hub.add(this);
+    return this.#inbox.open(async () => {
+      try {
+        const identity = await identify();
+        if (this.closed) return;
+        if (identity) await this.#openFor(identity, opening.resumeFrom);
+        else if (opening.identityRequired) throw new TollgateError('NO_TOKEN');
+        else this.#openForAnyone();
+      } catch (thrown) {
+        const error = toTollgateError(thrown);
+        if (error.code === 'INTERNAL_ERROR')
+          this.#deps.logger.error({ err: error.cause }, 'a connection failed to open');
+        this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: error.code });
+        this.close(error);
+      }
+    });
+  }
+
+  // What the transport tells.
+
+  receive(message: IncomingMessage): void {
+    if (this.closed) return;
+    this.alive();
+    this.#inbox.receive(message);
+  }
+
+  reject(error: TollgateError, replyTo: ReplyTo): void {
+    if (this.closed) return;
+    this.alive();
+    this.#inbox.reject(error, replyTo);
+  }
+
+  alive(): void {
+    this.#heardAt = this.#deps.clock.now();
+  }
+
+  gone(): void {
+    this.#leave();
+  }
+
+  // What handlers may do.
+
+  get identity(): Identity {
+    if (!this.#session) throw new TollgateError('NO_TOKEN');
+    return this.#session.identity;
+  }
+
+  get road(): 'websocket' | 'socketio' | 'mcp' {
+    if (this.#transport.format === 'socketio') return 'socketio';
+    return this.#transport.format === 'jsonrpc' ? 'mcp' : 'websocket';
+  }
+
+  now(): Date {
+    return new Date(this.#deps.clock.now());
+  }
+
+  /** In-band authentication. One that fails ends the connection, as one at the handshake does. */
+  async authenticate(token: string | undefined): Promise<Reply> {
+    try {
+      const identity = await this.#deps.authenticator.message(token);
+      if (this.#session) {
+        if (identity.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
+        return { type: 'auth_success', fields: this.#authSuccess({}) };
+      }
+      const joined = this.closed ? undefined : await this.#join(identity);
+      return joined && { type: 'auth_success', fields: this.#authSuccess(joined) };
+    } catch (thrown) {
+      this.close(toTollgateError(thrown));
+      return undefined;
+    }
+  }
+
+  async renewToken(token: string): Promise<Reply> {
+    const identity = await this.#deps.authenticator.message(token);
+    if (!this.#session) return undefined;
+    try {
+      this.#session.renewToken(identity);
+    } catch (thrown) {
+      const error = toTollgateError(thrown);
+      if (error.code !== 'USER_MISMATCH') throw error;
+      this.close(error);
+      return undefined;
+    }
+    this.#degraded = false;
+    const { token_expires_at } = this.#deps.welcome.identity(this.identity);
+    return { type: 'token_refreshed', fields: { token_expires_at } };
+  }
+
+  async resume(after: number, epoch: string): Promise<Reply> {
+    let reply: Reply;
+    await this.#session?.cursor.resume(after, epoch, ({ resumed, ...fields }) => {
+      this.#deps.metrics.resumes.inc({ result: 'reason' in fields ? fields.reason : 'resumed' });
+      reply = { type: resumed ? 'resumed' : 'resume_failed', fields, announced: true };
+      this.#outbox.send(reply.type, fields);
+    });
+    this.spoken();
+    return reply;
+  }
+
+  // What the inbox asks.
+
+  get speaker(): Speaker {
+    return this;
+  }
+
+  get user(): { readonly userId: string; readonly plan: string } | undefined {
+    return this.#session?.identity;
+  }
+
+  reply({ type, fields, announced }: NonNullable<Reply>, replyTo: ReplyTo): void {
+    if (!announced || replyTo) this.#outbox.send(type, fields, replyTo);
+  }
+
+  error(error: TollgateError, replyTo: ReplyTo): void {
+    this.#outbox.error(error, replyTo);
+  }
+
+  async holding<T>(work: () => Promise<T>): Promise<T> {
+    const cursor = this.#session?.cursor;
+    cursor?.hold();
+    try {
+      return await work();
+    } finally {
+      cursor?.release();
+    }
+  }
+
+  spoken(): void {
+    this.#endResumeGrace?.();
+    this.#endResumeGrace = undefined;
+  }
+
+  // What the session tells.
+
+  deliver(entry: LogEntry): void {
+    this.#deps.metrics.delivered.inc();
+    this.#outbox.entry(entry);
+  }
+
+  lost(loss: Loss): void {
+    this.#deps.metrics.resumes.inc({ result: loss.reason });
+    this.#outbox.send('resume_failed', { ...loss });
+  }
+
+  writable(): Promise<boolean> {
+    return this.#outbox.drained();
+  }
+
+  ended(code: ErrorCode): void {
+    if (code === 'CONNECTION_LIMIT_EXCEEDED' && !this.closed) this.#deps.metrics.evictions.inc();
+    this.close(new TollgateError(code));
+  }
+
+  planChanged(): void {
+    const { plan, permissions } = this.#deps.welcome.identity(this.identity);
+    this.#outbox.send('plan_changed', { plan, permissions, limits: this.#deps.welcome.limits(this.identity.plan) });
+  }
+
+  // What time does.
+
+  /** Called about once a second: heartbeats, silence, the token's end. */
+  tick(now: number): void {
+    if (this.closed) return;
+    const { heartbeatMs, silenceMs } = this.#deps.limits;
+    if (now - this.#heardAt >= silenceMs) return this.close(new TollgateError('CONNECTION_TIMEOUT'));
+    if (now - this.#heartbeatAt >= heartbeatMs) {
+      this.#heartbeatAt = now;
+      this.#transport.ping();
+      this.#outbox.send('heartbeat', { connection_id: this.connectionId });
+    }
+    if (this.#session) this.#watchToken(now, this.#session.identity.tokenExpiresAt);
+  }
+
+  /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */
+  close(error: TollgateError): void {
+    if (this.closed) return;
+    this.#outbox.error(error);
+    this.#deps.metrics.closes.inc({ code: error.code });
+    this.#end(error.row.close ?? 1008, error.code);
+  }
+
+  /** Asks the client to come back elsewhere. */
+  drain(retryAfterMs: number): void {
+    if (this.closed) return;
+    this.#outbox.send('server_draining', { retry_after_ms: retryAfterMs });
+    this.#deps.metrics.closes.inc({ code: 'SERVER_DRAINING' });
+    this.#end(1012, 'SERVER_DRAINING');
+  }
+
+  #end(code: number, reason: string): void {
+    this.#closing.abort();
+    this.#transport.close(code, reason);
+    this.#leave();
+  }
+
+  #leave(): void {
+    this.#closing.abort();
+    this.#cancelAuthDeadline?.();
+    this.spoken();
+    this.#session?.leave();
+    this.#deps.hub.remove(this);
+  }
+
+  /** Undefined when the socket closed meanwhile. */
+  async #join(identity: Identity): Promise<Fields | undefined> {
+    const details = {
+      node: this.#deps.nodeId,
+      endpoint: this.#transport.endpoint,
+      opened_at: new Date(this.#openedAt).toISOString(),
+    };
+    const session = new Session(this.#deps, { connectionId: this.connectionId, identity, details }, this);
+    const admission = await session.join();
+    if (this.closed) {
+      session.leave();
+      return undefined;
+    }
+    this.#cancelAuthDeadline?.();
+    this.#session = session;
+    this.#deps.hub.joined(this);
+    this.#deps.logger.debug({ connection_id: this.connectionId, user: userHash(identity.userId) }, 'admitted');
+    this.#startResumeGrace(session);
+    return { auth_method: identity.method, epoch: admission.epoch, seq: admission.seq };
+  }
+
+  #startResumeGrace(session: Session): void {
+    const cancel = this.#deps.clock.after(RESUME_GRACE_MS, () => this.spoken());
+    this.#endResumeGrace = () => {
+      cancel();
+      session.cursor.release();
+    };
+  }
+
+  #openForAnyone(): void {
+    const deadline = () => this.close(new TollgateError('AUTH_TIMEOUT'));
+    this.#cancelAuthDeadline = this.#deps.clock.after(this.#deps.limits.authDeadlineMs, deadline);
+    this.#sendWelcome({ authenticated: false });
+    this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'unauthenticated' });
+  }
+
+  async #openFor(identity: Identity, resumeFrom: ResumePoint | undefined): Promise<void> {
+    const joined = await this.#join(identity);
+    if (!joined) return;
+    this.#sendWelcome({ authenticated: true, ...joined, ...this.#deps.welcome.identity(this.identity) });
+    this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'ok' });
+    if (resumeFrom) await this.resume(resumeFrom.after, resumeFrom.epoch);
+  }
+
+  #authSuccess(joined: Fields): Fields {
+    return { connection_id: this.connectionId, ...joined, ...this.#deps.welcome.identity(this.identity) };
+  }
+
+  #sendWelcome(fields: Fields): void {
+    this.#outbox.send('connection_established', {
+      connection_id: this.connectionId,
+      endpoint: this.#transport.endpoint,
+      format: this.#transport.format,
+      server_time: this.now().toISOString(),
+      server_id: this.#deps.nodeId,
+      limits: this.#deps.welcome.limits(this.#session?.identity.plan),
+      ...(this.#session ? { thread_id: this.threadId } : {}),
+      ...fields,
+    });
+  }
+
+  /** A token's end is not the session's: the client has a while to bring a new one. */
+  #watchToken(now: number, tokenExpiresAt: number): void {
+    const until = tokenExpiresAt + this.#deps.limits.degradedMs;
+    if (now >= until) {
+      this.#outbox.send('session_terminated', { reason: 'token_expired' });
+      return this.close(new TollgateError('TOKEN_EXPIRED'));
+    }
+    if (now < tokenExpiresAt || this.#degraded) return;
+    this.#degraded = true;
+    this.#outbox.send('token_degraded', { until: new Date(until).toISOString() });
+  }
+}

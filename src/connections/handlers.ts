@@ -1,0 +1,144 @@
+import { derivedId, newId } from '../lib/ids.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { ClientFields, ClientMessageType, Fields, ServerEventType } from '../protocol/messages.ts';
+
+/** What a handler answers; undefined when the connection has ended. */
+export type Reply =
+  | {
+      readonly type: ServerEventType;
+      readonly fields: Fields;
+      /** It went out as an event already: only a request that waits for an answer of its own gets it once more. */
+      readonly announced?: true;
+    }
+  | undefined;
+
+/** The connection as its handlers see it. */
+export interface Speaker {
+  readonly connectionId: string;
+  /** The thread of requests that name none. */
+  readonly threadId: string;
+  /** Who speaks. @throws TollgateError NO_TOKEN before authentication */
+  readonly identity: Identity;
+  /** The road the request came by, as usage records name it. */
+  readonly road: 'websocket' | 'socketio' | 'mcp';
+  now(): Date;
+  authenticate(token: string | undefined): Promise<Reply>;
+  renewToken(token: string): Promise<Reply>;
+  resume(after: number, epoch: string): Promise<Reply>;
+}
+
+export interface RunRequest {
+  readonly identity: Identity;
+  readonly connectionId: string;
+  readonly requestId: string;
+  /** Follows from user and request id, so that a repeated request means the same run on every node. */
+  readonly runId: string;
+  readonly threadId: string;
+  readonly agent: string | undefined;
+  readonly message: string;
+  readonly transport: string;
+}
+
+/** What this part needs from agents. */
+export interface RunsPort {
+  /**
+   * Starts a run, once per request id.
+   * @param allowed settles when the message limit has been asked; a run whose message was refused must not start
+   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
+   */
+  start(request: RunRequest, allowed: Promise<void>): Promise<{ run_id: string; thread_id: string }>;
+  cancel(userId: string, runId: string): Promise<'asked' | 'missing' | 'finished'>;
+}
+
+export interface ThreadsPort {
+  list(userId: string): Promise<readonly object[]>;
+  history(
+    userId: string,
+    page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
+  ): Promise<{ readonly messages: readonly Fields[]; readonly before: string | null }>;
+}
+
+export interface ToolsPort {
+  describe(identity: Identity): readonly Fields[];
+}
+
+/** One message type's handler, and what the connection does around it. */
+export interface Handler<T extends ClientMessageType> {
+  readonly handle: (speaker: Speaker, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply>;
+  /** Runs beside the question whether the message is within its limit, and waits for the answer itself. */
+  readonly besideLimit?: true;
+  /** Live events wait until the reply is sent, so that no event of a run comes before its `agent_accepted`. */
+  readonly holdsEvents?: true;
+}
+
+export type Handlers = { readonly [T in ClientMessageType]: Handler<T> };
+
+/** What to do with each message: the table that the connection looks into. */
+export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; tools: ToolsPort }): Handlers {
+  const { runs, threads, tools } = ports;
+  return {
+    ping: {
+      async handle(speaker, { timestamp }) {
+        const fields = { original_timestamp: timestamp ?? null, server_time: speaker.now().getTime() / 1000 };
+        return { type: 'pong', fields };
+      },
+    },
+    heartbeat: {
+      handle: async (speaker) => ({ type: 'heartbeat_ack', fields: { connection_id: speaker.connectionId } }),
+    },
+    auth: { handle: (speaker, { token }) => speaker.authenticate(token) },
+    token_refresh: { handle: (speaker, { token }) => speaker.renewToken(token) },
+    resume: { handle: (speaker, { after, epoch }) => speaker.resume(after, epoch) },
+    typing: {
+      handle: async (_speaker, { request_id }) => ({ type: 'typing_ack', fields: { request_id } }),
+    },
+    agent_request: {
+      besideLimit: true,
+      holdsEvents: true,
+      async handle(speaker, fields, allowed) {
+        const request = runRequest(speaker, fields);
+        const accepted = await runs.start(request, allowed);
+        return { type: 'agent_accepted', fields: { ...accepted, request_id: request.requestId } };
+      },
+    },
+    agent_cancel: {
+      async handle(speaker, { run_id, request_id }) {
+        const answer = await runs.cancel(speaker.identity.userId, run_id);
+        if (answer === 'missing') throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
+        return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
+      },
+    },
+    tools_list: {
+      async handle(speaker, { request_id }) {
+        return { type: 'tools_list', fields: { tools: tools.describe(speaker.identity), request_id } };
+      },
+    },
+    threads_list: {
+      async handle(speaker, { request_id }) {
+        const found = await threads.list(speaker.identity.userId);
+        return { type: 'threads_list', fields: { threads: found, request_id } };
+      },
+    },
+    thread_history: {
+      async handle(speaker, { thread_id, before, limit, request_id }) {
+        const page = await threads.history(speaker.identity.userId, { threadId: thread_id, before, limit });
+        return { type: 'thread_history', fields: { thread_id, ...page, request_id } };
+      },
+    },
+  };
+}
+
+function runRequest(speaker: Speaker, fields: ClientFields<'agent_request'>): RunRequest {
+  const requestId = fields.request_id ?? newId('req');
+  return {
+    identity: speaker.identity,
+    connectionId: speaker.connectionId,
+    requestId,
+    runId: derivedId('run', speaker.identity.userId, requestId),
+    threadId: fields.thread_id ?? speaker.threadId,
+    agent: fields.agent,
+    message: fields.message,
+    transport: speaker.road,
+  };
+}

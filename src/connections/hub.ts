@@ -1,0 +1,110 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { Connection } from './connection.ts';
+import type { Registry } from './registry.ts';
+
+const TICK_MS = 1_000;
+/** A lease survives two renewals that fail. */
+const RENEWALS_PER_LEASE = 3;
+
+/** The connections of this node: what is done to all of them, and nothing that one can do by itself. */
+export class Hub {
+  readonly #deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger };
+  /** With the labels under which a connection is counted, once it is. */
+  readonly #connections = new Map<Connection, { endpoint: string; plan: string } | undefined>();
+  readonly #stops: (() => void)[];
+  #renewing = false;
+
+  constructor(
+    deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger },
+    options: { readonly leaseMs: number },
+  ) {
+    this.#deps = deps;
+    this.#stops = [
+      deps.clock.every(TICK_MS, () => this.#tick()),
+      deps.clock.every(options.leaseMs / RENEWALS_PER_LEASE, () => void this.renew()),
+    ];
+  }
+
+  get size(): number {
+    return this.#connections.size;
+  }
+
+  add(connection: Connection): void {
+    this.#connections.set(connection, undefined);
+  }
+
+  /** A connection that was added has authenticated. */
+  joined(connection: Connection): void {
+    const labels = { endpoint: connection.endpoint, plan: connection.identity.plan };
+    this.#connections.set(connection, labels);
+    this.#deps.metrics.connections.inc(labels);
+  }
+
+  remove(connection: Connection): void {
+    const labels = this.#connections.get(connection);
+    this.#connections.delete(connection);
+    if (labels) this.#deps.metrics.connections.dec(labels);
+  }
+
+  /** Renews every lease of this node; a round that outlasts the next one's time is not joined by it. */
+  async renew(): Promise<void> {
+    if (this.#renewing) return;
+    this.#renewing = true;
+    try {
+      const byUser = this.#byUser();
+      const ids = new Map([...byUser].map(([userId, list]) => [userId, list.map((one) => one.connectionId)]));
+      for (const { userId, epoch, seq, leases } of await this.#deps.registry.renew(ids)) {
+        for (const connection of byUser.get(userId) ?? []) {
+          const state = leases.get(connection.connectionId);
+          if (state) connection.session?.leaseRenewed(state, epoch, seq);
+        }
+      }
+    } catch (error) {
+      this.#deps.logger.warn({ err: error }, 'leases were not renewed; trying again');
+    } finally {
+      this.#renewing = false;
+    }
+  }
+
+  /**
+   * Sends every client elsewhere, evenly over `windowMs`, so that the other nodes do not meet them all at once.
+   * Resolves when the last one has been told.
+   */
+  async drain(windowMs: number): Promise<void> {
+    const connections = [...this.#connections.keys()];
+    const gap = connections.length > 0 ? windowMs / connections.length : 0;
+    await Promise.all(
+      connections.map((connection, at) => {
+        return new Promise<void>((resolve) => {
+          this.#deps.clock.after(gap * at, () => {
+            connection.drain(Math.round(Math.random() * windowMs));
+            resolve();
+          });
+        });
+      }),
+    );
+  }
+
+  stop(): void {
+    for (const stop of this.#stops) stop();
+  }
+
+  #tick(): void {
+    const now = this.#deps.clock.now();
+    for (const connection of this.#connections.keys()) connection.tick(now);
+  }
+
+  #byUser(): Map<string, Connection[]> {
+    const byUser = new Map<string, Connection[]>();
+    for (const connection of this.#connections.keys()) {
+      const userId = connection.session?.identity.userId;
+      if (userId === undefined) continue;
+      const list = byUser.get(userId);
+      if (list) list.push(connection);
+      else byUser.set(userId, [connection]);
+    }
+    return byUser;
+  }
+}

@@ -1,0 +1,158 @@
+import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import { SerialQueue } from '../lib/serial-queue.ts';
+import type { MessageRate } from '../policy/message-rate.ts';
+import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
+import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType } from '../protocol/messages.ts';
+import type { Handler, Handlers, Reply, Speaker } from './handlers.ts';
+import { BAD_FRAMES_LIMIT, INBOX_LIMIT, UNAUTHENTICATED_MESSAGES } from './limits.ts';
+
+export interface InboxDeps {
+  readonly handlers: Handlers;
+  readonly messageRate: Pick<MessageRate, 'take' | 'knownRefusalMs'>;
+  readonly metrics: Pick<Metrics, 'messages' | 'limitDecisions'>;
+  readonly logger: Logger;
+}
+
+/** The connection as its inbox sees it. */
+export interface InboxOwner {
+  readonly speaker: Speaker;
+  readonly closed: boolean;
+  /** Undefined before authentication. */
+  readonly user: { readonly userId: string; readonly plan: string } | undefined;
+  reply(reply: NonNullable<Reply>, replyTo: ReplyTo): void;
+  error(error: TollgateError, replyTo: ReplyTo): void;
+  close(error: TollgateError): void;
+  /** Live events wait while `work` runs. */
+  holding<T>(work: () => Promise<T>): Promise<T>;
+  /** A message came that is no `resume`: nobody waits for one any more. */
+  spoken(): void;
+}
+
+const BAD_FRAME_CODES: readonly ErrorCode[] = ['JSON_ERROR', 'INVALID_MESSAGE', 'UNKNOWN_MESSAGE_TYPE', 'FORMAT_ERROR'];
+/** Messages that may come before a `resume` without giving up the chance of one. */
+const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth'];
+/** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
+const QUEUE_FULL_RETRY_MS = 1_000;
+const BASIC_ENDPOINT =
+  'This is the basic WebSocket endpoint: authenticate first, with {"type":"auth","token":"…"}, or connect to /ws/secure.';
+
+/** What a client sends: in order, within its limits, each message answered once, and no error ever left unanswered. */
+export class Inbox {
+  readonly #deps: InboxDeps;
+  readonly #owner: InboxOwner;
+  readonly #queue = new SerialQueue(INBOX_LIMIT);
+  #badFramesInARow = 0;
+  #unauthenticatedMessages = 0;
+
+  constructor(deps: InboxDeps, owner: InboxOwner) {
+    this.#deps = deps;
+    this.#owner = owner;
+  }
+
+  /** Runs before any message is looked at; what comes meanwhile waits. */
+  open(opening: () => Promise<void>): Promise<void> {
+    this.#queue.add(opening);
+    return this.#queue.idle();
+  }
+
+  receive(message: IncomingMessage): void {
+    if (this.#queue.add(() => this.#answer(message))) return;
+    this.#owner.error(new TollgateError('RATE_LIMITED', { retryAfterMs: QUEUE_FULL_RETRY_MS }), message.replyTo);
+  }
+
+  /** A frame that could not be understood; answered after what came before it. */
+  reject(error: TollgateError, replyTo: ReplyTo): void {
+    const queued = this.#queue.add(async () => this.#fail(error, 'unknown', replyTo));
+    if (!queued) this.#fail(error, 'unknown', replyTo);
+  }
+
+  async #answer({ name, fields, replyTo }: IncomingMessage): Promise<void> {
+    if (this.#owner.closed) return;
+    const type = clientMessageType(name);
+    try {
+      if (!this.#admitted(type)) {
+        this.#owner.reply({ type: 'info', fields: { message: BASIC_ENDPOINT, received_type: name } }, replyTo);
+        return;
+      }
+      if (type === undefined) throw new TollgateError('UNKNOWN_MESSAGE_TYPE', { fields: { received_type: name } });
+      if (!BEFORE_RESUME.includes(type)) this.#owner.spoken();
+      await this.#run(type, fields, replyTo);
+      this.#deps.metrics.messages.inc({ type, result: 'ok' });
+      this.#badFramesInARow = 0;
+    } catch (thrown) {
+      this.#fail(withRequestId(toTollgateError(thrown), fields), type ?? 'unknown', replyTo);
+    }
+  }
+
+  /** Before authentication few message types are understood, and few messages read at all. */
+  #admitted(type: ClientMessageType | undefined): boolean {
+    if (this.#owner.user) return true;
+    this.#unauthenticatedMessages += 1;
+    if (this.#unauthenticatedMessages > UNAUTHENTICATED_MESSAGES) this.#owner.close(new TollgateError('NO_TOKEN'));
+    return type !== undefined && CLIENT_MESSAGES[type].access === 'anyone';
+  }
+
+  async #run(type: ClientMessageType, raw: unknown, replyTo: ReplyTo): Promise<void> {
+    const parsed = CLIENT_MESSAGES[type].fields.safeParse(raw);
+    if (!parsed.success) {
+      const [issue] = parsed.error.issues;
+      const field = issue?.path.join('.') ?? '';
+      throw new TollgateError('FORMAT_ERROR', { text: `"${field}": ${issue?.message}`, fields: { field } });
+    }
+    // The table pairs each type with its own fields; TypeScript cannot follow the pairing through a lookup.
+    const handler = this.#deps.handlers[type] as Handler<ClientMessageType>;
+    this.#refuseKnown();
+    const allowed = this.#withinLimit();
+    // Whoever waits for it sees the refusal; this keeps one that nobody came to wait for from being unhandled.
+    allowed.catch(() => undefined);
+    if (!handler.besideLimit) await allowed;
+    const answer = async () => {
+      const reply = await handler.handle(this.#owner.speaker, parsed.data as never, allowed);
+      if (reply && !this.#owner.closed) this.#owner.reply(reply, replyTo);
+    };
+    await (handler.holdsEvents ? this.#owner.holding(answer) : answer());
+  }
+
+  /** Who is known to be over the limit is refused before anything is sent to Redis. @throws TollgateError RATE_LIMITED */
+  #refuseKnown(): void {
+    const { user } = this.#owner;
+    const retryAfterMs = user ? this.#deps.messageRate.knownRefusalMs(user.userId, user.plan) : 0;
+    if (retryAfterMs === 0) return;
+    this.#deps.metrics.limitDecisions.inc({ result: 'denied', counted_by: 'memory' });
+    throw new TollgateError('RATE_LIMITED', { retryAfterMs });
+  }
+
+  /** @throws TollgateError RATE_LIMITED */
+  async #withinLimit(): Promise<void> {
+    const { user } = this.#owner;
+    if (!user) return;
+    const decision = await this.#deps.messageRate.take(user.userId, user.plan);
+    const result = decision.allowed ? 'allowed' : 'denied';
+    this.#deps.metrics.limitDecisions.inc({ result, counted_by: decision.degraded ? 'node' : 'cluster' });
+    if (!decision.allowed) throw new TollgateError('RATE_LIMITED', { retryAfterMs: decision.retryAfterMs });
+  }
+
+  #fail(error: TollgateError, type: string, replyTo: ReplyTo): void {
+    if (this.#owner.closed) return;
+    this.#deps.metrics.messages.inc({ type, result: error.code });
+    if (error.code === 'INTERNAL_ERROR') this.#deps.logger.error({ err: error.cause, type }, 'a message failed');
+    this.#owner.error(error, replyTo);
+    if (!BAD_FRAME_CODES.includes(error.code)) return;
+    this.#badFramesInARow += 1;
+    if (this.#badFramesInARow >= BAD_FRAMES_LIMIT) this.#owner.close(error);
+  }
+}
+
+/** A client that sent several requests finds the one that failed. */
+function withRequestId(error: TollgateError, fields: Readonly<Record<string, unknown>>): TollgateError {
+  const requestId = fields.request_id;
+  if (typeof requestId !== 'string' || requestId.length > 128) return error;
+  return new TollgateError(error.code, {
+    text: error.message,
+    cause: error.cause,
+    fields: { ...error.fields, request_id: requestId },
+    ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs }),
+  });
+}

@@ -1,0 +1,43 @@
+import type { Config } from '../config.ts';
+
+/** The bounds of one connection, in milliseconds, bytes and messages. */
+export interface ConnectionLimits {
+  /** From the open until authentication, whatever is sent meanwhile. */
+  readonly authDeadlineMs: number;
+  readonly heartbeatMs: number;
+  /** Without a frame or a pong. */
+  readonly silenceMs: number;
+  /** After a token's end, while it cannot be renewed. */
+  readonly degradedMs: number;
+  readonly maxMessageBytes: number;
+  readonly maxConnectionsPerUser: number;
+}
+
+export function connectionLimits(config: Config): ConnectionLimits {
+  return {
+    authDeadlineMs: config.AUTH_DEADLINE_SECONDS * 1000,
+    heartbeatMs: config.HEARTBEAT_INTERVAL_SECONDS * 1000,
+    silenceMs: config.CONNECTION_TIMEOUT_SECONDS * 1000,
+    degradedMs: config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000,
+    maxMessageBytes: config.MAX_MESSAGE_BYTES,
+    maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER,
+  };
+}
+
+/** Frames in a row that could not be understood, after which the client is no client of ours. */
+export const BAD_FRAMES_LIMIT = 20;
+/** Messages before authentication: enough for pings and a few attempts. */
+export const UNAUTHENTICATED_MESSAGES = 50;
+/** Messages that wait for the one before them. */
+export const INBOX_LIMIT = 64;
+/** Output that waits for the client. */
+export const OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024;
+/** Replay goes on below this. */
+export const OUTPUT_LOW_BYTES = 256 * 1024;
+/** How long a client may take to read what was replayed to it. */
+export const OUTPUT_PATIENCE_MS = 10_000;
+/**
+ * How long a fresh connection's live events wait for a `resume` that would have to come before them. The first other
+ * message ends the wait, so that only somebody who just listens can notice it.
+ */
+export const RESUME_GRACE_MS = 250;

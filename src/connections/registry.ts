@@ -1,0 +1,159 @@
+import { LOG_STATE_SECONDS } from '../events/event-log.ts';
+import { newId } from '../lib/ids.ts';
+import type { Plans } from '../policy/plans.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+
+const admitConnection = LuaScript.load('admitConnection-5');
+const renewLeases = LuaScript.load('renewLeases-4');
+const releaseConnections = LuaScript.load('releaseConnections-3');
+
+/** Scripts sent at once when leases are renewed: bounds the reply of one round trip. */
+const RENEW_BATCH = 200;
+
+export interface ConnectionDetails {
+  readonly node: string;
+  readonly endpoint: string;
+  readonly opened_at: string;
+}
+
+export interface Admission {
+  /** The user's plan: the operator's word, else the token's. */
+  readonly plan: string;
+  /** Place in the order of admission; a connection that lost its lease to an outage takes it again. */
+  readonly place: number;
+  /** The event log's epoch and last `seq` at the moment of admission. */
+  readonly epoch: string;
+  readonly seq: number;
+  /** Older connections of the user that had to go. */
+  readonly evicted: number;
+}
+
+export interface AdmissionRequest {
+  readonly userId: string;
+  readonly connectionId: string;
+  readonly plan: string;
+  readonly details: ConnectionDetails;
+  /** Where it stood before, when it is admitted again. */
+  readonly place?: number;
+}
+
+export type LeaseState = 'renewed' | 'evicted' | 'missing';
+
+/** The outcome of renewing one user's leases, with the head of the user's log as of then. */
+export interface Renewal {
+  readonly userId: string;
+  readonly epoch: string;
+  readonly seq: number;
+  readonly leases: ReadonlyMap<string, LeaseState>;
+}
+
+/**
+ * The connections of the whole cluster, as leases in Redis. A place is held while it is renewed: whatever dies gives
+ * its places back by itself, so there is nothing to count wrong and nothing to repair.
+ */
+export class Registry {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #leaseMs: number;
+  /** The default cap first, then that of each plan. */
+  readonly #caps: readonly (string | number)[];
+
+  constructor(
+    { redis, keys, plans }: { redis: Redis; keys: Keys; plans: Plans },
+    options: { readonly leaseMs: number; readonly maxConnectionsPerUser: number },
+  ) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#leaseMs = options.leaseMs;
+    const caps = plans.all.flatMap((plan) => [plan.name, plan.connections ?? options.maxConnectionsPerUser]);
+    this.#caps = ['', options.maxConnectionsPerUser, ...caps];
+    // Pipelines know the scripts that exist when they are made.
+    renewLeases.prepare(redis);
+  }
+
+  /**
+   * Gives a connection its place and closes the oldest beyond the cap, in one round trip.
+   * @throws TollgateError USER_BLOCKED; Error when Redis is away
+   */
+  async admit({ userId, connectionId, plan, details, place }: AdmissionRequest): Promise<Admission> {
+    const keys = this.#keys.user(userId);
+    const reply = (await admitConnection.run(
+      this.#redis,
+      [keys.leases, keys.connections, keys.evicted, keys.logState, keys.account],
+      [
+        connectionId,
+        JSON.stringify(details),
+        place ?? '',
+        this.#leaseMs,
+        keys.channel,
+        newId('epoch'),
+        LOG_STATE_SECONDS,
+        plan,
+        ...this.#caps,
+      ],
+    )) as ['blocked'] | ['admitted', number, string, string, number, number];
+    if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
+    const [, givenPlace, storedPlan, epoch, seq, evicted] = reply;
+    return { place: givenPlace, plan: storedPlan, epoch, seq, evicted };
+  }
+
+  /**
+   * Renews the leases of this node, a batch a round trip. Users whose renewal failed are left out: their leases last
+   * until the next one.
+   */
+  async renew(connectionsByUser: ReadonlyMap<string, readonly string[]>): Promise<Renewal[]> {
+    const users = [...connectionsByUser];
+    const renewals: Renewal[] = [];
+    for (let from = 0; from < users.length; from += RENEW_BATCH) {
+      renewals.push(...(await this.#renewBatch(users.slice(from, from + RENEW_BATCH))));
+    }
+    return renewals;
+  }
+
+  async #renewBatch(users: readonly (readonly [string, readonly string[]])[]): Promise<Renewal[]> {
+    const pipeline = this.#redis.pipeline();
+    for (const [userId, ids] of users) {
+      const keys = this.#keys.user(userId);
+      const used = [keys.leases, keys.connections, keys.evicted, keys.logState];
+      renewLeases.queue(this.#redis, pipeline, used, [this.#leaseMs, ...ids]);
+    }
+    const replies = (await pipeline.exec()) ?? [];
+    return users.flatMap(([userId, ids], at) => {
+      const [error, reply] = replies[at] ?? [new Error('no reply'), undefined];
+      if (error) return [];
+      const [epoch, seq, ...states] = reply as [string, number, ...ScriptReply[]];
+      return [{ userId, epoch, seq, leases: new Map(ids.map((id, i) => [id, states[i] as LeaseState])) }];
+    });
+  }
+
+  /** Gives places back at once. A failure is harmless: the leases end by themselves. */
+  async release(userId: string, connectionIds: readonly string[]): Promise<void> {
+    const keys = this.#keys.user(userId);
+    await releaseConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
+  }
+
+  /** The live connections of a user, in the order of their admission. */
+  async list(userId: string): Promise<(ConnectionDetails & { readonly connection_id: string })[]> {
+    const keys = this.#keys.user(userId);
+    const [seconds, microseconds] = await this.#redis.time();
+    const now = Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+    const [live, details] = await Promise.all([
+      this.#redis.zrange(keys.leases, `(${now}`, '+inf', 'BYSCORE'),
+      this.#redis.hgetall(keys.connections),
+    ]);
+    return live
+      .map((id) => ({ id, detail: parseDetail(details[id]) }))
+      .filter(({ detail }) => detail !== undefined)
+      .toSorted((a, b) => (a.detail?.place ?? 0) - (b.detail?.place ?? 0))
+      .map(({ id, detail }) => ({ connection_id: id, ...(detail?.details as ConnectionDetails) }));
+  }
+}
+
+function parseDetail(stored: string | undefined): { place: number; details: ConnectionDetails } | undefined {
+  if (stored === undefined) return undefined;
+  const space = stored.indexOf(' ');
+  return { place: Number(stored.slice(0, space)), details: JSON.parse(stored.slice(space + 1)) as ConnectionDetails };
+}

@@ -1,0 +1,159 @@
+import { Cursor, type Loss } from '../events/cursor.ts';
+import type { EventLog } from '../events/event-log.ts';
+import type { LiveTail } from '../events/live-tail.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { LogEntry } from '../protocol/messages.ts';
+import type { Admission, ConnectionDetails, LeaseState, Registry } from './registry.ts';
+
+export interface SessionDeps {
+  readonly registry: Registry;
+  readonly liveTail: LiveTail;
+  readonly eventLog: EventLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What happens to a session, told to the connection it belongs to. */
+export interface SessionEvents {
+  deliver(entry: LogEntry): void;
+  lost(loss: Loss): void;
+  writable(): Promise<boolean>;
+  /** The session has lost its right to live. */
+  ended(code: ErrorCode): void;
+  planChanged(): void;
+}
+
+/**
+ * The authenticated part of a connection: its identity, its place in the registry and its place in the user's log.
+ *
+ * `join` subscribes first and asks for admission second: what is published after the admission's head of the log is
+ * then held back by the cursor, so that nothing falls between the two.
+ */
+export class Session {
+  readonly connectionId: string;
+  readonly cursor: Cursor;
+  readonly #deps: SessionDeps;
+  readonly #events: SessionEvents;
+  readonly #details: ConnectionDetails;
+  #identity: Identity;
+  #place: number | undefined;
+  #stopListening: (() => void) | undefined;
+  #left = false;
+
+  constructor(
+    deps: SessionDeps,
+    who: { readonly connectionId: string; readonly identity: Identity; readonly details: ConnectionDetails },
+    events: SessionEvents,
+  ) {
+    this.#deps = deps;
+    this.#events = events;
+    this.connectionId = who.connectionId;
+    this.#identity = who.identity;
+    this.#details = who.details;
+    this.cursor = new Cursor({ log: deps.eventLog, clock: deps.clock }, who.identity.userId, {
+      deliver: (entry) => events.deliver(entry),
+      lost: (loss) => events.lost(loss),
+      writable: () => events.writable(),
+    });
+  }
+
+  get identity(): Identity {
+    return this.#identity;
+  }
+
+  /**
+   * Takes a place in the cluster: two round trips, one when this node already listens to the user.
+   * @throws TollgateError USER_BLOCKED, OVERLOADED while Redis is away
+   */
+  async join(): Promise<Admission> {
+    try {
+      this.#stopListening = await this.#deps.liveTail.listen(this.#identity.userId, {
+        onEntry: (entry) => this.cursor.offer(entry),
+        onControl: (control) => this.#control(control),
+        onGap: () => this.cursor.catchUp(),
+      });
+      const admission = await this.#admit();
+      this.cursor.start(admission.epoch, admission.seq);
+      return admission;
+    } catch (error) {
+      this.leave();
+      throw error instanceof TollgateError ? error : new TollgateError('OVERLOADED', { cause: error });
+    }
+  }
+
+  /** A newer token of the same user. @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner */
+  renewToken(identity: Identity): void {
+    if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
+    if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
+      const text = 'Authentication failed: validation of the new credential found that it does not last longer.';
+      throw new TollgateError('VALIDATION_FAILED', { text });
+    }
+    this.#identity = { ...identity, plan: this.#identity.plan, method: this.#identity.method };
+  }
+
+  /** The outcome of a renewal of this session's lease. */
+  leaseRenewed(state: LeaseState, epoch: string, seq: number): void {
+    if (state === 'evicted') this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
+    else if (state === 'missing') void this.#readmit();
+    else this.cursor.noteHead(epoch, seq);
+  }
+
+  /** Gives everything back; never waits, never throws. */
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    this.cursor.stop();
+    this.#stopListening?.();
+    this.#release();
+  }
+
+  async #admit(): Promise<Admission> {
+    const { userId, plan } = this.#identity;
+    const admission = await this.#deps.registry.admit({
+      userId,
+      plan,
+      connectionId: this.connectionId,
+      details: this.#details,
+      ...(this.#place === undefined ? {} : { place: this.#place }),
+    });
+    this.#place = admission.place;
+    this.#identity = { ...this.#identity, plan: admission.plan };
+    // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
+    if (this.#left) this.#release();
+    return admission;
+  }
+
+  /** The lease ended while Redis was out of reach: the old place again, if it is still within the cap. */
+  async #readmit(): Promise<void> {
+    if (this.#left) return;
+    try {
+      await this.#admit();
+      if (!this.#left) this.cursor.catchUp();
+    } catch (error) {
+      if (error instanceof TollgateError) this.#events.ended(error.code);
+      else this.#deps.logger.warn({ err: error }, 'a connection could not be admitted again; the next renewal tries');
+    }
+  }
+
+  #release(): void {
+    if (this.#place === undefined) return;
+    this.#deps.registry.release(this.#identity.userId, [this.connectionId]).catch((error: Error) => {
+      this.#deps.logger.debug({ error: error.message }, 'a place was not given back; its lease ends by itself');
+    });
+  }
+
+  #control(control: Readonly<Record<string, unknown>>): void {
+    if (this.#left) return;
+    if (control.control === 'block') this.#events.ended('USER_BLOCKED');
+    if (control.control === 'evict' && Array.isArray(control.connection_ids)) {
+      if (control.connection_ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
+    }
+    if (control.control === 'plan' && typeof control.plan === 'string') {
+      this.#identity = { ...this.#identity, plan: control.plan };
+      this.#events.planChanged();
+    }
+  }
+}

@@ -1,0 +1,42 @@
+import type { MessageRate } from '../policy/message-rate.ts';
+import type { Permissions } from '../policy/permissions.ts';
+import type { Plans } from '../policy/plans.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { Fields } from '../protocol/messages.ts';
+import type { ConnectionLimits } from './limits.ts';
+
+/** What a client is told about itself and its limits: by the welcome, by `auth_success`, and when the plan changes. */
+export class Welcome {
+  readonly #deps: { plans: Plans; permissions: Permissions; messageRate: Pick<MessageRate, 'limitOf'> };
+  readonly #limits: ConnectionLimits;
+
+  constructor(
+    deps: { plans: Plans; permissions: Permissions; messageRate: Pick<MessageRate, 'limitOf'> },
+    limits: ConnectionLimits,
+  ) {
+    this.#deps = deps;
+    this.#limits = limits;
+  }
+
+  /** @param plan undefined before authentication */
+  limits(plan: string | undefined): Fields {
+    const { plans, messageRate } = this.#deps;
+    const connections = plan === undefined ? undefined : plans.effective(plan).connections;
+    return {
+      max_connections_per_user: connections ?? this.#limits.maxConnectionsPerUser,
+      max_message_size: this.#limits.maxMessageBytes,
+      max_message_rate: messageRate.limitOf(plan ?? ''),
+      heartbeat_interval: this.#limits.heartbeatMs / 1000,
+      connection_timeout: this.#limits.silenceMs / 1000,
+    };
+  }
+
+  identity(identity: Identity): Fields {
+    return {
+      user_id: identity.userId,
+      plan: identity.plan,
+      permissions: this.#deps.permissions.of(identity),
+      token_expires_at: new Date(identity.tokenExpiresAt).toISOString(),
+    };
+  }
+}

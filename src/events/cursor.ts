@@ -1,0 +1,209 @@
+import { type Clock, sleep } from '../lib/clock.ts';
+import type { LogEntry } from '../protocol/messages.ts';
+import type { EventLog, LogPage } from './event-log.ts';
+
+/** Where a cursor's events go: one socket. */
+export interface CursorSink {
+  readonly deliver: (entry: LogEntry) => void;
+  /** Events between the reader's position and the log's are gone; the live stream goes on from the log's head. */
+  readonly lost: (loss: Loss) => void;
+  /** Resolves when more can be written; false when the socket is closed or will never drain. */
+  readonly writable: () => Promise<boolean>;
+}
+
+export interface Loss {
+  readonly reason: 'trimmed' | 'epoch_changed';
+  readonly oldest_seq: number;
+  readonly epoch: string;
+}
+
+export type ResumeResult =
+  | { readonly resumed: true; readonly from: number; readonly to: number; readonly epoch: string }
+  | ({ readonly resumed: false } & Loss);
+
+/** Entries read at once: a page of the largest events stays below the bound of a socket's output. */
+const PAGE = 100;
+/** Live events held back meanwhile; past it they are dropped and read from the log again. */
+const HELD_BACK_LIMIT = 256;
+const RETRY_MS = 250;
+
+/**
+ * One reader's place in a user's log: every event after it once, in order, whatever the live tail repeats or misses.
+ *
+ * States: held (live events are kept back) while `#holds > 0`, else live. `hold` and `release` count; a resume and a
+ * catch-up hold by themselves. A hole in `seq`, a gap of the live tail and an overflow of the held-back events all end
+ * in the same way: reading the log up to its head, then going on live.
+ */
+export class Cursor {
+  readonly #log: EventLog;
+  readonly #clock: Clock;
+  readonly #userId: string;
+  readonly #sink: CursorSink;
+  #epoch = '';
+  #seq = 0;
+  /** Starts held: nothing is delivered before `start` has said where the reader stands. */
+  #holds = 1;
+  #heldBack: LogEntry[] = [];
+  #mustRead = false;
+  #catchingUp = false;
+  readonly #stopped = new AbortController();
+  /** Reading is done by one at a time. */
+  #work: Promise<void> = Promise.resolve();
+
+  constructor(deps: { log: EventLog; clock: Clock }, userId: string, sink: CursorSink) {
+    this.#log = deps.log;
+    this.#clock = deps.clock;
+    this.#userId = userId;
+    this.#sink = sink;
+  }
+
+  /** The last `seq` that was delivered or passed over. */
+  get position(): { readonly epoch: string; readonly seq: number } {
+    return { epoch: this.#epoch, seq: this.#seq };
+  }
+
+  /** Takes the place `seq`; still held until the first `release`. */
+  start(epoch: string, seq: number): void {
+    this.#epoch = epoch;
+    this.#seq = seq;
+  }
+
+  /** An event from the live tail. */
+  offer(entry: LogEntry): void {
+    if (this.#stopped.signal.aborted) return;
+    if (this.#holds === 0) this.#take(entry);
+    else if (this.#heldBack.length < HELD_BACK_LIMIT) this.#heldBack.push(entry);
+    else {
+      this.#heldBack = [];
+      this.#mustRead = true;
+    }
+  }
+
+  hold(): void {
+    this.#holds += 1;
+  }
+
+  release(): void {
+    this.#holds -= 1;
+    if (this.#holds > 0) return;
+    const heldBack = this.#heldBack;
+    this.#heldBack = [];
+    if (this.#mustRead) return this.catchUp();
+    // One of them may show a hole, which holds again: the rest then goes back to where it was.
+    for (const entry of heldBack) this.offer(entry);
+  }
+
+  /** Reads what the live tail may have missed. */
+  catchUp(): void {
+    if (this.#catchingUp || this.#stopped.signal.aborted) return;
+    this.#catchingUp = true;
+    this.hold();
+    void this.#exclusively(async () => {
+      this.#catchingUp = false;
+      await this.#readToHead();
+    }).finally(() => this.release());
+  }
+
+  /** The head that somebody else has read: a cursor behind it has missed something. */
+  noteHead(epoch: string, seq: number): void {
+    if (this.#holds === 0 && (epoch !== this.#epoch || seq > this.#seq)) this.catchUp();
+  }
+
+  /**
+   * Goes back to `after` and delivers everything since, in order, before anything newer. When that is impossible the
+   * place stays what it was.
+   * @param seam called between what was replayed and what goes on live
+   * @throws Error when the log cannot be read
+   */
+  async resume(after: number, epoch: string, seam: (result: ResumeResult) => void): Promise<void> {
+    this.hold();
+    try {
+      const result = await this.#exclusively(() => this.#resume(after, epoch));
+      if (!this.#stopped.signal.aborted) seam(result);
+    } finally {
+      this.release();
+    }
+  }
+
+  stop(): void {
+    this.#stopped.abort();
+    this.#heldBack = [];
+  }
+
+  async #resume(after: number, epoch: string): Promise<ResumeResult> {
+    const page = await this.#log.read(this.#userId, { epoch, after, witnessed: false }, PAGE);
+    const oldest_seq = page.oldest;
+    if (page.epoch !== epoch || after > page.head) {
+      return { resumed: false, reason: 'epoch_changed', oldest_seq, epoch: page.epoch };
+    }
+    if (after + 1 < page.oldest) return { resumed: false, reason: 'trimmed', oldest_seq, epoch };
+    this.start(epoch, after);
+    this.#deliverAll(page.entries);
+    if (this.#seq < page.head) await this.#readToHead();
+    return { resumed: true, from: after + 1, to: this.#seq, epoch };
+  }
+
+  #take(entry: LogEntry): void {
+    if (entry.epoch !== this.#epoch) return this.#expect(entry);
+    if (entry.seq <= this.#seq) return;
+    if (entry.seq > this.#seq + 1) return this.#expect(entry);
+    this.#seq = entry.seq;
+    this.#sink.deliver(entry);
+  }
+
+  /** The log has something else than this reader expects next. */
+  #expect(entry: LogEntry): void {
+    this.catchUp();
+    this.offer(entry);
+  }
+
+  async #readToHead(): Promise<void> {
+    this.#mustRead = false;
+    for (;;) {
+      const page = await this.#readPage();
+      if (!page) return;
+      const lost = page.epoch !== this.#epoch || page.oldest > this.#seq + 1;
+      if (lost && (page.epoch !== this.#epoch || this.#seq < page.head)) this.#skipTo(page);
+      this.#deliverAll(page.entries);
+      if (this.#seq >= page.head) return;
+      if (!(await this.#sink.writable())) return this.stop();
+    }
+  }
+
+  #skipTo(page: LogPage): void {
+    const reason = page.epoch === this.#epoch ? 'trimmed' : 'epoch_changed';
+    this.start(page.epoch, page.head);
+    this.#sink.lost({ reason, oldest_seq: page.oldest, epoch: page.epoch });
+  }
+
+  #deliverAll(entries: readonly LogEntry[]): void {
+    for (const entry of entries) {
+      if (this.#stopped.signal.aborted) return;
+      if (entry.seq !== this.#seq + 1) continue;
+      this.#seq = entry.seq;
+      this.#sink.deliver(entry);
+    }
+  }
+
+  /** A page after the current place; tries again while Redis is away, undefined once the reader has gone. */
+  async #readPage(): Promise<LogPage | undefined> {
+    const { signal } = this.#stopped;
+    while (!signal.aborted) {
+      const position = { epoch: this.#epoch, after: this.#seq, witnessed: true };
+      const page = await this.#log.read(this.#userId, position, PAGE).catch(() => undefined);
+      if (signal.aborted) return undefined;
+      if (page) return page;
+      await sleep(this.#clock, RETRY_MS, signal);
+    }
+    return undefined;
+  }
+
+  #exclusively<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#work.then(task);
+    this.#work = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return result;
+  }
+}

@@ -1,0 +1,188 @@
+import { newId } from '../lib/ids.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { DurableEventType, Fields, LogEntry, TerminalEventType } from '../protocol/messages.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+
+const appendEvents = LuaScript.load('appendEvents-7');
+const readLog = LuaScript.load('readLog-2');
+
+/** A log that is not written to keeps its epoch this long, far longer than its events: a `seq` is never given twice. */
+export const LOG_STATE_SECONDS = 90 * 24 * 3_600;
+
+export interface EventLogOptions {
+  /** Events that a log keeps. Redis trims whole nodes of a stream, so that it may keep up to a hundred more. */
+  readonly length: number;
+  /** Milliseconds that an event is kept. */
+  readonly maxAgeMs: number;
+}
+
+/** An event to append; the log adds `seq`. */
+export interface NewEvent {
+  readonly type: DurableEventType;
+  readonly fields: Fields & { readonly timestamp: string };
+  /** The usage record that is written in the same step. */
+  readonly usageRecord?: Fields;
+  /** What the run remembers in the same step, for a worker that takes it over. */
+  readonly journal?: { readonly field: string; readonly value: string };
+}
+
+/** Who appends: a writer that no longer owns the run is refused. */
+export interface RunWriter {
+  readonly runId: string;
+  /** The epoch under which the writer claimed the run. */
+  readonly epoch: number;
+  /** Events of the run that the writer knows to be in the log. */
+  readonly known: number;
+}
+
+export interface Append {
+  readonly userId: string;
+  readonly events: readonly NewEvent[];
+  readonly run?: RunWriter;
+  /** Ends the run with these events. */
+  readonly ends?: TerminalEventType;
+  /** Adds a message to a thread of the user in the same step. */
+  readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
+}
+
+/**
+ * - `appended`, `repeated`: the events are in the log; repeated, because an earlier attempt had put them there.
+ * - `fenced`: another worker has the run. - `finished`: the run has its terminal event.
+ */
+export type AppendResult =
+  | { readonly outcome: 'appended' | 'repeated'; readonly seq: number; readonly cancelRequested: boolean }
+  | { readonly outcome: 'fenced' | 'finished' };
+
+/** Where a reader stands. */
+export interface LogPosition {
+  /** The epoch known to the reader; undefined for none. */
+  readonly epoch: string | undefined;
+  /** The last `seq` that the reader has. */
+  readonly after: number;
+  /** Whether this node delivered up to there itself: only then can it prove that the log was lost. */
+  readonly witnessed: boolean;
+}
+
+export interface LogPage {
+  readonly epoch: string;
+  /** The log's last `seq` when the page was read. */
+  readonly head: number;
+  /** The oldest `seq` that can be read; `head + 1` when there is none. */
+  readonly oldest: number;
+  readonly entries: readonly LogEntry[];
+}
+
+const STATUS_AFTER: Record<TerminalEventType, string> = {
+  agent_completed: 'completed',
+  agent_failed: 'failed',
+  agent_cancelled: 'cancelled',
+};
+
+/** Usage records kept per user for the user's own tools. */
+const RECENT_USAGE = 1_000;
+/** Messages kept per thread. */
+export const THREAD_MESSAGES = 200;
+
+/** The durable events of each user, in order, without holes: one Redis stream a user. Every call is one round trip. */
+export class EventLog {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
+  readonly #options: EventLogOptions;
+
+  constructor(
+    deps: { redis: Redis; keys: Keys; metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'> },
+    options: EventLogOptions,
+  ) {
+    this.#redis = deps.redis;
+    this.#keys = deps.keys;
+    this.#metrics = deps.metrics;
+    this.#options = options;
+  }
+
+  /** Appends all of the events or none, publishes them to the nodes that hold the user, and writes their records. */
+  async append({ userId, events, run, ends, threadMessage }: Append): Promise<AppendResult> {
+    const keys = this.#keys.user(userId);
+    const runKey = run ? keys.run(run.runId) : keys.logState;
+    const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
+    const reply = (await appendEvents.run(
+      this.#redis,
+      [keys.log, keys.logState, runKey, keys.activeRuns, keys.outbox, keys.recentUsage, thread],
+      [
+        keys.channel,
+        newId('epoch'),
+        this.#options.length,
+        this.#options.maxAgeMs,
+        LOG_STATE_SECONDS,
+        run ? activeRunMember(userId, run.runId) : '',
+        run?.epoch ?? '',
+        run?.known ?? 0,
+        ends ? STATUS_AFTER[ends] : '',
+        RECENT_USAGE,
+        threadMessage ? JSON.stringify(threadMessage.message) : '',
+        THREAD_MESSAGES,
+        ...events.flatMap(eventArguments),
+      ],
+    )) as [AppendResult['outcome'], number, string, number];
+    const [outcome, seq, , cancel] = reply;
+    if (outcome === 'fenced' || outcome === 'finished') return { outcome };
+    if (outcome === 'appended') this.#count(events);
+    return { outcome, seq, cancelRequested: cancel === 1 };
+  }
+
+  /**
+   * Events after a position, oldest first; none when the log has another epoch by now.
+   * @param limit greatest number of entries
+   */
+  async read(userId: string, position: LogPosition, limit: number): Promise<LogPage> {
+    const keys = this.#keys.user(userId);
+    this.#metrics.logReads.inc();
+    const reply = (await readLog.run(
+      this.#redis,
+      [keys.log, keys.logState],
+      [position.epoch ?? '', position.after, limit, newId('epoch'), LOG_STATE_SECONDS, position.witnessed ? 1 : 0],
+    )) as [string, number, number, ScriptReply[]];
+    const [epoch, head, oldest, entries] = reply;
+    return { epoch, head, oldest, entries: entries.map((entry) => parseEntry(entry as StreamEntry, epoch)) };
+  }
+
+  #count(events: readonly NewEvent[]): void {
+    for (const { type, usageRecord } of events) {
+      this.#metrics.appends.inc({ type });
+      if (usageRecord) {
+        this.#metrics.usageRecords.inc({ tool: String(usageRecord.tool), status: String(usageRecord.status) });
+      }
+    }
+  }
+}
+
+function eventArguments({ type, fields, usageRecord, journal }: NewEvent): string[] {
+  return [
+    type,
+    fields.timestamp,
+    JSON.stringify(fields),
+    usageRecord ? JSON.stringify(usageRecord) : '',
+    journal?.field ?? '',
+    journal?.value ?? '',
+  ];
+}
+
+/** How a run stands among the active ones of its partition. */
+export function activeRunMember(userId: string, runId: string): string {
+  return `${userId} ${runId}`;
+}
+
+type StreamEntry = [id: string, fields: [string, DurableEventType, string, string, string, string, string, string]];
+
+function parseEntry([id, [, type, , timestamp, , , , json]]: StreamEntry, epoch: string): LogEntry {
+  return { type, seq: Number.parseInt(id, 10), epoch, timestamp, json };
+}
+
+/** An event as the append published it: `<epoch> <seq> <type> <timestamp> <fields>`. */
+export function parsePublished(payload: string): LogEntry {
+  const [epoch = '', seq = '', type = '', timestamp = ''] = payload.split(' ', 4);
+  const json = payload.slice(epoch.length + seq.length + type.length + timestamp.length + 4);
+  return { type: type as DurableEventType, seq: Number(seq), epoch, timestamp, json };
+}

@@ -1,0 +1,127 @@
+import type { Logger } from '../lib/logger.ts';
+import type { LogEntry } from '../protocol/messages.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { parsePublished } from './event-log.ts';
+
+/** Who listens to a user's channel on this node. */
+export interface TailListener {
+  /** An event as it was appended. May come twice or leave a hole: the listener compares `seq`. */
+  readonly onEntry: (entry: LogEntry) => void;
+  /** A message for the user's connections, as JSON sent it. */
+  readonly onControl: (control: Readonly<Record<string, unknown>>) => void;
+  /** Messages may have been missed: the connection to Redis was away. */
+  readonly onGap: () => void;
+}
+
+interface Channel {
+  readonly name: string;
+  readonly listeners: Set<TailListener>;
+  /** Settles when Redis has confirmed the subscription. */
+  readonly subscribed: Promise<void>;
+}
+
+/** A subscription that Redis does not confirm in this time fails; the client is told to try again. */
+const SUBSCRIBE_TIMEOUT_MS = 3_000;
+
+/**
+ * What is published to the users that this node holds, over one connection: a sharded channel a user, subscribed while
+ * somebody listens (docs/decisions/0001-delivery.md has the alternatives and what they cost).
+ */
+export class LiveTail {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #logger: Logger;
+  readonly #channels = new Map<string, Channel>();
+  #connectedBefore = true;
+
+  /** @param redis a connection in the role `subscriber`, used by nobody else */
+  constructor({ redis, keys, logger }: { redis: Redis; keys: Keys; logger: Logger }) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#logger = logger;
+    redis.on('smessage', (name: string, message: string) => this.#receive(name, message));
+    redis.on('close', () => {
+      this.#connectedBefore = false;
+    });
+    redis.on('ready', () => void this.#reconnected());
+  }
+
+  /** Users with a subscription. */
+  get size(): number {
+    return this.#channels.size;
+  }
+
+  /** Whether the connection stands; while it does not, events are late. */
+  get connected(): boolean {
+    return this.#redis.status === 'ready';
+  }
+
+  /**
+   * Listens to a user. When it resolves, whatever is published from then on reaches the listener.
+   * @returns stops listening
+   * @throws Error when Redis does not confirm in time
+   */
+  async listen(userId: string, listener: TailListener): Promise<() => void> {
+    const name = this.#keys.user(userId).channel;
+    const channel = this.#channels.get(name) ?? this.#open(name);
+    channel.listeners.add(listener);
+    const stop = () => this.#leave(channel, listener);
+    try {
+      await channel.subscribed;
+    } catch (error) {
+      stop();
+      throw error;
+    }
+    return stop;
+  }
+
+  #open(name: string): Channel {
+    const subscribed = withTimeout(this.#redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
+    const channel: Channel = { name, listeners: new Set(), subscribed };
+    this.#channels.set(name, channel);
+    return channel;
+  }
+
+  #leave(channel: Channel, listener: TailListener): void {
+    channel.listeners.delete(listener);
+    if (channel.listeners.size > 0 || this.#channels.get(channel.name) !== channel) return;
+    this.#channels.delete(channel.name);
+    // A later `listen` sends its own SSUBSCRIBE on the same connection, after this one: the order keeps it subscribed.
+    this.#redis.sunsubscribe(channel.name).catch((error: Error) => {
+      this.#logger.debug({ error: error.message }, 'unsubscribe failed; the connection is gone and so is the channel');
+    });
+  }
+
+  #receive(name: string, message: string): void {
+    const listeners = this.#channels.get(name)?.listeners;
+    if (!listeners) return;
+    if (message.startsWith('e')) {
+      const entry = parsePublished(message.slice(1));
+      for (const { onEntry } of listeners) onEntry(entry);
+      return;
+    }
+    const control = JSON.parse(message.slice(1)) as Record<string, unknown>;
+    for (const { onControl } of listeners) onControl(control);
+  }
+
+  async #reconnected(): Promise<void> {
+    if (this.#connectedBefore) return;
+    this.#connectedBefore = true;
+    try {
+      // The client sends its subscriptions again before this PING, on the same connection: its answer confirms them.
+      await this.#redis.ping();
+    } catch (error) {
+      this.#logger.debug({ err: error }, 'lost the connection again before the subscriptions were back');
+      return;
+    }
+    for (const { listeners } of this.#channels.values()) for (const { onGap } of listeners) onGap();
+  }
+}
+
+function withTimeout(work: Promise<unknown>, timeoutMs: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+    work.then(() => resolve(), reject).finally(() => clearTimeout(timer));
+  });
+}

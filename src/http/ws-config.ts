@@ -1,0 +1,86 @@
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import { ERRORS } from '../protocol/errors.ts';
+import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
+import type { Readiness } from './readiness.ts';
+
+export interface WsConfigDeps {
+  readonly config: Config;
+  readonly readiness: Readiness;
+  readonly publicPaths: readonly string[];
+}
+
+/** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
+export function wsConfigRoutes(app: FastifyInstance, { config, readiness, publicPaths }: WsConfigDeps): void {
+  const errors = Object.entries(ERRORS).map(([code, { text, close, http, jsonrpc, retryable }]) => {
+    return { code, message: text, close_code: close, http_status: http, jsonrpc_code: jsonrpc, retryable };
+  });
+  const closing = Object.entries(ERRORS).filter(([, { close }]) => close !== null);
+  const closeCodes = Object.groupBy(
+    closing.map(([code, { close }]) => ({ code, close: String(close) })),
+    ({ close }) => close,
+  );
+
+  app.get('/ws/config', async () => ({
+    status: 'healthy',
+    websocket_config: {
+      available_endpoints: publicPaths,
+      authentication_required: true,
+      supported_protocols: ['jwt-auth'],
+      cors_enabled: true,
+      environment: config.ENVIRONMENT,
+      max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
+      max_message_size: config.MAX_MESSAGE_BYTES,
+      max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
+      heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
+      connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
+      auth_deadline: config.AUTH_DEADLINE_SECONDS,
+    },
+    messages: CLIENT_MESSAGE_NAMES,
+    events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
+    errors,
+    close_codes: Object.fromEntries(
+      Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
+    ),
+    socketio: { path: '/socket.io/' },
+    mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
+  }));
+
+  app.get('/ws/secure/config', async () => ({
+    status: 'success',
+    websocket_config: {
+      version: '2.0',
+      security_level: 'enterprise',
+      features: {
+        secure_auth: true,
+        header_based_jwt: true,
+        subprotocol_auth: true,
+        cors_validation: true,
+        connection_limits: true,
+        rate_limiting: true,
+        resumable_events: true,
+      },
+      auth: { methods: ['header', 'subprotocol', 'handshake', 'message'], deadline: config.AUTH_DEADLINE_SECONDS },
+      limits: {
+        max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
+        max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
+        max_message_size: config.MAX_MESSAGE_BYTES,
+        connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
+        heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
+      },
+      server_time: new Date().toISOString(),
+    },
+  }));
+
+  app.get('/ws/secure/health', async (_request, reply) => {
+    const { redis, authService } = await readiness.check();
+    const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
+    return reply.status(redis ? 200 : 503).send({
+      status,
+      service: 'secure_websocket',
+      version: '2.0',
+      security_level: 'enterprise',
+      timestamp: new Date().toISOString(),
+    });
+  });
+}

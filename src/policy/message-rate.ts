@@ -1,0 +1,104 @@
+import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
+import type { Logger } from '../lib/logger.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import type { Plan, Plans } from './plans.ts';
+
+const WINDOW_SECONDS = 60;
+
+export type RateDecision =
+  | { readonly allowed: true; readonly degraded: boolean }
+  | { readonly allowed: false; readonly degraded: boolean; readonly retryAfterMs: number };
+
+interface KnowsBlockedKeys {
+  getInMemoryBlockMsBeforeExpire(key: string): number;
+}
+
+/** The limiter and what stands in for it while Redis is away. */
+interface PlanLimiter {
+  readonly limit: number;
+  readonly shared: RateLimiterRedis;
+  readonly local: RateLimiterMemory;
+}
+
+/**
+ * How many messages a user may send in a minute: one counter per user for the whole cluster, counted by Redis and its
+ * clock. While Redis is away each node counts for itself, so that an outage neither silences users nor opens the gate.
+ */
+export class MessageRate {
+  readonly #keys: Keys;
+  readonly #logger: Logger;
+  readonly #limiters: ReadonlyMap<string, PlanLimiter>;
+  readonly #plans: Plans;
+
+  constructor(
+    { redis, keys, plans, logger }: { redis: Redis; keys: Keys; plans: Plans; logger: Logger },
+    options: { readonly perMinute: number },
+  ) {
+    this.#keys = keys;
+    this.#logger = logger;
+    this.#plans = plans;
+    this.#limiters = new Map(
+      plans.all.map((plan) => {
+        const limit = messagesPerMinute(plan, options.perMinute);
+        // No prefix of the library's own: the key is the user's, in the user's slot.
+        const window = { points: limit, duration: WINDOW_SECONDS, keyPrefix: '' };
+        const shared = new RateLimiterRedis({
+          ...window,
+          storeClient: redis,
+          rejectIfRedisNotReady: true,
+          // A user known to be over the limit is refused from memory: shouting louder costs Redis nothing.
+          inMemoryBlockOnConsumed: limit + 1,
+        });
+        return [plan.name, { limit, shared, local: new RateLimiterMemory(window) }];
+      }),
+    );
+  }
+
+  /** Messages a minute for a plan. */
+  limitOf(plan: string): number {
+    return this.#limiterOf(plan).limit;
+  }
+
+  /** Milliseconds for which this node knows the user to be over the limit, without asking Redis; 0 if it does not. */
+  knownRefusalMs(userId: string, plan: string): number {
+    // Public in the library, but left out of its types.
+    const limiter = this.#limiterOf(plan).shared as RateLimiterRedis & KnowsBlockedKeys;
+    return limiter.getInMemoryBlockMsBeforeExpire(this.#keys.user(userId).messageRate);
+  }
+
+  /** Counts one message of the user. One command to Redis, or none for a user known to be over the limit. */
+  async take(userId: string, plan: string): Promise<RateDecision> {
+    const { shared, local } = this.#limiterOf(plan);
+    const key = this.#keys.user(userId).messageRate;
+    const decision = await consume(shared, key);
+    if (!(decision instanceof Error)) return { ...decision, degraded: false };
+    this.#logger.warn({ error: decision.message }, 'message limits are counted by this node alone');
+    const fallback = await consume(local, key);
+    if (fallback instanceof Error) throw fallback;
+    return { ...fallback, degraded: true };
+  }
+
+  #limiterOf(plan: string): PlanLimiter {
+    const limiter = this.#limiters.get(this.#plans.effective(plan).name);
+    if (!limiter) throw new Error(`no limiter for plan ${plan}`);
+    return limiter;
+  }
+}
+
+export function messagesPerMinute(plan: Plan, perMinute: number): number {
+  return Math.max(1, Math.floor(plan.multiplier * perMinute));
+}
+
+type Consumed = { readonly allowed: true } | { readonly allowed: false; readonly retryAfterMs: number };
+
+/** The library rejects both for "over the limit" and for "the store failed"; here they are told apart, once. */
+async function consume(limiter: RateLimiterRedis | RateLimiterMemory, key: string): Promise<Consumed | Error> {
+  try {
+    await limiter.consume(key);
+    return { allowed: true };
+  } catch (rejection) {
+    if (rejection instanceof RateLimiterRes) return { allowed: false, retryAfterMs: rejection.msBeforeNext };
+    return rejection instanceof Error ? rejection : new Error(String(rejection));
+  }
+}

@@ -1,0 +1,46 @@
+import { type Config, ConfigError, EXIT_CONFIG, loadConfig } from './config.ts';
+
+/** What a composition root hands back. */
+export interface Running {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/**
+ * Runs one Tollgate process: configuration first, so that a mistake in it is reported before anything is loaded or
+ * started; then `start`; then until SIGTERM or SIGINT. A second signal ends the process at once.
+ */
+export async function runProcess(start: (config: Config) => Promise<Running>): Promise<void> {
+  const config = configOrExit();
+  let running: Running;
+  try {
+    running = await start(config);
+  } catch (error) {
+    process.stderr.write(`Cannot start: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(1);
+  }
+  let stopping = false;
+  const stop = () => {
+    if (stopping) process.exit(1);
+    stopping = true;
+    running.close().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        process.stderr.write(`Closing failed: ${error instanceof Error ? error.message : String(error)}\n`);
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+}
+
+function configOrExit(): Config {
+  try {
+    return loadConfig(process.env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(error.message);
+    process.exit(EXIT_CONFIG);
+  }
+}

@@ -1,0 +1,47 @@
+--[[
+  Uses a refresh token of a session. Its first use makes its successor the live one; a client that repeats the use within
+  the grace (its answer was lost, or two of its tabs refreshed at once) gets the same successor; any other use of a used
+  token is one by somebody who should not have it, and ends the session.
+  Only digests are stored: the caller derives the successor from the token, the same one each time.
+  The time comes from the caller: seconds of difference between the clocks of services do not matter to the grace and
+  the lifetime, and a test can move it.
+
+  KEYS[1] session  hash: user_id, email, client, epoch, expires_at (ms), current (digest of the live token),
+                   "used:<digest>" -> when that token was used, ms; kept until the grace is over
+  ARGV[1] digest of the token
+  ARGV[2] digest of its successor
+  ARGV[3] client
+  ARGV[4] now, ms
+  ARGV[5] grace, ms
+  ARGV[6] lifetime of the successor, ms
+  Returns { "rotated" | "repeated", user_id, email, epoch, expires_at } or { "reused", user_id }
+          or { "refused" }: no such session, another client's, or a successor made with a key that is no longer in use
+]]
+local session, digest, successor, client = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local now, grace, lifetime = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local known = redis.call('HMGET', session, 'user_id', 'email', 'epoch', 'client', 'current', 'expires_at')
+local userId, email, epoch, owner, current, expiresAt = unpack(known)
+if not userId or tonumber(expiresAt) <= now then return { 'refused' } end
+
+if digest == current then
+  if client ~= owner then return { 'refused' } end
+  expiresAt = now + lifetime
+  redis.call('HSET', session, 'current', successor, 'expires_at', expiresAt, 'used:' .. digest, now)
+  local fields = redis.call('HGETALL', session)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 5) == 'used:' and tonumber(fields[i + 1]) + grace < now then
+      redis.call('HDEL', session, fields[i])
+    end
+  end
+  redis.call('PEXPIRE', session, lifetime)
+  return { 'rotated', userId, email, epoch, expiresAt }
+end
+
+local usedAt = tonumber(redis.call('HGET', session, 'used:' .. digest) or '-inf')
+if client ~= owner or usedAt + grace < now then
+  redis.call('DEL', session)
+  return { 'reused', userId }
+end
+if successor ~= current and redis.call('HEXISTS', session, 'used:' .. successor) == 0 then return { 'refused' } end
+return { 'repeated', userId, email, epoch, tonumber(expiresAt) }

@@ -1,0 +1,37 @@
+import type { IncomingMessage } from 'node:http';
+import type { ResumePoint } from '../connections/connection.ts';
+import { TollgateError } from '../protocol/errors.ts';
+
+/**
+ * Whether a page of this origin may connect. Browsers always send `Origin`; a client that does not is no browser and
+ * has no ambient credentials to be abused with.
+ */
+export function originAllowed(origin: string | undefined, allowed: readonly string[]): boolean {
+  return origin === undefined || allowed.includes('*') || allowed.includes(origin);
+}
+
+/** The path and query of a request; the host is not looked at. */
+export function requestUrl(request: IncomingMessage): URL | undefined {
+  const target = request.url ?? '';
+  // A target of two slashes would be read as a host.
+  if (!target.startsWith('/') || target.startsWith('//')) return undefined;
+  return URL.canParse(target, 'http://gateway') ? new URL(target, 'http://gateway') : undefined;
+}
+
+/**
+ * Where the client says it left off: `after` and `epoch`, both or neither.
+ * @throws TollgateError FORMAT_ERROR
+ */
+export function resumePoint(after: unknown, epoch: unknown): ResumePoint | undefined {
+  if (missing(after) && missing(epoch)) return undefined;
+  const seq = typeof after === 'string' && /^\d{1,15}$/.test(after) ? Number(after) : after;
+  const sound = typeof seq === 'number' && Number.isSafeInteger(seq) && seq >= 0;
+  if (!sound || typeof epoch !== 'string' || epoch === '' || epoch.length > 64) {
+    throw new TollgateError('FORMAT_ERROR', { text: 'To resume, give both "after" (a number) and "epoch".' });
+  }
+  return { after: seq, epoch };
+}
+
+function missing(value: unknown): boolean {
+  return value === undefined || value === null;
+}

@@ -1,0 +1,104 @@
+import type { Socket } from 'socket.io';
+import type { Transport } from '../connections/transport.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { ReplyTo } from '../protocol/dialects.ts';
+import { publicError, type TollgateError } from '../protocol/errors.ts';
+import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
+
+/**
+ * Close codes after which a client should come back by itself. Socket.IO's client does so when the connection is lost,
+ * and never after a `disconnect` of the server: which of the two is sent makes the difference.
+ */
+const COME_BACK_CODES = new Set([1001, 1011, 1012, 1013, 4002]);
+
+/**
+ * A Socket.IO session as a transport. Until Socket.IO has said that the client is connected, what is sent waits, and an
+ * error with a close becomes the refusal that the client sees as `connect_error`.
+ */
+export class SocketIoTransport implements Transport {
+  readonly endpoint: string;
+  readonly format = 'socketio';
+  readonly #socket: Socket;
+  readonly #clock: Clock;
+  #waiting: (() => void)[] | undefined = [];
+  #lastError: TollgateError | undefined;
+  #refusal: TollgateError | undefined;
+  #largestPacket = 0;
+
+  constructor({ socket, clock }: { socket: Socket; clock: Clock }, endpoint: string) {
+    this.#socket = socket;
+    this.#clock = clock;
+    this.endpoint = endpoint;
+  }
+
+  /** Why the client is not let in. */
+  get refusal(): TollgateError | undefined {
+    return this.#refusal;
+  }
+
+  get bufferedBytes(): number {
+    let bytes = 0;
+    for (const { data } of this.#engineBuffer()) bytes += typeof data === 'string' ? data.length : 0;
+    return bytes;
+  }
+
+  /** Socket.IO has told the client that it is connected: what waited goes out. */
+  connected(): void {
+    const waiting = this.#waiting ?? [];
+    this.#waiting = undefined;
+    for (const write of waiting) write();
+  }
+
+  /** An Engine.IO packet of this size came in. */
+  received(length: number): void {
+    this.#largestPacket = Math.max(this.#largestPacket, length);
+  }
+
+  /**
+   * The size of a message in bytes if it is above the limit. Messages are measured only when a packet came that could
+   * hold such a one: most clients never send one.
+   */
+  sizeAbove(limit: number, fields: unknown): number | undefined {
+    if (this.#largestPacket <= limit) return undefined;
+    const size = Buffer.byteLength(JSON.stringify(fields) ?? '');
+    if (size <= limit) return undefined;
+    this.#largestPacket = 0;
+    return size;
+  }
+
+  send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
+    const timestamped = { ...fields, timestamp: new Date(this.#clock.now()).toISOString() };
+    if (replyTo && 'ack' in replyTo) return replyTo.ack({ ok: true, type, ...timestamped });
+    this.#write(() => this.#socket.emit(type, timestamped));
+  }
+
+  sendEntry(entry: LogEntry): void {
+    this.#write(() => this.#socket.emit(entry.type, JSON.parse(entry.json)));
+  }
+
+  sendError(error: TollgateError, replyTo?: ReplyTo): void {
+    this.#lastError = error;
+    const fields = publicError(error);
+    if (replyTo && 'ack' in replyTo) return replyTo.ack({ error: fields });
+    this.#write(() => this.#socket.emit('error', { ...fields, timestamp: new Date(this.#clock.now()).toISOString() }));
+  }
+
+  /** Engine.IO sends its own pings. */
+  ping(): void {}
+
+  close(code: number): void {
+    if (this.#waiting) this.#refusal = this.#lastError;
+    else if (COME_BACK_CODES.has(code)) this.#socket.conn.close();
+    else this.#socket.disconnect(true);
+  }
+
+  #write(write: () => void): void {
+    if (this.#waiting) this.#waiting.push(write);
+    else write();
+  }
+
+  /** Packets that wait for the client; not in the types of the class. */
+  #engineBuffer(): readonly { data?: unknown }[] {
+    return (this.#socket.conn as unknown as { writeBuffer: { data?: unknown }[] }).writeBuffer;
+  }
+}

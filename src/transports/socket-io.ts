@@ -1,0 +1,149 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { createShardedAdapter } from '@socket.io/redis-adapter';
+import { Server as Engine } from 'engine.io';
+import { Server, type Socket } from 'socket.io';
+import type { Authenticator } from '../auth/authenticator.ts';
+import { Connection, type ConnectionDeps } from '../connections/connection.ts';
+import { publicError, TollgateError } from '../protocol/errors.ts';
+import type { Fields } from '../protocol/messages.ts';
+import type { Redis } from '../redis/client.ts';
+import { originAllowed, resumePoint } from './handshake.ts';
+import { SocketIoTransport } from './socket-io-transport.ts';
+
+export const SOCKET_IO_PATH = '/socket.io/';
+
+/** One HTTP body or frame of Engine.IO; the message limit is asked for each message besides. */
+const MAX_PACKET_BYTES = 64 * 1024;
+/** From the engine's open to the CONNECT of the namespace. */
+const CONNECT_TIMEOUT_MS = 8_000;
+
+export interface SocketIoDeps extends ConnectionDeps {
+  readonly authenticator: Authenticator;
+  /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
+  readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
+}
+
+export interface SocketIoOptions {
+  readonly allowedOrigins: readonly string[];
+  readonly draining: () => boolean;
+}
+
+/** The Socket.IO endpoint: WebSocket first, long polling too, one namespace, events by name. */
+export class SocketIo {
+  readonly #deps: SocketIoDeps;
+  readonly #engine: Engine;
+  readonly #io: Server;
+  readonly #connections = new WeakMap<Socket, { connection: Connection; transport: SocketIoTransport }>();
+
+  constructor(deps: SocketIoDeps, { allowedOrigins, draining }: SocketIoOptions) {
+    this.#deps = deps;
+    this.#engine = new Engine({
+      transports: ['websocket', 'polling'],
+      maxHttpBufferSize: MAX_PACKET_BYTES,
+      allowEIO3: false,
+      perMessageDeflate: false,
+      httpCompression: false,
+      pingInterval: 25_000,
+      pingTimeout: 20_000,
+      cors: { origin: [...allowedOrigins], credentials: true },
+      allowRequest: (request, decide) => {
+        // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
+        const allowed = originAllowed(request.headers.origin, allowedOrigins);
+        decide(null, allowed && !(draining() && isHandshake(request)));
+      },
+    });
+    this.#io = new Server({
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      serveClient: false,
+      adapter: createShardedAdapter(deps.adapter.publisher, deps.adapter.subscriber, {
+        channelPrefix: deps.adapter.channelPrefix,
+      }),
+    });
+    this.#io.bind(this.#engine);
+    this.#io.use((socket, next) => void this.#admit(socket, next));
+    this.#io.on('connection', (socket) => this.#connected(socket));
+  }
+
+  /** Takes a long-polling request. */
+  handleRequest(request: IncomingMessage, response: ServerResponse): void {
+    this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
+  }
+
+  /** Takes an upgrade whose path and origin have been checked. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#engine.handleUpgrade(request as Parameters<Engine['handleUpgrade']>[0], socket, head);
+  }
+
+  async close(): Promise<void> {
+    await this.#io.close();
+  }
+
+  /** Authenticates and admits before Socket.IO says that the client is connected. */
+  async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
+    const { authenticator, clock } = this.#deps;
+    const transport = new SocketIoTransport({ socket, clock }, SOCKET_IO_PATH);
+    const connection = new Connection(this.#deps, transport);
+    this.#connections.set(socket, { connection, transport });
+    // The engine's end, since a socket that never got connected has no `disconnect`.
+    socket.conn.once('close', () => connection.gone());
+    socket.conn.on('packet', ({ type, data }: { type: string; data?: unknown }) => {
+      if (type === 'pong') connection.alive();
+      else if (typeof data === 'string') transport.received(data.length);
+    });
+    const { token, after, epoch } = socket.handshake.auth;
+    const identify = () => authenticator.handshake({ headers: socket.handshake.headers, handshakeToken: token });
+    try {
+      const resumeFrom = resumePoint(after, epoch);
+      await connection.begin(identify, { identityRequired: true, resumeFrom });
+    } catch (error) {
+      connection.close(error instanceof TollgateError ? error : new TollgateError('INTERNAL_ERROR', { cause: error }));
+    }
+    if (!transport.refusal) return next();
+    next(Object.assign(new Error(transport.refusal.message), { data: publicError(transport.refusal) }));
+    // After the CONNECT_ERROR has been written; a refused client must not keep an engine for 45 seconds.
+    setImmediate(() => socket.conn.close());
+  }
+
+  #connected(socket: Socket): void {
+    const admitted = this.#connections.get(socket);
+    if (!admitted) return;
+    const { connection, transport } = admitted;
+    socket.on('disconnect', () => {
+      connection.gone();
+      socket.conn.close();
+    });
+    socket.onAny((name: string, ...args: unknown[]) => this.#received(admitted, name, args));
+    transport.connected();
+  }
+
+  #received(
+    { connection, transport }: { connection: Connection; transport: SocketIoTransport },
+    name: string,
+    args: unknown[],
+  ): void {
+    const last = args.at(-1);
+    const replyTo = typeof last === 'function' ? { ack: last as (reply: Fields) => void } : undefined;
+    const fields = replyTo && args.length === 1 ? {} : (args[0] ?? {});
+    const { maxMessageBytes } = this.#deps.limits;
+    const size = transport.sizeAbove(maxMessageBytes, fields);
+    if (size !== undefined) {
+      const details = { fields: { max_message_size: maxMessageBytes, size } };
+      return connection.reject(new TollgateError('MESSAGE_TOO_LARGE', details), replyTo);
+    }
+    if (!isFields(fields)) {
+      const text = 'The data of an event must be one JSON object.';
+      return connection.reject(new TollgateError('INVALID_MESSAGE', { text }), replyTo);
+    }
+    connection.receive({ name, fields, replyTo });
+  }
+}
+
+/** Whether a request opens a session; those of open ones name it. */
+function isHandshake(request: IncomingMessage): boolean {
+  return !/[?&]sid=/.test(request.url ?? '');
+}
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+}

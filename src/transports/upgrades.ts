@@ -1,0 +1,59 @@
+import { type IncomingMessage, STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { publicError, TollgateError } from '../protocol/errors.ts';
+import { matchEndpoint } from './endpoints.ts';
+import { originAllowed, requestUrl } from './handshake.ts';
+import type { RawWebSockets } from './raw-websocket.ts';
+import { SOCKET_IO_PATH, type SocketIo } from './socket-io.ts';
+
+export interface UpgradeDeps {
+  readonly raw: RawWebSockets;
+  readonly socketIo: SocketIo;
+  readonly allowedOrigins: readonly string[];
+  /** How long clients should wait before they try another node; undefined while this one takes connections. */
+  readonly drainingForMs: () => number | undefined;
+}
+
+/**
+ * The one listener of HTTP upgrades: path, draining and origin are settled here, in plain HTTP, before any transport
+ * sees the socket.
+ */
+export function upgradeListener(deps: UpgradeDeps): (request: IncomingMessage, socket: Duplex, head: Buffer) => void {
+  return (request, socket, head) => {
+    // A peer that resets the connection during the handshake is no event worth a crash.
+    socket.on('error', () => socket.destroy());
+    try {
+      route(deps, request, socket, head);
+    } catch (error) {
+      refuse(socket, error instanceof TollgateError ? error : new TollgateError('INTERNAL_ERROR', { cause: error }));
+    }
+  };
+}
+
+/** @throws TollgateError ENDPOINT_NOT_FOUND, ORIGIN_NOT_ALLOWED, SERVER_DRAINING */
+function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  const url = requestUrl(request);
+  const isSocketIo = url?.pathname === SOCKET_IO_PATH;
+  const matched = url && !isSocketIo ? matchEndpoint(url.pathname) : undefined;
+  if (!url || (!isSocketIo && !matched)) throw new TollgateError('ENDPOINT_NOT_FOUND');
+  const retryAfterMs = deps.drainingForMs();
+  if (retryAfterMs !== undefined) throw new TollgateError('SERVER_DRAINING', { retryAfterMs });
+  if (!originAllowed(request.headers.origin, deps.allowedOrigins)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
+  if (matched) deps.raw.upgrade(request, socket, head, { ...matched, url });
+  else deps.socketIo.upgrade(request, socket, head);
+}
+
+/** Answers an upgrade with plain HTTP and closes. */
+function refuse(socket: Duplex, error: TollgateError): void {
+  const body = JSON.stringify({ error: publicError(error) });
+  const { http } = error.row;
+  const retryAfter = error.retryAfterMs === undefined ? [] : [`Retry-After: ${Math.ceil(error.retryAfterMs / 1000)}`];
+  const head = [
+    `HTTP/1.1 ${http} ${STATUS_CODES[http]}`,
+    'Connection: close',
+    'Content-Type: application/json; charset=utf-8',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    ...retryAfter,
+  ];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+}

@@ -1,0 +1,59 @@
+import { derivedId } from '../lib/ids.ts';
+
+export type UsageStatus = 'success' | 'error' | 'cancelled';
+
+/** One execution of a tool, as it is billed. Written once, in the same step as its `tool_completed`; never changed. */
+export interface UsageRecord {
+  readonly id: string;
+  readonly user_id: string;
+  readonly plan: string;
+  readonly tool: string;
+  readonly permission: string;
+  readonly status: UsageStatus;
+  /** Price units; 0 unless the tool succeeded. */
+  readonly units: number;
+  readonly run_id: string | null;
+  readonly thread_id: string | null;
+  readonly request_id: string | null;
+  readonly idempotency_key: string | null;
+  readonly transport: string;
+  /** ISO 8601, UTC. */
+  readonly started_at: string;
+  readonly completed_at: string;
+  readonly duration_ms: number;
+  /** The hour it belongs to, by its completion: YYYY-MM-DDTHH, UTC. */
+  readonly period: string;
+}
+
+/** What the ledger adds when it takes a record up. */
+export interface LedgerRecord extends UsageRecord {
+  /** Place in the ledger: 1, 2, 3, … without gaps. */
+  readonly sequence: number;
+  /** SHA-256 over the hash of the record before it and this record. */
+  readonly hash: string;
+}
+
+export interface Execution extends Omit<UsageRecord, 'id' | 'started_at' | 'completed_at' | 'duration_ms' | 'period'> {
+  /** What makes the execution one of its kind: the call's id within its run. */
+  readonly callId: string;
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number;
+  readonly completedAt: number;
+}
+
+/**
+ * The usage record of an execution. Its id follows from run and call, so that a call that is made again after its
+ * worker died has the same one.
+ */
+export function usageRecord({ callId, startedAt, completedAt, ...execution }: Execution): UsageRecord {
+  const completed = new Date(completedAt).toISOString();
+  return {
+    id: derivedId('usage', execution.user_id, execution.run_id ?? '', callId),
+    ...execution,
+    units: execution.status === 'success' ? execution.units : 0,
+    started_at: new Date(startedAt).toISOString(),
+    completed_at: completed,
+    duration_ms: Math.max(0, completedAt - startedAt),
+    period: completed.slice(0, 'YYYY-MM-DDTHH'.length),
+  };
+}

@@ -1,0 +1,44 @@
+import { RunLog, RunLost } from '../src/agents/run-log.ts';
+import type { Runs } from '../src/agents/runs.ts';
+import type { EventLog } from '../src/events/event-log.ts';
+import type { AgentRunJob } from '../src/jobs.ts';
+import type { Clock } from '../src/lib/clock.ts';
+import type { Logger } from '../src/lib/logger.ts';
+import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
+import { PARTITIONS } from '../src/redis/keys.ts';
+
+export interface SweepDeps {
+  readonly runs: Runs;
+  readonly log: EventLog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Ends every run whose time is over and that nobody has ended: the promise of one terminal event holds for all. */
+export async function sweepRuns(deps: SweepDeps): Promise<number> {
+  let ended = 0;
+  for (let partition = 0; partition < PARTITIONS; partition++) {
+    for (const job of await deps.runs.overdue(partition, deps.clock.now())) {
+      if (await abandonRun(job, 'RUN_TIMEOUT', deps)) ended += 1;
+    }
+  }
+  return ended;
+}
+
+/** Takes the run from whoever may have it and ends it with `agent_failed`. False when it had ended by itself. */
+export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCode, deps: SweepDeps): Promise<boolean> {
+  const claim = await deps.runs.claim(user_id, run_id);
+  if (claim.outcome !== 'claimed') {
+    await deps.runs.forget(user_id, run_id);
+    return false;
+  }
+  const log = new RunLog({ log: deps.log, clock: deps.clock }, claim.run, () => undefined);
+  try {
+    await log.abandoned(new TollgateError(code));
+  } catch (error) {
+    if (error instanceof RunLost) return false;
+    throw error;
+  }
+  deps.logger.warn({ run_id, code }, 'a run was ended from outside');
+  return true;
+}
