@@ -1,5 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { Queue } from 'bullmq';
+import type { FastifyInstance } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { Runs } from './agents/runs.ts';
 import { Threads } from './agents/threads.ts';
@@ -15,6 +16,7 @@ import { Welcome } from './connections/welcome.ts';
 import { EventLog } from './events/event-log.ts';
 import { LiveTail } from './events/live-tail.ts';
 import { createApp } from './http/app.ts';
+import { consoleRoutes } from './http/console.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
 import { usageRoutes } from './http/usage-api.ts';
@@ -29,7 +31,7 @@ import { MessageRate } from './policy/message-rate.ts';
 import { Permissions } from './policy/permissions.ts';
 import { loadPlans } from './policy/plans.ts';
 import { loadToolCatalogue } from './policy/tool-catalogue.ts';
-import { connectRedis, disconnectRedis } from './redis/client.ts';
+import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
@@ -54,129 +56,141 @@ export async function startGateway(
   const logger = options.logger ?? createLogger('gateway', config.LOG_LEVEL);
   const clock = options.clock ?? systemClock;
   try {
-    const nodeId = newId('node');
-    const metrics = new Metrics();
-    const keys = new Keys(config.REDIS_KEY_PREFIX);
-    const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
-    closers.add('redis', () => disconnectRedis(redis));
-    const subscriber = await connectRedis(config.REDIS_URL, 'subscriber', logger);
-    closers.add('subscriber', () => disconnectRedis(subscriber));
-    const adapterSubscriber = await connectRedis(config.REDIS_URL, 'subscriber', logger);
-    closers.add('adapter subscriber', () => disconnectRedis(adapterSubscriber));
-
-    const plans = loadPlans();
-    const catalogue = loadToolCatalogue();
-    const agents = loadAgentCatalogue();
-    const permissions = new Permissions({ plans, tools: catalogue });
-    const limits = connectionLimits(config);
-    const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
-    const messageRate = new MessageRate({ redis, keys, plans, logger }, { perMinute: config.MESSAGE_RATE_PER_MINUTE });
-
-    const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
-    const tokens = new Tokens(
-      { clock },
-      { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
-    );
-    const authenticator = new Authenticator({ tokens, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
-
-    const eventLog = new EventLog(
-      { redis, keys, metrics },
-      { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
-    );
-    const liveTail = new LiveTail({ redis: subscriber, keys, logger });
-    const registry = new Registry(
-      { redis, keys, plans },
-      { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER },
-    );
-    const hub = new Hub({ registry, clock, metrics, logger }, { leaseMs });
-    closers.add('hub', () => hub.stop());
-
-    const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
-    closers.add('run queue', () => runQueue.close());
-    await runQueue.waitUntilReady();
-    const runs = new Runs({ redis, keys, agents }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
-    const threads = new Threads({ redis, keys });
-    const handlers = createHandlers({
-      threads,
-      runs: {
-        // The run's id is the job's: a request that is repeated while its job is known adds no second one.
-        start: (run, allowed) => {
-          const messages = messageRate.limitOf(run.identity.plan);
-          return runs.start(run, { allowed, messages }, (job) => runQueue.add('run', job, { jobId: job.run_id }));
-        },
-        cancel: (userId, runId) => runs.cancel(userId, runId),
-      },
-      tools: {
-        describe: (identity) =>
-          permissions.toolsOf(identity).map(({ name, description, permission, units, arguments: schema }) => {
-            return { name, description, permission, units, arguments: schema };
-          }),
-      },
-    });
-
-    const welcome = new Welcome({ plans, permissions, messageRate }, limits);
-    const connections: ConnectionDeps = {
-      authenticator,
-      registry,
-      liveTail,
-      eventLog,
-      messageRate,
-      handlers,
-      welcome,
-      hub,
-      clock,
-      logger,
-      metrics,
-      nodeId,
-      limits,
-    };
-    const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
-    const raw = new RawWebSockets({ ...connections, authenticator });
-    const socketIo = new SocketIo(
-      {
-        ...connections,
-        authenticator,
-        adapter: { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo },
-      },
-      { allowedOrigins: config.CORS_ORIGINS, draining: () => readiness.draining },
-    );
-    closers.add('socket.io', () => socketIo.close());
-
-    const app = createApp({
-      logger,
-      trustedProxyHops: config.TRUSTED_PROXY_HOPS,
-      intercept: (request, response) => {
-        const ours = request.url?.split('?')[0] === SOCKET_IO_PATH;
-        if (ours) socketIo.handleRequest(request, response);
-        return ours;
-      },
-    });
-    wsConfigRoutes(app, { config, readiness, publicPaths: PUBLIC_PATHS });
-    healthRoutes(app, { readiness });
-    usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
-    const drainMs = config.DRAIN_SECONDS * 1000;
-    const drainingForMs = () => (readiness.draining ? drainMs : undefined);
-    app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins: config.CORS_ORIGINS, drainingForMs }));
-
-    let metricsPort: number | undefined;
-    if (config.METRICS_PORT === undefined) metricsRoute(app, { metrics });
-    else {
-      const metricsApp = createApp({ logger, trustedProxyHops: 0 });
-      metricsRoute(metricsApp, { metrics });
-      await metricsApp.listen({ host: config.HOST, port: config.METRICS_PORT });
-      closers.add('metrics server', () => metricsApp.close());
-      metricsPort = (metricsApp.server.address() as AddressInfo).port;
-    }
-
-    await app.listen({ host: config.HOST, port: config.PORT });
-    closers.add('http server', () => app.close());
-    closers.add('clients', () => hub.drain(drainMs));
-    closers.add('readiness', () => readiness.drain());
-    const { port } = app.server.address() as AddressInfo;
-    logger.info({ port, node: nodeId }, 'listening');
-    return { port, metricsPort, close: () => closers.close() };
+    const foundation = await createFoundation(config, { logger, clock, closers });
+    const connections = await createConnections(config, foundation);
+    return await startServers(config, foundation, connections);
   } catch (error) {
     await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
   }
+}
+
+type Foundation = Awaited<ReturnType<typeof createFoundation>>;
+
+/** Redis, and what every part above stands on. */
+async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
+  const { logger, closers } = base;
+  const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
+    const connection = await connectRedis(config.REDIS_URL, role, logger);
+    closers.add(name, () => disconnectRedis(connection));
+    return connection;
+  };
+  return {
+    ...base,
+    nodeId: newId('node'),
+    metrics: new Metrics(),
+    keys: new Keys(config.REDIS_KEY_PREFIX),
+    redis: await open('redis', 'commands'),
+    subscriber: await open('subscriber', 'subscriber'),
+    adapterSubscriber: await open('adapter subscriber', 'subscriber'),
+    plans: loadPlans(),
+    catalogue: loadToolCatalogue(),
+    agents: loadAgentCatalogue(),
+  };
+}
+
+/** Who may come in, what a connection may do, and what its messages do. */
+async function createConnections(config: Config, foundation: Foundation) {
+  const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, plans, catalogue, agents } = foundation;
+  const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
+  const tokens = new Tokens(
+    { clock },
+    { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
+  );
+  const authenticator = new Authenticator({ tokens, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
+
+  const permissions = new Permissions({ plans, tools: catalogue });
+  const messageRate = new MessageRate({ redis, keys, plans, logger }, { perMinute: config.MESSAGE_RATE_PER_MINUTE });
+  const limits = connectionLimits(config);
+  const welcome = new Welcome({ plans, permissions, messageRate }, limits);
+
+  const eventLog = new EventLog(
+    { redis, keys, metrics },
+    { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
+  );
+  const liveTail = new LiveTail({ redis: subscriber, keys, logger });
+  const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
+  const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
+  const registry = new Registry({ redis, keys, plans }, caps);
+  const hub = new Hub({ registry, clock, metrics, logger }, { leaseMs });
+  closers.add('hub', () => hub.stop());
+
+  const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
+  closers.add('run queue', () => runQueue.close());
+  await runQueue.waitUntilReady();
+  const runs = new Runs({ redis, keys, agents }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
+  const handlers = createHandlers({
+    threads: new Threads({ redis, keys }),
+    runs: {
+      // The run's id is the job's: a request that is repeated while its job is known adds no second one.
+      start: (run, allowed) => {
+        const messages = messageRate.limitOf(run.identity.plan);
+        return runs.start(run, { allowed, messages }, (job) => runQueue.add('run', job, { jobId: job.run_id }));
+      },
+      cancel: (userId, runId) => runs.cancel(userId, runId),
+    },
+    tools: { describe: (identity) => permissions.describeTools(identity) },
+  });
+  const context = { registry, liveTail, eventLog, plans, messageRate, handlers, welcome, hub };
+  return { ...context, authenticator, clock, logger, metrics, nodeId, limits };
+}
+
+/** The transports over the connections, and the HTTP server that both come in through. */
+async function startServers(
+  config: Config,
+  foundation: Foundation,
+  connections: ConnectionDeps & { readonly authenticator: Authenticator },
+): Promise<RunningGateway> {
+  const { logger, clock, closers, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
+  const { authenticator, hub } = connections;
+  const allowedOrigins = config.CORS_ORIGINS;
+  const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
+  const raw = new RawWebSockets(connections);
+  const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
+  const draining = () => readiness.draining;
+  const socketIo = new SocketIo({ ...connections, adapter }, { allowedOrigins, draining });
+  closers.add('socket.io', () => socketIo.close());
+
+  const app = createApp({
+    logger,
+    trustedProxyHops: config.TRUSTED_PROXY_HOPS,
+    intercept: (request, response) => {
+      const ours = request.url?.split('?')[0] === SOCKET_IO_PATH;
+      if (ours) socketIo.handleRequest(request, response);
+      return ours;
+    },
+  });
+  wsConfigRoutes(app, { config, readiness, publicPaths: PUBLIC_PATHS });
+  healthRoutes(app, { readiness });
+  usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
+  consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
+  const drainMs = config.DRAIN_SECONDS * 1000;
+  const drainingForMs = () => (readiness.draining ? drainMs : undefined);
+  app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins, drainingForMs }));
+
+  const metricsPort = await serveMetrics(config, foundation, app);
+  await app.listen({ host: config.HOST, port: config.PORT });
+  closers.add('http server', () => app.close());
+  closers.add('clients', () => hub.drain(drainMs));
+  closers.add('readiness', () => readiness.drain());
+  const { port } = app.server.address() as AddressInfo;
+  logger.info({ port, node: nodeId }, 'listening');
+  return { port, metricsPort, close: () => closers.close() };
+}
+
+/** On a port of its own where one is configured, so that the public one does not show them. */
+async function serveMetrics(
+  config: Config,
+  { logger, metrics, closers }: Foundation,
+  app: FastifyInstance,
+): Promise<number | undefined> {
+  if (config.METRICS_PORT === undefined) {
+    metricsRoute(app, { metrics });
+    return undefined;
+  }
+  const metricsApp = createApp({ logger, trustedProxyHops: 0 });
+  metricsRoute(metricsApp, { metrics });
+  await metricsApp.listen({ host: config.HOST, port: config.METRICS_PORT });
+  closers.add('metrics server', () => metricsApp.close());
+  return (metricsApp.server.address() as AddressInfo).port;
 }

@@ -60,7 +60,7 @@ export interface ThreadsPort {
 }
 
 export interface ToolsPort {
-  describe(identity: Identity): readonly Fields[];
+  describe(identity: Identity): readonly object[];
 }
 
 /** One message type's handler, and what the connection does around it. */
@@ -91,7 +91,8 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     token_refresh: { handle: (speaker, { token }) => speaker.renewToken(token) },
     resume: { handle: (speaker, { after, epoch }) => speaker.resume(after, epoch) },
     typing: {
-      handle: async (_speaker, { request_id }) => ({ type: 'typing_ack', fields: { request_id } }),
+      // A courtesy that nobody has to answer; only a request that waits for an answer gets one.
+      handle: async (_speaker, { request_id }) => ({ type: 'typing_ack', fields: { request_id }, announced: true }),
     },
     agent_request: {
       besideLimit: true,

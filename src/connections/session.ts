@@ -3,6 +3,7 @@ import type { EventLog } from '../events/event-log.ts';
 import type { LiveTail } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { LogEntry } from '../protocol/messages.ts';
@@ -12,6 +13,7 @@ export interface SessionDeps {
   readonly registry: Registry;
   readonly liveTail: LiveTail;
   readonly eventLog: EventLog;
+  readonly plans: Plans;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -120,7 +122,7 @@ export class Session {
       ...(this.#place === undefined ? {} : { place: this.#place }),
     });
     this.#place = admission.place;
-    this.#identity = { ...this.#identity, plan: admission.plan };
+    this.#identity = { ...this.#identity, plan: this.#deps.plans.effective(admission.plan).name };
     // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
     if (this.#left) this.#release();
     return admission;
@@ -152,7 +154,7 @@ export class Session {
       if (control.connection_ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
     }
     if (control.control === 'plan' && typeof control.plan === 'string') {
-      this.#identity = { ...this.#identity, plan: control.plan };
+      this.#identity = { ...this.#identity, plan: this.#deps.plans.effective(control.plan).name };
       this.#events.planChanged();
     }
   }

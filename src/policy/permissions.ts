@@ -12,6 +12,8 @@ export interface Decision {
   readonly upgrade_path: string | null;
 }
 
+export type ToolDescription = Pick<Tool, 'name' | 'description' | 'permission' | 'units' | 'arguments'>;
+
 /** The part of an identity that a decision rests on. */
 export type Caller = Pick<Identity, 'plan' | 'permissions'>;
 
@@ -33,6 +35,13 @@ export class Permissions {
   /** The catalogue as this caller sees it, in the catalogue's order. */
   toolsOf(caller: Caller): Tool[] {
     return this.#tools.all.filter((tool) => this.decide(tool, caller).allowed);
+  }
+
+  /** What a client is told of the tools it may use. */
+  describeTools(caller: Caller): ToolDescription[] {
+    return this.toolsOf(caller).map(({ name, description, permission, units, arguments: schema }) => {
+      return { name, description, permission, units, arguments: schema };
+    });
   }
 
   decide(tool: Tool, caller: Caller): Decision {

@@ -1,5 +1,6 @@
 import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from '../lib/logger.ts';
+import { loadScripts } from './scripts.ts';
 
 export type { Redis } from 'ioredis';
 
@@ -34,6 +35,11 @@ export async function connectRedis(url: string, role: ConnectionRole, logger: Lo
   });
   // Without a listener an outage would end the process; with it, the commands report it where they were sent.
   redis.on('error', (error) => logger.warn({ role, error: error.message }, 'redis connection error'));
+  if (role === 'commands') {
+    redis.on('ready', () => {
+      loadScripts(redis).catch((error: Error) => logger.warn({ error: error.message }, 'scripts were not loaded'));
+    });
+  }
   try {
     await redis.connect();
     await checkServer(redis);

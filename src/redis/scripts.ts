@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import type { ChainableCommander, Redis } from 'ioredis';
 import { TollgateError } from '../protocol/errors.ts';
 
@@ -16,6 +16,17 @@ export function redisError(error: unknown): unknown {
   const answered = error instanceof Error && error.name === 'ReplyError';
   if (answered && !CANNOT_WRITE.test(error.message)) return error;
   return new TollgateError('OVERLOADED', { cause: error });
+}
+
+const SCRIPTS = new URL('./lua/', import.meta.url);
+
+/**
+ * Makes every script known to a Redis that has just been connected to, or has restarted. Without it the first call of
+ * each would be sent twice, and arrive after commands that were sent behind it.
+ */
+export async function loadScripts(redis: Redis): Promise<void> {
+  const files = readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
+  await Promise.all(files.map((file) => redis.script('LOAD', readFileSync(new URL(file, SCRIPTS), 'utf8'))));
 }
 
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
@@ -40,7 +51,7 @@ export class LuaScript {
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);
-    const source = readFileSync(new URL(`./lua/${file}.lua`, import.meta.url), 'utf8');
+    const source = readFileSync(new URL(`${file}.lua`, SCRIPTS), 'utf8');
     return new LuaScript(match[1], Number(match[2]), source);
   }
 

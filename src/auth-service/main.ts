@@ -1,0 +1,29 @@
+import { type Config, ConfigError, EXIT_CONFIG, loadConfig } from '../config.ts';
+
+/** The process of the reference auth service: configuration first, so that a wrong one is told before anything starts. */
+async function main(): Promise<void> {
+  const config = loadConfig(process.env);
+  const service = await start(config);
+  process.stdout.write(`auth service: http://localhost:${service.port}\n`);
+
+  const stop = () => {
+    service.close().then(
+      () => process.exit(0),
+      (error) => fail(error),
+    );
+  };
+  process.once('SIGTERM', stop);
+  process.once('SIGINT', stop);
+}
+
+async function start(config: Config) {
+  const { startAuthService } = await import('./server.ts');
+  return startAuthService(config);
+}
+
+function fail(error: unknown): never {
+  process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
+  process.exit(error instanceof ConfigError ? EXIT_CONFIG : 1);
+}
+
+main().catch(fail);

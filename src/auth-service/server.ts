@@ -1,0 +1,127 @@
+import formBody from '@fastify/formbody';
+import type { FastifyInstance } from 'fastify';
+import { type Config, ConfigError } from '../config.ts';
+import { createApp } from '../http/app.ts';
+import { type Clock, systemClock } from '../lib/clock.ts';
+import { Closers } from '../lib/closers.ts';
+import { createLogger, type Logger } from '../lib/logger.ts';
+import { Accounts } from '../policy/accounts.ts';
+import { loadPlans } from '../policy/plans.ts';
+import { connectRedis, disconnectRedis } from '../redis/client.ts';
+import { Keys } from '../redis/keys.ts';
+import { addAdminRoutes } from './admin-routes.ts';
+import { Clients } from './clients.ts';
+import { allowOrigins } from './cors.ts';
+import { Grants } from './grants.ts';
+import { Introspection } from './introspection.ts';
+import { addLegacyRoutes } from './legacy-routes.ts';
+import { LiveTokens } from './live-tokens.ts';
+import { Logins } from './logins.ts';
+import { addMetadataRoutes } from './metadata-routes.ts';
+import { addOAuthRoutes } from './oauth-routes.ts';
+import { RefreshTokens } from './refresh-tokens.ts';
+import { Revocations } from './revocations.ts';
+import { Sessions } from './sessions.ts';
+import { Standings } from './standings.ts';
+import { Tokens } from './tokens.ts';
+import { Users } from './users.ts';
+
+/** Short in development, so that the refresh of tokens is seen at work. */
+const ACCESS_TOKEN_SECONDS = { development: 60, test: 60, staging: 900, production: 900 } as const;
+
+export interface AuthServiceOptions {
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+}
+
+export interface AuthService {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the reference auth service: an OAuth 2.0 server for development, tests and small installations.
+ * @throws ConfigError without `JWT_SECRET_KEY`, Error when Redis or the port is not to be had
+ */
+export async function startAuthService(config: Config, options: AuthServiceOptions = {}): Promise<AuthService> {
+  const secrets = signingSecrets(config);
+  const logger = options.logger ?? createLogger('auth-service', config.LOG_LEVEL);
+  const clock = options.clock ?? systemClock;
+  const closers = new Closers();
+  try {
+    const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
+    closers.add('redis', () => disconnectRedis(redis));
+    const keys = new Keys(config.REDIS_KEY_PREFIX);
+    const plans = loadPlans();
+
+    const { JWT_ISSUER: issuer, JWT_AUDIENCE: audience, ENVIRONMENT: environment } = config;
+    const passwordLogin = environment === 'development' || environment === 'test';
+    const accessTokenSeconds = config.ACCESS_TOKEN_SECONDS ?? ACCESS_TOKEN_SECONDS[environment];
+
+    const tokens = new Tokens({ clock }, { issuer, audience, secrets, accessTokenSeconds });
+    const sessions = new Sessions({ redis, keys, clock, refreshTokens: new RefreshTokens(secrets) });
+    const revocations = new Revocations({ redis, keys, clock });
+    const standings = new Standings({ redis, keys, accounts: new Accounts({ redis, keys }) });
+    const users = new Users({ redis, keys }, { enabled: passwordLogin });
+    if (passwordLogin && config.DEMO_PASSWORD !== undefined) await users.seed(config.DEMO_PASSWORD);
+    const logins = new Logins({ redis, keys, clock, users, logger });
+    // A connection whose refresh fails lives on so long, and its token is what it comes back with.
+    const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
+    const liveTokens = new LiveTokens({ tokens, revocations, sessions, standings }, { exchangeGraceMs });
+    const grants = new Grants({ tokens, sessions, standings, users, logins, liveTokens, plans, logger });
+    const clients = new Clients({ liveTokens }, { serviceSecret: config.SERVICE_SECRET });
+    const introspection = new Introspection({ liveTokens, sessions, standings }, { issuer, audience });
+
+    const app = createApp({ logger, trustedProxyHops: config.TRUSTED_PROXY_HOPS });
+    closers.add('http', () => app.close());
+    addCommonBehaviour(app, config.CORS_ORIGINS);
+    const baseUrl = config.AUTH_SERVICE_URL;
+    const metadata = { issuer, audience, baseUrl, environment, accessTokenSeconds, passwordLogin };
+    addMetadataRoutes(app, { redis, clock }, metadata);
+    addOAuthRoutes(app, { grants, clients, introspection, liveTokens, logger }, { audience, passwordLogin });
+    addLegacyRoutes(app, { grants, clients, introspection, liveTokens }, { passwordLogin });
+    addAdminRoutes(app, { clients, standings, plans, logger });
+
+    await app.listen({ host: config.HOST, port: config.AUTH_PORT });
+    const address = app.server.address();
+    const port = typeof address === 'object' && address !== null ? address.port : config.AUTH_PORT;
+    return { port, close: () => closers.close() };
+  } catch (error) {
+    await closers.close();
+    throw error;
+  }
+}
+
+/** This service signs with a shared secret; a `JWKS_URL` only tells gateways where another server's keys are. */
+function signingSecrets(config: Config): [string, ...string[]] {
+  const { JWT_SECRET_KEY: current, JWT_SECRET_KEY_PREVIOUS: previous } = config;
+  if (current === undefined) {
+    const message = 'the reference auth service signs its tokens with it';
+    throw new ConfigError([{ code: 'MISSING_JWT_SECRET', name: 'JWT_SECRET_KEY', message }]);
+  }
+  return previous === undefined ? [current] : [current, previous];
+}
+
+function addCommonBehaviour(app: FastifyInstance, origins: readonly string[]): void {
+  app.register(formBody);
+  // Many clients announce JSON for a POST without a body too; an empty one counts as none.
+  const parseJson = app.getDefaultJsonParser('error', 'error');
+  app.removeContentTypeParser('application/json');
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined);
+    else parseJson(request, String(body), done);
+  });
+
+  app.addHook('onRequest', async (_request, reply) => {
+    // RFC 6749 section 5.1: no cache keeps a token. What may be cached says so itself.
+    reply.header('cache-control', 'no-store').header('pragma', 'no-cache');
+  });
+  app.addHook('onSend', async (_request, reply, payload) => {
+    // RFC 9110 section 15.5.2: a 401 says how to do better.
+    if (reply.statusCode === 401 && !reply.hasHeader('www-authenticate')) {
+      reply.header('www-authenticate', 'Bearer realm="tollgate"');
+    }
+    return payload;
+  });
+  allowOrigins(app, origins);
+}

@@ -1,0 +1,60 @@
+import type { Accounts } from '../policy/accounts.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { answered } from './outage.ts';
+
+/** What operators decided about a user, here or at a gateway. */
+export interface Standing {
+  /** Undefined while nobody has set one: then the user's own counts. */
+  readonly plan: string | undefined;
+  readonly blocked: boolean;
+  /** Sessions of an earlier epoch are over. */
+  readonly sessionEpoch: number;
+}
+
+/**
+ * The standing of users. Plan and block are in the account that the gateways read too: one truth, so that a block at a
+ * gateway ends refreshes here as well.
+ */
+export class Standings {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #accounts: Accounts;
+
+  constructor({ redis, keys, accounts }: { redis: Redis; keys: Keys; accounts: Accounts }) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#accounts = accounts;
+  }
+
+  async of(userId: string): Promise<Standing> {
+    // Sent together: one round trip.
+    const [[plan, blocked], epoch] = await answered(
+      Promise.all([
+        this.#redis.hmget(this.#keys.user(userId).account, 'plan', 'blocked'),
+        this.#redis.get(this.#epochKey(userId)),
+      ]),
+    );
+    return { plan: plan ?? undefined, blocked: blocked === '1', sessionEpoch: Number(epoch ?? 0) };
+  }
+
+  async setPlan(userId: string, plan: string): Promise<void> {
+    await answered(this.#accounts.setPlan(userId, plan));
+  }
+
+  /** Blocks the user and ends all sessions, those included that a login in flight is about to start. */
+  async block(userId: string): Promise<void> {
+    await answered(this.#accounts.setBlocked(userId, true));
+    // Never expires: one small number for each user who was ever blocked. If it went back to 0, sessions begun since
+    // the block would end, and none can tell how long those live.
+    await answered(this.#redis.incr(this.#epochKey(userId)));
+  }
+
+  async unblock(userId: string): Promise<void> {
+    await answered(this.#accounts.setBlocked(userId, false));
+  }
+
+  #epochKey(userId: string): string {
+    return this.#keys.auth(`session-epoch:${userId}`);
+  }
+}
