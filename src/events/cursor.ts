@@ -95,7 +95,8 @@ export class Cursor {
 
   /** Reads what the live tail may have missed. */
   catchUp(): void {
-    if (this.#catchingUp || this.#stopped.signal.aborted) return;
+    // Before the start there is no place to read from, and the place comes from a head of the log that is yet to be read.
+    if (this.#epoch === '' || this.#catchingUp || this.#stopped.signal.aborted) return;
     this.#catchingUp = true;
     this.hold();
     void this.#exclusively(async () => {

@@ -1,0 +1,134 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
+import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
+import type { AppendResult } from '../../src/events/event-log.ts';
+import { newId } from '../../src/lib/ids.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { type Core, startCore, thinking } from '../support/core.ts';
+import { freshUserId } from '../support/tokens.ts';
+
+let core: Core;
+let runs: Runs;
+
+beforeAll(async () => {
+  core = await startCore({ logLength: 50 });
+  const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
+  runs = new Runs({ ...core, agents }, { timeoutMs: 45_000 });
+});
+
+async function acceptedRun(userId: string): Promise<string> {
+  const runId = newId('run');
+  const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
+  const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
+  const run = { ...request, identity, runId, message: 'hello', transport: 'websocket' };
+  await runs.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+  return runId;
+}
+
+async function claimed(userId: string, runId: string): Promise<ClaimedRun> {
+  const claim = await runs.claim(userId, runId);
+  if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
+  return claim.run;
+}
+
+function append(run: ClaimedRun, known: number, options: { ends?: 'agent_failed' } = {}): Promise<AppendResult> {
+  const { userId, runId, epoch } = run;
+  return core.log.append({ userId, events: [thinking('x')], run: { runId, epoch, known }, ...options });
+}
+
+describe('the event log', () => {
+  it('gives parallel appends consecutive seq, the same in the stream and in the event', async () => {
+    const userId = freshUserId();
+    const results = await Promise.all(
+      Array.from({ length: 40 }, (_, i) => core.log.append({ userId, events: [thinking(`${i}`)] })),
+    );
+    const given = results.map((result) => ('seq' in result ? result.seq : 0));
+    expect(given.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
+    const page = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 100);
+    const { entries } = await core.log.read(userId, { epoch: page.epoch, after: 0, witnessed: false }, 100);
+    expect(entries.map(({ seq }) => seq)).toEqual(entries.map(({ json }) => JSON.parse(json).seq));
+    expect(entries).toHaveLength(40);
+  });
+
+  it('keeps its bound and says what is the oldest that can be read', async () => {
+    const userId = freshUserId();
+    for (let i = 0; i < 10; i++) {
+      await core.log.append({ userId, events: Array.from({ length: 30 }, (_, j) => thinking(`${i}.${j}`)) });
+    }
+    const { head, oldest } = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
+    expect(head).toBe(300);
+    // XTRIM ~ works on whole nodes of a hundred entries.
+    expect(head - oldest + 1).toBeGreaterThanOrEqual(50);
+    expect(head - oldest + 1).toBeLessThanOrEqual(150);
+  });
+
+  it('lets events go that are older than their greatest age', async () => {
+    const short = await startCore({ maxAgeMs: 1 });
+    const userId = freshUserId();
+    await short.log.append({ userId, events: [thinking('old')] });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    const { oldest, head } = await short.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
+    expect({ oldest, head }).toEqual({ oldest: 2, head: 1 });
+  });
+
+  it('begins a new epoch when the log was lost, and never gives a seq of the old one again', async () => {
+    const userId = freshUserId();
+    await core.log.append({ userId, events: [thinking('1'), thinking('2')] });
+    const before = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
+    const keys = core.keys.user(userId);
+    await core.redis.del(keys.log, keys.logState);
+    await core.log.append({ userId, events: [thinking('3')] });
+    const after = await core.log.read(userId, { epoch: before.epoch, after: 2, witnessed: true }, 10);
+    expect(after.epoch).not.toBe(before.epoch);
+    expect(after.entries).toEqual([]);
+  });
+
+  it('takes a node’s word, and not a client’s, that the log went back', async () => {
+    const userId = freshUserId();
+    await core.log.append({ userId, events: [thinking('1'), thinking('2'), thinking('3')] });
+    const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
+    // What a fail-over to a replica that lagged does.
+    await core.redis.hset(core.keys.user(userId).logState, 'seq', 1);
+    const client = await core.log.read(userId, { epoch, after: 3, witnessed: false }, 1);
+    expect(client.epoch).toBe(epoch);
+    const node = await core.log.read(userId, { epoch, after: 3, witnessed: true }, 1);
+    expect(node.epoch).not.toBe(epoch);
+  });
+});
+
+describe('a run’s appends', () => {
+  it('are there once when they are sent twice', async () => {
+    const userId = freshUserId();
+    const run = await claimed(userId, await acceptedRun(userId));
+    const first = await append(run, 0);
+    const again = await append(run, 0);
+    expect([first.outcome, again.outcome]).toEqual(['appended', 'repeated']);
+    const { head } = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
+    expect(head).toBe(1);
+  });
+
+  it('are refused once another worker has claimed the run', async () => {
+    const userId = freshUserId();
+    const runId = await acceptedRun(userId);
+    const [old, current] = [await claimed(userId, runId), await claimed(userId, runId)];
+    expect(await append(old, 0)).toEqual({ outcome: 'fenced' });
+    expect((await append(current, 0)).outcome).toBe('appended');
+    expect(await append(old, 1)).toEqual({ outcome: 'fenced' });
+  });
+
+  it('are refused after the terminal event, of which there is one', async () => {
+    const userId = freshUserId();
+    const run = await claimed(userId, await acceptedRun(userId));
+    expect((await append(run, 0, { ends: 'agent_failed' })).outcome).toBe('appended');
+    expect(await append(run, 1)).toEqual({ outcome: 'finished' });
+    expect(await append(run, 1, { ends: 'agent_failed' })).toEqual({ outcome: 'finished' });
+    expect((await runs.claim(userId, run.runId)).outcome).toBe('finished');
+  });
+
+  it('tell the writer that the run is to be cancelled', async () => {
+    const userId = freshUserId();
+    const run = await claimed(userId, await acceptedRun(userId));
+    expect(await runs.cancel(userId, run.runId)).toBe('asked');
+    expect(await append(run, 0)).toMatchObject({ outcome: 'appended', cancelRequested: true });
+  });
+});

@@ -1,0 +1,99 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { chainHash, Ledger } from '../../src/usage/ledger.ts';
+import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
+import { type Core, startCore, thinking } from '../support/core.ts';
+import { freshUserId } from '../support/tokens.ts';
+
+let core: Core;
+
+beforeAll(async () => {
+  core = await startCore();
+});
+
+/** Executions of fresh users, spread over the partitions; returns the ids of their records. */
+async function execute(count: number): Promise<string[]> {
+  const records = Array.from({ length: count }, (_, i) =>
+    usageRecord({
+      callId: `call_${i}`,
+      user_id: freshUserId(),
+      plan: 'pro',
+      tool: i % 2 ? 'system_health' : 'analyze_workload',
+      permission: 'analytics',
+      status: 'success',
+      units: 5,
+      run_id: `run_${i}`,
+      thread_id: null,
+      request_id: null,
+      idempotency_key: null,
+      transport: 'websocket',
+      startedAt: Date.now() - 3,
+      completedAt: Date.now(),
+    }),
+  );
+  await Promise.all(
+    records.map((record) => {
+      const event = { ...thinking('done'), usageRecord: { ...record } };
+      return core.log.append({ userId: record.user_id, events: [event] });
+    }),
+  );
+  return records.map(({ id }) => id);
+}
+
+async function wholeLedger(ledger: Ledger, pageSize: number): Promise<LedgerRecord[]> {
+  const records: LedgerRecord[] = [];
+  for (let cursor = 0; ; ) {
+    const page = await ledger.read({ cursor, limit: pageSize });
+    records.push(...page.records);
+    cursor = page.nextCursor;
+    if (!page.hasMore) return records;
+  }
+}
+
+describe('the ledger', () => {
+  it('takes every record once, gap-free and chained, with eight writers folding at once', async () => {
+    const ledger = new Ledger(core);
+    const ids: string[] = [];
+    const writing = (async () => {
+      for (let round = 0; round < 10; round++) ids.push(...(await execute(60)));
+    })();
+    const folding = Array.from({ length: 8 }, async () => {
+      const writer = new Ledger(core);
+      for (let round = 0; round < 25; round++) await writer.fold(Date.now());
+    });
+    await Promise.all([writing, ...folding]);
+    while ((await ledger.fold(Date.now())).records > 0);
+
+    const records = await wholeLedger(ledger, 70);
+    expect(records.map(({ sequence }) => sequence)).toEqual(records.map((_, i) => i + 1));
+    expect(records.map(({ id }) => id).toSorted()).toEqual(ids.toSorted());
+    let previous = '';
+    for (const { hash, ...record } of records) {
+      expect(hash).toBe(chainHash(previous, record));
+      previous = hash;
+    }
+  });
+
+  it('reads the same bytes twice, filtered and not', async () => {
+    const ledger = new Ledger(core);
+    await execute(20);
+    await ledger.fold(Date.now());
+    for (const feed of [{}, { tool: 'system_health' }]) {
+      const [first, second] = await Promise.all([
+        ledger.read({ cursor: 3, limit: 10, ...feed }),
+        ledger.read({ cursor: 3, limit: 10, ...feed }),
+      ]);
+      expect(JSON.stringify(second)).toBe(JSON.stringify(first));
+    }
+    const { records } = await ledger.read({ cursor: 0, limit: 5, tool: 'system_health' });
+    expect(new Set(records.map(({ tool }) => tool))).toEqual(new Set(['system_health']));
+  });
+
+  it('says so when records before the first that is left are gone', async () => {
+    const ledger = new Ledger(core);
+    await execute(5);
+    await ledger.fold(Date.now());
+    await core.redis.xtrim(core.keys.ledger, 'MINID', '4-0');
+    expect((await ledger.read({ cursor: 0, limit: 10 })).gapDetected).toBe(true);
+    expect((await ledger.read({ cursor: 3, limit: 10 })).gapDetected).toBe(false);
+  });
+});

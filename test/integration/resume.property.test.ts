@@ -1,0 +1,139 @@
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { Registry } from '../../src/connections/registry.ts';
+import { Session, type SessionEvents } from '../../src/connections/session.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import type { LogEntry } from '../../src/protocol/messages.ts';
+import { type Core, silentLogger, startCore, startTail, thinking } from '../support/core.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+const NODES = 3;
+
+/** What happens between the writer's appends. */
+type Step =
+  | { readonly kind: 'append'; readonly count: number }
+  | { readonly kind: 'move'; readonly node: number }
+  | { readonly kind: 'drop' }
+  | { readonly kind: 'resume' }
+  /** The node's subscription is cut, as a network fault does. */
+  | { readonly kind: 'cut'; readonly node: number }
+  | { readonly kind: 'pause'; readonly ms: number };
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ kind: fc.constant('append' as const), count: fc.integer({ min: 1, max: 40 }) }) },
+  { weight: 3, arbitrary: fc.record({ kind: fc.constant('move' as const), node: fc.nat(NODES - 1) }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('drop' as const) }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant('resume' as const) }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('cut' as const), node: fc.nat(NODES - 1) }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('pause' as const), ms: fc.integer({ min: 1, max: 15 }) }) },
+);
+
+/**
+ * A client that keeps its position as clients do: it moves between nodes, loses its connection, resumes in the middle of
+ * everything, and writes down each event it is given. Events that an abandoned connection still delivers are not the
+ * client's: it has gone.
+ */
+class Wanderer {
+  readonly received: number[] = [];
+  #connection = 0;
+  #session: Session | undefined;
+  #epoch: string | undefined;
+  readonly #connect: (events: SessionEvents) => Session;
+
+  constructor(connect: (node: number, events: SessionEvents) => Session) {
+    let node = 0;
+    this.#connect = (events) => connect(node, events);
+    this.moveTo = async (next) => {
+      node = next;
+      await this.#reconnect();
+    };
+  }
+
+  readonly moveTo: (node: number) => Promise<void>;
+
+  get last(): number {
+    return this.received.at(-1) ?? 0;
+  }
+
+  drop(): void {
+    this.#connection += 1;
+    this.#session?.leave();
+    this.#session = undefined;
+  }
+
+  /** In band, on the live connection: everything after `last` again; what is in flight must not come twice. */
+  async resume(): Promise<void> {
+    const session = this.#session;
+    if (!session || this.#epoch === undefined) return;
+    await session.cursor.resume(this.last, this.#epoch, (result) => expect(result.resumed).toBe(true));
+  }
+
+  async #reconnect(): Promise<void> {
+    this.drop();
+    const connection = this.#connection;
+    const session = this.#connect({
+      deliver: (entry: LogEntry) => {
+        if (connection === this.#connection) this.received.push(entry.seq);
+      },
+      lost: (loss) => expect(loss).toBeUndefined(),
+      writable: async () => true,
+      ended: () => undefined,
+      planChanged: () => undefined,
+    });
+    this.#session = session;
+    const admission = await session.join();
+    this.#epoch ??= admission.epoch;
+    await session.cursor.resume(this.last, this.#epoch, (result) => expect(result.resumed).toBe(true));
+    session.cursor.release();
+  }
+}
+
+async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], steps: readonly Step[]): Promise<void> {
+  const identity = { userId: freshUserId(), plan: 'pro' } as Identity;
+  const registry = new Registry(core, { leaseMs: 30_000, maxConnectionsPerUser: 3 });
+  let connections = 0;
+  const wanderer = new Wanderer((node, events) => {
+    connections += 1;
+    const liveTail = nodes[node]?.tail;
+    if (!liveTail) throw new Error(`no node ${node}`);
+    const deps = { registry, liveTail, eventLog: core.log, plans: core.plans, clock: systemClock, logger: silentLogger };
+    const details = { node: `n${node}`, endpoint: '/test', opened_at: '' };
+    return new Session(deps, { connectionId: `${identity.userId}_${connections}`, identity, details }, events);
+  });
+  await wanderer.moveTo(0);
+  let appended = 0;
+  const writes: Promise<unknown>[] = [];
+  for (const { kind, ...what } of steps) {
+    if (kind === 'append') {
+      // Not awaited: the log grows while the client does what comes next.
+      const { count } = what as { count: number };
+      for (let i = 0; i < count; i++) {
+        appended += 1;
+        writes.push(core.log.append({ userId: identity.userId, events: [thinking(`${appended}`)] }));
+      }
+    }
+    if (kind === 'move') await wanderer.moveTo((what as { node: number }).node);
+    if (kind === 'drop') wanderer.drop();
+    if (kind === 'resume') await wanderer.resume();
+    if (kind === 'cut') nodes[(what as { node: number }).node]?.subscriber.stream?.destroy();
+    if (kind === 'pause') await new Promise((resolve) => setTimeout(resolve, (what as { ms: number }).ms));
+  }
+  await Promise.all(writes);
+  await wanderer.moveTo(NODES - 1);
+  await until(() => wanderer.last === appended, { timeoutMs: 10_000, label: `event ${appended} of ${wanderer.last}` });
+  wanderer.drop();
+  expect(wanderer.received).toEqual(Array.from({ length: appended }, (_, i) => i + 1));
+}
+
+describe('resume', () => {
+  it('gives a client that moves, drops, resumes and loses its node’s subscription every event once, in order', async () => {
+    const core = await startCore();
+    const nodes = await Promise.all(Array.from({ length: NODES }, () => startTail(core)));
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 30 }), (steps) => run(core, nodes, steps)),
+      { numRuns: Number(process.env.RESUME_RUNS ?? 40), interruptAfterTimeLimit: 60_000 },
+    );
+  }, 120_000);
+});

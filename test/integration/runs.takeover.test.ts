@@ -1,0 +1,181 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import type { Agent } from '../../src/agents/agent.ts';
+import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
+import { RunExecutor } from '../../src/agents/run-executor.ts';
+import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
+import { ToolRunner } from '../../src/agents/tool-runner.ts';
+import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
+import { newId } from '../../src/lib/ids.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { Permissions } from '../../src/policy/permissions.ts';
+import { ToolCatalogue } from '../../src/policy/tool-catalogue.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { PARTITIONS } from '../../src/redis/keys.ts';
+import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
+import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+let core: Core;
+let runs: Runs;
+
+const tool = { name: 'count', description: 'counts', permission: 'basic', executor: 'builtin', units: 3 } as const;
+const catalogue = new ToolCatalogue([{ ...tool, arguments: {}, argumentsProblem: () => undefined }]);
+const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['count'] }], 'tester');
+
+beforeAll(async () => {
+  core = await startCore();
+  runs = new Runs({ ...core, agents }, { timeoutMs: 2_000 });
+});
+
+async function accept(): Promise<{ userId: string; runId: string }> {
+  const userId = freshUserId();
+  const runId = newId('run');
+  const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
+  const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
+  const run = { ...request, identity, runId, message: 'count twice', transport: 'websocket' };
+  await runs.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+  return { userId, runId };
+}
+
+async function claim({ userId, runId }: { userId: string; runId: string }): Promise<ClaimedRun> {
+  const claimed = await runs.claim(userId, runId);
+  if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
+  return claimed.run;
+}
+
+function executor(agent: Agent, count: ToolExecutor, options: { timeoutMs?: number; clock?: Clock } = {}): RunExecutor {
+  const clock = options.clock ?? systemClock;
+  const permissions = new Permissions({ plans: core.plans, tools: catalogue });
+  const tools = new ToolRunner({ catalogue, permissions, executors: { count }, clock, logger: silentLogger });
+  const deps = { log: core.log, agents, agent, tools, clock, metrics: core.metrics, logger: silentLogger };
+  return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
+}
+
+/** Two calls with a thought between: six events with start and end. */
+const twice: Agent = async (_task, hands) => {
+  await hands.think('first');
+  const first = await hands.call('count', {});
+  await hands.think('second');
+  const second = await hands.call('count', {});
+  return { final_response: JSON.stringify([first.result, second.result]), summary: 'counted' };
+};
+
+async function events(userId: string) {
+  const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
+  const { entries } = await core.log.read(userId, { epoch, after: 0, witnessed: false }, 100);
+  return entries.map(({ json, type }) => ({ type, ...(JSON.parse(json) as Record<string, unknown>) }));
+}
+
+const FULL_RUN = [
+  'agent_started',
+  'agent_thinking',
+  'tool_executing',
+  'tool_completed',
+  'agent_thinking',
+  'tool_executing',
+  'tool_completed',
+  'agent_completed',
+];
+
+describe('a run whose worker died', () => {
+  it.each([0, 1, 2, 3, 4, 5, 6, 7])('goes on without a gap or a repetition when it died after event %i', async (died) => {
+    const accepted = await accept();
+    let executions = 0;
+    const count: ToolExecutor = async () => ({ execution: ++executions });
+    // The first worker stops in the middle of an append, as a killed process does: from then on it is never heard of.
+    const first = await claim(accepted);
+    let written = 0;
+    const dead = new Promise<never>(() => undefined);
+    const dyingLog = { ...core, log: Object.create(core.log) as typeof core.log };
+    dyingLog.log.append = (append) => (written++ >= died ? dead : core.log.append(append));
+    const permissions = new Permissions({ plans: core.plans, tools: catalogue });
+    const tools = new ToolRunner({
+      catalogue,
+      permissions,
+      executors: { count },
+      clock: systemClock,
+      logger: silentLogger,
+    });
+    const dying = new RunExecutor(
+      { log: dyingLog.log, agents, agent: twice, tools, clock: systemClock, metrics: core.metrics, logger: silentLogger },
+      { timeoutMs: 60_000 },
+    );
+    void dying.execute(first);
+    await until(() => written > died);
+
+    expect(await executor(twice, count).execute(await claim(accepted))).toBe('completed');
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual(FULL_RUN);
+    const completed = seen.filter(({ type }) => type === 'tool_completed');
+    expect(new Set(completed.map(({ usage_record_id }) => usage_record_id)).size).toBe(2);
+    // A call whose outcome was in the log is not made again; only one that was cut off is.
+    expect(executions).toBeLessThanOrEqual(3);
+    const billed = await core.redis.lrange(core.keys.user(accepted.userId).recentUsage, 0, -1);
+    expect(billed.map((json) => JSON.parse(json).id).toSorted()).toEqual(
+      completed.map(({ usage_record_id }) => usage_record_id).toSorted(),
+    );
+  });
+
+  it('is left alone by a worker that comes back after it was taken over', async () => {
+    const accepted = await accept();
+    const late = await claim(accepted);
+    const count: ToolExecutor = async () => ({});
+    expect(await executor(twice, count).execute(await claim(accepted))).toBe('completed');
+    expect(await executor(twice, count).execute(late)).toBe('lost');
+    expect((await events(accepted.userId)).map(({ type }) => type)).toEqual(FULL_RUN);
+  });
+
+  it('that nobody takes over is ended by the sweep, with a start and one end', async () => {
+    const accepted = await accept();
+    const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
+    expect(await sweepRuns(sweep)).toBe(0);
+    const later = { ...systemClock, now: () => Date.now() + 8_000 };
+    expect(await sweepRuns({ ...sweep, clock: later })).toBeGreaterThanOrEqual(1);
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
+    expect(seen[1]?.error).toMatchObject({ code: 'RUN_TIMEOUT' });
+    expect(await abandonRun({ user_id: accepted.userId, run_id: accepted.runId }, 'RUN_TIMEOUT', sweep)).toBe(false);
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      expect(await runs.overdue(partition, later.now())).toEqual([]);
+    }
+  });
+});
+
+describe('a run that is stopped', () => {
+  const patient: ToolExecutor = (_args, { signal }) =>
+    new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+
+  it('ends with agent_cancelled after the call it was in has been recorded', async () => {
+    const accepted = await accept();
+    const running = executor(twice, patient);
+    const end = running.execute(await claim(accepted));
+    await until(async () => (await events(accepted.userId)).some(({ type }) => type === 'tool_executing'));
+    running.cancel(accepted.runId);
+    expect(await end).toBe('cancelled');
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual([...FULL_RUN.slice(0, 4), 'agent_cancelled']);
+    const [record] = await core.redis.lrange(core.keys.user(accepted.userId).recentUsage, 0, -1);
+    expect(JSON.parse(record ?? '{}')).toMatchObject({ status: 'cancelled', units: 0 });
+  });
+
+  it('ends with agent_failed RUN_TIMEOUT when its time is over, also when its agent does not stop', async () => {
+    const accepted = await accept();
+    const stubborn: Agent = () => new Promise(() => undefined);
+    expect(await executor(stubborn, patient, { timeoutMs: 50 }).execute(await claim(accepted))).toBe('failed');
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
+    expect(seen[1]?.error).toMatchObject({ code: 'RUN_TIMEOUT' });
+  });
+
+  it('ends with agent_failed when its agent throws, and says nothing of why', async () => {
+    const accepted = await accept();
+    const broken: Agent = async () => {
+      throw new Error('secret detail');
+    };
+    expect(await executor(broken, patient).execute(await claim(accepted))).toBe('failed');
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
+    expect(JSON.stringify(seen)).not.toContain('secret');
+  });
+});

@@ -1,0 +1,43 @@
+import { randomBytes } from 'node:crypto';
+import { EventLog } from '../../src/events/event-log.ts';
+import { LiveTail } from '../../src/events/live-tail.ts';
+import { createLogger } from '../../src/lib/logger.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { loadPlans } from '../../src/policy/plans.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { closeAfter } from './open-resources.ts';
+import { testRedisUrl } from './stack.ts';
+
+export const silentLogger = createLogger('test', 'silent');
+
+/** The parts of the product that stand on Redis alone, on the tests' Redis under a key prefix of their own. */
+export interface Core {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly metrics: Metrics;
+  readonly plans: ReturnType<typeof loadPlans>;
+  readonly log: EventLog;
+}
+
+export async function startCore(options: { readonly logLength?: number; readonly maxAgeMs?: number } = {}): Promise<Core> {
+  const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
+  closeAfter('file', () => disconnectRedis(redis));
+  const keys = new Keys(`c${randomBytes(6).toString('hex')}`);
+  const metrics = new Metrics();
+  const limits = { length: options.logLength ?? 1_000, maxAgeMs: options.maxAgeMs ?? 3_600_000 };
+  return { redis, keys, metrics, plans: loadPlans(), log: new EventLog({ redis, keys, metrics }, limits) };
+}
+
+/** A live tail with a connection of its own, as each node has one. */
+export async function startTail(core: Core): Promise<{ tail: LiveTail; subscriber: Redis }> {
+  const subscriber = await connectRedis(testRedisUrl(), 'subscriber', silentLogger);
+  closeAfter('file', () => disconnectRedis(subscriber));
+  return { tail: new LiveTail({ redis: subscriber, keys: core.keys, logger: silentLogger }), subscriber };
+}
+
+/** An event for a log; the text makes it recognisable. */
+export function thinking(text: string) {
+  const timestamp = new Date().toISOString();
+  return { type: 'agent_thinking', fields: { thought: text, timestamp } } as const;
+}
