@@ -5,7 +5,7 @@ import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { answered } from './outage.ts';
-import { unmatchableHash, verifyPassword } from './passwords.ts';
+import type { Passwords } from './passwords.ts';
 import { digestOf } from './secrets.ts';
 import { TurnQueue } from './turn-queue.ts';
 import { normalEmail, type User, type Users } from './users.ts';
@@ -32,17 +32,20 @@ export class Logins {
   readonly #keys: Keys;
   readonly #clock: Clock;
   readonly #users: Users;
+  readonly #passwords: Passwords;
   readonly #logger: Logger;
   // One attempt of an account at a time: each counts as failed until its password is known to be right, so that a burst
   // of right ones would otherwise lock the account.
   readonly #queue = new TurnQueue({ concurrency: LOGINS_AT_ONCE, waiting: LOGINS_WAITING });
-  readonly #nobody = unmatchableHash();
+  readonly #nobody: string;
 
-  constructor(deps: { redis: Redis; keys: Keys; clock: Clock; users: Users; logger: Logger }) {
+  constructor(deps: { redis: Redis; keys: Keys; clock: Clock; users: Users; passwords: Passwords; logger: Logger }) {
     this.#redis = deps.redis;
     this.#keys = deps.keys;
     this.#clock = deps.clock;
     this.#users = deps.users;
+    this.#passwords = deps.passwords;
+    this.#nobody = deps.passwords.unmatchable();
     this.#logger = deps.logger;
   }
 
@@ -57,10 +60,7 @@ export class Logins {
     const key = this.#keys.auth(`attempts:${account}`);
     const args = [this.#clock.now(), FAILURES_ALLOWED, FIRST_LOCK_MS, LONGEST_LOCK_MS, FORGET_AFTER_MS];
     // Sent together: one round trip.
-    const [locked, record] = await Promise.all([
-      answered(takeAttempt.run(this.#redis, [key], args)),
-      this.#users.find(email),
-    ]);
+    const [locked, record] = await Promise.all([takeAttempt.run(this.#redis, [key], args), this.#users.find(email)]);
     if (Number(locked) > 0) {
       this.#logger.warn({ account: userHash(email) }, 'login refused: the account is locked');
       throw new TollgateError('AUTH_RATE_LIMITED', {
@@ -69,7 +69,7 @@ export class Logins {
       });
     }
     // An unknown account costs what a wrong password costs, so that the time does not tell which exist.
-    const right = await verifyPassword(password, record?.passwordHash ?? this.#nobody);
+    const right = await this.#passwords.verify(password, record?.passwordHash ?? this.#nobody);
     if (!right || !record) throw new TollgateError('VALIDATION_FAILED');
     await answered(this.#redis.del(key));
     return record.user;

@@ -4,8 +4,6 @@ import { type Config, ConfigError, EXIT_CONFIG, loadConfig } from '../config.ts'
 async function main(): Promise<void> {
   const config = loadConfig(process.env);
   const service = await start(config);
-  process.stdout.write(`auth service: http://localhost:${service.port}\n`);
-
   const stop = () => {
     service.close().then(
       () => process.exit(0),
@@ -14,6 +12,8 @@ async function main(): Promise<void> {
   };
   process.once('SIGTERM', stop);
   process.once('SIGINT', stop);
+  // Last: who waits for this line may send a signal at once.
+  process.stdout.write(`auth service: http://localhost:${service.port}\n`);
 }
 
 async function start(config: Config) {

@@ -37,7 +37,7 @@ const TokenRequest = z.object({
   requested_token_type: optionalText(128),
   actor_token: optionalText(MAX_TOKEN_LENGTH),
   audience: z.union([z.string(), z.array(z.string())]).optional(),
-  resource: z.unknown(),
+  resource: z.unknown().optional(),
 });
 type TokenRequest = z.infer<typeof TokenRequest>;
 

@@ -1,17 +1,16 @@
 import { TollgateError } from '../protocol/errors.ts';
-
-/** Replies by which a server says that it is not in a state to serve; any other error reply is a fault of ours. */
-const NOT_SERVING = /^(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|OOM|MISCONF|NOREPLICAS|BUSY|EXECABORT)\b/;
+import { redisError } from '../redis/scripts.ts';
 
 /**
- * What Redis answers, or OVERLOADED when it does not: an outage must look like one, never like a wrong credential, and
- * ioredis has no common class for its connection errors.
+ * What Redis answers to a command, or OVERLOADED when it does not: an outage must look like one, never like a wrong
+ * credential. Scripts say so themselves.
  */
 export async function answered<T>(reply: Promise<T>): Promise<T> {
   try {
     return await reply;
-  } catch (cause) {
-    const fault = cause instanceof Error && cause.name === 'ReplyError' && !NOT_SERVING.test(cause.message);
-    throw fault ? cause : new TollgateError('OVERLOADED', { cause });
+  } catch (error) {
+    // A transaction is refused as a whole for a reason given to one of its commands; ours have none but the server's.
+    const aborted = error instanceof Error && error.message.startsWith('EXECABORT');
+    throw aborted ? new TollgateError('OVERLOADED', { cause: error }) : redisError(error);
   }
 }

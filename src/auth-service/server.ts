@@ -19,6 +19,7 @@ import { LiveTokens } from './live-tokens.ts';
 import { Logins } from './logins.ts';
 import { addMetadataRoutes } from './metadata-routes.ts';
 import { addOAuthRoutes } from './oauth-routes.ts';
+import { PASSWORD_COST, type PasswordCost, Passwords } from './passwords.ts';
 import { RefreshTokens } from './refresh-tokens.ts';
 import { Revocations } from './revocations.ts';
 import { Sessions } from './sessions.ts';
@@ -32,6 +33,8 @@ const ACCESS_TOKEN_SECONDS = { development: 60, test: 60, staging: 900, producti
 export interface AuthServiceOptions {
   readonly logger?: Logger;
   readonly clock?: Clock;
+  /** Lower in tests that log in a hundred times; nothing in a deployment sets it. */
+  readonly passwordCost?: PasswordCost;
 }
 
 export interface AuthService {
@@ -62,9 +65,10 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     const sessions = new Sessions({ redis, keys, clock, refreshTokens: new RefreshTokens(secrets) });
     const revocations = new Revocations({ redis, keys, clock });
     const standings = new Standings({ redis, keys, accounts: new Accounts({ redis, keys }) });
-    const users = new Users({ redis, keys }, { enabled: passwordLogin });
+    const passwords = new Passwords(options.passwordCost ?? PASSWORD_COST);
+    const users = new Users({ redis, keys, passwords }, { enabled: passwordLogin });
     if (passwordLogin && config.DEMO_PASSWORD !== undefined) await users.seed(config.DEMO_PASSWORD);
-    const logins = new Logins({ redis, keys, clock, users, logger });
+    const logins = new Logins({ redis, keys, clock, users, passwords, logger });
     // A connection whose refresh fails lives on so long, and its token is what it comes back with.
     const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
     const liveTokens = new LiveTokens({ tokens, revocations, sessions, standings }, { exchangeGraceMs });

@@ -75,7 +75,7 @@ export class Sessions {
     if (!presented) return { result: 'refused' };
     const { sessionId, digest, successor, successorDigest } = presented;
     const args = [digest, successorDigest, client, this.#clock.now(), GRACE_MS, LIFETIME_MS];
-    const reply = (await answered(rotateSession.run(this.#redis, [this.#key(sessionId)], args))) as string[];
+    const reply = (await rotateSession.run(this.#redis, [this.#key(sessionId)], args)) as string[];
     const [result, userId = '', email = '', epoch, expiresAt] = reply;
     if (result === 'refused') return { result };
     if (result === 'reused') return { result, userId };

@@ -1,7 +1,7 @@
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { answered } from './outage.ts';
-import { hashPassword, verifyPassword } from './passwords.ts';
+import type { Passwords } from './passwords.ts';
 
 export interface User {
   readonly id: string;
@@ -28,12 +28,14 @@ export interface UserRecord {
 export class Users {
   readonly #redis: Redis;
   readonly #keys: Keys;
+  readonly #passwords: Passwords;
   readonly #enabled: boolean;
 
   /** @param options.enabled false where no password opens anything: then there are no users, whatever Redis still holds */
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }, options: { readonly enabled: boolean }) {
-    this.#redis = redis;
-    this.#keys = keys;
+  constructor(deps: { redis: Redis; keys: Keys; passwords: Passwords }, options: { readonly enabled: boolean }) {
+    this.#redis = deps.redis;
+    this.#keys = deps.keys;
+    this.#passwords = deps.passwords;
     this.#enabled = options.enabled;
   }
 
@@ -51,8 +53,8 @@ export class Users {
     const found = await Promise.all(DEMO_USERS.map(({ email }) => this.find(email)));
     // One hash for all four: they share their password by definition, so that salts of their own would hide nothing.
     const [known, ...others] = new Set(found.map((record) => record?.passwordHash));
-    const kept = known !== undefined && others.length === 0 && (await verifyPassword(password, known));
-    const passwordHash = kept ? known : await hashPassword(password);
+    const kept = known !== undefined && others.length === 0 && (await this.#passwords.verify(password, known));
+    const passwordHash = kept ? known : await this.#passwords.hash(password);
     const writes = this.#redis.multi();
     for (const { id, email, plan, roles } of DEMO_USERS) {
       // Kept without expiry: an account lasts until somebody removes it.

@@ -80,7 +80,7 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
   return {
     ping: {
       async handle(speaker, { timestamp }) {
-        const fields = { original_timestamp: timestamp ?? null, server_time: speaker.now().getTime() / 1000 };
+        const fields = { original_timestamp: timestamp ?? null, server_time: speaker.now().toISOString() };
         return { type: 'pong', fields };
       },
     },

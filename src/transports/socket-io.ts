@@ -91,7 +91,8 @@ export class SocketIo {
       if (type === 'pong') connection.alive();
       else if (typeof data === 'string') transport.received(data.length);
     });
-    const { token, after, epoch } = socket.handshake.auth;
+    // Whatever the client put into CONNECT: nothing says that it is an object.
+    const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
     const identify = () => authenticator.handshake({ headers: socket.handshake.headers, handshakeToken: token });
     try {
       const resumeFrom = resumePoint(after, epoch);
