@@ -306,7 +306,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     };
     const session = new Session(this.#deps, { connectionId: this.connectionId, identity, details }, this);
     const admission = await session.join();
-    if (this.closed) {
+    if (this.closed || !admission) {
       session.leave();
       return undefined;
     }

@@ -1,18 +1,30 @@
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import type { Connection } from './connection.ts';
+import type { Identity } from '../protocol/identity.ts';
 import type { Registry } from './registry.ts';
+import type { Session } from './session.ts';
 
 const TICK_MS = 1_000;
 /** A lease survives two renewals that fail. */
 const RENEWALS_PER_LEASE = 3;
 
+/** A connection as its hub sees it. */
+export interface HubMember {
+  readonly connectionId: string;
+  readonly endpoint: string;
+  /** Only asked for once it has authenticated. */
+  readonly identity: Identity;
+  readonly session: Session | undefined;
+  tick(now: number): void;
+  drain(retryAfterMs: number): void;
+}
+
 /** The connections of this node: what is done to all of them, and nothing that one can do by itself. */
 export class Hub {
   readonly #deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger };
   /** With the labels under which a connection is counted, once it is. */
-  readonly #connections = new Map<Connection, { endpoint: string; plan: string } | undefined>();
+  readonly #connections = new Map<HubMember, { endpoint: string; plan: string } | undefined>();
   readonly #stops: (() => void)[];
   #renewing = false;
 
@@ -31,18 +43,18 @@ export class Hub {
     return this.#connections.size;
   }
 
-  add(connection: Connection): void {
+  add(connection: HubMember): void {
     this.#connections.set(connection, undefined);
   }
 
   /** A connection that was added has authenticated. */
-  joined(connection: Connection): void {
+  joined(connection: HubMember): void {
     const labels = { endpoint: connection.endpoint, plan: connection.identity.plan };
     this.#connections.set(connection, labels);
     this.#deps.metrics.connections.inc(labels);
   }
 
-  remove(connection: Connection): void {
+  remove(connection: HubMember): void {
     const labels = this.#connections.get(connection);
     this.#connections.delete(connection);
     if (labels) this.#deps.metrics.connections.dec(labels);
@@ -96,8 +108,8 @@ export class Hub {
     for (const connection of this.#connections.keys()) connection.tick(now);
   }
 
-  #byUser(): Map<string, Connection[]> {
-    const byUser = new Map<string, Connection[]>();
+  #byUser(): Map<string, HubMember[]> {
+    const byUser = new Map<string, HubMember[]>();
     for (const connection of this.#connections.keys()) {
       const userId = connection.session?.identity.userId;
       if (userId === undefined) continue;

@@ -20,6 +20,7 @@ export interface SessionDeps {
 
 /** What happens to a session, told to the connection it belongs to. */
 export interface SessionEvents {
+  readonly closed: boolean;
   deliver(entry: LogEntry): void;
   lost(loss: Loss): void;
   writable(): Promise<boolean>;
@@ -41,6 +42,8 @@ export class Session {
   readonly #events: SessionEvents;
   readonly #details: ConnectionDetails;
   #identity: Identity;
+  /** The plan that the token names. */
+  #tokenPlan: string;
   #place: number | undefined;
   #stopListening: (() => void) | undefined;
   #left = false;
@@ -54,6 +57,7 @@ export class Session {
     this.#events = events;
     this.connectionId = who.connectionId;
     this.#identity = who.identity;
+    this.#tokenPlan = who.identity.plan;
     this.#details = who.details;
     this.cursor = new Cursor({ log: deps.eventLog, clock: deps.clock }, who.identity.userId, {
       deliver: (entry) => events.deliver(entry),
@@ -67,16 +71,18 @@ export class Session {
   }
 
   /**
-   * Takes a place in the cluster: two round trips, one when this node already listens to the user.
+   * Takes a place in the cluster: two round trips, one when this node already listens to the user. Undefined when the
+   * socket closed before its turn came: it must not cost another connection its place.
    * @throws TollgateError USER_BLOCKED, OVERLOADED while Redis is away
    */
-  async join(): Promise<Admission> {
+  async join(): Promise<Admission | undefined> {
     try {
       this.#stopListening = await this.#deps.liveTail.listen(this.#identity.userId, {
         onEntry: (entry) => this.cursor.offer(entry),
         onControl: (control) => this.#control(control),
         onGap: () => this.cursor.catchUp(),
       });
+      if (this.#events.closed) return undefined;
       const admission = await this.#admit();
       this.cursor.start(admission.epoch, admission.seq);
       return admission;
@@ -93,7 +99,10 @@ export class Session {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';
       throw new TollgateError('VALIDATION_FAILED', { text });
     }
-    this.#identity = { ...identity, plan: this.#identity.plan, method: this.#identity.method };
+    const { plan, method } = this.#identity;
+    this.#tokenPlan = identity.plan;
+    this.#identity = { ...identity, method };
+    this.#takePlan(plan);
   }
 
   /** The outcome of a renewal of this session's lease. */
@@ -122,7 +131,7 @@ export class Session {
       ...(this.#place === undefined ? {} : { place: this.#place }),
     });
     this.#place = admission.place;
-    this.#identity = { ...this.#identity, plan: this.#deps.plans.effective(admission.plan).name };
+    this.#takePlan(admission.plan);
     // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
     if (this.#left) this.#release();
     return admission;
@@ -147,6 +156,16 @@ export class Session {
     });
   }
 
+  /**
+   * The plan that counts. A token carries the permissions of the plan it was issued for: when the plan is another one by
+   * now, they would outlive it.
+   */
+  #takePlan(named: string): void {
+    const plan = this.#deps.plans.effective(named).name;
+    const { permissions } = this.#identity;
+    this.#identity = { ...this.#identity, plan, permissions: plan === this.#tokenPlan ? permissions : [] };
+  }
+
   #control(control: Readonly<Record<string, unknown>>): void {
     if (this.#left) return;
     if (control.control === 'block') this.#events.ended('USER_BLOCKED');
@@ -154,7 +173,7 @@ export class Session {
       if (control.connection_ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
     }
     if (control.control === 'plan' && typeof control.plan === 'string') {
-      this.#identity = { ...this.#identity, plan: this.#deps.plans.effective(control.plan).name };
+      this.#takePlan(control.plan);
       this.#events.planChanged();
     }
   }

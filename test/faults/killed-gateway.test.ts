@@ -30,7 +30,8 @@ async function round(transport: TransportName, stack: StackProcesses, number: nu
   const seen = seqs(before.events);
   const after = seen.at(-1) ?? 0;
 
-  const position = transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
+  const position =
+    transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
   const rest = await openClient({ transport, token, url: refuge.url, ...position });
   await rest.waitFor('resumed');
   // Requests that died with the node are repeated by the client; the request id keeps them from running twice.

@@ -62,7 +62,9 @@ describe('a run whose worker is killed', () => {
       caught = request_id;
     }
     expect(caught).toBeDefined();
-    await client.waitFor((event) => isTerminal(event) && event.fields.request_id === caught, { timeoutMs: RECOVERY_MS });
+    await client.waitFor((event) => isTerminal(event) && event.fields.request_id === caught, {
+      timeoutMs: RECOVERY_MS,
+    });
     expect(ends(client).filter(({ fields }) => fields.request_id === caught)).toHaveLength(1);
     expect(seqs(client.events)).toEqual(upTo(seqs(client.events).length));
     await expectBillEqualsStream(stack, client, userId);

@@ -74,6 +74,7 @@ class Wanderer {
     this.drop();
     const connection = this.#connection;
     const session = this.#connect({
+      closed: false,
       deliver: (entry: LogEntry) => {
         if (connection === this.#connection) this.received.push(entry.seq);
       },
@@ -84,7 +85,7 @@ class Wanderer {
     });
     this.#session = session;
     const admission = await session.join();
-    this.#epoch ??= admission.epoch;
+    this.#epoch ??= admission?.epoch ?? '';
     await session.cursor.resume(this.last, this.#epoch, (result) => expect(result.resumed).toBe(true));
     session.cursor.release();
   }
@@ -98,7 +99,14 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
     connections += 1;
     const liveTail = nodes[node]?.tail;
     if (!liveTail) throw new Error(`no node ${node}`);
-    const deps = { registry, liveTail, eventLog: core.log, plans: core.plans, clock: systemClock, logger: silentLogger };
+    const deps = {
+      registry,
+      liveTail,
+      eventLog: core.log,
+      plans: core.plans,
+      clock: systemClock,
+      logger: silentLogger,
+    };
     const details = { node: `n${node}`, endpoint: '/test', opened_at: '' };
     return new Session(deps, { connectionId: `${identity.userId}_${connections}`, identity, details }, events);
   });

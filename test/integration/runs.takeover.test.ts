@@ -5,8 +5,8 @@ import { RunExecutor } from '../../src/agents/run-executor.ts';
 import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
 import { ToolRunner } from '../../src/agents/tool-runner.ts';
 import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
-import { newId } from '../../src/lib/ids.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { newId } from '../../src/lib/ids.ts';
 import { Permissions } from '../../src/policy/permissions.ts';
 import { ToolCatalogue } from '../../src/policy/tool-catalogue.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
@@ -61,10 +61,16 @@ const twice: Agent = async (_task, hands) => {
   return { final_response: JSON.stringify([first.result, second.result]), summary: 'counted' };
 };
 
-async function events(userId: string) {
+interface Seen {
+  readonly type: string;
+  readonly usage_record_id?: string;
+  readonly error?: object;
+}
+
+async function events(userId: string): Promise<Seen[]> {
   const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, witnessed: false }, 1);
   const { entries } = await core.log.read(userId, { epoch, after: 0, witnessed: false }, 100);
-  return entries.map(({ json, type }) => ({ type, ...(JSON.parse(json) as Record<string, unknown>) }));
+  return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
 }
 
 const FULL_RUN = [
@@ -79,43 +85,54 @@ const FULL_RUN = [
 ];
 
 describe('a run whose worker died', () => {
-  it.each([0, 1, 2, 3, 4, 5, 6, 7])('goes on without a gap or a repetition when it died after event %i', async (died) => {
-    const accepted = await accept();
-    let executions = 0;
-    const count: ToolExecutor = async () => ({ execution: ++executions });
-    // The first worker stops in the middle of an append, as a killed process does: from then on it is never heard of.
-    const first = await claim(accepted);
-    let written = 0;
-    const dead = new Promise<never>(() => undefined);
-    const dyingLog = { ...core, log: Object.create(core.log) as typeof core.log };
-    dyingLog.log.append = (append) => (written++ >= died ? dead : core.log.append(append));
-    const permissions = new Permissions({ plans: core.plans, tools: catalogue });
-    const tools = new ToolRunner({
-      catalogue,
-      permissions,
-      executors: { count },
-      clock: systemClock,
-      logger: silentLogger,
-    });
-    const dying = new RunExecutor(
-      { log: dyingLog.log, agents, agent: twice, tools, clock: systemClock, metrics: core.metrics, logger: silentLogger },
-      { timeoutMs: 60_000 },
-    );
-    void dying.execute(first);
-    await until(() => written > died);
+  it.each([0, 1, 2, 3, 4, 5, 6, 7])(
+    'goes on without a gap or a repetition when it died after event %i',
+    async (died) => {
+      const accepted = await accept();
+      let executions = 0;
+      const count: ToolExecutor = async () => ({ execution: ++executions });
+      // The first worker stops in the middle of an append, as a killed process does: from then on it is never heard of.
+      const first = await claim(accepted);
+      let written = 0;
+      const dead = new Promise<never>(() => undefined);
+      const dyingLog = { ...core, log: Object.create(core.log) as typeof core.log };
+      dyingLog.log.append = (append) => (written++ >= died ? dead : core.log.append(append));
+      const permissions = new Permissions({ plans: core.plans, tools: catalogue });
+      const tools = new ToolRunner({
+        catalogue,
+        permissions,
+        executors: { count },
+        clock: systemClock,
+        logger: silentLogger,
+      });
+      const dying = new RunExecutor(
+        {
+          log: dyingLog.log,
+          agents,
+          agent: twice,
+          tools,
+          clock: systemClock,
+          metrics: core.metrics,
+          logger: silentLogger,
+        },
+        { timeoutMs: 60_000 },
+      );
+      void dying.execute(first);
+      await until(() => written > died);
 
-    expect(await executor(twice, count).execute(await claim(accepted))).toBe('completed');
-    const seen = await events(accepted.userId);
-    expect(seen.map(({ type }) => type)).toEqual(FULL_RUN);
-    const completed = seen.filter(({ type }) => type === 'tool_completed');
-    expect(new Set(completed.map(({ usage_record_id }) => usage_record_id)).size).toBe(2);
-    // A call whose outcome was in the log is not made again; only one that was cut off is.
-    expect(executions).toBeLessThanOrEqual(3);
-    const billed = await core.redis.lrange(core.keys.user(accepted.userId).recentUsage, 0, -1);
-    expect(billed.map((json) => JSON.parse(json).id).toSorted()).toEqual(
-      completed.map(({ usage_record_id }) => usage_record_id).toSorted(),
-    );
-  });
+      expect(await executor(twice, count).execute(await claim(accepted))).toBe('completed');
+      const seen = await events(accepted.userId);
+      expect(seen.map(({ type }) => type)).toEqual(FULL_RUN);
+      const completed = seen.filter(({ type }) => type === 'tool_completed');
+      expect(new Set(completed.map(({ usage_record_id }) => usage_record_id)).size).toBe(2);
+      // A call whose outcome was in the log is not made again; only one that was cut off is.
+      expect(executions).toBeLessThanOrEqual(3);
+      const billed = await core.redis.lrange(core.keys.user(accepted.userId).recentUsage, 0, -1);
+      expect(billed.map((json) => JSON.parse(json).id).toSorted()).toEqual(
+        completed.map(({ usage_record_id }) => usage_record_id).toSorted(),
+      );
+    },
+  );
 
   it('is left alone by a worker that comes back after it was taken over', async () => {
     const accepted = await accept();

@@ -20,7 +20,9 @@ export interface Core {
   readonly log: EventLog;
 }
 
-export async function startCore(options: { readonly logLength?: number; readonly maxAgeMs?: number } = {}): Promise<Core> {
+export async function startCore(
+  options: { readonly logLength?: number; readonly maxAgeMs?: number } = {},
+): Promise<Core> {
   const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
   closeAfter('file', () => disconnectRedis(redis));
   const keys = new Keys(`c${randomBytes(6).toString('hex')}`);
