@@ -30,6 +30,7 @@ export class MessageRate {
   readonly #logger: Logger;
   readonly #limiters: ReadonlyMap<string, PlanLimiter>;
   readonly #plans: Plans;
+  #degraded = false;
 
   constructor(
     { redis, keys, plans, logger }: { redis: Redis; keys: Keys; plans: Plans; logger: Logger },
@@ -72,11 +73,19 @@ export class MessageRate {
     const { shared, local } = this.#limiterOf(plan);
     const key = this.#keys.user(userId).messageRate;
     const decision = await consume(shared, key);
+    this.#noteStore(decision instanceof Error ? decision : undefined);
     if (!(decision instanceof Error)) return { ...decision, degraded: false };
-    this.#logger.warn({ error: decision.message }, 'message limits are counted by this node alone');
     const fallback = await consume(local, key);
     if (fallback instanceof Error) throw fallback;
     return { ...fallback, degraded: true };
+  }
+
+  /** An outage is one line in the log, not one for every message. */
+  #noteStore(failure: Error | undefined): void {
+    if (this.#degraded === (failure !== undefined)) return;
+    this.#degraded = failure !== undefined;
+    if (failure) this.#logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
+    else this.#logger.info('message limits are counted by the cluster again');
   }
 
   #limiterOf(plan: string): PlanLimiter {

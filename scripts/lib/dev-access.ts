@@ -1,0 +1,79 @@
+import { resolve } from 'node:path';
+import { Option } from 'commander';
+import { DEFAULT_STATE_DIR, type DevState, readDevState } from './dev-state.ts';
+import { PROJECT_ROOT } from './processes.ts';
+import { UserError } from './user-error.ts';
+
+const REQUEST_TIMEOUT_MS = 10_000;
+const START_ADVICE = 'Start it first, in another terminal: npm start';
+
+/** The options that say which installation a script talks to. */
+export const stateDirOption: Option = new Option('--state-dir <dir>', 'where npm start keeps its secrets')
+  .env('TOLLGATE_STATE_DIR')
+  .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR);
+export const urlOption: Option = new Option('--url <url>', 'a gateway (default: the first one that npm start runs)');
+
+/** How a script reaches an installation: the one `npm start` runs here, or the one the environment names. */
+export class DevAccess {
+  readonly #state: DevState | undefined;
+  readonly #url: string | undefined;
+
+  constructor({ stateDir, url }: { stateDir: string; url?: string | undefined }) {
+    this.#state = readDevState(resolve(stateDir));
+    this.#url = url;
+  }
+
+  /** @throws UserError when no installation is known */
+  get gatewayUrl(): string {
+    const url = this.#url ?? this.#state?.gateway_urls[0] ?? 'http://127.0.0.1:8000';
+    if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
+      throw new UserError(`--url must be an http or https URL such as http://127.0.0.1:8000, not "${url}".`);
+    }
+    return url.replace(/\/+$/, '');
+  }
+
+  /** An access token of the demo account of a plan. */
+  async userToken(plan: string): Promise<string> {
+    const password = this.#known('DEMO_PASSWORD', this.#state?.demo_password);
+    return this.#token({ grant_type: 'password', username: `${plan}@demo.local`, password }, 'DEMO_PASSWORD');
+  }
+
+  /** A token of a service, good for `scope`. */
+  async serviceToken(clientId: string, scope: string): Promise<string> {
+    const secret = this.#known('SERVICE_SECRET', this.#state?.service_secret);
+    const grant = { grant_type: 'client_credentials', client_id: clientId, client_secret: secret, scope };
+    return this.#token(grant, 'SERVICE_SECRET');
+  }
+
+  async #token(grant: Record<string, string>, credential: string): Promise<string> {
+    const authUrl = this.#known('AUTH_SERVICE_URL', this.#state?.auth_url).replace(/\/+$/, '');
+    const response = await request(`${authUrl}/oauth/token`, { method: 'POST', body: new URLSearchParams(grant) });
+    const answer: unknown = await response.json().catch(() => undefined);
+    if (response.ok && isObject(answer) && typeof answer.access_token === 'string') return answer.access_token;
+    const detail = isObject(answer) ? (answer.error_description ?? answer.error) : undefined;
+    const reason = detail ?? `HTTP ${response.status}`;
+    throw new UserError(
+      `The auth service at ${authUrl} gave no token (${reason}). Check ${credential}, or start Tollgate again: npm start`,
+    );
+  }
+
+  #known(variable: string, stored: string | undefined): string {
+    const value = process.env[variable] || stored;
+    if (value === undefined)
+      throw new UserError(`No running Tollgate is known here. ${START_ADVICE} (or set ${variable}).`);
+    return value;
+  }
+}
+
+/** A request to an installation. @throws UserError when nobody answers */
+export async function request(url: string, init: RequestInit = {}): Promise<Response> {
+  try {
+    return await fetch(url, { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
+  } catch (cause) {
+    throw new UserError(`Nothing answers at ${new URL(url).origin}. ${START_ADVICE}`, { cause });
+  }
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

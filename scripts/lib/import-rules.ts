@@ -1,0 +1,158 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, posix, relative } from 'node:path';
+import { parseSync } from '@swc/core';
+
+/** Which part of the code may import which. A part may always import itself. */
+const LEAVES = ['src/lib', 'src/protocol'];
+const FOUNDATION = [...LEAVES, 'src/config.ts', 'src/jobs.ts', 'src/redis'];
+const DOMAIN = ['src/auth', 'src/policy', 'src/usage', 'src/events'];
+const CORE = ['src/connections', 'src/agents'];
+const EVERYTHING_IN_SRC = ['src'];
+
+const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
+  'src/lib': [],
+  'src/protocol': [],
+  'src/config.ts': LEAVES,
+  'src/jobs.ts': LEAVES,
+  'src/redis': LEAVES,
+  // What the entry file of every process shares.
+  'src/process.ts': [...LEAVES, 'src/config.ts'],
+  'src/auth': FOUNDATION,
+  'src/policy': FOUNDATION,
+  'src/usage': FOUNDATION,
+  'src/events': FOUNDATION,
+  'src/connections': [...FOUNDATION, ...DOMAIN],
+  'src/agents': [...FOUNDATION, ...DOMAIN],
+  'src/transports': [...FOUNDATION, ...DOMAIN, ...CORE],
+  'src/http': [...FOUNDATION, ...DOMAIN, ...CORE],
+  // The Fastify instance with its bounds: every process has one, so it may know no more than every process does.
+  'src/http/app.ts': LEAVES,
+  'src/auth-service': [...FOUNDATION, 'src/process.ts', 'src/policy', 'src/http'],
+  'src/gateway.ts': EVERYTHING_IN_SRC,
+  'src/main.ts': EVERYTHING_IN_SRC,
+  workers: [...FOUNDATION, ...DOMAIN, 'src/process.ts', 'src/agents', 'src/http/app.ts'],
+  scripts: EVERYTHING_IN_SRC,
+  test: ['src', 'workers', 'scripts', 'client', 'console', 'bench', 'load'],
+};
+
+/** Whose imports are looked at. */
+const FOLDERS = ['src', 'workers', 'test', 'scripts'];
+const SOURCE = /\.(ts|mjs)$/;
+const MAX_LINES = 400;
+/** Tests may be longer: a long list of cases is easier to read than the same list in pieces. */
+const FOLDERS_WITH_BOUNDED_FILES = ['src', 'workers', 'scripts'];
+
+export interface SourceFile {
+  /** Relative to the project, with forward slashes. */
+  readonly path: string;
+  readonly text: string;
+}
+
+export function readSources(root: string): SourceFile[] {
+  return FOLDERS.flatMap((folder) => readdirSync(join(root, folder), { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile() && SOURCE.test(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
+    .map((file) => ({ path: relative(root, file).replaceAll('\\', '/'), text: readFileSync(file, 'utf8') }));
+}
+
+/** Every rule that these sources break, a sentence each. */
+export function findViolations(sources: readonly SourceFile[]): string[] {
+  const imports = new Map(sources.map((source) => [source.path, importsOf(source)]));
+  return [
+    ...sources.flatMap(({ path, text }) => shapeViolations(path, text)),
+    ...[...imports].flatMap(([path, targets]) => targets.flatMap((target) => directionViolation(path, target))),
+    ...findCycles(imports).map((cycle) => `${cycle.join(' → ')}: an import cycle`),
+  ];
+}
+
+function shapeViolations(path: string, text: string): string[] {
+  const violations: string[] = [];
+  const lines = text.split('\n').length - (text.endsWith('\n') ? 1 : 0);
+  if (posix.basename(path) === 'index.ts') violations.push(`${path}: barrels (index.ts) hide where things come from`);
+  if (lines > MAX_LINES && FOLDERS_WITH_BOUNDED_FILES.includes(path.split('/')[0] ?? '')) {
+    violations.push(`${path}: ${lines} lines, ${MAX_LINES} are the bound`);
+  }
+  return violations;
+}
+
+function directionViolation(path: string, target: string): string[] {
+  // Data (`config/*.json`) may be imported from anywhere.
+  if (!SOURCE.test(target)) return [];
+  const part = partOf(path);
+  if (part === undefined) return [`${path}: belongs to no part that scripts/lib/import-rules.ts knows`];
+  const allowed = [part, ...(DIRECTIONS[part] ?? [])];
+  if (allowed.some((other) => isWithin(target, other))) return [];
+  return [`${path}: imports ${target}; ${part} may import only ${allowed.slice(1).join(', ') || 'itself'}`];
+}
+
+/** The narrowest part that holds the file: a file with a row of its own follows that one, not its folder's. */
+function partOf(path: string): string | undefined {
+  return Object.keys(DIRECTIONS)
+    .filter((part) => isWithin(path, part))
+    .sort((a, b) => b.length - a.length)[0];
+}
+
+function isWithin(path: string, part: string): boolean {
+  return path === part || path.startsWith(`${part}/`);
+}
+
+/** The project files a source imports, in whatever way: types, re-exports and `import()` count too. */
+function importsOf({ path, text }: SourceFile): string[] {
+  const specifiers = new Set<string>();
+  collectSpecifiers(parseSync(text, { syntax: 'typescript', target: 'es2024' }), specifiers);
+  return [...specifiers]
+    .filter((specifier) => specifier.startsWith('.'))
+    .map((specifier) => posix.join(dirname(path), specifier));
+}
+
+function collectSpecifiers(node: unknown, into: Set<string>): void {
+  if (Array.isArray(node)) {
+    for (const child of node) collectSpecifiers(child, into);
+  } else if (isNode(node)) {
+    const specifier = specifierOf(node);
+    if (isNode(specifier) && typeof specifier.value === 'string') into.add(specifier.value);
+    for (const child of Object.values(node)) collectSpecifiers(child, into);
+  }
+}
+
+type Node = Readonly<Record<string, unknown>>;
+
+function isNode(value: unknown): value is Node {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** What a syntax node imports from, as a node; undefined where it imports nothing. */
+function specifierOf(node: Node): unknown {
+  switch (node.type) {
+    case 'ImportDeclaration':
+    case 'ExportAllDeclaration':
+    case 'ExportNamedDeclaration':
+      return node.source;
+    case 'TsImportType':
+      return node.argument;
+    case 'CallExpression': {
+      const [first] = Array.isArray(node.arguments) ? node.arguments : [];
+      return isNode(node.callee) && node.callee.type === 'Import' && isNode(first) ? first.expression : undefined;
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** One cycle for each file that closes one, as the path from a file back to itself. */
+function findCycles(imports: ReadonlyMap<string, readonly string[]>): string[][] {
+  const cycles: string[][] = [];
+  const finished = new Set<string>();
+  const trail: string[] = [];
+  const visit = (path: string) => {
+    const at = trail.indexOf(path);
+    if (at >= 0) cycles.push([...trail.slice(at), path]);
+    if (at >= 0 || finished.has(path)) return;
+    trail.push(path);
+    for (const target of imports.get(path) ?? []) visit(target);
+    trail.pop();
+    finished.add(path);
+  };
+  for (const path of imports.keys()) visit(path);
+  return cycles;
+}

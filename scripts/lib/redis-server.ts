@@ -1,0 +1,192 @@
+import { execFile, spawn } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { promisify } from 'node:util';
+import { freePort, LOOPBACK } from './ports.ts';
+import { ManagedProcess, type Startable, start } from './processes.ts';
+import { UserError } from './user-error.ts';
+
+const run = promisify(execFile);
+
+/** Sharded publish from scripts came with Redis 7.0; Valkey began at 7.2 and is supported from 8. */
+const PROGRAMS = [
+  { command: 'redis-server', minMajor: 7 },
+  { command: 'valkey-server', minMajor: 8 },
+] as const;
+const IS_DEBIAN = existsSync('/etc/debian_version');
+const MANUAL_ADVICE = IS_DEBIAN
+  ? 'Install Redis 7.0 or newer: sudo apt-get update && sudo apt-get install redis-server'
+  : 'Install Redis 7.0 or newer, or Valkey 8: https://redis.io/docs/latest/operate/oss_and_stack/install/';
+
+/** An append-only file of some gigabytes takes this long to load. */
+const READY_TIMEOUT_MS = 60_000;
+const PING_TIMEOUT_MS = 1_000;
+
+export interface RedisProgram {
+  readonly command: string;
+  readonly version: string;
+}
+
+export interface RedisServerOptions {
+  /** A free one by default. */
+  readonly port?: number | undefined;
+  /** Where the append-only file is; made if missing. */
+  readonly dir?: string | undefined;
+  /** Whether what is written survives a restart. */
+  readonly persistent?: boolean | undefined;
+}
+
+export interface RedisServer {
+  readonly url: string;
+  readonly port: number;
+  readonly process: ManagedProcess;
+  /** Ends this server and no other. */
+  stop(): Promise<void>;
+}
+
+/** The first server on the PATH that is new enough. */
+export async function findRedisServer(): Promise<RedisProgram | undefined> {
+  for (const { command, minMajor } of PROGRAMS) {
+    const version = await versionOf(command);
+    if (version !== undefined && Number.parseInt(version, 10) >= minMajor) return { command, version };
+  }
+  return undefined;
+}
+
+/**
+ * A server program, installed with the system's package manager where there is none.
+ * @param announce told before something slow begins
+ * @throws UserError saying what to install
+ */
+export async function ensureRedisServer(announce: (text: string) => void): Promise<RedisProgram> {
+  const found = await findRedisServer();
+  if (found) return found;
+  const installer = await systemInstaller();
+  if (!installer) throw new UserError(await missingAdvice());
+  announce(`Redis is missing; installing it (${installer.title}) …`);
+  for (const command of installer.commands) await install(command, installer.title);
+  const installed = await findRedisServer();
+  if (!installed) throw new UserError(await missingAdvice());
+  return installed;
+}
+
+export async function startRedisServer(options: RedisServerOptions = {}): Promise<RedisServer> {
+  const program = await findRedisServer();
+  if (!program) throw new UserError(await missingAdvice());
+  const port = options.port ?? (await freePort());
+  const server = await start(redisStartable(program, { ...options, port }), READY_TIMEOUT_MS);
+  return {
+    url: redisUrl(port),
+    port,
+    process: server,
+    stop: async () => {
+      await server.stop();
+    },
+  };
+}
+
+export function redisUrl(port: number): string {
+  return `redis://${LOOPBACK}:${port}`;
+}
+
+/** A server for this machine alone, with the settings that Tollgate asks for: nothing is ever evicted. */
+export function redisStartable(
+  { command }: RedisProgram,
+  { port, dir = tmpdir(), persistent = false }: RedisServerOptions & { readonly port: number },
+): Startable {
+  const settings = {
+    port: String(port),
+    bind: LOOPBACK,
+    dir,
+    'maxmemory-policy': 'noeviction',
+    appendonly: persistent ? 'yes' : 'no',
+    save: '',
+    loglevel: 'warning',
+    daemonize: 'no',
+  };
+  const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]);
+  return {
+    name: 'Redis',
+    launch() {
+      mkdirSync(dir, { recursive: true });
+      return new ManagedProcess({ name: 'redis', command, args, env: process.env });
+    },
+    isReady: () => answersPing(port),
+  };
+}
+
+/** A server that still loads its file answers with an error. */
+function answersPing(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, LOOPBACK, () => socket.write('PING\r\n'));
+    socket.setTimeout(PING_TIMEOUT_MS, () => socket.destroy());
+    socket.on('error', () => resolve(false));
+    socket.on('close', () => resolve(false));
+    socket.once('data', (reply) => {
+      resolve(reply.toString().startsWith('+PONG'));
+      socket.destroy();
+    });
+  });
+}
+
+async function versionOf(command: string): Promise<string | undefined> {
+  try {
+    const { stdout } = await run(command, ['--version']);
+    return /\bv=(\d+\.\d+\.\d+)/.exec(stdout)?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
+async function missingAdvice(): Promise<string> {
+  for (const { command, minMajor } of PROGRAMS) {
+    const version = await versionOf(command);
+    if (version !== undefined)
+      return `${command} ${version} is too old: ${minMajor} or newer is needed. ${MANUAL_ADVICE}`;
+  }
+  return `Redis is missing. ${MANUAL_ADVICE}`;
+}
+
+interface Installer {
+  readonly title: string;
+  readonly commands: readonly (readonly [string, ...string[]])[];
+}
+
+async function systemInstaller(): Promise<Installer | undefined> {
+  if (process.platform === 'darwin' && (await succeeds('brew', ['--version']))) {
+    return { title: 'brew install redis', commands: [['brew', 'install', 'redis']] };
+  }
+  if (!IS_DEBIAN) return undefined;
+  const title = 'apt-get install redis-server';
+  // RUNLEVEL=1 keeps the package from starting its own server on the port that ours would take.
+  const apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'RUNLEVEL=1', 'apt-get'] as const;
+  const update = [...apt, 'update'] as const;
+  const add = [...apt, 'install', '-y', '--no-install-recommends', 'redis-server'] as const;
+  if (process.getuid?.() === 0) return { title, commands: [update, add] };
+  if (!(await succeeds('sudo', ['-n', 'true']))) return undefined;
+  return { title: `sudo ${title}`, commands: [update, add].map((command) => ['sudo', '-n', ...command] as const) };
+}
+
+async function succeeds(command: string, args: readonly string[]): Promise<boolean> {
+  return run(command, [...args]).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Runs one command of an installer, its output kept back unless it fails. */
+async function install([command, ...args]: readonly [string, ...string[]], title: string): Promise<void> {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+  }
+  const code = await new Promise<number | null>((resolve) => {
+    child.once('error', () => resolve(null));
+    child.once('close', resolve);
+  });
+  if (code !== 0) throw new UserError(`${output.trim()}\nInstalling Redis failed (${title}). ${MANUAL_ADVICE}`);
+}

@@ -1,0 +1,32 @@
+import { LOOPBACK } from './ports.ts';
+import { type Environment, nodeProcess, type OnLine, type Startable } from './processes.ts';
+
+/** How the processes of an installation are started: by `npm start` and by the tests alike. */
+export interface ServiceOptions {
+  /** Stands in front of its log lines, and in messages about it. */
+  readonly name: string;
+  readonly port: number;
+  /** Everything but the port. */
+  readonly env: Environment;
+  readonly onLine?: OnLine | undefined;
+}
+
+export function httpUrl(port: number): string {
+  return `http://${LOOPBACK}:${port}`;
+}
+
+export function authService({ name, port, env, onLine }: ServiceOptions): Startable {
+  const entry = 'src/auth-service/main.ts';
+  const readyUrl = `${httpUrl(port)}/auth/health`;
+  return nodeProcess({ name, entry, readyUrl, onLine, env: { ...env, AUTH_PORT: String(port) } });
+}
+
+export function gateway({ name, port, env, onLine }: ServiceOptions): Startable {
+  const readyUrl = `${httpUrl(port)}/health/ready`;
+  return nodeProcess({ name, entry: 'src/main.ts', readyUrl, onLine, env: { ...env, PORT: String(port) } });
+}
+
+export function worker({ name, port, env, onLine }: ServiceOptions): Startable {
+  const readyUrl = `${httpUrl(port)}/health/ready`;
+  return nodeProcess({ name, entry: 'workers/main.ts', readyUrl, onLine, env: { ...env, WORKER_PORT: String(port) } });
+}

@@ -1,0 +1,120 @@
+import { resolve } from 'node:path';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { DevInstallation, type Installation } from './lib/dev-installation.ts';
+import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
+import { PROJECT_ROOT } from './lib/processes.ts';
+import { duration, Steps } from './lib/steps.ts';
+import { table } from './lib/table.ts';
+import { describeFailure } from './lib/user-error.ts';
+
+/**
+ * One Ctrl-C arrives here up to four times: from the terminal, and passed on by npm and by the bootstrap. Later than
+ * this it is a second one, from somebody who does not want to wait.
+ */
+const SAME_SIGNAL_MS = 700;
+const PLANS = ['free', 'pro', 'enterprise', 'developer'];
+const EXIT_KILLED = 130;
+
+interface Flags {
+  readonly nodes: number;
+  readonly port: number;
+  readonly authPort: number;
+  readonly workerPort: number;
+  readonly stateDir: string;
+  readonly verbose: boolean;
+}
+
+function integer(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`a whole number from ${min} to ${max} is needed.`);
+  };
+}
+
+function parseFlags(argv: readonly string[]): Flags {
+  const port = (flag: string, text: string, variable: string, fallback: number) =>
+    new Option(`${flag} <port>`, text).env(variable).argParser(integer(1, 65_500)).default(fallback);
+  return new Command('npm start --')
+    .description('Runs Tollgate on this machine: Redis, the auth service, a worker and gateways, until Ctrl-C.')
+    .addOption(new Option('--nodes <n>', 'how many gateways').argParser(integer(1, 32)).default(2))
+    .addOption(port('--port', 'port of the first gateway; the others follow', 'PORT', 8_000))
+    .addOption(port('--auth-port', 'port of the auth service', 'AUTH_PORT', 8_081))
+    .addOption(port('--worker-port', "port of the worker's health and metrics", 'WORKER_PORT', 8_090))
+    .addOption(
+      new Option('--state-dir <dir>', 'where secrets and data are kept')
+        .env('TOLLGATE_STATE_DIR')
+        .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR),
+    )
+    .option('--verbose', 'show every log line of every process', false)
+    .parse([...argv], { from: 'user' })
+    .opts<Flags>();
+}
+
+function summary({ gatewayPorts, workerPort, authPort, redisUrl, secrets }: Installation): string {
+  const url = (port: number | undefined, path = '') => `http://localhost:${port}${path}`;
+  const addresses = [
+    ['Gateways', gatewayPorts.map((port) => url(port)).join('  ')],
+    ['Console', url(gatewayPorts[0], '/console')],
+    ['Auth service', url(authPort)],
+    ['Worker', url(workerPort, '/health/ready')],
+    ['Redis', redisUrl.replace(/\/\/.*@/, '//')],
+  ];
+  const accounts = PLANS.map((plan) => [plan, `${plan}@demo.local`, secrets.demo_password]);
+  return [
+    ...addresses.map(([name, address]) => `  ${name?.padEnd(14)}${address}`),
+    '',
+    table(['Plan', 'Demo account', 'Password'], accounts).replace(/^/gm, '  '),
+    '',
+    '  Next, in a second terminal:  npm run chat -- "How is my workload doing?"',
+    '  Then the bill:               npm run bill',
+    '  Stop everything:             Ctrl-C',
+  ].join('\n');
+}
+
+/** Calls `onFirst` on the first request to end and `onSecond` on the next one, whichever signal it comes as. */
+function onStopSignals(onFirst: () => void, onSecond: () => void): void {
+  let firstAt: number | undefined;
+  const handle = () => {
+    if (firstAt === undefined) {
+      firstAt = Date.now();
+      onFirst();
+    } else if (Date.now() - firstAt > SAME_SIGNAL_MS) onSecond();
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, handle);
+}
+
+async function main(): Promise<void> {
+  const startedAt = performance.now();
+  const flags = parseFlags(process.argv.slice(2));
+  const steps = new Steps(process.stdout);
+  const installation = new DevInstallation({ ...flags, stateDir: resolve(flags.stateDir), env: process.env }, steps);
+  let stopping = false;
+  const stop = async (exitCode: number) => {
+    stopping = true;
+    await installation.stop().catch((error) => steps.fail(describeFailure(error)));
+    steps.plain('Stopped.');
+    process.exit(exitCode);
+  };
+  onStopSignals(
+    () => {
+      steps.plain('Stopping … (Ctrl-C again to end everything at once)');
+      void stop(0);
+    },
+    () => {
+      installation.kill();
+      process.exit(EXIT_KILLED);
+    },
+  );
+  try {
+    const running = await installation.start();
+    if (stopping) return;
+    steps.plain(`\nTollgate is ready (${duration(performance.now() - startedAt)}).\n\n${summary(running)}\n`);
+  } catch (error) {
+    if (stopping) return;
+    steps.fail(describeFailure(error));
+    await stop(1);
+  }
+}
+
+await main();

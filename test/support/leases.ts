@@ -1,0 +1,47 @@
+import { createLogger } from '../../src/lib/logger.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { closeAfter } from './open-resources.ts';
+import { type StackAddresses, stack } from './stack.ts';
+
+/** What Redis holds of a user's connections, read past the registry: what a lease is, not what somebody says of it. */
+export class Leases {
+  readonly redis: Redis;
+  readonly keys: Keys;
+
+  constructor(redis: Redis, keys: Keys) {
+    this.redis = redis;
+    this.keys = keys;
+  }
+
+  /** The connections whose leases have not ended, by Redis's own clock. */
+  async live(userId: string): Promise<string[]> {
+    const [seconds, microseconds] = await this.redis.time();
+    const now = Number(seconds) * 1000 + Number(microseconds) / 1000;
+    return this.redis.zrange(this.keys.user(userId).leases, `(${now}`, '+inf', 'BYSCORE');
+  }
+
+  /** Everything that is left of a user's connections: leases, details, and nodes that still listen for the user. */
+  async remains(userId: string): Promise<{ leases: number; connections: string[]; listeners: number }> {
+    const { leases, connections, channel } = this.keys.user(userId);
+    const [held, fields, listening] = await Promise.all([
+      this.redis.zcard(leases),
+      this.redis.hkeys(connections),
+      this.redis.call('PUBSUB', 'SHARDNUMSUB', channel),
+    ]);
+    // `#` is the last place given, which goes when the whole hash expires.
+    const others = fields.filter((field) => field !== '#');
+    // RESP3 answers with a map, RESP2 with a list.
+    const counts = Array.isArray(listening) ? listening : Object.values(listening as Record<string, number>);
+    return { leases: held, connections: others, listeners: Number(counts.at(-1)) };
+  }
+}
+
+export const NOTHING_LEFT = { leases: 0, connections: [], listeners: 0 };
+
+/** A look at the leases of a stack's users, until the file ends. */
+export async function openLeases(of: StackAddresses = stack()): Promise<Leases> {
+  const redis = await connectRedis(of.redisUrl, 'commands', createLogger('test', 'silent'));
+  closeAfter('file', () => disconnectRedis(redis));
+  return new Leases(redis, new Keys(of.keyPrefix));
+}

@@ -1,0 +1,32 @@
+import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { StackProcesses } from './stack-processes.ts';
+
+/** The stack that all tests share, which lives from jest's global set-up to its global tear-down, in jest's own process. */
+let shared: { redis: RedisServer; stack: StackProcesses } | undefined;
+
+const GATEWAYS = 3;
+
+/** Hands the addresses to the tests through the environment: they run in other processes. */
+export async function startSharedStack(): Promise<void> {
+  const redis = await startRedisServer();
+  try {
+    const stack = await StackProcesses.start({ gateways: GATEWAYS, workers: 1, redisUrl: redis.url });
+    shared = { redis, stack };
+    process.env.TEST_REDIS_URL = redis.url;
+    process.env.TOLLGATE_TEST_STACK = JSON.stringify(stack.addresses);
+  } catch (error) {
+    await redis.stop();
+    throw error;
+  }
+}
+
+export async function stopSharedStack(): Promise<void> {
+  if (!shared) return;
+  const { redis, stack } = shared;
+  shared = undefined;
+  try {
+    await stack.close();
+  } finally {
+    await redis.stop();
+  }
+}

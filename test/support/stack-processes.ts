@@ -1,0 +1,190 @@
+import { randomBytes } from 'node:crypto';
+import { freePorts } from '../../scripts/lib/ports.ts';
+import {
+  describeExit,
+  type Environment,
+  type Exit,
+  type ManagedProcess,
+  type Startable,
+  whenReady,
+} from '../../scripts/lib/processes.ts';
+import { authService, gateway, httpUrl, type ServiceOptions, worker } from '../../scripts/lib/tollgate-processes.ts';
+import { VARIABLE_NAMES } from '../../src/config.ts';
+
+/** Where a stack of processes is reached, and with what; plain data, since it crosses from process to process. */
+export interface StackAddresses {
+  readonly gateways: readonly { readonly url: string; readonly wsUrl: string }[];
+  readonly workers: readonly { readonly url: string }[];
+  readonly authUrl: string;
+  readonly redisUrl: string;
+  readonly keyPrefix: string;
+  readonly secrets: { readonly jwt: string; readonly service: string };
+  readonly demoPassword: string;
+}
+
+export interface StackOptions {
+  readonly gateways?: number;
+  readonly workers?: number;
+  /** Environment variables over those of every test stack. */
+  readonly env?: Environment;
+  readonly redisUrl: string;
+}
+
+/** Small times where a test would otherwise wait; everything else is as it comes. */
+const TEST_ENVIRONMENT: Environment = {
+  ENVIRONMENT: 'test',
+  HOST: '127.0.0.1',
+  LOG_LEVEL: 'warn',
+  CONNECTION_LEASE_SECONDS: '3',
+  DRAIN_SECONDS: '1',
+  ACCESS_TOKEN_SECONDS: '600',
+  CORS_ORIGINS: 'http://app.example.test',
+};
+const STOP_GRACE_MS = 5_000;
+/** What no process may ever print: an error nobody handled, or a listener leak. */
+const UNHANDLED = /unhandled|uncaught|MaxListenersExceededWarning/i;
+
+/** One process of a stack. It can be ended and started again at the same address. */
+export class StackProcess {
+  readonly name: string;
+  readonly url: string;
+  readonly #startable: Startable;
+  #process: ManagedProcess | undefined;
+  /** Whether a test ended it; an end that nobody asked for is a failure. */
+  #endWanted = false;
+
+  constructor(startable: Startable, url: string) {
+    this.name = startable.name;
+    this.url = url;
+    this.#startable = startable;
+  }
+
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
+
+  get running(): boolean {
+    return this.#process?.running ?? false;
+  }
+
+  /** The last lines it printed. */
+  get output(): string {
+    return this.#process?.output ?? '';
+  }
+
+  async start(): Promise<void> {
+    this.#endWanted = false;
+    this.#process = this.#startable.launch();
+    await whenReady(this.#process, this.#startable);
+  }
+
+  /** Resolves when the process is gone. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<Exit> {
+    this.#endWanted = true;
+    this.#launched.kill(signal);
+    return this.#launched.exited;
+  }
+
+  /** Ends it in order: SIGTERM, as an orchestrator would. */
+  async stop(): Promise<Exit> {
+    this.#endWanted = true;
+    return this.#launched.stop(STOP_GRACE_MS);
+  }
+
+  async restart(): Promise<void> {
+    if (this.running) await this.stop();
+    await this.start();
+  }
+
+  /** A sentence when the process ended though no test wanted that. */
+  async unexpectedEnd(): Promise<string | undefined> {
+    if (!this.#process || this.running || this.#endWanted) return undefined;
+    return `${this.name} ${describeExit(await this.#process.exited)}:\n${this.output}`;
+  }
+
+  get #launched(): ManagedProcess {
+    if (!this.#process) throw new Error(`${this.name} has not been started`);
+    return this.#process;
+  }
+}
+
+/** Real processes, started together on ports of their own and a key prefix of their own. */
+export class StackProcesses {
+  readonly addresses: StackAddresses;
+  readonly auth: StackProcess;
+  readonly gateways: readonly StackProcess[];
+  readonly workers: readonly StackProcess[];
+  readonly #unhandled: string[] = [];
+
+  private constructor(addresses: StackAddresses, ports: readonly number[], env: Environment) {
+    this.addresses = addresses;
+    const [authPort = 0, ...others] = ports;
+    const count = addresses.gateways.length;
+    const build = (make: (options: ServiceOptions) => Startable, name: string, port: number) => {
+      const onLine = (line: string) => {
+        if (UNHANDLED.test(line)) this.#unhandled.push(`${name}: ${line}`);
+      };
+      return new StackProcess(make({ name, port, env, onLine }), httpUrl(port));
+    };
+    this.auth = build(authService, 'auth', authPort);
+    this.gateways = others.slice(0, count).map((port, index) => build(gateway, `gateway-${index + 1}`, port));
+    this.workers = others.slice(count).map((port, index) => build(worker, `worker-${index + 1}`, port));
+  }
+
+  /** Starts everything side by side. When one of them cannot start, none is left running. */
+  static async start({ gateways = 1, workers = 1, env = {}, redisUrl }: StackOptions): Promise<StackProcesses> {
+    const ports = await freePorts(1 + gateways + workers);
+    const [authUrl = '', ...urls] = ports.map(httpUrl);
+    const addresses: StackAddresses = {
+      gateways: urls.slice(0, gateways).map((url) => ({ url, wsUrl: url.replace('http', 'ws') })),
+      workers: urls.slice(gateways).map((url) => ({ url })),
+      authUrl,
+      redisUrl,
+      keyPrefix: env.REDIS_KEY_PREFIX ?? `t${randomBytes(6).toString('hex')}`,
+      secrets: {
+        jwt: env.JWT_SECRET_KEY ?? randomBytes(32).toString('base64url'),
+        service: env.SERVICE_SECRET ?? randomBytes(32).toString('base64url'),
+      },
+      demoPassword: env.DEMO_PASSWORD ?? randomBytes(12).toString('base64url'),
+    };
+    const stack = new StackProcesses(addresses, ports, environmentFor(addresses, env));
+    const started = await Promise.allSettled(stack.all.map((process) => process.start()));
+    const failure = started.find((result) => result.status === 'rejected');
+    if (!failure) return stack;
+    await stack.#stopAll();
+    throw failure.reason;
+  }
+
+  get all(): StackProcess[] {
+    return [this.auth, ...this.gateways, ...this.workers];
+  }
+
+  /** Idempotent. @throws Error when a process had ended by itself, or had printed an error that nobody handled */
+  async close(): Promise<void> {
+    const ends = await Promise.all(this.all.map((process) => process.unexpectedEnd()));
+    await this.#stopAll();
+    const faults = [...ends.filter((end) => end !== undefined), ...this.#unhandled.splice(0)];
+    if (faults.length > 0) throw new Error(`processes of the test stack failed:\n${faults.join('\n')}`);
+  }
+
+  async #stopAll(): Promise<void> {
+    await Promise.all(this.all.filter(({ running }) => running).map((process) => process.stop()));
+  }
+}
+
+/** Nothing that the developer's shell says about Tollgate, or that jest says about itself, reaches the processes. */
+function environmentFor(addresses: StackAddresses, env: Environment): Environment {
+  const foreign = [...VARIABLE_NAMES, 'NODE_ENV', 'NODE_OPTIONS', 'JEST_WORKER_ID'];
+  const inherited = Object.entries(process.env).filter(([name]) => !foreign.includes(name));
+  return {
+    ...Object.fromEntries(inherited),
+    ...TEST_ENVIRONMENT,
+    REDIS_URL: addresses.redisUrl,
+    REDIS_KEY_PREFIX: addresses.keyPrefix,
+    AUTH_SERVICE_URL: addresses.authUrl,
+    JWT_SECRET_KEY: addresses.secrets.jwt,
+    SERVICE_SECRET: addresses.secrets.service,
+    DEMO_PASSWORD: addresses.demoPassword,
+    ...env,
+  };
+}

@@ -1,0 +1,56 @@
+import { afterAll, beforeAll } from '@jest/globals';
+import { startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { closeAfter } from './open-resources.ts';
+import { type StackAddresses, type StackOptions, StackProcesses } from './stack-processes.ts';
+
+export type { StackAddresses, StackProcess, StackProcesses } from './stack-processes.ts';
+
+/**
+ * The processes that all tests share: three gateways, a worker, the auth service, Redis. Nothing of it may be ended or
+ * changed for everybody; a test that needs that starts a stack of its own.
+ */
+export function stack(): StackAddresses {
+  return JSON.parse(fromSetup('TOLLGATE_TEST_STACK'));
+}
+
+/** The Redis server of the shared stack; tests keep to key prefixes of their own. */
+export function testRedisUrl(): string {
+  return fromSetup('TEST_REDIS_URL');
+}
+
+export interface PrivateStackOptions extends Omit<StackOptions, 'redisUrl'> {
+  /** `shared` (default): the tests' Redis under another key prefix. `private`: a server that the test may end. */
+  readonly redis?: 'shared' | 'private';
+}
+
+/** A stack of the test's own, closed when the file ends at the latest. It starts within two seconds or so. */
+export async function startStack({ redis = 'shared', ...options }: PrivateStackOptions = {}): Promise<StackProcesses> {
+  let redisUrl = testRedisUrl();
+  if (redis === 'private') {
+    const server = await startRedisServer();
+    closeAfter('file', () => server.stop());
+    redisUrl = server.url;
+  }
+  const processes = await StackProcesses.start({ ...options, redisUrl });
+  closeAfter('file', () => processes.close());
+  return processes;
+}
+
+/** Like `startStack`, for a whole `describe`: started before its first test, closed after its last. */
+export function useStack(options: PrivateStackOptions = {}): () => StackProcesses {
+  let processes: StackProcesses | undefined;
+  beforeAll(async () => {
+    processes = await startStack(options);
+  });
+  afterAll(() => processes?.close());
+  return () => {
+    if (!processes) throw new Error('the stack is there inside tests and hooks only');
+    return processes;
+  };
+}
+
+function fromSetup(variable: string): string {
+  const value = process.env[variable];
+  if (value === undefined) throw new Error(`${variable} is not set: run the tests with npm test`);
+  return value;
+}

@@ -1,0 +1,159 @@
+import { describe, expect, it } from '@jest/globals';
+import {
+  answeredProtocol,
+  findCredential,
+  MAX_TOKEN_BYTES,
+  messageCredential,
+  offeredProtocols,
+} from '../../src/auth/credentials.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
+
+/** The form of a token; what is in it does not matter here. */
+const TOKEN = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJlLi4u';
+const OTHER = `${TOKEN}x`;
+const base64url = (text: string) => Buffer.from(text).toString('base64url');
+
+function protocols(...entries: string[]) {
+  return { 'sec-websocket-protocol': entries.join(', ') };
+}
+
+function codeOf(find: () => unknown): string {
+  try {
+    return `found ${JSON.stringify(find())}`;
+  } catch (error) {
+    if (error instanceof TollgateError) return error.code;
+    throw error;
+  }
+}
+
+describe('the Authorization header', () => {
+  it.each([`Bearer ${TOKEN}`, `bearer ${TOKEN}`, `BEARER   ${TOKEN}`, ` Bearer ${TOKEN} `])(
+    'B35 B37 presents a token as %j',
+    (authorization) => {
+      expect(findCredential({ authorization })).toEqual({ method: 'header', token: TOKEN });
+    },
+  );
+
+  it.each([
+    'Bearer',
+    `Basic ${Buffer.from('user:password').toString('base64')}`,
+    TOKEN,
+    `Bearer ${TOKEN} ${TOKEN}`,
+    `Bearer:${TOKEN}`,
+    `Token ${TOKEN}`,
+    'Bearer not-a-token',
+    'Bearer a.b',
+    'Bearer a.b.c.d',
+    'Bearer a.b.',
+    "Bearer ' OR 1=1;--",
+    'Bearer <script>alert(1)</script>',
+    `Bearer ${TOKEN}\u0000`,
+    `Bearer ${'a'.repeat(10_240)}`,
+    `Bearer a.${'b'.repeat(MAX_TOKEN_BYTES)}.c`,
+  ])('B37 B50 B52 B180 is refused as INVALID_FORMAT: %.60j', (authorization) => {
+    expect(codeOf(() => findCredential({ authorization }))).toBe('INVALID_FORMAT');
+  });
+
+  it.each(['', '   '])('B52 is no token when it is %j', (authorization) => {
+    expect(codeOf(() => findCredential({ authorization }))).toBe('NO_TOKEN');
+  });
+
+  it('B52 B179 may be left out, and then there is no credential', () => {
+    expect(findCredential({})).toBeUndefined();
+  });
+});
+
+describe('the sub-protocol', () => {
+  it.each([
+    ['jwt-auth and jwt.<token>', protocols('jwt-auth', `jwt.${base64url(TOKEN)}`)],
+    ['jwt.<token> alone', protocols(`jwt.${base64url(TOKEN)}`)],
+    ['jwt-auth.<token>', protocols(`jwt-auth.${base64url(TOKEN)}`)],
+    ['the token behind other entries', protocols('chat', 'jwt-auth', `jwt.${base64url(TOKEN)}`)],
+    ['a token with its scheme', protocols(`jwt.${base64url(`Bearer ${TOKEN}`)}`)],
+    ['padding', protocols(`jwt.${base64url(TOKEN)}==`)],
+    ['entries without a space between them', { 'sec-websocket-protocol': `jwt-auth,jwt.${base64url(TOKEN)}` }],
+  ])('B2 B36 presents a token as %s', (_form, headers) => {
+    expect(findCredential(headers)).toEqual({ method: 'subprotocol', token: TOKEN });
+  });
+
+  it('B237 is refused where the client sends the token under no name or a wrong one', () => {
+    expect(codeOf(() => findCredential(protocols('jwt', TOKEN)))).toBe('found undefined');
+    expect(codeOf(() => findCredential(protocols('jwt-auth', TOKEN)))).toBe('found undefined');
+    expect(findCredential({ 'sec-websocket-protocol': '' })).toBeUndefined();
+  });
+
+  it.each([
+    ['the token not encoded', TOKEN],
+    ['characters that are no base64url', 'a+b/c'],
+    ['text that is no token', base64url('hello')],
+    ['bytes that are no text', Buffer.from([0xff, 0xfe, 0x80]).toString('base64url')],
+    ['a token cut short', base64url(TOKEN).slice(0, -1)],
+    ['10 KB', base64url('a'.repeat(10_240))],
+  ])('B50 is refused as INVALID_FORMAT with %s', (_what, encoded) => {
+    expect(codeOf(() => findCredential(protocols('jwt-auth', `jwt.${encoded}`)))).toBe('INVALID_FORMAT');
+  });
+
+  it.each(['jwt.', 'jwt-auth.', 'jwt.=='])('B52 is no token when the entry %s is empty', (entry) => {
+    expect(codeOf(() => findCredential(protocols(entry)))).toBe('NO_TOKEN');
+  });
+
+  it('keeps the order of the entries', () => {
+    expect(offeredProtocols({ 'sec-websocket-protocol': ' mcp , jwt-auth,, x ' })).toEqual(['mcp', 'jwt-auth', 'x']);
+  });
+});
+
+describe('the token of Socket.IO and of a message', () => {
+  it('is taken with and without its scheme', () => {
+    expect(findCredential({}, TOKEN)).toEqual({ method: 'handshake', token: TOKEN });
+    expect(findCredential({}, `Bearer ${TOKEN}`)).toEqual({ method: 'handshake', token: TOKEN });
+    expect(messageCredential(TOKEN)).toEqual({ method: 'message', token: TOKEN });
+    expect(messageCredential(`bearer ${TOKEN}`)).toEqual({ method: 'message', token: TOKEN });
+  });
+
+  it('may be left out of the handshake, but not out of the message', () => {
+    expect(findCredential({}, undefined)).toBeUndefined();
+    expect(findCredential({}, null)).toBeUndefined();
+    expect(codeOf(() => messageCredential(undefined))).toBe('NO_TOKEN');
+  });
+
+  it('B52 is NO_TOKEN when it is empty', () => {
+    expect(codeOf(() => findCredential({}, ''))).toBe('NO_TOKEN');
+    expect(codeOf(() => messageCredential(''))).toBe('NO_TOKEN');
+  });
+
+  it.each([5, true, {}, [TOKEN], { token: TOKEN }])('is INVALID_FORMAT when it is %j', (token) => {
+    expect(codeOf(() => findCredential({}, token))).toBe('INVALID_FORMAT');
+  });
+});
+
+describe('two credentials', () => {
+  const authorization = `Bearer ${TOKEN}`;
+
+  it('that agree are one', () => {
+    const headers = { authorization, ...protocols('jwt-auth', `jwt.${base64url(TOKEN)}`) };
+    expect(findCredential(headers, TOKEN)).toEqual({ method: 'header', token: TOKEN });
+  });
+
+  it('B52 that disagree are refused, whichever they are', () => {
+    const cases = [
+      () => findCredential({ authorization, ...protocols(`jwt.${base64url(OTHER)}`) }),
+      () => findCredential({ authorization }, OTHER),
+      () => findCredential(protocols(`jwt.${base64url(TOKEN)}`, `jwt-auth.${base64url(OTHER)}`)),
+      () => findCredential(protocols(`jwt.${base64url(TOKEN)}`), OTHER),
+    ];
+    for (const find of cases) expect(codeOf(find)).toBe('CONFLICTING_CREDENTIALS');
+  });
+});
+
+describe('the sub-protocol that is answered', () => {
+  it('is the preferred one of those that were offered', () => {
+    expect(answeredProtocol(new Set(['jwt-auth', 'mcp']), ['mcp', 'jwt-auth'])).toBe('mcp');
+    expect(answeredProtocol(new Set(['x', 'jwt-auth']), ['mcp', 'jwt-auth'])).toBe('jwt-auth');
+  });
+
+  it('is never the one that bears the token, nor one that was not offered', () => {
+    expect(answeredProtocol(new Set([`jwt.${base64url(TOKEN)}`]), ['jwt-auth'])).toBe(false);
+    expect(answeredProtocol(new Set([`jwt-auth.${base64url(TOKEN)}`]), ['mcp', 'jwt-auth'])).toBe(false);
+    expect(answeredProtocol(new Set(), ['jwt-auth'])).toBe(false);
+  });
+});

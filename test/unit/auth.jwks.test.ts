@@ -1,0 +1,85 @@
+import { createHmac, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import jwt from 'jsonwebtoken';
+import { Tokens } from '../../src/auth/tokens.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
+
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2_048 });
+const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const stranger = generateKeyPairSync('rsa', { modulusLength: 2_048 });
+
+let server: Server;
+let jwksUrl: string;
+let requests = 0;
+
+beforeAll(async () => {
+  const published = [
+    { ...rsa.publicKey.export({ format: 'jwk' }), kid: 'rsa-1', use: 'sig', alg: 'RS256' },
+    { ...ec.publicKey.export({ format: 'jwk' }), kid: 'ec-1', use: 'sig', alg: 'ES256' },
+  ];
+  server = createServer((_request, response) => {
+    requests += 1;
+    response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: published }));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  jwksUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks.json`;
+});
+afterAll(() => {
+  server.closeAllConnections();
+  return new Promise((resolve) => server.close(resolve));
+});
+
+const CLAIMS = { iss: 'https://issuer.test', aud: 'tollgate', sub: 'user_1', jti: 'j' };
+
+function verifier(url = jwksUrl): Tokens {
+  const options = { issuer: CLAIMS.iss, audience: CLAIMS.aud, secrets: [], jwksUrl: url };
+  return new Tokens({ clock: systemClock }, options);
+}
+
+function signed(key: KeyObject, algorithm: 'RS256' | 'ES256', keyid?: string): string {
+  return jwt.sign(CLAIMS, key, { algorithm, expiresIn: 60, ...(keyid === undefined ? {} : { keyid }) });
+}
+
+async function codeOf(token: string, tokens = verifier()): Promise<string> {
+  try {
+    return `accepted ${(await tokens.verifyAccess(token, 'header')).userId}`;
+  } catch (error) {
+    if (error instanceof TollgateError) return error.code;
+    throw error;
+  }
+}
+
+describe('a token signed with a published key', () => {
+  it('is taken, and its key asked for once', async () => {
+    const tokens = verifier();
+    const before = requests;
+    for (let i = 0; i < 5; i++)
+      expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toMatch('accepted');
+    expect(requests - before).toBe(1);
+    expect(await codeOf(signed(ec.privateKey, 'ES256', 'ec-1'), tokens)).toBe('accepted user_1');
+  });
+
+  it('is VALIDATION_FAILED when the key is not published, not the one named, or not named', async () => {
+    expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-2'))).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(stranger.privateKey, 'RS256', 'rsa-1'))).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(ec.privateKey, 'ES256', 'rsa-1'))).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(rsa.privateKey, 'RS256'))).toBe('VALIDATION_FAILED');
+  });
+
+  it('cannot be imitated with the public key as an HS256 secret', async () => {
+    const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
+    const now = Math.floor(Date.now() / 1000);
+    const text = `${encode({ alg: 'HS256', kid: 'rsa-1' })}.${encode({ ...CLAIMS, iat: now, exp: now + 60 })}`;
+    const secret = rsa.publicKey.export({ format: 'pem', type: 'spki' });
+    const token = `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
+    expect(await codeOf(token)).toBe('VALIDATION_FAILED');
+  });
+
+  it('is AUTH_SERVICE_UNAVAILABLE, not invalid, while the keys cannot be fetched', async () => {
+    const tokens = verifier('http://127.0.0.1:1/jwks.json');
+    expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('AUTH_SERVICE_UNAVAILABLE');
+  });
+});

@@ -1,0 +1,231 @@
+import { createHmac, createSecretKey, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { describe, expect, it } from '@jest/globals';
+import jwt from 'jsonwebtoken';
+import { Tokens } from '../../src/auth/tokens.ts';
+import type { Clock } from '../../src/lib/clock.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
+
+const SECRET = randomBytes(32).toString('base64url');
+const PREVIOUS = randomBytes(32).toString('base64url');
+const ISSUER = 'https://auth.example.test';
+const START = 1_800_000_000;
+
+/** A clock that says what the test sets; nothing here waits. */
+function manualClock(seconds = START) {
+  const clock = { seconds };
+  const none = () => () => undefined;
+  const port: Clock = { now: () => clock.seconds * 1000, after: none, every: none };
+  return Object.assign(clock, { port });
+}
+
+function verifier({ secrets = [SECRET], clock = manualClock() } = {}) {
+  const options = { issuer: ISSUER, audience: 'tollgate', secrets, jwksUrl: undefined };
+  return new Tokens({ clock: clock.port }, options);
+}
+
+function claims(changes: Record<string, unknown> = {}): Record<string, unknown> {
+  const all = {
+    iss: ISSUER,
+    aud: 'tollgate',
+    sub: 'user_1',
+    iat: START,
+    exp: START + 60,
+    jti: 'jti_1',
+    sid: 'sid_1',
+    email: 'user@example.test',
+    plan: 'pro',
+    permissions: ['basic'],
+    roles: ['admin'],
+    feature_flags: { data_operations: true },
+    token_use: 'access',
+    ...changes,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+function signed(changes: Record<string, unknown> = {}, secret = SECRET, options: jwt.SignOptions = {}): string {
+  const key = createSecretKey(Buffer.from(secret));
+  return jwt.sign(claims(changes), key, { algorithm: 'HS256', ...options });
+}
+
+/** A token of any header, with an HS256 signature that fits. */
+function forged(header: object, payload: object = claims()): string {
+  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
+  const text = `${encode(header)}.${encode(payload)}`;
+  return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`;
+}
+
+async function codeOf(token: string, tokens = verifier()): Promise<string> {
+  try {
+    return `accepted ${(await tokens.verifyAccess(token, 'header')).userId}`;
+  } catch (error) {
+    if (error instanceof TollgateError) return error.code;
+    throw error;
+  }
+}
+
+describe('an access token', () => {
+  it('B35 B95 tells who its user is and what it may do', async () => {
+    expect(await verifier().verifyAccess(signed(), 'subprotocol')).toEqual({
+      userId: 'user_1',
+      email: 'user@example.test',
+      plan: 'pro',
+      permissions: ['basic'],
+      roles: ['admin'],
+      featureFlags: { data_operations: true },
+      sessionId: 'sid_1',
+      tokenId: 'jti_1',
+      tokenExpiresAt: (START + 60) * 1000,
+      method: 'subprotocol',
+    });
+  });
+
+  it('has the least that can be when it says no more than it must', async () => {
+    const bare = { sid: undefined, email: undefined, plan: undefined, permissions: undefined, roles: undefined };
+    const token = signed({ ...bare, feature_flags: undefined, token_use: undefined });
+    const identity = await verifier().verifyAccess(token, 'header');
+    expect(identity).toMatchObject({ plan: 'free', permissions: [], roles: [], featureFlags: {} });
+    expect(identity.sessionId).toBeUndefined();
+  });
+
+  it('B51 is good until its exp and five seconds of clock skew, and TOKEN_EXPIRED after', async () => {
+    const clock = manualClock();
+    const tokens = verifier({ clock });
+    const token = signed();
+    for (const [after, expected] of [
+      [0, 'accepted user_1'],
+      [60, 'accepted user_1'],
+      [64, 'accepted user_1'],
+      [65, 'TOKEN_EXPIRED'],
+      [86_400, 'TOKEN_EXPIRED'],
+    ] as const) {
+      clock.seconds = START + after;
+      expect([after, await codeOf(token, tokens)]).toEqual([after, expected]);
+    }
+  });
+
+  it('is VALIDATION_FAILED when it was issued in the future, beyond the clock skew', async () => {
+    expect(await codeOf(signed({ iat: START + 5 }))).toBe('accepted user_1');
+    expect(await codeOf(signed({ iat: START + 6 }))).toBe('VALIDATION_FAILED');
+  });
+
+  it('is VALIDATION_FAILED before its nbf', async () => {
+    expect(await codeOf(signed({ nbf: START + 30 }))).toBe('VALIDATION_FAILED');
+  });
+
+  it.each([
+    ['another issuer', { iss: 'https://evil.example.test' }],
+    ['no issuer', { iss: undefined }],
+    ['another audience', { aud: 'billing' }],
+    ['no audience', { aud: undefined }],
+    ['no subject', { sub: undefined }],
+    ['an empty subject', { sub: '' }],
+    ['a subject with a space', { sub: 'user 1' }],
+    ['a subject with a line break', { sub: 'user\n1' }],
+    ['a subject with braces, which would move it to another Redis slot', { sub: '{p1}:user' }],
+    ['a long subject', { sub: 'u'.repeat(129) }],
+    ['no exp', { exp: undefined }],
+    ['an exp that is a string', { exp: `${START + 60}` }],
+    ['an exp that is no date', { exp: 1e300 }],
+    ['no iat', { iat: undefined }],
+    ['no jti', { jti: undefined }],
+    ['an empty jti', { jti: '' }],
+    ['permissions that are no list', { permissions: 'all' }],
+    ['a service as its use', { token_use: 'service' }],
+    ['a refresh as its use', { token_use: 'refresh' }],
+  ])('is VALIDATION_FAILED with %s', async (_what, changes) => {
+    // Not `signed`: jsonwebtoken refuses to sign some of these, which other issuers may not.
+    const token = forged({ alg: 'HS256', typ: 'JWT' }, claims(changes));
+    expect(await codeOf(token)).toBe('VALIDATION_FAILED');
+  });
+
+  it('is taken when this audience is one of several', async () => {
+    expect(await codeOf(signed({ aud: ['billing', 'tollgate'] }))).toBe('accepted user_1');
+  });
+});
+
+describe('a signature', () => {
+  it('of another key is VALIDATION_FAILED, also when the token has expired', async () => {
+    const clock = manualClock();
+    const token = signed({}, PREVIOUS);
+    expect(await codeOf(token, verifier({ clock }))).toBe('VALIDATION_FAILED');
+    clock.seconds += 3_600;
+    expect(await codeOf(token, verifier({ clock }))).toBe('VALIDATION_FAILED');
+  });
+
+  it('of the previous key is good while keys are rotated, and expires like the others', async () => {
+    const clock = manualClock();
+    const tokens = verifier({ secrets: [SECRET, PREVIOUS], clock });
+    expect(await codeOf(signed({}, PREVIOUS), tokens)).toBe('accepted user_1');
+    expect(await codeOf(signed({}, SECRET), tokens)).toBe('accepted user_1');
+    expect(await codeOf(signed({}, 'a third key that nobody has configured'), tokens)).toBe('VALIDATION_FAILED');
+    clock.seconds += 65;
+    expect(await codeOf(signed({}, PREVIOUS), tokens)).toBe('TOKEN_EXPIRED');
+  });
+
+  it('B120 does not survive a change of payload or signature', async () => {
+    const [header = '', payload = '', signature = ''] = signed().split('.');
+    const changed = Buffer.from(JSON.stringify(claims({ plan: 'enterprise' }))).toString('base64url');
+    const flipped = (signature[0] === 'A' ? 'B' : 'A') + signature.slice(1);
+    expect(await codeOf(`${header}.${changed}.${signature}`)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(`${header}.${payload}.${flipped}`)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(`${header}.${payload}.${signature.slice(0, 20)}`)).toBe('VALIDATION_FAILED');
+  });
+
+  it('of the algorithm none is refused, however it is written', async () => {
+    const [, payload = '', signature = ''] = signed().split('.');
+    for (const alg of ['none', 'None', 'NONE', 'nOnE', '']) {
+      const header = Buffer.from(JSON.stringify({ alg, typ: 'JWT' })).toString('base64url');
+      for (const end of ['', signature]) expect(await codeOf(`${header}.${payload}.${end}`)).toBe('VALIDATION_FAILED');
+    }
+  });
+
+  it('of another algorithm than the configured one is refused, whatever the token says', async () => {
+    for (const algorithm of ['HS384', 'HS512'] as const) {
+      expect(await codeOf(signed({}, SECRET, { algorithm }))).toBe('VALIDATION_FAILED');
+    }
+    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 });
+    const rsa = jwt.sign(claims(), privateKey, { algorithm: 'RS256', keyid: 'k' });
+    expect(await codeOf(rsa)).toBe('VALIDATION_FAILED');
+  });
+
+  it('over a critical header that is not understood is refused: RFC 7515 section 4.1.11', async () => {
+    expect(await codeOf(forged({ alg: 'HS256' }))).toBe('accepted user_1');
+    for (const crit of [['exp'], ['b64'], []]) {
+      expect(await codeOf(forged({ alg: 'HS256', b64: true, crit }))).toBe('VALIDATION_FAILED');
+    }
+  });
+
+  it('B118 makes no public text that says what a token is checked with', async () => {
+    for (const token of ['x', 'a.b.c', 'e30.e30.x', `${signed()}x`]) {
+      const error = await verifier()
+        .verifyAccess(token, 'header')
+        .catch((thrown: unknown) => thrown);
+      expect(error).toMatchObject({ code: 'VALIDATION_FAILED' });
+      expect(String((error as Error).message)).not.toMatch(/jwt|token|signature|malformed/i);
+    }
+  });
+});
+
+describe('a service token', () => {
+  const service = { sub: 'service:billing', scope: 'usage:read usage:write', token_use: 'service' };
+
+  it('tells the service and its scopes', async () => {
+    expect(await verifier().verifyService(signed(service))).toEqual({
+      serviceId: 'billing',
+      scopes: ['usage:read', 'usage:write'],
+    });
+  });
+
+  it('is not taken for a user, nor a user for a service', async () => {
+    expect(await codeOf(signed(service))).toBe('VALIDATION_FAILED');
+    for (const changes of [{}, { sub: 'service:billing' }, { token_use: 'service' }]) {
+      await expect(verifier().verifyService(signed(changes))).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    }
+  });
+
+  it('expires like the others', async () => {
+    const clock = manualClock(START + 65);
+    await expect(verifier({ clock }).verifyService(signed(service))).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
+  });
+});

@@ -1,0 +1,76 @@
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from '@jest/globals';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import { VARIABLE_NAMES } from '../../src/config.ts';
+
+interface Ended {
+  readonly code: number | null;
+  readonly output: string;
+  readonly tookMs: number;
+}
+
+/** Runs a process of Tollgate to its end, with nothing but this in its environment. */
+function run(entry: string, env: Readonly<Record<string, string>>): Promise<Ended> {
+  const startedAt = performance.now();
+  const child = spawn(process.execPath, [entry], { cwd: PROJECT_ROOT, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+  }
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code, output, tookMs: performance.now() - startedAt }));
+  });
+}
+
+describe('a process of Tollgate', () => {
+  it.each(['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'])(
+    'B171 %s ends with 78 in under two seconds when nothing is configured, and names what is missing',
+    async (entry) => {
+      const { code, output, tookMs } = await run(entry, {});
+      expect(code).toBe(78);
+      expect(tookMs).toBeLessThan(2_000);
+      for (const text of [
+        'MISSING_JWT_SECRET  JWT_SECRET_KEY',
+        'MISSING_SERVICE_SECRET  SERVICE_SECRET',
+        'MISSING_AUTH_SERVICE_URL  AUTH_SERVICE_URL',
+        'INVALID_VALUE  REDIS_URL',
+      ]) {
+        expect(output).toContain(text);
+      }
+      expect(output).not.toMatch(/^\s+at /m);
+    },
+  );
+
+  it('B174 names every problem of a partial configuration, and no secret', async () => {
+    const { code, output } = await run('src/main.ts', {
+      JWT_SECRET_KEY: 'hunter2hunt',
+      DEV_AUTH_BYPASS: 'true',
+      AUTH_SERVICE_URL: 'nowhere',
+    });
+    expect(code).toBe(78);
+    expect(output).toContain('WEAK_SECRET  JWT_SECRET_KEY: must be at least 32 characters, got 11');
+    expect(output).toContain('INVALID_URL  AUTH_SERVICE_URL');
+    expect(output).toContain('MISSING_SERVICE_SECRET  SERVICE_SECRET');
+    expect(output).toContain('FORBIDDEN_IN_PRODUCTION  DEV_AUTH_BYPASS');
+    expect(output).not.toContain('hunter2');
+  });
+});
+
+describe('.env.example', () => {
+  const lines = readFileSync(new URL('../../.env.example', import.meta.url), 'utf8').split('\n');
+
+  it('lists exactly the variables that are read, each once', () => {
+    const names = lines.flatMap((line) => /^([A-Z_0-9]+)=/.exec(line)?.[1] ?? []);
+    expect([...names].sort()).toEqual([...VARIABLE_NAMES].sort());
+  });
+
+  it('says a sentence about each', () => {
+    for (const [at, line] of lines.entries()) {
+      if (/^[A-Z]/.test(line)) expect(`${line}: ${lines[at - 1]}`).toMatch(/: # .+\.$/);
+    }
+  });
+});

@@ -1,0 +1,109 @@
+import { describe, expect, it } from '@jest/globals';
+import { findViolations, readSources, type SourceFile } from '../../scripts/lib/import-rules.ts';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+
+function tree(files: Record<string, string>): SourceFile[] {
+  return Object.entries(files).map(([path, text]) => ({ path, text }));
+}
+
+/** One file that imports another, which is empty. */
+function importing(path: string, specifier: string): SourceFile[] {
+  return tree({ [path]: `import { x } from '${specifier}';\nx();\n` });
+}
+
+describe('import directions', () => {
+  it('hold in this project', () => {
+    expect(findViolations(readSources(PROJECT_ROOT))).toEqual([]);
+  });
+
+  it.each([
+    ['src/lib/a.ts', '../protocol/errors.ts'],
+    ['src/protocol/a.ts', '../lib/clock.ts'],
+    ['src/config.ts', './redis/keys.ts'],
+    ['src/jobs.ts', './config.ts'],
+    ['src/redis/a.ts', '../jobs.ts'],
+    ['src/auth/a.ts', '../policy/plans.ts'],
+    ['src/policy/a.ts', '../auth/tokens.ts'],
+    ['src/usage/a.ts', '../events/log.ts'],
+    ['src/events/a.ts', '../connections/hub.ts'],
+    ['src/connections/a.ts', '../agents/runs.ts'],
+    ['src/agents/tools/a.ts', '../../connections/hub.ts'],
+    ['src/transports/a.ts', '../http/server.ts'],
+    ['src/http/a.ts', '../transports/endpoints.ts'],
+    ['src/http/app.ts', '../config.ts'],
+    ['src/http/app.ts', './operations.ts'],
+    ['src/http/a.ts', '../gateway.ts'],
+    ['src/auth-service/a.ts', '../auth/tokens.ts'],
+    ['workers/a.ts', '../src/connections/hub.ts'],
+    ['workers/a.ts', '../src/http/server.ts'],
+    ['workers/a.ts', '../src/gateway.ts'],
+    ['src/main.ts', '../workers/worker.ts'],
+    ['src/gateway.ts', '../test/support/stack.ts'],
+    ['src/lib/a.ts', '../../scripts/lib/ports.ts'],
+    ['src/lib/a.ts', '../../bench/load.ts'],
+    ['scripts/a.ts', '../test/support/stack.ts'],
+  ])('refuse that %s imports %s', (path, specifier) => {
+    expect(findViolations(importing(path, specifier))).toEqual([expect.stringContaining(`${path}: imports`)]);
+  });
+
+  it.each([
+    ['src/redis/a.ts', '../lib/clock.ts'],
+    ['src/auth/a.ts', '../redis/keys.ts'],
+    ['src/policy/a.ts', '../../config/plans.json'],
+    ['src/connections/a.ts', '../events/log.ts'],
+    ['src/transports/a.ts', '../connections/hub.ts'],
+    ['src/http/a.ts', './app.ts'],
+    ['src/auth-service/a.ts', '../http/app.ts'],
+    ['src/gateway.ts', './transports/endpoints.ts'],
+    ['workers/a.ts', '../src/http/app.ts'],
+    ['test/unit/a.test.ts', '../../workers/worker.ts'],
+  ])('let %s import %s', (path, specifier) => {
+    expect(findViolations(importing(path, specifier))).toEqual([]);
+  });
+
+  it.each([
+    ['a type', `import type { X } from '../redis/keys.ts';`],
+    ['a re-export', `export { x } from '../redis/keys.ts';`],
+    ['a re-export of everything', `export * from '../redis/keys.ts';`],
+    ['a dynamic import', `const load = () => import('../redis/keys.ts');`],
+    ['an import type', `export type X = import('../redis/keys.ts').Keys;`],
+    ['an import for its effects', `import '../redis/keys.ts';`],
+  ])('see %s', (_what, text) => {
+    expect(findViolations(tree({ 'src/lib/a.ts': text }))).toHaveLength(1);
+  });
+
+  it('see nothing in comments and strings', () => {
+    const text = `// import '../redis/keys.ts';\nconst text = \`import '../redis/keys.ts'\`;\nexport { text };\n`;
+    expect(findViolations(tree({ 'src/lib/a.ts': text }))).toEqual([]);
+  });
+
+  it('refuse a folder that has no rule', () => {
+    expect(findViolations(importing('src/misc/a.ts', '../lib/clock.ts'))).toEqual([
+      expect.stringContaining('belongs to no part'),
+    ]);
+  });
+});
+
+describe('the shape of the code', () => {
+  it('has no import cycle, types included', () => {
+    const cycle = tree({
+      'src/lib/a.ts': `import { b } from './b.ts';\nexport type A = typeof b;\n`,
+      'src/lib/b.ts': `import type { C } from './c.ts';\nexport const b = 1 as unknown as C;\n`,
+      'src/lib/c.ts': `export type { A as C } from './a.ts';\n`,
+    });
+    expect(findViolations(cycle)).toEqual([
+      'src/lib/a.ts → src/lib/b.ts → src/lib/c.ts → src/lib/a.ts: an import cycle',
+    ]);
+  });
+
+  it('has no barrels', () => {
+    expect(findViolations(tree({ 'src/lib/index.ts': '' }))).toEqual([expect.stringContaining('barrels')]);
+  });
+
+  it('has no file over 400 lines outside the tests', () => {
+    const long = '// line\n'.repeat(401);
+    const found = findViolations(tree({ 'src/lib/a.ts': long, 'test/unit/a.test.ts': long }));
+    expect(found).toEqual(['src/lib/a.ts: 401 lines, 400 are the bound']);
+    expect(findViolations(tree({ 'src/lib/a.ts': '// line\n'.repeat(400) }))).toEqual([]);
+  });
+});

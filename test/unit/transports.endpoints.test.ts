@@ -1,0 +1,152 @@
+import type { IncomingMessage } from 'node:http';
+import { describe, expect, it } from '@jest/globals';
+import { TollgateError } from '../../src/protocol/errors.ts';
+import { ENDPOINTS, matchEndpoint, PUBLIC_PATHS } from '../../src/transports/endpoints.ts';
+import { originAllowed, requestUrl, resumePoint } from '../../src/transports/handshake.ts';
+
+/** The endpoint and the user that a request's target leads to, as the upgrade listener finds them. */
+function target(url: string): string {
+  const parsed = requestUrl({ url } as IncomingMessage);
+  const matched = parsed && matchEndpoint(parsed.pathname);
+  if (!matched) return 'none';
+  return matched.userId === undefined ? matched.endpoint.path : `${matched.endpoint.path} ${matched.userId}`;
+}
+
+describe('the table of endpoints', () => {
+  it('speaks the dialects and answers the sub-protocols of the contract', () => {
+    const rows = ENDPOINTS.map(({ path, dialect, identityRequired, protocols }) => [
+      path,
+      dialect.format,
+      identityRequired,
+      protocols,
+    ]);
+    expect(rows).toEqual([
+      ['/ws', 'regular_json', false, ['jwt-auth']],
+      ['/ws/secure', 'envelope', true, ['jwt-auth']],
+      ['/ws/mcp', 'jsonrpc', true, ['mcp', 'jwt-auth']],
+      ['/ws/v1/{user_id}', 'envelope', true, ['jwt-auth']],
+      ['/ws/{user_id}', 'envelope', true, ['jwt-auth']],
+    ]);
+  });
+
+  it('B31 publishes the four paths that older clients know', () => {
+    expect(PUBLIC_PATHS).toEqual(['/ws', '/ws/{user_id}', '/ws/v1/{user_id}', '/ws/secure']);
+  });
+});
+
+describe('the target of a request', () => {
+  it.each([
+    ['/ws', '/ws'],
+    ['/ws?token=x', '/ws'],
+    ['/ws/secure', '/ws/secure'],
+    ['/ws/secure?after=1&epoch=e', '/ws/secure'],
+    ['/ws/mcp', '/ws/mcp'],
+    ['/ws/user_1', '/ws/{user_id} user_1'],
+    ['/ws/v1/user_1', '/ws/v1/{user_id} user_1'],
+    ['/ws/nonexistent', '/ws/{user_id} nonexistent'],
+    ['/ws/user%40example.com', '/ws/{user_id} user@example.com'],
+    ['/ws/a%2Fb', '/ws/{user_id} a/b'],
+    ['/ws/SECURE', '/ws/{user_id} SECURE'],
+  ])('B20 B21 B22 %s leads to %s', (url, expected) => {
+    expect(target(url)).toBe(expected);
+  });
+
+  it.each([
+    '',
+    '*',
+    '/',
+    'ws',
+    '//ws',
+    '//ws/secure',
+    '///ws',
+    'http://elsewhere/ws',
+    '/ws/',
+    '/ws//',
+    '/ws//secure',
+    '/ws/secure/',
+    '/ws/mcp/',
+    '/ws/v1',
+    '/ws/v1/',
+    '/ws/v1//user_1',
+    '/ws/v1/user_1/',
+    '/ws/v1/secure',
+    '/ws/v2/user_1',
+    '/ws/user_1/more',
+    '/ws/config',
+    '/ws/health',
+    '/ws/secure/config',
+    '/ws/secure/health',
+    '/ws/se%63ure',
+    '/ws/%6Dcp',
+    '/ws/v%31',
+    '/ws%2Fsecure',
+    '/%77s',
+    '/ws/%',
+    '/ws/%zz',
+    '/ws/%ff',
+    '/wss',
+    '/WS',
+    '/ws\\secure\\x',
+    '/socket.io',
+  ])('leads from %j to no endpoint', (url) => {
+    expect(target(url)).toBe('none');
+  });
+});
+
+describe('an origin', () => {
+  const allowed = ['http://app.example.test', 'https://b.test:8443'];
+
+  it('B16 is let through when it is listed, exactly, or missing', () => {
+    expect(originAllowed(undefined, allowed)).toBe(true);
+    expect(originAllowed('http://app.example.test', allowed)).toBe(true);
+    expect(originAllowed(undefined, [])).toBe(true);
+    expect(originAllowed('http://any.test', ['*'])).toBe(true);
+  });
+
+  it.each([
+    'https://app.example.test',
+    'http://app.example.test:80',
+    'http://app.example.test/',
+    'http://APP.example.test',
+    'http://app.example.test.evil.test',
+    'http://evil.test#http://app.example.test',
+    'null',
+    '',
+  ])('B16 is refused when it is %j', (origin) => {
+    expect(originAllowed(origin, allowed)).toBe(false);
+  });
+});
+
+describe('the place to resume at', () => {
+  it('is taken as text of a query and as values of a payload', () => {
+    expect(resumePoint('0', 'epoch_1')).toEqual({ after: 0, epoch: 'epoch_1' });
+    expect(resumePoint('17', 'epoch_1')).toEqual({ after: 17, epoch: 'epoch_1' });
+    expect(resumePoint(17, 'epoch_1')).toEqual({ after: 17, epoch: 'epoch_1' });
+    expect(resumePoint(null, null)).toBeUndefined();
+    expect(resumePoint(undefined, undefined)).toBeUndefined();
+  });
+
+  it.each([
+    ['5', null],
+    [null, 'e'],
+    [undefined, 'e'],
+    ['', 'e'],
+    ['-1', 'e'],
+    ['1.5', 'e'],
+    ['0x1', 'e'],
+    [' 1', 'e'],
+    ['1'.repeat(16), 'e'],
+    [1.5, 'e'],
+    [-1, 'e'],
+    [2 ** 53, 'e'],
+    [Number.NaN, 'e'],
+    [true, 'e'],
+    [[1], 'e'],
+    ['1', ''],
+    ['1', 5],
+    ['1', 'x'.repeat(65)],
+  ])('is FORMAT_ERROR for after %j and epoch %j', (after, epoch) => {
+    expect(() => resumePoint(after, epoch)).toThrow(TollgateError);
+    expect(() => resumePoint(after, epoch)).toThrow(expect.objectContaining({ code: 'FORMAT_ERROR' }));
+  });
+});
