@@ -21,7 +21,7 @@ import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
 import { usageRoutes } from './http/usage-api.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
-import { type AgentRunJob, QUEUES } from './jobs.ts';
+import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { Closers } from './lib/closers.ts';
 import { newId } from './lib/ids.ts';
@@ -125,7 +125,8 @@ async function createConnections(config: Config, foundation: Foundation) {
       // The run's id is the job's: a request that is repeated while its job is known adds no second one.
       start: (run, allowed) => {
         const messages = messageRate.limitOf(run.identity.plan);
-        return runs.start(run, { allowed, messages }, (job) => runQueue.add('run', job, { jobId: job.run_id }));
+        const enqueue = (job: AgentRunJob) => runQueue.add('run', job, { jobId: job.run_id, ...AGENT_RUN_ATTEMPTS });
+        return runs.start(run, { allowed, messages }, enqueue);
       },
       cancel: (userId, runId) => runs.cancel(userId, runId),
     },

@@ -7,6 +7,9 @@ export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps
 export const AgentRunJob = z.object({ user_id: z.string().min(1), run_id: z.string().min(1) });
 export type AgentRunJob = z.infer<typeof AgentRunJob>;
 
+/** A job may be faster than its run, or its worker lose Redis before the run has ended: it is tried again. */
+export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay: 250 } } as const;
+
 /** Jobs that a schedule produces carry no data: each looks at the state it finds. */
 export const SCHEDULES = {
   /** Moves usage records from the outboxes into the ledger; the period is the lag a bill can have. */

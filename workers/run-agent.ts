@@ -3,17 +3,30 @@ import type { Runs } from '../src/agents/runs.ts';
 import { AgentRunJob } from '../src/jobs.ts';
 
 /**
+ * There is no such run: its message was over the limit, or the job was faster than the run, which can happen where the
+ * two are on different shards.
+ */
+export class RunMissing extends Error {
+  constructor(runId: string) {
+    super(`no run ${runId}`);
+    this.name = 'RunMissing';
+  }
+}
+
+/**
  * Executes a run that a gateway accepted. Can run twice, also at the same time: each claim takes the run away from
  * whoever had it, and what that one writes afterwards is refused.
- * @returns how the run ended; `missing` for a job whose run was never accepted, `finished` for one that has ended
+ * @returns how the run ended; `finished` when it had ended before
  * @throws ZodError for a payload that is none: final, since it cannot get better
+ * @throws RunMissing, and whatever kept the terminal event from being written: worth another attempt
  */
 export async function runAgent(
   payload: unknown,
   deps: { readonly runs: Runs; readonly executor: RunExecutor },
-): Promise<RunEnd | 'missing' | 'finished'> {
+): Promise<RunEnd | 'finished'> {
   const { user_id, run_id } = AgentRunJob.parse(payload);
   const claim = await deps.runs.claim(user_id, run_id);
-  if (claim.outcome !== 'claimed') return claim.outcome;
+  if (claim.outcome === 'missing') throw new RunMissing(run_id);
+  if (claim.outcome === 'finished') return 'finished';
   return deps.executor.execute(claim.run);
 }

@@ -23,7 +23,7 @@ import { Ledger } from '../src/usage/ledger.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { foldUsage } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
-import { runAgent } from './run-agent.ts';
+import { RunMissing, runAgent } from './run-agent.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
 /**
@@ -98,7 +98,8 @@ export async function startWorker(
     });
     closers.add('run worker', () => runWorker.close());
     runWorker.on('failed', (job, error) => {
-      if (!job || !hasFailedForGood(job)) return;
+      // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
+      if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
       logger.error({ err: error, job: job.id }, 'a run job failed');
       const payload = AgentRunJob.safeParse(job.data);
       if (payload.success) {
