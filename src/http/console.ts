@@ -7,7 +7,7 @@ const CONSOLE_FOLDER = fileURLToPath(new URL('../../console/', import.meta.url))
 /** A page of ours may load and call nothing but this gateway, and the auth service that it gets its token from. */
 function contentSecurityPolicy(authServiceUrl: string): string {
   const connect = `connect-src 'self' ws: wss: ${new URL(authServiceUrl).origin}`;
-  return `default-src 'self'; ${connect}; object-src 'none'; base-uri 'none'; frame-ancestors 'none'`;
+  return `default-src 'self'; img-src 'self' data:; ${connect}; object-src 'none'; base-uri 'none'; frame-ancestors 'none'`;
 }
 
 /**

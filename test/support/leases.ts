@@ -3,6 +3,7 @@ import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/clien
 import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
 import { type StackAddresses, stack } from './stack.ts';
+import { until } from './until.ts';
 
 /** What Redis holds of a user's connections, read past the registry: what a lease is, not what somebody says of it. */
 export class Leases {
@@ -34,6 +35,14 @@ export class Leases {
     // RESP3 answers with a map, RESP2 with a list.
     const counts = Array.isArray(listening) ? listening : Object.values(listening as Record<string, number>);
     return { leases: held, connections: others, listeners: Number(counts.at(-1)) };
+  }
+
+  /** Waits until nothing is left; a lease that nobody gave back would be there for longer than `timeoutMs`. */
+  async untilGone(userId: string, timeoutMs = 2_000): Promise<void> {
+    const gone = async () => JSON.stringify(await this.remains(userId)) === JSON.stringify(NOTHING_LEFT);
+    await until(gone, { timeoutMs }).catch(async () => {
+      throw new Error(`${userId} has left ${JSON.stringify(await this.remains(userId))} behind`);
+    });
   }
 }
 
