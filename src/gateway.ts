@@ -108,7 +108,7 @@ async function createConnections(config: Config, foundation: Foundation) {
     { redis, keys, metrics },
     { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
   );
-  const liveTail = new LiveTail({ redis: subscriber, keys, logger });
+  const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
   const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
   const registry = new Registry({ redis, keys, plans }, caps);
@@ -118,9 +118,9 @@ async function createConnections(config: Config, foundation: Foundation) {
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
   await runQueue.waitUntilReady();
-  const runs = new Runs({ redis, keys, agents }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
+  const runs = new Runs({ redis, keys, agents, clock }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
   const handlers = createHandlers({
-    threads: new Threads({ redis, keys }),
+    threads: new Threads({ redis, keys, clock }),
     runs: {
       // The run's id is the job's: a request that is repeated while its job is known adds no second one.
       start: (run, allowed) => {
@@ -161,7 +161,7 @@ async function startServers(
       return ours;
     },
   });
-  wsConfigRoutes(app, { config, readiness, publicPaths: PUBLIC_PATHS });
+  wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });

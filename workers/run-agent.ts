@@ -26,7 +26,9 @@ export async function runAgent(
 ): Promise<RunEnd | 'finished'> {
   const { user_id, run_id } = AgentRunJob.parse(payload);
   const claim = await deps.runs.claim(user_id, run_id);
-  if (claim.outcome === 'missing') throw new RunMissing(run_id);
-  if (claim.outcome === 'finished') return 'finished';
+  if (claim.outcome !== 'claimed') {
+    if (claim.outcome === 'missing') throw new RunMissing(run_id);
+    return 'finished';
+  }
   return deps.executor.execute(claim.run);
 }

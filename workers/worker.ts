@@ -69,8 +69,8 @@ export async function startWorker(
       { redis, keys, metrics },
       { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
     );
-    const runs = new Runs({ redis, keys, agents }, runLimits);
-    const threads = new Threads({ redis, keys });
+    const runs = new Runs({ redis, keys, agents, clock }, runLimits);
+    const threads = new Threads({ redis, keys, clock });
     const usage = new RecentUsage({ redis, keys });
     const queueDepth = async () => {
       const { waiting = 0, active = 0, failed = 0 } = await runQueue.getJobCounts('waiting', 'active', 'failed');

@@ -1,5 +1,6 @@
 import { activeRunMember, THREAD_MESSAGES } from '../events/event-log.ts';
 import type { AgentRunJob } from '../jobs.ts';
+import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
@@ -65,6 +66,7 @@ export interface RunsDeps {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly agents: AgentCatalogue;
+  readonly clock: Clock;
 }
 
 /** The field of a run's hash that holds a tool's result. */
@@ -75,12 +77,14 @@ export class Runs {
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #agents: AgentCatalogue;
+  readonly #clock: Clock;
   readonly #timeoutMs: number;
 
-  constructor({ redis, keys, agents }: RunsDeps, options: RunsOptions) {
+  constructor({ redis, keys, agents, clock }: RunsDeps, options: RunsOptions) {
     this.#redis = redis;
     this.#keys = keys;
     this.#agents = agents;
+    this.#clock = clock;
     this.#timeoutMs = options.timeoutMs;
   }
 
@@ -171,7 +175,7 @@ export class Runs {
       this.#timeoutMs + SWEEP_MARGIN_MS,
       RUN_KEPT_MS,
       RUNS_LISTED,
-      JSON.stringify(threadInfo(run.message)),
+      JSON.stringify(threadInfo(run.message, this.#clock.now())),
       JSON.stringify({ role: 'user', text: run.message, run_id: run.runId }),
       THREAD_MESSAGES,
       THREADS_KEPT,

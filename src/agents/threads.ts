@@ -1,3 +1,4 @@
+import type { Clock } from '../lib/clock.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
@@ -19,20 +20,22 @@ export interface Thread {
 }
 
 /** What is known of a thread from its beginning: titled by the first message, or by whoever made it. */
-export function threadInfo(title: string): { title: string; created_at: string } {
+export function threadInfo(title: string, now: number): { title: string; created_at: string } {
   const line = title.replaceAll(/\s+/g, ' ').trim();
   const short = line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1)}…` : line;
-  return { title: short, created_at: new Date().toISOString() };
+  return { title: short, created_at: new Date(now).toISOString() };
 }
 
 /** A user's conversations: the messages of each, and a list by last change. */
 export class Threads {
   readonly #redis: Redis;
   readonly #keys: Keys;
+  readonly #clock: Clock;
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+  constructor({ redis, keys, clock }: { redis: Redis; keys: Keys; clock: Clock }) {
     this.#redis = redis;
     this.#keys = keys;
+    this.#clock = clock;
   }
 
   /** By last change, newest first; at most `limit`. */
@@ -81,7 +84,12 @@ export class Threads {
     const reply = await createThread.run(
       this.#redis,
       [keys.threads, keys.threadInfo, keys.thread(thread.threadId)],
-      [thread.threadId, JSON.stringify(threadInfo(thread.title)), thread.allowed ?? THREADS_KEPT, THREAD_KEPT_MS],
+      [
+        thread.threadId,
+        JSON.stringify(threadInfo(thread.title, this.#clock.now())),
+        thread.allowed ?? THREADS_KEPT,
+        THREAD_KEPT_MS,
+      ],
     );
     const [outcome, threads] = reply as ['created' | 'exists' | 'full', number];
     return { outcome, threads };

@@ -101,7 +101,9 @@ export class ToolRunner {
   ): Promise<{ status: UsageStatus; outcome: Pick<ToolOutcome, 'success' | 'result' | 'error'> }> {
     const { run, tool, args, callId, signal } = call;
     const executor = this.#deps.executors[tool] as ToolExecutor;
-    const limited = AbortSignal.any([signal, AbortSignal.timeout(TOOL_TIMEOUT_MS)]);
+    const timeout = new AbortController();
+    const cancelTimeout = this.#deps.clock.after(TOOL_TIMEOUT_MS, () => timeout.abort());
+    const limited = AbortSignal.any([signal, timeout.signal]);
     const context: ToolContext = {
       userId: run.userId,
       caller: run.caller,
@@ -120,6 +122,8 @@ export class ToolRunner {
       const error = thrown instanceof TollgateError ? thrown : new TollgateError('TOOL_FAILED', { cause: thrown });
       if (error.code === 'TOOL_FAILED') this.#deps.logger.warn({ tool, err: error.cause }, 'a tool failed');
       return { status, outcome: { success: false, error: publicError(error) } };
+    } finally {
+      cancelTimeout();
     }
   }
 }

@@ -1,3 +1,4 @@
+import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
@@ -31,14 +32,16 @@ const SUBSCRIBE_TIMEOUT_MS = 3_000;
 export class LiveTail {
   readonly #redis: Redis;
   readonly #keys: Keys;
+  readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #channels = new Map<string, Channel>();
   #connectedBefore = true;
 
   /** @param redis a connection in the role `subscriber`, used by nobody else */
-  constructor({ redis, keys, logger }: { redis: Redis; keys: Keys; logger: Logger }) {
+  constructor({ redis, keys, clock, logger }: { redis: Redis; keys: Keys; clock: Clock; logger: Logger }) {
     this.#redis = redis;
     this.#keys = keys;
+    this.#clock = clock;
     this.#logger = logger;
     redis.on('smessage', (name: string, message: string) => this.#receive(name, message));
     redis.on('close', () => {
@@ -77,7 +80,7 @@ export class LiveTail {
   }
 
   #open(name: string): Channel {
-    const subscribed = withTimeout(this.#redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
+    const subscribed = withTimeout(this.#clock, this.#redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
     const channel: Channel = { name, listeners: new Set(), subscribed };
     this.#channels.set(name, channel);
     return channel;
@@ -119,9 +122,10 @@ export class LiveTail {
   }
 }
 
-function withTimeout(work: Promise<unknown>, timeoutMs: number): Promise<void> {
+/** `work`, or a rejection after `timeoutMs`. */
+function withTimeout(clock: Clock, work: Promise<unknown>, timeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
-    work.then(() => resolve(), reject).finally(() => clearTimeout(timer));
+    const cancel = clock.after(timeoutMs, () => reject(new Error(`no answer within ${timeoutMs} ms`)));
+    work.then(() => resolve(), reject).finally(cancel);
   });
 }

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
+import type { Clock } from '../lib/clock.ts';
 import { ERRORS } from '../protocol/errors.ts';
 import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
 import type { Readiness } from './readiness.ts';
@@ -7,11 +8,13 @@ import type { Readiness } from './readiness.ts';
 export interface WsConfigDeps {
   readonly config: Config;
   readonly readiness: Readiness;
+  readonly clock: Clock;
   readonly publicPaths: readonly string[];
 }
 
 /** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
-export function wsConfigRoutes(app: FastifyInstance, { config, readiness, publicPaths }: WsConfigDeps): void {
+export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
+  const now = () => new Date(clock.now()).toISOString();
   const errors = Object.entries(ERRORS).map(([code, { text, close, http, jsonrpc, retryable }]) => {
     return { code, message: text, close_code: close, http_status: http, jsonrpc_code: jsonrpc, retryable };
   });
@@ -68,7 +71,7 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, public
         connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
         heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
       },
-      server_time: new Date().toISOString(),
+      server_time: now(),
     },
   }));
 
@@ -80,7 +83,7 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, public
       service: 'secure_websocket',
       version: '2.0',
       security_level: 'enterprise',
-      timestamp: new Date().toISOString(),
+      timestamp: now(),
     });
   });
 }

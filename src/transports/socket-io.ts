@@ -110,6 +110,8 @@ export class SocketIo {
     const admitted = this.#connections.get(socket);
     if (!admitted) return;
     const { connection, transport } = admitted;
+    // The engine would keep the request of the handshake, with its headers, for as long as the session lives.
+    (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
       connection.gone();
       socket.conn.close();

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
 import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
 import type { AppendResult } from '../../src/events/event-log.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { type Core, startCore, thinking } from '../support/core.ts';
@@ -13,7 +14,7 @@ let runs: Runs;
 beforeAll(async () => {
   core = await startCore({ logLength: 50 });
   const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
-  runs = new Runs({ ...core, agents }, { timeoutMs: 45_000 });
+  runs = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: 45_000 });
 });
 
 async function acceptedRun(userId: string): Promise<string> {

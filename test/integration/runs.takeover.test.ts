@@ -25,7 +25,7 @@ const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['
 
 beforeAll(async () => {
   core = await startCore();
-  runs = new Runs({ ...core, agents }, { timeoutMs: 2_000 });
+  runs = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: 2_000 });
 });
 
 async function accept(): Promise<{ userId: string; runId: string }> {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { EventLog } from '../../src/events/event-log.ts';
 import { LiveTail } from '../../src/events/live-tail.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { loadPlans } from '../../src/policy/plans.ts';
@@ -35,7 +36,10 @@ export async function startCore(
 export async function startTail(core: Core): Promise<{ tail: LiveTail; subscriber: Redis }> {
   const subscriber = await connectRedis(testRedisUrl(), 'subscriber', silentLogger);
   closeAfter('file', () => disconnectRedis(subscriber));
-  return { tail: new LiveTail({ redis: subscriber, keys: core.keys, logger: silentLogger }), subscriber };
+  return {
+    tail: new LiveTail({ redis: subscriber, keys: core.keys, clock: systemClock, logger: silentLogger }),
+    subscriber,
+  };
 }
 
 /** An event for a log; the text makes it recognisable. */
