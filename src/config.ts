@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { z } from 'zod';
 
 /** Exit code of a process whose configuration is not usable: EX_CONFIG of sysexits.h. */
@@ -195,14 +196,16 @@ function urlProblems(name: string, value: string | undefined, production: boolea
   return [];
 }
 
+const PRIVATE_ADDRESS = /^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|::1$|f[cd][0-9a-f]{2}:)/i;
+
 /**
  * Whether a name would be looked up in the public DNS. Private addresses (RFC 1918, RFC 4193), loopback, single-label
  * service names and cluster names are reached inside a network, where plain http is common.
  */
 function isPublicHost(host: string): boolean {
-  if (!host.includes('.') && !host.includes(':')) return false;
-  if (/\.(local|internal|svc|localhost|test)$/.test(host) || host.endsWith('.svc.cluster.local')) return false;
-  return !/^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|\[?(::1|f[cd][0-9a-f]{2}:))/i.test(host);
+  const address = host.replace(/^\[|\]$/g, '');
+  if (isIP(address)) return !PRIVATE_ADDRESS.test(address);
+  return host.includes('.') && !/\.(local|internal|svc|localhost|test)$/.test(host);
 }
 
 function redisUrlProblems(value: string | undefined): ConfigProblem[] {

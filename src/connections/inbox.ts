@@ -30,7 +30,15 @@ export interface InboxOwner {
   spoken(): void;
 }
 
-const BAD_FRAME_CODES: readonly ErrorCode[] = ['JSON_ERROR', 'INVALID_MESSAGE', 'UNKNOWN_MESSAGE_TYPE', 'FORMAT_ERROR'];
+const BAD_FRAME_CODES: readonly ErrorCode[] = [
+  'JSON_ERROR',
+  'INVALID_MESSAGE',
+  'UNKNOWN_MESSAGE_TYPE',
+  'FORMAT_ERROR',
+  'MESSAGE_TOO_LARGE',
+];
+/** A type is repeated to the client only as far as one could be meant: what stands there may be anything. */
+const SHOWN_TYPE_LENGTH = 64;
 /** Messages that may come before a `resume` without giving up the chance of one. */
 const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth'];
 /** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
@@ -64,6 +72,7 @@ export class Inbox {
 
   /** A frame that could not be understood; answered after what came before it. */
   reject(error: TollgateError, replyTo: ReplyTo): void {
+    this.#countUnauthenticated();
     const queued = this.#queue.add(async () => this.#fail(error, 'unknown', replyTo));
     if (!queued) this.#fail(error, 'unknown', replyTo);
   }
@@ -71,12 +80,13 @@ export class Inbox {
   async #answer({ name, fields, replyTo }: IncomingMessage): Promise<void> {
     if (this.#owner.closed) return;
     const type = clientMessageType(name);
+    const shown = name.slice(0, SHOWN_TYPE_LENGTH);
     try {
       if (!this.#admitted(type)) {
-        this.#owner.reply({ type: 'info', fields: { message: BASIC_ENDPOINT, received_type: name } }, replyTo);
+        this.#owner.reply({ type: 'info', fields: { message: BASIC_ENDPOINT, received_type: shown } }, replyTo);
         return;
       }
-      if (type === undefined) throw new TollgateError('UNKNOWN_MESSAGE_TYPE', { fields: { received_type: name } });
+      if (type === undefined) throw new TollgateError('UNKNOWN_MESSAGE_TYPE', { fields: { received_type: shown } });
       if (!BEFORE_RESUME.includes(type)) this.#owner.spoken();
       await this.#run(type, fields, replyTo);
       this.#deps.metrics.messages.inc({ type, result: 'ok' });
@@ -89,9 +99,14 @@ export class Inbox {
   /** Before authentication few message types are understood, and few messages read at all. */
   #admitted(type: ClientMessageType | undefined): boolean {
     if (this.#owner.user) return true;
+    this.#countUnauthenticated();
+    return type !== undefined && CLIENT_MESSAGES[type].access === 'anyone';
+  }
+
+  #countUnauthenticated(): void {
+    if (this.#owner.user) return;
     this.#unauthenticatedMessages += 1;
     if (this.#unauthenticatedMessages > UNAUTHENTICATED_MESSAGES) this.#owner.close(new TollgateError('NO_TOKEN'));
-    return type !== undefined && CLIENT_MESSAGES[type].access === 'anyone';
   }
 
   async #run(type: ClientMessageType, raw: unknown, replyTo: ReplyTo): Promise<void> {
@@ -138,10 +153,9 @@ export class Inbox {
     if (this.#owner.closed) return;
     this.#deps.metrics.messages.inc({ type, result: error.code });
     if (error.code === 'INTERNAL_ERROR') this.#deps.logger.error({ err: error.cause, type }, 'a message failed');
-    this.#owner.error(error, replyTo);
-    if (!BAD_FRAME_CODES.includes(error.code)) return;
-    this.#badFramesInARow += 1;
+    if (BAD_FRAME_CODES.includes(error.code)) this.#badFramesInARow += 1;
     if (this.#badFramesInARow >= BAD_FRAMES_LIMIT) this.#owner.close(error);
+    else this.#owner.error(error, replyTo);
   }
 }
 

@@ -5,6 +5,12 @@ import { publicError, TollgateError } from '../protocol/errors.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
+const SERVER_OPTIONS = {
+  headersTimeout: HEADERS_TIMEOUT_MS,
+  requestTimeout: REQUEST_TIMEOUT_MS,
+  // Other upgrades are offers that a server may pass over (RFC 9110 section 7.8): curl and Java offer h2c.
+  shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
+};
 const KEEP_ALIVE_MS = 65_000;
 const BODY_LIMIT_BYTES = 64 * 1024;
 
@@ -31,12 +37,9 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
     serverFactory: (handler) => {
-      return createServer(
-        { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
-        (request, response) => {
-          if (!intercept?.(request, response)) handler(request, response);
-        },
-      );
+      return createServer(SERVER_OPTIONS, (request, response) => {
+        if (!intercept?.(request, response)) handler(request, response);
+      });
     },
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;

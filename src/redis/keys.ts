@@ -84,7 +84,8 @@ export class UserKeys {
 
   constructor(partitionTag: string, userId: string) {
     this.#tag = partitionTag;
-    this.#userId = userId;
+    // A colon is what keys are joined with: without this, `bob` and `bob:thread` could share a key.
+    this.#userId = userId.replaceAll('%', '%25').replaceAll(':', '%3A');
   }
 
   /** What operators decided about the user: plan, block. */

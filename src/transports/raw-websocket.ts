@@ -33,6 +33,9 @@ export class RawWebSockets {
   /** Takes an upgrade whose path and origin have been checked. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
     const server = this.#servers.get(matched.endpoint);
+    // `=` is no character of a token (RFC 9110 section 5.6.2), so `ws` would refuse a padded one before it is looked at.
+    const offered = request.headers['sec-websocket-protocol'];
+    if (offered) request.headers['sec-websocket-protocol'] = offered.replaceAll(/=+(?=\s*(,|$))/g, '');
     server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, request, matched));
   }
 

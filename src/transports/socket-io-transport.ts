@@ -49,21 +49,19 @@ export class SocketIoTransport implements Transport {
     for (const write of waiting) write();
   }
 
-  /** An Engine.IO packet of this size came in. */
+  /** An Engine.IO packet of this size, in bytes or characters, came in. */
   received(length: number): void {
     this.#largestPacket = Math.max(this.#largestPacket, length);
   }
 
   /**
-   * The size of a message in bytes if it is above the limit. Messages are measured only when a packet came that could
+   * The size of a message in bytes if it is above the limit. Messages are measured only once a packet came that could
    * hold such a one: most clients never send one.
    */
   sizeAbove(limit: number, fields: unknown): number | undefined {
     if (this.#largestPacket <= limit) return undefined;
-    const size = Buffer.byteLength(JSON.stringify(fields) ?? '');
-    if (size <= limit) return undefined;
-    this.#largestPacket = 0;
-    return size;
+    const size = sizeOf(fields) ?? this.#largestPacket;
+    return size > limit ? size : undefined;
   }
 
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
@@ -100,5 +98,14 @@ export class SocketIoTransport implements Transport {
   /** Packets that wait for the client; not in the types of the class. */
   #engineBuffer(): readonly { data?: unknown }[] {
     return (this.#socket.conn as unknown as { writeBuffer: { data?: unknown }[] }).writeBuffer;
+  }
+}
+
+/** Bytes as JSON; undefined for what is nested too deeply to be written. */
+function sizeOf(value: unknown): number | undefined {
+  try {
+    return Buffer.byteLength(JSON.stringify(value) ?? '');
+  } catch {
+    return undefined;
   }
 }

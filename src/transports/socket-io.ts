@@ -5,7 +5,7 @@ import { Server as Engine } from 'engine.io';
 import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
-import { publicError, TollgateError } from '../protocol/errors.ts';
+import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { originAllowed, resumePoint } from './handshake.ts';
@@ -18,6 +18,10 @@ const MAX_PACKET_BYTES = 64 * 1024;
 /** From the engine's open to the CONNECT of the namespace. */
 const CONNECT_TIMEOUT_MS = 8_000;
 
+/** Engine.IO's own defaults, where the configured heartbeat is not shorter. */
+const PING_INTERVAL_MS = 25_000;
+const PING_TIMEOUT_MS = 20_000;
+
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
   /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
@@ -29,23 +33,30 @@ export interface SocketIoOptions {
   readonly draining: () => boolean;
 }
 
+interface Admitted {
+  readonly connection: Connection;
+  readonly transport: SocketIoTransport;
+}
+
 /** The Socket.IO endpoint: WebSocket first, long polling too, one namespace, events by name. */
 export class SocketIo {
   readonly #deps: SocketIoDeps;
   readonly #engine: Engine;
   readonly #io: Server;
-  readonly #connections = new WeakMap<Socket, { connection: Connection; transport: SocketIoTransport }>();
+  readonly #connections = new WeakMap<Socket, Admitted>();
 
   constructor(deps: SocketIoDeps, { allowedOrigins, draining }: SocketIoOptions) {
     this.#deps = deps;
+    const { heartbeatMs, silenceMs } = deps.limits;
+    const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
       transports: ['websocket', 'polling'],
       maxHttpBufferSize: MAX_PACKET_BYTES,
       allowEIO3: false,
       perMessageDeflate: false,
       httpCompression: false,
-      pingInterval: 25_000,
-      pingTimeout: 20_000,
+      pingInterval,
+      pingTimeout: Math.min(PING_TIMEOUT_MS, silenceMs - pingInterval),
       cors: { origin: [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => {
         // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
@@ -89,7 +100,7 @@ export class SocketIo {
     socket.conn.once('close', () => connection.gone());
     socket.conn.on('packet', ({ type, data }: { type: string; data?: unknown }) => {
       if (type === 'pong') connection.alive();
-      else if (typeof data === 'string') transport.received(data.length);
+      else if (typeof data === 'string' || Buffer.isBuffer(data)) transport.received(data.length);
     });
     // Whatever the client put into CONNECT: nothing says that it is an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
@@ -98,7 +109,7 @@ export class SocketIo {
       const resumeFrom = resumePoint(after, epoch);
       await connection.begin(identify, { identityRequired: true, resumeFrom });
     } catch (error) {
-      connection.close(error instanceof TollgateError ? error : new TollgateError('INTERNAL_ERROR', { cause: error }));
+      connection.close(toTollgateError(error));
     }
     if (!transport.refusal) return next();
     next(Object.assign(new Error(transport.refusal.message), { data: publicError(transport.refusal) }));
@@ -120,25 +131,27 @@ export class SocketIo {
     transport.connected();
   }
 
-  #received(
-    { connection, transport }: { connection: Connection; transport: SocketIoTransport },
-    name: string,
-    args: unknown[],
-  ): void {
+  /** Runs in a turn of its own, where whatever it throws would end the process. */
+  #received({ connection, transport }: Admitted, name: string, args: unknown[]): void {
     const last = args.at(-1);
     const replyTo = typeof last === 'function' ? { ack: last as (reply: Fields) => void } : undefined;
-    const fields = replyTo && args.length === 1 ? {} : (args[0] ?? {});
+    try {
+      const fields = this.#checked(transport, replyTo && args.length === 1 ? {} : (args[0] ?? {}));
+      connection.receive({ name, fields, replyTo });
+    } catch (error) {
+      connection.reject(toTollgateError(error), replyTo);
+    }
+  }
+
+  /** @throws TollgateError MESSAGE_TOO_LARGE, INVALID_MESSAGE */
+  #checked(transport: SocketIoTransport, fields: unknown): Fields {
     const { maxMessageBytes } = this.#deps.limits;
     const size = transport.sizeAbove(maxMessageBytes, fields);
     if (size !== undefined) {
-      const details = { fields: { max_message_size: maxMessageBytes, size } };
-      return connection.reject(new TollgateError('MESSAGE_TOO_LARGE', details), replyTo);
+      throw new TollgateError('MESSAGE_TOO_LARGE', { fields: { max_message_size: maxMessageBytes, size } });
     }
-    if (!isFields(fields)) {
-      const text = 'The data of an event must be one JSON object.';
-      return connection.reject(new TollgateError('INVALID_MESSAGE', { text }), replyTo);
-    }
-    connection.receive({ name, fields, replyTo });
+    if (isFields(fields)) return fields;
+    throw new TollgateError('INVALID_MESSAGE', { text: 'The data of an event must be one JSON object.' });
   }
 }
 

@@ -18,7 +18,9 @@ export const builtInAgent: Agent = async ({ message, tools }, hands) => {
   await hands.think(`The question is about ${topics(choices)}; I ask ${names(choices)}.`);
   const answered = await callAll(choices, hands);
   if (!answered.some(({ outcome }) => outcome.success)) {
-    const fallback = FALLBACK.filter(({ tool }) => !choices.some((choice) => choice.tool === tool));
+    const fallback = FALLBACK.filter(
+      ({ tool }) => tools.includes(tool) && !choices.some((choice) => choice.tool === tool),
+    );
     await hands.think(`That is not open to this plan, so I look at what is: ${names(fallback)}.`);
     answered.push(...(await callAll(fallback, hands)));
   }

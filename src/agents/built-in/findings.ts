@@ -94,19 +94,36 @@ function agents(result: { agents: readonly { name: string; description: string }
   ];
 }
 
+interface RunState {
+  readonly run_id: string;
+  readonly agent: string | null;
+  readonly status: string;
+  readonly accepted_at: string | null;
+  readonly duration_ms: number | null;
+}
+
 interface RunStates {
   readonly count?: number;
   readonly by_status?: Readonly<Record<string, number>>;
-  readonly runs?: readonly { readonly run_id: string; readonly duration_ms: number | null }[];
-  readonly run?: { readonly run_id: string; readonly status: string };
+  readonly runs?: readonly RunState[];
+  readonly run?: RunState;
 }
 
 function runs(result: RunStates): string[] {
-  if (result.run) return [`The run ${result.run.run_id} is ${result.run.status}.`];
+  if (result.run) return [runState(result.run)];
   const states = Object.entries(result.by_status ?? {}).map(([status, number]) => `${number} ${status}`);
   const ended = (result.runs ?? []).flatMap(({ duration_ms }) => (duration_ms === null ? [] : [duration_ms]));
   const slowest = ended.length > 0 ? ` The slowest of those that ended took ${Math.max(...ended)} ms.` : '';
-  return [`Of your ${count(result.count ?? 0, 'recent run')}: ${states.join(', ') || 'none'}.${slowest}`];
+  const [latest] = result.runs ?? [];
+  return [
+    `Of your ${count(result.count ?? 0, 'recent run')}: ${states.join(', ') || 'none'}.${slowest}`,
+    ...(latest ? [`The latest: ${runState(latest)}`] : []),
+  ];
+}
+
+function runState({ run_id, agent, status, accepted_at, duration_ms }: RunState): string {
+  const took = duration_ms === null ? '' : ` after ${duration_ms} ms`;
+  return `${run_id} of ${agent}, accepted at ${accepted_at}, is ${status}${took}.`;
 }
 
 function count(number: number, noun: string): string {

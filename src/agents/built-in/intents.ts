@@ -87,9 +87,8 @@ export function choose(message: string, available: readonly string[]): Choice[] 
 function score(text: string, { stems }: Intent): number {
   let total = 0;
   for (const [stem, weight] of Object.entries(stems)) {
-    const at = text.indexOf(stem);
     // A stem counts at the beginning of a word only: "run" is not in "prune".
-    if (at === 0 || (at > 0 && !/\w/.test(text[at - 1] ?? ''))) total += weight;
+    if (new RegExp(`(?<!\\w)${stem}`).test(text)) total += weight;
   }
   return total;
 }
