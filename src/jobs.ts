@@ -1,7 +1,22 @@
 import { z } from 'zod';
+import type { Identity } from './protocol/identity.ts';
 
 /** The BullMQ queues, their job payloads and their parsers: what gateways and workers agree on. */
 export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps' } as const;
+
+/** A run as a client asked for it. */
+export interface RunRequest {
+  readonly identity: Identity;
+  readonly connectionId: string;
+  readonly requestId: string;
+  /** Follows from user and request id, so that a repeated request means the same run on every node. */
+  readonly runId: string;
+  readonly threadId: string;
+  readonly agent: string | undefined;
+  readonly message: string;
+  /** The road it came by, as usage records name it. */
+  readonly transport: string;
+}
 
 /** A run to execute. Everything else about it is in the run's own hash, which outlives the job. */
 export const AgentRunJob = z.object({ user_id: z.string().min(1), run_id: z.string().min(1) });

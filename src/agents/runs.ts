@@ -1,5 +1,5 @@
 import { activeRunMember, THREAD_MESSAGES } from '../events/event-log.ts';
-import type { AgentRunJob } from '../jobs.ts';
+import type { AgentRunJob, RunRequest } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -19,18 +19,6 @@ const RUN_KEPT_MS = 24 * 3_600_000;
 const RUNS_LISTED = 100;
 /** After the run's own deadline its worker has this long to say so itself, before a sweep does. */
 const SWEEP_MARGIN_MS = 5_000;
-
-/** A run as it is asked for. */
-export interface NewRun {
-  readonly identity: Identity;
-  readonly connectionId: string;
-  readonly requestId: string;
-  readonly runId: string;
-  readonly threadId: string;
-  readonly agent: string | undefined;
-  readonly message: string;
-  readonly transport: string;
-}
 
 /** A run as a worker holds it. */
 export interface ClaimedRun {
@@ -98,7 +86,7 @@ export class Runs {
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
    */
   async start(
-    run: NewRun,
+    run: RunRequest,
     limit: { readonly allowed: Promise<void>; readonly messages: number },
     enqueue: (job: AgentRunJob) => Promise<unknown>,
   ): Promise<{ run_id: string; thread_id: string }> {
@@ -145,7 +133,7 @@ export class Runs {
     await this.#redis.zrem(this.#keys.user(userId).activeRuns, activeRunMember(userId, runId));
   }
 
-  async #store(run: NewRun, agent: string, messageLimit: number): Promise<[string, string, string]> {
+  async #store(run: RunRequest, agent: string, messageLimit: number): Promise<[string, string, string]> {
     const { userId, plan, permissions, roles, featureFlags } = run.identity;
     const keys = this.#keys.user(userId);
     const used = [

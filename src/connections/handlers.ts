@@ -1,3 +1,4 @@
+import type { RunRequest } from '../jobs.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -26,18 +27,6 @@ export interface Speaker {
   authenticate(token: string | undefined): Promise<Reply>;
   renewToken(token: string): Promise<Reply>;
   resume(after: number, epoch: string): Promise<Reply>;
-}
-
-export interface RunRequest {
-  readonly identity: Identity;
-  readonly connectionId: string;
-  readonly requestId: string;
-  /** Follows from user and request id, so that a repeated request means the same run on every node. */
-  readonly runId: string;
-  readonly threadId: string;
-  readonly agent: string | undefined;
-  readonly message: string;
-  readonly transport: string;
 }
 
 /** What this part needs from agents. */

@@ -1,6 +1,7 @@
 import type { Fields } from '../../protocol/messages.ts';
 import type { ToolOutcome } from '../run-log.ts';
 import type { Thread } from '../threads.ts';
+import type { RunState } from '../tools/agent-tools.ts';
 import type { WorkloadAnalysis } from '../tools/workload-tools.ts';
 
 /** What the outcome of each tool says, in sentences. Every figure in them comes from the outcome. */
@@ -92,14 +93,6 @@ function agents(result: { agents: readonly { name: string; description: string }
     `${count(result.count, 'agent')} can be asked here.`,
     ...result.agents.map(({ name, description }) => `${name}: ${description}`),
   ];
-}
-
-interface RunState {
-  readonly run_id: string;
-  readonly agent: string | null;
-  readonly status: string;
-  readonly accepted_at: string | null;
-  readonly duration_ms: number | null;
 }
 
 interface RunStates {

@@ -6,7 +6,8 @@ import type { ToolExecutor } from './tool.ts';
 
 const RUNS_SHOWN = 20;
 
-interface RunState {
+/** A run as its user may know it. */
+export interface RunState {
   readonly run_id: string;
   readonly agent: string | null;
   readonly status: string;
