@@ -128,7 +128,9 @@ async function createConnections(config: Config, foundation: Foundation) {
         const enqueue = (job: AgentRunJob) => runQueue.add('run', job, { jobId: job.run_id, ...AGENT_RUN_ATTEMPTS });
         return runs.start(run, { allowed, messages }, enqueue);
       },
-      cancel: (userId, runId) => runs.cancel(userId, runId),
+      cancel: (identity, runId, allowed) => {
+        return runs.cancel(identity.userId, runId, { allowed, messages: messageRate.limitOf(identity.plan) });
+      },
     },
     tools: { describe: (identity) => permissions.describeTools(identity) },
   });

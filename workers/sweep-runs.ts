@@ -5,7 +5,6 @@ import type { AgentRunJob } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
-import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface SweepDeps {
   readonly runs: Runs;
@@ -17,10 +16,8 @@ export interface SweepDeps {
 /** Ends every run whose time is over and that nobody has ended: the promise of one terminal event holds for all. */
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;
-  for (let partition = 0; partition < PARTITIONS; partition++) {
-    for (const job of await deps.runs.overdue(partition, deps.clock.now())) {
-      if (await abandonRun(job, 'RUN_TIMEOUT', deps)) ended += 1;
-    }
+  for (const job of await deps.runs.overdue()) {
+    if (await abandonRun(job, 'RUN_TIMEOUT', deps)) ended += 1;
   }
   return ended;
 }

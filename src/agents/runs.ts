@@ -4,14 +4,14 @@ import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Keys } from '../redis/keys.ts';
+import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
 import { THREAD_KEPT_MS, THREADS_KEPT, threadInfo } from './threads.ts';
 
 const startRun = LuaScript.load('startRun-8');
 const claimRun = LuaScript.load('claimRun-1');
-const cancelRun = LuaScript.load('cancelRun-1');
+const cancelRun = LuaScript.load('cancelRun-2');
 
 /** A request id is remembered, and its run can be asked about, for a day. */
 const RUN_KEPT_MS = 24 * 3_600_000;
@@ -44,6 +44,14 @@ export interface ClaimedRun {
 export type Claim =
   | { readonly outcome: 'claimed'; readonly run: ClaimedRun }
   | { readonly outcome: 'missing' | 'finished' };
+
+/** The user's message limit, asked in the same flight. */
+export interface MessageLimit {
+  /** Settles when the limiter has answered; rejects for a message over the limit. */
+  readonly allowed: Promise<void>;
+  /** The greatest value of the user's message counter. */
+  readonly messages: number;
+}
 
 export interface RunsOptions {
   /** Milliseconds from acceptance to the terminal event. */
@@ -82,12 +90,11 @@ export class Runs {
    * The message limit, the run and its job travel to Redis together, in this order on one connection: one round trip.
    * The script reads what the limiter wrote and starts nothing when it is too much; a job without a run is dropped by
    * the worker that gets it. A job that was not stored leaves a run that the same request id can start again.
-   * @param messageLimit the greatest value of the user's message counter
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
    */
   async start(
     run: RunRequest,
-    limit: { readonly allowed: Promise<void>; readonly messages: number },
+    limit: MessageLimit,
     enqueue: (job: AgentRunJob) => Promise<unknown>,
   ): Promise<{ run_id: string; thread_id: string }> {
     const agent = this.#agents.get(run.agent);
@@ -113,18 +120,30 @@ export class Runs {
     return { outcome, run: parseRun(userId, runId, flat) };
   }
 
-  async cancel(userId: string, runId: string): Promise<'asked' | 'missing' | 'finished'> {
+  /** Asks for the end of a run; like `start`, in one flight with the message limit. @throws TollgateError RATE_LIMITED */
+  async cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'> {
     const keys = this.#keys.user(userId);
-    const reply = await cancelRun.run(this.#redis, [keys.run(runId)], [this.#keys.runControl, runId]);
+    const args = [this.#keys.runControl, runId, limit.messages];
+    const asking = cancelRun.run(this.#redis, [keys.run(runId), keys.messageRate], args);
+    const [reply] = await Promise.all([asking, limit.allowed]);
+    if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
     return reply as 'asked' | 'missing' | 'finished';
   }
 
-  /** Runs of a partition whose time is over and that nobody has ended. */
-  async overdue(partition: number, now: number): Promise<AgentRunJob[]> {
-    const members = await this.#redis.zrangebyscore(this.#keys.activeRuns(partition), '-inf', now, 'LIMIT', 0, 100);
-    return members.map((member) => {
-      const [user_id = '', run_id = ''] = member.split(' ');
-      return { user_id, run_id };
+  /** Runs whose time is over, by Redis's clock, and that nobody has ended; at most `limit` of each partition. */
+  async overdue(limit = 100): Promise<AgentRunJob[]> {
+    const [seconds] = await this.#redis.time();
+    const pipeline = this.#redis.pipeline();
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      pipeline.zrangebyscore(this.#keys.activeRuns(partition), '-inf', Number(seconds) * 1000, 'LIMIT', 0, limit);
+    }
+    const replies = (await pipeline.exec()) ?? [];
+    return replies.flatMap(([error, members]) => {
+      if (error) throw error;
+      return (members as string[]).map((member) => {
+        const [user_id = '', run_id = ''] = member.split(' ');
+        return { user_id, run_id };
+      });
     });
   }
 

@@ -28,6 +28,9 @@ export interface ConnectionDeps extends SessionDeps, InboxDeps {
   readonly limits: ConnectionLimits;
 }
 
+/** A reason of its own: `abort()` without one makes a DOMException with a stack, at every call. */
+const CLOSED = 'closed';
+
 /** Where the client left off, as it said at the handshake. */
 export interface ResumePoint {
   readonly after: number;
@@ -182,9 +185,9 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     return { type: 'token_refreshed', fields: { token_expires_at } };
   }
 
-  async resume(after: number, epoch: string): Promise<Reply> {
+  async resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply> {
     let reply: Reply;
-    await this.#session?.cursor.resume(after, epoch, ({ resumed, ...fields }) => {
+    await this.#session?.cursor.resume({ after, epoch, allowed }, ({ resumed, ...fields }) => {
       this.#deps.metrics.resumes.inc({ result: 'reason' in fields ? fields.reason : 'resumed' });
       reply = { type: resumed ? 'resumed' : 'resume_failed', fields, announced: true };
       this.#outbox.send(reply.type, fields);
@@ -284,13 +287,13 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   #end(code: number, reason: string): void {
-    this.#closing.abort();
+    this.#closing.abort(CLOSED);
     this.#transport.close(code, reason);
     this.#leave();
   }
 
   #leave(): void {
-    this.#closing.abort();
+    this.#closing.abort(CLOSED);
     this.#cancelAuthDeadline?.();
     this.spoken();
     this.#session?.leave();
@@ -338,7 +341,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     if (!joined) return;
     this.#sendWelcome({ authenticated: true, ...joined, ...this.#deps.welcome.identity(this.identity) });
     this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'ok' });
-    if (resumeFrom) await this.resume(resumeFrom.after, resumeFrom.epoch);
+    if (resumeFrom) await this.resume(resumeFrom.after, resumeFrom.epoch, Promise.resolve());
   }
 
   #authSuccess(joined: Fields): Fields {

@@ -26,7 +26,8 @@ export interface Speaker {
   now(): Date;
   authenticate(token: string | undefined): Promise<Reply>;
   renewToken(token: string): Promise<Reply>;
-  resume(after: number, epoch: string): Promise<Reply>;
+  /** @param allowed settles before anything is delivered */
+  resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
 }
 
 /** What this part needs from agents. */
@@ -37,7 +38,8 @@ export interface RunsPort {
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
    */
   start(request: RunRequest, allowed: Promise<void>): Promise<{ run_id: string; thread_id: string }>;
-  cancel(userId: string, runId: string): Promise<'asked' | 'missing' | 'finished'>;
+  /** @param allowed as for `start` @throws TollgateError RATE_LIMITED, OVERLOADED */
+  cancel(identity: Identity, runId: string, allowed: Promise<void>): Promise<'asked' | 'missing' | 'finished'>;
 }
 
 export interface ThreadsPort {
@@ -55,7 +57,10 @@ export interface ToolsPort {
 /** One message type's handler, and what the connection does around it. */
 export interface Handler<T extends ClientMessageType> {
   readonly handle: (speaker: Speaker, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply>;
-  /** Runs beside the question whether the message is within its limit, and waits for the answer itself. */
+  /**
+   * Runs beside the question whether the message is within its limit, in the same flight to Redis, and waits for the
+   * answer itself before anything takes effect or is told.
+   */
   readonly besideLimit?: true;
   /** Live events wait until the reply is sent, so that no event of a run comes before its `agent_accepted`. */
   readonly holdsEvents?: true;
@@ -78,7 +83,10 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     },
     auth: { handle: (speaker, { token }) => speaker.authenticate(token) },
     token_refresh: { handle: (speaker, { token }) => speaker.renewToken(token) },
-    resume: { handle: (speaker, { after, epoch }) => speaker.resume(after, epoch) },
+    resume: {
+      besideLimit: true,
+      handle: (speaker, { after, epoch }, allowed) => speaker.resume(after, epoch, allowed),
+    },
     typing: {
       // A courtesy that nobody has to answer; only a request that waits for an answer gets one.
       handle: async (_speaker, { request_id }) => ({ type: 'typing_ack', fields: { request_id }, announced: true }),
@@ -93,8 +101,9 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       },
     },
     agent_cancel: {
-      async handle(speaker, { run_id, request_id }) {
-        const answer = await runs.cancel(speaker.identity.userId, run_id);
+      besideLimit: true,
+      async handle(speaker, { run_id, request_id }, allowed) {
+        const answer = await runs.cancel(speaker.identity, run_id, allowed);
         if (answer === 'missing') throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
         return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
       },
@@ -105,14 +114,17 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       },
     },
     threads_list: {
-      async handle(speaker, { request_id }) {
-        const found = await threads.list(speaker.identity.userId);
+      besideLimit: true,
+      async handle(speaker, { request_id }, allowed) {
+        const [found] = await Promise.all([threads.list(speaker.identity.userId), allowed]);
         return { type: 'threads_list', fields: { threads: found, request_id } };
       },
     },
     thread_history: {
-      async handle(speaker, { thread_id, before, limit, request_id }) {
-        const page = await threads.history(speaker.identity.userId, { threadId: thread_id, before, limit });
+      besideLimit: true,
+      async handle(speaker, { thread_id, before, limit, request_id }, allowed) {
+        const asked = threads.history(speaker.identity.userId, { threadId: thread_id, before, limit });
+        const [page] = await Promise.all([asked, allowed]);
         return { type: 'thread_history', fields: { thread_id, ...page, request_id } };
       },
     },

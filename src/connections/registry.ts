@@ -1,5 +1,4 @@
 import { LOG_STATE_SECONDS } from '../events/event-log.ts';
-import { newId } from '../lib/ids.ts';
 import type { Plans } from '../policy/plans.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
@@ -89,7 +88,6 @@ export class Registry {
         place ?? '',
         this.#leaseMs,
         keys.channel,
-        newId('epoch'),
         LOG_STATE_SECONDS,
         plan,
         ...this.#caps,

@@ -17,6 +17,13 @@ export interface Loss {
   readonly epoch: string;
 }
 
+export interface ResumeFrom {
+  /** The last `seq` that the reader has, and the epoch it belongs to. */
+  readonly after: number;
+  readonly epoch: string;
+  readonly allowed: Promise<void>;
+}
+
 export type ResumeResult =
   | { readonly resumed: true; readonly from: number; readonly to: number; readonly epoch: string }
   | ({ readonly resumed: false } & Loss);
@@ -26,6 +33,8 @@ const PAGE = 100;
 /** Live events held back meanwhile; past it they are dropped and read from the log again. */
 const HELD_BACK_LIMIT = 256;
 const RETRY_MS = 250;
+/** A reason of its own: `abort()` without one makes a DOMException with a stack. */
+const STOPPED = 'stopped';
 
 /**
  * One reader's place in a user's log: every event after it once, in order, whatever the live tail repeats or misses.
@@ -113,13 +122,14 @@ export class Cursor {
   /**
    * Goes back to `after` and delivers everything since, in order, before anything newer. When that is impossible the
    * place stays what it was.
+   * @param from.allowed settles before anything is delivered; when it rejects, so does this
    * @param seam called between what was replayed and what goes on live
    * @throws Error when the log cannot be read
    */
-  async resume(after: number, epoch: string, seam: (result: ResumeResult) => void): Promise<void> {
+  async resume(from: ResumeFrom, seam: (result: ResumeResult) => void): Promise<void> {
     this.hold();
     try {
-      const result = await this.#exclusively(() => this.#resume(after, epoch));
+      const result = await this.#exclusively(() => this.#resume(from));
       if (!this.#stopped.signal.aborted) seam(result);
     } finally {
       this.release();
@@ -127,12 +137,13 @@ export class Cursor {
   }
 
   stop(): void {
-    this.#stopped.abort();
+    this.#stopped.abort(STOPPED);
     this.#heldBack = [];
   }
 
-  async #resume(after: number, epoch: string): Promise<ResumeResult> {
-    const page = await this.#log.read(this.#userId, { epoch, after, witnessed: false }, PAGE);
+  async #resume({ after, epoch, allowed }: ResumeFrom): Promise<ResumeResult> {
+    const reading = this.#log.read(this.#userId, { epoch, after, witnessed: false }, PAGE);
+    const [page] = await Promise.all([reading, allowed]);
     const oldest_seq = page.oldest;
     if (page.epoch !== epoch || after > page.head) {
       return { resumed: false, reason: 'epoch_changed', oldest_seq, epoch: page.epoch };

@@ -1,4 +1,3 @@
-import { newId } from '../lib/ids.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { DurableEventType, Fields, LogEntry, TerminalEventType } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
@@ -112,7 +111,6 @@ export class EventLog {
       [keys.log, keys.logState, runKey, keys.activeRuns, keys.outbox, keys.recentUsage, thread],
       [
         keys.channel,
-        newId('epoch'),
         this.#options.length,
         this.#options.maxAgeMs,
         LOG_STATE_SECONDS,
@@ -142,7 +140,7 @@ export class EventLog {
     const reply = (await readLog.run(
       this.#redis,
       [keys.log, keys.logState],
-      [position.epoch ?? '', position.after, limit, newId('epoch'), LOG_STATE_SECONDS, position.witnessed ? 1 : 0],
+      [position.epoch ?? '', position.after, limit, LOG_STATE_SECONDS, position.witnessed ? 1 : 0],
     )) as [string, number, number, ScriptReply[]];
     const [epoch, head, oldest, entries] = reply;
     return { epoch, head, oldest, entries: entries.map((entry) => parseEntry(entry as StreamEntry, epoch)) };

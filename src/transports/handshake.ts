@@ -15,7 +15,7 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
   const target = request.url ?? '';
   // A target of two slashes would be read as a host.
   if (!target.startsWith('/') || target.startsWith('//')) return undefined;
-  return URL.canParse(target, 'http://gateway') ? new URL(target, 'http://gateway') : undefined;
+  return URL.parse(target, 'http://gateway') ?? undefined;
 }
 
 /**

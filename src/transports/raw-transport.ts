@@ -8,14 +8,23 @@ import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts'
 /** A client that does not answer the close frame is cut off after this. */
 const CLOSE_PATIENCE_MS = 2_000;
 
-/** Frames of durable events, rendered once per dialect, however many sockets of a user take them. */
+/**
+ * The frames of the event that was rendered last, one per dialect: the sockets of a user take an event one right after
+ * the other, so that one place serves as well as a map of all.
+ */
 export class FrameCache {
-  readonly #frames = new WeakMap<LogEntry, Map<Dialect, string>>();
+  #entry: LogEntry | undefined;
+  readonly #frames = new Map<Dialect, string>();
 
   frame(entry: LogEntry, dialect: Dialect): string {
-    const frames = this.#frames.get(entry) ?? new Map<Dialect, string>();
-    const frame = frames.get(dialect) ?? dialect.encodeEntry(entry);
-    this.#frames.set(entry, frames.set(dialect, frame));
+    if (entry !== this.#entry) {
+      this.#entry = entry;
+      this.#frames.clear();
+    }
+    const known = this.#frames.get(dialect);
+    if (known !== undefined) return known;
+    const frame = dialect.encodeEntry(entry);
+    this.#frames.set(dialect, frame);
     return frame;
   }
 }
@@ -65,7 +74,8 @@ export class RawTransport implements Transport {
 
   close(code: number, reason: string): void {
     this.#socket.close(code, reason);
-    this.#clock.after(CLOSE_PATIENCE_MS, () => this.#socket.terminate());
+    const cancel = this.#clock.after(CLOSE_PATIENCE_MS, () => this.#socket.terminate());
+    this.#socket.once('close', cancel);
   }
 
   #write(frame: string): void {

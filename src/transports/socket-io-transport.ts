@@ -11,6 +11,13 @@ import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts'
  */
 const COME_BACK_CODES = new Set([1001, 1011, 1012, 1013, 4002]);
 
+/** What of Engine.IO's socket its types leave out. */
+interface EngineInternals {
+  readonly writeBuffer: readonly { readonly data?: unknown }[];
+  /** `socket` is the WebSocket; long polling has none. */
+  readonly transport: { readonly socket?: { readonly bufferedAmount: number } };
+}
+
 /**
  * A Socket.IO session as a transport. Until Socket.IO has said that the client is connected, what is sent waits, and an
  * error with a close becomes the refusal that the client sees as `connect_error`.
@@ -36,9 +43,11 @@ export class SocketIoTransport implements Transport {
     return this.#refusal;
   }
 
+  /** What Engine.IO holds, and what it has handed to the WebSocket that the client has not taken. */
   get bufferedBytes(): number {
-    let bytes = 0;
-    for (const { data } of this.#engineBuffer()) bytes += typeof data === 'string' ? data.length : 0;
+    const { writeBuffer, transport } = this.#socket.conn as unknown as EngineInternals;
+    let bytes = transport.socket?.bufferedAmount ?? 0;
+    for (const { data } of writeBuffer) bytes += typeof data === 'string' ? data.length : 0;
     return bytes;
   }
 
@@ -93,11 +102,6 @@ export class SocketIoTransport implements Transport {
   #write(write: () => void): void {
     if (this.#waiting) this.#waiting.push(write);
     else write();
-  }
-
-  /** Packets that wait for the client; not in the types of the class. */
-  #engineBuffer(): readonly { data?: unknown }[] {
-    return (this.#socket.conn as unknown as { writeBuffer: { data?: unknown }[] }).writeBuffer;
   }
 }
 

@@ -129,7 +129,7 @@ describe('a run’s appends', () => {
   it('tell the writer that the run is to be cancelled', async () => {
     const userId = freshUserId();
     const run = await claimed(userId, await acceptedRun(userId));
-    expect(await runs.cancel(userId, run.runId)).toBe('asked');
+    expect(await runs.cancel(userId, run.runId, { allowed: Promise.resolve(), messages: 30 })).toBe('asked');
     expect(await append(run, 0)).toMatchObject({ outcome: 'appended', cancelRequested: true });
   });
 });

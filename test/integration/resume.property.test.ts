@@ -67,7 +67,11 @@ class Wanderer {
   async resume(): Promise<void> {
     const session = this.#session;
     if (!session || this.#epoch === undefined) return;
-    await session.cursor.resume(this.last, this.#epoch, (result) => expect(result.resumed).toBe(true));
+    await session.cursor.resume(this.#position(this.#epoch), (result) => expect(result.resumed).toBe(true));
+  }
+
+  #position(epoch: string) {
+    return { after: this.last, epoch, allowed: Promise.resolve() };
   }
 
   async #reconnect(): Promise<void> {
@@ -86,7 +90,7 @@ class Wanderer {
     this.#session = session;
     const admission = await session.join();
     this.#epoch ??= admission?.epoch ?? '';
-    await session.cursor.resume(this.last, this.#epoch, (result) => expect(result.resumed).toBe(true));
+    await session.cursor.resume(this.#position(this.#epoch), (result) => expect(result.resumed).toBe(true));
     session.cursor.release();
   }
 }

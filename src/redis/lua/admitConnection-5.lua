@@ -13,10 +13,9 @@
   ARGV[3] place in the order of admission to take again, or "" for the next
   ARGV[4] lease, ms
   ARGV[5] the user's channel
-  ARGV[6] epoch for a log that has none
-  ARGV[7] seconds that an unused log keeps its epoch
-  ARGV[8] plan of the token
-  ARGV[9...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
+  ARGV[6] seconds that an unused log keeps its epoch
+  ARGV[7] plan of the token
+  ARGV[8...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
   Returns { "blocked" } or { "admitted", place, plan, epoch, seq, number evicted }
 ]]
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -24,9 +23,9 @@ local id, details, place, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 
 local stored = redis.call('HMGET', account, 'plan', 'blocked')
 if stored[2] == '1' then return { 'blocked' } end
-local plan = stored[1] or ARGV[8]
-local cap = tonumber(ARGV[10])
-for i = 9, #ARGV, 2 do
+local plan = stored[1] or ARGV[7]
+local cap = tonumber(ARGV[9])
+for i = 8, #ARGV, 2 do
   if ARGV[i] == plan then cap = tonumber(ARGV[i + 1]) end
 end
 
@@ -68,8 +67,9 @@ redis.call('PEXPIRE', connections, 2 * lease)
 
 local log = redis.call('HMGET', logState, 'epoch', 'seq')
 if not log[1] then
-  log = { ARGV[6], '0' }
+  -- Names a history of the log: one that begins after a loss begins at another time.
+  log = { string.format('%x-%x', time[1], time[2]), '0' }
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
-redis.call('EXPIRE', logState, ARGV[7])
+redis.call('EXPIRE', logState, ARGV[6])
 return { 'admitted', place, plan, log[1], tonumber(log[2]), math.max(excess, 0) }

@@ -9,19 +9,19 @@
   ARGV[1] epoch the reader knows, "" for none
   ARGV[2] after: the last seq the reader has seen
   ARGV[3] greatest number of entries
-  ARGV[4] epoch for a log that has none or lost events
-  ARGV[5] seconds that an unused log keeps its epoch
-  ARGV[6] 1 when the reader is a node that delivered up to `after` itself, 0 when it has that from a client
+  ARGV[4] seconds that an unused log keeps its epoch
+  ARGV[5] 1 when the reader is a node that delivered up to `after` itself, 0 when it has that from a client
   Returns { epoch, seq, oldest seq that can be read, entries }; no entries when the epoch is another one
 ]]
 local log, logState = KEYS[1], KEYS[2]
 local known, after = ARGV[1], tonumber(ARGV[2])
 local state = redis.call('HMGET', logState, 'epoch', 'seq')
 local epoch, seq = state[1], tonumber(state[2] or '0')
-if not epoch or (known == epoch and after > seq and ARGV[6] == '1') then
-  epoch = ARGV[4]
+if not epoch or (known == epoch and after > seq and ARGV[5] == '1') then
+  local time = redis.call('TIME')
+  epoch = string.format('%x-%x', time[1], time[2])
   redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
-  redis.call('EXPIRE', logState, ARGV[5])
+  redis.call('EXPIRE', logState, ARGV[4])
 end
 local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
 local oldest = first and tonumber(string.match(first[1], '^%d+')) or seq + 1

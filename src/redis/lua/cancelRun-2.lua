@@ -2,11 +2,14 @@
   Asks for the end of a run. Whoever works on it hears of it on the workers' channel, or with its next append; one that
   is still queued ends when it is claimed.
 
-  KEYS[1] run  hash of the run
+  KEYS[1] run          hash of the run
+  KEYS[2] messageRate  counter of the user's messages, written by the limiter just before on the same connection
   ARGV[1] the workers' channel
   ARGV[2] run id
-  Returns "missing" | "finished" | "asked"
+  ARGV[3] greatest value of the counter
+  Returns "limited" | "missing" | "finished" | "asked"
 ]]
+if tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV[3]) then return 'limited' end
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return 'missing' end
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return 'finished' end

@@ -1,0 +1,163 @@
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+
+/**
+ * Requests that travelled together: everything one connection sent from the moment it waited for nothing until the
+ * first byte of a reply came. What is sent after that byte belongs to the next flight, also when older replies are still
+ * on their way, so that the count errs upwards. A published message on a subscribed connection also ends a flight.
+ *
+ * Replies are held back for HOLD_MS, as a network would: over loopback Redis answers so fast that the second of two
+ * requests that do not wait for each other can come after the reply to the first, by chance.
+ */
+export interface Flight {
+  /** The connection's name, as the client set it. */
+  readonly connection: () => string;
+  /** Names of Tollgate's scripts, `bullmq <queue>` for BullMQ's, else the Redis command in lower case. */
+  readonly commands: string[];
+}
+
+const HOLD_MS = 5;
+const SCRIPTS = new URL('../../src/redis/lua/', import.meta.url);
+
+/** Stands between one process and Redis, passes every byte on as it is, and notes the flights. */
+export class RedisProxy {
+  readonly url: string;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #flights: Flight[] = [];
+
+  private constructor(server: Server) {
+    this.#server = server;
+    this.url = `redis://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  static async start(redisPort: number): Promise<RedisProxy> {
+    const scriptNames = namesBySha();
+    const server = createServer({ noDelay: true });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const proxy = new RedisProxy(server);
+    server.on('connection', (client) => proxy.#connected(client, redisPort, scriptNames));
+    return proxy;
+  }
+
+  /** The flights since the last call. */
+  take(): Flight[] {
+    return this.#flights.splice(0);
+  }
+
+  async close(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  #connected(client: Socket, redisPort: number, scriptNames: ReadonlyMap<string, string>): void {
+    const redis = connect({ port: redisPort, host: '127.0.0.1', noDelay: true });
+    let name = 'unnamed';
+    let open: Flight | undefined;
+    const requests = new RequestReader((request) => {
+      name = nameSetBy(request) ?? name;
+      if (!open) {
+        open = { connection: () => name, commands: [] };
+        this.#flights.push(open);
+      }
+      open.commands.push(label(request, scriptNames));
+    });
+    client.on('data', (bytes) => {
+      requests.feed(bytes);
+      redis.write(bytes);
+    });
+    redis.on('data', (bytes) => {
+      // Timers of the same length run in the order they were set: replies stay in order.
+      setTimeout(() => {
+        open = undefined;
+        client.write(bytes);
+      }, HOLD_MS);
+    });
+    for (const [one, other] of [[client, redis] as const, [redis, client] as const]) {
+      this.#sockets.add(one);
+      one.on('error', () => other.destroy());
+      one.on('close', () => {
+        this.#sockets.delete(one);
+        other.destroy();
+      });
+    }
+  }
+}
+
+/** Reads requests (arrays of bulk strings, as every client sends them) out of a byte stream. */
+class RequestReader {
+  readonly #found: (request: string[]) => void;
+  #rest: Buffer = Buffer.alloc(0);
+
+  constructor(found: (request: string[]) => void) {
+    this.#found = found;
+  }
+
+  feed(bytes: Buffer): void {
+    this.#rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes]);
+    for (;;) {
+      const request = this.#next();
+      if (!request) return;
+      this.#found(request);
+    }
+  }
+
+  #next(): string[] | undefined {
+    const head = this.#number(0, '*');
+    if (!head) return undefined;
+    const request: string[] = [];
+    let at = head.end;
+    for (let i = 0; i < head.value; i++) {
+      const length = this.#number(at, '$');
+      if (!length || this.#rest.length < length.end + length.value + 2) return undefined;
+      request.push(this.#rest.toString('utf8', length.end, length.end + length.value));
+      at = length.end + length.value + 2;
+    }
+    this.#rest = this.#rest.subarray(at);
+    return request;
+  }
+
+  /** `<mark><number>\r\n` at a place of the buffer; undefined while it is not all there. */
+  #number(at: number, mark: string): { value: number; end: number } | undefined {
+    if (at >= this.#rest.length) return undefined;
+    if (this.#rest.toString('latin1', at, at + 1) !== mark) throw new Error('not a request of RESP');
+    const end = this.#rest.indexOf('\r\n', at);
+    return end < 0 ? undefined : { value: Number(this.#rest.toString('latin1', at + 1, end)), end: end + 2 };
+  }
+}
+
+function label([command = '', ...args]: readonly string[], scriptNames: ReadonlyMap<string, string>): string {
+  const name = command.toLowerCase();
+  if (name === 'bzpopmin') return `${name} ${queueOf(args[0])}`;
+  if (name !== 'evalsha' && name !== 'eval') return name;
+  const sha = name === 'eval' ? sha1(args[0] ?? '') : (args[0] ?? '');
+  const again = name === 'eval' ? ' (text)' : '';
+  const own = scriptNames.get(sha);
+  if (own) return own + again;
+  // Scripts of libraries: told apart by the key they begin with.
+  const queue = queueOf(args[2]);
+  if (queue) return `bullmq ${queue}${again}`;
+  return `${args[2]?.endsWith(':message-rate') ? 'limiter' : 'script'}${again}`;
+}
+
+/** The BullMQ queue that a key belongs to, as `Keys.queues` begins it. */
+function queueOf(key = ''): string | undefined {
+  return /:bull}:([^:]+)/.exec(key)?.[1];
+}
+
+function nameSetBy(request: readonly string[]): string | undefined {
+  const at = request.findIndex((part) => part.toLowerCase() === 'setname');
+  return at > 0 ? request[at + 1] : undefined;
+}
+
+function namesBySha(): Map<string, string> {
+  const files = readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
+  return new Map(
+    files.map((file) => [sha1(readFileSync(new URL(file, SCRIPTS), 'utf8')), file.replace(/-\d+\.lua$/, '')]),
+  );
+}
+
+function sha1(text: string): string {
+  return createHash('sha1').update(text).digest('hex');
+}

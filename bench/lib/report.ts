@@ -1,0 +1,61 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { Command } from 'commander';
+import { table } from '../../scripts/lib/table.ts';
+
+export interface BenchOptions {
+  /** A smoke run: seconds, and numbers that say nothing. */
+  readonly quick: boolean;
+}
+
+export interface ReportTable {
+  readonly title: string;
+  readonly header: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+}
+
+/** What a benchmark hands back: tables for people, data for programs. */
+export interface Report {
+  readonly name: string;
+  /** What was done, so that the numbers can be read. */
+  readonly about: string;
+  readonly tables: readonly ReportTable[];
+  readonly data: unknown;
+}
+
+export type Benchmark = (options: BenchOptions) => Promise<Report>;
+
+export function printReport({ name, about, tables }: Report): void {
+  const parts = tables.map(({ title, header, rows }) => `${title}\n${table(header, rows, header.slice(1))}`);
+  process.stdout.write(`\n== ${name}\n${about}\n\n${parts.join('\n\n')}\n`);
+}
+
+/** Runs benchmarks one after the other, as a program with `--quick` and `--json`. */
+export async function runAsProgram(benchmarks: readonly Benchmark[]): Promise<void> {
+  const command = new Command()
+    .option('--quick', 'a smoke run; its numbers say nothing', false)
+    .option('--json <file>', 'also writes the data there')
+    .parse();
+  const { quick, json } = command.opts<{ quick: boolean; json?: string }>();
+  const reports: Report[] = [];
+  process.stdout.write(`${machine()}${quick ? '; a smoke run, not a measurement' : ''}\n`);
+  for (const benchmark of benchmarks) {
+    const report = await benchmark({ quick });
+    printReport(report);
+    reports.push(report);
+    // After each: a later one that fails must not take the earlier ones' numbers with it.
+    if (json)
+      writeFileSync(json, JSON.stringify({ at: new Date().toISOString(), machine: machine(), reports }, null, 2));
+  }
+}
+
+export function machine(): string {
+  const [cpu] = cpus();
+  const kernel = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
+  return `${cpus().length} cores (${cpu?.model}), Linux ${kernel}, Node ${process.version}, everything over loopback`;
+}
+
+/** Progress goes beside the tables, so that these can be redirected. */
+export function progress(text: string): void {
+  process.stderr.write(`  ${text}\n`);
+}

@@ -1,0 +1,132 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { PROJECT_ROOT } from '../scripts/lib/processes.ts';
+import { Installation } from './lib/installation.ts';
+import { type Road, startLoadClient } from './lib/load-client.ts';
+import { type BenchOptions, type Report, type ReportTable, runAsProgram } from './lib/report.ts';
+
+const SHOWN = 25;
+const ROUNDS = 3;
+
+interface Frame {
+  readonly functionName: string;
+  readonly url: string;
+  readonly lineNumber: number;
+}
+
+interface CpuProfile {
+  readonly nodes: readonly { readonly id: number; readonly callFrame: Frame; readonly children?: readonly number[] }[];
+  readonly samples: readonly number[];
+  readonly timeDeltas: readonly number[];
+}
+
+type Phase = 'connect' | 'deliver';
+
+/** Loads a gateway that runs under the profiler with connects and disconnects, or with events, and nothing else. */
+async function profile(road: Road, phase: Phase, { quick }: BenchOptions): Promise<CpuProfile> {
+  const folder = mkdtempSync(join(tmpdir(), 'tollgate-profile-'));
+  const installation = await Installation.start();
+  const client = startLoadClient(installation.redis.url);
+  try {
+    const NODE_OPTIONS = `--cpu-prof --cpu-prof-interval=200 --cpu-prof-dir=${folder}`;
+    const { url, stop } = await installation.gateway({ NODE_OPTIONS });
+    const users = phase === 'deliver' || quick ? 100 : 2_000;
+    const userIds = Array.from({ length: users }, (_, at) => `profiled-${at}`);
+    const tokens = userIds.map((userId) => installation.token(userId));
+    for (let round = 0; round < (phase === 'deliver' ? 1 : ROUNDS); round++) {
+      await client.tell({ do: 'connect', road, url, tokens, userIds });
+      await delay(400);
+      if (phase === 'deliver')
+        await client.tell({ do: 'deliver', road, events: quick ? 500 : 30_000, perSecond: 3_000 });
+      await client.tell({ do: 'disconnect' });
+      await delay(500);
+    }
+    await stop();
+    const [file = ''] = readdirSync(folder);
+    return JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile;
+  } finally {
+    client.close();
+    await installation.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** A function as the profile has it, and the innermost function of ours that led to it. */
+interface Place {
+  readonly frame: Frame;
+  readonly calledFor: Frame | undefined;
+}
+
+function placesOf({ nodes }: CpuProfile): Map<number, Place> {
+  const parents = new Map(nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)));
+  const frames = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]));
+  const calledFor = (id: number): Frame | undefined => {
+    for (let at = parents.get(id); at !== undefined; at = parents.get(at)) {
+      const frame = frames.get(at);
+      if (frame && owner(frame) === OURS) return frame;
+    }
+    return undefined;
+  };
+  return new Map(nodes.map(({ id, callFrame }) => [id, { frame: callFrame, calledFor: calledFor(id) }]));
+}
+
+/** Self time by whatever `name` says of a place; places without a name are left out. */
+function selfTimes(profile: CpuProfile, name: (place: Place) => string | undefined): [string, number][] {
+  const places = placesOf(profile);
+  const times = new Map<string, number>();
+  for (const [at, id] of profile.samples.entries()) {
+    const place = places.get(id);
+    const key = place && name(place);
+    if (key) times.set(key, (times.get(key) ?? 0) + (profile.timeDeltas[at] ?? 0));
+  }
+  return [...times].sort(([, a], [, b]) => b - a);
+}
+
+const OURS = 'ours';
+
+/** The package, `ours`, `node`, or the native part by its name, e.g. `(garbage collector)`; nothing while idle. */
+function owner({ url, functionName }: Frame): string | undefined {
+  if (functionName === '(idle)') return undefined;
+  if (url.startsWith('node:')) return 'node';
+  const inPackages = /node_modules\/((?:@[^/]+\/)?[^/]+)\/(?!.*node_modules\/)/.exec(url)?.[1];
+  if (inPackages) return inPackages;
+  return url === '' ? functionName || '(native)' : OURS;
+}
+
+function describe({ url, lineNumber, functionName }: Frame): string {
+  return `${functionName || '(anonymous)'} ${url.replace(`file://${PROJECT_ROOT}`, '')}:${lineNumber + 1}`;
+}
+
+function tables(title: string, profile: CpuProfile): ReportTable[] {
+  const whose = selfTimes(profile, ({ frame }) => owner(frame));
+  const total = whose.reduce((sum, [, time]) => sum + time, 0);
+  const rows = (times: [string, number][]) =>
+    times.slice(0, SHOWN).map(([name, time]) => [name, (time / 1000).toFixed(0), ((100 * time) / total).toFixed(1)]);
+  const ours = selfTimes(profile, ({ frame }) => (owner(frame) === OURS ? describe(frame) : undefined));
+  const others = selfTimes(profile, ({ frame, calledFor }) => {
+    const ofOthers = calledFor && owner(frame) !== OURS;
+    return ofOthers ? `${describe(frame)} for ${describe(calledFor)}` : undefined;
+  });
+  const header = ['function', 'self ms', '%'];
+  return [
+    { title: `${title}: whose time it is`, header, rows: rows(whose) },
+    { title: `${title}: our functions`, header, rows: rows(ours) },
+    { title: `${title}: functions of others, called for ours`, header, rows: rows(others) },
+  ];
+}
+
+/** Where a gateway's time goes while clients connect, and while events are delivered. */
+export async function profileGateway(options: BenchOptions): Promise<Report> {
+  const found: ReportTable[] = [];
+  for (const road of ['tollgate-ws', 'tollgate-socket-io'] as const) {
+    for (const phase of ['connect', 'deliver'] as const) {
+      found.push(...tables(`${road}, ${phase}`, await profile(road, phase, options)));
+    }
+  }
+  const about = 'Self time of the gateway under --cpu-prof (its start included), idle time left out.';
+  return { name: 'Profile of a gateway', about, tables: found, data: found };
+}
+
+if (import.meta.main) await runAsProgram([profileGateway]);

@@ -1,0 +1,239 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Client, connectSocketIo, connectWs } from './lib/clients.ts';
+import { Installation } from './lib/installation.ts';
+import { type Flight, RedisProxy } from './lib/redis-proxy.ts';
+import { type BenchOptions, type Report, runAsProgram } from './lib/report.ts';
+import { median } from './lib/statistics.ts';
+
+/** Long enough for whatever an operation leaves behind (a release, an unsubscribe) to be sent. */
+const SETTLE_MS = 50;
+/** `RENEW_BATCH` of src/connections/registry.ts is 200: so many users need two flights. */
+const MANY_USERS = 250;
+/** The shortest there are, and as often as src/connections/hub.ts renews them. */
+const LEASE_SECONDS = 2;
+const RENEWALS_PER_LEASE = 3;
+
+/** Flights to Redis that one operation causes, as a median over several; see `Flight` for what is counted. */
+export interface RoundTrips {
+  readonly firstConnect: number;
+  readonly furtherConnect: number;
+  readonly socketIoConnect: number;
+  readonly inBandAuth: number;
+  readonly ping: number;
+  readonly agentRequest: number;
+  readonly agentCancel: number;
+  readonly toolsList: number;
+  readonly threadsList: number;
+  readonly threadHistory: number;
+  readonly resume: number;
+  readonly lastDisconnect: number;
+  readonly furtherDisconnect: number;
+  /** Per durable event that a worker appended. */
+  readonly appendedEvent: number;
+  /** Of one round of lease renewals. */
+  readonly renewalOfThreeUsers: number;
+  readonly renewalOfManyUsers: number;
+}
+
+export interface RoundTripCount {
+  readonly counts: RoundTrips;
+  /** Per operation, what travelled in each flight, of its last repetition. */
+  readonly flights: Readonly<Record<string, readonly string[]>>;
+  /** Commands of the worker for one run. */
+  readonly worker: Readonly<Record<string, number>>;
+}
+
+/** Counts them on a running gateway and worker; each process reaches Redis through a proxy of its own. */
+export async function countRoundTrips({ repetitions = 7 } = {}): Promise<RoundTripCount> {
+  const installation = await Installation.start();
+  const proxies: RedisProxy[] = [];
+  const proxy = async () => {
+    const started = await RedisProxy.start(installation.redis.port);
+    proxies.push(started);
+    return started;
+  };
+  try {
+    const [forGateway, forWorker, forRenewing] = [await proxy(), await proxy(), await proxy()];
+    // Leases this long are not renewed while the count goes on.
+    const quiet = { REDIS_URL: forGateway.url, CONNECTION_LEASE_SECONDS: '600' };
+    const often = { REDIS_URL: forRenewing.url, CONNECTION_LEASE_SECONDS: String(LEASE_SECONDS) };
+    const [{ url }, renewing] = await Promise.all([
+      installation.gateway(quiet),
+      installation.gateway(often),
+      installation.worker({ REDIS_URL: forWorker.url }),
+    ]);
+
+    const counter = new Counter(forGateway);
+    // The first round loads the scripts into Redis.
+    for (let round = 0; round <= repetitions; round++) {
+      if (round === 1) counter.forget();
+      await countOperations(counter, url, (user) => installation.token(user));
+    }
+    const worker = await countRuns(forWorker, url, installation.token('runs'), repetitions);
+    const renewals = await countRenewals(forRenewing, renewing.url, (user) => installation.token(user));
+    const counts = { ...counter.medians(), appendedEvent: worker.flightsPerEvent, ...renewals };
+    return { counts, flights: counter.flights, worker: worker.commands };
+  } finally {
+    await installation.close();
+    for (const one of proxies) await one.close();
+  }
+}
+
+type GatewayOperation = Exclude<keyof RoundTrips, 'appendedEvent' | 'renewalOfThreeUsers' | 'renewalOfManyUsers'>;
+
+/** Counts the flights of one operation at a time. */
+class Counter {
+  readonly flights: Record<string, string[]> = {};
+  readonly #proxy: RedisProxy;
+  readonly #counts = new Map<GatewayOperation, number[]>();
+
+  constructor(proxy: RedisProxy) {
+    this.#proxy = proxy;
+  }
+
+  async count<T>(operation: GatewayOperation, work: () => T | Promise<T>): Promise<T> {
+    await delay(SETTLE_MS);
+    this.#proxy.take();
+    const result = await work();
+    await delay(SETTLE_MS);
+    const flights = this.#proxy.take();
+    this.#counts.set(operation, [...(this.#counts.get(operation) ?? []), flights.length]);
+    this.flights[operation] = flights.map(describeFlight);
+    return result;
+  }
+
+  forget(): void {
+    this.#counts.clear();
+  }
+
+  medians(): Record<GatewayOperation, number> {
+    const entries = [...this.#counts].map(([operation, counts]) => [operation, median(counts)]);
+    return Object.fromEntries(entries) as Record<GatewayOperation, number>;
+  }
+}
+
+async function countOperations(counter: Counter, url: string, token: (user: string) => string): Promise<void> {
+  const user = `user-${Math.random().toString(36).slice(2)}`;
+  const first = await counter.count('firstConnect', () => connectWs(url, token(user)));
+  const second = await counter.count('furtherConnect', () => connectWs(url, token(user)));
+  const other = await counter.count('socketIoConnect', () => connectSocketIo(url, token(`${user}-io`)));
+  const guest = await connectWs(url);
+  await counter.count('inBandAuth', () => ask(guest, 'auth', 'auth_success', { token: token(`${user}-guest`) }));
+  await counter.count('ping', () => ask(first, 'ping', 'pong'));
+  const request = { message: 'Hello', thread_id: 'thread_1' };
+  const ended = first.next('agent_completed');
+  const { run_id } = await counter.count('agentRequest', () => ask(first, 'agent_request', 'agent_accepted', request));
+  await ended;
+  await counter.count('agentCancel', () => ask(first, 'agent_cancel', 'cancel_accepted', { run_id }));
+  await counter.count('toolsList', () => ask(first, 'tools_list', 'tools_list'));
+  await counter.count('threadsList', () => ask(first, 'threads_list', 'threads_list'));
+  const history = { thread_id: 'thread_1' };
+  await counter.count('threadHistory', () => ask(first, 'thread_history', 'thread_history', history));
+  const from = { after: 0, epoch: first.welcome.epoch };
+  await counter.count('resume', () => ask(second, 'resume', 'resumed', from));
+  await counter.count('furtherDisconnect', () => second.close());
+  await counter.count('lastDisconnect', () => first.close());
+  other.close();
+  guest.close();
+}
+
+function ask(client: Client, type: string, answer: string, fields = {}): Promise<Record<string, unknown>> {
+  const answered = client.next(answer);
+  client.send(type, fields);
+  return answered;
+}
+
+/**
+ * A worker is never quiet (the ledger, BullMQ's own checks), so that here the flights with an append are counted, and
+ * beside them the commands that belong to a run with one tool call.
+ */
+async function countRuns(proxy: RedisProxy, url: string, token: string, runs: number) {
+  const client = await connectWs(url, token);
+  /** The log's last `seq` after one more run. */
+  const run = async () => {
+    const ended = client.next('agent_completed');
+    client.send('agent_request', { message: 'How is my workload doing?' });
+    return Number((await ended).seq);
+  };
+  const before = await run();
+  await delay(SETTLE_MS);
+  proxy.take();
+  let after = before;
+  for (let i = 0; i < runs; i++) after = await run();
+  await delay(SETTLE_MS);
+  const flights = proxy.take();
+  client.close();
+  const events = after - before;
+  const appending = flights.filter(({ commands }) => commands.includes('appendEvents'));
+  const counted = ['appendEvents', 'claimRun', 'lrange', 'bullmq agent-runs', 'bzpopmin agent-runs'];
+  const commands = flights.flatMap((flight) => flight.commands);
+  const perRun = counted.map((name) => [name, commands.filter((one) => one === name).length / runs] as const);
+  return {
+    flightsPerEvent: appending.length / events,
+    commands: { 'durable events': events / runs, ...Object.fromEntries(perRun) },
+  };
+}
+
+/** Flights of a round of renewals: those that hold `renewLeases`, counted over a few rounds. */
+async function countRenewals(proxy: RedisProxy, url: string, token: (user: string) => string) {
+  const clients: Client[] = [];
+  const connect = async (from: number, to: number) => {
+    const users = Array.from({ length: to - from }, (_, at) => `renewed-${from + at}`);
+    clients.push(...(await Promise.all(users.map((user) => connectWs(url, token(user))))));
+  };
+  await connect(0, 3);
+  const renewalOfThreeUsers = await flightsPerRound(proxy);
+  await connect(3, MANY_USERS);
+  const renewalOfManyUsers = await flightsPerRound(proxy);
+  for (const client of clients) client.close();
+  return { renewalOfThreeUsers, renewalOfManyUsers };
+}
+
+async function flightsPerRound(proxy: RedisProxy): Promise<number> {
+  const rounds: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    proxy.take();
+    await delay((LEASE_SECONDS * 1_000) / RENEWALS_PER_LEASE);
+    rounds.push(proxy.take().filter(({ commands }) => commands.includes('renewLeases')).length);
+  }
+  return median(rounds);
+}
+
+/** `commands: limiter + startRun + bullmq`; a command that is repeated in a flight is named once, with its number. */
+function describeFlight({ connection, commands }: Flight): string {
+  const numbers = new Map<string, number>();
+  for (const name of commands) numbers.set(name, (numbers.get(name) ?? 0) + 1);
+  const parts = [...numbers].map(([name, number]) => (number === 1 ? name : `${number} × ${name}`));
+  return `${connection().replace('tollgate-', '')}: ${parts.join(' + ')}`;
+}
+
+export async function roundTrips({ quick }: BenchOptions): Promise<Report> {
+  const counted = await countRoundTrips({ repetitions: quick ? 1 : 7 });
+  const { counts, flights, worker } = counted;
+  return {
+    name: 'Redis round trips',
+    about: [
+      'Counted by a proxy between each process and Redis, which holds replies back for 5 ms. A round trip is a flight: what',
+      'one connection sends until the first byte of a reply. Medians; scripts are loaded before.',
+    ].join('\n'),
+    tables: [
+      {
+        title: 'Flights per operation',
+        header: ['operation', 'flights', 'what travelled'],
+        rows: Object.entries(counts).map(([name, number]) => [
+          name,
+          number.toFixed(number % 1 === 0 ? 0 : 2),
+          (flights[name] ?? []).join(' | '),
+        ]),
+      },
+      {
+        title: 'Commands of the worker per run',
+        header: ['command', 'number'],
+        rows: Object.entries(worker).map(([name, number]) => [name, number.toFixed(1)]),
+      },
+    ],
+    data: counted,
+  };
+}
+
+if (import.meta.main) await runAsProgram([roundTrips]);

@@ -1,0 +1,23 @@
+import { describe, expect, it } from '@jest/globals';
+import { countRoundTrips } from '../../bench/round-trips.ts';
+
+describe('Redis', () => {
+  it('is asked at most twice for a connect, once for a message, and once for an appended event', async () => {
+    const { counts } = await countRoundTrips({ repetitions: 3 });
+    expect(counts).toMatchObject({
+      firstConnect: 2,
+      socketIoConnect: 2,
+      inBandAuth: 2,
+      furtherConnect: 1,
+      ping: 1,
+      agentRequest: 1,
+      agentCancel: 1,
+      toolsList: 1,
+      threadsList: 1,
+      threadHistory: 1,
+      resume: 1,
+      appendedEvent: 1,
+      renewalOfThreeUsers: 1,
+    });
+  }, 60_000);
+});
