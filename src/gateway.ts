@@ -31,11 +31,12 @@ import { MessageRate } from './policy/message-rate.ts';
 import { Permissions } from './policy/permissions.ts';
 import { loadPlans } from './policy/plans.ts';
 import { loadToolCatalogue } from './policy/tool-catalogue.ts';
+import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
-import { SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
+import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
 import { Ledger } from './usage/ledger.ts';
 
@@ -147,11 +148,11 @@ async function startServers(
   const { logger, clock, closers, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
   const { authenticator, hub } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
+  const drainMs = config.DRAIN_SECONDS * 1000;
   const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
   const raw = new RawWebSockets(connections);
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
-  const draining = () => readiness.draining;
-  const socketIo = new SocketIo({ ...connections, adapter }, { allowedOrigins, draining });
+  const socketIo = new SocketIo({ ...connections, adapter }, { allowedOrigins });
   closers.add('socket.io', () => socketIo.close());
 
   const app = createApp({
@@ -159,15 +160,19 @@ async function startServers(
     trustedProxyHops: config.TRUSTED_PROXY_HOPS,
     intercept: (request, response) => {
       const ours = request.url?.split('?')[0] === SOCKET_IO_PATH;
-      if (ours) socketIo.handleRequest(request, response);
-      return ours;
+      // A new session while draining is refused below, in the form of all HTTP errors.
+      if (!ours || (readiness.draining && isHandshake(request))) return false;
+      socketIo.handleRequest(request, response);
+      return true;
     },
+  });
+  app.get(SOCKET_IO_PATH, () => {
+    throw new TollgateError('SERVER_DRAINING', { retryAfterMs: drainMs });
   });
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
-  const drainMs = config.DRAIN_SECONDS * 1000;
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins, drainingForMs }));
 

@@ -1,6 +1,9 @@
 import type { RunEnd, RunExecutor } from '../src/agents/run-executor.ts';
+import { OUTAGE_PATIENCE_MS } from '../src/agents/run-log.ts';
 import type { Runs } from '../src/agents/runs.ts';
 import { AgentRunJob } from '../src/jobs.ts';
+import type { Clock } from '../src/lib/clock.ts';
+import { whileAway } from '../src/redis/errors.ts';
 
 /**
  * There is no such run: its message was over the limit, or the job was faster than the run, which can happen where the
@@ -22,10 +25,10 @@ export class RunMissing extends Error {
  */
 export async function runAgent(
   payload: unknown,
-  deps: { readonly runs: Runs; readonly executor: RunExecutor },
+  deps: { readonly runs: Runs; readonly executor: RunExecutor; readonly clock: Clock },
 ): Promise<RunEnd | 'finished'> {
   const { user_id, run_id } = AgentRunJob.parse(payload);
-  const claim = await deps.runs.claim(user_id, run_id);
+  const claim = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     if (claim.outcome === 'missing') throw new RunMissing(run_id);
     return 'finished';

@@ -1,10 +1,11 @@
-import { RunLog, RunLost } from '../src/agents/run-log.ts';
+import { OUTAGE_PATIENCE_MS, RunLog, RunLost } from '../src/agents/run-log.ts';
 import type { Runs } from '../src/agents/runs.ts';
 import type { EventLog } from '../src/events/event-log.ts';
 import type { AgentRunJob } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
+import { whileAway } from '../src/redis/errors.ts';
 
 export interface SweepDeps {
   readonly runs: Runs;
@@ -24,7 +25,7 @@ export async function sweepRuns(deps: SweepDeps): Promise<number> {
 
 /** Takes the run from whoever may have it and ends it with `agent_failed`. False when it had ended by itself. */
 export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCode, deps: SweepDeps): Promise<boolean> {
-  const claim = await deps.runs.claim(user_id, run_id);
+  const claim = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     await deps.runs.forget(user_id, run_id);
     return false;

@@ -10,7 +10,7 @@ import { builtInExecutors } from '../src/agents/tools/executors.ts';
 import type { Config } from '../src/config.ts';
 import { EventLog } from '../src/events/event-log.ts';
 import { AgentRunJob, QUEUES, SCHEDULES } from '../src/jobs.ts';
-import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { Metrics } from '../src/lib/metrics.ts';
@@ -32,6 +32,9 @@ import { abandonRun, sweepRuns } from './sweep-runs.ts';
  */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
+/** What a stopping worker gives the runs it has; those that take longer are taken over by another. */
+const CLOSE_PATIENCE_MS = 20_000;
+const SCHEDULE_AGAIN_MS = 60_000;
 /** Workers that may die under one run before it is given up. */
 const MAX_TAKEOVERS = 3;
 
@@ -87,16 +90,17 @@ export async function startWorker(
     await subscriber.subscribe(keys.runControl);
 
     const queued = { connection: blocking, prefix: keys.queues };
-    const runWorker = new Worker(QUEUES.agentRuns, (job) => final(runAgent(job.data, { runs, executor })), {
+    const runWorker = new Worker(QUEUES.agentRuns, (job) => final(runAgent(job.data, { runs, executor, clock })), {
       ...queued,
       concurrency: config.RUN_CONCURRENCY,
       lockDuration: LOCK_MS,
       stalledInterval: STALLED_CHECK_MS,
       maxStalledCount: MAX_TAKEOVERS,
-      removeOnComplete: { age: 60, count: 1_000 },
-      removeOnFail: { age: 24 * 3_600, count: 1_000 },
+      // A job that stayed would swallow the next one of the same id; whether a run has ended is the run's to know.
+      removeOnComplete: { count: 0 },
+      removeOnFail: { count: 0 },
     });
-    closers.add('run worker', () => runWorker.close());
+    closers.add('run worker', () => closeWorker(runWorker, clock));
     runWorker.on('failed', (job, error) => {
       // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
       if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
@@ -113,18 +117,27 @@ export async function startWorker(
       ...queued,
       ...SCHEDULED,
     });
-    closers.add('usage worker', () => usageWorker.close());
+    closers.add('usage worker', () => closeWorker(usageWorker, clock));
     const sweepWorker = new Worker(QUEUES.sweeps, () => sweepRuns(sweep), { ...queued, ...SCHEDULED });
-    closers.add('sweep worker', () => sweepWorker.close());
+    closers.add('sweep worker', () => closeWorker(sweepWorker, clock));
     for (const worker of [runWorker, usageWorker, sweepWorker]) {
       worker.on('error', (error) => logger.warn({ queue: worker.name, err: error }, 'worker error'));
       await worker.waitUntilReady();
     }
-    for (const schedule of Object.values(SCHEDULES)) {
-      const queue = new Queue(schedule.queue, { connection: redis, prefix: keys.queues });
-      closers.add(`${schedule.queue} queue`, () => queue.close());
-      await queue.upsertJobScheduler(schedule.name, { every: schedule.everyMs });
-    }
+    const schedules = Object.values(SCHEDULES).map(({ queue: name, ...schedule }) => {
+      const queue = new Queue(name, { connection: redis, prefix: keys.queues });
+      closers.add(`${name} queue`, () => queue.close());
+      return { queue, ...schedule };
+    });
+    const schedule = async () => {
+      for (const { queue, name, everyMs } of schedules) await queue.upsertJobScheduler(name, { every: everyMs });
+    };
+    await schedule();
+    // A Redis that lost its data has lost them too.
+    const stopScheduling = clock.every(SCHEDULE_AGAIN_MS, () => {
+      schedule().catch((error: Error) => logger.warn({ error: error.message }, 'schedules were not renewed'));
+    });
+    closers.add('schedules', stopScheduling);
 
     const operations = await startOperations({ config, logger, metrics, redis });
     closers.add('operations', operations.close);
@@ -134,6 +147,11 @@ export async function startWorker(
     await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
   }
+}
+
+/** Waits for the jobs in hand, but not for a Redis that does not come back. */
+async function closeWorker(worker: Worker, clock: Clock): Promise<void> {
+  await Promise.race([worker.close(), sleep(clock, CLOSE_PATIENCE_MS)]);
 }
 
 /** Jobs of a schedule: one at a time, none kept, and a missed one is made up for by the next. */

@@ -57,7 +57,8 @@ export class RunExecutor {
       return end;
     } finally {
       cancelTimeout();
-      this.#running.delete(run.runId);
+      // The same worker may have the run again by now, under a later claim.
+      if (this.#running.get(run.runId) === stop) this.#running.delete(run.runId);
     }
   }
 

@@ -1,8 +1,9 @@
 import type { EventLog, NewEvent } from '../events/event-log.ts';
-import { type Clock, sleep } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
-import { publicError, TollgateError } from '../protocol/errors.ts';
+import { publicError, type TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
+import { whileAway } from '../redis/errors.ts';
 import type { UsageRecord } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
@@ -28,9 +29,8 @@ export interface RunAnswer {
   readonly summary: string;
 }
 
-const RETRY_MS = 200;
 /** Longer than a run may take: by then a sweep has ended it. */
-const APPEND_PATIENCE_MS = 60_000;
+export const OUTAGE_PATIENCE_MS = 60_000;
 
 /**
  * The events of one run, written by the worker that claimed it.
@@ -150,25 +150,16 @@ export class RunLog {
   async #append(event: NewEvent, known: number, answer: string | undefined): Promise<void> {
     const { userId, runId, epoch, threadId } = this.#run;
     const message = { role: 'assistant', text: answer, run_id: runId };
-    const giveUpAt = this.#clock.now() + APPEND_PATIENCE_MS;
-    for (;;) {
-      try {
-        const result = await this.#log.append({
-          userId,
-          events: [event],
-          run: { runId, epoch, known },
-          ...(isTerminalEvent(event.type) ? { ends: event.type } : {}),
-          ...(answer === undefined ? {} : { threadMessage: { threadId, message } }),
-        });
-        if (!('seq' in result)) throw new RunLost(result.outcome);
-        if (result.cancelRequested) this.#asked();
-        return;
-      } catch (error) {
-        const away = error instanceof TollgateError && error.code === 'OVERLOADED';
-        if (!away || this.#clock.now() >= giveUpAt) throw error;
-        await sleep(this.#clock, RETRY_MS);
-      }
-    }
+    const append = {
+      userId,
+      events: [event],
+      run: { runId, epoch, known },
+      ...(isTerminalEvent(event.type) ? { ends: event.type } : {}),
+      ...(answer === undefined ? {} : { threadMessage: { threadId, message } }),
+    };
+    const result = await whileAway(this.#clock, OUTAGE_PATIENCE_MS, () => this.#log.append(append));
+    if (!('seq' in result)) throw new RunLost(result.outcome);
+    if (result.cancelRequested) this.#asked();
   }
 
   #common(): Fields {

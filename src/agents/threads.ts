@@ -1,6 +1,7 @@
 import type { Clock } from '../lib/clock.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
@@ -11,6 +12,8 @@ export const THREADS_KEPT = 500;
 /** A thread that nobody writes to is kept for three months. */
 export const THREAD_KEPT_MS = 90 * 24 * 3_600_000;
 const TITLE_LENGTH = 80;
+/** Of a Redis stream: what has more digits is none, and Redis would refuse it. */
+const MESSAGE_ID = /^\d{1,15}-\d{1,15}$/;
 
 export interface Thread {
   readonly thread_id: string;
@@ -41,10 +44,8 @@ export class Threads {
   /** By last change, newest first; at most `limit`. */
   async list(userId: string, limit = 100): Promise<Thread[]> {
     const keys = this.#keys.user(userId);
-    const [ranked, info] = await Promise.all([
-      this.#redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES'),
-      this.#redis.hgetall(keys.threadInfo),
-    ]);
+    const ranking = this.#redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES');
+    const [ranked, info] = await asked(Promise.all([ranking, this.#redis.hgetall(keys.threadInfo)]));
     const threads: Thread[] = [];
     for (let i = 0; i < ranked.length; i += 2) {
       const id = ranked[i] ?? '';
@@ -64,9 +65,9 @@ export class Threads {
     userId: string,
     page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
   ): Promise<{ messages: Fields[]; before: string | null }> {
-    const from = page.before !== undefined && /^\d+-\d+$/.test(page.before) ? `(${page.before}` : '+';
+    const from = page.before !== undefined && MESSAGE_ID.test(page.before) ? `(${page.before}` : '+';
     const key = this.#keys.user(userId).thread(page.threadId);
-    const entries = await this.#redis.xrevrange(key, from, '-', 'COUNT', page.limit);
+    const entries = await asked(this.#redis.xrevrange(key, from, '-', 'COUNT', page.limit));
     const messages = entries.map(([id, [, json = '{}']]) => ({
       message_id: id,
       ...(JSON.parse(json) as Fields),

@@ -1,5 +1,5 @@
 import { TollgateError } from '../protocol/errors.ts';
-import { redisError } from '../redis/scripts.ts';
+import { redisError } from '../redis/errors.ts';
 
 /**
  * What Redis answers to a command, or OVERLOADED when it does not: an outage must look like one, never like a wrong

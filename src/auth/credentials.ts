@@ -11,8 +11,7 @@ export interface Credential {
 /** A token longer than this is not read: the longest of ours is a tenth of it. */
 export const MAX_TOKEN_BYTES = 8_192;
 
-/** The sub-protocol names that are ours to answer; an entry that bears a token never is. */
-export const AUTH_PROTOCOL = 'jwt-auth';
+/** What a sub-protocol begins with that bears a token; such an entry is never answered. */
 const TOKEN_PREFIXES = ['jwt-auth.', 'jwt.'];
 
 /** The entries of `Sec-WebSocket-Protocol`, in the client's order. RFC 6455 section 11.3.4. */

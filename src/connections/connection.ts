@@ -41,6 +41,8 @@ export interface Opening {
   /** Whether a handshake without a credential is refused, or may authenticate later. */
   readonly identityRequired: boolean;
   readonly resumeFrom: ResumePoint | undefined;
+  /** Settles when the transport can send what is replayed; at once when there is none. */
+  readonly writable?: Promise<void>;
 }
 
 /**
@@ -98,11 +100,11 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
    */
   begin(identify: () => Promise<Identity | undefined>, opening: Opening): Promise<void> {
     this.#deps.hub.add(this);
-    return this.#inbox.open(async () => {
+    const opened = this.#inbox.first(async () => {
       try {
         const identity = await identify();
         if (this.closed) return;
-        if (identity) await this.#openFor(identity, opening.resumeFrom);
+        if (identity) await this.#openFor(identity, opening.resumeFrom !== undefined);
         else if (opening.identityRequired) throw new TollgateError('NO_TOKEN');
         else this.#openForAnyone();
       } catch (thrown) {
@@ -113,6 +115,9 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
         this.close(error);
       }
     });
+    // A step of its own: over Socket.IO nothing can be sent before the client has been told that it is connected.
+    if (opening.resumeFrom) void this.#inbox.first(() => this.#resumeAtOpen(opening));
+    return opened;
   }
 
   // What the transport tells.
@@ -134,6 +139,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   gone(): void {
+    this.#closing.abort(CLOSED);
     this.#leave();
   }
 
@@ -161,7 +167,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
         if (identity.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
         return { type: 'auth_success', fields: this.#authSuccess({}) };
       }
-      const joined = this.closed ? undefined : await this.#join(identity);
+      const joined = this.closed ? undefined : await this.#join(identity, false);
       return joined && { type: 'auth_success', fields: this.#authSuccess(joined) };
     } catch (thrown) {
       this.close(toTollgateError(thrown));
@@ -245,6 +251,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     return this.#outbox.drained();
   }
 
+  failed(cause: unknown): void {
+    this.close(new TollgateError('INTERNAL_ERROR', { cause }));
+  }
+
   ended(code: ErrorCode): void {
     if (code === 'CONNECTION_LIMIT_EXCEEDED' && !this.closed) this.#deps.metrics.evictions.inc();
     this.close(new TollgateError(code));
@@ -272,28 +282,27 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */
   close(error: TollgateError): void {
-    if (this.closed) return;
-    this.#outbox.error(error);
-    this.#deps.metrics.closes.inc({ code: error.code });
-    this.#end(error.row.close ?? 1008, error.code);
+    if (error.code === 'INTERNAL_ERROR') this.#deps.logger.error({ err: error.cause }, 'a connection failed');
+    this.#end(error.row.close ?? 1008, error.code, () => this.#transport.sendError(error));
   }
 
   /** Asks the client to come back elsewhere. */
   drain(retryAfterMs: number): void {
-    if (this.closed) return;
-    this.#outbox.send('server_draining', { retry_after_ms: retryAfterMs });
-    this.#deps.metrics.closes.inc({ code: 'SERVER_DRAINING' });
-    this.#end(1012, 'SERVER_DRAINING');
+    const fields = { retry_after_ms: retryAfterMs };
+    this.#end(1012, 'SERVER_DRAINING', () => this.#transport.send('server_draining', fields));
   }
 
-  #end(code: number, reason: string): void {
+  /** The last word goes past the bound of the outbox: that may be what ends the connection. */
+  #end(code: number, reason: ErrorCode, lastWord: () => void): void {
+    if (this.closed) return;
     this.#closing.abort(CLOSED);
+    this.#deps.metrics.closes.inc({ code: reason });
+    lastWord();
     this.#transport.close(code, reason);
     this.#leave();
   }
 
   #leave(): void {
-    this.#closing.abort(CLOSED);
     this.#cancelAuthDeadline?.();
     this.spoken();
     this.#session?.leave();
@@ -301,7 +310,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   /** Undefined when the socket closed meanwhile. */
-  async #join(identity: Identity): Promise<Fields | undefined> {
+  async #join(identity: Identity, resumes: boolean): Promise<Fields | undefined> {
     const details = {
       node: this.#deps.nodeId,
       endpoint: this.#transport.endpoint,
@@ -317,12 +326,13 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#session = session;
     this.#deps.hub.joined(this);
     this.#deps.logger.debug({ connection_id: this.connectionId, user: userHash(identity.userId) }, 'admitted');
-    this.#startResumeGrace(session);
+    this.#awaitResume(session, resumes);
     return { auth_method: identity.method, epoch: admission.epoch, seq: admission.seq };
   }
 
-  #startResumeGrace(session: Session): void {
-    const cancel = this.#deps.clock.after(RESUME_GRACE_MS, () => this.spoken());
+  /** Live events wait for the resume that is announced, or a moment for one that may come. */
+  #awaitResume(session: Session, announced: boolean): void {
+    const cancel = announced ? () => {} : this.#deps.clock.after(RESUME_GRACE_MS, () => this.spoken());
     this.#endResumeGrace = () => {
       cancel();
       session.cursor.release();
@@ -336,12 +346,17 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'unauthenticated' });
   }
 
-  async #openFor(identity: Identity, resumeFrom: ResumePoint | undefined): Promise<void> {
-    const joined = await this.#join(identity);
+  async #openFor(identity: Identity, resumes: boolean): Promise<void> {
+    const joined = await this.#join(identity, resumes);
     if (!joined) return;
     this.#sendWelcome({ authenticated: true, ...joined, ...this.#deps.welcome.identity(this.identity) });
     this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'ok' });
-    if (resumeFrom) await this.resume(resumeFrom.after, resumeFrom.epoch, Promise.resolve());
+  }
+
+  async #resumeAtOpen({ resumeFrom, writable }: Opening): Promise<void> {
+    await writable;
+    if (!resumeFrom || this.closed) return;
+    await this.resume(resumeFrom.after, resumeFrom.epoch, Promise.resolve());
   }
 
   #authSuccess(joined: Fields): Fields {

@@ -1,6 +1,6 @@
 import type { RunRequest } from '../jobs.ts';
 import { derivedId, newId } from '../lib/ids.ts';
-import { TollgateError } from '../protocol/errors.ts';
+import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { ClientFields, ClientMessageType, Fields, ServerEventType } from '../protocol/messages.ts';
 
@@ -96,8 +96,12 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       holdsEvents: true,
       async handle(speaker, fields, allowed) {
         const request = runRequest(speaker, fields);
-        const accepted = await runs.start(request, allowed);
-        return { type: 'agent_accepted', fields: { ...accepted, request_id: request.requestId } };
+        const { requestId: request_id } = request;
+        const accepted = await runs.start(request, allowed).catch((error: unknown) => {
+          // Also an id that was made here: repeated with it, a request that did arrive is not run twice.
+          throw toTollgateError(error).with({ request_id });
+        });
+        return { type: 'agent_accepted', fields: { ...accepted, request_id } };
       },
     },
     agent_cancel: {

@@ -39,10 +39,6 @@ export class Hub {
     ];
   }
 
-  get size(): number {
-    return this.#connections.size;
-  }
-
   add(connection: HubMember): void {
     this.#connections.set(connection, undefined);
   }

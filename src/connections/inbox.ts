@@ -37,8 +37,6 @@ const BAD_FRAME_CODES: readonly ErrorCode[] = [
   'FORMAT_ERROR',
   'MESSAGE_TOO_LARGE',
 ];
-/** A type is repeated to the client only as far as one could be meant: what stands there may be anything. */
-const SHOWN_TYPE_LENGTH = 64;
 /** Messages that may come before a `resume` without giving up the chance of one. */
 const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth'];
 /** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
@@ -50,18 +48,20 @@ const BASIC_ENDPOINT =
 export class Inbox {
   readonly #deps: InboxDeps;
   readonly #owner: InboxOwner;
-  readonly #queue = new SerialQueue(INBOX_LIMIT);
+  readonly #queue: SerialQueue;
   #badFramesInARow = 0;
   #unauthenticatedMessages = 0;
 
   constructor(deps: InboxDeps, owner: InboxOwner) {
     this.#deps = deps;
     this.#owner = owner;
+    // What is thrown here is no answer to a message: the connection cannot go on as if nothing had happened.
+    this.#queue = new SerialQueue(INBOX_LIMIT, (error) => owner.close(toTollgateError(error)));
   }
 
-  /** Runs before any message is looked at; what comes meanwhile waits. */
-  open(opening: () => Promise<void>): Promise<void> {
-    this.#queue.add(opening);
+  /** A step of the opening, before any message is looked at: what comes meanwhile waits. */
+  first(step: () => Promise<void>): Promise<void> {
+    this.#queue.add(step);
     return this.#queue.idle();
   }
 
@@ -80,13 +80,13 @@ export class Inbox {
   async #answer({ name, fields, replyTo }: IncomingMessage): Promise<void> {
     if (this.#owner.closed) return;
     const type = clientMessageType(name);
-    const shown = name.slice(0, SHOWN_TYPE_LENGTH);
     try {
       if (!this.#admitted(type)) {
-        this.#owner.reply({ type: 'info', fields: { message: BASIC_ENDPOINT, received_type: shown } }, replyTo);
+        this.#owner.reply({ type: 'info', fields: { message: BASIC_ENDPOINT, received_type: shown(name) } }, replyTo);
         return;
       }
-      if (type === undefined) throw new TollgateError('UNKNOWN_MESSAGE_TYPE', { fields: { received_type: shown } });
+      if (type === undefined)
+        throw new TollgateError('UNKNOWN_MESSAGE_TYPE', { fields: { received_type: shown(name) } });
       if (!BEFORE_RESUME.includes(type)) this.#owner.spoken();
       await this.#run(type, fields, replyTo);
       this.#deps.metrics.messages.inc({ type, result: 'ok' });
@@ -159,14 +159,14 @@ export class Inbox {
   }
 }
 
+/** A type is repeated to the client only as far as one could be meant: what stands there may be anything. */
+function shown(name: string): string {
+  return name.slice(0, 64);
+}
+
 /** A client that sent several requests finds the one that failed. */
 function withRequestId(error: TollgateError, fields: Readonly<Record<string, unknown>>): TollgateError {
   const requestId = fields.request_id;
   if (typeof requestId !== 'string' || requestId.length > 128) return error;
-  return new TollgateError(error.code, {
-    text: error.message,
-    cause: error.cause,
-    fields: { ...error.fields, request_id: requestId },
-    ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs }),
-  });
+  return error.with({ request_id: requestId });
 }

@@ -26,8 +26,6 @@ export interface Admission {
   /** The event log's epoch and last `seq` at the moment of admission. */
   readonly epoch: string;
   readonly seq: number;
-  /** Older connections of the user that had to go. */
-  readonly evicted: number;
 }
 
 export interface AdmissionRequest {
@@ -92,10 +90,10 @@ export class Registry {
         plan,
         ...this.#caps,
       ],
-    )) as ['blocked'] | ['admitted', number, string, string, number, number];
+    )) as ['blocked'] | ['admitted', number, string, string, number];
     if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
-    const [, givenPlace, storedPlan, epoch, seq, evicted] = reply;
-    return { place: givenPlace, plan: storedPlan, epoch, seq, evicted };
+    const [, givenPlace, storedPlan, epoch, seq] = reply;
+    return { place: givenPlace, plan: storedPlan, epoch, seq };
   }
 
   /**
@@ -132,26 +130,4 @@ export class Registry {
     const keys = this.#keys.user(userId);
     await releaseConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
   }
-
-  /** The live connections of a user, in the order of their admission. */
-  async list(userId: string): Promise<(ConnectionDetails & { readonly connection_id: string })[]> {
-    const keys = this.#keys.user(userId);
-    const [seconds, microseconds] = await this.#redis.time();
-    const now = Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
-    const [live, details] = await Promise.all([
-      this.#redis.zrange(keys.leases, `(${now}`, '+inf', 'BYSCORE'),
-      this.#redis.hgetall(keys.connections),
-    ]);
-    return live
-      .map((id) => ({ id, detail: parseDetail(details[id]) }))
-      .filter(({ detail }) => detail !== undefined)
-      .toSorted((a, b) => (a.detail?.place ?? 0) - (b.detail?.place ?? 0))
-      .map(({ id, detail }) => ({ connection_id: id, ...(detail?.details as ConnectionDetails) }));
-  }
-}
-
-function parseDetail(stored: string | undefined): { place: number; details: ConnectionDetails } | undefined {
-  if (stored === undefined) return undefined;
-  const space = stored.indexOf(' ');
-  return { place: Number(stored.slice(0, space)), details: JSON.parse(stored.slice(space + 1)) as ConnectionDetails };
 }

@@ -24,6 +24,8 @@ export interface SessionEvents {
   deliver(entry: LogEntry): void;
   lost(loss: Loss): void;
   writable(): Promise<boolean>;
+  /** The log cannot be read, and that is no outage. */
+  failed(error: unknown): void;
   /** The session has lost its right to live. */
   ended(code: ErrorCode): void;
   planChanged(): void;
@@ -46,6 +48,7 @@ export class Session {
   #tokenPlan: string;
   #place: number | undefined;
   #stopListening: (() => void) | undefined;
+  #askedForPlace = false;
   #left = false;
 
   constructor(
@@ -63,6 +66,7 @@ export class Session {
       deliver: (entry) => events.deliver(entry),
       lost: (loss) => events.lost(loss),
       writable: () => events.writable(),
+      failed: (error) => events.failed(error),
     });
   }
 
@@ -123,6 +127,7 @@ export class Session {
 
   async #admit(): Promise<Admission> {
     const { userId, plan } = this.#identity;
+    this.#askedForPlace = true;
     const admission = await this.#deps.registry.admit({
       userId,
       plan,
@@ -144,13 +149,14 @@ export class Session {
       await this.#admit();
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
-      if (error instanceof TollgateError) this.#events.ended(error.code);
-      else this.#deps.logger.warn({ err: error }, 'a connection could not be admitted again; the next renewal tries');
+      if (error instanceof TollgateError && error.code === 'USER_BLOCKED') this.#events.ended(error.code);
+      else this.#deps.logger.warn({ err: error }, 'a connection was not admitted again; the next renewal tries');
     }
   }
 
   #release(): void {
-    if (this.#place === undefined) return;
+    // Also after an admission that failed: it may have been given, and only its answer lost.
+    if (!this.#askedForPlace) return;
     this.#deps.registry.release(this.#identity.userId, [this.connectionId]).catch((error: Error) => {
       this.#deps.logger.debug({ error: error.message }, 'a place was not given back; its lease ends by itself');
     });

@@ -1,4 +1,5 @@
 import { type Clock, sleep } from '../lib/clock.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { EventLog, LogPage } from './event-log.ts';
 
@@ -9,6 +10,8 @@ export interface CursorSink {
   readonly lost: (loss: Loss) => void;
   /** Resolves when more can be written; false when the socket is closed or will never drain. */
   readonly writable: () => Promise<boolean>;
+  /** The log cannot be read, for another reason than that Redis is away. */
+  readonly failed: (error: unknown) => void;
 }
 
 export interface Loss {
@@ -50,6 +53,8 @@ export class Cursor {
   readonly #sink: CursorSink;
   #epoch = '';
   #seq = 0;
+  /** The timestamp of the event at the place, if this cursor delivered it: proof against a log that went back. */
+  #delivered: string | undefined;
   /** Starts held: nothing is delivered before `start` has said where the reader stands. */
   #holds = 1;
   #heldBack: LogEntry[] = [];
@@ -66,15 +71,11 @@ export class Cursor {
     this.#sink = sink;
   }
 
-  /** The last `seq` that was delivered or passed over. */
-  get position(): { readonly epoch: string; readonly seq: number } {
-    return { epoch: this.#epoch, seq: this.#seq };
-  }
-
   /** Takes the place `seq`; still held until the first `release`. */
   start(epoch: string, seq: number): void {
     this.#epoch = epoch;
     this.#seq = seq;
+    this.#delivered = undefined;
   }
 
   /** An event from the live tail. */
@@ -142,7 +143,7 @@ export class Cursor {
   }
 
   async #resume({ after, epoch, allowed }: ResumeFrom): Promise<ResumeResult> {
-    const reading = this.#log.read(this.#userId, { epoch, after, witnessed: false }, PAGE);
+    const reading = this.#log.read(this.#userId, { epoch, after, delivered: undefined }, PAGE);
     const [page] = await Promise.all([reading, allowed]);
     const oldest_seq = page.oldest;
     if (page.epoch !== epoch || after > page.head) {
@@ -159,7 +160,12 @@ export class Cursor {
     if (entry.epoch !== this.#epoch) return this.#expect(entry);
     if (entry.seq <= this.#seq) return;
     if (entry.seq > this.#seq + 1) return this.#expect(entry);
+    this.#deliver(entry);
+  }
+
+  #deliver(entry: LogEntry): void {
     this.#seq = entry.seq;
+    this.#delivered = entry.timestamp;
     this.#sink.deliver(entry);
   }
 
@@ -191,9 +197,7 @@ export class Cursor {
   #deliverAll(entries: readonly LogEntry[]): void {
     for (const entry of entries) {
       if (this.#stopped.signal.aborted) return;
-      if (entry.seq !== this.#seq + 1) continue;
-      this.#seq = entry.seq;
-      this.#sink.deliver(entry);
+      if (entry.seq === this.#seq + 1) this.#deliver(entry);
     }
   }
 
@@ -201,10 +205,15 @@ export class Cursor {
   async #readPage(): Promise<LogPage | undefined> {
     const { signal } = this.#stopped;
     while (!signal.aborted) {
-      const position = { epoch: this.#epoch, after: this.#seq, witnessed: true };
-      const page = await this.#log.read(this.#userId, position, PAGE).catch(() => undefined);
-      if (signal.aborted) return undefined;
-      if (page) return page;
+      const position = { epoch: this.#epoch, after: this.#seq, delivered: this.#delivered ?? '' };
+      try {
+        const page = await this.#log.read(this.#userId, position, PAGE);
+        return signal.aborted ? undefined : page;
+      } catch (error) {
+        const away = error instanceof TollgateError && error.code === 'OVERLOADED';
+        if (!away && !signal.aborted) this.#sink.failed(error);
+        if (!away) return undefined;
+      }
       await sleep(this.#clock, RETRY_MS, signal);
     }
     return undefined;

@@ -60,8 +60,11 @@ export interface LogPosition {
   readonly epoch: string | undefined;
   /** The last `seq` that the reader has. */
   readonly after: number;
-  /** Whether this node delivered up to there itself: only then can it prove that the log was lost. */
-  readonly witnessed: boolean;
+  /**
+   * What this node knows of that event because it delivered it: its timestamp, or "" when it delivered others. Only a
+   * node can prove that the log was lost; undefined for a place that a client named.
+   */
+  readonly delivered: string | undefined;
 }
 
 export interface LogPage {
@@ -136,11 +139,13 @@ export class EventLog {
    */
   async read(userId: string, position: LogPosition, limit: number): Promise<LogPage> {
     const keys = this.#keys.user(userId);
+    const { delivered } = position;
+    const witnessed = delivered !== undefined;
     this.#metrics.logReads.inc();
     const reply = (await readLog.run(
       this.#redis,
       [keys.log, keys.logState],
-      [position.epoch ?? '', position.after, limit, LOG_STATE_SECONDS, position.witnessed ? 1 : 0],
+      [position.epoch ?? '', position.after, limit, LOG_STATE_SECONDS, witnessed ? 1 : 0, delivered ?? ''],
     )) as [string, number, number, ScriptReply[]];
     const [epoch, head, oldest, entries] = reply;
     return { epoch, head, oldest, entries: entries.map((entry) => parseEntry(entry as StreamEntry, epoch)) };

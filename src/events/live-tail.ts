@@ -50,22 +50,14 @@ export class LiveTail {
     redis.on('ready', () => void this.#reconnected());
   }
 
-  /** Users with a subscription. */
-  get size(): number {
-    return this.#channels.size;
-  }
-
-  /** Whether the connection stands; while it does not, events are late. */
-  get connected(): boolean {
-    return this.#redis.status === 'ready';
-  }
-
   /**
    * Listens to a user. When it resolves, whatever is published from then on reaches the listener.
    * @returns stops listening
    * @throws Error when Redis does not confirm in time
    */
   async listen(userId: string, listener: TailListener): Promise<() => void> {
+    // Waiting for it here would queue subscriptions without a bound.
+    if (this.#redis.status !== 'ready') throw new Error('the connection for subscriptions is away');
     const name = this.#keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
     channel.listeners.add(listener);
@@ -112,8 +104,9 @@ export class LiveTail {
     if (this.#connectedBefore) return;
     this.#connectedBefore = true;
     try {
-      // The client sends its subscriptions again before this PING, on the same connection: its answer confirms them.
-      await this.#redis.ping();
+      // The client restores only what had been confirmed before it lost the connection; a second loss on the way
+      // would leave the rest behind for good.
+      await Promise.all([...this.#channels.keys()].map((name) => this.#redis.ssubscribe(name)));
     } catch (error) {
       this.#logger.debug({ err: error }, 'lost the connection again before the subscriptions were back');
       return;

@@ -1,6 +1,6 @@
 import { request } from 'undici';
 import type { Clock } from '../lib/clock.ts';
-import type { Redis } from '../redis/client.ts';
+import { answers, type Redis } from '../redis/client.ts';
 
 /** An answer is good for this long: probes of many callers cost the auth service one request. */
 const CACHE_MS = 2_000;
@@ -34,8 +34,12 @@ export class Readiness {
 
   async check(): Promise<ReadinessChecks> {
     const { redis, subscriber } = this.#deps;
-    const stored = redis.status === 'ready' && subscriber.status === 'ready';
-    return { redis: stored, authService: await this.#authServiceAnswers(), draining: this.#draining };
+    const [commands, subscriptions, authService] = await Promise.all([
+      answers(redis, TIMEOUT_MS),
+      answers(subscriber, TIMEOUT_MS),
+      this.#authServiceAnswers(),
+    ]);
+    return { redis: commands && subscriptions, authService, draining: this.#draining };
   }
 
   #authServiceAnswers(): Promise<boolean> {

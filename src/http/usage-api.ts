@@ -3,7 +3,6 @@ import { z } from 'zod';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import { redisError } from '../redis/scripts.ts';
 import type { Feed, Ledger, Page } from '../usage/ledger.ts';
 
 const FeedQuery = z.object({
@@ -42,9 +41,7 @@ async function readWaiting(
   const until = clock.now() + waitMs;
   let from = feed.cursor;
   for (;;) {
-    const page = await ledger.read({ ...feed, cursor: from }).catch((error: unknown) => {
-      throw redisError(error);
-    });
+    const page = await ledger.read({ ...feed, cursor: from });
     if (page.records.length > 0 || page.gapDetected || clock.now() >= until) return page;
     // What a filter has passed over need not be looked at again.
     from = page.nextCursor;

@@ -164,6 +164,13 @@ export class TollgateError extends Error {
   get row(): ErrorRow {
     return ERRORS[this.code];
   }
+
+  /** The same error with further public fields. */
+  with(fields: Readonly<Record<string, unknown>>): TollgateError {
+    const { code, message: text, cause, retryAfterMs } = this;
+    const details = { text, cause, fields: { ...this.fields, ...fields } };
+    return new TollgateError(code, retryAfterMs === undefined ? details : { ...details, retryAfterMs });
+  }
 }
 
 /** What a client is told of an error, in every dialect. */

@@ -16,10 +16,21 @@ const CONNECT_TIMEOUT_MS = 5_000;
 /** Longer than any script here takes by three orders of magnitude; a Redis that needs more is away. */
 const COMMAND_TIMEOUT_MS = 3_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
+/** A connection that answers nothing for this long is dropped and made again: the peer may be gone without a word. */
+const SILENCE_MS = 5_000;
+/** So often is something asked on a connection that may have nothing else to ask, so that silence shows. */
+const HEARTBEAT_MS = 2_000;
+/** A Redis that hangs does not keep a process from ending. */
+const QUIT_PATIENCE_MS = 1_000;
 
 const ROLE_OPTIONS: Record<ConnectionRole, RedisOptions> = {
-  commands: { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: COMMAND_TIMEOUT_MS },
-  subscriber: { maxRetriesPerRequest: null },
+  commands: {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: COMMAND_TIMEOUT_MS,
+    socketTimeout: SILENCE_MS,
+  },
+  subscriber: { maxRetriesPerRequest: null, socketTimeout: SILENCE_MS },
   blocking: { maxRetriesPerRequest: null },
 };
 
@@ -49,7 +60,32 @@ export async function connectRedis(url: string, role: ConnectionRole, logger: Lo
       cause: error,
     });
   }
+  if (role !== 'blocking') keepAsking(redis);
   return redis;
+}
+
+function keepAsking(redis: Redis): void {
+  const timer = setInterval(() => {
+    // A failure shows on the connection itself.
+    if (redis.status === 'ready') redis.ping().catch(() => undefined);
+  }, HEARTBEAT_MS).unref();
+  redis.once('end', () => clearInterval(timer));
+}
+
+/** Whether Redis answers on this connection within `timeoutMs`; never rejects. */
+export async function answers(redis: Redis, timeoutMs: number): Promise<boolean> {
+  if (redis.status !== 'ready') return false;
+  return within(timeoutMs, redis.ping()).then(
+    () => true,
+    () => false,
+  );
+}
+
+function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
 }
 
 /**
@@ -68,6 +104,6 @@ export async function checkServer(redis: Redis): Promise<void> {
 
 /** Ends a connection in order, or at once when Redis is away. */
 export async function disconnectRedis(redis: Redis): Promise<void> {
-  if (redis.status === 'ready') await redis.quit().catch(() => redis.disconnect());
-  else redis.disconnect();
+  if (redis.status !== 'ready') return redis.disconnect();
+  await within(QUIT_PATIENCE_MS, redis.quit()).catch(() => redis.disconnect());
 }

@@ -1,22 +1,12 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import type { ChainableCommander, Redis } from 'ioredis';
-import { TollgateError } from '../protocol/errors.ts';
+import { asked } from './errors.ts';
 
 export type ScriptArgument = string | number;
 
 /** What a script can answer: Lua tables arrive as arrays. */
 export type ScriptReply = string | number | null | ScriptReply[];
-
-/** Answers of a Redis that is there but cannot write now; anything else it answers is a fault of ours. */
-const CANNOT_WRITE = /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY)\b/;
-
-/** Redis being away is an outage, not a bug: it has its own row in the error table. */
-export function redisError(error: unknown): unknown {
-  const answered = error instanceof Error && error.name === 'ReplyError';
-  if (answered && !CANNOT_WRITE.test(error.message)) return error;
-  return new TollgateError('OVERLOADED', { cause: error });
-}
 
 const SCRIPTS = new URL('./lua/', import.meta.url);
 
@@ -47,7 +37,7 @@ export class LuaScript {
     this.#numberOfKeys = numberOfKeys;
   }
 
-  /** @param file the name of the file without its ending, e.g. `appendEvents-6` */
+  /** @param file the name of the file without its ending, e.g. `appendEvents-7` */
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);
@@ -56,14 +46,10 @@ export class LuaScript {
   }
 
   /** @throws TollgateError OVERLOADED while Redis is away or refuses to write; Error when the script itself fails */
-  async run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
+  run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     this.#define(redis, keys);
     const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;
-    try {
-      return await command.call(redis, ...keys, ...args);
-    } catch (error) {
-      throw redisError(error);
-    }
+    return asked(command.call(redis, ...keys, ...args));
   }
 
   /** Adds the call to a pipeline of `redis` that was made after the script's first use there. */

@@ -2,7 +2,7 @@ import type { Socket } from 'socket.io';
 import type { Transport } from '../connections/transport.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { ReplyTo } from '../protocol/dialects.ts';
-import { publicError, type TollgateError } from '../protocol/errors.ts';
+import { publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 
 /**
@@ -11,11 +11,14 @@ import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts'
  */
 const COME_BACK_CODES = new Set([1001, 1011, 1012, 1013, 4002]);
 
+/** A client that does not take the close is cut off after this. */
+const CLOSE_PATIENCE_MS = 2_000;
+
 /** What of Engine.IO's socket its types leave out. */
 interface EngineInternals {
   readonly writeBuffer: readonly { readonly data?: unknown }[];
   /** `socket` is the WebSocket; long polling has none. */
-  readonly transport: { readonly socket?: { readonly bufferedAmount: number } };
+  readonly transport: { readonly socket?: { readonly bufferedAmount: number; terminate(): void } };
 }
 
 /**
@@ -29,8 +32,12 @@ export class SocketIoTransport implements Transport {
   readonly #clock: Clock;
   #waiting: (() => void)[] | undefined = [];
   #lastError: TollgateError | undefined;
-  #refusal: TollgateError | undefined;
+  #connected: () => void = () => {};
   #largestPacket = 0;
+  /** Settles when the client is connected. */
+  readonly writable = new Promise<void>((resolve) => {
+    this.#connected = resolve;
+  });
 
   constructor({ socket, clock }: { socket: Socket; clock: Clock }, endpoint: string) {
     this.#socket = socket;
@@ -38,9 +45,9 @@ export class SocketIoTransport implements Transport {
     this.endpoint = endpoint;
   }
 
-  /** Why the client is not let in. */
-  get refusal(): TollgateError | undefined {
-    return this.#refusal;
+  /** Why the client was not let in; asked for only when its connection was closed before it was. */
+  get refusal(): TollgateError {
+    return this.#lastError ?? new TollgateError('SERVER_DRAINING');
   }
 
   /** What Engine.IO holds, and what it has handed to the WebSocket that the client has not taken. */
@@ -56,6 +63,7 @@ export class SocketIoTransport implements Transport {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
     for (const write of waiting) write();
+    this.#connected();
   }
 
   /** An Engine.IO packet of this size, in bytes or characters, came in. */
@@ -94,9 +102,17 @@ export class SocketIoTransport implements Transport {
   ping(): void {}
 
   close(code: number): void {
-    if (this.#waiting) this.#refusal = this.#lastError;
-    else if (COME_BACK_CODES.has(code)) this.#socket.conn.close();
+    const { conn } = this.#socket;
+    // A client that is not connected yet gets its refusal from the middleware.
+    if (this.#waiting) return;
+    if (COME_BACK_CODES.has(code)) conn.close();
     else this.#socket.disconnect(true);
+    // Engine.IO would wait half a minute for a client that does not read, and `ws` as long for its close frame.
+    const cancel = this.#clock.after(CLOSE_PATIENCE_MS, () => {
+      conn.close(true);
+      (conn as unknown as EngineInternals).transport.socket?.terminate();
+    });
+    conn.once('close', cancel);
   }
 
   #write(write: () => void): void {

@@ -28,11 +28,6 @@ export interface SocketIoDeps extends ConnectionDeps {
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
 
-export interface SocketIoOptions {
-  readonly allowedOrigins: readonly string[];
-  readonly draining: () => boolean;
-}
-
 interface Admitted {
   readonly connection: Connection;
   readonly transport: SocketIoTransport;
@@ -44,8 +39,10 @@ export class SocketIo {
   readonly #engine: Engine;
   readonly #io: Server;
   readonly #connections = new WeakMap<Socket, Admitted>();
+  /** Engines with a session: a second CONNECT on one would be a second connection of the same client. */
+  readonly #engines = new WeakSet<Socket['conn']>();
 
-  constructor(deps: SocketIoDeps, { allowedOrigins, draining }: SocketIoOptions) {
+  constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
     const { heartbeatMs, silenceMs } = deps.limits;
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
@@ -60,8 +57,7 @@ export class SocketIo {
       cors: { origin: [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => {
         // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
-        const allowed = originAllowed(request.headers.origin, allowedOrigins);
-        decide(null, allowed && !(draining() && isHandshake(request)));
+        decide(null, originAllowed(request.headers.origin, allowedOrigins));
       },
     });
     this.#io = new Server({
@@ -93,6 +89,8 @@ export class SocketIo {
   /** Authenticates and admits before Socket.IO says that the client is connected. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
     const { authenticator, clock } = this.#deps;
+    if (this.#engines.has(socket.conn)) return void socket.conn.close();
+    this.#engines.add(socket.conn);
     const transport = new SocketIoTransport({ socket, clock }, SOCKET_IO_PATH);
     const connection = new Connection(this.#deps, transport);
     this.#connections.set(socket, { connection, transport });
@@ -100,19 +98,20 @@ export class SocketIo {
     socket.conn.once('close', () => connection.gone());
     socket.conn.on('packet', ({ type, data }: { type: string; data?: unknown }) => {
       if (type === 'pong') connection.alive();
-      else if (typeof data === 'string' || Buffer.isBuffer(data)) transport.received(data.length);
+      else if (typeof data === 'string' || Buffer.isBuffer(data)) transport.received(Buffer.byteLength(data));
     });
     // Whatever the client put into CONNECT: nothing says that it is an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
     const identify = () => authenticator.handshake({ headers: socket.handshake.headers, handshakeToken: token });
     try {
       const resumeFrom = resumePoint(after, epoch);
-      await connection.begin(identify, { identityRequired: true, resumeFrom });
+      await connection.begin(identify, { identityRequired: true, resumeFrom, writable: transport.writable });
     } catch (error) {
       connection.close(toTollgateError(error));
     }
-    if (!transport.refusal) return next();
-    next(Object.assign(new Error(transport.refusal.message), { data: publicError(transport.refusal) }));
+    if (!connection.closed) return next();
+    const { refusal } = transport;
+    next(Object.assign(new Error(refusal.message), { data: publicError(refusal) }));
     // After the CONNECT_ERROR has been written; a refused client must not keep an engine for 45 seconds.
     setImmediate(() => socket.conn.close());
   }
@@ -136,6 +135,8 @@ export class SocketIo {
     const last = args.at(-1);
     const replyTo = typeof last === 'function' ? { ack: last as (reply: Fields) => void } : undefined;
     try {
+      // The protocol allows numbers as names of events.
+      if (typeof name !== 'string') throw new TollgateError('INVALID_MESSAGE');
       const fields = this.#checked(transport, replyTo && args.length === 1 ? {} : (args[0] ?? {}));
       connection.receive({ name, fields, replyTo });
     } catch (error) {
@@ -156,8 +157,8 @@ export class SocketIo {
 }
 
 /** Whether a request opens a session; those of open ones name it. */
-function isHandshake(request: IncomingMessage): boolean {
-  return !/[?&]sid=/.test(request.url ?? '');
+export function isHandshake(request: IncomingMessage): boolean {
+  return !/[?&]sid=[^&]/.test(request.url ?? '');
 }
 
 function isFields(value: unknown): value is Fields {

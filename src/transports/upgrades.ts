@@ -55,5 +55,6 @@ function refuse(socket: Duplex, error: TollgateError): void {
     `Content-Length: ${Buffer.byteLength(body)}`,
     ...retryAfter,
   ];
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+  // Half-closed, it would stay for as long as the client likes.
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { LedgerRecord, UsageRecord } from './records.ts';
@@ -86,15 +87,10 @@ export class Ledger {
     return { records, lagMs };
   }
 
-  /** A page of the ledger, in order; the same page always has the same bytes. */
+  /** A page of the ledger, in order; the same page always has the same bytes. @throws TollgateError OVERLOADED */
   async read({ cursor, limit, userId, tool }: Feed): Promise<Page> {
-    const entries = await this.#redis.xrange(
-      this.#keys.ledger,
-      `(${cursor}-0`,
-      '+',
-      'COUNT',
-      userId || tool ? SCAN_LIMIT : limit + 1,
-    );
+    const count = userId || tool ? SCAN_LIMIT : limit + 1;
+    const entries = await asked(this.#redis.xrange(this.#keys.ledger, `(${cursor}-0`, '+', 'COUNT', count));
     const first = entries[0] ? Number.parseInt(entries[0][0], 10) : cursor + 1;
     const records: LedgerRecord[] = [];
     let nextCursor = cursor;

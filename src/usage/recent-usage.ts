@@ -1,4 +1,5 @@
 import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import type { UsageRecord } from './records.ts';
 
@@ -13,7 +14,7 @@ export class RecentUsage {
   }
 
   async since(userId: string, from: Date): Promise<UsageRecord[]> {
-    const stored = await this.#redis.lrange(this.#keys.user(userId).recentUsage, 0, -1);
+    const stored = await asked(this.#redis.lrange(this.#keys.user(userId).recentUsage, 0, -1));
     const records = stored.map((json) => JSON.parse(json) as UsageRecord);
     const earliest = from.toISOString();
     return records.filter(({ completed_at }) => completed_at >= earliest);

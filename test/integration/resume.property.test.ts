@@ -74,7 +74,18 @@ class Wanderer {
     return { after: this.last, epoch, allowed: Promise.resolve() };
   }
 
-  async #reconnect(): Promise<void> {
+  /** A node that cannot listen for the moment refuses; a client tries again, as often as it takes. */
+  #reconnect(): Promise<void> {
+    return until(
+      async () => {
+        await this.#connectOnce();
+        return true;
+      },
+      { everyMs: 5, label: 'a connection' },
+    ).then(() => undefined);
+  }
+
+  async #connectOnce(): Promise<void> {
     this.drop();
     const connection = this.#connection;
     const session = this.#connect({
@@ -85,6 +96,7 @@ class Wanderer {
       lost: (loss) => expect(loss).toBeUndefined(),
       writable: async () => true,
       ended: () => undefined,
+      failed: (error) => expect(error).toBeUndefined(),
       planChanged: () => undefined,
     });
     this.#session = session;

@@ -1,7 +1,7 @@
 import { derivedId } from '../../lib/ids.ts';
 import type { Plans } from '../../policy/plans.ts';
 import { TollgateError } from '../../protocol/errors.ts';
-import type { Threads } from '../threads.ts';
+import { THREADS_KEPT, type Threads } from '../threads.ts';
 import type { ToolExecutor } from './tool.ts';
 
 /** `create_thread` and `get_thread_history`. */
@@ -13,8 +13,8 @@ export function threadTools({ threads, plans }: { threads: Threads; plans: Plans
       const allowed = plans.effective(caller.plan).threads;
       const { outcome, threads: count } = await threads.create(userId, { threadId, title, allowed });
       if (outcome === 'full') {
-        const text = `This plan allows ${allowed} threads, and all of them are in use.`;
-        throw new TollgateError('QUOTA_EXCEEDED', { text, fields: { limit: allowed } });
+        const text = `There can be ${allowed ?? THREADS_KEPT} threads, and all of them are in use.`;
+        throw new TollgateError('QUOTA_EXCEEDED', { text, fields: { limit: allowed ?? THREADS_KEPT } });
       }
       return { thread_id: threadId, title, threads: count };
     },

@@ -16,7 +16,7 @@
   ARGV[6] seconds that an unused log keeps its epoch
   ARGV[7] plan of the token
   ARGV[8...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
-  Returns { "blocked" } or { "admitted", place, plan, epoch, seq, number evicted }
+  Returns { "blocked" } or { "admitted", place, plan, epoch, seq }
 ]]
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, details, place, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -39,7 +39,8 @@ end
 redis.call('ZREMRANGEBYSCORE', evicted, '-inf', now)
 
 local last = tonumber(redis.call('HGET', connections, '#') or '0')
-place = tonumber(place) or last + 1
+-- Never below the time: the last place given is forgotten with the user's other connections, who may yet come back.
+place = tonumber(place) or math.max(last + 1, now)
 redis.call('ZADD', leases, now + lease, id)
 redis.call('ZREM', evicted, id)
 redis.call('HSET', connections, id, place .. ' ' .. details, '#', math.max(last, place))
@@ -68,8 +69,8 @@ redis.call('PEXPIRE', connections, 2 * lease)
 local log = redis.call('HMGET', logState, 'epoch', 'seq')
 if not log[1] then
   -- Names a history of the log: one that begins after a loss begins at another time.
-  log = { string.format('%x-%x', time[1], time[2]), '0' }
+  log = { string.format('epoch_%x%05x', time[1], time[2]), '0' }
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
 redis.call('EXPIRE', logState, ARGV[6])
-return { 'admitted', place, plan, log[1], tonumber(log[2]), math.max(excess, 0) }
+return { 'admitted', place, plan, log[1], tonumber(log[2]) }

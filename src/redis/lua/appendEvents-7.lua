@@ -19,7 +19,7 @@
   ARGV[7] how many events of the run the writer knows to be in the log before these
   ARGV[8] status of the run after these events, "" while it goes on
   ARGV[9] how many of the user's usage records to keep for the user's own tools
-  ARGV[10] message to add to the thread (JSON), "" for none
+  ARGV[10] message to add to the thread if it is still there (JSON), "" for none
   ARGV[11] how many messages a thread keeps
   ARGV[12...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
               journal field or "", journal value
@@ -35,7 +35,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local state = redis.call('HMGET', logState, 'epoch', 'seq')
 -- Names a history of the log: one that begins after a loss begins at another time.
-local epoch, seq = state[1] or string.format('%x-%x', time[1], time[2]), tonumber(state[2] or '0')
+local epoch, seq = state[1] or string.format('epoch_%x%05x', time[1], time[2]), tonumber(state[2] or '0')
 
 local cancel = 0
 if runEpoch ~= '' then
@@ -65,7 +65,7 @@ end
 redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
 redis.call('EXPIRE', logState, ARGV[4])
 redis.call('PEXPIRE', log, maxAge)
-if ARGV[10] ~= '' then redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[11], '*', 'm', ARGV[10]) end
+if ARGV[10] ~= '' then redis.call('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[11], '*', 'm', ARGV[10]) end
 
 if runEpoch ~= '' then
   redis.call('HSET', run, 'events', known + count)

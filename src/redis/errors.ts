@@ -1,0 +1,46 @@
+import { type Clock, sleep } from '../lib/clock.ts';
+import { TollgateError } from '../protocol/errors.ts';
+
+/** Answers of a Redis that is there but cannot serve now; anything else it answers is a fault of ours. */
+const CANNOT_SERVE = /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY)\b/;
+/** What ioredis says when there is no Redis to answer. */
+const NOT_THERE =
+  /^(Connection is closed|Command timed out|Stream isn't writeable|Socket timeout)|MaxRetries|ECONN|EPIPE/;
+const RETRY_MS = 200;
+
+/** Redis being away is an outage, not a bug: it has its own row in the error table. */
+export function redisError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const away = error.name === 'ReplyError' ? CANNOT_SERVE.test(error.message) : isAway(error);
+  return away ? new TollgateError('OVERLOADED', { cause: error }) : error;
+}
+
+function isAway(error: Error): boolean {
+  return NOT_THERE.test(error.message) || error.name === 'MaxRetriesPerRequestError' || error.name === 'AbortError';
+}
+
+/** What Redis answers. @throws TollgateError OVERLOADED while it is away; Error for what it answers to a wrong question */
+export async function asked<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw redisError(error);
+  }
+}
+
+/**
+ * Does `work` again while Redis is away, for at most `patienceMs`. Only for what may be done twice.
+ * @throws what the last attempt threw
+ */
+export async function whileAway<T>(clock: Clock, patienceMs: number, work: () => Promise<T>): Promise<T> {
+  const giveUpAt = clock.now() + patienceMs;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const away = error instanceof TollgateError && error.code === 'OVERLOADED';
+      if (!away || clock.now() >= giveUpAt) throw error;
+      await sleep(clock, RETRY_MS);
+    }
+  }
+}
