@@ -17,7 +17,7 @@ import { Metrics } from '../src/lib/metrics.ts';
 import { Permissions } from '../src/policy/permissions.ts';
 import { loadPlans } from '../src/policy/plans.ts';
 import { loadToolCatalogue } from '../src/policy/tool-catalogue.ts';
-import { connectRedis, disconnectRedis } from '../src/redis/client.ts';
+import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { Ledger } from '../src/usage/ledger.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
@@ -32,11 +32,14 @@ import { abandonRun, sweepRuns } from './sweep-runs.ts';
  */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
+/** Workers that may die under one run before it is given up. */
+const MAX_TAKEOVERS = 3;
 /** What a stopping worker gives the runs it has; those that take longer are taken over by another. */
 const CLOSE_PATIENCE_MS = 20_000;
 const SCHEDULE_AGAIN_MS = 60_000;
-/** Workers that may die under one run before it is given up. */
-const MAX_TAKEOVERS = 3;
+
+/** Jobs of a schedule: one at a time, none kept, and a missed one is made up for by the next. */
+const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail: { count: 10 } };
 
 export interface RunningWorker {
   /** Of the health and metrics server. */
@@ -53,93 +56,13 @@ export async function startWorker(
   const logger = options.logger ?? createLogger('worker', config.LOG_LEVEL);
   const clock = options.clock ?? systemClock;
   try {
-    const metrics = new Metrics();
-    const keys = new Keys(config.REDIS_KEY_PREFIX);
-    const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
-    closers.add('redis', () => disconnectRedis(redis));
-    const subscriber = await connectRedis(config.REDIS_URL, 'subscriber', logger);
-    closers.add('subscriber', () => disconnectRedis(subscriber));
-    const blocking = await connectRedis(config.REDIS_URL, 'blocking', logger);
-    closers.add('blocking redis', () => disconnectRedis(blocking));
-
-    const plans = loadPlans();
-    const catalogue = loadToolCatalogue();
-    const agents = loadAgentCatalogue();
-    const runLimits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
-    const runQueue = new Queue(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
-    closers.add('run queue', () => runQueue.close());
-    const log = new EventLog(
-      { redis, keys, metrics },
-      { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
-    );
-    const runs = new Runs({ redis, keys, agents, clock }, runLimits);
-    const threads = new Threads({ redis, keys, clock });
-    const usage = new RecentUsage({ redis, keys });
-    const queueDepth = async () => {
-      const { waiting = 0, active = 0, failed = 0 } = await runQueue.getJobCounts('waiting', 'active', 'failed');
-      return { waiting, active, failed };
-    };
-    const executors = builtInExecutors({ redis, keys, clock, plans, agents, threads, usage, queueDepth });
-    const permissions = new Permissions({ plans, tools: catalogue });
-    const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
-    const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, runLimits);
-    const ledger = new Ledger({ redis, keys });
-    const sweep = { runs, log, clock, logger };
-
-    subscriber.on('message', (_channel: string, runId: string) => executor.cancel(runId));
-    await subscriber.subscribe(keys.runControl);
-
-    const queued = { connection: blocking, prefix: keys.queues };
-    const runWorker = new Worker(QUEUES.agentRuns, (job) => final(runAgent(job.data, { runs, executor, clock })), {
-      ...queued,
-      concurrency: config.RUN_CONCURRENCY,
-      lockDuration: LOCK_MS,
-      stalledInterval: STALLED_CHECK_MS,
-      maxStalledCount: MAX_TAKEOVERS,
-      // A job that stayed would swallow the next one of the same id; whether a run has ended is the run's to know.
-      removeOnComplete: { count: 0 },
-      removeOnFail: { count: 0 },
-    });
-    closers.add('run worker', () => closeWorker(runWorker, clock));
-    runWorker.on('failed', (job, error) => {
-      // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
-      if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
-      logger.error({ err: error, job: job.id }, 'a run job failed');
-      const payload = AgentRunJob.safeParse(job.data);
-      if (payload.success) {
-        abandonRun(payload.data, 'INTERNAL_ERROR', sweep).catch((cause) => {
-          logger.error({ err: cause, job: job.id }, 'a failed run was not ended; the sweep does it');
-        });
-      }
-    });
-
-    const usageWorker = new Worker(QUEUES.usage, () => foldUsage({ ledger, clock, metrics }), {
-      ...queued,
-      ...SCHEDULED,
-    });
-    closers.add('usage worker', () => closeWorker(usageWorker, clock));
-    const sweepWorker = new Worker(QUEUES.sweeps, () => sweepRuns(sweep), { ...queued, ...SCHEDULED });
-    closers.add('sweep worker', () => closeWorker(sweepWorker, clock));
-    for (const worker of [runWorker, usageWorker, sweepWorker]) {
-      worker.on('error', (error) => logger.warn({ queue: worker.name, err: error }, 'worker error'));
-      await worker.waitUntilReady();
-    }
-    const schedules = Object.values(SCHEDULES).map(({ queue: name, ...schedule }) => {
-      const queue = new Queue(name, { connection: redis, prefix: keys.queues });
-      closers.add(`${name} queue`, () => queue.close());
-      return { queue, ...schedule };
-    });
-    const schedule = async () => {
-      for (const { queue, name, everyMs } of schedules) await queue.upsertJobScheduler(name, { every: everyMs });
-    };
-    await schedule();
-    // A Redis that lost its data has lost them too.
-    const stopScheduling = clock.every(SCHEDULE_AGAIN_MS, () => {
-      schedule().catch((error: Error) => logger.warn({ error: error.message }, 'schedules were not renewed'));
-    });
-    closers.add('schedules', stopScheduling);
-
-    const operations = await startOperations({ config, logger, metrics, redis });
+    const foundation = await createFoundation(config, { logger, clock, closers });
+    const parts = createParts(config, foundation);
+    foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
+    await foundation.subscriber.subscribe(foundation.keys.runControl);
+    await startRuns(config, foundation, parts);
+    await startScheduled(foundation, parts);
+    const operations = await startOperations({ config, ...foundation });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');
     return { port: operations.port, close: () => closers.close() };
@@ -149,13 +72,112 @@ export async function startWorker(
   }
 }
 
-/** Waits for the jobs in hand, but not for a Redis that does not come back. */
-async function closeWorker(worker: Worker, clock: Clock): Promise<void> {
-  await Promise.race([worker.close(), sleep(clock, CLOSE_PATIENCE_MS)]);
+type Foundation = Awaited<ReturnType<typeof createFoundation>>;
+type Parts = ReturnType<typeof createParts>;
+
+/** Redis and the queues: what everything above stands on. */
+async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
+  const { logger, closers } = base;
+  const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
+    const connection = await connectRedis(config.REDIS_URL, role, logger);
+    closers.add(name, () => disconnectRedis(connection));
+    return connection;
+  };
+  const keys = new Keys(config.REDIS_KEY_PREFIX);
+  const redis = await open('redis', 'commands');
+  const openQueue = (name: string): Queue => {
+    const queue = new Queue(name, { connection: redis, prefix: keys.queues });
+    closers.add(`${name} queue`, () => queue.close());
+    return queue;
+  };
+  const subscriber = await open('subscriber', 'subscriber');
+  const blocking = await open('blocking redis', 'blocking');
+  return { ...base, metrics: new Metrics(), keys, redis, subscriber, blocking, openQueue };
 }
 
-/** Jobs of a schedule: one at a time, none kept, and a missed one is made up for by the next. */
-const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail: { count: 10 } };
+/** The agent with its tools, and the ledger. */
+function createParts(config: Config, foundation: Foundation) {
+  const { logger, clock, metrics, keys, redis, openQueue } = foundation;
+  const plans = loadPlans();
+  const catalogue = loadToolCatalogue();
+  const agents = loadAgentCatalogue();
+  const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
+  const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
+  const log = new EventLog({ redis, keys, metrics }, logLimits);
+  const runs = new Runs({ redis, keys, agents, clock }, limits);
+  const threads = new Threads({ redis, keys, clock });
+  const usage = new RecentUsage({ redis, keys });
+  const runQueue = openQueue(QUEUES.agentRuns);
+  const queueDepth = async () => {
+    const { waiting = 0, active = 0, failed = 0 } = await runQueue.getJobCounts('waiting', 'active', 'failed');
+    return { waiting, active, failed };
+  };
+  const executors = builtInExecutors({ redis, keys, clock, plans, agents, threads, usage, queueDepth });
+  const permissions = new Permissions({ plans, tools: catalogue });
+  const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
+  const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
+  return { log, runs, executor, ledger: new Ledger({ redis, keys }) };
+}
+
+/** Takes runs from the queue, and ends those whose job is lost for good. */
+async function startRuns(config: Config, foundation: Foundation, parts: Parts): Promise<void> {
+  const { logger, clock } = foundation;
+  const worker = await startBullWorker(foundation, QUEUES.agentRuns, {
+    process: (job) => final(runAgent(job.data, { ...parts, clock })),
+    options: {
+      concurrency: config.RUN_CONCURRENCY,
+      lockDuration: LOCK_MS,
+      stalledInterval: STALLED_CHECK_MS,
+      maxStalledCount: MAX_TAKEOVERS,
+      // A job that stayed would swallow the next one of the same id; whether a run has ended is the run's to know.
+      removeOnComplete: { count: 0 },
+      removeOnFail: { count: 0 },
+    },
+  });
+  worker.on('failed', (job, error) => {
+    // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
+    if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
+    logger.error({ err: error, job: job.id }, 'a run job failed');
+    const payload = AgentRunJob.safeParse(job.data);
+    if (!payload.success) return;
+    abandonRun(payload.data, 'INTERNAL_ERROR', { ...parts, clock, logger }).catch((cause) => {
+      logger.error({ err: cause, job: job.id }, 'a failed run was not ended; the sweep does it');
+    });
+  });
+}
+
+/** The jobs that a schedule makes. */
+async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
+  const { logger, clock, metrics, closers, openQueue } = foundation;
+  const fold = () => foldUsage({ ledger: parts.ledger, clock, metrics });
+  await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
+  const sweep = () => sweepRuns({ ...parts, clock, logger });
+  await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
+
+  const schedules = Object.values(SCHEDULES).map((schedule) => ({ ...schedule, queue: openQueue(schedule.queue) }));
+  const schedule = async () => {
+    for (const { queue, name, everyMs } of schedules) await queue.upsertJobScheduler(name, { every: everyMs });
+  };
+  await schedule();
+  // A Redis that lost its data has lost them too.
+  const stop = clock.every(SCHEDULE_AGAIN_MS, () => {
+    schedule().catch((error: Error) => logger.warn({ error: error.message }, 'schedules were not renewed'));
+  });
+  closers.add('schedules', stop);
+}
+
+async function startBullWorker(
+  { blocking, keys, clock, logger, closers }: Foundation,
+  queue: string,
+  { process, options }: { process: (job: Job) => Promise<unknown>; options: object },
+): Promise<Worker> {
+  const worker = new Worker(queue, process, { connection: blocking, prefix: keys.queues, ...options });
+  worker.on('error', (error) => logger.warn({ queue, error: error.message }, 'worker error'));
+  // Waits for the jobs in hand, but not for a Redis that does not come back.
+  closers.add(`${queue} worker`, () => Promise.race([worker.close(), sleep(clock, CLOSE_PATIENCE_MS)]));
+  await worker.waitUntilReady();
+  return worker;
+}
 
 /** A payload that does not parse stays wrong however often it is tried. */
 async function final<T>(work: Promise<T>): Promise<T> {

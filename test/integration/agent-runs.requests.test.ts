@@ -1,7 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { Keys } from '../../src/redis/keys.ts';
 import { eventsOf, freshRequestId, runToEnd } from '../support/agent-runs.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { stack } from '../support/stack.ts';
 import { mintToken, type PlanName } from '../support/tokens.ts';
 
 const BASIC_TOOLS = ['create_thread', 'get_thread_history', 'list_agents', 'get_agent_status'];
@@ -31,6 +34,24 @@ describe.each(TRANSPORTS)('a request over %s', (transport) => {
       expect(run.events.at(-1)?.type).toBe('agent_completed');
     },
   );
+
+  it('that was over the limit runs when it is repeated once the limit allows it', async () => {
+    const { token, userId } = mintToken({ plan: 'free' });
+    const client = await openClient({ transport, url: nodeUrl(0), token });
+    for (let i = 0; i < 30; i++) client.send('ping', { timestamp: i });
+    await client.waitFor(({ type, fields }) => type === 'pong' && fields.original_timestamp === 29);
+    const request_id = freshRequestId();
+    client.send('agent_request', { message: 'hello', request_id });
+    const refused = await client.waitFor('error');
+    expect(refused.fields).toMatchObject({ code: 'RATE_LIMITED', request_id });
+    // The minute is over; another node has nothing in its memory of it.
+    const redis = new Redis(stack().redisUrl);
+    await redis.del(new Keys(stack().keyPrefix).user(userId).messageRate);
+    await redis.quit();
+    const again = await openClient({ transport, url: nodeUrl(1), token });
+    const run = await runToEnd(again, { request_id });
+    expect(run.events.at(-1)?.type).toBe('agent_completed');
+  });
 
   it('starts one run however often its request_id comes, and is answered with that run', async () => {
     const client = await connect();

@@ -74,6 +74,7 @@ describe('a gateway is not harmed', () => {
     ['a packet of no type', '49'],
     ['an event without a name', '42[]'],
     ['an event whose name is no string', '42[{}]'],
+    ['an event whose name is a number', '42[7,{"a":1}]'],
     ['an event that is no list', '42{"type":"ping"}'],
     ['an acknowledgement that nobody waits for', '437[{}]'],
     ['an acknowledgement with the greatest number', `42${'9'.repeat(400)}["ping",{}]`],
@@ -161,6 +162,14 @@ describe('a gateway is not harmed', () => {
     for (let i = 0; i < 60; i++) client.sendRaw(JSON.stringify({ type: 'ping', pad: 'x'.repeat(60_000) }));
     expect(await client.closed).toEqual({ code: 1008, reason: 'MESSAGE_TOO_LARGE' });
     await expectUnharmed(await connect('ws'));
+  });
+
+  it('by a second CONNECT on one engine: the connection ends, and was one', async () => {
+    const client = await connectByHand();
+    const { token } = mintToken({}, { stack: processes.addresses });
+    for (let i = 0; i < 20; i++) client.sendRaw(`40${JSON.stringify({ token })}`);
+    await client.closed;
+    await expectUnharmed(await connect('socketio'));
   });
 
   it('before authentication by good and bad frames in turn: they are as few as all others', async () => {
