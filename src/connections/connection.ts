@@ -109,8 +109,6 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
         else this.#openForAnyone();
       } catch (thrown) {
         const error = toTollgateError(thrown);
-        if (error.code === 'INTERNAL_ERROR')
-          this.#deps.logger.error({ err: error.cause }, 'a connection failed to open');
         this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: error.code });
         this.close(error);
       }

@@ -112,7 +112,9 @@ export class Cursor {
     void this.#exclusively(async () => {
       this.#catchingUp = false;
       await this.#readToHead();
-    }).finally(() => this.release());
+    })
+      .catch((error: unknown) => this.#sink.failed(error))
+      .finally(() => this.release());
   }
 
   /** The head that somebody else has read: a cursor behind it has missed something. */

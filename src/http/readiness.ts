@@ -2,8 +2,8 @@ import { request } from 'undici';
 import type { Clock } from '../lib/clock.ts';
 import { answers, type Redis } from '../redis/client.ts';
 
-/** An answer is good for this long: probes of many callers cost the auth service one request. */
-const CACHE_MS = 2_000;
+/** Answers are good for this long: anybody may ask, and must not cost Redis and the auth service a request each time. */
+const CACHE_MS = 1_000;
 const TIMEOUT_MS = 1_000;
 
 export interface ReadinessChecks {
@@ -17,7 +17,7 @@ export class Readiness {
   readonly #deps: { redis: Redis; subscriber: Redis; clock: Clock };
   readonly #authServiceUrl: string;
   #draining = false;
-  #authService: { readonly at: number; readonly answer: Promise<boolean> } | undefined;
+  #probed: { readonly at: number; readonly answers: Promise<Omit<ReadinessChecks, 'draining'>> } | undefined;
 
   constructor(deps: { redis: Redis; subscriber: Redis; clock: Clock }, options: { readonly authServiceUrl: string }) {
     this.#deps = deps;
@@ -33,21 +33,19 @@ export class Readiness {
   }
 
   async check(): Promise<ReadinessChecks> {
+    const now = this.#deps.clock.now();
+    if (!this.#probed || now - this.#probed.at >= CACHE_MS) this.#probed = { at: now, answers: this.#probe() };
+    return { ...(await this.#probed.answers), draining: this.#draining };
+  }
+
+  async #probe(): Promise<Omit<ReadinessChecks, 'draining'>> {
     const { redis, subscriber } = this.#deps;
     const [commands, subscriptions, authService] = await Promise.all([
       answers(redis, TIMEOUT_MS),
       answers(subscriber, TIMEOUT_MS),
-      this.#authServiceAnswers(),
+      probe(new URL('/auth/health', this.#authServiceUrl)),
     ]);
-    return { redis: commands && subscriptions, authService, draining: this.#draining };
-  }
-
-  #authServiceAnswers(): Promise<boolean> {
-    const now = this.#deps.clock.now();
-    if (!this.#authService || now - this.#authService.at > CACHE_MS) {
-      this.#authService = { at: now, answer: probe(new URL('/auth/health', this.#authServiceUrl)) };
-    }
-    return this.#authService.answer;
+    return { redis: commands && subscriptions, authService };
   }
 }
 

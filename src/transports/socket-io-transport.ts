@@ -32,6 +32,7 @@ export class SocketIoTransport implements Transport {
   readonly #clock: Clock;
   #waiting: (() => void)[] | undefined = [];
   #lastError: TollgateError | undefined;
+  #closeCode: number | undefined;
   #connected: () => void = () => {};
   #largestPacket = 0;
   /** Settles when the client is connected. */
@@ -64,6 +65,7 @@ export class SocketIoTransport implements Transport {
     this.#waiting = undefined;
     for (const write of waiting) write();
     this.#connected();
+    if (this.#closeCode !== undefined) this.close(this.#closeCode);
   }
 
   /** An Engine.IO packet of this size, in bytes or characters, came in. */
@@ -103,8 +105,11 @@ export class SocketIoTransport implements Transport {
 
   close(code: number): void {
     const { conn } = this.#socket;
-    // A client that is not connected yet gets its refusal from the middleware.
-    if (this.#waiting) return;
+    if (this.#waiting) {
+      // The middleware refuses the client, or has just let it in: then the close follows what waits.
+      this.#closeCode = code;
+      return;
+    }
     if (COME_BACK_CODES.has(code)) conn.close();
     else this.#socket.disconnect(true);
     // Engine.IO would wait half a minute for a client that does not read, and `ws` as long for its close frame.
