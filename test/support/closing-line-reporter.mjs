@@ -1,3 +1,5 @@
+import { writeSync } from 'node:fs';
+
 /**
  * Ends the output with one plain line, `N passed, N failed`, for machines and hurried people. A file that could not be
  * run at all counts as a failure: it holds tests that did not pass.
@@ -7,6 +9,8 @@ export default class ClosingLineReporter {
     const failed = results.numFailedTests + results.numRuntimeErrorTestSuites;
     const skipped = results.numPendingTests + results.numTodoTests;
     const tail = skipped > 0 ? `, ${skipped} skipped` : '';
-    process.stdout.write(`${results.numPassedTests} passed, ${failed} failed${tail}\n`);
+    const line = `${results.numPassedTests} passed, ${failed} failed${tail}\n`;
+    // Jest writes its own summary after this; at the exit nothing comes after, and only what is written at once is.
+    process.once('exit', () => writeSync(process.stdout.fd, line));
   }
 }
