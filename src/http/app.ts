@@ -46,7 +46,7 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
 
   app.setErrorHandler((thrown: Error & { statusCode?: number }, _request, reply) => {
     const error = httpError(thrown);
-    if (error.row.http >= 500) logger.error({ err: thrown }, 'request failed');
+    if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
     if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
     return reply.status(error.row.http).send({ error: publicError(error) });
   });
