@@ -5,6 +5,7 @@ import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { Runs } from './agents/runs.ts';
 import { Threads } from './agents/threads.ts';
 import { Authenticator } from './auth/authenticator.ts';
+import { Tickets } from './auth/tickets.ts';
 import { Tokens } from './auth/tokens.ts';
 import type { Config } from './config.ts';
 import type { ConnectionDeps } from './connections/connection.ts';
@@ -19,6 +20,7 @@ import { createApp } from './http/app.ts';
 import { consoleRoutes } from './http/console.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
+import { ticketRoutes } from './http/tickets-api.ts';
 import { usageRoutes } from './http/usage-api.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
@@ -35,6 +37,7 @@ import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
+import { originAllowed } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
@@ -98,7 +101,8 @@ async function createConnections(config: Config, foundation: Foundation) {
     { clock },
     { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
   );
-  const authenticator = new Authenticator({ tokens, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
+  const tickets = new Tickets({ redis, keys, clock });
+  const authenticator = new Authenticator({ tokens, tickets, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
 
   const permissions = new Permissions({ plans, tools: catalogue });
   const messageRate = new MessageRate({ redis, keys, plans, logger }, { perMinute: config.MESSAGE_RATE_PER_MINUTE });
@@ -136,17 +140,17 @@ async function createConnections(config: Config, foundation: Foundation) {
     tools: { describe: (identity) => permissions.describeTools(identity) },
   });
   const context = { registry, liveTail, eventLog, plans, messageRate, handlers, welcome, hub };
-  return { ...context, authenticator, clock, logger, metrics, nodeId, limits };
+  return { ...context, authenticator, tickets, clock, logger, metrics, nodeId, limits };
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */
 async function startServers(
   config: Config,
   foundation: Foundation,
-  connections: ConnectionDeps & { readonly authenticator: Authenticator },
+  connections: ConnectionDeps & { readonly authenticator: Authenticator; readonly tickets: Tickets },
 ): Promise<RunningGateway> {
   const { logger, clock, closers, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
-  const { authenticator, hub } = connections;
+  const { authenticator, tickets, hub } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
   const drainMs = config.DRAIN_SECONDS * 1000;
   const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
@@ -171,6 +175,7 @@ async function startServers(
   });
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
+  ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
   usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);

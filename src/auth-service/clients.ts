@@ -136,7 +136,7 @@ function isTokenScheme(scheme: string): boolean {
   return ['bearer', 'service-token'].includes(scheme.toLowerCase());
 }
 
-function serviceIdOf(subject: string): string {
+export function serviceIdOf(subject: string): string {
   return subject.slice('service:'.length);
 }
 

@@ -1,4 +1,5 @@
 import { TollgateError } from '../protocol/errors.ts';
+import { serviceIdOf } from './clients.ts';
 import type { LiveTokens } from './live-tokens.ts';
 import type { Sessions } from './sessions.ts';
 import type { Standings } from './standings.ts';
@@ -32,7 +33,7 @@ export class Introspection {
     const live = await this.#live(token);
     if (live instanceof TollgateError) return { active: false };
     const { issuer: iss, audience: aud } = this.#options;
-    const clientId = live.use === 'service' ? live.claims.sub.slice('service:'.length) : undefined;
+    const clientId = live.use === 'service' ? serviceIdOf(live.claims.sub) : undefined;
     const username = live.use === 'access' ? live.claims.email : undefined;
     return { active: true, token_type: 'Bearer', iss, aud, client_id: clientId, username, ...live.claims };
   }
@@ -43,9 +44,9 @@ export class Introspection {
     const live = await this.#live(token);
     if (live instanceof TollgateError) return { valid: false, error: live.code };
     const { sub, exp } = live.claims;
+    const noUser = { email: null, permissions: [], plan: null };
     const common = { valid: true, user_id: sub, expires_at: new Date(exp * 1000).toISOString() };
-    if (live.use === 'service')
-      return { ...common, email: null, permissions: [], plan: null, scope: live.claims.scope };
+    if (live.use === 'service') return { ...common, ...noUser, service_id: serviceIdOf(sub), scope: live.claims.scope };
     const { email = null, permissions, plan = null } = live.claims;
     return { ...common, email, permissions, plan };
   }

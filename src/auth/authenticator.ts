@@ -3,8 +3,18 @@ import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import { findCredential, messageCredential } from './credentials.ts';
-import type { ServiceIdentity, Tokens } from './tokens.ts';
+import {
+  type Credential,
+  checkServiceNames,
+  findCredential,
+  findTicket,
+  type InBandCredential,
+  messageCredential,
+  SERVICE_PREFIX,
+  serviceCredential,
+} from './credentials.ts';
+import type { Tickets } from './tickets.ts';
+import { type ServiceIdentity, type Tokens, UNNAMED_PLAN } from './tokens.ts';
 
 /** A development identity lives as long as a working day. */
 const BYPASS_SECONDS = 12 * 3_600;
@@ -14,46 +24,94 @@ export interface Handshake {
   readonly headers: IncomingHttpHeaders;
   /** Socket.IO's `auth.token`. */
   readonly handshakeToken?: unknown;
+  /** The `ticket` parameters of the URL, all of them. */
+  readonly tickets: readonly string[];
 }
 
 /** Decides who speaks: the one place where a credential turns into an identity. */
 export class Authenticator {
   readonly #tokens: Tokens;
+  readonly #tickets: Tickets;
   readonly #clock: Clock;
   readonly #developmentBypass: boolean;
 
-  constructor({ tokens, clock }: { tokens: Tokens; clock: Clock }, options: { readonly developmentBypass: boolean }) {
+  constructor(
+    { tokens, tickets, clock }: { tokens: Tokens; tickets: Tickets; clock: Clock },
+    options: { readonly developmentBypass: boolean },
+  ) {
     this.#tokens = tokens;
+    this.#tickets = tickets;
     this.#clock = clock;
     this.#developmentBypass = options.developmentBypass;
   }
 
   /**
-   * The identity of a handshake, undefined when it brought no credential.
-   * @throws TollgateError with a code of the authentication rows
+   * The identity of a handshake, undefined when it brought no credential. A ticket costs one round trip to Redis, and
+   * is spent before anything else is looked at: what is refused for another reason cannot be presented again.
+   * @throws TollgateError with a code of the authentication rows, OVERLOADED for a ticket while Redis is away
    */
-  async handshake({ headers, handshakeToken }: Handshake): Promise<Identity | undefined> {
+  async handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
+    const ticket = findTicket(tickets);
+    const bought = ticket === undefined ? undefined : await this.#tickets.consume(ticket, headers.origin);
     const credential = findCredential(headers, handshakeToken);
-    if (credential) return this.#tokens.verifyAccess(credential.token, credential.method);
-    return this.#developmentBypass ? this.#developer() : undefined;
+    if (!credential) return bought ?? (this.#developmentBypass ? this.#developer() : undefined);
+    const identity = await this.#verify(credential);
+    if (bought && !sameSession(bought, identity)) throw new TollgateError('CONFLICTING_CREDENTIALS');
+    return identity;
   }
 
-  /** The identity of an in-band `auth` or `token_refresh` message. @throws TollgateError as `handshake` */
-  async message(token: string | undefined): Promise<Identity> {
+  /**
+   * The identity of an in-band `auth` or `service_auth` message. @throws TollgateError as `handshake`
+   * @param current who speaks on the connection so far
+   */
+  async message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
+    if (presented.kind === 'user') return this.#verify(messageCredential(presented.token));
+    // The handshake proved it by its headers; the message has only to name the same service.
+    if (presented.token === undefined && current?.method === 'service') {
+      checkServiceNames(presented, current.userId);
+      return current;
+    }
+    return this.#verify(serviceCredential(presented));
+  }
+
+  /** The identity of a newer token for `current`: a user's for a user, a service's for a service. @throws as `handshake` */
+  async renewal(token: string, current: Identity): Promise<Identity> {
     const credential = messageCredential(token);
-    return this.#tokens.verifyAccess(credential.token, credential.method);
+    if (current.method !== 'service') return this.#verify(credential);
+    return identityOf(await this.#tokens.verifyService(credential.token));
   }
 
-  /** A service that calls an HTTP route. @throws TollgateError as `handshake`, PERMISSION_DENIED without the scope */
+  /** A user that calls an HTTP route. @throws TollgateError as `handshake` */
+  async bearer(authorization: string | undefined): Promise<Identity> {
+    const credential = findCredential({ authorization });
+    if (!credential) throw new TollgateError('NO_TOKEN');
+    return this.#verify(credential);
+  }
+
+  /**
+   * A service that calls an HTTP route, with its token as a bearer or in the form of the handshake.
+   * @throws TollgateError as `handshake`, PERMISSION_DENIED without the scope
+   */
   async service(headers: IncomingHttpHeaders, scope: string): Promise<ServiceIdentity> {
-    const credential = findCredential({ authorization: headers.authorization });
+    // What else is in the headers of a request is no credential here.
+    const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
+    const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
     const service = await this.#tokens.verifyService(credential.token);
+    if (credential.method === 'service') checkServiceNames(credential, identityOf(service).userId);
     if (!service.scopes.includes(scope)) {
       throw new TollgateError('PERMISSION_DENIED', {
         fields: { required_permissions: [scope], missing_permissions: [scope] },
       });
     }
+    return service;
+  }
+
+  async #verify(credential: Credential): Promise<Identity> {
+    if (credential.method !== 'service') return this.#tokens.verifyAccess(credential.token, credential.method);
+    const service = identityOf(await this.#tokens.verifyService(credential.token));
+    // After the token: what a name would have had to be is told to nobody who is not that service.
+    checkServiceNames(credential, service.userId);
     return service;
   }
 
@@ -71,4 +129,29 @@ export class Authenticator {
       method: 'development_bypass',
     };
   }
+}
+
+/**
+ * A service as the user that caps, limits, logs and bills know. It is no customer and its token names no plan: it has the
+ * plan of a token that names none, and more only by what an operator stores for `service:<id>`. Its scopes are
+ * permissions of the same name; `*` is none, since there it would grant every tool.
+ */
+function identityOf({ serviceId, scopes, tokenId, tokenExpiresAt }: ServiceIdentity): Identity {
+  return {
+    userId: `${SERVICE_PREFIX}${serviceId}`,
+    email: undefined,
+    plan: UNNAMED_PLAN,
+    permissions: scopes.filter((scope) => scope !== '*'),
+    roles: [],
+    featureFlags: {},
+    sessionId: undefined,
+    tokenId,
+    tokenExpiresAt,
+    method: 'service',
+  };
+}
+
+/** Tokens of one session may differ; a ticket and a token agree when they are of the same one. */
+function sameSession(one: Identity, other: Identity): boolean {
+  return one.userId === other.userId && one.sessionId === other.sessionId;
 }

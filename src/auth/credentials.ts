@@ -2,14 +2,41 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod } from '../protocol/identity.ts';
 
-/** A token as it was presented, and where. It is never logged and never echoed. */
-export interface Credential {
-  readonly method: AuthMethod;
+/** A user's token as it was presented, and where. It is never logged and never echoed. */
+export interface TokenCredential {
+  readonly method: Extract<AuthMethod, 'header' | 'subprotocol' | 'handshake' | 'message'>;
   readonly token: string;
+}
+
+/** A service's token, and who its bearer says to be: all three must name the same service. */
+export interface ServiceCredential {
+  readonly method: 'service';
+  readonly token: string;
+  readonly serviceId: string;
+  /** `service:<id>`: a service speaks for itself, never for a user. */
+  readonly context: string;
+}
+
+export type Credential = TokenCredential | ServiceCredential;
+
+/** What a message presents: `auth` a user's token, `service_auth` a service's. */
+export type InBandCredential =
+  | { readonly kind: 'user'; readonly token: string | undefined }
+  | ({ readonly kind: 'service'; readonly token: string | undefined } & ServiceNames);
+
+interface ServiceNames {
+  readonly serviceId: unknown;
+  readonly context: unknown;
 }
 
 /** A token longer than this is not read: the longest of ours is a tenth of it. */
 export const MAX_TOKEN_BYTES = 8_192;
+
+/** What the user id of a service begins with, and that of a user never does. */
+export const SERVICE_PREFIX = 'service:';
+
+/** 32 bytes as base64url. */
+const TICKET = /^[\w-]{43}$/;
 
 /** What a sub-protocol begins with that bears a token; such an entry is never answered. */
 const TOKEN_PREFIXES = ['jwt-auth.', 'jwt.'];
@@ -26,13 +53,14 @@ export function offeredProtocols(headers: IncomingHttpHeaders): string[] {
 }
 
 /**
- * The credential of a handshake, undefined when there is none. Tokens in a URL are not looked at: URLs end up in logs.
+ * The credential of a handshake, undefined when there is none. Tokens in a URL are not looked at, since URLs end up
+ * in logs; only a ticket may stand in one, which is spent by then (`findTicket`).
  * @param handshakeToken the token of Socket.IO's `auth` payload
  * @throws TollgateError INVALID_FORMAT, NO_TOKEN for an empty one, CONFLICTING_CREDENTIALS when two disagree
  */
 export function findCredential(headers: IncomingHttpHeaders, handshakeToken?: unknown): Credential | undefined {
   const found = [
-    fromAuthorization(headers.authorization),
+    fromAuthorization(headers),
     ...fromProtocols(offeredProtocols(headers)),
     fromHandshake(handshakeToken),
   ].filter((credential) => credential !== undefined);
@@ -42,31 +70,63 @@ export function findCredential(headers: IncomingHttpHeaders, handshakeToken?: un
 }
 
 /** RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1). */
-function fromAuthorization(header: string | undefined): Credential | undefined {
-  if (header === undefined) return undefined;
-  const [scheme, token, ...rest] = header.trim().split(/\s+/);
+function fromAuthorization(headers: IncomingHttpHeaders): Credential | undefined {
+  if (headers.authorization === undefined) return undefined;
+  const [scheme = '', token, ...rest] = headers.authorization.trim().split(/\s+/);
   if (scheme === '') throw new TollgateError('NO_TOKEN');
-  if (scheme?.toLowerCase() !== 'bearer' || token === undefined || rest.length > 0) {
-    throw new TollgateError('INVALID_FORMAT');
-  }
-  return { method: 'header', token: checked(token) };
+  if (token === undefined || rest.length > 0) throw new TollgateError('INVALID_FORMAT');
+  if (scheme.toLowerCase() === 'bearer') return { method: 'header', token: checked(token) };
+  if (scheme.toLowerCase() !== 'service-token') throw new TollgateError('INVALID_FORMAT');
+  return serviceCredential({ token, serviceId: headers['x-service-id'], context: headers['x-user-context'] });
 }
 
-function fromProtocols(offered: readonly string[]): Credential[] {
+/** @throws TollgateError NO_TOKEN, INVALID_FORMAT for a token of a wrong form, or one without both of the names */
+export function serviceCredential({
+  token,
+  ...names
+}: { readonly token: string | undefined } & ServiceNames): ServiceCredential {
+  if (token === undefined || token === '') {
+    throw new TollgateError('NO_TOKEN', { text: 'Service authentication required: no credential was presented.' });
+  }
+  return {
+    method: 'service',
+    token: checked(token.replace(/^(Bearer|Service-Token)\s+/i, '')),
+    ...serviceNames(names),
+  };
+}
+
+/** @throws TollgateError INVALID_FORMAT: a service that does not say who it is has presented half a credential */
+function serviceNames({ serviceId, context }: ServiceNames): { readonly serviceId: string; readonly context: string } {
+  if (typeof serviceId !== 'string' || serviceId === '' || typeof context !== 'string' || context === '') {
+    const text = 'Service authentication failed: the id of the service and its user context must come with it.';
+    throw new TollgateError('INVALID_FORMAT', { text });
+  }
+  return { serviceId, context };
+}
+
+/** Whether the bearer says to be the service that was verified. @throws TollgateError INVALID_FORMAT, USER_MISMATCH */
+export function checkServiceNames(names: ServiceNames, userId: string): void {
+  const { serviceId, context } = serviceNames(names);
+  if (`${SERVICE_PREFIX}${serviceId}` === userId && context === userId) return;
+  const text = 'Service authentication failed: the credential belongs to another service (mismatch).';
+  throw new TollgateError('USER_MISMATCH', { text });
+}
+
+function fromProtocols(offered: readonly string[]): TokenCredential[] {
   return offered.flatMap((entry) => {
     const prefix = TOKEN_PREFIXES.find((candidate) => entry.startsWith(candidate));
     return prefix === undefined ? [] : [{ method: 'subprotocol' as const, token: decoded(entry.slice(prefix.length)) }];
   });
 }
 
-function fromHandshake(token: unknown): Credential | undefined {
+function fromHandshake(token: unknown): TokenCredential | undefined {
   if (token === undefined || token === null) return undefined;
   if (typeof token !== 'string') throw new TollgateError('INVALID_FORMAT');
   return { method: 'handshake', token: checked(withoutScheme(token)) };
 }
 
 /** The token of an in-band `auth` message. @throws TollgateError NO_TOKEN, INVALID_FORMAT */
-export function messageCredential(token: string | undefined): Credential {
+export function messageCredential(token: string | undefined): TokenCredential {
   if (token === undefined) throw new TollgateError('NO_TOKEN');
   return { method: 'message', token: checked(withoutScheme(token)) };
 }
@@ -82,6 +142,18 @@ function decoded(encoded: string): string {
 
 function withoutScheme(text: string): string {
   return text.replace(/^Bearer\s+/i, '');
+}
+
+/**
+ * The one-time ticket of a URL's `ticket` parameters, undefined when there is none.
+ * @throws TollgateError NO_TOKEN, INVALID_FORMAT, CONFLICTING_CREDENTIALS
+ */
+export function findTicket(parameters: readonly string[]): string | undefined {
+  const [ticket, ...others] = new Set(parameters);
+  if (others.length > 0) throw new TollgateError('CONFLICTING_CREDENTIALS');
+  if (ticket === '') throw new TollgateError('NO_TOKEN');
+  if (ticket !== undefined && !TICKET.test(ticket)) throw new TollgateError('INVALID_FORMAT');
+  return ticket;
 }
 
 /** Three base64url parts: the compact form of RFC 7515 section 7.1. */

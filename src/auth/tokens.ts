@@ -5,9 +5,13 @@ import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
+import { SERVICE_PREFIX } from './credentials.ts';
+
+/** The plan of a token that names none. */
+export const UNNAMED_PLAN = 'free';
 
 /** Clocks of issuer and gateway may differ by this much. */
-const CLOCK_SKEW_SECONDS = 5;
+export const CLOCK_SKEW_SECONDS = 5;
 /** The greatest date that JavaScript has, in seconds: a later `exp` is no time at all. */
 const MAX_TIME_SECONDS = 8.64e12;
 
@@ -17,13 +21,14 @@ const identifier = z.string().min(1).max(128);
 /** The claims that are read; what else a token says is not looked at. */
 const AccessClaims = z.object({
   // A user id stands in Redis keys and in paths: no spaces, no control characters.
-  sub: z.string().regex(/^[\w.@:+-]{1,128}$/),
+  // Nor may a user be taken for a service.
+  sub: z.string().regex(/^(?!service:)[\w.@:+-]{1,128}$/),
   exp: seconds,
   iat: seconds,
   jti: identifier,
   sid: identifier.optional(),
   email: z.string().max(320).optional(),
-  plan: z.string().max(64).default('free'),
+  plan: z.string().max(64).default(UNNAMED_PLAN),
   permissions: z.array(z.string().max(64)).max(64).default([]),
   roles: z.array(z.string().max(64)).max(64).default([]),
   feature_flags: z.record(z.string(), z.boolean()).default({}),
@@ -39,9 +44,13 @@ const ServiceClaims = z.object({
   token_use: z.literal('service'),
 });
 
+/** A service, and what its token allows it. */
 export interface ServiceIdentity {
   readonly serviceId: string;
   readonly scopes: readonly string[];
+  readonly tokenId: string;
+  /** Milliseconds since the epoch. */
+  readonly tokenExpiresAt: number;
 }
 
 export interface TokenOptions {
@@ -103,9 +112,12 @@ export class Tokens {
   async verifyService(token: string): Promise<ServiceIdentity> {
     const claims = ServiceClaims.safeParse(await this.#verify(token));
     if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
+    const { sub, scope, jti, exp } = claims.data;
     return {
-      serviceId: claims.data.sub.slice('service:'.length),
-      scopes: claims.data.scope.split(' ').filter(Boolean),
+      serviceId: sub.slice(SERVICE_PREFIX.length),
+      scopes: scope.split(' ').filter(Boolean),
+      tokenId: jti,
+      tokenExpiresAt: exp * 1000,
     };
   }
 

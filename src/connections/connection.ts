@@ -1,4 +1,5 @@
 import type { Authenticator } from '../auth/authenticator.ts';
+import type { InBandCredential } from '../auth/credentials.ts';
 import type { Loss } from '../events/cursor.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
@@ -18,7 +19,7 @@ import type { Transport, TransportEvents } from './transport.ts';
 import type { Welcome } from './welcome.ts';
 
 export interface ConnectionDeps extends SessionDeps, InboxDeps {
-  readonly authenticator: Pick<Authenticator, 'message'>;
+  readonly authenticator: Pick<Authenticator, 'message' | 'renewal'>;
   readonly welcome: Welcome;
   readonly hub: Hub;
   readonly clock: Clock;
@@ -158,9 +159,9 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   /** In-band authentication. One that fails ends the connection, as one at the handshake does. */
-  async authenticate(token: string | undefined): Promise<Reply> {
+  async authenticate(presented: InBandCredential): Promise<Reply> {
     try {
-      const identity = await this.#deps.authenticator.message(token);
+      const identity = await this.#deps.authenticator.message(presented, this.#session?.identity);
       if (this.#session) {
         if (identity.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
         return { type: 'auth_success', fields: this.#authSuccess({}) };
@@ -174,7 +175,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   async renewToken(token: string): Promise<Reply> {
-    const identity = await this.#deps.authenticator.message(token);
+    const identity = await this.#deps.authenticator.renewal(token, this.identity);
     if (!this.#session) return undefined;
     try {
       this.#session.renewToken(identity);

@@ -1,3 +1,4 @@
+import type { InBandCredential } from '../auth/credentials.ts';
 import type { RunRequest } from '../jobs.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
@@ -24,7 +25,7 @@ export interface Speaker {
   /** The road the request came by, as usage records name it. */
   readonly road: 'websocket' | 'socketio' | 'mcp';
   now(): Date;
-  authenticate(token: string | undefined): Promise<Reply>;
+  authenticate(presented: InBandCredential): Promise<Reply>;
   renewToken(token: string): Promise<Reply>;
   /** @param allowed settles before anything is delivered */
   resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
@@ -81,7 +82,12 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     heartbeat: {
       handle: async (speaker) => ({ type: 'heartbeat_ack', fields: { connection_id: speaker.connectionId } }),
     },
-    auth: { handle: (speaker, { token }) => speaker.authenticate(token) },
+    auth: { handle: (speaker, { token }) => speaker.authenticate({ kind: 'user', token }) },
+    service_auth: {
+      handle: (speaker, { token, service_id: serviceId, context }) => {
+        return speaker.authenticate({ kind: 'service', token, serviceId, context });
+      },
+    },
     token_refresh: { handle: (speaker, { token }) => speaker.renewToken(token) },
     resume: {
       besideLimit: true,

@@ -38,7 +38,7 @@ const BAD_FRAME_CODES: readonly ErrorCode[] = [
   'MESSAGE_TOO_LARGE',
 ];
 /** Messages that may come before a `resume` without giving up the chance of one. */
-const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth'];
+const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth', 'service_auth'];
 /** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
 const QUEUE_FULL_RETRY_MS = 1_000;
 const BASIC_ENDPOINT =

@@ -168,8 +168,10 @@ export class Session {
    */
   #takePlan(named: string): void {
     const plan = this.#deps.plans.effective(named).name;
-    const { permissions } = this.#identity;
-    this.#identity = { ...this.#identity, plan, permissions: plan === this.#tokenPlan ? permissions : [] };
+    const { permissions, method } = this.#identity;
+    // A service's are its scopes, which no plan gave it.
+    const kept = plan === this.#tokenPlan || method === 'service';
+    this.#identity = { ...this.#identity, plan, permissions: kept ? permissions : [] };
   }
 
   #control(control: Readonly<Record<string, unknown>>): void {

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
 import { ERRORS } from '../protocol/errors.ts';
+import { AUTH_METHODS } from '../protocol/identity.ts';
 import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
 import type { Readiness } from './readiness.ts';
 
@@ -11,6 +12,9 @@ export interface WsConfigDeps {
   readonly clock: Clock;
   readonly publicPaths: readonly string[];
 }
+
+/** The bypass is no way to come in that anybody should look for. */
+const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
 
 /** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
 export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
@@ -58,12 +62,14 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
         secure_auth: true,
         header_based_jwt: true,
         subprotocol_auth: true,
+        service_auth: true,
+        ticket_auth: true,
         cors_validation: true,
         connection_limits: true,
         rate_limiting: true,
         resumable_events: true,
       },
-      auth: { methods: ['header', 'subprotocol', 'handshake', 'message'], deadline: config.AUTH_DEADLINE_SECONDS },
+      auth: { methods: PUBLIC_AUTH_METHODS, deadline: config.AUTH_DEADLINE_SECONDS },
       limits: {
         max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
         max_message_rate: config.MESSAGE_RATE_PER_MINUTE,

@@ -15,6 +15,16 @@ export const CLIENT_MESSAGES = {
   },
   heartbeat: { aliases: [], access: 'anyone', fields: z.object({}) },
   auth: { aliases: ['authenticate'], access: 'anyone', fields: z.object({ token: z.string().max(16_384).optional() }) },
+  service_auth: {
+    aliases: [],
+    access: 'anyone',
+    // None is required here: what is missing ends the connection, as every other failed authentication does.
+    fields: z.object({
+      service_id: z.string().max(128).optional(),
+      context: z.string().max(256).optional(),
+      token: z.string().max(16_384).optional(),
+    }),
+  },
   token_refresh: { aliases: [], access: 'user', fields: z.object({ token: text(16_384) }) },
   agent_request: {
     aliases: ['start_agent', 'user_message', 'chat_message', 'chat'],

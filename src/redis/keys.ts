@@ -52,6 +52,11 @@ export class Keys {
     return `${this.prefix}:{ledger}:state`;
   }
 
+  /** What a one-time ticket stands for. One key, written and taken by itself, so that its slot does not matter. */
+  ticket(digest: string): string {
+    return `${this.prefix}:ticket:${digest}`;
+  }
+
   /** Workers listen here for runs to cancel. */
   get runControl(): string {
     return `${this.prefix}:run-control`;
@@ -117,6 +122,10 @@ export class UserKeys {
   }
   get messageRate(): string {
     return this.#of('message-rate');
+  }
+  /** Tickets that the user got in the current minute. */
+  get ticketRate(): string {
+    return this.#of('ticket-rate');
   }
   /** The user's own recent usage records, for the tools that compute over them. */
   get recentUsage(): string {

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import type { Handshake } from '../auth/authenticator.ts';
 import type { ResumePoint } from '../connections/connection.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
@@ -16,6 +17,17 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
   // A target of two slashes would be read as a host.
   if (!target.startsWith('/') || target.startsWith('//')) return undefined;
   return URL.parse(target, 'http://gateway') ?? undefined;
+}
+
+/** The credentials that a request presents. */
+export function presented(request: IncomingMessage): Handshake {
+  const { headers } = request;
+  const authorizations = request.headersDistinct.authorization ?? [];
+  return {
+    // Node keeps the first of several, a proxy may have looked at another: joined (RFC 9110 section 5.3) they are no token.
+    headers: authorizations.length > 1 ? { ...headers, authorization: authorizations.join(', ') } : headers,
+    tickets: requestUrl(request)?.searchParams.getAll('ticket') ?? [],
+  };
 }
 
 /**

@@ -8,7 +8,7 @@ import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
-import { resumePoint } from './handshake.ts';
+import { presented, resumePoint } from './handshake.ts';
 import { FrameCache, RawTransport } from './raw-transport.ts';
 
 /** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
@@ -54,7 +54,7 @@ export class RawWebSockets {
     socket.on('close', () => connection.gone());
 
     const identify = async () => {
-      const identity = await authenticator.handshake({ headers: request.headers });
+      const identity = await authenticator.handshake(presented(request));
       return checkPathUser(identity, userId);
     };
     const begin = async () => {

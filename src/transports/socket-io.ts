@@ -8,7 +8,7 @@ import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
-import { originAllowed, resumePoint } from './handshake.ts';
+import { originAllowed, presented, resumePoint } from './handshake.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
 
 export const SOCKET_IO_PATH = '/socket.io/';
@@ -102,7 +102,7 @@ export class SocketIo {
     });
     // Whatever the client put into CONNECT: nothing says that it is an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
-    const identify = () => authenticator.handshake({ headers: socket.handshake.headers, handshakeToken: token });
+    const identify = () => authenticator.handshake({ ...presented(socket.request), handshakeToken: token });
     try {
       const resumeFrom = resumePoint(after, epoch);
       await connection.begin(identify, { identityRequired: true, resumeFrom, writable: transport.writable });

@@ -1,10 +1,13 @@
 import { describe, expect, it } from '@jest/globals';
 import {
   answeredProtocol,
+  checkServiceNames,
   findCredential,
+  findTicket,
   MAX_TOKEN_BYTES,
   messageCredential,
   offeredProtocols,
+  serviceCredential,
 } from '../../src/auth/credentials.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 
@@ -126,6 +129,86 @@ describe('the token of Socket.IO and of a message', () => {
   });
 });
 
+describe('the token of a service', () => {
+  const names = { 'x-service-id': 'billing', 'x-user-context': 'service:billing' };
+  const found = { method: 'service', token: TOKEN, serviceId: 'billing', context: 'service:billing' };
+
+  it.each(['Service-Token', 'service-token'])('comes with who it speaks for, under the scheme %s', (scheme) => {
+    expect(findCredential({ authorization: `${scheme} ${TOKEN}`, ...names })).toEqual(found);
+  });
+
+  it('in band may begin with its scheme', () => {
+    for (const scheme of ['', 'Bearer ', 'Service-Token ']) {
+      const presented = { token: `${scheme}${TOKEN}`, serviceId: 'billing', context: 'service:billing' };
+      expect(serviceCredential(presented)).toEqual(found);
+    }
+  });
+
+  it.each([
+    ['no id', { 'x-user-context': 'service:billing' }],
+    ['no context', { 'x-service-id': 'billing' }],
+    ['an empty id', { ...names, 'x-service-id': '' }],
+    ['an empty context', { ...names, 'x-user-context': '' }],
+    ['neither', {}],
+  ])('is INVALID_FORMAT with %s', (_what, headers) => {
+    expect(codeOf(() => findCredential({ authorization: `Service-Token ${TOKEN}`, ...headers }))).toBe(
+      'INVALID_FORMAT',
+    );
+  });
+
+  it('is INVALID_FORMAT when it is no token, and NO_TOKEN when there is none', () => {
+    for (const authorization of ['Service-Token', 'Service-Token hello', `Service-Token ${TOKEN} ${TOKEN}`]) {
+      expect(codeOf(() => findCredential({ authorization, ...names }))).toBe('INVALID_FORMAT');
+    }
+    for (const token of [undefined, '']) {
+      const presented = { token, serviceId: 'billing', context: 'service:billing' };
+      expect(codeOf(() => serviceCredential(presented))).toBe('NO_TOKEN');
+    }
+  });
+
+  it('is nothing without its scheme: the names alone prove nobody', () => {
+    expect(findCredential(names)).toBeUndefined();
+    expect(findCredential({ authorization: `Bearer ${TOKEN}`, ...names })).toEqual({ method: 'header', token: TOKEN });
+  });
+
+  it.each([
+    ['billing', 'service:billing', 'found undefined'],
+    ['billing', 'service:metering', 'USER_MISMATCH'],
+    ['metering', 'service:billing', 'USER_MISMATCH'],
+    ['service:billing', 'service:billing', 'USER_MISMATCH'],
+    ['billing', 'billing', 'USER_MISMATCH'],
+    ['billing', 'user_1', 'USER_MISMATCH'],
+    ['Billing', 'service:Billing', 'USER_MISMATCH'],
+    ['billing, billing', 'service:billing', 'USER_MISMATCH'],
+    ['billing', undefined, 'INVALID_FORMAT'],
+  ])('of billing whose bearer says to be %s for %s: %s', (serviceId, context, outcome) => {
+    expect(codeOf(() => checkServiceNames({ serviceId, context }, 'service:billing'))).toBe(outcome);
+  });
+});
+
+describe('the ticket of a URL', () => {
+  const ticket = `${'Ab-_'.repeat(10)}xyz`;
+
+  it('is 32 bytes as base64url; the same one twice is one', () => {
+    expect(findTicket([])).toBeUndefined();
+    expect(findTicket([ticket])).toBe(ticket);
+    expect(findTicket([ticket, ticket])).toBe(ticket);
+  });
+
+  it.each([
+    ['empty', [''], 'NO_TOKEN'],
+    ['short', [ticket.slice(1)], 'INVALID_FORMAT'],
+    ['long', [`${ticket}x`], 'INVALID_FORMAT'],
+    ['far too long', ['x'.repeat(100_000)], 'INVALID_FORMAT'],
+    ['no base64url', [`${ticket.slice(1)}/`], 'INVALID_FORMAT'],
+    ['followed by a line break', [`${ticket}\n`], 'INVALID_FORMAT'],
+    ['a token', [TOKEN], 'INVALID_FORMAT'],
+    ['not the only one', [ticket, `${ticket.slice(1)}x`], 'CONFLICTING_CREDENTIALS'],
+  ])('that is %s is refused', (_what, parameters, code) => {
+    expect(codeOf(() => findTicket(parameters))).toBe(code);
+  });
+});
+
 describe('two credentials', () => {
   const authorization = `Bearer ${TOKEN}`;
 
@@ -135,11 +218,18 @@ describe('two credentials', () => {
   });
 
   it('B52 that disagree are refused, whichever they are', () => {
+    const service = {
+      authorization: `Service-Token ${TOKEN}`,
+      'x-service-id': 'billing',
+      'x-user-context': 'service:billing',
+    };
     const cases = [
       () => findCredential({ authorization, ...protocols(`jwt.${base64url(OTHER)}`) }),
       () => findCredential({ authorization }, OTHER),
       () => findCredential(protocols(`jwt.${base64url(TOKEN)}`, `jwt-auth.${base64url(OTHER)}`)),
       () => findCredential(protocols(`jwt.${base64url(TOKEN)}`), OTHER),
+      () => findCredential({ ...service, ...protocols(`jwt.${base64url(OTHER)}`) }),
+      () => findCredential(service, OTHER),
     ];
     for (const find of cases) expect(codeOf(find)).toBe('CONFLICTING_CREDENTIALS');
   });

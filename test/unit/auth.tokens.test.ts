@@ -214,11 +214,14 @@ describe('a service token', () => {
     expect(await verifier().verifyService(signed(service))).toEqual({
       serviceId: 'billing',
       scopes: ['usage:read', 'usage:write'],
+      tokenId: expect.any(String),
+      tokenExpiresAt: expect.any(Number),
     });
   });
 
   it('is not taken for a user, nor a user for a service', async () => {
     expect(await codeOf(signed(service))).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed({ sub: 'service:billing' }))).toBe('VALIDATION_FAILED');
     for (const changes of [{}, { sub: 'service:billing' }, { token_use: 'service' }]) {
       await expect(verifier().verifyService(signed(changes))).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
     }

@@ -37,13 +37,14 @@ describe('the table of messages', () => {
     },
   );
 
-  it('lets nobody but the authenticated past ping, heartbeat and auth', () => {
+  it('lets nobody but the authenticated past ping, heartbeat and the two that authenticate', () => {
     const open = TYPES.filter((type) => CLIENT_MESSAGES[type].access === 'anyone');
-    expect(open.sort()).toEqual(['auth', 'heartbeat', 'ping']);
+    expect(open.sort()).toEqual(['auth', 'heartbeat', 'ping', 'service_auth']);
   });
 
   it('has a request_id in every message that is answered on demand', () => {
-    for (const type of TYPES.filter((one) => !['ping', 'heartbeat', 'auth', 'token_refresh'].includes(one))) {
+    const withoutOne = ['ping', 'heartbeat', 'auth', 'service_auth', 'token_refresh'];
+    for (const type of TYPES.filter((one) => !withoutOne.includes(one))) {
       expect(Object.keys(CLIENT_MESSAGES[type].fields.shape)).toContain('request_id');
     }
   });
@@ -54,6 +55,9 @@ describe('the fields of messages', () => {
     ['ping', { timestamp: {} }],
     ['ping', { timestamp: 'x'.repeat(65) }],
     ['auth', { token: 5 }],
+    ['service_auth', { token: 5 }],
+    ['service_auth', { service_id: ['billing'] }],
+    ['service_auth', { context: 'x'.repeat(257) }],
     ['token_refresh', {}],
     ['agent_request', {}],
     ['agent_request', { message: '' }],

@@ -1,0 +1,34 @@
+import { createHash } from 'node:crypto';
+import { nodeUrl } from './nodes.ts';
+
+export interface TicketRequest {
+  /** The first gateway of the shared stack by default. */
+  readonly url?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+}
+
+/** Asks for a ticket, as a page or a program does. */
+export function askForTicket({ url = nodeUrl(0), headers = {}, body }: TicketRequest): Promise<Response> {
+  const json = body === undefined ? {} : { 'content-type': 'application/json' };
+  return fetch(new URL('/v1/tickets', url), {
+    method: 'POST',
+    headers: { ...json, ...headers },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+}
+
+/** A ticket for the bearer of `token`. @throws Error when none was given */
+export async function buyTicket(token: string, request: TicketRequest = {}): Promise<string> {
+  const headers = { authorization: `Bearer ${token}`, ...request.headers };
+  const response = await askForTicket({ ...request, headers });
+  const answer = (await response.json()) as { ticket?: string };
+  if (response.status !== 201 || !answer.ticket)
+    throw new Error(`no ticket: ${response.status} ${JSON.stringify(answer)}`);
+  return answer.ticket;
+}
+
+/** What Redis keeps a ticket under. */
+export function ticketDigest(ticket: string): string {
+  return createHash('sha256').update(ticket).digest('base64url');
+}
