@@ -19,6 +19,9 @@ export interface RoundTrips {
   readonly furtherConnect: number;
   readonly socketIoConnect: number;
   readonly inBandAuth: number;
+  /** The user of a ticket is known only when Redis has taken it: before the two flights of any first connect. */
+  readonly ticketConnect: number;
+  readonly ticketPurchase: number;
   readonly ping: number;
   readonly agentRequest: number;
   readonly agentCancel: number;
@@ -119,6 +122,9 @@ async function countOperations(counter: Counter, url: string, token: (user: stri
   const other = await counter.count('socketIoConnect', () => connectSocketIo(url, token(`${user}-io`)));
   const guest = await connectWs(url);
   await counter.count('inBandAuth', () => ask(guest, 'auth', 'auth_success', { token: token(`${user}-guest`) }));
+  const buyer = token(`${user}-buyer`);
+  const ticket = await counter.count('ticketPurchase', () => buyTicket(url, buyer));
+  const holder = await counter.count('ticketConnect', () => connectWs(url, undefined, ticket));
   await counter.count('ping', () => ask(first, 'ping', 'pong'));
   const request = { message: 'Hello', thread_id: 'thread_1' };
   const ended = first.next('agent_completed');
@@ -133,8 +139,12 @@ async function countOperations(counter: Counter, url: string, token: (user: stri
   await counter.count('resume', () => ask(second, 'resume', 'resumed', from));
   await counter.count('furtherDisconnect', () => second.close());
   await counter.count('lastDisconnect', () => first.close());
-  other.close();
-  guest.close();
+  for (const client of [other, guest, holder]) client.close();
+}
+
+async function buyTicket(url: string, token: string): Promise<string> {
+  const response = await fetch(`${url}/v1/tickets`, { method: 'POST', headers: { authorization: `Bearer ${token}` } });
+  return ((await response.json()) as { ticket: string }).ticket;
 }
 
 function ask(client: Client, type: string, answer: string, fields = {}): Promise<Record<string, unknown>> {

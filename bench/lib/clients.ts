@@ -35,10 +35,18 @@ class Waits {
   }
 }
 
-/** Connects to `/ws` with a token in the header; resolves with the welcome. @param token undefined to come without */
-export async function connectWs(url: string, token?: string): Promise<Client & { readonly welcome: Fields }> {
+/**
+ * Connects to `/ws` with a token in the header, or a ticket in the URL; resolves with the welcome.
+ * @param token undefined to come without
+ */
+export async function connectWs(
+  url: string,
+  token?: string,
+  ticket?: string,
+): Promise<Client & { readonly welcome: Fields }> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`, { headers, perMessageDeflate: false });
+  const query = ticket === undefined ? '' : `?ticket=${ticket}`;
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws${query}`, { headers, perMessageDeflate: false });
   const waits = new Waits();
   socket.on('message', (data) => {
     const { type, ...fields } = JSON.parse(String(data)) as Fields & { type: string };

@@ -2,7 +2,9 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { openClient, TRANSPORTS } from '../support/clients.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { refused } from '../support/refusals.ts';
+import { startService } from '../support/services.ts';
 import { type StackProcesses, startStack } from '../support/stack.ts';
+import { buyTicket } from '../support/tickets.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -75,7 +77,7 @@ describe('DEV_AUTH_BYPASS in development', () => {
 });
 
 describe('production', () => {
-  it.each(TRANSPORTS)('B6 refuses a connection over %s without a token', async (transport) => {
+  it.each(TRANSPORTS)('B6 B211 refuses a connection over %s without a token', async (transport) => {
     expect((await refused({ ...inProduction(), transport })).error.code).toBe('NO_TOKEN');
   });
 
@@ -122,10 +124,17 @@ describe('production', () => {
     await client.waitFor('auth_success');
     await refused({ ...inProduction(), token: foreign.token });
     await refused({ ...inProduction(), transport: 'socketio', token: foreign.token });
+    const ticket = await buyTicket(good.token, inProduction());
+    await (await openClient({ ...inProduction(), query: { ticket } })).welcome();
+    await refused({ ...inProduction(), query: { ticket } });
+    const service = await startService('netra-backend', { stack: of });
+    await (await openClient({ ...inProduction(), headers: service.headers })).welcome();
+    await refused({ ...inProduction(), headers: { ...service.headers, 'x-user-context': 'user_1' } });
     const log = await until(() => {
       const { output } = production.gateways[0] ?? { output: '' };
       return output.includes('admitted') ? output : undefined;
     });
+    for (const secret of [ticket, service.token, service.userId]) expect(log).not.toContain(secret);
     for (const { token, userId, claims } of [good, foreign]) {
       for (const secret of [token, token.split('.')[2] ?? token, claims.email, userId]) {
         expect(log).not.toContain(secret);

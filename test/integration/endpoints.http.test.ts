@@ -68,7 +68,7 @@ describe('GET /ws/secure/config', () => {
       subprotocol_auth: true,
       cors_validation: true,
     });
-    expect(auth.methods).toEqual(expect.arrayContaining(['header', 'subprotocol']));
+    expect(auth.methods).toEqual(['header', 'subprotocol', 'handshake', 'message', 'service', 'ticket']);
     expect(limits).toEqual({
       max_connections_per_user: 3,
       max_message_rate: 30,

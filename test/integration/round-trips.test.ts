@@ -2,12 +2,14 @@ import { describe, expect, it } from '@jest/globals';
 import { countRoundTrips } from '../../bench/round-trips.ts';
 
 describe('Redis', () => {
-  it('is asked at most twice for a connect, once for a message, and once for an appended event', async () => {
+  it('is asked at most twice for a connect, once more for one with a ticket, once for a message, and once for an appended event', async () => {
     const { counts } = await countRoundTrips({ repetitions: 3 });
     expect(counts).toMatchObject({
       firstConnect: 2,
       socketIoConnect: 2,
       inBandAuth: 2,
+      ticketConnect: 3,
+      ticketPurchase: 2,
       furtherConnect: 1,
       ping: 1,
       agentRequest: 1,
