@@ -1,10 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { type ClientOptions, openClient, TRANSPORTS } from '../support/clients.ts';
 import { type Leases, NOTHING_LEFT, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { closeAfter } from '../support/open-resources.ts';
 import { refused } from '../support/refusals.ts';
 import { startService } from '../support/services.ts';
+import { StackProcesses } from '../support/stack-processes.ts';
 import { askForTicket, buyTicket, ticketDigest } from '../support/tickets.ts';
 import { freshUserId, mintToken, validToken } from '../support/tokens.ts';
 
@@ -302,6 +305,27 @@ describe('a ticket beside another credential', () => {
       auth_method: 'header',
       token_expires_at: new Date(newerClaims.exp * 1000).toISOString(),
     });
+  });
+});
+
+describe('without Redis', () => {
+  it('no ticket is given or taken, which is no refusal: the client is asked to come again', async () => {
+    const server = await startRedisServer();
+    closeAfter('test', () => server.stop());
+    const processes = await StackProcesses.start({ gateways: 1, workers: 0, redisUrl: server.url });
+    closeAfter('test', () => processes.close());
+    const { addresses } = processes;
+    const url = nodeUrl(0, addresses);
+    const { token } = mintToken({}, { stack: addresses });
+    const ticket = await buyTicket(token, { url });
+    await server.stop();
+    const { error, closed } = await refused({ url, query: { ticket } });
+    expect([error, closed]).toEqual([
+      expect.objectContaining({ code: 'OVERLOADED', retryable: true }),
+      { code: 1013, reason: 'OVERLOADED' },
+    ]);
+    const response = await askForTicket({ url, headers: bearer(token) });
+    expect([response.status, await response.json()]).toMatchObject([503, { error: { code: 'OVERLOADED' } }]);
   });
 });
 
