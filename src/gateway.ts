@@ -12,6 +12,7 @@ import type { ConnectionDeps } from './connections/connection.ts';
 import { createHandlers } from './connections/handlers.ts';
 import { Hub } from './connections/hub.ts';
 import { connectionLimits } from './connections/limits.ts';
+import { Nodes } from './connections/nodes.ts';
 import { Registry } from './connections/registry.ts';
 import { Welcome } from './connections/welcome.ts';
 import { EventLog } from './events/event-log.ts';
@@ -105,7 +106,11 @@ async function createConnections(config: Config, foundation: Foundation) {
   const authenticator = new Authenticator({ tokens, tickets, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
 
   const permissions = new Permissions({ plans, tools: catalogue });
-  const messageRate = new MessageRate({ redis, keys, plans, logger }, { perMinute: config.MESSAGE_RATE_PER_MINUTE });
+  const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
+  closers.add('nodes', () => nodes.stop());
+  await nodes.start();
+  const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
+  const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
   const limits = connectionLimits(config);
   const welcome = new Welcome({ plans, permissions, messageRate }, limits);
 

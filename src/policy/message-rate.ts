@@ -6,6 +6,15 @@ import type { Plan, Plans } from './plans.ts';
 
 const WINDOW_SECONDS = 60;
 
+export interface MessageRateDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly plans: Plans;
+  /** Who shares the limit while Redis cannot count it. */
+  readonly nodes: { readonly alive: number };
+  readonly logger: Logger;
+}
+
 export type RateDecision =
   | { readonly allowed: true; readonly degraded: boolean }
   | { readonly allowed: false; readonly degraded: boolean; readonly retryAfterMs: number };
@@ -21,24 +30,32 @@ interface PlanLimiter {
   readonly local: RateLimiterMemory;
 }
 
+/** Users whose messages are remembered during an outage, to be counted when it is over; beyond it the oldest are let go. */
+const UNCOUNTED_USERS = 50_000;
+/** Counted at once on return: bounds what the first message after an outage sets off. */
+const COUNT_BATCH = 500;
+
 /**
  * How many messages a user may send in a minute: one counter per user for the whole cluster, counted by Redis and its
- * clock. While Redis is away each node counts for itself, so that an outage neither silences users nor opens the gate.
+ * clock. While Redis is away each node grants its share, the limit over the number of nodes, so that an outage neither
+ * silences users nor opens the gate; when it is back, what was granted meanwhile is counted, so that nobody begins anew.
  */
 export class MessageRate {
   readonly #keys: Keys;
   readonly #logger: Logger;
   readonly #limiters: ReadonlyMap<string, PlanLimiter>;
   readonly #plans: Plans;
+  readonly #nodes: { readonly alive: number };
+  /** Messages granted by this node alone: by counter key, with the limiter they belong to. */
+  readonly #uncounted = new Map<string, { limiter: RateLimiterRedis; messages: number }>();
   #degraded = false;
 
-  constructor(
-    { redis, keys, plans, logger }: { redis: Redis; keys: Keys; plans: Plans; logger: Logger },
-    options: { readonly perMinute: number },
-  ) {
+  constructor(deps: MessageRateDeps, options: { readonly perMinute: number }) {
+    const { redis, keys, plans, nodes, logger } = deps;
     this.#keys = keys;
     this.#logger = logger;
     this.#plans = plans;
+    this.#nodes = nodes;
     this.#limiters = new Map(
       plans.all.map((plan) => {
         const limit = messagesPerMinute(plan, options.perMinute);
@@ -70,22 +87,56 @@ export class MessageRate {
 
   /** Counts one message of the user. One command to Redis, or none for a user known to be over the limit. */
   async take(userId: string, plan: string): Promise<RateDecision> {
-    const { shared, local } = this.#limiterOf(plan);
+    const limiter = this.#limiterOf(plan);
     const key = this.#keys.user(userId).messageRate;
-    const decision = await consume(shared, key);
+    const decision = await consume(limiter.shared, key);
     this.#noteStore(decision instanceof Error ? decision : undefined);
     if (!(decision instanceof Error)) return { ...decision, degraded: false };
-    const fallback = await consume(local, key);
-    if (fallback instanceof Error) throw fallback;
-    return { ...fallback, degraded: true };
+    const granted = await consume(limiter.local, key);
+    if (granted instanceof Error) throw granted;
+    if (granted.allowed) this.#remember(key, limiter.shared);
+    return { ...granted, degraded: true };
+  }
+
+  #remember(key: string, limiter: RateLimiterRedis): void {
+    const known = this.#uncounted.get(key);
+    this.#uncounted.set(key, { limiter, messages: (known?.messages ?? 0) + 1 });
+    if (this.#uncounted.size <= UNCOUNTED_USERS) return;
+    const [oldest] = this.#uncounted.keys();
+    if (oldest !== undefined) this.#uncounted.delete(oldest);
   }
 
   /** An outage is one line in the log, not one for every message. */
   #noteStore(failure: Error | undefined): void {
     if (this.#degraded === (failure !== undefined)) return;
     this.#degraded = failure !== undefined;
-    if (failure) this.#logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
-    else this.#logger.info('message limits are counted by the cluster again');
+    if (!failure) {
+      this.#logger.info('message limits are counted by the cluster again');
+      void this.#countMissed();
+      return;
+    }
+    this.#logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
+    for (const { limit, local } of this.#limiters.values()) {
+      local.points = Math.max(1, Math.floor(limit / this.#nodes.alive));
+    }
+  }
+
+  /** Adds to the cluster's counters what this node granted alone; what cannot be added is tried after the next outage. */
+  async #countMissed(): Promise<void> {
+    const missed = [...this.#uncounted];
+    for (let from = 0; from < missed.length && !this.#degraded; from += COUNT_BATCH) {
+      const batch = missed.slice(from, from + COUNT_BATCH);
+      await Promise.all(
+        batch.map(async ([key, { limiter, messages }]) => {
+          try {
+            await limiter.penalty(key, messages);
+            this.#uncounted.delete(key);
+          } catch (error) {
+            this.#logger.debug({ err: error }, 'messages of an outage were not counted yet');
+          }
+        }),
+      );
+    }
   }
 
   #limiterOf(plan: string): PlanLimiter {

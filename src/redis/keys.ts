@@ -57,6 +57,11 @@ export class Keys {
     return `${this.prefix}:ticket:${digest}`;
   }
 
+  /** The gateway nodes that are alive. */
+  get nodes(): string {
+    return `${this.prefix}:nodes`;
+  }
+
   /** Workers listen here for runs to cancel. */
   get runControl(): string {
     return `${this.prefix}:run-control`;
