@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { ResumePoint } from '../connections/connection.ts';
+import type { ResumePoint } from '../connections/opening.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /**
