@@ -12,10 +12,13 @@ export const CLOSE_PATIENCE_MS = 2_000;
 const MAX_FRAGMENTS = 16;
 /** Reads that one frame may take: at the smallest segment of TCP (536 bytes, RFC 9293 section 3.7.1) it takes 123. */
 const MAX_CHUNKS = 1_024;
-/** Answers to pings that wait for a client that does not read; more end the connection. */
-const MAX_PENDING_PONGS = 16;
 /** Ten a second: keep-alives and measurements of the way are a hundredth of it. */
 const CONTROL_FRAMES_PER_MINUTE = 600;
+/**
+ * Answers to pings that wait for a client that does not read, 127 bytes each: 76 KB. `ws` counts those of one read as
+ * waiting too and ends the connection without a word, so that the bound a minute has to be met before.
+ */
+const MAX_PENDING_PONGS = CONTROL_FRAMES_PER_MINUTE + 1;
 const MINUTE_MS = 60_000;
 
 /** What of the options of `ws` 8.23 its types leave out. */
