@@ -50,14 +50,13 @@ export class RawWebSockets {
     const handshake = { ...matched, request, visit };
     const identify = () => this.#identify(handshake);
     if (!visit.closed) return this.#accept(handshake, socket, head, identify);
-    this.#identifyFirst(handshake, identify).then(
-      (identity) => this.#accept(handshake, socket, head, async () => identity),
-      (thrown: unknown) => {
+    this.#identifyFirst(handshake, identify)
+      .then((identity) => this.#accept(handshake, socket, head, async () => identity))
+      .catch((thrown: unknown) => {
         const error = toTollgateError(thrown);
         this.#deps.metrics.handshakes.inc({ endpoint: matched.endpoint.path, result: error.code });
         refuseUpgrade(socket, error);
-      },
-    );
+      });
   }
 
   /**

@@ -12,7 +12,7 @@ import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { BoundedWebSocketServer, CLOSE_PATIENCE_MS, MAX_FRAME_BYTES } from './bounded-websockets.ts';
 import type { Door, Visit } from './door.ts';
-import { type EngineSocket, endEngine, isForeign, packetBytes } from './engines.ts';
+import { type EngineSocket, endEngine, internals, isForeign, packetBytes } from './engines.ts';
 import { originAllowed, requestUrl, resumePoint } from './handshake.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
@@ -64,6 +64,7 @@ export class SocketIo {
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
       transports: ['websocket', 'polling'],
+      // What Engine.IO would give it is among the bounds.
       wsEngine: class extends BoundedWebSocketServer {
         constructor() {
           super(deps);
@@ -135,10 +136,12 @@ export class SocketIo {
     this.#visits.delete(request);
     const guest: Guest = { visit, admitted: undefined, bytes: 0 };
     this.#guests.set(engine, guest);
+    const isPolling = internals(engine).transport.socket === undefined;
     const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(engine, guest));
     engine.once('close', () => {
       cancel();
-      visit.leave();
+      // A WebSocket is there until it is closed, which may be later.
+      if (isPolling) visit.leave();
       // The engine's end, since a socket that never got connected has no `disconnect`.
       guest.admitted?.connection.gone();
     });

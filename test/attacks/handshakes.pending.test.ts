@@ -66,6 +66,9 @@ describe('connections that do not authenticate', () => {
     const polled = await poll(address);
     expect([polled.status, polled.headers.get('retry-after')]).toEqual([429, '5']);
     expect(await polled.json()).toMatchObject({ error: { code: 'AUTH_RATE_LIMITED' } });
+    const origin = 'http://app.example.test';
+    const page = await fetch(`${url()}${POLLING}`, { headers: { 'x-forwarded-for': address, origin } });
+    expect([page.status, page.headers.get('access-control-allow-origin')]).toEqual([429, origin]);
     expect((await silent(freshAddress()).answer).status).toBe(101);
   });
 
@@ -170,7 +173,12 @@ describe('a deadline for authentication', () => {
     closeAfter('file', () => silentServer.close());
     const address = silentServer.address();
     const port = typeof address === 'object' && address ? address.port : 0;
-    const env = { AUTH_DEADLINE_SECONDS: '1', JWKS_URL: `http://127.0.0.1:${port}/jwks` };
+    const env = {
+      AUTH_DEADLINE_SECONDS: '1',
+      JWKS_URL: `http://127.0.0.1:${port}/jwks`,
+      AUTH_FAILURES_PER_MINUTE: '3',
+      TRUSTED_PROXY_HOPS: '1',
+    };
     const processes = await startStack({ workers: 0, env });
     url = nodeUrl(0, processes.addresses);
     const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -182,6 +190,20 @@ describe('a deadline for authentication', () => {
     const raw = openRawSocket({ url, path: '/ws/secure', headers: { Authorization: `Bearer ${signed}` } });
     expect(await until(() => raw.closeFrame)).toEqual({ code: 1008, reason: 'AUTH_TIMEOUT' });
     expect(JSON.parse(`${raw.frames[0]?.payload}`).payload).toMatchObject({ code: 'AUTH_TIMEOUT', retryable: true });
+    expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
+  });
+
+  it('ends it before the upgrade too, where the address has failed too often', async () => {
+    const forwarded = { 'X-Forwarded-For': freshAddress() };
+    for (let i = 0; i < 3; i++) {
+      const raw = openRawSocket({ url, path: '/ws/secure', headers: forwarded });
+      expect((await until(() => raw.closeFrame)).reason).toBe('NO_TOKEN');
+    }
+    const headers = { ...forwarded, Authorization: `Bearer ${signed}` };
+    const openedAt = performance.now();
+    const raw = openRawSocket({ url, path: '/ws/secure', headers });
+    expect((await raw.answer).status).toBe(401);
+    expect(JSON.parse(`${await raw.ended}`)).toMatchObject({ error: { code: 'AUTH_TIMEOUT' } });
     expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
   });
 
