@@ -64,13 +64,17 @@ export class Door {
 export class Visit implements Visitor {
   readonly #failures: DoorDeps['authFailures'];
   readonly #address: string;
-  readonly #leave: () => void;
+  /**
+   * It has authenticated, or is gone. Made to be a listener as it is: a closure around it would keep the request of the
+   * handshake for as long as the socket lives.
+   */
+  readonly leave: () => void;
   #failed = false;
 
   constructor(failures: DoorDeps['authFailures'], address: string, leave: () => void) {
     this.#failures = failures;
     this.#address = address;
-    this.#leave = leave;
+    this.leave = leave;
   }
 
   /** AUTH_RATE_LIMITED while too many handshakes from this address have failed: only a good credential helps. */
@@ -98,11 +102,6 @@ export class Visit implements Visitor {
     if (this.#failed || !FAILURES.has(error.code)) return;
     this.#failed = true;
     this.#failures.failed(this.#address);
-  }
-
-  /** It has authenticated, or is gone. */
-  leave(): void {
-    this.#leave();
   }
 }
 

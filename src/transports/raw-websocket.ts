@@ -46,7 +46,7 @@ export class RawWebSockets {
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
     const visit = this.#deps.door.enter(request, matched.endpoint.path);
-    socket.once('close', () => visit.leave());
+    socket.once('close', visit.leave);
     const handshake = { ...matched, request, visit };
     const identify = () => this.#identify(handshake);
     if (!visit.closed) return this.#accept(handshake, socket, head, identify);
@@ -85,7 +85,15 @@ export class RawWebSockets {
     server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, handshake, identify));
   }
 
-  #connected(socket: WebSocket, { endpoint, url, visit }: Handshake, identify: Identify): void {
+  #connected(socket: WebSocket, handshake: Handshake, identify: Identify): void {
+    const { endpoint, visit } = handshake;
+    // What comes before the token has been looked at stays in the kernel, whose buffers have a bound.
+    socket.pause();
+    this.#begin(this.#listen(socket, endpoint, visit), handshake, identify).finally(() => socket.resume());
+  }
+
+  /** Apart from the opening: what these listeners see lives as long as the socket, and so must not be the request. */
+  #listen(socket: WebSocket, endpoint: Endpoint, visit: Visit): Connection {
     const { clock, logger } = this.#deps;
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
     const connection = new Connection(this.#deps, transport, visit);
@@ -94,16 +102,17 @@ export class RawWebSockets {
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
     socket.on('pong', () => connection.alive());
     socket.on('close', () => connection.gone());
+    return connection;
+  }
 
-    // What comes before the token has been looked at stays in the kernel, whose buffers have a bound.
-    socket.pause();
-    const begin = async () => {
+  /** Never rejects. */
+  async #begin(connection: Connection, { endpoint, url }: Handshake, identify: Identify): Promise<void> {
+    try {
       const resumeFrom = resumePoint(url.searchParams.get('after'), url.searchParams.get('epoch'));
       await connection.begin(identify, { identityRequired: endpoint.identityRequired, resumeFrom });
-    };
-    begin()
-      .catch((error: unknown) => connection.close(toTollgateError(error)))
-      .finally(() => socket.resume());
+    } catch (error) {
+      connection.close(toTollgateError(error));
+    }
   }
 
   /** @throws TollgateError of the authentication rows */

@@ -118,7 +118,7 @@ export class SocketIo {
       const visit = this.#deps.door.enter(request, SOCKET_IO_PATH);
       this.#visits.set(request, visit);
       // A session over a WebSocket ends with it; one over long polling outlives its requests, once it is open.
-      if (!response) request.socket.once('close', () => visit.leave());
+      if (!response) request.socket.once('close', visit.leave);
       else response.once('close', () => this.#visits.has(request) && visit.leave());
     } catch (thrown) {
       const error = toTollgateError(thrown);
