@@ -30,13 +30,16 @@ import { Closers } from './lib/closers.ts';
 import { newId } from './lib/ids.ts';
 import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
+import { AuthFailures } from './policy/auth-failures.ts';
 import { MessageRate } from './policy/message-rate.ts';
+import { PendingConnections } from './policy/pending-connections.ts';
 import { Permissions } from './policy/permissions.ts';
 import { loadPlans } from './policy/plans.ts';
 import { loadToolCatalogue } from './policy/tool-catalogue.ts';
 import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
+import { Door } from './transports/door.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
 import { originAllowed } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
@@ -154,14 +157,17 @@ async function startServers(
   foundation: Foundation,
   connections: ConnectionDeps & { readonly authenticator: Authenticator; readonly tickets: Tickets },
 ): Promise<RunningGateway> {
-  const { logger, clock, closers, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
+  const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
   const { authenticator, tickets, hub } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
   const drainMs = config.DRAIN_SECONDS * 1000;
   const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
-  const raw = new RawWebSockets(connections);
+  const authFailures = new AuthFailures({ clock }, { perMinute: config.AUTH_FAILURES_PER_MINUTE });
+  const pending = new PendingConnections({ perAddress: config.PENDING_CONNECTIONS_PER_ADDRESS });
+  const door = new Door({ authFailures, pending, metrics }, { trustedProxyHops: config.TRUSTED_PROXY_HOPS });
+  const raw = new RawWebSockets({ ...connections, door });
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
-  const socketIo = new SocketIo({ ...connections, adapter }, { allowedOrigins });
+  const socketIo = new SocketIo({ ...connections, door, adapter }, { allowedOrigins });
   closers.add('socket.io', () => socketIo.close());
 
   const app = createApp({

@@ -84,6 +84,8 @@ export class Installation {
       SERVICE_SECRET: randomBytes(32).toString('base64url'),
       DRAIN_SECONDS: '0',
       MESSAGE_RATE_PER_MINUTE: '1000000',
+      // All clients come from one address.
+      PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
       ...env,
     };
   }

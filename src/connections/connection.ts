@@ -13,6 +13,7 @@ import type { Reply, Speaker } from './handlers.ts';
 import type { Hub } from './hub.ts';
 import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
 import { type ConnectionLimits, RESUME_GRACE_MS } from './limits.ts';
+import type { Opening, Visitor } from './opening.ts';
 import { Outbox } from './outbox.ts';
 import { Session, type SessionDeps, type SessionEvents } from './session.ts';
 import type { Transport, TransportEvents } from './transport.ts';
@@ -32,20 +33,6 @@ export interface ConnectionDeps extends SessionDeps, InboxDeps {
 /** A reason of its own: `abort()` without one makes a DOMException with a stack, at every call. */
 const CLOSED = 'closed';
 
-/** Where the client left off, as it said at the handshake. */
-export interface ResumePoint {
-  readonly after: number;
-  readonly epoch: string;
-}
-
-export interface Opening {
-  /** Whether a handshake without a credential is refused, or may authenticate later. */
-  readonly identityRequired: boolean;
-  readonly resumeFrom: ResumePoint | undefined;
-  /** Settles when the transport can send what is replayed; at once when there is none. */
-  readonly writable?: Promise<void>;
-}
-
 /**
  * One client connection, whatever its transport.
  *
@@ -58,6 +45,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   readonly threadId = newId('thread');
   readonly #deps: ConnectionDeps;
   readonly #transport: Transport;
+  readonly #visitor: Visitor;
   readonly #closing = new AbortController();
   readonly #outbox: Outbox;
   readonly #inbox: Inbox;
@@ -69,9 +57,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   #heartbeatAt: number;
   #degraded = false;
 
-  constructor(deps: ConnectionDeps, transport: Transport) {
+  constructor(deps: ConnectionDeps, transport: Transport, visitor: Visitor) {
     this.#deps = deps;
     this.#transport = transport;
+    this.#visitor = visitor;
     this.#outbox = new Outbox({ transport, clock: deps.clock }, this.#closing.signal, () => {
       this.close(new TollgateError('SLOW_CONSUMER'));
     });
@@ -101,9 +90,12 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
    */
   begin(identify: () => Promise<Identity | undefined>, opening: Opening): Promise<void> {
     this.#deps.hub.add(this);
+    // Absolute: from the open, whatever is sent and however long somebody else takes to say whether a token is good.
+    const deadline = () => this.close(new TollgateError('AUTH_TIMEOUT'));
+    this.#cancelAuthDeadline = this.#deps.clock.after(this.#deps.limits.authDeadlineMs, deadline);
     const opened = this.#inbox.first(async () => {
       try {
-        const identity = await identify();
+        const identity = await this.#visitor.identify(identify);
         if (this.closed) return;
         if (identity) await this.#openFor(identity, opening.resumeFrom !== undefined);
         else if (opening.identityRequired) throw new TollgateError('NO_TOKEN');
@@ -137,6 +129,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#heardAt = this.#deps.clock.now();
   }
 
+  heard(bytes: number): void {
+    if (!this.closed) this.#inbox.count(bytes);
+  }
+
   gone(): void {
     this.#closing.abort(CLOSED);
     this.#leave();
@@ -161,11 +157,12 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   /** In-band authentication. One that fails ends the connection, as one at the handshake does. */
   async authenticate(presented: InBandCredential): Promise<Reply> {
     try {
-      const identity = await this.#deps.authenticator.message(presented, this.#session?.identity);
-      if (this.#session) {
-        if (identity.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
-        return { type: 'auth_success', fields: this.#authSuccess({}) };
-      }
+      const identity = await this.#visitor.identify(async () => {
+        const found = await this.#deps.authenticator.message(presented, this.#session?.identity);
+        if (this.#session && found.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
+        return found;
+      });
+      if (this.#session) return { type: 'auth_success', fields: this.#authSuccess({}) };
       const joined = this.closed ? undefined : await this.#join(identity, false);
       return joined && { type: 'auth_success', fields: this.#authSuccess(joined) };
     } catch (thrown) {
@@ -282,6 +279,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */
   close(error: TollgateError): void {
     if (error.code === 'INTERNAL_ERROR') this.#deps.logger.error({ err: error.cause }, 'a connection failed');
+    if (!this.#session && !this.closed) this.#visitor.refused(error);
     this.#end(error.row.close ?? 1008, error.code, () => this.#transport.sendError(error));
   }
 
@@ -339,8 +337,6 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   #openForAnyone(): void {
-    const deadline = () => this.close(new TollgateError('AUTH_TIMEOUT'));
-    this.#cancelAuthDeadline = this.#deps.clock.after(this.#deps.limits.authDeadlineMs, deadline);
     this.#sendWelcome({ authenticated: false });
     this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'unauthenticated' });
   }

@@ -6,7 +6,7 @@ import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType } from '../protocol/messages.ts';
 import type { Handler, Handlers, Reply, Speaker } from './handlers.ts';
-import { BAD_FRAMES_LIMIT, INBOX_LIMIT, UNAUTHENTICATED_MESSAGES } from './limits.ts';
+import { BAD_FRAMES_LIMIT, INBOX_LIMIT, UNAUTHENTICATED_BYTES, UNAUTHENTICATED_MESSAGES } from './limits.ts';
 
 export interface InboxDeps {
   readonly handlers: Handlers;
@@ -51,6 +51,7 @@ export class Inbox {
   readonly #queue: SerialQueue;
   #badFramesInARow = 0;
   #unauthenticatedMessages = 0;
+  #unauthenticatedBytes = 0;
 
   constructor(deps: InboxDeps, owner: InboxOwner) {
     this.#deps = deps;
@@ -63,6 +64,13 @@ export class Inbox {
   first(step: () => Promise<void>): Promise<void> {
     this.#queue.add(step);
     return this.#queue.idle();
+  }
+
+  /** A frame of this size came in, whatever is in it; the message of it, if there is one, follows. */
+  count(bytes: number): void {
+    if (this.#owner.user) return;
+    this.#unauthenticatedBytes += bytes;
+    if (this.#unauthenticatedBytes > UNAUTHENTICATED_BYTES) this.#owner.close(new TollgateError('NO_TOKEN'));
   }
 
   receive(message: IncomingMessage): void {

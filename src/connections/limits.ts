@@ -28,6 +28,8 @@ export function connectionLimits(config: Config): ConnectionLimits {
 export const BAD_FRAMES_LIMIT = 20;
 /** Messages before authentication: enough for pings and a few attempts. */
 export const UNAUTHENTICATED_MESSAGES = 50;
+/** And all of them together: a token is 8 KiB at most. */
+export const UNAUTHENTICATED_BYTES = 64 * 1024;
 /** Messages that wait for the one before them. */
 export const INBOX_LIMIT = 64;
 /** Output that waits for the client. */

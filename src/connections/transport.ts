@@ -27,6 +27,8 @@ export interface TransportEvents {
   receive(message: IncomingMessage): void;
   /** A frame that could not be understood. */
   reject(error: TollgateError, replyTo: ReplyTo): void;
+  /** Bytes of a frame, before the frame is told of: there is a bound on them until the client has authenticated. */
+  heard(bytes: number): void;
   /** A sign of life that is no message. */
   alive(): void;
   /** The socket is gone, whoever closed it. */

@@ -5,9 +5,12 @@ import { publicError, TollgateError } from '../protocol/errors.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** How late the two above may be: Node looks every 30 seconds by itself, at unfinished requests only. */
+const TIMEOUT_CHECK_MS = 1_000;
 const SERVER_OPTIONS = {
   headersTimeout: HEADERS_TIMEOUT_MS,
   requestTimeout: REQUEST_TIMEOUT_MS,
+  connectionsCheckingInterval: TIMEOUT_CHECK_MS,
   // Other upgrades are offers that a server may pass over (RFC 9110 section 7.8): curl and Java offer h2c.
   shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
 };

@@ -7,6 +7,7 @@ export class Metrics {
   readonly registry = new Registry();
 
   readonly connections = this.#gauge('connections', 'Live connections', ['endpoint', 'plan']);
+  readonly pending = this.#gauge('pending_connections', 'Connections that have not authenticated yet', []);
   readonly handshakes = this.#counter('handshakes_total', 'Handshakes by endpoint and result', ['endpoint', 'result']);
   readonly evictions = this.#counter('evictions_total', 'Connections closed in favour of a newer one', []);
   readonly closes = this.#counter('closes_total', 'Connections closed by this node', ['code']);

@@ -5,9 +5,6 @@ import type { Dialect, ReplyTo } from '../protocol/dialects.ts';
 import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 
-/** A client that does not answer the close frame is cut off after this. */
-const CLOSE_PATIENCE_MS = 2_000;
-
 /**
  * The frames of the event that was rendered last, one per dialect: the sockets of a user take an event one right after
  * the other, so that one place serves as well as a map of all.
@@ -73,9 +70,9 @@ export class RawTransport implements Transport {
   }
 
   close(code: number, reason: string): void {
+    // One that is closed while it opens has not been read from yet; its answer to the close is.
+    this.#socket.resume();
     this.#socket.close(code, reason);
-    const cancel = this.#clock.after(CLOSE_PATIENCE_MS, () => this.#socket.terminate());
-    this.#socket.once('close', cancel);
   }
 
   #write(frame: string): void {

@@ -1,72 +1,131 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type RawData, type WebSocket, WebSocketServer } from 'ws';
+import type { RawData, WebSocket } from 'ws';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { answeredProtocol } from '../auth/credentials.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
+import { BoundedWebSocketServer, MAX_FRAME_BYTES } from './bounded-websockets.ts';
+import type { Door, Visit } from './door.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
 import { presented, resumePoint } from './handshake.ts';
 import { FrameCache, RawTransport } from './raw-transport.ts';
-
-/** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
-const MAX_FRAME_BYTES = 64 * 1024;
+import { refuseUpgrade } from './refusals.ts';
 
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
+  readonly door: Pick<Door, 'enter'>;
 }
+
+/** A handshake, the endpoint it asks for, and who stands before it. */
+interface Handshake extends MatchedEndpoint {
+  readonly url: URL;
+  readonly request: IncomingMessage;
+  readonly visit: Visit;
+}
+
+type Identify = () => Promise<Identity | undefined>;
 
 /** The raw WebSocket endpoints: turns sockets into transports and frames into messages. */
 export class RawWebSockets {
   readonly #deps: RawWebSocketDeps;
   readonly #frames = new FrameCache();
   /** One an endpoint: `ws` asks its server, not the call, which sub-protocol to answer. */
-  readonly #servers: ReadonlyMap<Endpoint, WebSocketServer>;
+  readonly #servers: ReadonlyMap<Endpoint, BoundedWebSocketServer>;
 
   constructor(deps: RawWebSocketDeps) {
     this.#deps = deps;
-    this.#servers = new Map(ENDPOINTS.map((endpoint) => [endpoint, createServer(endpoint)]));
+    this.#servers = new Map(ENDPOINTS.map((endpoint) => [endpoint, createServer(deps, endpoint)]));
   }
 
-  /** Takes an upgrade whose path and origin have been checked. */
+  /**
+   * Takes an upgrade whose path and origin have been checked.
+   * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED
+   */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
-    const server = this.#servers.get(matched.endpoint);
+    const visit = this.#deps.door.enter(request, matched.endpoint.path);
+    socket.once('close', visit.leave);
+    const handshake = { ...matched, request, visit };
+    const identify = () => this.#identify(handshake);
+    if (!visit.closed) return this.#accept(handshake, socket, head, identify);
+    this.#identifyFirst(handshake, identify)
+      .then((identity) => this.#accept(handshake, socket, head, async () => identity))
+      .catch((thrown: unknown) => {
+        const error = toTollgateError(thrown);
+        this.#deps.metrics.handshakes.inc({ endpoint: matched.endpoint.path, result: error.code });
+        refuseUpgrade(socket, error);
+      });
+  }
+
+  /**
+   * The identity of a client whose address has failed too often, before anything is accepted of it. Nobody who has yet to
+   * authenticate comes in: a credential in band would be an attempt as good as any other.
+   * @throws TollgateError AUTH_RATE_LIMITED, AUTH_TIMEOUT, and whatever says that the credential could not be looked at
+   */
+  #identifyFirst({ visit }: Handshake, identify: Identify): Promise<Identity> {
+    const { clock, limits } = this.#deps;
+    return new Promise((resolve, reject) => {
+      const cancel = clock.after(limits.authDeadlineMs, () => reject(new TollgateError('AUTH_TIMEOUT')));
+      const judged = visit.identify(identify).then((identity) => {
+        if (identity) resolve(identity);
+        else reject(visit.closed ?? new TollgateError('NO_TOKEN'));
+      });
+      judged.catch(reject).finally(cancel);
+    });
+  }
+
+  #accept(handshake: Handshake, socket: Duplex, head: Buffer, identify: Identify): void {
+    const { request, endpoint } = handshake;
     // `=` is no character of a token (RFC 9110 section 5.6.2), so `ws` would refuse a padded one before it is looked at.
     const offered = request.headers['sec-websocket-protocol'];
     if (offered) request.headers['sec-websocket-protocol'] = offered.replaceAll(/=+(?=\s*(,|$))/g, '');
-    server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, request, matched));
+    const server = this.#servers.get(endpoint);
+    server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, handshake, identify));
   }
 
-  #connected(
-    socket: WebSocket,
-    request: IncomingMessage,
-    { endpoint, userId, url }: MatchedEndpoint & { url: URL },
-  ): void {
-    const { authenticator, clock, logger } = this.#deps;
+  #connected(socket: WebSocket, handshake: Handshake, identify: Identify): void {
+    const { endpoint, visit } = handshake;
+    // What comes before the token has been looked at stays in the kernel, whose buffers have a bound.
+    socket.pause();
+    this.#begin(this.#listen(socket, endpoint, visit), handshake, identify).finally(() => socket.resume());
+  }
+
+  /** Apart from the opening: what these listeners see lives as long as the socket, and so must not be the request. */
+  #listen(socket: WebSocket, endpoint: Endpoint, visit: Visit): Connection {
+    const { clock, logger } = this.#deps;
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
-    const connection = new Connection(this.#deps, transport);
+    const connection = new Connection(this.#deps, transport, visit);
     // Without a listener, one bad frame would end the process.
     socket.on('error', (error) => logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error'));
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
     socket.on('pong', () => connection.alive());
     socket.on('close', () => connection.gone());
+    return connection;
+  }
 
-    const identify = async () => {
-      const identity = await authenticator.handshake(presented(request));
-      return checkPathUser(identity, userId);
-    };
-    const begin = async () => {
+  /** Never rejects. */
+  async #begin(connection: Connection, { endpoint, url }: Handshake, identify: Identify): Promise<void> {
+    try {
       const resumeFrom = resumePoint(url.searchParams.get('after'), url.searchParams.get('epoch'));
       await connection.begin(identify, { identityRequired: endpoint.identityRequired, resumeFrom });
-    };
-    begin().catch((error: unknown) => connection.close(toTollgateError(error)));
+    } catch (error) {
+      connection.close(toTollgateError(error));
+    }
+  }
+
+  /** @throws TollgateError of the authentication rows */
+  async #identify({ request, endpoint, userId }: Handshake): Promise<Identity | undefined> {
+    const identity = await this.#deps.authenticator.handshake(presented(request));
+    if (!identity && endpoint.identityRequired) throw new TollgateError('NO_TOKEN');
+    return checkPathUser(identity, userId);
   }
 
   #received(connection: Connection, { dialect }: MatchedEndpoint['endpoint'], data: RawData, isBinary: boolean): void {
     // `nodebuffer`, the default binary type, makes every message one Buffer.
     const bytes = data as Buffer;
+    connection.heard(bytes.length);
     if (isBinary) {
       const text = 'Binary frames are not understood here; send text.';
       return connection.reject(new TollgateError('INVALID_MESSAGE', { text }), undefined);
@@ -86,13 +145,8 @@ export class RawWebSockets {
   }
 }
 
-function createServer(endpoint: Endpoint): WebSocketServer {
-  return new WebSocketServer({
-    noServer: true,
-    clientTracking: false,
-    maxPayload: MAX_FRAME_BYTES,
-    // Compression costs some 300 KB of memory a socket, and events are small.
-    perMessageDeflate: false,
+function createServer(deps: RawWebSocketDeps, endpoint: Endpoint): BoundedWebSocketServer {
+  return new BoundedWebSocketServer(deps, {
     handleProtocols: (offered) => answeredProtocol(offered, endpoint.protocols),
   });
 }

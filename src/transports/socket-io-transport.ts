@@ -4,22 +4,13 @@ import type { Clock } from '../lib/clock.ts';
 import type { ReplyTo } from '../protocol/dialects.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
+import { endEngine, internals } from './engines.ts';
 
 /**
  * Close codes after which a client should come back by itself. Socket.IO's client does so when the connection is lost,
  * and never after a `disconnect` of the server: which of the two is sent makes the difference.
  */
 const COME_BACK_CODES = new Set([1001, 1011, 1012, 1013, 4002]);
-
-/** A client that does not take the close is cut off after this. */
-const CLOSE_PATIENCE_MS = 2_000;
-
-/** What of Engine.IO's socket its types leave out. */
-interface EngineInternals {
-  readonly writeBuffer: readonly { readonly data?: unknown }[];
-  /** `socket` is the WebSocket; long polling has none. */
-  readonly transport: { readonly socket?: { readonly bufferedAmount: number; terminate(): void } };
-}
 
 /**
  * A Socket.IO session as a transport. Until Socket.IO has said that the client is connected, what is sent waits, and an
@@ -34,10 +25,16 @@ export class SocketIoTransport implements Transport {
   #lastError: TollgateError | undefined;
   #closeCode: number | undefined;
   #connected: () => void = () => {};
+  #refused: () => void = () => {};
   #largestPacket = 0;
   /** Settles when the client is connected. */
   readonly writable = new Promise<void>((resolve) => {
     this.#connected = resolve;
+  });
+
+  /** Settles when the connection has been closed before the client was let in. */
+  readonly refused = new Promise<void>((resolve) => {
+    this.#refused = resolve;
   });
 
   constructor({ socket, clock }: { socket: Socket; clock: Clock }, endpoint: string) {
@@ -53,7 +50,7 @@ export class SocketIoTransport implements Transport {
 
   /** What Engine.IO holds, and what it has handed to the WebSocket that the client has not taken. */
   get bufferedBytes(): number {
-    const { writeBuffer, transport } = this.#socket.conn as unknown as EngineInternals;
+    const { writeBuffer, transport } = internals(this.#socket.conn);
     let bytes = transport.socket?.bufferedAmount ?? 0;
     for (const { data } of writeBuffer) bytes += typeof data === 'string' ? data.length : 0;
     return bytes;
@@ -108,16 +105,10 @@ export class SocketIoTransport implements Transport {
     if (this.#waiting) {
       // The middleware refuses the client, or has just let it in: then the close follows what waits.
       this.#closeCode = code;
-      return;
+      return this.#refused();
     }
-    if (COME_BACK_CODES.has(code)) conn.close();
-    else this.#socket.disconnect(true);
-    // Engine.IO would wait half a minute for a client that does not read, and `ws` as long for its close frame.
-    const cancel = this.#clock.after(CLOSE_PATIENCE_MS, () => {
-      conn.close(true);
-      (conn as unknown as EngineInternals).transport.socket?.terminate();
-    });
-    conn.once('close', cancel);
+    if (!COME_BACK_CODES.has(code)) this.#socket.disconnect(true);
+    endEngine(conn, this.#clock);
   }
 
   #write(write: () => void): void {

@@ -5,17 +5,21 @@ import { Server as Engine } from 'engine.io';
 import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
+import { UNAUTHENTICATED_BYTES } from '../connections/limits.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
-import { originAllowed, presented, resumePoint } from './handshake.ts';
+import { BoundedWebSocketServer, CLOSE_PATIENCE_MS, MAX_FRAME_BYTES } from './bounded-websockets.ts';
+import type { Door, Visit } from './door.ts';
+import { type EngineSocket, endEngine, internals, isForeign, packetBytes } from './engines.ts';
+import { originAllowed, presented, requestUrl, resumePoint } from './handshake.ts';
+import { refuseRequest, refuseUpgrade } from './refusals.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
 
 export const SOCKET_IO_PATH = '/socket.io/';
 
-/** One HTTP body or frame of Engine.IO; the message limit is asked for each message besides. */
-const MAX_PACKET_BYTES = 64 * 1024;
-/** From the engine's open to the CONNECT of the namespace. */
+/** From the engine's open until it has authenticated, where `AUTH_DEADLINE_SECONDS` is not shorter. */
 const CONNECT_TIMEOUT_MS = 8_000;
 
 /** Engine.IO's own defaults, where the configured heartbeat is not shorter. */
@@ -24,6 +28,7 @@ const PING_TIMEOUT_MS = 20_000;
 
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
+  readonly door: Pick<Door, 'enter'>;
   /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -33,35 +38,52 @@ interface Admitted {
   readonly transport: SocketIoTransport;
 }
 
+/** An engine, from its open on. */
+interface Guest {
+  readonly visit: Visit;
+  /** Since its CONNECT: a second one would be a second connection of the same client. */
+  admitted: Admitted | undefined;
+  /** Before authentication. */
+  bytes: number;
+}
+
 /** The Socket.IO endpoint: WebSocket first, long polling too, one namespace, events by name. */
 export class SocketIo {
   readonly #deps: SocketIoDeps;
   readonly #engine: Engine;
   readonly #io: Server;
-  readonly #connections = new WeakMap<Socket, Admitted>();
-  /** Engines with a session: a second CONNECT on one would be a second connection of the same client. */
-  readonly #engines = new WeakSet<Socket['conn']>();
+  readonly #allowedOrigins: readonly string[];
+  /** By the request that asks for an engine, until there is one. */
+  readonly #visits = new WeakMap<IncomingMessage, Visit>();
+  readonly #guests = new WeakMap<EngineSocket, Guest>();
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
+    this.#allowedOrigins = allowedOrigins;
     const { heartbeatMs, silenceMs } = deps.limits;
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
       transports: ['websocket', 'polling'],
-      maxHttpBufferSize: MAX_PACKET_BYTES,
+      // What Engine.IO would give it is among the bounds.
+      wsEngine: class extends BoundedWebSocketServer {
+        constructor() {
+          super(deps);
+        }
+      },
+      maxHttpBufferSize: MAX_FRAME_BYTES,
       allowEIO3: false,
       perMessageDeflate: false,
       httpCompression: false,
+      upgradeTimeout: CONNECT_TIMEOUT_MS,
       pingInterval,
       pingTimeout: Math.min(PING_TIMEOUT_MS, silenceMs - pingInterval),
       cors: { origin: [...allowedOrigins], credentials: true },
-      allowRequest: (request, decide) => {
-        // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
-        decide(null, originAllowed(request.headers.origin, allowedOrigins));
-      },
+      allowRequest: (request, decide) => this.#mayOpen(request, decide),
     });
+    this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
     this.#io = new Server({
-      connectTimeout: CONNECT_TIMEOUT_MS,
+      // Ours comes first, and says why.
+      connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_PATIENCE_MS,
       serveClient: false,
       adapter: createShardedAdapter(deps.adapter.publisher, deps.adapter.subscriber, {
         channelPrefix: deps.adapter.channelPrefix,
@@ -86,26 +108,78 @@ export class SocketIo {
     await this.#io.close();
   }
 
+  /** Asked by Engine.IO for each request that would open a session, and for no other. */
+  #mayOpen(request: IncomingMessage, decide: (error: null, allowed: boolean) => void): void {
+    // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
+    if (!originAllowed(request.headers.origin, this.#allowedOrigins)) return decide(null, false);
+    // Engine.IO puts it there for long polling only.
+    const { res: response } = request as { res?: ServerResponse };
+    try {
+      const visit = this.#deps.door.enter(request, SOCKET_IO_PATH);
+      this.#visits.set(request, visit);
+      // A session over a WebSocket ends with it; one over long polling outlives its requests, once it is open.
+      if (!response) request.socket.once('close', visit.leave);
+      else response.once('close', () => this.#visits.has(request) && visit.leave());
+    } catch (thrown) {
+      const error = toTollgateError(thrown);
+      // Engine.IO would say 400 or 403, and not when to come back.
+      return response ? refuseRequest(response, error) : refuseUpgrade(request.socket, error);
+    }
+    decide(null, true);
+  }
+
+  #opened(engine: EngineSocket): void {
+    const { clock, limits } = this.#deps;
+    const { request } = engine as unknown as { readonly request: IncomingMessage };
+    const visit = this.#visits.get(request);
+    if (!visit) return void engine.close(true);
+    this.#visits.delete(request);
+    const guest: Guest = { visit, admitted: undefined, bytes: 0 };
+    this.#guests.set(engine, guest);
+    const isPolling = internals(engine).transport.socket === undefined;
+    const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(engine, guest));
+    engine.once('close', () => {
+      cancel();
+      // A WebSocket is there until it is closed, which may be later.
+      if (isPolling) visit.leave();
+      // The engine's end, since a socket that never got connected has no `disconnect`.
+      guest.admitted?.connection.gone();
+    });
+    engine.on('packet', (packet: { type: string; data?: unknown }) => this.#packet(engine, guest, packet));
+  }
+
+  /** The time for authentication is over: from the engine's open, whatever it sent. */
+  #expired(engine: EngineSocket, { admitted }: Guest): void {
+    if (admitted?.connection.session) return;
+    if (admitted) admitted.connection.close(new TollgateError('AUTH_TIMEOUT'));
+    else endEngine(engine, this.#deps.clock);
+  }
+
+  #packet(engine: EngineSocket, guest: Guest, { type, data }: { type: string; data?: unknown }): void {
+    const { admitted } = guest;
+    if (type === 'pong') return admitted?.connection.alive();
+    const bytes = packetBytes(data);
+    admitted?.transport.received(bytes);
+    if (!admitted?.connection.session) guest.bytes += bytes;
+    // Socket.IO gets its turn first: a refused namespace is answered.
+    if (guest.bytes > UNAUTHENTICATED_BYTES || isForeign(data)) setImmediate(() => endEngine(engine, this.#deps.clock));
+  }
+
   /** Authenticates and admits before Socket.IO says that the client is connected. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
-    const { authenticator, clock } = this.#deps;
-    if (this.#engines.has(socket.conn)) return void socket.conn.close();
-    this.#engines.add(socket.conn);
+    const { clock } = this.#deps;
+    const guest = this.#guests.get(socket.conn);
+    if (!guest || guest.admitted) return endEngine(socket.conn, clock);
     const transport = new SocketIoTransport({ socket, clock }, SOCKET_IO_PATH);
-    const connection = new Connection(this.#deps, transport);
-    this.#connections.set(socket, { connection, transport });
-    // The engine's end, since a socket that never got connected has no `disconnect`.
-    socket.conn.once('close', () => connection.gone());
-    socket.conn.on('packet', ({ type, data }: { type: string; data?: unknown }) => {
-      if (type === 'pong') connection.alive();
-      else if (typeof data === 'string' || Buffer.isBuffer(data)) transport.received(Buffer.byteLength(data));
-    });
+    const connection = new Connection(this.#deps, transport, guest.visit);
+    guest.admitted = { connection, transport };
     // Whatever the client put into CONNECT: nothing says that it is an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
-    const identify = () => authenticator.handshake({ ...presented(socket.request), handshakeToken: token });
     try {
       const resumeFrom = resumePoint(after, epoch);
-      await connection.begin(identify, { identityRequired: true, resumeFrom, writable: transport.writable });
+      const opening = { identityRequired: true, resumeFrom, writable: transport.writable };
+      const begun = connection.begin(() => this.#identify(socket, token), opening);
+      await Promise.race([begun, transport.refused]);
     } catch (error) {
       connection.close(toTollgateError(error));
     }
@@ -113,18 +187,25 @@ export class SocketIo {
     const { refusal } = transport;
     next(Object.assign(new Error(refusal.message), { data: publicError(refusal) }));
     // After the CONNECT_ERROR has been written; a refused client must not keep an engine for 45 seconds.
-    setImmediate(() => socket.conn.close());
+    setImmediate(() => endEngine(socket.conn, clock));
+  }
+
+  /** @throws TollgateError of the authentication rows */
+  async #identify(socket: Socket, handshakeToken: unknown): Promise<Identity> {
+    const identity = await this.#deps.authenticator.handshake({ ...presented(socket.request), handshakeToken });
+    if (!identity) throw new TollgateError('NO_TOKEN');
+    return identity;
   }
 
   #connected(socket: Socket): void {
-    const admitted = this.#connections.get(socket);
+    const admitted = this.#guests.get(socket.conn)?.admitted;
     if (!admitted) return;
     const { connection, transport } = admitted;
     // The engine would keep the request of the handshake, with its headers, for as long as the session lives.
     (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
       connection.gone();
-      socket.conn.close();
+      endEngine(socket.conn, this.#deps.clock);
     });
     socket.onAny((name: string, ...args: unknown[]) => this.#received(admitted, name, args));
     transport.connected();
@@ -156,9 +237,9 @@ export class SocketIo {
   }
 }
 
-/** Whether a request opens a session; those of open ones name it. */
+/** Whether a request opens a session; those of open ones name it. Read as Engine.IO does: the last `sid` counts. */
 export function isHandshake(request: IncomingMessage): boolean {
-  return !/[?&]sid=[^&]/.test(request.url ?? '');
+  return !requestUrl(request)?.searchParams.getAll('sid').at(-1);
 }
 
 function isFields(value: unknown): value is Fields {

@@ -1,9 +1,10 @@
-import { type IncomingMessage, STATUS_CODES } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { publicError, TollgateError } from '../protocol/errors.ts';
+import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { matchEndpoint } from './endpoints.ts';
 import { originAllowed, requestUrl } from './handshake.ts';
 import type { RawWebSockets } from './raw-websocket.ts';
+import { refuseUpgrade } from './refusals.ts';
 import { SOCKET_IO_PATH, type SocketIo } from './socket-io.ts';
 
 export interface UpgradeDeps {
@@ -25,12 +26,12 @@ export function upgradeListener(deps: UpgradeDeps): (request: IncomingMessage, s
     try {
       route(deps, request, socket, head);
     } catch (error) {
-      refuse(socket, error instanceof TollgateError ? error : new TollgateError('INTERNAL_ERROR', { cause: error }));
+      refuseUpgrade(socket, toTollgateError(error));
     }
   };
 }
 
-/** @throws TollgateError ENDPOINT_NOT_FOUND, ORIGIN_NOT_ALLOWED, SERVER_DRAINING */
+/** @throws TollgateError ENDPOINT_NOT_FOUND, ORIGIN_NOT_ALLOWED, SERVER_DRAINING, AUTH_RATE_LIMITED, OVERLOADED */
 function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head: Buffer): void {
   const url = requestUrl(request);
   const isSocketIo = url?.pathname === SOCKET_IO_PATH;
@@ -41,20 +42,4 @@ function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head
   if (!originAllowed(request.headers.origin, deps.allowedOrigins)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
   if (matched) deps.raw.upgrade(request, socket, head, { ...matched, url });
   else deps.socketIo.upgrade(request, socket, head);
-}
-
-/** Answers an upgrade with plain HTTP and closes. */
-function refuse(socket: Duplex, error: TollgateError): void {
-  const body = JSON.stringify({ error: publicError(error) });
-  const { http } = error.row;
-  const retryAfter = error.retryAfterMs === undefined ? [] : [`Retry-After: ${Math.ceil(error.retryAfterMs / 1000)}`];
-  const head = [
-    `HTTP/1.1 ${http} ${STATUS_CODES[http]}`,
-    'Connection: close',
-    'Content-Type: application/json; charset=utf-8',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    ...retryAfter,
-  ];
-  // Half-closed, it would stay for as long as the client likes.
-  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
 }

@@ -39,6 +39,9 @@ const TEST_ENVIRONMENT: Environment = {
   DRAIN_SECONDS: '1',
   ACCESS_TOKEN_SECONDS: '600',
   CORS_ORIGINS: 'http://app.example.test',
+  // All clients of all tests come from one address.
+  AUTH_FAILURES_PER_MINUTE: '1000000',
+  PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
 };
 const STOP_GRACE_MS = 5_000;
 /** What no process may ever print: an error nobody handled, or a listener leak. */

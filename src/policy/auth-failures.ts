@@ -1,0 +1,88 @@
+import type { Clock } from '../lib/clock.ts';
+
+const WINDOW_MS = 60_000;
+/** The first time out; each further one is twice as long. */
+const FIRST_CLOSURE_MS = 60_000;
+/** No longer than this: addresses change hands, and a page with an old token is no attack. */
+const LONGEST_CLOSURE_MS = 15 * 60_000;
+/** An address that has been good for this long begins anew. */
+const FORGIVEN_AFTER_MS = 15 * 60_000;
+/**
+ * Addresses remembered, some 2 MB. Beyond it the one that failed longest ago is forgotten: an attack from more addresses
+ * than this gets readable refusals for longer than it should, and never the node's memory.
+ */
+const REMEMBERED = 10_000;
+
+interface History {
+  /** In the current window. */
+  failures: number;
+  windowEndsAt: number;
+  /** How often it went over the bound without being forgiven. */
+  overruns: number;
+  closedUntil: number;
+}
+
+/**
+ * Failed handshakes by address, on this node alone: a cluster of N allows an address N times as many, and asks Redis
+ * nothing when it is shouted at. An address is `open`; `perMinute` failures within a minute make it `closed` for a while,
+ * and as many again, while it is closed or later, for twice as long. Closed, it is not shut out: what it presents is
+ * looked at before anything else, and only what is good comes in.
+ */
+export class AuthFailures {
+  readonly #clock: Clock;
+  readonly #perMinute: number;
+  /** In the order of the last failure. */
+  readonly #records = new Map<string, History>();
+
+  constructor({ clock }: { clock: Clock }, { perMinute }: { readonly perMinute: number }) {
+    this.#clock = clock;
+    this.#perMinute = perMinute;
+  }
+
+  /** Addresses that are remembered. */
+  get size(): number {
+    return this.#records.size;
+  }
+
+  /** Milliseconds for which the address is closed; 0 when it is open. */
+  closedForMs(address: string): number {
+    const record = this.#records.get(address);
+    return record ? Math.max(0, record.closedUntil - this.#clock.now()) : 0;
+  }
+
+  /** Counts one failed handshake. */
+  failed(address: string): void {
+    const now = this.#clock.now();
+    const record = this.#recall(address, now);
+    record.failures += 1;
+    if (record.failures < this.#perMinute) return;
+    const closureMs = Math.min(FIRST_CLOSURE_MS * 2 ** record.overruns, LONGEST_CLOSURE_MS);
+    record.overruns += 1;
+    record.failures = 0;
+    record.windowEndsAt = now + WINDOW_MS;
+    record.closedUntil = now + closureMs;
+  }
+
+  /** The record of an address, as the last one in line, with a window that is not over. */
+  #recall(address: string, now: number): History {
+    const known = this.#records.get(address);
+    this.#records.delete(address);
+    if (known && now < Math.max(known.windowEndsAt, known.closedUntil) + FORGIVEN_AFTER_MS) {
+      if (now >= known.windowEndsAt) Object.assign(known, { failures: 0, windowEndsAt: now + WINDOW_MS });
+      this.#records.set(address, known);
+      return known;
+    }
+    this.#forgetOldest();
+    const fresh = { failures: 0, windowEndsAt: now + WINDOW_MS, overruns: 0, closedUntil: 0 };
+    this.#records.set(address, fresh);
+    return fresh;
+  }
+
+  #forgetOldest(): void {
+    if (this.#records.size < REMEMBERED) return;
+    for (const address of this.#records.keys()) {
+      this.#records.delete(address);
+      return;
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
+import type { Clock } from '../lib/clock.ts';
+
+/** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
+export const MAX_FRAME_BYTES = 64 * 1024;
+/** A client that does not answer the close frame is cut off after this; `ws` would wait 30 s, Engine.IO as long. */
+export const CLOSE_PATIENCE_MS = 2_000;
+
+/** Browsers and libraries send what is so small in one frame; a proxy may cut it up. */
+const MAX_FRAGMENTS = 16;
+/** Reads that one frame may take: at the smallest segment of TCP (536 bytes, RFC 9293 section 3.7.1) it takes 123. */
+const MAX_CHUNKS = 1_024;
+/** Ten a second: keep-alives and measurements of the way are a hundredth of it. */
+const CONTROL_FRAMES_PER_MINUTE = 600;
+/**
+ * Answers to pings that wait for a client that does not read, 127 bytes each: 76 KB. `ws` counts those of one read as
+ * waiting too and ends the connection without a word, so that the bound a minute has to be met before.
+ */
+const MAX_PENDING_PONGS = CONTROL_FRAMES_PER_MINUTE + 1;
+const MINUTE_MS = 60_000;
+
+/** What of the options of `ws` 8.23 its types leave out. */
+interface BoundedOptions extends ServerOptions {
+  readonly closeTimeout: number;
+  readonly maxFragments: number;
+  readonly maxBufferedChunks: number;
+  readonly maxPendingAutoPongs: number;
+}
+
+/**
+ * A WebSocket server with a bound on everything a client can make it hold or do beside its messages. Engine.IO makes its
+ * own server with few options, so that the bounds are in the class and not in a call.
+ */
+export class BoundedWebSocketServer extends WebSocketServer {
+  readonly #clock: Clock;
+
+  constructor({ clock }: { clock: Clock }, options: ServerOptions = {}) {
+    const bounded: BoundedOptions = {
+      ...options,
+      noServer: true,
+      clientTracking: false,
+      maxPayload: MAX_FRAME_BYTES,
+      // Compression costs some 300 KB of memory a socket, and events are small.
+      perMessageDeflate: false,
+      closeTimeout: CLOSE_PATIENCE_MS,
+      maxFragments: MAX_FRAGMENTS,
+      maxBufferedChunks: MAX_CHUNKS,
+      maxPendingAutoPongs: MAX_PENDING_PONGS,
+    };
+    super(bounded);
+    this.#clock = clock;
+  }
+
+  override handleUpgrade(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    accepted: (webSocket: WebSocket, request: IncomingMessage) => void,
+  ): void {
+    super.handleUpgrade(request, socket, head, (webSocket) => {
+      boundControlFrames(webSocket, this.#clock);
+      accepted(webSocket as WebSocket, request);
+    });
+  }
+}
+
+/** Pings are answered at once and pongs are free to send: neither meets the limits of messages. */
+function boundControlFrames(socket: WebSocket, clock: Clock): void {
+  let frames = 0;
+  let windowEndsAt = 0;
+  const count = () => {
+    const now = clock.now();
+    if (now >= windowEndsAt) {
+      frames = 0;
+      windowEndsAt = now + MINUTE_MS;
+    }
+    frames += 1;
+    if (frames > CONTROL_FRAMES_PER_MINUTE) socket.close(1008, 'RATE_LIMITED');
+  };
+  socket.on('ping', count);
+  socket.on('pong', count);
+}

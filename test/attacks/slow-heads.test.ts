@@ -1,0 +1,56 @@
+import { connect } from 'node:net';
+import { expect, it } from '@jest/globals';
+import { nodeUrl } from '../support/nodes.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { openRawSocket } from '../support/raw-socket.ts';
+import { useStack } from '../support/stack.ts';
+
+const HEADERS_TIMEOUT_MS = 10_000;
+const SLACK_MS = 2_500;
+
+const stack = useStack({ workers: 0 });
+
+/** Sends what is given, then one byte after the other, and tells what came back and after how long. */
+function drip(start: string, bytes: string): Promise<{ answer: string; tookMs: number }> {
+  const startedAt = performance.now();
+  const { hostname, port } = new URL(nodeUrl(0, stack().addresses));
+  return new Promise((resolve) => {
+    let answer = '';
+    let at = 0;
+    const socket = connect(Number(port), hostname, () => socket.write(start));
+    const timer = setInterval(() => {
+      socket.write(bytes[at % bytes.length] ?? '');
+      at += 1;
+    }, 200);
+    closeAfter('test', () => {
+      clearInterval(timer);
+      socket.destroy();
+    });
+    socket.on('data', (data) => {
+      answer += String(data);
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => resolve({ answer, tookMs: performance.now() - startedAt }));
+  });
+}
+
+it('the head of a request that is never complete is cut off after ten seconds, whatever trickles in', async () => {
+  const upgrade = 'GET /ws HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n';
+  const ends = await Promise.all([
+    drip('', ''),
+    drip('GET /health/live HTTP/1.1\r\nX-A: ', 'a'),
+    drip(upgrade, 'X: 1\r\n'),
+    drip('GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n', 'X: 1\r\n'),
+  ]);
+  for (const { answer, tookMs } of ends) {
+    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
+    expect(tookMs).toBeGreaterThan(HEADERS_TIMEOUT_MS - 500);
+    expect(tookMs).toBeLessThan(HEADERS_TIMEOUT_MS + SLACK_MS);
+  }
+});
+
+it('a head above 16 KiB is refused with 431', async () => {
+  const headers = { 'X-Pad': 'x'.repeat(20_000) };
+  const raw = openRawSocket({ url: nodeUrl(0, stack().addresses), path: '/ws', headers });
+  expect((await raw.answer).status).toBe(431);
+});

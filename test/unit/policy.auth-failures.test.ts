@@ -1,0 +1,114 @@
+import { describe, expect, it } from '@jest/globals';
+import type { Clock } from '../../src/lib/clock.ts';
+import { AuthFailures } from '../../src/policy/auth-failures.ts';
+import { PendingConnections } from '../../src/policy/pending-connections.ts';
+
+const MINUTE = 60_000;
+
+function start(perMinute = 3) {
+  let now = 1_000_000;
+  const clock: Clock = { now: () => now, after: () => () => {}, every: () => () => {} };
+  const failures = new AuthFailures({ clock }, { perMinute });
+  const fail = (address: string, times: number) => {
+    for (let i = 0; i < times; i++) failures.failed(address);
+  };
+  return {
+    failures,
+    fail,
+    pass: (ms: number) => {
+      now += ms;
+    },
+  };
+}
+
+describe('failed handshakes of an address', () => {
+  it('close it for a minute once there are as many as the bound, and not before', () => {
+    const { failures, fail, pass } = start();
+    fail('a', 2);
+    expect(failures.closedForMs('a')).toBe(0);
+    fail('a', 1);
+    expect(failures.closedForMs('a')).toBe(MINUTE);
+    expect(failures.closedForMs('b')).toBe(0);
+    pass(MINUTE - 1);
+    expect(failures.closedForMs('a')).toBe(1);
+    pass(1);
+    expect(failures.closedForMs('a')).toBe(0);
+  });
+
+  it('are forgotten a minute after the first, when there were fewer', () => {
+    const { failures, fail, pass } = start();
+    fail('a', 2);
+    pass(MINUTE);
+    fail('a', 2);
+    expect(failures.closedForMs('a')).toBe(0);
+  });
+
+  it('close it for twice as long each further time, up to a quarter of an hour', () => {
+    const { failures, fail, pass } = start();
+    const times: number[] = [];
+    for (let overrun = 0; overrun < 7; overrun++) {
+      fail('a', 3);
+      times.push(failures.closedForMs('a') / MINUTE);
+      pass(failures.closedForMs('a'));
+    }
+    expect(times).toEqual([1, 2, 4, 8, 15, 15, 15]);
+  });
+
+  it('count while it is closed too, so that shouting makes it longer', () => {
+    const { failures, fail } = start();
+    fail('a', 6);
+    expect(failures.closedForMs('a')).toBe(2 * MINUTE);
+  });
+
+  it('are forgiven after a quarter of an hour without one', () => {
+    const { failures, fail, pass } = start();
+    fail('a', 6);
+    pass(2 * MINUTE + 15 * MINUTE);
+    fail('a', 3);
+    expect(failures.closedForMs('a')).toBe(MINUTE);
+  });
+
+  it('are remembered for ten thousand addresses, the latest ones', () => {
+    const { failures, fail } = start(1);
+    fail('first', 1);
+    fail('kept', 1);
+    for (let i = 0; i < 9_998; i++) fail(`a${i}`, 1);
+    // Its last failure is what counts, not its first.
+    fail('first', 1);
+    fail('one too many', 1);
+    expect([failures.size, failures.closedForMs('kept'), failures.closedForMs('first')]).toEqual([
+      10_000,
+      0,
+      2 * MINUTE,
+    ]);
+    for (let i = 0; i < 50_000; i++) fail(`b${i}`, 1);
+    expect(failures.size).toBe(10_000);
+  });
+});
+
+describe('connections that wait for authentication', () => {
+  it('are as many an address as is allowed, each counted until it leaves, once', () => {
+    const pending = new PendingConnections({ perAddress: 2 });
+    const first = pending.enter('a');
+    pending.enter('a');
+    expect(pending.enter('a')).toEqual({ admitted: false, full: 'address' });
+    expect(pending.enter('b').admitted).toBe(true);
+    if (!first.admitted) throw new Error('the first was not admitted');
+    first.leave();
+    first.leave();
+    expect([pending.enter('a').admitted, pending.enter('a').admitted, pending.total]).toEqual([true, false, 3]);
+  });
+
+  it('are 2,000 a node, from however many addresses', () => {
+    const pending = new PendingConnections({ perAddress: 50 });
+    const entries = Array.from({ length: 2_001 }, (_, i) => pending.enter(`a${i}`));
+    expect(entries.at(-1)).toEqual({ admitted: false, full: 'node' });
+    expect(entries.slice(0, -1).every(({ admitted }) => admitted)).toBe(true);
+  });
+
+  it('are more a node where one address is allowed more', () => {
+    const pending = new PendingConnections({ perAddress: 5_000 });
+    const entries = Array.from({ length: 5_001 }, () => pending.enter('the load generator'));
+    expect(entries.filter(({ admitted }) => admitted)).toHaveLength(5_000);
+  });
+});
