@@ -32,7 +32,7 @@ export class ConfigError extends Error {
   }
 }
 
-export const ENVIRONMENTS = ['development', 'test', 'staging', 'production'] as const;
+const ENVIRONMENTS = ['development', 'test', 'staging', 'production'] as const;
 
 const seconds = (fallback: number, min = 1, max = 86_400) =>
   z.coerce.number().int().min(min).max(max).default(fallback);

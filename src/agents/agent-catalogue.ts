@@ -33,7 +33,7 @@ export class AgentCatalogue {
   }
 }
 
-export const AGENTS_FILE = new URL('../../config/agents.json', import.meta.url);
+const AGENTS_FILE = new URL('../../config/agents.json', import.meta.url);
 
 /** @throws Error naming the file and the field of each mistake */
 export function loadAgentCatalogue(file: URL = AGENTS_FILE): AgentCatalogue {

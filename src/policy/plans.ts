@@ -54,7 +54,7 @@ export class Plans {
   }
 }
 
-export const PLANS_FILE = new URL('../../config/plans.json', import.meta.url);
+const PLANS_FILE = new URL('../../config/plans.json', import.meta.url);
 
 /** @throws Error naming the file and the field of each mistake */
 export function loadPlans(file: URL = PLANS_FILE): Plans {

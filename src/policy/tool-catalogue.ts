@@ -43,7 +43,7 @@ export class ToolCatalogue {
   }
 }
 
-export const TOOLS_FILE = new URL('../../config/tools.json', import.meta.url);
+const TOOLS_FILE = new URL('../../config/tools.json', import.meta.url);
 
 /** @throws Error naming the file and the field of each mistake, a schema that does not compile included */
 export function loadToolCatalogue(file: URL = TOOLS_FILE): ToolCatalogue {

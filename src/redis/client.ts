@@ -92,7 +92,7 @@ function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
  * Refuses a server that would lose data or lacks the commands used here: Redis 7.0 (sharded pub/sub, SPUBLISH in
  * scripts) and `noeviction`, since an evicted key would be a lost event, lease or bill.
  */
-export async function checkServer(redis: Redis): Promise<void> {
+async function checkServer(redis: Redis): Promise<void> {
   const info = await redis.info();
   const version = /^redis_version:(\d+)/m.exec(info)?.[1];
   if (version === undefined || Number(version) < 7) throw new Error(`version 7.0 or newer is needed, found ${version}`);

@@ -4,20 +4,13 @@ import { Accounts } from '../../src/policy/accounts.ts';
 import { type ClientOptions, openClient, TRANSPORTS } from '../support/clients.ts';
 import { type Leases, NOTHING_LEFT, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { PLACES } from '../support/places.ts';
 import { openRawSocket } from '../support/raw-socket.ts';
 import { refused } from '../support/refusals.ts';
 import { serviceHeaders, startService } from '../support/services.ts';
 import { stack } from '../support/stack.ts';
 import { freshUserId, mintToken, validToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
-
-const PLACES: readonly (readonly [string, ClientOptions])[] = [
-  ['/ws', { path: '/ws' }],
-  ['/ws/secure', { path: '/ws/secure' }],
-  ['/ws/mcp', { path: '/ws/mcp' }],
-  ['/socket.io/ by WebSocket', { transport: 'socketio' }],
-  ['/socket.io/ by polling', { transport: 'socketio', socketIoTransports: ['polling'] }],
-];
 
 let leases: Leases;
 

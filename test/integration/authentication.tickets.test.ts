@@ -5,6 +5,7 @@ import { type ClientOptions, openClient, TRANSPORTS } from '../support/clients.t
 import { type Leases, NOTHING_LEFT, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
+import { PLACES } from '../support/places.ts';
 import { refused } from '../support/refusals.ts';
 import { startService } from '../support/services.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
@@ -13,14 +14,6 @@ import { freshUserId, mintToken, validToken } from '../support/tokens.ts';
 
 /** The one that the test stacks allow. */
 const PAGE = 'http://app.example.test';
-
-const PLACES: readonly (readonly [string, ClientOptions])[] = [
-  ['/ws', { path: '/ws' }],
-  ['/ws/secure', { path: '/ws/secure' }],
-  ['/ws/mcp', { path: '/ws/mcp' }],
-  ['/socket.io/ by WebSocket', { transport: 'socketio' }],
-  ['/socket.io/ by polling', { transport: 'socketio', socketIoTransports: ['polling'] }],
-];
 
 let leases: Leases;
 
