@@ -13,6 +13,9 @@ const MANY_USERS = 250;
 const LEASE_SECONDS = 2;
 const RENEWALS_PER_LEASE = 3;
 
+/** What a gateway sends by the clock and for no operation: signs of life of its connections and of itself. */
+const BY_THE_CLOCK: ReadonlySet<string> = new Set(['ping', 'announceNode']);
+
 /** Flights to Redis that one operation causes, as a median over several; see `Flight` for what is counted. */
 export interface RoundTrips {
   readonly firstConnect: number;
@@ -99,7 +102,7 @@ class Counter {
     this.#proxy.take();
     const result = await work();
     await delay(SETTLE_MS);
-    const flights = this.#proxy.take();
+    const flights = this.#proxy.take().filter(({ commands }) => !commands.every((name) => BY_THE_CLOCK.has(name)));
     this.#counts.set(operation, [...(this.#counts.get(operation) ?? []), flights.length]);
     this.flights[operation] = flights.map(describeFlight);
     return result;
