@@ -6,6 +6,8 @@ import { Runs } from './agents/runs.ts';
 import { Threads } from './agents/threads.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { Tickets } from './auth/tickets.ts';
+import { TokenSeal } from './auth/token-seal.ts';
+import { TokenSessions, tokenLifeTimes } from './auth/token-sessions.ts';
 import { Tokens } from './auth/tokens.ts';
 import type { Config } from './config.ts';
 import type { ConnectionDeps } from './connections/connection.ts';
@@ -14,6 +16,7 @@ import { Hub } from './connections/hub.ts';
 import { connectionLimits } from './connections/limits.ts';
 import { Nodes } from './connections/nodes.ts';
 import { Registry } from './connections/registry.ts';
+import { countTokenEvents, type TokenEvent } from './connections/token-life.ts';
 import { Welcome } from './connections/welcome.ts';
 import { EventLog } from './events/event-log.ts';
 import { LiveTail } from './events/live-tail.ts';
@@ -28,6 +31,7 @@ import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
 import { Closers } from './lib/closers.ts';
 import { newId } from './lib/ids.ts';
+import { Listeners } from './lib/listeners.ts';
 import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
@@ -106,7 +110,12 @@ async function createConnections(config: Config, foundation: Foundation) {
     { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
   );
   const tickets = new Tickets({ redis, keys, clock });
-  const authenticator = new Authenticator({ tokens, tickets, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
+  const seal = new TokenSeal(config.SERVICE_SECRET);
+  const bypass = { developmentBypass: config.DEV_AUTH_BYPASS };
+  const authenticator = new Authenticator({ tokens, tickets, clock, seal }, bypass);
+  const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
+  const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'a listener failed'));
+  countTokenEvents(tokenEvents, metrics);
 
   const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
@@ -147,7 +156,8 @@ async function createConnections(config: Config, foundation: Foundation) {
     },
     tools: { describe: (identity) => permissions.describeTools(identity) },
   });
-  const context = { registry, liveTail, eventLog, plans, messageRate, handlers, welcome, hub };
+  const sessions = { registry, liveTail, eventLog, plans, tokenSessions, tokenEvents };
+  const context = { ...sessions, messageRate, handlers, welcome, hub };
   return { ...context, authenticator, tickets, clock, logger, metrics, nodeId, limits };
 }
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
 
 /** The BullMQ queues, their job payloads and their parsers: what gateways and workers agree on. */
-export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps' } as const;
+export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps', tokens: 'tokens' } as const;
 
 /** A run as a client asked for it. */
 export interface RunRequest {
@@ -25,10 +25,31 @@ export type AgentRunJob = z.infer<typeof AgentRunJob>;
 /** A job may be faster than its run, or its worker lose Redis before the run has ended: it is tried again. */
 export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay: 250 } } as const;
 
-/** Jobs that a schedule produces carry no data: each looks at the state it finds. */
-export const SCHEDULES = {
-  /** Moves usage records from the outboxes into the ledger; the period is the lag a bill can have. */
-  foldUsage: { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
-  /** Ends runs that nobody works on any more. */
-  sweepRuns: { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
-} as const;
+/** The jobs among which the partitions are spread whose due tokens are refreshed; workers share them. */
+export const REFRESH_SHARDS = 8;
+const shards = Array.from({ length: REFRESH_SHARDS }, (_, shard) => shard);
+
+export const RefreshTokensJob = z.object({ shard: z.literal(shards) });
+export type RefreshTokensJob = z.infer<typeof RefreshTokensJob>;
+
+interface Schedule {
+  readonly queue: string;
+  readonly name: string;
+  readonly everyMs: number;
+  readonly data?: RefreshTokensJob;
+}
+
+/** Jobs that come by the clock. None says anything of the state: each looks at what it finds. */
+export const SCHEDULES: readonly Schedule[] = [
+  // Moves usage records from the outboxes into the ledger; the period is the lag a bill can have.
+  { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
+  // Ends runs that nobody works on any more.
+  { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
+  // Refreshes the tokens of live sessions; the period is what a refresh can come too late by.
+  ...shards.map((shard) => ({
+    queue: QUEUES.tokens,
+    name: `refresh-tokens-${shard}`,
+    everyMs: 1_000,
+    data: { shard },
+  })),
+];

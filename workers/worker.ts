@@ -154,9 +154,11 @@ async function startScheduled(foundation: Foundation, parts: Parts): Promise<voi
   const sweep = () => sweepRuns({ ...parts, clock, logger });
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
 
-  const schedules = Object.values(SCHEDULES).map((schedule) => ({ ...schedule, queue: openQueue(schedule.queue) }));
+  const queues = new Map(SCHEDULES.map(({ queue }) => [queue, openQueue(queue)]));
   const schedule = async () => {
-    for (const { queue, name, everyMs } of schedules) await queue.upsertJobScheduler(name, { every: everyMs });
+    for (const { queue, name, everyMs, data } of SCHEDULES) {
+      await queues.get(queue)?.upsertJobScheduler(name, { every: everyMs }, { data });
+    }
   };
   await schedule();
   // A Redis that lost its data has lost them too.

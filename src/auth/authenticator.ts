@@ -14,6 +14,7 @@ import {
   serviceCredential,
 } from './credentials.ts';
 import type { Tickets } from './tickets.ts';
+import type { TokenSeal } from './token-seal.ts';
 import { type ServiceIdentity, type Tokens, UNNAMED_PLAN } from './tokens.ts';
 
 /** A development identity lives as long as a working day. */
@@ -33,15 +34,17 @@ export class Authenticator {
   readonly #tokens: Tokens;
   readonly #tickets: Tickets;
   readonly #clock: Clock;
+  readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
 
   constructor(
-    { tokens, tickets, clock }: { tokens: Tokens; tickets: Tickets; clock: Clock },
+    { tokens, tickets, clock, seal }: { tokens: Tokens; tickets: Tickets; clock: Clock; seal: TokenSeal },
     options: { readonly developmentBypass: boolean },
   ) {
     this.#tokens = tokens;
     this.#tickets = tickets;
     this.#clock = clock;
+    this.#seal = seal;
     this.#developmentBypass = options.developmentBypass;
   }
 
@@ -108,11 +111,16 @@ export class Authenticator {
   }
 
   async #verify(credential: Credential): Promise<Identity> {
-    if (credential.method !== 'service') return this.#tokens.verifyAccess(credential.token, credential.method);
+    if (credential.method !== 'service') return this.#verifyUser(credential);
     const service = identityOf(await this.#tokens.verifyService(credential.token));
     // After the token: what a name would have had to be is told to nobody who is not that service.
     checkServiceNames(credential, service.userId);
     return service;
+  }
+
+  async #verifyUser({ token, method }: Credential): Promise<Identity> {
+    const identity = await this.#tokens.verifyAccess(token, method);
+    return { ...identity, sealedToken: this.#seal.seal(token) };
   }
 
   #developer(): Identity {

@@ -16,7 +16,7 @@ const TICKET_BYTES = 32;
 const TICKETS_PER_WINDOW = 30;
 const WINDOW_SECONDS = 60;
 
-/** What a ticket stands for: the claims of the token it was bought with, never the token. */
+/** What a ticket stands for: the claims of the token it was bought with; the token itself only sealed. */
 const StoredTicket = z.object({
   origin: z.string().optional(),
   identity: z.object({
@@ -29,6 +29,7 @@ const StoredTicket = z.object({
     sessionId: z.string().optional(),
     tokenId: z.string(),
     tokenExpiresAt: z.number(),
+    sealedToken: z.string().optional(),
   }),
 });
 

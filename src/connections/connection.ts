@@ -8,7 +8,8 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Fields, LogEntry } from '../protocol/messages.ts';
+import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
+import type { Refusal, TerminationReason } from '../protocol/token-life.ts';
 import type { Reply, Speaker } from './handlers.ts';
 import type { Hub } from './hub.ts';
 import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
@@ -55,7 +56,6 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   #endResumeGrace: (() => void) | undefined;
   #heardAt: number;
   #heartbeatAt: number;
-  #degraded = false;
 
   constructor(deps: ConnectionDeps, transport: Transport, visitor: Visitor) {
     this.#deps = deps;
@@ -171,18 +171,18 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     }
   }
 
-  async renewToken(token: string): Promise<Reply> {
+  async renewToken(token: string | undefined): Promise<Reply> {
+    if (token === undefined) return this.#hastenRefresh();
     const identity = await this.#deps.authenticator.renewal(token, this.identity);
-    if (!this.#session) return undefined;
     try {
-      this.#session.renewToken(identity);
+      this.#session?.renewToken(identity);
     } catch (thrown) {
       const error = toTollgateError(thrown);
       if (error.code !== 'USER_MISMATCH') throw error;
       this.close(error);
       return undefined;
     }
-    this.#degraded = false;
+    this.#deps.hub.changed(this);
     const { token_expires_at } = this.#deps.welcome.identity(this.identity);
     return { type: 'token_refreshed', fields: { token_expires_at } };
   }
@@ -256,7 +256,18 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.close(new TollgateError(code));
   }
 
+  tokenChanged(type: ServerEventType, fields: Fields): void {
+    this.#outbox.send(type, fields);
+    this.#deps.hub.changed(this);
+  }
+
+  terminated(code: Refusal, reason: TerminationReason): void {
+    this.#outbox.send('session_terminated', { reason });
+    this.close(new TollgateError(code));
+  }
+
   planChanged(): void {
+    this.#deps.hub.changed(this);
     const { plan, permissions } = this.#deps.welcome.identity(this.identity);
     this.#outbox.send('plan_changed', { plan, permissions, limits: this.#deps.welcome.limits(this.identity.plan) });
   }
@@ -273,7 +284,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       this.#transport.ping();
       this.#outbox.send('heartbeat', { connection_id: this.connectionId });
     }
-    if (this.#session) this.#watchToken(now, this.#session.identity.tokenExpiresAt);
+    this.#session?.token.tick(now);
   }
 
   /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */
@@ -324,6 +335,8 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#deps.hub.joined(this);
     this.#deps.logger.debug({ connection_id: this.connectionId, user: userHash(identity.userId) }, 'admitted');
     this.#awaitResume(session, resumes);
+    // After this step has told the client who it is.
+    void this.#inbox.first(async () => session.token.opened());
     return { auth_method: identity.method, epoch: admission.epoch, seq: admission.seq };
   }
 
@@ -334,6 +347,14 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       cancel();
       session.cursor.release();
     };
+  }
+
+  async #hastenRefresh(): Promise<Reply> {
+    if (!(await this.#session?.token.hasten())) {
+      throw new TollgateError('FORMAT_ERROR', { text: '"token": there is no token that could be refreshed here.' });
+    }
+    const { token_expires_at } = this.#deps.welcome.identity(this.identity);
+    return { type: 'token_refresh_scheduled', fields: { token_expires_at } };
   }
 
   #openForAnyone(): void {
@@ -369,17 +390,5 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       ...(this.#session ? { thread_id: this.threadId } : {}),
       ...fields,
     });
-  }
-
-  /** A token's end is not the session's: the client has a while to bring a new one. */
-  #watchToken(now: number, tokenExpiresAt: number): void {
-    const until = tokenExpiresAt + this.#deps.limits.degradedMs;
-    if (now >= until) {
-      this.#outbox.send('session_terminated', { reason: 'token_expired' });
-      return this.close(new TollgateError('TOKEN_EXPIRED'));
-    }
-    if (now < tokenExpiresAt || this.#degraded) return;
-    this.#degraded = true;
-    this.#outbox.send('token_degraded', { until: new Date(until).toISOString() });
   }
 }

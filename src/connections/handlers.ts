@@ -26,7 +26,8 @@ export interface Speaker {
   readonly road: 'websocket' | 'socketio' | 'mcp';
   now(): Date;
   authenticate(presented: InBandCredential): Promise<Reply>;
-  renewToken(token: string): Promise<Reply>;
+  /** @param token undefined to have the one in use refreshed now */
+  renewToken(token: string | undefined): Promise<Reply>;
   /** @param allowed settles before anything is delivered */
   resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
 }

@@ -2,6 +2,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Identity } from '../protocol/identity.ts';
+import type { TokenState } from '../protocol/token-life.ts';
 import type { Registry } from './registry.ts';
 import type { Session } from './session.ts';
 
@@ -20,11 +21,18 @@ export interface HubMember {
   drain(retryAfterMs: number): void;
 }
 
+/** What a connection is counted under. */
+interface Labels {
+  readonly endpoint: string;
+  readonly plan: string;
+  readonly state: TokenState;
+}
+
 /** The connections of this node: what is done to all of them, and nothing that one can do by itself. */
 export class Hub {
   readonly #deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger };
   /** With the labels under which a connection is counted, once it is. */
-  readonly #connections = new Map<HubMember, { endpoint: string; plan: string } | undefined>();
+  readonly #connections = new Map<HubMember, Labels | undefined>();
   readonly #stops: (() => void)[];
   #renewing = false;
 
@@ -45,9 +53,17 @@ export class Hub {
 
   /** A connection that was added has authenticated. */
   joined(connection: HubMember): void {
-    const labels = { endpoint: connection.endpoint, plan: connection.identity.plan };
+    const labels = labelsOf(connection);
     this.#connections.set(connection, labels);
     this.#deps.metrics.connections.inc(labels);
+  }
+
+  /** The plan or the state of a connection's token has changed, if it has joined. */
+  changed(connection: HubMember): void {
+    const labels = this.#connections.get(connection);
+    if (!labels) return;
+    this.#deps.metrics.connections.dec(labels);
+    this.joined(connection);
   }
 
   remove(connection: HubMember): void {
@@ -115,4 +131,8 @@ export class Hub {
     }
     return byUser;
   }
+}
+
+function labelsOf({ endpoint, identity, session }: HubMember): Labels {
+  return { endpoint, plan: identity.plan, state: session?.token.state ?? 'active' };
 }

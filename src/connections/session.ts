@@ -6,16 +6,20 @@ import type { Logger } from '../lib/logger.ts';
 import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { LogEntry } from '../protocol/messages.ts';
+import type { Fields, LogEntry } from '../protocol/messages.ts';
+import { type Refusal, type TerminationReason, TokenControl } from '../protocol/token-life.ts';
+import type { ConnectionLimits } from './limits.ts';
 import type { Admission, ConnectionDetails, LeaseState, Registry } from './registry.ts';
+import { type TokenHolder, TokenLife, type TokenLifeDeps } from './token-life.ts';
 
-export interface SessionDeps {
+export interface SessionDeps extends TokenLifeDeps {
   readonly registry: Registry;
   readonly liveTail: LiveTail;
   readonly eventLog: EventLog;
   readonly plans: Plans;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly limits: Pick<ConnectionLimits, 'degradedMs'>;
 }
 
 /** What happens to a session, told to the connection it belongs to. */
@@ -29,6 +33,9 @@ export interface SessionEvents {
   /** The session has lost its right to live. */
   ended(code: ErrorCode): void;
   planChanged(): void;
+  tokenChanged(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void;
+  /** The token's life has ended, and with it the session. */
+  terminated(code: Refusal, reason: TerminationReason): void;
 }
 
 /**
@@ -37,9 +44,10 @@ export interface SessionEvents {
  * `join` subscribes first and asks for admission second: what is published after the admission's head of the log is
  * then held back by the cursor, so that nothing falls between the two.
  */
-export class Session {
+export class Session implements TokenHolder {
   readonly connectionId: string;
   readonly cursor: Cursor;
+  readonly token: TokenLife;
   readonly #deps: SessionDeps;
   readonly #events: SessionEvents;
   readonly #details: ConnectionDetails;
@@ -68,6 +76,7 @@ export class Session {
       writable: () => events.writable(),
       failed: (error) => events.failed(error),
     });
+    this.token = new TokenLife(deps, this, deps.limits.degradedMs);
   }
 
   get identity(): Identity {
@@ -84,9 +93,14 @@ export class Session {
       this.#stopListening = await this.#deps.liveTail.listen(this.#identity.userId, {
         onEntry: (entry) => this.cursor.offer(entry),
         onControl: (control) => this.#control(control),
-        onGap: () => this.cursor.catchUp(),
+        onGap: () => {
+          this.cursor.catchUp();
+          void this.token.lookUp();
+        },
       });
       if (this.#events.closed) return undefined;
+      // Sent with the admission, in one flight.
+      void this.token.hold();
       const admission = await this.#admit();
       this.cursor.start(admission.epoch, admission.seq);
       return admission;
@@ -96,17 +110,31 @@ export class Session {
     }
   }
 
-  /** A newer token of the same user. @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner */
+  /** A newer token that the client brought. @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner */
   renewToken(identity: Identity): void {
     if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
     if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';
       throw new TollgateError('VALIDATION_FAILED', { text });
     }
+    this.renew(identity);
+    // Not waited for: the client's answer does not depend on who else is told.
+    void this.token.renewed();
+  }
+
+  renew(identity: Identity): void {
     const { plan, method } = this.#identity;
     this.#tokenPlan = identity.plan;
     this.#identity = { ...identity, method };
     this.#takePlan(plan);
+  }
+
+  tell(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void {
+    this.#events.tokenChanged(type, fields);
+  }
+
+  terminate(code: Refusal, reason: TerminationReason): void {
+    this.#events.terminated(code, reason);
   }
 
   /** The outcome of a renewal of this session's lease. */
@@ -123,6 +151,7 @@ export class Session {
     this.cursor.stop();
     this.#stopListening?.();
     this.#release();
+    this.token.end();
   }
 
   async #admit(): Promise<Admission> {
@@ -146,6 +175,7 @@ export class Session {
   async #readmit(): Promise<void> {
     if (this.#left) return;
     try {
+      void this.token.hold();
       await this.#admit();
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
@@ -184,5 +214,7 @@ export class Session {
       this.#takePlan(control.plan);
       this.#events.planChanged();
     }
+    const ofToken = TokenControl.safeParse(control);
+    if (ofToken.success) this.token.control(ofToken.data);
   }
 }

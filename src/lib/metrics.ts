@@ -2,11 +2,30 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45];
 
+const LIFETIMES = [1, 10, 60, 300, 900, 3_600, 14_400, 86_400];
+/** Below 0 a connection was degraded for that long. */
+const LEADS = [-180, -60, -10, 0, 5, 10, 12, 13, 14, 15, 16, 20, 60];
+
 /** Everything that Tollgate counts. One object a process, handed down; labels have few values each, never a user. */
 export class Metrics {
   readonly registry = new Registry();
 
-  readonly connections = this.#gauge('connections', 'Live connections', ['endpoint', 'plan']);
+  readonly connections = this.#gauge('connections', 'Live connections, by the state of their token', [
+    'endpoint',
+    'plan',
+    'state',
+  ]);
+  readonly connectionSeconds = this.#histogram('connection_seconds', 'From admission to the end', [], LIFETIMES);
+  readonly tokenEvents = this.#counter('token_events_total', 'What happened to the tokens of connections', ['event']);
+  readonly terminations = this.#counter('token_terminations_total', 'Connections ended with their token', ['reason']);
+  readonly refreshes = this.#counter('token_refreshes_total', 'Refreshes of session tokens by result', ['result']);
+  readonly refreshSeconds = this.#histogram('token_refresh_seconds', 'From a session taken to its new token told', []);
+  readonly refreshLead = this.#histogram(
+    'token_refresh_lead_seconds',
+    'Left of the old token when the new one came',
+    [],
+    LEADS,
+  );
   readonly pending = this.#gauge('pending_connections', 'Connections that have not authenticated yet', []);
   readonly handshakes = this.#counter('handshakes_total', 'Handshakes by endpoint and result', ['endpoint', 'result']);
   readonly evictions = this.#counter('evictions_total', 'Connections closed in favour of a newer one', []);
@@ -39,7 +58,13 @@ export class Metrics {
     return new Gauge({ name: `tollgate_${name}`, help, labelNames, registers: [this.registry] });
   }
 
-  #histogram<Label extends string>(name: string, help: string, labelNames: readonly Label[]): Histogram<Label> {
-    return new Histogram({ name: `tollgate_${name}`, help, labelNames, buckets: SECONDS, registers: [this.registry] });
+  #histogram<Label extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly Label[],
+    buckets: readonly number[] = SECONDS,
+  ): Histogram<Label> {
+    const registers = [this.registry];
+    return new Histogram({ name: `tollgate_${name}`, help, labelNames, buckets: [...buckets], registers });
   }
 }

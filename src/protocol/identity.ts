@@ -12,6 +12,8 @@ export interface Identity {
   readonly tokenId: string;
   /** Milliseconds since the epoch. */
   readonly tokenExpiresAt: number;
+  /** The token itself, which only Tollgate's own processes can read (auth/token-seal.ts); undefined where none can be refreshed. */
+  readonly sealedToken?: string | undefined;
   readonly method: AuthMethod;
 }
 

@@ -25,7 +25,7 @@ export const CLIENT_MESSAGES = {
       token: z.string().max(16_384).optional(),
     }),
   },
-  token_refresh: { aliases: [], access: 'user', fields: z.object({ token: text(16_384) }) },
+  token_refresh: { aliases: [], access: 'user', fields: z.object({ token: text(16_384).optional() }) },
   agent_request: {
     aliases: ['start_agent', 'user_message', 'chat_message', 'chat'],
     access: 'user',
@@ -122,6 +122,8 @@ export const TRANSIENT_EVENTS = [
   'resume_failed',
   'typing_ack',
   'token_refreshed',
+  'token_refresh_scheduled',
+  'token_refresh_failed',
   'token_degraded',
   'plan_changed',
   'session_terminated',

@@ -42,6 +42,11 @@ export class Keys {
     return `${this.#partition(partition)}:active-runs`;
   }
 
+  /** Login sessions with live connections, `<user id> <session>`, scored by when their token is to be refreshed. */
+  tokenDue(partition: number): string {
+    return `${this.#partition(partition)}:token-due`;
+  }
+
   /** The ledger's records, one stream entry each, `<sequence>-0`. */
   get ledger(): string {
     return `${this.prefix}:{ledger}:records`;
@@ -156,6 +161,16 @@ export class UserKeys {
   }
   thread(threadId: string): string {
     return this.#of(`thread:${threadId}`);
+  }
+  /** The latest token of a login session, and the session's live connections. */
+  tokenSession(session: string): string {
+    return this.#of(`token:${session}`);
+  }
+  tokenConnections(session: string): string {
+    return this.#of(`token-connections:${session}`);
+  }
+  get tokenDue(): string {
+    return `${this.#tag}:token-due`;
   }
   get outbox(): string {
     return `${this.#tag}:outbox`;

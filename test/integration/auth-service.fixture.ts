@@ -3,40 +3,11 @@ import { type Logger, pino } from 'pino';
 import { PASSWORD_COST } from '../../src/auth-service/passwords.ts';
 import { startAuthService } from '../../src/auth-service/server.ts';
 import { loadConfig } from '../../src/config.ts';
-import type { Clock } from '../../src/lib/clock.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
 const logger = pino({ level: 'silent' });
-
-/** Time that moves only when a test moves it. Timers fire as it passes them. */
-export class ManualClock implements Clock {
-  #now = Date.now();
-  #timers: { readonly at: number; readonly task: () => void }[] = [];
-
-  now(): number {
-    return this.#now;
-  }
-
-  after(delayMs: number, task: () => void): () => void {
-    const timer = { at: this.#now + delayMs, task };
-    this.#timers.push(timer);
-    return () => {
-      this.#timers = this.#timers.filter((other) => other !== timer);
-    };
-  }
-
-  every(): () => void {
-    throw new Error('the auth service has no periodic work');
-  }
-
-  advance(ms: number): void {
-    this.#now += ms;
-    const due = this.#timers.filter(({ at }) => at <= this.#now);
-    this.#timers = this.#timers.filter(({ at }) => at > this.#now);
-    for (const { task } of due) task();
-  }
-}
 
 export interface Answer {
   readonly status: number;

@@ -5,7 +5,7 @@ import { Session, type SessionEvents } from '../../src/connections/session.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import type { LogEntry } from '../../src/protocol/messages.ts';
-import { type Core, silentLogger, startCore, startTail, thinking } from '../support/core.ts';
+import { type Core, silentLogger, startCore, startTail, thinking, tokenParts } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -98,6 +98,8 @@ class Wanderer {
       ended: () => undefined,
       failed: (error) => expect(error).toBeUndefined(),
       planChanged: () => undefined,
+      tokenChanged: () => undefined,
+      terminated: () => undefined,
     });
     this.#session = session;
     const admission = await session.join();
@@ -122,6 +124,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
       plans: core.plans,
       clock: systemClock,
       logger: silentLogger,
+      ...tokenParts(core),
     };
     const details = { node: `n${node}`, endpoint: '/test', opened_at: '' };
     return new Session(deps, { connectionId: `${identity.userId}_${connections}`, identity, details }, events);

@@ -1,7 +1,11 @@
 import { randomBytes } from 'node:crypto';
+import { TokenSeal } from '../../src/auth/token-seal.ts';
+import { TokenSessions } from '../../src/auth/token-sessions.ts';
+import type { TokenEvent } from '../../src/connections/token-life.ts';
 import { EventLog } from '../../src/events/event-log.ts';
 import { LiveTail } from '../../src/events/live-tail.ts';
 import { systemClock } from '../../src/lib/clock.ts';
+import { Listeners } from '../../src/lib/listeners.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { loadPlans } from '../../src/policy/plans.ts';
@@ -30,6 +34,20 @@ export async function startCore(
   const metrics = new Metrics();
   const limits = { length: options.logLength ?? 1_000, maxAgeMs: options.maxAgeMs ?? 3_600_000 };
   return { redis, keys, metrics, plans: loadPlans(), log: new EventLog({ redis, keys, metrics }, limits) };
+}
+
+/** What a session needs for its token, which in tests of this kind is none that could be refreshed. */
+export function tokenParts({ redis, keys }: Core) {
+  const seal = new TokenSeal('the secret of nobody, in tests only');
+  const times = { leadMs: 15_000, graceMs: 180_000 };
+  return {
+    limits: { degradedMs: times.graceMs },
+    authenticator: { renewal: () => Promise.reject(new Error('nothing to renew')) },
+    tokenSessions: new TokenSessions({ redis, keys, clock: systemClock, seal }, times),
+    tokenEvents: new Listeners<TokenEvent>((error) => {
+      throw error;
+    }),
+  };
 }
 
 /** A live tail with a connection of its own, as each node has one. */

@@ -58,7 +58,7 @@ describe('the fields of messages', () => {
     ['service_auth', { token: 5 }],
     ['service_auth', { service_id: ['billing'] }],
     ['service_auth', { context: 'x'.repeat(257) }],
-    ['token_refresh', {}],
+    ['token_refresh', { token: '' }],
     ['agent_request', {}],
     ['agent_request', { message: '' }],
     ['agent_request', { message: ['a'] }],

@@ -1,0 +1,24 @@
+--[[
+  A refresh has failed for a reason that may pass: schedules the next attempt and tells the session's connections.
+
+  KEYS[1] due, KEYS[2] session: as in holdToken
+  ARGV[1] member of `due`
+  ARGV[2] the end, ms, of the token that was to be refreshed
+  ARGV[3] when to try again, ms
+  ARGV[4] "degraded" or "refresh_failed"
+  ARGV[5] the user's channel
+  ARGV[6] what to tell (JSON)
+  Returns 1, or 0 when the session is gone or has a newer token by now
+]]
+local due, session, member = KEYS[1], KEYS[2], ARGV[1]
+local ends = redis.call('HGET', session, 'expires_at')
+if not ends then
+  redis.call('ZREM', due, member)
+  return 0
+end
+if ends ~= ARGV[2] then return 0 end
+redis.call('HINCRBY', session, 'failures', 1)
+redis.call('HSET', session, 'state', ARGV[4])
+redis.call('ZADD', due, ARGV[3], member)
+redis.call('SPUBLISH', ARGV[5], 'c' .. ARGV[6])
+return 1

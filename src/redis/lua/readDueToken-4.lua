@@ -1,0 +1,28 @@
+--[[
+  The token of a session that was taken, if a connection of the session still holds a lease; else nothing of it is kept.
+
+  KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in holdToken
+  KEYS[4] leases  of the user's connections: connection id -> end of the lease, ms
+  ARGV[1] member of `due`
+  Returns { token (sealed), its end in ms, failures so far }, or {} when there is nothing to refresh
+]]
+local due, session, connections, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local live = 0
+for _, id in ipairs(redis.call('SMEMBERS', connections)) do
+  local lease = redis.call('ZSCORE', leases, id)
+  if lease and tonumber(lease) > now then
+    live = live + 1
+  else
+    redis.call('SREM', connections, id)
+  end
+end
+local kept = redis.call('HMGET', session, 'token', 'expires_at', 'failures')
+if live == 0 or not kept[1] then
+  redis.call('DEL', session, connections)
+  redis.call('ZREM', due, ARGV[1])
+  return {}
+end
+redis.call('HSET', session, 'state', 'refreshing')
+return { kept[1], tonumber(kept[2]), tonumber(kept[3]) }

@@ -1,0 +1,127 @@
+import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import type { TestClient } from '../support/clients.ts';
+import { type Login, MovedInstallation } from '../support/token-life.ts';
+
+const TOKEN_MS = 60_000;
+const GRACE_MS = 180_000;
+
+let installation: MovedInstallation;
+
+beforeAll(async () => {
+  installation = await MovedInstallation.start({ gateways: 2 });
+});
+
+beforeEach(async () => {
+  await installation.stopAuthService();
+  await installation.startAuthService();
+  // A breaker that a test left open.
+  await installation.advance(60_000);
+});
+
+function expiryOf(token: string): number {
+  return (JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as { exp: number }).exp * 1000;
+}
+
+function seen(client: TestClient, type: string): boolean {
+  return client.events.some((event) => event.type === type);
+}
+
+describe('while the auth service is away a connection', () => {
+  it('B64 B70 B72 B109 B141 is degraded by the third failure, lives on for its grace, and is then told why it ends', async () => {
+    const { access_token } = await installation.login();
+    const client = await installation.connect(access_token);
+    const until = expiryOf(access_token) + GRACE_MS;
+    await installation.stopAuthService();
+    await installation.advance(TOKEN_MS + 20_000, () => seen(client, 'token_degraded'));
+    const { fields } = await client.waitFor('token_degraded');
+    expect(Date.parse(String(fields.until))).toBe(until);
+    expect(installation.clock.now()).toBeLessThan(expiryOf(access_token));
+    const failures = client.events.filter(({ type }) => type === 'token_refresh_failed');
+    expect(failures[0]?.fields).toMatchObject({ attempt: 1, retry_in_ms: expect.any(Number) });
+
+    await installation.advance(until - installation.clock.now() - 2_000);
+    client.send('ping');
+    await client.waitFor('pong');
+    await installation.advance(4_000);
+    expect((await client.waitFor('session_terminated')).fields).toMatchObject({ reason: 'degraded_timeout' });
+    expect(await client.closed).toMatchObject({ code: 1008, reason: 'TOKEN_EXPIRED' });
+  });
+
+  it('B122 B156 is active again as soon as the auth service is back', async () => {
+    const { access_token } = await installation.login();
+    const client = await installation.connect(access_token, { transport: 'socketio' });
+    await installation.stopAuthService();
+    await installation.advance(TOKEN_MS + 30_000);
+    await client.waitFor('token_degraded');
+    await installation.startAuthService();
+    await installation.advance(60_000, () => seen(client, 'token_refreshed'));
+    const { fields } = await client.waitFor('token_refreshed');
+    expect(Date.parse(String(fields.token_expires_at))).toBeGreaterThan(installation.clock.now());
+    await installation.advance(GRACE_MS);
+    expect(seen(client, 'session_terminated')).toBe(false);
+  });
+
+  it('B41 B139 comes in all the same with a token that is still good', async () => {
+    const { access_token } = await installation.login();
+    await installation.stopAuthService();
+    await installation.advance(30_000);
+    const client = await installation.connect(access_token);
+    expect(await client.welcome()).toMatchObject({ authenticated: true });
+  });
+
+  it('B63 for ten minutes: nobody is lost before the grace ends, nobody lives on after it, few calls are made, and all is well again', async () => {
+    const logins: Login[] = [];
+    for (const plan of ['free', 'pro', 'enterprise', 'developer']) {
+      for (let i = 0; i < 3; i++) logins.push(await installation.login(plan));
+    }
+    const clients = await Promise.all(
+      logins.map(({ access_token }, i) => {
+        return installation.connect(access_token, { node: i % 2, transport: i % 3 === 0 ? 'socketio' : 'ws' });
+      }),
+    );
+    await installation.advance(50_000);
+    const refreshed = await Promise.all(clients.map((client) => client.waitFor('token_refreshed')));
+    const ends = refreshed.map(({ fields }) => Date.parse(String(fields.token_expires_at)) + GRACE_MS);
+
+    await installation.stopAuthService();
+    const outageEnds = installation.clock.now() + 600_000;
+    await installation.advance(Math.min(...ends) - installation.clock.now() - 2_000);
+    for (const client of clients) {
+      client.send('ping');
+      await client.waitFor('pong');
+      expect(seen(client, 'token_degraded')).toBe(true);
+    }
+    expect(installation.authService.breaker).not.toBe('closed');
+    await installation.advance(Math.max(...ends) - installation.clock.now() + 4_000);
+    for (const client of clients) {
+      expect((await client.waitFor('session_terminated')).fields).toMatchObject({ reason: 'degraded_timeout' });
+      await client.closed;
+    }
+    await installation.advance(outageEnds - installation.clock.now());
+    expect(await installation.redis.keys(`${installation.config.REDIS_KEY_PREFIX}:*token*`)).toEqual([]);
+
+    await installation.startAuthService();
+    const { access_token } = await installation.login();
+    const client = await installation.connect(access_token);
+    await installation.advance(50_000);
+    await client.waitFor('token_refreshed');
+    expect(installation.authService.breaker).toBe('closed');
+  }, 60_000);
+});
+
+describe('a session that the auth service refuses for good', () => {
+  it('ends at its refresh at the latest, on every node, with the reason', async () => {
+    const { access_token, refresh_token } = await installation.login('free');
+    const clients = [
+      await installation.connect(access_token),
+      await installation.connect(access_token, { node: 1, transport: 'socketio' }),
+    ];
+    await installation.post('/oauth/revoke', { token: refresh_token });
+    await installation.advance(50_000);
+    for (const client of clients) {
+      expect((await client.waitFor('session_terminated')).fields).toMatchObject({ reason: 'revoked' });
+      expect((await client.waitFor('error')).fields).toMatchObject({ code: 'TOKEN_REVOKED' });
+      await client.closed;
+    }
+  });
+});

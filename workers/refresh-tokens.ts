@@ -1,0 +1,122 @@
+import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token-sessions.ts';
+import type { Clock } from '../src/lib/clock.ts';
+import { type Logger, userHash } from '../src/lib/logger.ts';
+import type { Metrics } from '../src/lib/metrics.ts';
+import { toTollgateError } from '../src/protocol/errors.ts';
+import { REFUSALS, type Refusal } from '../src/protocol/token-life.ts';
+import { PARTITIONS } from '../src/redis/keys.ts';
+
+/** What this needs of the auth service. */
+export interface TokenExchanger {
+  /** @throws TollgateError with a code of `REFUSALS` when the token is no good, another one when nobody can say */
+  exchange(token: string): Promise<{ readonly accessToken: string; readonly expiresAt: number }>;
+}
+
+export interface RefreshDeps {
+  readonly tokenSessions: Pick<TokenSessions, 'takeDue' | 'due' | 'refreshed' | 'failed' | 'end'>;
+  readonly authService: TokenExchanger;
+  /** Makes every node refuse the session's tokens that have not ended yet. */
+  readonly revoked: (ref: TokenSessionRef) => Promise<void>;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'refreshes' | 'refreshSeconds' | 'refreshLead'>;
+  readonly logger: Logger;
+}
+
+/**
+ * Sessions of one partition taken at once. A job has eight partitions: two rounds of exchanges, each of which the auth
+ * service's client ends within a few seconds, are over before the claim is.
+ */
+const BATCH = 8;
+/** Exchanges under way at once, of one job. */
+const CONCURRENCY = 32;
+/** A job gives way to the next one of its schedule, so that none holds its lock for long. */
+const JOB_BUDGET_MS = 5_000;
+/** The third failure in a row degrades the session: contract section 4. */
+const DEGRADED_AFTER = 3;
+const FIRST_RETRY_MS = 2_000;
+const LONGEST_RETRY_MS = 30_000;
+
+/** The partitions of one of `shards` jobs. */
+export function partitionsOf(shard: number, shards: number): number[] {
+  return Array.from({ length: PARTITIONS }, (_, partition) => partition).filter((one) => one % shards === shard);
+}
+
+/**
+ * Refreshes what is due in these partitions, until nothing is. Any number of workers may do so at once: a session that
+ * one has taken is nobody else's until its claim ends.
+ * @returns how many sessions were taken
+ */
+export async function refreshTokens(partitions: readonly number[], deps: RefreshDeps): Promise<number> {
+  const giveWayAt = deps.clock.now() + JOB_BUDGET_MS;
+  let total = 0;
+  for (;;) {
+    const taken = (await Promise.all(partitions.map((one) => deps.tokenSessions.takeDue(one, BATCH)))).flat();
+    total += taken.length;
+    await inParallel(taken, CONCURRENCY, (ref) => refreshOne(ref, deps));
+    if (taken.length === 0 || deps.clock.now() >= giveWayAt) return total;
+  }
+}
+
+async function refreshOne(ref: TokenSessionRef, deps: RefreshDeps): Promise<void> {
+  const startedAt = deps.clock.now();
+  try {
+    const due = await deps.tokenSessions.due(ref);
+    const result = due ? await exchange(due, deps) : 'gone';
+    deps.metrics.refreshes.inc({ result });
+    deps.metrics.refreshSeconds.observe((deps.clock.now() - startedAt) / 1000);
+  } catch (error) {
+    // Redis is away: the claim ends by itself and the session is taken again.
+    deps.logger.warn({ err: error, user: userHash(ref.userId) }, 'a refresh could not be carried through');
+  }
+}
+
+async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' | 'failed' | 'refused' | 'gone'> {
+  const { ref, token, expiresAt } = due;
+  try {
+    const issued = await deps.authService.exchange(token);
+    if (issued.expiresAt > expiresAt) {
+      const held = await deps.tokenSessions.refreshed(ref, issued.accessToken, issued.expiresAt);
+      if (held) deps.metrics.refreshLead.observe((expiresAt - deps.clock.now()) / 1000);
+      return held ? 'refreshed' : 'gone';
+    }
+  } catch (thrown) {
+    const { code } = toTollgateError(thrown);
+    if (code === 'OVERLOADED') throw thrown;
+    if (isRefusal(code)) {
+      // First what keeps the session out, then what ends its connections: none can come back in between.
+      await deps.revoked(ref);
+      await deps.tokenSessions.end(ref, code);
+      return 'refused';
+    }
+    deps.logger.warn({ user: userHash(ref.userId), code, failures: due.failures + 1 }, 'a refresh failed');
+    await deps.tokenSessions.failed(due, nextAttempt(due.failures + 1, code, Math.random()));
+    return 'failed';
+  }
+  // The auth service prolongs it no further: the session has come to its end, which it says once that is reached.
+  const retryInMs = Math.max(expiresAt - deps.clock.now(), FIRST_RETRY_MS);
+  await deps.tokenSessions.failed(due, { retryInMs, degraded: due.failures + 1 >= DEGRADED_AFTER });
+  return 'failed';
+}
+
+/**
+ * Doubling waits of which up to half is left to chance, so that sessions that failed together do not come together
+ * again. While the breaker is open nothing is asked, so that there is nothing to count.
+ */
+function nextAttempt(failures: number, code: string, random: number): { retryInMs: number; degraded: boolean } {
+  const wait = Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), LONGEST_RETRY_MS);
+  const degraded = failures >= DEGRADED_AFTER || code === 'AUTH_CIRCUIT_BREAKER_OPEN';
+  return { retryInMs: Math.round(wait * (1 - random / 2)), degraded };
+}
+
+function isRefusal(code: string): code is Refusal {
+  return (REFUSALS as readonly string[]).includes(code);
+}
+
+/** Does `work` for each of `items`, at most `limit` at once. */
+async function inParallel<T>(items: readonly T[], limit: number, work: (item: T) => Promise<void>): Promise<void> {
+  const left = items.values();
+  const takeTurns = async () => {
+    for (const item of left) await work(item);
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, takeTurns));
+}
