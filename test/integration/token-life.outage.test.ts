@@ -116,7 +116,7 @@ describe('a session that the auth service refuses for good', () => {
       await installation.connect(access_token),
       await installation.connect(access_token, { node: 1, transport: 'socketio' }),
     ];
-    await installation.post('/oauth/revoke', { token: refresh_token });
+    await installation.post('/auth/logout', { refresh_token });
     await installation.advance(50_000);
     for (const client of clients) {
       expect((await client.waitFor('session_terminated')).fields).toMatchObject({ reason: 'revoked' });

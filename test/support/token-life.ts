@@ -19,6 +19,9 @@ import { testRedisUrl } from './stack.ts';
 
 /** What `advance` moves the time by at once: as often as a worker looks for due tokens. */
 const STEP_MS = 1_000;
+/** While something waits for moved time, this much of it passes in so much of the real one. */
+const PAUSE_MS = 20;
+const PAUSE_REAL_MS = 10;
 const ALL_PARTITIONS = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 /** A login costs 0.3 s of CPU at the real cost. */
 const CHEAP = { ...PASSWORD_COST, logN: 8 };
@@ -131,14 +134,18 @@ export class MovedInstallation {
   async advance(byMs: number, done: () => boolean = () => false): Promise<void> {
     for (let moved = 0; moved < byMs && !done(); moved += STEP_MS) {
       this.clock.advance(Math.min(STEP_MS, byMs - moved));
-      await this.refresh();
+      await this.#letting(this.refresh());
     }
+  }
+
+  /** Work may wait for moved time itself: for the pause before it tries again. */
+  async #letting<T>(work: Promise<T>): Promise<T> {
+    const moving = setInterval(() => this.clock.advance(PAUSE_MS), PAUSE_REAL_MS);
+    return work.finally(() => clearInterval(moving));
   }
 
   /** Draining spreads its closes over moved time. */
   async #close(gateway: RunningGateway): Promise<void> {
-    const closed = gateway.close();
-    const moving = setInterval(() => this.clock.advance(STEP_MS), 10);
-    await closed.finally(() => clearInterval(moving));
+    await this.#letting(gateway.close());
   }
 }
