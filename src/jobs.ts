@@ -16,6 +16,8 @@ export interface RunRequest {
   readonly message: string;
   /** The road it came by, as usage records name it. */
   readonly transport: string;
+  /** The auth service could not vouch for the session when the run was asked for: no paid tool runs for it. */
+  readonly degraded: boolean;
 }
 
 /** A run to execute. Everything else about it is in the run's own hash, which outlives the job. */

@@ -20,6 +20,11 @@ const RUNS_LISTED = 100;
 /** After the run's own deadline its worker has this long to say so itself, before a sweep does. */
 const SWEEP_MARGIN_MS = 5_000;
 
+/** For whom a run runs, as it was when it was asked for. */
+export type RunCaller = Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'> & {
+  readonly degraded: boolean;
+};
+
 /** A run as a worker holds it. */
 export interface ClaimedRun {
   readonly userId: string;
@@ -29,7 +34,7 @@ export interface ClaimedRun {
   readonly agent: string;
   readonly message: string;
   readonly transport: string;
-  readonly caller: Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'>;
+  readonly caller: RunCaller;
   /** The fencing token: greater than that of whoever had the run before. */
   readonly epoch: number;
   /** Events of the run that are in the log already. */
@@ -172,7 +177,7 @@ export class Runs {
       transport: run.transport,
       agent,
       message: run.message,
-      caller: JSON.stringify({ plan, permissions, roles, featureFlags }),
+      caller: JSON.stringify({ plan, permissions, roles, featureFlags, degraded: run.degraded } satisfies RunCaller),
     };
     const reply = await startRun.run(this.#redis, used, [
       messageLimit,
@@ -209,7 +214,7 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     agent: field('agent'),
     message: field('message'),
     transport: field('transport'),
-    caller: JSON.parse(field('caller')) as ClaimedRun['caller'],
+    caller: JSON.parse(field('caller')) as RunCaller,
     epoch: Number(field('epoch')),
     events: Number(field('events')),
     journal: new Map(journal),

@@ -13,6 +13,8 @@ const TOOL_TIMEOUT_MS = 30_000;
 /** A larger result does not fit into an event. */
 const MAX_RESULT_BYTES = 64 * 1024;
 
+const DEGRADED = 'Only free tools can be used until the session can be verified again; try again later.';
+
 export interface ToolRunnerDeps {
   readonly catalogue: ToolCatalogue;
   readonly permissions: Permissions;
@@ -64,6 +66,7 @@ export class ToolRunner {
     if (!tool) return new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } });
     const { allowed, reason, ...decision } = this.#deps.permissions.decide(tool, run.caller);
     if (!allowed) return new TollgateError('PERMISSION_DENIED', { text: reason, fields: decision });
+    if (run.caller.degraded && tool.units > 0) return new TollgateError('AUTH_SERVICE_UNAVAILABLE', { text: DEGRADED });
     const problem = tool.argumentsProblem(args);
     if (problem !== undefined) return new TollgateError('FORMAT_ERROR', { text: problem });
     if (!this.#deps.executors[name]) return new TollgateError('TOOL_NOT_AVAILABLE', { fields: { tool_name: name } });

@@ -145,6 +145,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     return this.#session.identity;
   }
 
+  get degraded(): boolean {
+    return this.#session?.token.state === 'degraded';
+  }
+
   get road(): 'websocket' | 'socketio' | 'mcp' {
     if (this.#transport.format === 'socketio') return 'socketio';
     return this.#transport.format === 'jsonrpc' ? 'mcp' : 'websocket';

@@ -22,6 +22,8 @@ export interface Speaker {
   readonly threadId: string;
   /** Who speaks. @throws TollgateError NO_TOKEN before authentication */
   readonly identity: Identity;
+  /** Whether the token could not be refreshed for too long: contract section 4. */
+  readonly degraded: boolean;
   /** The road the request came by, as usage records name it. */
   readonly road: 'websocket' | 'socketio' | 'mcp';
   now(): Date;
@@ -153,5 +155,6 @@ function runRequest(speaker: Speaker, fields: ClientFields<'agent_request'>): Ru
     agent: fields.agent,
     message: fields.message,
     transport: speaker.road,
+    degraded: speaker.degraded,
   };
 }

@@ -21,7 +21,7 @@ async function acceptedRun(userId: string): Promise<string> {
   const runId = newId('run');
   const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
   const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
-  const run = { ...request, identity, runId, message: 'hello', transport: 'websocket' };
+  const run = { ...request, identity, runId, message: 'hello', transport: 'websocket', degraded: false };
   await runs.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
   return runId;
 }

@@ -32,7 +32,7 @@ async function accept(by = runs): Promise<{ userId: string; runId: string }> {
   const runId = newId('run');
   const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
   const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
-  const run = { ...request, identity, runId, message: 'count twice', transport: 'websocket' };
+  const run = { ...request, identity, runId, message: 'count twice', transport: 'websocket', degraded: false };
   await by.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
   return { userId, runId };
 }
