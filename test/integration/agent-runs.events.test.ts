@@ -153,8 +153,8 @@ describe('the answer of a run', () => {
     await runToEnd(client, { message: 'Which agents are there?' });
     const run = await runToEnd(client, { message: 'What is my usage?' });
     const [completed] = of(run, 'agent_completed');
-    expect(completed?.final_response).toContain('you made 2 tool calls for 3 units, with 0 failures (0 %)');
-    expect(completed?.final_response).toContain('system_health costs the most: 1 call, 2 units (66.7 % of your units)');
-    expect(of(run, 'tool_completed')[0]?.result).toMatchObject({ calls: 2, units: 3, errors: 0 });
+    expect(completed?.final_response).toContain('you made 2 tool calls for 2 units, with 0 failures (0 %)');
+    expect(completed?.final_response).toContain('system_health costs the most: 1 call, 2 units (100 % of your units)');
+    expect(of(run, 'tool_completed')[0]?.result).toMatchObject({ calls: 2, units: 2, errors: 0 });
   });
 });
