@@ -176,19 +176,17 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   async renewToken(token: string | undefined): Promise<Reply> {
-    if (token === undefined) return this.#hastenRefresh();
-    const identity = await this.#deps.authenticator.renewal(token, this.identity);
     try {
-      this.#session?.renewToken(identity);
+      if (token === undefined) await this.#session?.token.hasten();
+      else await this.#session?.bringToken(token);
     } catch (thrown) {
       const error = toTollgateError(thrown);
       if (error.code !== 'USER_MISMATCH') throw error;
       this.close(error);
-      return undefined;
     }
     this.#deps.hub.changed(this);
     const { token_expires_at } = this.#deps.welcome.identity(this.identity);
-    return { type: 'token_refreshed', fields: { token_expires_at } };
+    return { type: token === undefined ? 'token_refresh_scheduled' : 'token_refreshed', fields: { token_expires_at } };
   }
 
   async resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply> {
@@ -351,14 +349,6 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       cancel();
       session.cursor.release();
     };
-  }
-
-  async #hastenRefresh(): Promise<Reply> {
-    if (!(await this.#session?.token.hasten())) {
-      throw new TollgateError('FORMAT_ERROR', { text: '"token": there is no token that could be refreshed here.' });
-    }
-    const { token_expires_at } = this.#deps.welcome.identity(this.identity);
-    return { type: 'token_refresh_scheduled', fields: { token_expires_at } };
   }
 
   #openForAnyone(): void {

@@ -110,8 +110,12 @@ export class Session implements TokenHolder {
     }
   }
 
-  /** A newer token that the client brought. @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner */
-  renewToken(identity: Identity): void {
+  /**
+   * A newer token that the client brought.
+   * @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner, and what the authenticator throws
+   */
+  async bringToken(token: string): Promise<void> {
+    const identity = await this.#deps.authenticator.renewal(token, this.#identity);
     if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
     if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';

@@ -4,6 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Listeners } from '../lib/listeners.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import {
@@ -105,9 +106,10 @@ export class TokenLife {
     await this.hold();
   }
 
-  /** Asks for a refresh now. False when there is nothing to refresh. @throws TollgateError OVERLOADED */
-  hasten(): Promise<boolean> {
-    return this.#deps.tokenSessions.hasten(this.#ref);
+  /** Asks for a refresh now. @throws TollgateError FORMAT_ERROR when nobody can refresh this token, OVERLOADED */
+  async hasten(): Promise<void> {
+    if (await this.#deps.tokenSessions.hasten(this.#ref)) return;
+    throw new TollgateError('FORMAT_ERROR', { text: '"token": there is no token here that could be refreshed.' });
   }
 
   /** What a worker told the user's connections; those of other sessions are not meant. */
