@@ -21,6 +21,7 @@ export class Installation {
   readonly redis: RedisServer;
   readonly redisPid: number;
   readonly jwtSecret = randomBytes(32).toString('base64url');
+  readonly #serviceSecret = randomBytes(32).toString('base64url');
   readonly #authUrl: string;
   readonly #children: ManagedProcess[] = [];
 
@@ -30,13 +31,19 @@ export class Installation {
     this.#authUrl = authUrl;
   }
 
-  /** Starts Redis and the auth service, which gateways ask whether it is there. */
-  static async start(): Promise<Installation> {
+  /** Starts Redis and the auth service. @param env of the auth service, over that of every benchmark */
+  static async start(env: Environment = {}): Promise<Installation> {
     const [port = 0] = await freePorts(1);
     const installation = new Installation(await startRedisServer(), httpUrl(port));
-    const env = installation.#environment({});
-    installation.#children.push(await start(authService({ name: 'auth', port, env })));
+    const service = authService({ name: 'auth', port, env: installation.#environment(env) });
+    installation.#children.push(await start(service));
     return installation;
+  }
+
+  get authPid(): number {
+    const [service] = this.#children;
+    if (!service) throw new Error('the auth service is started first');
+    return pidOf(service);
   }
 
   get issuer(): string {
@@ -81,7 +88,7 @@ export class Installation {
       REDIS_KEY_PREFIX: KEY_PREFIX,
       AUTH_SERVICE_URL: this.#authUrl,
       JWT_SECRET_KEY: this.jwtSecret,
-      SERVICE_SECRET: randomBytes(32).toString('base64url'),
+      SERVICE_SECRET: this.#serviceSecret,
       DRAIN_SECONDS: '0',
       MESSAGE_RATE_PER_MINUTE: '1000000',
       // All clients come from one address.

@@ -95,8 +95,12 @@ describe('a login session', () => {
   });
 
   it('B56 B65 has a token of its own: five sessions are refreshed side by side and none sees the token of another', async () => {
-    const logins = await Promise.all(['free', 'pro', 'enterprise', 'developer', 'pro'].map((p) => installation.login(p)));
-    const clients = await Promise.all(logins.map((login, i) => installation.connect(login.access_token, { node: i % 2 })));
+    const logins = await Promise.all(
+      ['free', 'pro', 'enterprise', 'developer', 'pro'].map((p) => installation.login(p)),
+    );
+    const clients = await Promise.all(
+      logins.map((login, i) => installation.connect(login.access_token, { node: i % 2 })),
+    );
     await installation.advance(50_000);
     const tokens = await Promise.all(
       clients.map(async (client) => String((await client.waitFor('token_refreshed')).fields.access_token)),
@@ -153,7 +157,9 @@ describe('what is kept of a session', () => {
     const { sub, sid } = claimsOf(login.access_token);
     const keys = installation.keys.user(sub);
     const found = await Promise.all(
-      [keys.tokenSession(sid), keys.tokenConnections(sid)].map(async (key) => ((await installation.redis.exists(key)) ? [key] : [])),
+      [keys.tokenSession(sid), keys.tokenConnections(sid)].map(async (key) =>
+        (await installation.redis.exists(key)) ? [key] : [],
+      ),
     );
     const due = await installation.redis.zscore(keys.tokenDue, `${sub} ${sid}`);
     return [...found.flat(), ...(due === null ? [] : [keys.tokenDue])];
@@ -181,7 +187,9 @@ describe('what is kept of a session', () => {
     client.terminate();
     await until(async () => (await keptKeys(login)).length === 0, { label: 'nothing kept' });
     // The worker comes back from the auth service with the new token.
-    expect(await installation.tokenSessions.refreshed({ userId: sub, session: sid }, 'new', Date.now() + 1e6)).toBe(false);
+    expect(await installation.tokenSessions.refreshed({ userId: sub, session: sid }, 'new', Date.now() + 1e6)).toBe(
+      false,
+    );
     expect(await keptKeys(login)).toEqual([]);
   });
 

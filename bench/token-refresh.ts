@@ -1,0 +1,147 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { WebSocket } from 'ws';
+import { RefreshTokens } from '../src/auth-service/refresh-tokens.ts';
+import { Sessions } from '../src/auth-service/sessions.ts';
+import { Tokens } from '../src/auth-service/tokens.ts';
+import { systemClock } from '../src/lib/clock.ts';
+import { createLogger } from '../src/lib/logger.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
+import { Keys } from '../src/redis/keys.ts';
+import { startCpuClock } from './lib/cpu.ts';
+import { Installation, JWT_AUDIENCE, KEY_PREFIX } from './lib/installation.ts';
+import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
+import { percentile } from './lib/statistics.ts';
+
+const TOKEN_SECONDS = 60;
+const GATEWAYS = 2;
+/** Spread as users come: so that the tokens do not all end in the same second. */
+const CONNECTS_PER_SECOND = 250;
+
+interface Plan {
+  readonly sessions: number;
+  readonly seconds: number;
+}
+
+/** What the clients saw. */
+class Observed {
+  refreshes = 0;
+  degraded = 0;
+  closed = 0;
+  /** Left of the old token when the new one came, seconds. */
+  readonly leads: number[] = [];
+}
+
+/** One user each, known to the auth service as if it had logged in. */
+async function makeSessions(redis: Redis, installation: Installation, count: number): Promise<() => Promise<string>[]> {
+  const keys = new Keys(KEY_PREFIX);
+  const secrets = [installation.jwtSecret] as const;
+  const sessions = new Sessions({ redis, keys, clock: systemClock, refreshTokens: new RefreshTokens(secrets) });
+  const signing = { issuer: installation.issuer, audience: JWT_AUDIENCE, secrets, accessTokenSeconds: TOKEN_SECONDS };
+  const tokens = new Tokens({ clock: systemClock }, signing);
+  const users = Array.from({ length: count }, (_, at) => ({ userId: `bench_${at}`, email: `bench_${at}@demo.local` }));
+  await Promise.all(
+    users.map(({ userId, email }) => {
+      return redis.hset(keys.auth(`user:${email}`), { id: userId, plan: 'pro', roles: '', password_hash: 'none' });
+    }),
+  );
+  const login = async ({ userId, email }: (typeof users)[number]) => {
+    const { session } = await sessions.start({ userId, email, client: 'public:bench', epoch: 0 });
+    const subject = { sub: userId, sid: session.id, email, plan: 'pro', permissions: [], roles: [], feature_flags: {} };
+    return tokens.signAccess(subject, session.expiresAt).token;
+  };
+  return () => users.map(login);
+}
+
+function connect(url: string, token: string, observed: Observed): Promise<WebSocket> {
+  const headers = { authorization: `Bearer ${token}` };
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws/secure`, { headers, perMessageDeflate: false });
+  let expiresAt = 0;
+  return new Promise((resolve, reject) => {
+    socket.on('error', reject);
+    socket.on('close', () => {
+      observed.closed += 1;
+    });
+    socket.on('message', (data) => {
+      const { type, payload } = JSON.parse(String(data)) as { type: string; payload: Record<string, string> };
+      const ends = Date.parse(payload.token_expires_at ?? '');
+      if (type === 'token_degraded') observed.degraded += 1;
+      if (type === 'token_refreshed') {
+        observed.refreshes += 1;
+        observed.leads.push((expiresAt - Date.now()) / 1000);
+      }
+      if (!Number.isNaN(ends)) expiresAt = ends;
+      if (type === 'connection_established') resolve(socket);
+    });
+  });
+}
+
+async function counted(url: string, name: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const lines = text.split('\n').filter((line) => line.startsWith(name));
+  return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+}
+
+/** Sessions whose tokens live a minute, held for some minutes. */
+export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
+  const plan: Plan = quick ? { sessions: 100, seconds: 60 } : { sessions: 10_000, seconds: 300 };
+  const installation = await Installation.start({ ACCESS_TOKEN_SECONDS: String(TOKEN_SECONDS) });
+  const redis = await connectRedis(installation.redis.url, 'commands', createLogger('bench', 'silent'));
+  const sockets: WebSocket[] = [];
+  const observed = new Observed();
+  try {
+    const gateways = await Promise.all(Array.from({ length: GATEWAYS }, () => installation.gateway()));
+    const worker = await installation.worker();
+    const logins = await makeSessions(redis, installation, plan.sessions);
+    progress(`connecting ${plan.sessions} sessions`);
+    const tokens = await Promise.all(logins());
+    for (const [at, token] of tokens.entries()) {
+      const gateway = gateways[at % GATEWAYS];
+      if (gateway) sockets.push(await connect(gateway.url, token, observed));
+      if (at % CONNECTS_PER_SECOND === 0) await delay(200);
+    }
+    progress(`holding them for ${plan.seconds} s`);
+    const before = {
+      refreshes: observed.refreshes,
+      asked: await counted(worker.url, 'tollgate_token_refreshes_total'),
+    };
+    const processes = { worker: worker.pid, 'auth service': installation.authPid, Redis: installation.redisPid };
+    const named = { ...processes, ...Object.fromEntries(gateways.map(({ pid }, at) => [`gateway ${at + 1}`, pid])) };
+    const cpu = startCpuClock(Object.values(named));
+    const startedAt = performance.now();
+    await delay(plan.seconds * 1000);
+    const seconds = (performance.now() - startedAt) / 1000;
+    const shares = cpu().map((micros) => micros / 1e6 / seconds);
+    const asked = (await counted(worker.url, 'tollgate_token_refreshes_total')) - before.asked;
+    const refreshes = observed.refreshes - before.refreshes;
+    const data = {
+      ...plan,
+      refreshes,
+      asked,
+      ...observed,
+      shares: Object.fromEntries(Object.keys(named).map((name, i) => [name, shares[i]])),
+    };
+    const rows = [
+      ['refreshes a second, as the auth service was asked', (asked / seconds).toFixed(1)],
+      ['refreshes a second, as the clients were told', (refreshes / seconds).toFixed(1)],
+      [
+        'left of the old token, p1 / p50 / p99, s',
+        [0.01, 0.5, 0.99].map((p) => percentile(observed.leads, p).toFixed(1)).join(' / '),
+      ],
+      ['connections degraded', String(observed.degraded)],
+      ['connections closed', String(observed.closed)],
+      ...Object.keys(named).map((name, at) => [`CPU of ${name}, cores`, (shares[at] ?? 0).toFixed(3)]),
+    ];
+    return {
+      name: 'Token refresh',
+      about: `${plan.sessions} connections of as many sessions on ${GATEWAYS} gateways, tokens of ${TOKEN_SECONDS} s, one worker, ${plan.seconds} s.`,
+      tables: [{ title: 'What it takes', header: ['', ''], rows }],
+      data: { ...data, leads: undefined },
+    };
+  } finally {
+    for (const socket of sockets) socket.terminate();
+    await disconnectRedis(redis);
+    await installation.close();
+  }
+}
+
+if (import.meta.main) await runAsProgram([tokenRefresh]);
