@@ -4,7 +4,9 @@ import type { FastifyInstance } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { Runs } from './agents/runs.ts';
 import { Threads } from './agents/threads.ts';
+import { AUTH_SERVICE_TIMEOUT_MS, AuthService } from './auth/auth-service.ts';
 import { Authenticator } from './auth/authenticator.ts';
+import { Introspection } from './auth/introspection.ts';
 import { Tickets } from './auth/tickets.ts';
 import { Tokens } from './auth/tokens.ts';
 import type { Config } from './config.ts';
@@ -106,7 +108,26 @@ async function createConnections(config: Config, foundation: Foundation) {
     { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
   );
   const tickets = new Tickets({ redis, keys, clock });
-  const authenticator = new Authenticator({ tokens, tickets, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
+  const authService = new AuthService(
+    { clock, metrics, logger },
+    {
+      url: config.AUTH_SERVICE_URL,
+      issuer: config.JWT_ISSUER,
+      serviceSecret: config.SERVICE_SECRET,
+      clientId: config.AUTH_CLIENT_ID,
+      // A JWT comes in without an answer: there must be time left for it after waiting for one in vain.
+      timeoutMs: Math.min(AUTH_SERVICE_TIMEOUT_MS, config.AUTH_DEADLINE_SECONDS * 500),
+    },
+  );
+  closers.add('auth service', () => authService.close());
+  const introspection = new Introspection(
+    { authService, clock, metrics },
+    { mode: config.TOKEN_INTROSPECTION, issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE },
+  );
+  const authenticator = new Authenticator(
+    { tokens, tickets, introspection, clock },
+    { developmentBypass: config.DEV_AUTH_BYPASS },
+  );
 
   const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
