@@ -18,7 +18,7 @@ async function metric(url: string, name: string): Promise<number> {
 }
 
 describe('a gateway that asks about every token', () => {
-  const processes = useStack({ env: { TOKEN_INTROSPECTION: 'always' } });
+  const processes = useStack({ env: { TOKEN_INTROSPECTION: 'always', MAX_CONNECTIONS_PER_USER: '20' } });
   const url = () => nodeUrl(0, processes().addresses);
   const freshToken = async () => (await login('developer', processes().addresses)).access_token;
 
@@ -83,7 +83,9 @@ describe('a gateway that asks about every token', () => {
       const revoked = await freshToken();
       await revoke(revoked);
       const client = await openClient({ url: url(), token: revoked });
-      return (await client.closed.catch(() => undefined))?.reason === 'TOKEN_REVOKED';
+      const first = await client.waitFor(() => true);
+      await client.close();
+      return first.fields.code === 'TOKEN_REVOKED';
     }, UNTIL_CLOSED);
   });
 
@@ -222,6 +224,7 @@ describe('a gateway that asks about opaque tokens', () => {
     await until(async () => {
       const client = await openClient({ url: url(), token: freshOpaque() });
       const first = await client.waitFor(() => true);
+      await client.close();
       return first.type === 'connection_established';
     }, UNTIL_CLOSED);
   });
