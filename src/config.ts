@@ -68,6 +68,11 @@ const VARIABLES = z.object({
     .regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only')
     .default('tollgate'),
   AUTH_SERVICE_URL: text,
+  AUTH_CLIENT_ID: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,128}$/, 'visible ASCII characters only, at most 128')
+    .default('tollgate'),
+  TOKEN_INTROSPECTION: z.enum(['never', 'opaque', 'always']).default('never'),
   JWT_SECRET_KEY: text,
   JWT_SECRET_KEY_PREVIOUS: text,
   JWKS_URL: text,

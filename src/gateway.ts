@@ -4,7 +4,9 @@ import type { FastifyInstance } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { Runs } from './agents/runs.ts';
 import { Threads } from './agents/threads.ts';
+import { AUTH_SERVICE_TIMEOUT_MS, AuthService, authServiceOptions } from './auth/auth-service.ts';
 import { Authenticator } from './auth/authenticator.ts';
+import { Introspection } from './auth/introspection.ts';
 import { Tickets } from './auth/tickets.ts';
 import { TokenSeal } from './auth/token-seal.ts';
 import { TokenSessions, tokenLifeTimes } from './auth/token-sessions.ts';
@@ -110,9 +112,24 @@ async function createConnections(config: Config, foundation: Foundation) {
     { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
   );
   const tickets = new Tickets({ redis, keys, clock });
+  const authService = new AuthService(
+    { clock, metrics, logger },
+    {
+      ...authServiceOptions(config),
+      // A JWT comes in without an answer: there must be time left for it after waiting for one in vain.
+      timeoutMs: Math.min(AUTH_SERVICE_TIMEOUT_MS, config.AUTH_DEADLINE_SECONDS * 500),
+    },
+  );
+  closers.add('auth service', () => authService.close());
+  const introspection = new Introspection(
+    { authService, clock, metrics },
+    { mode: config.TOKEN_INTROSPECTION, issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE },
+  );
   const seal = new TokenSeal(config.SERVICE_SECRET);
-  const bypass = { developmentBypass: config.DEV_AUTH_BYPASS };
-  const authenticator = new Authenticator({ tokens, tickets, clock, seal }, bypass);
+  const authenticator = new Authenticator(
+    { tokens, tickets, introspection, seal, clock },
+    { developmentBypass: config.DEV_AUTH_BYPASS },
+  );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
   const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'a listener failed'));
   countTokenEvents(tokenEvents, metrics);

@@ -1,20 +1,14 @@
+import { type AuthService, isRefusal } from '../src/auth/auth-service.ts';
 import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token-sessions.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
 import { toTollgateError } from '../src/protocol/errors.ts';
-import { REFUSALS, type Refusal } from '../src/protocol/token-life.ts';
 import { PARTITIONS } from '../src/redis/keys.ts';
-
-/** What this needs of the auth service. */
-export interface TokenExchanger {
-  /** @throws TollgateError with a code of `REFUSALS` when the token is no good, another one when nobody can say */
-  exchange(token: string): Promise<{ readonly accessToken: string; readonly expiresAt: number }>;
-}
 
 export interface RefreshDeps {
   readonly tokenSessions: Pick<TokenSessions, 'takeDue' | 'due' | 'refreshed' | 'failed' | 'end'>;
-  readonly authService: TokenExchanger;
+  readonly authService: Pick<AuthService, 'exchange'>;
   /** Makes every node refuse the session's tokens that have not ended yet. */
   readonly revoked: (ref: TokenSessionRef) => Promise<void>;
   readonly clock: Clock;
@@ -80,14 +74,14 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
       return held ? 'refreshed' : 'gone';
     }
   } catch (thrown) {
-    const { code } = toTollgateError(thrown);
-    if (code === 'OVERLOADED') throw thrown;
-    if (isRefusal(code)) {
+    if (isRefusal(thrown)) {
       // First what keeps the session out, then what ends its connections: none can come back in between.
       await deps.revoked(ref);
-      await deps.tokenSessions.end(ref, code);
+      await deps.tokenSessions.end(ref, thrown.code);
       return 'refused';
     }
+    const { code } = toTollgateError(thrown);
+    if (code === 'OVERLOADED') throw thrown;
     deps.logger.warn({ user: userHash(ref.userId), code, failures: due.failures + 1 }, 'a refresh failed');
     await deps.tokenSessions.failed(due, nextAttempt(due.failures + 1, code, Math.random()));
     return 'failed';
@@ -106,10 +100,6 @@ function nextAttempt(failures: number, code: string, random: number): { retryInM
   const wait = Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), LONGEST_RETRY_MS);
   const degraded = failures >= DEGRADED_AFTER || code === 'AUTH_CIRCUIT_BREAKER_OPEN';
   return { retryInMs: Math.round(wait * (1 - random / 2)), degraded };
-}
-
-function isRefusal(code: string): code is Refusal {
-  return (REFUSALS as readonly string[]).includes(code);
 }
 
 /** Does `work` for each of `items`, at most `limit` at once. */

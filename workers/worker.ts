@@ -7,9 +7,12 @@ import { Runs } from '../src/agents/runs.ts';
 import { Threads } from '../src/agents/threads.ts';
 import { ToolRunner } from '../src/agents/tool-runner.ts';
 import { builtInExecutors } from '../src/agents/tools/executors.ts';
+import { AuthService, authServiceOptions } from '../src/auth/auth-service.ts';
+import { TokenSeal } from '../src/auth/token-seal.ts';
+import { TokenSessions, tokenLifeTimes } from '../src/auth/token-sessions.ts';
 import type { Config } from '../src/config.ts';
 import { EventLog } from '../src/events/event-log.ts';
-import { AgentRunJob, QUEUES, SCHEDULES } from '../src/jobs.ts';
+import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES } from '../src/jobs.ts';
 import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
@@ -23,6 +26,7 @@ import { Ledger } from '../src/usage/ledger.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { foldUsage } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
+import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
@@ -47,7 +51,7 @@ export interface RunningWorker {
   close(): Promise<void>;
 }
 
-/** The composition root of a worker: agent runs, the ledger, and the sweep of runs that nobody works on. */
+/** The composition root of a worker: agent runs, the ledger, tokens to refresh, and the sweep of runs that nobody works on. */
 export async function startWorker(
   config: Config,
   options: { readonly logger?: Logger; readonly clock?: Clock } = {},
@@ -97,7 +101,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 
 /** The agent with its tools, and the ledger. */
 function createParts(config: Config, foundation: Foundation) {
-  const { logger, clock, metrics, keys, redis, openQueue } = foundation;
+  const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
   const plans = loadPlans();
   const catalogue = loadToolCatalogue();
   const agents = loadAgentCatalogue();
@@ -116,7 +120,11 @@ function createParts(config: Config, foundation: Foundation) {
   const permissions = new Permissions({ plans, tools: catalogue });
   const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
   const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
-  return { log, runs, executor, ledger: new Ledger({ redis, keys }) };
+  const seal = new TokenSeal(config.SERVICE_SECRET);
+  const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
+  const authService = new AuthService({ clock, metrics, logger }, authServiceOptions(config));
+  closers.add('auth service', () => authService.close());
+  return { log, runs, executor, ledger: new Ledger({ redis, keys }), tokenSessions, authService };
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */
@@ -153,6 +161,13 @@ async function startScheduled(foundation: Foundation, parts: Parts): Promise<voi
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
   const sweep = () => sweepRuns({ ...parts, clock, logger });
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
+
+  const refresh = async (job: Job) => {
+    const { shard } = RefreshTokensJob.parse(job.data);
+    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...parts, clock, metrics, logger });
+  };
+  const sharded = { ...SCHEDULED, concurrency: REFRESH_SHARDS };
+  await startBullWorker(foundation, QUEUES.tokens, { process: refresh, options: sharded });
 
   const queues = new Map(SCHEDULES.map(({ queue }) => [queue, openQueue(queue)]));
   const schedule = async () => {

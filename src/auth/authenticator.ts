@@ -2,20 +2,24 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import type { Identity } from '../protocol/identity.ts';
+import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import {
+  BEARER_FORM,
   type Credential,
   checkServiceNames,
   findCredential,
   findTicket,
   type InBandCredential,
+  JWT_FORM,
   messageCredential,
   SERVICE_PREFIX,
   serviceCredential,
+  type TokenCredential,
 } from './credentials.ts';
+import type { Introspection } from './introspection.ts';
 import type { Tickets } from './tickets.ts';
 import type { TokenSeal } from './token-seal.ts';
-import { type ServiceIdentity, type Tokens, UNNAMED_PLAN } from './tokens.ts';
+import { isJwt, type ServiceIdentity, type Tokens, UNNAMED_PLAN } from './tokens.ts';
 
 /** A development identity lives as long as a working day. */
 const BYPASS_SECONDS = 12 * 3_600;
@@ -29,34 +33,48 @@ export interface Handshake {
   readonly tickets: readonly string[];
 }
 
+interface AuthenticatorDeps {
+  readonly tokens: Tokens;
+  readonly tickets: Tickets;
+  readonly introspection: Introspection;
+  readonly seal: TokenSeal;
+  readonly clock: Clock;
+}
+
 /** Decides who speaks: the one place where a credential turns into an identity. */
 export class Authenticator {
   readonly #tokens: Tokens;
   readonly #tickets: Tickets;
+  readonly #introspection: Introspection;
   readonly #clock: Clock;
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
+  /** What a user's token may look like: one that is no JWT can only be asked about. */
+  readonly #form: RegExp;
 
   constructor(
-    { tokens, tickets, clock, seal }: { tokens: Tokens; tickets: Tickets; clock: Clock; seal: TokenSeal },
+    { tokens, tickets, introspection, seal, clock }: AuthenticatorDeps,
     options: { readonly developmentBypass: boolean },
   ) {
     this.#tokens = tokens;
     this.#tickets = tickets;
+    this.#introspection = introspection;
     this.#clock = clock;
     this.#seal = seal;
+    this.#form = introspection.mode === 'never' ? JWT_FORM : BEARER_FORM;
     this.#developmentBypass = options.developmentBypass;
   }
 
   /**
    * The identity of a handshake, undefined when it brought no credential. A ticket costs one round trip to Redis, and
    * is spent before anything else is looked at: what is refused for another reason cannot be presented again.
-   * @throws TollgateError with a code of the authentication rows, OVERLOADED for a ticket while Redis is away
+   * @throws TollgateError with a code of the authentication rows, OVERLOADED for a ticket while Redis is away, those of
+   *   an outage for a token that only the auth service knows while that is away
    */
   async handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
     const ticket = findTicket(tickets);
     const bought = ticket === undefined ? undefined : await this.#tickets.consume(ticket, headers.origin);
-    const credential = findCredential(headers, handshakeToken);
+    const credential = findCredential(headers, handshakeToken, this.#form);
     if (!credential) return bought ?? (this.#developmentBypass ? this.#developer() : undefined);
     const identity = await this.#verify(credential);
     if (bought && !sameSession(bought, identity)) throw new TollgateError('CONFLICTING_CREDENTIALS');
@@ -68,7 +86,7 @@ export class Authenticator {
    * @param current who speaks on the connection so far
    */
   async message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
-    if (presented.kind === 'user') return this.#verify(messageCredential(presented.token));
+    if (presented.kind === 'user') return this.#verify(messageCredential(presented.token, this.#form));
     // The handshake proved it by its headers; the message has only to name the same service.
     if (presented.token === undefined && current?.method === 'service') {
       checkServiceNames(presented, current.userId);
@@ -79,14 +97,14 @@ export class Authenticator {
 
   /** The identity of a newer token for `current`: a user's for a user, a service's for a service. @throws as `handshake` */
   async renewal(token: string, current: Identity): Promise<Identity> {
-    const credential = messageCredential(token);
+    const credential = messageCredential(token, this.#form);
     if (current.method !== 'service') return this.#verify(credential);
-    return identityOf(await this.#tokens.verifyService(credential.token));
+    return identityOf(await this.#verifyService(credential.token));
   }
 
   /** A user that calls an HTTP route. @throws TollgateError as `handshake` */
   async bearer(authorization: string | undefined): Promise<Identity> {
-    const credential = findCredential({ authorization });
+    const credential = findCredential({ authorization }, undefined, this.#form);
     if (!credential) throw new TollgateError('NO_TOKEN');
     return this.#verify(credential);
   }
@@ -100,7 +118,7 @@ export class Authenticator {
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
-    const service = await this.#tokens.verifyService(credential.token);
+    const service = await this.#verifyService(credential.token);
     if (credential.method === 'service') checkServiceNames(credential, identityOf(service).userId);
     if (!service.scopes.includes(scope)) {
       throw new TollgateError('PERMISSION_DENIED', {
@@ -112,15 +130,27 @@ export class Authenticator {
 
   async #verify(credential: Credential): Promise<Identity> {
     if (credential.method !== 'service') return this.#verifyUser(credential);
-    const service = identityOf(await this.#tokens.verifyService(credential.token));
+    const service = identityOf(await this.#verifyService(credential.token));
     // After the token: what a name would have had to be is told to nobody who is not that service.
     checkServiceNames(credential, service.userId);
     return service;
   }
 
-  async #verifyUser({ token, method }: Credential): Promise<Identity> {
+  async #verifyUser({ token, method }: TokenCredential): Promise<Identity> {
+    return { ...(await this.#userOf(token, method)), sealedToken: this.#seal.seal(token) };
+  }
+
+  async #userOf(token: string, method: AuthMethod): Promise<Identity> {
+    if (this.#form === BEARER_FORM && !isJwt(token)) return this.#introspection.identify(token, method);
     const identity = await this.#tokens.verifyAccess(token, method);
-    return { ...identity, sealedToken: this.#seal.seal(token) };
+    await this.#introspection.confirm(token, identity.userId);
+    return identity;
+  }
+
+  async #verifyService(token: string): Promise<ServiceIdentity> {
+    const service = await this.#tokens.verifyService(token);
+    await this.#introspection.confirm(token, `${SERVICE_PREFIX}${service.serviceId}`);
+    return service;
   }
 
   #developer(): Identity {

@@ -32,6 +32,11 @@ interface ServiceNames {
 /** A token longer than this is not read: the longest of ours is a tenth of it. */
 export const MAX_TOKEN_BYTES = 8_192;
 
+/** Three base64url parts: the compact form of RFC 7515 section 7.1. */
+export const JWT_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+/** Any token that can stand in a header: `b64token` of RFC 6750 section 2.1. */
+export const BEARER_FORM = /^[\w.~+/-]+=*$/;
+
 /** What the user id of a service begins with, and that of a user never does. */
 export const SERVICE_PREFIX = 'service:';
 
@@ -56,13 +61,18 @@ export function offeredProtocols(headers: IncomingHttpHeaders): string[] {
  * The credential of a handshake, undefined when there is none. Tokens in a URL are not looked at, since URLs end up
  * in logs; only a ticket may stand in one, which is spent by then (`findTicket`).
  * @param handshakeToken the token of Socket.IO's `auth` payload
+ * @param form what a user's token may look like; a service's is a JWT always
  * @throws TollgateError INVALID_FORMAT, NO_TOKEN for an empty one, CONFLICTING_CREDENTIALS when two disagree
  */
-export function findCredential(headers: IncomingHttpHeaders, handshakeToken?: unknown): Credential | undefined {
+export function findCredential(
+  headers: IncomingHttpHeaders,
+  handshakeToken?: unknown,
+  form = JWT_FORM,
+): Credential | undefined {
   const found = [
-    fromAuthorization(headers),
-    ...fromProtocols(offeredProtocols(headers)),
-    fromHandshake(handshakeToken),
+    fromAuthorization(headers, form),
+    ...fromProtocols(offeredProtocols(headers), form),
+    fromHandshake(handshakeToken, form),
   ].filter((credential) => credential !== undefined);
   const [first] = found;
   if (found.some(({ token }) => token !== first?.token)) throw new TollgateError('CONFLICTING_CREDENTIALS');
@@ -70,12 +80,12 @@ export function findCredential(headers: IncomingHttpHeaders, handshakeToken?: un
 }
 
 /** RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1). */
-function fromAuthorization(headers: IncomingHttpHeaders): Credential | undefined {
+function fromAuthorization(headers: IncomingHttpHeaders, form: RegExp): Credential | undefined {
   if (headers.authorization === undefined) return undefined;
   const [scheme = '', token, ...rest] = headers.authorization.trim().split(/\s+/);
   if (scheme === '') throw new TollgateError('NO_TOKEN');
   if (token === undefined || rest.length > 0) throw new TollgateError('INVALID_FORMAT');
-  if (scheme.toLowerCase() === 'bearer') return { method: 'header', token: checked(token) };
+  if (scheme.toLowerCase() === 'bearer') return { method: 'header', token: checked(token, form) };
   if (scheme.toLowerCase() !== 'service-token') throw new TollgateError('INVALID_FORMAT');
   return serviceCredential({ token, serviceId: headers['x-service-id'], context: headers['x-user-context'] });
 }
@@ -90,7 +100,7 @@ export function serviceCredential({
   }
   return {
     method: 'service',
-    token: checked(token.replace(/^(Bearer|Service-Token)\s+/i, '')),
+    token: checked(token.replace(/^(Bearer|Service-Token)\s+/i, ''), JWT_FORM),
     ...serviceNames(names),
   };
 }
@@ -112,32 +122,33 @@ export function checkServiceNames(names: ServiceNames, userId: string): void {
   throw new TollgateError('USER_MISMATCH', { text });
 }
 
-function fromProtocols(offered: readonly string[]): TokenCredential[] {
+function fromProtocols(offered: readonly string[], form: RegExp): TokenCredential[] {
   return offered.flatMap((entry) => {
     const prefix = TOKEN_PREFIXES.find((candidate) => entry.startsWith(candidate));
-    return prefix === undefined ? [] : [{ method: 'subprotocol' as const, token: decoded(entry.slice(prefix.length)) }];
+    if (prefix === undefined) return [];
+    return [{ method: 'subprotocol' as const, token: decoded(entry.slice(prefix.length), form) }];
   });
 }
 
-function fromHandshake(token: unknown): TokenCredential | undefined {
+function fromHandshake(token: unknown, form: RegExp): TokenCredential | undefined {
   if (token === undefined || token === null) return undefined;
   if (typeof token !== 'string') throw new TollgateError('INVALID_FORMAT');
-  return { method: 'handshake', token: checked(withoutScheme(token)) };
+  return { method: 'handshake', token: checked(withoutScheme(token), form) };
 }
 
 /** The token of an in-band `auth` message. @throws TollgateError NO_TOKEN, INVALID_FORMAT */
-export function messageCredential(token: string | undefined): TokenCredential {
+export function messageCredential(token: string | undefined, form = JWT_FORM): TokenCredential {
   if (token === undefined) throw new TollgateError('NO_TOKEN');
-  return { method: 'message', token: checked(withoutScheme(token)) };
+  return { method: 'message', token: checked(withoutScheme(token), form) };
 }
 
 /** RFC 4648 section 5, padding optional. Decoding is checked by encoding again: Node skips what it does not know. */
-function decoded(encoded: string): string {
+function decoded(encoded: string, form: RegExp): string {
   const bare = encoded.replace(/=+$/, '');
   const text = Buffer.from(bare, 'base64url').toString('utf8');
   if (bare === '') throw new TollgateError('NO_TOKEN');
   if (Buffer.from(text, 'utf8').toString('base64url') !== bare) throw new TollgateError('INVALID_FORMAT');
-  return checked(withoutScheme(text));
+  return checked(withoutScheme(text), form);
 }
 
 function withoutScheme(text: string): string {
@@ -156,11 +167,9 @@ export function findTicket(parameters: readonly string[]): string | undefined {
   return ticket;
 }
 
-/** Three base64url parts: the compact form of RFC 7515 section 7.1. */
-function checked(token: string): string {
+function checked(token: string, form: RegExp): string {
   if (token === '') throw new TollgateError('NO_TOKEN');
-  if (token.length > MAX_TOKEN_BYTES || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token))
-    throw new TollgateError('INVALID_FORMAT');
+  if (token.length > MAX_TOKEN_BYTES || !form.test(token)) throw new TollgateError('INVALID_FORMAT');
   return token;
 }
 

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
-import { SERVICE_PREFIX } from './credentials.ts';
+import { JWT_FORM, SERVICE_PREFIX } from './credentials.ts';
 
 /** The plan of a token that names none. */
 export const UNNAMED_PLAN = 'free';
@@ -19,7 +19,7 @@ const seconds = z.number().int().positive().max(MAX_TIME_SECONDS);
 const identifier = z.string().min(1).max(128);
 
 /** The claims that are read; what else a token says is not looked at. */
-const AccessClaims = z.object({
+export const AccessClaims = z.object({
   // A user id stands in Redis keys and in paths: no spaces, no control characters.
   // Nor may a user be taken for a service.
   sub: z.string().regex(/^(?!service:)[\w.@:+-]{1,128}$/),
@@ -34,6 +34,8 @@ const AccessClaims = z.object({
   feature_flags: z.record(z.string(), z.boolean()).default({}),
   token_use: z.literal('access').optional(),
 });
+
+export type AccessClaims = z.infer<typeof AccessClaims>;
 
 const ServiceClaims = z.object({
   sub: z.string().regex(/^service:[\w.-]{1,64}$/),
@@ -93,19 +95,7 @@ export class Tokens {
   async verifyAccess(token: string, method: AuthMethod): Promise<Identity> {
     const claims = AccessClaims.safeParse(await this.#verify(token));
     if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
-    const { data } = claims;
-    return {
-      userId: data.sub,
-      email: data.email,
-      plan: data.plan,
-      permissions: data.permissions,
-      roles: data.roles,
-      featureFlags: data.feature_flags,
-      sessionId: data.sid,
-      tokenId: data.jti,
-      tokenExpiresAt: data.exp * 1000,
-      method,
-    };
+    return userIdentity(claims.data, method);
   }
 
   /** @throws TollgateError as `verifyAccess` */
@@ -175,6 +165,27 @@ export class Tokens {
       throw new TollgateError(unknownKey ? 'VALIDATION_FAILED' : 'AUTH_SERVICE_UNAVAILABLE', { cause });
     }
   }
+}
+
+/** Whom the claims of a user's token make its bearer. */
+export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity {
+  return {
+    userId: claims.sub,
+    email: claims.email,
+    plan: claims.plan,
+    permissions: claims.permissions,
+    roles: claims.roles,
+    featureFlags: claims.feature_flags,
+    sessionId: claims.sid,
+    tokenId: claims.jti,
+    tokenExpiresAt: claims.exp * 1000,
+    method,
+  };
+}
+
+/** Whether a token is to be verified here: one whose first part is no header has a meaning to its issuer alone. */
+export function isJwt(token: string): boolean {
+  return JWT_FORM.test(token) && headerOf(token) !== undefined;
 }
 
 function tokenError(failure: unknown): TollgateError {

@@ -45,6 +45,18 @@ export class Metrics {
   ]);
   readonly ledgerRecords = this.#counter('ledger_records_total', 'Usage records folded into the ledger', []);
   readonly ledgerLagSeconds = this.#gauge('ledger_lag_seconds', 'Age of the oldest record folded last', []);
+  readonly authServiceRequests = this.#counter('auth_service_requests_total', 'Calls of the auth service by result', [
+    'operation',
+    'result',
+  ]);
+  readonly authServiceSeconds = this.#histogram('auth_service_seconds', 'Calls of the auth service, with repetitions', [
+    'operation',
+  ]);
+  readonly authServiceRetries = this.#counter('auth_service_retries_total', 'Repeated requests to the auth service', [
+    'operation',
+  ]);
+  readonly authBreaker = this.#gauge('auth_breaker_state', '0 closed, 1 half open, 2 open', []);
+  readonly introspections = this.#counter('introspections_total', 'Tokens that were to be introspected', ['result']);
 
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'tollgate_' });

@@ -10,6 +10,10 @@ export const REFUSALS = [
 ] as const satisfies ErrorCode[];
 export type Refusal = (typeof REFUSALS)[number];
 
+export function isRefusalCode(code: ErrorCode): code is Refusal {
+  return (REFUSALS as readonly ErrorCode[]).includes(code);
+}
+
 /** What a worker tells a session's connections, on the user's channel. */
 export const TokenControl = z.discriminatedUnion('control', [
   /** There is a newer token, sealed; `expires_at` in milliseconds. */

@@ -1,0 +1,201 @@
+import { createHash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import { z } from 'zod';
+import type { Clock } from '../lib/clock.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { AuthMethod, Identity } from '../protocol/identity.ts';
+import { type AuthService, type Introspected, isRefusal } from './auth-service.ts';
+import { AccessClaims, CLOCK_SKEW_SECONDS, userIdentity } from './tokens.ts';
+
+/** Which tokens the auth service is asked about: none, those that cannot be verified here, or all. */
+export type IntrospectionMode = 'never' | 'opaque' | 'always';
+
+/** How long a token that was revoked elsewhere, without word to this node, can go on being taken. */
+const CACHED_MS = 30_000;
+const CACHED_TOKENS = 10_000;
+/** An answer has some 500 bytes, but may have 64 KiB. */
+const CACHED_CHARACTERS = 16 * 2 ** 20;
+
+/** What a revocation names; each member alone is enough. */
+export interface Revoked {
+  readonly userId?: string;
+  readonly tokenId?: string;
+  readonly sessionId?: string;
+}
+
+export interface IntrospectionOptions {
+  readonly mode: IntrospectionMode;
+  readonly issuer: string;
+  readonly audience: string;
+}
+
+/** What is remembered of an answer: never the token, never claims that nobody reads. */
+interface Verdict {
+  readonly active: boolean;
+  /** Set when they are those of a user's token for this installation. */
+  readonly claims?: AccessClaims;
+  readonly userId?: string;
+  readonly tokenId?: string;
+  readonly sessionId?: string;
+  /** Milliseconds since the epoch. */
+  readonly expiresAt?: number;
+}
+
+const INACTIVE: Verdict = { active: false };
+
+/** What RFC 7662 section 2.2 leaves open and a revocation can name. */
+const Names = z.object({
+  sub: z.string().max(256).optional().catch(undefined),
+  jti: z.string().max(128).optional().catch(undefined),
+  sid: z.string().max(128).optional().catch(undefined),
+  exp: z.number().positive().optional().catch(undefined),
+});
+
+/**
+ * Asks the auth service what tokens are worth. Answers are kept by the SHA-256 of their token for half a minute, and no
+ * longer than the token lives; any number who ask about one token at once cost one request.
+ */
+export class Introspection {
+  readonly mode: IntrospectionMode;
+  readonly #authService: Pick<AuthService, 'introspect'>;
+  readonly #clock: Clock;
+  readonly #metrics: Pick<Metrics, 'introspections'>;
+  readonly #claims: z.ZodType<AccessClaims, unknown>;
+  readonly #verdicts: LRUCache<string, Verdict>;
+  readonly #underWay = new Map<string, Promise<Verdict>>();
+  /** Counts them: an answer that a revocation overtook may be of the time before it, and is not kept. */
+  #revocations = 0;
+
+  constructor(
+    deps: { authService: Pick<AuthService, 'introspect'>; clock: Clock; metrics: Pick<Metrics, 'introspections'> },
+    options: IntrospectionOptions,
+  ) {
+    this.mode = options.mode;
+    this.#authService = deps.authService;
+    this.#clock = deps.clock;
+    this.#metrics = deps.metrics;
+    this.#claims = userClaims(options, deps.clock);
+    this.#verdicts = new LRUCache({
+      max: CACHED_TOKENS,
+      maxSize: CACHED_CHARACTERS,
+      sizeCalculation: (verdict, key) => key.length + JSON.stringify(verdict).length,
+      ttl: CACHED_MS,
+      ttlResolution: 0,
+      perf: { now: () => deps.clock.now() },
+    });
+  }
+
+  /**
+   * Who bears a token that only the auth service can read.
+   * @throws TollgateError TOKEN_REVOKED, TOKEN_EXPIRED, VALIDATION_FAILED, and the codes of an outage
+   */
+  async identify(token: string, method: AuthMethod): Promise<Identity> {
+    const { active, claims, expiresAt } = await this.#verdict(token);
+    // The service does not say why, and one that it never issued is no more active than one that it took back.
+    if (!active) throw new TollgateError('VALIDATION_FAILED');
+    if (expiresAt !== undefined && expiresAt + CLOCK_SKEW_SECONDS * 1000 <= this.#clock.now()) {
+      throw new TollgateError('TOKEN_EXPIRED');
+    }
+    if (!claims) throw new TollgateError('VALIDATION_FAILED');
+    return userIdentity(claims, method);
+  }
+
+  /**
+   * Whether a token that has been verified here is still good, where all tokens are asked about. Without an answer it is:
+   * it is signed and in its time, and an outage must not lock everybody out.
+   * @throws TollgateError TOKEN_REVOKED, VALIDATION_FAILED
+   */
+  async confirm(token: string, userId: string): Promise<void> {
+    if (this.mode !== 'always') return;
+    let verdict: Verdict;
+    try {
+      verdict = await this.#verdict(token);
+    } catch (error) {
+      if (!(error instanceof TollgateError) || isRefusal(error)) throw error;
+      return;
+    }
+    if (!verdict.active) throw new TollgateError('TOKEN_REVOKED');
+    if (verdict.userId !== undefined && verdict.userId !== userId) throw new TollgateError('VALIDATION_FAILED');
+  }
+
+  /** Forgets what has been said of the tokens that were revoked. */
+  invalidate(revoked: Revoked): void {
+    this.#revocations += 1;
+    for (const [key, verdict] of this.#verdicts.entries()) {
+      if (concerns(revoked, verdict)) this.#verdicts.delete(key);
+    }
+  }
+
+  async #verdict(token: string): Promise<Verdict> {
+    const key = digest(token);
+    const known = this.#verdicts.get(key);
+    this.#metrics.introspections.inc({ result: known ? 'cached' : 'asked' });
+    if (known) return known;
+    let asked = this.#underWay.get(key);
+    if (!asked) {
+      asked = this.#ask(token, key).finally(() => this.#underWay.delete(key));
+      this.#underWay.set(key, asked);
+    }
+    return asked;
+  }
+
+  async #ask(token: string, key: string): Promise<Verdict> {
+    const revocations = this.#revocations;
+    const verdict = this.#read(await this.#authService.introspect(token), key);
+    const leftMs = Math.floor((verdict.expiresAt ?? Number.POSITIVE_INFINITY) - this.#clock.now());
+    const overtaken = verdict.active && revocations !== this.#revocations;
+    if (leftMs > 0 && !overtaken) this.#verdicts.set(key, verdict, { ttl: Math.min(CACHED_MS, leftMs) });
+    return verdict;
+  }
+
+  /** @param key stands for the token's id, which opaque tokens need not have */
+  #read(answer: Introspected | undefined, key: string): Verdict {
+    if (!answer) return INACTIVE;
+    const { sub, jti = key, sid, exp } = Names.parse(answer);
+    const claims = this.#claims.safeParse({ jti: key, ...answer });
+    return {
+      active: true,
+      claims: claims.data,
+      userId: sub,
+      tokenId: jti,
+      sessionId: sid,
+      expiresAt: exp === undefined ? undefined : exp * 1000,
+    };
+  }
+}
+
+/** As strict as with a JWT, about what the answer says: RFC 7662 makes none of it obligatory. */
+function userClaims({ issuer, audience }: IntrospectionOptions, clock: Clock): z.ZodType<AccessClaims, unknown> {
+  const nowSeconds = () => clock.now() / 1000 + CLOCK_SKEW_SECONDS;
+  return (
+    AccessClaims.extend({
+      // Opaque tokens have no id of their own.
+      jti: AccessClaims.shape.jti.default(''),
+      iat: AccessClaims.shape.iat.default(1),
+      iss: z.literal(issuer).optional(),
+      aud: z.union([z.literal(audience), z.array(z.string()).refine((all) => all.includes(audience))]).optional(),
+      nbf: z.number().optional(),
+      // Bound to a key, it would be worth something only with a proof of that key.
+      token_type: z
+        .string()
+        .regex(/^(bearer|access_token)$/i)
+        .optional(),
+      cnf: z.undefined().optional(),
+      client_id: z.string().optional(),
+    })
+      .refine(({ iat, nbf = 0 }) => Math.max(iat, nbf) <= nowSeconds())
+      // RFC 9068 section 2.2: a token that a client got for itself is no user's.
+      .refine(({ sub, client_id }) => sub !== client_id)
+  );
+}
+
+function concerns(revoked: Revoked, verdict: Verdict): boolean {
+  return (['userId', 'tokenId', 'sessionId'] as const).some((name) => {
+    return revoked[name] !== undefined && revoked[name] === verdict[name];
+  });
+}
+
+function digest(token: string): string {
+  return createHash('sha256').update(token).digest('base64url');
+}
