@@ -113,29 +113,25 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
     const shares = cpu().map((micros) => micros / 1e6 / seconds);
     const asked = (await counted(worker.url, 'tollgate_token_refreshes_total')) - before.asked;
     const refreshes = observed.refreshes - before.refreshes;
-    const data = {
-      ...plan,
-      refreshes,
-      asked,
-      ...observed,
-      shares: Object.fromEntries(Object.keys(named).map((name, i) => [name, shares[i]])),
-    };
+    const { degraded, closed, leads } = observed;
+    const cores = Object.fromEntries(Object.keys(named).map((name, at) => [name, shares[at]]));
+    const data = { ...plan, refreshes, asked, degraded, closed, cores };
     const rows = [
       ['refreshes a second, as the auth service was asked', (asked / seconds).toFixed(1)],
       ['refreshes a second, as the clients were told', (refreshes / seconds).toFixed(1)],
       [
         'left of the old token, p1 / p50 / p99, s',
-        [0.01, 0.5, 0.99].map((p) => percentile(observed.leads, p).toFixed(1)).join(' / '),
+        [0.01, 0.5, 0.99].map((p) => percentile(leads, p).toFixed(1)).join(' / '),
       ],
-      ['connections degraded', String(observed.degraded)],
-      ['connections closed', String(observed.closed)],
+      ['connections degraded', String(degraded)],
+      ['connections closed', String(closed)],
       ...Object.keys(named).map((name, at) => [`CPU of ${name}, cores`, (shares[at] ?? 0).toFixed(3)]),
     ];
     return {
       name: 'Token refresh',
       about: `${plan.sessions} connections of as many sessions on ${GATEWAYS} gateways, tokens of ${TOKEN_SECONDS} s, one worker, ${plan.seconds} s.`,
       tables: [{ title: 'What it takes', header: ['', ''], rows }],
-      data: { ...data, leads: undefined },
+      data,
     };
   } finally {
     for (const socket of sockets) socket.terminate();

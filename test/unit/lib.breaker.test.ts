@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { Breaker, BreakerOpenError, type BreakerState } from '../../src/lib/breaker.ts';
 import { RetryBudget } from '../../src/lib/retry-budget.ts';
-import { ManualClock } from '../integration/auth-service.fixture.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 
 class Fault extends Error {}
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
-import { isRefusalCode, type Refusal } from '../../protocol/token-life.ts';
+import { TollgateError } from '../../protocol/errors.ts';
+import { isRefusalCode, REFUSALS, type Refusal } from '../../protocol/token-life.ts';
 import { MAX_TOKEN_BYTES } from '../credentials.ts';
 import { usable } from './fault.ts';
 import type { HttpAnswer } from './http.ts';
