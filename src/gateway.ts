@@ -8,15 +8,18 @@ import { Authenticator } from './auth/authenticator.ts';
 import { Tickets } from './auth/tickets.ts';
 import { Tokens } from './auth/tokens.ts';
 import type { Config } from './config.ts';
-import type { ConnectionDeps } from './connections/connection.ts';
+import { Enforcement } from './connections/enforcement.ts';
 import { createHandlers } from './connections/handlers.ts';
 import { Hub } from './connections/hub.ts';
 import { connectionLimits } from './connections/limits.ts';
+import { LiveSessions } from './connections/live-sessions.ts';
 import { Nodes } from './connections/nodes.ts';
 import { Registry } from './connections/registry.ts';
 import { Welcome } from './connections/welcome.ts';
 import { EventLog } from './events/event-log.ts';
 import { LiveTail } from './events/live-tail.ts';
+import { UserChannel } from './events/user-channel.ts';
+import { adminRoutes } from './http/admin-api.ts';
 import { createApp } from './http/app.ts';
 import { consoleRoutes } from './http/console.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
@@ -30,11 +33,15 @@ import { Closers } from './lib/closers.ts';
 import { newId } from './lib/ids.ts';
 import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
+import { Accounts } from './policy/accounts.ts';
+import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
+import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
 import { Permissions } from './policy/permissions.ts';
 import { loadPlans } from './policy/plans.ts';
+import { Revocations } from './policy/revocations.ts';
 import { loadToolCatalogue } from './policy/tool-catalogue.ts';
 import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
@@ -106,12 +113,14 @@ async function createConnections(config: Config, foundation: Foundation) {
     { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
   );
   const tickets = new Tickets({ redis, keys, clock });
-  const authenticator = new Authenticator({ tokens, tickets, clock }, { developmentBypass: config.DEV_AUTH_BYPASS });
+  const known = new KnownRevocations({ clock, logger });
+  const authenticator = new Authenticator(
+    { tokens, tickets, revoked: known, clock },
+    { developmentBypass: config.DEV_AUTH_BYPASS },
+  );
 
   const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
-  closers.add('nodes', () => nodes.stop());
-  await nodes.start();
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
   const limits = connectionLimits(config);
@@ -127,6 +136,17 @@ async function createConnections(config: Config, foundation: Foundation) {
   const registry = new Registry({ redis, keys, plans }, caps);
   const hub = new Hub({ registry, clock, metrics, logger }, { leaseMs });
   closers.add('hub', () => hub.stop());
+  closers.add('nodes', () => nodes.stop());
+  await nodes.start(() => hub.size);
+
+  const liveSessions = new LiveSessions({ revoked: known });
+  const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
+  const standing = { liveSessions, known, revocations, accounts, registry, plans };
+  const listener = new Enforcement({ ...standing, clock, metrics });
+  closers.add('enforcement', () => listener.stop());
+  const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
+  closers.add('announcements', () => announcements.stop());
+  await announcements.start();
 
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
@@ -147,15 +167,16 @@ async function createConnections(config: Config, foundation: Foundation) {
     },
     tools: { describe: (identity) => permissions.describeTools(identity) },
   });
-  const context = { registry, liveTail, eventLog, plans, messageRate, handlers, welcome, hub };
-  return { ...context, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+  const context = { registry, liveSessions, liveTail, eventLog, plans, messageRate, handlers, welcome, hub };
+  const admin = { accounts, revocations, nodes };
+  return { ...context, ...admin, authenticator, tickets, clock, logger, metrics, nodeId, limits };
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */
 async function startServers(
   config: Config,
   foundation: Foundation,
-  connections: ConnectionDeps & { readonly authenticator: Authenticator; readonly tickets: Tickets },
+  connections: Awaited<ReturnType<typeof createConnections>>,
 ): Promise<RunningGateway> {
   const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
   const { authenticator, tickets, hub } = connections;
@@ -187,6 +208,7 @@ async function startServers(
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
+  adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
   usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);

@@ -28,19 +28,36 @@ export interface Handshake {
   readonly tickets: readonly string[];
 }
 
+/** Whether a token or its session was revoked, as far as this node has heard; asked without a round trip. */
+export interface RevokedCredentials {
+  has(identity: Pick<Identity, 'tokenId' | 'sessionId'>): boolean;
+}
+
 /** Decides who speaks: the one place where a credential turns into an identity. */
 export class Authenticator {
   readonly #tokens: Tokens;
   readonly #tickets: Tickets;
+  readonly #revoked: RevokedCredentials;
   readonly #clock: Clock;
   readonly #developmentBypass: boolean;
 
   constructor(
-    { tokens, tickets, clock }: { tokens: Tokens; tickets: Tickets; clock: Clock },
+    {
+      tokens,
+      tickets,
+      revoked,
+      clock,
+    }: {
+      tokens: Tokens;
+      tickets: Tickets;
+      revoked: RevokedCredentials;
+      clock: Clock;
+    },
     options: { readonly developmentBypass: boolean },
   ) {
     this.#tokens = tokens;
     this.#tickets = tickets;
+    this.#revoked = revoked;
     this.#clock = clock;
     this.#developmentBypass = options.developmentBypass;
   }
@@ -52,7 +69,7 @@ export class Authenticator {
    */
   async handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
     const ticket = findTicket(tickets);
-    const bought = ticket === undefined ? undefined : await this.#tickets.consume(ticket, headers.origin);
+    const bought = ticket === undefined ? undefined : await this.#consume(ticket, headers.origin);
     const credential = findCredential(headers, handshakeToken);
     if (!credential) return bought ?? (this.#developmentBypass ? this.#developer() : undefined);
     const identity = await this.#verify(credential);
@@ -78,7 +95,7 @@ export class Authenticator {
   async renewal(token: string, current: Identity): Promise<Identity> {
     const credential = messageCredential(token);
     if (current.method !== 'service') return this.#verify(credential);
-    return identityOf(await this.#tokens.verifyService(credential.token));
+    return identityOf(await this.#verifyService(credential.token));
   }
 
   /** A user that calls an HTTP route. @throws TollgateError as `handshake` */
@@ -97,7 +114,7 @@ export class Authenticator {
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
-    const service = await this.#tokens.verifyService(credential.token);
+    const service = await this.#verifyService(credential.token);
     if (credential.method === 'service') checkServiceNames(credential, identityOf(service).userId);
     if (!service.scopes.includes(scope)) {
       throw new TollgateError('PERMISSION_DENIED', {
@@ -108,11 +125,30 @@ export class Authenticator {
   }
 
   async #verify(credential: Credential): Promise<Identity> {
-    if (credential.method !== 'service') return this.#tokens.verifyAccess(credential.token, credential.method);
-    const service = identityOf(await this.#tokens.verifyService(credential.token));
+    if (credential.method !== 'service') {
+      return this.#notRevoked(await this.#tokens.verifyAccess(credential.token, credential.method));
+    }
+    const service = identityOf(await this.#verifyService(credential.token));
     // After the token: what a name would have had to be is told to nobody who is not that service.
     checkServiceNames(credential, service.userId);
     return service;
+  }
+
+  async #verifyService(token: string): Promise<ServiceIdentity> {
+    return this.#notRevoked(await this.#tokens.verifyService(token));
+  }
+
+  /** A ticket is as good as the token that it was bought with, at the time it is used. */
+  async #consume(ticket: string, origin: string | undefined): Promise<Identity> {
+    return this.#notRevoked(await this.#tickets.consume(ticket, origin));
+  }
+
+  #notRevoked<Found extends { readonly tokenId: string; readonly sessionId?: string | undefined }>(
+    found: Found,
+  ): Found {
+    const { tokenId, sessionId } = found;
+    if (this.#revoked.has({ tokenId, sessionId })) throw new TollgateError('TOKEN_REVOKED');
+    return found;
   }
 
   #developer(): Identity {
@@ -125,6 +161,7 @@ export class Authenticator {
       featureFlags: {},
       sessionId: undefined,
       tokenId: newId('req'),
+      tokenIssuedAt: this.#clock.now(),
       tokenExpiresAt: this.#clock.now() + BYPASS_SECONDS * 1000,
       method: 'development_bypass',
     };
@@ -136,7 +173,7 @@ export class Authenticator {
  * plan of a token that names none, and more only by what an operator stores for `service:<id>`. Its scopes are
  * permissions of the same name; `*` is none, since there it would grant every tool.
  */
-function identityOf({ serviceId, scopes, tokenId, tokenExpiresAt }: ServiceIdentity): Identity {
+function identityOf({ serviceId, scopes, ...token }: ServiceIdentity): Identity {
   return {
     userId: `${SERVICE_PREFIX}${serviceId}`,
     email: undefined,
@@ -145,8 +182,7 @@ function identityOf({ serviceId, scopes, tokenId, tokenExpiresAt }: ServiceIdent
     roles: [],
     featureFlags: {},
     sessionId: undefined,
-    tokenId,
-    tokenExpiresAt,
+    ...token,
     method: 'service',
   };
 }

@@ -50,6 +50,7 @@ export interface ServiceIdentity {
   readonly scopes: readonly string[];
   readonly tokenId: string;
   /** Milliseconds since the epoch. */
+  readonly tokenIssuedAt: number;
   readonly tokenExpiresAt: number;
 }
 
@@ -103,6 +104,7 @@ export class Tokens {
       featureFlags: data.feature_flags,
       sessionId: data.sid,
       tokenId: data.jti,
+      tokenIssuedAt: data.iat * 1000,
       tokenExpiresAt: data.exp * 1000,
       method,
     };
@@ -112,11 +114,12 @@ export class Tokens {
   async verifyService(token: string): Promise<ServiceIdentity> {
     const claims = ServiceClaims.safeParse(await this.#verify(token));
     if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
-    const { sub, scope, jti, exp } = claims.data;
+    const { sub, scope, jti, iat, exp } = claims.data;
     return {
       serviceId: sub.slice(SERVICE_PREFIX.length),
       scopes: scope.split(' ').filter(Boolean),
       tokenId: jti,
+      tokenIssuedAt: iat * 1000,
       tokenExpiresAt: exp * 1000,
     };
   }

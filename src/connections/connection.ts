@@ -8,7 +8,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Fields, LogEntry } from '../protocol/messages.ts';
+import type { Fields, LogEntry, PublishedEvent } from '../protocol/messages.ts';
 import type { Reply, Speaker } from './handlers.ts';
 import type { Hub } from './hub.ts';
 import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
@@ -29,6 +29,9 @@ export interface ConnectionDeps extends SessionDeps, InboxDeps {
   readonly nodeId: string;
   readonly limits: ConnectionLimits;
 }
+
+/** Reasons of `session_terminated`, by the error that follows it. */
+const TERMINATIONS: Partial<Record<ErrorCode, string>> = { TOKEN_REVOKED: 'revoked', USER_BLOCKED: 'blocked' };
 
 /** A reason of its own: `abort()` without one makes a DOMException with a stack, at every call. */
 const CLOSED = 'closed';
@@ -253,12 +256,20 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   ended(code: ErrorCode): void {
     if (code === 'CONNECTION_LIMIT_EXCEEDED' && !this.closed) this.#deps.metrics.evictions.inc();
+    const reason = TERMINATIONS[code];
+    if (reason && this.#session) this.#outbox.send('session_terminated', { reason });
     this.close(new TollgateError(code));
   }
 
   planChanged(): void {
+    // Until it is there, the welcome is still to come, and tells the plan.
+    if (!this.#session) return;
     const { plan, permissions } = this.#deps.welcome.identity(this.identity);
     this.#outbox.send('plan_changed', { plan, permissions, limits: this.#deps.welcome.limits(this.identity.plan) });
+  }
+
+  published(type: PublishedEvent, fields: Fields): void {
+    if (this.#session) this.#outbox.send(type, fields);
   }
 
   // What time does.

@@ -3,14 +3,17 @@ import type { EventLog } from '../events/event-log.ts';
 import type { LiveTail } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Account } from '../policy/accounts.ts';
 import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { LogEntry } from '../protocol/messages.ts';
+import { type Fields, type LogEntry, type PublishedEvent, publishedEvent } from '../protocol/messages.ts';
+import type { LiveSessions } from './live-sessions.ts';
 import type { Admission, ConnectionDetails, LeaseState, Registry } from './registry.ts';
 
 export interface SessionDeps {
   readonly registry: Registry;
+  readonly liveSessions: LiveSessions;
   readonly liveTail: LiveTail;
   readonly eventLog: EventLog;
   readonly plans: Plans;
@@ -29,7 +32,12 @@ export interface SessionEvents {
   /** The session has lost its right to live. */
   ended(code: ErrorCode): void;
   planChanged(): void;
+  /** An event of the moment that somebody published to the user. */
+  published(type: PublishedEvent, fields: Fields): void;
 }
+
+const DEFINITE_REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['USER_BLOCKED', 'TOKEN_REVOKED']);
+const NO_ACCOUNT: Account = { plan: undefined, blocked: false, revokedBefore: 0 };
 
 /**
  * The authenticated part of a connection: its identity, its place in the registry and its place in the user's log.
@@ -47,7 +55,10 @@ export class Session {
   /** The plan that the token names. */
   #tokenPlan: string;
   #place: number | undefined;
+  /** As it was heard of last. */
+  #account = NO_ACCOUNT;
   #stopListening: (() => void) | undefined;
+  #admitting = false;
   #askedForPlace = false;
   #left = false;
 
@@ -77,7 +88,7 @@ export class Session {
   /**
    * Takes a place in the cluster: two round trips, one when this node already listens to the user. Undefined when the
    * socket closed before its turn came: it must not cost another connection its place.
-   * @throws TollgateError USER_BLOCKED, OVERLOADED while Redis is away
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is away
    */
   async join(): Promise<Admission | undefined> {
     try {
@@ -87,6 +98,9 @@ export class Session {
         onGap: () => this.cursor.catchUp(),
       });
       if (this.#events.closed) return undefined;
+      // Before the place is asked for: what is announced from here on finds the session, what was announced before is
+      // known to this node or to the admission.
+      if (!this.#deps.liveSessions.add(this)) throw new TollgateError('TOKEN_REVOKED');
       const admission = await this.#admit();
       this.cursor.start(admission.epoch, admission.seq);
       return admission;
@@ -96,22 +110,49 @@ export class Session {
     }
   }
 
-  /** A newer token of the same user. @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner */
+  /**
+   * A newer token of the same user.
+   * @throws TollgateError USER_MISMATCH, TOKEN_REVOKED, VALIDATION_FAILED when it ends sooner
+   */
   renewToken(identity: Identity): void {
     if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
     if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';
       throw new TollgateError('VALIDATION_FAILED', { text });
     }
+    // Asked again: the token was verified a while ago, and may have been revoked since.
+    const revoked = this.#deps.liveSessions.isRevoked(identity) || identity.tokenIssuedAt < this.#account.revokedBefore;
+    if (revoked) throw new TollgateError('TOKEN_REVOKED');
     const { plan, method } = this.#identity;
+    this.#deps.liveSessions.remove(this);
     this.#tokenPlan = identity.plan;
     this.#identity = { ...identity, method };
+    this.#deps.liveSessions.add(this);
     this.#takePlan(plan);
+  }
+
+  /** The token or the session behind it was revoked. */
+  revoke(): void {
+    if (!this.#left) this.#events.ended('TOKEN_REVOKED');
+  }
+
+  /** What an operator decided about the user, as it is stored by now. */
+  applyAccount(account: Account): void {
+    if (this.#left) return;
+    this.#account = account;
+    if (account.blocked) return this.#events.ended('USER_BLOCKED');
+    if (this.#identity.tokenIssuedAt < account.revokedBefore) return this.revoke();
+    // The admission's answer may be on its way, and older than this: it is applied after that one.
+    if (this.#admitting) return;
+    const before = this.#identity.plan;
+    this.#takePlan(account.plan ?? this.#tokenPlan);
+    if (this.#identity.plan !== before) this.#events.planChanged();
   }
 
   /** The outcome of a renewal of this session's lease. */
   leaseRenewed(state: LeaseState, epoch: string, seq: number): void {
     if (state === 'evicted') this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
+    else if (state === 'closed') this.#events.ended('CONNECTION_CLOSED');
     else if (state === 'missing') void this.#readmit();
     else this.cursor.noteHead(epoch, seq);
   }
@@ -121,25 +162,39 @@ export class Session {
     if (this.#left) return;
     this.#left = true;
     this.cursor.stop();
+    this.#deps.liveSessions.remove(this);
     this.#stopListening?.();
     this.#release();
   }
 
   async #admit(): Promise<Admission> {
-    const { userId, plan } = this.#identity;
-    this.#askedForPlace = true;
-    const admission = await this.#deps.registry.admit({
-      userId,
-      plan,
-      connectionId: this.connectionId,
-      details: this.#details,
-      ...(this.#place === undefined ? {} : { place: this.#place }),
-    });
+    const heardBefore = this.#account;
+    const admission = await this.#askForPlace();
     this.#place = admission.place;
     this.#takePlan(admission.plan);
+    // Only what was heard while the answer was on its way: otherwise the answer is the newer one.
+    if (this.#account !== heardBefore) this.applyAccount(this.#account);
     // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
     if (this.#left) this.#release();
     return admission;
+  }
+
+  async #askForPlace(): Promise<Admission> {
+    const { userId, plan, tokenIssuedAt } = this.#identity;
+    this.#askedForPlace = true;
+    this.#admitting = true;
+    try {
+      return await this.#deps.registry.admit({
+        userId,
+        plan,
+        tokenIssuedAt,
+        connectionId: this.connectionId,
+        details: this.#details,
+        ...(this.#place === undefined ? {} : { place: this.#place }),
+      });
+    } finally {
+      this.#admitting = false;
+    }
   }
 
   /** The lease ended while Redis was out of reach: the old place again, if it is still within the cap. */
@@ -149,7 +204,8 @@ export class Session {
       await this.#admit();
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
-      if (error instanceof TollgateError && error.code === 'USER_BLOCKED') this.#events.ended(error.code);
+      const refused = error instanceof TollgateError && DEFINITE_REFUSALS.has(error.code);
+      if (refused) this.#events.ended(error.code);
       else this.#deps.logger.warn({ err: error }, 'a connection was not admitted again; the next renewal tries');
     }
   }
@@ -176,13 +232,12 @@ export class Session {
 
   #control(control: Readonly<Record<string, unknown>>): void {
     if (this.#left) return;
-    if (control.control === 'block') this.#events.ended('USER_BLOCKED');
-    if (control.control === 'evict' && Array.isArray(control.connection_ids)) {
-      if (control.connection_ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
-    }
-    if (control.control === 'plan' && typeof control.plan === 'string') {
-      this.#takePlan(control.plan);
-      this.#events.planChanged();
+    const ids = Array.isArray(control.connection_ids) ? control.connection_ids : [];
+    if (control.control === 'evict' && ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
+    if (control.control === 'close' && ids.includes(this.connectionId)) this.#events.ended('CONNECTION_CLOSED');
+    if (control.control === 'publish') {
+      const event = publishedEvent(control.event);
+      if (event) this.#events.published(event.type, event.fields);
     }
   }
 }

@@ -27,6 +27,13 @@ export class Metrics {
   readonly ledgerRecords = this.#counter('ledger_records_total', 'Usage records folded into the ledger', []);
   readonly ledgerLagSeconds = this.#gauge('ledger_lag_seconds', 'Age of the oldest record folded last', []);
 
+  readonly announcements = this.#counter('announcements_total', 'Announcements taken by this node', ['kind']);
+  readonly announcementLagSeconds = this.#histogram(
+    'announcement_lag_seconds',
+    "From an announcement, by Redis's clock, to its effect on this node, by the node's own",
+    [],
+  );
+
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'tollgate_' });
   }

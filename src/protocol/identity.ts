@@ -11,6 +11,7 @@ export interface Identity {
   readonly sessionId: string | undefined;
   readonly tokenId: string;
   /** Milliseconds since the epoch. */
+  readonly tokenIssuedAt: number;
   readonly tokenExpiresAt: number;
   readonly method: AuthMethod;
 }

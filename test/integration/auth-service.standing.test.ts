@@ -198,17 +198,20 @@ describe('an operator', () => {
   });
 
   it('is heard by the gateways, and heeds what was decided at a gateway', async () => {
-    const heard: string[] = [];
+    const [keys, nudges]: [Keys, string[]] = [new Keys(auth.prefix), []];
     const subscriber = await connectRedis(auth.redisUrl, 'subscriber', auth.logger);
-    subscriber.on('smessage', (_channel: string, message: string) => heard.push(message));
-    await subscriber.ssubscribe(new Keys(auth.prefix).user('user_free').channel);
+    subscriber.on('message', (_channel: string, message: string) => nudges.push(message));
+    await subscriber.subscribe(keys.announced);
+    const place = (await auth.redis.xrevrange(keys.announcements, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0';
     await setPlan('user_free', 'pro');
     await block('user_free');
     await block('user_free', { blocked: false });
     // Published before the answers above: on the subscriber's connection, a reply that comes later comes after them.
     await subscriber.ping();
-    expect(heard).toEqual(['c{"control":"plan","plan":"pro"}', 'c{"control":"block"}', 'c{"control":"unblock"}']);
+    expect(nudges).toEqual(['account', 'account', 'account']);
     await disconnectRedis(subscriber);
+    const announced = await auth.redis.xrange(keys.announcements, `(${place}`, '+');
+    expect(announced.map(([, fields]) => fields)).toEqual(Array(3).fill(['kind', 'account', 'user', 'user_free']));
 
     const { refresh_token } = (await auth.login('free')).body;
     const gateway = new Accounts({ redis: auth.redis, keys: new Keys(auth.prefix) });
