@@ -22,7 +22,10 @@ export interface AnnouncementListener {
 export interface AnnouncementReaderDeps {
   /** For reading. */
   readonly redis: Redis;
-  /** For the nudge: a connection in the role `subscriber`. */
+  /**
+   * For the nudge: a connection in the role `subscriber`. The nudge is a sharded channel as the users' are: ioredis drops
+   * what comes on classic ones once the last sharded subscription of the connection has been given up.
+   */
   readonly subscriber: Redis;
   readonly keys: Keys;
   readonly clock: Clock;
@@ -43,9 +46,12 @@ const LOOK_AGAIN_MS = 2_000;
 export class AnnouncementReader {
   readonly #deps: AnnouncementReaderDeps;
   readonly #wake = () => void this.read();
+  readonly #heard = (channel: string) => {
+    if (channel === this.#deps.keys.announced) this.#wake();
+  };
   readonly #subscribe = () => {
     // ioredis restores only what had been confirmed before the loss. Its failure is that of the connection.
-    this.#deps.subscriber.subscribe(this.#deps.keys.announced).then(this.#wake, () => undefined);
+    this.#deps.subscriber.ssubscribe(this.#deps.keys.announced).then(this.#wake, () => undefined);
   };
   /** The entry read last; undefined while the stream was empty. */
   #place: string | undefined;
@@ -60,19 +66,19 @@ export class AnnouncementReader {
   /** Resolves when the listener knows everything that is stored. @throws TollgateError OVERLOADED while Redis is away */
   async start(): Promise<void> {
     const { redis, subscriber, keys, clock } = this.#deps;
-    subscriber.on('message', this.#wake);
+    subscriber.on('smessage', this.#heard);
     subscriber.on('ready', this.#subscribe);
     redis.on('ready', this.#wake);
     this.#stopTimer = clock.every(LOOK_AGAIN_MS, this.#wake);
     // Before the first look, so that nothing is announced between the two unheard.
-    await asked(subscriber.subscribe(keys.announced));
+    await asked(subscriber.ssubscribe(keys.announced));
     await this.#reload();
   }
 
   async stop(): Promise<void> {
     const { redis, subscriber } = this.#deps;
     this.#stopTimer?.();
-    subscriber.off('message', this.#wake);
+    subscriber.off('smessage', this.#heard);
     subscriber.off('ready', this.#subscribe);
     redis.off('ready', this.#wake);
     this.#again = false;

@@ -40,7 +40,7 @@ export async function announceAccount(
       redis.xadd(stream, 'MAXLEN', '~', ANNOUNCEMENTS_KEPT, '*', ...entry),
       redis.pexpire(stream, ANNOUNCEMENTS_TTL_MS),
       // Last: whoever is woken finds the entry.
-      redis.publish(keys.announced, 'account'),
+      redis.spublish(keys.announced, 'account'),
     ]),
   );
 }

@@ -73,9 +73,9 @@ export class Keys {
   get revocations(): string {
     return `${this.prefix}:{announcements}:revoked`;
   }
-  /** Channel that says that the stream has grown. */
+  /** Sharded channel that says that the stream has grown. */
   get announced(): string {
-    return `${this.prefix}:announced`;
+    return `${this.prefix}:{announcements}:nudge`;
   }
 
   /** Workers listen here for runs to cancel. */

@@ -200,8 +200,8 @@ describe('an operator', () => {
   it('is heard by the gateways, and heeds what was decided at a gateway', async () => {
     const [keys, nudges]: [Keys, string[]] = [new Keys(auth.prefix), []];
     const subscriber = await connectRedis(auth.redisUrl, 'subscriber', auth.logger);
-    subscriber.on('message', (_channel: string, message: string) => nudges.push(message));
-    await subscriber.subscribe(keys.announced);
+    subscriber.on('smessage', (_channel: string, message: string) => nudges.push(message));
+    await subscriber.ssubscribe(keys.announced);
     const place = (await auth.redis.xrevrange(keys.announcements, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0';
     await setPlan('user_free', 'pro');
     await block('user_free');

@@ -8,7 +8,7 @@
   ARGV[2] for how long it must be known, ms
   ARGV[3] entries that the stream keeps, about
   ARGV[4] how long the stream is kept when nothing is announced, ms
-  ARGV[5] channel to say it on
+  ARGV[5] sharded channel to say it on
   Returns the time until which it is known, ms
 ]]
 local revocations, announcements = KEYS[1], KEYS[2]
@@ -23,5 +23,5 @@ if redis.call('PTTL', revocations) < duration then redis.call('PEXPIRE', revocat
 local known = string.format('%.0f', redis.call('ZSCORE', revocations, subject))
 redis.call('XADD', announcements, 'MAXLEN', '~', ARGV[3], '*', 'kind', 'revoked', 'subject', subject, 'until', known)
 redis.call('PEXPIRE', announcements, ARGV[4])
-redis.call('PUBLISH', ARGV[5], 'revoked')
+redis.call('SPUBLISH', ARGV[5], 'revoked')
 return tonumber(known)
