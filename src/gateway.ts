@@ -139,14 +139,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('nodes', () => nodes.stop());
   await nodes.start(() => hub.size);
 
-  const liveSessions = new LiveSessions({ revoked: known });
-  const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
-  const standing = { liveSessions, known, revocations, accounts, registry, plans };
-  const listener = new Enforcement({ ...standing, clock, metrics });
-  closers.add('enforcement', () => listener.stop());
-  const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
-  closers.add('announcements', () => announcements.stop());
-  await announcements.start();
+  const { liveSessions, ...admin } = await followDecisions(foundation, { known, registry });
 
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
@@ -168,8 +161,22 @@ async function createConnections(config: Config, foundation: Foundation) {
     tools: { describe: (identity) => permissions.describeTools(identity) },
   });
   const context = { registry, liveSessions, liveTail, eventLog, plans, messageRate, handlers, welcome, hub };
-  const admin = { accounts, revocations, nodes };
-  return { ...context, ...admin, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+  return { ...context, ...admin, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+}
+
+/** What operators and the auth service decide, carried out on this node's sessions from here on. */
+async function followDecisions(
+  { redis, subscriber, keys, plans, clock, logger, metrics, closers }: Foundation,
+  parts: { readonly known: KnownRevocations; readonly registry: Registry },
+) {
+  const liveSessions = new LiveSessions({ revoked: parts.known });
+  const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
+  const listener = new Enforcement({ ...parts, liveSessions, revocations, accounts, plans, clock, metrics });
+  closers.add('enforcement', () => listener.stop());
+  const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
+  closers.add('announcements', () => announcements.stop());
+  await announcements.start();
+  return { liveSessions, accounts, revocations };
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */

@@ -15,7 +15,7 @@ import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
 import { type ConnectionLimits, RESUME_GRACE_MS } from './limits.ts';
 import type { Opening, Visitor } from './opening.ts';
 import { Outbox } from './outbox.ts';
-import { Session, type SessionDeps, type SessionEvents } from './session.ts';
+import { Session, type SessionDeps, type SessionEvents, TERMINATIONS } from './session.ts';
 import type { Transport, TransportEvents } from './transport.ts';
 import type { Welcome } from './welcome.ts';
 
@@ -29,9 +29,6 @@ export interface ConnectionDeps extends SessionDeps, InboxDeps {
   readonly nodeId: string;
   readonly limits: ConnectionLimits;
 }
-
-/** Reasons of `session_terminated`, by the error that follows it. */
-const TERMINATIONS: Partial<Record<ErrorCode, string>> = { TOKEN_REVOKED: 'revoked', USER_BLOCKED: 'blocked' };
 
 /** A reason of its own: `abort()` without one makes a DOMException with a stack, at every call. */
 const CLOSED = 'closed';

@@ -31,6 +31,8 @@ export interface Admission {
   /** The event log's epoch and last `seq` at the moment of admission. */
   readonly epoch: string;
   readonly seq: number;
+  /** Tokens of the user that were issued before this are revoked; milliseconds since the epoch, 0 for none. */
+  readonly revokedBefore: number;
 }
 
 export interface AdmissionRequest {
@@ -106,11 +108,11 @@ export class Registry {
         tokenIssuedAt,
         ...this.#caps,
       ],
-    )) as ['blocked'] | ['revoked'] | ['admitted', number, string, string, number];
+    )) as ['blocked'] | ['revoked'] | ['admitted', number, string, string, number, number];
     if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
     if (reply[0] === 'revoked') throw new TollgateError('TOKEN_REVOKED');
-    const [, givenPlace, storedPlan, epoch, seq] = reply;
-    return { place: givenPlace, plan: storedPlan, epoch, seq };
+    const [, givenPlace, storedPlan, epoch, seq, revokedBefore] = reply;
+    return { place: givenPlace, plan: storedPlan, epoch, seq, revokedBefore };
   }
 
   /**

@@ -36,8 +36,8 @@ export interface SessionEvents {
   published(type: PublishedEvent, fields: Fields): void;
 }
 
-const DEFINITE_REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['USER_BLOCKED', 'TOKEN_REVOKED']);
-const NO_ACCOUNT: Account = { plan: undefined, blocked: false, revokedBefore: 0 };
+/** Refusals that no waiting mends, with the reason that `session_terminated` gives for them. */
+export const TERMINATIONS: Partial<Record<ErrorCode, string>> = { TOKEN_REVOKED: 'revoked', USER_BLOCKED: 'blocked' };
 
 /**
  * The authenticated part of a connection: its identity, its place in the registry and its place in the user's log.
@@ -55,8 +55,9 @@ export class Session {
   /** The plan that the token names. */
   #tokenPlan: string;
   #place: number | undefined;
-  /** As it was heard of last. */
-  #account = NO_ACCOUNT;
+  /** As it was announced last; undefined when it never was. */
+  #account: Account | undefined;
+  #revokedBefore = 0;
   #stopListening: (() => void) | undefined;
   #admitting = false;
   #askedForPlace = false;
@@ -121,7 +122,7 @@ export class Session {
       throw new TollgateError('VALIDATION_FAILED', { text });
     }
     // Asked again: the token was verified a while ago, and may have been revoked since.
-    const revoked = this.#deps.liveSessions.isRevoked(identity) || identity.tokenIssuedAt < this.#account.revokedBefore;
+    const revoked = this.#deps.liveSessions.isRevoked(identity) || identity.tokenIssuedAt < this.#revokedBefore;
     if (revoked) throw new TollgateError('TOKEN_REVOKED');
     const { plan, method } = this.#identity;
     this.#deps.liveSessions.remove(this);
@@ -140,6 +141,7 @@ export class Session {
   applyAccount(account: Account): void {
     if (this.#left) return;
     this.#account = account;
+    this.#revokedBefore = account.revokedBefore;
     if (account.blocked) return this.#events.ended('USER_BLOCKED');
     if (this.#identity.tokenIssuedAt < account.revokedBefore) return this.revoke();
     // The admission's answer may be on its way, and older than this: it is applied after that one.
@@ -171,9 +173,10 @@ export class Session {
     const heardBefore = this.#account;
     const admission = await this.#askForPlace();
     this.#place = admission.place;
+    this.#revokedBefore = Math.max(this.#revokedBefore, admission.revokedBefore);
     this.#takePlan(admission.plan);
     // Only what was heard while the answer was on its way: otherwise the answer is the newer one.
-    if (this.#account !== heardBefore) this.applyAccount(this.#account);
+    if (this.#account && this.#account !== heardBefore) this.applyAccount(this.#account);
     // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
     if (this.#left) this.#release();
     return admission;
@@ -204,8 +207,7 @@ export class Session {
       await this.#admit();
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
-      const refused = error instanceof TollgateError && DEFINITE_REFUSALS.has(error.code);
-      if (refused) this.#events.ended(error.code);
+      if (error instanceof TollgateError && TERMINATIONS[error.code]) this.#events.ended(error.code);
       else this.#deps.logger.warn({ err: error }, 'a connection was not admitted again; the next renewal tries');
     }
   }

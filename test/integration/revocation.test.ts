@@ -190,6 +190,17 @@ it('a time that lies before a token leaves it alone; the latest time counts', as
   expect((await refused({ token })).error.code).toBe('TOKEN_REVOKED');
 });
 
+it('B247 a token from before the revocation of its user cannot be brought to a later session', async () => {
+  const iat = Math.floor(Date.now() / 1000);
+  const { token: stolen, userId } = mintToken({ iat: iat - 100 }, { expiresInSeconds: 3_600 });
+  await admin('POST', '/v1/tokens/revoke', { user_id: userId });
+  const client = await openClient({ token: mintToken({ sub: userId, iat: iat + 3 }).token });
+  await client.welcome();
+  client.send('token_refresh', { token: stolen });
+  expect((await client.waitFor('error')).fields.code).toBe('TOKEN_REVOKED');
+  await expectAlive(client);
+});
+
 describe('what ends a session at the auth service ends it at the gateways', () => {
   const post = (path: string, form: Record<string, string>) => {
     return fetch(`${stack().authUrl}${path}`, { method: 'POST', body: new URLSearchParams(form) });
