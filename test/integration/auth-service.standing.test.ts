@@ -106,6 +106,19 @@ describe('revocation', () => {
     expect(seconds).toBeLessThanOrEqual(3_600 + 180);
   });
 
+  it('of a user’s tokens at a gateway ends the sessions that began before, and none that begins later', async () => {
+    const { access_token, refresh_token } = (await auth.login('developer')).body;
+    const accounts = new Accounts({ redis: auth.redis, keys: new Keys(auth.prefix) });
+    await accounts.revokeTokens('user_developer', auth.clock.now() + 1);
+    expect((await validate(access_token)).body).toEqual({ valid: false, error: 'TOKEN_REVOKED' });
+    expect((await introspect(refresh_token)).text).toBe('{"active":false}');
+    expect((await refresh(refresh_token)).body).toMatchObject({ error: 'invalid_grant', code: 'TOKEN_REVOKED' });
+    auth.clock.advance(1_000);
+    const later = (await auth.login('developer')).body;
+    expect((await validate(later.access_token)).body.valid).toBe(true);
+    expect((await refresh(later.refresh_token)).status).toBe(200);
+  });
+
   it('answers alike for what is no token', async () => {
     const { status, text } = await revoke('no token at all');
     expect([status, text]).toEqual([200, '{}']);
