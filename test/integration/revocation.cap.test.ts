@@ -1,16 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
-import { Enforcement } from '../../src/connections/enforcement.ts';
-import { type LiveSession, LiveSessions } from '../../src/connections/live-sessions.ts';
-import { Registry } from '../../src/connections/registry.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import type { LiveSession } from '../../src/connections/live-sessions.ts';
 import { Accounts } from '../../src/policy/accounts.ts';
-import { AnnouncementReader } from '../../src/policy/announcement-reader.ts';
-import { KnownRevocations } from '../../src/policy/known-revocations.ts';
 import { Plans } from '../../src/policy/plans.ts';
-import { Revocations } from '../../src/policy/revocations.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
-import { type Core, silentLogger, startCore, startTail } from '../support/core.ts';
-import { closeAfter } from '../support/open-resources.ts';
+import { startCore } from '../support/core.ts';
+import { startDecisions } from '../support/decisions.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -24,34 +18,10 @@ const PLANS = new Plans(
   'free',
 );
 
-/** The parts of a node that a decision passes through, without sockets. */
-async function startNode(core: Core) {
-  const { redis, keys, metrics } = core;
-  const { tail, subscriber } = await startTail(core);
-  const registry = new Registry({ redis, keys, plans: PLANS }, { leaseMs: 30_000, maxConnectionsPerUser: 2 });
-  const known = new KnownRevocations({ clock: systemClock, logger: silentLogger });
-  const liveSessions = new LiveSessions({ revoked: known });
-  const [accounts, revocations] = [new Accounts(core), new Revocations(core)];
-  const standing = { liveSessions, known, revocations, accounts, registry, plans: PLANS };
-  const listener = new Enforcement({ ...standing, clock: systemClock, metrics });
-  closeAfter('test', () => listener.stop());
-  const reader = new AnnouncementReader({
-    redis,
-    subscriber,
-    keys,
-    clock: systemClock,
-    logger: silentLogger,
-    listener,
-  });
-  closeAfter('test', () => reader.stop());
-  await reader.start();
-  return { tail, registry, liveSessions };
-}
-
 describe('a plan with a lower cap', () => {
   it('B244 closes the oldest connections of three nodes, exactly as many as are too many', async () => {
     const core = await startCore();
-    const nodes = await Promise.all(Array.from({ length: NODES }, () => startNode(core)));
+    const nodes = await Promise.all(Array.from({ length: NODES }, () => startDecisions(core, PLANS)));
     const userId = freshUserId();
     const accounts = new Accounts(core);
     await accounts.setPlan(userId, 'wide');

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { type Admin, startAdmin } from '../support/admin.ts';
 import { openClient, type TestClient, TRANSPORTS, type TransportName } from '../support/clients.ts';
@@ -124,6 +125,29 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
       const { error } = await refused({ transport, url: nodeUrl(node), token, ...position });
       expect(error.code).toBe('TOKEN_REVOKED');
     }
+  });
+
+  it('B244 no handshake that races with a revocation or a block outlives it, on any node', async () => {
+    const decisions = [
+      ({ claims }: MintedToken) => admin('POST', '/v1/tokens/revoke', { sid: claims.sid }),
+      ({ claims }: MintedToken) => admin('POST', '/v1/tokens/revoke', { jti: claims.jti }, 1),
+      ({ userId }: MintedToken) => admin('POST', '/v1/tokens/revoke', { user_id: userId }, 2),
+      ({ userId }: MintedToken) => admin('POST', `/v1/users/${userId}/block`, undefined, 1),
+    ];
+    const races = Array.from({ length: 24 }, async (_, race) => {
+      const minted = mintToken();
+      const decide = decisions[race % decisions.length] ?? (() => undefined);
+      const connect = () => NODES.map((node) => openClient({ transport, url: nodeUrl(node), token: minted.token }));
+      // In both orders, and in flight at once.
+      const before = race % 8 < 4 ? connect() : [];
+      const decided = decide(minted);
+      const after = race % 8 < 4 ? [] : connect();
+      await decided;
+      return Promise.all([...before, ...after]);
+    });
+    const clients = (await Promise.all(races)).flat();
+    const ends = await Promise.all(clients.map((client) => Promise.race([client.closed, delay(5_000, undefined)])));
+    expect(ends).not.toContain(undefined);
   });
 
   it('a ticket is refused after its session was revoked, and so is a connection that came by one', async () => {
