@@ -5,6 +5,7 @@ import { Sessions } from '../src/auth-service/sessions.ts';
 import { Tokens } from '../src/auth-service/tokens.ts';
 import { systemClock } from '../src/lib/clock.ts';
 import { createLogger } from '../src/lib/logger.ts';
+import { Revocations } from '../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { startCpuClock } from './lib/cpu.ts';
@@ -35,7 +36,9 @@ class Observed {
 async function makeSessions(redis: Redis, installation: Installation, count: number): Promise<() => Promise<string>[]> {
   const keys = new Keys(KEY_PREFIX);
   const secrets = [installation.jwtSecret] as const;
-  const sessions = new Sessions({ redis, keys, clock: systemClock, refreshTokens: new RefreshTokens(secrets) });
+  const deps = { redis, keys, clock: systemClock, refreshTokens: new RefreshTokens(secrets) };
+  const revocations = new Revocations({ redis, keys });
+  const sessions = new Sessions({ ...deps, revocations }, { tokenTailMs: TOKEN_SECONDS * 1000 });
   const signing = { issuer: installation.issuer, audience: JWT_AUDIENCE, secrets, accessTokenSeconds: TOKEN_SECONDS };
   const tokens = new Tokens({ clock: systemClock }, signing);
   const users = Array.from({ length: count }, (_, at) => ({ userId: `bench_${at}`, email: `bench_${at}@demo.local` }));

@@ -12,16 +12,19 @@ import { TokenSeal } from './auth/token-seal.ts';
 import { TokenSessions, tokenLifeTimes } from './auth/token-sessions.ts';
 import { Tokens } from './auth/tokens.ts';
 import type { Config } from './config.ts';
-import type { ConnectionDeps } from './connections/connection.ts';
+import { Enforcement, type EnforcementDeps } from './connections/enforcement.ts';
 import { createHandlers } from './connections/handlers.ts';
 import { Hub } from './connections/hub.ts';
 import { connectionLimits } from './connections/limits.ts';
+import { LiveSessions } from './connections/live-sessions.ts';
 import { Nodes } from './connections/nodes.ts';
 import { Registry } from './connections/registry.ts';
 import { countTokenEvents, type TokenEvent } from './connections/token-life.ts';
 import { Welcome } from './connections/welcome.ts';
 import { EventLog } from './events/event-log.ts';
 import { LiveTail } from './events/live-tail.ts';
+import { UserChannel } from './events/user-channel.ts';
+import { adminRoutes } from './http/admin-api.ts';
 import { createApp } from './http/app.ts';
 import { consoleRoutes } from './http/console.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
@@ -36,11 +39,15 @@ import { newId } from './lib/ids.ts';
 import { Listeners } from './lib/listeners.ts';
 import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
+import { Accounts } from './policy/accounts.ts';
+import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
+import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
 import { Permissions } from './policy/permissions.ts';
 import { loadPlans } from './policy/plans.ts';
+import { Revocations } from './policy/revocations.ts';
 import { loadToolCatalogue } from './policy/tool-catalogue.ts';
 import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
@@ -126,8 +133,9 @@ async function createConnections(config: Config, foundation: Foundation) {
     { mode: config.TOKEN_INTROSPECTION, issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE },
   );
   const seal = new TokenSeal(config.SERVICE_SECRET);
+  const known = new KnownRevocations({ clock, logger });
   const authenticator = new Authenticator(
-    { tokens, tickets, introspection, seal, clock },
+    { tokens, tickets, introspection, revoked: known, seal, clock },
     { developmentBypass: config.DEV_AUTH_BYPASS },
   );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
@@ -136,8 +144,6 @@ async function createConnections(config: Config, foundation: Foundation) {
 
   const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
-  closers.add('nodes', () => nodes.stop());
-  await nodes.start();
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
   const limits = connectionLimits(config);
@@ -153,6 +159,10 @@ async function createConnections(config: Config, foundation: Foundation) {
   const registry = new Registry({ redis, keys, plans }, caps);
   const hub = new Hub({ registry, clock, metrics, logger }, { leaseMs });
   closers.add('hub', () => hub.stop());
+  closers.add('nodes', () => nodes.stop());
+  await nodes.start(() => hub.size);
+
+  const { liveSessions, ...admin } = await followDecisions(foundation, { known, introspection, registry });
 
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
@@ -173,16 +183,31 @@ async function createConnections(config: Config, foundation: Foundation) {
     },
     tools: { describe: (identity) => permissions.describeTools(identity) },
   });
-  const sessions = { registry, liveTail, eventLog, plans, tokenSessions, tokenEvents };
+  const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
   const context = { ...sessions, messageRate, handlers, welcome, hub };
-  return { ...context, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+  return { ...context, ...admin, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+}
+
+/** What operators and the auth service decide, carried out on this node's sessions from here on. */
+async function followDecisions(
+  { redis, subscriber, keys, plans, clock, logger, metrics, closers }: Foundation,
+  parts: Pick<EnforcementDeps, 'known' | 'introspection' | 'registry'>,
+) {
+  const liveSessions = new LiveSessions({ revoked: parts.known });
+  const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
+  const listener = new Enforcement({ ...parts, liveSessions, revocations, accounts, plans, clock, metrics });
+  closers.add('enforcement', () => listener.stop());
+  const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
+  closers.add('announcements', () => announcements.stop());
+  await announcements.start();
+  return { liveSessions, accounts, revocations };
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */
 async function startServers(
   config: Config,
   foundation: Foundation,
-  connections: ConnectionDeps & { readonly authenticator: Authenticator; readonly tickets: Tickets },
+  connections: Awaited<ReturnType<typeof createConnections>>,
 ): Promise<RunningGateway> {
   const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
   const { authenticator, tickets, hub } = connections;
@@ -214,6 +239,7 @@ async function startServers(
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
+  adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
   usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);

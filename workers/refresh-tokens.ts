@@ -3,14 +3,15 @@ import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
+import type { Revocations } from '../src/policy/revocations.ts';
 import { toTollgateError } from '../src/protocol/errors.ts';
+import type { Refusal } from '../src/protocol/token-life.ts';
 import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface RefreshDeps {
   readonly tokenSessions: Pick<TokenSessions, 'takeDue' | 'due' | 'refreshed' | 'failed' | 'end'>;
   readonly authService: Pick<AuthService, 'exchange'>;
-  /** Makes every node refuse the session's tokens that have not ended yet. */
-  readonly revoked: (ref: TokenSessionRef) => Promise<void>;
+  readonly revocations: Pick<Revocations, 'revoke'>;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'refreshes' | 'refreshSeconds' | 'refreshLead'>;
   readonly logger: Logger;
@@ -29,6 +30,9 @@ const JOB_BUDGET_MS = 5_000;
 const DEGRADED_AFTER = 3;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
+
+/** Refusals that are about the session; others may be about how the auth service is asked. */
+const TAKEN_BACK: readonly Refusal[] = ['TOKEN_REVOKED', 'USER_BLOCKED'];
 
 /** The partitions of one of `shards` jobs. */
 export function partitionsOf(shard: number, shards: number): number[] {
@@ -75,9 +79,9 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
     }
   } catch (thrown) {
     if (isRefusal(thrown)) {
-      // First what keeps the session out, then what ends its connections: none can come back in between.
-      await deps.revoked(ref);
       await deps.tokenSessions.end(ref, thrown.code);
+      // Its tokens have not ended yet: no node takes them any more, and whoever has come back meanwhile has to go.
+      if (TAKEN_BACK.includes(thrown.code)) await deps.revocations.revoke(ref.session);
       return 'refused';
     }
     const { code } = toTollgateError(thrown);

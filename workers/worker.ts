@@ -19,6 +19,7 @@ import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { Metrics } from '../src/lib/metrics.ts';
 import { Permissions } from '../src/policy/permissions.ts';
 import { loadPlans } from '../src/policy/plans.ts';
+import { Revocations } from '../src/policy/revocations.ts';
 import { loadToolCatalogue } from '../src/policy/tool-catalogue.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
@@ -124,7 +125,15 @@ function createParts(config: Config, foundation: Foundation) {
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
   const authService = new AuthService({ clock, metrics, logger }, authServiceOptions(config));
   closers.add('auth service', () => authService.close());
-  return { log, runs, executor, ledger: new Ledger({ redis, keys }), tokenSessions, authService };
+  return {
+    log,
+    runs,
+    executor,
+    ledger: new Ledger({ redis, keys }),
+    tokenSessions,
+    authService,
+    revocations: new Revocations({ redis, keys }),
+  };
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */

@@ -59,10 +59,13 @@ export class Installation {
     return this.#start(worker, 'worker', env);
   }
 
-  token(userId: string, plan = 'developer'): string {
-    const claims = { sub: userId, plan, permissions: [], jti: randomBytes(12).toString('base64url') };
-    const key = createSecretKey(Buffer.from(this.jwtSecret));
-    return jwt.sign(claims, key, { issuer: this.#authUrl, audience: JWT_AUDIENCE, expiresIn: '2h' });
+  /** @param claims over those of every token, e.g. a `sid` */
+  token(userId: string, plan = 'developer', claims: Readonly<Record<string, unknown>> = {}): string {
+    return this.#sign({ sub: userId, plan, permissions: [], ...claims });
+  }
+
+  serviceToken(scope: string): string {
+    return this.#sign({ sub: 'service:bench', scope, token_use: 'service' });
   }
 
   async close(): Promise<void> {
@@ -75,6 +78,12 @@ export class Installation {
     const child = await start(kind({ name, port, env: this.#environment(env) }));
     this.#children.push(child);
     return { pid: pidOf(child), url: httpUrl(port), stop: async () => void (await child.stop()) };
+  }
+
+  #sign(claims: Readonly<Record<string, unknown>>): string {
+    const key = createSecretKey(Buffer.from(this.jwtSecret));
+    const named = { jti: randomBytes(12).toString('base64url'), ...claims };
+    return jwt.sign(named, key, { issuer: this.#authUrl, audience: JWT_AUDIENCE, expiresIn: '2h' });
   }
 
   #environment(env: Environment): Environment {

@@ -4,7 +4,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { LiveTokens } from './live-tokens.ts';
 import type { Logins } from './logins.ts';
 import type { Session, Sessions } from './sessions.ts';
-import type { Standing, Standings } from './standings.ts';
+import { type Standing, type Standings, standsFor } from './standings.ts';
 import type { SignedToken, Tokens } from './tokens.ts';
 import type { User, Users } from './users.ts';
 
@@ -57,6 +57,7 @@ export class Grants {
   async refresh(presented: string, client: string): Promise<SessionResponse> {
     const rotation = await this.#deps.sessions.rotate(presented, client);
     if (rotation.result === 'refused') throw new TollgateError('VALIDATION_FAILED');
+    if (rotation.result === 'revoked') throw new TollgateError('TOKEN_REVOKED');
     if (rotation.result === 'reused') {
       this.#deps.logger.warn({ user: userHash(rotation.userId) }, 'used refresh token presented again: session ended');
       throw new TollgateError('TOKEN_REVOKED');
@@ -86,7 +87,7 @@ export class Grants {
   /** The user a session may go on for; ends the session otherwise. */
   async #userOf(session: Session, standing: Standing): Promise<User> {
     const record = await this.#deps.users.find(session.email);
-    const current = session.epoch === standing.sessionEpoch && record?.user.id === session.userId;
+    const current = standsFor(standing, session) && record?.user.id === session.userId;
     if (current && !standing.blocked) return record.user;
     await this.#deps.sessions.end(session.id);
     throw new TollgateError(standing.blocked ? 'USER_BLOCKED' : 'TOKEN_REVOKED');

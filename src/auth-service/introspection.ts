@@ -2,7 +2,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import { serviceIdOf } from './clients.ts';
 import type { LiveTokens } from './live-tokens.ts';
 import type { Sessions } from './sessions.ts';
-import type { Standings } from './standings.ts';
+import { type Standings, standsFor } from './standings.ts';
 
 export interface IntrospectionOptions {
   readonly issuer: string;
@@ -55,7 +55,7 @@ export class Introspection {
     const session = await this.#sessions.findByRefreshToken(token);
     if (!session) return undefined;
     const standing = await this.#standings.of(session.userId);
-    if (standing.blocked || standing.sessionEpoch !== session.epoch) return { active: false };
+    if (standing.blocked || !standsFor(standing, session)) return { active: false };
     const { userId: sub, id: sid, email: username, expiresAt } = session;
     return { active: true, token_use: 'refresh', sub, sid, username, exp: Math.floor(expiresAt / 1000) };
   }

@@ -1,7 +1,8 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Revocations } from '../policy/revocations.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import type { Revocations } from './revocations.ts';
 import type { Session, Sessions } from './sessions.ts';
-import type { Standing, Standings } from './standings.ts';
+import { type Standing, type Standings, standsFor } from './standings.ts';
 import type { AccessClaims, ServiceClaims, Tokens } from './tokens.ts';
 
 export interface LiveAccessToken {
@@ -28,16 +29,18 @@ export class LiveTokens {
   readonly #revocations: Revocations;
   readonly #sessions: Sessions;
   readonly #standings: Standings;
+  readonly #clock: Clock;
   readonly #options: LiveTokenOptions;
 
   constructor(
-    deps: { tokens: Tokens; revocations: Revocations; sessions: Sessions; standings: Standings },
+    deps: { tokens: Tokens; revocations: Revocations; sessions: Sessions; standings: Standings; clock: Clock },
     options: LiveTokenOptions,
   ) {
     this.#tokens = deps.tokens;
     this.#revocations = deps.revocations;
     this.#sessions = deps.sessions;
     this.#standings = deps.standings;
+    this.#clock = deps.clock;
     this.#options = options;
   }
 
@@ -66,25 +69,27 @@ export class LiveTokens {
     if (await this.#sessions.endByRefreshToken(token)) return;
     const claims = this.#readAny(token);
     if (!claims) return;
-    await this.#revocations.add(claims.jti, claims.exp * 1000 + this.#options.exchangeGraceMs);
+    const leftMs = claims.exp * 1000 + this.#options.exchangeGraceMs - this.#clock.now();
+    if (leftMs > 0) await this.#revocations.revoke(`jti:${claims.jti}`, leftMs);
     if (claims.token_use === 'access' && claims.sid !== undefined) await this.#sessions.end(claims.sid);
   }
 
   async #check(token: string, expiredForMs: number): Promise<LiveAccessToken | LiveServiceToken> {
     const claims = this.#tokens.read(token, expiredForMs);
     if (claims.token_use === 'service') {
-      if (await this.#revocations.has(claims.jti)) throw new TollgateError('TOKEN_REVOKED');
+      if (await this.#revocations.any([`jti:${claims.jti}`])) throw new TollgateError('TOKEN_REVOKED');
       return { use: 'service', claims };
     }
     // Sent together: one round trip.
     const [revoked, session, standing] = await Promise.all([
-      this.#revocations.has(claims.jti),
+      this.#revocations.any([`jti:${claims.jti}`]),
       claims.sid === undefined ? undefined : this.#sessions.find(claims.sid),
       this.#standings.of(claims.sub),
     ]);
     if (standing.blocked) throw new TollgateError('USER_BLOCKED');
-    const alive = session?.userId === claims.sub && session.epoch === standing.sessionEpoch;
-    if (revoked || (claims.sid !== undefined && !alive)) throw new TollgateError('TOKEN_REVOKED');
+    const alive = session?.userId === claims.sub && standsFor(standing, session);
+    if (revoked || claims.iat * 1000 < standing.revokedBefore || (claims.sid !== undefined && !alive))
+      throw new TollgateError('TOKEN_REVOKED');
     return { use: 'access', claims, session, standing };
   }
 

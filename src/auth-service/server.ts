@@ -8,6 +8,7 @@ import { Closers } from '../lib/closers.ts';
 import { createLogger, type Logger } from '../lib/logger.ts';
 import { Accounts } from '../policy/accounts.ts';
 import { loadPlans } from '../policy/plans.ts';
+import { Revocations } from '../policy/revocations.ts';
 import { connectRedis, disconnectRedis } from '../redis/client.ts';
 import { Keys } from '../redis/keys.ts';
 import { addAdminRoutes } from './admin-routes.ts';
@@ -21,7 +22,6 @@ import { addMetadataRoutes } from './metadata-routes.ts';
 import { addOAuthRoutes } from './oauth-routes.ts';
 import { PASSWORD_COST, type PasswordCost, Passwords } from './passwords.ts';
 import { RefreshTokens } from './refresh-tokens.ts';
-import { Revocations } from './revocations.ts';
 import { Sessions } from './sessions.ts';
 import { Standings } from './standings.ts';
 import { Tokens } from './tokens.ts';
@@ -29,6 +29,9 @@ import { Users } from './users.ts';
 
 /** Short in development, so that the refresh of tokens is seen at work. */
 const ACCESS_TOKEN_SECONDS = { development: 60, test: 60, staging: 900, production: 900 } as const;
+
+/** What clocks of services may differ by: a revocation is known a little longer than anything it is about. */
+const CLOCK_DIFFERENCE_MS = 60_000;
 
 export interface AuthServiceOptions {
   readonly logger?: Logger;
@@ -62,16 +65,18 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     const accessTokenSeconds = config.ACCESS_TOKEN_SECONDS ?? ACCESS_TOKEN_SECONDS[environment];
 
     const tokens = new Tokens({ clock }, { issuer, audience, secrets, accessTokenSeconds });
-    const sessions = new Sessions({ redis, keys, clock, refreshTokens: new RefreshTokens(secrets) });
-    const revocations = new Revocations({ redis, keys, clock });
+    // A connection whose refresh fails lives on so long, and its token is what it comes back with.
+    const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
+    const revocations = new Revocations({ redis, keys });
+    const refreshTokens = new RefreshTokens(secrets);
+    const tokenTailMs = accessTokenSeconds * 1000 + exchangeGraceMs + CLOCK_DIFFERENCE_MS;
+    const sessions = new Sessions({ redis, keys, clock, refreshTokens, revocations }, { tokenTailMs });
     const standings = new Standings({ redis, keys, accounts: new Accounts({ redis, keys }) });
     const passwords = new Passwords(options.passwordCost ?? PASSWORD_COST);
     const users = new Users({ redis, keys, passwords }, { enabled: passwordLogin });
     if (passwordLogin && config.DEMO_PASSWORD !== undefined) await users.seed(config.DEMO_PASSWORD);
     const logins = new Logins({ redis, keys, clock, users, passwords, logger });
-    // A connection whose refresh fails lives on so long, and its token is what it comes back with.
-    const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
-    const liveTokens = new LiveTokens({ tokens, revocations, sessions, standings }, { exchangeGraceMs });
+    const liveTokens = new LiveTokens({ tokens, revocations, sessions, standings, clock }, { exchangeGraceMs });
     const grants = new Grants({ tokens, sessions, standings, users, logins, liveTokens, plans, logger });
     const clients = new Clients({ liveTokens }, { serviceSecret: config.SERVICE_SECRET });
     const introspection = new Introspection({ liveTokens, sessions, standings }, { issuer, audience });

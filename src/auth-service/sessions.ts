@@ -1,4 +1,5 @@
 import type { Clock } from '../lib/clock.ts';
+import type { Revocations } from '../policy/revocations.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
@@ -26,6 +27,7 @@ export interface Session {
   /** The user's session epoch when it began (see standing.ts); another one by now means that the session is over. */
   readonly epoch: number;
   /** Milliseconds since the epoch. */
+  readonly startedAt: number;
   readonly expiresAt: number;
 }
 
@@ -37,7 +39,18 @@ export interface LiveRefreshToken {
 export type Rotation =
   | ({ readonly result: 'rotated' } & LiveRefreshToken)
   | { readonly result: 'reused'; readonly userId: string }
+  /** An operator revoked the session. */
+  | { readonly result: 'revoked' }
   | { readonly result: 'refused' };
+
+export interface SessionsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly clock: Clock;
+  readonly refreshTokens: RefreshTokens;
+  /** Shared with the gateways: a session that ends here ends there, and the other way round. */
+  readonly revocations: Revocations;
+}
 
 /** Login sessions and the refresh tokens that keep them alive. */
 export class Sessions {
@@ -45,16 +58,22 @@ export class Sessions {
   readonly #keys: Keys;
   readonly #clock: Clock;
   readonly #refreshTokens: RefreshTokens;
+  readonly #revocations: Revocations;
+  readonly #tokenTailMs: number;
 
-  constructor(deps: { redis: Redis; keys: Keys; clock: Clock; refreshTokens: RefreshTokens }) {
+  /** @param options.tokenTailMs how long after a session's end one of its tokens, or a connection, could still live */
+  constructor(deps: SessionsDeps, options: { readonly tokenTailMs: number }) {
     this.#redis = deps.redis;
     this.#keys = deps.keys;
     this.#clock = deps.clock;
     this.#refreshTokens = deps.refreshTokens;
+    this.#revocations = deps.revocations;
+    this.#tokenTailMs = options.tokenTailMs;
   }
 
   async start(owner: Pick<Session, 'userId' | 'email' | 'client' | 'epoch'>): Promise<LiveRefreshToken> {
-    const session = { ...owner, id: newSessionId(), expiresAt: this.#clock.now() + LIFETIME_MS };
+    const startedAt = this.#clock.now();
+    const session = { ...owner, id: newSessionId(), startedAt, expiresAt: startedAt + LIFETIME_MS };
     const refreshToken = this.#refreshTokens.first(session.id);
     const key = this.#key(session.id);
     const fields = {
@@ -62,6 +81,7 @@ export class Sessions {
       email: session.email,
       client: session.client,
       epoch: session.epoch,
+      started_at: session.startedAt,
       expires_at: session.expiresAt,
       current: digestOf(refreshToken),
     };
@@ -75,22 +95,37 @@ export class Sessions {
     if (!presented) return { result: 'refused' };
     const { sessionId, digest, successor, successorDigest } = presented;
     const args = [digest, successorDigest, client, this.#clock.now(), GRACE_MS, LIFETIME_MS];
-    const reply = (await rotateSession.run(this.#redis, [this.#key(sessionId)], args)) as string[];
-    const [result, userId = '', email = '', epoch, expiresAt] = reply;
+    // Sent together: one round trip.
+    const [reply, revoked] = await Promise.all([
+      rotateSession.run(this.#redis, [this.#key(sessionId)], args),
+      this.#revocations.any([`sid:${sessionId}`]),
+    ]);
+    const [result, userId = '', email = '', epoch, expiresAt, startedAt] = reply as string[];
     if (result === 'refused') return { result };
-    if (result === 'reused') return { result, userId };
-    const session = { id: sessionId, userId, email, client, epoch: Number(epoch), expiresAt: Number(expiresAt) };
+    if (result === 'reused') {
+      await this.#revoke(sessionId);
+      return { result, userId };
+    }
+    if (revoked) {
+      await this.end(sessionId);
+      return { result: 'revoked' };
+    }
+    const times = { epoch: Number(epoch), startedAt: Number(startedAt), expiresAt: Number(expiresAt) };
+    const session = { id: sessionId, userId, email, client, ...times };
     return { result: 'rotated', session, refreshToken: successor };
   }
 
   /** Undefined when the session has ended. */
   async find(id: string): Promise<Session | undefined> {
-    const [userId, email, client, epoch, expiresAt] = await answered(
-      this.#redis.hmget(this.#key(id), 'user_id', 'email', 'client', 'epoch', 'expires_at'),
-    );
-    if (!userId || Number(expiresAt) <= this.#clock.now()) return undefined;
+    // Sent together: one round trip.
+    const [[userId, email, client, epoch, expiresAt, startedAt], revoked] = await Promise.all([
+      answered(this.#redis.hmget(this.#key(id), 'user_id', 'email', 'client', 'epoch', 'expires_at', 'started_at')),
+      this.#revocations.any([`sid:${id}`]),
+    ]);
+    if (revoked || !userId || Number(expiresAt) <= this.#clock.now()) return undefined;
     const owner = { userId, email: email ?? '', client: client ?? '' };
-    return { id, ...owner, epoch: Number(epoch), expiresAt: Number(expiresAt) };
+    const times = { epoch: Number(epoch), startedAt: Number(startedAt ?? 0), expiresAt: Number(expiresAt) };
+    return { id, ...owner, ...times };
   }
 
   /** The session whose live refresh token this is; undefined for one that is used, forged or of an ended session. */
@@ -102,8 +137,10 @@ export class Sessions {
     return live === presented.digest ? session : undefined;
   }
 
+  /** Here first: from then on nobody gets another token of it; then at the gateways. Harmless when done again. */
   async end(id: string): Promise<void> {
     await answered(this.#redis.del(this.#key(id)));
+    await this.#revoke(id);
   }
 
   /** Ends the session of a refresh token, a used one too; false for one that was not made here. */
@@ -111,6 +148,10 @@ export class Sessions {
     const presented = this.#refreshTokens.read(refreshToken);
     if (presented) await this.end(presented.sessionId);
     return presented !== undefined;
+  }
+
+  async #revoke(id: string): Promise<void> {
+    await this.#revocations.revoke(`sid:${id}`, this.#tokenTailMs);
   }
 
   #key(id: string): string {

@@ -10,6 +10,16 @@ export interface Standing {
   readonly blocked: boolean;
   /** Sessions of an earlier epoch are over. */
   readonly sessionEpoch: number;
+  /** What was issued or begun before this is revoked; milliseconds since the epoch. */
+  readonly revokedBefore: number;
+}
+
+/** Whether a session goes on, as far as its user's standing is concerned. */
+export function standsFor(
+  standing: Standing,
+  session: { readonly epoch: number; readonly startedAt: number },
+): boolean {
+  return session.epoch === standing.sessionEpoch && session.startedAt >= standing.revokedBefore;
 }
 
 /**
@@ -29,13 +39,11 @@ export class Standings {
 
   async of(userId: string): Promise<Standing> {
     // Sent together: one round trip.
-    const [[plan, blocked], epoch] = await answered(
-      Promise.all([
-        this.#redis.hmget(this.#keys.user(userId).account, 'plan', 'blocked'),
-        this.#redis.get(this.#epochKey(userId)),
-      ]),
-    );
-    return { plan: plan ?? undefined, blocked: blocked === '1', sessionEpoch: Number(epoch ?? 0) };
+    const [account, epoch] = await Promise.all([
+      this.#accounts.read(userId),
+      answered(this.#redis.get(this.#epochKey(userId))),
+    ]);
+    return { ...account, sessionEpoch: Number(epoch ?? 0) };
   }
 
   async setPlan(userId: string, plan: string): Promise<void> {

@@ -33,10 +33,16 @@ export interface Handshake {
   readonly tickets: readonly string[];
 }
 
+/** Whether a token or its session was revoked, as far as this node has heard; asked without a round trip. */
+export interface RevokedCredentials {
+  has(identity: Pick<Identity, 'tokenId' | 'sessionId'>): boolean;
+}
+
 interface AuthenticatorDeps {
   readonly tokens: Tokens;
   readonly tickets: Tickets;
   readonly introspection: Introspection;
+  readonly revoked: RevokedCredentials;
   readonly seal: TokenSeal;
   readonly clock: Clock;
 }
@@ -46,6 +52,7 @@ export class Authenticator {
   readonly #tokens: Tokens;
   readonly #tickets: Tickets;
   readonly #introspection: Introspection;
+  readonly #revoked: RevokedCredentials;
   readonly #clock: Clock;
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
@@ -53,12 +60,13 @@ export class Authenticator {
   readonly #form: RegExp;
 
   constructor(
-    { tokens, tickets, introspection, seal, clock }: AuthenticatorDeps,
+    { tokens, tickets, introspection, revoked, seal, clock }: AuthenticatorDeps,
     options: { readonly developmentBypass: boolean },
   ) {
     this.#tokens = tokens;
     this.#tickets = tickets;
     this.#introspection = introspection;
+    this.#revoked = revoked;
     this.#clock = clock;
     this.#seal = seal;
     this.#form = introspection.mode === 'never' ? JWT_FORM : BEARER_FORM;
@@ -73,7 +81,7 @@ export class Authenticator {
    */
   async handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
     const ticket = findTicket(tickets);
-    const bought = ticket === undefined ? undefined : await this.#tickets.consume(ticket, headers.origin);
+    const bought = ticket === undefined ? undefined : await this.#consume(ticket, headers.origin);
     const credential = findCredential(headers, handshakeToken, this.#form);
     if (!credential) return bought ?? (this.#developmentBypass ? this.#developer() : undefined);
     const identity = await this.#verify(credential);
@@ -137,7 +145,7 @@ export class Authenticator {
   }
 
   async #verifyUser({ token, method }: TokenCredential): Promise<Identity> {
-    return { ...(await this.#userOf(token, method)), sealedToken: this.#seal.seal(token) };
+    return { ...this.#notRevoked(await this.#userOf(token, method)), sealedToken: this.#seal.seal(token) };
   }
 
   async #userOf(token: string, method: AuthMethod): Promise<Identity> {
@@ -150,7 +158,20 @@ export class Authenticator {
   async #verifyService(token: string): Promise<ServiceIdentity> {
     const service = await this.#tokens.verifyService(token);
     await this.#introspection.confirm(token, `${SERVICE_PREFIX}${service.serviceId}`);
-    return service;
+    return this.#notRevoked(service);
+  }
+
+  /** A ticket is as good as the token that it was bought with, at the time it is used. */
+  async #consume(ticket: string, origin: string | undefined): Promise<Identity> {
+    return this.#notRevoked(await this.#tickets.consume(ticket, origin));
+  }
+
+  #notRevoked<Found extends { readonly tokenId: string; readonly sessionId?: string | undefined }>(
+    found: Found,
+  ): Found {
+    const { tokenId, sessionId } = found;
+    if (this.#revoked.has({ tokenId, sessionId })) throw new TollgateError('TOKEN_REVOKED');
+    return found;
   }
 
   #developer(): Identity {
@@ -163,6 +184,7 @@ export class Authenticator {
       featureFlags: {},
       sessionId: undefined,
       tokenId: newId('req'),
+      tokenIssuedAt: this.#clock.now(),
       tokenExpiresAt: this.#clock.now() + BYPASS_SECONDS * 1000,
       method: 'development_bypass',
     };
@@ -174,7 +196,7 @@ export class Authenticator {
  * plan of a token that names none, and more only by what an operator stores for `service:<id>`. Its scopes are
  * permissions of the same name; `*` is none, since there it would grant every tool.
  */
-function identityOf({ serviceId, scopes, tokenId, tokenExpiresAt }: ServiceIdentity): Identity {
+function identityOf({ serviceId, scopes, ...token }: ServiceIdentity): Identity {
   return {
     userId: `${SERVICE_PREFIX}${serviceId}`,
     email: undefined,
@@ -183,8 +205,7 @@ function identityOf({ serviceId, scopes, tokenId, tokenExpiresAt }: ServiceIdent
     roles: [],
     featureFlags: {},
     sessionId: undefined,
-    tokenId,
-    tokenExpiresAt,
+    ...token,
     method: 'service',
   };
 }

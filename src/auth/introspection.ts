@@ -127,6 +127,12 @@ export class Introspection {
     }
   }
 
+  /** Forgets everything: revocations may have been missed. */
+  forget(): void {
+    this.#revocations += 1;
+    this.#verdicts.clear();
+  }
+
   async #verdict(token: string): Promise<Verdict> {
     const key = digest(token);
     const known = this.#verdicts.get(key);

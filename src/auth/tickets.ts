@@ -28,6 +28,7 @@ const StoredTicket = z.object({
     featureFlags: z.record(z.string(), z.boolean()),
     sessionId: z.string().optional(),
     tokenId: z.string(),
+    tokenIssuedAt: z.number(),
     tokenExpiresAt: z.number(),
     sealedToken: z.string().optional(),
   }),

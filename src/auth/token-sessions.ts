@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { Identity } from '../protocol/identity.ts';
 import type { Refusal, TokenControl } from '../protocol/token-life.ts';
 import type { Redis } from '../redis/client.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
@@ -38,10 +39,16 @@ export function tokenLifeTimes(config: Config): TokenLifeTimes {
   };
 }
 
-/** A login session of a user; a token that names none is a session of its own. */
+/** A login session of a user, `sid:…`; a token that names none is a session of its own, `jti:…`. */
 export interface TokenSessionRef {
   readonly userId: string;
-  readonly session: string;
+  readonly session: SessionName;
+}
+
+type SessionName = `sid:${string}` | `jti:${string}`;
+
+export function sessionOf({ userId, sessionId, tokenId }: Identity): TokenSessionRef {
+  return { userId, session: sessionId === undefined ? `jti:${tokenId}` : `sid:${sessionId}` };
 }
 
 export interface SessionToken {
@@ -135,7 +142,7 @@ export class TokenSessions {
     const taken = await takeDueTokens.run(this.#redis, [this.#keys.tokenDue(partition)], [now, now + CLAIM_MS, limit]);
     return (taken as string[]).map((text) => {
       const space = text.indexOf(' ');
-      return { userId: text.slice(0, space), session: text.slice(space + 1) };
+      return { userId: text.slice(0, space), session: text.slice(space + 1) as SessionName };
     });
   }
 

@@ -52,6 +52,7 @@ export interface ServiceIdentity {
   readonly scopes: readonly string[];
   readonly tokenId: string;
   /** Milliseconds since the epoch. */
+  readonly tokenIssuedAt: number;
   readonly tokenExpiresAt: number;
 }
 
@@ -102,11 +103,12 @@ export class Tokens {
   async verifyService(token: string): Promise<ServiceIdentity> {
     const claims = ServiceClaims.safeParse(await this.#verify(token));
     if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
-    const { sub, scope, jti, exp } = claims.data;
+    const { sub, scope, jti, iat, exp } = claims.data;
     return {
       serviceId: sub.slice(SERVICE_PREFIX.length),
       scopes: scope.split(' ').filter(Boolean),
       tokenId: jti,
+      tokenIssuedAt: iat * 1000,
       tokenExpiresAt: exp * 1000,
     };
   }
@@ -178,6 +180,7 @@ export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity
     featureFlags: claims.feature_flags,
     sessionId: claims.sid,
     tokenId: claims.jti,
+    tokenIssuedAt: claims.iat * 1000,
     tokenExpiresAt: claims.exp * 1000,
     method,
   };

@@ -8,8 +8,8 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
-import type { Refusal, TerminationReason } from '../protocol/token-life.ts';
+import type { Fields, LogEntry, PublishedEvent, ServerEventType } from '../protocol/messages.ts';
+import { terminationReason } from '../protocol/token-life.ts';
 import type { Reply, Speaker } from './handlers.ts';
 import type { Hub } from './hub.ts';
 import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
@@ -253,8 +253,9 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.close(new TollgateError('INTERNAL_ERROR', { cause }));
   }
 
-  ended(code: ErrorCode): void {
+  ended(code: ErrorCode, reason = terminationReason(code)): void {
     if (code === 'CONNECTION_LIMIT_EXCEEDED' && !this.closed) this.#deps.metrics.evictions.inc();
+    if (reason && this.#session) this.#outbox.send('session_terminated', { reason });
     this.close(new TollgateError(code));
   }
 
@@ -263,15 +264,16 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#deps.hub.changed(this);
   }
 
-  terminated(code: Refusal, reason: TerminationReason): void {
-    this.#outbox.send('session_terminated', { reason });
-    this.close(new TollgateError(code));
-  }
-
   planChanged(): void {
+    // Until it is there, the welcome is still to come, and tells the plan.
+    if (!this.#session) return;
     this.#deps.hub.changed(this);
     const { plan, permissions } = this.#deps.welcome.identity(this.identity);
     this.#outbox.send('plan_changed', { plan, permissions, limits: this.#deps.welcome.limits(this.identity.plan) });
+  }
+
+  published(type: PublishedEvent, fields: Fields): void {
+    if (this.#session) this.#outbox.send(type, fields);
   }
 
   // What time does.

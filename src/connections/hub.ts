@@ -47,6 +47,11 @@ export class Hub {
     ];
   }
 
+  /** Connections of this node, those included that have not authenticated yet. */
+  get size(): number {
+    return this.#connections.size;
+  }
+
   add(connection: HubMember): void {
     this.#connections.set(connection, undefined);
   }

@@ -4,11 +4,21 @@ import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
-const announceNode = LuaScript.load('announceNode-1');
+const announceNode = LuaScript.load('announceNode-2');
+const listNodes = LuaScript.load('listNodes-2');
 
 /** A node that is not heard of for this long is gone. */
 const LEASE_MS = 15_000;
 const ANNOUNCE_MS = 5_000;
+/** More than a cluster of this kind has. */
+const LISTED_NODES = 1_000;
+
+/** A node as it described itself last, up to five seconds ago. */
+export interface ListedNode {
+  readonly node_id: string;
+  readonly connections: number;
+  readonly started_at: string;
+}
 
 /**
  * The gateway nodes that are alive, as leases in Redis. While Redis is away the last count stands: that is when it is
@@ -17,12 +27,15 @@ const ANNOUNCE_MS = 5_000;
 export class Nodes {
   readonly #deps: { redis: Redis; keys: Keys; clock: Clock; logger: Logger };
   readonly #nodeId: string;
+  readonly #startedAt: string;
+  #connections: () => number = () => 0;
   #alive = 1;
   #stop: (() => void) | undefined;
 
   constructor(deps: { redis: Redis; keys: Keys; clock: Clock; logger: Logger }, nodeId: string) {
     this.#deps = deps;
     this.#nodeId = nodeId;
+    this.#startedAt = new Date(deps.clock.now()).toISOString();
   }
 
   /** How many nodes share the load, this one included. */
@@ -30,7 +43,9 @@ export class Nodes {
     return this.#alive;
   }
 
-  async start(): Promise<void> {
+  /** @param connections how many this node holds now, to be told with its sign of life */
+  async start(connections: () => number): Promise<void> {
+    this.#connections = connections;
     await this.#announce();
     this.#stop = this.#deps.clock.every(ANNOUNCE_MS, () => {
       this.#announce().catch((error: Error) => {
@@ -41,12 +56,26 @@ export class Nodes {
 
   async stop(): Promise<void> {
     this.#stop?.();
+    const { redis, keys } = this.#deps;
+    const removed = [redis.zrem(keys.nodes, this.#nodeId), redis.hdel(keys.nodeDetails, this.#nodeId)];
     // Without it the lease ends by itself.
-    await this.#deps.redis.zrem(this.#deps.keys.nodes, this.#nodeId).catch(() => undefined);
+    await Promise.all(removed).catch(() => undefined);
+  }
+
+  /** The nodes that are alive. @throws TollgateError OVERLOADED while Redis is away */
+  async list(): Promise<ListedNode[]> {
+    const { redis, keys } = this.#deps;
+    const rows = (await listNodes.run(redis, [keys.nodes, keys.nodeDetails], [LISTED_NODES])) as string[];
+    return Array.from({ length: rows.length / 2 }, (_, at) => {
+      const details = JSON.parse(rows[2 * at + 1] ?? '{}') as Omit<ListedNode, 'node_id'>;
+      return { node_id: rows[2 * at] ?? '', ...details };
+    });
   }
 
   async #announce(): Promise<void> {
     const { redis, keys } = this.#deps;
-    this.#alive = Math.max(1, Number(await announceNode.run(redis, [keys.nodes], [this.#nodeId, LEASE_MS])));
+    const details = JSON.stringify({ connections: this.#connections(), started_at: this.#startedAt });
+    const args = [this.#nodeId, LEASE_MS, details];
+    this.#alive = Math.max(1, Number(await announceNode.run(redis, [keys.nodes, keys.nodeDetails], args)));
   }
 }

@@ -8,7 +8,12 @@ import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
 const admitConnection = LuaScript.load('admitConnection-5');
 const renewLeases = LuaScript.load('renewLeases-4');
 const releaseConnections = LuaScript.load('releaseConnections-3');
+const enforceCap = LuaScript.load('enforceCap-4');
+const closeConnections = LuaScript.load('closeConnections-3');
+const listConnections = LuaScript.load('listConnections-2');
 
+/** Connections of one user that are listed or closed at once. */
+export const LISTED_CONNECTIONS = 1_000;
 /** Scripts sent at once when leases are renewed: bounds the reply of one round trip. */
 const RENEW_BATCH = 200;
 
@@ -26,18 +31,28 @@ export interface Admission {
   /** The event log's epoch and last `seq` at the moment of admission. */
   readonly epoch: string;
   readonly seq: number;
+  /** Tokens of the user that were issued before this are revoked; milliseconds since the epoch, 0 for none. */
+  readonly revokedBefore: number;
 }
 
 export interface AdmissionRequest {
   readonly userId: string;
   readonly connectionId: string;
   readonly plan: string;
+  /** Milliseconds since the epoch. */
+  readonly tokenIssuedAt: number;
   readonly details: ConnectionDetails;
   /** Where it stood before, when it is admitted again. */
   readonly place?: number;
 }
 
-export type LeaseState = 'renewed' | 'evicted' | 'missing';
+export type LeaseState = 'renewed' | 'evicted' | 'closed' | 'missing';
+
+/** A live connection as the registry knows it, whichever node holds it. */
+export interface ListedConnection extends Partial<ConnectionDetails> {
+  readonly connection_id: string;
+  readonly lease_ends_at: string;
+}
 
 /** The outcome of renewing one user's leases, with the head of the user's log as of then. */
 export interface Renewal {
@@ -73,9 +88,11 @@ export class Registry {
 
   /**
    * Gives a connection its place and closes the oldest beyond the cap, in one round trip.
-   * @throws TollgateError USER_BLOCKED; Error when Redis is away
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED for a token issued before the user's were revoked; Error when Redis
+   * is away
    */
-  async admit({ userId, connectionId, plan, details, place }: AdmissionRequest): Promise<Admission> {
+  async admit(request: AdmissionRequest): Promise<Admission> {
+    const { userId, connectionId, plan, tokenIssuedAt, details, place } = request;
     const keys = this.#keys.user(userId);
     const reply = (await admitConnection.run(
       this.#redis,
@@ -88,12 +105,14 @@ export class Registry {
         keys.channel,
         LOG_STATE_SECONDS,
         plan,
+        tokenIssuedAt,
         ...this.#caps,
       ],
-    )) as ['blocked'] | ['admitted', number, string, string, number];
+    )) as ['blocked'] | ['revoked'] | ['admitted', number, string, string, number, number];
     if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
-    const [, givenPlace, storedPlan, epoch, seq] = reply;
-    return { place: givenPlace, plan: storedPlan, epoch, seq };
+    if (reply[0] === 'revoked') throw new TollgateError('TOKEN_REVOKED');
+    const [, givenPlace, storedPlan, epoch, seq, revokedBefore] = reply;
+    return { place: givenPlace, plan: storedPlan, epoch, seq, revokedBefore };
   }
 
   /**
@@ -129,5 +148,42 @@ export class Registry {
   async release(userId: string, connectionIds: readonly string[]): Promise<void> {
     const keys = this.#keys.user(userId);
     await releaseConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
+  }
+
+  /**
+   * Closes the oldest connections of a user beyond the cap of the stored plan, wherever they are.
+   * @throws TollgateError OVERLOADED while Redis is away
+   */
+  async enforceCap(userId: string): Promise<void> {
+    const keys = this.#keys.user(userId);
+    const used = [keys.leases, keys.connections, keys.evicted, keys.account];
+    await enforceCap.run(this.#redis, used, [this.#leaseMs, keys.channel, ...this.#caps]);
+  }
+
+  /**
+   * Closes connections of a user, wherever they are. @throws TollgateError OVERLOADED while Redis is away
+   * @param connectionIds undefined for all, `LISTED_CONNECTIONS` at most
+   * @returns those that were live
+   */
+  async close(userId: string, connectionIds?: readonly string[]): Promise<string[]> {
+    const keys = this.#keys.user(userId);
+    const args = [this.#leaseMs, keys.channel, LISTED_CONNECTIONS, ...(connectionIds ?? [])];
+    return (await closeConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], args)) as string[];
+  }
+
+  /**
+   * The live connections of a user, `LISTED_CONNECTIONS` at most, and how many there are.
+   * @throws TollgateError OVERLOADED while Redis is away
+   */
+  async list(userId: string): Promise<{ total: number; connections: ListedConnection[] }> {
+    const keys = this.#keys.user(userId);
+    const reply = await listConnections.run(this.#redis, [keys.leases, keys.connections], [LISTED_CONNECTIONS]);
+    const [total, ...rows] = reply as [number, ...(string | number)[]];
+    const connections = Array.from({ length: rows.length / 3 }, (_, at) => {
+      const [id, endsAt, details] = rows.slice(3 * at) as [string, number, string];
+      const lease_ends_at = new Date(Number(endsAt)).toISOString();
+      return { connection_id: id, ...(JSON.parse(details) as ConnectionDetails), lease_ends_at };
+    });
+    return { total, connections };
   }
 }

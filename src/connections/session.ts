@@ -3,17 +3,20 @@ import type { EventLog } from '../events/event-log.ts';
 import type { LiveTail } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Account } from '../policy/accounts.ts';
 import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Fields, LogEntry } from '../protocol/messages.ts';
-import { type Refusal, type TerminationReason, TokenControl } from '../protocol/token-life.ts';
+import { type Fields, type LogEntry, type PublishedEvent, publishedEvent } from '../protocol/messages.ts';
+import { isRefusalCode, type TerminationReason, TokenControl } from '../protocol/token-life.ts';
 import type { ConnectionLimits } from './limits.ts';
+import type { LiveSessions } from './live-sessions.ts';
 import type { Admission, ConnectionDetails, LeaseState, Registry } from './registry.ts';
 import { type TokenHolder, TokenLife, type TokenLifeDeps } from './token-life.ts';
 
 export interface SessionDeps extends TokenLifeDeps {
   readonly registry: Registry;
+  readonly liveSessions: LiveSessions;
   readonly liveTail: LiveTail;
   readonly eventLog: EventLog;
   readonly plans: Plans;
@@ -31,11 +34,11 @@ export interface SessionEvents {
   /** The log cannot be read, and that is no outage. */
   failed(error: unknown): void;
   /** The session has lost its right to live. */
-  ended(code: ErrorCode): void;
+  ended(code: ErrorCode, reason?: TerminationReason): void;
   planChanged(): void;
   tokenChanged(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void;
-  /** The token's life has ended, and with it the session. */
-  terminated(code: Refusal, reason: TerminationReason): void;
+  /** An event of the moment that somebody published to the user. */
+  published(type: PublishedEvent, fields: Fields): void;
 }
 
 /**
@@ -55,7 +58,11 @@ export class Session implements TokenHolder {
   /** The plan that the token names. */
   #tokenPlan: string;
   #place: number | undefined;
+  /** As it was announced last; undefined when it never was. */
+  #account: Account | undefined;
+  #revokedBefore = 0;
   #stopListening: (() => void) | undefined;
+  #admitting = false;
   #askedForPlace = false;
   #left = false;
 
@@ -86,7 +93,7 @@ export class Session implements TokenHolder {
   /**
    * Takes a place in the cluster: two round trips, one when this node already listens to the user. Undefined when the
    * socket closed before its turn came: it must not cost another connection its place.
-   * @throws TollgateError USER_BLOCKED, OVERLOADED while Redis is away
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is away
    */
   async join(): Promise<Admission | undefined> {
     try {
@@ -99,6 +106,9 @@ export class Session implements TokenHolder {
         },
       });
       if (this.#events.closed) return undefined;
+      // Before the place is asked for: what is announced from here on finds the session, what was announced before is
+      // known to this node or to the admission.
+      if (!this.#deps.liveSessions.add(this)) throw new TollgateError('TOKEN_REVOKED');
       // Sent with the admission, in one flight.
       void this.token.hold();
       const admission = await this.#admit();
@@ -112,7 +122,8 @@ export class Session implements TokenHolder {
 
   /**
    * A newer token that the client brought.
-   * @throws TollgateError USER_MISMATCH, VALIDATION_FAILED when it ends sooner, and what the authenticator throws
+   * @throws TollgateError USER_MISMATCH, TOKEN_REVOKED, VALIDATION_FAILED when it ends sooner, and what the
+   *   authenticator throws
    */
   async bringToken(token: string): Promise<void> {
     const identity = await this.#deps.authenticator.renewal(token, this.#identity);
@@ -121,15 +132,29 @@ export class Session implements TokenHolder {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';
       throw new TollgateError('VALIDATION_FAILED', { text });
     }
-    this.renew(identity);
+    if (this.#isRevoked(identity)) throw new TollgateError('TOKEN_REVOKED');
+    this.#take(identity);
     // Not waited for: the client's answer does not depend on who else is told.
     void this.token.renewed();
   }
 
-  renew(identity: Identity): void {
+  renew(identity: Identity): boolean {
+    if (this.#isRevoked(identity)) return false;
+    this.#take(identity);
+    return true;
+  }
+
+  /** Asked again: the token was verified a while ago, and may have been revoked since. */
+  #isRevoked(identity: Identity): boolean {
+    return this.#deps.liveSessions.isRevoked(identity) || identity.tokenIssuedAt < this.#revokedBefore;
+  }
+
+  #take(identity: Identity): void {
     const { plan, method } = this.#identity;
+    this.#deps.liveSessions.remove(this);
     this.#tokenPlan = identity.plan;
     this.#identity = { ...identity, method };
+    this.#deps.liveSessions.add(this);
     this.#takePlan(plan);
   }
 
@@ -137,13 +162,33 @@ export class Session implements TokenHolder {
     this.#events.tokenChanged(type, fields);
   }
 
-  terminate(code: Refusal, reason: TerminationReason): void {
-    this.#events.terminated(code, reason);
+  terminate(code: ErrorCode, reason: TerminationReason): void {
+    this.#events.ended(code, reason);
+  }
+
+  /** The token or the session behind it was revoked. */
+  revoke(): void {
+    if (!this.#left) this.#events.ended('TOKEN_REVOKED');
+  }
+
+  /** What an operator decided about the user, as it is stored by now. */
+  applyAccount(account: Account): void {
+    if (this.#left) return;
+    this.#account = account;
+    this.#revokedBefore = account.revokedBefore;
+    if (account.blocked) return this.#events.ended('USER_BLOCKED');
+    if (this.#identity.tokenIssuedAt < account.revokedBefore) return this.revoke();
+    // The admission's answer may be on its way, and older than this: it is applied after that one.
+    if (this.#admitting) return;
+    const before = this.#identity.plan;
+    this.#takePlan(account.plan ?? this.#tokenPlan);
+    if (this.#identity.plan !== before) this.#events.planChanged();
   }
 
   /** The outcome of a renewal of this session's lease. */
   leaseRenewed(state: LeaseState, epoch: string, seq: number): void {
     if (state === 'evicted') this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
+    else if (state === 'closed') this.#events.ended('CONNECTION_CLOSED');
     else if (state === 'missing') void this.#readmit();
     else this.cursor.noteHead(epoch, seq);
   }
@@ -153,26 +198,41 @@ export class Session implements TokenHolder {
     if (this.#left) return;
     this.#left = true;
     this.cursor.stop();
+    this.#deps.liveSessions.remove(this);
     this.#stopListening?.();
     this.#release();
     this.token.end();
   }
 
   async #admit(): Promise<Admission> {
-    const { userId, plan } = this.#identity;
-    this.#askedForPlace = true;
-    const admission = await this.#deps.registry.admit({
-      userId,
-      plan,
-      connectionId: this.connectionId,
-      details: this.#details,
-      ...(this.#place === undefined ? {} : { place: this.#place }),
-    });
+    const heardBefore = this.#account;
+    const admission = await this.#askForPlace();
     this.#place = admission.place;
+    this.#revokedBefore = Math.max(this.#revokedBefore, admission.revokedBefore);
     this.#takePlan(admission.plan);
+    // Only what was heard while the answer was on its way: otherwise the answer is the newer one.
+    if (this.#account && this.#account !== heardBefore) this.applyAccount(this.#account);
     // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
     if (this.#left) this.#release();
     return admission;
+  }
+
+  async #askForPlace(): Promise<Admission> {
+    const { userId, plan, tokenIssuedAt } = this.#identity;
+    this.#askedForPlace = true;
+    this.#admitting = true;
+    try {
+      return await this.#deps.registry.admit({
+        userId,
+        plan,
+        tokenIssuedAt,
+        connectionId: this.connectionId,
+        details: this.#details,
+        ...(this.#place === undefined ? {} : { place: this.#place }),
+      });
+    } finally {
+      this.#admitting = false;
+    }
   }
 
   /** The lease ended while Redis was out of reach: the old place again, if it is still within the cap. */
@@ -183,7 +243,7 @@ export class Session implements TokenHolder {
       await this.#admit();
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
-      if (error instanceof TollgateError && error.code === 'USER_BLOCKED') this.#events.ended(error.code);
+      if (error instanceof TollgateError && isRefusalCode(error.code)) this.#events.ended(error.code);
       else this.#deps.logger.warn({ err: error }, 'a connection was not admitted again; the next renewal tries');
     }
   }
@@ -210,13 +270,12 @@ export class Session implements TokenHolder {
 
   #control(control: Readonly<Record<string, unknown>>): void {
     if (this.#left) return;
-    if (control.control === 'block') this.#events.ended('USER_BLOCKED');
-    if (control.control === 'evict' && Array.isArray(control.connection_ids)) {
-      if (control.connection_ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
-    }
-    if (control.control === 'plan' && typeof control.plan === 'string') {
-      this.#takePlan(control.plan);
-      this.#events.planChanged();
+    const ids = Array.isArray(control.connection_ids) ? control.connection_ids : [];
+    if (control.control === 'evict' && ids.includes(this.connectionId)) this.#events.ended('CONNECTION_LIMIT_EXCEEDED');
+    if (control.control === 'close' && ids.includes(this.connectionId)) this.#events.ended('CONNECTION_CLOSED');
+    if (control.control === 'publish') {
+      const event = publishedEvent(control.event);
+      if (event) this.#events.published(event.type, event.fields);
     }
     const ofToken = TokenControl.safeParse(control);
     if (ofToken.success) this.token.control(ofToken.data);

@@ -1,5 +1,5 @@
 import type { Authenticator } from '../auth/authenticator.ts';
-import type { SessionToken, TokenSessionRef, TokenSessions } from '../auth/token-sessions.ts';
+import { type SessionToken, sessionOf, type TokenSessionRef, type TokenSessions } from '../auth/token-sessions.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Listeners } from '../lib/listeners.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -9,10 +9,10 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import {
   type Refusal,
-  TERMINATION_REASONS,
   type TerminationReason,
   type TokenControl,
   type TokenState,
+  terminationReason,
 } from '../protocol/token-life.ts';
 
 /** What happens to the token of a connection, for whoever counts it. */
@@ -33,8 +33,8 @@ export interface TokenLifeDeps {
 export interface TokenHolder {
   readonly connectionId: string;
   readonly identity: Identity;
-  /** Takes the place of the identity so far. */
-  renew(identity: Identity): void;
+  /** Takes the place of the identity so far. False when it has been revoked. */
+  renew(identity: Identity): boolean;
   tell(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void;
   terminate(code: Refusal, reason: TerminationReason): void;
 }
@@ -66,8 +66,7 @@ export class TokenLife {
     this.#holder = holder;
     this.#graceMs = graceMs;
     this.#registeredAt = deps.clock.now();
-    const { userId, sessionId, tokenId } = holder.identity;
-    this.#ref = { userId, session: sessionId ?? `jti:${tokenId}` };
+    this.#ref = sessionOf(holder.identity);
     this.#tell('registered');
   }
 
@@ -115,7 +114,8 @@ export class TokenLife {
   /** What a worker told the user's connections; those of other sessions are not meant. */
   control(control: TokenControl): void {
     if (control.session !== this.#ref.session || this.#ended) return;
-    if (control.control === 'session_ended') return this.#terminate(control.code, TERMINATION_REASONS[control.code]);
+    if (control.control === 'session_ended')
+      return this.#terminate(control.code, terminationReason(control.code) ?? 'refused');
     if (control.control === 'token_failed') return this.#failed(control);
     const token = this.#deps.tokenSessions.announced(control);
     if (token) void this.#take(token);
@@ -171,7 +171,7 @@ export class TokenLife {
     }
     const current = this.#holder.identity;
     if (this.#ended || identity.userId !== current.userId || identity.tokenExpiresAt <= current.tokenExpiresAt) return;
-    this.#holder.renew(identity);
+    if (!this.#holder.renew(identity)) return;
     this.#become('active', 'refreshed');
     this.#holder.tell('token_refreshed', {
       access_token: token,

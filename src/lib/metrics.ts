@@ -58,6 +58,13 @@ export class Metrics {
   readonly authBreaker = this.#gauge('auth_breaker_state', '0 closed, 1 half open, 2 open', []);
   readonly introspections = this.#counter('introspections_total', 'Tokens that were to be introspected', ['result']);
 
+  readonly announcements = this.#counter('announcements_total', 'Announcements taken by this node', ['kind']);
+  readonly announcementLagSeconds = this.#histogram(
+    'announcement_lag_seconds',
+    "From an announcement, by Redis's clock, to its effect on this node, by the node's own",
+    [],
+  );
+
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'tollgate_' });
   }

@@ -1,16 +1,24 @@
 import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
+import { announceAccount } from './announcements.ts';
 
-const setAccount = LuaScript.load('setAccount-1');
+const revokeBefore = LuaScript.load('revokeBefore-1');
 
-/** What the user's connections are told, on the user's channel, when an operator decides something. */
-export type AccountControl =
-  | { readonly control: 'plan'; readonly plan: string }
-  | { readonly control: 'block' }
-  | { readonly control: 'unblock' };
+/** What operators decided about a user. */
+export interface Account {
+  /** Undefined while nobody has set one: then the token's counts. */
+  readonly plan: string | undefined;
+  readonly blocked: boolean;
+  /** Tokens that were issued before this are revoked; milliseconds since the epoch, 0 for none. */
+  readonly revokedBefore: number;
+}
 
-/** What operators decided about users: it wins over what a token says. Read at admission, announced when it changes. */
+/**
+ * What operators decided about users: it wins over what a token says. Read at admission, announced when it changes.
+ * Every change is stored first and announced second, and may be made again: one that failed half-way is repeated.
+ */
 export class Accounts {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -20,16 +28,41 @@ export class Accounts {
     this.#keys = keys;
   }
 
+  /** @throws TollgateError OVERLOADED while Redis is away */
   setPlan(userId: string, plan: string): Promise<void> {
-    return this.#set(userId, { control: 'plan', plan }, ['plan', plan]);
+    return this.#set(userId, 'plan', plan);
   }
 
+  /** @throws TollgateError OVERLOADED while Redis is away */
   setBlocked(userId: string, blocked: boolean): Promise<void> {
-    return this.#set(userId, { control: blocked ? 'block' : 'unblock' }, ['blocked', blocked ? '1' : '0']);
+    return this.#set(userId, 'blocked', blocked ? '1' : '0');
   }
 
-  async #set(userId: string, control: AccountControl, fields: string[]): Promise<void> {
-    const keys = this.#keys.user(userId);
-    await setAccount.run(this.#redis, [keys.account], [keys.channel, JSON.stringify(control), ...fields]);
+  /**
+   * Revokes the user's tokens that were issued before a time, Redis's own when none is given. Tokens name the second
+   * they were issued in: one of the same second counts as issued before.
+   * @returns the time that holds: an earlier one than was stored already changes nothing
+   * @throws TollgateError OVERLOADED while Redis is away
+   */
+  async revokeTokens(userId: string, beforeMs?: number): Promise<number> {
+    const before = await revokeBefore.run(this.#redis, [this.#keys.user(userId).account], [beforeMs ?? '']);
+    await this.#announce(userId);
+    return Number(before);
+  }
+
+  async read(userId: string): Promise<Account> {
+    const { account } = this.#keys.user(userId);
+    const [plan, blocked, before] = await asked(this.#redis.hmget(account, 'plan', 'blocked', 'revoked_before'));
+    return { plan: plan ?? undefined, blocked: blocked === '1', revokedBefore: Number(before ?? 0) };
+  }
+
+  /** Kept until the operator decides otherwise. */
+  async #set(userId: string, field: string, value: string): Promise<void> {
+    await asked(this.#redis.hset(this.#keys.user(userId).account, field, value));
+    await this.#announce(userId);
+  }
+
+  #announce(userId: string): Promise<void> {
+    return announceAccount({ redis: this.#redis, keys: this.#keys }, userId);
   }
 }

@@ -58,6 +58,13 @@ export const ERRORS = {
     retryable: false,
     text: 'Closed because a newer connection of this user took its place.',
   },
+  CONNECTION_CLOSED: {
+    close: 4003,
+    http: 410,
+    jsonrpc: -33401,
+    retryable: false,
+    text: 'Closed by an operator.',
+  },
   MESSAGE_TOO_LARGE: { close: null, http: 413, jsonrpc: -32600, retryable: false, text: 'The message is too large.' },
   JSON_ERROR: { close: null, http: 400, jsonrpc: -32700, retryable: false, text: 'The message is not valid JSON.' },
   INVALID_MESSAGE: {

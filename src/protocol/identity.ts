@@ -11,6 +11,7 @@ export interface Identity {
   readonly sessionId: string | undefined;
   readonly tokenId: string;
   /** Milliseconds since the epoch. */
+  readonly tokenIssuedAt: number;
   readonly tokenExpiresAt: number;
   /** The token itself, which only Tollgate's own processes can read (auth/token-seal.ts); undefined where none can be refreshed. */
   readonly sealedToken?: string | undefined;

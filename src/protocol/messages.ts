@@ -132,7 +132,49 @@ export const TRANSIENT_EVENTS = [
   'error',
 ] as const;
 export type TransientEventType = (typeof TRANSIENT_EVENTS)[number];
-export type ServerEventType = DurableEventType | TransientEventType;
+
+/** Names that mean something to Socket.IO's client or to an emitter: `emit` throws on some, and listeners take the rest. */
+const RESERVED_BY_SOCKET_IO = [
+  'connect',
+  'connect_error',
+  'connection',
+  'disconnect',
+  'disconnecting',
+  'newListener',
+  'removeListener',
+];
+const OURS = new Set<string>([
+  ...DURABLE_EVENTS,
+  ...TRANSIENT_EVENTS,
+  ...CLIENT_MESSAGE_NAMES,
+  ...RESERVED_BY_SOCKET_IO,
+]);
+/** What the dialects put beside an event's fields, and what marks a place in the log. */
+const RESERVED_FIELDS = ['type', 'payload', 'timestamp', 'jsonrpc', 'seq', 'epoch'];
+
+/**
+ * An event of the moment that a service publishes to a user (`POST /v1/users/{id}/events`): of a type that is none of
+ * ours, so that nobody can speak in the gateway's name.
+ */
+export const PublishedEventFields = z.strictObject({
+  type: z
+    .string()
+    .regex(/^[A-Za-z][\w.:-]{0,63}$/, 'a letter, then letters, digits, _ . : and -, at most 64')
+    .refine((type) => !OURS.has(type), 'belongs to the gateway')
+    .brand<'PublishedEvent'>(),
+  fields: z
+    .record(z.string().max(128), z.unknown())
+    .refine((fields) => !RESERVED_FIELDS.some((name) => name in fields), `none of ${RESERVED_FIELDS.join(', ')}`)
+    .default({}),
+});
+export type PublishedEvent = z.infer<typeof PublishedEventFields>['type'];
+
+/** The event that a node was told to pass on; undefined for what an older version of this check let through. */
+export function publishedEvent(told: unknown): z.infer<typeof PublishedEventFields> | undefined {
+  return PublishedEventFields.safeParse(told).data;
+}
+
+export type ServerEventType = DurableEventType | TransientEventType | PublishedEvent;
 
 /** The fields of a message or event, apart from its type. */
 export type Fields = Readonly<Record<string, unknown>>;

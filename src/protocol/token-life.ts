@@ -44,9 +44,14 @@ export type TokenState = (typeof TOKEN_STATES)[number];
 /** Why a session ended, as `session_terminated` says it. */
 export type TerminationReason = 'degraded_timeout' | 'revoked' | 'blocked' | 'expired' | 'refused';
 
-export const TERMINATION_REASONS: Readonly<Record<Refusal, TerminationReason>> = {
+const TERMINATION_REASONS: Readonly<Record<Refusal, TerminationReason>> = {
   TOKEN_REVOKED: 'revoked',
   USER_BLOCKED: 'blocked',
   TOKEN_EXPIRED: 'expired',
   VALIDATION_FAILED: 'refused',
 };
+
+/** Undefined for an error that says nothing against the session. */
+export function terminationReason(code: ErrorCode): TerminationReason | undefined {
+  return isRefusalCode(code) ? TERMINATION_REASONS[code] : undefined;
+}

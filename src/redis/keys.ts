@@ -62,9 +62,25 @@ export class Keys {
     return `${this.prefix}:ticket:${digest}`;
   }
 
-  /** The gateway nodes that are alive. */
+  /** The gateway nodes that are alive, and what each says of itself. */
   get nodes(): string {
-    return `${this.prefix}:nodes`;
+    return `${this.prefix}:{nodes}:leases`;
+  }
+  get nodeDetails(): string {
+    return `${this.prefix}:{nodes}:details`;
+  }
+
+  /** What every gateway must learn, one stream entry each; in one slot with the revocations that it announces. */
+  get announcements(): string {
+    return `${this.prefix}:{announcements}:stream`;
+  }
+  /** Revoked tokens and sessions, scored by the time after which nothing is accepted in their name anyway. */
+  get revocations(): string {
+    return `${this.prefix}:{announcements}:revoked`;
+  }
+  /** Sharded channel that says that the stream has grown. */
+  get announced(): string {
+    return `${this.prefix}:{announcements}:nudge`;
   }
 
   /** Workers listen here for runs to cancel. */
@@ -103,7 +119,7 @@ export class UserKeys {
     this.#userId = userId.replaceAll('%', '%25').replaceAll(':', '%3A');
   }
 
-  /** What operators decided about the user: plan, block. */
+  /** What operators decided about the user: plan, block, the time before which issued tokens are revoked. */
   get account(): string {
     return this.#of('account');
   }

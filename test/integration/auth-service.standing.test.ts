@@ -100,10 +100,23 @@ describe('revocation', () => {
       headers: bearer(token),
     });
     expect([plan.status, plan.body.error.code]).toEqual([401, 'TOKEN_REVOKED']);
-    const [key = ''] = await auth.redis.keys(`${auth.prefix}:*revoked:${claimsOf(token).jti}`);
-    const ttl = await auth.redis.ttl(key);
-    expect(ttl).toBeGreaterThan(3_500);
-    expect(ttl).toBeLessThanOrEqual(3_600 + 180);
+    const until = await auth.redis.zscore(new Keys(auth.prefix).revocations, `jti:${claimsOf(token).jti}`);
+    const seconds = (Number(until) - Date.now()) / 1000;
+    expect(seconds).toBeGreaterThan(3_500);
+    expect(seconds).toBeLessThanOrEqual(3_600 + 180);
+  });
+
+  it('of a user’s tokens at a gateway ends the sessions that began before, and none that begins later', async () => {
+    const { access_token, refresh_token } = (await auth.login('developer')).body;
+    const accounts = new Accounts({ redis: auth.redis, keys: new Keys(auth.prefix) });
+    await accounts.revokeTokens('user_developer', auth.clock.now() + 1);
+    expect((await validate(access_token)).body).toEqual({ valid: false, error: 'TOKEN_REVOKED' });
+    expect((await introspect(refresh_token)).text).toBe('{"active":false}');
+    expect((await refresh(refresh_token)).body).toMatchObject({ error: 'invalid_grant', code: 'TOKEN_REVOKED' });
+    auth.clock.advance(1_000);
+    const later = (await auth.login('developer')).body;
+    expect((await validate(later.access_token)).body.valid).toBe(true);
+    expect((await refresh(later.refresh_token)).status).toBe(200);
   });
 
   it('answers alike for what is no token', async () => {
@@ -198,17 +211,20 @@ describe('an operator', () => {
   });
 
   it('is heard by the gateways, and heeds what was decided at a gateway', async () => {
-    const heard: string[] = [];
+    const [keys, nudges]: [Keys, string[]] = [new Keys(auth.prefix), []];
     const subscriber = await connectRedis(auth.redisUrl, 'subscriber', auth.logger);
-    subscriber.on('smessage', (_channel: string, message: string) => heard.push(message));
-    await subscriber.ssubscribe(new Keys(auth.prefix).user('user_free').channel);
+    subscriber.on('smessage', (_channel: string, message: string) => nudges.push(message));
+    await subscriber.ssubscribe(keys.announced);
+    const place = (await auth.redis.xrevrange(keys.announcements, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0';
     await setPlan('user_free', 'pro');
     await block('user_free');
     await block('user_free', { blocked: false });
     // Published before the answers above: on the subscriber's connection, a reply that comes later comes after them.
     await subscriber.ping();
-    expect(heard).toEqual(['c{"control":"plan","plan":"pro"}', 'c{"control":"block"}', 'c{"control":"unblock"}']);
+    expect(nudges).toEqual(['account', 'account', 'account']);
     await disconnectRedis(subscriber);
+    const announced = await auth.redis.xrange(keys.announcements, `(${place}`, '+');
+    expect(announced.map(([, fields]) => fields)).toEqual(Array(3).fill(['kind', 'account', 'user', 'user_free']));
 
     const { refresh_token } = (await auth.login('free')).body;
     const gateway = new Accounts({ redis: auth.redis, keys: new Keys(auth.prefix) });

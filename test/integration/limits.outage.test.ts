@@ -37,7 +37,7 @@ describe('the message limit of three nodes', () => {
       }),
     );
     // Twice: the first to be announced has not heard of the others yet.
-    for (const { alive } of [...nodes, ...nodes]) await alive.start();
+    for (const { alive } of [...nodes, ...nodes]) await alive.start(() => 0);
     expect(nodes.map(({ alive }) => alive.alive)).toEqual([NODES, NODES, NODES]);
     const rates = nodes.map(({ redis, alive }) => {
       const deps = { redis, keys, plans: loadPlans(), nodes: alive, logger: silentLogger };

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
+import { LiveSessions } from '../../src/connections/live-sessions.ts';
 import { Registry } from '../../src/connections/registry.ts';
 import { Session, type SessionEvents } from '../../src/connections/session.ts';
 import { systemClock } from '../../src/lib/clock.ts';
@@ -99,7 +100,7 @@ class Wanderer {
       failed: (error) => expect(error).toBeUndefined(),
       planChanged: () => undefined,
       tokenChanged: () => undefined,
-      terminated: () => undefined,
+      published: () => undefined,
     });
     this.#session = session;
     const admission = await session.join();
@@ -110,7 +111,7 @@ class Wanderer {
 }
 
 async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], steps: readonly Step[]): Promise<void> {
-  const identity = { userId: freshUserId(), plan: 'pro' } as Identity;
+  const identity = { userId: freshUserId(), plan: 'pro', tokenId: 'jti', tokenIssuedAt: Date.now() } as Identity;
   const registry = new Registry(core, { leaseMs: 30_000, maxConnectionsPerUser: 3 });
   let connections = 0;
   const wanderer = new Wanderer((node, events) => {
@@ -119,6 +120,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
     if (!liveTail) throw new Error(`no node ${node}`);
     const deps = {
       registry,
+      liveSessions: new LiveSessions({ revoked: { has: () => false } }),
       liveTail,
       eventLog: core.log,
       plans: core.plans,

@@ -157,11 +157,11 @@ describe('what is kept of a session', () => {
     const { sub, sid } = claimsOf(login.access_token);
     const keys = installation.keys.user(sub);
     const found = await Promise.all(
-      [keys.tokenSession(sid), keys.tokenConnections(sid)].map(async (key) =>
+      [keys.tokenSession(`sid:${sid}`), keys.tokenConnections(`sid:${sid}`)].map(async (key) =>
         (await installation.redis.exists(key)) ? [key] : [],
       ),
     );
-    const due = await installation.redis.zscore(keys.tokenDue, `${sub} ${sid}`);
+    const due = await installation.redis.zscore(keys.tokenDue, `${sub} sid:${sid}`);
     return [...found.flat(), ...(due === null ? [] : [keys.tokenDue])];
   }
 
@@ -171,9 +171,9 @@ describe('what is kept of a session', () => {
     const first = await installation.connect(login.access_token);
     const second = await installation.connect(login.access_token, { node: 1 });
     expect(await keptKeys(login)).toHaveLength(3);
-    const stored = await installation.redis.hgetall(installation.keys.user(sub).tokenSession(sid));
+    const stored = await installation.redis.hgetall(installation.keys.user(sub).tokenSession(`sid:${sid}`));
     expect(JSON.stringify(stored)).not.toContain(login.access_token.split('.')[1]);
-    expect(await installation.redis.pttl(installation.keys.user(sub).tokenSession(sid))).toBeGreaterThan(0);
+    expect(await installation.redis.pttl(installation.keys.user(sub).tokenSession(`sid:${sid}`))).toBeGreaterThan(0);
     await first.close();
     expect(await keptKeys(login)).toHaveLength(3);
     await second.close();
@@ -187,9 +187,9 @@ describe('what is kept of a session', () => {
     client.terminate();
     await until(async () => (await keptKeys(login)).length === 0, { label: 'nothing kept' });
     // The worker comes back from the auth service with the new token.
-    expect(await installation.tokenSessions.refreshed({ userId: sub, session: sid }, 'new', Date.now() + 1e6)).toBe(
-      false,
-    );
+    expect(
+      await installation.tokenSessions.refreshed({ userId: sub, session: `sid:${sid}` }, 'new', Date.now() + 1e6),
+    ).toBe(false);
     expect(await keptKeys(login)).toEqual([]);
   });
 
@@ -202,7 +202,7 @@ describe('what is kept of a session', () => {
     await until(async () => (await keptKeys(login)).length === 0, { label: 'nothing kept' });
     // As a node leaves it behind that is killed: registered, and without a lease.
     const sealed = { sealed: 'x', expiresAt: expiryOf(login) };
-    await installation.tokenSessions.hold({ userId: sub, session: sid }, String(connection_id), sealed);
+    await installation.tokenSessions.hold({ userId: sub, session: `sid:${sid}` }, String(connection_id), sealed);
     expect(await keptKeys(login)).toHaveLength(3);
     await installation.advance(TOKEN_MS);
     expect(await keptKeys(login)).toEqual([]);

@@ -8,6 +8,7 @@ import { startAuthService } from '../../src/auth-service/server.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { type RunningGateway, startGateway } from '../../src/gateway.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { Revocations } from '../../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys, PARTITIONS } from '../../src/redis/keys.ts';
 import { refreshTokens } from '../../workers/refresh-tokens.ts';
@@ -126,7 +127,8 @@ export class MovedInstallation {
   /** What a worker's jobs do when their time has come. */
   refresh(): Promise<number> {
     const { tokenSessions, authService, clock, metrics } = this;
-    const deps = { tokenSessions, authService, clock, metrics, logger: silentLogger, revoked: async () => undefined };
+    const revocations = new Revocations({ redis: this.redis, keys: this.keys });
+    const deps = { tokenSessions, authService, revocations, clock, metrics, logger: silentLogger };
     return refreshTokens(ALL_PARTITIONS, deps);
   }
 

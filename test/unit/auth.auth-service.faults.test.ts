@@ -4,9 +4,9 @@ import { AuthService, type AuthServiceOptions, isRefusal } from '../../src/auth/
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { publicError, TollgateError } from '../../src/protocol/errors.ts';
-import { ManualClock } from '../support/manual-clock.ts';
 import { silentLogger } from '../support/core.ts';
 import { FAULTS, type FaultyAuthServer, ISSUED, json, startFaultyAuthServer } from '../support/faulty-auth-server.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 

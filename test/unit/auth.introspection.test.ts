@@ -3,9 +3,9 @@ import { AuthService } from '../../src/auth/auth-service.ts';
 import { Introspection, type IntrospectionMode } from '../../src/auth/introspection.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
-import { ManualClock } from '../support/manual-clock.ts';
 import { silentLogger } from '../support/core.ts';
 import { FAULTS, json, startFaultyAuthServer } from '../support/faulty-auth-server.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 

@@ -75,6 +75,7 @@ describe('an access token', () => {
       featureFlags: { data_operations: true },
       sessionId: 'sid_1',
       tokenId: 'jti_1',
+      tokenIssuedAt: START * 1000,
       tokenExpiresAt: (START + 60) * 1000,
       method: 'subprotocol',
     });
@@ -215,6 +216,7 @@ describe('a service token', () => {
       serviceId: 'billing',
       scopes: ['usage:read', 'usage:write'],
       tokenId: expect.any(String),
+      tokenIssuedAt: expect.any(Number),
       tokenExpiresAt: expect.any(Number),
     });
   });

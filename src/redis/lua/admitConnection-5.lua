@@ -7,7 +7,7 @@
   KEYS[2] connections  hash: connection id -> "<place in the order of admission> <details>"; "#" -> the last place given
   KEYS[3] evicted      sorted set: connection id -> when it may be forgotten, ms
   KEYS[4] logState     hash: epoch, seq
-  KEYS[5] account      hash: plan, blocked
+  KEYS[5] account      hash: plan, blocked, revoked_before (ms)
   ARGV[1] connection id
   ARGV[2] details (JSON)
   ARGV[3] place in the order of admission to take again, or "" for the next
@@ -15,17 +15,20 @@
   ARGV[5] the user's channel
   ARGV[6] seconds that an unused log keeps its epoch
   ARGV[7] plan of the token
-  ARGV[8...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
-  Returns { "blocked" } or { "admitted", place, plan, epoch, seq }
+  ARGV[8] when the token was issued, ms
+  ARGV[9...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
+  Returns { "blocked" }, { "revoked" } or { "admitted", place, plan, epoch, seq, revoked_before }
 ]]
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, details, place, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
-local stored = redis.call('HMGET', account, 'plan', 'blocked')
+local stored = redis.call('HMGET', account, 'plan', 'blocked', 'revoked_before')
 if stored[2] == '1' then return { 'blocked' } end
+local revokedBefore = tonumber(stored[3] or '0')
+if tonumber(ARGV[8]) < revokedBefore then return { 'revoked' } end
 local plan = stored[1] or ARGV[7]
-local cap = tonumber(ARGV[9])
-for i = 8, #ARGV, 2 do
+local cap = tonumber(ARGV[10])
+for i = 9, #ARGV, 2 do
   if ARGV[i] == plan then cap = tonumber(ARGV[i + 1]) end
 end
 
@@ -73,4 +76,4 @@ if not log[1] then
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
 redis.call('EXPIRE', logState, ARGV[6])
-return { 'admitted', place, plan, log[1], tonumber(log[2]) }
+return { 'admitted', place, plan, log[1], tonumber(log[2]), revokedBefore }

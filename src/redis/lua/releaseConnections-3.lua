@@ -8,4 +8,5 @@
 local released = redis.call('ZREM', KEYS[1], unpack(ARGV))
 redis.call('HDEL', KEYS[2], unpack(ARGV))
 redis.call('ZREM', KEYS[3], unpack(ARGV))
+for _, id in ipairs(ARGV) do redis.call('ZREM', KEYS[3], 'closed:' .. id) end
 return released

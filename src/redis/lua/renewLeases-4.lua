@@ -8,7 +8,7 @@
   KEYS[4] logState     hash: epoch, seq
   ARGV[1] lease, ms
   ARGV[2...] connection ids
-  Returns { epoch, seq, then per connection "renewed" | "evicted" | "missing" }
+  Returns { epoch, seq, then per connection "renewed" | "evicted" | "closed" | "missing" }
 ]]
 local leases, connections, evicted, logState = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local lease = tonumber(ARGV[1])
@@ -24,6 +24,8 @@ for i = 2, #ARGV do
     result[i + 1] = 'renewed'
   elseif redis.call('ZSCORE', evicted, ARGV[i]) then
     result[i + 1] = 'evicted'
+  elseif redis.call('ZSCORE', evicted, 'closed:' .. ARGV[i]) then
+    result[i + 1] = 'closed'
   else
     result[i + 1] = 'missing'
   end

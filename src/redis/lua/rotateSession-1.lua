@@ -6,7 +6,7 @@
   The time comes from the caller: seconds of difference between the clocks of services do not matter to the grace and
   the lifetime, and a test can move it.
 
-  KEYS[1] session  hash: user_id, email, client, epoch, expires_at (ms), current (digest of the live token),
+  KEYS[1] session  hash: user_id, email, client, epoch, started_at (ms), expires_at (ms), current (digest of the live token),
                    "used:<digest>" -> when that token was used, ms; kept until the grace is over
   ARGV[1] digest of the token
   ARGV[2] digest of its successor
@@ -14,14 +14,15 @@
   ARGV[4] now, ms
   ARGV[5] grace, ms
   ARGV[6] lifetime of the successor, ms
-  Returns { "rotated" | "repeated", user_id, email, epoch, expires_at } or { "reused", user_id }
+  Returns { "rotated" | "repeated", user_id, email, epoch, expires_at, started_at } or { "reused", user_id }
           or { "refused" }: no such session, another client's, or a successor made with a key that is no longer in use
 ]]
 local session, digest, successor, client = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local now, grace, lifetime = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local known = redis.call('HMGET', session, 'user_id', 'email', 'epoch', 'client', 'current', 'expires_at')
-local userId, email, epoch, owner, current, expiresAt = unpack(known)
+local known = redis.call('HMGET', session, 'user_id', 'email', 'epoch', 'client', 'current', 'expires_at', 'started_at')
+local userId, email, epoch, owner, current, expiresAt, startedAt = unpack(known)
+startedAt = tonumber(startedAt or '0')
 if not userId or tonumber(expiresAt) <= now then return { 'refused' } end
 
 if digest == current then
@@ -35,7 +36,7 @@ if digest == current then
     end
   end
   redis.call('PEXPIRE', session, lifetime)
-  return { 'rotated', userId, email, epoch, expiresAt }
+  return { 'rotated', userId, email, epoch, expiresAt, startedAt }
 end
 
 local usedAt = tonumber(redis.call('HGET', session, 'used:' .. digest) or '-inf')
@@ -44,4 +45,4 @@ if client ~= owner or usedAt + grace < now then
   return { 'reused', userId }
 end
 if successor ~= current and redis.call('HEXISTS', session, 'used:' .. successor) == 0 then return { 'refused' } end
-return { 'repeated', userId, email, epoch, tonumber(expiresAt) }
+return { 'repeated', userId, email, epoch, tonumber(expiresAt), startedAt }

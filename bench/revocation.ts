@@ -1,0 +1,190 @@
+import { randomBytes } from 'node:crypto';
+import { type Client, connectSocketIo, connectWs, type Fields } from './lib/clients.ts';
+import { Installation } from './lib/installation.ts';
+import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
+import { percentile } from './lib/statistics.ts';
+
+const NODES = 3;
+const CONNECTIONS = 1_000;
+const IN_SEQUENCE = 200;
+const AT_ONCE = 100;
+/** Connected side by side while the clients come in. */
+const CONNECTING = 25;
+
+/** What can be decided, and what each of the user's connections must be told. */
+const DECISIONS = ['session', 'token', 'user', 'block', 'plan'] as const;
+type Decision = (typeof DECISIONS)[number];
+const TOLD: Record<Decision, { readonly event: string; readonly fields: Fields }> = {
+  session: { event: 'error', fields: { code: 'TOKEN_REVOKED' } },
+  token: { event: 'error', fields: { code: 'TOKEN_REVOKED' } },
+  user: { event: 'error', fields: { code: 'TOKEN_REVOKED' } },
+  block: { event: 'error', fields: { code: 'USER_BLOCKED' } },
+  plan: { event: 'plan_changed', fields: { plan: 'free' } },
+};
+
+/** A user with one connection on every node, of both transports, all by one token. */
+interface User {
+  readonly id: string;
+  readonly sid: string;
+  readonly jti: string;
+  readonly clients: readonly Client[];
+}
+
+/** Milliseconds from the beginning of the admin call until a connection was told, one for each connection. */
+export interface RevocationTimes {
+  readonly connections: number;
+  readonly inSequence: Readonly<Record<Decision, readonly number[]>>;
+  readonly atOnce: readonly number[];
+  /** Mean milliseconds from the announcement in the stream to its effect, as each node counts them. */
+  readonly lagOfNodes: readonly number[];
+}
+
+export interface RevocationOptions {
+  readonly connections: number;
+  readonly inSequence: number;
+  readonly atOnce: number;
+}
+
+/**
+ * Opens the connections on three nodes and decides about their users, at one node after the other.
+ * @throws Error when a connection is told nothing, or something else
+ */
+export async function measureRevocation(options: RevocationOptions): Promise<RevocationTimes> {
+  const installation = await Installation.start();
+  try {
+    const nodes = await Promise.all(Array.from({ length: NODES }, () => installation.gateway()));
+    const urls = nodes.map(({ url }) => url);
+    const admin = new Admin(urls, installation.serviceToken('admin'));
+    const users = await connectUsers(installation, urls, Math.ceil(options.connections / NODES));
+    progress(`revocation: ${users.length * NODES} connections`);
+
+    const inSequence: Record<Decision, number[]> = { session: [], token: [], user: [], block: [], plan: [] };
+    for (let at = 0; at < options.inSequence; at++) {
+      const decision = DECISIONS[at % DECISIONS.length] ?? 'session';
+      inSequence[decision].push(...(await admin.time(decision, users.pop())));
+    }
+    await admin.warmUp(options.atOnce);
+    const atOnce = await Promise.all(
+      Array.from({ length: options.atOnce }, (_, at) => {
+        return admin.time(DECISIONS[at % DECISIONS.length] ?? 'session', users.pop());
+      }),
+    );
+    for (const { clients } of users) for (const client of clients) client.close();
+    const lagOfNodes = await Promise.all(urls.map(meanLag));
+    return { connections: options.connections, inSequence, atOnce: atOnce.flat(), lagOfNodes };
+  } finally {
+    await installation.close();
+  }
+}
+
+async function connectUsers(installation: Installation, urls: readonly string[], count: number): Promise<User[]> {
+  const users: User[] = [];
+  for (let from = 0; from < count; from += CONNECTING) {
+    const batch = Array.from({ length: Math.min(CONNECTING, count - from) }, async (_, at): Promise<User> => {
+      const [id, sid, jti] = [`revoked-${from + at}`, ...[1, 2].map(() => randomBytes(12).toString('base64url'))];
+      const token = installation.token(id ?? '', 'pro', { sid, jti });
+      const connecting = urls.map((url, node) => {
+        return (from + at + node) % 2 === 0 ? connectWs(url, token) : connectSocketIo(url, token);
+      });
+      return { id: id ?? '', sid: sid ?? '', jti: jti ?? '', clients: await Promise.all(connecting) };
+    });
+    users.push(...(await Promise.all(batch)));
+  }
+  return users;
+}
+
+/** An operator, who asks one node after the other. */
+class Admin {
+  readonly #urls: readonly string[];
+  readonly #headers: Readonly<Record<string, string>>;
+  #calls = 0;
+
+  constructor(urls: readonly string[], token: string) {
+    this.#urls = urls;
+    this.#headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+  }
+
+  async time(decision: Decision, user: User | undefined): Promise<number[]> {
+    if (!user) throw new Error('more decisions than users');
+    const { event, fields } = TOLD[decision];
+    const startedAt = performance.now();
+    const told = user.clients.map(async (client) => {
+      const heard = await client.next(event);
+      const tookMs = performance.now() - startedAt;
+      for (const [name, value] of Object.entries(fields)) {
+        if (heard[name] !== value) throw new Error(`${decision}: told ${JSON.stringify(heard)}`);
+      }
+      return tookMs;
+    });
+    const [, ...times] = await Promise.all([this.#decide(decision, user), ...told]);
+    for (const client of user.clients) client.close();
+    return times;
+  }
+
+  /** Opens as many connections as calls are made at once: what is measured is the decision, not TCP. */
+  async warmUp(calls: number): Promise<void> {
+    await Promise.all(Array.from({ length: calls }, () => this.#call('GET', '/v1/nodes')));
+  }
+
+  async #decide(decision: Decision, { id, sid, jti }: User): Promise<void> {
+    if (decision === 'plan') return this.#call('PUT', `/v1/users/${id}/plan`, { plan: 'free' });
+    if (decision === 'block') return this.#call('POST', `/v1/users/${id}/block`, {});
+    const bodies = { session: { sid }, token: { jti }, user: { user_id: id } };
+    return this.#call('POST', '/v1/tokens/revoke', bodies[decision]);
+  }
+
+  async #call(method: string, path: string, fields?: Fields): Promise<void> {
+    const url = this.#urls[this.#calls++ % this.#urls.length];
+    const body = fields === undefined ? {} : { body: JSON.stringify(fields) };
+    const response = await fetch(`${url}${path}`, { method, headers: this.#headers, ...body });
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+    await response.arrayBuffer();
+  }
+}
+
+async function meanLag(url: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const value = (suffix: string) => {
+    return Number(new RegExp(`^tollgate_announcement_lag_seconds_${suffix} (\\S+)$`, 'm').exec(text)?.[1]);
+  };
+  return (value('sum') / value('count')) * 1000;
+}
+
+export async function revocation({ quick }: BenchOptions): Promise<Report> {
+  const options = quick
+    ? { connections: 60, inSequence: 10, atOnce: 10 }
+    : { connections: CONNECTIONS, inSequence: IN_SEQUENCE, atOnce: AT_ONCE };
+  const times = await measureRevocation(options);
+  const row = (name: string, values: readonly number[]) => {
+    const figures = [percentile(values, 0.5), percentile(values, 0.99), Math.max(...values)];
+    return [name, String(values.length), ...figures.map((ms) => ms.toFixed(1))];
+  };
+  const { inSequence, atOnce, lagOfNodes } = times;
+  return {
+    name: 'Revocation',
+    about: [
+      `${NODES} nodes, ${options.connections} connections, half raw WebSocket and half Socket.IO, one of each user on every node.`,
+      `${options.inSequence} decisions one after the other, then ${options.atOnce} at once, over the admin routes of all nodes; from the`,
+      'beginning of the call until each connection of the user has the error or the event.',
+    ].join('\n'),
+    tables: [
+      {
+        title: 'Milliseconds until a connection was told',
+        header: ['decision', 'connections', 'p50', 'p99', 'max'],
+        rows: [
+          ...DECISIONS.map((decision) => row(decision, inSequence[decision])),
+          row('all, one after the other', Object.values(inSequence).flat()),
+          row('all, at once', atOnce),
+        ],
+      },
+      {
+        title: 'Mean milliseconds from the stream to the effect on a node, both parts of the run',
+        header: ['node', 'ms'],
+        rows: lagOfNodes.map((ms, at) => [String(at + 1), ms.toFixed(1)]),
+      },
+    ],
+    data: times,
+  };
+}
+
+if (import.meta.main) await runAsProgram([revocation]);

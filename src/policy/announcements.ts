@@ -1,0 +1,61 @@
+import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+
+/**
+ * What can be revoked by itself: a token by its `jti`, a session by its `sid`. The tokens of a user are revoked by a
+ * time in the user's account instead, which an admission reads anyway.
+ */
+export type Subject = `jti:${string}` | `sid:${string}`;
+
+/**
+ * What every gateway must learn. An account is only named: a node reads what is stored of it, so that two changes in
+ * flight end as they are stored, whatever order they are heard in.
+ */
+export type Announcement =
+  | { readonly kind: 'account'; readonly userId: string }
+  /** @see Revocations; `untilMs` is when it may be forgotten. */
+  | { readonly kind: 'revoked'; readonly subject: Subject; readonly untilMs: number };
+
+/**
+ * Entries that the stream keeps, about: at a hundred announcements a second a node may be away for more than a minute
+ * and a half. One that was away for longer looks at everything again (see `AnnouncementReader`).
+ */
+export const ANNOUNCEMENTS_KEPT = 10_000;
+/** How long the stream lives when nothing is announced; a node whose place in it is gone looks at everything again. */
+export const ANNOUNCEMENTS_TTL_MS = 7 * 86_400_000;
+
+/**
+ * Tells every gateway that a user's account was changed; after the change is stored, never before. One round trip.
+ * @throws TollgateError OVERLOADED while Redis is away: the change is stored then, and making it again announces it
+ */
+export async function announceAccount(
+  { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
+  userId: string,
+): Promise<void> {
+  const stream = keys.announcements;
+  const entry = ['kind', 'account', 'user', userId];
+  await asked(
+    Promise.all([
+      redis.xadd(stream, 'MAXLEN', '~', ANNOUNCEMENTS_KEPT, '*', ...entry),
+      redis.pexpire(stream, ANNOUNCEMENTS_TTL_MS),
+      // Last: whoever is woken finds the entry.
+      redis.spublish(keys.announced, 'account'),
+    ]),
+  );
+}
+
+/** Undefined for what a newer version announces and this one does not know. */
+export function parseAnnouncement(fields: readonly string[]): Announcement | undefined {
+  const values = new Map<string, string>();
+  for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');
+  const [kind, userId, subject] = [values.get('kind'), values.get('user'), values.get('subject')];
+  if (kind === 'account' && userId) return { kind, userId };
+  const untilMs = Number(values.get('until'));
+  if (kind === 'revoked' && isSubject(subject) && untilMs > 0) return { kind, subject, untilMs };
+  return undefined;
+}
+
+export function isSubject(text: string | undefined): text is Subject {
+  return text !== undefined && /^(jti|sid):./.test(text);
+}

@@ -1,0 +1,33 @@
+--[[
+  Takes the places of a user's connections away because an operator said so, and tells the nodes that hold them. A node
+  that misses the message finds the connection under `evicted`, as `closed:<id>`, at its next renewal.
+
+  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
+  KEYS[2] connections  hash of the connections' details
+  KEYS[3] evicted      sorted set of connections that lost their place
+  ARGV[1] lease, ms
+  ARGV[2] the user's channel
+  ARGV[3] how many at most, the oldest leases first
+  ARGV[4...] connection ids; none for all
+  Returns the ids of those that were live
+]]
+local leases, connections, evicted = KEYS[1], KEYS[2], KEYS[3]
+local lease, channel, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local ids = {}
+if #ARGV == 3 then
+  ids = redis.call('ZRANGE', leases, '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, most)
+else
+  for i = 4, #ARGV do
+    if tonumber(redis.call('ZSCORE', leases, ARGV[i]) or '0') > now then ids[#ids + 1] = ARGV[i] end
+  end
+end
+if #ids == 0 then return ids end
+for _, id in ipairs(ids) do redis.call('ZADD', evicted, now + 2 * lease, 'closed:' .. id) end
+redis.call('PEXPIRE', evicted, 2 * lease)
+redis.call('ZREM', leases, unpack(ids))
+redis.call('HDEL', connections, unpack(ids))
+redis.call('SPUBLISH', channel, 'c' .. cjson.encode({ control = 'close', connection_ids = ids }))
+return ids

@@ -1,0 +1,13 @@
+--[[
+  Revokes the tokens of a user that were issued before a time. An earlier time than the one stored changes nothing.
+
+  KEYS[1] account  hash: revoked_before, ms, beside what else operators decided; kept until they decide otherwise
+  ARGV[1] time, ms, or "" for now
+  Returns the time that holds, ms
+]]
+local time = redis.call('TIME')
+local before = tonumber(ARGV[1]) or time[1] * 1000 + math.floor(time[2] / 1000)
+local known = tonumber(redis.call('HGET', KEYS[1], 'revoked_before') or '0')
+if before <= known then return known end
+redis.call('HSET', KEYS[1], 'revoked_before', string.format('%.0f', before))
+return before

@@ -1,0 +1,120 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import type { Registry } from '../../src/connections/registry.ts';
+import { Session, type SessionEvents } from '../../src/connections/session.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { Accounts } from '../../src/policy/accounts.ts';
+import { Revocations } from '../../src/policy/revocations.ts';
+import type { ErrorCode } from '../../src/protocol/errors.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { type Core, silentLogger, startCore, tokenParts } from '../support/core.ts';
+import { startDecisions } from '../support/decisions.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+let core: Core;
+beforeAll(async () => {
+  core = await startCore();
+});
+
+/** A connection that notes how its session ended. */
+function eventsInto(ends: ErrorCode[]): SessionEvents {
+  return {
+    closed: false,
+    deliver: () => undefined,
+    lost: () => undefined,
+    writable: async () => true,
+    ended: (code) => void ends.push(code),
+    failed: (error) => expect(error).toBeUndefined(),
+    planChanged: () => undefined,
+    published: () => undefined,
+    tokenChanged: () => undefined,
+  };
+}
+
+/** A session whose admission Redis has decided, while the answer is still on its way to the node. */
+async function whileAdmitted() {
+  const { registry, liveSessions, tail } = await startDecisions(core, core.plans);
+  const answer = Promise.withResolvers<void>();
+  const decided = Promise.withResolvers<void>();
+  const slow = {
+    admit: async (request) => {
+      const admission = await registry.admit(request);
+      decided.resolve();
+      await answer.promise;
+      return admission;
+    },
+    release: (userId, ids) => registry.release(userId, ids),
+  } satisfies Pick<Registry, 'admit' | 'release'>;
+  const userId = freshUserId();
+  const identity = {
+    userId,
+    plan: 'pro',
+    tokenId: `jti_${userId}`,
+    sessionId: `sid_${userId}`,
+    tokenIssuedAt: Date.now() - 1_000,
+    tokenExpiresAt: Date.now() + 60_000,
+    permissions: [],
+  } as unknown as Identity;
+  const ends: ErrorCode[] = [];
+  const { plans, log: eventLog } = core;
+  const deps = { registry: slow as unknown as Registry, liveSessions, liveTail: tail, eventLog, plans };
+  const details = { node: 'n', endpoint: '/test', opened_at: '' };
+  const session = new Session(
+    { ...deps, ...tokenParts(core), clock: systemClock, logger: silentLogger },
+    { connectionId: `c_${userId}`, identity, details },
+    eventsInto(ends),
+  );
+  closeAfter('test', () => session.leave());
+  const joined = session.join();
+  await decided.promise;
+  return { session, userId, identity, liveSessions, ends, finish: () => joined, answer: () => answer.resolve() };
+}
+
+describe('what is decided while the answer to an admission is on its way', () => {
+  it('B242 counts, not the older answer: the plan', async () => {
+    const { session, userId, identity, liveSessions, answer, finish } = await whileAdmitted();
+    const heard: (string | undefined)[] = [];
+    // A second session of the user on the node, told in the same round, says when the decision has been heard.
+    liveSessions.add({ identity, revoke: () => undefined, applyAccount: ({ plan }) => void heard.push(plan) });
+    await new Accounts(core).setPlan(userId, 'free');
+    await until(() => heard.includes('free'));
+    answer();
+    await finish();
+    expect(session.identity.plan).toBe('free');
+  });
+
+  it.each([
+    ['a block', 'USER_BLOCKED', (userId: string) => new Accounts(core).setBlocked(userId, true)],
+    ['a revoked session', 'TOKEN_REVOKED', (userId: string) => new Revocations(core).revoke(`sid:sid_${userId}`)],
+    ['a revoked token', 'TOKEN_REVOKED', (userId: string) => new Revocations(core).revoke(`jti:jti_${userId}`)],
+    ['all tokens revoked', 'TOKEN_REVOKED', (userId: string) => new Accounts(core).revokeTokens(userId)],
+  ] as const)('B244 ends the session that is about to begin: %s', async (_what, code, decide) => {
+    const { userId, ends, answer, finish } = await whileAdmitted();
+    await decide(userId);
+    await until(() => ends.length > 0);
+    answer();
+    await finish();
+    expect(ends[0]).toBe(code);
+  });
+});
+
+describe('a session that asks for a place', () => {
+  it('B244 is refused when it was revoked after its token had been verified', async () => {
+    const { liveSessions, tail, registry } = await startDecisions(core, core.plans);
+    const userId = freshUserId();
+    await new Revocations(core).revoke(`sid:sid_${userId}`);
+    const identity = { userId, plan: 'pro', tokenId: 't', sessionId: `sid_${userId}`, tokenIssuedAt: 1 } as Identity;
+    await until(() => liveSessions.isRevoked(identity));
+    const { plans, log: eventLog } = core;
+    const deps = { registry, liveSessions, liveTail: tail, eventLog, plans };
+    const session = new Session(
+      { ...deps, ...tokenParts(core), clock: systemClock, logger: silentLogger },
+      { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
+      eventsInto([]),
+    );
+    await expect(session.join()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
+    expect(await registry.list(userId)).toEqual({ total: 0, connections: [] });
+    expect(liveSessions.ofUser(userId)).toEqual([]);
+  });
+});
