@@ -117,7 +117,8 @@ describe('a login session', () => {
     const first = await installation.connect(login.access_token);
     const { fields } = await nextRefresh(first);
     const second = await installation.connect(login.access_token, { node: 1 });
-    expect((await second.waitFor('token_refreshed')).fields).toEqual(fields);
+    const { timestamp: _, ...token } = fields;
+    expect((await second.waitFor('token_refreshed')).fields).toMatchObject(token);
     // And only after it was told who it is.
     expect(second.events.map(({ type }) => type).indexOf('token_refreshed')).toBeGreaterThan(0);
   });
