@@ -122,6 +122,7 @@ async function createConnections(config: Config, foundation: Foundation) {
     { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
   );
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
+  await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
   const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
   const registry = new Registry({ redis, keys, plans }, caps);

@@ -88,6 +88,7 @@ export class Registry {
         keys.channel,
         LOG_STATE_SECONDS,
         plan,
+        keys.nodeChannel(''),
         ...this.#caps,
       ],
     )) as ['blocked'] | ['admitted', number, string, string, number];
