@@ -113,7 +113,8 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('nodes', () => nodes.stop());
   await nodes.start();
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
-  const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
+  const messageRate = new MessageRate({ redis, keys, plans, nodes, clock, logger }, rate);
+  closers.add('message rate', () => messageRate.close());
   const limits = connectionLimits(config);
   const welcome = new Welcome({ plans, permissions, messageRate }, limits);
 
