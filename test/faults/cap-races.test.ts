@@ -36,11 +36,13 @@ class Race {
     this.#leases = leases;
   }
 
-  async connect(count: number, nodes: readonly number[] = [0, 1, 2]): Promise<CappedClient[]> {
-    const routes = Array.from({ length: count }, () => ({ road: any(ROADS), node: any(nodes) }));
-    const clients = await connectAll(this.of, this.token, routes);
-    this.clients.push(...clients);
-    return clients;
+  async connect(count: number, { nodes = [0, 1, 2], leaving = 0 } = {}): Promise<void> {
+    const routes = Array.from({ length: count }, (_, i) => ({
+      road: any(ROADS),
+      node: any(nodes),
+      leaves: i < leaving,
+    }));
+    this.clients.push(...(await connectAll(this.of, this.token, routes)));
   }
 
   /** By connection, in the order of their places; one that was admitted again has kept its own. */
@@ -171,16 +173,14 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
       for (let round = 0; round < ROUNDS; round++) {
         const race = newRace();
         await race.connect(CAP);
-        const connecting = race.connect(CLIENTS);
-        const leaving = race.clients.map(({ client }) => client.close());
-        const late = await connecting;
-        for (const { client } of late.slice(0, CLIENTS / 2)) Math.random() < 0.5 ? client.terminate() : client.close();
+        const connecting = race.connect(CLIENTS, { leaving: CLIENTS / 2 });
+        for (const client of race.clients) client.leave();
+        await connecting;
         const left = () => race.clients.filter(({ closedAt }) => closedAt === undefined);
         const ids = () => left().map(({ connectionId }) => connectionId ?? 'not welcomed yet');
         await until(async () => `${ids().toSorted()}` === `${(await race.held()).toSorted()}`, {
           label: 'the registry to hold those that are connected',
         });
-        await Promise.all(leaving);
         expect(left().length).toBeLessThanOrEqual(CAP);
         expect(left().length).toBeGreaterThan(0);
         await expectAlive(left());
@@ -203,13 +203,13 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
       const figures: number[] = [];
       for (let round = 0; round < SLOW_ROUNDS; round++) {
         const race = newRace();
-        await race.connect(CAP, [0]);
+        await race.connect(CAP, { nodes: [0] });
         await race.allAdmitted();
         const pid = stack().gateways[0]?.pid ?? 0;
         process.kill(pid, 'SIGSTOP');
         const stoppedAt = performance.now();
         try {
-          await race.connect(CLIENTS - CAP, [1, 2]);
+          await race.connect(CLIENTS - CAP, { nodes: [1, 2] });
           await race.allAdmitted();
           await until(() => performance.now() - stoppedAt >= sleepMs, { timeoutMs: sleepMs + 1_000 });
         } finally {

@@ -36,6 +36,7 @@ async function comeAndGo(number: number, token: string): Promise<void> {
   // Also an eviction is an end of the wait: there are more clients than places.
   if (end < 3) await Promise.race([client.waitFor('connection_established').catch(() => undefined), client.closed]);
   if (end % 2 === 0) await client.close();
+  // A client of Socket.IO comes back from this, until its batch is over.
   else client.terminate();
   await client.closed;
 }

@@ -37,6 +37,12 @@ export class CappedClient {
     return codes.includes('CONNECTION_LIMIT_EXCEEDED');
   }
 
+  /** Goes, with a word or without. A client of Socket.IO that loses its connection would come back, as it should. */
+  leave(): void {
+    if (this.road === 'socketio' || Math.random() < 0.5) void this.client.close();
+    else this.client.terminate();
+  }
+
   /** How often it has been let in: more than once if it came back by itself. */
   get welcomes(): number {
     return this.client.events.filter(({ type }) => type === 'connection_established').length;
@@ -56,17 +62,26 @@ export async function connectBy(road: Road, url: string, token: string, ticket?:
   return new CappedClient(road, client);
 }
 
-/** As many clients as there are roads named, each set out for the node beside it, all at the same time. */
-export async function connectAll(
-  of: StackAddresses,
-  token: string,
-  routes: readonly { readonly road: Road; readonly node: number }[],
-): Promise<CappedClient[]> {
+export interface Route {
+  readonly road: Road;
+  readonly node: number;
+  /** Leaves again as soon as it is open, whatever became of its place. */
+  readonly leaves?: boolean;
+}
+
+/** As many clients as there are routes, all at the same time. */
+export async function connectAll(of: StackAddresses, token: string, routes: readonly Route[]): Promise<CappedClient[]> {
   const planned = await Promise.all(
-    routes.map(async ({ road, node }) => {
+    routes.map(async ({ road, node, leaves }) => {
       const url = of.gateways[node]?.url ?? '';
-      return { road, url, ticket: road === 'ticket' ? await buyTicket(token, { url }) : undefined };
+      return { road, url, leaves, ticket: road === 'ticket' ? await buyTicket(token, { url }) : undefined };
     }),
   );
-  return Promise.all(planned.map(({ road, url, ticket }) => connectBy(road, url, token, ticket)));
+  return Promise.all(
+    planned.map(async ({ road, url, leaves, ticket }) => {
+      const capped = await connectBy(road, url, token, ticket);
+      if (leaves) capped.leave();
+      return capped;
+    }),
+  );
 }
