@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { percentile } from '../../bench/lib/statistics.ts';
 import { Admissions, type Admitted } from '../support/admissions.ts';
 import { type CappedClient, connectAll, connectBy, ROADS } from '../support/capped-clients.ts';
+import { reportMs } from '../support/figures.ts';
 import { type Leases, openLeases } from '../support/leases.ts';
 import { slowRedis } from '../support/slow-redis.ts';
 import { type StackProcesses, startStack, testRedisUrl, useStack } from '../support/stack.ts';
@@ -125,12 +125,6 @@ async function expectNobodyReturns(race: Race): Promise<void> {
   expect(race.admitted).toHaveLength(race.clients.length);
 }
 
-/** Figures of a campaign, for who runs one. */
-function report(what: string, values: readonly number[]): void {
-  const [p50, p99] = [percentile(values, 0.5), percentile(values, 0.99)].map((value) => value.toFixed(0));
-  process.stdout.write(`${what}: ${values.length} rounds, p50 ${p50} ms, p99 ${p99} ms\n`);
-}
-
 function useRaces(stack: () => StackProcesses): () => Race {
   let admissions: Admissions;
   let leases: Leases;
@@ -162,7 +156,7 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
         await expectNobodyReturns(race);
         await closeAll(race);
       }
-      report('twenty connects at once', figures);
+      reportMs('twenty connects at once', figures);
     },
     30_000 + ROUNDS * 10_000,
   );
@@ -221,7 +215,7 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
       }
       // One renewal, a third of the lease of 3 s, beyond the promise.
       expect(Math.max(...figures)).toBeLessThan(CONVERGED_MS + 1_000);
-      report(`a node asleep for ${sleepMs} ms`, figures);
+      reportMs(`a node asleep for ${sleepMs} ms`, figures);
     },
     30_000 + SLOW_ROUNDS * 10_000,
   );
@@ -247,7 +241,7 @@ describe('twenty clients of one user while Redis is slow to reach', () => {
         figures.push(convergedMs);
         await closeAll(race);
       }
-      report('twenty connects, Redis up to 80 ms away', figures);
+      reportMs('twenty connects, Redis up to 80 ms away', figures);
     },
     30_000 + ROUNDS * 10_000,
   );

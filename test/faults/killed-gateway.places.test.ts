@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { percentile } from '../../bench/lib/statistics.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
+import { reportMs } from '../support/figures.ts';
 import { type Leases, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { useStack } from '../support/stack.ts';
@@ -49,7 +49,7 @@ describe('the places that a killed node held', () => {
       }
       // Beyond the lease: what it takes to look.
       expect(Math.max(...freedMs)).toBeLessThan(LEASE_SECONDS.short * 1_000 + 250);
-      report('places of a killed node were free after', freedMs);
+      reportMs('places of a killed node were free after', freedMs);
     },
     30_000 + ROUNDS * 15_000,
   );
@@ -115,8 +115,3 @@ describe('a connection on a node that lives', () => {
     }
   });
 });
-
-function report(what: string, values: readonly number[]): void {
-  const [p50, p99] = [percentile(values, 0.5), percentile(values, 0.99)].map((value) => value.toFixed(0));
-  process.stdout.write(`${what}: ${values.length} rounds, p50 ${p50} ms, p99 ${p99} ms\n`);
-}
