@@ -101,12 +101,12 @@ export class MessageRate {
   /** Milliseconds for which this node knows the user to be over the limit, without asking Redis; 0 if it does not. */
   knownRefusalMs(userId: string, plan: string): number {
     const key = this.#deps.keys.user(userId).messageRate;
-    if (this.#countedBy !== 'cluster') return this.#share.refusalMs(key, this.#shareOf(plan));
     const refusal = this.#refusals.get(refusalKey(key, plan));
     const now = this.#deps.clock.now();
-    const knownMs = (refusal?.knownUntil ?? 0) - now;
-    if (!refusal || knownMs <= 0 || knownMs > REFUSAL_KNOWN_MS) return 0;
-    return Math.max(1, refusal.retryAt - now);
+    const refusedMs = within(WINDOW_SECONDS * 1_000, (refusal?.retryAt ?? now) - now);
+    // Nobody to ask: what Redis said last stands.
+    if (this.#countedBy !== 'cluster') return Math.max(refusedMs, this.#share.refusalMs(key, this.#shareOf(plan)));
+    return within(REFUSAL_KNOWN_MS, (refusal?.knownUntil ?? now) - now) > 0 ? Math.max(1, refusedMs) : 0;
   }
 
   /** Counts one message of the user. One command to Redis, sent at once, or none for a user known to be over the limit. */
@@ -216,6 +216,11 @@ export class MessageRate {
     if (!limiter) throw new Error(`no limiter for plan ${plan}`);
     return limiter;
   }
+}
+
+/** What is left of a time of `maxMs`; nothing of more than that: then the clock was set back. */
+function within(maxMs: number, leftMs: number): number {
+  return leftMs > maxMs ? 0 : Math.max(0, leftMs);
 }
 
 /** A refusal is one by a plan's limit: it does not hold for the next plan. */

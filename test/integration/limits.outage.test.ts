@@ -110,6 +110,16 @@ describe('the message limit of three nodes', () => {
     expect(alone.flat().every(({ degraded }) => degraded)).toBe(true);
   });
 
+  it('still refuses, while Redis is away, whom Redis had refused in this minute', async () => {
+    const [node, ...others] = await startCluster();
+    const userId = freshUserId();
+    expect(allowed(await take(node, userId, PER_MINUTE + 1))).toBe(PER_MINUTE);
+    await cut([node, ...others]);
+    // Another's message is the one that notices.
+    await take(node, freshUserId(), 1);
+    expect(allowed(await take(node, userId, 20))).toBe(0);
+  });
+
   it('begins nobody anew when Redis is back, whichever node they go to, and though the others hear of nobody', async () => {
     const nodes = await startCluster();
     const [first, second] = nodes;
