@@ -145,7 +145,8 @@ async function createConnections(config: Config, foundation: Foundation) {
   const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
-  const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
+  const messageRate = new MessageRate({ redis, keys, plans, nodes, clock, logger }, rate);
+  closers.add('message rate', () => messageRate.close());
   const limits = connectionLimits(config);
   const welcome = new Welcome({ plans, permissions, messageRate }, limits);
 
@@ -154,6 +155,7 @@ async function createConnections(config: Config, foundation: Foundation) {
     { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
   );
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
+  await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
   const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
   const registry = new Registry({ redis, keys, plans }, caps);

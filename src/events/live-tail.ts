@@ -71,6 +71,15 @@ export class LiveTail {
     return stop;
   }
 
+  /**
+   * Stays subscribed to channels to which nobody publishes: Redis drops the subscriptions with the connection, so that
+   * they show at once whether this process lives.
+   * @throws Error when Redis does not confirm in time
+   */
+  async attend(names: readonly string[]): Promise<void> {
+    await Promise.all(names.map((name) => this.#open(name).subscribed));
+  }
+
   #open(name: string): Channel {
     const subscribed = withTimeout(this.#clock, this.#redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
     const channel: Channel = { name, listeners: new Set(), subscribed };

@@ -20,6 +20,10 @@ export function partitionOf(userId: string): number {
   return fnv1a(userId) % PARTITIONS;
 }
 
+function nodeChannel(partitionTag: string, nodeId: string): string {
+  return `${partitionTag}:node:${nodeId}`;
+}
+
 export class Keys {
   readonly prefix: string;
 
@@ -88,6 +92,11 @@ export class Keys {
     return `${this.prefix}:run-control`;
   }
 
+  /** Sharded channels that a node listens to as long as it lives: by them a script sees, in any slot, that it does. */
+  nodeChannels(nodeId: string): string[] {
+    return Array.from({ length: PARTITIONS }, (_, partition) => nodeChannel(this.#partition(partition), nodeId));
+  }
+
   /** BullMQ's own keys; the tag keeps a queue in one slot. */
   get queues(): string {
     return `{${this.prefix}:bull}`;
@@ -145,6 +154,10 @@ export class UserKeys {
   /** Sharded channel of the user: events as they are appended, and control messages for the user's connections. */
   get channel(): string {
     return this.#of('live');
+  }
+  /** Of `Keys.nodeChannels`, the one in the user's slot. */
+  nodeChannel(nodeId: string): string {
+    return nodeChannel(this.#tag, nodeId);
   }
   get messageRate(): string {
     return this.#of('message-rate');
