@@ -55,8 +55,9 @@ const WAYS = {
       method: 'POST',
       headers: { authorization: `Bearer ${token}` },
     });
-    const { error } = (await response.json()) as { error?: { code: string } };
-    return error ? `${response.status} ${error.code}` : `${response.status}`;
+    const { error } = (await response.json()) as { error?: { code?: string } };
+    // A head that Node refuses never gets as far as the error table.
+    return error?.code === undefined ? `${response.status}` : `${response.status} ${error.code}`;
   },
 } satisfies Record<string, (token: string, url: string) => Promise<Outcome>>;
 
