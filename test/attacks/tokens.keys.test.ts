@@ -131,6 +131,22 @@ describe('a gateway with JWKS_URL', () => {
   });
 });
 
+describe('a gateway that cannot reach the keys of its issuer', () => {
+  it('B28 B96 B148 says that it is its own trouble, and what is no token of the issuer is refused as ever', async () => {
+    const url = await startGateway({ JWKS_URL: `${httpUrl(await freePort())}/jwks.json` });
+    const code = 'AUTH_SERVICE_UNAVAILABLE';
+    const closed = `1013 ${code}`;
+    expect(await present(forgeToken({ header: { alg: 'RS256', kid: 'rsa-1' } }), { url })).toEqual({
+      header: closed,
+      subprotocol: closed,
+      message: closed,
+      socketio: `1005 ${code}`,
+      ticket: `503 ${code}`,
+    });
+    expect(await present(forgeToken(), { url })).toEqual(refusedWith('VALIDATION_FAILED'));
+  });
+});
+
 describe('a token that says where its key is', () => {
   it('B50 is not believed, and nobody asks there', async () => {
     const x5c = [createPublicKey(attacker.privateKey).export({ format: 'der', type: 'spki' }).toString('base64')];

@@ -111,6 +111,7 @@ describe('a chat from its login on', () => {
       const { events } = await runToEnd(client);
       expect(events.at(-1)?.type).toBe('agent_completed');
       expect(performance.now() - startedAt).toBeLessThan(5_000);
+      await client.close();
     }
   });
 });
