@@ -72,6 +72,12 @@ export class Permissions {
   }
 }
 
+/**
+ * `*` grants every permission, `system:*` each one under `system:`, at any depth, and not `system` itself. A star
+ * anywhere else is a character like any other: a pattern that reads narrower than it is would grant too much.
+ */
 function grants(held: readonly string[], permission: string): boolean {
-  return held.includes('*') || held.includes(permission);
+  return held.some((one) => {
+    return one === '*' || one === permission || (one.endsWith(':*') && permission.startsWith(one.slice(0, -1)));
+  });
 }

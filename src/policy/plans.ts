@@ -20,7 +20,7 @@ export interface Plan {
   readonly rank: number;
   /** Factor on `MESSAGE_RATE_PER_MINUTE` and on tool limits. */
   readonly multiplier: number;
-  /** `*` grants every permission. */
+  /** `*` grants every permission, `system:*` those under `system:`. */
   readonly permissions: readonly string[];
   readonly featureFlags: readonly string[];
   /** Threads a user may make; null without a limit. */

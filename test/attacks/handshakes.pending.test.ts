@@ -53,7 +53,7 @@ describe('connections that do not authenticate', () => {
     return Number(/^tollgate_pending_connections (\d+)$/m.exec(metrics)?.[1]);
   }
 
-  it('are as many an address as is allowed; then an upgrade is 429 with Retry-After', async () => {
+  it('B131 are as many an address as is allowed; then an upgrade is 429 with Retry-After', async () => {
     const address = freshAddress();
     const held = Array.from({ length: BOUND }, () => silent(address));
     expect(await Promise.all(held.map(async (raw) => (await raw.answer).status))).toEqual(Array(BOUND).fill(101));
@@ -146,7 +146,7 @@ describe('connections that do not authenticate', () => {
     expect(performance.now() - refusedAt).toBeLessThan(2_000 + SLACK_MS);
   });
 
-  it('are 2,000 a node; then 503 with Retry-After, for every address, and all of them end', async () => {
+  it('B131 B134 are 2,000 a node; then 503 with Retry-After, for every address, and all of them end', async () => {
     expect(await pending()).toBeLessThan(20);
     for (let group = 0; group < 20; group++) {
       await Promise.all(
@@ -161,7 +161,7 @@ describe('connections that do not authenticate', () => {
   });
 });
 
-describe('a deadline for authentication', () => {
+describe('B122 B125 a deadline for authentication', () => {
   const DEADLINE_MS = 2_000;
   let url: string;
   let signed: string;

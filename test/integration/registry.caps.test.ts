@@ -39,7 +39,7 @@ async function admit(userId: string, plan: string, at: number) {
   if (!node || !registry) throw new Error('there is no node');
   const connectionId = newId('ws');
   const details = { node, endpoint: '/ws', opened_at: new Date().toISOString() };
-  const { place } = await registry.admit({ userId, connectionId, plan, details });
+  const { place } = await registry.admit({ userId, connectionId, plan, tokenIssuedAt: Date.now(), details });
   return { connectionId, place };
 }
 
@@ -80,8 +80,9 @@ describe('a connection on a node that Redis has lost', () => {
     const { registry } = registries[0] ?? {};
     const oldest = await admit(userId, 'free', 0);
     const details = { node: 'node_lost', endpoint: '/ws', opened_at: new Date().toISOString() };
+    const request = { userId, plan: 'free', tokenIssuedAt: Date.now(), details };
     const lost = [newId('ws'), newId('ws')];
-    for (const connectionId of lost) await registry?.admit({ userId, connectionId, plan: 'free', details });
+    for (const connectionId of lost) await registry?.admit({ ...request, connectionId });
     const kept = [oldest.connectionId];
     for (const left of [1, 0]) {
       kept.push((await admit(userId, 'free', 1)).connectionId);
@@ -89,7 +90,7 @@ describe('a connection on a node that Redis has lost', () => {
       expect(live.toSorted()).toEqual([...kept, ...lost.slice(2 - left)].toSorted());
     }
     const alone = newId('ws');
-    await registry?.admit({ userId, connectionId: alone, plan: 'free', details });
+    await registry?.admit({ ...request, connectionId: alone });
     expect((await leases.live(userId)).toSorted()).toEqual([...kept.slice(1), alone].toSorted());
   });
 });

@@ -109,6 +109,44 @@ describe('a decision about a tool', () => {
     expect(permissions.decide(tool('system_health'), granted).allowed).toBe(false);
   });
 
+  it.each<[string[], string, boolean]>([
+    [['system:read'], 'system:read', true],
+    [['system:*'], 'system:read', true],
+    [['system:*'], 'system:logs:read', true],
+    [['system:logs:*'], 'system:logs:read', true],
+    [['basic', 'system:*'], 'system:write', true],
+    [['*'], 'system:write', true],
+    [['system:*'], 'system', false],
+    [['system:*'], 'systems:read', false],
+    [['system:*'], 'other:system:read', false],
+    [['system:*'], 'System:read', false],
+    [['system:logs:*'], 'system:metrics:read', false],
+    [['system:read'], 'system:write', false],
+    [['system:'], 'system:read', false],
+    [['system*'], 'system:read', false],
+    [['sys*:read'], 'system:read', false],
+    [['*:read'], 'system:read', false],
+    [['**'], 'system:read', false],
+    [[':*'], 'system:read', false],
+    [['system:**'], 'system:read', false],
+    [['system:*:read'], 'system:logs:read', false],
+    [['system:.*'], 'system:read', false],
+    [[], 'system:read', false],
+  ])('B254 of a token with %j about a tool that asks for %s: %s', (granted, permission, allowed) => {
+    const decision = permissions.decide({ ...tool('system_health'), permission }, caller('free', granted));
+    expect(decision.allowed).toBe(allowed);
+    expect(decision.missing_permissions).toEqual(allowed ? [] : [permission]);
+  });
+
+  it('B254 names the plan with the wildcard as the one to upgrade to', () => {
+    const row = { rank: 0, multiplier: 1, permissions: ['basic'], feature_flags: [], threads: 5 };
+    const file = { free: row, pro: { ...row, rank: 1, permissions: ['basic', 'system:*'] } };
+    const own = new Permissions({ plans: loadPlans(fileOf({ default: 'free', plans: file })), tools });
+    const asked = { ...tool('system_health'), permission: 'system:read' };
+    expect(own.decide(asked, caller('free')).upgrade_path).toBe('pro');
+    expect(own.decide(asked, caller('pro')).allowed).toBe(true);
+  });
+
   it('B86 never takes away on a higher plan what a lower one has', () => {
     let below: string[] = [];
     for (const plan of PLANS) {

@@ -59,7 +59,7 @@ function firstBreak(records: readonly LedgerRecord[]): number | undefined {
 }
 
 describe('the ledger', () => {
-  it('chains each record to the one before: SHA-256 over that hash, a line break and the record', () => {
+  it('B116 chains each record to the one before: SHA-256 over that hash, a line break and the record', () => {
     const record = { id: 'usage_1', sequence: 1 } as LedgerRecord;
     const expected = createHash('sha256').update('abc\n{"id":"usage_1","sequence":1}').digest('hex');
     expect(chainHash('abc', record)).toBe(expected);
