@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Logger } from '../lib/logger.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
@@ -42,6 +43,7 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     // A body that names `__proto__` is refused by the parser, not handed on.
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
+    clientErrorHandler: refuseUnreadable,
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
         if (!intercept?.(request, response)) handler(request, response);
@@ -60,6 +62,18 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     throw new TollgateError('ENDPOINT_NOT_FOUND');
   });
   return app;
+}
+
+/** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */
+function refuseUnreadable(error: Error & { code?: string }, socket: Socket): void {
+  if (!socket.writable) return void socket.destroy();
+  const overflow = error.code === 'HPE_HEADER_OVERFLOW';
+  const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+  const status = overflow ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';
+  const row = overflow ? 'MESSAGE_TOO_LARGE' : late ? 'CONNECTION_TIMEOUT' : 'FORMAT_ERROR';
+  const body = JSON.stringify({ error: publicError(new TollgateError(row, { cause: error })) });
+  const head = ['content-type: application/json; charset=utf-8', `content-length: ${Buffer.byteLength(body)}`];
+  socket.end(`HTTP/1.1 ${status}\r\n${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body}`);
 }
 
 /** Fastify's own refusals (a body that is no JSON, too large, against the schema) as rows of the table. */

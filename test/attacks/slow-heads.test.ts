@@ -53,4 +53,5 @@ it('a head above 16 KiB is refused with 431', async () => {
   const headers = { 'X-Pad': 'x'.repeat(20_000) };
   const raw = openRawSocket({ url: nodeUrl(0, stack().addresses), path: '/ws', headers });
   expect((await raw.answer).status).toBe(431);
+  expect(JSON.parse(String(await raw.ended))).toMatchObject({ error: { code: 'MESSAGE_TOO_LARGE', retryable: false } });
 });
