@@ -29,6 +29,8 @@ export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay
 export const SCHEDULES = {
   /** Moves usage records from the outboxes into the ledger; the period is the lag a bill can have. */
   foldUsage: { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
+  /** Removes what every consumer of the ledger has confirmed and nobody may still want. */
+  trimLedger: { queue: QUEUES.usage, name: 'trim-ledger', everyMs: 60_000 },
   /** Ends runs that nobody works on any more. */
   sweepRuns: { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
 } as const;

@@ -19,9 +19,12 @@ import { loadPlans } from '../src/policy/plans.ts';
 import { loadToolCatalogue } from '../src/policy/tool-catalogue.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
+import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
+import { LedgerWriter } from '../src/usage/ledger-writer.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
-import { foldUsage } from './fold-usage.ts';
+import { Windows } from '../src/usage/windows.ts';
+import { foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
@@ -116,7 +119,10 @@ function createParts(config: Config, foundation: Foundation) {
   const permissions = new Permissions({ plans, tools: catalogue });
   const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
   const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
-  return { log, runs, executor, ledger: new Ledger({ redis, keys }) };
+  const ledger = new Ledger({ redis, keys });
+  const windows = new Windows({ redis, keys, ledger });
+  const consumers = new Consumers({ redis, keys, ledger, windows });
+  return { log, runs, executor, writer: new LedgerWriter({ redis, keys }), windows, consumers };
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */
@@ -149,8 +155,12 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
 /** The jobs that a schedule makes. */
 async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
   const { logger, clock, metrics, closers, openQueue } = foundation;
-  const fold = () => foldUsage({ ledger: parts.ledger, clock, metrics });
-  await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
+  const usage = ({ name }: Job) => {
+    return name === SCHEDULES.trimLedger.name
+      ? trimLedger({ ...parts, metrics })
+      : foldUsage({ ...parts, ...foundation });
+  };
+  await startBullWorker(foundation, QUEUES.usage, { process: usage, options: SCHEDULED });
   const sweep = () => sweepRuns({ ...parts, clock, logger });
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
 
