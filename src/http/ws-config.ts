@@ -16,6 +16,8 @@ export interface WsConfigDeps {
 /** The bypass is no way to come in that anybody should look for. */
 const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
 
+const documented = (summary: string) => ({ tags: ['websocket'], summary });
+
 /** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
 export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
   const now = () => new Date(clock.now()).toISOString();
@@ -28,32 +30,36 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     ({ close }) => close,
   );
 
-  app.get('/ws/config', async () => ({
-    status: 'healthy',
-    websocket_config: {
-      available_endpoints: publicPaths,
-      authentication_required: true,
-      supported_protocols: ['jwt-auth'],
-      cors_enabled: true,
-      environment: config.ENVIRONMENT,
-      max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
-      max_message_size: config.MAX_MESSAGE_BYTES,
-      max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
-      heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
-      connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
-      auth_deadline: config.AUTH_DEADLINE_SECONDS,
-    },
-    messages: CLIENT_MESSAGE_NAMES,
-    events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
-    errors,
-    close_codes: Object.fromEntries(
-      Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
-    ),
-    socketio: { path: '/socket.io/' },
-    mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
-  }));
+  app.get(
+    '/ws/config',
+    { schema: documented('Where and how to connect; messages, events, errors, close codes.') },
+    async () => ({
+      status: 'healthy',
+      websocket_config: {
+        available_endpoints: publicPaths,
+        authentication_required: true,
+        supported_protocols: ['jwt-auth'],
+        cors_enabled: true,
+        environment: config.ENVIRONMENT,
+        max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
+        max_message_size: config.MAX_MESSAGE_BYTES,
+        max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
+        heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
+        connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
+        auth_deadline: config.AUTH_DEADLINE_SECONDS,
+      },
+      messages: CLIENT_MESSAGE_NAMES,
+      events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
+      errors,
+      close_codes: Object.fromEntries(
+        Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
+      ),
+      socketio: { path: '/socket.io/' },
+      mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
+    }),
+  );
 
-  app.get('/ws/secure/config', async () => ({
+  app.get('/ws/secure/config', { schema: documented('What /ws/secure offers and allows.') }, async () => ({
     status: 'success',
     websocket_config: {
       version: '2.0',
@@ -81,15 +87,19 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     },
   }));
 
-  app.get('/ws/secure/health', async (_request, reply) => {
-    const { redis, authService } = await readiness.check();
-    const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
-    return reply.status(redis ? 200 : 503).send({
-      status,
-      service: 'secure_websocket',
-      version: '2.0',
-      security_level: 'enterprise',
-      timestamp: now(),
-    });
-  });
+  app.get(
+    '/ws/secure/health',
+    { schema: documented('healthy, degraded (no auth service) or unhealthy (503).') },
+    async (_request, reply) => {
+      const { redis, authService } = await readiness.check();
+      const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
+      return reply.status(redis ? 200 : 503).send({
+        status,
+        service: 'secure_websocket',
+        version: '2.0',
+        security_level: 'enterprise',
+        timestamp: now(),
+      });
+    },
+  );
 }
