@@ -3,9 +3,9 @@ import { asked, redisError } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { endOf } from './hours.ts';
-import { chainHash } from './ledger.ts';
+import { type ChainedRecord, chained } from './ledger.ts';
 import { type Measures, measuresOf, NOTHING, packed, rowOf, Sums, sum } from './measures.ts';
-import type { LedgerRecord, Refusal, UsageRecord } from './records.ts';
+import type { Refusal, UsageRecord } from './records.ts';
 
 const foldUsage = LuaScript.load('foldUsage-5');
 
@@ -76,22 +76,21 @@ export class LedgerWriter {
 
     let head = { sequence: Number(state.sequence ?? 0), hash: state.hash ?? '' };
     const cursors = new Map(outboxes.map(({ name }) => [name, state[`cursor:${name}`] ?? '']));
-    let records = 0;
+    let moved = 0;
     let lagMs = 0;
     for (const batch of batchesOf(outboxes.flatMap(({ waiting }) => waiting))) {
-      const chained = chain(batch, head.sequence, head.hash);
-      const next = chained.at(-1) ?? head;
-      if (!(await this.#append(batch, chained, head.hash, cursors))) {
+      const records = chain(batch, head.sequence, head.hash);
+      if (!(await this.#append(batch, records, head.hash, cursors))) {
         // Another writer was faster; what is left is its, or the next round's.
-        return { records, lagMs, passedAt: undefined, unreadable };
+        return { records: moved, lagMs, passedAt: undefined, unreadable };
       }
-      head = next;
-      records += chained.length;
+      head = records.at(-1)?.record ?? head;
+      moved += records.length;
       lagMs = Math.max(lagMs, ...batch.map(({ entryId }) => now - Number.parseInt(entryId, 10)));
     }
     await this.#empty(outboxes, cursors);
     const drained = outboxes.every((outbox) => outbox.drained);
-    return { records, lagMs, passedAt: drained ? asOf : undefined, unreadable };
+    return { records: moved, lagMs, passedAt: drained ? asOf : undefined, unreadable };
   }
 
   async #time(): Promise<number> {
@@ -121,7 +120,7 @@ export class LedgerWriter {
   /** Appends the batch and moves `cursors` behind it. False when the ledger has moved on. */
   async #append(
     batch: readonly Waiting[],
-    chained: readonly LedgerRecord[],
+    records: readonly ChainedRecord[],
     headHash: string,
     cursors: Map<string, string>,
   ): Promise<boolean> {
@@ -129,14 +128,14 @@ export class LedgerWriter {
     const moves = new Map(batch.map(({ outbox, entryId }) => [outbox, entryId]));
     const rows = new Sums();
     for (const { entry } of batch) rows.add(rowOf(entry), measuresOf(entry));
-    const totals = chained.reduce<Measures>((all, record) => sum(all, measuresOf(record)), NOTHING);
+    const totals = records.reduce<Measures>((all, { record }) => sum(all, measuresOf(record)), NOTHING);
     const { ledger, ledgerState, openWindows } = this.#keys;
     const appended = await foldUsage.run(
       this.#redis,
       [ledger, ledgerState, this.#keys.tally(hour), this.#keys.window(hour), openWindows],
       [
         headHash,
-        chained.at(-1)?.hash ?? headHash,
+        records.at(-1)?.record.hash ?? headHash,
         hour,
         endOf(hour),
         WINDOW_GRACE_MS,
@@ -146,7 +145,7 @@ export class LedgerWriter {
         rows.rows.size,
         ...[...moves].flatMap(([outbox, to]) => [outbox, cursors.get(outbox) ?? '', to]),
         ...[...rows.rows].flatMap(([row, measures]) => [row, packed(measures)]),
-        ...chained.map((record) => JSON.stringify(record)),
+        ...records.map(({ json }) => json),
       ],
     );
     if (appended !== 1) return false;
@@ -212,12 +211,12 @@ function* batchesOf(waiting: readonly Waiting[]): Generator<Waiting[]> {
   if (batch.length > 0) yield batch;
 }
 
-function chain(batch: readonly Waiting[], sequence: number, hash: string): LedgerRecord[] {
+function chain(batch: readonly Waiting[], sequence: number, hash: string): ChainedRecord[] {
   let previous = hash;
   const records = batch.flatMap(({ entry }) => ('id' in entry ? [entry] : []));
   return records.map((record, at) => {
-    const placed = { ...record, sequence: sequence + at + 1 };
-    previous = chainHash(previous, placed);
-    return { ...placed, hash: previous };
+    const link = chained(previous, { ...record, sequence: sequence + at + 1 });
+    previous = link.record.hash;
+    return link;
   });
 }

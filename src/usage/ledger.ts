@@ -5,7 +5,9 @@ import type { Keys } from '../redis/keys.ts';
 import type { LedgerRecord } from './records.ts';
 
 /** Records read from Redis at once: bounds what one reply holds. */
-export const READ_BATCH = 1_000;
+const READ_BATCH = 1_000;
+/** Records of a long read that are worked on at once: a few milliseconds, between which a gateway serves its sockets. */
+const STREAM_BATCH = 250;
 /** Records looked at for one page of a filtered feed; past it the page is short and `has_more` says so. */
 const SCAN_LIMIT = 10_000;
 
@@ -110,7 +112,7 @@ export class Ledger {
   /** All records from one sequence to another, both included, a batch at a time. */
   async *batches(from: number, to: number): AsyncGenerator<StoredRecord[]> {
     for (let next = from; next <= to; ) {
-      const batch = await this.range(next, to);
+      const batch = await this.range(next, to, STREAM_BATCH);
       const last = batch.at(-1);
       if (!last) return;
       yield batch;
@@ -135,7 +137,24 @@ export class Ledger {
   }
 }
 
+/** A record with its hash, and as it is stored. */
+export interface ChainedRecord {
+  readonly record: LedgerRecord;
+  readonly json: string;
+}
+
 /** The hash of a record: over the hash before it and the record's JSON, members in the order they are stored. */
 export function chainHash(previous: string, record: Omit<LedgerRecord, 'hash'>): string {
-  return createHash('sha256').update(previous).update('\n').update(JSON.stringify(record)).digest('hex');
+  return hashOf(previous, JSON.stringify(record));
+}
+
+/** Puts a record behind the one of the hash `previous`. */
+export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): ChainedRecord {
+  const json = JSON.stringify(record);
+  const hash = hashOf(previous, json);
+  return { record: { ...record, hash }, json: `${json.slice(0, -1)},"hash":"${hash}"}` };
+}
+
+function hashOf(previous: string, json: string): string {
+  return createHash('sha256').update(previous).update('\n').update(json).digest('hex');
 }

@@ -1,4 +1,4 @@
-import { chainHash, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
+import { chained, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums } from './measures.ts';
 import type { LedgerRecord } from './records.ts';
 import type { Tallies } from './tallies.ts';
@@ -183,7 +183,7 @@ class Check {
         previous = record.hash;
         next += 1;
         this.records += 1;
-        await this.#place(record);
+        if (!this.#placed(record)) await this.#placeFresh(record);
       }
     }
     if (next <= to) throw chainMisfit(next, null, 'The record is missing.');
@@ -200,40 +200,29 @@ class Check {
     return recordIn(stored).hash;
   }
 
-  /** Adds the record to the revision that has it: each has to be in one. */
-  async #place(record: LedgerRecord): Promise<void> {
+  /** Adds the record to the revision that has it; false when no window that is known has it. */
+  #placed(record: LedgerRecord): boolean {
     const { period, sequence } = record;
-    const revision = covering(await this.#view(period), sequence) ?? covering(await this.#freshView(period), sequence);
-    if (!revision) {
-      throw new Misfit({
-        ...named(record),
-        kind: 'window',
-        what: `No revision of the window ${period} has the record.`,
-      });
-    }
+    const view = this.#views.get(period);
+    const revision = view && covering(view, sequence);
+    if (!revision) return false;
     this.#sums.get(revision)?.add(record);
     const rows = this.#rows.get(period);
-    if (!rows) return;
+    if (!rows) return true;
     const row = rowOf(record);
     rows.add(row, measuresOf(record));
     const name = `${period} ${row}`;
     if (!this.#firstOfRow.has(name)) this.#firstOfRow.set(name, record);
+    return true;
   }
 
-  async #view(hour: string): Promise<WindowView> {
-    const known = this.#views.get(hour);
-    if (known) return known;
-    const view = await this.#parts.windows.view(hour);
-    this.#views.set(hour, view);
-    return view;
-  }
-
-  /** The window may have grown since it was read. */
-  async #freshView(hour: string): Promise<WindowView> {
-    this.unsettled.add(hour);
-    const view = await this.#parts.windows.view(hour);
-    this.#views.set(hour, view);
-    return view;
+  /** Each record has to be in a window: one of another hour, or one that has grown since it was read. */
+  async #placeFresh(record: LedgerRecord): Promise<void> {
+    const { period } = record;
+    if (this.#views.has(period)) this.unsettled.add(period);
+    this.#views.set(period, await this.#parts.windows.view(period));
+    if (this.#placed(record)) return;
+    throw new Misfit({ ...named(record), kind: 'window', what: `No revision of the window ${period} has the record.` });
   }
 
   #compareWindow(view: WindowView): void {
@@ -295,11 +284,11 @@ function merged(ranges: readonly { from: number; to: number }[]): { from: number
 /** @throws Misfit unless the stored bytes are those of a record that follows from the one before */
 function checkedRecord(stored: StoredRecord, previous: string): LedgerRecord {
   const record = recordIn(stored);
-  const { hash, ...rest } = record;
+  const { hash: _, ...rest } = record;
   if (record.sequence !== stored.sequence) {
     throw chainMisfit(stored.sequence, record.id, `It carries the sequence ${record.sequence}.`);
   }
-  if (JSON.stringify({ ...rest, hash }) !== stored.json || chainHash(previous, rest) !== hash) {
+  if (chained(previous, rest).json !== stored.json) {
     throw chainMisfit(stored.sequence, record.id, 'Its hash does not follow from it and the record before.');
   }
   return record;
