@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
 
 /** The BullMQ queues, their job payloads and their parsers: what gateways and workers agree on. */
-export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps' } as const;
+export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', windows: 'windows', sweeps: 'sweeps' } as const;
 
 /** A run as a client asked for it. */
 export interface RunRequest {
@@ -29,8 +29,10 @@ export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay
 export const SCHEDULES = {
   /** Moves usage records from the outboxes into the ledger; the period is the lag a bill can have. */
   foldUsage: { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
+  /** Closes the hourly windows that are due: beside the folding, which must not wait while a large one is added up. */
+  closeWindows: { queue: QUEUES.windows, name: 'close-windows', everyMs: 5_000 },
   /** Removes what every consumer of the ledger has confirmed and nobody may still want. */
-  trimLedger: { queue: QUEUES.usage, name: 'trim-ledger', everyMs: 60_000 },
+  trimLedger: { queue: QUEUES.windows, name: 'trim-ledger', everyMs: 60_000 },
   /** Ends runs that nobody works on any more. */
   sweepRuns: { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
 } as const;

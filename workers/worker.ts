@@ -24,7 +24,7 @@ import { Ledger } from '../src/usage/ledger.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { Windows } from '../src/usage/windows.ts';
-import { foldUsage, trimLedger } from './fold-usage.ts';
+import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
@@ -154,13 +154,12 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
 
 /** The jobs that a schedule makes. */
 async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
-  const { logger, clock, metrics, closers, openQueue } = foundation;
-  const usage = ({ name }: Job) => {
-    return name === SCHEDULES.trimLedger.name
-      ? trimLedger({ ...parts, metrics })
-      : foldUsage({ ...parts, ...foundation });
-  };
-  await startBullWorker(foundation, QUEUES.usage, { process: usage, options: SCHEDULED });
+  const { logger, clock, closers, openQueue } = foundation;
+  const fold = () => foldUsage({ ...parts, ...foundation });
+  await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
+  const tend = ({ name }: Job) =>
+    (name === SCHEDULES.trimLedger.name ? trimLedger : closeWindows)({ ...parts, ...foundation });
+  await startBullWorker(foundation, QUEUES.windows, { process: tend, options: SCHEDULED });
   const sweep = () => sweepRuns({ ...parts, clock, logger });
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
 

@@ -11,6 +11,8 @@ const foldUsage = LuaScript.load('foldUsage-5');
 
 /** Entries moved in one step: bounds the time that the script holds Redis (about 4 ms). */
 const FOLD_BATCH = 500;
+/** Entries read of one outbox in one round: all of them together are some 6 MB, which Redis gives well within its time. */
+const OUTBOX_BATCH = 128;
 /** A window closes this long after the end of its hour: what arrives later goes into its next revision. */
 export const WINDOW_GRACE_MS = 15 * 60_000;
 /** Tallies are kept for a year and a month, so that a year can be compared with the one before. */
@@ -63,7 +65,7 @@ export class LedgerWriter {
   }
 
   /**
-   * One round over all outboxes, at most `FOLD_BATCH` entries of each.
+   * One round over all outboxes, at most `OUTBOX_BATCH` entries of each.
    * @param now for the lag, which is shown and decides nothing
    * @throws TollgateError OVERLOADED while Redis is away; what was moved before stays moved
    */
@@ -104,7 +106,7 @@ export class LedgerWriter {
     const named = [...keys, [CORRECTIONS, this.#keys.corrections] as const];
     const pipeline = this.#redis.pipeline();
     for (const [name, key] of named) {
-      pipeline.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', FOLD_BATCH);
+      pipeline.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', OUTBOX_BATCH);
     }
     const replies = (await asked(pipeline.exec())) ?? [];
     return named.map(([name, key], at) => {
@@ -113,7 +115,7 @@ export class LedgerWriter {
       const entries = reply as StreamEntry[];
       const waiting = readable(name, entries);
       const unreadable = waiting.length < entries.length;
-      return { name, key, waiting, unreadable, drained: !unreadable && entries.length < FOLD_BATCH };
+      return { name, key, waiting, unreadable, drained: !unreadable && entries.length < OUTBOX_BATCH };
     });
   }
 

@@ -205,7 +205,7 @@ async function closedHour(): Promise<{ window: string; revision: number }> {
     const { windows } = (await call(`/v1/usage/windows?from=${window}`)).json();
     return windows.filter((w: Json) => w.status === 'closed' && w.last_sequence >= Number(records[0]?.sequence)).at(-1);
   };
-  const { revision } = await until(closed, { timeoutMs: 10_000, label: 'the closed window' });
+  const { revision } = await until(closed, { timeoutMs: 20_000, label: 'the closed window' });
   return { window, revision };
 }
 
