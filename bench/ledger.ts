@@ -114,7 +114,7 @@ async function lags(installation: Installation, redis: Redis, seconds: number): 
 
 /** How fast the ledger takes records up, and how far it is behind under a steady load. */
 export async function ledger({ quick }: BenchOptions): Promise<Report> {
-  const size = quick ? { records: 5_000, rounds: 1, seconds: 3 } : { records: 100_000, rounds: 5, seconds: 30 };
+  const size = quick ? { records: 5_000, rounds: 1, seconds: 3 } : { records: 50_000, rounds: 3, seconds: 20 };
   const installation = await Installation.start();
   const redis = await connectRedis(installation.redis.url, 'commands', createLogger('bench', 'silent'));
   try {

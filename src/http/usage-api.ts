@@ -160,7 +160,8 @@ function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDep
       },
     },
     async (request, reply) => {
-      if (!(await consumers.forget(request.params.consumer))) throw new TollgateError('RECORD_NOT_FOUND');
+      if (!(await consumers.forget(request.params.consumer)))
+        throw new TollgateError('RECORD_NOT_FOUND', { text: 'No such consumer.' });
       return reply.status(204).send(null);
     },
   );

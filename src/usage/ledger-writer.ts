@@ -9,7 +9,7 @@ import type { Refusal, UsageRecord } from './records.ts';
 
 const foldUsage = LuaScript.load('foldUsage-5');
 
-/** Entries moved in one step: bounds the time that the script holds Redis (about 4 ms). */
+/** Entries moved in one step: bounds the time that the script holds Redis (about 5 ms). */
 const FOLD_BATCH = 500;
 /** Entries read of one outbox in one round: all of them together are some 6 MB, which Redis gives well within its time. */
 const OUTBOX_BATCH = 128;

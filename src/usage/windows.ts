@@ -11,6 +11,8 @@ const closeWindow = LuaScript.load('closeWindow-2');
 
 /** Windows closed in one go: what is left is closed by the next round, half a second later. */
 const CLOSE_AT_ONCE = 24;
+/** A window that disagrees with its records is looked at again after this long: somebody may have repaired it. */
+const CHECK_AGAIN_MS = 10 * 60_000;
 /** Windows asked for in one round trip. */
 const READ_AT_ONCE = 100;
 
@@ -96,6 +98,8 @@ export class Windows {
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #ledger: Ledger;
+  /** Windows that could not be closed, with the time at which they were looked at last; as many as are due at most. */
+  readonly #disagreeing = new Map<string, number>();
 
   constructor({ redis, keys, ledger }: { redis: Redis; keys: Keys; ledger: Ledger }) {
     this.#redis = redis;
@@ -141,13 +145,22 @@ export class Windows {
    * these stay open, since nobody can say what they should be billed at
    */
   async closeDue(passedAt: number): Promise<{ closed: number; disagreeing: string[] }> {
+    const limit = CLOSE_AT_ONCE + this.#disagreeing.size;
     const due = await asked(
-      this.#redis.zrangebyscore(this.#keys.openWindows, '-inf', String(passedAt), 'LIMIT', 0, CLOSE_AT_ONCE),
+      this.#redis.zrangebyscore(this.#keys.openWindows, '-inf', String(passedAt), 'LIMIT', 0, limit),
     );
-    const outcomes = new Map<string, 'closed' | 'changed' | 'disagreeing'>();
-    for (const hour of due) outcomes.set(hour, await this.#close(hour, passedAt));
-    const disagreeing = due.filter((hour) => outcomes.get(hour) === 'disagreeing');
-    return { closed: due.filter((hour) => outcomes.get(hour) === 'closed').length, disagreeing };
+    let closed = 0;
+    for (const hour of due) {
+      // Its records are read again now and then only, and it keeps no other window from being closed.
+      const checkedAt = this.#disagreeing.get(hour);
+      if (checkedAt !== undefined && passedAt - checkedAt < CHECK_AGAIN_MS) continue;
+      const outcome = await this.#close(hour, passedAt);
+      if (outcome === 'closed') closed += 1;
+      if (outcome === 'disagreeing') this.#disagreeing.set(hour, passedAt);
+      else this.#disagreeing.delete(hour);
+    }
+    for (const hour of this.#disagreeing.keys()) if (!due.includes(hour)) this.#disagreeing.delete(hour);
+    return { closed, disagreeing: [...this.#disagreeing.keys()] };
   }
 
   /** The lowest sequence that a revision which is still open needs. */
@@ -159,7 +172,9 @@ export class Windows {
   }
 
   async #close(hour: string, closedAt: number): Promise<'closed' | 'changed' | 'disagreeing'> {
-    const { open, closed } = await this.view(hour);
+    const view = await this.view(hour).catch(undefinedIfDamaged);
+    if (!view) return 'disagreeing';
+    const { open, closed } = view;
     if (!open) return 'changed';
     const found = new RevisionSum();
     for await (const records of this.records(open)) for (const record of records) found.add(record);
@@ -177,6 +192,10 @@ export class Windows {
     );
     return done === 1 ? 'closed' : 'changed';
   }
+}
+
+function undefinedIfDamaged(error: unknown): undefined {
+  if (!(error instanceof DamagedWindow)) throw error;
 }
 
 /** All of a window's revisions, in their order. */

@@ -133,8 +133,30 @@ describe('a window', () => {
     const usage = usageFixture(redis);
     await usage.execute({}, {}, {});
     await usage.foldAll();
+    const removed = await redis.xrange(usage.keys.ledger, '2-0', '2-0');
     await redis.xdel(usage.keys.ledger, '2-0');
-    expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 0, disagreeing: [HOUR] });
+    await usage.execute({ hour: NEXT_HOUR });
+    await usage.foldAll();
+    expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [HOUR] });
+    // The other window is closed; this one is looked at again later, and not at every round.
+    expect(await usage.windows.closeDue(EVERYTHING_PASSED + 1_000)).toEqual({ closed: 0, disagreeing: [HOUR] });
+    const entries = await redis.xrange(usage.keys.ledger, '-', '+');
+    await redis.del(usage.keys.ledger);
+    for (const [id, fields] of [...entries, ...removed].toSorted(([one], [other]) => (one < other ? -1 : 1))) {
+      await redis.xadd(usage.keys.ledger, id, ...fields);
+    }
+    expect(await usage.windows.closeDue(EVERYTHING_PASSED + 600_000)).toEqual({ closed: 1, disagreeing: [] });
+  });
+
+  it('that cannot be read any more keeps no other from being closed', async () => {
+    const usage = usageFixture(redis);
+    await usage.execute({});
+    await usage.foldAll();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await redis.hset(usage.keys.window(HOUR), 'r1', 'no json');
+    await usage.execute({}, { hour: NEXT_HOUR });
+    await usage.foldAll();
+    expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [HOUR] });
   });
 });
 
