@@ -2,6 +2,8 @@ import type { FastifyInstance } from 'fastify';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Readiness } from './readiness.ts';
 
+const documented = (summary: string) => ({ tags: ['operations'], summary });
+
 /**
  * `/health/live` and `/health/ready`. An auth service that is away does not make a node unready: tokens that were
  * issued are verified here, and taking every node out would turn its outage into ours.
@@ -18,8 +20,6 @@ export function healthRoutes(app: FastifyInstance, { readiness }: { readonly rea
     });
   });
 }
-
-const documented = (summary: string) => ({ tags: ['operations'], summary });
 
 /** `/metrics`, in the format of Prometheus. */
 export function metricsRoute(app: FastifyInstance, { metrics }: { readonly metrics: Metrics }): void {

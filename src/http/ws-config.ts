@@ -16,7 +16,10 @@ export interface WsConfigDeps {
 /** The bypass is no way to come in that anybody should look for. */
 const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
 
-const documented = (summary: string) => ({ tags: ['websocket'], summary });
+const tags = ['websocket'];
+const CONFIG = { tags, summary: 'Where and how to connect; messages, events, errors, close codes.' };
+const SECURE_CONFIG = { tags, summary: 'What /ws/secure offers and allows.' };
+const SECURE_HEALTH = { tags, summary: 'healthy, degraded (no auth service) or unhealthy (503).' };
 
 /** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
 export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
@@ -30,36 +33,32 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     ({ close }) => close,
   );
 
-  app.get(
-    '/ws/config',
-    { schema: documented('Where and how to connect; messages, events, errors, close codes.') },
-    async () => ({
-      status: 'healthy',
-      websocket_config: {
-        available_endpoints: publicPaths,
-        authentication_required: true,
-        supported_protocols: ['jwt-auth'],
-        cors_enabled: true,
-        environment: config.ENVIRONMENT,
-        max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
-        max_message_size: config.MAX_MESSAGE_BYTES,
-        max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
-        heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
-        connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
-        auth_deadline: config.AUTH_DEADLINE_SECONDS,
-      },
-      messages: CLIENT_MESSAGE_NAMES,
-      events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
-      errors,
-      close_codes: Object.fromEntries(
-        Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
-      ),
-      socketio: { path: '/socket.io/' },
-      mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
-    }),
-  );
+  app.get('/ws/config', { schema: CONFIG }, async () => ({
+    status: 'healthy',
+    websocket_config: {
+      available_endpoints: publicPaths,
+      authentication_required: true,
+      supported_protocols: ['jwt-auth'],
+      cors_enabled: true,
+      environment: config.ENVIRONMENT,
+      max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
+      max_message_size: config.MAX_MESSAGE_BYTES,
+      max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
+      heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
+      connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
+      auth_deadline: config.AUTH_DEADLINE_SECONDS,
+    },
+    messages: CLIENT_MESSAGE_NAMES,
+    events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
+    errors,
+    close_codes: Object.fromEntries(
+      Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
+    ),
+    socketio: { path: '/socket.io/' },
+    mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
+  }));
 
-  app.get('/ws/secure/config', { schema: documented('What /ws/secure offers and allows.') }, async () => ({
+  app.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
     status: 'success',
     websocket_config: {
       version: '2.0',
@@ -87,19 +86,15 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     },
   }));
 
-  app.get(
-    '/ws/secure/health',
-    { schema: documented('healthy, degraded (no auth service) or unhealthy (503).') },
-    async (_request, reply) => {
-      const { redis, authService } = await readiness.check();
-      const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
-      return reply.status(redis ? 200 : 503).send({
-        status,
-        service: 'secure_websocket',
-        version: '2.0',
-        security_level: 'enterprise',
-        timestamp: now(),
-      });
-    },
-  );
+  app.get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
+    const { redis, authService } = await readiness.check();
+    const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
+    return reply.status(redis ? 200 : 503).send({
+      status,
+      service: 'secure_websocket',
+      version: '2.0',
+      security_level: 'enterprise',
+      timestamp: now(),
+    });
+  });
 }
