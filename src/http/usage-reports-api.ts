@@ -16,6 +16,9 @@ import type { ServiceGuard } from './services.ts';
 import { hoursOf, Measures, RangeQuery, Record, Refused, SERVICE, timeOf, Window } from './usage-schemas.ts';
 
 const MAX_UNITS = 1_000_000_000;
+/** Checks at once on this node: each takes a part of the time that its sockets need too. */
+const MAX_VERIFYING = 2;
+const VERIFYING_RETRY_MS = 2_000;
 const DOCUMENTED = { tags: ['usage'], security: SERVICE };
 
 const TallyQuery = RangeQuery.extend({
@@ -244,6 +247,7 @@ function recorded(result: CorrectionResult): UsageRecord {
 }
 
 function verifyRoute(app: FastifyInstance, { guard, verifier, clock }: UsageReportDeps): void {
+  let running = 0;
   app.withTypeProvider<ZodTypeProvider>().get(
     '/v1/usage/verify',
     {
@@ -255,6 +259,15 @@ function verifyRoute(app: FastifyInstance, { guard, verifier, clock }: UsageRepo
         response: { 200: Verification, 400: Refused },
       },
     },
-    async ({ query }) => verifier.verify(hoursOf(query, clock.now())),
+    async ({ query }) => {
+      const hours = hoursOf(query, clock.now());
+      if (running >= MAX_VERIFYING) throw new TollgateError('OVERLOADED', { retryAfterMs: VERIFYING_RETRY_MS });
+      running += 1;
+      try {
+        return await verifier.verify(hours);
+      } finally {
+        running -= 1;
+      }
+    },
   );
 }
