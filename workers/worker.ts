@@ -12,7 +12,7 @@ import { TokenSeal } from '../src/auth/token-seal.ts';
 import { TokenSessions, tokenLifeTimes } from '../src/auth/token-sessions.ts';
 import type { Config } from '../src/config.ts';
 import { EventLog } from '../src/events/event-log.ts';
-import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES } from '../src/jobs.ts';
+import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
 import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
@@ -23,9 +23,12 @@ import { Revocations } from '../src/policy/revocations.ts';
 import { loadToolCatalogue } from '../src/policy/tool-catalogue.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
+import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
+import { LedgerWriter } from '../src/usage/ledger-writer.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
-import { foldUsage } from './fold-usage.ts';
+import { Windows } from '../src/usage/windows.ts';
+import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
@@ -125,15 +128,12 @@ function createParts(config: Config, foundation: Foundation) {
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
   const authService = new AuthService({ clock, metrics, logger }, authServiceOptions(config));
   closers.add('auth service', () => authService.close());
-  return {
-    log,
-    runs,
-    executor,
-    ledger: new Ledger({ redis, keys }),
-    tokenSessions,
-    authService,
-    revocations: new Revocations({ redis, keys }),
-  };
+  const ledger = new Ledger({ redis, keys });
+  const windows = new Windows({ redis, keys, ledger });
+  const consumers = new Consumers({ redis, keys, ledger, windows });
+  const billing = { writer: new LedgerWriter({ redis, keys }), windows, consumers };
+  const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys }) };
+  return { log, runs, executor, ...billing, ...refreshing };
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */
@@ -166,8 +166,10 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
 /** The jobs that a schedule makes. */
 async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
   const { logger, clock, metrics, closers, openQueue } = foundation;
-  const fold = () => foldUsage({ ledger: parts.ledger, clock, metrics });
+  const fold = () => foldUsage({ ...parts, ...foundation });
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
+  const tend = ({ name }: Job) => (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...parts, ...foundation });
+  await startBullWorker(foundation, QUEUES.windows, { process: tend, options: SCHEDULED });
   const sweep = () => sweepRuns({ ...parts, clock, logger });
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
 

@@ -4,7 +4,7 @@ import { newId } from '../lib/ids.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import { whileAway } from '../redis/errors.ts';
-import type { UsageRecord } from '../usage/records.ts';
+import type { Refusal, UsageRecord } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
 /** The run belongs to somebody else now, or has ended: whoever gets this stops without another word. */
@@ -84,14 +84,18 @@ export class RunLog {
     return stored === undefined ? undefined : (JSON.parse(stored) as ToolOutcome);
   }
 
-  /** Appends the outcome, remembers it and writes its usage record, in one step. */
-  toolCompleted(call: { tool: string; callId: string }, outcome: ToolOutcome, record?: UsageRecord): Promise<void> {
+  /** Appends the outcome, remembers it and writes its usage record or counts its refusal, in one step. */
+  toolCompleted(
+    call: { tool: string; callId: string },
+    outcome: ToolOutcome,
+    usage?: UsageRecord | Refusal,
+  ): Promise<void> {
     if (outcome.success) this.#toolsUsed.add(call.tool);
     return this.#emit(
       'tool_completed',
       { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
       {
-        ...(record ? { usageRecord: { ...record } } : {}),
+        ...(usage && ('id' in usage ? { usageRecord: { ...usage } } : { refusal: { ...usage } })),
         journal: { field: JOURNAL_PREFIX + call.callId, value: JSON.stringify(outcome) },
       },
     );
@@ -125,7 +129,7 @@ export class RunLog {
   #emit(
     type: DurableEventType,
     fields: Fields,
-    extra: Pick<NewEvent, 'usageRecord' | 'journal'> = {},
+    extra: Pick<NewEvent, 'usageRecord' | 'refusal' | 'journal'> = {},
     answer?: string,
   ): Promise<void> {
     const written = this.#last.then(async () => {

@@ -3,7 +3,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Permissions } from '../policy/permissions.ts';
 import type { Tool, ToolCatalogue } from '../policy/tool-catalogue.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
-import { type UsageStatus, usageRecord } from '../usage/records.ts';
+import { type Refusal, refusal, type UsageStatus, usageRecord } from '../usage/records.ts';
 import type { RunLog, ToolOutcome } from './run-log.ts';
 import type { ClaimedRun } from './runs.ts';
 import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
@@ -55,10 +55,14 @@ export class ToolRunner {
     const allowed = this.#allowed(call);
     if (allowed instanceof TollgateError) {
       const outcome = { success: false, error: publicError(allowed), duration_ms: 0, usage_record_id: null };
-      await log.toolCompleted({ tool, callId }, outcome);
+      await log.toolCompleted({ tool, callId }, outcome, this.#refusal(call));
       return outcome;
     }
     return this.#execute(call, allowed);
+  }
+
+  #refusal({ run, tool }: ToolCall): Refusal {
+    return refusal(run.userId, run.caller.plan, this.#deps.catalogue.get(tool)?.name, this.#deps.clock.now());
   }
 
   #allowed({ run, tool: name, args }: ToolCall): Tool | TollgateError {

@@ -52,7 +52,7 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
 
-  app.setErrorHandler((thrown: Error & { statusCode?: number }, _request, reply) => {
+  app.setErrorHandler((thrown: HttpError, _request, reply) => {
     const error = httpError(thrown);
     if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
     if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
@@ -75,12 +75,16 @@ function refuseUnreadable(error: Error & { code?: string }, socket: Socket): voi
   const head = ['content-type: application/json; charset=utf-8', `content-length: ${Buffer.byteLength(body)}`];
   socket.end(`HTTP/1.1 ${status}\r\n${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body}`);
 }
+/** What Fastify throws. */
+type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown };
 
 /** Fastify's own refusals (a body that is no JSON, too large, against the schema) as rows of the table. */
-function httpError(thrown: Error & { statusCode?: number }): TollgateError {
+function httpError(thrown: HttpError): TollgateError {
   if (thrown instanceof TollgateError) return thrown;
   const status = thrown.statusCode ?? 500;
   if (status >= 500) return new TollgateError('INTERNAL_ERROR', { cause: thrown });
+  // Fastify names the part of the request and the field; the rest is our schema's own text.
+  if (thrown.validation !== undefined) return new TollgateError('FORMAT_ERROR', { text: thrown.message });
   if (status === 413) return new TollgateError('MESSAGE_TOO_LARGE', { cause: thrown });
   return new TollgateError('FORMAT_ERROR', { cause: thrown });
 }

@@ -1,13 +1,13 @@
 --[[
   Appends events to a user's log, each with the next `seq`, and in the same step: checks that the writer still owns the
-  run, writes usage records to the partition's outbox, and publishes to the nodes that hold the user.
+  run, writes usage records and refusals to the partition's outbox, and publishes to the nodes that hold the user.
   Sent twice, it appends once: the run remembers how many of its events are in the log.
 
   KEYS[1] log          stream: one event an entry, id "<seq>-0", fields t(ype), s (timestamp), a (ms appended), f(ields)
   KEYS[2] logState     hash: epoch, seq
   KEYS[3] run          hash of the run; any key of the slot when ARGV[6] is ""
   KEYS[4] activeRuns   sorted set of runs that have not ended
-  KEYS[5] outbox       stream of usage records
+  KEYS[5] outbox       stream of usage records (field r) and refusals (field x)
   KEYS[6] recentUsage  list of the user's usage records, newest first
   KEYS[7] thread       stream of the thread's messages; any key of the slot when ARGV[10] is ""
   ARGV[1] the user's channel
@@ -22,13 +22,13 @@
   ARGV[10] message to add to the thread if it is still there (JSON), "" for none
   ARGV[11] how many messages a thread keeps
   ARGV[12...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
-              journal field or "", journal value
+              refusal or "", journal field or "", journal value
   Returns { "appended" | "repeated", last seq, epoch, cancellation asked for (0 | 1) } or { "fenced" } or { "finished" }
 ]]
 local log, logState, run, activeRuns, outbox, recentUsage = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local channel, member, runEpoch, known, status = ARGV[1], ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local maxAge = tonumber(ARGV[3])
-local STRIDE, FIRST = 6, 12
+local STRIDE, FIRST = 7, 12
 local count = (#ARGV - FIRST + 1) / STRIDE
 
 local time = redis.call('TIME')
@@ -49,7 +49,8 @@ if runEpoch ~= '' then
 end
 
 for i = FIRST, #ARGV, STRIDE do
-  local type, timestamp, fields, record, journal = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local type, timestamp, fields, record = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local refusal, journal = ARGV[i + 4], ARGV[i + 5]
   seq = seq + 1
   fields = '{"seq":' .. seq .. ',' .. string.sub(fields, 2)
   redis.call('XADD', log, 'MAXLEN', '~', ARGV[2], seq .. '-0', 't', type, 's', timestamp, 'a', now, 'f', fields)
@@ -59,7 +60,8 @@ for i = FIRST, #ARGV, STRIDE do
     redis.call('LTRIM', recentUsage, 0, ARGV[9] - 1)
     redis.call('PEXPIRE', recentUsage, 30 * maxAge)
   end
-  if journal ~= '' then redis.call('HSET', run, journal, ARGV[i + 5]) end
+  if refusal ~= '' then redis.call('XADD', outbox, '*', 'x', refusal) end
+  if journal ~= '' then redis.call('HSET', run, journal, ARGV[i + 6]) end
   redis.call('SPUBLISH', channel, 'e' .. epoch .. ' ' .. seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields)
 end
 redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
