@@ -23,6 +23,7 @@ import { Ledger } from '../src/usage/ledger.ts';
 import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { foldUsage } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
+import { watchQueue } from './queue-watch.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
@@ -58,6 +59,7 @@ export async function startWorker(
   try {
     const foundation = await createFoundation(config, { logger, clock, closers });
     const parts = createParts(config, foundation);
+    closers.add('queue watch', watchQueue(parts.runQueue, foundation));
     foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
@@ -116,7 +118,7 @@ function createParts(config: Config, foundation: Foundation) {
   const permissions = new Permissions({ plans, tools: catalogue });
   const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
   const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
-  return { log, runs, executor, ledger: new Ledger({ redis, keys }) };
+  return { log, runs, runQueue, executor, ledger: new Ledger({ redis, keys }) };
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */

@@ -25,6 +25,8 @@ export class Metrics {
     'status',
   ]);
   readonly ledgerRecords = this.#counter('ledger_records_total', 'Usage records folded into the ledger', []);
+  /** Of the whole installation, told by every worker: take the maximum over them, never the sum. */
+  readonly queueJobs = this.#gauge('queue_jobs', 'Jobs in a queue, of all workers', ['queue', 'state']);
   readonly ledgerLagSeconds = this.#gauge('ledger_lag_seconds', 'Age of the oldest record folded last', []);
 
   constructor() {
