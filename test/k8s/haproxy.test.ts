@@ -5,7 +5,7 @@ import { io, type Socket } from 'socket.io-client';
 import { httpStatus } from '../../scripts/lib/processes.ts';
 import { loadConfig } from '../../src/config.ts';
 import { publicError, TollgateError } from '../../src/protocol/errors.ts';
-import { openClient, type TestClient } from '../support/clients.ts';
+import { openClient } from '../support/clients.ts';
 import { HAPROXY_CONFIG, readHaproxyTimeouts } from '../support/haproxy-config.ts';
 import { haproxyEnvironment, startLoadBalancer } from '../support/load-balancer.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -66,6 +66,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     return new Promise((resolve, reject) => {
       socket.once('connection_established', resolve);
       socket.once('connect_error', reject);
+      socket.once('disconnect', (reason) => reject(new Error(reason)));
     });
   }
 
@@ -123,6 +124,35 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     }
   });
 
+  it('B225 B226 keeps users apart who are there at once: each gets the events of its own run and no others', async () => {
+    const users = Array.from({ length: 10 }, mint);
+    const clients = await Promise.all(users.map(({ token }) => openClient({ url, token })));
+    expect(clients.filter(({ refusal }) => refusal)).toEqual([]);
+    for (const client of clients) client.send('agent_request', { message: 'Hello' });
+    await Promise.all(clients.map((client) => client.waitFor('agent_completed', { timeoutMs: 20_000 })));
+    for (const [index, client] of clients.entries()) {
+      const owners = client.events.flatMap(({ fields }) => (fields.user_id === undefined ? [] : [fields.user_id]));
+      expect(new Set(owners)).toEqual(new Set([users[index]?.userId]));
+    }
+  });
+
+  it('B236 turns away who has no token or a bad one, on both transports, in under a second', async () => {
+    for (const transport of ['ws', 'socketio'] as const) {
+      const took: number[] = [];
+      for (const token of [undefined, 'no.such.token']) {
+        const startedAt = performance.now();
+        const client = await openClient({ url, transport, ...(token === undefined ? {} : { token }) });
+        const { code } = await client.closed;
+        took.push(performance.now() - startedAt);
+        // Raw: a readable refusal and 1008. Socket.IO: `connect_error`, before the engine is closed.
+        expect(code === 1008 || client.refusal !== undefined).toBe(true);
+        expect(client.events.filter(({ type }) => type === 'connection_established')).toEqual([]);
+      }
+      // The quicker of the two: the machine may be busy once.
+      expect(Math.min(...took)).toBeLessThan(1_000);
+    }
+  });
+
   it('keeps a long-polling session on the node that opened it, by its cookie', async () => {
     const sockets = Array.from({ length: 6 }, () => pollingClient(mint().token));
     const welcomes = await Promise.all(sockets.map(connected));
@@ -165,15 +195,20 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
   it('sends nobody new to a node that drains, while its polling sessions are told where to go', async () => {
     const [node] = processes().gateways;
     if (!node) throw new Error('the stack has no gateway');
-    // They are told one after the other over DRAIN_SECONDS: the polling session, opened last, when HAProxy has known for
-    // long that the node is down.
-    const earlier = await Promise.all(
-      Array.from({ length: DRAIN_SECONDS - 1 }, () => openClient({ url: node.url, token: mint().token })),
-    );
-    const { server_id } = await (earlier[0] as TestClient).welcome();
+    // They are told one after the other over DRAIN_SECONDS: the polling session in its fourth fifth, when HAProxy has known
+    // for long that the node is down, and with another behind it, since the node is gone once the last has been told.
+    const direct = () => openClient({ url: node.url, token: mint().token });
+    const { server_id } = await (await direct()).welcome();
+    await Promise.all([direct(), direct()]);
     const polling = await pollingSessionOn(server_id);
+    await direct();
     const told = new Promise((resolve) => polling.once('server_draining', resolve));
+    const lost = new Promise((_, reject) => {
+      polling.once('disconnect', (reason) => reject(new Error(`the polling session was lost: ${reason}`)));
+    });
+    lost.catch(() => undefined);
     const end = node.kill('SIGTERM');
+    await until(async () => (await httpStatus(`${node.url}/health/ready`)) === 503, { label: 'a node that drains' });
 
     let refused = 0;
     let opened = 0;
@@ -190,7 +225,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
       }
       await client.close();
       // Its requests still get to the node, until it has been told.
-      await Promise.race([told, polling.timeout(2_000).emitWithAck('ping', {})]);
+      await Promise.race([told, lost, polling.emitWithAck('ping', {})]);
     }
     expect({ refused, opened: opened > 10 }).toEqual({ refused: 0, opened: true });
     expect(await told).toMatchObject({ retry_after_ms: expect.any(Number) });
