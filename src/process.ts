@@ -6,21 +6,20 @@ export interface Running {
   close(): Promise<void>;
 }
 
+/** As a shell would give it for a process that the signal ended: 128 + SIGTERM. */
+const EXIT_STOPPED_WHILE_STARTING = 143;
+
 /**
  * Runs one Tollgate process: configuration first, so that a mistake in it is reported before anything is loaded or
- * started; then `start`; then until SIGTERM or SIGINT. A second signal ends the process at once.
+ * started; then `start`; then until SIGTERM or SIGINT. A second signal ends the process at once, and so does one that
+ * comes before there is anything to close: nobody is connected yet.
  */
 export async function runProcess(start: (config: Config) => Promise<Running>): Promise<void> {
   const config = configOrExit();
-  let running: Running;
-  try {
-    running = await start(config);
-  } catch (error) {
-    process.stderr.write(`Cannot start: ${error instanceof Error ? error.message : String(error)}\n`);
-    process.exit(1);
-  }
+  let running: Running | undefined;
   let stopping = false;
   const stop = () => {
+    if (!running) process.exit(EXIT_STOPPED_WHILE_STARTING);
     if (stopping) process.exit(1);
     stopping = true;
     running.close().then(
@@ -31,8 +30,17 @@ export async function runProcess(start: (config: Config) => Promise<Running>): P
       },
     );
   };
+  // Before the start: for PID 1 of a container the kernel ignores a signal that has no handler, and the container would
+  // be killed when its grace period is over.
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  try {
+    running = await start(config);
+  } catch (error) {
+    if (error instanceof ConfigError) exitForConfig(error);
+    process.stderr.write(`Cannot start: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(1);
+  }
 }
 
 function configOrExit(): Config {
@@ -40,7 +48,11 @@ function configOrExit(): Config {
     return loadConfig(process.env);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    process.stderr.write(error.message);
-    process.exit(EXIT_CONFIG);
+    return exitForConfig(error);
   }
+}
+
+function exitForConfig(error: ConfigError): never {
+  process.stderr.write(error.message);
+  process.exit(EXIT_CONFIG);
 }

@@ -30,6 +30,7 @@ import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { Windows } from '../src/usage/windows.ts';
 import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
+import { watchQueue } from './queue-watch.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
@@ -66,6 +67,7 @@ export async function startWorker(
   try {
     const foundation = await createFoundation(config, { logger, clock, closers });
     const parts = createParts(config, foundation);
+    closers.add('queue watch', watchQueue(parts.runQueue, foundation));
     foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
@@ -133,7 +135,7 @@ function createParts(config: Config, foundation: Foundation) {
   const consumers = new Consumers({ redis, keys, ledger, windows });
   const billing = { writer: new LedgerWriter({ redis, keys }), windows, consumers };
   const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys }) };
-  return { log, runs, executor, ...billing, ...refreshing };
+  return { log, runs, runQueue, executor, ...billing, ...refreshing };
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */

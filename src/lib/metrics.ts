@@ -49,6 +49,8 @@ export class Metrics {
   readonly ledgerFaults = this.#gauge('ledger_faults', 'What keeps windows from closing; above 0 calls an operator', [
     'kind',
   ]);
+  /** Of the whole installation, told by every worker: take the maximum over them, never the sum. */
+  readonly queueJobs = this.#gauge('queue_jobs', 'Jobs in a queue, of all workers', ['queue', 'state']);
   readonly ledgerLagSeconds = this.#gauge('ledger_lag_seconds', 'Age of the oldest record folded last', []);
   readonly authServiceRequests = this.#counter('auth_service_requests_total', 'Calls of the auth service by result', [
     'operation',

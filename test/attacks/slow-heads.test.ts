@@ -6,7 +6,7 @@ import { openRawSocket } from '../support/raw-socket.ts';
 import { useStack } from '../support/stack.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
-const SLACK_MS = 2_500;
+const SLACK_MS = 4_000;
 
 const stack = useStack({ workers: 0 });
 
