@@ -165,7 +165,7 @@ describe('a token that is too long', () => {
     expect(await present(long(20_000), { ways })).toEqual({
       header: 'HTTP 431',
       subprotocol: 'HTTP 431',
-      ticket: '431',
+      ticket: '431 MESSAGE_TOO_LARGE',
       socketio: '1005 INVALID_FORMAT',
     });
   });

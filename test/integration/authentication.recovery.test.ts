@@ -156,7 +156,7 @@ describe('the auth service', () => {
     const { addresses, auth } = own();
     const url = nodeUrl(0, addresses);
     const health = async () => (await statusOf(`${url}/ws/secure/health`)).body.status;
-    expect(await health()).toBe('healthy');
+    await until(async () => (await health()) === 'healthy');
     await auth.kill();
     await until(async () => (await health()) === 'degraded');
     expect((await statusOf(`${url}/health/ready`)).code).toBe(200);
