@@ -32,8 +32,8 @@ class Observed {
   readonly leads: number[] = [];
 }
 
-/** One user each, known to the auth service as if it had logged in. */
-async function makeSessions(redis: Redis, installation: Installation, count: number): Promise<() => Promise<string>[]> {
+/** One user each, known to the auth service; each logs in when it is asked to, so that its token is fresh. */
+async function makeSessions(redis: Redis, installation: Installation, count: number) {
   const keys = new Keys(KEY_PREFIX);
   const secrets = [installation.jwtSecret] as const;
   const deps = { redis, keys, clock: systemClock, refreshTokens: new RefreshTokens(secrets) };
@@ -52,7 +52,7 @@ async function makeSessions(redis: Redis, installation: Installation, count: num
     const subject = { sub: userId, sid: session.id, email, plan: 'pro', permissions: [], roles: [], feature_flags: {} };
     return tokens.signAccess(subject, session.expiresAt).token;
   };
-  return () => users.map(login);
+  return users.map((user) => () => login(user));
 }
 
 function connect(url: string, token: string, observed: Observed): Promise<WebSocket> {
@@ -61,7 +61,8 @@ function connect(url: string, token: string, observed: Observed): Promise<WebSoc
   let expiresAt = 0;
   return new Promise((resolve, reject) => {
     socket.on('error', reject);
-    socket.on('close', () => {
+    socket.on('close', (code, reason) => {
+      reject(new Error(`closed with ${code} ${reason}`));
       observed.closed += 1;
     });
     socket.on('message', (data) => {
@@ -96,10 +97,9 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
     const worker = await installation.worker();
     const logins = await makeSessions(redis, installation, plan.sessions);
     progress(`connecting ${plan.sessions} sessions`);
-    const tokens = await Promise.all(logins());
-    for (const [at, token] of tokens.entries()) {
+    for (const [at, login] of logins.entries()) {
       const gateway = gateways[at % GATEWAYS];
-      if (gateway) sockets.push(await connect(gateway.url, token, observed));
+      if (gateway) sockets.push(await connect(gateway.url, await login(), observed));
       if (at % CONNECTS_PER_SECOND === 0) await delay(200);
     }
     progress(`holding them for ${plan.seconds} s`);

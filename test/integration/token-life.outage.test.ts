@@ -29,7 +29,7 @@ function seen(client: TestClient, type: string): boolean {
 }
 
 describe('while the auth service is away a connection', () => {
-  it('B64 B70 B72 B109 B141 is degraded by the third failure, lives on for its grace, and is then told why it ends', async () => {
+  it('B64 B70 B72 B109 B119 B141 is degraded by the third failure, lives on for its grace, and is then told why it ends', async () => {
     const { access_token } = await installation.login();
     const client = await installation.connect(access_token);
     const until = expiryOf(access_token) + GRACE_MS;
@@ -38,6 +38,8 @@ describe('while the auth service is away a connection', () => {
     const { fields } = await client.waitFor('token_degraded');
     expect(Date.parse(String(fields.until))).toBe(until);
     expect(installation.clock.now()).toBeLessThan(expiryOf(access_token));
+    const degraded = [...(await installation.metricsOf(0))].filter(([name]) => name.includes('state="degraded"'));
+    expect(degraded.map(([, count]) => count)).toEqual([1]);
     const failures = client.events.filter(({ type }) => type === 'token_refresh_failed');
     expect(failures[0]?.fields).toMatchObject({ attempt: 1, retry_in_ms: expect.any(Number) });
 

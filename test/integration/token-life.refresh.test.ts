@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { CLAIM_MS } from '../../src/auth/token-sessions.ts';
-import { type TestClient, TRANSPORTS } from '../support/clients.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
+import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { type Login, MovedInstallation } from '../support/token-life.ts';
 import { until } from '../support/until.ts';
 
@@ -146,14 +147,43 @@ describe('a login session', () => {
     const headers = { authorization: `Bearer ${login.access_token}` };
     const bought = await fetch(`${url}/v1/tickets`, { method: 'POST', headers });
     const { ticket } = (await bought.json()) as { ticket: string };
-    const { openClient } = await import('../support/clients.ts');
     const client = await openClient({ url, query: { ticket } });
     expect(await client.welcome()).toMatchObject({ auth_method: 'ticket' });
     await nextRefresh(client);
   });
 });
 
+describe('what is counted of tokens', () => {
+  it('B55 B71 B73 B142 B238 is every registration, refresh and end, the state of the live ones, and how long they lived', async () => {
+    const { access_token } = await installation.login('free');
+    const before = await installation.metricsOf(1);
+    const client = await installation.connect(access_token, { node: 1 });
+    const { fields } = await nextRefresh(client);
+    expect(Date.parse(String(fields.timestamp))).toBeLessThanOrEqual(installation.clock.now());
+    const during = await installation.metricsOf(1);
+    const live = 'tollgate_connections{endpoint="/ws/secure",plan="free",state="active"}';
+    expect((during.get(live) ?? 0) - (before.get(live) ?? 0)).toBe(1);
+    await client.close();
+    const grown = async (name: string) => ((await installation.metricsOf(1)).get(name) ?? 0) - (before.get(name) ?? 0);
+    await until(async () => (await grown('tollgate_token_events_total{event="unregistered"}')) === 1);
+    expect(await grown('tollgate_token_events_total{event="registered"}')).toBe(1);
+    expect(await grown('tollgate_token_events_total{event="refreshed"}')).toBe(1);
+    expect(await grown('tollgate_connection_seconds_count')).toBe(1);
+    expect(await grown('tollgate_connection_seconds_sum')).toBeGreaterThan(40);
+    expect(await grown(live)).toBe(0);
+  });
+});
+
 describe('what is kept of a session', () => {
+  it('B59 is nothing when its connection was refused', async () => {
+    const login = await installation.login('free');
+    await installation.advance(TOKEN_MS + 10_000);
+    const url = `http://127.0.0.1:${installation.gateways[0]?.port}`;
+    const client = await openClient({ url, token: login.access_token });
+    expect(await client.closed).toMatchObject({ code: 1008, reason: 'TOKEN_EXPIRED' });
+    expect(await keptKeys(login)).toEqual([]);
+  });
+
   async function keptKeys(login: Login): Promise<string[]> {
     const { sub, sid } = claimsOf(login.access_token);
     const keys = installation.keys.user(sub);
@@ -216,7 +246,6 @@ describe('workers that look for due tokens at the same time', () => {
     const client = await installation.connect(login.access_token);
     installation.clock.advance(TOKEN_MS - LEAD_MS + 1_000);
     const { sub } = claimsOf(login.access_token);
-    const { partitionOf } = await import('../../src/redis/keys.ts');
     const taken = await Promise.all(
       Array.from({ length: 8 }, () => installation.tokenSessions.takeDue(partitionOf(sub), 10)),
     );

@@ -124,6 +124,13 @@ export class MovedInstallation {
     return client;
   }
 
+  /** What a gateway counts, by name and labels as it prints them. */
+  async metricsOf(node: number): Promise<ReadonlyMap<string, number>> {
+    const response = await fetch(`http://127.0.0.1:${this.gateways[node]?.port}/metrics`);
+    const lines = (await response.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.split(' ').at(-1))]));
+  }
+
   /** What a worker's jobs do when their time has come. */
   refresh(): Promise<number> {
     const { tokenSessions, authService, clock, metrics } = this;
