@@ -100,6 +100,8 @@ const VARIABLES = z.object({
   EVENT_LOG_HOURS: count(24, 1, 24 * 30),
   RUN_CONCURRENCY: count(50, 1, 1_000),
   RUN_TIMEOUT_SECONDS: seconds(45, 1, 3_600),
+  TOOL_TIMEOUT_SECONDS: seconds(30, 1, 600),
+  TOOL_CONCURRENCY: count(200, 1, 10_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   OTEL_EXPORTER_OTLP_ENDPOINT: text,
   AGENT_MODEL_URL: text,

@@ -2,8 +2,9 @@ import type { AddressInfo } from 'node:net';
 import { Queue } from 'bullmq';
 import type { FastifyInstance } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
+import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
-import { Threads } from './agents/threads.ts';
+import { depthOf } from './agents/tools/health-tools.ts';
 import { AUTH_SERVICE_TIMEOUT_MS, AuthService, authServiceOptions } from './auth/auth-service.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { Introspection } from './auth/introspection.ts';
@@ -42,13 +43,11 @@ import { Metrics } from './lib/metrics.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
+import { Catalogues } from './policy/catalogues.ts';
 import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
-import { Permissions } from './policy/permissions.ts';
-import { loadPlans } from './policy/plans.ts';
 import { Revocations } from './policy/revocations.ts';
-import { loadToolCatalogue } from './policy/tool-catalogue.ts';
 import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
@@ -104,15 +103,15 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
     redis: await open('redis', 'commands'),
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
-    plans: loadPlans(),
-    catalogue: loadToolCatalogue(),
+    catalogues: new Catalogues(),
     agents: loadAgentCatalogue(),
   };
 }
 
 /** Who may come in, what a connection may do, and what its messages do. */
 async function createConnections(config: Config, foundation: Foundation) {
-  const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, plans, catalogue, agents } = foundation;
+  const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = foundation;
+  const { plans } = catalogues;
   const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
   const tokens = new Tokens(
     { clock },
@@ -142,12 +141,10 @@ async function createConnections(config: Config, foundation: Foundation) {
   const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'a listener failed'));
   countTokenEvents(tokenEvents, metrics);
 
-  const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
   const limits = connectionLimits(config);
-  const welcome = new Welcome({ plans, permissions, messageRate }, limits);
 
   const eventLog = new EventLog(
     { redis, keys, metrics },
@@ -167,9 +164,13 @@ async function createConnections(config: Config, foundation: Foundation) {
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
   await runQueue.waitUntilReady();
+  const parts = { ...foundation, log: eventLog, queueDepth: () => depthOf(runQueue) };
+  const { threads, permissions, quotas, service } = assembleTools(parts, config);
+  closers.add('tool calls', () => service.close());
+  const welcome = new Welcome({ plans, permissions, messageRate }, limits);
   const runs = new Runs({ redis, keys, agents, clock }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
   const handlers = createHandlers({
-    threads: new Threads({ redis, keys, clock }),
+    threads,
     runs: {
       // The run's id is the job's: a request that is repeated while its job is known adds no second one.
       start: (run, allowed) => {
@@ -181,7 +182,13 @@ async function createConnections(config: Config, foundation: Foundation) {
         return runs.cancel(identity.userId, runId, { allowed, messages: messageRate.limitOf(identity.plan) });
       },
     },
-    tools: { describe: (identity) => permissions.describeTools(identity) },
+    tools: {
+      describe: (identity) => permissions.describeTools(identity),
+      call: (request, allowed) => {
+        return service.call(request, { allowed, messages: messageRate.limitOf(request.caller.plan) });
+      },
+      usage: (identity) => quotas.summary(identity.userId, identity),
+    },
   });
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
   const context = { ...sessions, messageRate, handlers, welcome, hub };
@@ -190,12 +197,20 @@ async function createConnections(config: Config, foundation: Foundation) {
 
 /** What operators and the auth service decide, carried out on this node's sessions from here on. */
 async function followDecisions(
-  { redis, subscriber, keys, plans, clock, logger, metrics, closers }: Foundation,
+  { redis, subscriber, keys, catalogues, clock, logger, metrics, closers }: Foundation,
   parts: Pick<EnforcementDeps, 'known' | 'introspection' | 'registry'>,
 ) {
   const liveSessions = new LiveSessions({ revoked: parts.known });
   const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
-  const listener = new Enforcement({ ...parts, liveSessions, revocations, accounts, plans, clock, metrics });
+  const listener = new Enforcement({
+    ...parts,
+    liveSessions,
+    revocations,
+    accounts,
+    plans: catalogues.plans,
+    clock,
+    metrics,
+  });
   closers.add('enforcement', () => listener.stop());
   const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
   closers.add('announcements', () => announcements.stop());

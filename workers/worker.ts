@@ -1,12 +1,11 @@
 import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
 import { ZodError } from 'zod';
 import { loadAgentCatalogue } from '../src/agents/agent-catalogue.ts';
+import { assembleTools } from '../src/agents/assemble-tools.ts';
 import { builtInAgent } from '../src/agents/built-in/built-in-agent.ts';
 import { RunExecutor } from '../src/agents/run-executor.ts';
 import { Runs } from '../src/agents/runs.ts';
-import { Threads } from '../src/agents/threads.ts';
-import { ToolRunner } from '../src/agents/tool-runner.ts';
-import { builtInExecutors } from '../src/agents/tools/executors.ts';
+import { depthOf } from '../src/agents/tools/health-tools.ts';
 import { AuthService, authServiceOptions } from '../src/auth/auth-service.ts';
 import { TokenSeal } from '../src/auth/token-seal.ts';
 import { TokenSessions, tokenLifeTimes } from '../src/auth/token-sessions.ts';
@@ -17,18 +16,16 @@ import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { Metrics } from '../src/lib/metrics.ts';
-import { Permissions } from '../src/policy/permissions.ts';
-import { loadPlans } from '../src/policy/plans.ts';
+import { Catalogues } from '../src/policy/catalogues.ts';
 import { Revocations } from '../src/policy/revocations.ts';
-import { loadToolCatalogue } from '../src/policy/tool-catalogue.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { Ledger } from '../src/usage/ledger.ts';
-import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { foldUsage } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
+import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
 /**
@@ -103,23 +100,15 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 /** The agent with its tools, and the ledger. */
 function createParts(config: Config, foundation: Foundation) {
   const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
-  const plans = loadPlans();
-  const catalogue = loadToolCatalogue();
+  const catalogues = new Catalogues();
   const agents = loadAgentCatalogue();
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
   const log = new EventLog({ redis, keys, metrics }, logLimits);
   const runs = new Runs({ redis, keys, agents, clock }, limits);
-  const threads = new Threads({ redis, keys, clock });
-  const usage = new RecentUsage({ redis, keys });
   const runQueue = openQueue(QUEUES.agentRuns);
-  const queueDepth = async () => {
-    const { waiting = 0, active = 0, failed = 0 } = await runQueue.getJobCounts('waiting', 'active', 'failed');
-    return { waiting, active, failed };
-  };
-  const executors = builtInExecutors({ redis, keys, clock, plans, agents, threads, usage, queueDepth });
-  const permissions = new Permissions({ plans, tools: catalogue });
-  const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
+  const toolParts = { ...foundation, log, catalogues, agents, queueDepth: () => depthOf(runQueue) };
+  const { service: tools, calls } = assembleTools(toolParts, config);
   const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
@@ -128,6 +117,7 @@ function createParts(config: Config, foundation: Foundation) {
   return {
     log,
     runs,
+    calls,
     executor,
     ledger: new Ledger({ redis, keys }),
     tokenSessions,
@@ -168,7 +158,10 @@ async function startScheduled(foundation: Foundation, parts: Parts): Promise<voi
   const { logger, clock, metrics, closers, openQueue } = foundation;
   const fold = () => foldUsage({ ledger: parts.ledger, clock, metrics });
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
-  const sweep = () => sweepRuns({ ...parts, clock, logger });
+  const sweep = async () => {
+    await sweepRuns({ ...parts, clock, logger });
+    await sweepCalls({ ...parts, clock, logger });
+  };
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
 
   const refresh = async (job: Job) => {

@@ -7,7 +7,7 @@ import { type Clock, systemClock } from '../lib/clock.ts';
 import { Closers } from '../lib/closers.ts';
 import { createLogger, type Logger } from '../lib/logger.ts';
 import { Accounts } from '../policy/accounts.ts';
-import { loadPlans } from '../policy/plans.ts';
+import { Catalogues } from '../policy/catalogues.ts';
 import { Revocations } from '../policy/revocations.ts';
 import { connectRedis, disconnectRedis } from '../redis/client.ts';
 import { Keys } from '../redis/keys.ts';
@@ -58,7 +58,8 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
     closers.add('redis', () => disconnectRedis(redis));
     const keys = new Keys(config.REDIS_KEY_PREFIX);
-    const plans = loadPlans();
+    const catalogues = new Catalogues();
+    const { plans } = catalogues;
 
     const { JWT_ISSUER: issuer, JWT_AUDIENCE: audience, ENVIRONMENT: environment } = config;
     const passwordLogin = environment === 'development' || environment === 'test';

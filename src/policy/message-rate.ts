@@ -43,8 +43,11 @@ const COUNT_BATCH = 500;
 export class MessageRate {
   readonly #keys: Keys;
   readonly #logger: Logger;
-  readonly #limiters: ReadonlyMap<string, PlanLimiter>;
+  /** By limit: plans with the same one share it. As many as there ever were limits, reloads of the plans included. */
+  readonly #limiters = new Map<number, PlanLimiter>();
+  readonly #redis: Redis;
   readonly #plans: Plans;
+  readonly #perMinute: number;
   readonly #nodes: { readonly alive: number };
   /** Messages granted by this node alone: by counter key, with the limiter they belong to. */
   readonly #uncounted = new Map<string, { limiter: RateLimiterRedis; messages: number }>();
@@ -56,21 +59,8 @@ export class MessageRate {
     this.#logger = logger;
     this.#plans = plans;
     this.#nodes = nodes;
-    this.#limiters = new Map(
-      plans.all.map((plan) => {
-        const limit = messagesPerMinute(plan, options.perMinute);
-        // No prefix of the library's own: the key is the user's, in the user's slot.
-        const window = { points: limit, duration: WINDOW_SECONDS, keyPrefix: '' };
-        const shared = new RateLimiterRedis({
-          ...window,
-          storeClient: redis,
-          rejectIfRedisNotReady: true,
-          // A user known to be over the limit is refused from memory: shouting louder costs Redis nothing.
-          inMemoryBlockOnConsumed: limit + 1,
-        });
-        return [plan.name, { limit, shared, local: new RateLimiterMemory(window) }];
-      }),
-    );
+    this.#redis = redis;
+    this.#perMinute = options.perMinute;
   }
 
   /** Messages a minute for a plan. */
@@ -117,7 +107,7 @@ export class MessageRate {
     }
     this.#logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
     for (const { limit, local } of this.#limiters.values()) {
-      local.points = Math.max(1, Math.floor(limit / this.#nodes.alive));
+      local.points = this.#localPoints(limit);
     }
   }
 
@@ -140,9 +130,26 @@ export class MessageRate {
   }
 
   #limiterOf(plan: string): PlanLimiter {
-    const limiter = this.#limiters.get(this.#plans.effective(plan).name);
-    if (!limiter) throw new Error(`no limiter for plan ${plan}`);
+    const limit = messagesPerMinute(this.#plans.effective(plan), this.#perMinute);
+    const known = this.#limiters.get(limit);
+    if (known) return known;
+    // No prefix of the library's own: the key is the user's, in the user's slot.
+    const window = { points: limit, duration: WINDOW_SECONDS, keyPrefix: '' };
+    const shared = new RateLimiterRedis({
+      ...window,
+      storeClient: this.#redis,
+      rejectIfRedisNotReady: true,
+      // A user known to be over the limit is refused from memory: shouting louder costs Redis nothing.
+      inMemoryBlockOnConsumed: limit + 1,
+    });
+    const limiter = { limit, shared, local: new RateLimiterMemory({ ...window, points: this.#localPoints(limit) }) };
+    this.#limiters.set(limit, limiter);
     return limiter;
+  }
+
+  /** This node's share of a limit. */
+  #localPoints(limit: number): number {
+    return Math.max(1, Math.floor(limit / this.#nodes.alive));
   }
 }
 

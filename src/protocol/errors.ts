@@ -105,6 +105,13 @@ export const ERRORS = {
     text: 'This tool has no executor configured here.',
   },
   TOOL_FAILED: { close: null, http: 502, jsonrpc: -32602, retryable: false, text: 'The tool failed.' },
+  IDEMPOTENCY_CONFLICT: {
+    close: null,
+    http: 409,
+    jsonrpc: -32602,
+    retryable: false,
+    text: 'The idempotency key belongs to a call with another tool or other arguments.',
+  },
   RUN_NOT_FOUND: { close: null, http: 404, jsonrpc: -32602, retryable: false, text: 'No such run.' },
   RUN_TIMEOUT: { close: null, http: 504, jsonrpc: -32603, retryable: true, text: 'The run took too long.' },
   AGENT_NOT_FOUND: { close: null, http: 404, jsonrpc: -32602, retryable: false, text: 'No such agent.' },

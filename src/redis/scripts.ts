@@ -16,7 +16,15 @@ const SCRIPTS = new URL('./lua/', import.meta.url);
  */
 export async function loadScripts(redis: Redis): Promise<void> {
   const files = readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
-  await Promise.all(files.map((file) => redis.script('LOAD', readFileSync(new URL(file, SCRIPTS), 'utf8'))));
+  await Promise.all(files.map((file) => redis.script('LOAD', readScript(file))));
+}
+
+/** What a script is made of: a line `--@include <name>` stands for the functions of `lua/include/<name>.lua`. */
+function readScript(file: string): string {
+  const text = readFileSync(new URL(file, SCRIPTS), 'utf8');
+  return text.replaceAll(/^--@include (\w+)$/gm, (_line, name: string) => {
+    return readFileSync(new URL(`include/${name}.lua`, SCRIPTS), 'utf8').trimEnd();
+  });
 }
 
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
@@ -41,8 +49,7 @@ export class LuaScript {
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);
-    const source = readFileSync(new URL(`${file}.lua`, SCRIPTS), 'utf8');
-    return new LuaScript(match[1], Number(match[2]), source);
+    return new LuaScript(match[1], Number(match[2]), readScript(`${file}.lua`));
   }
 
   /** @throws TollgateError OVERLOADED while Redis is away or refuses to write; Error when the script itself fails */

@@ -2,8 +2,8 @@ import { describe, expect, it } from '@jest/globals';
 import { startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { Nodes } from '../../src/connections/nodes.ts';
 import { systemClock } from '../../src/lib/clock.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
 import { MessageRate, type RateDecision } from '../../src/policy/message-rate.ts';
-import { loadPlans } from '../../src/policy/plans.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger } from '../support/core.ts';
@@ -40,7 +40,7 @@ describe('the message limit of three nodes', () => {
     for (const { alive } of [...nodes, ...nodes]) await alive.start(() => 0);
     expect(nodes.map(({ alive }) => alive.alive)).toEqual([NODES, NODES, NODES]);
     const rates = nodes.map(({ redis, alive }) => {
-      const deps = { redis, keys, plans: loadPlans(), nodes: alive, logger: silentLogger };
+      const deps = { redis, keys, plans: new Catalogues().plans, nodes: alive, logger: silentLogger };
       return new MessageRate(deps, { perMinute: PER_MINUTE });
     });
     const [counted, cutOff] = [freshUserId(), freshUserId()];

@@ -5,10 +5,10 @@ import { findings } from '../../src/agents/built-in/findings.ts';
 import { choose } from '../../src/agents/built-in/intents.ts';
 import type { ToolOutcome } from '../../src/agents/run-log.ts';
 import { analyzeWorkload } from '../../src/agents/tools/workload-tools.ts';
-import { loadToolCatalogue } from '../../src/policy/tool-catalogue.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
 
 const agents = loadAgentCatalogue();
-const catalogue = loadToolCatalogue();
+const catalogue = new Catalogues().tools;
 const TRIAGE = agents.get(undefined)?.tools ?? [];
 const NOW = Date.parse('2026-03-04T12:00:00Z');
 

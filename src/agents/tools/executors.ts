@@ -6,7 +6,9 @@ import type { RecentUsage } from '../../usage/recent-usage.ts';
 import type { AgentCatalogue } from '../agent-catalogue.ts';
 import type { Threads } from '../threads.ts';
 import { agentTools } from './agent-tools.ts';
+import { costTools } from './cost-tools.ts';
 import { healthTools, type QueueDepth } from './health-tools.ts';
+import { metricsTools } from './metrics-tools.ts';
 import { threadTools } from './thread-tools.ts';
 import type { ToolExecutor } from './tool.ts';
 import { workloadTools } from './workload-tools.ts';
@@ -24,5 +26,12 @@ export interface ExecutorDeps {
 
 /** Every built-in tool by its name in the catalogue. */
 export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<string, ToolExecutor>> {
-  return { ...threadTools(deps), ...agentTools(deps), ...workloadTools(deps), ...healthTools(deps) };
+  return {
+    ...threadTools(deps),
+    ...agentTools(deps),
+    ...workloadTools(deps),
+    ...costTools(deps),
+    ...healthTools(deps),
+    ...metricsTools(deps),
+  };
 }

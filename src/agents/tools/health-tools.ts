@@ -1,4 +1,5 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { Queue } from 'bullmq';
 import type { Redis } from '../../redis/client.ts';
 import type { ToolExecutor } from './tool.ts';
 
@@ -7,6 +8,12 @@ export interface QueueDepth {
   readonly waiting: number;
   readonly active: number;
   readonly failed: number;
+}
+
+/** @param queue of agent runs, or whatever counts as BullMQ does */
+export async function depthOf(queue: Pick<Queue, 'getJobCounts'>): Promise<QueueDepth> {
+  const { waiting = 0, active = 0, failed = 0 } = await queue.getJobCounts('waiting', 'active', 'failed');
+  return { waiting, active, failed };
 }
 
 /** Redis answers a PING on the same machine in well under this; more is worth a sentence. */

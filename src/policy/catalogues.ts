@@ -1,0 +1,99 @@
+import { createHash } from 'node:crypto';
+import { Listeners } from '../lib/listeners.ts';
+import { CatalogueError, CatalogueFile, type Mistake } from './catalogue-file.ts';
+import { Plans, type PlanTable, parsePlans } from './plans.ts';
+import { parseTools, ToolCatalogue, type ToolTable } from './tool-catalogue.ts';
+
+/** Where the catalogues are read from. */
+export interface CatalogueSources {
+  readonly plans: URL;
+  readonly tools: URL;
+}
+
+const SOURCES: CatalogueSources = {
+  plans: new URL('../../config/plans.json', import.meta.url),
+  tools: new URL('../../config/tools.json', import.meta.url),
+};
+
+interface Snapshot {
+  /** Names the content of the files: nodes of one version decide alike. */
+  readonly version: string;
+  readonly plans: PlanTable;
+  readonly tools: ToolTable;
+}
+
+export type Reload =
+  | { readonly reloaded: true; readonly version: string }
+  /** The catalogues from before go on. */
+  | { readonly reloaded: false; readonly version: string; readonly mistakes: readonly Mistake[] };
+
+/**
+ * Plans and tools, read from their files and read again on demand. Both change in one assignment, and only when both
+ * files are sound: nobody ever sees a plan of one state with a tool of another, or half a file.
+ */
+export class Catalogues {
+  readonly plans = new Plans(() => this.#current.plans);
+  readonly tools = new ToolCatalogue(() => this.#current.tools);
+  readonly #sources: CatalogueSources;
+  readonly #reloads: Listeners<Reload>;
+  #current: Snapshot;
+
+  /** @throws CatalogueError with file, line and field of everything that is wrong */
+  constructor(sources: CatalogueSources = SOURCES) {
+    this.#sources = sources;
+    this.#current = read(sources);
+    this.#reloads = new Listeners((error) => {
+      throw error;
+    });
+  }
+
+  get version(): string {
+    return this.#current.version;
+  }
+
+  /** Reads the files again; what is wrong with them is the answer, and changes nothing. */
+  reload(): Reload {
+    const result = this.#read();
+    this.#reloads.tell(result);
+    return result;
+  }
+
+  /** Told after each reload of this process, failed ones included. @returns removes the listener again */
+  onReload(listener: (reload: Reload) => void): () => void {
+    return this.#reloads.add(listener);
+  }
+
+  #read(): Reload {
+    try {
+      this.#current = read(this.#sources);
+      return { reloaded: true, version: this.version };
+    } catch (error) {
+      if (!(error instanceof CatalogueError)) throw error;
+      return { reloaded: false, version: this.version, mistakes: error.mistakes };
+    }
+  }
+}
+
+function read(sources: CatalogueSources): Snapshot {
+  const files = { tools: new CatalogueFile(sources.tools), plans: new CatalogueFile(sources.plans) };
+  const tools = parseTools(files.tools);
+  const names = {
+    tools: new Set(tools?.tools.keys()),
+    permissions: new Set(tools?.permissions.keys()),
+  };
+  // Without the tools every name would be unknown: what is wrong with them says enough.
+  const plans = tools && parsePlans(files.plans, names);
+  if (tools && plans) refuseUnknownPlans(files.tools, tools, plans);
+  const mistakes = [...files.tools.mistakes, ...files.plans.mistakes];
+  if (mistakes.length > 0 || !tools || !plans) throw new CatalogueError(mistakes);
+  const version = createHash('sha256').update(files.tools.text).update('\0').update(files.plans.text).digest('hex');
+  return { version: version.slice(0, 12), plans, tools };
+}
+
+function refuseUnknownPlans(file: CatalogueFile, { permissions }: ToolTable, { byName }: PlanTable): void {
+  for (const { name, held_by } of permissions.values()) {
+    for (const [at, plan] of (held_by?.plans ?? []).entries()) {
+      if (!byName.has(plan)) file.mistake(['permissions', name, 'held_by', 'plans', at], `${plan} is no plan`);
+    }
+  }
+}
