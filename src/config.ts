@@ -63,6 +63,7 @@ const VARIABLES = z.object({
   AUTH_PORT: port(8081),
   METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
   REDIS_URL: text,
+  CATALOGUE_DIR: text,
   REDIS_KEY_PREFIX: z
     .string()
     .regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only')

@@ -27,6 +27,7 @@ import { LiveTail } from './events/live-tail.ts';
 import { UserChannel } from './events/user-channel.ts';
 import { adminRoutes } from './http/admin-api.ts';
 import { createApp } from './http/app.ts';
+import { configRoutes } from './http/config-api.ts';
 import { consoleRoutes } from './http/console.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
@@ -42,8 +43,9 @@ import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
+import { announceCatalogues } from './policy/announcements.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
-import { Catalogues } from './policy/catalogues.ts';
+import { Catalogues, catalogueSources, logReloads } from './policy/catalogues.ts';
 import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
@@ -63,6 +65,8 @@ export interface RunningGateway {
   readonly port: number;
   /** Of the metrics server, when it is a separate one. */
   readonly metricsPort: number | undefined;
+  /** Reads plans and tools again on this node. */
+  reload(): void;
   /** Sends the clients elsewhere over `DRAIN_SECONDS`, then stops. */
   close(): Promise<void>;
 }
@@ -103,7 +107,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
     redis: await open('redis', 'commands'),
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
-    catalogues: new Catalogues(),
+    catalogues: new Catalogues(catalogueSources(config.CATALOGUE_DIR)),
     agents: loadAgentCatalogue(),
   };
 }
@@ -112,6 +116,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 async function createConnections(config: Config, foundation: Foundation) {
   const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = foundation;
   const { plans } = catalogues;
+  logReloads(catalogues, foundation);
   const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
   const tokens = new Tokens(
     { clock },
@@ -207,7 +212,7 @@ async function followDecisions(
     liveSessions,
     revocations,
     accounts,
-    plans: catalogues.plans,
+    catalogues,
     clock,
     metrics,
   });
@@ -224,7 +229,8 @@ async function startServers(
   foundation: Foundation,
   connections: Awaited<ReturnType<typeof createConnections>>,
 ): Promise<RunningGateway> {
-  const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
+  const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId, catalogues } =
+    foundation;
   const { authenticator, tickets, hub } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
   const drainMs = config.DRAIN_SECONDS * 1000;
@@ -254,6 +260,7 @@ async function startServers(
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
+  configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues({ redis, keys }) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
   usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
@@ -267,7 +274,7 @@ async function startServers(
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;
   logger.info({ port, node: nodeId }, 'listening');
-  return { port, metricsPort, close: () => closers.close() };
+  return { port, metricsPort, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
 }
 
 /** On a port of its own where one is configured, so that the public one does not show them. */

@@ -16,7 +16,8 @@ import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { Metrics } from '../src/lib/metrics.ts';
-import { Catalogues } from '../src/policy/catalogues.ts';
+import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
+import { Catalogues, catalogueSources, logReloads } from '../src/policy/catalogues.ts';
 import { Revocations } from '../src/policy/revocations.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
@@ -46,6 +47,8 @@ const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail
 export interface RunningWorker {
   /** Of the health and metrics server. */
   readonly port: number;
+  /** Reads plans and tools again. */
+  reload(): void;
   close(): Promise<void>;
 }
 
@@ -64,10 +67,11 @@ export async function startWorker(
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
     await startScheduled(foundation, parts);
+    await followCatalogues(foundation, parts);
     const operations = await startOperations({ config, ...foundation });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');
-    return { port: operations.port, close: () => closers.close() };
+    return { port: operations.port, reload: () => parts.catalogues.reload(), close: () => closers.close() };
   } catch (error) {
     await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
@@ -100,7 +104,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 /** The agent with its tools, and the ledger. */
 function createParts(config: Config, foundation: Foundation) {
   const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
-  const catalogues = new Catalogues();
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
   const agents = loadAgentCatalogue();
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
@@ -118,12 +122,27 @@ function createParts(config: Config, foundation: Foundation) {
     log,
     runs,
     calls,
+    catalogues,
     executor,
     ledger: new Ledger({ redis, keys }),
     tokenSessions,
     authService,
     revocations: new Revocations({ redis, keys }),
   };
+}
+
+/** Reads plans and tools again when that is announced, or may have been. */
+async function followCatalogues(foundation: Foundation, { catalogues }: Parts): Promise<void> {
+  logReloads(catalogues, foundation);
+  const listener = {
+    async take(page: readonly Announced[]) {
+      if (page.some(({ announcement }) => announcement.kind === 'catalogues')) catalogues.reload();
+    },
+    reload: async () => void catalogues.reload(),
+  };
+  const announcements = new AnnouncementReader({ ...foundation, listener });
+  foundation.closers.add('announcements', () => announcements.stop());
+  await announcements.start();
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */

@@ -12,6 +12,7 @@ async function main(): Promise<void> {
   };
   process.once('SIGTERM', stop);
   process.once('SIGINT', stop);
+  process.on('SIGHUP', () => service.reload());
   // Last: who waits for this line may send a signal at once.
   process.stdout.write(`auth service: http://localhost:${service.port}\n`);
 }

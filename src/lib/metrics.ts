@@ -39,6 +39,7 @@ export class Metrics {
   readonly runs = this.#counter('runs_total', 'Agent runs by how they ended', ['status']);
   readonly runSeconds = this.#histogram('run_seconds', 'From a run accepted to its last event', ['status']);
   readonly firstEventSeconds = this.#histogram('run_first_event_seconds', 'From a run accepted to its first event', []);
+  readonly catalogueReloads = this.#counter('catalogue_reloads_total', 'Reloads of plans and tools', ['result']);
   readonly toolCalls = this.#counter('tool_calls_total', 'Tool calls by how they ended, refusals by their code', [
     'tool',
     'transport',

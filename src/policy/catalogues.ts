@@ -1,5 +1,9 @@
 import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { Listeners } from '../lib/listeners.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
 import { CatalogueError, CatalogueFile, type Mistake } from './catalogue-file.ts';
 import { Plans, type PlanTable, parsePlans } from './plans.ts';
 import { parseTools, ToolCatalogue, type ToolTable } from './tool-catalogue.ts';
@@ -10,10 +14,26 @@ export interface CatalogueSources {
   readonly tools: URL;
 }
 
-const SOURCES: CatalogueSources = {
-  plans: new URL('../../config/plans.json', import.meta.url),
-  tools: new URL('../../config/tools.json', import.meta.url),
-};
+/** @param folder a folder with plans.json and tools.json; the product's own when undefined */
+export function catalogueSources(folder?: string): CatalogueSources {
+  const base = folder === undefined ? new URL('../../config/', import.meta.url) : pathToFileURL(join(folder, '/'));
+  return { plans: new URL('plans.json', base), tools: new URL('tools.json', base) };
+}
+
+/** Tells the log of each reload, a failed one with everything that is wrong. */
+export function logReloads(catalogues: Catalogues, { logger, metrics }: ReloadWitnesses): void {
+  catalogues.onReload((reload) => {
+    metrics?.catalogueReloads.inc({ result: reload.reloaded ? 'ok' : 'failed' });
+    if (reload.reloaded) logger.info({ version: reload.version }, 'plans and tools were read again');
+    else logger.error({ ...reload }, 'plans and tools are not usable; those from before go on');
+  });
+}
+
+interface ReloadWitnesses {
+  readonly logger: Logger;
+  /** Left out where nothing is counted. */
+  readonly metrics?: Pick<Metrics, 'catalogueReloads'>;
+}
 
 interface Snapshot {
   /** Names the content of the files: nodes of one version decide alike. */
@@ -39,7 +59,7 @@ export class Catalogues {
   #current: Snapshot;
 
   /** @throws CatalogueError with file, line and field of everything that is wrong */
-  constructor(sources: CatalogueSources = SOURCES) {
+  constructor(sources = catalogueSources()) {
     this.#sources = sources;
     this.#current = read(sources);
     this.#reloads = new Listeners((error) => {
