@@ -22,6 +22,7 @@ export interface ToolNodeOptions {
   /** How long a call may take before it counts as dead. */
   readonly placeMs?: number;
   readonly concurrency?: number;
+  readonly calls?: ToolCalls;
 }
 
 /** What a process needs to execute tools, with a catalogue and executors of the test's own. */
@@ -34,7 +35,7 @@ export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
     { redis, keys, plans, tools, permissions, metrics },
     { placeMs: options.placeMs ?? timeoutMs + 5_000 },
   );
-  const calls = new ToolCalls({ redis, keys, log });
+  const calls = options.calls ?? new ToolCalls({ redis, keys, log });
   const deps = { tools, permissions, quotas, calls, executors, clock, metrics, logger: silentLogger };
   return { service: new ToolService(deps, { timeoutMs, concurrency }), calls, quotas };
 }

@@ -50,6 +50,8 @@ if runEpoch ~= '' then
   cancel = tonumber(owned[4] or '0')
 end
 
+local settlement = ARGV[12] ~= '' and cjson.decode(ARGV[12])
+if settlement then giveBack(KEYS[9], settlement.member) end
 for i = FIRST, #ARGV, STRIDE do
   appendEvent(log, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[9], 30 * maxAge) end
@@ -65,5 +67,5 @@ if runEpoch ~= '' then
     redis.call('ZREM', activeRuns, member)
   end
 end
-if ARGV[12] ~= '' then settle(KEYS[8], KEYS[9], cjson.decode(ARGV[12]), log.now) end
+if settlement then settle(KEYS[8], settlement, log.now) end
 return { 'appended', log.seq, log.epoch, cancel }

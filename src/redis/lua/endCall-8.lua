@@ -15,7 +15,7 @@
   ARGV[3] member of activeCalls
   ARGV[4] outcome (JSON)
   ARGV[5] ms that the outcome is remembered; "" for as long as the call is
-  ARGV[6] usage record (JSON)
+  ARGV[6] usage record (JSON), "" for a call that was not executed
   ARGV[7] timestamp of the event
   ARGV[8] fields of the event (JSON)
   ARGV[9] the user's channel
@@ -36,15 +36,15 @@ end
 
 local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
 local log = openLog({ log = KEYS[5], logState = KEYS[6] }, options, redis.call('TIME'))
+giveBack(reservations, ARGV[2])
 appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
 closeLog(log)
-writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[13], 30 * tonumber(ARGV[11]))
+if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[13], 30 * tonumber(ARGV[11])) end
 redis.call('HSET', call, 'status', 'done', 'outcome', ARGV[4])
 redis.call('HDEL', call, 'details')
 if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then
   redis.call('PEXPIRE', call, ARGV[5] ~= '' and ARGV[5] or ARGV[11])
 end
-if ARGV[1] ~= '' then settle(KEYS[3], reservations, cjson.decode(ARGV[1]), log.now) end
+if ARGV[1] ~= '' then settle(KEYS[3], cjson.decode(ARGV[1]), log.now) end
 redis.call('ZREM', KEYS[2], ARGV[3])
-redis.call('ZREM', reservations, ARGV[2])
 return { 'ended' }

@@ -20,11 +20,10 @@ local function usesOf(packed, limit, now)
   return uses, buckets
 end
 
--- Calls under way by scope, and all of them under '', the one that asks excepted.
+-- Calls under way by scope, and all of them under '', the one that asks excepted. Writes nothing: see `reserve`.
 local function underWay(reservations, member, now)
-  redis.call('ZREMRANGEBYSCORE', reservations, '-inf', now)
   local calls = { [''] = 0 }
-  for _, other in ipairs(redis.call('ZRANGE', reservations, 0, -1)) do
+  for _, other in ipairs(redis.call('ZRANGE', reservations, '(' .. now, '+inf', 'BYSCORE')) do
     if other ~= member then
       local tool, permission = string.match(other, ' (%S+) (%S+)$')
       for _, scope in ipairs({ '', 'tool:' .. tool, 'permission:' .. permission }) do
@@ -52,6 +51,8 @@ end
   request: { member, concurrency, forMs, limits }
   Returns true and the status of the limits, the call included; or false, the number of the limit that is reached (0 for
   too many at once) and the status. Of several, the one named is that with the longest window.
+  The ZADD is the first write: a Redis whose memory is full refuses a script at the first write that needs memory, and lets
+  one that has written already go on. So nothing is begun there, and nothing is half done.
 ]]
 local function reserve(quota, reservations, request, now)
   local calls = underWay(reservations, request.member, now)
@@ -62,18 +63,27 @@ local function reserve(quota, reservations, request, now)
     local over = status[2 * i - 1] >= limit.max
     if over and (not reached or reached == 0 or limit.windowMs > request.limits[reached].windowMs) then reached = i end
   end
-  if reached and not redis.call('ZSCORE', reservations, request.member) then return false, reached, status end
+  if reached then
+    local deadline = tonumber(redis.call('ZSCORE', reservations, request.member) or '0')
+    if deadline <= now then return false, reached, status end
+  end
   redis.call('ZADD', reservations, now + request.forMs, request.member)
+  redis.call('ZREMRANGEBYSCORE', reservations, '-inf', now)
   redis.call('PEXPIRE', reservations, 2 * request.forMs)
   for i = 1, #request.limits do status[2 * i - 1] = status[2 * i - 1] + 1 end
   return true, status
 end
 
 --[[
-  Counts a call that ran, and gives its place back: last, since that is the one write that a full Redis lets through.
-  settlement: { member, limits, day, month, units }
+  Gives the place of a call back: before anything else that its end writes. Removing is allowed when the memory is full,
+  and what a script writes after that too: what was executed is recorded, whatever else cannot be written any more.
 ]]
-local function settle(quota, reservations, settlement, now)
+local function giveBack(reservations, member)
+  redis.call('ZREM', reservations, member)
+end
+
+-- Counts a call that ran. settlement: { member, limits, day, month, units }
+local function settle(quota, settlement, now)
   for _, limit in ipairs(settlement.limits) do
     local _, buckets = usesOf(redis.call('HGET', quota, limit.field), limit, now)
     local current, last = math.floor(now / limit.bucketMs), buckets[#buckets]
@@ -96,5 +106,4 @@ local function settle(quota, reservations, settlement, now)
     end
   end
   redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)
-  redis.call('ZREM', reservations, settlement.member)
 end
