@@ -15,12 +15,16 @@ const SCRIPTS = new URL('./lua/', import.meta.url);
  * each would be sent twice, and arrive after commands that were sent behind it.
  */
 export async function loadScripts(redis: Redis): Promise<void> {
-  const files = readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
-  await Promise.all(files.map((file) => redis.script('LOAD', readScript(file))));
+  await Promise.all(scriptFiles().map((file) => redis.script('LOAD', readScript(file))));
+}
+
+/** The files of the scripts, e.g. `appendEvents-9.lua`. */
+export function scriptFiles(): string[] {
+  return readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
 }
 
 /** What a script is made of: a line `--@include <name>` stands for the functions of `lua/include/<name>.lua`. */
-function readScript(file: string): string {
+export function readScript(file: string): string {
   const text = readFileSync(new URL(file, SCRIPTS), 'utf8');
   return text.replaceAll(/^--@include (\w+)$/gm, (_line, name: string) => {
     return readFileSync(new URL(`include/${name}.lua`, SCRIPTS), 'utf8').trimEnd();

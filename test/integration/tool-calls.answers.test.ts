@@ -163,6 +163,22 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
     expect(Date.parse(String(fields.resets_at)) - Date.now()).toBeGreaterThan(23 * 3_600_000);
   });
 
+  it('B88 meets the same wall inside a run, where the refusal is what the tool completed with', async () => {
+    const { client, userId } = await connect({ plan: 'free' });
+    for (let i = 0; i < 10; i++) await callTool(client, 'create_thread');
+    const { events } = await runToEnd(client, { message: 'Please create a thread called "one more"' });
+    const completed = events.find(
+      ({ type, fields }) => type === 'tool_completed' && fields.tool_name === 'create_thread',
+    );
+    expect(completed?.fields).toMatchObject({
+      success: false,
+      usage_record_id: null,
+      error: { code: 'QUOTA_EXCEEDED', upgrade_path: 'pro' },
+    });
+    await until(async () => (await billedRecords(userId)).length >= 10, { timeoutMs: 10_000 });
+    expect((await billedRecords(userId)).filter(({ tool }) => tool === 'create_thread')).toHaveLength(10);
+  });
+
   it('B92 of the enterprise plan is not slowed by limits', async () => {
     const { client } = await connect({ plan: 'enterprise' });
     const startedAt = performance.now();
