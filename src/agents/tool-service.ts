@@ -242,7 +242,7 @@ export class ToolService {
 
   #full(): TollgateError | undefined {
     if (this.#closing) return new TollgateError('SERVER_DRAINING');
-    return this.#underWay.size > this.#concurrency ? new TollgateError('OVERLOADED') : undefined;
+    return this.#underWay.size >= this.#concurrency ? new TollgateError('OVERLOADED') : undefined;
   }
 
   #details({ caller, threadId, requestId, idempotencyKey, transport }: ToolRequest, tool: Tool): CallDetails {

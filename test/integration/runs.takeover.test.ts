@@ -120,6 +120,10 @@ describe('a run whose worker died', () => {
       expect(billed.map((json) => JSON.parse(json).id).toSorted()).toEqual(
         completed.map(({ usage_record_id }) => usage_record_id).toSorted(),
       );
+      // Whoever made a call first, it had one place, which was given back, and was counted once.
+      const { quota, reservations } = core.keys.user(accepted.userId);
+      expect(await core.redis.zcard(reservations)).toBe(0);
+      expect(await core.redis.hget(quota, 'day')).toMatch(/ 2 6$/);
     },
   );
 

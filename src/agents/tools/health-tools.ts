@@ -43,7 +43,7 @@ export function healthTools(deps: {
         warnings,
         store: { ping_ms: Number(redisMs.toFixed(2)), used_memory_bytes: usedMemory(info) },
         queue,
-        worker: {
+        process: {
           uptime_s: Math.round(process.uptime()),
           memory_bytes: process.memoryUsage.rss(),
           event_loop_delay_ms: Number((loopDelay.max / 1e6).toFixed(2)),
