@@ -20,8 +20,11 @@ export interface ConfigProblem {
   readonly message: string;
 }
 
+/** What a process was given to start with cannot be used: it ends with `EXIT_CONFIG`, and its message says why. */
+export class UnusableConfiguration extends Error {}
+
 /** Everything wrong with an environment, reported at once. Its message never repeats the value of a secret. */
-export class ConfigError extends Error {
+export class ConfigError extends UnusableConfiguration {
   readonly problems: readonly ConfigProblem[];
 
   constructor(problems: readonly ConfigProblem[]) {

@@ -94,6 +94,8 @@ type Foundation = Awaited<ReturnType<typeof createFoundation>>;
 /** Redis, and what every part above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
+  // First: what is wrong with them shows also where Redis is not there yet.
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -107,7 +109,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
     redis: await open('redis', 'commands'),
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
-    catalogues: new Catalogues(catalogueSources(config.CATALOGUE_DIR)),
+    catalogues,
     agents: loadAgentCatalogue(),
   };
 }

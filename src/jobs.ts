@@ -45,7 +45,7 @@ interface Schedule {
 export const SCHEDULES: readonly Schedule[] = [
   // Moves usage records from the outboxes into the ledger; the period is the lag a bill can have.
   { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
-  // Ends runs that nobody works on any more.
+  // Ends runs and tool calls that nobody works on any more.
   { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
   // Refreshes the tokens of live sessions; the period is what a refresh can come too late by.
   ...shards.map((shard) => ({

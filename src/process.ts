@@ -1,4 +1,4 @@
-import { type Config, ConfigError, EXIT_CONFIG, loadConfig } from './config.ts';
+import { type Config, EXIT_CONFIG, loadConfig, UnusableConfiguration } from './config.ts';
 
 /** What a composition root hands back. */
 export interface Running {
@@ -20,6 +20,7 @@ export async function runProcess(start: (config: Config) => Promise<Running>): P
   try {
     running = await start(config);
   } catch (error) {
+    if (error instanceof UnusableConfiguration) exitUnusable(error);
     process.stderr.write(`Cannot start: ${error instanceof Error ? error.message : String(error)}\n`);
     process.exit(1);
   }
@@ -44,8 +45,12 @@ function configOrExit(): Config {
   try {
     return loadConfig(process.env);
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    process.stderr.write(error.message);
-    process.exit(EXIT_CONFIG);
+    if (error instanceof UnusableConfiguration) exitUnusable(error);
+    throw error;
   }
+}
+
+function exitUnusable({ message }: UnusableConfiguration): never {
+  process.stderr.write(message);
+  process.exit(EXIT_CONFIG);
 }

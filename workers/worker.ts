@@ -67,11 +67,11 @@ export async function startWorker(
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
     await startScheduled(foundation, parts);
-    await followCatalogues(foundation, parts);
+    await followCatalogues(foundation);
     const operations = await startOperations({ config, ...foundation });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');
-    return { port: operations.port, reload: () => parts.catalogues.reload(), close: () => closers.close() };
+    return { port: operations.port, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
   } catch (error) {
     await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
@@ -84,6 +84,8 @@ type Parts = ReturnType<typeof createParts>;
 /** Redis and the queues: what everything above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
+  // First: what is wrong with them shows also where Redis is not there yet.
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -98,20 +100,19 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...base, metrics: new Metrics(), keys, redis, subscriber, blocking, openQueue };
+  return { ...base, metrics: new Metrics(), catalogues, keys, redis, subscriber, blocking, openQueue };
 }
 
 /** The agent with its tools, and the ledger. */
 function createParts(config: Config, foundation: Foundation) {
   const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
   const agents = loadAgentCatalogue();
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
   const log = new EventLog({ redis, keys, metrics }, logLimits);
   const runs = new Runs({ redis, keys, agents, clock }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
-  const toolParts = { ...foundation, log, catalogues, agents, queueDepth: () => depthOf(runQueue) };
+  const toolParts = { ...foundation, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls } = assembleTools(toolParts, config);
   const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
@@ -122,7 +123,6 @@ function createParts(config: Config, foundation: Foundation) {
     log,
     runs,
     calls,
-    catalogues,
     executor,
     ledger: new Ledger({ redis, keys }),
     tokenSessions,
@@ -132,7 +132,8 @@ function createParts(config: Config, foundation: Foundation) {
 }
 
 /** Reads plans and tools again when that is announced, or may have been. */
-async function followCatalogues(foundation: Foundation, { catalogues }: Parts): Promise<void> {
+async function followCatalogues(foundation: Foundation): Promise<void> {
+  const { catalogues } = foundation;
   logReloads(catalogues, foundation);
   const listener = {
     async take(page: readonly Announced[]) {

@@ -1,4 +1,4 @@
-import { type Config, ConfigError, EXIT_CONFIG, loadConfig } from '../config.ts';
+import { type Config, EXIT_CONFIG, loadConfig, UnusableConfiguration } from '../config.ts';
 
 /** The process of the reference auth service: configuration first, so that a wrong one is told before anything starts. */
 async function main(): Promise<void> {
@@ -24,7 +24,7 @@ async function start(config: Config) {
 
 function fail(error: unknown): never {
   process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
-  process.exit(error instanceof ConfigError ? EXIT_CONFIG : 1);
+  process.exit(error instanceof UnusableConfiguration ? EXIT_CONFIG : 1);
 }
 
 main().catch(fail);

@@ -57,10 +57,10 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
   const clock = options.clock ?? systemClock;
   const closers = new Closers();
   try {
+    const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
     const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
     closers.add('redis', () => disconnectRedis(redis));
     const keys = new Keys(config.REDIS_KEY_PREFIX);
-    const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
     const { plans } = catalogues;
     logReloads(catalogues, { logger });
 

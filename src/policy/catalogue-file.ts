@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findNodeAtLocation, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
 import type { z } from 'zod';
+import { UnusableConfiguration } from '../config.ts';
 
 /** One thing that is wrong with a file, and where. */
 export interface Mistake {
@@ -16,12 +17,12 @@ export interface Mistake {
 }
 
 /** Everything that is wrong with the catalogues, reported at once. */
-export class CatalogueError extends Error {
+export class CatalogueError extends UnusableConfiguration {
   readonly mistakes: readonly Mistake[];
 
   constructor(mistakes: readonly Mistake[]) {
     const lines = mistakes.map(({ file, line, field, message }) => `  ${file}:${line}  ${field}: ${message}`);
-    super(`The catalogues are not usable:\n${lines.join('\n')}`);
+    super(`The catalogues are not usable:\n${lines.join('\n')}\n`);
     this.name = 'CatalogueError';
     this.mistakes = mistakes;
   }
