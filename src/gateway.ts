@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
+import { BUILT_IN_TOOLS } from './agents/tools/executors.ts';
 import { depthOf } from './agents/tools/health-tools.ts';
 import { AUTH_SERVICE_TIMEOUT_MS, AuthService, authServiceOptions } from './auth/auth-service.ts';
 import { Authenticator } from './auth/authenticator.ts';
@@ -95,7 +96,7 @@ type Foundation = Awaited<ReturnType<typeof createFoundation>>;
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
   // First: what is wrong with them shows also where Redis is not there yet.
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));

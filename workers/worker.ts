@@ -5,6 +5,7 @@ import { assembleTools } from '../src/agents/assemble-tools.ts';
 import { builtInAgent } from '../src/agents/built-in/built-in-agent.ts';
 import { RunExecutor } from '../src/agents/run-executor.ts';
 import { Runs } from '../src/agents/runs.ts';
+import { BUILT_IN_TOOLS } from '../src/agents/tools/executors.ts';
 import { depthOf } from '../src/agents/tools/health-tools.ts';
 import { AuthService, authServiceOptions } from '../src/auth/auth-service.ts';
 import { TokenSeal } from '../src/auth/token-seal.ts';
@@ -85,7 +86,7 @@ type Parts = ReturnType<typeof createParts>;
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
   // First: what is wrong with them shows also where Redis is not there yet.
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));

@@ -55,13 +55,18 @@ export class Catalogues {
   readonly plans = new Plans(() => this.#current.plans);
   readonly tools = new ToolCatalogue(() => this.#current.tools);
   readonly #sources: CatalogueSources;
+  readonly #builtInTools: readonly string[] | undefined;
   readonly #reloads: Listeners<Reload>;
   #current: Snapshot;
 
-  /** @throws CatalogueError with file, line and field of everything that is wrong */
-  constructor(sources = catalogueSources()) {
+  /**
+   * @param options.builtInTools the tools that this process has executors for; undefined where none is executed
+   * @throws CatalogueError with file, line and field of everything that is wrong
+   */
+  constructor(sources = catalogueSources(), options: { readonly builtInTools?: readonly string[] } = {}) {
+    this.#builtInTools = options.builtInTools;
     this.#sources = sources;
-    this.#current = read(sources);
+    this.#current = read(sources, options.builtInTools);
     this.#reloads = new Listeners((error) => {
       throw error;
     });
@@ -85,7 +90,7 @@ export class Catalogues {
 
   #read(): Reload {
     try {
-      this.#current = read(this.#sources);
+      this.#current = read(this.#sources, this.#builtInTools);
       return { reloaded: true, version: this.version };
     } catch (error) {
       if (!(error instanceof CatalogueError)) throw error;
@@ -94,9 +99,9 @@ export class Catalogues {
   }
 }
 
-function read(sources: CatalogueSources): Snapshot {
+function read(sources: CatalogueSources, builtInTools: readonly string[] | undefined): Snapshot {
   const files = { tools: new CatalogueFile(sources.tools), plans: new CatalogueFile(sources.plans) };
-  const tools = parseTools(files.tools);
+  const tools = parseTools(files.tools, builtInTools);
   const names = {
     tools: new Set(tools?.tools.keys()),
     permissions: new Set(tools?.permissions.keys()),

@@ -77,8 +77,11 @@ export class ToolCatalogue {
   }
 }
 
-/** The tools of the file; undefined, with what is wrong among the file's mistakes, when there is anything. */
-export function parseTools(file: CatalogueFile): ToolTable | undefined {
+/**
+ * The tools of the file; undefined, with what is wrong among the file's mistakes, when there is anything.
+ * @param builtIn the tools that this process has executors for; undefined where none is executed
+ */
+export function parseTools(file: CatalogueFile, builtIn?: readonly string[]): ToolTable | undefined {
   const parsed = file.parse(ToolsFile);
   if (!parsed) return undefined;
   // Strict: a keyword that does nothing is a mistake. Nothing is loaded from elsewhere: ajv has no loader here.
@@ -90,6 +93,9 @@ export function parseTools(file: CatalogueFile): ToolTable | undefined {
     if (Object.hasOwn(parsed.permissions, row.name)) file.mistake(['tools', at, 'name'], 'is the name of a permission');
     if (!Object.hasOwn(parsed.permissions, row.permission)) {
       file.mistake(['tools', at, 'permission'], `${row.permission} is no permission of this file`);
+    }
+    if (row.executor === 'builtin' && builtIn && !builtIn.includes(row.name)) {
+      file.mistake(['tools', at, 'executor'], `${row.name} is not built in`);
     }
     const validate = compile(ajv, row.arguments);
     if (typeof validate === 'string') file.mistake(['tools', at, 'arguments'], validate);

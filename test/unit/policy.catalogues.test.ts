@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { describe, expect, it } from '@jest/globals';
+import { BUILT_IN_TOOLS } from '../../src/agents/tools/executors.ts';
 import { CatalogueError, type Mistake } from '../../src/policy/catalogue-file.ts';
 import { Catalogues } from '../../src/policy/catalogues.ts';
 import { messagesPerMinute } from '../../src/policy/message-rate.ts';
@@ -10,7 +11,7 @@ const { plans, tools } = new Catalogues();
 
 function mistakes(files: Parameters<typeof catalogueFiles>[0]): readonly Mistake[] {
   try {
-    new Catalogues(catalogueFiles(files));
+    new Catalogues(catalogueFiles(files), { builtInTools: [...BUILT_IN_TOOLS, 'extra'] });
   } catch (error) {
     if (error instanceof CatalogueError) return error.mistakes;
     throw error;
@@ -129,7 +130,7 @@ describe('a file with a mistake', () => {
     ],
     [
       'a tool named like a permission',
-      withTool({ name: 'basic' }),
+      withTool({ name: 'basic', executor: 'none' }),
       'tools.json',
       `tools.${toolFile.tools.length}.name`,
     ],
@@ -179,6 +180,15 @@ describe('a file with a mistake', () => {
     ],
   ])('is refused for %s, with file and field', (_what, files, file, field) => {
     expect(mistakes(files)).toEqual([expect.objectContaining({ file, field, line: expect.any(Number) })]);
+  });
+
+  it('is refused for a tool that is called built in and is not', () => {
+    expect(mistakes(withTool({ name: 'teleport' }))).toEqual([
+      expect.objectContaining({
+        field: `tools.${toolFile.tools.length}.executor`,
+        message: 'teleport is not built in',
+      }),
+    ]);
   });
 
   it('is refused with the line of each of its mistakes, all at once', () => {

@@ -13,7 +13,10 @@ const CHANGE_MIN_CALLS = 10;
 const CHANGE_RATIO = 1.2;
 
 /** `cost_analyzer` and `latency_analyzer`: computed over the caller's own usage records. */
-export function costTools(deps: { usage: RecentUsage; clock: Clock }): Record<string, ToolExecutor> {
+export function costTools(deps: {
+  usage: RecentUsage;
+  clock: Clock;
+}): Record<'cost_analyzer' | 'latency_analyzer', ToolExecutor> {
   const recordsOf = async (userId: string, given: unknown) => {
     const hours = typeof given === 'number' ? given : DEFAULT_HOURS;
     const now = deps.clock.now();

@@ -24,8 +24,22 @@ export interface ExecutorDeps {
   readonly queueDepth: () => Promise<QueueDepth>;
 }
 
+/** The names that a row of tools.json with the executor `builtin` may have. */
+export const BUILT_IN_TOOLS = [
+  'create_thread',
+  'get_thread_history',
+  'list_agents',
+  'get_agent_status',
+  'analyze_workload',
+  'cost_analyzer',
+  'latency_analyzer',
+  'system_health',
+  'get_metrics',
+] as const;
+type BuiltInTool = (typeof BUILT_IN_TOOLS)[number];
+
 /** Every built-in tool by its name in the catalogue. */
-export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<string, ToolExecutor>> {
+export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<BuiltInTool, ToolExecutor>> {
   return {
     ...threadTools(deps),
     ...agentTools(deps),

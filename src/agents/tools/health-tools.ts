@@ -24,7 +24,7 @@ const LONG_QUEUE = 100;
 export function healthTools(deps: {
   redis: Redis;
   queueDepth: () => Promise<QueueDepth>;
-}): Record<string, ToolExecutor> {
+}): Record<'system_health', ToolExecutor> {
   return {
     async system_health() {
       const loopDelay = monitorEventLoopDelay({ resolution: 5 });

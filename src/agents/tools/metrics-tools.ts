@@ -9,7 +9,7 @@ export function metricsTools(deps: {
   redis: Redis;
   keys: Keys;
   queueDepth: () => Promise<QueueDepth>;
-}): Record<string, ToolExecutor> {
+}): Record<'get_metrics', ToolExecutor> {
   return {
     async get_metrics() {
       const [cluster, queue] = await Promise.all([readCluster(deps), asked(deps.queueDepth())]);

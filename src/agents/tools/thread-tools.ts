@@ -5,7 +5,13 @@ import { THREADS_KEPT, type Threads } from '../threads.ts';
 import type { ToolExecutor } from './tool.ts';
 
 /** `create_thread` and `get_thread_history`. */
-export function threadTools({ threads, plans }: { threads: Threads; plans: Plans }): Record<string, ToolExecutor> {
+export function threadTools({
+  threads,
+  plans,
+}: {
+  threads: Threads;
+  plans: Plans;
+}): Record<'create_thread' | 'get_thread_history', ToolExecutor> {
   return {
     async create_thread(args, { userId, caller, callId }) {
       const threadId = derivedId('thread', userId, callId);

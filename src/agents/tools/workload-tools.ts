@@ -37,7 +37,7 @@ export interface WorkloadAnalysis {
 }
 
 /** `analyze_workload`: computed over the caller's own usage records. */
-export function workloadTools(deps: { usage: RecentUsage; clock: Clock }): Record<string, ToolExecutor> {
+export function workloadTools(deps: { usage: RecentUsage; clock: Clock }): Record<'analyze_workload', ToolExecutor> {
   return {
     async analyze_workload(args, { userId }) {
       const hours = typeof args.hours === 'number' ? args.hours : DEFAULT_HOURS;
