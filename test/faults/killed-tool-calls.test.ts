@@ -15,7 +15,14 @@ const LANES = 6;
 /** A call counts as dead six seconds after it began, and a sweep comes every five. */
 const RECOVERY_MS = 30_000;
 
-const env = { MESSAGE_RATE_PER_MINUTE: '100000', TOOL_TIMEOUT_SECONDS: '1', MAX_CONNECTIONS_PER_USER: '50' };
+// Everything that happened is read again from the log.
+const EVENT_LOG_LENGTH = String(100 + 4 * CALLS);
+const env = {
+  EVENT_LOG_LENGTH,
+  MESSAGE_RATE_PER_MINUTE: '100000',
+  TOOL_TIMEOUT_SECONDS: '1',
+  MAX_CONNECTIONS_PER_USER: '50',
+};
 const processes = useStack({ gateways: 3, workers: 1, env });
 
 describe.each(TRANSPORTS)('tool calls over %s whose gateways are killed', (transport) => {
@@ -86,7 +93,7 @@ async function checkBooks(transport: TransportName, token: string, userId: strin
   const reader = await openClient({ transport, token, url: processes().gateways[0]?.url ?? '' });
   const { epoch } = await reader.welcome();
   reader.send('resume', { after: 0, epoch });
-  await reader.waitFor('resumed');
+  await reader.waitFor('resumed', { timeoutMs: RECOVERY_MS });
   const idsOf = (type: string) => {
     return durable(reader.events)
       .filter((event) => event.type === type)
