@@ -30,7 +30,7 @@ export async function sweepCalls({ calls, clock, logger }: SweepCallsDeps): Prom
     });
     const error = publicError(new TollgateError('TOOL_FAILED', { text: LOST }));
     const outcome = { success: false, error, duration_ms: record.duration_ms, usage_record_id: record.id };
-    const counts = await calls.end({ userId, callId, details, outcome, record, settlement: '' });
+    const counts = await calls.end({ userId, callId, details, outcome, record, settlement: '', swept: true });
     if (counts !== outcome) continue;
     ended += 1;
     logger.warn({ user: userHash(userId), tool, call: callId }, 'a tool call was ended from outside');

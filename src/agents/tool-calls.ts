@@ -13,10 +13,10 @@ import type { ToolOutcome } from './run-log.ts';
 const beginCall = LuaScript.load('beginCall-7');
 const endCall = LuaScript.load('endCall-8');
 
-/** An outcome with an idempotency key can be had again for a day. */
-const KEYED_MS = 24 * 3_600_000;
-/** One without is kept for longer than anybody tries to end the call: so that a repeated end is recognised. */
-const UNKEYED_MS = 5 * 60_000;
+/** An outcome with an idempotency key can be had again for a day; a call that has not ended waits as long for the sweep. */
+const KEPT_MS = 24 * 3_600_000;
+/** That a call without a key has ended is known for longer than anybody tries to end it (`OUTAGE_PATIENCE_MS`). */
+const UNKEYED_MS = 90_000;
 
 /** A call outside a run, as its node and the sweep know it. */
 export interface CallDetails {
@@ -56,6 +56,8 @@ export interface EndCall {
   readonly record: UsageRecord | undefined;
   /** Counts the use; "" gives the place back uncounted. */
   readonly settlement: string;
+  /** By the sweep, and not by who executed it: that one, should it come back, is told. */
+  readonly swept?: true;
 }
 
 /** Tool calls outside runs, as Redis keeps them: begun once per call id, ended once, by their node or by the sweep. */
@@ -84,7 +86,7 @@ export class ToolCalls {
         place.request,
         activeCallMember(userId, callId),
         JSON.stringify(details),
-        details.idempotency_key === null ? UNKEYED_MS : KEYED_MS,
+        KEPT_MS,
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...executing, timestamp }),
         ...this.#log.appendOptions(userId),
@@ -104,9 +106,10 @@ export class ToolCalls {
    * Appends `tool_completed` with the usage record, counts the use and keeps the outcome. Sent twice, it does so once.
    * @returns the outcome that counts: another one when the call had been ended already
    */
-  async end({ userId, callId, details, outcome, record, settlement }: EndCall): Promise<ToolOutcome> {
+  async end({ userId, callId, details, outcome, record, settlement, swept }: EndCall): Promise<ToolOutcome> {
     const keys = this.#keys.user(userId);
     const timestamp = record?.completed_at ?? new Date(details.started_at).toISOString();
+    const keyed = details.idempotency_key !== null;
     const completed = { tool_name: details.tool, tool_call_id: callId, ...outcome, status: 'completed' };
     const reply = await endCall.run(
       this.#redis,
@@ -124,8 +127,9 @@ export class ToolCalls {
         settlement,
         reservationMember(callId, details),
         activeCallMember(userId, callId),
-        JSON.stringify(outcome),
-        details.idempotency_key === null ? UNKEYED_MS : '',
+        // Nobody asks again for one without a key, and it may be 64 KiB.
+        keyed || swept ? JSON.stringify(outcome) : '',
+        keyed ? '' : UNKEYED_MS,
         record ? JSON.stringify(record) : '',
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
@@ -134,7 +138,8 @@ export class ToolCalls {
       ],
     );
     const [result, stored] = reply as [string, string];
-    if (result === 'over') return JSON.parse(stored) as ToolOutcome;
+    // Without a stored one it was this very end, whose answer was lost.
+    if (result === 'over') return stored ? (JSON.parse(stored) as ToolOutcome) : outcome;
     this.#log.appended('tool_completed', record && { ...record });
     return outcome;
   }

@@ -134,14 +134,15 @@ export class Inbox {
     // The table pairs each type with its own fields; TypeScript cannot follow the pairing through a lookup.
     const handler = this.#deps.handlers[type] as Handler<ClientMessageType>;
     this.#refuseKnown();
-    if (handler.aside && this.#aside >= ASIDE_LIMIT) {
-      const text = `Rate limit exceeded: ${ASIDE_LIMIT} such messages of this connection are under way.`;
-      throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: QUEUE_FULL_RETRY_MS });
-    }
     const allowed = this.#withinLimit();
     // Whoever waits for it sees the refusal; this keeps one that nobody came to wait for from being unhandled.
     allowed.catch(() => undefined);
-    if (!handler.besideLimit) await allowed;
+    const full = handler.aside && this.#aside >= ASIDE_LIMIT;
+    if (!handler.besideLimit || full) await allowed;
+    if (full) {
+      const text = `Rate limit exceeded: ${ASIDE_LIMIT} such messages of this connection are under way.`;
+      throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: QUEUE_FULL_RETRY_MS });
+    }
     const answer = async () => {
       const reply = await handler.handle(this.#owner.speaker, parsed.data as never, allowed);
       if (reply && 'later' in reply) this.#answerLater(reply.later, { type, raw, replyTo });

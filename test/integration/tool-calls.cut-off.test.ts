@@ -117,3 +117,31 @@ describe('a call whose process is killed', () => {
     expect(summary.tools[0]?.limits[0]?.used).toBe(charged ? 1 : 0);
   });
 });
+
+/** The answer to each end is lost, and the end is sent again. */
+class DeafCalls extends ToolCalls {
+  override async end(call: EndCall): Promise<ToolOutcome> {
+    await super.end(call);
+    return super.end(call);
+  }
+}
+
+describe('an end that is sent twice', () => {
+  it.each([null, 'k'])('is written once and answered as the first, under the key %s', async (idempotencyKey) => {
+    const userId = freshUserId();
+    const keys = core.keys.user(userId);
+    const executors = { work: async () => ({ done: true }) };
+    const node = toolNode(core, { catalogues: files, executors, calls: new DeafCalls(core) });
+    const request = toolRequest(userId, { tool: 'work', caller: anyCaller('one'), idempotencyKey });
+    const result = await (await node.service.call(request, UNLIMITED)).finished;
+    expect(result).toMatchObject({ success: true, result: { done: true }, usage_record_id: expect.any(String) });
+    expect(await eventsOf(userId)).toEqual(['tool_executing', 'tool_completed']);
+    expect(await core.redis.llen(keys.recentUsage)).toBe(1);
+    expect((await node.quotas.summary(userId, anyCaller('one'))).today).toMatchObject({ calls: 1, units: 3 });
+    // A result that nobody can ask for again is not kept.
+    expect(await core.redis.hexists(keys.call(request.callId), 'outcome')).toBe(idempotencyKey === null ? 0 : 1);
+    const kept = await core.redis.pttl(keys.call(request.callId));
+    expect(kept > 3_600_000).toBe(idempotencyKey !== null);
+    expect(kept).toBeGreaterThan(60_000);
+  });
+});

@@ -13,8 +13,8 @@
   ARGV[1] settlement (JSON); "" to give the place back without counting the call
   ARGV[2] member of reservations
   ARGV[3] member of activeCalls
-  ARGV[4] outcome (JSON)
-  ARGV[5] ms that the outcome is remembered; "" for as long as the call is
+  ARGV[4] outcome to remember (JSON), "" for none
+  ARGV[5] ms that the call is remembered from here on; "" as it was
   ARGV[6] usage record (JSON), "" for a call that was not executed
   ARGV[7] timestamp of the event
   ARGV[8] fields of the event (JSON)
@@ -23,7 +23,7 @@
   ARGV[11] greatest age of an event, ms
   ARGV[12] seconds that an unused log keeps its epoch
   ARGV[13] how many of the user's usage records to keep for the user's own tools
-  Returns { "ended" }, or { "over", outcome } when it had been ended before
+  Returns { "ended" }, or { "over", outcome or "" } when it had been ended before
 ]]
 --@include events
 --@include quotas
@@ -31,7 +31,7 @@ local call, reservations = KEYS[1], KEYS[4]
 local known = redis.call('HMGET', call, 'status', 'outcome')
 if known[1] == 'done' then
   redis.call('ZREM', KEYS[2], ARGV[3])
-  return { 'over', known[2] }
+  return { 'over', known[2] or '' }
 end
 
 local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
@@ -40,7 +40,8 @@ giveBack(reservations, ARGV[2])
 appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
 closeLog(log)
 if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[13], 30 * tonumber(ARGV[11])) end
-redis.call('HSET', call, 'status', 'done', 'outcome', ARGV[4])
+redis.call('HSET', call, 'status', 'done')
+if ARGV[4] ~= '' then redis.call('HSET', call, 'outcome', ARGV[4]) end
 redis.call('HDEL', call, 'details')
 if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then
   redis.call('PEXPIRE', call, ARGV[5] ~= '' and ARGV[5] or ARGV[11])
