@@ -30,10 +30,13 @@ import { adminRoutes } from './http/admin-api.ts';
 import { createApp } from './http/app.ts';
 import { configRoutes } from './http/config-api.ts';
 import { consoleRoutes } from './http/console.ts';
+import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
+import { serviceGuard } from './http/services.ts';
 import { ticketRoutes } from './http/tickets-api.ts';
 import { usageRoutes } from './http/usage-api.ts';
+import { usageReportRoutes } from './http/usage-reports-api.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
@@ -60,7 +63,16 @@ import { originAllowed } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
+import { Consumers } from './usage/consumers.ts';
+import { Corrections } from './usage/corrections.ts';
 import { Ledger } from './usage/ledger.ts';
+import { LedgerTail } from './usage/ledger-tail.ts';
+import { Tallies } from './usage/tallies.ts';
+import { Verifier } from './usage/verifier.ts';
+import { Windows } from './usage/windows.ts';
+
+/** Readers of the usage feed that may wait for records on this node; one loop asks Redis for all of them. */
+const MAX_WAITING_READERS = 200;
 
 export interface RunningGateway {
   readonly port: number;
@@ -151,7 +163,8 @@ async function createConnections(config: Config, foundation: Foundation) {
 
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
-  const messageRate = new MessageRate({ redis, keys, plans, nodes, logger }, rate);
+  const messageRate = new MessageRate({ redis, keys, plans, nodes, clock, logger }, rate);
+  closers.add('message rate', () => messageRate.close());
   const limits = connectionLimits(config);
 
   const eventLog = new EventLog(
@@ -159,6 +172,7 @@ async function createConnections(config: Config, foundation: Foundation) {
     { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
   );
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
+  await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
   const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
   const registry = new Registry({ redis, keys, plans }, caps);
@@ -257,7 +271,8 @@ async function startServers(
       return true;
     },
   });
-  app.get(SOCKET_IO_PATH, () => {
+  await describeRoutes(app);
+  app.get(SOCKET_IO_PATH, { schema: { hide: true } }, () => {
     throw new TollgateError('SERVER_DRAINING', { retryAfterMs: drainMs });
   });
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
@@ -265,7 +280,7 @@ async function startServers(
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
   configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues({ redis, keys }) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
-  usageRoutes(app, { authenticator, ledger: new Ledger({ redis, keys }), clock });
+  addUsageRoutes(app, { authenticator, redis, keys, clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins, drainingForMs }));
@@ -278,6 +293,21 @@ async function startServers(
   const { port } = app.server.address() as AddressInfo;
   logger.info({ port, node: nodeId }, 'listening');
   return { port, metricsPort, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
+}
+
+/** The ledger for those who bill by it. */
+function addUsageRoutes(
+  app: FastifyInstance,
+  { authenticator, redis, keys, clock }: { authenticator: Authenticator; redis: Redis; keys: Keys; clock: Clock },
+): void {
+  const ledger = new Ledger({ redis, keys });
+  const windows = new Windows({ redis, keys, ledger });
+  const tallies = new Tallies({ redis, keys });
+  const parts = { guard: serviceGuard(authenticator), ledger, windows, tallies, clock };
+  const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
+  usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
+  const corrections = new Corrections({ redis, keys, ledger, clock });
+  usageReportRoutes(app, { ...parts, corrections, verifier: new Verifier({ ledger, windows, tallies }) });
 }
 
 /** On a port of its own where one is configured, so that the public one does not show them. */

@@ -2,7 +2,13 @@ import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
 
 /** The BullMQ queues, their job payloads and their parsers: what gateways and workers agree on. */
-export const QUEUES = { agentRuns: 'agent-runs', usage: 'usage', sweeps: 'sweeps', tokens: 'tokens' } as const;
+export const QUEUES = {
+  agentRuns: 'agent-runs',
+  usage: 'usage',
+  windows: 'windows',
+  sweeps: 'sweeps',
+  tokens: 'tokens',
+} as const;
 
 /** A run as a client asked for it. */
 export interface RunRequest {
@@ -34,6 +40,9 @@ const shards = Array.from({ length: REFRESH_SHARDS }, (_, shard) => shard);
 export const RefreshTokensJob = z.object({ shard: z.literal(shards) });
 export type RefreshTokensJob = z.infer<typeof RefreshTokensJob>;
 
+/** The one of the queue's two jobs that is told apart. */
+export const TRIM_LEDGER = 'trim-ledger';
+
 interface Schedule {
   readonly queue: string;
   readonly name: string;
@@ -45,6 +54,10 @@ interface Schedule {
 export const SCHEDULES: readonly Schedule[] = [
   // Moves usage records from the outboxes into the ledger; the period is the lag a bill can have.
   { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
+  // Closes the hourly windows that are due: beside the folding, which must not wait while a large one is added up.
+  { queue: QUEUES.windows, name: 'close-windows', everyMs: 5_000 },
+  // Removes what every consumer of the ledger has confirmed and nobody may still want.
+  { queue: QUEUES.windows, name: TRIM_LEDGER, everyMs: 60_000 },
   // Ends runs and tool calls that nobody works on any more.
   { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
   // Refreshes the tokens of live sessions; the period is what a refresh can come too late by.

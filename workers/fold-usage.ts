@@ -1,19 +1,60 @@
 import type { Clock } from '../src/lib/clock.ts';
+import type { Logger } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
-import type { Ledger } from '../src/usage/ledger.ts';
+import type { Consumers } from '../src/usage/consumers.ts';
+import type { LedgerWriter } from '../src/usage/ledger-writer.ts';
+import type { Windows } from '../src/usage/windows.ts';
 
-/** Moves what waits in the outboxes into the ledger, until nothing does. Any number of workers may do so at once. */
-export async function foldUsage(deps: {
-  readonly ledger: Ledger;
+/** Rounds of one job, of up to 128 records an outbox: a backlog that needs more is the next job's. */
+const MAX_ROUNDS = 500;
+
+export interface FoldDeps {
+  readonly writer: LedgerWriter;
   readonly clock: Clock;
-  readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds'>;
-}): Promise<number> {
-  let total = 0;
-  for (;;) {
-    const { records, lagMs } = await deps.ledger.fold(deps.clock.now());
-    deps.metrics.ledgerLagSeconds.set(lagMs / 1000);
-    if (records === 0) return total;
-    deps.metrics.ledgerRecords.inc(records);
-    total += records;
+  readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds' | 'ledgerFaults'>;
+  readonly logger: Logger;
+}
+
+/**
+ * Moves what waits in the outboxes into the ledger. Any number of workers may do so at once, and a job may run twice.
+ * @returns Redis's time before which everything that was written is in the ledger; undefined when some was left, because
+ * another writer is at it, an outbox is stuck, or the backlog is longer than one job takes
+ */
+export async function foldUsage({ writer, clock, metrics, logger }: FoldDeps): Promise<number | undefined> {
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const { records, lagMs, passedAt, unreadable } = await writer.fold(clock.now());
+    metrics.ledgerRecords.inc(records);
+    metrics.ledgerLagSeconds.set(lagMs / 1000);
+    metrics.ledgerFaults.set({ kind: 'unreadable_entry' }, unreadable.length);
+    if (unreadable.length > 0) logger.error({ outboxes: unreadable }, 'an entry of an outbox cannot be read');
+    if (passedAt !== undefined || records === 0) return passedAt;
   }
+  return undefined;
+}
+
+/** Closes the windows that are due. Several workers may: each window is closed by one of them, once. */
+export async function closeWindows({
+  windows,
+  ...deps
+}: FoldDeps & {
+  readonly windows: Windows;
+  readonly metrics: Pick<Metrics, 'ledgerWindowsClosed'>;
+}): Promise<number> {
+  const passedAt = await foldUsage(deps);
+  if (passedAt === undefined) return 0;
+  const { closed, disagreeing } = await windows.closeDue(passedAt);
+  deps.metrics.ledgerWindowsClosed.inc(closed);
+  deps.metrics.ledgerFaults.set({ kind: 'window_disagrees' }, disagreeing.length);
+  if (disagreeing.length > 0) deps.logger.error({ windows: disagreeing }, 'windows disagree with their records');
+  return closed;
+}
+
+/** Removes what every consumer has confirmed and is old enough. Can run anywhere, any number of times. */
+export async function trimLedger(deps: {
+  readonly consumers: Consumers;
+  readonly metrics: Pick<Metrics, 'ledgerTrimmed'>;
+}): Promise<number> {
+  const trimmed = await deps.consumers.trim();
+  deps.metrics.ledgerTrimmed.inc(trimmed);
+  return trimmed;
 }

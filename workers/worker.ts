@@ -12,7 +12,7 @@ import { TokenSeal } from '../src/auth/token-seal.ts';
 import { TokenSessions, tokenLifeTimes } from '../src/auth/token-sessions.ts';
 import type { Config } from '../src/config.ts';
 import { EventLog } from '../src/events/event-log.ts';
-import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES } from '../src/jobs.ts';
+import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
 import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
@@ -22,9 +22,13 @@ import { Catalogues, catalogueSources, logReloads } from '../src/policy/catalogu
 import { Revocations } from '../src/policy/revocations.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
+import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
-import { foldUsage } from './fold-usage.ts';
+import { LedgerWriter } from '../src/usage/ledger-writer.ts';
+import { Windows } from '../src/usage/windows.ts';
+import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
+import { watchQueue } from './queue-watch.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { sweepCalls } from './sweep-calls.ts';
@@ -64,6 +68,7 @@ export async function startWorker(
   try {
     const foundation = await createFoundation(config, { logger, clock, closers });
     const parts = createParts(config, foundation);
+    closers.add('queue watch', watchQueue(parts.runQueue, foundation));
     foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
@@ -120,16 +125,12 @@ function createParts(config: Config, foundation: Foundation) {
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
   const authService = new AuthService({ clock, metrics, logger }, authServiceOptions(config));
   closers.add('auth service', () => authService.close());
-  return {
-    log,
-    runs,
-    calls,
-    executor,
-    ledger: new Ledger({ redis, keys }),
-    tokenSessions,
-    authService,
-    revocations: new Revocations({ redis, keys }),
-  };
+  const ledger = new Ledger({ redis, keys });
+  const windows = new Windows({ redis, keys, ledger });
+  const consumers = new Consumers({ redis, keys, ledger, windows });
+  const billing = { writer: new LedgerWriter({ redis, keys }), windows, consumers };
+  const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys }) };
+  return { log, runs, calls, runQueue, executor, ...billing, ...refreshing };
 }
 
 /** Reads plans and tools again when that is announced, or may have been. */
@@ -177,8 +178,10 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
 /** The jobs that a schedule makes. */
 async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
   const { logger, clock, metrics, closers, openQueue } = foundation;
-  const fold = () => foldUsage({ ledger: parts.ledger, clock, metrics });
+  const fold = () => foldUsage({ ...parts, ...foundation });
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
+  const tend = ({ name }: Job) => (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...parts, ...foundation });
+  await startBullWorker(foundation, QUEUES.windows, { process: tend, options: SCHEDULED });
   const sweep = async () => {
     await sweepRuns({ ...parts, clock, logger });
     await sweepCalls({ ...parts, clock, logger });

@@ -17,6 +17,8 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/redis': LEAVES,
   // What the entry file of every process shares.
   'src/process.ts': [...LEAVES, 'src/config.ts'],
+  // Run by container engines beside a process, of which it knows the address only.
+  'src/healthcheck.ts': [],
   'src/auth': FOUNDATION,
   'src/policy': FOUNDATION,
   'src/usage': FOUNDATION,

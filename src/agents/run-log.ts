@@ -4,7 +4,7 @@ import { newId } from '../lib/ids.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import { whileAway } from '../redis/errors.ts';
-import type { UsageRecord } from '../usage/records.ts';
+import type { Refusal, UsageRecord } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
 /** The run belongs to somebody else now, or has ended: whoever gets this stops without another word. */
@@ -90,14 +90,19 @@ export class RunLog {
     return stored === undefined ? undefined : (JSON.parse(stored) as ToolOutcome);
   }
 
-  /** Appends the outcome, remembers it and writes its usage record, in one step. */
-  toolCompleted(call: { tool: string; callId: string }, outcome: ToolOutcome, billing?: Billing): Promise<void> {
+  /** Appends the outcome, remembers it and writes its usage record or counts its refusal, in one step. */
+  toolCompleted(
+    call: { tool: string; callId: string },
+    outcome: ToolOutcome,
+    usage?: Billing | Refusal,
+  ): Promise<void> {
+    const billing = usage && 'record' in usage ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
     return this.#emit(
       'tool_completed',
       { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
       {
-        ...(billing ? { usageRecord: { ...billing.record } } : {}),
+        ...(billing ? { usageRecord: { ...billing.record } } : usage && { refusal: { ...usage } }),
         journal: { field: JOURNAL_PREFIX + call.callId, value: JSON.stringify(outcome) },
       },
       billing?.settlement ? { settlement: billing.settlement } : {},
@@ -134,7 +139,7 @@ export class RunLog {
   #emit(
     type: DurableEventType,
     fields: Fields,
-    extra: Pick<NewEvent, 'usageRecord' | 'journal'> = {},
+    extra: Pick<NewEvent, 'usageRecord' | 'refusal' | 'journal'> = {},
     beside: Pick<Append, 'threadMessage' | 'settlement'> = {},
   ): Promise<void> {
     const written = this.#last.then(async () => {

@@ -7,7 +7,7 @@ import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
-import type { UsageRecord } from '../usage/records.ts';
+import type { Refusal, UsageRecord } from '../usage/records.ts';
 import type { ToolOutcome } from './run-log.ts';
 
 const beginCall = LuaScript.load('beginCall-7');
@@ -142,6 +142,11 @@ export class ToolCalls {
     if (result === 'over') return stored ? (JSON.parse(stored) as ToolOutcome) : outcome;
     this.#log.appended('tool_completed', record && { ...record });
     return outcome;
+  }
+
+  /** Counts a refusal in the tallies. */
+  async refused(userId: string, refusal: Refusal): Promise<void> {
+    await asked(this.#redis.xadd(this.#keys.user(userId).outbox, '*', 'x', JSON.stringify(refusal)));
   }
 
   /** The outcome of a call that has ended; undefined while it has not. */

@@ -6,7 +6,7 @@ import type { Quotas, RateLimitStatus, Reservation } from '../policy/quotas.ts';
 import type { Tool, ToolCatalogue } from '../policy/tool-catalogue.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import { whileAway, writeRefusal } from '../redis/errors.ts';
-import { type Execution, type UsageRecord, usageRecord } from '../usage/records.ts';
+import { type Execution, type Refusal, refusal, type UsageRecord, usageRecord } from '../usage/records.ts';
 import { OUTAGE_PATIENCE_MS, type RunLog, type ToolOutcome } from './run-log.ts';
 import type { ClaimedRun, MessageLimit, RunCaller } from './runs.ts';
 import type { CallDetails, ToolCalls } from './tool-calls.ts';
@@ -114,7 +114,7 @@ export class ToolService {
     if (admitted instanceof TollgateError) {
       const error = publicError(this.#count(admitted, name, run.transport));
       const outcome = { success: false, error, duration_ms: 0, usage_record_id: null };
-      await log.toolCompleted({ tool: name, callId }, outcome);
+      await log.toolCompleted({ tool: name, callId }, outcome, this.#refusal(run.userId, run.caller.plan, name));
       return outcome;
     }
     const { tool, place } = admitted;
@@ -204,11 +204,11 @@ export class ToolService {
 
   async #begin(request: ToolRequest, limit: MessageLimit): Promise<Finish> {
     const tool = this.#judge(request.tool, request.args, request.caller);
-    const refusal = tool instanceof TollgateError ? tool : this.#full();
-    if (tool instanceof TollgateError || refusal) {
+    const full = this.#full();
+    if (tool instanceof TollgateError || full) {
       // A message over its limit is told that, and nothing else.
       await limit.allowed;
-      throw refusal;
+      throw tool instanceof TollgateError ? this.#refuse(request, tool) : full;
     }
     const { userId, callId, args } = request;
     const place = this.#deps.quotas.place({ callId, tool, caller: request.caller });
@@ -226,7 +226,7 @@ export class ToolService {
       case 'begun':
       case 'refused': {
         const decision = place.decision(beginning.outcome === 'begun', beginning.reply);
-        if (!decision.allowed) throw decision.error;
+        if (!decision.allowed) throw this.#refuse(request, decision.error);
         return () => this.#finish(call, decision.status);
       }
       case 'done':
@@ -236,7 +236,7 @@ export class ToolService {
       case 'limited':
         throw new TollgateError('RATE_LIMITED');
       case 'conflict':
-        throw new TollgateError('IDEMPOTENCY_CONFLICT', { fields: { idempotency_key: request.idempotencyKey } });
+        throw this.#refuse(request, new TollgateError('IDEMPOTENCY_CONFLICT'));
     }
   }
 
@@ -330,6 +330,18 @@ export class ToolService {
     this.#deps.quotas.release(userId, place).catch((error: Error) => {
       this.#deps.logger.debug({ error: error.message }, 'a place was not given back; it ends by itself');
     });
+  }
+
+  /** Has a refusal counted in the tallies: not waited for, since nobody pays for it. */
+  #refuse({ userId, caller, tool }: ToolRequest, error: TollgateError): TollgateError {
+    this.#deps.calls.refused(userId, this.#refusal(userId, caller.plan, tool)).catch((cause: Error) => {
+      this.#deps.logger.debug({ error: cause.message }, 'a refusal was not counted');
+    });
+    return error;
+  }
+
+  #refusal(userId: string, plan: string, tool: string): Refusal {
+    return refusal(userId, plan, this.#deps.tools.get(tool)?.name, this.#deps.clock.now());
   }
 
   /** Counts a refusal; names that are in no catalogue share a label. */

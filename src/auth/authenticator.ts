@@ -194,14 +194,14 @@ export class Authenticator {
 /**
  * A service as the user that caps, limits, logs and bills know. It is no customer and its token names no plan: it has the
  * plan of a token that names none, and more only by what an operator stores for `service:<id>`. Its scopes are
- * permissions of the same name; `*` is none, since there it would grant every tool.
+ * permissions of the same name, save those that would be wildcards there.
  */
 function identityOf({ serviceId, scopes, ...token }: ServiceIdentity): Identity {
   return {
     userId: `${SERVICE_PREFIX}${serviceId}`,
     email: undefined,
     plan: UNNAMED_PLAN,
-    permissions: scopes.filter((scope) => scope !== '*'),
+    permissions: scopes.filter((scope) => !scope.endsWith('*')),
     roles: [],
     featureFlags: {},
     sessionId: undefined,

@@ -1,19 +1,19 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import jwt from 'jsonwebtoken';
-import { JwksClient } from 'jwks-rsa';
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { JWT_FORM, SERVICE_PREFIX } from './credentials.ts';
+import { KeySet } from './key-set.ts';
 
 /** The plan of a token that names none. */
 export const UNNAMED_PLAN = 'free';
 
 /** Clocks of issuer and gateway may differ by this much. */
 export const CLOCK_SKEW_SECONDS = 5;
-/** The greatest date that JavaScript has, in seconds: a later `exp` is no time at all. */
-const MAX_TIME_SECONDS = 8.64e12;
+/** The year 5138. What is later was meant in milliseconds, and would live for as good as ever. */
+const MAX_TIME_SECONDS = 1e11;
 
 const seconds = z.number().int().positive().max(MAX_TIME_SECONDS);
 const identifier = z.string().min(1).max(128);
@@ -65,7 +65,7 @@ export interface TokenOptions {
   readonly jwksUrl: string | undefined;
 }
 
-type Keyed = { readonly key: KeyObject | string; readonly algorithms: jwt.Algorithm[] };
+type Keyed = { readonly key: KeyObject; readonly algorithms: jwt.Algorithm[] };
 
 /** Verifies tokens: signature, issuer, audience, times and the form of the claims. Asks nobody for an HS256 token. */
 export class Tokens {
@@ -73,23 +73,13 @@ export class Tokens {
   readonly #clock: Clock;
   /** Key objects: a string would be tried as a public key first, at fifty times the cost. */
   readonly #secrets: readonly KeyObject[];
-  readonly #jwks: JwksClient | undefined;
+  readonly #keySet: KeySet | undefined;
 
   constructor({ clock }: { clock: Clock }, options: TokenOptions) {
     this.#options = options;
     this.#clock = clock;
     this.#secrets = options.secrets.map((secret) => createSecretKey(Buffer.from(secret)));
-    this.#jwks =
-      options.jwksUrl === undefined
-        ? undefined
-        : new JwksClient({
-            jwksUri: options.jwksUrl,
-            cache: true,
-            cacheMaxAge: 10 * 60_000,
-            rateLimit: true,
-            jwksRequestsPerMinute: 6,
-            timeout: 2_000,
-          });
+    this.#keySet = options.jwksUrl === undefined ? undefined : new KeySet({ clock }, { url: options.jwksUrl });
   }
 
   /** @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED, AUTH_SERVICE_UNAVAILABLE when keys cannot be fetched */
@@ -127,7 +117,7 @@ export class Tokens {
     throw tokenError(failure);
   }
 
-  #verifyWith(token: string, key: KeyObject | string, algorithms: jwt.Algorithm[]): unknown {
+  #verifyWith(token: string, key: KeyObject, algorithms: jwt.Algorithm[]): unknown {
     const now = Math.floor(this.#clock.now() / 1000);
     const { payload, header } = jwt.verify(token, key, {
       algorithms,
@@ -153,19 +143,10 @@ export class Tokens {
     if (header.alg === 'HS256' && this.#secrets.length > 0) {
       return this.#secrets.map((key) => ({ key, algorithms: ['HS256'] }));
     }
-    if ((header.alg === 'RS256' || header.alg === 'ES256') && this.#jwks && typeof header.kid === 'string') {
-      return [{ key: await this.#publicKey(this.#jwks, header.kid), algorithms: [header.alg] }];
+    if ((header.alg === 'RS256' || header.alg === 'ES256') && this.#keySet && typeof header.kid === 'string') {
+      return [{ key: await this.#keySet.get(header.kid), algorithms: [header.alg] }];
     }
     throw new TollgateError('VALIDATION_FAILED');
-  }
-
-  async #publicKey(jwks: JwksClient, kid: string): Promise<string> {
-    try {
-      return (await jwks.getSigningKey(kid)).getPublicKey();
-    } catch (cause) {
-      const unknownKey = cause instanceof Error && cause.name === 'SigningKeyNotFoundError';
-      throw new TollgateError(unknownKey ? 'VALIDATION_FAILED' : 'AUTH_SERVICE_UNAVAILABLE', { cause });
-    }
   }
 }
 

@@ -106,6 +106,7 @@ export class Registry {
         LOG_STATE_SECONDS,
         plan,
         tokenIssuedAt,
+        keys.nodeChannel(''),
         ...this.#caps,
       ],
     )) as ['blocked'] | ['revoked'] | ['admitted', number, string, string, number, number];

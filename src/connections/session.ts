@@ -116,7 +116,7 @@ export class Session implements TokenHolder {
       return admission;
     } catch (error) {
       this.leave();
-      throw error instanceof TollgateError ? error : new TollgateError('OVERLOADED', { cause: error });
+      throw error;
     }
   }
 

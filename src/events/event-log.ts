@@ -23,6 +23,8 @@ export interface NewEvent {
   readonly fields: Fields & { readonly timestamp: string };
   /** The usage record that is written in the same step. */
   readonly usageRecord?: Fields;
+  /** Instead of a record, for a tool that was refused: what is counted in the same step. */
+  readonly refusal?: Fields;
   /** What the run remembers in the same step, for a worker that takes it over. */
   readonly journal?: { readonly field: string; readonly value: string };
 }
@@ -173,12 +175,13 @@ export class EventLog {
   }
 }
 
-function eventArguments({ type, fields, usageRecord, journal }: NewEvent): string[] {
+function eventArguments({ type, fields, usageRecord, refusal, journal }: NewEvent): string[] {
   return [
     type,
     fields.timestamp,
     JSON.stringify(fields),
     usageRecord ? JSON.stringify(usageRecord) : '',
+    refusal ? JSON.stringify(refusal) : '',
     journal?.field ?? '',
     journal?.value ?? '',
   ];

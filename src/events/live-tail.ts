@@ -1,5 +1,6 @@
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
@@ -53,22 +54,31 @@ export class LiveTail {
   /**
    * Listens to a user. When it resolves, whatever is published from then on reaches the listener.
    * @returns stops listening
-   * @throws Error when Redis does not confirm in time
+   * @throws TollgateError OVERLOADED when Redis is away or does not confirm in time
    */
   async listen(userId: string, listener: TailListener): Promise<() => void> {
     // Waiting for it here would queue subscriptions without a bound.
-    if (this.#redis.status !== 'ready') throw new Error('the connection for subscriptions is away');
+    if (this.#redis.status !== 'ready') throw new TollgateError('OVERLOADED');
     const name = this.#keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
     channel.listeners.add(listener);
     const stop = () => this.#leave(channel, listener);
     try {
       await channel.subscribed;
-    } catch (error) {
+    } catch (cause) {
       stop();
-      throw error;
+      throw new TollgateError('OVERLOADED', { cause });
     }
     return stop;
+  }
+
+  /**
+   * Stays subscribed to channels to which nobody publishes: Redis drops the subscriptions with the connection, so that
+   * they show at once whether this process lives.
+   * @throws TollgateError OVERLOADED when Redis is away or does not confirm in time
+   */
+  async attend(names: readonly string[]): Promise<void> {
+    await Promise.all(names.map((name) => this.#open(name).subscribed));
   }
 
   #open(name: string): Channel {

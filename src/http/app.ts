@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Logger } from '../lib/logger.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
@@ -42,6 +43,7 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     // A body that names `__proto__` is refused by the parser, not handed on.
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
+    clientErrorHandler: refuseUnreadable,
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
         if (!intercept?.(request, response)) handler(request, response);
@@ -50,7 +52,7 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
 
-  app.setErrorHandler((thrown: Error & { statusCode?: number }, _request, reply) => {
+  app.setErrorHandler((thrown: HttpError, _request, reply) => {
     const error = httpError(thrown);
     if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
     if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
@@ -62,11 +64,27 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
   return app;
 }
 
+/** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */
+function refuseUnreadable(error: Error & { code?: string }, socket: Socket): void {
+  if (!socket.writable) return void socket.destroy();
+  const overflow = error.code === 'HPE_HEADER_OVERFLOW';
+  const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+  const status = overflow ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';
+  const row = overflow ? 'MESSAGE_TOO_LARGE' : late ? 'CONNECTION_TIMEOUT' : 'FORMAT_ERROR';
+  const body = JSON.stringify({ error: publicError(new TollgateError(row, { cause: error })) });
+  const head = ['content-type: application/json; charset=utf-8', `content-length: ${Buffer.byteLength(body)}`];
+  socket.end(`HTTP/1.1 ${status}\r\n${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body}`);
+}
+/** What Fastify throws. */
+type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown };
+
 /** Fastify's own refusals (a body that is no JSON, too large, against the schema) as rows of the table. */
-function httpError(thrown: Error & { statusCode?: number }): TollgateError {
+function httpError(thrown: HttpError): TollgateError {
   if (thrown instanceof TollgateError) return thrown;
   const status = thrown.statusCode ?? 500;
   if (status >= 500) return new TollgateError('INTERNAL_ERROR', { cause: thrown });
+  // Fastify names the part of the request and the field; the rest is our schema's own text.
+  if (thrown.validation !== undefined) return new TollgateError('FORMAT_ERROR', { text: thrown.message });
   if (status === 413) return new TollgateError('MESSAGE_TOO_LARGE', { cause: thrown });
   return new TollgateError('FORMAT_ERROR', { cause: thrown });
 }

@@ -28,8 +28,8 @@ export function consoleRoutes(
       response.header('x-content-type-options', 'nosniff');
     },
   });
-  app.get('/console', (_request, reply) => reply.redirect('/console/'));
-  app.get('/console/config.json', async () => ({
+  app.get('/console', { schema: { hide: true } }, (_request, reply) => reply.redirect('/console/'));
+  app.get('/console/config.json', { schema: { hide: true } }, async () => ({
     auth_service_url: authServiceUrl,
     demo_accounts: environment === 'development' || environment === 'test',
   }));

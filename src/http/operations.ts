@@ -2,17 +2,20 @@ import type { FastifyInstance } from 'fastify';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Readiness } from './readiness.ts';
 
+const documented = (summary: string) => ({ tags: ['operations'], summary });
+
 /**
  * `/health/live` and `/health/ready`. An auth service that is away does not make a node unready: tokens that were
  * issued are verified here, and taking every node out would turn its outage into ours.
  */
 export function healthRoutes(app: FastifyInstance, { readiness }: { readonly readiness: Readiness }): void {
-  app.get('/health/live', async () => ({ status: 'live' }));
-  app.get('/health/ready', async (_request, reply) => {
+  app.get('/health/live', { schema: documented('Whether the process runs.') }, async () => ({ status: 'live' }));
+  const ready = documented('Whether this node should get new connections.');
+  app.get('/health/ready', { schema: ready }, async (_request, reply) => {
     const checks = await readiness.check();
-    const ready = checks.redis && !checks.draining;
-    return reply.status(ready ? 200 : 503).send({
-      status: ready ? 'ready' : 'not_ready',
+    const isReady = checks.redis && !checks.draining;
+    return reply.status(isReady ? 200 : 503).send({
+      status: isReady ? 'ready' : 'not_ready',
       checks: { redis: checks.redis, auth_service: checks.authService, draining: checks.draining },
     });
   });
@@ -20,7 +23,7 @@ export function healthRoutes(app: FastifyInstance, { readiness }: { readonly rea
 
 /** `/metrics`, in the format of Prometheus. */
 export function metricsRoute(app: FastifyInstance, { metrics }: { readonly metrics: Metrics }): void {
-  app.get('/metrics', async (_request, reply) => {
+  app.get('/metrics', { schema: documented('Metrics, in the format of Prometheus.') }, async (_request, reply) => {
     return reply.header('content-type', metrics.registry.contentType).send(await metrics.registry.metrics());
   });
 }

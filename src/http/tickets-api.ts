@@ -10,6 +10,14 @@ const MAX_ORIGIN_LENGTH = 256;
 
 const TicketRequest = z.object({ origin: z.string().min(1).max(MAX_ORIGIN_LENGTH).optional() }).nullish();
 
+/** The body is parsed below: after the credential, so that strangers learn nothing from refusals. */
+const DOCUMENTED = {
+  tags: ['tickets'],
+  summary: 'A one-time ticket for a handshake, for the bearer of an access token. Body: { "origin": "…" }, or none.',
+  security: [{ user: [] }],
+  response: { 201: z.object({ ticket: z.string(), expires_in: z.int() }) },
+};
+
 export interface TicketRoutesDeps {
   readonly authenticator: Authenticator;
   readonly tickets: Tickets;
@@ -24,8 +32,8 @@ export function ticketRoutes(app: FastifyInstance, deps: TicketRoutesDeps): void
   app.register(async (scope) => {
     allowOrigins(scope, allowedOrigins);
     // Preflights are answered by the hook, which runs only for a route that exists.
-    scope.options('/v1/tickets', (_request, reply) => reply.status(204).send());
-    scope.post('/v1/tickets', async (request, reply) => {
+    scope.options('/v1/tickets', { schema: { hide: true } }, (_request, reply) => reply.status(204).send());
+    scope.post('/v1/tickets', { schema: DOCUMENTED }, async (request, reply) => {
       const identity = await authenticator.bearer(request.headers.authorization);
       const body = TicketRequest.safeParse(request.body);
       if (!body.success) throw new TollgateError('FORMAT_ERROR', { text: z.prettifyError(body.error) });

@@ -16,6 +16,11 @@ export interface WsConfigDeps {
 /** The bypass is no way to come in that anybody should look for. */
 const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
 
+const tags = ['websocket'];
+const CONFIG = { tags, summary: 'Where and how to connect; messages, events, errors, close codes.' };
+const SECURE_CONFIG = { tags, summary: 'What /ws/secure offers and allows.' };
+const SECURE_HEALTH = { tags, summary: 'healthy, degraded (no auth service) or unhealthy (503).' };
+
 /** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
 export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
   const now = () => new Date(clock.now()).toISOString();
@@ -28,7 +33,7 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     ({ close }) => close,
   );
 
-  app.get('/ws/config', async () => ({
+  app.get('/ws/config', { schema: CONFIG }, async () => ({
     status: 'healthy',
     websocket_config: {
       available_endpoints: publicPaths,
@@ -53,7 +58,7 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
   }));
 
-  app.get('/ws/secure/config', async () => ({
+  app.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
     status: 'success',
     websocket_config: {
       version: '2.0',
@@ -81,7 +86,7 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
     },
   }));
 
-  app.get('/ws/secure/health', async (_request, reply) => {
+  app.get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
     const { redis, authService } = await readiness.check();
     const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
     return reply.status(redis ? 200 : 503).send({

@@ -54,6 +54,13 @@ export class Metrics {
     'status',
   ]);
   readonly ledgerRecords = this.#counter('ledger_records_total', 'Usage records folded into the ledger', []);
+  readonly ledgerWindowsClosed = this.#counter('ledger_windows_closed_total', 'Hourly windows that were closed', []);
+  readonly ledgerTrimmed = this.#counter('ledger_trimmed_total', 'Records trimmed from the ledger', []);
+  readonly ledgerFaults = this.#gauge('ledger_faults', 'What keeps windows from closing; above 0 calls an operator', [
+    'kind',
+  ]);
+  /** Of the whole installation, told by every worker: take the maximum over them, never the sum. */
+  readonly queueJobs = this.#gauge('queue_jobs', 'Jobs in a queue, of all workers', ['queue', 'state']);
   readonly ledgerLagSeconds = this.#gauge('ledger_lag_seconds', 'Age of the oldest record folded last', []);
   readonly authServiceRequests = this.#counter('auth_service_requests_total', 'Calls of the auth service by result', [
     'operation',

@@ -1,7 +1,9 @@
-import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
+import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
+import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Redis } from '../redis/client.ts';
+import { answers, type Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
+import { OwnShare, type Uncounted } from './own-share.ts';
 import type { Plan, Plans } from './plans.ts';
 
 const WINDOW_SECONDS = 60;
@@ -12,6 +14,7 @@ export interface MessageRateDeps {
   readonly plans: Plans;
   /** Who shares the limit while Redis cannot count it. */
   readonly nodes: { readonly alive: number };
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -19,47 +22,63 @@ export type RateDecision =
   | { readonly allowed: true; readonly degraded: boolean }
   | { readonly allowed: false; readonly degraded: boolean; readonly retryAfterMs: number };
 
-interface KnowsBlockedKeys {
-  getInMemoryBlockMsBeforeExpire(key: string): number;
-}
+/**
+ * - `cluster`: Redis counts.
+ * - `node`: Redis is away; this node grants its share.
+ * - `both`: Redis is back, and other nodes may not have told it yet what they granted: it counts, but nobody gets more
+ *   than this node's share.
+ */
+type CountedBy = 'cluster' | 'node' | 'both';
 
-/** The limiter and what stands in for it while Redis is away. */
 interface PlanLimiter {
   readonly limit: number;
   readonly shared: RateLimiterRedis;
-  readonly local: RateLimiterMemory;
 }
 
-/** Users whose messages are remembered during an outage, to be counted when it is over; beyond it the oldest are let go. */
-const UNCOUNTED_USERS = 50_000;
-/** Counted at once on return: bounds what the first message after an outage sets off. */
+interface Refusal {
+  /** Refused without asking Redis until then. */
+  readonly knownUntil: number;
+  readonly retryAt: number;
+}
+
+/**
+ * A user who shouts costs Redis one command in this time. Not more: the refusal ends by Redis's time, and the clock of a
+ * node that was set back would keep it up.
+ */
+const REFUSAL_KNOWN_MS = 1_000;
+/** Users whose refusal is remembered; beyond it the oldest are asked for again. */
+const KNOWN_REFUSALS = 10_000;
+/** So often a node asks whether Redis is back, */
+const PROBE_MS = 250;
+/** and so long Redis has to answer. */
+const ANSWER_MS = 1_000;
+/** Nodes try to reach Redis once a second at least, and ask every `PROBE_MS`: after this, all that can have counted. */
+const SETTLE_MS = 2_000;
+/** Counted at once on return: bounds what the end of an outage sets off. */
 const COUNT_BATCH = 500;
 
 /**
  * How many messages a user may send in a minute: one counter per user for the whole cluster, counted by Redis and its
  * clock. While Redis is away each node grants its share, the limit over the number of nodes, so that an outage neither
- * silences users nor opens the gate; when it is back, what was granted meanwhile is counted, so that nobody begins anew.
+ * silences users nor opens the gate; when it is back, each node counts what it granted in the current minute before
+ * anybody gets more than the share, so that nobody begins anew.
  */
 export class MessageRate {
-  readonly #keys: Keys;
-  readonly #logger: Logger;
+  readonly #deps: MessageRateDeps;
   /** By limit: plans with the same one share it. As many as there ever were limits, reloads of the plans included. */
   readonly #limiters = new Map<number, PlanLimiter>();
-  readonly #redis: Redis;
-  readonly #plans: Plans;
   readonly #perMinute: number;
-  readonly #nodes: { readonly alive: number };
-  /** Messages granted by this node alone: by counter key, with the limiter they belong to. */
-  readonly #uncounted = new Map<string, { limiter: RateLimiterRedis; messages: number }>();
-  #degraded = false;
+  readonly #share: OwnShare;
+  /** By plan and counter key, in the order in which they came. */
+  readonly #refusals = new Map<string, Refusal>();
+  readonly #closing = new AbortController();
+  #countedBy: CountedBy = 'cluster';
+  /** Nodes that shared the limit when Redis was last heard of. */
+  #sharers = 1;
 
   constructor(deps: MessageRateDeps, options: { readonly perMinute: number }) {
-    const { redis, keys, plans, nodes, logger } = deps;
-    this.#keys = keys;
-    this.#logger = logger;
-    this.#plans = plans;
-    this.#nodes = nodes;
-    this.#redis = redis;
+    this.#deps = deps;
+    this.#share = new OwnShare(deps, { windowMs: WINDOW_SECONDS * 1_000 });
     this.#perMinute = options.perMinute;
   }
 
@@ -70,87 +89,143 @@ export class MessageRate {
 
   /** Milliseconds for which this node knows the user to be over the limit, without asking Redis; 0 if it does not. */
   knownRefusalMs(userId: string, plan: string): number {
-    // Public in the library, but left out of its types.
-    const limiter = this.#limiterOf(plan).shared as RateLimiterRedis & KnowsBlockedKeys;
-    return limiter.getInMemoryBlockMsBeforeExpire(this.#keys.user(userId).messageRate);
+    const key = this.#deps.keys.user(userId).messageRate;
+    const refusal = this.#refusals.get(refusalKey(key, plan));
+    const now = this.#deps.clock.now();
+    const refusedMs = within(WINDOW_SECONDS * 1_000, (refusal?.retryAt ?? now) - now);
+    // Nobody to ask: what Redis said last stands.
+    if (this.#countedBy !== 'cluster') return Math.max(refusedMs, this.#share.refusalMs(key, this.#shareOf(plan)));
+    return within(REFUSAL_KNOWN_MS, (refusal?.knownUntil ?? now) - now) > 0 ? Math.max(1, refusedMs) : 0;
   }
 
-  /** Counts one message of the user. One command to Redis, or none for a user known to be over the limit. */
+  /** Counts one message of the user. One command to Redis, sent at once, or none for a user known to be over the limit. */
   async take(userId: string, plan: string): Promise<RateDecision> {
-    const limiter = this.#limiterOf(plan);
-    const key = this.#keys.user(userId).messageRate;
-    const decision = await consume(limiter.shared, key);
-    this.#noteStore(decision instanceof Error ? decision : undefined);
-    if (!(decision instanceof Error)) return { ...decision, degraded: false };
-    const granted = await consume(limiter.local, key);
-    if (granted instanceof Error) throw granted;
-    if (granted.allowed) this.#remember(key, limiter.shared);
-    return { ...granted, degraded: true };
+    const known = this.knownRefusalMs(userId, plan);
+    if (known > 0) return { allowed: false, degraded: this.#countedBy !== 'cluster', retryAfterMs: known };
+    const key = this.#deps.keys.user(userId).messageRate;
+    if (this.#countedBy === 'node') return this.#takeOwn(key, plan);
+    const degraded = this.#countedBy === 'both';
+    if (degraded) this.#share.grant(key);
+    const decision = await consume(this.#limiterOf(plan).shared, key);
+    if (decision instanceof Error) {
+      this.#leaveCluster(decision);
+      return degraded ? { allowed: true, degraded } : this.#takeOwn(key, plan);
+    }
+    if (degraded) this.#share.counted(key, 1);
+    if (!decision.allowed) this.#remember(refusalKey(key, plan), decision.retryAfterMs);
+    return { ...decision, degraded };
   }
 
-  #remember(key: string, limiter: RateLimiterRedis): void {
-    const known = this.#uncounted.get(key);
-    this.#uncounted.set(key, { limiter, messages: (known?.messages ?? 0) + 1 });
-    if (this.#uncounted.size <= UNCOUNTED_USERS) return;
-    const [oldest] = this.#uncounted.keys();
-    if (oldest !== undefined) this.#uncounted.delete(oldest);
+  close(): void {
+    this.#closing.abort();
+  }
+
+  #takeOwn(key: string, plan: string): RateDecision {
+    const retryAfterMs = this.#share.refusalMs(key, this.#shareOf(plan));
+    if (retryAfterMs > 0) return { allowed: false, degraded: true, retryAfterMs };
+    this.#share.grant(key);
+    return { allowed: true, degraded: true };
+  }
+
+  #remember(key: string, retryAfterMs: number): void {
+    const now = this.#deps.clock.now();
+    const knownUntil = now + Math.min(REFUSAL_KNOWN_MS, retryAfterMs);
+    this.#refusals.delete(key);
+    this.#refusals.set(key, { knownUntil, retryAt: now + retryAfterMs });
+    if (this.#refusals.size <= KNOWN_REFUSALS) return;
+    const [oldest] = this.#refusals.keys();
+    if (oldest !== undefined) this.#refusals.delete(oldest);
   }
 
   /** An outage is one line in the log, not one for every message. */
-  #noteStore(failure: Error | undefined): void {
-    if (this.#degraded === (failure !== undefined)) return;
-    this.#degraded = failure !== undefined;
-    if (!failure) {
-      this.#logger.info('message limits are counted by the cluster again');
-      void this.#countMissed();
-      return;
+  #leaveCluster(failure: Error): void {
+    const wasCounting = this.#countedBy === 'cluster';
+    this.#countedBy = 'node';
+    // Whoever failed while this node was on its way back: the way back begins anew.
+    if (!wasCounting) return;
+    this.#sharers = this.#deps.nodes.alive;
+    this.#deps.logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
+    void this.#return();
+  }
+
+  /** Waits for Redis, counts there what was granted without it, and waits for the other nodes to have done the same. */
+  async #return(): Promise<void> {
+    const { clock, redis, logger } = this.#deps;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      await sleep(clock, PROBE_MS, signal);
+      if (!(await answers(redis, ANSWER_MS))) continue;
+      this.#countedBy = 'both';
+      const counted = await this.#countMissed();
+      if (counted) await sleep(clock, SETTLE_MS, signal);
+      if (counted && this.#isSettled()) break;
+      this.#countedBy = 'node';
     }
-    this.#logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
-    for (const { limit, local } of this.#limiters.values()) {
-      local.points = this.#localPoints(limit);
+    if (signal.aborted) return;
+    this.#countedBy = 'cluster';
+    logger.info('message limits are counted by the cluster again');
+  }
+
+  /** Whether Redis counted all along; a method, since what it reads changes while `#return` waits. */
+  #isSettled(): boolean {
+    return this.#countedBy === 'both';
+  }
+
+  /** Adds to the cluster's counters what this node granted alone. */
+  async #countMissed(): Promise<boolean> {
+    const missed = this.#share.uncounted;
+    for (let from = 0; from < missed.length; from += COUNT_BATCH) {
+      const batch = missed.slice(from, from + COUNT_BATCH);
+      const done = await Promise.all(batch.map((one) => this.#countOne(one)));
+      if (done.includes(false)) return false;
+    }
+    return true;
+  }
+
+  async #countOne(missed: Uncounted): Promise<boolean> {
+    // Any of them: the counter is the user's, whatever the plan.
+    const [limiter] = this.#limiters.values();
+    try {
+      const customDuration = Math.ceil(missed.remainingMs / 1_000);
+      await limiter?.shared.penalty(missed.key, missed.messages, { customDuration });
+      this.#share.counted(missed.key, missed.messages);
+      return true;
+    } catch (error) {
+      this.#deps.logger.debug({ err: error }, 'messages of an outage were not counted yet');
+      return false;
     }
   }
 
-  /** Adds to the cluster's counters what this node granted alone; what cannot be added is tried after the next outage. */
-  async #countMissed(): Promise<void> {
-    const missed = [...this.#uncounted];
-    for (let from = 0; from < missed.length && !this.#degraded; from += COUNT_BATCH) {
-      const batch = missed.slice(from, from + COUNT_BATCH);
-      await Promise.all(
-        batch.map(async ([key, { limiter, messages }]) => {
-          try {
-            await limiter.penalty(key, messages);
-            this.#uncounted.delete(key);
-          } catch (error) {
-            this.#logger.debug({ err: error }, 'messages of an outage were not counted yet');
-          }
-        }),
-      );
-    }
+  #shareOf(plan: string): number {
+    return Math.max(1, Math.floor(this.limitOf(plan) / this.#sharers));
   }
 
   #limiterOf(plan: string): PlanLimiter {
-    const limit = messagesPerMinute(this.#plans.effective(plan), this.#perMinute);
+    const limit = messagesPerMinute(this.#deps.plans.effective(plan), this.#perMinute);
     const known = this.#limiters.get(limit);
     if (known) return known;
-    // No prefix of the library's own: the key is the user's, in the user's slot.
-    const window = { points: limit, duration: WINDOW_SECONDS, keyPrefix: '' };
     const shared = new RateLimiterRedis({
-      ...window,
-      storeClient: this.#redis,
+      points: limit,
+      duration: WINDOW_SECONDS,
+      // No prefix of the library's own: the key is the user's, in the user's slot.
+      keyPrefix: '',
+      storeClient: this.#deps.redis,
       rejectIfRedisNotReady: true,
-      // A user known to be over the limit is refused from memory: shouting louder costs Redis nothing.
-      inMemoryBlockOnConsumed: limit + 1,
     });
-    const limiter = { limit, shared, local: new RateLimiterMemory({ ...window, points: this.#localPoints(limit) }) };
+    const limiter = { limit, shared };
     this.#limiters.set(limit, limiter);
     return limiter;
   }
+}
 
-  /** This node's share of a limit. */
-  #localPoints(limit: number): number {
-    return Math.max(1, Math.floor(limit / this.#nodes.alive));
-  }
+/** What is left of a time of `maxMs`; nothing of more than that: then the clock was set back. */
+function within(maxMs: number, leftMs: number): number {
+  return leftMs > maxMs ? 0 : Math.max(0, leftMs);
+}
+
+/** A refusal is one by a plan's limit: it does not hold for the next plan. */
+function refusalKey(counterKey: string, plan: string): string {
+  return `${plan} ${counterKey}`;
 }
 
 export function messagesPerMinute(plan: Plan, perMinute: number): number {
@@ -160,7 +235,7 @@ export function messagesPerMinute(plan: Plan, perMinute: number): number {
 type Consumed = { readonly allowed: true } | { readonly allowed: false; readonly retryAfterMs: number };
 
 /** The library rejects both for "over the limit" and for "the store failed"; here they are told apart, once. */
-async function consume(limiter: RateLimiterRedis | RateLimiterMemory, key: string): Promise<Consumed | Error> {
+async function consume(limiter: RateLimiterRedis, key: string): Promise<Consumed | Error> {
   try {
     await limiter.consume(key);
     return { allowed: true };

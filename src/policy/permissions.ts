@@ -129,7 +129,10 @@ export class Permissions {
   }
 }
 
-/** `*` covers everything, `system:*` what begins with `system:`, anything else itself alone. */
+/**
+ * `*` covers every permission, `system:*` each one under `system:`, at any depth, and not `system` itself. A star anywhere
+ * else is a character like any other: a pattern that reads narrower than it is would grant too much.
+ */
 function covers(held: string, permission: string): boolean {
   return held === '*' || held === permission || (held.endsWith(':*') && permission.startsWith(held.slice(0, -1)));
 }

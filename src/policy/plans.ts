@@ -26,7 +26,7 @@ export interface Plan {
   readonly rank: number;
   /** Factor on `MESSAGE_RATE_PER_MINUTE` and on the limits of permissions. */
   readonly multiplier: number;
-  /** `*` grants every permission, `system:*` every one that begins with `system:`. */
+  /** `*` grants every permission, `system:*` those under `system:`. */
   readonly permissions: readonly string[];
   /** `*` stands for every flag. */
   readonly featureFlags: readonly string[];

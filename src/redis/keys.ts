@@ -20,6 +20,10 @@ export function partitionOf(userId: string): number {
   return fnv1a(userId) % PARTITIONS;
 }
 
+function nodeChannel(partitionTag: string, nodeId: string): string {
+  return `${partitionTag}:node:${nodeId}`;
+}
+
 export class Keys {
   readonly prefix: string;
 
@@ -57,9 +61,44 @@ export class Keys {
     return `${this.prefix}:{ledger}:records`;
   }
 
-  /** The ledger's last sequence and hash, and how far each partition's outbox has been folded. */
+  /** The ledger's last sequence and hash, how far each outbox has been folded, and what has been trimmed. */
   get ledgerState(): string {
     return `${this.prefix}:{ledger}:state`;
+  }
+
+  /** Corrections that wait to be folded: an outbox like those of the partitions, in the ledger's slot. */
+  get corrections(): string {
+    return `${this.prefix}:{ledger}:corrections`;
+  }
+
+  /** What an idempotency key of `POST /v1/usage/corrections` was used for. */
+  correction(digest: string): string {
+    return `${this.prefix}:{ledger}:correction:${digest}`;
+  }
+
+  /** Per corrected record, the sum of its corrections. */
+  get corrected(): string {
+    return `${this.prefix}:{ledger}:corrected`;
+  }
+
+  /** What was used in an hour, by user, tool and plan. @param hour e.g. `2026-11-20T10` */
+  tally(hour: string): string {
+    return `${this.prefix}:{ledger}:tally:${hour}`;
+  }
+
+  /** The window of an hour: its closed revisions and its open one. */
+  window(hour: string): string {
+    return `${this.prefix}:{ledger}:window:${hour}`;
+  }
+
+  /** The hours whose window has an open revision, scored by the time that it closes at. */
+  get openWindows(): string {
+    return `${this.prefix}:{ledger}:open-windows`;
+  }
+
+  /** What each consumer of the ledger has confirmed. */
+  get consumers(): string {
+    return `${this.prefix}:{ledger}:consumers`;
   }
 
   /** What a one-time ticket stands for. One key, written and taken by itself, so that its slot does not matter. */
@@ -91,6 +130,11 @@ export class Keys {
   /** Workers listen here for runs to cancel. */
   get runControl(): string {
     return `${this.prefix}:run-control`;
+  }
+
+  /** Sharded channels that a node listens to as long as it lives: by them a script sees, in any slot, that it does. */
+  nodeChannels(nodeId: string): string[] {
+    return Array.from({ length: PARTITIONS }, (_, partition) => nodeChannel(this.#partition(partition), nodeId));
   }
 
   /** BullMQ's own keys; the tag keeps a queue in one slot. */
@@ -150,6 +194,10 @@ export class UserKeys {
   /** Sharded channel of the user: events as they are appended, and control messages for the user's connections. */
   get channel(): string {
     return this.#of('live');
+  }
+  /** Of `Keys.nodeChannels`, the one in the user's slot. */
+  nodeChannel(nodeId: string): string {
+    return nodeChannel(this.#tag, nodeId);
   }
   get messageRate(): string {
     return this.#of('message-rate');

@@ -49,7 +49,7 @@ export class LuaScript {
     this.#numberOfKeys = numberOfKeys;
   }
 
-  /** @param file the name of the file without its ending, e.g. `appendEvents-7` */
+  /** @param file the name of the file without its ending, e.g. `appendEvents-9` */
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);

@@ -1,43 +1,58 @@
 import { createHash } from 'node:crypto';
 import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
-import { type Keys, PARTITIONS } from '../redis/keys.ts';
-import { LuaScript } from '../redis/scripts.ts';
-import type { LedgerRecord, UsageRecord } from './records.ts';
+import type { Keys } from '../redis/keys.ts';
+import type { LedgerRecord } from './records.ts';
 
-const foldUsage = LuaScript.load('foldUsage-2');
-
-/** Records moved in one step: bounds the time that the script holds Redis. */
-const FOLD_BATCH = 500;
-/** Entries looked at for one page of a filtered feed; past it the page is short and `has_more` says so. */
+/** Records read from Redis at once: bounds what one reply holds. */
+const READ_BATCH = 1_000;
+/** Records of a long read that are worked on at once: a few milliseconds, between which a gateway serves its sockets. */
+const STREAM_BATCH = 250;
+/** Records looked at for one page of a filtered feed; past it the page is short and `has_more` says so. */
 const SCAN_LIMIT = 10_000;
 
 export interface Page {
   readonly records: readonly LedgerRecord[];
-  /** Where the next page begins. */
-  readonly nextCursor: number;
+  /** The last record that was looked at: where the next page begins. */
+  readonly end: LedgerPlace;
   readonly hasMore: boolean;
-  /** Records between the cursor and the first one that is still there are gone. */
+  /** Records after the reader's place are gone, or are not those of the ledger that the place was in. */
   readonly gapDetected: boolean;
 }
 
+/** A place in the ledger: after the record of this sequence. */
+export interface LedgerPlace {
+  /** 0 before the first record. */
+  readonly sequence: number;
+  /** Hash of that record, or as much of its beginning as the reader has kept; "" where it is not known. */
+  readonly hash: string;
+}
+
+export const BEGINNING: LedgerPlace = { sequence: 0, hash: '' };
+
 export interface Feed {
-  /** The last sequence the reader has; 0 for none. */
-  readonly cursor: number;
+  readonly after: LedgerPlace;
   readonly limit: number;
   readonly userId?: string | undefined;
   readonly tool?: string | undefined;
 }
 
-export interface Folded {
-  readonly records: number;
-  /** Age of the oldest record among them, in milliseconds. */
-  readonly lagMs: number;
+/** A record as it is stored, with the JSON that it was read from. */
+export interface StoredRecord {
+  /** By its place in the stream. */
+  readonly sequence: number;
+  readonly json: string;
+}
+
+/** What is known of the ledger as a whole. */
+export interface LedgerHead extends LedgerPlace {
+  /** The last record that was trimmed. */
+  readonly trimmed: LedgerPlace;
 }
 
 /**
- * The one ordered ledger of everything that was executed: a gap-free `sequence`, each record chained to the one before
- * it by its hash. Records come from the outboxes of the partitions, where they were written with their events.
+ * The one ordered ledger of everything that was executed, for reading: a gap-free `sequence`, each record chained to the
+ * one before it by its hash. `LedgerWriter` writes it.
  */
 export class Ledger {
   readonly #redis: Redis;
@@ -48,97 +63,98 @@ export class Ledger {
     this.#keys = keys;
   }
 
-  /**
-   * Moves what waits in the outboxes into the ledger. Can run anywhere, any number of times: a batch is appended only
-   * onto the ledger that its hashes were computed from, and only after the entry of the outbox that came before it.
-   */
-  async fold(now: number): Promise<Folded> {
-    const state = await this.#redis.hgetall(this.#keys.ledgerState);
-    const waiting = await this.#waiting(state);
-    let sequence = Number(state.sequence ?? 0);
-    let hash = state.hash ?? '';
-    let records = 0;
-    let lagMs = 0;
-    for (const { partition, entries } of waiting) {
-      const batch = entries.map(([, [, json = '{}']]) => JSON.parse(json) as UsageRecord);
-      const chained = chain(batch, sequence, hash);
-      const last = chained.at(-1);
-      const cursor = entries.at(-1)?.[0];
-      if (!last || cursor === undefined) continue;
-      const appended = await foldUsage.run(
-        this.#redis,
-        [this.#keys.ledger, this.#keys.ledgerState],
-        [
-          partition,
-          state[`cursor:${partition}`] ?? '',
-          cursor,
-          sequence,
-          last.hash,
-          ...chained.map((r) => JSON.stringify(r)),
-        ],
-      );
-      // Another worker was faster; what is left is its, or the next round's.
-      if (appended !== 1) break;
-      await this.#redis.xtrim(this.#keys.outbox(partition), 'MINID', after(cursor));
-      ({ sequence, hash } = last);
-      records += chained.length;
-      lagMs = Math.max(lagMs, now - Number.parseInt(entries[0]?.[0] ?? '', 10));
-    }
-    return { records, lagMs };
-  }
-
   /** A page of the ledger, in order; the same page always has the same bytes. @throws TollgateError OVERLOADED */
-  async read({ cursor, limit, userId, tool }: Feed): Promise<Page> {
-    const count = userId || tool ? SCAN_LIMIT : limit + 1;
-    const entries = await asked(this.#redis.xrange(this.#keys.ledger, `(${cursor}-0`, '+', 'COUNT', count));
-    const first = entries[0] ? Number.parseInt(entries[0][0], 10) : cursor + 1;
+  async read({ after, limit, userId, tool }: Feed): Promise<Page> {
+    const wanted = (record: LedgerRecord) => (!userId || record.user_id === userId) && (!tool || record.tool === tool);
+    // The head first: what it names must be there when the records are read.
+    const head = await this.head();
     const records: LedgerRecord[] = [];
-    let nextCursor = cursor;
-    let seen = 0;
-    for (const [, [, json = '{}']] of entries) {
-      if (records.length === limit) break;
-      const record = JSON.parse(json) as LedgerRecord;
-      nextCursor = record.sequence;
-      seen += 1;
-      if ((!userId || record.user_id === userId) && (!tool || record.tool === tool)) records.push(record);
+    let gapDetected = after.sequence > head.sequence || !(await this.#isPlace(after, head));
+    let end = after;
+    for (let seen = 0; end.sequence < head.sequence && seen < SCAN_LIMIT; ) {
+      const batch = await this.range(
+        end.sequence + 1,
+        head.sequence,
+        userId || tool ? READ_BATCH : limit - records.length,
+      );
+      for (const { sequence, json } of batch) {
+        const record = JSON.parse(json) as LedgerRecord;
+        gapDetected ||= sequence !== end.sequence + 1;
+        end = { sequence, hash: record.hash };
+        seen += 1;
+        if (wanted(record)) records.push(record);
+        if (records.length === limit) return { records, end, gapDetected, hasMore: sequence < head.sequence };
+      }
+      // The rest of the ledger, up to the head that was read before, is not there.
+      if (batch.length === 0) return { records, end, gapDetected: true, hasMore: false };
     }
-    const hasMore = seen < entries.length || entries.length === SCAN_LIMIT;
-    return { records, nextCursor, hasMore, gapDetected: first > cursor + 1 };
+    return { records, end, gapDetected, hasMore: end.sequence < head.sequence };
   }
 
-  /** What each outbox holds beyond what has been folded: one round trip for all partitions. */
-  async #waiting(state: Record<string, string>): Promise<{ partition: number; entries: StreamEntry[] }[]> {
-    const pipeline = this.#redis.pipeline();
-    for (let partition = 0; partition < PARTITIONS; partition++) {
-      const from = after(state[`cursor:${partition}`] ?? '0-0');
-      pipeline.xrange(this.#keys.outbox(partition), from, '+', 'COUNT', FOLD_BATCH);
+  async head(): Promise<LedgerHead> {
+    const state = await asked(this.#redis.hmget(this.#keys.ledgerState, 'sequence', 'hash', 'trimmed', 'trimmed_hash'));
+    const [sequence, hash, trimmed, trimmedHash] = state;
+    return {
+      sequence: Number(sequence ?? 0),
+      hash: hash ?? '',
+      trimmed: { sequence: Number(trimmed ?? 0), hash: trimmedHash ?? '' },
+    };
+  }
+
+  /** Records from one sequence to another, both included, at most `READ_BATCH`. */
+  async range(from: number, to: number, limit = READ_BATCH): Promise<StoredRecord[]> {
+    if (from > to || limit < 1) return [];
+    const count = Math.min(limit, READ_BATCH);
+    const entries = await asked(this.#redis.xrange(this.#keys.ledger, `${from}-0`, `${to}-0`, 'COUNT', count));
+    return entries.map(([id, [, json = '']]) => ({ sequence: Number.parseInt(id, 10), json }));
+  }
+
+  /** All records from one sequence to another, both included, a batch at a time. */
+  async *batches(from: number, to: number): AsyncGenerator<StoredRecord[]> {
+    for (let next = from; next <= to; ) {
+      const batch = await this.range(next, to, STREAM_BATCH);
+      const last = batch.at(-1);
+      if (!last) return;
+      yield batch;
+      next = last.sequence + 1;
     }
-    const replies = (await pipeline.exec()) ?? [];
-    return replies.flatMap(([error, entries], partition) => {
-      if (error) throw error;
-      return (entries as StreamEntry[]).length > 0 ? [{ partition, entries: entries as StreamEntry[] }] : [];
-    });
+  }
+
+  /** Whether the ledger has, or had, the record that the place names. */
+  async contains(place: LedgerPlace): Promise<boolean> {
+    const head = await this.head();
+    return place.sequence <= head.sequence && (await this.#isPlace(place, head));
+  }
+
+  /** Whether the place is one of this ledger, and not of one that was lost or restored. */
+  async #isPlace({ sequence, hash }: LedgerPlace, { trimmed }: LedgerHead): Promise<boolean> {
+    if (sequence === 0 || hash === '') return true;
+    if (sequence === trimmed.sequence) return trimmed.hash.startsWith(hash);
+    const [stored] = await this.range(sequence, sequence);
+    // One that was trimmed is told by the gap after it.
+    if (!stored) return sequence < trimmed.sequence;
+    return (JSON.parse(stored.json) as LedgerRecord).hash.startsWith(hash);
   }
 }
 
-type StreamEntry = [id: string, fields: string[]];
-
-/** The smallest id after `id`. */
-function after(id: string): string {
-  const [ms = '0', n = '0'] = id.split('-');
-  return `${ms}-${BigInt(n) + 1n}`;
-}
-
-function chain(records: readonly UsageRecord[], sequence: number, hash: string): LedgerRecord[] {
-  let previous = hash;
-  return records.map((record, at) => {
-    const placed = { ...record, sequence: sequence + at + 1 };
-    previous = chainHash(previous, placed);
-    return { ...placed, hash: previous };
-  });
+/** A record with its hash, and as it is stored. */
+export interface ChainedRecord {
+  readonly record: LedgerRecord;
+  readonly json: string;
 }
 
 /** The hash of a record: over the hash before it and the record's JSON, members in the order they are stored. */
 export function chainHash(previous: string, record: Omit<LedgerRecord, 'hash'>): string {
-  return createHash('sha256').update(previous).update('\n').update(JSON.stringify(record)).digest('hex');
+  return hashOf(previous, JSON.stringify(record));
+}
+
+/** Puts a record behind the one of the hash `previous`. */
+export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): ChainedRecord {
+  const json = JSON.stringify(record);
+  const hash = hashOf(previous, json);
+  return { record: { ...record, hash }, json: `${json.slice(0, -1)},"hash":"${hash}"}` };
+}
+
+function hashOf(previous: string, json: string): string {
+  return createHash('sha256').update(previous).update('\n').update(json).digest('hex');
 }

@@ -1,4 +1,5 @@
 import { derivedId } from '../lib/ids.ts';
+import { hourOf } from './hours.ts';
 
 export type UsageStatus = 'success' | 'error' | 'cancelled';
 
@@ -23,6 +24,26 @@ export interface UsageRecord {
   readonly duration_ms: number;
   /** The hour it belongs to, by its completion: YYYY-MM-DDTHH, UTC. */
   readonly period: string;
+  /** Of a correction: the id of the record that it corrects, whose `units` it changes by its own. */
+  readonly corrects?: string;
+  /** Of a correction: why. */
+  readonly reason?: string;
+}
+
+/** A tool that was asked for and not run: counted, never billed. Written in the same step as its `tool_completed`. */
+export interface Refusal {
+  readonly user_id: string;
+  readonly plan: string;
+  readonly tool: string;
+  readonly period: string;
+}
+
+/** What a tool is counted under that is in no catalogue: its name is whatever the caller made up. */
+const UNKNOWN_TOOL = 'unknown';
+
+/** @param tool undefined for one that is in no catalogue; @param at milliseconds since the epoch */
+export function refusal(userId: string, plan: string, tool: string | undefined, at: number): Refusal {
+  return { user_id: userId, plan, tool: tool ?? UNKNOWN_TOOL, period: hourOf(at) };
 }
 
 /** What the ledger adds when it takes a record up. */
@@ -46,14 +67,13 @@ export interface Execution extends Omit<UsageRecord, 'id' | 'started_at' | 'comp
  * worker died has the same one.
  */
 export function usageRecord({ callId, startedAt, completedAt, ...execution }: Execution): UsageRecord {
-  const completed = new Date(completedAt).toISOString();
   return {
     id: derivedId('usage', execution.user_id, execution.run_id ?? '', callId),
     ...execution,
     units: execution.status === 'success' ? execution.units : 0,
     started_at: new Date(startedAt).toISOString(),
-    completed_at: completed,
+    completed_at: new Date(completedAt).toISOString(),
     duration_ms: Math.max(0, completedAt - startedAt),
-    period: completed.slice(0, 'YYYY-MM-DDTHH'.length),
+    period: hourOf(completedAt),
   };
 }

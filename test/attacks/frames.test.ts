@@ -142,7 +142,7 @@ describe('before authentication', () => {
   });
 });
 
-describe('a flood of control frames', () => {
+describe('B134 a flood of control frames', () => {
   const PINGS = 100_000;
   const MOST_GROWTH_BYTES = 64 * KIB * KIB;
 

@@ -10,7 +10,7 @@ import { until } from '../support/until.ts';
 
 const BOUND = 5;
 /** How late a deadline may be here: timers, two busy cores, and the moment that a client is given to take a close. */
-const SLACK_MS = 2_500;
+const SLACK_MS = 4_000;
 
 let lastAddress = 0;
 /** An address that no other test connects from. RFC 5737. */
@@ -53,7 +53,7 @@ describe('connections that do not authenticate', () => {
     return Number(/^tollgate_pending_connections (\d+)$/m.exec(metrics)?.[1]);
   }
 
-  it('are as many an address as is allowed; then an upgrade is 429 with Retry-After', async () => {
+  it('B131 are as many an address as is allowed; then an upgrade is 429 with Retry-After', async () => {
     const address = freshAddress();
     const held = Array.from({ length: BOUND }, () => silent(address));
     expect(await Promise.all(held.map(async (raw) => (await raw.answer).status))).toEqual(Array(BOUND).fill(101));
@@ -146,7 +146,7 @@ describe('connections that do not authenticate', () => {
     expect(performance.now() - refusedAt).toBeLessThan(2_000 + SLACK_MS);
   });
 
-  it('are 2,000 a node; then 503 with Retry-After, for every address, and all of them end', async () => {
+  it('B131 B134 are 2,000 a node; then 503 with Retry-After, for every address, and all of them end', async () => {
     expect(await pending()).toBeLessThan(20);
     for (let group = 0; group < 20; group++) {
       await Promise.all(
@@ -161,10 +161,17 @@ describe('connections that do not authenticate', () => {
   });
 });
 
-describe('a deadline for authentication', () => {
+describe('B122 B125 a deadline for authentication', () => {
   const DEADLINE_MS = 2_000;
   let url: string;
+  let urls: readonly string[];
   let signed: string;
+  // One for each test: a node that could not get the keys does not ask for them again so soon, and says so at once.
+  const freshNode = () => {
+    const [fresh = '', ...others] = urls;
+    urls = others;
+    return fresh;
+  };
 
   beforeAll(async () => {
     // Takes connections and never answers: keys that cannot be had. `Tokens` gives up after two seconds itself.
@@ -179,45 +186,49 @@ describe('a deadline for authentication', () => {
       AUTH_FAILURES_PER_MINUTE: '3',
       TRUSTED_PROXY_HOPS: '1',
     };
-    const processes = await startStack({ workers: 0, env });
-    url = nodeUrl(0, processes.addresses);
+    const processes = await startStack({ gateways: 5, workers: 0, env });
+    [url = '', ...urls] = processes.addresses.gateways.map((gateway) => gateway.url);
     const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url');
     signed = `${part({ alg: 'RS256', kid: 'unknown' })}.${part({ sub: 'user_1' })}.c2lnbmF0dXJl`;
   });
 
   it('ends a handshake whose token cannot be looked at, readably', async () => {
+    const node = freshNode();
     const openedAt = performance.now();
-    const raw = openRawSocket({ url, path: '/ws/secure', headers: { Authorization: `Bearer ${signed}` } });
+    const raw = openRawSocket({ url: node, path: '/ws/secure', headers: { Authorization: `Bearer ${signed}` } });
     expect(await until(() => raw.closeFrame)).toEqual({ code: 1008, reason: 'AUTH_TIMEOUT' });
     expect(JSON.parse(`${raw.frames[0]?.payload}`).payload).toMatchObject({ code: 'AUTH_TIMEOUT', retryable: true });
     expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
   });
 
   it('ends it before the upgrade too, where the address has failed too often', async () => {
+    const node = freshNode();
     const forwarded = { 'X-Forwarded-For': freshAddress() };
     for (let i = 0; i < 3; i++) {
-      const raw = openRawSocket({ url, path: '/ws/secure', headers: forwarded });
+      const raw = openRawSocket({ url: node, path: '/ws/secure', headers: forwarded });
       expect((await until(() => raw.closeFrame)).reason).toBe('NO_TOKEN');
     }
     const headers = { ...forwarded, Authorization: `Bearer ${signed}` };
     const openedAt = performance.now();
-    const raw = openRawSocket({ url, path: '/ws/secure', headers });
+    const raw = openRawSocket({ url: node, path: '/ws/secure', headers });
     expect((await raw.answer).status).toBe(401);
     expect(JSON.parse(`${await raw.ended}`)).toMatchObject({ error: { code: 'AUTH_TIMEOUT' } });
     expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
   });
 
   it('ends it over Socket.IO too, with connect_error', async () => {
+    const node = freshNode();
     const openedAt = performance.now();
-    const client = await openClient({ transport: 'socketio', url, token: signed });
+    const client = await openClient({ transport: 'socketio', url: node, token: signed });
     expect(client.refusal?.data).toMatchObject({ code: 'AUTH_TIMEOUT', retryable: true });
     await client.closed;
     expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
   });
 
   it('ends it in band, whatever is sent meanwhile', async () => {
+    const node = freshNode();
     const openedAt = performance.now();
-    const client = await openClient({ path: '/ws', url });
+    const client = await openClient({ path: '/ws', url: node });
     await client.welcome();
     client.send('auth', { token: signed });
     client.send('ping');

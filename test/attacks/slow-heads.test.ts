@@ -6,7 +6,7 @@ import { openRawSocket } from '../support/raw-socket.ts';
 import { useStack } from '../support/stack.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
-const SLACK_MS = 2_500;
+const SLACK_MS = 4_000;
 
 const stack = useStack({ workers: 0 });
 
@@ -53,4 +53,5 @@ it('a head above 16 KiB is refused with 431', async () => {
   const headers = { 'X-Pad': 'x'.repeat(20_000) };
   const raw = openRawSocket({ url: nodeUrl(0, stack().addresses), path: '/ws', headers });
   expect((await raw.answer).status).toBe(431);
+  expect(JSON.parse(String(await raw.ended))).toMatchObject({ error: { code: 'MESSAGE_TOO_LARGE', retryable: false } });
 });

@@ -12,7 +12,7 @@ const fail = async (email: string, times: number) => {
   for (let i = 0; i < times; i += 1) expect((await login(email, 'wrong')).status).toBe(401);
 };
 
-describe('ten wrong passwords', () => {
+describe('B245 ten wrong passwords', () => {
   it('lock an account for a time that grows, against the right password too, until a right one starts anew', async () => {
     const email = 'free@demo.local';
     await fail(email, 10);
@@ -93,7 +93,7 @@ describe('a login', () => {
     expect(wrong).toBeGreaterThan(unknown / 4);
   });
 
-  it('is refused with 503 rather than kept waiting when too many wait', async () => {
+  it('B136 is refused with 503 rather than kept waiting when too many wait', async () => {
     const calls = Array.from({ length: 100 }, () => login('enterprise@demo.local', auth.secrets.password));
     const statuses = (await Promise.all(calls)).map(({ status }) => status);
     expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(65);

@@ -45,7 +45,7 @@ describe('a refresh token', () => {
     expect((await refresh(third)).status).toBe(200);
   });
 
-  it('ends the session when it is used again after 30 seconds', async () => {
+  it('B247 ends the session when it is used again after 30 seconds', async () => {
     const token = await newSession();
     const { body } = await refresh(token);
     auth.clock.advance(30_001);
@@ -113,7 +113,7 @@ describe('a refresh token', () => {
     expect((await refresh(token)).status).toBe(200);
   });
 
-  it('goes on while the signing key is replaced', async () => {
+  it('B247 goes on while the signing key is replaced', async () => {
     const token = await newSession();
     const env = { REDIS_KEY_PREFIX: auth.prefix, JWT_SECRET_KEY_PREVIOUS: auth.secrets.jwt };
     const replaced = await startFixture({ ...env, DEMO_PASSWORD: auth.secrets.password }, auth);

@@ -63,7 +63,7 @@ describe('the message limit', () => {
     }
   });
 
-  it('B18 is exact when 60 messages come to three nodes at once', async () => {
+  it('B18 B113 is exact when 60 messages come to three nodes at once', async () => {
     const { token } = mintToken({ plan: 'free' });
     const clients = await Promise.all([0, 1, 2].map((node) => openClient({ url: nodeUrl(node), token })));
     await Promise.all(clients.map((client) => client.welcome()));

@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { chainHash, Ledger } from '../../src/usage/ledger.ts';
+import { BEGINNING, chainHash, Ledger } from '../../src/usage/ledger.ts';
+import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
 import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
 import { type Core, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
@@ -41,10 +42,10 @@ async function execute(count: number): Promise<string[]> {
 
 async function wholeLedger(ledger: Ledger, pageSize: number): Promise<LedgerRecord[]> {
   const records: LedgerRecord[] = [];
-  for (let cursor = 0; ; ) {
-    const page = await ledger.read({ cursor, limit: pageSize });
+  for (let after = BEGINNING; ; ) {
+    const page = await ledger.read({ after, limit: pageSize });
     records.push(...page.records);
-    cursor = page.nextCursor;
+    after = page.end;
     if (!page.hasMore) return records;
   }
 }
@@ -57,11 +58,11 @@ describe('the ledger', () => {
       for (let round = 0; round < 10; round++) ids.push(...(await execute(60)));
     })();
     const folding = Array.from({ length: 8 }, async () => {
-      const writer = new Ledger(core);
+      const writer = new LedgerWriter(core);
       for (let round = 0; round < 25; round++) await writer.fold(Date.now());
     });
     await Promise.all([writing, ...folding]);
-    while ((await ledger.fold(Date.now())).records > 0);
+    while ((await new LedgerWriter(core).fold(Date.now())).records > 0);
 
     const records = await wholeLedger(ledger, 70);
     expect(records.map(({ sequence }) => sequence)).toEqual(records.map((_, i) => i + 1));
@@ -76,24 +77,24 @@ describe('the ledger', () => {
   it('reads the same bytes twice, filtered and not', async () => {
     const ledger = new Ledger(core);
     await execute(20);
-    await ledger.fold(Date.now());
+    await new LedgerWriter(core).fold(Date.now());
     for (const feed of [{}, { tool: 'system_health' }]) {
       const [first, second] = await Promise.all([
-        ledger.read({ cursor: 3, limit: 10, ...feed }),
-        ledger.read({ cursor: 3, limit: 10, ...feed }),
+        ledger.read({ after: { sequence: 3, hash: '' }, limit: 10, ...feed }),
+        ledger.read({ after: { sequence: 3, hash: '' }, limit: 10, ...feed }),
       ]);
       expect(JSON.stringify(second)).toBe(JSON.stringify(first));
     }
-    const { records } = await ledger.read({ cursor: 0, limit: 5, tool: 'system_health' });
+    const { records } = await ledger.read({ after: BEGINNING, limit: 5, tool: 'system_health' });
     expect(new Set(records.map(({ tool }) => tool))).toEqual(new Set(['system_health']));
   });
 
   it('says so when records before the first that is left are gone', async () => {
     const ledger = new Ledger(core);
     await execute(5);
-    await ledger.fold(Date.now());
+    await new LedgerWriter(core).fold(Date.now());
     await core.redis.xtrim(core.keys.ledger, 'MINID', '4-0');
-    expect((await ledger.read({ cursor: 0, limit: 10 })).gapDetected).toBe(true);
-    expect((await ledger.read({ cursor: 3, limit: 10 })).gapDetected).toBe(false);
+    expect((await ledger.read({ after: BEGINNING, limit: 10 })).gapDetected).toBe(true);
+    expect((await ledger.read({ after: { sequence: 3, hash: '' }, limit: 10 })).gapDetected).toBe(false);
   });
 });

@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
-import { startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { Nodes } from '../../src/connections/nodes.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { Catalogues } from '../../src/policy/catalogues.ts';
 import { MessageRate, type RateDecision } from '../../src/policy/message-rate.ts';
-import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -13,54 +13,172 @@ import { until } from '../support/until.ts';
 
 const NODES = 3;
 const PER_MINUTE = 30;
+const SHARE = PER_MINUTE / NODES;
 
-async function take(rate: MessageRate, userId: string, times: number): Promise<RateDecision[]> {
+/** A clock that is set forth and back, as an operator or NTP does; its timers run as they do. */
+class SetClock implements Clock {
+  readonly after = systemClock.after;
+  readonly every = systemClock.every;
+  #offsetMs = 0;
+
+  now(): number {
+    return systemClock.now() + this.#offsetMs;
+  }
+
+  set(byMs: number): void {
+    this.#offsetMs += byMs;
+  }
+}
+
+interface LimitingNode {
+  readonly redis: Redis;
+  readonly rate: MessageRate;
+  readonly clock: SetClock;
+}
+
+const keys = new Keys('limits');
+
+async function startNodes(server: RedisServer): Promise<LimitingNode[]> {
+  const nodes = await Promise.all(
+    Array.from({ length: NODES }, async (_, i) => {
+      const redis = await connectRedis(server.url, 'commands', silentLogger);
+      closeAfter('test', () => disconnectRedis(redis));
+      const alive = new Nodes({ redis, keys, clock: systemClock, logger: silentLogger }, `node_${i}`);
+      closeAfter('test', () => alive.stop());
+      const clock = new SetClock();
+      const deps = { redis, keys, plans: new Catalogues().plans, nodes: alive, clock, logger: silentLogger };
+      const rate = new MessageRate(deps, { perMinute: PER_MINUTE });
+      closeAfter('test', () => rate.close());
+      return { redis, rate, clock, alive };
+    }),
+  );
+  // Twice: the first to be announced has not heard of the others yet.
+  for (const { alive } of [...nodes, ...nodes]) await alive.start(() => 0);
+  expect(nodes.map(({ alive }) => alive.alive)).toEqual([NODES, NODES, NODES]);
+  return nodes;
+}
+
+async function startCluster(): Promise<readonly [LimitingNode, LimitingNode, LimitingNode]> {
+  const server = await startRedisServer();
+  closeAfter('test', () => server.stop());
+  const [a, b, c] = await startNodes(server);
+  if (!a || !b || !c) throw new Error('a cluster has three nodes');
+  return [a, b, c];
+}
+
+/** Cuts the lines to Redis, not Redis itself: its counters are there when they are mended. */
+async function cut(nodes: readonly LimitingNode[]): Promise<void> {
+  for (const { redis } of nodes) redis.disconnect(false);
+  await until(() => nodes.every(({ redis }) => redis.status === 'end'));
+}
+
+async function take({ rate }: LimitingNode, userId: string, times: number): Promise<RateDecision[]> {
   const decisions: RateDecision[] = [];
   for (let i = 0; i < times; i++) decisions.push(await rate.take(userId, 'free'));
   return decisions;
 }
 
+async function takeAll(nodes: readonly LimitingNode[], userId: string, times: number): Promise<RateDecision[]> {
+  return (await Promise.all(nodes.map((node) => take(node, userId, times)))).flat();
+}
+
 const allowed = (decisions: readonly RateDecision[]) => decisions.filter((one) => one.allowed).length;
 
-describe('the message limit of three nodes', () => {
-  it('is exact while Redis counts, a share of it each while it does not, and begins nobody anew on return', async () => {
-    const server = await startRedisServer();
-    closeAfter('test', () => server.stop());
-    const keys = new Keys('limits');
-    const nodes = await Promise.all(
-      Array.from({ length: NODES }, async (_, i) => {
-        const redis = await connectRedis(server.url, 'commands', silentLogger);
-        closeAfter('test', () => disconnectRedis(redis));
-        const alive = new Nodes({ redis, keys, clock: systemClock, logger: silentLogger }, `node_${i}`);
-        closeAfter('test', () => alive.stop());
-        return { redis, alive };
-      }),
-    );
-    // Twice: the first to be announced has not heard of the others yet.
-    for (const { alive } of [...nodes, ...nodes]) await alive.start(() => 0);
-    expect(nodes.map(({ alive }) => alive.alive)).toEqual([NODES, NODES, NODES]);
-    const rates = nodes.map(({ redis, alive }) => {
-      const deps = { redis, keys, plans: new Catalogues().plans, nodes: alive, logger: silentLogger };
-      return new MessageRate(deps, { perMinute: PER_MINUTE });
-    });
-    const [counted, cutOff] = [freshUserId(), freshUserId()];
+/** Messages of the user, one every few milliseconds, until the cluster decides about one. @returns how many were allowed */
+async function takeUntilCounted(node: LimitingNode, userId: string): Promise<number> {
+  let granted = 0;
+  const decide = async () => {
+    const [decision] = await take(node, userId, 1);
+    if (decision?.allowed) granted += 1;
+    return decision?.degraded === false;
+  };
+  await until(decide, { timeoutMs: 10_000, everyMs: 5, label: 'the cluster to count again' });
+  return granted;
+}
 
-    const together = (await Promise.all(rates.map((rate) => take(rate, counted, 20)))).flat();
+describe('the message limit of three nodes', () => {
+  it('is exact while Redis counts, and a share of it each while it does not', async () => {
+    const nodes = await startCluster();
+    const [counted, cutOff] = [freshUserId(), freshUserId()];
+    const together = await takeAll(nodes, counted, 20);
     expect(allowed(together)).toBe(PER_MINUTE);
     expect(together.every(({ degraded }) => !degraded)).toBe(true);
 
-    // The line to Redis is cut, not Redis itself: its counters are there when it is mended.
-    for (const { redis } of nodes) redis.disconnect(false);
-    const alone = (await Promise.all(rates.map((rate) => take(rate, cutOff, 20)))).flat();
-    expect(allowed(alone)).toBe(PER_MINUTE);
-    expect(alone.every(({ degraded }) => degraded)).toBe(true);
+    await cut(nodes);
+    const alone = await Promise.all(nodes.map((node) => take(node, cutOff, 20)));
+    expect(alone.map(allowed)).toEqual([SHARE, SHARE, SHARE]);
+    expect(alone.flat().every(({ degraded }) => degraded)).toBe(true);
+  });
 
-    await until(() => nodes.every(({ redis }) => redis.status === 'end'));
+  it('still refuses, while Redis is away, whom Redis had refused in this minute', async () => {
+    const [node, ...others] = await startCluster();
+    const userId = freshUserId();
+    expect(allowed(await take(node, userId, PER_MINUTE + 1))).toBe(PER_MINUTE);
+    await cut([node, ...others]);
+    // Another's message is the one that notices.
+    await take(node, freshUserId(), 1);
+    expect(allowed(await take(node, userId, 20))).toBe(0);
+  });
+
+  it('begins nobody anew when Redis is back, whichever node they go to, and though the others hear of nobody', async () => {
+    const nodes = await startCluster();
+    const [first, second] = nodes;
+    const [everywhere, elsewhere] = [freshUserId(), freshUserId()];
+    await cut(nodes);
+    expect(allowed(await takeAll(nodes, everywhere, 20))).toBe(PER_MINUTE);
+    expect(allowed(await take(second, elsewhere, 20))).toBe(SHARE);
+
+    // As far apart as nodes may be, and the user at the first to be back.
+    await first.redis.connect();
+    const lateReturns = new Promise<void>((resolve) => {
+      systemClock.after(
+        1_000,
+        () => void Promise.all(nodes.slice(1).map(({ redis }) => redis.connect())).then(() => resolve()),
+      );
+    });
+    const [more, rest] = await Promise.all([
+      takeUntilCounted(first, everywhere),
+      takeUntilCounted(first, elsewhere),
+      lateReturns,
+    ]);
+    expect(more + allowed(await takeAll(nodes, everywhere, 20))).toBe(0);
+    expect(rest + allowed(await take(first, elsewhere, PER_MINUTE))).toBe(PER_MINUTE - SHARE);
+  });
+
+  it('counts the current minute of an outage, not the ones before', async () => {
+    const nodes = await startCluster();
+    const [node] = nodes;
+    const userId = freshUserId();
+    await cut(nodes);
+    expect(allowed(await take(node, userId, 20))).toBe(SHARE);
+    node.clock.set(61_000);
+    expect(allowed(await take(node, userId, 20))).toBe(SHARE);
     await Promise.all(nodes.map(({ redis }) => redis.connect()));
-    // The first message on each node counts what that node granted; then the window is full, whoever asks.
-    for (const rate of rates) await take(rate, freshUserId(), 1);
-    const key = keys.user(cutOff).messageRate;
-    await until(async () => Number(await nodes[0]?.redis.get(key)) === PER_MINUTE, { label: 'all messages counted' });
-    expect(allowed((await Promise.all(rates.map((rate) => take(rate, cutOff, 10)))).flat())).toBe(0);
+    const { messageRate } = keys.user(userId);
+    await until(async () => (await node.redis.get(messageRate)) !== null, { label: 'the messages to be counted' });
+    expect(Number(await node.redis.get(messageRate))).toBe(SHARE);
+    expect(await node.redis.pttl(messageRate)).toBeLessThanOrEqual(60_000);
+  });
+
+  it('ends when Redis says so, though the clock of the node was set back an hour', async () => {
+    const [node] = await startCluster();
+    const userId = freshUserId();
+    await take(node, userId, PER_MINUTE);
+    await node.redis.pexpire(keys.user(userId).messageRate, 1_500);
+    const [refusal] = await take(node, userId, 1);
+    expect(refusal).toMatchObject({ allowed: false, degraded: false });
+    node.clock.set(-3_600_000);
+    const oneIsAllowed = async () => allowed(await take(node, userId, 1)) === 1;
+    await until(oneIsAllowed, { timeoutMs: 4_000, label: 'the end of the refusal' });
+  });
+
+  it('asks Redis about a user who shouts once a second, not for every message', async () => {
+    const [node] = await startCluster();
+    const userId = freshUserId();
+    const startedAt = performance.now();
+    expect(allowed(await take(node, userId, 1_000))).toBe(PER_MINUTE);
+    const seconds = Math.ceil((performance.now() - startedAt) / 1_000);
+    const asked = Number(await node.redis.get(keys.user(userId).messageRate));
+    expect(asked).toBeLessThanOrEqual(PER_MINUTE + 1 + seconds);
   });
 });

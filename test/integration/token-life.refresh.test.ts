@@ -40,7 +40,7 @@ describe.each(TRANSPORTS)('the token of a connection over %s', (transport) => {
     const login = await installation.login();
     const client = await installation.connect(login.access_token, { transport });
     const { at, fields } = await nextRefresh(client);
-    expect(Math.abs(expiryOf(login) - LEAD_MS - at)).toBeLessThanOrEqual(1_500);
+    expect(Math.abs(expiryOf(login) - LEAD_MS - at)).toBeLessThanOrEqual(2_000);
     const { access_token, token_expires_at, refresh_count } = fields as Record<string, string>;
     expect(refresh_count).toBe(1);
     expect(Date.parse(token_expires_at ?? '')).toBe(expiryOf({ access_token: access_token ?? '' }));
@@ -117,7 +117,8 @@ describe('a login session', () => {
     const first = await installation.connect(login.access_token);
     const { fields } = await nextRefresh(first);
     const second = await installation.connect(login.access_token, { node: 1 });
-    expect((await second.waitFor('token_refreshed')).fields).toEqual(fields);
+    const { timestamp: _, ...token } = fields;
+    expect((await second.waitFor('token_refreshed')).fields).toMatchObject(token);
     // And only after it was told who it is.
     expect(second.events.map(({ type }) => type).indexOf('token_refreshed')).toBeGreaterThan(0);
   });
@@ -135,7 +136,7 @@ describe('a login session', () => {
     expect((await bringing.waitFor('token_refreshed')).fields).not.toHaveProperty('access_token');
     expect((await other.waitFor('token_refreshed')).fields).toMatchObject({ access_token: next.access_token });
     const { at } = await nextRefresh(other);
-    expect(Math.abs(expiryOf(next) - LEAD_MS - at)).toBeLessThanOrEqual(1_500);
+    expect(Math.abs(expiryOf(next) - LEAD_MS - at)).toBeLessThanOrEqual(2_000);
     expect(bringing.events.filter(({ type }) => type === 'token_refreshed')).toHaveLength(2);
   });
 

@@ -40,7 +40,7 @@ export function catalogueFiles(
 
 /** Catalogues with these tools beside the product's permissions, and these plans. */
 export function catalogues(
-  rows: { readonly tools?: readonly Json[]; readonly plans?: Readonly<Record<string, Json>> },
+  rows: { readonly tools?: readonly Json[]; readonly plans?: Readonly<Record<string, object>> },
   lifetime: Lifetime = 'test',
 ): Catalogues {
   const [first = ''] = Object.keys(rows.plans ?? {});

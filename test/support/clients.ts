@@ -29,6 +29,8 @@ export interface ClientOptions {
   readonly auth?: Readonly<Record<string, unknown>>;
   /** Socket.IO only: e.g. `['polling', 'websocket']`. */
   readonly socketIoTransports?: readonly ('polling' | 'websocket')[];
+  /** Socket.IO only: comes back by itself so long after a loss, ms; not at all by default. */
+  readonly reconnectAfterMs?: number;
   /** How messages are written, when not as the path says. */
   readonly format?: WireFormat;
   /** Until the end of the test by default; `file` for a client opened in `beforeAll`. */
@@ -240,7 +242,9 @@ function socketIoWire(client: TestClient, options: ClientOptions): Wire {
   const socket: Socket = io(options.url ?? firstGateway(), {
     auth: { ...(token === undefined ? {} : { token }), ...auth },
     transports: [...socketIoTransports],
-    reconnection: false,
+    reconnection: options.reconnectAfterMs !== undefined,
+    reconnectionDelay: options.reconnectAfterMs ?? 0,
+    randomizationFactor: 0,
     forceNew: true,
     ...(headers ? { extraHeaders: { ...headers } } : {}),
     ...(query ? { query: { ...query } } : {}),

@@ -12,7 +12,7 @@ export interface BilledRecord {
 export async function billedRecords(userId?: string, of: StackAddresses = stack()): Promise<BilledRecord[]> {
   const token = await serviceToken('usage:read', { stack: of });
   const records: BilledRecord[] = [];
-  for (let cursor = '0'; ; ) {
+  for (let cursor = ''; ; ) {
     const url = new URL('/v1/usage/records', of.gateways.at(-1)?.url);
     url.search = new URLSearchParams({ cursor, limit: '1000', ...(userId ? { user_id: userId } : {}) }).toString();
     const response = await fetch(url, { headers: { authorization: `Bearer ${token}` } });

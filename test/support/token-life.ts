@@ -134,8 +134,9 @@ export class MovedInstallation {
 
   /** Moves the time second by second, with the worker's refreshing at each; ends early when `done` says so. */
   async advance(byMs: number, done: () => boolean = () => false): Promise<void> {
-    for (let moved = 0; moved < byMs && !done(); moved += STEP_MS) {
-      this.clock.advance(Math.min(STEP_MS, byMs - moved));
+    const end = this.clock.now() + byMs;
+    while (this.clock.now() < end && !done()) {
+      this.clock.advance(Math.min(STEP_MS, end - this.clock.now()));
       await this.#letting(this.refresh());
     }
   }

@@ -57,6 +57,7 @@ describe('an opaque token', () => {
       featureFlags: {},
       sessionId: 'sid_1',
       tokenId: 'jti_1',
+      tokenIssuedAt: claims().iat * 1000,
       tokenExpiresAt: claims().exp * 1000,
       method: 'header',
     });

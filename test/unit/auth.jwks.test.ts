@@ -1,28 +1,34 @@
 import { createHmac, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import jwt from 'jsonwebtoken';
 import { Tokens } from '../../src/auth/tokens.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2_048 });
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const stranger = generateKeyPairSync('rsa', { modulusLength: 2_048 });
 
+const RSA_1 = { ...rsa.publicKey.export({ format: 'jwk' }), kid: 'rsa-1', use: 'sig', alg: 'RS256' };
+const EC_1 = { ...ec.publicKey.export({ format: 'jwk' }), kid: 'ec-1', use: 'sig', alg: 'ES256' };
+
 let server: Server;
 let jwksUrl: string;
 let requests = 0;
+/** What the issuer publishes; undefined while it is out of order. */
+let published: readonly object[] | undefined;
 
+beforeEach(() => {
+  published = [RSA_1, EC_1];
+});
 beforeAll(async () => {
-  const published = [
-    { ...rsa.publicKey.export({ format: 'jwk' }), kid: 'rsa-1', use: 'sig', alg: 'RS256' },
-    { ...ec.publicKey.export({ format: 'jwk' }), kid: 'ec-1', use: 'sig', alg: 'ES256' },
-  ];
   server = createServer((_request, response) => {
     requests += 1;
-    response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: published }));
+    response.statusCode = published ? 200 : 503;
+    response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: published ?? [] }));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   jwksUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}/jwks.json`;
@@ -34,13 +40,13 @@ afterAll(() => {
 
 const CLAIMS = { iss: 'https://issuer.test', aud: 'tollgate', sub: 'user_1', jti: 'j' };
 
-function verifier(url = jwksUrl): Tokens {
+function verifier(url = jwksUrl, clock: Clock = systemClock): Tokens {
   const options = { issuer: CLAIMS.iss, audience: CLAIMS.aud, secrets: [], jwksUrl: url };
-  return new Tokens({ clock: systemClock }, options);
+  return new Tokens({ clock }, options);
 }
 
 function signed(key: KeyObject, algorithm: 'RS256' | 'ES256', keyid?: string): string {
-  return jwt.sign(CLAIMS, key, { algorithm, expiresIn: 60, ...(keyid === undefined ? {} : { keyid }) });
+  return jwt.sign(CLAIMS, key, { algorithm, expiresIn: 3_600, ...(keyid === undefined ? {} : { keyid }) });
 }
 
 async function codeOf(token: string, tokens = verifier()): Promise<string> {
@@ -81,5 +87,48 @@ describe('a token signed with a published key', () => {
   it('is AUTH_SERVICE_UNAVAILABLE, not invalid, while the keys cannot be fetched', async () => {
     const tokens = verifier('http://127.0.0.1:1/jwks.json');
     expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('AUTH_SERVICE_UNAVAILABLE');
+  });
+});
+
+describe('the set of published keys', () => {
+  const good = () => signed(rsa.privateKey, 'RS256', 'rsa-1');
+  const unknown = (kid: string) => signed(stranger.privateKey, 'RS256', kid);
+
+  it('is fetched once for any number of made-up keys, and they keep no good token out', async () => {
+    const tokens = verifier();
+    const before = requests;
+    for (let i = 0; i < 50; i++) expect(await codeOf(unknown(`made-up-${i}`), tokens)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(good(), tokens)).toBe('accepted user_1');
+    expect(requests - before).toBe(1);
+  });
+
+  it('is fetched once by all who ask at the same time', async () => {
+    const tokens = verifier();
+    const before = requests;
+    const codes = await Promise.all(Array.from({ length: 20 }, () => codeOf(good(), tokens)));
+    expect(new Set(codes)).toEqual(new Set(['accepted user_1']));
+    expect(requests - before).toBe(1);
+  });
+
+  it('has a rotated key after the cool-down at the latest', async () => {
+    const clock = new ManualClock();
+    const tokens = verifier(jwksUrl, clock);
+    expect(await codeOf(unknown('rsa-2'), tokens)).toBe('VALIDATION_FAILED');
+    published = [EC_1, { ...stranger.publicKey.export({ format: 'jwk' }), kid: 'rsa-2', use: 'sig', alg: 'RS256' }];
+    expect(await codeOf(unknown('rsa-2'), tokens)).toBe('VALIDATION_FAILED');
+    clock.advance(10_000);
+    expect(await codeOf(unknown('rsa-2'), tokens)).toBe('accepted user_1');
+    expect(await codeOf(good(), tokens)).toBe('VALIDATION_FAILED');
+  });
+
+  it('serves on while the issuer is out of order, and nobody can say what an unknown key is then', async () => {
+    const clock = new ManualClock();
+    const tokens = verifier(jwksUrl, clock);
+    expect(await codeOf(good(), tokens)).toBe('accepted user_1');
+    published = undefined;
+    clock.advance(11 * 60_000);
+    expect(await codeOf(good(), tokens)).toBe('accepted user_1');
+    expect(await codeOf(unknown('rsa-2'), tokens)).toBe('AUTH_SERVICE_UNAVAILABLE');
+    expect(await codeOf(good(), tokens)).toBe('accepted user_1');
   });
 });

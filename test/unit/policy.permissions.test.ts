@@ -164,8 +164,8 @@ describe('a decision', () => {
   });
 
   it('B254 takes wildcards by the part before the colon, and never the name of one permission for the beginning of another', () => {
-    const rows = ['system:read', 'system:write', 'systematic', 'system'].map((permission) => {
-      return toolRow({ name: `tool_${permission.replace(':', '_')}`, permission });
+    const rows = ['system:read', 'system:logs:read', 'systematic', 'system', 'other:system'].map((permission) => {
+      return toolRow({ name: `tool_${permission.replaceAll(':', '_')}`, permission });
     });
     const named = Object.fromEntries(rows.map(({ permission }) => [String(permission), { description: 'a' }]));
     const own = catalogues({ tools: [toolRow({ name: 'any' })] });
@@ -173,10 +173,13 @@ describe('a decision', () => {
     const decider = new Permissions(files, { environment: 'test' });
     const allowed = (...held: string[]) =>
       decider.toolsOf(caller('free', { permissions: held })).map(({ name }) => name);
-    expect(allowed('system:*')).toEqual(['tool_system_read', 'tool_system_write']);
+    expect(allowed('system:*')).toEqual(['tool_system_read', 'tool_system_logs_read']);
+    expect(allowed('system:logs:*')).toEqual(['tool_system_logs_read']);
     expect(allowed('system:read')).toEqual(['tool_system_read']);
     expect(allowed('system')).toEqual(['tool_system']);
-    expect(allowed('sys*', 'syst', 'system:', ':*', '')).toEqual([]);
+    expect(
+      allowed('sys*', 'syst', 'system:', ':*', '', '**', '*:read', 'system:**', 'system:.*', 'sys*:read', 'System:*'),
+    ).toEqual([]);
     expect(allowed('*')).toEqual(rows.map(({ name }) => name));
   });
 

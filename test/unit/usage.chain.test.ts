@@ -3,7 +3,8 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys, PARTITIONS } from '../../src/redis/keys.ts';
-import { chainHash, Ledger } from '../../src/usage/ledger.ts';
+import { BEGINNING, chainHash, Ledger } from '../../src/usage/ledger.ts';
+import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
 import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
@@ -41,11 +42,11 @@ function freshLedger() {
       await redis.xadd(keys.outbox(partition), '*', 'r', JSON.stringify(usageRecord(execution)));
     }
   };
-  return { keys, ledger: new Ledger({ redis, keys }), execute };
+  return { keys, ledger: new Ledger({ redis, keys }), writer: new LedgerWriter({ redis, keys }), execute };
 }
 
 async function everything(ledger: Ledger): Promise<readonly LedgerRecord[]> {
-  return (await ledger.read({ cursor: 0, limit: 1_000 })).records;
+  return (await ledger.read({ after: BEGINNING, limit: 1_000 })).records;
 }
 
 /** The first sequence whose hash does not follow from the record and the hash before it. */
@@ -59,18 +60,18 @@ function firstBreak(records: readonly LedgerRecord[]): number | undefined {
 }
 
 describe('the ledger', () => {
-  it('chains each record to the one before: SHA-256 over that hash, a line break and the record', () => {
+  it('B116 chains each record to the one before: SHA-256 over that hash, a line break and the record', () => {
     const record = { id: 'usage_1', sequence: 1 } as LedgerRecord;
     const expected = createHash('sha256').update('abc\n{"id":"usage_1","sequence":1}').digest('hex');
     expect(chainHash('abc', record)).toBe(expected);
   });
 
   it('gives records of all partitions one sequence without gaps, and a chain that anyone can check', async () => {
-    const { ledger, execute } = freshLedger();
+    const { ledger, writer, execute } = freshLedger();
     for (const partition of [0, 5, PARTITIONS - 1]) await execute(partition, 3);
-    expect(await ledger.fold(5_000)).toMatchObject({ records: 9 });
+    expect(await writer.fold(5_000)).toMatchObject({ records: 9 });
     await execute(5, 2);
-    expect(await ledger.fold(5_000)).toMatchObject({ records: 2 });
+    expect(await writer.fold(5_000)).toMatchObject({ records: 2 });
 
     const records = await everything(ledger);
     expect(records.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
@@ -79,9 +80,9 @@ describe('the ledger', () => {
   });
 
   it('shows in the chain which record was changed, left out or put elsewhere', async () => {
-    const { ledger, execute } = freshLedger();
+    const { ledger, writer, execute } = freshLedger();
     await execute(1, 5);
-    await ledger.fold(5_000);
+    await writer.fold(5_000);
     const records = await everything(ledger);
     const changed = records.map((record) => (record.sequence === 3 ? { ...record, units: 0 } : record));
     expect(firstBreak(changed)).toBe(3);
@@ -90,11 +91,11 @@ describe('the ledger', () => {
   });
 
   it('takes up each record once, however often and by however many it is folded', async () => {
-    const { keys, ledger, execute } = freshLedger();
-    const others = Array.from({ length: 4 }, () => new Ledger({ redis, keys }));
+    const { keys, ledger, writer, execute } = freshLedger();
+    const others = Array.from({ length: 4 }, () => new LedgerWriter({ redis, keys }));
     await execute(7, 20);
     await Promise.all(others.map((other) => other.fold(5_000)));
-    expect(await ledger.fold(5_000)).toEqual({ records: 0, lagMs: 0 });
+    expect(await writer.fold(5_000)).toMatchObject({ records: 0, lagMs: 0, passedAt: expect.any(Number) });
     const records = await everything(ledger);
     expect(records).toHaveLength(20);
     expect(firstBreak(records)).toBeUndefined();
@@ -102,30 +103,30 @@ describe('the ledger', () => {
   });
 
   it('reads in pages that join without a gap, filtered or not', async () => {
-    const { ledger, execute } = freshLedger();
+    const { ledger, writer, execute } = freshLedger();
     await execute(1, 7);
-    await ledger.fold(5_000);
+    await writer.fold(5_000);
     for (const filter of [{}, { tool: 'list_agents' }, { userId: 'user_1' }]) {
       const read: number[] = [];
-      let page = await ledger.read({ cursor: 0, limit: 2, ...filter });
+      let page = await ledger.read({ after: BEGINNING, limit: 2, ...filter });
       for (;;) {
         read.push(...page.records.map(({ sequence }) => sequence));
         expect(page.gapDetected).toBe(false);
         if (!page.hasMore) break;
-        page = await ledger.read({ cursor: page.nextCursor, limit: 2, ...filter });
+        page = await ledger.read({ after: page.end, limit: 2, ...filter });
       }
       expect(read).toEqual('tool' in filter ? [2, 4, 6] : [1, 2, 3, 4, 5, 6, 7]);
-      expect((await ledger.read({ cursor: page.nextCursor, limit: 2, ...filter })).records).toEqual([]);
+      expect((await ledger.read({ after: page.end, limit: 2, ...filter })).records).toEqual([]);
     }
-    expect((await ledger.read({ cursor: 0, limit: 5, userId: 'user_2' })).records).toEqual([]);
+    expect((await ledger.read({ after: BEGINNING, limit: 5, userId: 'user_2' })).records).toEqual([]);
   });
 
   it('tells a reader that records it has not read are gone', async () => {
-    const { keys, ledger, execute } = freshLedger();
+    const { keys, ledger, writer, execute } = freshLedger();
     await execute(1, 3);
-    await ledger.fold(5_000);
+    await writer.fold(5_000);
     await redis.xtrim(keys.ledger, 'MINID', '3-0');
-    expect((await ledger.read({ cursor: 0, limit: 5 })).gapDetected).toBe(true);
-    expect((await ledger.read({ cursor: 2, limit: 5 })).gapDetected).toBe(false);
+    expect((await ledger.read({ after: BEGINNING, limit: 5 })).gapDetected).toBe(true);
+    expect((await ledger.read({ after: { sequence: 2, hash: '' }, limit: 5 })).gapDetected).toBe(false);
   });
 });

@@ -2,6 +2,8 @@
   Admits a connection of a user, in one step with pruning, the cap and the head of the event log.
   A connection past the cap closes the one admitted first: its lease goes here, and the user's channel tells the node
   that holds it. A node that misses the message finds the connection under `evicted` at its next renewal.
+  Connections of a node that Redis has lost go before any other: their clients have gone with it or are about to come
+  back, and until their leases end each of them would cost a live connection its place.
 
   KEYS[1] leases       sorted set: connection id -> end of its lease, ms
   KEYS[2] connections  hash: connection id -> "<place in the order of admission> <details>"; "#" -> the last place given
@@ -16,7 +18,8 @@
   ARGV[6] seconds that an unused log keeps its epoch
   ARGV[7] plan of the token
   ARGV[8] when the token was issued, ms
-  ARGV[9...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
+  ARGV[9] what the name of a channel begins with that a node listens to as long as it lives; its id follows
+  ARGV[10...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
   Returns { "blocked" }, { "revoked" } or { "admitted", place, plan, epoch, seq, revoked_before }
 ]]
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -27,8 +30,8 @@ if stored[2] == '1' then return { 'blocked' } end
 local revokedBefore = tonumber(stored[3] or '0')
 if tonumber(ARGV[8]) < revokedBefore then return { 'revoked' } end
 local plan = stored[1] or ARGV[7]
-local cap = tonumber(ARGV[10])
-for i = 9, #ARGV, 2 do
+local cap = tonumber(ARGV[11])
+for i = 10, #ARGV, 2 do
   if ARGV[i] == plan then cap = tonumber(ARGV[i + 1]) end
 end
 
@@ -50,12 +53,26 @@ redis.call('HSET', connections, id, place .. ' ' .. details, '#', math.max(last,
 
 local excess = redis.call('ZCARD', leases) - cap
 if excess > 0 then
+  local listening = {}
+  local function lives(node)
+    if listening[node] == nil then
+      listening[node] = redis.call('PUBSUB', 'SHARDNUMSUB', ARGV[9] .. node)[2] > 0
+    end
+    return listening[node]
+  end
   local places = {}
   local all = redis.call('HGETALL', connections)
   for i = 1, #all, 2 do
-    if all[i] ~= '#' then places[#places + 1] = { tonumber(string.match(all[i + 1], '^%d+')), all[i] } end
+    if all[i] ~= '#' then
+      local given, about = string.match(all[i + 1], '^(%d+) (.*)$')
+      local alive = all[i] == id or lives(cjson.decode(about).node)
+      places[#places + 1] = { tonumber(given), all[i], alive }
+    end
   end
-  table.sort(places, function(a, b) return a[1] < b[1] end)
+  table.sort(places, function(a, b)
+    if a[3] ~= b[3] then return b[3] end
+    return a[1] < b[1]
+  end)
   local ids = {}
   for i = 1, excess do
     ids[i] = places[i][2]

@@ -1,0 +1,74 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { JwksClient } from 'jwks-rsa';
+import type { Clock } from '../lib/clock.ts';
+import { TollgateError } from '../protocol/errors.ts';
+
+/** After this the set is fetched again, beside the requests that go on with the keys there are. */
+const FRESH_MS = 10 * 60_000;
+/**
+ * Between two fetches, whoever asks: a made-up `kid` costs its sender a refusal, and nobody else anything. It is also the
+ * time a rotated key may be unknown for, where an issuer signs with it before it publishes it.
+ */
+const COOL_DOWN_MS = 10_000;
+const TIMEOUT_MS = 2_000;
+
+/**
+ * The public keys of an issuer (RFC 7517), fetched as a set and kept as one: what one token names decides nothing about
+ * the keys of the others. While they cannot be fetched the last ones that could serve on.
+ */
+export class KeySet {
+  readonly #client: JwksClient;
+  readonly #clock: Clock;
+  #keys: ReadonlyMap<string, KeyObject> | undefined;
+  #fetchedAt = Number.NEGATIVE_INFINITY;
+  #triedAt = Number.NEGATIVE_INFINITY;
+  #lastFailure: unknown;
+  #fetching: Promise<void> | undefined;
+
+  constructor({ clock }: { clock: Clock }, options: { readonly url: string }) {
+    this.#clock = clock;
+    // Its own cache and rate limit go by single keys.
+    this.#client = new JwksClient({ jwksUri: options.url, cache: false, rateLimit: false, timeout: TIMEOUT_MS });
+  }
+
+  /**
+   * @throws TollgateError VALIDATION_FAILED for a key that the issuer does not publish, AUTH_SERVICE_UNAVAILABLE while that
+   *   cannot be known
+   */
+  async get(kid: string): Promise<KeyObject> {
+    const known = this.#keys?.get(kid);
+    if (known) {
+      if (this.#clock.now() - this.#fetchedAt >= FRESH_MS) void this.#fetch();
+      return known;
+    }
+    await this.#fetch();
+    const key = this.#keys?.get(kid);
+    if (key) return key;
+    if (this.#lastFailure !== undefined || !this.#keys) {
+      throw new TollgateError('AUTH_SERVICE_UNAVAILABLE', { cause: this.#lastFailure });
+    }
+    throw new TollgateError('VALIDATION_FAILED');
+  }
+
+  /** Never rejects; does nothing within the cool-down, except to wait for a fetch that is under way. */
+  async #fetch(): Promise<void> {
+    if (this.#fetching) return this.#fetching;
+    if (this.#clock.now() - this.#triedAt < COOL_DOWN_MS) return;
+    this.#triedAt = this.#clock.now();
+    this.#fetching = this.#read().finally(() => {
+      this.#fetching = undefined;
+    });
+    await this.#fetching;
+  }
+
+  async #read(): Promise<void> {
+    try {
+      const keys = await this.#client.getSigningKeys();
+      this.#keys = new Map(keys.map((key) => [key.kid, createPublicKey(key.getPublicKey())]));
+      this.#fetchedAt = this.#clock.now();
+      this.#lastFailure = undefined;
+    } catch (error) {
+      this.#lastFailure = error;
+    }
+  }
+}

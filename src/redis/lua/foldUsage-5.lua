@@ -1,0 +1,84 @@
+--[[
+  Moves a batch of the outboxes into the ledger, and with it the tallies and the window of its hour: all of it, or
+  nothing when the ledger or one of the outboxes has moved on since the writer looked.
+
+  This is the fence. The head's hash names the whole history of the ledger, since each record is chained to the one
+  before; a writer that was frozen, or that a batch was sent for twice, names a head that is no longer the head, or a
+  cursor that has been passed. Comparing the sequence alone would let a writer in whose ledger was lost and grown again
+  to the same length. A batch has records and refusals of one hour only, so that all keys are known beforehand.
+
+  KEYS[1] ledger  stream: one record an entry, id "<sequence>-0", fields r (JSON), a (ms when it was appended)
+  KEYS[2] state   hash: sequence, hash (of the last record), "cursor:<outbox>" -> last outbox entry folded
+  KEYS[3] tally   hash of the hour: row -> measures, integers separated by spaces; expires
+  KEYS[4] window  hash of the hour: closed (number of closed revisions), "r<n>" (their JSON), and of the open revision
+                  first, last (sequences), count, totals (measures); what is billed by has no expiry
+  KEYS[5] open    sorted set of hours with an open revision, scored by the time (ms) that it closes at
+  ARGV[1] hash of the ledger's last record as the writer knows it, "" before the first
+  ARGV[2] hash of the last record of this batch, or ARGV[1] when it has none
+  ARGV[3] hour, e.g. 2026-11-20T10
+  ARGV[4] end of the hour, ms
+  ARGV[5] ms that a window stays open after the end of an hour
+  ARGV[6] seconds that a tally is kept
+  ARGV[7] measures of the records together
+  ARGV[8] number of cursors
+  ARGV[9] number of tally rows
+  ARGV[10...] per cursor: outbox, cursor as the writer knows it ("" before the first), cursor after this batch;
+              per tally row: row, measures to add; then the records (JSON), in order
+  Returns 1 when appended, 0 when the writer must look again
+]]
+local ledger, state, tally, window, open = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local hour, totals, cursors, rows = ARGV[3], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local FIRST, HOUR_MS = 10, 3600000
+local firstRow = FIRST + 3 * cursors
+local firstRecord = firstRow + 2 * rows
+local records = #ARGV - firstRecord + 1
+
+local head = redis.call('HMGET', state, 'sequence', 'hash')
+if (head[2] or '') ~= ARGV[1] then return 0 end
+for i = FIRST, firstRow - 1, 3 do
+  if (redis.call('HGET', state, 'cursor:' .. ARGV[i]) or '') ~= ARGV[i + 1] then return 0 end
+end
+
+local function sum(measures, added)
+  local known, result = {}, {}
+  for number in string.gmatch(measures, '%S+') do known[#known + 1] = tonumber(number) end
+  for number in string.gmatch(added, '%S+') do
+    result[#result + 1] = string.format('%.0f', (known[#result + 1] or 0) + tonumber(number))
+  end
+  return table.concat(result, ' ')
+end
+
+local sequence = tonumber(head[1] or '0')
+if records > 0 then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local revision = redis.call('HMGET', window, 'last', 'count', 'totals')
+  -- First of all writes: Redis refuses an id that is not above the last, and then nothing of the batch has happened.
+  for i = firstRecord, #ARGV do
+    redis.call('XADD', ledger, string.format('%.0f', sequence + i - firstRecord + 1) .. '-0',
+      'r', ARGV[i], 'a', string.format('%.0f', now))
+  end
+  if not revision[1] then
+    -- What arrives when its window has closed, or would have: its revision closes with the hour it arrived in.
+    local closesAt = ARGV[4] + ARGV[5]
+    if closesAt <= now then closesAt = (math.floor(now / HOUR_MS) + 1) * HOUR_MS + ARGV[5] end
+    redis.call('ZADD', open, closesAt, hour)
+    redis.call('HSET', window, 'first', string.format('%.0f', sequence + 1))
+  end
+  sequence = sequence + records
+  redis.call('HSET', window, 'last', string.format('%.0f', sequence), 'count', (revision[2] or 0) + records,
+    'totals', sum(revision[3] or '', totals))
+end
+
+for i = firstRow, firstRecord - 1, 2 do
+  redis.call('HSET', tally, ARGV[i], sum(redis.call('HGET', tally, ARGV[i]) or '', ARGV[i + 1]))
+end
+if rows > 0 then redis.call('EXPIRE', tally, ARGV[6]) end
+
+local moved = { 'sequence', string.format('%.0f', sequence), 'hash', ARGV[2] }
+for i = FIRST, firstRow - 1, 3 do
+  moved[#moved + 1] = 'cursor:' .. ARGV[i]
+  moved[#moved + 1] = ARGV[i + 2]
+end
+redis.call('HSET', state, unpack(moved))
+return 1

@@ -1,0 +1,27 @@
+--[[
+  Puts a correction into the ledger's own outbox, once for each idempotency key.
+
+  KEYS[1] outbox     stream of corrections that wait to be folded
+  KEYS[2] key        hash of the idempotency key: request (digest), record (JSON); expires
+  KEYS[3] corrected  hash: id of a corrected record -> sum of its corrections; as lasting as the ledger
+  ARGV[1] digest of the request
+  ARGV[2] record of the correction (JSON)
+  ARGV[3] id of the corrected record
+  ARGV[4] units of the correction
+  ARGV[5] units of the corrected record: corrections never take back more than these
+  ARGV[6] seconds that the key is remembered
+  Returns { "recorded" | "repeated", record } or { "conflict" } or { "excessive", units left to take back }
+]]
+local outbox, key, corrected = KEYS[1], KEYS[2], KEYS[3]
+local known = redis.call('HMGET', key, 'request', 'record')
+if known[1] then
+  if known[1] ~= ARGV[1] then return { 'conflict' } end
+  return { 'repeated', known[2] }
+end
+local left = ARGV[5] + (redis.call('HGET', corrected, ARGV[3]) or 0)
+if left + ARGV[4] < 0 then return { 'excessive', string.format('%.0f', left) } end
+redis.call('XADD', outbox, '*', 'r', ARGV[2])
+redis.call('HINCRBY', corrected, ARGV[3], ARGV[4])
+redis.call('HSET', key, 'request', ARGV[1], 'record', ARGV[2])
+redis.call('EXPIRE', key, ARGV[6])
+return { 'recorded', ARGV[2] }

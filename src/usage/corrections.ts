@@ -1,0 +1,120 @@
+import { createHash } from 'node:crypto';
+import type { Clock } from '../lib/clock.ts';
+import { derivedId } from '../lib/ids.ts';
+import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript } from '../redis/scripts.ts';
+import { hourOf } from './hours.ts';
+import type { Ledger } from './ledger.ts';
+import type { LedgerRecord, UsageRecord } from './records.ts';
+
+const recordCorrection = LuaScript.load('recordCorrection-3');
+
+/** As long as records are kept at least: no retry comes later. */
+const KEY_SECONDS = 45 * 24 * 3_600;
+
+export interface CorrectionRequest {
+  /** The record to correct, by both of its names: the sequence finds it, the id makes sure. */
+  readonly recordId: string;
+  readonly sequence: number;
+  /** What is added to the units of that record; below 0 to take back. */
+  readonly units: number;
+  readonly reason: string;
+}
+
+/** Who asks, and under which key: the same key of the same service means the same correction. */
+export interface CorrectionKey {
+  readonly serviceId: string;
+  readonly idempotencyKey: string;
+}
+
+/**
+ * - `recorded`, `repeated`: the correction, which goes into the ledger with the next fold
+ * - `conflict`: the key was used for another correction
+ * - `excessive`: the record has only `left` units to take back
+ * - `missing`: no such record in the ledger (any more) · `correction`: the record is a correction itself
+ */
+export type CorrectionResult =
+  | { readonly outcome: 'recorded' | 'repeated'; readonly record: UsageRecord }
+  | { readonly outcome: 'excessive'; readonly left: number }
+  | { readonly outcome: 'conflict' | 'missing' | 'correction' };
+
+/**
+ * Corrections of what was recorded. The record stays as it is: a correction is a record of its own, in the hour in which
+ * it was made, whose units change those of the other. So closed windows stay what they were, and sums come out right.
+ */
+export class Corrections {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #ledger: Ledger;
+  readonly #clock: Clock;
+
+  constructor({ redis, keys, ledger, clock }: { redis: Redis; keys: Keys; ledger: Ledger; clock: Clock }) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#ledger = ledger;
+    this.#clock = clock;
+  }
+
+  /** @throws TollgateError OVERLOADED while Redis is away: the same request can be made again */
+  async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
+    const keyName = this.#keys.correction(digest([key.serviceId, key.idempotencyKey]));
+    const requestDigest = digest([request.recordId, request.sequence, request.units, request.reason]);
+    // Before the record is looked for, which may have been trimmed since the key was used.
+    const [known, stored] = await asked(this.#redis.hmget(keyName, 'request', 'record'));
+    if (known) {
+      if (known !== requestDigest) return { outcome: 'conflict' };
+      return { outcome: 'repeated', record: JSON.parse(stored ?? '') as UsageRecord };
+    }
+    const original = await this.#find(request);
+    if (!original) return { outcome: 'missing' };
+    if (original.corrects !== undefined) return { outcome: 'correction' };
+    const record = this.#correction(key, request, original);
+    const reply = (await recordCorrection.run(
+      this.#redis,
+      [this.#keys.corrections, keyName, this.#keys.corrected],
+      [requestDigest, JSON.stringify(record), original.id, request.units, original.units, KEY_SECONDS],
+    )) as [string, string];
+    const [outcome, detail] = reply;
+    if (outcome === 'conflict') return { outcome };
+    if (outcome === 'excessive') return { outcome, left: Number(detail) };
+    return { outcome: outcome === 'repeated' ? outcome : 'recorded', record: JSON.parse(detail) as UsageRecord };
+  }
+
+  async #find({ recordId, sequence }: CorrectionRequest): Promise<LedgerRecord | undefined> {
+    const [stored] = await this.#ledger.range(sequence, sequence);
+    const record = stored && (JSON.parse(stored.json) as LedgerRecord);
+    return record?.id === recordId ? record : undefined;
+  }
+
+  #correction(key: CorrectionKey, { units, reason }: CorrectionRequest, original: LedgerRecord): UsageRecord {
+    const { user_id, plan, tool, permission, run_id, thread_id, request_id } = original;
+    const now = this.#clock.now();
+    const time = new Date(now).toISOString();
+    return {
+      id: derivedId('usage', 'correction', key.serviceId, key.idempotencyKey),
+      user_id,
+      plan,
+      tool,
+      permission,
+      status: original.status,
+      units,
+      run_id,
+      thread_id,
+      request_id,
+      idempotency_key: key.idempotencyKey,
+      transport: 'http',
+      started_at: time,
+      completed_at: time,
+      duration_ms: 0,
+      period: hourOf(now),
+      corrects: original.id,
+      reason,
+    };
+  }
+}
+
+function digest(parts: readonly (string | number)[]): string {
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+}

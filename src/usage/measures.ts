@@ -1,0 +1,82 @@
+import type { Refusal, UsageRecord } from './records.ts';
+
+/** What is added up, in the order in which it is stored. All are integers. */
+export const MEASURES = [
+  'executions',
+  'succeeded',
+  'failed',
+  'cancelled',
+  'units',
+  'duration_ms',
+  'corrections',
+  'refusals',
+] as const;
+
+export type Measures = Readonly<Record<(typeof MEASURES)[number], number>>;
+
+export const NOTHING: Measures = {
+  executions: 0,
+  succeeded: 0,
+  failed: 0,
+  cancelled: 0,
+  units: 0,
+  duration_ms: 0,
+  corrections: 0,
+  refusals: 0,
+};
+
+const REFUSED: Measures = { ...NOTHING, refusals: 1 };
+
+/** What a record adds. A correction is no execution: it changes the units, and is counted as what it is. */
+export function measuresOf(entry: UsageRecord | Refusal): Measures {
+  if (!('id' in entry)) return REFUSED;
+  const { status, units, duration_ms } = entry;
+  if (entry.corrects !== undefined) return { ...NOTHING, units, corrections: 1 };
+  return {
+    executions: 1,
+    succeeded: Number(status === 'success'),
+    failed: Number(status === 'error'),
+    cancelled: Number(status === 'cancelled'),
+    units,
+    duration_ms,
+    corrections: 0,
+    refusals: 0,
+  };
+}
+
+export function sum(one: Measures, other: Measures): Measures {
+  return {
+    executions: one.executions + other.executions,
+    succeeded: one.succeeded + other.succeeded,
+    failed: one.failed + other.failed,
+    cancelled: one.cancelled + other.cancelled,
+    units: one.units + other.units,
+    duration_ms: one.duration_ms + other.duration_ms,
+    corrections: one.corrections + other.corrections,
+    refusals: one.refusals + other.refusals,
+  };
+}
+
+/** As Redis keeps them, and Lua adds them up: integers, separated by spaces. */
+export function packed(measures: Measures): string {
+  return MEASURES.map((name) => measures[name]).join(' ');
+}
+
+export function unpacked(text: string): Measures {
+  const numbers = text.split(' ').map(Number);
+  return Object.fromEntries(MEASURES.map((name, at) => [name, numbers[at] ?? 0])) as Measures;
+}
+
+/** The row of a tally that an entry counts for. */
+export function rowOf({ user_id, tool, plan }: UsageRecord | Refusal): string {
+  return JSON.stringify([user_id, tool, plan]);
+}
+
+/** Measures by row, added up. */
+export class Sums {
+  readonly rows = new Map<string, Measures>();
+
+  add(row: string, measures: Measures): void {
+    this.rows.set(row, sum(this.rows.get(row) ?? NOTHING, measures));
+  }
+}

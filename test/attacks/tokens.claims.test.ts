@@ -1,0 +1,158 @@
+import { describe, expect, it } from '@jest/globals';
+import { claimsWith, forgeToken } from '../support/forged-tokens.ts';
+import { acceptedAs, present, refusedWith } from '../support/presentations.ts';
+import { freshUserId } from '../support/tokens.ts';
+
+const now = Math.floor(Date.now() / 1000);
+
+/** A token whose signature fits, so that its claims alone decide. */
+const withClaims = (changes: Record<string, unknown>) => forgeToken({ payload: claimsWith(changes) });
+
+/** The claims as text, with these members in front and behind: `JSON.stringify` writes no name twice. */
+function claimsText(before: string, after: string, without: string): string {
+  const { [without]: _replaced, ...rest } = claimsWith();
+  return `{${[before, JSON.stringify(rest).slice(1, -1), after].filter(Boolean).join(',')}}`;
+}
+
+describe('the end of a token', () => {
+  it.each([
+    ['missing', undefined, 'VALIDATION_FAILED'],
+    ['null', null, 'VALIDATION_FAILED'],
+    ['a string', `${now + 600}`, 'VALIDATION_FAILED'],
+    ['a list', [now + 600], 'VALIDATION_FAILED'],
+    ['true', true, 'VALIDATION_FAILED'],
+    ['a fraction', now + 600.5, 'VALIDATION_FAILED'],
+    ['beyond all dates', 1e300, 'VALIDATION_FAILED'],
+    ['one second beyond the last that is taken', 1e11 + 1, 'VALIDATION_FAILED'],
+    ['in milliseconds', (now + 600) * 1000, 'VALIDATION_FAILED'],
+    ['negative', -1, 'TOKEN_EXPIRED'],
+    ['zero', 0, 'TOKEN_EXPIRED'],
+    ['ten seconds ago', now - 10, 'TOKEN_EXPIRED'],
+  ])('B42 B51 B181 that is %s: %j is %s, in every place', async (_what, exp, code) => {
+    const sub = freshUserId();
+    const expected = code === 'accepted' ? acceptedAs(sub) : refusedWith(code);
+    expect(await present(withClaims({ sub, exp }), { inTurn: true })).toEqual(expected);
+  });
+
+  it('B51 that is written twice is the one that was verified', async () => {
+    const live = claimsText(`"exp":${now - 600}`, `"exp":${now + 600}`, 'exp');
+    const dead = claimsText(`"exp":${now + 600}`, `"exp":${now - 600}`, 'exp');
+    const accepted = await present(forgeToken({ payload: live }), { inTurn: true });
+    expect([accepted.ticket, accepted.header]).toEqual(['201', expect.stringMatching(/^user /)]);
+    expect(await present(forgeToken({ payload: dead }))).toEqual(refusedWith('TOKEN_EXPIRED'));
+  });
+});
+
+describe('the beginning of a token', () => {
+  it.each([
+    ['iat missing', { iat: undefined }],
+    ['iat null', { iat: null }],
+    ['iat in an hour', { iat: now + 3_600 }],
+    ['iat a string', { iat: `${now}` }],
+    ['iat a string in an hour', { iat: `${now + 3_600}` }],
+    ['iat negative', { iat: -1 }],
+    ['iat a fraction', { iat: now - 0.5 }],
+    ['iat beyond all dates', { iat: 1e300 }],
+    ['nbf in an hour', { nbf: now + 3_600 }],
+    ['nbf a string', { nbf: `${now}` }],
+    ['nbf null', { nbf: null }],
+  ])('B50 B182 is VALIDATION_FAILED with %s', async (_what, changes) => {
+    expect(await present(withClaims(changes))).toEqual(refusedWith('VALIDATION_FAILED'));
+  });
+});
+
+describe('a claim', () => {
+  it.each([
+    ['iss of another issuer', { iss: 'https://evil.example.test' }],
+    ['iss with a slash more', { iss: `${claimsWith().iss}/` }],
+    ['iss as a list', { iss: [claimsWith().iss] }],
+    ['no iss', { iss: undefined }],
+    ['aud of another service', { aud: 'billing' }],
+    ['aud that only begins alike', { aud: 'tollgate2' }],
+    ['aud in capitals', { aud: 'Tollgate' }],
+    ['aud as an object', { aud: { 0: 'tollgate' } }],
+    ['aud as an empty list', { aud: [] }],
+    ['no aud', { aud: undefined }],
+    ['jti missing', { jti: undefined }],
+    ['jti empty', { jti: '' }],
+    ['jti a number', { jti: 7 }],
+    ['jti of 1 kB', { jti: 'j'.repeat(1_024) }],
+    ['sid an object', { sid: {} }],
+    ['token_use refresh', { token_use: 'refresh' }],
+    ['token_use id', { token_use: 'id' }],
+    ['token_use in capitals', { token_use: 'ACCESS' }],
+    ['token_use null', { token_use: null }],
+    ['token_use as a list', { token_use: ['access'] }],
+    ['permissions as a string', { permissions: '*' }],
+    ['permissions as an object', { permissions: { 0: '*' } }],
+    ['permissions of numbers', { permissions: [1] }],
+    ['65 permissions', { permissions: Array.from({ length: 65 }, (_, at) => `p${at}`) }],
+    ['a permission of 1 kB', { permissions: ['p'.repeat(1_024)] }],
+    ['roles as a string', { roles: 'admin' }],
+    ['flags as a list', { feature_flags: ['data_operations'] }],
+    ['a flag that is a string', { feature_flags: { data_operations: 'true' } }],
+    ['plan as a list', { plan: ['enterprise'] }],
+    ['plan null', { plan: null }],
+  ])('B50 B182 makes a token VALIDATION_FAILED: %s', async (_what, changes) => {
+    expect(await present(withClaims(changes))).toEqual(refusedWith('VALIDATION_FAILED'));
+  });
+});
+
+describe('a subject', () => {
+  it.each([
+    ['missing', undefined],
+    ['null', null],
+    ['empty', ''],
+    ['a number', 5],
+    ['an object', { id: 'user_1' }],
+    ['a list of one', ['user_1']],
+    ['129 characters', 'u'.repeat(129)],
+    ['with a space', 'user 1'],
+    ['with a line break behind', 'user_1\n'],
+    ['with a line break and another user', 'user_1\nuser_2'],
+    ['with a null', 'user_1\u0000'],
+    ['with braces, which choose the Redis slot', '{p1}:user_1'],
+    ['with a slash', 'user/1'],
+    ['a glob', 'user_*'],
+    ['with a letter that only looks alike', 'us\u0435r_1'],
+    ['with an invisible letter', 'user_1\u200b'],
+    ['in full width', '\uff55ser_1'],
+    ['a service’s', 'service:billing'],
+  ])('B50 that is %s is VALIDATION_FAILED', async (_what, sub) => {
+    expect(await present(withClaims({ sub }))).toEqual(refusedWith('VALIDATION_FAILED'));
+  });
+
+  it('with a colon that is no service’s is a user like any other', async () => {
+    const sub = `auth0:${freshUserId()}`;
+    expect(await present(withClaims({ sub }), { inTurn: true })).toEqual(acceptedAs(sub));
+  });
+
+  it('B257 that is written twice is one user everywhere: the one of the last', async () => {
+    const [first, last] = [freshUserId(), freshUserId()];
+    const token = forgeToken({ payload: claimsText(`"sub":"${first}"`, `"sub":"${last}"`, 'sub') });
+    expect(await present(token, { inTurn: true })).toEqual(acceptedAs(last));
+  });
+});
+
+describe('what a token says of the prototype of objects', () => {
+  it('counts for nothing', async () => {
+    const sub = freshUserId();
+    const inherited = `"__proto__":{"jti":"j","token_use":"access","sub":"${sub}"}`;
+    expect(await present(forgeToken({ payload: claimsText(inherited, '', 'sub') }))).toEqual(
+      refusedWith('VALIDATION_FAILED'),
+    );
+    const ofConstructor = `"constructor":{"prototype":{"plan":"enterprise"}}`;
+    const payload = claimsText(ofConstructor, `"sub":"${sub}"`, 'sub');
+    expect(await present(forgeToken({ payload }), { inTurn: true })).toEqual(acceptedAs(sub));
+  });
+});
+
+describe('a payload that is no object', () => {
+  it.each(['null', '[]', '"text"', '5', 'true', ' ', '{', '{"sub":"user_1"}{}'])(
+    'B50 is VALIDATION_FAILED: %s',
+    async (payload) => {
+      const token = forgeToken({ payload });
+      expect(await present(token)).toEqual(refusedWith('VALIDATION_FAILED'));
+    },
+  );
+});

@@ -1,0 +1,107 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { describe, expect, it } from '@jest/globals';
+import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { createLogger } from '../../src/lib/logger.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { until } from '../support/until.ts';
+import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
+
+/** `npm run faults` asks for more. */
+const KILLS = Number(process.env.FAULT_KILLS ?? 3);
+
+/** A Redis with an append-only file, which can be killed and comes back at the same address. */
+async function killableRedis() {
+  const dir = await mkdtemp(join(tmpdir(), 'tollgate-ledger-'));
+  let server: RedisServer = await startRedisServer({ dir, persistent: true });
+  const { port, url } = server;
+  closeAfter('test', async () => {
+    await server.stop();
+    await rm(dir, { recursive: true, force: true });
+  });
+  const kill = async () => {
+    server.process.kill('SIGKILL');
+    await server.process.exited;
+    server = await startRedisServer({ port, dir, persistent: true });
+  };
+  return { url, kill };
+}
+
+/** What a part of the work did, when Redis was there; false while it was away. */
+async function whenThere(work: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    const away = !(error instanceof TollgateError) || error.code === 'OVERLOADED';
+    expect(away).toBe(true);
+    await delay(20);
+    return false;
+  }
+}
+
+/** Appends, folds, closes and corrects, all at once, until told to stop. */
+function workOn(usage: UsageFixture) {
+  const acknowledged: string[] = [];
+  let running = true;
+  const repeat = async (work: () => Promise<unknown>) => {
+    while (running) {
+      await whenThere(work);
+      await delay(1);
+    }
+  };
+  let turn = 0;
+  const append = async () => {
+    turn += 1;
+    const hour = turn % 3 ? HOUR : NEXT_HOUR;
+    acknowledged.push(...(await usage.execute({ userId: `user_${turn % 40}`, hour })).map(({ id }) => id));
+  };
+  const close = async () => {
+    const { passedAt } = await usage.writer.fold(Date.now());
+    if (passedAt !== undefined) await usage.windows.closeDue(EVERYTHING_PASSED);
+    await delay(30);
+  };
+  const other = new LedgerWriter(usage);
+  const loops = [repeat(append), repeat(append), repeat(close), repeat(() => other.fold(Date.now()))];
+  const stop = async () => {
+    running = false;
+    await Promise.all(loops);
+  };
+  return { acknowledged, stop };
+}
+
+describe('a ledger whose Redis is killed', () => {
+  it(`${KILLS} times in the middle of everything has all that was acknowledged, once, and verify is clean`, async () => {
+    const { url, kill } = await killableRedis();
+    const redis = await connectRedis(url, 'commands', createLogger('test', 'silent'));
+    closeAfter('test', () => disconnectRedis(redis));
+    const usage = usageFixture(redis);
+    const work = workOn(usage);
+    for (let killed = 0; killed < KILLS; killed++) {
+      const before = work.acknowledged.length;
+      await until(() => work.acknowledged.length > before + 60, { timeoutMs: 30_000, label: 'some work' });
+      await kill();
+    }
+    await until(() => redis.status === 'ready', { timeoutMs: 15_000, label: 'Redis again' });
+    await work.stop();
+    await until(() => whenThere(() => usage.foldAll()), { timeoutMs: 15_000, label: 'the last fold' });
+
+    const ids = (await usage.records()).map(({ id }) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+    const inLedger = new Set(ids);
+    expect(work.acknowledged.filter((id) => !inLedger.has(id))).toEqual([]);
+    // An append may have arrived without its answer: at most the two that were on their way at each kill.
+    expect(ids.length - work.acknowledged.length).toBeLessThanOrEqual(2 * KILLS);
+    expect(await usage.verifier.verify([HOUR, NEXT_HOUR])).toMatchObject({
+      problem: null,
+      checked_records: ids.length,
+    });
+    const [total] = await usage.tallies.query({ hours: [HOUR, NEXT_HOUR], groupBy: [] });
+    expect(total).toMatchObject({ executions: ids.length, units: 5 * ids.length });
+  }, 120_000);
+});

@@ -1,0 +1,113 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { createLogger } from '../../src/lib/logger.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { testRedisUrl } from '../support/stack.ts';
+import { frozenBeforeWriting, HOUR, NEXT_HOUR, usageFixture } from '../support/usage.ts';
+
+let redis: Redis;
+
+beforeAll(async () => {
+  redis = await connectRedis(testRedisUrl(), 'commands', createLogger('test', 'silent'));
+  closeAfter('file', () => disconnectRedis(redis));
+});
+
+describe('two writers of the ledger', () => {
+  it('never both write: one that froze before its write finds, when it wakes up, that its token is spent', async () => {
+    const usage = usageFixture(redis);
+    await usage.execute({ userId: 'user_a' }, { userId: 'user_b' });
+    const frozen = frozenBeforeWriting(redis);
+    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).fold(Date.now());
+    await frozen.reached;
+
+    // It read the same outboxes and the same head as the one that is quicker.
+    await usage.foldAll();
+    await usage.execute({ userId: 'user_c' });
+    await usage.foldAll();
+    frozen.go();
+    expect(await sleeper).toMatchObject({ records: 0, passedAt: undefined });
+
+    const records = await usage.records();
+    expect(records.map(({ user_id }) => user_id).toSorted()).toEqual(['user_a', 'user_b', 'user_c']);
+    expect((await usage.verifier.verify([HOUR])).problem).toBeNull();
+  });
+
+  it('never both write, also when the frozen one and the other have different records for the same place', async () => {
+    const usage = usageFixture(redis);
+    await usage.execute({ userId: 'user_a' });
+    const frozen = frozenBeforeWriting(redis);
+    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).fold(Date.now());
+    await frozen.reached;
+    // The ledger is lost, and grows again to the length that it had, out of other outboxes.
+    await usage.execute({ userId: 'user_d' });
+    await redis.hset(usage.keys.ledgerState, { sequence: 0, hash: 'f'.repeat(64) });
+    frozen.go();
+    expect(await sleeper).toMatchObject({ records: 0 });
+    expect(await usage.records()).toEqual([]);
+  });
+
+  it('lose nothing and write nothing twice with six of them at once, over two hours and with refusals between', async () => {
+    const usage = usageFixture(redis);
+    const ids: string[] = [];
+    const writing = (async () => {
+      for (let round = 0; round < 15; round++) {
+        const hour = round % 2 ? HOUR : NEXT_HOUR;
+        const users = Array.from({ length: 12 }, (_, i) => `user_${round}_${i}`);
+        ids.push(...(await usage.execute(...users.map((userId) => ({ userId, hour })))).map(({ id }) => id));
+        await usage.refuse(`user_${round}_0`, hour);
+      }
+    })();
+    const folding = Array.from({ length: 6 }, async () => {
+      const writer = new LedgerWriter(usage);
+      for (let round = 0; round < 20; round++) await writer.fold(Date.now());
+    });
+    await Promise.all([writing, ...folding]);
+    await usage.foldAll();
+    expect((await usage.records()).map(({ id }) => id).toSorted()).toEqual(ids.toSorted());
+    const [total] = await usage.tallies.query({ hours: [HOUR, NEXT_HOUR], groupBy: [] });
+    expect(total).toMatchObject({ executions: 180, units: 900, refusals: 15 });
+    expect(await usage.verifier.verify([HOUR, NEXT_HOUR])).toMatchObject({ ok: true, checked_records: 180 });
+  });
+});
+
+describe('a writer that crashes', () => {
+  it('after its write and before it emptied the outboxes leaves nothing to be written again', async () => {
+    const usage = usageFixture(redis);
+    await usage.execute({ userId: 'user_a' }, { userId: 'user_a' });
+    // Everything but the trimming of the outboxes reaches Redis.
+    const crashing = new Proxy(redis, {
+      get: (target, name) => {
+        const value = Reflect.get(target, name, target) as unknown;
+        if (name !== 'pipeline') return typeof value === 'function' ? value.bind(target) : value;
+        return () => {
+          const pipeline = target.pipeline();
+          pipeline.xtrim = () => {
+            throw new Error('crashed');
+          };
+          return pipeline;
+        };
+      },
+    });
+    await expect(new LedgerWriter({ redis: crashing, keys: usage.keys }).fold(Date.now())).rejects.toThrow('crashed');
+    expect(await usage.records()).toHaveLength(2);
+    await usage.execute({ userId: 'user_a' });
+    await usage.foldAll();
+    expect(await usage.records()).toHaveLength(3);
+    expect(await usage.verifier.verify([HOUR])).toMatchObject({ ok: true, checked_records: 3 });
+  });
+
+  it('while an entry cannot be read: that outbox waits, the others go on, and no time has passed', async () => {
+    const usage = usageFixture(redis);
+    await usage.execute({ userId: 'user_a' });
+    await redis.xadd(usage.keys.outbox(7), '*', 'r', 'no json');
+    await redis.xadd(usage.keys.outbox(9), '*', 'r', JSON.stringify({ id: 'usage_x', period: 'never' }));
+    expect(await usage.writer.fold(Date.now())).toEqual({
+      records: 1,
+      lagMs: expect.any(Number),
+      passedAt: undefined,
+      unreadable: ['7', '9'],
+    });
+    expect(await redis.xlen(usage.keys.outbox(7))).toBe(1);
+  });
+});

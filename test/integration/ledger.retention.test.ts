@@ -1,0 +1,150 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { createLogger } from '../../src/lib/logger.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { BEGINNING, type LedgerPlace } from '../../src/usage/ledger.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { testRedisUrl } from '../support/stack.ts';
+import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
+
+let redis: Redis;
+/** Older than any age: a record counts as old once Redis's clock has moved. */
+const NO_AGE = -1_000;
+
+beforeAll(async () => {
+  redis = await connectRedis(testRedisUrl(), 'commands', createLogger('test', 'silent'));
+  closeAfter('file', () => disconnectRedis(redis));
+});
+
+/** Six records in two closed windows, three each. */
+async function sixRecords() {
+  const usage = usageFixture(redis);
+  await usage.execute({}, {}, {});
+  await usage.foldAll();
+  await usage.execute({ hour: NEXT_HOUR }, { hour: NEXT_HOUR }, { hour: NEXT_HOUR });
+  await usage.foldAll();
+  const places = [BEGINNING, ...(await usage.records())] as LedgerPlace[];
+  return { usage, placeOf: (sequence: number) => places[sequence] as LedgerPlace };
+}
+
+const sequences = async (usage: UsageFixture) => {
+  const entries = await redis.xrange(usage.keys.ledger, '-', '+');
+  return entries.map(([id]) => Number.parseInt(id, 10));
+};
+
+describe('trimming', () => {
+  it('removes nothing while no consumer has confirmed anything', async () => {
+    const { usage } = await sixRecords();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    expect(await usage.consumers.trim(NO_AGE)).toBe(0);
+    expect(await sequences(usage)).toEqual([1, 2, 3, 4, 5, 6]);
+  });
+
+  it('goes up to the lowest confirmed cursor, and on when that moves', async () => {
+    const { usage, placeOf } = await sixRecords();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    await usage.consumers.confirm('warehouse', 'billing', placeOf(2));
+    expect(await usage.consumers.trim(NO_AGE)).toBe(2);
+    expect(await sequences(usage)).toEqual([3, 4, 5, 6]);
+    await usage.consumers.confirm('warehouse', 'billing', placeOf(4));
+    expect(await usage.consumers.trim(NO_AGE)).toBe(2);
+    expect(await sequences(usage)).toEqual([5, 6]);
+    await usage.consumers.forget('warehouse');
+    expect(await usage.consumers.trim(NO_AGE)).toBe(2);
+    expect(await sequences(usage)).toEqual([]);
+  });
+
+  it('leaves what is younger than 45 days, by the time it came into the ledger', async () => {
+    const { usage, placeOf } = await sixRecords();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    expect(await usage.consumers.trim()).toBe(0);
+    const days = 24 * 3_600_000;
+    // The first two are made to have come a second more, and a minute less, than 45 days ago.
+    const [first, second, ...rest] = await redis.xrange(usage.keys.ledger, '-', '+');
+    await redis.del(usage.keys.ledger);
+    const ages = [45 * days + 1_000, 45 * days - 60_000];
+    for (const [at, [id, [, json = '', , appended = '']]] of [first, second, ...rest].filter((e) => !!e).entries()) {
+      const age = ages[at];
+      const when = age === undefined ? appended : String(Date.now() - age);
+      await redis.xadd(usage.keys.ledger, id, 'r', json, 'a', when);
+    }
+    expect(await usage.consumers.trim()).toBe(1);
+    expect(await sequences(usage)).toEqual([2, 3, 4, 5, 6]);
+  });
+
+  it('leaves what an open window still has to be closed with', async () => {
+    const { usage, placeOf } = await sixRecords();
+    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    await redis.zadd(usage.keys.openWindows, 0, HOUR);
+    await usage.windows.closeDue(1);
+    expect(await usage.consumers.trim(NO_AGE)).toBe(3);
+    expect(await sequences(usage)).toEqual([4, 5, 6]);
+    expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [] });
+  });
+
+  it('is told to whoever has not read what went, also when nothing is left; verify goes on from there', async () => {
+    const { usage, placeOf } = await sixRecords();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await usage.consumers.confirm('erp', 'billing', placeOf(3));
+    await usage.consumers.trim(NO_AGE);
+    const read = (after: LedgerPlace) => usage.ledger.read({ after, limit: 10 });
+    expect(await read(placeOf(2))).toMatchObject({ gapDetected: true, records: [{ sequence: 4 }, {}, {}] });
+    expect(await read(placeOf(3))).toMatchObject({ gapDetected: false, records: [{ sequence: 4 }, {}, {}] });
+    expect(await usage.verifier.verify([HOUR, NEXT_HOUR])).toMatchObject({
+      ok: true,
+      checked_records: 3,
+      unsettled: [HOUR],
+    });
+    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    await usage.consumers.trim(NO_AGE);
+    expect(await read(placeOf(4))).toMatchObject({ gapDetected: true, records: [], hasMore: false });
+    expect(await read(placeOf(6))).toMatchObject({ gapDetected: false, records: [], hasMore: false });
+    expect((await usage.verifier.verify([HOUR, NEXT_HOUR])).ok).toBe(true);
+  });
+});
+
+describe('a consumer', () => {
+  it('belongs to the service that named it first', async () => {
+    const { usage, placeOf } = await sixRecords();
+    expect(await usage.consumers.confirm('erp', 'billing', placeOf(1))).toBe('confirmed');
+    expect(await usage.consumers.confirm('erp', 'bil', placeOf(6))).toBe('foreign');
+    expect(await usage.consumers.list()).toEqual([
+      { consumer: 'erp', sequence: 1, confirmed_at: expect.stringMatching(/Z$/), service: 'billing' },
+    ]);
+  });
+
+  it('cannot confirm what the ledger does not have, or has under another hash', async () => {
+    const { usage, placeOf } = await sixRecords();
+    expect(await usage.consumers.confirm('erp', 'billing', { sequence: 7, hash: '' })).toBe('unknown');
+    expect(await usage.consumers.confirm('erp', 'billing', { sequence: 3, hash: 'f'.repeat(16) })).toBe('unknown');
+    expect(await usage.consumers.confirm('erp', 'billing', placeOf(0))).toBe('confirmed');
+    expect(await usage.consumers.trim(NO_AGE)).toBe(0);
+  });
+
+  it('may go back, which keeps more; and is one of a hundred at most', async () => {
+    const { usage, placeOf } = await sixRecords();
+    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    expect(await usage.consumers.confirm('erp', 'billing', placeOf(2))).toBe('confirmed');
+    expect(await usage.consumers.list()).toMatchObject([{ sequence: 2 }]);
+    for (let at = 1; at < 100; at++) await usage.consumers.confirm(`consumer_${at}`, 'billing', placeOf(1));
+    expect(await usage.consumers.confirm('one_more', 'billing', placeOf(1))).toBe('full');
+    expect(await usage.consumers.confirm('erp', 'billing', placeOf(3))).toBe('confirmed');
+  });
+});
+
+describe('the feed', () => {
+  it('says gap_detected to a cursor of another ledger, of one that is longer, and over a hole', async () => {
+    const { usage, placeOf } = await sixRecords();
+    const gap = async (after: LedgerPlace) => (await usage.ledger.read({ after, limit: 10 })).gapDetected;
+    expect(await gap(placeOf(2))).toBe(false);
+    expect(await gap({ sequence: 2, hash: 'f'.repeat(16) })).toBe(true);
+    expect(await gap({ sequence: 9, hash: 'f'.repeat(16) })).toBe(true);
+    await redis.xdel(usage.keys.ledger, '4-0');
+    expect(await gap(placeOf(1))).toBe(true);
+    expect(await gap(placeOf(4))).toBe(true);
+    expect(await gap(placeOf(5))).toBe(false);
+    await redis.xdel(usage.keys.ledger, '6-0');
+    expect(await gap(placeOf(5))).toBe(true);
+  });
+});

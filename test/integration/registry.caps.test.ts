@@ -1,0 +1,96 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { Registry } from '../../src/connections/registry.ts';
+import { newId } from '../../src/lib/ids.ts';
+import { catalogues, planRow } from '../support/catalogues.ts';
+import { type Core, startCore, startTail } from '../support/core.ts';
+import { Leases } from '../support/leases.ts';
+import { freshUserId } from '../support/tokens.ts';
+
+const NODES = ['node_a', 'node_b', 'node_c'] as const;
+const DEFAULT_CAP = 3;
+const CAPS: Readonly<Record<string, number | undefined>> = { free: undefined, small: 2, large: 7 };
+
+let core: Core;
+let leases: Leases;
+let registries: readonly { readonly node: string; readonly registry: Registry }[];
+
+/** A plan for each cap; the first says nothing of connections. */
+function plansWithCaps() {
+  const rows = Object.entries(CAPS).map(([name, connections], rank) => [name, planRow({ rank, connections })]);
+  return catalogues({ plans: Object.fromEntries(rows) as Record<string, object> }, 'file').plans;
+}
+
+beforeAll(async () => {
+  core = await startCore();
+  leases = new Leases(core.redis, core.keys);
+  const plans = plansWithCaps();
+  const { tail } = await startTail(core);
+  registries = await Promise.all(
+    NODES.map(async (node) => {
+      await tail.attend(core.keys.nodeChannels(node));
+      const options = { leaseMs: 30_000, maxConnectionsPerUser: DEFAULT_CAP };
+      return { node, registry: new Registry({ redis: core.redis, keys: core.keys, plans }, options) };
+    }),
+  );
+});
+
+async function admit(userId: string, plan: string, at: number) {
+  const { node, registry } = registries[at % registries.length] ?? {};
+  if (!node || !registry) throw new Error('there is no node');
+  const connectionId = newId('ws');
+  const details = { node, endpoint: '/ws', opened_at: new Date().toISOString() };
+  const { place } = await registry.admit({ userId, connectionId, plan, tokenIssuedAt: Date.now(), details });
+  return { connectionId, place };
+}
+
+/** Twenty connections at once, over all nodes. @returns their ids by place, the newest last */
+async function admitTwenty(userId: string, plan: string): Promise<string[]> {
+  const admitted = await Promise.all(Array.from({ length: 20 }, (_, at) => admit(userId, plan, at)));
+  expect(new Set(admitted.map(({ place }) => place)).size).toBe(20);
+  return admitted.toSorted((a, b) => a.place - b.place).map(({ connectionId }) => connectionId);
+}
+
+describe('the cap of a plan', () => {
+  it.each([
+    ['is the installation’s, where the plan names none', 'free', DEFAULT_CAP],
+    ['is the plan’s, where that is smaller', 'small', 2],
+    ['is the plan’s, where that is greater', 'large', 7],
+    ['is the installation’s for a plan that nobody sells', 'renamed', DEFAULT_CAP],
+  ])('B12 %s', async (_is, plan, cap) => {
+    const userId = freshUserId();
+    const newest = (await admitTwenty(userId, plan)).slice(-cap);
+    expect((await leases.live(userId)).toSorted()).toEqual(newest.toSorted());
+  });
+
+  it('B12 follows the operator’s word, not the token’s, from the next connect on', async () => {
+    const userId = freshUserId();
+    await admitTwenty(userId, 'large');
+    expect(await leases.live(userId)).toHaveLength(7);
+    await core.redis.hset(core.keys.user(userId).account, 'plan', 'small');
+    const { connectionId } = await admit(userId, 'large', 0);
+    const live = await leases.live(userId);
+    expect(live).toHaveLength(2);
+    expect(live).toContain(connectionId);
+  });
+});
+
+describe('a connection on a node that Redis has lost', () => {
+  it('B12 goes before any on a node that lives, and the newest never goes', async () => {
+    const userId = freshUserId();
+    const { registry } = registries[0] ?? {};
+    const oldest = await admit(userId, 'free', 0);
+    const details = { node: 'node_lost', endpoint: '/ws', opened_at: new Date().toISOString() };
+    const request = { userId, plan: 'free', tokenIssuedAt: Date.now(), details };
+    const lost = [newId('ws'), newId('ws')];
+    for (const connectionId of lost) await registry?.admit({ ...request, connectionId });
+    const kept = [oldest.connectionId];
+    for (const left of [1, 0]) {
+      kept.push((await admit(userId, 'free', 1)).connectionId);
+      const live = await leases.live(userId);
+      expect(live.toSorted()).toEqual([...kept, ...lost.slice(2 - left)].toSorted());
+    }
+    const alone = newId('ws');
+    await registry?.admit({ ...request, connectionId: alone });
+    expect((await leases.live(userId)).toSorted()).toEqual([...kept.slice(1), alone].toSorted());
+  });
+});

@@ -1,0 +1,164 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { parse } from 'yaml';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import { loadConfig, VARIABLE_NAMES } from '../../src/config.ts';
+import { closeAfter } from '../support/open-resources.ts';
+
+/** As far as it is looked at. */
+interface Service {
+  readonly image: string;
+  readonly build?: string;
+  readonly command?: readonly string[];
+  readonly environment?: Readonly<Record<string, string | number>>;
+  readonly ports?: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly profiles?: readonly string[];
+  readonly read_only?: boolean;
+  readonly cap_drop?: readonly string[];
+  readonly stop_grace_period?: string;
+  readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
+  readonly healthcheck?: { readonly test: readonly string[] };
+}
+
+const MAKE_SECRETS = join(PROJECT_ROOT, 'scripts/make-secrets.mjs');
+
+/** The variables of an env file. */
+function readEnv(file: string): Record<string, string> {
+  const lines = readFileSync(file, 'utf8').trim().split('\n');
+  return Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2) as [string, string]));
+}
+
+function makeSecrets(): { file: string; env: Record<string, string> } {
+  const folder = mkdtempSync(join(tmpdir(), 'tollgate-secrets-'));
+  closeAfter('file', () => rmSync(folder, { recursive: true, force: true }));
+  const file = join(folder, '.env');
+  execFileSync(process.execPath, [MAKE_SECRETS, file]);
+  return { file, env: readEnv(file) };
+}
+
+/** The file as Compose reads it: `${NAME:-default}`, `${NAME:?what to do}`, `$$`, and merged anchors. */
+function readCompose(env: Readonly<Record<string, string>>): Readonly<Record<string, Service>> {
+  const text = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
+  const filled = text.replaceAll(
+    /\$\$|\$\{(\w+):(-|\?)([^}]*)\}/g,
+    (whole, name: string, kind: string, rest: string) => {
+      if (whole === '$$') return '$';
+      const value = env[name] ?? (kind === '-' ? rest : undefined);
+      if (value === undefined) throw new Error(`${name}: ${rest}`);
+      return value;
+    },
+  );
+  return (parse(filled, { merge: true }) as { services: Record<string, Service> }).services;
+}
+
+describe('scripts/make-secrets.mjs', () => {
+  it('makes secrets that the configuration takes, readable by their owner alone, and never replaces any', () => {
+    const { file, env } = makeSecrets();
+    expect(Object.keys(env)).toEqual(['JWT_SECRET_KEY', 'SERVICE_SECRET', 'REDIS_PASSWORD', 'DEMO_PASSWORD']);
+    expect(new Set(Object.values(env)).size).toBe(4);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(() => execFileSync(process.execPath, [MAKE_SECRETS, file], { stdio: 'pipe' })).toThrow(/is there already/);
+    expect(readEnv(file)).toEqual(env);
+  });
+});
+
+describe('docker-compose.yml', () => {
+  let env: Record<string, string>;
+  let services: Readonly<Record<string, Service>>;
+
+  beforeAll(() => {
+    ({ env } = makeSecrets());
+    services = readCompose(env);
+  });
+
+  const service = (name: string): Service => {
+    const found = services[name];
+    if (!found) throw new Error(`there is no service ${name}`);
+    return found;
+  };
+  const ours = () => Object.entries(services).filter(([, { build }]) => build !== undefined);
+
+  it('brings up Redis, the auth service, three gateways, two workers and HAProxy, and more only when asked', () => {
+    const always = Object.keys(services).filter((name) => service(name).profiles === undefined);
+    expect(always.toSorted()).toEqual(
+      ['auth', 'gateway-1', 'gateway-2', 'gateway-3', 'haproxy', 'redis', 'worker-1', 'worker-2'].toSorted(),
+    );
+    for (const name of ['prometheus', 'grafana']) expect(service(name).profiles).toEqual(['monitoring']);
+  });
+
+  it('does not start without secrets, and says how to make them', () => {
+    expect(() => readCompose({})).toThrow(/make it with node scripts\/make-secrets\.mjs \.env/);
+  });
+
+  it('gives every process a configuration that it takes, with no variable that it does not know', () => {
+    expect(ours()).toHaveLength(6);
+    for (const [, { environment = {} }] of ours()) {
+      const given = Object.fromEntries(Object.entries(environment).map(([name, value]) => [name, String(value)]));
+      expect(Object.keys(given).filter((name) => !VARIABLE_NAMES.includes(name))).toEqual([]);
+      expect(loadConfig(given)).toMatchObject({ ENVIRONMENT: 'development', PORT: 8000, AUTH_PORT: 8081 });
+    }
+    for (const name of ['gateway-1', 'gateway-2', 'gateway-3']) {
+      expect(service(name).environment).toMatchObject({ TRUSTED_PROXY_HOPS: 1, METRICS_PORT: 9464 });
+    }
+  });
+
+  it('runs commands that are in the image, as processes that write nothing and may nothing', () => {
+    for (const [, { command = [], read_only, cap_drop }] of ours()) {
+      expect(command[0]).toBe('node');
+      expect(existsSync(join(PROJECT_ROOT, command.at(-1) ?? ''))).toBe(true);
+      expect({ read_only, cap_drop }).toEqual({ read_only: true, cap_drop: ['ALL'] });
+    }
+  });
+
+  it('gives a gateway the time to drain before it is killed', () => {
+    const config = loadConfig({ ...service('gateway-1').environment } as Record<string, string>);
+    expect(Number.parseInt(service('gateway-1').stop_grace_period ?? '', 10)).toBeGreaterThanOrEqual(
+      config.DRAIN_SECONDS + 10,
+    );
+  });
+
+  it('publishes nothing beyond this machine', () => {
+    const published = Object.values(services).flatMap(({ ports = [] }) => ports);
+    expect(published.length).toBeGreaterThan(0);
+    for (const port of published) expect(port).toMatch(/^127\.0\.0\.1:/);
+  });
+
+  it('starts Redis with a password, an append-only file and no eviction, and everything else after it', () => {
+    const script = service('redis').command?.at(-1);
+    for (const setting of ['requirepass $REDIS_PASSWORD', 'maxmemory-policy noeviction', 'appendonly yes']) {
+      expect(script).toContain(setting);
+    }
+    expect(script).not.toContain(env.REDIS_PASSWORD);
+    for (const [, { depends_on, environment }] of ours()) {
+      expect(depends_on).toMatchObject({ redis: { condition: 'service_healthy' } });
+      expect(environment?.REDIS_URL).toBe(`redis://:${env.REDIS_PASSWORD}@redis:6379`);
+    }
+  });
+
+  it('tells HAProxy the three gateways, and Prometheus all that have metrics', () => {
+    const { GATEWAY_1, GATEWAY_2, GATEWAY_3 } = service('haproxy').environment ?? {};
+    expect([GATEWAY_1, GATEWAY_2, GATEWAY_3]).toEqual(['gateway-1:8000', 'gateway-2:8000', 'gateway-3:8000']);
+    const config = parse(readFileSync(join(PROJECT_ROOT, 'deploy/prometheus/prometheus.yml'), 'utf8'));
+    const jobs = config.scrape_configs as { static_configs: { targets: string[] }[] }[];
+    const targets = jobs.flatMap((job) => job.static_configs.flatMap((one) => one.targets));
+    const expected = ours().flatMap(([name]) => {
+      if (name.startsWith('gateway')) return [`${name}:9464`];
+      return name.startsWith('worker') ? [`${name}:8090`] : [];
+    });
+    expect(targets.toSorted()).toEqual(expected.toSorted());
+  });
+
+  it('mounts only files that are there, and images with a version', () => {
+    for (const { image, volumes = [] } of Object.values(services)) {
+      expect(image).toMatch(/:v?\d/);
+      for (const volume of volumes) {
+        const [source = ''] = volume.split(':');
+        if (source.startsWith('./')) expect([source, existsSync(join(PROJECT_ROOT, source))]).toEqual([source, true]);
+      }
+    }
+  });
+});

@@ -1,0 +1,126 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { Queue } from 'bullmq';
+import { parse } from 'yaml';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import type { Clock } from '../../src/lib/clock.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { watchQueue } from '../../workers/queue-watch.ts';
+import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { stack, testRedisUrl } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+
+const read = (path: string) => readFileSync(join(PROJECT_ROOT, path), 'utf8');
+const MONITORING = 'k8s/components/monitoring';
+/** What a histogram is stored as. */
+const HISTOGRAM_PARTS = ['', '_bucket', '_sum', '_count'];
+
+interface Rule {
+  readonly alert: string;
+  readonly expr: string;
+  readonly labels: { readonly severity: string };
+  readonly annotations: { readonly summary: string; readonly description: string };
+}
+
+describe('alerts, dashboards and scalers', () => {
+  const known = new Set<string>();
+
+  beforeAll(async () => {
+    for (const metric of await new Metrics().registry.getMetricsAsJSON()) {
+      const parts = String(metric.type) === 'histogram' ? HISTOGRAM_PARTS : [''];
+      for (const part of parts) known.add(`${metric.name}${part}`);
+    }
+  });
+
+  it.each([
+    `${MONITORING}/alerts.yaml`,
+    `${MONITORING}/dashboard.json`,
+    'k8s/components/keda/scaled-objects.yaml',
+    'k8s/base/gateway-scaling.yaml',
+    'k8s/README.md',
+    'docs/operations.md',
+  ])('%s names only metrics that exist', (file) => {
+    const names = [...read(file).matchAll(/\btollgate_[a-z0-9_]+(?![\w*])/g)].map(([name]) => name);
+    const foreign = ['tollgate_node', 'tollgate_nodejs_eventloop_lag_', 'tollgate_process_'];
+    expect(names.length).toBeGreaterThan(0);
+    expect(names.filter((name) => !known.has(name) && !foreign.includes(name))).toEqual([]);
+  });
+
+  it('tell in every alert what is wrong, what to do, and how urgent it is', () => {
+    const { spec } = parse(read(`${MONITORING}/alerts.yaml`)) as { spec: { groups: { rules: Rule[] }[] } };
+    const rules = spec.groups.flatMap((group) => group.rules);
+    expect(rules.length).toBeGreaterThan(5);
+    expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
+    for (const { alert, expr, labels, annotations } of rules) {
+      expect(alert).toMatch(/^Tollgate[A-Z]/);
+      expect(expr).toMatch(/absent\(|[<>]/);
+      expect(['warning', 'critical']).toContain(labels.severity);
+      expect(annotations.summary.length).toBeGreaterThan(10);
+      expect(annotations.description.length).toBeGreaterThan(10);
+    }
+  });
+
+  it('see in the dashboard every metric of the product itself', () => {
+    const dashboard = read(`${MONITORING}/dashboard.json`);
+    const own = [...known].filter((name) => !/^tollgate_(process|nodejs)_|_(bucket|sum|count)$/.test(name));
+    expect(own.filter((name) => !dashboard.includes(name))).toEqual([]);
+  });
+});
+
+describe('tollgate_queue_jobs', () => {
+  let core: Core;
+
+  beforeAll(async () => {
+    core = await startCore();
+  });
+
+  /** A clock whose ticks the test makes. */
+  function tickingClock(): { clock: Clock; tick: () => void } {
+    let task = () => {};
+    const clock: Clock = {
+      now: () => Date.now(),
+      after: () => () => {},
+      every: (_periodMs, repeated) => {
+        task = repeated;
+        return () => {};
+      },
+    };
+    return { clock, tick: () => task() };
+  }
+
+  const valuesOf = async (metrics: Metrics) => {
+    const { values } = await metrics.queueJobs.get();
+    return Object.fromEntries(values.map(({ labels, value }) => [`${labels.queue} ${labels.state}`, value]));
+  };
+
+  it('counts what waits, follows it, and has no value while Redis is away', async () => {
+    const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
+    closeAfter('test', () => (redis.status === 'end' ? undefined : disconnectRedis(redis)));
+    const queue = new Queue('agent-runs', { connection: redis, prefix: core.keys.queues });
+    await queue.addBulk([1, 2, 3].map((n) => ({ name: 'run', data: { n } })));
+    const metrics = new Metrics();
+    const { clock, tick } = tickingClock();
+    closeAfter('test', watchQueue(queue, { clock, metrics, logger: silentLogger }));
+    const counted = { 'agent-runs waiting': 3, 'agent-runs active': 0, 'agent-runs delayed': 0 };
+    await until(async () => Object.keys(await valuesOf(metrics)).length > 0);
+    expect(await valuesOf(metrics)).toEqual(counted);
+
+    await queue.add('run', { n: 4 });
+    tick();
+    await until(async () => (await valuesOf(metrics))['agent-runs waiting'] === 4);
+
+    await queue.close();
+    await disconnectRedis(redis);
+    tick();
+    await until(async () => Object.keys(await valuesOf(metrics)).length === 0);
+  });
+
+  it('is told by workers', async () => {
+    const [worker] = stack().workers;
+    const text = async () => (await fetch(`${worker?.url}/metrics`)).text();
+    await until(async () => /^tollgate_queue_jobs\{queue="agent-runs",state="waiting"\} \d+$/m.test(await text()));
+  });
+});

@@ -1,0 +1,87 @@
+import { openClient, type TestClient } from './clients.ts';
+import type { StackAddresses } from './stack.ts';
+import { buyTicket } from './tickets.ts';
+
+/** The roads to a place under the cap: two transports, and every moment at which a raw one can say who it is. */
+export const ROADS = ['header', 'in-band', 'ticket', 'socketio'] as const;
+export type Road = (typeof ROADS)[number];
+
+/** So soon would a client of Socket.IO come back that thinks it should. */
+export const RECONNECT_MS = 20;
+
+/** One client of a user who has more of them than the cap allows. */
+export class CappedClient {
+  readonly road: Road;
+  readonly client: TestClient;
+  /** `performance.now()` at the end of its first connection. */
+  closedAt: number | undefined;
+
+  constructor(road: Road, client: TestClient) {
+    this.road = road;
+    this.client = client;
+    void client.closed.then(() => {
+      this.closedAt = performance.now();
+    });
+  }
+
+  /** Undefined for one that lost its place before Socket.IO had welcomed it. */
+  get connectionId(): string | undefined {
+    const welcome = this.client.events.find(({ type }) => type === 'connection_established');
+    return welcome && String(welcome.fields.connection_id);
+  }
+
+  /** Whether it has been told that a newer connection took its place. */
+  get told(): boolean {
+    const { events, refusal } = this.client;
+    const codes = [refusal?.data?.code, ...events.map(({ type, fields }) => type === 'error' && fields.code)];
+    return codes.includes('CONNECTION_LIMIT_EXCEEDED');
+  }
+
+  /** Goes, with a word or without. A client of Socket.IO that loses its connection would come back, as it should. */
+  leave(): void {
+    if (this.road === 'socketio' || Math.random() < 0.5) void this.client.close();
+    else this.client.terminate();
+  }
+
+  /** How often it has been let in: more than once if it came back by itself. */
+  get welcomes(): number {
+    return this.client.events.filter(({ type }) => type === 'connection_established').length;
+  }
+}
+
+/** Sets out at once; what has to be bought for it is there already. Resolves when it is open or refused. */
+export async function connectBy(road: Road, url: string, token: string, ticket?: string): Promise<CappedClient> {
+  const options = {
+    header: { token },
+    'in-band': { path: '/ws' },
+    ticket: { path: '/ws', query: { ticket: ticket ?? '' } },
+    socketio: { transport: 'socketio', token, reconnectAfterMs: RECONNECT_MS },
+  } as const;
+  const client = await openClient({ url, ...options[road] });
+  if (road === 'in-band') client.send('auth', { token });
+  return new CappedClient(road, client);
+}
+
+export interface Route {
+  readonly road: Road;
+  readonly node: number;
+  /** Leaves again as soon as it is open, whatever became of its place. */
+  readonly leaves?: boolean;
+}
+
+/** As many clients as there are routes, all at the same time. */
+export async function connectAll(of: StackAddresses, token: string, routes: readonly Route[]): Promise<CappedClient[]> {
+  const planned = await Promise.all(
+    routes.map(async ({ road, node, leaves }) => {
+      const url = of.gateways[node]?.url ?? '';
+      return { road, url, leaves, ticket: road === 'ticket' ? await buyTicket(token, { url }) : undefined };
+    }),
+  );
+  return Promise.all(
+    planned.map(async ({ road, url, leaves, ticket }) => {
+      const capped = await connectBy(road, url, token, ticket);
+      if (leaves) capped.leave();
+      return capped;
+    }),
+  );
+}

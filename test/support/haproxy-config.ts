@@ -1,0 +1,13 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+
+export const HAPROXY_CONFIG = join(PROJECT_ROOT, 'deploy/haproxy/haproxy.cfg');
+
+const SECONDS = { s: 1, m: 60, h: 3_600 } as const;
+
+/** The `timeout` lines of the load balancer's configuration, in seconds, by name. */
+export function readHaproxyTimeouts(): Readonly<Record<string, number>> {
+  const lines = readFileSync(HAPROXY_CONFIG, 'utf8').matchAll(/^\s+timeout (\S+) (\d+)([smh])$/gm);
+  return Object.fromEntries([...lines].map(([, name, count, unit]) => [name, Number(count) * SECONDS[unit as 's']]));
+}

@@ -1,0 +1,181 @@
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { IDeployment } from 'kubernetes-models/apps/v1/Deployment';
+import type { IStatefulSet } from 'kubernetes-models/apps/v1/StatefulSet';
+import type { IContainer } from 'kubernetes-models/v1/Container';
+import { parseAllDocuments, stringify } from 'yaml';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import { closeAfter } from './open-resources.ts';
+import { KUBECTL } from './programs.ts';
+
+export const OVERLAYS = readdirSync(join(PROJECT_ROOT, 'k8s/overlays'));
+export const COMPONENTS = readdirSync(join(PROJECT_ROOT, 'k8s/components'));
+
+export interface Manifest {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+}
+
+export type Workload = Manifest & (IDeployment | IStatefulSet);
+export type Labels = Readonly<Record<string, string>>;
+
+/** What a kustomization builds. */
+export class Manifests {
+  readonly all: readonly Manifest[];
+
+  constructor(all: readonly Manifest[]) {
+    this.all = all;
+  }
+
+  ofKind<T extends object>(kind: string): (Manifest & T)[] {
+    return this.all.filter((manifest) => manifest.kind === kind) as (Manifest & T)[];
+  }
+
+  /** @throws Error when there is none */
+  get<T extends object>(kind: string, name: string): Manifest & T {
+    const found = this.ofKind<T>(kind).find((manifest) => manifest.metadata.name === name);
+    if (!found) throw new Error(`there is no ${kind} ${name}`);
+    return found;
+  }
+
+  /** Everything that makes pods. */
+  get workloads(): Workload[] {
+    return [...this.ofKind<IDeployment>('Deployment'), ...this.ofKind<IStatefulSet>('StatefulSet')];
+  }
+
+  /** The Deployments that run the image of this project. */
+  get processes(): (Manifest & IDeployment)[] {
+    return this.ofKind<IDeployment>('Deployment').filter(
+      (one) => podLabels(one)['app.kubernetes.io/name'] === 'tollgate',
+    );
+  }
+
+  /** The fewest replicas that a workload has, whoever decides about them. */
+  leastReplicas({ metadata: { name }, spec }: Workload): number {
+    for (const { kind, spec: scaler } of [
+      ...this.ofKind<{ spec: Scaler }>('HorizontalPodAutoscaler'),
+      ...this.ofKind<{ spec: Scaler }>('ScaledObject'),
+    ]) {
+      if (scaler.scaleTargetRef.name !== name) continue;
+      return (kind === 'ScaledObject' ? scaler.minReplicaCount : scaler.minReplicas) ?? 1;
+    }
+    return spec?.replicas ?? 1;
+  }
+}
+
+export interface Scaler {
+  readonly scaleTargetRef: { readonly name: string; readonly kind?: string };
+  readonly minReplicas?: number;
+  readonly maxReplicas?: number;
+  readonly minReplicaCount?: number;
+  readonly maxReplicaCount?: number;
+}
+
+export function podLabels({ spec }: Workload): Labels {
+  return spec?.template.metadata?.labels ?? {};
+}
+
+/** Whether a selector of labels takes a pod. */
+export function selects(selector: Labels | undefined, labels: Labels): boolean {
+  return Object.entries(selector ?? {}).every(([name, value]) => labels[name] === value);
+}
+
+/** @throws Error when the workload has not exactly one container */
+export function onlyContainer({ metadata, spec }: Workload): IContainer {
+  const [container, ...others] = spec?.template.spec?.containers ?? [];
+  if (!container || others.length > 0) throw new Error(`${metadata.name} has ${others.length + 1} containers`);
+  return container;
+}
+
+/** The settings that are no secrets. */
+export function configOf(manifests: Manifests): Readonly<Record<string, string>> {
+  const maps = manifests.ofKind<{ data: Record<string, string> }>('ConfigMap');
+  return maps.find(({ metadata }) => metadata.name.startsWith('tollgate-config'))?.data ?? {};
+}
+
+/**
+ * The environment that the kubelet would give a container: the ConfigMaps, then each variable, in which `$(NAME)` stands
+ * for one above it.
+ * @param secrets for Secrets that are not among the manifests
+ * @throws Error when something that is referred to is not there
+ */
+export function environmentOf(workload: Workload, manifests: Manifests, secrets: Labels): Record<string, string> {
+  const { envFrom = [], env = [] } = onlyContainer(workload);
+  const given: Record<string, string> = {};
+  for (const { configMapRef } of envFrom) {
+    Object.assign(given, manifests.get<{ data: Labels }>('ConfigMap', configMapRef?.name ?? '').data);
+  }
+  const above: Record<string, string> = {};
+  for (const { name, value, valueFrom } of env) {
+    const found = value === undefined ? secretValue(valueFrom?.secretKeyRef, manifests, secrets) : expand(value, above);
+    if (found !== undefined) above[name] = found;
+  }
+  return { ...given, ...above };
+}
+
+interface SecretKey {
+  readonly name?: string;
+  readonly key: string;
+  readonly optional?: boolean;
+}
+
+function secretValue(reference: SecretKey | undefined, manifests: Manifests, secrets: Labels): string | undefined {
+  if (!reference) throw new Error('a variable has neither a value nor a secret');
+  const own = manifests.ofKind<{ data: Labels }>('Secret').find(({ metadata }) => metadata.name === reference.name);
+  const encoded = own?.data[reference.key];
+  const value = own ? encoded && Buffer.from(encoded, 'base64').toString() : secrets[reference.key];
+  if (value === undefined && !reference.optional) throw new Error(`the secret has no ${reference.key}`);
+  return value;
+}
+
+function expand(value: string, above: Labels): string {
+  return value.replaceAll(/\$\((\w+)\)/g, (_, name: string) => {
+    const found = above[name];
+    if (found === undefined) throw new Error(`$(${name}) does not stand above the variable that refers to it`);
+    return found;
+  });
+}
+
+/** An overlay as it is, with secrets made for this run. */
+export function buildOverlay(name: string): Manifests {
+  return build(copyOfK8s(), `overlays/${name}`);
+}
+
+/** The base with these components, and what an overlay has to give them. */
+export function buildWith(components: readonly string[]): Manifests {
+  const root = copyOfK8s();
+  mkdirSync(join(root, 'overlays/test'));
+  cpSync(join(root, 'overlays/production/site.yaml'), join(root, 'overlays/test/site.yaml'));
+  const kustomization = {
+    apiVersion: 'kustomize.config.k8s.io/v1beta1',
+    kind: 'Kustomization',
+    resources: ['../../base', 'site.yaml'],
+    components: components.map((component) => `../../components/${component}`),
+  };
+  writeFileSync(join(root, 'overlays/test/kustomization.yaml'), stringify(kustomization));
+  return build(root, 'overlays/test');
+}
+
+function copyOfK8s(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'tollgate-k8s-'));
+  closeAfter('file', () => rmSync(folder, { recursive: true, force: true }));
+  cpSync(join(PROJECT_ROOT, 'k8s'), folder, { recursive: true, filter: (file) => !file.endsWith('secrets.env') });
+  const secrets = join(folder, 'overlays/dev/secrets.env');
+  execFileSync(process.execPath, [join(PROJECT_ROOT, 'scripts/make-secrets.mjs'), secrets]);
+  return folder;
+}
+
+function build(root: string, path: string): Manifests {
+  // Without a cluster and without anybody's credentials.
+  const env = { PATH: process.env.PATH, HOME: root, KUBECONFIG: '/dev/null' };
+  const yaml = execFileSync(KUBECTL.command, ['kustomize', join(root, path)], { env, encoding: 'utf8' });
+  return new Manifests(parseAllDocuments(yaml).map((document) => document.toJS() as Manifest));
+}

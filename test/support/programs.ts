@@ -1,0 +1,28 @@
+import { spawnSync } from 'node:child_process';
+import { describe } from '@jest/globals';
+
+/** A program that the product does not need and some tests do. */
+export interface Program {
+  readonly command: string;
+  /** What makes it tell its version. */
+  readonly versionArgs: readonly string[];
+  readonly install: string;
+}
+
+export const HAPROXY: Program = { command: 'haproxy', versionArgs: ['-v'], install: 'apt-get install haproxy' };
+export const KUBECTL: Program = {
+  command: 'kubectl',
+  versionArgs: ['version', '--client'],
+  install: 'https://kubernetes.io/docs/tasks/tools/ (1.27 or newer; it brings kustomize)',
+};
+
+export function isInstalled({ command, versionArgs }: Program): boolean {
+  return spawnSync(command, versionArgs, { stdio: 'ignore', timeout: 20_000 }).status === 0;
+}
+
+/** A `describe` that is skipped where the program is missing; the reason is printed, and stands in the name. */
+export function describeWith(program: Program, name: string, tests: () => void): void {
+  if (isInstalled(program)) return describe(name, tests);
+  process.stderr.write(`SKIPPED ${name}: ${program.command} is missing; ${program.install}\n`);
+  describe.skip(`${name} (${program.command} is missing: ${program.install})`, tests);
+}

@@ -1,0 +1,132 @@
+import { randomBytes } from 'node:crypto';
+import { systemClock } from '../../src/lib/clock.ts';
+import type { Redis } from '../../src/redis/client.ts';
+import { Keys, partitionOf } from '../../src/redis/keys.ts';
+import { Consumers } from '../../src/usage/consumers.ts';
+import { Corrections } from '../../src/usage/corrections.ts';
+import { BEGINNING, Ledger } from '../../src/usage/ledger.ts';
+import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { type LedgerRecord, refusal, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
+import { Tallies } from '../../src/usage/tallies.ts';
+import { Verifier } from '../../src/usage/verifier.ts';
+import { Windows } from '../../src/usage/windows.ts';
+
+/** An hour long before now, so that tests decide when it is over. */
+export const HOUR = '2026-03-01T10';
+export const NEXT_HOUR = '2026-03-01T11';
+/** So late that every window is due. */
+export const EVERYTHING_PASSED = Date.parse('2100-01-01T00:00:00Z');
+
+export interface UsageFixture extends ReturnType<typeof partsOf> {
+  /** Puts executions into the outboxes, as an append does. */
+  readonly execute: (...executions: readonly Partial<TestExecution>[]) => Promise<UsageRecord[]>;
+  readonly refuse: (userId: string, hour?: string) => Promise<void>;
+  readonly foldAll: () => Promise<void>;
+  readonly records: () => Promise<LedgerRecord[]>;
+}
+
+export interface TestExecution {
+  readonly userId: string;
+  readonly tool: string;
+  readonly plan: string;
+  readonly units: number;
+  readonly status: UsageRecord['status'];
+  readonly hour: string;
+}
+
+/** A ledger of the test's own, with everything that reads and writes it. */
+export function usageFixture(redis: Redis): UsageFixture {
+  const parts = partsOf(redis, new Keys(`u${randomBytes(6).toString('hex')}`));
+  const { keys, writer, ledger } = parts;
+  let calls = 0;
+  const execute: UsageFixture['execute'] = async (...executions) => {
+    const records = executions.map((execution) => {
+      calls += 1;
+      return testRecord(calls, execution);
+    });
+    for (const record of records) {
+      await redis.xadd(keys.outbox(partitionOf(record.user_id)), '*', 'r', JSON.stringify(record));
+    }
+    return records;
+  };
+  const refuse: UsageFixture['refuse'] = async (userId, hour = HOUR) => {
+    const counted = refusal(userId, 'free', 'analyze_workload', Date.parse(`${hour}:30:00Z`));
+    await redis.xadd(keys.outbox(partitionOf(userId)), '*', 'x', JSON.stringify(counted));
+  };
+  const foldAll = async () => {
+    let folded = await writer.fold(Date.now());
+    while (folded.passedAt === undefined) folded = await writer.fold(Date.now());
+  };
+  const records = async () => {
+    const read: LedgerRecord[] = [];
+    for (let page = await ledger.read({ after: BEGINNING, limit: 1_000 }); ; ) {
+      read.push(...page.records);
+      if (!page.hasMore) return read;
+      page = await ledger.read({ after: page.end, limit: 1_000 });
+    }
+  };
+  return { ...parts, execute, refuse, foldAll, records };
+}
+
+function partsOf(redis: Redis, keys: Keys) {
+  const ledger = new Ledger({ redis, keys });
+  const windows = new Windows({ redis, keys, ledger });
+  const tallies = new Tallies({ redis, keys });
+  return {
+    redis,
+    keys,
+    ledger,
+    windows,
+    tallies,
+    writer: new LedgerWriter({ redis, keys }),
+    verifier: new Verifier({ ledger, windows, tallies }),
+    corrections: new Corrections({ redis, keys, ledger, clock: systemClock }),
+    consumers: new Consumers({ redis, keys, ledger, windows }),
+  };
+}
+
+function testRecord(call: number, execution: Partial<TestExecution>): UsageRecord {
+  const { userId = 'user_a', tool = 'analyze_workload', plan = 'pro', units = 5, status = 'success' } = execution;
+  const completedAt = Date.parse(`${execution.hour ?? HOUR}:20:00Z`) + call;
+  return usageRecord({
+    callId: `call_${call}`,
+    user_id: userId,
+    plan,
+    tool,
+    permission: 'analytics',
+    status,
+    units,
+    run_id: 'run_1',
+    thread_id: null,
+    request_id: 'req "1" – ümläut',
+    idempotency_key: null,
+    transport: 'websocket',
+    startedAt: completedAt - 7,
+    completedAt,
+  });
+}
+
+/** A connection's commands, with the next `foldUsage` held back until `go`: a writer frozen in the middle. */
+export function frozenBeforeWriting(redis: Redis): { redis: Redis; reached: Promise<void>; go: () => void } {
+  let go = () => {};
+  const gate = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  let arrived = () => {};
+  const reached = new Promise<void>((resolve) => {
+    arrived = resolve;
+  });
+  const frozen = new Proxy(redis, {
+    get: (target, name) => {
+      const value = Reflect.get(target, name, target) as unknown;
+      if (typeof value !== 'function') return value;
+      if (typeof name !== 'string' || !name.startsWith('foldUsage')) return value.bind(target);
+      return async (...args: unknown[]) => {
+        arrived();
+        await gate;
+        return value.apply(target, args);
+      };
+    },
+  });
+  return { redis: frozen, reached, go };
+}
