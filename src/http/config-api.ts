@@ -17,7 +17,8 @@ export interface ConfigRoutesDeps {
  * is refused with file, line and field of each, and nothing changes anywhere.
  */
 export function configRoutes(app: FastifyInstance, deps: ConfigRoutesDeps): void {
-  app.post('/v1/config/reload', async (request) => {
+  const schema = { tags: ['operations'], summary: 'Reads plans and tools again, here and on every node.' };
+  app.post('/v1/config/reload', { schema }, async (request) => {
     const { serviceId } = await deps.authenticator.service(request.headers, 'admin');
     deps.logger.info({ service: serviceId }, 'reload asked for');
     const result = deps.catalogues.reload();

@@ -3,9 +3,16 @@ import { runToEnd } from '../support/agent-runs.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { billedRecords } from '../support/ledger.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { type AccessClaims, mintToken } from '../support/tokens.ts';
+import { type AccessClaims, mintToken, serviceToken } from '../support/tokens.ts';
 import { callTool, eventsOfCall } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
+
+/** What billing counts of a user, all tools together. */
+async function tallied(userId: string): Promise<Record<string, unknown> | undefined> {
+  const headers = { authorization: `Bearer ${await serviceToken('usage:read')}` };
+  const response = await fetch(`${nodeUrl(2)}/v1/usage/tallies?user_id=${userId}`, { headers });
+  return ((await response.json()) as { tallies: Record<string, unknown>[] }).tallies[0];
+}
 
 describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
   const connect = async (
@@ -105,6 +112,13 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
         ),
       ).toEqual([]);
       await until(async () => (await billedRecords(userId)).length === 1, { timeoutMs: 10_000 });
+      // Counted, and not billed.
+      await until(async () => (await tallied(userId))?.refusals === 1, { timeoutMs: 10_000, label: 'the tally' });
+      expect(await tallied(userId)).toMatchObject({ executions: 1, refusals: 1 });
+      // Counted, and not billed.
+      const hours = { timeoutMs: 10_000, label: 'the tally of the refusal' };
+      await until(async () => (await tallied(userId))?.refusals === 1, hours);
+      expect(await tallied(userId)).toMatchObject({ executions: 1, refusals: 1 });
     },
   );
 
