@@ -143,6 +143,7 @@ async function followCatalogues(foundation: Foundation): Promise<void> {
     },
     reload: async () => void catalogues.reload(),
   };
+  // On the connection of cancellations, a classic channel: the reader never gives its sharded one up, see its `subscriber`.
   const announcements = new AnnouncementReader({ ...foundation, listener });
   foundation.closers.add('announcements', () => announcements.stop());
   await announcements.start();
