@@ -28,6 +28,9 @@ export interface RoundTrips {
   readonly ping: number;
   readonly agentRequest: number;
   readonly agentCancel: number;
+  /** Of a tool that asks Redis nothing itself: its beginning beside the message limit, and its end. */
+  readonly toolCall: number;
+  readonly usageSummary: number;
   readonly toolsList: number;
   readonly threadsList: number;
   readonly threadHistory: number;
@@ -134,6 +137,8 @@ async function countOperations(counter: Counter, url: string, token: (user: stri
   const { run_id } = await counter.count('agentRequest', () => ask(first, 'agent_request', 'agent_accepted', request));
   await ended;
   await counter.count('agentCancel', () => ask(first, 'agent_cancel', 'cancel_accepted', { run_id }));
+  await counter.count('toolCall', () => ask(first, 'tool_call', 'tool_result', { tool: 'list_agents' }));
+  await counter.count('usageSummary', () => ask(first, 'usage_summary', 'usage_summary'));
   await counter.count('toolsList', () => ask(first, 'tools_list', 'tools_list'));
   await counter.count('threadsList', () => ask(first, 'threads_list', 'threads_list'));
   const history = { thread_id: 'thread_1' };

@@ -20,8 +20,11 @@ export interface ConfigProblem {
   readonly message: string;
 }
 
+/** What a process was given to start with cannot be used: it ends with `EXIT_CONFIG`, and its message says why. */
+export class UnusableConfiguration extends Error {}
+
 /** Everything wrong with an environment, reported at once. Its message never repeats the value of a secret. */
-export class ConfigError extends Error {
+export class ConfigError extends UnusableConfiguration {
   readonly problems: readonly ConfigProblem[];
 
   constructor(problems: readonly ConfigProblem[]) {
@@ -63,6 +66,7 @@ const VARIABLES = z.object({
   AUTH_PORT: port(8081),
   METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
   REDIS_URL: text,
+  CATALOGUE_DIR: text,
   REDIS_KEY_PREFIX: z
     .string()
     .regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only')
@@ -100,6 +104,8 @@ const VARIABLES = z.object({
   EVENT_LOG_HOURS: count(24, 1, 24 * 30),
   RUN_CONCURRENCY: count(50, 1, 1_000),
   RUN_TIMEOUT_SECONDS: seconds(45, 1, 3_600),
+  TOOL_TIMEOUT_SECONDS: seconds(30, 1, 600),
+  TOOL_CONCURRENCY: count(200, 1, 10_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   OTEL_EXPORTER_OTLP_ENDPOINT: text,
   AGENT_MODEL_URL: text,

@@ -2,8 +2,10 @@ import type { AddressInfo } from 'node:net';
 import { Queue } from 'bullmq';
 import type { FastifyInstance } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
+import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
-import { Threads } from './agents/threads.ts';
+import { BUILT_IN_TOOLS } from './agents/tools/executors.ts';
+import { depthOf } from './agents/tools/health-tools.ts';
 import { AUTH_SERVICE_TIMEOUT_MS, AuthService, authServiceOptions } from './auth/auth-service.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { Introspection } from './auth/introspection.ts';
@@ -26,6 +28,7 @@ import { LiveTail } from './events/live-tail.ts';
 import { UserChannel } from './events/user-channel.ts';
 import { adminRoutes } from './http/admin-api.ts';
 import { createApp } from './http/app.ts';
+import { configRoutes } from './http/config-api.ts';
 import { consoleRoutes } from './http/console.ts';
 import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
@@ -44,14 +47,13 @@ import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
+import { announceCatalogues } from './policy/announcements.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
+import { Catalogues, catalogueSources, logReloads } from './policy/catalogues.ts';
 import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
-import { Permissions } from './policy/permissions.ts';
-import { loadPlans } from './policy/plans.ts';
 import { Revocations } from './policy/revocations.ts';
-import { loadToolCatalogue } from './policy/tool-catalogue.ts';
 import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
@@ -76,6 +78,8 @@ export interface RunningGateway {
   readonly port: number;
   /** Of the metrics server, when it is a separate one. */
   readonly metricsPort: number | undefined;
+  /** Reads plans and tools again on this node. */
+  reload(): void;
   /** Sends the clients elsewhere over `DRAIN_SECONDS`, then stops. */
   close(): Promise<void>;
 }
@@ -103,6 +107,8 @@ type Foundation = Awaited<ReturnType<typeof createFoundation>>;
 /** Redis, and what every part above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
+  // First: what is wrong with them shows also where Redis is not there yet.
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -116,15 +122,16 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
     redis: await open('redis', 'commands'),
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
-    plans: loadPlans(),
-    catalogue: loadToolCatalogue(),
+    catalogues,
     agents: loadAgentCatalogue(),
   };
 }
 
 /** Who may come in, what a connection may do, and what its messages do. */
 async function createConnections(config: Config, foundation: Foundation) {
-  const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, plans, catalogue, agents } = foundation;
+  const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = foundation;
+  const { plans } = catalogues;
+  logReloads(catalogues, foundation);
   const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
   const tokens = new Tokens(
     { clock },
@@ -154,13 +161,11 @@ async function createConnections(config: Config, foundation: Foundation) {
   const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'a listener failed'));
   countTokenEvents(tokenEvents, metrics);
 
-  const permissions = new Permissions({ plans, tools: catalogue });
   const nodes = new Nodes({ redis, keys, clock, logger }, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageRate = new MessageRate({ redis, keys, plans, nodes, clock, logger }, rate);
   closers.add('message rate', () => messageRate.close());
   const limits = connectionLimits(config);
-  const welcome = new Welcome({ plans, permissions, messageRate }, limits);
 
   const eventLog = new EventLog(
     { redis, keys, metrics },
@@ -181,9 +186,13 @@ async function createConnections(config: Config, foundation: Foundation) {
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
   await runQueue.waitUntilReady();
+  const parts = { ...foundation, log: eventLog, queueDepth: () => depthOf(runQueue) };
+  const { threads, permissions, quotas, service } = assembleTools(parts, config);
+  closers.add('tool calls', () => service.close());
+  const welcome = new Welcome({ plans, permissions, messageRate }, limits);
   const runs = new Runs({ redis, keys, agents, clock }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
   const handlers = createHandlers({
-    threads: new Threads({ redis, keys, clock }),
+    threads,
     runs: {
       // The run's id is the job's: a request that is repeated while its job is known adds no second one.
       start: (run, allowed) => {
@@ -195,7 +204,13 @@ async function createConnections(config: Config, foundation: Foundation) {
         return runs.cancel(identity.userId, runId, { allowed, messages: messageRate.limitOf(identity.plan) });
       },
     },
-    tools: { describe: (identity) => permissions.describeTools(identity) },
+    tools: {
+      describe: (identity) => permissions.describeTools(identity),
+      call: (request, allowed) => {
+        return service.call(request, { allowed, messages: messageRate.limitOf(request.caller.plan) });
+      },
+      usage: (identity) => quotas.summary(identity.userId, identity),
+    },
   });
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
   const context = { ...sessions, messageRate, handlers, welcome, hub };
@@ -204,12 +219,20 @@ async function createConnections(config: Config, foundation: Foundation) {
 
 /** What operators and the auth service decide, carried out on this node's sessions from here on. */
 async function followDecisions(
-  { redis, subscriber, keys, plans, clock, logger, metrics, closers }: Foundation,
+  { redis, subscriber, keys, catalogues, clock, logger, metrics, closers }: Foundation,
   parts: Pick<EnforcementDeps, 'known' | 'introspection' | 'registry'>,
 ) {
   const liveSessions = new LiveSessions({ revoked: parts.known });
   const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
-  const listener = new Enforcement({ ...parts, liveSessions, revocations, accounts, plans, clock, metrics });
+  const listener = new Enforcement({
+    ...parts,
+    liveSessions,
+    revocations,
+    accounts,
+    catalogues,
+    clock,
+    metrics,
+  });
   closers.add('enforcement', () => listener.stop());
   const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
   closers.add('announcements', () => announcements.stop());
@@ -223,7 +246,8 @@ async function startServers(
   foundation: Foundation,
   connections: Awaited<ReturnType<typeof createConnections>>,
 ): Promise<RunningGateway> {
-  const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId } = foundation;
+  const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId, catalogues } =
+    foundation;
   const { authenticator, tickets, hub } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
   const drainMs = config.DRAIN_SECONDS * 1000;
@@ -254,6 +278,7 @@ async function startServers(
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
+  configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues({ redis, keys }) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
   addUsageRoutes(app, { authenticator, redis, keys, clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
@@ -267,7 +292,7 @@ async function startServers(
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;
   logger.info({ port, node: nodeId }, 'listening');
-  return { port, metricsPort, close: () => closers.close() };
+  return { port, metricsPort, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
 }
 
 /** The ledger for those who bill by it. */

@@ -58,7 +58,7 @@ export const SCHEDULES: readonly Schedule[] = [
   { queue: QUEUES.windows, name: 'close-windows', everyMs: 5_000 },
   // Removes what every consumer of the ledger has confirmed and nobody may still want.
   { queue: QUEUES.windows, name: TRIM_LEDGER, everyMs: 60_000 },
-  // Ends runs that nobody works on any more.
+  // Ends runs and tool calls that nobody works on any more.
   { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
   // Refreshes the tokens of live sessions; the period is what a refresh can come too late by.
   ...shards.map((shard) => ({

@@ -1,8 +1,10 @@
-import { type Config, ConfigError, EXIT_CONFIG, loadConfig } from './config.ts';
+import { type Config, EXIT_CONFIG, loadConfig, UnusableConfiguration } from './config.ts';
 
 /** What a composition root hands back. */
 export interface Running {
   readonly port: number;
+  /** Reads the catalogues again; what is wrong with them goes to the log. */
+  reload(): void;
   close(): Promise<void>;
 }
 
@@ -12,11 +14,13 @@ const EXIT_STOPPED_WHILE_STARTING = 143;
 /**
  * Runs one Tollgate process: configuration first, so that a mistake in it is reported before anything is loaded or
  * started; then `start`; then until SIGTERM or SIGINT. A second signal ends the process at once, and so does one that
- * comes before there is anything to close: nobody is connected yet.
+ * comes before there is anything to close: nobody is connected yet. SIGHUP reads the catalogues again, and never ends a
+ * process, not even one that is still starting.
  */
 export async function runProcess(start: (config: Config) => Promise<Running>): Promise<void> {
   const config = configOrExit();
   let running: Running | undefined;
+  process.on('SIGHUP', () => running?.reload());
   let stopping = false;
   const stop = () => {
     if (!running) process.exit(EXIT_STOPPED_WHILE_STARTING);
@@ -37,7 +41,7 @@ export async function runProcess(start: (config: Config) => Promise<Running>): P
   try {
     running = await start(config);
   } catch (error) {
-    if (error instanceof ConfigError) exitForConfig(error);
+    if (error instanceof UnusableConfiguration) exitUnusable(error);
     process.stderr.write(`Cannot start: ${error instanceof Error ? error.message : String(error)}\n`);
     process.exit(1);
   }
@@ -47,12 +51,12 @@ function configOrExit(): Config {
   try {
     return loadConfig(process.env);
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    return exitForConfig(error);
+    if (!(error instanceof UnusableConfiguration)) throw error;
+    return exitUnusable(error);
   }
 }
 
-function exitForConfig(error: ConfigError): never {
-  process.stderr.write(error.message);
+function exitUnusable({ message }: UnusableConfiguration): never {
+  process.stderr.write(message);
   process.exit(EXIT_CONFIG);
 }

@@ -1,12 +1,12 @@
 import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
 import { ZodError } from 'zod';
 import { loadAgentCatalogue } from '../src/agents/agent-catalogue.ts';
+import { assembleTools } from '../src/agents/assemble-tools.ts';
 import { builtInAgent } from '../src/agents/built-in/built-in-agent.ts';
 import { RunExecutor } from '../src/agents/run-executor.ts';
 import { Runs } from '../src/agents/runs.ts';
-import { Threads } from '../src/agents/threads.ts';
-import { ToolRunner } from '../src/agents/tool-runner.ts';
-import { builtInExecutors } from '../src/agents/tools/executors.ts';
+import { BUILT_IN_TOOLS } from '../src/agents/tools/executors.ts';
+import { depthOf } from '../src/agents/tools/health-tools.ts';
 import { AuthService, authServiceOptions } from '../src/auth/auth-service.ts';
 import { TokenSeal } from '../src/auth/token-seal.ts';
 import { TokenSessions, tokenLifeTimes } from '../src/auth/token-sessions.ts';
@@ -17,22 +17,21 @@ import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { Metrics } from '../src/lib/metrics.ts';
-import { Permissions } from '../src/policy/permissions.ts';
-import { loadPlans } from '../src/policy/plans.ts';
+import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
+import { Catalogues, catalogueSources, logReloads } from '../src/policy/catalogues.ts';
 import { Revocations } from '../src/policy/revocations.ts';
-import { loadToolCatalogue } from '../src/policy/tool-catalogue.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
-import { RecentUsage } from '../src/usage/recent-usage.ts';
 import { Windows } from '../src/usage/windows.ts';
 import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
+import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
 /**
@@ -53,6 +52,8 @@ const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail
 export interface RunningWorker {
   /** Of the health and metrics server. */
   readonly port: number;
+  /** Reads plans and tools again. */
+  reload(): void;
   close(): Promise<void>;
 }
 
@@ -72,10 +73,11 @@ export async function startWorker(
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
     await startScheduled(foundation, parts);
+    await followCatalogues(foundation);
     const operations = await startOperations({ config, ...foundation });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');
-    return { port: operations.port, close: () => closers.close() };
+    return { port: operations.port, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
   } catch (error) {
     await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
@@ -88,6 +90,8 @@ type Parts = ReturnType<typeof createParts>;
 /** Redis and the queues: what everything above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
+  // First: what is wrong with them shows also where Redis is not there yet.
+  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -102,29 +106,20 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...base, metrics: new Metrics(), keys, redis, subscriber, blocking, openQueue };
+  return { ...base, metrics: new Metrics(), catalogues, keys, redis, subscriber, blocking, openQueue };
 }
 
 /** The agent with its tools, and the ledger. */
 function createParts(config: Config, foundation: Foundation) {
   const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
-  const plans = loadPlans();
-  const catalogue = loadToolCatalogue();
   const agents = loadAgentCatalogue();
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
   const log = new EventLog({ redis, keys, metrics }, logLimits);
   const runs = new Runs({ redis, keys, agents, clock }, limits);
-  const threads = new Threads({ redis, keys, clock });
-  const usage = new RecentUsage({ redis, keys });
   const runQueue = openQueue(QUEUES.agentRuns);
-  const queueDepth = async () => {
-    const { waiting = 0, active = 0, failed = 0 } = await runQueue.getJobCounts('waiting', 'active', 'failed');
-    return { waiting, active, failed };
-  };
-  const executors = builtInExecutors({ redis, keys, clock, plans, agents, threads, usage, queueDepth });
-  const permissions = new Permissions({ plans, tools: catalogue });
-  const tools = new ToolRunner({ catalogue, permissions, executors, clock, logger });
+  const toolParts = { ...foundation, log, agents, queueDepth: () => depthOf(runQueue) };
+  const { service: tools, calls } = assembleTools(toolParts, config);
   const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
@@ -135,7 +130,23 @@ function createParts(config: Config, foundation: Foundation) {
   const consumers = new Consumers({ redis, keys, ledger, windows });
   const billing = { writer: new LedgerWriter({ redis, keys }), windows, consumers };
   const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys }) };
-  return { log, runs, runQueue, executor, ...billing, ...refreshing };
+  return { log, runs, calls, runQueue, executor, ...billing, ...refreshing };
+}
+
+/** Reads plans and tools again when that is announced, or may have been. */
+async function followCatalogues(foundation: Foundation): Promise<void> {
+  const { catalogues } = foundation;
+  logReloads(catalogues, foundation);
+  const listener = {
+    async take(page: readonly Announced[]) {
+      if (page.some(({ announcement }) => announcement.kind === 'catalogues')) catalogues.reload();
+    },
+    reload: async () => void catalogues.reload(),
+  };
+  // On the connection of cancellations, a classic channel: the reader never gives its sharded one up, see its `subscriber`.
+  const announcements = new AnnouncementReader({ ...foundation, listener });
+  foundation.closers.add('announcements', () => announcements.stop());
+  await announcements.start();
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */
@@ -172,7 +183,10 @@ async function startScheduled(foundation: Foundation, parts: Parts): Promise<voi
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
   const tend = ({ name }: Job) => (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...parts, ...foundation });
   await startBullWorker(foundation, QUEUES.windows, { process: tend, options: SCHEDULED });
-  const sweep = () => sweepRuns({ ...parts, clock, logger });
+  const sweep = async () => {
+    await sweepRuns({ ...parts, clock, logger });
+    await sweepCalls({ ...parts, clock, logger });
+  };
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
 
   const refresh = async (job: Job) => {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { readScript, scriptFiles } from '../../src/redis/scripts.ts';
 
 /**
  * Requests that travelled together: everything one connection sent from the moment it waited for nothing until the
@@ -18,7 +18,6 @@ export interface Flight {
 }
 
 const HOLD_MS = 5;
-const SCRIPTS = new URL('../../src/redis/lua/', import.meta.url);
 
 /** Stands between one process and Redis, passes every byte on as it is, and notes the flights. */
 export class RedisProxy {
@@ -152,10 +151,7 @@ function nameSetBy(request: readonly string[]): string | undefined {
 }
 
 function namesBySha(): Map<string, string> {
-  const files = readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
-  return new Map(
-    files.map((file) => [sha1(readFileSync(new URL(file, SCRIPTS), 'utf8')), file.replace(/-\d+\.lua$/, '')]),
-  );
+  return new Map(scriptFiles().map((file) => [sha1(readScript(file)), file.replace(/-\d+\.lua$/, '')]));
 }
 
 function sha1(text: string): string {

@@ -7,7 +7,7 @@ import type { Agent } from './agent.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
 import { RunLog, RunLost } from './run-log.ts';
 import type { ClaimedRun } from './runs.ts';
-import type { ToolRunner } from './tool-runner.ts';
+import type { ToolService } from './tool-service.ts';
 
 export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
 
@@ -15,7 +15,7 @@ export interface RunExecutorDeps {
   readonly log: EventLog;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
-  readonly tools: ToolRunner;
+  readonly tools: Pick<ToolService, 'callInRun'>;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'runs' | 'runSeconds' | 'firstEventSeconds'>;
   readonly logger: Logger;
@@ -112,7 +112,7 @@ export class RunExecutor {
         signal.throwIfAborted();
         calls += 1;
         const callId = `call_${run.runId.slice('run_'.length)}_${calls}`;
-        return this.#deps.tools.call({ run, log, tool, args, callId, signal });
+        return this.#deps.tools.callInRun({ run, log, tool, args, callId, signal });
       },
     });
   }

@@ -1,4 +1,4 @@
-import type { EventLog, NewEvent } from '../events/event-log.ts';
+import type { Append, EventLog, NewEvent } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
@@ -22,6 +22,12 @@ export interface ToolOutcome {
   readonly error?: Fields;
   readonly duration_ms: number;
   readonly usage_record_id: string | null;
+}
+
+/** What an execution is written down with: its record, and the use that it counts; "" where it counts none. */
+export interface Billing {
+  readonly record: UsageRecord;
+  readonly settlement: string;
 }
 
 export interface RunAnswer {
@@ -88,16 +94,18 @@ export class RunLog {
   toolCompleted(
     call: { tool: string; callId: string },
     outcome: ToolOutcome,
-    usage?: UsageRecord | Refusal,
+    usage?: Billing | Refusal,
   ): Promise<void> {
+    const billing = usage && 'record' in usage ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
     return this.#emit(
       'tool_completed',
       { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
       {
-        ...(usage && ('id' in usage ? { usageRecord: { ...usage } } : { refusal: { ...usage } })),
+        ...(billing ? { usageRecord: { ...billing.record } } : usage && { refusal: { ...usage } }),
         journal: { field: JOURNAL_PREFIX + call.callId, value: JSON.stringify(outcome) },
       },
+      billing?.settlement ? { settlement: billing.settlement } : {},
     );
   }
 
@@ -108,7 +116,9 @@ export class RunLog {
       tools_used: [...this.#toolsUsed],
       status: 'completed',
     };
-    return this.#emit('agent_completed', fields, {}, answer.final_response);
+    const { runId: run_id, threadId } = this.#run;
+    const message = { role: 'assistant', text: answer.final_response, run_id };
+    return this.#emit('agent_completed', fields, {}, { threadMessage: { threadId, message } });
   }
 
   failed(error: TollgateError): Promise<void> {
@@ -130,7 +140,7 @@ export class RunLog {
     type: DurableEventType,
     fields: Fields,
     extra: Pick<NewEvent, 'usageRecord' | 'refusal' | 'journal'> = {},
-    answer?: string,
+    beside: Pick<Append, 'threadMessage' | 'settlement'> = {},
   ): Promise<void> {
     const written = this.#last.then(async () => {
       if (this.#ended) throw new RunLost('finished');
@@ -142,7 +152,7 @@ export class RunLog {
       }
       const known = Math.max(this.#emitted, this.#run.events);
       const event = { type, fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() }, ...extra };
-      await this.#append(event, known, answer);
+      await this.#append(event, known, beside);
       this.#emitted = known + 1;
       this.#ended = terminal;
     });
@@ -151,15 +161,14 @@ export class RunLog {
   }
 
   /** Tries again while Redis is away: an append that did arrive is recognised, so that it cannot be there twice. */
-  async #append(event: NewEvent, known: number, answer: string | undefined): Promise<void> {
-    const { userId, runId, epoch, threadId } = this.#run;
-    const message = { role: 'assistant', text: answer, run_id: runId };
+  async #append(event: NewEvent, known: number, beside: Pick<Append, 'threadMessage' | 'settlement'>): Promise<void> {
+    const { userId, runId, epoch } = this.#run;
     const append = {
       userId,
       events: [event],
       run: { runId, epoch, known },
       ...(isTerminalEvent(event.type) ? { ends: event.type } : {}),
-      ...(answer === undefined ? {} : { threadMessage: { threadId, message } }),
+      ...beside,
     };
     const result = await whileAway(this.#clock, OUTAGE_PATIENCE_MS, () => this.#log.append(append));
     if (!('seq' in result)) throw new RunLost(result.outcome);

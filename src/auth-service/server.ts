@@ -7,7 +7,7 @@ import { type Clock, systemClock } from '../lib/clock.ts';
 import { Closers } from '../lib/closers.ts';
 import { createLogger, type Logger } from '../lib/logger.ts';
 import { Accounts } from '../policy/accounts.ts';
-import { loadPlans } from '../policy/plans.ts';
+import { Catalogues, catalogueSources, logReloads } from '../policy/catalogues.ts';
 import { Revocations } from '../policy/revocations.ts';
 import { connectRedis, disconnectRedis } from '../redis/client.ts';
 import { Keys } from '../redis/keys.ts';
@@ -42,6 +42,8 @@ export interface AuthServiceOptions {
 
 export interface AuthService {
   readonly port: number;
+  /** Reads the plans again. */
+  reload(): void;
   close(): Promise<void>;
 }
 
@@ -55,10 +57,12 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
   const clock = options.clock ?? systemClock;
   const closers = new Closers();
   try {
+    const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
     const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
     closers.add('redis', () => disconnectRedis(redis));
     const keys = new Keys(config.REDIS_KEY_PREFIX);
-    const plans = loadPlans();
+    const { plans } = catalogues;
+    logReloads(catalogues, { logger });
 
     const { JWT_ISSUER: issuer, JWT_AUDIENCE: audience, ENVIRONMENT: environment } = config;
     const passwordLogin = environment === 'development' || environment === 'test';
@@ -94,7 +98,7 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     await app.listen({ host: config.HOST, port: config.AUTH_PORT });
     const address = app.server.address();
     const port = typeof address === 'object' && address !== null ? address.port : config.AUTH_PORT;
-    return { port, close: () => closers.close() };
+    return { port, reload: () => catalogues.reload(), close: () => closers.close() };
   } catch (error) {
     await closers.close();
     throw error;

@@ -4,8 +4,8 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Account, Accounts } from '../policy/accounts.ts';
 import type { Announced, AnnouncementListener } from '../policy/announcement-reader.ts';
 import type { Announcement } from '../policy/announcements.ts';
+import type { Catalogues } from '../policy/catalogues.ts';
 import type { KnownRevocations } from '../policy/known-revocations.ts';
-import type { Plans } from '../policy/plans.ts';
 import type { Revocations } from '../policy/revocations.ts';
 import type { LiveSession, LiveSessions } from './live-sessions.ts';
 import type { Registry } from './registry.ts';
@@ -22,7 +22,7 @@ export interface EnforcementDeps {
   readonly revocations: Pick<Revocations, 'all'>;
   readonly accounts: Pick<Accounts, 'read'>;
   readonly registry: Pick<Registry, 'enforceCap'>;
-  readonly plans: Plans;
+  readonly catalogues: Pick<Catalogues, 'plans' | 'reload'>;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
@@ -45,7 +45,9 @@ export class Enforcement implements AnnouncementListener {
   async take(page: readonly Announced[]): Promise<void> {
     const { known, introspection, liveSessions, clock, metrics } = this.#deps;
     const users = new Set<string>();
+    if (page.some(({ announcement }) => announcement.kind === 'catalogues')) this.#deps.catalogues.reload();
     for (const { announcement } of page) {
+      if (announcement.kind === 'catalogues') continue;
       introspection.invalidate(namedBy(announcement));
       if (announcement.kind === 'account') users.add(announcement.userId);
       else {
@@ -63,7 +65,8 @@ export class Enforcement implements AnnouncementListener {
 
   /** Everything that is stored, against everything that this node holds. @throws as `take` */
   async reload(): Promise<void> {
-    const { known, introspection, revocations, liveSessions } = this.#deps;
+    const { known, introspection, revocations, liveSessions, catalogues } = this.#deps;
+    catalogues.reload();
     introspection.forget();
     for await (const [subject, untilMs] of revocations.all()) {
       known.add(subject, untilMs);
@@ -91,11 +94,11 @@ export class Enforcement implements AnnouncementListener {
   }
 
   #planChanges({ identity }: LiveSession, { plan }: Account): boolean {
-    return plan !== undefined && this.#deps.plans.effective(plan).name !== identity.plan;
+    return plan !== undefined && this.#deps.catalogues.plans.effective(plan).name !== identity.plan;
   }
 }
 
-function namedBy(announcement: Announcement): Revoked {
+function namedBy(announcement: Exclude<Announcement, { kind: 'catalogues' }>): Revoked {
   if (announcement.kind === 'account') return { userId: announcement.userId };
   const id = announcement.subject.slice(announcement.subject.indexOf(':') + 1);
   return announcement.subject.startsWith('sid:') ? { sessionId: id } : { tokenId: id };

@@ -54,18 +54,45 @@ export interface ThreadsPort {
   ): Promise<{ readonly messages: readonly Fields[]; readonly before: string | null }>;
 }
 
+/** A tool call as a connection asks for it. */
+export interface ToolCallRequest {
+  readonly userId: string;
+  readonly caller: Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'> & { readonly degraded: boolean };
+  readonly tool: string;
+  readonly args: Fields;
+  readonly callId: string;
+  readonly threadId: string;
+  readonly requestId: string | null;
+  readonly idempotencyKey: string | null;
+  readonly transport: string;
+}
+
 export interface ToolsPort {
   describe(identity: Identity): readonly object[];
+  /**
+   * Begins a tool call; `finished` settles with its result. @param allowed as for `RunsPort.start`
+   * @throws TollgateError for a refusal
+   */
+  call(request: ToolCallRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<object> }>;
+  /** What the caller has used, and what is left. @throws TollgateError OVERLOADED */
+  usage(identity: Identity): Promise<object>;
+}
+
+/** An answer that comes when it is there: the messages behind this one do not wait for it. */
+export interface Later {
+  readonly later: Promise<Reply>;
 }
 
 /** One message type's handler, and what the connection does around it. */
 export interface Handler<T extends ClientMessageType> {
-  readonly handle: (speaker: Speaker, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply>;
+  readonly handle: (speaker: Speaker, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply | Later>;
   /**
    * Runs beside the question whether the message is within its limit, in the same flight to Redis, and waits for the
    * answer itself before anything takes effect or is told.
    */
   readonly besideLimit?: true;
+  /** Answers later: of such messages a connection has a few under way at once, see `Inbox`. */
+  readonly aside?: true;
   /** Live events wait until the reply is sent, so that no event of a run comes before its `agent_accepted`. */
   readonly holdsEvents?: true;
 }
@@ -121,6 +148,21 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
         return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
       },
     },
+    tool_call: {
+      besideLimit: true,
+      aside: true,
+      async handle(speaker, fields, allowed) {
+        const { finished } = await tools.call(toolCall(speaker, fields), allowed);
+        return { later: finished.then((result) => toolResult(fields.request_id, result)) };
+      },
+    },
+    usage_summary: {
+      besideLimit: true,
+      async handle(speaker, { request_id }, allowed) {
+        const [summary] = await Promise.all([tools.usage(speaker.identity), allowed]);
+        return { type: 'usage_summary', fields: { ...summary, request_id } };
+      },
+    },
     tools_list: {
       async handle(speaker, { request_id }) {
         return { type: 'tools_list', fields: { tools: tools.describe(speaker.identity), request_id } };
@@ -142,6 +184,27 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       },
     },
   };
+}
+
+/** The id of a call follows from its idempotency key, so that a repeated one means the same call on every node. */
+function toolCall(speaker: Speaker, fields: ClientFields<'tool_call'>): ToolCallRequest {
+  const { userId, plan, permissions, roles, featureFlags } = speaker.identity;
+  const { idempotency_key: key, request_id } = fields;
+  return {
+    userId,
+    caller: { plan, permissions, roles, featureFlags, degraded: speaker.degraded },
+    tool: fields.tool,
+    args: fields.arguments,
+    callId: key === undefined ? newId('call') : derivedId('call', userId, key),
+    threadId: speaker.threadId,
+    requestId: request_id ?? null,
+    idempotencyKey: key ?? null,
+    transport: speaker.road,
+  };
+}
+
+function toolResult(request_id: string | undefined, result: object): Reply {
+  return { type: 'tool_result', fields: { ...result, request_id } };
 }
 
 function runRequest(speaker: Speaker, fields: ClientFields<'agent_request'>): RunRequest {

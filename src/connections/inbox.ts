@@ -4,9 +4,15 @@ import { SerialQueue } from '../lib/serial-queue.ts';
 import type { MessageRate } from '../policy/message-rate.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
-import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType } from '../protocol/messages.ts';
+import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType, type Fields } from '../protocol/messages.ts';
 import type { Handler, Handlers, Reply, Speaker } from './handlers.ts';
-import { BAD_FRAMES_LIMIT, INBOX_LIMIT, UNAUTHENTICATED_BYTES, UNAUTHENTICATED_MESSAGES } from './limits.ts';
+import {
+  ASIDE_LIMIT,
+  BAD_FRAMES_LIMIT,
+  INBOX_LIMIT,
+  UNAUTHENTICATED_BYTES,
+  UNAUTHENTICATED_MESSAGES,
+} from './limits.ts';
 
 export interface InboxDeps {
   readonly handlers: Handlers;
@@ -49,6 +55,7 @@ export class Inbox {
   readonly #deps: InboxDeps;
   readonly #owner: InboxOwner;
   readonly #queue: SerialQueue;
+  #aside = 0;
   #badFramesInARow = 0;
   #unauthenticatedMessages = 0;
   #unauthenticatedBytes = 0;
@@ -117,7 +124,7 @@ export class Inbox {
     if (this.#unauthenticatedMessages > UNAUTHENTICATED_MESSAGES) this.#owner.close(new TollgateError('NO_TOKEN'));
   }
 
-  async #run(type: ClientMessageType, raw: unknown, replyTo: ReplyTo): Promise<void> {
+  async #run(type: ClientMessageType, raw: Fields, replyTo: ReplyTo): Promise<void> {
     const parsed = CLIENT_MESSAGES[type].fields.safeParse(raw);
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
@@ -130,12 +137,34 @@ export class Inbox {
     const allowed = this.#withinLimit();
     // Whoever waits for it sees the refusal; this keeps one that nobody came to wait for from being unhandled.
     allowed.catch(() => undefined);
-    if (!handler.besideLimit) await allowed;
+    const full = handler.aside && this.#aside >= ASIDE_LIMIT;
+    if (!handler.besideLimit || full) await allowed;
+    if (full) {
+      const text = `Rate limit exceeded: ${ASIDE_LIMIT} such messages of this connection are under way.`;
+      throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: QUEUE_FULL_RETRY_MS });
+    }
     const answer = async () => {
       const reply = await handler.handle(this.#owner.speaker, parsed.data as never, allowed);
-      if (reply && !this.#owner.closed) this.#owner.reply(reply, replyTo);
+      if (reply && 'later' in reply) this.#answerLater(reply.later, { type, raw, replyTo });
+      else this.#reply(reply, replyTo);
     };
     await (handler.holdsEvents ? this.#owner.holding(answer) : answer());
+  }
+
+  #reply(reply: Reply, replyTo: ReplyTo): void {
+    if (reply && !this.#owner.closed) this.#owner.reply(reply, replyTo);
+  }
+
+  /** The message began in its turn; its answer is sent when it is there, while others are answered. */
+  #answerLater(later: Promise<Reply>, message: { type: ClientMessageType; raw: Fields; replyTo: ReplyTo }): void {
+    const { type, raw, replyTo } = message;
+    this.#aside += 1;
+    later
+      .then((reply) => this.#reply(reply, replyTo))
+      .catch((thrown) => this.#fail(withRequestId(toTollgateError(thrown), raw), type, replyTo))
+      .finally(() => {
+        this.#aside -= 1;
+      });
   }
 
   /** Who is known to be over the limit is refused before anything is sent to Redis. @throws TollgateError RATE_LIMITED */

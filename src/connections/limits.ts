@@ -43,3 +43,6 @@ export const OUTPUT_PATIENCE_MS = 10_000;
  * message ends the wait, so that only somebody who just listens can notice it.
  */
 export const RESUME_GRACE_MS = 250;
+
+/** Messages of a connection that are answered later, such as tool calls; above it the client is asked to wait. */
+export const ASIDE_LIMIT = 8;

@@ -4,7 +4,7 @@ import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
 
-const appendEvents = LuaScript.load('appendEvents-7');
+const appendEvents = LuaScript.load('appendEvents-9');
 const readLog = LuaScript.load('readLog-2');
 
 /** A log that is not written to keeps its epoch this long, far longer than its events: a `seq` is never given twice. */
@@ -46,6 +46,8 @@ export interface Append {
   readonly ends?: TerminalEventType;
   /** Adds a message to a thread of the user in the same step. */
   readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
+  /** Counts a tool call and gives its place back in the same step: see `Reservation` of policy/quotas.ts. */
+  readonly settlement?: string;
 }
 
 /**
@@ -85,7 +87,7 @@ const STATUS_AFTER: Record<TerminalEventType, string> = {
 };
 
 /** Usage records kept per user for the user's own tools. */
-const RECENT_USAGE = 1_000;
+export const RECENT_USAGE = 1_000;
 /** Messages kept per thread. */
 export const THREAD_MESSAGES = 200;
 
@@ -107,18 +109,25 @@ export class EventLog {
   }
 
   /** Appends all of the events or none, publishes them to the nodes that hold the user, and writes their records. */
-  async append({ userId, events, run, ends, threadMessage }: Append): Promise<AppendResult> {
+  async append({ userId, events, run, ends, threadMessage, settlement = '' }: Append): Promise<AppendResult> {
     const keys = this.#keys.user(userId);
     const runKey = run ? keys.run(run.runId) : keys.logState;
     const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
     const reply = (await appendEvents.run(
       this.#redis,
-      [keys.log, keys.logState, runKey, keys.activeRuns, keys.outbox, keys.recentUsage, thread],
       [
-        keys.channel,
-        this.#options.length,
-        this.#options.maxAgeMs,
-        LOG_STATE_SECONDS,
+        keys.log,
+        keys.logState,
+        runKey,
+        keys.activeRuns,
+        keys.outbox,
+        keys.recentUsage,
+        thread,
+        keys.quota,
+        keys.reservations,
+      ],
+      [
+        ...this.appendOptions(userId),
         run ? activeRunMember(userId, run.runId) : '',
         run?.epoch ?? '',
         run?.known ?? 0,
@@ -126,13 +135,25 @@ export class EventLog {
         RECENT_USAGE,
         threadMessage ? JSON.stringify(threadMessage.message) : '',
         THREAD_MESSAGES,
+        settlement,
         ...events.flatMap(eventArguments),
       ],
     )) as [AppendResult['outcome'], number, string, number];
     const [outcome, seq, , cancel] = reply;
     if (outcome === 'fenced' || outcome === 'finished') return { outcome };
-    if (outcome === 'appended') this.#count(events);
+    if (outcome === 'appended') for (const { type, usageRecord } of events) this.appended(type, usageRecord);
     return { outcome, seq, cancelRequested: cancel === 1 };
+  }
+
+  /** What every script that appends is told: the user's channel, and how much of the log is kept. */
+  appendOptions(userId: string): [channel: string, length: number, maxAgeMs: number, stateSeconds: number] {
+    return [this.#keys.user(userId).channel, this.#options.length, this.#options.maxAgeMs, LOG_STATE_SECONDS];
+  }
+
+  /** Counts an event that was appended. */
+  appended(type: DurableEventType, record?: Fields): void {
+    this.#metrics.appends.inc({ type });
+    if (record) this.#metrics.usageRecords.inc({ tool: String(record.tool), status: String(record.status) });
   }
 
   /**
@@ -151,15 +172,6 @@ export class EventLog {
     )) as [string, number, number, ScriptReply[]];
     const [epoch, head, oldest, entries] = reply;
     return { epoch, head, oldest, entries: entries.map((entry) => parseEntry(entry as StreamEntry, epoch)) };
-  }
-
-  #count(events: readonly NewEvent[]): void {
-    for (const { type, usageRecord } of events) {
-      this.#metrics.appends.inc({ type });
-      if (usageRecord) {
-        this.#metrics.usageRecords.inc({ tool: String(usageRecord.tool), status: String(usageRecord.status) });
-      }
-    }
   }
 }
 

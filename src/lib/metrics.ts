@@ -39,6 +39,16 @@ export class Metrics {
   readonly runs = this.#counter('runs_total', 'Agent runs by how they ended', ['status']);
   readonly runSeconds = this.#histogram('run_seconds', 'From a run accepted to its last event', ['status']);
   readonly firstEventSeconds = this.#histogram('run_first_event_seconds', 'From a run accepted to its first event', []);
+  readonly catalogueReloads = this.#counter('catalogue_reloads_total', 'Reloads of plans and tools', ['result']);
+  readonly toolCalls = this.#counter('tool_calls_total', 'Tool calls by how they ended, refusals by their code', [
+    'tool',
+    'transport',
+    'status',
+  ]);
+  readonly toolSeconds = this.#histogram('tool_seconds', 'Executions of tools', ['tool']);
+  readonly toolCallsUnderWay = this.#gauge('tool_calls_under_way', 'Calls outside runs that this process executes', []);
+  readonly quotaDecisions = this.#counter('quota_decisions_total', 'Whether a call was within its limits', ['result']);
+  readonly refusedWrites = this.#counter('refused_writes_total', 'Calls that Redis was too full to record', ['reason']);
   readonly usageRecords = this.#counter('usage_records_total', 'Usage records appended to outboxes', [
     'tool',
     'status',

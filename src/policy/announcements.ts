@@ -15,7 +15,9 @@ export type Subject = `jti:${string}` | `sid:${string}`;
 export type Announcement =
   | { readonly kind: 'account'; readonly userId: string }
   /** @see Revocations; `untilMs` is when it may be forgotten. */
-  | { readonly kind: 'revoked'; readonly subject: Subject; readonly untilMs: number };
+  | { readonly kind: 'revoked'; readonly subject: Subject; readonly untilMs: number }
+  /** Plans and tools are to be read from their files again. */
+  | { readonly kind: 'catalogues' };
 
 /**
  * Entries that the stream keeps, about: at a hundred announcements a second a node may be away for more than a minute
@@ -25,22 +27,32 @@ export const ANNOUNCEMENTS_KEPT = 10_000;
 /** How long the stream lives when nothing is announced; a node whose place in it is gone looks at everything again. */
 export const ANNOUNCEMENTS_TTL_MS = 7 * 86_400_000;
 
+interface AnnouncementDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+}
+
 /**
  * Tells every gateway that a user's account was changed; after the change is stored, never before. One round trip.
  * @throws TollgateError OVERLOADED while Redis is away: the change is stored then, and making it again announces it
  */
-export async function announceAccount(
-  { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
-  userId: string,
-): Promise<void> {
+export function announceAccount(deps: AnnouncementDeps, userId: string): Promise<void> {
+  return announce(deps, 'account', ['user', userId]);
+}
+
+/** Tells every gateway and worker to read plans and tools again. @throws TollgateError OVERLOADED while Redis is away */
+export function announceCatalogues(deps: AnnouncementDeps): Promise<void> {
+  return announce(deps, 'catalogues', []);
+}
+
+async function announce({ redis, keys }: AnnouncementDeps, kind: string, fields: readonly string[]): Promise<void> {
   const stream = keys.announcements;
-  const entry = ['kind', 'account', 'user', userId];
   await asked(
     Promise.all([
-      redis.xadd(stream, 'MAXLEN', '~', ANNOUNCEMENTS_KEPT, '*', ...entry),
+      redis.xadd(stream, 'MAXLEN', '~', ANNOUNCEMENTS_KEPT, '*', 'kind', kind, ...fields),
       redis.pexpire(stream, ANNOUNCEMENTS_TTL_MS),
       // Last: whoever is woken finds the entry.
-      redis.spublish(keys.announced, 'account'),
+      redis.spublish(keys.announced, kind),
     ]),
   );
 }
@@ -51,6 +63,7 @@ export function parseAnnouncement(fields: readonly string[]): Announcement | und
   for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');
   const [kind, userId, subject] = [values.get('kind'), values.get('user'), values.get('subject')];
   if (kind === 'account' && userId) return { kind, userId };
+  if (kind === 'catalogues') return { kind };
   const untilMs = Number(values.get('until'));
   if (kind === 'revoked' && isSubject(subject) && untilMs > 0) return { kind, subject, untilMs };
   return undefined;

@@ -65,7 +65,9 @@ const COUNT_BATCH = 500;
  */
 export class MessageRate {
   readonly #deps: MessageRateDeps;
-  readonly #limiters: ReadonlyMap<string, PlanLimiter>;
+  /** By limit: plans with the same one share it. As many as there ever were limits, reloads of the plans included. */
+  readonly #limiters = new Map<number, PlanLimiter>();
+  readonly #perMinute: number;
   readonly #share: OwnShare;
   /** By plan and counter key, in the order in which they came. */
   readonly #refusals = new Map<string, Refusal>();
@@ -77,20 +79,7 @@ export class MessageRate {
   constructor(deps: MessageRateDeps, options: { readonly perMinute: number }) {
     this.#deps = deps;
     this.#share = new OwnShare(deps, { windowMs: WINDOW_SECONDS * 1_000 });
-    this.#limiters = new Map(
-      deps.plans.all.map((plan) => {
-        const limit = messagesPerMinute(plan, options.perMinute);
-        const shared = new RateLimiterRedis({
-          points: limit,
-          duration: WINDOW_SECONDS,
-          // No prefix of the library's own: the key is the user's, in the user's slot.
-          keyPrefix: '',
-          storeClient: deps.redis,
-          rejectIfRedisNotReady: true,
-        });
-        return [plan.name, { limit, shared }];
-      }),
-    );
+    this.#perMinute = options.perMinute;
   }
 
   /** Messages a minute for a plan. */
@@ -212,8 +201,19 @@ export class MessageRate {
   }
 
   #limiterOf(plan: string): PlanLimiter {
-    const limiter = this.#limiters.get(this.#deps.plans.effective(plan).name);
-    if (!limiter) throw new Error(`no limiter for plan ${plan}`);
+    const limit = messagesPerMinute(this.#deps.plans.effective(plan), this.#perMinute);
+    const known = this.#limiters.get(limit);
+    if (known) return known;
+    const shared = new RateLimiterRedis({
+      points: limit,
+      duration: WINDOW_SECONDS,
+      // No prefix of the library's own: the key is the user's, in the user's slot.
+      keyPrefix: '',
+      storeClient: this.#deps.redis,
+      rejectIfRedisNotReady: true,
+    });
+    const limiter = { limit, shared };
+    this.#limiters.set(limit, limiter);
     return limiter;
   }
 }

@@ -1,66 +1,93 @@
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import type { CatalogueFile } from './catalogue-file.ts';
+
+/** A day's executions of each tool that has no number of its own. */
+const ANY = 'any';
 
 const PlanRow = z.strictObject({
   /** Orders the plans: the upgrade path of a refusal is the lowest-ranked plan that would allow it. */
   rank: z.number().int().min(0),
   multiplier: z.number().positive(),
-  permissions: z.array(z.string().min(1)),
+  permissions: z.array(z.string().regex(/^(\*|[a-z][a-z0-9_]*(:[a-z0-9_]+)*(:\*)?)$/)),
   feature_flags: z.array(z.string().min(1)),
   threads: z.number().int().positive().nullable(),
   connections: z.number().int().positive().optional(),
+  allowances: z.record(z.string(), z.number().int().min(0)),
+  concurrency: z.number().int().min(1).max(1_000),
 });
 
-const PlansFile = z
-  .strictObject({ default: z.string(), plans: z.record(z.string().regex(/^[a-z][\w-]*$/), PlanRow) })
-  .refine((file) => file.default in file.plans, { message: 'names no plan of the file', path: ['default'] });
+const PlansFile = z.strictObject({
+  default: z.string(),
+  plans: z.record(z.string().regex(/^[a-z][\w-]*$/), PlanRow),
+});
 
 export interface Plan {
   readonly name: string;
   readonly rank: number;
-  /** Factor on `MESSAGE_RATE_PER_MINUTE` and on tool limits. */
+  /** Factor on `MESSAGE_RATE_PER_MINUTE` and on the limits of permissions. */
   readonly multiplier: number;
   /** `*` grants every permission, `system:*` those under `system:`. */
   readonly permissions: readonly string[];
+  /** `*` stands for every flag. */
   readonly featureFlags: readonly string[];
   /** Threads a user may make; null without a limit. */
   readonly threads: number | null;
   /** Connections a user may hold; undefined for `MAX_CONNECTIONS_PER_USER`. */
   readonly connections: number | undefined;
+  /** Executions a day, by tool; `any` is each tool's that has no number of its own. A tool without one is unlimited. */
+  readonly allowances: ReadonlyMap<string, number>;
+  /** Tool calls of one user that may be under way at once. */
+  readonly concurrency: number;
 }
 
-/** The plans, as `config/plans.json` has them. */
-export class Plans {
+/** The plans of one state of the file. */
+export interface PlanTable {
   /** By rank, lowest first. */
   readonly all: readonly Plan[];
-  readonly #byName: ReadonlyMap<string, Plan>;
-  readonly #default: Plan;
+  readonly byName: ReadonlyMap<string, Plan>;
+  readonly fallback: Plan;
+}
 
-  constructor(plans: readonly Plan[], defaultName: string) {
-    this.all = plans.toSorted((a, b) => a.rank - b.rank);
-    this.#byName = new Map(plans.map((plan) => [plan.name, plan]));
-    const fallback = this.#byName.get(defaultName);
-    if (!fallback) throw new Error(`no plan is named ${defaultName}`);
-    this.#default = fallback;
+/** The plans as they are now: a reload shows at the next question. */
+export class Plans {
+  readonly #table: () => PlanTable;
+
+  constructor(table: () => PlanTable) {
+    this.#table = table;
+  }
+
+  /** By rank, lowest first. */
+  get all(): readonly Plan[] {
+    return this.#table().all;
   }
 
   get(name: string): Plan | undefined {
-    return this.#byName.get(name);
+    return this.#table().byName.get(name);
   }
 
   /** The plan of that name; a plan nobody sells (expired, unpaid, renamed) counts as the default one. */
   effective(name: string): Plan {
-    return this.#byName.get(name) ?? this.#default;
+    const { byName, fallback } = this.#table();
+    return byName.get(name) ?? fallback;
   }
 }
 
-const PLANS_FILE = new URL('../../config/plans.json', import.meta.url);
+/** How many executions of a tool a plan includes a day; undefined without a limit. */
+export function allowanceOf(plan: Plan, tool: string): number | undefined {
+  return plan.allowances.get(tool) ?? plan.allowances.get(ANY);
+}
 
-/** @throws Error naming the file and the field of each mistake */
-export function loadPlans(file: URL = PLANS_FILE): Plans {
-  const parsed = PlansFile.safeParse(JSON.parse(readFileSync(file, 'utf8')));
-  if (!parsed.success) throw new Error(`${file.pathname}:\n${z.prettifyError(parsed.error)}`);
-  const plans = Object.entries(parsed.data.plans).map(([name, row]) => ({
+/** What a plan may name. */
+export interface KnownNames {
+  readonly tools: ReadonlySet<string>;
+  readonly permissions: ReadonlySet<string>;
+}
+
+/** The plans of the file; undefined, with what is wrong among the file's mistakes, when there is anything. */
+export function parsePlans(file: CatalogueFile, known: KnownNames): PlanTable | undefined {
+  const parsed = file.parse(PlansFile);
+  if (!parsed) return undefined;
+  const plans = Object.entries(parsed.plans).map(([name, row]) => ({
     name,
     rank: row.rank,
     multiplier: row.multiplier,
@@ -68,6 +95,27 @@ export function loadPlans(file: URL = PLANS_FILE): Plans {
     featureFlags: row.feature_flags,
     threads: row.threads,
     connections: row.connections,
+    allowances: new Map(Object.entries(row.allowances)),
+    concurrency: row.concurrency,
   }));
-  return new Plans(plans, parsed.data.default);
+  for (const plan of plans) refuseUnknown(file, plan, known);
+  const all = plans.toSorted((a, b) => a.rank - b.rank);
+  for (const [at, plan] of all.entries()) {
+    if (plan.rank === all[at - 1]?.rank) file.mistake(['plans', plan.name, 'rank'], 'is the rank of another plan');
+  }
+  const byName = new Map(plans.map((plan) => [plan.name, plan]));
+  const fallback = byName.get(parsed.default);
+  if (!fallback) file.mistake(['default'], 'names no plan of the file');
+  return fallback && { all, byName, fallback };
+}
+
+function refuseUnknown(file: CatalogueFile, { name, permissions, allowances }: Plan, known: KnownNames): void {
+  for (const [at, permission] of permissions.entries()) {
+    if (permission.endsWith('*') || known.permissions.has(permission)) continue;
+    file.mistake(['plans', name, 'permissions', at], `${permission} is no permission of tools.json`);
+  }
+  for (const tool of allowances.keys()) {
+    if (tool === ANY || known.tools.has(tool)) continue;
+    file.mistake(['plans', name, 'allowances', tool], `${tool} is no tool of tools.json`);
+  }
 }

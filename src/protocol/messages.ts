@@ -44,6 +44,17 @@ export const CLIENT_MESSAGES = {
     access: 'user',
     fields: z.object({ run_id: text(64), request_id: requestId }),
   },
+  tool_call: {
+    aliases: [],
+    access: 'user',
+    fields: z.object({
+      tool: text(64),
+      arguments: z.record(z.string(), z.unknown()).default({}),
+      idempotency_key: text(128).optional(),
+      request_id: requestId,
+    }),
+  },
+  usage_summary: { aliases: [], access: 'user', fields: z.object({ request_id: requestId }) },
   tools_list: { aliases: [], access: 'user', fields: z.object({ request_id: requestId }) },
   threads_list: { aliases: [], access: 'user', fields: z.object({ request_id: requestId }) },
   thread_history: {
@@ -115,6 +126,8 @@ export const TRANSIENT_EVENTS = [
   'heartbeat_ack',
   'agent_accepted',
   'cancel_accepted',
+  'tool_result',
+  'usage_summary',
   'tools_list',
   'threads_list',
   'thread_history',

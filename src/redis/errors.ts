@@ -15,6 +15,14 @@ export function redisError(error: unknown): unknown {
   return away ? new TollgateError('OVERLOADED', { cause: error }) : error;
 }
 
+/** Why Redis refuses to write although it answers: its memory is full, or its disk. Undefined for any other error. */
+export function writeRefusal(error: unknown): 'oom' | 'misconf' | undefined {
+  const cause = error instanceof TollgateError ? error.cause : error;
+  if (!(cause instanceof Error)) return undefined;
+  if (/^OOM\b|\bOOM command not allowed/.test(cause.message)) return 'oom';
+  return /\bMISCONF\b/.test(cause.message) ? 'misconf' : undefined;
+}
+
 function isAway(error: Error): boolean {
   return NOT_THERE.test(error.message) || error.name === 'MaxRetriesPerRequestError' || error.name === 'AbortError';
 }

@@ -46,6 +46,11 @@ export class Keys {
     return `${this.#partition(partition)}:active-runs`;
   }
 
+  /** Tool calls outside runs that have not ended, scored by the time after which nobody can still be executing them. */
+  activeCalls(partition: number): string {
+    return `${this.#partition(partition)}:active-calls`;
+  }
+
   /** Login sessions with live connections, `<user id> <session>`, scored by when their token is to be refreshed. */
   tokenDue(partition: number): string {
     return `${this.#partition(partition)}:token-due`;
@@ -205,6 +210,18 @@ export class UserKeys {
   get recentUsage(): string {
     return this.#of('recent-usage');
   }
+  /** What the user has used of what is limited, and what that cost: see lua/include/quotas.lua. */
+  get quota(): string {
+    return this.#of('quota');
+  }
+  /** The user's tool calls under way, scored by when they count as dead. */
+  get reservations(): string {
+    return this.#of('reservations');
+  }
+  /** A tool call outside a run: who asked for what, and its outcome. */
+  call(callId: string): string {
+    return this.#of(`call:${callId}`);
+  }
   /** The user's recent runs, scored by the time they were accepted. */
   get runs(): string {
     return this.#of('runs');
@@ -241,6 +258,9 @@ export class UserKeys {
   }
   get activeRuns(): string {
     return `${this.#tag}:active-runs`;
+  }
+  get activeCalls(): string {
+    return `${this.#tag}:active-calls`;
   }
 
   #of(name: string): string {

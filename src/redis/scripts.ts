@@ -15,8 +15,20 @@ const SCRIPTS = new URL('./lua/', import.meta.url);
  * each would be sent twice, and arrive after commands that were sent behind it.
  */
 export async function loadScripts(redis: Redis): Promise<void> {
-  const files = readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
-  await Promise.all(files.map((file) => redis.script('LOAD', readFileSync(new URL(file, SCRIPTS), 'utf8'))));
+  await Promise.all(scriptFiles().map((file) => redis.script('LOAD', readScript(file))));
+}
+
+/** The files of the scripts, e.g. `appendEvents-9.lua`. */
+export function scriptFiles(): string[] {
+  return readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
+}
+
+/** What a script is made of: a line `--@include <name>` stands for the functions of `lua/include/<name>.lua`. */
+export function readScript(file: string): string {
+  const text = readFileSync(new URL(file, SCRIPTS), 'utf8');
+  return text.replaceAll(/^--@include (\w+)$/gm, (_line, name: string) => {
+    return readFileSync(new URL(`include/${name}.lua`, SCRIPTS), 'utf8').trimEnd();
+  });
 }
 
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
@@ -37,12 +49,11 @@ export class LuaScript {
     this.#numberOfKeys = numberOfKeys;
   }
 
-  /** @param file the name of the file without its ending, e.g. `appendEvents-7` */
+  /** @param file the name of the file without its ending, e.g. `appendEvents-9` */
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);
-    const source = readFileSync(new URL(`${file}.lua`, SCRIPTS), 'utf8');
-    return new LuaScript(match[1], Number(match[2]), source);
+    return new LuaScript(match[1], Number(match[2]), readScript(`${file}.lua`));
   }
 
   /** @throws TollgateError OVERLOADED while Redis is away or refuses to write; Error when the script itself fails */

@@ -2,8 +2,8 @@ import { describe, expect, it } from '@jest/globals';
 import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { Nodes } from '../../src/connections/nodes.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
 import { MessageRate, type RateDecision } from '../../src/policy/message-rate.ts';
-import { loadPlans } from '../../src/policy/plans.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger } from '../support/core.ts';
@@ -46,7 +46,7 @@ async function startNodes(server: RedisServer): Promise<LimitingNode[]> {
       const alive = new Nodes({ redis, keys, clock: systemClock, logger: silentLogger }, `node_${i}`);
       closeAfter('test', () => alive.stop());
       const clock = new SetClock();
-      const deps = { redis, keys, plans: loadPlans(), nodes: alive, clock, logger: silentLogger };
+      const deps = { redis, keys, plans: new Catalogues().plans, nodes: alive, clock, logger: silentLogger };
       const rate = new MessageRate(deps, { perMinute: PER_MINUTE });
       closeAfter('test', () => rate.close());
       return { redis, rate, clock, alive };

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { Registry } from '../../src/connections/registry.ts';
 import { newId } from '../../src/lib/ids.ts';
-import { type Plan, Plans } from '../../src/policy/plans.ts';
+import { catalogues, planRow } from '../support/catalogues.ts';
 import { type Core, startCore, startTail } from '../support/core.ts';
 import { Leases } from '../support/leases.ts';
 import { freshUserId } from '../support/tokens.ts';
@@ -14,16 +14,16 @@ let core: Core;
 let leases: Leases;
 let registries: readonly { readonly node: string; readonly registry: Registry }[];
 
-/** The plans of the file, with one row that says how many connections it has, and one that says it has more. */
-function plansWithCaps(free: Plan): Plans {
-  const rows = Object.entries(CAPS).map(([name, connections]) => ({ ...free, name, connections }));
-  return new Plans(rows, free.name);
+/** A plan for each cap; the first says nothing of connections. */
+function plansWithCaps() {
+  const rows = Object.entries(CAPS).map(([name, connections], rank) => [name, planRow({ rank, connections })]);
+  return catalogues({ plans: Object.fromEntries(rows) as Record<string, object> }, 'file').plans;
 }
 
 beforeAll(async () => {
   core = await startCore();
   leases = new Leases(core.redis, core.keys);
-  const plans = plansWithCaps(core.plans.effective('free'));
+  const plans = plansWithCaps();
   const { tail } = await startTail(core);
   registries = await Promise.all(
     NODES.map(async (node) => {

@@ -1,21 +1,22 @@
 import { describe, expect, it } from '@jest/globals';
 import type { LiveSession } from '../../src/connections/live-sessions.ts';
 import { Accounts } from '../../src/policy/accounts.ts';
-import { Plans } from '../../src/policy/plans.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { catalogues, planRow } from '../support/catalogues.ts';
 import { startCore } from '../support/core.ts';
 import { startDecisions } from '../support/decisions.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const NODES = 3;
-const row = { rank: 0, multiplier: 1, permissions: [], featureFlags: [], threads: null };
-const PLANS = new Plans(
-  [
-    { ...row, name: 'free', connections: 2 },
-    { ...row, name: 'wide', connections: 7 },
-  ],
-  'free',
+const { plans: PLANS } = catalogues(
+  {
+    plans: {
+      free: planRow({ rank: 0, connections: 2 }),
+      wide: planRow({ rank: 1, connections: 7 }),
+    },
+  },
+  'file',
 );
 
 describe('a plan with a lower cap', () => {

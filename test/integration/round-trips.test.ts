@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { countRoundTrips } from '../../bench/round-trips.ts';
 
 describe('Redis', () => {
-  it('is asked at most twice for a connect, once more for one with a ticket, once for a message, and once for an appended event', async () => {
+  it('is asked at most twice for a connect, once more for one with a ticket, once for a message, once more for the end of a tool call, and once for an appended event', async () => {
     const { counts } = await countRoundTrips({ repetitions: 3 });
     expect(counts).toMatchObject({
       firstConnect: 2,
@@ -14,6 +14,8 @@ describe('Redis', () => {
       ping: 1,
       agentRequest: 1,
       agentCancel: 1,
+      toolCall: 2,
+      usageSummary: 1,
       toolsList: 1,
       threadsList: 1,
       threadHistory: 1,

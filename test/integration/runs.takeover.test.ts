@@ -3,23 +3,21 @@ import type { Agent } from '../../src/agents/agent.ts';
 import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
 import { RunExecutor } from '../../src/agents/run-executor.ts';
 import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
-import { ToolRunner } from '../../src/agents/tool-runner.ts';
 import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import { Permissions } from '../../src/policy/permissions.ts';
-import { ToolCatalogue } from '../../src/policy/tool-catalogue.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
+import { catalogues, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
+import { toolNode } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
 let core: Core;
 let runs: Runs;
 
-const tool = { name: 'count', description: 'counts', permission: 'basic', executor: 'builtin', units: 3 } as const;
-const catalogue = new ToolCatalogue([{ ...tool, arguments: {}, argumentsProblem: () => undefined }]);
+const files = catalogues({ tools: [toolRow({ name: 'count', units: 3 })] }, 'file');
 const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['count'] }], 'tester');
 
 beforeAll(async () => {
@@ -45,8 +43,7 @@ async function claim({ userId, runId }: { userId: string; runId: string }): Prom
 
 function executor(agent: Agent, count: ToolExecutor, options: { timeoutMs?: number; clock?: Clock } = {}): RunExecutor {
   const clock = options.clock ?? systemClock;
-  const permissions = new Permissions({ plans: core.plans, tools: catalogue });
-  const tools = new ToolRunner({ catalogue, permissions, executors: { count }, clock, logger: silentLogger });
+  const { service: tools } = toolNode(core, { catalogues: files, executors: { count }, clock });
   const deps = { log: core.log, agents, agent, tools, clock, metrics: core.metrics, logger: silentLogger };
   return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
 }
@@ -96,14 +93,7 @@ describe('a run whose worker died', () => {
       const dead = new Promise<never>(() => undefined);
       const dyingLog = { ...core, log: Object.create(core.log) as typeof core.log };
       dyingLog.log.append = (append) => (written++ >= died ? dead : core.log.append(append));
-      const permissions = new Permissions({ plans: core.plans, tools: catalogue });
-      const tools = new ToolRunner({
-        catalogue,
-        permissions,
-        executors: { count },
-        clock: systemClock,
-        logger: silentLogger,
-      });
+      const { service: tools } = toolNode(core, { catalogues: files, executors: { count } });
       const dying = new RunExecutor(
         {
           log: dyingLog.log,
@@ -130,6 +120,10 @@ describe('a run whose worker died', () => {
       expect(billed.map((json) => JSON.parse(json).id).toSorted()).toEqual(
         completed.map(({ usage_record_id }) => usage_record_id).toSorted(),
       );
+      // Whoever made a call first, it had one place, which was given back, and was counted once.
+      const { quota, reservations } = core.keys.user(accepted.userId);
+      expect(await core.redis.zcard(reservations)).toBe(0);
+      expect(await core.redis.hget(quota, 'day')).toMatch(/ 2 6$/);
     },
   );
 

@@ -8,7 +8,8 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { Listeners } from '../../src/lib/listeners.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
-import { loadPlans } from '../../src/policy/plans.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
+import type { Plans } from '../../src/policy/plans.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
@@ -21,7 +22,7 @@ export interface Core {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly metrics: Metrics;
-  readonly plans: ReturnType<typeof loadPlans>;
+  readonly plans: Plans;
   readonly log: EventLog;
 }
 
@@ -33,7 +34,7 @@ export async function startCore(
   const keys = new Keys(`c${randomBytes(6).toString('hex')}`);
   const metrics = new Metrics();
   const limits = { length: options.logLength ?? 1_000, maxAgeMs: options.maxAgeMs ?? 3_600_000 };
-  return { redis, keys, metrics, plans: loadPlans(), log: new EventLog({ redis, keys, metrics }, limits) };
+  return { redis, keys, metrics, plans: new Catalogues().plans, log: new EventLog({ redis, keys, metrics }, limits) };
 }
 
 /** What a session needs for its token, which in tests of this kind is none that could be refreshed. */

@@ -20,7 +20,15 @@ export async function startDecisions(core: Core, plans: Plans) {
   const [accounts, revocations] = [new Accounts(core), new Revocations(core)];
   // Nothing is introspected here, so that nothing is remembered either.
   const introspection = { invalidate: () => undefined, forget: () => undefined };
-  const standing = { liveSessions, known, introspection, revocations, accounts, registry, plans };
+  const standing = {
+    liveSessions,
+    known,
+    introspection,
+    revocations,
+    accounts,
+    registry,
+    catalogues: { plans, reload: () => ({ reloaded: true, version: '' }) as const },
+  };
   const listener = new Enforcement({ ...standing, clock: systemClock, metrics });
   closeAfter('test', () => listener.stop());
   const reader = new AnnouncementReader({

@@ -5,10 +5,10 @@ import { findings } from '../../src/agents/built-in/findings.ts';
 import { choose } from '../../src/agents/built-in/intents.ts';
 import type { ToolOutcome } from '../../src/agents/run-log.ts';
 import { analyzeWorkload } from '../../src/agents/tools/workload-tools.ts';
-import { loadToolCatalogue } from '../../src/policy/tool-catalogue.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
 
 const agents = loadAgentCatalogue();
-const catalogue = loadToolCatalogue();
+const catalogue = new Catalogues().tools;
 const TRIAGE = agents.get(undefined)?.tools ?? [];
 const NOW = Date.parse('2026-03-04T12:00:00Z');
 
@@ -26,7 +26,7 @@ const QUIET: Record<string, unknown> = {
     warnings: [],
     store: { ping_ms: 0.2, used_memory_bytes: 1_048_576 },
     queue: { waiting: 0, active: 1, failed: 0 },
-    worker: { uptime_s: 1, memory_bytes: 1, event_loop_delay_ms: 1 },
+    process: { uptime_s: 1, memory_bytes: 1, event_loop_delay_ms: 1 },
   },
   create_thread: { thread_id: 'thread_1', title: 'x', threads: 1 },
   get_thread_history: { threads: [], count: 0 },

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { analyzeWorkload, percentile } from '../../src/agents/tools/workload-tools.ts';
+import { percentile } from '../../src/agents/tools/statistics.ts';
+import { analyzeWorkload } from '../../src/agents/tools/workload-tools.ts';
 import { type Execution, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
 
 const NOW = Date.parse('2026-03-04T12:00:00Z');

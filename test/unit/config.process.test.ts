@@ -1,8 +1,12 @@
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from '@jest/globals';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { VARIABLE_NAMES } from '../../src/config.ts';
+import { catalogueFiles } from '../support/catalogues.ts';
 
 interface Ended {
   readonly code: number | null;
@@ -42,6 +46,24 @@ describe('a process of Tollgate', () => {
         expect(output).toContain(text);
       }
       expect(output).not.toMatch(/^\s+at /m);
+    },
+  );
+
+  it.each(['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'])(
+    '%s ends with 78 when plans and tools have mistakes, and names file, line and field of each',
+    async (entry) => {
+      const files = catalogueFiles({ plans: '{\n  "default": "free",\n  "plans": {},\n  "colour": "green"\n}' });
+      const { code, output } = await run(entry, {
+        ENVIRONMENT: 'test',
+        JWT_SECRET_KEY: randomBytes(32).toString('hex'),
+        SERVICE_SECRET: randomBytes(32).toString('hex'),
+        AUTH_SERVICE_URL: 'http://127.0.0.1:9',
+        REDIS_URL: 'redis://127.0.0.1:9',
+        CATALOGUE_DIR: dirname(fileURLToPath(files.plans)),
+      });
+      expect(output).toContain('plans.json:4  colour: is no field of this file');
+      expect(output).not.toMatch(/^\s+at /m);
+      expect(code).toBe(78);
     },
   );
 

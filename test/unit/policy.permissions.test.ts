@@ -1,20 +1,18 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from '@jest/globals';
-import { messagesPerMinute } from '../../src/policy/message-rate.ts';
-import { Permissions } from '../../src/policy/permissions.ts';
-import { loadPlans } from '../../src/policy/plans.ts';
-import { loadToolCatalogue, type Tool } from '../../src/policy/tool-catalogue.ts';
-import { closeAfter } from '../support/open-resources.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
+import { type Caller, Permissions } from '../../src/policy/permissions.ts';
+import type { Tool } from '../../src/policy/tool-catalogue.ts';
+import { catalogueFiles, catalogues, planFile, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 
-const PLANS = ['free', 'pro', 'enterprise', 'developer'] as const;
-const plans = loadPlans();
-const tools = loadToolCatalogue();
-const permissions = new Permissions({ plans, tools });
+const PLANS = Object.keys(planFile.plans);
+const ENVIRONMENTS = ['development', 'test', 'staging', 'production'];
+const { plans, tools } = new Catalogues();
+const inEnvironment = (environment: string) => new Permissions({ plans, tools }, { environment });
+const permissions = inEnvironment('production');
 
-const caller = (plan: string, granted: string[] = []) => ({ plan, permissions: granted });
+const caller = (plan: string, rest: Partial<Caller> = {}): Caller => {
+  return { plan, permissions: [], roles: [], featureFlags: {}, ...rest };
+};
 
 function tool(name: string): Tool {
   const found = tools.get(name);
@@ -22,52 +20,66 @@ function tool(name: string): Tool {
   return found;
 }
 
-/** A configuration file with this content, gone after the test. */
-function fileOf(content: unknown): URL {
-  const folder = mkdtempSync(join(tmpdir(), 'tollgate-policy-'));
-  closeAfter('test', () => rmSync(folder, { recursive: true }));
-  const path = join(folder, 'file.json');
-  writeFileSync(path, JSON.stringify(content));
-  return pathToFileURL(path);
+interface PermissionJson {
+  readonly held_by?: { readonly plans: string[]; readonly roles: string[] };
+  readonly needs?: { readonly feature_flag?: string; readonly role?: string; readonly environments?: string[] };
 }
 
-describe('the plans', () => {
-  it('are those of the contract, lowest first', () => {
-    expect(plans.all.map(({ name, multiplier, threads }) => [name, multiplier, threads])).toEqual([
-      ['free', 1, 5],
-      ['pro', 2, 50],
-      ['enterprise', 10, null],
-      ['developer', 100, null],
-    ]);
-    expect(plans.get('free')?.permissions).toEqual(['basic']);
-    expect(plans.get('developer')?.permissions).toEqual(['*']);
-    expect(plans.get('pro')?.featureFlags).toContain('data_operations');
-    expect(plans.get('free')?.featureFlags).toEqual([]);
-  });
+/** What the files say, read another way than the product does: a second opinion on every cell of the table. */
+function expected(name: string, who: Caller, environment: string): boolean {
+  const row = toolFile.tools.find((one) => one.name === name);
+  const permission = String(row?.permission);
+  const plan = planFile.plans[who.plan] as { permissions: string[]; feature_flags: string[] };
+  const { held_by, needs = {} } = toolFile.permissions[permission] as PermissionJson;
+  const held = held_by
+    ? held_by.plans.includes(who.plan) || who.roles.some((role) => held_by.roles.includes(role))
+    : plan.permissions.includes('*') || plan.permissions.includes(permission);
+  const flag = needs.feature_flag;
+  const ofPlan = plan.feature_flags.includes('*') || plan.feature_flags.includes(flag ?? '');
+  const flagged = flag === undefined || (who.featureFlags[flag] ?? ofPlan);
+  const ranked = needs.role === undefined || who.roles.includes(needs.role);
+  return held && flagged && ranked && (needs.environments?.includes(environment) ?? true);
+}
 
-  it('multiply the messages a minute', () => {
-    expect(plans.all.map((plan) => messagesPerMinute(plan, 30))).toEqual([30, 60, 300, 3_000]);
-  });
+const FLAGS: Record<string, boolean>[] = [
+  {},
+  ...['data_operations', 'advanced_optimization'].flatMap((flag) => [{ [flag]: true }, { [flag]: false }]),
+];
+const ROLES = [[], ['admin'], ['developer'], ['admin', 'developer'], ['reader']];
 
-  it('count as free when nobody sells them', () => {
-    for (const name of ['', 'gold', 'constructor', '__proto__', 'Pro']) {
-      expect(plans.effective(name).name).toBe('free');
-    }
-    expect(plans.effective('pro').name).toBe('pro');
-  });
-
-  it('are refused with the file and the field when the file is wrong', () => {
-    const row = { rank: 0, multiplier: 1, permissions: [], feature_flags: [], threads: 5 };
-    expect(() => loadPlans(fileOf({ default: 'free', plans: { free: { ...row, multiplier: 0 } } }))).toThrow(
-      'multiplier',
-    );
-    expect(() => loadPlans(fileOf({ default: 'gold', plans: { free: row } }))).toThrow('default');
-    expect(() => loadPlans(fileOf({ default: 'free', plans: { free: { ...row, theads: 5 } } }))).toThrow('theads');
-    expect(loadPlans(fileOf({ default: 'free', plans: { free: { ...row, connections: 7 } } })).all).toHaveLength(1);
-  });
+describe('the table of decisions', () => {
+  it.each(PLANS)(
+    'B76 B77 B78 B79 B81 B82 is for the plan %s what the files say, for every tool, flag, role and environment',
+    (plan) => {
+      let cells = 0;
+      const wrong: unknown[] = [];
+      for (const environment of ENVIRONMENTS) {
+        const decider = inEnvironment(environment);
+        for (const featureFlags of FLAGS) {
+          for (const roles of ROLES) {
+            const who = caller(plan, { featureFlags, roles });
+            for (const one of tools.all) {
+              const decision = decider.decide(one, who);
+              const { allowed, missing_permissions: missing, upgrade_path } = decision;
+              const sound =
+                allowed === expected(one.name, who, environment) &&
+                missing.join() === (allowed ? '' : one.permission) &&
+                decision.required_permissions.join() === one.permission &&
+                // Whoever goes there is let in.
+                (!upgrade_path || expected(one.name, { ...who, plan: upgrade_path }, environment));
+              if (!sound) wrong.push([one.name, environment, featureFlags, roles, decision]);
+              cells += 1;
+            }
+          }
+        }
+      }
+      expect(wrong).toEqual([]);
+      expect(cells).toBe(ENVIRONMENTS.length * FLAGS.length * ROLES.length * toolFile.tools.length);
+    },
+  );
 });
 
-describe('a decision about a tool', () => {
+describe('a decision', () => {
   it('B75 allows every plan the basic tools', () => {
     for (const plan of PLANS) {
       expect(permissions.decide(tool('create_thread'), caller(plan))).toEqual({
@@ -75,142 +87,135 @@ describe('a decision about a tool', () => {
         reason: 'Allowed',
         required_permissions: ['basic'],
         missing_permissions: [],
+        missing_requirements: [],
         upgrade_path: null,
       });
     }
   });
 
-  it('B76 B84 denies the free plan a tool of the pro plan, and names what is missing and who has it', () => {
-    expect(permissions.decide(tool('analyze_workload'), caller('free'))).toEqual({
-      allowed: false,
-      reason: 'Missing permissions: analytics',
-      required_permissions: ['analytics'],
-      missing_permissions: ['analytics'],
-      upgrade_path: 'pro',
-    });
-  });
+  it.each([
+    ['B76 B84', 'analyze_workload', 'free', {}, 'Missing permissions: analytics', [], 'pro'],
+    [
+      'B80',
+      'generate_synthetic_data',
+      'free',
+      {},
+      'Missing permissions: data_management',
+      ['feature_flag:data_operations'],
+      'pro',
+    ],
+    [
+      'B81',
+      'generate_synthetic_data',
+      'pro',
+      { featureFlags: { data_operations: false } },
+      'Missing requirements: feature_flag:data_operations',
+      ['feature_flag:data_operations'],
+      null,
+    ],
+    [
+      'B81',
+      'cost_analyzer',
+      'pro',
+      {},
+      'Missing permissions: advanced_optimization',
+      ['feature_flag:advanced_optimization'],
+      'enterprise',
+    ],
+    ['B253', 'user_admin', 'enterprise', {}, 'Missing requirements: role:admin', ['role:admin'], null],
+    [
+      'B79',
+      'debug_panel',
+      'free',
+      {},
+      'Missing permissions: developer_tools',
+      ['environment:development|staging'],
+      null,
+    ],
+    [
+      'B79',
+      'debug_panel',
+      'developer',
+      {},
+      'Missing requirements: environment:development|staging',
+      ['environment:development|staging'],
+      null,
+    ],
+  ])(
+    '%s names what %s lacks on the plan %s, and who has it',
+    (_rows, name, plan, rest, reason, missing_requirements, upgrade_path) => {
+      expect(permissions.decide(tool(name), caller(plan, rest))).toMatchObject({
+        allowed: false,
+        reason,
+        missing_requirements,
+        upgrade_path,
+        missing_permissions: [tool(name).permission],
+      });
+    },
+  );
 
-  it('B77 B78 B79 allows the plans above what they include', () => {
-    for (const plan of ['pro', 'enterprise', 'developer']) {
-      expect(permissions.decide(tool('analyze_workload'), caller(plan)).allowed).toBe(true);
-    }
-  });
-
-  it('B83 rests on the permission that the catalogue names', () => {
-    expect(tool('create_thread').permission).toBe('basic');
-    expect(tool('analyze_workload').permission).toBe('analytics');
-    expect(tool('system_health').permission).toBe('monitoring');
-  });
-
-  it('B85 opens all tools of a permission that the token grants, and no other', () => {
-    const granted = caller('free', ['analytics']);
+  it('B83 B85 rests on the permission of the catalogue: one that a token grants opens all its tools, and no other', () => {
+    const granted = caller('free', { permissions: ['analytics'] });
     expect(permissions.of(granted)).toEqual(['basic', 'analytics']);
-    expect(permissions.decide(tool('analyze_workload'), granted).allowed).toBe(true);
-    expect(permissions.decide(tool('system_health'), granted).allowed).toBe(false);
-  });
-
-  it.each<[string[], string, boolean]>([
-    [['system:read'], 'system:read', true],
-    [['system:*'], 'system:read', true],
-    [['system:*'], 'system:logs:read', true],
-    [['system:logs:*'], 'system:logs:read', true],
-    [['basic', 'system:*'], 'system:write', true],
-    [['*'], 'system:write', true],
-    [['system:*'], 'system', false],
-    [['system:*'], 'systems:read', false],
-    [['system:*'], 'other:system:read', false],
-    [['system:*'], 'System:read', false],
-    [['system:logs:*'], 'system:metrics:read', false],
-    [['system:read'], 'system:write', false],
-    [['system:'], 'system:read', false],
-    [['system*'], 'system:read', false],
-    [['sys*:read'], 'system:read', false],
-    [['*:read'], 'system:read', false],
-    [['**'], 'system:read', false],
-    [[':*'], 'system:read', false],
-    [['system:**'], 'system:read', false],
-    [['system:*:read'], 'system:logs:read', false],
-    [['system:.*'], 'system:read', false],
-    [[], 'system:read', false],
-  ])('B254 of a token with %j about a tool that asks for %s: %s', (granted, permission, allowed) => {
-    const decision = permissions.decide({ ...tool('system_health'), permission }, caller('free', granted));
-    expect(decision.allowed).toBe(allowed);
-    expect(decision.missing_permissions).toEqual(allowed ? [] : [permission]);
-  });
-
-  it('B254 names the plan with the wildcard as the one to upgrade to', () => {
-    const row = { rank: 0, multiplier: 1, permissions: ['basic'], feature_flags: [], threads: 5 };
-    const file = { free: row, pro: { ...row, rank: 1, permissions: ['basic', 'system:*'] } };
-    const own = new Permissions({ plans: loadPlans(fileOf({ default: 'free', plans: file })), tools });
-    const asked = { ...tool('system_health'), permission: 'system:read' };
-    expect(own.decide(asked, caller('free')).upgrade_path).toBe('pro');
-    expect(own.decide(asked, caller('pro')).allowed).toBe(true);
-  });
-
-  it('B86 never takes away on a higher plan what a lower one has', () => {
-    let below: string[] = [];
-    for (const plan of PLANS) {
-      const names = permissions.toolsOf(caller(plan)).map(({ name }) => name);
-      expect(names).toEqual(expect.arrayContaining(below));
-      below = names;
-    }
-    expect(below).toEqual(tools.all.map(({ name }) => name));
-  });
-
-  it('names no plan to upgrade to when none would allow it', () => {
-    const exotic = { ...tool('create_thread'), permission: 'nobody_has_this' };
-    expect(permissions.decide(exotic, caller('developer')).allowed).toBe(true);
-    expect(permissions.decide(exotic, caller('enterprise')).upgrade_path).toBe('developer');
-    const noWildcard = plans.all.filter(({ name }) => name !== 'developer');
-    const file = Object.fromEntries(
-      noWildcard.map(({ name, featureFlags, ...plan }) => [name, { ...plan, feature_flags: featureFlags }]),
+    const names = permissions.toolsOf(granted).map(({ name }) => name);
+    expect(names).toEqual(
+      tools.all.filter((one) => ['basic', 'analytics'].includes(one.permission)).map(({ name }) => name),
     );
-    const smaller = new Permissions({ plans: loadPlans(fileOf({ default: 'free', plans: file })), tools });
-    expect(smaller.decide(exotic, caller('free')).upgrade_path).toBeNull();
+  });
+
+  it('B254 takes wildcards by the part before the colon, and never the name of one permission for the beginning of another', () => {
+    const rows = ['system:read', 'system:logs:read', 'systematic', 'system', 'other:system'].map((permission) => {
+      return toolRow({ name: `tool_${permission.replaceAll(':', '_')}`, permission });
+    });
+    const named = Object.fromEntries(rows.map(({ permission }) => [String(permission), { description: 'a' }]));
+    const own = catalogues({ tools: [toolRow({ name: 'any' })] });
+    const files = { ...own, tools: toolsWith(named, rows) };
+    const decider = new Permissions(files, { environment: 'test' });
+    const allowed = (...held: string[]) =>
+      decider.toolsOf(caller('free', { permissions: held })).map(({ name }) => name);
+    expect(allowed('system:*')).toEqual(['tool_system_read', 'tool_system_logs_read']);
+    expect(allowed('system:logs:*')).toEqual(['tool_system_logs_read']);
+    expect(allowed('system:read')).toEqual(['tool_system_read']);
+    expect(allowed('system')).toEqual(['tool_system']);
+    expect(
+      allowed('sys*', 'syst', 'system:', ':*', '', '**', '*:read', 'system:**', 'system:.*', 'sys*:read', 'System:*'),
+    ).toEqual([]);
+    expect(allowed('*')).toEqual(rows.map(({ name }) => name));
   });
 
   it('B252 gives a plan nobody sells what the free plan has', () => {
     expect(permissions.toolsOf(caller('expired'))).toEqual(permissions.toolsOf(caller('free')));
   });
 
-  it('describes only tools that the caller may use, in the order of the catalogue', () => {
-    const described = permissions.describeTools(caller('free'));
-    expect(described.map(({ name }) => name)).toEqual([
-      'create_thread',
-      'get_thread_history',
-      'list_agents',
-      'get_agent_status',
-    ]);
-    for (const one of described) {
-      expect(Object.keys(one)).toEqual(['name', 'description', 'permission', 'units', 'arguments']);
+  it('B86 B257 never takes away on a higher plan what a lower one has', () => {
+    let below: string[] = [];
+    for (const plan of PLANS) {
+      const names = permissions.toolsOf(caller(plan)).map(({ name }) => name);
+      expect(names).toEqual(expect.arrayContaining(below));
+      below = names;
     }
   });
-});
 
-describe('the tool catalogue', () => {
-  it('knows nothing that is not in it', () => {
-    for (const name of ['', 'rm', 'constructor', '__proto__', 'Create_Thread']) expect(tools.get(name)).toBeUndefined();
+  it('denies a permission that is in no catalogue, whatever a token or a plan says', () => {
+    const exotic = { ...tool('create_thread'), permission: 'nobody_has_this' };
+    for (const plan of PLANS)
+      expect(permissions.decide(exotic, caller(plan, { permissions: ['*'] })).allowed).toBe(false);
   });
 
-  it('checks arguments against the schema of the tool', () => {
-    const problem = (name: string, args: unknown) => tool(name).argumentsProblem(args);
-    expect(problem('analyze_workload', { hours: 24 })).toBeUndefined();
-    expect(problem('analyze_workload', {})).toBeUndefined();
-    expect(problem('analyze_workload', { hours: 0 })).toMatch(/hours/);
-    expect(problem('analyze_workload', { hours: '24' })).toMatch(/hours/);
-    expect(problem('analyze_workload', { days: 1 })).toMatch(/additional/);
-    expect(problem('create_thread', { title: 'x'.repeat(121) })).toMatch(/title/);
-    expect(problem('list_agents', [])).toMatch(/object/);
-  });
-
-  it('is refused with the file and the field when the file is wrong', () => {
-    const row = { name: 'a', description: 'a', permission: 'basic', executor: 'builtin', units: 1, arguments: {} };
-    const load = (...rows: unknown[]) => loadToolCatalogue(fileOf({ tools: rows }));
-    expect(load(row).all).toHaveLength(1);
-    expect(() => load(row, row)).toThrow('a stands twice');
-    expect(() => load({ ...row, units: -1 })).toThrow('units');
-    expect(() => load({ ...row, name: 'A tool' })).toThrow('name');
-    expect(() => load({ ...row, executor: 'shell' })).toThrow('executor');
-    expect(() => load({ ...row, arguments: { type: 'objekt' } })).toThrow();
+  it('describes only tools that the caller may use, and says which of them can be executed', () => {
+    const described = permissions.describeTools(caller('pro'));
+    for (const one of described) {
+      expect(Object.keys(one)).toEqual(['name', 'description', 'permission', 'units', 'arguments', 'available']);
+    }
+    const available = described.filter((one) => one.available).map(({ name }) => name);
+    expect(available).toContain('analyze_workload');
+    expect(available).not.toContain('query_corpus');
   });
 });
+
+/** A catalogue with permissions of its own. */
+function toolsWith(named: Record<string, object>, rows: object[]) {
+  const content = { permissions: { basic: { description: 'a' }, ...named }, tools: rows };
+  const all = { default: 'free', plans: { free: planRow({ permissions: ['basic'] }) } };
+  return new Catalogues(catalogueFiles({ tools: content, plans: all })).tools;
+}

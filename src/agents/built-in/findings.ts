@@ -63,15 +63,15 @@ interface Health {
   readonly warnings: readonly string[];
   readonly store: { readonly ping_ms: number; readonly used_memory_bytes: number };
   readonly queue: { readonly waiting: number; readonly active: number };
-  readonly worker: { readonly uptime_s: number; readonly event_loop_delay_ms: number };
+  readonly process: { readonly uptime_s: number; readonly event_loop_delay_ms: number };
 }
 
-function health({ status, warnings, store, queue, worker }: Health): string[] {
+function health({ status, warnings, store, queue, process: own }: Health): string[] {
   return [
     `The system is ${status}${warnings.length > 0 ? `: ${warnings.join('; ')}` : ''}.`,
     `The store answers in ${store.ping_ms} ms and holds ${(store.used_memory_bytes / 2 ** 20).toFixed(1)} MiB; ` +
       `${count(queue.active, 'run')} active and ${queue.waiting} waiting.`,
-    `This worker has been up for ${count(worker.uptime_s, 'second')}, its event loop is at most ${worker.event_loop_delay_ms} ms late.`,
+    `This process has been up for ${count(own.uptime_s, 'second')}, its event loop is at most ${own.event_loop_delay_ms} ms late.`,
   ];
 }
 

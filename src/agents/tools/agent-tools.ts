@@ -16,7 +16,11 @@ export interface RunState {
 }
 
 /** `list_agents` and `get_agent_status`. */
-export function agentTools(deps: { redis: Redis; keys: Keys; agents: AgentCatalogue }): Record<string, ToolExecutor> {
+export function agentTools(deps: {
+  redis: Redis;
+  keys: Keys;
+  agents: AgentCatalogue;
+}): Record<'list_agents' | 'get_agent_status', ToolExecutor> {
   const { redis, keys, agents } = deps;
 
   async function states(userId: string, runIds: readonly string[]): Promise<RunState[]> {

@@ -6,7 +6,9 @@ import type { RecentUsage } from '../../usage/recent-usage.ts';
 import type { AgentCatalogue } from '../agent-catalogue.ts';
 import type { Threads } from '../threads.ts';
 import { agentTools } from './agent-tools.ts';
+import { costTools } from './cost-tools.ts';
 import { healthTools, type QueueDepth } from './health-tools.ts';
+import { metricsTools } from './metrics-tools.ts';
 import { threadTools } from './thread-tools.ts';
 import type { ToolExecutor } from './tool.ts';
 import { workloadTools } from './workload-tools.ts';
@@ -22,7 +24,28 @@ export interface ExecutorDeps {
   readonly queueDepth: () => Promise<QueueDepth>;
 }
 
+/** The names that a row of tools.json with the executor `builtin` may have. */
+export const BUILT_IN_TOOLS = [
+  'create_thread',
+  'get_thread_history',
+  'list_agents',
+  'get_agent_status',
+  'analyze_workload',
+  'cost_analyzer',
+  'latency_analyzer',
+  'system_health',
+  'get_metrics',
+] as const;
+type BuiltInTool = (typeof BUILT_IN_TOOLS)[number];
+
 /** Every built-in tool by its name in the catalogue. */
-export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<string, ToolExecutor>> {
-  return { ...threadTools(deps), ...agentTools(deps), ...workloadTools(deps), ...healthTools(deps) };
+export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<BuiltInTool, ToolExecutor>> {
+  return {
+    ...threadTools(deps),
+    ...agentTools(deps),
+    ...workloadTools(deps),
+    ...costTools(deps),
+    ...healthTools(deps),
+    ...metricsTools(deps),
+  };
 }

@@ -1,4 +1,5 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { Queue } from 'bullmq';
 import type { Redis } from '../../redis/client.ts';
 import type { ToolExecutor } from './tool.ts';
 
@@ -9,6 +10,12 @@ export interface QueueDepth {
   readonly failed: number;
 }
 
+/** @param queue of agent runs, or whatever counts as BullMQ does */
+export async function depthOf(queue: Pick<Queue, 'getJobCounts'>): Promise<QueueDepth> {
+  const { waiting = 0, active = 0, failed = 0 } = await queue.getJobCounts('waiting', 'active', 'failed');
+  return { waiting, active, failed };
+}
+
 /** Redis answers a PING on the same machine in well under this; more is worth a sentence. */
 const SLOW_REDIS_MS = 50;
 const LONG_QUEUE = 100;
@@ -17,7 +24,7 @@ const LONG_QUEUE = 100;
 export function healthTools(deps: {
   redis: Redis;
   queueDepth: () => Promise<QueueDepth>;
-}): Record<string, ToolExecutor> {
+}): Record<'system_health', ToolExecutor> {
   return {
     async system_health() {
       const loopDelay = monitorEventLoopDelay({ resolution: 5 });
@@ -36,7 +43,7 @@ export function healthTools(deps: {
         warnings,
         store: { ping_ms: Number(redisMs.toFixed(2)), used_memory_bytes: usedMemory(info) },
         queue,
-        worker: {
+        process: {
           uptime_s: Math.round(process.uptime()),
           memory_bytes: process.memoryUsage.rss(),
           event_loop_delay_ms: Number((loopDelay.max / 1e6).toFixed(2)),

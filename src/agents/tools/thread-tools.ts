@@ -5,7 +5,13 @@ import { THREADS_KEPT, type Threads } from '../threads.ts';
 import type { ToolExecutor } from './tool.ts';
 
 /** `create_thread` and `get_thread_history`. */
-export function threadTools({ threads, plans }: { threads: Threads; plans: Plans }): Record<string, ToolExecutor> {
+export function threadTools({
+  threads,
+  plans,
+}: {
+  threads: Threads;
+  plans: Plans;
+}): Record<'create_thread' | 'get_thread_history', ToolExecutor> {
   return {
     async create_thread(args, { userId, caller, callId }) {
       const threadId = derivedId('thread', userId, callId);
@@ -14,7 +20,8 @@ export function threadTools({ threads, plans }: { threads: Threads; plans: Plans
       const { outcome, threads: count } = await threads.create(userId, { threadId, title, allowed });
       if (outcome === 'full') {
         const text = `There can be ${allowed ?? THREADS_KEPT} threads, and all of them are in use.`;
-        throw new TollgateError('QUOTA_EXCEEDED', { text, fields: { limit: allowed ?? THREADS_KEPT } });
+        const fields = { limit: allowed ?? THREADS_KEPT, upgrade_path: planWithMore(plans, caller.plan) };
+        throw new TollgateError('QUOTA_EXCEEDED', { text, fields });
       }
       return { thread_id: threadId, title, threads: count };
     },
@@ -29,4 +36,12 @@ export function threadTools({ threads, plans }: { threads: Threads; plans: Plans
       return { threads: list, count: list.length };
     },
   };
+}
+
+/** The lowest plan above this one that allows more threads; null when none does. */
+function planWithMore(plans: Plans, name: string): string | null {
+  const { rank, threads } = plans.effective(name);
+  if (threads === null) return null;
+  const better = plans.all.find((plan) => plan.rank > rank && (plan.threads === null || plan.threads > threads));
+  return better?.name ?? null;
 }

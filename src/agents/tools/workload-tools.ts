@@ -1,11 +1,11 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { RecentUsage } from '../../usage/recent-usage.ts';
 import type { UsageRecord } from '../../usage/records.ts';
+import { HOURS_A_MONTH, percentile, round, sum } from './statistics.ts';
 import type { ToolExecutor } from './tool.ts';
 
 const HOUR_MS = 3_600_000;
 const DEFAULT_HOURS = 24;
-const HOURS_A_MONTH = 730;
 /** Below this number of calls a change between two halves of a period says nothing. */
 const TREND_MIN_CALLS = 10;
 
@@ -37,7 +37,7 @@ export interface WorkloadAnalysis {
 }
 
 /** `analyze_workload`: computed over the caller's own usage records. */
-export function workloadTools(deps: { usage: RecentUsage; clock: Clock }): Record<string, ToolExecutor> {
+export function workloadTools(deps: { usage: RecentUsage; clock: Clock }): Record<'analyze_workload', ToolExecutor> {
   return {
     async analyze_workload(args, { userId }) {
       const hours = typeof args.hours === 'number' ? args.hours : DEFAULT_HOURS;
@@ -99,18 +99,4 @@ function trend(records: readonly UsageRecord[], hours: number, now: number): Wor
   const share = later / records.length;
   if (share > 0.6) return 'rising';
   return share < 0.4 ? 'falling' : 'steady';
-}
-
-/** Nearest-rank percentile; null of nothing. */
-export function percentile(values: readonly number[], rank: number): number | null {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.max(0, Math.ceil(rank * sorted.length) - 1)] ?? null;
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
-}
-
-function round(value: number, digits: number): number {
-  return Number(value.toFixed(digits));
 }

@@ -1,0 +1,209 @@
+import { createHash } from 'node:crypto';
+import { type EventLog, RECENT_USAGE } from '../events/event-log.ts';
+import { newId } from '../lib/ids.ts';
+import type { Reservation } from '../policy/quotas.ts';
+import type { Fields } from '../protocol/messages.ts';
+import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
+import { type Keys, PARTITIONS } from '../redis/keys.ts';
+import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+import type { Refusal, UsageRecord } from '../usage/records.ts';
+import type { ToolOutcome } from './run-log.ts';
+
+const beginCall = LuaScript.load('beginCall-7');
+const endCall = LuaScript.load('endCall-8');
+
+/** An outcome with an idempotency key can be had again for a day; a call that has not ended waits as long for the sweep. */
+const KEPT_MS = 24 * 3_600_000;
+/** That a call without a key has ended is known for longer than anybody tries to end it (`OUTAGE_PATIENCE_MS`). */
+const UNKEYED_MS = 90_000;
+
+/** A call outside a run, as its node and the sweep know it. */
+export interface CallDetails {
+  readonly tool: string;
+  readonly permission: string;
+  readonly plan: string;
+  readonly thread_id: string;
+  readonly request_id: string | null;
+  readonly idempotency_key: string | null;
+  readonly transport: string;
+  /** Milliseconds since the epoch. */
+  readonly started_at: number;
+}
+
+export interface BeginCall {
+  readonly userId: string;
+  readonly callId: string;
+  readonly args: Fields;
+  readonly details: CallDetails;
+  readonly place: Reservation;
+  /** Greatest value of the user's message counter. */
+  readonly messages: number;
+}
+
+export type Beginning =
+  | { readonly outcome: 'begun' | 'refused'; readonly reply: readonly ScriptReply[] }
+  | { readonly outcome: 'limited' | 'conflict' }
+  | { readonly outcome: 'running'; readonly leftMs: number }
+  | { readonly outcome: 'done'; readonly stored: ToolOutcome };
+
+export interface EndCall {
+  readonly userId: string;
+  readonly callId: string;
+  readonly details: CallDetails;
+  readonly outcome: ToolOutcome;
+  /** Undefined for a call that was not executed. */
+  readonly record: UsageRecord | undefined;
+  /** Counts the use; "" gives the place back uncounted. */
+  readonly settlement: string;
+  /** By the sweep, and not by who executed it: that one, should it come back, is told. */
+  readonly swept?: true;
+}
+
+/** Tool calls outside runs, as Redis keeps them: begun once per call id, ended once, by their node or by the sweep. */
+export class ToolCalls {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #log: EventLog;
+
+  constructor({ redis, keys, log }: { redis: Redis; keys: Keys; log: EventLog }) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#log = log;
+  }
+
+  /** Takes a place and appends `tool_executing`, or recognises the call. One round trip. @throws TollgateError OVERLOADED */
+  async begin({ userId, callId, args, details, place, messages }: BeginCall): Promise<Beginning> {
+    const keys = this.#keys.user(userId);
+    const timestamp = new Date(details.started_at).toISOString();
+    const executing = { tool_name: details.tool, tool_call_id: callId, arguments: args, status: 'executing' };
+    const reply = await beginCall.run(
+      this.#redis,
+      [keys.messageRate, keys.call(callId), keys.activeCalls, keys.quota, keys.reservations, keys.log, keys.logState],
+      [
+        messages,
+        digest(details.tool, args),
+        place.request,
+        activeCallMember(userId, callId),
+        JSON.stringify(details),
+        KEPT_MS,
+        timestamp,
+        JSON.stringify({ ...eventFields(userId, details), ...executing, timestamp }),
+        ...this.#log.appendOptions(userId),
+      ],
+    );
+    const [outcome, now, third, ...rest] = reply as [string, number, ScriptReply, ...ScriptReply[]];
+    if (outcome === 'begun' || outcome === 'refused') {
+      if (outcome === 'begun') this.#log.appended('tool_executing');
+      return { outcome, reply: third === undefined ? [now] : [now, third, ...rest] };
+    }
+    if (outcome === 'running') return { outcome, leftMs: Number(third) - now };
+    if (outcome === 'done') return { outcome, stored: JSON.parse(String(third)) as ToolOutcome };
+    return { outcome: outcome === 'limited' ? 'limited' : 'conflict' };
+  }
+
+  /**
+   * Appends `tool_completed` with the usage record, counts the use and keeps the outcome. Sent twice, it does so once.
+   * @returns the outcome that counts: another one when the call had been ended already
+   */
+  async end({ userId, callId, details, outcome, record, settlement, swept }: EndCall): Promise<ToolOutcome> {
+    const keys = this.#keys.user(userId);
+    const timestamp = record?.completed_at ?? new Date(details.started_at).toISOString();
+    const keyed = details.idempotency_key !== null;
+    const completed = { tool_name: details.tool, tool_call_id: callId, ...outcome, status: 'completed' };
+    const reply = await endCall.run(
+      this.#redis,
+      [
+        keys.call(callId),
+        keys.activeCalls,
+        keys.quota,
+        keys.reservations,
+        keys.log,
+        keys.logState,
+        keys.outbox,
+        keys.recentUsage,
+      ],
+      [
+        settlement,
+        reservationMember(callId, details),
+        activeCallMember(userId, callId),
+        // Nobody asks again for one without a key, and it may be 64 KiB.
+        keyed || swept ? JSON.stringify(outcome) : '',
+        keyed ? '' : UNKEYED_MS,
+        record ? JSON.stringify(record) : '',
+        timestamp,
+        JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
+        ...this.#log.appendOptions(userId),
+        RECENT_USAGE,
+      ],
+    );
+    const [result, stored] = reply as [string, string];
+    // Without a stored one it was this very end, whose answer was lost.
+    if (result === 'over') return stored ? (JSON.parse(stored) as ToolOutcome) : outcome;
+    this.#log.appended('tool_completed', record && { ...record });
+    return outcome;
+  }
+
+  /** Counts a refusal in the tallies. */
+  async refused(userId: string, refusal: Refusal): Promise<void> {
+    await asked(this.#redis.xadd(this.#keys.user(userId).outbox, '*', 'x', JSON.stringify(refusal)));
+  }
+
+  /** The outcome of a call that has ended; undefined while it has not. */
+  async outcome(userId: string, callId: string): Promise<ToolOutcome | undefined> {
+    const stored = await asked(this.#redis.hget(this.#keys.user(userId).call(callId), 'outcome'));
+    return stored === null ? undefined : (JSON.parse(stored) as ToolOutcome);
+  }
+
+  /** Calls whose time is over, by Redis's clock, and that nobody has ended; at most `limit` of each partition. */
+  async overdue(limit = 100): Promise<{ userId: string; callId: string }[]> {
+    const [seconds] = await this.#redis.time();
+    const pipeline = this.#redis.pipeline();
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      pipeline.zrangebyscore(this.#keys.activeCalls(partition), '-inf', Number(seconds) * 1000, 'LIMIT', 0, limit);
+    }
+    const replies = (await pipeline.exec()) ?? [];
+    return replies.flatMap(([error, members]) => {
+      if (error) throw error;
+      return (members as string[]).map((member) => {
+        const space = member.lastIndexOf(' ');
+        return { userId: member.slice(0, space), callId: member.slice(space + 1) };
+      });
+    });
+  }
+
+  /** What is known of a call that has not ended; undefined, and struck off, when nothing is. */
+  async details(userId: string, callId: string): Promise<CallDetails | undefined> {
+    const keys = this.#keys.user(userId);
+    const known = await this.#redis.hget(keys.call(callId), 'details');
+    if (known !== null) return JSON.parse(known) as CallDetails;
+    await this.#redis.zrem(keys.activeCalls, activeCallMember(userId, callId));
+    return undefined;
+  }
+}
+
+/** Tells the same call from another one under the same key: the order of an object's members makes no difference. */
+function digest(tool: string, args: Fields): string {
+  return createHash('sha256').update(tool).update('\n').update(canonical(args)).digest('base64url');
+}
+
+/** JSON with the members of every object in order. The depth is bounded by the check of the arguments. */
+function canonical(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
+  const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${canonical(member)}`).join(',')}}`;
+}
+
+/** As `Quotas` names it. */
+function reservationMember(callId: string, { tool, permission }: CallDetails): string {
+  return `${callId} ${tool} ${permission}`;
+}
+
+function activeCallMember(userId: string, callId: string): string {
+  return `${userId} ${callId}`;
+}
+
+function eventFields(userId: string, { thread_id, request_id }: CallDetails): Fields {
+  return { event_id: newId('evt'), run_id: null, thread_id, request_id, user_id: userId, agent_name: null };
+}

@@ -1,0 +1,104 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { Tool } from '../policy/tool-catalogue.ts';
+import { type PublicError, publicError, TollgateError } from '../protocol/errors.ts';
+import type { Fields } from '../protocol/messages.ts';
+import type { UsageStatus } from '../usage/records.ts';
+import { boundedResult } from './tools/result.ts';
+import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
+
+export interface ToolExecutionDeps {
+  readonly executors: Readonly<Record<string, ToolExecutor>>;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'toolSeconds'>;
+  readonly logger: Logger;
+}
+
+/** What came of an execution. */
+export interface Executed {
+  readonly status: UsageStatus;
+  /** False when it was stopped before its executor was called: then there is nothing to count. */
+  readonly began: boolean;
+  readonly outcome:
+    | { readonly success: true; readonly result: Fields }
+    | { readonly success: false; readonly error: PublicError };
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number;
+  readonly completedAt: number;
+}
+
+/** Runs executors: with a signal, a deadline and a bound on the result; whatever they throw is an outcome. */
+export class ToolExecution {
+  readonly #deps: ToolExecutionDeps;
+  readonly #timeoutMs: number;
+
+  constructor(deps: ToolExecutionDeps, options: { readonly timeoutMs: number }) {
+    this.#deps = deps;
+    this.#timeoutMs = options.timeoutMs;
+  }
+
+  /** Whether there is somebody to execute the tool. */
+  has(tool: Tool): boolean {
+    return Object.hasOwn(this.#deps.executors, tool.name);
+  }
+
+  /** Never rejects. @param signal stops it: what is thrown then is no failure of the tool's */
+  async run(
+    tool: Tool,
+    args: ToolArguments,
+    context: Omit<ToolContext, 'signal'>,
+    signal: AbortSignal,
+  ): Promise<Executed> {
+    const { clock, metrics } = this.#deps;
+    const startedAt = clock.now();
+    const began = !signal.aborted;
+    const outcome = began ? await this.#attempt(tool, args, context, signal) : stopped();
+    const completedAt = clock.now();
+    if (began) metrics.toolSeconds.observe({ tool: tool.name }, (completedAt - startedAt) / 1000);
+    const status = outcome.success ? 'success' : signal.aborted ? 'cancelled' : 'error';
+    return { status, began, outcome, startedAt, completedAt };
+  }
+
+  async #attempt(
+    tool: Tool,
+    args: ToolArguments,
+    context: Omit<ToolContext, 'signal'>,
+    signal: AbortSignal,
+  ): Promise<Executed['outcome']> {
+    const executor = this.#deps.executors[tool.name];
+    if (!executor) throw new Error(`${tool.name} has no executor`);
+    const timeout = new AbortController();
+    const cancelTimeout = this.#deps.clock.after(this.#timeoutMs, () => {
+      timeout.abort(new TollgateError('TOOL_FAILED', { text: 'The tool took too long.' }));
+    });
+    const limited = AbortSignal.any([signal, timeout.signal]);
+    try {
+      const result = await abortable(() => executor(args, { ...context, signal: limited }), limited);
+      return { success: true, result: boundedResult(result) };
+    } catch (thrown) {
+      if (signal.aborted) return stopped();
+      const error = thrown instanceof TollgateError ? thrown : new TollgateError('TOOL_FAILED', { cause: thrown });
+      if (error.cause) this.#deps.logger.warn({ tool: tool.name, err: error.cause }, 'a tool failed');
+      return { success: false, error: publicError(error) };
+    } finally {
+      cancelTimeout();
+    }
+  }
+}
+
+function stopped(): Executed['outcome'] {
+  return { success: false, error: publicError(new TollgateError('TOOL_FAILED', { text: 'The call was stopped.' })) };
+}
+
+/** What `work` gives, or a rejection as soon as `signal` aborts: a tool that ignores its signal holds nobody. */
+function abortable<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    // Called in here, so that an executor that throws at once is one that rejects.
+    new Promise<T>((begin) => begin(work()))
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', abort));
+  });
+}

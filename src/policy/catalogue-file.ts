@@ -1,0 +1,115 @@
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findNodeAtLocation, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
+import type { z } from 'zod';
+import { UnusableConfiguration } from '../config.ts';
+
+/** One thing that is wrong with a file, and where. */
+export interface Mistake {
+  /** The file's name, without its folder. */
+  readonly file: string;
+  /** From 1. */
+  readonly line: number;
+  /** E.g. `plans.pro.multiplier`; empty for the file as a whole. */
+  readonly field: string;
+  readonly message: string;
+}
+
+/** Everything that is wrong with the catalogues, reported at once. */
+export class CatalogueError extends UnusableConfiguration {
+  readonly mistakes: readonly Mistake[];
+
+  constructor(mistakes: readonly Mistake[]) {
+    const lines = mistakes.map(({ file, line, field, message }) => `  ${file}:${line}  ${field}: ${message}`);
+    super(`The catalogues are not usable:\n${lines.join('\n')}\n`);
+    this.name = 'CatalogueError';
+    this.mistakes = mistakes;
+  }
+}
+
+type Path = readonly (string | number)[];
+
+/** More of one file help nobody, and the answer of a route has a bound. */
+const MISTAKES_SHOWN = 50;
+
+/** A JSON file that knows on which line each of its fields stands. */
+export class CatalogueFile {
+  readonly text: string;
+  readonly mistakes: Mistake[] = [];
+  readonly #name: string;
+  readonly #root: Node | undefined;
+  readonly #broken: boolean;
+
+  /** Reads the file; what is wrong with its JSON is among the mistakes. */
+  constructor(file: URL) {
+    this.#name = basename(fileURLToPath(file));
+    this.text = readText(file);
+    const errors: ParseError[] = [];
+    this.#root = parseTree(this.text, errors, { disallowComments: true });
+    this.#broken = errors.length > 0 || !this.#root;
+    const [first] = errors;
+    if (this.text === '') this.#add(1, [], 'is missing or empty');
+    else if (first) this.#add(this.#lineOf(first.offset), [], `is no valid JSON: ${printParseErrorCode(first.error)}`);
+    else if (this.#root) this.#refuseRepeated(this.#root, []);
+  }
+
+  /** What the file holds; undefined, with further mistakes, when it does not fit the schema. */
+  parse<T extends z.ZodType>(schema: T): z.infer<T> | undefined {
+    if (this.#broken) return undefined;
+    const parsed = schema.safeParse(JSON.parse(this.text));
+    if (parsed.success) return parsed.data;
+    for (const issue of parsed.error.issues) this.#addIssue(issue);
+    return undefined;
+  }
+
+  /** Notes a mistake at the field, or at the nearest one above it that is there. */
+  mistake(path: Path, message: string): void {
+    this.#add(this.#lineOf(this.#nodeAt(path)?.offset ?? 0), path, message);
+  }
+
+  #addIssue(issue: z.core.$ZodIssue): void {
+    const path = issue.path.map((part) => (typeof part === 'symbol' ? String(part) : part));
+    if (issue.code !== 'unrecognized_keys') return this.mistake(path, issue.message);
+    for (const key of issue.keys) this.mistake([...path, key], 'is no field of this file');
+  }
+
+  /** JSON.parse takes the last of two fields of one name without a word; whoever wrote both meant something else. */
+  #refuseRepeated(node: Node, path: Path): void {
+    const seen = new Set<unknown>();
+    for (const [at, child] of (node.children ?? []).entries()) {
+      if (node.type === 'array') this.#refuseRepeated(child, [...path, at]);
+      if (node.type !== 'object') continue;
+      const [key, value] = child.children ?? [];
+      if (seen.has(key?.value)) this.#add(this.#lineOf(child.offset), [...path, key?.value], 'stands twice');
+      seen.add(key?.value);
+      if (value) this.#refuseRepeated(value, [...path, key?.value]);
+    }
+  }
+
+  #nodeAt(path: Path): Node | undefined {
+    for (let length = path.length; this.#root && length > 0; length--) {
+      const node = findNodeAtLocation(this.#root, path.slice(0, length));
+      // A value's line is that of its key, when both are on one; a long object's is where it opens.
+      if (node) return node;
+    }
+    return this.#root;
+  }
+
+  #lineOf(offset: number): number {
+    return this.text.slice(0, offset).split('\n').length;
+  }
+
+  #add(line: number, path: Path, message: string): void {
+    if (this.mistakes.length >= MISTAKES_SHOWN) return;
+    this.mistakes.push({ file: this.#name, line, field: path.join('.'), message });
+  }
+}
+
+function readText(file: URL): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}

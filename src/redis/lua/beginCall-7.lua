@@ -1,0 +1,51 @@
+--[[
+  Begins a tool call outside a run: within the message limit, once per call id, within the user's quotas; and appends its
+  `tool_executing`. The message counter was written by the rate limiter just before, on the same connection.
+
+  KEYS[1] messageRate   counter of the user's messages in this window
+  KEYS[2] call          hash of the call: digest, status (running | done), deadline, details, outcome
+  KEYS[3] activeCalls   sorted set: "<user id> <call id>" -> when the call counts as dead, ms
+  KEYS[4] quota         hash of the user's uses, see include/quotas.lua
+  KEYS[5] reservations  sorted set of the user's calls under way
+  KEYS[6] log           stream of events
+  KEYS[7] logState      hash: epoch, seq
+  ARGV[1] greatest value of the counter
+  ARGV[2] digest of tool and arguments: the same call id with another one is refused
+  ARGV[3] request (JSON): member, concurrency, forMs, limits
+  ARGV[4] member of activeCalls
+  ARGV[5] what the sweep needs to end the call (JSON)
+  ARGV[6] ms that the call is remembered
+  ARGV[7] timestamp of the event
+  ARGV[8] fields of the event (JSON)
+  ARGV[9] the user's channel
+  ARGV[10] greatest length of the log
+  ARGV[11] greatest age of an event, ms
+  ARGV[12] seconds that an unused log keeps its epoch
+  Returns { "begun", now, status... }, { "refused", now, number of the limit or 0, status... }, { "limited" },
+          { "conflict" }, { "running", now, deadline } or { "done", now, outcome }
+]]
+--@include events
+--@include quotas
+local call, activeCalls, quota, reservations = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return { 'limited' } end
+
+local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
+local log = openLog({ log = KEYS[6], logState = KEYS[7] }, options, redis.call('TIME'))
+
+local known = redis.call('HMGET', call, 'digest', 'status', 'deadline', 'outcome')
+if known[2] then
+  if known[1] ~= ARGV[2] then return { 'conflict' } end
+  if known[2] == 'done' then return { 'done', log.now, known[4] } end
+  return { 'running', log.now, tonumber(known[3]) }
+end
+
+local request = cjson.decode(ARGV[3])
+local allowed, second, third = reserve(quota, reservations, request, log.now)
+if not allowed then return { 'refused', log.now, second, unpack(third) } end
+local deadline = log.now + request.forMs
+redis.call('HSET', call, 'digest', ARGV[2], 'status', 'running', 'deadline', deadline, 'details', ARGV[5])
+redis.call('PEXPIRE', call, ARGV[6])
+redis.call('ZADD', activeCalls, deadline, ARGV[4])
+appendEvent(log, 'tool_executing', ARGV[7], ARGV[8])
+closeLog(log)
+return { 'begun', log.now, unpack(second) }

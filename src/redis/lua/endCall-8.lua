@@ -1,0 +1,51 @@
+--[[
+  Ends a tool call outside a run: its `tool_completed`, its usage record, its settlement and its outcome, in one step and
+  once, whoever comes first: the node that ran it, or the sweep after the call counted as dead.
+
+  KEYS[1] call          hash of the call
+  KEYS[2] activeCalls   sorted set of calls that have not ended
+  KEYS[3] quota         hash of the user's uses, see include/quotas.lua
+  KEYS[4] reservations  sorted set of the user's calls under way
+  KEYS[5] log           stream of events
+  KEYS[6] logState      hash: epoch, seq
+  KEYS[7] outbox        stream of usage records
+  KEYS[8] recentUsage   list of the user's usage records, newest first
+  ARGV[1] settlement (JSON); "" to give the place back without counting the call
+  ARGV[2] member of reservations
+  ARGV[3] member of activeCalls
+  ARGV[4] outcome to remember (JSON), "" for none
+  ARGV[5] ms that the call is remembered from here on; "" as it was
+  ARGV[6] usage record (JSON), "" for a call that was not executed
+  ARGV[7] timestamp of the event
+  ARGV[8] fields of the event (JSON)
+  ARGV[9] the user's channel
+  ARGV[10] greatest length of the log
+  ARGV[11] greatest age of an event, ms
+  ARGV[12] seconds that an unused log keeps its epoch
+  ARGV[13] how many of the user's usage records to keep for the user's own tools
+  Returns { "ended" }, or { "over", outcome or "" } when it had been ended before
+]]
+--@include events
+--@include quotas
+local call, reservations = KEYS[1], KEYS[4]
+local known = redis.call('HMGET', call, 'status', 'outcome')
+if known[1] == 'done' then
+  redis.call('ZREM', KEYS[2], ARGV[3])
+  return { 'over', known[2] or '' }
+end
+
+local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
+local log = openLog({ log = KEYS[5], logState = KEYS[6] }, options, redis.call('TIME'))
+giveBack(reservations, ARGV[2])
+appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
+closeLog(log)
+if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[13], 30 * tonumber(ARGV[11])) end
+redis.call('HSET', call, 'status', 'done')
+if ARGV[4] ~= '' then redis.call('HSET', call, 'outcome', ARGV[4]) end
+redis.call('HDEL', call, 'details')
+if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then
+  redis.call('PEXPIRE', call, ARGV[5] ~= '' and ARGV[5] or ARGV[11])
+end
+if ARGV[1] ~= '' then settle(KEYS[3], cjson.decode(ARGV[1]), log.now) end
+redis.call('ZREM', KEYS[2], ARGV[3])
+return { 'ended' }

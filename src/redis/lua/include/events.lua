@@ -1,0 +1,47 @@
+--[[
+  The log of one user, for scripts that append to it: `openLog`, any number of `appendEvent`, `closeLog`.
+  An event is { type, timestamp, fields (a JSON object of at least one member) }; its entry's id is "<seq>-0".
+]]
+local function openLog(keys, options, time)
+  local state = redis.call('HMGET', keys.logState, 'epoch', 'seq')
+  return {
+    keys = keys,
+    options = options,
+    now = time[1] * 1000 + math.floor(time[2] / 1000),
+    -- Names a history of the log: one that begins after a loss begins at another time.
+    epoch = state[1] or string.format('epoch_%x%05x', time[1], time[2]),
+    seq = tonumber(state[2] or '0'),
+    appended = 0,
+  }
+end
+
+local function appendEvent(log, type, timestamp, fields)
+  log.seq = log.seq + 1
+  log.appended = log.appended + 1
+  fields = '{"seq":' .. log.seq .. ',' .. string.sub(fields, 2)
+  local id = log.seq .. '-0'
+  redis.call('XADD', log.keys.log, 'MAXLEN', '~', log.options.length, id, 't', type, 's', timestamp, 'a', log.now, 'f', fields)
+  local published = 'e' .. log.epoch .. ' ' .. log.seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields
+  redis.call('SPUBLISH', log.options.channel, published)
+end
+
+local function closeLog(log)
+  redis.call('HSET', log.keys.logState, 'epoch', log.epoch, 'seq', log.seq)
+  redis.call('EXPIRE', log.keys.logState, log.options.stateSeconds)
+  redis.call('PEXPIRE', log.keys.log, log.options.maxAge)
+  -- Old events go a few at a time, on every sixteenth append: never a long pause, and no sweep over all users.
+  if log.seq % 16 >= log.appended then return end
+  for _ = 1, 32 do
+    local oldest = redis.call('XRANGE', log.keys.log, '-', '+', 'COUNT', 1)[1]
+    if not oldest or log.now - tonumber(oldest[2][6]) <= tonumber(log.options.maxAge) then break end
+    redis.call('XDEL', log.keys.log, oldest[1])
+  end
+end
+
+-- Writes a usage record to the partition's outbox and to the user's own latest ones.
+local function writeRecord(outbox, recentUsage, record, kept, keptMs)
+  redis.call('XADD', outbox, '*', 'r', record)
+  redis.call('LPUSH', recentUsage, record)
+  redis.call('LTRIM', recentUsage, 0, kept - 1)
+  redis.call('PEXPIRE', recentUsage, keptMs)
+end

@@ -1,0 +1,14 @@
+--[[
+  Takes a place for a tool call within the user's limits. Sent twice, it takes one.
+
+  KEYS[1] quota         hash of the user's uses, see include/quotas.lua
+  KEYS[2] reservations  sorted set of the user's calls under way
+  ARGV[1] request (JSON): member, concurrency, forMs, limits
+  Returns { "reserved", now, status... } or { "refused", now, number of the limit or 0, status... }
+]]
+--@include quotas
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local allowed, second, third = reserve(KEYS[1], KEYS[2], cjson.decode(ARGV[1]), now)
+if allowed then return { 'reserved', now, unpack(second) } end
+return { 'refused', now, second, unpack(third) }

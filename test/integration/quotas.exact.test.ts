@@ -1,0 +1,263 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { systemClock } from '../../src/lib/clock.ts';
+import { newId } from '../../src/lib/ids.ts';
+import type { Catalogues } from '../../src/policy/catalogues.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { sweepCalls } from '../../workers/sweep-calls.ts';
+import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
+import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { testRedisUrl } from '../support/stack.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { anyCaller, type ToolNode, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
+import { until } from '../support/until.ts';
+
+const NODES = 3;
+const LIMIT = 100;
+
+let core: Core;
+let files: Catalogues;
+
+beforeAll(async () => {
+  core = await startCore();
+  files = catalogues(
+    {
+      tools: [
+        toolRow({ name: 'limited' }),
+        toolRow({ name: 'free_of_limits' }),
+        toolRow({ name: 'measured', permission: 'analytics' }),
+      ],
+      plans: {
+        one: planRow({ rank: 0, allowances: { limited: LIMIT } }),
+        two: planRow({ rank: 1, allowances: { limited: 2 * LIMIT } }),
+        narrow: planRow({ rank: 2, concurrency: 5 }),
+      },
+    },
+    'file',
+  );
+});
+
+/** As gateways are: each with its own connection to Redis. */
+async function nodes(executor = async () => ({}), options: { placeMs?: number } = {}): Promise<ToolNode[]> {
+  return Promise.all(
+    Array.from({ length: NODES }, async () => {
+      const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
+      closeAfter('test', () => disconnectRedis(redis));
+      const executors = { limited: executor, free_of_limits: executor, measured: executor };
+      return toolNode({ ...core, redis }, { catalogues: files, executors, ...options });
+    }),
+  );
+}
+
+/** Calls a tool on one node after the other, all at once; the code of each refusal, or `ok`. */
+async function callAll(on: readonly ToolNode[], userId: string, calls: { tool: string; plan: string; times: number }) {
+  const { tool, plan, times } = calls;
+  return Promise.all(
+    Array.from({ length: times }, async (_, at) => {
+      const node = on[at % on.length];
+      if (!node) throw new Error('no node');
+      try {
+        const { finished } = await node.service.call(toolRequest(userId, { tool, caller: anyCaller(plan) }), UNLIMITED);
+        return (await finished).success ? 'ok' : 'failed';
+      } catch (error) {
+        return (error as { code?: string }).code ?? 'thrown';
+      }
+    }),
+  );
+}
+
+const count = (answers: readonly string[], wanted: string) => answers.filter((answer) => answer === wanted).length;
+const reservations = (userId: string) => core.redis.zcard(core.keys.user(userId).reservations);
+
+describe('a limit', () => {
+  it('B88 B92 of a hundred lets exactly a hundred of two hundred parallel calls on three nodes through', async () => {
+    const userId = freshUserId();
+    const on = await nodes();
+    const answers = await callAll(on, userId, { tool: 'limited', plan: 'one', times: 2 * LIMIT });
+    expect([count(answers, 'ok'), count(answers, 'QUOTA_EXCEEDED')]).toEqual([LIMIT, LIMIT]);
+    expect(await reservations(userId)).toBe(0);
+    // What was refused consumed nothing: on the plan above exactly the rest is left.
+    const above = await callAll(on, userId, { tool: 'limited', plan: 'two', times: 2 * LIMIT });
+    expect(count(above, 'ok')).toBe(LIMIT);
+    const records = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+    expect(new Set(records.map((json) => JSON.parse(json).id)).size).toBe(2 * LIMIT);
+  });
+
+  it('of a permission is one for all its tools, and one of an hour is for trying again later', async () => {
+    const userId = freshUserId();
+    const answers = await callAll(await nodes(), userId, { tool: 'measured', plan: 'one', times: 120 });
+    expect([count(answers, 'ok'), count(answers, 'RATE_LIMITED')]).toEqual([100, 20]);
+  });
+
+  it('on calls at once counts those of all nodes, and lets go on when they have ended', async () => {
+    const userId = freshUserId();
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const on = await nodes(async () => {
+      await held;
+      return {};
+    });
+    const calling = callAll(on, userId, { tool: 'free_of_limits', plan: 'narrow', times: 12 });
+    await until(async () => (await reservations(userId)) === 5);
+    release();
+    const answers = await calling;
+    expect([count(answers, 'ok'), count(answers, 'RATE_LIMITED')]).toEqual([5, 7]);
+    expect(count(await callAll(on, userId, { tool: 'free_of_limits', plan: 'narrow', times: 5 }), 'ok')).toBe(5);
+  });
+
+  it('that there is not costs no key: a user without limits has the totals and nothing else', async () => {
+    const userId = freshUserId();
+    await callAll(await nodes(), userId, { tool: 'free_of_limits', plan: 'one', times: 9 });
+    const { quota } = core.keys.user(userId);
+    expect(Object.keys(await core.redis.hgetall(quota)).toSorted()).toEqual(['day', 'month']);
+    expect(await core.redis.pttl(quota)).toBeGreaterThan(0);
+  });
+});
+
+describe('a place that nobody gives back', () => {
+  it('is free again after its time, its call is ended by the sweep, and its use was never counted', async () => {
+    const userId = freshUserId();
+    const [node] = await nodes(() => new Promise(() => undefined), { placeMs: 300 });
+    if (!node) throw new Error('no node');
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'k' });
+    // Begun, and then its process is never heard of again.
+    void node.service.call(request, UNLIMITED);
+    await until(async () => (await reservations(userId)) === 1);
+    await until(async () => (await node.quotas.summary(userId, anyCaller('one'))).under_way.calls === 0);
+    // Redis tells the sweep the time in whole seconds.
+    const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
+    await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
+    expect(await sweepCalls(sweep)).toBe(0);
+    const [record, ...others] = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+    expect(others).toEqual([]);
+    expect(JSON.parse(record ?? '{}')).toMatchObject({
+      status: 'error',
+      units: 0,
+      tool: 'limited',
+      idempotency_key: 'k',
+    });
+    const again = await (await node.service.call(request, UNLIMITED)).finished;
+    expect(again).toMatchObject({ repeated: true, success: false, error: { code: 'TOOL_FAILED' } });
+    const summary = await node.quotas.summary(userId, anyCaller('one'));
+    expect(summary.tools.find(({ tool }) => tool === 'limited')?.limits).toMatchObject([{ used: 0 }]);
+  });
+
+  it('is not ended twice: the node that comes back after the sweep answers what the log says', async () => {
+    const userId = freshUserId();
+    let finish = () => {};
+    const slow = new Promise<object>((resolve) => {
+      finish = () => resolve({ late: true });
+    });
+    const [node] = await nodes(async () => ({ ...(await slow) }), { placeMs: 1 });
+    if (!node) throw new Error('no node');
+    const { finished } = await node.service.call(
+      toolRequest(userId, { tool: 'limited', caller: anyCaller('one') }),
+      UNLIMITED,
+    );
+    const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
+    await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
+    finish();
+    expect(await finished).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
+    expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
+  });
+});
+
+describe('a call under an idempotency key', () => {
+  it('waits for the one that is running, on another node too, and gets its outcome', async () => {
+    const userId = freshUserId();
+    let executions = 0;
+    let release = () => {};
+    const held = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const on = await nodes(async () => {
+      await held;
+      return { execution: ++executions };
+    });
+    const callId = newId('call');
+    const request = toolRequest(userId, {
+      tool: 'limited',
+      caller: anyCaller('one'),
+      idempotencyKey: 'k',
+      callId,
+      args: { a: 1, b: 2 },
+    });
+    const begun = await Promise.all(on.map((node) => node.service.call(request, UNLIMITED)));
+    release();
+    const results = await Promise.all(begun.map(({ finished }) => finished));
+    expect(results.map(({ result }) => result)).toEqual([1, 1, 1].map((execution) => ({ execution })));
+    expect(results.filter(({ repeated }) => !repeated)).toHaveLength(1);
+    expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
+    const [node] = on;
+    // The order of the members is no difference; another value is.
+    const reordered = await node?.service.call({ ...request, args: { b: 2, a: 1 } }, UNLIMITED);
+    expect(await reordered?.finished).toMatchObject({ repeated: true });
+    await expect(node?.service.call({ ...request, args: { a: 2, b: 1 } }, UNLIMITED)).rejects.toMatchObject({
+      code: 'IDEMPOTENCY_CONFLICT',
+    });
+    expect(await core.redis.pttl(core.keys.user(userId).call(callId))).toBeGreaterThan(23 * 3_600_000);
+  });
+});
+
+describe('an execution', () => {
+  const one = async (executor: () => Promise<object>, options: { timeoutMs?: number } = {}) => {
+    const userId = freshUserId();
+    const node = toolNode(core, {
+      catalogues: files,
+      executors: { limited: async () => ({ ...(await executor()) }) },
+      ...options,
+    });
+    const { finished } = await node.service.call(
+      toolRequest(userId, { tool: 'limited', caller: anyCaller('one') }),
+      UNLIMITED,
+    );
+    const result = await finished;
+    const record = JSON.parse((await core.redis.lindex(core.keys.user(userId).recentUsage, 0)) ?? '{}');
+    const used = (await node.quotas.summary(userId, anyCaller('one'))).tools[0]?.limits[0]?.used;
+    return { result, record, used };
+  };
+
+  it('that fails is counted and charged nothing, and says nothing of why', async () => {
+    const { result, record, used } = await one(() => Promise.reject(new Error('secret detail')));
+    expect(result).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
+    expect(JSON.stringify(result)).not.toContain('secret');
+    expect([record.status, record.units, used]).toEqual(['error', 0, 1]);
+  });
+
+  it('that ignores its signal is given up at its deadline', async () => {
+    const { result, used } = await one(() => new Promise(() => undefined), { timeoutMs: 50 });
+    expect(result).toMatchObject({
+      success: false,
+      error: { code: 'TOOL_FAILED', message: 'The tool took too long.' },
+    });
+    expect(used).toBe(1);
+  });
+
+  it('with more than 64 KiB of result is cut, says so, and stays JSON', async () => {
+    const { result } = await one(async () => ({ text: '"é'.repeat(60_000) }));
+    const cut = result.result as { truncated: boolean; bytes: number; preview: string };
+    expect(cut).toMatchObject({ truncated: true, bytes: expect.any(Number) });
+    expect(cut.preview.startsWith('{"text":"')).toBe(true);
+    const bytes = Buffer.byteLength(JSON.stringify(cut));
+    expect(bytes).toBeLessThanOrEqual(64 * 1024);
+    expect(bytes).toBeGreaterThan(50 * 1024);
+  });
+
+  it('that has not begun when its process stops is not counted', async () => {
+    const userId = freshUserId();
+    const node = toolNode(core, { catalogues: files, executors: { limited: async () => ({}) } });
+    await node.service.close();
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });
+    await expect(node.service.call(request, UNLIMITED)).rejects.toMatchObject({ code: 'SERVER_DRAINING' });
+    expect(await reservations(userId)).toBe(0);
+  });
+
+  it('of a paid tool is refused to a session that could not be verified', async () => {
+    const userId = freshUserId();
+    const node = toolNode(core, { catalogues: files, executors: { limited: async () => ({}) } });
+    const request = toolRequest(userId, { tool: 'limited', caller: { ...anyCaller('one'), degraded: true } });
+    await expect(node.service.call(request, UNLIMITED)).rejects.toMatchObject({ code: 'AUTH_SERVICE_UNAVAILABLE' });
+  });
+});

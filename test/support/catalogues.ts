@@ -1,0 +1,73 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { type CatalogueSources, Catalogues } from '../../src/policy/catalogues.ts';
+import { closeAfter, type Lifetime } from './open-resources.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** The files of the product. */
+export const planFile = readJson('plans.json') as { default: string; plans: Record<string, Json> };
+export const toolFile = readJson('tools.json') as { permissions: Record<string, Json>; tools: Json[] };
+
+/** A row of tools.json with everything that such a row needs. */
+export function toolRow(row: { readonly name: string; readonly [field: string]: unknown }): Json {
+  const open = { type: 'object' };
+  return { description: row.name, permission: 'basic', executor: 'builtin', units: 1, arguments: open, ...row };
+}
+
+/** A row of plans.json: everything, of everything. */
+export function planRow(row: Json = {}): Json {
+  const all = { permissions: ['*'], feature_flags: ['*'], threads: null, allowances: {}, concurrency: 1_000 };
+  return { rank: 0, multiplier: 1, ...all, ...row };
+}
+
+/** Catalogue files of the test's own; texts are written as they are. */
+export function catalogueFiles(
+  { plans = planFile, tools = toolsFor(plans) }: { readonly plans?: unknown; readonly tools?: unknown },
+  lifetime: Lifetime = 'test',
+): CatalogueSources {
+  const folder = mkdtempSync(join(tmpdir(), 'tollgate-catalogues-'));
+  closeAfter(lifetime, () => rmSync(folder, { recursive: true }));
+  const write = (name: string, content: unknown) => {
+    const path = join(folder, name);
+    writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content, undefined, 2));
+    return pathToFileURL(path);
+  };
+  return { plans: write('plans.json', plans), tools: write('tools.json', tools) };
+}
+
+/** Catalogues with these tools beside the product's permissions, and these plans. */
+export function catalogues(
+  rows: { readonly tools?: readonly Json[]; readonly plans?: Readonly<Record<string, object>> },
+  lifetime: Lifetime = 'test',
+): Catalogues {
+  const [first = ''] = Object.keys(rows.plans ?? {});
+  const plans = rows.plans
+    ? { default: first, plans: rows.plans }
+    : { ...planFile, plans: withoutAllowances(rows.tools) };
+  const tools = { ...toolsFor(plans), ...(rows.tools ? { tools: rows.tools } : {}) };
+  return new Catalogues(catalogueFiles({ plans, tools }, lifetime));
+}
+
+/** The product's plans, without numbers for tools that are not there. */
+function withoutAllowances(tools: readonly Json[] | undefined): Record<string, Json> {
+  if (!tools) return planFile.plans;
+  return Object.fromEntries(Object.entries(planFile.plans).map(([name, row]) => [name, { ...row, allowances: {} }]));
+}
+
+/** The product's tools; permissions that belong to plans which are not there belong to whoever holds everything. */
+function toolsFor(plans: unknown) {
+  if (plans === planFile || typeof plans !== 'object' || plans === null || !('plans' in plans)) return toolFile;
+  const known = Object.keys(plans.plans as object);
+  const open = Object.entries(toolFile.permissions).map(([name, { held_by, ...row }]) => {
+    const stands = held_by && (held_by as { plans: string[] }).plans.every((plan) => known.includes(plan));
+    return [name, stands ? { ...row, held_by } : row];
+  });
+  return { ...toolFile, permissions: Object.fromEntries(open) as Record<string, Json> };
+}
+
+function readJson(name: string): unknown {
+  return JSON.parse(readFileSync(new URL(`../../config/${name}`, import.meta.url), 'utf8'));
+}

@@ -1,0 +1,60 @@
+import { ToolCalls } from '../../src/agents/tool-calls.ts';
+import { type ToolRequest, ToolService } from '../../src/agents/tool-service.ts';
+import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { newId } from '../../src/lib/ids.ts';
+import type { Catalogues } from '../../src/policy/catalogues.ts';
+import { Permissions } from '../../src/policy/permissions.ts';
+import { Quotas } from '../../src/policy/quotas.ts';
+import { type Core, silentLogger } from './core.ts';
+
+export interface ToolNode {
+  readonly service: ToolService;
+  readonly calls: ToolCalls;
+  readonly quotas: Quotas;
+}
+
+export interface ToolNodeOptions {
+  readonly catalogues: Catalogues;
+  readonly executors: Readonly<Record<string, ToolExecutor>>;
+  readonly clock?: Clock;
+  readonly timeoutMs?: number;
+  /** How long a call may take before it counts as dead. */
+  readonly placeMs?: number;
+  readonly concurrency?: number;
+  readonly calls?: ToolCalls;
+}
+
+/** What a process needs to execute tools, with a catalogue and executors of the test's own. */
+export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
+  const { redis, keys, metrics, log } = core;
+  const { catalogues, executors, clock = systemClock, timeoutMs = 5_000, concurrency = 1_000 } = options;
+  const { plans, tools } = catalogues;
+  const permissions = new Permissions({ plans, tools }, { environment: 'test' });
+  const quotas = new Quotas(
+    { redis, keys, plans, tools, permissions, metrics },
+    { placeMs: options.placeMs ?? timeoutMs + 5_000 },
+  );
+  const calls = options.calls ?? new ToolCalls({ redis, keys, log });
+  const deps = { tools, permissions, quotas, calls, executors, clock, metrics, logger: silentLogger };
+  return { service: new ToolService(deps, { timeoutMs, concurrency }), calls, quotas };
+}
+
+/** Within the message limit, whoever asks. */
+export const UNLIMITED = { allowed: Promise.resolve(), messages: 1_000_000 };
+
+export const anyCaller = (plan: string) => ({ plan, permissions: [], roles: [], featureFlags: {}, degraded: false });
+
+export function toolRequest(userId: string, request: Partial<ToolRequest> & { readonly tool: string }): ToolRequest {
+  return {
+    userId,
+    caller: anyCaller('pro'),
+    args: {},
+    callId: newId('call'),
+    threadId: 'thread_1',
+    requestId: null,
+    idempotencyKey: null,
+    transport: 'websocket',
+    ...request,
+  };
+}

@@ -1,0 +1,257 @@
+import { writeFileSync } from 'node:fs';
+import { describe, expect, it } from '@jest/globals';
+import { BUILT_IN_TOOLS } from '../../src/agents/tools/executors.ts';
+import { CatalogueError, type Mistake } from '../../src/policy/catalogue-file.ts';
+import { Catalogues } from '../../src/policy/catalogues.ts';
+import { messagesPerMinute } from '../../src/policy/message-rate.ts';
+import { allowanceOf } from '../../src/policy/plans.ts';
+import { catalogueFiles, planFile, planRow, toolFile, toolRow } from '../support/catalogues.ts';
+
+const { plans, tools } = new Catalogues();
+
+function mistakes(files: Parameters<typeof catalogueFiles>[0]): readonly Mistake[] {
+  try {
+    new Catalogues(catalogueFiles(files), { builtInTools: [...BUILT_IN_TOOLS, 'extra'] });
+  } catch (error) {
+    if (error instanceof CatalogueError) return error.mistakes;
+    throw error;
+  }
+  return [];
+}
+
+const withPlan = (row: object) => ({
+  plans: { ...planFile, plans: { ...planFile.plans, pro: { ...planFile.plans.pro, ...row } } },
+});
+const withTool = (row: object) => ({
+  tools: { ...toolFile, tools: [...toolFile.tools, { ...toolRow({ name: 'extra' }), ...row }] },
+});
+
+describe('the plans', () => {
+  it('are those of the contract, lowest first', () => {
+    expect(plans.all.map(({ name, multiplier, threads }) => [name, multiplier, threads])).toEqual([
+      ['free', 1, 5],
+      ['pro', 2, 50],
+      ['enterprise', 10, null],
+      ['developer', 100, null],
+    ]);
+    expect(plans.get('free')?.permissions).toEqual(['basic']);
+    expect(plans.get('developer')?.permissions).toEqual(['*']);
+    expect(plans.get('pro')?.featureFlags).toContain('data_operations');
+  });
+
+  it('include as many executions a day as the contract says', () => {
+    const allowance = (plan: string, tool: string) => allowanceOf(plans.effective(plan), tool);
+    expect(['create_thread', 'get_thread_history', 'list_agents'].map((tool) => allowance('free', tool))).toEqual([
+      10, 100, 100,
+    ]);
+    expect(
+      ['create_thread', 'generate_synthetic_data', 'analyze_workload'].map((tool) => allowance('pro', tool)),
+    ).toEqual([1_000, 10_000, 500]);
+    for (const plan of ['enterprise', 'developer']) {
+      for (const { name } of tools.all) expect(allowance(plan, name)).toBeUndefined();
+    }
+  });
+
+  it('multiply the messages a minute', () => {
+    expect(plans.all.map((plan) => messagesPerMinute(plan, 30))).toEqual([30, 60, 300, 3_000]);
+  });
+
+  it('count as free when nobody sells them', () => {
+    for (const name of ['', 'gold', 'constructor', '__proto__', 'Pro']) expect(plans.effective(name).name).toBe('free');
+    expect(plans.effective('pro').name).toBe('pro');
+  });
+});
+
+describe('the tools', () => {
+  it('are those of the contract, under their permissions', () => {
+    const byPermission = Object.groupBy(tools.all, ({ permission }) => permission);
+    expect(
+      Object.fromEntries(Object.entries(byPermission).map(([name, of]) => [name, of?.map((tool) => tool.name)])),
+    ).toEqual({
+      basic: ['create_thread', 'get_thread_history', 'list_agents', 'get_agent_status'],
+      analytics: ['analyze_workload', 'query_corpus', 'optimize_prompt'],
+      data_management: ['generate_synthetic_data', 'corpus_manager', 'create_corpus', 'modify_corpus'],
+      monitoring: ['system_health', 'get_metrics', 'view_logs'],
+      advanced_optimization: [
+        'cost_analyzer',
+        'latency_analyzer',
+        'performance_predictor',
+        'multi_objective_optimization',
+        'kv_cache_optimization_audit',
+      ],
+      system_management: ['system_configurator', 'log_analyzer', 'user_admin', 'feature_flag_toggle'],
+      developer_tools: ['debug_panel', 'impersonation_tool', 'system_logs', 'database_query_tool'],
+    });
+  });
+
+  it('are none beyond the file', () => {
+    for (const name of ['', 'rm', 'constructor', '__proto__', 'Create_Thread']) expect(tools.get(name)).toBeUndefined();
+  });
+
+  it('check their arguments against their schema', () => {
+    const problem = (name: string, args: unknown) => tools.get(name)?.argumentsProblem(args);
+    expect(problem('analyze_workload', { hours: 24 })).toBeUndefined();
+    expect(problem('analyze_workload', {})).toBeUndefined();
+    expect(problem('analyze_workload', { hours: 0 })).toMatch(/hours/);
+    expect(problem('analyze_workload', { hours: '24' })).toMatch(/hours/);
+    expect(problem('analyze_workload', { days: 1 })).toMatch(/additional/);
+    expect(problem('create_thread', { title: 'x'.repeat(121) })).toMatch(/title/);
+    expect(problem('list_agents', [])).toMatch(/object/);
+    let deep: unknown = {};
+    for (let i = 0; i < 40; i++) deep = [deep];
+    expect(problem('list_agents', { deep })).toMatch(/deep/);
+  });
+});
+
+describe('a file with a mistake', () => {
+  it.each([
+    ['a field that there is not', withPlan({ theads: 5 }), 'plans.json', 'plans.pro.theads'],
+    ['a number out of range', withPlan({ multiplier: 0 }), 'plans.json', 'plans.pro.multiplier'],
+    [
+      'a permission that there is not',
+      withPlan({ permissions: ['basic', 'magic'] }),
+      'plans.json',
+      'plans.pro.permissions.1',
+    ],
+    ['a wildcard in the middle', withPlan({ permissions: ['a*b'] }), 'plans.json', 'plans.pro.permissions.0'],
+    [
+      'an allowance of a tool that there is not',
+      withPlan({ allowances: { rm: 1 } }),
+      'plans.json',
+      'plans.pro.allowances.rm',
+    ],
+    ['the rank of another plan', withPlan({ rank: 2 }), 'plans.json', 'plans.enterprise.rank'],
+    ['a default that there is not', { plans: { ...planFile, default: 'gold' } }, 'plans.json', 'default'],
+    [
+      'a tool that stands twice',
+      withTool({ name: 'list_agents' }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.name`,
+    ],
+    [
+      'a tool named like a permission',
+      withTool({ name: 'basic', executor: 'none' }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.name`,
+    ],
+    [
+      'a permission of no row',
+      withTool({ permission: 'magic' }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.permission`,
+    ],
+    [
+      'an executor that there is not',
+      withTool({ executor: 'shell' }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.executor`,
+    ],
+    [
+      'a schema that is none',
+      withTool({ arguments: { type: 'object', minimum: 'a' } }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.arguments`,
+    ],
+    [
+      'a schema that is elsewhere',
+      withTool({ arguments: { type: 'object', $ref: 'http://127.0.0.1/a' } }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.arguments`,
+    ],
+    [
+      'a keyword that does nothing',
+      withTool({ arguments: { type: 'object', properties: { a: { type: 'string', maximum: 1 } } } }),
+      'tools.json',
+      `tools.${toolFile.tools.length}.arguments`,
+    ],
+    [
+      'a plan that there is not',
+      {
+        tools: {
+          ...toolFile,
+          permissions: {
+            ...toolFile.permissions,
+            extra: { description: 'a', held_by: { plans: ['gold'], roles: [] } },
+          },
+        },
+      },
+      'tools.json',
+      'permissions.extra.held_by.plans.0',
+    ],
+  ])('is refused for %s, with file and field', (_what, files, file, field) => {
+    expect(mistakes(files)).toEqual([expect.objectContaining({ file, field, line: expect.any(Number) })]);
+  });
+
+  it('is refused for a tool that is called built in and is not', () => {
+    expect(mistakes(withTool({ name: 'teleport' }))).toEqual([
+      expect.objectContaining({
+        field: `tools.${toolFile.tools.length}.executor`,
+        message: 'teleport is not built in',
+      }),
+    ]);
+  });
+
+  it('is refused with the line of each of its mistakes, all at once', () => {
+    const lines = [
+      '{',
+      '  "default": "free",',
+      '  "plans": {',
+      '    "free": {',
+      '      "rank": 0, "multiplier": 1,',
+      '      "permissions": ["basic"],',
+      '      "feature_flags": [], "threads": -5,',
+      '      "allowances": {},',
+      '      "colour": "green"',
+      '    }',
+      '  }',
+      '}',
+    ];
+    expect(mistakes({ plans: lines.join('\n') }).map(({ line, field }) => [line, field])).toEqual([
+      [7, 'plans.free.threads'],
+      // Missing: where the object is that should hold it.
+      [4, 'plans.free.concurrency'],
+      [9, 'plans.free.colour'],
+    ]);
+  });
+
+  it('is refused where its JSON breaks, and for a field that stands twice', () => {
+    expect(mistakes({ plans: '{\n  "default": "free",\n  "plans": {,}\n}' })).toEqual([
+      expect.objectContaining({ file: 'plans.json', line: 3 }),
+    ]);
+    expect(mistakes({ plans: '{ "default": "free" /* a */ }' })).toHaveLength(1);
+    const twice = JSON.stringify(planFile).replace('"rank":0', '"rank":0,\n"rank":0');
+    expect(mistakes({ plans: twice })).toEqual([
+      expect.objectContaining({ line: 2, field: 'plans.free.rank', message: 'stands twice' }),
+    ]);
+    expect(mistakes({ plans: '' })).toEqual([expect.objectContaining({ message: 'is missing or empty' })]);
+  });
+});
+
+describe('a reload', () => {
+  const plan = (multiplier: number) => ({ default: 'one', plans: { one: planRow({ multiplier }) } });
+
+  it('takes both files at once, tells its listeners, and shows in what was handed out before', () => {
+    const files = catalogueFiles({ plans: plan(1) });
+    const catalogues = new Catalogues(files);
+    const heard: unknown[] = [];
+    catalogues.onReload((reload) => heard.push(reload));
+    const before = catalogues.version;
+    writeFileSync(files.plans, JSON.stringify(plan(7)));
+    expect(catalogues.plans.effective('one').multiplier).toBe(1);
+    expect(catalogues.reload()).toEqual({ reloaded: true, version: catalogues.version });
+    expect(catalogues.plans.effective('one').multiplier).toBe(7);
+    expect(catalogues.version).not.toBe(before);
+    expect(heard).toEqual([{ reloaded: true, version: catalogues.version }]);
+  });
+
+  it('of a broken file keeps what there was, and answers with the mistakes', () => {
+    const files = catalogueFiles({ plans: plan(1) });
+    const catalogues = new Catalogues(files);
+    const before = catalogues.version;
+    writeFileSync(files.tools, '{ "tools": [] }');
+    const result = catalogues.reload();
+    expect(result).toMatchObject({ reloaded: false, version: before });
+    expect('mistakes' in result && result.mistakes.map(({ file }) => file)).toEqual(['tools.json', 'tools.json']);
+    expect(catalogues.tools.get('create_thread')).toBeDefined();
+  });
+});
