@@ -70,8 +70,8 @@ export class Registry {
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #leaseMs: number;
-  /** The default cap first, then that of each plan. */
-  readonly #caps: readonly (string | number)[];
+  readonly #plans: Plans;
+  readonly #maxConnectionsPerUser: number;
 
   constructor(
     { redis, keys, plans }: { redis: Redis; keys: Keys; plans: Plans },
@@ -80,8 +80,8 @@ export class Registry {
     this.#redis = redis;
     this.#keys = keys;
     this.#leaseMs = options.leaseMs;
-    const caps = plans.all.flatMap((plan) => [plan.name, plan.connections ?? options.maxConnectionsPerUser]);
-    this.#caps = ['', options.maxConnectionsPerUser, ...caps];
+    this.#plans = plans;
+    this.#maxConnectionsPerUser = options.maxConnectionsPerUser;
     // Pipelines know the scripts that exist when they are made.
     renewLeases.prepare(redis);
   }
@@ -107,7 +107,7 @@ export class Registry {
         plan,
         tokenIssuedAt,
         keys.nodeChannel(''),
-        ...this.#caps,
+        ...this.#caps(),
       ],
     )) as ['blocked'] | ['revoked'] | ['admitted', number, string, string, number, number];
     if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
@@ -158,7 +158,7 @@ export class Registry {
   async enforceCap(userId: string): Promise<void> {
     const keys = this.#keys.user(userId);
     const used = [keys.leases, keys.connections, keys.evicted, keys.account];
-    await enforceCap.run(this.#redis, used, [this.#leaseMs, keys.channel, ...this.#caps]);
+    await enforceCap.run(this.#redis, used, [this.#leaseMs, keys.channel, keys.nodeChannel(''), ...this.#caps()]);
   }
 
   /**
@@ -186,5 +186,11 @@ export class Registry {
       return { connection_id: id, ...(JSON.parse(details) as ConnectionDetails), lease_ends_at };
     });
     return { total, connections };
+  }
+
+  /** The default cap first, then that of each plan, as the plans are now. */
+  #caps(): (string | number)[] {
+    const fallback = this.#maxConnectionsPerUser;
+    return ['', fallback, ...this.#plans.all.flatMap(({ name, connections }) => [name, connections ?? fallback])];
   }
 }

@@ -8,37 +8,16 @@
   KEYS[4] account      hash: plan
   ARGV[1] lease, ms
   ARGV[2] the user's channel
-  ARGV[3...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
+  ARGV[3] what the name of a node's channel begins with, see admitConnection
+  ARGV[4...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
   Returns the number of connections that lost their place
 ]]
-local leases, connections, evicted, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local lease, channel = tonumber(ARGV[1]), ARGV[2]
-
-local plan = redis.call('HGET', account, 'plan')
+--@include caps
+local keys = { leases = KEYS[1], connections = KEYS[2], evicted = KEYS[3] }
+local lease = tonumber(ARGV[1])
+local plan = redis.call('HGET', KEYS[4], 'plan')
 if not plan then return 0 end
-local cap = tonumber(ARGV[4])
-for i = 3, #ARGV, 2 do
-  if ARGV[i] == plan then cap = tonumber(ARGV[i + 1]) end
-end
-
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local live = redis.call('ZRANGE', leases, '(' .. now, '+inf', 'BYSCORE')
-local excess = #live - cap
-if excess <= 0 then return 0 end
-
-local places = {}
-for i, id in ipairs(live) do
-  places[i] = { tonumber(string.match(redis.call('HGET', connections, id) or '0', '^%d+')), id }
-end
-table.sort(places, function(a, b) return a[1] < b[1] end)
-local ids = {}
-for i = 1, excess do
-  ids[i] = places[i][2]
-  redis.call('ZADD', evicted, now + 2 * lease, ids[i])
-end
-redis.call('ZREM', leases, unpack(ids))
-redis.call('HDEL', connections, unpack(ids))
-redis.call('PEXPIRE', evicted, 2 * lease)
-redis.call('SPUBLISH', channel, 'c' .. cjson.encode({ control = 'evict', connection_ids = ids }))
-return excess
+prune(keys, now)
+return evict(keys, { cap = capOf(plan, ARGV, 4), now = now, lease = lease, channel = ARGV[2], nodeChannel = ARGV[3] })

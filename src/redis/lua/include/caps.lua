@@ -1,0 +1,66 @@
+--[[
+  The places of one user's connections, for scripts that hold to the cap.
+  keys: { leases, connections, evicted }, as in admitConnection.
+]]
+
+-- The cap of a plan, out of plan, cap, plan, cap, ... from `first` on; the first cap serves a plan that is not listed.
+local function capOf(plan, arguments, first)
+  local cap = tonumber(arguments[first + 1])
+  for i = first, #arguments, 2 do
+    if arguments[i] == plan then cap = tonumber(arguments[i + 1]) end
+  end
+  return cap
+end
+
+-- Forgets the connections whose lease has ended.
+local function prune(keys, now)
+  local dead = redis.call('ZRANGE', keys.leases, '-inf', now, 'BYSCORE')
+  if #dead > 0 then
+    redis.call('ZREM', keys.leases, unpack(dead))
+    redis.call('HDEL', keys.connections, unpack(dead))
+  end
+  redis.call('ZREMRANGEBYSCORE', keys.evicted, '-inf', now)
+end
+
+--[[
+  Takes the places beyond the cap away, oldest first, and tells the nodes that hold them. A node that misses the message
+  finds its connection under `evicted` at the next renewal.
+  Connections of a node that Redis has lost go before any other: their clients have gone with it or are about to come
+  back, and until their leases end each of them would cost a live connection its place.
+  options: { cap, now, lease, channel, nodeChannel, newcomer }; `newcomer` lives, whatever is known of its node.
+  Returns how many lost their place.
+]]
+local function evict(keys, options)
+  local excess = redis.call('ZCARD', keys.leases) - options.cap
+  if excess <= 0 then return 0 end
+  local listening = {}
+  local function lives(node)
+    if listening[node] == nil then
+      listening[node] = redis.call('PUBSUB', 'SHARDNUMSUB', options.nodeChannel .. node)[2] > 0
+    end
+    return listening[node]
+  end
+  local places = {}
+  local all = redis.call('HGETALL', keys.connections)
+  for i = 1, #all, 2 do
+    if all[i] ~= '#' then
+      local given, about = string.match(all[i + 1], '^(%d+) (.*)$')
+      local alive = all[i] == options.newcomer or lives(cjson.decode(about).node)
+      places[#places + 1] = { tonumber(given), all[i], alive }
+    end
+  end
+  table.sort(places, function(a, b)
+    if a[3] ~= b[3] then return b[3] end
+    return a[1] < b[1]
+  end)
+  local ids = {}
+  for i = 1, math.min(excess, #places) do
+    ids[i] = places[i][2]
+    redis.call('ZADD', keys.evicted, options.now + 2 * options.lease, ids[i])
+  end
+  redis.call('ZREM', keys.leases, unpack(ids))
+  redis.call('HDEL', keys.connections, unpack(ids))
+  redis.call('PEXPIRE', keys.evicted, 2 * options.lease)
+  redis.call('SPUBLISH', options.channel, 'c' .. cjson.encode({ control = 'evict', connection_ids = ids }))
+  return #ids
+end
