@@ -24,8 +24,8 @@ export interface ConnectionDetails {
 }
 
 export interface Admission {
-  /** The user's plan: the operator's word, else the token's. */
-  readonly plan: string;
+  /** What an operator stored, which wins over the token; undefined when nobody did. */
+  readonly storedPlan: string | undefined;
   /** Place in the order of admission; a connection that lost its lease to an outage takes it again. */
   readonly place: number;
   /** The event log's epoch and last `seq` at the moment of admission. */
@@ -113,7 +113,7 @@ export class Registry {
     if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
     if (reply[0] === 'revoked') throw new TollgateError('TOKEN_REVOKED');
     const [, givenPlace, storedPlan, epoch, seq, revokedBefore] = reply;
-    return { place: givenPlace, plan: storedPlan, epoch, seq, revokedBefore };
+    return { place: givenPlace, storedPlan: storedPlan || undefined, epoch, seq, revokedBefore };
   }
 
   /**

@@ -55,8 +55,10 @@ export class Session implements TokenHolder {
   readonly #events: SessionEvents;
   readonly #details: ConnectionDetails;
   #identity: Identity;
-  /** The plan that the token names. */
-  #tokenPlan: string;
+  /** As the token says it; `#identity` is what counts. */
+  #tokenIdentity: Identity;
+  /** What an operator stored: it wins over the token's. */
+  #storedPlan: string | undefined;
   #place: number | undefined;
   /** As it was announced last; undefined when it never was. */
   #account: Account | undefined;
@@ -75,7 +77,7 @@ export class Session implements TokenHolder {
     this.#events = events;
     this.connectionId = who.connectionId;
     this.#identity = who.identity;
-    this.#tokenPlan = who.identity.plan;
+    this.#tokenIdentity = who.identity;
     this.#details = who.details;
     this.cursor = new Cursor({ log: deps.eventLog, clock: deps.clock }, who.identity.userId, {
       deliver: (entry) => events.deliver(entry),
@@ -152,10 +154,10 @@ export class Session implements TokenHolder {
   #take(identity: Identity): void {
     const { plan, method } = this.#identity;
     this.#deps.liveSessions.remove(this);
-    this.#tokenPlan = identity.plan;
-    this.#identity = { ...identity, method };
+    this.#tokenIdentity = { ...identity, method };
+    this.#takePlan();
     this.#deps.liveSessions.add(this);
-    this.#takePlan(plan);
+    if (this.#identity.plan !== plan) this.#events.planChanged();
   }
 
   tell(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void {
@@ -181,7 +183,8 @@ export class Session implements TokenHolder {
     // The admission's answer may be on its way, and older than this: it is applied after that one.
     if (this.#admitting) return;
     const before = this.#identity.plan;
-    this.#takePlan(account.plan ?? this.#tokenPlan);
+    this.#storedPlan = account.plan;
+    this.#takePlan();
     if (this.#identity.plan !== before) this.#events.planChanged();
   }
 
@@ -209,7 +212,8 @@ export class Session implements TokenHolder {
     const admission = await this.#askForPlace();
     this.#place = admission.place;
     this.#revokedBefore = Math.max(this.#revokedBefore, admission.revokedBefore);
-    this.#takePlan(admission.plan);
+    this.#storedPlan = admission.storedPlan;
+    this.#takePlan();
     // Only what was heard while the answer was on its way: otherwise the answer is the newer one.
     if (this.#account && this.#account !== heardBefore) this.applyAccount(this.#account);
     // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
@@ -218,13 +222,13 @@ export class Session implements TokenHolder {
   }
 
   async #askForPlace(): Promise<Admission> {
-    const { userId, plan, tokenIssuedAt } = this.#identity;
+    const { userId, tokenIssuedAt } = this.#identity;
     this.#askedForPlace = true;
     this.#admitting = true;
     try {
       return await this.#deps.registry.admit({
         userId,
-        plan,
+        plan: this.#tokenIdentity.plan,
         tokenIssuedAt,
         connectionId: this.connectionId,
         details: this.#details,
@@ -257,15 +261,15 @@ export class Session implements TokenHolder {
   }
 
   /**
-   * The plan that counts. A token carries the permissions of the plan it was issued for: when the plan is another one by
-   * now, they would outlive it.
+   * The plan that counts. A token carries the permissions and flags of the plan it was issued for: when the plan is
+   * another one by now, they would outlive it.
    */
-  #takePlan(named: string): void {
-    const plan = this.#deps.plans.effective(named).name;
-    const { permissions, method } = this.#identity;
+  #takePlan(): void {
+    const token = this.#tokenIdentity;
+    const plan = this.#deps.plans.effective(this.#storedPlan ?? token.plan).name;
     // A service's are its scopes, which no plan gave it.
-    const kept = plan === this.#tokenPlan || method === 'service';
-    this.#identity = { ...this.#identity, plan, permissions: kept ? permissions : [] };
+    const kept = plan === token.plan || token.method === 'service';
+    this.#identity = kept ? { ...token, plan } : { ...token, plan, permissions: [], featureFlags: {} };
   }
 
   #control(control: Readonly<Record<string, unknown>>): void {

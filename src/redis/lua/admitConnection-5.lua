@@ -16,7 +16,7 @@
   ARGV[8] when the token was issued, ms
   ARGV[9] what the name of a channel begins with that a node listens to as long as it lives; its id follows
   ARGV[10...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
-  Returns { "blocked" }, { "revoked" } or { "admitted", place, plan, epoch, seq, revoked_before }
+  Returns { "blocked" }, { "revoked" } or { "admitted", place, stored plan or "", epoch, seq, revoked_before }
 ]]
 --@include caps
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -26,7 +26,6 @@ local stored = redis.call('HMGET', account, 'plan', 'blocked', 'revoked_before')
 if stored[2] == '1' then return { 'blocked' } end
 local revokedBefore = tonumber(stored[3] or '0')
 if tonumber(ARGV[8]) < revokedBefore then return { 'revoked' } end
-local plan = stored[1] or ARGV[7]
 local keys = { leases = leases, connections = connections, evicted = evicted }
 
 local time = redis.call('TIME')
@@ -41,7 +40,7 @@ redis.call('ZREM', evicted, id)
 redis.call('HSET', connections, id, place .. ' ' .. details, '#', math.max(last, place))
 
 evict(keys, {
-  cap = capOf(plan, ARGV, 10), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
+  cap = capOf(stored[1] or ARGV[7], ARGV, 10), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
 })
 redis.call('PEXPIRE', leases, 2 * lease)
 redis.call('PEXPIRE', connections, 2 * lease)
@@ -53,4 +52,4 @@ if not log[1] then
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
 redis.call('EXPIRE', logState, ARGV[6])
-return { 'admitted', place, plan, log[1], tonumber(log[2]), revokedBefore }
+return { 'admitted', place, stored[1] or '', log[1], tonumber(log[2]), revokedBefore }
