@@ -175,8 +175,8 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
         await until(async () => `${ids().toSorted()}` === `${(await race.held()).toSorted()}`, {
           label: 'the registry to hold those that are connected',
         });
+        // None can be left: whoever stayed may have made room for newer ones, who then went.
         expect(left().length).toBeLessThanOrEqual(CAP);
-        expect(left().length).toBeGreaterThan(0);
         await expectAlive(left());
         const place = (id = '') => race.admitted.find(({ connectionId }) => connectionId === id)?.place ?? 0;
         const evicted = race.clients.filter(({ told, connectionId }) => told && connectionId);
