@@ -113,7 +113,7 @@ describe.each([
 ] as const)('a connection on %s that has authenticated', (path, options) => {
   const connect = (token: string) => openClient({ ...options, ...('transport' in options ? {} : { path }), token });
 
-  it('B53 is answered again when it authenticates as the same user', async () => {
+  it('B53 B103 is answered again when it authenticates as the same user', async () => {
     const { token, userId } = mintToken();
     const client = await connect(token);
     const { connection_id } = await client.welcome();

@@ -14,19 +14,27 @@ const processes = useStack({
 });
 
 describe('with the real processes', () => {
-  it.each(TRANSPORTS)('B61 B69 B138 a connection over %s outlives its token several times', async (transport) => {
-    const { addresses } = processes();
-    const { access_token } = await login('pro', addresses);
-    const client = await openClient({ transport, url: addresses.gateways[1]?.url, token: access_token });
-    const { token_expires_at } = await client.welcome();
-    const third = await client.waitFor(({ type, fields }) => type === 'token_refreshed' && fields.refresh_count === 3, {
-      label: 'a third refresh',
-      timeoutMs: 20_000,
-    });
-    expect(Date.parse(String(third.fields.token_expires_at))).toBeGreaterThan(Date.parse(String(token_expires_at)));
-    expect((await runToEnd(client)).events.at(-1)).toMatchObject({ type: 'agent_completed' });
-    expect(client.events.map(({ type }) => type)).not.toContain('token_degraded');
-  });
+  it.each(TRANSPORTS)(
+    'B61 B69 B138 B144 a connection over %s outlives its token several times, and the runs on it do too',
+    async (transport) => {
+      const { addresses } = processes();
+      const { access_token } = await login('pro', addresses);
+      const client = await openClient({ transport, url: addresses.gateways[1]?.url, token: access_token });
+      const { token_expires_at } = await client.welcome();
+      const third = await client.waitFor(
+        ({ type, fields }) => type === 'token_refreshed' && fields.refresh_count === 3,
+        {
+          label: 'a third refresh',
+          timeoutMs: 20_000,
+        },
+      );
+      expect(Date.parse(String(third.fields.token_expires_at))).toBeGreaterThan(Date.parse(String(token_expires_at)));
+      for (const { events } of await Promise.all([runToEnd(client), runToEnd(client)])) {
+        expect(events.at(-1)).toMatchObject({ type: 'agent_completed' });
+      }
+      expect(client.events.map(({ type }) => type)).not.toContain('token_degraded');
+    },
+  );
 
   it('B111 a degraded connection is served, but no paid tool runs for it until the auth service is back', async () => {
     const { addresses, auth } = processes();

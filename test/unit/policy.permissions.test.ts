@@ -183,6 +183,14 @@ describe('a decision', () => {
     expect(allowed('*')).toEqual(rows.map(({ name }) => name));
   });
 
+  it('B87 is the same however often it is asked for, and soon', () => {
+    const startedAt = performance.now();
+    const ask = () => JSON.stringify(permissions.decide(tool('analyze_workload'), caller('pro')));
+    const decisions = Array.from({ length: 10_000 }, ask);
+    expect(new Set(decisions).size).toBe(1);
+    expect(performance.now() - startedAt).toBeLessThan(5_000);
+  });
+
   it('B252 gives a plan nobody sells what the free plan has', () => {
     expect(permissions.toolsOf(caller('expired'))).toEqual(permissions.toolsOf(caller('free')));
   });
