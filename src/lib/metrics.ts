@@ -39,6 +39,12 @@ export class Metrics {
   readonly runs = this.#counter('runs_total', 'Agent runs by how they ended', ['status']);
   readonly runSeconds = this.#histogram('run_seconds', 'From a run accepted to its last event', ['status']);
   readonly firstEventSeconds = this.#histogram('run_first_event_seconds', 'From a run accepted to its first event', []);
+  readonly modelRequests = this.#counter('model_requests_total', 'Requests to the model by result', [
+    'model',
+    'result',
+  ]);
+  readonly modelTokens = this.#counter('model_tokens_total', 'Tokens of completed steps', ['model', 'kind']);
+  readonly modelFirstTextSeconds = this.#histogram('model_first_text_seconds', 'From a request to its first text', []);
   readonly usageRecords = this.#counter('usage_records_total', 'Usage records appended to outboxes', [
     'tool',
     'status',
