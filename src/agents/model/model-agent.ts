@@ -51,9 +51,10 @@ export function createModelAgent(deps: ModelAgentDeps, defaultModel: string): Ag
     const read = () => deps.threads.history(task.userId, page);
     const { messages: history } = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, read);
     const messages = opening(task, history);
+    const asking = { ...deps, logger: deps.logger.child({ run_id: task.runId }) };
     for (let number = 1; number <= MAX_STEPS; number++) {
       const mustAnswer = number === MAX_STEPS;
-      const step = hands.steps.recall() ?? (await ask(deps, { model, messages, tools, mustAnswer }, hands));
+      const step = hands.steps.recall() ?? (await ask(asking, { model, messages, tools, mustAnswer }, hands));
       if (step.calls.length === 0 || (mustAnswer && step.text !== '')) return answerOf(step.text);
       if (mustAnswer) break;
       messages.push(...stepMessages(step, await callTools(step.calls, task, hands)));
