@@ -70,7 +70,7 @@ export class ChatModel {
     this.#outputBound = hostname === 'api.openai.com' ? 'max_completion_tokens' : 'max_tokens';
     this.#client = new OpenAI({
       baseURL: url,
-      // What is not named here would be read from the environment.
+      // What is left out here is read from variables of the package's own (`OPENAI_…`).
       apiKey: key ?? 'none',
       adminAPIKey: null,
       organization: null,
