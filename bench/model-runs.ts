@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { freePorts } from '../scripts/lib/ports.ts';
 import { httpStatus, ManagedProcess, whenReady } from '../scripts/lib/processes.ts';
 import { type Client, connectSocketIo } from './lib/clients.ts';
@@ -8,13 +9,23 @@ import { percentile } from './lib/statistics.ts';
 import type { StreamSettings } from './peers/streaming-model.ts';
 
 const RUNS = 100;
-/** A pace that hosted models have, and one that no model has. */
-const PACES = [
-  { name: '50 tokens/s', tokens: 250, tokenMs: 20 },
-  { name: '200 tokens/s', tokens: 1_000, tokenMs: 5 },
-  { name: 'at once', tokens: 1_000, tokenMs: 0 },
-] as const;
-type Pace = (typeof PACES)[number];
+
+interface Round {
+  readonly name: string;
+  /** None: the built-in agent, for comparison. */
+  readonly pace?: Omit<StreamSettings, 'port'>;
+  /** Milliseconds over which the requests are spread. */
+  readonly spreadMs: number;
+}
+
+/** Paces that hosted models have, and one that no model has. */
+const ROUNDS: readonly Round[] = [
+  { name: 'built-in agent, in one instant', spreadMs: 0 },
+  { name: '50 tokens/s, in one instant', pace: { tokens: 250, tokenMs: 20 }, spreadMs: 0 },
+  { name: '50 tokens/s, over 2 s', pace: { tokens: 250, tokenMs: 20 }, spreadMs: 2_000 },
+  { name: '200 tokens/s, over 2 s', pace: { tokens: 1_000, tokenMs: 5 }, spreadMs: 2_000 },
+  { name: 'no pause, over 2 s', pace: { tokens: 1_000, tokenMs: 0 }, spreadMs: 2_000 },
+];
 
 /** Milliseconds after the request was sent, as the client sees them. */
 interface RunTimes {
@@ -48,9 +59,9 @@ async function appendedThoughts(workerUrl: string): Promise<number> {
   return Number(/event_log_appends_total\{type="agent_thinking"\} (\d+)/.exec(metrics)?.[1] ?? 0);
 }
 
-async function startModel(pace: Pace): Promise<{ url: string; process: ManagedProcess }> {
+async function startModel(pace: Omit<StreamSettings, 'port'>): Promise<{ url: string; process: ManagedProcess }> {
   const [port = 0] = await freePorts(1);
-  const settings: StreamSettings = { port, tokens: pace.tokens, tokenMs: pace.tokenMs };
+  const settings: StreamSettings = { ...pace, port };
   const args = ['bench/peers/streaming-model.ts', JSON.stringify(settings)];
   const model = new ManagedProcess({ name: 'model', command: process.execPath, args, env: process.env });
   const url = `http://127.0.0.1:${port}`;
@@ -58,41 +69,47 @@ async function startModel(pace: Pace): Promise<{ url: string; process: ManagedPr
   return { url, process: model };
 }
 
-/** All runs at once, each of a user with a connection of its own. */
-async function measure(pace: Pace, runs: number): Promise<Measured> {
-  const model = await startModel(pace);
+/** All runs side by side, each of a user with a connection of its own; twice, of which the second time counts. */
+async function measure({ pace, spreadMs }: Round, runs: number): Promise<Measured> {
+  const model = pace && (await startModel(pace));
   const installation = await Installation.start();
   const clients: Client[] = [];
   try {
-    const env = { AGENT_MODEL_URL: `${model.url}/v1`, AGENT_MODEL_NAME: 'bench', RUN_CONCURRENCY: String(RUNS) };
+    const env = {
+      RUN_CONCURRENCY: String(RUNS),
+      ...(model ? { AGENT_MODEL_URL: `${model.url}/v1`, AGENT_MODEL_NAME: 'bench' } : {}),
+    };
     const [gateway, worker] = await Promise.all([installation.gateway(), installation.worker(env)]);
     for (let user = 0; user < runs; user++) {
       clients.push(await connectSocketIo(gateway.url, installation.token(`user-${user}`)));
     }
-    // Loads what the first run loads.
-    const [first] = clients;
-    if (first) await timeRun(first);
+    await Promise.all(clients.map(timeRun));
     const before = await appendedThoughts(worker.url);
     const sinceStart = startCpuClock([worker.pid, installation.redisPid]);
-    const times = await Promise.all(clients.map(timeRun));
+    const times = await Promise.all(
+      clients.map(async (client, at) => {
+        await delay((at * spreadMs) / runs);
+        return timeRun(client);
+      }),
+    );
     return { times, cpu: sinceStart(), appends: (await appendedThoughts(worker.url)) - before };
   } finally {
     for (const client of clients) client.close();
     await installation.close();
-    await model.process.stop();
+    await model?.process.stop();
   }
 }
 
-/** Runs on a streaming model, a hundred at once over Socket.IO, until their events are back at the clients. */
+/** Runs on a streaming model, a hundred side by side over Socket.IO, until their events are back at the clients. */
 export async function modelRuns({ quick }: BenchOptions): Promise<Report> {
   const runs = quick ? 5 : RUNS;
   const times: string[][] = [];
   const costs: string[][] = [];
   const data: Record<string, Measured> = {};
-  for (const pace of PACES) {
-    progress(`model runs: ${runs} at once, ${pace.name}`);
-    const measured = await measure(pace, runs);
-    data[pace.name] = measured;
+  for (const round of ROUNDS) {
+    progress(`model runs: ${runs} side by side, ${round.name}`);
+    const measured = await measure(round, runs);
+    data[round.name] = measured;
     for (const [step, label] of [
       ['firstEvent', 'agent_started'],
       ['firstDelta', 'first agent_thinking'],
@@ -100,16 +117,17 @@ export async function modelRuns({ quick }: BenchOptions): Promise<Report> {
     ] as const) {
       const values = measured.times.map((one) => one[step]);
       const shares = [percentile(values, 0.5), percentile(values, 0.99), Math.max(...values)];
-      times.push([`${pace.name}, ${label}`, ...shares.map((ms) => ms.toFixed(0))]);
+      times.push([`${round.name}: ${label}`, ...shares.map((ms) => ms.toFixed(0))]);
     }
-    const thousands = (runs * pace.tokens) / 1_000;
+    if (!round.pace) continue;
+    const thousands = (runs * round.pace.tokens) / 1_000;
     const perThousand = [measured.appends, ...measured.cpu.map((us) => us / 1_000)].map((all) => all / thousands);
-    costs.push([pace.name, ...perThousand.map((one) => one.toFixed(1))]);
+    costs.push([round.name, ...perThousand.map((one) => one.toFixed(1))]);
   }
   return {
     name: 'Runs on a model',
     about: [
-      `${runs} runs at once over Socket.IO, a user each, one gateway, one worker, one model process on the same machine.`,
+      `${runs} runs side by side over Socket.IO, a user each, one gateway, one worker, one model process on the same machine.`,
       'The model sends 250 tokens (1,000 at the faster paces), each in a chunk; no tool calls.',
     ].join('\n'),
     tables: [
