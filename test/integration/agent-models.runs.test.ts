@@ -1,4 +1,7 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import { z } from 'zod';
+import { Record } from '../../src/http/usage-schemas.ts';
+import type { Fields } from '../../src/protocol/messages.ts';
 import { freshRequestId, runToEnd, type SeenRun } from '../support/agent-runs.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { billedRecords } from '../support/ledger.ts';
@@ -7,7 +10,7 @@ import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { isTerminal, seqs, upTo } from '../support/runs.ts';
 import { type StackProcesses, startStack } from '../support/stack.ts';
-import { mintToken, type PlanName } from '../support/tokens.ts';
+import { mintToken, type PlanName, serviceToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const KEY = 'sk-the-key-of-the-model';
@@ -49,10 +52,10 @@ const text = (run: SeenRun) =>
     .map(({ thought }) => thought)
     .join('');
 
-async function failure(client: TestClient, fields: Record<string, unknown> = {}) {
+async function failure(client: TestClient, fields: Fields = {}) {
   const run = await runToEnd(client, fields);
   expect(types(run).at(-1)).toBe('agent_failed');
-  return of(run, 'agent_failed')[0]?.error as Record<string, unknown>;
+  return of(run, 'agent_failed')[0]?.error as Fields;
 }
 
 describe.each(TRANSPORTS)('a run on a model over %s', (transport) => {
@@ -203,6 +206,25 @@ describe('the bill of a run on a model', () => {
     expect(steps.some((record) => 'estimated' in record)).toBe(false);
     const named = run.events.flatMap(({ fields }) => (fields.usage_record_id ? [fields.usage_record_id] : []));
     expect(named.toSorted()).toEqual(billed.map(({ id }) => id).toSorted());
+  });
+
+  it('has only records of the documented form, adds up in the tallies, and is proved by verify', async () => {
+    model.script = () => ({ text: ['Yes.'], usage: { prompt_tokens: 1_000, completion_tokens: 1_000 } });
+    const { client, userId } = await connect();
+    await runToEnd(client);
+    await until(async () => (await billedRecords(userId, stack.addresses)).length === 1, { timeoutMs: 10_000 });
+    const documented = z.strictObject(Record.shape);
+    for (const record of await billedRecords(undefined, stack.addresses)) documented.parse(record);
+    const headers = { authorization: `Bearer ${await serviceToken('usage:read', { stack: stack.addresses })}` };
+    const ask = async (path: string) =>
+      (await fetch(`${nodeUrl(0, stack.addresses)}/v1/usage/${path}`, { headers })).json();
+    expect(await ask(`tallies?user_id=${userId}&group_by=tool`)).toMatchObject({
+      tallies: [{ tool: 'model:test-model', executions: 1, succeeded: 1, units: 5 }],
+    });
+    expect(await ask('verify')).toMatchObject({ ok: true, problem: null });
+    client.send('usage_summary', {});
+    const { fields } = await client.waitFor('usage_summary');
+    expect(fields.today).toMatchObject({ calls: 1, units: 5 });
   });
 
   it('estimates the tokens of a model that does not count them, and says so', async () => {

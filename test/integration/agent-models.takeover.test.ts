@@ -1,6 +1,5 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { builtInAgent } from '../../src/agents/built-in/built-in-agent.ts';
-import type { EventLog } from '../../src/events/event-log.ts';
 import { type LoggedEvent, ModelRuns, textBySteps } from '../support/model-runs.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -24,15 +23,6 @@ beforeEach(() => {
       : { text: [`Version ${at} `, 'of the ', 'plan.'], calls: [{ name: 'count' }, { name: 'other' }] };
 });
 
-/** A log whose writer dies in the middle of an append: it is never heard of again. */
-function dyingLog(after: number): { log: EventLog; dead: () => boolean } {
-  const never = new Promise<never>(() => undefined);
-  const log = Object.create(runs.core.log) as EventLog;
-  let written = 0;
-  log.append = (append) => (written++ >= after ? never : runs.core.log.append(append));
-  return { log, dead: () => written > after };
-}
-
 const FULL_RUN = [
   'agent_started',
   'agent_thinking',
@@ -52,7 +42,7 @@ describe('a run on a model whose worker died', () => {
     const accepted = await runs.accept();
     let executions = 0;
     const count = async () => ({ execution: ++executions });
-    const dying = dyingLog(died);
+    const dying = runs.dyingLog(died);
     void runs.executor({ log: dying.log, count }).execute(await runs.claim(accepted));
     await until(dying.dead);
 
@@ -77,6 +67,9 @@ describe('a run on a model whose worker died', () => {
     expect(records.map(({ id }) => id)).toEqual(named);
     expect(records.map(({ status }) => status)).toEqual(['success', 'success', 'success', 'success']);
     expect(executions).toBeLessThanOrEqual(4);
+    const units = records.reduce((all, record) => all + record.units, 0);
+    const { under_way, today } = await runs.summary(accepted);
+    expect([under_way.calls, today]).toEqual([0, expect.objectContaining({ calls: records.length, units })]);
   });
 
   it('goes on when one of two calls had ended, and runs only the other again', async () => {
@@ -89,7 +82,7 @@ describe('a run on a model whose worker died', () => {
       if (stuck && callId.endsWith('_1')) await new Promise(() => undefined);
       return { callId };
     };
-    const dying = dyingLog(6);
+    const dying = runs.dyingLog(6);
     void runs.executor({ log: dying.log, count }).execute(await runs.claim(accepted));
     await until(async () => (await runs.events(accepted)).length === 6);
     stuck = false;
@@ -106,7 +99,7 @@ describe('a run on a model whose worker died', () => {
     const accepted = await runs.accept();
     for (let worker = 0; worker < 3; worker++) {
       // Each worker gets one event further: into the text of the first step.
-      const dying = dyingLog(worker === 0 ? 2 : 1);
+      const dying = runs.dyingLog(worker === 0 ? 2 : 1);
       void runs.executor({ log: dying.log }).execute(await runs.claim(accepted));
       await until(dying.dead);
     }
@@ -119,7 +112,7 @@ describe('a run on a model whose worker died', () => {
 
   it('ends with agent_failed when another kind of agent had begun it, instead of mixing the two', async () => {
     const accepted = await runs.accept();
-    const dying = dyingLog(4);
+    const dying = runs.dyingLog(4);
     const callsOne = async (_task: unknown, hands: Parameters<typeof builtInAgent>[1]) => {
       await hands.think('I ask count.');
       await hands.call('count', {});

@@ -1,5 +1,6 @@
 import type { Agent } from '../../src/agents/agent.ts';
 import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
+import { assembleAgent } from '../../src/agents/assemble-agent.ts';
 import { ChatModel, MODEL_LIMITS, type ModelLimits } from '../../src/agents/model/chat-model.ts';
 import { createModelAgent } from '../../src/agents/model/model-agent.ts';
 import { type RunEnd, RunExecutor } from '../../src/agents/run-executor.ts';
@@ -10,13 +11,14 @@ import type { EventLog } from '../../src/events/event-log.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
+import type { UsageSummary } from '../../src/policy/quotas.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
-import type { UsageRecord } from '../../src/usage/records.ts';
+import type { Refusal, UsageRecord } from '../../src/usage/records.ts';
 import { catalogues, toolRow } from './catalogues.ts';
 import { type Core, silentLogger, startCore } from './core.ts';
 import type { ModelServer } from './model-server.ts';
 import { freshUserId } from './tokens.ts';
-import { toolNode } from './tools.ts';
+import { anyCaller, toolNode } from './tools.ts';
 
 export interface LoggedEvent {
   readonly type: string;
@@ -81,10 +83,11 @@ export class ModelRuns {
       readonly limits?: Partial<ModelLimits>;
       readonly timeoutMs?: number;
       readonly count?: ToolExecutor;
+      /** As `count` when it is left out. */
+      readonly other?: ToolExecutor;
       /** Instead of the log of the core. */
       readonly log?: EventLog;
       readonly agent?: Agent;
-      readonly other?: ToolExecutor;
     } = {},
   ): RunExecutor {
     const { core } = this;
@@ -111,13 +114,45 @@ export class ModelRuns {
     );
   }
 
+  /** A log whose writer dies in the middle of an append: it is never heard of again. @param after events that arrive */
+  dyingLog(after: number): { log: EventLog; dead: () => boolean } {
+    const never = new Promise<never>(() => undefined);
+    const log = Object.create(this.core.log) as EventLog;
+    let written = 0;
+    log.append = (append) => (written++ >= after ? never : this.core.log.append(append));
+    return { log, dead: () => written > after };
+  }
+
   /** Accepts a run and carries it to its end. */
   async run(
     options: Parameters<ModelRuns['executor']>[0] = {},
+    caller: Partial<Caller> = {},
   ): Promise<{ end: RunEnd; events: LoggedEvent[]; userId: string }> {
-    const accepted = await this.accept();
+    const accepted = await this.accept(caller);
     const end = await this.executor(options).execute(await this.claim(accepted));
     return { end, events: await this.events(accepted), userId: accepted.userId };
+  }
+
+  /** The agent as a worker assembles it from its variables. */
+  assembled(): Promise<Agent> {
+    const { core } = this;
+    const threads = new Threads({ ...core, clock: systemClock });
+    const parts = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
+    const variables = { AGENT_MODEL_URL: this.#model.url, AGENT_MODEL_NAME: 'm', AGENT_MODEL_KEY: undefined };
+    return assembleAgent({ ...parts, metrics: core.metrics, logger: silentLogger }, variables);
+  }
+
+  /** What the user is told of limits, of calls under way and of what was charged. */
+  summary({ userId }: { readonly userId: string }, plan = 'pro'): Promise<UsageSummary> {
+    const { quotas } = toolNode(this.core, { catalogues: this.#catalogues, executors: {} });
+    return quotas.summary(userId, anyCaller(plan));
+  }
+
+  /** Refusals of the user that the tallies are to count. */
+  async refusals({ userId }: { readonly userId: string }): Promise<number> {
+    const entries = await this.core.redis.xrange(this.core.keys.user(userId).outbox, '-', '+');
+    const refused = entries.flatMap(([, [field, json = '']]) => (field === 'x' ? [JSON.parse(json) as Refusal] : []));
+    return refused.filter((refusal) => refusal.user_id === userId).length;
   }
 
   /** The events of a user, in the order of the log. */
