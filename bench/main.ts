@@ -3,8 +3,9 @@ import { delivery } from './delivery.ts';
 import { firstEvent } from './first-event.ts';
 import { ledger } from './ledger.ts';
 import { runAsProgram } from './lib/report.ts';
+import { modelRuns } from './model-runs.ts';
 import { revocation } from './revocation.ts';
 import { roundTrips } from './round-trips.ts';
 
 // The counts first: they are exact on any machine, the times are only as good as the quiet around them.
-await runAsProgram([roundTrips, revocation, firstEvent, connectAndDeliver, delivery, ledger]);
+await runAsProgram([roundTrips, revocation, firstEvent, modelRuns, connectAndDeliver, delivery, ledger]);

@@ -161,6 +161,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   if (values.DEV_AUTH_BYPASS && (production || values.ENVIRONMENT === 'staging')) {
     problems.push(problem('FORBIDDEN_IN_PRODUCTION', 'DEV_AUTH_BYPASS', `must not be set in ${values.ENVIRONMENT}`));
   }
+  if (values.AGENT_MODEL_URL && !values.AGENT_MODEL_NAME) {
+    problems.push(problem('INVALID_VALUE', 'AGENT_MODEL_NAME', 'AGENT_MODEL_NAME is required with AGENT_MODEL_URL'));
+  }
   if (values.CONNECTION_TIMEOUT_SECONDS <= values.HEARTBEAT_INTERVAL_SECONDS) {
     const text = 'must be longer than HEARTBEAT_INTERVAL_SECONDS, or idle connections never get to answer a ping';
     problems.push(problem('INVALID_VALUE', 'CONNECTION_TIMEOUT_SECONDS', text));

@@ -1,8 +1,8 @@
 import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
 import { ZodError } from 'zod';
 import { loadAgentCatalogue } from '../src/agents/agent-catalogue.ts';
+import { assembleAgent } from '../src/agents/assemble-agent.ts';
 import { assembleTools } from '../src/agents/assemble-tools.ts';
-import { builtInAgent } from '../src/agents/built-in/built-in-agent.ts';
 import { RunExecutor } from '../src/agents/run-executor.ts';
 import { Runs } from '../src/agents/runs.ts';
 import { BUILT_IN_TOOLS } from '../src/agents/tools/executors.ts';
@@ -67,7 +67,7 @@ export async function startWorker(
   const clock = options.clock ?? systemClock;
   try {
     const foundation = await createFoundation(config, { logger, clock, closers });
-    const parts = createParts(config, foundation);
+    const parts = await createParts(config, foundation);
     closers.add('queue watch', watchQueue(parts.runQueue, foundation));
     foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
     await foundation.subscriber.subscribe(foundation.keys.runControl);
@@ -85,7 +85,7 @@ export async function startWorker(
 }
 
 type Foundation = Awaited<ReturnType<typeof createFoundation>>;
-type Parts = ReturnType<typeof createParts>;
+type Parts = Awaited<ReturnType<typeof createParts>>;
 
 /** Redis and the queues: what everything above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
@@ -110,7 +110,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 }
 
 /** The agent with its tools, and the ledger. */
-function createParts(config: Config, foundation: Foundation) {
+async function createParts(config: Config, foundation: Foundation) {
   const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
   const agents = loadAgentCatalogue();
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
@@ -119,8 +119,9 @@ function createParts(config: Config, foundation: Foundation) {
   const runs = new Runs({ redis, keys, agents, clock }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
   const toolParts = { ...foundation, log, agents, queueDepth: () => depthOf(runQueue) };
-  const { service: tools, calls } = assembleTools(toolParts, config);
-  const executor = new RunExecutor({ log, agents, agent: builtInAgent, tools, clock, metrics, logger }, limits);
+  const { service: tools, calls, threads } = assembleTools(toolParts, config);
+  const agent = await assembleAgent({ ...foundation, agents, threads }, config);
+  const executor = new RunExecutor({ log, agents, agent, tools, clock, metrics, logger }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
   const authService = new AuthService({ clock, metrics, logger }, authServiceOptions(config));

@@ -7,6 +7,7 @@ import type { Agent } from './agent.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
 import { RunLog, RunLost } from './run-log.ts';
 import type { ClaimedRun } from './runs.ts';
+import { StepLog } from './step-log.ts';
 import type { ToolService } from './tool-service.ts';
 
 export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
@@ -97,13 +98,21 @@ export class RunExecutor {
 
   async #answer(run: ClaimedRun, log: RunLog, signal: AbortSignal) {
     let calls = 0;
+    const { userId, runId, message, threadId, caller } = run;
+    const agent = this.#deps.agents.get(run.agent);
     const task = {
-      message: run.message,
-      threadId: run.threadId,
-      tools: this.#deps.agents.get(run.agent)?.tools ?? [],
-      caller: run.caller,
+      userId,
+      runId,
+      message,
+      threadId,
+      caller,
+      tools: agent?.tools ?? [],
+      instructions: agent?.instructions ?? agent?.description ?? '',
+      model: agent?.model,
     };
     return this.#deps.agent(task, {
+      signal,
+      steps: new StepLog({ log, clock: this.#deps.clock }, run),
       think: async (thought) => {
         signal.throwIfAborted();
         await log.thinking(thought);

@@ -35,6 +35,8 @@ export interface RunAnswer {
   readonly summary: string;
 }
 
+export type JournalEntry = NonNullable<NewEvent['journal']>;
+
 /** Longer than a run may take: by then a sweep has ended it. */
 export const OUTAGE_PATIENCE_MS = 60_000;
 
@@ -42,7 +44,9 @@ export const OUTAGE_PATIENCE_MS = 60_000;
  * The events of one run, written by the worker that claimed it.
  *
  * A worker that takes a run over runs the agent again from its beginning: tool results come from the run's journal, and
- * the events that are in the log already are passed over, so that clients see one uninterrupted sequence.
+ * the events that are in the log already are passed over, so that clients see one uninterrupted sequence. Outcomes of
+ * tools are recognised by their call, since calls that ran side by side ended in any order; the others by their number,
+ * since an agent emits them in the same order each time.
  */
 export class RunLog {
   readonly #log: EventLog;
@@ -51,8 +55,13 @@ export class RunLog {
   readonly #asked: () => void;
   readonly #startedAt: number;
   readonly #toolsUsed = new Set<string>();
-  /** Events that this worker has emitted or passed over. */
-  #emitted = 0;
+  /** Events of the run in the log, as far as this worker knows. */
+  #known: number;
+  /**
+   * Those of an earlier worker that are still to be passed over. Outcomes of tools are not among them: each has an entry in
+   * the journal, refusals too, written by the append that put it into the log.
+   */
+  #toPassOver: number;
   #steps = 0;
   #ended = false;
   #last: Promise<void> = Promise.resolve();
@@ -64,6 +73,8 @@ export class RunLog {
     this.#run = run;
     this.#asked = cancelRequested;
     this.#startedAt = deps.clock.now() - run.waitedMs;
+    this.#known = run.events;
+    this.#toPassOver = run.events - run.journal.size;
   }
 
   started(): Promise<void> {
@@ -73,6 +84,32 @@ export class RunLog {
   thinking(thought: string): Promise<void> {
     this.#steps += 1;
     return this.#emit('agent_thinking', { thought, step: this.#steps });
+  }
+
+  /** A piece of what a model says, numbered by whoever asks the model; with the last of a step, its bill. */
+  modelText(
+    fields: Fields & { readonly thought: string; readonly step: number },
+    { billing, journal }: { readonly billing?: Billing; readonly journal?: JournalEntry },
+  ): Promise<void> {
+    return this.#emit(
+      'agent_thinking',
+      fields,
+      {
+        ...(billing ? { usageRecord: { ...billing.record } } : {}),
+        ...(journal ? { journal } : {}),
+      },
+      settled(billing),
+    );
+  }
+
+  /**
+   * Passes over events of an earlier worker that are known to be in the log; all that are left when no number is given.
+   * For the moments between events, when none is under way.
+   * @returns how many there were
+   */
+  passOver(events = this.#toPassOver): number {
+    this.#toPassOver -= events;
+    return events;
   }
 
   toolExecuting(call: { tool: string; callId: string; args: Fields }): Promise<void> {
@@ -98,6 +135,7 @@ export class RunLog {
   ): Promise<void> {
     const billing = usage && 'record' in usage ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
+    if (this.#run.journal.has(call.callId)) return Promise.resolve();
     return this.#emit(
       'tool_completed',
       { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
@@ -105,7 +143,7 @@ export class RunLog {
         ...(billing ? { usageRecord: { ...billing.record } } : usage && { refusal: { ...usage } }),
         journal: { field: JOURNAL_PREFIX + call.callId, value: JSON.stringify(outcome) },
       },
-      billing?.settlement ? { settlement: billing.settlement } : {},
+      settled(billing),
     );
   }
 
@@ -145,15 +183,15 @@ export class RunLog {
     const written = this.#last.then(async () => {
       if (this.#ended) throw new RunLost('finished');
       const terminal = isTerminalEvent(type);
-      if (!terminal && this.#emitted < this.#run.events) {
-        // An earlier worker appended it. A terminal event is never among those: the run would have ended.
-        this.#emitted += 1;
+      // A terminal event is never among those that are passed over: the run would have ended.
+      const ordered = !terminal && type !== 'tool_completed';
+      if (ordered && this.#toPassOver > 0) {
+        this.#toPassOver -= 1;
         return;
       }
-      const known = Math.max(this.#emitted, this.#run.events);
       const event = { type, fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() }, ...extra };
-      await this.#append(event, known, beside);
-      this.#emitted = known + 1;
+      await this.#append(event, this.#known, beside);
+      this.#known += 1;
       this.#ended = terminal;
     });
     this.#last = written.catch(() => undefined);
@@ -194,4 +232,8 @@ export class RunLog {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#startedAt));
   }
+}
+
+function settled(billing: Billing | undefined): Pick<Append, 'settlement'> {
+  return billing?.settlement ? { settlement: billing.settlement } : {};
 }

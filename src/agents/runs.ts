@@ -41,6 +41,8 @@ export interface ClaimedRun {
   readonly events: number;
   /** Results of tools that completed under an earlier worker, by tool call id. */
   readonly journal: ReadonlyMap<string, string>;
+  /** What a model said in the steps that an earlier worker completed, by the name of the entry (see `StepLog`). */
+  readonly steps: ReadonlyMap<string, string>;
   /** Milliseconds from acceptance to the claim, by Redis's clock. */
   readonly waitedMs: number;
   readonly cancelRequested: boolean;
@@ -72,6 +74,8 @@ export interface RunsDeps {
 
 /** The field of a run's hash that holds a tool's result. */
 export const JOURNAL_PREFIX = 'tool:';
+/** The field of a run's hash that holds a step of a model. */
+export const STEP_PREFIX = 'step:';
 
 /** Agent runs as Redis keeps them: started once per request id, claimed by one worker at a time. */
 export class Runs {
@@ -203,9 +207,10 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
   const fields = new Map<string, string>();
   for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
   const field = (name: string) => fields.get(name) ?? '';
-  const journal = [...fields]
-    .filter(([name]) => name.startsWith(JOURNAL_PREFIX))
-    .map(([name, value]) => [name.slice(JOURNAL_PREFIX.length), value] as const);
+  const entries = (prefix: string) =>
+    new Map(
+      [...fields].flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
+    );
   return {
     userId,
     runId,
@@ -217,7 +222,8 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     caller: JSON.parse(field('caller')) as RunCaller,
     epoch: Number(field('epoch')),
     events: Number(field('events')),
-    journal: new Map(journal),
+    journal: entries(JOURNAL_PREFIX),
+    steps: entries(STEP_PREFIX),
     waitedMs: Number(field('now')) - Number(field('accepted_at')),
     cancelRequested: field('cancel') === '1',
   };

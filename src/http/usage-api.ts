@@ -19,7 +19,7 @@ const FeedQuery = z.object({
   limit: z.coerce.number().int().min(1).max(1_000).default(100),
   wait: z.coerce.number().int().min(0).max(20).default(0).describe('Seconds to wait for a record when there is none.'),
   user_id: z.string().min(1).max(128).optional(),
-  tool: z.string().min(1).max(64).optional(),
+  tool: z.string().min(1).max(256).optional().describe('Of steps of a model: `model:<name>`.'),
 });
 const FeedPage = z.object({
   records: z.array(Record),

@@ -35,6 +35,14 @@ export const Record = z.object({
   permission: z.string(),
   status: z.enum(['success', 'error', 'cancelled']),
   units: z.int().describe('Price units; 0 unless the tool succeeded. Of a correction: what it adds.'),
+  units_by_kind: z
+    .record(z.string(), z.int())
+    .optional()
+    .describe('Of a step of a model (`tool` is `model:<name>`): its `input_tokens` and `output_tokens`.'),
+  estimated: z
+    .literal(true)
+    .optional()
+    .describe('The model did not count: `units_by_kind`, and so `units`, is estimated.'),
   run_id: z.string().nullable(),
   thread_id: z.string().nullable(),
   request_id: z.string().nullable(),

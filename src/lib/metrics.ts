@@ -49,6 +49,12 @@ export class Metrics {
   readonly toolCallsUnderWay = this.#gauge('tool_calls_under_way', 'Calls outside runs that this process executes', []);
   readonly quotaDecisions = this.#counter('quota_decisions_total', 'Whether a call was within its limits', ['result']);
   readonly refusedWrites = this.#counter('refused_writes_total', 'Calls that Redis was too full to record', ['reason']);
+  readonly modelRequests = this.#counter('model_requests_total', 'Requests to the model by result', [
+    'model',
+    'result',
+  ]);
+  readonly modelTokens = this.#counter('model_tokens_total', 'Tokens of completed steps', ['model', 'kind']);
+  readonly modelFirstTextSeconds = this.#histogram('model_first_text_seconds', 'From a request to its first text', []);
   readonly usageRecords = this.#counter('usage_records_total', 'Usage records appended to outboxes', [
     'tool',
     'status',

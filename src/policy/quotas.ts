@@ -75,6 +75,11 @@ export interface Reservation {
   decision(allowed: boolean, reply: readonly ScriptReply[]): QuotaDecision;
 }
 
+/** The settlement of what no limit holds and no place was taken for, such as a step of a model: it adds to the totals. */
+export function unlimitedSettlement(consumption: Consumption): string {
+  return settlementOf('', [], consumption);
+}
+
 export interface QuotasDeps {
   readonly redis: Redis;
   readonly keys: Keys;
@@ -123,10 +128,7 @@ export class Quotas {
     return {
       member,
       request: JSON.stringify({ member, concurrency: plan.concurrency, forMs: this.#placeMs, limits: forScript }),
-      settlement: ({ units, completedAt }) => {
-        const period = { day: completedAt.slice(0, 10), month: completedAt.slice(0, 7) };
-        return JSON.stringify({ member, limits: forScript, ...period, units });
-      },
+      settlement: (consumption) => settlementOf(member, forScript, consumption),
       decision: (allowed, reply) => {
         const decision = this.#decision({ allowed, reply, limits, tool, caller });
         const result = decision.allowed ? 'allowed' : decision.error.code;
@@ -245,6 +247,15 @@ export interface UsageSummary {
   /** Calendar day and month, UTC: what was executed, and charged. */
   readonly today: Total;
   readonly this_month: Total;
+}
+
+/** @param member whose place is given back; "" for none */
+function settlementOf(
+  member: string,
+  limits: readonly ReturnType<typeof scriptLimit>[],
+  { units, completedAt }: Consumption,
+): string {
+  return JSON.stringify({ member, limits, day: completedAt.slice(0, 10), month: completedAt.slice(0, 7), units });
 }
 
 function scriptLimit({ name, scope, window, max }: Limit) {

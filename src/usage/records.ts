@@ -3,7 +3,10 @@ import { hourOf } from './hours.ts';
 
 export type UsageStatus = 'success' | 'error' | 'cancelled';
 
-/** One execution of a tool, as it is billed. Written once, in the same step as its `tool_completed`; never changed. */
+/**
+ * One execution of a tool, or one step of a model, as it is billed. Written once, in the same step as the event that
+ * names it; never changed.
+ */
 export interface UsageRecord {
   readonly id: string;
   readonly user_id: string;
@@ -13,6 +16,10 @@ export interface UsageRecord {
   readonly status: UsageStatus;
   /** Price units; 0 unless the tool succeeded. */
   readonly units: number;
+  /** What a model counted of a step, by kind: `input_tokens`, `output_tokens`. Only on steps of a model. */
+  readonly units_by_kind?: Readonly<Record<string, number>>;
+  /** The model did not say what it counted: the figures of `units_by_kind` are an estimate. */
+  readonly estimated?: true;
   readonly run_id: string | null;
   readonly thread_id: string | null;
   readonly request_id: string | null;

@@ -72,14 +72,15 @@ function stripeEvent({ id, user_id, units, completed_at }: LedgerRecord) {
  * An event of OpenMeter's `POST /api/v1/events` (openmeter.io/docs/metering/events/overview): a CloudEvent whose `type`
  * chooses the meter, whose `subject` is the customer, and whose `data` has what is added up and grouped by.
  */
-function openMeterEvent({ id, user_id, completed_at, units, duration_ms, tool, plan, status }: LedgerRecord) {
+function openMeterEvent(record: LedgerRecord) {
+  const { id, user_id, completed_at, units, units_by_kind, duration_ms, tool, plan, status } = record;
   return new CloudEvent({
     id,
     source: SOURCE,
     type: METER,
     subject: user_id,
     time: completed_at,
-    data: { units, duration_ms, tool, plan, status },
+    data: { units, ...units_by_kind, duration_ms, tool, plan, status },
   });
 }
 
@@ -87,13 +88,13 @@ function openMeterEvent({ id, user_id, completed_at, units, duration_ms, tool, p
  * An event of Lago's `POST /api/v1/events/batch` (docs.getlago.com/api-reference/events/batch: up to 100 events a
  * request, all or none). `transaction_id` keeps one that is sent twice from counting twice; times are in seconds.
  */
-function lagoEvent({ id, user_id, completed_at, units, tool, plan }: LedgerRecord) {
+function lagoEvent({ id, user_id, completed_at, units, units_by_kind, tool, plan }: LedgerRecord) {
   return {
     transaction_id: id,
     external_subscription_id: user_id,
     code: METER,
     timestamp: Math.floor(Date.parse(completed_at) / 1000),
-    properties: { units, tool, plan },
+    properties: { units, ...units_by_kind, tool, plan },
   };
 }
 

@@ -32,6 +32,8 @@ export interface TestExecution {
   readonly units: number;
   readonly status: UsageRecord['status'];
   readonly hour: string;
+  /** Of a step of a model: what stands in its record beside the units. */
+  readonly counted: Pick<UsageRecord, 'units_by_kind' | 'estimated'>;
 }
 
 /** A ledger of the test's own, with everything that reads and writes it. */
@@ -96,6 +98,7 @@ function testRecord(call: number, execution: Partial<TestExecution>): UsageRecor
     permission: 'analytics',
     status,
     units,
+    ...execution.counted,
     run_id: 'run_1',
     thread_id: null,
     request_id: 'req "1" – ümläut',

@@ -205,6 +205,12 @@ describe('a mistake in the configuration', () => {
     expect(named(problemsOf(env))).toEqual(['INVALID_VALUE CONNECTION_TIMEOUT_SECONDS']);
   });
 
+  it('is a model endpoint without the name of a model', () => {
+    const env = { AGENT_MODEL_URL: 'http://127.0.0.1:11434/v1' };
+    expect(named(problemsOf(env))).toEqual(['INVALID_VALUE AGENT_MODEL_NAME']);
+    expect(problemsOf({ ...env, AGENT_MODEL_NAME: 'small' })).toEqual([]);
+  });
+
   it('is an origin of * in production only', () => {
     const production = problemsOf({ ENVIRONMENT: 'production', CORS_ORIGINS: '*' });
     expect(named(production)).toEqual(['INVALID_VALUE CORS_ORIGINS']);

@@ -118,6 +118,15 @@ describe('an export', () => {
     ]);
   });
 
+  it('of a model’s step has its tokens wherever they can be metered, under the names of the record', async () => {
+    const tokens = { input_tokens: 1_200, output_tokens: 30 };
+    const step = ledgerRecord(1, { tool: 'model:small', units: 2, units_by_kind: tokens, estimated: true });
+    expect(lines(await rendered('openmeter', [[step]]))[0][0].data).toMatchObject({ units: 2, ...tokens });
+    expect(lines(await rendered('lago', [[step]]))[0].events[0].properties).toMatchObject({ units: 2, ...tokens });
+    expect(JSON.parse(await rendered('cloudevents', [[step]]))[0].data).toEqual(step);
+    expect(lines(await rendered('stripe', [[step]]))[0].events[0].payload.value).toBe('2');
+  });
+
   it.each(['stripe', 'openmeter', 'lago'] as const)('for %s has at most 100 events in a request', async (format) => {
     const records = Array.from({ length: 250 }, (_, at) => ledgerRecord(at + 1));
     const bodies = lines(await rendered(format, [records.slice(0, 130), records.slice(130)]));

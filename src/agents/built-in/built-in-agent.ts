@@ -1,5 +1,5 @@
-import type { Agent, AgentHands } from '../agent.ts';
-import type { ToolOutcome } from '../run-log.ts';
+import type { AgentHands, AgentTask } from '../agent.ts';
+import type { RunAnswer, ToolOutcome } from '../run-log.ts';
 import { findings } from './findings.ts';
 import { type Choice, choose } from './intents.ts';
 
@@ -13,7 +13,10 @@ const FALLBACK: readonly Choice[] = [
  * The agent that needs no model: it chooses among the real tools by what the message is about, runs them, and answers
  * from what they found. Its words are its own, its figures are the tools'.
  */
-export const builtInAgent: Agent = async ({ message, tools }, hands) => {
+export async function builtInAgent(
+  { message, tools }: Pick<AgentTask, 'message' | 'tools'>,
+  hands: Pick<AgentHands, 'think' | 'call'>,
+): Promise<RunAnswer> {
   const choices = choose(message, tools);
   await hands.think(`The question is about ${topics(choices)}; I ask ${names(choices)}.`);
   const answered = await callAll(choices, hands);
@@ -28,7 +31,7 @@ export const builtInAgent: Agent = async ({ message, tools }, hands) => {
   const useful = answered.filter(({ outcome }) => outcome.success).length;
   await hands.think(`${useful} of ${answered.length} tools answered; I put their findings together.`);
   return { final_response: sentences.join(' '), summary: sentences[0] ?? 'Nothing was found.' };
-};
+}
 
 interface Answered {
   readonly tool: string;
@@ -36,7 +39,7 @@ interface Answered {
 }
 
 /** One after the other: the order of the events is then the order of the choices. */
-async function callAll(choices: readonly Choice[], hands: AgentHands): Promise<Answered[]> {
+async function callAll(choices: readonly Choice[], hands: Pick<AgentHands, 'call'>): Promise<Answered[]> {
   const answered: Answered[] = [];
   for (const { tool, args } of choices) answered.push({ tool, outcome: await hands.call(tool, args) });
   return answered;

@@ -1,0 +1,171 @@
+import type { ChatCompletionTool } from 'openai/resources/chat/completions';
+import { type Clock, sleep } from '../../lib/clock.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { Metrics } from '../../lib/metrics.ts';
+import type { ToolCatalogue } from '../../policy/tool-catalogue.ts';
+import { publicError, TollgateError } from '../../protocol/errors.ts';
+import { whileAway } from '../../redis/errors.ts';
+import type { Agent, AgentHands, AgentTask } from '../agent.ts';
+import type { AgentCatalogue } from '../agent-catalogue.ts';
+import { OUTAGE_PATIENCE_MS, type RunAnswer } from '../run-log.ts';
+import type { ModelCall, ModelStep, StepWriter } from '../step-log.ts';
+import type { Threads } from '../threads.ts';
+import type { ChatModel, ModelRequest } from './chat-model.ts';
+import { HISTORY_MESSAGES, opening, parseArguments, stepMessages, toolResult } from './conversation.ts';
+import { ModelFault } from './reply.ts';
+
+export interface ModelAgentDeps {
+  readonly model: ChatModel;
+  readonly agents: Pick<AgentCatalogue, 'price'>;
+  readonly tools: Pick<ToolCatalogue, 'get'>;
+  readonly threads: Pick<Threads, 'history'>;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'modelRequests' | 'modelTokens' | 'modelFirstTextSeconds'>;
+  readonly logger: Logger;
+}
+
+/** Steps of one run: in the last one the model gets no tools any more, so that a loop of tool calls ends in an answer. */
+export const MAX_STEPS = 8;
+/** Requests for one step. */
+const ATTEMPTS = 4;
+const FIRST_RETRY_MS = 500;
+/** An endpoint that asks for a longer wait is not waited for: the run has 45 s in all. */
+const LONGEST_RETRY_MS = 10_000;
+/** Messages of a thread that are read to find those before the run's own, which others may have followed. */
+const HISTORY_READ = 2 * HISTORY_MESSAGES;
+const SUMMARY_LENGTH = 200;
+
+const UNAVAILABLE = 'The model is unavailable; try again.';
+const NO_ANSWER = 'The model came to no answer; try again.';
+
+/**
+ * The agent on a language model: asks it, runs the tools that it calls, tells it what came of them, until it answers.
+ * Everything a model says is data: which tools it may call is the agent's list, and whether it may is the caller's plan.
+ * @param defaultModel the model of agents that name none
+ */
+export function createModelAgent(deps: ModelAgentDeps, defaultModel: string): Agent {
+  return async (task, hands) => {
+    const model = task.model ?? defaultModel;
+    const tools = offeredTools(deps.tools, task.tools);
+    const page = { threadId: task.threadId, before: undefined, limit: HISTORY_READ };
+    const read = () => deps.threads.history(task.userId, page);
+    const { messages: history } = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, read);
+    const messages = opening(task, history);
+    const asking = { ...deps, logger: deps.logger.child({ run_id: task.runId }) };
+    for (let number = 1; number <= MAX_STEPS; number++) {
+      const mustAnswer = number === MAX_STEPS;
+      const step = hands.steps.recall() ?? (await ask(asking, { model, messages, tools, mustAnswer }, hands));
+      if (step.calls.length === 0 || (mustAnswer && step.text !== '')) return answerOf(step.text);
+      if (mustAnswer) break;
+      messages.push(...stepMessages(step, await callTools(step.calls, task, hands)));
+    }
+    throw new TollgateError('INTERNAL_ERROR', { text: NO_ANSWER });
+  };
+}
+
+function offeredTools(catalogue: Pick<ToolCatalogue, 'get'>, names: readonly string[]): ChatCompletionTool[] {
+  return names.flatMap((name) => {
+    const tool = catalogue.get(name);
+    if (!tool) return [];
+    const { description, arguments: parameters } = tool;
+    return [{ type: 'function' as const, function: { name, description, parameters } }];
+  });
+}
+
+/** One step, with as many attempts as its faults allow. */
+async function ask(deps: ModelAgentDeps, request: ModelRequest, hands: AgentHands): Promise<ModelStep> {
+  const { model } = request;
+  for (let attempt = 1; ; attempt++) {
+    hands.signal.throwIfAborted();
+    const writer = hands.steps.begin({ model, price: deps.agents.price(model) });
+    try {
+      const step = await readStep(deps, request, writer, hands.signal);
+      deps.metrics.modelRequests.inc({ model, result: 'ok' });
+      return step;
+    } catch (thrown) {
+      if (!(thrown instanceof ModelFault)) throw thrown;
+      deps.metrics.modelRequests.inc({ model, result: thrown.retryable ? 'failed' : 'refused' });
+      deps.logger[thrown.retryable ? 'warn' : 'error']({ model, attempt, fault: thrown.message }, 'the model failed');
+      const waitMs = retryIn(thrown, attempt);
+      if (waitMs === undefined) throw unavailable(thrown);
+      await sleep(deps.clock, waitMs, hands.signal);
+    }
+  }
+}
+
+/** Reads one reply, and tells and records it. A reply that broke off is told as far as it came. */
+async function readStep(
+  deps: ModelAgentDeps,
+  request: ModelRequest,
+  writer: StepWriter,
+  signal: AbortSignal,
+): Promise<ModelStep> {
+  const { model } = request;
+  const startedAt = deps.clock.now();
+  const stream = deps.model.stream(request, signal);
+  let begun = false;
+  try {
+    for await (const text of stream.text) {
+      if (!begun) deps.metrics.modelFirstTextSeconds.observe((deps.clock.now() - startedAt) / 1_000);
+      begun = true;
+      await writer.add(text);
+    }
+    const { tokens, text, calls } = stream.reply();
+    await writer.complete({ text, calls }, tokens);
+    deps.metrics.modelTokens.inc({ model, kind: 'input' }, tokens.input);
+    deps.metrics.modelTokens.inc({ model, kind: 'output' }, tokens.output);
+    return { text, calls };
+  } catch (thrown) {
+    if (thrown instanceof ModelFault) await writer.breakOff('error', stream.tokens());
+    else if (signal.aborted) await writer.breakOff('cancelled', stream.tokens());
+    throw thrown;
+  }
+}
+
+/** Milliseconds until the next attempt, half of them left to chance; undefined when there is to be none. */
+function retryIn(fault: ModelFault, attempt: number): number | undefined {
+  const asked = fault.retryAfterMs ?? 0;
+  if (!fault.retryable || attempt === ATTEMPTS || asked > LONGEST_RETRY_MS) return undefined;
+  const backOff = FIRST_RETRY_MS * 2 ** (attempt - 1);
+  return Math.max(asked, backOff / 2) + (Math.random() * backOff) / 2;
+}
+
+function unavailable(fault: ModelFault): TollgateError {
+  const { retryAfterMs } = fault;
+  return new TollgateError('INTERNAL_ERROR', {
+    text: UNAVAILABLE,
+    cause: fault,
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  });
+}
+
+/** Runs the calls of one step side by side; what came of each, as the model reads it. */
+async function callTools(calls: readonly ModelCall[], task: AgentTask, hands: AgentHands): Promise<string[]> {
+  const settled = await Promise.allSettled(calls.map((call) => callTool(call, task, hands)));
+  // Only after all of them: one that was executed is recorded even when the run ends meanwhile.
+  return settled.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
+}
+
+/** What is no call of a tool that the agent has goes back to the model, and nobody else hears of it. */
+async function callTool(call: ModelCall, task: AgentTask, hands: AgentHands): Promise<string> {
+  const { name } = call;
+  if (!task.tools.includes(name)) return refusal(new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } }));
+  const args = parseArguments(call.arguments);
+  if (!args) return refusal(new TollgateError('FORMAT_ERROR', { text: 'The arguments are not a JSON object.' }));
+  return toolResult(await hands.call(name, args));
+}
+
+function refusal(error: TollgateError): string {
+  return toolResult({ success: false, error: publicError(error) });
+}
+
+/** The summary is the first sentence, or the beginning of it. */
+function answerOf(text: string): RunAnswer {
+  const final_response = text.trim();
+  const sentence = /^.+?[.!?](?=\s|$)/s.exec(final_response)?.[0] ?? final_response;
+  const summary = sentence.length > SUMMARY_LENGTH ? `${sentence.slice(0, SUMMARY_LENGTH - 1)}…` : sentence;
+  return { final_response, summary };
+}

@@ -1,0 +1,140 @@
+import { z } from 'zod';
+import type { ModelCall, ModelStep, Tokens } from '../step-log.ts';
+
+/** What went wrong with one request to a model. The message is for the log and names no host, key or text. */
+export class ModelFault extends Error {
+  /** Whether the same request may succeed when it is made again. */
+  readonly retryable: boolean;
+  /** Milliseconds that the endpoint asked to wait. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(message: string, options: { readonly retryable: boolean; readonly retryAfterMs?: number | undefined }) {
+    super(message);
+    this.name = 'ModelFault';
+    this.retryable = options.retryable;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+export interface ModelReply extends ModelStep {
+  readonly tokens: Tokens;
+}
+
+export interface ReplyLimits {
+  /** Characters of text; what goes beyond is cut off, and the reply ends there. */
+  readonly textLength: number;
+  /** Tool calls of one step; further ones are left out. */
+  readonly calls: number;
+  /** Characters of one call's arguments; longer ones are cut, so that they are no JSON any more. */
+  readonly argumentsLength: number;
+}
+
+const MAX_NAME_LENGTH = 64;
+const MAX_ID_LENGTH = 64;
+/** A common rule of thumb for English text; others have more tokens for their bytes. */
+const BYTES_PER_TOKEN = 4;
+
+const CallDelta = z.object({
+  /** Some servers leave it out: each delta is then a whole call. */
+  index: z.number().int().min(0).optional(),
+  id: z.string().nullish(),
+  function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }).nullish(),
+});
+type CallDelta = z.infer<typeof CallDelta>;
+
+const Choice = z.object({
+  delta: z.object({ content: z.string().nullish(), tool_calls: z.array(CallDelta).nullish() }).nullish(),
+  finish_reason: z.string().nullish(),
+});
+
+/** Far beyond any context. With the greatest price it stays an exact integer, as the ledger wants its units. */
+const MAX_TOKENS = 1_000_000_000;
+const TokenCount = z.number().int().min(0).max(MAX_TOKENS);
+
+/** What is read of a `chat.completion.chunk`; everything else in it is ignored. */
+const Chunk = z.object({
+  choices: z.array(Choice).nullish(),
+  usage: z.object({ prompt_tokens: TokenCount, completion_tokens: TokenCount }).nullish(),
+});
+
+interface PartialCall {
+  id: string;
+  name: string;
+  arguments: string;
+}
+
+/** Puts the pieces of a streamed reply together, within bounds. */
+export class ReplyReader {
+  readonly #limits: ReplyLimits;
+  readonly #calls = new Map<number, PartialCall>();
+  #text = '';
+  #finished = false;
+  #usage: { readonly input: number; readonly output: number } | undefined;
+
+  constructor(limits: ReplyLimits) {
+    this.#limits = limits;
+  }
+
+  /** The text is as long as it may be: nothing that still comes is of use. */
+  get full(): boolean {
+    return this.#text.length >= this.#limits.textLength;
+  }
+
+  /** Takes a chunk, and gives the text that it added. @throws ModelFault for what is no chunk */
+  take(chunk: unknown): string {
+    const parsed = Chunk.safeParse(chunk);
+    if (!parsed.success) throw new ModelFault('the model sent a chunk of another form', { retryable: true });
+    const { choices, usage } = parsed.data;
+    if (usage) this.#usage = { input: usage.prompt_tokens, output: usage.completion_tokens };
+    const [choice] = choices ?? [];
+    if (!choice) return '';
+    if (choice.finish_reason) this.#finished = true;
+    for (const delta of choice.delta?.tool_calls ?? []) this.#takeCall(delta);
+    const text = (choice.delta?.content ?? '').slice(0, this.#limits.textLength - this.#text.length);
+    this.#text += text;
+    return text;
+  }
+
+  /** @throws ModelFault for a reply that ended before its end, or says nothing */
+  reply(requestBytes: number): ModelReply {
+    if (!this.#finished && !this.full) throw new ModelFault('the reply ended early', { retryable: true });
+    const calls = this.#completeCalls();
+    if (calls.length === 0 && this.#text.trim() === '')
+      throw new ModelFault('the reply was empty', { retryable: true });
+    return { text: this.#text, calls, tokens: this.tokens(requestBytes) };
+  }
+
+  /** What the model counted, else an estimate from the bytes on both sides. */
+  tokens(requestBytes: number): Tokens {
+    if (this.#usage) return { ...this.#usage, estimated: false };
+    const args = [...this.#calls.values()].reduce((bytes, call) => bytes + Buffer.byteLength(call.arguments), 0);
+    const replied = Buffer.byteLength(this.#text) + args;
+    return {
+      input: Math.ceil(requestBytes / BYTES_PER_TOKEN),
+      output: Math.ceil(replied / BYTES_PER_TOKEN),
+      estimated: true,
+    };
+  }
+
+  #takeCall({ index, id, function: called }: CallDelta): void {
+    const place = index ?? this.#calls.size;
+    const known = this.#calls.get(place);
+    if (!known && this.#calls.size >= this.#limits.calls) return;
+    const call = known ?? { id: '', name: '', arguments: '' };
+    this.#calls.set(place, call);
+    if (id && call.id === '') call.id = id.slice(0, MAX_ID_LENGTH);
+    call.name = (call.name + (called?.name ?? '')).slice(0, MAX_NAME_LENGTH);
+    call.arguments = (call.arguments + (called?.arguments ?? '')).slice(0, this.#limits.argumentsLength);
+  }
+
+  /** In the order of their index. An id that is missing or stands twice is replaced: results are told apart by it. */
+  #completeCalls(): ModelCall[] {
+    const ids = new Set<string>();
+    const named = [...this.#calls].filter(([, call]) => call.name !== '').toSorted(([a], [b]) => a - b);
+    return named.map(([, call], at) => {
+      const id = call.id === '' || ids.has(call.id) ? `call_${at + 1}` : call.id;
+      ids.add(id);
+      return { id, name: call.name, arguments: call.arguments };
+    });
+  }
+}

@@ -1,0 +1,182 @@
+import type { Agent } from '../../src/agents/agent.ts';
+import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
+import { assembleAgent } from '../../src/agents/assemble-agent.ts';
+import { ChatModel, MODEL_LIMITS, type ModelLimits } from '../../src/agents/model/chat-model.ts';
+import { createModelAgent } from '../../src/agents/model/model-agent.ts';
+import { type RunEnd, RunExecutor } from '../../src/agents/run-executor.ts';
+import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
+import { Threads } from '../../src/agents/threads.ts';
+import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
+import type { EventLog } from '../../src/events/event-log.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { newId } from '../../src/lib/ids.ts';
+import type { Catalogues } from '../../src/policy/catalogues.ts';
+import type { UsageSummary } from '../../src/policy/quotas.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import type { Refusal, UsageRecord } from '../../src/usage/records.ts';
+import { catalogues, toolRow } from './catalogues.ts';
+import { type Core, silentLogger, startCore } from './core.ts';
+import type { ModelServer } from './model-server.ts';
+import { freshUserId } from './tokens.ts';
+import { anyCaller, toolNode } from './tools.ts';
+
+export interface LoggedEvent {
+  readonly type: string;
+  readonly [field: string]: unknown;
+}
+
+export interface Accepted {
+  readonly userId: string;
+  readonly runId: string;
+}
+
+/** The tools that the agent of these runs has, whatever the catalogues say of them. */
+const TOOLS = ['count', 'other'];
+const PRICE = { '*': { input: 1, output: 1 } };
+
+interface Caller {
+  readonly userId: string;
+  readonly plan: string;
+  readonly degraded: boolean;
+}
+
+/** Runs of the agent on a model, in this process: what a worker has, with bounds of the test's own. */
+export class ModelRuns {
+  readonly core: Core;
+  readonly runs: Runs;
+  readonly #model: ModelServer;
+  readonly #agents: AgentCatalogue;
+  readonly #catalogues: Catalogues;
+
+  private constructor(core: Core, model: ModelServer, known: Catalogues) {
+    this.core = core;
+    this.#model = model;
+    this.#catalogues = known;
+    const tester = { name: 'tester', description: 'a', tools: TOOLS };
+    this.#agents = new AgentCatalogue([tester], 'tester', PRICE);
+    this.runs = new Runs({ ...core, agents: this.#agents, clock: systemClock }, { timeoutMs: 60_000 });
+  }
+
+  static async start(model: ModelServer, known?: Catalogues): Promise<ModelRuns> {
+    const tools = TOOLS.map((name) => toolRow({ name }));
+    return new ModelRuns(await startCore(), model, known ?? catalogues({ tools }, 'file'));
+  }
+
+  async accept(caller: Partial<Caller> = {}): Promise<Accepted> {
+    const { userId = freshUserId(), plan = 'pro', degraded = false } = caller;
+    const runId = newId('run');
+    const identity = { userId, plan, permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
+    const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
+    const run = { ...request, identity, runId, message: 'Count.', transport: 'websocket', degraded };
+    await this.runs.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+    return { userId, runId };
+  }
+
+  async claim({ userId, runId }: Accepted): Promise<ClaimedRun> {
+    const claimed = await this.runs.claim(userId, runId);
+    if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
+    return claimed.run;
+  }
+
+  executor(
+    options: {
+      readonly limits?: Partial<ModelLimits>;
+      readonly timeoutMs?: number;
+      readonly count?: ToolExecutor;
+      /** As `count` when it is left out. */
+      readonly other?: ToolExecutor;
+      /** Instead of the log of the core. */
+      readonly log?: EventLog;
+      readonly agent?: Agent;
+    } = {},
+  ): RunExecutor {
+    const { core } = this;
+    const clock = systemClock;
+    const logger = silentLogger;
+    const limits = { ...MODEL_LIMITS, ...options.limits };
+    const model = new ChatModel({ url: this.#model.url, key: undefined, clock }, limits);
+    const threads = new Threads({ ...core, clock });
+    const deps = { model, agents: this.#agents, tools: this.#catalogues.tools, threads, clock, logger };
+    const count = options.count ?? (async () => ({ counted: 1 }));
+    const other = options.other ?? count;
+    const { service } = toolNode(core, { catalogues: this.#catalogues, executors: { count, other } });
+    return new RunExecutor(
+      {
+        log: options.log ?? core.log,
+        agents: this.#agents,
+        agent: options.agent ?? createModelAgent({ ...deps, metrics: core.metrics }, 'm'),
+        tools: service,
+        clock,
+        metrics: core.metrics,
+        logger,
+      },
+      { timeoutMs: options.timeoutMs ?? 60_000 },
+    );
+  }
+
+  /** A log whose writer dies in the middle of an append: it is never heard of again. @param after events that arrive */
+  dyingLog(after: number): { log: EventLog; dead: () => boolean } {
+    const never = new Promise<never>(() => undefined);
+    const log = Object.create(this.core.log) as EventLog;
+    let written = 0;
+    log.append = (append) => (written++ >= after ? never : this.core.log.append(append));
+    return { log, dead: () => written > after };
+  }
+
+  /** Accepts a run and carries it to its end. */
+  async run(
+    options: Parameters<ModelRuns['executor']>[0] = {},
+    caller: Partial<Caller> = {},
+  ): Promise<{ end: RunEnd; events: LoggedEvent[]; userId: string }> {
+    const accepted = await this.accept(caller);
+    const end = await this.executor(options).execute(await this.claim(accepted));
+    return { end, events: await this.events(accepted), userId: accepted.userId };
+  }
+
+  /** The agent as a worker assembles it from its variables. */
+  assembled(): Promise<Agent> {
+    const { core } = this;
+    const threads = new Threads({ ...core, clock: systemClock });
+    const parts = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
+    const variables = { AGENT_MODEL_URL: this.#model.url, AGENT_MODEL_NAME: 'm', AGENT_MODEL_KEY: undefined };
+    return assembleAgent({ ...parts, metrics: core.metrics, logger: silentLogger }, variables);
+  }
+
+  /** What the user is told of limits, of calls under way and of what was charged. */
+  summary({ userId }: { readonly userId: string }, plan = 'pro'): Promise<UsageSummary> {
+    const { quotas } = toolNode(this.core, { catalogues: this.#catalogues, executors: {} });
+    return quotas.summary(userId, anyCaller(plan));
+  }
+
+  /** Refusals of the user that the tallies are to count. */
+  async refusals({ userId }: { readonly userId: string }): Promise<number> {
+    const entries = await this.core.redis.xrange(this.core.keys.user(userId).outbox, '-', '+');
+    const refused = entries.flatMap(([, [field, json = '']]) => (field === 'x' ? [JSON.parse(json) as Refusal] : []));
+    return refused.filter((refusal) => refusal.user_id === userId).length;
+  }
+
+  /** The events of a user, in the order of the log. */
+  async events({ userId }: { readonly userId: string }): Promise<LoggedEvent[]> {
+    const { log } = this.core;
+    const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const { entries } = await log.read(userId, { epoch, after: 0, delivered: undefined }, 1_000);
+    return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
+  }
+
+  /** The user's usage records, oldest first. */
+  async records({ userId }: { readonly userId: string }): Promise<UsageRecord[]> {
+    const stored = await this.core.redis.lrange(this.core.keys.user(userId).recentUsage, 0, -1);
+    return stored.map((json) => JSON.parse(json) as UsageRecord).reverse();
+  }
+}
+
+/** What a client that follows the rule of `replaces_step` has read of the model: the text of each step that stands. */
+export function textBySteps(events: readonly LoggedEvent[]): string[] {
+  const steps = new Map<unknown, string>();
+  for (const { type, step, thought, replaces_step } of events) {
+    if (type !== 'agent_thinking') continue;
+    if (replaces_step !== undefined) steps.delete(replaces_step);
+    steps.set(step, (steps.get(step) ?? '') + String(thought));
+  }
+  return [...steps.values()];
+}

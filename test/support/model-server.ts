@@ -1,0 +1,155 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** A request to the model, as it arrived. */
+export interface ModelRequestSeen {
+  readonly path: string;
+  readonly authorization: string | undefined;
+  readonly body: {
+    readonly model: string;
+    readonly messages: readonly {
+      readonly role: string;
+      readonly content: string | null;
+      readonly [field: string]: unknown;
+    }[];
+    readonly tools?: readonly { readonly function: { readonly name: string } }[];
+    readonly tool_choice?: string;
+    readonly stream: boolean;
+    readonly [field: string]: unknown;
+  };
+  /** Resolves when the other side has gone, or everything has been answered. */
+  readonly closed: Promise<void>;
+  /** Whether the other side went before the answer was complete. */
+  readonly aborted: boolean;
+}
+
+export interface ScriptedCall {
+  readonly id?: string;
+  readonly name: string;
+  /** An object, or a text that may be no JSON. */
+  readonly args?: object | string;
+}
+
+/** What the model does with one request. */
+export interface ScriptedReply {
+  /** Pieces of text, a chunk each. */
+  readonly text?: readonly string[];
+  readonly calls?: readonly ScriptedCall[];
+  /** Milliseconds before each piece of text. */
+  readonly pieceMs?: number;
+  readonly usage?: { readonly prompt_tokens: number; readonly completion_tokens: number } | null;
+  /** An HTTP status instead of a stream. */
+  readonly status?: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** What goes wrong after the text. */
+  readonly fault?: 'hang' | 'reset' | 'end' | 'endless';
+  /** Bytes to send as they are, instead of chunks. */
+  readonly raw?: string;
+}
+
+export type Script = (request: ModelRequestSeen, at: number) => ScriptedReply;
+
+/**
+ * A real HTTP server on the loopback address that speaks the streamed form of OpenAI's chat completions. It answers as
+ * its script says, and remembers what it was asked.
+ */
+export class ModelServer {
+  readonly requests: ModelRequestSeen[] = [];
+  /** Can be replaced between requests. */
+  script: Script;
+  readonly #server = createServer((request, response) => void this.#serve(request, response));
+
+  private constructor(script: Script) {
+    this.script = script;
+  }
+
+  static async start(script: Script = () => ({ text: ['Nothing was scripted.'] })): Promise<ModelServer> {
+    const server = new ModelServer(script);
+    await new Promise<void>((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
+    return server;
+  }
+
+  /** What `AGENT_MODEL_URL` is set to. */
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/v1`;
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    response.on('error', () => undefined);
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const seen = {
+      path: request.url ?? '',
+      authorization: request.headers.authorization,
+      body: JSON.parse(Buffer.concat(chunks).toString() || '{}'),
+      closed: new Promise<void>((resolve) => response.once('close', resolve)),
+      get aborted() {
+        return response.destroyed && !response.writableFinished;
+      },
+    };
+    this.requests.push(seen);
+    await answer(response, this.script(seen, this.requests.length - 1), seen.body.model);
+  }
+}
+
+async function answer(response: ServerResponse, reply: ScriptedReply, model: string): Promise<void> {
+  if (reply.status !== undefined) {
+    response.writeHead(reply.status, { 'content-type': 'application/json', ...reply.headers });
+    response.end(JSON.stringify({ error: { message: 'scripted fault with sk-secret-key in it', type: 'fault' } }));
+    return;
+  }
+  // A hang before the first byte.
+  if (reply.fault === 'hang' && !reply.text) return;
+  response.writeHead(200, { 'content-type': 'text/event-stream', ...reply.headers });
+  if (reply.raw !== undefined) {
+    response.end(reply.raw);
+    return;
+  }
+  const send = (choice: object | undefined, usage?: object | null) =>
+    response.write(
+      `data: ${JSON.stringify({ id: 'c', object: 'chat.completion.chunk', model, choices: choice ? [{ index: 0, ...choice }] : [], usage: usage ?? null })}\n\n`,
+    );
+  send({ delta: { role: 'assistant', content: '' }, finish_reason: null });
+  for (const text of reply.text ?? []) {
+    if (reply.pieceMs) await delay(reply.pieceMs);
+    if (response.destroyed) return;
+    send({ delta: { content: text }, finish_reason: null });
+  }
+  if (reply.fault === 'hang') return;
+  if (reply.fault === 'reset') {
+    // What was written is on its way first.
+    await delay(20);
+    response.destroy();
+    return;
+  }
+  while (reply.fault === 'endless' && !response.destroyed) {
+    if (!send({ delta: { content: 'and so on ' }, finish_reason: null })) await delay(1);
+  }
+  sendCalls(reply.calls ?? [], send);
+  if (reply.fault === 'end') {
+    response.end();
+    return;
+  }
+  send({ delta: {}, finish_reason: reply.calls ? 'tool_calls' : 'stop' });
+  if (reply.usage !== null) send(undefined, reply.usage ?? { prompt_tokens: 100, completion_tokens: 10 });
+  response.end('data: [DONE]\n\n');
+}
+
+/** Each call as servers send it: first its name, then its arguments in two pieces, those of all calls interleaved. */
+function sendCalls(calls: readonly ScriptedCall[], send: (choice: object) => void): void {
+  const delta = (index: number, fields: object) =>
+    send({ delta: { tool_calls: [{ index, ...fields }] }, finish_reason: null });
+  const json = calls.map(({ args = {} }) => (typeof args === 'string' ? args : JSON.stringify(args)));
+  for (const [index, { id = `call_${index}_abc`, name }] of calls.entries()) {
+    delta(index, { id, type: 'function', function: { name, arguments: '' } });
+  }
+  for (const [index, text] of json.entries()) delta(index, { function: { arguments: text.slice(0, 3) } });
+  for (const [index, text] of json.entries()) delta(index, { function: { arguments: text.slice(3) } });
+}
