@@ -100,23 +100,22 @@ export async function unended(redis: Redis, { keyPrefix }: StackAddresses): Prom
 
 /** What the calls of `create_thread` did, beside what they are charged for. */
 export interface Effects {
-  /** Call ids. */
-  readonly chargedWithoutEffect: readonly string[];
-  readonly effectWithoutCharge: readonly string[];
+  readonly chargedWithoutEffect: readonly CompletedCall[];
+  readonly effectWithoutCharge: readonly CompletedCall[];
   /** Threads that no call of the log made. */
   readonly strays: readonly string[];
 }
 
 /** The id of a thread follows from the call that made it: each can be told from all others. */
 export function effectsOf({ userId, completed, threads }: UserBook): Effects {
-  const chargedWithoutEffect: string[] = [];
-  const effectWithoutCharge: string[] = [];
+  const chargedWithoutEffect: CompletedCall[] = [];
+  const effectWithoutCharge: CompletedCall[] = [];
   const strays = new Set(threads);
-  for (const { callId, tool, success } of completed) {
-    if (tool !== 'create_thread') continue;
-    const exists = strays.delete(derivedId('thread', userId, callId));
-    if (success && !exists) chargedWithoutEffect.push(callId);
-    if (!success && exists) effectWithoutCharge.push(callId);
+  for (const call of completed) {
+    if (call.tool !== 'create_thread') continue;
+    const exists = strays.delete(derivedId('thread', userId, call.callId));
+    if (call.success && !exists) chargedWithoutEffect.push(call);
+    if (!call.success && exists) effectWithoutCharge.push(call);
   }
   return { chargedWithoutEffect, effectWithoutCharge, strays: [...strays] };
 }

@@ -53,7 +53,8 @@ export class CrashingConsumer {
       this.#check(page);
       memory.push(...page.records);
       cursor = page.next_cursor;
-      if (this.#random.chance(0.1)) {
+      // The first page is always lost, so that there is no round without a crash.
+      if ((this.crashes === 0 && memory.length > 0) || this.#random.chance(0.15)) {
         this.crashes += 1;
         memory = [];
         cursor = this.#keptCursor;
