@@ -35,6 +35,12 @@ export interface RedisServerOptions {
   readonly dir?: string | undefined;
   /** Whether what is written survives a restart. */
   readonly persistent?: boolean | undefined;
+  /**
+   * When the append-only file is forced to the disk; `everysec` by default, as Redis has it. With `no` and `always` the
+   * kernel has every write before its reply goes out. With `everysec` it need not: while one fsync is under way Redis
+   * holds back its writes for up to two seconds (`flushAppendOnlyFile` in its `aof.c`), and a kill loses those.
+   */
+  readonly appendfsync?: 'always' | 'everysec' | 'no' | undefined;
 }
 
 export interface RedisServer {
@@ -93,7 +99,12 @@ export function redisUrl(port: number): string {
 /** A server for this machine alone, with the settings that Tollgate asks for: nothing is ever evicted. */
 export function redisStartable(
   { command }: RedisProgram,
-  { port, dir = tmpdir(), persistent = false }: RedisServerOptions & { readonly port: number },
+  {
+    port,
+    dir = tmpdir(),
+    persistent = false,
+    appendfsync = 'everysec',
+  }: RedisServerOptions & { readonly port: number },
 ): Startable {
   const settings = {
     port: String(port),
@@ -101,6 +112,7 @@ export function redisStartable(
     dir,
     'maxmemory-policy': 'noeviction',
     appendonly: persistent ? 'yes' : 'no',
+    appendfsync,
     save: '',
     loglevel: 'warning',
     daemonize: 'no',

@@ -1,36 +1,16 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from '@jest/globals';
-import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { killableRedis } from '../support/killable-redis.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
 
 /** `npm run faults` asks for more. */
 const KILLS = Number(process.env.FAULT_KILLS ?? 3);
-
-/** A Redis with an append-only file, which can be killed and comes back at the same address. */
-async function killableRedis() {
-  const dir = await mkdtemp(join(tmpdir(), 'tollgate-ledger-'));
-  let server: RedisServer = await startRedisServer({ dir, persistent: true });
-  const { port, url } = server;
-  closeAfter('test', async () => {
-    await server.stop();
-    await rm(dir, { recursive: true, force: true });
-  });
-  const kill = async () => {
-    server.process.kill('SIGKILL');
-    await server.process.exited;
-    server = await startRedisServer({ port, dir, persistent: true });
-  };
-  return { url, kill };
-}
 
 /** What a part of the work did, when Redis was there; false while it was away. */
 async function whenThere(work: () => Promise<unknown>): Promise<boolean> {

@@ -12,8 +12,12 @@ export function seqs(events: readonly ReceivedEvent[]): number[] {
 
 const TERMINAL = ['agent_completed', 'agent_failed', 'agent_cancelled'];
 
-export function isTerminal({ type }: ReceivedEvent): boolean {
+export function isTerminalType(type: string): boolean {
   return TERMINAL.includes(type);
+}
+
+export function isTerminal({ type }: ReceivedEvent): boolean {
+  return isTerminalType(type);
 }
 
 /** 1, 2, …, n. */

@@ -1,0 +1,259 @@
+import { expect, it } from '@jest/globals';
+import tools from '../../config/tools.json' with { type: 'json' };
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { type CompletedCall, effectsOf, Reports, readBook, type UserBook, unended } from '../support/campaign/books.ts';
+import { CrashingConsumer } from '../support/campaign/crashing-consumer.ts';
+import { type Kills, killEverything } from '../support/campaign/kills.ts';
+import { type CampaignUser, Lane, Testimony } from '../support/campaign/lanes.ts';
+import { Random } from '../support/campaign/random.ts';
+import { silentLogger } from '../support/core.ts';
+import { killableRedis } from '../support/killable-redis.ts';
+import type { BilledRecord } from '../support/ledger.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { type StackAddresses, StackProcesses } from '../support/stack-processes.ts';
+import { mintToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+/** `npm run faults:billing` asks for 100,000. */
+const CALLS = Number(process.env.FAULT_ALL_CALLS ?? 400);
+/** How often a gateway is killed, and how often a worker; Redis half as often. */
+const KILLS = Number(process.env.FAULT_ALL_KILLS ?? 1);
+/** Users that are at work at once. */
+const LANES = Number(process.env.FAULT_ALL_LANES ?? 6);
+/** Tells the same kills and retries again, as far as the machine allows. */
+const SEED = Number(process.env.FAULT_SEED ?? Math.floor(Math.random() * 2 ** 32));
+/** No log is so long that it could not be read in one go, and no user comes near the threads that are kept of him. */
+const USERS = Math.min(200, Math.max(LANES, Math.ceil(CALLS / 250)));
+const TASKS_AT_ONCE = 20;
+const AT_ONCE = 4;
+
+/** A run whose worker was killed is taken over within 15 s, a call that was cut off ended within 11; each may meet the next kill. */
+const SETTLE_MS = 90_000;
+const TIMEOUT_MS = 120_000 + SETTLE_MS + 20 * CALLS;
+
+const PRICES = new Map(tools.tools.map(({ name, units }) => [name, units]));
+
+const env = {
+  EVENT_LOG_LENGTH: '1000000',
+  MESSAGE_RATE_PER_MINUTE: '1000000',
+  TOOL_TIMEOUT_SECONDS: '1',
+  MAX_CONNECTIONS_PER_USER: '50',
+  // Said of every cut connection, and there are thousands.
+  LOG_LEVEL: 'error',
+};
+
+it(
+  `every tool call is executed, told and charged once, while gateways, workers, Redis and the consumer of the bill are killed (${CALLS} calls, ${KILLS} kills of each kind)`,
+  async () => {
+    const since = new Date();
+    const store = await killableRedis();
+    const stack = await StackProcesses.start({ gateways: 3, workers: 2, env, redisUrl: store.url });
+    closeAfter('test', () => stack.close());
+    const random = new Random(SEED);
+    const consumer = new CrashingConsumer(stack.addresses, new Random(random.below(2 ** 32)));
+    let wanted = Number.POSITIVE_INFINITY;
+    const pulling = consumer.pull(() => consumer.kept.length >= wanted);
+    closeAfter('test', () => {
+      wanted = 0;
+      return pulling;
+    });
+
+    const startedAt = performance.now();
+    const { testimony, users, kills } = await campaign(stack, random, (signal, done) => {
+      return killEverything(stack, store, new Random(random.below(2 ** 32)), {
+        kills: KILLS,
+        total: CALLS,
+        signal,
+        done,
+      });
+    });
+    const seconds = (performance.now() - startedAt) / 1_000;
+
+    const redis = await connectRedis(store.url, 'commands', silentLogger);
+    closeAfter('test', () => disconnectRedis(redis));
+    const isQuiet = async () => (await unended(redis, stack.addresses)) === 0;
+    await until(isQuiet, { timeoutMs: SETTLE_MS, everyMs: 100, label: 'every call and run to have ended' });
+    const books = await readBooks(redis, stack.addresses, users);
+    const completed = books.flatMap((book) => book.completed);
+    wanted = completed.filter(({ recordId }) => recordId !== null).length;
+    await until(() => consumer.kept.length >= wanted, { timeoutMs: SETTLE_MS, label: 'the whole bill' });
+    await pulling;
+
+    tell({ testimony, kills, consumer, completed, books, seconds });
+    expectWholeLogs(books);
+    expectLogsToSayWhatClientsWereTold(testimony, books, consumer.kept);
+    expectLedgerToEqualLogs(consumer, books);
+    expectChargesToEqualEffects(books, kills);
+    await expectSumsToAgree(await Reports.open(stack.addresses, since), consumer.kept, books);
+  },
+  TIMEOUT_MS,
+);
+
+/** The work of all lanes, and what goes on beside it: until the calls are made and everything is up again. */
+async function campaign(
+  stack: StackProcesses,
+  random: Random,
+  beside: (signal: AbortSignal, done: () => number) => Promise<Kills>,
+): Promise<{ testimony: Testimony; users: readonly CampaignUser[]; kills: Kills }> {
+  const { addresses } = stack;
+  const users: CampaignUser[] = Array.from({ length: USERS }, () => ({
+    ...mintToken({ plan: 'enterprise' }, { stack: addresses, expiresInSeconds: 7_200 }),
+    threads: 0,
+  }));
+  const testimony = new Testimony();
+  const stop = new AbortController();
+  closeAfter('test', () => stop.abort());
+  const urls = addresses.gateways.map(({ url }) => url);
+  let shift = 0;
+  let isBesideDone = false;
+  const lane = async (seed: number) => {
+    const deps = { urls, testimony, random: new Random(seed), signal: stop.signal };
+    while (!stop.signal.aborted && (testimony.asked < CALLS || !isBesideDone)) {
+      const user = users[shift % USERS];
+      shift += 1;
+      if (user) await new Lane(deps, user, String(shift)).work(TASKS_AT_ONCE);
+    }
+  };
+  const other = beside(stop.signal, () => testimony.asked).finally(() => {
+    isBesideDone = true;
+  });
+  const lanes = Array.from({ length: LANES }, () => lane(random.below(2 ** 32)));
+  for (const part of [other, ...lanes]) part.catch(() => stop.abort());
+  // What fails ends the rest, and nothing is closed before that has ended.
+  const failure = (await Promise.allSettled([other, ...lanes])).find(({ status }) => status === 'rejected');
+  if (failure?.status === 'rejected') throw failure.reason;
+  return { testimony, users, kills: await other };
+}
+
+async function readBooks(redis: Redis, of: StackAddresses, users: readonly CampaignUser[]): Promise<UserBook[]> {
+  const waiting = [...users];
+  const books: UserBook[] = [];
+  const reader = async () => {
+    for (let user = waiting.pop(); user; user = waiting.pop()) books.push(await readBook(redis, of, user));
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, reader));
+  return books;
+}
+
+/** Each log has no hole, and everything in it that began has ended, once. */
+function expectWholeLogs(books: readonly UserBook[]): void {
+  expect(books.filter(({ isWhole }) => !isWhole).map(({ userId }) => userId)).toEqual([]);
+  for (const { executing, completed } of books) {
+    expect(new Set(executing).size).toBe(executing.length);
+    expect(completed.map(({ callId }) => callId).toSorted()).toEqual(executing.toSorted());
+  }
+  expect(books.filter(({ underWay }) => underWay !== 0)).toEqual([]);
+}
+
+/** Each key and each request id is one call and one run, with the outcome that its clients got. */
+function expectLogsToSayWhatClientsWereTold(
+  testimony: Testimony,
+  books: readonly UserBook[],
+  records: readonly BilledRecord[],
+): void {
+  expect(testimony.contradictions).toEqual([]);
+  const outcomes = new Map(books.flatMap(({ completed }) => completed.map((call) => [call.callId, call.success])));
+  const told = [...testimony.keyed.values(), ...testimony.unkeyed];
+  expect(told.filter(({ callId, success }) => outcomes.get(callId) !== success)).toEqual([]);
+
+  const keys = records.flatMap(({ idempotency_key: key }) => (typeof key === 'string' ? [key] : []));
+  expect(keys.toSorted()).toEqual([...testimony.keyed.keys()].toSorted());
+  const once = records.filter(({ idempotency_key: key, run_id }) => key === null && run_id === null);
+  expect(once.length).toBeGreaterThanOrEqual(testimony.unkeyed.length);
+  expect(once.length).toBeLessThanOrEqual(testimony.unkeyedSent);
+  expect(books.flatMap(({ endedRuns }) => endedRuns).toSorted()).toEqual([...testimony.runs.keys()].toSorted());
+}
+
+/** The bill that was pulled has every record that a log names, of the same user, with the right price, and no other. */
+function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, books: readonly UserBook[]): void {
+  expect(faults).toEqual([]);
+  expect(kept.findIndex(({ sequence }, at) => sequence !== at + 1)).toBe(-1);
+  const named = new Map<string, CompletedCall & { readonly userId: string }>();
+  for (const { userId, completed } of books) {
+    for (const call of completed) {
+      if (call.recordId !== null) named.set(call.recordId, { ...call, userId });
+      // Only what was refused or never begun has none.
+      else expect(call.success).toBe(false);
+    }
+  }
+  expect(kept).toHaveLength(named.size);
+  const wrong = kept.filter(({ id, user_id, tool, units, status }) => {
+    const call = named.get(id);
+    named.delete(id);
+    const price = call?.success ? PRICES.get(call.tool) : 0;
+    return user_id !== call?.userId || tool !== call.tool || units !== price || (status === 'success') !== call.success;
+  });
+  expect(wrong).toEqual([]);
+  expect([...named.keys()]).toEqual([]);
+}
+
+/** What was charged was done. What was done is charged, unless its process or Redis was killed in the middle of it. */
+function expectChargesToEqualEffects(books: readonly UserBook[], { gateways, workers, redis }: Kills): void {
+  const effects = books.map(effectsOf);
+  const failed = books.flatMap(({ completed }) => completed).filter(({ success }) => !success);
+  // A lane has one call under way at a time.
+  expect(failed.length).toBeLessThanOrEqual(LANES * (gateways + workers + redis));
+  expect(effects.flatMap(({ chargedWithoutEffect }) => chargedWithoutEffect)).toEqual([]);
+  expect(effects.flatMap(({ strays }) => strays)).toEqual([]);
+}
+
+/** The bill, the tallies, the windows, the users' own counters and the proof are of one mind. */
+async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[], books: readonly UserBook[]) {
+  const ofUser = new Map<string, { executions: number; succeeded: number; units: number }>();
+  for (const { user_id, units, status } of kept) {
+    const sum = ofUser.get(user_id) ?? { executions: 0, succeeded: 0, units: 0 };
+    sum.executions += 1;
+    sum.succeeded += Number(status === 'success');
+    sum.units += Number(units);
+    ofUser.set(user_id, sum);
+  }
+  const tallies = await reports.tallies();
+  expect(tallies).toHaveLength(ofUser.size);
+  for (const tally of tallies) expect(tally).toMatchObject(ofUser.get(tally.user) ?? { units: 'no such user' });
+  for (const { userId, thisMonth } of books) {
+    const own = kept.filter(({ user_id, period }) => user_id === userId && String(period).startsWith(thisMonth.period));
+    expect(thisMonth.units).toBe(own.reduce((sum, { units }) => sum + Number(units), 0));
+  }
+  expect(await reports.inWindows()).toBe(kept.length);
+  expect(await reports.verify()).toMatchObject({
+    ok: true,
+    problem: null,
+    checked_records: kept.length,
+    unsettled: [],
+  });
+}
+
+interface Figures {
+  readonly testimony: Testimony;
+  readonly kills: Kills;
+  readonly consumer: CrashingConsumer;
+  readonly completed: readonly CompletedCall[];
+  readonly books: readonly UserBook[];
+  readonly seconds: number;
+}
+
+/** Tells whoever runs the campaign what happened in it. */
+function tell({ testimony, kills, consumer, completed, books, seconds }: Figures): void {
+  const uncharged = books.flatMap((book) => effectsOf(book).effectWithoutCharge);
+  const figures = {
+    seed: SEED,
+    seconds: Math.round(seconds),
+    calls: completed.length,
+    calls_per_second: Math.round(completed.length / seconds),
+    runs: testimony.runs.size,
+    kills,
+    repeated: testimony.repeated,
+    refusals: Object.fromEntries(testimony.refusals),
+    unkeyed: { sent: testimony.unkeyedSent, answered: testimony.unkeyed.length },
+    failed: completed.filter(({ success }) => !success).length,
+    cut_off: completed.filter(({ cutOff }) => cutOff).length,
+    effects_without_charge: {
+      of_cut_off: uncharged.filter(({ cutOff }) => cutOff).length,
+      of_failed: uncharged.filter(({ cutOff }) => !cutOff).length,
+    },
+    records: consumer.kept.length,
+    units: consumer.kept.reduce((sum, { units }) => sum + Number(units), 0),
+    consumer: { crashes: consumer.crashes, records_read_again: consumer.readAgain },
+  };
+  process.stdout.write(`${JSON.stringify(figures)}\n`);
+}

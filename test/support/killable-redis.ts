@@ -1,0 +1,32 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { closeAfter } from './open-resources.ts';
+
+export interface KillableRedis {
+  readonly url: string;
+  /** Ends it with SIGKILL, and starts it again at the same address with what its append-only file holds. */
+  kill(): Promise<void>;
+}
+
+/**
+ * A Redis with an append-only file, until the end of the test. The kernel has every write before its reply goes out
+ * (see `appendfsync`), so that a kill of the process loses nothing that was acknowledged; a power cut is another matter.
+ */
+export async function killableRedis(): Promise<KillableRedis> {
+  const dir = await mkdtemp(join(tmpdir(), 'tollgate-redis-'));
+  const options = { dir, persistent: true, appendfsync: 'no' } as const;
+  let server: RedisServer = await startRedisServer(options);
+  const { port, url } = server;
+  closeAfter('test', async () => {
+    await server.stop();
+    await rm(dir, { recursive: true, force: true });
+  });
+  const kill = async () => {
+    server.process.kill('SIGKILL');
+    await server.process.exited;
+    server = await startRedisServer({ ...options, port });
+  };
+  return { url, kill };
+}
