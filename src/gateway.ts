@@ -71,6 +71,8 @@ import { Tallies } from './usage/tallies.ts';
 import { Verifier } from './usage/verifier.ts';
 import { Windows } from './usage/windows.ts';
 
+/** What clients that poll are given to fetch why the node goes. */
+const LAST_WORDS_MS = 2_000;
 /** Readers of the usage feed that may wait for records on this node; one loop asks Redis for all of them. */
 const MAX_WAITING_READERS = 200;
 
@@ -288,6 +290,7 @@ async function startServers(
   const metricsPort = await serveMetrics(config, foundation, app);
   await app.listen({ host: config.HOST, port: config.PORT });
   closers.add('http server', () => app.close());
+  closers.add('last words', () => socketIo.ended(LAST_WORDS_MS));
   closers.add('clients', () => hub.drain(drainMs));
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;

@@ -34,7 +34,7 @@ export class Metrics {
   readonly limitDecisions = this.#counter('limit_decisions_total', 'Message limit decisions', ['result', 'counted_by']);
   readonly delivered = this.#counter('events_delivered_total', 'Durable events written to sockets', []);
   readonly resumes = this.#counter('resumes_total', 'Resumes by result', ['result']);
-  readonly logReads = this.#counter('event_log_reads_total', 'Pages read from event logs', ['reason']);
+  readonly logReads = this.#counter('event_log_reads_total', 'Pages read from event logs', []);
   readonly appends = this.#counter('event_log_appends_total', 'Events appended to event logs', ['type']);
   readonly runs = this.#counter('runs_total', 'Agent runs by how they ended', ['status']);
   readonly runSeconds = this.#histogram('run_seconds', 'From a run accepted to its last event', ['status']);

@@ -6,6 +6,7 @@ import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { UNAUTHENTICATED_BYTES } from '../connections/limits.ts';
+import { sleep } from '../lib/clock.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -25,6 +26,9 @@ const CONNECT_TIMEOUT_MS = 8_000;
 /** Engine.IO's own defaults, where the configured heartbeat is not shorter. */
 const PING_INTERVAL_MS = 25_000;
 const PING_TIMEOUT_MS = 20_000;
+
+/** How often sessions that end are counted. */
+const LOOK_AGAIN_MS = 50;
 
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
@@ -102,6 +106,13 @@ export class SocketIo {
   /** Takes an upgrade whose path and origin have been checked. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     this.#engine.handleUpgrade(request as Parameters<Engine['handleUpgrade']>[0], socket, head);
+  }
+
+  /** Resolves when every session has ended, its last packets fetched where it polls, or after `patienceMs`. */
+  async ended(patienceMs: number): Promise<void> {
+    const { clock } = this.#deps;
+    const giveUpAt = clock.now() + patienceMs;
+    while (this.#engine.clientsCount > 0 && clock.now() < giveUpAt) await sleep(clock, LOOK_AGAIN_MS);
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,24 @@
+import { describe, expect, it } from '@jest/globals';
+import { openClient } from '../support/clients.ts';
+import { useStack } from '../support/stack.ts';
+import { mintToken } from '../support/tokens.ts';
+
+const processes = useStack({ gateways: 2, workers: 0, env: { DRAIN_SECONDS: '1' } });
+
+describe('a node that stops', () => {
+  it.each([
+    ['over long polling', { transport: 'socketio', socketIoTransports: ['polling'] }],
+    ['over Socket.IO', { transport: 'socketio' }],
+    ['over raw WebSocket', { transport: 'ws' }],
+  ] as const)('tells the last of its clients %s as well, and ends in order', async (_road, options) => {
+    const { addresses, gateways } = processes();
+    const { token } = mintToken({}, { stack: addresses });
+    const client = await openClient({ ...options, url: addresses.gateways[1]?.url, token });
+    await client.welcome();
+    const stopped = gateways[1]?.stop();
+    expect((await client.waitFor('server_draining')).fields).toMatchObject({ retry_after_ms: expect.any(Number) });
+    await client.closed;
+    expect(await stopped).toMatchObject({ code: 0 });
+    await gateways[1]?.start();
+  });
+});
