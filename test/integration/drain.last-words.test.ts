@@ -2,6 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { openClient } from '../support/clients.ts';
 import { useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
 
 const processes = useStack({ gateways: 2, workers: 0, env: { DRAIN_SECONDS: '1' } });
 
@@ -20,5 +21,20 @@ describe('a node that stops', () => {
     await client.closed;
     expect(await stopped).toMatchObject({ code: 0 });
     await gateways[1]?.start();
+  });
+
+  it('waits for one that polls and is not asking just then', async () => {
+    const { addresses, gateways } = processes();
+    const url = `${addresses.gateways[1]?.url}/socket.io/?EIO=4&transport=polling`;
+    const { sid } = JSON.parse((await (await fetch(url)).text()).slice(1)) as { sid: string };
+    const { token } = mintToken({}, { stack: addresses });
+    await fetch(`${url}&sid=${sid}`, { method: 'POST', body: `40${JSON.stringify({ token })}` });
+    const poll = async () => (await fetch(`${url}&sid=${sid}`)).text();
+    let packets = '';
+    while (!packets.includes('connection_established')) packets += await poll();
+    const stopped = gateways[1]?.stop();
+    await until(async () => (await fetch(`${addresses.gateways[1]?.url}/health/ready`)).status === 503);
+    expect(await poll()).toContain('server_draining');
+    expect(await stopped).toMatchObject({ code: 0 });
   });
 });
