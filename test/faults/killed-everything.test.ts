@@ -215,12 +215,10 @@ async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[]
     expect(thisMonth.units).toBe(own.reduce((sum, { units }) => sum + Number(units), 0));
   }
   expect(await reports.inWindows()).toBe(kept.length);
-  expect(await reports.verify()).toMatchObject({
-    ok: true,
-    problem: null,
-    checked_records: kept.length,
-    unsettled: [],
-  });
+  const { checked_records, ...proof } = await reports.verify();
+  expect(proof).toMatchObject({ ok: true, problem: null, unsettled: [] });
+  // A campaign over the turn of an hour takes two calls, both of which read the records at the border.
+  expect(checked_records).toBeGreaterThanOrEqual(kept.length);
 }
 
 interface Figures {
