@@ -25,7 +25,7 @@ export class DevAccess {
 
   /** @throws UserError when no installation is known */
   get gatewayUrl(): string {
-    const url = this.#url ?? this.#state?.gateway_urls[0] ?? 'http://127.0.0.1:8000';
+    const url = this.#url ?? this.#state?.balancer_url ?? this.#state?.gateway_urls[0] ?? 'http://127.0.0.1:8000';
     if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
       throw new UserError(`--url must be an http or https URL such as http://127.0.0.1:8000, not "${url}".`);
     }
