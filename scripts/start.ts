@@ -5,14 +5,10 @@ import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
 import { HAPROXY_GATEWAYS } from './lib/haproxy.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
 import { duration, Steps } from './lib/steps.ts';
+import { onStopSignals } from './lib/stop-signals.ts';
 import { table } from './lib/table.ts';
 import { describeFailure } from './lib/user-error.ts';
 
-/**
- * One Ctrl-C arrives here up to four times: from the terminal, and passed on by npm and by the bootstrap. Later than
- * this it is a second one, from somebody who does not want to wait.
- */
-const SAME_SIGNAL_MS = 700;
 const PLANS = ['free', 'pro', 'enterprise', 'developer'];
 const EXIT_KILLED = 130;
 
@@ -87,18 +83,6 @@ function summary({ gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, 
     '  Or a crowd:                  npm run load -- --users 200 --turns 20/s --duration 30',
     '  Stop everything:             Ctrl-C',
   ].join('\n');
-}
-
-/** Calls `onFirst` on the first request to end and `onSecond` on the next one, whichever signal it comes as. */
-function onStopSignals(onFirst: () => void, onSecond: () => void): void {
-  let firstAt: number | undefined;
-  const handle = () => {
-    if (firstAt === undefined) {
-      firstAt = Date.now();
-      onFirst();
-    } else if (Date.now() - firstAt > SAME_SIGNAL_MS) onSecond();
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, handle);
 }
 
 async function main(): Promise<void> {

@@ -32,6 +32,17 @@ export class DevAccess {
     return url.replace(/\/+$/, '');
   }
 
+  /**
+   * What tokens of a development pool are signed with, and whom they name as their issuer.
+   * @param given a secret over those of the environment and of npm start
+   * @throws UserError when no installation is known
+   */
+  signing(given: string | undefined): { readonly secret: string; readonly issuer: string } {
+    const secret = given ?? this.#known('JWT_SECRET_KEY', this.#state?.jwt_secret);
+    const issuer = process.env.JWT_ISSUER || this.#known('AUTH_SERVICE_URL', this.#state?.auth_url);
+    return { secret, issuer };
+  }
+
   /** An access token of the demo account of a plan. */
   async userToken(plan: string): Promise<string> {
     const password = this.#known('DEMO_PASSWORD', this.#state?.demo_password);
