@@ -54,6 +54,11 @@ export class Crowd {
     this.#arrivals = new Arrivals(plan.turnsPerSecond, (dueAt) => this.#due(dueAt));
   }
 
+  /** How often each user came back. */
+  get reconnects(): readonly number[] {
+    return this.#users.map((user) => user.reconnects);
+  }
+
   /** Connects everybody; resolves when each has tried once. Later attempts do not hold the others up. */
   async connect(): Promise<void> {
     const waiting = [...this.#users];

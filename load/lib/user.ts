@@ -53,6 +53,8 @@ export class LoadUser {
   #turn: { readonly plan: Turn; heard: boolean; hasBegun: boolean; readonly timer: NodeJS.Timeout } | undefined;
   #thinkTimer: NodeJS.Timeout | undefined;
   #settleFirst: () => void = () => {};
+  /** How often it came back. */
+  reconnects = 0;
 
   constructor(deps: UserDeps, options: UserOptions) {
     this.#deps = deps;
@@ -135,8 +137,10 @@ export class LoadUser {
     measures.connected += 1;
     this.#isConnected = true;
     this.#failures = 0;
-    if (this.#stream.position) measures.count('reconnects');
-    else this.#stream.begin(epoch, seq);
+    if (this.#stream.position) {
+      this.reconnects += 1;
+      measures.count('reconnects');
+    } else this.#stream.begin(epoch, seq);
     this.#settleFirst();
     if (!this.#turn) this.#think();
     else if (!this.#turn.heard && this.#turn.plan.kind !== 'resume') this.#say(this.#turn.plan);
