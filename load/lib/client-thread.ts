@@ -21,6 +21,8 @@ export type ThreadNews =
 
 const TICK_MS = 1_000;
 const NANOSECONDS = 1e6;
+/** The histogram holds the time between two samples, of which this much is meant. */
+const LOOP_SAMPLE_MS = 10;
 
 /** A thread with a crowd: connects when it starts, begins and ends when it is told, and says what it measured. */
 const port = parentPort;
@@ -28,14 +30,14 @@ if (!port) throw new Error('client-thread.ts runs in a thread of main.ts');
 const say = (news: ThreadNews) => port.postMessage(news);
 const crowd = new Crowd(workerData as CrowdPlan);
 const ticks = setInterval(() => say({ is: 'tick', tick: crowd.measures.tick() }), TICK_MS);
-const loopDelay = monitorEventLoopDelay();
+const loopDelay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS });
 let isDone = false;
 
 function finish(): void {
   if (isDone) return;
   isDone = true;
   clearInterval(ticks);
-  const loopDelayP99Ms = loopDelay.percentile(99) / NANOSECONDS;
+  const loopDelayP99Ms = Math.max(0, loopDelay.percentile(99) / NANOSECONDS - LOOP_SAMPLE_MS);
   crowd.close();
   const { histograms } = crowd.measures;
   say({ is: 'done', tick: crowd.measures.tick(), histograms, loopDelayP99Ms });

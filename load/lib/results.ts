@@ -98,7 +98,7 @@ export function summary(results: Results, histograms: RunResult['histograms']): 
     table(['', 'figure', 'measured', 'threshold', 'level'], judged),
     ...(errors.length > 0 ? [table(['errors', 'count'], errors, ['count'])] : []),
     `The crowd used ${cores.toFixed(2)} cores; its loop was ${milliseconds(delay)} late (p99).${
-      delay > BUSY_LOOP_MS ? ' It was too busy for these figures: give it more --threads, or another machine.' : ''
+      delay > BUSY_LOOP_MS ? ' That is in these figures: give it more --threads, or a machine of its own.' : ''
     }`,
   ].join('\n\n');
 }

@@ -7,6 +7,7 @@ import { VARIABLE_NAMES } from '../../src/config.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { stack } from '../support/stack.ts';
 import { login, mintToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
 
 const TIMEOUT_MS = 90_000;
 /** What this machine can be too busy for, while it runs everything else. */
@@ -18,7 +19,7 @@ interface Finished {
 }
 
 /** Runs the load as a person does, with nothing in the environment but what is given. */
-async function load(args: readonly string[], env: Record<string, string> = {}): Promise<Finished> {
+function start(args: readonly string[], env: Record<string, string> = {}) {
   const inherited = Object.entries(process.env).filter(([name]) => !VARIABLE_NAMES.includes(name));
   const lines: string[] = [];
   const child = new ManagedProcess({
@@ -29,8 +30,13 @@ async function load(args: readonly string[], env: Record<string, string> = {}): 
     onLine: (line) => lines.push(line),
   });
   closeAfter('test', () => child.stop());
+  return { child, text: () => lines.join('\n') };
+}
+
+async function load(args: readonly string[], env: Record<string, string> = {}): Promise<Finished> {
+  const { child, text } = start(args, env);
   const exit = await child.exited;
-  return { exit, text: lines.join('\n') };
+  return { exit, text: text() };
 }
 
 describe('npm run load', () => {
@@ -97,6 +103,21 @@ describe('npm run load', () => {
       expect(refused.text).toMatch(/FAILED +authentication_success +0\.00 %/);
       expect(refused.text).toMatch(/connection: VALIDATION_FAILED/);
       expect(refused.exit.code).toBe(1);
+    },
+    TIMEOUT_MS,
+  );
+
+  it(
+    'ends on Ctrl-C with what it has measured so far',
+    async () => {
+      const size = ['--users', '3', '--turns', '5/s', '--duration', '600', '--threshold', 'run_success>=0.01'];
+      const { child, text } = start([...pool, ...size, ...PATIENT], minting());
+      const isBusy = () => /turns \d+ due, [1-9]/.test(text()) || !child.running;
+      await until(isBusy, { timeoutMs: TIMEOUT_MS, label: 'turns that are done' });
+      child.kill('SIGINT');
+      expect((await child.exited).code).toBe(0);
+      expect(text()).toMatch(/ok +connection_success/);
+      expect(text()).toContain('Passed.');
     },
     TIMEOUT_MS,
   );
