@@ -2,21 +2,21 @@ import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { DevInstallation, type Installation } from './lib/dev-installation.ts';
 import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
+import { HAPROXY_GATEWAYS } from './lib/haproxy.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
 import { duration, Steps } from './lib/steps.ts';
+import { onStopSignals } from './lib/stop-signals.ts';
 import { table } from './lib/table.ts';
 import { describeFailure } from './lib/user-error.ts';
 
-/**
- * One Ctrl-C arrives here up to four times: from the terminal, and passed on by npm and by the bootstrap. Later than
- * this it is a second one, from somebody who does not want to wait.
- */
-const SAME_SIGNAL_MS = 700;
 const PLANS = ['free', 'pro', 'enterprise', 'developer'];
 const EXIT_KILLED = 130;
 
 interface Flags {
   readonly nodes: number;
+  readonly workers: number;
+  readonly balancer: boolean;
+  readonly balancerPort: number;
   readonly port: number;
   readonly authPort: number;
   readonly workerPort: number;
@@ -35,29 +35,41 @@ function integer(min: number, max: number): (text: string) => number {
 function parseFlags(argv: readonly string[]): Flags {
   const port = (flag: string, text: string, variable: string, fallback: number) =>
     new Option(`${flag} <port>`, text).env(variable).argParser(integer(1, 65_500)).default(fallback);
-  return new Command('npm start --')
-    .description('Runs Tollgate on this machine: Redis, the auth service, a worker and gateways, until Ctrl-C.')
+  const command = new Command('npm start --')
+    .description('Runs Tollgate on this machine: Redis, the auth service, workers and gateways, until Ctrl-C.')
     .addOption(new Option('--nodes <n>', 'how many gateways').argParser(integer(1, 32)).default(2))
+    .addOption(new Option('--workers <n>', 'how many workers').argParser(integer(1, 32)).default(1))
+    .option('--balancer', `HAProxy in front of ${HAPROXY_GATEWAYS} gateways, where it is installed`, false)
+    .addOption(port('--balancer-port', 'port of HAProxy', 'BALANCER_PORT', 8_080))
     .addOption(port('--port', 'port of the first gateway; the others follow', 'PORT', 8_000))
     .addOption(port('--auth-port', 'port of the auth service', 'AUTH_PORT', 8_081))
-    .addOption(port('--worker-port', "port of the worker's health and metrics", 'WORKER_PORT', 8_090))
+    .addOption(
+      port('--worker-port', "port of the first worker's health and metrics; the others follow", 'WORKER_PORT', 8_090),
+    )
     .addOption(
       new Option('--state-dir <dir>', 'where secrets and data are kept')
         .env('TOLLGATE_STATE_DIR')
         .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR),
     )
     .option('--verbose', 'show every log line of every process', false)
-    .parse([...argv], { from: 'user' })
-    .opts<Flags>();
+    .parse([...argv], { from: 'user' });
+  const flags = command.opts<Flags>();
+  if (flags.balancer && flags.nodes !== HAPROXY_GATEWAYS) {
+    command.error(
+      `error: deploy/haproxy/haproxy.cfg names ${HAPROXY_GATEWAYS} gateways: --balancer needs --nodes ${HAPROXY_GATEWAYS}.`,
+    );
+  }
+  return flags;
 }
 
-function summary({ gatewayPorts, workerPort, authPort, redisUrl, secrets }: Installation): string {
+function summary({ gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, secrets }: Installation): string {
   const url = (port: number | undefined, path = '') => `http://localhost:${port}${path}`;
   const addresses = [
+    ...(balancerPort === undefined ? [] : [['Load balancer', url(balancerPort)]]),
     ['Gateways', gatewayPorts.map((port) => url(port)).join('  ')],
-    ['Console', url(gatewayPorts[0], '/console')],
+    ['Console', url(balancerPort ?? gatewayPorts[0], '/console')],
     ['Auth service', url(authPort)],
-    ['Worker', url(workerPort, '/health/ready')],
+    [workerPorts.length > 1 ? 'Workers' : 'Worker', workerPorts.map((port) => url(port, '/health/ready')).join('  ')],
     ['Redis', redisUrl.replace(/\/\/.*@/, '//')],
   ];
   const accounts = PLANS.map((plan) => [plan, `${plan}@demo.local`, secrets.demo_password]);
@@ -68,27 +80,22 @@ function summary({ gatewayPorts, workerPort, authPort, redisUrl, secrets }: Inst
     '',
     '  Next, in a second terminal:  npm run chat -- "How is my workload doing?"',
     '  Then the bill:               npm run bill',
+    '  Or a crowd:                  npm run load -- --users 200 --turns 20/s --duration 30',
     '  Stop everything:             Ctrl-C',
   ].join('\n');
-}
-
-/** Calls `onFirst` on the first request to end and `onSecond` on the next one, whichever signal it comes as. */
-function onStopSignals(onFirst: () => void, onSecond: () => void): void {
-  let firstAt: number | undefined;
-  const handle = () => {
-    if (firstAt === undefined) {
-      firstAt = Date.now();
-      onFirst();
-    } else if (Date.now() - firstAt > SAME_SIGNAL_MS) onSecond();
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, handle);
 }
 
 async function main(): Promise<void> {
   const startedAt = performance.now();
   const flags = parseFlags(process.argv.slice(2));
   const steps = new Steps(process.stdout);
-  const installation = new DevInstallation({ ...flags, stateDir: resolve(flags.stateDir), env: process.env }, steps);
+  const options = {
+    ...flags,
+    balancerPort: flags.balancer ? flags.balancerPort : undefined,
+    stateDir: resolve(flags.stateDir),
+    env: process.env,
+  };
+  const installation = new DevInstallation(options, steps);
   let stopping = false;
   const stop = async (exitCode: number) => {
     stopping = true;

@@ -25,11 +25,22 @@ export class DevAccess {
 
   /** @throws UserError when no installation is known */
   get gatewayUrl(): string {
-    const url = this.#url ?? this.#state?.gateway_urls[0] ?? 'http://127.0.0.1:8000';
+    const url = this.#url ?? this.#state?.balancer_url ?? this.#state?.gateway_urls[0] ?? 'http://127.0.0.1:8000';
     if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
       throw new UserError(`--url must be an http or https URL such as http://127.0.0.1:8000, not "${url}".`);
     }
     return url.replace(/\/+$/, '');
+  }
+
+  /**
+   * What tokens of a development pool are signed with, and whom they name as their issuer.
+   * @param given a secret over those of the environment and of npm start
+   * @throws UserError when no installation is known
+   */
+  signing(given: string | undefined): { readonly secret: string; readonly issuer: string } {
+    const secret = given ?? this.#known('JWT_SECRET_KEY', this.#state?.jwt_secret);
+    const issuer = process.env.JWT_ISSUER || this.#known('AUTH_SERVICE_URL', this.#state?.auth_url);
+    return { secret, issuer };
   }
 
   /** An access token of the demo account of a plan. */

@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { Closers } from '../../src/lib/closers.ts';
 import { type DevSecrets, devSecrets, writeDevState } from './dev-state.ts';
+import { haproxy, haproxyVersion } from './haproxy.ts';
 import { logPrinter } from './log-lines.ts';
 import { takePidFile } from './pid-file.ts';
 import { isPortFree, LOOPBACK, nextFreePort } from './ports.ts';
-import type { Environment } from './processes.ts';
+import type { Environment, Startable } from './processes.ts';
 import { ensureRedisServer, redisStartable, redisUrl } from './redis-server.ts';
 import type { Steps } from './steps.ts';
 import { Supervisor } from './supervisor.ts';
@@ -17,27 +18,35 @@ const STOP_GRACE_MS = 5_000;
 
 export interface InstallationOptions {
   readonly nodes: number;
+  readonly workers: number;
+  /** Of the first gateway, and below of the first worker; the others follow. */
   readonly port: number;
   readonly authPort: number;
   readonly workerPort: number;
+  /** Of HAProxy in front of the gateways; undefined without one. */
+  readonly balancerPort: number | undefined;
   readonly stateDir: string;
   readonly verbose: boolean;
   /** The caller's environment: its Tollgate variables win over what would be generated. */
   readonly env: Environment;
 }
 
+type Ports = Pick<Installation, 'gatewayPorts' | 'workerPorts' | 'balancerPort'>;
+
 /** Where a running installation is reached, and with what. */
 export interface Installation {
   readonly gatewayPorts: readonly number[];
-  readonly workerPort: number;
+  readonly workerPorts: readonly number[];
   readonly authPort: number;
+  /** Undefined where there is no load balancer. */
+  readonly balancerPort: number | undefined;
   readonly redisUrl: string;
   readonly secrets: DevSecrets;
 }
 
 /**
- * Redis, the auth service, a worker and gateways as processes of this machine, kept running until `stop`. They are
- * started in the order in which they need each other, and stopped in the reverse one.
+ * Redis, the auth service, workers, gateways and, if wanted, HAProxy as processes of this machine, kept running until
+ * `stop`. They are started in the order in which they need each other, and stopped in the reverse one.
  */
 export class DevInstallation {
   readonly #options: InstallationOptions;
@@ -55,27 +64,29 @@ export class DevInstallation {
 
   /** @throws UserError when something cannot be started; `stop` then ends what could */
   async start(): Promise<Installation> {
-    const { nodes, port, authPort, workerPort, stateDir } = this.#options;
+    const { nodes, workers, port, authPort, workerPort } = this.#options;
     this.#takeStateDir();
-    const gatewayPorts = Array.from({ length: nodes }, (_, index) => port + index);
-    await this.#checkPorts(gatewayPorts);
+    const gatewayPorts = portsFrom(port, nodes);
+    const workerPorts = portsFrom(workerPort, workers);
+    const balancerPort = this.#wantedBalancerPort();
+    await this.#checkPorts({ gatewayPorts, workerPorts, balancerPort });
     const secrets = this.#secrets();
-    const redis = await this.#startRedis();
-    const env = this.#environment({ gatewayPorts, redis, secrets });
-    writeDevState(stateDir, {
-      gateway_urls: gatewayPorts.map(httpUrl),
-      worker_url: httpUrl(workerPort),
-      auth_url: httpUrl(authPort),
-      redis_url: redis,
-      ...secrets,
-    });
+    const redisUrl = await this.#startRedis();
+    const installation = { gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, secrets };
+    const env = this.#environment(installation);
+    this.#remember(installation);
     await this.#startServices([authService(this.#service('auth', authPort, env))], [authPort]);
-    await this.#startServices([worker(this.#service('worker', workerPort, env))], [workerPort]);
+    const workerName = (index: number) => (workers > 1 ? `worker-${index + 1}` : 'worker');
+    const workerProcesses = workerPorts.map((at, index) => worker(this.#service(workerName(index), at, env)));
+    await this.#startServices(workerProcesses, workerPorts);
     const gateways = gatewayPorts.map((at, index) => gateway(this.#service(`gateway-${index + 1}`, at, env)));
     await this.#startServices(gateways, gatewayPorts);
+    if (balancerPort !== undefined) {
+      await this.#startServices([haproxy(balancerPort, gatewayPorts.map(httpUrl))], [balancerPort]);
+    }
     for (const line of this.#heldLines ?? []) this.#steps.plain(line);
     this.#heldLines = undefined;
-    return { gatewayPorts, workerPort, authPort, redisUrl: redis, secrets };
+    return installation;
   }
 
   /** Idempotent. */
@@ -100,12 +111,25 @@ export class DevInstallation {
     this.#closers.add('the pid file', taken.release);
   }
 
-  async #checkPorts(gatewayPorts: readonly number[]): Promise<void> {
-    const { authPort, workerPort } = this.#options;
+  /** A pool without its load balancer is a pool still: where HAProxy is missing, that is said and no more. */
+  #wantedBalancerPort(): number | undefined {
+    const { balancerPort } = this.#options;
+    if (balancerPort === undefined || haproxyVersion() !== undefined) return balancerPort;
+    this.#steps.note(
+      'HAProxy is not installed (apt-get install haproxy): the gateways have no load balancer in front.',
+    );
+    return undefined;
+  }
+
+  async #checkPorts({ gatewayPorts, workerPorts, balancerPort }: Ports): Promise<void> {
+    const { authPort } = this.#options;
     const wanted = [
       ...gatewayPorts.map((port) => ({ port, who: 'a gateway', flag: '--port', variable: 'PORT' })),
       { port: authPort, who: 'the auth service', flag: '--auth-port', variable: 'AUTH_PORT' },
-      { port: workerPort, who: 'the worker', flag: '--worker-port', variable: 'WORKER_PORT' },
+      ...workerPorts.map((port) => ({ port, who: 'a worker', flag: '--worker-port', variable: 'WORKER_PORT' })),
+      ...(balancerPort === undefined
+        ? []
+        : [{ port: balancerPort, who: 'HAProxy', flag: '--balancer-port', variable: 'BALANCER_PORT' }]),
     ];
     for (const { port, who, flag, variable } of wanted) {
       if (await isPortFree(port)) continue;
@@ -142,21 +166,36 @@ export class DevInstallation {
     return redisUrl(port);
   }
 
-  #environment(known: { gatewayPorts: readonly number[]; redis: string; secrets: DevSecrets }): Environment {
-    const { env, authPort, verbose } = this.#options;
-    const own = known.gatewayPorts.flatMap((port) => [`http://localhost:${port}`, `http://${LOOPBACK}:${port}`]);
+  /** For `npm run chat`, `bill` and `load`. */
+  #remember({ gatewayPorts, workerPorts, authPort, balancerPort, redisUrl: redis_url, secrets }: Installation): void {
+    writeDevState(this.#options.stateDir, {
+      ...(balancerPort === undefined ? {} : { balancer_url: httpUrl(balancerPort) }),
+      gateway_urls: gatewayPorts.map(httpUrl),
+      worker_url: httpUrl(workerPorts[0] ?? 0),
+      auth_url: httpUrl(authPort),
+      redis_url,
+      ...secrets,
+    });
+  }
+
+  #environment({ gatewayPorts, balancerPort, authPort, redisUrl, secrets }: Installation): Environment {
+    const { env, verbose } = this.#options;
+    const pagePorts = balancerPort === undefined ? gatewayPorts : [balancerPort, ...gatewayPorts];
+    const own = pagePorts.flatMap((port) => [`http://localhost:${port}`, `http://${LOOPBACK}:${port}`]);
     const authUrl = httpUrl(authPort);
     return {
       HOST: LOOPBACK,
       DRAIN_SECONDS: '1',
       LOG_LEVEL: verbose ? 'info' : 'warn',
+      // HAProxy writes the client's address; who comes to a gateway directly has none written, and counts by its own.
+      ...(balancerPort === undefined ? {} : { TRUSTED_PROXY_HOPS: '1' }),
       ...env,
       ENVIRONMENT: 'development',
-      REDIS_URL: known.redis,
+      REDIS_URL: redisUrl,
       AUTH_SERVICE_URL: authUrl,
-      JWT_SECRET_KEY: known.secrets.jwt_secret,
-      SERVICE_SECRET: known.secrets.service_secret,
-      DEMO_PASSWORD: known.secrets.demo_password,
+      JWT_SECRET_KEY: secrets.jwt_secret,
+      SERVICE_SECRET: secrets.service_secret,
+      DEMO_PASSWORD: secrets.demo_password,
       CORS_ORIGINS: [...own, ...(env.CORS_ORIGINS ? [env.CORS_ORIGINS] : [])].join(','),
     };
   }
@@ -171,7 +210,7 @@ export class DevInstallation {
   }
 
   /** Starts services side by side; they are registered for the end before the first of them is launched. */
-  async #startServices(startables: readonly ReturnType<typeof gateway>[], ports: readonly number[]): Promise<void> {
+  async #startServices(startables: readonly Startable[], ports: readonly number[]): Promise<void> {
     const started = startables.map((startable) => this.#supervise(startable));
     this.#closers.add(started.map(({ name }) => name).join(', '), () =>
       Promise.all(started.map((supervisor) => supervisor.stop(STOP_GRACE_MS))),
@@ -191,12 +230,16 @@ export class DevInstallation {
     }
   }
 
-  #supervise(startable: ReturnType<typeof gateway>): Supervisor {
+  #supervise(startable: Startable): Supervisor {
     if (this.#stopping) throw new UserError('Stopped.');
     const supervisor = new Supervisor(startable, { report: (text) => this.#steps.note(text) });
     this.#supervisors.push(supervisor);
     return supervisor;
   }
+}
+
+function portsFrom(first: number, count: number): number[] {
+  return Array.from({ length: count }, (_, index) => first + index);
 }
 
 function withoutPassword(url: string): string {

@@ -4,10 +4,12 @@ import { join } from 'node:path';
 import { z } from 'zod';
 
 /**
- * What `npm start` keeps about the installation it runs on this machine, for its own next start and for `npm run chat`
- * and `npm run bill`. Secrets stay the same from start to start: tokens and stored hashes depend on them.
+ * What `npm start` keeps about the installation it runs on this machine, for its own next start and for `npm run chat`,
+ * `npm run bill` and `npm run load`. Secrets stay the same from start to start: tokens and stored hashes depend on them.
  */
 const DevState = z.object({
+  /** In front of the gateways; missing where there is none. */
+  balancer_url: z.string().optional(),
   gateway_urls: z.array(z.string()).min(1),
   worker_url: z.string(),
   auth_url: z.string(),

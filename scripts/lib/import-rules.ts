@@ -34,16 +34,18 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/main.ts': EVERYTHING_IN_SRC,
   workers: [...FOUNDATION, ...DOMAIN, 'src/process.ts', 'src/agents', 'src/http/app.ts'],
   scripts: EVERYTHING_IN_SRC,
+  // Against a pool that runs anywhere: it knows the protocol and nothing of what is inside.
+  load: [...LEAVES, 'scripts'],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'scripts'],
   test: ['src', 'workers', 'scripts', 'client', 'console', 'bench', 'load'],
 };
 
 /** Whose imports are looked at. */
-const FOLDERS = ['src', 'workers', 'test', 'scripts', 'bench'];
+const FOLDERS = ['src', 'workers', 'test', 'scripts', 'bench', 'load'];
 const SOURCE = /\.(ts|mjs)$/;
 const MAX_LINES = 400;
 /** Tests may be longer: a long list of cases is easier to read than the same list in pieces. */
-const FOLDERS_WITH_BOUNDED_FILES = ['src', 'workers', 'scripts', 'bench'];
+const FOLDERS_WITH_BOUNDED_FILES = ['src', 'workers', 'scripts', 'bench', 'load'];
 
 export interface SourceFile {
   /** Relative to the project, with forward slashes. */

@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { freePorts, isPortFree } from '../../scripts/lib/ports.ts';
-import { type Exit, ManagedProcess } from '../../scripts/lib/processes.ts';
+import { type Exit, httpStatus, ManagedProcess, PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { VARIABLE_NAMES } from '../../src/config.ts';
 import { closeAfter, type Lifetime } from '../support/open-resources.ts';
+import { describeWith, HAPROXY } from '../support/programs.ts';
 import { until } from '../support/until.ts';
 
 const TIMEOUT_MS = 60_000;
@@ -108,6 +109,48 @@ describe('npm start', () => {
     start.child.kill('SIGINT');
     expect(await start.child.exited).toEqual({ code: 0, signal: null });
     for (const port of [...ports, redisPort]) expect([port, await isPortFree(port)]).toEqual([port, true]);
+  });
+});
+
+describeWith(HAPROXY, 'npm run cluster', () => {
+  it(
+    'runs three gateways and two workers behind HAProxy, which chat and bill then go through, and ends them on Ctrl-C',
+    async () => {
+      const { scripts } = JSON.parse(await readFile(join(PROJECT_ROOT, 'package.json'), 'utf8'));
+      const [, given = ''] = / scripts\/start\.ts (.*)$/.exec(scripts.cluster) ?? [];
+      const stateDir = await emptyFolder('test');
+      const ports = await freePorts(7);
+      const [port, , , workerPort, , authPort, balancerPort] = ports.map(String) as [string, ...string[]];
+      const at = ['--port', port, '--worker-port', `${workerPort}`, '--auth-port', `${authPort}`];
+      const flags = [...given.split(' '), ...at, '--balancer-port', `${balancerPort}`, '--state-dir', stateDir];
+      const cluster = runScript('start', flags);
+      const isOver = () => cluster.text().includes('Tollgate is ready') || !cluster.child.running;
+      await until(isOver, { timeoutMs: TIMEOUT_MS, label: 'npm run cluster' });
+      expect(cluster.text()).toContain(`Load balancer http://localhost:${balancerPort}`);
+
+      const { balancer_url, gateway_urls } = JSON.parse(await readFile(join(stateDir, 'dev.json'), 'utf8'));
+      expect(balancer_url).toBe(`http://127.0.0.1:${balancerPort}`);
+      for (const url of [balancer_url, ...gateway_urls]) expect(await httpStatus(`${url}/health/ready`)).toBe(200);
+      const chat = await finished('chat', ['--state-dir', stateDir, 'Hello']);
+      expect(chat.exit).toEqual({ code: 0, signal: null });
+
+      cluster.child.kill('SIGINT');
+      expect(await cluster.child.exited).toEqual({ code: 0, signal: null });
+      for (const one of ports) expect([one, await isPortFree(one)]).toEqual([one, true]);
+    },
+    TIMEOUT_MS * 2,
+  );
+
+  it('refuses another number of gateways than the configuration of HAProxy names', async () => {
+    const { exit, text } = await finished('start', [
+      '--balancer',
+      '--nodes',
+      '2',
+      '--state-dir',
+      await emptyFolder('test'),
+    ]);
+    expect(text).toContain('--balancer needs --nodes 3');
+    expect(exit.code).toBe(1);
   });
 });
 

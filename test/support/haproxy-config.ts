@@ -1,8 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
-
-export const HAPROXY_CONFIG = join(PROJECT_ROOT, 'deploy/haproxy/haproxy.cfg');
+import { HAPROXY_CONFIG } from '../../scripts/lib/haproxy.ts';
 
 const SECONDS = { s: 1, m: 60, h: 3_600 } as const;
 

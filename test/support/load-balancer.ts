@@ -1,35 +1,41 @@
-import { freePorts } from '../../scripts/lib/ports.ts';
-import { httpStatus, ManagedProcess, start } from '../../scripts/lib/processes.ts';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { HAPROXY_CONFIG, haproxy } from '../../scripts/lib/haproxy.ts';
+import { freePort } from '../../scripts/lib/ports.ts';
+import { start } from '../../scripts/lib/processes.ts';
 import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
-import { HAPROXY_CONFIG } from './haproxy-config.ts';
 import { closeAfter } from './open-resources.ts';
-import { HAPROXY } from './programs.ts';
 
-/** What the configuration takes from its environment. */
-export function haproxyEnvironment(listenPort: number, gatewayUrls: readonly string[]): Record<string, string> {
-  const [first = '', second = '', third = ''] = gatewayUrls.map((url) => new URL(url).host);
-  return { LISTEN: `127.0.0.1:${listenPort}`, GATEWAY_1: first, GATEWAY_2: second, GATEWAY_3: third };
+export interface LoadBalancerOptions {
+  /** Whether its cookie keeps a client on its node, as the deployment has it. */
+  readonly affinity?: boolean;
 }
 
-/**
- * HAProxy with the configuration of the deployment, in front of three gateways, until the end of the file. It is ready
- * when a request comes through to one of them.
- */
-export async function startLoadBalancer(gatewayUrls: readonly string[]): Promise<{ url: string }> {
-  const [port = 0] = await freePorts(1);
-  const url = httpUrl(port);
-  const env = { PATH: process.env.PATH, ...haproxyEnvironment(port, gatewayUrls) };
-  const haproxy = await start({
-    name: 'HAProxy',
-    // -db: in the foreground, one process.
-    launch: () =>
-      new ManagedProcess({ name: 'haproxy', command: HAPROXY.command, args: ['-db', '-f', HAPROXY_CONFIG], env }),
-    isReady: async () => (await httpStatus(`${url}/health/ready`)) === 200,
-  });
+/** HAProxy with the configuration of the deployment, in front of three gateways, until the end of the file. */
+export async function startLoadBalancer(
+  gatewayUrls: readonly string[],
+  { affinity = true }: LoadBalancerOptions = {},
+): Promise<{ url: string }> {
+  const port = await freePort();
+  const config = affinity ? HAPROXY_CONFIG : await configWithoutAffinity();
+  const child = await start(haproxy(port, gatewayUrls, config));
   // No soft stop: the tests' clients are closed after it.
   closeAfter('file', async () => {
-    haproxy.kill('SIGKILL');
-    await haproxy.exited;
+    child.kill('SIGKILL');
+    await child.exited;
   });
-  return { url };
+  return { url: httpUrl(port) };
+}
+
+async function configWithoutAffinity(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'tollgate-haproxy-'));
+  closeAfter('file', () => rm(folder, { recursive: true, force: true }));
+  const config = await readFile(HAPROXY_CONFIG, 'utf8');
+  const without = config.replace(/^ +(cookie|force-persist) .*$/gm, '').replace(/ cookie gateway-\d$/gm, '');
+  if (/^[^#]*cookie/m.test(without))
+    throw new Error('the configuration keeps clients on nodes in a way that is not known here');
+  const file = join(folder, 'haproxy.cfg');
+  await writeFile(file, without);
+  return file;
 }

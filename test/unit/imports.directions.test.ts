@@ -42,6 +42,9 @@ describe('import directions', () => {
     ['src/lib/a.ts', '../../scripts/lib/ports.ts'],
     ['src/lib/a.ts', '../../bench/load.ts'],
     ['scripts/a.ts', '../test/support/stack.ts'],
+    ['scripts/a.ts', '../load/main.ts'],
+    ['load/a.ts', '../src/connections/hub.ts'],
+    ['load/a.ts', '../bench/main.ts'],
   ])('refuse that %s imports %s', (path, specifier) => {
     expect(findViolations(importing(path, specifier))).toEqual([expect.stringContaining(`${path}: imports`)]);
   });
@@ -57,6 +60,8 @@ describe('import directions', () => {
     ['src/gateway.ts', './transports/endpoints.ts'],
     ['workers/a.ts', '../src/http/app.ts'],
     ['test/unit/a.test.ts', '../../workers/worker.ts'],
+    ['load/lib/a.ts', '../../src/protocol/messages.ts'],
+    ['load/main.ts', '../scripts/lib/user-error.ts'],
   ])('let %s import %s', (path, specifier) => {
     expect(findViolations(importing(path, specifier))).toEqual([]);
   });

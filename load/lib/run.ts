@@ -1,0 +1,205 @@
+import { Worker } from 'node:worker_threads';
+import type { ThreadNews, ThreadOrder } from './client-thread.ts';
+import type { CrowdPlan } from './crowd.ts';
+import {
+  COUNTERS,
+  type Counts,
+  type Histograms,
+  merged,
+  newCounts,
+  newHistograms,
+  percentileMs,
+  type Tick,
+} from './measures.ts';
+import { Dealer, type Mix, type Transport } from './mix.ts';
+
+export interface RunPlan {
+  readonly url: string;
+  readonly mix: Mix;
+  readonly tokens: readonly string[];
+  readonly turnsPerSecond: number;
+  readonly connectsPerSecond: number;
+  readonly durationMs: number;
+  /** How long turns that were due may take to end after that. */
+  readonly graceMs: number;
+  readonly threads: number;
+}
+
+/** One second of all threads together, for the progress line and the plots. Times in ms; NaN where nothing was timed. */
+export interface Second {
+  /** Since the first connection, in s. */
+  readonly at: number;
+  readonly connected: number;
+  readonly inFlight: number;
+  readonly turnsDue: number;
+  readonly turnsCompleted: number;
+  readonly turnsFailed: number;
+  readonly firstEventP50: number;
+  readonly firstEventP99: number;
+  readonly runP50: number;
+  readonly runP99: number;
+}
+
+export interface RunResult {
+  readonly counts: Counts;
+  readonly errors: Readonly<Record<string, number>>;
+  readonly histograms: Histograms;
+  readonly seconds: readonly Second[];
+  /** From the first attempt to the last user's first answer. */
+  readonly rampSeconds: number;
+  readonly loadSeconds: number;
+  /** Of the thread that fared worst. */
+  readonly loopDelayP99Ms: number;
+  /** CPU time of all threads in cores, while they were under load. */
+  readonly clientCores: number;
+}
+
+/** Seconds kept for the plots; a longer run drops every other one and goes on at half the resolution. */
+const MAX_SECONDS = 1_800;
+
+/** All threads of a run, added up as they go. */
+export class Run {
+  readonly #plan: RunPlan;
+  readonly #threads: readonly Worker[];
+  readonly #latest: (Tick | undefined)[];
+  readonly #histograms = newHistograms();
+  readonly #progress: (second: Second) => void;
+  #seconds: Second[] = [];
+  #stride = 1;
+  #ticks = 0;
+  #loopDelayP99Ms = 0;
+  #isStopped = false;
+
+  /** @param progress told once a second */
+  constructor(plan: RunPlan, progress: (second: Second) => void) {
+    this.#plan = plan;
+    this.#progress = progress;
+    this.#threads = crowdPlans(plan).map((workerData) => {
+      return new Worker(new URL('./client-thread.ts', import.meta.url), { workerData });
+    });
+    this.#latest = this.#threads.map(() => undefined);
+  }
+
+  /** @throws Error when a thread fails */
+  async run(): Promise<RunResult> {
+    const startedAt = performance.now();
+    const connected = this.#threads.map((thread) => saying(thread, 'connected'));
+    const done = this.#threads.map((thread) => saying(thread, 'done'));
+    for (const [at, thread] of this.#threads.entries()) {
+      thread.on('message', (news: ThreadNews) => this.#hear(at, news));
+    }
+    const ticking = setInterval(() => this.#tick((performance.now() - startedAt) / 1_000), 1_000);
+    try {
+      await Promise.race([Promise.all(connected), Promise.all(done)]);
+      const loadedAt = performance.now();
+      const cpuBefore = process.cpuUsage();
+      const { durationMs, graceMs } = this.#plan;
+      if (!this.#isStopped) this.#tell({ do: 'begin', durationMs, graceMs });
+      await Promise.all(done);
+      const loadSeconds = (performance.now() - loadedAt) / 1_000;
+      const { user, system } = process.cpuUsage(cpuBefore);
+      return {
+        counts: this.#counts(),
+        errors: this.#errors(),
+        histograms: this.#histograms,
+        seconds: this.#seconds,
+        rampSeconds: (loadedAt - startedAt) / 1_000,
+        loadSeconds,
+        loopDelayP99Ms: this.#loopDelayP99Ms,
+        clientCores: (user + system) / 1e6 / loadSeconds,
+      };
+    } finally {
+      clearInterval(ticking);
+      await Promise.all(this.#threads.map((thread) => thread.terminate()));
+    }
+  }
+
+  /** Ends the load early; `run` resolves with what there is. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#tell({ do: 'stop' });
+  }
+
+  #tell(order: ThreadOrder): void {
+    for (const thread of this.#threads) thread.postMessage(order);
+  }
+
+  #hear(thread: number, news: ThreadNews): void {
+    if (news.is === 'connected') return;
+    this.#latest[thread] = news.tick;
+    if (news.is !== 'done') return;
+    this.#loopDelayP99Ms = Math.max(this.#loopDelayP99Ms, news.loopDelayP99Ms);
+    for (const [name, histogram] of Object.entries(news.histograms)) {
+      this.#histograms[name as keyof Histograms].add(histogram);
+    }
+  }
+
+  #tick(at: number): void {
+    const ticks = this.#latest.filter((tick) => tick !== undefined);
+    const sum = (pick: (tick: Tick) => number) => ticks.reduce((total, tick) => total + pick(tick), 0);
+    const firstEvent = merged(ticks.map((tick) => tick.firstEvent));
+    const run = merged(ticks.map((tick) => tick.run));
+    const second: Second = {
+      at,
+      connected: sum((tick) => tick.connected),
+      inFlight: sum((tick) => tick.inFlight),
+      turnsDue: sum((tick) => tick.counts.turns_due),
+      turnsCompleted: sum((tick) => tick.counts.turns_completed),
+      turnsFailed: sum((tick) => tick.counts.turns_failed),
+      firstEventP50: percentileMs(firstEvent, 50),
+      firstEventP99: percentileMs(firstEvent, 99),
+      runP50: percentileMs(run, 50),
+      runP99: percentileMs(run, 99),
+    };
+    this.#progress(second);
+    if (this.#ticks++ % this.#stride !== 0) return;
+    this.#seconds.push(second);
+    if (this.#seconds.length < MAX_SECONDS) return;
+    this.#seconds = this.#seconds.filter((_, index) => index % 2 === 0);
+    this.#stride *= 2;
+  }
+
+  #counts(): Counts {
+    const counts = newCounts();
+    for (const tick of this.#latest) for (const name of COUNTERS) counts[name] += tick?.counts[name] ?? 0;
+    return counts;
+  }
+
+  #errors(): Record<string, number> {
+    const errors: Record<string, number> = {};
+    for (const tick of this.#latest) {
+      for (const [kind, count] of Object.entries(tick?.errors ?? {})) errors[kind] = (errors[kind] ?? 0) + count;
+    }
+    return errors;
+  }
+}
+
+/** The users dealt out to the threads in turn, so that each thread has the whole mix. */
+function crowdPlans(plan: RunPlan): CrowdPlan[] {
+  const { url, mix, tokens, threads } = plan;
+  const dealer = new Dealer<Transport>(mix.transports);
+  const users = tokens.map((token) => ({ token, transport: dealer.next() }));
+  return Array.from({ length: threads }, (_, thread) => {
+    const own = users.filter((_user, at) => at % threads === thread);
+    return {
+      url,
+      mix,
+      tokens: own.map(({ token }) => token),
+      transports: own.map(({ transport }) => transport),
+      turnsPerSecond: plan.turnsPerSecond / threads,
+      connectsPerSecond: plan.connectsPerSecond / threads,
+      threads,
+    };
+  });
+}
+
+/** Resolves with the thread's first news of that kind. @throws Error when the thread fails before */
+function saying(thread: Worker, kind: ThreadNews['is']): Promise<void> {
+  return new Promise((resolve, reject) => {
+    thread.on('message', (news: ThreadNews) => {
+      if (news.is === kind) resolve();
+    });
+    thread.once('error', reject);
+    thread.once('exit', () => reject(new Error('a client thread ended early')));
+  });
+}

@@ -1,0 +1,123 @@
+import { UserError } from '../../scripts/lib/user-error.ts';
+import { COUNTERS, percentileMs, TIMINGS } from './measures.ts';
+import type { RunResult } from './run.ts';
+
+const OPERATORS = ['>=', '<=', '>', '<'] as const;
+type Operator = (typeof OPERATORS)[number];
+
+export interface Threshold {
+  readonly figure: string;
+  readonly operator: Operator;
+  readonly limit: number;
+  /** A `required` one that does not hold makes the exit code 1; a `wanted` one is told. */
+  readonly level: 'required' | 'wanted';
+}
+
+export interface Judgement extends Threshold {
+  /** NaN where nothing of the kind was in the mix. */
+  readonly value: number;
+  readonly holds: boolean;
+}
+
+const required = (figure: string, operator: Operator, limit: number): Threshold => {
+  return { figure, operator, limit, level: 'required' };
+};
+const wanted = (figure: string, operator: Operator, limit: number): Threshold => {
+  return { figure, operator, limit, level: 'wanted' };
+};
+
+/** What a pool has to hold, and below it what ours is to hold. Shares are 0 to 1, times in ms. */
+export const THRESHOLDS: readonly Threshold[] = [
+  required('connection_success', '>', 0.99),
+  required('authentication_success', '>=', 0.9),
+  required('run_success', '>=', 0.85),
+  required('first_event_p95_ms', '<', 100),
+  required('run_max_ms', '<', 45_000),
+  required('events_lost', '<=', 0),
+  required('events_repeated', '<=', 0),
+  wanted('connection_success', '>=', 1),
+  wanted('authentication_success', '>=', 1),
+  wanted('run_success', '>=', 0.999),
+  wanted('turn_success', '>=', 0.999),
+  wanted('first_event_p99_ms', '<', 100),
+  wanted('run_p99_ms', '<', 1_000),
+  wanted('connections_lost', '<=', 0),
+  wanted('resume_failures', '<=', 0),
+];
+
+const SHARES = { p50: 50, p90: 90, p95: 95, p99: 99, p999: 99.9, max: 100 } as const;
+
+const SUCCESSES = ['connection_success', 'authentication_success', 'run_success', 'turn_success'] as const;
+const FIGURE_NAMES = new Set<string>([
+  ...SUCCESSES,
+  ...COUNTERS,
+  ...TIMINGS.flatMap((timing) => Object.keys(SHARES).map((share) => `${timing}_${share}_ms`)),
+]);
+
+/** Every figure that a threshold can name. */
+export type Figures = Readonly<Record<string, number>>;
+
+export function figuresOf({ counts, histograms }: RunResult): Figures {
+  const times = TIMINGS.flatMap((timing) =>
+    Object.entries(SHARES).map(([name, share]) => [`${timing}_${name}_ms`, percentileMs(histograms[timing], share)]),
+  );
+  const successes: Record<(typeof SUCCESSES)[number], number> = {
+    connection_success: counts.connections_opened / counts.connections_attempted,
+    authentication_success: counts.connections_authenticated / counts.connections_opened,
+    run_success: counts.runs_completed / counts.runs_requested,
+    turn_success: counts.turns_completed / counts.turns_due,
+  };
+  return {
+    ...successes,
+    ...counts,
+    ...(Object.fromEntries(times) as Figures),
+  };
+}
+
+/**
+ * `first_event_p99_ms<50`, as a required threshold.
+ * @throws UserError saying what is not understood
+ */
+export function parseThreshold(text: string): Threshold {
+  const [, figure = '', sign = '', number = ''] = /^(\w+)(>=|<=|>|<)([\d.]+)$/.exec(text) ?? [];
+  const operator = OPERATORS.find((known) => known === sign);
+  const limit = Number(number);
+  if (operator === undefined || !Number.isFinite(limit)) {
+    throw new UserError(`--threshold must be like "first_event_p99_ms<50", not "${text}".`);
+  }
+  if (!FIGURE_NAMES.has(figure)) {
+    throw new UserError(`--threshold: there is no figure "${figure}". There are: ${[...FIGURE_NAMES].join(', ')}.`);
+  }
+  return required(figure, operator, limit);
+}
+
+/**
+ * Holds the figures against the thresholds of ours and those given, which take the place of the required ones of the same
+ * figure. A figure that was not measured holds none of those given, and all of ours, since the mix does not touch it.
+ */
+export function judge(figures: Figures, given: readonly Threshold[]): Judgement[] {
+  const isReplaced = ({ figure, level }: Threshold) =>
+    level === 'required' && given.some((threshold) => threshold.figure === figure);
+  const ours = THRESHOLDS.filter((threshold) => !isReplaced(threshold));
+  const judged = (threshold: Threshold, isGiven: boolean): Judgement => {
+    const value = figures[threshold.figure] ?? Number.NaN;
+    return { ...threshold, value, holds: Number.isNaN(value) ? !isGiven : compare(value, threshold) };
+  };
+  return [
+    ...given.map((threshold) => judged(threshold, true)),
+    ...ours.map((threshold) => judged(threshold, false)),
+  ].toSorted((a, b) => a.level.localeCompare(b.level));
+}
+
+function compare(value: number, { operator, limit }: Threshold): boolean {
+  switch (operator) {
+    case '>':
+      return value > limit;
+    case '>=':
+      return value >= limit;
+    case '<':
+      return value < limit;
+    case '<=':
+      return value <= limit;
+  }
+}

@@ -1,0 +1,135 @@
+import { afterAll, beforeAll, expect, it } from '@jest/globals';
+import { Crowd } from '../../load/lib/crowd.ts';
+import { Dealer, type Mix } from '../../load/lib/mix.ts';
+import { openClient } from '../support/clients.ts';
+import { startLoadBalancer } from '../support/load-balancer.ts';
+import { describeWith, HAPROXY } from '../support/programs.ts';
+import { type StackProcess, useStack } from '../support/stack.ts';
+import { mintToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+/** `npm run faults` asks for a thousand. */
+const CLIENTS = Number(process.env.FAULT_CLIENTS ?? 50);
+/** A run of every client about every ten seconds, so that there are runs under way at each step of a restart. */
+const TURNS_PER_SECOND = CLIENTS / 10;
+/** Longer than the three seconds in which HAProxy finds out. */
+const DRAIN_SECONDS = 4;
+const PATIENCE_MS = 60_000 + CLIENTS * 60;
+
+const MIX: Mix = {
+  transports: { socketio_websocket: 2, socketio_polling: 0, websocket: 2 },
+  // No client leaves of its own will: whoever comes back was sent away.
+  turns: { agent_request: 4, tool_call: 1, ping: 1, resume: 0 },
+  messages: ['How is my workload doing?', 'Hello'],
+  tools: [{ tool: 'list_agents', arguments: {} }],
+  think_ms: { min: 0, max: 200 },
+};
+/** Long polling needs the cookie. */
+const MIX_WITH_POLLING: Mix = { ...MIX, transports: { ...MIX.transports, socketio_polling: 1 } };
+
+describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () => {
+  const env = {
+    TRUSTED_PROXY_HOPS: '1',
+    DRAIN_SECONDS: String(DRAIN_SECONDS),
+    CONNECTION_LEASE_SECONDS: '15',
+    MESSAGE_RATE_PER_MINUTE: '1000',
+  };
+  const processes = useStack({ gateways: 3, workers: 1, env });
+  let crowds: readonly { readonly name: string; readonly url: string; readonly crowd: Crowd }[] = [];
+
+  beforeAll(async () => {
+    const urls = processes().gateways.map(({ url }) => url);
+    const balancers = {
+      'with affinity': { url: (await startLoadBalancer(urls)).url, mix: MIX_WITH_POLLING },
+      'without affinity': { url: (await startLoadBalancer(urls, { affinity: false })).url, mix: MIX },
+    };
+    crowds = Object.entries(balancers).map(([name, { url, mix }]) => ({ name, url, crowd: newCrowd(url, mix) }));
+    await Promise.all(crowds.map(({ crowd }) => crowd.connect()));
+    await allConnected();
+    for (const { crowd } of crowds) crowd.begin();
+  }, PATIENCE_MS);
+
+  afterAll(() => {
+    for (const { crowd } of crowds) crowd.close();
+  });
+
+  function newCrowd(url: string, mix: Mix): Crowd {
+    const count = CLIENTS / 2;
+    const tokens = Array.from({ length: count }, () => {
+      return mintToken({ plan: 'enterprise' }, { stack: processes().addresses, expiresInSeconds: 7_200 }).token;
+    });
+    const dealer = new Dealer(mix.transports);
+    const transports = tokens.map(() => dealer.next());
+    return new Crowd({
+      url,
+      mix,
+      tokens,
+      transports,
+      turnsPerSecond: TURNS_PER_SECOND / 2,
+      connectsPerSecond: 100,
+      threads: 1,
+    });
+  }
+
+  function allConnected(): Promise<unknown> {
+    const everybody = () => crowds.every(({ crowd }) => crowd.measures.connected === CLIENTS / 2);
+    return until(everybody, { timeoutMs: PATIENCE_MS, label: 'every client connected' });
+  }
+
+  /** Until both load balancers send clients there again. */
+  async function backInRotation(node: StackProcess): Promise<void> {
+    const serverId = async (url: string) => {
+      const probe = await openClient({ url, token: mintToken({}, { stack: processes().addresses }).token });
+      const id = probe.refusal ? undefined : (await probe.welcome()).server_id;
+      await probe.close();
+      return id;
+    };
+    const wanted = await serverId(node.url);
+    for (const { url, name } of crowds) {
+      const isBack = async () => (await serverId(url)) === wanted;
+      await until(isBack, { timeoutMs: PATIENCE_MS, label: `${node.name} behind the load balancer ${name}` });
+    }
+  }
+
+  it(
+    `loses and repeats no event of ${CLIENTS} clients with runs under way, and sends none away twice by one restart`,
+    async () => {
+      for (const node of processes().gateways) {
+        const before = crowds.map(({ crowd }) => crowd.reconnects);
+        expect(await node.kill('SIGTERM')).toEqual({ code: 0, signal: null });
+        await node.start();
+        await backInRotation(node);
+        await allConnected();
+        for (const [at, { crowd, name }] of crowds.entries()) {
+          const times = crowd.reconnects.map((count, user) => count - (before[at]?.[user] ?? 0));
+          expect({ name, most: Math.max(...times) }).toEqual({ name, most: 1 });
+        }
+      }
+      for (const { crowd, name } of crowds) {
+        await crowd.end(PATIENCE_MS);
+        const { counts, errors } = crowd.measures;
+        process.stdout.write(`rolling restart ${name}: ${JSON.stringify({ ...counts, errors })}\n`);
+        expect({ name, ...counts }).toMatchObject({
+          name,
+          events_lost: 0,
+          events_repeated: 0,
+          resume_failures: 0,
+          turns_failed: 0,
+          turns_unfinished: 0,
+          turns_dropped: 0,
+          turns_completed: counts.turns_due,
+          runs_completed: counts.runs_requested,
+          // Each came back to its own place.
+          resumes: counts.reconnects,
+        });
+        // Every node was restarted: nobody is where he was.
+        expect(Math.min(...crowd.reconnects)).toBeGreaterThanOrEqual(1);
+        expect(counts.runs_completed).toBeGreaterThan(0);
+        expect(counts.connections_lost).toBe(counts.reconnects);
+        // No attempt met a node that would not take it: what HAProxy did not know yet, it asked another one for.
+        expect(counts.connections_attempted).toBe(CLIENTS / 2 + counts.reconnects);
+      }
+    },
+    PATIENCE_MS * 4,
+  );
+});
