@@ -3,7 +3,7 @@ import type { EventLog } from '../events/event-log.ts';
 import type { LiveTail } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Account } from '../policy/accounts.ts';
+import { type Account, underPlan } from '../policy/accounts.ts';
 import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -256,16 +256,8 @@ export class Session implements TokenHolder {
     });
   }
 
-  /**
-   * The plan that counts. A token carries the permissions of the plan it was issued for: when the plan is another one by
-   * now, they would outlive it.
-   */
   #takePlan(named: string): void {
-    const plan = this.#deps.plans.effective(named).name;
-    const { permissions, method } = this.#identity;
-    // A service's are its scopes, which no plan gave it.
-    const kept = plan === this.#tokenPlan || method === 'service';
-    this.#identity = { ...this.#identity, plan, permissions: kept ? permissions : [] };
+    this.#identity = underPlan({ ...this.#identity, plan: this.#tokenPlan }, named, this.#deps.plans);
   }
 
   #control(control: Readonly<Record<string, unknown>>): void {
