@@ -317,13 +317,13 @@ function addMcpRoutes(
   const { PUBLIC_URL: publicUrl, JWT_ISSUER: issuer } = config;
   const resource = new ProtectedResource({ publicUrl, issuer, path: MCP_PATH });
   const identify = async ({ raw }: FastifyRequest) => {
+    const { authorization } = presented(raw).headers;
+    // No attempt: an OAuth client begins without a token, to be told where to get one.
+    if (authorization === undefined) throw new TollgateError('NO_TOKEN');
     const visit = door.enter(raw, MCP_PATH);
-    try {
-      const { authorization } = presented(raw).headers;
-      return await visit.identify(async () => accounts.admit(await authenticator.bearer(authorization), plans));
-    } finally {
-      visit.leave();
-    }
+    const identity = await visit.identify(() => authenticator.bearer(authorization)).finally(visit.leave);
+    // Afterwards: a Redis that is slow must not make a proxy's many clients look like strangers that wait.
+    return accounts.admit(identity, plans);
   };
   mcpRoutes(app, { ...deps, ...mcp, resource, identify });
   protectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });

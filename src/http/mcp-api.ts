@@ -3,11 +3,12 @@ import { z } from 'zod';
 import { type MessageLimitDeps, withinLimit } from '../connections/message-limit.ts';
 import { newId } from '../lib/ids.ts';
 import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
 import type { InFlight } from '../mcp/in-flight.ts';
 import { idOf, rpcErrorBody } from '../mcp/mcp-errors.ts';
 import type { McpServer } from '../mcp/mcp-server.ts';
 import { jsonRpcBody } from '../protocol/dialects.ts';
-import { TollgateError } from '../protocol/errors.ts';
+import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { httpError } from './app.ts';
 import { allowOrigins } from './cors.ts';
@@ -37,6 +38,7 @@ export interface McpRoutesDeps extends MessageLimitDeps {
   readonly originAllowed: (origin: string | undefined, allowed: readonly string[]) => boolean;
   /** How long clients should wait before they try another node; undefined while this one takes requests. */
   readonly drainingForMs: () => number | undefined;
+  readonly metrics: Pick<Metrics, 'limitDecisions' | 'messages'>;
   readonly logger: Logger;
 }
 
@@ -77,7 +79,12 @@ export function mcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): void {
     scope.post(MCP_PATH, { schema: DOCUMENTED }, async (request, reply) => {
       const identity = identities.get(request);
       if (!identity) throw new Error('the route has no guard');
-      return answer(deps, identity, request, reply);
+      try {
+        return await answer(deps, identity, request, reply);
+      } catch (thrown) {
+        deps.metrics.messages.inc({ type: 'mcp', result: toTollgateError(thrown).code });
+        throw thrown;
+      }
     });
   });
 }
@@ -90,13 +97,17 @@ async function answer(
 ): Promise<FastifyReply> {
   const leave = deps.inFlight.enter(identity.userId);
   const gone = new AbortController();
-  // Also after the last byte of the answer: then nothing is left that could be ended.
-  reply.raw.once('close', () => {
+  const end = () => {
     leave();
     gone.abort();
-  });
+  };
+  // Also after the last byte of the answer: then nothing is left that could be ended.
+  reply.raw.once('close', end);
+  // A client that hung up before, while its token was looked at, is not told of again.
+  if (reply.raw.destroyed) end();
   const allowed = withinLimit(deps, identity);
   await allowed;
+  deps.metrics.messages.inc({ type: 'mcp', result: 'ok' });
   const response = await deps.server.serve({
     request: new Request('http://gateway/mcp', { method: 'POST', headers: mcpHeaders(request), signal: gone.signal }),
     body: request.body as Readonly<Record<string, unknown>>,

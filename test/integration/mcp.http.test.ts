@@ -2,6 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { startAdmin } from '../support/admin.ts';
 import { askLegacy, askModern, LEGACY, type McpPost, MODERN, modernRequest, postMcp } from '../support/mcp.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { useStack } from '../support/stack.ts';
 import { mintToken, serviceToken, validToken } from '../support/tokens.ts';
 
 const initialize = (version: string) => ({
@@ -239,6 +240,55 @@ describe('limits', () => {
       expect([status, body.id, body.error.code]).toEqual([429, 'late', -33029]);
       expect(Number(headers.get('retry-after'))).toBeGreaterThan(60);
     }
+  });
+});
+
+describe('requests in flight', () => {
+  it('give their place back also when their client hangs up, whenever it does', async () => {
+    const token = validToken({ plan: 'developer' });
+    for (let at = 0; at < 60; at++) {
+      const leaving = AbortSignal.timeout(at % 6);
+      await askModern('tools/list', {}, { token, signal: leaving }).catch(() => undefined);
+    }
+    // As many at once as one user may have.
+    const last = await Promise.all(Array.from({ length: 16 }, () => askModern('tools/list', {}, { token })));
+    expect(last.map(({ status }) => status)).toEqual(Array(16).fill(200));
+  });
+
+  it('of one user are bounded; another user is served meanwhile', async () => {
+    const token = validToken({ plan: 'developer' });
+    const call = { name: 'list_agents', arguments: {} };
+    const many = Array.from({ length: 120 }, (_, id) => askModern('tools/call', call, { token, id }));
+    const other = askModern('tools/list', {}, { token: validToken() });
+    const answers = await Promise.all(many);
+    const refused = answers.filter(({ status }) => status === 429);
+    expect(refused.length).toBeGreaterThan(0);
+    expect(refused[0]?.body).toMatchObject({ id: expect.any(Number), error: { code: -33029 } });
+    expect((await other).status).toBe(200);
+  });
+});
+
+describe('failed attempts', () => {
+  const small = useStack({
+    gateways: 1,
+    workers: 0,
+    env: { AUTH_FAILURES_PER_MINUTE: '3', PUBLIC_URL: 'https://tollgate.example.test/' },
+  });
+
+  it('close the door for their address as at a handshake, for bad tokens only', async () => {
+    const of = small().addresses;
+    const url = nodeUrl(0, of);
+    const bad = async () => (await askLegacy('ping', {}, { token: 'bad', url })).status;
+    expect([await bad(), await bad(), await bad(), await bad()]).toEqual([401, 401, 401, 429]);
+    const good = await askLegacy('ping', {}, { token: mintToken({}, { stack: of }).token, url });
+    expect(good.status).toBe(200);
+  });
+
+  it('are told the public address where one is configured, whatever the request says', async () => {
+    const url = nodeUrl(0, small().addresses);
+    const { headers } = await askLegacy('ping', {}, { url });
+    const place = 'https://tollgate.example.test/.well-known/oauth-protected-resource/mcp';
+    expect(headers.get('www-authenticate')).toContain(`resource_metadata="${place}"`);
   });
 });
 
