@@ -297,7 +297,9 @@ async function startServers(config: Config, foundation: Foundation, connections:
   const metricsPort = await serveMetrics(config, foundation, app);
   await app.listen({ host: config.HOST, port: config.PORT });
   closers.add('http server', () => app.close());
-  closers.add('clients', () => hub.drain(drainMs));
+  closers.add('clients', async () => {
+    await Promise.all([hub.drain(drainMs), connections.mcp.inFlight.drained(clock, drainMs)]);
+  });
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;
   logger.info({ port, node: nodeId }, 'listening');

@@ -1,3 +1,4 @@
+import { type Clock, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** Requests of one user that this node answers at once: as many as two connections may have under way. */
@@ -6,6 +7,7 @@ const PER_USER = 16;
 const PER_NODE = 1_000;
 /** What a refused one should wait: longer than most requests take. */
 const RETRY_MS = 1_000;
+const LOOK_AGAIN_MS = 20;
 
 /**
  * The MCP requests that this node is answering. What bounds connections cannot bound requests that have none: without
@@ -45,6 +47,12 @@ export class InFlight {
       inside = false;
       this.#leave(userId);
     };
+  }
+
+  /** Resolves when nothing is under way, or when `patienceMs` are over: a server that closes cuts what is left. */
+  async drained(clock: Clock, patienceMs: number): Promise<void> {
+    const giveUpAt = clock.now() + patienceMs;
+    while (this.#total > 0 && clock.now() < giveUpAt) await sleep(clock, LOOK_AGAIN_MS);
   }
 
   #leave(userId: string): void {

@@ -1,9 +1,11 @@
 import { describe, expect, it } from '@jest/globals';
 import { startAdmin } from '../support/admin.ts';
+import { openClient } from '../support/clients.ts';
 import { askLegacy, askModern, LEGACY, type McpPost, MODERN, modernRequest, postMcp } from '../support/mcp.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { useStack } from '../support/stack.ts';
+import { startStack, useStack } from '../support/stack.ts';
 import { mintToken, serviceToken, validToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
 
 const initialize = (version: string) => ({
   jsonrpc: '2.0',
@@ -265,6 +267,24 @@ describe('requests in flight', () => {
     expect(refused.length).toBeGreaterThan(0);
     expect(refused[0]?.body).toMatchObject({ id: expect.any(Number), error: { code: -33029 } });
     expect((await other).status).toBe(200);
+  });
+});
+
+describe('a node that drains', () => {
+  it('sends clients elsewhere, with Retry-After', async () => {
+    const processes = await startStack({ gateways: 1, workers: 0, env: { DRAIN_SECONDS: '4' } });
+    const of = processes.addresses;
+    const url = nodeUrl(0, of);
+    const { token } = mintToken({}, { stack: of });
+    // They are sent away one after the other, so that the node is there for a while.
+    for (let at = 0; at < 3; at++) await openClient({ token, url });
+    const stopping = processes.gateways[0]?.stop();
+    const ask = () => askLegacy('ping', {}, { token, url, id: 1 });
+    await until(async () => (await ask()).status === 503);
+    const { headers, body } = await ask();
+    expect(headers.get('retry-after')).toBe('4');
+    expect(body.error).toMatchObject({ code: -33503, data: { code: 'SERVER_DRAINING' } });
+    await stopping;
   });
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { systemClock } from '../../src/lib/clock.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
 
 describe('MCP requests in flight', () => {
@@ -22,5 +23,20 @@ describe('MCP requests in flight', () => {
     for (const one of leave) one();
     expect(inFlight.total).toBe(0);
     inFlight.enter('three');
+  });
+
+  it('are waited for by a node that stops, as long as it has time', async () => {
+    const inFlight = new InFlight();
+    const leave = inFlight.enter('one');
+    let drained = false;
+    const waiting = inFlight.drained(systemClock, 60_000).then(() => {
+      drained = true;
+    });
+    // It gives up by itself where the patience is shorter than the request.
+    await inFlight.drained(systemClock, 30);
+    expect(drained).toBe(false);
+    leave();
+    await waiting;
+    expect(drained).toBe(true);
   });
 });
