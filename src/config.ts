@@ -64,6 +64,7 @@ const VARIABLES = z.object({
   PORT: port(8000),
   WORKER_PORT: port(8090),
   AUTH_PORT: port(8081),
+  PUBLIC_URL: text,
   METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
   REDIS_URL: text,
   CATALOGUE_DIR: text,
@@ -133,7 +134,13 @@ const WELL_KNOWN_SECRETS =
   /^(password|secret|test|changeme|change-me|default|example|admin|tollgate|jwt[-_]?secret|your[-_ ].*|12345\d*)+$/i;
 
 const SECRETS = ['JWT_SECRET_KEY', 'JWT_SECRET_KEY_PREVIOUS', 'SERVICE_SECRET'] as const;
-const HTTP_URLS = ['AUTH_SERVICE_URL', 'JWKS_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT', 'AGENT_MODEL_URL'] as const;
+const HTTP_URLS = [
+  'PUBLIC_URL',
+  'AUTH_SERVICE_URL',
+  'JWKS_URL',
+  'OTEL_EXPORTER_OTLP_ENDPOINT',
+  'AGENT_MODEL_URL',
+] as const;
 
 /**
  * Reads the environment: the only place that does. Pure, so that a test can hand it any environment.

@@ -1,6 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { Queue } from 'bullmq';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
@@ -15,7 +15,7 @@ import { TokenSessions, tokenLifeTimes } from './auth/token-sessions.ts';
 import { Tokens } from './auth/tokens.ts';
 import type { Config } from './config.ts';
 import { Enforcement, type EnforcementDeps } from './connections/enforcement.ts';
-import { createHandlers } from './connections/handlers.ts';
+import { createHandlers, type Speaker, type ToolsPort } from './connections/handlers.ts';
 import { Hub } from './connections/hub.ts';
 import { connectionLimits } from './connections/limits.ts';
 import { LiveSessions } from './connections/live-sessions.ts';
@@ -30,6 +30,8 @@ import { adminRoutes } from './http/admin-api.ts';
 import { createApp } from './http/app.ts';
 import { configRoutes } from './http/config-api.ts';
 import { consoleRoutes } from './http/console.ts';
+import { MCP_PATH, type McpRoutesDeps, mcpRoutes } from './http/mcp-api.ts';
+import { ProtectedResource, protectedResourceRoutes } from './http/mcp-metadata.ts';
 import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
@@ -45,6 +47,10 @@ import { newId } from './lib/ids.ts';
 import { Listeners } from './lib/listeners.ts';
 import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
+import { McpConversation } from './mcp/conversation.ts';
+import { InFlight } from './mcp/in-flight.ts';
+import { McpServer } from './mcp/mcp-server.ts';
+import type { McpTools } from './mcp/mcp-tools.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { announceCatalogues } from './policy/announcements.ts';
@@ -59,7 +65,7 @@ import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
 import { Door } from './transports/door.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
-import { originAllowed } from './transports/handshake.ts';
+import { originAllowed, presented } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
@@ -105,6 +111,7 @@ export async function startGateway(
 }
 
 type Foundation = Awaited<ReturnType<typeof createFoundation>>;
+type Connections = Awaited<ReturnType<typeof createConnections>>;
 
 /** Redis, and what every part above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
@@ -193,8 +200,18 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('tool calls', () => service.close());
   const welcome = new Welcome({ plans, permissions, messageRate }, limits);
   const runs = new Runs({ redis, keys, agents, clock }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
+  const tools: ToolsPort & McpTools = {
+    describe: (identity) => permissions.describeTools(identity),
+    call: (request, allowed) => {
+      return service.call(request, { allowed, messages: messageRate.limitOf(request.caller.plan) });
+    },
+    usage: (identity) => quotas.summary(identity.userId, identity),
+  };
+  const mcp = { server: new McpServer({ tools, logger }), inFlight: new InFlight() };
+  closers.add('mcp', () => mcp.server.close());
   const handlers = createHandlers({
     threads,
+    tools,
     runs: {
       // The run's id is the job's: a request that is repeated while its job is known adds no second one.
       start: (run, allowed) => {
@@ -206,17 +223,11 @@ async function createConnections(config: Config, foundation: Foundation) {
         return runs.cancel(identity.userId, runId, { allowed, messages: messageRate.limitOf(identity.plan) });
       },
     },
-    tools: {
-      describe: (identity) => permissions.describeTools(identity),
-      call: (request, allowed) => {
-        return service.call(request, { allowed, messages: messageRate.limitOf(request.caller.plan) });
-      },
-      usage: (identity) => quotas.summary(identity.userId, identity),
-    },
   });
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
-  const context = { ...sessions, messageRate, handlers, welcome, hub };
-  return { ...context, ...admin, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+  const converse = (speaker: Speaker) => new McpConversation(mcp, speaker);
+  const context = { ...sessions, messageRate, handlers, converse, welcome, hub };
+  return { ...context, ...admin, mcp, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
 }
 
 /** What operators and the auth service decide, carried out on this node's sessions from here on. */
@@ -243,11 +254,7 @@ async function followDecisions(
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */
-async function startServers(
-  config: Config,
-  foundation: Foundation,
-  connections: Awaited<ReturnType<typeof createConnections>>,
-): Promise<RunningGateway> {
+async function startServers(config: Config, foundation: Foundation, connections: Connections): Promise<RunningGateway> {
   const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId, catalogues } =
     foundation;
   const { authenticator, tickets, hub } = connections;
@@ -285,17 +292,46 @@ async function startServers(
   addUsageRoutes(app, { authenticator, redis, keys, clock });
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
+  const origins = { allowedOrigins, originAllowed };
+  addMcpRoutes(app, config, { ...connections, ...origins, door, drainingForMs });
   app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins, drainingForMs }));
 
   const metricsPort = await serveMetrics(config, foundation, app);
   await app.listen({ host: config.HOST, port: config.PORT });
   closers.add('http server', () => app.close());
   closers.add('last words', () => socketIo.ended(LAST_WORDS_MS));
-  closers.add('clients', () => hub.drain(drainMs));
+  closers.add('clients', async () => {
+    await Promise.all([hub.drain(drainMs), connections.mcp.inFlight.drained(clock, drainMs)]);
+  });
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;
   logger.info({ port, node: nodeId }, 'listening');
   return { port, metricsPort, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
+}
+
+/** MCP over HTTP. Its credential is looked at like one of a handshake: too many that fail close the door for a while. */
+function addMcpRoutes(
+  app: FastifyInstance,
+  config: Config,
+  deps: Pick<Connections, 'accounts' | 'authenticator' | 'mcp' | 'plans'> & { door: Door } & Omit<
+      McpRoutesDeps,
+      'identify' | 'inFlight' | 'resource' | 'server'
+    >,
+): void {
+  const { accounts, authenticator, plans, door, mcp, allowedOrigins } = deps;
+  const { PUBLIC_URL: publicUrl, JWT_ISSUER: issuer } = config;
+  const resource = new ProtectedResource({ publicUrl, issuer, path: MCP_PATH });
+  const identify = async ({ raw }: FastifyRequest) => {
+    const { authorization } = presented(raw).headers;
+    // No attempt: an OAuth client begins without a token, to be told where to get one.
+    if (authorization === undefined) throw new TollgateError('NO_TOKEN');
+    const visit = door.enter(raw, MCP_PATH);
+    const identity = await visit.identify(() => authenticator.bearer(authorization)).finally(visit.leave);
+    // Afterwards: a Redis that is slow must not make a proxy's many clients look like strangers that wait.
+    return accounts.admit(identity, plans);
+  };
+  mcpRoutes(app, { ...deps, ...mcp, resource, identify });
+  protectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });
 }
 
 /** The ledger for those who bill by it. */

@@ -25,8 +25,9 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/events': FOUNDATION,
   'src/connections': [...FOUNDATION, ...DOMAIN],
   'src/agents': [...FOUNDATION, ...DOMAIN],
+  'src/mcp': [...FOUNDATION, ...DOMAIN, ...CORE],
   'src/transports': [...FOUNDATION, ...DOMAIN, ...CORE],
-  'src/http': [...FOUNDATION, ...DOMAIN, ...CORE],
+  'src/http': [...FOUNDATION, ...DOMAIN, ...CORE, 'src/mcp'],
   // The Fastify instance with its bounds: every process has one, so it may know no more than every process does.
   'src/http/app.ts': LEAVES,
   'src/auth-service': [...FOUNDATION, 'src/process.ts', 'src/policy', 'src/http'],

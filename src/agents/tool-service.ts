@@ -62,6 +62,8 @@ export interface ToolRequest {
   readonly requestId: string | null;
   readonly idempotencyKey: string | null;
   readonly transport: string;
+  /** The caller no longer wants it: the execution is stopped, and recorded as cancelled. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What a caller is told of its call. */
@@ -261,7 +263,7 @@ export class ToolService {
   async #finish(call: BegunCall, rate_limit_status: RateLimitStatus): Promise<ToolResult> {
     const { request, tool, place, details } = call;
     const { userId, callId } = request;
-    const executed = await this.#execution.run(tool, request.args, request, this.#stop.signal);
+    const executed = await this.#execution.run(tool, request.args, request, this.#stopOf(request));
     const { plan, thread_id, request_id, idempotency_key, transport } = details;
     const ids = { thread_id, request_id, idempotency_key, run_id: null };
     const end = this.#endOf(tool, executed, place, { callId, user_id: userId, plan, transport, ...ids });
@@ -269,6 +271,10 @@ export class ToolService {
       return this.#deps.calls.end({ userId, callId, details, ...end });
     });
     return { tool: tool.name, tool_call_id: callId, ...outcome, repeated: false, rate_limit_status };
+  }
+
+  #stopOf({ signal }: ToolRequest): AbortSignal {
+    return signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
   }
 
   /** Ends a call that must not be executed after all. */
@@ -288,7 +294,7 @@ export class ToolService {
     if (refusal) this.#deps.metrics.refusedWrites.inc({ reason: refusal });
     if (!refusal || tool.units > 0 || request.idempotencyKey !== null) throw reason;
     return async () => {
-      const executed = await this.#execution.run(tool, request.args, request, this.#stop.signal);
+      const executed = await this.#execution.run(tool, request.args, request, this.#stopOf(request));
       this.#deps.metrics.toolCalls.inc({ tool: tool.name, transport: request.transport, status: executed.status });
       const duration_ms = Math.max(0, executed.completedAt - executed.startedAt);
       const outcome = { ...executed.outcome, duration_ms, usage_record_id: null };

@@ -214,6 +214,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     if (!announced || replyTo) this.#outbox.send(type, fields, replyTo);
   }
 
+  frame(frame: string): void {
+    this.#outbox.frame(frame);
+  }
+
   error(error: TollgateError, replyTo: ReplyTo): void {
     this.#outbox.error(error, replyTo);
   }

@@ -1,10 +1,10 @@
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { SerialQueue } from '../lib/serial-queue.ts';
-import type { MessageRate } from '../policy/message-rate.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType, type Fields } from '../protocol/messages.ts';
+import type { Conversation } from './conversation.ts';
 import type { Handler, Handlers, Reply, Speaker } from './handlers.ts';
 import {
   ASIDE_LIMIT,
@@ -13,10 +13,12 @@ import {
   UNAUTHENTICATED_BYTES,
   UNAUTHENTICATED_MESSAGES,
 } from './limits.ts';
+import { type MessageLimitDeps, refuseKnown, withinLimit } from './message-limit.ts';
 
-export interface InboxDeps {
+export interface InboxDeps extends MessageLimitDeps {
   readonly handlers: Handlers;
-  readonly messageRate: Pick<MessageRate, 'take' | 'knownRefusalMs'>;
+  /** Begins what is spoken beside our own messages on a JSON-RPC connection. */
+  readonly converse: (speaker: Speaker) => Conversation;
   readonly metrics: Pick<Metrics, 'messages' | 'limitDecisions'>;
   readonly logger: Logger;
 }
@@ -28,6 +30,8 @@ export interface InboxOwner {
   /** Undefined before authentication. */
   readonly user: { readonly userId: string; readonly plan: string } | undefined;
   reply(reply: NonNullable<Reply>, replyTo: ReplyTo): void;
+  /** Sends a frame that is finished. */
+  frame(frame: string): void;
   error(error: TollgateError, replyTo: ReplyTo): void;
   close(error: TollgateError): void;
   /** Live events wait while `work` runs. */
@@ -47,6 +51,8 @@ const BAD_FRAME_CODES: readonly ErrorCode[] = [
 const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth', 'service_auth'];
 /** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
 const QUEUE_FULL_RETRY_MS = 1_000;
+/** How messages of the other protocol are counted: its methods are the client's to name. */
+const CONVERSATION = 'mcp';
 const BASIC_ENDPOINT =
   'This is the basic WebSocket endpoint: authenticate first, with {"type":"auth","token":"…"}, or connect to /ws/secure.';
 
@@ -55,6 +61,7 @@ export class Inbox {
   readonly #deps: InboxDeps;
   readonly #owner: InboxOwner;
   readonly #queue: SerialQueue;
+  readonly #conversation: Conversation | undefined;
   #aside = 0;
   #badFramesInARow = 0;
   #unauthenticatedMessages = 0;
@@ -63,6 +70,7 @@ export class Inbox {
   constructor(deps: InboxDeps, owner: InboxOwner) {
     this.#deps = deps;
     this.#owner = owner;
+    this.#conversation = owner.speaker.road === 'mcp' ? deps.converse(owner.speaker) : undefined;
     // What is thrown here is no answer to a message: the connection cannot go on as if nothing had happened.
     this.#queue = new SerialQueue(INBOX_LIMIT, (error) => owner.close(toTollgateError(error)));
   }
@@ -92,8 +100,10 @@ export class Inbox {
     if (!queued) this.#fail(error, 'unknown', replyTo);
   }
 
-  async #answer({ name, fields, replyTo }: IncomingMessage): Promise<void> {
+  async #answer(message: IncomingMessage): Promise<void> {
     if (this.#owner.closed) return;
+    const { name, fields, replyTo } = message;
+    if (this.#owner.user && this.#conversation?.speaks(name)) return this.#converse(this.#conversation, message);
     const type = clientMessageType(name);
     try {
       if (!this.#admitted(type)) {
@@ -133,22 +143,53 @@ export class Inbox {
     }
     // The table pairs each type with its own fields; TypeScript cannot follow the pairing through a lookup.
     const handler = this.#deps.handlers[type] as Handler<ClientMessageType>;
-    this.#refuseKnown();
-    const allowed = this.#withinLimit();
+    const { allowed } = await this.#admit(handler);
+    const answer = async () => {
+      const reply = await handler.handle(this.#owner.speaker, parsed.data as never, allowed);
+      if (reply && 'later' in reply) {
+        const answered = reply.later.then((later) => this.#reply(later, replyTo));
+        this.#answerLater(answered, { type, fields: raw, replyTo });
+      } else this.#reply(reply, replyTo);
+    };
+    await (handler.holdsEvents ? this.#owner.holding(answer) : answer());
+  }
+
+  /** A message of the other protocol: within the same limits, and answered when its answer is there. */
+  async #converse(conversation: Conversation, { name, fields, replyTo }: IncomingMessage): Promise<void> {
+    const type = CONVERSATION;
+    try {
+      this.#owner.spoken();
+      const { allowed } = await this.#admit({ besideLimit: true, aside: true });
+      const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : undefined;
+      const answered = conversation.answer({ id, method: name, params: fields }, allowed).then((frame) => {
+        if (frame !== undefined && !this.#owner.closed) this.#owner.frame(frame);
+      });
+      this.#answerLater(answered, { type, fields, replyTo });
+      this.#deps.metrics.messages.inc({ type, result: 'ok' });
+      this.#badFramesInARow = 0;
+    } catch (thrown) {
+      this.#fail(toTollgateError(thrown), type, replyTo);
+    }
+  }
+
+  /**
+   * Asks the limits of a message. `allowed` settles when the message limit has answered.
+   * @throws TollgateError RATE_LIMITED
+   */
+  async #admit({ besideLimit, aside }: Pick<Handler<ClientMessageType>, 'besideLimit' | 'aside'>) {
+    const { user } = this.#owner;
+    if (user) refuseKnown(this.#deps, user);
+    const allowed = user ? withinLimit(this.#deps, user) : Promise.resolve();
     // Whoever waits for it sees the refusal; this keeps one that nobody came to wait for from being unhandled.
     allowed.catch(() => undefined);
-    const full = handler.aside && this.#aside >= ASIDE_LIMIT;
-    if (!handler.besideLimit || full) await allowed;
+    const full = aside && this.#aside >= ASIDE_LIMIT;
+    if (!besideLimit || full) await allowed;
     if (full) {
       const text = `Rate limit exceeded: ${ASIDE_LIMIT} such messages of this connection are under way.`;
       throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: QUEUE_FULL_RETRY_MS });
     }
-    const answer = async () => {
-      const reply = await handler.handle(this.#owner.speaker, parsed.data as never, allowed);
-      if (reply && 'later' in reply) this.#answerLater(reply.later, { type, raw, replyTo });
-      else this.#reply(reply, replyTo);
-    };
-    await (handler.holdsEvents ? this.#owner.holding(answer) : answer());
+    // Not the promise itself: `await` would wait for it.
+    return { allowed };
   }
 
   #reply(reply: Reply, replyTo: ReplyTo): void {
@@ -156,34 +197,14 @@ export class Inbox {
   }
 
   /** The message began in its turn; its answer is sent when it is there, while others are answered. */
-  #answerLater(later: Promise<Reply>, message: { type: ClientMessageType; raw: Fields; replyTo: ReplyTo }): void {
-    const { type, raw, replyTo } = message;
+  #answerLater(answered: Promise<void>, message: { type: string; fields: Fields; replyTo: ReplyTo }): void {
+    const { type, fields, replyTo } = message;
     this.#aside += 1;
-    later
-      .then((reply) => this.#reply(reply, replyTo))
-      .catch((thrown) => this.#fail(withRequestId(toTollgateError(thrown), raw), type, replyTo))
+    answered
+      .catch((thrown) => this.#fail(withRequestId(toTollgateError(thrown), fields), type, replyTo))
       .finally(() => {
         this.#aside -= 1;
       });
-  }
-
-  /** Who is known to be over the limit is refused before anything is sent to Redis. @throws TollgateError RATE_LIMITED */
-  #refuseKnown(): void {
-    const { user } = this.#owner;
-    const retryAfterMs = user ? this.#deps.messageRate.knownRefusalMs(user.userId, user.plan) : 0;
-    if (retryAfterMs === 0) return;
-    this.#deps.metrics.limitDecisions.inc({ result: 'denied', counted_by: 'memory' });
-    throw new TollgateError('RATE_LIMITED', { retryAfterMs });
-  }
-
-  /** @throws TollgateError RATE_LIMITED */
-  async #withinLimit(): Promise<void> {
-    const { user } = this.#owner;
-    if (!user) return;
-    const decision = await this.#deps.messageRate.take(user.userId, user.plan);
-    const result = decision.allowed ? 'allowed' : 'denied';
-    this.#deps.metrics.limitDecisions.inc({ result, counted_by: decision.degraded ? 'node' : 'cluster' });
-    if (!decision.allowed) throw new TollgateError('RATE_LIMITED', { retryAfterMs: decision.retryAfterMs });
   }
 
   #fail(error: TollgateError, type: string, replyTo: ReplyTo): void {

@@ -33,6 +33,10 @@ export class Outbox {
     this.#write(() => this.#transport.sendEntry(entry));
   }
 
+  frame(frame: string): void {
+    this.#write(() => this.#transport.sendFrame?.(frame));
+  }
+
   error(error: TollgateError, replyTo?: ReplyTo): void {
     this.#write(() => this.#transport.sendError(error, replyTo));
   }

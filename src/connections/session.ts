@@ -3,7 +3,7 @@ import type { EventLog } from '../events/event-log.ts';
 import type { LiveTail } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Account } from '../policy/accounts.ts';
+import { type Account, underPlan } from '../policy/accounts.ts';
 import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -260,16 +260,9 @@ export class Session implements TokenHolder {
     });
   }
 
-  /**
-   * The plan that counts. A token carries the permissions and flags of the plan it was issued for: when the plan is
-   * another one by now, they would outlive it.
-   */
   #takePlan(): void {
     const token = this.#tokenIdentity;
-    const plan = this.#deps.plans.effective(this.#storedPlan ?? token.plan).name;
-    // A service's are its scopes, which no plan gave it.
-    const kept = plan === token.plan || token.method === 'service';
-    this.#identity = kept ? { ...token, plan } : { ...token, plan, permissions: [], featureFlags: {} };
+    this.#identity = underPlan(token, this.#storedPlan ?? token.plan, this.#deps.plans);
   }
 
   #control(control: Readonly<Record<string, unknown>>): void {

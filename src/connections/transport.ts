@@ -14,6 +14,8 @@ export interface Transport {
   readonly bufferedBytes: number;
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void;
   sendEntry(entry: LogEntry): void;
+  /** A frame that is finished; only where another protocol is spoken beside ours. */
+  sendFrame?(frame: string): void;
   sendError(error: TollgateError, replyTo?: ReplyTo): void;
   /** Asks for a sign of life; the transport reports it through `TransportEvents.alive`. */
   ping(): void;

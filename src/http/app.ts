@@ -79,7 +79,7 @@ function refuseUnreadable(error: Error & { code?: string }, socket: Socket): voi
 type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown };
 
 /** Fastify's own refusals (a body that is no JSON, too large, against the schema) as rows of the table. */
-function httpError(thrown: HttpError): TollgateError {
+export function httpError(thrown: HttpError): TollgateError {
   if (thrown instanceof TollgateError) return thrown;
   const status = thrown.statusCode ?? 500;
   if (status >= 500) return new TollgateError('INTERNAL_ERROR', { cause: thrown });

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
+import { MCP_VERSIONS } from '../mcp/mcp-server.ts';
 import { ERRORS } from '../protocol/errors.ts';
 import { AUTH_METHODS } from '../protocol/identity.ts';
 import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
@@ -55,7 +56,7 @@ export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock,
       Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
     ),
     socketio: { path: '/socket.io/' },
-    mcp: { websocket: '/ws/mcp', sub_protocol: 'mcp' },
+    mcp: { http: '/mcp', websocket: '/ws/mcp', sub_protocol: 'mcp', versions: MCP_VERSIONS },
   }));
 
   app.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({

@@ -1,8 +1,11 @@
+import { TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { announceAccount } from './announcements.ts';
+import type { Plans } from './plans.ts';
 
 const revokeBefore = LuaScript.load('revokeBefore-1');
 
@@ -56,6 +59,17 @@ export class Accounts {
     return { plan: plan ?? undefined, blocked: blocked === '1', revokedBefore: Number(before ?? 0) };
   }
 
+  /**
+   * Who speaks, as operators have decided: for requests that belong to no connection, whose admission asks the same.
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is away
+   */
+  async admit(identity: Identity, plans: Pick<Plans, 'effective'>): Promise<Identity> {
+    const { plan, blocked, revokedBefore } = await this.read(identity.userId);
+    if (blocked) throw new TollgateError('USER_BLOCKED');
+    if (identity.tokenIssuedAt < revokedBefore) throw new TollgateError('TOKEN_REVOKED');
+    return underPlan(identity, plan ?? identity.plan, plans);
+  }
+
   /** Kept until the operator decides otherwise. */
   async #set(userId: string, field: string, value: string): Promise<void> {
     await asked(this.#redis.hset(this.#keys.user(userId).account, field, value));
@@ -65,4 +79,15 @@ export class Accounts {
   #announce(userId: string): Promise<void> {
     return announceAccount({ redis: this.#redis, keys: this.#keys }, userId);
   }
+}
+
+/**
+ * An identity, as its token names it, under the plan that counts. A token carries the permissions and flags of the plan it
+ * was issued for: when the plan is another one by now, they would outlive it.
+ */
+export function underPlan(identity: Identity, named: string, plans: Pick<Plans, 'effective'>): Identity {
+  const plan = plans.effective(named).name;
+  // A service's are its scopes, which no plan gave it.
+  const kept = plan === identity.plan || identity.method === 'service';
+  return kept ? { ...identity, plan } : { ...identity, plan, permissions: [], featureFlags: {} };
 }

@@ -87,9 +87,8 @@ function decodePlain(frame: string): IncomingMessage {
 }
 
 function decodeJsonRpc(frame: string): IncomingMessage {
-  const parsed = parse(frame);
-  if (Array.isArray(parsed)) throw wrongDialect('Batches are not supported: one JSON-RPC format object a frame.');
-  if (!isObject(parsed) || parsed.jsonrpc !== '2.0' || typeof parsed.method !== 'string') {
+  const parsed = jsonRpcBody(frame);
+  if (parsed.jsonrpc !== '2.0' || typeof parsed.method !== 'string') {
     throw wrongDialect('Frames must be in JSON-RPC format here; plain JSON is spoken at /ws.');
   }
   const { id, method, params } = parsed;
@@ -100,6 +99,18 @@ function decodeJsonRpc(frame: string): IncomingMessage {
     throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC params must be an object.' });
   }
   return { name: method, fields: params ?? {}, replyTo: id === undefined ? undefined : { rpcId: id } };
+}
+
+/**
+ * One object of JSON-RPC, its members not yet looked at: what an HTTP body and a frame may be.
+ * @throws TollgateError JSON_ERROR, INVALID_MESSAGE
+ */
+export function jsonRpcBody(text: string): Record<string, unknown> {
+  const parsed = parse(text);
+  if (Array.isArray(parsed)) throw wrongDialect('Batches are not supported: one JSON-RPC format object at a time.');
+  if (!isObject(parsed))
+    throw wrongDialect('An object in JSON-RPC format is needed here; plain JSON is spoken at /ws.');
+  return parsed;
 }
 
 /** The id of a frame that could not be accepted, so that even its error finds its request. */

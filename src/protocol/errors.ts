@@ -82,6 +82,13 @@ export const ERRORS = {
     retryable: false,
     text: 'A field of the message is missing or has the wrong form.',
   },
+  UNSUPPORTED_DATA: {
+    close: 1003,
+    http: 415,
+    jsonrpc: -32600,
+    retryable: false,
+    text: 'Binary frames are not understood here; send text.',
+  },
   PERMISSION_DENIED: {
     close: null,
     http: 403,

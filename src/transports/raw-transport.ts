@@ -61,6 +61,10 @@ export class RawTransport implements Transport {
     this.#write(this.#frames.frame(entry, this.#dialect));
   }
 
+  sendFrame(frame: string): void {
+    this.#write(frame);
+  }
+
   sendError(error: TollgateError, replyTo?: ReplyTo): void {
     this.#write(this.#dialect.encodeError(error, this.#now(), replyTo));
   }

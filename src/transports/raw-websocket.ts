@@ -126,6 +126,8 @@ export class RawWebSockets {
     // `nodebuffer`, the default binary type, makes every message one Buffer.
     const bytes = data as Buffer;
     connection.heard(bytes.length);
+    // RFC 6455 section 7.4.1: 1003. Where MCP is spoken a client that frames wrongly is not one that errs once.
+    if (isBinary && dialect.format === 'jsonrpc') return connection.close(new TollgateError('UNSUPPORTED_DATA'));
     if (isBinary) {
       const text = 'Binary frames are not understood here; send text.';
       return connection.reject(new TollgateError('INVALID_MESSAGE', { text }), undefined);

@@ -1,0 +1,89 @@
+import type { Conversation, RpcMessage } from '../connections/conversation.ts';
+import type { Speaker } from '../connections/handlers.ts';
+import type { InFlight } from './in-flight.ts';
+import type { McpServer } from './mcp-server.ts';
+
+const ENVELOPE_VERSION = 'io.modelcontextprotocol/protocolVersion';
+/** What a header's value may hold as it is; the rest goes as the specification has it, in Base64. */
+const PLAIN = /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/;
+const ENCODED = /^=\?base64\?/;
+
+export interface McpConversationDeps {
+  readonly server: Pick<McpServer, 'serve'>;
+  readonly inFlight: InFlight;
+}
+
+/**
+ * MCP on one WebSocket: the requests of `POST /mcp`, one object a text frame, each answered by a frame with its id. What
+ * stands in headers there follows from the message here; a request is cancelled by notification, not by the socket's end.
+ */
+export class McpConversation implements Conversation {
+  readonly #deps: McpConversationDeps;
+  readonly #speaker: Speaker;
+  /** By the id of the request; as many as the connection may have under way. */
+  readonly #underWay = new Map<unknown, AbortController>();
+  #initialized = false;
+
+  constructor(deps: McpConversationDeps, speaker: Speaker) {
+    this.#deps = deps;
+    this.#speaker = speaker;
+  }
+
+  /** `ping` is MCP's for clients that have initialized; before, it is the keep-alive with an answer of our own. */
+  speaks(method: string): boolean {
+    return method === 'initialize' || method.includes('/') || (method === 'ping' && this.#initialized);
+  }
+
+  async answer(message: RpcMessage, allowed: Promise<void>): Promise<string | undefined> {
+    // Even above the limit: it makes work less.
+    if (message.method === 'notifications/cancelled') this.#underWay.get(message.params.requestId)?.abort();
+    if (message.id === undefined) {
+      await allowed;
+      return undefined;
+    }
+    const cancel = new AbortController();
+    const leave = this.#deps.inFlight.enter(this.#speaker.identity.userId);
+    this.#underWay.set(message.id, cancel);
+    try {
+      return await this.#serve(message, allowed, cancel.signal);
+    } finally {
+      leave();
+      if (this.#underWay.get(message.id) === cancel) this.#underWay.delete(message.id);
+    }
+  }
+
+  async #serve(message: RpcMessage, allowed: Promise<void>, signal: AbortSignal): Promise<string | undefined> {
+    // A call begins in the same flight as the question whether it may; nothing else has effects to hold back.
+    if (message.method !== 'tools/call') await allowed;
+    if (message.method === 'initialize') this.#initialized = true;
+    const { identity, degraded, threadId } = this.#speaker;
+    const response = await this.#deps.server.serve({
+      request: new Request('http://gateway/mcp', { method: 'POST', headers: headersOf(message), signal }),
+      body: { jsonrpc: '2.0', ...message },
+      caller: { identity, degraded, threadId, allowed },
+      signalCancels: true,
+    });
+    const frame = await response.text();
+    return signal.aborted || frame === '' ? undefined : frame;
+  }
+}
+
+/** The headers that the message would have over HTTP: the SDK holds them against the message. */
+function headersOf({ method, params }: RpcMessage): Record<string, string> {
+  const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
+  const meta = params._meta;
+  const version = typeof meta === 'object' && meta !== null ? Reflect.get(meta, ENVELOPE_VERSION) : undefined;
+  if (typeof version !== 'string') return headers;
+  const name = params.name ?? params.uri;
+  return {
+    ...headers,
+    'mcp-protocol-version': headerValue(version),
+    'mcp-method': headerValue(method),
+    ...(typeof name === 'string' ? { 'mcp-name': headerValue(name) } : {}),
+  };
+}
+
+function headerValue(value: string): string {
+  if (PLAIN.test(value) && !ENCODED.test(value)) return value;
+  return `=?base64?${Buffer.from(value).toString('base64')}?=`;
+}

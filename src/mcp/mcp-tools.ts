@@ -1,0 +1,124 @@
+import type { CallToolResult, ListToolsResult } from '@modelcontextprotocol/server';
+import type { ToolRequest, ToolResult } from '../agents/tool-service.ts';
+import { derivedId, newId } from '../lib/ids.ts';
+import type { ToolDescription } from '../policy/permissions.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { Fields } from '../protocol/messages.ts';
+import { invalidParams } from './mcp-errors.ts';
+
+/**
+ * The specification has clients repeat a broken call under a new id and gives them nothing to recognise it by: this
+ * member of a call's `_meta` is.
+ */
+export const IDEMPOTENCY_KEY = 'tollgate/idempotencyKey';
+/** As long as everywhere else: see `tool_call`. */
+const MAX_KEY_LENGTH = 128;
+
+/** Who calls, and on which terms. */
+export interface McpCaller {
+  readonly identity: Identity;
+  /** Whether the session could not be verified for too long; then only free tools can be used. */
+  readonly degraded: boolean;
+  /** The thread of calls that name none. */
+  readonly threadId: string;
+  /** Settles when the message limit has been asked; rejects for a request above it. */
+  readonly allowed: Promise<void>;
+}
+
+/** What MCP needs of the tools: the same function that serves every other road. */
+export interface McpTools {
+  describe(identity: Identity): readonly ToolDescription[];
+  /** @throws TollgateError for a refusal: see `ToolService.call` */
+  call(request: ToolRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<ToolResult> }>;
+}
+
+export interface McpToolCall {
+  readonly name: string;
+  readonly args: Fields;
+  readonly meta: Fields | undefined;
+  /** Ends the execution. Undefined for a call that goes on whatever becomes of its caller. */
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * The tools that the caller may use and somebody executes, in the catalogue's order: a model would call what it is shown,
+ * and MCP has no mark for a tool that is there and cannot be used.
+ */
+export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsResult {
+  const usable = tools.describe(identity).filter(({ available }) => available);
+  return {
+    tools: usable.map(({ name, description, arguments: schema, permission, units }) => ({
+      name,
+      description,
+      inputSchema: { ...schema, type: 'object' as const },
+      _meta: { 'tollgate/permission': permission, 'tollgate/units': units },
+    })),
+  };
+}
+
+/** @throws TollgateError for a refusal; a failure of the tool, or arguments that do not fit, are results with `isError` */
+export async function callTool(tools: McpTools, caller: McpCaller, call: McpToolCall): Promise<CallToolResult> {
+  try {
+    const { finished } = await tools.call(toolRequest(caller, call), caller.allowed);
+    return resultOf(await finished);
+  } catch (thrown) {
+    if (!(thrown instanceof TollgateError)) throw thrown;
+    // What the plan hides is not there: who asks for it must not learn that it is, from this answer or by comparing.
+    if (thrown.code === 'PERMISSION_DENIED' || thrown.code === 'TOOL_NOT_FOUND') {
+      throw new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: call.name } });
+    }
+    // A model can correct its arguments when it is told as a result; an error ends in the client (SEP-1303).
+    if (thrown.code === 'FORMAT_ERROR') return failure(thrown.message, { code: thrown.code });
+    throw thrown;
+  }
+}
+
+/** The key of a call, undefined without one. @throws TollgateError when it is none */
+export function idempotencyKey(meta: Fields | undefined): string | undefined {
+  const key = meta?.[IDEMPOTENCY_KEY];
+  if (key === undefined) return undefined;
+  if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key;
+  throw invalidParams(`_meta["${IDEMPOTENCY_KEY}"] must be a string of 1 to ${MAX_KEY_LENGTH} characters.`);
+}
+
+function toolRequest(caller: McpCaller, { name, args, meta, signal }: McpToolCall): ToolRequest {
+  const { userId, plan, permissions, roles, featureFlags } = caller.identity;
+  const key = idempotencyKey(meta);
+  return {
+    userId,
+    caller: { plan, permissions, roles, featureFlags, degraded: caller.degraded },
+    tool: name,
+    args,
+    callId: key === undefined ? newId('call') : derivedId('call', userId, key),
+    threadId: caller.threadId,
+    requestId: null,
+    idempotencyKey: key ?? null,
+    transport: 'mcp',
+    ...(signal ? { signal } : {}),
+  };
+}
+
+function resultOf({ success, result, error, ...told }: ToolResult): CallToolResult {
+  const _meta = {
+    'tollgate/toolCallId': told.tool_call_id,
+    'tollgate/usageRecordId': told.usage_record_id,
+    'tollgate/durationMs': told.duration_ms,
+    'tollgate/repeated': told.repeated,
+    'tollgate/rateLimitStatus': told.rate_limit_status,
+  };
+  if (!success) return { ...failure(String(error?.message ?? 'The tool failed.'), error ?? {}), _meta };
+  return {
+    content: [{ type: 'text', text: JSON.stringify(result) }],
+    ...(isObject(result) ? { structuredContent: result } : {}),
+    _meta,
+  };
+}
+
+function failure(text: string, error: Fields): CallToolResult {
+  return { isError: true, content: [{ type: 'text', text }], structuredContent: { error } };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

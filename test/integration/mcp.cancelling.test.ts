@@ -1,0 +1,159 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import type { ToolContext } from '../../src/agents/tools/tool.ts';
+import type { Speaker } from '../../src/connections/handlers.ts';
+import { McpConversation } from '../../src/mcp/conversation.ts';
+import { InFlight } from '../../src/mcp/in-flight.ts';
+import { McpServer } from '../../src/mcp/mcp-server.ts';
+import type { McpTools } from '../../src/mcp/mcp-tools.ts';
+import type { Catalogues } from '../../src/policy/catalogues.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
+import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { LEGACY, MODERN, modernRequest } from '../support/mcp.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { toolNode, UNLIMITED } from '../support/tools.ts';
+import { until } from '../support/until.ts';
+
+const allowed = Promise.resolve();
+let core: Core;
+let files: Catalogues;
+
+beforeAll(async () => {
+  core = await startCore();
+  files = catalogues({ tools: [toolRow({ name: 'slow' })], plans: { one: planRow({}) } }, 'file');
+});
+
+/** MCP over real tool calls, with a tool that ends only when it is told to, or stopped. */
+function serving() {
+  let finish: () => void = () => undefined;
+  const told = new Promise<void>((resolve) => {
+    finish = resolve;
+  });
+  let began = 0;
+  let stopped = 0;
+  const slow = async (_args: unknown, { signal }: ToolContext) => {
+    began += 1;
+    signal.addEventListener('abort', () => {
+      stopped += 1;
+    });
+    await told;
+    return { done: true };
+  };
+  const { service } = toolNode(core, { catalogues: files, executors: { slow } });
+  const tools: McpTools = {
+    describe: () => [],
+    call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
+  };
+  const server = new McpServer({ tools, logger: silentLogger });
+  return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
+}
+
+function identityOf(userId: string): Identity {
+  return {
+    userId,
+    email: undefined,
+    plan: 'one',
+    permissions: [],
+    roles: [],
+    featureFlags: {},
+    sessionId: undefined,
+    tokenId: 'jti',
+    tokenIssuedAt: 0,
+    tokenExpiresAt: Number.MAX_SAFE_INTEGER,
+    method: 'header',
+  };
+}
+
+const caller = () => ({ identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1', allowed });
+
+function httpCall(era: 'modern' | 'legacy', meta: Record<string, unknown>, signal: AbortSignal) {
+  const params = { name: 'slow', arguments: {}, _meta: meta };
+  const body =
+    era === 'modern' ? modernRequest('tools/call', params) : { jsonrpc: '2.0', id: 1, method: 'tools/call', params };
+  const headers = {
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': era === 'modern' ? MODERN : LEGACY,
+    ...(era === 'modern' ? { 'mcp-method': 'tools/call', 'mcp-name': 'slow' } : {}),
+  };
+  return { request: new Request('http://gateway/mcp', { method: 'POST', headers, signal }), body };
+}
+
+describe('a call over HTTP whose client is gone', () => {
+  it.each([
+    ['modern', {}, 1],
+    ['modern', { 'tollgate/idempotencyKey': 'comes-back' }, 0],
+    ['legacy', {}, 0],
+  ] as const)('in the %s era with %j is stopped %i times, and never answered', async (era, meta, times) => {
+    const { server, finish, counts } = serving();
+    const gone = new AbortController();
+    const response = server.serve({ ...httpCall(era, meta, gone.signal), caller: caller(), signalCancels: false });
+    await until(() => counts().began === 1);
+    gone.abort();
+    expect((await response).status).toBe(499);
+    expect(counts().stopped).toBe(times);
+    finish();
+  });
+
+  it('is answered under its key when the client comes back, with the outcome of the first', async () => {
+    const { server, finish, counts } = serving();
+    const who = caller();
+    const gone = new AbortController();
+    const meta = { 'tollgate/idempotencyKey': 'k' };
+    const lost = server.serve({ ...httpCall('modern', meta, gone.signal), caller: who, signalCancels: false });
+    await until(() => counts().began === 1);
+    gone.abort();
+    await lost;
+    const again = httpCall('legacy', meta, new AbortController().signal);
+    const answer = server.serve({ ...again, caller: who, signalCancels: false });
+    finish();
+    expect(await (await answer).json()).toMatchObject({
+      result: { structuredContent: { done: true }, _meta: { 'tollgate/repeated': true } },
+    });
+    expect(counts()).toEqual({ began: 1, stopped: 0 });
+  });
+});
+
+describe('a call over WebSocket', () => {
+  const converse = (server: McpServer, inFlight = new InFlight()) => {
+    const speaker = { identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1' } as Speaker;
+    return new McpConversation({ server, inFlight }, speaker);
+  };
+  const call = (id: number) => ({ id, method: 'tools/call', params: { name: 'slow', arguments: {} } });
+  const cancel = (requestId: number) => ({ id: undefined, method: 'notifications/cancelled', params: { requestId } });
+
+  it('is stopped by a notification that names it, and gets no answer; another one goes on', async () => {
+    const { server, finish, counts } = serving();
+    const inFlight = new InFlight();
+    const conversation = converse(server, inFlight);
+    const first = conversation.answer(call(1), allowed);
+    const second = conversation.answer(call(2), allowed);
+    await until(() => counts().began === 2);
+    await conversation.answer(cancel(1), allowed);
+    expect(await first).toBeUndefined();
+    expect(counts().stopped).toBe(1);
+    finish();
+    expect(JSON.parse((await second) ?? '')).toMatchObject({ id: 2, result: { structuredContent: { done: true } } });
+    expect(inFlight.total).toBe(0);
+  });
+
+  it('is stopped also by a notification above the message limit, which is refused for itself', async () => {
+    const { server, counts } = serving();
+    const conversation = converse(server);
+    const first = conversation.answer(call(1), allowed);
+    await until(() => counts().began === 1);
+    await expect(conversation.answer(cancel(1), Promise.reject(new Error('limit')))).rejects.toThrow('limit');
+    expect(await first).toBeUndefined();
+  });
+
+  it('takes a place of its user among the requests in flight, and is refused when there is none', async () => {
+    const { server, finish, counts } = serving();
+    const conversation = converse(server, new InFlight({ perUser: 1 }));
+    const first = conversation.answer(call(1), allowed);
+    await until(() => counts().began === 1);
+    await expect(conversation.answer(call(2), allowed)).rejects.toMatchObject({ code: 'RATE_LIMITED' });
+    finish();
+    await first;
+    expect(JSON.parse((await conversation.answer(call(3), allowed)) ?? '')).toMatchObject({ id: 3 });
+  });
+});

@@ -1,0 +1,107 @@
+import { randomBytes } from 'node:crypto';
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { Client as LegacyClient } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport as LegacyHttpTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { WebSocketClientTransport } from '@modelcontextprotocol/sdk/client/websocket.js';
+import { nodeUrl } from './nodes.ts';
+import { closeAfter } from './open-resources.ts';
+import { buyTicket } from './tickets.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+
+export const MODERN = '2026-07-28';
+export const LEGACY = '2025-11-25';
+const INFO = { name: 'tollgate-tests', version: '1' };
+
+export interface McpAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: {
+    readonly id?: unknown;
+    // biome-ignore lint/suspicious/noExplicitAny: answers of the server, whose every member a test names.
+    readonly result?: any;
+    // biome-ignore lint/suspicious/noExplicitAny: as above.
+    readonly error?: any;
+  };
+}
+
+export interface McpPost {
+  readonly url?: string;
+  readonly token?: string;
+  readonly headers?: Readonly<Record<string, string | undefined>>;
+  readonly signal?: AbortSignal;
+}
+
+/** Posts a body as it is, with the headers that every MCP client sends. */
+export async function postMcp(body: unknown, { url = nodeUrl(0), token, headers, signal }: McpPost = {}) {
+  const all = {
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    authorization: token === undefined ? undefined : `Bearer ${token}`,
+    ...headers,
+  };
+  const given = Object.entries(all).filter((header): header is [string, string] => header[1] !== undefined);
+  const text = typeof body === 'string' ? body : JSON.stringify(body);
+  const response = await fetch(new URL('/mcp', url), {
+    method: 'POST',
+    headers: given,
+    body: text,
+    signal: signal ?? null,
+  });
+  const answer = await response.text();
+  return { status: response.status, headers: response.headers, body: answer ? JSON.parse(answer) : {} } as McpAnswer;
+}
+
+/** A request of 2026-07-28: everything that it needs is in it. */
+export function modernRequest(method: string, params: Json = {}, id: unknown = randomBytes(4).toString('hex')) {
+  const _meta = {
+    'io.modelcontextprotocol/protocolVersion': MODERN,
+    'io.modelcontextprotocol/clientInfo': INFO,
+    'io.modelcontextprotocol/clientCapabilities': {},
+    ...(params._meta as Json | undefined),
+  };
+  return { jsonrpc: '2.0', id, method, params: { ...params, _meta } };
+}
+
+/** Sends a request of 2026-07-28 with the headers that it must have. */
+export function askModern(method: string, params: Json, post: McpPost & { readonly id?: unknown }): Promise<McpAnswer> {
+  const named = typeof params.name === 'string' ? { 'mcp-name': params.name } : {};
+  const headers = { 'mcp-protocol-version': MODERN, 'mcp-method': method, ...named, ...post.headers };
+  return postMcp(modernRequest(method, params, post.id), { ...post, headers });
+}
+
+/** Sends a request as clients of 2025-11-25 do that have initialized. */
+export function askLegacy(method: string, params: Json, post: McpPost & { readonly id?: unknown }): Promise<McpAnswer> {
+  const headers = { 'mcp-protocol-version': LEGACY, ...post.headers };
+  return postMcp({ jsonrpc: '2.0', id: post.id ?? 1, method, params }, { ...post, headers });
+}
+
+/** The SDK's present client, which begins with `server/discover` and falls back to `initialize` by itself. */
+export async function modernClient(token: string, mode: 'auto' | 'legacy' = 'auto', url = nodeUrl(0)): Promise<Client> {
+  const client = new Client(INFO, { versionNegotiation: { mode } });
+  const requestInit = { headers: { authorization: `Bearer ${token}` } };
+  await client.connect(new StreamableHTTPClientTransport(new URL('/mcp', url), { requestInit }));
+  closeAfter('test', () => client.close());
+  return client;
+}
+
+/** The SDK's former client, as it is in most programs today. */
+export async function legacyClient(token: string, road: 'http' | 'websocket', url = nodeUrl(0)): Promise<LegacyClient> {
+  const client = new LegacyClient(INFO);
+  const transport = road === 'http' ? httpTransport(token, url) : await webSocketTransport(token, url);
+  await client.connect(transport);
+  closeAfter('test', () => client.close());
+  return client;
+}
+
+function httpTransport(token: string, url: string) {
+  const requestInit = { headers: { authorization: `Bearer ${token}` } };
+  return new LegacyHttpTransport(new URL('/mcp', url), { requestInit });
+}
+
+/** That transport can send no header: a ticket in the URL says who connects. */
+async function webSocketTransport(token: string, url: string) {
+  const address = new URL('/ws/mcp', url.replace(/^http/, 'ws'));
+  address.searchParams.set('ticket', await buyTicket(token, { url }));
+  return new WebSocketClientTransport(address);
+}
