@@ -8,14 +8,19 @@ export interface RpcMessage {
   readonly params: Fields;
 }
 
+/** A message that is to be answered. */
+export type RpcRequest = RpcMessage & { readonly id: string | number };
+
 /** Another protocol that is spoken beside ours on the same connection, in JSON-RPC: MCP, at `/ws/mcp`. */
 export interface Conversation {
   /** Whether a method is one of that protocol's, as far as this conversation has got. */
   speaks(method: string): boolean;
+  /** Takes note of a message, whatever the limits say of it: what ends work must not be kept waiting by that work. */
+  hear(message: RpcMessage): void;
   /**
-   * The frame that answers a message; undefined for none.
+   * The frame that answers a request; undefined for none.
    * @param allowed settles when the message limit has been asked; nothing takes effect before
    * @throws TollgateError RATE_LIMITED, OVERLOADED
    */
-  answer(message: RpcMessage, allowed: Promise<void>): Promise<string | undefined>;
+  answer(request: RpcRequest, allowed: Promise<void>): Promise<string | undefined>;
 }

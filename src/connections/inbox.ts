@@ -157,18 +157,24 @@ export class Inbox {
   /** A message of the other protocol: within the same limits, and answered when its answer is there. */
   async #converse(conversation: Conversation, { name, fields, replyTo }: IncomingMessage): Promise<void> {
     const type = CONVERSATION;
+    const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : undefined;
+    const message = { method: name, params: fields };
+    this.#owner.spoken();
+    conversation.hear({ id, ...message });
     try {
-      this.#owner.spoken();
-      const { allowed } = await this.#admit({ besideLimit: true, aside: true });
-      const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : undefined;
-      const answered = conversation.answer({ id, method: name, params: fields }, allowed).then((frame) => {
+      const { allowed } = await this.#admit(id === undefined ? {} : { besideLimit: true, aside: true });
+      this.#deps.metrics.messages.inc({ type, result: 'ok' });
+      this.#badFramesInARow = 0;
+      // A notification is never answered, and has been heard.
+      if (id === undefined) return;
+      const answered = conversation.answer({ id, ...message }, allowed).then((frame) => {
         if (frame !== undefined && !this.#owner.closed) this.#owner.frame(frame);
       });
       this.#answerLater(answered, { type, fields, replyTo });
-      this.#deps.metrics.messages.inc({ type, result: 'ok' });
-      this.#badFramesInARow = 0;
     } catch (thrown) {
-      this.#fail(toTollgateError(thrown), type, replyTo);
+      const error = toTollgateError(thrown);
+      if (id === undefined) this.#deps.metrics.messages.inc({ type, result: error.code });
+      else this.#fail(error, type, replyTo);
     }
   }
 

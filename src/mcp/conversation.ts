@@ -1,4 +1,4 @@
-import type { Conversation, RpcMessage } from '../connections/conversation.ts';
+import type { Conversation, RpcMessage, RpcRequest } from '../connections/conversation.ts';
 import type { Speaker } from '../connections/handlers.ts';
 import type { InFlight } from './in-flight.ts';
 import type { McpServer } from './mcp-server.ts';
@@ -34,13 +34,11 @@ export class McpConversation implements Conversation {
     return method === 'initialize' || method.includes('/') || (method === 'ping' && this.#initialized);
   }
 
-  async answer(message: RpcMessage, allowed: Promise<void>): Promise<string | undefined> {
-    // Even above the limit: it makes work less.
-    if (message.method === 'notifications/cancelled') this.#underWay.get(message.params.requestId)?.abort();
-    if (message.id === undefined) {
-      await allowed;
-      return undefined;
-    }
+  hear({ method, params }: RpcMessage): void {
+    if (method === 'notifications/cancelled') this.#underWay.get(params.requestId)?.abort();
+  }
+
+  async answer(message: RpcRequest, allowed: Promise<void>): Promise<string | undefined> {
     const cancel = new AbortController();
     const leave = this.#deps.inFlight.enter(this.#speaker.identity.userId);
     this.#underWay.set(message.id, cancel);
@@ -52,7 +50,7 @@ export class McpConversation implements Conversation {
     }
   }
 
-  async #serve(message: RpcMessage, allowed: Promise<void>, signal: AbortSignal): Promise<string | undefined> {
+  async #serve(message: RpcRequest, allowed: Promise<void>, signal: AbortSignal): Promise<string | undefined> {
     // A call begins in the same flight as the question whether it may; nothing else has effects to hold back.
     if (message.method !== 'tools/call') await allowed;
     if (message.method === 'initialize') this.#initialized = true;

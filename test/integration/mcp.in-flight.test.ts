@@ -1,0 +1,74 @@
+import type { AddressInfo } from 'node:net';
+import { describe, expect, it } from '@jest/globals';
+import { createApp } from '../../src/http/app.ts';
+import { mcpRoutes } from '../../src/http/mcp-api.ts';
+import { ProtectedResource } from '../../src/http/mcp-metadata.ts';
+import { describeRoutes } from '../../src/http/openapi.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { InFlight } from '../../src/mcp/in-flight.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { silentLogger } from '../support/core.ts';
+import { askLegacy } from '../support/mcp.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { until } from '../support/until.ts';
+
+/** The route over HTTP, where each request is answered when the test says so; the token is the name of the user. */
+async function route() {
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const inFlight = new InFlight({ perUser: 2, perNode: 3 });
+  const app = createApp({ logger: silentLogger, trustedProxyHops: 0 });
+  await describeRoutes(app);
+  mcpRoutes(app, {
+    server: {
+      async serve({ body }) {
+        await released;
+        return Response.json({ jsonrpc: '2.0', id: body.id, result: {} });
+      },
+    },
+    inFlight,
+    identify: async ({ headers }) => ({ userId: headers.authorization, plan: 'free' }) as Identity,
+    resource: new ProtectedResource({ publicUrl: undefined, path: '/mcp', issuer: 'http://issuer.test' }),
+    allowedOrigins: [],
+    originAllowed: () => true,
+    drainingForMs: () => undefined,
+    messageRate: { knownRefusalMs: () => 0, take: async () => ({ allowed: true, degraded: false }) },
+    metrics: new Metrics(),
+    logger: silentLogger,
+  });
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  closeAfter('test', () => app.close());
+  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
+  const ask = (token: string, id: number, signal?: AbortSignal) => askLegacy('ping', {}, { url, token, id, signal });
+  return { ask, inFlight, release: () => release() };
+}
+
+describe('requests that are under way over HTTP', () => {
+  it('are bounded by user with 429 and by node with 503, each with the id and Retry-After', async () => {
+    const { ask, inFlight, release } = await route();
+    const first = [ask('one', 1), ask('one', 2)];
+    await until(() => inFlight.total === 2);
+    const third = await ask('one', 3);
+    expect([third.status, third.body.id, third.body.error.code]).toEqual([429, 3, -33029]);
+    expect(third.headers.get('retry-after')).toBe('1');
+    const other = ask('two', 4);
+    await until(() => inFlight.total === 3);
+    const beyond = await ask('three', 5);
+    expect([beyond.status, beyond.body.id, beyond.body.error.code]).toEqual([503, 5, -33503]);
+    release();
+    expect((await Promise.all([...first, other])).map(({ status }) => status)).toEqual([200, 200, 200]);
+    await until(() => inFlight.total === 0);
+  });
+
+  it('give their place back when their client hangs up before the answer', async () => {
+    const { ask, inFlight } = await route();
+    const leaving = new AbortController();
+    const lost = ask('one', 1, leaving.signal).catch(() => 'gone');
+    await until(() => inFlight.total === 1);
+    leaving.abort();
+    expect(await lost).toBe('gone');
+    await until(() => inFlight.total === 0);
+  });
+});
