@@ -16,6 +16,7 @@ beforeAll(async () => {
 
 /** A model that never says the same twice; what it is to say next shows from what it was told. */
 beforeEach(() => {
+  runs.letTimeRun();
   model.requests.length = 0;
   model.script = ({ body }, at) =>
     body.messages.some(({ role }) => role === 'tool')
@@ -39,6 +40,7 @@ const thoughts = (events: readonly LoggedEvent[]) => events.filter(({ type }) =>
 
 describe('a run on a model whose worker died', () => {
   it.each(FULL_RUN.map((_, died) => died))('goes on where it was when it died after event %i', async (died) => {
+    runs.stopTime();
     const accepted = await runs.accept();
     let executions = 0;
     const count = async () => ({ execution: ++executions });

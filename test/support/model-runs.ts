@@ -8,7 +8,7 @@ import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
 import { Threads } from '../../src/agents/threads.ts';
 import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
 import type { EventLog } from '../../src/events/event-log.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
 import type { UsageSummary } from '../../src/policy/quotas.ts';
@@ -44,6 +44,7 @@ interface Caller {
 export class ModelRuns {
   readonly core: Core;
   readonly runs: Runs;
+  #clock: Clock = systemClock;
   readonly #model: ModelServer;
   readonly #agents: AgentCatalogue;
   readonly #catalogues: Catalogues;
@@ -60,6 +61,16 @@ export class ModelRuns {
   static async start(model: ModelServer, known?: Catalogues): Promise<ModelRuns> {
     const tools = TOOLS.map((name) => toolRow({ name }));
     return new ModelRuns(await startCore(), model, known ?? catalogues({ tools }, 'file'));
+  }
+
+  /** For tests that count events: however slow the machine, no text is told because its time has come. */
+  stopTime(): void {
+    const startedAt = Date.now();
+    this.#clock = { ...systemClock, now: () => startedAt };
+  }
+
+  letTimeRun(): void {
+    this.#clock = systemClock;
   }
 
   async accept(caller: Partial<Caller> = {}): Promise<Accepted> {
@@ -91,7 +102,7 @@ export class ModelRuns {
     } = {},
   ): RunExecutor {
     const { core } = this;
-    const clock = systemClock;
+    const clock = this.#clock;
     const logger = silentLogger;
     const limits = { ...MODEL_LIMITS, ...options.limits };
     const model = new ChatModel({ url: this.#model.url, key: undefined, clock }, limits);
