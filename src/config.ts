@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { SAMPLERS } from './lib/tracing.ts';
 
 /** Exit code of a process whose configuration is not usable: EX_CONFIG of sysexits.h. */
 export const EXIT_CONFIG = 78;
@@ -42,10 +43,11 @@ const seconds = (fallback: number, min = 1, max = 86_400) =>
 const count = (fallback: number, min: number, max: number) =>
   z.coerce.number().int().min(min).max(max).default(fallback);
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback);
-const flag = z
-  .enum(['true', 'false'])
-  .default('false')
-  .transform((value) => value === 'true');
+const flag = (fallback: 'true' | 'false' = 'false') =>
+  z
+    .enum(['true', 'false'])
+    .default(fallback)
+    .transform((value) => value === 'true');
 const list = z
   .string()
   .default('')
@@ -56,6 +58,25 @@ const list = z
       .filter(Boolean),
   );
 const text = z.string().optional();
+/** `key=value,key=value`, percent-encoded as in a `baggage` header (W3C Baggage). */
+const pairs = z
+  .string()
+  .default('')
+  .refine((value) => /^([^=,]+=[^,]*(,|$))*$/.test(value), 'must be key=value pairs, separated by commas')
+  .transform((value) => Object.fromEntries(value.split(',').filter(Boolean).map(pair)));
+
+function pair(text: string): [string, string] {
+  const at = text.indexOf('=');
+  return [text.slice(0, at).trim(), unescaped(text.slice(at + 1).trim())];
+}
+
+function unescaped(value: string): string {
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    return value;
+  }
+}
 
 /** Every variable that Tollgate reads; `.env.example` has a sentence for each. Units are in the names. */
 const VARIABLES = z.object({
@@ -73,6 +94,7 @@ const VARIABLES = z.object({
     .regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only')
     .default('tollgate'),
   AUTH_SERVICE_URL: text,
+  AUTH_PUBLIC_URL: text,
   AUTH_CLIENT_ID: z
     .string()
     .regex(/^[\x21-\x7e]{1,128}$/, 'visible ASCII characters only, at most 128')
@@ -86,7 +108,7 @@ const VARIABLES = z.object({
   SERVICE_SECRET: text,
   ACCESS_TOKEN_SECONDS: z.coerce.number().int().min(5).max(3_600).optional(),
   DEMO_PASSWORD: text,
-  DEV_AUTH_BYPASS: flag,
+  DEV_AUTH_BYPASS: flag(),
   MAX_CONNECTIONS_PER_USER: count(3, 1, 1_000),
   MESSAGE_RATE_PER_MINUTE: count(30, 1, 1_000_000),
   MAX_MESSAGE_BYTES: count(8_192, 256, 65_536),
@@ -108,7 +130,16 @@ const VARIABLES = z.object({
   TOOL_TIMEOUT_SECONDS: seconds(30, 1, 600),
   TOOL_CONCURRENCY: count(200, 1, 10_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  OTEL_SDK_DISABLED: flag(),
   OTEL_EXPORTER_OTLP_ENDPOINT: text,
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: text,
+  OTEL_SERVICE_NAME: text,
+  OTEL_RESOURCE_ATTRIBUTES: pairs,
+  OTEL_TRACES_SAMPLER: z.enum(SAMPLERS).default('parentbased_always_on'),
+  OTEL_TRACES_SAMPLER_ARG: z.coerce.number().min(0).max(1).default(1),
+  OTEL_BSP_MAX_QUEUE_SIZE: count(2_048, 1, 1_000_000),
+  OTEL_BSP_SCHEDULE_DELAY: count(5_000, 1, 600_000),
+  TRUST_CLIENT_TRACES: flag('true'),
   AGENT_MODEL_URL: text,
   AGENT_MODEL_NAME: text,
   AGENT_MODEL_KEY: text,
@@ -120,8 +151,13 @@ type Variables = z.infer<typeof VARIABLES>;
 /** The names of all variables, for the test that holds `.env.example` equal to this file. */
 export const VARIABLE_NAMES: readonly string[] = Object.keys(VARIABLES.shape);
 
-export type Config = Omit<Variables, 'AUTH_SERVICE_URL' | 'REDIS_URL' | 'SERVICE_SECRET' | 'JWT_ISSUER'> & {
+export type Config = Omit<
+  Variables,
+  'AUTH_SERVICE_URL' | 'AUTH_PUBLIC_URL' | 'REDIS_URL' | 'SERVICE_SECRET' | 'JWT_ISSUER'
+> & {
   readonly AUTH_SERVICE_URL: string;
+  /** Defaults to `AUTH_SERVICE_URL`, which in a cluster is a name that no browser can look up. */
+  readonly AUTH_PUBLIC_URL: string;
   readonly REDIS_URL: string;
   readonly SERVICE_SECRET: string;
   /** Defaults to `AUTH_SERVICE_URL`: the reference auth service is its own issuer. */
@@ -137,8 +173,10 @@ const SECRETS = ['JWT_SECRET_KEY', 'JWT_SECRET_KEY_PREVIOUS', 'SERVICE_SECRET'] 
 const HTTP_URLS = [
   'PUBLIC_URL',
   'AUTH_SERVICE_URL',
+  'AUTH_PUBLIC_URL',
   'JWKS_URL',
   'OTEL_EXPORTER_OTLP_ENDPOINT',
+  'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
   'AGENT_MODEL_URL',
 ] as const;
 
@@ -177,8 +215,15 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   if (problems.length > 0) throw new ConfigError(problems);
 
-  const { AUTH_SERVICE_URL = '', REDIS_URL = '', SERVICE_SECRET = '', JWT_ISSUER } = values;
-  return { ...values, AUTH_SERVICE_URL, REDIS_URL, SERVICE_SECRET, JWT_ISSUER: JWT_ISSUER ?? AUTH_SERVICE_URL };
+  const { AUTH_SERVICE_URL = '', REDIS_URL = '', SERVICE_SECRET = '', JWT_ISSUER, AUTH_PUBLIC_URL } = values;
+  return {
+    ...values,
+    AUTH_SERVICE_URL,
+    AUTH_PUBLIC_URL: AUTH_PUBLIC_URL ?? AUTH_SERVICE_URL,
+    REDIS_URL,
+    SERVICE_SECRET,
+    JWT_ISSUER: JWT_ISSUER ?? AUTH_SERVICE_URL,
+  };
 }
 
 /** The variables that parse, with the defaults in place of those that do not, so that every problem is seen at once. */

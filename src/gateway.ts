@@ -35,6 +35,7 @@ import { ProtectedResource, protectedResourceRoutes } from './http/mcp-metadata.
 import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
+import { traceRequests } from './http/request-traces.ts';
 import { serviceGuard } from './http/services.ts';
 import { ticketRoutes } from './http/tickets-api.ts';
 import { usageRoutes } from './http/usage-api.ts';
@@ -45,8 +46,7 @@ import { type Clock, systemClock } from './lib/clock.ts';
 import { Closers } from './lib/closers.ts';
 import { newId } from './lib/ids.ts';
 import { Listeners } from './lib/listeners.ts';
-import { createLogger, type Logger } from './lib/logger.ts';
-import { Metrics } from './lib/metrics.ts';
+import type { Logger } from './lib/logger.ts';
 import { McpConversation } from './mcp/conversation.ts';
 import { InFlight } from './mcp/in-flight.ts';
 import { McpServer } from './mcp/mcp-server.ts';
@@ -63,6 +63,8 @@ import { Revocations } from './policy/revocations.ts';
 import { TollgateError } from './protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
+import { watchRedis } from './redis/latency.ts';
+import { startTelemetry, type Telemetry } from './telemetry.ts';
 import { Door } from './transports/door.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
 import { originAllowed, presented } from './transports/handshake.ts';
@@ -98,14 +100,16 @@ export async function startGateway(
   options: { readonly logger?: Logger; readonly clock?: Clock } = {},
 ): Promise<RunningGateway> {
   const closers = new Closers();
-  const logger = options.logger ?? createLogger('gateway', config.LOG_LEVEL);
+  const nodeId = newId('node');
+  const telemetry = await startTelemetry(config, { role: 'gateway', instance: nodeId, logger: options.logger });
+  closers.add('tracing', () => telemetry.tracing.close());
   const clock = options.clock ?? systemClock;
   try {
-    const foundation = await createFoundation(config, { logger, clock, closers });
+    const foundation = await createFoundation(config, { ...telemetry, nodeId, clock, closers });
     const connections = await createConnections(config, foundation);
     return await startServers(config, foundation, connections);
   } catch (error) {
-    await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
+    await closers.close().catch((cause) => telemetry.logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
   }
 }
@@ -114,7 +118,7 @@ type Foundation = Awaited<ReturnType<typeof createFoundation>>;
 type Connections = Awaited<ReturnType<typeof createConnections>>;
 
 /** Redis, and what every part above stands on. */
-async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
+async function createFoundation(config: Config, base: Telemetry & { nodeId: string; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
   // First: what is wrong with them shows also where Redis is not there yet.
   const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
@@ -123,12 +127,12 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
     closers.add(name, () => disconnectRedis(connection));
     return connection;
   };
+  const redis = await open('redis', 'commands');
+  closers.add('redis watch', watchRedis(redis, base));
   return {
     ...base,
-    nodeId: newId('node'),
-    metrics: new Metrics(),
     keys: new Keys(config.REDIS_KEY_PREFIX),
-    redis: await open('redis', 'commands'),
+    redis,
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
     catalogues,
@@ -138,7 +142,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 
 /** Who may come in, what a connection may do, and what its messages do. */
 async function createConnections(config: Config, foundation: Foundation) {
-  const { logger, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = foundation;
+  const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = foundation;
   const { plans } = catalogues;
   logReloads(catalogues, foundation);
   const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
@@ -148,7 +152,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   );
   const tickets = new Tickets({ redis, keys, clock });
   const authService = new AuthService(
-    { clock, metrics, logger },
+    { clock, metrics, logger, tracing },
     {
       ...authServiceOptions(config),
       // A JWT comes in without an answer: there must be time left for it after waiting for one in vain.
@@ -163,7 +167,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const known = new KnownRevocations({ clock, logger });
   const authenticator = new Authenticator(
-    { tokens, tickets, introspection, revoked: known, seal, clock },
+    { tokens, tickets, introspection, revoked: known, seal, clock, tracing },
     { developmentBypass: config.DEV_AUTH_BYPASS },
   );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
@@ -177,7 +181,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   const limits = connectionLimits(config);
 
   const eventLog = new EventLog(
-    { redis, keys, metrics },
+    { redis, keys, metrics, tracing },
     { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
   );
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
@@ -199,7 +203,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   const { threads, permissions, quotas, service } = assembleTools(parts, config);
   closers.add('tool calls', () => service.close());
   const welcome = new Welcome({ plans, permissions, messageRate }, limits);
-  const runs = new Runs({ redis, keys, agents, clock }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
+  const runs = new Runs({ redis, keys, agents, clock, tracing }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
   const tools: ToolsPort & McpTools = {
     describe: (identity) => permissions.describeTools(identity),
     call: (request, allowed) => {
@@ -207,7 +211,8 @@ async function createConnections(config: Config, foundation: Foundation) {
     },
     usage: (identity) => quotas.summary(identity.userId, identity),
   };
-  const mcp = { server: new McpServer({ tools, logger }), inFlight: new InFlight() };
+  const trustsTraces = config.TRUST_CLIENT_TRACES;
+  const mcp = { server: new McpServer({ tools, logger, tracing }), inFlight: new InFlight(), tracing, trustsTraces };
   closers.add('mcp', () => mcp.server.close());
   const handlers = createHandlers({
     threads,
@@ -227,16 +232,17 @@ async function createConnections(config: Config, foundation: Foundation) {
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
   const converse = (speaker: Speaker) => new McpConversation(mcp, speaker);
   const context = { ...sessions, messageRate, handlers, converse, welcome, hub };
-  return { ...context, ...admin, mcp, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+  return { ...context, ...admin, mcp, nodes, authenticator, tickets, clock, logger, metrics, tracing, nodeId, limits };
 }
 
 /** What operators and the auth service decide, carried out on this node's sessions from here on. */
 async function followDecisions(
-  { redis, subscriber, keys, catalogues, clock, logger, metrics, closers }: Foundation,
+  foundation: Foundation,
   parts: Pick<EnforcementDeps, 'known' | 'introspection' | 'registry'>,
 ) {
+  const { redis, subscriber, keys, catalogues, clock, logger, metrics, tracing, closers } = foundation;
   const liveSessions = new LiveSessions({ revoked: parts.known });
-  const [accounts, revocations] = [new Accounts({ redis, keys }), new Revocations({ redis, keys })];
+  const [accounts, revocations] = [new Accounts(foundation), new Revocations(foundation)];
   const listener = new Enforcement({
     ...parts,
     liveSessions,
@@ -245,6 +251,7 @@ async function followDecisions(
     catalogues,
     clock,
     metrics,
+    tracing,
   });
   closers.add('enforcement', () => listener.stop());
   const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
@@ -280,6 +287,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
       return true;
     },
   });
+  traceRequests(app, connections);
   await describeRoutes(app);
   app.get(SOCKET_IO_PATH, { schema: { hide: true } }, () => {
     throw new TollgateError('SERVER_DRAINING', { retryAfterMs: drainMs });
@@ -287,10 +295,10 @@ async function startServers(config: Config, foundation: Foundation, connections:
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
-  configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues({ redis, keys }) });
+  configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues(foundation) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
   addUsageRoutes(app, { authenticator, redis, keys, clock });
-  consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
+  consoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const origins = { allowedOrigins, originAllowed };
   addMcpRoutes(app, config, { ...connections, ...origins, door, drainingForMs });
@@ -315,7 +323,7 @@ function addMcpRoutes(
   config: Config,
   deps: Pick<Connections, 'accounts' | 'authenticator' | 'mcp' | 'plans'> & { door: Door } & Omit<
       McpRoutesDeps,
-      'identify' | 'inFlight' | 'resource' | 'server'
+      'identify' | 'inFlight' | 'resource' | 'server' | 'trustsTraces'
     >,
 ): void {
   const { accounts, authenticator, plans, door, mcp, allowedOrigins } = deps;

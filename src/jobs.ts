@@ -27,7 +27,12 @@ export interface RunRequest {
 }
 
 /** A run to execute. Everything else about it is in the run's own hash, which outlives the job. */
-export const AgentRunJob = z.object({ user_id: z.string().min(1), run_id: z.string().min(1) });
+export const AgentRunJob = z.object({
+  user_id: z.string().min(1),
+  run_id: z.string().min(1),
+  /** Of the request that asked for it: the worker's part belongs to the same trace. */
+  traceparent: z.string().optional(),
+});
 export type AgentRunJob = z.infer<typeof AgentRunJob>;
 
 /** A job may be faster than its run, or its worker lose Redis before the run has ended: it is tried again. */

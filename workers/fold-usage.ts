@@ -1,6 +1,7 @@
 import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
+import type { Tracing } from '../src/lib/tracing.ts';
 import type { Consumers } from '../src/usage/consumers.ts';
 import type { LedgerWriter } from '../src/usage/ledger-writer.ts';
 import type { Windows } from '../src/usage/windows.ts';
@@ -13,6 +14,7 @@ export interface FoldDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds' | 'ledgerFaults'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 /**
@@ -20,9 +22,9 @@ export interface FoldDeps {
  * @returns Redis's time before which everything that was written is in the ledger; undefined when some was left, because
  * another writer is at it, an outbox is stuck, or the backlog is longer than one job takes
  */
-export async function foldUsage({ writer, clock, metrics, logger }: FoldDeps): Promise<number | undefined> {
+export async function foldUsage({ writer, clock, metrics, logger, tracing }: FoldDeps): Promise<number | undefined> {
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const { records, lagMs, passedAt, unreadable } = await writer.fold(clock.now());
+    const { records, lagMs, passedAt, unreadable } = await writer.fold(clock.now(), tracing);
     metrics.ledgerRecords.inc(records);
     metrics.ledgerLagSeconds.set(lagMs / 1000);
     metrics.ledgerFaults.set({ kind: 'unreadable_entry' }, unreadable.length);

@@ -3,6 +3,7 @@ import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
+import type { Span, Tracing } from '../src/lib/tracing.ts';
 import type { Revocations } from '../src/policy/revocations.ts';
 import { toTollgateError } from '../src/protocol/errors.ts';
 import type { Refusal } from '../src/protocol/token-life.ts';
@@ -15,6 +16,7 @@ export interface RefreshDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'refreshes' | 'refreshSeconds' | 'refreshLead'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 /**
@@ -55,15 +57,22 @@ export async function refreshTokens(partitions: readonly number[], deps: Refresh
   }
 }
 
-async function refreshOne(ref: TokenSessionRef, deps: RefreshDeps): Promise<void> {
+function refreshOne(ref: TokenSessionRef, deps: RefreshDeps): Promise<void> {
+  const attributes = { 'user.hash': userHash(ref.userId) };
+  return deps.tracing.root('refresh token', { attributes }, (span) => refreshTraced(ref, deps, span));
+}
+
+async function refreshTraced(ref: TokenSessionRef, deps: RefreshDeps, span: Span): Promise<void> {
   const startedAt = deps.clock.now();
   try {
     const due = await deps.tokenSessions.due(ref);
     const result = due ? await exchange(due, deps) : 'gone';
     deps.metrics.refreshes.inc({ result });
+    span.set({ 'tollgate.refresh.result': result });
     deps.metrics.refreshSeconds.observe((deps.clock.now() - startedAt) / 1000);
   } catch (error) {
     // Redis is away: the claim ends by itself and the session is taken again.
+    deps.tracing.failed(error);
     deps.logger.warn({ err: error, user: userHash(ref.userId) }, 'a refresh could not be carried through');
   }
 }

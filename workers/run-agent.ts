@@ -1,8 +1,9 @@
 import type { RunEnd, RunExecutor } from '../src/agents/run-executor.ts';
 import { OUTAGE_PATIENCE_MS } from '../src/agents/run-log.ts';
 import type { Runs } from '../src/agents/runs.ts';
-import { AgentRunJob } from '../src/jobs.ts';
+import { AgentRunJob, QUEUES } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
+import type { Tracing } from '../src/lib/tracing.ts';
 import { whileAway } from '../src/redis/errors.ts';
 
 /**
@@ -16,6 +17,13 @@ export class RunMissing extends Error {
   }
 }
 
+export interface RunAgentDeps {
+  readonly runs: Runs;
+  readonly executor: RunExecutor;
+  readonly clock: Clock;
+  readonly tracing: Tracing;
+}
+
 /**
  * Executes a run that a gateway accepted. Can run twice, also at the same time: each claim takes the run away from
  * whoever had it, and what that one writes afterwards is refused.
@@ -23,11 +31,19 @@ export class RunMissing extends Error {
  * @throws ZodError for a payload that is none: final, since it cannot get better
  * @throws RunMissing, and whatever kept the terminal event from being written: worth another attempt
  */
-export async function runAgent(
-  payload: unknown,
-  deps: { readonly runs: Runs; readonly executor: RunExecutor; readonly clock: Clock },
-): Promise<RunEnd | 'finished'> {
-  const { user_id, run_id } = AgentRunJob.parse(payload);
+export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
+  const job = AgentRunJob.parse(payload);
+  const attributes = {
+    'messaging.system': 'bullmq',
+    'messaging.destination.name': QUEUES.agentRuns,
+    'messaging.operation.type': 'process',
+    'messaging.message.id': job.run_id,
+  };
+  const options = { kind: 'consumer', parent: job.traceparent, attributes } as const;
+  return deps.tracing.root(`process ${QUEUES.agentRuns}`, options, () => claimAndRun(job, deps));
+}
+
+async function claimAndRun({ user_id, run_id }: AgentRunJob, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
   const claim = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     if (claim.outcome === 'missing') throw new RunMissing(run_id);

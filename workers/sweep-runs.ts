@@ -3,7 +3,7 @@ import type { Runs } from '../src/agents/runs.ts';
 import type { EventLog } from '../src/events/event-log.ts';
 import type { AgentRunJob } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
-import type { Logger } from '../src/lib/logger.ts';
+import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
 import { whileAway } from '../src/redis/errors.ts';
 
@@ -37,6 +37,6 @@ export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCo
     if (error instanceof RunLost) return false;
     throw error;
   }
-  deps.logger.warn({ run_id, code }, 'a run was ended from outside');
+  deps.logger.warn({ run_id, user: userHash(user_id), code }, 'a run was ended from outside');
   return true;
 }

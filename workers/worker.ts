@@ -15,13 +15,15 @@ import { EventLog } from '../src/events/event-log.ts';
 import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
 import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
-import { createLogger, type Logger } from '../src/lib/logger.ts';
-import { Metrics } from '../src/lib/metrics.ts';
+import { newId } from '../src/lib/ids.ts';
+import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
 import { Catalogues, catalogueSources, logReloads } from '../src/policy/catalogues.ts';
 import { Revocations } from '../src/policy/revocations.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
+import { watchRedis } from '../src/redis/latency.ts';
+import { startTelemetry, type Telemetry } from '../src/telemetry.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
@@ -63,10 +65,12 @@ export async function startWorker(
   options: { readonly logger?: Logger; readonly clock?: Clock } = {},
 ): Promise<RunningWorker> {
   const closers = new Closers();
-  const logger = options.logger ?? createLogger('worker', config.LOG_LEVEL);
+  const telemetry = await startTelemetry(config, { role: 'worker', instance: newId('worker'), logger: options.logger });
+  const { logger } = telemetry;
+  closers.add('tracing', () => telemetry.tracing.close());
   const clock = options.clock ?? systemClock;
   try {
-    const foundation = await createFoundation(config, { logger, clock, closers });
+    const foundation = await createFoundation(config, { ...telemetry, clock, closers });
     const parts = await createParts(config, foundation);
     closers.add('queue watch', watchQueue(parts.runQueue, foundation));
     foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
@@ -88,7 +92,7 @@ type Foundation = Awaited<ReturnType<typeof createFoundation>>;
 type Parts = Awaited<ReturnType<typeof createParts>>;
 
 /** Redis and the queues: what everything above stands on. */
-async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
+async function createFoundation(config: Config, base: Telemetry & { clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
   // First: what is wrong with them shows also where Redis is not there yet.
   const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
@@ -99,6 +103,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
   };
   const keys = new Keys(config.REDIS_KEY_PREFIX);
   const redis = await open('redis', 'commands');
+  closers.add('redis watch', watchRedis(redis, base));
   const openQueue = (name: string): Queue => {
     const queue = new Queue(name, { connection: redis, prefix: keys.queues });
     closers.add(`${name} queue`, () => queue.close());
@@ -106,31 +111,31 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...base, metrics: new Metrics(), catalogues, keys, redis, subscriber, blocking, openQueue };
+  return { ...base, catalogues, keys, redis, subscriber, blocking, openQueue };
 }
 
 /** The agent with its tools, and the ledger. */
 async function createParts(config: Config, foundation: Foundation) {
-  const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
+  const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = foundation;
   const agents = loadAgentCatalogue();
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
-  const log = new EventLog({ redis, keys, metrics }, logLimits);
-  const runs = new Runs({ redis, keys, agents, clock }, limits);
+  const log = new EventLog({ redis, keys, metrics, tracing }, logLimits);
+  const runs = new Runs({ redis, keys, agents, clock, tracing }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
   const toolParts = { ...foundation, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = assembleTools(toolParts, config);
   const agent = await assembleAgent({ ...foundation, agents, threads }, config);
-  const executor = new RunExecutor({ log, agents, agent, tools, clock, metrics, logger }, limits);
+  const executor = new RunExecutor({ log, agents, agent, tools, clock, metrics, logger, tracing }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
-  const authService = new AuthService({ clock, metrics, logger }, authServiceOptions(config));
+  const authService = new AuthService({ clock, metrics, logger, tracing }, authServiceOptions(config));
   closers.add('auth service', () => authService.close());
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
   const consumers = new Consumers({ redis, keys, ledger, windows });
   const billing = { writer: new LedgerWriter({ redis, keys }), windows, consumers };
-  const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys }) };
+  const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys, tracing }) };
   return { log, runs, calls, runQueue, executor, ...billing, ...refreshing };
 }
 
@@ -152,9 +157,9 @@ async function followCatalogues(foundation: Foundation): Promise<void> {
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */
 async function startRuns(config: Config, foundation: Foundation, parts: Parts): Promise<void> {
-  const { logger, clock } = foundation;
+  const { logger, tracing, clock } = foundation;
   const worker = await startBullWorker(foundation, QUEUES.agentRuns, {
-    process: (job) => final(runAgent(job.data, { ...parts, clock })),
+    process: (job) => final(runAgent(job.data, { ...parts, clock, tracing })),
     options: {
       concurrency: config.RUN_CONCURRENCY,
       lockDuration: LOCK_MS,
@@ -168,18 +173,19 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
   worker.on('failed', (job, error) => {
     // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
     if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
-    logger.error({ err: error, job: job.id }, 'a run job failed');
     const payload = AgentRunJob.safeParse(job.data);
+    const who = payload.success ? { run_id: payload.data.run_id, user: userHash(payload.data.user_id) } : {};
+    logger.error({ ...who, job: job.id, err: error }, 'a run job failed');
     if (!payload.success) return;
     abandonRun(payload.data, 'INTERNAL_ERROR', { ...parts, clock, logger }).catch((cause) => {
-      logger.error({ err: cause, job: job.id }, 'a failed run was not ended; the sweep does it');
+      logger.error({ ...who, err: cause }, 'a failed run was not ended; the sweep does it');
     });
   });
 }
 
 /** The jobs that a schedule makes. */
 async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
-  const { logger, clock, metrics, closers, openQueue } = foundation;
+  const { logger, tracing, clock, metrics, closers, openQueue } = foundation;
   const fold = () => foldUsage({ ...parts, ...foundation });
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
   const tend = ({ name }: Job) => (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...parts, ...foundation });
@@ -192,7 +198,7 @@ async function startScheduled(foundation: Foundation, parts: Parts): Promise<voi
 
   const refresh = async (job: Job) => {
     const { shard } = RefreshTokensJob.parse(job.data);
-    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...parts, clock, metrics, logger });
+    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...parts, clock, metrics, logger, tracing });
   };
   const sharded = { ...SCHEDULED, concurrency: REFRESH_SHARDS };
   await startBullWorker(foundation, QUEUES.tokens, { process: refresh, options: sharded });

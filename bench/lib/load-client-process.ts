@@ -6,6 +6,7 @@ import { io } from 'socket.io-client';
 import { WebSocket } from 'ws';
 import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { KEY_PREFIX } from './installation.ts';
 import type { ConnectOrder, Delivered, DeliverOrder, Order, Road } from './load-client.ts';
@@ -21,7 +22,10 @@ const PATIENCE_MS = 10_000;
 const redisUrl = process.argv[2] ?? '';
 const redis = new Redis(redisUrl);
 const keys = new Keys(KEY_PREFIX);
-const log = new EventLog({ redis, keys, metrics: new Metrics() }, { length: 1_000, maxAgeMs: 24 * 3_600_000 });
+const log = new EventLog(
+  { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
+  { length: 1_000, maxAgeMs: 24 * 3_600_000 },
+);
 /** Another node of the bare Socket.IO cluster, without clients. */
 const peer = new Server({ adapter: createShardedAdapter(redis, new Redis(redisUrl)) });
 

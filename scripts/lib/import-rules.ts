@@ -17,6 +17,8 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/redis': LEAVES,
   // What the entry file of every process shares.
   'src/process.ts': [...LEAVES, 'src/config.ts'],
+  // The log, the metrics and the traces of a process: the first thing that a composition root makes.
+  'src/telemetry.ts': [...LEAVES, 'src/config.ts'],
   // Run by container engines beside a process, of which it knows the address only.
   'src/healthcheck.ts': [],
   'src/auth': FOUNDATION,
@@ -33,7 +35,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/auth-service': [...FOUNDATION, 'src/process.ts', 'src/policy', 'src/http'],
   'src/gateway.ts': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
-  workers: [...FOUNDATION, ...DOMAIN, 'src/process.ts', 'src/agents', 'src/http/app.ts'],
+  workers: [...FOUNDATION, ...DOMAIN, 'src/process.ts', 'src/telemetry.ts', 'src/agents', 'src/http/app.ts'],
   scripts: EVERYTHING_IN_SRC,
   // Against a pool that runs anywhere: it knows the protocol and nothing of what is inside.
   load: [...LEAVES, 'scripts'],

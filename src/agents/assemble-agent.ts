@@ -2,6 +2,7 @@ import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import type { Catalogues } from '../policy/catalogues.ts';
 import type { Agent } from './agent.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
@@ -12,6 +13,7 @@ export interface AgentParts {
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly logger: Logger;
+  readonly tracing: Tracing;
   /** As they are when a run begins: a reload shows in what the next run's model is offered. */
   readonly catalogues: Pick<Catalogues, 'tools'>;
   readonly agents: AgentCatalogue;
@@ -20,7 +22,7 @@ export interface AgentParts {
 
 /** The agent on a model where one is configured, else the built-in one. */
 export async function assembleAgent(
-  { clock, metrics, logger, catalogues, agents, threads }: AgentParts,
+  { clock, metrics, logger, tracing, catalogues, agents, threads }: AgentParts,
   config: Pick<Config, 'AGENT_MODEL_URL' | 'AGENT_MODEL_KEY' | 'AGENT_MODEL_NAME'>,
 ): Promise<Agent> {
   const { AGENT_MODEL_URL: url, AGENT_MODEL_KEY: key, AGENT_MODEL_NAME: name } = config;
@@ -30,8 +32,8 @@ export async function assembleAgent(
     import('./model/chat-model.ts'),
     import('./model/model-agent.ts'),
   ]);
-  const model = new ChatModel({ url, key, clock });
-  const deps = { model, agents, tools: catalogues.tools, threads, clock, metrics, logger };
+  const model = new ChatModel({ url, key, clock, tracing });
+  const deps = { model, agents, tools: catalogues.tools, threads, clock, metrics, logger, tracing };
   const modelAgent = createModelAgent(deps, name);
   // A session that cannot be verified gets nothing that costs, and a model costs.
   return (task, hands) => (task.caller.degraded ? builtInAgent : modelAgent)(task, hands);

@@ -3,6 +3,7 @@ import type { EventLog } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import type { Catalogues } from '../policy/catalogues.ts';
 import { Permissions } from '../policy/permissions.ts';
 import { Quotas } from '../policy/quotas.ts';
@@ -25,6 +26,7 @@ export interface ToolParts {
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly logger: Logger;
+  readonly tracing: Tracing;
   readonly log: EventLog;
   readonly catalogues: Catalogues;
   readonly agents: AgentCatalogue;
@@ -36,7 +38,7 @@ export function assembleTools(
   parts: ToolParts,
   config: Pick<Config, 'ENVIRONMENT' | 'TOOL_TIMEOUT_SECONDS' | 'TOOL_CONCURRENCY'>,
 ) {
-  const { redis, keys, clock, metrics, logger, log, catalogues, agents, queueDepth } = parts;
+  const { redis, keys, clock, metrics, logger, tracing, log, catalogues, agents, queueDepth } = parts;
   const { plans, tools } = catalogues;
   const timeoutMs = config.TOOL_TIMEOUT_SECONDS * 1000;
   const threads = new Threads({ redis, keys, clock });
@@ -47,7 +49,7 @@ export function assembleTools(
   const calls = new ToolCalls({ redis, keys, log });
   const executors = builtInExecutors({ redis, keys, clock, plans, agents, threads, usage, queueDepth });
   const service = new ToolService(
-    { tools, permissions, quotas, calls, executors, clock, metrics, logger },
+    { tools, permissions, quotas, calls, executors, clock, metrics, logger, tracing },
     { timeoutMs, concurrency: config.TOOL_CONCURRENCY },
   );
   return { threads, permissions, quotas, calls, service };

@@ -1,7 +1,8 @@
 import type { EventLog } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Span, Tracing } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Agent } from './agent.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
@@ -20,6 +21,7 @@ export interface RunExecutorDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'runs' | 'runSeconds' | 'firstEventSeconds'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 const SETTLE_MS = 1_000;
@@ -52,7 +54,13 @@ export class RunExecutor {
     });
     this.#running.set(run.runId, stop);
     try {
-      const end = await this.#run(run, stop, startedAt);
+      const name = `invoke_agent ${run.agent}`;
+      const end = await this.#deps.tracing.span(name, {}, async (span) => {
+        describe(span, run);
+        const came = await this.#run(run, stop, startedAt);
+        span.set({ 'tollgate.run.status': came });
+        return came;
+      });
       this.#deps.metrics.runs.inc({ status: end });
       this.#deps.metrics.runSeconds.observe({ status: end }, (performance.now() - startedAt) / 1000);
       return end;
@@ -133,11 +141,28 @@ export class RunExecutor {
       return 'cancelled';
     }
     const timedOut = reason === 'timeout';
-    if (!timedOut) this.#deps.logger.error({ run_id: run.runId, err: thrown }, 'an agent failed');
+    const who = { run_id: run.runId, connection_id: run.connectionId, user: userHash(run.userId) };
+    if (!timedOut) this.#deps.logger.error({ ...who, err: thrown }, 'an agent failed');
     const known = thrown instanceof TollgateError ? thrown : new TollgateError('INTERNAL_ERROR', { cause: thrown });
-    await log.failed(timedOut ? new TollgateError('RUN_TIMEOUT') : known);
+    const error = timedOut ? new TollgateError('RUN_TIMEOUT') : known;
+    this.#deps.tracing.failed(error);
+    await log.failed(error);
     return 'failed';
   }
+}
+
+/** By the semantic conventions of generative AI; a thread is what they call a conversation. */
+function describe(span: Span, { agent, threadId, runId, epoch, userId, caller }: ClaimedRun): void {
+  if (!span.recording) return;
+  span.set({
+    'gen_ai.operation.name': 'invoke_agent',
+    'gen_ai.agent.name': agent,
+    'gen_ai.conversation.id': threadId,
+    'tollgate.run.id': runId,
+    'tollgate.run.epoch': epoch,
+    'tollgate.plan': caller.plan,
+    'user.hash': userHash(userId),
+  });
 }
 
 function lostOrThrow(error: unknown): RunEnd {

@@ -1,6 +1,7 @@
 import { activeRunMember, THREAD_MESSAGES } from '../events/event-log.ts';
-import type { AgentRunJob, RunRequest } from '../jobs.ts';
+import { type AgentRunJob, QUEUES, type RunRequest } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
@@ -31,6 +32,8 @@ export interface ClaimedRun {
   readonly runId: string;
   readonly threadId: string;
   readonly requestId: string;
+  /** The connection that asked for it, which may have ended since. */
+  readonly connectionId: string;
   readonly agent: string;
   readonly message: string;
   readonly transport: string;
@@ -70,6 +73,7 @@ export interface RunsDeps {
   readonly keys: Keys;
   readonly agents: AgentCatalogue;
   readonly clock: Clock;
+  readonly tracing: Tracing;
 }
 
 /** The field of a run's hash that holds a tool's result. */
@@ -83,13 +87,15 @@ export class Runs {
   readonly #keys: Keys;
   readonly #agents: AgentCatalogue;
   readonly #clock: Clock;
+  readonly #tracing: Tracing;
   readonly #timeoutMs: number;
 
-  constructor({ redis, keys, agents, clock }: RunsDeps, options: RunsOptions) {
+  constructor({ redis, keys, agents, clock, tracing }: RunsDeps, options: RunsOptions) {
     this.#redis = redis;
     this.#keys = keys;
     this.#agents = agents;
     this.#clock = clock;
+    this.#tracing = tracing;
     this.#timeoutMs = options.timeoutMs;
   }
 
@@ -108,17 +114,29 @@ export class Runs {
   ): Promise<{ run_id: string; thread_id: string }> {
     const agent = this.#agents.get(run.agent);
     if (!agent) throw new TollgateError('AGENT_NOT_FOUND', { fields: { agents: this.#agents.all.map((a) => a.name) } });
-    const job = { user_id: run.identity.userId, run_id: run.runId };
     const [allowed, started, enqueued] = await Promise.allSettled([
       limit.allowed,
       this.#store(run, agent.name, limit.messages),
-      enqueue(job),
+      this.#send({ user_id: run.identity.userId, run_id: run.runId }, enqueue),
     ]);
     if (allowed.status === 'rejected') throw allowed.reason;
     if (started.status === 'rejected') throw started.reason;
     if (started.value[0] === 'limited') throw new TollgateError('RATE_LIMITED');
     if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
     return { run_id: started.value[1], thread_id: started.value[2] };
+  }
+
+  #send(job: AgentRunJob, enqueue: (job: AgentRunJob) => Promise<unknown>): Promise<unknown> {
+    const attributes = {
+      'messaging.system': 'bullmq',
+      'messaging.destination.name': QUEUES.agentRuns,
+      'messaging.operation.type': 'send',
+      'messaging.message.id': job.run_id,
+    };
+    return this.#tracing.span(`send ${QUEUES.agentRuns}`, { kind: 'producer', attributes }, () => {
+      const { traceParent: traceparent } = this.#tracing;
+      return enqueue(traceparent === undefined ? job : { ...job, traceparent });
+    });
   }
 
   /** Takes a run for this worker; whoever had it before can append nothing more. */
@@ -216,6 +234,7 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     runId,
     threadId: field('thread_id'),
     requestId: field('request_id'),
+    connectionId: field('connection_id'),
     agent: field('agent'),
     message: field('message'),
     transport: field('transport'),

@@ -135,6 +135,7 @@ export class ToolCalls {
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
         ...this.#log.appendOptions(userId),
         RECENT_USAGE,
+        this.#log.recordTrace(),
       ],
     );
     const [result, stored] = reply as [string, string];

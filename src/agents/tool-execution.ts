@@ -1,10 +1,12 @@
 import type { Clock } from '../lib/clock.ts';
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import type { Tool } from '../policy/tool-catalogue.ts';
 import { type PublicError, publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../usage/records.ts';
+import { traceExecution } from './tool-tracing.ts';
 import { boundedResult } from './tools/result.ts';
 import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
 
@@ -13,6 +15,7 @@ export interface ToolExecutionDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolSeconds'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 /** What came of an execution. */
@@ -53,7 +56,9 @@ export class ToolExecution {
     const { clock, metrics } = this.#deps;
     const startedAt = clock.now();
     const began = !signal.aborted;
-    const outcome = began ? await this.#attempt(tool, args, context, signal) : stopped();
+    const call = { tool: tool.name, callId: context.callId };
+    const attempt = () => this.#attempt(tool, args, context, signal);
+    const outcome = began ? await traceExecution(this.#deps, call, attempt) : stopped();
     const completedAt = clock.now();
     if (began) metrics.toolSeconds.observe({ tool: tool.name }, (completedAt - startedAt) / 1000);
     const status = outcome.success ? 'success' : signal.aborted ? 'cancelled' : 'error';
@@ -79,7 +84,9 @@ export class ToolExecution {
     } catch (thrown) {
       if (signal.aborted) return stopped();
       const error = thrown instanceof TollgateError ? thrown : new TollgateError('TOOL_FAILED', { cause: thrown });
-      if (error.cause) this.#deps.logger.warn({ tool: tool.name, err: error.cause }, 'a tool failed');
+      this.#deps.tracing.failed(error);
+      const who = { user: userHash(context.userId), run_id: context.runId, call: context.callId };
+      if (error.cause) this.#deps.logger.warn({ ...who, tool: tool.name, err: error.cause }, 'a tool failed');
       return { success: false, error: publicError(error) };
     } finally {
       cancelTimeout();

@@ -1,6 +1,7 @@
 import { type Clock, sleep } from '../lib/clock.ts';
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import type { Permissions } from '../policy/permissions.ts';
 import type { Quotas, RateLimitStatus, Reservation } from '../policy/quotas.ts';
 import type { Tool, ToolCatalogue } from '../policy/tool-catalogue.ts';
@@ -11,6 +12,7 @@ import { OUTAGE_PATIENCE_MS, type RunLog, type ToolOutcome } from './run-log.ts'
 import type { ClaimedRun, MessageLimit, RunCaller } from './runs.ts';
 import type { CallDetails, ToolCalls } from './tool-calls.ts';
 import { type Executed, ToolExecution } from './tool-execution.ts';
+import { traceCall, traceReserve, traceSettle } from './tool-tracing.ts';
 import type { ToolArguments, ToolExecutor } from './tools/tool.ts';
 
 /** A call under the same key that is still running is looked at this often, and this much longer than it may take. */
@@ -31,6 +33,7 @@ export interface ToolServiceDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolCalls' | 'toolSeconds' | 'toolCallsUnderWay' | 'refusedWrites'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 export interface ToolServiceOptions {
@@ -104,7 +107,11 @@ export class ToolService {
    * A call of an agent. A refusal and a failure are outcomes, which the agent sees and the log keeps.
    * @throws RunLost when the run is somebody else's by now
    */
-  async callInRun(call: RunToolCall): Promise<ToolOutcome> {
+  callInRun(call: RunToolCall): Promise<ToolOutcome> {
+    return traceCall(this.#deps, call, () => this.#callInRun(call));
+  }
+
+  async #callInRun(call: RunToolCall): Promise<ToolOutcome> {
     const { run, log, tool: name, args, callId } = call;
     const remembered = log.remembered(callId);
     if (remembered) {
@@ -114,13 +121,14 @@ export class ToolService {
     }
     const admitted = await this.#admitInRun(call);
     if (admitted instanceof TollgateError) {
+      this.#deps.tracing.failed(admitted);
       const error = publicError(this.#count(admitted, name, run.transport));
       const outcome = { success: false, error, duration_ms: 0, usage_record_id: null };
       await log.toolCompleted({ tool: name, callId }, outcome, this.#refusal(run.userId, run.caller.plan, name));
       return outcome;
     }
     const { tool, place } = admitted;
-    const context = { userId: run.userId, caller: run.caller, threadId: run.threadId, callId };
+    const context = { userId: run.userId, caller: run.caller, threadId: run.threadId, callId, runId: run.runId };
     const executed = await this.#execution.run(tool, args, context, call.signal);
     const end = this.#endOf(tool, executed, place, {
       callId,
@@ -133,7 +141,7 @@ export class ToolService {
       transport: run.transport,
     });
     if (!executed.began) this.#release(run.userId, place);
-    await log.toolCompleted({ tool: name, callId }, end.outcome, end);
+    await traceSettle(this.#deps, end.record, () => log.toolCompleted({ tool: name, callId }, end.outcome, end));
     return end.outcome;
   }
 
@@ -143,7 +151,15 @@ export class ToolService {
    * @throws TollgateError for a refusal: PERMISSION_DENIED, QUOTA_EXCEEDED, RATE_LIMITED, FORMAT_ERROR, TOOL_NOT_FOUND,
    *   TOOL_NOT_AVAILABLE, IDEMPOTENCY_CONFLICT, AUTH_SERVICE_UNAVAILABLE, OVERLOADED, SERVER_DRAINING
    */
-  async call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
+  call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
+    return traceCall(this.#deps, request, async (span) => {
+      const call = await this.#call(request, limit);
+      span.until(call.finished);
+      return call;
+    });
+  }
+
+  async #call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
     const begun = this.#begin(request, limit).catch((error: unknown) => {
       throw error instanceof TollgateError ? this.#count(error, request.tool, request.transport) : error;
     });
@@ -193,7 +209,7 @@ export class ToolService {
       return tool;
     }
     const place = this.#deps.quotas.place({ callId, tool, caller: run.caller });
-    const reserve = () => this.#deps.quotas.reserve(run.userId, place);
+    const reserve = () => traceReserve(this.#deps, () => this.#deps.quotas.reserve(run.userId, place));
     const [decision, written] = await Promise.allSettled([
       whileAway(this.#deps.clock, OUTAGE_PATIENCE_MS, reserve),
       log.toolExecuting({ tool: name, callId, args }),
@@ -216,7 +232,10 @@ export class ToolService {
     const place = this.#deps.quotas.place({ callId, tool, caller: request.caller });
     const call = { request, tool, place, details: this.#details(request, tool) };
     const begin = { userId, callId, args, details: call.details, place, messages: limit.messages };
-    const [allowed, begun] = await Promise.allSettled([limit.allowed, this.#deps.calls.begin(begin)]);
+    const [allowed, begun] = await Promise.allSettled([
+      limit.allowed,
+      traceReserve(this.#deps, () => this.#deps.calls.begin(begin)),
+    ]);
     if (allowed.status === 'rejected') {
       // The limiter and the script saw different counters: Redis came back between the two.
       if (begun.status === 'fulfilled' && begun.value.outcome === 'begun') await this.#abandon(call, allowed.reason);
@@ -267,8 +286,9 @@ export class ToolService {
     const { plan, thread_id, request_id, idempotency_key, transport } = details;
     const ids = { thread_id, request_id, idempotency_key, run_id: null };
     const end = this.#endOf(tool, executed, place, { callId, user_id: userId, plan, transport, ...ids });
-    const outcome = await whileAway(this.#deps.clock, OUTAGE_PATIENCE_MS, () => {
-      return this.#deps.calls.end({ userId, callId, details, ...end });
+    const settle = () => this.#deps.calls.end({ userId, callId, details, ...end });
+    const outcome = await traceSettle(this.#deps, end.record, () => {
+      return whileAway(this.#deps.clock, OUTAGE_PATIENCE_MS, settle);
     });
     return { tool: tool.name, tool_call_id: callId, ...outcome, repeated: false, rate_limit_status };
   }
@@ -334,14 +354,15 @@ export class ToolService {
 
   #release(userId: string, place: Reservation): void {
     this.#deps.quotas.release(userId, place).catch((error: Error) => {
-      this.#deps.logger.debug({ error: error.message }, 'a place was not given back; it ends by itself');
+      const who = { user: userHash(userId), error: error.message };
+      this.#deps.logger.debug(who, 'a place was not given back; it ends by itself');
     });
   }
 
   /** Has a refusal counted in the tallies: not waited for, since nobody pays for it. */
   #refuse({ userId, caller, tool }: ToolRequest, error: TollgateError): TollgateError {
     this.#deps.calls.refused(userId, this.#refusal(userId, caller.plan, tool)).catch((cause: Error) => {
-      this.#deps.logger.debug({ error: cause.message }, 'a refusal was not counted');
+      this.#deps.logger.debug({ user: userHash(userId), tool, error: cause.message }, 'a refusal was not counted');
     });
     return error;
   }

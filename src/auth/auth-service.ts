@@ -4,6 +4,7 @@ import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { RetryBudget } from '../lib/retry-budget.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { within } from '../lib/within.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import {
@@ -17,6 +18,7 @@ import {
 } from './auth-service/answers.ts';
 import { Attempts } from './auth-service/attempts.ts';
 import { Fault } from './auth-service/fault.ts';
+import type { HttpAnswer } from './auth-service/http.ts';
 import { Metadata } from './auth-service/metadata.ts';
 
 export { type Introspected, type IssuedToken, isRefusal };
@@ -31,6 +33,13 @@ const COMPLAIN_EVERY_MS = 60_000;
 
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
 const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
+
+export interface AuthServiceDeps {
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  readonly tracing: Tracing;
+}
 
 export interface AuthServiceOptions {
   readonly url: string;
@@ -64,7 +73,7 @@ interface Operation<T> {
  * INVALID_RESPONSE_FORMAT, none of which says anything about it. With an aborted `signal` it throws the signal's reason.
  */
 export class AuthService {
-  readonly #deps: { clock: Clock; metrics: Metrics; logger: Logger };
+  readonly #deps: AuthServiceDeps;
   readonly #timeoutMs: number;
   readonly #authorization: string;
   readonly #attempts: Attempts;
@@ -72,7 +81,7 @@ export class AuthService {
   readonly #budget: RetryBudget;
   #complainAt = 0;
 
-  constructor(deps: { clock: Clock; metrics: Metrics; logger: Logger }, options: AuthServiceOptions) {
+  constructor(deps: AuthServiceDeps, options: AuthServiceOptions) {
     const { clock, logger } = deps;
     const { url, issuer, serviceSecret, clientId = 'tollgate', timeoutMs = AUTH_SERVICE_TIMEOUT_MS } = options;
     this.#deps = deps;
@@ -154,7 +163,7 @@ export class AuthService {
     const endsAt = clock.now() + this.#timeoutMs;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.#try(operation, over);
+        return await this.#try(operation, over, attempt - 1);
       } catch (error) {
         if (error instanceof Fault) this.#complain('the auth service failed', error);
         const pauseMs = pauseAfter(error, attempt, operation.idempotent);
@@ -166,19 +175,32 @@ export class AuthService {
     }
   }
 
-  async #try<T>({ endpoint, form, read }: Operation<T>, over: AbortSignal): Promise<T | TollgateError> {
+  async #try<T>(
+    { name, endpoint, form, read }: Operation<T>,
+    over: AbortSignal,
+    resends: number,
+  ): Promise<T | TollgateError> {
     const url = (await this.#metadata.endpoints())[endpoint];
     if (!url) {
       this.#complain(`the metadata of the auth service names no ${endpoint} endpoint`);
       return new TollgateError('INVALID_RESPONSE_FORMAT');
     }
-    const sentAt = this.#deps.clock.now();
-    const request = { url, form, headers: { authorization: this.#authorization } };
-    const answer = await this.#attempts.send(
-      request,
-      (response) => (response.ok ? read(response.json, sentAt) : readRefusal(response)),
-      over,
-    );
+    const { clock, tracing } = this.#deps;
+    const attributes = {
+      ...httpAttributes(url),
+      'http.request.resend_count': resends,
+      'tollgate.auth.operation': name,
+    };
+    const answer = await tracing.span('POST', { kind: 'client', attributes }, (span) => {
+      const { traceParent: traceparent } = tracing;
+      const headers = { authorization: this.#authorization, ...(traceparent ? { traceparent } : {}) };
+      const sentAt = clock.now();
+      const take = (response: HttpAnswer) => {
+        span.set({ 'http.response.status_code': response.status });
+        return response.ok ? read(response.json, sentAt) : readRefusal(response);
+      };
+      return this.#attempts.send({ url, form, headers }, take, over);
+    });
     if (answer instanceof TollgateError && answer.cause instanceof ClientRefused) {
       this.#complain(
         'the auth service refuses this client: AUTH_CLIENT_ID or SERVICE_SECRET is not what it knows',
@@ -215,4 +237,13 @@ function pauseAfter(error: unknown, attempt: number, idempotent: boolean): numbe
 function basic(id: string, secret: string): string {
   const encoded = [id, secret].map((part) => new URLSearchParams([['', part]]).toString().slice(1));
   return `Basic ${Buffer.from(encoded.join(':')).toString('base64')}`;
+}
+
+/** By the semantic conventions of HTTP client spans. */
+function httpAttributes({ hostname, port, protocol }: URL) {
+  return {
+    'http.request.method': 'POST',
+    'server.address': hostname,
+    'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
+  };
 }

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import {
@@ -45,6 +46,7 @@ interface AuthenticatorDeps {
   readonly revoked: RevokedCredentials;
   readonly seal: TokenSeal;
   readonly clock: Clock;
+  readonly tracing: Tracing;
 }
 
 /** Decides who speaks: the one place where a credential turns into an identity. */
@@ -54,13 +56,14 @@ export class Authenticator {
   readonly #introspection: Introspection;
   readonly #revoked: RevokedCredentials;
   readonly #clock: Clock;
+  readonly #tracing: Tracing;
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
   /** What a user's token may look like: one that is no JWT can only be asked about. */
   readonly #form: RegExp;
 
   constructor(
-    { tokens, tickets, introspection, revoked, seal, clock }: AuthenticatorDeps,
+    { tokens, tickets, introspection, revoked, seal, clock, tracing }: AuthenticatorDeps,
     options: { readonly developmentBypass: boolean },
   ) {
     this.#tokens = tokens;
@@ -68,6 +71,7 @@ export class Authenticator {
     this.#introspection = introspection;
     this.#revoked = revoked;
     this.#clock = clock;
+    this.#tracing = tracing;
     this.#seal = seal;
     this.#form = introspection.mode === 'never' ? JWT_FORM : BEARER_FORM;
     this.#developmentBypass = options.developmentBypass;
@@ -136,7 +140,12 @@ export class Authenticator {
     return service;
   }
 
-  async #verify(credential: Credential): Promise<Identity> {
+  #verify(credential: Credential): Promise<Identity> {
+    const attributes = { 'tollgate.auth.method': credential.method };
+    return this.#tracing.span('authenticate', { attributes }, () => this.#identityOf(credential));
+  }
+
+  async #identityOf(credential: Credential): Promise<Identity> {
     if (credential.method !== 'service') return this.#verifyUser(credential);
     const service = identityOf(await this.#verifyService(credential.token));
     // After the token: what a name would have had to be is told to nobody who is not that service.
@@ -162,8 +171,10 @@ export class Authenticator {
   }
 
   /** A ticket is as good as the token that it was bought with, at the time it is used. */
-  async #consume(ticket: string, origin: string | undefined): Promise<Identity> {
-    return this.#notRevoked(await this.#tickets.consume(ticket, origin));
+  #consume(ticket: string, origin: string | undefined): Promise<Identity> {
+    return this.#tracing.span('authenticate', { attributes: { 'tollgate.auth.method': 'ticket' } }, async () => {
+      return this.#notRevoked(await this.#tickets.consume(ticket, origin));
+    });
   }
 
   #notRevoked<Found extends { readonly tokenId: string; readonly sessionId?: string | undefined }>(

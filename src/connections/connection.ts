@@ -13,9 +13,10 @@ import { terminationReason } from '../protocol/token-life.ts';
 import type { Reply, Speaker } from './handlers.ts';
 import type { Hub } from './hub.ts';
 import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
-import { type ConnectionLimits, RESUME_GRACE_MS } from './limits.ts';
+import type { ConnectionLimits } from './limits.ts';
 import type { Opening, Visitor } from './opening.ts';
 import { Outbox } from './outbox.ts';
+import { ResumeGrace } from './resume-grace.ts';
 import { Session, type SessionDeps, type SessionEvents } from './session.ts';
 import type { Transport, TransportEvents } from './transport.ts';
 import type { Welcome } from './welcome.ts';
@@ -50,10 +51,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   readonly #closing = new AbortController();
   readonly #outbox: Outbox;
   readonly #inbox: Inbox;
+  readonly #resumeGrace: ResumeGrace;
   readonly #openedAt: number;
   #session: Session | undefined;
   #cancelAuthDeadline: (() => void) | undefined;
-  #endResumeGrace: (() => void) | undefined;
   #heardAt: number;
   #heartbeatAt: number;
 
@@ -65,6 +66,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       this.close(new TollgateError('SLOW_CONSUMER'));
     });
     this.#inbox = new Inbox(deps, this);
+    this.#resumeGrace = new ResumeGrace(deps.clock);
     this.#openedAt = deps.clock.now();
     this.#heardAt = this.#openedAt;
     this.#heartbeatAt = this.#openedAt;
@@ -93,10 +95,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     // Absolute: from the open, whatever is sent and however long somebody else takes to say whether a token is good.
     const deadline = () => this.close(new TollgateError('AUTH_TIMEOUT'));
     this.#cancelAuthDeadline = this.#deps.clock.after(this.#deps.limits.authDeadlineMs, deadline);
-    const opened = this.#inbox.first(async () => {
+    const opened = this.#inbox.open(async () => {
       try {
         const identity = await this.#visitor.identify(identify);
-        if (this.closed) return;
+        if (this.closed) return undefined;
         if (identity) await this.#openFor(identity, opening.resumeFrom !== undefined);
         else if (opening.identityRequired) throw new TollgateError('NO_TOKEN');
         else this.#openForAnyone();
@@ -104,7 +106,9 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
         const error = toTollgateError(thrown);
         this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: error.code });
         this.close(error);
+        return error;
       }
+      return undefined;
     });
     // A step of its own: over Socket.IO nothing can be sent before the client has been told that it is connected.
     if (opening.resumeFrom) void this.#inbox.first(() => this.#resumeAtOpen(opening));
@@ -233,8 +237,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   spoken(): void {
-    this.#endResumeGrace?.();
-    this.#endResumeGrace = undefined;
+    this.#resumeGrace.end();
   }
 
   // What the session tells.
@@ -297,7 +300,8 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */
   close(error: TollgateError): void {
-    if (error.code === 'INTERNAL_ERROR') this.#deps.logger.error({ err: error.cause }, 'a connection failed');
+    if (error.code === 'INTERNAL_ERROR')
+      this.#deps.logger.error({ ...this.#who(), err: error.cause }, 'a connection failed');
     if (!this.#session && !this.closed) this.#visitor.refused(error);
     this.#end(error.row.close ?? 1008, error.code, () => this.#transport.sendError(error));
   }
@@ -318,6 +322,12 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#leave();
   }
 
+  /** In a line of the log. */
+  #who(): object {
+    const { user } = this;
+    return { connection_id: this.connectionId, ...(user ? { user: userHash(user.userId) } : {}) };
+  }
+
   #leave(): void {
     this.#cancelAuthDeadline?.();
     this.spoken();
@@ -327,11 +337,8 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   /** Undefined when the socket closed meanwhile. */
   async #join(identity: Identity, resumes: boolean): Promise<Fields | undefined> {
-    const details = {
-      node: this.#deps.nodeId,
-      endpoint: this.#transport.endpoint,
-      opened_at: new Date(this.#openedAt).toISOString(),
-    };
+    const [node, opened_at] = [this.#deps.nodeId, new Date(this.#openedAt).toISOString()];
+    const details = { node, endpoint: this.#transport.endpoint, opened_at };
     const session = new Session(this.#deps, { connectionId: this.connectionId, identity, details }, this);
     const admission = await session.join();
     if (this.closed || !admission) {
@@ -341,20 +348,11 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#cancelAuthDeadline?.();
     this.#session = session;
     this.#deps.hub.joined(this);
-    this.#deps.logger.debug({ connection_id: this.connectionId, user: userHash(identity.userId) }, 'admitted');
-    this.#awaitResume(session, resumes);
+    this.#deps.logger.debug(this.#who(), 'admitted');
+    this.#resumeGrace.begin(() => session.cursor.release(), resumes);
     // After this step has told the client who it is.
     void this.#inbox.first(async () => session.token.opened());
     return { auth_method: identity.method, epoch: admission.epoch, seq: admission.seq };
-  }
-
-  /** Live events wait for the resume that is announced, or a moment for one that may come. */
-  #awaitResume(session: Session, announced: boolean): void {
-    const cancel = announced ? () => {} : this.#deps.clock.after(RESUME_GRACE_MS, () => this.spoken());
-    this.#endResumeGrace = () => {
-      cancel();
-      session.cursor.release();
-    };
   }
 
   #openForAnyone(): void {

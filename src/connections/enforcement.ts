@@ -1,6 +1,7 @@
 import type { Introspection, Revoked } from '../auth/introspection.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import type { Account, Accounts } from '../policy/accounts.ts';
 import type { Announced, AnnouncementListener } from '../policy/announcement-reader.ts';
 import type { Announcement } from '../policy/announcements.ts';
@@ -25,6 +26,7 @@ export interface EnforcementDeps {
   readonly catalogues: Pick<Catalogues, 'plans' | 'reload'>;
   readonly clock: Clock;
   readonly metrics: Metrics;
+  readonly tracing: Tracing;
 }
 
 /** Carries out on this node's sessions what operators and the auth service have decided. */
@@ -42,7 +44,17 @@ export class Enforcement implements AnnouncementListener {
   }
 
   /** Revocations take effect before anything is waited for. @throws TollgateError OVERLOADED while Redis is away */
-  async take(page: readonly Announced[]): Promise<void> {
+  take(page: readonly Announced[]): Promise<void> {
+    const links = page.map(({ announcement }) => announcement.traceparent);
+    const attributes = { 'messaging.batch.message_count': page.length };
+    // Nobody asks this node for it: seen where one of the decisions is seen, as theirs.
+    if (links.every((link) => link === undefined)) return this.#take(page);
+    return this.#deps.tracing.root('process announcements', { kind: 'consumer', links, attributes }, () =>
+      this.#take(page),
+    );
+  }
+
+  async #take(page: readonly Announced[]): Promise<void> {
     const { known, introspection, liveSessions, clock, metrics } = this.#deps;
     const users = new Set<string>();
     if (page.some(({ announcement }) => announcement.kind === 'catalogues')) this.#deps.catalogues.reload();

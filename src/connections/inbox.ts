@@ -1,6 +1,7 @@
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { SerialQueue } from '../lib/serial-queue.ts';
+import type { Span, TraceParent, Tracing } from '../lib/tracing.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType, type Fields } from '../protocol/messages.ts';
@@ -21,12 +22,14 @@ export interface InboxDeps extends MessageLimitDeps {
   readonly converse: (speaker: Speaker) => Conversation;
   readonly metrics: Pick<Metrics, 'messages' | 'limitDecisions'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 /** The connection as its inbox sees it. */
 export interface InboxOwner {
   readonly speaker: Speaker;
   readonly closed: boolean;
+  readonly endpoint: string;
   /** Undefined before authentication. */
   readonly user: { readonly userId: string; readonly plan: string } | undefined;
   reply(reply: NonNullable<Reply>, replyTo: ReplyTo): void;
@@ -51,6 +54,8 @@ const BAD_FRAME_CODES: readonly ErrorCode[] = [
 const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth', 'service_auth'];
 /** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
 const QUEUE_FULL_RETRY_MS = 1_000;
+/** Messages that say only that somebody is there: a trace of each would bury the others. */
+const UNTRACED: readonly ClientMessageType[] = ['ping', 'heartbeat', 'typing'];
 /** How messages of the other protocol are counted: its methods are the client's to name. */
 const CONVERSATION = 'mcp';
 const BASIC_ENDPOINT =
@@ -62,6 +67,8 @@ export class Inbox {
   readonly #owner: InboxOwner;
   readonly #queue: SerialQueue;
   readonly #conversation: Conversation | undefined;
+  /** Of the opening: a connection lives for hours, so that each message has a trace of its own, which names this one. */
+  #opening: TraceParent | undefined;
   #aside = 0;
   #badFramesInARow = 0;
   #unauthenticatedMessages = 0;
@@ -73,6 +80,19 @@ export class Inbox {
     this.#conversation = owner.speaker.road === 'mcp' ? deps.converse(owner.speaker) : undefined;
     // What is thrown here is no answer to a message: the connection cannot go on as if nothing had happened.
     this.#queue = new SerialQueue(INBOX_LIMIT, (error) => owner.close(toTollgateError(error)));
+  }
+
+  /** The opening, and what came of it: the first step. @param step returns the error that ended it, if one did */
+  open(step: () => Promise<TollgateError | undefined>): Promise<void> {
+    const { tracing } = this.#deps;
+    return this.first(() =>
+      tracing.root(`handshake ${this.#owner.endpoint}`, { kind: 'server' }, async (span) => {
+        this.#opening = tracing.traceParent;
+        const error = await step();
+        if (error) tracing.failed(error);
+        this.#describe(span);
+      }),
+    );
   }
 
   /** A step of the opening, before any message is looked at: what comes meanwhile waits. */
@@ -102,9 +122,19 @@ export class Inbox {
 
   async #answer(message: IncomingMessage): Promise<void> {
     if (this.#owner.closed) return;
-    const { name, fields, replyTo } = message;
+    const { name } = message;
     if (this.#owner.user && this.#conversation?.speaks(name)) return this.#converse(this.#conversation, message);
     const type = clientMessageType(name);
+    if (type !== undefined && UNTRACED.includes(type)) return this.#handle(type, message);
+    const options = { kind: 'server', links: [this.#opening] } as const;
+    await this.#deps.tracing.root(`message ${type ?? 'unknown'}`, options, (span) => {
+      this.#describe(span);
+      return this.#handle(type, message, span);
+    });
+  }
+
+  async #handle(type: ClientMessageType | undefined, message: IncomingMessage, span?: Span): Promise<void> {
+    const { name, fields, replyTo } = message;
     try {
       if (!this.#admitted(type)) {
         this.#owner.reply({ type: 'info', fields: { message: BASIC_ENDPOINT, received_type: shown(name) } }, replyTo);
@@ -113,7 +143,7 @@ export class Inbox {
       if (type === undefined)
         throw new TollgateError('UNKNOWN_MESSAGE_TYPE', { fields: { received_type: shown(name) } });
       if (!BEFORE_RESUME.includes(type)) this.#owner.spoken();
-      await this.#run(type, fields, replyTo);
+      await this.#run(type, message, span);
       this.#deps.metrics.messages.inc({ type, result: 'ok' });
       this.#badFramesInARow = 0;
     } catch (thrown) {
@@ -134,7 +164,7 @@ export class Inbox {
     if (this.#unauthenticatedMessages > UNAUTHENTICATED_MESSAGES) this.#owner.close(new TollgateError('NO_TOKEN'));
   }
 
-  async #run(type: ClientMessageType, raw: Fields, replyTo: ReplyTo): Promise<void> {
+  async #run(type: ClientMessageType, { fields: raw, replyTo }: IncomingMessage, span?: Span): Promise<void> {
     const parsed = CLIENT_MESSAGES[type].fields.safeParse(raw);
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
@@ -148,7 +178,8 @@ export class Inbox {
       const reply = await handler.handle(this.#owner.speaker, parsed.data as never, allowed);
       if (reply && 'later' in reply) {
         const answered = reply.later.then((later) => this.#reply(later, replyTo));
-        this.#answerLater(answered, { type, fields: raw, replyTo });
+        const sent = this.#answerLater(answered, { type, fields: raw, replyTo });
+        span?.until(sent);
       } else this.#reply(reply, replyTo);
     };
     await (handler.holdsEvents ? this.#owner.holding(answer) : answer());
@@ -170,7 +201,7 @@ export class Inbox {
       const answered = conversation.answer({ id, ...message }, allowed).then((frame) => {
         if (frame !== undefined && !this.#owner.closed) this.#owner.frame(frame);
       });
-      this.#answerLater(answered, { type, fields, replyTo });
+      void this.#answerLater(answered, { type, fields, replyTo });
     } catch (thrown) {
       const error = toTollgateError(thrown);
       if (id === undefined) this.#deps.metrics.messages.inc({ type, result: error.code });
@@ -203,20 +234,38 @@ export class Inbox {
   }
 
   /** The message began in its turn; its answer is sent when it is there, while others are answered. */
-  #answerLater(answered: Promise<void>, message: { type: string; fields: Fields; replyTo: ReplyTo }): void {
+  #answerLater(answered: Promise<void>, message: { type: string; fields: Fields; replyTo: ReplyTo }): Promise<void> {
     const { type, fields, replyTo } = message;
     this.#aside += 1;
-    answered
+    return answered
       .catch((thrown) => this.#fail(withRequestId(toTollgateError(thrown), fields), type, replyTo))
       .finally(() => {
         this.#aside -= 1;
       });
   }
 
+  #logFailure({ cause }: TollgateError, type: string): void {
+    const { speaker, user } = this.#owner;
+    const who = { connection_id: speaker.connectionId, ...(user ? { user: userHash(user.userId) } : {}) };
+    this.#deps.logger.error({ ...who, type, err: cause }, 'a message failed');
+  }
+
+  /** Who speaks, for whoever reads the trace; the user by its hash only. */
+  #describe(span: Span): void {
+    if (!span.recording) return;
+    const { speaker, endpoint, user } = this.#owner;
+    span.set({
+      'tollgate.endpoint': endpoint,
+      'tollgate.connection.id': speaker.connectionId,
+      ...(user ? { 'user.hash': userHash(user.userId), 'tollgate.plan': user.plan } : {}),
+    });
+  }
+
   #fail(error: TollgateError, type: string, replyTo: ReplyTo): void {
+    this.#deps.tracing.failed(error);
     if (this.#owner.closed) return;
     this.#deps.metrics.messages.inc({ type, result: error.code });
-    if (error.code === 'INTERNAL_ERROR') this.#deps.logger.error({ err: error.cause, type }, 'a message failed');
+    if (error.code === 'INTERNAL_ERROR') this.#logFailure(error, type);
     if (BAD_FRAME_CODES.includes(error.code)) this.#badFramesInARow += 1;
     if (this.#badFramesInARow >= BAD_FRAMES_LIMIT) this.#owner.close(error);
     else this.#owner.error(error, replyTo);

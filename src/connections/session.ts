@@ -2,7 +2,8 @@ import { Cursor, type Loss } from '../events/cursor.ts';
 import type { EventLog } from '../events/event-log.ts';
 import type { LiveTail } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { type Account, underPlan } from '../policy/accounts.ts';
 import type { Plans } from '../policy/plans.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
@@ -22,6 +23,7 @@ export interface SessionDeps extends TokenLifeDeps {
   readonly plans: Plans;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly tracing: Tracing;
   readonly limits: Pick<ConnectionLimits, 'degradedMs'>;
 }
 
@@ -209,7 +211,7 @@ export class Session implements TokenHolder {
 
   async #admit(): Promise<Admission> {
     const heardBefore = this.#account;
-    const admission = await this.#askForPlace();
+    const admission = await this.#deps.tracing.span('admit', {}, () => this.#askForPlace());
     this.#place = admission.place;
     this.#revokedBefore = Math.max(this.#revokedBefore, admission.revokedBefore);
     this.#storedPlan = admission.storedPlan;
@@ -248,7 +250,7 @@ export class Session implements TokenHolder {
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
       if (error instanceof TollgateError && isRefusalCode(error.code)) this.#events.ended(error.code);
-      else this.#deps.logger.warn({ err: error }, 'a connection was not admitted again; the next renewal tries');
+      else this.#log('warn', error, 'a connection was not admitted again; the next renewal tries');
     }
   }
 
@@ -256,8 +258,13 @@ export class Session implements TokenHolder {
     // Also after an admission that failed: it may have been given, and only its answer lost.
     if (!this.#askedForPlace) return;
     this.#deps.registry.release(this.#identity.userId, [this.connectionId]).catch((error: Error) => {
-      this.#deps.logger.debug({ error: error.message }, 'a place was not given back; its lease ends by itself');
+      this.#log('debug', error, 'a place was not given back; its lease ends by itself');
     });
+  }
+
+  #log(level: 'debug' | 'warn', err: unknown, text: string): void {
+    const who = { connection_id: this.connectionId, user: userHash(this.#identity.userId) };
+    this.#deps.logger[level]({ ...who, err }, text);
   }
 
   #takePlan(): void {

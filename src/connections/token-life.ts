@@ -2,7 +2,7 @@ import type { Authenticator } from '../auth/authenticator.ts';
 import { type SessionToken, sessionOf, type TokenSessionRef, type TokenSessions } from '../auth/token-sessions.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Listeners } from '../lib/listeners.ts';
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -88,7 +88,7 @@ export class TokenLife {
       if (this.#ended) return this.#drop();
       if (newer) await this.#take(newer);
     } catch (error) {
-      this.#deps.logger.warn({ err: error }, 'a token was not registered for its refresh');
+      this.#log('warn', error, 'a token was not registered for its refresh');
     }
   }
 
@@ -128,7 +128,7 @@ export class TokenLife {
       const kept = await this.#deps.tokenSessions.current(this.#ref);
       if (kept) await this.#take(kept);
     } catch (error) {
-      this.#deps.logger.debug({ err: error }, 'the token of a session was not looked up');
+      this.#log('debug', error, 'the token of a session was not looked up');
     }
   }
 
@@ -166,7 +166,7 @@ export class TokenLife {
     try {
       identity = await this.#deps.authenticator.renewal(token, this.#holder.identity);
     } catch (error) {
-      this.#deps.logger.warn({ err: error }, 'a refreshed token was not accepted');
+      this.#log('warn', error, 'a refreshed token was not accepted');
       return;
     }
     const current = this.#holder.identity;
@@ -211,9 +211,14 @@ export class TokenLife {
     this.#deps.tokenEvents.tell({ type, connectionId: this.#holder.connectionId });
   }
 
+  #log(level: 'debug' | 'warn', err: unknown, text: string): void {
+    const who = { connection_id: this.#holder.connectionId, user: userHash(this.#holder.identity.userId) };
+    this.#deps.logger[level]({ ...who, err }, text);
+  }
+
   #drop(): void {
     this.#deps.tokenSessions.drop(this.#ref, this.#holder.connectionId).catch((error: Error) => {
-      this.#deps.logger.debug({ error: error.message }, 'a token was not given back; its next refresh finds nobody');
+      this.#log('debug', error, 'a token was not given back; its next refresh finds nobody');
     });
   }
 }

@@ -1,4 +1,5 @@
 import type { Metrics } from '../lib/metrics.ts';
+import { isSampled, type Tracing } from '../lib/tracing.ts';
 import type { DurableEventType, Fields, LogEntry, TerminalEventType } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
@@ -9,6 +10,13 @@ const readLog = LuaScript.load('readLog-2');
 
 /** A log that is not written to keeps its epoch this long, far longer than its events: a `seq` is never given twice. */
 export const LOG_STATE_SECONDS = 90 * 24 * 3_600;
+
+export interface EventLogDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
+  readonly tracing: Pick<Tracing, 'traceParent'>;
+}
 
 export interface EventLogOptions {
   /** Events that a log keeps. Redis trims whole nodes of a stream, so that it may keep up to a hundred more. */
@@ -95,16 +103,15 @@ export const THREAD_MESSAGES = 200;
 export class EventLog {
   readonly #redis: Redis;
   readonly #keys: Keys;
-  readonly #metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
+  readonly #metrics: EventLogDeps['metrics'];
+  readonly #tracing: EventLogDeps['tracing'];
   readonly #options: EventLogOptions;
 
-  constructor(
-    deps: { redis: Redis; keys: Keys; metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'> },
-    options: EventLogOptions,
-  ) {
+  constructor(deps: EventLogDeps, options: EventLogOptions) {
     this.#redis = deps.redis;
     this.#keys = deps.keys;
     this.#metrics = deps.metrics;
+    this.#tracing = deps.tracing;
     this.#options = options;
   }
 
@@ -136,6 +143,7 @@ export class EventLog {
         threadMessage ? JSON.stringify(threadMessage.message) : '',
         THREAD_MESSAGES,
         settlement,
+        this.recordTrace(),
         ...events.flatMap(eventArguments),
       ],
     )) as [AppendResult['outcome'], number, string, number];
@@ -148,6 +156,12 @@ export class EventLog {
   /** What every script that appends is told: the user's channel, and how much of the log is kept. */
   appendOptions(userId: string): [channel: string, length: number, maxAgeMs: number, stateSeconds: number] {
     return [this.#keys.user(userId).channel, this.#options.length, this.#options.maxAgeMs, LOG_STATE_SECONDS];
+  }
+
+  /** What stands beside a usage record in its outbox, for the trace of the ledger to name; "" where nobody sees it. */
+  recordTrace(): string {
+    const { traceParent = '' } = this.#tracing;
+    return traceParent !== '' && isSampled(traceParent) ? traceParent : '';
   }
 
   /** Counts an event that was appended. */

@@ -7,6 +7,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { InFlight } from '../mcp/in-flight.ts';
 import { idOf, rpcErrorBody } from '../mcp/mcp-errors.ts';
 import type { McpServer } from '../mcp/mcp-server.ts';
+import { type McpTracingDeps, traceMcp } from '../mcp/mcp-tracing.ts';
 import { jsonRpcBody } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -28,7 +29,7 @@ const DOCUMENTED = {
   response: { 200: z.object({ jsonrpc: z.literal('2.0'), id: z.union([z.string(), z.int(), z.null()]) }) },
 };
 
-export interface McpRoutesDeps extends MessageLimitDeps {
+export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
   readonly server: Pick<McpServer, 'serve'>;
   readonly inFlight: InFlight;
   /** Who speaks, by an access token and as operators have decided. @throws TollgateError of the authentication rows */
@@ -80,7 +81,10 @@ export function mcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): void {
       const identity = identities.get(request);
       if (!identity) throw new Error('the route has no guard');
       try {
-        return await answer(deps, identity, request, reply);
+        const { method, params } = request.body as { readonly method: unknown; readonly params: unknown };
+        const { traceparent } = request.headers;
+        const traced = { method, params, traceparent, identity, road: 'http' } as const;
+        return await traceMcp(deps, traced, () => answer(deps, identity, request, reply));
       } catch (thrown) {
         deps.metrics.messages.inc({ type: 'mcp', result: toTollgateError(thrown).code });
         throw thrown;

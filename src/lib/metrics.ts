@@ -2,6 +2,8 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45];
 
+/** Of Redis next door: half a millisecond is usual, and what is above 50 has waited behind something. */
+const TRIPS = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1];
 const LIFETIMES = [1, 10, 60, 300, 900, 3_600, 14_400, 86_400];
 /** Below 0 a connection was degraded for that long. */
 const LEADS = [-180, -60, -10, 0, 5, 10, 12, 13, 14, 15, 16, 20, 60];
@@ -79,7 +81,10 @@ export class Metrics {
     'operation',
   ]);
   readonly authBreaker = this.#gauge('auth_breaker_state', '0 closed, 1 half open, 2 open', []);
+  readonly redisSeconds = this.#histogram('redis_seconds', 'Round trips to Redis on the busiest connection', [], TRIPS);
+  readonly redisFailures = this.#counter('redis_failures_total', 'Round trips to Redis that brought no answer', []);
   readonly introspections = this.#counter('introspections_total', 'Tokens that were to be introspected', ['result']);
+  readonly traceSpans = this.#counter('trace_spans_total', 'Spans of traces by what became of them', ['result']);
 
   readonly announcements = this.#counter('announcements_total', 'Announcements taken by this node', ['kind']);
   readonly announcementLagSeconds = this.#histogram(

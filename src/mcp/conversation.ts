@@ -2,13 +2,14 @@ import type { Conversation, RpcMessage, RpcRequest } from '../connections/conver
 import type { Speaker } from '../connections/handlers.ts';
 import type { InFlight } from './in-flight.ts';
 import type { McpServer } from './mcp-server.ts';
+import { type McpTracingDeps, traceMcp } from './mcp-tracing.ts';
 
 const ENVELOPE_VERSION = 'io.modelcontextprotocol/protocolVersion';
 /** What a header's value may hold as it is; the rest goes as the specification has it, in Base64. */
 const PLAIN = /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/;
 const ENCODED = /^=\?base64\?/;
 
-export interface McpConversationDeps {
+export interface McpConversationDeps extends McpTracingDeps {
   readonly server: Pick<McpServer, 'serve'>;
   readonly inFlight: InFlight;
 }
@@ -43,7 +44,9 @@ export class McpConversation implements Conversation {
     const leave = this.#deps.inFlight.enter(this.#speaker.identity.userId);
     this.#underWay.set(message.id, cancel);
     try {
-      return await this.#serve(message, allowed, cancel.signal);
+      const { method, params } = message;
+      const traced = { method, params, identity: this.#speaker.identity, road: 'websocket' } as const;
+      return await traceMcp(this.#deps, traced, () => this.#serve(message, allowed, cancel.signal));
     } finally {
       leave();
       if (this.#underWay.get(message.id) === cancel) this.#underWay.delete(message.id);

@@ -9,7 +9,8 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server';
 import packageFile from '../../package.json' with { type: 'json' };
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
 import { idOf, protocolError } from './mcp-errors.ts';
@@ -30,6 +31,12 @@ const METHOD_NOT_FOUND = -32601;
 
 /** Errors that the HTTP status tells too, since a client or a proxy can act on it; others are answers like any other. */
 const TOLD_BY_STATUS: readonly number[] = [429, 503];
+
+export interface McpServerDeps {
+  readonly tools: McpTools;
+  readonly logger: Logger;
+  readonly tracing: Tracing;
+}
 
 /** One request on its way through the SDK. */
 interface Exchange {
@@ -54,13 +61,15 @@ export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels'> {
 export class McpServer {
   readonly #tools: McpTools;
   readonly #logger: Logger;
+  readonly #tracing: Tracing;
   readonly #modern: McpHttpHandler;
   /** By the request that the SDK hands on: its own channel, `AuthInfo`, would want a token. */
   readonly #exchanges = new WeakMap<Request, Exchange>();
 
-  constructor({ tools, logger }: { readonly tools: McpTools; readonly logger: Logger }) {
+  constructor({ tools, logger, tracing }: McpServerDeps) {
     this.#tools = tools;
     this.#logger = logger;
+    this.#tracing = tracing;
     this.#modern = createMcpHandler(({ requestInfo }) => this.#server(requestInfo, true), {
       // Its own serving of the older era streams each answer, whose status is out before anything is known of it.
       legacy: 'reject',
@@ -132,7 +141,9 @@ export class McpServer {
     } catch (thrown) {
       if (thrown instanceof ProtocolError) throw thrown;
       const error = toTollgateError(thrown);
-      if (error.code === 'INTERNAL_ERROR') this.#logger.error({ err: error.cause }, 'an MCP request failed');
+      this.#tracing.failed(error);
+      const user = userHash(exchange.caller.identity.userId);
+      if (error.code === 'INTERNAL_ERROR') this.#logger.error({ user, err: error.cause }, 'an MCP request failed');
       exchange.refusal = error;
       throw protocolError(error);
     }

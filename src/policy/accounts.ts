@@ -4,7 +4,7 @@ import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
-import { announceAccount } from './announcements.ts';
+import { type AnnouncementDeps, announceAccount } from './announcements.ts';
 import type { Plans } from './plans.ts';
 
 const revokeBefore = LuaScript.load('revokeBefore-1');
@@ -25,10 +25,12 @@ export interface Account {
 export class Accounts {
   readonly #redis: Redis;
   readonly #keys: Keys;
+  readonly #tracing: AnnouncementDeps['tracing'];
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+  constructor({ redis, keys, tracing }: AnnouncementDeps) {
     this.#redis = redis;
     this.#keys = keys;
+    this.#tracing = tracing;
   }
 
   /** @throws TollgateError OVERLOADED while Redis is away */
@@ -77,7 +79,7 @@ export class Accounts {
   }
 
   #announce(userId: string): Promise<void> {
-    return announceAccount({ redis: this.#redis, keys: this.#keys }, userId);
+    return announceAccount({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing }, userId);
   }
 }
 

@@ -1,3 +1,4 @@
+import { parseTraceParent, type TraceParent, type Tracing } from '../lib/tracing.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
@@ -12,7 +13,12 @@ export type Subject = `jti:${string}` | `sid:${string}`;
  * What every gateway must learn. An account is only named: a node reads what is stored of it, so that two changes in
  * flight end as they are stored, whatever order they are heard in.
  */
-export type Announcement =
+export type Announcement = Decision & {
+  /** Of the request that decided it. */
+  readonly traceparent?: TraceParent;
+};
+
+type Decision =
   | { readonly kind: 'account'; readonly userId: string }
   /** @see Revocations; `untilMs` is when it may be forgotten. */
   | { readonly kind: 'revoked'; readonly subject: Subject; readonly untilMs: number }
@@ -27,9 +33,11 @@ export const ANNOUNCEMENTS_KEPT = 10_000;
 /** How long the stream lives when nothing is announced; a node whose place in it is gone looks at everything again. */
 export const ANNOUNCEMENTS_TTL_MS = 7 * 86_400_000;
 
-interface AnnouncementDeps {
+export interface AnnouncementDeps {
   readonly redis: Redis;
   readonly keys: Keys;
+  /** Absent in processes that have no traces. */
+  readonly tracing?: Pick<Tracing, 'traceParent'> | undefined;
 }
 
 /**
@@ -45,11 +53,16 @@ export function announceCatalogues(deps: AnnouncementDeps): Promise<void> {
   return announce(deps, 'catalogues', []);
 }
 
-async function announce({ redis, keys }: AnnouncementDeps, kind: string, fields: readonly string[]): Promise<void> {
+async function announce(
+  { redis, keys, tracing }: AnnouncementDeps,
+  kind: string,
+  fields: readonly string[],
+): Promise<void> {
+  const trace = tracing?.traceParent === undefined ? [] : ['trace', tracing.traceParent];
   const stream = keys.announcements;
   await asked(
     Promise.all([
-      redis.xadd(stream, 'MAXLEN', '~', ANNOUNCEMENTS_KEPT, '*', 'kind', kind, ...fields),
+      redis.xadd(stream, 'MAXLEN', '~', ANNOUNCEMENTS_KEPT, '*', 'kind', kind, ...fields, ...trace),
       redis.pexpire(stream, ANNOUNCEMENTS_TTL_MS),
       // Last: whoever is woken finds the entry.
       redis.spublish(keys.announced, kind),
@@ -62,10 +75,12 @@ export function parseAnnouncement(fields: readonly string[]): Announcement | und
   const values = new Map<string, string>();
   for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');
   const [kind, userId, subject] = [values.get('kind'), values.get('user'), values.get('subject')];
-  if (kind === 'account' && userId) return { kind, userId };
-  if (kind === 'catalogues') return { kind };
+  const traceparent = parseTraceParent(values.get('trace'));
+  const trace = traceparent === undefined ? {} : { traceparent };
+  if (kind === 'account' && userId) return { kind, userId, ...trace };
+  if (kind === 'catalogues') return { kind, ...trace };
   const untilMs = Number(values.get('until'));
-  if (kind === 'revoked' && isSubject(subject) && untilMs > 0) return { kind, subject, untilMs };
+  if (kind === 'revoked' && isSubject(subject) && untilMs > 0) return { kind, subject, untilMs, ...trace };
   return undefined;
 }
 

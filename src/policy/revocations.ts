@@ -2,7 +2,13 @@ import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
-import { ANNOUNCEMENTS_KEPT, ANNOUNCEMENTS_TTL_MS, isSubject, type Subject } from './announcements.ts';
+import {
+  ANNOUNCEMENTS_KEPT,
+  ANNOUNCEMENTS_TTL_MS,
+  type AnnouncementDeps,
+  isSubject,
+  type Subject,
+} from './announcements.ts';
 
 const revoke = LuaScript.load('revoke-2');
 
@@ -22,10 +28,12 @@ export function subjectsOf({ tokenId, sessionId }: { tokenId: string; sessionId?
 export class Revocations {
   readonly #redis: Redis;
   readonly #keys: Keys;
+  readonly #tracing: AnnouncementDeps['tracing'];
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+  constructor({ redis, keys, tracing }: AnnouncementDeps) {
     this.#redis = redis;
     this.#keys = keys;
+    this.#tracing = tracing;
   }
 
   /**
@@ -37,6 +45,7 @@ export class Revocations {
   async revoke(subject: Subject, forMs = REVOCATION_MS): Promise<number> {
     const keys = [this.#keys.revocations, this.#keys.announcements];
     const args = [subject, Math.ceil(forMs), ANNOUNCEMENTS_KEPT, ANNOUNCEMENTS_TTL_MS, this.#keys.announced];
+    args.push(this.#tracing?.traceParent ?? '');
     return Number(await revoke.run(this.#redis, keys, args));
   }
 

@@ -1,3 +1,4 @@
+import { NO_TRACING, type TraceParent, type Tracing } from '../lib/tracing.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked, redisError } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
@@ -35,6 +36,8 @@ interface Waiting {
   readonly outbox: string;
   readonly entryId: string;
   readonly entry: UsageRecord | Refusal;
+  /** Of the request that it was written for, where that is recorded. */
+  readonly trace: TraceParent | undefined;
 }
 
 /** What one outbox has. */
@@ -67,9 +70,10 @@ export class LedgerWriter {
   /**
    * One round over all outboxes, at most `OUTBOX_BATCH` entries of each.
    * @param now for the lag, which is shown and decides nothing
+   * @param tracing where each batch is seen with the requests that its records are of
    * @throws TollgateError OVERLOADED while Redis is away; what was moved before stays moved
    */
-  async fold(now: number): Promise<Folded> {
+  async fold(now: number, tracing: Tracing = NO_TRACING): Promise<Folded> {
     // In this order: what was written before Redis told the time is seen by the reads after it, on other shards too.
     const state = await asked(this.#redis.hgetall(this.#keys.ledgerState));
     const asOf = await this.#time();
@@ -82,7 +86,7 @@ export class LedgerWriter {
     let lagMs = 0;
     for (const batch of batchesOf(outboxes.flatMap(({ waiting }) => waiting))) {
       const records = chain(batch, head.sequence, head.hash);
-      if (!(await this.#append(batch, records, head.hash, cursors))) {
+      if (!(await seen(tracing, batch, () => this.#append(batch, records, head.hash, cursors)))) {
         // Another writer was faster; what is left is its, or the next round's.
         return { records: moved, lagMs, passedAt: undefined, unreadable };
       }
@@ -179,10 +183,10 @@ function after(id: string): string {
  */
 function readable(outbox: string, entries: readonly StreamEntry[]): Waiting[] {
   const waiting: Waiting[] = [];
-  for (const [entryId, [field, json = '']] of entries) {
+  for (const [entryId, [field, json = '', , trace]] of entries) {
     const entry = parsed(json, field === REFUSAL_FIELD);
     if (!entry) break;
-    waiting.push({ outbox, entryId, entry });
+    waiting.push({ outbox, entryId, entry, trace });
   }
   return waiting;
 }
@@ -211,6 +215,19 @@ function* batchesOf(waiting: readonly Waiting[]): Generator<Waiting[]> {
     batch.push(one);
   }
   if (batch.length > 0) yield batch;
+}
+
+/** A batch holds records of many requests: its trace is one of its own, which names theirs. */
+function seen(tracing: Tracing, batch: readonly Waiting[], append: () => Promise<boolean>): Promise<boolean> {
+  const links = batch.flatMap(({ trace }) => trace ?? []);
+  if (links.length === 0) return append();
+  const attributes = {
+    'messaging.system': 'redis',
+    'messaging.destination.name': 'usage',
+    'messaging.operation.type': 'process',
+    'messaging.batch.message_count': batch.length,
+  };
+  return tracing.root('process usage', { kind: 'consumer', links, attributes }, append);
 }
 
 function chain(batch: readonly Waiting[], sequence: number, hash: string): ChainedRecord[] {

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AuthService, isRefusal } from '../../src/auth/auth-service.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { silentLogger } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { stack } from '../support/stack.ts';
@@ -11,7 +12,7 @@ import { claimsOf } from './auth-service.fixture.ts';
 let auth: AuthService;
 
 function client(serviceSecret = stack().secrets.service): AuthService {
-  const deps = { clock: systemClock, metrics: new Metrics(), logger: silentLogger };
+  const deps = { clock: systemClock, metrics: new Metrics(), logger: silentLogger, tracing: NO_TRACING };
   const service = new AuthService(deps, { url: stack().authUrl, issuer: stack().authUrl, serviceSecret });
   closeAfter('file', () => service.close());
   return service;

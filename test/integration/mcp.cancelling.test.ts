@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import type { ToolContext } from '../../src/agents/tools/tool.ts';
 import type { Speaker } from '../../src/connections/handlers.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { McpConversation } from '../../src/mcp/conversation.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
 import { McpServer } from '../../src/mcp/mcp-server.ts';
@@ -44,7 +45,7 @@ function serving() {
     describe: () => [],
     call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
   };
-  const server = new McpServer({ tools, logger: silentLogger });
+  const server = new McpServer({ tools, logger: silentLogger, tracing: NO_TRACING });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
 }
 
@@ -117,7 +118,7 @@ describe('a call over HTTP whose client is gone', () => {
 describe('a call over WebSocket', () => {
   const converse = (server: McpServer, inFlight = new InFlight()) => {
     const speaker = { identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1' } as Speaker;
-    return new McpConversation({ server, inFlight }, speaker);
+    return new McpConversation({ server, inFlight, tracing: NO_TRACING, trustsTraces: true }, speaker);
   };
   const call = (id: number) => ({ id, method: 'tools/call', params: { name: 'slow', arguments: {} } });
   const cancel = (requestId: number) => ({ id: undefined, method: 'notifications/cancelled', params: { requestId } });

@@ -5,6 +5,7 @@ import { mcpRoutes } from '../../src/http/mcp-api.ts';
 import { ProtectedResource } from '../../src/http/mcp-metadata.ts';
 import { describeRoutes } from '../../src/http/openapi.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { silentLogger } from '../support/core.ts';
@@ -37,6 +38,8 @@ async function route() {
     messageRate: { knownRefusalMs: () => 0, take: async () => ({ allowed: true, degraded: false }) },
     metrics: new Metrics(),
     logger: silentLogger,
+    tracing: NO_TRACING,
+    trustsTraces: true,
   });
   await app.listen({ host: '127.0.0.1', port: 0 });
   closeAfter('test', () => app.close());

@@ -44,7 +44,8 @@ async function claim({ userId, runId }: { userId: string; runId: string }): Prom
 function executor(agent: Agent, count: ToolExecutor, options: { timeoutMs?: number; clock?: Clock } = {}): RunExecutor {
   const clock = options.clock ?? systemClock;
   const { service: tools } = toolNode(core, { catalogues: files, executors: { count }, clock });
-  const deps = { log: core.log, agents, agent, tools, clock, metrics: core.metrics, logger: silentLogger };
+  const { metrics, tracing } = core;
+  const deps = { log: core.log, agents, agent, tools, clock, metrics, tracing, logger: silentLogger };
   return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
 }
 
@@ -102,6 +103,7 @@ describe('a run whose worker died', () => {
           tools,
           clock: systemClock,
           metrics: core.metrics,
+          tracing: core.tracing,
           logger: silentLogger,
         },
         { timeoutMs: 60_000 },

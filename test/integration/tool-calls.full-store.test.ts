@@ -2,6 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
@@ -21,7 +22,7 @@ describe('a Redis whose memory is full', () => {
       tools: [toolRow({ name: 'paid', units: 1 }), toolRow({ name: 'gratis', units: 0 })],
       plans: { one: planRow() },
     });
-    const log = new EventLog({ redis, keys, metrics }, { length: 100, maxAgeMs: 3_600_000 });
+    const log = new EventLog({ redis, keys, metrics, tracing: NO_TRACING }, { length: 100, maxAgeMs: 3_600_000 });
     let paid = 0;
     let filling = async (): Promise<unknown> => undefined;
     const pay = async () => {
@@ -29,7 +30,10 @@ describe('a Redis whose memory is full', () => {
       return { execution: ++paid };
     };
     const executors = { paid: pay, gratis: async () => ({ free: true }) };
-    const { service } = toolNode({ redis, keys, metrics, log, plans: files.plans }, { catalogues: files, executors });
+    const { service } = toolNode(
+      { redis, keys, metrics, tracing: NO_TRACING, log, plans: files.plans },
+      { catalogues: files, executors },
+    );
     const userId = freshUserId();
     const call = async (tool: string, idempotencyKey: string | null = null) => {
       return (await service.call(toolRequest(userId, { tool, caller: anyCaller('one'), idempotencyKey }), UNLIMITED))

@@ -8,6 +8,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { Listeners } from '../../src/lib/listeners.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING, type Tracing } from '../../src/lib/tracing.ts';
 import { Catalogues } from '../../src/policy/catalogues.ts';
 import type { Plans } from '../../src/policy/plans.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
@@ -22,6 +23,7 @@ export interface Core {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly metrics: Metrics;
+  readonly tracing: Tracing;
   readonly plans: Plans;
   readonly log: EventLog;
 }
@@ -34,7 +36,9 @@ export async function startCore(
   const keys = new Keys(`c${randomBytes(6).toString('hex')}`);
   const metrics = new Metrics();
   const limits = { length: options.logLength ?? 1_000, maxAgeMs: options.maxAgeMs ?? 3_600_000 };
-  return { redis, keys, metrics, plans: new Catalogues().plans, log: new EventLog({ redis, keys, metrics }, limits) };
+  const tracing = NO_TRACING;
+  const log = new EventLog({ redis, keys, metrics, tracing }, limits);
+  return { redis, keys, metrics, tracing, plans: new Catalogues().plans, log };
 }
 
 /** What a session needs for its token, which in tests of this kind is none that could be refreshed. */
@@ -43,6 +47,7 @@ export function tokenParts({ redis, keys }: Core) {
   const times = { leadMs: 15_000, graceMs: 180_000 };
   return {
     limits: { degradedMs: times.graceMs },
+    tracing: NO_TRACING,
     authenticator: { renewal: () => Promise.reject(new Error('nothing to renew')) },
     tokenSessions: new TokenSessions({ redis, keys, clock: systemClock, seal }, times),
     tokenEvents: new Listeners<TokenEvent>((error) => {

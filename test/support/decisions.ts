@@ -29,7 +29,7 @@ export async function startDecisions(core: Core, plans: Plans) {
     registry,
     catalogues: { plans, reload: () => ({ reloaded: true, version: '' }) as const },
   };
-  const listener = new Enforcement({ ...standing, clock: systemClock, metrics });
+  const listener = new Enforcement({ ...standing, clock: systemClock, metrics, tracing: core.tracing });
   closeAfter('test', () => listener.stop());
   const reader = new AnnouncementReader({
     redis,

@@ -105,9 +105,17 @@ export class ModelRuns {
     const clock = this.#clock;
     const logger = silentLogger;
     const limits = { ...MODEL_LIMITS, ...options.limits };
-    const model = new ChatModel({ url: this.#model.url, key: undefined, clock }, limits);
+    const model = new ChatModel({ url: this.#model.url, key: undefined, clock, tracing: core.tracing }, limits);
     const threads = new Threads({ ...core, clock });
-    const deps = { model, agents: this.#agents, tools: this.#catalogues.tools, threads, clock, logger };
+    const deps = {
+      model,
+      agents: this.#agents,
+      tools: this.#catalogues.tools,
+      threads,
+      clock,
+      logger,
+      tracing: core.tracing,
+    };
     const count = options.count ?? (async () => ({ counted: 1 }));
     const other = options.other ?? count;
     const { service } = toolNode(core, { catalogues: this.#catalogues, executors: { count, other } });
@@ -119,6 +127,7 @@ export class ModelRuns {
         tools: service,
         clock,
         metrics: core.metrics,
+        tracing: core.tracing,
         logger,
       },
       { timeoutMs: options.timeoutMs ?? 60_000 },
@@ -150,7 +159,7 @@ export class ModelRuns {
     const threads = new Threads({ ...core, clock: systemClock });
     const parts = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
     const variables = { AGENT_MODEL_URL: this.#model.url, AGENT_MODEL_NAME: 'm', AGENT_MODEL_KEY: undefined };
-    return assembleAgent({ ...parts, metrics: core.metrics, logger: silentLogger }, variables);
+    return assembleAgent({ ...parts, metrics: core.metrics, tracing: core.tracing, logger: silentLogger }, variables);
   }
 
   /** What the user is told of limits, of calls under way and of what was charged. */

@@ -8,6 +8,7 @@ import { startAuthService } from '../../src/auth-service/server.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { type RunningGateway, startGateway } from '../../src/gateway.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { Revocations } from '../../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys, PARTITIONS } from '../../src/redis/keys.ts';
@@ -55,7 +56,7 @@ export class MovedInstallation {
     const seal = new TokenSeal(config.SERVICE_SECRET);
     this.tokenSessions = new TokenSessions({ redis, keys: this.keys, clock, seal }, tokenLifeTimes(config));
     this.authService = new AuthService(
-      { clock, metrics: this.metrics, logger: silentLogger },
+      { clock, metrics: this.metrics, logger: silentLogger, tracing: NO_TRACING },
       { url: config.AUTH_SERVICE_URL, issuer: config.JWT_ISSUER, serviceSecret: config.SERVICE_SECRET },
     );
   }
@@ -135,7 +136,7 @@ export class MovedInstallation {
   refresh(): Promise<number> {
     const { tokenSessions, authService, clock, metrics } = this;
     const revocations = new Revocations({ redis: this.redis, keys: this.keys });
-    const deps = { tokenSessions, authService, revocations, clock, metrics, logger: silentLogger };
+    const deps = { tokenSessions, authService, revocations, clock, metrics, logger: silentLogger, tracing: NO_TRACING };
     return refreshTokens(ALL_PARTITIONS, deps);
   }
 

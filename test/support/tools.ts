@@ -27,7 +27,7 @@ export interface ToolNodeOptions {
 
 /** What a process needs to execute tools, with a catalogue and executors of the test's own. */
 export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
-  const { redis, keys, metrics, log } = core;
+  const { redis, keys, metrics, tracing, log } = core;
   const { catalogues, executors, clock = systemClock, timeoutMs = 5_000, concurrency = 1_000 } = options;
   const { plans, tools } = catalogues;
   const permissions = new Permissions({ plans, tools }, { environment: 'test' });
@@ -36,7 +36,7 @@ export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
     { placeMs: options.placeMs ?? timeoutMs + 5_000 },
   );
   const calls = options.calls ?? new ToolCalls({ redis, keys, log });
-  const deps = { tools, permissions, quotas, calls, executors, clock, metrics, logger: silentLogger };
+  const deps = { tools, permissions, quotas, calls, executors, clock, metrics, tracing, logger: silentLogger };
   return { service: new ToolService(deps, { timeoutMs, concurrency }), calls, quotas };
 }
 

@@ -3,6 +3,7 @@ import { freePorts } from '../../scripts/lib/ports.ts';
 import { AuthService, type AuthServiceOptions, isRefusal } from '../../src/auth/auth-service.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { publicError, TollgateError } from '../../src/protocol/errors.ts';
 import { silentLogger } from '../support/core.ts';
 import { FAULTS, type FaultyAuthServer, ISSUED, json, startFaultyAuthServer } from '../support/faulty-auth-server.ts';
@@ -16,7 +17,7 @@ const TOKEN = 'subject.token.secret';
 function client(url: string, options: Partial<AuthServiceOptions> = {}) {
   const clock = new ManualClock();
   const metrics = new Metrics();
-  const deps = { clock, metrics, logger: silentLogger };
+  const deps = { clock, metrics, logger: silentLogger, tracing: NO_TRACING };
   const auth = new AuthService(deps, { url, issuer: url, serviceSecret: SECRET, ...options });
   closeAfter('test', () => auth.close());
   return { auth, clock, metrics };
@@ -87,7 +88,7 @@ describe.each(OPERATIONS)('%s', (operation, ask) => {
   it('B105 ends by real time too', async () => {
     const server = await startFaultyAuthServer();
     server.behaviour = FAULTS.hang;
-    const deps = { clock: systemClock, metrics: new Metrics(), logger: silentLogger };
+    const deps = { clock: systemClock, metrics: new Metrics(), logger: silentLogger, tracing: NO_TRACING };
     const auth = new AuthService(deps, { url: server.url, issuer: server.url, serviceSecret: SECRET, timeoutMs: 300 });
     closeAfter('test', () => auth.close());
     const startedAt = performance.now();

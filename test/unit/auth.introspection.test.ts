@@ -2,6 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { AuthService } from '../../src/auth/auth-service.ts';
 import { Introspection, type IntrospectionMode } from '../../src/auth/introspection.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { silentLogger } from '../support/core.ts';
 import { FAULTS, json, startFaultyAuthServer } from '../support/faulty-auth-server.ts';
@@ -14,7 +15,7 @@ async function start(mode: IntrospectionMode = 'opaque') {
   const clock = new ManualClock();
   const metrics = new Metrics();
   const options = { url: server.url, issuer: server.url, serviceSecret: 'service-secret' };
-  const authService = new AuthService({ clock, metrics, logger: silentLogger }, options);
+  const authService = new AuthService({ clock, metrics, logger: silentLogger, tracing: NO_TRACING }, options);
   closeAfter('test', () => authService.close());
   const context = { mode, issuer: server.url, audience: 'tollgate' };
   const introspection = new Introspection({ authService, clock, metrics }, context);

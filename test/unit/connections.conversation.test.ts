@@ -3,6 +3,7 @@ import type { RpcMessage } from '../../src/connections/conversation.ts';
 import type { Handlers, Speaker } from '../../src/connections/handlers.ts';
 import { Inbox, type InboxOwner } from '../../src/connections/inbox.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import type { TollgateError } from '../../src/protocol/errors.ts';
 import { silentLogger } from '../support/core.ts';
 import { until } from '../support/until.ts';
@@ -20,6 +21,7 @@ function inbox({ refusedMs = 0 } = {}) {
   const owner: InboxOwner = {
     speaker: { road: 'mcp' } as Speaker,
     closed: false,
+    endpoint: '/ws/mcp',
     user: { userId: 'user_1', plan: 'free' },
     reply: () => undefined,
     frame: (frame) => void told.push(frame),
@@ -43,6 +45,7 @@ function inbox({ refusedMs = 0 } = {}) {
       messageRate: { knownRefusalMs: () => refusedMs, take: async () => ({ allowed: true, degraded: false }) },
       metrics: new Metrics(),
       logger: silentLogger,
+      tracing: NO_TRACING,
     },
     owner,
   );

@@ -5,6 +5,7 @@ import type {
   ChatCompletionTool,
 } from 'openai/resources/chat/completions';
 import type { Clock } from '../../lib/clock.ts';
+import type { Tracing } from '../../lib/tracing.ts';
 import type { Tokens } from '../step-log.ts';
 import { ModelFault, type ModelReply, type ReplyLimits, ReplyReader } from './reply.ts';
 
@@ -37,6 +38,13 @@ export const MODEL_LIMITS: ModelLimits = {
   argumentsLength: 8_192,
 };
 
+export interface ChatModelDeps {
+  readonly url: string;
+  readonly key: string | undefined;
+  readonly clock: Clock;
+  readonly tracing: Pick<Tracing, 'traceParent'>;
+}
+
 /** One request under way. */
 export interface ModelStream {
   /** The text as it comes, then nothing more. @throws ModelFault; what `signal` was aborted with */
@@ -59,10 +67,7 @@ export class ChatModel {
   readonly #outputBound: 'max_tokens' | 'max_completion_tokens';
 
   /** @param endpoint.key none for a server that asks for none */
-  constructor(
-    { url, key, clock }: { readonly url: string; readonly key: string | undefined; readonly clock: Clock },
-    limits: ModelLimits = MODEL_LIMITS,
-  ) {
+  constructor({ url, key, clock, tracing }: ChatModelDeps, limits: ModelLimits = MODEL_LIMITS) {
     this.#clock = clock;
     this.#limits = limits;
     // OpenAI's reasoning models refuse the older name; most other servers know no other.
@@ -81,7 +86,12 @@ export class ChatModel {
       timeout: 10 * limits.firstChunkMs,
       // It would print what it could not parse.
       logLevel: 'off',
-      fetch: async (input, init) => bounded(await fetch(input, { ...init, redirect: 'manual' }), limits.responseBytes),
+      fetch: async (input, init) => {
+        const headers = new Headers(init?.headers);
+        const { traceParent } = tracing;
+        if (traceParent !== undefined) headers.set('traceparent', traceParent);
+        return bounded(await fetch(input, { ...init, headers, redirect: 'manual' }), limits.responseBytes);
+      },
     });
   }
 

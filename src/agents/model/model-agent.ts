@@ -1,7 +1,8 @@
 import type { ChatCompletionTool } from 'openai/resources/chat/completions';
 import { type Clock, sleep } from '../../lib/clock.ts';
-import type { Logger } from '../../lib/logger.ts';
+import { type Logger, userHash } from '../../lib/logger.ts';
 import type { Metrics } from '../../lib/metrics.ts';
+import type { Span, Tracing } from '../../lib/tracing.ts';
 import type { ToolCatalogue } from '../../policy/tool-catalogue.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
 import { whileAway } from '../../redis/errors.ts';
@@ -22,6 +23,7 @@ export interface ModelAgentDeps {
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'modelRequests' | 'modelTokens' | 'modelFirstTextSeconds'>;
   readonly logger: Logger;
+  readonly tracing: Tracing;
 }
 
 /** Steps of one run: in the last one the model gets no tools any more, so that a loop of tool calls ends in an answer. */
@@ -51,7 +53,7 @@ export function createModelAgent(deps: ModelAgentDeps, defaultModel: string): Ag
     const read = () => deps.threads.history(task.userId, page);
     const { messages: history } = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, read);
     const messages = opening(task, history);
-    const asking = { ...deps, logger: deps.logger.child({ run_id: task.runId }) };
+    const asking = { ...deps, logger: deps.logger.child({ run_id: task.runId, user: userHash(task.userId) }) };
     for (let number = 1; number <= MAX_STEPS; number++) {
       const mustAnswer = number === MAX_STEPS;
       const step = hands.steps.recall() ?? (await ask(asking, { model, messages, tools, mustAnswer }, hands));
@@ -79,7 +81,10 @@ async function ask(deps: ModelAgentDeps, request: ModelRequest, hands: AgentHand
     hands.signal.throwIfAborted();
     const writer = hands.steps.begin({ model, price: deps.agents.price(model) });
     try {
-      const step = await readStep(deps, request, writer, hands.signal);
+      const step = await deps.tracing.span(`chat ${model}`, { kind: 'client' }, (span) => {
+        span.set({ 'gen_ai.operation.name': 'chat', 'gen_ai.request.model': model, 'tollgate.attempt': attempt });
+        return readStep(deps, request, writer, { signal: hands.signal, span });
+      });
       deps.metrics.modelRequests.inc({ model, result: 'ok' });
       return step;
     } catch (thrown) {
@@ -98,7 +103,7 @@ async function readStep(
   deps: ModelAgentDeps,
   request: ModelRequest,
   writer: StepWriter,
-  signal: AbortSignal,
+  { signal, span }: { readonly signal: AbortSignal; readonly span: Span },
 ): Promise<ModelStep> {
   const { model } = request;
   const startedAt = deps.clock.now();
@@ -111,6 +116,7 @@ async function readStep(
       await writer.add(text);
     }
     const { tokens, text, calls } = stream.reply();
+    span.set({ 'gen_ai.usage.input_tokens': tokens.input, 'gen_ai.usage.output_tokens': tokens.output });
     await writer.complete({ text, calls }, tokens);
     deps.metrics.modelTokens.inc({ model, kind: 'input' }, tokens.input);
     deps.metrics.modelTokens.inc({ model, kind: 'output' }, tokens.output);

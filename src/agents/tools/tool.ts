@@ -6,6 +6,8 @@ export interface ToolContext {
   readonly userId: string;
   readonly caller: ClaimedRun['caller'];
   readonly threadId: string;
+  /** Undefined outside a run. */
+  readonly runId?: string;
   /** Unique per call, and the same when a call is made again after its worker died: what a tool makes can follow from it. */
   readonly callId: string;
   /** Aborts when the run is cancelled, out of time or given to another worker. */

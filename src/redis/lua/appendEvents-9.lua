@@ -7,7 +7,7 @@
   KEYS[2] logState     hash: epoch, seq
   KEYS[3] run          hash of the run; any key of the slot when ARGV[6] is ""
   KEYS[4] activeRuns   sorted set of runs that have not ended
-  KEYS[5] outbox       stream of usage records (field r) and refusals (field x)
+  KEYS[5] outbox       stream of usage records (field r, with the trace they are of in t) and refusals (field x)
   KEYS[6] recentUsage  list of the user's usage records, newest first
   KEYS[7] thread       stream of the thread's messages; any key of the slot when ARGV[10] is ""
   KEYS[8] quota        hash of the user's uses, see include/quotas.lua
@@ -24,7 +24,8 @@
   ARGV[10] message to add to the thread if it is still there (JSON), "" for none
   ARGV[11] how many messages a thread keeps
   ARGV[12] settlement of a tool call (JSON, see include/quotas.lua), "" for none
-  ARGV[13...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
+  ARGV[13] trace of the usage records, "" for none
+  ARGV[14...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
               refusal or "", journal field or "", journal value
   Returns { "appended" | "repeated", last seq, epoch, cancellation asked for (0 | 1) } or { "fenced" } or { "finished" }
 ]]
@@ -33,7 +34,7 @@
 local run, activeRuns, outbox, recentUsage = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local member, runEpoch, known, status = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local maxAge = tonumber(ARGV[3])
-local STRIDE, FIRST = 7, 13
+local STRIDE, FIRST = 7, 14
 local count = (#ARGV - FIRST + 1) / STRIDE
 
 local options = { channel = ARGV[1], length = ARGV[2], maxAge = ARGV[3], stateSeconds = ARGV[4] }
@@ -54,7 +55,7 @@ local settlement = ARGV[12] ~= '' and cjson.decode(ARGV[12])
 if settlement then giveBack(KEYS[9], settlement.member) end
 for i = FIRST, #ARGV, STRIDE do
   appendEvent(log, ARGV[i], ARGV[i + 1], ARGV[i + 2])
-  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[9], 30 * maxAge) end
+  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[13], ARGV[9], 30 * maxAge) end
   if ARGV[i + 4] ~= '' then redis.call('XADD', outbox, '*', 'x', ARGV[i + 4]) end
   if ARGV[i + 5] ~= '' then redis.call('HSET', run, ARGV[i + 5], ARGV[i + 6]) end
 end

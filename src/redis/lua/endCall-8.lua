@@ -8,7 +8,7 @@
   KEYS[4] reservations  sorted set of the user's calls under way
   KEYS[5] log           stream of events
   KEYS[6] logState      hash: epoch, seq
-  KEYS[7] outbox        stream of usage records
+  KEYS[7] outbox        stream of usage records (field r, with the trace they are of in t)
   KEYS[8] recentUsage   list of the user's usage records, newest first
   ARGV[1] settlement (JSON); "" to give the place back without counting the call
   ARGV[2] member of reservations
@@ -23,6 +23,7 @@
   ARGV[11] greatest age of an event, ms
   ARGV[12] seconds that an unused log keeps its epoch
   ARGV[13] how many of the user's usage records to keep for the user's own tools
+  ARGV[14] trace of the usage record, "" for none
   Returns { "ended" }, or { "over", outcome or "" } when it had been ended before
 ]]
 --@include events
@@ -39,7 +40,7 @@ local log = openLog({ log = KEYS[5], logState = KEYS[6] }, options, redis.call('
 giveBack(reservations, ARGV[2])
 appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
 closeLog(log)
-if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[13], 30 * tonumber(ARGV[11])) end
+if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[14], ARGV[13], 30 * tonumber(ARGV[11])) end
 redis.call('HSET', call, 'status', 'done')
 if ARGV[4] ~= '' then redis.call('HSET', call, 'outcome', ARGV[4]) end
 redis.call('HDEL', call, 'details')

@@ -9,6 +9,7 @@
   ARGV[3] entries that the stream keeps, about
   ARGV[4] how long the stream is kept when nothing is announced, ms
   ARGV[5] sharded channel to say it on
+  ARGV[6] trace of the request that decided it, "" for none
   Returns the time until which it is known, ms
 ]]
 local revocations, announcements = KEYS[1], KEYS[2]
@@ -21,7 +22,9 @@ redis.call('ZADD', revocations, 'GT', now + duration, subject)
 if redis.call('PTTL', revocations) < duration then redis.call('PEXPIRE', revocations, duration) end
 
 local known = string.format('%.0f', redis.call('ZSCORE', revocations, subject))
-redis.call('XADD', announcements, 'MAXLEN', '~', ARGV[3], '*', 'kind', 'revoked', 'subject', subject, 'until', known)
+local entry = { 'kind', 'revoked', 'subject', subject, 'until', known }
+if ARGV[6] ~= '' then entry[7], entry[8] = 'trace', ARGV[6] end
+redis.call('XADD', announcements, 'MAXLEN', '~', ARGV[3], '*', unpack(entry))
 redis.call('PEXPIRE', announcements, ARGV[4])
 redis.call('SPUBLISH', ARGV[5], 'revoked')
 return tonumber(known)

@@ -38,9 +38,14 @@ local function closeLog(log)
   end
 end
 
--- Writes a usage record to the partition's outbox and to the user's own latest ones.
-local function writeRecord(outbox, recentUsage, record, kept, keptMs)
-  redis.call('XADD', outbox, '*', 'r', record)
+-- Writes a usage record to the partition's outbox and to the user's own latest ones. Its trace stands beside it and not in
+-- it: what is hashed and billed is the same whether anybody looks on.
+local function writeRecord(outbox, recentUsage, record, trace, kept, keptMs)
+  if trace == '' then
+    redis.call('XADD', outbox, '*', 'r', record)
+  else
+    redis.call('XADD', outbox, '*', 'r', record, 't', trace)
+  end
   redis.call('LPUSH', recentUsage, record)
   redis.call('LTRIM', recentUsage, 0, kept - 1)
   redis.call('PEXPIRE', recentUsage, keptMs)

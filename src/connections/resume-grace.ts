@@ -1,0 +1,27 @@
+import type { Clock } from '../lib/clock.ts';
+import { RESUME_GRACE_MS } from './limits.ts';
+
+/** Live events of a new session wait for the resume that is announced, or a moment for one that may come. */
+export class ResumeGrace {
+  readonly #clock: Clock;
+  #end: (() => void) | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** @param announced the client said at the handshake that it resumes */
+  begin(release: () => void, announced: boolean): void {
+    const cancel = announced ? () => {} : this.#clock.after(RESUME_GRACE_MS, () => this.end());
+    this.#end = () => {
+      cancel();
+      release();
+    };
+  }
+
+  /** Nobody waits for a resume any more. */
+  end(): void {
+    this.#end?.();
+    this.#end = undefined;
+  }
+}
