@@ -9,11 +9,11 @@ const TRACED = '/v1/';
  * answer, or with the connection.
  */
 export function traceRequests(app: FastifyInstance, { tracing }: { readonly tracing: Tracing }): void {
-  app.addHook('onRequest', (request, reply, next) => {
+  // Once the body is there: what its last byte sets going belongs to the socket, and to no request.
+  app.addHook('preHandler', (request, reply, next) => {
     const { url: route = '' } = request.routeOptions;
     if (!route.startsWith(TRACED)) return next();
     const attributes = { 'http.request.method': request.method, 'http.route': route };
-    // What Fastify does for the request from here on is called inside, and so belongs to it.
     void tracing.root(`${request.method} ${route}`, { kind: 'server', attributes }, async (span) => {
       const ended = new Promise((resolve) => reply.raw.once('close', resolve));
       next();

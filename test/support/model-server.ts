@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface ModelRequestSeen {
   readonly path: string;
   readonly authorization: string | undefined;
+  readonly traceparent: string | undefined;
   readonly body: {
     readonly model: string;
     readonly messages: readonly {
@@ -88,6 +89,7 @@ export class ModelServer {
     const seen = {
       path: request.url ?? '',
       authorization: request.headers.authorization,
+      traceparent: request.headers.traceparent as string | undefined,
       body: JSON.parse(Buffer.concat(chunks).toString() || '{}'),
       closed: new Promise<void>((resolve) => response.once('close', resolve)),
       get aborted() {
