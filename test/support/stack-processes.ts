@@ -28,6 +28,8 @@ export interface StackOptions {
   /** Environment variables over those of every test stack. */
   readonly env?: Environment;
   readonly redisUrl: string;
+  /** Told every line that any of the processes prints. */
+  readonly onLine?: (line: string) => void;
 }
 
 /** Small times where a test would otherwise wait; everything else is as it comes. */
@@ -119,13 +121,18 @@ export class StackProcesses {
   readonly workers: readonly StackProcess[];
   readonly #unhandled: string[] = [];
 
-  private constructor(addresses: StackAddresses, ports: readonly number[], env: Environment) {
+  private constructor(
+    addresses: StackAddresses,
+    ports: readonly number[],
+    { env, onLine: told }: { readonly env: Environment; readonly onLine: StackOptions['onLine'] },
+  ) {
     this.addresses = addresses;
     const [authPort = 0, ...others] = ports;
     const count = addresses.gateways.length;
     const build = (make: (options: ServiceOptions) => Startable, name: string, port: number) => {
       const onLine = (line: string) => {
         if (UNHANDLED.test(line)) this.#unhandled.push(`${name}: ${line}`);
+        told?.(line);
       };
       return new StackProcess(make({ name, port, env, onLine }), httpUrl(port));
     };
@@ -135,7 +142,7 @@ export class StackProcesses {
   }
 
   /** Starts everything side by side. When one of them cannot start, none is left running. */
-  static async start({ gateways = 1, workers = 1, env = {}, redisUrl }: StackOptions): Promise<StackProcesses> {
+  static async start({ gateways = 1, workers = 1, env = {}, redisUrl, onLine }: StackOptions): Promise<StackProcesses> {
     const ports = await freePorts(1 + gateways + workers);
     const [authUrl = '', ...urls] = ports.map(httpUrl);
     const addresses: StackAddresses = {
@@ -150,7 +157,7 @@ export class StackProcesses {
       },
       demoPassword: env.DEMO_PASSWORD ?? randomBytes(12).toString('base64url'),
     };
-    const stack = new StackProcesses(addresses, ports, environmentFor(addresses, env));
+    const stack = new StackProcesses(addresses, ports, { env: environmentFor(addresses, env), onLine });
     const started = await Promise.allSettled(stack.all.map((process) => process.start()));
     const failure = started.find((result) => result.status === 'rejected');
     if (!failure) return stack;
