@@ -63,6 +63,59 @@ describe('alerts, dashboards and scalers', () => {
     }
   });
 
+  it('have a row in the dashboard for each thing that an operator asks about', () => {
+    const { panels } = JSON.parse(read(`${MONITORING}/dashboard.json`)) as {
+      panels: { type: string; title: string }[];
+    };
+    const rows = panels.filter(({ type }) => type === 'row').map(({ title }) => title);
+    expect(rows).toEqual(
+      expect.arrayContaining([
+        'Connections',
+        'Handshakes',
+        'Messages and limits',
+        'Runs',
+        'Event log and resume',
+        'Tokens and the auth service',
+        'Usage',
+        'Redis',
+        'Processes',
+      ]),
+    );
+  });
+
+  it('warn at the thresholds that the product promises', () => {
+    const { spec } = parse(read(`${MONITORING}/alerts.yaml`)) as { spec: { groups: { rules: Rule[] }[] } };
+    const rules = new Map(spec.groups.flatMap((group) => group.rules).map(({ alert, expr }) => [alert, expr]));
+    // One handshake in a hundred, one credential in ten, the first event, a whole run, a revocation.
+    expect(rules.get('TollgateHandshakesFail')).toMatch(/> 0\.01$/);
+    expect(rules.get('TollgateAuthenticationRefused')).toMatch(/> 0\.1$/);
+    expect(rules.get('TollgateFirstEventSlow')).toMatch(/run_first_event_seconds_bucket.*> 0\.1$/);
+    expect(rules.get('TollgateRunsSlow')).toMatch(/run_seconds_bucket/);
+    expect(rules.get('TollgateDecisionsSlow')).toMatch(/announcement_lag_seconds_bucket.*> 0\.25$/);
+    expect(rules.get('TollgateLedgerLags')).toMatch(/ledger_lag_seconds/);
+  });
+
+  it('can tell what the contract names', () => {
+    const named = [
+      'connections',
+      'handshakes_total',
+      'evictions_total',
+      'messages_total',
+      'limit_decisions_total',
+      'run_seconds',
+      'run_first_event_seconds',
+      'event_log_appends_total',
+      'resumes_total',
+      'token_refreshes_total',
+      'auth_breaker_state',
+      'usage_records_total',
+      'ledger_lag_seconds',
+      'redis_seconds',
+      'nodejs_eventloop_lag_p99_seconds',
+    ];
+    expect(named.filter((name) => !known.has(`tollgate_${name}`))).toEqual([]);
+  });
+
   it('see in the dashboard every metric of the product itself', () => {
     const dashboard = read(`${MONITORING}/dashboard.json`);
     const own = [...known].filter((name) => !/^tollgate_(process|nodejs)_|_(bucket|sum|count)$/.test(name));

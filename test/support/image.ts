@@ -67,7 +67,7 @@ function copyPackages(to: string): void {
   const lock = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean }>;
   };
-  const deleted = deletedPatterns();
+  const deleted = [...deletedPatterns(), ...removedPaths()];
   for (const [path, { dev = false }] of Object.entries(lock.packages)) {
     // Optional packages of other platforms are in the lock and not on the disk.
     const folder = join(PROJECT_ROOT, path);
@@ -85,6 +85,17 @@ function copyPackages(to: string): void {
 function deletedPatterns(): RegExp[] {
   const run = dockerfileStages()[0]?.find(({ name }) => name === 'RUN')?.text ?? '';
   return [...run.matchAll(/(?<!! )-i?name '\*(\.[\w.]+)'/g)].map(([, end = '']) => new RegExp(`\\${end}$`, 'i'));
+}
+
+/** What the `rm -rf` names, with its wildcards, and all that is in it. */
+function removedPaths(): RegExp[] {
+  const run = dockerfileStages()[0]?.find(({ name }) => name === 'RUN')?.text ?? '';
+  const [, words = ''] = /rm -rf ([^&]+)/.exec(run) ?? [];
+  return words
+    .trim()
+    .split(/\s+/)
+    .filter(Boolean)
+    .map((path) => new RegExp(`/${path.replaceAll('.', '\\.').replaceAll('*', '[^/]*')}(/|$)`));
 }
 
 function isFolder(path: string): boolean {
