@@ -89,6 +89,25 @@ describe('the ledger', () => {
     expect(new Set(records.map(({ tool }) => tool))).toEqual(new Set(['system_health']));
   });
 
+  it('has the same bytes whether anybody traces or not: a trace stands beside the record, and goes with the fold', async () => {
+    const [plain, traced] = [await startCore(), await startCore()];
+    const record = usageRecord({
+      ...{ callId: 'call_1', user_id: 'user_1', plan: 'pro', tool: 'system_health', permission: 'monitoring' },
+      ...{ status: 'success', units: 1, run_id: null, thread_id: null, request_id: null, idempotency_key: null },
+      ...{ transport: 'websocket', startedAt: 1_000, completedAt: 2_000 },
+    });
+    const trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+    await plain.redis.xadd(plain.keys.outbox(3), '*', 'r', JSON.stringify(record));
+    await traced.redis.xadd(traced.keys.outbox(3), '*', 'r', JSON.stringify(record), 't', trace);
+    const bytes: string[] = [];
+    for (const one of [plain, traced]) {
+      expect((await new LedgerWriter(one).fold(Date.now())).records).toBe(1);
+      bytes.push(JSON.stringify(await one.redis.xrange(one.keys.ledger, '-', '+')));
+    }
+    expect(bytes[1]).toBe(bytes[0]);
+    expect(bytes[1]).not.toContain('0af7651916cd');
+  });
+
   it('says so when records before the first that is left are gone', async () => {
     const ledger = new Ledger(core);
     await execute(5);

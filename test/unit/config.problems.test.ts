@@ -211,6 +211,27 @@ describe('a mistake in the configuration', () => {
     expect(problemsOf({ ...env, AGENT_MODEL_NAME: 'small' })).toEqual([]);
   });
 
+  it.each([
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318', 'INVALID_URL'],
+    ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', 'grpc://collector:4317', 'INVALID_URL'],
+    ['OTEL_TRACES_SAMPLER', 'jaeger_remote', 'INVALID_VALUE'],
+    ['OTEL_TRACES_SAMPLER_ARG', '5', 'INVALID_VALUE'],
+    ['OTEL_RESOURCE_ATTRIBUTES', 'no pair', 'INVALID_VALUE'],
+    ['OTEL_BSP_MAX_QUEUE_SIZE', '0', 'INVALID_VALUE'],
+    ['OTEL_SDK_DISABLED', 'yes', 'INVALID_VALUE'],
+    ['AUTH_PUBLIC_URL', '/auth', 'INVALID_URL'],
+  ])('is %s=%s: %s', (name, value, code) => {
+    expect(named(problemsOf({ [name]: value }))).toEqual([`${code} ${name}`]);
+  });
+
+  it('is no resource attribute in the form of the specification: pairs, percent-encoded', () => {
+    const { OTEL_RESOURCE_ATTRIBUTES: attributes } = loadConfig({
+      ...SOUND,
+      OTEL_RESOURCE_ATTRIBUTES: 'k8s.pod.name=a%2Cb, team = billing,broken=%',
+    });
+    expect(attributes).toEqual({ 'k8s.pod.name': 'a,b', team: 'billing', broken: '%' });
+  });
+
   it('is an origin of * in production only', () => {
     const production = problemsOf({ ENVIRONMENT: 'production', CORS_ORIGINS: '*' });
     expect(named(production)).toEqual(['INVALID_VALUE CORS_ORIGINS']);
