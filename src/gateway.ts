@@ -190,7 +190,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('nodes', () => nodes.stop());
   await nodes.start(() => hub.size);
 
-  const { liveSessions, ...admin } = await followDecisions(foundation, { known, introspection, registry });
+  const { liveSessions, ...decisions } = await followDecisions(foundation, { known, introspection, registry });
 
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
@@ -227,7 +227,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
   const converse = (speaker: Speaker) => new McpConversation(mcp, speaker);
   const context = { ...sessions, messageRate, handlers, converse, welcome, hub };
-  return { ...context, ...admin, mcp, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
+  return { ...context, ...decisions, mcp, nodes, authenticator, tickets, clock, logger, metrics, nodeId, limits };
 }
 
 /** What operators and the auth service decide, carried out on this node's sessions from here on. */
@@ -250,7 +250,7 @@ async function followDecisions(
   const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
   closers.add('announcements', () => announcements.stop());
   await announcements.start();
-  return { liveSessions, accounts, revocations };
+  return { liveSessions, accounts, revocations, announcements };
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */

@@ -10,6 +10,7 @@ import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { Catalogues } from '../../src/policy/catalogues.ts';
 import type { Plans } from '../../src/policy/plans.ts';
+import { Revocations } from '../../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
@@ -42,6 +43,7 @@ export function tokenParts({ redis, keys }: Core) {
   const seal = new TokenSeal('the secret of nobody, in tests only');
   const times = { leadMs: 15_000, graceMs: 180_000 };
   return {
+    revocations: new Revocations({ redis, keys }),
     limits: { degradedMs: times.graceMs },
     authenticator: { renewal: () => Promise.reject(new Error('nothing to renew')) },
     tokenSessions: new TokenSessions({ redis, keys, clock: systemClock, seal }, times),
