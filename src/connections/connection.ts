@@ -16,6 +16,7 @@ import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
 import { type ConnectionLimits, RESUME_GRACE_MS } from './limits.ts';
 import type { Opening, Visitor } from './opening.ts';
 import { Outbox } from './outbox.ts';
+import { Pulse } from './pulse.ts';
 import { Session, type SessionDeps, type SessionEvents } from './session.ts';
 import type { Transport, TransportEvents } from './transport.ts';
 import type { Welcome } from './welcome.ts';
@@ -51,11 +52,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   readonly #outbox: Outbox;
   readonly #inbox: Inbox;
   readonly #openedAt: number;
+  readonly #pulse: Pulse;
   #session: Session | undefined;
   #cancelAuthDeadline: (() => void) | undefined;
   #endResumeGrace: (() => void) | undefined;
-  #heardAt: number;
-  #heartbeatAt: number;
 
   constructor(deps: ConnectionDeps, transport: Transport, visitor: Visitor) {
     this.#deps = deps;
@@ -66,8 +66,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     });
     this.#inbox = new Inbox(deps, this);
     this.#openedAt = deps.clock.now();
-    this.#heardAt = this.#openedAt;
-    this.#heartbeatAt = this.#openedAt;
+    this.#pulse = new Pulse(deps.limits, this.#openedAt);
   }
 
   get closed(): boolean {
@@ -126,7 +125,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   alive(): void {
-    this.#heardAt = this.#deps.clock.now();
+    this.#pulse.heard(this.#deps.clock.now());
   }
 
   heard(bytes: number): void {
@@ -282,13 +281,13 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   // What time does.
 
-  /** Called about once a second: heartbeats, silence, the token's end. */
+  /** Called about once a second: heartbeats, silence, age, the token's end. */
   tick(now: number): void {
     if (this.closed) return;
-    const { heartbeatMs, silenceMs } = this.#deps.limits;
-    if (now - this.#heardAt >= silenceMs) return this.close(new TollgateError('CONNECTION_TIMEOUT'));
-    if (now - this.#heartbeatAt >= heartbeatMs) {
-      this.#heartbeatAt = now;
+    const due = this.#pulse.due(now, this.#inbox.busy);
+    if (due === 'silence') return this.close(new TollgateError('CONNECTION_TIMEOUT'));
+    if (due === 'old_age') return this.drain(0);
+    if (due === 'heartbeat') {
       this.#transport.ping();
       this.#outbox.send('heartbeat', { connection_id: this.connectionId });
     }

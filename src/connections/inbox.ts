@@ -75,6 +75,11 @@ export class Inbox {
     this.#queue = new SerialQueue(INBOX_LIMIT, (error) => owner.close(toTollgateError(error)));
   }
 
+  /** Something that the client sent has not been answered yet. */
+  get busy(): boolean {
+    return this.#aside > 0 || this.#queue.length > 0;
+  }
+
   /** A step of the opening, before any message is looked at: what comes meanwhile waits. */
   first(step: () => Promise<void>): Promise<void> {
     this.#queue.add(step);
