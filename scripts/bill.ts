@@ -6,6 +6,8 @@ import { runScript, UserError } from './lib/user-error.ts';
 
 const CLIENT_ID = 'bill-cli';
 const PAGE = 1_000;
+/** Seconds to wait at the end of the feed: what has just been executed is in the ledger within one. */
+const PATIENCE_S = '1';
 
 /** The fields of a usage record that are shown; the others are kept for `--json`. */
 const UsageRecord = z.looseObject({
@@ -38,20 +40,26 @@ interface Flags {
   readonly stateDir: string;
 }
 
-/** Follows the feed until it ends or `limit` records are read. */
+/**
+ * Follows the feed until `limit` records are read, or until it has ended twice: once more after the first time for what was
+ * being folded, and not for ever on a busy installation.
+ */
 async function readFeed(url: string, token: string, { user, limit, cursor }: Flags): Promise<Page> {
   const records: UsageRecord[] = [];
   let gapDetected = false;
+  let ends = 0;
   for (let at: string | undefined = cursor; ; ) {
-    const query = new URLSearchParams({ limit: String(Math.min(PAGE, limit - records.length)) });
+    const query = new URLSearchParams({ limit: String(Math.min(PAGE, limit - records.length)), wait: PATIENCE_S });
     if (at !== undefined) query.set('cursor', at);
     if (user !== undefined) query.set('user_id', user);
     const page = await readPage(`${url}/v1/usage/records?${query}`, token);
     records.push(...page.records);
     gapDetected ||= page.gap_detected;
     at = page.next_cursor ?? undefined;
-    const isEnd = !page.has_more || at === undefined || records.length >= limit;
-    if (isEnd) return { records, next_cursor: at, has_more: page.has_more, gap_detected: gapDetected };
+    if (!page.has_more) ends += 1;
+    if (ends === 2 || at === undefined || records.length >= limit) {
+      return { records, next_cursor: at, has_more: page.has_more, gap_detected: gapDetected };
+    }
   }
 }
 

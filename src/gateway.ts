@@ -33,7 +33,7 @@ import { consoleRoutes } from './http/console.ts';
 import { MCP_PATH, type McpRoutesDeps, mcpRoutes } from './http/mcp-api.ts';
 import { ProtectedResource, protectedResourceRoutes } from './http/mcp-metadata.ts';
 import { describeRoutes } from './http/openapi.ts';
-import { healthRoutes, metricsRoute } from './http/operations.ts';
+import { healthRoutes, serveMetrics } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
 import { traceRequests } from './http/request-traces.ts';
 import { serviceGuard } from './http/services.ts';
@@ -194,7 +194,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('nodes', () => nodes.stop());
   await nodes.start(() => hub.size);
 
-  const { liveSessions, ...admin } = await followDecisions(foundation, { known, introspection, registry });
+  const { liveSessions, ...decisions } = await followDecisions(foundation, { known, introspection, registry });
 
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
@@ -232,7 +232,20 @@ async function createConnections(config: Config, foundation: Foundation) {
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
   const converse = (speaker: Speaker) => new McpConversation(mcp, speaker);
   const context = { ...sessions, messageRate, handlers, converse, welcome, hub };
-  return { ...context, ...admin, mcp, nodes, authenticator, tickets, clock, logger, metrics, tracing, nodeId, limits };
+  return {
+    ...context,
+    ...decisions,
+    mcp,
+    nodes,
+    authenticator,
+    tickets,
+    clock,
+    logger,
+    metrics,
+    tracing,
+    nodeId,
+    limits,
+  };
 }
 
 /** What operators and the auth service decide, carried out on this node's sessions from here on. */
@@ -257,7 +270,7 @@ async function followDecisions(
   const announcements = new AnnouncementReader({ redis, subscriber, keys, clock, logger, listener });
   closers.add('announcements', () => announcements.stop());
   await announcements.start();
-  return { liveSessions, accounts, revocations };
+  return { liveSessions, accounts, revocations, announcements };
 }
 
 /** The transports over the connections, and the HTTP server that both come in through. */
@@ -304,7 +317,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
   addMcpRoutes(app, config, { ...connections, ...origins, door, drainingForMs });
   app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins, drainingForMs }));
 
-  const metricsPort = await serveMetrics(config, foundation, app);
+  const metricsPort = await serveMetrics(app, config, foundation);
   await app.listen({ host: config.HOST, port: config.PORT });
   closers.add('http server', () => app.close());
   closers.add('last words', () => socketIo.ended(LAST_WORDS_MS));
@@ -355,21 +368,4 @@ function addUsageRoutes(
   usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
   const corrections = new Corrections({ redis, keys, ledger, clock });
   usageReportRoutes(app, { ...parts, corrections, verifier: new Verifier({ ledger, windows, tallies }) });
-}
-
-/** On a port of its own where one is configured, so that the public one does not show them. */
-async function serveMetrics(
-  config: Config,
-  { logger, metrics, closers }: Foundation,
-  app: FastifyInstance,
-): Promise<number | undefined> {
-  if (config.METRICS_PORT === undefined) {
-    metricsRoute(app, { metrics });
-    return undefined;
-  }
-  const metricsApp = createApp({ logger, trustedProxyHops: 0 });
-  metricsRoute(metricsApp, { metrics });
-  await metricsApp.listen({ host: config.HOST, port: config.METRICS_PORT });
-  closers.add('metrics server', () => metricsApp.close());
-  return (metricsApp.server.address() as AddressInfo).port;
 }

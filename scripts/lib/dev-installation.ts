@@ -13,6 +13,8 @@ import { authService, gateway, httpUrl, type ServiceOptions, worker } from './to
 import { describeFailure, UserError } from './user-error.ts';
 
 const DEFAULT_REDIS_PORT = 6_379;
+/** Ctrl-C is not waited for as long as a pool's clients are given. */
+const DEV_DRAIN_SECONDS = '1';
 /** A gateway drains for `DRAIN_SECONDS`; what takes longer than that and this is stuck. */
 const STOP_GRACE_MS = 5_000;
 
@@ -185,7 +187,7 @@ export class DevInstallation {
     const authUrl = httpUrl(authPort);
     return {
       HOST: LOOPBACK,
-      DRAIN_SECONDS: '1',
+      DRAIN_SECONDS: DEV_DRAIN_SECONDS,
       LOG_LEVEL: verbose ? 'info' : 'warn',
       // HAProxy writes the client's address; who comes to a gateway directly has none written, and counts by its own.
       ...(balancerPort === undefined ? {} : { TRUSTED_PROXY_HOPS: '1' }),
@@ -212,8 +214,11 @@ export class DevInstallation {
   /** Starts services side by side; they are registered for the end before the first of them is launched. */
   async #startServices(startables: readonly Startable[], ports: readonly number[]): Promise<void> {
     const started = startables.map((startable) => this.#supervise(startable));
+    // What cannot be read here has kept the gateways from starting.
+    const drainMs = Number(this.#options.env.DRAIN_SECONDS ?? DEV_DRAIN_SECONDS) * 1000;
+    const graceMs = STOP_GRACE_MS + (drainMs || 0);
     this.#closers.add(started.map(({ name }) => name).join(', '), () =>
-      Promise.all(started.map((supervisor) => supervisor.stop(STOP_GRACE_MS))),
+      Promise.all(started.map((supervisor) => supervisor.stop(graceMs))),
     );
     const results = await Promise.allSettled(
       started.map((supervisor, index) =>

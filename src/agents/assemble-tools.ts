@@ -41,7 +41,7 @@ export function assembleTools(
   const { redis, keys, clock, metrics, logger, tracing, log, catalogues, agents, queueDepth } = parts;
   const { plans, tools } = catalogues;
   const timeoutMs = config.TOOL_TIMEOUT_SECONDS * 1000;
-  const threads = new Threads({ redis, keys, clock });
+  const threads = new Threads({ redis, keys, log, clock });
   const usage = new RecentUsage({ redis, keys });
   const permissions = new Permissions({ plans, tools }, { environment: config.ENVIRONMENT });
   const quotaDeps = { redis, keys, plans, tools, permissions, metrics };

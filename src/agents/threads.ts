@@ -1,11 +1,13 @@
+import type { EventLog } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
+import { newId } from '../lib/ids.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
-const createThread = LuaScript.load('createThread-3');
+const createThread = LuaScript.load('createThread-5');
 
 /** Threads kept for a user, whatever the plan allows to be made: the oldest ones give way. */
 export const THREADS_KEPT = 500;
@@ -33,11 +35,18 @@ export function threadInfo(title: string, now: number): { title: string; created
 export class Threads {
   readonly #redis: Redis;
   readonly #keys: Keys;
+  readonly #log: Pick<EventLog, 'appendOptions' | 'appended'>;
   readonly #clock: Clock;
 
-  constructor({ redis, keys, clock }: { redis: Redis; keys: Keys; clock: Clock }) {
+  constructor({
+    redis,
+    keys,
+    log,
+    clock,
+  }: { redis: Redis; keys: Keys; log: Pick<EventLog, 'appendOptions' | 'appended'>; clock: Clock }) {
     this.#redis = redis;
     this.#keys = keys;
+    this.#log = log;
     this.#clock = clock;
   }
 
@@ -76,23 +85,32 @@ export class Threads {
     return { messages, before: entries.length === page.limit ? (entries.at(-1)?.[0] ?? null) : null };
   }
 
-  /** Makes a thread, once per id; `full` when the user has as many as the plan allows. */
+  /**
+   * Makes a thread, once per id, and tells the user's connections by `thread_updated`; `full` when the user has as many as
+   * the plan allows.
+   */
   async create(
     userId: string,
     thread: { readonly threadId: string; readonly title: string; readonly allowed: number | null },
   ): Promise<{ outcome: 'created' | 'exists' | 'full'; threads: number }> {
     const keys = this.#keys.user(userId);
+    const { title, created_at } = threadInfo(thread.title, this.#clock.now());
+    const ids = { event_id: newId('evt'), user_id: userId, thread_id: thread.threadId };
     const reply = await createThread.run(
       this.#redis,
-      [keys.threads, keys.threadInfo, keys.thread(thread.threadId)],
+      [keys.threads, keys.threadInfo, keys.thread(thread.threadId), keys.log, keys.logState],
       [
         thread.threadId,
-        JSON.stringify(threadInfo(thread.title, this.#clock.now())),
+        JSON.stringify({ title, created_at }),
         thread.allowed ?? THREADS_KEPT,
         THREAD_KEPT_MS,
+        created_at,
+        JSON.stringify({ ...ids, title, created_at, updated_at: created_at, timestamp: created_at }),
+        ...this.#log.appendOptions(userId),
       ],
     );
     const [outcome, threads] = reply as ['created' | 'exists' | 'full', number];
+    if (outcome === 'created') this.#log.appended('thread_updated');
     return { outcome, threads };
   }
 }

@@ -15,7 +15,8 @@ export const CLOCK_SKEW_SECONDS = 5;
 /** The year 5138. What is later was meant in milliseconds, and would live for as good as ever. */
 const MAX_TIME_SECONDS = 1e11;
 
-const seconds = z.number().int().positive().max(MAX_TIME_SECONDS);
+/** A NumericDate, which may have a fraction (RFC 7519 section 2). */
+const seconds = z.number().positive().max(MAX_TIME_SECONDS);
 const identifier = z.string().min(1).max(128);
 
 /** The claims that are read; what else a token says is not looked at. */
@@ -98,8 +99,8 @@ export class Tokens {
       serviceId: sub.slice(SERVICE_PREFIX.length),
       scopes: scope.split(' ').filter(Boolean),
       tokenId: jti,
-      tokenIssuedAt: iat * 1000,
-      tokenExpiresAt: exp * 1000,
+      tokenIssuedAt: Math.floor(iat * 1000),
+      tokenExpiresAt: Math.floor(exp * 1000),
     };
   }
 
@@ -161,8 +162,8 @@ export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity
     featureFlags: claims.feature_flags,
     sessionId: claims.sid,
     tokenId: claims.jti,
-    tokenIssuedAt: claims.iat * 1000,
-    tokenExpiresAt: claims.exp * 1000,
+    tokenIssuedAt: Math.floor(claims.iat * 1000),
+    tokenExpiresAt: Math.floor(claims.exp * 1000),
     method,
   };
 }

@@ -16,6 +16,7 @@ import { Inbox, type InboxDeps, type InboxOwner } from './inbox.ts';
 import type { ConnectionLimits } from './limits.ts';
 import type { Opening, Visitor } from './opening.ts';
 import { Outbox } from './outbox.ts';
+import { Pulse } from './pulse.ts';
 import { ResumeGrace } from './resume-grace.ts';
 import { Session, type SessionDeps, type SessionEvents } from './session.ts';
 import type { Transport, TransportEvents } from './transport.ts';
@@ -53,10 +54,9 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   readonly #inbox: Inbox;
   readonly #resumeGrace: ResumeGrace;
   readonly #openedAt: number;
+  readonly #pulse: Pulse;
   #session: Session | undefined;
   #cancelAuthDeadline: (() => void) | undefined;
-  #heardAt: number;
-  #heartbeatAt: number;
 
   constructor(deps: ConnectionDeps, transport: Transport, visitor: Visitor) {
     this.#deps = deps;
@@ -68,8 +68,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     this.#inbox = new Inbox(deps, this);
     this.#resumeGrace = new ResumeGrace(deps.clock);
     this.#openedAt = deps.clock.now();
-    this.#heardAt = this.#openedAt;
-    this.#heartbeatAt = this.#openedAt;
+    this.#pulse = new Pulse(deps.limits, this.#openedAt);
   }
 
   get closed(): boolean {
@@ -130,7 +129,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   alive(): void {
-    this.#heardAt = this.#deps.clock.now();
+    this.#pulse.heard(this.#deps.clock.now());
   }
 
   heard(bytes: number): void {
@@ -285,13 +284,13 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   // What time does.
 
-  /** Called about once a second: heartbeats, silence, the token's end. */
+  /** Called about once a second: heartbeats, silence, age, the token's end. */
   tick(now: number): void {
     if (this.closed) return;
-    const { heartbeatMs, silenceMs } = this.#deps.limits;
-    if (now - this.#heardAt >= silenceMs) return this.close(new TollgateError('CONNECTION_TIMEOUT'));
-    if (now - this.#heartbeatAt >= heartbeatMs) {
-      this.#heartbeatAt = now;
+    const due = this.#pulse.due(now, this.#inbox.busy);
+    if (due === 'silence') return this.close(new TollgateError('CONNECTION_TIMEOUT'));
+    if (due === 'old_age') return this.drain(0);
+    if (due === 'heartbeat') {
       this.#transport.ping();
       this.#outbox.send('heartbeat', { connection_id: this.connectionId });
     }

@@ -82,6 +82,11 @@ export class Inbox {
     this.#queue = new SerialQueue(INBOX_LIMIT, (error) => owner.close(toTollgateError(error)));
   }
 
+  /** Something that the client sent has not been answered yet. */
+  get busy(): boolean {
+    return this.#aside > 0 || this.#queue.length > 0;
+  }
+
   /** The opening, and what came of it: the first step. @param step returns the error that ended it, if one did */
   open(step: () => Promise<TollgateError | undefined>): Promise<void> {
     const { tracing } = this.#deps;

@@ -7,6 +7,8 @@ export interface ConnectionLimits {
   readonly heartbeatMs: number;
   /** Without a frame or a pong. */
   readonly silenceMs: number;
+  /** From the open, give or take a tenth, until the client is asked to come back, on whichever node; 0 for never. */
+  readonly maxAgeMs: number;
   /** After a token's end, while it cannot be renewed. */
   readonly degradedMs: number;
   readonly maxMessageBytes: number;
@@ -18,6 +20,7 @@ export function connectionLimits(config: Config): ConnectionLimits {
     authDeadlineMs: config.AUTH_DEADLINE_SECONDS * 1000,
     heartbeatMs: config.HEARTBEAT_INTERVAL_SECONDS * 1000,
     silenceMs: config.CONNECTION_TIMEOUT_SECONDS * 1000,
+    maxAgeMs: config.MAX_CONNECTION_AGE_SECONDS * 1000,
     degradedMs: config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000,
     maxMessageBytes: config.MAX_MESSAGE_BYTES,
     maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER,

@@ -6,6 +6,7 @@ import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type Account, underPlan } from '../policy/accounts.ts';
 import type { Plans } from '../policy/plans.ts';
+import { type Revocations, subjectsOf } from '../policy/revocations.ts';
 import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { type Fields, type LogEntry, type PublishedEvent, publishedEvent } from '../protocol/messages.ts';
@@ -17,6 +18,7 @@ import { type TokenHolder, TokenLife, type TokenLifeDeps } from './token-life.ts
 
 export interface SessionDeps extends TokenLifeDeps {
   readonly registry: Registry;
+  readonly revocations: Pick<Revocations, 'any'>;
   readonly liveSessions: LiveSessions;
   readonly liveTail: LiveTail;
   readonly eventLog: EventLog;
@@ -227,8 +229,9 @@ export class Session implements TokenHolder {
     const { userId, tokenIssuedAt } = this.#identity;
     this.#askedForPlace = true;
     this.#admitting = true;
+    const { registry, revocations } = this.#deps;
     try {
-      return await this.#deps.registry.admit({
+      const place = registry.admit({
         userId,
         plan: this.#tokenIdentity.plan,
         tokenIssuedAt,
@@ -236,6 +239,11 @@ export class Session implements TokenHolder {
         details: this.#details,
         ...(this.#place === undefined ? {} : { place: this.#place }),
       });
+      // In the same flight: this node may not have heard yet what another one has been told. The user's own revocations
+      // are the admission's to see.
+      const [admission, revoked] = await Promise.all([place, revocations.any(subjectsOf(this.#identity))]);
+      if (revoked) throw new TollgateError('TOKEN_REVOKED');
+      return admission;
     } finally {
       this.#admitting = false;
     }

@@ -7,6 +7,7 @@ import type { UserChannel } from '../events/user-channel.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Accounts } from '../policy/accounts.ts';
+import type { AnnouncementReader } from '../policy/announcement-reader.ts';
 import type { Plans } from '../policy/plans.ts';
 import type { Revocations } from '../policy/revocations.ts';
 import { TollgateError } from '../protocol/errors.ts';
@@ -38,6 +39,8 @@ export interface AdminRoutesDeps {
   readonly nodes: Pick<Nodes, 'list'>;
   readonly accounts: Accounts;
   readonly revocations: Pick<Revocations, 'revoke'>;
+  /** This node's own ear: it has carried out what it answers for, the others follow within their 250 ms. */
+  readonly announcements: Pick<AnnouncementReader, 'read'>;
   readonly userChannel: UserChannel;
   readonly plans: Plans;
   readonly clock: Clock;
@@ -94,13 +97,14 @@ function connectionRoutes(app: FastifyInstance, { registry }: AdminRoutesDeps, o
 }
 
 function accountRoutes(app: FastifyInstance, deps: AdminRoutesDeps, operator: Operator): void {
-  const { accounts, plans, revocations, clock } = deps;
+  const { accounts, plans, revocations, announcements, clock } = deps;
   app.put('/v1/users/:id/plan', async (request) => {
     await operator(request, 'plan change');
     const { id } = parsed(UserPath, request.params);
     const { plan } = parsed(PlanBody, request.body);
     if (!plans.get(plan)) throw new TollgateError('FORMAT_ERROR', { text: 'No such plan.' });
     await accounts.setPlan(id, plan);
+    await announcements.read();
     return { user_id: id, plan };
   });
 
@@ -109,6 +113,7 @@ function accountRoutes(app: FastifyInstance, deps: AdminRoutesDeps, operator: Op
       await operator(request, blocked ? 'block' : 'unblock');
       const { id } = parsed(UserPath, request.params);
       await accounts.setBlocked(id, blocked);
+      await announcements.read();
       return { user_id: id, blocked };
     });
   }
@@ -122,9 +127,11 @@ function accountRoutes(app: FastifyInstance, deps: AdminRoutesDeps, operator: Op
         throw new TollgateError('FORMAT_ERROR', { text: '"before" must not lie in the future.' });
       }
       const holds = await accounts.revokeTokens(body.user_id, before);
+      await announcements.read();
       return { user_id: body.user_id, before: new Date(holds).toISOString() };
     }
     const until = await revocations.revoke('jti' in body ? `jti:${body.jti}` : `sid:${body.sid}`);
+    await announcements.read();
     return { ...body, until: new Date(until).toISOString() };
   });
 }

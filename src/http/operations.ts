@@ -1,5 +1,10 @@
+import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import type { Closers } from '../lib/closers.ts';
+import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { createApp } from './app.ts';
 import type { Readiness } from './readiness.ts';
 
 const documented = (summary: string) => ({ tags: ['operations'], summary });
@@ -22,8 +27,28 @@ export function healthRoutes(app: FastifyInstance, { readiness }: { readonly rea
 }
 
 /** `/metrics`, in the format of Prometheus. */
-export function metricsRoute(app: FastifyInstance, { metrics }: { readonly metrics: Metrics }): void {
+function metricsRoute(app: FastifyInstance, { metrics }: { readonly metrics: Metrics }): void {
   app.get('/metrics', { schema: documented('Metrics, in the format of Prometheus.') }, async (_request, reply) => {
     return reply.header('content-type', metrics.registry.contentType).send(await metrics.registry.metrics());
   });
+}
+
+/**
+ * `/metrics` on a port of its own where one is configured, so that the public one does not show them.
+ * @returns that port; undefined where they are on the public one
+ */
+export async function serveMetrics(
+  app: FastifyInstance,
+  { HOST: host, METRICS_PORT: port }: Pick<Config, 'HOST' | 'METRICS_PORT'>,
+  { logger, metrics, closers }: { readonly logger: Logger; readonly metrics: Metrics; readonly closers: Closers },
+): Promise<number | undefined> {
+  if (port === undefined) {
+    metricsRoute(app, { metrics });
+    return undefined;
+  }
+  const metricsApp = createApp({ logger, trustedProxyHops: 0 });
+  metricsRoute(metricsApp, { metrics });
+  await metricsApp.listen({ host, port });
+  closers.add('metrics server', () => metricsApp.close());
+  return (metricsApp.server.address() as AddressInfo).port;
 }

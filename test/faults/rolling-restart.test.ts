@@ -76,6 +76,23 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
     return until(everybody, { timeoutMs: PATIENCE_MS, label: 'every client connected' });
   }
 
+  const reconnects = () => crowds.reduce((sum, { crowd }) => sum + crowd.measures.counts.reconnects, 0);
+
+  /** The most reconnects within a second, from here until it is asked. */
+  function peakOfReconnects(): () => number {
+    const everyMs = 100;
+    const seen = [reconnects()];
+    let peak = 0;
+    const timer = setInterval(() => {
+      seen.push(reconnects());
+      peak = Math.max(peak, (seen.at(-1) ?? 0) - (seen.at(-1 - 1_000 / everyMs) ?? seen[0] ?? 0));
+    }, everyMs);
+    return () => {
+      clearInterval(timer);
+      return peak;
+    };
+  }
+
   /** Until both load balancers send clients there again. */
   async function backInRotation(node: StackProcess): Promise<void> {
     const serverId = async (url: string) => {
@@ -96,10 +113,14 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
     async () => {
       for (const node of processes().gateways) {
         const before = crowds.map(({ crowd }) => crowd.reconnects);
+        const [sentAwayBefore, peak] = [reconnects(), peakOfReconnects()];
         expect(await node.kill('SIGTERM')).toEqual({ code: 0, signal: null });
         await node.start();
         await backInRotation(node);
         await allConnected();
+        const sentAway = reconnects() - sentAwayBefore;
+        const rate = `${sentAway} clients sent away over ${DRAIN_SECONDS} s, back at ${peak()} a second at most`;
+        process.stdout.write(`rolling restart of ${node.name}: ${rate}\n`);
         for (const [at, { crowd, name }] of crowds.entries()) {
           const times = crowd.reconnects.map((count, user) => count - (before[at]?.[user] ?? 0));
           expect({ name, most: Math.max(...times) }).toEqual({ name, most: 1 });

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { LiveSessions } from '../../src/connections/live-sessions.ts';
 import type { Registry } from '../../src/connections/registry.ts';
 import { Session, type SessionEvents } from '../../src/connections/session.ts';
 import { systemClock } from '../../src/lib/clock.ts';
@@ -116,5 +117,22 @@ describe('a session that asks for a place', () => {
     await expect(session.join()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
     expect(await registry.list(userId)).toEqual({ total: 0, connections: [] });
     expect(liveSessions.ofUser(userId)).toEqual([]);
+  });
+
+  it('B244 is refused by a node that has not heard of the revocation yet', async () => {
+    const { tail, registry } = await startDecisions(core, core.plans);
+    const deaf = new LiveSessions({ revoked: { has: () => false } });
+    const userId = freshUserId();
+    await new Revocations(core).revoke(`jti:jti_${userId}`);
+    const identity = { userId, plan: 'pro', tokenId: `jti_${userId}`, tokenIssuedAt: 1 } as Identity;
+    const deps = { registry, liveSessions: deaf, liveTail: tail, eventLog: core.log, plans: core.plans };
+    const session = new Session(
+      { ...deps, ...tokenParts(core), clock: systemClock, logger: silentLogger },
+      { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
+      eventsInto([]),
+    );
+    await expect(session.join()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
+    await until(async () => (await registry.list(userId)).total === 0);
+    expect(deaf.ofUser(userId)).toEqual([]);
   });
 });

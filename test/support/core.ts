@@ -11,6 +11,7 @@ import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING, type Tracing } from '../../src/lib/tracing.ts';
 import { Catalogues } from '../../src/policy/catalogues.ts';
 import type { Plans } from '../../src/policy/plans.ts';
+import { Revocations } from '../../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
@@ -46,6 +47,7 @@ export function tokenParts({ redis, keys }: Core) {
   const seal = new TokenSeal('the secret of nobody, in tests only');
   const times = { leadMs: 15_000, graceMs: 180_000 };
   return {
+    revocations: new Revocations({ redis, keys }),
     limits: { degradedMs: times.graceMs },
     tracing: NO_TRACING,
     authenticator: { renewal: () => Promise.reject(new Error('nothing to renew')) },

@@ -16,6 +16,13 @@ export const KUBECTL: Program = {
   install: 'https://kubernetes.io/docs/tasks/tools/ (1.27 or newer; it brings kustomize)',
 };
 
+/** Debian's Python with the clients that its users would take; a Python of another origin has packages of its own. */
+export const PYTHON_CLIENTS: Program = {
+  command: '/usr/bin/python3',
+  versionArgs: ['-c', 'import websockets, socketio, aiohttp'],
+  install: 'apt-get install python3-websockets python3-socketio python3-aiohttp',
+};
+
 export function isInstalled({ command, versionArgs }: Program): boolean {
   return spawnSync(command, versionArgs, { stdio: 'ignore', timeout: 20_000 }).status === 0;
 }

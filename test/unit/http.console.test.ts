@@ -6,8 +6,8 @@ import { silentLogger } from '../support/core.ts';
 
 const ENVIRONMENT = {
   ENVIRONMENT: 'test',
-  JWT_SECRET_KEY: 'k'.repeat(31) + 'K',
-  SERVICE_SECRET: 's'.repeat(31) + 'S',
+  JWT_SECRET_KEY: `${'k'.repeat(31)}K`,
+  SERVICE_SECRET: `${'s'.repeat(31)}S`,
   REDIS_URL: 'redis://localhost',
   AUTH_SERVICE_URL: 'http://tollgate-auth:8081',
 };

@@ -1,5 +1,3 @@
-import { Threads } from '../../../src/agents/threads.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
 import { derivedId } from '../../../src/lib/ids.ts';
 import type { Redis } from '../../../src/redis/client.ts';
 import { Keys, PARTITIONS } from '../../../src/redis/keys.ts';
@@ -40,7 +38,6 @@ const READ_MS = 60_000;
 /** What the sweep says of a call whose process was gone. */
 const CUT_OFF = /^The call did not come to an end/;
 /** More than are kept of a user. */
-const ALL_THREADS = 1_000;
 
 /** Reads a user's log over a connection, from its beginning, and what there is besides. */
 export async function readBook(redis: Redis, of: StackAddresses, { userId, token }: CampaignUser): Promise<UserBook> {
@@ -84,9 +81,8 @@ function sorted(events: readonly Message[]): Pick<UserBook, 'executing' | 'compl
 }
 
 async function threadsOf(redis: Redis, { keyPrefix }: StackAddresses, userId: string): Promise<Set<string>> {
-  const threads = new Threads({ redis, keys: new Keys(keyPrefix), clock: systemClock });
-  const list = await threads.list(userId, ALL_THREADS);
-  return new Set(list.map(({ thread_id }) => thread_id).filter((id) => id !== mainThread(userId)));
+  const ids = await redis.zrange(new Keys(keyPrefix).user(userId).threads, '0', '-1');
+  return new Set(ids.filter((id) => id !== mainThread(userId)));
 }
 
 /** How many calls and runs have not ended. */

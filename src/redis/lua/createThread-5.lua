@@ -1,0 +1,33 @@
+--[[
+  Makes a thread, once per id, within the number a plan allows, and tells the user's connections.
+
+  KEYS[1] threads     sorted set of the user's threads, by last change
+  KEYS[2] threadInfo  hash: thread id -> JSON
+  KEYS[3] thread      stream of the thread's messages
+  KEYS[4] log         the user's events, see include/events.lua
+  KEYS[5] logState    hash: epoch, seq
+  ARGV[1] thread id
+  ARGV[2] what to know of the thread (JSON)
+  ARGV[3] greatest number of threads
+  ARGV[4] ms that an unused thread is kept
+  ARGV[5] timestamp of the event
+  ARGV[6] its fields (a JSON object of at least one member)
+  ARGV[7] the user's channel
+  ARGV[8] greatest length of the log
+  ARGV[9] greatest age of an event, ms
+  ARGV[10] seconds that an unused log keeps its epoch
+  Returns { "created" | "exists" | "full", number of threads }
+]]
+--@include events
+local count = redis.call('ZCARD', KEYS[1])
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return { 'exists', count } end
+if count >= tonumber(ARGV[3]) then return { 'full', count } end
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], ARGV[4]) end
+local options = { channel = ARGV[7], length = ARGV[8], maxAge = ARGV[9], stateSeconds = ARGV[10] }
+local log = openLog({ log = KEYS[4], logState = KEYS[5] }, options, time)
+appendEvent(log, 'thread_updated', ARGV[5], ARGV[6])
+closeLog(log)
+return { 'created', count + 1 }
