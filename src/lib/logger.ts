@@ -12,7 +12,8 @@ const MAX_CAUSES = 4;
 /**
  * A structured logger on standard output. Message texts, tokens and addresses of users are never handed to it; of an
  * error it keeps what is known to hold none.
- * @param fields what every line has at the time it is written, such as the ids of the trace that is under way
+ * @param fields what every line has at the time it is written, such as the ids of the trace that is under way; a new
+ *   object each time, since pino writes into it
  */
 export function createLogger(name: string, level: string, fields?: () => object): Logger {
   return pino({

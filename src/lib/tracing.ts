@@ -40,21 +40,20 @@ export interface Tracing {
   span<T>(name: string, options: SpanOptions, work: (span: Span) => Promise<T>): Promise<T>;
   /** The work that is under way came to this end, although nothing is thrown. */
   failed(error: unknown): void;
-  /** The ids of the work that is under way, for a line of the log. */
+  /** The ids of the work that is under way, for a line of the log: an object of the caller's own each time. */
   logFields(): { readonly trace_id?: string; readonly span_id?: string };
   /** Sends what is left, for a moment. */
   close(): Promise<void>;
 }
 
 const NO_SPAN: Span = { recording: false, set() {}, until() {} };
-const NO_FIELDS = {};
 
 export const NO_TRACING: Tracing = {
   traceParent: undefined,
   root: (_name, _options, work) => work(NO_SPAN),
   span: (_name, _options, work) => work(NO_SPAN),
   failed() {},
-  logFields: () => NO_FIELDS,
+  logFields: () => ({}),
   close: async () => {},
 };
 
