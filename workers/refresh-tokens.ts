@@ -58,8 +58,10 @@ export async function refreshTokens(partitions: readonly number[], deps: Refresh
 }
 
 function refreshOne(ref: TokenSessionRef, deps: RefreshDeps): Promise<void> {
-  const attributes = { 'user.hash': userHash(ref.userId) };
-  return deps.tracing.root('refresh token', { attributes }, (span) => refreshTraced(ref, deps, span));
+  return deps.tracing.root('refresh token', {}, (span) => {
+    if (span.recording) span.set({ 'user.hash': userHash(ref.userId) });
+    return refreshTraced(ref, deps, span);
+  });
 }
 
 async function refreshTraced(ref: TokenSessionRef, deps: RefreshDeps, span: Span): Promise<void> {

@@ -362,7 +362,7 @@ export class ToolService {
   /** Has a refusal counted in the tallies: not waited for, since nobody pays for it. */
   #refuse({ userId, caller, tool }: ToolRequest, error: TollgateError): TollgateError {
     this.#deps.calls.refused(userId, this.#refusal(userId, caller.plan, tool)).catch((cause: Error) => {
-      this.#deps.logger.debug({ user: userHash(userId), tool, error: cause.message }, 'a refusal was not counted');
+      this.#deps.logger.debug({ user: userHash(userId), error: cause.message }, 'a refusal was not counted');
     });
     return error;
   }
