@@ -14,7 +14,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/protocol': [],
   'src/config.ts': LEAVES,
   'src/jobs.ts': LEAVES,
-  'src/redis': LEAVES,
+  'src/redis': [...LEAVES, 'src/config.ts'],
   // What the entry file of every process shares.
   'src/process.ts': [...LEAVES, 'src/config.ts'],
   // Run by container engines beside a process, of which it knows the address only.
