@@ -53,7 +53,8 @@ export async function connectRedis(
 }
 
 async function ready(redis: Redis): Promise<void> {
-  await redis.connect();
+  // A cluster that was not sound at first gets ready at a later attempt; the promise of the first one stays open.
+  await Promise.race([redis.connect(), new Promise((resolve) => redis.once('ready', resolve))]);
   // Of a cluster each master: the first request must not find a connection that is still being made.
   await Promise.all(masters(redis).map((master) => checkServer(master, redis instanceof Cluster)));
 }
@@ -74,9 +75,14 @@ function cluster(target: RedisTarget, role: ConnectionRole, report: (error: Erro
   redis.on('node error', report);
   redis.on('+node', (node: RedisServer) => {
     if (role === 'commands') node.on('ready', () => prepare(node, report));
-    // Left to itself it would connect for the first command, and refuse those that come meanwhile.
-    if (node.status === 'wait') node.connect().catch(report);
+    // Before that, the cluster's own first questions would meet connections that are still being made.
+    if (redis.status === 'ready') connect(node);
   });
+  redis.on('ready', () => redis.nodes('all').forEach(connect));
+  // Left to itself a node would connect for the first command, and refuse those that come meanwhile.
+  const connect = (node: RedisServer) => {
+    if (node.status === 'wait') node.connect().catch(report);
+  };
   return redis;
 }
 
@@ -134,4 +140,6 @@ async function checkServer(node: RedisServer, inCluster: boolean): Promise<void>
 export async function disconnectRedis(redis: Redis): Promise<void> {
   if (redis.status !== 'ready') return redis.disconnect();
   await within(QUIT_PATIENCE_MS, redis.quit()).catch(() => redis.disconnect());
+  // QUIT leaves the connections to the Sentinels open.
+  if (redis instanceof RedisServer && redis.options.sentinels) redis.disconnect();
 }
