@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { Redis } from 'ioredis';
-import { LOOPBACK, freePorts } from '../../scripts/lib/ports.ts';
+import { Cluster } from 'ioredis';
+import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { askShards } from '../../src/redis/subscriptions.ts';
 import { type Certificates, makeCertificates } from '../support/certificates.ts';
 import { silentLogger } from '../support/core.ts';
 import { takeMainRoad } from '../support/main-road.ts';
@@ -12,6 +14,7 @@ import { describeWith, OPENSSL } from '../support/programs.ts';
 import { RedisClusterProcesses } from '../support/redis-cluster.ts';
 import { RedisProcess, type Settings } from '../support/redis-process.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
+import { until } from '../support/until.ts';
 
 /** With what a URL has to escape. */
 const PASSWORD = 'p@ss:w/rd?#%';
@@ -52,62 +55,78 @@ function urlFor(scheme: string, hosts: string): string {
   return `${scheme}://tollgate:${encodeURIComponent(PASSWORD)}@${hosts}`;
 }
 
-describeWith(OPENSSL, 'a Redis over TLS that knows its clients, and a user with the permissions of the documents', () => {
-  let certificates: Certificates;
-  let server: RedisProcess;
-  let env: Record<string, string>;
+describeWith(
+  OPENSSL,
+  'a Redis over TLS that knows its clients, and a user with the permissions of the documents',
+  () => {
+    let certificates: Certificates;
+    let server: RedisProcess;
+    let env: Record<string, string>;
 
-  beforeAll(async () => {
-    certificates = await makeCertificates(`DNS:${NAME}`);
-    const [port = 0] = await freePorts(1);
-    const tls = { ca: readFileSync(certificates.ca), cert: readFileSync(certificates.cert), key: readFileSync(certificates.key), servername: NAME };
-    const ask = { username: 'operator', password: OPERATOR_PASSWORD, tls };
-    server = await RedisProcess.start({ port, ask, settings: [...tlsSettings(certificates, port), ...users()] });
-    closeAfter('file', () => server.close());
-    env = {
-      REDIS_URL: urlFor('rediss', `${LOOPBACK}:${port}`),
-      REDIS_TLS_CA_FILE: certificates.ca,
-      REDIS_TLS_CERT_FILE: certificates.cert,
-      REDIS_TLS_KEY_FILE: certificates.key,
-      REDIS_TLS_SERVER_NAME: NAME,
-    };
-  });
+    beforeAll(async () => {
+      certificates = await makeCertificates(`DNS:${NAME}`);
+      const [port = 0] = await freePorts(1);
+      const tls = {
+        ca: readFileSync(certificates.ca),
+        cert: readFileSync(certificates.cert),
+        key: readFileSync(certificates.key),
+        servername: NAME,
+      };
+      const ask = { username: 'operator', password: OPERATOR_PASSWORD, tls };
+      server = await RedisProcess.start({ port, ask, settings: [...tlsSettings(certificates, port), ...users()] });
+      closeAfter('file', () => server.close());
+      env = {
+        REDIS_URL: urlFor('rediss', `${LOOPBACK}:${port}`),
+        REDIS_TLS_CA_FILE: certificates.ca,
+        REDIS_TLS_CERT_FILE: certificates.cert,
+        REDIS_TLS_KEY_FILE: certificates.key,
+        REDIS_TLS_SERVER_NAME: NAME,
+      };
+    });
 
-  it('B171 is all that the main road needs, and no process says the password', async () => {
-    // The processes get their variables; the prefix is the one that the documented rules name.
-    const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '9', LOG_LEVEL: 'debug' };
-    const stack = await StackProcesses.start({ gateways: 2, env: options, redisUrl: env.REDIS_URL ?? '' });
-    closeAfter('test', () => stack.close());
-    await takeMainRoad(stack.addresses);
-    const denied = (await server.ask((redis) => redis.acl('LOG'))) as unknown[];
-    expect(denied).toEqual([]);
-    for (const { output } of stack.all) expect(output).not.toContain(PASSWORD);
-  }, 60_000);
+    it('B171 is all that the main road needs, and no process says the password', async () => {
+      // The processes get their variables; the prefix is the one that the documented rules name.
+      const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '9', LOG_LEVEL: 'debug' };
+      const stack = await StackProcesses.start({ gateways: 2, env: options, redisUrl: env.REDIS_URL ?? '' });
+      closeAfter('test', () => stack.close());
+      await takeMainRoad(stack.addresses);
+      const denied = (await server.ask((redis) => redis.acl('LOG'))) as unknown[];
+      expect(denied).toEqual([]);
+      for (const { output } of stack.all) expect(output).not.toContain(PASSWORD);
+    }, 60_000);
 
-  it.each([
-    ['without the authority', { REDIS_TLS_CA_FILE: undefined }, /certificate|self-signed|issuer/i],
-    ['under another name', { REDIS_TLS_SERVER_NAME: undefined }, /altnames|Hostname|IP/i],
-    ['without a certificate of its own', { REDIS_TLS_CERT_FILE: undefined, REDIS_TLS_KEY_FILE: undefined }, /./],
-    ['with a file that is not there', { REDIS_TLS_CA_FILE: '/no/such/file' }, /REDIS_TLS_CA_FILE: ENOENT/],
-    ['with a wrong password', { REDIS_URL: 'rediss://tollgate:wrong-secret@HOST' }, /WRONGPASS/],
-  ])('is not connected to %s, and says why', async (_what, changes, expected) => {
-    const variables = { ...env, ...changes, REDIS_URL: env.REDIS_URL ?? '' };
-    if ('REDIS_URL' in changes) {
-      variables.REDIS_URL = changes.REDIS_URL.replace('HOST', `${LOOPBACK}:${server.port}`);
-    }
-    const error = await connectRedis(variables, 'commands', silentLogger).catch((thrown: Error) => thrown);
-    expect(error).toBeInstanceOf(Error);
-    expect((error as Error).message).toMatch(expected);
-    expect((error as Error).message).not.toMatch(/wrong-secret|p@ss/);
-  });
-});
+    it.each([
+      ['without the authority', { REDIS_TLS_CA_FILE: undefined }, /certificate|self-signed|issuer/i],
+      ['under another name', { REDIS_TLS_SERVER_NAME: undefined }, /altnames|Hostname|IP/i],
+      ['without a certificate of its own', { REDIS_TLS_CERT_FILE: undefined, REDIS_TLS_KEY_FILE: undefined }, /./],
+      ['with a file that is not there', { REDIS_TLS_CA_FILE: '/no/such/file' }, /REDIS_TLS_CA_FILE: ENOENT/],
+      ['with a wrong password', { REDIS_URL: 'rediss://tollgate:wrong-secret@HOST' }, /WRONGPASS/],
+    ])('is not connected to %s, and says why', async (_what, changes, expected) => {
+      const variables = { ...env, ...changes, REDIS_URL: env.REDIS_URL ?? '' };
+      if ('REDIS_URL' in changes) {
+        variables.REDIS_URL = changes.REDIS_URL.replace('HOST', `${LOOPBACK}:${server.port}`);
+      }
+      const error = await connectRedis(variables, 'commands', silentLogger).catch((thrown: Error) => thrown);
+      expect(error).toBeInstanceOf(Error);
+      expect((error as Error).message).toMatch(expected);
+      expect((error as Error).message).not.toMatch(/wrong-secret|p@ss/);
+    });
+  },
+);
 
 describeWith(OPENSSL, 'a Redis Cluster over TLS', () => {
   it('is reached on every shard by a user of its own', async () => {
     const certificates = await makeCertificates(`IP:${LOOPBACK}`);
-    const tls = { ca: readFileSync(certificates.ca), cert: readFileSync(certificates.cert), key: readFileSync(certificates.key) };
+    const tls = {
+      ca: readFileSync(certificates.ca),
+      cert: readFileSync(certificates.cert),
+      key: readFileSync(certificates.key),
+    };
     const ask = { username: 'operator', password: OPERATOR_PASSWORD, tls };
-    const cluster = await RedisClusterProcesses.start({ ask, settings: users(), tls: (port) => [...tlsSettings(certificates, port), ['tls-cluster', 'yes'], ['tls-replication', 'yes']] });
+    const cluster = await RedisClusterProcesses.start({
+      ask,
+      settings: (port) => [...tlsSettings(certificates, port), ['tls-cluster', 'yes'], ...users()],
+    });
     closeAfter('test', () => cluster.close());
     const hosts = cluster.masters.map(({ port }) => `${LOOPBACK}:${port}`).join(',');
     const variables = {
@@ -118,10 +137,19 @@ describeWith(OPENSSL, 'a Redis Cluster over TLS', () => {
     };
     const redis = await connectRedis(variables, 'commands', silentLogger);
     closeAfter('test', () => disconnectRedis(redis));
+    const subscriber = await connectRedis(variables, 'subscriber', silentLogger);
+    closeAfter('test', () => disconnectRedis(subscriber));
+    const heard = new Set<string>();
+    subscriber.on('smessage', (channel: string) => heard.add(channel));
+    const { runControls } = new Keys('tollgate');
+    await Promise.all(runControls.map((channel) => subscriber.ssubscribe(channel)));
+    await Promise.all(runControls.map((channel) => redis.spublish(channel, 'x')));
+    await until(() => heard.size === runControls.length);
+    if (subscriber instanceof Cluster) await askShards(subscriber);
     const keys = Array.from({ length: 30 }, (_, at) => `tollgate:${at}`);
     await Promise.all(keys.map((key) => redis.set(key, key)));
     expect(await Promise.all(keys.map((key) => redis.get(key)))).toEqual(keys);
-    const sizes = await Promise.all(cluster.masters.map((master) => master.ask((node: Redis) => node.dbsize())));
+    const sizes = await Promise.all(cluster.masters.map((master) => master.ask((node) => node.dbsize())));
     expect(Math.min(...sizes)).toBeGreaterThan(0);
   }, 60_000);
 });

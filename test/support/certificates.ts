@@ -21,10 +21,32 @@ export async function makeCertificates(name: string): Promise<Certificates> {
   const file = (part: string) => join(dir, part);
   const openssl = (...args: string[]) => run('openssl', args);
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  await openssl('req', '-x509', ...newKey, '-days', '1', '-subj', '/CN=ca', '-keyout', file('ca.key'), '-out', file('ca'));
+  await openssl(
+    'req',
+    '-x509',
+    ...newKey,
+    '-days',
+    '1',
+    '-subj',
+    '/CN=ca',
+    '-keyout',
+    file('ca.key'),
+    '-out',
+    file('ca'),
+  );
   await openssl('req', ...newKey, '-subj', '/CN=redis', '-keyout', file('key'), '-out', file('request'));
   await writeFile(file('names'), `subjectAltName=${name}\n`);
-  const signed = ['-CA', file('ca'), '-CAkey', file('ca.key'), '-CAcreateserial', '-days', '1', '-extfile', file('names')];
+  const signed = [
+    '-CA',
+    file('ca'),
+    '-CAkey',
+    file('ca.key'),
+    '-CAcreateserial',
+    '-days',
+    '1',
+    '-extfile',
+    file('names'),
+  ];
   await openssl('x509', '-req', '-in', file('request'), ...signed, '-out', file('cert'));
   return { ca: file('ca'), cert: file('cert'), key: file('key') };
 }

@@ -10,7 +10,8 @@ export interface RedisClusterOptions {
   readonly masters?: number;
   /** Of each master. */
   readonly replicas?: number;
-  readonly settings?: Settings;
+  /** Of the node on that port. */
+  readonly settings?: (port: number) => Settings;
   readonly ask?: RedisProcessOptions['ask'];
 }
 
@@ -82,7 +83,7 @@ export class RedisClusterProcesses {
   }
 }
 
-function startNode(port: number, busPort: number, { settings = [], ask }: RedisClusterOptions): Promise<RedisProcess> {
+function startNode(port: number, busPort: number, { settings, ask }: RedisClusterOptions): Promise<RedisProcess> {
   return RedisProcess.start({
     port,
     ...(ask ? { ask } : {}),
@@ -97,7 +98,7 @@ function startNode(port: number, busPort: number, { settings = [], ask }: RedisC
       // The kernel has every write before its reply goes out: see killable-redis.ts.
       ['appendfsync', 'no'],
       ['save', '""'],
-      ...settings,
+      ...(settings?.(port) ?? []),
     ],
   });
 }
