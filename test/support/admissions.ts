@@ -29,11 +29,13 @@ export class Admissions {
     const admissions = new Admissions(new Keys(of.keyPrefix));
     const redis = await connectRedis(of.redisUrl, 'commands', silentLogger);
     closeAfter('file', () => disconnectRedis(redis));
-    const monitor = await masters(redis)[0]?.monitor();
-    closeAfter('file', () => monitor?.disconnect());
-    monitor?.on('monitor', (_time: string, [command, ...args]: string[], source: string) => {
-      if (source === 'lua' && command?.toUpperCase() === 'HSET') admissions.#seen(args);
-    });
+    for (const master of masters(redis)) {
+      const monitor = await master.monitor();
+      closeAfter('file', () => monitor.disconnect());
+      monitor.on('monitor', (_time: string, [command, ...args]: string[], source: string) => {
+        if (source === 'lua' && command?.toUpperCase() === 'HSET') admissions.#seen(args);
+      });
+    }
     return admissions;
   }
 

@@ -3,6 +3,9 @@ import { RedisProcess, type Settings } from './redis-process.ts';
 import { until } from './until.ts';
 
 const MASTER_NAME = 'tollgate';
+/** As whom Sentinels and replicas come to a server, so that they can be cut off from it while its clients are not. */
+const WATCHERS = 'watchers';
+const WATCHERS_PASSWORD = 'of-the-tests-alone';
 /** After so long without an answer a Sentinel holds the master for gone. Redis's own default is 30 s. */
 export const DOWN_AFTER_MS = 1_500;
 
@@ -75,6 +78,29 @@ export class SentinelProcesses {
     await until(isComplete, { timeoutMs: 40_000, everyMs: 100, label: 'Sentinels and replicas that know each other' });
   }
 
+  /**
+   * Cuts a server off from the Sentinels and the other servers; who is connected to it as a client stays so, and sees
+   * nothing of it.
+   * @returns ends the partition
+   */
+  async partition(server: RedisProcess): Promise<() => Promise<unknown>> {
+    await server.ask(async (redis) => {
+      await redis.acl('SETUSER', WATCHERS, 'off');
+      await redis.client('KILL', 'USER', WATCHERS);
+    });
+    return () => server.ask((redis) => redis.acl('SETUSER', WATCHERS, 'on'));
+  }
+
+  /** Until the Sentinels name another master than `before`, which answers as one. */
+  async failedOver(before: RedisProcess): Promise<RedisProcess> {
+    const other = async () => {
+      const master = await this.master();
+      const info = master === before ? '' : await master.ask((redis) => redis.info('replication'));
+      return info.includes('role:master') ? master : undefined;
+    };
+    return until(other, { timeoutMs: 40_000, everyMs: 50, label: 'another master' });
+  }
+
   async close(): Promise<void> {
     await Promise.all([...this.sentinels, ...this.servers].map((server) => server.close()));
   }
@@ -86,12 +112,7 @@ async function followed(master: RedisProcess | undefined, replicas: number): Pro
 }
 
 function serverSettings(port: number, masterPort: number, { password, settings = [] }: SentinelOptions): Settings {
-  const secret: Settings = password
-    ? [
-        ['requirepass', password],
-        ['masterauth', password],
-      ]
-    : [];
+  const secret: Settings = password ? [['requirepass', `"${password}"`]] : [];
   const role: Settings = port === masterPort ? [] : [['replicaof', LOOPBACK, String(masterPort)]];
   return [
     ['port', String(port)],
@@ -100,26 +121,27 @@ function serverSettings(port: number, masterPort: number, { password, settings =
     ['appendonly', 'yes'],
     ['appendfsync', 'everysec'],
     ['save', '""'],
+    ['user', WATCHERS, 'on', `>${WATCHERS_PASSWORD}`, '~*', '&*', '+@all'],
+    ['masteruser', WATCHERS],
+    ['masterauth', WATCHERS_PASSWORD],
     ...secret,
     ...role,
     ...settings,
   ];
 }
 
-function sentinelSettings(port: number, masterPort: number, options: SentinelOptions): Settings {
-  const { password, sentinelPassword } = options;
-  const secrets: Settings = [
-    ...(password ? [['sentinel', 'auth-pass', MASTER_NAME, password] as const] : []),
-    ...(sentinelPassword
-      ? ([
-          ['requirepass', sentinelPassword],
-          ['sentinel', 'sentinel-pass', sentinelPassword],
-        ] as const)
-      : []),
-  ];
+function sentinelSettings(port: number, masterPort: number, { sentinelPassword }: SentinelOptions): Settings {
+  const secrets: Settings = sentinelPassword
+    ? [
+        ['requirepass', sentinelPassword],
+        ['sentinel', 'sentinel-pass', sentinelPassword],
+      ]
+    : [];
   return [
     ['port', String(port)],
     ['sentinel', 'monitor', MASTER_NAME, LOOPBACK, String(masterPort), '2'],
+    ['sentinel', 'auth-user', MASTER_NAME, WATCHERS],
+    ['sentinel', 'auth-pass', MASTER_NAME, WATCHERS_PASSWORD],
     ['sentinel', 'down-after-milliseconds', MASTER_NAME, String(DOWN_AFTER_MS)],
     ['sentinel', 'failover-timeout', MASTER_NAME, '5000'],
     ['sentinel', 'parallel-syncs', MASTER_NAME, '1'],
