@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { parseRedisUrl } from './lib/redis-url.ts';
 import { SAMPLERS } from './lib/tracing.ts';
 
 /** Exit code of a process whose configuration is not usable: EX_CONFIG of sysexits.h. */
@@ -88,6 +89,12 @@ const VARIABLES = z.object({
   PUBLIC_URL: text,
   METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
   REDIS_URL: text,
+  REDIS_SENTINEL_USERNAME: text,
+  REDIS_SENTINEL_PASSWORD: text,
+  REDIS_TLS_CA_FILE: text,
+  REDIS_TLS_CERT_FILE: text,
+  REDIS_TLS_KEY_FILE: text,
+  REDIS_TLS_SERVER_NAME: text,
   CATALOGUE_DIR: text,
   REDIS_KEY_PREFIX: z
     .string()
@@ -171,6 +178,12 @@ const WELL_KNOWN_SECRETS =
   /^(password|secret|test|changeme|change-me|default|example|admin|tollgate|jwt[-_]?secret|your[-_ ].*|12345\d*)+$/i;
 
 const SECRETS = ['JWT_SECRET_KEY', 'JWT_SECRET_KEY_PREVIOUS', 'SERVICE_SECRET'] as const;
+const REDIS_TLS_VARIABLES = [
+  'REDIS_TLS_CA_FILE',
+  'REDIS_TLS_CERT_FILE',
+  'REDIS_TLS_KEY_FILE',
+  'REDIS_TLS_SERVER_NAME',
+] as const;
 const HTTP_URLS = [
   'PUBLIC_URL',
   'AUTH_SERVICE_URL',
@@ -202,7 +215,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   }
   for (const name of SECRETS) problems.push(...secretProblems(name, values[name]));
   for (const name of HTTP_URLS) problems.push(...urlProblems(name, values[name], production));
-  problems.push(...redisUrlProblems(values.REDIS_URL));
+  problems.push(...redisProblems(values));
   problems.push(...originProblems(values.CORS_ORIGINS, production));
   if (values.DEV_AUTH_BYPASS && (production || values.ENVIRONMENT === 'staging')) {
     problems.push(problem('FORBIDDEN_IN_PRODUCTION', 'DEV_AUTH_BYPASS', `must not be set in ${values.ENVIRONMENT}`));
@@ -276,10 +289,26 @@ function isPublicHost(host: string): boolean {
   return host.includes('.') && !/\.(local|internal|svc|localhost|test)$/.test(host);
 }
 
-function redisUrlProblems(value: string | undefined): ConfigProblem[] {
-  if (value === undefined) return [problem('INVALID_VALUE', 'REDIS_URL', 'REDIS_URL is required')];
-  if (URL.canParse(value) && ['redis:', 'rediss:'].includes(new URL(value).protocol)) return [];
-  return [problem('INVALID_VALUE', 'REDIS_URL', 'must be a redis:// or rediss:// URL')];
+/** What only one of the topologies, or only TLS, has a use for is refused elsewhere: it would be thought to protect. */
+function redisProblems(values: Variables): ConfigProblem[] {
+  const { REDIS_URL: url } = values;
+  if (url === undefined) return [problem('INVALID_VALUE', 'REDIS_URL', 'REDIS_URL is required')];
+  const address = parseRedisUrl(url);
+  if (typeof address === 'string') return [problem('INVALID_VALUE', 'REDIS_URL', address)];
+  const unused = (names: readonly (keyof Variables)[], text: string) => {
+    return names.filter((name) => values[name] !== undefined).map((name) => problem('INVALID_VALUE', name, text));
+  };
+  const problems: ConfigProblem[] = [];
+  if (!address.tls) problems.push(...unused(REDIS_TLS_VARIABLES, 'needs a rediss:// URL in REDIS_URL'));
+  if (address.topology !== 'sentinel') {
+    const text = 'needs a redis+sentinel:// URL in REDIS_URL';
+    problems.push(...unused(['REDIS_SENTINEL_USERNAME', 'REDIS_SENTINEL_PASSWORD'], text));
+  }
+  if ((values.REDIS_TLS_CERT_FILE === undefined) !== (values.REDIS_TLS_KEY_FILE === undefined)) {
+    const text = 'REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE belong together';
+    problems.push(problem('INVALID_VALUE', 'REDIS_TLS_CERT_FILE', text));
+  }
+  return problems;
 }
 
 function originProblems(origins: readonly string[], production: boolean): ConfigProblem[] {

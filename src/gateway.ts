@@ -123,7 +123,7 @@ async function createFoundation(config: Config, base: Telemetry & { nodeId: stri
   // First: what is wrong with them shows also where Redis is not there yet.
   const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
-    const connection = await connectRedis(config.REDIS_URL, role, logger);
+    const connection = await connectRedis(config, role, logger);
     closers.add(name, () => disconnectRedis(connection));
     return connection;
   };

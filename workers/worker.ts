@@ -23,6 +23,7 @@ import { Revocations } from '../src/policy/revocations.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
+import { onRestored } from '../src/redis/subscriptions.ts';
 import { startTelemetry, type Telemetry } from '../src/telemetry.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
@@ -73,8 +74,7 @@ export async function startWorker(
     const foundation = await createFoundation(config, { ...telemetry, clock, closers });
     const parts = await createParts(config, foundation);
     closers.add('queue watch', watchQueue(parts.runQueue, foundation));
-    foundation.subscriber.on('message', (_channel: string, runId: string) => parts.executor.cancel(runId));
-    await foundation.subscriber.subscribe(foundation.keys.runControl);
+    await followCancellations(foundation, parts.executor);
     await startRuns(config, foundation, parts);
     await startScheduled(foundation, parts);
     await followCatalogues(foundation);
@@ -97,7 +97,7 @@ async function createFoundation(config: Config, base: Telemetry & { clock: Clock
   // First: what is wrong with them shows also where Redis is not there yet.
   const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
-    const connection = await connectRedis(config.REDIS_URL, role, logger);
+    const connection = await connectRedis(config, role, logger);
     closers.add(name, () => disconnectRedis(connection));
     return connection;
   };
@@ -139,6 +139,20 @@ async function createParts(config: Config, foundation: Foundation) {
   return { log, runs, calls, runQueue, executor, ...billing, ...refreshing };
 }
 
+/** What is published while the connection is away is missed: a run learns of its cancellation from its next append too. */
+async function followCancellations({ subscriber, keys }: Foundation, executor: RunExecutor): Promise<void> {
+  const channels = new Set(keys.runControls);
+  subscriber.on('smessage', (channel: string, runId: string) => {
+    if (channels.has(channel)) executor.cancel(runId);
+  });
+  onRestored(
+    subscriber,
+    () => channels,
+    () => undefined,
+  );
+  await Promise.all(keys.runControls.map((channel) => subscriber.ssubscribe(channel)));
+}
+
 /** Reads plans and tools again when that is announced, or may have been. */
 async function followCatalogues(foundation: Foundation): Promise<void> {
   const { catalogues } = foundation;
@@ -149,7 +163,6 @@ async function followCatalogues(foundation: Foundation): Promise<void> {
     },
     reload: async () => void catalogues.reload(),
   };
-  // On the connection of cancellations, a classic channel: the reader never gives its sharded one up, see its `subscriber`.
   const announcements = new AnnouncementReader({ ...foundation, listener });
   foundation.closers.add('announcements', () => announcements.stop());
   await announcements.start();

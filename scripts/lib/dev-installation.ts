@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { Closers } from '../../src/lib/closers.ts';
+import { describeRedisUrl } from '../../src/lib/redis-url.ts';
 import { type DevSecrets, devSecrets, writeDevState } from './dev-state.ts';
 import { haproxy, haproxyVersion } from './haproxy.ts';
 import { logPrinter } from './log-lines.ts';
@@ -155,7 +156,7 @@ export class DevInstallation {
   async #startRedis(): Promise<string> {
     const given = this.#options.env.REDIS_URL;
     if (given) {
-      this.#steps.note(`Redis at ${withoutPassword(given)} (REDIS_URL)`);
+      this.#steps.note(`Redis at ${describeRedisUrl(given)} (REDIS_URL)`);
       return given;
     }
     const program = await ensureRedisServer((text) => this.#steps.note(text));
@@ -245,10 +246,4 @@ export class DevInstallation {
 
 function portsFrom(first: number, count: number): number[] {
   return Array.from({ length: count }, (_, index) => first + index);
-}
-
-function withoutPassword(url: string): string {
-  if (!URL.canParse(url)) return 'an address that is no URL';
-  const { protocol, host } = new URL(url);
-  return `${protocol}//${host}`;
 }

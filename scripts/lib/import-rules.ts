@@ -14,7 +14,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/protocol': [],
   'src/config.ts': LEAVES,
   'src/jobs.ts': LEAVES,
-  'src/redis': LEAVES,
+  'src/redis': [...LEAVES, 'src/config.ts'],
   // What the entry file of every process shares.
   'src/process.ts': [...LEAVES, 'src/config.ts'],
   // The log, the metrics and the traces of a process: the first thing that a composition root makes.

@@ -150,7 +150,7 @@ export class Runs {
   /** Asks for the end of a run; like `start`, in one flight with the message limit. @throws TollgateError RATE_LIMITED */
   async cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'> {
     const keys = this.#keys.user(userId);
-    const args = [this.#keys.runControl, runId, limit.messages];
+    const args = [keys.runControl, runId, limit.messages];
     const asking = cancelRun.run(this.#redis, [keys.run(runId), keys.messageRate], args);
     const [reply] = await Promise.all([asking, limit.allowed]);
     if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
@@ -160,17 +160,15 @@ export class Runs {
   /** Runs whose time is over, by Redis's clock, and that nobody has ended; at most `limit` of each partition. */
   async overdue(limit = 100): Promise<AgentRunJob[]> {
     const [seconds] = await this.#redis.time();
-    const pipeline = this.#redis.pipeline();
-    for (let partition = 0; partition < PARTITIONS; partition++) {
-      pipeline.zrangebyscore(this.#keys.activeRuns(partition), '-inf', Number(seconds) * 1000, 'LIMIT', 0, limit);
-    }
-    const replies = (await pipeline.exec()) ?? [];
-    return replies.flatMap(([error, members]) => {
-      if (error) throw error;
-      return (members as string[]).map((member) => {
-        const [user_id = '', run_id = ''] = member.split(' ');
-        return { user_id, run_id };
-      });
+    const dueAt = Number(seconds) * 1000;
+    // Sent together; a pipeline would have to stay on one shard.
+    const looks = Array.from({ length: PARTITIONS }, (_, partition) => {
+      return this.#redis.zrangebyscore(this.#keys.activeRuns(partition), '-inf', dueAt, 'LIMIT', 0, limit);
+    });
+    const members = (await Promise.all(looks)).flat();
+    return members.map((member) => {
+      const [user_id = '', run_id = ''] = member.split(' ');
+      return { user_id, run_id };
     });
   }
 

@@ -58,7 +58,7 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
   const closers = new Closers();
   try {
     const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
-    const redis = await connectRedis(config.REDIS_URL, 'commands', logger);
+    const redis = await connectRedis(config, 'commands', logger);
     closers.add('redis', () => disconnectRedis(redis));
     const keys = new Keys(config.REDIS_KEY_PREFIX);
     const { plans } = catalogues;

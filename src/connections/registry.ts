@@ -83,7 +83,6 @@ export class Registry {
     this.#plans = plans;
     this.#maxConnectionsPerUser = options.maxConnectionsPerUser;
     // Pipelines know the scripts that exist when they are made.
-    renewLeases.prepare(redis);
   }
 
   /**
@@ -130,17 +129,18 @@ export class Registry {
   }
 
   async #renewBatch(users: readonly (readonly [string, readonly string[]])[]): Promise<Renewal[]> {
-    const pipeline = this.#redis.pipeline();
-    for (const [userId, ids] of users) {
-      const keys = this.#keys.user(userId);
-      const used = [keys.leases, keys.connections, keys.evicted, keys.logState];
-      renewLeases.queue(this.#redis, pipeline, used, [this.#leaseMs, ...ids]);
-    }
-    const replies = (await pipeline.exec()) ?? [];
+    // Sent together; a pipeline would have to stay on one shard.
+    const replies = await Promise.allSettled(
+      users.map(([userId, ids]) => {
+        const keys = this.#keys.user(userId);
+        const used = [keys.leases, keys.connections, keys.evicted, keys.logState];
+        return renewLeases.run(this.#redis, used, [this.#leaseMs, ...ids]);
+      }),
+    );
     return users.flatMap(([userId, ids], at) => {
-      const [error, reply] = replies[at] ?? [new Error('no reply'), undefined];
-      if (error) return [];
-      const [epoch, seq, ...states] = reply as [string, number, ...ScriptReply[]];
+      const renewed = replies[at];
+      if (renewed?.status !== 'fulfilled') return [];
+      const [epoch, seq, ...states] = renewed.value as [string, number, ...ScriptReply[]];
       return [{ userId, epoch, seq, leases: new Map(ids.map((id, i) => [id, states[i] as LeaseState])) }];
     });
   }

@@ -3,7 +3,8 @@ import type { Logger } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Keys } from '../redis/keys.ts';
+import { isUserChannel, type Keys } from '../redis/keys.ts';
+import { onRestored } from '../redis/subscriptions.ts';
 import { parsePublished } from './event-log.ts';
 
 /** Who listens to a user's channel on this node. */
@@ -36,19 +37,19 @@ export class LiveTail {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #channels = new Map<string, Channel>();
-  #connectedBefore = true;
 
-  /** @param redis a connection in the role `subscriber`, used by nobody else */
+  /** @param redis a connection in the role `subscriber`; its channels of users are this object's alone */
   constructor({ redis, keys, clock, logger }: { redis: Redis; keys: Keys; clock: Clock; logger: Logger }) {
     this.#redis = redis;
     this.#keys = keys;
     this.#clock = clock;
     this.#logger = logger;
     redis.on('smessage', (name: string, message: string) => this.#receive(name, message));
-    redis.on('close', () => {
-      this.#connectedBefore = false;
-    });
-    redis.on('ready', () => void this.#reconnected());
+    onRestored(
+      redis,
+      () => this.#channels.keys(),
+      () => this.#restored(),
+    );
   }
 
   /**
@@ -92,15 +93,23 @@ export class LiveTail {
     channel.listeners.delete(listener);
     if (channel.listeners.size > 0 || this.#channels.get(channel.name) !== channel) return;
     this.#channels.delete(channel.name);
-    // A later `listen` sends its own SSUBSCRIBE on the same connection, after this one: the order keeps it subscribed.
-    this.#redis.sunsubscribe(channel.name).catch((error: Error) => {
+    this.#unsubscribe(channel.name);
+  }
+
+  /** A later `listen` sends its own SSUBSCRIBE on the same connection, after this: the order keeps it subscribed. */
+  #unsubscribe(name: string): void {
+    this.#redis.sunsubscribe(name).catch((error: Error) => {
       this.#logger.debug({ error: error.message }, 'unsubscribe failed; the connection is gone and so is the channel');
     });
   }
 
   #receive(name: string, message: string): void {
     const listeners = this.#channels.get(name)?.listeners;
-    if (!listeners) return;
+    if (!listeners) {
+      // Left over from a subscription that failed, or could not be given up, while its shard was away.
+      if (isUserChannel(name)) this.#unsubscribe(name);
+      return;
+    }
     if (message.startsWith('e')) {
       const entry = parsePublished(message.slice(1));
       for (const { onEntry } of listeners) onEntry(entry);
@@ -110,17 +119,7 @@ export class LiveTail {
     for (const { onControl } of listeners) onControl(control);
   }
 
-  async #reconnected(): Promise<void> {
-    if (this.#connectedBefore) return;
-    this.#connectedBefore = true;
-    try {
-      // The client restores only what had been confirmed before it lost the connection; a second loss on the way
-      // would leave the rest behind for good.
-      await Promise.all([...this.#channels.keys()].map((name) => this.#redis.ssubscribe(name)));
-    } catch (error) {
-      this.#logger.debug({ err: error }, 'lost the connection again before the subscriptions were back');
-      return;
-    }
+  #restored(): void {
     for (const { listeners } of this.#channels.values()) for (const { onGap } of listeners) onGap();
   }
 }

@@ -3,6 +3,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { onRestored } from '../redis/subscriptions.ts';
 import { type Announcement, parseAnnouncement } from './announcements.ts';
 
 /** An announcement with the time, by Redis's clock, at which it was made. */
@@ -22,10 +23,7 @@ export interface AnnouncementListener {
 export interface AnnouncementReaderDeps {
   /** For reading. */
   readonly redis: Redis;
-  /**
-   * For the nudge: a connection in the role `subscriber`. The nudge is a sharded channel as the users' are: ioredis drops
-   * what comes on classic ones once the last sharded subscription of the connection has been given up.
-   */
+  /** For the nudge: a connection in the role `subscriber`. */
   readonly subscriber: Redis;
   readonly keys: Keys;
   readonly clock: Clock;
@@ -49,15 +47,11 @@ export class AnnouncementReader {
   readonly #heard = (channel: string) => {
     if (channel === this.#deps.keys.announced) this.#wake();
   };
-  readonly #subscribe = () => {
-    // ioredis restores only what had been confirmed before the loss. Its failure is that of the connection.
-    this.#deps.subscriber.ssubscribe(this.#deps.keys.announced).then(this.#wake, () => undefined);
-  };
   /** The entry read last; undefined while the stream was empty. */
   #place: string | undefined;
   #reading: Promise<void> | undefined;
   #again = false;
-  #stopTimer: (() => void) | undefined;
+  readonly #stops: (() => void)[] = [];
 
   constructor(deps: AnnouncementReaderDeps) {
     this.#deps = deps;
@@ -67,9 +61,9 @@ export class AnnouncementReader {
   async start(): Promise<void> {
     const { redis, subscriber, keys, clock } = this.#deps;
     subscriber.on('smessage', this.#heard);
-    subscriber.on('ready', this.#subscribe);
     redis.on('ready', this.#wake);
-    this.#stopTimer = clock.every(LOOK_AGAIN_MS, this.#wake);
+    const restored = onRestored(subscriber, () => [keys.announced], this.#wake);
+    this.#stops.push(restored, clock.every(LOOK_AGAIN_MS, this.#wake));
     // Before the first look, so that nothing is announced between the two unheard.
     await asked(subscriber.ssubscribe(keys.announced));
     await this.#reload();
@@ -77,9 +71,8 @@ export class AnnouncementReader {
 
   async stop(): Promise<void> {
     const { redis, subscriber } = this.#deps;
-    this.#stopTimer?.();
+    for (const stop of this.#stops.splice(0)) stop();
     subscriber.off('smessage', this.#heard);
-    subscriber.off('ready', this.#subscribe);
     redis.off('ready', this.#wake);
     this.#again = false;
     await this.#reading;

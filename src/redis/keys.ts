@@ -127,9 +127,9 @@ export class Keys {
     return `${this.prefix}:{announcements}:nudge`;
   }
 
-  /** Workers listen here for runs to cancel. */
-  get runControl(): string {
-    return `${this.prefix}:run-control`;
+  /** Sharded channels on which workers listen for runs to cancel: `UserKeys.runControl` of all partitions. */
+  get runControls(): string[] {
+    return Array.from({ length: PARTITIONS }, (_, partition) => `${this.#partition(partition)}:run-control`);
   }
 
   /** Sharded channels that a node listens to as long as it lives: by them a script sees, in any slot, that it does. */
@@ -155,6 +155,11 @@ export class Keys {
   #partition(partition: number): string {
     return `${this.prefix}:{p${partition}}`;
   }
+}
+
+/** Whether a channel is that of some user: see `UserKeys.channel`. */
+export function isUserChannel(name: string): boolean {
+  return name.endsWith(':live');
 }
 
 /** The keys of one user. */
@@ -198,6 +203,10 @@ export class UserKeys {
   /** Of `Keys.nodeChannels`, the one in the user's slot. */
   nodeChannel(nodeId: string): string {
     return nodeChannel(this.#tag, nodeId);
+  }
+  /** Of `Keys.runControls`, the one in the user's slot. */
+  get runControl(): string {
+    return `${this.#tag}:run-control`;
   }
   get messageRate(): string {
     return this.#of('message-rate');

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
-import type { ChainableCommander, Redis } from 'ioredis';
+import type { Redis as RedisServer } from 'ioredis';
+import type { Redis } from './connection.ts';
 import { asked } from './errors.ts';
 
 export type ScriptArgument = string | number;
@@ -14,7 +15,7 @@ const SCRIPTS = new URL('./lua/', import.meta.url);
  * Makes every script known to a Redis that has just been connected to, or has restarted. Without it the first call of
  * each would be sent twice, and arrive after commands that were sent behind it.
  */
-export async function loadScripts(redis: Redis): Promise<void> {
+export async function loadScripts(redis: RedisServer): Promise<void> {
   await Promise.all(scriptFiles().map((file) => redis.script('LOAD', readScript(file))));
 }
 
@@ -63,31 +64,12 @@ export class LuaScript {
     return asked(command.call(redis, ...keys, ...args));
   }
 
-  /** Adds the call to a pipeline of `redis` that was made after the script's first use there. */
-  queue(
-    redis: Redis,
-    pipeline: ChainableCommander,
-    keys: readonly string[],
-    args: readonly ScriptArgument[],
-  ): ChainableCommander {
-    this.#define(redis, keys);
-    const command = (pipeline as unknown as Record<string, (...args: ScriptArgument[]) => ChainableCommander>)[
-      this.command
-    ] as (...args: ScriptArgument[]) => ChainableCommander;
-    return command.call(pipeline, ...keys, ...args);
-  }
-
-  /** Makes the script callable on `redis`; needed before a pipeline that uses it is made. */
-  prepare(redis: Redis): void {
-    if (this.#known.has(redis)) return;
-    redis.defineCommand(this.command, { lua: this.#source, numberOfKeys: this.#numberOfKeys });
-    this.#known.add(redis);
-  }
-
   #define(redis: Redis, keys: readonly string[]): void {
     if (keys.length !== this.#numberOfKeys) {
       throw new Error(`${this.command} takes ${this.#numberOfKeys} keys, got ${keys.length}`);
     }
-    this.prepare(redis);
+    if (this.#known.has(redis)) return;
+    redis.defineCommand(this.command, { lua: this.#source, numberOfKeys: this.#numberOfKeys });
+    this.#known.add(redis);
   }
 }

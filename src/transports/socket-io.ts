@@ -89,7 +89,7 @@ export class SocketIo {
       // Ours comes first, and says why.
       connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_PATIENCE_MS,
       serveClient: false,
-      adapter: createShardedAdapter(deps.adapter.publisher, deps.adapter.subscriber, {
+      adapter: createShardedAdapter(deps.adapter.publisher, withoutRejections(deps.adapter.subscriber), {
         channelPrefix: deps.adapter.channelPrefix,
       }),
     });
@@ -251,6 +251,21 @@ export class SocketIo {
 /** Whether a request opens a session; those of open ones name it. Read as Engine.IO does: the last `sid` counts. */
 export function isHandshake(request: IncomingMessage): boolean {
   return !requestUrl(request)?.searchParams.getAll('sid').at(-1);
+}
+
+/**
+ * The adapter leaves its promises to themselves. One whose shard is away would end the process; what was asked for is
+ * restored with the connection.
+ */
+function withoutRejections(subscriber: Redis) {
+  const settled = (work: Promise<unknown>) => work.catch(() => undefined);
+  return {
+    ssubscribe: (channel: string) => settled(subscriber.ssubscribe(channel)),
+    sunsubscribe: (channels: string | string[]) => settled(subscriber.sunsubscribe(...[channels].flat())),
+    on: (event: 'smessageBuffer', listener: (channel: Buffer, message: Buffer) => void) => {
+      subscriber.on(event, listener);
+    },
+  };
 }
 
 function isFields(value: unknown): value is Fields {

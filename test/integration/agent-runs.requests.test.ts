@@ -1,10 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
-import { Redis } from 'ioredis';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { eventsOf, freshRequestId, runToEnd } from '../support/agent-runs.ts';
 import { toolFile } from '../support/catalogues.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
+import { silentLogger } from '../support/core.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { closeAfter } from '../support/open-resources.ts';
 import { stack } from '../support/stack.ts';
 import { mintToken, type PlanName } from '../support/tokens.ts';
 
@@ -49,9 +51,9 @@ describe.each(TRANSPORTS)('a request over %s', (transport) => {
     const refused = await client.waitFor('error');
     expect(refused.fields).toMatchObject({ code: 'RATE_LIMITED', request_id });
     // The minute is over; another node has nothing in its memory of it.
-    const redis = new Redis(stack().redisUrl);
+    const redis = await connectRedis(stack().redisUrl, 'commands', silentLogger);
+    closeAfter('test', () => disconnectRedis(redis));
     await redis.del(new Keys(stack().keyPrefix).user(userId).messageRate);
-    await redis.quit();
     const again = await openClient({ transport, url: nodeUrl(1), token });
     const run = await runToEnd(again, { request_id });
     expect(run.events.at(-1)?.type).toBe('agent_completed');

@@ -79,13 +79,9 @@ describe('a writer that crashes', () => {
     const crashing = new Proxy(redis, {
       get: (target, name) => {
         const value = Reflect.get(target, name, target) as unknown;
-        if (name !== 'pipeline') return typeof value === 'function' ? value.bind(target) : value;
+        if (name !== 'xtrim') return typeof value === 'function' ? value.bind(target) : value;
         return () => {
-          const pipeline = target.pipeline();
-          pipeline.xtrim = () => {
-            throw new Error('crashed');
-          };
-          return pipeline;
+          throw new Error('crashed');
         };
       },
     });

@@ -146,7 +146,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
     if (kind === 'move') await wanderer.moveTo((what as { node: number }).node);
     if (kind === 'drop') wanderer.drop();
     if (kind === 'resume') await wanderer.resume();
-    if (kind === 'cut') nodes[(what as { node: number }).node]?.subscriber.stream?.destroy();
+    if (kind === 'cut') nodes[(what as { node: number }).node]?.subscriber.disconnect(true);
     if (kind === 'pause') await new Promise((resolve) => setTimeout(resolve, (what as { ms: number }).ms));
   }
   await Promise.all(writes);

@@ -1,4 +1,4 @@
-import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
@@ -29,11 +29,13 @@ export class Admissions {
     const admissions = new Admissions(new Keys(of.keyPrefix));
     const redis = await connectRedis(of.redisUrl, 'commands', silentLogger);
     closeAfter('file', () => disconnectRedis(redis));
-    const monitor = await redis.monitor();
-    closeAfter('file', () => monitor.disconnect());
-    monitor.on('monitor', (_time: string, [command, ...args]: string[], source: string) => {
-      if (source === 'lua' && command?.toUpperCase() === 'HSET') admissions.#seen(args);
-    });
+    for (const master of masters(redis)) {
+      const monitor = await master.monitor();
+      closeAfter('file', () => monitor.disconnect());
+      monitor.on('monitor', (_time: string, [command, ...args]: string[], source: string) => {
+        if (source === 'lua' && command?.toUpperCase() === 'HSET') admissions.#seen(args);
+      });
+    }
     return admissions;
   }
 

@@ -10,6 +10,7 @@ export interface Program {
 }
 
 export const HAPROXY: Program = { command: 'haproxy', versionArgs: ['-v'], install: 'apt-get install haproxy' };
+export const OPENSSL: Program = { command: 'openssl', versionArgs: ['version'], install: 'apt-get install openssl' };
 export const KUBECTL: Program = {
   command: 'kubectl',
   versionArgs: ['version', '--client'],

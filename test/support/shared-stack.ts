@@ -1,14 +1,27 @@
-import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { RedisClusterProcesses } from './redis-cluster.ts';
 import { StackProcesses } from './stack-processes.ts';
 
 /** The stack that all tests share, which lives from jest's global set-up to its global tear-down, in jest's own process. */
-let shared: { redis: RedisServer; stack: StackProcesses } | undefined;
+let shared: { redis: SharedRedis; stack: StackProcesses } | undefined;
 
 const GATEWAYS = 3;
 
+interface SharedRedis {
+  readonly url: string;
+  stop(): Promise<void>;
+}
+
+/** `TEST_REDIS=cluster` (`npm run test:redis-cluster`) puts all tests that do not start their own on a Redis Cluster. */
+async function startSharedRedis(): Promise<SharedRedis> {
+  if (process.env.TEST_REDIS !== 'cluster') return startRedisServer();
+  const cluster = await RedisClusterProcesses.start();
+  return { url: cluster.url, stop: () => cluster.close() };
+}
+
 /** Hands the addresses to the tests through the environment: they run in other processes. */
 export async function startSharedStack(): Promise<void> {
-  const redis = await startRedisServer();
+  const redis = await startSharedRedis();
   try {
     const stack = await StackProcesses.start({ gateways: GATEWAYS, workers: 1, redisUrl: redis.url });
     shared = { redis, stack };

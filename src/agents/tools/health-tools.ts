@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { Queue } from 'bullmq';
-import type { Redis } from '../../redis/client.ts';
+import { masters, type Redis } from '../../redis/client.ts';
 import type { ToolExecutor } from './tool.ts';
 
 /** What the queue of agent runs can tell of itself. */
@@ -32,7 +32,7 @@ export function healthTools(deps: {
       const before = performance.now();
       await deps.redis.ping();
       const redisMs = performance.now() - before;
-      const [info, queue] = await Promise.all([deps.redis.info('memory'), deps.queueDepth()]);
+      const [usedMemory, queue] = await Promise.all([readUsedMemory(deps.redis), deps.queueDepth()]);
       loopDelay.disable();
       const warnings = [
         ...(redisMs > SLOW_REDIS_MS ? [`the store took ${redisMs.toFixed(0)} ms to answer`] : []),
@@ -41,7 +41,7 @@ export function healthTools(deps: {
       return {
         status: warnings.length === 0 ? 'healthy' : 'degraded',
         warnings,
-        store: { ping_ms: Number(redisMs.toFixed(2)), used_memory_bytes: usedMemory(info) },
+        store: { ping_ms: Number(redisMs.toFixed(2)), used_memory_bytes: usedMemory },
         queue,
         process: {
           uptime_s: Math.round(process.uptime()),
@@ -53,6 +53,8 @@ export function healthTools(deps: {
   };
 }
 
-function usedMemory(info: string): number {
-  return Number(/^used_memory:(\d+)/m.exec(info)?.[1] ?? 0);
+/** Of all shards together. */
+async function readUsedMemory(redis: Redis): Promise<number> {
+  const infos = await Promise.all(masters(redis).map((master) => master.info('memory')));
+  return infos.reduce((sum, info) => sum + Number(/^used_memory:(\d+)/m.exec(info)?.[1] ?? 0), 0);
 }

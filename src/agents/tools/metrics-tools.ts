@@ -18,36 +18,34 @@ export function metricsTools(deps: {
   };
 }
 
-/** Nodes, runs, calls and outboxes: one round trip for all partitions. */
+/** Nodes, runs, calls and outboxes: one flight to each shard. */
 async function readCluster({ redis, keys }: { redis: Redis; keys: Keys }) {
-  const pipeline = redis.pipeline();
-  pipeline.time().zrange(keys.nodes, '0', '-1', 'WITHSCORES').hgetall(keys.nodeDetails);
-  for (let partition = 0; partition < PARTITIONS; partition++) {
-    pipeline.zcard(keys.activeRuns(partition)).zcard(keys.activeCalls(partition));
-    pipeline.xlen(keys.outbox(partition)).xrange(keys.outbox(partition), '-', '+', 'COUNT', 1);
-  }
-  const replies = await asked(pipeline.exec().then((results) => results ?? []));
-  const values = replies.map(([error, value]) => {
-    if (error) throw error;
-    return value;
-  });
-  const [time, leases, details, ...partitions] = values as [[number, number], string[], Record<string, string>];
-  const now = Number(time[0]) * 1000 + Math.floor(Number(time[1]) / 1000);
-  const every4th = (offset: number) => (partitions as unknown[]).filter((_, at) => at % 4 === offset);
-  const total = (offset: number) => every4th(offset).reduce<number>((sum, count) => sum + Number(count), 0);
-  const oldest = (every4th(3) as [string, string[]][][]).flatMap(([entry]) =>
-    entry ? [Number.parseInt(entry[0], 10)] : [],
+  const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+  const perPartition = <T>(read: (partition: number) => Promise<T>) => Promise.all(partitions.map(read));
+  const [time, leases, details, runs, calls, waiting, oldestEntries] = await asked(
+    Promise.all([
+      redis.time(),
+      redis.zrange(keys.nodes, '0', '-1', 'WITHSCORES'),
+      redis.hgetall(keys.nodeDetails),
+      perPartition((partition) => redis.zcard(keys.activeRuns(partition))),
+      perPartition((partition) => redis.zcard(keys.activeCalls(partition))),
+      perPartition((partition) => redis.xlen(keys.outbox(partition))),
+      perPartition((partition) => redis.xrange(keys.outbox(partition), '-', '+', 'COUNT', 1)),
+    ]),
   );
+  const now = Number(time[0]) * 1000 + Math.floor(Number(time[1]) / 1000);
+  const total = (counts: readonly number[]) => counts.reduce((sum, count) => sum + count, 0);
+  const oldest = oldestEntries.flatMap(([entry]) => (entry ? [Number.parseInt(entry[0], 10)] : []));
   const nodes = liveNodes(leases, details, now);
   return {
     now,
     counts: {
       nodes,
       connections: nodes.reduce((sum, { connections }) => sum + connections, 0),
-      runs_under_way: total(0),
-      tool_calls_under_way: total(1),
+      runs_under_way: total(runs),
+      tool_calls_under_way: total(calls),
       ledger: {
-        records_waiting: total(2),
+        records_waiting: total(waiting),
         lag_ms: oldest.length === 0 ? 0 : Math.max(0, now - Math.min(...oldest)),
       },
     },

@@ -1,0 +1,164 @@
+import { readFileSync } from 'node:fs';
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { Cluster } from 'ioredis';
+import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { askShards } from '../../src/redis/subscriptions.ts';
+import { type Certificates, makeCertificates } from '../support/certificates.ts';
+import { silentLogger } from '../support/core.ts';
+import { takeMainRoad } from '../support/main-road.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { describeWith, OPENSSL } from '../support/programs.ts';
+import { RedisClusterProcesses } from '../support/redis-cluster.ts';
+import { RedisProcess, type Settings } from '../support/redis-process.ts';
+import { StackProcesses } from '../support/stack-processes.ts';
+import { until } from '../support/until.ts';
+
+/** With what a URL has to escape. */
+const PASSWORD = 'p@ss:w/rd?#%';
+const OPERATOR_PASSWORD = 'of-the-test-alone';
+const NAME = 'redis.example.test';
+
+/** The rules that docs/operations.md gives an operator, without the name and the password in front. */
+function documentedRules(): string[] {
+  const docs = readFileSync(`${PROJECT_ROOT}docs/operations.md`, 'utf8');
+  const line = /^ {4}ACL SETUSER tollgate on '>…' (.+(?:\n {6}.+)*)$/m.exec(docs)?.[1];
+  if (!line) throw new Error('docs/operations.md has no ACL SETUSER tollgate');
+  return line.split(/\s+/).map((rule) => rule.replaceAll("'", ''));
+}
+
+/** Two users: the one of Tollgate, and the one by which the test looks. The default user can do nothing. */
+function users(): Settings {
+  return [
+    ['user', 'default', 'off'],
+    ['user', 'operator', 'on', `>${OPERATOR_PASSWORD}`, '~*', '&*', '+@all'],
+    // As the file wants it: quoted, with the quotes around all of it.
+    ['user', 'tollgate', 'on', `">${PASSWORD}"`, ...documentedRules()],
+  ];
+}
+
+function tlsSettings({ ca, cert, key }: Certificates, port: number): Settings {
+  return [
+    ['port', '0'],
+    ['tls-port', String(port)],
+    ['tls-ca-cert-file', ca],
+    ['tls-cert-file', cert],
+    ['tls-key-file', key],
+    ['tls-auth-clients', 'yes'],
+    ['maxmemory-policy', 'noeviction'],
+  ];
+}
+
+function urlFor(scheme: string, hosts: string): string {
+  return `${scheme}://tollgate:${encodeURIComponent(PASSWORD)}@${hosts}`;
+}
+
+describeWith(
+  OPENSSL,
+  'a Redis over TLS that knows its clients, and a user with the permissions of the documents',
+  () => {
+    let certificates: Certificates;
+    let server: RedisProcess;
+    let env: Record<string, string>;
+
+    beforeAll(async () => {
+      certificates = await makeCertificates(`DNS:${NAME}`);
+      const [port = 0] = await freePorts(1);
+      const tls = {
+        ca: readFileSync(certificates.ca),
+        cert: readFileSync(certificates.cert),
+        key: readFileSync(certificates.key),
+        servername: NAME,
+      };
+      const ask = { username: 'operator', password: OPERATOR_PASSWORD, tls };
+      server = await RedisProcess.start({ port, ask, settings: [...tlsSettings(certificates, port), ...users()] });
+      closeAfter('file', () => server.close());
+      env = {
+        REDIS_URL: urlFor('rediss', `${LOOPBACK}:${port}`),
+        REDIS_TLS_CA_FILE: certificates.ca,
+        REDIS_TLS_CERT_FILE: certificates.cert,
+        REDIS_TLS_KEY_FILE: certificates.key,
+        REDIS_TLS_SERVER_NAME: NAME,
+      };
+    });
+
+    it('B171 is all that the main road needs, and no process says the password', async () => {
+      // The processes get their variables; the prefix is the one that the documented rules name.
+      const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '9', LOG_LEVEL: 'debug' };
+      const stack = await StackProcesses.start({ gateways: 2, env: options, redisUrl: env.REDIS_URL ?? '' });
+      closeAfter('test', () => stack.close());
+      await takeMainRoad(stack.addresses);
+      const denied = (await server.ask((redis) => redis.acl('LOG'))) as unknown[];
+      expect(denied).toEqual([]);
+      for (const { output } of stack.all) expect(output).not.toContain(PASSWORD);
+    }, 60_000);
+
+    it.each([
+      ['without the authority', { REDIS_TLS_CA_FILE: undefined }, /certificate|self-signed|issuer/i],
+      ['under another name', { REDIS_TLS_SERVER_NAME: undefined }, /altnames|Hostname|IP/i],
+      ['without a certificate of its own', { REDIS_TLS_CERT_FILE: undefined, REDIS_TLS_KEY_FILE: undefined }, /./],
+      ['with a file that is not there', { REDIS_TLS_CA_FILE: '/no/such/file' }, /REDIS_TLS_CA_FILE: ENOENT/],
+      ['with a wrong password', { REDIS_URL: 'rediss://tollgate:wrong-secret@HOST' }, /WRONGPASS/],
+    ])('is not connected to %s, and says why', async (_what, changes, expected) => {
+      const variables = { ...env, ...changes, REDIS_URL: env.REDIS_URL ?? '' };
+      if ('REDIS_URL' in changes) {
+        variables.REDIS_URL = changes.REDIS_URL.replace('HOST', `${LOOPBACK}:${server.port}`);
+      }
+      const error = await connectRedis(variables, 'commands', silentLogger).catch((thrown: Error) => thrown);
+      expect(error).toBeInstanceOf(Error);
+      expect((error as Error).message).toMatch(expected);
+      expect((error as Error).message).not.toMatch(/wrong-secret|p@ss/);
+    });
+  },
+);
+
+describeWith(OPENSSL, 'a Redis Cluster over TLS', () => {
+  it('is reached on every shard by a user of its own', async () => {
+    const certificates = await makeCertificates(`IP:${LOOPBACK}`);
+    const tls = {
+      ca: readFileSync(certificates.ca),
+      cert: readFileSync(certificates.cert),
+      key: readFileSync(certificates.key),
+    };
+    const ask = { username: 'operator', password: OPERATOR_PASSWORD, tls };
+    const cluster = await RedisClusterProcesses.start({
+      ask,
+      settings: (port) => [...tlsSettings(certificates, port), ['tls-cluster', 'yes'], ...users()],
+    });
+    closeAfter('test', () => cluster.close());
+    const hosts = cluster.masters.map(({ port }) => `${LOOPBACK}:${port}`).join(',');
+    const variables = {
+      REDIS_URL: urlFor('rediss+cluster', hosts),
+      REDIS_TLS_CA_FILE: certificates.ca,
+      REDIS_TLS_CERT_FILE: certificates.cert,
+      REDIS_TLS_KEY_FILE: certificates.key,
+    };
+    const redis = await connectRedis(variables, 'commands', silentLogger);
+    closeAfter('test', () => disconnectRedis(redis));
+    const subscriber = await connectRedis(variables, 'subscriber', silentLogger);
+    closeAfter('test', () => disconnectRedis(subscriber));
+    const heard = new Set<string>();
+    subscriber.on('smessage', (channel: string) => heard.add(channel));
+    const { runControls } = new Keys('tollgate');
+    await Promise.all(runControls.map((channel) => subscriber.ssubscribe(channel)));
+    await Promise.all(runControls.map((channel) => redis.spublish(channel, 'x')));
+    await until(() => heard.size === runControls.length);
+    if (subscriber instanceof Cluster) await askShards(subscriber);
+    const keys = Array.from({ length: 30 }, (_, at) => `tollgate:${at}`);
+    await Promise.all(keys.map((key) => redis.set(key, key)));
+    expect(await Promise.all(keys.map((key) => redis.get(key)))).toEqual(keys);
+    const sizes = await Promise.all(cluster.masters.map((master) => master.ask((node) => node.dbsize())));
+    expect(Math.min(...sizes)).toBeGreaterThan(0);
+  }, 60_000);
+});
+
+describe('the documented rules', () => {
+  it('name neither all commands nor all keys', () => {
+    const rules = documentedRules();
+    expect(rules).not.toContain('+@all');
+    expect(rules).not.toContain('~*');
+    expect(rules).not.toContain('&*');
+  });
+});

@@ -1,0 +1,222 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { EventLog } from '../../src/events/event-log.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { type Acknowledged, AcknowledgedCaller, Sights } from '../support/campaign/acknowledged.ts';
+import { Reports } from '../support/campaign/books.ts';
+import { silentLogger } from '../support/core.ts';
+import { billedRecords } from '../support/ledger.ts';
+import { takeMainRoad } from '../support/main-road.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import type { RedisProcess } from '../support/redis-process.ts';
+import { SentinelProcesses } from '../support/redis-sentinels.ts';
+import { StackProcesses } from '../support/stack-processes.ts';
+import { until } from '../support/until.ts';
+
+/** `npm run faults:sentinel` asks for more of both. */
+const USERS = Number(process.env.FAILOVER_USERS ?? 10);
+const ROUNDS = Number(process.env.FAILOVER_ROUNDS ?? 1);
+/** Of load before the fault, and after service is back. */
+const CALM_MS = 1_000;
+/** What was acknowledged longer ago than this when a master died had reached a replica. */
+const REPLICATION_MS = 1_000;
+const PASSWORD = 'p@ss:w/rd';
+const SENTINEL_PASSWORD = 'of-the-sentinels';
+
+interface Fault {
+  /** Does it to the master. @returns undoes it */
+  strike(sentinels: SentinelProcesses, master: RedisProcess): Promise<() => Promise<unknown>>;
+  /** Acknowledgements after this are for the new master; before it, while the old one still took writes, they may be lost. */
+  readonly splitBrain: boolean;
+}
+
+const FAULTS: Record<string, Fault> = {
+  'is killed': {
+    splitBrain: false,
+    async strike(_sentinels, master) {
+      await master.kill('SIGKILL');
+      return () => master.restart();
+    },
+  },
+  'hangs for a while': {
+    splitBrain: false,
+    async strike(_sentinels, master) {
+      await master.kill('SIGSTOP');
+      return () => master.kill('SIGCONT');
+    },
+  },
+  'is cut off from everybody but its clients': {
+    splitBrain: true,
+    strike: (sentinels, master) => sentinels.partition(master),
+  },
+};
+
+const env = {
+  REDIS_SENTINEL_PASSWORD: SENTINEL_PASSWORD,
+  MESSAGE_RATE_PER_MINUTE: '1000000',
+  EVENT_LOG_LENGTH: '100000',
+  ACCESS_TOKEN_SECONDS: '9',
+  LOG_LEVEL: 'error',
+};
+
+async function installation(settings: readonly (readonly [string, string])[] = []) {
+  const options = { password: PASSWORD, sentinelPassword: SENTINEL_PASSWORD, settings };
+  const sentinels = await SentinelProcesses.start(options);
+  closeAfter('file', () => sentinels.close());
+  const stack = await StackProcesses.start({ gateways: 2, workers: 2, env, redisUrl: sentinels.url });
+  closeAfter('file', () => stack.close());
+  return { sentinels, stack };
+}
+
+type Installation = Awaited<ReturnType<typeof installation>>;
+
+/** Load, a fault in the middle of it, and what is left of what was acknowledged. */
+async function failover({ sentinels, stack }: Installation, fault: Fault) {
+  await sentinels.complete();
+  const sights = new Sights();
+  const callers = Array.from({ length: USERS }, (_, at) => new AcknowledgedCaller(stack.addresses, sights, at));
+  const stop = new AbortController();
+  closeAfter('test', () => stop.abort());
+  const working = Promise.all(callers.map((caller) => caller.work(stop.signal)));
+  const acknowledged = (since: number) => sights.acknowledged.filter(({ at }) => at >= since);
+  const calmUntil = performance.now() + CALM_MS;
+  await until(() => performance.now() >= calmUntil && acknowledged(0).length >= USERS, { timeoutMs: 20_000 });
+
+  const before = await sentinels.master();
+  const struckAt = performance.now();
+  const undo = await fault.strike(sentinels, before);
+  await sentinels.failedOver(before);
+  const switchedAt = performance.now();
+  // Everybody has been served by the new master; whatever a client still has from the old one came before.
+  const served = () => new Set(acknowledged(switchedAt).map(({ userId }) => userId)).size === USERS;
+  await until(served, { timeoutMs: 40_000, label: 'everybody to be served again' }).catch((e) => {
+    const at = new Map<string, number>();
+    for (const a of sights.acknowledged) at.set(a.userId, Math.round(a.at - switchedAt));
+    console.log(
+      JSON.stringify([
+        [...at.values()],
+        [...sights.refusals],
+        sights.connectionsLost,
+        sights.connectionsRefused,
+        callers.map((c) => c.debug()),
+      ]),
+    );
+    throw e;
+  });
+  const servedAt = performance.now();
+  await undo();
+  await sentinels.complete();
+  stop.abort();
+  await working;
+  return { sights, callers, struckAt, switchedAt, servedAt };
+}
+
+type Failover = Awaited<ReturnType<typeof failover>>;
+
+async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Installation) {
+  const variables = { REDIS_URL: sentinels.url, REDIS_SENTINEL_PASSWORD: SENTINEL_PASSWORD };
+  const redis = await connectRedis(variables, 'commands', silentLogger);
+  closeAfter('test', () => disconnectRedis(redis));
+  const logs = await Promise.all(callers.map(({ userId }) => callsInLog(redis, stack.addresses.keyPrefix, userId)));
+  const inLogs = new Set(logs.flat());
+  const since = new Date(Date.now() - 3_600_000);
+  const reports = await Reports.open(stack.addresses, since);
+  await until(async () => (await reports.verify()).ok, { timeoutMs: 20_000, label: 'a ledger that proves itself' });
+  const users = new Set(callers.map(({ userId }) => userId));
+  const isOurs = (record: { user_id: string }) => users.has(record.user_id);
+  // An acknowledged call is folded within half a second.
+  const kept = (records: { id: string }[]) => new Set(records.map(({ id }) => id));
+  let records = (await billedRecords(undefined, stack.addresses)).filter(isOurs);
+  const folded = async () => {
+    records = (await billedRecords(undefined, stack.addresses)).filter(isOurs);
+    const ids = kept(records);
+    return sights.acknowledged.every(({ callId, recordId }) => ids.has(recordId) || !inLogs.has(callId));
+  };
+  await until(folded, { timeoutMs: 20_000, label: 'the record of every call that is in a log' });
+  const ids = kept(records);
+  const keys = records.map((record) => String(record.idempotency_key));
+  return {
+    events: sights.acknowledged.filter(({ callId }) => !inLogs.has(callId)),
+    records: sights.acknowledged.filter(({ recordId }) => !ids.has(recordId)),
+    twice: keys.filter((key, at) => keys.indexOf(key) !== at),
+  };
+}
+
+async function callsInLog(redis: Redis, prefix: string, userId: string): Promise<string[]> {
+  const deps = { redis, keys: new Keys(prefix), metrics: new Metrics(), tracing: NO_TRACING };
+  const log = new EventLog(deps, { length: 100_000, maxAgeMs: 1 });
+  const calls: string[] = [];
+  // Of whatever epoch it is by now.
+  const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+  for (let after = 0; ; ) {
+    const { entries, head } = await log.read(userId, { epoch, after, delivered: undefined }, 500);
+    for (const { type, json } of entries) if (type === 'tool_completed') calls.push(JSON.parse(json).tool_call_id);
+    after = entries.at(-1)?.seq ?? head;
+    if (after >= head) return calls;
+  }
+}
+
+/** The longest time in which a user got no answer. */
+function longestGap(acknowledged: readonly Acknowledged[]): number {
+  const last = new Map<string, number>();
+  let longest = 0;
+  for (const { userId, at } of acknowledged) {
+    longest = Math.max(longest, at - (last.get(userId) ?? at));
+    last.set(userId, at);
+  }
+  return Math.round(longest);
+}
+
+function tell(name: string, done: Failover, losses: Awaited<ReturnType<typeof lossesOf>>): void {
+  const { sights, struckAt, switchedAt, servedAt } = done;
+  const figures = {
+    acknowledged: sights.acknowledged.length,
+    events_lost: losses.events.length,
+    records_lost: losses.records.length,
+    charged_twice: losses.twice.length,
+    another_master_after_ms: Math.round(switchedAt - struckAt),
+    everybody_served_after_ms: Math.round(servedAt - struckAt),
+    longest_gap_ms: longestGap(sights.acknowledged),
+    connections_lost: sights.connectionsLost,
+    connections_refused: sights.connectionsRefused,
+    refusals: Object.fromEntries(sights.refusals),
+    told_of_loss: sights.toldOfLoss,
+  };
+  process.stdout.write(`failover, the master ${name}: ${JSON.stringify(figures)}\n`);
+}
+
+async function round(on: Installation, name: string): Promise<void> {
+  const fault = FAULTS[name] as Fault;
+  const done = await failover(on, fault);
+  const losses = await lossesOf(done, on);
+  tell(name, done, losses);
+  // No command is sent twice, and a key that was charged is not charged again by the same history.
+  expect(losses.twice).toEqual([]);
+  // The old master's clients leave it when the Sentinels do; what is lost was acknowledged by it, and not long before.
+  const from = fault.splitBrain ? done.struckAt : done.struckAt - REPLICATION_MS;
+  const until = fault.splitBrain ? done.switchedAt + REPLICATION_MS : done.struckAt;
+  const outside = [...losses.events, ...losses.records].filter(({ at }) => at < from || at > until);
+  expect(outside).toEqual([]);
+}
+
+describe('an installation on a master that Sentinels watch', () => {
+  let on: Installation;
+
+  beforeAll(async () => {
+    on = await installation();
+  }, 90_000);
+
+  it('B171 does all that clients, operators and billing want of it', async () => {
+    await takeMainRoad(on.stack.addresses);
+  }, 60_000);
+
+  it.each(Object.keys(FAULTS))(
+    `follows the Sentinels when its master %s, and loses nothing but what only that one had (${ROUNDS} rounds)`,
+    async (name) => {
+      for (let number = 0; number < ROUNDS; number++) await round(on, name);
+    },
+    120_000 * ROUNDS,
+  );
+});

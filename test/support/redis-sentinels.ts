@@ -1,0 +1,150 @@
+import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
+import { RedisProcess, type Settings } from './redis-process.ts';
+import { until } from './until.ts';
+
+const MASTER_NAME = 'tollgate';
+/** As whom Sentinels and replicas come to a server, so that they can be cut off from it while its clients are not. */
+const WATCHERS = 'watchers';
+const WATCHERS_PASSWORD = 'of-the-tests-alone';
+/** After so long without an answer a Sentinel holds the master for gone. Redis's own default is 30 s. */
+export const DOWN_AFTER_MS = 1_500;
+
+export interface SentinelOptions {
+  readonly replicas?: number;
+  /** Of the master and its replicas. */
+  readonly password?: string;
+  readonly sentinelPassword?: string;
+  readonly settings?: Settings;
+}
+
+/** A master, its replicas, and three Sentinels that watch them, on loopback. */
+export class SentinelProcesses {
+  readonly servers: readonly RedisProcess[];
+  readonly sentinels: readonly RedisProcess[];
+  readonly url: string;
+
+  private constructor(servers: readonly RedisProcess[], sentinels: readonly RedisProcess[], password: string) {
+    this.servers = servers;
+    this.sentinels = sentinels;
+    const hosts = sentinels.map(({ port }) => `${LOOPBACK}:${port}`).join(',');
+    this.url = `redis+sentinel://${password && `:${encodeURIComponent(password)}@`}${hosts}/${MASTER_NAME}`;
+  }
+
+  static async start(options: SentinelOptions = {}): Promise<SentinelProcesses> {
+    const { replicas = 2, password = '', sentinelPassword = '' } = options;
+    const ports = await freePorts(1 + replicas + 3);
+    const [masterPort = 0] = ports;
+    const ask = password ? { password } : {};
+    const serve = (port: number) => {
+      return RedisProcess.start({ port, ask, settings: serverSettings(port, masterPort, options) });
+    };
+    const servers = await Promise.all(ports.slice(0, -3).map(serve));
+    // First: a Sentinel asks a master for its replicas when it starts, and then every ten seconds.
+    await until(() => followed(servers[0], replicas), { timeoutMs: 20_000, label: 'replicas that follow the master' });
+    const watch = (port: number) => {
+      const settings = sentinelSettings(port, masterPort, options);
+      return RedisProcess.start({ port, settings, sentinel: true, ask: { password: sentinelPassword || undefined } });
+    };
+    const sentinels = await Promise.all(ports.slice(-3).map(watch));
+    const started = new SentinelProcesses(servers, sentinels, password);
+    await started.complete();
+    return started;
+  }
+
+  /** The one that the Sentinels name. */
+  async master(): Promise<RedisProcess> {
+    const [sentinel] = this.sentinels;
+    const address = await sentinel?.ask((redis) => redis.call('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', MASTER_NAME));
+    const port = Number((address as string[])[1]);
+    const master = this.servers.find((server) => server.port === port);
+    if (!master) throw new Error(`the Sentinels name ${port}, which is none of ours`);
+    return master;
+  }
+
+  /** Until every Sentinel knows the others and all replicas, and these follow the master. */
+  async complete(): Promise<void> {
+    const replicas = this.servers.length - 1;
+    const knows = async (sentinel: RedisProcess) => {
+      const reply = await sentinel.ask((redis) => redis.call('SENTINEL', 'MASTER', MASTER_NAME));
+      const flat = reply as string[];
+      const of = (name: string) => flat[flat.indexOf(name) + 1];
+      const [others, slaves] = [Number(of('num-other-sentinels')), Number(of('num-slaves'))];
+      return of('flags') === 'master' && others === 2 && slaves === replicas;
+    };
+    const isComplete = async () => {
+      const known = await Promise.all(this.sentinels.map(knows));
+      return known.every(Boolean) && (await followed(await this.master(), replicas));
+    };
+    await until(isComplete, { timeoutMs: 40_000, everyMs: 100, label: 'Sentinels and replicas that know each other' });
+  }
+
+  /**
+   * Cuts a server off from the Sentinels and the other servers; who is connected to it as a client stays so, and sees
+   * nothing of it.
+   * @returns ends the partition
+   */
+  async partition(server: RedisProcess): Promise<() => Promise<unknown>> {
+    await server.ask(async (redis) => {
+      await redis.acl('SETUSER', WATCHERS, 'off');
+      await redis.client('KILL', 'USER', WATCHERS);
+    });
+    return () => server.ask((redis) => redis.acl('SETUSER', WATCHERS, 'on'));
+  }
+
+  /** Until the Sentinels name another master than `before`, which answers as one. */
+  async failedOver(before: RedisProcess): Promise<RedisProcess> {
+    const other = async () => {
+      const master = await this.master();
+      const info = master === before ? '' : await master.ask((redis) => redis.info('replication'));
+      return info.includes('role:master') ? master : undefined;
+    };
+    return until(other, { timeoutMs: 40_000, everyMs: 50, label: 'another master' });
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.sentinels, ...this.servers].map((server) => server.close()));
+  }
+}
+
+async function followed(master: RedisProcess | undefined, replicas: number): Promise<boolean> {
+  const info = await master?.ask((redis) => redis.info('replication'));
+  return (info?.match(/state=online/g)?.length ?? 0) === replicas;
+}
+
+function serverSettings(port: number, masterPort: number, { password, settings = [] }: SentinelOptions): Settings {
+  const secret: Settings = password ? [['requirepass', `"${password}"`]] : [];
+  const role: Settings = port === masterPort ? [] : [['replicaof', LOOPBACK, String(masterPort)]];
+  return [
+    ['port', String(port)],
+    ['repl-diskless-sync-delay', '0'],
+    ['maxmemory-policy', 'noeviction'],
+    ['appendonly', 'yes'],
+    ['appendfsync', 'everysec'],
+    ['save', '""'],
+    ['user', WATCHERS, 'on', `>${WATCHERS_PASSWORD}`, '~*', '&*', '+@all'],
+    ['masteruser', WATCHERS],
+    ['masterauth', WATCHERS_PASSWORD],
+    ...secret,
+    ...role,
+    ...settings,
+  ];
+}
+
+function sentinelSettings(port: number, masterPort: number, { sentinelPassword }: SentinelOptions): Settings {
+  const secrets: Settings = sentinelPassword
+    ? [
+        ['requirepass', sentinelPassword],
+        ['sentinel', 'sentinel-pass', sentinelPassword],
+      ]
+    : [];
+  return [
+    ['port', String(port)],
+    ['sentinel', 'monitor', MASTER_NAME, LOOPBACK, String(masterPort), '2'],
+    ['sentinel', 'auth-user', MASTER_NAME, WATCHERS],
+    ['sentinel', 'auth-pass', MASTER_NAME, WATCHERS_PASSWORD],
+    ['sentinel', 'down-after-milliseconds', MASTER_NAME, String(DOWN_AFTER_MS)],
+    ['sentinel', 'failover-timeout', MASTER_NAME, '5000'],
+    ['sentinel', 'parallel-syncs', MASTER_NAME, '1'],
+    ...secrets,
+  ];
+}
