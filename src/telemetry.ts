@@ -51,7 +51,7 @@ async function startTracing(
 ): Promise<Tracing> {
   const url = tracesUrl(config);
   if (url === undefined || config.OTEL_SDK_DISABLED) return NO_TRACING;
-  // Loaded only where it is used: the SDK and the exporter take a tenth of a second and 10 MiB.
+  // Loaded only where it is used: the SDK and the exporter take a tenth of a second and 7 MiB.
   const [{ OTLPTraceExporter }, { SpanQueue }, { OtelTracing }] = await Promise.all([
     import('@opentelemetry/exporter-trace-otlp-http'),
     import('./lib/span-queue.ts'),
