@@ -86,7 +86,7 @@ describeWith(
 
     it('B171 is all that the main road needs, and no process says the password', async () => {
       // The processes get their variables; the prefix is the one that the documented rules name.
-      const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '9', LOG_LEVEL: 'debug' };
+      const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '5', LOG_LEVEL: 'debug' };
       const stack = await StackProcesses.start({ gateways: 2, env: options, redisUrl: env.REDIS_URL ?? '' });
       closeAfter('test', () => stack.close());
       await takeMainRoad(stack.addresses);

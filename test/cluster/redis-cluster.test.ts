@@ -20,7 +20,7 @@ import { until } from '../support/until.ts';
 const NODES = 3;
 const env = {
   // A token is refreshed after a third of its life.
-  ACCESS_TOKEN_SECONDS: '9',
+  ACCESS_TOKEN_SECONDS: '5',
   MESSAGE_RATE_PER_MINUTE: '1000',
   // What is said of a master that is killed.
   LOG_LEVEL: 'error',

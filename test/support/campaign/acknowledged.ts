@@ -27,13 +27,14 @@ export class Sights {
   }
 }
 
-const ANSWER_MS = 15_000;
+/** A call that was cut off in the middle is answered once it has been swept up, seconds later: nobody waits for that. */
+const ANSWER_MS = 3_000;
 const AGAIN_MS = 100;
 const PAUSE_MS = 20;
 
 /**
- * A user who calls a tool that is billed, one call after the other, each under a key of its own and again until it is
- * answered; who comes back to the next node whenever the connection ends.
+ * A user who calls a tool that is billed, one call after the other, each under a key of its own and again while it is
+ * refused; who comes back to the next node whenever the connection ends.
  */
 export class AcknowledgedCaller {
   readonly userId: string;
@@ -52,10 +53,6 @@ export class AcknowledgedCaller {
     this.#attempt = number;
   }
 
-  debug() {
-    return this.#client?.events.slice(-3);
-  }
-
   async work(signal: AbortSignal): Promise<void> {
     for (let number = 0; !signal.aborted; number++) {
       await this.#call(`${this.userId}_${number}`, signal);
@@ -69,6 +66,7 @@ export class AcknowledgedCaller {
     while (!signal.aborted) {
       const client = await this.#connected();
       const answer = client && (await this.#ask(client, key).catch(() => undefined));
+      if (client && !answer) return this.#sights.count('no answer');
       if (answer?.type === 'tool_result' && answer.fields.success !== true) {
         // Cut off in the middle, and ended so: the key has its outcome.
         return this.#sights.count('tool_result without success');
@@ -80,7 +78,7 @@ export class AcknowledgedCaller {
         this.#sights.acknowledged.push({ userId, key, at, callId: String(callId), recordId: String(recordId) });
         return;
       }
-      this.#sights.count(String(answer?.fields.code ?? 'no answer'));
+      this.#sights.count(String(answer?.fields.code ?? 'not connected'));
       await pause(AGAIN_MS);
     }
   }
