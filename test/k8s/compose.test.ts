@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { parse } from 'yaml';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { loadConfig, VARIABLE_NAMES } from '../../src/config.ts';
+import { parseRedisUrl } from '../../src/lib/redis-url.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
 /** As far as it is looked at. */
@@ -43,15 +44,18 @@ function makeSecrets(): { file: string; env: Record<string, string> } {
 /** The file as Compose reads it: `${NAME:-default}`, `${NAME:?what to do}`, `$$`, and merged anchors. */
 function readCompose(env: Readonly<Record<string, string>>): Readonly<Record<string, Service>> {
   const text = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
-  const filled = text.replaceAll(
-    /\$\$|\$\{(\w+):(-|\?)([^}]*)\}/g,
-    (whole, name: string, kind: string, rest: string) => {
-      if (whole === '$$') return '$';
-      const value = env[name] ?? (kind === '-' ? rest : undefined);
-      if (value === undefined) throw new Error(`${name}: ${rest}`);
-      return value;
-    },
-  );
+  const fill = (_whole: string, name: string, kind: string, rest: string) => {
+    const value = env[name] || (kind === '-' ? rest : undefined);
+    if (value === undefined) throw new Error(`${name}: ${rest}`);
+    return value;
+  };
+  // The innermost first: a default may hold another variable.
+  let filled = text.replace(/^ *#.*$/gm, '');
+  for (let before = ''; before !== filled; ) {
+    before = filled;
+    filled = filled.replaceAll(/\$\{(\w+):(-|\?)([^{}]*)\}/g, fill);
+  }
+  filled = filled.replaceAll('$$', '$');
   return (parse(filled, { merge: true }) as { services: Record<string, Service> }).services;
 }
 
@@ -87,7 +91,32 @@ describe('docker-compose.yml', () => {
     expect(always.toSorted()).toEqual(
       ['auth', 'gateway-1', 'gateway-2', 'gateway-3', 'haproxy', 'redis', 'worker-1', 'worker-2'].toSorted(),
     );
-    for (const name of ['prometheus', 'grafana']) expect(service(name).profiles).toEqual(['monitoring']);
+    const withProfile = (profile: string) =>
+      Object.keys(services).filter((name) => service(name).profiles?.[0] === profile);
+    expect(withProfile('monitoring')).toEqual(['prometheus', 'grafana']);
+    const sentinels = ['sentinel-1', 'sentinel-2', 'sentinel-3'];
+    expect(withProfile('sentinel')).toEqual(['redis-2', 'redis-3', ...sentinels]);
+    for (const name of withProfile('sentinel')) {
+      expect(service(name).environment).toEqual({ NAME: name, REDIS_PASSWORD: env.REDIS_PASSWORD });
+      expect(service(name).volumes).toEqual([`${name}:/data`]);
+    }
+  });
+
+  it('goes by the Sentinels of its profile with the two lines that its head says', () => {
+    const head = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
+    const lines = [...head.matchAll(/^# {9}(REDIS_\w+)=(.+)$/gm)].map(([, name = '', value = '']) => {
+      return [name, value.replace(/\$\{REDIS_PASSWORD\}/, env.REDIS_PASSWORD ?? '')] as const;
+    });
+    expect(lines.map(([name]) => name)).toEqual(['REDIS_URL', 'REDIS_SENTINEL_PASSWORD']);
+    const { environment = {} } = readCompose({ ...env, ...Object.fromEntries(lines) })['gateway-1'] ?? {};
+    const given = Object.fromEntries(Object.entries(environment).map(([name, value]) => [name, String(value)]));
+    const { REDIS_URL, REDIS_SENTINEL_PASSWORD } = loadConfig(given);
+    expect(REDIS_SENTINEL_PASSWORD).toBe(env.REDIS_PASSWORD);
+    expect(parseRedisUrl(REDIS_URL)).toMatchObject({
+      password: env.REDIS_PASSWORD,
+      masterName: 'tollgate',
+      nodes: ['sentinel-1', 'sentinel-2', 'sentinel-3'].map((host) => ({ host, port: 26_379 })),
+    });
   });
 
   it('does not start without secrets, and says how to make them', () => {

@@ -67,9 +67,11 @@ export class RedisProcess {
     redis.on('error', () => {});
     try {
       await redis.connect();
-      return await question(redis);
+      const answer = await question(redis);
+      await redis.quit();
+      return answer;
     } finally {
-      redis.disconnect();
+      if (redis.status !== 'end') redis.disconnect();
     }
   }
 
