@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { type Acknowledged, AcknowledgedCaller, Sights } from '../support/campaign/acknowledged.ts';
@@ -133,7 +134,8 @@ async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Ins
 }
 
 async function callsInLog(redis: Redis, prefix: string, userId: string): Promise<string[]> {
-  const log = new EventLog({ redis, keys: new Keys(prefix), metrics: new Metrics() }, { length: 100_000, maxAgeMs: 1 });
+  const deps = { redis, keys: new Keys(prefix), metrics: new Metrics(), tracing: NO_TRACING };
+  const log = new EventLog(deps, { length: 100_000, maxAgeMs: 1 });
   const calls: string[] = [];
   // Of whatever epoch it is by now.
   const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
