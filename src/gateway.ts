@@ -49,13 +49,14 @@ import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
 import { McpConversation } from './mcp/conversation.ts';
 import { InFlight } from './mcp/in-flight.ts';
+import { McpOffers } from './mcp/mcp-offers.ts';
 import { McpServer } from './mcp/mcp-server.ts';
 import type { McpTools } from './mcp/mcp-tools.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { announceCatalogues } from './policy/announcements.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
-import { Catalogues, catalogueSources, logReloads } from './policy/catalogues.ts';
+import { logReloads } from './policy/catalogues.ts';
 import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
@@ -69,6 +70,7 @@ import { originAllowed, presented } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
+import { assembleCatalogues } from './upstreams/assemble-upstreams.ts';
 import { Consumers } from './usage/consumers.ts';
 import { Corrections } from './usage/corrections.ts';
 import { Ledger } from './usage/ledger.ts';
@@ -116,8 +118,9 @@ type Connections = Awaited<ReturnType<typeof createConnections>>;
 /** Redis, and what every part above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
+  const metrics = new Metrics();
   // First: what is wrong with them shows also where Redis is not there yet.
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
+  const { catalogues, upstreams } = assembleCatalogues({ ...base, metrics }, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -126,12 +129,13 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
   return {
     ...base,
     nodeId: newId('node'),
-    metrics: new Metrics(),
+    metrics,
     keys: new Keys(config.REDIS_KEY_PREFIX),
     redis: await open('redis', 'commands'),
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
     catalogues,
+    upstreams,
     agents: loadAgentCatalogue(),
   };
 }
@@ -206,8 +210,10 @@ async function createConnections(config: Config, foundation: Foundation) {
       return service.call(request, { allowed, messages: messageRate.limitOf(request.caller.plan) });
     },
     usage: (identity) => quotas.summary(identity.userId, identity),
+    isUpstream: (tool) => catalogues.tools.get(tool)?.upstream !== undefined,
   };
-  const mcp = { server: new McpServer({ tools, logger }), inFlight: new InFlight() };
+  const offers = new McpOffers({ upstreams: foundation.upstreams, permissions });
+  const mcp = { server: new McpServer({ tools, offers, logger }), inFlight: new InFlight() };
   closers.add('mcp', () => mcp.server.close());
   const handlers = createHandlers({
     threads,

@@ -18,10 +18,11 @@ import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { Metrics } from '../src/lib/metrics.ts';
 import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
-import { Catalogues, catalogueSources, logReloads } from '../src/policy/catalogues.ts';
+import { logReloads } from '../src/policy/catalogues.ts';
 import { Revocations } from '../src/policy/revocations.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
+import { assembleCatalogues } from '../src/upstreams/assemble-upstreams.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
@@ -90,8 +91,9 @@ type Parts = Awaited<ReturnType<typeof createParts>>;
 /** Redis and the queues: what everything above stands on. */
 async function createFoundation(config: Config, base: { logger: Logger; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
+  const metrics = new Metrics();
   // First: what is wrong with them shows also where Redis is not there yet.
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
+  const { catalogues, upstreams } = assembleCatalogues({ ...base, metrics }, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config.REDIS_URL, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -106,7 +108,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...base, metrics: new Metrics(), catalogues, keys, redis, subscriber, blocking, openQueue };
+  return { ...base, metrics, catalogues, upstreams, keys, redis, subscriber, blocking, openQueue };
 }
 
 /** The agent with its tools, and the ledger. */

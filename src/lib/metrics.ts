@@ -79,6 +79,13 @@ export class Metrics {
     'operation',
   ]);
   readonly authBreaker = this.#gauge('auth_breaker_state', '0 closed, 1 half open, 2 open', []);
+  readonly upstreamRequests = this.#counter('upstream_requests_total', 'Requests to upstream servers by result', [
+    'server',
+    'operation',
+    'result',
+  ]);
+  readonly upstreamSeconds = this.#histogram('upstream_call_seconds', 'Tool calls at upstream servers', ['server']);
+  readonly upstreamBreaker = this.#gauge('upstream_breaker_state', '0 closed, 1 half open, 2 open', ['server']);
   readonly introspections = this.#counter('introspections_total', 'Tokens that were to be introspected', ['result']);
 
   readonly announcements = this.#counter('announcements_total', 'Announcements taken by this node', ['kind']);

@@ -1,0 +1,47 @@
+/** How a server failed: the label of metrics, and what a caller may know. */
+export type FaultKind = 'unreachable' | 'timeout' | 'broken' | 'flood';
+
+/** A server did not do what MCP servers do. What it answered, refusals included, is no fault. */
+export class UpstreamFault extends Error {
+  readonly kind: FaultKind;
+
+  constructor(kind: FaultKind, message: string, options: { readonly cause?: unknown } = {}) {
+    super(message, options);
+    this.name = 'UpstreamFault';
+    this.kind = kind;
+  }
+}
+
+/** The request was not sent: the server has failed too often, or has too much to do. */
+export class UpstreamBusy extends Error {
+  readonly reason: 'breaker_open' | 'concurrency';
+
+  constructor(reason: UpstreamBusy['reason']) {
+    super(`not asked: ${reason}`);
+    this.name = 'UpstreamBusy';
+    this.reason = reason;
+  }
+}
+
+/** The server's own refusal: an error of JSON-RPC. */
+export class UpstreamRefusal extends Error {
+  readonly code: number;
+
+  constructor(code: number, message: string) {
+    super(message);
+    this.name = 'UpstreamRefusal';
+    this.code = code;
+  }
+}
+
+/** What the SDK threw, as one of these. */
+export function errorOf(thrown: unknown): Error {
+  if (thrown instanceof UpstreamFault) return thrown;
+  const code = thrown instanceof Error && !(thrown instanceof DOMException) && 'code' in thrown ? thrown.code : undefined;
+  // The SDK's own errors have texts for codes; numbers are those of JSON-RPC, and so the server's.
+  if (thrown instanceof Error && typeof code === 'number') return new UpstreamRefusal(code, thrown.message);
+  if (code === 'UNSUPPORTED_RESULT_TYPE') return new UpstreamRefusal(0, NEEDS_INPUT);
+  return new UpstreamFault(code === 'REQUEST_TIMEOUT' ? 'timeout' : 'broken', 'no usable answer', { cause: thrown });
+}
+
+const NEEDS_INPUT = 'The tool asks its caller for something, which is not passed on here.';
