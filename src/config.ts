@@ -186,7 +186,14 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
 
   const { AUTH_SERVICE_URL = '', REDIS_URL = '', SERVICE_SECRET = '', JWT_ISSUER } = values;
   const variable = (name: string) => env[name] || undefined;
-  return { ...values, AUTH_SERVICE_URL, REDIS_URL, SERVICE_SECRET, JWT_ISSUER: JWT_ISSUER ?? AUTH_SERVICE_URL, variable };
+  return {
+    ...values,
+    AUTH_SERVICE_URL,
+    REDIS_URL,
+    SERVICE_SECRET,
+    JWT_ISSUER: JWT_ISSUER ?? AUTH_SERVICE_URL,
+    variable,
+  };
 }
 
 /** The variables that parse, with the defaults in place of those that do not, so that every problem is seen at once. */

@@ -136,7 +136,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
     catalogues,
     upstreams,
-    agents: loadAgentCatalogue(),
+    agents: loadAgentCatalogue(config.CATALOGUE_DIR),
   };
 }
 

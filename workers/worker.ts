@@ -114,7 +114,7 @@ async function createFoundation(config: Config, base: { logger: Logger; clock: C
 /** The agent with its tools, and the ledger. */
 async function createParts(config: Config, foundation: Foundation) {
   const { logger, clock, metrics, closers, keys, redis, openQueue } = foundation;
-  const agents = loadAgentCatalogue();
+  const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
   const log = new EventLog({ redis, keys, metrics }, logLimits);

@@ -81,7 +81,9 @@ const RESOURCES: readonly Resource[] = [
 const TEMPLATE = { uriTemplate: 'test://template/{id}/data', name: 'Data', description: 'Data by its id' };
 
 const argument = (name: string) => ({ name, description: `The ${name}`, required: true });
-const PROMPTS: Readonly<Record<string, { readonly row: Prompt; messages(args: Record<string, string>): GetPromptResult['messages'] }>> = {
+const PROMPTS: Readonly<
+  Record<string, { readonly row: Prompt; messages(args: Record<string, string>): GetPromptResult['messages'] }>
+> = {
   test_simple_prompt: {
     row: { name: 'test_simple_prompt', description: 'A text' },
     messages: () => [{ role: 'user', content: text('This is a simple prompt for testing.') }],
@@ -129,10 +131,7 @@ export function conformanceFixture(): Server {
   const capabilities = { tools: {}, resources: {}, prompts: {}, completions: {}, logging: {} };
   const server = new Server({ name: 'conformance-fixture', version: '1' }, { capabilities });
   server.setRequestHandler('tools/list', () => ({
-    tools: [
-      ...Object.keys(TOOLS).map((name) => ({ name, description: name, inputSchema: NO_ARGUMENTS })),
-      SCHEMA_TOOL,
-    ],
+    tools: [...Object.keys(TOOLS).map((name) => ({ name, description: name, inputSchema: NO_ARGUMENTS })), SCHEMA_TOOL],
   }));
   server.setRequestHandler('tools/call', ({ params }, context) => {
     const run = TOOLS[params.name] ?? (params.name === SCHEMA_TOOL.name ? () => ({ content: [] }) : undefined);
@@ -167,5 +166,9 @@ function contents(uri: string) {
   if (uri === 'test://watched-resource') return { uri, mimeType: 'text/plain', text: 'It never changes.' };
   const id = /^test:\/\/template\/([^/]+)\/data$/.exec(uri)?.[1];
   if (id === undefined) throw new ResourceNotFoundError(uri);
-  return { uri, mimeType: 'application/json', text: JSON.stringify({ id, templateTest: true, data: `Data for ID: ${id}` }) };
+  return {
+    uri,
+    mimeType: 'application/json',
+    text: JSON.stringify({ id, templateTest: true, data: `Data for ID: ${id}` }),
+  };
 }

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server as HttpServer, type ServerResponse } from 'node:http';
+import { createServer, type Server as HttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { createMcpHandler, type Server } from '@modelcontextprotocol/server';
@@ -13,7 +13,9 @@ export interface McpHttpServer {
 export async function serveMcp(factory: () => Server, port = 0): Promise<McpHttpServer> {
   const handler = createMcpHandler(factory);
   const http = createServer((request, response) => {
-    answer(handler.fetch, request, response).catch(() => response.destroy());
+    bodyOf(request)
+      .then((bytes) => answer(handler.fetch, request, response, bytes))
+      .catch(() => response.destroy());
   });
   await new Promise<void>((resolve, reject) => {
     http.once('error', reject);
@@ -27,15 +29,25 @@ export async function serveMcp(factory: () => Server, port = 0): Promise<McpHttp
   return { url: `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`, http, close };
 }
 
-type Handler = (request: Request) => Promise<Response>;
-
-async function answer(handle: Handler, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+async function bodyOf(incoming: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of incoming) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+type Handler = (request: Request) => Promise<Response>;
+
+/** Answers one request of Node's by a handler of the platform's. */
+export async function answer(
+  handle: Handler,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  bytes: Buffer,
+): Promise<void> {
   const gone = new AbortController();
   outgoing.once('close', () => gone.abort());
   const { method = 'GET', headers, url = '/' } = incoming;
-  const body = method === 'POST' ? { body: Buffer.concat(chunks) } : {};
+  const body = method === 'POST' ? { body: bytes } : {};
   const given = Object.entries(headers).flatMap(([name, value]): [string, string][] => {
     return typeof value === 'string' ? [[name, value]] : [];
   });
@@ -43,5 +55,8 @@ async function answer(handle: Handler, incoming: IncomingMessage, outgoing: Serv
   const response = await handle(request);
   outgoing.writeHead(response.status, Object.fromEntries(response.headers));
   if (!response.body) outgoing.end();
-  else Readable.fromWeb(response.body).on('error', () => outgoing.destroy()).pipe(outgoing);
+  else
+    Readable.fromWeb(response.body)
+      .on('error', () => outgoing.destroy())
+      .pipe(outgoing);
 }

@@ -61,11 +61,19 @@ export class McpOffers {
   }
 
   resources(caller: Identity): Resource[] {
-    return firstOf(this.#open('resources', caller), ({ offer }) => offer.resources, ({ uri }) => uri);
+    return firstOf(
+      this.#open('resources', caller),
+      ({ offer }) => offer.resources,
+      ({ uri }) => uri,
+    );
   }
 
   templates(caller: Identity): ResourceTemplateType[] {
-    return firstOf(this.#open('resources', caller), ({ offer }) => offer.templates, (row) => row.uriTemplate);
+    return firstOf(
+      this.#open('resources', caller),
+      ({ offer }) => offer.templates,
+      (row) => row.uriTemplate,
+    );
   }
 
   prompts(caller: Identity): Prompt[] {
@@ -74,7 +82,9 @@ export class McpOffers {
 
   /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
   async read(caller: Identity, uri: string, signal: AbortSignal): Promise<ReadResourceResult> {
-    const open = this.#open('resources', caller).filter(({ server }) => server.resources && isAllowed(server.resources, uri));
+    const open = this.#open('resources', caller).filter(
+      ({ server }) => server.resources && isAllowed(server.resources, uri),
+    );
     const listed = open.find(({ offer }) => offer.resources.some((one) => one.uri === uri));
     const asked = listed ? [listed] : open.filter(({ offer }) => offer.templates.length > 0).slice(0, MAX_ASKED);
     for (const upstream of asked) {
@@ -93,7 +103,10 @@ export class McpOffers {
   /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
   prompt(
     caller: Identity,
-    { name, arguments: args }: { readonly name: string; readonly arguments?: Readonly<Record<string, string>> | undefined },
+    {
+      name,
+      arguments: args,
+    }: { readonly name: string; readonly arguments?: Readonly<Record<string, string>> | undefined },
     signal: AbortSignal,
   ): Promise<GetPromptResult> {
     const { upstream, prompt } = this.#find(caller, name);
@@ -172,7 +185,9 @@ async function answered<T>(work: Promise<T>): Promise<T> {
       throw new TollgateError('TOOL_FAILED', { text: 'The server of this gave no usable answer; try again later.' });
     }
     if (thrown instanceof UpstreamBusy) {
-      throw new TollgateError('TOOL_FAILED', { text: 'The server of this does not answer at present; try again later.' });
+      throw new TollgateError('TOOL_FAILED', {
+        text: 'The server of this does not answer at present; try again later.',
+      });
     }
     throw thrown;
   }

@@ -212,7 +212,8 @@ function resolved(
 ): Record<string, string> {
   const entries = Object.entries(values).map(([key, value]): [string, string] => {
     const names = [...value.matchAll(REFERENCE)].map(([, name = '']) => name);
-    if (names.length === 0) file.mistake([...path, key], 'must refer to an environment variable: "${NAME}"');
+    if (names.length === 0)
+      file.mistake([...path, key], 'must refer to an environment variable, as docs/operations.md says');
     for (const name of names.filter(isOwnVariable)) {
       file.mistake([...path, key], `${name} is Tollgate's own: no server is given that`);
     }

@@ -32,6 +32,9 @@ export function assembleCatalogues(
   });
   upstreams.adopt(catalogues.servers);
   closers.add('upstreams', () => upstreams.close());
-  closers.add('upstream reloads', catalogues.onReload(() => upstreams.adopt(catalogues.servers)));
+  closers.add(
+    'upstream reloads',
+    catalogues.onReload(() => upstreams.adopt(catalogues.servers)),
+  );
   return { catalogues, upstreams };
 }

@@ -5,13 +5,12 @@ import type { Logger } from '../lib/logger.ts';
 import type { ToolServer } from '../policy/tool-servers.ts';
 import { BoundedHttp } from './bounded-http.ts';
 import { UpstreamFault } from './faults.ts';
+import { boundMessages, endUnanswered } from './messages.ts';
 
 /** To say which protocol is spoken, and to initialize. */
 const CONNECT_TIMEOUT_MS = 10_000;
 /** One message of a program; its results are cut at 64 KiB. */
 const MAX_LINE_BYTES = 1024 * 1024;
-/** Messages in a second of one connection: far above what calls under way report, far below what would fill a process. */
-const MAX_MESSAGES_PER_SECOND = 500;
 /** Pages of a list. */
 const MAX_PAGES = 16;
 /** Of what a program writes to stderr, to the log at debug level. */
@@ -57,8 +56,10 @@ export async function connect(server: ToolServer, deps: ConnectionDeps, signal: 
     await close();
     throw new UpstreamFault('unreachable', 'no connection', { cause });
   }
+  if (server.address.kind === 'http') endUnanswered(road.transport);
   boundMessages(road.transport, deps.clock, () => {
     deps.onFlood();
+    road.cut();
     void close();
   });
   return { client, close };
@@ -69,6 +70,8 @@ interface Road {
   readonly transport: Transport;
   /** Before the client is closed. */
   readonly leave: () => Promise<unknown>;
+  /** Without a word: for one that does not stop. */
+  readonly cut: () => void;
   /** After it. */
   readonly release: () => Promise<void>;
 }
@@ -94,7 +97,8 @@ function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): 
     // Results are checked where the time that it takes is bounded: see Schemas.
     jsonSchemaValidator: {
       getValidator<T>() {
-        return (input: unknown) => ({ valid: true, data: input, errorMessage: undefined }) as JsonSchemaValidatorResult<T>;
+        return (input: unknown) =>
+          ({ valid: true, data: input, errorMessage: undefined }) as JsonSchemaValidatorResult<T>;
       },
     },
   };
@@ -121,7 +125,7 @@ async function openHttp(
   const leave = async () => {
     if (transport.sessionId) await Promise.race([transport.terminateSession(), sleep(clock, GOODBYE_MS)]);
   };
-  return { transport, leave, release: () => http.close() };
+  return { transport, leave, cut: () => void http.close(), release: () => http.close() };
 }
 
 async function openProgram(
@@ -141,20 +145,9 @@ async function openProgram(
   transport.stderr?.on('data', (chunk: Buffer) => {
     logger.debug({ stderr: chunk.subarray(0, MAX_STDERR_CHARS).toString() }, 'an upstream program');
   });
-  return { transport, leave: () => Promise.resolve(), release: () => Promise.resolve() };
-}
-
-/** Calls `flooded`, once, when more messages come in a second than any use explains, and passes none on after that. */
-function boundMessages(transport: Transport, clock: Clock, flooded: () => void): void {
-  const hear = transport.onmessage;
-  let [second, count, over] = [0, 0, false];
-  transport.onmessage = (message, extra) => {
-    const now = Math.floor(clock.now() / 1_000);
-    count = now === second ? count + 1 : 1;
-    second = now;
-    if (over) return;
-    over = count > MAX_MESSAGES_PER_SECOND;
-    if (over) flooded();
-    else hear?.(message, extra);
+  const cut = () => {
+    const { pid } = transport;
+    if (pid !== null) process.kill(pid, 'SIGKILL');
   };
+  return { transport, leave: () => Promise.resolve(), cut, release: () => Promise.resolve() };
 }

@@ -34,10 +34,17 @@ export class UpstreamRefusal extends Error {
   }
 }
 
+/** The `data` of an error that no server has sent: see `endUnanswered`. */
+export const NO_RESULT = Object.freeze({});
+
 /** What the SDK threw, as one of these. */
 export function errorOf(thrown: unknown): Error {
   if (thrown instanceof UpstreamFault) return thrown;
-  const code = thrown instanceof Error && !(thrown instanceof DOMException) && 'code' in thrown ? thrown.code : undefined;
+  if (thrown instanceof Error && 'data' in thrown && thrown.data === NO_RESULT) {
+    return new UpstreamFault('broken', thrown.message);
+  }
+  const code =
+    thrown instanceof Error && !(thrown instanceof DOMException) && 'code' in thrown ? thrown.code : undefined;
   // The SDK's own errors have texts for codes; numbers are those of JSON-RPC, and so the server's.
   if (thrown instanceof Error && typeof code === 'number') return new UpstreamRefusal(code, thrown.message);
   if (code === 'UNSUPPORTED_RESULT_TYPE') return new UpstreamRefusal(0, NEEDS_INPUT);

@@ -30,7 +30,13 @@ export function upstreamExecutor(
     const upstream = upstreams.get(server);
     if (!upstream) throw new TollgateError('TOOL_NOT_AVAILABLE');
     try {
-      const { content, structuredContent, isError } = await upstream.callTool({ tool, args, callId, signal, onProgress });
+      const { content, structuredContent, isError } = await upstream.callTool({
+        tool,
+        args,
+        callId,
+        signal,
+        onProgress,
+      });
       if (isError) throw new TollgateError('TOOL_FAILED', { text: wordsOf(content) });
       return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };
     } catch (thrown) {
