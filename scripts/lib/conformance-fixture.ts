@@ -58,6 +58,12 @@ const TOOLS: Readonly<Record<string, Run>> = {
     }
     return { content: [text('Three lines are logged.')] };
   },
+  async test_logging_tool({ mcpReq }) {
+    await mcpReq.log('info', 'For whoever asked for it');
+    return { content: [text('One line is logged.')] };
+  },
+  // It would ask its caller: of one that cannot be asked, as a gateway is, it makes do without.
+  test_streaming_elicitation: () => ({ content: [text('Nobody was asked.')] }),
 };
 
 /** What a tool is that keywords of JSON Schema 2020-12 must survive in. */
@@ -69,6 +75,11 @@ const SCHEMA_TOOL: Tool = {
     type: 'object',
     $defs: { address: { $anchor: 'addressDef', type: 'object', properties: { street: { type: 'string' } } } },
     properties: { name: { type: 'string' }, address: { $ref: '#/$defs/address' } },
+    allOf: [{ anyOf: [{ required: ['name'] }, { required: ['address'] }] }],
+    if: { required: ['address'] },
+    // biome-ignore lint/suspicious/noThenProperty: a keyword of JSON Schema.
+    then: { required: ['name'] },
+    else: {},
     additionalProperties: false,
   },
 };

@@ -1,7 +1,7 @@
 import type { Client, Prompt, RequestOptions, Resource, ResourceTemplateType } from '@modelcontextprotocol/client';
 import { isTooDeep, type ToolWords } from '../policy/tool-catalogue.ts';
 import type { Allowed, ToolServer } from '../policy/tool-servers.ts';
-import type { Check, JsonSchema, Schemas } from './schemas.ts';
+import { type Check, CompiledTooLong, type JsonSchema, type Schemas, Unchecked } from './schemas.ts';
 
 /** Of each of the lists of one server; what comes after is left out. */
 const MAX_LISTED = 200;
@@ -16,16 +16,26 @@ export interface OfferedTool extends ToolWords {
   readonly compiledFrom: string;
 }
 
+/** Readings in which a schema may take too long to compile before it is given up. */
+const MAX_ATTEMPTS = 3;
+
+/** A tool whose schemas cannot be used. */
+interface LeftOut {
+  readonly compiledFrom: string;
+  readonly attempts: number;
+}
+
 /** What a server offers, of what the operator has allowed. */
 export interface Offer {
   /** By their names at the server. */
   readonly tools: ReadonlyMap<string, OfferedTool>;
+  readonly leftOut: ReadonlyMap<string, LeftOut>;
   readonly resources: readonly Resource[];
   readonly templates: readonly ResourceTemplateType[];
   readonly prompts: readonly Prompt[];
 }
 
-export const NOTHING: Offer = { tools: new Map(), resources: [], templates: [], prompts: [] };
+export const NOTHING: Offer = { tools: new Map(), leftOut: new Map(), resources: [], templates: [], prompts: [] };
 
 export interface OfferDeps {
   readonly schemas: Schemas;
@@ -49,7 +59,7 @@ export async function readOffer(
   ]);
   const allowed = listed.tools.filter(({ name }) => server.tools.has(name));
   return {
-    tools: toolsOf(allowed, before.tools, deps),
+    ...toolsOf(allowed, before, deps),
     resources: rows(found.resources, server.resources, ({ uri }) => uri),
     templates: rows(templates.resourceTemplates, server.resources, ({ uriTemplate }) => uriTemplate),
     prompts: rows(texts.prompts, server.prompts, ({ name }) => name),
@@ -63,36 +73,55 @@ interface ListedTool {
   readonly outputSchema?: JsonSchema | undefined;
 }
 
-function toolsOf(
-  listed: readonly ListedTool[],
-  before: ReadonlyMap<string, OfferedTool>,
-  { schemas, leftOut }: OfferDeps,
-): Map<string, OfferedTool> {
+function toolsOf(listed: readonly ListedTool[], before: Offer, deps: OfferDeps): Pick<Offer, 'tools' | 'leftOut'> {
   const tools = new Map<string, OfferedTool>();
-  // Of two of one name, the first.
-  for (const tool of listed.filter(({ name }) => !tools.has(name))) {
-    const { name, description = '', inputSchema, outputSchema } = tool;
+  const leftOut = new Map<string, LeftOut>();
+  // One that takes too long is enough for a reading: the others have their turn in the next one.
+  let late = false;
+  for (const { name, description = '', inputSchema, outputSchema } of listed) {
+    // Of two of one name, the first.
+    if (tools.has(name) || leftOut.has(name)) continue;
     const compiledFrom = JSON.stringify([inputSchema, outputSchema]);
-    const known = before.get(name);
     const words = { description: description.slice(0, MAX_DESCRIPTION_CHARS).toWellFormed() || name };
-    if (known?.compiledFrom === compiledFrom) {
-      tools.set(name, { ...known, ...words });
-      continue;
-    }
-    try {
-      const check = schemas.compile(inputSchema);
-      tools.set(name, {
-        ...words,
-        arguments: inputSchema,
-        argumentsProblem: (args) => (isTooDeep(args) ? 'arguments are nested too deeply' : check(args)),
-        resultProblem: outputSchema && schemas.compile(outputSchema),
-        compiledFrom,
-      });
-    } catch (error) {
-      leftOut(name, error instanceof Error ? error.message : String(error));
+    const known = before.tools.get(name);
+    const failed = before.leftOut.get(name);
+    const attempts = failed?.compiledFrom === compiledFrom ? failed.attempts : 0;
+    if (known?.compiledFrom === compiledFrom) tools.set(name, { ...known, ...words });
+    else if (late || attempts >= MAX_ATTEMPTS) leftOut.set(name, { compiledFrom, attempts });
+    else {
+      try {
+        tools.set(name, { ...words, ...compiled(inputSchema, outputSchema, deps.schemas), compiledFrom });
+      } catch (error) {
+        late = error instanceof CompiledTooLong;
+        leftOut.set(name, { compiledFrom, attempts: late ? attempts + 1 : MAX_ATTEMPTS });
+        deps.leftOut(name, error instanceof Error ? error.message : String(error));
+      }
     }
   }
-  return tools;
+  return { tools, leftOut };
+}
+
+function compiled(inputSchema: JsonSchema, outputSchema: JsonSchema | undefined, schemas: Schemas) {
+  const check = schemas.compile(inputSchema);
+  const checkResult = outputSchema && schemas.compile(outputSchema);
+  return {
+    arguments: inputSchema,
+    // What takes too long is the server's to check, as it has to anyway.
+    argumentsProblem: (args: unknown) => {
+      return isTooDeep(args) ? 'arguments are nested too deeply' : unlessUnchecked(check, args, undefined);
+    },
+    resultProblem:
+      checkResult && ((result: unknown) => unlessUnchecked(checkResult, result, 'takes too long to check')),
+  };
+}
+
+function unlessUnchecked(check: Check, value: unknown, otherwise: string | undefined): string | undefined {
+  try {
+    return check(value);
+  } catch (error) {
+    if (error instanceof Unchecked) return otherwise;
+    throw error;
+  }
 }
 
 function rows<Row>(listed: readonly Row[], allowed: Allowed | undefined, key: (row: Row) => string): Row[] {

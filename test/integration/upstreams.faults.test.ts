@@ -230,9 +230,16 @@ describe('an upstream server that lies', () => {
       const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema: { ...inputSchema } }, run } } });
       const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
       await node.offered('liar');
-      const startedAt = performance.now();
-      await expect(node.call('liar', args)).rejects.toMatchObject({ code: 'FORMAT_ERROR' });
-      expect(performance.now() - startedAt).toBeLessThan(2_000);
+      const waits: number[] = [];
+      for (let at = 0; at < 6; at++) {
+        const startedAt = performance.now();
+        // What its arguments are is the server's to say.
+        expect((await node.call('liar', args)).success).toBe(true);
+        waits.push(performance.now() - startedAt);
+      }
+      expect(Math.max(...waits)).toBeLessThan(2_000);
+      // Three times is enough: nobody is held by it after that.
+      expect(Math.min(...waits.slice(3))).toBeLessThan(150);
     },
   );
 
