@@ -42,7 +42,7 @@ const ServerRow = z.strictObject({
   cwd: z.string().min(1).optional(),
   /** `auto` asks the server which one it speaks. */
   protocol: z.enum(['auto', '2026-07-28', '2025-11-25']).default('auto'),
-  /** Of one request; a tool call ends with TOOL_TIMEOUT_SECONDS too. */
+  /** Of one request. */
   timeout_seconds: z.number().int().min(1).max(600).default(30),
   /** Requests under way at once, per process: what a server that hangs can hold. */
   concurrency: z.number().int().min(1).max(1_000).default(32),
@@ -83,6 +83,8 @@ export interface ToolServerContext {
   /** Where secrets are looked up; undefined in a process that connects to no server. */
   readonly variable?: ((name: string) => string | undefined) | undefined;
   readonly production?: boolean;
+  /** The longest that a request may take, whatever the file says; without it, what the file says. */
+  readonly longestMs?: number;
 }
 
 /**
@@ -178,7 +180,8 @@ function serverOf(
   context: ToolServerContext,
 ): ToolServer {
   const { name, protocol, concurrency, resources, prompts } = row;
-  const rest = { protocol, concurrency, timeoutMs: row.timeout_seconds * 1000, resources, prompts };
+  const timeoutMs = Math.min(row.timeout_seconds * 1000, context.longestMs ?? Number.POSITIVE_INFINITY);
+  const rest = { protocol, concurrency, timeoutMs, resources, prompts };
   return { name, ...rest, tools: new Set(Object.keys(row.tools)), address: addressOf(file, path, row, context) };
 }
 

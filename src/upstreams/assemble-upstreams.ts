@@ -6,6 +6,9 @@ import type { Metrics } from '../lib/metrics.ts';
 import { Catalogues, catalogueSources } from '../policy/catalogues.ts';
 import { Upstreams } from './upstreams.ts';
 
+/** Of a tool's time: a server that hangs is to be known for that before the call is over, which is no fault of anybody's. */
+const SHARE_OF_TIMEOUT = 0.9;
+
 export interface UpstreamParts {
   readonly clock: Clock;
   readonly logger: Logger;
@@ -20,7 +23,7 @@ export interface UpstreamParts {
  */
 export function assembleCatalogues(
   { closers, ...deps }: UpstreamParts,
-  config: Pick<Config, 'CATALOGUE_DIR' | 'TOOL_SERVERS' | 'ENVIRONMENT' | 'variable'>,
+  config: Pick<Config, 'CATALOGUE_DIR' | 'TOOL_SERVERS' | 'ENVIRONMENT' | 'TOOL_TIMEOUT_SECONDS' | 'variable'>,
   builtInTools: readonly string[],
 ): { catalogues: Catalogues; upstreams: Upstreams } {
   const upstreams = new Upstreams(deps);
@@ -29,6 +32,7 @@ export function assembleCatalogues(
     upstreamWords: (tool) => upstreams.words(tool),
     variable: config.variable,
     production: config.ENVIRONMENT === 'production',
+    longestMs: config.TOOL_TIMEOUT_SECONDS * 1000 * SHARE_OF_TIMEOUT,
   });
   upstreams.adopt(catalogues.servers);
   closers.add('upstreams', () => upstreams.close());

@@ -4,7 +4,7 @@ import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { ToolServer } from '../policy/tool-servers.ts';
 import { BoundedHttp } from './bounded-http.ts';
-import { UpstreamFault } from './faults.ts';
+import { describe, UpstreamFault } from './faults.ts';
 import { boundMessages, endUnanswered } from './messages.ts';
 
 /** To say which protocol is spoken, and to initialize. */
@@ -42,7 +42,7 @@ export async function connect(server: ToolServer, deps: ConnectionDeps, signal: 
   const { Client } = await import('@modelcontextprotocol/client');
   const info = { name: 'tollgate', title: 'Tollgate', version: packageFile.version };
   const client = new Client(info, clientOptions(server, deps));
-  client.onerror = (error) => deps.logger.debug({ server: server.name, error: error.message }, 'upstream');
+  client.onerror = (error) => deps.logger.debug({ server: server.name, error: describe(error) }, 'upstream');
   const road = await openRoad(server, deps);
   let closing: Promise<void> | undefined;
   const close = () => {
@@ -54,8 +54,10 @@ export async function connect(server: ToolServer, deps: ConnectionDeps, signal: 
     await client.connect(road.transport, { timeout: CONNECT_TIMEOUT_MS, maxTotalTimeout: CONNECT_TIMEOUT_MS, signal });
   } catch (cause) {
     await close();
-    throw new UpstreamFault('unreachable', 'no connection', { cause });
+    throw new UpstreamFault('unreachable', `no connection: ${describe(cause)}`);
   }
+  // Who does not hear of changes any more connects anew, with the next request.
+  void client.autoOpenedSubscription?.closed.then((how) => how !== 'local' && deps.onGone());
   if (server.address.kind === 'http') endUnanswered(road.transport);
   boundMessages(road.transport, deps.clock, () => {
     deps.onFlood();

@@ -5,8 +5,8 @@ export type FaultKind = 'unreachable' | 'timeout' | 'broken' | 'flood';
 export class UpstreamFault extends Error {
   readonly kind: FaultKind;
 
-  constructor(kind: FaultKind, message: string, options: { readonly cause?: unknown } = {}) {
-    super(message, options);
+  constructor(kind: FaultKind, message: string) {
+    super(message);
     this.name = 'UpstreamFault';
     this.kind = kind;
   }
@@ -48,7 +48,24 @@ export function errorOf(thrown: unknown): Error {
   // The SDK's own errors have texts for codes; numbers are those of JSON-RPC, and so the server's.
   if (thrown instanceof Error && typeof code === 'number') return new UpstreamRefusal(code, thrown.message);
   if (code === 'UNSUPPORTED_RESULT_TYPE') return new UpstreamRefusal(0, NEEDS_INPUT);
-  return new UpstreamFault(code === 'REQUEST_TIMEOUT' ? 'timeout' : 'broken', 'no usable answer', { cause: thrown });
+  const kind = code === 'REQUEST_TIMEOUT' ? 'timeout' : 'broken';
+  return new UpstreamFault(kind, `no usable answer: ${describe(thrown)}`);
+}
+
+/** Causes that are looked at. */
+const MAX_CAUSES = 3;
+
+/**
+ * What went wrong, for a log: names, codes and statuses alone. The texts of the SDK's errors hold what the server sent, of
+ * any length, which may be what it was sent.
+ */
+export function describe(thrown: unknown): string {
+  const parts: string[] = [];
+  for (let error = thrown; error instanceof Error && parts.length < MAX_CAUSES; error = error.cause) {
+    const { code, status } = error as { code?: unknown; status?: unknown };
+    parts.push([error.name, code, status].filter((part) => part !== undefined).join(' '));
+  }
+  return parts.join(', ') || 'unknown';
 }
 
 const NEEDS_INPUT = 'The tool asks its caller for something, which is not passed on here.';

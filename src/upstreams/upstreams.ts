@@ -5,12 +5,14 @@ import { Upstream, type UpstreamDeps } from './upstream.ts';
 
 /** The upstream servers of this process: one connection each, whoever asks. */
 export class Upstreams {
-  readonly #deps: UpstreamDeps;
+  readonly #deps: Omit<UpstreamDeps, 'schemas'>;
+  /** Made for the first server: most processes have none. */
+  #schemas: Schemas | undefined;
   /** In the order of the file. */
   #byName = new Map<string, Upstream>();
 
   constructor(deps: Omit<UpstreamDeps, 'schemas'>) {
-    this.#deps = { ...deps, schemas: new Schemas() };
+    this.#deps = deps;
   }
 
   /** In the order of the file. */
@@ -34,7 +36,7 @@ export class Upstreams {
     this.#byName = new Map();
     for (const server of servers) {
       const known = before.get(server.name);
-      const upstream = known && isSame(known.server, server) ? known : new Upstream(server, this.#deps);
+      const upstream = known && isSame(known.server, server) ? known : this.#open(server);
       kept.add(upstream);
       this.#byName.set(server.name, upstream);
     }
@@ -44,6 +46,11 @@ export class Upstreams {
       const { name } = upstream.server;
       if (!this.#byName.has(name)) this.#deps.metrics.upstreamBreaker.remove({ server: name });
     }
+  }
+
+  #open(server: ToolServer): Upstream {
+    this.#schemas ??= new Schemas();
+    return new Upstream(server, { ...this.#deps, schemas: this.#schemas });
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import { inspect } from 'node:util';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { type Core, startCore } from '../support/core.ts';
 import { until } from '../support/until.ts';
@@ -111,6 +112,20 @@ describe('an upstream server over HTTP', () => {
     },
   );
 
+  it('that says a secret in its failure has it in no log', async () => {
+    const upstream = await HttpUpstream.start({ tools: { echo } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo'])]);
+    await node.offered('echo');
+    upstream.fault = onCalls((response) => response.writeHead(500).end('the secret, '.repeat(10_000)));
+    const call = { tool: 'echo', args: HELLO, callId: 'call_1', signal: new AbortController().signal };
+    const error = await node.upstreams
+      .get('remote')
+      ?.callTool(call)
+      .catch((thrown) => thrown);
+    expect(inspect(error, { depth: 10 })).toMatch(/500/);
+    expect(inspect(error, { depth: 10 })).not.toMatch(/secret/);
+  });
+
   it('that is gone is left alone after some calls, and served again when it is back', async () => {
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo'])]);
@@ -151,7 +166,7 @@ describe('an upstream program', () => {
     ['notifies without end', 'flood'],
     ['writes a line without end', 'endless'],
   ])('that %s costs one failed call', async (_fault, tool) => {
-    const node = upstreamNode(core, [programRow(['echo', tool], { timeout_seconds: 3 })]);
+    const node = upstreamNode(core, [programRow(['echo', tool], { timeout_seconds: 8 })]);
     await node.offered('echo');
     await costsOneCall(node, () => node.call(tool));
   });

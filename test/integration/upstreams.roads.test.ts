@@ -84,7 +84,7 @@ beforeAll(async () => {
   write('tools.json', toolFile);
   const tools = ['echo', 'query_corpus', 'program__echo'];
   write('agents.json', { default: 'tester', agents: [{ name: 'tester', description: 'a', tools }] });
-  write('tool-servers.json', { servers: [remote(), programRow(['echo', 'pid'])] });
+  write('tool-servers.json', { servers: [remote(), programRow(['echo', 'pid'], { protocol: 'auto' })] });
   stack = await startStack({
     env: {
       CATALOGUE_DIR: folder,

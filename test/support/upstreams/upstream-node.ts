@@ -14,12 +14,16 @@ import { until } from '../until.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
+/** Far behind those of the servers: what ends a call in these tests is the server's. */
+const CALL_TIMEOUT_MS = 25_000;
 const PROGRAM = fileURLToPath(new URL('program.ts', import.meta.url));
 
 /** The row of a server that is the program of these tests. */
 export function programRow(tools: readonly string[], more: Json = {}): Json {
   const args = ['--disable-warning=ExperimentalWarning', PROGRAM];
-  return { name: 'program', command: process.execPath, args, tools: allowed(tools), ...more };
+  // Not `auto`, which starts a program twice: on a busy machine each start takes seconds.
+  const protocol = '2025-11-25';
+  return { name: 'program', command: process.execPath, args, protocol, tools: allowed(tools), ...more };
 }
 
 export function httpRow(url: string, tools: readonly string[], more: Json = {}): Json {
@@ -57,7 +61,7 @@ export function upstreamNode(
   upstreams.adopt(catalogues.servers);
   closeAfter('test', () => upstreams.close());
   const upstream = (tool: { server: string; tool: string }) => upstreamExecutor(upstreams, tool);
-  const { service } = toolNode(core, { catalogues, executors: {}, upstream });
+  const { service } = toolNode(core, { catalogues, executors: {}, upstream, timeoutMs: CALL_TIMEOUT_MS });
   const userId = freshUserId();
   return {
     catalogues,
