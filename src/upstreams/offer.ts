@@ -8,6 +8,8 @@ const MAX_LISTED = 200;
 /** Of one row of a list, as JSON. */
 const MAX_ROW_BYTES = 4 * 1024;
 const MAX_DESCRIPTION_CHARS = 4_000;
+/** Of the tools of one server together, as JSON: every list of every caller has them. */
+const MAX_TOOLS_BYTES = 512 * 1024;
 
 export interface OfferedTool extends ToolWords {
   /** What is wrong with the structured part of a result; undefined for a tool that promises none. */
@@ -78,6 +80,7 @@ function toolsOf(listed: readonly ListedTool[], before: Offer, deps: OfferDeps):
   const leftOut = new Map<string, LeftOut>();
   // One that takes too long is enough for a reading: the others have their turn in the next one.
   let late = false;
+  let bytes = 0;
   for (const { name, description = '', inputSchema, outputSchema } of listed) {
     // Of two of one name, the first.
     if (tools.has(name) || leftOut.has(name)) continue;
@@ -86,7 +89,11 @@ function toolsOf(listed: readonly ListedTool[], before: Offer, deps: OfferDeps):
     const known = before.tools.get(name);
     const failed = before.leftOut.get(name);
     const attempts = failed?.compiledFrom === compiledFrom ? failed.attempts : 0;
-    if (known?.compiledFrom === compiledFrom) tools.set(name, { ...known, ...words });
+    bytes += Buffer.byteLength(compiledFrom) + Buffer.byteLength(words.description);
+    if (bytes > MAX_TOOLS_BYTES) {
+      leftOut.set(name, { compiledFrom, attempts });
+      if (!failed) deps.leftOut(name, `the tools before it have ${MAX_TOOLS_BYTES} bytes`);
+    } else if (known?.compiledFrom === compiledFrom) tools.set(name, { ...known, ...words });
     else if (late || attempts >= MAX_ATTEMPTS) leftOut.set(name, { compiledFrom, attempts });
     else {
       try {

@@ -3,7 +3,7 @@ import { inspect } from 'node:util';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { type Core, startCore } from '../support/core.ts';
 import { until } from '../support/until.ts';
-import { HttpUpstream, onCalls } from '../support/upstreams/http-upstream.ts';
+import { HttpUpstream, onCalls, SessionUpstream } from '../support/upstreams/http-upstream.ts';
 import { echo, type ServerScript, text } from '../support/upstreams/mcp-script.ts';
 import { httpRow, programRow, type UpstreamNode, upstreamNode, wordsOf } from '../support/upstreams/upstream-node.ts';
 
@@ -124,6 +124,44 @@ describe('an upstream server over HTTP', () => {
       .catch((thrown) => thrown);
     expect(inspect(error, { depth: 10 })).toMatch(/500/);
     expect(inspect(error, { depth: 10 })).not.toMatch(/secret/);
+  });
+
+  it('that keeps sessions has one for everybody, costs one call when it forgets it, and gets it back in the end', async () => {
+    const tools: ServerScript['tools'] = { echo };
+    const script = { tools };
+    const upstream = await SessionUpstream.start(script);
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'later'])]);
+    await node.offered('echo');
+    expect((await Promise.all([node.call('echo', HELLO), node.call('echo', HELLO)])).map(wordsOf)).toEqual([
+      'hello',
+      'hello',
+    ]);
+    expect(upstream.sessions).toBe(1);
+    await until(() => upstream.requests.includes('GET '));
+    script.tools = { ...tools, later: echo };
+    await upstream.toolsChanged();
+    await node.offered('later');
+    upstream.forget();
+    expect(await node.call('echo', HELLO)).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
+    expect(wordsOf(await node.call('echo', HELLO))).toBe('hello');
+    expect(upstream.sessions).toBe(1);
+    await node.upstreams.close();
+    expect([upstream.sessions, upstream.requests.at(-1)]).toEqual([0, 'DELETE ']);
+  });
+
+  it('that was started anew is listened to again', async () => {
+    const script: ServerScript = { tools: { echo } };
+    const upstream = await HttpUpstream.start(script);
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'later'])]);
+    await node.offered('echo');
+    await until(() => upstream.asked('subscriptions/listen').length === 1);
+    await upstream.close();
+    await upstream.listen();
+    await until(async () => (await node.call('echo', HELLO)).success);
+    await until(() => upstream.asked('subscriptions/listen').length === 2);
+    script.tools = { echo, later: echo };
+    upstream.toolsChanged();
+    await node.offered('later');
   });
 
   it('that is gone is left alone after some calls, and served again when it is back', async () => {

@@ -1,6 +1,12 @@
+import { randomUUID } from 'node:crypto';
 import { createServer, type Server as HttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { createMcpHandler, type McpHttpHandler } from '@modelcontextprotocol/server';
+import {
+  createMcpHandler,
+  type McpHttpHandler,
+  type Server,
+  WebStandardStreamableHTTPServerTransport,
+} from '@modelcontextprotocol/server';
 import { answer } from '../../../scripts/lib/mcp-http.ts';
 import { closeAfter, type Lifetime } from '../open-resources.ts';
 import { mcpServer, type ServerScript } from './mcp-script.ts';
@@ -83,6 +89,73 @@ export class HttpUpstream {
     };
     this.requests.push(seen);
     if (!this.fault(seen, outgoing)) await answer((request) => this.#handler.fetch(request), incoming, outgoing, body);
+  }
+}
+
+/** A server of 2025-11-25 that keeps a session for each client, as most of that time do. */
+export class SessionUpstream {
+  readonly requests: string[] = [];
+  readonly #sessions = new Map<string, { server: Server; transport: WebStandardStreamableHTTPServerTransport }>();
+  readonly #http = createServer((request, response) => {
+    this.#serve(request, response).catch(() => response.destroy());
+  });
+  readonly #script: ServerScript;
+
+  private constructor(script: ServerScript) {
+    this.#script = script;
+  }
+
+  static async start(script: ServerScript): Promise<SessionUpstream> {
+    const upstream = new SessionUpstream(script);
+    await new Promise<void>((resolve) => upstream.#http.listen(0, '127.0.0.1', resolve));
+    closeAfter('test', () => {
+      upstream.#http.closeAllConnections();
+      return new Promise((resolve) => upstream.#http.close(resolve));
+    });
+    return upstream;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#http.address() as AddressInfo).port}/mcp`;
+  }
+
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  /** As a server does that was started anew. */
+  forget(): void {
+    this.#sessions.clear();
+  }
+
+  async toolsChanged(): Promise<void> {
+    for (const { server } of this.#sessions.values()) await server.sendToolListChanged();
+  }
+
+  async #serve(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of incoming) chunks.push(chunk as Buffer);
+    const body = Buffer.concat(chunks);
+    this.requests.push(`${incoming.method} ${/"method":"([^"]*)"/.exec(body.toString())?.[1] ?? ''}`);
+    const id = incoming.headers['mcp-session-id'];
+    const known = typeof id === 'string' ? this.#sessions.get(id) : undefined;
+    if (id !== undefined && !known) {
+      outgoing.writeHead(404).end();
+      return;
+    }
+    const { transport } = known ?? (await this.#open());
+    await answer((request) => transport.handleRequest(request), incoming, outgoing, body);
+  }
+
+  async #open() {
+    const server = mcpServer(this.#script);
+    const transport = new WebStandardStreamableHTTPServerTransport({
+      sessionIdGenerator: randomUUID,
+      onsessioninitialized: (id) => void this.#sessions.set(id, { server, transport }),
+      onsessionclosed: (id) => void this.#sessions.delete(id),
+    });
+    await server.connect(transport);
+    return { server, transport };
   }
 }
 
