@@ -1,5 +1,5 @@
 /** How a server failed: the label of metrics, and what a caller may know. */
-export type FaultKind = 'unreachable' | 'timeout' | 'broken' | 'flood';
+export type FaultKind = 'unreachable' | 'timeout' | 'broken';
 
 /** A server did not do what MCP servers do. What it answered, refusals included, is no fault. */
 export class UpstreamFault extends Error {

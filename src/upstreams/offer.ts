@@ -10,6 +10,8 @@ const MAX_ROW_BYTES = 4 * 1024;
 const MAX_DESCRIPTION_CHARS = 4_000;
 /** Of the tools of one server together, as JSON: every list of every caller has them. */
 const MAX_TOOLS_BYTES = 512 * 1024;
+/** Schemas of one server that may take too long to compile; after that, none is compiled any more. */
+const MAX_LATE = 5;
 
 export interface OfferedTool extends ToolWords {
   /** What is wrong with the structured part of a result; undefined for a tool that promises none. */
@@ -18,26 +20,30 @@ export interface OfferedTool extends ToolWords {
   readonly compiledFrom: string;
 }
 
-/** Readings in which a schema may take too long to compile before it is given up. */
-const MAX_ATTEMPTS = 3;
-
-/** A tool whose schemas cannot be used. */
-interface LeftOut {
-  readonly compiledFrom: string;
-  readonly attempts: number;
-}
-
 /** What a server offers, of what the operator has allowed. */
 export interface Offer {
   /** By their names at the server. */
   readonly tools: ReadonlyMap<string, OfferedTool>;
-  readonly leftOut: ReadonlyMap<string, LeftOut>;
+  /** Schemas that cannot be used, as text, by their tools. */
+  readonly leftOut: ReadonlyMap<string, string>;
+  /** How often a schema took too long to compile. */
+  readonly late: number;
+  /** False while there are tools whose turn is in the next reading. */
+  readonly complete: boolean;
   readonly resources: readonly Resource[];
   readonly templates: readonly ResourceTemplateType[];
   readonly prompts: readonly Prompt[];
 }
 
-export const NOTHING: Offer = { tools: new Map(), leftOut: new Map(), resources: [], templates: [], prompts: [] };
+export const NOTHING: Offer = {
+  tools: new Map(),
+  leftOut: new Map(),
+  late: 0,
+  complete: true,
+  resources: [],
+  templates: [],
+  prompts: [],
+};
 
 export interface OfferDeps {
   readonly schemas: Schemas;
@@ -75,37 +81,40 @@ interface ListedTool {
   readonly outputSchema?: JsonSchema | undefined;
 }
 
-function toolsOf(listed: readonly ListedTool[], before: Offer, deps: OfferDeps): Pick<Offer, 'tools' | 'leftOut'> {
+type OfferedTools = Pick<Offer, 'tools' | 'leftOut' | 'late' | 'complete'>;
+
+function toolsOf(listed: readonly ListedTool[], before: Offer, deps: OfferDeps): OfferedTools {
   const tools = new Map<string, OfferedTool>();
-  const leftOut = new Map<string, LeftOut>();
-  // One that takes too long is enough for a reading: the others have their turn in the next one.
-  let late = false;
+  const leftOut = new Map<string, string>();
+  let { late } = before;
   let bytes = 0;
   for (const { name, description = '', inputSchema, outputSchema } of listed) {
     // Of two of one name, the first.
     if (tools.has(name) || leftOut.has(name)) continue;
     const compiledFrom = JSON.stringify([inputSchema, outputSchema]);
     const words = { description: description.slice(0, MAX_DESCRIPTION_CHARS).toWellFormed() || name };
+    const omit = (reason: string) => {
+      leftOut.set(name, compiledFrom);
+      if (before.leftOut.get(name) !== compiledFrom) deps.leftOut(name, reason);
+    };
     const known = before.tools.get(name);
-    const failed = before.leftOut.get(name);
-    const attempts = failed?.compiledFrom === compiledFrom ? failed.attempts : 0;
     bytes += Buffer.byteLength(compiledFrom) + Buffer.byteLength(words.description);
-    if (bytes > MAX_TOOLS_BYTES) {
-      leftOut.set(name, { compiledFrom, attempts });
-      if (!failed) deps.leftOut(name, `the tools before it have ${MAX_TOOLS_BYTES} bytes`);
-    } else if (known?.compiledFrom === compiledFrom) tools.set(name, { ...known, ...words });
-    else if (late || attempts >= MAX_ATTEMPTS) leftOut.set(name, { compiledFrom, attempts });
-    else {
+    if (bytes > MAX_TOOLS_BYTES) omit(`the tools up to it have more than ${MAX_TOOLS_BYTES} bytes`);
+    else if (known?.compiledFrom === compiledFrom) tools.set(name, { ...known, ...words });
+    else if (before.leftOut.get(name) === compiledFrom) leftOut.set(name, compiledFrom);
+    else if (late >= MAX_LATE) omit('other schemas of its server took too long');
+    // One that takes too long is enough for a reading: the others have their turn in the next one.
+    else if (late === before.late) {
       try {
         tools.set(name, { ...words, ...compiled(inputSchema, outputSchema, deps.schemas), compiledFrom });
       } catch (error) {
-        late = error instanceof CompiledTooLong;
-        leftOut.set(name, { compiledFrom, attempts: late ? attempts + 1 : MAX_ATTEMPTS });
-        deps.leftOut(name, error instanceof Error ? error.message : String(error));
+        // It may be sound, and the machine busy.
+        if (error instanceof CompiledTooLong) late += 1;
+        else omit(error instanceof Error ? error.message : String(error));
       }
     }
   }
-  return { tools, leftOut };
+  return { tools, leftOut, late, complete: late === before.late };
 }
 
 function compiled(inputSchema: JsonSchema, outputSchema: JsonSchema | undefined, schemas: Schemas) {

@@ -167,7 +167,7 @@ export class Upstream {
     const stop = this.#stop.signal;
     for (let failures = 0; !stop.aborted; ) {
       this.#change = new AbortController();
-      failures = (await this.#read()) ? 0 : failures + 1;
+      failures = (await this.#read()) && this.#offer.complete ? 0 : failures + 1;
       const waitMs = failures === 0 ? REFRESH_MS : Math.min(RETRY_MS.first * 2 ** (failures - 1), RETRY_MS.last);
       await sleep(clock, LEAST_BETWEEN_MS, stop);
       await sleep(clock, waitMs - LEAST_BETWEEN_MS, AbortSignal.any([stop, this.#change.signal]));

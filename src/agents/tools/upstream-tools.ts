@@ -11,7 +11,6 @@ const FAULTS: Readonly<Record<FaultKind, string>> = {
   unreachable: "The tool's server cannot be reached; try again later.",
   timeout: 'The tool took too long.',
   broken: "The tool's server gave no usable answer.",
-  flood: "The tool's server gave no usable answer.",
 };
 const BUSY: Readonly<Record<UpstreamBusy['reason'], string>> = {
   breaker_open: "The tool's server does not answer at present; try again later.",
