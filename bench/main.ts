@@ -6,6 +6,7 @@ import { runAsProgram } from './lib/report.ts';
 import { modelRuns } from './model-runs.ts';
 import { revocation } from './revocation.ts';
 import { roundTrips } from './round-trips.ts';
+import { upstreamCalls } from './upstream-calls.ts';
 
 // The counts first: they are exact on any machine, the times are only as good as the quiet around them.
-await runAsProgram([roundTrips, revocation, firstEvent, modelRuns, connectAndDeliver, delivery, ledger]);
+await runAsProgram([roundTrips, revocation, firstEvent, modelRuns, connectAndDeliver, delivery, ledger, upstreamCalls]);

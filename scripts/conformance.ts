@@ -1,14 +1,23 @@
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Command } from 'commander';
+import { Closers } from '../src/lib/closers.ts';
+import { conformanceFixture, fixtureServers } from './lib/conformance-fixture.ts';
 import { DevAccess, stateDirOption, urlOption } from './lib/dev-access.ts';
+import { DevInstallation } from './lib/dev-installation.ts';
+import { serveMcp } from './lib/mcp-http.ts';
+import { freePorts } from './lib/ports.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
+import { Steps } from './lib/steps.ts';
 import { startTokenProxy } from './lib/token-proxy.ts';
-import { runScript } from './lib/user-error.ts';
+import { runScript, UserError } from './lib/user-error.ts';
 
 const SUITE = join(PROJECT_ROOT, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
+const FIXTURE_PATIENCE_MS = 20_000;
+const LOOK_AGAIN_MS = 200;
 const REVISIONS = ['2026-07-28', '2025-11-25'];
 
 interface Flags {
@@ -33,24 +42,69 @@ async function runSuite(args: readonly string[]): Promise<number> {
   }
 }
 
+interface Target {
+  readonly access: DevAccess;
+  close(): Promise<void>;
+}
+
+/** A gateway of its own, with the server that the suite's scenarios expect behind it. */
+async function startTarget(): Promise<Target> {
+  const closers = new Closers();
+  try {
+    const stateDir = await mkdtemp(join(tmpdir(), 'tollgate-conformance-'));
+    closers.add('the folder', () => rm(stateDir, { recursive: true, force: true }));
+    const fixture = await serveMcp(conformanceFixture);
+    closers.add('the fixture', () => fixture.close());
+    const file = join(stateDir, 'tool-servers.json');
+    await writeFile(file, JSON.stringify(fixtureServers(fixture.url)));
+    const [port = 0, authPort = 0, workerPort = 0] = await freePorts(3);
+    const own = { nodes: 1, workers: 1, port, authPort, workerPort, balancerPort: undefined, stateDir, verbose: false };
+    const installation = new DevInstallation(
+      { ...own, env: { ...process.env, TOOL_SERVERS: file } },
+      new Steps(process.stdout),
+    );
+    closers.add('the installation', () => installation.stop());
+    await installation.start();
+    return { access: new DevAccess({ stateDir, url: undefined }), close: () => closers.close() };
+  } catch (error) {
+    await closers.close();
+    throw error;
+  }
+}
+
+/** Waits until the gateway has asked the fixture what it offers: until then there is nothing to test. */
+async function offersFixture(url: string): Promise<void> {
+  const giveUpAt = Date.now() + FIXTURE_PATIENCE_MS;
+  const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
+  const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
+  while (Date.now() < giveUpAt) {
+    const answer = await (await fetch(url, { method: 'POST', headers, body })).text();
+    if (answer.includes('test_simple_text')) return;
+    await delay(LOOK_AGAIN_MS);
+  }
+  throw new UserError('The gateway does not offer the tools of the fixture.');
+}
+
 /**
- * The official MCP conformance suite against a running gateway. The suite cannot log in, so that a proxy on loopback adds
- * the token; the exit code is that of the worst run.
+ * The official MCP conformance suite against a gateway. The suite cannot log in, so that a proxy on loopback adds the
+ * token; the exit code is that of the worst run.
  */
 await runScript(async () => {
   const flags = new Command('npm run conformance --')
-    .description('Runs the official MCP conformance suite against a running gateway.')
-    .addOption(urlOption)
+    .description('Runs the official MCP conformance suite against a gateway of its own, or the one of --url.')
+    .addOption(urlOption.default(undefined, 'one that is started for it, with a fixture as upstream server'))
     .option('--requirements <revision...>', 'which revisions of the specification', REVISIONS)
     .option('--scenario <name>', 'one scenario alone, at the version that the suite picks')
     .option('--plan <plan>', 'which demo account asks', 'developer')
     .addOption(stateDirOption)
     .parse()
     .opts<Flags>();
-  const access = new DevAccess(flags);
+  const target = flags.url === undefined ? await startTarget() : undefined;
+  const access = target?.access ?? new DevAccess(flags);
   const proxy = await startTokenProxy(access.gatewayUrl, () => access.userToken(flags.plan));
   try {
     const url = `${proxy.url}/mcp`;
+    if (target) await offersFixture(url);
     if (flags.scenario) return await runSuite(['--url', url, '--scenario', flags.scenario, '--verbose']);
     let worst = 0;
     for (const revision of flags.requirements) {
@@ -60,5 +114,6 @@ await runScript(async () => {
     return worst;
   } finally {
     await proxy.close();
+    await target?.close();
   }
 });

@@ -170,7 +170,14 @@ export type Config = Omit<
   readonly SERVICE_SECRET: string;
   /** Defaults to `AUTH_SERVICE_URL`: the reference auth service is its own issuer. */
   readonly JWT_ISSUER: string;
+  /** A variable that the file of `TOOL_SERVERS` refers to. */
+  readonly variable: (name: string) => string | undefined;
 };
+
+/** Whether a variable is one of Tollgate's, whose secrets are nobody else's. */
+export function isOwnVariable(name: string): boolean {
+  return VARIABLE_NAMES.includes(name);
+}
 
 /** HS256 wants a key of at least the size of its hash, 256 bits: RFC 7518 section 3.2. */
 const MIN_SECRET_BYTES = 32;
@@ -230,6 +237,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   if (problems.length > 0) throw new ConfigError(problems);
 
   const { AUTH_SERVICE_URL = '', REDIS_URL = '', SERVICE_SECRET = '', JWT_ISSUER, AUTH_PUBLIC_URL } = values;
+  const variable = (name: string) => env[name] || undefined;
   return {
     ...values,
     AUTH_SERVICE_URL,
@@ -237,6 +245,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     REDIS_URL,
     SERVICE_SECRET,
     JWT_ISSUER: JWT_ISSUER ?? AUTH_SERVICE_URL,
+    variable,
   };
 }
 
@@ -266,15 +275,20 @@ function secretProblems(name: string, secret: string | undefined): ConfigProblem
 }
 
 function urlProblems(name: string, value: string | undefined, production: boolean): ConfigProblem[] {
-  if (value === undefined) return [];
+  const fault = value === undefined ? undefined : urlFault(value, production);
+  return fault === undefined ? [] : [problem('INVALID_URL', name, fault)];
+}
+
+/** What is wrong with the URL of a service, as one sentence; undefined when nothing is. */
+export function urlFault(value: string, production: boolean): string | undefined {
   const url = URL.canParse(value) ? new URL(value) : undefined;
   if (!url || !['http:', 'https:'].includes(url.protocol) || !value.includes('://')) {
-    return [problem('INVALID_URL', name, 'Invalid URL: an absolute http or https URL is needed')];
+    return 'Invalid URL: an absolute http or https URL is needed';
   }
   if (production && url.protocol === 'http:' && isPublicHost(url.hostname)) {
-    return [problem('INVALID_URL', name, 'Invalid URL: plain http to a public host is refused in production')];
+    return 'Invalid URL: plain http to a public host is refused in production';
   }
-  return [];
+  return undefined;
 }
 
 const PRIVATE_ADDRESS = /^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|::1$|f[cd][0-9a-f]{2}:)/i;

@@ -49,13 +49,14 @@ import { Listeners } from './lib/listeners.ts';
 import type { Logger } from './lib/logger.ts';
 import { McpConversation } from './mcp/conversation.ts';
 import { InFlight } from './mcp/in-flight.ts';
+import { McpOffers } from './mcp/mcp-offers.ts';
 import { McpServer } from './mcp/mcp-server.ts';
 import type { McpTools } from './mcp/mcp-tools.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { announceCatalogues } from './policy/announcements.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
-import { Catalogues, catalogueSources, logReloads } from './policy/catalogues.ts';
+import { logReloads } from './policy/catalogues.ts';
 import { KnownRevocations } from './policy/known-revocations.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
@@ -71,6 +72,7 @@ import { originAllowed, presented } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
+import { assembleCatalogues } from './upstreams/assemble-upstreams.ts';
 import { Consumers } from './usage/consumers.ts';
 import { Corrections } from './usage/corrections.ts';
 import { Ledger } from './usage/ledger.ts';
@@ -121,7 +123,7 @@ type Connections = Awaited<ReturnType<typeof createConnections>>;
 async function createFoundation(config: Config, base: Telemetry & { nodeId: string; clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
   // First: what is wrong with them shows also where Redis is not there yet.
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
+  const { catalogues, upstreams } = assembleCatalogues(base, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
     const connection = await connectRedis(config, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -136,7 +138,8 @@ async function createFoundation(config: Config, base: Telemetry & { nodeId: stri
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
     catalogues,
-    agents: loadAgentCatalogue(),
+    upstreams,
+    agents: loadAgentCatalogue(config.CATALOGUE_DIR),
   };
 }
 
@@ -210,9 +213,12 @@ async function createConnections(config: Config, foundation: Foundation) {
       return service.call(request, { allowed, messages: messageRate.limitOf(request.caller.plan) });
     },
     usage: (identity) => quotas.summary(identity.userId, identity),
+    isUpstream: (tool) => catalogues.tools.get(tool)?.upstream !== undefined,
   };
   const trustsTraces = config.TRUST_CLIENT_TRACES;
-  const mcp = { server: new McpServer({ tools, logger, tracing }), inFlight: new InFlight(), tracing, trustsTraces };
+  const offers = new McpOffers({ upstreams: foundation.upstreams, permissions });
+  const server = new McpServer({ tools, offers, logger, tracing });
+  const mcp = { server, inFlight: new InFlight(), tracing, trustsTraces };
   closers.add('mcp', () => mcp.server.close());
   const handlers = createHandlers({
     threads,

@@ -18,13 +18,14 @@ import { Closers } from '../src/lib/closers.ts';
 import { newId } from '../src/lib/ids.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
-import { Catalogues, catalogueSources, logReloads } from '../src/policy/catalogues.ts';
+import { logReloads } from '../src/policy/catalogues.ts';
 import { Revocations } from '../src/policy/revocations.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
 import { startTelemetry, type Telemetry } from '../src/telemetry.ts';
+import { assembleCatalogues } from '../src/upstreams/assemble-upstreams.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
@@ -95,7 +96,7 @@ type Parts = Awaited<ReturnType<typeof createParts>>;
 async function createFoundation(config: Config, base: Telemetry & { clock: Clock; closers: Closers }) {
   const { logger, closers } = base;
   // First: what is wrong with them shows also where Redis is not there yet.
-  const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR), { builtInTools: BUILT_IN_TOOLS });
+  const { catalogues, upstreams } = assembleCatalogues(base, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -111,13 +112,13 @@ async function createFoundation(config: Config, base: Telemetry & { clock: Clock
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...base, catalogues, keys, redis, subscriber, blocking, openQueue };
+  return { ...base, catalogues, upstreams, keys, redis, subscriber, blocking, openQueue };
 }
 
 /** The agent with its tools, and the ledger. */
 async function createParts(config: Config, foundation: Foundation) {
   const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = foundation;
-  const agents = loadAgentCatalogue();
+  const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const logLimits = { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 };
   const log = new EventLog({ redis, keys, metrics, tracing }, logLimits);

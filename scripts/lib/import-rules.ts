@@ -7,6 +7,8 @@ const LEAVES = ['src/lib', 'src/protocol'];
 const FOUNDATION = [...LEAVES, 'src/config.ts', 'src/jobs.ts', 'src/redis'];
 const DOMAIN = ['src/auth', 'src/policy', 'src/usage', 'src/events'];
 const CORE = ['src/connections', 'src/agents'];
+/** Upstream MCP servers: below the tools, which they execute, and the roads that show them. */
+const UPSTREAMS = 'src/upstreams';
 const EVERYTHING_IN_SRC = ['src'];
 
 const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
@@ -26,8 +28,9 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/usage': FOUNDATION,
   'src/events': FOUNDATION,
   'src/connections': [...FOUNDATION, ...DOMAIN],
-  'src/agents': [...FOUNDATION, ...DOMAIN],
-  'src/mcp': [...FOUNDATION, ...DOMAIN, ...CORE],
+  'src/upstreams': [...FOUNDATION, 'src/policy'],
+  'src/agents': [...FOUNDATION, ...DOMAIN, UPSTREAMS],
+  'src/mcp': [...FOUNDATION, ...DOMAIN, ...CORE, UPSTREAMS],
   'src/transports': [...FOUNDATION, ...DOMAIN, ...CORE],
   'src/http': [...FOUNDATION, ...DOMAIN, ...CORE, 'src/mcp'],
   // The Fastify instance with its bounds: every process has one, so it may know no more than every process does.
@@ -35,7 +38,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/auth-service': [...FOUNDATION, 'src/process.ts', 'src/policy', 'src/http'],
   'src/gateway.ts': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
-  workers: [...FOUNDATION, ...DOMAIN, 'src/process.ts', 'src/telemetry.ts', 'src/agents', 'src/http/app.ts'],
+  workers: [...FOUNDATION, ...DOMAIN, UPSTREAMS, 'src/process.ts', 'src/telemetry.ts', 'src/agents', 'src/http/app.ts'],
   scripts: EVERYTHING_IN_SRC,
   // Against a pool that runs anywhere: it knows the protocol and nothing of what is inside.
   load: [...LEAVES, 'scripts'],

@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 
 const AgentRow = z.strictObject({
@@ -60,10 +62,15 @@ export class AgentCatalogue {
   }
 }
 
-const AGENTS_FILE = new URL('../../config/agents.json', import.meta.url);
+const FILE_NAME = 'agents.json';
 
-/** @throws Error naming the file and the field of each mistake */
-export function loadAgentCatalogue(file: URL = AGENTS_FILE): AgentCatalogue {
+/**
+ * @param folder with an agents.json, perhaps; the product's own where there is none
+ * @throws Error naming the file and the field of each mistake
+ */
+export function loadAgentCatalogue(folder?: string): AgentCatalogue {
+  const given = folder === undefined ? undefined : pathToFileURL(join(folder, FILE_NAME));
+  const file = given && existsSync(given) ? given : new URL(`../../config/${FILE_NAME}`, import.meta.url);
   const parsed = AgentsFile.safeParse(JSON.parse(readFileSync(file, 'utf8')));
   if (!parsed.success) throw new Error(`${file.pathname}:\n${z.prettifyError(parsed.error)}`);
   return new AgentCatalogue(parsed.data.agents, parsed.data.default, parsed.data.model_prices);

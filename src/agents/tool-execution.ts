@@ -2,7 +2,7 @@ import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
-import type { Tool } from '../policy/tool-catalogue.ts';
+import type { Tool, UpstreamTool } from '../policy/tool-catalogue.ts';
 import { type PublicError, publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../usage/records.ts';
@@ -12,6 +12,8 @@ import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
 
 export interface ToolExecutionDeps {
   readonly executors: Readonly<Record<string, ToolExecutor>>;
+  /** The executor of a tool of an upstream server; undefined where there are none. */
+  readonly upstream?: (tool: UpstreamTool) => ToolExecutor;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolSeconds'>;
   readonly logger: Logger;
@@ -43,7 +45,7 @@ export class ToolExecution {
 
   /** Whether there is somebody to execute the tool. */
   has(tool: Tool): boolean {
-    return Object.hasOwn(this.#deps.executors, tool.name);
+    return this.#executorOf(tool) !== undefined;
   }
 
   /** Never rejects. @param signal stops it: what is thrown then is no failure of the tool's */
@@ -65,13 +67,19 @@ export class ToolExecution {
     return { status, began, outcome, startedAt, completedAt };
   }
 
+  #executorOf({ name, upstream }: Tool): ToolExecutor | undefined {
+    const { executors, upstream: executorOf } = this.#deps;
+    if (upstream) return executorOf?.(upstream);
+    return Object.hasOwn(executors, name) ? executors[name] : undefined;
+  }
+
   async #attempt(
     tool: Tool,
     args: ToolArguments,
     context: Omit<ToolContext, 'signal'>,
     signal: AbortSignal,
   ): Promise<Executed['outcome']> {
-    const executor = this.#deps.executors[tool.name];
+    const executor = this.#executorOf(tool);
     if (!executor) throw new Error(`${tool.name} has no executor`);
     const timeout = new AbortController();
     const cancelTimeout = this.#deps.clock.after(this.#timeoutMs, () => {

@@ -4,7 +4,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import type { Permissions } from '../policy/permissions.ts';
 import type { Quotas, RateLimitStatus, Reservation } from '../policy/quotas.ts';
-import type { Tool, ToolCatalogue } from '../policy/tool-catalogue.ts';
+import type { Tool, ToolCatalogue, UpstreamTool } from '../policy/tool-catalogue.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import { whileAway, writeRefusal } from '../redis/errors.ts';
 import { type Execution, type Refusal, refusal, type UsageRecord, usageRecord } from '../usage/records.ts';
@@ -13,7 +13,7 @@ import type { ClaimedRun, MessageLimit, RunCaller } from './runs.ts';
 import type { CallDetails, ToolCalls } from './tool-calls.ts';
 import { type Executed, ToolExecution } from './tool-execution.ts';
 import { traceCall, traceReserve, traceSettle } from './tool-tracing.ts';
-import type { ToolArguments, ToolExecutor } from './tools/tool.ts';
+import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
 
 /** A call under the same key that is still running is looked at this often, and this much longer than it may take. */
 const LOOK_AGAIN_MS = 100;
@@ -30,6 +30,7 @@ export interface ToolServiceDeps {
   readonly quotas: Quotas;
   readonly calls: ToolCalls;
   readonly executors: Readonly<Record<string, ToolExecutor>>;
+  readonly upstream?: (tool: UpstreamTool) => ToolExecutor;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolCalls' | 'toolSeconds' | 'toolCallsUnderWay' | 'refusedWrites'>;
   readonly logger: Logger;
@@ -67,6 +68,8 @@ export interface ToolRequest {
   readonly transport: string;
   /** The caller no longer wants it: the execution is stopped, and recorded as cancelled. */
   readonly signal?: AbortSignal | undefined;
+  /** Told while it runs; not of a call that had begun before. */
+  readonly onProgress?: ToolContext['onProgress'];
 }
 
 /** What a caller is told of its call. */

@@ -57,7 +57,7 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
   const clock = options.clock ?? systemClock;
   const closers = new Closers();
   try {
-    const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR));
+    const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR, config.TOOL_SERVERS));
     const redis = await connectRedis(config, 'commands', logger);
     closers.add('redis', () => disconnectRedis(redis));
     const keys = new Keys(config.REDIS_KEY_PREFIX);

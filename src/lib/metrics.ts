@@ -83,6 +83,13 @@ export class Metrics {
   readonly authBreaker = this.#gauge('auth_breaker_state', '0 closed, 1 half open, 2 open', []);
   readonly redisSeconds = this.#histogram('redis_seconds', 'Round trips to Redis on the busiest connection', [], TRIPS);
   readonly redisFailures = this.#counter('redis_failures_total', 'Round trips to Redis that brought no answer', []);
+  readonly upstreamRequests = this.#counter('upstream_requests_total', 'Requests to upstream servers by result', [
+    'server',
+    'operation',
+    'result',
+  ]);
+  readonly upstreamSeconds = this.#histogram('upstream_call_seconds', 'Tool calls at upstream servers', ['server']);
+  readonly upstreamBreaker = this.#gauge('upstream_breaker_state', '0 closed, 1 half open, 2 open', ['server']);
   readonly introspections = this.#counter('introspections_total', 'Tokens that were to be introspected', ['result']);
   readonly traceSpans = this.#counter('trace_spans_total', 'Spans of traces by what became of them', ['result']);
 

@@ -13,8 +13,10 @@ import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
+import { unlessAlone } from './first-message.ts';
 import { idOf, protocolError } from './mcp-errors.ts';
-import { callTool, idempotencyKey, listTools, type McpCaller, type McpTools } from './mcp-tools.ts';
+import type { McpOffers } from './mcp-offers.ts';
+import { callTool, idempotencyKey, listTools, type McpCaller, type McpToolCall, type McpTools } from './mcp-tools.ts';
 
 /** Revisions of the protocol that are spoken, the newest first; the SDK lists those that begin with `initialize`. */
 export const MCP_VERSIONS: readonly string[] = ['2026-07-28', ...SUPPORTED_PROTOCOL_VERSIONS];
@@ -22,10 +24,19 @@ export const MCP_VERSIONS: readonly string[] = ['2026-07-28', ...SUPPORTED_PROTO
 const SERVER_INFO = { name: 'tollgate', title: 'Tollgate', version: packageFile.version };
 /** How long a client may show a list without asking again: so late a new plan can be in it. Private: it is the caller's. */
 const LIST_TTL_MS = 60_000;
+const LIST_HINT = { ttlMs: LIST_TTL_MS, cacheScope: 'private' } as const;
 const CACHE_HINTS = {
-  'tools/list': { ttlMs: LIST_TTL_MS, cacheScope: 'private' },
-  'server/discover': { ttlMs: LIST_TTL_MS, cacheScope: 'private' },
+  'server/discover': LIST_HINT,
+  'tools/list': LIST_HINT,
+  'resources/list': LIST_HINT,
+  'resources/templates/list': LIST_HINT,
+  'prompts/list': LIST_HINT,
+  // How long an upstream's words hold is the upstream's to know, which may say so in the result.
+  'resources/read': { ttlMs: 0, cacheScope: 'private' },
 } as const;
+/** Of one call; what a tool reports beyond that is dropped, the result is not. */
+const MAX_PROGRESS = 1_000;
+const MAX_PROGRESS_CHARS = 500;
 /** JSON-RPC 2.0 section 5.1. */
 const METHOD_NOT_FOUND = -32601;
 
@@ -34,6 +45,7 @@ const TOLD_BY_STATUS: readonly number[] = [429, 503];
 
 export interface McpServerDeps {
   readonly tools: McpTools;
+  readonly offers: McpOffers;
   readonly logger: Logger;
   readonly tracing: Tracing;
 }
@@ -60,14 +72,16 @@ export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels'> {
  */
 export class McpServer {
   readonly #tools: McpTools;
+  readonly #offers: McpOffers;
   readonly #logger: Logger;
   readonly #tracing: Tracing;
   readonly #modern: McpHttpHandler;
   /** By the request that the SDK hands on: its own channel, `AuthInfo`, would want a token. */
   readonly #exchanges = new WeakMap<Request, Exchange>();
 
-  constructor({ tools, logger, tracing }: McpServerDeps) {
+  constructor({ tools, offers, logger, tracing }: McpServerDeps) {
     this.#tools = tools;
+    this.#offers = offers;
     this.#logger = logger;
     this.#tracing = tracing;
     this.#modern = createMcpHandler(({ requestInfo }) => this.#server(requestInfo, true), {
@@ -84,7 +98,7 @@ export class McpServer {
     this.#exchanges.set(request, exchange);
     const legacy = await isLegacyRequest(request, body);
     const response = legacy
-      ? await this.#serveLegacy(request, body)
+      ? await this.#serveLegacy(exchange, request, body)
       : await this.#modern.fetch(request, { parsedBody: body });
     return exchange.refusal ? withStatus(response, exchange.refusal) : response;
   }
@@ -94,25 +108,33 @@ export class McpServer {
     return this.#modern.close();
   }
 
-  async #serveLegacy(request: Request, body: unknown): Promise<Response> {
+  async #serveLegacy(exchange: Exchange, request: Request, body: Readonly<Record<string, unknown>>): Promise<Response> {
     const server = this.#server(request, false);
     const transport = new WebStandardStreamableHTTPServerTransport({
       sessionIdGenerator: undefined,
-      enableJsonResponse: true,
+      enableJsonResponse: !wantsProgress(exchange, body),
     });
     await server.connect(transport);
+    const close = () => void server.close();
     try {
       // A transport that is closed leaves its answer open for ever.
-      return await Promise.race([transport.handleRequest(request, { parsedBody: body }), ended(request.signal)]);
+      const gone = ended(request.signal);
+      const response = await Promise.race([transport.handleRequest(request, { parsedBody: body }), gone]);
+      return await Promise.race([unlessAlone(response, close), gone]);
+    } catch (error) {
+      close();
+      throw error;
     } finally {
-      await server.close();
+      if (request.signal.aborted) close();
     }
   }
 
   #server(request: Request | undefined, modern: boolean): Server {
     const exchange = request && this.#exchanges.get(request);
     if (!exchange) throw new Error('an MCP request without its caller');
-    const server = new Server(SERVER_INFO, { capabilities: { tools: {} }, cacheHints: CACHE_HINTS });
+    const capabilities = { tools: {}, ...this.#offers.capabilities };
+    const server = new Server(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
+    this.#handleOffers(server, exchange, capabilities);
     server.setRequestHandler('tools/list', () =>
       this.#answer(exchange, async () => {
         await exchange.caller.allowed;
@@ -128,10 +150,42 @@ export class McpServer {
           args: params.arguments ?? {},
           meta,
           signal,
+          onProgress: progressOf(exchange, context, params._meta?.progressToken),
         });
       }),
     );
     return server;
+  }
+
+  /** Resources and prompts, where there are any: what there is none of is no method of this server. */
+  #handleOffers(server: Server, exchange: Exchange, capabilities: McpOffers['capabilities']): void {
+    const offers = this.#offers;
+    const { identity, allowed } = exchange.caller;
+    const answer = <Result>(work: () => Result | Promise<Result>) =>
+      this.#answer(exchange, async () => {
+        await allowed;
+        return work();
+      });
+    if (capabilities.resources) {
+      server.setRequestHandler('resources/list', () => answer(() => ({ resources: offers.resources(identity) })));
+      server.setRequestHandler('resources/templates/list', () => {
+        return answer(() => ({ resourceTemplates: offers.templates(identity) }));
+      });
+      server.setRequestHandler('resources/read', ({ params }, { mcpReq }) => {
+        return answer(() => offers.read(identity, params.uri, mcpReq.signal));
+      });
+    }
+    if (capabilities.prompts) {
+      server.setRequestHandler('prompts/list', () => answer(() => ({ prompts: offers.prompts(identity) })));
+      server.setRequestHandler('prompts/get', ({ params }, { mcpReq }) => {
+        return answer(() => offers.prompt(identity, params, mcpReq.signal));
+      });
+    }
+    if (capabilities.completions) {
+      server.setRequestHandler('completion/complete', ({ params }, { mcpReq }) => {
+        return answer(() => offers.complete(identity, params, mcpReq.signal));
+      });
+    }
   }
 
   /** Every failure in the form of the table: the SDK would show the client the text of any other. */
@@ -161,6 +215,35 @@ function cancelSignal(
   key: string | undefined,
 ): AbortSignal | undefined {
   return signalCancels || (modern && key === undefined) ? context.mcpReq.signal : undefined;
+}
+
+/** Whether progress can be told: on a WebSocket a request has one frame for an answer. */
+function wantsProgress({ signalCancels }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
+  if (signalCancels || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
+  const meta: unknown = Reflect.get(params, '_meta');
+  return typeof meta === 'object' && meta !== null && Reflect.get(meta, 'progressToken') !== undefined;
+}
+
+/** Passes on how far a tool has come, to who gave a token for that. */
+function progressOf(
+  { signalCancels }: Exchange,
+  { mcpReq }: ServerContext,
+  progressToken: string | number | undefined,
+): McpToolCall['onProgress'] {
+  if (signalCancels || progressToken === undefined) return undefined;
+  let told = 0;
+  return ({ progress, total, message }) => {
+    told += 1;
+    if (told > MAX_PROGRESS) return;
+    const params = {
+      progressToken,
+      progress,
+      ...(total === undefined ? {} : { total }),
+      ...(message === undefined ? {} : { message: message.slice(0, MAX_PROGRESS_CHARS).toWellFormed() }),
+    };
+    // A caller that has gone is not told of it.
+    mcpReq.notify({ method: 'notifications/progress', params }).catch(() => undefined);
+  };
 }
 
 function metaOf(params: { readonly _meta?: Fields | undefined }): Fields | undefined {

@@ -29,6 +29,8 @@ export interface McpCaller {
 /** What MCP needs of the tools: the same function that serves every other road. */
 export interface McpTools {
   describe(identity: Identity): readonly ToolDescription[];
+  /** Whether a server executes it, whose results have MCP's own form. */
+  isUpstream(tool: string): boolean;
   /** @throws TollgateError for a refusal: see `ToolService.call` */
   call(request: ToolRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<ToolResult> }>;
 }
@@ -39,6 +41,8 @@ export interface McpToolCall {
   readonly meta: Fields | undefined;
   /** Ends the execution. Undefined for a call that goes on whatever becomes of its caller. */
   readonly signal: AbortSignal | undefined;
+  /** Undefined where nobody asked how far it has come. */
+  readonly onProgress?: ToolRequest['onProgress'];
 }
 
 /**
@@ -61,7 +65,8 @@ export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsRe
 export async function callTool(tools: McpTools, caller: McpCaller, call: McpToolCall): Promise<CallToolResult> {
   try {
     const { finished } = await tools.call(toolRequest(caller, call), caller.allowed);
-    return resultOf(await finished);
+    const result = await finished;
+    return { ...contentOf(result, tools.isUpstream(call.name)), _meta: metaOf(result) };
   } catch (thrown) {
     if (!(thrown instanceof TollgateError)) throw thrown;
     // What the plan hides is not there: who asks for it must not learn that it is, from this answer or by comparing.
@@ -82,7 +87,7 @@ export function idempotencyKey(meta: Fields | undefined): string | undefined {
   throw invalidParams(`_meta["${IDEMPOTENCY_KEY}"] must be a string of 1 to ${MAX_KEY_LENGTH} characters.`);
 }
 
-function toolRequest(caller: McpCaller, { name, args, meta, signal }: McpToolCall): ToolRequest {
+function toolRequest(caller: McpCaller, { name, args, meta, signal, onProgress }: McpToolCall): ToolRequest {
   const { userId, plan, permissions, roles, featureFlags } = caller.identity;
   const key = idempotencyKey(meta);
   return {
@@ -96,22 +101,30 @@ function toolRequest(caller: McpCaller, { name, args, meta, signal }: McpToolCal
     idempotencyKey: key ?? null,
     transport: 'mcp',
     ...(signal ? { signal } : {}),
+    ...(onProgress ? { onProgress } : {}),
   };
 }
 
-function resultOf({ success, result, error, ...told }: ToolResult): CallToolResult {
-  const _meta = {
+function metaOf(told: ToolResult): Record<string, unknown> {
+  return {
     'tollgate/toolCallId': told.tool_call_id,
     'tollgate/usageRecordId': told.usage_record_id,
     'tollgate/durationMs': told.duration_ms,
     'tollgate/repeated': told.repeated,
     'tollgate/rateLimitStatus': told.rate_limit_status,
   };
-  if (!success) return { ...failure(String(error?.message ?? 'The tool failed.'), error ?? {}), _meta };
+}
+
+function contentOf({ success, result, error }: ToolResult, upstream: boolean): CallToolResult {
+  if (!success) return failure(String(error?.message ?? 'The tool failed.'), error ?? {});
+  // What has been cut has its form no more.
+  if (upstream && isObject(result) && Array.isArray(result.content)) {
+    const { content, structuredContent } = result;
+    return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };
+  }
   return {
     content: [{ type: 'text', text: JSON.stringify(result) }],
     ...(isObject(result) ? { structuredContent: result } : {}),
-    _meta,
   };
 }
 

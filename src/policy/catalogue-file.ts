@@ -68,6 +68,11 @@ export class CatalogueFile {
     this.#add(this.#lineOf(this.#nodeAt(path)?.offset ?? 0), path, message);
   }
 
+  /** Whether something stands there. */
+  has(path: Path): boolean {
+    return this.#root !== undefined && findNodeAtLocation(this.#root, [...path]) !== undefined;
+  }
+
   #addIssue(issue: z.core.$ZodIssue): void {
     const path = issue.path.map((part) => (typeof part === 'symbol' ? String(part) : part));
     if (issue.code !== 'unrecognized_keys') return this.mistake(path, issue.message);

@@ -6,18 +6,28 @@ import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { CatalogueError, CatalogueFile, type Mistake } from './catalogue-file.ts';
 import { Plans, type PlanTable, parsePlans } from './plans.ts';
-import { parseTools, ToolCatalogue, type ToolTable } from './tool-catalogue.ts';
+import { parseTools, ToolCatalogue, type ToolTable, type UpstreamWords } from './tool-catalogue.ts';
+import { type ToolServer, type ToolServerContext, withToolServers } from './tool-servers.ts';
 
 /** Where the catalogues are read from. */
 export interface CatalogueSources {
   readonly plans: URL;
   readonly tools: URL;
+  /** Undefined where there are no upstream servers. */
+  readonly servers?: URL | undefined;
 }
 
-/** @param folder a folder with plans.json and tools.json; the product's own when undefined */
-export function catalogueSources(folder?: string): CatalogueSources {
+/**
+ * @param folder a folder with plans.json and tools.json; the product's own when undefined
+ * @param servers the path of the file that names upstream servers
+ */
+export function catalogueSources(folder?: string, servers?: string): CatalogueSources {
   const base = folder === undefined ? new URL('../../config/', import.meta.url) : pathToFileURL(join(folder, '/'));
-  return { plans: new URL('plans.json', base), tools: new URL('tools.json', base) };
+  return {
+    plans: new URL('plans.json', base),
+    tools: new URL('tools.json', base),
+    servers: servers === undefined ? undefined : pathToFileURL(servers),
+  };
 }
 
 /** Tells the log of each reload, a failed one with everything that is wrong. */
@@ -40,6 +50,14 @@ interface Snapshot {
   readonly version: string;
   readonly plans: PlanTable;
   readonly tools: ToolTable;
+  readonly servers: readonly ToolServer[];
+}
+
+export interface CatalogueOptions extends ToolServerContext {
+  /** The tools that this process has executors for; undefined where none is executed. */
+  readonly builtInTools?: readonly string[];
+  /** What the tools of upstream servers say of themselves; undefined where none is executed. */
+  readonly upstreamWords?: UpstreamWords;
 }
 
 export type Reload =
@@ -48,25 +66,23 @@ export type Reload =
   | { readonly reloaded: false; readonly version: string; readonly mistakes: readonly Mistake[] };
 
 /**
- * Plans and tools, read from their files and read again on demand. Both change in one assignment, and only when both
- * files are sound: nobody ever sees a plan of one state with a tool of another, or half a file.
+ * Plans, tools and upstream servers, read from their files and read again on demand. All change in one assignment, and
+ * only when all files are sound: nobody ever sees a plan of one state with a tool of another, or half a file.
  */
 export class Catalogues {
   readonly plans = new Plans(() => this.#current.plans);
-  readonly tools = new ToolCatalogue(() => this.#current.tools);
+  readonly tools: ToolCatalogue;
   readonly #sources: CatalogueSources;
-  readonly #builtInTools: readonly string[] | undefined;
+  readonly #options: CatalogueOptions;
   readonly #reloads: Listeners<Reload>;
   #current: Snapshot;
 
-  /**
-   * @param options.builtInTools the tools that this process has executors for; undefined where none is executed
-   * @throws CatalogueError with file, line and field of everything that is wrong
-   */
-  constructor(sources = catalogueSources(), options: { readonly builtInTools?: readonly string[] } = {}) {
-    this.#builtInTools = options.builtInTools;
+  /** @throws CatalogueError with file, line and field of everything that is wrong */
+  constructor(sources = catalogueSources(), options: CatalogueOptions = {}) {
+    this.#options = options;
     this.#sources = sources;
-    this.#current = read(sources, options.builtInTools);
+    this.#current = read(sources, options);
+    this.tools = new ToolCatalogue(() => this.#current.tools, options.upstreamWords);
     this.#reloads = new Listeners((error) => {
       throw error;
     });
@@ -74,6 +90,10 @@ export class Catalogues {
 
   get version(): string {
     return this.#current.version;
+  }
+
+  get servers(): readonly ToolServer[] {
+    return this.#current.servers;
   }
 
   /** Reads the files again; what is wrong with them is the answer, and changes nothing. */
@@ -90,7 +110,7 @@ export class Catalogues {
 
   #read(): Reload {
     try {
-      this.#current = read(this.#sources, this.#builtInTools);
+      this.#current = read(this.#sources, this.#options);
       return { reloaded: true, version: this.version };
     } catch (error) {
       if (!(error instanceof CatalogueError)) throw error;
@@ -99,20 +119,26 @@ export class Catalogues {
   }
 }
 
-function read(sources: CatalogueSources, builtInTools: readonly string[] | undefined): Snapshot {
-  const files = { tools: new CatalogueFile(sources.tools), plans: new CatalogueFile(sources.plans) };
-  const tools = parseTools(files.tools, builtInTools);
-  const names = {
-    tools: new Set(tools?.tools.keys()),
-    permissions: new Set(tools?.permissions.keys()),
-  };
+function read(sources: CatalogueSources, options: CatalogueOptions): Snapshot {
+  const files = [sources.tools, sources.plans, ...(sources.servers ? [sources.servers] : [])].map((url) => {
+    return new CatalogueFile(url);
+  });
+  const [toolsFile, plansFile, serversFile] = files as [CatalogueFile, CatalogueFile, CatalogueFile?];
+  const own = parseTools(toolsFile, options.builtInTools);
+  const { table: tools, servers } = own && serversFile ? withToolServers(serversFile, own, options) : alone(own);
+  const names = { tools: new Set(tools?.tools.keys()), permissions: new Set(tools?.permissions.keys()) };
   // Without the tools every name would be unknown: what is wrong with them says enough.
-  const plans = tools && parsePlans(files.plans, names);
-  if (tools && plans) refuseUnknownPlans(files.tools, tools, plans);
-  const mistakes = [...files.tools.mistakes, ...files.plans.mistakes];
+  const plans = tools && parsePlans(plansFile, names);
+  if (tools && plans) refuseUnknownPlans(toolsFile, tools, plans);
+  const mistakes = files.flatMap((file) => file.mistakes);
   if (mistakes.length > 0 || !tools || !plans) throw new CatalogueError(mistakes);
-  const version = createHash('sha256').update(files.tools.text).update('\0').update(files.plans.text).digest('hex');
-  return { version: version.slice(0, 12), plans, tools };
+  const hash = createHash('sha256');
+  for (const { text } of files) hash.update(text).update('\0');
+  return { version: hash.digest('hex').slice(0, 12), plans, tools, servers };
+}
+
+function alone(table: ToolTable | undefined): { table: ToolTable | undefined; servers: readonly ToolServer[] } {
+  return { table, servers: [] };
 }
 
 function refuseUnknownPlans(file: CatalogueFile, { permissions }: ToolTable, { byName }: PlanTable): void {

@@ -58,6 +58,12 @@ export class Permissions {
     });
   }
 
+  /** Whether a caller may use what stands under a permission. */
+  holds(permission: string, caller: Caller): boolean {
+    const { held, missing } = this.#judge({ permission }, caller);
+    return held && missing.length === 0;
+  }
+
   decide(tool: Tool, caller: Caller): Decision {
     const required = [tool.permission];
     const { held, missing } = this.#judge(tool, caller);
@@ -95,7 +101,7 @@ export class Permissions {
     return plan?.name ?? null;
   }
 
-  #judge(tool: Tool, caller: Caller): { held: boolean; missing: string[] } {
+  #judge(tool: Pick<Tool, 'permission'>, caller: Caller): { held: boolean; missing: string[] } {
     const permission = this.#tools.permission(tool.permission);
     // A permission that is in no catalogue is nobody's, whatever a token says.
     if (!permission) return { held: false, missing: [] };

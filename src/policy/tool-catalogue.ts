@@ -44,32 +44,66 @@ const ToolsFile = z.strictObject({
 
 export type Permission = z.infer<typeof PermissionRow> & { readonly name: string };
 
-export type Tool = z.infer<typeof ToolRow> & {
+/** What a tool says of itself. */
+export interface ToolWords {
+  readonly description: string;
+  /** JSON Schema of the arguments. */
+  readonly arguments: Readonly<Record<string, unknown>>;
   /** What is wrong with these arguments, as one sentence; undefined when nothing is. */
   readonly argumentsProblem: (args: unknown) => string | undefined;
-};
+}
 
-/** The tools and permissions of one state of the file. */
+/** A tool of an upstream server. */
+export interface UpstreamTool {
+  readonly server: string;
+  /** Its name there. */
+  readonly tool: string;
+  /** Whether the server describes it; else a row of tools.json does. */
+  readonly describes: boolean;
+}
+
+export type Tool = Readonly<Pick<z.infer<typeof ToolRow>, 'name' | 'permission' | 'units'>> &
+  ToolWords & {
+    /** `none`: nobody at present. */
+    readonly executor: 'builtin' | 'none' | 'upstream';
+    /** Who executes it, with the executor `upstream`. */
+    readonly upstream?: UpstreamTool;
+  };
+
+/** The tools and permissions of one state of the files. */
 export interface ToolTable {
   readonly tools: ReadonlyMap<string, Tool>;
   readonly permissions: ReadonlyMap<string, Permission>;
 }
 
+/** What a server said last of one of its tools; undefined for one that it does not offer, or has never been asked for. */
+export type UpstreamWords = (tool: UpstreamTool) => ToolWords | undefined;
+
 /** The tools that there are, as they are now: a reload shows at the next question. What is not in it does not exist. */
 export class ToolCatalogue {
   readonly #table: () => ToolTable;
+  readonly #upstream: UpstreamWords;
 
-  constructor(table: () => ToolTable) {
+  constructor(table: () => ToolTable, upstream: UpstreamWords = () => undefined) {
     this.#table = table;
+    this.#upstream = upstream;
   }
 
-  /** In the order of the file. */
+  /** In the order of the files. */
   get all(): readonly Tool[] {
-    return [...this.#table().tools.values()];
+    return [...this.#table().tools.values()].map((tool) => this.#atPresent(tool));
   }
 
   get(name: string): Tool | undefined {
-    return this.#table().tools.get(name);
+    const tool = this.#table().tools.get(name);
+    return tool && this.#atPresent(tool);
+  }
+
+  #atPresent(tool: Tool): Tool {
+    if (!tool.upstream) return tool;
+    const words = this.#upstream(tool.upstream);
+    if (!words) return { ...tool, executor: 'none' };
+    return tool.upstream.describes ? { ...tool, ...words } : tool;
   }
 
   permission(name: string): Permission | undefined {
@@ -118,8 +152,12 @@ function compile(ajv: Ajv, schema: z.infer<typeof ToolRow>['arguments']): Valida
 const MAX_DEPTH = 32;
 
 function firstProblem(ajv: Ajv, validate: ValidateFunction, args: unknown): string | undefined {
-  if (isDeeperThan(MAX_DEPTH, args)) return 'arguments are nested too deeply';
+  if (isTooDeep(args)) return 'arguments are nested too deeply';
   return validate(args) ? undefined : ajv.errorsText(validate.errors, { dataVar: 'arguments' });
+}
+
+export function isTooDeep(args: unknown): boolean {
+  return isDeeperThan(MAX_DEPTH, args);
 }
 
 function isDeeperThan(depth: number, value: unknown): boolean {

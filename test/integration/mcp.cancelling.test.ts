@@ -4,6 +4,7 @@ import type { Speaker } from '../../src/connections/handlers.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { McpConversation } from '../../src/mcp/conversation.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
+import { McpOffers } from '../../src/mcp/mcp-offers.ts';
 import { McpServer } from '../../src/mcp/mcp-server.ts';
 import type { McpTools } from '../../src/mcp/mcp-tools.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
@@ -24,6 +25,8 @@ beforeAll(async () => {
   files = catalogues({ tools: [toolRow({ name: 'slow' })], plans: { one: planRow({}) } }, 'file');
 });
 
+const noOffers = new McpOffers({ upstreams: { all: [] }, permissions: { holds: () => false } });
+
 /** MCP over real tool calls, with a tool that ends only when it is told to, or stopped. */
 function serving() {
   let finish: () => void = () => undefined;
@@ -43,9 +46,10 @@ function serving() {
   const { service } = toolNode(core, { catalogues: files, executors: { slow } });
   const tools: McpTools = {
     describe: () => [],
+    isUpstream: () => false,
     call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
   };
-  const server = new McpServer({ tools, logger: silentLogger, tracing: NO_TRACING });
+  const server = new McpServer({ tools, offers: noOffers, logger: silentLogger, tracing: NO_TRACING });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
 }
 

@@ -25,7 +25,11 @@ export function planRow(row: Json = {}): Json {
 
 /** Catalogue files of the test's own; texts are written as they are. */
 export function catalogueFiles(
-  { plans = planFile, tools = toolsFor(plans) }: { readonly plans?: unknown; readonly tools?: unknown },
+  {
+    plans = planFile,
+    tools = toolsFor(plans),
+    servers,
+  }: { readonly plans?: unknown; readonly tools?: unknown; readonly servers?: unknown },
   lifetime: Lifetime = 'test',
 ): CatalogueSources {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-catalogues-'));
@@ -35,7 +39,11 @@ export function catalogueFiles(
     writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content, undefined, 2));
     return pathToFileURL(path);
   };
-  return { plans: write('plans.json', plans), tools: write('tools.json', tools) };
+  return {
+    plans: write('plans.json', plans),
+    tools: write('tools.json', tools),
+    servers: servers === undefined ? undefined : write('tool-servers.json', servers),
+  };
 }
 
 /** Catalogues with these tools beside the product's permissions, and these plans. */

@@ -6,6 +6,7 @@ import { newId } from '../../src/lib/ids.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
 import { Permissions } from '../../src/policy/permissions.ts';
 import { Quotas } from '../../src/policy/quotas.ts';
+import type { UpstreamTool } from '../../src/policy/tool-catalogue.ts';
 import { type Core, silentLogger } from './core.ts';
 
 export interface ToolNode {
@@ -23,6 +24,7 @@ export interface ToolNodeOptions {
   readonly placeMs?: number;
   readonly concurrency?: number;
   readonly calls?: ToolCalls;
+  readonly upstream?: (tool: UpstreamTool) => ToolExecutor;
 }
 
 /** What a process needs to execute tools, with a catalogue and executors of the test's own. */
@@ -37,7 +39,8 @@ export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
   );
   const calls = options.calls ?? new ToolCalls({ redis, keys, log });
   const deps = { tools, permissions, quotas, calls, executors, clock, metrics, tracing, logger: silentLogger };
-  return { service: new ToolService(deps, { timeoutMs, concurrency }), calls, quotas };
+  const upstream = options.upstream ? { upstream: options.upstream } : {};
+  return { service: new ToolService({ ...deps, ...upstream }, { timeoutMs, concurrency }), calls, quotas };
 }
 
 /** Within the message limit, whoever asks. */

@@ -12,6 +12,15 @@ export interface ToolContext {
   readonly callId: string;
   /** Aborts when the run is cancelled, out of time or given to another worker. */
   readonly signal: AbortSignal;
+  /** Where somebody listens to how far a tool has come. */
+  readonly onProgress?: ((progress: ToolProgress) => void) | undefined;
+}
+
+/** How far a tool has come, in whatever it counts. */
+export interface ToolProgress {
+  readonly progress: number;
+  readonly total?: number | undefined;
+  readonly message?: string | undefined;
 }
 
 /** Arguments that the catalogue's schema has accepted. */

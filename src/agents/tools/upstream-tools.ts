@@ -1,0 +1,64 @@
+import type { UpstreamTool } from '../../policy/tool-catalogue.ts';
+import { TollgateError } from '../../protocol/errors.ts';
+import { type FaultKind, UpstreamBusy, UpstreamFault, UpstreamRefusal } from '../../upstreams/faults.ts';
+import type { Upstream } from '../../upstreams/upstream.ts';
+import type { ToolExecutor } from './tool.ts';
+
+/** Of what a server says of a failure. */
+const MAX_WORDS = 2_000;
+
+const FAULTS: Readonly<Record<FaultKind, string>> = {
+  unreachable: "The tool's server cannot be reached; try again later.",
+  timeout: 'The tool took too long.',
+  broken: "The tool's server gave no usable answer.",
+};
+const BUSY: Readonly<Record<UpstreamBusy['reason'], string>> = {
+  breaker_open: "The tool's server does not answer at present; try again later.",
+  concurrency: "The tool's server has too much to do; try again.",
+};
+
+/**
+ * Executes a tool at its server. The result is what MCP has for one, `content` and perhaps `structuredContent`; what the
+ * server calls an error is one, in its words.
+ */
+export function upstreamExecutor(
+  upstreams: { get(server: string): Pick<Upstream, 'callTool'> | undefined },
+  { server, tool }: Pick<UpstreamTool, 'server' | 'tool'>,
+): ToolExecutor {
+  return async (args, { callId, signal, onProgress }) => {
+    const upstream = upstreams.get(server);
+    if (!upstream) throw new TollgateError('TOOL_NOT_AVAILABLE');
+    try {
+      const { content, structuredContent, isError } = await upstream.callTool({
+        tool,
+        args,
+        callId,
+        signal,
+        onProgress,
+      });
+      if (isError) throw new TollgateError('TOOL_FAILED', { text: wordsOf(content) });
+      return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };
+    } catch (thrown) {
+      throw failure(thrown);
+    }
+  };
+}
+
+function failure(thrown: unknown): unknown {
+  if (thrown instanceof UpstreamFault) return failed(FAULTS[thrown.kind], thrown);
+  if (thrown instanceof UpstreamBusy) return failed(BUSY[thrown.reason], undefined);
+  if (thrown instanceof UpstreamRefusal) return failed(bounded(thrown.message), undefined);
+  return thrown;
+}
+
+function failed(text: string, cause: Error | undefined): TollgateError {
+  return new TollgateError('TOOL_FAILED', cause ? { text, cause } : { text });
+}
+
+function wordsOf(content: readonly { readonly type: string; readonly text?: unknown }[]): string {
+  return bounded(content.flatMap(({ type, text }) => (type === 'text' ? [String(text)] : [])).join('\n'));
+}
+
+function bounded(text: string): string {
+  return text.slice(0, MAX_WORDS).toWellFormed() || 'The tool failed.';
+}

@@ -1,0 +1,49 @@
+import type { RequestId, Transport, TransportSendOptions } from '@modelcontextprotocol/client';
+import type { Clock } from '../lib/clock.ts';
+import { NO_RESULT } from './faults.ts';
+
+/** Messages in a second of one connection: far above what calls under way report, far below what would fill a process. */
+const MAX_MESSAGES_PER_SECOND = 500;
+/** JSON-RPC 2.0 section 5.1: the range of servers. */
+const SERVER_ERROR = -32000;
+
+/** Calls `flooded`, once, when more messages come in a second than any use explains, and passes none on after that. */
+export function boundMessages(transport: Transport, clock: Clock, flooded: () => void): void {
+  const hear = transport.onmessage;
+  let [second, count, over] = [0, 0, false];
+  transport.onmessage = (message, extra) => {
+    const now = Math.floor(clock.now() / 1_000);
+    count = now === second ? count + 1 : 1;
+    second = now;
+    if (over) return;
+    over = count > MAX_MESSAGES_PER_SECOND;
+    if (over) flooded();
+    else hear?.(message, extra);
+  };
+}
+
+/** Ends a request whose stream ends without its result: the SDK would wait for it until its time is over. */
+export function endUnanswered(transport: Transport): void {
+  const unanswered = new Set<RequestId>();
+  const hear = transport.onmessage;
+  const send = transport.send.bind(transport);
+  transport.onmessage = (message, extra) => {
+    if ('id' in message && !('method' in message) && message.id !== undefined) unanswered.delete(message.id);
+    hear?.(message, extra);
+  };
+  transport.send = (message, options: TransportSendOptions = {}) => {
+    // A subscription looks after its own end.
+    if (!('id' in message && 'method' in message) || options.onRequestStreamEnd) return send(message, options);
+    const { id } = message;
+    unanswered.add(id);
+    options.requestSignal?.addEventListener('abort', () => unanswered.delete(id), { once: true });
+    const onRequestStreamEnd = () => {
+      if (!unanswered.delete(id)) return;
+      const error = { code: SERVER_ERROR, message: 'the answer has no result', data: NO_RESULT };
+      hear?.({ jsonrpc: '2.0', id, error });
+    };
+    const sent = send(message, { ...options, onRequestStreamEnd });
+    sent.catch(() => unanswered.delete(id));
+    return sent;
+  };
+}

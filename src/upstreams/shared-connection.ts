@@ -1,0 +1,73 @@
+import type { Client } from '@modelcontextprotocol/client';
+import type { Connection } from './connection.ts';
+import { UpstreamFault } from './faults.ts';
+
+interface Shared {
+  readonly opened: Promise<Connection>;
+  users: number;
+  retired: boolean;
+}
+
+/** Opens a connection. @param gone told when it has ended by itself @throws UpstreamFault */
+export type Open = (gone: () => void) => Promise<Connection>;
+
+/**
+ * The connection to a server: one that all requests share, opened by the first and opened anew by the first after a fault.
+ * One that has had a fault is closed when its last request has ended: the others may still be answered.
+ */
+export class SharedConnection {
+  readonly #open: Open;
+  readonly #all = new Set<Shared>();
+  #current: Shared | undefined;
+
+  constructor(open: Open) {
+    this.#open = open;
+  }
+
+  /** @throws UpstreamFault when there is no connection; else whatever `work` throws */
+  async use<T>(work: (client: Client) => Promise<T>): Promise<T> {
+    this.#current ??= this.#begin();
+    const shared = this.#current;
+    shared.users += 1;
+    try {
+      const { client } = await shared.opened;
+      return await work(client);
+    } catch (error) {
+      if (error instanceof UpstreamFault) this.#retire(shared);
+      throw error;
+    } finally {
+      shared.users -= 1;
+      this.#closeUnused(shared);
+    }
+  }
+
+  /** What is under way fails. */
+  async close(): Promise<void> {
+    this.#current = undefined;
+    await Promise.all([...this.#all].map((shared) => this.#close(shared)));
+  }
+
+  #begin(): Shared {
+    // Its own end can only be heard of after it has been opened.
+    const gone = () => this.#retire(shared);
+    const shared: Shared = { opened: this.#open(gone), users: 0, retired: false };
+    this.#all.add(shared);
+    return shared;
+  }
+
+  #retire(shared: Shared): void {
+    shared.retired = true;
+    if (this.#current === shared) this.#current = undefined;
+    this.#closeUnused(shared);
+  }
+
+  #closeUnused(shared: Shared): void {
+    if (shared.retired && shared.users === 0 && this.#all.has(shared)) void this.#close(shared);
+  }
+
+  async #close(shared: Shared): Promise<void> {
+    this.#all.delete(shared);
+    const connection = await shared.opened.catch(() => undefined);
+    await connection?.close();
+  }
+}

@@ -1,0 +1,199 @@
+import type { CallToolResult, Client, ProgressCallback, RequestOptions } from '@modelcontextprotocol/client';
+import { Breaker, BreakerOpenError } from '../lib/breaker.ts';
+import { type Clock, sleep } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import { within } from '../lib/within.ts';
+import type { ToolServer } from '../policy/tool-servers.ts';
+import { connect } from './connection.ts';
+import { errorOf, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
+import { NOTHING, type Offer, readOffer } from './offer.ts';
+import type { Schemas } from './schemas.ts';
+import { SharedConnection } from './shared-connection.ts';
+
+/** Lists are read again after this, whether or not the server has said that they changed. */
+const REFRESH_MS = 60_000;
+/** Between two readings, however often the server says that something has changed. */
+const LEAST_BETWEEN_MS = 1_000;
+/** A server that could not be asked is asked again after the first, doubled each time up to the last. */
+const RETRY_MS = { first: 1_000, last: 15_000 };
+/** The SDK's own timer is behind ours: it is for what we have let go. */
+const SDK_MARGIN_MS = 500;
+const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
+
+export interface UpstreamDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Pick<Metrics, 'upstreamRequests' | 'upstreamSeconds' | 'upstreamBreaker'>;
+  readonly schemas: Schemas;
+}
+
+export interface UpstreamCall {
+  /** At the server. */
+  readonly tool: string;
+  readonly args: Readonly<Record<string, unknown>>;
+  /** The same when a call is made again: a server may know by it that it has done this already. */
+  readonly callId: string;
+  readonly signal: AbortSignal;
+  readonly onProgress?: ProgressCallback | undefined;
+}
+
+/** What is asked of a server. */
+export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
+
+/**
+ * One upstream server as this process sees it: its connection, what it offers, and the breaker between. Five faults among
+ * ten requests open the breaker; then nothing is asked for some seconds but what finds out whether the server is back.
+ * What it offers is kept while it is away.
+ */
+export class Upstream {
+  readonly server: ToolServer;
+  readonly #deps: UpstreamDeps;
+  readonly #breaker: Breaker;
+  readonly #connection: SharedConnection;
+  readonly #stop = new AbortController();
+  #underWay = 0;
+  #offer: Offer = NOTHING;
+  /** Aborts when the server says that a list has changed. */
+  #change = new AbortController();
+  readonly #keeping: Promise<void>;
+
+  constructor(server: ToolServer, deps: UpstreamDeps) {
+    this.server = server;
+    this.#deps = deps;
+    const { clock, metrics, logger } = deps;
+    const { name } = server;
+    this.#breaker = new Breaker(deps, {
+      isFault: (error) => error instanceof UpstreamFault,
+      onChange: (state) => {
+        metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS[state]);
+        logger.warn({ server: name, state }, 'the breaker of an upstream server');
+      },
+    });
+    metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS.closed);
+    this.#connection = new SharedConnection((gone) => {
+      const onChange = () => this.#change.abort();
+      const onFlood = () => logger.warn({ server: name }, 'an upstream server sends more than anybody can use');
+      return connect(server, { clock, logger, onChange, onFlood, onGone: gone }, this.#stop.signal);
+    });
+    this.#keeping = this.#keepCurrent();
+  }
+
+  /** What it said last. */
+  get offer(): Offer {
+    return this.#offer;
+  }
+
+  /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, the reason of the signal */
+  callTool({ tool, args, callId, signal, onProgress }: UpstreamCall): Promise<CallToolResult> {
+    return this.ask('tools/call', signal, async (client, options) => {
+      const _meta = { 'tollgate/toolCallId': callId };
+      const progress = onProgress ? { onprogress: onProgress } : {};
+      const result = await client.callTool({ name: tool, arguments: { ...args }, _meta }, { ...options, ...progress });
+      const problem = result.isError ? undefined : this.#resultProblem(tool, result);
+      if (problem !== undefined) throw new UpstreamFault('broken', `the result of ${tool} ${problem}`);
+      return result;
+    });
+  }
+
+  /**
+   * Asks the server something, within its bounds.
+   * @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, the reason of the signal
+   */
+  async ask<T>(
+    operation: Operation,
+    signal: AbortSignal,
+    work: (client: Client, options: RequestOptions) => Promise<T>,
+  ): Promise<T> {
+    const { clock, metrics } = this.#deps;
+    const server = this.server.name;
+    const startedAt = clock.now();
+    let result = 'ok';
+    try {
+      return await this.#admitted(() => this.#attempt(signal, work));
+    } catch (error) {
+      result = signal.aborted ? 'cancelled' : resultOf(error);
+      throw error;
+    } finally {
+      metrics.upstreamRequests.inc({ server, operation, result });
+      if (operation === 'tools/call') metrics.upstreamSeconds.observe({ server }, (clock.now() - startedAt) / 1_000);
+    }
+  }
+
+  /** Ends what is under way, and the program where there is one. */
+  async close(): Promise<void> {
+    this.#stop.abort(new UpstreamFault('broken', 'closed'));
+    await this.#connection.close();
+    await this.#keeping;
+  }
+
+  async #admitted<T>(attempt: () => Promise<T>): Promise<T> {
+    if (this.#underWay >= this.server.concurrency) throw new UpstreamBusy('concurrency');
+    this.#underWay += 1;
+    try {
+      return await this.#breaker.run(attempt);
+    } catch (error) {
+      throw error instanceof BreakerOpenError ? new UpstreamBusy('breaker_open') : error;
+    } finally {
+      this.#underWay -= 1;
+    }
+  }
+
+  #attempt<T>(asked: AbortSignal, work: (client: Client, options: RequestOptions) => Promise<T>): Promise<T> {
+    const { timeoutMs } = this.server;
+    const signal = AbortSignal.any([asked, this.#stop.signal]);
+    const late = () => new UpstreamFault('timeout', `no answer within ${timeoutMs} ms`);
+    return within({ clock: this.#deps.clock, timeoutMs, late, signal }, (over) => {
+      return this.#connection.use(async (client) => {
+        try {
+          over.throwIfAborted();
+          return await work(client, { signal: over, timeout: timeoutMs + SDK_MARGIN_MS });
+        } catch (thrown) {
+          throw over.aborted ? over.reason : errorOf(thrown);
+        }
+      });
+    });
+  }
+
+  #resultProblem(tool: string, { structuredContent }: CallToolResult): string | undefined {
+    const check = this.#offer.tools.get(tool)?.resultProblem;
+    if (!check) return undefined;
+    return structuredContent === undefined ? 'has no structured part' : check(structuredContent);
+  }
+
+  /** Reads the lists at once, after a change, and by the clock; sooner while the server cannot be asked. */
+  async #keepCurrent(): Promise<void> {
+    const { clock } = this.#deps;
+    const stop = this.#stop.signal;
+    for (let failures = 0; !stop.aborted; ) {
+      this.#change = new AbortController();
+      failures = (await this.#read()) && this.#offer.complete ? 0 : failures + 1;
+      const waitMs = failures === 0 ? REFRESH_MS : Math.min(RETRY_MS.first * 2 ** (failures - 1), RETRY_MS.last);
+      await sleep(clock, LEAST_BETWEEN_MS, stop);
+      await sleep(clock, waitMs - LEAST_BETWEEN_MS, AbortSignal.any([stop, this.#change.signal]));
+    }
+  }
+
+  async #read(): Promise<boolean> {
+    const { logger, schemas } = this.#deps;
+    const server = this.server.name;
+    const leftOut = (tool: string, reason: string) => {
+      logger.warn({ server, tool, reason }, 'a tool of an upstream server is left out: its schema cannot be used');
+    };
+    try {
+      this.#offer = await this.ask('lists', this.#stop.signal, (client, options) => {
+        return readOffer(client, { server: this.server, before: this.#offer, options }, { schemas, leftOut });
+      });
+      return true;
+    } catch (error) {
+      if (!this.#stop.signal.aborted) logger.warn({ server, err: error }, 'an upstream server could not be asked');
+      return false;
+    }
+  }
+}
+
+function resultOf(error: unknown): string {
+  if (error instanceof UpstreamFault) return error.kind;
+  if (error instanceof UpstreamBusy) return error.reason;
+  return error instanceof UpstreamRefusal ? 'refused' : 'failed';
+}

@@ -1,0 +1,66 @@
+import type { ToolWords, UpstreamTool } from '../policy/tool-catalogue.ts';
+import type { ToolServer } from '../policy/tool-servers.ts';
+import { Schemas } from './schemas.ts';
+import { Upstream, type UpstreamDeps } from './upstream.ts';
+
+/** The upstream servers of this process: one connection each, whoever asks. */
+export class Upstreams {
+  readonly #deps: Omit<UpstreamDeps, 'schemas'>;
+  /** Made for the first server: most processes have none. */
+  #schemas: Schemas | undefined;
+  /** In the order of the file. */
+  #byName = new Map<string, Upstream>();
+
+  constructor(deps: Omit<UpstreamDeps, 'schemas'>) {
+    this.#deps = deps;
+  }
+
+  /** In the order of the file. */
+  get all(): readonly Upstream[] {
+    return [...this.#byName.values()];
+  }
+
+  get(server: string): Upstream | undefined {
+    return this.#byName.get(server);
+  }
+
+  /** What a tool's server says of it; undefined while it does not offer it. */
+  words({ server, tool }: UpstreamTool): ToolWords | undefined {
+    return this.#byName.get(server)?.offer.tools.get(tool);
+  }
+
+  /** Connects to those that are new or have changed, in the background, and ends those that are no longer there. */
+  adopt(servers: readonly ToolServer[]): void {
+    const before = this.#byName;
+    const kept = new Set<Upstream>();
+    this.#byName = new Map();
+    for (const server of servers) {
+      const known = before.get(server.name);
+      const upstream = known && isSame(known.server, server) ? known : this.#open(server);
+      kept.add(upstream);
+      this.#byName.set(server.name, upstream);
+    }
+    for (const upstream of before.values()) {
+      if (kept.has(upstream)) continue;
+      void upstream.close();
+      const { name } = upstream.server;
+      if (!this.#byName.has(name)) this.#deps.metrics.upstreamBreaker.remove({ server: name });
+    }
+  }
+
+  #open(server: ToolServer): Upstream {
+    this.#schemas ??= new Schemas();
+    return new Upstream(server, { ...this.#deps, schemas: this.#schemas });
+  }
+
+  async close(): Promise<void> {
+    const all = this.all;
+    this.#byName = new Map();
+    await Promise.all(all.map((upstream) => upstream.close()));
+  }
+}
+
+function isSame(one: ToolServer, other: ToolServer): boolean {
+  const text = (server: ToolServer) => JSON.stringify({ ...server, tools: [...server.tools] });
+  return text(one) === text(other);
+}

@@ -1,0 +1,334 @@
+import type { ServerResponse } from 'node:http';
+import { inspect } from 'node:util';
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { type Core, startCore } from '../support/core.ts';
+import { until } from '../support/until.ts';
+import { HttpUpstream, onCalls, SessionUpstream } from '../support/upstreams/http-upstream.ts';
+import { echo, type ServerScript, text } from '../support/upstreams/mcp-script.ts';
+import { httpRow, programRow, type UpstreamNode, upstreamNode, wordsOf } from '../support/upstreams/upstream-node.ts';
+
+let core: Core;
+
+beforeAll(async () => {
+  core = await startCore();
+});
+
+const HELLO = { words: 'hello' };
+const SECOND = { timeout_seconds: 1 };
+
+/** Everything that a failed call may cost, which is nothing, and that the next one is served. */
+async function costsOneCall(node: UpstreamNode, fail: () => Promise<unknown>, next = 'echo'): Promise<void> {
+  const failed = await fail();
+  expect(failed).toMatchObject({ success: false, error: { code: 'TOOL_FAILED', message: expect.any(String) } });
+  const served = await node.call(next, HELLO);
+  expect([served.success, wordsOf(served)]).toEqual([true, 'hello']);
+  const records = await node.records();
+  expect(records.map(({ status, units }) => [status, units])).toEqual([
+    ['error', 0],
+    ['success', 7],
+  ]);
+}
+
+const stream = (response: ServerResponse) => response.writeHead(200, { 'content-type': 'text/event-stream' });
+const event = (message: object) => `event: message\ndata: ${JSON.stringify({ jsonrpc: '2.0', ...message })}\n\n`;
+const PROGRESS = event({ method: 'notifications/progress', params: { progressToken: 1, progress: 1 } });
+
+/** Writes for as long as somebody reads. */
+function forEver(response: ServerResponse, words: string): void {
+  const more = () => {
+    while (!response.destroyed && response.write(words));
+  };
+  response.on('drain', more);
+  more();
+}
+
+describe('an upstream server over HTTP', () => {
+  it.each([
+    ['answers 500', (response: ServerResponse) => response.writeHead(500).end('secret stack of the server')],
+    [
+      'answers with a page',
+      (response: ServerResponse) => response.writeHead(200, { 'content-type': 'text/html' }).end(),
+    ],
+    ['redirects', (response: ServerResponse) => response.writeHead(307, { location: 'http://169.254.169.254/' }).end()],
+    ['resets the connection', (response: ServerResponse) => response.destroy()],
+    [
+      'resets it within its answer',
+      (response: ServerResponse) => stream(response).write(PROGRESS, () => response.destroy()),
+    ],
+    ['ends its answer without a result', (response: ServerResponse) => stream(response).end(PROGRESS)],
+    [
+      'answers with broken JSON',
+      (response: ServerResponse) => response.setHeader('content-type', 'application/json').end('{"jso'),
+    ],
+    [
+      'answers without end',
+      (response: ServerResponse) => forEver(response.setHeader('content-type', 'application/json'), ' '.repeat(65_536)),
+    ],
+    ['notifies without end', (response: ServerResponse) => forEver(stream(response), PROGRESS.repeat(100))],
+    ['hangs', () => undefined],
+    ['hangs within its answer', (response: ServerResponse) => stream(response).write(PROGRESS)],
+  ])('that %s costs one failed call, of which nothing of it is told', async (_fault, fault) => {
+    const upstream = await HttpUpstream.start({ tools: { echo } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo'], SECOND)]);
+    await node.offered('echo');
+    await costsOneCall(node, async () => {
+      upstream.fault = onCalls(fault);
+      const failed = await node.call('echo', HELLO);
+      upstream.fault = () => false;
+      expect(JSON.stringify(failed)).not.toMatch(/secret|127\.0\.0\.1|169\.254|stack/);
+      return failed;
+    });
+  });
+
+  it.each(['2026-07-28', '2025-11-25'])(
+    'of %s that hangs is told that nobody waits any more, and keeps no connection',
+    async (protocol) => {
+      let begun = 0;
+      const hang = {
+        run: () =>
+          new Promise<never>(() => {
+            begun += 1;
+          }),
+      };
+      const upstream = await HttpUpstream.start({ tools: { echo, hang } });
+      const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'hang'], { ...SECOND, protocol })]);
+      await node.offered('hang');
+      const caller = new AbortController();
+      const cancelled = node.call('hang', {}, { signal: caller.signal });
+      await until(() => begun === 1);
+      caller.abort();
+      expect(await cancelled).toMatchObject({ success: false });
+      const [call] = upstream.asked('tools/call');
+      if (protocol === '2025-11-25') {
+        await until(() => upstream.asked('notifications/cancelled').length === 1);
+      }
+      await call?.closed;
+      expect((await node.call('hang')).error).toMatchObject({ message: 'The tool took too long.' });
+      await upstream.asked('tools/call')[1]?.closed;
+      expect((await node.records()).map(({ status, units }) => [status, units])).toEqual([
+        ['cancelled', 0],
+        ['error', 0],
+      ]);
+    },
+  );
+
+  it('that says a secret in its failure has it in no log', async () => {
+    const upstream = await HttpUpstream.start({ tools: { echo } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo'])]);
+    await node.offered('echo');
+    upstream.fault = onCalls((response) => response.writeHead(500).end('the secret, '.repeat(10_000)));
+    const call = { tool: 'echo', args: HELLO, callId: 'call_1', signal: new AbortController().signal };
+    const error = await node.upstreams
+      .get('remote')
+      ?.callTool(call)
+      .catch((thrown) => thrown);
+    expect(inspect(error, { depth: 10 })).toMatch(/500/);
+    expect(inspect(error, { depth: 10 })).not.toMatch(/secret/);
+  });
+
+  it('that keeps sessions has one for everybody, costs one call when it forgets it, and gets it back in the end', async () => {
+    const tools: ServerScript['tools'] = { echo };
+    const script = { tools };
+    const upstream = await SessionUpstream.start(script);
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'later'])]);
+    await node.offered('echo');
+    expect((await Promise.all([node.call('echo', HELLO), node.call('echo', HELLO)])).map(wordsOf)).toEqual([
+      'hello',
+      'hello',
+    ]);
+    expect(upstream.sessions).toBe(1);
+    await until(() => upstream.requests.includes('GET '));
+    script.tools = { ...tools, later: echo };
+    await upstream.toolsChanged();
+    await node.offered('later');
+    upstream.forget();
+    expect(await node.call('echo', HELLO)).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
+    expect(wordsOf(await node.call('echo', HELLO))).toBe('hello');
+    expect(upstream.sessions).toBe(1);
+    await node.upstreams.close();
+    expect([upstream.sessions, upstream.requests.at(-1)]).toEqual([0, 'DELETE ']);
+  });
+
+  it('that was started anew is listened to again', async () => {
+    const script: ServerScript = { tools: { echo } };
+    const upstream = await HttpUpstream.start(script);
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'later'])]);
+    await node.offered('echo');
+    await until(() => upstream.asked('subscriptions/listen').length === 1);
+    await upstream.close();
+    await upstream.listen();
+    await until(async () => (await node.call('echo', HELLO)).success);
+    await until(() => upstream.asked('subscriptions/listen').length === 2);
+    script.tools = { echo, later: echo };
+    upstream.toolsChanged();
+    await node.offered('later');
+  });
+
+  it('that is gone is left alone after some calls, and served again when it is back', async () => {
+    const upstream = await HttpUpstream.start({ tools: { echo } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo'])]);
+    await node.offered('echo');
+    await upstream.close();
+    const messages: unknown[] = [];
+    for (let at = 0; at < 10; at++) messages.push((await node.call('echo', HELLO)).error?.message);
+    expect(messages.at(-1)).toMatch(/does not answer at present/);
+    expect(await core.metrics.registry.metrics()).toMatch(/upstream_breaker_state\{server="remote"\} 2/);
+    await upstream.listen();
+    await until(async () => (await node.call('echo', HELLO)).success, { timeoutMs: 15_000, everyMs: 250 });
+    expect(await core.metrics.registry.metrics()).toMatch(/upstream_breaker_state\{server="remote"\} 0/);
+  });
+
+  it('that hangs holds no more calls than it may, and none of another server', async () => {
+    const hang = { run: () => new Promise<never>(() => undefined) };
+    const slow = await HttpUpstream.start({ tools: { hang } });
+    const sound = await HttpUpstream.start({ tools: { echo } });
+    const rows = [
+      httpRow(slow.url, ['hang'], { name: 'slow', concurrency: 2, timeout_seconds: 2 }),
+      httpRow(sound.url, ['echo']),
+    ];
+    const node = upstreamNode(core, rows);
+    await Promise.all([node.offered('hang'), node.offered('echo')]);
+    const hanging = Array.from({ length: 6 }, () => node.call('hang'));
+    await until(() => slow.asked('tools/call').length === 2);
+    expect((await node.call('echo', HELLO)).success).toBe(true);
+    const told = (await Promise.all(hanging)).map(({ error }) => error?.message);
+    expect(told.filter((message) => message === "The tool's server has too much to do; try again.")).toHaveLength(4);
+    expect(slow.asked('tools/call')).toHaveLength(2);
+  });
+});
+
+describe('an upstream program', () => {
+  it.each([
+    ['ends', 'die'],
+    ['hangs, whatever it is sent', 'block'],
+    ['notifies without end', 'flood'],
+    ['writes a line without end', 'endless'],
+  ])('that %s costs one failed call', async (_fault, tool) => {
+    const node = upstreamNode(core, [programRow(['echo', tool], { timeout_seconds: 8 })]);
+    await node.offered('echo');
+    await costsOneCall(node, () => node.call(tool));
+  });
+
+  it('that is killed is started again by the next call', async () => {
+    const node = upstreamNode(core, [programRow(['echo', 'pid'])]);
+    await node.offered('pid');
+    const pid = Number(wordsOf(await node.call('pid')));
+    process.kill(pid, 'SIGKILL');
+    await until(() => !isAlive(pid));
+    const next = await until(async () => wordsOf(await node.call('pid')));
+    expect(Number(next)).not.toBe(pid);
+  });
+
+  it('that writes what is no message disturbs nobody', async () => {
+    const node = upstreamNode(core, [programRow(['garbage', 'complain'])]);
+    await node.offered('garbage');
+    expect(wordsOf(await node.call('garbage'))).toBe('after garbage');
+    expect(wordsOf(await node.call('complain'))).toBe('complained');
+  });
+
+  it('ends with its process, however busy it is', async () => {
+    const node = upstreamNode(core, [programRow(['block', 'pid'], { timeout_seconds: 20 })]);
+    await node.offered('pid');
+    const pid = Number(wordsOf(await node.call('pid')));
+    const blocked = node.call('block');
+    await node.upstreams.close();
+    expect(await blocked).toMatchObject({ success: false });
+    await until(() => !isAlive(pid), { timeoutMs: 10_000 });
+  });
+
+  it('gets the variables that it is meant to have, and no other of the process', async () => {
+    const env = { SECRET: `\${KEY_OF_THE_PROGRAM}` };
+    const node = upstreamNode(core, [programRow(['environment', 'secret'], { env })], { KEY_OF_THE_PROGRAM: 's3' });
+    await node.offered('secret');
+    expect(wordsOf(await node.call('secret'))).toBe('s3');
+    const names = String(wordsOf(await node.call('environment'))).split(' ');
+    expect(names).toContain('SECRET');
+    expect(names.filter((name) => /TOLLGATE|REDIS|JEST|JWT/.test(name))).toEqual([]);
+  });
+});
+
+describe('an upstream server that lies', () => {
+  const BOMB = (() => {
+    const $defs: Record<string, object> = { d40: { type: 'object' } };
+    for (let at = 0; at < 40; at++)
+      $defs[`d${at}`] = { allOf: [{ $ref: `#/$defs/d${at + 1}` }, { $ref: `#/$defs/d${at + 1}` }] };
+    return { type: 'object' as const, $defs, allOf: [{ $ref: '#/$defs/d0' }] };
+  })();
+  const run = () => text('ran');
+
+  it.each([
+    ['no schema that can be used', { type: 'object', properties: { a: { type: 'nonsense' } } }],
+    ['a reference to elsewhere', { type: 'object', properties: { a: { $ref: 'http://127.0.0.1:1/schema' } } }],
+    ['a schema without end', { type: 'object', description: 'x'.repeat(40_000) }],
+  ] as const)('about arguments, with %s, has that tool left out, and the others not', async (_lie, inputSchema) => {
+    const upstream = await HttpUpstream.start({
+      tools: { echo, liar: { row: { inputSchema: { ...inputSchema } }, run } },
+    });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'liar'])]);
+    await node.offered('echo');
+    await expect(node.call('liar')).rejects.toMatchObject({ code: 'TOOL_NOT_AVAILABLE' });
+    expect((await node.call('echo', HELLO)).success).toBe(true);
+  });
+
+  it.each([
+    ['schema', BOMB, {}],
+    [
+      'pattern',
+      { type: 'object', properties: { a: { type: 'string', pattern: '^(a+)+$' } } },
+      { a: `${'a'.repeat(40)}b` },
+    ],
+  ] as const)(
+    'with a %s that takes for ever to check holds nobody for longer than the bound',
+    async (_lie, inputSchema, args) => {
+      const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema: { ...inputSchema } }, run } } });
+      const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
+      await node.offered('liar');
+      const waits: number[] = [];
+      for (let at = 0; at < 6; at++) {
+        const startedAt = performance.now();
+        // What its arguments are is the server's to say.
+        expect((await node.call('liar', args)).success).toBe(true);
+        waits.push(performance.now() - startedAt);
+      }
+      expect(Math.max(...waits)).toBeLessThan(2_000);
+      // Three times is enough: nobody is held by it after that.
+      expect(Math.min(...waits.slice(3))).toBeLessThan(150);
+    },
+  );
+
+  it.each([
+    ['none', () => text('no structure')],
+    ['another', () => ({ content: [], structuredContent: { found: 'many' } })],
+    ['no content at all', () => ({ nothing: true }) as never],
+  ])('about results, with %s, costs one failed call', async (_lie, lie) => {
+    const outputSchema = { type: 'object', properties: { found: { type: 'number' } }, required: ['found'] };
+    const tools: ServerScript['tools'] = { echo, liar: { row: { outputSchema } as never, run: lie } };
+    const upstream = await HttpUpstream.start({ tools });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'liar'])]);
+    await node.offered('liar');
+    await costsOneCall(node, () => node.call('liar'));
+  });
+
+  it('with more tools than anybody reads offers those that are allowed, or nothing, and serves the others', async () => {
+    const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`tool${at}`, { run }]));
+    const flooding = await HttpUpstream.start({ tools: { ...many, wanted: { run } } });
+    const sound = await HttpUpstream.start({ tools: { echo } });
+    const rows = [httpRow(flooding.url, ['wanted'], { name: 'flooding' }), httpRow(sound.url, ['echo'])];
+    const node = upstreamNode(core, rows);
+    await node.offered('echo');
+    await until(() => flooding.asked('tools/list').length > 0);
+    expect(node.catalogues.tools.all.filter(({ executor }) => executor === 'upstream').map(({ name }) => name)).toEqual(
+      ['echo'],
+    );
+    expect((await node.call('echo', HELLO)).success).toBe(true);
+  });
+});
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,89 @@
+import { fileURLToPath } from 'node:url';
+import type { ToolResult, ToolService } from '../../../src/agents/tool-service.ts';
+import { upstreamExecutor } from '../../../src/agents/tools/upstream-tools.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { Catalogues } from '../../../src/policy/catalogues.ts';
+import { Upstreams } from '../../../src/upstreams/upstreams.ts';
+import type { UsageRecord } from '../../../src/usage/records.ts';
+import { catalogueFiles, planRow } from '../catalogues.ts';
+import { type Core, silentLogger } from '../core.ts';
+import { closeAfter } from '../open-resources.ts';
+import { freshUserId } from '../tokens.ts';
+import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../tools.ts';
+import { until } from '../until.ts';
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Far behind those of the servers: what ends a call in these tests is the server's. */
+const CALL_TIMEOUT_MS = 25_000;
+const PROGRAM = fileURLToPath(new URL('program.ts', import.meta.url));
+
+/** The row of a server that is the program of these tests. */
+export function programRow(tools: readonly string[], more: Json = {}): Json {
+  const args = ['--disable-warning=ExperimentalWarning', PROGRAM];
+  // Not `auto`, which starts a program twice: on a busy machine each start takes seconds.
+  const protocol = '2025-11-25';
+  return { name: 'program', command: process.execPath, args, protocol, tools: allowed(tools), ...more };
+}
+
+export function httpRow(url: string, tools: readonly string[], more: Json = {}): Json {
+  return { name: 'remote', url, tools: allowed(tools), ...more };
+}
+
+/** Entries of a server's row: free tools cannot show that a failed call costs nothing. */
+export function allowed(tools: readonly string[]): Json {
+  return Object.fromEntries(tools.map((name) => [name, { permission: 'basic', units: 7 }]));
+}
+
+export interface UpstreamNode {
+  readonly catalogues: Catalogues;
+  readonly upstreams: Upstreams;
+  readonly service: ToolService;
+  /** Resolves when the tool is there to be called. */
+  offered(tool: string): Promise<void>;
+  call(tool: string, args?: Json, more?: { readonly signal?: AbortSignal }): Promise<ToolResult>;
+  /** Of all calls, oldest first. */
+  records(): Promise<UsageRecord[]>;
+}
+
+/** What a process has to execute tools of upstream servers. */
+export function upstreamNode(
+  core: Core,
+  servers: readonly Json[],
+  variables: Record<string, string> = {},
+): UpstreamNode {
+  const upstreams = new Upstreams({ clock: systemClock, metrics: core.metrics, logger: silentLogger });
+  const plans = { default: 'one', plans: { one: planRow() } };
+  const catalogues = new Catalogues(catalogueFiles({ plans, servers: { servers } }), {
+    upstreamWords: (tool) => upstreams.words(tool),
+    variable: (name) => variables[name],
+  });
+  upstreams.adopt(catalogues.servers);
+  closeAfter('test', () => upstreams.close());
+  const upstream = (tool: { server: string; tool: string }) => upstreamExecutor(upstreams, tool);
+  const { service } = toolNode(core, { catalogues, executors: {}, upstream, timeoutMs: CALL_TIMEOUT_MS });
+  const userId = freshUserId();
+  return {
+    catalogues,
+    upstreams,
+    service,
+    async offered(tool) {
+      await until(() => catalogues.tools.get(tool)?.executor === 'upstream', { timeoutMs: 15_000, label: tool });
+    },
+    async call(tool, args = {}, more = {}) {
+      const request = toolRequest(userId, { tool, args, caller: anyCaller('one'), ...more });
+      const { finished } = await service.call(request, UNLIMITED);
+      return finished;
+    },
+    async records() {
+      const stored = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+      return stored.map((json) => JSON.parse(json) as UsageRecord).reverse();
+    },
+  };
+}
+
+/** The words of a result's first content. */
+export function wordsOf(result: ToolResult): unknown {
+  const { content } = (result.success ? result.result : {}) as { content?: readonly { readonly text?: unknown }[] };
+  return content?.[0]?.text;
+}
