@@ -35,10 +35,8 @@ import { ProtectedResource, protectedResourceRoutes } from './http/mcp-metadata.
 import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, metricsRoute } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
-import { serviceGuard } from './http/services.ts';
 import { ticketRoutes } from './http/tickets-api.ts';
-import { usageRoutes } from './http/usage-api.ts';
-import { usageReportRoutes } from './http/usage-reports-api.ts';
+import { addUsageRoutes } from './http/usage-routes.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
@@ -69,18 +67,9 @@ import { originAllowed, presented } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
-import { Consumers } from './usage/consumers.ts';
-import { Corrections } from './usage/corrections.ts';
-import { Ledger } from './usage/ledger.ts';
-import { LedgerTail } from './usage/ledger-tail.ts';
-import { Tallies } from './usage/tallies.ts';
-import { Verifier } from './usage/verifier.ts';
-import { Windows } from './usage/windows.ts';
 
 /** What clients that poll are given to fetch why the node goes. */
 const LAST_WORDS_MS = 2_000;
-/** Readers of the usage feed that may wait for records on this node; one loop asks Redis for all of them. */
-const MAX_WAITING_READERS = 200;
 
 export interface RunningGateway {
   readonly port: number;
@@ -289,7 +278,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
   configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues({ redis, keys }) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
-  addUsageRoutes(app, { authenticator, redis, keys, clock });
+  addUsageRoutes(app, { ...foundation, authenticator }, config);
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const origins = { allowedOrigins, originAllowed };
@@ -332,21 +321,6 @@ function addMcpRoutes(
   };
   mcpRoutes(app, { ...deps, ...mcp, resource, identify });
   protectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });
-}
-
-/** The ledger for those who bill by it. */
-function addUsageRoutes(
-  app: FastifyInstance,
-  { authenticator, redis, keys, clock }: { authenticator: Authenticator; redis: Redis; keys: Keys; clock: Clock },
-): void {
-  const ledger = new Ledger({ redis, keys });
-  const windows = new Windows({ redis, keys, ledger });
-  const tallies = new Tallies({ redis, keys });
-  const parts = { guard: serviceGuard(authenticator), ledger, windows, tallies, clock };
-  const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
-  usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
-  const corrections = new Corrections({ redis, keys, ledger, clock });
-  usageReportRoutes(app, { ...parts, corrections, verifier: new Verifier({ ledger, windows, tallies }) });
 }
 
 /** On a port of its own where one is configured, so that the public one does not show them. */

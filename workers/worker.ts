@@ -24,8 +24,10 @@ import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '
 import { Keys } from '../src/redis/keys.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
+import { LedgerGate, LedgerServer } from '../src/usage/ledger-server.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
 import { Windows } from '../src/usage/windows.ts';
+import { startArchiving } from './archive-usage.ts';
 import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
@@ -73,6 +75,7 @@ export async function startWorker(
     await foundation.subscriber.subscribe(foundation.keys.runControl);
     await startRuns(config, foundation, parts);
     await startScheduled(foundation, parts);
+    if (config.USAGE_ARCHIVE_URL) startArchiving(config.USAGE_ARCHIVE_URL, { ...foundation, ...parts });
     await followCatalogues(foundation);
     const operations = await startOperations({ config, ...foundation });
     closers.add('operations', operations.close);
@@ -129,7 +132,9 @@ async function createParts(config: Config, foundation: Foundation) {
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
   const consumers = new Consumers({ redis, keys, ledger, windows });
-  const billing = { writer: new LedgerWriter({ redis, keys }), windows, consumers };
+  const server = new LedgerServer({ redis, keys });
+  const gate = config.USAGE_ARCHIVE_URL ? new LedgerGate({ server, clock }) : undefined;
+  const billing = { ledger, writer: new LedgerWriter({ redis, keys }), windows, consumers, server, gate };
   const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys }) };
   return { log, runs, calls, runQueue, executor, ...billing, ...refreshing };
 }
