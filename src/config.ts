@@ -68,7 +68,7 @@ const VARIABLES = z.object({
   METRICS_PORT: z.coerce.number().int().min(0).max(65_535).optional(),
   REDIS_URL: text,
   REDIS_WAIT_REPLICAS: count(0, 0, 10),
-  REDIS_WAIT_TIMEOUT_MS: count(100, 1, 5_000),
+  REDIS_WAIT_TIMEOUT_MS: count(100, 1, 2_000),
   CATALOGUE_DIR: text,
   REDIS_KEY_PREFIX: z
     .string()

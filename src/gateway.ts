@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net';
 import { Queue } from 'bullmq';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
+import { assembleEventLog } from './agents/assemble-log.ts';
 import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
 import { BUILT_IN_TOOLS } from './agents/tools/executors.ts';
@@ -23,7 +24,6 @@ import { Nodes } from './connections/nodes.ts';
 import { Registry } from './connections/registry.ts';
 import { countTokenEvents, type TokenEvent } from './connections/token-life.ts';
 import { Welcome } from './connections/welcome.ts';
-import { EventLog } from './events/event-log.ts';
 import { LiveTail } from './events/live-tail.ts';
 import { UserChannel } from './events/user-channel.ts';
 import { adminRoutes } from './http/admin-api.ts';
@@ -165,10 +165,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('message rate', () => messageRate.close());
   const limits = connectionLimits(config);
 
-  const eventLog = new EventLog(
-    { redis, keys, metrics },
-    { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
-  );
+  const eventLog = await assembleEventLog(foundation, config);
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
   await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
@@ -278,7 +275,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
   configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues({ redis, keys }) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
-  addUsageRoutes(app, { ...foundation, authenticator }, config);
+  addUsageRoutes(app, { ...foundation, ...connections }, config);
   consoleRoutes(app, { authServiceUrl: config.AUTH_SERVICE_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const origins = { allowedOrigins, originAllowed };

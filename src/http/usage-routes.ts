@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { Authenticator } from '../auth/authenticator.ts';
 import type { Config } from '../config.ts';
+import type { RecordWitness } from '../events/event-log.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Closers } from '../lib/closers.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -31,12 +32,14 @@ export interface UsageRoutesDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly closers: Closers;
+  /** Told of the corrections that are written. */
+  readonly eventLog: RecordWitness;
 }
 
 /** The ledger for those who bill by it. */
 export function addUsageRoutes(
   app: FastifyInstance,
-  { authenticator, redis, keys, clock, logger, closers }: UsageRoutesDeps,
+  { authenticator, redis, keys, clock, logger, closers, eventLog }: UsageRoutesDeps,
   { USAGE_ARCHIVE_URL }: Pick<Config, 'USAGE_ARCHIVE_URL'>,
 ): void {
   const ledger = new Ledger({ redis, keys });
@@ -45,7 +48,7 @@ export function addUsageRoutes(
   const parts = { guard: serviceGuard(authenticator), ledger, windows, tallies, clock };
   const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
   usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
-  const corrections = new Corrections({ redis, keys, ledger, clock });
+  const corrections = new Corrections({ redis, keys, ledger, clock, witness: eventLog });
   const archive = USAGE_ARCHIVE_URL ? openArchive(USAGE_ARCHIVE_URL, { logger, clock, closers }) : undefined;
   usageReportRoutes(app, { ...parts, corrections, verifier: new Verifier({ ledger, windows, tallies, archive }) });
 }

@@ -7,6 +7,8 @@ import { GIVER_FIELD, GIVERS, type Returned, SINCE_FIELD } from './returned-reco
 
 /** Entries read of one outbox in one round: all of them together are some 6 MB, which Redis gives well within its time. */
 const OUTBOX_BATCH = 128;
+/** Of those that were given back: one search of the ledger serves them all. Some 2 MB. */
+const RETURNED_BATCH = 2_000;
 const CORRECTIONS = 'corrections';
 const RETURNED = 'returned';
 const REFUSAL_FIELD = 'x';
@@ -51,7 +53,7 @@ export async function readOutboxes(
   const named = [...partitions, [CORRECTIONS, keys.corrections] as const, [RETURNED, keys.returned] as const];
   const pipeline = redis.pipeline();
   for (const [name, key] of named) {
-    pipeline.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', OUTBOX_BATCH);
+    pipeline.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', batchOf(name));
   }
   pipeline.exists(keys.returnedIds);
   const replies = ((await asked(pipeline.exec())) ?? []).map(([error, reply]) => {
@@ -81,7 +83,11 @@ type StreamEntry = [id: string, fields: string[]];
 function outbox(name: string, key: string, entries: readonly StreamEntry[]): Outbox {
   const waiting = readable(name, entries);
   const unreadable = waiting.length < entries.length;
-  return { name, key, waiting, unreadable, drained: !unreadable && entries.length < OUTBOX_BATCH };
+  return { name, key, waiting, unreadable, drained: !unreadable && entries.length < batchOf(name) };
+}
+
+function batchOf(name: string): number {
+  return name === RETURNED ? RETURNED_BATCH : OUTBOX_BATCH;
 }
 
 /** The smallest id after `id`. */
