@@ -27,13 +27,19 @@ const WORKER_CLOSE_SECONDS = 3 * 20;
 
 describeWith(KUBECTL, 'what is deployed', () => {
   /** Every overlay, and the base with all that an overlay may choose. */
-  const variants = [...OVERLAYS, 'base with keda', 'base with auth-service and redis-dev'];
+  const variants = [
+    ...OVERLAYS,
+    'base with keda',
+    'base with auth-service and redis-dev',
+    'base with postgres-archive',
+  ];
   const built = new Map<string, Manifests>();
 
   beforeAll(() => {
     for (const overlay of OVERLAYS) built.set(overlay, buildOverlay(overlay));
     built.set('base with keda', buildWith(['keda']));
     built.set('base with auth-service and redis-dev', buildWith(['auth-service', 'redis-dev']));
+    built.set('base with postgres-archive', buildWith(['postgres-archive']));
   }, 60_000);
 
   const manifestsOf = (variant: string): Manifests => built.get(variant) ?? new Manifests([]);

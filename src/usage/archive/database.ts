@@ -4,6 +4,10 @@ import type { Logger } from '../../lib/logger.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('./migrations/', import.meta.url));
 const MIGRATIONS_TABLE = 'tollgate_migrations';
+/** Names one lock among all that the database's users take: any number that nobody else has. */
+const MIGRATION_LOCK = 8_203_117_446;
+/** Needs no quotes: postgrator puts none. */
+const PLAIN_NAME = /^[a-z_][a-z0-9_]*$/;
 
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Longer than a batch takes on a slow disk; a PostgreSQL that needs more is away. */
@@ -85,21 +89,22 @@ export class ArchiveDatabase {
     const { encoding, schema } = rows[0] ?? {};
     // In another one a user's name or an idempotency key may have no bytes, or others than the hash is over.
     if (encoding !== 'UTF8') throw new Error(`the encoding of the archive's database must be UTF8, found ${encoding}`);
-    if (!schema) throw new Error('no schema of the search_path exists in the database of the archive');
+    if (!schema || !PLAIN_NAME.test(schema))
+      throw new Error(`the archive needs a schema with a plain name, found ${schema}`);
     // Loaded by who has an archive only.
-    const { runner } = await import('node-pg-migrate');
-    const log = (message: string) => this.#logger.debug(message);
-    await runner({
-      dbClient: client,
-      dir: MIGRATIONS,
-      direction: 'up',
-      migrationsTable: MIGRATIONS_TABLE,
-      migrationsSchema: schema,
-      singleTransaction: true,
-      // Several processes come at once: one migrates, the others wait for it.
-      advisoryLockMode: 'wait',
-      logger: { debug: log, info: log, warn: log, error: log },
+    const { default: Postgrator } = await import('postgrator');
+    const migrations = new Postgrator({
+      driver: 'pg',
+      currentSchema: schema,
+      schemaTable: MIGRATIONS_TABLE,
+      migrationPattern: `${MIGRATIONS.replaceAll(/[*?()[\]{}!]/g, '[$&]')}*.sql`,
+      execQuery: (query) => client.query(query),
     });
+    await client.query('BEGIN');
+    // Several processes come at once: one migrates, the others wait for it. It ends with the transaction.
+    await client.query(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`);
+    await migrations.migrate();
+    await client.query('COMMIT');
     this.#ready = true;
   }
 }

@@ -1,8 +1,6 @@
 -- The second copy of the usage ledger. Nothing in here is ever changed: a row is written once, and rows that a Redis
 -- fail-over made untrue are moved to usage_records_superseded, never deleted.
 
--- Up Migration
-
 -- One row, locked by the archiver that is at work: its lease. It ends with its transaction, whatever becomes of its holder.
 CREATE TABLE usage_archive (
   singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -42,7 +40,3 @@ CREATE TABLE usage_records_superseded (
   settled_at timestamptz
 );
 CREATE INDEX usage_records_superseded_open ON usage_records_superseded (sequence) WHERE settled_at IS NULL;
-
--- Down Migration
-
-DROP TABLE usage_records_superseded, usage_records, usage_archive;
