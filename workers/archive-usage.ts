@@ -11,6 +11,7 @@ import { ArchiveDatabase } from '../src/usage/archive/database.ts';
 import type { Consumers } from '../src/usage/consumers.ts';
 import type { Ledger } from '../src/usage/ledger.ts';
 import type { LedgerServer } from '../src/usage/ledger-server.ts';
+import type { Windows } from '../src/usage/windows.ts';
 
 /** Twice as long as a fold: the archive is some two seconds behind what was executed. */
 const EVERY_MS = 1_000;
@@ -27,6 +28,7 @@ export interface ArchiveDeps {
   readonly ledger: Ledger;
   readonly server: LedgerServer;
   readonly consumers: Consumers;
+  readonly windows: Windows;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly logger: Logger;

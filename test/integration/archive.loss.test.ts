@@ -72,6 +72,63 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, archived_records: 4 });
   });
 
+  it('has its closed windows again byte for byte, with what came late in the revision that it was in', async () => {
+    const { usage, archiveAll, verifier } = await fixture();
+    await usage.execute({});
+    await usage.foldAll();
+    await archiveAll();
+    const goBack = await olderState(redis, usage.keys.prefix);
+    await usage.execute({ units: 7 });
+    await usage.foldAll();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await usage.execute({ units: 11 }, { hour: NEXT_HOUR });
+    await usage.foldAll();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await archiveAll();
+    const before = await usage.windows.read(HOURS);
+    expect(before.map(({ closed }) => closed.length)).toEqual([2, 1]);
+    await goBack();
+    await archiveAll();
+    expect(JSON.stringify(await usage.windows.read(HOURS))).toBe(JSON.stringify(before));
+    expect(await redis.zcard(usage.keys.openWindows)).toBe(0);
+    expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, checked_windows: 2 });
+  });
+
+  it('has a window closed again as it was when only the closing was lost, before anything more comes into it', async () => {
+    const { usage, archiveAll } = await fixture();
+    await usage.execute({}, {});
+    await usage.foldAll();
+    const goBack = await olderState(redis, usage.keys.prefix);
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await archiveAll();
+    const before = await usage.windows.read([HOUR]);
+    await goBack();
+    expect((await usage.windows.read([HOUR]))[0]?.open).toBeDefined();
+    await archiveAll();
+    expect(await usage.windows.read([HOUR])).toEqual(before);
+    await usage.execute({});
+    await usage.foldAll();
+    expect((await usage.windows.read([HOUR]))[0]).toMatchObject({ closed: before[0]?.closed, open: { revision: 2 } });
+  });
+
+  it('has, after it has grown otherwise, the windows of its own history in the archive too', async () => {
+    const { usage, archiveAll, goBack, sql } = await lostTwo();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await archiveAll();
+    await goBack();
+    await usage.execute({ units: 1, hour: NEXT_HOUR });
+    await usage.foldAll();
+    await archiveAll();
+    await usage.foldAll();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await archiveAll();
+    const archived = await sql<{ document: object }>('SELECT document FROM usage_windows ORDER BY period, revision');
+    const closed = (await usage.windows.read(HOURS)).flatMap((view) => view.closed);
+    expect(archived.map(({ document }) => document)).toEqual(closed);
+    expect(await sql('SELECT FROM usage_windows_superseded')).toHaveLength(2);
+    expect(await sql('SELECT FROM usage_hours WHERE last_sequence > closed_to')).toHaveLength(0);
+  });
+
   it('is not charged twice for what was put back and still waits in an outbox, or is executed again', async () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     await goBack();

@@ -1,5 +1,6 @@
 import type { LedgerPlace, StoredRecord } from '../ledger.ts';
 import type { LedgerRecord, UsageRecord } from '../records.ts';
+import { ArchivedWindows } from './archived-windows.ts';
 import type { ArchiveDatabase, Client } from './database.ts';
 
 /** Records read in one query. */
@@ -63,10 +64,12 @@ export class UsageArchive {
 
 /** The archive, for whoever has its lease. */
 export class ArchiveWriter {
+  readonly windows: ArchivedWindows;
   readonly #client: Client;
 
   constructor(client: Client) {
     this.#client = client;
+    this.windows = new ArchivedWindows(client);
   }
 
   head(): Promise<ArchiveHead> {
@@ -109,6 +112,7 @@ export class ArchiveWriter {
        ON CONFLICT DO NOTHING`,
       columns,
     );
+    await this.windows.note(records.map(({ record }) => record));
     if (rowCount === records.length) return;
     const { rows } = await this.#client.query<{ sequence: string; id: string; json: string }>(
       `SELECT sequence, id, record::text AS json FROM usage_records WHERE sequence = ANY($1) OR id = ANY($2)`,
@@ -131,6 +135,7 @@ export class ArchiveWriter {
        ON CONFLICT (hash) DO UPDATE SET superseded_at = now(), returned_at = NULL, settled_at = NULL`,
       [after],
     );
+    await this.windows.supersede(after);
   }
 
   /** Notes which superseded records the ledger has by now, under the same id, whatever their sequence. */

@@ -4,6 +4,7 @@ import type { Consumers } from '../consumers.ts';
 import { BEGINNING, following, type Ledger, type LedgerHead, type LedgerPlace, type StoredRecord } from '../ledger.ts';
 import type { LedgerServer } from '../ledger-server.ts';
 import type { LedgerRecord } from '../records.ts';
+import { DamagedWindow, type Windows } from '../windows.ts';
 import { ArchiveDisagrees, type ArchiveHead, type ArchiveWriter, type UsageArchive } from './archive.ts';
 import { LossRepair, type Repaired } from './loss-repair.ts';
 
@@ -19,6 +20,7 @@ export interface ArchiverDeps {
   readonly ledger: Ledger;
   readonly server: LedgerServer;
   readonly consumers: Consumers;
+  readonly windows: Windows;
   readonly archive: UsageArchive;
 }
 
@@ -35,8 +37,8 @@ export interface Step {
 const IDLE: Step = { archived: 0, repaired: undefined, more: false };
 
 /**
- * Copies the ledger into the archive, in its order, checking the chain as it goes. How far it has come stands in the
- * archive itself: its last record. Any number of archivers may run; one at a time has the lease.
+ * Copies the ledger into the archive, in its order, checking the chain as it goes, and its windows as they are closed. How
+ * far it has come stands in the archive itself: its last record. Any number of archivers may run; one at a time has the lease.
  *
  * Each step begins with a comparison: the archive's last record must be the ledger's of the same sequence, hash by hash the
  * same history. If it is not, and Redis is another one than when they agreed last, it has lost what it had: see `LossRepair`.
@@ -67,9 +69,13 @@ export class Archiver {
         if (agreed) throw new ArchiveDisagrees(archived.sequence, 'the archive has it, and the ledger has it no more');
         return { place: archived, step: await this.#repairLoss(writer, archived, head) };
       }
-      if (!agreed) await server.agree(serverId);
+      if (!agreed) {
+        await this.#repair.closeAgain(writer, head);
+        await server.agree(serverId);
+      }
       const place = await this.#copy(writer, archived, head);
       const atHead = place.sequence === head.sequence;
+      if (atHead) await this.#copyWindows(writer);
       const repaired = atHead ? await this.#repair.giveBackSuperseded(writer, head) : undefined;
       const copied = place.sequence - archived.sequence;
       return { place, step: { archived: copied, repaired, more: !atHead || (repaired?.more ?? false) } };
@@ -106,6 +112,14 @@ export class Archiver {
     return { sequence, hash };
   }
 
+  /** The revisions that were closed since, of hours whose records are archived. */
+  async #copyWindows(writer: ArchiveWriter): Promise<void> {
+    for (const { window, revisions } of await writer.windows.openHours()) {
+      const { closed } = await this.#deps.windows.view(window).catch(nothingIfDamaged);
+      for (const revision of closed.slice(revisions)) await writer.windows.add(revision, JSON.stringify(revision));
+    }
+  }
+
   async #confirm({ sequence, hash }: LedgerPlace): Promise<void> {
     const confirmed = await this.#deps.consumers.confirm(ARCHIVE_CONSUMER, ARCHIVE_SERVICE, { sequence, hash });
     // A place that the ledger has lost is unknown to it: the one of before stands, and keeps more.
@@ -114,6 +128,12 @@ export class Archiver {
       `the archive cannot be a consumer of the ledger (${confirmed}): records could be trimmed too early`,
     );
   }
+}
+
+/** One that was tampered with keeps no record from being archived; verify names it. */
+function nothingIfDamaged(error: unknown): { closed: [] } {
+  if (error instanceof DamagedWindow) return { closed: [] };
+  throw error;
 }
 
 /** The archive's head; an empty archive begins where the ledger does, which may have been trimmed by then. */

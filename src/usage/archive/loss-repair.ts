@@ -4,6 +4,7 @@ import { APPEND_BATCH, appendBatch } from '../append-batch.ts';
 import { following, type Ledger, type LedgerHead, type LedgerPlace } from '../ledger.ts';
 import type { LedgerRecord } from '../records.ts';
 import { giveBack } from '../returned-records.ts';
+import type { Windows } from '../windows.ts';
 import { ArchiveDisagrees, type ArchivedRecord, type ArchiveHead, type ArchiveWriter } from './archive.ts';
 
 /** A greater loss than this is no fail-over: a Redis that was emptied, or restored from an old copy. An operator decides. */
@@ -30,6 +31,7 @@ interface Deps {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly ledger: Ledger;
+  readonly windows: Windows;
 }
 
 /**
@@ -74,6 +76,11 @@ export class LossRepair {
     return { restored: 0, given: lost.length, chargedOtherwise, more: lost.length === APPEND_BATCH };
   }
 
+  /** Closes windows again whose closing was lost, and not their records, before anything more comes into them. */
+  async closeAgain(writer: ArchiveWriter, { sequence }: LedgerHead): Promise<void> {
+    for (const revision of await writer.windows.recent(sequence)) await this.#deps.windows.closeAgain(revision);
+  }
+
   /**
    * The last sequence up to which both have the same history: where the hashes agree, everything before agrees too.
    * @throws ArchiveDisagrees when they have nothing in common that is still in both
@@ -109,7 +116,8 @@ export class LossRepair {
     while (place.sequence < to) {
       const rows = await writer.range(place.sequence + 1, Math.min(to, place.sequence + READ_BATCH));
       const records = chainOf(rows, place);
-      for (const batch of batchesOf(records)) {
+      const closed = await writer.windows.endingIn(place.sequence + 1, place.sequence + records.length);
+      for (const batch of batchesOf(records, new Set(closed.map(({ last_sequence }) => last_sequence)))) {
         const [first] = batch;
         const appended = await appendBatch(this.#deps, {
           head: place.hash,
@@ -123,6 +131,9 @@ export class LossRepair {
         // The folding did not wait: the next step finds a ledger that has grown otherwise.
         if (!appended) return { ...NOTHING, restored: place.sequence - head.sequence, more: true };
         place = batch.at(-1)?.record ?? place;
+        // What came late to a window that was closed is in another revision of it.
+        const ended = closed.find(({ last_sequence }) => last_sequence === place.sequence);
+        if (ended) await this.#deps.windows.closeAgain(ended);
       }
     }
     return { ...NOTHING, restored: place.sequence - head.sequence, more: true };
@@ -150,11 +161,15 @@ function chainOf(rows: readonly ArchivedRecord[], place: LedgerPlace): { record:
   return records;
 }
 
-/** Of one hour each. */
-function* batchesOf<T extends { readonly record: LedgerRecord }>(records: readonly T[]): Generator<T[]> {
+/** Of one hour each, and up to one of the sequences `ends`. */
+function* batchesOf<T extends { readonly record: LedgerRecord }>(
+  records: readonly T[],
+  ends: ReadonlySet<number>,
+): Generator<T[]> {
   let batch: T[] = [];
   for (const one of records) {
-    if (batch.length === APPEND_BATCH || (batch[0] && batch[0].record.period !== one.record.period)) {
+    const last = batch.at(-1)?.record;
+    if (last && (batch.length === APPEND_BATCH || last.period !== one.record.period || ends.has(last.sequence))) {
       yield batch;
       batch = [];
     }

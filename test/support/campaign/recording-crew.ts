@@ -57,7 +57,7 @@ export async function recordingCrew(redisUrl: string, security: Security) {
   const server = new LedgerServer(worker);
   const gate = security.archiveUrl ? new LedgerGate({ server, clock: systemClock }) : undefined;
   const folding = { ...worker, writer: new LedgerWriter(worker), gate };
-  if (security.archiveUrl) startArchiving(security.archiveUrl, { ...worker, ledger, server, consumers });
+  if (security.archiveUrl) startArchiving(security.archiveUrl, { ...worker, ledger, server, consumers, windows });
 
   /** Ids of the records of calls that were answered. */
   const acknowledged: string[] = [];

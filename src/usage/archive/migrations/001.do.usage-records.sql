@@ -22,7 +22,7 @@ CREATE TABLE usage_records (
   record json NOT NULL,
   archived_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE INDEX usage_records_period ON usage_records (period);
+CREATE INDEX usage_records_period ON usage_records (period, sequence);
 
 -- Records of a history of the ledger that Redis has lost, after another one had begun in its place.
 CREATE TABLE usage_records_superseded (
@@ -40,3 +40,23 @@ CREATE TABLE usage_records_superseded (
   settled_at timestamptz
 );
 CREATE INDEX usage_records_superseded_open ON usage_records_superseded (sequence) WHERE settled_at IS NULL;
+
+-- The closed revisions of the ledger's windows: the bytes that were exported.
+CREATE TABLE usage_windows (
+  period text NOT NULL,
+  revision integer NOT NULL,
+  last_sequence bigint NOT NULL,
+  document json NOT NULL,
+  archived_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (period, revision)
+);
+CREATE INDEX usage_windows_last_sequence ON usage_windows (last_sequence);
+CREATE TABLE usage_windows_superseded (LIKE usage_windows, superseded_at timestamptz NOT NULL DEFAULT now());
+
+-- The hours of the records, and how far the closed revisions go that are archived.
+CREATE TABLE usage_hours (
+  period text PRIMARY KEY,
+  last_sequence bigint NOT NULL,
+  closed_to bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX usage_hours_open ON usage_hours (period) WHERE last_sequence > closed_to;
