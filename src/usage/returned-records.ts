@@ -1,3 +1,4 @@
+import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked, redisError } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
@@ -12,6 +13,8 @@ export const SINCE_FIELD = 's';
 
 /** Records sent in one round trip. */
 const BATCH = 500;
+/** Records that wait to be looked at: some 200 MB of a Redis whose folding is stuck, and no more. */
+const MAX_WAITING = 200_000;
 
 export interface Returned {
   readonly giver: Giver;
@@ -22,13 +25,16 @@ export interface Returned {
 /**
  * Gives records back to the ledger, under the ids that they have: it takes up those that it does not have, once, whoever
  * else gives them back. They go into the windows of their hours like any that arrive late.
- * @throws TollgateError OVERLOADED while Redis is away; giving all of them back again does no harm
+ * @throws TollgateError OVERLOADED while Redis is away, or too much waits; giving all of them back again does no harm
  */
 export async function giveBack(
   { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
   records: readonly UsageRecord[],
   { giver, since }: Returned,
 ): Promise<void> {
+  if ((await asked(redis.xlen(keys.returned))) > MAX_WAITING) {
+    throw new TollgateError('OVERLOADED', { cause: new Error('what was given back before was not taken up') });
+  }
   for (let at = 0; at < records.length; at += BATCH) {
     const pipeline = redis.pipeline();
     for (const record of records.slice(at, at + BATCH)) {

@@ -9,8 +9,8 @@ import { until } from '../support/until.ts';
 /** `npm run faults:archive` asks for more, and for every mode. */
 const ROUNDS = Number(process.env.FAULT_LOSSES ?? 1);
 const EVERY_MODE = process.env.FAULT_LOSSES !== undefined;
-/** Calls under way for so long before Redis fails, and after it is back. */
-const WORK_MS = 1_600;
+/** Calls under way for so long before Redis fails, and after it is back: in the campaign longer than the archive is behind. */
+const WORK_MS = EVERY_MODE ? 1_600 : 800;
 
 type Fsync = 'always' | 'everysec';
 
@@ -101,14 +101,6 @@ afterAll(() => {
 
 describe('acknowledged records, when Redis fails under paid calls', () => {
   it(
-    'are all there after a SIGKILL with appendfsync always, with nothing to secure them',
-    async () => {
-      expect(lostOf(await rounds({ ...PLAIN, failure: 'killed', fsync: 'always' }))).toEqual(NOTHING);
-    },
-    LIMIT_MS,
-  );
-
-  it(
     'that a promoted replica had not got are lost without journal and archive, and nothing else disagrees',
     async () => {
       for (const { lost } of await rounds({ ...PLAIN, failure: 'lagging fail-over' })) expect(lost).toBeGreaterThan(0);
@@ -143,6 +135,14 @@ describeWith(POSTGRES, 'acknowledged records, with an archive', () => {
   );
 
   if (!EVERY_MODE) return;
+
+  it(
+    'are all there after a SIGKILL with appendfsync always, with nothing to secure them',
+    async () => {
+      expect(lostOf(await rounds({ ...PLAIN, failure: 'killed', fsync: 'always' }))).toEqual(NOTHING);
+    },
+    LIMIT_MS,
+  );
 
   const modes: Mode[] = [
     { ...PLAIN, failure: 'killed' },

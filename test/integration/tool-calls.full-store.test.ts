@@ -117,3 +117,17 @@ describe('a Redis that cannot write to its disk', () => {
     expect(await state()).toEqual([4, 2, 0]);
   });
 });
+
+describe('a Redis without the replicas that it shall have', () => {
+  it('B91 refuses tools before they run, and takes them again when that many are not asked for', async () => {
+    const { redis, call, state, executions } = await fullNode();
+    await call('paid');
+    await redis.config('SET', 'min-replicas-to-write', '1');
+    for (const tool of ['paid', 'gratis']) await expect(call(tool)).rejects.toMatchObject({ code: 'OVERLOADED' });
+    expect(executions()).toBe(1);
+    expect(await state()).toEqual([2, 1, 0]);
+    await redis.config('SET', 'min-replicas-to-write', '0');
+    expect(await call('paid')).toMatchObject({ success: true, result: { execution: 2 } });
+    expect(await state()).toEqual([4, 2, 0]);
+  });
+});

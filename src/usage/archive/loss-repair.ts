@@ -70,9 +70,11 @@ export class LossRepair {
     const chargedOtherwise = await writer.chargedOtherwise();
     const lost = await writer.takeLost(APPEND_BATCH);
     if (lost.length === 0 && chargedOtherwise.length === 0) return undefined;
-    const [last] = await this.#deps.ledger.range(head.sequence, head.sequence);
-    // Up to its last record the ledger was looked through, by the archive's index of ids.
-    await giveBack(this.#deps, lost, { giver: 'archive', since: last?.appendedAt ?? 0 });
+    if (lost.length > 0) {
+      const [last] = await this.#deps.ledger.range(head.sequence, head.sequence);
+      // Up to its last record the ledger was looked through, by the archive's index of ids.
+      await giveBack(this.#deps, lost, { giver: 'archive', since: last?.appendedAt ?? 0 });
+    }
     return { restored: 0, given: lost.length, chargedOtherwise, more: lost.length === APPEND_BATCH };
   }
 
