@@ -19,6 +19,7 @@ const lines = [
   `JWT_SECRET_KEY=${secret()}`,
   `SERVICE_SECRET=${secret()}`,
   `REDIS_PASSWORD=${secret()}`,
+  `ARCHIVE_PASSWORD=${secret()}`,
   // Typed by people.
   `DEMO_PASSWORD=${randomBytes(9).toString('base64url')}`,
 ];
@@ -30,4 +31,4 @@ try {
   );
   process.exit(1);
 }
-process.stdout.write(`${file}: JWT_SECRET_KEY, SERVICE_SECRET, REDIS_PASSWORD, DEMO_PASSWORD\n`);
+process.stdout.write(`${file}: JWT_SECRET_KEY, SERVICE_SECRET, REDIS_PASSWORD, ARCHIVE_PASSWORD, DEMO_PASSWORD\n`);

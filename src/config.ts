@@ -95,6 +95,8 @@ const VARIABLES = z.object({
   REDIS_TLS_CERT_FILE: text,
   REDIS_TLS_KEY_FILE: text,
   REDIS_TLS_SERVER_NAME: text,
+  REDIS_WAIT_REPLICAS: count(0, 0, 10),
+  REDIS_WAIT_TIMEOUT_MS: count(100, 1, 2_000),
   CATALOGUE_DIR: text,
   REDIS_KEY_PREFIX: z
     .string()
@@ -137,6 +139,8 @@ const VARIABLES = z.object({
   RUN_TIMEOUT_SECONDS: seconds(45, 1, 3_600),
   TOOL_TIMEOUT_SECONDS: seconds(30, 1, 600),
   TOOL_CONCURRENCY: count(200, 1, 10_000),
+  USAGE_ARCHIVE_URL: text,
+  USAGE_JOURNAL_SECONDS: seconds(60, 0, 600),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   OTEL_SDK_DISABLED: flag(),
   OTEL_EXPORTER_OTLP_ENDPOINT: text,
@@ -223,6 +227,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   for (const name of SECRETS) problems.push(...secretProblems(name, values[name]));
   for (const name of HTTP_URLS) problems.push(...urlProblems(name, values[name], production));
   problems.push(...redisProblems(values));
+  problems.push(...archiveUrlProblems(values.USAGE_ARCHIVE_URL));
   problems.push(...originProblems(values.CORS_ORIGINS, production));
   if (values.DEV_AUTH_BYPASS && (production || values.ENVIRONMENT === 'staging')) {
     problems.push(problem('FORBIDDEN_IN_PRODUCTION', 'DEV_AUTH_BYPASS', `must not be set in ${values.ENVIRONMENT}`));
@@ -323,6 +328,12 @@ function redisProblems(values: Variables): ConfigProblem[] {
     problems.push(problem('INVALID_VALUE', 'REDIS_TLS_CERT_FILE', text));
   }
   return problems;
+}
+
+function archiveUrlProblems(value: string | undefined): ConfigProblem[] {
+  if (value === undefined) return [];
+  if (URL.canParse(value) && ['postgres:', 'postgresql:'].includes(new URL(value).protocol)) return [];
+  return [problem('INVALID_URL', 'USAGE_ARCHIVE_URL', 'Invalid URL: a postgres:// or postgresql:// URL is needed')];
 }
 
 function originProblems(origins: readonly string[], production: boolean): ConfigProblem[] {

@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net';
 import { Queue } from 'bullmq';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
+import { assembleEventLog } from './agents/assemble-log.ts';
 import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
 import { BUILT_IN_TOOLS } from './agents/tools/executors.ts';
@@ -23,7 +24,6 @@ import { Nodes } from './connections/nodes.ts';
 import { Registry } from './connections/registry.ts';
 import { countTokenEvents, type TokenEvent } from './connections/token-life.ts';
 import { Welcome } from './connections/welcome.ts';
-import { EventLog } from './events/event-log.ts';
 import { LiveTail } from './events/live-tail.ts';
 import { UserChannel } from './events/user-channel.ts';
 import { adminRoutes } from './http/admin-api.ts';
@@ -36,10 +36,8 @@ import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, serveMetrics } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
 import { traceRequests } from './http/request-traces.ts';
-import { serviceGuard } from './http/services.ts';
 import { ticketRoutes } from './http/tickets-api.ts';
-import { usageRoutes } from './http/usage-api.ts';
-import { usageReportRoutes } from './http/usage-reports-api.ts';
+import { addUsageRoutes } from './http/usage-routes.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
@@ -73,18 +71,9 @@ import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
 import { assembleCatalogues } from './upstreams/assemble-upstreams.ts';
-import { Consumers } from './usage/consumers.ts';
-import { Corrections } from './usage/corrections.ts';
-import { Ledger } from './usage/ledger.ts';
-import { LedgerTail } from './usage/ledger-tail.ts';
-import { Tallies } from './usage/tallies.ts';
-import { Verifier } from './usage/verifier.ts';
-import { Windows } from './usage/windows.ts';
 
 /** What clients that poll are given to fetch why the node goes. */
 const LAST_WORDS_MS = 2_000;
-/** Readers of the usage feed that may wait for records on this node; one loop asks Redis for all of them. */
-const MAX_WAITING_READERS = 200;
 
 export interface RunningGateway {
   readonly port: number;
@@ -183,10 +172,7 @@ async function createConnections(config: Config, foundation: Foundation) {
   closers.add('message rate', () => messageRate.close());
   const limits = connectionLimits(config);
 
-  const eventLog = new EventLog(
-    { redis, keys, metrics, tracing },
-    { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
-  );
+  const eventLog = await assembleEventLog(foundation, config);
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
   await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
@@ -316,7 +302,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
   ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
   configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues(foundation) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
-  addUsageRoutes(app, { authenticator, redis, keys, clock });
+  addUsageRoutes(app, { ...foundation, ...connections }, config);
   consoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const origins = { allowedOrigins, originAllowed };
@@ -359,19 +345,4 @@ function addMcpRoutes(
   };
   mcpRoutes(app, { ...deps, ...mcp, resource, identify });
   protectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });
-}
-
-/** The ledger for those who bill by it. */
-function addUsageRoutes(
-  app: FastifyInstance,
-  { authenticator, redis, keys, clock }: { authenticator: Authenticator; redis: Redis; keys: Keys; clock: Clock },
-): void {
-  const ledger = new Ledger({ redis, keys });
-  const windows = new Windows({ redis, keys, ledger });
-  const tallies = new Tallies({ redis, keys });
-  const parts = { guard: serviceGuard(authenticator), ledger, windows, tallies, clock };
-  const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
-  usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
-  const corrections = new Corrections({ redis, keys, ledger, clock });
-  usageReportRoutes(app, { ...parts, corrections, verifier: new Verifier({ ledger, windows, tallies }) });
 }

@@ -3,6 +3,7 @@ import type { Logger } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
 import type { Tracing } from '../src/lib/tracing.ts';
 import type { Consumers } from '../src/usage/consumers.ts';
+import type { LedgerGate } from '../src/usage/ledger-server.ts';
 import type { LedgerWriter } from '../src/usage/ledger-writer.ts';
 import type { Windows } from '../src/usage/windows.ts';
 
@@ -11,8 +12,10 @@ const MAX_ROUNDS = 500;
 
 export interface FoldDeps {
   readonly writer: LedgerWriter;
+  /** Only where there is an archive to be compared with. */
+  readonly gate: Pick<LedgerGate, 'isOpen'> | undefined;
   readonly clock: Clock;
-  readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds' | 'ledgerFaults'>;
+  readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds' | 'ledgerFaults' | 'ledgerRecovered'>;
   readonly logger: Logger;
   readonly tracing: Tracing;
 }
@@ -20,13 +23,17 @@ export interface FoldDeps {
 /**
  * Moves what waits in the outboxes into the ledger. Any number of workers may do so at once, and a job may run twice.
  * @returns Redis's time before which everything that was written is in the ledger; undefined when some was left, because
- * another writer is at it, an outbox is stuck, or the backlog is longer than one job takes
+ * another writer is at it, an outbox is stuck, the backlog is longer than one job takes, or the archive is asked first
  */
-export async function foldUsage({ writer, clock, metrics, logger, tracing }: FoldDeps): Promise<number | undefined> {
+export async function foldUsage(deps: FoldDeps): Promise<number | undefined> {
+  const { writer, gate, clock, metrics, logger, tracing } = deps;
+  if (gate && !(await gate.isOpen())) return undefined;
   for (let round = 0; round < MAX_ROUNDS; round++) {
-    const { records, lagMs, passedAt, unreadable } = await writer.fold(clock.now(), tracing);
+    const { records, lagMs, passedAt, unreadable, recovered } = await writer.fold(clock.now(), tracing);
     metrics.ledgerRecords.inc(records);
     metrics.ledgerLagSeconds.set(lagMs / 1000);
+    for (const [giver, count] of Object.entries(recovered))
+      metrics.ledgerRecovered.inc({ how: `from_${giver}` }, count);
     metrics.ledgerFaults.set({ kind: 'unreadable_entry' }, unreadable.length);
     if (unreadable.length > 0) logger.error({ outboxes: unreadable }, 'an entry of an outbox cannot be read');
     if (passedAt !== undefined || records === 0) return passedAt;

@@ -111,8 +111,8 @@ export class ToolCalls {
     const timestamp = record?.completed_at ?? new Date(details.started_at).toISOString();
     const keyed = details.idempotency_key !== null;
     const completed = { tool_name: details.tool, tool_call_id: callId, ...outcome, status: 'completed' };
-    const reply = await endCall.run(
-      this.#redis,
+    const reply = await this.#log.write(
+      { script: endCall, records: record ? [{ ...record }] : [] },
       [
         keys.call(callId),
         keys.activeCalls,
@@ -139,8 +139,11 @@ export class ToolCalls {
       ],
     );
     const [result, stored] = reply as [string, string];
+    const known = result === 'over' && stored ? (JSON.parse(stored) as ToolOutcome) : undefined;
     // Without a stored one it was this very end, whose answer was lost.
-    if (result === 'over') return stored ? (JSON.parse(stored) as ToolOutcome) : outcome;
+    if (known) return known;
+    if (record) this.#log.acknowledged(record);
+    if (result === 'over') return outcome;
     this.#log.appended('tool_completed', record && { ...record });
     return outcome;
   }

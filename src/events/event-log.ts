@@ -3,7 +3,8 @@ import { isSampled, type Tracing } from '../lib/tracing.ts';
 import type { DurableEventType, Fields, LogEntry, TerminalEventType } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
-import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+import type { ReplicatedWrites } from '../redis/replicated-writes.ts';
+import { LuaScript, type ScriptArgument, type ScriptReply } from '../redis/scripts.ts';
 
 const appendEvents = LuaScript.load('appendEvents-9');
 const readLog = LuaScript.load('readLog-2');
@@ -99,8 +100,23 @@ export const RECENT_USAGE = 1_000;
 /** Messages kept per thread. */
 export const THREAD_MESSAGES = 200;
 
+/** Who is told of usage records that Redis has acknowledged. */
+export interface RecordWitness {
+  acknowledged(record: object): void;
+}
+
+export interface EventLogDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
+  /** What becomes of the records of paid executions on replicas; without it nothing is waited for. */
+  readonly replicated?: ReplicatedWrites | undefined;
+  readonly witness?: RecordWitness | undefined;
+}
+
 /** The durable events of each user, in order, without holes: one Redis stream a user. Every call is one round trip. */
 export class EventLog {
+  readonly #deps: EventLogDeps;
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #metrics: EventLogDeps['metrics'];
@@ -108,6 +124,7 @@ export class EventLog {
   readonly #options: EventLogOptions;
 
   constructor(deps: EventLogDeps, options: EventLogOptions) {
+    this.#deps = deps;
     this.#redis = deps.redis;
     this.#keys = deps.keys;
     this.#metrics = deps.metrics;
@@ -120,8 +137,9 @@ export class EventLog {
     const keys = this.#keys.user(userId);
     const runKey = run ? keys.run(run.runId) : keys.logState;
     const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
-    const reply = (await appendEvents.run(
-      this.#redis,
+    const records = events.flatMap(({ usageRecord }) => (usageRecord ? [usageRecord] : []));
+    const reply = (await this.write(
+      { script: appendEvents, records },
       [
         keys.log,
         keys.logState,
@@ -149,6 +167,7 @@ export class EventLog {
     )) as [AppendResult['outcome'], number, string, number];
     const [outcome, seq, , cancel] = reply;
     if (outcome === 'fenced' || outcome === 'finished') return { outcome };
+    for (const record of records) this.acknowledged(record);
     if (outcome === 'appended') for (const { type, usageRecord } of events) this.appended(type, usageRecord);
     return { outcome, seq, cancelRequested: cancel === 1 };
   }
@@ -162,6 +181,22 @@ export class EventLog {
   recordTrace(): string {
     const { traceParent = '' } = this.#tracing;
     return traceParent !== '' && isSampled(traceParent) ? traceParent : '';
+  }
+
+  /** Runs a script that appends, with usage records or without: those that cost something are waited for on replicas. */
+  write(
+    { script, records }: { readonly script: LuaScript; readonly records: readonly Fields[] },
+    keys: readonly string[],
+    args: readonly ScriptArgument[],
+  ): Promise<ScriptReply> {
+    const { replicated } = this.#deps;
+    const isPaid = records.some(({ units }) => units !== 0);
+    return replicated && isPaid ? replicated.run(script, keys, args) : script.run(this.#redis, keys, args);
+  }
+
+  /** A record that is written is known to this process, also when its answer came late, to a repetition. */
+  acknowledged(record: object): void {
+    this.#deps.witness?.acknowledged(record);
   }
 
   /** Counts an event that was appended. */

@@ -58,7 +58,7 @@ const Verification = z.object({
   ok: z.boolean(),
   problem: z
     .object({
-      kind: z.enum(['chain', 'window', 'tally']),
+      kind: z.enum(['chain', 'window', 'tally', 'archive']),
       sequence: z.int().nullable(),
       record_id: z.string().nullable(),
       window: z.string().nullable(),
@@ -68,6 +68,10 @@ const Verification = z.object({
     .describe('The first record that does not fit.'),
   checked_records: z.int(),
   checked_windows: z.int(),
+  archive: z
+    .enum(['none', 'compared', 'away'])
+    .describe('Whether the records were compared with the second copy; `away` when it did not answer (any longer).'),
+  archived_records: z.int().describe('Of the checked records, those that the second copy has too.'),
   unsettled: z
     .array(z.string())
     .readonly()

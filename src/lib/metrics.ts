@@ -69,6 +69,21 @@ export class Metrics {
   ]);
   /** Of the whole installation, told by every worker: take the maximum over them, never the sum. */
   readonly queueJobs = this.#gauge('queue_jobs', 'Jobs in a queue, of all workers', ['queue', 'state']);
+  readonly ledgerRecovered = this.#counter(
+    'ledger_recovered_total',
+    'Records that Redis had lost and the ledger has again',
+    ['how'],
+  );
+  readonly archiveRecords = this.#counter('archive_records_total', 'Records copied into the archive', []);
+  readonly archiveFailures = this.#counter('archive_failures_total', 'Attempts to archive that failed', ['reason']);
+  /** Of the whole ledger, told by every worker: take the maximum over them, never the sum. */
+  readonly archiveLagRecords = this.#gauge('archive_lag_records', 'Records that the archive does not have yet', []);
+  readonly archiveLagSeconds = this.#gauge('archive_lag_seconds', 'Age of the oldest of them', []);
+  readonly unreplicatedWrites = this.#counter(
+    'unreplicated_writes_total',
+    'Paid calls that fewer replicas had in time than REDIS_WAIT_REPLICAS',
+    [],
+  );
   readonly ledgerLagSeconds = this.#gauge('ledger_lag_seconds', 'Age of the oldest record folded last', []);
   readonly authServiceRequests = this.#counter('auth_service_requests_total', 'Calls of the auth service by result', [
     'operation',

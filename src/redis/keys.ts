@@ -61,7 +61,10 @@ export class Keys {
     return `${this.prefix}:{ledger}:records`;
   }
 
-  /** The ledger's last sequence and hash, how far each outbox has been folded, and what has been trimmed. */
+  /**
+   * The ledger's last sequence and hash, how far each outbox has been folded, what has been trimmed, and which Redis
+   * had it when the archive agreed with it.
+   */
   get ledgerState(): string {
     return `${this.prefix}:{ledger}:state`;
   }
@@ -69,6 +72,16 @@ export class Keys {
   /** Corrections that wait to be folded: an outbox like those of the partitions, in the ledger's slot. */
   get corrections(): string {
     return `${this.prefix}:{ledger}:corrections`;
+  }
+
+  /** Records that a failure of Redis may have lost, given back by who still had them: folded unless they are there. */
+  get returned(): string {
+    return `${this.prefix}:{ledger}:returned`;
+  }
+
+  /** The ids of those that were given back: nothing else is folded under one of them. */
+  get returnedIds(): string {
+    return `${this.prefix}:{ledger}:returned-ids`;
   }
 
   /** What an idempotency key of `POST /v1/usage/corrections` was used for. */

@@ -40,6 +40,15 @@ export type CorrectionResult =
   | { readonly outcome: 'excessive'; readonly left: number }
   | { readonly outcome: 'conflict' | 'missing' | 'correction' };
 
+export interface CorrectionsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly ledger: Ledger;
+  readonly clock: Clock;
+  /** Told of corrections that Redis has acknowledged. */
+  readonly witness?: { acknowledged(record: UsageRecord): void } | undefined;
+}
+
 /**
  * Corrections of what was recorded. The record stays as it is: a correction is a record of its own, in the hour in which
  * it was made, whose units change those of the other. So closed windows stay what they were, and sums come out right.
@@ -49,12 +58,14 @@ export class Corrections {
   readonly #keys: Keys;
   readonly #ledger: Ledger;
   readonly #clock: Clock;
+  readonly #witness: CorrectionsDeps['witness'];
 
-  constructor({ redis, keys, ledger, clock }: { redis: Redis; keys: Keys; ledger: Ledger; clock: Clock }) {
+  constructor({ redis, keys, ledger, clock, witness }: CorrectionsDeps) {
     this.#redis = redis;
     this.#keys = keys;
     this.#ledger = ledger;
     this.#clock = clock;
+    this.#witness = witness;
   }
 
   /** @throws TollgateError OVERLOADED while Redis is away: the same request can be made again */
@@ -79,7 +90,9 @@ export class Corrections {
     const [outcome, detail] = reply;
     if (outcome === 'conflict') return { outcome };
     if (outcome === 'excessive') return { outcome, left: Number(detail) };
-    return { outcome: outcome === 'repeated' ? outcome : 'recorded', record: JSON.parse(detail) as UsageRecord };
+    const written = JSON.parse(detail) as UsageRecord;
+    this.#witness?.acknowledged(written);
+    return { outcome: outcome === 'repeated' ? outcome : 'recorded', record: written };
   }
 
   async #find({ recordId, sequence }: CorrectionRequest): Promise<LedgerRecord | undefined> {

@@ -42,6 +42,8 @@ export interface StoredRecord {
   /** By its place in the stream. */
   readonly sequence: number;
   readonly json: string;
+  /** When it came into the ledger of this Redis, by its clock, in milliseconds since the epoch. */
+  readonly appendedAt: number;
 }
 
 /** What is known of the ledger as a whole. */
@@ -106,7 +108,23 @@ export class Ledger {
     if (from > to || limit < 1) return [];
     const count = Math.min(limit, READ_BATCH);
     const entries = await asked(this.#redis.xrange(this.#keys.ledger, `${from}-0`, `${to}-0`, 'COUNT', count));
-    return entries.map(([id, [, json = '']]) => ({ sequence: Number.parseInt(id, 10), json }));
+    return entries.map(storedRecord);
+  }
+
+  /**
+   * The latest records first, a batch at a time, from a sequence down to where they came into the ledger before a time (of
+   * Redis's clock, in milliseconds since the epoch). The last batch may go beyond it.
+   */
+  async *backwards(from: number, since: number): AsyncGenerator<StoredRecord[]> {
+    for (let next = from; next > 0; ) {
+      const entries = await asked(this.#redis.xrevrange(this.#keys.ledger, `${next}-0`, '-', 'COUNT', READ_BATCH));
+      const batch = entries.map(storedRecord);
+      const last = batch.at(-1);
+      if (!last) return;
+      yield batch;
+      if (last.appendedAt < since) return;
+      next = last.sequence - 1;
+    }
   }
 
   /** All records from one sequence to another, both included, a batch at a time. */
@@ -137,6 +155,10 @@ export class Ledger {
   }
 }
 
+function storedRecord([id, [, json = '', , appended = '']]: [id: string, fields: string[]]): StoredRecord {
+  return { sequence: Number.parseInt(id, 10), json, appendedAt: Number(appended) };
+}
+
 /** A record with its hash, and as it is stored. */
 export interface ChainedRecord {
   readonly record: LedgerRecord;
@@ -153,6 +175,16 @@ export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): C
   const json = JSON.stringify(record);
   const hash = hashOf(previous, json);
   return { record: { ...record, hash }, json: `${json.slice(0, -1)},"hash":"${hash}"}` };
+}
+
+/**
+ * The record that is stored there, if it follows from the hash before it, and from its place.
+ * @returns undefined, with no word why, when it does not: see `Verifier` for that
+ */
+export function following(previous: string, stored: Pick<StoredRecord, 'sequence' | 'json'>): LedgerRecord | undefined {
+  const record = JSON.parse(stored.json) as LedgerRecord;
+  const { hash: _, ...rest } = record;
+  return record.sequence === stored.sequence && chained(previous, rest).json === stored.json ? record : undefined;
 }
 
 function hashOf(previous: string, json: string): string {

@@ -1,3 +1,5 @@
+import type { UsageArchive } from './archive/archive.ts';
+import { ArchiveComparison, type ArchiveState, type Difference } from './archive/comparison.ts';
 import { chained, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums } from './measures.ts';
 import type { LedgerRecord } from './records.ts';
@@ -18,7 +20,7 @@ const RECORDS_PER_CALL = 50_000;
 
 /** The first thing that does not fit. */
 export interface Problem {
-  readonly kind: 'chain' | 'window' | 'tally';
+  readonly kind: 'chain' | 'window' | 'tally' | 'archive';
   /** The record that does not fit, or the first of those that do not; null where there is none to name. */
   readonly sequence: number | null;
   readonly record_id: string | null;
@@ -32,6 +34,10 @@ export interface Verification {
   readonly problem: Problem | null;
   readonly checked_records: number;
   readonly checked_windows: number;
+  /** Whether the records were compared with the archive; `away` when it did not answer, all the time or any longer. */
+  readonly archive: ArchiveState;
+  /** Of the checked records, those that the archive has too. */
+  readonly archived_records: number;
   /** Hours that records came into while they were checked, or were trimmed from: their sums were not compared. */
   readonly unsettled: readonly string[];
   /** The hour to go on from; null when all that was asked for has been checked. */
@@ -41,6 +47,8 @@ export interface Verification {
 type Revision = ClosedRevision | OpenRevision;
 
 interface Parts {
+  /** Where there is a second copy. */
+  readonly archive?: Pick<UsageArchive, 'head' | 'range'> | undefined;
   readonly ledger: Ledger;
   readonly windows: Windows;
   readonly tallies: Tallies;
@@ -55,7 +63,10 @@ class Misfit extends Error {
   }
 }
 
-/** Recomputes the ledger from its records: the chain, the windows, the tallies. Reads only, a batch at a time. */
+/**
+ * Recomputes the ledger from its records: the chain, the windows, the tallies; and compares them with the archive's. Reads
+ * only, a batch at a time.
+ */
 export class Verifier {
   readonly #parts: Parts;
 
@@ -69,29 +80,32 @@ export class Verifier {
    * @throws TollgateError OVERLOADED while Redis is away
    */
   async verify(hours: readonly string[], recordsPerCall = RECORDS_PER_CALL): Promise<Verification> {
+    const comparison = await ArchiveComparison.begin(this.#parts.archive);
     let views: WindowView[];
     try {
       views = await this.#parts.windows.read(hours);
     } catch (thrown) {
-      return { ...UNCHECKED, problem: problemOf(thrown) };
+      return { ...UNCHECKED, archive: comparison.state, problem: problemOf(thrown) };
     }
     // After the windows: nothing that they name can be beyond it.
     const head = await this.#parts.ledger.head();
     const { group, next } = firstHours(hours, views, recordsPerCall);
-    const check = new Check(this.#parts, group, head);
+    const check = new Check({ ...this.#parts, comparison }, group, head);
     const problem = await check.run().then(() => null, problemOf);
     return {
       ok: problem === null,
       problem,
       checked_records: check.records,
       checked_windows: group.views.length,
+      archive: comparison.state,
+      archived_records: comparison.records,
       unsettled: [...check.unsettled].sort(),
       next: problem ? null : next,
     };
   }
 }
 
-const UNCHECKED = { ok: false, checked_records: 0, checked_windows: 0, unsettled: [], next: null };
+const UNCHECKED = { ok: false, checked_records: 0, checked_windows: 0, archived_records: 0, unsettled: [], next: null };
 
 /** @throws whatever is no problem of the ledger */
 function problemOf(thrown: unknown): Problem {
@@ -124,11 +138,15 @@ function firstHours(
   return { group, next: hours[end] ?? null };
 }
 
+interface CheckParts extends Parts {
+  readonly comparison: ArchiveComparison;
+}
+
 /** One call's work. */
 class Check {
   records = 0;
   readonly unsettled = new Set<string>();
-  readonly #parts: Parts;
+  readonly #parts: CheckParts;
   readonly #group: Hours;
   readonly #head: LedgerHead;
   readonly #views: Map<string, WindowView>;
@@ -137,7 +155,7 @@ class Check {
   /** The first record of each row of a tally, by hour and row: what a tally that disagrees is named by. */
   readonly #firstOfRow = new Map<string, LedgerRecord>();
 
-  constructor(parts: Parts, group: Hours, head: LedgerHead) {
+  constructor(parts: CheckParts, group: Hours, head: LedgerHead) {
     this.#parts = parts;
     this.#group = group;
     this.#head = head;
@@ -149,6 +167,7 @@ class Check {
   }
 
   async run(): Promise<void> {
+    throwIfDifferent(this.#parts.comparison.beyond(this.#head));
     for (const { from, to } of this.#ranges()) await this.#walk(from, to);
     for (const view of this.#group.views) this.#compareWindow(view);
     for (const hour of this.#group.hours) await this.#compareTally(hour);
@@ -185,6 +204,7 @@ class Check {
         this.records += 1;
         if (!this.#placed(record)) await this.#placeFresh(record);
       }
+      throwIfDifferent(await this.#parts.comparison.compare(batch));
     }
     if (next <= to) throw chainMisfit(next, null, 'The record is missing.');
     if (to === this.#head.sequence && previous !== this.#head.hash) {
@@ -312,6 +332,13 @@ function lastSequence(view: WindowView): number {
 
 function named({ sequence, id, period }: LedgerRecord): Pick<Problem, 'sequence' | 'record_id' | 'window'> {
   return { sequence, record_id: id, window: period };
+}
+
+/** @throws Misfit */
+function throwIfDifferent(found: Difference | undefined): void {
+  if (!found) return;
+  const { sequence, recordId, what } = found;
+  throw new Misfit({ kind: 'archive', sequence, record_id: recordId, window: null, what });
 }
 
 function chainMisfit(sequence: number, recordId: string | null, what: string): Misfit {

@@ -163,6 +163,18 @@ export class Windows {
     return { closed, disagreeing: [...this.#disagreeing.keys()] };
   }
 
+  /**
+   * Closes a revision as it was closed before that was lost, with the same bytes.
+   * @returns false when it is closed, or its records are not those of the document
+   */
+  async closeAgain(revision: ClosedRevision): Promise<boolean> {
+    const { open, closed } = await this.view(revision.window);
+    if (!open || closed.length + 1 !== revision.revision) return false;
+    const found = await this.#sumOf(open);
+    if (!agrees(open, found) || !agrees(revision, found) || found.sha256() !== revision.sha256) return false;
+    return this.#write(revision, open, closed.length);
+  }
+
   /** The lowest sequence that a revision which is still open needs. */
   async lowestOpen(): Promise<number | undefined> {
     const hours = await asked(this.#redis.zrange(this.#keys.openWindows, '0', '-1'));
@@ -176,8 +188,7 @@ export class Windows {
     if (!view) return 'disagreeing';
     const { open, closed } = view;
     if (!open) return 'changed';
-    const found = new RevisionSum();
-    for await (const records of this.records(open)) for (const record of records) found.add(record);
+    const found = await this.#sumOf(open);
     if (!agrees(open, found)) return 'disagreeing';
     const revision: ClosedRevision = {
       ...open,
@@ -185,12 +196,23 @@ export class Windows {
       sha256: found.sha256(),
       closed_at: new Date(closedAt).toISOString(),
     };
+    return (await this.#write(revision, open, closed.length)) ? 'closed' : 'changed';
+  }
+
+  async #sumOf(open: OpenRevision): Promise<RevisionSum> {
+    const found = new RevisionSum();
+    for await (const records of this.records(open)) for (const record of records) found.add(record);
+    return found;
+  }
+
+  async #write(revision: ClosedRevision, open: OpenRevision, closed: number): Promise<boolean> {
+    const hour = open.window;
     const done = await closeWindow.run(
       this.#redis,
       [this.#keys.window(hour), this.#keys.openWindows],
-      [hour, closed.length, open.last_sequence, packed({ ...open.totals, refusals: 0 }), JSON.stringify(revision)],
+      [hour, closed, open.last_sequence, packed({ ...open.totals, refusals: 0 }), JSON.stringify(revision)],
     );
-    return done === 1 ? 'closed' : 'changed';
+    return done === 1;
   }
 }
 

@@ -103,6 +103,7 @@ describe('a writer that crashes', () => {
       lagMs: expect.any(Number),
       passedAt: undefined,
       unreadable: ['7', '9'],
+      recovered: {},
     });
     expect(await redis.xlen(usage.keys.outbox(7))).toBe(1);
   });

@@ -60,6 +60,8 @@ describe('verify', () => {
       problem: null,
       checked_records: 7,
       checked_windows: 2,
+      archive: 'none',
+      archived_records: 0,
       unsettled: [],
       next: null,
     });

@@ -62,8 +62,10 @@ function readCompose(env: Readonly<Record<string, string>>): Readonly<Record<str
 describe('scripts/make-secrets.mjs', () => {
   it('makes secrets that the configuration takes, readable by their owner alone, and never replaces any', () => {
     const { file, env } = makeSecrets();
-    expect(Object.keys(env)).toEqual(['JWT_SECRET_KEY', 'SERVICE_SECRET', 'REDIS_PASSWORD', 'DEMO_PASSWORD']);
-    expect(new Set(Object.values(env)).size).toBe(4);
+    expect(Object.keys(env)).toEqual([
+      ...['JWT_SECRET_KEY', 'SERVICE_SECRET', 'REDIS_PASSWORD', 'ARCHIVE_PASSWORD', 'DEMO_PASSWORD'],
+    ]);
+    expect(new Set(Object.values(env)).size).toBe(5);
     expect(statSync(file).mode & 0o777).toBe(0o600);
     expect(() => execFileSync(process.execPath, [MAKE_SECRETS, file], { stdio: 'pipe' })).toThrow(/is there already/);
     expect(readEnv(file)).toEqual(env);
@@ -94,6 +96,7 @@ describe('docker-compose.yml', () => {
     const withProfile = (profile: string) =>
       Object.keys(services).filter((name) => service(name).profiles?.[0] === profile);
     expect(withProfile('monitoring')).toEqual(['prometheus', 'grafana']);
+    expect(withProfile('archive')).toEqual(['archive']);
     const sentinels = ['sentinel-1', 'sentinel-2', 'sentinel-3'];
     expect(withProfile('sentinel')).toEqual(['redis-2', 'redis-3', ...sentinels]);
     for (const name of withProfile('sentinel')) {
@@ -165,6 +168,23 @@ describe('docker-compose.yml', () => {
     for (const [, { depends_on, environment }] of ours()) {
       expect(depends_on).toMatchObject({ redis: { condition: 'service_healthy' } });
       expect(environment?.REDIS_URL).toBe(`redis://:${env.REDIS_PASSWORD}@redis:6379`);
+    }
+  });
+
+  it('has an archive for gateways and workers when it is given its address, and no other address than its own', () => {
+    const USAGE_ARCHIVE_URL = `postgres://tollgate:${env.ARCHIVE_PASSWORD}@archive:5432/tollgate`;
+    // As the head of the file says.
+    const text = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
+    expect(text).toMatch(/USAGE_ARCHIVE_URL=postgres:\/\/tollgate:\$\{ARCHIVE_PASSWORD\}@archive:5432\/tollgate/);
+    const archived = readCompose({ ...env, USAGE_ARCHIVE_URL });
+    expect(archived.archive?.environment).toMatchObject({
+      POSTGRES_USER: 'tollgate',
+      POSTGRES_DB: 'tollgate',
+      POSTGRES_PASSWORD: env.ARCHIVE_PASSWORD,
+    });
+    for (const name of ['gateway-1', 'worker-1', 'worker-2']) {
+      const given = { ...archived[name]?.environment } as Record<string, string>;
+      expect(loadConfig(given)).toMatchObject({ USAGE_ARCHIVE_URL });
     }
   });
 

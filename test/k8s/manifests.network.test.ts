@@ -1,8 +1,10 @@
 import { beforeAll, expect, it } from '@jest/globals';
 import type { INetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1/NetworkPolicy';
 import type { IService } from 'kubernetes-models/v1/Service';
+import { loadConfig } from '../../src/config.ts';
 import {
   buildOverlay,
+  buildWith,
   environmentOf,
   type Labels,
   type Manifests,
@@ -118,6 +120,33 @@ describeWith(KUBECTL, 'network policies', () => {
       const from = peers(manifestsOf(overlay), 'Ingress', labels, 6_379);
       expect(from).toEqual([{ podSelector: { matchLabels: { 'app.kubernetes.io/name': 'tollgate' } } }]);
     }
+  });
+
+  it('postgres-archive: gateways and workers have its address and reach it, and nobody else does', () => {
+    const manifests = buildWith(['postgres-archive']);
+    const [archive] = manifests.workloads.filter((one) => podLabels(one)['app.kubernetes.io/name'] === 'postgres');
+    const secrets = {
+      SERVICE_SECRET: randomSecret(),
+      JWT_SECRET_KEY: randomSecret(),
+      DEMO_PASSWORD: 'demo',
+      ARCHIVE_PASSWORD: 'generated',
+      REDIS_URL: 'redis://redis:6379',
+    };
+    const address = 'postgres://tollgate:generated@tollgate-archive:5432/tollgate';
+    expect(manifests.processes).toHaveLength(2);
+    for (const workload of manifests.processes) {
+      const { USAGE_ARCHIVE_URL } = environmentOf(workload, manifests, secrets);
+      expect(USAGE_ARCHIVE_URL).toBe(address);
+      const sound = { ...secrets, AUTH_SERVICE_URL: 'http://auth:8081', USAGE_ARCHIVE_URL: address };
+      expect(loadConfig(sound).USAGE_ARCHIVE_URL).toBe(address);
+      expect(allowsPod(peers(manifests, 'Egress', podLabels(workload), 5_432), podLabels(archive as Workload))).toBe(
+        true,
+      );
+    }
+    const auth = buildWith(['auth-service', 'postgres-archive']).get<Workload>('Deployment', 'tollgate-auth');
+    expect(JSON.stringify(auth)).not.toContain('ARCHIVE');
+    const from = peers(manifests, 'Ingress', podLabels(archive as Workload), 5_432);
+    expect(from).toEqual([{ podSelector: { matchLabels: { 'app.kubernetes.io/name': 'tollgate' } } }]);
   });
 });
 

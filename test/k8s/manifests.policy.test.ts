@@ -32,6 +32,7 @@ describeWith(KUBECTL, 'what is deployed', () => {
     'base with keda',
     'base with auth-service and redis-dev',
     'base with auth-service and redis-sentinel',
+    'base with postgres-archive',
   ];
   const built = new Map<string, Manifests>();
 
@@ -40,6 +41,7 @@ describeWith(KUBECTL, 'what is deployed', () => {
     built.set('base with keda', buildWith(['keda']));
     built.set('base with auth-service and redis-dev', buildWith(['auth-service', 'redis-dev']));
     built.set('base with auth-service and redis-sentinel', buildWith(['auth-service', 'redis-sentinel']));
+    built.set('base with postgres-archive', buildWith(['postgres-archive']));
   }, 60_000);
 
   const manifestsOf = (variant: string): Manifests => built.get(variant) ?? new Manifests([]);

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
 import { describe } from '@jest/globals';
 
 /** A program that the product does not need and some tests do. */
@@ -23,6 +24,23 @@ export const PYTHON_CLIENTS: Program = {
   versionArgs: ['-c', 'import websockets, socketio, aiohttp'],
   install: 'apt-get install python3-websockets python3-socketio python3-aiohttp',
 };
+
+export const POSTGRES: Program = {
+  command: postgresCommand(),
+  versionArgs: ['--version'],
+  install: 'apt-get install postgresql (12 or newer)',
+};
+
+/** Where Debian has the server, which is not on the PATH there: the newest of them. */
+function postgresCommand(): string {
+  const root = '/usr/lib/postgresql';
+  try {
+    const [newest] = readdirSync(root).toSorted((one, other) => Number(other) - Number(one));
+    return newest ? `${root}/${newest}/bin/postgres` : 'postgres';
+  } catch {
+    return 'postgres';
+  }
+}
 
 export function isInstalled({ command, versionArgs }: Program): boolean {
   return spawnSync(command, versionArgs, { stdio: 'ignore', timeout: 20_000 }).status === 0;

@@ -1,17 +1,22 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { closeAfter } from './open-resources.ts';
 
-/** Stands between a process and Redis, and cuts the two off from each other when a test says so. */
+/** Stands between a process and Redis, and cuts the two off from each other, or holds up, when a test says so. */
 export class TcpProxy {
   readonly url: string;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** Both ends of each connection. */
+  readonly #pairs = new Set<{ readonly client: Socket; readonly server: Socket }>();
+  #target: URL;
   #isCut = false;
+  #isHeld = false;
 
   private constructor(server: Server, target: URL) {
     this.#server = server;
+    this.#target = target;
     this.url = `redis://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    server.on('connection', (client) => this.#connected(client, target));
+    server.on('connection', (client) => this.#connected(client));
   }
 
   static async start(targetUrl: string): Promise<TcpProxy> {
@@ -32,14 +37,38 @@ export class TcpProxy {
     this.#isCut = false;
   }
 
-  #connected(client: Socket, { hostname, port }: URL): void {
+  /** Keeps back what the server sends, while connections stay open; what the kernel holds of it is lost with them. */
+  hold(): void {
+    this.#isHeld = true;
+    for (const { client, server } of this.#pairs) {
+      server.unpipe(client);
+      server.pause();
+    }
+  }
+
+  release(): void {
+    this.#isHeld = false;
+    for (const { client, server } of this.#pairs) server.pipe(client);
+  }
+
+  /** Leads new connections to another server. */
+  redirect(targetUrl: string): void {
+    this.#target = new URL(targetUrl);
+  }
+
+  #connected(client: Socket): void {
     if (this.#isCut) {
       client.destroy();
       return;
     }
+    const { hostname, port } = this.#target;
     const server = connect({ host: hostname, port: Number(port), noDelay: true });
+    const pair = { client, server };
+    this.#pairs.add(pair);
+    client.once('close', () => this.#pairs.delete(pair));
     client.pipe(server);
-    server.pipe(client);
+    if (this.#isHeld) server.pause();
+    else server.pipe(client);
     for (const [one, other] of [[client, server] as const, [server, client] as const]) {
       this.#sockets.add(one);
       one.on('error', () => other.destroy());

@@ -152,6 +152,18 @@ describe('a mistake in the configuration', () => {
     expect(others).toEqual([]);
   });
 
+  it.each(['http://archive:5432/tollgate', 'archive', 'mysql://archive/tollgate', '//archive/tollgate'])(
+    'is the archive at %s, which is no PostgreSQL',
+    (url) => {
+      const [problem, ...others] = problemsOf({ USAGE_ARCHIVE_URL: url });
+      expect(problem).toMatchObject({ code: 'INVALID_URL', name: 'USAGE_ARCHIVE_URL' });
+      // It may hold a password.
+      expect(problem?.message).not.toContain(url);
+      expect(others).toEqual([]);
+      expect(problemsOf({ USAGE_ARCHIVE_URL: 'postgres://user:password@archive:5432/tollgate' })).toEqual([]);
+    },
+  );
+
   it.each(['http://auth.example.com', 'http://8.8.8.8:8081', 'http://10.example.com', 'http://127.0.0.1.example.com'])(
     'is the public host of %s over plain http, in production only',
     (url) => {

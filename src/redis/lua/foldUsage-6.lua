@@ -13,6 +13,8 @@
   KEYS[4] window  hash of the hour: closed (number of closed revisions), "r<n>" (their JSON), and of the open revision
                   first, last (sequences), count, totals (measures); what is billed by has no expiry
   KEYS[5] open    sorted set of hours with an open revision, scored by the time (ms) that it closes at
+  KEYS[6] returned  set of the ids of records that were given back to the ledger after a loss: whoever else comes with
+                  one of them, a call that was repeated or swept since, is passed over; expires
   ARGV[1] hash of the ledger's last record as the writer knows it, "" before the first
   ARGV[2] hash of the last record of this batch, or ARGV[1] when it has none
   ARGV[3] hour, e.g. 2026-11-20T10
@@ -22,21 +24,30 @@
   ARGV[7] measures of the records together
   ARGV[8] number of cursors
   ARGV[9] number of tally rows
-  ARGV[10...] per cursor: outbox, cursor as the writer knows it ("" before the first), cursor after this batch;
-              per tally row: row, measures to add; then the records (JSON), in order
+  ARGV[10] number of ids that are given back with this batch
+  ARGV[11] seconds that these are remembered
+  ARGV[12...] per cursor: outbox, cursor as the writer knows it ("" before the first), cursor after this batch;
+              per tally row: row, measures to add; the ids; then the records (JSON), in order
   Returns 1 when appended, 0 when the writer must look again
 ]]
-local ledger, state, tally, window, open = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local hour, totals, cursors, rows = ARGV[3], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
-local FIRST, HOUR_MS = 10, 3600000
+local ledger, state, tally, window, open, returned = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local hour, totals, cursors, rows, ids = ARGV[3], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local FIRST, HOUR_MS = 12, 3600000
 local firstRow = FIRST + 3 * cursors
-local firstRecord = firstRow + 2 * rows
+local firstId = firstRow + 2 * rows
+local firstRecord = firstId + ids
 local records = #ARGV - firstRecord + 1
 
 local head = redis.call('HMGET', state, 'sequence', 'hash')
 if (head[2] or '') ~= ARGV[1] then return 0 end
 for i = FIRST, firstRow - 1, 3 do
   if (redis.call('HGET', state, 'cursor:' .. ARGV[i]) or '') ~= ARGV[i + 1] then return 0 end
+end
+-- Given back between the writer's look and now. A batch that gives back itself is held apart by its cursor or its head.
+if ids == 0 and redis.call('EXISTS', returned) == 1 then
+  for i = firstRecord, #ARGV do
+    if redis.call('SISMEMBER', returned, cjson.decode(ARGV[i]).id) == 1 then return 0 end
+  end
 end
 
 local function sum(measures, added)
@@ -70,10 +81,12 @@ if records > 0 then
     'totals', sum(revision[3] or '', totals))
 end
 
-for i = firstRow, firstRecord - 1, 2 do
+for i = firstRow, firstId - 1, 2 do
   redis.call('HSET', tally, ARGV[i], sum(redis.call('HGET', tally, ARGV[i]) or '', ARGV[i + 1]))
 end
 if rows > 0 then redis.call('EXPIRE', tally, ARGV[6]) end
+for i = firstId, firstRecord - 1 do redis.call('SADD', returned, ARGV[i]) end
+if ids > 0 then redis.call('EXPIRE', returned, ARGV[11]) end
 
 local moved = { 'sequence', string.format('%.0f', sequence), 'hash', ARGV[2] }
 for i = FIRST, firstRow - 1, 3 do

@@ -1,0 +1,8 @@
+--[[
+  Which Redis has the ledger, and whether its archive has agreed with what is in it.
+
+  KEYS[1] state  hash of the ledger: agreed (server id)
+  Returns { server id, server id that was agreed with or "" }
+]]
+--@include server
+return { serverId(), redis.call('HGET', KEYS[1], 'agreed') or '' }

@@ -1,0 +1,195 @@
+import type { LedgerPlace, StoredRecord } from '../ledger.ts';
+import type { LedgerRecord, UsageRecord } from '../records.ts';
+import { ArchivedWindows } from './archived-windows.ts';
+import type { ArchiveDatabase, Client } from './database.ts';
+
+/** Records read in one query. */
+const READ_BATCH = 1_000;
+/** What was given to the ledger and has not come back in it is given again after this. */
+const RETURN_AGAIN = '1 minute';
+
+/** A record as it was archived. */
+export type ArchivedRecord = Pick<StoredRecord, 'sequence' | 'json'>;
+
+/** A row: the record, and what stands beside it to be asked for. */
+export interface ArchiveRow extends ArchivedRecord, Pick<LedgerRecord, 'id' | 'period' | 'units' | 'hash'> {}
+
+/** Where the archive begins and ends; both the beginning of the ledger while there is nothing in it. */
+export interface ArchiveHead extends LedgerPlace {
+  /** The record that its first one is chained to. */
+  readonly base: LedgerPlace;
+}
+
+/** The archive has, under the sequence or the id of a record, another one. */
+export class ArchiveDisagrees extends Error {
+  readonly sequence: number;
+
+  constructor(sequence: number, what: string) {
+    super(`record ${sequence}: ${what}`);
+    this.name = 'ArchiveDisagrees';
+    this.sequence = sequence;
+  }
+}
+
+/** The second copy of the ledger, in PostgreSQL. */
+export class UsageArchive {
+  readonly #database: ArchiveDatabase;
+
+  constructor(database: ArchiveDatabase) {
+    this.#database = database;
+  }
+
+  /** @throws Error while PostgreSQL is away */
+  head(): Promise<ArchiveHead> {
+    return this.#database.use(readHead);
+  }
+
+  /** Records from one sequence to another, both included, at most a thousand. */
+  range(from: number, to: number): Promise<ArchiveRow[]> {
+    return this.#database.use((client) => readRange(client, from, to));
+  }
+
+  /**
+   * One transaction as the only archiver: the row that it locks is the lease, which ends with the transaction, also when
+   * its holder hangs or dies. A holder that wakes up late has lost its transaction with it, and nothing of it is written.
+   * @returns undefined when another one is at work
+   */
+  alone<T>(work: (writer: ArchiveWriter) => Promise<T>): Promise<T | undefined> {
+    return this.#database.transaction(async (client) => {
+      const { rowCount } = await client.query('SELECT FROM usage_archive FOR UPDATE SKIP LOCKED');
+      return rowCount === 1 ? work(new ArchiveWriter(client)) : undefined;
+    });
+  }
+}
+
+/** The archive, for whoever has its lease. */
+export class ArchiveWriter {
+  readonly windows: ArchivedWindows;
+  readonly #client: Client;
+
+  constructor(client: Client) {
+    this.#client = client;
+    this.windows = new ArchivedWindows(client);
+  }
+
+  head(): Promise<ArchiveHead> {
+    return readHead(this.#client);
+  }
+
+  range(from: number, to: number): Promise<ArchiveRow[]> {
+    return readRange(this.#client, from, to);
+  }
+
+  /** The hash of a record; undefined where there is none. */
+  async hashAt(sequence: number): Promise<string | undefined> {
+    const { rows } = await this.#client.query<{ hash: string }>('SELECT hash FROM usage_records WHERE sequence = $1', [
+      sequence,
+    ]);
+    return rows[0]?.hash;
+  }
+
+  /** Begins an archive behind the record of this place, where the ledger had been trimmed before. */
+  async beginAfter({ sequence, hash }: LedgerPlace): Promise<void> {
+    await this.#client.query('UPDATE usage_archive SET base_sequence = $1, base_hash = $2', [sequence, hash]);
+  }
+
+  /**
+   * Adds records. Those that are there already stay as they are, and have to be the same.
+   * @throws ArchiveDisagrees when one of them is another
+   */
+  async add(records: readonly (ArchivedRecord & { readonly record: LedgerRecord })[]): Promise<void> {
+    const columns = [
+      records.map(({ sequence }) => sequence),
+      records.map(({ record }) => record.id),
+      records.map(({ record }) => record.period),
+      records.map(({ record }) => record.units),
+      records.map(({ record }) => record.hash),
+      records.map(({ json }) => json),
+    ];
+    const { rowCount } = await this.#client.query(
+      `INSERT INTO usage_records (sequence, id, period, units, hash, record)
+       SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::json[])
+       ON CONFLICT DO NOTHING`,
+      columns,
+    );
+    await this.windows.note(records.map(({ record }) => record));
+    if (rowCount === records.length) return;
+    const { rows } = await this.#client.query<{ sequence: string; id: string; json: string }>(
+      `SELECT sequence, id, record::text AS json FROM usage_records WHERE sequence = ANY($1) OR id = ANY($2)`,
+      columns.slice(0, 2),
+    );
+    const wanted = new Map(records.map(({ sequence, json }) => [sequence, json]));
+    const other = rows.find(({ sequence, json }) => wanted.get(Number(sequence)) !== json);
+    if (other) throw new ArchiveDisagrees(Number(other.sequence), `the archive has ${other.id} there, the ledger not`);
+  }
+
+  /**
+   * Takes the records behind a sequence out of the archive's history: the ledger has lost them, and goes on otherwise.
+   * They are kept, as superseded.
+   */
+  async supersede(after: number): Promise<void> {
+    await this.#client.query(
+      `WITH gone AS (DELETE FROM usage_records WHERE sequence > $1 RETURNING *)
+       INSERT INTO usage_records_superseded (hash, sequence, id, period, units, record, archived_at)
+       SELECT hash, sequence, id, period, units, record, archived_at FROM gone
+       ON CONFLICT (hash) DO UPDATE SET superseded_at = now(), returned_at = NULL, settled_at = NULL`,
+      [after],
+    );
+    await this.windows.supersede(after);
+  }
+
+  /** Notes which superseded records the ledger has by now, under the same id, whatever their sequence. */
+  async settle(): Promise<void> {
+    await this.#client.query(
+      `UPDATE usage_records_superseded lost SET settled_at = now()
+       WHERE settled_at IS NULL AND EXISTS (SELECT FROM usage_records kept WHERE kept.id = lost.id)`,
+    );
+  }
+
+  /** The ids among the superseded that the ledger has charged otherwise than they were, since the time of `settle`. */
+  async chargedOtherwise(): Promise<string[]> {
+    const { rows } = await this.#client.query<{ id: string }>(
+      `SELECT lost.id FROM usage_records_superseded lost JOIN usage_records kept USING (id)
+       WHERE lost.settled_at = now() AND kept.units <> lost.units ORDER BY lost.sequence`,
+    );
+    return rows.map(({ id }) => id);
+  }
+
+  /** Superseded records that the ledger does not have, and was not given lately; noted as given now. */
+  async takeLost(limit: number): Promise<UsageRecord[]> {
+    const { rows } = await this.#client.query<{ json: string }>(
+      `UPDATE usage_records_superseded SET returned_at = now()
+       WHERE hash IN (
+         SELECT hash FROM usage_records_superseded
+         WHERE settled_at IS NULL AND (returned_at IS NULL OR returned_at < now() - $1::interval)
+         ORDER BY sequence LIMIT $2)
+       RETURNING record::text AS json`,
+      [RETURN_AGAIN, limit],
+    );
+    const lost = rows.map(({ json }) => JSON.parse(json) as LedgerRecord);
+    return lost
+      .sort((one, other) => one.sequence - other.sequence)
+      .map(({ sequence: _, hash: __, ...record }) => record);
+  }
+}
+
+async function readHead(client: Client): Promise<ArchiveHead> {
+  const { rows } = await client.query<{ sequence: string; hash: string; base_sequence: string; base_hash: string }>(
+    `SELECT coalesce(last.sequence, base_sequence) AS sequence, coalesce(last.hash, base_hash) AS hash,
+            base_sequence, base_hash
+     FROM usage_archive LEFT JOIN LATERAL
+       (SELECT sequence, hash FROM usage_records ORDER BY sequence DESC LIMIT 1) last ON true`,
+  );
+  const { sequence = '0', hash = '', base_sequence = '0', base_hash = '' } = rows[0] ?? {};
+  return { sequence: Number(sequence), hash, base: { sequence: Number(base_sequence), hash: base_hash } };
+}
+
+async function readRange(client: Client, from: number, to: number): Promise<ArchiveRow[]> {
+  const { rows } = await client.query<Omit<ArchiveRow, 'sequence' | 'units'> & { sequence: string; units: string }>(
+    `SELECT sequence, id, period, units, hash, record::text AS json FROM usage_records
+     WHERE sequence BETWEEN $1 AND $2 ORDER BY sequence LIMIT $3`,
+    [from, to, READ_BATCH],
+  );
+  // The driver gives 64-bit integers as text.
+  return rows.map((row) => ({ ...row, sequence: Number(row.sequence), units: Number(row.units) }));
+}

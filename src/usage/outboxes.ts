@@ -1,0 +1,135 @@
+import type { TraceParent } from '../lib/tracing.ts';
+import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
+import { type Keys, PARTITIONS } from '../redis/keys.ts';
+import { endOf } from './hours.ts';
+import type { Refusal, UsageRecord } from './records.ts';
+import { GIVER_FIELD, GIVERS, type Returned, SINCE_FIELD } from './returned-records.ts';
+
+/** Entries read of one outbox in one round: all of them together are some 6 MB, which Redis gives well within its time. */
+const OUTBOX_BATCH = 128;
+/** Of those that were given back: one search of the ledger serves them all. Some 2 MB. */
+const RETURNED_BATCH = 2_000;
+const CORRECTIONS = 'corrections';
+const RETURNED = 'returned';
+const REFUSAL_FIELD = 'x';
+const TRACE_FIELD = 't';
+
+/** An entry of an outbox. */
+export interface Waiting {
+  readonly outbox: string;
+  readonly entryId: string;
+  readonly entry: UsageRecord | Refusal;
+  /** Of the request that it was written for, where that is recorded. */
+  readonly trace: TraceParent | undefined;
+  /** Of a record that was given back after a loss. */
+  readonly returned?: Returned;
+}
+
+/** What one outbox has. */
+export interface Outbox {
+  readonly name: string;
+  readonly key: string;
+  readonly waiting: readonly Waiting[];
+  /** Whether nothing is left behind these. */
+  readonly drained: boolean;
+  readonly unreadable: boolean;
+}
+
+export interface WaitingRecords {
+  /** Of the partitions, and that of corrections. */
+  readonly outboxes: readonly Outbox[];
+  /** What was given back after a loss: to be looked at when all the others are empty. */
+  readonly returned: Outbox;
+  /** Whether the ids of such are remembered: nothing else may be folded under one of them. */
+  readonly remembersReturned: boolean;
+}
+
+/**
+ * What each outbox holds beyond what has been folded: one round trip for all.
+ * @param state of the ledger: its cursors
+ */
+export async function readOutboxes(
+  { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
+  state: Readonly<Record<string, string>>,
+): Promise<WaitingRecords> {
+  const partitions = Array.from({ length: PARTITIONS }, (_, at) => [String(at), keys.outbox(at)] as const);
+  const named = [...partitions, [CORRECTIONS, keys.corrections] as const, [RETURNED, keys.returned] as const];
+  // Sent together; a pipeline would have to stay on one shard.
+  const reads = named.map(([name, key]) => {
+    return redis.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', batchOf(name));
+  });
+  const [remembersReturned, ...replies] = await asked(Promise.all([redis.exists(keys.returnedIds), ...reads]));
+  const outboxes = named.map(([name, key], at) => outbox(name, key, replies[at] ?? []));
+  const returned = outboxes.pop() as Outbox;
+  return { outboxes, returned, remembersReturned: remembersReturned === 1 };
+}
+
+/** Removes what has been folded. What a crash leaves lies behind the cursor, and goes with the next that is folded. */
+export async function emptyOutboxes(
+  redis: Redis,
+  outboxes: readonly Outbox[],
+  cursors: ReadonlyMap<string, string>,
+): Promise<void> {
+  const folded = outboxes.filter(({ waiting }) => waiting.length > 0);
+  if (folded.length === 0) return;
+  await Promise.allSettled(folded.map(({ name, key }) => redis.xtrim(key, 'MINID', after(cursors.get(name) ?? '0-0'))));
+}
+
+type StreamEntry = [id: string, fields: string[]];
+
+function outbox(name: string, key: string, entries: readonly StreamEntry[]): Outbox {
+  const waiting = readable(name, entries);
+  const unreadable = waiting.length < entries.length;
+  return { name, key, waiting, unreadable, drained: !unreadable && entries.length < batchOf(name) };
+}
+
+function batchOf(name: string): number {
+  return name === RETURNED ? RETURNED_BATCH : OUTBOX_BATCH;
+}
+
+/** The smallest id after `id`. */
+function after(id: string): string {
+  const [ms = '0', n = '0'] = id.split('-');
+  return `${ms}-${BigInt(n) + 1n}`;
+}
+
+/**
+ * The entries up to the first that cannot be read. It is not passed over, since it stands for something that was
+ * executed: its outbox waits for an operator, no window closes, and all other outboxes go on.
+ */
+function readable(name: string, entries: readonly StreamEntry[]): Waiting[] {
+  const waiting: Waiting[] = [];
+  for (const [entryId, [field, json = '', ...rest]] of entries) {
+    const entry = parsed(json, field === REFUSAL_FIELD);
+    if (!entry) break;
+    const returned = returnedBy(rest);
+    if (name === RETURNED && !returned) break;
+    waiting.push({ outbox: name, entryId, entry, trace: traceBeside(rest), ...(returned ? { returned } : {}) });
+  }
+  return waiting;
+}
+
+function traceBeside([field, trace]: readonly string[]): TraceParent | undefined {
+  return field === TRACE_FIELD ? trace : undefined;
+}
+
+function returnedBy([giverField, name, sinceField, time]: readonly string[]): Returned | undefined {
+  const giver = GIVERS.find((known) => known === name);
+  const since = Number(time);
+  const sound = giverField === GIVER_FIELD && sinceField === SINCE_FIELD && Number.isSafeInteger(since);
+  return sound && giver ? { giver, since } : undefined;
+}
+
+function parsed(json: string, isRefusal: boolean): UsageRecord | Refusal | undefined {
+  try {
+    const entry = JSON.parse(json) as UsageRecord;
+    endOf(entry.period);
+    const numbers = isRefusal ? [] : [entry.units, entry.duration_ms];
+    const names = isRefusal ? [entry.user_id] : [entry.user_id, entry.id];
+    const sound = numbers.every(Number.isSafeInteger) && names.every((name) => typeof name === 'string');
+    return sound ? entry : undefined;
+  } catch {
+    return undefined;
+  }
+}

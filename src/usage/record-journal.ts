@@ -1,0 +1,120 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import type { LedgerServer } from './ledger-server.ts';
+import type { UsageRecord } from './records.ts';
+import { giveBack } from './returned-records.ts';
+
+/** Some 20 MB at most: 20 s of a process that records 1,000 executions a second. */
+const MAX_RECORDS = 20_000;
+/** Redis's clock and a process's may differ by this much, with the time that an answer takes. */
+const CLOCK_SKEW_MS = 60_000;
+const TRY_AGAIN_MS = 1_000;
+
+export interface RecordJournalDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly server: LedgerServer;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export interface RecordJournalOptions {
+  /** How long a record is remembered, counted back from the latest one; 0 remembers none. */
+  readonly keptMs: number;
+  readonly maxRecords?: number;
+}
+
+/** A record, since when it is known to be written. */
+interface Acknowledged {
+  readonly record: UsageRecord;
+  readonly at: number;
+}
+
+/**
+ * The usage records of the last seconds that Redis has acknowledged to this process. A Redis that was started again, or a
+ * replica that was promoted, may not have the last of them: then all are given back to the ledger, which takes up those that
+ * it does not have. What it loses is what this process loses when it dies in the same moments.
+ *
+ * Age is counted from the latest record, so that an outage takes nothing away: nothing is acknowledged while it lasts.
+ */
+export class RecordJournal {
+  readonly #deps: RecordJournalDeps;
+  readonly #keptMs: number;
+  readonly #maxRecords: number;
+  #records: Acknowledged[] = [];
+  /** Where the oldest that is still remembered stands; those before it go in one piece. */
+  #oldest = 0;
+  /** The Redis that everything before the latest look was written to. */
+  #serverId: string | undefined;
+  #looking = false;
+  #cancel: (() => void) | undefined;
+  readonly #look = () => void this.#compare();
+
+  constructor(deps: RecordJournalDeps, { keptMs, maxRecords = MAX_RECORDS }: RecordJournalOptions) {
+    this.#deps = deps;
+    this.#keptMs = keptMs;
+    this.#maxRecords = maxRecords;
+  }
+
+  /** Learns which Redis it is, and looks again whenever the connection was lost. */
+  start(): void {
+    if (this.#keptMs === 0) return;
+    this.#deps.redis.on('ready', this.#look);
+    this.#look();
+  }
+
+  stop(): void {
+    this.#deps.redis.off('ready', this.#look);
+    this.#cancel?.();
+  }
+
+  get size(): number {
+    return this.#records.length - this.#oldest;
+  }
+
+  /** Redis has said that the record, a `UsageRecord` as the event log has it, is written. */
+  acknowledged(record: object): void {
+    if (this.#keptMs === 0) return;
+    const now = this.#deps.clock.now();
+    this.#records.push({ record: record as UsageRecord, at: now });
+    while (this.size > this.#maxRecords || this.#isOld(now)) this.#oldest += 1;
+    if (this.#oldest < this.#records.length / 2) return;
+    this.#records = this.#records.slice(this.#oldest);
+    this.#oldest = 0;
+  }
+
+  #isOld(now: number): boolean {
+    const oldest = this.#records[this.#oldest];
+    return oldest !== undefined && now - oldest.at > this.#keptMs;
+  }
+
+  /** Never rejects. */
+  async #compare(): Promise<void> {
+    if (this.#looking) return;
+    this.#looking = true;
+    this.#cancel?.();
+    try {
+      const { serverId } = await this.#deps.server.identify();
+      if (this.#serverId !== undefined && this.#serverId !== serverId) await this.#giveBack();
+      this.#serverId = serverId;
+    } catch (error) {
+      // Away again, or not there yet; while the connection is lost, `ready` comes first.
+      this.#deps.logger.debug({ err: error }, 'acknowledged records were not compared');
+      this.#cancel = this.#deps.clock.after(TRY_AGAIN_MS, this.#look);
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  async #giveBack(): Promise<void> {
+    const { logger } = this.#deps;
+    const known = this.#records.slice(this.#oldest);
+    const [first] = known;
+    if (!first) return;
+    const records = known.map(({ record }) => record);
+    await giveBack(this.#deps, records, { giver: 'node', since: first.at - CLOCK_SKEW_MS });
+    logger.warn({ records: records.length }, 'Redis is another one: records that it may have lost were given back');
+  }
+}

@@ -1,0 +1,167 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { type Failure, lossyRedis } from '../support/campaign/lossy-redis.ts';
+import { recordingCrew, type Security } from '../support/campaign/recording-crew.ts';
+import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { describeWith, POSTGRES } from '../support/programs.ts';
+import { until } from '../support/until.ts';
+
+/** `npm run faults:archive` asks for more, and for every mode. */
+const ROUNDS = Number(process.env.FAULT_LOSSES ?? 1);
+const EVERY_MODE = process.env.FAULT_LOSSES !== undefined;
+/** Calls under way for so long before Redis fails, and after it is back: in the campaign longer than the archive is behind. */
+const WORK_MS = EVERY_MODE ? 1_600 : 800;
+
+type Fsync = 'always' | 'everysec';
+
+interface Mode {
+  readonly failure: Failure;
+  readonly fsync: Fsync;
+  readonly wait: 0 | 1;
+  readonly journal: boolean;
+  readonly archive: boolean;
+}
+
+interface Losses {
+  acknowledged: number;
+  /** Those that Redis had lost, and of them those that came back, by whom. */
+  missing: number;
+  fromNode: number;
+  fromArchive: number;
+  restored: number;
+  lost: number;
+  unreplicated: number;
+}
+
+const table: string[] = [];
+
+/** One failure of Redis under paid calls, and what the ledger has of them at the end. */
+async function lossesOf({ failure, fsync, wait, journal, archive }: Mode, postgres?: PostgresServer): Promise<Losses> {
+  const redis = await lossyRedis(failure, fsync);
+  const security: Security = {
+    journalSeconds: journal ? 60 : 0,
+    archiveUrl: archive ? await postgres?.newSchema() : undefined,
+    waitReplicas: wait,
+  };
+  const crew = await recordingCrew(redis.url, security);
+  await until(() => crew.acknowledged.length > 100, { timeoutMs: 20_000, label: 'some calls' });
+  await delay(WORK_MS);
+  await redis.fail();
+  const before = crew.acknowledged.length;
+  await until(() => crew.acknowledged.length > before + 20, { timeoutMs: 20_000, label: 'calls again' });
+  await delay(WORK_MS);
+  await crew.stop();
+  await until(crew.foldAll, { timeoutMs: 40_000, everyMs: 200, label: 'the last fold' });
+  if (archive) await until(crew.isArchived, { timeoutMs: 20_000, everyMs: 200, label: 'the archive' });
+  await until(crew.foldAll, { timeoutMs: 40_000, everyMs: 200, label: 'what came back' });
+
+  const billed = await crew.billed();
+  expect(new Set(billed).size).toBe(billed.length);
+  expect(await crew.verify()).toMatchObject({ problem: null, checked_records: billed.length });
+  const known = new Set(billed);
+  const lost = crew.acknowledged.filter((id) => !known.has(id)).length;
+  const recovered = new Map(
+    (await crew.metrics.ledgerRecovered.get()).values.map(({ labels, value }) => [labels.how, value]),
+  );
+  const [fromNode = 0, fromArchive = 0, restored = 0] = ['from_node', 'from_archive', 'restored'].map((how) =>
+    recovered.get(how),
+  );
+  const unreplicated = (await crew.metrics.unreplicatedWrites.get()).values[0]?.value ?? 0;
+  const missing = lost + fromNode + fromArchive + restored;
+  return { acknowledged: crew.acknowledged.length, missing, fromNode, fromArchive, restored, lost, unreplicated };
+}
+
+async function rounds(mode: Mode, postgres?: PostgresServer): Promise<Losses[]> {
+  const all: Losses[] = [];
+  for (let round = 0; round < ROUNDS; round++) all.push(await lossesOf(mode, postgres));
+  const most = (name: keyof Losses) => Math.max(...all.map((losses) => losses[name]));
+  const sum = (name: keyof Losses) => all.reduce((total, losses) => total + losses[name], 0);
+  const { failure, fsync, wait, journal, archive } = mode;
+  const what = [
+    failure.includes('fail-over') ? failure : `${failure}, ${fsync}`,
+    ...[wait ? `WAIT ${wait}` : '–', journal ? 'yes' : '–', archive ? 'yes' : '–'],
+    ...[sum('acknowledged'), sum('missing'), most('missing')],
+    ...[sum('restored'), sum('fromNode'), sum('fromArchive'), sum('lost'), most('lost'), sum('unreplicated')],
+  ];
+  table.push(`| ${what.join(' | ')} |`);
+  return all;
+}
+
+const lostOf = (all: readonly Losses[]) => all.map(({ lost }) => lost);
+const NOTHING = Array.from({ length: ROUNDS }, () => 0);
+const PLAIN = { fsync: 'everysec', wait: 0, journal: false, archive: false } as const;
+const LIMIT_MS = 60_000 * ROUNDS;
+
+afterAll(() => {
+  if (!EVERY_MODE) return;
+  const head =
+    'failure, appendfsync|WAIT|journal|archive|acknowledged|missing|most in a round|put back|from nodes|from the archive|lost|most in a round|unreplicated';
+  process.stdout.write(`${ROUNDS} rounds a line\n| ${head.replaceAll('|', ' | ')} |\n${table.join('\n')}\n`);
+});
+
+describe('acknowledged records, when Redis fails under paid calls', () => {
+  it(
+    'that a promoted replica had not got are lost without journal and archive, and nothing else disagrees',
+    async () => {
+      for (const { lost } of await rounds({ ...PLAIN, failure: 'lagging fail-over' })) expect(lost).toBeGreaterThan(0);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    'that a promoted replica had not got come back from the processes that had them acknowledged',
+    async () => {
+      const all = await rounds({ ...PLAIN, failure: 'lagging fail-over', journal: true });
+      expect(lostOf(all)).toEqual(NOTHING);
+      for (const { fromNode } of all) expect(fromNode).toBeGreaterThan(0);
+    },
+    LIMIT_MS,
+  );
+});
+
+describeWith(POSTGRES, 'acknowledged records, with an archive', () => {
+  let postgres: PostgresServer;
+  beforeAll(async () => {
+    postgres = await startPostgres();
+  }, 60_000);
+
+  it(
+    'come back after a fail-over to a replica that lagged, once each, and the books agree',
+    async () => {
+      const all = await rounds({ ...PLAIN, failure: 'lagging fail-over', journal: true, archive: true }, postgres);
+      expect(lostOf(all)).toEqual(NOTHING);
+    },
+    LIMIT_MS,
+  );
+
+  if (!EVERY_MODE) return;
+
+  it(
+    'are all there after a SIGKILL with appendfsync always, with nothing to secure them',
+    async () => {
+      expect(lostOf(await rounds({ ...PLAIN, failure: 'killed', fsync: 'always' }))).toEqual(NOTHING);
+    },
+    LIMIT_MS,
+  );
+
+  const modes: Mode[] = [
+    { ...PLAIN, failure: 'killed' },
+    { ...PLAIN, failure: 'power cut' },
+    { ...PLAIN, failure: 'power cut', archive: true },
+    { ...PLAIN, failure: 'power cut', journal: true },
+    { ...PLAIN, failure: 'power cut', journal: true, archive: true },
+    { ...PLAIN, failure: 'fail-over' },
+    { ...PLAIN, failure: 'fail-over', wait: 1 },
+    { ...PLAIN, failure: 'lagging fail-over', wait: 1 },
+    { ...PLAIN, failure: 'lagging fail-over', archive: true },
+    { ...PLAIN, failure: 'lagging fail-over', wait: 1, journal: true, archive: true },
+  ];
+  it.each(modes)(
+    '$failure, $fsync, WAIT $wait, journal $journal, archive $archive: never charged twice',
+    async (mode) => {
+      const all = await rounds(mode, postgres);
+      if (mode.journal) expect(lostOf(all)).toEqual(NOTHING);
+    },
+    LIMIT_MS,
+  );
+});

@@ -1,0 +1,112 @@
+import { beforeAll, expect, it } from '@jest/globals';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { chained } from '../../src/usage/ledger.ts';
+import type { LedgerRecord } from '../../src/usage/records.ts';
+import { archiveFixture } from '../support/archive.ts';
+import { silentLogger } from '../support/core.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { describeWith, POSTGRES } from '../support/programs.ts';
+import { testRedisUrl } from '../support/stack.ts';
+import { HOUR, usageFixture } from '../support/usage.ts';
+
+describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
+  let redis: Redis;
+  let postgres: PostgresServer;
+
+  beforeAll(async () => {
+    redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
+    closeAfter('file', () => disconnectRedis(redis));
+    postgres = await startPostgres();
+  }, 60_000);
+
+  /** Five records in both, and a sixth in the ledger alone. */
+  const archived = async () => {
+    const usage = usageFixture(redis);
+    const all = archiveFixture(usage, await postgres.newSchema());
+    await usage.execute({}, {}, { units: 3 }, {}, {});
+    await usage.foldAll();
+    await all.archiveAll();
+    await usage.execute({});
+    await usage.foldAll();
+    const records = await usage.records();
+    const problem = async () => (await all.verifier.verify([HOUR])).problem;
+    return { usage, records, problem, ...all };
+  };
+
+  it('finds nothing where nothing was touched, and does not miss what is not archived yet', async () => {
+    const { verifier } = await archived();
+    expect(await verifier.verify([HOUR])).toMatchObject({
+      ...{ ok: true, checked_records: 6, archive: 'compared', archived_records: 5 },
+    });
+  });
+
+  it.each([
+    ['the units of the record', `record = replace(record::text, '"units":3', '"units":4')::json`, 'another record'],
+    ['the bytes of the record alone', `record = replace(record::text, ':', ': ')::json`, 'another record'],
+    ['the units beside it', 'units = 4', 'another units'],
+    ['the period beside it', `period = '2026-03-01T11'`, 'another period'],
+    ['the id beside it', `id = 'usage_x'`, 'another id'],
+    ['the hash beside it', `hash = '${'f'.repeat(64)}'`, 'another hash'],
+  ])('names the record of which %s was changed', async (_, change, what) => {
+    const { records, problem, sql } = await archived();
+    await sql(`UPDATE usage_records SET ${change} WHERE sequence = 3`);
+    const named = { kind: 'archive', sequence: 3, record_id: records[2]?.id, what: expect.stringContaining(what) };
+    expect(await problem()).toMatchObject(named);
+  });
+
+  it('names a record that was removed, and the first of two that were swapped', async () => {
+    const { records, problem, sql } = await archived();
+    const missing = 'The archive does not have the record.';
+    await sql(
+      'UPDATE usage_records SET sequence = CASE sequence WHEN 2 THEN 1002 ELSE 1004 END WHERE sequence IN (2, 4)',
+    );
+    await sql('UPDATE usage_records SET sequence = CASE sequence WHEN 1002 THEN 4 ELSE 2 END WHERE sequence > 1000');
+    expect(await problem()).toMatchObject({ kind: 'archive', sequence: 2, record_id: records[1]?.id });
+    await sql('DELETE FROM usage_records WHERE sequence = 1');
+    expect(await problem()).toMatchObject({ kind: 'archive', sequence: 1, what: missing });
+  });
+
+  it('finds units that were changed in both and chained again, by the window; and in the ledger alone, by the archive', async () => {
+    const { usage, records, problem, sql } = await archived();
+    let previous = '';
+    const forged = records.map(({ hash: _, ...record }) => {
+      const link = chained(previous, record.sequence === 3 ? { ...record, units: 1 } : record);
+      previous = link.record.hash;
+      return link;
+    });
+    await redis.del(usage.keys.ledger);
+    for (const { record, json } of forged)
+      await redis.xadd(usage.keys.ledger, `${record.sequence}-0`, 'r', json, 'a', '1');
+    await redis.hset(usage.keys.ledgerState, 'hash', previous);
+    expect(await problem()).toMatchObject({ kind: 'archive', sequence: 3 });
+    for (const { record, json } of forged) {
+      const values = [record.sequence, record.units, record.hash, json];
+      await sql('UPDATE usage_records SET units = $2, hash = $3, record = $4 WHERE sequence = $1', values);
+    }
+    expect(await problem()).toMatchObject({ kind: 'window', window: HOUR });
+  });
+
+  it('finds records that were put behind the end of the ledger', async () => {
+    const { records, problem, sql, usage, archiveAll } = await archived();
+    await archiveAll();
+    const { hash: _, ...last } = records.at(-1) as LedgerRecord;
+    const forged = chained(records.at(-1)?.hash ?? '', { ...last, sequence: 7, id: 'usage_forged' });
+    await sql('INSERT INTO usage_records (sequence, id, period, units, hash, record) VALUES (7, $1, $2, 5, $3, $4)', [
+      ...['usage_forged', HOUR, forged.record.hash, forged.json],
+    ]);
+    expect(await problem()).toMatchObject({ kind: 'archive', sequence: 7 });
+    expect((await usage.verifier.verify([HOUR])).archive).toBe('none');
+  });
+
+  it('says that it could not compare while PostgreSQL is away, and checks the rest', async () => {
+    const { verifier, sql, usage } = await archived();
+    await sql('UPDATE usage_records SET units = 4 WHERE sequence = 3');
+    await postgres.kill();
+    const away = { archive: 'away', archived_records: 0 };
+    expect(await verifier.verify([HOUR])).toMatchObject({ ok: true, checked_records: 6, ...away });
+    await redis.xdel(usage.keys.ledger, '2-0');
+    expect(await verifier.verify([HOUR])).toMatchObject({ problem: { kind: 'chain', sequence: 2 }, ...away });
+    await postgres.start();
+  });
+});

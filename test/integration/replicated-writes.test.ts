@@ -1,0 +1,102 @@
+import { describe, expect, it } from '@jest/globals';
+import { EventLog } from '../../src/events/event-log.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { Keys, partitionOf } from '../../src/redis/keys.ts';
+import { ReplicatedWrites } from '../../src/redis/replicated-writes.ts';
+import { LuaScript } from '../../src/redis/scripts.ts';
+import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
+import { silentLogger } from '../support/core.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { replicatedRedis } from '../support/replicated-redis.ts';
+import { testRedisUrl } from '../support/stack.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
+
+const TIMEOUT_MS = 200;
+
+async function connected(url: string): Promise<Redis> {
+  const redis = await connectRedis(url, 'commands', silentLogger);
+  closeAfter('test', () => disconnectRedis(redis));
+  return redis;
+}
+
+/** A node that waits for one replica, with a paid tool and a free one. */
+async function waitingNode() {
+  const server = await replicatedRedis();
+  const [redis, second, replica] = await Promise.all([server.url, server.url, server.replicaUrl].map(connected));
+  if (!redis || !second || !replica) throw new Error('three connections were opened');
+  const [keys, metrics, tracing] = [new Keys('waiting'), new Metrics(), NO_TRACING];
+  const watch = { unreplicated: metrics.unreplicatedWrites, logger: silentLogger };
+  const replicated = new ReplicatedWrites(second, watch, { replicas: 1, timeoutMs: TIMEOUT_MS });
+  const log = new EventLog({ redis, keys, metrics, tracing, replicated }, { length: 100, maxAgeMs: 3_600_000 });
+  const files = catalogues({
+    tools: [toolRow({ name: 'paid', units: 1 }), toolRow({ name: 'gratis', units: 0 })],
+    plans: { one: planRow() },
+  });
+  const executors = { paid: async () => ({}), gratis: async () => ({}) };
+  const { service } = toolNode(
+    { redis, keys, metrics, tracing, log, plans: files.plans },
+    { catalogues: files, executors },
+  );
+  const userId = freshUserId();
+  const call = async (tool: string) => {
+    return (await service.call(toolRequest(userId, { tool, caller: anyCaller('one') }), UNLIMITED)).finished;
+  };
+  const unreplicated = async () => (await metrics.unreplicatedWrites.get()).values[0]?.value ?? 0;
+  return { server, call, unreplicated, recorded: () => replica.xlen(keys.outbox(partitionOf(userId))) };
+}
+
+describe('a paid call whose record shall be on a replica', () => {
+  it('is answered when the replica has it', async () => {
+    const { call, recorded, unreplicated } = await waitingNode();
+    for (let calls = 1; calls <= 20; calls++) {
+      expect(await call('paid')).toMatchObject({ success: true });
+      expect(await recorded()).toBe(calls);
+    }
+    expect(await unreplicated()).toBe(0);
+  });
+
+  it('stands all the same when the replica does not answer in time, is counted, and holds nobody up in a queue', async () => {
+    const { server, call, unreplicated } = await waitingNode();
+    await call('paid');
+    server.lag();
+    const began = performance.now();
+    const results = await Promise.all(Array.from({ length: 60 }, () => call('paid')));
+    // One after the other they would take twelve seconds.
+    expect(performance.now() - began).toBeLessThan(10 * TIMEOUT_MS);
+    for (const result of results) expect(result).toMatchObject({ success: true, usage_record_id: expect.any(String) });
+    expect(await unreplicated()).toBe(60);
+    expect(await call('gratis')).toMatchObject({ success: true });
+    expect(await unreplicated()).toBe(60);
+    await server.catchUp();
+    await call('paid');
+    expect(await unreplicated()).toBe(60);
+  });
+
+  it('has WAIT behind its script in the same flight', async () => {
+    const redis = await connected(testRedisUrl());
+    const sent: string[] = [];
+    const watched = new Proxy(redis, {
+      get: (target, name) => {
+        const value = Reflect.get(target, name, target) as unknown;
+        if (typeof value !== 'function') return value;
+        if (typeof name === 'string' && /^(wait$|revoke:)/.test(name)) {
+          return (...args: unknown[]) => {
+            sent.push(name.split(':')[0] ?? '');
+            return value.apply(target, args);
+          };
+        }
+        return value.bind(target);
+      },
+    });
+    const watch = { unreplicated: new Metrics().unreplicatedWrites, logger: silentLogger };
+    const writes = new ReplicatedWrites(watched, watch, { replicas: 1, timeoutMs: 1 });
+    const script = LuaScript.load('revoke-2');
+    const failed = writes.run(script, ['{w}:a', '{w}:b'], []);
+    // Before anything was awaited.
+    expect(sent).toEqual(['revoke', 'wait']);
+    await expect(failed).rejects.toThrow();
+  });
+});

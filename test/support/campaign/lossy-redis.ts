@@ -1,0 +1,76 @@
+import { mkdtemp, readdir, rm, stat, truncate } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type RedisServer, startRedisServer } from '../../../scripts/lib/redis-server.ts';
+import { closeAfter } from '../open-resources.ts';
+import { replicatedRedis } from '../replicated-redis.ts';
+
+/**
+ * - `killed`: SIGKILL, and started again with what its append-only file holds
+ * - `power cut`: the same, and what was appended to the file in its last second is gone, as `everysec` may not have forced
+ *   it to the disk; a simulation, which takes the worst that this setting allows
+ * - `fail-over`: SIGKILL, and the replica is promoted, which had everything that the network had brought
+ * - `lagging fail-over`: the same, while the replication had been held up for half a second
+ */
+export type Failure = 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over';
+
+export interface LossyRedis {
+  readonly url: string;
+  /** Resolves when there is a Redis at the address again. */
+  readonly fail: () => Promise<void>;
+}
+
+const LAG_MS = 500;
+const NOT_FORCED_MS = 1_000;
+const LOOK_EVERY_MS = 50;
+
+export async function lossyRedis(failure: Failure, appendfsync: 'always' | 'everysec'): Promise<LossyRedis> {
+  if (failure === 'killed' || failure === 'power cut') return restarted(failure, appendfsync);
+  const { url, lag, failOver } = await replicatedRedis();
+  const fail = async () => {
+    if (failure === 'lagging fail-over') {
+      lag();
+      await delay(LAG_MS);
+    }
+    await failOver();
+  };
+  return { url, fail };
+}
+
+async function restarted(failure: Failure, appendfsync: 'always' | 'everysec'): Promise<LossyRedis> {
+  const dir = await mkdtemp(join(tmpdir(), 'tollgate-redis-'));
+  const options = { dir, persistent: true, appendfsync } as const;
+  let server: RedisServer = await startRedisServer(options);
+  const { port, url } = server;
+  const sizes: { readonly at: number; readonly size: number }[] = [];
+  const watch = setInterval(() => {
+    void appendOnlyFile(dir).then(({ size }) => sizes.push({ at: performance.now(), size }));
+  }, LOOK_EVERY_MS);
+  closeAfter('test', async () => {
+    clearInterval(watch);
+    await server.stop();
+    await rm(dir, { recursive: true, force: true });
+  });
+  const fail = async () => {
+    const at = performance.now();
+    server.process.kill('SIGKILL');
+    await server.process.exited;
+    clearInterval(watch);
+    if (failure === 'power cut') {
+      const forced = sizes.findLast((known) => known.at <= at - NOT_FORCED_MS)?.size ?? 0;
+      await truncate((await appendOnlyFile(dir)).path, forced);
+    }
+    server = await startRedisServer({ ...options, port });
+  };
+  return { url, fail };
+}
+
+/** The part that grows. */
+async function appendOnlyFile(dir: string): Promise<{ path: string; size: number }> {
+  const folder = join(dir, 'appendonlydir');
+  const name = (await readdir(folder)).find((file) => file.endsWith('.incr.aof'));
+  if (!name) throw new Error('there is no append-only file');
+  const path = join(folder, name);
+  return { path, size: (await stat(path)).size };
+}

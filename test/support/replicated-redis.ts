@@ -1,0 +1,59 @@
+import { type RedisServer, type RedisServerOptions, startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { silentLogger } from './core.ts';
+import { closeAfter } from './open-resources.ts';
+import { TcpProxy } from './tcp-proxy.ts';
+import { until } from './until.ts';
+
+/** A master and its replica, at one address that leads to whichever is the master. */
+export interface ReplicatedRedis {
+  readonly url: string;
+  readonly replicaUrl: string;
+  /** Holds the replication up: what is written from here on is with the master alone. */
+  readonly lag: () => void;
+  readonly catchUp: () => Promise<void>;
+  /** Ends the master with SIGKILL, promotes the replica, and leads clients there. Once. */
+  readonly failOver: () => Promise<void>;
+}
+
+export async function replicatedRedis(options: RedisServerOptions = {}): Promise<ReplicatedRedis> {
+  const [master, replica] = await Promise.all([started(options), started({})]);
+  const [onMaster, onReplica] = await Promise.all([admin(master), admin(replica)]);
+  const replication = await TcpProxy.start(master.url);
+  const clients = await TcpProxy.start(master.url);
+  await onMaster.config('SET', 'repl-diskless-sync-delay', '0');
+  await onReplica.replicaof('127.0.0.1', Number(new URL(replication.url).port));
+  // The master's word: the replica says sooner that it is in step, and its acknowledgements do not count until then.
+  const inStep = async () => (await onMaster.wait(1, 100)) === 1;
+  await until(inStep, { timeoutMs: 20_000, label: 'the replica' });
+  return {
+    url: clients.url,
+    replicaUrl: replica.url,
+    lag: () => replication.hold(),
+    catchUp: async () => {
+      replication.release();
+      await onMaster.ping();
+      await until(inStep, { timeoutMs: 10_000, label: 'the replica' });
+    },
+    failOver: async () => {
+      onMaster.disconnect();
+      master.process.kill('SIGKILL');
+      await master.process.exited;
+      replication.cut();
+      await onReplica.replicaof('NO', 'ONE');
+      clients.redirect(replica.url);
+    },
+  };
+}
+
+async function started(options: RedisServerOptions): Promise<RedisServer> {
+  const server = await startRedisServer(options);
+  closeAfter('test', () => server.stop());
+  return server;
+}
+
+async function admin(server: RedisServer): Promise<Redis> {
+  const redis = await connectRedis(server.url, 'commands', silentLogger);
+  closeAfter('test', () => (redis.status === 'end' ? undefined : disconnectRedis(redis)));
+  return redis;
+}

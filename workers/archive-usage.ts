@@ -1,0 +1,111 @@
+import { type Clock, sleep } from '../src/lib/clock.ts';
+import type { Closers } from '../src/lib/closers.ts';
+import type { Logger } from '../src/lib/logger.ts';
+import type { Metrics } from '../src/lib/metrics.ts';
+import { TollgateError } from '../src/protocol/errors.ts';
+import type { Redis } from '../src/redis/client.ts';
+import type { Keys } from '../src/redis/keys.ts';
+import { ArchiveDisagrees, UsageArchive } from '../src/usage/archive/archive.ts';
+import { ARCHIVE_CONSUMER, Archiver, type Step } from '../src/usage/archive/archiver.ts';
+import { ArchiveDatabase } from '../src/usage/archive/database.ts';
+import type { Consumers } from '../src/usage/consumers.ts';
+import type { Ledger } from '../src/usage/ledger.ts';
+import type { LedgerServer } from '../src/usage/ledger-server.ts';
+import type { Windows } from '../src/usage/windows.ts';
+
+/** Twice as long as a fold: the archive is some two seconds behind what was executed. */
+const EVERY_MS = 1_000;
+/** After a failure twice as long each time, up to this. */
+const MAX_DELAY_MS = 30_000;
+/** What a stopping worker gives the step in hand; one that is cut off is rolled back, and made again by another worker. */
+const CLOSE_PATIENCE_MS = 5_000;
+/** Ids of one log line. */
+const MAX_LOGGED = 20;
+
+export interface ArchiveDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly ledger: Ledger;
+  readonly server: LedgerServer;
+  readonly consumers: Consumers;
+  readonly windows: Windows;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  readonly closers: Closers;
+}
+
+/**
+ * Archives the ledger for as long as the worker lives. Every worker tries, one has the lease. PostgreSQL may be away for
+ * any time: the ledger goes on, keeps what the archive does not have, and `tollgate_archive_lag_records` grows.
+ */
+export function startArchiving(url: string, deps: ArchiveDeps): void {
+  const { logger, closers } = deps;
+  const database = new ArchiveDatabase(url, { logger }, { migrates: true });
+  // A connection that hangs is not waited for.
+  closers.add('archive database', () => Promise.race([database.close(), sleep(deps.clock, CLOSE_PATIENCE_MS)]));
+  const archiver = new Archiver({ ...deps, archive: new UsageArchive(database) });
+  const stop = new AbortController();
+  const working = work(archiver, deps, stop.signal);
+  closers.add('archiver', () => {
+    stop.abort();
+    return Promise.race([working, sleep(deps.clock, CLOSE_PATIENCE_MS)]);
+  });
+}
+
+/** Never rejects. */
+async function work(archiver: Archiver, deps: ArchiveDeps, stop: AbortSignal): Promise<void> {
+  let failures = 0;
+  while (!stop.aborted) {
+    let more = false;
+    try {
+      const step = await archiver.step();
+      if (failures > 0) deps.logger.info({ failures }, 'the ledger is archived again');
+      failures = 0;
+      tell(step, deps);
+      more = step.more;
+    } catch (error) {
+      failures += 1;
+      tellFailure(error, failures, deps);
+    }
+    await tellLag(deps);
+    if (!more) await sleep(deps.clock, Math.min(EVERY_MS * 2 ** Math.min(failures, 10), MAX_DELAY_MS), stop);
+  }
+}
+
+function tell({ archived, repaired }: Step, { metrics, logger }: ArchiveDeps): void {
+  metrics.archiveRecords.inc(archived);
+  metrics.ledgerFaults.set({ kind: 'archive_disagrees' }, 0);
+  if (!repaired) return;
+  const { restored, given, chargedOtherwise } = repaired;
+  metrics.ledgerRecovered.inc({ how: 'restored' }, restored);
+  if (restored > 0) logger.warn({ records: restored }, 'records that Redis had lost were put back as they were');
+  if (given > 0) logger.warn({ records: given }, 'records that Redis had lost are appended to the ledger again');
+  if (chargedOtherwise.length === 0) return;
+  const some = chargedOtherwise.slice(0, MAX_LOGGED);
+  logger.error({ records: some, count: chargedOtherwise.length }, 'lost records came back with other units');
+}
+
+function tellFailure(error: unknown, failures: number, { metrics, logger }: ArchiveDeps): void {
+  const disagrees = error instanceof ArchiveDisagrees;
+  const reason = disagrees ? 'disagrees' : error instanceof TollgateError ? 'redis' : 'postgresql';
+  metrics.archiveFailures.inc({ reason });
+  metrics.ledgerFaults.set({ kind: 'archive_disagrees' }, disagrees ? 1 : 0);
+  const text = error instanceof Error ? error.message : String(error);
+  // The first says it; those that follow are in the metric.
+  if (disagrees) logger.error({ error: text }, 'ledger and archive disagree; see docs/billing.md');
+  else if (failures === 1) logger.warn({ error: text, reason }, 'the ledger is not archived for the moment');
+}
+
+/** From Redis alone, so that it is told while PostgreSQL is away. */
+async function tellLag({ ledger, consumers, clock, metrics }: ArchiveDeps): Promise<void> {
+  try {
+    const [{ sequence: head }, known] = await Promise.all([ledger.head(), consumers.list()]);
+    const archived = known.find(({ consumer }) => consumer === ARCHIVE_CONSUMER)?.sequence ?? 0;
+    const [oldest] = await ledger.range(archived + 1, head, 1);
+    metrics.archiveLagRecords.set(Math.max(0, head - archived));
+    metrics.archiveLagSeconds.set(oldest ? Math.max(0, clock.now() - oldest.appendedAt) / 1000 : 0);
+  } catch {
+    // Redis is away, which its own metrics tell.
+  }
+}
