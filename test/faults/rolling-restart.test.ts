@@ -127,6 +127,9 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
         }
       }
       for (const { crowd, name } of crowds) {
+        // Who came back last may have been welcomed, and not been told yet where he was.
+        const told = () => crowd.measures.counts.resumes >= crowd.measures.counts.reconnects;
+        await until(told, { timeoutMs: PATIENCE_MS, label: 'the end of the last resume' });
         await crowd.end(PATIENCE_MS);
         const { counts, errors } = crowd.measures;
         process.stdout.write(`rolling restart ${name}: ${JSON.stringify({ ...counts, errors })}\n`);
