@@ -3,6 +3,9 @@ import { type Logger, pino } from 'pino';
 
 export type { Logger } from 'pino';
 
+/** What ioredis ties to an error: the command with its arguments, in which passwords and texts of users stand. */
+const REDIS_COMMAND = 'err.command';
+
 /** Keys whose values are credentials; they are removed wherever they stand in the first two levels of a log object. */
 const SECRET_KEYS = ['token', 'access_token', 'refresh_token', 'authorization', 'cookie', 'password', 'ticket'];
 
@@ -13,7 +16,7 @@ export function createLogger(name: string, level: string): Logger {
     level,
     base: { pid: process.pid, name },
     timestamp: pino.stdTimeFunctions.isoTime,
-    redact: { paths: SECRET_KEYS.flatMap((key) => [key, `*.${key}`]), remove: true },
+    redact: { paths: [REDIS_COMMAND, ...SECRET_KEYS.flatMap((key) => [key, `*.${key}`])], remove: true },
   });
 }
 
