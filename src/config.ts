@@ -323,6 +323,12 @@ function redisProblems(values: Variables): ConfigProblem[] {
     const text = 'needs a redis+sentinel:// URL in REDIS_URL';
     problems.push(...unused(['REDIS_SENTINEL_USERNAME', 'REDIS_SENTINEL_PASSWORD'], text));
   }
+  if (address.topology === 'cluster' && values.REDIS_WAIT_REPLICAS > 0) {
+    // WAIT is answered for one connection, and the shards have one each: `min-replicas-to-write` does it there.
+    problems.push(
+      problem('INVALID_VALUE', 'REDIS_WAIT_REPLICAS', 'must be 0 with a redis+cluster:// URL in REDIS_URL'),
+    );
+  }
   if ((values.REDIS_TLS_CERT_FILE === undefined) !== (values.REDIS_TLS_KEY_FILE === undefined)) {
     const text = 'REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE belong together';
     problems.push(problem('INVALID_VALUE', 'REDIS_TLS_CERT_FILE', text));

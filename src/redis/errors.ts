@@ -2,7 +2,8 @@ import { type Clock, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** Answers of a Redis that is there but cannot serve now; anything else it answers is a fault of ours. */
-const CANNOT_SERVE = /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY)\b/;
+const CANNOT_SERVE =
+  /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY|WRONGPASS|NOAUTH)\b/;
 /** What ioredis says when there is no Redis to answer. */
 const NOT_THERE =
   /^(Connection is closed|Command timed out|Stream isn't writeable|Socket timeout)|MaxRetries|ECONN|EPIPE/;

@@ -12,8 +12,9 @@ export function onRestored(subscriber: Redis, channels: () => Iterable<string>, 
   const restore =
     subscriber instanceof Cluster
       ? // ioredis subscribes anew itself, and remembers a channel as often as it is asked for it: each shard is asked
-        // for an answer that comes behind those subscriptions.
-        () => askShards(subscriber)
+        // for an answer that comes behind those subscriptions. Twice, since on a connection that is still being made the
+        // first is sent before them.
+        () => askShards(subscriber).then(() => askShards(subscriber))
       : // ioredis restores only what had been confirmed before the loss; a second one on the way would leave the rest
         // behind for good.
         () => Promise.all([...channels()].map((name) => subscriber.ssubscribe(name)));
