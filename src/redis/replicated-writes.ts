@@ -1,5 +1,6 @@
 import type { Logger } from '../lib/logger.ts';
 import type { Redis } from './client.ts';
+import { redisError } from './errors.ts';
 import type { LuaScript, ScriptArgument, ScriptReply } from './scripts.ts';
 
 /** Scripts of one flight; more wait for the next, which leaves when this one is answered. */
@@ -34,6 +35,8 @@ interface Write {
  * It has a connection of its own, since WAIT holds back everything that is sent behind it. What comes while a flight is
  * under way leaves together with the next: a replica that does not answer makes writes late by two time-outs at most,
  * however many there are. When the time is up the write stands all the same: Redis has made it, and cannot take it back.
+ *
+ * For scripts that do nothing the second time: whoever gets no answer sends them again, and may find them done.
  */
 export class ReplicatedWrites {
   readonly #redis: Redis;
@@ -69,12 +72,13 @@ export class ReplicatedWrites {
     // All of them on their way before the first is awaited; every script is known to the server (see `loadScripts`).
     const sent = writes.map(({ script, keys, args }) => script.run(this.#redis, keys, args));
     const [reached, ...replies] = await Promise.allSettled([this.#redis.wait(replicas, timeoutMs), ...sent]);
-    // Of a Redis that is away nothing is said: each write fails by itself.
     if (reached.status === 'fulfilled') this.#note(reached.value, writes.length);
     for (const [at, { resolve, reject }] of writes.entries()) {
       const reply = replies[at];
-      if (reply?.status === 'fulfilled') resolve(reply.value);
-      else reject(reply?.reason);
+      if (reply?.status === 'rejected') reject(reply.reason);
+      // Redis died while the replicas were waited for: what it had answered may be gone with it, and is made again.
+      else if (reached.status === 'rejected') reject(redisError(reached.reason));
+      else resolve(reply?.value ?? null);
     }
   }
 

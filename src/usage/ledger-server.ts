@@ -22,11 +22,14 @@ export class LedgerServer {
     this.#keys = keys;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away */
-  async identify(): Promise<{ serverId: string; agreed: boolean }> {
+  /**
+   * Which it is, whether the archive has agreed with it, and its time in milliseconds since the epoch.
+   * @throws TollgateError OVERLOADED while Redis is away
+   */
+  async identify(): Promise<{ serverId: string; agreed: boolean; now: number }> {
     const reply = await identifyServer.run(this.#redis, [this.#keys.ledgerState], []);
-    const [serverId, agreed] = reply as [string, string];
-    return { serverId, agreed: serverId === agreed };
+    const [serverId, agreed, now] = reply as [string, string, number];
+    return { serverId, agreed: serverId === agreed, now };
   }
 
   /** Notes that the archive has nothing that the ledger of this server lacks; of another server nothing is noted. */

@@ -10,6 +10,8 @@ import type { Giver } from './returned-records.ts';
 
 /** Records of the ledger that are looked through for copies of what was given back: a quarter of an hour at 1,000 a second. */
 const MAX_LOOKED_THROUGH = 1_000_000;
+/** What was folded before a fail-over has the time of another server, and an answer takes its time. */
+const CLOCK_SKEW_MS = 5 * 60_000;
 
 export interface Folded {
   readonly records: number;
@@ -95,7 +97,7 @@ export class LedgerWriter {
   async #takeBack({ waiting }: Outbox, round: Round): Promise<'appended' | 'late' | 'unsearched'> {
     if (waiting.length === 0) return 'appended';
     const ids = new Set(waiting.flatMap(({ entry }) => ('id' in entry ? [entry.id] : [])));
-    const since = Math.min(...waiting.map(({ returned }) => returned?.since ?? 0));
+    const since = Math.min(...waiting.map(({ returned }) => returned?.since ?? 0)) - CLOCK_SKEW_MS;
     const there = new Set(await this.#givenBack(waiting));
     let looked = 0;
     for await (const batch of this.#deps.ledger.backwards(round.head.sequence, since)) {

@@ -8,8 +8,6 @@ import { giveBack } from './returned-records.ts';
 
 /** Some 20 MB at most: 20 s of a process that records 1,000 executions a second. */
 const MAX_RECORDS = 20_000;
-/** Redis's clock and a process's may differ by this much, with the time that an answer takes. */
-const CLOCK_SKEW_MS = 60_000;
 const TRY_AGAIN_MS = 1_000;
 
 export interface RecordJournalDeps {
@@ -96,8 +94,8 @@ export class RecordJournal {
     this.#looking = true;
     this.#cancel?.();
     try {
-      const { serverId } = await this.#deps.server.identify();
-      if (this.#serverId !== undefined && this.#serverId !== serverId) await this.#giveBack();
+      const { serverId, now } = await this.#deps.server.identify();
+      if (this.#serverId !== undefined && this.#serverId !== serverId) await this.#giveBack(now);
       this.#serverId = serverId;
     } catch (error) {
       // Away again, or not there yet; while the connection is lost, `ready` comes first.
@@ -108,13 +106,14 @@ export class RecordJournal {
     }
   }
 
-  async #giveBack(): Promise<void> {
-    const { logger } = this.#deps;
+  /** @param redisNow what Redis's clock says now: this process's own may say something else */
+  async #giveBack(redisNow: number): Promise<void> {
+    const { clock, logger } = this.#deps;
     const known = this.#records.slice(this.#oldest);
     const [first] = known;
     if (!first) return;
     const records = known.map(({ record }) => record);
-    await giveBack(this.#deps, records, { giver: 'node', since: first.at - CLOCK_SKEW_MS });
+    await giveBack(this.#deps, records, { giver: 'node', since: redisNow - (clock.now() - first.at) });
     logger.warn({ records: records.length }, 'Redis is another one: records that it may have lost were given back');
   }
 }

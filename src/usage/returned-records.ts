@@ -18,7 +18,7 @@ const MAX_WAITING = 200_000;
 
 export interface Returned {
   readonly giver: Giver;
-  /** Redis's time before which none of them can have come into the ledger, in milliseconds since the epoch. */
+  /** Redis's time before which none of them can have come into the ledger, in milliseconds since the epoch, give or take. */
   readonly since: number;
 }
 

@@ -1,5 +1,4 @@
-import type { UsageArchive } from './archive/archive.ts';
-import { ArchiveComparison, type ArchiveState, type Difference } from './archive/comparison.ts';
+import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from './archive/comparison.ts';
 import { chained, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums } from './measures.ts';
 import type { LedgerRecord } from './records.ts';
@@ -24,7 +23,7 @@ export interface Problem {
   /** The record that does not fit, or the first of those that do not; null where there is none to name. */
   readonly sequence: number | null;
   readonly record_id: string | null;
-  /** The hour whose window or tally disagrees. */
+  /** The hour whose window or tally, or archived window, disagrees. */
   readonly window: string | null;
   readonly what: string;
 }
@@ -48,7 +47,7 @@ type Revision = ClosedRevision | OpenRevision;
 
 interface Parts {
   /** Where there is a second copy. */
-  readonly archive?: Pick<UsageArchive, 'head' | 'range'> | undefined;
+  readonly archive?: ComparedArchive | undefined;
   readonly ledger: Ledger;
   readonly windows: Windows;
   readonly tallies: Tallies;
@@ -80,7 +79,7 @@ export class Verifier {
    * @throws TollgateError OVERLOADED while Redis is away
    */
   async verify(hours: readonly string[], recordsPerCall = RECORDS_PER_CALL): Promise<Verification> {
-    const comparison = await ArchiveComparison.begin(this.#parts.archive);
+    const comparison = await ArchiveComparison.begin(this.#parts.archive, hours);
     let views: WindowView[];
     try {
       views = await this.#parts.windows.read(hours);
@@ -170,6 +169,7 @@ class Check {
     throwIfDifferent(this.#parts.comparison.beyond(this.#head));
     for (const { from, to } of this.#ranges()) await this.#walk(from, to);
     for (const view of this.#group.views) this.#compareWindow(view);
+    throwIfDifferent(this.#parts.comparison.compareWindows(this.#group.hours, this.#group.views));
     for (const hour of this.#group.hours) await this.#compareTally(hour);
   }
 
@@ -337,8 +337,8 @@ function named({ sequence, id, period }: LedgerRecord): Pick<Problem, 'sequence'
 /** @throws Misfit */
 function throwIfDifferent(found: Difference | undefined): void {
   if (!found) return;
-  const { sequence, recordId, what } = found;
-  throw new Misfit({ kind: 'archive', sequence, record_id: recordId, window: null, what });
+  const { sequence, recordId, window, what } = found;
+  throw new Misfit({ kind: 'archive', sequence, record_id: recordId, window, what });
 }
 
 function chainMisfit(sequence: number, recordId: string | null, what: string): Misfit {

@@ -53,7 +53,7 @@ describeWith(POSTGRES, 'an installation with an archive', () => {
     await postgres.kill();
     for (let calls = 0; calls < 5; calls++) await callTool(client, 'create_thread', { title: `More ${calls}` });
     await until(async () => (await ledger()).length === 10, PATIENCE);
-    await until(async () => (await lag()) === 5, PATIENCE);
+    await until(async () => (await lag()) >= 5, PATIENCE);
     expect(await verify()).toMatchObject({ ok: true, archive: 'away', checked_records: 10 });
     for (const worker of processes.workers) expect((await fetch(`${worker.url}/health/ready`)).status).toBe(200);
     await postgres.start();

@@ -8,7 +8,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
 import { testRedisUrl } from '../support/stack.ts';
-import { HOUR, usageFixture } from '../support/usage.ts';
+import { EVERYTHING_PASSED, HOUR, usageFixture } from '../support/usage.ts';
 
 describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
   let redis: Redis;
@@ -85,6 +85,24 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
       await sql('UPDATE usage_records SET units = $2, hash = $3, record = $4 WHERE sequence = $1', values);
     }
     expect(await problem()).toMatchObject({ kind: 'window', window: HOUR });
+  });
+
+  it('names the window of which a closed revision was changed, in the archive or on both sides of its sum', async () => {
+    const { usage, problem, sql, archiveAll, verifier } = await archived();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    await archiveAll();
+    expect(await verifier.verify([HOUR])).toMatchObject({ ok: true, archive: 'compared' });
+    const change = (from: string, to: string) =>
+      `UPDATE usage_windows SET document = replace(document::text, '${from}', '${to}')::json`;
+    await sql(change('"record_count":6', '"record_count":5'));
+    expect(await problem()).toMatchObject({ kind: 'archive', window: HOUR, sequence: null });
+    await sql(change('"record_count":5', '"record_count":6'));
+    expect(await problem()).toBeNull();
+    // Nothing of the records says when their window was closed.
+    const stored = (await redis.hget(usage.keys.window(HOUR), 'r1')) ?? '';
+    await redis.hset(usage.keys.window(HOUR), 'r1', stored.replace('2100-01-01', '2099-01-01'));
+    expect((await usage.verifier.verify([HOUR])).ok).toBe(true);
+    expect(await problem()).toMatchObject({ kind: 'archive', window: HOUR });
   });
 
   it('finds records that were put behind the end of the ledger', async () => {

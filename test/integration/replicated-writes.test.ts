@@ -13,6 +13,7 @@ import { replicatedRedis } from '../support/replicated-redis.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
+import { until } from '../support/until.ts';
 
 const TIMEOUT_MS = 200;
 
@@ -23,13 +24,13 @@ async function connected(url: string): Promise<Redis> {
 }
 
 /** A node that waits for one replica, with a paid tool and a free one. */
-async function waitingNode() {
+async function waitingNode(timeoutMs = TIMEOUT_MS) {
   const server = await replicatedRedis();
   const [redis, second, replica] = await Promise.all([server.url, server.url, server.replicaUrl].map(connected));
   if (!redis || !second || !replica) throw new Error('three connections were opened');
   const [keys, metrics, tracing] = [new Keys('waiting'), new Metrics(), NO_TRACING];
   const watch = { unreplicated: metrics.unreplicatedWrites, logger: silentLogger };
-  const replicated = new ReplicatedWrites(second, watch, { replicas: 1, timeoutMs: TIMEOUT_MS });
+  const replicated = new ReplicatedWrites(second, watch, { replicas: 1, timeoutMs });
   const log = new EventLog({ redis, keys, metrics, tracing, replicated }, { length: 100, maxAgeMs: 3_600_000 });
   const files = catalogues({
     tools: [toolRow({ name: 'paid', units: 1 }), toolRow({ name: 'gratis', units: 0 })],
@@ -45,7 +46,8 @@ async function waitingNode() {
     return (await service.call(toolRequest(userId, { tool, caller: anyCaller('one') }), UNLIMITED)).finished;
   };
   const unreplicated = async () => (await metrics.unreplicatedWrites.get()).values[0]?.value ?? 0;
-  return { server, call, unreplicated, recorded: () => replica.xlen(keys.outbox(partitionOf(userId))) };
+  const outbox = keys.outbox(partitionOf(userId));
+  return { server, call, unreplicated, recorded: () => replica.xlen(outbox), written: () => redis.xlen(outbox) };
 }
 
 describe('a paid call whose record shall be on a replica', () => {
@@ -73,6 +75,19 @@ describe('a paid call whose record shall be on a replica', () => {
     await server.catchUp();
     await call('paid');
     expect(await unreplicated()).toBe(60);
+  });
+
+  it('is recorded again, once, when Redis dies while the replica is waited for', async () => {
+    const { server, call, recorded, written, unreplicated } = await waitingNode(2_000);
+    await call('paid');
+    server.lag();
+    const waiting = call('paid');
+    await until(async () => (await written()) === 2);
+    await server.failOver();
+    expect(await waiting).toMatchObject({ success: true });
+    expect(await recorded()).toBe(2);
+    // The promoted one has no replica.
+    expect(await unreplicated()).toBe(1);
   });
 
   it('has WAIT behind its script in the same flight', async () => {

@@ -13,7 +13,7 @@ export interface ReplicatedRedis {
   readonly lag: () => void;
   readonly catchUp: () => Promise<void>;
   /** Ends the master with SIGKILL, promotes the replica, and leads clients there. Once. */
-  readonly failOver: () => Promise<void>;
+  readonly failOver: (onKilled?: () => void) => Promise<void>;
 }
 
 export async function replicatedRedis(options: RedisServerOptions = {}): Promise<ReplicatedRedis> {
@@ -35,10 +35,11 @@ export async function replicatedRedis(options: RedisServerOptions = {}): Promise
       await onMaster.ping();
       await until(inStep, { timeoutMs: 10_000, label: 'the replica' });
     },
-    failOver: async () => {
+    failOver: async (onKilled) => {
       onMaster.disconnect();
       master.process.kill('SIGKILL');
       await master.process.exited;
+      onKilled?.();
       replication.cut();
       await onReplica.replicaof('NO', 'ONE');
       clients.redirect(replica.url);

@@ -221,6 +221,11 @@ describe('a mistake in the configuration', () => {
     expect(named(problemsOf(env))).toEqual(['INVALID_VALUE CONNECTION_TIMEOUT_SECONDS']);
   });
 
+  it('is waiting for replicas where each shard has its own', () => {
+    const env = { REDIS_URL: 'redis+cluster://redis:6379', REDIS_WAIT_REPLICAS: '1' };
+    expect(named(problemsOf(env))).toEqual(['INVALID_VALUE REDIS_WAIT_REPLICAS']);
+  });
+
   it('is a model endpoint without the name of a model', () => {
     const env = { AGENT_MODEL_URL: 'http://127.0.0.1:11434/v1' };
     expect(named(problemsOf(env))).toEqual(['INVALID_VALUE AGENT_MODEL_NAME']);

@@ -14,6 +14,13 @@ export type ArchivedRecord = Pick<StoredRecord, 'sequence' | 'json'>;
 /** A row: the record, and what stands beside it to be asked for. */
 export interface ArchiveRow extends ArchivedRecord, Pick<LedgerRecord, 'id' | 'period' | 'units' | 'hash'> {}
 
+/** A closed revision of a window as it was archived. */
+export interface ArchivedRevision {
+  readonly window: string;
+  readonly revision: number;
+  readonly json: string;
+}
+
 /** Where the archive begins and ends; both the beginning of the ledger while there is nothing in it. */
 export interface ArchiveHead extends LedgerPlace {
   /** The record that its first one is chained to. */
@@ -47,6 +54,18 @@ export class UsageArchive {
   /** Records from one sequence to another, both included, at most a thousand. */
   range(from: number, to: number): Promise<ArchiveRow[]> {
     return this.#database.use((client) => readRange(client, from, to));
+  }
+
+  /** The closed revisions of these windows, by window and revision, as they were archived. */
+  closedRevisions(windows: readonly string[]): Promise<ArchivedRevision[]> {
+    return this.#database.use(async (client) => {
+      const { rows } = await client.query<ArchivedRevision>(
+        `SELECT period AS window, revision, document::text AS json FROM usage_windows
+         WHERE period = ANY($1) ORDER BY period, revision`,
+        [windows],
+      );
+      return rows;
+    });
   }
 
   /**

@@ -59,14 +59,13 @@ export class Archiver {
    */
   async step(): Promise<Step> {
     const { archive, ledger, server } = this.#deps;
-    const { serverId, agreed } = await server.identify();
     const done = await archive.alone(async (writer) => {
+      const { serverId, agreed } = await server.identify();
       const head = await ledger.head();
       const archived = await begun(writer, await writer.head(), head);
       await this.#confirm(archived);
       if (!(await this.#continues(archived, head))) {
-        // It had everything of the archive's once, and does not lose it by itself: one of the two was tampered with.
-        if (agreed) throw new ArchiveDisagrees(archived.sequence, 'the archive has it, and the ledger has it no more');
+        if (agreed) return { place: archived, step: await this.#lookAgain(serverId, archived) };
         return { place: archived, step: await this.#repairLoss(writer, archived, head) };
       }
       if (!agreed) {
@@ -89,6 +88,16 @@ export class Archiver {
   async #repairLoss(writer: ArchiveWriter, archived: ArchiveHead, head: LedgerHead): Promise<Step> {
     const repaired = await this.#repair.repair(writer, archived, head);
     return { archived: 0, repaired, more: repaired.more };
+  }
+
+  /**
+   * A Redis that had everything of the archive's once does not lose it by itself: one of the two was tampered with. Unless it
+   * is another one since it was asked.
+   */
+  async #lookAgain(serverId: string, { sequence }: ArchiveHead): Promise<Step> {
+    const same = (await this.#deps.server.identify()).serverId === serverId;
+    if (same) throw new ArchiveDisagrees(sequence, 'the archive has it, and the ledger has it no more');
+    return { ...IDLE, more: true };
   }
 
   /** Whether the ledger has what the archive has last, and so everything before it. @throws ArchiveDisagrees over a gap */

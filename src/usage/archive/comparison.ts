@@ -1,14 +1,19 @@
 import type { LedgerHead, StoredRecord } from '../ledger.ts';
 import type { LedgerRecord } from '../records.ts';
-import type { ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
+import type { WindowView } from '../windows.ts';
+import type { ArchivedRevision, ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
+
+/** What is asked of an archive. */
+export type ComparedArchive = Pick<UsageArchive, 'head' | 'range' | 'closedRevisions'>;
 
 /** `away`: PostgreSQL did not answer, so that nothing is said about the rest. */
 export type ArchiveState = 'none' | 'compared' | 'away';
 
 /** The first thing that does not fit. */
 export interface Difference {
-  readonly sequence: number;
+  readonly sequence: number | null;
   readonly recordId: string | null;
+  readonly window: string | null;
   readonly what: string;
 }
 
@@ -17,30 +22,36 @@ export class ArchiveComparison {
   state: ArchiveState;
   /** Records that both have. */
   records = 0;
-  readonly #archive: Pick<UsageArchive, 'range'> | undefined;
-  readonly #head: ArchiveHead | undefined;
+  readonly #archive: ComparedArchive | undefined;
+  readonly #known: Known | undefined;
 
-  private constructor(archive: Pick<UsageArchive, 'range'> | undefined, head: ArchiveHead | undefined) {
+  private constructor(archive: ComparedArchive | undefined, known: Known | undefined) {
     this.#archive = archive;
-    this.#head = head;
-    this.state = !archive ? 'none' : head ? 'compared' : 'away';
+    this.#known = known;
+    this.state = !archive ? 'none' : known ? 'compared' : 'away';
   }
 
-  /** To be begun before the ledger's head is read: what the archive has then, the ledger has. Never rejects. */
-  static async begin(archive: Pick<UsageArchive, 'head' | 'range'> | undefined): Promise<ArchiveComparison> {
-    return new ArchiveComparison(archive, await archive?.head().catch(() => undefined));
+  /**
+   * To be begun before anything of the ledger is read: what the archive has then, the ledger has. Never rejects.
+   * @param hours whose windows are compared
+   */
+  static async begin(archive: ComparedArchive | undefined, hours: readonly string[]): Promise<ArchiveComparison> {
+    const asked = archive && Promise.all([archive.head(), archive.closedRevisions(hours)]);
+    const known = await asked?.then(([head, revisions]) => ({ head, revisions })).catch(() => undefined);
+    return new ArchiveComparison(archive, known);
   }
 
   /** What the archive has behind the end of the ledger. */
   beyond(head: LedgerHead): Difference | undefined {
-    if (!this.#head || this.#head.sequence <= head.sequence) return undefined;
-    const what = `The ledger has lost the records up to ${this.#head.sequence}, which the archive has.`;
-    return { sequence: head.sequence + 1, recordId: null, what };
+    const archived = this.#known?.head.sequence ?? 0;
+    if (archived <= head.sequence) return undefined;
+    const what = `The ledger has lost the records up to ${archived}, which the archive has.`;
+    return { sequence: head.sequence + 1, recordId: null, window: null, what };
   }
 
   /** @param batch of the ledger, without gaps */
   async compare(batch: readonly StoredRecord[]): Promise<Difference | undefined> {
-    const known = this.#head;
+    const known = this.#known?.head;
     if (!known || this.state !== 'compared') return undefined;
     const both = batch.filter(({ sequence }) => sequence > known.base.sequence && sequence <= known.sequence);
     const [first, last] = [both[0], both.at(-1)];
@@ -53,11 +64,28 @@ export class ArchiveComparison {
     const archived = new Map(rows.map((row) => [row.sequence, row]));
     for (const stored of both) {
       const what = difference(stored, archived.get(stored.sequence));
-      if (what) return { sequence: stored.sequence, recordId: idOf(stored), what };
+      if (what) return { sequence: stored.sequence, recordId: idOf(stored), window: null, what };
       this.records += 1;
     }
     return undefined;
   }
+
+  /** Whether the closed revisions of these hours are what they were when they were archived. */
+  compareWindows(hours: readonly string[], views: readonly WindowView[]): Difference | undefined {
+    const closed = new Map(views.map((view) => [view.window, view.closed]));
+    const other = this.#known?.revisions.find(({ window, revision, json }) => {
+      return hours.includes(window) && JSON.stringify(closed.get(window)?.[revision - 1]) !== json;
+    });
+    if (!other) return undefined;
+    const what = `The archive has another revision ${other.revision} of the window.`;
+    return { sequence: null, recordId: null, window: other.window, what };
+  }
+}
+
+/** What the archive had when the comparison began. */
+interface Known {
+  readonly head: ArchiveHead;
+  readonly revisions: readonly ArchivedRevision[];
 }
 
 function difference({ json }: StoredRecord, row: ArchiveRow | undefined): string | undefined {

@@ -17,8 +17,8 @@ export type Failure = 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over'
 
 export interface LossyRedis {
   readonly url: string;
-  /** Resolves when there is a Redis at the address again. */
-  readonly fail: () => Promise<void>;
+  /** Resolves when there is a Redis at the address again. @param onKilled called when there is none any more */
+  readonly fail: (onKilled: () => void) => Promise<void>;
 }
 
 const LAG_MS = 500;
@@ -28,12 +28,12 @@ const LOOK_EVERY_MS = 50;
 export async function lossyRedis(failure: Failure, appendfsync: 'always' | 'everysec'): Promise<LossyRedis> {
   if (failure === 'killed' || failure === 'power cut') return restarted(failure, appendfsync);
   const { url, lag, failOver } = await replicatedRedis();
-  const fail = async () => {
+  const fail: LossyRedis['fail'] = async (onKilled) => {
     if (failure === 'lagging fail-over') {
       lag();
       await delay(LAG_MS);
     }
-    await failOver();
+    await failOver(onKilled);
   };
   return { url, fail };
 }
@@ -52,10 +52,11 @@ async function restarted(failure: Failure, appendfsync: 'always' | 'everysec'): 
     await server.stop();
     await rm(dir, { recursive: true, force: true });
   });
-  const fail = async () => {
+  const fail: LossyRedis['fail'] = async (onKilled) => {
     const at = performance.now();
     server.process.kill('SIGKILL');
     await server.process.exited;
+    onKilled();
     clearInterval(watch);
     if (failure === 'power cut') {
       const forced = sizes.findLast((known) => known.at <= at - NOT_FORCED_MS)?.size ?? 0;

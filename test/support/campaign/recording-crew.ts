@@ -89,6 +89,8 @@ export async function recordingCrew(redisUrl: string, security: Security) {
   return {
     acknowledged,
     metrics: base.metrics,
+    /** Paid calls whose replicas were late, so far. */
+    unreplicated: async () => (await base.metrics.unreplicatedWrites.get()).values[0]?.value ?? 0,
     stop: async () => {
       running = false;
       await Promise.all(lanes);
