@@ -103,7 +103,7 @@ export class McpOffers {
   }
 
   /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
-  prompt(
+  async prompt(
     caller: Identity,
     {
       name,
