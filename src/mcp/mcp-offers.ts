@@ -20,6 +20,8 @@ import type { Upstream } from '../upstreams/upstream.ts';
 
 /** Servers that are asked for a resource that none of them lists, as those of templates are. */
 const MAX_ASKED = 3;
+/** What a connection may have under way of these, eight, must fit into what may wait for its client. */
+const MAX_ANSWER_BYTES = 256 * 1024;
 /** Of what a server says of a refusal. */
 const MAX_WORDS = 500;
 
@@ -101,7 +103,7 @@ export class McpOffers {
   }
 
   /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
-  prompt(
+  async prompt(
     caller: Identity,
     {
       name,
@@ -176,7 +178,9 @@ function firstOf<Row>(
 /** What a server answers; its refusal goes on in its words, its failure in ours. */
 async function answered<T>(work: Promise<T>): Promise<T> {
   try {
-    return await work;
+    const answer = await work;
+    if (Buffer.byteLength(JSON.stringify(answer)) <= MAX_ANSWER_BYTES) return answer;
+    throw new TollgateError('TOOL_FAILED', { text: `This is larger than ${MAX_ANSWER_BYTES} bytes.` });
   } catch (thrown) {
     if (thrown instanceof UpstreamRefusal) {
       throw new ProtocolError(ProtocolErrorCode.InvalidParams, thrown.message.slice(0, MAX_WORDS).toWellFormed());

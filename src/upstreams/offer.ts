@@ -9,7 +9,7 @@ const MAX_LISTED = 200;
 const MAX_ROW_BYTES = 4 * 1024;
 const MAX_DESCRIPTION_CHARS = 4_000;
 /** Of the tools of one server together, as JSON: every list of every caller has them. */
-const MAX_TOOLS_BYTES = 512 * 1024;
+const MAX_TOOLS_BYTES = 256 * 1024;
 /** Schemas of one server that may take too long to compile; after that, none is compiled any more. */
 const MAX_LATE = 5;
 

@@ -48,6 +48,7 @@ const script: ServerScript = {
   },
   resources: [
     { uri: 'docs://public/one', name: 'One' },
+    { uri: 'docs://large', name: 'Large' },
     { uri: 'internal://plans', name: 'Not allowed' },
   ],
   templates: [{ uriTemplate: 'docs://public/{page}', name: 'Pages' }],
@@ -216,7 +217,11 @@ describe.each([
   it('resources are those that the operator allows of servers that the caller has the permission for', async () => {
     const asked = async (method: string, params: object, plan: PlanName = 'pro') =>
       (await ask(method, params as never, { token: tokenOf(plan), url: url(), headers: named(params) })).body;
-    expect((await asked('resources/list', {})).result.resources).toEqual([{ uri: 'docs://public/one', name: 'One' }]);
+    expect((await asked('resources/list', {})).result.resources).toMatchObject([
+      { uri: 'docs://public/one', name: 'One' },
+      { uri: 'docs://large' },
+    ]);
+    expect((await asked('resources/read', { uri: 'docs://large' })).error.data.code).toBe('TOOL_FAILED');
     expect((await asked('resources/list', {}, 'free')).result.resources).toEqual([]);
     expect((await asked('resources/templates/list', {})).result.resourceTemplates).toHaveLength(1);
     for (const uri of ['docs://public/one', 'docs://public/two']) {
@@ -271,7 +276,7 @@ describe('over MCP', () => {
   it('on a WebSocket tools, resources and prompts of servers are the same', async () => {
     const client = await legacyClient(tokenOf('pro'), 'websocket', url());
     expect(await client.callTool({ name: 'echo', arguments: HELLO })).toMatchObject(SAID);
-    expect((await client.listResources()).resources).toHaveLength(1);
+    expect((await client.listResources()).resources).toHaveLength(2);
     expect((await client.getPrompt({ name: 'greet', arguments: { whom: 'you' } })).messages).toHaveLength(1);
   });
 });

@@ -110,7 +110,8 @@ export function configOf(manifests: Manifests): Readonly<Record<string, string>>
 export function environmentOf(workload: Workload, manifests: Manifests, secrets: Labels): Record<string, string> {
   const { envFrom = [], env = [] } = onlyContainer(workload);
   const given: Record<string, string> = {};
-  for (const { configMapRef } of envFrom) {
+  for (const { configMapRef, secretRef } of envFrom) {
+    if (secretRef?.optional) continue;
     Object.assign(given, manifests.get<{ data: Labels }>('ConfigMap', configMapRef?.name ?? '').data);
   }
   const above: Record<string, string> = {};

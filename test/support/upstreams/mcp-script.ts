@@ -58,7 +58,8 @@ export function mcpServer(script: ServerScript): Server {
     server.setRequestHandler('resources/templates/list', () => ({ resourceTemplates: [...(script.templates ?? [])] }));
     server.setRequestHandler('resources/read', ({ params: { uri } }) => {
       if (uri.includes('missing')) throw new ResourceNotFoundError(uri);
-      return { contents: [{ uri, text: `The content of ${uri}` }] };
+      const words = uri.includes('large') ? 'x'.repeat(500_000) : `The content of ${uri}`;
+      return { contents: [{ uri, text: words }] };
     });
   }
   if (prompts) {

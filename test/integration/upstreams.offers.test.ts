@@ -1,0 +1,86 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { McpOffers } from '../../src/mcp/mcp-offers.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { type Core, startCore } from '../support/core.ts';
+import { until } from '../support/until.ts';
+import { HttpUpstream } from '../support/upstreams/http-upstream.ts';
+import { echo, type ServerScript } from '../support/upstreams/mcp-script.ts';
+import { httpRow, upstreamNode } from '../support/upstreams/upstream-node.ts';
+
+const CALLER = { userId: 'u', plan: 'one' } as Identity;
+const { signal } = new AbortController();
+const EVERYTHING = { permission: 'basic', allow: ['*'] };
+
+let core: Core;
+
+beforeAll(async () => {
+  core = await startCore();
+});
+
+/** What two servers offer together, the one before the other. */
+async function offersOf(scripts: Readonly<Record<string, Omit<ServerScript, 'tools'>>>, may = () => true) {
+  const upstreams: HttpUpstream[] = [];
+  const rows: object[] = [];
+  for (const [name, script] of Object.entries(scripts)) {
+    const upstream = await HttpUpstream.start({ tools: { echo }, ...script });
+    upstreams.push(upstream);
+    rows.push(httpRow(upstream.url, ['echo'], { name, resources: EVERYTHING, prompts: EVERYTHING }));
+  }
+  const node = upstreamNode(core, rows as Record<string, unknown>[]);
+  await until(() => node.upstreams.all.every(({ offer }) => offer.tools.size > 0), { timeoutMs: 15_000 });
+  return { offers: new McpOffers({ upstreams: node.upstreams, permissions: { holds: may } }), upstreams };
+}
+
+const asked = (upstreams: readonly HttpUpstream[], method: string) => upstreams.map((one) => one.asked(method).length);
+
+describe('what several servers offer', () => {
+  it('has a prompt under its name once, and with its server before it where the name is taken', async () => {
+    const prompts = [{ name: 'greet' }];
+    const { offers, upstreams } = await offersOf({ first: { prompts }, second: { prompts } });
+    expect(offers.prompts(CALLER).map(({ name }) => name)).toEqual(['greet', 'second__greet']);
+    await offers.prompt(CALLER, { name: 'second__greet' }, signal);
+    expect(asked(upstreams, 'prompts/get')).toEqual([0, 1]);
+    expect(upstreams[1]?.asked('prompts/get')[0]?.message.params).toMatchObject({ name: 'greet' });
+    await offers.prompt(CALLER, { name: 'greet' }, signal);
+    expect(asked(upstreams, 'prompts/get')).toEqual([1, 1]);
+  });
+
+  it('has a resource once, that of the first, and asks one after the other for what none of them lists', async () => {
+    const resources = [{ uri: 'docs://one', name: 'One' }];
+    const templates = [{ uriTemplate: 'docs://{page}', name: 'Pages' }];
+    const { offers, upstreams } = await offersOf({ first: { resources }, second: { resources, templates } });
+    expect(offers.resources(CALLER)).toHaveLength(1);
+    await offers.read(CALLER, 'docs://one', signal);
+    expect(asked(upstreams, 'resources/read')).toEqual([1, 0]);
+    await offers.read(CALLER, 'docs://two', signal);
+    expect(asked(upstreams, 'resources/read')).toEqual([1, 1]);
+    await expect(offers.read(CALLER, 'docs://missing', signal)).rejects.toMatchObject({
+      data: { uri: 'docs://missing' },
+    });
+  });
+
+  it('is nothing to who has not the permission, who is not told that it is there', async () => {
+    const { offers, upstreams } = await offersOf({ first: { prompts: [{ name: 'greet' }] } }, () => false);
+    expect([offers.prompts(CALLER), offers.resources(CALLER), offers.templates(CALLER)]).toEqual([[], [], []]);
+    await expect(offers.prompt(CALLER, { name: 'greet' }, signal)).rejects.toThrow('Prompt not found');
+    expect(asked(upstreams, 'prompts/get')).toEqual([0]);
+  });
+
+  it('is told as failed, and not as missing, while its server fails', async () => {
+    const { offers, upstreams } = await offersOf({ first: { resources: [{ uri: 'docs://one', name: 'One' }] } });
+    await upstreams[0]?.close();
+    await expect(offers.read(CALLER, 'docs://one', signal)).rejects.toMatchObject({ code: 'TOOL_FAILED' });
+    expect(offers.resources(CALLER)).toHaveLength(1);
+  });
+
+  it('completes nothing where its server completes nothing', async () => {
+    const resources = [{ uri: 'docs://one', name: 'One' }];
+    const templates = [{ uriTemplate: 'docs://{page}', name: 'Pages' }];
+    const { offers } = await offersOf({ first: { resources, templates } });
+    const ref = { type: 'ref/resource' as const, uri: 'docs://{page}' };
+    const completed = await offers.complete(CALLER, { ref, argument: { name: 'page', value: 't' } }, signal);
+    expect(completed.completion.values).toEqual([]);
+    const unknown = { ref: { ...ref, uri: 'docs://{other}' }, argument: { name: 'page', value: 't' } };
+    await expect(offers.complete(CALLER, unknown, signal)).rejects.toMatchObject({ data: { uri: 'docs://{other}' } });
+  });
+});
