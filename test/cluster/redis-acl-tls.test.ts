@@ -13,6 +13,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { describeWith, OPENSSL } from '../support/programs.ts';
 import { RedisClusterProcesses } from '../support/redis-cluster.ts';
 import { RedisProcess, type Settings } from '../support/redis-process.ts';
+import { SentinelProcesses } from '../support/redis-sentinels.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
 import { until } from '../support/until.ts';
 
@@ -151,6 +152,35 @@ describeWith(OPENSSL, 'a Redis Cluster over TLS', () => {
     expect(await Promise.all(keys.map((key) => redis.get(key)))).toEqual(keys);
     const sizes = await Promise.all(cluster.masters.map((master) => master.ask((node) => node.dbsize())));
     expect(Math.min(...sizes)).toBeGreaterThan(0);
+  }, 60_000);
+});
+
+describeWith(OPENSSL, 'Sentinels over TLS', () => {
+  it('name a master that is reached over TLS, by a name that all certificates carry', async () => {
+    const { ca, cert, key } = await makeCertificates(`DNS:${NAME}`);
+    const tls = { ca: readFileSync(ca), cert: readFileSync(cert), key: readFileSync(key), servername: NAME };
+    const settings = (port: number): Settings => [
+      ['port', '0'],
+      ['tls-port', String(port)],
+      ['tls-ca-cert-file', ca],
+      ['tls-cert-file', cert],
+      ['tls-key-file', key],
+      ['tls-replication', 'yes'],
+    ];
+    const options = { replicas: 1, password: PASSWORD, sentinelPassword: OPERATOR_PASSWORD };
+    const sentinels = await SentinelProcesses.start({ ...options, tls: { settings, ask: { tls } } });
+    closeAfter('test', () => sentinels.close());
+    const variables = {
+      REDIS_URL: sentinels.url.replace('redis+', 'rediss+'),
+      REDIS_SENTINEL_PASSWORD: OPERATOR_PASSWORD,
+      REDIS_TLS_CA_FILE: ca,
+      REDIS_TLS_CERT_FILE: cert,
+      REDIS_TLS_KEY_FILE: key,
+      REDIS_TLS_SERVER_NAME: NAME,
+    };
+    const redis = await connectRedis(variables, 'commands', silentLogger);
+    closeAfter('test', () => disconnectRedis(redis));
+    expect(await redis.set('a', 'b')).toBe('OK');
   }, 60_000);
 });
 

@@ -68,7 +68,8 @@ export class RedisProcess {
     try {
       await redis.connect();
       const answer = await question(redis);
-      await redis.quit();
+      // A Sentinel does not know it.
+      if (!this.#options.sentinel) await redis.quit();
       return answer;
     } finally {
       if (redis.status !== 'end') redis.disconnect();

@@ -1,5 +1,5 @@
 import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
-import { RedisProcess, type Settings } from './redis-process.ts';
+import { RedisProcess, type RedisProcessOptions, type Settings } from './redis-process.ts';
 import { until } from './until.ts';
 
 const MASTER_NAME = 'tollgate';
@@ -15,6 +15,8 @@ export interface SentinelOptions {
   readonly password?: string;
   readonly sentinelPassword?: string;
   readonly settings?: Settings;
+  /** Of servers and Sentinels alike, on that port; and how they are asked then. */
+  readonly tls?: { readonly settings: (port: number) => Settings; readonly ask: RedisProcessOptions['ask'] };
 }
 
 /** A master, its replicas, and three Sentinels that watch them, on loopback. */
@@ -34,7 +36,7 @@ export class SentinelProcesses {
     const { replicas = 2, password = '', sentinelPassword = '' } = options;
     const ports = await freePorts(1 + replicas + 3);
     const [masterPort = 0] = ports;
-    const ask = password ? { password } : {};
+    const ask = { ...(password ? { password } : {}), ...options.tls?.ask };
     const serve = (port: number) => {
       return RedisProcess.start({ port, ask, settings: serverSettings(port, masterPort, options) });
     };
@@ -43,7 +45,12 @@ export class SentinelProcesses {
     await until(() => followed(servers[0], replicas), { timeoutMs: 20_000, label: 'replicas that follow the master' });
     const watch = (port: number) => {
       const settings = sentinelSettings(port, masterPort, options);
-      return RedisProcess.start({ port, settings, sentinel: true, ask: { password: sentinelPassword || undefined } });
+      return RedisProcess.start({
+        port,
+        settings,
+        sentinel: true,
+        ask: { ...(sentinelPassword ? { password: sentinelPassword } : {}), ...options.tls?.ask },
+      });
     };
     const sentinels = await Promise.all(ports.slice(-3).map(watch));
     const started = new SentinelProcesses(servers, sentinels, password);
@@ -111,7 +118,7 @@ async function followed(master: RedisProcess | undefined, replicas: number): Pro
   return (info?.match(/state=online/g)?.length ?? 0) === replicas;
 }
 
-function serverSettings(port: number, masterPort: number, { password, settings = [] }: SentinelOptions): Settings {
+function serverSettings(port: number, masterPort: number, { password, settings = [], tls }: SentinelOptions): Settings {
   const secret: Settings = password ? [['requirepass', `"${password}"`]] : [];
   const role: Settings = port === masterPort ? [] : [['replicaof', LOOPBACK, String(masterPort)]];
   return [
@@ -127,10 +134,11 @@ function serverSettings(port: number, masterPort: number, { password, settings =
     ...secret,
     ...role,
     ...settings,
+    ...(tls?.settings(port) ?? []),
   ];
 }
 
-function sentinelSettings(port: number, masterPort: number, { sentinelPassword }: SentinelOptions): Settings {
+function sentinelSettings(port: number, masterPort: number, { sentinelPassword, tls }: SentinelOptions): Settings {
   const secrets: Settings = sentinelPassword
     ? [
         ['requirepass', sentinelPassword],
@@ -146,5 +154,6 @@ function sentinelSettings(port: number, masterPort: number, { sentinelPassword }
     ['sentinel', 'failover-timeout', MASTER_NAME, '5000'],
     ['sentinel', 'parallel-syncs', MASTER_NAME, '1'],
     ...secrets,
+    ...(tls?.settings(port) ?? []),
   ];
 }
