@@ -47,6 +47,7 @@ export class RecordJournal {
   /** The Redis that everything before the latest look was written to. */
   #serverId: string | undefined;
   #looking = false;
+  #stopped = false;
   #cancel: (() => void) | undefined;
   readonly #look = () => void this.#compare();
 
@@ -64,6 +65,7 @@ export class RecordJournal {
   }
 
   stop(): void {
+    this.#stopped = true;
     this.#deps.redis.off('ready', this.#look);
     this.#cancel?.();
   }
@@ -100,7 +102,7 @@ export class RecordJournal {
     } catch (error) {
       // Away again, or not there yet; while the connection is lost, `ready` comes first.
       this.#deps.logger.debug({ err: error }, 'acknowledged records were not compared');
-      this.#cancel = this.#deps.clock.after(TRY_AGAIN_MS, this.#look);
+      if (!this.#stopped) this.#cancel = this.#deps.clock.after(TRY_AGAIN_MS, this.#look);
     } finally {
       this.#looking = false;
     }
