@@ -1,8 +1,11 @@
-import type { RequestId, Transport, TransportSendOptions } from '@modelcontextprotocol/client';
+import type { JSONRPCMessage, RequestId, Transport, TransportSendOptions } from '@modelcontextprotocol/client';
 import type { Clock } from '../lib/clock.ts';
 import { NO_RESULT } from './faults.ts';
 
-/** Messages in a second of one connection: far above what calls under way report, far below what would fill a process. */
+/**
+ * Messages in a second of one connection that answer nothing: far above what calls under way report, far below what would
+ * fill a process.
+ */
 const MAX_MESSAGES_PER_SECOND = 500;
 /** JSON-RPC 2.0 section 5.1: the range of servers. */
 const SERVER_ERROR = -32000;
@@ -10,12 +13,24 @@ const SERVER_ERROR = -32000;
 /** Calls `flooded`, once, when more messages come in a second than any use explains, and passes none on after that. */
 export function boundMessages(transport: Transport, clock: Clock, flooded: () => void): void {
   const hear = transport.onmessage;
+  const send = transport.send.bind(transport);
   let [second, count, over] = [0, 0, false];
+  /** Requests that have had no answer; those that were given up may get one still. */
+  let asked = 0;
+  transport.send = (message, options) => {
+    if ('id' in message && 'method' in message) asked += 1;
+    return send(message, options);
+  };
+  const isExpected = (message: JSONRPCMessage) => {
+    const expected = !('method' in message) && asked > 0;
+    if (expected) asked -= 1;
+    return expected;
+  };
   transport.onmessage = (message, extra) => {
-    const now = Math.floor(clock.now() / 1_000);
-    count = now === second ? count + 1 : 1;
-    second = now;
     if (over) return;
+    const now = Math.floor(clock.now() / 1_000);
+    if (now !== second) [second, count] = [now, 0];
+    if (!isExpected(message)) count += 1;
     over = count > MAX_MESSAGES_PER_SECOND;
     if (over) flooded();
     else hear?.(message, extra);
