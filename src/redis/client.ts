@@ -92,6 +92,8 @@ function prepare(node: RedisServer, report: (error: Error) => void): void {
 
 function keepAsking(redis: Redis, role: ConnectionRole): void {
   const timer = setInterval(() => {
+    // What is asked meanwhile would only be queued.
+    if (redis.status !== 'ready') return;
     const nodes = redis instanceof Cluster ? redis.nodes('all') : [redis];
     // A failure shows on the connection itself.
     for (const node of nodes) if (node.status === 'ready') node.ping().catch(() => undefined);

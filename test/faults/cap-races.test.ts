@@ -3,8 +3,10 @@ import { Admissions, type Admitted } from '../support/admissions.ts';
 import { type CappedClient, connectAll, connectBy, ROADS } from '../support/capped-clients.ts';
 import { reportMs } from '../support/figures.ts';
 import { type Leases, openLeases } from '../support/leases.ts';
+import { closeAfter } from '../support/open-resources.ts';
 import { slowRedis } from '../support/slow-redis.ts';
-import { type StackProcesses, startStack, testRedisUrl, useStack } from '../support/stack.ts';
+import { oneRedisUrl, useStack } from '../support/stack.ts';
+import { StackProcesses } from '../support/stack-processes.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -224,8 +226,10 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
 describe('twenty clients of one user while Redis is slow to reach', () => {
   let stack: StackProcesses;
   beforeAll(async () => {
-    const url = await slowRedis(testRedisUrl(), { maxDelayMs: 40 });
-    stack = await startStack({ gateways: NODES, workers: 0, env: { REDIS_URL: url } });
+    const redisUrl = await oneRedisUrl();
+    const REDIS_URL = await slowRedis(redisUrl, { maxDelayMs: 40 });
+    stack = await StackProcesses.start({ gateways: NODES, workers: 0, env: { REDIS_URL }, redisUrl });
+    closeAfter('file', () => stack.close());
   });
   const newRace = useRaces(() => stack);
 

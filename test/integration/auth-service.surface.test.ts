@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { startAuthService } from '../../src/auth-service/server.ts';
 import { ConfigError, loadConfig } from '../../src/config.ts';
 import { closeAfter } from '../support/open-resources.ts';
+import { oneRedisUrl } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 import { basic, bearer, type Fixture, randomSecret, startFixture } from './auth-service.fixture.ts';
 
@@ -157,7 +158,7 @@ describe('a browser', () => {
 describe('without Redis', () => {
   /** Redis behind a line that a test can cut and mend. */
   async function startLine() {
-    const target = new URL(auth.redisUrl);
+    const target = new URL(await oneRedisUrl());
     const sockets = new Set<Socket>();
     const server = createServer((client) => {
       const upstream = connect(Number(target.port), target.hostname);

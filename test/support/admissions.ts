@@ -1,3 +1,4 @@
+import { Redis } from 'ioredis';
 import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger } from './core.ts';
@@ -29,8 +30,8 @@ export class Admissions {
     const admissions = new Admissions(new Keys(of.keyPrefix));
     const redis = await connectRedis(of.redisUrl, 'commands', silentLogger);
     closeAfter('file', () => disconnectRedis(redis));
-    for (const master of masters(redis)) {
-      const monitor = await master.monitor();
+    for (const { options } of masters(redis)) {
+      const monitor = await new Redis({ host: options.host, port: options.port, lazyConnect: true }).monitor();
       closeAfter('file', () => monitor.disconnect());
       monitor.on('monitor', (_time: string, [command, ...args]: string[], source: string) => {
         if (source === 'lua' && command?.toUpperCase() === 'HSET') admissions.#seen(args);

@@ -18,6 +18,14 @@ export function testRedisUrl(): string {
   return fromSetup('TEST_REDIS_URL');
 }
 
+/** One server, also where the tests' Redis is a cluster: for a test that puts itself in between. */
+export async function oneRedisUrl(): Promise<string> {
+  if (!testRedisUrl().startsWith('redis+cluster:')) return testRedisUrl();
+  const server = await startRedisServer();
+  closeAfter('file', () => server.stop());
+  return server.url;
+}
+
 export interface PrivateStackOptions extends Omit<StackOptions, 'redisUrl'> {
   /** `shared` (default): the tests' Redis under another key prefix. `private`: a server that the test may end. */
   readonly redis?: 'shared' | 'private';

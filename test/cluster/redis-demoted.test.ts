@@ -1,0 +1,37 @@
+import { expect, it } from '@jest/globals';
+import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
+import { EventLog } from '../../src/events/event-log.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { silentLogger, thinking } from '../support/core.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { RedisProcess } from '../support/redis-process.ts';
+import { until } from '../support/until.ts';
+
+it('a master that has become a replica is left by the first write that it refuses, which is answered with OVERLOADED', async () => {
+  const ports = await freePorts(2);
+  const [demoted, other] = await Promise.all(
+    ports.map(async (port) => {
+      const redis = await RedisProcess.start({ port, settings: [['port', String(port)]] });
+      closeAfter('test', () => redis.close());
+      return redis;
+    }),
+  );
+  const redis = await connectRedis(`redis://${LOOPBACK}:${demoted?.port}`, 'commands', silentLogger);
+  closeAfter('test', () => disconnectRedis(redis));
+  const log = new EventLog({ redis, keys: new Keys('t'), metrics: new Metrics() }, { length: 10, maxAgeMs: 60_000 });
+  await log.append({ userId: 'user', events: [thinking('before')] });
+  const [connection] = masters(redis);
+  const before = await connection?.client('ID');
+
+  await demoted?.ask((server) => server.replicaof(LOOPBACK, other?.port ?? 0));
+  await expect(log.append({ userId: 'user', events: [thinking('refused')] })).rejects.toMatchObject({
+    code: 'OVERLOADED',
+  });
+  // As the name of a managed Redis would lead to the new master, a new connection is made.
+  const isAnother = async () => (await connection?.client('ID')) !== before;
+  await until(isAnother, { label: 'another connection' });
+  await demoted?.ask((server) => server.replicaof('NO', 'ONE'));
+  await until(() => log.append({ userId: 'user', events: [thinking('after')] }), { label: 'a master again' });
+});
