@@ -165,8 +165,9 @@ describeWith(POSTGRES, 'acknowledged records, with an archive', () => {
     async (mode) => {
       const all = await rounds(mode, postgres);
       if (mode.journal) expect(lostOf(all)).toEqual(NOTHING);
-      // Whatever a replica had in time is not lost.
-      if (mode.wait) for (const { missing, unreplicated } of all) expect(missing).toBeLessThanOrEqual(unreplicated);
+      // Whatever a replica had in time is not lost. What an archive puts back may still have been in an outbox.
+      if (mode.wait && !mode.archive)
+        for (const { missing, unreplicated } of all) expect(missing).toBeLessThanOrEqual(unreplicated);
     },
     LIMIT_MS,
   );
