@@ -2,6 +2,7 @@ import { expect, it } from '@jest/globals';
 import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
 import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger, thinking } from '../support/core.ts';
@@ -20,7 +21,10 @@ it('a master that has become a replica is left by the first write that it refuse
   );
   const redis = await connectRedis(`redis://${LOOPBACK}:${demoted?.port}`, 'commands', silentLogger);
   closeAfter('test', () => disconnectRedis(redis));
-  const log = new EventLog({ redis, keys: new Keys('t'), metrics: new Metrics() }, { length: 10, maxAgeMs: 60_000 });
+  const log = new EventLog(
+    { redis, keys: new Keys('t'), metrics: new Metrics(), tracing: NO_TRACING },
+    { length: 10, maxAgeMs: 60_000 },
+  );
   await log.append({ userId: 'user', events: [thinking('before')] });
   const [connection] = masters(redis);
   const before = await connection?.client('ID');
