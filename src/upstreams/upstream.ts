@@ -54,7 +54,7 @@ export class Upstream {
   readonly #stop = new AbortController();
   #underWay = 0;
   #offer: Offer = NOTHING;
-  /** Aborts when the server says that a list has changed. */
+  /** Aborts when the server says that a list has changed, and when nobody is left to be told. */
   #change = new AbortController();
   readonly #keeping: Promise<void>;
 
@@ -74,7 +74,12 @@ export class Upstream {
     this.#connection = new SharedConnection((gone) => {
       const onChange = () => this.#change.abort();
       const onFlood = () => logger.warn({ server: name }, 'an upstream server sends more than anybody can use');
-      return connect(server, { clock, logger, onChange, onFlood, onGone: gone }, this.#stop.signal);
+      const onGone = () => {
+        gone();
+        // Nobody is told of changes until there is another one, which the next reading opens.
+        onChange();
+      };
+      return connect(server, { clock, logger, onChange, onFlood, onGone }, this.#stop.signal);
     });
     this.#keeping = this.#keepCurrent();
   }
