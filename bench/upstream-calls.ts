@@ -20,6 +20,7 @@ interface Way {
   readonly name: string;
   readonly client: Client;
   readonly tool: string;
+  readonly args: Readonly<Record<string, unknown>>;
 }
 
 async function connected(transport: Transport): Promise<Client> {
@@ -39,9 +40,9 @@ async function offered(client: Client, tool: string): Promise<void> {
 }
 
 /** One call, in milliseconds. */
-async function timeCall({ client, tool }: Way): Promise<number> {
+async function timeCall({ client, tool, args }: Way): Promise<number> {
   const startedAt = performance.now();
-  const { isError } = await client.callTool({ name: tool, arguments: { words: 'hello' } });
+  const { isError } = await client.callTool({ name: tool, arguments: args });
   if (isError) throw new Error(`${tool} failed`);
   return performance.now() - startedAt;
 }
@@ -88,21 +89,23 @@ export async function upstreamCalls({ quick }: BenchOptions): Promise<Report> {
     const piped = await connected(new StdioClientTransport({ command: process.execPath, args: [PEER] }));
     clients.push(through, direct, piped);
     await Promise.all([offered(through, 'echo'), offered(through, 'program__echo')]);
+    const args = { words: 'hello' };
     const ways = [
-      { name: 'HTTP server, directly', client: direct, tool: 'echo' },
-      { name: 'HTTP server, through the gateway', client: through, tool: 'echo' },
-      { name: 'program over stdio, directly', client: piped, tool: 'echo' },
-      { name: 'program over stdio, through the gateway', client: through, tool: 'program__echo' },
+      { name: 'HTTP server, directly', client: direct, tool: 'echo', args },
+      { name: 'HTTP server, through the gateway', client: through, tool: 'echo', args },
+      { name: 'program over stdio, directly', client: piped, tool: 'echo', args },
+      { name: 'program over stdio, through the gateway', client: through, tool: 'program__echo', args },
+      { name: 'tool of the gateway itself', client: through, tool: 'list_agents', args: {} },
     ];
     await measure(ways, quick ? 10 : WARM_UP);
     progress(`upstream calls: ${calls} each of ${ways.length} ways, in turn`);
     const sinceStart = startCpuClock([gateway.pid, installation.redisPid]);
     const times = await measure(ways, calls);
-    // Two of the ways lead through the gateway.
+    // Three of the ways lead through the gateway.
     return report(
       calls,
       times,
-      sinceStart().map((micros) => micros / calls / 2),
+      sinceStart().map((micros) => micros / calls / 3),
     );
   } finally {
     for (const client of clients) await client.close();
