@@ -7,6 +7,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
+import type { RedisVariables } from '../redis/options.ts';
 import { ReplicatedWrites } from '../redis/replicated-writes.ts';
 import { LedgerServer } from '../usage/ledger-server.ts';
 import { RecordJournal } from '../usage/record-journal.ts';
@@ -21,15 +22,11 @@ export interface LogParts {
   readonly closers: Closers;
 }
 
-type LogConfig = Pick<
-  Config,
-  | 'REDIS_URL'
-  | 'REDIS_WAIT_REPLICAS'
-  | 'REDIS_WAIT_TIMEOUT_MS'
-  | 'USAGE_JOURNAL_SECONDS'
-  | 'EVENT_LOG_LENGTH'
-  | 'EVENT_LOG_HOURS'
->;
+type LogConfig = RedisVariables &
+  Pick<
+    Config,
+    'REDIS_WAIT_REPLICAS' | 'REDIS_WAIT_TIMEOUT_MS' | 'USAGE_JOURNAL_SECONDS' | 'EVENT_LOG_LENGTH' | 'EVENT_LOG_HOURS'
+  >;
 
 /** The event log, and what secures the usage records that are written with it; gateways and workers have the same. */
 export async function assembleEventLog(parts: LogParts, config: LogConfig): Promise<EventLog> {
