@@ -3,6 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Closers } from '../lib/closers.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { Catalogues, catalogueSources } from '../policy/catalogues.ts';
 import { Upstreams } from './upstreams.ts';
 
@@ -13,6 +14,7 @@ export interface UpstreamParts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  readonly tracing: Tracing;
   readonly closers: Closers;
 }
 

@@ -3,6 +3,7 @@ import { Breaker, BreakerOpenError } from '../lib/breaker.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
 import { within } from '../lib/within.ts';
 import type { ToolServer } from '../policy/tool-servers.ts';
 import { connect } from './connection.ts';
@@ -25,6 +26,8 @@ export interface UpstreamDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Pick<Metrics, 'upstreamRequests' | 'upstreamSeconds' | 'upstreamBreaker'>;
+  /** A server that traces its own work goes on with ours (SEP-414). */
+  readonly tracing: Pick<Tracing, 'traceParent'>;
   readonly schemas: Schemas;
 }
 
@@ -92,7 +95,8 @@ export class Upstream {
   /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, the reason of the signal */
   callTool({ tool, args, callId, signal, onProgress }: UpstreamCall): Promise<CallToolResult> {
     return this.ask('tools/call', signal, async (client, options) => {
-      const _meta = { 'tollgate/toolCallId': callId };
+      const { traceParent: traceparent } = this.#deps.tracing;
+      const _meta = { 'tollgate/toolCallId': callId, ...(traceparent === undefined ? {} : { traceparent }) };
       const progress = onProgress ? { onprogress: onProgress } : {};
       const result = await client.callTool({ name: tool, arguments: { ...args }, _meta }, { ...options, ...progress });
       const problem = result.isError ? undefined : this.#resultProblem(tool, result);

@@ -149,6 +149,19 @@ describe('an upstream server over HTTP', () => {
     expect([upstream.sessions, upstream.requests.at(-1)]).toEqual([0, 'DELETE ']);
   });
 
+  it('is told which call it is, and the trace that it belongs to', async () => {
+    const traceParent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`;
+    const upstream = await HttpUpstream.start({ tools: { echo } });
+    const traced = { ...core, tracing: { ...core.tracing, traceParent } };
+    const node = upstreamNode(traced, [httpRow(upstream.url, ['echo'])]);
+    await node.offered('echo');
+    const { tool_call_id } = await node.call('echo', HELLO);
+    expect(upstream.asked('tools/call')[0]?.message.params?._meta).toMatchObject({
+      'tollgate/toolCallId': tool_call_id,
+      traceparent: traceParent,
+    });
+  });
+
   it('that was started anew is listened to again', async () => {
     const script: ServerScript = { tools: { echo } };
     const upstream = await HttpUpstream.start(script);

@@ -52,7 +52,7 @@ export function upstreamNode(
   servers: readonly Json[],
   variables: Record<string, string> = {},
 ): UpstreamNode {
-  const upstreams = new Upstreams({ clock: systemClock, metrics: core.metrics, logger: silentLogger });
+  const upstreams = new Upstreams({ ...core, clock: systemClock, logger: silentLogger });
   const plans = { default: 'one', plans: { one: planRow() } };
   const catalogues = new Catalogues(catalogueFiles({ plans, servers: { servers } }), {
     upstreamWords: (tool) => upstreams.words(tool),
