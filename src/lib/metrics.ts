@@ -32,6 +32,9 @@ export class Metrics {
   readonly handshakes = this.#counter('handshakes_total', 'Handshakes by endpoint and result', ['endpoint', 'result']);
   readonly evictions = this.#counter('evictions_total', 'Connections closed in favour of a newer one', []);
   readonly closes = this.#counter('closes_total', 'Connections closed by this node', ['code']);
+  readonly forcedCloses = this.#counter('forced_closes_total', 'Connections that did not answer their close in time', [
+    'transport',
+  ]);
   readonly messages = this.#counter('messages_total', 'Messages from clients', ['type', 'result']);
   readonly limitDecisions = this.#counter('limit_decisions_total', 'Message limit decisions', ['result', 'counted_by']);
   readonly delivered = this.#counter('events_delivered_total', 'Durable events written to sockets', []);

@@ -1,5 +1,6 @@
 import type { Socket } from 'socket.io';
 import type { Clock } from '../lib/clock.ts';
+import type { Metrics } from '../lib/metrics.ts';
 import { CLOSE_PATIENCE_MS } from './bounded-websockets.ts';
 
 /** One Engine.IO session, over whichever transport. */
@@ -23,14 +24,20 @@ export function internals(engine: EngineSocket): EngineInternals {
   return engine as unknown as EngineInternals;
 }
 
+export interface EngineDeps {
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'forcedCloses'>;
+}
+
 /**
  * Ends a session once it has sent what it has to send, or after a moment. By itself Engine.IO waits half a minute for a
  * client that does not poll or does not read.
  */
-export function endEngine(engine: EngineSocket, clock: Clock): void {
+export function endEngine(engine: EngineSocket, { clock, metrics }: EngineDeps): void {
   const { transport } = internals(engine);
   if (transport.closeTimeout !== undefined) transport.closeTimeout = CLOSE_PATIENCE_MS;
   const cancel = clock.after(CLOSE_PATIENCE_MS, () => {
+    metrics.forcedCloses.inc({ transport: 'socketio' });
     engine.close(true);
     transport.socket?.terminate();
   });

@@ -14,6 +14,9 @@ import { presented, resumePoint } from './handshake.ts';
 import { FrameCache, RawTransport } from './raw-transport.ts';
 import { refuseUpgrade } from './refusals.ts';
 
+/** How `ws` names an end without a close frame: RFC 6455 section 7.1.5. */
+const ABNORMAL_CLOSURE = 1006;
+
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
   readonly door: Pick<Door, 'enter'>;
@@ -94,14 +97,18 @@ export class RawWebSockets {
 
   /** Apart from the opening: what these listeners see lives as long as the socket, and so must not be the request. */
   #listen(socket: WebSocket, endpoint: Endpoint, visit: Visit): Connection {
-    const { clock, logger } = this.#deps;
+    const { clock, logger, metrics } = this.#deps;
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
     const connection = new Connection(this.#deps, transport, visit);
     // Without a listener, one bad frame would end the process.
     socket.on('error', (error) => logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error'));
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
     socket.on('pong', () => connection.alive());
-    socket.on('close', () => connection.gone());
+    socket.on('close', (code) => {
+      // We had ended it, and no answer came.
+      if (connection.closed && code === ABNORMAL_CLOSURE) metrics.forcedCloses.inc({ transport: 'websocket' });
+      connection.gone();
+    });
     return connection;
   }
 

@@ -1,10 +1,9 @@
 import type { Socket } from 'socket.io';
 import type { Transport } from '../connections/transport.ts';
-import type { Clock } from '../lib/clock.ts';
 import type { ReplyTo } from '../protocol/dialects.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
-import { endEngine, internals } from './engines.ts';
+import { type EngineDeps, endEngine, internals } from './engines.ts';
 
 /**
  * Close codes after which a client should come back by itself. Socket.IO's client does so when the connection is lost,
@@ -20,7 +19,7 @@ export class SocketIoTransport implements Transport {
   readonly endpoint: string;
   readonly format = 'socketio';
   readonly #socket: Socket;
-  readonly #clock: Clock;
+  readonly #deps: EngineDeps;
   #waiting: (() => void)[] | undefined = [];
   #lastError: TollgateError | undefined;
   #closeCode: number | undefined;
@@ -37,9 +36,9 @@ export class SocketIoTransport implements Transport {
     this.#refused = resolve;
   });
 
-  constructor({ socket, clock }: { socket: Socket; clock: Clock }, endpoint: string) {
+  constructor({ socket, clock, metrics }: EngineDeps & { readonly socket: Socket }, endpoint: string) {
     this.#socket = socket;
-    this.#clock = clock;
+    this.#deps = { clock, metrics };
     this.endpoint = endpoint;
   }
 
@@ -81,7 +80,7 @@ export class SocketIoTransport implements Transport {
   }
 
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
-    const timestamped = { ...fields, timestamp: new Date(this.#clock.now()).toISOString() };
+    const timestamped = { ...fields, timestamp: new Date(this.#deps.clock.now()).toISOString() };
     if (replyTo && 'ack' in replyTo) return replyTo.ack({ ok: true, type, ...timestamped });
     this.#write(() => this.#socket.emit(type, timestamped));
   }
@@ -94,7 +93,9 @@ export class SocketIoTransport implements Transport {
     this.#lastError = error;
     const fields = publicError(error);
     if (replyTo && 'ack' in replyTo) return replyTo.ack({ error: fields });
-    this.#write(() => this.#socket.emit('error', { ...fields, timestamp: new Date(this.#clock.now()).toISOString() }));
+    this.#write(() =>
+      this.#socket.emit('error', { ...fields, timestamp: new Date(this.#deps.clock.now()).toISOString() }),
+    );
   }
 
   /** Engine.IO sends its own pings. */
@@ -108,7 +109,7 @@ export class SocketIoTransport implements Transport {
       return this.#refused();
     }
     if (!COME_BACK_CODES.has(code)) this.#socket.disconnect(true);
-    endEngine(conn, this.#clock);
+    endEngine(conn, this.#deps);
   }
 
   #write(write: () => void): void {

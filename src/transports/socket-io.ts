@@ -163,7 +163,7 @@ export class SocketIo {
   #expired(engine: EngineSocket, { admitted }: Guest): void {
     if (admitted?.connection.session) return;
     if (admitted) admitted.connection.close(new TollgateError('AUTH_TIMEOUT'));
-    else endEngine(engine, this.#deps.clock);
+    else endEngine(engine, this.#deps);
   }
 
   #packet(engine: EngineSocket, guest: Guest, { type, data }: { type: string; data?: unknown }): void {
@@ -173,15 +173,14 @@ export class SocketIo {
     admitted?.transport.received(bytes);
     if (!admitted?.connection.session) guest.bytes += bytes;
     // Socket.IO gets its turn first: a refused namespace is answered.
-    if (guest.bytes > UNAUTHENTICATED_BYTES || isForeign(data)) setImmediate(() => endEngine(engine, this.#deps.clock));
+    if (guest.bytes > UNAUTHENTICATED_BYTES || isForeign(data)) setImmediate(() => endEngine(engine, this.#deps));
   }
 
   /** Authenticates and admits before Socket.IO says that the client is connected. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
-    const { clock } = this.#deps;
     const guest = this.#guests.get(socket.conn);
-    if (!guest || guest.admitted) return endEngine(socket.conn, clock);
-    const transport = new SocketIoTransport({ socket, clock }, SOCKET_IO_PATH);
+    if (!guest || guest.admitted) return endEngine(socket.conn, this.#deps);
+    const transport = new SocketIoTransport({ ...this.#deps, socket }, SOCKET_IO_PATH);
     const connection = new Connection(this.#deps, transport, guest.visit);
     guest.admitted = { connection, transport };
     // Whatever the client put into CONNECT: nothing says that it is an object.
@@ -198,7 +197,7 @@ export class SocketIo {
     const { refusal } = transport;
     next(Object.assign(new Error(refusal.message), { data: publicError(refusal) }));
     // After the CONNECT_ERROR has been written; a refused client must not keep an engine for 45 seconds.
-    setImmediate(() => endEngine(socket.conn, clock));
+    setImmediate(() => endEngine(socket.conn, this.#deps));
   }
 
   /** @throws TollgateError of the authentication rows */
@@ -216,7 +215,7 @@ export class SocketIo {
     (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
       connection.gone();
-      endEngine(socket.conn, this.#deps.clock);
+      endEngine(socket.conn, this.#deps);
     });
     socket.onAny((name: string, ...args: unknown[]) => this.#received(admitted, name, args));
     transport.connected();

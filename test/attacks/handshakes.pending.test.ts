@@ -260,5 +260,8 @@ describe('B122 B125 a deadline for authentication', () => {
     const raw = openRawSocket({ url, path: '/ws' });
     await raw.ended;
     expect(performance.now() - openedAt).toBeLessThan(3_000 + SLACK_MS);
+    const forced = async () =>
+      (await (await fetch(`${url}/metrics`)).text()).match(/forced_closes_total\{.*\} (\d+)/)?.[1];
+    await until(async () => Number(await forced()) >= 1);
   });
 });
