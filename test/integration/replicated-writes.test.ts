@@ -52,7 +52,8 @@ async function waitingNode(timeoutMs = TIMEOUT_MS) {
 
 describe('a paid call whose record shall be on a replica', () => {
   it('is answered when the replica has it', async () => {
-    const { call, recorded, unreplicated } = await waitingNode();
+    // Longer than a busy machine makes a replica take.
+    const { call, recorded, unreplicated } = await waitingNode(5_000);
     for (let calls = 1; calls <= 20; calls++) {
       expect(await call('paid')).toMatchObject({ success: true });
       expect(await recorded()).toBe(calls);
@@ -64,17 +65,23 @@ describe('a paid call whose record shall be on a replica', () => {
     const { server, call, unreplicated } = await waitingNode();
     await call('paid');
     server.lag();
+    // The first may have been late on a busy machine.
+    const before = await unreplicated();
     const began = performance.now();
     const results = await Promise.all(Array.from({ length: 60 }, () => call('paid')));
     // One after the other they would take twelve seconds.
     expect(performance.now() - began).toBeLessThan(10 * TIMEOUT_MS);
     for (const result of results) expect(result).toMatchObject({ success: true, usage_record_id: expect.any(String) });
-    expect(await unreplicated()).toBe(60);
+    expect(await unreplicated()).toBe(before + 60);
     expect(await call('gratis')).toMatchObject({ success: true });
-    expect(await unreplicated()).toBe(60);
+    expect(await unreplicated()).toBe(before + 60);
     await server.catchUp();
-    await call('paid');
-    expect(await unreplicated()).toBe(60);
+    const isReplicated = async () => {
+      const late = await unreplicated();
+      await call('paid');
+      return (await unreplicated()) === late;
+    };
+    await until(isReplicated, { label: 'a call that the replica has in time' });
   });
 
   it('is recorded again, once, when Redis dies while the replica is waited for', async () => {

@@ -1,4 +1,5 @@
 import type { Redis } from '../../src/redis/client.ts';
+import { masters } from '../../src/redis/connection.ts';
 import { Keys } from '../../src/redis/keys.ts';
 
 /**
@@ -6,15 +7,18 @@ import { Keys } from '../../src/redis/keys.ts';
  * append-only file whose end is missing. What was written since is gone, all of it or none of a script's.
  */
 export async function olderState(redis: Redis, prefix: string): Promise<() => Promise<void>> {
-  const keysNow = () => redis.keys(`${prefix}:*`);
+  const keysNow = async () => {
+    const ofEach = await Promise.all(masters(redis).map((master) => master.keys(`${prefix}:*`)));
+    return ofEach.flat();
+  };
   const dumps = new Map<string, Buffer>();
   for (const key of await keysNow()) {
     const dump = await redis.dumpBuffer(key);
     if (dump) dumps.set(key, dump);
   }
   return async () => {
-    const gone = await keysNow();
-    if (gone.length > 0) await redis.del(...gone);
+    // One by one: they are in many slots.
+    await Promise.all((await keysNow()).map((key) => redis.del(key)));
     // Without their expiry, which is days away.
     for (const [key, dump] of dumps) await redis.restore(key, 0, dump);
     await redis.hset(new Keys(prefix).ledgerState, 'agreed', 'the Redis before');

@@ -24,7 +24,11 @@ export async function replicatedRedis(options: RedisServerOptions = {}): Promise
   await onMaster.config('SET', 'repl-diskless-sync-delay', '0');
   await onReplica.replicaof('127.0.0.1', Number(new URL(replication.url).port));
   // The master's word: the replica says sooner that it is in step, and its acknowledgements do not count until then.
-  const inStep = async () => (await onMaster.wait(1, 100)) === 1;
+  const inStep = async () => {
+    // WAIT is about what this connection has written.
+    await onMaster.set('in-step', '1');
+    return (await onMaster.wait(1, 100)) === 1;
+  };
   await until(inStep, { timeoutMs: 20_000, label: 'the replica' });
   return {
     url: clients.url,
