@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { openClient } from '../support/clients.ts';
 import { base64url, claimsWith, forgeToken, hs256 } from '../support/forged-tokens.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { OPCODE, openRawSocket, type RawSocket, rawFrame } from '../support/raw-socket.ts';
@@ -99,7 +100,7 @@ describe('a second identity in band', () => {
     expect(await until(() => raw.closeFrame)).toEqual({ code: 1008, reason: 'USER_MISMATCH' });
     expect(types(raw)).toEqual(['connection_established', 'auth_success', 'threads_list', 'USER_MISMATCH']);
     const { redis } = await openLeases();
-    expect(await redis.keys(`*${other.userId}*`)).toEqual([]);
+    expect(await keysOf(redis, `*${other.userId}*`)).toEqual([]);
   });
 
   it.each<[string, () => Record<string, unknown>, string]>([

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { base64url, claimsWith, forgeToken, hs256, type TokenPart } from '../support/forged-tokens.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { acceptedAs, present, refusedWith } from '../support/presentations.ts';
@@ -224,7 +225,7 @@ it('B261 a forged token takes no place and leaves nothing in Redis, where a good
   const { redis, keys } = await openLeases();
   const sub = freshUserId();
   const payload = claimsWith({ sub });
-  const stored = () => redis.keys(`*${sub}*`);
+  const stored = () => keysOf(redis, `*${sub}*`);
   expect(await present(forgeToken({ payload, sign: hs256('attacker') }))).toEqual(refusedWith('VALIDATION_FAILED'));
   expect(await stored()).toEqual([]);
   expect(await present(forgeToken({ payload }), { ways: ['header'] })).toEqual({ header: `user ${sub}` });

@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { PASSWORD_COST } from '../../src/auth-service/passwords.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { type Fixture, randomSecret, startFixture } from './auth-service.fixture.ts';
 
 let auth: Fixture;
@@ -56,7 +57,7 @@ describe('B245 ten wrong passwords', () => {
       await fail(email, 1);
     }
     expect((await login(email, 'wrong')).headers.get('retry-after')).toBe('3600');
-    for (const key of await auth.redis.keys(`${auth.prefix}:*attempts:*`)) {
+    for (const key of await keysOf(auth.redis, `${auth.prefix}:*attempts:*`)) {
       expect(await auth.redis.ttl(key)).toBeGreaterThan(86_000);
     }
   });
@@ -119,6 +120,6 @@ describe('the demo accounts', () => {
   it('do not exist without a DEMO_PASSWORD', async () => {
     const bare = await startFixture({ DEMO_PASSWORD: '' });
     expect((await bare.login('free', { password: 'undefined' })).body.error).toBe('invalid_grant');
-    expect(await bare.redis.keys(`${bare.prefix}:*user:*`)).toEqual([]);
+    expect(await keysOf(bare.redis, `${bare.prefix}:*user:*`)).toEqual([]);
   });
 });

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { keysOf } from '../support/keys-of.ts';
 import { type Answer, basic, claimsOf, type Fixture, randomSecret, startFixture } from './auth-service.fixture.ts';
 
 const DAY_MS = 86_400_000;
@@ -127,7 +128,7 @@ describe('a refresh token', () => {
   it('is nowhere stored in clear, and everything stored of a session expires', async () => {
     const token = await newSession();
     const { refresh_token: successor } = (await refresh(token)).body;
-    const keys = await auth.redis.keys(`${auth.prefix}:*session:*`);
+    const keys = await keysOf(auth.redis, `${auth.prefix}:*session:*`);
     expect(keys.length).toBeGreaterThan(0);
     for (const key of keys) {
       expect(await auth.redis.pttl(key)).toBeGreaterThan(0);

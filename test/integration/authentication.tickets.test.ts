@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { type ClientOptions, openClient, TRANSPORTS } from '../support/clients.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { type Leases, NOTHING_LEFT, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -48,7 +49,7 @@ describe('POST /v1/tickets', () => {
     expect(leftMs).toBeLessThanOrEqual(30_000);
     const stored = String(await leases.redis.get(keyOf(answer.ticket)));
     for (const secret of [answer.ticket, token, token.split('.')[2] ?? token]) expect(stored).not.toContain(secret);
-    expect(await leases.redis.keys(`*${answer.ticket}*`)).toEqual([]);
+    expect(await keysOf(leases.redis, `*${answer.ticket}*`)).toEqual([]);
   });
 
   it.each([

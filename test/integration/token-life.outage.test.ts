@@ -1,5 +1,6 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import type { TestClient } from '../support/clients.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { type Login, MovedInstallation } from '../support/token-life.ts';
 
 const TOKEN_MS = 60_000;
@@ -102,7 +103,7 @@ describe('while the auth service is away a connection', () => {
       await client.closed;
     }
     await installation.advance(outageEnds - installation.clock.now());
-    expect(await installation.redis.keys(`${installation.config.REDIS_KEY_PREFIX}:*token*`)).toEqual([]);
+    expect(await keysOf(installation.redis, `${installation.config.REDIS_KEY_PREFIX}:*token*`)).toEqual([]);
 
     await installation.startAuthService();
     const { access_token } = await installation.login();

@@ -1,16 +1,13 @@
 import type { Redis } from '../../src/redis/client.ts';
-import { masters } from '../../src/redis/connection.ts';
 import { Keys } from '../../src/redis/keys.ts';
+import { keysOf } from './keys-of.ts';
 
 /**
  * Remembers everything under a prefix, to go back to it: as Redis is after a fail-over to a replica that lagged, or with an
  * append-only file whose end is missing. What was written since is gone, all of it or none of a script's.
  */
 export async function olderState(redis: Redis, prefix: string): Promise<() => Promise<void>> {
-  const keysNow = async () => {
-    const ofEach = await Promise.all(masters(redis).map((master) => master.keys(`${prefix}:*`)));
-    return ofEach.flat();
-  };
+  const keysNow = () => keysOf(redis, `${prefix}:*`);
   const dumps = new Map<string, Buffer>();
   for (const key of await keysNow()) {
     const dump = await redis.dumpBuffer(key);

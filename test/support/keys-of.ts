@@ -1,0 +1,8 @@
+import type { Redis } from '../../src/redis/client.ts';
+import { masters } from '../../src/redis/connection.ts';
+
+/** Every key of that pattern, on whichever shard. */
+export async function keysOf(redis: Redis, pattern: string): Promise<string[]> {
+  const ofEach = await Promise.all(masters(redis).map((master) => master.keys(pattern)));
+  return ofEach.flat();
+}
