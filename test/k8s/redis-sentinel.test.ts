@@ -19,6 +19,7 @@ import {
 } from '../support/manifests.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { describeWith, KUBECTL } from '../support/programs.ts';
+import { areInStep } from '../support/replicas.ts';
 import { randomSecret } from '../support/secrets.ts';
 import { until } from '../support/until.ts';
 
@@ -107,10 +108,11 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
     launch('tollgate-redis', 'tollgate-redis-0', asServer(data0, zero));
     const replica = launch('tollgate-redis', 'tollgate-redis-1', asServer(data1, one));
     const [first, second] = [connect(zero), connect(one)];
-    const isFollowed = async () => /state=online/.test(await first.info('replication'));
+    const isFollowed = () => areInStep(first, 1);
     await until(isFollowed, { timeoutMs: 20_000, label: 'a replica that follows number 0' });
     expect(await first.config('GET', 'min-replicas-to-write')).toEqual(['min-replicas-to-write', '1']);
     expect(await first.set('written', 'yes')).toBe('OK');
+    expect(await first.wait(1, 10_000)).toBe(1);
 
     const watcher = launch('tollgate-sentinel', 'tollgate-sentinel-0', asSentinel);
     const watching = connect(sentinel);

@@ -1,5 +1,6 @@
 import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
 import { RedisProcess, type RedisProcessOptions, type Settings } from './redis-process.ts';
+import { areInStep } from './replicas.ts';
 import { until } from './until.ts';
 
 const MASTER_NAME = 'tollgate';
@@ -42,7 +43,8 @@ export class SentinelProcesses {
     };
     const servers = await Promise.all(ports.slice(0, -3).map(serve));
     // First: a Sentinel asks a master for its replicas when it starts, and then every ten seconds.
-    await until(() => followed(servers[0], replicas), { timeoutMs: 20_000, label: 'replicas that follow the master' });
+    const inStep = () => servers[0]?.ask((redis) => areInStep(redis, replicas));
+    await until(inStep, { timeoutMs: 20_000, label: 'replicas that follow the master' });
     const watch = (port: number) => {
       const settings = sentinelSettings(port, masterPort, options);
       return RedisProcess.start({
@@ -80,7 +82,9 @@ export class SentinelProcesses {
     };
     const isComplete = async () => {
       const known = await Promise.all(this.sentinels.map(knows));
-      return known.every(Boolean) && (await followed(await this.master(), replicas));
+      if (!known.every(Boolean)) return false;
+      const master = await this.master();
+      return master.ask((redis) => areInStep(redis, replicas));
     };
     await until(isComplete, { timeoutMs: 40_000, everyMs: 100, label: 'Sentinels and replicas that know each other' });
   }
@@ -111,11 +115,6 @@ export class SentinelProcesses {
   async close(): Promise<void> {
     await Promise.all([...this.sentinels, ...this.servers].map((server) => server.close()));
   }
-}
-
-async function followed(master: RedisProcess | undefined, replicas: number): Promise<boolean> {
-  const info = await master?.ask((redis) => redis.info('replication'));
-  return (info?.match(/state=online/g)?.length ?? 0) === replicas;
 }
 
 function serverSettings(port: number, masterPort: number, { password, settings = [], tls }: SentinelOptions): Settings {

@@ -2,6 +2,7 @@ import { type RedisServer, type RedisServerOptions, startRedisServer } from '../
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
+import { areInStep } from './replicas.ts';
 import { TcpProxy } from './tcp-proxy.ts';
 import { until } from './until.ts';
 
@@ -23,12 +24,7 @@ export async function replicatedRedis(options: RedisServerOptions = {}): Promise
   const clients = await TcpProxy.start(master.url);
   await onMaster.config('SET', 'repl-diskless-sync-delay', '0');
   await onReplica.replicaof('127.0.0.1', Number(new URL(replication.url).port));
-  // The master's word: the replica says sooner that it is in step, and its acknowledgements do not count until then.
-  const inStep = async () => {
-    // WAIT is about what this connection has written.
-    await onMaster.set('in-step', '1');
-    return (await onMaster.wait(1, 100)) === 1;
-  };
+  const inStep = () => areInStep(onMaster, 1);
   await until(inStep, { timeoutMs: 20_000, label: 'the replica' });
   return {
     url: clients.url,
