@@ -95,17 +95,18 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
         const { epoch } = await client.welcome();
         const sentAt = performance.now();
         client.send('agent_request', { message: QUESTION });
-        const { at, fields } = await client.waitFor('agent_started');
-        waits.push(at - sentAt);
+        const started = await client.waitFor('agent_started');
+        waits.push(started.at - sentAt);
         await client.terminate();
-        const seen = seqs(client.events);
+        // What lay behind it in this process's own buffers counts as not come: it may be the whole run.
+        const seen = seqs(client.events.slice(0, client.events.indexOf(started) + 1));
         expect(seen.length).toBeGreaterThanOrEqual(1);
         const next = await openClient({ url, transport, token });
         await next.welcome();
         next.send('resume', { after: seen.at(-1), epoch });
         await next.waitFor('agent_completed');
         expect([...seen, ...seqs(next.events)]).toEqual(upTo(seen.length + seqs(next.events).length));
-        expect(eventsOf(next, fields.run_id).at(-1)?.type).toBe('agent_completed');
+        expect(eventsOf(next, started.fields.run_id).at(-1)?.type).toBe('agent_completed');
       }
       // The quickest of three: the machine may be busy now and then.
       expect(Math.min(...waits)).toBeLessThan(200);
