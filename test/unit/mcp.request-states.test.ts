@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { TokenSeal } from '../../src/auth/token-seal.ts';
 import { RequestStates } from '../../src/mcp/request-states.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 
@@ -69,6 +70,8 @@ describe('a request state', () => {
       changed[at] = (changed[at] ?? 0) ^ 1;
       refused(() => states.open(REQUEST, changed.toString('base64')));
     }
+    // Of the same secret, and for another purpose.
+    refused(() => states.open(REQUEST, new TokenSeal(SECRET).seal('token')));
     const others = [`${sealed}-TAMPERED`, `${sealed}=`, ` ${sealed}`, sealed.replace(/.$/, ''), '', 'x', '{}'];
     for (const other of others) refused(() => states.open(REQUEST, other));
   });
