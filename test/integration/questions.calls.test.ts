@@ -73,7 +73,7 @@ interface NodeOptions {
 
 /** A process of its own, with the same caller as the others. */
 async function node({ asks = ['elicitation'], plan = {} }: NodeOptions = {}): Promise<UpstreamNode> {
-  const row = httpRow(upstream.url, ['greet', 'held', 'odd'], { asks });
+  const row = httpRow(upstream.url, ['greet', 'held', 'odd'], { asks, concurrency: 1_000 });
   const one = upstreamNode(core, [row], {}, { userId, plan });
   await one.offered('greet');
   await one.offered('held');
@@ -295,6 +295,60 @@ describe('the limits of a user', () => {
     // Who is not asked is not held up by it.
     expect(await one.call('greet')).toMatchObject({ error: { code: 'TOOL_FAILED' } });
   });
+});
+
+describe('calls whose answers come in any order, often and from any node', () => {
+  const CALLS = 40;
+  const ALLOWED = 25;
+  const COUNTED = ['QUOTA_EXCEEDED', 'RATE_LIMITED'];
+
+  it('are run once for each question, told one outcome each, and counted and charged as often as they ended', async () => {
+    const plan = { allowances: { greet: ALLOWED } };
+    const nodes = [await node({ plan }), await node({ plan })];
+    const outcomes = new Map<string, Set<unknown>>();
+    let turn = 0;
+    const send = async (request: Partial<ToolRequest> & { readonly callId: string }, args: Json) => {
+      turn += 1;
+      const one = nodes[turn % 2] as UpstreamNode;
+      const told = await one.call('greet', args, request).catch((error: { readonly code?: string }) => {
+        if (!COUNTED.includes(error.code ?? '')) throw error;
+        return undefined;
+      });
+      if (!told || told.questions) return told;
+      const known = outcomes.get(request.callId) ?? new Set();
+      outcomes.set(request.callId, known.add(wordsOf(told)));
+      return told;
+    };
+    const play = async (at: number) => {
+      const call = calling(at % 2 ? { idempotencyKey: `k${at}` } : {});
+      const args = { times: 1 + (at % 3) };
+      const asked: ToolResult[] = [];
+      const hear = (told: ToolResult | undefined) => told?.questions && asked.push(told);
+      hear(await send(call.begin, args));
+      for (let step = 0; step < 4 && asked.length > 0; step++) {
+        // The last question and the first, answered side by side and differently; and keys once more without an answer.
+        const answered = [asked.at(-1), asked.at(-1), asked[0]] as ToolResult[];
+        const again = answered.map((question, by) => send(call.answer(question, named(`${step}.${by}`)), args));
+        if (at % 2) again.push(send(call.begin, args));
+        for (const told of await Promise.all(again)) hear(told);
+      }
+    };
+    await Promise.all(Array.from({ length: CALLS }, (_, at) => play(at)));
+    expect([...outcomes.values()].filter(({ size }) => size !== 1)).toEqual([]);
+    const records = await (nodes[0] as UpstreamNode).records();
+    expect(records.filter(({ status, units }) => status === 'success' && units === 7)).toHaveLength(outcomes.size);
+    expect(records).toHaveLength(outcomes.size);
+    expect(records.length).toBeLessThanOrEqual(ALLOWED);
+    expect(records.length).toBeGreaterThan(0);
+    const { quota, reservations } = core.keys.user(userId);
+    expect(await core.redis.zcard(reservations)).toBe(0);
+    const [uses, questions] = await core.redis.hmget(quota, 'greet_per_day', 'questions_greet_per_day');
+    expect([sumOf(uses), sumOf(uses) + sumOf(questions)]).toEqual([records.length, runs()]);
+  });
+
+  /** Of a limit's buckets: "<bucket> <uses> …". */
+  const sumOf = (packed: string | null | undefined) =>
+    (packed ?? '').split(' ').reduce((sum, field, at) => (at % 2 ? sum + Number(field) : sum), 0);
 });
 
 describe('a call that has gone on', () => {
