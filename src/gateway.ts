@@ -5,6 +5,7 @@ import { loadAgentCatalogue } from './agents/agent-catalogue.ts';
 import { assembleEventLog } from './agents/assemble-log.ts';
 import { assembleTools } from './agents/assemble-tools.ts';
 import { Runs } from './agents/runs.ts';
+import { ASKED_MS } from './agents/tool-calls.ts';
 import { BUILT_IN_TOOLS } from './agents/tools/executors.ts';
 import { depthOf } from './agents/tools/health-tools.ts';
 import { AUTH_SERVICE_TIMEOUT_MS, AuthService, authServiceOptions } from './auth/auth-service.ts';
@@ -50,6 +51,7 @@ import { InFlight } from './mcp/in-flight.ts';
 import { McpOffers } from './mcp/mcp-offers.ts';
 import { McpServer } from './mcp/mcp-server.ts';
 import type { McpTools } from './mcp/mcp-tools.ts';
+import { RequestStates } from './mcp/request-states.ts';
 import { Accounts } from './policy/accounts.ts';
 import { AnnouncementReader } from './policy/announcement-reader.ts';
 import { announceCatalogues } from './policy/announcements.ts';
@@ -202,8 +204,9 @@ async function createConnections(config: Config, foundation: Foundation) {
     isUpstream: (tool) => catalogues.tools.get(tool)?.upstream !== undefined,
   };
   const trustsTraces = config.TRUST_CLIENT_TRACES;
-  const offers = new McpOffers({ upstreams: foundation.upstreams, permissions });
-  const server = new McpServer({ tools, offers, logger, tracing });
+  const states = new RequestStates({ clock }, { secret: config.SERVICE_SECRET, keptMs: ASKED_MS });
+  const offers = new McpOffers({ upstreams: foundation.upstreams, states, permissions });
+  const server = new McpServer({ tools, offers, states, logger, tracing });
   const mcp = { server, inFlight: new InFlight(), tracing, trustsTraces };
   closers.add('mcp', () => mcp.server.close());
   const handlers = createHandlers({

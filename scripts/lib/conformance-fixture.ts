@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   type CallToolResult,
   type GetPromptResult,
+  type InputRequiredResult,
   type Prompt,
   ProtocolError,
   type Resource,
@@ -10,6 +11,7 @@ import {
   type ServerContext,
   type Tool,
 } from '@modelcontextprotocol/server';
+import { QUESTION_PROMPT, QUESTION_TOOLS, questionPrompt } from './conformance-questions.ts';
 
 /** One pixel, and a tenth of a second of nothing: the smallest files of their kinds. */
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
@@ -20,7 +22,7 @@ const text = (words: string) => ({ type: 'text' as const, text: words });
 const image = { type: 'image' as const, data: PNG, mimeType: 'image/png' };
 const NO_ARGUMENTS = { type: 'object' as const, properties: {} };
 
-type Run = (context: ServerContext) => CallToolResult | Promise<CallToolResult>;
+type Run = (context: ServerContext) => CallToolResult | InputRequiredResult | Promise<CallToolResult>;
 
 /** The tools that the suite's scenarios call, as their descriptions have them. */
 const TOOLS: Readonly<Record<string, Run>> = {
@@ -62,9 +64,9 @@ const TOOLS: Readonly<Record<string, Run>> = {
     await mcpReq.log('info', 'For whoever asked for it');
     return { content: [text('One line is logged.')] };
   },
-  // It would ask its caller: of one that cannot be asked, as a gateway is, it makes do without.
-  test_streaming_elicitation: () => ({ content: [text('Nobody was asked.')] }),
 };
+
+const ALL_TOOLS: Readonly<Record<string, Run>> = { ...TOOLS, ...QUESTION_TOOLS };
 
 /** What a tool is that keywords of JSON Schema 2020-12 must survive in. */
 const SCHEMA_TOOL: Tool = {
@@ -131,10 +133,12 @@ const PROMPTS: Readonly<
 
 /** How a gateway is told of the fixture: what `TOOL_SERVERS` points to. */
 export function fixtureServers(url: string): object {
-  const names = [...Object.keys(TOOLS), SCHEMA_TOOL.name];
+  const names = [...Object.keys(ALL_TOOLS), SCHEMA_TOOL.name];
   const tools = Object.fromEntries(names.map((name) => [name, { permission: 'basic', units: 0 }]));
   const resources = { permission: 'basic', allow: ['test://*'] };
-  return { servers: [{ name: 'fixture', url, tools, resources, prompts: { permission: 'basic', allow: ['test_*'] } }] };
+  const prompts = { permission: 'basic', allow: ['test_*'] };
+  const asks = ['elicitation', 'sampling', 'roots'];
+  return { servers: [{ name: 'fixture', url, asks, tools, resources, prompts }] };
 }
 
 /** The server that the official conformance suite expects to find, as far as its scenarios describe it. */
@@ -142,18 +146,27 @@ export function conformanceFixture(): Server {
   const capabilities = { tools: {}, resources: {}, prompts: {}, completions: {}, logging: {} };
   const server = new Server({ name: 'conformance-fixture', version: '1' }, { capabilities });
   server.setRequestHandler('tools/list', () => ({
-    tools: [...Object.keys(TOOLS).map((name) => ({ name, description: name, inputSchema: NO_ARGUMENTS })), SCHEMA_TOOL],
+    tools: [
+      ...Object.keys(ALL_TOOLS).map((name) => ({ name, description: name, inputSchema: NO_ARGUMENTS })),
+      SCHEMA_TOOL,
+    ],
   }));
   server.setRequestHandler('tools/call', ({ params }, context) => {
-    const run = TOOLS[params.name] ?? (params.name === SCHEMA_TOOL.name ? () => ({ content: [] }) : undefined);
+    const run = ALL_TOOLS[params.name] ?? (params.name === SCHEMA_TOOL.name ? () => ({ content: [] }) : undefined);
     if (!run) throw new ProtocolError(-32602, 'Unknown tool');
     return run(context);
   });
   server.setRequestHandler('resources/list', () => ({ resources: [...RESOURCES] }));
   server.setRequestHandler('resources/templates/list', () => ({ resourceTemplates: [TEMPLATE] }));
   server.setRequestHandler('resources/read', ({ params: { uri } }) => ({ contents: [contents(uri)] }));
-  server.setRequestHandler('prompts/list', () => ({ prompts: Object.values(PROMPTS).map(({ row }) => row) }));
-  server.setRequestHandler('prompts/get', ({ params }) => {
+  server.setRequestHandler('prompts/list', () => ({
+    prompts: [
+      ...Object.values(PROMPTS).map(({ row }) => row),
+      { name: QUESTION_PROMPT, description: 'Asks for its context' },
+    ],
+  }));
+  server.setRequestHandler('prompts/get', ({ params }, context) => {
+    if (params.name === QUESTION_PROMPT) return questionPrompt(context);
     const prompt = PROMPTS[params.name];
     if (!prompt) throw new ProtocolError(-32602, 'Unknown prompt');
     return { messages: prompt.messages(params.arguments ?? {}) };

@@ -6,6 +6,7 @@ import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol
 import { whileAway } from '../redis/errors.ts';
 import type { Refusal, UsageRecord } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
+import type { AskedQuestions } from './tools/asking.ts';
 
 /** The run belongs to somebody else now, or has ended: whoever gets this stops without another word. */
 export class RunLost extends Error {
@@ -20,6 +21,8 @@ export interface ToolOutcome {
   readonly success: boolean;
   readonly result?: unknown;
   readonly error?: Fields;
+  /** What the tool asks its caller: only where somebody can be asked, and in no event. */
+  readonly questions?: AskedQuestions;
   readonly duration_ms: number;
   readonly usage_record_id: string | null;
 }

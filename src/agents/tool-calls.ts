@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type EventLog, RECENT_USAGE } from '../events/event-log.ts';
+import { canonicalJson } from '../lib/canonical-json.ts';
 import { newId } from '../lib/ids.ts';
 import type { Reservation } from '../policy/quotas.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -17,6 +18,8 @@ const endCall = LuaScript.load('endCall-8');
 const KEPT_MS = 24 * 3_600_000;
 /** That a call without a key has ended is known for longer than anybody tries to end it (`OUTAGE_PATIENCE_MS`). */
 const UNKEYED_MS = 90_000;
+/** A call that has asked its caller is remembered for so long after each question; a person needs a minute or two. */
+export const ASKED_MS = 15 * 60_000;
 
 /** A call outside a run, as its node and the sweep know it. */
 export interface CallDetails {
@@ -29,6 +32,8 @@ export interface CallDetails {
   readonly transport: string;
   /** Milliseconds since the epoch. */
   readonly started_at: number;
+  /** Questions of the call that have been answered; 0 where it is missing. */
+  readonly answered?: number;
 }
 
 export interface BeginCall {
@@ -43,7 +48,7 @@ export interface BeginCall {
 
 export type Beginning =
   | { readonly outcome: 'begun' | 'refused'; readonly reply: readonly ScriptReply[] }
-  | { readonly outcome: 'limited' | 'conflict' }
+  | { readonly outcome: 'limited' | 'conflict' | 'forgotten' }
   | { readonly outcome: 'running'; readonly leftMs: number }
   | { readonly outcome: 'done'; readonly stored: ToolOutcome };
 
@@ -56,11 +61,16 @@ export interface EndCall {
   readonly record: UsageRecord | undefined;
   /** Counts the use; "" gives the place back uncounted. */
   readonly settlement: string;
+  /** How many of its questions must be answered for the call to begin again; undefined for one that is done. */
+  readonly asked?: number;
   /** By the sweep, and not by who executed it: that one, should it come back, is told. */
   readonly swept?: true;
 }
 
-/** Tool calls outside runs, as Redis keeps them: begun once per call id, ended once, by their node or by the sweep. */
+/**
+ * Tool calls outside runs, as Redis keeps them: begun once per call id, ended once, by their node or by the sweep. One that
+ * asks its caller for something ends with its question and can begin again, by the answer to it, on any node.
+ */
 export class ToolCalls {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -90,6 +100,7 @@ export class ToolCalls {
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...executing, timestamp }),
         ...this.#log.appendOptions(userId),
+        details.answered ?? 0,
       ],
     );
     const [outcome, now, third, ...rest] = reply as [string, number, ScriptReply, ...ScriptReply[]];
@@ -99,18 +110,21 @@ export class ToolCalls {
     }
     if (outcome === 'running') return { outcome, leftMs: Number(third) - now };
     if (outcome === 'done') return { outcome, stored: JSON.parse(String(third)) as ToolOutcome };
-    return { outcome: outcome === 'limited' ? 'limited' : 'conflict' };
+    return { outcome: outcome === 'limited' || outcome === 'forgotten' ? outcome : 'conflict' };
   }
 
   /**
    * Appends `tool_completed` with the usage record, counts the use and keeps the outcome. Sent twice, it does so once.
    * @returns the outcome that counts: another one when the call had been ended already
    */
-  async end({ userId, callId, details, outcome, record, settlement, swept }: EndCall): Promise<ToolOutcome> {
+  async end({ userId, callId, details, outcome, record, settlement, asked, swept }: EndCall): Promise<ToolOutcome> {
     const keys = this.#keys.user(userId);
-    const timestamp = record?.completed_at ?? new Date(details.started_at).toISOString();
-    const keyed = details.idempotency_key !== null;
-    const completed = { tool_name: details.tool, tool_call_id: callId, ...outcome, status: 'completed' };
+    const timestamp = record?.completed_at ?? new Date(details.started_at + outcome.duration_ms).toISOString();
+    const { answered = 0, idempotency_key } = details;
+    const { questions, ...told } = outcome;
+    // A request state is a key to its call as well.
+    const known = asked !== undefined || answered > 0 || idempotency_key !== null;
+    const completed = { tool_name: details.tool, tool_call_id: callId, ...told, status: 'completed' };
     const reply = await this.#log.write(
       { script: endCall, records: record ? [{ ...record }] : [] },
       [
@@ -127,21 +141,24 @@ export class ToolCalls {
         settlement,
         reservationMember(callId, details),
         activeCallMember(userId, callId),
-        // Nobody asks again for one without a key, and it may be 64 KiB.
-        keyed || swept ? JSON.stringify(outcome) : '',
-        keyed ? '' : UNKEYED_MS,
+        // Nobody asks again for any other, and it may be 64 KiB.
+        known || swept ? JSON.stringify(outcome) : '',
+        keptMs(details, asked),
         record ? JSON.stringify(record) : '',
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
         ...this.#log.appendOptions(userId),
         RECENT_USAGE,
         this.#log.recordTrace(),
+        answered,
+        asked ?? '',
       ],
     );
     const [result, stored] = reply as [string, string];
-    const known = result === 'over' && stored ? (JSON.parse(stored) as ToolOutcome) : undefined;
+    if (result === 'stale') return outcome;
+    const other = result === 'over' && stored ? (JSON.parse(stored) as ToolOutcome) : undefined;
     // Without a stored one it was this very end, whose answer was lost.
-    if (known) return known;
+    if (other) return other;
     if (record) this.#log.acknowledged(record);
     if (result === 'over') return outcome;
     this.#log.appended('tool_completed', record && { ...record });
@@ -177,24 +194,24 @@ export class ToolCalls {
   /** What is known of a call that has not ended; undefined, and struck off, when nothing is. */
   async details(userId: string, callId: string): Promise<CallDetails | undefined> {
     const keys = this.#keys.user(userId);
-    const known = await this.#redis.hget(keys.call(callId), 'details');
-    if (known !== null) return JSON.parse(known) as CallDetails;
-    await this.#redis.zrem(keys.activeCalls, activeCallMember(userId, callId));
+    const [known, status] = await this.#redis.hmget(keys.call(callId), 'details', 'status');
+    if (known) return JSON.parse(known) as CallDetails;
+    // One that has asked was struck off when it did, and may begin again at any time.
+    if (status !== 'asked') await this.#redis.zrem(keys.activeCalls, activeCallMember(userId, callId));
     return undefined;
   }
 }
 
 /** Tells the same call from another one under the same key: the order of an object's members makes no difference. */
 function digest(tool: string, args: Fields): string {
-  return createHash('sha256').update(tool).update('\n').update(canonical(args)).digest('base64url');
+  return createHash('sha256').update(tool).update('\n').update(canonicalJson(args)).digest('base64url');
 }
 
-/** JSON with the members of every object in order. The depth is bounded by the check of the arguments. */
-function canonical(value: unknown): string {
-  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
-  const members = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${canonical(member)}`).join(',')}}`;
+/** How long a call that ends is remembered from then on, in ms; "" for as long as was said when it began. */
+function keptMs({ answered = 0, idempotency_key }: CallDetails, asked: number | undefined): number | '' {
+  if (asked !== undefined) return ASKED_MS;
+  if (idempotency_key !== null) return '';
+  return answered > 0 ? ASKED_MS : UNKEYED_MS;
 }
 
 /** As `Quotas` names it. */

@@ -7,6 +7,7 @@ import { type PublicError, publicError, TollgateError } from '../protocol/errors
 import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../usage/records.ts';
 import { traceExecution } from './tool-tracing.ts';
+import { type AskedQuestions, InputRequired } from './tools/asking.ts';
 import { boundedResult } from './tools/result.ts';
 import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
 
@@ -22,12 +23,13 @@ export interface ToolExecutionDeps {
 
 /** What came of an execution. */
 export interface Executed {
-  readonly status: UsageStatus;
+  /** `input_required`: it asks its caller for something, and was not done; that is no use, and is not charged. */
+  readonly status: UsageStatus | 'input_required';
   /** False when it was stopped before its executor was called: then there is nothing to count. */
   readonly began: boolean;
   readonly outcome:
     | { readonly success: true; readonly result: Fields }
-    | { readonly success: false; readonly error: PublicError };
+    | { readonly success: false; readonly error: PublicError; readonly questions?: AskedQuestions };
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   readonly completedAt: number;
@@ -63,8 +65,7 @@ export class ToolExecution {
     const outcome = began ? await traceExecution(this.#deps, call, attempt) : stopped();
     const completedAt = clock.now();
     if (began) metrics.toolSeconds.observe({ tool: tool.name }, (completedAt - startedAt) / 1000);
-    const status = outcome.success ? 'success' : signal.aborted ? 'cancelled' : 'error';
-    return { status, began, outcome, startedAt, completedAt };
+    return { status: statusOf(outcome, signal), began, outcome, startedAt, completedAt };
   }
 
   #executorOf({ name, upstream }: Tool): ToolExecutor | undefined {
@@ -92,6 +93,9 @@ export class ToolExecution {
     } catch (thrown) {
       if (signal.aborted) return stopped();
       const error = thrown instanceof TollgateError ? thrown : new TollgateError('TOOL_FAILED', { cause: thrown });
+      if (error instanceof InputRequired) {
+        return { success: false, error: publicError(error), questions: error.questions };
+      }
       this.#deps.tracing.failed(error);
       const who = { user: userHash(context.userId), run_id: context.runId, call: context.callId };
       if (error.cause) this.#deps.logger.warn({ ...who, tool: tool.name, err: error.cause }, 'a tool failed');
@@ -100,6 +104,13 @@ export class ToolExecution {
       cancelTimeout();
     }
   }
+}
+
+function statusOf(outcome: Executed['outcome'], signal: AbortSignal): Executed['status'] {
+  if (outcome.success) return 'success';
+  const { code } = outcome.error;
+  if (code === 'INPUT_REQUIRED' || code === 'MISSING_CLIENT_CAPABILITY') return 'input_required';
+  return signal.aborted ? 'cancelled' : 'error';
 }
 
 function stopped(): Executed['outcome'] {

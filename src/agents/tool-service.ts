@@ -8,12 +8,13 @@ import type { Tool, ToolCatalogue, UpstreamTool } from '../policy/tool-catalogue
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import { whileAway, writeRefusal } from '../redis/errors.ts';
 import { type Execution, type Refusal, refusal, type UsageRecord, usageRecord } from '../usage/records.ts';
-import { OUTAGE_PATIENCE_MS, type RunLog, type ToolOutcome } from './run-log.ts';
-import type { ClaimedRun, MessageLimit, RunCaller } from './runs.ts';
+import { OUTAGE_PATIENCE_MS, type ToolOutcome } from './run-log.ts';
+import type { MessageLimit, RunCaller } from './runs.ts';
 import type { CallDetails, ToolCalls } from './tool-calls.ts';
 import { type Executed, ToolExecution } from './tool-execution.ts';
+import type { RunToolCall, ToolRequest, ToolResult } from './tool-requests.ts';
 import { traceCall, traceReserve, traceSettle } from './tool-tracing.ts';
-import type { ToolArguments, ToolContext, ToolExecutor } from './tools/tool.ts';
+import type { ToolArguments, ToolExecutor } from './tools/tool.ts';
 
 /** A call under the same key that is still running is looked at this often, and this much longer than it may take. */
 const LOOK_AGAIN_MS = 100;
@@ -42,44 +43,6 @@ export interface ToolServiceOptions {
   readonly timeoutMs: number;
   /** Calls outside runs that this process executes at once. */
   readonly concurrency: number;
-}
-
-/** A call within a run. */
-export interface RunToolCall {
-  readonly run: ClaimedRun;
-  readonly log: RunLog;
-  readonly tool: string;
-  readonly args: ToolArguments;
-  readonly callId: string;
-  readonly signal: AbortSignal;
-}
-
-/** A call outside a run. */
-export interface ToolRequest {
-  readonly userId: string;
-  readonly caller: RunCaller;
-  readonly tool: string;
-  readonly args: ToolArguments;
-  /** Follows from user and idempotency key, where there is one: the same call on every node. */
-  readonly callId: string;
-  readonly threadId: string;
-  readonly requestId: string | null;
-  readonly idempotencyKey: string | null;
-  readonly transport: string;
-  /** The caller no longer wants it: the execution is stopped, and recorded as cancelled. */
-  readonly signal?: AbortSignal | undefined;
-  /** Told while it runs; not of a call that had begun before. */
-  readonly onProgress?: ToolContext['onProgress'];
-}
-
-/** What a caller is told of its call. */
-export interface ToolResult extends ToolOutcome {
-  readonly tool: string;
-  readonly tool_call_id: string;
-  /** The outcome is that of an earlier call under the same idempotency key. */
-  readonly repeated: boolean;
-  /** Null where no limit was asked. */
-  readonly rate_limit_status: RateLimitStatus | null;
 }
 
 /** What is left to do for a call that has begun. */
@@ -152,7 +115,7 @@ export class ToolService {
    * A call outside a run. The message limit, the place and `tool_executing` are one round trip, and so is the end.
    * @returns when the call has begun or was recognised; `finished` settles with what its caller is told
    * @throws TollgateError for a refusal: PERMISSION_DENIED, QUOTA_EXCEEDED, RATE_LIMITED, FORMAT_ERROR, TOOL_NOT_FOUND,
-   *   TOOL_NOT_AVAILABLE, IDEMPOTENCY_CONFLICT, AUTH_SERVICE_UNAVAILABLE, OVERLOADED, SERVER_DRAINING
+   *   TOOL_NOT_AVAILABLE, IDEMPOTENCY_CONFLICT, REQUEST_STATE_INVALID, AUTH_SERVICE_UNAVAILABLE, OVERLOADED, SERVER_DRAINING
    */
   call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
     return traceCall(this.#deps, request, async (span) => {
@@ -232,7 +195,8 @@ export class ToolService {
       throw tool instanceof TollgateError ? this.#refuse(request, tool) : full;
     }
     const { userId, callId, args } = request;
-    const place = this.#deps.quotas.place({ callId, tool, caller: request.caller });
+    const asks = request.asking !== undefined && tool.upstream !== undefined;
+    const place = this.#deps.quotas.place({ callId, tool, caller: request.caller, asks });
     const call = { request, tool, place, details: this.#details(request, tool) };
     const begin = { userId, callId, args, details: call.details, place, messages: limit.messages };
     const [allowed, begun] = await Promise.allSettled([
@@ -261,6 +225,8 @@ export class ToolService {
         throw new TollgateError('RATE_LIMITED');
       case 'conflict':
         throw this.#refuse(request, new TollgateError('IDEMPOTENCY_CONFLICT'));
+      case 'forgotten':
+        throw new TollgateError('REQUEST_STATE_INVALID');
     }
   }
 
@@ -269,7 +235,7 @@ export class ToolService {
     return this.#underWay.size >= this.#concurrency ? new TollgateError('OVERLOADED') : undefined;
   }
 
-  #details({ caller, threadId, requestId, idempotencyKey, transport }: ToolRequest, tool: Tool): CallDetails {
+  #details({ caller, threadId, requestId, idempotencyKey, transport, asking }: ToolRequest, tool: Tool): CallDetails {
     return {
       tool: tool.name,
       permission: tool.permission,
@@ -279,6 +245,7 @@ export class ToolService {
       idempotency_key: idempotencyKey,
       transport,
       started_at: this.#deps.clock.now(),
+      answered: asking?.answered ?? 0,
     };
   }
 
@@ -288,7 +255,10 @@ export class ToolService {
     const executed = await this.#execution.run(tool, request.args, request, this.#stopOf(request));
     const { plan, thread_id, request_id, idempotency_key, transport } = details;
     const ids = { thread_id, request_id, idempotency_key, run_id: null };
-    const end = this.#endOf(tool, executed, place, { callId, user_id: userId, plan, transport, ...ids });
+    const end =
+      executed.status === 'input_required'
+        ? this.#questionOf(call, executed)
+        : this.#endOf(tool, executed, place, { callId, user_id: userId, plan, transport, ...ids });
     const settle = () => this.#deps.calls.end({ userId, callId, details, ...end });
     const outcome = await traceSettle(this.#deps, end.record, () => {
       return whileAway(this.#deps.clock, OUTAGE_PATIENCE_MS, settle);
@@ -300,12 +270,29 @@ export class ToolService {
     return signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
   }
 
+  /** The end of a call that asks its caller: its place is given back, and neither a use is counted nor anything charged. */
+  #questionOf({ request, tool, place, details }: BegunCall, { outcome, startedAt, completedAt }: Executed) {
+    this.#deps.metrics.toolCalls.inc({ tool: tool.name, transport: request.transport, status: 'input_required' });
+    const duration_ms = Math.max(0, completedAt - startedAt);
+    // A caller that has declared too little may make the same request with more.
+    const asked = ('questions' in outcome ? outcome.questions?.asked : undefined) ?? details.answered ?? 0;
+    return {
+      outcome: { ...outcome, duration_ms, usage_record_id: null },
+      record: undefined,
+      settlement: place.question,
+      asked,
+    };
+  }
+
   /** Ends a call that must not be executed after all. */
   async #abandon({ request, details }: BegunCall, reason: unknown): Promise<void> {
     const error = publicError(reason instanceof TollgateError ? reason : new TollgateError('OVERLOADED'));
     const outcome = { success: false, error, duration_ms: 0, usage_record_id: null };
     const { userId, callId } = request;
-    await this.#deps.calls.end({ userId, callId, details, outcome, record: undefined, settlement: '' });
+    // An answer may be given again.
+    const { answered = 0 } = details;
+    const again = answered > 0 ? { asked: answered } : {};
+    await this.#deps.calls.end({ userId, callId, details, outcome, record: undefined, settlement: '', ...again });
   }
 
   /**
@@ -317,7 +304,9 @@ export class ToolService {
     if (refusal) this.#deps.metrics.refusedWrites.inc({ reason: refusal });
     if (!refusal || tool.units > 0 || request.idempotencyKey !== null) throw reason;
     return async () => {
-      const executed = await this.#execution.run(tool, request.args, request, this.#stopOf(request));
+      // What it asks could not be remembered.
+      const context = { ...request, asking: undefined };
+      const executed = await this.#execution.run(tool, request.args, context, this.#stopOf(request));
       this.#deps.metrics.toolCalls.inc({ tool: tool.name, transport: request.transport, status: executed.status });
       const duration_ms = Math.max(0, executed.completedAt - executed.startedAt);
       const outcome = { ...executed.outcome, duration_ms, usage_record_id: null };
@@ -346,8 +335,10 @@ export class ToolService {
     ids: Omit<Execution, 'tool' | 'permission' | 'status' | 'units' | 'startedAt' | 'completedAt'>,
   ): { outcome: ToolOutcome; record: UsageRecord; settlement: string } {
     const { name, permission, units } = tool;
-    const record = usageRecord({ ...ids, tool: name, permission, status, units, startedAt, completedAt });
-    this.#deps.metrics.toolCalls.inc({ tool: name, transport: ids.transport, status });
+    // Nobody is asked in a run: there it is a failure like any other.
+    const told = status === 'input_required' ? 'error' : status;
+    const record = usageRecord({ ...ids, tool: name, permission, status: told, units, startedAt, completedAt });
+    this.#deps.metrics.toolCalls.inc({ tool: name, transport: ids.transport, status: told });
     return {
       outcome: { ...outcome, duration_ms: record.duration_ms, usage_record_id: record.id },
       record,
@@ -389,6 +380,8 @@ interface BegunCall {
   readonly details: CallDetails;
 }
 
-function repetition({ tool, callId }: ToolRequest, outcome: ToolOutcome): ToolResult {
-  return { tool, tool_call_id: callId, ...outcome, repeated: true, rate_limit_status: null };
+/** Questions are told to who can answer them alone. */
+function repetition({ tool, callId, asking }: ToolRequest, { questions, ...outcome }: ToolOutcome): ToolResult {
+  const told = { ...outcome, ...(asking && questions ? { questions } : {}) };
+  return { tool, tool_call_id: callId, ...told, repeated: true, rate_limit_status: null };
 }

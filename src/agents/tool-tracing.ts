@@ -31,14 +31,19 @@ export function traceExecution<T>(
   return tracing.span(`execute_tool ${call.tool}`, { attributes }, work);
 }
 
-/** Says where the ledger has what was settled. */
-export function traceSettle<T>({ tracing }: Traced, record: UsageRecord, work: () => Promise<T>): Promise<T> {
-  const { id, units, status } = record;
-  const attributes = {
-    'tollgate.usage_record.id': id,
-    'tollgate.usage.units': units,
-    'tollgate.usage.status': status,
-  };
+/** Says where the ledger has what was settled; nothing of a call that asks its caller, which has no record. */
+export function traceSettle<T>(
+  { tracing }: Traced,
+  record: UsageRecord | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  const attributes: Record<string, string | number> = record
+    ? {
+        'tollgate.usage_record.id': record.id,
+        'tollgate.usage.units': record.units,
+        'tollgate.usage.status': record.status,
+      }
+    : {};
   return tracing.span('settle', { attributes }, work);
 }
 

@@ -2,6 +2,7 @@ import {
   type CompleteRequest,
   type CompleteResult,
   type GetPromptResult,
+  type InputRequiredResult,
   type Prompt,
   ProtocolError,
   ProtocolErrorCode,
@@ -11,12 +12,16 @@ import {
   type ResourceTemplateType,
   type ServerCapabilities,
 } from '@modelcontextprotocol/server';
+import { MAX_QUESTIONS } from '../policy/quotas.ts';
 import type { Allowed } from '../policy/tool-servers.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import { UpstreamBusy, UpstreamFault, UpstreamRefusal } from '../upstreams/faults.ts';
+import { Asked } from '../upstreams/asking.ts';
+import { MissingCapability, UpstreamBusy, UpstreamFault, UpstreamRefusal } from '../upstreams/faults.ts';
 import { isAllowed } from '../upstreams/offer.ts';
 import type { Upstream } from '../upstreams/upstream.ts';
+import { type McpAsking, type Turn, turnOf } from './mcp-asking.ts';
+import type { RequestStates, StatedRequest } from './request-states.ts';
 
 /** Servers that are asked for a resource that none of them lists, as those of templates are. */
 const MAX_ASKED = 3;
@@ -27,10 +32,24 @@ const MAX_WORDS = 500;
 
 export interface McpOffersDeps {
   readonly upstreams: { readonly all: readonly Upstream[] };
+  readonly states: RequestStates;
   readonly permissions: { holds(permission: string, caller: Identity): boolean };
 }
 
 type Part = 'resources' | 'prompts';
+
+export interface ResourceRequest {
+  readonly uri: string;
+  /** Undefined where the caller cannot be asked anything. */
+  readonly asking?: McpAsking | undefined;
+}
+
+export interface PromptRequest {
+  readonly name: string;
+  readonly arguments?: Readonly<Record<string, string>> | undefined;
+  /** As for a resource. */
+  readonly asking?: McpAsking | undefined;
+}
 
 interface NamedPrompt {
   /** As it is here. */
@@ -83,18 +102,18 @@ export class McpOffers {
   }
 
   /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
-  async read(caller: Identity, uri: string, signal: AbortSignal): Promise<ReadResourceResult> {
-    const open = this.#open('resources', caller).filter(
-      ({ server }) => server.resources && isAllowed(server.resources, uri),
-    );
-    const listed = open.find(({ offer }) => offer.resources.some((one) => one.uri === uri));
-    const asked = listed ? [listed] : open.filter(({ offer }) => offer.templates.length > 0).slice(0, MAX_ASKED);
-    for (const upstream of asked) {
+  async read(
+    caller: Identity,
+    { uri, asking }: ResourceRequest,
+    signal: AbortSignal,
+  ): Promise<ReadResourceResult | InputRequiredResult> {
+    const turn = this.#turn(caller, { method: 'resources/read', name: uri, args: {}, asking });
+    for (const upstream of this.#serversOf(caller, uri, turn?.before?.server)) {
       try {
-        const ask = upstream.ask('resources/read', signal, (client, options) => {
-          return client.readResource({ uri }, { ...options, cacheMode: 'bypass' });
+        const ask = upstream.askInTurn('resources/read', { signal, asking: turn?.asking }, (client, parts) => {
+          return client.readResource({ uri, ...parts.params }, { ...parts.options, cacheMode: 'bypass' });
         });
-        return await answered(ask);
+        return inTurn(await answered(ask), turn);
       } catch (error) {
         if (!(error instanceof ProtocolError)) throw error;
       }
@@ -105,15 +124,33 @@ export class McpOffers {
   /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
   async prompt(
     caller: Identity,
-    {
-      name,
-      arguments: args,
-    }: { readonly name: string; readonly arguments?: Readonly<Record<string, string>> | undefined },
+    { name, arguments: args, asking }: PromptRequest,
     signal: AbortSignal,
-  ): Promise<GetPromptResult> {
+  ): Promise<GetPromptResult | InputRequiredResult> {
     const { upstream, prompt } = this.#find(caller, name);
-    const params = { name: prompt.name, ...(args ? { arguments: { ...args } } : {}) };
-    return answered(upstream.ask('prompts/get', signal, (client, options) => client.getPrompt(params, options)));
+    const turn = this.#turn(caller, { method: 'prompts/get', name, args: args ?? {}, asking });
+    const ask = upstream.askInTurn('prompts/get', { signal, asking: turn?.asking }, (client, parts) => {
+      const given = args ? { arguments: { ...args } } : {};
+      return client.getPrompt({ name: prompt.name, ...given, ...parts.params }, parts.options);
+    });
+    return inTurn(await answered(ask), turn);
+  }
+
+  /** Which servers may have the resource; that which has asked, for an answer to it. */
+  #serversOf(caller: Identity, uri: string, asked: string | undefined): Upstream[] {
+    const open = this.#open('resources', caller).filter(
+      ({ server }) => server.resources && isAllowed(server.resources, uri),
+    );
+    if (asked !== undefined) return open.filter(({ server }) => server.name === asked);
+    const listed = open.find(({ offer }) => offer.resources.some((one) => one.uri === uri));
+    return listed ? [listed] : open.filter(({ offer }) => offer.templates.length > 0).slice(0, MAX_ASKED);
+  }
+
+  #turn(
+    { userId }: Identity,
+    { asking, ...request }: Pick<StatedRequest, 'method' | 'name' | 'args'> & { asking: McpAsking | undefined },
+  ): Turn | undefined {
+    return asking && turnOf(this.#deps.states, { ...request, userId, idempotencyKey: undefined }, asking);
   }
 
   /** Values for an argument of a prompt or of a template; none from a server that completes nothing. */
@@ -175,6 +212,16 @@ function firstOf<Row>(
   return [...byKey.values()];
 }
 
+/** A result as it is; questions with what is needed to go on with their answer. */
+function inTurn<T extends object>(answer: T | Asked, turn: Turn | undefined): T | InputRequiredResult {
+  if (!(answer instanceof Asked)) return answer;
+  const asked = (turn?.before?.asked ?? 0) + 1;
+  if (turn && asked <= MAX_QUESTIONS) return turn.ask(answer.questions, { asked });
+  throw new TollgateError('TOOL_FAILED', {
+    text: `The server of this has asked ${MAX_QUESTIONS} times and asks again.`,
+  });
+}
+
 /** What a server answers; its refusal goes on in its words, its failure in ours. */
 async function answered<T>(work: Promise<T>): Promise<T> {
   try {
@@ -184,6 +231,9 @@ async function answered<T>(work: Promise<T>): Promise<T> {
   } catch (thrown) {
     if (thrown instanceof UpstreamRefusal) {
       throw new ProtocolError(ProtocolErrorCode.InvalidParams, thrown.message.slice(0, MAX_WORDS).toWellFormed());
+    }
+    if (thrown instanceof MissingCapability) {
+      throw new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities: thrown.required } });
     }
     if (thrown instanceof UpstreamFault) {
       throw new TollgateError('TOOL_FAILED', { text: 'The server of this gave no usable answer; try again later.' });

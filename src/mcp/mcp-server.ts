@@ -14,9 +14,11 @@ import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
 import { unlessAlone } from './first-message.ts';
+import { askingOf } from './mcp-asking.ts';
 import { idOf, protocolError } from './mcp-errors.ts';
 import type { McpOffers } from './mcp-offers.ts';
-import { callTool, idempotencyKey, listTools, type McpCaller, type McpToolCall, type McpTools } from './mcp-tools.ts';
+import { callTool, keyOf, listTools, type McpCaller, type McpToolCall, type McpTools } from './mcp-tools.ts';
+import type { RequestStates } from './request-states.ts';
 
 /** Revisions of the protocol that are spoken, the newest first; the SDK lists those that begin with `initialize`. */
 export const MCP_VERSIONS: readonly string[] = ['2026-07-28', ...SUPPORTED_PROTOCOL_VERSIONS];
@@ -46,8 +48,15 @@ const TOLD_BY_STATUS: readonly number[] = [429, 503];
 export interface McpServerDeps {
   readonly tools: McpTools;
   readonly offers: McpOffers;
+  readonly states: RequestStates;
   readonly logger: Logger;
   readonly tracing: Tracing;
+}
+
+/** What is offered besides tools, and in which era. */
+interface Offered {
+  readonly modern: boolean;
+  readonly capabilities: McpOffers['capabilities'];
 }
 
 /** One request on its way through the SDK. */
@@ -73,15 +82,17 @@ export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels'> {
 export class McpServer {
   readonly #tools: McpTools;
   readonly #offers: McpOffers;
+  readonly #states: RequestStates;
   readonly #logger: Logger;
   readonly #tracing: Tracing;
   readonly #modern: McpHttpHandler;
   /** By the request that the SDK hands on: its own channel, `AuthInfo`, would want a token. */
   readonly #exchanges = new WeakMap<Request, Exchange>();
 
-  constructor({ tools, offers, logger, tracing }: McpServerDeps) {
+  constructor({ tools, offers, states, logger, tracing }: McpServerDeps) {
     this.#tools = tools;
     this.#offers = offers;
+    this.#states = states;
     this.#logger = logger;
     this.#tracing = tracing;
     this.#modern = createMcpHandler(({ requestInfo }) => this.#server(requestInfo, true), {
@@ -134,7 +145,7 @@ export class McpServer {
     if (!exchange) throw new Error('an MCP request without its caller');
     const capabilities = { tools: {}, ...this.#offers.capabilities };
     const server = new Server(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
-    this.#handleOffers(server, exchange, capabilities);
+    this.#handleOffers(server, exchange, { modern, capabilities });
     server.setRequestHandler('tools/list', () =>
       this.#answer(exchange, async () => {
         await exchange.caller.allowed;
@@ -144,13 +155,14 @@ export class McpServer {
     server.setRequestHandler('tools/call', ({ params }, context) =>
       this.#answer(exchange, () => {
         const meta = metaOf(params);
-        const signal = cancelSignal(exchange, context, modern, idempotencyKey(meta));
-        return callTool(this.#tools, exchange.caller, {
+        const signal = cancelSignal(exchange, context, modern, keyOf(meta));
+        return callTool({ tools: this.#tools, states: this.#states }, exchange.caller, {
           name: params.name,
           args: params.arguments ?? {},
           meta,
           signal,
           onProgress: progressOf(exchange, context, params._meta?.progressToken),
+          asking: askingOf(context, modern),
         });
       }),
     );
@@ -158,7 +170,7 @@ export class McpServer {
   }
 
   /** Resources and prompts, where there are any: what there is none of is no method of this server. */
-  #handleOffers(server: Server, exchange: Exchange, capabilities: McpOffers['capabilities']): void {
+  #handleOffers(server: Server, exchange: Exchange, { modern, capabilities }: Offered): void {
     const offers = this.#offers;
     const { identity, allowed } = exchange.caller;
     const answer = <Result>(work: () => Result | Promise<Result>) =>
@@ -171,14 +183,16 @@ export class McpServer {
       server.setRequestHandler('resources/templates/list', () => {
         return answer(() => ({ resourceTemplates: offers.templates(identity) }));
       });
-      server.setRequestHandler('resources/read', ({ params }, { mcpReq }) => {
-        return answer(() => offers.read(identity, params.uri, mcpReq.signal));
+      server.setRequestHandler('resources/read', ({ params: { uri } }, context) => {
+        const request = { uri, asking: askingOf(context, modern) };
+        return answer(() => offers.read(identity, request, context.mcpReq.signal));
       });
     }
     if (capabilities.prompts) {
       server.setRequestHandler('prompts/list', () => answer(() => ({ prompts: offers.prompts(identity) })));
-      server.setRequestHandler('prompts/get', ({ params }, { mcpReq }) => {
-        return answer(() => offers.prompt(identity, params, mcpReq.signal));
+      server.setRequestHandler('prompts/get', ({ params }, context) => {
+        const request = { ...params, asking: askingOf(context, modern) };
+        return answer(() => offers.prompt(identity, request, context.mcpReq.signal));
       });
     }
     if (capabilities.completions) {

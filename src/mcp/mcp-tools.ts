@@ -1,11 +1,13 @@
-import type { CallToolResult, ListToolsResult } from '@modelcontextprotocol/server';
-import type { ToolRequest, ToolResult } from '../agents/tool-service.ts';
+import type { CallToolResult, InputRequiredResult, ListToolsResult } from '@modelcontextprotocol/server';
+import type { ToolRequest, ToolResult } from '../agents/tool-requests.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import type { ToolDescription } from '../policy/permissions.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
+import { type McpAsking, type Turn, turnOf } from './mcp-asking.ts';
 import { invalidParams } from './mcp-errors.ts';
+import type { RequestStates } from './request-states.ts';
 
 /**
  * The specification has clients repeat a broken call under a new id and gives them nothing to recognise it by: this
@@ -43,6 +45,13 @@ export interface McpToolCall {
   readonly signal: AbortSignal | undefined;
   /** Undefined where nobody asked how far it has come. */
   readonly onProgress?: ToolRequest['onProgress'];
+  /** Undefined where the caller cannot be asked anything. */
+  readonly asking: McpAsking | undefined;
+}
+
+export interface McpToolsDeps {
+  readonly tools: McpTools;
+  readonly states: RequestStates;
 }
 
 /**
@@ -62,10 +71,25 @@ export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsRe
 }
 
 /** @throws TollgateError for a refusal; a failure of the tool, or arguments that do not fit, are results with `isError` */
-export async function callTool(tools: McpTools, caller: McpCaller, call: McpToolCall): Promise<CallToolResult> {
+export async function callTool(
+  { tools, states }: McpToolsDeps,
+  caller: McpCaller,
+  call: McpToolCall,
+): Promise<CallToolResult | InputRequiredResult> {
   try {
-    const { finished } = await tools.call(toolRequest(caller, call), caller.allowed);
+    const idempotencyKey = keyOf(call.meta);
+    const { userId } = caller.identity;
+    const stated = { userId, method: 'tools/call', name: call.name, args: call.args, idempotencyKey } as const;
+    // Whoever is above the limit is told that, and nothing of a state.
+    if (call.asking?.requestState !== undefined) await caller.allowed;
+    const turn = call.asking && turnOf(states, stated, call.asking);
+    const { finished } = await tools.call(toolRequest(caller, call, turn), caller.allowed);
     const result = await finished;
+    if (turn && result.questions) {
+      const { asked } = result.questions;
+      return { ...turn.ask(result.questions, { callId: result.tool_call_id, asked }), _meta: metaOf(result) };
+    }
+    if (turn) refuseMissingCapability(result);
     return { ...contentOf(result, tools.isUpstream(call.name)), _meta: metaOf(result) };
   } catch (thrown) {
     if (!(thrown instanceof TollgateError)) throw thrown;
@@ -79,29 +103,38 @@ export async function callTool(tools: McpTools, caller: McpCaller, call: McpTool
   }
 }
 
+/** A tool that needs more of its caller is no result, but an error that names what (MCP 2026-07-28). */
+function refuseMissingCapability({ error }: ToolResult): void {
+  if (error?.code !== 'MISSING_CLIENT_CAPABILITY') return;
+  const { requiredCapabilities } = error;
+  throw new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities } });
+}
+
 /** The key of a call, undefined without one. @throws TollgateError when it is none */
-export function idempotencyKey(meta: Fields | undefined): string | undefined {
+export function keyOf(meta: Fields | undefined): string | undefined {
   const key = meta?.[IDEMPOTENCY_KEY];
   if (key === undefined) return undefined;
   if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key;
   throw invalidParams(`_meta["${IDEMPOTENCY_KEY}"] must be a string of 1 to ${MAX_KEY_LENGTH} characters.`);
 }
 
-function toolRequest(caller: McpCaller, { name, args, meta, signal, onProgress }: McpToolCall): ToolRequest {
+function toolRequest(caller: McpCaller, call: McpToolCall, turn: Turn | undefined): ToolRequest {
+  const { name, args, meta, signal, onProgress } = call;
   const { userId, plan, permissions, roles, featureFlags } = caller.identity;
-  const key = idempotencyKey(meta);
+  const key = keyOf(meta);
   return {
     userId,
     caller: { plan, permissions, roles, featureFlags, degraded: caller.degraded },
     tool: name,
     args,
-    callId: key === undefined ? newId('call') : derivedId('call', userId, key),
+    callId: turn?.before?.callId ?? (key === undefined ? newId('call') : derivedId('call', userId, key)),
     threadId: caller.threadId,
     requestId: null,
     idempotencyKey: key ?? null,
     transport: 'mcp',
     ...(signal ? { signal } : {}),
     ...(onProgress ? { onProgress } : {}),
+    ...(turn ? { asking: { ...turn.asking, answered: turn.before?.asked ?? 0 } } : {}),
   };
 }
 

@@ -20,6 +20,13 @@ const WINDOWS = {
 } as const;
 type Window = keyof typeof WINDOWS;
 
+/**
+ * Questions that one call may ask its caller, one after the other. A question costs nothing, and the tool has run for it:
+ * so each limit on uses allows this many questions a use, and no more.
+ */
+export const MAX_QUESTIONS = 8;
+/** Uses an hour whose questions are allowed where the plan limits none. */
+const ASKING_USES_PER_HOUR = 60;
 /** Tried again after this when too much is under way: about as long as the calls before it take. */
 const BUSY_RETRY_MS = 1_000;
 
@@ -55,6 +62,8 @@ export interface QuotaRequest {
   readonly callId: string;
   readonly tool: Tool;
   readonly caller: Caller;
+  /** Whether the tool may ask its caller something; then it needs to be within those limits too. */
+  readonly asks?: boolean;
 }
 
 /** What an execution adds to the totals, when it ends. */
@@ -71,6 +80,8 @@ export interface Reservation {
   readonly request: string;
   /** For `settle` there. */
   settlement(consumption: Consumption): string;
+  /** Instead of that, for an execution that ended with a question: it counts as one, and as no use. */
+  readonly question: string;
   /** What the script answered, beginning with Redis's time. */
   decision(allowed: boolean, reply: readonly ScriptReply[]): QuotaDecision;
 }
@@ -120,15 +131,18 @@ export class Quotas {
   }
 
   /** The place of a call, to be asked for by a script. */
-  place({ callId, tool, caller }: QuotaRequest): Reservation {
+  place({ callId, tool, caller, asks = false }: QuotaRequest): Reservation {
     const plan = this.#deps.plans.effective(caller.plan);
     const limits = this.limitsOf(tool, plan);
     const member = `${callId} ${tool.name} ${tool.permission}`;
     const forScript = limits.map(scriptLimit);
+    const questions = asks ? questionLimits(tool, limits).map(scriptLimit) : [];
+    const asked = { member, concurrency: plan.concurrency, forMs: this.#placeMs, limits: [...forScript, ...questions] };
     return {
       member,
-      request: JSON.stringify({ member, concurrency: plan.concurrency, forMs: this.#placeMs, limits: forScript }),
+      request: JSON.stringify(asked),
       settlement: (consumption) => settlementOf(member, forScript, consumption),
+      question: JSON.stringify({ member, limits: questions, units: 0 }),
       decision: (allowed, reply) => {
         const decision = this.#decision({ allowed, reply, limits, tool, caller });
         const result = decision.allowed ? 'allowed' : decision.error.code;
@@ -182,6 +196,7 @@ export class Quotas {
     const [reached, ...status] = allowed ? [undefined, ...rest] : rest;
     const states = limits.map((limit, at) => limitState(limit, status as number[], at));
     if (allowed) return { allowed, status: rateLimitStatus(true, states) };
+    if (reached && reached > limits.length) return { allowed, error: tooManyQuestions(asked, reached, now ?? 0) };
     const state = reached ? states[reached - 1] : undefined;
     return { allowed, error: this.#refusal(asked, state, rateLimitStatus(false, states), now ?? 0) };
   }
@@ -247,6 +262,22 @@ export interface UsageSummary {
   /** Calendar day and month, UTC: what was executed, and charged. */
   readonly today: Total;
   readonly this_month: Total;
+}
+
+/** As often as the uses that are allowed may ask, and once more for the answer that ends the last of them. */
+function questionLimits({ permission }: Pick<Tool, 'permission'>, limits: readonly Limit[]): Limit[] {
+  const name = `${permission}_per_hour`;
+  const hourly: Limit = { name, scope: `permission:${permission}`, window: 'hour', max: ASKING_USES_PER_HOUR };
+  const all = limits.some(({ window }) => window === 'hour') ? limits : [...limits, hourly];
+  return all.map((limit) => ({ ...limit, name: `questions_${limit.name}`, max: limit.max * MAX_QUESTIONS + 1 }));
+}
+
+/** @param reached the number of the limit, in a reply that has a count and a time of each */
+function tooManyQuestions({ tool, reply }: Asked, reached: number, now: number): TollgateError {
+  const leavesAt = Number(reply[2 * reached + 1] ?? 0);
+  const text = `Rate limit exceeded: ${tool.name} has asked too often without an answer that ended the call.`;
+  const retryAfterMs = Math.max(BUSY_RETRY_MS, leavesAt - now);
+  return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields: { tool_name: tool.name } });
 }
 
 /** @param member whose place is given back; "" for none */

@@ -27,6 +27,10 @@ const ToolEntry = z.strictObject({
 const Allowed = z.strictObject({ permission: z.string().min(1), allow: z.array(z.string().min(1)).min(1).max(100) });
 export type Allowed = Readonly<z.infer<typeof Allowed>>;
 
+/** What a server may ask of its callers, by way of the gateway; `elicitation` is by form, `url_elicitation` on a page elsewhere. */
+const Ask = z.enum(['elicitation', 'url_elicitation', 'sampling', 'roots']);
+export type Ask = z.infer<typeof Ask>;
+
 /** Each value refers to a variable: what stands in a file stays in its history. */
 const Secrets = z.record(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/), z.string().max(1_000)).default({});
 
@@ -46,6 +50,8 @@ const ServerRow = z.strictObject({
   timeout_seconds: z.number().int().min(1).max(600).default(30),
   /** Requests under way at once, per process: what a server that hangs can hold. */
   concurrency: z.number().int().min(1).max(1_000).default(32),
+  /** It is asked in Tollgate's name: nothing that the operator has not said. */
+  asks: z.array(Ask).default([]),
   tools: z.record(z.string().regex(OWN_NAME), ToolEntry).default({}),
   resources: Allowed.optional(),
   prompts: Allowed.optional(),
@@ -73,6 +79,7 @@ export interface ToolServer {
   readonly protocol: 'auto' | '2026-07-28' | '2025-11-25';
   readonly timeoutMs: number;
   readonly concurrency: number;
+  readonly asks: readonly Ask[];
   /** By their names at the server. */
   readonly tools: ReadonlySet<string>;
   readonly resources: Allowed | undefined;
@@ -179,9 +186,9 @@ function serverOf(
   row: ServerRow,
   context: ToolServerContext,
 ): ToolServer {
-  const { name, protocol, concurrency, resources, prompts } = row;
+  const { name, protocol, concurrency, asks, resources, prompts } = row;
   const timeoutMs = Math.min(row.timeout_seconds * 1000, context.longestMs ?? Number.POSITIVE_INFINITY);
-  const rest = { protocol, concurrency, timeoutMs, resources, prompts };
+  const rest = { protocol, concurrency, asks, timeoutMs, resources, prompts };
   return { name, ...rest, tools: new Set(Object.keys(row.tools)), address: addressOf(file, path, row, context) };
 }
 

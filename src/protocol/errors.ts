@@ -112,6 +112,28 @@ export const ERRORS = {
     text: 'This tool has no executor configured here.',
   },
   TOOL_FAILED: { close: null, http: 502, jsonrpc: -32602, retryable: false, text: 'The tool failed.' },
+  INPUT_REQUIRED: {
+    close: null,
+    http: 422,
+    jsonrpc: -32602,
+    retryable: true,
+    text: 'The tool asks its caller for something before it goes on.',
+  },
+  // As MCP 2026-07-28 defines it.
+  MISSING_CLIENT_CAPABILITY: {
+    close: null,
+    http: 400,
+    jsonrpc: -32021,
+    retryable: false,
+    text: 'This needs to ask its caller for something, which the request does not say that it can be asked.',
+  },
+  REQUEST_STATE_INVALID: {
+    close: null,
+    http: 400,
+    jsonrpc: -32602,
+    retryable: false,
+    text: 'The request state is none of this request, or has expired; make the request again without it.',
+  },
   RECORD_NOT_FOUND: { close: null, http: 404, jsonrpc: -32602, retryable: false, text: 'No such usage record.' },
   WINDOW_NOT_FOUND: { close: null, http: 404, jsonrpc: -32602, retryable: false, text: 'No such usage window.' },
   WINDOW_NOT_CLOSED: {

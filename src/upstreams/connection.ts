@@ -87,7 +87,7 @@ async function closeAll(client: Client, road: Road): Promise<void> {
 function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): ClientOptions {
   const changed = { autoRefresh: false, debounceMs: 0, onChanged: onChange };
   return {
-    // No sampling, no elicitation, no roots: a server gets nothing from the client's side but arguments.
+    // Nobody can be asked by way of the connection. What one caller can be asked is said with its request: see `askInTurn`.
     capabilities: {},
     versionNegotiation: {
       mode: protocol === '2025-11-25' ? 'legacy' : protocol === 'auto' ? 'auto' : { pin: protocol },

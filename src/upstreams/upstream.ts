@@ -6,8 +6,9 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { within } from '../lib/within.ts';
 import type { ToolServer } from '../policy/tool-servers.ts';
+import { Asked, type Asking, CAPABILITIES_KEY, capabilitiesFor, missingCapability, questionsOf } from './asking.ts';
 import { connect } from './connection.ts';
-import { errorOf, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
+import { errorOf, MissingCapability, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
 import { NOTHING, type Offer, readOffer } from './offer.ts';
 import type { Schemas } from './schemas.ts';
 import { SharedConnection } from './shared-connection.ts';
@@ -39,7 +40,17 @@ export interface UpstreamCall {
   readonly callId: string;
   readonly signal: AbortSignal;
   readonly onProgress?: ProgressCallback | undefined;
+  /** Undefined where nobody can be asked. */
+  readonly asking?: Asking | undefined;
 }
+
+/** What is sent with a request that may be answered by questions, and how. */
+export interface AskingParts {
+  readonly params: { readonly inputResponses?: Json; readonly requestState?: string; readonly _meta?: Json };
+  readonly options: RequestOptions;
+}
+
+type Json = Readonly<Record<string, unknown>>;
 
 /** What is asked of a server. */
 export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
@@ -92,16 +103,48 @@ export class Upstream {
     return this.#offer;
   }
 
-  /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, the reason of the signal */
-  callTool({ tool, args, callId, signal, onProgress }: UpstreamCall): Promise<CallToolResult> {
-    return this.ask('tools/call', signal, async (client, options) => {
+  /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal */
+  callTool({ tool, args, callId, signal, onProgress, asking }: UpstreamCall): Promise<CallToolResult | Asked> {
+    return this.askInTurn('tools/call', { signal, asking }, async (client, { params, options }) => {
       const { traceParent: traceparent } = this.#deps.tracing;
-      const _meta = { 'tollgate/toolCallId': callId, ...(traceparent === undefined ? {} : { traceparent }) };
+      const trace = traceparent === undefined ? {} : { traceparent };
+      const _meta = { ...params._meta, 'tollgate/toolCallId': callId, ...trace };
       const progress = onProgress ? { onprogress: onProgress } : {};
-      const result = await client.callTool({ name: tool, arguments: { ...args }, _meta }, { ...options, ...progress });
-      const problem = result.isError ? undefined : this.#resultProblem(tool, result);
+      const request = { name: tool, arguments: { ...args }, ...params, _meta };
+      const result = await client.callTool(request, { ...options, ...progress });
+      const unchecked = result.isError || (options.allowInputRequired && isAsking(result));
+      const problem = unchecked ? undefined : this.#resultProblem(tool, result);
       if (problem !== undefined) throw new UpstreamFault('broken', `the result of ${tool} ${problem}`);
       return result;
+    });
+  }
+
+  /**
+   * Asks the server something that it may answer by asking back.
+   * @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal
+   */
+  askInTurn<T extends object>(
+    operation: Operation,
+    { signal, asking }: { readonly signal: AbortSignal; readonly asking?: Asking | undefined },
+    work: (client: Client, parts: AskingParts) => Promise<T>,
+  ): Promise<T | Asked> {
+    return this.ask(operation, signal, async (client, options) => {
+      // Older servers would ask over their connection, where nobody can tell which call it is for.
+      if (!asking || client.getProtocolEra() !== 'modern') return work(client, { params: {}, options });
+      const parts = {
+        params: paramsOf(this.server, asking),
+        options: { ...options, allowInputRequired: true },
+      };
+      try {
+        const answer = await work(client, parts);
+        if (!isAsking(answer)) return answer;
+        return new Asked(questionsOf(answer, this.server, asking));
+      } catch (thrown) {
+        const refusal = errorOf(thrown);
+        throw refusal instanceof UpstreamRefusal
+          ? (missingCapability(refusal, this.server, asking) ?? refusal)
+          : thrown;
+      }
     });
   }
 
@@ -119,7 +162,9 @@ export class Upstream {
     const startedAt = clock.now();
     let result = 'ok';
     try {
-      return await this.#admitted(() => this.#attempt(signal, work));
+      const answer = await this.#admitted(() => this.#attempt(signal, work));
+      if (answer instanceof Asked) result = 'input_required';
+      return answer;
     } catch (error) {
       result = signal.aborted ? 'cancelled' : resultOf(error);
       throw error;
@@ -201,8 +246,26 @@ export class Upstream {
   }
 }
 
+function paramsOf({ name, asks }: ToolServer, asking: Asking): AskingParts['params'] {
+  const { capabilities, inputResponses, requestState, server = name } = asking;
+  // What has the name of the request may have moved to another server since: that one asks for itself.
+  const isMeant = server === name;
+  return {
+    ...(inputResponses !== undefined && isMeant ? { inputResponses } : {}),
+    ...(requestState !== undefined && isMeant ? { requestState } : {}),
+    // Stands above what the connection itself has declared, which is nothing.
+    _meta: { [CAPABILITIES_KEY]: capabilitiesFor(asks, capabilities) },
+  };
+}
+
+/** Whether it is MCP's `InputRequiredResult`; the SDK's own guard would load the SDK. */
+function isAsking(answer: object): answer is Json {
+  return 'resultType' in answer && answer.resultType === 'input_required';
+}
+
 function resultOf(error: unknown): string {
   if (error instanceof UpstreamFault) return error.kind;
   if (error instanceof UpstreamBusy) return error.reason;
+  if (error instanceof MissingCapability) return 'input_required';
   return error instanceof UpstreamRefusal ? 'refused' : 'failed';
 }

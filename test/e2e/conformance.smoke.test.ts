@@ -7,15 +7,9 @@ import { closeAfter } from '../support/open-resources.ts';
 
 const TIMEOUT_MS = 180_000;
 const DOCS = readFileSync(join(PROJECT_ROOT, 'docs/mcp.md'), 'utf8');
-/** What upstream servers may not ask callers for: docs/mcp.md says why. */
-const ASKING = /^(input-required-result-|tools-call-(sampling|elicitation)$|elicitation-)/;
-const OTHERS_RED = [
-  'server-stateless',
-  'logging-set-level',
-  'tools-call-with-logging',
-  'resources-subscribe',
-  'resources-unsubscribe',
-];
+/** What servers of the older era would ask over a connection: docs/mcp.md says why not. */
+const ASKING = /^(tools-call-(sampling|elicitation)$|elicitation-)/;
+const OTHERS_RED = ['logging-set-level', 'tools-call-with-logging', 'resources-subscribe', 'resources-unsubscribe'];
 
 /** What `npm run conformance` prints, with an installation of its own that knows nothing of this shell's. */
 async function runConformance(): Promise<string> {

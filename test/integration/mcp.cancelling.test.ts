@@ -11,7 +11,7 @@ import type { Catalogues } from '../../src/policy/catalogues.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
-import { LEGACY, MODERN, modernRequest } from '../support/mcp.ts';
+import { LEGACY, MODERN, modernRequest, requestStates } from '../support/mcp.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
@@ -25,7 +25,8 @@ beforeAll(async () => {
   files = catalogues({ tools: [toolRow({ name: 'slow' })], plans: { one: planRow({}) } }, 'file');
 });
 
-const noOffers = new McpOffers({ upstreams: { all: [] }, permissions: { holds: () => false } });
+const states = requestStates();
+const noOffers = new McpOffers({ upstreams: { all: [] }, states, permissions: { holds: () => false } });
 
 /** MCP over real tool calls, with a tool that ends only when it is told to, or stopped. */
 function serving() {
@@ -49,7 +50,7 @@ function serving() {
     isUpstream: () => false,
     call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
   };
-  const server = new McpServer({ tools, offers: noOffers, logger: silentLogger, tracing: NO_TRACING });
+  const server = new McpServer({ tools, offers: noOffers, states, logger: silentLogger, tracing: NO_TRACING });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
 }
 

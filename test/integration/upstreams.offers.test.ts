@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { McpOffers } from '../../src/mcp/mcp-offers.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { type Core, startCore } from '../support/core.ts';
+import { requestStates } from '../support/mcp.ts';
 import { until } from '../support/until.ts';
 import { HttpUpstream } from '../support/upstreams/http-upstream.ts';
 import { echo, type ServerScript } from '../support/upstreams/mcp-script.ts';
@@ -28,7 +29,10 @@ async function offersOf(scripts: Readonly<Record<string, Omit<ServerScript, 'too
   }
   const node = upstreamNode(core, rows as Record<string, unknown>[]);
   await until(() => node.upstreams.all.every(({ offer }) => offer.tools.size > 0), { timeoutMs: 15_000 });
-  return { offers: new McpOffers({ upstreams: node.upstreams, permissions: { holds: may } }), upstreams };
+  return {
+    offers: new McpOffers({ upstreams: node.upstreams, states: requestStates(), permissions: { holds: may } }),
+    upstreams,
+  };
 }
 
 const asked = (upstreams: readonly HttpUpstream[], method: string) => upstreams.map((one) => one.asked(method).length);
@@ -50,11 +54,11 @@ describe('what several servers offer', () => {
     const templates = [{ uriTemplate: 'docs://{page}', name: 'Pages' }];
     const { offers, upstreams } = await offersOf({ first: { resources }, second: { resources, templates } });
     expect(offers.resources(CALLER)).toHaveLength(1);
-    await offers.read(CALLER, 'docs://one', signal);
+    await offers.read(CALLER, { uri: 'docs://one' }, signal);
     expect(asked(upstreams, 'resources/read')).toEqual([1, 0]);
-    await offers.read(CALLER, 'docs://two', signal);
+    await offers.read(CALLER, { uri: 'docs://two' }, signal);
     expect(asked(upstreams, 'resources/read')).toEqual([1, 1]);
-    await expect(offers.read(CALLER, 'docs://missing', signal)).rejects.toMatchObject({
+    await expect(offers.read(CALLER, { uri: 'docs://missing' }, signal)).rejects.toMatchObject({
       data: { uri: 'docs://missing' },
     });
   });
@@ -69,7 +73,7 @@ describe('what several servers offer', () => {
   it('is told as failed, and not as missing, while its server fails', async () => {
     const { offers, upstreams } = await offersOf({ first: { resources: [{ uri: 'docs://one', name: 'One' }] } });
     await upstreams[0]?.close();
-    await expect(offers.read(CALLER, 'docs://one', signal)).rejects.toMatchObject({ code: 'TOOL_FAILED' });
+    await expect(offers.read(CALLER, { uri: 'docs://one' }, signal)).rejects.toMatchObject({ code: 'TOOL_FAILED' });
     expect(offers.resources(CALLER)).toHaveLength(1);
   });
 

@@ -3,11 +3,19 @@ import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/cli
 import { Client as LegacyClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as LegacyHttpTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { WebSocketClientTransport } from '@modelcontextprotocol/sdk/client/websocket.js';
+import { ASKED_MS } from '../../src/agents/tool-calls.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
+import { RequestStates } from '../../src/mcp/request-states.ts';
 import { nodeUrl } from './nodes.ts';
 import { closeAfter } from './open-resources.ts';
 import { buyTicket } from './tickets.ts';
 
 type Json = Readonly<Record<string, unknown>>;
+
+/** Request states that no other test can open. */
+export function requestStates(clock: Clock = systemClock): RequestStates {
+  return new RequestStates({ clock }, { secret: randomBytes(32).toString('hex'), keptMs: ASKED_MS });
+}
 
 export const MODERN = '2026-07-28';
 export const LEGACY = '2025-11-25';

@@ -1,5 +1,6 @@
 import { ToolCalls } from '../../src/agents/tool-calls.ts';
-import { type ToolRequest, ToolService } from '../../src/agents/tool-service.ts';
+import type { ToolRequest } from '../../src/agents/tool-requests.ts';
+import { ToolService } from '../../src/agents/tool-service.ts';
 import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';

@@ -58,6 +58,11 @@ describe('the tools of upstream servers', () => {
     }
   });
 
+  it('may ask callers for what the operator says, and for nothing where it says nothing', () => {
+    const { servers } = read(of(remote(), program({ asks: ['elicitation', 'roots'] })));
+    expect(servers.map(({ asks }) => asks)).toEqual([[], ['elicitation', 'roots']]);
+  });
+
   it('can be named by plans', () => {
     const pro = { ...planFile.plans.pro, allowances: { search: 7 } };
     const plans = { ...planFile, plans: { ...planFile.plans, pro } };
@@ -100,6 +105,7 @@ describe('the file of upstream servers is refused, with the field, when', () => 
       of(remote({ prompts: { permission: 'root', allow: ['*'] } })),
       /root is no permission/,
     ],
+    ['a server asks for anything else', of(remote({ asks: ['elicitation', 'money'] })), /^servers\.0\.asks\.1: /],
     ['a secret stands in it', of(remote({ headers: { authorization: 'Bearer abc' } })), /must refer to an environment/],
     ['a variable is not set', of(program({ env: { A: `\${NOT_THERE}` } })), /NOT_THERE is not set/],
     ['a variable is our own', of(remote({ headers: { a: `\${SERVICE_SECRET}` } })), /SERVICE_SECRET is Tollgate's own/],

@@ -1,5 +1,6 @@
 import type { Fields } from '../../protocol/messages.ts';
 import type { ClaimedRun } from '../runs.ts';
+import type { ToolAsking } from './asking.ts';
 
 /** For whom and within what a tool works. */
 export interface ToolContext {
@@ -14,6 +15,8 @@ export interface ToolContext {
   readonly signal: AbortSignal;
   /** Where somebody listens to how far a tool has come. */
   readonly onProgress?: ((progress: ToolProgress) => void) | undefined;
+  /** Undefined where nobody can be asked: on every road but MCP's. */
+  readonly asking?: ToolAsking | undefined;
 }
 
 /** How far a tool has come, in whatever it counts. */

@@ -1,7 +1,16 @@
+import { MAX_QUESTIONS } from '../../policy/quotas.ts';
 import type { UpstreamTool } from '../../policy/tool-catalogue.ts';
 import { TollgateError } from '../../protocol/errors.ts';
-import { type FaultKind, UpstreamBusy, UpstreamFault, UpstreamRefusal } from '../../upstreams/faults.ts';
+import { Asked } from '../../upstreams/asking.ts';
+import {
+  type FaultKind,
+  MissingCapability,
+  UpstreamBusy,
+  UpstreamFault,
+  UpstreamRefusal,
+} from '../../upstreams/faults.ts';
 import type { Upstream } from '../../upstreams/upstream.ts';
+import { InputRequired, type ToolAsking } from './asking.ts';
 import type { ToolExecutor } from './tool.ts';
 
 /** Of what a server says of a failure. */
@@ -25,17 +34,13 @@ export function upstreamExecutor(
   upstreams: { get(server: string): Pick<Upstream, 'callTool'> | undefined },
   { server, tool }: Pick<UpstreamTool, 'server' | 'tool'>,
 ): ToolExecutor {
-  return async (args, { callId, signal, onProgress }) => {
+  return async (args, { callId, signal, onProgress, asking }) => {
     const upstream = upstreams.get(server);
     if (!upstream) throw new TollgateError('TOOL_NOT_AVAILABLE');
     try {
-      const { content, structuredContent, isError } = await upstream.callTool({
-        tool,
-        args,
-        callId,
-        signal,
-        onProgress,
-      });
+      const result = await upstream.callTool({ tool, args, callId, signal, onProgress, asking });
+      if (result instanceof Asked) throw inputRequired(result, asking);
+      const { content, structuredContent, isError } = result;
       if (isError) throw new TollgateError('TOOL_FAILED', { text: wordsOf(content) });
       return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };
     } catch (thrown) {
@@ -44,7 +49,17 @@ export function upstreamExecutor(
   };
 }
 
+function inputRequired({ questions }: Asked, asking: ToolAsking | undefined): TollgateError {
+  if (asking && asking.answered < MAX_QUESTIONS) {
+    return new InputRequired({ ...questions, asked: asking.answered + 1 });
+  }
+  return failed(`The tool has asked ${MAX_QUESTIONS} times and asks again; it is not asked to go on.`, undefined);
+}
+
 function failure(thrown: unknown): unknown {
+  if (thrown instanceof MissingCapability) {
+    return new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities: thrown.required } });
+  }
   if (thrown instanceof UpstreamFault) return failed(FAULTS[thrown.kind], thrown);
   if (thrown instanceof UpstreamBusy) return failed(BUSY[thrown.reason], undefined);
   if (thrown instanceof UpstreamRefusal) return failed(bounded(thrown.message), undefined);

@@ -1,9 +1,12 @@
 --[[
   Begins a tool call outside a run: within the message limit, once per call id, within the user's quotas; and appends its
   `tool_executing`. The message counter was written by the rate limiter just before, on the same connection.
+  A call that has asked its caller for something begins again, once, when the answer to its last question comes; whoever
+  brings an earlier answer is told what came of that one.
 
   KEYS[1] messageRate   counter of the user's messages in this window
-  KEYS[2] call          hash of the call: digest, status (running | done), deadline, details, outcome
+  KEYS[2] call          hash of the call: digest, status (running | asked | done), deadline, details, outcome, and asked:
+                        questions of it that must be answered for it to begin again
   KEYS[3] activeCalls   sorted set: "<user id> <call id>" -> when the call counts as dead, ms
   KEYS[4] quota         hash of the user's uses, see include/quotas.lua
   KEYS[5] reservations  sorted set of the user's calls under way
@@ -21,8 +24,10 @@
   ARGV[10] greatest length of the log
   ARGV[11] greatest age of an event, ms
   ARGV[12] seconds that an unused log keeps its epoch
+  ARGV[13] questions of the call that have been answered, 0 for one that is new
   Returns { "begun", now, status... }, { "refused", now, number of the limit or 0, status... }, { "limited" },
-          { "conflict" }, { "running", now, deadline } or { "done", now, outcome }
+          { "conflict" }, { "running", now, deadline }, { "done", now, outcome }, or { "forgotten" } for the answer to a
+          question that nobody knows any more
 ]]
 --@include events
 --@include quotas
@@ -32,11 +37,13 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return {
 local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
 local log = openLog({ log = KEYS[6], logState = KEYS[7] }, options, redis.call('TIME'))
 
-local known = redis.call('HMGET', call, 'digest', 'status', 'deadline', 'outcome')
+local known = redis.call('HMGET', call, 'digest', 'status', 'deadline', 'outcome', 'asked')
+local answered, asked = tonumber(ARGV[13]), tonumber(known[5] or '0')
+if answered > asked then return { 'forgotten' } end
 if known[2] then
   if known[1] ~= ARGV[2] then return { 'conflict' } end
-  if known[2] == 'done' then return { 'done', log.now, known[4] } end
-  return { 'running', log.now, tonumber(known[3]) }
+  if known[2] == 'running' then return { 'running', log.now, tonumber(known[3]) } end
+  if known[2] == 'done' or answered < asked then return { 'done', log.now, known[4] } end
 end
 
 local request = cjson.decode(ARGV[3])
@@ -44,6 +51,7 @@ local allowed, second, third = reserve(quota, reservations, request, log.now)
 if not allowed then return { 'refused', log.now, second, unpack(third) } end
 local deadline = log.now + request.forMs
 redis.call('HSET', call, 'digest', ARGV[2], 'status', 'running', 'deadline', deadline, 'details', ARGV[5])
+redis.call('HDEL', call, 'outcome')
 redis.call('PEXPIRE', call, ARGV[6])
 redis.call('ZADD', activeCalls, deadline, ARGV[4])
 appendEvent(log, 'tool_executing', ARGV[7], ARGV[8])

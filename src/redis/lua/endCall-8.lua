@@ -1,6 +1,7 @@
 --[[
   Ends a tool call outside a run: its `tool_completed`, its usage record, its settlement and its outcome, in one step and
-  once, whoever comes first: the node that ran it, or the sweep after the call counted as dead.
+  once, whoever comes first: the node that ran it, or the sweep after the call counted as dead. One that asks its caller for
+  something ends in the same way, and is remembered as one that can begin again.
 
   KEYS[1] call          hash of the call
   KEYS[2] activeCalls   sorted set of calls that have not ended
@@ -24,13 +25,18 @@
   ARGV[12] seconds that an unused log keeps its epoch
   ARGV[13] how many of the user's usage records to keep for the user's own tools
   ARGV[14] trace of the usage record, "" for none
-  Returns { "ended" }, or { "over", outcome or "" } when it had been ended before
+  ARGV[15] questions of the call that had been answered when it began
+  ARGV[16] how many must be answered for it to begin again; "" for a call that is done
+  Returns { "ended" }, { "over", outcome or "" } when it had been ended before, or { "stale" } when it has begun anew since
 ]]
 --@include events
 --@include quotas
 local call, reservations = KEYS[1], KEYS[4]
-local known = redis.call('HMGET', call, 'status', 'outcome')
-if known[1] == 'done' then
+local known = redis.call('HMGET', call, 'status', 'outcome', 'asked')
+if known[1] == 'running' and known[3] and known[3] ~= ARGV[15] then
+  -- This end was taken already, with its answer lost on the way: the call has begun anew since.
+  return { 'stale' }
+elseif known[1] == 'done' or known[1] == 'asked' then
   redis.call('ZREM', KEYS[2], ARGV[3])
   return { 'over', known[2] or '' }
 end
@@ -41,7 +47,11 @@ giveBack(reservations, ARGV[2])
 appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
 closeLog(log)
 if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[14], ARGV[13], 30 * tonumber(ARGV[11])) end
-redis.call('HSET', call, 'status', 'done')
+if ARGV[16] == '' then
+  redis.call('HSET', call, 'status', 'done')
+else
+  redis.call('HSET', call, 'status', 'asked', 'asked', ARGV[16])
+end
 if ARGV[4] ~= '' then redis.call('HSET', call, 'outcome', ARGV[4]) end
 redis.call('HDEL', call, 'details')
 if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then

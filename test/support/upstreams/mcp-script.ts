@@ -1,5 +1,6 @@
 import {
   type CallToolResult,
+  type InputRequiredResult,
   type Prompt,
   ProtocolError,
   type Resource,
@@ -12,7 +13,10 @@ import {
 export type RunTool = (
   args: Readonly<Record<string, unknown>>,
   context: ServerContext,
-) => CallToolResult | Promise<CallToolResult>;
+) => CallToolResult | InputRequiredResult | Promise<CallToolResult | InputRequiredResult>;
+
+/** Instead of an answer; undefined where there is nothing to ask. */
+export type AskFirst = (context: ServerContext) => InputRequiredResult | undefined;
 
 /** What a server of a test offers; everything can be replaced while it runs. */
 export interface ServerScript {
@@ -20,6 +24,8 @@ export interface ServerScript {
   resources?: readonly Resource[];
   templates?: readonly { readonly uriTemplate: string; readonly name: string }[];
   prompts?: readonly Prompt[];
+  /** What a prompt or a resource asks for before it is given. */
+  askFirst?: AskFirst;
 }
 
 export const text = (words: string): CallToolResult => ({ content: [{ type: 'text', text: words }] });
@@ -56,7 +62,9 @@ export function mcpServer(script: ServerScript): Server {
   if (resources || templates) {
     server.setRequestHandler('resources/list', () => ({ resources: [...(script.resources ?? [])] }));
     server.setRequestHandler('resources/templates/list', () => ({ resourceTemplates: [...(script.templates ?? [])] }));
-    server.setRequestHandler('resources/read', ({ params: { uri } }) => {
+    server.setRequestHandler('resources/read', ({ params: { uri } }, context) => {
+      const question = script.askFirst?.(context);
+      if (question) return question;
       if (uri.includes('missing')) throw new ResourceNotFoundError(uri);
       const words = uri.includes('large') ? 'x'.repeat(500_000) : `The content of ${uri}`;
       return { contents: [{ uri, text: words }] };
@@ -64,7 +72,9 @@ export function mcpServer(script: ServerScript): Server {
   }
   if (prompts) {
     server.setRequestHandler('prompts/list', () => ({ prompts: [...(script.prompts ?? [])] }));
-    server.setRequestHandler('prompts/get', ({ params }) => {
+    server.setRequestHandler('prompts/get', ({ params }, context) => {
+      const question = script.askFirst?.(context);
+      if (question) return question;
       const words = `${params.name} ${JSON.stringify(params.arguments ?? {})}`;
       return { messages: [{ role: 'user', content: { type: 'text', text: words } }] };
     });

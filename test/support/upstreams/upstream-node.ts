@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
-import type { ToolResult, ToolService } from '../../../src/agents/tool-service.ts';
+import type { ToolRequest, ToolResult } from '../../../src/agents/tool-requests.ts';
+import type { ToolService } from '../../../src/agents/tool-service.ts';
 import { upstreamExecutor } from '../../../src/agents/tools/upstream-tools.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { Catalogues } from '../../../src/policy/catalogues.ts';
@@ -41,19 +42,20 @@ export interface UpstreamNode {
   readonly service: ToolService;
   /** Resolves when the tool is there to be called. */
   offered(tool: string): Promise<void>;
-  call(tool: string, args?: Json, more?: { readonly signal?: AbortSignal }): Promise<ToolResult>;
+  call(tool: string, args?: Json, more?: Partial<ToolRequest>): Promise<ToolResult>;
   /** Of all calls, oldest first. */
   records(): Promise<UsageRecord[]>;
 }
 
-/** What a process has to execute tools of upstream servers. */
+/** What a process has to execute tools of upstream servers. @param more who calls, and a row of its plan */
 export function upstreamNode(
   core: Core,
   servers: readonly Json[],
   variables: Record<string, string> = {},
+  { userId = freshUserId(), plan = {} }: { readonly userId?: string; readonly plan?: Json } = {},
 ): UpstreamNode {
   const upstreams = new Upstreams({ ...core, clock: systemClock, logger: silentLogger });
-  const plans = { default: 'one', plans: { one: planRow() } };
+  const plans = { default: 'one', plans: { one: planRow(plan) } };
   const catalogues = new Catalogues(catalogueFiles({ plans, servers: { servers } }), {
     upstreamWords: (tool) => upstreams.words(tool),
     variable: (name) => variables[name],
@@ -62,7 +64,6 @@ export function upstreamNode(
   closeAfter('test', () => upstreams.close());
   const upstream = (tool: { server: string; tool: string }) => upstreamExecutor(upstreams, tool);
   const { service } = toolNode(core, { catalogues, executors: {}, upstream, timeoutMs: CALL_TIMEOUT_MS });
-  const userId = freshUserId();
   return {
     catalogues,
     upstreams,

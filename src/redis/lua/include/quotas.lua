@@ -82,7 +82,7 @@ local function giveBack(reservations, member)
   redis.call('ZREM', reservations, member)
 end
 
--- Counts a call that ran. settlement: { member, limits, day, month, units }
+-- Counts a call that ran. settlement: { member, limits, day, month, units }; without day and month what costs nothing
 local function settle(quota, settlement, now)
   for _, limit in ipairs(settlement.limits) do
     local _, buckets = usesOf(redis.call('HGET', quota, limit.field), limit, now)
@@ -100,8 +100,9 @@ local function settle(quota, settlement, now)
   for _, name in ipairs({ 'day', 'month' }) do
     local packed = redis.call('HGET', quota, name)
     local period, calls, units = string.match(packed or '', '^(%S+) (%d+) (%d+)$')
-    if not period or period < settlement[name] then period, calls, units = settlement[name], 0, 0 end
-    if period == settlement[name] then
+    local current = settlement[name]
+    if current and (not period or period < current) then period, calls, units = current, 0, 0 end
+    if current and period == current then
       redis.call('HSET', quota, name, string.format('%s %d %d', period, calls + 1, units + settlement.units))
     end
   end
