@@ -191,6 +191,16 @@ describeWith(KUBECTL, 'what is deployed', () => {
     );
   });
 
+  it.each(variants)('%s: what has to be told a host or a namespace is told that of the overlay', (variant) => {
+    const manifests = manifestsOf(variant);
+    expect(JSON.stringify(manifests.all)).not.toContain('set-by-the-overlay');
+    const [namespace] = manifests.ofKind('Namespace').map(({ metadata }) => metadata.name);
+    const queries = [...manifests.ofKind('PrometheusRule'), ...manifests.ofKind('ScaledObject')];
+    const named = [...JSON.stringify(queries).matchAll(/namespace=\\"([^"\\]*)/g)].map(([, name]) => name);
+    expect(named.filter((name) => name !== namespace)).toEqual([]);
+    expect(named).toHaveLength(queries.length * 2 - manifests.ofKind('ScaledObject').length);
+  });
+
   it.each(variants)('%s: every backend of an Ingress is a Service with that port, and pods behind it', (variant) => {
     const manifests = manifestsOf(variant);
     for (const service of manifests.ofKind<IService>('Service')) {
