@@ -61,8 +61,8 @@ ENV NODE_ENV=production
 # A number, since Kubernetes cannot tell whether a name is root (runAsNonRoot).
 USER 65532:65532
 EXPOSE 8000 8081 8090
-# Node is PID 1, without tini: no process of Tollgate starts others, so that there is no zombie to be reaped, and
-# src/process.ts handles SIGTERM from the first moment on, also before there is anything to close.
+# Node is PID 1, without tini: it starts no others but the programs of TOOL_SERVERS, whose ends it waits for, so that there is
+# no zombie to be reaped, and src/process.ts handles SIGTERM from the first moment on, also before there is anything to close.
 # For the gateway; docker-compose.yml has those of the others, and Kubernetes has probes of its own.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["node", "src/healthcheck.ts", "http://127.0.0.1:8000/health/ready"]
