@@ -69,10 +69,18 @@ async function readPage(url: string, token: string): Promise<Page> {
   if (!response.ok) {
     throw new UserError(`The gateway refused to show the usage records: HTTP ${response.status} ${text.slice(0, 200)}`);
   }
-  const parsed = Page.safeParse(JSON.parse(text));
-  if (!parsed.success)
-    throw new UserError(`The gateway's answer is not a page of usage records: ${parsed.error.message}`);
-  return parsed.data;
+  const { data, error } = Page.safeParse(jsonOf(text));
+  if (error) throw new UserError(`The gateway's answer is not a page of usage records: ${error.message}`);
+  return data;
+}
+
+/** Undefined for what is no JSON, such as the page of another server at that address. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function render({ records, next_cursor, has_more, gap_detected }: Page): string {

@@ -133,6 +133,16 @@ function isAlive(pid) {
   }
 }
 
+/** The process that the lock names; 0 when it was given back meanwhile, or has no name in it yet. */
+function lockHolder() {
+  try {
+    return Number(readFileSync(INSTALL_LOCK, 'utf8'));
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+    return 0;
+  }
+}
+
 /** Two installs in one folder destroy each other: `npm run chat` in a second terminal waits for `npm start` in the first. */
 async function takeInstallLock() {
   mkdirSync(join(ROOT, '.tollgate'), { recursive: true });
@@ -145,7 +155,7 @@ async function takeInstallLock() {
     } catch (error) {
       if (error.code !== 'EEXIST') throw error;
     }
-    const holder = existsSync(INSTALL_LOCK) ? Number(readFileSync(INSTALL_LOCK, 'utf8')) : 0;
+    const holder = lockHolder();
     if (holder > 0 && !isAlive(holder)) rmSync(INSTALL_LOCK, { force: true });
     else if (!told) say('Another terminal is installing the dependencies; waiting for it …');
     told = true;

@@ -78,7 +78,8 @@ async function offersFixture(url: string): Promise<void> {
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
   while (Date.now() < giveUpAt) {
-    const answer = await (await fetch(url, { method: 'POST', headers, body })).text();
+    const signal = AbortSignal.timeout(FIXTURE_PATIENCE_MS);
+    const answer = await (await fetch(url, { method: 'POST', headers, body, signal })).text();
     if (answer.includes('test_simple_text')) return;
     await delay(LOOK_AGAIN_MS);
   }
@@ -99,10 +100,13 @@ await runScript(async () => {
     .addOption(stateDirOption)
     .parse()
     .opts<Flags>();
-  const target = flags.url === undefined ? await startTarget() : undefined;
-  const access = target?.access ?? new DevAccess(flags);
-  const proxy = await startTokenProxy(access.gatewayUrl, () => access.userToken(flags.plan));
+  const closers = new Closers();
   try {
+    const target = flags.url === undefined ? await startTarget() : undefined;
+    if (target) closers.add('the gateway', () => target.close());
+    const access = target?.access ?? new DevAccess(flags);
+    const proxy = await startTokenProxy(access.gatewayUrl, () => access.userToken(flags.plan));
+    closers.add('the proxy', () => proxy.close());
     const url = `${proxy.url}/mcp`;
     if (target) await offersFixture(url);
     if (flags.scenario) return await runSuite(['--url', url, '--scenario', flags.scenario, '--verbose']);
@@ -113,7 +117,6 @@ await runScript(async () => {
     }
     return worst;
   } finally {
-    await proxy.close();
-    await target?.close();
+    await closers.close();
   }
 });

@@ -7,7 +7,7 @@ export type ChatTransport = 'ws' | 'socketio';
 /** What `npm run chat` needs of a connection, whichever way it is made. */
 export interface ChatHandlers {
   readonly onEvent: (type: string, fields: Record<string, unknown>) => void;
-  /** The connection could not be made, or is gone; once, with a reason for people. */
+  /** The connection could not be made, or is gone, with a reason for people; what is told after the first is its echo. */
   readonly onEnd: (reason: string) => void;
 }
 

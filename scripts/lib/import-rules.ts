@@ -43,7 +43,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   // Against a pool that runs anywhere: it knows the protocol and nothing of what is inside.
   load: [...LEAVES, 'scripts'],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'scripts'],
-  test: ['src', 'workers', 'scripts', 'client', 'console', 'bench', 'load'],
+  test: ['src', 'workers', 'scripts', 'console', 'bench', 'load'],
 };
 
 /** Whose imports are looked at. */

@@ -16,14 +16,26 @@ export function takePidFile(file: string): { release: () => void } | { heldBy: n
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
-    const holder = readHolder(file);
+    const text = readText(file);
+    // Given back meanwhile.
+    if (text === undefined) continue;
+    const holder = holderIn(text);
     if (holder !== undefined) return { heldBy: holder };
     rmSync(file, { force: true });
   }
 }
 
-function readHolder(file: string): number | undefined {
-  const [, pid, started] = /^(\d+) (.+)$/.exec(readFileSync(file, 'utf8')) ?? [];
+function readText(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return undefined;
+  }
+}
+
+function holderIn(text: string): number | undefined {
+  const [, pid, started] = /^(\d+) (.+)$/.exec(text) ?? [];
   return pid !== undefined && startTime(Number(pid)) === started ? Number(pid) : undefined;
 }
 

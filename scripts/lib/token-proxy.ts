@@ -5,6 +5,7 @@ import {
   type IncomingMessage,
   type ServerResponse,
 } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
 
 /** Well below the life of a development token, 60 seconds. */
@@ -23,7 +24,14 @@ export interface TokenProxy {
 export async function startTokenProxy(target: string, token: () => Promise<string>): Promise<TokenProxy> {
   let held: { readonly token: Promise<string>; readonly until: number } | undefined;
   const currentToken = () => {
-    if (!held || Date.now() >= held.until) held = { token: token(), until: Date.now() + TOKEN_REUSED_MS };
+    if (!held || Date.now() >= held.until) {
+      const asked = { token: token(), until: Date.now() + TOKEN_REUSED_MS };
+      held = asked;
+      // A refusal is not kept: the next request asks again.
+      asked.token.catch(() => {
+        if (held === asked) held = undefined;
+      });
+    }
     return held.token;
   };
   let own = '';
@@ -34,7 +42,7 @@ export async function startTokenProxy(target: string, token: () => Promise<strin
     currentToken()
       .then((bearer) => {
         const headers = { ...incoming.headers, ...known, authorization: `Bearer ${bearer}` };
-        pass({ url: new URL(incoming.url ?? '/', target), headers }, incoming, outgoing);
+        pass({ target, headers }, incoming, outgoing);
       })
       .catch((error: Error) => outgoing.writeHead(502).end(error.message));
   });
@@ -54,11 +62,15 @@ export async function startTokenProxy(target: string, token: () => Promise<strin
 }
 
 function pass(
-  { url, headers }: { url: URL; headers: IncomingHttpHeaders },
+  { target, headers }: { target: string; headers: IncomingHttpHeaders },
   incoming: IncomingMessage,
   outgoing: ServerResponse,
 ): void {
-  const onward = httpRequest(url, { method: incoming.method, headers }, (answer) => {
+  const { method, url: path } = incoming;
+  const request = target.startsWith('https:') ? httpsRequest : httpRequest;
+  // The path as it came, and never as a URL: one that begins with `//`, or is absolute, names a host, which would be given
+  // the token.
+  const onward = request(target, { method, path, headers }, (answer) => {
     outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
     answer.pipe(outgoing);
   });

@@ -28,6 +28,8 @@ interface Labels {
   readonly state: TokenState;
 }
 
+const NOBODY: Labels = { endpoint: '/ws', plan: 'free', state: 'active' };
+
 /** The connections of this node: what is done to all of them, and nothing that one can do by itself. */
 export class Hub {
   readonly #deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger };
@@ -41,6 +43,8 @@ export class Hub {
     options: { readonly leaseMs: number },
   ) {
     this.#deps = deps;
+    // Nobody is here yet, which has to be told too: an autoscaler takes a node without the metric for a full one.
+    deps.metrics.connections.inc(NOBODY, 0);
     this.#stops = [
       deps.clock.every(TICK_MS, () => this.#tick()),
       deps.clock.every(options.leaseMs / RENEWALS_PER_LEASE, () => void this.renew()),

@@ -120,6 +120,15 @@ export class Metrics {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'tollgate_' });
+    this.#beginAtZero();
+  }
+
+  /** What alerts on a single event: a series that begins with its first event has never increased. */
+  #beginAtZero(): void {
+    for (const how of ['from_node', 'from_archive', 'restored']) this.ledgerRecovered.inc({ how }, 0);
+    for (const reason of ['oom', 'misconf']) this.refusedWrites.inc({ reason }, 0);
+    for (const result of ['allowed', 'denied']) this.limitDecisions.inc({ result, counted_by: 'node' }, 0);
+    this.catalogueReloads.inc({ result: 'failed' }, 0);
   }
 
   #counter<Label extends string>(name: string, help: string, labelNames: readonly Label[]): Counter<Label> {

@@ -1,33 +1,17 @@
-import { beforeAll, expect, it } from '@jest/globals';
-import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { expect, it } from '@jest/globals';
 import { ARCHIVE_CONSUMER } from '../../src/usage/archive/archiver.ts';
-import { archiveFixture } from '../support/archive.ts';
-import { silentLogger } from '../support/core.ts';
-import { closeAfter } from '../support/open-resources.ts';
-import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
-import { testRedisUrl } from '../support/stack.ts';
-import { EVERYTHING_PASSED, NEXT_HOUR, usageFixture } from '../support/usage.ts';
+import { EVERYTHING_PASSED, NEXT_HOUR, type UsageFixture } from '../support/usage.ts';
 
 /** Older than any age: a record counts as old once Redis's clock has moved. */
 const NO_AGE = -1_000;
 
 describeWith(POSTGRES, 'the archive of the ledger', () => {
-  let redis: Redis;
-  let postgres: PostgresServer;
+  const servers = useArchiveServers();
 
-  beforeAll(async () => {
-    redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
-    closeAfter('file', () => disconnectRedis(redis));
-    postgres = await startPostgres();
-  }, 60_000);
-
-  const fixture = async () => {
-    const usage = usageFixture(redis);
-    const url = await postgres.newSchema();
-    return { usage, url, ...archiveFixture(usage, url) };
-  };
-  const stored = async (usage: ReturnType<typeof usageFixture>) => {
+  const fixture = () => archiveFixture(servers);
+  const stored = async (usage: UsageFixture) => {
     const { sequence } = await usage.ledger.head();
     return (await usage.ledger.range(1, sequence)).map(({ json }) => json);
   };
@@ -125,13 +109,13 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
     await usage.execute({ units: 5 });
     await usage.foldAll();
     const [third] = await usage.ledger.range(3, 3);
-    await redis.xdel(usage.keys.ledger, '3-0');
+    await servers.redis.xdel(usage.keys.ledger, '3-0');
     // The id of a stream entry is not given again, so that the ledger is written anew.
-    const entries = await redis.xrange(usage.keys.ledger, '-', '+');
-    await redis.del(usage.keys.ledger);
-    for (const [id, fields] of entries) await redis.xadd(usage.keys.ledger, id, ...fields);
+    const entries = await servers.redis.xrange(usage.keys.ledger, '-', '+');
+    await servers.redis.del(usage.keys.ledger);
+    for (const [id, fields] of entries) await servers.redis.xadd(usage.keys.ledger, id, ...fields);
     const forged = third?.json.replace('"units":5', '"units":1') ?? '';
-    await redis.xadd(usage.keys.ledger, '3-0', 'r', forged, 'a', '1');
+    await servers.redis.xadd(usage.keys.ledger, '3-0', 'r', forged, 'a', '1');
     await expect(archiver.step()).rejects.toMatchObject({ name: 'ArchiveDisagrees', sequence: 3 });
     expect(await rows()).toHaveLength(2);
   });
@@ -141,7 +125,7 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
     const [record] = await usage.execute({});
     await usage.foldAll();
     await archiveAll();
-    await redis.xadd(usage.keys.outbox(1), '*', 'r', JSON.stringify(record));
+    await servers.redis.xadd(usage.keys.outbox(1), '*', 'r', JSON.stringify(record));
     await usage.foldAll();
     await expect(archiver.step()).rejects.toMatchObject({ name: 'ArchiveDisagrees' });
   });
@@ -151,12 +135,12 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
     await usage.execute({});
     await usage.foldAll();
     await archiveAll();
-    await postgres.kill();
+    await servers.postgres.kill();
     await usage.execute({}, {});
     await usage.foldAll();
     await expect(archiver.step()).rejects.toThrow();
     expect(await usage.consumers.list()).toMatchObject([{ sequence: 1 }]);
-    await postgres.start();
+    await servers.postgres.start();
     expect((await archiveAll()).reduce((sum, { archived }) => sum + archived, 0)).toBe(2);
     expect(await rows()).toHaveLength(3);
   });

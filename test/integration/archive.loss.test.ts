@@ -1,34 +1,19 @@
-import { beforeAll, expect, it } from '@jest/globals';
-import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { expect, it } from '@jest/globals';
 import { partitionOf } from '../../src/redis/keys.ts';
 import { LedgerGate } from '../../src/usage/ledger-server.ts';
 import { giveBack } from '../../src/usage/returned-records.ts';
-import { archiveFixture } from '../support/archive.ts';
-import { silentLogger } from '../support/core.ts';
+import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { olderState } from '../support/older-state.ts';
-import { closeAfter } from '../support/open-resources.ts';
-import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
-import { testRedisUrl } from '../support/stack.ts';
-import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
+import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture } from '../support/usage.ts';
 
 const HOURS = [HOUR, NEXT_HOUR];
 
 describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
-  let redis: Redis;
-  let postgres: PostgresServer;
+  const servers = useArchiveServers();
 
-  beforeAll(async () => {
-    redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
-    closeAfter('file', () => disconnectRedis(redis));
-    postgres = await startPostgres();
-  }, 60_000);
-
-  const fixture = async () => {
-    const usage = usageFixture(redis);
-    return { usage, ...archiveFixture(usage, await postgres.newSchema()) };
-  };
+  const fixture = () => archiveFixture(servers);
 
   /** Three archived records, and a way back to where only the first was written. */
   async function lostTwo() {
@@ -37,7 +22,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await usage.execute({});
     await usage.foldAll();
     await archiveAll();
-    const goBack = await olderState(redis, usage.keys.prefix);
+    const goBack = await olderState(servers.redis, usage.keys.prefix);
     await usage.execute({ userId: 'user_b', units: 7 });
     await usage.foldAll();
     await usage.execute({ hour: NEXT_HOUR });
@@ -77,7 +62,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await usage.execute({});
     await usage.foldAll();
     await archiveAll();
-    const goBack = await olderState(redis, usage.keys.prefix);
+    const goBack = await olderState(servers.redis, usage.keys.prefix);
     await usage.execute({ units: 7 });
     await usage.foldAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
@@ -90,7 +75,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await goBack();
     await archiveAll();
     expect(JSON.stringify(await usage.windows.read(HOURS))).toBe(JSON.stringify(before));
-    expect(await redis.zcard(usage.keys.openWindows)).toBe(0);
+    expect(await servers.redis.zcard(usage.keys.openWindows)).toBe(0);
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, checked_windows: 2 });
   });
 
@@ -98,7 +83,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { usage, archiveAll } = await fixture();
     await usage.execute({}, {});
     await usage.foldAll();
-    const goBack = await olderState(redis, usage.keys.prefix);
+    const goBack = await olderState(servers.redis, usage.keys.prefix);
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await archiveAll();
     const before = await usage.windows.read([HOUR]);
@@ -134,15 +119,15 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await goBack();
     // The fold was lost, but not the record in its outbox.
     const { sequence: _, hash: __, ...waiting } = before[1] ?? {};
-    await redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
+    await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
     await archiveAll();
     await usage.foldAll();
     // Its call was lost too: whoever made it, or the sweep, comes with the same id and another outcome.
     const swept = JSON.stringify({ ...waiting, units: 0, status: 'error' });
-    await redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
+    await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
     await usage.foldAll();
     expect(await usage.records()).toEqual(before);
-    expect(await redis.xlen(usage.keys.outbox(partitionOf('user_b')))).toBe(0);
+    expect(await servers.redis.xlen(usage.keys.outbox(partitionOf('user_b')))).toBe(0);
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 3 });
   });
 
@@ -152,7 +137,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await goBack();
     // The second survived in its outbox; then something new is executed, and both are folded before anybody looks.
     const { sequence: _, hash: __, ...waiting } = second ?? {};
-    await redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
+    await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
     const [fresh] = await usage.execute({ units: 1, hour: NEXT_HOUR });
     await usage.foldAll();
     expect(await verifier.verify(HOURS)).toMatchObject({ problem: { kind: 'archive', sequence: 2 } });
@@ -199,7 +184,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await goBack();
     const { sequence: _, hash: __, ...lost } = before[1] ?? {};
     const swept = JSON.stringify({ ...lost, units: 0, status: 'error' });
-    await redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
+    await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
     await usage.foldAll();
     expect(await archiveAll()).toMatchObject([
       { more: true },
@@ -262,7 +247,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(await gate.isOpen()).toBe(false);
     await archiveAll();
     expect(await gate.isOpen()).toBe(true);
-    await redis.hset(usage.keys.ledgerState, 'agreed', 'the Redis before');
+    await servers.redis.hset(usage.keys.ledgerState, 'agreed', 'the Redis before');
     expect(await gate.isOpen()).toBe(false);
     clock.advance(15_000);
     expect(await gate.isOpen()).toBe(true);

@@ -1,29 +1,17 @@
-import { beforeAll, expect, it } from '@jest/globals';
-import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { expect, it } from '@jest/globals';
 import { chained } from '../../src/usage/ledger.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
-import { archiveFixture } from '../support/archive.ts';
-import { silentLogger } from '../support/core.ts';
-import { closeAfter } from '../support/open-resources.ts';
-import { type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
-import { testRedisUrl } from '../support/stack.ts';
-import { EVERYTHING_PASSED, HOUR, usageFixture } from '../support/usage.ts';
+import { EVERYTHING_PASSED, HOUR } from '../support/usage.ts';
 
 describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
-  let redis: Redis;
-  let postgres: PostgresServer;
-
-  beforeAll(async () => {
-    redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
-    closeAfter('file', () => disconnectRedis(redis));
-    postgres = await startPostgres();
-  }, 60_000);
+  const servers = useArchiveServers();
 
   /** Five records in both, and a sixth in the ledger alone. */
   const archived = async () => {
-    const usage = usageFixture(redis);
-    const all = archiveFixture(usage, await postgres.newSchema());
+    const all = await archiveFixture(servers);
+    const { usage } = all;
     await usage.execute({}, {}, { units: 3 }, {}, {});
     await usage.foldAll();
     await all.archiveAll();
@@ -31,7 +19,7 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
     await usage.foldAll();
     const records = await usage.records();
     const problem = async () => (await all.verifier.verify([HOUR])).problem;
-    return { usage, records, problem, ...all };
+    return { records, problem, ...all };
   };
 
   it('finds nothing where nothing was touched, and does not miss what is not archived yet', async () => {
@@ -75,10 +63,10 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
       previous = link.record.hash;
       return link;
     });
-    await redis.del(usage.keys.ledger);
+    await servers.redis.del(usage.keys.ledger);
     for (const { record, json } of forged)
-      await redis.xadd(usage.keys.ledger, `${record.sequence}-0`, 'r', json, 'a', '1');
-    await redis.hset(usage.keys.ledgerState, 'hash', previous);
+      await servers.redis.xadd(usage.keys.ledger, `${record.sequence}-0`, 'r', json, 'a', '1');
+    await servers.redis.hset(usage.keys.ledgerState, 'hash', previous);
     expect(await problem()).toMatchObject({ kind: 'archive', sequence: 3 });
     for (const { record, json } of forged) {
       const values = [record.sequence, record.units, record.hash, json];
@@ -99,8 +87,8 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
     await sql(change('"record_count":5', '"record_count":6'));
     expect(await problem()).toBeNull();
     // Nothing of the records says when their window was closed.
-    const stored = (await redis.hget(usage.keys.window(HOUR), 'r1')) ?? '';
-    await redis.hset(usage.keys.window(HOUR), 'r1', stored.replace('2100-01-01', '2099-01-01'));
+    const stored = (await servers.redis.hget(usage.keys.window(HOUR), 'r1')) ?? '';
+    await servers.redis.hset(usage.keys.window(HOUR), 'r1', stored.replace('2100-01-01', '2099-01-01'));
     expect((await usage.verifier.verify([HOUR])).ok).toBe(true);
     expect(await problem()).toMatchObject({ kind: 'archive', window: HOUR });
   });
@@ -120,11 +108,11 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
   it('says that it could not compare while PostgreSQL is away, and checks the rest', async () => {
     const { verifier, sql, usage } = await archived();
     await sql('UPDATE usage_records SET units = 4 WHERE sequence = 3');
-    await postgres.kill();
+    await servers.postgres.kill();
     const away = { archive: 'away', archived_records: 0 };
     expect(await verifier.verify([HOUR])).toMatchObject({ ok: true, checked_records: 6, ...away });
-    await redis.xdel(usage.keys.ledger, '2-0');
+    await servers.redis.xdel(usage.keys.ledger, '2-0');
     expect(await verifier.verify([HOUR])).toMatchObject({ problem: { kind: 'chain', sequence: 2 }, ...away });
-    await postgres.start();
+    await servers.postgres.start();
   });
 });

@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { parse } from 'yaml';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { loadConfig, VARIABLE_NAMES } from '../../src/config.ts';
+import { QUEUES } from '../../src/jobs.ts';
 import { parseRedisUrl } from '../../src/lib/redis-url.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
@@ -144,6 +145,11 @@ describe('docker-compose.yml', () => {
       expect(existsSync(join(PROJECT_ROOT, command.at(-1) ?? ''))).toBe(true);
       expect({ read_only, cap_drop }).toEqual({ read_only: true, cap_drop: ['ALL'] });
     }
+  });
+
+  it('gives a worker the time to close its queues, one after the other, before it is killed', () => {
+    const seconds = Number.parseInt(service('worker-1').stop_grace_period ?? '', 10);
+    expect(seconds).toBeGreaterThanOrEqual(Object.keys(QUEUES).length * 20 + 10);
   });
 
   it('gives a gateway the time to drain before it is killed', () => {

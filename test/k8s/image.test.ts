@@ -1,23 +1,39 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
 import { httpStatus, ManagedProcess, PROJECT_ROOT, whenReady } from '../../scripts/lib/processes.ts';
+import { runToEnd } from '../support/agent-runs.ts';
+import { openClient } from '../support/clients.ts';
 import { dockerfileStages, type ImageLayout, layOutImage } from '../support/image.ts';
-import { closeAfter } from '../support/open-resources.ts';
-import { stack } from '../support/stack.ts';
+import { billedRecords } from '../support/ledger.ts';
+import { askModern } from '../support/mcp.ts';
+import { ModelServer } from '../support/model-server.ts';
+import { nodeUrl } from '../support/nodes.ts';
+import { closeAfter, type Lifetime } from '../support/open-resources.ts';
+import { OtlpCollector } from '../support/otlp-collector.ts';
+import { query, startPostgres } from '../support/postgres.ts';
+import { describeWith, POSTGRES, STRIP } from '../support/programs.ts';
+import { type StackAddresses, stack } from '../support/stack.ts';
+import { mintToken } from '../support/tokens.ts';
+import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
+import { HttpUpstream } from '../support/upstreams/http-upstream.ts';
+import { echo } from '../support/upstreams/mcp-script.ts';
+import { allowed } from '../support/upstreams/upstream-node.ts';
 
 const MB = 1_000_000;
 /** debian:trixie-slim, unpacked, rounded up; its publisher says 79 MB. */
 const BASE_BYTES = 85 * MB;
-const IMAGE_BYTES = 250 * MB;
+/** 220 when this was written; 315 without what the Dockerfile takes out. */
+const IMAGE_BYTES = 230 * MB;
 
 const stages = dockerfileStages();
 const last = stages.at(-1) ?? [];
 const instruction = (name: string) => last.find((one) => one.name === name)?.text ?? '';
+const PATIENCE = { timeoutMs: 20_000 };
 /** Runs as the image's user, where the tests may. */
 const AS_USER = process.getuid?.() === 0 ? ['setpriv', '--reuid', '65532', '--regid', '65532', '--clear-groups'] : [];
 
@@ -28,7 +44,11 @@ beforeAll(() => {
 }, 60_000);
 
 /** A process of the image, as its user, with nothing in its environment but this. */
-function run(command: readonly string[], env: Record<string, string>, prefix: readonly string[] = []): ManagedProcess {
+function run(
+  command: readonly string[],
+  env: Record<string, string>,
+  { prefix = [], lifetime = 'test' }: { readonly prefix?: readonly string[]; readonly lifetime?: Lifetime } = {},
+): ManagedProcess {
   const node = join(image.root, 'usr/local/bin/node');
   const inImage = ['env', '--chdir', image.app, ...command.map((word) => (word === 'node' ? node : word))];
   const [program = '', ...args] = [...prefix, ...AS_USER, ...inImage];
@@ -38,7 +58,7 @@ function run(command: readonly string[], env: Record<string, string>, prefix: re
     args,
     env: { PATH: process.env.PATH, ...env },
   });
-  closeAfter('test', () => child.stop());
+  closeAfter(lifetime, () => child.stop());
   return child;
 }
 
@@ -58,12 +78,14 @@ function environment(env: Record<string, string>): Record<string, string> {
   };
 }
 
-describe('the image', () => {
-  it('is smaller than 250 MB with its base', () => {
+describeWith(STRIP, 'the bytes of the image', () => {
+  it('are fewer than 230 MB with its base', () => {
     process.stdout.write(`copied onto the base image: ${(image.bytes / MB).toFixed(1)} MB\n`);
     expect(image.bytes + BASE_BYTES).toBeLessThan(IMAGE_BYTES);
   });
+});
 
+describe('the image', () => {
   it('is built from one Debian, and runs as a numeric user that is not root', () => {
     const bases = stages.map((stage) => stage[0]?.text);
     expect(bases).toEqual([
@@ -82,6 +104,11 @@ describe('the image', () => {
     const sources = copied.flatMap(({ text }) => text.split(' ').slice(0, -1));
     expect(rules[0]).toBe('*');
     expect(rules.slice(1).toSorted()).toEqual([...new Set(sources)].map((source) => `!${source}`).toSorted());
+  });
+
+  it('has every package that anything in it names, and all that these load', async () => {
+    const child = run(['node', '--input-type=module', '--eval', IMPORT_EVERYTHING], {});
+    expect({ ...(await child.exited), output: child.output }).toEqual({ code: 0, signal: null, output: '' });
   });
 
   it.each([
@@ -107,6 +134,87 @@ describe('the image', () => {
   });
 });
 
+/** What is loaded on demand only is loaded too. Entry points would start. */
+const IMPORT_EVERYTHING = `
+  import { readdirSync, readFileSync } from 'node:fs';
+  const all = ['src', 'workers'].flatMap((folder) => readdirSync(folder, { recursive: true }).map((name) => folder + '/' + name));
+  const files = all.filter((name) => name.endsWith('.ts') && !/(main|healthcheck)\\.ts$/.test(name));
+  const named = files.flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/(?:from |import\\()'([^.'][^']*)'/g)]);
+  const packages = new Set(named.map(([, name]) => name));
+  for (const name of [...packages, ...files.map((file) => process.cwd() + '/' + file)]) await import(name);
+  if (packages.size < 20) throw new Error('only ' + packages.size + ' packages are named');
+`;
+
+/** The processes of the image side by side, with everything that an installation may choose. */
+describeWith(POSTGRES, 'an installation of the image, with archive, traces, a model and a server of tools', () => {
+  let of: StackAddresses;
+  let archiveUrl: string;
+  let collector: OtlpCollector;
+  let upstream: HttpUpstream;
+  let model: ModelServer;
+
+  beforeAll(async () => {
+    archiveUrl = await (await startPostgres()).newSchema();
+    collector = await OtlpCollector.start();
+    upstream = await HttpUpstream.start({ tools: { echo } }, 'file');
+    model = await ModelServer.start((_request, at) => {
+      return at === 0 ? { calls: [{ name: 'list_agents' }] } : { text: ['There are three.'] };
+    });
+    closeAfter('file', () => model.close());
+    const [port = 0, workerPort = 0, authPort = 0] = await freePorts(3);
+    const servers = [{ name: 'remote', url: upstream.url, tools: allowed(['echo']) }];
+    writeFileSync(join(image.app, 'tool-servers.json'), JSON.stringify({ servers }));
+    const url = `http://${LOOPBACK}:${port}`;
+    of = {
+      ...stack(),
+      gateways: [{ url, wsUrl: url.replace('http', 'ws') }],
+      workers: [{ url: `http://${LOOPBACK}:${workerPort}` }],
+      authUrl: `http://${LOOPBACK}:${authPort}`,
+      keyPrefix: `${stack().keyPrefix}o`,
+    };
+    const env = environment({
+      REDIS_KEY_PREFIX: of.keyPrefix,
+      AUTH_SERVICE_URL: of.authUrl,
+      PORT: String(port),
+      WORKER_PORT: String(workerPort),
+      AUTH_PORT: String(authPort),
+      USAGE_ARCHIVE_URL: archiveUrl,
+      OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+      OTEL_BSP_SCHEDULE_DELAY: '100',
+      AGENT_MODEL_URL: model.url,
+      AGENT_MODEL_NAME: 'm',
+      TOOL_SERVERS: 'tool-servers.json',
+    });
+    const started = [
+      ['src/auth-service/main.ts', `${of.authUrl}/auth/health`],
+      ['src/main.ts', `${url}/health/ready`],
+      ['workers/main.ts', `${of.workers[0]?.url}/health/ready`],
+    ].map(([entry = '', readyUrl = '']) => {
+      const child = run(['node', entry], env, { lifetime: 'file' });
+      return whenReady(child, { name: entry, isReady: async () => (await httpStatus(readyUrl)) === 200 });
+    });
+    await Promise.all(started);
+  }, 90_000);
+
+  it('executes a run and a tool of the server, and has them billed, archived and traced', async () => {
+    const { token, userId } = mintToken({}, { stack: of });
+    const offered = async () => (await askModern('tools/list', {}, { token, url: nodeUrl(0, of) })).body.result.tools;
+    await until(async () => (await offered()).some(({ name }: { name: string }) => name === 'echo'), PATIENCE);
+    const client = await openClient({ token, url: nodeUrl(0, of) });
+    const { events } = await runToEnd(client);
+    expect(events.at(-1)).toMatchObject({ type: 'agent_completed', fields: { tools_used: ['list_agents'] } });
+    expect(await callTool(client, 'echo', { words: 'hello' })).toMatchObject({ fields: { success: true } });
+    const toolsOf = (records: readonly Readonly<Record<string, unknown>>[]) =>
+      records.map(({ tool }) => tool).toSorted();
+    const isBilled = (tools: unknown[]) => tools.includes('list_agents') && tools.includes('echo');
+    const billed = async () => toolsOf(await billedRecords(userId, of));
+    await until(async () => isBilled(await billed()), { ...PATIENCE, label: 'the records in the ledger' });
+    const archived = async () => toolsOf(await query(archiveUrl, "SELECT record->>'tool' AS tool FROM usage_records"));
+    await until(async () => isBilled(await archived()), { ...PATIENCE, label: 'the records in the archive' });
+    expect(await collector.named('invoke_agent triage_agent')).toMatchObject({ service: 'tollgate-worker' });
+  }, 60_000);
+});
+
 /** A PID namespace of its own takes root, or a kernel that gives every user one. */
 const NAMESPACE = ['unshare', '--pid', '--fork', '--kill-child'];
 const canUnshare = spawnSync('unshare', [...NAMESPACE.slice(1), 'true']).status === 0;
@@ -125,7 +233,9 @@ if (!canUnshare) process.stderr.write('SKIPPED a process as PID 1: unshare --pid
         silent.close();
       });
       const { port } = silent.address() as { port: number };
-      const child = run(['node', entry], environment({ REDIS_URL: `redis://${LOOPBACK}:${port}` }), NAMESPACE);
+      const child = run(['node', entry], environment({ REDIS_URL: `redis://${LOOPBACK}:${port}` }), {
+        prefix: NAMESPACE,
+      });
       await until(() => sockets.length > 0, { timeoutMs: 10_000, label: 'a connection to Redis' });
       const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim();
       process.kill(Number(children), 'SIGTERM');

@@ -6,6 +6,8 @@ import type { IPodDisruptionBudget } from 'kubernetes-models/policy/v1/PodDisrup
 import type { IService } from 'kubernetes-models/v1/Service';
 import type { IServiceAccount } from 'kubernetes-models/v1/ServiceAccount';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import { VARIABLE_NAMES } from '../../src/config.ts';
+import { QUEUES } from '../../src/jobs.ts';
 import {
   buildOverlay,
   buildWith,
@@ -22,8 +24,8 @@ import {
 import { describeWith, KUBECTL } from '../support/programs.ts';
 
 const DRAIN_MARGIN_SECONDS = 10;
-/** What workers/worker.ts gives each of its three queues when it closes. */
-const WORKER_CLOSE_SECONDS = 3 * 20;
+/** What workers/worker.ts gives each of its queues, one after the other, when it closes. */
+const WORKER_CLOSE_SECONDS = Object.keys(QUEUES).length * 20;
 
 describeWith(KUBECTL, 'what is deployed', () => {
   /** Every overlay, and the base with all that an overlay may choose. */
@@ -191,6 +193,16 @@ describeWith(KUBECTL, 'what is deployed', () => {
     );
   });
 
+  it.each(variants)('%s: what has to be told a host or a namespace is told that of the overlay', (variant) => {
+    const manifests = manifestsOf(variant);
+    expect(JSON.stringify(manifests.all)).not.toContain('set-by-the-overlay');
+    const [namespace] = manifests.ofKind('Namespace').map(({ metadata }) => metadata.name);
+    const queries = [...manifests.ofKind('PrometheusRule'), ...manifests.ofKind('ScaledObject')];
+    const named = [...JSON.stringify(queries).matchAll(/namespace=\\"([^"\\]*)/g)].map(([, name]) => name);
+    expect(named.filter((name) => name !== namespace)).toEqual([]);
+    expect(named).toHaveLength(queries.length * 2 - manifests.ofKind('ScaledObject').length);
+  });
+
   it.each(variants)('%s: every backend of an Ingress is a Service with that port, and pods behind it', (variant) => {
     const manifests = manifestsOf(variant);
     for (const service of manifests.ofKind<IService>('Service')) {
@@ -236,6 +248,20 @@ describeWith(KUBECTL, 'secrets', () => {
       }
     }
     expect(Object.keys(configOf(manifests)).filter((name) => /SECRET|PASSWORD|_KEY$|TOKEN$/.test(name))).toEqual([]);
+  });
+
+  it('can come from the Secret, every one that Tollgate reads, and from the .env file of compose', () => {
+    const secret = VARIABLE_NAMES.filter((name) =>
+      /SECRET|PASSWORD|^(JWT|AGENT).*_KEY|^REDIS_URL$|^USAGE_ARCHIVE_URL$/.test(name),
+    );
+    expect(secret.length).toBeGreaterThan(5);
+    const env = buildWith(['auth-service']).processes.flatMap((workload) => onlyContainer(workload).env ?? []);
+    const given = env.filter(({ valueFrom }) => valueFrom?.secretKeyRef).map(({ name }) => name);
+    expect(secret.filter((name) => !given.includes(name))).toEqual([]);
+    const compose = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
+    // While keys are rotated; one machine restarts as a whole.
+    const variables = secret.filter((name) => name !== 'JWT_SECRET_KEY_PREVIOUS');
+    expect(variables.filter((name) => !compose.includes(`\${${name}:`))).toEqual([]);
   });
 
   it('are in no file of version control: those of the development overlay are made, and ignored', () => {

@@ -18,6 +18,44 @@ const MONITORING = 'k8s/components/monitoring';
 /** What a histogram is stored as. */
 const HISTOGRAM_PARTS = ['', '_bucket', '_sum', '_count'];
 
+/** What Prometheus, and the PodMonitors, add to every series. */
+const TARGET_LABELS = ['namespace', 'pod', 'instance', 'app_kubernetes_io_component'];
+
+function rulesOf(): readonly Rule[] {
+  const { spec } = parse(read(`${MONITORING}/alerts.yaml`)) as { spec: { groups: { rules: Rule[] }[] } };
+  return spec.groups.flatMap((group) => group.rules);
+}
+
+const alertExpressions = () => rulesOf().map(({ expr }) => expr);
+
+function dashboardExpressions(): string[] {
+  const { panels } = JSON.parse(read(`${MONITORING}/dashboard.json`)) as { panels: Panel[] };
+  return panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
+}
+
+function scalerExpressions(): string[] {
+  const text = read('k8s/components/keda/scaled-objects.yaml');
+  return [...text.matchAll(/^ *query: (.+)$/gm)].map(([, query = '']) => query);
+}
+
+/** The metrics of a process with the labels that they are declared with. */
+function labelsOfMetrics(): [string, readonly string[]][] {
+  const metrics = new Metrics();
+  return metrics.registry.getMetricsAsArray().map((metric) => {
+    // Of every metric, and not in the types.
+    const { name, labelNames = [] } = metric as unknown as { name: string; labelNames?: readonly string[] };
+    return [name, labelNames];
+  });
+}
+
+function labelsOf(matchers: string): string[] {
+  return [...matchers.matchAll(/(\w+)(?:=~|!~|!=|=)"/g)].map(([, label = '']) => label);
+}
+
+interface Panel {
+  readonly targets?: readonly { readonly expr: string }[];
+}
+
 interface Rule {
   readonly alert: string;
   readonly expr: string;
@@ -49,9 +87,47 @@ describe('alerts, dashboards and scalers', () => {
     expect(names.filter((name) => !known.has(name) && !foreign.includes(name))).toEqual([]);
   });
 
+  it.each([
+    ['alerts', alertExpressions],
+    ['dashboard', dashboardExpressions],
+    ['scalers', scalerExpressions],
+  ] as const)('%s ask for labels that their metrics have, and tell installations apart', (_where, expressions) => {
+    const labels = new Map(labelsOfMetrics());
+    for (const expression of expressions()) {
+      const selectors = [...expression.matchAll(/(tollgate_\w+?)(?:_bucket)?(?![\w])(?:\{([^}]*)\})?/g)];
+      const own = selectors.flatMap(([, name = '']) => labels.get(name) ?? []);
+      const matched = selectors.flatMap(([, name = '', matchers = '']) => {
+        return labelsOf(matchers).map((label) => ({ label, known: [...(labels.get(name) ?? []), ...TARGET_LABELS] }));
+      });
+      const grouped = [...expression.matchAll(/\bby \(([^)]*)\)/g)].flatMap(([, names = '']) => names.split(', '));
+      const asked = [...matched, ...grouped.map((label) => ({ label, known: [...own, ...TARGET_LABELS, 'le'] }))];
+      expect({ expression, foreign: asked.filter(({ label, known }) => !known.includes(label)) }).toEqual({
+        expression,
+        foreign: [],
+      });
+      const namespaces = [...matched.map(({ label }) => label), ...grouped].filter((label) => label === 'namespace');
+      expect(namespaces.length).toBeGreaterThanOrEqual(selectors.length);
+    }
+  });
+
+  it('count from zero what an alert asks for by its increase, since a series that begins at 1 has not increased', async () => {
+    const asked = alertExpressions().flatMap((expression) => {
+      return [...expression.matchAll(/increase\((tollgate_\w+)(?:\{([^}]*)\})?/g)].map(
+        ([, name = '', matchers = '']) => {
+          return { name, matchers };
+        },
+      );
+    });
+    const text = await new Metrics().registry.metrics();
+    const begun = (name: string, matchers: string) => new RegExp(`^${name}\\{?.*${matchers}.*\\b0$`, 'm').test(text);
+    // Records are appended all the time, by many tools.
+    const single = asked.filter(({ name }) => name !== 'tollgate_usage_records_total');
+    expect(single.length).toBeGreaterThan(2);
+    expect(single.filter(({ name, matchers }) => !begun(name, matchers))).toEqual([]);
+  });
+
   it('tell in every alert what is wrong, what to do, and how urgent it is', () => {
-    const { spec } = parse(read(`${MONITORING}/alerts.yaml`)) as { spec: { groups: { rules: Rule[] }[] } };
-    const rules = spec.groups.flatMap((group) => group.rules);
+    const rules = rulesOf();
     expect(rules.length).toBeGreaterThan(5);
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
     for (const { alert, expr, labels, annotations } of rules) {
@@ -84,8 +160,7 @@ describe('alerts, dashboards and scalers', () => {
   });
 
   it('warn at the thresholds that the product promises', () => {
-    const { spec } = parse(read(`${MONITORING}/alerts.yaml`)) as { spec: { groups: { rules: Rule[] }[] } };
-    const rules = new Map(spec.groups.flatMap((group) => group.rules).map(({ alert, expr }) => [alert, expr]));
+    const rules = new Map(rulesOf().map(({ alert, expr }) => [alert, expr]));
     // One handshake in a hundred, one credential in ten, the first event, a whole run, a revocation.
     expect(rules.get('TollgateHandshakesFail')).toMatch(/> 0\.01$/);
     expect(rules.get('TollgateAuthenticationRefused')).toMatch(/> 0\.1$/);

@@ -1,3 +1,5 @@
+import { beforeAll } from '@jest/globals';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { UsageArchive } from '../../src/usage/archive/archive.ts';
 import { Archiver, type Step } from '../../src/usage/archive/archiver.ts';
 import { ArchiveDatabase } from '../../src/usage/archive/database.ts';
@@ -5,8 +7,9 @@ import { LedgerServer } from '../../src/usage/ledger-server.ts';
 import { Verifier } from '../../src/usage/verifier.ts';
 import { silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
-import { query } from './postgres.ts';
-import type { UsageFixture } from './usage.ts';
+import { type PostgresServer, query, startPostgres } from './postgres.ts';
+import { testRedisUrl } from './stack.ts';
+import { usageFixture } from './usage.ts';
 
 /** What an archive has in its tables. */
 export interface Rows {
@@ -15,8 +18,40 @@ export interface Rows {
   readonly record: string;
 }
 
-/** The archive of a test's ledger, with everything that writes and reads it. */
-export function archiveFixture(usage: UsageFixture, url: string) {
+/** What ledgers and archives of a test file live on. */
+export interface ArchiveServers {
+  /** The tests' Redis. */
+  readonly redis: Redis;
+  /** The file's own. */
+  readonly postgres: PostgresServer;
+}
+
+/** For a whole `describe`: there from its first test on. */
+export function useArchiveServers(): ArchiveServers {
+  let servers: ArchiveServers | undefined;
+  beforeAll(async () => {
+    const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
+    closeAfter('file', () => disconnectRedis(redis));
+    servers = { redis, postgres: await startPostgres() };
+  }, 60_000);
+  const started = (): ArchiveServers => {
+    if (!servers) throw new Error('the servers are there inside tests and hooks only');
+    return servers;
+  };
+  return {
+    get redis() {
+      return started().redis;
+    },
+    get postgres() {
+      return started().postgres;
+    },
+  };
+}
+
+/** A ledger and an archive that no other test has, with everything that writes and reads them. */
+export async function archiveFixture({ redis, postgres }: ArchiveServers) {
+  const usage = usageFixture(redis);
+  const url = await postgres.newSchema();
   const database = new ArchiveDatabase(url, { logger: silentLogger }, { migrates: true });
   closeAfter('test', () => database.close());
   const archive = new UsageArchive(database);
@@ -29,6 +64,8 @@ export function archiveFixture(usage: UsageFixture, url: string) {
     return steps;
   };
   return {
+    usage,
+    url,
     database,
     archive,
     server,
