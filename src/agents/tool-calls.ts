@@ -15,7 +15,10 @@ const endCall = LuaScript.load('endCall-8');
 
 /** An outcome with an idempotency key can be had again for a day; a call that has not ended waits as long for the sweep. */
 const KEPT_MS = 24 * 3_600_000;
-/** That a call without a key has ended is known for longer than anybody tries to end it (`OUTAGE_PATIENCE_MS`). */
+/**
+ * That a call without a key has ended is known for longer than the node that ends it tries to (`OUTAGE_PATIENCE_MS`). One
+ * that the sweep ended is remembered as long as one with a key: its node may have been stopped, and go on at any time.
+ */
 const UNKEYED_MS = 90_000;
 
 /** A call outside a run, as its node and the sweep know it. */
@@ -129,7 +132,7 @@ export class ToolCalls {
         activeCallMember(userId, callId),
         // Nobody asks again for one without a key, and it may be 64 KiB.
         keyed || swept ? JSON.stringify(outcome) : '',
-        keyed ? '' : UNKEYED_MS,
+        keyed || swept ? '' : UNKEYED_MS,
         record ? JSON.stringify(record) : '',
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),

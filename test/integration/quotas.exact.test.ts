@@ -162,6 +162,27 @@ describe('a place that nobody gives back', () => {
     expect(await finished).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
     expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
   });
+
+  it('is not ended twice by a node that was stopped for an hour: the sweep’s end is not forgotten meanwhile', async () => {
+    const userId = freshUserId();
+    let finish = () => {};
+    const slow = new Promise<object>((resolve) => {
+      finish = () => resolve({ late: true });
+    });
+    const [node] = await nodes(async () => ({ ...(await slow) }), { placeMs: 1 });
+    if (!node) throw new Error('no node');
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });
+    const { finished } = await node.service.call(request, UNLIMITED);
+    const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
+    await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
+    await letPass(3_600_000, [core.keys.user(userId).call(request.callId)]);
+    finish();
+    expect(await finished).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
+    const records = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+    expect(records.map((json) => JSON.parse(json).units)).toEqual([0]);
+    const events = await core.redis.xrange(core.keys.user(userId).log, '-', '+');
+    expect(events.map(([, fields]) => fields[1])).toEqual(['tool_executing', 'tool_completed']);
+  });
 });
 
 describe('a call under an idempotency key', () => {
@@ -261,3 +282,8 @@ describe('an execution', () => {
     await expect(node.service.call(request, UNLIMITED)).rejects.toMatchObject({ code: 'AUTH_SERVICE_UNAVAILABLE' });
   });
 });
+
+/** Takes from keys the time that they would have lost. */
+async function letPass(ms: number, keys: readonly string[]): Promise<void> {
+  for (const key of keys) await core.redis.pexpire(key, (await core.redis.pttl(key)) - ms);
+}
