@@ -61,6 +61,8 @@ export interface EndCall {
   readonly settlement: string;
   /** By the sweep, and not by who executed it: that one, should it come back, is told. */
   readonly swept?: true;
+  /** It was refused after it had begun: under its key it can be asked for again. */
+  readonly refused?: true;
 }
 
 /** Tool calls outside runs, as Redis keeps them: begun once per call id, ended once, by their node or by the sweep. */
@@ -109,10 +111,11 @@ export class ToolCalls {
    * Appends `tool_completed` with the usage record, counts the use and keeps the outcome. Sent twice, it does so once.
    * @returns the outcome that counts: another one when the call had been ended already
    */
-  async end({ userId, callId, details, outcome, record, settlement, swept }: EndCall): Promise<ToolOutcome> {
+  async end({ userId, callId, details, outcome, record, settlement, swept, refused }: EndCall): Promise<ToolOutcome> {
     const keys = this.#keys.user(userId);
     const timestamp = record?.completed_at ?? new Date(details.started_at).toISOString();
-    const keyed = details.idempotency_key !== null;
+    const keyed = details.idempotency_key !== null && !refused;
+    const keptMs = keyed || swept ? '' : UNKEYED_MS;
     const completed = { tool_name: details.tool, tool_call_id: callId, ...outcome, status: 'completed' };
     const reply = await this.#log.write(
       { script: endCall, records: record ? [{ ...record }] : [] },
@@ -132,7 +135,7 @@ export class ToolCalls {
         activeCallMember(userId, callId),
         // Nobody asks again for one without a key, and it may be 64 KiB.
         keyed || swept ? JSON.stringify(outcome) : '',
-        keyed || swept ? '' : UNKEYED_MS,
+        refused ? 0 : keptMs,
         record ? JSON.stringify(record) : '',
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),

@@ -305,7 +305,7 @@ export class ToolService {
     const error = publicError(reason instanceof TollgateError ? reason : new TollgateError('OVERLOADED'));
     const outcome = { success: false, error, duration_ms: 0, usage_record_id: null };
     const { userId, callId } = request;
-    await this.#deps.calls.end({ userId, callId, details, outcome, record: undefined, settlement: '' });
+    await this.#deps.calls.end({ userId, callId, details, outcome, record: undefined, settlement: '', refused: true });
   }
 
   /**

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { sweepCalls } from '../../workers/sweep-calls.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
@@ -186,6 +187,23 @@ describe('a place that nobody gives back', () => {
 });
 
 describe('a call under an idempotency key', () => {
+  it('can be made again under it when its message turned out to be over the limit after it had begun', async () => {
+    const userId = freshUserId();
+    let executions = 0;
+    const [node] = await nodes(async () => {
+      executions += 1;
+      return {};
+    });
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'k' });
+    const refused = Promise.reject(new TollgateError('RATE_LIMITED', { retryAfterMs: 1 }));
+    await expect(node?.service.call(request, { ...UNLIMITED, allowed: refused })).rejects.toThrow('Rate limit');
+    expect(executions).toBe(0);
+    expect(await reservations(userId)).toBe(0);
+    const result = await (await node?.service.call(request, UNLIMITED))?.finished;
+    expect(result).toMatchObject({ success: true, repeated: false });
+    expect(executions).toBe(1);
+  });
+
   it('waits for the one that is running, on another node too, and gets its outcome', async () => {
     const userId = freshUserId();
     let executions = 0;
