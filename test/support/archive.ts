@@ -1,3 +1,4 @@
+import { systemClock } from '../../src/lib/clock.ts';
 import { UsageArchive } from '../../src/usage/archive/archive.ts';
 import { Archiver, type Step } from '../../src/usage/archive/archiver.ts';
 import { ArchiveDatabase } from '../../src/usage/archive/database.ts';
@@ -34,7 +35,7 @@ export function archiveFixture(usage: UsageFixture, url: string) {
     server,
     archiver,
     archiveAll,
-    verifier: new Verifier({ ...usage, archive }),
+    verifier: new Verifier({ ...usage, clock: systemClock, archive }),
     /** As an operator would look, or tamper. */
     sql: <Row extends object>(text: string, values: unknown[] = []) => query<Row & Rows>(url, text, values),
     rows: () => query<Rows>(url, 'SELECT sequence, id, record::text AS record FROM usage_records ORDER BY sequence'),

@@ -81,7 +81,7 @@ function partsOf(redis: Redis, keys: Keys) {
     windows,
     tallies,
     writer: new LedgerWriter({ redis, keys }),
-    verifier: new Verifier({ ledger, windows, tallies }),
+    verifier: new Verifier({ ledger, windows, tallies, clock: systemClock }),
     corrections: new Corrections({ redis, keys, ledger, clock: systemClock }),
     consumers: new Consumers({ redis, keys, ledger, windows }),
   };
