@@ -4,6 +4,7 @@ import { newId } from '../../src/lib/ids.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
 import { sweepCalls } from '../../workers/sweep-calls.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
@@ -143,6 +144,24 @@ describe('a place that nobody gives back', () => {
     expect(again).toMatchObject({ repeated: true, success: false, error: { code: 'TOOL_FAILED' } });
     const summary = await node.quotas.summary(userId, anyCaller('one'));
     expect(summary.tools.find(({ tool }) => tool === 'limited')?.limits).toMatchObject([{ used: 0 }]);
+  });
+
+  it('of a user whose data is damaged keeps no other call from being ended', async () => {
+    const [damaged = '', sound = ''] = [freshUserId(), freshUserId()].toSorted(
+      (a, b) => partitionOf(a) - partitionOf(b),
+    );
+    const [node] = await nodes(() => new Promise(() => undefined), { placeMs: 300 });
+    if (!node) throw new Error('no node');
+    for (const userId of [damaged, sound]) {
+      void node.service.call(toolRequest(userId, { tool: 'limited', caller: anyCaller('one') }), UNLIMITED);
+      await until(async () => (await reservations(userId)) === 1);
+    }
+    await core.redis.del(core.keys.user(damaged).logState);
+    const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
+    await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
+    expect(await core.redis.llen(core.keys.user(sound).recentUsage)).toBe(1);
+    await core.redis.del(core.keys.user(damaged).log);
+    expect(await sweepCalls(sweep)).toBe(1);
   });
 
   it('is not ended twice: the node that comes back after the sweep answers what the log says', async () => {

@@ -7,9 +7,10 @@ import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
-import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { type Core, silentLogger, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
 import { until } from '../support/until.ts';
@@ -149,6 +150,19 @@ describe('a run whose worker died', () => {
     expect(seen[1]?.error).toMatchObject({ code: 'RUN_TIMEOUT' });
     expect(await abandonRun({ user_id: accepted.userId, run_id: accepted.runId }, 'RUN_TIMEOUT', sweep)).toBe(false);
     expect(await runs.overdue()).toEqual([]);
+  });
+
+  it('that cannot be ended, since its user’s data is damaged, keeps no other from its end', async () => {
+    const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
+    const late = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: -60_000 });
+    const [first, second] = [await accept(late), await accept(late)];
+    const [damaged, sound] = partitionOf(first.userId) < partitionOf(second.userId) ? [first, second] : [second, first];
+    await core.log.append({ userId: damaged.userId, events: [thinking('before')] });
+    await core.redis.del(core.keys.user(damaged.userId).logState);
+    expect(await sweepRuns(sweep)).toBe(1);
+    expect((await events(sound.userId)).map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
+    await core.redis.del(core.keys.user(damaged.userId).log);
+    expect(await sweepRuns(sweep)).toBe(1);
   });
 });
 
