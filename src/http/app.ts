@@ -59,12 +59,23 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     },
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
+  takeEmptyJson(app);
 
   app.setErrorHandler((thrown: HttpError, _request, reply) => refuse(thrown, reply));
   app.setNotFoundHandler(() => {
     throw new TollgateError('ENDPOINT_NOT_FOUND');
   });
   return app;
+}
+
+/** Many clients announce JSON for a request without a body too; an empty one counts as none. */
+function takeEmptyJson(app: FastifyInstance): void {
+  const parseJson = app.getDefaultJsonParser('error', 'error');
+  app.removeContentTypeParser('application/json');
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined);
+    else parseJson(request, String(body), done);
+  });
 }
 
 /** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */
