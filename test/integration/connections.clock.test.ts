@@ -37,7 +37,7 @@ describe('a node whose clock is set', () => {
       JWT_SECRET_KEY: secrets.jwt,
       SERVICE_SECRET: secrets.service,
       HEARTBEAT_INTERVAL_SECONDS: '1',
-      CONNECTION_TIMEOUT_SECONDS: '5',
+      CONNECTION_TIMEOUT_SECONDS: '60',
       DRAIN_SECONDS: '0',
       LOG_LEVEL: 'silent',
     });
