@@ -193,9 +193,10 @@ export class TokenLife {
   }
 
   #failed({ attempt, retry_in_ms, degraded }: Extract<TokenControl, { control: 'token_failed' }>): void {
+    // Before it is told: who hears it counts the connection under its state.
+    if (!degraded && this.#state === 'active') this.#become('refresh_failed', 'refresh_failed');
     this.#holder.tell('token_refresh_failed', { attempt, retry_in_ms });
     if (degraded) this.#degrade();
-    else if (this.#state === 'active') this.#become('refresh_failed', 'refresh_failed');
   }
 
   /** The token has ended and there is no newer one. */
