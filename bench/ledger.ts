@@ -48,6 +48,7 @@ async function append(redis: Redis, keys: Keys, count: number, userCount: number
         request_id: 'req_0123456789abcdefghij',
         idempotency_key: null,
         transport: 'websocket',
+        begunAt: completedAt - 40,
         startedAt: completedAt - 40,
         completedAt,
       });

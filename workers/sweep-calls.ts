@@ -36,6 +36,7 @@ async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }
   const record = usageRecord({
     ...{ callId, tool, permission, plan, thread_id, request_id, idempotency_key, transport },
     ...{ user_id: userId, run_id: null, status: 'error', units: 0 },
+    begunAt: started_at,
     startedAt: started_at,
     completedAt: Math.max(started_at, clock.now()),
   });

@@ -135,6 +135,7 @@ export class ToolService {
     const executed = await this.#execution.run(tool, args, context, call.signal);
     const end = this.#endOf(tool, executed, place, {
       callId,
+      begunAt: run.acceptedAt,
       user_id: run.userId,
       plan: run.caller.plan,
       run_id: run.runId,
@@ -286,8 +287,8 @@ export class ToolService {
     const { request, tool, place, details } = call;
     const { userId, callId } = request;
     const executed = await this.#execution.run(tool, request.args, request, this.#stopOf(request));
-    const { plan, thread_id, request_id, idempotency_key, transport } = details;
-    const ids = { thread_id, request_id, idempotency_key, run_id: null };
+    const { plan, thread_id, request_id, idempotency_key, transport, started_at: begunAt } = details;
+    const ids = { begunAt, thread_id, request_id, idempotency_key, run_id: null };
     const end = this.#endOf(tool, executed, place, { callId, user_id: userId, plan, transport, ...ids });
     const settle = () => this.#deps.calls.end({ userId, callId, details, ...end });
     const outcome = await traceSettle(this.#deps, end.record, () => {

@@ -206,6 +206,24 @@ describe('a place that nobody gives back', () => {
 });
 
 describe('a call under an idempotency key', () => {
+  it('that has been forgotten is another one the next day, and so is its record', async () => {
+    const userId = freshUserId();
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'daily' });
+    let today = 0;
+    const clock = { ...systemClock, now: () => systemClock.now() + today };
+    const executors = { limited: async () => ({}) };
+    const node = toolNode(core, { catalogues: files, executors, clock });
+    const first = await (await node.service.call(request, UNLIMITED)).finished;
+    await letPass(DAY_MS, [core.keys.user(userId).call(request.callId)]);
+    today = DAY_MS;
+    const second = await (await node.service.call(request, UNLIMITED)).finished;
+    expect([first.repeated, second.repeated]).toEqual([false, false]);
+    const records = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+    const ids = records.map((json) => JSON.parse(json).id);
+    expect(ids).toEqual([second.usage_record_id, first.usage_record_id]);
+    expect(new Set(ids).size).toBe(2);
+  });
+
   it('can be made again under it when its message turned out to be over the limit after it had begun', async () => {
     const userId = freshUserId();
     let executions = 0;
@@ -319,6 +337,8 @@ describe('an execution', () => {
     await expect(node.service.call(request, UNLIMITED)).rejects.toMatchObject({ code: 'AUTH_SERVICE_UNAVAILABLE' });
   });
 });
+
+const DAY_MS = 24 * 3_600_000;
 
 /** Takes from keys the time that they would have lost. */
 async function letPass(ms: number, keys: readonly string[]): Promise<void> {

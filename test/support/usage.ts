@@ -104,6 +104,7 @@ function testRecord(call: number, execution: Partial<TestExecution>): UsageRecor
     request_id: 'req "1" – ümläut',
     idempotency_key: null,
     transport: 'websocket',
+    begunAt: completedAt - 7,
     startedAt: completedAt - 7,
     completedAt,
   });
