@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock } from '../src/lib/clock.ts';
 import { createLogger } from '../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys, partitionOf } from '../src/redis/keys.ts';
@@ -47,6 +48,7 @@ async function append(redis: Redis, keys: Keys, count: number, userCount: number
         request_id: 'req_0123456789abcdefghij',
         idempotency_key: null,
         transport: 'websocket',
+        begunAt: completedAt - 40,
         startedAt: completedAt - 40,
         completedAt,
       });
@@ -81,7 +83,7 @@ async function foldBacklog(redis: Redis, redisPid: number, records: number, user
 async function expectClean(redis: Redis, keys: Keys): Promise<number> {
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
-  const verifier = new Verifier({ ledger, windows, tallies: new Tallies({ redis, keys }) });
+  const verifier = new Verifier({ ledger, windows, tallies: new Tallies({ redis, keys }), clock: systemClock });
   const [first] = (await ledger.read({ after: BEGINNING, limit: 1 })).records;
   const now = new Date().toISOString().slice(0, 'YYYY-MM-DDTHH'.length);
   const startedAt = performance.now();

@@ -37,7 +37,7 @@ import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, serveMetrics } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
 import { traceRequests } from './http/request-traces.ts';
-import { ticketRoutes } from './http/tickets-api.ts';
+import { TICKETS_PATH, ticketRoutes } from './http/tickets-api.ts';
 import { addUsageRoutes } from './http/usage-routes.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
@@ -62,6 +62,7 @@ import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
 import { Revocations } from './policy/revocations.ts';
 import { TollgateError } from './protocol/errors.ts';
+import type { Identity } from './protocol/identity.ts';
 import { connectRedis, disconnectRedis, type Redis } from './redis/client.ts';
 import { Keys } from './redis/keys.ts';
 import { watchRedis } from './redis/latency.ts';
@@ -302,7 +303,12 @@ async function startServers(config: Config, foundation: Foundation, connections:
   });
   wsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
   healthRoutes(app, { readiness });
-  ticketRoutes(app, { authenticator, tickets, allowedOrigins, originAllowed });
+  ticketRoutes(app, {
+    identify: bearerOf({ authenticator, door }, TICKETS_PATH),
+    tickets,
+    allowedOrigins,
+    originAllowed,
+  });
   configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues(foundation) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
   addUsageRoutes(app, { ...foundation, ...connections }, config);
@@ -325,7 +331,18 @@ async function startServers(config: Config, foundation: Foundation, connections:
   return { port, metricsPort, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
 }
 
-/** MCP over HTTP. Its credential is looked at like one of a handshake: too many that fail close the door for a while. */
+/** The bearer of an HTTP request, looked at like one of a handshake: too many that fail close the door for a while. */
+function bearerOf({ authenticator, door }: { authenticator: Authenticator; door: Door }, path: string) {
+  return async ({ raw }: FastifyRequest): Promise<Identity> => {
+    const { authorization } = presented(raw).headers;
+    // No attempt: an OAuth client begins without a token, to be told where to get one.
+    if (authorization === undefined) throw new TollgateError('NO_TOKEN');
+    const visit = door.enter(raw, path);
+    return visit.identify(() => authenticator.bearer(authorization)).finally(visit.leave);
+  };
+}
+
+/** MCP over HTTP. */
 function addMcpRoutes(
   app: FastifyInstance,
   config: Config,
@@ -334,18 +351,12 @@ function addMcpRoutes(
       'identify' | 'inFlight' | 'resource' | 'server' | 'trustsTraces'
     >,
 ): void {
-  const { accounts, authenticator, plans, door, mcp, allowedOrigins } = deps;
+  const { accounts, plans, mcp, allowedOrigins } = deps;
   const { PUBLIC_URL: publicUrl, JWT_ISSUER: issuer } = config;
   const resource = new ProtectedResource({ publicUrl, issuer, path: MCP_PATH });
-  const identify = async ({ raw }: FastifyRequest) => {
-    const { authorization } = presented(raw).headers;
-    // No attempt: an OAuth client begins without a token, to be told where to get one.
-    if (authorization === undefined) throw new TollgateError('NO_TOKEN');
-    const visit = door.enter(raw, MCP_PATH);
-    const identity = await visit.identify(() => authenticator.bearer(authorization)).finally(visit.leave);
-    // Afterwards: a Redis that is slow must not make a proxy's many clients look like strangers that wait.
-    return accounts.admit(identity, plans);
-  };
+  const bearer = bearerOf(deps, MCP_PATH);
+  // The account afterwards: a Redis that is slow must not make a proxy's many clients look like strangers that wait.
+  const identify = async (request: FastifyRequest) => accounts.admit(await bearer(request), plans);
   mcpRoutes(app, { ...deps, ...mcp, resource, identify });
   protectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });
 }

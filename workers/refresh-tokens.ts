@@ -33,7 +33,7 @@ const DEGRADED_AFTER = 3;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
 
-/** Refusals that are about the session; others may be about how the auth service is asked. */
+/** Refusals that are about the session; others may be about this token alone, or about how the auth service is asked. */
 const TAKEN_BACK: readonly Refusal[] = ['TOKEN_REVOKED', 'USER_BLOCKED'];
 
 /** The partitions of one of `shards` jobs. */
@@ -90,10 +90,11 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
     }
   } catch (thrown) {
     if (isRefusal(thrown)) {
-      await deps.tokenSessions.end(ref, thrown.code);
+      const takenBack = TAKEN_BACK.includes(thrown.code);
+      const ended = await deps.tokenSessions.end(due, thrown.code, takenBack ? 'session' : 'token');
       // Its tokens have not ended yet: no node takes them any more, and whoever has come back meanwhile has to go.
-      if (TAKEN_BACK.includes(thrown.code)) await deps.revocations.revoke(ref.session);
-      return 'refused';
+      if (takenBack) await deps.revocations.revoke(ref.session);
+      return ended ? 'refused' : 'gone';
     }
     const { code } = toTollgateError(thrown);
     if (code === 'OVERLOADED') throw thrown;

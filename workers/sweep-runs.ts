@@ -18,9 +18,24 @@ export interface SweepDeps {
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;
   for (const job of await deps.runs.overdue()) {
-    if (await abandonRun(job, 'RUN_TIMEOUT', deps)) ended += 1;
+    const who = { run_id: job.run_id, user: userHash(job.user_id) };
+    if (await sweptUp(deps.logger, who, () => abandonRun(job, 'RUN_TIMEOUT', deps))) ended += 1;
   }
   return ended;
+}
+
+/**
+ * What `end` says. One that cannot be ended, since its user's data is damaged, keeps none of the others waiting.
+ * @throws TollgateError OVERLOADED while Redis is away: then there is no use in going on
+ */
+export async function sweptUp(logger: Logger, who: object, end: () => Promise<boolean>): Promise<boolean> {
+  try {
+    return await end();
+  } catch (error) {
+    if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
+    logger.error({ ...who, err: error }, 'the sweep cannot end this: the data of its user may be damaged');
+    return false;
+  }
 }
 
 /** Takes the run from whoever may have it and ends it with `agent_failed`. False when it had ended by itself. */

@@ -46,6 +46,8 @@ export interface ClaimedRun {
   readonly journal: ReadonlyMap<string, string>;
   /** What a model said in the steps that an earlier worker completed, by the name of the entry (see `StepLog`). */
   readonly steps: ReadonlyMap<string, string>;
+  /** Milliseconds since the epoch, by Redis's clock. */
+  readonly acceptedAt: number;
   /** Milliseconds from acceptance to the claim, by Redis's clock. */
   readonly waitedMs: number;
   readonly cancelRequested: boolean;
@@ -241,6 +243,7 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     events: Number(field('events')),
     journal: entries(JOURNAL_PREFIX),
     steps: entries(STEP_PREFIX),
+    acceptedAt: Number(field('accepted_at')),
     waitedMs: Number(field('now')) - Number(field('accepted_at')),
     cancelRequested: field('cancel') === '1',
   };

@@ -201,7 +201,7 @@ class LoggedStep implements StepWriter {
 
   /** A step is charged like a call, and shows in the user's totals with the record. */
   #billing(status: UsageStatus, { input, output, estimated }: Tokens): Billing {
-    const { userId, runId, threadId, requestId, transport, caller } = this.#deps.run;
+    const { userId, runId, threadId, requestId, transport, caller, acceptedAt } = this.#deps.run;
     const { model, price } = this.#step.asked;
     const record = usageRecord({
       callId: `step_${this.#step.number}`,
@@ -218,6 +218,7 @@ class LoggedStep implements StepWriter {
       request_id: requestId,
       idempotency_key: null,
       transport,
+      begunAt: acceptedAt,
       startedAt: this.#startedAt,
       completedAt: this.#deps.clock.now(),
     });

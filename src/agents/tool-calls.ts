@@ -16,7 +16,10 @@ const endCall = LuaScript.load('endCall-8');
 
 /** An outcome with an idempotency key can be had again for a day; a call that has not ended waits as long for the sweep. */
 const KEPT_MS = 24 * 3_600_000;
-/** That a call without a key has ended is known for longer than anybody tries to end it (`OUTAGE_PATIENCE_MS`). */
+/**
+ * That a call without a key has ended is known for longer than the node that ends it tries to (`OUTAGE_PATIENCE_MS`). One
+ * that the sweep ended is remembered as long as one with a key: its node may have been stopped, and go on at any time.
+ */
 const UNKEYED_MS = 90_000;
 /** A call that has asked its caller is remembered for so long after each question; a person needs a minute or two. */
 export const ASKED_MS = 15 * 60_000;
@@ -65,6 +68,8 @@ export interface EndCall {
   readonly asked?: number;
   /** By the sweep, and not by who executed it: that one, should it come back, is told. */
   readonly swept?: true;
+  /** It was refused after it had begun: under its key it can be asked for again. */
+  readonly refused?: true;
 }
 
 /**
@@ -117,13 +122,23 @@ export class ToolCalls {
    * Appends `tool_completed` with the usage record, counts the use and keeps the outcome. Sent twice, it does so once.
    * @returns the outcome that counts: another one when the call had been ended already
    */
-  async end({ userId, callId, details, outcome, record, settlement, asked, swept }: EndCall): Promise<ToolOutcome> {
+  async end({
+    userId,
+    callId,
+    details,
+    outcome,
+    record,
+    settlement,
+    asked,
+    swept,
+    refused,
+  }: EndCall): Promise<ToolOutcome> {
     const keys = this.#keys.user(userId);
     const timestamp = record?.completed_at ?? new Date(details.started_at + outcome.duration_ms).toISOString();
     const { answered = 0, idempotency_key } = details;
     const { questions, ...told } = outcome;
     // A request state is a key to its call as well.
-    const known = asked !== undefined || answered > 0 || idempotency_key !== null;
+    const known = asked !== undefined || answered > 0 || (idempotency_key !== null && !refused);
     const completed = { tool_name: details.tool, tool_call_id: callId, ...told, status: 'completed' };
     const reply = await this.#log.write(
       { script: endCall, records: record ? [{ ...record }] : [] },
@@ -143,7 +158,7 @@ export class ToolCalls {
         activeCallMember(userId, callId),
         // Nobody asks again for any other, and it may be 64 KiB.
         known || swept ? JSON.stringify(outcome) : '',
-        keptMs(details, asked),
+        keptMs(details, { asked, swept, refused }),
         record ? JSON.stringify(record) : '',
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
@@ -208,9 +223,13 @@ function digest(tool: string, args: Fields): string {
 }
 
 /** How long a call that ends is remembered from then on, in ms; "" for as long as was said when it began. */
-function keptMs({ answered = 0, idempotency_key }: CallDetails, asked: number | undefined): number | '' {
+function keptMs(
+  { answered = 0, idempotency_key }: CallDetails,
+  { asked, swept, refused }: Pick<EndCall, 'asked' | 'swept' | 'refused'>,
+): number | '' {
   if (asked !== undefined) return ASKED_MS;
-  if (idempotency_key !== null) return '';
+  if (idempotency_key !== null) return refused ? 0 : '';
+  if (swept) return '';
   return answered > 0 ? ASKED_MS : UNKEYED_MS;
 }
 

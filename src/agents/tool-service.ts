@@ -98,6 +98,7 @@ export class ToolService {
     const executed = await this.#execution.run(tool, args, context, call.signal);
     const end = this.#endOf(tool, executed, place, {
       callId,
+      begunAt: run.acceptedAt,
       user_id: run.userId,
       plan: run.caller.plan,
       run_id: run.runId,
@@ -253,8 +254,8 @@ export class ToolService {
     const { request, tool, place, details } = call;
     const { userId, callId } = request;
     const executed = await this.#execution.run(tool, request.args, request, this.#stopOf(request));
-    const { plan, thread_id, request_id, idempotency_key, transport } = details;
-    const ids = { thread_id, request_id, idempotency_key, run_id: null };
+    const { plan, thread_id, request_id, idempotency_key, transport, started_at: begunAt } = details;
+    const ids = { begunAt, thread_id, request_id, idempotency_key, run_id: null };
     const end =
       executed.status === 'input_required'
         ? this.#questionOf(call, executed)
@@ -291,7 +292,7 @@ export class ToolService {
     const { userId, callId } = request;
     // An answer may be given again.
     const { answered = 0 } = details;
-    const again = answered > 0 ? { asked: answered } : {};
+    const again = answered > 0 ? { asked: answered } : { refused: true as const };
     await this.#deps.calls.end({ userId, callId, details, outcome, record: undefined, settlement: '', ...again });
   }
 

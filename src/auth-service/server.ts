@@ -117,14 +117,6 @@ function signingSecrets(config: Config): [string, ...string[]] {
 
 function addCommonBehaviour(app: FastifyInstance, origins: readonly string[]): void {
   app.register(formBody);
-  // Many clients announce JSON for a POST without a body too; an empty one counts as none.
-  const parseJson = app.getDefaultJsonParser('error', 'error');
-  app.removeContentTypeParser('application/json');
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (body === '') done(null, undefined);
-    else parseJson(request, String(body), done);
-  });
-
   app.addHook('onRequest', async (_request, reply) => {
     // RFC 6749 section 5.1: no cache keeps a token. What may be cached says so itself.
     reply.header('cache-control', 'no-store').header('pragma', 'no-cache');

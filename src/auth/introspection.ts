@@ -63,6 +63,7 @@ export class Introspection {
   readonly #metrics: Pick<Metrics, 'introspections'>;
   readonly #claims: z.ZodType<AccessClaims, unknown>;
   readonly #verdicts: LRUCache<string, Verdict>;
+  #askedAt = 0;
   readonly #underWay = new Map<string, Promise<Verdict>>();
   /** Counts them: an answer that a revocation overtook may be of the time before it, and is not kept. */
   #revocations = 0;
@@ -135,6 +136,10 @@ export class Introspection {
 
   async #verdict(token: string): Promise<Verdict> {
     const key = digest(token);
+    const now = this.#clock.now();
+    // The clock was set back: answers would be kept for that much longer.
+    if (now < this.#askedAt) this.#verdicts.clear();
+    this.#askedAt = now;
     const known = this.#verdicts.get(key);
     this.#metrics.introspections.inc({ result: known ? 'cached' : 'asked' });
     if (known) return known;

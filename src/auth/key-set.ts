@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { JwksClient } from 'jwks-rsa';
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, passedSince } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** After this the set is fetched again, beside the requests that go on with the keys there are. */
@@ -38,7 +38,7 @@ export class KeySet {
   async get(kid: string): Promise<KeyObject> {
     const known = this.#keys?.get(kid);
     if (known) {
-      if (this.#clock.now() - this.#fetchedAt >= FRESH_MS) void this.#fetch();
+      if (passedSince(this.#clock, this.#fetchedAt) >= FRESH_MS) void this.#fetch();
       return known;
     }
     await this.#fetch();
@@ -53,7 +53,7 @@ export class KeySet {
   /** Never rejects; does nothing within the cool-down, except to wait for a fetch that is under way. */
   async #fetch(): Promise<void> {
     if (this.#fetching) return this.#fetching;
-    if (this.#clock.now() - this.#triedAt < COOL_DOWN_MS) return;
+    if (passedSince(this.#clock, this.#triedAt) < COOL_DOWN_MS) return;
     this.#triedAt = this.#clock.now();
     this.#fetching = this.#read().finally(() => {
       this.#fetching = undefined;

@@ -172,11 +172,15 @@ export class TokenSessions {
     await failToken.run(this.#redis, [due, session], args);
   }
 
-  /** The auth service has refused the session for good. */
-  async end(ref: TokenSessionRef, code: Refusal): Promise<void> {
+  /**
+   * The auth service has refused this token, or its session as a whole. A worker that was slow may hear it of a token that
+   * has been replaced since: that says nothing against the session.
+   * @returns false when the session is gone or has a newer token by now, and the refusal was of the token only
+   */
+  async end({ ref, expiresAt }: DueToken, code: Refusal, refused: 'token' | 'session'): Promise<boolean> {
     const control: TokenControl = { control: 'session_ended', session: ref.session, code };
-    const args = [member(ref), this.#channel(ref), JSON.stringify(control)];
-    await endTokenSession.run(this.#redis, this.#sessionKeys(ref), args);
+    const args = [member(ref), this.#channel(ref), JSON.stringify(control), refused === 'token' ? expiresAt : ''];
+    return (await endTokenSession.run(this.#redis, this.#sessionKeys(ref), args)) === 1;
   }
 
   async #hold(ref: TokenSessionRef, connectionId: string, sealed: SealedToken, expiresAt: number) {

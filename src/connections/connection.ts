@@ -284,6 +284,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   // What time does.
 
+  leapt(now: number, ms: number): void {
+    this.#pulse.leapt(now, ms);
+  }
+
   /** Called about once a second: heartbeats, silence, age, the token's end. */
   tick(now: number): void {
     if (this.closed) return;

@@ -7,6 +7,11 @@ import type { Registry } from './registry.ts';
 import type { Session } from './session.ts';
 
 const TICK_MS = 1_000;
+/**
+ * A tick that is so far from when it was due tells of a clock that was set, or of a process that was stopped. Taken for
+ * time that had passed, it would make all connections silent at once, or keep them from being asked for a sign of life.
+ */
+const LEAP_MS = 10_000;
 /** A lease survives two renewals that fail. */
 const RENEWALS_PER_LEASE = 3;
 
@@ -17,6 +22,8 @@ export interface HubMember {
   /** Only asked for once it has authenticated. */
   readonly identity: Identity;
   readonly session: Session | undefined;
+  /** The time went on by so much, below 0 back, and nothing could be heard in it. */
+  leapt(now: number, ms: number): void;
   tick(now: number): void;
   drain(retryAfterMs: number): void;
 }
@@ -37,12 +44,14 @@ export class Hub {
   readonly #connections = new Map<HubMember, Labels | undefined>();
   readonly #stops: (() => void)[];
   #renewing = false;
+  #tickedAt: number;
 
   constructor(
     deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger },
     options: { readonly leaseMs: number },
   ) {
     this.#deps = deps;
+    this.#tickedAt = deps.clock.now();
     // Nobody is here yet, which has to be told too: an autoscaler takes a node without the metric for a full one.
     deps.metrics.connections.inc(NOBODY, 0);
     this.#stops = [
@@ -126,6 +135,12 @@ export class Hub {
 
   #tick(): void {
     const now = this.#deps.clock.now();
+    const leap = now - this.#tickedAt - TICK_MS;
+    this.#tickedAt = now;
+    if (Math.abs(leap) >= LEAP_MS) {
+      this.#deps.logger.warn({ leap_ms: leap }, 'the clock was set, or this process was stopped');
+      for (const connection of this.#connections.keys()) connection.leapt(now, leap);
+    }
     for (const connection of this.#connections.keys()) connection.tick(now);
   }
 

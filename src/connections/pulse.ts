@@ -11,7 +11,7 @@ const AGE_GRACE_MS = 30_000;
 /** The times of one connection, ms since the epoch: when it was heard of last, its next heartbeat, its age. */
 export class Pulse {
   readonly #limits: Pick<ConnectionLimits, 'heartbeatMs' | 'silenceMs' | 'maxAgeMs'>;
-  readonly #retireAt: number;
+  #retireAt: number;
   #heardAt: number;
   #heartbeatAt: number;
 
@@ -26,6 +26,13 @@ export class Pulse {
   /** A frame or a pong came. */
   heard(now: number): void {
     this.#heardAt = now;
+  }
+
+  /** The clock was set by so much, or nothing ran for so long: nobody could be heard, and silence begins anew. */
+  leapt(now: number, ms: number): void {
+    this.#heardAt = now;
+    this.#heartbeatAt = now;
+    this.#retireAt += ms;
   }
 
   /** What is to be done now; a heartbeat is due once. @param busy something that the client asked for is under way */

@@ -133,6 +133,8 @@ export class Session implements TokenHolder {
    */
   async bringToken(token: string): Promise<void> {
     const identity = await this.#deps.authenticator.renewal(token, this.#identity);
+    // The socket may have closed meanwhile: what is found by the new token's names would stay for ever.
+    if (this.#left) return;
     if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
     if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';

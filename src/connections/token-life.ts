@@ -51,7 +51,8 @@ export class TokenLife {
   readonly #deps: TokenLifeDeps;
   readonly #holder: TokenHolder;
   readonly #graceMs: number;
-  readonly #ref: TokenSessionRef;
+  /** The login session that the token is of; another one once the client has brought a token of that. */
+  #ref: TokenSessionRef;
   readonly #registeredAt: number;
   #state: TokenState = 'active';
   #opened = false;
@@ -81,12 +82,13 @@ export class TokenLife {
   async hold(): Promise<void> {
     const { sealedToken: sealed, tokenExpiresAt: expiresAt } = this.#holder.identity;
     if (sealed === undefined || this.#ended) return;
+    const ref = this.#ref;
     try {
       const { tokenSessions } = this.#deps;
-      const newer = await tokenSessions.hold(this.#ref, this.#holder.connectionId, { sealed, expiresAt });
+      const newer = await tokenSessions.hold(ref, this.#holder.connectionId, { sealed, expiresAt });
       // The connection may have ended meanwhile; what it had taken must not stay behind.
-      if (this.#ended) return this.#drop();
-      if (newer) await this.#take(newer);
+      if (this.#ended) return this.#drop(ref);
+      if (newer) await this.#take(ref, newer);
     } catch (error) {
       this.#log('warn', error, 'a token was not registered for its refresh');
     }
@@ -95,13 +97,20 @@ export class TokenLife {
   /** The client has been told who it is: what is told from now on comes after that. */
   opened(): void {
     this.#opened = true;
-    if (this.#early) void this.#adopt(this.#early);
+    if (this.#early) void this.#adopt(this.#ref, this.#early);
     this.#early = undefined;
   }
 
-  /** The client brought a newer token itself, and the identity is that token's by now. */
+  /**
+   * The client brought a newer token itself, and the identity is that token's by now. One of another login session takes
+   * this connection there, and no other: those that stay must end with the session that they are of.
+   */
   async renewed(): Promise<void> {
     this.#become('active', 'refreshed');
+    const left = this.#ref;
+    const { identity } = this.#holder;
+    this.#ref = sessionOf(identity);
+    if (this.#ref.session !== left.session && identity.sealedToken !== undefined) this.#drop(left);
     await this.hold();
   }
 
@@ -118,15 +127,16 @@ export class TokenLife {
       return this.#terminate(control.code, terminationReason(control.code) ?? 'refused');
     if (control.control === 'token_failed') return this.#failed(control);
     const token = this.#deps.tokenSessions.announced(control);
-    if (token) void this.#take(token);
+    if (token) void this.#take(this.#ref, token);
   }
 
   /** News may have been missed. */
   async lookUp(): Promise<void> {
     if (this.#holder.identity.sealedToken === undefined || this.#ended) return;
+    const ref = this.#ref;
     try {
-      const kept = await this.#deps.tokenSessions.current(this.#ref);
-      if (kept) await this.#take(kept);
+      const kept = await this.#deps.tokenSessions.current(ref);
+      if (kept) await this.#take(ref, kept);
     } catch (error) {
       this.#log('debug', error, 'the token of a session was not looked up');
     }
@@ -152,15 +162,16 @@ export class TokenLife {
       connectionId: this.#holder.connectionId,
       lifetimeMs: this.#deps.clock.now() - this.#registeredAt,
     });
-    if (this.#holder.identity.sealedToken !== undefined) this.#drop();
+    if (this.#holder.identity.sealedToken !== undefined) this.#drop(this.#ref);
   }
 
-  async #take(token: SessionToken): Promise<void> {
-    if (this.#opened) await this.#adopt(token);
+  async #take(ref: TokenSessionRef, token: SessionToken): Promise<void> {
+    if (this.#opened) await this.#adopt(ref, token);
     else this.#early = token;
   }
 
-  async #adopt({ token, expiresAt, refreshes }: SessionToken): Promise<void> {
+  /** @param ref the session that the token is kept of, which this connection may have left meanwhile */
+  async #adopt(ref: TokenSessionRef, { token, expiresAt, refreshes }: SessionToken): Promise<void> {
     if (expiresAt <= this.#holder.identity.tokenExpiresAt) return;
     let identity: Identity;
     try {
@@ -170,6 +181,7 @@ export class TokenLife {
       return;
     }
     const current = this.#holder.identity;
+    if (ref.session !== this.#ref.session) return;
     if (this.#ended || identity.userId !== current.userId || identity.tokenExpiresAt <= current.tokenExpiresAt) return;
     if (!this.#holder.renew(identity)) return;
     this.#become('active', 'refreshed');
@@ -181,9 +193,10 @@ export class TokenLife {
   }
 
   #failed({ attempt, retry_in_ms, degraded }: Extract<TokenControl, { control: 'token_failed' }>): void {
+    // Before it is told: who hears it counts the connection under its state.
+    if (!degraded && this.#state === 'active') this.#become('refresh_failed', 'refresh_failed');
     this.#holder.tell('token_refresh_failed', { attempt, retry_in_ms });
     if (degraded) this.#degrade();
-    else if (this.#state === 'active') this.#become('refresh_failed', 'refresh_failed');
   }
 
   /** The token has ended and there is no newer one. */
@@ -216,8 +229,8 @@ export class TokenLife {
     this.#deps.logger[level]({ ...who, err }, text);
   }
 
-  #drop(): void {
-    this.#deps.tokenSessions.drop(this.#ref, this.#holder.connectionId).catch((error: Error) => {
+  #drop(ref: TokenSessionRef): void {
+    this.#deps.tokenSessions.drop(ref, this.#holder.connectionId).catch((error: Error) => {
       this.#log('debug', error, 'a token was not given back; its next refresh finds nobody');
     });
   }

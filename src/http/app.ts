@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import type { Logger } from '../lib/logger.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 
@@ -33,6 +33,12 @@ export interface AppOptions {
  * `{ error: { code, message, retryable, … } }`, whoever raised them.
  */
 export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): FastifyInstance {
+  const refuse = (thrown: HttpError, reply: FastifyReply) => {
+    const error = httpError(thrown);
+    if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
+    if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
+    return reply.status(error.row.http).send({ error: publicError(error) });
+  };
   const app = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -44,6 +50,8 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
     clientErrorHandler: refuseUnreadable,
+    // A path that cannot be decoded is refused by the router, which asks no other handler.
+    frameworkErrors: (thrown, _request, reply) => void refuse(thrown, reply),
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
         if (!intercept?.(request, response)) handler(request, response);
@@ -51,17 +59,23 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     },
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
+  takeEmptyJson(app);
 
-  app.setErrorHandler((thrown: HttpError, _request, reply) => {
-    const error = httpError(thrown);
-    if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
-    if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
-    return reply.status(error.row.http).send({ error: publicError(error) });
-  });
+  app.setErrorHandler((thrown: HttpError, _request, reply) => refuse(thrown, reply));
   app.setNotFoundHandler(() => {
     throw new TollgateError('ENDPOINT_NOT_FOUND');
   });
   return app;
+}
+
+/** Many clients announce JSON for a request without a body too; an empty one counts as none. */
+function takeEmptyJson(app: FastifyInstance): void {
+  const parseJson = app.getDefaultJsonParser('error', 'error');
+  app.removeContentTypeParser('application/json');
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined);
+    else parseJson(request, String(body), done);
+  });
 }
 
 /** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */

@@ -1,5 +1,5 @@
 import { request } from 'undici';
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, passedSince } from '../lib/clock.ts';
 import { answers, type Redis } from '../redis/client.ts';
 
 /** Answers are good for this long: anybody may ask, and must not cost Redis and the auth service a request each time. */
@@ -33,8 +33,10 @@ export class Readiness {
   }
 
   async check(): Promise<ReadinessChecks> {
-    const now = this.#deps.clock.now();
-    if (!this.#probed || now - this.#probed.at >= CACHE_MS) this.#probed = { at: now, answers: this.#probe() };
+    const { clock } = this.#deps;
+    if (!this.#probed || passedSince(clock, this.#probed.at) >= CACHE_MS) {
+      this.#probed = { at: clock.now(), answers: this.#probe() };
+    }
     return { ...(await this.#probed.answers), draining: this.#draining };
   }
 

@@ -1,10 +1,11 @@
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import type { Authenticator } from '../auth/authenticator.ts';
 import { TICKET_SECONDS, type Tickets } from '../auth/tickets.ts';
 import { TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
 import { allowOrigins } from './cors.ts';
 
+export const TICKETS_PATH = '/v1/tickets';
 /** Longer than any origin that a browser sends. */
 const MAX_ORIGIN_LENGTH = 256;
 
@@ -19,7 +20,8 @@ const DOCUMENTED = {
 };
 
 export interface TicketRoutesDeps {
-  readonly authenticator: Authenticator;
+  /** The bearer of a request. @throws TollgateError of the authentication rows, OVERLOADED */
+  readonly identify: (request: FastifyRequest) => Promise<Identity>;
   readonly tickets: Tickets;
   readonly allowedOrigins: readonly string[];
   /** The rule that the upgrade goes by, so that no ticket is sold that could not be used. */
@@ -28,13 +30,13 @@ export interface TicketRoutesDeps {
 
 /** `POST /v1/tickets`: a one-time ticket for the bearer of an access token. A page may call it from an allowed origin. */
 export function ticketRoutes(app: FastifyInstance, deps: TicketRoutesDeps): void {
-  const { authenticator, tickets, allowedOrigins, originAllowed } = deps;
+  const { identify, tickets, allowedOrigins, originAllowed } = deps;
   app.register(async (scope) => {
     allowOrigins(scope, allowedOrigins);
     // Preflights are answered by the hook, which runs only for a route that exists.
-    scope.options('/v1/tickets', { schema: { hide: true } }, (_request, reply) => reply.status(204).send());
-    scope.post('/v1/tickets', { schema: DOCUMENTED }, async (request, reply) => {
-      const identity = await authenticator.bearer(request.headers.authorization);
+    scope.options(TICKETS_PATH, { schema: { hide: true } }, (_request, reply) => reply.status(204).send());
+    scope.post(TICKETS_PATH, { schema: DOCUMENTED }, async (request, reply) => {
+      const identity = await identify(request);
       const body = TicketRequest.safeParse(request.body);
       if (!body.success) throw new TollgateError('FORMAT_ERROR', { text: z.prettifyError(body.error) });
       const origin = boundOrigin(request.headers.origin, body.data?.origin);

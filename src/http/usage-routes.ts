@@ -50,7 +50,11 @@ export function addUsageRoutes(
   usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
   const corrections = new Corrections({ redis, keys, ledger, clock, witness: eventLog });
   const archive = USAGE_ARCHIVE_URL ? openArchive(USAGE_ARCHIVE_URL, { logger, clock, closers }) : undefined;
-  usageReportRoutes(app, { ...parts, corrections, verifier: new Verifier({ ledger, windows, tallies, archive }) });
+  usageReportRoutes(app, {
+    ...parts,
+    corrections,
+    verifier: new Verifier({ ledger, windows, tallies, clock, archive }),
+  });
 }
 
 /** To compare the ledger with: a gateway only reads, and connects when it does so for the first time. */

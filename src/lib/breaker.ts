@@ -1,5 +1,5 @@
 import { CircuitState, CountBreaker, circuitBreaker, handleWhen, type IBackoff } from 'cockatiel';
-import type { Clock } from './clock.ts';
+import { type Clock, leftUntil } from './clock.ts';
 
 /**
  * Of the last ten calls more than four have failed, and five at least are known: a service that is dead from the start
@@ -57,7 +57,7 @@ export class Breaker {
 
   /** @throws BreakerOpenError without calling; else whatever `call` throws */
   async run<T>(call: () => Promise<T>): Promise<T> {
-    const leftMs = this.#restsUntil - this.#clock.now();
+    const leftMs = leftUntil(this.#clock, this.#restsUntil, REST_MS);
     const { state } = this;
     if (state === 'open' && leftMs > 0) throw new BreakerOpenError(leftMs);
     // cockatiel would let the others wait for the outcome; they have something better to do.
@@ -68,7 +68,7 @@ export class Breaker {
   #rest(): IBackoff<unknown> {
     this.#restsUntil = this.#clock.now() + REST_MS;
     const durationMs = () =>
-      this.#clock.now() < this.#restsUntil ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
+      leftUntil(this.#clock, this.#restsUntil, REST_MS) > 0 ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
     return {
       get duration() {
         return durationMs();

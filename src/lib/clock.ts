@@ -27,6 +27,21 @@ export const systemClock: Clock = {
   },
 };
 
+/**
+ * Milliseconds since a time that the clock told. Endless when that lies ahead: then the clock was set back, and whoever
+ * waited for a while to pass would wait for as long as it was set back by.
+ */
+export function passedSince(clock: Clock, time: number): number {
+  const passed = clock.now() - time;
+  return passed < 0 ? Number.POSITIVE_INFINITY : passed;
+}
+
+/** Milliseconds until a time that was at most `mostMs` ahead when it was set; 0 when it has come, or the clock was set back. */
+export function leftUntil(clock: Clock, time: number, mostMs: number): number {
+  const left = time - clock.now();
+  return left > mostMs ? 0 : Math.max(0, left);
+}
+
 /** Resolves after `delayMs`, or at once when `signal` aborts; never rejects. */
 export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {

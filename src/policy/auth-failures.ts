@@ -1,4 +1,4 @@
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, leftUntil } from '../lib/clock.ts';
 
 const WINDOW_MS = 60_000;
 /** The first time out; each further one is twice as long. */
@@ -47,7 +47,7 @@ export class AuthFailures {
   /** Milliseconds for which the address is closed; 0 when it is open. */
   closedForMs(address: string): number {
     const record = this.#records.get(address);
-    return record ? Math.max(0, record.closedUntil - this.#clock.now()) : 0;
+    return record ? leftUntil(this.#clock, record.closedUntil, LONGEST_CLOSURE_MS) : 0;
   }
 
   /** Counts one failed handshake. */

@@ -3,6 +3,11 @@ import type { CatalogueFile } from './catalogue-file.ts';
 
 /** A day's executions of each tool that has no number of its own. */
 const ANY = 'any';
+/**
+ * As of `MAX_CONNECTIONS_PER_USER`. An admission looks at all of a user's connections and strikes off the dead ones in one
+ * command, which Lua refuses beyond some 8,000: nobody of that user would come in any more.
+ */
+const MAX_CONNECTIONS = 1_000;
 
 const PlanRow = z.strictObject({
   /** Orders the plans: the upgrade path of a refusal is the lowest-ranked plan that would allow it. */
@@ -11,7 +16,7 @@ const PlanRow = z.strictObject({
   permissions: z.array(z.string().regex(/^(\*|[a-z][a-z0-9_]*(:[a-z0-9_]+)*(:\*)?)$/)),
   feature_flags: z.array(z.string().min(1)),
   threads: z.number().int().positive().nullable(),
-  connections: z.number().int().positive().optional(),
+  connections: z.number().int().min(1).max(MAX_CONNECTIONS).optional(),
   allowances: z.record(z.string(), z.number().int().min(0)),
   concurrency: z.number().int().min(1).max(1_000),
 });

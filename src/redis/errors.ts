@@ -50,6 +50,8 @@ export async function whileAway<T>(clock: Clock, patienceMs: number, work: () =>
       const away = error instanceof TollgateError && error.code === 'OVERLOADED';
       if (!away || clock.now() >= giveUpAt) throw error;
       await sleep(clock, RETRY_MS);
+      // Stopped meanwhile: that the attempt before did arrive may be forgotten by now, and the work done twice.
+      if (clock.now() >= giveUpAt) throw error;
     }
   }
 }

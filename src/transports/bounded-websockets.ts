@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, leftUntil } from '../lib/clock.ts';
 
 /** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
 export const MAX_FRAME_BYTES = 64 * 1024;
@@ -71,10 +71,9 @@ function boundControlFrames(socket: WebSocket, clock: Clock): void {
   let frames = 0;
   let windowEndsAt = 0;
   const count = () => {
-    const now = clock.now();
-    if (now >= windowEndsAt) {
+    if (leftUntil(clock, windowEndsAt, MINUTE_MS) === 0) {
       frames = 0;
-      windowEndsAt = now + MINUTE_MS;
+      windowEndsAt = clock.now() + MINUTE_MS;
     }
     frames += 1;
     if (frames > CONTROL_FRAMES_PER_MINUTE) socket.close(1008, 'RATE_LIMITED');

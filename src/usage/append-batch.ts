@@ -13,7 +13,7 @@ export const APPEND_BATCH = 500;
 /** A window closes this long after the end of its hour: what arrives later goes into its next revision. */
 export const WINDOW_GRACE_MS = 15 * 60_000;
 /** Tallies are kept for a year and a month, so that a year can be compared with the one before. */
-const TALLY_SECONDS = 396 * 24 * 3_600;
+export const TALLY_SECONDS = 396 * 24 * 3_600;
 /** An outcome with an idempotency key is kept for a day: after twice that nobody makes the same call again. */
 const RETURNED_SECONDS = 48 * 3_600;
 

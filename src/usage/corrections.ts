@@ -81,7 +81,9 @@ export class Corrections {
     const original = await this.#find(request);
     if (!original) return { outcome: 'missing' };
     if (original.corrects !== undefined) return { outcome: 'correction' };
-    const record = this.#correction(key, request, original);
+    // Of the request too: a key is forgotten in time, and two records of one id would be one to whoever bills by it.
+    const id = derivedId('usage', 'correction', key.serviceId, key.idempotencyKey, requestDigest);
+    const record = this.#correction(id, key, request, original);
     const reply = (await recordCorrection.run(
       this.#redis,
       [this.#keys.corrections, keyName, this.#keys.corrected],
@@ -101,12 +103,17 @@ export class Corrections {
     return record?.id === recordId ? record : undefined;
   }
 
-  #correction(key: CorrectionKey, { units, reason }: CorrectionRequest, original: LedgerRecord): UsageRecord {
+  #correction(
+    id: string,
+    key: CorrectionKey,
+    { units, reason }: CorrectionRequest,
+    original: LedgerRecord,
+  ): UsageRecord {
     const { user_id, plan, tool, permission, run_id, thread_id, request_id } = original;
     const now = this.#clock.now();
     const time = new Date(now).toISOString();
     return {
-      id: derivedId('usage', 'correction', key.serviceId, key.idempotencyKey),
+      id,
       user_id,
       plan,
       tool,

@@ -64,18 +64,28 @@ export interface LedgerRecord extends UsageRecord {
 export interface Execution extends Omit<UsageRecord, 'id' | 'started_at' | 'completed_at' | 'duration_ms' | 'period'> {
   /** What makes the execution one of its kind: the call's id within its run. */
   readonly callId: string;
+  /** Milliseconds since the epoch at which the run, or a call outside one, was begun: the same for whoever ends it. */
+  readonly begunAt: number;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   readonly completedAt: number;
 }
 
 /**
- * The usage record of an execution. Its id follows from run and call, so that a call that is made again after its
- * worker died has the same one.
+ * Idempotency keys and request ids are remembered for a day, and runs and calls have the ids that follow from them. What
+ * begins under one again after that begins in another half of a day, however the clocks of nodes differ.
  */
-export function usageRecord({ callId, startedAt, completedAt, ...execution }: Execution): UsageRecord {
+const HALF_DAY_MS = 12 * 3_600_000;
+
+/**
+ * The usage record of an execution. Its id follows from run and call, so that a call that is made again after its
+ * worker died, or after Redis has lost it, has the same one; and from the half of the day that it was begun in, since
+ * whoever bills by it takes two records of one id for one.
+ */
+export function usageRecord({ callId, begunAt, startedAt, completedAt, ...execution }: Execution): UsageRecord {
+  const halfDay = String(Math.floor(begunAt / HALF_DAY_MS));
   return {
-    id: derivedId('usage', execution.user_id, execution.run_id ?? '', callId),
+    id: derivedId('usage', execution.user_id, execution.run_id ?? '', callId, halfDay),
     ...execution,
     units: execution.status === 'success' ? execution.units : 0,
     started_at: new Date(startedAt).toISOString(),

@@ -1,4 +1,7 @@
+import type { Clock } from '../lib/clock.ts';
+import { TALLY_SECONDS } from './append-batch.ts';
 import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from './archive/comparison.ts';
+import { startOf } from './hours.ts';
 import { chained, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums } from './measures.ts';
 import type { LedgerRecord } from './records.ts';
@@ -37,7 +40,10 @@ export interface Verification {
   readonly archive: ArchiveState;
   /** Of the checked records, those that the archive has too. */
   readonly archived_records: number;
-  /** Hours that records came into while they were checked, or were trimmed from: their sums were not compared. */
+  /**
+   * Hours that records came into while they were checked, or were trimmed from, or whose tally has had its time: not all
+   * of their sums were compared.
+   */
   readonly unsettled: readonly string[];
   /** The hour to go on from; null when all that was asked for has been checked. */
   readonly next: string | null;
@@ -51,6 +57,7 @@ interface Parts {
   readonly ledger: Ledger;
   readonly windows: Windows;
   readonly tallies: Tallies;
+  readonly clock: Clock;
 }
 
 /** The first problem ends the work, wherever it is found. */
@@ -266,6 +273,7 @@ class Check {
   async #compareTally(hour: string): Promise<void> {
     if (this.unsettled.has(hour)) return;
     const stored = await this.#parts.tallies.rows(hour);
+    if (stored.size === 0 && this.#mayHaveExpired(hour)) return void this.unsettled.add(hour);
     const now = await this.#parts.windows.view(hour);
     const known = this.#views.get(hour);
     // Every fold that changes the one changes the other.
@@ -283,6 +291,11 @@ class Check {
         what: `The tally of ${row} does not agree with its records.`,
       });
     }
+  }
+
+  /** The ledger may be older than tallies are kept: nothing is trimmed while nobody confirms. */
+  #mayHaveExpired(hour: string): boolean {
+    return this.#parts.clock.now() >= startOf(hour) + TALLY_SECONDS * 1000;
   }
 
   #isTrimmed(view: WindowView): boolean {

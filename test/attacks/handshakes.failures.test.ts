@@ -3,6 +3,7 @@ import { openClient, TRANSPORTS } from '../support/clients.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { openRawSocket, type RawSocket } from '../support/raw-socket.ts';
 import { useStack } from '../support/stack.ts';
+import { askForTicket } from '../support/tickets.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -57,6 +58,24 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
   });
   const url = () => nodeUrl(0, stack().addresses);
   const goodToken = () => mintToken({}, { stack: stack().addresses }).token;
+
+  it('count as much where tickets are sold, which good tokens go on buying', async () => {
+    const address = freshAddress();
+    const ask = (token?: string) => {
+      const bearer: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      return askForTicket({ url: url(), headers: { 'x-forwarded-for': address, ...bearer } });
+    };
+    const statuses = [];
+    // Who shows nothing has tried nothing.
+    for (let i = 0; i <= BOUND; i++) statuses.push((await ask()).status);
+    for (let i = 0; i < BOUND; i++) statuses.push((await ask(FORGED)).status);
+    expect(new Set(statuses)).toEqual(new Set([401]));
+    const closed = await ask(FORGED);
+    expect([closed.status, await closed.json()]).toMatchObject([429, { error: { code: 'AUTH_RATE_LIMITED' } }]);
+    expect(Number(closed.headers.get('retry-after'))).toBeGreaterThan(0);
+    expect(await fail(1, { url: url(), forwarded: address })).toEqual([429]);
+    expect((await ask(goodToken())).status).toBe(201);
+  });
 
   it.each(['/ws', '/ws/secure', '/ws/user_1', '/ws/mcp'])(
     'on %s are told why up to the bound, and get 429 with Retry-After above it',

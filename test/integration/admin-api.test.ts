@@ -184,6 +184,16 @@ it('a service’s token that was revoked opens none of them', async () => {
 });
 
 it.each([
+  ['DELETE', (id: string) => `/v1/users/${id}/connections`],
+  ['POST', (id: string) => `/v1/users/${id}/block`],
+] as const)('%s is done for a client that announces JSON and sends none', async (method, path) => {
+  const authorization = `Bearer ${await serviceToken('admin', { clientId: 'test-operator' })}`;
+  const url = new URL(path(freshUserId()), nodeUrl(0));
+  const { status } = await askAdmin(url, method, { authorization, 'content-type': 'application/json' });
+  expect(status).toBe(200);
+});
+
+it.each([
   ['PUT', '/v1/users/u1/plan', { plan: 'platinum' }],
   ['PUT', '/v1/users/u1/plan', { plan: 7 }],
   ['PUT', '/v1/users/u1/plan', {}],

@@ -139,6 +139,17 @@ describe('a public HTTP route', () => {
     },
   );
 
+  it.each(['/%ff', '/%00%', '/v1/users/%e0%80/plan'])(
+    'B30 is told in the form of all errors that %s cannot be read, and in nobody else’s words',
+    async (path) => {
+      const response = await fetch(`${nodeUrl(0)}${path}`);
+      expect([response.status, await response.json()]).toEqual([
+        400,
+        { error: { code: 'FORMAT_ERROR', message: expect.stringContaining('wrong form'), retryable: false } },
+      ]);
+    },
+  );
+
   it.each(['/health/live', '/ws/config'])(
     'answers a client that offers HTTP/2, which asks for an upgrade, as any other: %s',
     async (path) => {

@@ -3,6 +3,7 @@ import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { hourOf } from '../../src/usage/hours.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, usageFixture } from '../support/usage.ts';
@@ -68,6 +69,17 @@ describe('a correction', () => {
     const again = await correct('key_1', -2);
     expect(again).toEqual({ ...first, outcome: 'repeated' });
     expect(await correct('key_2', -2)).toEqual({ outcome: 'missing' });
+  });
+
+  it('has an id of its own, also when its key is used again after it has been forgotten', async () => {
+    const { usage, correct } = await withOneRecord();
+    await correct('key_1', -2);
+    const [remembered = ''] = await keysOf(redis, usage.keys.correction('*'));
+    expect(await redis.del(remembered)).toBe(1);
+    expect(await correct('key_1', -1)).toMatchObject({ outcome: 'recorded' });
+    await usage.foldAll();
+    const ids = (await usage.records()).map(({ id }) => id);
+    expect(new Set(ids).size).toBe(3);
   });
 
   it('is refused when its key was used for another one', async () => {

@@ -27,6 +27,7 @@ async function execute(count: number): Promise<string[]> {
       request_id: null,
       idempotency_key: null,
       transport: 'websocket',
+      begunAt: Date.now() - 3,
       startedAt: Date.now() - 3,
       completedAt: Date.now(),
     }),
@@ -94,7 +95,7 @@ describe('the ledger', () => {
     const record = usageRecord({
       ...{ callId: 'call_1', user_id: 'user_1', plan: 'pro', tool: 'system_health', permission: 'monitoring' },
       ...{ status: 'success', units: 1, run_id: null, thread_id: null, request_id: null, idempotency_key: null },
-      ...{ transport: 'websocket', startedAt: 1_000, completedAt: 2_000 },
+      ...{ transport: 'websocket', begunAt: 1_000, startedAt: 1_000, completedAt: 2_000 },
     });
     const trace = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
     await plain.redis.xadd(plain.keys.outbox(3), '*', 'r', JSON.stringify(record));

@@ -3,6 +3,8 @@ import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { chainHash } from '../../src/usage/ledger.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
+import { Verifier } from '../../src/usage/verifier.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
@@ -162,6 +164,16 @@ describe('verify', () => {
     expect(await problem()).toMatchObject({ kind: 'tally', window: HOUR, sequence: null });
     await redis.del(usage.keys.tally(HOUR));
     expect(await problem()).toMatchObject({ kind: 'tally', window: HOUR, sequence: 1 });
+  });
+
+  it('does not take for tampering that a tally has been kept for its time, while its records are still there', async () => {
+    await redis.del(usage.keys.tally(HOUR), usage.keys.tally(NEXT_HOUR));
+    const clock = new ManualClock(Date.parse(`${HOUR}:00:00Z`) + 397 * 24 * 3_600_000);
+    const verified = await new Verifier({ ...usage, clock }).verify(HOURS);
+    expect(verified).toMatchObject({ ok: true, problem: null, checked_records: 7, unsettled: HOURS });
+    const stillKept = new ManualClock(clock.now() - 2 * 24 * 3_600_000);
+    const gone = await new Verifier({ ...usage, clock: stillKept }).verify(HOURS);
+    expect(gone.problem).toMatchObject({ kind: 'tally', window: HOUR });
   });
 
   it.each(['record_count', 'sha256', 'revision', 'last_sequence', 'totals'])(

@@ -2,7 +2,9 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Catalogues } from '../../src/policy/catalogues.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
 import { sweepCalls } from '../../workers/sweep-calls.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
@@ -144,6 +146,24 @@ describe('a place that nobody gives back', () => {
     expect(summary.tools.find(({ tool }) => tool === 'limited')?.limits).toMatchObject([{ used: 0 }]);
   });
 
+  it('of a user whose data is damaged keeps no other call from being ended', async () => {
+    const [damaged = '', sound = ''] = [freshUserId(), freshUserId()].toSorted(
+      (a, b) => partitionOf(a) - partitionOf(b),
+    );
+    const [node] = await nodes(() => new Promise(() => undefined), { placeMs: 300 });
+    if (!node) throw new Error('no node');
+    for (const userId of [damaged, sound]) {
+      void node.service.call(toolRequest(userId, { tool: 'limited', caller: anyCaller('one') }), UNLIMITED);
+      await until(async () => (await reservations(userId)) === 1);
+    }
+    await core.redis.del(core.keys.user(damaged).logState);
+    const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
+    await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
+    expect(await core.redis.llen(core.keys.user(sound).recentUsage)).toBe(1);
+    await core.redis.del(core.keys.user(damaged).log);
+    expect(await sweepCalls(sweep)).toBe(1);
+  });
+
   it('is not ended twice: the node that comes back after the sweep answers what the log says', async () => {
     const userId = freshUserId();
     let finish = () => {};
@@ -162,9 +182,65 @@ describe('a place that nobody gives back', () => {
     expect(await finished).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
     expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
   });
+
+  it('is not ended twice by a node that was stopped for an hour: the sweep’s end is not forgotten meanwhile', async () => {
+    const userId = freshUserId();
+    let finish = () => {};
+    const slow = new Promise<object>((resolve) => {
+      finish = () => resolve({ late: true });
+    });
+    const [node] = await nodes(async () => ({ ...(await slow) }), { placeMs: 1 });
+    if (!node) throw new Error('no node');
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });
+    const { finished } = await node.service.call(request, UNLIMITED);
+    const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
+    await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
+    await letPass(3_600_000, [core.keys.user(userId).call(request.callId)]);
+    finish();
+    expect(await finished).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
+    const records = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+    expect(records.map((json) => JSON.parse(json).units)).toEqual([0]);
+    const events = await core.redis.xrange(core.keys.user(userId).log, '-', '+');
+    expect(events.map(([, fields]) => fields[1])).toEqual(['tool_executing', 'tool_completed']);
+  });
 });
 
 describe('a call under an idempotency key', () => {
+  it('that has been forgotten is another one the next day, and so is its record', async () => {
+    const userId = freshUserId();
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'daily' });
+    let today = 0;
+    const clock = { ...systemClock, now: () => systemClock.now() + today };
+    const executors = { limited: async () => ({}) };
+    const node = toolNode(core, { catalogues: files, executors, clock });
+    const first = await (await node.service.call(request, UNLIMITED)).finished;
+    await letPass(DAY_MS, [core.keys.user(userId).call(request.callId)]);
+    today = DAY_MS;
+    const second = await (await node.service.call(request, UNLIMITED)).finished;
+    expect([first.repeated, second.repeated]).toEqual([false, false]);
+    const records = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
+    const ids = records.map((json) => JSON.parse(json).id);
+    expect(ids).toEqual([second.usage_record_id, first.usage_record_id]);
+    expect(new Set(ids).size).toBe(2);
+  });
+
+  it('can be made again under it when its message turned out to be over the limit after it had begun', async () => {
+    const userId = freshUserId();
+    let executions = 0;
+    const [node] = await nodes(async () => {
+      executions += 1;
+      return {};
+    });
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'k' });
+    const refused = Promise.reject(new TollgateError('RATE_LIMITED', { retryAfterMs: 1 }));
+    await expect(node?.service.call(request, { ...UNLIMITED, allowed: refused })).rejects.toThrow('Rate limit');
+    expect(executions).toBe(0);
+    expect(await reservations(userId)).toBe(0);
+    const result = await (await node?.service.call(request, UNLIMITED))?.finished;
+    expect(result).toMatchObject({ success: true, repeated: false });
+    expect(executions).toBe(1);
+  });
+
   it('waits for the one that is running, on another node too, and gets its outcome', async () => {
     const userId = freshUserId();
     let executions = 0;
@@ -261,3 +337,10 @@ describe('an execution', () => {
     await expect(node.service.call(request, UNLIMITED)).rejects.toMatchObject({ code: 'AUTH_SERVICE_UNAVAILABLE' });
   });
 });
+
+const DAY_MS = 24 * 3_600_000;
+
+/** Takes from keys the time that they would have lost. */
+async function letPass(ms: number, keys: readonly string[]): Promise<void> {
+  for (const key of keys) await core.redis.pexpire(key, (await core.redis.pttl(key)) - ms);
+}

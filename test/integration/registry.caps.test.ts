@@ -94,3 +94,19 @@ describe('a connection on a node that Redis has lost', () => {
     expect((await leases.live(userId)).toSorted()).toEqual([...kept.slice(1), alone].toSorted());
   });
 });
+
+describe('connections whose details are gone', () => {
+  it('B12 B124 go before any that is known: the newest never does, and the cap holds', async () => {
+    const userId = freshUserId();
+    const { connections, account } = core.keys.user(userId);
+    for (const at of [0, 1, 2]) await admit(userId, 'free', at);
+    await core.redis.del(connections);
+    const fourth = await admit(userId, 'free', 0);
+    expect(await leases.live(userId)).toHaveLength(DEFAULT_CAP);
+    expect(await leases.live(userId)).toContain(fourth.connectionId);
+    await core.redis.del(connections);
+    await core.redis.hset(account, 'plan', 'small');
+    await registries[0]?.registry.enforceCap(userId);
+    expect(await leases.live(userId)).toHaveLength(2);
+  });
+});

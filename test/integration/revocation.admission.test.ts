@@ -136,3 +136,28 @@ describe('a session that asks for a place', () => {
     expect(deaf.ofUser(userId)).toEqual([]);
   });
 });
+
+describe('a session whose client brings a newer token', () => {
+  it('B34 B128 leaves nothing behind on the node when it ends before that token has been verified', async () => {
+    const { liveSessions, tail, registry } = await startDecisions(core, core.plans);
+    const userId = freshUserId();
+    const of = { userId, plan: 'pro', permissions: [], tokenIssuedAt: Date.now() - 1_000 };
+    const identity = { ...of, tokenId: 'first', tokenExpiresAt: Date.now() + 60_000 } as unknown as Identity;
+    const newer = { ...of, tokenId: 'second', tokenExpiresAt: Date.now() + 120_000 } as unknown as Identity;
+    const verified = Promise.withResolvers<Identity>();
+    const deps = { registry, liveSessions, liveTail: tail, eventLog: core.log, plans: core.plans };
+    const authenticator = { renewal: () => verified.promise };
+    const session = new Session(
+      { ...deps, ...tokenParts(core), authenticator, clock: systemClock, logger: silentLogger },
+      { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
+      eventsInto([]),
+    );
+    await session.join();
+    expect(liveSessions.ofUser(userId)).toEqual([session]);
+    const brought = session.bringToken('second');
+    session.leave();
+    verified.resolve(newer);
+    await brought;
+    expect(liveSessions.users()).not.toContain(userId);
+  });
+});

@@ -7,9 +7,10 @@ import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
-import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { type Core, silentLogger, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
 import { until } from '../support/until.ts';
@@ -25,9 +26,10 @@ beforeAll(async () => {
   runs = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: 2_000 });
 });
 
-async function accept(by = runs): Promise<{ userId: string; runId: string }> {
-  const userId = freshUserId();
-  const runId = newId('run');
+async function accept(
+  by = runs,
+  { userId, runId } = { userId: freshUserId(), runId: newId('run') },
+): Promise<{ userId: string; runId: string }> {
   const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
   const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
   const run = { ...request, identity, runId, message: 'count twice', transport: 'websocket', degraded: false };
@@ -149,6 +151,38 @@ describe('a run whose worker died', () => {
     expect(seen[1]?.error).toMatchObject({ code: 'RUN_TIMEOUT' });
     expect(await abandonRun({ user_id: accepted.userId, run_id: accepted.runId }, 'RUN_TIMEOUT', sweep)).toBe(false);
     expect(await runs.overdue()).toEqual([]);
+  });
+
+  it('that cannot be ended, since its user’s data is damaged, keeps no other from its end', async () => {
+    const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
+    const late = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: -60_000 });
+    const [first, second] = [await accept(late), await accept(late)];
+    const [damaged, sound] = partitionOf(first.userId) < partitionOf(second.userId) ? [first, second] : [second, first];
+    await core.log.append({ userId: damaged.userId, events: [thinking('before')] });
+    await core.redis.del(core.keys.user(damaged.userId).logState);
+    expect(await sweepRuns(sweep)).toBe(1);
+    expect((await events(sound.userId)).map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
+    await core.redis.del(core.keys.user(damaged.userId).log);
+    expect(await sweepRuns(sweep)).toBe(1);
+  });
+});
+
+describe('a request id that has been forgotten', () => {
+  it('starts another run the next day, whose records are not those of the first', async () => {
+    const accepted = await accept();
+    const keys = core.keys.user(accepted.userId);
+    const count: ToolExecutor = async () => ({});
+    await executor(twice, count).execute(await claim(accepted));
+    // As its time does it, a day later.
+    await core.redis.del(keys.run(accepted.runId));
+    const again = await accept(runs, accepted);
+    expect(again).toEqual(accepted);
+    await core.redis.hincrby(keys.run(accepted.runId), 'accepted_at', 24 * 3_600_000);
+    const { run } = (await runs.claim(again.userId, again.runId)) as { run: ClaimedRun };
+    await executor(twice, count).execute({ ...run, waitedMs: 0 });
+    const ids = (await core.redis.lrange(keys.recentUsage, 0, -1)).map((json) => JSON.parse(json).id);
+    expect(ids).toHaveLength(4);
+    expect(new Set(ids).size).toBe(4);
   });
 });
 

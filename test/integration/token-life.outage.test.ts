@@ -35,12 +35,18 @@ describe('while the auth service is away a connection', () => {
     const client = await installation.connect(access_token);
     const until = expiryOf(access_token) + GRACE_MS;
     await installation.stopAuthService();
+    const inState = async (state: string) => {
+      const counted = [...(await installation.metricsOf(0))].filter(([name]) => name.includes(`state="${state}"`));
+      return counted.map(([, count]) => count);
+    };
+    await installation.advance(TOKEN_MS, () => seen(client, 'token_refresh_failed'));
+    await client.waitFor('token_refresh_failed');
+    expect(await inState('refresh_failed')).toEqual([1]);
     await installation.advance(TOKEN_MS + 20_000, () => seen(client, 'token_degraded'));
     const { fields } = await client.waitFor('token_degraded');
     expect(Date.parse(String(fields.until))).toBe(until);
     expect(installation.clock.now()).toBeLessThan(expiryOf(access_token));
-    const degraded = [...(await installation.metricsOf(0))].filter(([name]) => name.includes('state="degraded"'));
-    expect(degraded.map(([, count]) => count)).toEqual([1]);
+    expect([await inState('degraded'), await inState('refresh_failed')]).toEqual([[1], [0]]);
     const failures = client.events.filter(({ type }) => type === 'token_refresh_failed');
     expect(failures[0]?.fields).toMatchObject({ attempt: 1, retry_in_ms: expect.any(Number) });
 

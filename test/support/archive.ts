@@ -1,4 +1,5 @@
 import { beforeAll } from '@jest/globals';
+import { systemClock } from '../../src/lib/clock.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { UsageArchive } from '../../src/usage/archive/archive.ts';
 import { Archiver, type Step } from '../../src/usage/archive/archiver.ts';
@@ -71,7 +72,7 @@ export async function archiveFixture({ redis, postgres }: ArchiveServers) {
     server,
     archiver,
     archiveAll,
-    verifier: new Verifier({ ...usage, archive }),
+    verifier: new Verifier({ ...usage, clock: systemClock, archive }),
     /** As an operator would look, or tamper. */
     sql: <Row extends object>(text: string, values: unknown[] = []) => query<Row & Rows>(url, text, values),
     rows: () => query<Rows>(url, 'SELECT sequence, id, record::text AS record FROM usage_records ORDER BY sequence'),

@@ -44,6 +44,12 @@ export class ManualClock implements Clock {
     this.#now = end;
   }
 
+  /** Sets the clock, as somebody may set a machine's: timers go on for as long as they would have. */
+  set(byMs: number): void {
+    this.#now += byMs;
+    for (const timer of this.#timers) timer.at += byMs;
+  }
+
   #first(): Timer | undefined {
     let first: Timer | undefined;
     for (const timer of this.#timers) if (!first || timer.at < first.at) first = timer;

@@ -81,7 +81,7 @@ function partsOf(redis: Redis, keys: Keys) {
     windows,
     tallies,
     writer: new LedgerWriter({ redis, keys }),
-    verifier: new Verifier({ ledger, windows, tallies }),
+    verifier: new Verifier({ ledger, windows, tallies, clock: systemClock }),
     corrections: new Corrections({ redis, keys, ledger, clock: systemClock }),
     consumers: new Consumers({ redis, keys, ledger, windows }),
   };
@@ -104,6 +104,7 @@ function testRecord(call: number, execution: Partial<TestExecution>): UsageRecor
     request_id: 'req "1" – ümläut',
     idempotency_key: null,
     transport: 'websocket',
+    begunAt: completedAt - 7,
     startedAt: completedAt - 7,
     completedAt,
   });

@@ -12,7 +12,7 @@ function record(changes: Partial<Execution> & { ageMs?: number; durationMs?: num
   return usageRecord({
     ...{ callId: 'call_1', user_id: 'user_1', plan: 'pro', tool: 'analyze_workload', permission: 'analytics' },
     ...{ status: 'success', units: 5, run_id: null, thread_id: 'thread_1', request_id: null, idempotency_key: null },
-    ...{ transport: 'websocket', startedAt: completedAt - durationMs, completedAt },
+    ...{ transport: 'websocket', begunAt: completedAt, startedAt: completedAt - durationMs, completedAt },
     ...rest,
   });
 }

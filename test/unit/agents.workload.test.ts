@@ -25,6 +25,7 @@ function record({
     request_id: 'req_1',
     idempotency_key: null,
     transport: 'websocket',
+    begunAt: completedAt - durationMs,
     startedAt: completedAt - durationMs,
     completedAt,
     ...changes,

@@ -159,6 +159,14 @@ describe('an answer about a token', () => {
     expect(identities.map(({ userId }) => userId)).toEqual(['user_a', 'user_b', 'user_a', 'user_c']);
   });
 
+  it('is kept no longer because the clock was set back', async () => {
+    const { server, clock, introspection } = await start();
+    await introspection.identify('opaque-token', 'header');
+    server.behaviour = json({ active: false });
+    clock.set(-3_600_000);
+    expect(await codeOf(introspection.identify('opaque-token', 'header'))).toBe('VALIDATION_FAILED');
+  });
+
   it('is not kept beyond the end of its token', async () => {
     const { server, introspection, clock, claims, seconds } = await start();
     server.behaviour = json(claims({ exp: seconds() + 10 }));

@@ -94,6 +94,16 @@ describe('the set of published keys', () => {
   const good = () => signed(rsa.privateKey, 'RS256', 'rsa-1');
   const unknown = (kid: string) => signed(stranger.privateKey, 'RS256', kid);
 
+  it('is fetched for a new key although the clock was set back', async () => {
+    const clock = new ManualClock();
+    const tokens = verifier(jwksUrl, clock);
+    published = [EC_1];
+    expect(await codeOf(good(), tokens)).toBe('VALIDATION_FAILED');
+    published = [EC_1, RSA_1];
+    clock.set(-3_000);
+    expect(await codeOf(good(), tokens)).toBe('accepted user_1');
+  });
+
   it('is fetched once for any number of made-up keys, and they keep no good token out', async () => {
     const tokens = verifier();
     const before = requests;

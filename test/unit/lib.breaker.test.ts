@@ -29,6 +29,15 @@ function breaker() {
 }
 
 describe('a breaker', () => {
+  it('rests for no longer because the clock was set back', async () => {
+    const { clock, subject, run, repeat } = breaker();
+    await repeat(5, 'fault');
+    expect(subject.state).toBe('open');
+    clock.set(-3_600_000);
+    expect(await run('fine')).toBe('fine');
+    expect(subject.state).toBe('closed');
+  });
+
   it('B40 B63 opens with the fifth failure, and then makes no call', async () => {
     const { subject, run, repeat, calls } = breaker();
     await repeat(4, 'fault');

@@ -35,6 +35,13 @@ describe('failed handshakes of an address', () => {
     expect(failures.closedForMs('a')).toBe(0);
   });
 
+  it('close it for no longer because the clock was set back', () => {
+    const { failures, fail, pass } = start();
+    fail('a', 3);
+    pass(-60 * MINUTE);
+    expect(failures.closedForMs('a')).toBe(0);
+  });
+
   it('are forgotten a minute after the first, when there were fewer', () => {
     const { failures, fail, pass } = start();
     fail('a', 2);

@@ -108,6 +108,12 @@ describe('a file with a mistake', () => {
     ['a field that there is not', withPlan({ theads: 5 }), 'plans.json', 'plans.pro.theads'],
     ['a number out of range', withPlan({ multiplier: 0 }), 'plans.json', 'plans.pro.multiplier'],
     [
+      'more connections than an admission can look at',
+      withPlan({ connections: 1_001 }),
+      'plans.json',
+      'plans.pro.connections',
+    ],
+    [
       'a permission that there is not',
       withPlan({ permissions: ['basic', 'magic'] }),
       'plans.json',

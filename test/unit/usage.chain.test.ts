@@ -36,6 +36,7 @@ function freshLedger() {
         request_id: 'req "1" – ümläut',
         idempotency_key: null,
         transport: 'websocket',
+        begunAt: 1_000,
         startedAt: 1_000,
         completedAt: 2_000,
       } as const;

@@ -21,6 +21,7 @@ function ledgerRecord(sequence: number, changes: Partial<LedgerRecord> = {}): Le
     request_id: null,
     idempotency_key: null,
     transport: 'websocket',
+    begunAt: COMPLETED_AT - 12,
     startedAt: COMPLETED_AT - 12,
     completedAt: COMPLETED_AT,
   });

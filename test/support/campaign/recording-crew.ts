@@ -98,7 +98,7 @@ export async function recordingCrew(redisUrl: string, security: Security) {
     /** Whether everything that waited is in the ledger. */
     foldAll: async () => (await foldUsage(folding)) !== undefined,
     verify: () => {
-      const verifier = new Verifier({ ledger, windows, tallies: new Tallies(worker) });
+      const verifier = new Verifier({ ledger, windows, tallies: new Tallies(worker), clock: systemClock });
       return verifier.verify(hoursBetween(Date.now() - 2 * 3_600_000, Date.now() + 1));
     },
     /** Ids of the ledger. */

@@ -26,7 +26,8 @@ end
   Takes the places beyond the cap away, oldest first, and tells the nodes that hold them. A node that misses the message
   finds its connection under `evicted` at the next renewal.
   Connections of a node that Redis has lost go before any other: their clients have gone with it or are about to come
-  back, and until their leases end each of them would cost a live connection its place.
+  back, and until their leases end each of them would cost a live connection its place. So do those of which only the
+  lease is known.
   options: { cap, now, lease, channel, nodeChannel, newcomer }; `newcomer` lives, whatever is known of its node.
   Returns how many lost their place.
 ]]
@@ -41,20 +42,19 @@ local function evict(keys, options)
     return listening[node]
   end
   local places = {}
-  local all = redis.call('HGETALL', keys.connections)
-  for i = 1, #all, 2 do
-    if all[i] ~= '#' then
-      local given, about = string.match(all[i + 1], '^(%d+) (.*)$')
-      local alive = all[i] == options.newcomer or lives(cjson.decode(about).node)
-      places[#places + 1] = { tonumber(given), all[i], alive }
-    end
+  local held = redis.call('ZRANGE', keys.leases, 0, -1)
+  local known = redis.call('HMGET', keys.connections, unpack(held))
+  for i, id in ipairs(held) do
+    local given, about = string.match(known[i] or '', '^(%d+) (.*)$')
+    local alive = id == options.newcomer or (about ~= nil and lives(cjson.decode(about).node))
+    places[i] = { tonumber(given or '0'), id, alive }
   end
   table.sort(places, function(a, b)
     if a[3] ~= b[3] then return b[3] end
     return a[1] < b[1]
   end)
   local ids = {}
-  for i = 1, math.min(excess, #places) do
+  for i = 1, excess do
     ids[i] = places[i][2]
     redis.call('ZADD', keys.evicted, options.now + 2 * options.lease, ids[i])
   end
