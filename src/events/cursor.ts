@@ -31,8 +31,10 @@ export type ResumeResult =
   | { readonly resumed: true; readonly from: number; readonly to: number; readonly epoch: string }
   | ({ readonly resumed: false } & Loss);
 
-/** Entries read at once: a page of the largest events stays below the bound of a socket's output. */
+/** Entries read at once: 6 MB of the largest events, which a tool's result of 64 KiB makes. */
 const PAGE = 100;
+/** Delivered before it is asked whether the client keeps up: an eighth of the bound of a socket's output. */
+const UNASKED_CHARACTERS = 512 * 1024;
 /** Live events held back meanwhile; past it they are dropped and read from the log again. */
 const HELD_BACK_LIMIT = 256;
 const RETRY_MS = 250;
@@ -153,8 +155,8 @@ export class Cursor {
     }
     if (after + 1 < page.oldest) return { resumed: false, reason: 'trimmed', oldest_seq, epoch };
     this.start(epoch, after);
-    this.#deliverAll(page.entries);
-    if (this.#seq < page.head) await this.#readToHead();
+    const goesOn = await this.#deliverAll(page.entries);
+    if (goesOn && this.#seq < page.head) await this.#readToHead();
     return { resumed: true, from: after + 1, to: this.#seq, epoch };
   }
 
@@ -184,8 +186,7 @@ export class Cursor {
       if (!page) return;
       const lost = page.epoch !== this.#epoch || page.oldest > this.#seq + 1;
       if (lost && (page.epoch !== this.#epoch || this.#seq < page.head)) this.#skipTo(page);
-      this.#deliverAll(page.entries);
-      if (this.#seq >= page.head) return;
+      if (!(await this.#deliverAll(page.entries)) || this.#seq >= page.head) return;
       if (!(await this.#sink.writable())) return this.stop();
     }
   }
@@ -196,11 +197,19 @@ export class Cursor {
     this.#sink.lost({ reason, oldest_seq: page.oldest, epoch: page.epoch });
   }
 
-  #deliverAll(entries: readonly LogEntry[]): void {
+  /** False when the reader has gone, or reads too slowly. */
+  async #deliverAll(entries: readonly LogEntry[]): Promise<boolean> {
+    let unasked = 0;
     for (const entry of entries) {
-      if (this.#stopped.signal.aborted) return;
-      if (entry.seq === this.#seq + 1) this.#deliver(entry);
+      if (this.#stopped.signal.aborted) return false;
+      if (entry.seq !== this.#seq + 1) continue;
+      this.#deliver(entry);
+      unasked += entry.json.length;
+      if (unasked < UNASKED_CHARACTERS) continue;
+      unasked = 0;
+      if (!(await this.#sink.writable())) this.stop();
     }
+    return !this.#stopped.signal.aborted;
   }
 
   /** A page after the current place; tries again while Redis is away, undefined once the reader has gone. */

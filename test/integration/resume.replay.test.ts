@@ -1,6 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
+import { MAX_RESULT_BYTES } from '../../src/agents/tools/result.ts';
+import { EventLog } from '../../src/events/event-log.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { runToEnd } from '../support/agent-runs.ts';
 import { type ClientOptions, openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
+import { thinking } from '../support/core.ts';
+import { openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { durable, seqs, upTo } from '../support/runs.ts';
 import { mintToken } from '../support/tokens.ts';
@@ -79,6 +85,20 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
       expect((await client.waitFor('resumed')).fields).toMatchObject({ from: 3, to: head });
       expect(aroundSeam(client)).toEqual({ before: range(3, head), after: [] });
     }
+  });
+
+  it('of the largest events there are is read to its end: nobody who reads is taken for too slow', async () => {
+    const { token, userId } = mintToken({ plan: 'enterprise' });
+    const { redis, keys } = await openLeases();
+    const options = { length: 1_000, maxAgeMs: 3_600_000 };
+    const log = new EventLog({ redis, keys, metrics: new Metrics(), tracing: NO_TRACING }, options);
+    const events = Array.from({ length: 15 }, () => thinking('x'.repeat(MAX_RESULT_BYTES)));
+    for (let at = 0; at < 10; at++) await log.append({ userId, events });
+    const client = await openClient({ transport, token });
+    const { epoch } = await client.welcome();
+    client.send('resume', { after: 0, epoch });
+    expect((await client.waitFor('resumed', { timeoutMs: 15_000 })).fields).toMatchObject({ from: 1, to: 150 });
+    expect(seqs(client.events)).toEqual(upTo(150));
   });
 
   it('goes on live behind the seam, without a gap and without a repetition', async () => {
