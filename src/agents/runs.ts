@@ -2,13 +2,14 @@ import { activeRunMember, THREAD_MESSAGES } from '../events/event-log.ts';
 import { type AgentRunJob, QUEUES, type RunRequest } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Tracing } from '../lib/tracing.ts';
+import { THREADS_KEPT } from '../policy/plans.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
-import { THREAD_KEPT_MS, THREADS_KEPT, threadInfo } from './threads.ts';
+import { THREAD_KEPT_MS, threadInfo } from './threads.ts';
 
 const startRun = LuaScript.load('startRun-8');
 const claimRun = LuaScript.load('claimRun-1');

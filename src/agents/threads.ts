@@ -1,6 +1,7 @@
 import type { EventLog } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
+import { THREADS_KEPT } from '../policy/plans.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
@@ -9,8 +10,6 @@ import { LuaScript } from '../redis/scripts.ts';
 
 const createThread = LuaScript.load('createThread-5');
 
-/** Threads kept for a user, whatever the plan allows to be made: the oldest ones give way. */
-export const THREADS_KEPT = 500;
 /** A thread that nobody writes to is kept for three months. */
 export const THREAD_KEPT_MS = 90 * 24 * 3_600_000;
 const TITLE_LENGTH = 80;

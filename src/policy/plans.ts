@@ -8,6 +8,8 @@ const ANY = 'any';
  * command, which Lua refuses beyond some 8,000: nobody of that user would come in any more.
  */
 const MAX_CONNECTIONS = 1_000;
+/** Threads kept for a user, whatever the plan allows to be made: the oldest ones give way. */
+export const THREADS_KEPT = 500;
 
 const PlanRow = z.strictObject({
   /** Orders the plans: the upgrade path of a refusal is the lowest-ranked plan that would allow it. */
@@ -15,7 +17,8 @@ const PlanRow = z.strictObject({
   multiplier: z.number().positive(),
   permissions: z.array(z.string().regex(/^(\*|[a-z][a-z0-9_]*(:[a-z0-9_]+)*(:\*)?)$/)),
   feature_flags: z.array(z.string().min(1)),
-  threads: z.number().int().positive().nullable(),
+  /** null: as many as are kept. */
+  threads: z.number().int().positive().max(THREADS_KEPT).nullable(),
   connections: z.number().int().min(1).max(MAX_CONNECTIONS).optional(),
   allowances: z.record(z.string(), z.number().int().min(0)),
   concurrency: z.number().int().min(1).max(1_000),

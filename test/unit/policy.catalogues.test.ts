@@ -106,6 +106,7 @@ describe('the tools', () => {
 describe('a file with a mistake', () => {
   it.each([
     ['a field that there is not', withPlan({ theads: 5 }), 'plans.json', 'plans.pro.theads'],
+    ['more threads than are kept', withPlan({ threads: 501 }), 'plans.json', 'plans.pro.threads'],
     ['a number out of range', withPlan({ multiplier: 0 }), 'plans.json', 'plans.pro.multiplier'],
     [
       'more connections than an admission can look at',

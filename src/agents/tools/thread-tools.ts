@@ -1,7 +1,7 @@
 import { derivedId } from '../../lib/ids.ts';
-import type { Plans } from '../../policy/plans.ts';
+import { type Plans, THREADS_KEPT } from '../../policy/plans.ts';
 import { TollgateError } from '../../protocol/errors.ts';
-import { THREADS_KEPT, type Threads } from '../threads.ts';
+import type { Threads } from '../threads.ts';
 import type { ToolExecutor } from './tool.ts';
 
 /** `create_thread` and `get_thread_history`. */
