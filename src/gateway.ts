@@ -226,7 +226,7 @@ async function createConnections(config: Config, foundation: Foundation) {
     },
   });
   const sessions = { registry, liveSessions, liveTail, eventLog, plans, tokenSessions, tokenEvents };
-  const converse = (speaker: Speaker) => new McpConversation(mcp, speaker);
+  const converse = (speaker: Speaker, tell: (frame: string) => void) => new McpConversation(mcp, speaker, tell);
   const context = { ...sessions, messageRate, handlers, converse, welcome, hub };
   return {
     ...context,

@@ -19,7 +19,7 @@ import { type MessageLimitDeps, refuseKnown, withinLimit } from './message-limit
 export interface InboxDeps extends MessageLimitDeps {
   readonly handlers: Handlers;
   /** Begins what is spoken beside our own messages on a JSON-RPC connection. */
-  readonly converse: (speaker: Speaker) => Conversation;
+  readonly converse: (speaker: Speaker, tell: (frame: string) => void) => Conversation;
   readonly metrics: Pick<Metrics, 'messages' | 'limitDecisions'>;
   readonly logger: Logger;
   readonly tracing: Tracing;
@@ -77,7 +77,8 @@ export class Inbox {
   constructor(deps: InboxDeps, owner: InboxOwner) {
     this.#deps = deps;
     this.#owner = owner;
-    this.#conversation = owner.speaker.road === 'mcp' ? deps.converse(owner.speaker) : undefined;
+    this.#conversation =
+      owner.speaker.road === 'mcp' ? deps.converse(owner.speaker, (frame) => this.#tell(frame)) : undefined;
     // What is thrown here is no answer to a message: the connection cannot go on as if nothing had happened.
     this.#queue = new SerialQueue(INBOX_LIMIT, (error) => owner.close(toTollgateError(error)));
   }
@@ -203,9 +204,7 @@ export class Inbox {
       this.#badFramesInARow = 0;
       // A notification is never answered, and has been heard.
       if (id === undefined) return;
-      const answered = conversation.answer({ id, ...message }, allowed).then((frame) => {
-        if (frame !== undefined && !this.#owner.closed) this.#owner.frame(frame);
-      });
+      const answered = conversation.answer({ id, ...message }, allowed).then((frame) => this.#tell(frame));
       void this.#answerLater(answered, { type, fields, replyTo });
     } catch (thrown) {
       const error = toTollgateError(thrown);
@@ -232,6 +231,10 @@ export class Inbox {
     }
     // Not the promise itself: `await` would wait for it.
     return { allowed };
+  }
+
+  #tell(frame: string | undefined): void {
+    if (frame !== undefined && !this.#owner.closed) this.#owner.frame(frame);
   }
 
   #reply(reply: Reply, replyTo: ReplyTo): void {

@@ -15,19 +15,23 @@ export interface McpConversationDeps extends McpTracingDeps {
 }
 
 /**
- * MCP on one WebSocket: the requests of `POST /mcp`, one object a text frame, each answered by a frame with its id. What
+ * MCP on one WebSocket: the requests of `POST /mcp`, one object a text frame, each answered by a frame with its id, with
+ * notifications of how far it has come before that. What
  * stands in headers there follows from the message here; a request is cancelled by notification, not by the socket's end.
  */
 export class McpConversation implements Conversation {
   readonly #deps: McpConversationDeps;
   readonly #speaker: Speaker;
+  readonly #tell: (frame: string) => void;
   /** By the id of the request; as many as the connection may have under way. */
   readonly #underWay = new Map<unknown, AbortController>();
   #initialized = false;
 
-  constructor(deps: McpConversationDeps, speaker: Speaker) {
+  /** @param tell sends a frame that is no answer */
+  constructor(deps: McpConversationDeps, speaker: Speaker, tell: (frame: string) => void) {
     this.#deps = deps;
     this.#speaker = speaker;
+    this.#tell = tell;
   }
 
   /** `ping` is MCP's for clients that have initialized; before, it is the keep-alive with an answer of our own. */
@@ -63,6 +67,9 @@ export class McpConversation implements Conversation {
       body: { jsonrpc: '2.0', ...message },
       caller: { identity, degraded, threadId, allowed },
       signalCancels: true,
+      notify: (notification) => {
+        if (!signal.aborted) this.#tell(JSON.stringify({ jsonrpc: '2.0', ...notification }));
+      },
     });
     const frame = await response.text();
     return signal.aborted || frame === '' ? undefined : frame;

@@ -64,10 +64,12 @@ interface Exchange {
   readonly caller: McpCaller;
   /** Whether the end of `Request.signal` means that the client wants no answer any more, and never just a lost network. */
   readonly signalCancels: boolean;
+  /** Tells the client something before its answer; where it is undefined, the answer is a stream that does. */
+  readonly notify?: (notification: { readonly method: string; readonly params: Fields }) => void;
   refusal: TollgateError | undefined;
 }
 
-export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels'> {
+export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels' | 'notify'> {
   /** Its headers say which era is spoken, and nothing of who speaks; its signal ends the exchange. */
   readonly request: Request;
   /** One JSON-RPC message, parsed; no batch. */
@@ -103,9 +105,9 @@ export class McpServer {
   }
 
   /** Never rejects for what the client sent. Status 499 when the request's signal ended it. */
-  async serve({ request, body, caller, signalCancels }: McpRequest): Promise<Response> {
+  async serve({ request, body, ...from }: McpRequest): Promise<Response> {
     if (body.method === 'subscriptions/listen') return methodNotFound(body);
-    const exchange: Exchange = { caller, signalCancels, refusal: undefined };
+    const exchange: Exchange = { ...from, refusal: undefined };
     this.#exchanges.set(request, exchange);
     const legacy = await isLegacyRequest(request, body);
     const response = legacy
@@ -231,20 +233,20 @@ function cancelSignal(
   return signalCancels || (modern && key === undefined) ? context.mcpReq.signal : undefined;
 }
 
-/** Whether progress can be told: on a WebSocket a request has one frame for an answer. */
-function wantsProgress({ signalCancels }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
-  if (signalCancels || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
+/** Whether the answer must be a stream, for the progress before it. */
+function wantsProgress({ notify }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
+  if (notify || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
   const meta: unknown = Reflect.get(params, '_meta');
   return typeof meta === 'object' && meta !== null && Reflect.get(meta, 'progressToken') !== undefined;
 }
 
 /** Passes on how far a tool has come, to who gave a token for that. */
 function progressOf(
-  { signalCancels }: Exchange,
+  { notify }: Exchange,
   { mcpReq }: ServerContext,
   progressToken: string | number | undefined,
 ): McpToolCall['onProgress'] {
-  if (signalCancels || progressToken === undefined) return undefined;
+  if (progressToken === undefined) return undefined;
   let told = 0;
   return ({ progress, total, message }) => {
     told += 1;
@@ -255,8 +257,10 @@ function progressOf(
       ...(total === undefined ? {} : { total }),
       ...(message === undefined ? {} : { message: message.slice(0, MAX_PROGRESS_CHARS).toWellFormed() }),
     };
+    const notification = { method: 'notifications/progress', params } as const;
+    if (notify) notify(notification);
     // A caller that has gone is not told of it.
-    mcpReq.notify({ method: 'notifications/progress', params }).catch(() => undefined);
+    else mcpReq.notify(notification).catch(() => undefined);
   };
 }
 

@@ -123,7 +123,10 @@ describe('a call over HTTP whose client is gone', () => {
 describe('a call over WebSocket', () => {
   const converse = (server: McpServer, inFlight = new InFlight()) => {
     const speaker = { identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1' } as Speaker;
-    return new McpConversation({ server, inFlight, tracing: NO_TRACING, trustsTraces: true }, speaker);
+    const deps = { server, inFlight, tracing: NO_TRACING, trustsTraces: true };
+    return new McpConversation(deps, speaker, (frame) => {
+      throw new Error(`nobody has reported anything: ${frame}`);
+    });
   };
   const call = (id: number) => ({ id, method: 'tools/call', params: { name: 'slow', arguments: {} } });
   const cancel = (requestId: number) => ({ id: undefined, method: 'notifications/cancelled', params: { requestId } });

@@ -6,7 +6,7 @@ import { runToEnd } from '../support/agent-runs.ts';
 import { planFile, toolFile } from '../support/catalogues.ts';
 import { openClient, TRANSPORTS } from '../support/clients.ts';
 import { billedRecords } from '../support/ledger.ts';
-import { askLegacy, askModern, legacyClient, modernClient } from '../support/mcp.ts';
+import { askLegacy, askModern, legacyClient, modernClient, modernRequest } from '../support/mcp.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -248,6 +248,8 @@ describe.each([
   });
 });
 
+/** A call that wants to be told how far it has come. */
+const STEPS = { name: 'steps', arguments: {}, _meta: { progressToken: 'p' } };
 const named = (params: object) => ('uri' in params ? { 'mcp-name': String(params.uri) } : {});
 
 describe('over MCP', () => {
@@ -263,9 +265,25 @@ describe('over MCP', () => {
     ]);
   });
 
+  it.each([
+    { era: '2025-11-25', request: { jsonrpc: '2.0', id: 7, method: 'tools/call', params: STEPS } },
+    { era: '2026-07-28', request: modernRequest('tools/call', STEPS, 7) },
+  ])('so is a caller on a WebSocket, in frames before the answer ($era)', async ({ request }) => {
+    const client = await openClient({ path: '/ws/mcp', url: url(), token: tokenOf('pro') });
+    await client.welcome();
+    const from = client.mark();
+    client.sendRaw(JSON.stringify(request));
+    await client.waitFor(({ rpcId }) => rpcId === 7);
+    const told = client.events.slice(from).map(({ type, fields }) => [type, fields.progress, fields.progressToken]);
+    expect(told).toEqual([
+      ['notifications/progress', 1, 'p'],
+      ['notifications/progress', 2, 'p'],
+      [expect.anything(), undefined, undefined],
+    ]);
+  });
+
   it('a refusal is told by its status also to who would be told of progress', async () => {
-    const params = { name: 'steps', arguments: {}, _meta: { progressToken: 'p' } };
-    const { status, headers, body } = await askLegacy('tools/call', params, { token: tokenOf('free'), url: url() });
+    const { status, headers, body } = await askLegacy('tools/call', STEPS, { token: tokenOf('free'), url: url() });
     expect([status, headers.get('content-type'), body.error.code]).toEqual([
       200,
       expect.stringMatching(/json/),
