@@ -70,6 +70,18 @@ describe('the documents', () => {
     expect(unnamed).toEqual([]);
   });
 
+  it('docs/operations.md has every field of plans, permissions and tools', () => {
+    const { plans } = JSON.parse(read('config/plans.json')) as { plans: Record<string, object> };
+    const { permissions, tools } = JSON.parse(read('config/tools.json')) as {
+      permissions: Record<string, object>;
+      tools: object[];
+    };
+    const rows = [...Object.values(plans), ...Object.values(permissions), ...tools];
+    const fields = new Set(rows.flatMap((row) => Object.keys(row)));
+    const table = [...read('docs/operations.md').matchAll(/^\| (`[^|]+) \|/gm)].map(([, cell]) => cell).join();
+    expect([...fields].filter((field) => !table.includes(`\`${field}\``))).toEqual([]);
+  });
+
   it('docs/operations.md names every metric of ours', async () => {
     const page = read('docs/operations.md');
     const metrics = await new Metrics().registry.getMetricsAsJSON();
