@@ -12,9 +12,15 @@ import {
 
 const PAGES = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'k8s/README.md', ...markdownIn('docs')];
 
-function markdownIn(folder: string): string[] {
+const SOURCES = ['src', 'workers', 'scripts', 'test', 'bench', 'load', 'console'].flatMap(filesIn);
+
+function filesIn(folder: string): string[] {
   const files = readdirSync(join(PROJECT_ROOT, folder), { recursive: true, encoding: 'utf8' });
-  return files.filter((file) => file.endsWith('.md')).map((file) => join(folder, file));
+  return files.map((file) => join(folder, file));
+}
+
+function markdownIn(folder: string): string[] {
+  return filesIn(folder).filter((file) => file.endsWith('.md'));
 }
 
 function read(file: string): string {
@@ -54,6 +60,11 @@ describe('the documents', () => {
     const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
     const named = [...read(page).matchAll(/npm run ([a-z][\w-]*(?::[\w-]+)*)/g)].map(([, name = '']) => name);
     expect(named.filter((name) => !(name in scripts))).toEqual([]);
+  });
+
+  it.each(PAGES)('%s names only sources that are there', (page) => {
+    const named = [...read(page).matchAll(/`([\w./-]+\.(?:ts|lua|mjs))`/g)].map(([, name = '']) => name);
+    expect(named.filter((name) => !SOURCES.some((file) => `/${file}`.endsWith(`/${name}`)))).toEqual([]);
   });
 
   it('docs/protocol.md has a row for every message that a client may send, under all of its names, and for no other', () => {
