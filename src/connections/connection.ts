@@ -378,7 +378,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   #authSuccess(joined: Fields): Fields {
-    return { connection_id: this.connectionId, ...joined, ...this.#deps.welcome.identity(this.identity) };
+    return { ...joined, ...this.#deps.welcome.member(this, this.#transport.format) };
   }
 
   #sendWelcome(fields: Fields): void {

@@ -6,6 +6,12 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import { type ConnectionLimits, maxMessageBytes } from './limits.ts';
 
+interface Member {
+  readonly connectionId: string;
+  readonly threadId: string;
+  readonly identity: Identity;
+}
+
 /** What a client is told about itself and its limits: by the welcome, by `auth_success`, and when the plan changes. */
 export class Welcome {
   readonly #deps: { plans: Plans; permissions: Permissions; messageRate: Pick<MessageRate, 'limitOf'> };
@@ -30,6 +36,12 @@ export class Welcome {
       heartbeat_interval: this.#limits.heartbeatMs / 1000,
       connection_timeout: this.#limits.silenceMs / 1000,
     };
+  }
+
+  /** What a connection that came in without a credential is told when it brings one. */
+  member(connection: Member, format: FormatName): Fields {
+    const { connectionId: connection_id, threadId: thread_id, identity } = connection;
+    return { connection_id, thread_id, limits: this.limits(identity.plan, format), ...this.identity(identity) };
   }
 
   identity(identity: Identity): Fields {
