@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { z } from 'zod';
 import { DevAccess, request, stateDirOption, urlOption } from './lib/dev-access.ts';
 import { table } from './lib/table.ts';
@@ -127,7 +127,11 @@ function parseFlags(): Flags {
   return new Command('npm run bill --')
     .description('Shows the usage records: what was executed, for whom, and what it costs.')
     .option('--user <id>', 'only the records of one user')
-    .option('--limit <n>', 'at most this many records', parseLimit, Number.POSITIVE_INFINITY)
+    .addOption(
+      new Option('--limit <n>', 'at most this many records')
+        .argParser(parseLimit)
+        .default(Number.POSITIVE_INFINITY, 'all'),
+    )
     .option('--cursor <cursor>', 'go on after an earlier page')
     .option('--json', 'print the records as JSON', false)
     .addOption(urlOption)

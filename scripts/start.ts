@@ -62,7 +62,9 @@ function parseFlags(argv: readonly string[]): Flags {
   return flags;
 }
 
-function summary({ gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, secrets }: Installation): string {
+function summary(running: Installation, stateDir: string): string {
+  const { gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, secrets } = running;
+  const own = stateDir === resolve(PROJECT_ROOT, DEFAULT_STATE_DIR) ? '' : ` --state-dir ${stateDir}`;
   const url = (port: number | undefined, path = '') => `http://localhost:${port}${path}`;
   const addresses = [
     ...(balancerPort === undefined ? [] : [['Load balancer', url(balancerPort)]]),
@@ -78,9 +80,9 @@ function summary({ gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, 
     '',
     table(['Plan', 'Demo account', 'Password'], accounts).replace(/^/gm, '  '),
     '',
-    '  Next, in a second terminal:  npm run chat -- "How is my workload doing?"',
-    '  Then the bill:               npm run bill',
-    '  Or a crowd:                  npm run load -- --users 200 --turns 20/s --duration 30',
+    `  Next, in a second terminal:  npm run chat --${own} "How is my workload doing?"`,
+    `  Then the bill:               npm run bill${own && ` --${own}`}`,
+    `  Or a crowd:                  npm run load --${own} --users 200 --turns 20/s --duration 30`,
     '  Stop everything:             Ctrl-C',
   ].join('\n');
 }
@@ -116,7 +118,9 @@ async function main(): Promise<void> {
   try {
     const running = await installation.start();
     if (stopping) return;
-    steps.plain(`\nTollgate is ready (${duration(performance.now() - startedAt)}).\n\n${summary(running)}\n`);
+    steps.plain(
+      `\nTollgate is ready (${duration(performance.now() - startedAt)}).\n\n${summary(running, options.stateDir)}\n`,
+    );
   } catch (error) {
     if (stopping) return;
     steps.fail(describeFailure(error));

@@ -275,7 +275,8 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
     if (!this.#session) return;
     this.#deps.hub.changed(this);
     const { plan, permissions } = this.#deps.welcome.identity(this.identity);
-    this.#outbox.send('plan_changed', { plan, permissions, limits: this.#deps.welcome.limits(this.identity.plan) });
+    const limits = this.#deps.welcome.limits(this.identity.plan, this.#transport.format);
+    this.#outbox.send('plan_changed', { plan, permissions, limits });
   }
 
   published(type: PublishedEvent, fields: Fields): void {
@@ -377,7 +378,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
   }
 
   #authSuccess(joined: Fields): Fields {
-    return { connection_id: this.connectionId, ...joined, ...this.#deps.welcome.identity(this.identity) };
+    return { ...joined, ...this.#deps.welcome.member(this, this.#transport.format) };
   }
 
   #sendWelcome(fields: Fields): void {
@@ -387,7 +388,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       format: this.#transport.format,
       server_time: this.now().toISOString(),
       server_id: this.#deps.nodeId,
-      limits: this.#deps.welcome.limits(this.#session?.identity.plan),
+      limits: this.#deps.welcome.limits(this.#session?.identity.plan, this.#transport.format),
       ...(this.#session ? { thread_id: this.threadId } : {}),
       ...fields,
     });

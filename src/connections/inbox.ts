@@ -5,6 +5,7 @@ import type { Span, TraceParent, Tracing } from '../lib/tracing.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType, type Fields } from '../protocol/messages.ts';
+import { wrongForm } from '../protocol/wrong-form.ts';
 import type { Conversation } from './conversation.ts';
 import type { Handler, Handlers, Reply, Speaker } from './handlers.ts';
 import {
@@ -172,11 +173,7 @@ export class Inbox {
 
   async #run(type: ClientMessageType, { fields: raw, replyTo }: IncomingMessage, span?: Span): Promise<void> {
     const parsed = CLIENT_MESSAGES[type].fields.safeParse(raw);
-    if (!parsed.success) {
-      const [issue] = parsed.error.issues;
-      const field = issue?.path.join('.') ?? '';
-      throw new TollgateError('FORMAT_ERROR', { text: `"${field}": ${issue?.message}`, fields: { field } });
-    }
+    if (!parsed.success) throw wrongForm(parsed.error);
     // The table pairs each type with its own fields; TypeScript cannot follow the pairing through a lookup.
     const handler = this.#deps.handlers[type] as Handler<ClientMessageType>;
     const { allowed } = await this.#admit(handler);

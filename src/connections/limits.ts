@@ -1,4 +1,5 @@
 import type { Config } from '../config.ts';
+import type { FormatName } from '../protocol/dialects.ts';
 
 /** The bounds of one connection, in milliseconds, bytes and messages. */
 export interface ConnectionLimits {
@@ -25,6 +26,14 @@ export function connectionLimits(config: Config): ConnectionLimits {
     maxMessageBytes: config.MAX_MESSAGE_BYTES,
     maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER,
   };
+}
+
+/** Where MCP is spoken: its messages are as large as a frame may be, above which the socket is closed with 1009. */
+const RPC_MESSAGE_BYTES = 64 * 1024;
+
+/** The largest message that a connection of this format may send: what is refused above, and what its welcome says. */
+export function maxMessageBytes(limits: Pick<ConnectionLimits, 'maxMessageBytes'>, format: FormatName): number {
+  return format === 'jsonrpc' ? RPC_MESSAGE_BYTES : limits.maxMessageBytes;
 }
 
 /** Frames in a row that could not be understood, after which the client is no client of ours. */

@@ -1,9 +1,16 @@
 import type { MessageRate } from '../policy/message-rate.ts';
 import type { Permissions } from '../policy/permissions.ts';
 import type { Plans } from '../policy/plans.ts';
+import type { FormatName } from '../protocol/dialects.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
-import type { ConnectionLimits } from './limits.ts';
+import { type ConnectionLimits, maxMessageBytes } from './limits.ts';
+
+interface Member {
+  readonly connectionId: string;
+  readonly threadId: string;
+  readonly identity: Identity;
+}
 
 /** What a client is told about itself and its limits: by the welcome, by `auth_success`, and when the plan changes. */
 export class Welcome {
@@ -19,16 +26,22 @@ export class Welcome {
   }
 
   /** @param plan undefined before authentication */
-  limits(plan: string | undefined): Fields {
+  limits(plan: string | undefined, format: FormatName): Fields {
     const { plans, messageRate } = this.#deps;
     const connections = plan === undefined ? undefined : plans.effective(plan).connections;
     return {
       max_connections_per_user: connections ?? this.#limits.maxConnectionsPerUser,
-      max_message_size: this.#limits.maxMessageBytes,
+      max_message_size: maxMessageBytes(this.#limits, format),
       max_message_rate: messageRate.limitOf(plan ?? ''),
       heartbeat_interval: this.#limits.heartbeatMs / 1000,
       connection_timeout: this.#limits.silenceMs / 1000,
     };
+  }
+
+  /** What a connection that came in without a credential is told when it brings one. */
+  member(connection: Member, format: FormatName): Fields {
+    const { connectionId: connection_id, threadId: thread_id, identity } = connection;
+    return { connection_id, thread_id, limits: this.limits(identity.plan, format), ...this.identity(identity) };
   }
 
   identity(identity: Identity): Fields {

@@ -12,6 +12,7 @@ import type { Plans } from '../policy/plans.ts';
 import type { Revocations } from '../policy/revocations.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { PublishedEventFields } from '../protocol/messages.ts';
+import { wrongForm } from '../protocol/wrong-form.ts';
 
 /** As a token names one: it stands in Redis keys, so no spaces and no control characters. Services are users too. */
 const userId = z.string().regex(/^[\w.@:+-]{1,128}$/);
@@ -146,5 +147,5 @@ function about({ params, body }: FastifyRequest): { readonly user?: string } {
 function parsed<T>(schema: z.ZodType<T>, value: unknown): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw new TollgateError('FORMAT_ERROR', { text: z.prettifyError(result.error) });
+  throw wrongForm(result.error);
 }

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { TICKET_SECONDS, type Tickets } from '../auth/tickets.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
+import { wrongForm } from '../protocol/wrong-form.ts';
 import { allowOrigins } from './cors.ts';
 
 export const TICKETS_PATH = '/v1/tickets';
@@ -38,7 +39,7 @@ export function ticketRoutes(app: FastifyInstance, deps: TicketRoutesDeps): void
     scope.post(TICKETS_PATH, { schema: DOCUMENTED }, async (request, reply) => {
       const identity = await identify(request);
       const body = TicketRequest.safeParse(request.body);
-      if (!body.success) throw new TollgateError('FORMAT_ERROR', { text: z.prettifyError(body.error) });
+      if (!body.success) throw wrongForm(body.error);
       const origin = boundOrigin(request.headers.origin, body.data?.origin);
       if (!originAllowed(origin, allowedOrigins)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
       const ticket = await tickets.issue(identity, origin);

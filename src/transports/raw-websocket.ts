@@ -4,10 +4,11 @@ import type { RawData, WebSocket } from 'ws';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { answeredProtocol } from '../auth/credentials.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
+import { maxMessageBytes } from '../connections/limits.ts';
 import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import { BoundedWebSocketServer, MAX_FRAME_BYTES } from './bounded-websockets.ts';
+import { BoundedWebSocketServer } from './bounded-websockets.ts';
 import type { Door, Visit } from './door.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
 import { presented, resumePoint } from './handshake.ts';
@@ -139,8 +140,7 @@ export class RawWebSockets {
       const text = 'Binary frames are not understood here; send text.';
       return connection.reject(new TollgateError('INVALID_MESSAGE', { text }), undefined);
     }
-    const { maxMessageBytes } = this.#deps.limits;
-    const limit = dialect.format === 'jsonrpc' ? MAX_FRAME_BYTES : maxMessageBytes;
+    const limit = maxMessageBytes(this.#deps.limits, dialect.format);
     if (bytes.length > limit) {
       const fields = { max_message_size: limit, size: bytes.length };
       return connection.reject(new TollgateError('MESSAGE_TOO_LARGE', { fields }), undefined);

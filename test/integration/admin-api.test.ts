@@ -207,9 +207,10 @@ it.each([
   ['POST', '/v1/tokens/revoke', { sid: 's', before: '2020-01-01T00:00:00Z' }],
   ['POST', '/v1/tokens/revoke', { user_id: 'u1', before: 'yesterday' }],
   ['POST', '/v1/tokens/revoke', { user_id: 'u1', before: '2999-01-01T00:00:00Z' }],
-])('%s %s with %j is told what is wrong', async (method, path, body) => {
+])('%s %s with %j is told what is wrong, in one line', async (method, path, body) => {
   const answer = await admin(method, path, body);
   expect([answer.status, answer.body.error.code]).toEqual([400, 'FORMAT_ERROR']);
+  expect(answer.body.error.message).toMatch(/^["\w][^\n]+$/);
 });
 
 it('takes a user id of any length that a token can have', async () => {

@@ -31,6 +31,8 @@ describe('authentication in band on /ws', () => {
       plan: 'pro',
       permissions: ['basic', 'analytics', 'data_management', 'monitoring'],
       connection_id,
+      thread_id: expect.stringMatching(/^thread_[\w-]{20}$/),
+      limits: expect.objectContaining({ max_message_rate: 60, max_message_size: 8_192 }),
       token_expires_at: new Date(claims.exp * 1000).toISOString(),
       auth_method: 'message',
       epoch: expect.any(String),

@@ -25,16 +25,16 @@ async function firstFrame(path: string, headers: Record<string, string>): Promis
 
 describe('the welcome', () => {
   const user = freshUserId();
-  it.each<[string, string, string, ClientOptions]>([
-    ['/ws', 'regular_json', 'header', { path: '/ws' }],
-    ['/ws/secure', 'envelope', 'header', { path: '/ws/secure' }],
-    ['/ws/{user_id}', 'envelope', 'header', { path: `/ws/${user}` }],
-    ['/ws/v1/{user_id}', 'envelope', 'header', { path: `/ws/v1/${user}` }],
-    ['/ws/mcp', 'jsonrpc', 'header', { path: '/ws/mcp' }],
-    ['/socket.io/', 'socketio', 'handshake', { transport: 'socketio' }],
+  it.each<[string, string, string, number, ClientOptions]>([
+    ['/ws', 'regular_json', 'header', 8_192, { path: '/ws' }],
+    ['/ws/secure', 'envelope', 'header', 8_192, { path: '/ws/secure' }],
+    ['/ws/{user_id}', 'envelope', 'header', 8_192, { path: `/ws/${user}` }],
+    ['/ws/v1/{user_id}', 'envelope', 'header', 8_192, { path: `/ws/v1/${user}` }],
+    ['/ws/mcp', 'jsonrpc', 'header', 65_536, { path: '/ws/mcp' }],
+    ['/socket.io/', 'socketio', 'handshake', 8_192, { transport: 'socketio' }],
   ])(
     'B1 B20 B21 B22 of %s tells the connection, its limits and who the user is',
-    async (endpoint, format, method, options) => {
+    async (endpoint, format, method, largest, options) => {
       const { token, claims } = mintToken({ sub: user, plan: 'pro' });
       const client = await openClient({ ...options, token });
       expect(await client.welcome()).toEqual({
@@ -46,7 +46,7 @@ describe('the welcome', () => {
         server_time: ISO,
         timestamp: ISO,
         server_id: expect.stringMatching(/^node_[\w-]{20}$/),
-        limits: { ...LIMITS, max_message_rate: 60 },
+        limits: { ...LIMITS, max_message_size: largest, max_message_rate: 60 },
         user_id: user,
         plan: 'pro',
         auth_method: method,
