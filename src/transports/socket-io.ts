@@ -81,7 +81,8 @@ export class SocketIo {
       upgradeTimeout: CONNECT_TIMEOUT_MS,
       pingInterval,
       pingTimeout: Math.min(PING_TIMEOUT_MS, silenceMs - pingInterval),
-      cors: { origin: [...allowedOrigins], credentials: true },
+      // In a list, `*` would be the name of an origin.
+      cors: { origin: allowedOrigins.includes('*') || [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => this.#mayOpen(request, decide),
     });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
