@@ -85,7 +85,8 @@ function takeEmptyJson(app: FastifyInstance): void {
 
 /** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */
 function refuseUnreadable(error: Error & { code?: string }, socket: Socket): void {
-  if (!socket.writable) return void socket.destroy();
+  // A proxy or browser that connects beforehand has asked nothing: an answer could be taken for that to its first request.
+  if (!socket.writable || socket.bytesRead === 0) return void socket.destroy();
   const overflow = error.code === 'HPE_HEADER_OVERFLOW';
   const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
   const status = overflow ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';
