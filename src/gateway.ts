@@ -289,6 +289,8 @@ async function startServers(config: Config, foundation: Foundation, connections:
     logger,
     trustedProxyHops: config.TRUSTED_PROXY_HOPS,
     intercept: (request, response) => {
+      // A proxy that kept the connection could send its next request into the end of this node.
+      if (readiness.draining) response.setHeader('connection', 'close');
       const ours = requestTarget(request).split('?')[0] === SOCKET_IO_PATH;
       // A new session while draining is refused below, in the form of all HTTP errors.
       if (!ours || (readiness.draining && isHandshake(request))) return false;
