@@ -81,6 +81,8 @@ export class Upstream {
     const { name } = server;
     this.#breaker = new Breaker(deps, {
       isFault: (error) => error instanceof UpstreamFault,
+      // What a caller's signal ends is no answer.
+      saysNothing: (error) => !(error instanceof UpstreamRefusal || error instanceof MissingCapability),
       onChange: (state) => {
         metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS[state]);
         logger.warn({ server: name, state }, 'the breaker of an upstream server');
