@@ -69,7 +69,7 @@ import { watchRedis } from './redis/latency.ts';
 import { startTelemetry, type Telemetry } from './telemetry.ts';
 import { Door } from './transports/door.ts';
 import { PUBLIC_PATHS } from './transports/endpoints.ts';
-import { originAllowed, presented } from './transports/handshake.ts';
+import { originAllowed, presented, requestTarget } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
 import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
 import { upgradeListener } from './transports/upgrades.ts';
@@ -289,7 +289,9 @@ async function startServers(config: Config, foundation: Foundation, connections:
     logger,
     trustedProxyHops: config.TRUSTED_PROXY_HOPS,
     intercept: (request, response) => {
-      const ours = request.url?.split('?')[0] === SOCKET_IO_PATH;
+      // A proxy that kept the connection could send its next request into the end of this node.
+      if (readiness.draining) response.setHeader('connection', 'close');
+      const ours = requestTarget(request).split('?')[0] === SOCKET_IO_PATH;
       // A new session while draining is refused below, in the form of all HTTP errors.
       if (!ours || (readiness.draining && isHandshake(request))) return false;
       socketIo.handleRequest(request, response);

@@ -1,7 +1,7 @@
 import type { Append, EventLog, NewEvent } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
-import { publicError, type TollgateError } from '../protocol/errors.ts';
+import { publicError, TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import { whileAway } from '../redis/errors.ts';
 import type { Refusal, UsageRecord } from '../usage/records.ts';
@@ -68,6 +68,11 @@ export class RunLog {
   #steps = 0;
   #ended = false;
   #last: Promise<void> = Promise.resolve();
+  /**
+   * Writes the event again that nobody knows of whether it is in the log: Redis was away for too long. It goes before any
+   * other, which would be taken for it and be lost.
+   */
+  #unknown: (() => Promise<void>) | undefined;
 
   /** @param cancelRequested called when an append brings word that the run is to be cancelled */
   constructor(deps: { log: EventLog; clock: Clock }, run: ClaimedRun, cancelRequested: () => void) {
@@ -184,6 +189,7 @@ export class RunLog {
     beside: Pick<Append, 'threadMessage' | 'settlement'> = {},
   ): Promise<void> {
     const written = this.#last.then(async () => {
+      await this.#unknown?.();
       if (this.#ended) throw new RunLost('finished');
       const terminal = isTerminalEvent(type);
       // A terminal event is never among those that are passed over: the run would have ended.
@@ -193,9 +199,16 @@ export class RunLog {
         return;
       }
       const event = { type, fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() }, ...extra };
-      await this.#append(event, this.#known, beside);
-      this.#known += 1;
-      this.#ended = terminal;
+      const write = async () => {
+        await this.#append(event, this.#known, beside);
+        this.#known += 1;
+        this.#ended = terminal;
+        this.#unknown = undefined;
+      };
+      await write().catch((error: unknown) => {
+        if (isOutage(error)) this.#unknown = write;
+        throw error;
+      });
     });
     this.#last = written.catch(() => undefined);
     return written;
@@ -235,6 +248,10 @@ export class RunLog {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#startedAt));
   }
+}
+
+function isOutage(error: unknown): boolean {
+  return error instanceof TollgateError && error.code === 'OVERLOADED';
 }
 
 function settled(billing: Billing | undefined): Pick<Append, 'settlement'> {

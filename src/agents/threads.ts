@@ -26,7 +26,7 @@ export interface Thread {
 /** What is known of a thread from its beginning: titled by the first message, or by whoever made it. */
 export function threadInfo(title: string, now: number): { title: string; created_at: string } {
   const line = title.replaceAll(/\s+/g, ' ').trim();
-  const short = line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1)}…` : line;
+  const short = line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1).toWellFormed()}…` : line;
   return { title: short, created_at: new Date(now).toISOString() };
 }
 

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { type Config, ConfigError } from '../config.ts';
 import { createApp } from '../http/app.ts';
 import { allowOrigins } from '../http/cors.ts';
+import { METADATA_HEADERS } from '../http/mcp-metadata.ts';
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { Closers } from '../lib/closers.ts';
 import { createLogger, type Logger } from '../lib/logger.ts';
@@ -128,5 +129,5 @@ function addCommonBehaviour(app: FastifyInstance, origins: readonly string[]): v
     }
     return payload;
   });
-  allowOrigins(app, origins);
+  allowOrigins(app, origins, METADATA_HEADERS);
 }

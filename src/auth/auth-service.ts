@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts';
 import type { BreakerState } from '../lib/breaker.ts';
-import { type Clock, sleep } from '../lib/clock.ts';
+import { type Clock, passedSince, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { RetryBudget } from '../lib/retry-budget.ts';
@@ -79,7 +79,7 @@ export class AuthService {
   readonly #attempts: Attempts;
   readonly #metadata: Metadata;
   readonly #budget: RetryBudget;
-  #complainAt = 0;
+  #complainedAt = Number.NEGATIVE_INFINITY;
 
   constructor(deps: AuthServiceDeps, options: AuthServiceOptions) {
     const { clock, logger } = deps;
@@ -212,8 +212,8 @@ export class AuthService {
 
   #complain(text: string, error?: Error): void {
     const { clock, logger } = this.#deps;
-    if (clock.now() < this.#complainAt) return;
-    this.#complainAt = clock.now() + COMPLAIN_EVERY_MS;
+    if (passedSince(clock, this.#complainedAt) < COMPLAIN_EVERY_MS) return;
+    this.#complainedAt = clock.now();
     logger.error({ err: error }, text);
   }
 

@@ -1,6 +1,8 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
-import { JwksClient } from 'jwks-rsa';
+import { type JSONWebKey, JwksClient } from 'jwks-rsa';
+import { request } from 'undici';
 import { type Clock, passedSince } from '../lib/clock.ts';
+import { within } from '../lib/within.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** After this the set is fetched again, beside the requests that go on with the keys there are. */
@@ -10,7 +12,10 @@ const FRESH_MS = 10 * 60_000;
  * time a rotated key may be unknown for, where an issuer signs with it before it publishes it.
  */
 const COOL_DOWN_MS = 10_000;
+/** Of a fetch, to the last byte. */
 const TIMEOUT_MS = 2_000;
+/** A key has some 500 bytes, with a chain of certificates ten times as many. */
+const MAX_DOCUMENT_CHARS = 256 * 1024;
 
 /**
  * The public keys of an issuer (RFC 7517), fetched as a set and kept as one: what one token names decides nothing about
@@ -27,8 +32,14 @@ export class KeySet {
 
   constructor({ clock }: { clock: Clock }, options: { readonly url: string }) {
     this.#clock = clock;
-    // Its own cache and rate limit go by single keys.
-    this.#client = new JwksClient({ jwksUri: options.url, cache: false, rateLimit: false, timeout: TIMEOUT_MS });
+    this.#client = new JwksClient({
+      jwksUri: options.url,
+      // Its own go by single keys.
+      cache: false,
+      rateLimit: false,
+      // Its own never settles when an answer breaks off.
+      fetcher: () => this.#download(options.url),
+    });
   }
 
   /**
@@ -59,6 +70,22 @@ export class KeySet {
       this.#fetching = undefined;
     });
     await this.#fetching;
+  }
+
+  /** @throws Error for whatever is no document, or not one in time */
+  #download(url: string): Promise<{ keys: JSONWebKey[] }> {
+    const late = () => new Error(`no key set within ${TIMEOUT_MS} ms`);
+    const patience = { clock: this.#clock, timeoutMs: TIMEOUT_MS, late, signal: undefined };
+    return within(patience, async (signal) => {
+      const { statusCode, body } = await request(url, { signal, headers: { accept: 'application/json' } });
+      let text = '';
+      for await (const piece of body.setEncoding('utf8')) {
+        text += piece;
+        if (text.length > MAX_DOCUMENT_CHARS) throw new Error(`more than ${MAX_DOCUMENT_CHARS} characters`);
+      }
+      if (statusCode !== 200) throw new Error(`status ${statusCode} for the key set`);
+      return JSON.parse(text);
+    });
   }
 
   async #read(): Promise<void> {

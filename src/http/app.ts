@@ -20,6 +20,9 @@ const BODY_LIMIT_BYTES = 64 * 1024;
 /** A user id of 128 characters, each of them percent-encoded; the router's own bound is 100, and makes 404 of the rest. */
 const MAX_PARAMETER_LENGTH = 3 * 128;
 
+/** RFC 6750 section 3. */
+const CHALLENGE = 'Bearer realm="tollgate"';
+
 export interface AppOptions {
   readonly logger: Logger;
   /** How many proxies in front are trusted to name the client in `X-Forwarded-For`; 0 trusts nobody. */
@@ -37,6 +40,8 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     const error = httpError(thrown);
     if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
     if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
+    // RFC 9110 section 15.5.2: a 401 says how to do better.
+    if (error.row.http === 401) reply.header('www-authenticate', CHALLENGE);
     return reply.status(error.row.http).send({ error: publicError(error) });
   };
   const app = Fastify({
@@ -80,7 +85,8 @@ function takeEmptyJson(app: FastifyInstance): void {
 
 /** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */
 function refuseUnreadable(error: Error & { code?: string }, socket: Socket): void {
-  if (!socket.writable) return void socket.destroy();
+  // A proxy or browser that connects beforehand has asked nothing: an answer could be taken for that to its first request.
+  if (!socket.writable || socket.bytesRead === 0) return void socket.destroy();
   const overflow = error.code === 'HPE_HEADER_OVERFLOW';
   const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
   const status = overflow ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';

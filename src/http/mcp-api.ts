@@ -81,7 +81,7 @@ export function mcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): void {
       const identity = identities.get(request);
       if (!identity) throw new Error('the route has no guard');
       try {
-        const { method, params } = request.body as { readonly method: unknown; readonly params: unknown };
+        const { method, params } = messageOf(request);
         const { traceparent } = request.headers;
         const traced = { method, params, traceparent, identity, road: 'http' } as const;
         return await traceMcp(deps, traced, () => answer(deps, identity, request, reply));
@@ -91,6 +91,12 @@ export function mcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): void {
       }
     });
   });
+}
+
+/** @throws TollgateError INVALID_MESSAGE without a body: then no content type was asked for, and nothing parsed */
+function messageOf({ body }: FastifyRequest): { readonly method?: unknown; readonly params?: unknown } {
+  if (typeof body === 'object' && body !== null) return body;
+  throw new TollgateError('INVALID_MESSAGE', { text: 'The body must be one JSON-RPC message.' });
 }
 
 async function answer(

@@ -4,6 +4,8 @@ import type { TollgateError } from '../protocol/errors.ts';
 import { allowOrigins } from './cors.ts';
 
 const WELL_KNOWN = '/.well-known/oauth-protected-resource';
+/** What MCP clients send when they look for metadata, here and at the authorization server. */
+export const METADATA_HEADERS = ['MCP-Protocol-Version'];
 
 const DOCUMENTED = {
   tags: ['mcp'],
@@ -65,9 +67,14 @@ export function protectedResourceRoutes(
   { resource, allowedOrigins, path }: { resource: ProtectedResource; allowedOrigins: readonly string[]; path: string },
 ): void {
   app.register(async (scope) => {
-    allowOrigins(scope, allowedOrigins);
-    scope.get(WELL_KNOWN, { schema: DOCUMENTED }, async (request) => resource.describe(request));
-    scope.get(`${WELL_KNOWN}${path}`, { schema: { hide: true } }, async (request) => resource.describe(request));
+    allowOrigins(scope, allowedOrigins, METADATA_HEADERS);
+    const describe = async (request: FastifyRequest) => resource.describe(request);
+    scope.get(WELL_KNOWN, { schema: DOCUMENTED }, describe);
+    scope.get(`${WELL_KNOWN}${path}`, { schema: { hide: true } }, describe);
+    // Preflights are answered by the hook, which runs only for a route that exists.
+    for (const url of [WELL_KNOWN, `${WELL_KNOWN}${path}`]) {
+      scope.options(url, { schema: { hide: true } }, (_request, reply) => reply.status(204).send());
+    }
   });
 }
 

@@ -1,10 +1,13 @@
 import { request } from 'undici';
 import { type Clock, passedSince } from '../lib/clock.ts';
+import { within } from '../lib/within.ts';
 import { answers, type Redis } from '../redis/client.ts';
 
 /** Answers are good for this long: anybody may ask, and must not cost Redis and the auth service a request each time. */
 const CACHE_MS = 1_000;
 const TIMEOUT_MS = 1_000;
+/** Nobody reads what an auth service says of its health. */
+const MAX_BODY_BYTES = 16 * 1024;
 
 export interface ReadinessChecks {
   readonly redis: boolean;
@@ -45,18 +48,26 @@ export class Readiness {
     const [commands, subscriptions, authService] = await Promise.all([
       answers(redis, TIMEOUT_MS),
       answers(subscriber, TIMEOUT_MS),
-      probe(new URL('/auth/health', this.#authServiceUrl)),
+      this.#answersHttp(new URL('/auth/health', this.#authServiceUrl)),
     ]);
     return { redis: commands && subscriptions, authService };
   }
-}
 
-async function probe(url: URL): Promise<boolean> {
-  try {
-    const { statusCode, body } = await request(url, { headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS });
-    await body.dump();
-    return statusCode < 500;
-  } catch {
-    return false;
+  /**
+   * All of it in time: a host that does not even refuse connections would hold the answer for longer than whoever probes this
+   * node waits, and take it out of use.
+   */
+  async #answersHttp(url: URL): Promise<boolean> {
+    const late = () => new Error(`no answer within ${TIMEOUT_MS} ms`);
+    const patience = { clock: this.#deps.clock, timeoutMs: TIMEOUT_MS, late, signal: undefined };
+    try {
+      return await within(patience, async (signal) => {
+        const { statusCode, body } = await request(url, { signal });
+        await body.dump({ limit: MAX_BODY_BYTES, signal });
+        return statusCode < 500;
+      });
+    } catch {
+      return false;
+    }
   }
 }

@@ -5,6 +5,7 @@ import { MCP_VERSIONS } from '../mcp/mcp-server.ts';
 import { ERRORS } from '../protocol/errors.ts';
 import { AUTH_METHODS } from '../protocol/identity.ts';
 import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
+import { allowOrigins } from './cors.ts';
 import type { Readiness } from './readiness.ts';
 
 export interface WsConfigDeps {
@@ -23,7 +24,15 @@ const SECURE_CONFIG = { tags, summary: 'What /ws/secure offers and allows.' };
 const SECURE_HEALTH = { tags, summary: 'healthy, degraded (no auth service) or unhealthy (503).' };
 
 /** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
-export function wsConfigRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
+export function wsConfigRoutes(app: FastifyInstance, deps: WsConfigDeps): void {
+  app.register(async (scope) => {
+    // A page asks before it connects, and may read what it asks for where it may connect.
+    allowOrigins(scope, deps.config.CORS_ORIGINS);
+    addRoutes(scope, deps);
+  });
+}
+
+function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
   const now = () => new Date(clock.now()).toISOString();
   const errors = Object.entries(ERRORS).map(([code, { text, close, http, jsonrpc, retryable }]) => {
     return { code, message: text, close_code: close, http_status: http, jsonrpc_code: jsonrpc, retryable };

@@ -27,8 +27,16 @@ export class BreakerOpenError extends Error {
 export interface BreakerOptions {
   /** Whether an error speaks against the service that was called. Any other one is an answer of a healthy service. */
   readonly isFault: (error: unknown) => boolean;
+  /**
+   * Whether an error that is no fault says nothing of the service either: whoever called has given up. As the outcome of the
+   * call that finds out whether to close, it leaves the breaker open.
+   */
+  readonly saysNothing?: (error: unknown) => boolean;
   readonly onChange: (state: BreakerState) => void;
 }
+
+/** The outcome of a probe that found nothing out. */
+class Unanswered extends Error {}
 
 /**
  * Stops calling a service that fails. closed → open after too many faults; open → half_open with the first call after a
@@ -40,11 +48,14 @@ export interface BreakerOptions {
 export class Breaker {
   readonly #clock: Clock;
   readonly #policy: ReturnType<typeof circuitBreaker>;
+  readonly #saysNothing: (error: unknown) => boolean;
   #restsUntil = 0;
 
-  constructor({ clock }: { clock: Clock }, { isFault, onChange }: BreakerOptions) {
+  constructor({ clock }: { clock: Clock }, { isFault, saysNothing = () => false, onChange }: BreakerOptions) {
     this.#clock = clock;
-    this.#policy = circuitBreaker(handleWhen(isFault), {
+    this.#saysNothing = (error) => !isFault(error) && saysNothing(error);
+    const counts = (error: unknown) => error instanceof Unanswered || isFault(error);
+    this.#policy = circuitBreaker(handleWhen(counts), {
       breaker: new CountBreaker(WINDOW),
       halfOpenAfter: { next: () => this.#rest() },
     });
@@ -62,7 +73,22 @@ export class Breaker {
     if (state === 'open' && leftMs > 0) throw new BreakerOpenError(leftMs);
     // cockatiel would let the others wait for the outcome; they have something better to do.
     if (state === 'half_open') throw new BreakerOpenError(REST_MS);
-    return this.#policy.execute(call);
+    return state === 'open' ? this.#probe(call) : this.#policy.execute(call);
+  }
+
+  async #probe<T>(call: () => Promise<T>): Promise<T> {
+    const probe = async () => {
+      try {
+        return await call();
+      } catch (error) {
+        throw this.#saysNothing(error) ? new Unanswered('given up', { cause: error }) : error;
+      }
+    };
+    try {
+      return await this.#policy.execute(probe);
+    } catch (error) {
+      throw error instanceof Unanswered ? error.cause : error;
+    }
   }
 
   #rest(): IBackoff<unknown> {

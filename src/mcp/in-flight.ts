@@ -1,4 +1,4 @@
-import { type Clock, sleep } from '../lib/clock.ts';
+import { type Clock, leftUntil, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** Requests of one user that this node answers at once: as many as two connections may have under way. */
@@ -52,7 +52,7 @@ export class InFlight {
   /** Resolves when nothing is under way, or when `patienceMs` are over: a server that closes cuts what is left. */
   async drained(clock: Clock, patienceMs: number): Promise<void> {
     const giveUpAt = clock.now() + patienceMs;
-    while (this.#total > 0 && clock.now() < giveUpAt) await sleep(clock, LOOK_AGAIN_MS);
+    while (this.#total > 0 && leftUntil(clock, giveUpAt, patienceMs) > 0) await sleep(clock, LOOK_AGAIN_MS);
   }
 
   #leave(userId: string): void {

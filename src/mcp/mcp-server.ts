@@ -39,6 +39,7 @@ const CACHE_HINTS = {
 /** Of one call; what a tool reports beyond that is dropped, the result is not. */
 const MAX_PROGRESS = 1_000;
 const MAX_PROGRESS_CHARS = 500;
+const MAX_PROGRESS_TOKEN_CHARS = 128;
 /** JSON-RPC 2.0 section 5.1. */
 const METHOD_NOT_FOUND = -32601;
 
@@ -237,7 +238,12 @@ function cancelSignal(
 function wantsProgress({ notify }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
   if (notify || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
   const meta: unknown = Reflect.get(params, '_meta');
-  return typeof meta === 'object' && meta !== null && Reflect.get(meta, 'progressToken') !== undefined;
+  return typeof meta === 'object' && meta !== null && isProgressToken(Reflect.get(meta, 'progressToken'));
+}
+
+/** One that is longer than any that is made asks for nothing: it stands in every word about the progress. */
+function isProgressToken(token: unknown): token is string | number {
+  return typeof token === 'number' || (typeof token === 'string' && token.length <= MAX_PROGRESS_TOKEN_CHARS);
 }
 
 /** Passes on how far a tool has come, to who gave a token for that. */
@@ -246,7 +252,7 @@ function progressOf(
   { mcpReq }: ServerContext,
   progressToken: string | number | undefined,
 ): McpToolCall['onProgress'] {
-  if (progressToken === undefined) return undefined;
+  if (!isProgressToken(progressToken)) return undefined;
   let told = 0;
   return ({ progress, total, message }) => {
     told += 1;

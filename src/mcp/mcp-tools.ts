@@ -114,7 +114,8 @@ function refuseMissingCapability({ error }: ToolResult): void {
 export function keyOf(meta: Fields | undefined): string | undefined {
   const key = meta?.[IDEMPOTENCY_KEY];
   if (key === undefined) return undefined;
-  if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key;
+  const isText = typeof key === 'string' && key.isWellFormed();
+  if (isText && key !== '' && key.length <= MAX_KEY_LENGTH) return key;
   throw invalidParams(`_meta["${IDEMPOTENCY_KEY}"] must be a string of 1 to ${MAX_KEY_LENGTH} characters.`);
 }
 

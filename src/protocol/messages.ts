@@ -4,7 +4,21 @@ import { z } from 'zod';
  * What a client may send, declared once: validators, aliases, the Socket.IO event list and `GET /ws/config` are derived
  * from this table. `access` says whether the message is understood before authentication.
  */
-const text = (max: number) => z.string().min(1).max(max);
+const text = (max: number) => z.string().min(1).max(max).refine(isWellFormed, 'holds half of a surrogate pair');
+/**
+ * RFC 8259 section 8.2: an escape can name half of a character. As a name it is none: written as UTF-8 it is the same as any
+ * other half, and Redis and many a client refuse the JSON that it stands in.
+ */
+function isWellFormed(value: string): boolean {
+  return value.isWellFormed();
+}
+/** What somebody has typed, and a program may have cut in the middle of a character. */
+const words = (max: number) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .overwrite((value) => value.toWellFormed());
 const requestId = text(128).optional();
 
 export const CLIENT_MESSAGES = {
@@ -30,7 +44,7 @@ export const CLIENT_MESSAGES = {
     aliases: ['start_agent', 'user_message', 'chat_message', 'chat'],
     access: 'user',
     fields: z.object({
-      message: text(65_536),
+      message: words(65_536),
       agent: text(64).optional(),
       thread_id: z
         .string()

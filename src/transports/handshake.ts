@@ -11,12 +11,20 @@ export function originAllowed(origin: string | undefined, allowed: readonly stri
   return origin === undefined || allowed.includes('*') || allowed.includes(origin);
 }
 
+/** RFC 9112 section 3.2.2: a proxy may send the whole URL, and every server has to take it. */
+const ABSOLUTE = /^https?:\/\/[^/?#]+(?=\/)/i;
+
 /** The path and query of a request; the host is not looked at. */
 export function requestUrl(request: IncomingMessage): URL | undefined {
-  const target = request.url ?? '';
+  const target = requestTarget(request);
   // A target of two slashes would be read as a host.
   if (!target.startsWith('/') || target.startsWith('//')) return undefined;
   return URL.parse(target, 'http://gateway') ?? undefined;
+}
+
+/** The path and query as they were sent. */
+export function requestTarget({ url = '' }: IncomingMessage): string {
+  return url.replace(ABSOLUTE, '');
 }
 
 /** The credentials that a request presents. */

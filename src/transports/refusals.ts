@@ -22,10 +22,12 @@ function bodyOf(error: TollgateError): string {
   return JSON.stringify({ error: publicError(error) });
 }
 
-function headersOf({ retryAfterMs }: TollgateError, body: string): Record<string, string> {
+function headersOf({ retryAfterMs, row }: TollgateError, body: string): Record<string, string> {
   const headers = {
     'content-type': 'application/json; charset=utf-8',
     'content-length': String(Buffer.byteLength(body)),
+    // RFC 9110 section 15.5.2: a 401 says how to do better.
+    ...(row.http === 401 ? { 'www-authenticate': 'Bearer realm="tollgate"' } : {}),
   };
   return retryAfterMs === undefined ? headers : { ...headers, 'retry-after': `${Math.ceil(retryAfterMs / 1000)}` };
 }

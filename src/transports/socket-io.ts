@@ -6,7 +6,7 @@ import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { UNAUTHENTICATED_BYTES } from '../connections/limits.ts';
-import { sleep } from '../lib/clock.ts';
+import { leftUntil, sleep } from '../lib/clock.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -81,7 +81,8 @@ export class SocketIo {
       upgradeTimeout: CONNECT_TIMEOUT_MS,
       pingInterval,
       pingTimeout: Math.min(PING_TIMEOUT_MS, silenceMs - pingInterval),
-      cors: { origin: [...allowedOrigins], credentials: true },
+      // In a list, `*` would be the name of an origin.
+      cors: { origin: allowedOrigins.includes('*') || [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => this.#mayOpen(request, decide),
     });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
@@ -112,7 +113,9 @@ export class SocketIo {
   async ended(patienceMs: number): Promise<void> {
     const { clock } = this.#deps;
     const giveUpAt = clock.now() + patienceMs;
-    while (this.#engine.clientsCount > 0 && clock.now() < giveUpAt) await sleep(clock, LOOK_AGAIN_MS);
+    while (this.#engine.clientsCount > 0 && leftUntil(clock, giveUpAt, patienceMs) > 0) {
+      await sleep(clock, LOOK_AGAIN_MS);
+    }
   }
 
   async close(): Promise<void> {

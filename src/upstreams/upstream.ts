@@ -9,7 +9,7 @@ import type { ToolServer } from '../policy/tool-servers.ts';
 import { Asked, type Asking, CAPABILITIES_KEY, capabilitiesFor, missingCapability, questionsOf } from './asking.ts';
 import { connect } from './connection.ts';
 import { errorOf, MissingCapability, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
-import { NOTHING, type Offer, readOffer } from './offer.ts';
+import { NOTHING, type Offer, type OfferedTool, readOffer } from './offer.ts';
 import type { Schemas } from './schemas.ts';
 import { SharedConnection } from './shared-connection.ts';
 
@@ -52,6 +52,8 @@ export interface AskingParts {
 
 type Json = Readonly<Record<string, unknown>>;
 
+type ResultCheck = OfferedTool['resultProblem'];
+
 /** What is asked of a server. */
 export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
 
@@ -79,6 +81,8 @@ export class Upstream {
     const { name } = server;
     this.#breaker = new Breaker(deps, {
       isFault: (error) => error instanceof UpstreamFault,
+      // What a caller's signal ends is no answer.
+      saysNothing: (error) => !(error instanceof UpstreamRefusal || error instanceof MissingCapability),
       onChange: (state) => {
         metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS[state]);
         logger.warn({ server: name, state }, 'the breaker of an upstream server');
@@ -111,9 +115,10 @@ export class Upstream {
       const _meta = { ...params._meta, 'tollgate/toolCallId': callId, ...trace };
       const progress = onProgress ? { onprogress: onProgress } : {};
       const request = { name: tool, arguments: { ...args }, ...params, _meta };
+      const before = this.#offer.tools.get(tool)?.resultProblem;
       const result = await client.callTool(request, { ...options, ...progress });
       const unchecked = result.isError || (options.allowInputRequired && isAsking(result));
-      const problem = unchecked ? undefined : this.#resultProblem(tool, result);
+      const problem = unchecked ? undefined : this.#resultProblem(tool, result, before);
       if (problem !== undefined) throw new UpstreamFault('broken', `the result of ${tool} ${problem}`);
       return result;
     });
@@ -209,9 +214,12 @@ export class Upstream {
     });
   }
 
-  #resultProblem(tool: string, { structuredContent }: CallToolResult): string | undefined {
+  /** @param before the check there was when the call began: a server that has changed its list since may have gone by either */
+  #resultProblem(tool: string, { structuredContent }: CallToolResult, before: ResultCheck): string | undefined {
     const check = this.#offer.tools.get(tool)?.resultProblem;
-    if (!check) return undefined;
+    if (!check || !before) return undefined;
+    if (check !== before && structuredContent !== undefined && before(structuredContent) === undefined)
+      return undefined;
     return structuredContent === undefined ? 'has no structured part' : check(structuredContent);
   }
 

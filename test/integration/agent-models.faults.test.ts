@@ -27,6 +27,16 @@ function once(fault: ScriptedReply): void {
 
 const end = (events: readonly LoggedEvent[]) => events.at(-1);
 
+describe('a reply that is whole', () => {
+  it.each(['hang', 'reset'] as const)('counts, whatever the connection does after it: %s', async (after) => {
+    model.script = () => ({ ...ANSWER, after });
+    const { end: how, events, userId } = await runs.run({ limits: { ...limits, countMs: 100 } });
+    expect([how, model.requests.length]).toEqual(['completed', 1]);
+    expect(end(events)).toMatchObject({ type: 'agent_completed', final_response: 'All is well.' });
+    expect(await runs.records({ userId })).toMatchObject([{ status: 'success', estimated: true }]);
+  });
+});
+
 describe('a request to the model that fails before it said anything', () => {
   it.each<[string, ScriptedReply]>([
     ['HTTP 429', { status: 429 }],

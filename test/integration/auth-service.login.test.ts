@@ -36,6 +36,14 @@ describe('B245 ten wrong passwords', () => {
     expect((await login(email, auth.secrets.password)).status).toBe(200);
   });
 
+  it('lock it for no longer than any lock when the clock is set back', async () => {
+    const email = 'enterprise@demo.local';
+    auth.clock.set(86_400_000);
+    await fail(email, 10);
+    auth.clock.set(-86_400_000);
+    expect((await login(email, auth.secrets.password)).status).toBe(200);
+  });
+
   it('lock the account for both kinds of login, whatever the case of the address', async () => {
     await fail('Pro@Demo.Local', 10);
     const { status, body, headers } = await auth.login('pro');

@@ -58,6 +58,15 @@ describe('a refresh token', () => {
     expect(valid.valid).toBe(false);
   });
 
+  it('ends the session when it is used again after the clock was set back by more than that', async () => {
+    const token = await newSession();
+    expect((await refresh(token)).status).toBe(200);
+    auth.clock.set(-60_000);
+    const reused = await refresh(token);
+    auth.clock.set(60_000);
+    expect(reused.body.code).toBe('TOKEN_REVOKED');
+  });
+
   it('ends the session when it is used again much later, after many refreshes', async () => {
     const first = await newSession();
     let live = first;

@@ -135,7 +135,9 @@ describe('a browser', () => {
     const allowed = await preflight('http://localhost:8000');
     expect(allowed.status).toBe(204);
     expect(allowed.headers.get('access-control-allow-origin')).toBe('http://localhost:8000');
-    expect(allowed.headers.get('access-control-allow-headers')).toBe('Authorization, Content-Type');
+    expect(allowed.headers.get('access-control-allow-headers')).toBe(
+      'Authorization, Content-Type, MCP-Protocol-Version',
+    );
     expect(allowed.headers.get('access-control-allow-credentials')).toBeNull();
     const error = await auth.call('/auth/refresh', { json: {}, headers: { origin: 'http://localhost:8000' } });
     expect(error.headers.get('access-control-allow-origin')).toBe('http://localhost:8000');

@@ -23,7 +23,7 @@ describe('a node that stops', () => {
     await gateways[1]?.start();
   });
 
-  it('waits for one that polls and is not asking just then', async () => {
+  it('waits for one that polls and is not asking just then, and lets no proxy keep a connection meanwhile', async () => {
     const { addresses, gateways } = processes();
     const url = `${addresses.gateways[1]?.url}/socket.io/?EIO=4&transport=polling`;
     const { sid } = JSON.parse((await (await fetch(url)).text()).slice(1)) as { sid: string };
@@ -33,8 +33,15 @@ describe('a node that stops', () => {
     let packets = '';
     while (!packets.includes('connection_established')) packets += await poll();
     const stopped = gateways[1]?.stop();
-    await until(async () => (await fetch(`${addresses.gateways[1]?.url}/health/ready`)).status === 503);
-    expect(await poll()).toContain('server_draining');
+    const ready = () => fetch(`${addresses.gateways[1]?.url}/health/ready`);
+    const unready = await until(async () => {
+      const answer = await ready();
+      return answer.status === 503 ? answer : undefined;
+    });
+    expect(unready.headers.get('connection')).toBe('close');
+    const lastPoll = await fetch(`${url}&sid=${sid}`);
+    expect(lastPoll.headers.get('connection')).toBe('close');
+    expect(await lastPoll.text()).toContain('server_draining');
     expect(await stopped).toMatchObject({ code: 0 });
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { ERRORS } from '../../src/protocol/errors.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { openRawSocket } from '../support/raw-socket.ts';
-import { stack } from '../support/stack.ts';
+import { stack, startStack } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into JSON whose form they are about to assert
@@ -108,6 +108,48 @@ describe('the health of a node', () => {
       expect(status).toBe(200);
       expect(body).toEqual({ status: 'ready', checks: { redis: true, auth_service: true, draining: false } });
     }
+  });
+});
+
+describe('a request', () => {
+  it('may name the whole URL, as proxies do', async () => {
+    const base = nodeUrl(0);
+    for (const path of ['/socket.io/?EIO=4&transport=polling', '/health/live']) {
+      const asked = openRawSocket({ url: base, path: `${base}${path}`, headers: { Upgrade: undefined } });
+      expect([path, (await asked.answer).status]).toEqual([path, 200]);
+    }
+    expect((await openRawSocket({ url: base, path: `${base}/ws` }).answer).status).toBe(101);
+  });
+
+  it('without a credential where one is needed is told of which kind', async () => {
+    const paths = ['/v1/usage/records', '/v1/nodes', '/v1/tickets'];
+    for (const path of paths) {
+      const method = path === '/v1/tickets' ? 'POST' : 'GET';
+      const { status, headers } = await fetch(new URL(path, nodeUrl(0)), { method });
+      expect([path, status, headers.get('www-authenticate')]).toEqual([path, 401, 'Bearer realm="tollgate"']);
+    }
+  });
+});
+
+describe('a page', () => {
+  const allowedOn = async (url: string, origin: string) => {
+    return (await fetch(url, { headers: { origin } })).headers.get('access-control-allow-origin');
+  };
+
+  it.each(['/ws/config', '/ws/secure/config', '/ws/secure/health', '/socket.io/?EIO=4&transport=polling'])(
+    'reads %s where it may connect',
+    async (path) => {
+      const url = `${nodeUrl(0)}${path}`;
+      expect(await allowedOn(url, 'http://app.example.test')).toBe('http://app.example.test');
+      expect(await allowedOn(url, 'http://evil.example.test')).toBeNull();
+    },
+  );
+
+  it('of any origin does where all may, over long polling too', async () => {
+    const any = await startStack({ gateways: 1, workers: 0, env: { CORS_ORIGINS: '*' } });
+    const url = `${any.addresses.gateways[0]?.url}/socket.io/?EIO=4&transport=polling`;
+    expect(await allowedOn(url, 'http://any.example.test')).toBe('http://any.example.test');
+    await any.close();
   });
 });
 

@@ -54,6 +54,20 @@ describe('trimming', () => {
     expect(await sequences(usage)).toEqual([]);
   });
 
+  it('goes past records that Redis cannot read as JSON, and so does the folding of later ones', async () => {
+    const usage = usageFixture(redis);
+    const requestId = '\ud83d';
+    await usage.execute({ requestId });
+    // An id that was given back: each record is looked for among those.
+    await redis.sadd(usage.keys.returnedIds, 'usage_other');
+    await usage.foldAll();
+    await usage.windows.closeDue(EVERYTHING_PASSED);
+    const [record] = await usage.records();
+    await usage.consumers.confirm('erp', 'billing', record as LedgerPlace);
+    expect(await usage.consumers.trim(NO_AGE)).toBe(1);
+    expect(await redis.hget(usage.keys.ledgerState, 'trimmed_hash')).toBe(record?.hash);
+  });
+
   it('leaves what is younger than 45 days, by the time it came into the ledger', async () => {
     const { usage, placeOf } = await sixRecords();
     await usage.windows.closeDue(EVERYTHING_PASSED);

@@ -3,7 +3,7 @@ import { startAdmin } from '../support/admin.ts';
 import { openClient } from '../support/clients.ts';
 import { askLegacy, askModern, LEGACY, type McpPost, MODERN, modernRequest, postMcp } from '../support/mcp.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { startStack, useStack } from '../support/stack.ts';
+import { stack, startStack, useStack } from '../support/stack.ts';
 import { mintToken, serviceToken, validToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -130,6 +130,13 @@ describe('what is no request', () => {
     expect([status, body]).toEqual([400, { jsonrpc: '2.0', id: null, error: expect.objectContaining({ code }) }]);
   });
 
+  it('that is not there is refused like one that is empty', async () => {
+    const headers = { authorization: `Bearer ${validToken()}` };
+    const response = await fetch(`${nodeUrl(0)}/mcp`, { method: 'POST', headers });
+    const error = expect.objectContaining({ code: -32600 });
+    expect([response.status, await response.json()]).toEqual([400, { jsonrpc: '2.0', id: null, error }]);
+  });
+
   it('above 64 KiB is 413', async () => {
     const { status, body } = await askLegacy('ping', { pad: 'x'.repeat(65_536) }, { token: validToken() });
     expect([status, body.error.data.code]).toEqual([413, 'MESSAGE_TOO_LARGE']);
@@ -158,6 +165,20 @@ describe('authorization', () => {
         bearer_methods_supported: ['header'],
         resource_name: 'Tollgate',
       });
+    }
+  });
+
+  it('lets a page look for the metadata with the headers that MCP clients send', async () => {
+    const headers = {
+      origin: 'http://app.example.test',
+      'access-control-request-method': 'GET',
+      'access-control-request-headers': 'mcp-protocol-version',
+    };
+    const authServer = `${stack().authUrl}/.well-known/oauth-authorization-server`;
+    for (const url of [metadataUrl, metadataUrl.replace(/\/mcp$/, ''), authServer]) {
+      const { status, headers: answer } = await fetch(url, { method: 'OPTIONS', headers });
+      expect([url, status, answer.get('access-control-allow-origin')]).toEqual([url, 204, headers.origin]);
+      expect(answer.get('access-control-allow-headers')?.toLowerCase()).toContain('mcp-protocol-version');
     }
   });
 

@@ -2,10 +2,12 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import type { Agent } from '../../src/agents/agent.ts';
 import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
 import { RunExecutor } from '../../src/agents/run-executor.ts';
+import { OUTAGE_PATIENCE_MS } from '../../src/agents/run-log.ts';
 import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
 import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
@@ -43,11 +45,15 @@ async function claim({ userId, runId }: { userId: string; runId: string }): Prom
   return claimed.run;
 }
 
-function executor(agent: Agent, count: ToolExecutor, options: { timeoutMs?: number; clock?: Clock } = {}): RunExecutor {
+function executor(
+  agent: Agent,
+  count: ToolExecutor,
+  options: { timeoutMs?: number; clock?: Clock; log?: Core['log'] } = {},
+): RunExecutor {
   const clock = options.clock ?? systemClock;
   const { service: tools } = toolNode(core, { catalogues: files, executors: { count }, clock });
   const { metrics, tracing } = core;
-  const deps = { log: core.log, agents, agent, tools, clock, metrics, tracing, logger: silentLogger };
+  const deps = { log: options.log ?? core.log, agents, agent, tools, clock, metrics, tracing, logger: silentLogger };
   return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
 }
 
@@ -211,6 +217,39 @@ describe('a run that is stopped', () => {
     expect(seen.map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
     expect(seen[1]?.error).toMatchObject({ code: 'RUN_TIMEOUT' });
   });
+
+  it.each([true, false])(
+    'has every outcome and its end in the log after an outage longer than anybody waits, the first append of which arrived: %s',
+    async (arrived) => {
+      const accepted = await accept();
+      // The clock is moved to the end of all patience, instead of waiting for it.
+      let ahead = 0;
+      const clock: Clock = { ...systemClock, now: () => systemClock.now() + ahead };
+      const log = Object.create(core.log) as typeof core.log;
+      log.append = async (append) => {
+        const isFirst = append.events.some(({ type }) => type === 'tool_completed') && ahead === 0;
+        if (!isFirst) return core.log.append(append);
+        ahead = OUTAGE_PATIENCE_MS;
+        if (arrived) await core.log.append(append);
+        throw new TollgateError('OVERLOADED');
+      };
+      const both: Agent = async (_task, hands) => {
+        const calls = await Promise.allSettled([hands.call('count', {}), hands.call('count', {})]);
+        for (const call of calls) if (call.status === 'rejected') throw call.reason;
+        return { final_response: 'both', summary: 'both' };
+      };
+      const count: ToolExecutor = async () => ({});
+      expect(await executor(both, count, { clock, log }).execute(await claim(accepted))).toBe('failed');
+      const seen = await events(accepted.userId);
+      expect(seen.map(({ type }) => type).filter((type) => type !== 'tool_executing')).toEqual([
+        'agent_started',
+        'tool_completed',
+        'tool_completed',
+        'agent_failed',
+      ]);
+      expect(await core.redis.llen(core.keys.user(accepted.userId).recentUsage)).toBe(2);
+    },
+  );
 
   it('ends with agent_failed when its agent throws, and says nothing of why', async () => {
     const accepted = await accept();

@@ -323,6 +323,32 @@ describe('an upstream server that lies', () => {
     await costsOneCall(node, () => node.call('liar'));
   });
 
+  it('about what its results look like changes while a call is under way, and both the old and the new form are taken', async () => {
+    const answers: (() => void)[] = [];
+    const form = (type: string) => ({ type: 'object', properties: { found: { type } }, required: ['found'] });
+    const given: unknown[] = [1, 'many', true];
+    const tool = {
+      row: { outputSchema: form('number') } as never,
+      run: async () => {
+        await new Promise<void>((resolve) => answers.push(resolve));
+        return { content: [], structuredContent: { found: given.shift() } };
+      },
+    };
+    const upstream = await HttpUpstream.start({ tools: { tool } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['tool'])]);
+    await node.offered('tool');
+    const offered = () => node.upstreams.all[0]?.offer.tools.get('tool')?.compiledFrom;
+    const before = offered();
+    const calls = [0, 1, 2].map(() => node.call('tool'));
+    await until(() => answers.length === calls.length);
+    Object.assign(tool.row, { outputSchema: form('string') });
+    upstream.toolsChanged();
+    await until(() => offered() !== before, { timeoutMs: 15_000 });
+    for (const answer of answers) answer();
+    const results = await Promise.all(calls);
+    expect(results.map(({ success }) => success).sort()).toEqual([false, true, true]);
+  });
+
   it('with more tools than anybody reads offers those that are allowed, or nothing, and serves the others', async () => {
     const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`tool${at}`, { run }]));
     const flooding = await HttpUpstream.start({ tools: { ...many, wanted: { run } } });

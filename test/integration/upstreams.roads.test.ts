@@ -282,6 +282,16 @@ describe('over MCP', () => {
     ]);
   });
 
+  it('a caller whose token would be the larger part of each word of progress gets the result alone', async () => {
+    const params = { name: 'steps', arguments: {}, _meta: { progressToken: 'p'.repeat(10_000) } };
+    for (const ask of [askLegacy, askModern]) {
+      // Anything before the result would make it a stream.
+      const { headers, body } = await ask('tools/call', params, { token: tokenOf('pro'), url: url() });
+      expect(headers.get('content-type')).toMatch(/json/);
+      expect(body.result.content).toEqual([{ type: 'text', text: 'done' }]);
+    }
+  });
+
   it('a refusal is told by its status also to who would be told of progress', async () => {
     const { status, headers, body } = await askLegacy('tools/call', STEPS, { token: tokenOf('free'), url: url() });
     expect([status, headers.get('content-type'), body.error.code]).toEqual([

@@ -45,6 +45,8 @@ export interface ScriptedReply {
   readonly headers?: Readonly<Record<string, string>>;
   /** What goes wrong after the text. */
   readonly fault?: 'hang' | 'reset' | 'end' | 'endless';
+  /** What goes wrong after the end of the reply, before anything was counted. */
+  readonly after?: 'hang' | 'reset';
   /** Bytes to send as they are, instead of chunks. */
   readonly raw?: string;
 }
@@ -140,6 +142,12 @@ async function answer(response: ServerResponse, reply: ScriptedReply, model: str
     return;
   }
   send({ delta: {}, finish_reason: reply.calls ? 'tool_calls' : 'stop' });
+  if (reply.after === 'hang') return;
+  if (reply.after === 'reset') {
+    await delay(20);
+    response.destroy();
+    return;
+  }
   if (reply.usage !== null) send(undefined, reply.usage ?? { prompt_tokens: 100, completion_tokens: 10 });
   response.end('data: [DONE]\n\n');
 }

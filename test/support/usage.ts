@@ -32,6 +32,7 @@ export interface TestExecution {
   readonly units: number;
   readonly status: UsageRecord['status'];
   readonly hour: string;
+  readonly requestId: string;
   /** Of a step of a model: what stands in its record beside the units. */
   readonly counted: Pick<UsageRecord, 'units_by_kind' | 'estimated'>;
 }
@@ -101,7 +102,7 @@ function testRecord(call: number, execution: Partial<TestExecution>): UsageRecor
     ...execution.counted,
     run_id: 'run_1',
     thread_id: null,
-    request_id: 'req "1" – ümläut',
+    request_id: execution.requestId ?? 'req "1" – ümläut',
     idempotency_key: null,
     transport: 'websocket',
     begunAt: completedAt - 7,

@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { opening, parseArguments, stepMessages, toolResult } from '../../src/agents/model/conversation.ts';
 import { ModelFault, ReplyReader } from '../../src/agents/model/reply.ts';
+import { threadInfo } from '../../src/agents/threads.ts';
 
 const LIMITS = { textLength: 20, calls: 3, argumentsLength: 30 };
 
@@ -48,6 +49,41 @@ describe('a streamed reply', () => {
       ['call_1', 'one'],
       ['call_2', 'two'],
     ]);
+  });
+
+  it('has each call that has an id of its own, also where the server gives all of them one index', () => {
+    const { calls } = read(
+      call({ index: 0, id: 'a', function: { name: 'one', arguments: '{"a"' } }),
+      call({ index: 0, function: { arguments: ':1}' } }),
+      call({ index: 0, id: 'b', function: { name: 'two', arguments: '{"b":2}' } }),
+      // Some repeat it with each piece.
+      call({ index: 0, id: 'b', function: { arguments: ' ' } }),
+      END,
+    ).reply(0);
+    expect(calls).toEqual([
+      { id: 'a', name: 'one', arguments: '{"a":1}' },
+      { id: 'b', name: 'two', arguments: '{"b":2} ' },
+    ]);
+  });
+
+  it('drops all of a call that is one too many', () => {
+    const pieces = ['a', 'b', 'c', 'd'].map((id) => call({ index: 0, id, function: { name: id, arguments: '{' } }));
+    const { calls } = read(...pieces, call({ index: 0, function: { arguments: '}' } }), END).reply(0);
+    expect(calls.map(({ name, arguments: json }) => name + json)).toEqual(['a{', 'b{', 'c{']);
+  });
+
+  it.each([
+    [
+      ['call_2', ''],
+      ['call_2', 'call_1'],
+    ],
+    [
+      ['call_1', 'call_1', 'call_2'],
+      ['call_1', 'call_3', 'call_2'],
+    ],
+  ])('has no two calls of one id, where the model says %j', (said, ids) => {
+    const { calls } = read(...said.map((id, index) => call({ index, id, function: { name: 'n' } })), END).reply(0);
+    expect(calls.map(({ id }) => id)).toEqual(ids);
   });
 
   it('is cut to its bounds', () => {
@@ -133,6 +169,20 @@ describe('a conversation', () => {
       { role: 'tool', tool_call_id: 'a', content: '1' },
       { role: 'tool', tool_call_id: 'b', content: '2' },
     ]);
+  });
+
+  it('holds whole characters only, wherever a text was cut', () => {
+    const smile = '\u{1f600}';
+    const cut = read(delta({ content: `${'x'.repeat(19)}${smile}` })).reply(0);
+    const history = [said('assistant', cut.text, 'run_1'), said('user', smile.slice(0, 1), 'run_1')];
+    const messages = [
+      ...opening({ ...task, message: smile.slice(1) }, history),
+      ...stepMessages({ text: smile.slice(0, 1), calls: [] }, []),
+      // A character of two more than an even number of others before it.
+      ...['', 'x'].map((odd) => ({ content: toolResult({ success: true, result: odd + smile.repeat(30_000) }) })),
+      { content: threadInfo(`${'x'.repeat(78)}${smile.repeat(9)}`, 0).title },
+    ];
+    expect(messages.map(({ content }) => String(content).isWellFormed())).toEqual(Array(messages.length).fill(true));
   });
 
   it('tells large results in part, and says so', () => {

@@ -364,6 +364,14 @@ describe('the metadata', () => {
     expect(await auth.exchange(TOKEN)).toMatchObject({ accessToken: ISSUED.access_token });
   });
 
+  it('is asked for again when the clock was set back, and not only when it is where it was', async () => {
+    const { server, auth, clock } = await start();
+    await auth.exchange(TOKEN);
+    clock.set(-3_600_000);
+    await auth.exchange(TOKEN);
+    await until(() => server.metadataAsked === 2);
+  });
+
   it.each([
     ['of another issuer', { issuer: 'http://127.0.0.1:1' }],
     ['with a token endpoint elsewhere', { token_endpoint: 'http://169.254.169.254/latest' }],

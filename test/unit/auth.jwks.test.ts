@@ -1,6 +1,7 @@
 import { createHmac, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import jwt from 'jsonwebtoken';
 import { Tokens } from '../../src/auth/tokens.ts';
@@ -21,12 +22,17 @@ let requests = 0;
 /** What the issuer publishes; undefined while it is out of order. */
 let published: readonly object[] | undefined;
 
+/** What happens instead of an answer. */
+let fault: ((response: ServerResponse) => void) | undefined;
+
 beforeEach(() => {
+  fault = undefined;
   published = [RSA_1, EC_1];
 });
 beforeAll(async () => {
   server = createServer((_request, response) => {
     requests += 1;
+    if (fault) return fault(response);
     response.statusCode = published ? 200 : 503;
     response.setHeader('content-type', 'application/json').end(JSON.stringify({ keys: published ?? [] }));
   });
@@ -43,6 +49,10 @@ const CLAIMS = { iss: 'https://issuer.test', aud: 'tollgate', sub: 'user_1', jti
 function verifier(url = jwksUrl, clock: Clock = systemClock): Tokens {
   const options = { issuer: CLAIMS.iss, audience: CLAIMS.aud, secrets: [], jwksUrl: url };
   return new Tokens({ clock }, options);
+}
+
+function* endless(): Generator<string> {
+  for (;;) yield ' '.repeat(65_536);
 }
 
 function signed(key: KeyObject, algorithm: 'RS256' | 'ES256', keyid?: string): string {
@@ -93,6 +103,32 @@ describe('a token signed with a published key', () => {
 describe('the set of published keys', () => {
   const good = () => signed(rsa.privateKey, 'RS256', 'rsa-1');
   const unknown = (kid: string) => signed(stranger.privateKey, 'RS256', kid);
+
+  const begun = (response: ServerResponse) => response.writeHead(200, { 'content-length': '5000' }).write('{"keys":[');
+  it.each<[string, (response: ServerResponse) => void]>([
+    ['breaks off', (response) => begun(response) && setTimeout(() => response.destroy(), 50)],
+    ['stops in the middle', (response) => begun(response)],
+    [
+      'comes a byte at a time',
+      (response) => {
+        begun(response);
+        const timer = setInterval(() => response.write(' '), 100);
+        response.once('close', () => clearInterval(timer));
+      },
+    ],
+    ['is no JSON', (response) => response.end('<html>')],
+    ['is no set', (response) => response.end('null')],
+    ['has no end', (response) => void Readable.from(endless()).pipe(response)],
+  ])('is fetched again when an answer %s', async (_what, answer) => {
+    const clock = { ...systemClock, now: () => Date.now() + ahead };
+    let ahead = 0;
+    const tokens = verifier(jwksUrl, clock);
+    fault = answer;
+    expect(await codeOf(good(), tokens)).toBe('AUTH_SERVICE_UNAVAILABLE');
+    fault = undefined;
+    ahead = 10_000;
+    expect(await codeOf(good(), tokens)).toBe('accepted user_1');
+  });
 
   it('is fetched for a new key although the clock was set back', async () => {
     const clock = new ManualClock();

@@ -10,14 +10,19 @@ function breaker() {
   const states: BreakerState[] = [];
   const subject = new Breaker(
     { clock },
-    { isFault: (error) => error instanceof Fault, onChange: (state) => states.push(state) },
+    {
+      isFault: (error) => error instanceof Fault,
+      saysNothing: (error) => error instanceof DOMException,
+      onChange: (state) => states.push(state),
+    },
   );
   let calls = 0;
-  const run = (how: 'fine' | 'fault' | 'refused') =>
+  const run = (how: 'fine' | 'fault' | 'refused' | 'given up') =>
     subject
       .run(async () => {
         calls += 1;
         if (how === 'fault') throw new Fault('down');
+        if (how === 'given up') throw new DOMException('', 'AbortError');
         if (how === 'refused') throw new Error('refused');
         return how;
       })
@@ -29,6 +34,19 @@ function breaker() {
 }
 
 describe('a breaker', () => {
+  it('is not closed by a probe that its caller gives up, and rests again', async () => {
+    const { clock, subject, run, repeat, calls } = breaker();
+    await repeat(5, 'fault');
+    clock.advance(5_000);
+    expect(await run('given up')).toBe('DOMException');
+    expect(subject.state).toBe('open');
+    expect(await run('fine')).toBe('BreakerOpenError');
+    expect(calls()).toBe(6);
+    clock.advance(5_000);
+    expect(await run('fine')).toBe('fine');
+    expect(subject.state).toBe('closed');
+  });
+
   it('rests for no longer because the clock was set back', async () => {
     const { clock, subject, run, repeat } = breaker();
     await repeat(5, 'fault');

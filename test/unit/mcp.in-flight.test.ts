@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { systemClock } from '../../src/lib/clock.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 
 describe('MCP requests in flight', () => {
   it('are bounded for each user, and a place that is given back is free again', () => {
@@ -23,6 +24,16 @@ describe('MCP requests in flight', () => {
     for (const one of leave) one();
     expect(inFlight.total).toBe(0);
     inFlight.enter('three');
+  });
+
+  it('are waited for no longer when the clock is set back meanwhile', async () => {
+    const inFlight = new InFlight();
+    inFlight.enter('one');
+    const clock = new ManualClock();
+    const drained = inFlight.drained(clock, 1_000);
+    clock.set(-3_600_000);
+    clock.advance(1_000);
+    await drained;
   });
 
   it('are waited for by a node that stops, as long as it has time', async () => {

@@ -53,6 +53,9 @@ describe('the table of messages', () => {
 describe('the fields of messages', () => {
   it.each([
     ['ping', { timestamp: {} }],
+    ['tool_call', { tool: 'list_agents', request_id: '\ud83d' }],
+    ['tool_call', { tool: 'list_agents', idempotency_key: 'half \udc00' }],
+    ['agent_request', { message: 'Hello', request_id: '\ud83d' }],
     ['ping', { timestamp: 'x'.repeat(65) }],
     ['auth', { token: 5 }],
     ['service_auth', { token: 5 }],
@@ -79,6 +82,11 @@ describe('the fields of messages', () => {
     ['resume', { after: '1', epoch: 'e' }],
   ] as const)('of %s are not %j', (type, fields) => {
     expect(CLIENT_MESSAGES[type].fields.safeParse(fields).success).toBe(false);
+  });
+
+  it('of a message are its words, whatever was cut off in the middle of a character', () => {
+    const { message } = CLIENT_MESSAGES.agent_request.fields.parse({ message: 'cut \ud83d' });
+    expect(message).toBe('cut \ufffd');
   });
 
   it('of a page of history have a default length', () => {

@@ -47,6 +47,9 @@ describe('the target of a request', () => {
     ['/ws/user%40example.com', '/ws/{user_id} user@example.com'],
     ['/ws/a%2Fb', '/ws/{user_id} a/b'],
     ['/ws/SECURE', '/ws/{user_id} SECURE'],
+    // RFC 9112 section 3.2.2: the whole URL, whose host is not looked at.
+    ['http://elsewhere/ws', '/ws'],
+    ['HTTPS://elsewhere:1/ws/user_1?a=http://b/c', '/ws/{user_id} user_1'],
   ])('B20 B21 B22 %s leads to %s', (url, expected) => {
     expect(target(url)).toBe(expected);
   });
@@ -59,7 +62,10 @@ describe('the target of a request', () => {
     '//ws',
     '//ws/secure',
     '///ws',
-    'http://elsewhere/ws',
+    'http://elsewhere',
+    'http://elsewhere//ws',
+    'ftp://elsewhere/ws',
+    'http:///ws',
     '/ws/',
     '/ws//',
     '/ws//secure',

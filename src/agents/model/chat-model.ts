@@ -22,6 +22,8 @@ export interface ModelLimits extends ReplyLimits {
   readonly firstChunkMs: number;
   /** Milliseconds between two chunks. */
   readonly silenceMs: number;
+  /** Milliseconds that what the model counted may come after the end of its reply. */
+  readonly countMs: number;
   /** Of one response, after decompression. */
   readonly responseBytes: number;
   readonly outputTokens: number;
@@ -30,6 +32,7 @@ export interface ModelLimits extends ReplyLimits {
 export const MODEL_LIMITS: ModelLimits = {
   firstChunkMs: 20_000,
   silenceMs: 10_000,
+  countMs: 1_000,
   // A token comes in a chunk of some 300 bytes: several times what the output tokens need.
   responseBytes: 4 * 2 ** 20,
   outputTokens: 2_048,
@@ -122,17 +125,19 @@ export class ChatModel {
         // What the reader of the text does meanwhile is no silence of the model.
         if (text !== '') yield text;
         if (reader.full) break;
-        patience.begin(this.#limits.silenceMs);
+        patience.begin(reader.finished ? this.#limits.countMs : this.#limits.silenceMs);
       }
     } catch (thrown) {
       signal.throwIfAborted();
+      // The reply is whole: some servers leave the connection open after it, or drop it.
+      if (reader.finished) return;
       throw patience.signal.aborted ? SILENT() : faultOf(thrown);
     } finally {
       patience.end();
     }
     // The package ends the stream of an aborted request as if it were complete.
     signal.throwIfAborted();
-    if (patience.signal.aborted) throw SILENT();
+    if (patience.signal.aborted && !reader.finished) throw SILENT();
   }
 
   #body({ model, messages, tools, mustAnswer }: ModelRequest): ChatCompletionCreateParamsStreaming {

@@ -21,7 +21,7 @@ export function opening(
   return [
     { role: 'system', content: task.instructions },
     ...earlier(history, task.runId),
-    { role: 'user', content: task.message },
+    { role: 'user', content: task.message.toWellFormed() },
   ];
 }
 
@@ -35,7 +35,8 @@ function earlier(history: readonly Fields[], runId: string): ChatCompletionMessa
     if (typeof text !== 'string' || (role !== 'user' && role !== 'assistant')) continue;
     left -= Buffer.byteLength(text);
     if (left < 0 || messages.length === HISTORY_MESSAGES) break;
-    messages.unshift({ role, content: text });
+    // Half of a character, where a text was cut: servers that decode strictly refuse the whole request, now and ever after.
+    messages.unshift({ role, content: text.toWellFormed() });
   }
   return messages;
 }
@@ -61,7 +62,7 @@ export function stepMessages(step: ModelStep, results: readonly string[]): ChatC
     function: { name, arguments: parseArguments(json) ? json || '{}' : '{}' },
   }));
   return [
-    { role: 'assistant', content: step.text || null, tool_calls: calls },
+    { role: 'assistant', content: step.text.toWellFormed() || null, tool_calls: calls },
     ...step.calls.map(({ id }, at) => ({ role: 'tool' as const, tool_call_id: id, content: results[at] ?? '' })),
   ];
 }
@@ -70,5 +71,5 @@ export function stepMessages(step: ModelStep, results: readonly string[]): ChatC
 export function toolResult(outcome: Pick<ToolOutcome, 'success' | 'result' | 'error'>): string {
   const told = outcome.success ? { result: outcome.result } : { error: outcome.error };
   const json = JSON.stringify(told);
-  return json.length > RESULT_LENGTH ? `${json.slice(0, RESULT_LENGTH)}… (cut off)` : json;
+  return json.length > RESULT_LENGTH ? `${json.slice(0, RESULT_LENGTH).toWellFormed()}… (cut off)` : json;
 }

@@ -58,6 +58,7 @@ const Chunk = z.object({
 });
 
 interface PartialCall {
+  readonly index: number;
   id: string;
   name: string;
   arguments: string;
@@ -66,7 +67,9 @@ interface PartialCall {
 /** Puts the pieces of a streamed reply together, within bounds. */
 export class ReplyReader {
   readonly #limits: ReplyLimits;
-  readonly #calls = new Map<number, PartialCall>();
+  readonly #calls: PartialCall[] = [];
+  /** By the index that they have at the model. */
+  readonly #open = new Map<number, PartialCall>();
   #text = '';
   #finished = false;
   #usage: { readonly input: number; readonly output: number } | undefined;
@@ -78,6 +81,11 @@ export class ReplyReader {
   /** The text is as long as it may be: nothing that still comes is of use. */
   get full(): boolean {
     return this.#text.length >= this.#limits.textLength;
+  }
+
+  /** The model has said that it is done; what may still come is what it counted. */
+  get finished(): boolean {
+    return this.#finished;
   }
 
   /** Takes a chunk, and gives the text that it added. @throws ModelFault for what is no chunk */
@@ -101,13 +109,13 @@ export class ReplyReader {
     const calls = this.#completeCalls();
     if (calls.length === 0 && this.#text.trim() === '')
       throw new ModelFault('the reply was empty', { retryable: true });
-    return { text: this.#text, calls, tokens: this.tokens(requestBytes) };
+    return { text: this.#text.toWellFormed(), calls, tokens: this.tokens(requestBytes) };
   }
 
   /** What the model counted, else an estimate from the bytes on both sides. */
   tokens(requestBytes: number): Tokens {
     if (this.#usage) return { ...this.#usage, estimated: false };
-    const args = [...this.#calls.values()].reduce((bytes, call) => bytes + Buffer.byteLength(call.arguments), 0);
+    const args = this.#calls.reduce((bytes, call) => bytes + Buffer.byteLength(call.arguments), 0);
     const replied = Buffer.byteLength(this.#text) + args;
     return {
       input: Math.ceil(requestBytes / BYTES_PER_TOKEN),
@@ -117,23 +125,44 @@ export class ReplyReader {
   }
 
   #takeCall({ index, id, function: called }: CallDelta): void {
-    const place = index ?? this.#calls.size;
-    const known = this.#calls.get(place);
-    if (!known && this.#calls.size >= this.#limits.calls) return;
-    const call = known ?? { id: '', name: '', arguments: '' };
-    this.#calls.set(place, call);
+    const call = this.#callOf(index, id);
+    if (!call) return;
     if (id && call.id === '') call.id = id.slice(0, MAX_ID_LENGTH);
     call.name = (call.name + (called?.name ?? '')).slice(0, MAX_NAME_LENGTH);
     call.arguments = (call.arguments + (called?.arguments ?? '')).slice(0, this.#limits.argumentsLength);
   }
 
+  /** The call that a delta belongs to; undefined for one too many. */
+  #callOf(index: number | undefined, id: string | null | undefined): PartialCall | undefined {
+    const known = index === undefined ? undefined : this.#open.get(index);
+    // Some servers give all calls of a reply the same index. Those have an id each, and come one after the other.
+    const another = id && known && known.id !== '' && known.id !== id.slice(0, MAX_ID_LENGTH);
+    if (known && !another) return known;
+    if (this.#calls.length >= this.#limits.calls) {
+      // What still comes of it is not for the one before.
+      if (index !== undefined) this.#open.delete(index);
+      return undefined;
+    }
+    const call = { index: index ?? this.#calls.length, id: '', name: '', arguments: '' };
+    this.#calls.push(call);
+    this.#open.set(call.index, call);
+    return call;
+  }
+
   /** In the order of their index. An id that is missing or stands twice is replaced: results are told apart by it. */
   #completeCalls(): ModelCall[] {
-    const ids = new Set<string>();
-    const named = [...this.#calls].filter(([, call]) => call.name !== '').toSorted(([a], [b]) => a - b);
-    return named.map(([, call], at) => {
-      const id = call.id === '' || ids.has(call.id) ? `call_${at + 1}` : call.id;
-      ids.add(id);
+    const named = this.#calls.filter(({ name }) => name !== '').toSorted((a, b) => a.index - b.index);
+    const given = new Set(named.map(({ id }) => id));
+    const taken = new Set<string>();
+    let made = 0;
+    const another = () => {
+      do made += 1;
+      while (given.has(`call_${made}`));
+      return `call_${made}`;
+    };
+    return named.map((call) => {
+      const id = call.id === '' || taken.has(call.id) ? another() : call.id;
+      taken.add(id);
       return { id, name: call.name, arguments: call.arguments };
     });
   }

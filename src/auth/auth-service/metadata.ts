@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Clock } from '../../lib/clock.ts';
+import { type Clock, leftUntil } from '../../lib/clock.ts';
 import type { Logger } from '../../lib/logger.ts';
 import { unusable, usable } from './fault.ts';
 import type { HttpAnswer } from './http.ts';
@@ -51,7 +51,7 @@ export class Metadata {
   async endpoints(): Promise<Endpoints> {
     const { clock, logger } = this.#deps;
     if (!this.#known) return this.#fetch();
-    if (clock.now() >= this.#renewAt) {
+    if (leftUntil(clock, this.#renewAt, FRESH_MS) === 0) {
       this.#renewAt = clock.now() + RENEW_AGAIN_MS;
       this.#fetch().catch((error) => logger.warn({ err: error }, 'metadata of the auth service not renewed'));
     }

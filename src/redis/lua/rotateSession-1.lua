@@ -23,6 +23,8 @@ local now, grace, lifetime = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV
 local known = redis.call('HMGET', session, 'user_id', 'email', 'epoch', 'client', 'current', 'expires_at', 'started_at')
 local userId, email, epoch, owner, current, expiresAt, startedAt = unpack(known)
 startedAt = tonumber(startedAt or '0')
+-- A use that lies ahead by more was written by a clock that has been set back since.
+local function isOver(usedAt) return math.abs(now - usedAt) > grace end
 if not userId or tonumber(expiresAt) <= now then return { 'refused' } end
 
 if digest == current then
@@ -31,7 +33,7 @@ if digest == current then
   redis.call('HSET', session, 'current', successor, 'expires_at', expiresAt, 'used:' .. digest, now)
   local fields = redis.call('HGETALL', session)
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 5) == 'used:' and tonumber(fields[i + 1]) + grace < now then
+    if string.sub(fields[i], 1, 5) == 'used:' and isOver(tonumber(fields[i + 1])) then
       redis.call('HDEL', session, fields[i])
     end
   end
@@ -40,7 +42,7 @@ if digest == current then
 end
 
 local usedAt = tonumber(redis.call('HGET', session, 'used:' .. digest) or '-inf')
-if client ~= owner or usedAt + grace < now then
+if client ~= owner or isOver(usedAt) then
   redis.call('DEL', session)
   return { 'reused', userId }
 end

@@ -16,7 +16,8 @@
 local attempts, now, allowed = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local known = redis.call('HMGET', attempts, 'failures', 'locked_until')
 local lockedUntil = tonumber(known[2] or '0')
-if lockedUntil > now then return lockedUntil - now end
+-- One that ends later than any lock was made by a clock that has been set back since: the account gets its next guess.
+if lockedUntil > now and lockedUntil - now <= tonumber(ARGV[4]) then return lockedUntil - now end
 
 local failures = tonumber(known[1] or '0') + 1
 lockedUntil = 0

@@ -1,0 +1,70 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer, type ServerResponse } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { expect, it } from '@jest/globals';
+import { Readiness } from '../../src/http/readiness.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { createLogger } from '../../src/lib/logger.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { testRedisUrl } from '../support/stack.ts';
+import { until } from '../support/until.ts';
+
+/** The second that an answer may take, and what a busy machine may make of it; undici would wait ten for a connection. */
+const PROBE_MS = 1_000 + 4_000;
+
+async function readiness(authServiceUrl: string): Promise<Readiness> {
+  const redis = await connectRedis(testRedisUrl(), 'commands', createLogger('test', 'silent'));
+  closeAfter('test', () => disconnectRedis(redis));
+  return new Readiness({ redis, subscriber: redis, clock: systemClock }, { authServiceUrl });
+}
+
+async function tookMs(url: string): Promise<number> {
+  const node = await readiness(url);
+  const startedAt = performance.now();
+  expect(await node.check()).toEqual({ redis: true, authService: false, draining: false });
+  return performance.now() - startedAt;
+}
+
+/** A port whose connections nobody takes: the kernel drops what goes beyond its queue, and a client waits. */
+async function silentPort(): Promise<number> {
+  const program = `require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () {
+    process.stdout.write(String(this.address().port)); })`;
+  const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
+  closeAfter('test', () => void child.kill('SIGKILL'));
+  const [told] = await once(child.stdout, 'data');
+  child.kill('SIGSTOP');
+  const port = Number(String(told));
+  let taken = 0;
+  for (let at = 0; at < 8; at += 1) {
+    const socket = connect(port, '127.0.0.1', () => {
+      taken += 1;
+    });
+    socket.on('error', () => undefined);
+    closeAfter('test', () => void socket.destroy());
+  }
+  await until(() => taken > 0);
+  return port;
+}
+
+it('an auth service that takes no connection keeps no probe waiting', async () => {
+  expect(await tookMs(`http://127.0.0.1:${await silentPort()}`)).toBeLessThan(PROBE_MS);
+});
+
+it('nor does one that answers a byte at a time', async () => {
+  const answering = new Set<ServerResponse>();
+  const server = createServer((_request, response) => {
+    answering.add(response.writeHead(200));
+    const timer = setInterval(() => response.write('.'), 50);
+    response.once('close', () => clearInterval(timer));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  closeAfter('test', () => {
+    server.closeAllConnections();
+    server.close();
+  });
+  expect(await tookMs(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)).toBeLessThan(PROBE_MS);
+  // The connection is given back too.
+  await until(() => [...answering].every(({ destroyed }) => destroyed));
+});
