@@ -13,7 +13,7 @@ import {
 } from '@modelcontextprotocol/server';
 import { QUESTION_PROMPT, QUESTION_TOOLS, questionPrompt } from './conformance-questions.ts';
 
-/** One pixel, and a tenth of a second of nothing: the smallest files of their kinds. */
+/** One pixel, and a sound without samples: the smallest files of their kinds. */
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
 const WAV = 'UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA=';
 const PAUSE_MS = 50;

@@ -200,7 +200,8 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
       for (let round = 0; round < SLOW_ROUNDS; round++) {
         const race = newRace();
         await race.connect(CAP, { nodes: [0] });
-        await race.allAdmitted();
+        // The node has the answer of Redis too: stopped before that, it gives up the admission when it wakes.
+        for (const { client } of race.clients) await client.welcome();
         const pid = stack().gateways[0]?.pid ?? 0;
         process.kill(pid, 'SIGSTOP');
         const stoppedAt = performance.now();
