@@ -51,6 +51,14 @@ async function nodes(executor = async () => ({}), options: { placeMs?: number } 
   );
 }
 
+/** One whose calls count as dead at once, and go on when `finish` is called: as if its process had been stopped. */
+async function stoppedNode(): Promise<{ readonly node: ToolNode; readonly finish: () => void }> {
+  const { promise, resolve } = Promise.withResolvers<object>();
+  const [node] = await nodes(async () => ({ ...(await promise) }), { placeMs: 1 });
+  if (!node) throw new Error('no node');
+  return { node, finish: () => resolve({ late: true }) };
+}
+
 /** Calls a tool on one node after the other, all at once; the code of each refusal, or `ok`. */
 async function callAll(on: readonly ToolNode[], userId: string, calls: { tool: string; plan: string; times: number }) {
   const { tool, plan, times } = calls;
@@ -166,12 +174,7 @@ describe('a place that nobody gives back', () => {
 
   it('is not ended twice: the node that comes back after the sweep answers what the log says', async () => {
     const userId = freshUserId();
-    let finish = () => {};
-    const slow = new Promise<object>((resolve) => {
-      finish = () => resolve({ late: true });
-    });
-    const [node] = await nodes(async () => ({ ...(await slow) }), { placeMs: 1 });
-    if (!node) throw new Error('no node');
+    const { node, finish } = await stoppedNode();
     const { finished } = await node.service.call(
       toolRequest(userId, { tool: 'limited', caller: anyCaller('one') }),
       UNLIMITED,
@@ -185,12 +188,7 @@ describe('a place that nobody gives back', () => {
 
   it('is not ended twice by a node that was stopped for an hour: the sweep’s end is not forgotten meanwhile', async () => {
     const userId = freshUserId();
-    let finish = () => {};
-    const slow = new Promise<object>((resolve) => {
-      finish = () => resolve({ late: true });
-    });
-    const [node] = await nodes(async () => ({ ...(await slow) }), { placeMs: 1 });
-    if (!node) throw new Error('no node');
+    const { node, finish } = await stoppedNode();
     const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });
     const { finished } = await node.service.call(request, UNLIMITED);
     const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
