@@ -18,8 +18,10 @@ function manualClock(seconds = START) {
   return Object.assign(clock, { port });
 }
 
-function verifier({ secrets = [SECRET], clock = manualClock() } = {}) {
-  const options = { issuer: ISSUER, audience: 'tollgate', secrets, jwksUrl: undefined };
+const TYPES = ['at+jwt', 'JWT', 'none'];
+
+function verifier({ secrets = [SECRET], clock = manualClock(), acceptedTypes = TYPES } = {}) {
+  const options = { issuer: ISSUER, audience: 'tollgate', secrets, jwksUrl: undefined, acceptedTypes };
   return new Tokens({ clock: clock.port }, options);
 }
 
