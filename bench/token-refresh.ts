@@ -40,7 +40,7 @@ async function makeSessions(redis: Redis, installation: Installation, count: num
   const revocations = new Revocations({ redis, keys });
   const sessions = new Sessions({ ...deps, revocations }, { tokenTailMs: TOKEN_SECONDS * 1000 });
   const signing = { issuer: installation.issuer, audience: JWT_AUDIENCE, secrets, accessTokenSeconds: TOKEN_SECONDS };
-  const tokens = new Tokens({ clock: systemClock }, signing);
+  const tokens = new Tokens({ clock: systemClock }, { ...signing, acceptedTypes: ['at+jwt'] });
   const users = Array.from({ length: count }, (_, at) => ({ userId: `bench_${at}`, email: `bench_${at}@demo.local` }));
   await Promise.all(
     users.map(({ userId, email }) => {

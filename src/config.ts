@@ -49,16 +49,19 @@ const flag = (fallback: 'true' | 'false' = 'false') =>
     .enum(['true', 'false'])
     .default(fallback)
     .transform((value) => value === 'true');
-const list = z
-  .string()
-  .default('')
-  .transform((value) =>
-    value
-      .split(',')
-      .map((item) => item.trim())
-      .filter(Boolean),
-  );
+const list = (fallback = '') =>
+  z
+    .string()
+    .default(fallback)
+    .transform((value) =>
+      value
+        .split(',')
+        .map((item) => item.trim())
+        .filter(Boolean),
+    );
 const text = z.string().optional();
+/** RFC 6838 section 4.2; the top-level type may be left out (RFC 7515 section 4.1.9). */
+const MEDIA_TYPE = /^[a-z\d][\w!#$&^.+-]{0,126}(\/[a-z\d][\w!#$&^.+-]{0,126})?$/i;
 /** `key=value,key=value`, percent-encoded as in a `baggage` header (W3C Baggage). */
 const pairs = z
   .string()
@@ -114,6 +117,10 @@ const VARIABLES = z.object({
   JWKS_URL: text,
   JWT_ISSUER: text,
   JWT_AUDIENCE: z.string().default('tollgate'),
+  JWT_ACCEPTED_TYPES: list('at+jwt,JWT,none').refine(
+    (types) => types.length > 0 && types.every((type) => MEDIA_TYPE.test(type)),
+    'must be media types such as at+jwt, or none, separated by commas',
+  ),
   SERVICE_SECRET: text,
   ACCESS_TOKEN_SECONDS: z.coerce.number().int().min(5).max(3_600).optional(),
   DEMO_PASSWORD: text,
@@ -130,7 +137,7 @@ const VARIABLES = z.object({
   MAX_CONNECTION_AGE_SECONDS: seconds(0, 0, 7 * 86_400),
   TOKEN_REFRESH_LEAD_SECONDS: seconds(15, 1, 3_600),
   TOKEN_DEGRADED_TIMEOUT_SECONDS: seconds(180, 0),
-  CORS_ORIGINS: list,
+  CORS_ORIGINS: list(),
   TRUSTED_PROXY_HOPS: count(0, 0, 16),
   DRAIN_SECONDS: seconds(30, 0, 3_600),
   EVENT_LOG_LENGTH: count(1_000, 10, 1_000_000),

@@ -143,7 +143,13 @@ async function createConnections(config: Config, foundation: Foundation) {
   const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
   const tokens = new Tokens(
     { clock },
-    { issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE, secrets, jwksUrl: config.JWKS_URL },
+    {
+      issuer: config.JWT_ISSUER,
+      audience: config.JWT_AUDIENCE,
+      secrets,
+      jwksUrl: config.JWKS_URL,
+      acceptedTypes: config.JWT_ACCEPTED_TYPES,
+    },
   );
   const tickets = new Tickets({ redis, keys, clock });
   const authService = new AuthService(

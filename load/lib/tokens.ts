@@ -63,6 +63,6 @@ function mint(access: DevAccess, { users, plan, secret: given, lifeMs }: TokenOp
     const sub = `load-user-${at + 1}`;
     const id = () => randomBytes(12).toString('base64url');
     const claims = { sub, plan, permissions: [], jti: `jti_${id()}`, sid: `sid_${id()}`, token_use: 'access' };
-    return jwt.sign(claims, key, { algorithm: 'HS256', issuer, audience, expiresIn });
+    return jwt.sign(claims, key, { header: { alg: 'HS256', typ: 'at+jwt' }, issuer, audience, expiresIn });
   });
 }

@@ -35,7 +35,9 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/http': [...FOUNDATION, ...DOMAIN, ...CORE, 'src/mcp'],
   // The Fastify instance with its bounds: every process has one, so it may know no more than every process does.
   'src/http/app.ts': LEAVES,
-  'src/auth-service': [...FOUNDATION, 'src/process.ts', 'src/policy', 'src/http'],
+  // Pure rules, which gateways and the reference auth service apply alike.
+  'src/auth/access-token-rules.ts': ['src/lib'],
+  'src/auth-service': [...FOUNDATION, 'src/process.ts', 'src/policy', 'src/http', 'src/auth/access-token-rules.ts'],
   'src/gateway.ts': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
   workers: [...FOUNDATION, ...DOMAIN, UPSTREAMS, 'src/process.ts', 'src/telemetry.ts', 'src/agents', 'src/http/app.ts'],

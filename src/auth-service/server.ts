@@ -69,7 +69,8 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     const passwordLogin = environment === 'development' || environment === 'test';
     const accessTokenSeconds = config.ACCESS_TOKEN_SECONDS ?? ACCESS_TOKEN_SECONDS[environment];
 
-    const tokens = new Tokens({ clock }, { issuer, audience, secrets, accessTokenSeconds });
+    const { JWT_ACCEPTED_TYPES: acceptedTypes } = config;
+    const tokens = new Tokens({ clock }, { issuer, audience, secrets, accessTokenSeconds, acceptedTypes });
     // A connection whose refresh fails lives on so long, and its token is what it comes back with.
     const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
     const revocations = new Revocations({ redis, keys });

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
+import { hasJoseHeader, isCanonical } from '../lib/jws.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
@@ -158,7 +159,11 @@ export class Authenticator {
   }
 
   async #userOf(token: string, method: AuthMethod): Promise<Identity> {
-    if (this.#form === BEARER_FORM && !isJwt(token)) return this.#introspection.identify(token, method);
+    if (this.#form === BEARER_FORM && !isJwt(token)) {
+      // An encrypted token (RFC 7516) has base64url parts as well, which its issuer decodes leniently, perhaps.
+      if (hasJoseHeader(token) && !isCanonical(token)) throw new TollgateError('VALIDATION_FAILED');
+      return this.#introspection.identify(token, method);
+    }
     const identity = await this.#tokens.verifyAccess(token, method);
     await this.#introspection.confirm(token, identity.userId);
     return identity;

@@ -40,8 +40,8 @@ export const BEARER_FORM = /^[\w.~+/-]+=*$/;
 /** What the user id of a service begins with, and that of a user never does. */
 export const SERVICE_PREFIX = 'service:';
 
-/** 32 bytes as base64url. */
-const TICKET = /^[\w-]{43}$/;
+/** 32 bytes as base64url, in their one spelling: the two spare bits of the last character are zero. */
+const TICKET = /^[\w-]{42}[AEIMQUYcgkosw048]$/;
 
 /** What a sub-protocol begins with that bears a token; such an entry is never answered. */
 const TOKEN_PREFIXES = ['jwt-auth.', 'jwt.'];

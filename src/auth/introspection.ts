@@ -5,7 +5,9 @@ import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
+import { bearerFault, userFault } from './access-token-rules.ts';
 import { type AuthService, type Introspected, isRefusal } from './auth-service.ts';
+import { SERVICE_PREFIX } from './credentials.ts';
 import { AccessClaims, CLOCK_SKEW_SECONDS, userIdentity } from './tokens.ts';
 
 /** Which tokens the auth service is asked about: none, those that cannot be verified here, or all. */
@@ -30,11 +32,13 @@ export interface IntrospectionOptions {
   readonly audience: string;
 }
 
-/** What is remembered of an answer: never the token, never claims that nobody reads. */
+/** What is kept of an answer: neither the token, nor claims that are not read. */
 interface Verdict {
   readonly active: boolean;
-  /** Set when they are those of a user's token for this installation. */
+  /** Set for a user's access token of this installation. */
   readonly claims?: AccessClaims;
+  /** Which bearer the token is acceptable for, by its kind: a user's, or only a service's, or none. */
+  readonly kind?: 'user' | 'service' | undefined;
   readonly userId?: string;
   readonly tokenId?: string;
   readonly sessionId?: string;
@@ -105,7 +109,7 @@ export class Introspection {
   /**
    * Whether a token that has been verified here is still good, where all tokens are asked about. Without an answer it is:
    * it is signed and in its time, and an outage must not lock everybody out.
-   * @throws TollgateError TOKEN_REVOKED, VALIDATION_FAILED
+   * @throws TollgateError TOKEN_REVOKED, VALIDATION_FAILED for another kind of token or another subject
    */
   async confirm(token: string, userId: string): Promise<void> {
     if (this.mode !== 'always') return;
@@ -117,6 +121,9 @@ export class Introspection {
       return;
     }
     if (!verdict.active) throw new TollgateError('TOKEN_REVOKED');
+    // The answer may tell what the token does not, such as the key that it is bound to.
+    const kinds = userId.startsWith(SERVICE_PREFIX) ? ['user', 'service'] : ['user'];
+    if (!kinds.includes(verdict.kind ?? '')) throw new TollgateError('VALIDATION_FAILED');
     if (verdict.userId !== undefined && verdict.userId !== userId) throw new TollgateError('VALIDATION_FAILED');
   }
 
@@ -164,10 +171,12 @@ export class Introspection {
   #read(answer: Introspected | undefined, key: string): Verdict {
     if (!answer) return INACTIVE;
     const { sub, jti = key, sid, exp } = Names.parse(answer);
+    const kind = kindOf(answer);
     const claims = this.#claims.safeParse({ jti: key, ...answer });
     return {
       active: true,
-      claims: claims.data,
+      kind,
+      claims: kind === 'user' ? claims.data : undefined,
       userId: sub,
       tokenId: jti,
       sessionId: sid,
@@ -176,29 +185,22 @@ export class Introspection {
   }
 }
 
-/** As strict as with a JWT, about what the answer says: RFC 7662 makes none of it obligatory. */
+/** The form of a user's claims, as strict as for a JWT about what the answer says: RFC 7662 requires none of it. */
 function userClaims({ issuer, audience }: IntrospectionOptions, clock: Clock): z.ZodType<AccessClaims, unknown> {
   const nowSeconds = () => clock.now() / 1000 + CLOCK_SKEW_SECONDS;
-  return (
-    AccessClaims.extend({
-      // Opaque tokens have no id of their own.
-      jti: AccessClaims.shape.jti.default(''),
-      iat: AccessClaims.shape.iat.default(1),
-      iss: z.literal(issuer).optional(),
-      aud: z.union([z.literal(audience), z.array(z.string()).refine((all) => all.includes(audience))]).optional(),
-      nbf: z.number().optional(),
-      // Bound to a key, it would be worth something only with a proof of that key.
-      token_type: z
-        .string()
-        .regex(/^(bearer|access_token)$/i)
-        .optional(),
-      cnf: z.undefined().optional(),
-      client_id: z.string().optional(),
-    })
-      .refine(({ iat, nbf = 0 }) => Math.max(iat, nbf) <= nowSeconds())
-      // RFC 9068 section 2.2: a token that a client got for itself is no user's.
-      .refine(({ sub, client_id }) => sub !== client_id)
-  );
+  return AccessClaims.extend({
+    // Opaque tokens have no id of their own.
+    jti: AccessClaims.shape.jti.default(''),
+    iat: AccessClaims.shape.iat.default(1),
+    iss: z.literal(issuer).optional(),
+    aud: z.union([z.literal(audience), z.array(z.string()).refine((all) => all.includes(audience))]).optional(),
+    nbf: z.number().optional(),
+  }).refine(({ iat, nbf = 0 }) => Math.max(iat, nbf) <= nowSeconds());
+}
+
+function kindOf(answer: Introspected): Verdict['kind'] {
+  if (bearerFault(answer) !== undefined) return undefined;
+  return userFault(answer) === undefined ? 'user' : 'service';
 }
 
 function concerns(revoked: Revoked, verdict: Verdict): boolean {

@@ -2,9 +2,11 @@ import { createSecretKey, type KeyObject } from 'node:crypto';
 import jwt from 'jsonwebtoken';
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
+import { hasJoseHeader, isCanonical, type JsonObject, jsonObject } from '../lib/jws.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
-import { JWT_FORM, SERVICE_PREFIX } from './credentials.ts';
+import { bearerFault, headerFault, type TokenTypes, tokenTypes, userFault } from './access-token-rules.ts';
+import { SERVICE_PREFIX } from './credentials.ts';
 import { KeySet } from './key-set.ts';
 
 /** The plan of a token that names none. */
@@ -64,37 +66,54 @@ export interface TokenOptions {
   readonly secrets: readonly string[];
   /** RS256 and ES256 keys. Which algorithms are accepted follows from here, never from a token. */
   readonly jwksUrl: string | undefined;
+  /** The header types that are accepted, `none` for a header without one. */
+  readonly acceptedTypes: readonly string[];
+}
+
+/** A token whose signature, issuer, audience and times are right. */
+interface VerifiedToken {
+  readonly header: JsonObject;
+  readonly claims: JsonObject;
 }
 
 type Keyed = { readonly key: KeyObject; readonly algorithms: jwt.Algorithm[] };
 
-/** Verifies tokens: signature, issuer, audience, times and the form of the claims. Asks nobody for an HS256 token. */
+/**
+ * Verifies tokens: encoding, header, signature, issuer, audience, times, kind and the form of the claims. Asks nobody for
+ * an HS256 token.
+ */
 export class Tokens {
   readonly #options: TokenOptions;
   readonly #clock: Clock;
   /** Key objects: a string would be tried as a public key first, at fifty times the cost. */
   readonly #secrets: readonly KeyObject[];
   readonly #keySet: KeySet | undefined;
+  readonly #types: TokenTypes;
 
   constructor({ clock }: { clock: Clock }, options: TokenOptions) {
     this.#options = options;
     this.#clock = clock;
+    this.#types = tokenTypes(options.acceptedTypes);
     this.#secrets = options.secrets.map((secret) => createSecretKey(Buffer.from(secret)));
     this.#keySet = options.jwksUrl === undefined ? undefined : new KeySet({ clock }, { url: options.jwksUrl });
   }
 
   /** @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED, AUTH_SERVICE_UNAVAILABLE when keys cannot be fetched */
   async verifyAccess(token: string, method: AuthMethod): Promise<Identity> {
-    const claims = AccessClaims.safeParse(await this.#verify(token));
-    if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
-    return userIdentity(claims.data, method);
+    const { header, claims } = await this.#verify(token);
+    refuseFor(bearerFault(claims, header) ?? userFault(claims));
+    const read = AccessClaims.safeParse(claims);
+    if (!read.success) throw new TollgateError('VALIDATION_FAILED', { cause: read.error });
+    return userIdentity(read.data, method);
   }
 
   /** @throws TollgateError as `verifyAccess` */
   async verifyService(token: string): Promise<ServiceIdentity> {
-    const claims = ServiceClaims.safeParse(await this.#verify(token));
-    if (!claims.success) throw new TollgateError('VALIDATION_FAILED', { cause: claims.error });
-    const { sub, scope, jti, iat, exp } = claims.data;
+    const { header, claims } = await this.#verify(token);
+    refuseFor(bearerFault(claims, header));
+    const read = ServiceClaims.safeParse(claims);
+    if (!read.success) throw new TollgateError('VALIDATION_FAILED', { cause: read.error });
+    const { sub, scope, jti, iat, exp } = read.data;
     return {
       serviceId: sub.slice(SERVICE_PREFIX.length),
       scopes: scope.split(' ').filter(Boolean),
@@ -104,11 +123,13 @@ export class Tokens {
     };
   }
 
-  async #verify(token: string): Promise<unknown> {
+  async #verify(token: string): Promise<VerifiedToken> {
+    const header = this.#headerOf(token);
     let failure: unknown;
-    for (const { key, algorithms } of await this.#keysFor(token)) {
+    for (const { key, algorithms } of await this.#keysFor(header)) {
       try {
-        return this.#verifyWith(token, key, algorithms);
+        this.#verifyWith(token, key, algorithms);
+        return { header, claims: claimsOf(token) };
       } catch (error) {
         // Only a signature that does not fit leaves hope for the next key.
         failure = error;
@@ -118,34 +139,37 @@ export class Tokens {
     throw tokenError(failure);
   }
 
-  #verifyWith(token: string, key: KeyObject, algorithms: jwt.Algorithm[]): unknown {
+  /** The header of a token in its one spelling. @throws TollgateError VALIDATION_FAILED */
+  #headerOf(token: string): JsonObject {
+    if (!isCanonical(token)) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('a second spelling') });
+    const header = jsonObject(token.slice(0, token.indexOf('.')));
+    if (header === undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('no header') });
+    refuseFor(headerFault(header, this.#types));
+    return header;
+  }
+
+  #verifyWith(token: string, key: KeyObject, algorithms: jwt.Algorithm[]): void {
     const now = Math.floor(this.#clock.now() / 1000);
-    const { payload, header } = jwt.verify(token, key, {
+    const payload = jwt.verify(token, key, {
       algorithms,
       issuer: this.#options.issuer,
       audience: this.#options.audience,
       clockTolerance: CLOCK_SKEW_SECONDS,
       clockTimestamp: now,
-      complete: true,
     });
-    // RFC 7515 section 4.1.11: an extension that is critical and not understood makes a token unacceptable.
-    if ('crit' in header) throw new jwt.JsonWebTokenError('unknown critical header');
     const issuedAt = typeof payload === 'object' ? payload.iat : undefined;
     if (issuedAt !== undefined && issuedAt > now + CLOCK_SKEW_SECONDS) {
       throw new jwt.JsonWebTokenError('issued in the future');
     }
-    return payload;
   }
 
-  /** The keys that may have signed this token, by the algorithms that are configured. */
-  async #keysFor(token: string): Promise<Keyed[]> {
-    const header = headerOf(token);
-    if (header === undefined) throw new TollgateError('VALIDATION_FAILED');
-    if (header.alg === 'HS256' && this.#secrets.length > 0) {
+  /** The keys that may have signed a token of this header, by the algorithms that are configured. */
+  async #keysFor({ alg, kid }: JsonObject): Promise<Keyed[]> {
+    if (alg === 'HS256' && this.#secrets.length > 0) {
       return this.#secrets.map((key) => ({ key, algorithms: ['HS256'] }));
     }
-    if ((header.alg === 'RS256' || header.alg === 'ES256') && this.#keySet && typeof header.kid === 'string') {
-      return [{ key: await this.#keySet.get(header.kid), algorithms: [header.alg] }];
+    if ((alg === 'RS256' || alg === 'ES256') && this.#keySet && typeof kid === 'string') {
+      return [{ key: await this.#keySet.get(kid), algorithms: [alg] }];
     }
     throw new TollgateError('VALIDATION_FAILED');
   }
@@ -168,23 +192,28 @@ export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity
   };
 }
 
-/** Whether a token is to be verified here: one whose first part is no header has a meaning to its issuer alone. */
+/**
+ * Whether a bearer token is to be verified here: three parts, of which the first is a JOSE header. Only its issuer can
+ * read any other.
+ */
 export function isJwt(token: string): boolean {
-  return JWT_FORM.test(token) && headerOf(token) !== undefined;
+  return token.split('.').length === 3 && hasJoseHeader(token);
+}
+
+/** @param fault what `access-token-rules.ts` found */
+function refuseFor(fault: string | undefined): void {
+  if (fault !== undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error(fault) });
+}
+
+/** The claims of a token that has been verified. @throws TollgateError VALIDATION_FAILED */
+function claimsOf(token: string): JsonObject {
+  const claims = jsonObject(token.slice(token.indexOf('.') + 1, token.lastIndexOf('.')));
+  if (claims === undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('no claims') });
+  return claims;
 }
 
 function tokenError(failure: unknown): TollgateError {
   if (failure instanceof TollgateError) return failure;
   if (failure instanceof jwt.TokenExpiredError) return new TollgateError('TOKEN_EXPIRED', { cause: failure });
   return new TollgateError('VALIDATION_FAILED', { cause: failure });
-}
-
-/** Only the header, which names the key; the rest is read once it has been verified. */
-function headerOf(token: string): { readonly alg?: unknown; readonly kid?: unknown } | undefined {
-  try {
-    const header: unknown = JSON.parse(Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString('utf8'));
-    return typeof header === 'object' && header !== null ? header : undefined;
-  } catch {
-    return undefined;
-  }
 }

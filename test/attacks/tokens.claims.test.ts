@@ -34,11 +34,10 @@ describe('the end of a token', () => {
     expect(await present(withClaims({ sub, exp }), { inTurn: true })).toEqual(expected);
   });
 
-  it('B51 that is written twice is the one that was verified', async () => {
+  it('B51 that is written twice is VALIDATION_FAILED, and TOKEN_EXPIRED by the last of both', async () => {
     const live = claimsText(`"exp":${now - 600}`, `"exp":${now + 600}`, 'exp');
     const dead = claimsText(`"exp":${now + 600}`, `"exp":${now - 600}`, 'exp');
-    const accepted = await present(forgeToken({ payload: live }), { inTurn: true });
-    expect([accepted.ticket, accepted.header]).toEqual(['201', expect.stringMatching(/^user /)]);
+    expect(await present(forgeToken({ payload: live }))).toEqual(refusedWith('VALIDATION_FAILED'));
     expect(await present(forgeToken({ payload: dead }))).toEqual(refusedWith('TOKEN_EXPIRED'));
   });
 });
@@ -126,10 +125,21 @@ describe('a subject', () => {
     expect(await present(withClaims({ sub }), { inTurn: true })).toEqual(acceptedAs(sub));
   });
 
-  it('B257 that is written twice is one user everywhere: the one of the last', async () => {
+  it('B257 that is written twice is VALIDATION_FAILED, the same one twice too, and however it is escaped', async () => {
     const [first, last] = [freshUserId(), freshUserId()];
-    const token = forgeToken({ payload: claimsText(`"sub":"${first}"`, `"sub":"${last}"`, 'sub') });
-    expect(await present(token, { inTurn: true })).toEqual(acceptedAs(last));
+    for (const [before, after] of [
+      [`"sub":"${first}"`, `"sub":"${last}"`],
+      [`"sub":"${last}"`, `"sub":"${last}"`],
+      [`"s\\u0075b":"${first}"`, `"sub":"${last}"`],
+    ] as const) {
+      const token = forgeToken({ payload: claimsText(before, after, 'sub') });
+      expect(await present(token)).toEqual(refusedWith('VALIDATION_FAILED'));
+    }
+  });
+
+  it('B257 is not hidden by a claim that is written twice on a lower level', async () => {
+    const payload = claimsText('"feature_flags":{"beta":true,"beta":false}', '', 'feature_flags');
+    expect(await present(forgeToken({ payload }))).toEqual(refusedWith('VALIDATION_FAILED'));
   });
 });
 

@@ -131,6 +131,46 @@ describe('a gateway with JWKS_URL', () => {
   });
 });
 
+describe('the spelling of a signature', () => {
+  const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+
+  it.each([
+    ['RS256', 'rsa-1', rs256(rsa.privateKey)],
+    ['ES256', 'ec-1', es256(ec.privateKey)],
+  ] as const)(
+    'B120 is one of sixteen that decode alike, and the others are refused before verification: %s',
+    async (alg, kid, by) => {
+      const sub = freshUserId();
+      const token = forgeToken({ header: { alg, kid }, payload: claimsWith({ sub }), sign: by });
+      const last = ALPHABET.indexOf(token.at(-1) ?? '');
+      expect(last % 16).toBe(0);
+      const bytesOf = (text: string) => Buffer.from(text.split('.')[2] ?? '', 'base64url');
+      for (let bits = 1; bits < 16; bits++) {
+        const spelling = `${token.slice(0, -1)}${ALPHABET[last + bits]}`;
+        expect(bytesOf(spelling).equals(bytesOf(token))).toBe(true);
+        await expectRefused(spelling, ['keys', 'both']);
+      }
+      expect(await present(token, { url: urls.keys, inTurn: true })).toEqual(acceptedAs(sub));
+    },
+  );
+
+  it('B120 is judged in each part: one that the issuer signed with spare bits is refused too', async () => {
+    const text = forgeToken({ header: { alg: 'RS256', kid: 'rsa-1' } }).split('.');
+    const padded = [0, 1, 2].map((spaces) => base64url(`${JSON.stringify(claimsWith())}${' '.repeat(spaces)}`));
+    const payload = padded.find((part) => part.length % 4 === 2) ?? '';
+    const second = payload.slice(0, -1) + ALPHABET[ALPHABET.indexOf(payload.at(-1) ?? '') + 1];
+    for (const [spelling, taken] of [
+      [payload, true],
+      [second, false],
+    ] as const) {
+      const signed = `${text[0]}.${spelling}`;
+      const token = `${signed}.${base64url(rs256(rsa.privateKey)(signed))}`;
+      const { header } = await present(token, { url: urls.keys, ways: ['header'] });
+      expect(header).toMatch(taken ? /^user / : /^1008 VALIDATION_FAILED$/);
+    }
+  });
+});
+
 describe('a gateway that cannot reach the keys of its issuer', () => {
   it('B28 B96 B148 says that it is its own trouble, and what is no token of the issuer is refused as ever', async () => {
     const url = await startGateway({ JWKS_URL: `${httpUrl(await freePort())}/jwks.json` });
@@ -142,6 +182,7 @@ describe('a gateway that cannot reach the keys of its issuer', () => {
       message: closed,
       socketio: `1005 ${code}`,
       ticket: `503 ${code}`,
+      mcp: `503 ${code}`,
     });
     expect(await present(forgeToken(), { url })).toEqual(refusedWith('VALIDATION_FAILED'));
   });

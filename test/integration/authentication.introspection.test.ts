@@ -165,6 +165,29 @@ describe('a gateway that asks about opaque tokens', () => {
     expect(server.asked.length).toBe(before);
   });
 
+  it.each<[string, (parts: readonly string[]) => string]>([
+    ['with padding', (parts) => `${parts.join('.')}=`],
+    ['with spare bits in the signature', ([header, payload, mac = '']) => `${header}.${payload}.${mac.slice(0, -1)}9`],
+    ['in the other alphabet', ([header, payload]) => `${header}.${payload}.+/AA`],
+    ['without a signature', ([header, payload]) => `${header}.${payload}.`],
+    ['encrypted, with spare bits in a part', () => `${encoded('{"alg":"dir","enc":"A128GCM"}')}..AB.AAAA.AAAA`],
+  ])('does not ask about a JOSE token in another spelling: %s', async (_what, spelled) => {
+    answerAs(freshUserId());
+    const before = server.asked.length;
+    const { token } = mintToken({ iss: server.url }, { stack: processes.addresses });
+    const { error } = await refused({ url: url(), token: spelled(token.split('.')) });
+    expect(error.code).toBe('VALIDATION_FAILED');
+    expect(server.asked.length).toBe(before);
+  });
+
+  it('asks about an encrypted token in its one spelling, which its issuer alone can read', async () => {
+    const userId = freshUserId();
+    answerAs(userId);
+    const nonce = encoded(userId);
+    const token = `${encoded('{"alg":"dir","enc":"A128GCM"}')}..${nonce}.AAAA.AAAA`;
+    expect(await (await openClient({ url: url(), token })).welcome()).toMatchObject({ user_id: userId });
+  });
+
   it.each(TRANSPORTS)('refuses one that is not active, over %s, and repeats nothing of it', async (transport) => {
     server.behaviour = json({ active: false });
     const token = freshOpaque();

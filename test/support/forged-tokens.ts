@@ -3,7 +3,7 @@ import { stack } from './stack.ts';
 import { mintToken } from './tokens.ts';
 
 /** A part of a token: an object, or the very text that is to stand in it. */
-export type TokenPart = Readonly<Record<string, unknown>> | readonly unknown[] | string;
+export type TokenPart = Readonly<Record<string, unknown>> | readonly unknown[] | string | Buffer;
 
 export interface ForgedToken {
   readonly header?: TokenPart;
@@ -36,5 +36,5 @@ export function base64url(text: string | Buffer): string {
 }
 
 function encoded(part: TokenPart): string {
-  return base64url(typeof part === 'string' ? part : JSON.stringify(part));
+  return base64url(typeof part === 'string' || Buffer.isBuffer(part) ? part : JSON.stringify(part));
 }

@@ -1,6 +1,7 @@
 import { base64url } from './forged-tokens.ts';
 import { nodeUrl } from './nodes.ts';
 import { OPCODE, openRawSocket, type RawSocket } from './raw-socket.ts';
+import { mintToken } from './tokens.ts';
 import { until } from './until.ts';
 
 type Outcome = string;
@@ -13,6 +14,8 @@ const REQUESTS = [
   { type: 'tools_list', payload: {} },
   { type: 'agent_request', payload: { message: 'hello', request_id: 'behind-a-forged-token' } },
 ];
+
+const TOOLS_LIST = { jsonrpc: '2.0', id: 1, method: 'tools/list' };
 
 /** A frame of the server. All of them count, so that an answer to a request would be seen. */
 interface Told {
@@ -59,10 +62,45 @@ const WAYS = {
     // A head that Node refuses never gets as far as the error table.
     return error?.code === undefined ? `${response.status}` : `${response.status} ${error.code}`;
   },
+  mcp: async (token, url) => {
+    const response = await fetch(new URL('/mcp', url), {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${token}`,
+        'content-type': 'application/json',
+        accept: 'application/json, text/event-stream',
+      },
+      body: JSON.stringify(TOOLS_LIST),
+    });
+    const { error } = (await response.json()) as { error?: { data?: { code?: string } } };
+    return error?.data?.code === undefined ? `${response.status}` : `${response.status} ${error.data.code}`;
+  },
+  mcpSocket: (token, url) => {
+    const raw = openRawSocket({ url, path: '/ws/mcp', headers: { Authorization: `Bearer ${token}` } });
+    return handshake(raw, rpcTold, () => JSON.stringify(TOOLS_LIST));
+  },
+  /** As the newer token of a live connection of the same user, which a refused one does not end. */
+  refresh: async (token, url) => {
+    const older = mintToken(subjectOf(token), { expiresInSeconds: 60 });
+    const raw = openRawSocket({ url, path: '/ws/secure', headers: { Authorization: `Bearer ${older.token}` } });
+    await until(() => told(raw).some(accepts), QUICKLY);
+    raw.sendFrame(JSON.stringify({ type: 'token_refresh', payload: { token } }));
+    const answer = await until(
+      () => told(raw).find(({ type }) => type === 'error' || type === 'token_refreshed'),
+      QUICKLY,
+    );
+    raw.sendFrame(JSON.stringify({ type: 'ping', payload: {} }));
+    await until(() => told(raw).some(({ type }) => type === 'pong'), QUICKLY);
+    raw.destroy();
+    return answer.type === 'error' ? `${answer.fields.code}` : answer.type;
+  },
 } satisfies Record<string, (token: string, url: string) => Promise<Outcome>>;
 
 export type Way = keyof typeof WAYS;
-const ALL = Object.keys(WAYS) as Way[];
+/** Those of any gateway. */
+const ALL: readonly Way[] = ['header', 'subprotocol', 'message', 'socketio', 'ticket', 'mcp'];
+/** Those of a gateway that accepts the tokens of the shared stack. */
+export const EVERYWHERE: readonly Way[] = [...ALL, 'mcpSocket', 'refresh'];
 
 interface Presentation {
   readonly url?: string;
@@ -83,22 +121,42 @@ export async function present(
   return Object.fromEntries(outcomes);
 }
 
-/** Refused everywhere, and told why as each place tells it. */
-export function refusedWith(code: string): Record<Way, Outcome> {
+/** Refused in each of these ways, with the code in the form of each. */
+export function refusedWith(code: string, ways = ALL): Partial<Record<Way, Outcome>> {
   const closed = `1008 ${code}`;
-  // An engine of Socket.IO is closed without a code, after its `connect_error`.
-  return { header: closed, subprotocol: closed, message: closed, socketio: `1005 ${code}`, ticket: `401 ${code}` };
+  const outcomes = {
+    header: closed,
+    subprotocol: closed,
+    message: closed,
+    // An engine of Socket.IO is closed without a code, after its `connect_error`.
+    socketio: `1005 ${code}`,
+    ticket: `401 ${code}`,
+    mcp: `401 ${code}`,
+    mcpSocket: closed,
+    refresh: code,
+  };
+  return Object.fromEntries(ways.map((way) => [way, outcomes[way]]));
 }
 
-/** Let in everywhere as this user. */
-export function acceptedAs(userId: string): Record<Way, Outcome> {
+/** Accepted in each of these ways as this user. */
+export function acceptedAs(userId: string, ways = ALL): Partial<Record<Way, Outcome>> {
   const user = `user ${userId}`;
-  return { header: user, subprotocol: user, message: user, socketio: user, ticket: '201' };
+  const outcomes = {
+    header: user,
+    subprotocol: user,
+    message: user,
+    socketio: user,
+    ticket: '201',
+    mcp: '200',
+    mcpSocket: user,
+    refresh: 'token_refreshed',
+  };
+  return Object.fromEntries(ways.map((way) => [way, outcomes[way]]));
 }
 
-async function handshake(raw: RawSocket): Promise<Outcome> {
+async function handshake(raw: RawSocket, frames = told, encode?: (request: Request) => string): Promise<Outcome> {
   const { status } = await raw.answer;
-  return status === 101 ? outcomeOf(raw, () => told(raw)) : `HTTP ${status}`;
+  return status === 101 ? outcomeOf(raw, () => frames(raw), encode) : `HTTP ${status}`;
 }
 
 type Request = (typeof REQUESTS)[number];
@@ -129,6 +187,26 @@ function told(raw: RawSocket): Told[] {
     const { type, payload, ...fields } = JSON.parse(text);
     return { type, fields: payload ?? fields };
   });
+}
+
+/** The frames of `/ws/mcp`. */
+function rpcTold(raw: RawSocket): Told[] {
+  return texts(raw).map((text) => {
+    const { params, error } = JSON.parse(text);
+    if (error) return { type: 'error', fields: error.data };
+    const { type = 'answer', ...fields } = params ?? {};
+    return { type, fields };
+  });
+}
+
+/** The subject that a token names, for what it is worth. */
+function subjectOf(token: string): { sub?: string } {
+  try {
+    const { sub } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
+    return typeof sub === 'string' && /^user_[\w-]+$/.test(sub) ? { sub } : {};
+  } catch {
+    return {};
+  }
 }
 
 /** What Socket.IO's client would see: the refusal (44) and the events (42), without the engine's own packets. */

@@ -187,7 +187,7 @@ describe('the token of a service', () => {
 });
 
 describe('the ticket of a URL', () => {
-  const ticket = `${'Ab-_'.repeat(10)}xyz`;
+  const ticket = `${'Ab-_'.repeat(10)}xyw`;
 
   it('is 32 bytes as base64url; the same one twice is one', () => {
     expect(findTicket([])).toBeUndefined();
@@ -199,6 +199,8 @@ describe('the ticket of a URL', () => {
     ['empty', [''], 'NO_TOKEN'],
     ['short', [ticket.slice(1)], 'INVALID_FORMAT'],
     ['long', [`${ticket}x`], 'INVALID_FORMAT'],
+    ['with one spare bit', [`${ticket.slice(0, -1)}x`], 'INVALID_FORMAT'],
+    ['with the other spare bit', [`${ticket.slice(0, -1)}y`], 'INVALID_FORMAT'],
     ['far too long', ['x'.repeat(100_000)], 'INVALID_FORMAT'],
     ['no base64url', [`${ticket.slice(1)}/`], 'INVALID_FORMAT'],
     ['followed by a line break', [`${ticket}\n`], 'INVALID_FORMAT'],

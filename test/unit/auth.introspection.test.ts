@@ -8,6 +8,7 @@ import { silentLogger } from '../support/core.ts';
 import { FAULTS, json, startFaultyAuthServer } from '../support/faulty-auth-server.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
+import { CLIENT_TOKENS, NO_BEARER_TOKENS, USER_TOKENS } from '../support/token-kinds.ts';
 import { until } from '../support/until.ts';
 
 async function start(mode: IntrospectionMode = 'opaque') {
@@ -83,10 +84,9 @@ describe('an opaque token', () => {
     ['a service’s', { sub: 'service:billing', token_use: 'service' }],
     ['a service’s that calls itself a user', { token_use: 'service' }],
     ['a user’s that calls itself a service', { sub: 'service:spoofed' }],
-    ['a client’s own', { sub: 'app-1', client_id: 'app-1' }],
     ['a refresh token', { token_use: 'refresh' }],
-    ['bound to a key', { cnf: { jkt: 'thumbprint' } }],
-    ['of another type', { token_type: 'DPoP' }],
+    ...NO_BEARER_TOKENS,
+    ...CLIENT_TOKENS.map(([how, changes]) => [`a client’s own ${how}`, changes('user_1')] as const),
     ['not good yet', { nbf: 4_000_000_000 }],
     ['issued in the future', { iat: 4_000_000_000 }],
     ['of a subject that is no identifier', { sub: 'a user\r\n' }],
@@ -97,6 +97,14 @@ describe('an opaque token', () => {
     for (let i = 0; i < 6; i++)
       expect(await codeOf(introspection.identify(`token-${i}`, 'header'))).toBe('VALIDATION_FAILED');
     expect(authService.breaker).toBe('closed');
+  });
+
+  // An answer has no header to call the token an access token.
+  const described = USER_TOKENS.filter(([, header]) => header.typ !== 'at+jwt');
+  it.each(described)('is its user’s as %s describes it', async (_issuer, _header, changes) => {
+    const { server, introspection, claims } = await start();
+    server.behaviour = json(claims(changes));
+    expect(await introspection.identify('opaque-token', 'header')).toMatchObject({ userId: 'user_1' });
   });
 
   it('is taken for its audience among several', async () => {
@@ -248,6 +256,22 @@ describe('a token that was verified here', () => {
     expect(await codeOf(introspection.confirm('d.e.f', 'user_2'))).toBe('VALIDATION_FAILED');
     server.behaviour = json({ active: false });
     expect(await codeOf(introspection.confirm('g.h.i', 'user_1'))).toBe('TOKEN_REVOKED');
+  });
+
+  it.each(NO_BEARER_TOKENS)('is VALIDATION_FAILED when the answer says that it is %s', async (_what, changes) => {
+    const { server, introspection, claims } = await start('always');
+    server.behaviour = json(claims(changes));
+    expect(await codeOf(introspection.confirm('a.b.c', 'user_1'))).toBe('VALIDATION_FAILED');
+    server.behaviour = json(claims({ ...changes, sub: 'service:billing' }));
+    expect(await codeOf(introspection.confirm('d.e.f', 'service:billing'))).toBe('VALIDATION_FAILED');
+  });
+
+  it('is VALIDATION_FAILED as a user’s when the answer says that a client got it, and good as a service’s', async () => {
+    const { server, introspection, claims } = await start('always');
+    server.behaviour = json(claims({ client_id: 'user_1' }));
+    expect(await codeOf(introspection.confirm('a.b.c', 'user_1'))).toBe('VALIDATION_FAILED');
+    server.behaviour = json(claims({ sub: 'service:billing', client_id: 'service:billing' }));
+    await introspection.confirm('d.e.f', 'service:billing');
   });
 
   it('B40 B109 B141 is taken while the auth service fails, and while the breaker is open', async () => {

@@ -44,10 +44,11 @@ afterAll(() => {
   return new Promise((resolve) => server.close(resolve));
 });
 
+const TYPES = ['at+jwt', 'JWT', 'none'];
 const CLAIMS = { iss: 'https://issuer.test', aud: 'tollgate', sub: 'user_1', jti: 'j' };
 
 function verifier(url = jwksUrl, clock: Clock = systemClock): Tokens {
-  const options = { issuer: CLAIMS.iss, audience: CLAIMS.aud, secrets: [], jwksUrl: url };
+  const options = { issuer: CLAIMS.iss, audience: CLAIMS.aud, secrets: [], jwksUrl: url, acceptedTypes: TYPES };
   return new Tokens({ clock }, options);
 }
 

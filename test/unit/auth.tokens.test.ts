@@ -18,8 +18,10 @@ function manualClock(seconds = START) {
   return Object.assign(clock, { port });
 }
 
-function verifier({ secrets = [SECRET], clock = manualClock() } = {}) {
-  const options = { issuer: ISSUER, audience: 'tollgate', secrets, jwksUrl: undefined };
+const TYPES = ['at+jwt', 'JWT', 'none'];
+
+function verifier({ secrets = [SECRET], clock = manualClock(), acceptedTypes = TYPES } = {}) {
+  const options = { issuer: ISSUER, audience: 'tollgate', secrets, jwksUrl: undefined, acceptedTypes };
   return new Tokens({ clock: clock.port }, options);
 }
 
@@ -205,6 +207,38 @@ describe('a signature', () => {
       expect(error).toMatchObject({ code: 'VALIDATION_FAILED' });
       expect(String((error as Error).message)).not.toMatch(/jwt|token|signature|malformed/i);
     }
+  });
+});
+
+describe('the accepted types', () => {
+  const typed = (typ: string | undefined) => forged({ alg: 'HS256', ...(typ === undefined ? {} : { typ }) });
+  const outcomes = async (acceptedTypes: string[], types: readonly (string | undefined)[]) => {
+    const codes = types.map((typ) => codeOf(typed(typ), verifier({ acceptedTypes })));
+    return (await Promise.all(codes)).map((code) => code === 'accepted user_1');
+  };
+
+  it('are those of the setting alone, whichever way both are written: RFC 9068 section 4', async () => {
+    for (const accepted of ['at+jwt', 'AT+JWT', 'application/at+jwt']) {
+      const types = ['at+jwt', 'application/at+jwt', 'JWT', undefined, 'none'];
+      expect(await outcomes([accepted], types)).toEqual([true, true, false, false, false]);
+    }
+    expect(await outcomes(['JWT'], ['JWT', 'at+jwt', undefined])).toEqual([true, false, false]);
+  });
+
+  it('take none for a header without a type, never for one that says so', async () => {
+    expect(await outcomes(['none'], [undefined, 'none', 'JWT'])).toEqual([true, false, false]);
+  });
+
+  it('may be of another top-level type, which is never left out', async () => {
+    expect(await outcomes(['text/token'], ['text/token', 'token', 'application/token'])).toEqual([true, false, false]);
+  });
+
+  it('hold for services as well', async () => {
+    const header = { alg: 'HS256', typ: 'JWT' };
+    const token = forged(header, claims({ sub: 'service:billing', scope: '', token_use: 'service' }));
+    expect((await verifier().verifyService(token)).serviceId).toBe('billing');
+    const strict = verifier({ acceptedTypes: ['at+jwt'] });
+    await expect(strict.verifyService(token)).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
   });
 });
 

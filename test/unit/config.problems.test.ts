@@ -39,6 +39,7 @@ describe('a configuration', () => {
       AUTH_SERVICE_URL: 'http://localhost:8081',
       JWT_ISSUER: 'http://localhost:8081',
       JWT_AUDIENCE: 'tollgate',
+      JWT_ACCEPTED_TYPES: ['at+jwt', 'JWT', 'none'],
       PORT: 8000,
       WORKER_PORT: 8090,
       AUTH_PORT: 8081,
@@ -127,6 +128,17 @@ describe('a mistake in the configuration', () => {
     'is the long secret %s, which everybody guesses',
     (secret) => {
       expect(named(problemsOf({ SERVICE_SECRET: secret }))).toEqual(['WEAK_SECRET SERVICE_SECRET']);
+    },
+  );
+
+  it.each(['at+jwt,,JWT', 'application/at+jwt', 'none', ' JWT , x.y+z '])('is not the token types %j', (types) => {
+    expect(problemsOf({ JWT_ACCEPTED_TYPES: types })).toEqual([]);
+  });
+
+  it.each([',', 'at jwt', 'at+jwt;v=1', 'a/b/c', '*', '/jwt', 'jwt/', 'x'.repeat(200)])(
+    'is the token types %j, which no header can have',
+    (types) => {
+      expect(named(problemsOf({ JWT_ACCEPTED_TYPES: types }))).toEqual(['INVALID_VALUE JWT_ACCEPTED_TYPES']);
     },
   );
 

@@ -1,0 +1,77 @@
+import { isUtf8 } from 'node:buffer';
+
+/** The text of JSON Web Signatures in compact form (RFC 7515 section 7.1), before and beside their verification. */
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+const QUOTE = 0x22;
+const COLON = 0x3a;
+const BACKSLASH = 0x5c;
+
+/**
+ * Whether each dot-separated part is the one base64url spelling of its bytes: no padding, no other alphabet, and zero in
+ * the spare bits of the last character (RFC 4648 section 3.5). Decoders ignore those bits, so a signature would otherwise
+ * have up to 16 spellings, each with a hash of its own. Linear in the length of the token.
+ */
+export function isCanonical(token: string): boolean {
+  return token.split('.').every((part) => Buffer.from(part, 'base64url').toString('base64url') === part);
+}
+
+/** Whether the first part is a JOSE header by the most lenient reading, so that the token is not an opaque one. */
+export function hasJoseHeader(token: string): boolean {
+  const end = token.indexOf('.');
+  if (end < 0) return false;
+  return isObject(parsed(Buffer.from(token.slice(0, end), 'base64url').toString('utf8')));
+}
+
+/**
+ * The JSON object that a base64url part encodes. Undefined for anything else: invalid UTF-8, a byte order mark, another
+ * JSON value, or an object that names a member twice on any level, which readers disagree on (RFC 7515 section 4,
+ * RFC 7519 section 4: reject it, or take the last).
+ */
+export function jsonObject(part: string): JsonObject | undefined {
+  const bytes = Buffer.from(part, 'base64url');
+  if (!isUtf8(bytes)) return undefined;
+  const text = bytes.toString('utf8');
+  const value = parsed(text);
+  return isObject(value) && writtenMembers(text) === memberCount(value) ? value : undefined;
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The members of all objects in valid JSON text: the colons outside of its strings. */
+function writtenMembers(text: string): number {
+  let members = 0;
+  let inString = false;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (inString && code === BACKSLASH) at += 1;
+    else if (code === QUOTE) inString = !inString;
+    else if (code === COLON && !inString) members += 1;
+  }
+  return members;
+}
+
+/** The members of all objects in a parsed value, of which the parser has kept one of each name. No recursion. */
+function memberCount(root: JsonObject): number {
+  let members = 0;
+  const rest: unknown[] = [root];
+  while (rest.length > 0) {
+    const value = rest.pop();
+    if (typeof value !== 'object' || value === null) continue;
+    const inner: unknown[] = Object.values(value);
+    if (!Array.isArray(value)) members += inner.length;
+    for (const one of inner) rest.push(one);
+  }
+  return members;
+}
