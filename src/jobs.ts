@@ -18,6 +18,11 @@ export interface RunRequest {
   /** Follows from user and request id, so that a repeated request means the same run on every node. */
   readonly runId: string;
   readonly threadId: string;
+  /**
+   * The client named no thread, and `threadId` is its connection's: where the plan allows no further thread, the run goes to
+   * the one that changed last.
+   */
+  readonly isThreadImplied?: boolean;
   readonly agent: string | undefined;
   readonly message: string;
   /** The road it came by, as usage records name it. */

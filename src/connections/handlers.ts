@@ -18,8 +18,8 @@ export type Reply =
 /** The connection as its handlers see it. */
 export interface Speaker {
   readonly connectionId: string;
-  /** The thread of requests that name none. */
-  readonly threadId: string;
+  /** The thread of requests that name none; where the plan allowed no further thread, the one that the first of them got. */
+  threadId: string;
   /** Who speaks. @throws TollgateError NO_TOKEN before authentication */
   readonly identity: Identity;
   /** Whether the token could not be refreshed for too long: contract section 4. */
@@ -34,14 +34,21 @@ export interface Speaker {
   resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
 }
 
+/** A run that was accepted, now or, for a repeated request id, before. */
+export interface StartedRun {
+  readonly run_id: string;
+  readonly thread_id: string;
+  readonly isRepeated: boolean;
+}
+
 /** What this part needs from agents. */
 export interface RunsPort {
   /**
    * Starts a run, once per request id.
    * @param allowed settles when the message limit has been asked; a run whose message was refused must not start
-   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
+   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
-  start(request: RunRequest, allowed: Promise<void>): Promise<{ run_id: string; thread_id: string }>;
+  start(request: RunRequest, allowed: Promise<void>): Promise<StartedRun>;
   /** @param allowed as for `start` @throws TollgateError RATE_LIMITED, OVERLOADED */
   cancel(identity: Identity, runId: string, allowed: Promise<void>): Promise<'asked' | 'missing' | 'finished'>;
 }
@@ -133,10 +140,11 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       async handle(speaker, fields, allowed) {
         const request = runRequest(speaker, fields);
         const { requestId: request_id } = request;
-        const accepted = await runs.start(request, allowed).catch((error: unknown) => {
+        const { isRepeated, ...accepted } = await runs.start(request, allowed).catch((error: unknown) => {
           // Also an id that was made here: repeated with it, a request that did arrive is not run twice.
           throw toTollgateError(error).with({ request_id });
         });
+        if (request.isThreadImplied && !isRepeated) speaker.threadId = accepted.thread_id;
         return { type: 'agent_accepted', fields: { ...accepted, request_id } };
       },
     },
@@ -215,6 +223,7 @@ function runRequest(speaker: Speaker, fields: ClientFields<'agent_request'>): Ru
     requestId,
     runId: derivedId('run', speaker.identity.userId, requestId),
     threadId: fields.thread_id ?? speaker.threadId,
+    isThreadImplied: fields.thread_id === undefined,
     agent: fields.agent,
     message: fields.message,
     transport: speaker.road,
