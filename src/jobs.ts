@@ -31,6 +31,15 @@ export interface RunRequest {
   readonly degraded: boolean;
 }
 
+/** A run that was accepted. */
+export interface StartedRun {
+  readonly run_id: string;
+  /** Another one than was asked for when the request named none, or is a repetition. */
+  readonly thread_id: string;
+  /** The request id had started the run before. */
+  readonly isRepeated: boolean;
+}
+
 /** A run to execute. Everything else about it is in the run's own hash, which outlives the job. */
 export const AgentRunJob = z.object({
   user_id: z.string().min(1),

@@ -1,5 +1,5 @@
 import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/event-log.ts';
-import { type AgentRunJob, QUEUES, type RunRequest } from '../jobs.ts';
+import { type AgentRunJob, QUEUES, type RunRequest, type StartedRun } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type Plans, THREADS_KEPT } from '../policy/plans.ts';
@@ -65,14 +65,6 @@ export interface MessageLimit {
   readonly allowed: Promise<void>;
   /** The greatest value of the user's message counter. */
   readonly messages: number;
-}
-
-export interface StartedRun {
-  readonly run_id: string;
-  /** Another one than was asked for when the request named none, or is a repetition. */
-  readonly thread_id: string;
-  /** The request id had started the run before. */
-  readonly isRepeated: boolean;
 }
 
 export interface RunsOptions {

@@ -1,5 +1,5 @@
 import type { InBandCredential } from '../auth/credentials.ts';
-import type { RunRequest } from '../jobs.ts';
+import type { RunRequest, StartedRun } from '../jobs.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -32,13 +32,6 @@ export interface Speaker {
   renewToken(token: string | undefined): Promise<Reply>;
   /** @param allowed settles before anything is delivered */
   resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
-}
-
-/** A run that was accepted, now or, for a repeated request id, before. */
-export interface StartedRun {
-  readonly run_id: string;
-  readonly thread_id: string;
-  readonly isRepeated: boolean;
 }
 
 /** What this part needs from agents. */

@@ -58,6 +58,7 @@ const env = {
   REDIS_SENTINEL_PASSWORD: SENTINEL_PASSWORD,
   MESSAGE_RATE_PER_MINUTE: '1000000',
   EVENT_LOG_LENGTH: '100000',
+  EVENT_LOG_BYTES: String(2 ** 30),
   ACCESS_TOKEN_SECONDS: '5',
   // A call that is cut off is swept up soon after.
   TOOL_TIMEOUT_SECONDS: '1',
