@@ -74,7 +74,9 @@ redis.call('PEXPIRE', run, ARGV[6])
 redis.call('ZADD', activeRuns, now + ARGV[5], ARGV[4])
 redis.call('ZADD', runsInFlight, now + ARGV[5], runId)
 redis.call('ZREMRANGEBYSCORE', runsInFlight, '-inf', now)
-redis.call('PEXPIRE', runsInFlight, ARGV[5])
+-- As long as the last of them: gateways may disagree on the time of a run while their configuration changes.
+local last = redis.call('ZRANGE', runsInFlight, 0, 0, 'REV', 'WITHSCORES')[2]
+if last then redis.call('PEXPIREAT', runsInFlight, last) end
 countUse(quota, limits.perHour, now)
 redis.call('ZADD', runs, now, runId)
 redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
