@@ -142,6 +142,7 @@ const VARIABLES = z.object({
   DRAIN_SECONDS: seconds(30, 0, 3_600),
   EVENT_LOG_LENGTH: count(1_000, 10, 1_000_000),
   EVENT_LOG_HOURS: count(24, 1, 24 * 30),
+  EVENT_LOG_BYTES: count(8 * 1024 * 1024, 256 * 1024, 1024 * 1024 * 1024),
   RUN_CONCURRENCY: count(50, 1, 1_000),
   RUN_TIMEOUT_SECONDS: seconds(45, 1, 3_600),
   TOOL_TIMEOUT_SECONDS: seconds(30, 1, 600),

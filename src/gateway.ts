@@ -201,7 +201,10 @@ async function createConnections(config: Config, foundation: Foundation) {
   const { threads, permissions, quotas, service } = assembleTools(parts, config);
   closers.add('tool calls', () => service.close());
   const welcome = new Welcome({ plans, permissions, messageRate }, limits);
-  const runs = new Runs({ redis, keys, agents, clock, tracing }, { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 });
+  const runs = new Runs(
+    { redis, keys, agents, plans, clock, tracing },
+    { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 },
+  );
   const tools: ToolsPort & McpTools = {
     describe: (identity) => permissions.describeTools(identity),
     call: (request, allowed) => {

@@ -18,12 +18,26 @@ export interface RunRequest {
   /** Follows from user and request id, so that a repeated request means the same run on every node. */
   readonly runId: string;
   readonly threadId: string;
+  /**
+   * The client named no thread, and `threadId` is its connection's: where the plan allows no further thread, the run goes to
+   * the one that changed last.
+   */
+  readonly isThreadImplied?: boolean;
   readonly agent: string | undefined;
   readonly message: string;
   /** The road it came by, as usage records name it. */
   readonly transport: string;
   /** The auth service could not vouch for the session when the run was asked for: no paid tool runs for it. */
   readonly degraded: boolean;
+}
+
+/** A run that was accepted. */
+export interface StartedRun {
+  readonly run_id: string;
+  /** Another one than was asked for when the request named none, or is a repetition. */
+  readonly thread_id: string;
+  /** The request id had started the run before. */
+  readonly isRepeated: boolean;
 }
 
 /** A run to execute. Everything else about it is in the run's own hash, which outlives the job. */

@@ -124,7 +124,7 @@ async function createParts(config: Config, foundation: Foundation) {
   const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const log = await assembleEventLog(foundation, config);
-  const runs = new Runs({ redis, keys, agents, clock, tracing }, limits);
+  const runs = new Runs({ redis, keys, agents, plans: foundation.catalogues.plans, clock, tracing }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
   const toolParts = { ...foundation, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = assembleTools(toolParts, config);

@@ -24,7 +24,7 @@ const redis = new Redis(redisUrl);
 const keys = new Keys(KEY_PREFIX);
 const log = new EventLog(
   { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
-  { length: 1_000, maxAgeMs: 24 * 3_600_000 },
+  { length: 1_000, maxAgeMs: 24 * 3_600_000, maxBytes: 8_388_608 },
 );
 /** Another node of the bare Socket.IO cluster, without clients. */
 const peer = new Server({ adapter: createShardedAdapter(redis, new Redis(redisUrl)) });

@@ -25,7 +25,12 @@ export interface LogParts {
 type LogConfig = RedisVariables &
   Pick<
     Config,
-    'REDIS_WAIT_REPLICAS' | 'REDIS_WAIT_TIMEOUT_MS' | 'USAGE_JOURNAL_SECONDS' | 'EVENT_LOG_LENGTH' | 'EVENT_LOG_HOURS'
+    | 'REDIS_WAIT_REPLICAS'
+    | 'REDIS_WAIT_TIMEOUT_MS'
+    | 'USAGE_JOURNAL_SECONDS'
+    | 'EVENT_LOG_LENGTH'
+    | 'EVENT_LOG_HOURS'
+    | 'EVENT_LOG_BYTES'
   >;
 
 /** The event log, and what secures the usage records that are written with it; gateways and workers have the same. */
@@ -38,7 +43,11 @@ export async function assembleEventLog(parts: LogParts, config: LogConfig): Prom
   const replicated = config.REDIS_WAIT_REPLICAS > 0 ? await openReplicated(parts, config) : undefined;
   return new EventLog(
     { redis, keys, metrics, tracing, replicated, witness: journal },
-    { length: config.EVENT_LOG_LENGTH, maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000 },
+    {
+      length: config.EVENT_LOG_LENGTH,
+      maxAgeMs: config.EVENT_LOG_HOURS * 3_600_000,
+      maxBytes: config.EVENT_LOG_BYTES,
+    },
   );
 }
 

@@ -1,17 +1,18 @@
-import { activeRunMember, THREAD_MESSAGES } from '../events/event-log.ts';
-import { type AgentRunJob, QUEUES, type RunRequest } from '../jobs.ts';
+import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/event-log.ts';
+import { type AgentRunJob, QUEUES, type RunRequest, type StartedRun } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Tracing } from '../lib/tracing.ts';
-import { THREADS_KEPT } from '../policy/plans.ts';
+import { type Plans, THREADS_KEPT } from '../policy/plans.ts';
+import { type RunRefusal, runLimits, runRefusal } from '../policy/run-limits.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
-import { LuaScript } from '../redis/scripts.ts';
+import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
 import type { AgentCatalogue } from './agent-catalogue.ts';
 import { THREAD_KEPT_MS, threadInfo } from './threads.ts';
 
-const startRun = LuaScript.load('startRun-8');
+const startRun = LuaScript.load('startRun-10');
 const claimRun = LuaScript.load('claimRun-1');
 const cancelRun = LuaScript.load('cancelRun-2');
 
@@ -75,6 +76,7 @@ export interface RunsDeps {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly agents: AgentCatalogue;
+  readonly plans: Plans;
   readonly clock: Clock;
   readonly tracing: Tracing;
 }
@@ -89,14 +91,16 @@ export class Runs {
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #agents: AgentCatalogue;
+  readonly #plans: Plans;
   readonly #clock: Clock;
   readonly #tracing: Tracing;
   readonly #timeoutMs: number;
 
-  constructor({ redis, keys, agents, clock, tracing }: RunsDeps, options: RunsOptions) {
+  constructor({ redis, keys, agents, plans, clock, tracing }: RunsDeps, options: RunsOptions) {
     this.#redis = redis;
     this.#keys = keys;
     this.#agents = agents;
+    this.#plans = plans;
     this.#clock = clock;
     this.#tracing = tracing;
     this.#timeoutMs = options.timeoutMs;
@@ -105,16 +109,17 @@ export class Runs {
   /**
    * Accepts a run, or recognises one that was accepted under the same request id.
    *
+   * The limits of the plan are checked and counted by the script that stores the run; a repetition counts no second time.
    * The message limit, the run and its job travel to Redis together, in this order on one connection: one round trip.
    * The script reads what the limiter wrote and starts nothing when it is too much; a job without a run is dropped by
    * the worker that gets it. A job that was not stored leaves a run that the same request id can start again.
-   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
+   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
   async start(
     run: RunRequest,
     limit: MessageLimit,
     enqueue: (job: AgentRunJob) => Promise<unknown>,
-  ): Promise<{ run_id: string; thread_id: string }> {
+  ): Promise<StartedRun> {
     const agent = this.#agents.get(run.agent);
     if (!agent) throw new TollgateError('AGENT_NOT_FOUND', { fields: { agents: this.#agents.all.map((a) => a.name) } });
     const [allowed, started, enqueued] = await Promise.allSettled([
@@ -124,9 +129,12 @@ export class Runs {
     ]);
     if (allowed.status === 'rejected') throw allowed.reason;
     if (started.status === 'rejected') throw started.reason;
-    if (started.value[0] === 'limited') throw new TollgateError('RATE_LIMITED');
+    const [outcome, ...rest] = started.value;
+    if (outcome === 'limited') throw new TollgateError('RATE_LIMITED');
+    if (outcome === 'refused') throw runRefusal(this.#plans, run.identity.plan, rest as unknown as RunRefusal);
     if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
-    return { run_id: started.value[1], thread_id: started.value[2] };
+    const [run_id, thread_id] = rest as [string, string];
+    return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
   #send(job: AgentRunJob, enqueue: (job: AgentRunJob) => Promise<unknown>): Promise<unknown> {
@@ -175,12 +183,16 @@ export class Runs {
     });
   }
 
-  /** Strikes a run off the active ones of its partition: it has ended, or is not known any more. */
+  /** Strikes a run off the active ones of its partition and of its user: it has ended, or is not known any more. */
   async forget(userId: string, runId: string): Promise<void> {
-    await this.#redis.zrem(this.#keys.user(userId).activeRuns, activeRunMember(userId, runId));
+    const { activeRuns, runsInFlight } = this.#keys.user(userId);
+    await Promise.all([
+      this.#redis.zrem(activeRuns, activeRunMember(userId, runId)),
+      this.#redis.zrem(runsInFlight, runId),
+    ]);
   }
 
-  async #store(run: RunRequest, agent: string, messageLimit: number): Promise<[string, string, string]> {
+  async #store(run: RunRequest, agent: string, messageLimit: number): Promise<[string, ...ScriptReply[]]> {
     const { userId, plan, permissions, roles, featureFlags } = run.identity;
     const keys = this.#keys.user(userId);
     const used = [
@@ -192,9 +204,10 @@ export class Runs {
       keys.threads,
       keys.threadInfo,
       keys.thread(run.threadId),
+      keys.quota,
+      keys.runsInFlight,
     ];
     const fields = {
-      thread_id: run.threadId,
       request_id: run.requestId,
       connection_id: run.connectionId,
       transport: run.transport,
@@ -213,12 +226,15 @@ export class Runs {
       JSON.stringify(threadInfo(run.message, this.#clock.now())),
       JSON.stringify({ role: 'user', text: run.message, run_id: run.runId }),
       THREAD_MESSAGES,
+      THREAD_BYTES,
       THREADS_KEPT,
       THREAD_KEPT_MS,
       keys.thread(''),
+      runLimits(this.#plans, plan),
+      run.isThreadImplied ? 1 : 0,
       ...Object.entries(fields).flat(),
     ]);
-    return reply as [string, string, string];
+    return reply as [string, ...ScriptReply[]];
   }
 }
 

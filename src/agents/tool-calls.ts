@@ -50,7 +50,7 @@ export interface BeginCall {
 }
 
 export type Beginning =
-  | { readonly outcome: 'begun' | 'refused'; readonly reply: readonly ScriptReply[] }
+  | { readonly outcome: 'begun' | 'refused' | 'keys'; readonly reply: readonly ScriptReply[] }
   | { readonly outcome: 'limited' | 'conflict' | 'forgotten' }
   | { readonly outcome: 'running'; readonly leftMs: number }
   | { readonly outcome: 'done'; readonly stored: ToolOutcome };
@@ -106,10 +106,11 @@ export class ToolCalls {
         JSON.stringify({ ...eventFields(userId, details), ...executing, timestamp }),
         ...this.#log.appendOptions(userId),
         details.answered ?? 0,
+        details.idempotency_key === null ? '' : place.newKeys.limit,
       ],
     );
     const [outcome, now, third, ...rest] = reply as [string, number, ScriptReply, ...ScriptReply[]];
-    if (outcome === 'begun' || outcome === 'refused') {
+    if (outcome === 'begun' || outcome === 'refused' || outcome === 'keys') {
       if (outcome === 'begun') this.#log.appended('tool_executing');
       return { outcome, reply: third === undefined ? [now] : [now, third, ...rest] };
     }

@@ -218,6 +218,8 @@ export class ToolService {
         if (!decision.allowed) throw this.#refuse(request, decision.error);
         return () => this.#finish(call, decision.status);
       }
+      case 'keys':
+        throw this.#refuse(request, place.newKeys.refusal(beginning.reply));
       case 'done':
         return async () => repetition(request, beginning.stored);
       case 'running':

@@ -45,7 +45,7 @@ const CLOSED = 'closed';
  */
 export class Connection implements TransportEvents, SessionEvents, InboxOwner, Speaker {
   readonly connectionId = newId('ws');
-  readonly threadId = newId('thread');
+  threadId = newId('thread');
   readonly #deps: ConnectionDeps;
   readonly #transport: Transport;
   readonly #visitor: Visitor;

@@ -1,5 +1,5 @@
 import type { InBandCredential } from '../auth/credentials.ts';
-import type { RunRequest } from '../jobs.ts';
+import type { RunRequest, StartedRun } from '../jobs.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -18,8 +18,8 @@ export type Reply =
 /** The connection as its handlers see it. */
 export interface Speaker {
   readonly connectionId: string;
-  /** The thread of requests that name none. */
-  readonly threadId: string;
+  /** The thread of requests that name none; where the plan allowed no further thread, the one that the first of them got. */
+  threadId: string;
   /** Who speaks. @throws TollgateError NO_TOKEN before authentication */
   readonly identity: Identity;
   /** Whether the token could not be refreshed for too long: contract section 4. */
@@ -39,9 +39,9 @@ export interface RunsPort {
   /**
    * Starts a run, once per request id.
    * @param allowed settles when the message limit has been asked; a run whose message was refused must not start
-   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, OVERLOADED
+   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
-  start(request: RunRequest, allowed: Promise<void>): Promise<{ run_id: string; thread_id: string }>;
+  start(request: RunRequest, allowed: Promise<void>): Promise<StartedRun>;
   /** @param allowed as for `start` @throws TollgateError RATE_LIMITED, OVERLOADED */
   cancel(identity: Identity, runId: string, allowed: Promise<void>): Promise<'asked' | 'missing' | 'finished'>;
 }
@@ -133,10 +133,11 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       async handle(speaker, fields, allowed) {
         const request = runRequest(speaker, fields);
         const { requestId: request_id } = request;
-        const accepted = await runs.start(request, allowed).catch((error: unknown) => {
+        const { isRepeated, ...accepted } = await runs.start(request, allowed).catch((error: unknown) => {
           // Also an id that was made here: repeated with it, a request that did arrive is not run twice.
           throw toTollgateError(error).with({ request_id });
         });
+        if (request.isThreadImplied && !isRepeated) speaker.threadId = accepted.thread_id;
         return { type: 'agent_accepted', fields: { ...accepted, request_id } };
       },
     },
@@ -215,6 +216,7 @@ function runRequest(speaker: Speaker, fields: ClientFields<'agent_request'>): Ru
     requestId,
     runId: derivedId('run', speaker.identity.userId, requestId),
     threadId: fields.thread_id ?? speaker.threadId,
+    isThreadImplied: fields.thread_id === undefined,
     agent: fields.agent,
     message: fields.message,
     transport: speaker.road,

@@ -6,7 +6,7 @@ import type { Keys } from '../redis/keys.ts';
 import type { ReplicatedWrites } from '../redis/replicated-writes.ts';
 import { LuaScript, type ScriptArgument, type ScriptReply } from '../redis/scripts.ts';
 
-const appendEvents = LuaScript.load('appendEvents-9');
+const appendEvents = LuaScript.load('appendEvents-10');
 const readLog = LuaScript.load('readLog-2');
 
 /** A log that is not written to keeps its epoch this long, far longer than its events: a `seq` is never given twice. */
@@ -24,6 +24,8 @@ export interface EventLogOptions {
   readonly length: number;
   /** Milliseconds that an event is kept. */
   readonly maxAgeMs: number;
+  /** Bytes of events that a log keeps; the newest event stays, whatever its size. */
+  readonly maxBytes: number;
 }
 
 /** An event to append; the log adds `seq`. */
@@ -95,10 +97,13 @@ const STATUS_AFTER: Record<TerminalEventType, string> = {
   agent_cancelled: 'cancelled',
 };
 
+type AppendOptions = [channel: string, length: number, maxAgeMs: number, stateSeconds: number, maxBytes: number];
+
 /** Usage records kept per user for the user's own tools. */
 export const RECENT_USAGE = 1_000;
-/** Messages kept per thread. */
+/** Messages kept per thread, and bytes of them: the oldest ones leave first. */
 export const THREAD_MESSAGES = 200;
+export const THREAD_BYTES = 512 * 1024;
 
 /** Who is told of usage records that Redis has acknowledged. */
 export interface RecordWitness {
@@ -150,6 +155,7 @@ export class EventLog {
         thread,
         keys.quota,
         keys.reservations,
+        keys.runsInFlight,
       ],
       [
         ...this.appendOptions(userId),
@@ -160,6 +166,7 @@ export class EventLog {
         RECENT_USAGE,
         threadMessage ? JSON.stringify(threadMessage.message) : '',
         THREAD_MESSAGES,
+        THREAD_BYTES,
         settlement,
         this.recordTrace(),
         ...events.flatMap(eventArguments),
@@ -173,8 +180,9 @@ export class EventLog {
   }
 
   /** What every script that appends is told: the user's channel, and how much of the log is kept. */
-  appendOptions(userId: string): [channel: string, length: number, maxAgeMs: number, stateSeconds: number] {
-    return [this.#keys.user(userId).channel, this.#options.length, this.#options.maxAgeMs, LOG_STATE_SECONDS];
+  appendOptions(userId: string): AppendOptions {
+    const { length, maxAgeMs, maxBytes } = this.#options;
+    return [this.#keys.user(userId).channel, length, maxAgeMs, LOG_STATE_SECONDS, maxBytes];
   }
 
   /** What stands beside a usage record in its outbox, for the trace of the ledger to name; "" where nobody sees it. */
@@ -241,7 +249,11 @@ export function activeRunMember(userId: string, runId: string): string {
   return `${userId} ${runId}`;
 }
 
-type StreamEntry = [id: string, fields: [string, DurableEventType, string, string, string, string, string, string]];
+/** What follows the first eight is for the scripts alone. */
+type StreamEntry = [
+  id: string,
+  fields: [string, DurableEventType, string, string, string, string, string, string, ...string[]],
+];
 
 function parseEntry([id, [, type, , timestamp, , , , json]]: StreamEntry, epoch: string): LogEntry {
   return { type, seq: Number.parseInt(id, 10), epoch, timestamp, json };

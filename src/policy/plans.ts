@@ -11,6 +11,17 @@ const MAX_CONNECTIONS = 1_000;
 /** Threads kept for a user, whatever the plan allows to be made: the oldest ones give way. */
 export const THREADS_KEPT = 500;
 
+/**
+ * Runs an hour of a plan whose row names no number, times its multiplier: a sixth of the messages that 30 a minute allow.
+ * What a user may leave in Redis follows from it: see docs/security.md.
+ */
+const RUNS_PER_HOUR = 300;
+/** As `RUNS_PER_HOUR`, for idempotency keys of tool calls. */
+const IDEMPOTENCY_KEYS_PER_HOUR = 300;
+/** A script reads the user's runs in flight by their number alone; the bound is that of `concurrency`. */
+const MAX_RUNS_IN_FLIGHT = 1_000;
+const perHour = z.number().int().min(1).max(1_000_000).optional();
+
 const PlanRow = z.strictObject({
   /** Orders the plans: the upgrade path of a refusal is the lowest-ranked plan that would allow it. */
   rank: z.number().int().min(0),
@@ -22,6 +33,9 @@ const PlanRow = z.strictObject({
   connections: z.number().int().min(1).max(MAX_CONNECTIONS).optional(),
   allowances: z.record(z.string(), z.number().int().min(0)),
   concurrency: z.number().int().min(1).max(1_000),
+  runs_in_flight: z.number().int().min(1).max(MAX_RUNS_IN_FLIGHT).optional(),
+  runs_per_hour: perHour,
+  idempotency_keys_per_hour: perHour,
 });
 
 const PlansFile = z.strictObject({
@@ -46,6 +60,12 @@ export interface Plan {
   readonly allowances: ReadonlyMap<string, number>;
   /** Tool calls of one user that may be under way at once. */
   readonly concurrency: number;
+  /** Runs of one user that have not ended. */
+  readonly runsInFlight: number;
+  /** Runs that a user may start within an hour. */
+  readonly runsPerHour: number;
+  /** Tool calls with a new idempotency key that a user may make within an hour. */
+  readonly idempotencyKeysPerHour: number;
 }
 
 /** The plans of one state of the file. */
@@ -73,6 +93,16 @@ export class Plans {
     return this.#table().byName.get(name);
   }
 
+  /**
+   * The lowest plan above one that allows more of something; null when there is none.
+   * @param allows how much a plan allows, `Infinity` for no limit
+   */
+  withMore(name: string, allows: (plan: Plan) => number): string | null {
+    const current = this.effective(name);
+    const better = this.all.find((plan) => plan.rank > current.rank && allows(plan) > allows(current));
+    return better?.name ?? null;
+  }
+
   /** The plan of that name; a plan nobody sells (expired, unpaid, renamed) counts as the default one. */
   effective(name: string): Plan {
     const { byName, fallback } = this.#table();
@@ -95,17 +125,7 @@ export interface KnownNames {
 export function parsePlans(file: CatalogueFile, known: KnownNames): PlanTable | undefined {
   const parsed = file.parse(PlansFile);
   if (!parsed) return undefined;
-  const plans = Object.entries(parsed.plans).map(([name, row]) => ({
-    name,
-    rank: row.rank,
-    multiplier: row.multiplier,
-    permissions: row.permissions,
-    featureFlags: row.feature_flags,
-    threads: row.threads,
-    connections: row.connections,
-    allowances: new Map(Object.entries(row.allowances)),
-    concurrency: row.concurrency,
-  }));
+  const plans = Object.entries(parsed.plans).map(([name, row]) => planOf(name, row));
   for (const plan of plans) refuseUnknown(file, plan, known);
   const all = plans.toSorted((a, b) => a.rank - b.rank);
   for (const [at, plan] of all.entries()) {
@@ -115,6 +135,24 @@ export function parsePlans(file: CatalogueFile, known: KnownNames): PlanTable | 
   const fallback = byName.get(parsed.default);
   if (!fallback) file.mistake(['default'], 'names no plan of the file');
   return fallback && { all, byName, fallback };
+}
+
+function planOf(name: string, row: z.infer<typeof PlanRow>): Plan {
+  const multiplied = (base: number) => Math.max(1, Math.floor(base * row.multiplier));
+  return {
+    name,
+    rank: row.rank,
+    multiplier: row.multiplier,
+    permissions: row.permissions,
+    featureFlags: row.feature_flags,
+    threads: row.threads,
+    connections: row.connections,
+    allowances: new Map(Object.entries(row.allowances)),
+    concurrency: row.concurrency,
+    runsInFlight: row.runs_in_flight ?? row.concurrency,
+    runsPerHour: row.runs_per_hour ?? multiplied(RUNS_PER_HOUR),
+    idempotencyKeysPerHour: row.idempotency_keys_per_hour ?? multiplied(IDEMPOTENCY_KEYS_PER_HOUR),
+  };
 }
 
 function refuseUnknown(file: CatalogueFile, { name, permissions, allowances }: Plan, known: KnownNames): void {

@@ -8,7 +8,7 @@ import { allowanceOf, type Plan, type Plans } from './plans.ts';
 import type { Tool, ToolCatalogue } from './tool-catalogue.ts';
 
 const reserveCall = LuaScript.load('reserveCall-2');
-const readQuota = LuaScript.load('readQuota-2');
+const readQuota = LuaScript.load('readQuota-3');
 
 /**
  * Windows slide by buckets: a use counts until its whole bucket is older than the window, so for up to one bucket more
@@ -28,14 +28,14 @@ export const MAX_QUESTIONS = 8;
 /** Uses an hour whose questions are allowed where the plan limits none. */
 const ASKING_USES_PER_HOUR = 60;
 /** Tried again after this when too much is under way: about as long as the calls before it take. */
-const BUSY_RETRY_MS = 1_000;
+export const BUSY_RETRY_MS = 1_000;
 
 /** How often something may be done in a window, for one plan. */
 export interface Limit {
   /** What it is called outside: `analytics_per_hour`. */
   readonly name: string;
-  /** What it counts: one tool, or all tools of a permission together. */
-  readonly scope: `tool:${string}` | `permission:${string}`;
+  /** What it counts: one tool, all tools of a permission together, runs, or idempotency keys. */
+  readonly scope: `tool:${string}` | `permission:${string}` | 'runs' | 'idempotency_keys';
   readonly window: Window;
   readonly max: number;
 }
@@ -82,6 +82,8 @@ export interface Reservation {
   settlement(consumption: Consumption): string;
   /** Instead of that, for an execution that ended with a question: it counts as one, and as no use. */
   readonly question: string;
+  /** The limit on new idempotency keys, for `beginCall`, and the refusal of a key above it. */
+  readonly newKeys: { readonly limit: string; refusal(reply: readonly ScriptReply[]): TollgateError };
   /** What the script answered, beginning with Redis's time. */
   decision(allowed: boolean, reply: readonly ScriptReply[]): QuotaDecision;
 }
@@ -134,6 +136,7 @@ export class Quotas {
   place({ callId, tool, caller, asks = false }: QuotaRequest): Reservation {
     const plan = this.#deps.plans.effective(caller.plan);
     const limits = this.limitsOf(tool, plan);
+    const keys = idempotencyKeysPerHour(plan);
     const member = `${callId} ${tool.name} ${tool.permission}`;
     const forScript = limits.map(scriptLimit);
     const questions = asks ? questionLimits(tool, limits).map(scriptLimit) : [];
@@ -143,6 +146,7 @@ export class Quotas {
       request: JSON.stringify(asked),
       settlement: (consumption) => settlementOf(member, forScript, consumption),
       question: JSON.stringify({ member, limits: questions, units: 0 }),
+      newKeys: { limit: JSON.stringify(scriptLimit(keys)), refusal: (reply) => this.#tooManyKeys(keys, reply) },
       decision: (allowed, reply) => {
         const decision = this.#decision({ allowed, reply, limits, tool, caller });
         const result = decision.allowed ? 'allowed' : decision.error.code;
@@ -171,10 +175,13 @@ export class Quotas {
     const plan = plans.effective(caller.plan);
     const tools = permissions.toolsOf(caller);
     const limits = [...new Map(tools.flatMap((tool) => this.limitsOf(tool, plan)).map((l) => [l.name, l])).values()];
-    const { quota, reservations } = keys.user(userId);
-    const reply = await readQuota.run(redis, [quota, reservations], [JSON.stringify(limits.map(scriptLimit))]);
-    const [now, underWay, day, month, ...status] = reply as [number, number, string, string, ...number[]];
-    const states = new Map(limits.map((limit, at) => [limit.name, limitState(limit, status, at)]));
+    const ofPlan = [runsPerHour(plan), idempotencyKeysPerHour(plan)] as const;
+    const { quota, reservations, runsInFlight } = keys.user(userId);
+    const asked = JSON.stringify([...ofPlan, ...limits].map(scriptLimit));
+    const reply = await readQuota.run(redis, [quota, reservations, runsInFlight], [asked]);
+    const [now, underWay, runs, day, month, ...status] = reply as [number, number, number, string, string, ...number[]];
+    const ofTools = status.slice(2 * ofPlan.length);
+    const states = new Map(limits.map((limit, at) => [limit.name, limitState(limit, ofTools, at)]));
     const today = new Date(now).toISOString();
     return {
       plan: plan.name,
@@ -185,6 +192,8 @@ export class Quotas {
         limits: this.limitsOf(tool, plan).flatMap(({ name }) => states.get(name) ?? []),
       })),
       under_way: { calls: underWay, limit: plan.concurrency },
+      runs: { in_flight: { runs, limit: plan.runsInFlight }, per_hour: limitState(ofPlan[0], status, 0) },
+      idempotency_keys: limitState(ofPlan[1], status, 1),
       today: total(day, today.slice(0, 10)),
       this_month: total(month, today.slice(0, 7)),
     };
@@ -199,6 +208,16 @@ export class Quotas {
     if (reached && reached > limits.length) return { allowed, error: tooManyQuestions(asked, reached, now ?? 0) };
     const state = reached ? states[reached - 1] : undefined;
     return { allowed, error: this.#refusal(asked, state, rateLimitStatus(false, states), now ?? 0) };
+  }
+
+  #tooManyKeys(limit: Limit, reply: readonly ScriptReply[]): TollgateError {
+    const [now = 0, ...status] = reply as number[];
+    const state = limitState(limit, status, 0);
+    const fields = { rate_limit_status: rateLimitStatus(false, [state]), resets_at: state.resets_at };
+    const text = `Rate limit exceeded: ${limit.max} new idempotency keys an hour (${limit.name}).`;
+    const retryAfterMs = Math.max(BUSY_RETRY_MS, Number(status[1] ?? 0) - now);
+    this.#deps.metrics.quotaDecisions.inc({ result: 'RATE_LIMITED' });
+    return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields });
   }
 
   /** A plan's wall and a limit that passes are two things: "try again later" would be a lie for the first. */
@@ -259,9 +278,25 @@ export interface UsageSummary {
     readonly limits: readonly LimitState[];
   }[];
   readonly under_way: { readonly calls: number; readonly limit: number };
+  readonly runs: {
+    readonly in_flight: { readonly runs: number; readonly limit: number };
+    readonly per_hour: LimitState;
+  };
+  readonly idempotency_keys: LimitState;
   /** Calendar day and month, UTC: what was executed, and charged. */
   readonly today: Total;
   readonly this_month: Total;
+}
+
+/** Runs of a user that were accepted within an hour. */
+export function runsPerHour(plan: Plan): Limit {
+  return { name: 'runs_per_hour', scope: 'runs', window: 'hour', max: plan.runsPerHour };
+}
+
+/** Tool calls of a user with an idempotency key that was new, begun within an hour. */
+export function idempotencyKeysPerHour(plan: Plan): Limit {
+  const max = plan.idempotencyKeysPerHour;
+  return { name: 'idempotency_keys_per_hour', scope: 'idempotency_keys', window: 'hour', max };
 }
 
 /** As often as the uses that are allowed may ask, and once more for the answer that ends the last of them. */
@@ -289,11 +324,11 @@ function settlementOf(
   return JSON.stringify({ member, limits, day: completedAt.slice(0, 10), month: completedAt.slice(0, 7), units });
 }
 
-function scriptLimit({ name, scope, window, max }: Limit) {
+export function scriptLimit({ name, scope, window, max }: Limit) {
   return { field: name, scope, max, ...WINDOWS[window] };
 }
 
-function limitState({ name, window, max }: Limit, status: readonly number[], at: number): LimitState {
+export function limitState({ name, window, max }: Limit, status: readonly number[], at: number): LimitState {
   const used = status[2 * at] ?? 0;
   const leavesAt = status[2 * at + 1] ?? 0;
   const resets_at = leavesAt === 0 ? null : new Date(leavesAt).toISOString();

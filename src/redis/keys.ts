@@ -248,6 +248,10 @@ export class UserKeys {
   get runs(): string {
     return this.#of('runs');
   }
+  /** The user's runs that have not ended, scored by the time after which they count as dead. */
+  get runsInFlight(): string {
+    return this.#of('runs-in-flight');
+  }
   run(runId: string): string {
     return this.#of(`run:${runId}`);
   }

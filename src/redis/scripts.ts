@@ -19,7 +19,7 @@ export async function loadScripts(redis: RedisServer): Promise<void> {
   await Promise.all(scriptFiles().map((file) => redis.script('LOAD', readScript(file))));
 }
 
-/** The files of the scripts, e.g. `appendEvents-9.lua`. */
+/** The files of the scripts, e.g. `appendEvents-10.lua`. */
 export function scriptFiles(): string[] {
   return readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
 }
@@ -50,7 +50,7 @@ export class LuaScript {
     this.#numberOfKeys = numberOfKeys;
   }
 
-  /** @param file the name of the file without its ending, e.g. `appendEvents-9` */
+  /** @param file the name of the file without its ending, e.g. `appendEvents-10` */
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);

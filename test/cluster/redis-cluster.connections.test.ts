@@ -8,7 +8,7 @@ import { answers, connectRedis, disconnectRedis, masters, type Redis } from '../
 import { Keys } from '../../src/redis/keys.ts';
 import type { ConnectionRole } from '../../src/redis/options.ts';
 import { slotOf } from '../../src/redis/slots.ts';
-import { silentLogger, thinking } from '../support/core.ts';
+import { LOG_BYTES, silentLogger, thinking } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { RedisClusterProcesses } from '../support/redis-cluster.ts';
 import type { RedisProcess } from '../support/redis-process.ts';
@@ -60,7 +60,7 @@ describe('connections to a Redis Cluster', () => {
   function log(): EventLog {
     return new EventLog(
       { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
-      { length: 1_000, maxAgeMs: 3_600_000 },
+      { length: 1_000, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
     );
   }
 

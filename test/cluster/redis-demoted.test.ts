@@ -5,7 +5,7 @@ import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
-import { silentLogger, thinking } from '../support/core.ts';
+import { LOG_BYTES, silentLogger, thinking } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { RedisProcess } from '../support/redis-process.ts';
 import { until } from '../support/until.ts';
@@ -23,7 +23,7 @@ it('a master that has become a replica is left by the first write that it refuse
   closeAfter('test', () => disconnectRedis(redis));
   const log = new EventLog(
     { redis, keys: new Keys('t'), metrics: new Metrics(), tracing: NO_TRACING },
-    { length: 10, maxAgeMs: 60_000 },
+    { length: 10, maxAgeMs: 60_000, maxBytes: LOG_BYTES },
   );
   await log.append({ userId: 'user', events: [thinking('before')] });
   const [connection] = masters(redis);

@@ -6,7 +6,7 @@ import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/clien
 import { Keys } from '../../src/redis/keys.ts';
 import { type Acknowledged, AcknowledgedCaller, Sights } from '../support/campaign/acknowledged.ts';
 import { Reports } from '../support/campaign/books.ts';
-import { silentLogger } from '../support/core.ts';
+import { LOG_BYTES, silentLogger } from '../support/core.ts';
 import { billedRecords } from '../support/ledger.ts';
 import { takeMainRoad } from '../support/main-road.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -58,6 +58,7 @@ const env = {
   REDIS_SENTINEL_PASSWORD: SENTINEL_PASSWORD,
   MESSAGE_RATE_PER_MINUTE: '1000000',
   EVENT_LOG_LENGTH: '100000',
+  EVENT_LOG_BYTES: String(2 ** 30),
   ACCESS_TOKEN_SECONDS: '5',
   // A call that is cut off is swept up soon after.
   TOOL_TIMEOUT_SECONDS: '1',
@@ -135,7 +136,7 @@ async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Ins
 
 async function callsInLog(redis: Redis, prefix: string, userId: string): Promise<string[]> {
   const deps = { redis, keys: new Keys(prefix), metrics: new Metrics(), tracing: NO_TRACING };
-  const log = new EventLog(deps, { length: 100_000, maxAgeMs: 1 });
+  const log = new EventLog(deps, { length: 100_000, maxAgeMs: 1, maxBytes: LOG_BYTES });
   const calls: string[] = [];
   // Of whatever epoch it is by now.
   const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);

@@ -35,6 +35,7 @@ const PRICES = new Map(tools.tools.map(({ name, units }) => [name, units]));
 
 const env = {
   EVENT_LOG_LENGTH: '1000000',
+  EVENT_LOG_BYTES: String(2 ** 30),
   MESSAGE_RATE_PER_MINUTE: '1000000',
   TOOL_TIMEOUT_SECONDS: '1',
   MAX_CONNECTIONS_PER_USER: '50',

@@ -15,7 +15,7 @@ const RECOVERY_MS = 45_000;
 const processes = useStack({ gateways: 1, workers: 2, env: { MESSAGE_RATE_PER_MINUTE: '10000' } });
 
 async function connect(stack: StackProcesses): Promise<{ client: TestClient; userId: string }> {
-  const { token, userId } = mintToken({}, { stack: stack.addresses });
+  const { token, userId } = mintToken({ plan: 'developer' }, { stack: stack.addresses });
   const client = await openClient({ token, url: stack.gateways[0]?.url ?? '' });
   await client.welcome();
   return { client, userId };

@@ -97,7 +97,8 @@ function calling(request: Partial<ToolRequest> = {}) {
 /** What the user has under way, what has been counted, and what has been written down. */
 async function account(of: UpstreamNode) {
   const { quota, reservations } = core.keys.user(userId);
-  const uses = Object.entries(await core.redis.hgetall(quota)).filter(([field]) => !field.startsWith('questions_'));
+  const fields = Object.keys(await core.redis.hgetall(quota));
+  const uses = fields.filter((field) => !field.startsWith('questions_') && field !== 'idempotency_keys_per_hour');
   return { places: await core.redis.zcard(reservations), uses: uses.length, records: (await of.records()).length };
 }
 

@@ -50,6 +50,20 @@ async function admitTwenty(userId: string, plan: string): Promise<string[]> {
   return admitted.toSorted((a, b) => a.place - b.place).map(({ connectionId }) => connectionId);
 }
 
+describe('connections that lost their place', () => {
+  it('are remembered in a bounded number, the latest ones, however many come and go', async () => {
+    const userId = freshUserId();
+    const { evicted } = core.keys.user(userId);
+    const soon = Date.now() + 1_000;
+    const older = Array.from({ length: 2_100 }, (_, at) => [`${soon + at}`, `ws_${at}`]).flat();
+    await core.redis.zadd(evicted, ...older);
+    const [first] = await admitTwenty(userId, 'free');
+    expect(await core.redis.zcard(evicted)).toBe(2_000);
+    expect(await core.redis.zscore(evicted, first ?? '')).not.toBeNull();
+    expect(await core.redis.zscore(evicted, 'ws_0')).toBeNull();
+  });
+});
+
 describe('the cap of a plan', () => {
   it.each([
     ['is the installation’s, where the plan names none', 'free', DEFAULT_CAP],

@@ -7,7 +7,7 @@ import { Keys, partitionOf } from '../../src/redis/keys.ts';
 import { ReplicatedWrites } from '../../src/redis/replicated-writes.ts';
 import { LuaScript } from '../../src/redis/scripts.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
-import { silentLogger } from '../support/core.ts';
+import { LOG_BYTES, silentLogger } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { replicatedRedis } from '../support/replicated-redis.ts';
 import { testRedisUrl } from '../support/stack.ts';
@@ -31,7 +31,10 @@ async function waitingNode(timeoutMs = TIMEOUT_MS) {
   const [keys, metrics, tracing] = [new Keys('waiting'), new Metrics(), NO_TRACING];
   const watch = { unreplicated: metrics.unreplicatedWrites, logger: silentLogger };
   const replicated = new ReplicatedWrites(second, watch, { replicas: 1, timeoutMs });
-  const log = new EventLog({ redis, keys, metrics, tracing, replicated }, { length: 100, maxAgeMs: 3_600_000 });
+  const log = new EventLog(
+    { redis, keys, metrics, tracing, replicated },
+    { length: 100, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
+  );
   const files = catalogues({
     tools: [toolRow({ name: 'paid', units: 1 }), toolRow({ name: 'gratis', units: 0 })],
     plans: { one: planRow() },

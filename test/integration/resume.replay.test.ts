@@ -5,7 +5,7 @@ import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { runToEnd } from '../support/agent-runs.ts';
 import { type ClientOptions, openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
-import { thinking } from '../support/core.ts';
+import { LOG_BYTES, thinking } from '../support/core.ts';
 import { openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { durable, seqs, upTo } from '../support/runs.ts';
@@ -90,7 +90,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
   it('of the largest events there are is read to its end: nobody who reads is taken for too slow', async () => {
     const { token, userId } = mintToken({ plan: 'enterprise' });
     const { redis, keys } = await openLeases();
-    const options = { length: 1_000, maxAgeMs: 3_600_000 };
+    const options = { length: 1_000, maxAgeMs: 3_600_000, maxBytes: 2 * LOG_BYTES };
     const log = new EventLog({ redis, keys, metrics: new Metrics(), tracing: NO_TRACING }, options);
     const events = Array.from({ length: 15 }, () => thinking('x'.repeat(MAX_RESULT_BYTES)));
     for (let at = 0; at < 10; at++) await log.append({ userId, events });

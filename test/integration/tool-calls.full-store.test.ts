@@ -9,7 +9,7 @@ import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
-import { silentLogger } from '../support/core.ts';
+import { LOG_BYTES, silentLogger } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
@@ -26,7 +26,10 @@ async function fullNode(options: RedisServerOptions = {}) {
     tools: [toolRow({ name: 'paid', units: 1 }), toolRow({ name: 'gratis', units: 0 })],
     plans: { one: planRow() },
   });
-  const log = new EventLog({ redis, keys, metrics, tracing }, { length: 100, maxAgeMs: 3_600_000 });
+  const log = new EventLog(
+    { redis, keys, metrics, tracing },
+    { length: 100, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
+  );
   const meanwhile = { fill: async (): Promise<unknown> => undefined };
   let executions = 0;
   const paid = async () => {

@@ -20,7 +20,8 @@ export function toolRow(row: { readonly name: string; readonly [field: string]: 
 /** A row of plans.json: everything, of everything. */
 export function planRow(row: Json = {}): Json {
   const all = { permissions: ['*'], feature_flags: ['*'], threads: null, allowances: {}, concurrency: 1_000 };
-  return { rank: 0, multiplier: 1, ...all, ...row };
+  const hourly = { runs_per_hour: 1_000_000, idempotency_keys_per_hour: 1_000_000 };
+  return { rank: 0, multiplier: 1, ...all, ...hourly, ...row };
 }
 
 /** Catalogue files of the test's own; texts are written as they are. */

@@ -17,6 +17,8 @@ import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
 import { testRedisUrl } from './stack.ts';
 
+/** As `EVENT_LOG_BYTES` when nothing else is set. */
+export const LOG_BYTES = 8 * 1024 * 1024;
 export const silentLogger = createLogger('test', 'silent');
 
 /** The parts of the product that stand on Redis alone, on the tests' Redis under a key prefix of their own. */
@@ -30,13 +32,17 @@ export interface Core {
 }
 
 export async function startCore(
-  options: { readonly logLength?: number; readonly maxAgeMs?: number } = {},
+  options: { readonly logLength?: number; readonly maxAgeMs?: number; readonly logBytes?: number } = {},
 ): Promise<Core> {
   const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
   closeAfter('file', () => disconnectRedis(redis));
   const keys = new Keys(`c${randomBytes(6).toString('hex')}`);
   const metrics = new Metrics();
-  const limits = { length: options.logLength ?? 1_000, maxAgeMs: options.maxAgeMs ?? 3_600_000 };
+  const limits = {
+    length: options.logLength ?? 1_000,
+    maxAgeMs: options.maxAgeMs ?? 3_600_000,
+    maxBytes: options.logBytes ?? LOG_BYTES,
+  };
   const tracing = NO_TRACING;
   const log = new EventLog({ redis, keys, metrics, tracing }, limits);
   return { redis, keys, metrics, tracing, plans: new Catalogues().plans, log };

@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from '@jest/globals';
 import { BUILT_IN_TOOLS } from '../../src/agents/tools/executors.ts';
 import { CatalogueError, type Mistake } from '../../src/policy/catalogue-file.ts';
@@ -56,6 +56,26 @@ describe('the plans', () => {
     expect(plans.all.map((plan) => messagesPerMinute(plan, 30))).toEqual([30, 60, 300, 3_000]);
   });
 
+  it('limit runs, threads and idempotency keys as docs/security.md says', () => {
+    const text = readFileSync(new URL('../../docs/security.md', import.meta.url), 'utf8');
+    const row = (of: (plan: (typeof plans.all)[number]) => number) => {
+      return plans.all.map((plan) => of(plan).toLocaleString('en-US')).join(' / ');
+    };
+    expect(text).toContain(`| runs in flight | ${row((plan) => plan.runsInFlight)} |`);
+    expect(text).toContain(`| runs per hour | ${row((plan) => plan.runsPerHour)} |`);
+    expect(text).toContain(`| new idempotency keys per hour | ${row((plan) => plan.idempotencyKeysPerHour)} |`);
+    expect(text).toContain(`| tool calls under way | ${row((plan) => plan.concurrency)} |`);
+    expect(text).toContain(`| messages per minute | ${row((plan) => messagesPerMinute(plan, 30))} |`);
+  });
+
+  it('of a file from before these fields limit runs and keys by concurrency and multiplier', () => {
+    const { runs_in_flight, runs_per_hour, idempotency_keys_per_hour, ...older } = planFile.plans.pro ?? {};
+    expect([runs_in_flight, runs_per_hour, idempotency_keys_per_hour]).not.toContain(undefined);
+    const files = catalogueFiles({ plans: { ...planFile, plans: { ...planFile.plans, pro: older } } });
+    const { plans: read } = new Catalogues(files);
+    expect(read.get('pro')).toMatchObject({ runsInFlight: 10, runsPerHour: 600, idempotencyKeysPerHour: 600 });
+  });
+
   it('count as free when nobody sells them', () => {
     for (const name of ['', 'gold', 'constructor', '__proto__', 'Pro']) expect(plans.effective(name).name).toBe('free');
     expect(plans.effective('pro').name).toBe('pro');
@@ -107,6 +127,8 @@ describe('a file with a mistake', () => {
   it.each([
     ['a field that there is not', withPlan({ theads: 5 }), 'plans.json', 'plans.pro.theads'],
     ['more threads than are kept', withPlan({ threads: 501 }), 'plans.json', 'plans.pro.threads'],
+    ['no run in flight', withPlan({ runs_in_flight: 0 }), 'plans.json', 'plans.pro.runs_in_flight'],
+    ['no limit on the runs of an hour', withPlan({ runs_per_hour: null }), 'plans.json', 'plans.pro.runs_per_hour'],
     ['a number out of range', withPlan({ multiplier: 0 }), 'plans.json', 'plans.pro.multiplier'],
     [
       'more connections than an admission can look at',

@@ -1,6 +1,6 @@
 import { derivedId } from '../../lib/ids.ts';
-import { type Plans, THREADS_KEPT } from '../../policy/plans.ts';
-import { TollgateError } from '../../protocol/errors.ts';
+import type { Plans } from '../../policy/plans.ts';
+import { threadsFull } from '../../policy/run-limits.ts';
 import type { Threads } from '../threads.ts';
 import type { ToolExecutor } from './tool.ts';
 
@@ -18,11 +18,7 @@ export function threadTools({
       const title = typeof args.title === 'string' ? args.title : 'New thread';
       const allowed = plans.effective(caller.plan).threads;
       const { outcome, threads: count } = await threads.create(userId, { threadId, title, allowed });
-      if (outcome === 'full') {
-        const text = `There can be ${allowed ?? THREADS_KEPT} threads, and all of them are in use.`;
-        const fields = { limit: allowed ?? THREADS_KEPT, upgrade_path: planWithMore(plans, caller.plan) };
-        throw new TollgateError('QUOTA_EXCEEDED', { text, fields });
-      }
+      if (outcome === 'full') throw threadsFull(plans, caller.plan);
       return { thread_id: threadId, title, threads: count };
     },
 
@@ -36,12 +32,4 @@ export function threadTools({
       return { threads: list, count: list.length };
     },
   };
-}
-
-/** The lowest plan above this one that allows more threads; null when none does. */
-function planWithMore(plans: Plans, name: string): string | null {
-  const { rank, threads } = plans.effective(name);
-  if (threads === null) return null;
-  const better = plans.all.find((plan) => plan.rank > rank && (plan.threads === null || plan.threads > threads));
-  return better?.name ?? null;
 }

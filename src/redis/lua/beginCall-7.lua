@@ -24,21 +24,25 @@
   ARGV[10] greatest length of the log
   ARGV[11] greatest age of an event, ms
   ARGV[12] seconds that an unused log keeps its epoch
-  ARGV[13] questions of the call that have been answered, 0 for one that is new
+  ARGV[13] greatest size of the log, bytes
+  ARGV[14] questions of the call that have been answered, 0 for one that is new
+  ARGV[15] limit on new idempotency keys (JSON, see include/quotas.lua), "" for a call without one
   Returns { "begun", now, status... }, { "refused", now, number of the limit or 0, status... }, { "limited" },
+          { "keys", now, uses, when the oldest leaves the window } for too many new idempotency keys,
           { "conflict" }, { "running", now, deadline }, { "done", now, outcome }, or { "forgotten" } for the answer to a
           question that nobody knows any more
 ]]
+--@include streams
 --@include events
 --@include quotas
 local call, activeCalls, quota, reservations = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return { 'limited' } end
 
-local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
+local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12], maxBytes = ARGV[13] }
 local log = openLog({ log = KEYS[6], logState = KEYS[7] }, options, redis.call('TIME'))
 
 local known = redis.call('HMGET', call, 'digest', 'status', 'deadline', 'outcome', 'asked')
-local answered, asked = tonumber(ARGV[13]), tonumber(known[5] or '0')
+local answered, asked = tonumber(ARGV[14]), tonumber(known[5] or '0')
 if answered > asked then return { 'forgotten' } end
 if known[2] then
   if known[1] ~= ARGV[2] then return { 'conflict' } end
@@ -46,9 +50,17 @@ if known[2] then
   if known[2] == 'done' or answered < asked then return { 'done', log.now, known[4] } end
 end
 
+-- The record of a call with a key is kept for a day, also where no limit holds the tool: new keys have a limit of their own.
+local newKey = ARGV[15] ~= '' and not known[2] and cjson.decode(ARGV[15])
+if newKey then
+  local status = readLimits(quota, {}, { newKey }, log.now)
+  if status[1] >= newKey.max then return { 'keys', log.now, unpack(status) } end
+end
+
 local request = cjson.decode(ARGV[3])
 local allowed, second, third = reserve(quota, reservations, request, log.now)
 if not allowed then return { 'refused', log.now, second, unpack(third) } end
+if newKey then countUse(quota, newKey, log.now) end
 local deadline = log.now + request.forMs
 redis.call('HSET', call, 'digest', ARGV[2], 'status', 'running', 'deadline', deadline, 'details', ARGV[5])
 redis.call('HDEL', call, 'outcome')

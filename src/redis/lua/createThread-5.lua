@@ -16,17 +16,23 @@
   ARGV[8] greatest length of the log
   ARGV[9] greatest age of an event, ms
   ARGV[10] seconds that an unused log keeps its epoch
+  ARGV[11] greatest size of the log, bytes
   Returns { "created" | "exists" | "full", number of threads }
 ]]
+--@include streams
 --@include events
-local count = redis.call('ZCARD', KEYS[1])
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return { 'exists', count } end
-if count >= tonumber(ARGV[3]) then return { 'full', count } end
+--@include threads
 local time = redis.call('TIME')
-redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local since = now - ARGV[4]
+local count = countThreads(KEYS[1], since)
+if isThread(KEYS[1], ARGV[1], since) then return { 'exists', count } end
+if count >= tonumber(ARGV[3]) then return { 'full', count } end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+pruneThreads(KEYS[1], KEYS[2], since)
 for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], ARGV[4]) end
-local options = { channel = ARGV[7], length = ARGV[8], maxAge = ARGV[9], stateSeconds = ARGV[10] }
+local options = { channel = ARGV[7], length = ARGV[8], maxAge = ARGV[9], stateSeconds = ARGV[10], maxBytes = ARGV[11] }
 local log = openLog({ log = KEYS[4], logState = KEYS[5] }, options, time)
 appendEvent(log, 'thread_updated', ARGV[5], ARGV[6])
 closeLog(log)

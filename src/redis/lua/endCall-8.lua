@@ -23,17 +23,19 @@
   ARGV[10] greatest length of the log
   ARGV[11] greatest age of an event, ms
   ARGV[12] seconds that an unused log keeps its epoch
-  ARGV[13] how many of the user's usage records to keep for the user's own tools
-  ARGV[14] trace of the usage record, "" for none
-  ARGV[15] questions of the call that had been answered when it began
-  ARGV[16] how many must be answered for it to begin again; "" for a call that is done
+  ARGV[13] greatest size of the log, bytes
+  ARGV[14] how many of the user's usage records to keep for the user's own tools
+  ARGV[15] trace of the usage record, "" for none
+  ARGV[16] questions of the call that had been answered when it began
+  ARGV[17] how many must be answered for it to begin again; "" for a call that is done
   Returns { "ended" }, { "over", outcome or "" } when it had been ended before, or { "stale" } when it has begun anew since
 ]]
+--@include streams
 --@include events
 --@include quotas
 local call, reservations = KEYS[1], KEYS[4]
 local known = redis.call('HMGET', call, 'status', 'outcome', 'asked')
-if known[1] == 'running' and known[3] and known[3] ~= ARGV[15] then
+if known[1] == 'running' and known[3] and known[3] ~= ARGV[16] then
   -- This end was taken already, with its answer lost on the way: the call has begun anew since.
   return { 'stale' }
 elseif known[1] == 'done' or known[1] == 'asked' then
@@ -41,16 +43,16 @@ elseif known[1] == 'done' or known[1] == 'asked' then
   return { 'over', known[2] or '' }
 end
 
-local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12] }
+local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12], maxBytes = ARGV[13] }
 local log = openLog({ log = KEYS[5], logState = KEYS[6] }, options, redis.call('TIME'))
 giveBack(reservations, ARGV[2])
 appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
 closeLog(log)
-if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[14], ARGV[13], 30 * tonumber(ARGV[11])) end
-if ARGV[16] == '' then
+if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[15], ARGV[14], 30 * tonumber(ARGV[11])) end
+if ARGV[17] == '' then
   redis.call('HSET', call, 'status', 'done')
 else
-  redis.call('HSET', call, 'status', 'asked', 'asked', ARGV[16])
+  redis.call('HSET', call, 'status', 'asked', 'asked', ARGV[17])
 end
 if ARGV[4] ~= '' then redis.call('HSET', call, 'outcome', ARGV[4]) end
 redis.call('HDEL', call, 'details')

@@ -17,7 +17,7 @@ import { Windows } from '../../../src/usage/windows.ts';
 import { startArchiving } from '../../../workers/archive-usage.ts';
 import { foldUsage } from '../../../workers/fold-usage.ts';
 import { catalogues, planRow, toolRow } from '../catalogues.ts';
-import { silentLogger } from '../core.ts';
+import { LOG_BYTES, silentLogger } from '../core.ts';
 import { closeAfter } from '../open-resources.ts';
 import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../tools.ts';
 
@@ -46,7 +46,12 @@ export async function recordingCrew(redisUrl: string, security: Security) {
   const node = { ...base, redis: await open() };
   const log = await assembleEventLog(node, {
     ...{ REDIS_URL: redisUrl, REDIS_WAIT_REPLICAS: security.waitReplicas, REDIS_WAIT_TIMEOUT_MS: 100 },
-    ...{ USAGE_JOURNAL_SECONDS: security.journalSeconds, EVENT_LOG_LENGTH: 100, EVENT_LOG_HOURS: 1 },
+    ...{
+      USAGE_JOURNAL_SECONDS: security.journalSeconds,
+      EVENT_LOG_LENGTH: 100,
+      EVENT_LOG_HOURS: 1,
+      EVENT_LOG_BYTES: LOG_BYTES,
+    },
   });
   const files = catalogues({ tools: [toolRow({ name: 'paid', units: 3 })], plans: { one: planRow() } });
   const executors = { paid: async () => ({ done: true }) };

@@ -22,6 +22,9 @@ local function prune(keys, now)
   redis.call('ZREMRANGEBYSCORE', keys.evicted, '-inf', now)
 end
 
+-- Evictions remembered for nodes that missed the message: twice the largest cap. One beyond it is renewed as missing.
+local EVICTED_KEPT = 2000
+
 --[[
   Takes the places beyond the cap away, oldest first, and tells the nodes that hold them. A node that misses the message
   finds its connection under `evicted` at the next renewal.
@@ -60,6 +63,7 @@ local function evict(keys, options)
   end
   redis.call('ZREM', keys.leases, unpack(ids))
   redis.call('HDEL', keys.connections, unpack(ids))
+  redis.call('ZREMRANGEBYRANK', keys.evicted, 0, -1 - EVICTED_KEPT)
   redis.call('PEXPIRE', keys.evicted, 2 * options.lease)
   redis.call('SPUBLISH', options.channel, 'c' .. cjson.encode({ control = 'evict', connection_ids = ids }))
   return #ids

@@ -82,20 +82,24 @@ local function giveBack(reservations, member)
   redis.call('ZREM', reservations, member)
 end
 
+-- Counts one use of a limit.
+local function countUse(quota, limit, now)
+  local _, buckets = usesOf(redis.call('HGET', quota, limit.field), limit, now)
+  local current, last = math.floor(now / limit.bucketMs), buckets[#buckets]
+  if last and last[1] >= current then
+    last[2] = last[2] + 1
+  else
+    buckets[#buckets + 1] = { current, 1 }
+  end
+  local packed = {}
+  for i, bucket in ipairs(buckets) do packed[i] = string.format('%d %d', bucket[1], bucket[2]) end
+  redis.call('HSET', quota, limit.field, table.concat(packed, ' '))
+  redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)
+end
+
 -- Counts a call that ran. settlement: { member, limits, day, month, units }; without day and month what costs nothing
 local function settle(quota, settlement, now)
-  for _, limit in ipairs(settlement.limits) do
-    local _, buckets = usesOf(redis.call('HGET', quota, limit.field), limit, now)
-    local current, last = math.floor(now / limit.bucketMs), buckets[#buckets]
-    if last and last[1] >= current then
-      last[2] = last[2] + 1
-    else
-      buckets[#buckets + 1] = { current, 1 }
-    end
-    local packed = {}
-    for i, bucket in ipairs(buckets) do packed[i] = string.format('%d %d', bucket[1], bucket[2]) end
-    redis.call('HSET', quota, limit.field, table.concat(packed, ' '))
-  end
+  for _, limit in ipairs(settlement.limits) do countUse(quota, limit, now) end
   -- What a calendar day and month cost, "<period> <calls> <units>"; the next period begins anew.
   for _, name in ipairs({ 'day', 'month' }) do
     local packed = redis.call('HGET', quota, name)

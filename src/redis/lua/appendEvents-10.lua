@@ -5,39 +5,58 @@
 
   KEYS[1] log          stream: one event an entry, id "<seq>-0", fields t(ype), s (timestamp), a (ms appended), f(ields)
   KEYS[2] logState     hash: epoch, seq
-  KEYS[3] run          hash of the run; any key of the slot when ARGV[6] is ""
+  KEYS[3] run          hash of the run; any key of the slot when ARGV[7] is ""
   KEYS[4] activeRuns   sorted set of runs that have not ended
   KEYS[5] outbox       stream of usage records (field r, with the trace they are of in t) and refusals (field x)
   KEYS[6] recentUsage  list of the user's usage records, newest first
-  KEYS[7] thread       stream of the thread's messages; any key of the slot when ARGV[10] is ""
+  KEYS[7] thread       stream of the thread's messages; any key of the slot when ARGV[11] is ""
   KEYS[8] quota        hash of the user's uses, see include/quotas.lua
   KEYS[9] reservations sorted set of the user's calls under way
+  KEYS[10] runsInFlight sorted set of the user's runs that have not ended
   ARGV[1] the user's channel
   ARGV[2] greatest length of the log
   ARGV[3] greatest age of an event, ms
   ARGV[4] seconds that an unused log keeps its epoch
-  ARGV[5] member of activeRuns, "" outside a run
-  ARGV[6] epoch of the run that the writer claimed, "" outside a run
-  ARGV[7] how many events of the run the writer knows to be in the log before these
-  ARGV[8] status of the run after these events, "" while it goes on
-  ARGV[9] how many of the user's usage records to keep for the user's own tools
-  ARGV[10] message to add to the thread if it is still there (JSON), "" for none
-  ARGV[11] how many messages a thread keeps
-  ARGV[12] settlement of a tool call (JSON, see include/quotas.lua), "" for none
-  ARGV[13] trace of the usage records, "" for none
-  ARGV[14...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
+  ARGV[5] greatest size of the log, bytes
+  ARGV[6] member of activeRuns ("<user id> <run id>"), "" outside a run
+  ARGV[7] epoch of the run that the writer claimed, "" outside a run
+  ARGV[8] how many events of the run the writer knows to be in the log before these
+  ARGV[9] status of the run after these events, "" while it goes on
+  ARGV[10] how many of the user's usage records to keep for the user's own tools
+  ARGV[11] message to add to the thread if it is still there (JSON), "" for none
+  ARGV[12] how many messages a thread keeps
+  ARGV[13] how many bytes a thread keeps
+  ARGV[14] settlement of a tool call (JSON, see include/quotas.lua), "" for none
+  ARGV[15] trace of the usage records, "" for none
+  ARGV[16...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
               refusal or "", journal field or "", journal value
   Returns { "appended" | "repeated", last seq, epoch, cancellation asked for (0 | 1) } or { "fenced" } or { "finished" }
 ]]
+--@include streams
 --@include events
+--@include threads
 --@include quotas
 local run, activeRuns, outbox, recentUsage = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local member, runEpoch, known, status = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
+local member, runEpoch, known, status = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local maxAge = tonumber(ARGV[3])
-local STRIDE, FIRST = 7, 14
+local STRIDE, FIRST = 7, 16
 local count = (#ARGV - FIRST + 1) / STRIDE
 
-local options = { channel = ARGV[1], length = ARGV[2], maxAge = ARGV[3], stateSeconds = ARGV[4] }
+-- The request, its caller and the journal serve whoever executes the run: a run that has ended keeps none of them, since
+-- it is remembered for a day. The message is in its thread.
+local function endRun(now)
+  redis.call('HSET', run, 'status', status, 'ended_at', now)
+  redis.call('ZREM', activeRuns, member)
+  redis.call('ZREM', KEYS[10], string.match(member, '%S+$'))
+  for _, field in ipairs(redis.call('HKEYS', run)) do
+    local prefix = string.match(field, '^%a+:')
+    if field == 'message' or field == 'caller' or prefix == 'tool:' or prefix == 'step:' then
+      redis.call('HDEL', run, field)
+    end
+  end
+end
+
+local options = { channel = ARGV[1], length = ARGV[2], maxAge = ARGV[3], stateSeconds = ARGV[4], maxBytes = ARGV[5] }
 local log = openLog({ log = KEYS[1], logState = KEYS[2] }, options, redis.call('TIME'))
 
 local cancel = 0
@@ -51,23 +70,22 @@ if runEpoch ~= '' then
   cancel = tonumber(owned[4] or '0')
 end
 
-local settlement = ARGV[12] ~= '' and cjson.decode(ARGV[12])
+local settlement = ARGV[14] ~= '' and cjson.decode(ARGV[14])
 if settlement then giveBack(KEYS[9], settlement.member) end
 for i = FIRST, #ARGV, STRIDE do
   appendEvent(log, ARGV[i], ARGV[i + 1], ARGV[i + 2])
-  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[13], ARGV[9], 30 * maxAge) end
+  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[15], ARGV[10], 30 * maxAge) end
   if ARGV[i + 4] ~= '' then redis.call('XADD', outbox, '*', 'x', ARGV[i + 4]) end
   if ARGV[i + 5] ~= '' then redis.call('HSET', run, ARGV[i + 5], ARGV[i + 6]) end
 end
 closeLog(log)
-if ARGV[10] ~= '' then redis.call('XADD', KEYS[7], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[11], '*', 'm', ARGV[10]) end
+if ARGV[11] ~= '' and redis.call('EXISTS', KEYS[7]) == 1 then
+  addMessage(KEYS[7], ARGV[11], { messages = ARGV[12], bytes = ARGV[13] })
+end
 
 if runEpoch ~= '' then
   redis.call('HSET', run, 'events', known + count)
-  if status ~= '' then
-    redis.call('HSET', run, 'status', status, 'ended_at', log.now)
-    redis.call('ZREM', activeRuns, member)
-  end
+  if status ~= '' then endRun(log.now) end
 end
 if settlement then settle(KEYS[8], settlement, log.now) end
 return { 'appended', log.seq, log.epoch, cancel }

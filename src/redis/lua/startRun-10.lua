@@ -1,0 +1,95 @@
+--[[
+  Accepts a request for an agent run, once per request id, within what the plan allows, and stores it with the user's
+  message in the thread. A refused request leaves nothing behind.
+  The message counter was written by the rate limiter just before, on the same connection: a message over the limit
+  starts nothing, although both commands travelled together.
+
+  KEYS[1] messageRate   counter of the user's messages in this window
+  KEYS[2] request       string: "<run id> <thread id>" that this request id started
+  KEYS[3] run           hash of the run
+  KEYS[4] activeRuns    sorted set: "<user id> <run id>" -> when it must have ended, ms
+  KEYS[5] runs          sorted set of the user's recent runs
+  KEYS[6] threads       sorted set of the user's threads, by last change
+  KEYS[7] threadInfo    hash: thread id -> JSON
+  KEYS[8] thread        stream of the thread's messages
+  KEYS[9] quota         hash of the user's uses, see include/quotas.lua
+  KEYS[10] runsInFlight sorted set of the user's runs that have not ended: run id -> when it must have ended, ms
+  ARGV[1] greatest value of the counter
+  ARGV[2] run id
+  ARGV[3] thread id
+  ARGV[4] member of activeRuns
+  ARGV[5] ms until the run must have ended
+  ARGV[6] ms that the run and its request id are remembered
+  ARGV[7] how many runs to keep in the list of recent ones
+  ARGV[8] what to know of the thread if it is new (JSON)
+  ARGV[9] the user's message (JSON)
+  ARGV[10] how many messages a thread keeps
+  ARGV[11] how many bytes a thread keeps
+  ARGV[12] how many threads a user keeps, whatever the plan
+  ARGV[13] ms that an unused thread is kept
+  ARGV[14] what the keys of the user's threads begin with
+  ARGV[15] limits of the plan (JSON): threads (absent for none: then the oldest makes room), inFlight, perHour (a limit, see
+           include/quotas.lua)
+  ARGV[16] 1 when the request names no thread: where no thread can be added, it goes to the one that changed last
+  ARGV[17...] field, value, field, value, ... of the run
+  Returns { "started" | "repeated", run id, thread id }, { "limited" }, or
+          { "refused", "threads" | "runs_per_hour" | "runs_in_flight", now, runs in flight, runs counted in the hour,
+            when the oldest of them leaves the window, ms }
+]]
+--@include streams
+--@include threads
+--@include quotas
+local messageRate, request, run, activeRuns, runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local threads, threadInfo, thread, quota, runsInFlight = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local runId, threadId, threadKeys = ARGV[2], ARGV[3], ARGV[14]
+if tonumber(redis.call('GET', messageRate) or '0') > tonumber(ARGV[1]) then return { 'limited' } end
+
+local first = redis.call('GET', request)
+if first then
+  local firstRun, firstThread = string.match(first, '^(%S+) (%S+)$')
+  return { 'repeated', firstRun, firstThread }
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local since = now - ARGV[13]
+local limits = cjson.decode(ARGV[15])
+local inFlight = redis.call('ZCOUNT', runsInFlight, '(' .. now, '+inf')
+local hour = readLimits(quota, {}, { limits.perHour }, now)
+local function refused(limit) return { 'refused', limit, now, inFlight, unpack(hour) } end
+
+local isFull = limits.threads and countThreads(threads, since) >= limits.threads
+if isFull and not isThread(threads, threadId, since) then
+  if ARGV[16] ~= '1' then return refused('threads') end
+  threadId = redis.call('ZRANGE', threads, 0, 0, 'REV')[1]
+  thread = threadKeys .. threadId
+end
+if hour[1] >= limits.perHour.max then return refused('runs_per_hour') end
+if inFlight >= limits.inFlight then return refused('runs_in_flight') end
+
+-- The first write needs memory, so that a Redis without any refuses the whole: see `reserve` in include/quotas.lua.
+redis.call('SET', request, runId .. ' ' .. threadId, 'PX', ARGV[6])
+redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_at', now, 'thread_id', threadId, unpack(ARGV, 17))
+redis.call('PEXPIRE', run, ARGV[6])
+redis.call('ZADD', activeRuns, now + ARGV[5], ARGV[4])
+redis.call('ZADD', runsInFlight, now + ARGV[5], runId)
+redis.call('ZREMRANGEBYSCORE', runsInFlight, '-inf', now)
+-- As long as the last of them: gateways may disagree on the time of a run while their configuration changes.
+local last = redis.call('ZRANGE', runsInFlight, 0, 0, 'REV', 'WITHSCORES')[2]
+if last then redis.call('PEXPIREAT', runsInFlight, last) end
+countUse(quota, limits.perHour, now)
+redis.call('ZADD', runs, now, runId)
+redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
+redis.call('PEXPIRE', runs, ARGV[6])
+
+pruneThreads(threads, threadInfo, since)
+redis.call('ZADD', threads, now, threadId)
+redis.call('HSETNX', threadInfo, threadId, ARGV[8])
+addMessage(thread, ARGV[9], { messages = ARGV[10], bytes = ARGV[11] })
+while redis.call('ZCARD', threads) > tonumber(ARGV[12]) do
+  local oldest = redis.call('ZPOPMIN', threads)[1]
+  redis.call('HDEL', threadInfo, oldest)
+  redis.call('DEL', threadKeys .. oldest)
+end
+for _, key in ipairs({ threads, threadInfo, thread }) do redis.call('PEXPIRE', key, ARGV[13]) end
+return { 'started', runId, threadId }

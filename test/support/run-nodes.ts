@@ -1,0 +1,84 @@
+import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
+import { RunLog } from '../../src/agents/run-log.ts';
+import { Runs } from '../../src/agents/runs.ts';
+import type { StartedRun } from '../../src/jobs.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { newId } from '../../src/lib/ids.ts';
+import type { Plans } from '../../src/policy/plans.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { type Core, silentLogger } from './core.ts';
+import { closeAfter } from './open-resources.ts';
+import { testRedisUrl } from './stack.ts';
+
+export const RUN_AGENTS = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['t'] }], 'tester');
+
+export interface RunRequestFields {
+  readonly userId: string;
+  readonly plan: string;
+  readonly requestId?: string;
+  readonly runId?: string;
+  /** Undefined for a request that names none, on a connection of its own. */
+  readonly threadId?: string;
+  readonly message?: string;
+}
+
+/** Gateways as far as runs are concerned, each with its own connection to Redis. */
+export async function runNodes(core: Core, plans: Plans, options: { nodes?: number; timeoutMs?: number } = {}) {
+  const { nodes = 3, timeoutMs = 45_000 } = options;
+  return Promise.all(
+    Array.from({ length: nodes }, async () => {
+      const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
+      closeAfter('file', () => disconnectRedis(redis));
+      return new Runs({ ...core, redis, plans, agents: RUN_AGENTS, clock: systemClock }, { timeoutMs });
+    }),
+  );
+}
+
+/** Starts a run; the message limit and the queue are none of its business. */
+export function startRun(runs: Runs, fields: RunRequestFields): Promise<StartedRun> {
+  const { userId, plan, threadId, message = 'hello' } = fields;
+  const identity = { userId, plan, permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
+  const request = {
+    identity,
+    connectionId: 'ws_1',
+    requestId: fields.requestId ?? newId('req'),
+    runId: fields.runId ?? newId('run'),
+    threadId: threadId ?? newId('thread'),
+    isThreadImplied: threadId === undefined,
+    agent: undefined,
+    message,
+    transport: 'websocket',
+    degraded: false,
+  };
+  return runs.start(request, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+}
+
+/** The run, or the error that refused it. */
+export async function tryRun(runs: Runs, fields: RunRequestFields): Promise<StartedRun | TollgateError> {
+  try {
+    return await startRun(runs, fields);
+  } catch (error) {
+    if (error instanceof TollgateError) return error;
+    throw error;
+  }
+}
+
+export function isRefused(answer: StartedRun | TollgateError): answer is TollgateError {
+  return answer instanceof TollgateError;
+}
+
+/** Takes a run as a worker does, and returns what writes its events. */
+export async function claimRun(core: Core, runs: Runs, userId: string, runId: string): Promise<RunLog> {
+  const claim = await runs.claim(userId, runId);
+  if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
+  return new RunLog({ log: core.log, clock: systemClock }, claim.run, () => undefined);
+}
+
+/** Executes a run to its end, with an answer of this text. */
+export async function completeRun(core: Core, runs: Runs, userId: string, runId: string, text = 'done') {
+  const log = await claimRun(core, runs, userId, runId);
+  await log.started();
+  await log.completed({ final_response: text, summary: 'done' });
+}
