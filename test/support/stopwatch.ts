@@ -10,30 +10,40 @@ const STEPS = 10;
 
 /** Answers each message: what that takes is what the machine is late by, since there is nothing else to do. */
 const ECHO = `const { parentPort } = require('node:worker_threads');
-parentPort.on('message', (sentAt) => parentPort.postMessage(sentAt));`;
+parentPort.on('message', () => parentPort.postMessage(''));`;
+
+/**
+ * CPU time of this process, in milliseconds, all of its threads: for work that computes in the process of the test, whose
+ * elapsed time depends on the load, and which a `Stopwatch` takes for lateness.
+ */
+export function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1_000;
+}
 
 /**
  * Measures elapsed time, and meanwhile how late a busy machine is: the round trip to an idle thread, every 20 ms. A bound
  * on elapsed time then holds on a machine of any load, and is as strict as it reads on an idle one.
  */
 export class Stopwatch {
-  readonly startedAt: number;
+  readonly startedAt = performance.now();
   readonly #echo: Worker;
-  #slowestMs = 0;
-  #sentAt: number | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  /** When the next sample would be answered on a machine that takes no time. */
+  #dueAt = 0;
+  #latestMs = 0;
 
   private constructor(echo: Worker) {
     this.#echo = echo;
-    echo.on('message', (sentAt: number) => {
-      this.#slowestMs = Math.max(this.#slowestMs, performance.now() - sentAt);
-      this.#sentAt = undefined;
+    echo.on('message', () => {
+      this.#latestMs = this.#lateness();
+      this.#sample();
     });
-    const timer = setInterval(() => this.#sample(), SAMPLE_EVERY_MS);
     closeAfter('test', async () => {
-      clearInterval(timer);
+      clearTimeout(this.#timer);
       await echo.terminate();
     });
-    this.startedAt = performance.now();
+    this.#sample();
   }
 
   /** Begins when the thread answers; samples until the test ends. */
@@ -41,7 +51,7 @@ export class Stopwatch {
     const echo = new Worker(ECHO, { eval: true });
     await new Promise((resolve) => {
       echo.once('message', resolve);
-      echo.postMessage(0);
+      echo.postMessage('');
     });
     return new Stopwatch(echo);
   }
@@ -53,13 +63,16 @@ export class Stopwatch {
 
   /** What an operation that takes `ms` on an idle machine may take on this one. */
   allow(ms: number): number {
-    const pendingMs = this.#sentAt === undefined ? 0 : performance.now() - this.#sentAt;
-    return ms + STEPS * Math.max(this.#slowestMs, pendingMs);
+    return ms + STEPS * this.#lateness();
+  }
+
+  /** Of the latest sample, the one under way included. */
+  #lateness(): number {
+    return Math.max(this.#latestMs, performance.now() - this.#dueAt);
   }
 
   #sample(): void {
-    if (this.#sentAt !== undefined) return;
-    this.#sentAt = performance.now();
-    this.#echo.postMessage(this.#sentAt);
+    this.#dueAt = performance.now() + SAMPLE_EVERY_MS;
+    this.#timer = setTimeout(() => this.#echo.postMessage(''), SAMPLE_EVERY_MS);
   }
 }
