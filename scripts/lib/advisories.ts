@@ -122,5 +122,6 @@ export function judge(audit: Audit, exceptions: Exceptions): Verdict {
 }
 
 function describe({ package: name, severity, title, url, production }: Finding): string {
-  return `${severity} advisory of the ${production ? 'production' : 'development'} dependency ${name}: ${title} (${url})`;
+  const kind = production ? 'production' : 'development';
+  return `${severity} advisory of the ${kind} dependency ${name}: ${title} (${url})`;
 }

@@ -29,7 +29,7 @@ const PING_TIMEOUT_MS = 20_000;
 
 /** From the head of a polling POST to the end of its body. Node's own limit on a request is three times as long. */
 const POLLING_BODY_TIMEOUT_MS = 10_000;
-/** Reads that a body of `MAX_FRAME_BYTES` may arrive in: 64 bytes each on average, a tenth of the smallest TCP segment. */
+/** Pieces that a body of `MAX_FRAME_BYTES` may arrive in: 64 bytes each on average. */
 const POLLING_BODY_CHUNKS = 1_024;
 
 /** How often sessions that end are counted. */
