@@ -27,6 +27,11 @@ const CONNECT_TIMEOUT_MS = 8_000;
 const PING_INTERVAL_MS = 25_000;
 const PING_TIMEOUT_MS = 20_000;
 
+/** From the head of a polling POST to the end of its body. Node's own limit on a request is three times as long. */
+const POLLING_BODY_TIMEOUT_MS = 10_000;
+/** Pieces that a body of `MAX_FRAME_BYTES` may arrive in: 64 bytes each on average. */
+const POLLING_BODY_CHUNKS = 1_024;
+
 /** How often sessions that end are counted. */
 const LOOK_AGAIN_MS = 50;
 
@@ -75,6 +80,8 @@ export class SocketIo {
         }
       },
       maxHttpBufferSize: MAX_FRAME_BYTES,
+      httpRequestBodyTimeout: POLLING_BODY_TIMEOUT_MS,
+      maxBufferedChunks: POLLING_BODY_CHUNKS,
       allowEIO3: false,
       perMessageDeflate: false,
       httpCompression: false,

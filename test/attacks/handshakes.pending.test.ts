@@ -5,6 +5,7 @@ import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { openRawSocket, type RawSocket } from '../support/raw-socket.ts';
 import { startStack, useStack } from '../support/stack.ts';
+import { Stopwatch } from '../support/stopwatch.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -98,29 +99,29 @@ describe('connections that do not authenticate', () => {
 
   it('of Engine.IO count from their open, over polling too, and end 8 seconds later', async () => {
     const address = freshAddress();
+    const watch = await Stopwatch.start();
     const engines = [await openEngine(address), await openEngine(address)];
     const raws = [0, 1, 2].map(() => silent(address, '/socket.io/?EIO=4&transport=websocket'));
     await Promise.all(raws.map((raw) => until(() => raw.frames.length > 0)));
     expect((await poll(address)).status).toBe(429);
-    const openedAt = performance.now();
     await Promise.all(raws.map((raw) => raw.ended));
-    const tookMs = performance.now() - openedAt;
+    const tookMs = watch.ms;
     expect(tookMs).toBeGreaterThan(7_000);
-    expect(tookMs).toBeLessThan(8_000 + SLACK_MS);
+    expect(tookMs).toBeLessThan(watch.allow(8_000 + SLACK_MS));
     for (const sid of engines) await until(async () => (await poll(address, sid)).status === 400);
-    expect(performance.now() - openedAt).toBeLessThan(8_000 + SLACK_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(8_000 + SLACK_MS));
     expect((await poll(address)).status).toBe(200);
   });
 
   it('of Engine.IO end in time although they go on polling', async () => {
     const address = freshAddress();
     const sid = await openEngine(address);
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     // The client's next poll is open when the time is over, and is answered with the engine's close.
     const body = await (await poll(address, sid)).text();
     expect(body).toBe('1');
     expect((await poll(address, sid)).status).toBe(400);
-    expect(performance.now() - openedAt).toBeLessThan(8_000 + SLACK_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(8_000 + SLACK_MS));
   });
 
   it('of Engine.IO leave at once when their handshake is none', async () => {
@@ -141,24 +142,28 @@ describe('connections that do not authenticate', () => {
       const headers = { 'x-forwarded-for': address, 'content-type': 'text/plain' };
       await fetch(`${url()}${POLLING}&sid=${sid}`, { method: 'POST', headers, body: '40{"token":"a.b.c"}' });
     }
-    const refusedAt = performance.now();
+    const watch = await Stopwatch.start();
     await until(async () => (await poll(address)).status === 200);
-    expect(performance.now() - refusedAt).toBeLessThan(2_000 + SLACK_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(2_000 + SLACK_MS));
   });
 
   it('B131 B134 are 2,000 a node; then 503 with Retry-After, for every address, and all of them end', async () => {
     expect(await pending()).toBeLessThan(20);
-    for (let group = 0; group < 20; group++) {
-      await Promise.all(
-        Array.from({ length: 100 }, (_, i) => poll(`192.0.${group}.${i}`).then((response) => response.text())),
-      );
+    // These have a minute, however long it takes to open them all; the polling ones have eight seconds.
+    const held: RawSocket[] = [];
+    for (let group = 0; group < 19; group++) {
+      const raws = Array.from({ length: 100 }, (_, i) => silent(`192.0.${group}.${i}`));
+      for (const { status } of await Promise.all(raws.map(({ answer }) => answer))) expect(status).toBe(101);
+      held.push(...raws);
     }
+    await Promise.all(Array.from({ length: 100 }, (_, i) => poll(`192.0.19.${i}`).then((response) => response.text())));
     const refused = await poll('203.0.113.200');
     expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '5']);
     expect((await silent('203.0.113.200').answer).status).toBe(503);
     expect(await pending()).toBe(2_000);
-    await until(async () => (await pending()) === 0, { timeoutMs: 15_000, everyMs: 200 });
-  });
+    for (const { socket } of held) socket.destroy();
+    await until(async () => (await pending()) === 0, { timeoutMs: 30_000, everyMs: 200 });
+  }, 60_000);
 });
 
 describe('B122 B125 a deadline for authentication', () => {
@@ -194,11 +199,11 @@ describe('B122 B125 a deadline for authentication', () => {
 
   it('ends a handshake whose token cannot be looked at, readably', async () => {
     const node = freshNode();
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     const raw = openRawSocket({ url: node, path: '/ws/secure', headers: { Authorization: `Bearer ${signed}` } });
     expect(await until(() => raw.closeFrame)).toEqual({ code: 1008, reason: 'AUTH_TIMEOUT' });
     expect(JSON.parse(`${raw.frames[0]?.payload}`).payload).toMatchObject({ code: 'AUTH_TIMEOUT', retryable: true });
-    expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(DEADLINE_MS));
   });
 
   it('ends it before the upgrade too, where the address has failed too often', async () => {
@@ -209,31 +214,31 @@ describe('B122 B125 a deadline for authentication', () => {
       expect((await until(() => raw.closeFrame)).reason).toBe('NO_TOKEN');
     }
     const headers = { ...forwarded, Authorization: `Bearer ${signed}` };
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     const raw = openRawSocket({ url: node, path: '/ws/secure', headers });
     expect((await raw.answer).status).toBe(401);
     expect(JSON.parse(`${await raw.ended}`)).toMatchObject({ error: { code: 'AUTH_TIMEOUT' } });
-    expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(DEADLINE_MS));
   });
 
   it('ends it over Socket.IO too, with connect_error', async () => {
     const node = freshNode();
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     const client = await openClient({ transport: 'socketio', url: node, token: signed });
     expect(client.refusal?.data).toMatchObject({ code: 'AUTH_TIMEOUT', retryable: true });
     await client.closed;
-    expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(DEADLINE_MS));
   });
 
   it('ends it in band, whatever is sent meanwhile', async () => {
     const node = freshNode();
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     const client = await openClient({ path: '/ws', url: node });
     await client.welcome();
     client.send('auth', { token: signed });
     client.send('ping');
     expect(await client.closed).toEqual({ code: 1008, reason: 'AUTH_TIMEOUT' });
-    expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(DEADLINE_MS));
   });
 
   it.each([
@@ -243,7 +248,7 @@ describe('B122 B125 a deadline for authentication', () => {
     ['fragments', (raw: RawSocket) => raw.sendFrame('', { opcode: 0, fin: false })],
     ['single bytes', (raw: RawSocket) => raw.write('{')],
   ])('is not moved by %s', async (what, send) => {
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     const raw = openRawSocket({ url, path: '/ws' });
     await raw.answer;
     if (what === 'fragments') raw.sendFrame('{', { fin: false });
@@ -251,15 +256,15 @@ describe('B122 B125 a deadline for authentication', () => {
     const timer = setInterval(() => send(raw), 100);
     closeAfter('test', () => clearInterval(timer));
     expect(await until(() => raw.closeFrame)).toEqual({ code: 1008, reason: 'AUTH_TIMEOUT' });
-    expect(performance.now() - openedAt).toBeLessThan(DEADLINE_MS);
-    expect(performance.now() - openedAt).toBeGreaterThan(900);
+    expect(watch.ms).toBeLessThan(watch.allow(DEADLINE_MS));
+    expect(watch.ms).toBeGreaterThan(900);
   });
 
   it('cuts off who does not answer the close, two seconds later', async () => {
-    const openedAt = performance.now();
+    const watch = await Stopwatch.start();
     const raw = openRawSocket({ url, path: '/ws' });
     await raw.ended;
-    expect(performance.now() - openedAt).toBeLessThan(3_000 + SLACK_MS);
+    expect(watch.ms).toBeLessThan(watch.allow(3_000 + SLACK_MS));
     const forced = async () =>
       (await (await fetch(`${url}/metrics`)).text()).match(/forced_closes_total\{.*\} (\d+)/)?.[1];
     await until(async () => Number(await forced()) >= 1);

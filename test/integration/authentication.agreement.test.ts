@@ -6,6 +6,7 @@ import { openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { refused } from '../support/refusals.ts';
 import { stack } from '../support/stack.ts';
+import { Stopwatch } from '../support/stopwatch.ts';
 import { askForTicket, buyTicket } from '../support/tickets.ts';
 import { login, mintToken, serviceToken, validToken } from '../support/tokens.ts';
 
@@ -36,9 +37,9 @@ describe('the token of a login', () => {
     const { access_token: token } = await login('enterprise');
     expect(token.split('.')).toHaveLength(3);
     const validated = await validate(token);
-    const startedAt = performance.now();
+    const watch = await Stopwatch.start();
     expect(await validate(token)).toEqual(validated);
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    expect(watch.ms).toBeLessThan(watch.allow(1_000));
     expect(validated).toMatchObject({ valid: true, email: 'enterprise@demo.local', plan: 'enterprise' });
     expect(validated.permissions).toContain('basic');
     expect(await introspect(token)).toMatchObject({ active: true, sub: validated.user_id });
@@ -123,7 +124,7 @@ describe('the welcome', () => {
 
 describe('ten handshakes at once', () => {
   it('B158 B159 are all answered, each as itself: the good let in, the forged refused', async () => {
-    const startedAt = performance.now();
+    const watch = await Stopwatch.start();
     const outcomes = await Promise.all(
       Array.from({ length: 10 }, async (_, at) => {
         const options = { url: nodeUrl(at % 3), transport: TRANSPORTS[at % 2] ?? 'ws' } as const;
@@ -134,13 +135,13 @@ describe('ten handshakes at once', () => {
       }),
     );
     expect(outcomes).toEqual(Array(10).fill(true));
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(watch.ms).toBeLessThan(watch.allow(5_000));
   });
 });
 
 describe('an administrator', () => {
   it('B255 B257 is a user with a role: what is somebody else’s is neither seen nor ended by it', async () => {
-    const startedAt = performance.now();
+    const watch = await Stopwatch.start();
     const admin = mintToken({ plan: 'enterprise', roles: ['admin'] });
     const user = mintToken({ plan: 'free' });
     const [adminClient, userClient] = await Promise.all([
@@ -148,7 +149,7 @@ describe('an administrator', () => {
       openClient({ token: user.token }),
     ]);
     const welcomes = [await adminClient.welcome(), await userClient.welcome()] as const;
-    expect(performance.now() - startedAt).toBeLessThan(3_000);
+    expect(watch.ms).toBeLessThan(watch.allow(3_000));
     expect(welcomes.map(({ user_id }) => user_id)).toEqual([admin.userId, user.userId]);
     expect(new Set(welcomes.map(({ connection_id }) => connection_id)).size).toBe(2);
     const { runId } = await runToEnd(userClient);

@@ -8,6 +8,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { refused } from '../support/refusals.ts';
 import { stack, useStack } from '../support/stack.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
+import { Stopwatch } from '../support/stopwatch.ts';
 import { buyTicket, ticketDigest } from '../support/tickets.ts';
 import { freshUserId, mintToken, validToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
@@ -36,12 +37,12 @@ describe.each(TRANSPORTS)('a handshake over %s', (transport) => {
       { options: { headers: { authorization: 'Basic dXNlcjpwYXNz' } }, code: 'INVALID_FORMAT' },
     ];
     for (const { options, code } of failures) {
-      const startedAt = performance.now();
+      const watch = await Stopwatch.start();
       expect((await refused({ transport, ...options })).error.code).toBe(code);
       const { token, userId } = mintToken();
       const client = await openClient({ transport, token });
       expect((await client.welcome()).user_id).toBe(userId);
-      expect(performance.now() - startedAt).toBeLessThan(5_000);
+      expect(watch.ms).toBeLessThan(watch.allow(5_000));
     }
   });
 
@@ -170,9 +171,9 @@ describe('the auth service', () => {
   });
 
   it('B100 tells its health in less than a second', async () => {
-    const startedAt = performance.now();
+    const watch = await Stopwatch.start();
     expect((await statusOf(`${stack().authUrl}/auth/health`)).code).toBe(200);
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    expect(watch.ms).toBeLessThan(watch.allow(1_000));
   });
 });
 

@@ -1,12 +1,14 @@
 import { expect, it } from '@jest/globals';
 import { measureRevocation } from '../../bench/revocation.ts';
+import { Stopwatch } from '../support/stopwatch.ts';
 
 /** The bound of the contract is 250 ms at the 99th percentile; here it only has to be no matter of seconds. */
 const GENEROUS_MS = 2_000;
 
 it('B244 every connection on three nodes is told of a revocation, a block or a plan, one by one and all at once', async () => {
+  const watch = await Stopwatch.start();
   const { inSequence, atOnce } = await measureRevocation({ connections: 60, inSequence: 10, atOnce: 10 });
   expect(Object.values(inSequence).map((times) => times.length)).toEqual([6, 6, 6, 6, 6]);
   expect(atOnce).toHaveLength(30);
-  expect(Math.max(...Object.values(inSequence).flat(), ...atOnce)).toBeLessThan(GENEROUS_MS);
+  expect(Math.max(...Object.values(inSequence).flat(), ...atOnce)).toBeLessThan(watch.allow(GENEROUS_MS));
 }, 60_000);

@@ -1,10 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { beforeAll, describe, expect, it } from '@jest/globals';
+import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { type Admin, startAdmin } from '../support/admin.ts';
 import { openClient, type TestClient, TRANSPORTS, type TransportName } from '../support/clients.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { refused } from '../support/refusals.ts';
 import { stack } from '../support/stack.ts';
+import { Stopwatch } from '../support/stopwatch.ts';
 import { buyTicket } from '../support/tickets.ts';
 import { login, type MintedToken, mintToken } from '../support/tokens.ts';
 
@@ -13,8 +14,13 @@ const NODES = [0, 1, 2];
 const SOON_MS = 1_500;
 
 let admin: Admin;
+let watch: Stopwatch;
 beforeAll(async () => {
   admin = await startAdmin();
+});
+
+beforeEach(async () => {
+  watch = await Stopwatch.start();
 });
 
 async function openEverywhere(token: string, transport: TransportName): Promise<TestClient[]> {
@@ -27,7 +33,7 @@ async function openEverywhere(token: string, transport: TransportName): Promise<
 async function expectEnded(client: TestClient, code: string, reason: string, since: number): Promise<void> {
   const error = await client.waitFor('error');
   expect(error.fields).toMatchObject({ code, retryable: false });
-  expect(error.at - since).toBeLessThan(SOON_MS);
+  expect(error.at - since).toBeLessThan(watch.allow(SOON_MS));
   expect(client.events.find(({ type }) => type === 'session_terminated')?.fields).toMatchObject({ reason });
   const closed = await client.closed;
   if (closed.code === undefined) expect(closed.reason).toBe('io server disconnect');

@@ -3,6 +3,7 @@ import { runToEnd } from '../support/agent-runs.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { billedRecords } from '../support/ledger.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { Stopwatch } from '../support/stopwatch.ts';
 import { type AccessClaims, mintToken, serviceToken } from '../support/tokens.ts';
 import { callTool, eventsOfCall } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
@@ -195,12 +196,12 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
 
   it('B92 of the enterprise plan is not slowed by limits', async () => {
     const { client } = await connect({ plan: 'enterprise' });
-    const startedAt = performance.now();
+    const watch = await Stopwatch.start();
     for (let i = 0; i < 15; i++) {
       const { fields } = await callTool(client, 'create_thread');
       expect(fields).toMatchObject({ success: true, rate_limit_status: { limit: null } });
     }
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(watch.ms).toBeLessThan(watch.allow(5_000));
   });
 
   it('B89 holds up neither pings nor other calls, of which a connection has eight under way at most', async () => {

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { inspect } from 'node:util';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { type Core, startCore } from '../support/core.ts';
+import { cpuMs } from '../support/stopwatch.ts';
 import { until } from '../support/until.ts';
 import { HttpUpstream, onCalls, SessionUpstream } from '../support/upstreams/http-upstream.ts';
 import { echo, type ServerScript, text } from '../support/upstreams/mcp-script.ts';
@@ -297,16 +298,17 @@ describe('an upstream server that lies', () => {
       const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema: { ...inputSchema } }, run } } });
       const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
       await node.offered('liar');
-      const waits: number[] = [];
+      // A check holds the process up by computing: CPU time, which does not depend on the load of the machine.
+      const spentMs: number[] = [];
       for (let at = 0; at < 6; at++) {
-        const startedAt = performance.now();
+        const before = cpuMs();
         // What its arguments are is the server's to say.
         expect((await node.call('liar', args)).success).toBe(true);
-        waits.push(performance.now() - startedAt);
+        spentMs.push(cpuMs() - before);
       }
-      expect(Math.max(...waits)).toBeLessThan(2_000);
+      expect(Math.max(...spentMs)).toBeLessThan(2_000);
       // Three times is enough: nobody is held by it after that.
-      expect(Math.min(...waits.slice(3))).toBeLessThan(150);
+      expect(Math.min(...spentMs.slice(3))).toBeLessThan(150);
     },
   );
 

@@ -37,6 +37,24 @@ export class CappedClient {
     return codes.includes('CONNECTION_LIMIT_EXCEEDED');
   }
 
+  /**
+   * Resolves when the client has the answer to its admission. The welcome of an in-band client comes before it has
+   * authenticated, and says nothing of its admission.
+   */
+  async admitted(): Promise<void> {
+    await this.client.waitFor(this.road === 'in-band' ? 'auth_success' : 'connection_established');
+  }
+
+  /** Why it was refused or lost its connection, where no newer connection was the reason. */
+  get failure(): string | undefined {
+    const { events, refusal } = this.client;
+    if (this.told) return undefined;
+    const error = events.find(({ type }) => type === 'error');
+    const code = error?.fields.code ?? refusal?.data?.code ?? refusal?.message;
+    if (code !== undefined) return String(code);
+    return this.closedAt === undefined ? undefined : 'the connection was lost';
+  }
+
   /** Goes, with a word or without. A client of Socket.IO that loses its connection would come back, as it should. */
   leave(): void {
     if (this.road === 'socketio' || Math.random() < 0.5) void this.client.close();

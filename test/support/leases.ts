@@ -1,9 +1,12 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
 import { type StackAddresses, stack } from './stack.ts';
-import { until } from './until.ts';
+import { Stopwatch } from './stopwatch.ts';
+
+const LOOK_EVERY_MS = 20;
 
 /** What Redis holds of a user's connections, read past the registry: what a lease is, not what somebody says of it. */
 export class Leases {
@@ -40,9 +43,13 @@ export class Leases {
   /** Waits until nothing is left; a lease that nobody gave back would be there for longer than `timeoutMs`. */
   async untilGone(userId: string, timeoutMs = 2_000): Promise<void> {
     const gone = async () => JSON.stringify(await this.remains(userId)) === JSON.stringify(NOTHING_LEFT);
-    await until(gone, { timeoutMs }).catch(async () => {
-      throw new Error(`${userId} has left ${JSON.stringify(await this.remains(userId))} behind`);
-    });
+    const watch = await Stopwatch.start();
+    while (!(await gone())) {
+      if (watch.ms > watch.allow(timeoutMs)) {
+        throw new Error(`${userId} has left ${JSON.stringify(await this.remains(userId))} behind`);
+      }
+      await delay(LOOK_EVERY_MS);
+    }
   }
 }
 

@@ -10,7 +10,7 @@ import {
   TRANSIENT_EVENTS,
 } from '../../src/protocol/messages.ts';
 
-const PAGES = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'k8s/README.md', ...markdownIn('docs')];
+const PAGES = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'k8s/README.md', ...markdownIn('docs')];
 
 const SOURCES = ['src', 'workers', 'scripts', 'test', 'bench', 'load', 'console'].flatMap(filesIn);
 

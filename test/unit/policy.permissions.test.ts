@@ -3,6 +3,7 @@ import { Catalogues } from '../../src/policy/catalogues.ts';
 import { type Caller, Permissions } from '../../src/policy/permissions.ts';
 import type { Tool } from '../../src/policy/tool-catalogue.ts';
 import { catalogueFiles, catalogues, planFile, planRow, toolFile, toolRow } from '../support/catalogues.ts';
+import { cpuMs } from '../support/stopwatch.ts';
 
 const PLANS = Object.keys(planFile.plans);
 const ENVIRONMENTS = ['development', 'test', 'staging', 'production'];
@@ -184,11 +185,11 @@ describe('a decision', () => {
   });
 
   it('B87 is the same however often it is asked for, and soon', () => {
-    const startedAt = performance.now();
+    const before = cpuMs();
     const ask = () => JSON.stringify(permissions.decide(tool('analyze_workload'), caller('pro')));
     const decisions = Array.from({ length: 10_000 }, ask);
     expect(new Set(decisions).size).toBe(1);
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
+    expect(cpuMs() - before).toBeLessThan(5_000);
   });
 
   it('B252 gives a plan nobody sells what the free plan has', () => {
