@@ -28,6 +28,11 @@ export const RPC_EVENT_METHOD = 'notifications/tollgate/event';
 
 /** Deeper JSON than any message needs; the bound keeps a hostile frame from costing stack in what walks it. */
 const MAX_DEPTH = 32;
+/**
+ * Values in one frame. Checks cost CPU per value, and 64 KiB hold 32,000 of them; an embedding of a large model, the longest
+ * list that a tool is known to take, has 3,072.
+ */
+const MAX_VALUES = 4_096;
 
 export const flatDialect: Dialect = {
   format: 'regular_json',
@@ -125,8 +130,9 @@ export function replyToOf(frame: string): ReplyTo {
 }
 
 function parse(frame: string): unknown {
-  if (nestingDepth(frame) > MAX_DEPTH)
-    throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
+  const { depth, values } = sizeOf(frame);
+  if (depth > MAX_DEPTH) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
+  if (values > MAX_VALUES) throw new TollgateError('JSON_ERROR', { text: 'The JSON has too many values.' });
   try {
     return JSON.parse(frame);
   } catch (cause) {
@@ -144,10 +150,11 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The deepest nesting of brackets outside strings. */
-function nestingDepth(frame: string): number {
+/** The deepest nesting of brackets outside strings, and how many values there are: one per comma, one per bracket. */
+function sizeOf(frame: string): { readonly depth: number; readonly values: number } {
   let depth = 0;
   let deepest = 0;
+  let values = 1;
   let inString = false;
   for (let at = 0; at < frame.length; at++) {
     const unit = frame.charCodeAt(at);
@@ -155,8 +162,11 @@ function nestingDepth(frame: string): number {
       if (unit === 0x5c) at++;
       else if (unit === 0x22) inString = false;
     } else if (unit === 0x22) inString = true;
-    else if (unit === 0x7b || unit === 0x5b) deepest = Math.max(deepest, ++depth);
-    else if (unit === 0x7d || unit === 0x5d) depth--;
+    else if (unit === 0x2c) values++;
+    else if (unit === 0x7b || unit === 0x5b) {
+      values++;
+      deepest = Math.max(deepest, ++depth);
+    } else if (unit === 0x7d || unit === 0x5d) depth--;
   }
-  return deepest;
+  return { depth: deepest, values };
 }

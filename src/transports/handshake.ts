@@ -12,7 +12,7 @@ export function originAllowed(origin: string | undefined, allowed: readonly stri
 }
 
 /** RFC 9112 section 3.2.2: a proxy may send the whole URL, and every server has to take it. */
-const ABSOLUTE = /^https?:\/\/[^/?#]+(?=\/)/i;
+const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 
 /** The path and query of a request; the host is not looked at. */
 export function requestUrl(request: IncomingMessage): URL | undefined {
@@ -24,7 +24,7 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
 
 /** The path and query as they were sent. */
 export function requestTarget({ url = '' }: IncomingMessage): string {
-  return url.replace(ABSOLUTE, '');
+  return url.replace(ABSOLUTE, '/');
 }
 
 /** The credentials that a request presents. */

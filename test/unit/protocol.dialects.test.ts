@@ -106,6 +106,18 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
     expect(dialect.decode(frame).fields).toEqual(JSON.parse(value));
   });
 
+  it('reads 4,000 values and answers JSON_ERROR to 4,200', () => {
+    const frameOf = (count: number) => {
+      const value = `{"x":[${Array.from({ length: count }, () => '0').join(',')}],"text":"${','.repeat(5_000)}"}`;
+      return dialect === jsonRpcDialect
+        ? `{"jsonrpc":"2.0","method":"ping","params":${value}}`
+        : `{"type":"ping","payload":${value}}`;
+    };
+    expect(dialect.decode(frameOf(4_000)).fields.x).toHaveLength(4_000);
+    expect(decodeError(dialect, frameOf(4_200)).code).toBe('JSON_ERROR');
+    expect(decodeError(dialect, `${'['.repeat(20)}${'[],'.repeat(4_200)}`).code).toBe('JSON_ERROR');
+  });
+
   it('refuses 64 KiB of open brackets without a stack overflow', () => {
     expect(decodeError(dialect, '['.repeat(65_536)).code).toBe('JSON_ERROR');
   });
