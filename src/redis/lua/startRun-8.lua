@@ -7,7 +7,7 @@
   KEYS[2] request      string: "<run id> <thread id>" that this request id started
   KEYS[3] run          hash of the run
   KEYS[4] activeRuns   sorted set: "<user id> <run id>" -> when it must have ended, ms
-  KEYS[5] runs         sorted set of the user's recent runs
+  KEYS[5] runs         sorted set of the user's runs that are remembered, by acceptance
   KEYS[6] threads      sorted set of the user's threads, by last change
   KEYS[7] threadInfo   hash: thread id -> JSON
   KEYS[8] thread       stream of the thread's messages
@@ -17,7 +17,7 @@
   ARGV[4] member of activeRuns
   ARGV[5] ms until the run must have ended
   ARGV[6] ms that the run and its request id are remembered
-  ARGV[7] how many runs to keep in the list of recent ones
+  ARGV[7] how many runs to keep in that set
   ARGV[8] what to know of the thread if it is new (JSON)
   ARGV[9] the user's message (JSON)
   ARGV[10] how many messages a thread keeps
@@ -44,6 +44,7 @@ redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_a
 redis.call('PEXPIRE', run, ARGV[6])
 redis.call('ZADD', activeRuns, now + ARGV[5], ARGV[4])
 redis.call('ZADD', runs, now, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
 redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
 redis.call('PEXPIRE', runs, ARGV[6])
 
