@@ -1,10 +1,10 @@
 import { derivedId } from '../lib/ids.ts';
 import type { Redis } from '../redis/client.ts';
-import { asked } from '../redis/errors.ts';
+import { asked, redisError } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { ArchiveWriter, UsageArchive } from './archive/archive.ts';
-import { hourOf, hoursBetween } from './hours.ts';
+import { HOUR_MS, hourOf, hoursBetween } from './hours.ts';
 import { following, type Ledger } from './ledger.ts';
 import { rowUnder } from './measures.ts';
 import type { LedgerRecord, UsageRecord } from './records.ts';
@@ -114,9 +114,12 @@ export class LedgerErasure {
   async renameTallies({ userId, pseudonym }: ErasedUser, from: number, to: number): Promise<number> {
     const { redis, keys, tallies } = this.#deps;
     const hours = hoursBetween(from, to).slice(0, HOURS_PER_STEP);
-    const there = await asked(Promise.all(hours.map((hour) => redis.exists(keys.tally(hour)))));
+    const pipeline = redis.pipeline();
+    for (const hour of hours) pipeline.exists(keys.tally(hour));
+    const there = (await asked(pipeline.exec())) ?? [];
+    for (const [error] of there) if (error) throw redisError(error);
     for (const [at, hour] of hours.entries()) {
-      if (there[at] === 0) continue;
+      if (there[at]?.[1] === 0) continue;
       const rows = [...(await tallies.rows(hour, userId)).keys()];
       const moves = rows.flatMap((row) => {
         const renamed = rowUnder(row, userId, pseudonym);
@@ -124,7 +127,7 @@ export class LedgerErasure {
       });
       if (moves.length > 0) await renameTallyRows.run(redis, [keys.tally(hour), keys.erasure(pseudonym)], moves);
     }
-    return hours.length === 0 ? to : from + hours.length * 3_600_000;
+    return hours.length === 0 ? to : from + hours.length * HOUR_MS;
   }
 
   /** Of the archive what is in no ledger any more. False while another one has its lease. */
