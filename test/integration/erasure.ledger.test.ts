@@ -3,11 +3,12 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
+import { LuaScript } from '../../src/redis/scripts.ts';
 import { PseudonymsInUse } from '../../src/usage/erasures-in-progress.ts';
 import { hourOf } from '../../src/usage/hours.ts';
 import { chained } from '../../src/usage/ledger.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
-import { contentDigest } from '../../src/usage/redaction.ts';
+import { contentDigest, erasedDigest, erasedForm, erasedJson } from '../../src/usage/redaction.ts';
 import { Verifier } from '../../src/usage/verifier.ts';
 import { silentLogger } from '../support/core.ts';
 import { erasureFixture, everythingUnder } from '../support/erasure.ts';
@@ -15,6 +16,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
 
+const eraseRecords = LuaScript.load('eraseRecords-3');
 const USER = 'user_erased@example.test';
 const OTHER = 'user_b';
 /** The redaction entries are in the hour of the erasure. */
@@ -204,6 +206,36 @@ describe.each([
     expect(page).toMatchObject({ gapDetected: false, hasMore: false });
     expect(page.records.map(({ sequence }) => sequence)).toEqual([8, 9, 10]);
     expect(await problem()).toBeNull();
+  });
+});
+
+describe('an erasure that changes more than personal fields', () => {
+  it('is found out by the record after it, although its own entry covers what it wrote', async () => {
+    await fill();
+    const pseudonym = 'erased_by-somebody-dishonest';
+    const original = (await usage.records()).find(({ user_id }) => user_id === USER) as LedgerRecord;
+    const form = { ...erasedForm(original, pseudonym), units: original.units + 1 };
+    const { id, plan, started_at, completed_at, period } = original;
+    const entry = { ...original, id: `${id}x`, user_id: pseudonym, plan, started_at, completed_at, period, units: 0 };
+    const { sequence: _, hash: __, salt: ___, content_before: ____, ...record } = entry;
+    const erases = [[original.sequence, erasedDigest(form)]];
+    await redis.xadd(
+      usage.keys.corrections,
+      '*',
+      'r',
+      JSON.stringify({ ...record, corrects: id, reason: 'erasure', erases }),
+    );
+    await usage.foldAll();
+    const { sequence } = (await usage.records()).at(-1) as LedgerRecord;
+    const key = usage.keys.erasure(pseudonym);
+    const { ledger, erasedRecords } = usage.keys;
+    const args = [original.sequence, erasedJson(form, sequence)];
+    expect(await eraseRecords.run(redis, [ledger, erasedRecords, key], args)).toBe(1);
+    expect(await problem()).toMatchObject({
+      kind: 'chain',
+      sequence: original.sequence,
+      what: 'The record after it names another content of this erased one.',
+    });
   });
 });
 

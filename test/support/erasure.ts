@@ -43,7 +43,7 @@ export function erasureFixture({ redis, keys, archive, runs, runQueue }: Erasure
         await step();
         await between();
         const state = await erasures.read(id);
-        return state?.status === 'done' && state;
+        return state?.status === 'done' ? state : undefined;
       },
       { label: `the erasure ${id}`, timeoutMs: 20_000 },
     );
