@@ -15,7 +15,7 @@ import { CORRECTIONS, isFoldedUpTo, RETURNED } from '../src/usage/outboxes.ts';
 /** Erasures that one job continues; the others wait for these. */
 const ERASURES_AT_ONCE = 10;
 /** Steps of one erasure in one job: a few seconds of work. */
-const STEPS_PER_JOB = 100;
+const STEPS_PER_JOB = 50;
 /** A node reads announcements every 2 s at the latest. */
 const ANNOUNCEMENTS_READ_MS = 5_000;
 

@@ -18,6 +18,8 @@ const renameTallyRows = LuaScript.load('renameTallyRows-2');
 /** Records that one redaction entry lists: an entry of some 8 KB. */
 const LISTED_PER_ENTRY = 100;
 const READ_BATCH = 1_000;
+/** Batches that one entry looks through: of a user with few records, an entry lists those of 50,000 records. */
+const BATCHES_PER_ENTRY = 50;
 /** Hours of tallies looked at in one step. */
 const HOURS_PER_STEP = 500;
 
@@ -75,18 +77,10 @@ export class LedgerErasure {
    * @throws LedgerBroken; TollgateError OVERLOADED while Redis is away; Error while PostgreSQL is
    */
   async list(user: ErasedUser, from: number, to: number, now: number): Promise<{ cursor: number; listed: number }> {
-    const batch = await this.#read(from, to);
     const found: LedgerRecord[] = [];
-    let cursor = to;
-    for (const [at, stored] of batch.entries()) {
-      if (stored.sequence <= from) continue;
-      cursor = stored.sequence;
-      if (!mentions(stored.json, user.userId)) continue;
-      const record = JSON.parse(stored.json) as LedgerRecord;
-      if (record.user_id !== user.userId || isErased(record)) continue;
-      if (!follows(stored, batch[at - 1])) throw new LedgerBroken(stored.sequence);
-      found.push(record);
-      if (found.length === LISTED_PER_ENTRY) break;
+    let cursor = from;
+    for (let batches = 0; batches < BATCHES_PER_ENTRY && cursor < to && found.length < LISTED_PER_ENTRY; batches++) {
+      cursor = await this.#find(user, { from: cursor, to }, found);
     }
     const entry = found.length > 0 ? JSON.stringify(redactionEntry(user, found, now)) : '';
     const keys = [this.#deps.keys.corrections, this.#deps.keys.erasure(user.pseudonym)];
@@ -150,6 +144,27 @@ export class LedgerErasure {
       await asked(redis.hset(key, 'record', JSON.stringify(erased)));
     }
     await asked(redis.unlink(keys.correctionsOf(userId)));
+  }
+
+  /** Adds the user's records of one batch to `found`. @returns the sequence up to which it has looked */
+  async #find(
+    { userId }: ErasedUser,
+    { from, to }: { readonly from: number; readonly to: number },
+    found: LedgerRecord[],
+  ): Promise<number> {
+    const batch = await this.#read(from, to);
+    let cursor = to;
+    for (const [at, stored] of batch.entries()) {
+      if (stored.sequence <= from) continue;
+      cursor = stored.sequence;
+      if (!mentions(stored.json, userId)) continue;
+      const record = JSON.parse(stored.json) as LedgerRecord;
+      if (record.user_id !== userId || isErased(record)) continue;
+      if (!follows(stored, batch[at - 1])) throw new LedgerBroken(stored.sequence);
+      found.push(record);
+      if (found.length === LISTED_PER_ENTRY) break;
+    }
+    return cursor;
   }
 
   /** The records behind `from`, with the one before them, from Redis or, where they are trimmed, from the archive. */

@@ -178,8 +178,9 @@ function erasedRecord(member: string): StoredRecord {
   return { sequence: Number(sequence), json, appendedAt: Number(appended) };
 }
 
+/** Whether nothing is missing between: the last one tells, since a read goes on behind a hole until it has its count. */
 function isWhole(records: readonly StoredRecord[], from: number, to: number): boolean {
-  return records.length === to - from + 1;
+  return records.length === to - from + 1 && records.at(-1)?.sequence === to;
 }
 
 function merged(records: readonly StoredRecord[]): StoredRecord[] {

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import type { LedgerRecord } from './records.ts';
 
 /**
@@ -13,7 +13,6 @@ import type { LedgerRecord } from './records.ts';
  * - A redaction entry, a record of the ledger, lists the SHA-256 of each erased record: what replaced the personal fields.
  */
 const PERSONAL_FIELDS = ['user_id', 'run_id', 'thread_id', 'request_id', 'idempotency_key', 'reason'] as const;
-const NOT_CONTENT: ReadonlySet<string> = new Set([...PERSONAL_FIELDS, 'salt', 'personal', 'erasure', 'hash']);
 const ERASED_REASON = 'erased';
 const SALT_BYTES = 16;
 
@@ -26,12 +25,14 @@ export function newSalt(): string {
 
 /** The digest of everything in a record but its personal fields: the same before and after an erasure. */
 export function contentDigest(record: LedgerRecord): string {
-  const content = Object.fromEntries(Object.entries(record).filter(([name]) => !NOT_CONTENT.has(name)));
+  const { user_id, run_id, thread_id, request_id, idempotency_key, reason, salt, personal, ...others } = record;
+  const { erasure: _, hash: __, ...content } = others;
   return sha256(`${commitment(record) ?? ''}\n${JSON.stringify(content)}`);
 }
 
 /** Undefined for a record of an older version, which has no salt: nothing binds its personal fields by themselves. */
-function commitment({ salt, personal, ...record }: LedgerRecord): string | undefined {
+function commitment(record: LedgerRecord): string | undefined {
+  const { salt, personal } = record;
   if (personal !== undefined || salt === undefined) return personal;
   const values = PERSONAL_FIELDS.map((field) => record[field] ?? null);
   return sha256(`${salt}\n${JSON.stringify(values)}`);
@@ -81,5 +82,5 @@ export function isSameRecord(one: string, other: string): boolean {
 }
 
 function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
+  return hash('sha256', text);
 }
