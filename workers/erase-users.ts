@@ -9,11 +9,11 @@ import { asked } from '../src/redis/errors.ts';
 import { type Keys, partitionOf } from '../src/redis/keys.ts';
 import { TALLY_SECONDS } from '../src/usage/append-batch.ts';
 import { HOUR_MS, hourOf, startOf } from '../src/usage/hours.ts';
-import type { LedgerErasure } from '../src/usage/ledger-erasure.ts';
+import { LedgerBroken, type LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { CORRECTIONS, isFoldedUpTo, RETURNED } from '../src/usage/outboxes.ts';
 
-/** Erasures that one job continues; the others wait for these. */
-const ERASURES_AT_ONCE = 10;
+/** Erasures that one job looks at, those that wait for something included; later ones wait for these. */
+const ERASURES_AT_ONCE = 1_000;
 /** Steps of one erasure in one job: a few seconds of work. */
 const STEPS_PER_JOB = 50;
 /** A node reads announcements every 2 s at the latest. */
@@ -49,8 +49,13 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
       if (await continued(erasure, deps)) ended += 1;
     } catch (error) {
       if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
-      deps.logger.error({ erasure: erasure.id, phase: erasure.phase, err: error }, 'an erasure does not go on');
-      await deps.erasures.note(erasure.id, { waiting_for: 'operator' });
+      const waitingFor = error instanceof LedgerBroken ? 'operator' : 'retry';
+      // The first says it; those that follow are in the state of the erasure.
+      if (erasure.notes.waiting_for !== waitingFor) {
+        deps.logger.error({ erasure: erasure.id, err: error }, 'an erasure does not go on');
+      }
+      const now = await deps.erasures.again(erasure);
+      if (now) await deps.erasures.note(now, { waiting_for: waitingFor });
     }
   }
   return ended;
@@ -68,10 +73,10 @@ async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promis
       return true;
     }
     if (step !== 'more') {
-      await deps.erasures.note(erasure.id, { waiting_for: step.waitingFor });
+      await deps.erasures.note(erasure, { waiting_for: step.waitingFor });
       return false;
     }
-    const next = (await deps.erasures.inProgress(ERASURES_AT_ONCE)).find(({ id }) => id === erasure.id);
+    const next = await deps.erasures.again(erasure);
     if (!next) return false;
     erasure = next;
   }
@@ -80,7 +85,8 @@ async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promis
 
 const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: EraseUsersDeps) => Promise<Step>>> = {
   /** Connections are closed by the gateways, which were told of the block; runs are cancelled here. */
-  async closing({ id, userId }, { userData, runs, erasures, redis }) {
+  async closing(erasure, { userData, runs, erasures, redis }) {
+    const { userId } = erasure;
     const now = await redisNow(redis);
     const { runs: running, calls, connections } = await userData.live(userId, now);
     const unlimited = { allowed: Promise.resolve(), messages: Number.MAX_SAFE_INTEGER };
@@ -88,87 +94,94 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     if (connections > 0) return { waitingFor: 'connections' };
     if (running.length > 0) return { waitingFor: 'runs' };
     if (calls > 0) return { waitingFor: 'tool_calls' };
-    await erasures.enter(id, 'settling', { since: now });
+    await erasures.enter(erasure, 'settling', { since: now });
     return 'more';
   },
 
-  async settling({ id, userId, notes }, { redis, keys, erasures, settleMs = ERASURE_SETTLE_MS }) {
+  async settling(erasure, { redis, keys, erasures, settleMs = ERASURE_SETTLE_MS }) {
+    const { userId, notes } = erasure;
     if ((await redisNow(redis)) - Number(notes.since) < settleMs) return { waitingFor: 'late_writes' };
     const marks = await Promise.all(outboxesOf(keys, userId).map(({ key }) => lastId(redis, key)));
-    await erasures.enter(id, 'folding', { marks: marks.join(' ') });
+    await erasures.enter(erasure, 'folding', { marks: marks.join(' ') });
     return 'more';
   },
 
   /** Nothing of the user may be left outside the ledger when its records are listed. */
-  async folding({ id, userId, notes }, { redis, keys, erasures, ledgerErasure }) {
+  async folding(erasure, { redis, keys, erasures, ledgerErasure }) {
+    const { userId, notes } = erasure;
     const marks = (notes.marks ?? '').split(' ');
     for (const [at, outbox] of outboxesOf(keys, userId).entries()) {
       if (!(await isFoldedUpTo({ redis, keys }, outbox, marks[at] ?? ''))) return { waitingFor: 'ledger_writer' };
     }
-    await erasures.enter(id, 'listing', { cursor: 0, until: await ledgerErasure.head(), listed_before: 0 });
+    await erasures.enter(erasure, 'listing', { cursor: 0, until: await ledgerErasure.head(), listed_before: 0 });
     return 'more';
   },
 
-  async listing({ id, userId, notes }, { redis, keys, erasures, ledgerErasure, clock }) {
+  async listing(erasure, { redis, keys, erasures, ledgerErasure, clock }) {
+    const { id, userId, notes } = erasure;
     const [from, until] = [Number(notes.cursor), Number(notes.until)];
     if (from < until) {
       await ledgerErasure.list({ userId, pseudonym: id }, from, until, clock.now());
       return 'more';
     }
     const mark = await lastId(redis, keys.corrections);
-    await erasures.enter(id, 'recording', { mark });
+    await erasures.enter(erasure, 'recording', { mark });
     return 'more';
   },
 
   /** The redaction entries have to be in the ledger before what they list is replaced. */
-  async recording({ id, notes }, { redis, keys, erasures, ledgerErasure }) {
+  async recording(erasure, { redis, keys, erasures, ledgerErasure }) {
+    const { notes } = erasure;
     const outbox = { name: CORRECTIONS, key: keys.corrections };
     if (!(await isFoldedUpTo({ redis, keys }, outbox, notes.mark ?? ''))) return { waitingFor: 'ledger_writer' };
-    await erasures.enter(id, 'replacing', { replaced: notes.until ?? 0, head: await ledgerErasure.head() });
+    await erasures.enter(erasure, 'replacing', { replaced: notes.until ?? 0, head: await ledgerErasure.head() });
     return 'more';
   },
 
-  async replacing({ id, userId, notes }, { erasures, ledgerErasure, clock }) {
+  async replacing(erasure, { erasures, ledgerErasure, clock }) {
+    const { id, userId, notes } = erasure;
     const [from, head] = [Number(notes.replaced), Number(notes.head)];
     if (from < head) {
       const replaced = await ledgerErasure.replace({ userId, pseudonym: id }, from, head);
       if (replaced === undefined) return { waitingFor: 'archive' };
-      await erasures.note(id, { replaced });
+      await erasures.note(erasure, { replaced });
       return 'more';
     }
     // A correction of one of the records may have come in meanwhile: the rounds end with one that lists nothing.
     const { listed = '0', listed_before, until = '0' } = notes;
     if (listed !== listed_before) {
-      await erasures.enter(id, 'listing', { cursor: until, until: head, listed_before: listed });
+      await erasures.enter(erasure, 'listing', { cursor: until, until: head, listed_before: listed });
       return 'more';
     }
     if (!(await ledgerErasure.eraseSuperseded({ userId, pseudonym: id }))) return { waitingFor: 'archive' };
     const now = clock.now();
-    await erasures.enter(id, 'tallies', {
+    await erasures.enter(erasure, 'tallies', {
       hour: startOf(hourOf(now - TALLY_SECONDS * 1000)),
       last_hour: now + HOUR_MS,
     });
     return 'more';
   },
 
-  async tallies({ id, userId, notes }, { erasures, ledgerErasure }) {
+  async tallies(erasure, { erasures, ledgerErasure }) {
+    const { id, userId, notes } = erasure;
     const [from, to] = [Number(notes.hour), Number(notes.last_hour)];
     if (from < to) {
-      await erasures.note(id, { hour: await ledgerErasure.renameTallies({ userId, pseudonym: id }, from, to) });
+      await erasures.note(erasure, { hour: await ledgerErasure.renameTallies({ userId, pseudonym: id }, from, to) });
       return 'more';
     }
     await ledgerErasure.eraseCorrections({ userId, pseudonym: id });
-    await erasures.enter(id, 'deleting');
+    await erasures.enter(erasure, 'deleting');
     return 'more';
   },
 
-  async deleting({ id, userId }, { userData, erasures, runQueue, redis }) {
+  async deleting(erasure, { userData, erasures, runQueue, redis }) {
+    const { id, userId } = erasure;
     for await (const keys of userData.keys(userId)) {
       for (const key of keys) if (key.name === 'run' && key.id) await runQueue.remove(key.id);
     }
-    await erasures.count(id, 'keys', await userData.erase(userId));
+    await erasures.count(id, 'keys', await userData.erase(userId, id));
     await erasures.announce();
-    await erasures.enter(id, 'forgetting', { since: await redisNow(redis) });
+    await erasures.enter(erasure, 'forgetting', { since: await redisNow(redis) });
     return 'more';
   },
 

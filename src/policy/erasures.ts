@@ -7,6 +7,7 @@ import { type AnnouncementDeps, announceAccount, announceErasure } from './annou
 
 const beginErasure = LuaScript.load('beginErasure-1');
 const endErasure = LuaScript.load('endErasure-1');
+const moveErasure = LuaScript.load('moveErasure-1');
 
 /** The result of an erasure, which does not name the user, is kept as long as tallies: a year and a month. */
 const RESULT_SECONDS = 396 * 24 * 3_600;
@@ -120,6 +121,12 @@ export class Erasures {
     return found.flatMap((one) => one ?? []);
   }
 
+  /** As it is by now; undefined when it has ended. */
+  async again({ id, userId }: ErasureInProgress): Promise<ErasureInProgress | undefined> {
+    const now = await this.#inProgress(`${id} ${userId}`);
+    return now?.phase === 'done' ? undefined : now;
+  }
+
   async #inProgress(member: string): Promise<ErasureInProgress | undefined> {
     const space = member.indexOf(' ');
     const id = member.slice(0, space);
@@ -128,13 +135,21 @@ export class Erasures {
     return phase && { id, userId: member.slice(space + 1), phase, notes };
   }
 
-  /** Goes on to a phase, with its first notes. */
-  async enter(id: string, phase: ErasurePhase, notes: Readonly<Record<string, string | number>> = {}): Promise<void> {
-    await asked(this.#redis.hset(this.#keys.erasure(id), { phase, waiting_for: '', ...notes }));
+  /** Goes on to a phase, with its first notes; nothing when another worker has gone on. */
+  async enter(
+    { id, phase }: ErasureInProgress,
+    next: ErasurePhase,
+    notes: Readonly<Record<string, string | number>> = {},
+  ): Promise<void> {
+    await this.#move(id, phase, { phase: next, waiting_for: '', ...notes });
   }
 
-  async note(id: string, notes: Readonly<Record<string, string | number>>): Promise<void> {
-    await asked(this.#redis.hset(this.#keys.erasure(id), notes));
+  async note({ id, phase }: ErasureInProgress, notes: Readonly<Record<string, string | number>>): Promise<void> {
+    await this.#move(id, phase, notes);
+  }
+
+  async #move(id: string, phase: ErasurePhase, notes: Readonly<Record<string, string | number>>): Promise<void> {
+    await moveErasure.run(this.#redis, [this.#keys.erasure(id)], [phase, ...Object.entries(notes).flat()]);
   }
 
   async count(id: string, field: 'keys', added: number): Promise<void> {

@@ -2,9 +2,12 @@ import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { plainKeys } from '../redis/personal-data.ts';
+import { LuaScript } from '../redis/scripts.ts';
 
-/** Keys deleted, and entries read, in one round trip. */
-const BATCH = 500;
+const eraseKey = LuaScript.load('eraseKey-2');
+
+/** Keys deleted, and entries read, in one round trip: an entry may have 64 KiB. */
+const BATCH = 100;
 /** A sealed token is a credential, and says nothing of its user that is not in the identity. */
 const CREDENTIALS: ReadonlySet<string> = new Set(['token']);
 
@@ -67,17 +70,23 @@ export class UserData {
     };
   }
 
-  /** Deletes everything but the account, and can be repeated. @returns the number of keys deleted */
-  async erase(userId: string): Promise<number> {
+  /**
+   * Deletes everything but the account, and can be repeated.
+   * @param erasureId of the erasure in progress: nothing is deleted after its end
+   * @returns the number of keys deleted
+   */
+  async erase(userId: string, erasureId: string): Promise<number> {
     const own = this.#keys.user(userId);
+    const erase = async (key: string, members: readonly string[] = []) => {
+      return Number(await eraseKey.run(this.#redis, [own.account, key], [erasureId, ...members]));
+    };
     let deleted = 0;
     for await (const keys of this.keys(userId)) {
-      const counts = await asked(Promise.all(keys.map(({ key }) => this.#redis.unlink(key))));
+      const counts = await Promise.all(keys.map(({ key }) => erase(key)));
       deleted += counts.reduce((sum, count) => sum + count, 0);
     }
     for (const shared of [own.tokenDue, own.activeRuns, own.activeCalls]) {
-      const members = await this.#all(shared, userId);
-      if (members.length > 0) await asked(this.#redis.zrem(shared, ...members));
+      for await (const members of this.#ofUser(shared, userId)) if (members.length > 0) await erase(shared, members);
     }
     return deleted;
   }

@@ -26,7 +26,7 @@ describe.each(TRANSPORTS)('a tool that ran in a run over %s', (transport) => {
     const [record, ...others] = await billed(userId, 1);
     expect(others).toEqual([]);
     // All but the first record of a ledger have it.
-    const { content_before: _, ...told } = record ?? {};
+    const { content_before: _, ...told }: Record<string, unknown> = record ?? {};
     expect(told).toEqual({
       id: completed?.usage_record_id,
       sequence: expect.any(Number),

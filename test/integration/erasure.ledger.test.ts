@@ -253,7 +253,7 @@ describe('an erasure', () => {
     expect(await problem()).toBeNull();
   });
 
-  it('continues after an interruption at any command, made or not,, and comes to the same end', async () => {
+  it('continues after an interruption at any command, made or not, and comes to the same end', async () => {
     await fill();
     const before = await usage.records();
     const id = await begin();
@@ -322,6 +322,37 @@ describe('an erasure', () => {
     }
     expect(await erasing.erasures.read(id)).toMatchObject({ phase: 'listing', waiting_for: 'operator' });
     expect(await problem()).toMatchObject({ kind: 'chain', sequence: 9 });
+  });
+
+  it('that a stopped worker continues after its end deletes nothing of the user who has begun anew', async () => {
+    await fill();
+    const id = await erase();
+    const key = usage.keys.user(USER).quota;
+    await redis.hset(key, 'tool:x', '1 1');
+    expect(await erasing.deps.userData.erase(USER, id)).toBe(0);
+    expect(await redis.exists(key)).toBe(1);
+    const finished = { id, userId: USER, phase: 'deleting' as const, notes: {} };
+    await erasing.erasures.enter(finished, 'forgetting');
+    expect(await erasing.erasures.read(id)).toMatchObject({ status: 'done' });
+    await usage.execute({ userId: USER });
+    await usage.foldAll();
+    await erasing.deps.ledgerErasure.renameTallies(
+      { userId: USER, pseudonym: id },
+      Date.parse(`${HOUR}:00:00Z`),
+      Date.now(),
+    );
+    expect(await problem()).toBeNull();
+    expect(await usage.tallies.query({ hours: [HOUR], userId: USER, groupBy: ['user'] })).toHaveLength(1);
+  });
+
+  it('that cannot go on keeps no other waiting', async () => {
+    await fill();
+    await redis.xadd(usage.keys.outbox(partitionOf(USER)), '*', 'r', 'no record');
+    const stuck = await begin();
+    const other = (await erasing.erasures.begin(OTHER, 'test', Date.now())).erasure_id;
+    if (partitionOf(OTHER) === partitionOf(USER)) throw new Error('take other names');
+    await erasing.finish(other, () => usage.writer.fold(Date.now()));
+    expect(await erasing.erasures.read(stuck)).toMatchObject({ phase: 'folding', waiting_for: 'ledger_writer' });
   });
 
   it('leaves a user alone who has begun anew since', async () => {

@@ -138,7 +138,10 @@ describe('a user', () => {
         ? records
         : undefined;
     }, PATIENCE);
-    const stays = await billedRecords('user_who_stays', processes.addresses);
+    const stays = await until(async () => {
+      const records = await billedRecords('user_who_stays', processes.addresses);
+      return records.length === mine.length ? records : undefined;
+    }, PATIENCE);
 
     const lines_ = await exported(name);
     expect(lines_.at(-1)).toEqual({ section: 'end', lines: lines_.length - 1 });

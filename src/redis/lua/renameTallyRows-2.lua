@@ -6,6 +6,8 @@
   ARGV[1...] per row: name, new name
   Returns the number of rows moved
 ]]
+-- A worker that was stopped must not rename what the user has used since.
+if redis.call('HGET', KEYS[2], 'phase') ~= 'tallies' then return 0 end
 local moved = 0
 for i = 1, #ARGV, 2 do
   local measures = redis.call('HGET', KEYS[1], ARGV[i])
