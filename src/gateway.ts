@@ -39,6 +39,7 @@ import { Readiness } from './http/readiness.ts';
 import { traceRequests } from './http/request-traces.ts';
 import { TICKETS_PATH, ticketRoutes } from './http/tickets-api.ts';
 import { addUsageRoutes } from './http/usage-routes.ts';
+import { userDataRoutes } from './http/user-data-api.ts';
 import { wsConfigRoutes } from './http/ws-config.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from './jobs.ts';
 import { type Clock, systemClock } from './lib/clock.ts';
@@ -322,6 +323,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
   });
   configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues(foundation) });
   adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
+  userDataRoutes(app, { ...foundation, ...connections }, config);
   addUsageRoutes(app, { ...foundation, ...connections }, config);
   consoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);

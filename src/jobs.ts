@@ -8,6 +8,7 @@ export const QUEUES = {
   windows: 'windows',
   sweeps: 'sweeps',
   tokens: 'tokens',
+  erasures: 'erasures',
 } as const;
 
 /** A run as a client asked for it. */
@@ -79,6 +80,8 @@ export const SCHEDULES: readonly Schedule[] = [
   { queue: QUEUES.windows, name: TRIM_LEDGER, everyMs: 60_000 },
   // Ends runs and tool calls that nobody works on any more.
   { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
+  // Continues the erasures of users' data.
+  { queue: QUEUES.erasures, name: 'erase-users', everyMs: 1_000 },
   // Refreshes the tokens of live sessions; the period is what a refresh can come too late by.
   ...shards.map((shard) => ({
     queue: QUEUES.tokens,

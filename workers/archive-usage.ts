@@ -35,16 +35,24 @@ export interface ArchiveDeps {
   readonly closers: Closers;
 }
 
+/** The archive, whose tables are made or brought up to date with the first use. */
+export function openArchive(
+  url: string,
+  { logger, clock, closers }: Pick<ArchiveDeps, 'logger' | 'clock' | 'closers'>,
+): UsageArchive {
+  const database = new ArchiveDatabase(url, { logger }, { migrates: true });
+  // A connection that hangs is not waited for.
+  closers.add('archive database', () => Promise.race([database.close(), sleep(clock, CLOSE_PATIENCE_MS)]));
+  return new UsageArchive(database);
+}
+
 /**
  * Archives the ledger for as long as the worker lives. Every worker tries, one has the lease. PostgreSQL may be away for
  * any time: the ledger goes on, keeps what the archive does not have, and `tollgate_archive_lag_records` grows.
  */
-export function startArchiving(url: string, deps: ArchiveDeps): void {
-  const { logger, closers } = deps;
-  const database = new ArchiveDatabase(url, { logger }, { migrates: true });
-  // A connection that hangs is not waited for.
-  closers.add('archive database', () => Promise.race([database.close(), sleep(deps.clock, CLOSE_PATIENCE_MS)]));
-  const archiver = new Archiver({ ...deps, archive: new UsageArchive(database) });
+export function startArchiving(archive: UsageArchive, deps: ArchiveDeps): void {
+  const { closers } = deps;
+  const archiver = new Archiver({ ...deps, archive });
   const stop = new AbortController();
   const working = work(archiver, deps, stop.signal);
   closers.add('archiver', () => {

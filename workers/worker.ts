@@ -19,7 +19,9 @@ import { newId } from '../src/lib/ids.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
 import { logReloads } from '../src/policy/catalogues.ts';
+import { Erasures } from '../src/policy/erasures.ts';
 import { Revocations } from '../src/policy/revocations.ts';
+import { UserData } from '../src/policy/user-data.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
@@ -28,10 +30,13 @@ import { startTelemetry, type Telemetry } from '../src/telemetry.ts';
 import { assembleCatalogues } from '../src/upstreams/assemble-upstreams.ts';
 import { Consumers } from '../src/usage/consumers.ts';
 import { Ledger } from '../src/usage/ledger.ts';
+import { LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { LedgerGate, LedgerServer } from '../src/usage/ledger-server.ts';
 import { LedgerWriter } from '../src/usage/ledger-writer.ts';
+import { Tallies } from '../src/usage/tallies.ts';
 import { Windows } from '../src/usage/windows.ts';
-import { startArchiving } from './archive-usage.ts';
+import { openArchive, startArchiving } from './archive-usage.ts';
+import { eraseUsers } from './erase-users.ts';
 import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
 import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
@@ -66,7 +71,7 @@ export interface RunningWorker {
 /** The composition root of a worker: agent runs, the ledger, tokens to refresh, and the sweep of runs that nobody works on. */
 export async function startWorker(
   config: Config,
-  options: { readonly logger?: Logger; readonly clock?: Clock } = {},
+  options: { readonly logger?: Logger; readonly clock?: Clock; readonly erasureSettleMs?: number } = {},
 ): Promise<RunningWorker> {
   const closers = new Closers();
   const telemetry = await startTelemetry(config, { role: 'worker', instance: newId('worker'), logger: options.logger });
@@ -79,8 +84,8 @@ export async function startWorker(
     closers.add('queue watch', watchQueue(parts.runQueue, foundation));
     await followCancellations(foundation, parts.executor);
     await startRuns(config, foundation, parts);
-    await startScheduled(foundation, parts);
-    if (config.USAGE_ARCHIVE_URL) startArchiving(config.USAGE_ARCHIVE_URL, { ...foundation, ...parts });
+    await startScheduled(foundation, parts, { settleMs: options.erasureSettleMs });
+    if (parts.archive) startArchiving(parts.archive, { ...foundation, ...parts });
     await followCatalogues(foundation);
     const operations = await startOperations({ config, ...foundation });
     closers.add('operations', operations.close);
@@ -140,8 +145,16 @@ async function createParts(config: Config, foundation: Foundation) {
   const server = new LedgerServer({ redis, keys });
   const gate = config.USAGE_ARCHIVE_URL ? new LedgerGate({ server, clock }) : undefined;
   const billing = { ledger, writer: new LedgerWriter({ redis, keys }), windows, consumers, server, gate };
+  const archive = config.USAGE_ARCHIVE_URL ? openArchive(config.USAGE_ARCHIVE_URL, foundation) : undefined;
+  const tallies = new Tallies({ redis, keys });
+  const erasing = {
+    archive,
+    erasures: new Erasures({ redis, keys, tracing }),
+    userData: new UserData({ redis, keys }),
+    ledgerErasure: new LedgerErasure({ redis, keys, ledger, tallies, archive }),
+  };
   const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys, tracing }) };
-  return { log, runs, calls, runQueue, executor, ...billing, ...refreshing };
+  return { log, runs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
 }
 
 /** What is published while the connection is away is missed: a run learns of its cancellation from its next append too. */
@@ -202,7 +215,11 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
 }
 
 /** The jobs that a schedule makes. */
-async function startScheduled(foundation: Foundation, parts: Parts): Promise<void> {
+async function startScheduled(
+  foundation: Foundation,
+  parts: Parts,
+  { settleMs }: { readonly settleMs: number | undefined },
+): Promise<void> {
   const { logger, tracing, clock, metrics, closers, openQueue } = foundation;
   const fold = () => foldUsage({ ...parts, ...foundation });
   await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
@@ -213,6 +230,8 @@ async function startScheduled(foundation: Foundation, parts: Parts): Promise<voi
     await sweepCalls({ ...parts, clock, logger });
   };
   await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
+  const erase = () => eraseUsers({ ...parts, ...foundation, settleMs });
+  await startBullWorker(foundation, QUEUES.erasures, { process: erase, options: SCHEDULED });
 
   const refresh = async (job: Job) => {
     const { shard } = RefreshTokensJob.parse(job.data);

@@ -18,8 +18,8 @@ const cancelRun = LuaScript.load('cancelRun-2');
 
 /** A request id is remembered, and its run can be asked about, for a day. */
 const RUN_KEPT_MS = 24 * 3_600_000;
-/** Runs listed per user. */
-const RUNS_LISTED = 100;
+/** Runs of a user that are listed: the list is how an erasure finds them, so that the message limit binds first. */
+const RUNS_LISTED = 1_000_000;
 /** After the run's own deadline its worker has this long to say so itself, before a sweep does. */
 const SWEEP_MARGIN_MS = 5_000;
 

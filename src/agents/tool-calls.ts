@@ -11,8 +11,8 @@ import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
 import type { Refusal, UsageRecord } from '../usage/records.ts';
 import type { ToolOutcome } from './run-log.ts';
 
-const beginCall = LuaScript.load('beginCall-7');
-const endCall = LuaScript.load('endCall-8');
+const beginCall = LuaScript.load('beginCall-8');
+const endCall = LuaScript.load('endCall-9');
 
 /** An outcome with an idempotency key can be had again for a day; a call that has not ended waits as long for the sweep. */
 const KEPT_MS = 24 * 3_600_000;
@@ -94,7 +94,10 @@ export class ToolCalls {
     const executing = { tool_name: details.tool, tool_call_id: callId, arguments: args, status: 'executing' };
     const reply = await beginCall.run(
       this.#redis,
-      [keys.messageRate, keys.call(callId), keys.activeCalls, keys.quota, keys.reservations, keys.log, keys.logState],
+      [
+        ...[keys.messageRate, keys.call(callId), keys.activeCalls, keys.quota, keys.reservations],
+        ...[keys.log, keys.logState, keys.calls],
+      ],
       [
         messages,
         digest(details.tool, args),
@@ -152,6 +155,7 @@ export class ToolCalls {
         keys.logState,
         keys.outbox,
         keys.recentUsage,
+        keys.calls,
       ],
       [
         settlement,

@@ -15,7 +15,7 @@ import { PublishedEventFields } from '../protocol/messages.ts';
 import { wrongForm } from '../protocol/wrong-form.ts';
 
 /** As a token names one: it stands in Redis keys, so no spaces and no control characters. Services are users too. */
-const userId = z.string().regex(/^[\w.@:+-]{1,128}$/);
+export const userId = z.string().regex(/^[\w.@:+-]{1,128}$/);
 const UserPath = z.object({ id: userId });
 const ConnectionPath = z.object({ id: userId, connection: z.string().regex(/^[\w-]{1,64}$/) });
 const PlanBody = z.strictObject({ plan: z.string().min(1).max(64) });

@@ -11,6 +11,7 @@ import { UsageArchive } from '../usage/archive/archive.ts';
 import { ArchiveDatabase } from '../usage/archive/database.ts';
 import { Consumers } from '../usage/consumers.ts';
 import { Corrections } from '../usage/corrections.ts';
+import { PseudonymsInUse } from '../usage/erasures-in-progress.ts';
 import { Ledger } from '../usage/ledger.ts';
 import { LedgerTail } from '../usage/ledger-tail.ts';
 import { Tallies } from '../usage/tallies.ts';
@@ -53,12 +54,19 @@ export function addUsageRoutes(
   usageReportRoutes(app, {
     ...parts,
     corrections,
-    verifier: new Verifier({ ledger, windows, tallies, clock, archive }),
+    verifier: new Verifier({
+      ledger,
+      windows,
+      tallies,
+      clock,
+      archive,
+      erasures: new PseudonymsInUse({ redis, keys }),
+    }),
   });
 }
 
 /** To compare the ledger with: a gateway only reads, and connects when it does so for the first time. */
-function openArchive(
+export function openArchive(
   url: string,
   { logger, clock, closers }: Pick<UsageRoutesDeps, 'logger' | 'clock' | 'closers'>,
 ): UsageArchive {

@@ -54,9 +54,20 @@ export const Record = z.object({
   period: z.string().describe('Hour of completed_at, UTC.'),
   corrects: z.string().optional().describe('Of a correction: the record that it corrects.'),
   reason: z.string().optional().describe('Of a correction: why.'),
+  erases: z
+    .array(z.tuple([z.int(), z.string()]).readonly())
+    .readonly()
+    .optional()
+    .describe('Of a redaction entry: sequence and SHA-256 of each erased record that it covers.'),
+  salt: z.string().optional().describe('Key of the commitment to the personal fields.'),
+  content_before: z.string().optional().describe('Digest of the record before without its personal fields.'),
+  personal: z.string().optional().describe('Of an erased record: the commitment to its personal fields.'),
+  erasure: z.int().optional().describe('Of an erased record: the sequence of its redaction entry.'),
   hash: z
     .string()
-    .describe('SHA-256 over the hash of the record before, a line break, and this record without its hash.'),
+    .describe(
+      'SHA-256 over the hash of the record before, a line break, and this record without its hash; of an erased record as it was.',
+    ),
 });
 
 export const Window = z.object({

@@ -4,7 +4,19 @@ import { createHash, randomBytes } from 'node:crypto';
 const RANDOM_BYTES = 15;
 
 /** What an identifier names; it stands in front, so that one found in a log says what it is. */
-export type IdPrefix = 'ws' | 'thread' | 'req' | 'run' | 'evt' | 'call' | 'usage' | 'node' | 'worker' | 'job' | 'msg';
+export type IdPrefix =
+  | 'ws'
+  | 'thread'
+  | 'req'
+  | 'run'
+  | 'evt'
+  | 'call'
+  | 'usage'
+  | 'node'
+  | 'worker'
+  | 'job'
+  | 'msg'
+  | 'erased';
 
 /** A fresh identifier, e.g. `ws_9fK…`; URL-safe, so that it can stand in a path, a close reason and a Redis key. */
 export function newId(prefix: IdPrefix): string {

@@ -57,8 +57,11 @@ export class Accounts {
 
   async read(userId: string): Promise<Account> {
     const { account } = this.#keys.user(userId);
-    const [plan, blocked, before] = await asked(this.#redis.hmget(account, 'plan', 'blocked', 'revoked_before'));
-    return { plan: plan ?? undefined, blocked: blocked === '1', revokedBefore: Number(before ?? 0) };
+    const fields = ['plan', 'blocked', 'revoked_before', 'erasure'] as const;
+    const [plan, blocked, before, erasure] = await asked(this.#redis.hmget(account, ...fields));
+    // Unblocking a user does not end an erasure.
+    const isBlocked = blocked === '1' || typeof erasure === 'string';
+    return { plan: plan ?? undefined, blocked: isBlocked, revokedBefore: Number(before ?? 0) };
   }
 
   /**

@@ -53,6 +53,14 @@ export function announceCatalogues(deps: AnnouncementDeps): Promise<void> {
   return announce(deps, 'catalogues', []);
 }
 
+/**
+ * An entry that names nobody, behind those that name an erased user and are about to be removed.
+ * @throws TollgateError OVERLOADED while Redis is away
+ */
+export function announceErasure(deps: AnnouncementDeps): Promise<void> {
+  return announce(deps, 'erasure', []);
+}
+
 async function announce(
   { redis, keys, tracing }: AnnouncementDeps,
   kind: string,

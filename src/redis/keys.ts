@@ -94,6 +94,26 @@ export class Keys {
     return `${this.prefix}:{ledger}:corrected`;
   }
 
+  /** Digests of the idempotency keys (see `correction`) under which records of a user were corrected; expires. */
+  correctionsOf(userId: string): string {
+    return `${this.prefix}:{ledger}:corrections-of:${userId}`;
+  }
+
+  /** Records of erased users under their pseudonym, scored by sequence: they replace the stream's entries. */
+  get erasedRecords(): string {
+    return `${this.prefix}:{ledger}:erased-records`;
+  }
+
+  /** Erasures in progress, `<erasure id> <user id>`, scored by their start. */
+  get erasures(): string {
+    return `${this.prefix}:{ledger}:erasures`;
+  }
+
+  /** Progress and result of one erasure; names the user only while it is in progress. */
+  erasure(id: string): string {
+    return `${this.prefix}:{ledger}:erasure:${id}`;
+  }
+
   /** What was used in an hour, by user, tool and plan. @param hour e.g. `2026-11-20T10` */
   tally(hour: string): string {
     return `${this.prefix}:{ledger}:tally:${hour}`;
@@ -244,7 +264,11 @@ export class UserKeys {
   call(callId: string): string {
     return this.#of(`call:${callId}`);
   }
-  /** The user's recent runs, scored by the time they were accepted. */
+  /** Ids of the calls that `call` has a key for, scored by the time at which that key expires. */
+  get calls(): string {
+    return this.#of('calls');
+  }
+  /** The runs that `run` has a key for, scored by the time they were accepted. */
   get runs(): string {
     return this.#of('runs');
   }

@@ -6,7 +6,7 @@ import type { Ledger, LedgerPlace } from './ledger.ts';
 import type { Windows } from './windows.ts';
 
 const confirmCursor = LuaScript.load('confirmCursor-1');
-const trimLedger = LuaScript.load('trimLedger-3');
+const trimLedger = LuaScript.load('trimLedger-4');
 
 /** No record younger than this is ever trimmed, whoever has it. */
 export const RETENTION_MS = 45 * 24 * 3_600_000;
@@ -78,9 +78,9 @@ export class Consumers {
     let trimmed = 0;
     for (let step = 0; step < TRIM_STEPS; step++) {
       const needed = await this.#windows.lowestOpen();
-      const { ledger, ledgerState, consumers } = this.#keys;
+      const { ledger, ledgerState, consumers, erasedRecords } = this.#keys;
       const args = [retentionMs, TRIM_BATCH, needed ?? ''];
-      const removed = Number(await trimLedger.run(this.#redis, [ledger, ledgerState, consumers], args));
+      const removed = Number(await trimLedger.run(this.#redis, [ledger, ledgerState, consumers, erasedRecords], args));
       trimmed += removed;
       if (removed < TRIM_BATCH) break;
     }

@@ -9,7 +9,7 @@ import { hourOf } from './hours.ts';
 import type { Ledger } from './ledger.ts';
 import type { LedgerRecord, UsageRecord } from './records.ts';
 
-const recordCorrection = LuaScript.load('recordCorrection-3');
+const recordCorrection = LuaScript.load('recordCorrection-4');
 
 /** As long as records are kept at least: no retry comes later. */
 const KEY_SECONDS = 45 * 24 * 3_600;
@@ -70,7 +70,8 @@ export class Corrections {
 
   /** @throws TollgateError OVERLOADED while Redis is away: the same request can be made again */
   async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
-    const keyName = this.#keys.correction(digest([key.serviceId, key.idempotencyKey]));
+    const keyDigest = digest([key.serviceId, key.idempotencyKey]);
+    const keyName = this.#keys.correction(keyDigest);
     const requestDigest = digest([request.recordId, request.sequence, request.units, request.reason]);
     // Before the record is looked for, which may have been trimmed since the key was used.
     const [known, stored] = await asked(this.#redis.hmget(keyName, 'request', 'record'));
@@ -86,8 +87,8 @@ export class Corrections {
     const record = this.#correction(id, key, request, original);
     const reply = (await recordCorrection.run(
       this.#redis,
-      [this.#keys.corrections, keyName, this.#keys.corrected],
-      [requestDigest, JSON.stringify(record), original.id, request.units, original.units, KEY_SECONDS],
+      [this.#keys.corrections, keyName, this.#keys.corrected, this.#keys.correctionsOf(original.user_id)],
+      [requestDigest, JSON.stringify(record), original.id, request.units, original.units, KEY_SECONDS, keyDigest],
     )) as [string, string];
     const [outcome, detail] = reply;
     if (outcome === 'conflict') return { outcome };

@@ -6,6 +6,7 @@ import { APPEND_BATCH, appendBatch } from './append-batch.ts';
 import { type ChainedRecord, chained, Ledger, type LedgerPlace } from './ledger.ts';
 import { emptyOutboxes, type Outbox, readOutboxes, type Waiting } from './outboxes.ts';
 import type { LedgerRecord, Refusal, UsageRecord } from './records.ts';
+import { contentDigest, newSalt } from './redaction.ts';
 import type { Giver } from './returned-records.ts';
 
 /** Records of the ledger that are looked through for copies of what was given back: a quarter of an hour at 1,000 a second. */
@@ -64,6 +65,7 @@ export class LedgerWriter {
     const { outboxes, returned, remembersReturned } = await readOutboxes(this.#deps, state);
     const round = new Round({ ...this.#deps, tracing }, state, now);
     const waiting = outboxes.flatMap((outbox) => outbox.waiting);
+    if (waiting.length > 0 || returned.waiting.length > 0) await round.begin();
     const passedOver = remembersReturned ? await this.#givenBack(waiting) : NONE;
     const inTime = await round.append(waiting, passedOver);
     const unreadable = [...outboxes, returned].filter((outbox) => outbox.unreadable).map(({ name }) => name);
@@ -122,6 +124,8 @@ class Round {
   readonly #now: number;
   #records = 0;
   #lagMs = 0;
+  /** Content digest of the head's record; undefined where it is not known. */
+  #contentBefore: string | undefined;
   readonly #recovered: Partial<Record<Giver, number>> = {};
 
   constructor(deps: RoundDeps, state: Readonly<Record<string, string>>, now: number) {
@@ -130,6 +134,13 @@ class Round {
     this.head = { sequence: Number(state.sequence ?? 0), hash: state.hash ?? '' };
     const cursors = Object.entries(state).filter(([field]) => field.startsWith(CURSOR_PREFIX));
     this.cursors = new Map(cursors.map(([field, cursor]) => [field.slice(CURSOR_PREFIX.length), cursor]));
+  }
+
+  /** Reads the record that the first of this round follows; there is none when the ledger is new or trimmed to its end. */
+  async begin(): Promise<void> {
+    const { sequence } = this.head;
+    const [last] = await this.#deps.ledger.range(sequence, sequence);
+    this.#contentBefore = last && contentDigest(JSON.parse(last.json) as LedgerRecord);
   }
 
   /**
@@ -163,7 +174,7 @@ class Round {
         if (returned) recovered.push(returned.giver);
       }
     }
-    const chainedRecords = chain(records, this.head);
+    const chainedRecords = chain(records, this.head, this.#contentBefore);
     const appended = await appendBatch(this.#deps, {
       head: this.head.hash,
       hour: batch[0]?.entry.period ?? '',
@@ -174,7 +185,11 @@ class Round {
     });
     if (!appended) return false;
     for (const [outbox, to] of moves) this.cursors.set(outbox, to);
-    this.head = chainedRecords.at(-1)?.record ?? this.head;
+    const last = chainedRecords.at(-1)?.record;
+    if (last) {
+      this.head = last;
+      this.#contentBefore = contentDigest(last);
+    }
     this.#records += records.length;
     this.#lagMs = Math.max(this.#lagMs, ...batch.map(({ entryId }) => this.#now - Number.parseInt(entryId, 10)));
     for (const giver of recovered) this.#recovered[giver] = (this.#recovered[giver] ?? 0) + 1;
@@ -210,11 +225,14 @@ function seen(tracing: Tracing, batch: readonly Waiting[], append: () => Promise
   return tracing.root('process usage', { kind: 'consumer', links, attributes }, append);
 }
 
-function chain(records: readonly UsageRecord[], head: LedgerPlace): ChainedRecord[] {
+function chain(records: readonly UsageRecord[], head: LedgerPlace, contentBefore: string | undefined): ChainedRecord[] {
   let previous = head.hash;
+  let before = contentBefore;
   return records.map((record, at) => {
-    const link = chained(previous, { ...record, sequence: head.sequence + at + 1 });
+    const bound = before === undefined ? {} : { content_before: before };
+    const link = chained(previous, { ...record, sequence: head.sequence + at + 1, salt: newSalt(), ...bound });
     previous = link.record.hash;
+    before = contentDigest(link.record);
     return link;
   });
 }

@@ -3,6 +3,7 @@ import type { Redis } from '../redis/client.ts';
 import { asked } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import type { LedgerRecord } from './records.ts';
+import { isErased } from './redaction.ts';
 
 /** Records read from Redis at once: bounds what one reply holds. */
 const READ_BATCH = 1_000;
@@ -108,7 +109,13 @@ export class Ledger {
     if (from > to || limit < 1) return [];
     const count = Math.min(limit, READ_BATCH);
     const entries = await asked(this.#redis.xrange(this.#keys.ledger, `${from}-0`, `${to}-0`, 'COUNT', count));
-    return entries.map(storedRecord);
+    const records = entries.map(storedRecord);
+    if (isWhole(records, from, Math.min(to, from + count - 1))) return records;
+    const erased = await asked(
+      this.#redis.zrange(this.#keys.erasedRecords, from, String(to), 'BYSCORE', 'LIMIT', 0, count),
+    );
+    if (erased.length === 0) return records;
+    return merged([...records, ...erased.map(erasedRecord)]).slice(0, count);
   }
 
   /**
@@ -118,7 +125,13 @@ export class Ledger {
   async *backwards(from: number, since: number): AsyncGenerator<StoredRecord[]> {
     for (let next = from; next > 0; ) {
       const entries = await asked(this.#redis.xrevrange(this.#keys.ledger, `${next}-0`, '-', 'COUNT', READ_BATCH));
-      const batch = entries.map(storedRecord);
+      const { erasedRecords } = this.#keys;
+      const erased = await asked(
+        this.#redis.zrange(erasedRecords, next, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, READ_BATCH),
+      );
+      const batch = merged([...entries.map(storedRecord), ...erased.map(erasedRecord)])
+        .reverse()
+        .slice(0, READ_BATCH);
       const last = batch.at(-1);
       if (!last) return;
       yield batch;
@@ -159,6 +172,21 @@ function storedRecord([id, [, json = '', , appended = '']]: [id: string, fields:
   return { sequence: Number.parseInt(id, 10), json, appendedAt: Number(appended) };
 }
 
+/** A member of `Keys.erasedRecords`: "<sequence> <ms when appended> <JSON>". */
+function erasedRecord(member: string): StoredRecord {
+  const [, sequence = '', appended = '', json = ''] = /^(\d+) (\d*) (.*)$/s.exec(member) ?? [];
+  return { sequence: Number(sequence), json, appendedAt: Number(appended) };
+}
+
+/** Whether nothing is missing between: the last one tells, since a read goes on behind a hole until it has its count. */
+function isWhole(records: readonly StoredRecord[], from: number, to: number): boolean {
+  return records.length === to - from + 1 && records.at(-1)?.sequence === to;
+}
+
+function merged(records: readonly StoredRecord[]): StoredRecord[] {
+  return records.toSorted((one, other) => one.sequence - other.sequence);
+}
+
 /** A record with its hash, and as it is stored. */
 export interface ChainedRecord {
   readonly record: LedgerRecord;
@@ -178,12 +206,14 @@ export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): C
 }
 
 /**
- * The record that is stored there, if it follows from the hash before it, and from its place.
+ * The record that is stored there, if it follows from the hash before it, and from its place. Of an erased record only the
+ * place is checked: its hash is proved by the record after it, its content by `RedactionCheck`.
  * @returns undefined, with no word why, when it does not: see `Verifier` for that
  */
 export function following(previous: string, stored: Pick<StoredRecord, 'sequence' | 'json'>): LedgerRecord | undefined {
   const record = JSON.parse(stored.json) as LedgerRecord;
   const { hash: _, ...rest } = record;
+  if (isErased(record)) return record.sequence === stored.sequence ? record : undefined;
   return record.sequence === stored.sequence && chained(previous, rest).json === stored.json ? record : undefined;
 }
 

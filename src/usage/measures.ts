@@ -80,3 +80,23 @@ export class Sums {
     this.rows.set(row, sum(this.rows.get(row) ?? NOTHING, measures));
   }
 }
+
+/** The row with `pseudonym` in place of its user; undefined for a row of another user. */
+export function rowUnder(row: string, userId: string, pseudonym: string): string | undefined {
+  const [user, ...rest] = JSON.parse(row) as string[];
+  return user === userId ? JSON.stringify([pseudonym, ...rest]) : undefined;
+}
+
+/** The rows with the users that are being erased under their pseudonyms. @param pseudonyms by user id */
+export function underPseudonyms(
+  rows: ReadonlyMap<string, Measures>,
+  pseudonyms: ReadonlyMap<string, string> = new Map(),
+): ReadonlyMap<string, Measures> {
+  if (pseudonyms.size === 0) return rows;
+  const sums = new Sums();
+  for (const [row, measures] of rows) {
+    const [user = ''] = JSON.parse(row) as string[];
+    sums.add(rowUnder(row, user, pseudonyms.get(user) ?? user) ?? row, measures);
+  }
+  return sums.rows;
+}

@@ -10,8 +10,8 @@ import { GIVER_FIELD, GIVERS, type Returned, SINCE_FIELD } from './returned-reco
 const OUTBOX_BATCH = 128;
 /** Of those that were given back: one search of the ledger serves them all. Some 2 MB. */
 const RETURNED_BATCH = 2_000;
-const CORRECTIONS = 'corrections';
-const RETURNED = 'returned';
+export const CORRECTIONS = 'corrections';
+export const RETURNED = 'returned';
 const REFUSAL_FIELD = 'x';
 const TRACE_FIELD = 't';
 
@@ -74,6 +74,19 @@ export async function emptyOutboxes(
   const folded = outboxes.filter(({ waiting }) => waiting.length > 0);
   if (folded.length === 0) return;
   await Promise.allSettled(folded.map(({ name, key }) => redis.xtrim(key, 'MINID', after(cursors.get(name) ?? '0-0'))));
+}
+
+/** Whether everything of an outbox up to an entry is in the ledger and no more in the outbox. @param mark "" for none */
+export async function isFoldedUpTo(
+  { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
+  { name, key }: Pick<Outbox, 'name' | 'key'>,
+  mark: string,
+): Promise<boolean> {
+  if (mark === '') return true;
+  const cursor = await asked(redis.hget(keys.ledgerState, `cursor:${name}`));
+  // What a crash between the folding and the trimming has left.
+  if (cursor !== null) await asked(redis.xtrim(key, 'MINID', after(cursor)));
+  return (await asked(redis.xrange(key, '-', mark, 'COUNT', 1))).length === 0;
 }
 
 type StreamEntry = [id: string, fields: string[]];

@@ -35,6 +35,11 @@ export interface UsageRecord {
   readonly corrects?: string;
   /** Of a correction: why. */
   readonly reason?: string;
+  /**
+   * Of a redaction entry, which is a correction of 0 units: the erased records that it covers, each with the SHA-256 of
+   * its erased form. See redaction.ts.
+   */
+  readonly erases?: readonly (readonly [sequence: number, sha256: string])[];
 }
 
 /** A tool that was asked for and not run: counted, never billed. Written in the same step as its `tool_completed`. */
@@ -57,7 +62,15 @@ export function refusal(userId: string, plan: string, tool: string | undefined, 
 export interface LedgerRecord extends UsageRecord {
   /** Place in the ledger: 1, 2, 3, … without gaps. */
   readonly sequence: number;
-  /** SHA-256 over the hash of the record before it and this record. */
+  /** 128 random bits, base64url: the key of the commitment to the record's personal fields. Absent in older records. */
+  readonly salt?: string;
+  /** Digest of the record before without its personal fields: see redaction.ts. Absent in older records. */
+  readonly content_before?: string;
+  /** Of an erased record: the commitment to the personal fields that it had. */
+  readonly personal?: string;
+  /** Of an erased record: the sequence of the redaction entry that covers it. */
+  readonly erasure?: number;
+  /** SHA-256 over the hash of the record before it and this record. Of an erased record: as it was before. */
   readonly hash: string;
 }
 

@@ -1,10 +1,13 @@
 import type { Clock } from '../lib/clock.ts';
 import { TALLY_SECONDS } from './append-batch.ts';
 import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from './archive/comparison.ts';
+import type { PseudonymsInUse } from './erasures-in-progress.ts';
 import { startOf } from './hours.ts';
 import { chained, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
-import { measuresOf, NOTHING, packed, rowOf, Sums } from './measures.ts';
+import { measuresOf, NOTHING, packed, rowOf, Sums, underPseudonyms } from './measures.ts';
 import type { LedgerRecord } from './records.ts';
+import { isErased } from './redaction.ts';
+import { confirms, RedactionCheck } from './redaction-check.ts';
 import type { Tallies } from './tallies.ts';
 import {
   agrees,
@@ -58,6 +61,8 @@ interface Parts {
   readonly windows: Windows;
   readonly tallies: Tallies;
   readonly clock: Clock;
+  /** While an erasure is in progress, records and tallies name the user by id or by pseudonym. */
+  readonly erasures?: PseudonymsInUse | undefined;
 }
 
 /** The first problem ends the work, wherever it is found. */
@@ -155,6 +160,7 @@ class Check {
   readonly #parts: CheckParts;
   readonly #group: Hours;
   readonly #head: LedgerHead;
+  readonly #redactions: RedactionCheck;
   readonly #views: Map<string, WindowView>;
   readonly #sums = new Map<Revision, RevisionSum>();
   readonly #rows = new Map<string, Sums>();
@@ -165,6 +171,7 @@ class Check {
     this.#parts = parts;
     this.#group = group;
     this.#head = head;
+    this.#redactions = new RedactionCheck(parts.ledger);
     this.#views = new Map(group.views.map((view) => [view.window, view]));
     for (const view of group.views) {
       this.#rows.set(view.window, new Sums());
@@ -200,12 +207,21 @@ class Check {
   }
 
   async #walk(from: number, to: number): Promise<void> {
-    let previous = await this.#hashBefore(from);
+    let before = await this.#recordBefore(from);
+    let previous = before?.hash ?? this.#head.trimmed.hash;
     let next = from;
     for await (const batch of this.#parts.ledger.batches(from, to)) {
       for (const stored of batch) {
         if (stored.sequence !== next) throw chainMisfit(next, null, 'The record is missing.');
-        const record = checkedRecord(stored, previous);
+        const record = await this.#checked(stored, previous);
+        if (before && isErased(before) && !confirms(record, before)) {
+          throw chainMisfit(
+            before.sequence,
+            before.id,
+            'The record after it names another content of this erased one.',
+          );
+        }
+        before = record;
         previous = record.hash;
         next += 1;
         this.records += 1;
@@ -219,12 +235,19 @@ class Check {
     }
   }
 
-  async #hashBefore(from: number): Promise<string> {
-    const { trimmed } = this.#head;
-    if (from === trimmed.sequence + 1) return trimmed.hash;
+  /** Undefined at the beginning of the ledger, which may have been trimmed. */
+  async #recordBefore(from: number): Promise<LedgerRecord | undefined> {
+    if (from === this.#head.trimmed.sequence + 1) return undefined;
     const [stored] = await this.#parts.ledger.range(from - 1, from - 1);
     if (!stored) throw chainMisfit(from - 1, null, 'The record is missing.');
-    return recordIn(stored).hash;
+    return recordIn(stored);
+  }
+
+  async #checked(stored: StoredRecord, previous: string): Promise<LedgerRecord> {
+    const record = recordIn(stored);
+    if (!isErased(record) || record.sequence !== stored.sequence) return checkedRecord(stored, previous);
+    if (await this.#redactions.covers(record, stored.json)) return record;
+    throw chainMisfit(stored.sequence, record.id, 'No redaction entry covers this erased record.');
   }
 
   /** Adds the record to the revision that has it; false when no window that is known has it. */
@@ -278,10 +301,12 @@ class Check {
     const known = this.#views.get(hour);
     // Every fold that changes the one changes the other.
     if (lastSequence(now) !== (known ? lastSequence(known) : 0)) return void this.unsettled.add(hour);
-    const found = this.#rows.get(hour)?.rows ?? new Map();
-    for (const row of new Set([...found.keys(), ...stored.keys()])) {
+    const pseudonyms = await this.#parts.erasures?.pseudonyms();
+    const found = underPseudonyms(this.#rows.get(hour)?.rows ?? new Map(), pseudonyms);
+    const tallied = underPseudonyms(stored, pseudonyms);
+    for (const row of new Set([...found.keys(), ...tallied.keys()])) {
       const expected = packed(found.get(row) ?? NOTHING);
-      if (packed({ ...(stored.get(row) ?? NOTHING), refusals: 0 }) === expected) continue;
+      if (packed({ ...(tallied.get(row) ?? NOTHING), refusals: 0 }) === expected) continue;
       const first = this.#firstOfRow.get(`${hour} ${row}`);
       throw new Misfit({
         kind: 'tally',

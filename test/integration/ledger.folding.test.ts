@@ -103,7 +103,9 @@ describe('the ledger', () => {
     const bytes: string[] = [];
     for (const one of [plain, traced]) {
       expect((await new LedgerWriter(one).fold(Date.now())).records).toBe(1);
-      bytes.push(JSON.stringify((await new Ledger(one).read({ after: BEGINNING, limit: 10 })).records));
+      const { records } = await new Ledger(one).read({ after: BEGINNING, limit: 10 });
+      // Every ledger draws its own salts, which the hash covers.
+      bytes.push(JSON.stringify(records.map(({ salt: _, hash: __, ...rest }) => rest)));
     }
     expect(bytes[1]).toBe(bytes[0]);
     expect(JSON.stringify(await traced.redis.xrange(traced.keys.ledger, '-', '+'))).not.toContain('0af7651916cd');

@@ -5,7 +5,7 @@
   KEYS[2] connections  hash: connection id -> "<place in the order of admission> <details>"; "#" -> the last place given
   KEYS[3] evicted      sorted set: connection id -> when it may be forgotten, ms
   KEYS[4] logState     hash: epoch, seq
-  KEYS[5] account      hash: plan, blocked, revoked_before (ms)
+  KEYS[5] account      hash: plan, blocked, revoked_before (ms), erasure (while one is in progress)
   ARGV[1] connection id
   ARGV[2] details (JSON)
   ARGV[3] place in the order of admission to take again, or "" for the next
@@ -22,8 +22,8 @@
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, details, place, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
-local stored = redis.call('HMGET', account, 'plan', 'blocked', 'revoked_before')
-if stored[2] == '1' then return { 'blocked' } end
+local stored = redis.call('HMGET', account, 'plan', 'blocked', 'revoked_before', 'erasure')
+if stored[2] == '1' or stored[4] then return { 'blocked' } end
 local revokedBefore = tonumber(stored[3] or '0')
 if tonumber(ARGV[8]) < revokedBefore then return { 'revoked' } end
 local keys = { leases = leases, connections = connections, evicted = evicted }

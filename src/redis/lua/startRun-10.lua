@@ -8,7 +8,7 @@
   KEYS[2] request       string: "<run id> <thread id>" that this request id started
   KEYS[3] run           hash of the run
   KEYS[4] activeRuns    sorted set: "<user id> <run id>" -> when it must have ended, ms
-  KEYS[5] runs          sorted set of the user's recent runs
+  KEYS[5] runs          sorted set of the user's runs that are remembered, by acceptance
   KEYS[6] threads       sorted set of the user's threads, by last change
   KEYS[7] threadInfo    hash: thread id -> JSON
   KEYS[8] thread        stream of the thread's messages
@@ -20,7 +20,7 @@
   ARGV[4] member of activeRuns
   ARGV[5] ms until the run must have ended
   ARGV[6] ms that the run and its request id are remembered
-  ARGV[7] how many runs to keep in the list of recent ones
+  ARGV[7] how many runs to keep in that set
   ARGV[8] what to know of the thread if it is new (JSON)
   ARGV[9] the user's message (JSON)
   ARGV[10] how many messages a thread keeps
@@ -79,6 +79,7 @@ local last = redis.call('ZRANGE', runsInFlight, 0, 0, 'REV', 'WITHSCORES')[2]
 if last then redis.call('PEXPIREAT', runsInFlight, last) end
 countUse(quota, limits.perHour, now)
 redis.call('ZADD', runs, now, runId)
+redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
 redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
 redis.call('PEXPIRE', runs, ARGV[6])
 

@@ -1,5 +1,6 @@
 import type { LedgerPlace, StoredRecord } from '../ledger.ts';
 import type { LedgerRecord, UsageRecord } from '../records.ts';
+import { isSameRecord } from '../redaction.ts';
 import { ArchivedWindows } from './archived-windows.ts';
 import type { ArchiveDatabase, Client } from './database.ts';
 
@@ -138,7 +139,7 @@ export class ArchiveWriter {
       columns.slice(0, 2),
     );
     const wanted = new Map(records.map(({ sequence, json }) => [sequence, json]));
-    const other = rows.find(({ sequence, json }) => wanted.get(Number(sequence)) !== json);
+    const other = rows.find(({ sequence, json }) => !isSameRecord(json, wanted.get(Number(sequence)) ?? '{}'));
     if (other) throw new ArchiveDisagrees(Number(other.sequence), `the archive has ${other.id} there, the ledger not`);
   }
 
@@ -188,7 +189,38 @@ export class ArchiveWriter {
     const lost = rows.map(({ json }) => JSON.parse(json) as LedgerRecord);
     return lost
       .sort((one, other) => one.sequence - other.sequence)
-      .map(({ sequence: _, hash: __, ...record }) => record);
+      .map(({ sequence: _, hash: __, salt: ___, content_before: ____, ...record }) => record);
+  }
+
+  /** The records of these sequences that are archived. */
+  async recordsAt(sequences: readonly number[]): Promise<ArchivedRecord[]> {
+    const { rows } = await this.#client.query<{ sequence: string; json: string }>(
+      'SELECT sequence, record::text AS json FROM usage_records WHERE sequence = ANY($1)',
+      [sequences],
+    );
+    return rows.map(({ sequence, json }) => ({ sequence: Number(sequence), json }));
+  }
+
+  /** Replaces records by their erased form; their hash, and all other columns, stay what they are. */
+  async replace(records: readonly (ArchivedRecord & Pick<LedgerRecord, 'hash'>)[]): Promise<void> {
+    await this.#client.query(
+      `UPDATE usage_records r SET record = erased.json
+       FROM unnest($1::bigint[], $2::text[], $3::json[]) AS erased (sequence, hash, json)
+       WHERE r.sequence = erased.sequence AND r.hash = erased.hash`,
+      [records.map(({ sequence }) => sequence), records.map(({ hash }) => hash), records.map(({ json }) => json)],
+    );
+  }
+
+  /** Replaces the superseded records of a user, all in this transaction: as many as fail-overs have lost of one user. */
+  async eraseSuperseded(userId: string, erased: (json: string) => string): Promise<number> {
+    const { rows } = await this.#client.query<{ hash: string; json: string }>(
+      `SELECT hash, record::text AS json FROM usage_records_superseded WHERE record->>'user_id' = $1`,
+      [userId],
+    );
+    for (const { hash, json } of rows) {
+      await this.#client.query('UPDATE usage_records_superseded SET record = $2 WHERE hash = $1', [hash, erased(json)]);
+    }
+    return rows.length;
   }
 }
 

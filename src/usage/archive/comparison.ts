@@ -1,5 +1,6 @@
 import type { LedgerHead, StoredRecord } from '../ledger.ts';
 import type { LedgerRecord } from '../records.ts';
+import { isSameRecord } from '../redaction.ts';
 import type { WindowView } from '../windows.ts';
 import type { ArchivedRevision, ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
 
@@ -90,7 +91,7 @@ interface Known {
 
 function difference({ json }: StoredRecord, row: ArchiveRow | undefined): string | undefined {
   if (!row) return 'The archive does not have the record.';
-  if (row.json !== json) return 'The archive has another record in its place.';
+  if (!isSameRecord(row.json, json)) return 'The archive has another record in its place.';
   const record = JSON.parse(json) as LedgerRecord;
   const columns = (['id', 'period', 'units', 'hash'] as const).filter((column) => row[column] !== record[column]);
   return columns.length > 0 ? `The archive has another ${columns.join(' and ')} beside the record.` : undefined;

@@ -14,7 +14,7 @@ import { LedgerWriter } from '../../../src/usage/ledger-writer.ts';
 import { Tallies } from '../../../src/usage/tallies.ts';
 import { Verifier } from '../../../src/usage/verifier.ts';
 import { Windows } from '../../../src/usage/windows.ts';
-import { startArchiving } from '../../../workers/archive-usage.ts';
+import { openArchive, startArchiving } from '../../../workers/archive-usage.ts';
 import { foldUsage } from '../../../workers/fold-usage.ts';
 import { catalogues, planRow, toolRow } from '../catalogues.ts';
 import { LOG_BYTES, silentLogger } from '../core.ts';
@@ -64,7 +64,10 @@ export async function recordingCrew(redisUrl: string, security: Security) {
   const server = new LedgerServer(worker);
   const gate = security.archiveUrl ? new LedgerGate({ server, clock: systemClock }) : undefined;
   const folding = { ...worker, writer: new LedgerWriter(worker), gate };
-  if (security.archiveUrl) startArchiving(security.archiveUrl, { ...worker, ledger, server, consumers, windows });
+  if (security.archiveUrl) {
+    const archive = openArchive(security.archiveUrl, worker);
+    startArchiving(archive, { ...worker, ledger, server, consumers, windows });
+  }
 
   /** Ids of the records of calls that were answered. */
   const acknowledged: string[] = [];

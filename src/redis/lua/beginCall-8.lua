@@ -12,6 +12,7 @@
   KEYS[5] reservations  sorted set of the user's calls under way
   KEYS[6] log           stream of events
   KEYS[7] logState      hash: epoch, seq
+  KEYS[8] calls         sorted set: call id -> when the hash of the call expires, ms
   ARGV[1] greatest value of the counter
   ARGV[2] digest of tool and arguments: the same call id with another one is refused
   ARGV[3] request (JSON): member, concurrency, forMs, limits
@@ -65,6 +66,9 @@ local deadline = log.now + request.forMs
 redis.call('HSET', call, 'digest', ARGV[2], 'status', 'running', 'deadline', deadline, 'details', ARGV[5])
 redis.call('HDEL', call, 'outcome')
 redis.call('PEXPIRE', call, ARGV[6])
+redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', log.now)
+redis.call('ZADD', KEYS[8], log.now + ARGV[6], string.match(ARGV[4], '%S+$'))
+redis.call('PEXPIRE', KEYS[8], ARGV[6])
 redis.call('ZADD', activeCalls, deadline, ARGV[4])
 appendEvent(log, 'tool_executing', ARGV[7], ARGV[8])
 closeLog(log)

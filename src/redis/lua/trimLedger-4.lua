@@ -5,13 +5,14 @@
   KEYS[1] ledger     stream, see foldUsage
   KEYS[2] state      hash: trimmed (last sequence removed) and trimmed_hash (its hash, which the chain goes on from)
   KEYS[3] consumers  hash, see confirmCursor
+  KEYS[4] erased     sorted set of erased records, see eraseRecords: they replace entries of the stream
   ARGV[1] ms that a record is kept at least
   ARGV[2] greatest number of records to remove
   ARGV[3] lowest first sequence of the open windows as the writer knows it, "" for none; one that has opened since has
           only records that are too young to go
   Returns number of records removed
 ]]
-local ledger, state, consumers = KEYS[1], KEYS[2], KEYS[3]
+local ledger, state, consumers, erased = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit = nil
 for _, confirmed in ipairs(redis.call('HVALS', consumers)) do
   local sequence = tonumber(string.match(confirmed, '^%S+'))
@@ -22,14 +23,27 @@ if ARGV[3] ~= '' then limit = math.min(limit, ARGV[3] - 1) end
 
 local time = redis.call('TIME')
 local appendedBefore = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[1]
-local last = nil
+-- A version that does not know erased records trims the stream alone.
+redis.call('ZREMRANGEBYSCORE', erased, '-inf', redis.call('HGET', state, 'trimmed') or '0')
+local records = {}
 for _, entry in ipairs(redis.call('XRANGE', ledger, '-', '+', 'COUNT', ARGV[2])) do
-  if tonumber(string.match(entry[1], '^%d+')) > limit or tonumber(entry[2][4]) >= appendedBefore then break end
-  last = entry
+  records[#records + 1] = { sequence = tonumber(string.match(entry[1], '^%d+')), appended = entry[2][4], json = entry[2][2] }
+end
+for _, member in ipairs(redis.call('ZRANGE', erased, '-inf', '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[2])) do
+  local sequence, appended, json = string.match(member, '^(%d+) (%d*) (.*)$')
+  records[#records + 1] = { sequence = tonumber(sequence), appended = appended, json = json }
+end
+table.sort(records, function(one, other) return one.sequence < other.sequence end)
+local last, removed = nil, 0
+for i = 1, math.min(#records, tonumber(ARGV[2])) do
+  if records[i].sequence > limit or tonumber(records[i].appended) >= appendedBefore then break end
+  last, removed = records[i], i
 end
 if not last then return 0 end
-local sequence = string.match(last[1], '^%d+')
+local sequence = string.format('%.0f', last.sequence)
 -- Every record ends with it. Decoded, one with half of a surrogate pair in it would fail, now and each time from now on.
-local hash = string.match(last[2][2], '"hash":"([^"]*)"}$')
+local hash = string.match(last.json, '"hash":"([^"]*)"}$')
 redis.call('HSET', state, 'trimmed', sequence, 'trimmed_hash', hash)
-return redis.call('XTRIM', ledger, 'MINID', string.format('%.0f', sequence + 1) .. '-0')
+redis.call('XTRIM', ledger, 'MINID', string.format('%.0f', last.sequence + 1) .. '-0')
+redis.call('ZREMRANGEBYSCORE', erased, '-inf', sequence)
+return removed

@@ -11,6 +11,7 @@
   KEYS[6] logState      hash: epoch, seq
   KEYS[7] outbox        stream of usage records (field r, with the trace they are of in t)
   KEYS[8] recentUsage   list of the user's usage records, newest first
+  KEYS[9] calls         sorted set: call id -> when the hash of the call expires, ms
   ARGV[1] settlement (JSON); "" to give the place back without counting the call
   ARGV[2] member of reservations
   ARGV[3] member of activeCalls
@@ -59,6 +60,8 @@ redis.call('HDEL', call, 'details')
 if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then
   redis.call('PEXPIRE', call, ARGV[5] ~= '' and ARGV[5] or ARGV[11])
 end
+redis.call('ZADD', KEYS[9], log.now + redis.call('PTTL', call), string.match(ARGV[2], '^%S+'))
+if redis.call('PTTL', KEYS[9]) < 0 then redis.call('PEXPIRE', KEYS[9], ARGV[11]) end
 if ARGV[1] ~= '' then settle(KEYS[3], cjson.decode(ARGV[1]), log.now) end
 redis.call('ZREM', KEYS[2], ARGV[3])
 return { 'ended' }

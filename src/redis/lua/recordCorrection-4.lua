@@ -4,12 +4,14 @@
   KEYS[1] outbox     stream of corrections that wait to be folded
   KEYS[2] key        hash of the idempotency key: request (digest), record (JSON); expires
   KEYS[3] corrected  hash: id of a corrected record -> sum of its corrections; as lasting as the ledger
+  KEYS[4] used       set of the digests of idempotency keys under which records of this user were corrected; expires
   ARGV[1] digest of the request
   ARGV[2] record of the correction (JSON)
   ARGV[3] id of the corrected record
   ARGV[4] units of the correction
   ARGV[5] units of the corrected record: corrections never take back more than these
   ARGV[6] seconds that the key is remembered
+  ARGV[7] digest of the idempotency key
   Returns { "recorded" | "repeated", record } or { "conflict" } or { "excessive", units left to take back }
 ]]
 local outbox, key, corrected = KEYS[1], KEYS[2], KEYS[3]
@@ -24,4 +26,6 @@ redis.call('XADD', outbox, '*', 'r', ARGV[2])
 redis.call('HINCRBY', corrected, ARGV[3], ARGV[4])
 redis.call('HSET', key, 'request', ARGV[1], 'record', ARGV[2])
 redis.call('EXPIRE', key, ARGV[6])
+redis.call('SADD', KEYS[4], ARGV[7])
+redis.call('EXPIRE', KEYS[4], ARGV[6])
 return { 'recorded', ARGV[2] }

@@ -1,0 +1,23 @@
+--[[
+  Replaces records of the ledger by their erased form. An entry of a stream cannot be changed, so that the erased form is
+  kept in a sorted set and the entry deleted; readers merge the two. The hash of a record stays what it was.
+
+  KEYS[1] ledger   stream, see foldUsage
+  KEYS[2] erased   sorted set: "<sequence> <ms when appended> <JSON>", scored by sequence; trimmed with the ledger
+  KEYS[3] erasure  hash of the erasure, see Erasures
+  ARGV[1...] per record: sequence, erased form (JSON)
+  Returns the number of records replaced; one that is not there any more, or has another hash, is passed over
+]]
+local HASH = '"hash":"([^"]*)"}$'
+local replaced = 0
+for i = 1, #ARGV, 2 do
+  local id = ARGV[i] .. '-0'
+  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if entry and string.match(entry[2][2], HASH) == string.match(ARGV[i + 1], HASH) then
+    redis.call('ZADD', KEYS[2], ARGV[i], ARGV[i] .. ' ' .. (entry[2][4] or '') .. ' ' .. ARGV[i + 1])
+    redis.call('XDEL', KEYS[1], id)
+    replaced = replaced + 1
+  end
+end
+if replaced > 0 then redis.call('HINCRBY', KEYS[3], 'records', replaced) end
+return replaced

@@ -1,0 +1,22 @@
+import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+
+/** The users that are being erased, for readers of the ledger; `Erasures` of src/policy begins and ends erasures. */
+export class PseudonymsInUse {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+
+  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+    this.#redis = redis;
+    this.#keys = keys;
+  }
+
+  /** By user id. @throws TollgateError OVERLOADED while Redis is away */
+  async pseudonyms(): Promise<ReadonlyMap<string, string>> {
+    const members = await asked(this.#redis.zrange(this.#keys.erasures, 0, '-1'));
+    return new Map(
+      members.map((member) => [member.slice(member.indexOf(' ') + 1), member.slice(0, member.indexOf(' '))]),
+    );
+  }
+}

@@ -1,0 +1,43 @@
+import { following, type Ledger } from './ledger.ts';
+import type { LedgerRecord } from './records.ts';
+import { contentDigest, isCovered, isErased } from './redaction.ts';
+
+/** Redaction entries kept while a check goes on; consecutive erased records share one. */
+const KEPT_ENTRIES = 16;
+
+/** Proves erased records, whose own hash can no longer be recomputed. */
+export class RedactionCheck {
+  readonly #ledger: Pick<Ledger, 'range'>;
+  readonly #entries = new Map<number, LedgerRecord | undefined>();
+
+  constructor(ledger: Pick<Ledger, 'range'>) {
+    this.#ledger = ledger;
+  }
+
+  /** Whether a redaction entry that follows in the chain lists these bytes. @throws TollgateError OVERLOADED */
+  async covers(record: LedgerRecord & { readonly erasure: number }, json: string): Promise<boolean> {
+    const entry = await this.#entry(record.erasure);
+    return entry !== undefined && entry.sequence > record.sequence && isCovered(record, json, entry);
+  }
+
+  async #entry(sequence: number): Promise<LedgerRecord | undefined> {
+    if (!this.#entries.has(sequence)) {
+      const oldest = this.#entries.keys().next();
+      if (this.#entries.size >= KEPT_ENTRIES && !oldest.done) this.#entries.delete(oldest.value);
+      this.#entries.set(sequence, await this.#read(sequence));
+    }
+    return this.#entries.get(sequence);
+  }
+
+  async #read(sequence: number): Promise<LedgerRecord | undefined> {
+    const [before, entry] = await this.#ledger.range(sequence - 1, sequence);
+    if (!before || !entry) return undefined;
+    const record = following((JSON.parse(before.json) as LedgerRecord).hash, entry);
+    return record && isErased(record) ? undefined : record;
+  }
+}
+
+/** Whether a record confirms the content of the one before it; one without `content_before` says nothing about it. */
+export function confirms({ content_before }: LedgerRecord, before: LedgerRecord): boolean {
+  return content_before === undefined || content_before === contentDigest(before);
+}

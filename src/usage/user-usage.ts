@@ -1,0 +1,82 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Redis } from '../redis/client.ts';
+import { asked } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+import { TALLY_SECONDS } from './append-batch.ts';
+import type { UsageArchive } from './archive/archive.ts';
+import { HOUR_MS, hoursBetween } from './hours.ts';
+import type { Ledger } from './ledger.ts';
+import type { LedgerRecord } from './records.ts';
+import { Tallies } from './tallies.ts';
+
+const READ_BATCH = 1_000;
+
+/** A line of the export of a user's data. */
+export interface UsageOfUser {
+  readonly section: string;
+  readonly id: string | null;
+  readonly data: unknown;
+}
+
+export interface UserUsageDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly ledger: Ledger;
+  readonly clock: Clock;
+  readonly archive?: UsageArchive | undefined;
+}
+
+/** What the ledger has of a user, for the user: records, those that only the archive has too, tallies and corrections. */
+export class UserUsage {
+  readonly #deps: UserUsageDeps;
+
+  constructor(deps: UserUsageDeps) {
+    this.#deps = deps;
+  }
+
+  /** A batch is held at a time. @throws TollgateError OVERLOADED while Redis is away; Error while PostgreSQL is */
+  async *of(userId: string): AsyncGenerator<UsageOfUser> {
+    const { ledger } = this.#deps;
+    const { sequence: head, trimmed } = await ledger.head();
+    for await (const json of this.#archived(userId, trimmed.sequence))
+      yield { section: 'usage_record', id: null, data: json };
+    for await (const batch of ledger.batches(trimmed.sequence + 1, head)) {
+      for (const { json } of batch) {
+        const record = JSON.parse(json) as LedgerRecord;
+        if (record.user_id === userId) yield { section: 'usage_record', id: record.id, data: record };
+      }
+    }
+    yield* this.#tallies(userId);
+    yield* this.#corrections(userId);
+  }
+
+  async *#archived(userId: string, to: number): AsyncGenerator<LedgerRecord> {
+    const { archive } = this.#deps;
+    for (let next = 1; archive && next <= to; next += READ_BATCH) {
+      for (const { json } of await archive.range(next, Math.min(to, next + READ_BATCH - 1))) {
+        const record = JSON.parse(json) as LedgerRecord;
+        if (record.user_id === userId) yield record;
+      }
+    }
+  }
+
+  async *#tallies(userId: string): AsyncGenerator<UsageOfUser> {
+    const { redis, keys, clock } = this.#deps;
+    const tallies = new Tallies({ redis, keys });
+    const now = clock.now();
+    for (const hour of hoursBetween(now - TALLY_SECONDS * 1000, now + HOUR_MS)) {
+      if ((await asked(redis.exists(keys.tally(hour)))) === 0) continue;
+      for (const [row, measures] of await tallies.rows(hour, userId)) {
+        yield { section: 'tally', id: hour, data: { row: JSON.parse(row) as unknown, ...measures } };
+      }
+    }
+  }
+
+  async *#corrections(userId: string): AsyncGenerator<UsageOfUser> {
+    const { redis, keys } = this.#deps;
+    for (const digest of await asked(redis.smembers(keys.correctionsOf(userId)))) {
+      const record = await asked(redis.hget(keys.correction(digest), 'record'));
+      if (record !== null) yield { section: 'correction', id: digest, data: JSON.parse(record) as unknown };
+    }
+  }
+}

@@ -1,0 +1,221 @@
+import type { Runs } from '../src/agents/runs.ts';
+import type { Clock } from '../src/lib/clock.ts';
+import type { Logger } from '../src/lib/logger.ts';
+import type { ErasureInProgress, ErasurePhase, Erasures } from '../src/policy/erasures.ts';
+import type { UserData } from '../src/policy/user-data.ts';
+import { TollgateError } from '../src/protocol/errors.ts';
+import type { Redis } from '../src/redis/client.ts';
+import { asked } from '../src/redis/errors.ts';
+import { type Keys, partitionOf } from '../src/redis/keys.ts';
+import { TALLY_SECONDS } from '../src/usage/append-batch.ts';
+import { HOUR_MS, hourOf, startOf } from '../src/usage/hours.ts';
+import { LedgerBroken, type LedgerErasure } from '../src/usage/ledger-erasure.ts';
+import { CORRECTIONS, isFoldedUpTo, RETURNED } from '../src/usage/outboxes.ts';
+
+/** Erasures that one job looks at, those that wait for something included; later ones wait for these. */
+const ERASURES_AT_ONCE = 1_000;
+/** Steps of one erasure in one job: a few seconds of work. */
+const STEPS_PER_JOB = 50;
+/** A node reads announcements every 2 s at the latest. */
+const ANNOUNCEMENTS_READ_MS = 5_000;
+
+/**
+ * From the moment at which nothing of the user runs any more to the first deletion: what a process may still write or give
+ * back. A ticket lives 30 s, the end of a tool call is tried for 60 s, and a process remembers acknowledged records for 60 s.
+ */
+export const ERASURE_SETTLE_MS = 90_000;
+
+export interface EraseUsersDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly erasures: Erasures;
+  readonly userData: UserData;
+  readonly ledgerErasure: LedgerErasure;
+  readonly runs: Pick<Runs, 'cancel'>;
+  readonly runQueue: { remove(jobId: string): Promise<number> };
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly settleMs?: number | undefined;
+}
+
+/**
+ * Continues every erasure in progress. Any number of workers may: each step can be repeated, and notes where the next begins.
+ * @returns the number of erasures that ended
+ */
+export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
+  let ended = 0;
+  for (const erasure of await deps.erasures.inProgress(ERASURES_AT_ONCE)) {
+    try {
+      if (await continued(erasure, deps)) ended += 1;
+    } catch (error) {
+      if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
+      const waitingFor = error instanceof LedgerBroken ? 'operator' : 'retry';
+      // The first says it; those that follow are in the state of the erasure.
+      if (erasure.notes.waiting_for !== waitingFor) {
+        deps.logger.error({ erasure: erasure.id, err: error }, 'an erasure does not go on');
+      }
+      const now = await deps.erasures.again(erasure);
+      if (now) await deps.erasures.note(now, { waiting_for: waitingFor });
+    }
+  }
+  return ended;
+}
+
+/** What a step says: to go on, to wait for something, or that the erasure has ended. */
+type Step = 'more' | 'ended' | { readonly waitingFor: string };
+
+async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promise<boolean> {
+  let erasure = first;
+  for (let steps = 0; steps < STEPS_PER_JOB; steps++) {
+    const step = await PHASES[erasure.phase](erasure, deps);
+    if (step === 'ended') {
+      deps.logger.info({ erasure: erasure.id }, 'user data erased');
+      return true;
+    }
+    if (step !== 'more') {
+      await deps.erasures.note(erasure, { waiting_for: step.waitingFor });
+      return false;
+    }
+    const next = await deps.erasures.again(erasure);
+    if (!next) return false;
+    erasure = next;
+  }
+  return false;
+}
+
+const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: EraseUsersDeps) => Promise<Step>>> = {
+  /** Connections are closed by the gateways, which were told of the block; runs are cancelled here. */
+  async closing(erasure, { userData, runs, erasures, redis }) {
+    const { userId } = erasure;
+    const now = await redisNow(redis);
+    const { runs: running, calls, connections } = await userData.live(userId, now);
+    const unlimited = { allowed: Promise.resolve(), messages: Number.MAX_SAFE_INTEGER };
+    for (const runId of running) await runs.cancel(userId, runId, unlimited);
+    if (connections > 0) return { waitingFor: 'connections' };
+    if (running.length > 0) return { waitingFor: 'runs' };
+    if (calls > 0) return { waitingFor: 'tool_calls' };
+    await erasures.enter(erasure, 'settling', { since: now });
+    return 'more';
+  },
+
+  async settling(erasure, { redis, keys, erasures, settleMs = ERASURE_SETTLE_MS }) {
+    const { userId, notes } = erasure;
+    if ((await redisNow(redis)) - Number(notes.since) < settleMs) return { waitingFor: 'late_writes' };
+    const marks = await Promise.all(outboxesOf(keys, userId).map(({ key }) => lastId(redis, key)));
+    await erasures.enter(erasure, 'folding', { marks: marks.join(' ') });
+    return 'more';
+  },
+
+  /** Nothing of the user may be left outside the ledger when its records are listed. */
+  async folding(erasure, { redis, keys, erasures, ledgerErasure }) {
+    const { userId, notes } = erasure;
+    const marks = (notes.marks ?? '').split(' ');
+    for (const [at, outbox] of outboxesOf(keys, userId).entries()) {
+      if (!(await isFoldedUpTo({ redis, keys }, outbox, marks[at] ?? ''))) return { waitingFor: 'ledger_writer' };
+    }
+    await erasures.enter(erasure, 'listing', { cursor: 0, until: await ledgerErasure.head(), listed_before: 0 });
+    return 'more';
+  },
+
+  async listing(erasure, { redis, keys, erasures, ledgerErasure, clock }) {
+    const { id, userId, notes } = erasure;
+    const [from, until] = [Number(notes.cursor), Number(notes.until)];
+    if (from < until) {
+      await ledgerErasure.list({ userId, pseudonym: id }, from, until, clock.now());
+      return 'more';
+    }
+    const mark = await lastId(redis, keys.corrections);
+    await erasures.enter(erasure, 'recording', { mark });
+    return 'more';
+  },
+
+  /** The redaction entries have to be in the ledger before what they list is replaced. */
+  async recording(erasure, { redis, keys, erasures, ledgerErasure }) {
+    const { notes } = erasure;
+    const outbox = { name: CORRECTIONS, key: keys.corrections };
+    if (!(await isFoldedUpTo({ redis, keys }, outbox, notes.mark ?? ''))) return { waitingFor: 'ledger_writer' };
+    await erasures.enter(erasure, 'replacing', { replaced: notes.until ?? 0, head: await ledgerErasure.head() });
+    return 'more';
+  },
+
+  async replacing(erasure, { erasures, ledgerErasure, clock }) {
+    const { id, userId, notes } = erasure;
+    const [from, head] = [Number(notes.replaced), Number(notes.head)];
+    if (from < head) {
+      const replaced = await ledgerErasure.replace({ userId, pseudonym: id }, from, head);
+      if (replaced === undefined) return { waitingFor: 'archive' };
+      await erasures.note(erasure, { replaced });
+      return 'more';
+    }
+    // A correction of one of the records may have come in meanwhile: the rounds end with one that lists nothing.
+    const { listed = '0', listed_before, until = '0' } = notes;
+    if (listed !== listed_before) {
+      await erasures.enter(erasure, 'listing', { cursor: until, until: head, listed_before: listed });
+      return 'more';
+    }
+    if (!(await ledgerErasure.eraseSuperseded({ userId, pseudonym: id }))) return { waitingFor: 'archive' };
+    const now = clock.now();
+    await erasures.enter(erasure, 'tallies', {
+      hour: startOf(hourOf(now - TALLY_SECONDS * 1000)),
+      last_hour: now + HOUR_MS,
+    });
+    return 'more';
+  },
+
+  async tallies(erasure, { erasures, ledgerErasure }) {
+    const { id, userId, notes } = erasure;
+    const [from, to] = [Number(notes.hour), Number(notes.last_hour)];
+    if (from < to) {
+      await erasures.note(erasure, { hour: await ledgerErasure.renameTallies({ userId, pseudonym: id }, from, to) });
+      return 'more';
+    }
+    await ledgerErasure.eraseCorrections({ userId, pseudonym: id });
+    await erasures.enter(erasure, 'deleting');
+    return 'more';
+  },
+
+  async deleting(erasure, { userData, erasures, runQueue, redis }) {
+    const { id, userId } = erasure;
+    for await (const keys of userData.keys(userId)) {
+      for (const key of keys) if (key.name === 'run' && key.id) await runQueue.remove(key.id);
+    }
+    await erasures.count(id, 'keys', await userData.erase(userId, id));
+    await erasures.announce();
+    await erasures.enter(erasure, 'forgetting', { since: await redisNow(redis) });
+    return 'more';
+  },
+
+  /** A node whose place in the announcements is removed looks at all its sessions again: first it reads on. */
+  async forgetting(erasure, { redis, userData, erasures, clock, settleMs = ERASURE_SETTLE_MS }) {
+    const waitMs = Math.min(settleMs, ANNOUNCEMENTS_READ_MS);
+    if ((await redisNow(redis)) - Number(erasure.notes.since) < waitMs) return { waitingFor: 'announcements' };
+    await userData.eraseAnnouncements(erasure.userId);
+    await erasures.end(erasure, clock.now());
+    return 'ended';
+  },
+
+  async done() {
+    return 'ended';
+  },
+};
+
+/** Where records of the user can wait for the ledger. */
+function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[] {
+  const partition = partitionOf(userId);
+  return [
+    { name: String(partition), key: keys.outbox(partition) },
+    { name: CORRECTIONS, key: keys.corrections },
+    { name: RETURNED, key: keys.returned },
+  ];
+}
+
+/** "" of an empty stream. */
+async function lastId(redis: Redis, stream: string): Promise<string> {
+  const [last] = await asked(redis.xrevrange(stream, '+', '-', 'COUNT', 1));
+  return last?.[0] ?? '';
+}
+
+async function redisNow(redis: Redis): Promise<number> {
+  const [seconds, micros] = await asked(redis.time());
+  return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
+}
