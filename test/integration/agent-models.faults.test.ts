@@ -17,7 +17,8 @@ beforeEach(() => {
 });
 
 /** Small, so that nothing is waited for in earnest. */
-const limits = { firstChunkMs: 400, silenceMs: 400 };
+/** Long enough for a busy machine to answer; the tests of silence wait this long. */
+const limits = { firstChunkMs: 1_500, silenceMs: 1_500 };
 const ANSWER: ScriptedReply = { text: ['All ', 'is ', 'well.'] };
 
 /** The first request meets the fault, the others are answered. */

@@ -54,7 +54,8 @@ describe('connections that lost their place', () => {
   it('are remembered in a bounded number, the latest ones, however many come and go', async () => {
     const userId = freshUserId();
     const { evicted } = core.keys.user(userId);
-    const soon = Date.now() + 1_000;
+    // Before the expiry of a new entry, which is two leases away.
+    const soon = Date.now() + 40_000;
     const older = Array.from({ length: 2_100 }, (_, at) => [`${soon + at}`, `ws_${at}`]).flat();
     await core.redis.zadd(evicted, ...older);
     const [first] = await admitTwenty(userId, 'free');

@@ -5,7 +5,7 @@ import { createServer, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { describe, expect, it } from '@jest/globals';
+import { describe, expect, it, jest } from '@jest/globals';
 import { type Exceptions, judge, parseAudit, parseExceptions } from '../../scripts/lib/advisories.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -152,6 +152,9 @@ async function runCheck(answer: (response: ServerResponse) => void, { dev = fals
   const [output, errors, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]);
   return { code, output, errors };
 }
+
+// Each test starts npm several times.
+jest.setTimeout(180_000);
 
 describe('npm run check:advisories', () => {
   const advisory = {
