@@ -149,7 +149,8 @@ export class RawWebSockets {
     try {
       connection.receive(dialect.decode(frame));
     } catch (error) {
-      connection.reject(toTollgateError(error), replyToOf(frame));
+      // Only JSON-RPC ties an answer to its request; to look for an id parses the frame again.
+      connection.reject(toTollgateError(error), dialect.format === 'jsonrpc' ? replyToOf(frame) : undefined);
     }
   }
 }

@@ -96,6 +96,22 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
     expect(decodeError(dialect, nested(dialect, 33)).code).toBe('JSON_ERROR');
   });
 
+  it('reads 5,000 elements and answers JSON_ERROR to more, however they are nested', () => {
+    const rpc = dialect === jsonRpcDialect;
+    const frame = (members: string) => {
+      return rpc ? `{"jsonrpc":"2.0","method":"ping","params":{${members}}}` : `{"type":"ping","payload":{${members}}}`;
+    };
+    // The two braces and the commas of the frame itself count too.
+    const own = rpc ? 4 : 3;
+    const list = (commas: number) => `"x":[${'1,'.repeat(commas)}1]`;
+    const keys = (count: number) => Array.from({ length: count }, (_, at) => `"k${at}":1`).join(',');
+    expect(dialect.decode(frame(list(5_000 - own - 1))).name).toBe('ping');
+    for (const members of [list(5_000 - own), keys(5_000), `"x":[${'[],'.repeat(2_500)}[]]`]) {
+      expect(decodeError(dialect, frame(members)).code).toBe('JSON_ERROR');
+    }
+    expect(dialect.decode(frame(`"x":"${',[{'.repeat(5_000)}"`)).name).toBe('ping');
+  });
+
   it('does not count brackets inside strings as nesting', () => {
     const text = `${'['.repeat(100)}\\"${'{'.repeat(100)}`;
     const value = `{"x":"${text}"}`;
