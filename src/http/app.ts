@@ -2,7 +2,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import type { Logger } from '../lib/logger.ts';
-import { publicError, TollgateError } from '../protocol/errors.ts';
+import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import { checkJsonBounds, type JsonBounds } from '../protocol/json-bounds.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -15,15 +16,30 @@ const SERVER_OPTIONS = {
   // Other upgrades are offers that a server may pass over (RFC 9110 section 7.8): curl and Java offer h2c.
   shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
 };
+/** Node's code for a request that did not come in time. */
+const REQUEST_TIMEOUT = 'ERR_HTTP_REQUEST_TIMEOUT';
 const KEEP_ALIVE_MS = 65_000;
 const BODY_LIMIT_BYTES = 64 * 1024;
+/** The longest list of any route here is a few hundred. */
+const BODY_BOUNDS: JsonBounds = { maxDepth: 32, maxElements: 1_000 };
 /** A user id of 128 characters, each of them percent-encoded; the router's own bound is 100, and makes 404 of the rest. */
 const MAX_PARAMETER_LENGTH = 3 * 128;
 
 /** RFC 6750 section 3. */
 const CHALLENGE = 'Bearer realm="tollgate"';
 
+/** What counts clients' input, where clients are counted. */
+export interface InputWatch {
+  /** What came is no HTTP, or too large for it. */
+  unreadable(socket: Socket): void;
+  /** Runs the synchronous part of handling a request, or of parsing its body. */
+  run<T>(surface: 'http' | 'http_body', request: IncomingMessage, work: () => T): T;
+}
+
+const UNWATCHED: InputWatch = { unreadable: () => {}, run: (_surface, _request, work) => work() };
+
 export interface AppOptions {
+  readonly watch?: InputWatch;
   readonly logger: Logger;
   /** How many proxies in front are trusted to name the client in `X-Forwarded-For`; 0 trusts nobody. */
   readonly trustedProxyHops: number;
@@ -35,7 +51,7 @@ export interface AppOptions {
  * An HTTP server with the bounds and the error form that every Tollgate process shares: errors are
  * `{ error: { code, message, retryable, … } }`, whoever raised them.
  */
-export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): FastifyInstance {
+export function createApp({ logger, trustedProxyHops, intercept, watch = UNWATCHED }: AppOptions): FastifyInstance {
   const refuse = (thrown: HttpError, reply: FastifyReply) => {
     const error = httpError(thrown);
     if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
@@ -54,17 +70,21 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
     // A body that names `__proto__` is refused by the parser, not handed on.
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
-    clientErrorHandler: refuseUnreadable,
+    clientErrorHandler: (error, socket) => {
+      if (refuseUnreadable(error, socket) && error.code !== REQUEST_TIMEOUT) watch.unreadable(socket);
+    },
     // A path that cannot be decoded is refused by the router, which asks no other handler.
     frameworkErrors: (thrown, _request, reply) => void refuse(thrown, reply),
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
-        if (!intercept?.(request, response)) handler(request, response);
+        watch.run('http', request, () => {
+          if (!intercept?.(request, response)) handler(request, response);
+        });
       });
     },
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
-  takeEmptyJson(app);
+  takeEmptyJson(app, watch);
 
   app.setErrorHandler((thrown: HttpError, _request, reply) => refuse(thrown, reply));
   app.setNotFoundHandler(() => {
@@ -74,27 +94,42 @@ export function createApp({ logger, trustedProxyHops, intercept }: AppOptions): 
 }
 
 /** Many clients announce JSON for a request without a body too; an empty one counts as none. */
-function takeEmptyJson(app: FastifyInstance): void {
+function takeEmptyJson(app: FastifyInstance, watch: InputWatch): void {
   const parseJson = app.getDefaultJsonParser('error', 'error');
   app.removeContentTypeParser('application/json');
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (body === '') done(null, undefined);
-    else parseJson(request, String(body), done);
+    if (body === '') return done(null, undefined);
+    watch.run('http_body', request.raw, () => {
+      try {
+        checkJsonBounds(String(body), BODY_BOUNDS);
+      } catch (error) {
+        return done(toTollgateError(error));
+      }
+      parseJson(request, String(body), done);
+    });
   });
 }
 
-/** What is no HTTP, or too large or too slow for it, is answered in the form of every other error. */
-function refuseUnreadable(error: Error & { code?: string }, socket: Socket): void {
+/**
+ * What is no HTTP, or too large or too slow for it, is answered in the form of every other error.
+ * @returns whether it was answered
+ */
+function refuseUnreadable(error: Error & { code?: string }, socket: Socket): boolean {
   // A proxy or browser that connects beforehand has asked nothing: an answer could be taken for that to its first request.
-  if (!socket.writable || socket.bytesRead === 0) return void socket.destroy();
+  if (!socket.writable || socket.bytesRead === 0) {
+    socket.destroy();
+    return false;
+  }
   const overflow = error.code === 'HPE_HEADER_OVERFLOW';
-  const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT';
+  const late = error.code === REQUEST_TIMEOUT;
   const status = overflow ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';
   const row = overflow ? 'MESSAGE_TOO_LARGE' : late ? 'CONNECTION_TIMEOUT' : 'FORMAT_ERROR';
   const body = JSON.stringify({ error: publicError(new TollgateError(row, { cause: error })) });
   const head = ['content-type: application/json; charset=utf-8', `content-length: ${Buffer.byteLength(body)}`];
   socket.end(`HTTP/1.1 ${status}\r\n${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body}`);
+  return true;
 }
+
 /** What Fastify throws. */
 type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown };
 

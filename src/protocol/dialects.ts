@@ -1,4 +1,5 @@
 import { publicError, TollgateError } from './errors.ts';
+import { checkJsonBounds, type JsonBounds } from './json-bounds.ts';
 import type { Fields, LogEntry, ServerEventType } from './messages.ts';
 
 /** What ties a reply to its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
@@ -26,13 +27,8 @@ export interface Dialect {
 /** The notification that carries our events over JSON-RPC. */
 export const RPC_EVENT_METHOD = 'notifications/tollgate/event';
 
-/** Deeper JSON than any message needs; the bound keeps a hostile frame from costing stack in what walks it. */
-const MAX_DEPTH = 32;
-/**
- * Values and members of one message, counted by the brackets, braces and commas outside strings. Building them costs
- * about 0.1 µs each, and a frame of 64 KiB could hold 40,000; an embedding of 3,072 numbers fits.
- */
-const MAX_ELEMENTS = 5_000;
+/** An embedding of 3,072 numbers fits. */
+const MESSAGE_BOUNDS: JsonBounds = { maxDepth: 32, maxElements: 5_000 };
 
 export const flatDialect: Dialect = {
   format: 'regular_json',
@@ -134,11 +130,7 @@ export function replyToOf(frame: string): ReplyTo {
 
 /** @throws TollgateError JSON_ERROR, also for JSON beyond the bounds, which is not parsed */
 function parse(frame: string): unknown {
-  const { depth, elements } = extentOf(frame);
-  if (depth > MAX_DEPTH) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
-  if (elements > MAX_ELEMENTS) {
-    throw new TollgateError('JSON_ERROR', { text: `The JSON has more than ${MAX_ELEMENTS} elements.` });
-  }
+  checkJsonBounds(frame, MESSAGE_BOUNDS);
   try {
     return JSON.parse(frame);
   } catch (cause) {
@@ -154,25 +146,4 @@ function parseObject(frame: string): Record<string, unknown> {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** The deepest nesting of brackets and braces, and the number of elements, both outside strings. */
-function extentOf(frame: string): { readonly depth: number; readonly elements: number } {
-  let open = 0;
-  let depth = 0;
-  let elements = 0;
-  let inString = false;
-  for (let at = 0; at < frame.length; at++) {
-    const unit = frame.charCodeAt(at);
-    if (inString) {
-      if (unit === 0x5c) at++;
-      else if (unit === 0x22) inString = false;
-    } else if (unit === 0x22) inString = true;
-    else if (unit === 0x2c) elements++;
-    else if (unit === 0x7b || unit === 0x5b) {
-      elements++;
-      depth = Math.max(depth, ++open);
-    } else if (unit === 0x7d || unit === 0x5d) open--;
-  }
-  return { depth, elements };
 }

@@ -2,6 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
 import { type Clock, leftUntil } from '../lib/clock.ts';
+import type { LongTasks } from '../policy/long-tasks.ts';
+import type { Door } from './door.ts';
 
 /** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
 export const MAX_FRAME_BYTES = 64 * 1024;
@@ -29,14 +31,20 @@ interface BoundedOptions extends ServerOptions {
   readonly maxPendingAutoPongs: number;
 }
 
+export interface BoundedWebSocketDeps {
+  readonly clock: Clock;
+  readonly door: Pick<Door, 'addressOf'>;
+  readonly longTasks: Pick<LongTasks, 'watch'>;
+}
+
 /**
  * A WebSocket server with a bound on everything a client can make it hold or do beside its messages. Engine.IO makes its
  * own server with few options, so that the bounds are in the class and not in a call.
  */
 export class BoundedWebSocketServer extends WebSocketServer {
-  readonly #clock: Clock;
+  readonly #deps: BoundedWebSocketDeps;
 
-  constructor({ clock }: { clock: Clock }, options: ServerOptions = {}) {
+  constructor(deps: BoundedWebSocketDeps, options: ServerOptions = {}) {
     const bounded: BoundedOptions = {
       ...options,
       noServer: true,
@@ -50,7 +58,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
       maxPendingAutoPongs: MAX_PENDING_PONGS,
     };
     super(bounded);
-    this.#clock = clock;
+    this.#deps = deps;
   }
 
   override handleUpgrade(
@@ -60,7 +68,10 @@ export class BoundedWebSocketServer extends WebSocketServer {
     accepted: (webSocket: WebSocket, request: IncomingMessage) => void,
   ): void {
     super.handleUpgrade(request, socket, head, (webSocket) => {
-      boundControlFrames(webSocket, this.#clock);
+      boundControlFrames(webSocket, this.#deps.clock);
+      // All frames of one read are handled at once, by the listener that `ws` has just put there.
+      const address = this.#deps.door.addressOf(request);
+      this.#deps.longTasks.watch(socket, 'data', { surface: 'websocket', address: () => address });
       accepted(webSocket as WebSocket, request);
     });
   }

@@ -15,11 +15,11 @@ const GROUPS = 8;
  */
 export function clientAddress(request: IncomingMessage, trustedProxyHops: number): string {
   const own = request.socket.remoteAddress ?? '';
-  if (trustedProxyHops === 0) return grouped(own);
+  if (trustedProxyHops === 0) return groupedAddress(own);
   // Node joins several headers of this name with commas, in their order.
   const entries = String(request.headers['x-forwarded-for'] ?? '').split(',');
   const forwarded = withoutPort(entries.at(-trustedProxyHops)?.trim() ?? '');
-  return grouped(isIP(forwarded) ? forwarded : own);
+  return groupedAddress(isIP(forwarded) ? forwarded : own);
 }
 
 /** Some proxies write the port too: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */
@@ -30,7 +30,8 @@ function withoutPort(entry: string): string {
   return port !== undefined && rest.length === 0 && isIPv4(address) ? address : entry;
 }
 
-function grouped(address: string): string {
+/** An IPv4 address as it is, or the /64 of an IPv6 address. */
+export function groupedAddress(address: string): string {
   if (isIP(address) !== 6) return address;
   const groups = groupsOf(address);
   // RFC 4291 section 2.5.5.2: an IPv4 address, as a socket that listens on both families shows it.

@@ -7,6 +7,7 @@ import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { UNAUTHENTICATED_BYTES } from '../connections/limits.ts';
 import { leftUntil, sleep } from '../lib/clock.ts';
+import type { LongTasks } from '../policy/long-tasks.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -27,12 +28,16 @@ const CONNECT_TIMEOUT_MS = 8_000;
 const PING_INTERVAL_MS = 25_000;
 const PING_TIMEOUT_MS = 20_000;
 
+/** Engine.IO's codes of an unknown transport, a wrong method, a bad request and another version of the protocol. */
+const MALFORMED: readonly number[] = [0, 2, 3, 5];
+
 /** How often sessions that end are counted. */
 const LOOK_AGAIN_MS = 50;
 
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
-  readonly door: Pick<Door, 'enter'>;
+  readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
+  readonly longTasks: Pick<LongTasks, 'watch'>;
   /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -85,6 +90,10 @@ export class SocketIo {
       cors: { origin: allowedOrigins.includes('*') || [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => this.#mayOpen(request, decide),
     });
+    // Requests that Engine.IO refuses itself. An unknown session is one of a node that was restarted.
+    this.#engine.on('connection_error', ({ req, code }: { req: IncomingMessage; code: number }) => {
+      if (MALFORMED.includes(code)) deps.door.refused(req, { code: 'FORMAT_ERROR' });
+    });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
     this.#io = new Server({
       // Ours comes first, and says why.
@@ -102,6 +111,9 @@ export class SocketIo {
   /** Takes a long-polling request. */
   handleRequest(request: IncomingMessage, response: ServerResponse): void {
     this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
+    // Engine.IO decodes the packets of a body once all of it is there.
+    const address = () => this.#deps.door.addressOf(request);
+    this.#deps.longTasks.watch(request, 'end', { surface: 'polling', address });
   }
 
   /** Takes an upgrade whose path and origin have been checked. */

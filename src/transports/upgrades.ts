@@ -1,6 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { LongTasks } from '../policy/long-tasks.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
+import type { Door } from './door.ts';
 import { matchEndpoint } from './endpoints.ts';
 import { originAllowed, requestUrl } from './handshake.ts';
 import type { RawWebSockets } from './raw-websocket.ts';
@@ -8,6 +10,8 @@ import { refuseUpgrade } from './refusals.ts';
 import { SOCKET_IO_PATH, type SocketIo } from './socket-io.ts';
 
 export interface UpgradeDeps {
+  readonly door: Pick<Door, 'addressOf' | 'refused'>;
+  readonly longTasks: Pick<LongTasks, 'run'>;
   readonly raw: RawWebSockets;
   readonly socketIo: SocketIo;
   readonly allowedOrigins: readonly string[];
@@ -23,11 +27,17 @@ export function upgradeListener(deps: UpgradeDeps): (request: IncomingMessage, s
   return (request, socket, head) => {
     // A peer that resets the connection during the handshake is no event worth a crash.
     socket.on('error', () => socket.destroy());
-    try {
-      route(deps, request, socket, head);
-    } catch (error) {
-      refuseUpgrade(socket, toTollgateError(error));
-    }
+    const task = { surface: 'upgrade', address: () => deps.door.addressOf(request) } as const;
+    deps.longTasks.run(task, () => {
+      try {
+        route(deps, request, socket, head);
+      } catch (thrown) {
+        const error = toTollgateError(thrown);
+        // A page of a foreign origin could choose the path as well.
+        if (originAllowed(request.headers.origin, deps.allowedOrigins)) deps.door.refused(request, error);
+        refuseUpgrade(socket, error);
+      }
+    });
   };
 }
 

@@ -8,7 +8,7 @@ const MINUTE = 60_000;
 function start(perMinute = 3) {
   let now = 1_000_000;
   const clock: Clock = { now: () => now, after: () => () => {}, every: () => () => {} };
-  const failures = new AuthFailures({ clock }, { perMinute });
+  const failures = new AuthFailures({ clock }, { perMinute, blockingMsPerMinute: 1_000 });
   const fail = (address: string, times: number) => {
     for (let i = 0; i < times; i++) failures.failed(address);
   };

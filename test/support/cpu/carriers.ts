@@ -124,7 +124,7 @@ export class Frames {
 export async function shortly<T>(promise: Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const quiet = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, QUIET_MS);
+    timer = setTimeout(() => resolve(undefined), QUIET_MS);
   });
   return Promise.race([promise, quiet]).finally(() => clearTimeout(timer));
 }

@@ -32,8 +32,8 @@ function headers({ url, path, method = 'GET', headers: others = {}, family }: Ro
   }));
 }
 
-/** @param input `…` stands for the input */
-function targets(route: Route, paths: readonly string[], shapes: readonly Shape[] = TEXTS): Surface[] {
+/** @param paths `…` stands for the input */
+function targets(route: Omit<Route, 'path'>, paths: readonly string[], shapes: readonly Shape[] = TEXTS): Surface[] {
   const { url, method = 'GET', headers: all = {}, family = 'path and query' } = route;
   return paths.map((path) => ({
     family,
@@ -49,7 +49,7 @@ function inTarget(input: string): string {
   return input.replaceAll(' ', '%20');
 }
 
-/** @param bodies `…` stands for the input; `null` is the body as a whole */
+/** @param templates `…` stands for the input */
 function bodies(
   { url, path, method = 'POST', headers: all = JSON_TYPE, family }: Route,
   templates: readonly string[],

@@ -30,8 +30,11 @@ class Line {
 
   say(frame: string, answered: (frames: Frames) => Promise<unknown>): Promise<unknown> {
     this.#turn = this.#turn.then(async () => {
-      let frames = await (this.#frames ??= this.#open());
-      if (frames.closed) frames = await (this.#frames = this.#open());
+      let frames = await this.#frames;
+      if (!frames || frames.closed) {
+        this.#frames = this.#open();
+        frames = await this.#frames;
+      }
       frames.send(frame);
       await answered(frames);
     });
