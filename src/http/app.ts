@@ -39,6 +39,7 @@ export interface InputWatch {
 const UNWATCHED: InputWatch = { unreadable: () => {}, run: (_surface, _request, work) => work() };
 
 export interface AppOptions {
+  /** Counts bad input and long tasks per address; nothing is counted by default. */
   readonly watch?: InputWatch;
   readonly logger: Logger;
   /** How many proxies in front are trusted to name the client in `X-Forwarded-For`; 0 trusts nobody. */

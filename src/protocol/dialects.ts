@@ -1,5 +1,5 @@
 import { publicError, TollgateError } from './errors.ts';
-import { checkJsonBounds, type JsonBounds } from './json-bounds.ts';
+import { checkJsonBounds, isWithinJsonBounds, type JsonBounds, topLevelScalars } from './json-bounds.ts';
 import type { Fields, LogEntry, ServerEventType } from './messages.ts';
 
 /** What ties a reply to its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
@@ -114,13 +114,13 @@ export function jsonRpcBody(text: string): Record<string, unknown> {
   return parsed;
 }
 
-/**
- * The id of a JSON-RPC frame that could not be accepted, so that even its error finds its request. A frame beyond the
- * bounds has not been parsed before, so that none is parsed twice at its full size.
- */
+/** The id of a JSON-RPC frame that could not be accepted, so that even its error finds its request. */
 export function replyToOf(frame: string): ReplyTo {
   try {
-    const parsed: unknown = JSON.parse(frame);
+    // What is beyond the bounds has not been parsed, and is not parsed for its id.
+    const parsed: unknown = isWithinJsonBounds(frame, MESSAGE_BOUNDS)
+      ? JSON.parse(frame)
+      : topLevelScalars(frame, ['jsonrpc', 'id']);
     const id = isObject(parsed) && parsed.jsonrpc === '2.0' ? parsed.id : undefined;
     return typeof id === 'string' || typeof id === 'number' ? { rpcId: id } : undefined;
   } catch {

@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { authServiceSurfaces, publicSurfaces, serviceSurfaces } from '../support/cpu/http-surfaces.ts';
-import { expensiveCells } from '../support/cpu/report.ts';
+import { expensiveCells, THOROUGH } from '../support/cpu/report.ts';
 import { useMeteredStack } from '../support/cpu/stack.ts';
 import { serviceToken } from '../support/tokens.ts';
 
-const TIMEOUT_MS = 600_000;
+const TIMEOUT_MS = THOROUGH ? 3_600_000 : 300_000;
 
 describe('CPU per kilobyte of an HTTP request', () => {
   const { addresses, meter } = useMeteredStack();

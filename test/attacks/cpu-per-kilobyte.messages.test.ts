@@ -3,7 +3,7 @@ import { mcpSurfaces, messageSurfaces, socketIoSurfaces, strangerSurfaces } from
 import { expensiveCells, THOROUGH } from '../support/cpu/report.ts';
 import { useMeteredStack } from '../support/cpu/stack.ts';
 
-const TIMEOUT_MS = 600_000;
+const TIMEOUT_MS = THOROUGH ? 3_600_000 : 300_000;
 
 describe('CPU per kilobyte of a message', () => {
   const { addresses, meter } = useMeteredStack();

@@ -93,6 +93,24 @@ describe('failed handshakes of an address', () => {
   });
 });
 
+describe('long tasks of an address', () => {
+  it('close it like failures, once they have kept the event loop for the bound within a minute', () => {
+    const { failures, fail, pass } = start();
+    failures.blocked('a', 600);
+    expect(failures.closedForMs('a')).toBe(0);
+    pass(MINUTE);
+    failures.blocked('a', 600);
+    expect(failures.closedForMs('a')).toBe(0);
+    failures.blocked('a', 400);
+    expect([failures.closedForMs('a'), failures.closedForMs('b')]).toEqual([MINUTE, 0]);
+    // Further ones, and failures, make it longer.
+    failures.blocked('a', 1_000);
+    expect(failures.closedForMs('a')).toBe(2 * MINUTE);
+    fail('a', 3);
+    expect(failures.closedForMs('a')).toBe(4 * MINUTE);
+  });
+});
+
 describe('connections that wait for authentication', () => {
   it('are as many an address as is allowed, each counted until it leaves, once', () => {
     const pending = new PendingConnections({ perAddress: 2 });

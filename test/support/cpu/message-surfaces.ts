@@ -200,7 +200,8 @@ export function messageSurfaces(of: StackAddresses, { all }: Matrix): Surface[] 
       family: `message \`${type}\``,
       name: `${type} ${payload}`,
       sizes: FRAME_SIZES,
-      shapes: values,
+      // An agent reads the text: every shape of it.
+      shapes: payload.includes('"message":…') ? VALUES : values,
       send: (input: string) =>
         line.say(`{"type":"${type}","payload":${filled(payload)(input)}}`, async (frames) => {
           if (ends) await frames.until((frame) => ends.some((end) => frame.startsWith(`{"type":"${end}"`)));

@@ -31,7 +31,7 @@ interface Effort {
 
 /** Enough to see ten times the bound; a cell that looks expensive is measured again. */
 const GLANCE: Effort = { rounds: 1, repetitions: 2 };
-const LOOK: Effort = { rounds: 3, repetitions: 4 };
+const LOOK: Effort = { rounds: 2, repetitions: 4 };
 const STARE: Effort = { rounds: 6, repetitions: 12 };
 /** Cells above this part of the bound are measured again with more effort. */
 const SUSPICIOUS = 0.5;

@@ -38,7 +38,7 @@ const UNSIGNED: Shape = {
   },
 };
 
-/** @param all every header and shape on every path; else each path with the few that differ there */
+/** @param all every header and parameter on every path; else each path with those that differ there */
 export function upgradeSurfaces(url: string, { all }: { readonly all: boolean }): Surface[] {
   return PATHS.flatMap((path, at) => [
     ...headerSurfaces(url, path, { names: all || at === 0 ? [...CREDENTIALS, ...OTHERS] : CREDENTIALS, all }),
@@ -57,7 +57,10 @@ function headerSurfaces(
       family: `upgrade, \`${name}\``,
       name: `${name}: ${prefix}… at ${path}`,
       sizes: SIZES,
-      shapes: [...(all || path === '/ws' ? TEXTS : FEW_TEXTS), ...(prefix === 'Bearer ' ? [UNSIGNED] : [])],
+      shapes: [
+        ...(path === '/ws' || (all && CREDENTIALS.includes(name)) ? TEXTS : FEW_TEXTS),
+        ...(prefix === 'Bearer ' ? [UNSIGNED] : []),
+      ],
       send: (input: string) => upgrade({ url, path, headers: { [name]: `${prefix}${input}` } }),
     })),
   );
