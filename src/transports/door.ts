@@ -67,7 +67,7 @@ export class Door {
 
   /** Counts a request that was refused before its client entered. */
   refused(request: IncomingMessage, { code }: Pick<TollgateError, 'code'>): void {
-    if (BAD_INPUT.has(code)) this.#deps.authFailures.failed(this.addressOf(request));
+    if (FAILURES.has(code) || BAD_INPUT.has(code)) this.#deps.authFailures.failed(this.addressOf(request));
   }
 
   /**
