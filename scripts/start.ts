@@ -72,7 +72,7 @@ function summary(running: Installation, stateDir: string): string {
     ['Console', url(balancerPort ?? gatewayPorts[0], '/console')],
     ['Auth service', url(authPort)],
     [workerPorts.length > 1 ? 'Workers' : 'Worker', workerPorts.map((port) => url(port, '/health/ready')).join('  ')],
-    ['Redis', redisUrl.replace(/\/\/.*@/, '//')],
+    ['Redis', withoutCredentials(redisUrl)],
   ];
   const accounts = PLANS.map((plan) => [plan, `${plan}@demo.local`, secrets.demo_password]);
   return [
@@ -129,3 +129,10 @@ async function main(): Promise<void> {
 }
 
 await main();
+
+/** The Redis URL as it may be printed. */
+function withoutCredentials(url: string): string {
+  const [scheme = '', ...rest] = url.split('//');
+  const address = rest.join('//');
+  return `${scheme}//${address.slice(address.lastIndexOf('@') + 1)}`;
+}

@@ -186,8 +186,9 @@ export function isOwnVariable(name: string): boolean {
 
 /** HS256 wants a key of at least the size of its hash, 256 bits: RFC 7518 section 3.2. */
 const MIN_SECRET_BYTES = 32;
-const WELL_KNOWN_SECRETS =
-  /^(password|secret|test|changeme|change-me|default|example|admin|tollgate|jwt[-_]?secret|your[-_ ].*|12345\d*)+$/i;
+/** No word begins with another one, so that a search from left to right finds the one way to divide a text into them. */
+const WELL_KNOWN_WORDS =
+  /password|secret|test|changeme|change-me|default|example|admin|tollgate|jwt[-_]?secret|12345\d{0,99}/g;
 
 const SECRETS = ['JWT_SECRET_KEY', 'JWT_SECRET_KEY_PREVIOUS', 'SERVICE_SECRET'] as const;
 const REDIS_TLS_VARIABLES = [
@@ -276,8 +277,14 @@ function secretProblems(name: string, secret: string | undefined): ConfigProblem
     return [problem('WEAK_SECRET', name, `must be at least ${MIN_SECRET_BYTES} characters, got ${bytes}`)];
   }
   if (new Set(secret).size === 1) return [problem('WEAK_SECRET', name, 'is one character repeated')];
-  if (WELL_KNOWN_SECRETS.test(secret)) return [problem('WEAK_SECRET', name, 'is a well-known word')];
+  if (isWellKnown(secret)) return [problem('WEAK_SECRET', name, 'is a well-known word')];
   return [];
+}
+
+/** Whether the secret is a row of well-known words, which "your-" and any text may follow. */
+function isWellKnown(secret: string): boolean {
+  const rest = secret.toLowerCase().replaceAll(WELL_KNOWN_WORDS, '');
+  return rest === '' || /^your[-_ ]/.test(rest);
 }
 
 function urlProblems(name: string, value: string | undefined, production: boolean): ConfigProblem[] {

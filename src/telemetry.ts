@@ -5,6 +5,7 @@ import { createLogger, type Logger } from './lib/logger.ts';
 import { Metrics } from './lib/metrics.ts';
 import type { ErrorName } from './lib/otel-tracing.ts';
 import type { SpanResult } from './lib/span-queue.ts';
+import { withoutTrailing } from './lib/text.ts';
 import { NO_TRACING, type Tracing } from './lib/tracing.ts';
 import { TollgateError } from './protocol/errors.ts';
 
@@ -81,7 +82,7 @@ async function startTracing(
 /** The one for traces is used as it is, the one for all signals is where theirs begin: OTLP exporter configuration. */
 function tracesUrl(config: TracingConfig): string | undefined {
   const { OTEL_EXPORTER_OTLP_ENDPOINT: base, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: traces } = config;
-  return traces ?? (base === undefined ? undefined : `${base.replace(/\/+$/, '')}/v1/traces`);
+  return traces ?? (base === undefined ? undefined : `${withoutTrailing(base, '/')}/v1/traces`);
 }
 
 function nameError(thrown: unknown): ErrorName {

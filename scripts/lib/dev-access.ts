@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { Option } from 'commander';
+import { withoutTrailing } from '../../src/lib/text.ts';
 import { DEFAULT_STATE_DIR, type DevState, readDevState } from './dev-state.ts';
 import { PROJECT_ROOT } from './processes.ts';
 import { UserError } from './user-error.ts';
@@ -29,7 +30,7 @@ export class DevAccess {
     if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
       throw new UserError(`--url must be an http or https URL such as http://127.0.0.1:8000, not "${url}".`);
     }
-    return url.replace(/\/+$/, '');
+    return withoutTrailing(url, '/');
   }
 
   /**
@@ -57,7 +58,7 @@ export class DevAccess {
   }
 
   async #token(grant: Record<string, string>, credential: string): Promise<string> {
-    const authUrl = this.#known('AUTH_SERVICE_URL', this.#state?.auth_url).replace(/\/+$/, '');
+    const authUrl = withoutTrailing(this.#known('AUTH_SERVICE_URL', this.#state?.auth_url), '/');
     const response = await request(`${authUrl}/oauth/token`, { method: 'POST', body: new URLSearchParams(grant) });
     const answer: unknown = await response.json().catch(() => undefined);
     if (response.ok && isObject(answer) && typeof answer.access_token === 'string') return answer.access_token;

@@ -63,7 +63,7 @@ export class Clients {
    * @throws OAuthError invalid_client for a wrong secret, invalid_request for two ways at once
    */
   async identify(authorization: string | undefined, body: ClientParameters): Promise<Client> {
-    const [scheme = '', credentials = ''] = (authorization ?? '').trim().split(/\s+/);
+    const [scheme = '', credentials = ''] = (authorization ?? '').trim().split(/\s+/, 2);
     if (scheme.toLowerCase() === 'basic') return this.#byBasic(credentials, body);
     if (body.client_secret !== undefined) {
       const id = body.client_id ?? '';
@@ -128,7 +128,7 @@ export class Clients {
 
 /** The token of an `Authorization` header, undefined without one. `Service-Token` is the gateways' own scheme. */
 export function bearerToken(authorization: string | undefined): string | undefined {
-  const [scheme = '', token = ''] = (authorization ?? '').trim().split(/\s+/);
+  const [scheme = '', token = ''] = (authorization ?? '').trim().split(/\s+/, 2);
   return isTokenScheme(scheme) && token !== '' ? token : undefined;
 }
 

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { Clock } from '../lib/clock.ts';
+import { withoutTrailing } from '../lib/text.ts';
 import type { Redis } from '../redis/client.ts';
 import { SERVICE_SCOPES } from './clients.ts';
 import { GRANT_TYPES } from './oauth-routes.ts';
@@ -53,7 +54,7 @@ export function addMetadataRoutes(
 
 /** RFC 8414 section 2. No route leads a browser to a login page, so there is no authorization endpoint to name. */
 function describeServer({ issuer, baseUrl, passwordLogin }: MetadataOptions): object {
-  const at = (path: string) => `${baseUrl.replace(/\/+$/, '')}${path}`;
+  const at = (path: string) => `${withoutTrailing(baseUrl, '/')}${path}`;
   const clientAuthentication = ['client_secret_basic', 'client_secret_post'];
   const { password, ...always } = GRANT_TYPES;
   return {

@@ -1,4 +1,5 @@
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
+import { withoutTrailing } from '../lib/text.ts';
 
 /** The parameters of scrypt: RFC 7914 section 2. */
 export interface PasswordCost {
@@ -50,7 +51,7 @@ export class Passwords {
   }
 
   #format(salt: Buffer, key: Buffer): string {
-    const encode = (bytes: Buffer) => bytes.toString('base64').replace(/=+$/, '');
+    const encode = (bytes: Buffer) => withoutTrailing(bytes.toString('base64'), '=');
     return `$scrypt$${this.#setting}$${encode(salt)}$${encode(key)}`;
   }
 

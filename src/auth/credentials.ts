@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { withoutTrailing } from '../lib/text.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod } from '../protocol/identity.ts';
 
@@ -32,6 +33,15 @@ interface ServiceNames {
 /** A token longer than this is not read: the longest of ours is a tenth of it. */
 export const MAX_TOKEN_BYTES = 8_192;
 
+/** An `Authorization` header: the longest token, its scheme, and space between them. */
+const MAX_AUTHORIZATION_LENGTH = MAX_TOKEN_BYTES + 256;
+/** A `Sec-WebSocket-Protocol` header: the longest token as base64url (10,923 characters), and 1 KiB for other entries. */
+const MAX_PROTOCOLS_LENGTH = 12_288;
+/** Entries of a `Sec-WebSocket-Protocol` header. */
+const MAX_PROTOCOLS = 128;
+/** RFC 9110 section 5.6.2. */
+const HEADER_TOKEN = /^[\w!#$%&'*+.^`|~-]+$/;
+
 /** Three base64url parts: the compact form of RFC 7515 section 7.1. */
 export const JWT_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 /** Any token that can stand in a header: `b64token` of RFC 6750 section 2.1. */
@@ -46,15 +56,35 @@ const TICKET = /^[\w-]{43}$/;
 /** What a sub-protocol begins with that bears a token; such an entry is never answered. */
 const TOKEN_PREFIXES = ['jwt-auth.', 'jwt.'];
 
-/** The entries of `Sec-WebSocket-Protocol`, in the client's order. RFC 6455 section 11.3.4. */
+/**
+ * The entries of `Sec-WebSocket-Protocol`, in the client's order. RFC 6455 section 11.3.4.
+ * @throws TollgateError INVALID_FORMAT above MAX_PROTOCOLS_LENGTH or MAX_PROTOCOLS
+ */
 export function offeredProtocols(headers: IncomingHttpHeaders): string[] {
+  return protocolItems(headers['sec-websocket-protocol']).filter(Boolean);
+}
+
+/** The items of the header between its commas, empty ones included. */
+function protocolItems(header: string | undefined): string[] {
+  if (header === undefined) return [];
+  if (header.length > MAX_PROTOCOLS_LENGTH) throw new TollgateError('INVALID_FORMAT');
+  const items = header.split(',', MAX_PROTOCOLS + 1);
+  if (items.length > MAX_PROTOCOLS) throw new TollgateError('INVALID_FORMAT');
+  return items.map((item) => item.trim());
+}
+
+/**
+ * `Sec-WebSocket-Protocol` without the base64 padding of its entries: `=` is no character of a token (RFC 9110 section
+ * 5.6.2), so `ws` refuses a padded entry. Undefined for a header that is not sent.
+ * @throws TollgateError INVALID_FORMAT for a header that `ws` would refuse: an entry that is no token, or is repeated
+ */
+export function unpaddedProtocols(headers: IncomingHttpHeaders): string | undefined {
   const header = headers['sec-websocket-protocol'];
-  return header === undefined
-    ? []
-    : header
-        .split(',')
-        .map((entry) => entry.trim())
-        .filter(Boolean);
+  if (header === undefined) return undefined;
+  const entries = protocolItems(header).map((item) => withoutTrailing(item, '='));
+  const sound = new Set(entries).size === entries.length && entries.every((entry) => HEADER_TOKEN.test(entry));
+  if (!sound) throw new TollgateError('INVALID_FORMAT');
+  return entries.join(', ');
 }
 
 /**
@@ -82,7 +112,8 @@ export function findCredential(
 /** RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1). */
 function fromAuthorization(headers: IncomingHttpHeaders, form: RegExp): Credential | undefined {
   if (headers.authorization === undefined) return undefined;
-  const [scheme = '', token, ...rest] = headers.authorization.trim().split(/\s+/);
+  if (headers.authorization.length > MAX_AUTHORIZATION_LENGTH) throw new TollgateError('INVALID_FORMAT');
+  const [scheme = '', token, ...rest] = headers.authorization.trim().split(/\s+/, 3);
   if (scheme === '') throw new TollgateError('NO_TOKEN');
   if (token === undefined || rest.length > 0) throw new TollgateError('INVALID_FORMAT');
   if (scheme.toLowerCase() === 'bearer') return { method: 'header', token: checked(token, form) };
@@ -144,7 +175,7 @@ export function messageCredential(token: string | undefined, form = JWT_FORM): T
 
 /** RFC 4648 section 5, padding optional. Decoding is checked by encoding again: Node skips what it does not know. */
 function decoded(encoded: string, form: RegExp): string {
-  const bare = encoded.replace(/=+$/, '');
+  const bare = withoutTrailing(encoded, '=');
   const text = Buffer.from(bare, 'base64url').toString('utf8');
   if (bare === '') throw new TollgateError('NO_TOKEN');
   if (Buffer.from(text, 'utf8').toString('base64url') !== bare) throw new TollgateError('INVALID_FORMAT');

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { withoutTrailing } from '../lib/text.ts';
 import type { TollgateError } from '../protocol/errors.ts';
 import { allowOrigins } from './cors.ts';
 
@@ -56,7 +57,7 @@ export class ProtectedResource {
   /** A host that is none (it is the client's to send) is not repeated. */
   #base(request: FastifyRequest): string {
     const { publicUrl } = this.#options;
-    if (publicUrl !== undefined) return publicUrl.replace(/\/+$/, '');
+    if (publicUrl !== undefined) return withoutTrailing(publicUrl, '/');
     return URL.parse(`${request.protocol}://${request.host}`)?.origin ?? '';
   }
 }

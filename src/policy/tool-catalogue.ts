@@ -1,5 +1,6 @@
 import { Ajv, type ValidateFunction } from 'ajv';
 import { z } from 'zod';
+import { linearPattern } from '../lib/linear-patterns.ts';
 import type { CatalogueFile } from './catalogue-file.ts';
 
 const ENVIRONMENTS = ['development', 'test', 'staging', 'production'] as const;
@@ -119,7 +120,8 @@ export function parseTools(file: CatalogueFile, builtIn?: readonly string[]): To
   const parsed = file.parse(ToolsFile);
   if (!parsed) return undefined;
   // Strict: a keyword that does nothing is a mistake. Nothing is loaded from elsewhere: ajv has no loader here.
-  const ajv = new Ajv({ allErrors: false, strict: true, allowUnionTypes: true });
+  const regExp = Object.assign((source: string) => linearPattern(source), { code: 'linearPattern' });
+  const ajv = new Ajv({ allErrors: false, strict: true, allowUnionTypes: true, code: { regExp } });
   const tools = new Map<string, Tool>();
   for (const [at, row] of parsed.tools.entries()) {
     if (tools.has(row.name)) file.mistake(['tools', at, 'name'], `${row.name} stands twice`);
@@ -141,11 +143,22 @@ export function parseTools(file: CatalogueFile, builtIn?: readonly string[]): To
 
 function compile(ajv: Ajv, schema: z.infer<typeof ToolRow>['arguments']): ValidateFunction | string {
   if (schema.type !== 'object') return 'must be a schema of type "object"';
+  if (hasUnboundedUniqueness(schema)) return `"uniqueItems" needs a "maxItems" of at most ${MAX_UNIQUE_ITEMS}`;
   try {
     return ajv.compile(schema);
   } catch (error) {
     return `is no JSON Schema that can be used: ${error instanceof Error ? error.message : error}`;
   }
+}
+
+/** The check compares each item with each other one. */
+const MAX_UNIQUE_ITEMS = 100;
+
+function hasUnboundedUniqueness(schema: unknown): boolean {
+  if (typeof schema !== 'object' || schema === null) return false;
+  const { uniqueItems, maxItems } = schema as { readonly uniqueItems?: unknown; readonly maxItems?: unknown };
+  const bounded = typeof maxItems === 'number' && maxItems <= MAX_UNIQUE_ITEMS;
+  return (uniqueItems === true && !bounded) || Object.values(schema).some(hasUnboundedUniqueness);
 }
 
 /** Deeper than any tool's arguments; the bound keeps hostile ones from costing stack in what walks them. */

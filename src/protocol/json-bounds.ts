@@ -6,22 +6,22 @@ import { TollgateError } from './errors.ts';
  */
 export interface JsonBounds {
   readonly maxDepth: number;
-  /** Values and members, counted by the brackets, braces and commas outside strings. */
-  readonly maxElements: number;
+  /** One per comma and one per bracket or brace outside strings. */
+  readonly maxValues: number;
 }
 
 /** @throws TollgateError JSON_ERROR */
-export function checkJsonBounds(text: string, { maxDepth, maxElements }: JsonBounds): void {
-  const { depth, elements } = extentOf(text);
+export function checkJsonBounds(text: string, { maxDepth, maxValues }: JsonBounds): void {
+  const { depth, values } = extentOf(text);
   if (depth > maxDepth) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
-  if (elements > maxElements) {
-    throw new TollgateError('JSON_ERROR', { text: `The JSON has more than ${maxElements} elements.` });
+  if (values > maxValues) {
+    throw new TollgateError('JSON_ERROR', { text: `The JSON has more than ${maxValues} values.` });
   }
 }
 
-export function isWithinJsonBounds(text: string, { maxDepth, maxElements }: JsonBounds): boolean {
-  const { depth, elements } = extentOf(text);
-  return depth <= maxDepth && elements <= maxElements;
+export function isWithinJsonBounds(text: string, { maxDepth, maxValues }: JsonBounds): boolean {
+  const { depth, values } = extentOf(text);
+  return depth <= maxDepth && values <= maxValues;
 }
 
 /**
@@ -62,11 +62,11 @@ function endOfString(text: string, start: number): number {
   return text.length;
 }
 
-/** The deepest nesting of brackets and braces, and the number of elements, both outside strings. */
-function extentOf(frame: string): { readonly depth: number; readonly elements: number } {
+/** The deepest nesting of brackets and braces, and the number of values, both outside strings. */
+function extentOf(frame: string): { readonly depth: number; readonly values: number } {
   let open = 0;
   let depth = 0;
-  let elements = 0;
+  let values = 1;
   let inString = false;
   for (let at = 0; at < frame.length; at++) {
     const unit = frame.charCodeAt(at);
@@ -74,11 +74,11 @@ function extentOf(frame: string): { readonly depth: number; readonly elements: n
       if (unit === 0x5c) at++;
       else if (unit === 0x22) inString = false;
     } else if (unit === 0x22) inString = true;
-    else if (unit === 0x2c) elements++;
+    else if (unit === 0x2c) values++;
     else if (unit === 0x7b || unit === 0x5b) {
-      elements++;
+      values++;
       depth = Math.max(depth, ++open);
     } else if (unit === 0x7d || unit === 0x5d) open--;
   }
-  return { depth, elements };
+  return { depth, values };
 }

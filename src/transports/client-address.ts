@@ -4,6 +4,8 @@ import { isIP, isIPv4 } from 'node:net';
 /** A provider gives one customer a /64 at least (RFC 6177 section 2): whoever has one address of it has them all. */
 const NETWORK_GROUPS = 4;
 const GROUPS = 8;
+/** Characters of one entry of `X-Forwarded-For`, with the space around it. */
+const MAX_ENTRY_LENGTH = 256;
 
 /**
  * Whom a request is counted for: the client's IPv4 address, or the /64 of its IPv6 address.
@@ -17,9 +19,21 @@ export function clientAddress(request: IncomingMessage, trustedProxyHops: number
   const own = request.socket.remoteAddress ?? '';
   if (trustedProxyHops === 0) return groupedAddress(own);
   // Node joins several headers of this name with commas, in their order.
-  const entries = String(request.headers['x-forwarded-for'] ?? '').split(',');
-  const forwarded = withoutPort(entries.at(-trustedProxyHops)?.trim() ?? '');
+  const forwarded = withoutPort(entryFromRight(String(request.headers['x-forwarded-for'] ?? ''), trustedProxyHops));
   return groupedAddress(isIP(forwarded) ? forwarded : own);
+}
+
+/** The N-th entry from the right, empty where there are fewer. What is to the left of it is not read. */
+function entryFromRight(header: string, position: number): string {
+  let end = header.length;
+  for (let skipped = 1; skipped < position; skipped++) {
+    // `lastIndexOf` takes a negative position as 0.
+    const comma = end > 0 ? header.lastIndexOf(',', end - 1) : -1;
+    if (comma < 0) return '';
+    end = comma;
+  }
+  const start = end > 0 ? header.lastIndexOf(',', end - 1) + 1 : 0;
+  return end - start > MAX_ENTRY_LENGTH ? '' : header.slice(start, end).trim();
 }
 
 /** Some proxies write the port too: `192.0.2.1:4711`, `[2001:db8::1]:4711`. */

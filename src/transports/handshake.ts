@@ -12,7 +12,7 @@ export function originAllowed(origin: string | undefined, allowed: readonly stri
 }
 
 /** RFC 9112 section 3.2.2: a proxy may send the whole URL, and every server has to take it. */
-const ABSOLUTE = /^https?:\/\/[^/?#]+(?=\/)/i;
+const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 
 /** Decoding a query of many escapes costs 20 µs per kB, and several parts of a handshake read it. */
 const parsedUrls = new WeakMap<IncomingMessage, URL>();
@@ -34,7 +34,7 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
 
 /** The path and query as they were sent. */
 export function requestTarget({ url = '' }: IncomingMessage): string {
-  return url.replace(ABSOLUTE, '');
+  return url.replace(ABSOLUTE, '/');
 }
 
 /** The credentials that a request presents. */

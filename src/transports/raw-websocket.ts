@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { RawData, WebSocket } from 'ws';
 import type { Authenticator } from '../auth/authenticator.ts';
-import { answeredProtocol } from '../auth/credentials.ts';
+import { answeredProtocol, unpaddedProtocols } from '../auth/credentials.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { maxMessageBytes } from '../connections/limits.ts';
 import type { LongTasks } from '../policy/long-tasks.ts';
@@ -18,6 +18,8 @@ import { refuseUpgrade } from './refusals.ts';
 
 /** How `ws` names an end without a close frame: RFC 6455 section 7.1.5. */
 const ABNORMAL_CLOSURE = 1006;
+/** RFC 6455 section 4.2.2: 400. */
+const WRONG_PROTOCOLS = 'The Sec-WebSocket-Protocol header is too long, or not a list of different tokens.';
 
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
@@ -83,10 +85,16 @@ export class RawWebSockets {
   }
 
   #accept(handshake: Handshake, socket: Duplex, head: Buffer, identify: Identify): void {
-    const { request, endpoint } = handshake;
-    // `=` is no character of a token (RFC 9110 section 5.6.2), so `ws` would refuse a padded one before it is looked at.
-    const offered = request.headers['sec-websocket-protocol'];
-    if (offered) request.headers['sec-websocket-protocol'] = offered.replaceAll(/=+(?=\s*(,|$))/g, '');
+    const { request, endpoint, visit } = handshake;
+    try {
+      request.headers['sec-websocket-protocol'] = unpaddedProtocols(request.headers);
+    } catch (cause) {
+      // Counted like a token of a wrong form. No client library sends such a header, so plain HTTP is readable enough.
+      visit.refused(toTollgateError(cause));
+      const error = new TollgateError('FORMAT_ERROR', { text: WRONG_PROTOCOLS, cause });
+      this.#deps.metrics.handshakes.inc({ endpoint: endpoint.path, result: error.code });
+      return refuseUpgrade(socket, error);
+    }
     const server = this.#servers.get(endpoint);
     server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, handshake, identify));
   }

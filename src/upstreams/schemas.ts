@@ -1,5 +1,6 @@
 import { Ajv, type Options, type ValidateFunction } from 'ajv';
 import { Ajv2020 } from 'ajv/dist/2020.js';
+import { linearPattern, NotLinear, type Pattern } from '../lib/linear-patterns.ts';
 import { SyncDeadline } from '../lib/sync-deadline.ts';
 
 /** A schema of this size describes more arguments than any model fills in. */
@@ -13,6 +14,8 @@ const CHECK_MS = 200;
 /** A check that has taken too long so often is not made any more. */
 const MAX_LATE = 3;
 const MAX_PROBLEM_CHARS = 500;
+/** Characters of a string that is matched against a pattern which cannot be matched in linear time. */
+const MAX_BACKTRACKING_LENGTH = 1_024;
 /** Without these, a check takes time in proportion to schema and value. */
 const CAN_BE_SLOW = /"(\$ref|\$dynamicRef|pattern|patternProperties|uniqueItems|anyOf|oneOf|allOf|contains)"/;
 
@@ -60,7 +63,13 @@ export class Schemas {
 
   #compilerOf({ $schema }: JsonSchema): Ajv {
     // `inlineRefs` would let a schema grow exponentially in the code that is made of it.
-    const options: Options = { strict: false, validateFormats: false, addUsedSchema: false, inlineRefs: false };
+    const options: Options = {
+      strict: false,
+      validateFormats: false,
+      addUsedSchema: false,
+      inlineRefs: false,
+      code: { regExp: Object.assign(patternOf, { code: 'patternOf' }) },
+    };
     const old = /draft-0[467]/.test(String($schema));
     if (old) this.#draft07 ??= warm(new Ajv(options));
     else this.#draft2020 ??= warm(new Ajv2020(options));
@@ -75,11 +84,29 @@ export class Schemas {
       if (late >= MAX_LATE) throw new Unchecked();
       try {
         return this.#deadline.run(CHECK_MS, () => check(value));
-      } catch {
-        late += 1;
+      } catch (error) {
+        if (!(error instanceof Unchecked)) late += 1;
         throw new Unchecked();
       }
     };
+  }
+}
+
+/**
+ * A pattern in linear time where it has no lookaround and no back reference. The others occur in sound schemas (that of
+ * an email address from zod, for one): they backtrack, within the deadline of the check, over short strings only.
+ */
+function patternOf(source: string): Pattern {
+  try {
+    return linearPattern(source);
+  } catch (error) {
+    if (!(error instanceof NotLinear)) throw error;
+    const backtracking = new RegExp(source, 'u');
+    const test = (text: string) => {
+      if (text.length > MAX_BACKTRACKING_LENGTH) throw new Unchecked();
+      return backtracking.test(text);
+    };
+    return { test, toString: () => `backtracking:${source}` };
   }
 }
 

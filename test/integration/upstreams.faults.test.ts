@@ -288,7 +288,8 @@ describe('an upstream server that lies', () => {
     ['schema', BOMB, {}],
     [
       'pattern',
-      { type: 'object', properties: { a: { type: 'string', pattern: '^(a+)+$' } } },
+      // A lookahead, so that RE2 cannot match it.
+      { type: 'object', properties: { a: { type: 'string', pattern: '^(?!x)(a+)+$' } } },
       { a: `${'a'.repeat(40)}b` },
     ],
   ] as const)(
@@ -309,6 +310,29 @@ describe('an upstream server that lies', () => {
       expect(Math.min(...waits.slice(3))).toBeLessThan(150);
     },
   );
+
+  it('with nested loops in a pattern has arguments checked, without a deadline being met', async () => {
+    const inputSchema = { type: 'object' as const, properties: { a: { type: 'string', pattern: '^(a+)+$' } } };
+    const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema }, run } } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
+    await node.offered('liar');
+    // More often than a check that meets its deadline is made.
+    for (let at = 0; at < 5; at++) {
+      const refused = { code: 'FORMAT_ERROR', message: expect.stringContaining('must match pattern') };
+      await expect(node.call('liar', { a: `${'a'.repeat(60)}b` })).rejects.toMatchObject(refused);
+    }
+    expect((await node.call('liar', { a: 'a'.repeat(60) })).success).toBe(true);
+  });
+
+  it('with a pattern that backtracks leaves long strings to the server', async () => {
+    const properties = { a: { type: 'string', pattern: '^(?!x)a' } };
+    const inputSchema = { type: 'object' as const, properties };
+    const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema }, run } } });
+    const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
+    await node.offered('liar');
+    for (let at = 0; at < 5; at++) expect((await node.call('liar', { a: 'b'.repeat(1_025) })).success).toBe(true);
+    await expect(node.call('liar', { a: 'b'.repeat(1_024) })).rejects.toMatchObject({ code: 'FORMAT_ERROR' });
+  });
 
   it.each([
     ['none', () => text('no structure')],

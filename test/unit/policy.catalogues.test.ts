@@ -103,6 +103,20 @@ describe('the tools', () => {
   });
 });
 
+describe('the arguments of a tool of the file', () => {
+  it('are checked against nested loops in a pattern in time that grows with their size only', () => {
+    const properties = {
+      a: { type: 'string', pattern: '^(a+)+$' },
+      b: { type: 'array', uniqueItems: true, maxItems: 2 },
+    };
+    const files = catalogueFiles(withTool({ arguments: { type: 'object', properties } }));
+    const tool = new Catalogues(files, { builtInTools: [...BUILT_IN_TOOLS, 'extra'] }).tools.get('extra');
+    expect(tool?.argumentsProblem({ a: 'a'.repeat(60), b: [1, 2] })).toBeUndefined();
+    expect(tool?.argumentsProblem({ a: `${'a'.repeat(60)}b` })).toContain('must match pattern');
+    expect(tool?.argumentsProblem({ b: [1, 1] })).toContain('duplicate');
+  });
+});
+
 describe('a file with a mistake', () => {
   it.each([
     ['a field that there is not', withPlan({ theads: 5 }), 'plans.json', 'plans.pro.theads'],
@@ -187,6 +201,22 @@ describe('a file with a mistake', () => {
     ],
   ])('is refused for %s, with file and field', (_what, files, file, field) => {
     expect(mistakes(files)).toEqual([expect.objectContaining({ file, field, line: expect.any(Number) })]);
+  });
+
+  it.each([
+    ['a lookahead', { type: 'string', pattern: '^(?=.*x)y' }, 'cannot be matched in linear time'],
+    ['a back reference', { type: 'string', pattern: '(a)\\1' }, 'cannot be matched in linear time'],
+    ['no expression', { type: 'string', pattern: '(' }, 'is no JSON Schema that can be used'],
+    ['unique items without a bound', { type: 'array', items: {}, uniqueItems: true }, '"maxItems" of at most 100'],
+    ['too many unique items', { type: 'array', items: {}, uniqueItems: true, maxItems: 101 }, '"maxItems" of at most'],
+  ])('is refused for arguments whose check can cost more than their size: %s', (_what, a, message) => {
+    expect(mistakes(withTool({ arguments: { type: 'object', properties: { a } } }))).toEqual([
+      expect.objectContaining({
+        file: 'tools.json',
+        field: `tools.${toolFile.tools.length}.arguments`,
+        message: expect.stringContaining(message),
+      }),
+    ]);
   });
 
   it('is refused for a tool that is called built in and is not', () => {

@@ -96,7 +96,7 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
     expect(decodeError(dialect, nested(dialect, 33)).code).toBe('JSON_ERROR');
   });
 
-  it('reads 5,000 elements and answers JSON_ERROR to more, however they are nested', () => {
+  it('reads 4,096 values and answers JSON_ERROR to more, however they are nested', () => {
     const rpc = dialect === jsonRpcDialect;
     const frame = (members: string) => {
       return rpc ? `{"jsonrpc":"2.0","method":"ping","params":{${members}}}` : `{"type":"ping","payload":{${members}}}`;
@@ -105,8 +105,8 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
     const own = rpc ? 4 : 3;
     const list = (commas: number) => `"x":[${'1,'.repeat(commas)}1]`;
     const keys = (count: number) => Array.from({ length: count }, (_, at) => `"k${at}":1`).join(',');
-    expect(dialect.decode(frame(list(5_000 - own - 1))).name).toBe('ping');
-    for (const members of [list(5_000 - own), keys(5_000), `"x":[${'[],'.repeat(2_500)}[]]`]) {
+    expect(dialect.decode(frame(list(4_096 - own - 2))).name).toBe('ping');
+    for (const members of [list(4_096 - own - 1), keys(5_000), `"x":[${'[],'.repeat(2_500)}[]]`]) {
       expect(decodeError(dialect, frame(members)).code).toBe('JSON_ERROR');
     }
     expect(dialect.decode(frame(`"x":"${',[{'.repeat(5_000)}"`)).name).toBe('ping');
@@ -120,6 +120,18 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
         ? `{"jsonrpc":"2.0","method":"ping","params":${value}}`
         : `{"type":"ping","payload":${value}}`;
     expect(dialect.decode(frame).fields).toEqual(JSON.parse(value));
+  });
+
+  it('reads 4,000 values and answers JSON_ERROR to 4,200', () => {
+    const frameOf = (count: number) => {
+      const value = `{"x":[${Array.from({ length: count }, () => '0').join(',')}],"text":"${','.repeat(5_000)}"}`;
+      return dialect === jsonRpcDialect
+        ? `{"jsonrpc":"2.0","method":"ping","params":${value}}`
+        : `{"type":"ping","payload":${value}}`;
+    };
+    expect(dialect.decode(frameOf(4_000)).fields.x).toHaveLength(4_000);
+    expect(decodeError(dialect, frameOf(4_200)).code).toBe('JSON_ERROR');
+    expect(decodeError(dialect, `${'['.repeat(20)}${'[],'.repeat(4_200)}`).code).toBe('JSON_ERROR');
   });
 
   it('refuses 64 KiB of open brackets without a stack overflow', () => {

@@ -1,3 +1,4 @@
+import { withoutTrailing } from '../../lib/text.ts';
 import type { ToolArguments } from '../tools/tool.ts';
 
 /** A tool that fits a message, and what to ask it. */
@@ -56,6 +57,14 @@ const INTENTS: readonly Intent[] = [
   },
 ];
 
+const MAX_TITLE_LENGTH = 120;
+const OPENING_MARKS = '"“\'';
+const CLOSING_MARKS = '"”\'';
+const TITLE_WORD = /\b(?:about|called|named|titled)\s/i;
+
+/** UTF-16 units of a message that the agent reads: its answer depends on a few words, not on a pasted document. */
+export const MAX_READ_LENGTH = 2_000;
+
 /** How many tools answer one message. */
 const CHOICES = 2;
 const HOURS: readonly (readonly [RegExp, number])[] = [
@@ -67,9 +76,10 @@ const HOURS: readonly (readonly [RegExp, number])[] = [
 
 /**
  * The tools that fit a message best, among those the agent has. A message that fits none is answered with what is
- * always worth knowing: the caller's usage and runs.
+ * always worth knowing: the caller's usage and runs. Only the first MAX_READ_LENGTH characters count.
  */
-export function choose(message: string, available: readonly string[]): Choice[] {
+export function choose(whole: string, available: readonly string[]): Choice[] {
+  const message = whole.slice(0, MAX_READ_LENGTH);
   const text = message.toLowerCase();
   const ranked = INTENTS.filter(({ tool }) => available.includes(tool))
     .map((intent) => ({ intent, score: score(text, intent) }))
@@ -84,27 +94,53 @@ export function choose(message: string, available: readonly string[]): Choice[] 
     .map((tool) => ({ tool, args: {} }));
 }
 
+const WORD_CHARACTER = /\w/;
+
 function score(text: string, { stems }: Intent): number {
   let total = 0;
   for (const [stem, weight] of Object.entries(stems)) {
-    // A stem counts at the beginning of a word only: "run" is not in "prune".
-    if (new RegExp(`(?<!\\w)${stem}`).test(text)) total += weight;
+    if (hasWordWith(stem, text)) total += weight;
   }
   return total;
+}
+
+/** Whether a word of the text begins with the stem: "run" is not in "prune". */
+function hasWordWith(stem: string, text: string): boolean {
+  for (let at = text.indexOf(stem); at >= 0; at = text.indexOf(stem, at + 1)) {
+    if (at === 0 || !WORD_CHARACTER.test(text.charAt(at - 1))) return true;
+  }
+  return false;
 }
 
 function hoursIn(message: string): number {
   return HOURS.find(([pattern]) => pattern.test(message.toLowerCase()))?.[1] ?? 24;
 }
 
-/** What stands in quotes or after "about", "called", "named"; else the whole message. */
+/** The quoted text, else the rest of the line after "about", "called", "named" or "titled", else the whole message. */
 function titleIn(message: string): string {
-  const quoted =
-    /["“']([^"”']+)["”']/.exec(message)?.[1] ?? /\b(?:about|called|named|titled)\s+(.+)$/i.exec(message)?.[1];
-  return (
-    (quoted ?? message)
-      .trim()
-      .replace(/[.?!]+$/, '')
-      .slice(0, 120) || 'New thread'
-  );
+  const title = (quotedIn(message) ?? afterTitleWord(message) ?? message).trim();
+  return withoutTrailing(title, '.?!').slice(0, MAX_TITLE_LENGTH) || 'New thread';
+}
+
+/** The text between the first pair of quotation marks that are not next to each other. One pass. */
+function quotedIn(message: string): string | undefined {
+  let opened: number | undefined;
+  for (let at = 0; at < message.length; at++) {
+    const mark = message.charAt(at);
+    const closes = CLOSING_MARKS.includes(mark);
+    if (opened !== undefined && closes && at > opened + 1) return message.slice(opened + 1, at);
+    if (OPENING_MARKS.includes(mark) && (opened === undefined || closes)) opened = at;
+    else if (closes) opened = undefined;
+  }
+  return undefined;
+}
+
+function afterTitleWord(message: string): string | undefined {
+  const found = TITLE_WORD.exec(message);
+  if (!found) return undefined;
+  const [line = ''] = message
+    .slice(found.index + found[0].length)
+    .trimStart()
+    .split('\n', 1);
+  return line || undefined;
 }

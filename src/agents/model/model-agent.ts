@@ -171,7 +171,7 @@ function refusal(error: TollgateError): string {
 /** The summary is the first sentence, or the beginning of it. */
 function answerOf(text: string): RunAnswer {
   const final_response = text.trim();
-  const sentence = /^.+?[.!?](?=\s|$)/s.exec(final_response)?.[0] ?? final_response;
+  const sentence = /^.+?[.!?](?:\s|$)/s.exec(final_response)?.[0].trimEnd() ?? final_response;
   const summary =
     sentence.length > SUMMARY_LENGTH ? `${sentence.slice(0, SUMMARY_LENGTH - 1).toWellFormed()}…` : sentence;
   return { final_response, summary };

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { type Clock, leftUntil } from '../../lib/clock.ts';
 import type { Logger } from '../../lib/logger.ts';
+import { withoutTrailing } from '../../lib/text.ts';
 import { unusable, usable } from './fault.ts';
 import type { HttpAnswer } from './http.ts';
 
@@ -100,6 +101,6 @@ export class Metadata {
 /** RFC 8414 section 3.1: between the host and the path, not behind it. */
 function metadataUrl(serviceUrl: string): URL {
   const url = new URL(serviceUrl);
-  const path = url.pathname.replace(/\/+$/, '');
+  const path = withoutTrailing(url.pathname, '/');
   return new URL(`/.well-known/oauth-authorization-server${path}`, url.origin);
 }
