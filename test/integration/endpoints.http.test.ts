@@ -173,13 +173,10 @@ describe('a public HTTP route', () => {
     },
   );
 
-  it.each(['/nowhere', '/ws', '/ws/secure', '/v1/nowhere'])(
-    'that is none, GET %s, is 404 with an error object',
-    async (path) => {
-      const { status, body } = await get(path);
-      expect([status, body.error.code]).toEqual([404, 'ENDPOINT_NOT_FOUND']);
-    },
-  );
+  it.each(['/nowhere', '/ws/a/b', '/v1/nowhere'])('that is none, GET %s, is 404 with an error object', async (path) => {
+    const { status, body } = await get(path);
+    expect([status, body.error.code]).toEqual([404, 'ENDPOINT_NOT_FOUND']);
+  });
 
   it.each(['/%ff', '/%00%', '/v1/users/%e0%80/plan'])(
     'B30 is told in the form of all errors that %s cannot be read, and in nobody else’s words',
