@@ -13,9 +13,10 @@ export function errorHeaders({ code, retryAfterMs, row }: TollgateError): Record
   return {
     // RFC 9110 section 15.5.2: a 401 names the scheme. RFC 6750 section 3.
     ...(row.http === 401 ? { 'www-authenticate': 'Bearer realm="tollgate"' } : {}),
-    // RFC 9110 section 15.5.22, RFC 6455 section 4.4: a 426 names the protocol and its version.
+    // RFC 9110 section 15.5.22, RFC 6455 section 4.4: a 426 names the protocol and its version. Node takes a `connection`
+    // without `close` for one that stays open, whatever the request asked for.
     ...(code === 'UPGRADE_REQUIRED'
-      ? { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': WEBSOCKET_VERSION }
+      ? { connection: 'Upgrade, close', upgrade: 'websocket', 'sec-websocket-version': WEBSOCKET_VERSION }
       : {}),
     ...(retryAfterMs === undefined ? {} : { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) }),
   };

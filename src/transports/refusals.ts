@@ -7,8 +7,7 @@ import { errorBody, errorHeaders } from '../protocol/http-errors.ts';
 export function refuseUpgrade(socket: Duplex, error: TollgateError): void {
   const { http } = error.row;
   const body = errorBody(error);
-  const { connection, ...fields } = headersOf(error, body);
-  const headers = Object.entries({ ...fields, connection: connection ? `${connection}, close` : 'close' });
+  const headers = Object.entries({ connection: 'close', ...headersOf(error, body) });
   const head = [`HTTP/1.1 ${http} ${STATUS_CODES[http]}`, ...headers.map(([name, value]) => `${name}: ${value}`)];
   // Half-closed, it would stay for as long as the client likes.
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy());
