@@ -70,11 +70,12 @@ import { Keys } from './redis/keys.ts';
 import { watchRedis } from './redis/latency.ts';
 import { startTelemetry, type Telemetry } from './telemetry.ts';
 import { Door } from './transports/door.ts';
-import { PUBLIC_PATHS } from './transports/endpoints.ts';
+import { matchEndpoint, PUBLIC_PATHS } from './transports/endpoints.ts';
+import { isHandshake } from './transports/engine-requests.ts';
 import { originAllowed, presented, requestTarget } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
-import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
-import { upgradeListener } from './transports/upgrades.ts';
+import { SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
+import { listenForUpgrades } from './transports/upgrades.ts';
 import { assembleCatalogues } from './upstreams/assemble-upstreams.ts';
 
 /** What clients that poll are given to fetch why the node goes. */
@@ -296,6 +297,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
     logger,
     watch,
     trustedProxyHops: config.TRUSTED_PROXY_HOPS,
+    isUpgradePath: (path) => matchEndpoint(path) !== undefined,
     intercept: (request, response) => {
       // A proxy that kept the connection could send its next request into the end of this node.
       if (readiness.draining) response.setHeader('connection', 'close');
@@ -327,7 +329,7 @@ async function startServers(config: Config, foundation: Foundation, connections:
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const origins = { allowedOrigins, originAllowed };
   addMcpRoutes(app, config, { ...connections, ...origins, door, watch, drainingForMs });
-  app.server.on('upgrade', upgradeListener({ raw, socketIo, door, longTasks, allowedOrigins, drainingForMs }));
+  listenForUpgrades(app.server, { raw, socketIo, door, longTasks, allowedOrigins, drainingForMs });
 
   const metricsPort = await serveMetrics(app, config, foundation);
   await app.listen({ host: config.HOST, port: config.PORT });

@@ -1,8 +1,10 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
+import { hasValidHost } from '../lib/host.ts';
 import type { Logger } from '../lib/logger.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import { errorBody, errorHeaders } from '../protocol/http-errors.ts';
 import { checkJsonBounds, type JsonBounds } from '../protocol/json-bounds.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
@@ -13,6 +15,8 @@ const SERVER_OPTIONS = {
   headersTimeout: HEADERS_TIMEOUT_MS,
   requestTimeout: REQUEST_TIMEOUT_MS,
   connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+  // Node would answer without a body, and does not look at what a Host holds: both are checked below.
+  requireHostHeader: false,
   // Other upgrades are offers that a server may pass over (RFC 9110 section 7.8): curl and Java offer h2c.
   shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
 };
@@ -32,9 +36,6 @@ const MAX_PARAMETER_LENGTH = 3 * 128;
 const MAX_PATH_LENGTH = 1_024;
 const NO_PATH = '/path-too-long';
 
-/** RFC 6750 section 3. */
-const CHALLENGE = 'Bearer realm="tollgate"';
-
 /** What counts clients' input, where clients are counted. */
 export interface InputWatch {
   /** What came is no HTTP, or too large for it. */
@@ -53,20 +54,28 @@ export interface AppOptions {
   readonly trustedProxyHops: number;
   /** Answers a request itself and returns true, before Fastify sees it: for servers that read the body their own way. */
   readonly intercept?: (request: IncomingMessage, response: ServerResponse) => boolean;
+  /** Whether a path is served by upgrades alone: a plain request of it is answered with 426. */
+  readonly isUpgradePath?: (path: string) => boolean;
 }
 
 /**
  * An HTTP server with the bounds and the error form that every Tollgate process shares: errors are
  * `{ error: { code, message, retryable, … } }`, whoever raised them.
  */
-export function createApp({ logger, trustedProxyHops, intercept, watch = UNWATCHED }: AppOptions): FastifyInstance {
+export function createApp({
+  logger,
+  trustedProxyHops,
+  intercept,
+  isUpgradePath,
+  watch = UNWATCHED,
+}: AppOptions): FastifyInstance {
   const refuse = (thrown: HttpError, reply: FastifyReply) => {
     const error = httpError(thrown);
     if (error.code === 'INTERNAL_ERROR') logger.error({ err: thrown }, 'request failed');
-    if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
-    // RFC 9110 section 15.5.2: a 401 says how to do better.
-    if (error.row.http === 401) reply.header('www-authenticate', CHALLENGE);
-    return reply.status(error.row.http).send({ error: publicError(error) });
+    return reply
+      .status(error.row.http)
+      .headers(errorHeaders(error))
+      .send({ error: publicError(error) });
   };
   const app = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
@@ -87,7 +96,10 @@ export function createApp({ logger, trustedProxyHops, intercept, watch = UNWATCH
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
         watch.run('http', request, () => {
-          if (!intercept?.(request, response)) handler(request, response);
+          if (!hasValidHost(request)) {
+            watch.unreadable(request.socket);
+            refuseHost(response);
+          } else if (!intercept?.(request, response)) handler(request, response);
         });
       });
     },
@@ -96,8 +108,10 @@ export function createApp({ logger, trustedProxyHops, intercept, watch = UNWATCH
   takeEmptyJson(app, watch);
 
   app.setErrorHandler((thrown: HttpError, _request, reply) => refuse(thrown, reply));
-  app.setNotFoundHandler(() => {
-    throw new TollgateError('ENDPOINT_NOT_FOUND');
+  app.setNotFoundHandler(({ method, url }) => {
+    const [path = ''] = url.split('?');
+    const isUpgrade = (method === 'GET' || method === 'HEAD') && isUpgradePath?.(path);
+    throw new TollgateError(isUpgrade ? 'UPGRADE_REQUIRED' : 'ENDPOINT_NOT_FOUND');
   });
   return app;
 }
@@ -124,6 +138,13 @@ function takeEmptyJson(app: FastifyInstance, watch: InputWatch): void {
   });
 }
 
+/** RFC 9112 section 3.2. */
+function refuseHost(response: ServerResponse): void {
+  const body = errorBody(new TollgateError('FORMAT_ERROR', { text: 'The request must name one valid Host.' }));
+  const headers = { 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(body) };
+  response.writeHead(400, { ...headers, connection: 'close' }).end(body);
+}
+
 /**
  * What is no HTTP, or too large or too slow for it, is answered in the form of every other error.
  * @returns whether it was answered
@@ -138,7 +159,7 @@ function refuseUnreadable(error: Error & { code?: string }, socket: Socket): boo
   const late = error.code === REQUEST_TIMEOUT;
   const status = overflow ? '431 Request Header Fields Too Large' : late ? '408 Request Timeout' : '400 Bad Request';
   const row = overflow ? 'MESSAGE_TOO_LARGE' : late ? 'CONNECTION_TIMEOUT' : 'FORMAT_ERROR';
-  const body = JSON.stringify({ error: publicError(new TollgateError(row, { cause: error })) });
+  const body = errorBody(new TollgateError(row, { cause: error }));
   const head = ['content-type: application/json; charset=utf-8', `content-length: ${Buffer.byteLength(body)}`];
   socket.end(`HTTP/1.1 ${status}\r\n${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body}`);
   return true;

@@ -3,7 +3,9 @@ import type { Duplex } from 'node:stream';
 import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
 import { type Clock, leftUntil } from '../lib/clock.ts';
 import type { LongTasks } from '../policy/long-tasks.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import type { Door } from './door.ts';
+import { refuseUpgrade } from './refusals.ts';
 
 /** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
 export const MAX_FRAME_BYTES = 64 * 1024;
@@ -13,7 +15,7 @@ export const CLOSE_PATIENCE_MS = 2_000;
 /** Browsers and libraries send what is so small in one frame; a proxy may cut it up. */
 const MAX_FRAGMENTS = 16;
 /** Reads that one frame may take: at the smallest segment of TCP (536 bytes, RFC 9293 section 3.7.1) it takes 123. */
-const MAX_CHUNKS = 1_024;
+export const MAX_CHUNKS = 1_024;
 /** Ten a second: keep-alives and measurements of the way are a hundredth of it. */
 const CONTROL_FRAMES_PER_MINUTE = 600;
 /**
@@ -22,6 +24,8 @@ const CONTROL_FRAMES_PER_MINUTE = 600;
  */
 const MAX_PENDING_PONGS = CONTROL_FRAMES_PER_MINUTE + 1;
 const MINUTE_MS = 60_000;
+/** RFC 6455 section 4.1: the names of a handshake's sub-protocols are tokens, each of them once. */
+const MALFORMED_PROTOCOLS = 'Sec-WebSocket-Protocol must be a list of different tokens.';
 
 /** What of the options of `ws` 8.23 its types leave out. */
 interface BoundedOptions extends ServerOptions {
@@ -33,7 +37,7 @@ interface BoundedOptions extends ServerOptions {
 
 export interface BoundedWebSocketDeps {
   readonly clock: Clock;
-  readonly door: Pick<Door, 'addressOf'>;
+  readonly door: Pick<Door, 'addressOf' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
@@ -59,6 +63,12 @@ export class BoundedWebSocketServer extends WebSocketServer {
     };
     super(bounded);
     this.#deps = deps;
+    // With a listener `ws` leaves the answer to it. Version, key and method have been checked by then.
+    this.on('wsClientError', (_error, socket, request) => {
+      const error = new TollgateError('FORMAT_ERROR', { text: MALFORMED_PROTOCOLS });
+      deps.door.refused(request, error);
+      refuseUpgrade(socket, error);
+    });
   }
 
   override handleUpgrade(
@@ -79,16 +89,31 @@ export class BoundedWebSocketServer extends WebSocketServer {
 
 /** Pings are answered at once and pongs are free to send: neither meets the limits of messages. */
 function boundControlFrames(socket: WebSocket, clock: Clock): void {
-  let frames = 0;
-  let windowEndsAt = 0;
+  const limiter = new ControlFrameLimiter(clock);
   const count = () => {
-    if (leftUntil(clock, windowEndsAt, MINUTE_MS) === 0) {
-      frames = 0;
-      windowEndsAt = clock.now() + MINUTE_MS;
-    }
-    frames += 1;
-    if (frames > CONTROL_FRAMES_PER_MINUTE) socket.close(1008, 'RATE_LIMITED');
+    if (!limiter.allows()) socket.close(1008, 'RATE_LIMITED');
   };
   socket.on('ping', count);
   socket.on('pong', count);
+}
+
+/** Counts the control frames, or the control packets of Engine.IO, of one client in windows of a minute. */
+export class ControlFrameLimiter {
+  readonly #clock: Clock;
+  #frames = 0;
+  #windowEndsAt = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Counts one frame; false above the limit. */
+  allows(): boolean {
+    if (leftUntil(this.#clock, this.#windowEndsAt, MINUTE_MS) === 0) {
+      this.#frames = 0;
+      this.#windowEndsAt = this.#clock.now() + MINUTE_MS;
+    }
+    this.#frames += 1;
+    return this.#frames <= CONTROL_FRAMES_PER_MINUTE;
+  }
 }

@@ -34,6 +34,7 @@ const BAD_INPUT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'MESSAGE_TOO_LARGE',
   'UNSUPPORTED_DATA',
   'ENDPOINT_NOT_FOUND',
+  'UPGRADE_REQUIRED',
 ]);
 
 export interface DoorDeps {

@@ -23,7 +23,7 @@ const WRONG_PROTOCOLS = 'The Sec-WebSocket-Protocol header is too long, or not a
 
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
-  readonly door: Pick<Door, 'addressOf' | 'enter'>;
+  readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
