@@ -1,9 +1,10 @@
-import { findViolations, readSources } from './lib/import-rules.ts';
+import { findViolations, longFiles, readSources } from './lib/import-rules.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
 
 /** `npm run check:imports`: holds the shape of the code, so that nobody has to remember it. */
 const sources = readSources(PROJECT_ROOT);
 const violations = findViolations(sources);
+for (const file of longFiles(sources)) process.stderr.write(`warning: ${file}\n`);
 for (const violation of violations) process.stderr.write(`${violation}\n`);
 if (violations.length > 0) process.exitCode = 1;
 else process.stdout.write(`The imports of ${sources.length} files are in order.\n`);

@@ -28,7 +28,7 @@ import { Welcome } from './connections/welcome.ts';
 import { LiveTail } from './events/live-tail.ts';
 import { UserChannel } from './events/user-channel.ts';
 import { adminRoutes } from './http/admin-api.ts';
-import { createApp } from './http/app.ts';
+import { createApp, type InputWatch } from './http/app.ts';
 import { configRoutes } from './http/config-api.ts';
 import { consoleRoutes } from './http/console.ts';
 import { MCP_PATH, type McpRoutesDeps, mcpRoutes } from './http/mcp-api.ts';
@@ -37,6 +37,7 @@ import { describeRoutes } from './http/openapi.ts';
 import { healthRoutes, serveMetrics } from './http/operations.ts';
 import { Readiness } from './http/readiness.ts';
 import { traceRequests } from './http/request-traces.ts';
+import type { IdentifyService } from './http/services.ts';
 import { TICKETS_PATH, ticketRoutes } from './http/tickets-api.ts';
 import { addUsageRoutes } from './http/usage-routes.ts';
 import { userDataRoutes } from './http/user-data-api.ts';
@@ -59,6 +60,7 @@ import { announceCatalogues } from './policy/announcements.ts';
 import { AuthFailures } from './policy/auth-failures.ts';
 import { logReloads } from './policy/catalogues.ts';
 import { KnownRevocations } from './policy/known-revocations.ts';
+import { LongTasks } from './policy/long-tasks.ts';
 import { MessageRate } from './policy/message-rate.ts';
 import { PendingConnections } from './policy/pending-connections.ts';
 import { Revocations } from './policy/revocations.ts';
@@ -69,11 +71,12 @@ import { Keys } from './redis/keys.ts';
 import { watchRedis } from './redis/latency.ts';
 import { startTelemetry, type Telemetry } from './telemetry.ts';
 import { Door } from './transports/door.ts';
-import { PUBLIC_PATHS } from './transports/endpoints.ts';
+import { matchEndpoint, PUBLIC_PATHS } from './transports/endpoints.ts';
+import { isHandshake } from './transports/engine-requests.ts';
 import { originAllowed, presented, requestTarget } from './transports/handshake.ts';
 import { RawWebSockets } from './transports/raw-websocket.ts';
-import { isHandshake, SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
-import { upgradeListener } from './transports/upgrades.ts';
+import { SOCKET_IO_PATH, SocketIo } from './transports/socket-io.ts';
+import { listenForUpgrades } from './transports/upgrades.ts';
 import { assembleCatalogues } from './upstreams/assemble-upstreams.ts';
 
 /** What clients that poll are given to fetch why the node goes. */
@@ -287,17 +290,24 @@ async function startServers(config: Config, foundation: Foundation, connections:
   const allowedOrigins = config.CORS_ORIGINS;
   const drainMs = config.DRAIN_SECONDS * 1000;
   const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
-  const authFailures = new AuthFailures({ clock }, { perMinute: config.AUTH_FAILURES_PER_MINUTE });
+  const authFailures = new AuthFailures(
+    { clock },
+    { perMinute: config.AUTH_FAILURES_PER_MINUTE, blockingMsPerMinute: config.BLOCKING_MS_PER_MINUTE },
+  );
+  const longTasks = new LongTasks({ failures: authFailures, metrics });
   const pending = new PendingConnections({ perAddress: config.PENDING_CONNECTIONS_PER_ADDRESS });
   const door = new Door({ authFailures, pending, metrics }, { trustedProxyHops: config.TRUSTED_PROXY_HOPS });
-  const raw = new RawWebSockets({ ...connections, door });
+  const raw = new RawWebSockets({ ...connections, door, longTasks });
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
-  const socketIo = new SocketIo({ ...connections, door, adapter }, { allowedOrigins });
+  const socketIo = new SocketIo({ ...connections, door, longTasks, adapter }, { allowedOrigins });
   closers.add('socket.io', () => socketIo.close());
 
+  const watch = watchInput({ door, longTasks });
   const app = createApp({
     logger,
+    watch,
     trustedProxyHops: config.TRUSTED_PROXY_HOPS,
+    isUpgradePath: (path) => matchEndpoint(path) !== undefined,
     intercept: (request, response) => {
       // A proxy that kept the connection could send its next request into the end of this node.
       if (readiness.draining) response.setHeader('connection', 'close');
@@ -321,15 +331,16 @@ async function startServers(config: Config, foundation: Foundation, connections:
     allowedOrigins,
     originAllowed,
   });
-  configRoutes(app, { authenticator, catalogues, logger, onReload: () => announceCatalogues(foundation) });
-  adminRoutes(app, { ...connections, userChannel: new UserChannel({ redis, keys }) });
-  userDataRoutes(app, { ...foundation, ...connections }, config);
-  addUsageRoutes(app, { ...foundation, ...connections }, config);
+  const identifyService = serviceOf({ authenticator, door });
+  configRoutes(app, { identifyService, catalogues, logger, onReload: () => announceCatalogues(foundation) });
+  adminRoutes(app, { ...connections, identifyService, userChannel: new UserChannel({ redis, keys }) });
+  userDataRoutes(app, { ...foundation, ...connections, identifyService }, config);
+  addUsageRoutes(app, { ...foundation, ...connections, identifyService }, config);
   consoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const origins = { allowedOrigins, originAllowed };
-  addMcpRoutes(app, config, { ...connections, ...origins, door, drainingForMs });
-  app.server.on('upgrade', upgradeListener({ raw, socketIo, allowedOrigins, drainingForMs }));
+  addMcpRoutes(app, config, { ...connections, ...origins, door, watch, drainingForMs });
+  listenForUpgrades(app.server, { raw, socketIo, door, longTasks, allowedOrigins, drainingForMs });
 
   const metricsPort = await serveMetrics(app, config, foundation);
   await app.listen({ host: config.HOST, port: config.PORT });
@@ -352,6 +363,23 @@ function bearerOf({ authenticator, door }: { authenticator: Authenticator; door:
     if (authorization === undefined) throw new TollgateError('NO_TOKEN');
     const visit = door.enter(raw, path);
     return visit.identify(() => authenticator.bearer(authorization)).finally(visit.leave);
+  };
+}
+
+/** The service of an HTTP request, counted like a handshake: too many bad tokens close the address for a while. */
+function serviceOf({ authenticator, door }: { authenticator: Authenticator; door: Door }): IdentifyService {
+  return async ({ raw }, scope) => {
+    const { headers } = presented(raw);
+    if (headers.authorization === undefined) throw new TollgateError('NO_TOKEN');
+    return door.attempt(raw).identify(() => authenticator.service(headers, scope));
+  };
+}
+
+/** Counts bad requests and long tasks for the addresses that they come from. */
+function watchInput({ door, longTasks }: { door: Door; longTasks: LongTasks }): InputWatch {
+  return {
+    unreadable: (socket) => door.unreadable(socket),
+    run: (surface, request, work) => longTasks.run({ surface, address: () => door.addressOf(request) }, work),
   };
 }
 

@@ -1,4 +1,5 @@
 import { type Config, EXIT_CONFIG, loadConfig, UnusableConfiguration } from './config.ts';
+import { createLogger, logWarnings } from './lib/logger.ts';
 
 /** What a composition root hands back. */
 export interface Running {
@@ -19,6 +20,7 @@ const EXIT_STOPPED_WHILE_STARTING = 143;
  */
 export async function runProcess(start: (config: Config) => Promise<Running>): Promise<void> {
   const config = configOrExit();
+  logWarnings(createLogger('process', config.LOG_LEVEL));
   let running: Running | undefined;
   process.on('SIGHUP', () => running?.reload());
   let stopping = false;

@@ -21,3 +21,8 @@ export function startCpuClock(pids: readonly number[]): () => number[] {
   const before = pids.map(cpuMicros);
   return () => pids.map((pid, at) => cpuMicros(pid) - (before[at] ?? 0));
 }
+
+/** As `cpuMicros`, of the thread that runs the event loop alone: the time in which a process serves nothing else. */
+export function mainThreadMicros(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
+}

@@ -7,7 +7,15 @@ import type { Grants } from './grants.ts';
 import type { Introspection } from './introspection.ts';
 import type { LiveTokens } from './live-tokens.ts';
 import { OAuthError, sendOAuthError } from './oauth-errors.ts';
-import { MAX_NAME_LENGTH, MAX_SECRET_LENGTH, MAX_TOKEN_LENGTH, optionalText, parameters, text } from './parameters.ts';
+import {
+  MAX_NAME_LENGTH,
+  MAX_SECRET_LENGTH,
+  MAX_TOKEN_LENGTH,
+  optionalText,
+  parameters,
+  text,
+  textOrList,
+} from './parameters.ts';
 
 export const GRANT_TYPES = {
   clientCredentials: 'client_credentials',
@@ -19,6 +27,9 @@ export const GRANT_TYPES = {
 /** RFC 8693 section 3: both name what is issued here. */
 const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
 const TOKEN_TYPES = [ACCESS_TOKEN_TYPE, 'urn:ietf:params:oauth:token-type:jwt'];
+
+/** Services that one token is asked for (RFC 8693 section 2.1); tokens are issued for one here. */
+const MAX_AUDIENCES = 16;
 
 const clientParameters = {
   client_id: optionalText(MAX_NAME_LENGTH),
@@ -36,7 +47,7 @@ const TokenRequest = z.object({
   subject_token_type: optionalText(128),
   requested_token_type: optionalText(128),
   actor_token: optionalText(MAX_TOKEN_LENGTH),
-  audience: z.union([z.string(), z.array(z.string())]).optional(),
+  audience: textOrList(MAX_AUDIENCES).optional(),
   resource: z.unknown().optional(),
 });
 type TokenRequest = z.infer<typeof TokenRequest>;

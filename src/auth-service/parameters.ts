@@ -20,6 +20,17 @@ export function text(maxLength: number) {
 }
 
 /**
+ * One text or a list of them, at most `maxLength` long. The length is checked first: zod makes an issue of each element
+ * that is no text, which costs 200 µs per kB of them.
+ */
+export function textOrList(maxLength: number) {
+  return z
+    .unknown()
+    .refine((value) => !Array.isArray(value) || value.length <= maxLength)
+    .pipe(z.union([z.string(), z.array(z.string())]).optional());
+}
+
+/**
  * The parameters of a form or JSON body. A repeated form parameter arrives as an array, which no schema here allows
  * (RFC 6749 section 3.2). The error names the parameter, never its value.
  * @throws TollgateError FORMAT_ERROR

@@ -287,9 +287,10 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
 
   leapt(now: number, ms: number): void {
     this.#pulse.leapt(now, ms);
+    this.#outbox.leapt();
   }
 
-  /** Called about once a second: heartbeats, silence, age, the token's end. */
+  /** Called about once a second: heartbeats, silence, age, the token's end, output that is not taken. */
   tick(now: number): void {
     if (this.closed) return;
     const due = this.#pulse.due(now, this.#inbox.busy);
@@ -300,6 +301,7 @@ export class Connection implements TransportEvents, SessionEvents, InboxOwner, S
       this.#outbox.send('heartbeat', { connection_id: this.connectionId });
     }
     this.#session?.token.tick(now);
+    this.#outbox.tick(now);
   }
 
   /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */

@@ -48,7 +48,7 @@ export const INBOX_LIMIT = 64;
 export const OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024;
 /** Replay goes on below this. */
 export const OUTPUT_LOW_BYTES = 256 * 1024;
-/** How long a client may take to read what was replayed to it. */
+/** How long a client may take to read what was replayed to it, and how long to take nothing of what is buffered. */
 export const OUTPUT_PATIENCE_MS = 10_000;
 /**
  * How long a fresh connection's live events wait for a `resume` that would have to come before them. The first other

@@ -1,5 +1,4 @@
 import type { TollgateError } from '../protocol/errors.ts';
-import type { Identity } from '../protocol/identity.ts';
 
 /** Where the client left off, as it said at the handshake. */
 export interface ResumePoint {
@@ -22,7 +21,7 @@ export interface Visitor {
    * @param find the identity, undefined when there was no credential
    * @throws TollgateError what `find` throws; AUTH_RATE_LIMITED in its place when too many before it were refused
    */
-  identify<Found extends Identity | undefined>(find: () => Promise<Found>): Promise<Found>;
+  identify<Found>(find: () => Promise<Found>): Promise<Found>;
   /** The connection ended before it had authenticated. */
   refused(error: TollgateError): void;
 }

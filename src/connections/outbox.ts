@@ -16,8 +16,11 @@ export class Outbox {
   readonly #clock: Clock;
   readonly #overflow: () => void;
   readonly #closed: AbortSignal;
+  /** When the client last took something of what is buffered, ms since the epoch; undefined while nothing is buffered. */
+  #progressedAt: number | undefined;
+  #progress = '';
 
-  /** @param overflow called once the client has let too much pile up */
+  /** @param overflow called once the client has let too much pile up, or has taken nothing of it for too long */
   constructor({ transport, clock }: { transport: Transport; clock: Clock }, closed: AbortSignal, overflow: () => void) {
     this.#transport = transport;
     this.#clock = clock;
@@ -39,6 +42,25 @@ export class Outbox {
 
   error(error: TollgateError, replyTo?: ReplyTo): void {
     this.#write(() => this.#transport.sendError(error, replyTo));
+  }
+
+  /** Called about once a second: ends a connection whose client takes nothing of what is buffered. */
+  tick(now: number): void {
+    if (this.#closed.aborted) return;
+    if (this.#transport.bufferedBytes === 0) {
+      this.#progressedAt = undefined;
+      return;
+    }
+    const { progress } = this.#transport;
+    if (this.#progressedAt === undefined || progress !== this.#progress) {
+      this.#progressedAt = now;
+      this.#progress = progress;
+    } else if (now - this.#progressedAt >= OUTPUT_PATIENCE_MS) this.#overflow();
+  }
+
+  /** The clock was set, or the process was stopped: the client could take nothing meanwhile. */
+  leapt(): void {
+    this.#progressedAt = undefined;
   }
 
   /** Resolves when the client has taken most of what was written; false when it is gone or took too long. */

@@ -12,6 +12,8 @@ export interface Transport {
   readonly format: FormatName;
   /** Bytes (for Socket.IO: packets, weighed) written but not yet taken by the client. */
   readonly bufferedBytes: number;
+  /** A text that changes whenever the client takes some of what is buffered. */
+  readonly progress: string;
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void;
   sendEntry(entry: LogEntry): void;
   /** A frame that is finished; only where another protocol is spoken beside ours. */

@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
-import type { Authenticator } from '../auth/authenticator.ts';
 import type { Nodes } from '../connections/nodes.ts';
 import { LISTED_CONNECTIONS, type Registry } from '../connections/registry.ts';
 import type { UserChannel } from '../events/user-channel.ts';
@@ -13,6 +12,7 @@ import type { Revocations } from '../policy/revocations.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { PublishedEventFields } from '../protocol/messages.ts';
 import { wrongForm } from '../protocol/wrong-form.ts';
+import type { IdentifyService } from './services.ts';
 
 /** As a token names one: it stands in Redis keys, so no spaces and no control characters. Services are users too. */
 export const userId = z.string().regex(/^[\w.@:+-]{1,128}$/);
@@ -35,7 +35,7 @@ const MAX_EVENT_BYTES = 8 * 1024;
 const CLOCK_DIFFERENCE_MS = 5_000;
 
 export interface AdminRoutesDeps {
-  readonly authenticator: Pick<Authenticator, 'service'>;
+  readonly identifyService: IdentifyService;
   readonly registry: Pick<Registry, 'list' | 'close'>;
   readonly nodes: Pick<Nodes, 'list'>;
   readonly accounts: Accounts;
@@ -54,7 +54,7 @@ export interface AdminRoutesDeps {
  */
 export function adminRoutes(app: FastifyInstance, deps: AdminRoutesDeps): void {
   const operator = async (request: FastifyRequest, decision?: string): Promise<void> => {
-    const { serviceId } = await deps.authenticator.service(request.headers, 'admin');
+    const { serviceId } = await deps.identifyService(request, 'admin');
     if (decision) deps.logger.info({ service: serviceId, ...about(request) }, decision);
   };
   connectionRoutes(app, deps, operator);

@@ -1,11 +1,11 @@
 import type { FastifyInstance } from 'fastify';
-import type { Authenticator } from '../auth/authenticator.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Catalogues } from '../policy/catalogues.ts';
 import { TollgateError } from '../protocol/errors.ts';
+import type { IdentifyService } from './services.ts';
 
 export interface ConfigRoutesDeps {
-  readonly authenticator: Pick<Authenticator, 'service'>;
+  readonly identifyService: IdentifyService;
   readonly catalogues: Pick<Catalogues, 'reload'>;
   readonly logger: Logger;
   /** Tells the other processes, once this one has found the files sound. */
@@ -19,7 +19,7 @@ export interface ConfigRoutesDeps {
 export function configRoutes(app: FastifyInstance, deps: ConfigRoutesDeps): void {
   const schema = { tags: ['operations'], summary: 'Reads plans and tools again, here and on every node.' };
   app.post('/v1/config/reload', { schema }, async (request) => {
-    const { serviceId } = await deps.authenticator.service(request.headers, 'admin');
+    const { serviceId } = await deps.identifyService(request, 'admin');
     deps.logger.info({ service: serviceId }, 'reload asked for');
     const result = deps.catalogues.reload();
     if (!result.reloaded) {

@@ -11,7 +11,7 @@ import { type McpTracingDeps, traceMcp } from '../mcp/mcp-tracing.ts';
 import { jsonRpcBody } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import { httpError } from './app.ts';
+import { httpError, type InputWatch } from './app.ts';
 import { allowOrigins } from './cors.ts';
 import { challenge, type ProtectedResource } from './mcp-metadata.ts';
 
@@ -39,6 +39,7 @@ export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
   readonly originAllowed: (origin: string | undefined, allowed: readonly string[]) => boolean;
   /** How long clients should wait before they try another node; undefined while this one takes requests. */
   readonly drainingForMs: () => number | undefined;
+  readonly watch: Pick<InputWatch, 'run'>;
   readonly metrics: Pick<Metrics, 'limitDecisions' | 'messages'>;
   readonly logger: Logger;
 }
@@ -55,7 +56,8 @@ export function mcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): void {
     scope.addContentTypeParser(
       'application/json',
       { parseAs: 'string' },
-      async (_request: FastifyRequest, body: string) => jsonRpcBody(body),
+      async (request: FastifyRequest, body: string) =>
+        deps.watch.run('http_body', request.raw, () => jsonRpcBody(body)),
     );
     scope.setErrorHandler((thrown: FastifyError, request, reply) => refuse(deps, thrown, request, reply));
     scope.addHook('onRequest', async (request) => {

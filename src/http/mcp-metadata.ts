@@ -79,9 +79,9 @@ export function protectedResourceRoutes(
   });
 }
 
-/** RFC 6750 section 3: a request without a credential is told where to get one, and of no error. */
+/** Quoted strings are those of RFC 9110 section 5.6.4. RFC 6750 section 3: a request without a credential is told where to get one, and of no error. */
 export function challenge(error: TollgateError, metadataUrl: string): string {
-  const where = `Bearer resource_metadata="${metadataUrl}"`;
+  const where = `Bearer resource_metadata="${metadataUrl.replaceAll(/["\\]/g, '\\$&')}"`;
   if (error.code === 'NO_TOKEN') return where;
   const description = error.message.replaceAll(/["\\]/g, '');
   return `${where}, error="invalid_token", error_description="${description}"`;

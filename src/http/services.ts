@@ -1,21 +1,22 @@
 import type { FastifyRequest } from 'fastify';
-import type { Authenticator } from '../auth/authenticator.ts';
+import type { ServiceIdentity } from '../auth/tokens.ts';
 
-type Service = Awaited<ReturnType<Authenticator['service']>>;
+/** The service that makes a request, by its token. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
+export type IdentifyService = (request: FastifyRequest, scope: string) => Promise<ServiceIdentity>;
 
 export interface ServiceGuard {
   /** For `onRequest`: before anything of the request is looked at, so that strangers learn nothing from refusals. */
   readonly requires: (scope: string) => (request: FastifyRequest) => Promise<void>;
   /** Who made a request that came past `requires`. */
-  readonly caller: (request: FastifyRequest) => Service;
+  readonly caller: (request: FastifyRequest) => ServiceIdentity;
 }
 
 /** Lets services in by their scope. */
-export function serviceGuard(authenticator: Authenticator): ServiceGuard {
-  const services = new WeakMap<FastifyRequest, Service>();
+export function serviceGuard(identify: IdentifyService): ServiceGuard {
+  const services = new WeakMap<FastifyRequest, ServiceIdentity>();
   return {
     requires: (scope) => async (request) => {
-      services.set(request, await authenticator.service(request.headers, scope));
+      services.set(request, await identify(request, scope));
     },
     caller: (request) => {
       const service = services.get(request);

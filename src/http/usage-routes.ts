@@ -1,5 +1,4 @@
 import type { FastifyInstance } from 'fastify';
-import type { Authenticator } from '../auth/authenticator.ts';
 import type { Config } from '../config.ts';
 import type { RecordWitness } from '../events/event-log.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
@@ -17,7 +16,7 @@ import { LedgerTail } from '../usage/ledger-tail.ts';
 import { Tallies } from '../usage/tallies.ts';
 import { Verifier } from '../usage/verifier.ts';
 import { Windows } from '../usage/windows.ts';
-import { serviceGuard } from './services.ts';
+import { type IdentifyService, serviceGuard } from './services.ts';
 import { usageRoutes } from './usage-api.ts';
 import { usageReportRoutes } from './usage-reports-api.ts';
 
@@ -27,7 +26,7 @@ const MAX_WAITING_READERS = 200;
 const CLOSE_PATIENCE_MS = 1_000;
 
 export interface UsageRoutesDeps {
-  readonly authenticator: Authenticator;
+  readonly identifyService: IdentifyService;
   readonly redis: Redis;
   readonly keys: Keys;
   readonly clock: Clock;
@@ -40,13 +39,13 @@ export interface UsageRoutesDeps {
 /** The ledger for those who bill by it. */
 export function addUsageRoutes(
   app: FastifyInstance,
-  { authenticator, redis, keys, clock, logger, closers, eventLog }: UsageRoutesDeps,
+  { identifyService, redis, keys, clock, logger, closers, eventLog }: UsageRoutesDeps,
   { USAGE_ARCHIVE_URL }: Pick<Config, 'USAGE_ARCHIVE_URL'>,
 ): void {
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
   const tallies = new Tallies({ redis, keys });
-  const parts = { guard: serviceGuard(authenticator), ledger, windows, tallies, clock };
+  const parts = { guard: serviceGuard(identifyService), ledger, windows, tallies, clock };
   const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
   usageRoutes(app, { ...parts, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
   const corrections = new Corrections({ redis, keys, ledger, clock, witness: eventLog });

@@ -2,7 +2,6 @@ import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import type { Authenticator } from '../auth/authenticator.ts';
 import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Closers } from '../lib/closers.ts';
@@ -16,7 +15,7 @@ import { Ledger } from '../usage/ledger.ts';
 import { NDJSON } from '../usage/renderers.ts';
 import { type UsageOfUser, UserUsage } from '../usage/user-usage.ts';
 import { userId } from './admin-api.ts';
-import { serviceGuard } from './services.ts';
+import { type IdentifyService, serviceGuard } from './services.ts';
 import { openArchive } from './usage-routes.ts';
 import { Refused, SERVICE } from './usage-schemas.ts';
 
@@ -40,7 +39,7 @@ const ErasureState = z.object({
 const DOCUMENTED = { tags: ['user data'], security: SERVICE };
 
 export interface UserDataRoutesDeps extends AnnouncementDeps {
-  readonly authenticator: Authenticator;
+  readonly identifyService: IdentifyService;
   readonly announcements: Pick<AnnouncementReader, 'read'>;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -53,7 +52,7 @@ export function userDataRoutes(
   deps: UserDataRoutesDeps,
   { USAGE_ARCHIVE_URL: url }: Pick<Config, 'USAGE_ARCHIVE_URL'>,
 ): void {
-  const guard = serviceGuard(deps.authenticator);
+  const guard = serviceGuard(deps.identifyService);
   const onRequest = guard.requires('admin');
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const audit = (request: FastifyRequest, fields: object, text: string) => {

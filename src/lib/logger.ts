@@ -27,6 +27,15 @@ export function createLogger(name: string, level: string, fields?: () => object)
   });
 }
 
+/**
+ * Writes the warnings of Node (deprecations, listeners that pile up) as lines of the log, in place of the plain text that
+ * Node prints to standard error.
+ */
+export function logWarnings(logger: Pick<Logger, 'warn'>): void {
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => logger.warn({ err: warning }, 'warning of Node'));
+}
+
 /** A user in a log line: the same user is recognisable within a deployment, but not named. */
 export function userHash(userId: string): string {
   return createHash('sha256').update(userId).digest('hex').slice(0, 12);

@@ -30,6 +30,11 @@ export class Metrics {
   );
   readonly pending = this.#gauge('pending_connections', 'Connections that have not authenticated yet', []);
   readonly handshakes = this.#counter('handshakes_total', 'Handshakes by endpoint and result', ['endpoint', 'result']);
+  readonly longTasks = this.#counter(
+    'long_tasks_total',
+    'Inputs that kept the event loop for 10 ms or more, by where they came in',
+    ['surface'],
+  );
   readonly evictions = this.#counter('evictions_total', 'Connections closed in favour of a newer one', []);
   readonly closes = this.#counter('closes_total', 'Connections closed by this node', ['code']);
   readonly forcedCloses = this.#counter('forced_closes_total', 'Connections that did not answer their close in time', [

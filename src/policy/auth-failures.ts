@@ -16,27 +16,36 @@ const REMEMBERED = 10_000;
 interface History {
   /** In the current window. */
   failures: number;
+  /** Milliseconds of long tasks in the current window. */
+  blockedMs: number;
   windowEndsAt: number;
   /** How often it went over the bound without being forgiven. */
   overruns: number;
   closedUntil: number;
 }
 
+export interface AuthFailuresOptions {
+  /** Failures of an address within a minute that close it. */
+  readonly perMinute: number;
+  /** Milliseconds of long tasks within a minute that close it; `Infinity` for no bound. */
+  readonly blockingMsPerMinute: number;
+}
+
 /**
- * Failed handshakes by address, on this node alone: a cluster of N allows an address N times as many, and asks Redis
+ * Failed handshakes and long tasks by address, on this node alone: a cluster of N allows an address N times as many, and asks Redis
  * nothing when it is shouted at. An address is `open`; `perMinute` failures within a minute make it `closed` for a while,
- * and as many again, while it is closed or later, for twice as long. Closed, it is not shut out: what it presents is
+ * as does `blockingMsPerMinute` of the event loop's time in long tasks, and as many again, while it is closed or later, for twice as long. Closed, it is not shut out: what it presents is
  * looked at before anything else, and only what is good comes in.
  */
 export class AuthFailures {
   readonly #clock: Clock;
-  readonly #perMinute: number;
+  readonly #options: AuthFailuresOptions;
   /** In the order of the last failure. */
   readonly #records = new Map<string, History>();
 
-  constructor({ clock }: { clock: Clock }, { perMinute }: { readonly perMinute: number }) {
+  constructor({ clock }: { clock: Clock }, options: AuthFailuresOptions) {
     this.#clock = clock;
-    this.#perMinute = perMinute;
+    this.#options = options;
   }
 
   /** Addresses that are remembered. */
@@ -55,12 +64,15 @@ export class AuthFailures {
     const now = this.#clock.now();
     const record = this.#recall(address, now);
     record.failures += 1;
-    if (record.failures < this.#perMinute) return;
-    const closureMs = Math.min(FIRST_CLOSURE_MS * 2 ** record.overruns, LONGEST_CLOSURE_MS);
-    record.overruns += 1;
-    record.failures = 0;
-    record.windowEndsAt = now + WINDOW_MS;
-    record.closedUntil = now + closureMs;
+    if (record.failures >= this.#options.perMinute) close(record, now);
+  }
+
+  /** Counts a long task that the input of an address caused. */
+  blocked(address: string, ms: number): void {
+    const now = this.#clock.now();
+    const record = this.#recall(address, now);
+    record.blockedMs += ms;
+    if (record.blockedMs >= this.#options.blockingMsPerMinute) close(record, now);
   }
 
   /** The record of an address, as the last one in line, with a window that is not over. */
@@ -68,12 +80,12 @@ export class AuthFailures {
     const known = this.#records.get(address);
     this.#records.delete(address);
     if (known && now < Math.max(known.windowEndsAt, known.closedUntil) + FORGIVEN_AFTER_MS) {
-      if (now >= known.windowEndsAt) Object.assign(known, { failures: 0, windowEndsAt: now + WINDOW_MS });
+      if (now >= known.windowEndsAt) Object.assign(known, freshWindow(now));
       this.#records.set(address, known);
       return known;
     }
     this.#forgetOldest();
-    const fresh = { failures: 0, windowEndsAt: now + WINDOW_MS, overruns: 0, closedUntil: 0 };
+    const fresh = { ...freshWindow(now), overruns: 0, closedUntil: 0 };
     this.#records.set(address, fresh);
     return fresh;
   }
@@ -85,4 +97,14 @@ export class AuthFailures {
       return;
     }
   }
+}
+
+function freshWindow(now: number) {
+  return { failures: 0, blockedMs: 0, windowEndsAt: now + WINDOW_MS };
+}
+
+/** Closes an address, twice as long each further time, and begins a new window. */
+function close(record: History, now: number): void {
+  const closureMs = Math.min(FIRST_CLOSURE_MS * 2 ** record.overruns, LONGEST_CLOSURE_MS);
+  Object.assign(record, freshWindow(now), { overruns: record.overruns + 1, closedUntil: now + closureMs });
 }

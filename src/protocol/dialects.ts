@@ -1,4 +1,5 @@
 import { publicError, TollgateError } from './errors.ts';
+import { checkJsonBounds, isWithinJsonBounds, type JsonBounds, topLevelScalars } from './json-bounds.ts';
 import type { Fields, LogEntry, ServerEventType } from './messages.ts';
 
 /** What ties a reply to its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
@@ -26,13 +27,8 @@ export interface Dialect {
 /** The notification that carries our events over JSON-RPC. */
 export const RPC_EVENT_METHOD = 'notifications/tollgate/event';
 
-/** Deeper JSON than any message needs; the bound keeps a hostile frame from costing stack in what walks it. */
-const MAX_DEPTH = 32;
-/**
- * Values in one frame. Checks cost CPU per value, and 64 KiB hold 32,000 of them; an embedding of a large model, the longest
- * list that a tool is known to take, has 3,072.
- */
-const MAX_VALUES = 4_096;
+/** The longest list that a tool is known to take is an embedding of 3,072 numbers. */
+const MESSAGE_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 4_096 };
 
 export const flatDialect: Dialect = {
   format: 'regular_json',
@@ -118,10 +114,13 @@ export function jsonRpcBody(text: string): Record<string, unknown> {
   return parsed;
 }
 
-/** The id of a frame that could not be accepted, so that even its error finds its request. */
+/** The id of a JSON-RPC frame that could not be accepted, so that even its error finds its request. */
 export function replyToOf(frame: string): ReplyTo {
   try {
-    const parsed: unknown = JSON.parse(frame);
+    // What is beyond the bounds has not been parsed, and is not parsed for its id.
+    const parsed: unknown = isWithinJsonBounds(frame, MESSAGE_BOUNDS)
+      ? JSON.parse(frame)
+      : topLevelScalars(frame, ['jsonrpc', 'id']);
     const id = isObject(parsed) && parsed.jsonrpc === '2.0' ? parsed.id : undefined;
     return typeof id === 'string' || typeof id === 'number' ? { rpcId: id } : undefined;
   } catch {
@@ -129,10 +128,9 @@ export function replyToOf(frame: string): ReplyTo {
   }
 }
 
+/** @throws TollgateError JSON_ERROR, also for JSON beyond the bounds, which is not parsed */
 function parse(frame: string): unknown {
-  const { depth, values } = sizeOf(frame);
-  if (depth > MAX_DEPTH) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
-  if (values > MAX_VALUES) throw new TollgateError('JSON_ERROR', { text: 'The JSON has too many values.' });
+  checkJsonBounds(frame, MESSAGE_BOUNDS);
   try {
     return JSON.parse(frame);
   } catch (cause) {
@@ -148,25 +146,4 @@ function parseObject(frame: string): Record<string, unknown> {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-/** The deepest nesting of brackets outside strings, and how many values there are: one per comma, one per bracket. */
-function sizeOf(frame: string): { readonly depth: number; readonly values: number } {
-  let depth = 0;
-  let deepest = 0;
-  let values = 1;
-  let inString = false;
-  for (let at = 0; at < frame.length; at++) {
-    const unit = frame.charCodeAt(at);
-    if (inString) {
-      if (unit === 0x5c) at++;
-      else if (unit === 0x22) inString = false;
-    } else if (unit === 0x22) inString = true;
-    else if (unit === 0x2c) values++;
-    else if (unit === 0x7b || unit === 0x5b) {
-      values++;
-      deepest = Math.max(deepest, ++depth);
-    } else if (unit === 0x7d || unit === 0x5d) depth--;
-  }
-  return { depth: deepest, values };
 }

@@ -161,6 +161,13 @@ export const ERRORS = {
   RUN_TIMEOUT: { close: null, http: 504, jsonrpc: -32603, retryable: true, text: 'The run took too long.' },
   AGENT_NOT_FOUND: { close: null, http: 404, jsonrpc: -32602, retryable: false, text: 'No such agent.' },
   ENDPOINT_NOT_FOUND: { close: null, http: 404, jsonrpc: -32601, retryable: false, text: 'No such endpoint.' },
+  UPGRADE_REQUIRED: {
+    close: null,
+    http: 426,
+    jsonrpc: -32600,
+    retryable: false,
+    text: 'This endpoint is opened by a WebSocket upgrade of version 13.',
+  },
   ORIGIN_NOT_ALLOWED: {
     close: null,
     http: 403,

@@ -2,6 +2,10 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
 import { type Clock, leftUntil } from '../lib/clock.ts';
+import type { LongTasks } from '../policy/long-tasks.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Door } from './door.ts';
+import { refuseUpgrade } from './refusals.ts';
 
 /** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
 export const MAX_FRAME_BYTES = 64 * 1024;
@@ -11,7 +15,7 @@ export const CLOSE_PATIENCE_MS = 2_000;
 /** Browsers and libraries send what is so small in one frame; a proxy may cut it up. */
 const MAX_FRAGMENTS = 16;
 /** Reads that one frame may take: at the smallest segment of TCP (536 bytes, RFC 9293 section 3.7.1) it takes 123. */
-const MAX_CHUNKS = 1_024;
+export const MAX_CHUNKS = 1_024;
 /** Ten a second: keep-alives and measurements of the way are a hundredth of it. */
 const CONTROL_FRAMES_PER_MINUTE = 600;
 /**
@@ -20,6 +24,8 @@ const CONTROL_FRAMES_PER_MINUTE = 600;
  */
 const MAX_PENDING_PONGS = CONTROL_FRAMES_PER_MINUTE + 1;
 const MINUTE_MS = 60_000;
+/** RFC 6455 section 4.1: the names of a handshake's sub-protocols are tokens, each of them once. */
+const MALFORMED_PROTOCOLS = 'Sec-WebSocket-Protocol must be a list of different tokens.';
 
 /** What of the options of `ws` 8.23 its types leave out. */
 interface BoundedOptions extends ServerOptions {
@@ -29,14 +35,20 @@ interface BoundedOptions extends ServerOptions {
   readonly maxPendingAutoPongs: number;
 }
 
+export interface BoundedWebSocketDeps {
+  readonly clock: Clock;
+  readonly door: Pick<Door, 'addressOf' | 'refused'>;
+  readonly longTasks: Pick<LongTasks, 'watch'>;
+}
+
 /**
  * A WebSocket server with a bound on everything a client can make it hold or do beside its messages. Engine.IO makes its
  * own server with few options, so that the bounds are in the class and not in a call.
  */
 export class BoundedWebSocketServer extends WebSocketServer {
-  readonly #clock: Clock;
+  readonly #deps: BoundedWebSocketDeps;
 
-  constructor({ clock }: { clock: Clock }, options: ServerOptions = {}) {
+  constructor(deps: BoundedWebSocketDeps, options: ServerOptions = {}) {
     const bounded: BoundedOptions = {
       ...options,
       noServer: true,
@@ -50,7 +62,13 @@ export class BoundedWebSocketServer extends WebSocketServer {
       maxPendingAutoPongs: MAX_PENDING_PONGS,
     };
     super(bounded);
-    this.#clock = clock;
+    this.#deps = deps;
+    // With a listener `ws` leaves the answer to it. Version, key and method have been checked by then.
+    this.on('wsClientError', (_error, socket, request) => {
+      const error = new TollgateError('FORMAT_ERROR', { text: MALFORMED_PROTOCOLS });
+      deps.door.refused(request, error);
+      refuseUpgrade(socket, error);
+    });
   }
 
   override handleUpgrade(
@@ -60,7 +78,10 @@ export class BoundedWebSocketServer extends WebSocketServer {
     accepted: (webSocket: WebSocket, request: IncomingMessage) => void,
   ): void {
     super.handleUpgrade(request, socket, head, (webSocket) => {
-      boundControlFrames(webSocket, this.#clock);
+      boundControlFrames(webSocket, this.#deps.clock);
+      // All frames of one read are handled at once, by the listener that `ws` has just put there.
+      const address = this.#deps.door.addressOf(request);
+      this.#deps.longTasks.watch(socket, 'data', { surface: 'websocket', address: () => address });
       accepted(webSocket as WebSocket, request);
     });
   }
@@ -68,16 +89,31 @@ export class BoundedWebSocketServer extends WebSocketServer {
 
 /** Pings are answered at once and pongs are free to send: neither meets the limits of messages. */
 function boundControlFrames(socket: WebSocket, clock: Clock): void {
-  let frames = 0;
-  let windowEndsAt = 0;
+  const limiter = new ControlFrameLimiter(clock);
   const count = () => {
-    if (leftUntil(clock, windowEndsAt, MINUTE_MS) === 0) {
-      frames = 0;
-      windowEndsAt = clock.now() + MINUTE_MS;
-    }
-    frames += 1;
-    if (frames > CONTROL_FRAMES_PER_MINUTE) socket.close(1008, 'RATE_LIMITED');
+    if (!limiter.allows()) socket.close(1008, 'RATE_LIMITED');
   };
   socket.on('ping', count);
   socket.on('pong', count);
+}
+
+/** Counts the control frames, or the control packets of Engine.IO, of one client in windows of a minute. */
+export class ControlFrameLimiter {
+  readonly #clock: Clock;
+  #frames = 0;
+  #windowEndsAt = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Counts one frame; false above the limit. */
+  allows(): boolean {
+    if (leftUntil(this.#clock, this.#windowEndsAt, MINUTE_MS) === 0) {
+      this.#frames = 0;
+      this.#windowEndsAt = this.#clock.now() + MINUTE_MS;
+    }
+    this.#frames += 1;
+    return this.#frames <= CONTROL_FRAMES_PER_MINUTE;
+  }
 }

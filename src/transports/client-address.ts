@@ -17,10 +17,10 @@ const MAX_ENTRY_LENGTH = 256;
  */
 export function clientAddress(request: IncomingMessage, trustedProxyHops: number): string {
   const own = request.socket.remoteAddress ?? '';
-  if (trustedProxyHops === 0) return grouped(own);
+  if (trustedProxyHops === 0) return groupedAddress(own);
   // Node joins several headers of this name with commas, in their order.
   const forwarded = withoutPort(entryFromRight(String(request.headers['x-forwarded-for'] ?? ''), trustedProxyHops));
-  return grouped(isIP(forwarded) ? forwarded : own);
+  return groupedAddress(isIP(forwarded) ? forwarded : own);
 }
 
 /** The N-th entry from the right, empty where there are fewer. What is to the left of it is not read. */
@@ -44,7 +44,8 @@ function withoutPort(entry: string): string {
   return port !== undefined && rest.length === 0 && isIPv4(address) ? address : entry;
 }
 
-function grouped(address: string): string {
+/** An IPv4 address as it is, or the /64 of an IPv6 address. */
+export function groupedAddress(address: string): string {
   if (isIP(address) !== 6) return address;
   const groups = groupsOf(address);
   // RFC 4291 section 2.5.5.2: an IPv4 address, as a socket that listens on both families shows it.

@@ -1,16 +1,16 @@
 import type { IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Visitor } from '../connections/opening.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { AuthFailures } from '../policy/auth-failures.ts';
 import type { PendingConnections } from '../policy/pending-connections.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
-import type { Identity } from '../protocol/identity.ts';
-import { clientAddress } from './client-address.ts';
+import { clientAddress, groupedAddress } from './client-address.ts';
 
 /** By then most that are in the way have authenticated or have been cut off. */
 const FULL_RETRY_MS = 5_000;
 
-/** What is the client's own doing. An outage of ours, or a handshake that was too slow, is nobody's failure. */
+/** A credential that is refused. An outage of ours, or a handshake that was too slow, is no failure of the client. */
 const FAILURES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'NO_TOKEN',
   'INVALID_FORMAT',
@@ -20,6 +20,21 @@ const FAILURES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'USER_BLOCKED',
   'USER_MISMATCH',
   'CONFLICTING_CREDENTIALS',
+]);
+
+/**
+ * Input that is refused unread or for its form. An origin that is not allowed does not count: a page decides over it and
+ * not the visitor, whose address any page on the web could close.
+ */
+const BAD_INPUT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'JSON_ERROR',
+  'INVALID_MESSAGE',
+  'UNKNOWN_MESSAGE_TYPE',
+  'FORMAT_ERROR',
+  'MESSAGE_TOO_LARGE',
+  'UNSUPPORTED_DATA',
+  'ENDPOINT_NOT_FOUND',
+  'UPGRADE_REQUIRED',
 ]);
 
 export interface DoorDeps {
@@ -38,13 +53,39 @@ export class Door {
     this.#trustedProxyHops = trustedProxyHops;
   }
 
+  /** The address that a request is counted for. */
+  addressOf(request: IncomingMessage): string {
+    return clientAddress(request, this.#trustedProxyHops);
+  }
+
+  /**
+   * An attempt to authenticate that holds no connection open. It takes no place among the pending ones, so that strangers
+   * behind the same address cannot take the place of a service.
+   */
+  attempt(request: IncomingMessage): Visit {
+    return new Visit(this.#deps.authFailures, this.addressOf(request), () => {});
+  }
+
+  /** Counts a request that was refused before its client entered. */
+  refused(request: IncomingMessage, { code }: Pick<TollgateError, 'code'>): void {
+    if (FAILURES.has(code) || BAD_INPUT.has(code)) this.#deps.authFailures.failed(this.addressOf(request));
+  }
+
+  /**
+   * Counts bytes of a socket that are no HTTP request. Behind trusted proxies the socket is a proxy's, which has parsed
+   * the request itself.
+   */
+  unreadable(socket: Pick<Socket, 'remoteAddress'>): void {
+    if (this.#trustedProxyHops === 0) this.#deps.authFailures.failed(groupedAddress(socket.remoteAddress ?? ''));
+  }
+
   /**
    * Lets a client in that has yet to say who it is.
    * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED when too many wait already, of its address or of all
    */
   enter(request: IncomingMessage, endpoint: string): Visit {
     const { authFailures, pending, metrics } = this.#deps;
-    const address = clientAddress(request, this.#trustedProxyHops);
+    const address = this.addressOf(request);
     const entry = pending.enter(address);
     if (!entry.admitted) {
       const error = tooManyPending(entry.full);
@@ -83,7 +124,7 @@ export class Visit implements Visitor {
     return retryAfterMs > 0 ? new TollgateError('AUTH_RATE_LIMITED', { retryAfterMs }) : undefined;
   }
 
-  async identify<Found extends Identity | undefined>(find: () => Promise<Found>): Promise<Found> {
+  async identify<Found>(find: () => Promise<Found>): Promise<Found> {
     try {
       const found = await find();
       if (found) this.leave();
@@ -99,7 +140,7 @@ export class Visit implements Visitor {
 
   /** Counts once, however often the client is told. */
   refused(error: TollgateError): void {
-    if (this.#failed || !FAILURES.has(error.code)) return;
+    if (this.#failed || !(FAILURES.has(error.code) || BAD_INPUT.has(error.code))) return;
     this.#failed = true;
     this.#failures.failed(this.#address);
   }

@@ -4,6 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Dialect, ReplyTo } from '../protocol/dialects.ts';
 import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
+import { writeProgress } from './write-progress.ts';
 
 /**
  * The frames of the event that was rendered last, one per dialect: the sockets of a user take an event one right after
@@ -51,6 +52,10 @@ export class RawTransport implements Transport {
 
   get bufferedBytes(): number {
     return this.#socket.bufferedAmount;
+  }
+
+  get progress(): string {
+    return writeProgress(this.#socket);
   }
 
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {

@@ -5,6 +5,7 @@ import type { Authenticator } from '../auth/authenticator.ts';
 import { answeredProtocol, unpaddedProtocols } from '../auth/credentials.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { maxMessageBytes } from '../connections/limits.ts';
+import type { LongTasks } from '../policy/long-tasks.ts';
 import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -22,7 +23,8 @@ const WRONG_PROTOCOLS = 'The Sec-WebSocket-Protocol header is too long, or not a
 
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
-  readonly door: Pick<Door, 'enter'>;
+  readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
+  readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
 /** A handshake, the endpoint it asks for, and who stands before it. */
@@ -110,7 +112,11 @@ export class RawWebSockets {
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
     const connection = new Connection(this.#deps, transport, visit);
     // Without a listener, one bad frame would end the process.
-    socket.on('error', (error) => logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error'));
+    socket.on('error', (error) => {
+      logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error');
+      // `ws` ends the connection for a frame against RFC 6455 or above a bound.
+      if (!connection.session) visit.refused(new TollgateError('INVALID_MESSAGE', { cause: error }));
+    });
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
     socket.on('pong', () => connection.alive());
     socket.on('close', (code) => {
@@ -157,7 +163,8 @@ export class RawWebSockets {
     try {
       connection.receive(dialect.decode(frame));
     } catch (error) {
-      connection.reject(toTollgateError(error), replyToOf(frame));
+      // Only JSON-RPC ties an answer to its request; to look for an id parses the frame again.
+      connection.reject(toTollgateError(error), dialect.format === 'jsonrpc' ? replyToOf(frame) : undefined);
     }
   }
 }

@@ -1,9 +1,11 @@
 import type { Socket } from 'socket.io';
 import type { Transport } from '../connections/transport.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { ReplyTo } from '../protocol/dialects.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
-import { type EngineDeps, endEngine, internals } from './engines.ts';
+import { type EngineCloser, type EnginePacket, internals } from './engines.ts';
+import { writeProgress } from './write-progress.ts';
 
 /**
  * Close codes after which a client should come back by itself. Socket.IO's client does so when the connection is lost,
@@ -19,7 +21,12 @@ export class SocketIoTransport implements Transport {
   readonly endpoint: string;
   readonly format = 'socketio';
   readonly #socket: Socket;
-  readonly #deps: EngineDeps;
+  readonly #clock: Clock;
+  readonly #closer: EngineCloser;
+  /** Of Engine.IO's write buffer, in characters: summed up at each packet, since a sum over the buffer grows with it. */
+  #unflushed = 0;
+  /** How often Engine.IO has handed its write buffer to the transport: to a poll, where it polls. */
+  #flushes = 0;
   #waiting: (() => void)[] | undefined = [];
   #lastError: TollgateError | undefined;
   #closeCode: number | undefined;
@@ -36,10 +43,23 @@ export class SocketIoTransport implements Transport {
     this.#refused = resolve;
   });
 
-  constructor({ socket, clock, metrics }: EngineDeps & { readonly socket: Socket }, endpoint: string) {
-    this.#socket = socket;
-    this.#deps = { clock, metrics };
+  constructor(
+    deps: { readonly socket: Socket; readonly clock: Clock; readonly closer: EngineCloser },
+    endpoint: string,
+  ) {
+    this.#socket = deps.socket;
+    this.#clock = deps.clock;
+    this.#closer = deps.closer;
     this.endpoint = endpoint;
+    const engine = deps.socket.conn;
+    for (const packet of internals(engine).writeBuffer) this.#unflushed += packetLength(packet);
+    engine.on('packetCreate', (packet: EnginePacket) => {
+      this.#unflushed += packetLength(packet);
+    });
+    engine.on('flush', () => {
+      this.#unflushed = 0;
+      this.#flushes += 1;
+    });
   }
 
   /** Why the client was not let in; asked for only when its connection was closed before it was. */
@@ -49,10 +69,12 @@ export class SocketIoTransport implements Transport {
 
   /** What Engine.IO holds, and what it has handed to the WebSocket that the client has not taken. */
   get bufferedBytes(): number {
-    const { writeBuffer, transport } = internals(this.#socket.conn);
-    let bytes = transport.socket?.bufferedAmount ?? 0;
-    for (const { data } of writeBuffer) bytes += typeof data === 'string' ? data.length : 0;
-    return bytes;
+    return this.#unflushed + (internals(this.#socket.conn).transport.socket?.bufferedAmount ?? 0);
+  }
+
+  get progress(): string {
+    const { socket } = internals(this.#socket.conn).transport;
+    return `${this.#flushes} ${socket ? writeProgress(socket) : ''}`;
   }
 
   /** Socket.IO has told the client that it is connected: what waited goes out. */
@@ -80,7 +102,7 @@ export class SocketIoTransport implements Transport {
   }
 
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
-    const timestamped = { ...fields, timestamp: new Date(this.#deps.clock.now()).toISOString() };
+    const timestamped = { ...fields, timestamp: new Date(this.#clock.now()).toISOString() };
     if (replyTo && 'ack' in replyTo) return replyTo.ack({ ok: true, type, ...timestamped });
     this.#write(() => this.#socket.emit(type, timestamped));
   }
@@ -93,29 +115,30 @@ export class SocketIoTransport implements Transport {
     this.#lastError = error;
     const fields = publicError(error);
     if (replyTo && 'ack' in replyTo) return replyTo.ack({ error: fields });
-    this.#write(() =>
-      this.#socket.emit('error', { ...fields, timestamp: new Date(this.#deps.clock.now()).toISOString() }),
-    );
+    this.#write(() => this.#socket.emit('error', { ...fields, timestamp: new Date(this.#clock.now()).toISOString() }));
   }
 
   /** Engine.IO sends its own pings. */
   ping(): void {}
 
   close(code: number): void {
-    const { conn } = this.#socket;
     if (this.#waiting) {
       // The middleware refuses the client, or has just let it in: then the close follows what waits.
       this.#closeCode = code;
       return this.#refused();
     }
     if (!COME_BACK_CODES.has(code)) this.#socket.disconnect(true);
-    endEngine(conn, this.#deps);
+    this.#closer.close(this.#socket.conn);
   }
 
   #write(write: () => void): void {
     if (this.#waiting) this.#waiting.push(write);
     else write();
   }
+}
+
+function packetLength({ data }: EnginePacket): number {
+  return typeof data === 'string' ? data.length : 0;
 }
 
 /** Bytes as JSON; undefined for what is nested too deeply to be written. */

@@ -5,17 +5,37 @@ import { Server as Engine } from 'engine.io';
 import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
-import { UNAUTHENTICATED_BYTES } from '../connections/limits.ts';
+import { UNAUTHENTICATED_BYTES, UNAUTHENTICATED_MESSAGES } from '../connections/limits.ts';
 import { leftUntil, sleep } from '../lib/clock.ts';
+import type { LongTasks } from '../policy/long-tasks.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
-import { BoundedWebSocketServer, CLOSE_PATIENCE_MS, MAX_FRAME_BYTES } from './bounded-websockets.ts';
+import {
+  BoundedWebSocketServer,
+  CLOSE_PATIENCE_MS,
+  ControlFrameLimiter,
+  MAX_CHUNKS,
+  MAX_FRAME_BYTES,
+} from './bounded-websockets.ts';
 import type { Door, Visit } from './door.ts';
-import { type EngineSocket, endEngine, internals, isForeign, packetBytes } from './engines.ts';
-import { originAllowed, presented, requestUrl, resumePoint } from './handshake.ts';
+import { checkQuery, sessionId } from './engine-requests.ts';
+import {
+  boundPayloads,
+  boundProbes,
+  EngineCloser,
+  type EnginePacket,
+  type EngineSocket,
+  ignorePackets,
+  internals,
+  isConnect,
+  isForeign,
+  packetBytes,
+} from './engines.ts';
+import { originAllowed, presented, resumePoint } from './handshake.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
+import { isCrossSite, SessionBinding } from './session-binding.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
 
 export const SOCKET_IO_PATH = '/socket.io/';
@@ -27,17 +47,25 @@ const CONNECT_TIMEOUT_MS = 8_000;
 const PING_INTERVAL_MS = 25_000;
 const PING_TIMEOUT_MS = 20_000;
 
-/** From the head of a polling POST to the end of its body. Node's own limit on a request is three times as long. */
-const POLLING_BODY_TIMEOUT_MS = 10_000;
-/** Pieces that a body of `MAX_FRAME_BYTES` may arrive in: 64 bytes each on average. */
-const POLLING_BODY_CHUNKS = 1_024;
+/** Engine.IO's codes of an unknown transport, a wrong method, a bad request and another version of the protocol. */
+const MALFORMED: readonly number[] = [0, 2, 3, 5];
+
+/** Packets of one polling POST after authentication: more than the messages that a connection may have waiting. */
+const PACKETS_PER_PAYLOAD = 1_024;
+
+/**
+ * Of a polling POST: options of Engine.IO 6.6.13 and later. The time runs from the head of the request to the end of its body,
+ * milliseconds; Node's own limit on a request is three times as long.
+ */
+const POLLING_BOUNDS = { maxBufferedChunks: MAX_CHUNKS, httpRequestBodyTimeout: 10_000 };
 
 /** How often sessions that end are counted. */
 const LOOK_AGAIN_MS = 50;
 
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
-  readonly door: Pick<Door, 'enter'>;
+  readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
+  readonly longTasks: Pick<LongTasks, 'watch'>;
   /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -49,11 +77,19 @@ interface Admitted {
 
 /** An engine, from its open on. */
 interface Guest {
+  readonly engine: EngineSocket;
   readonly visit: Visit;
+  readonly binding: SessionBinding;
+  readonly control: ControlFrameLimiter;
   /** Since its CONNECT: a second one would be a second connection of the same client. */
   admitted: Admitted | undefined;
   /** Before authentication. */
   bytes: number;
+  /** Before authentication. */
+  packets: number;
+  hasConnected: boolean;
+  /** Its packets are no longer looked at; the engine is about to be closed. */
+  refused: boolean;
 }
 
 /** The Socket.IO endpoint: WebSocket first, long polling too, one namespace, events by name. */
@@ -64,11 +100,14 @@ export class SocketIo {
   readonly #allowedOrigins: readonly string[];
   /** By the request that asks for an engine, until there is one. */
   readonly #visits = new WeakMap<IncomingMessage, Visit>();
-  readonly #guests = new WeakMap<EngineSocket, Guest>();
+  /** By session id, until the engine is closed. */
+  readonly #guests = new Map<string, Guest>();
+  readonly #closer: EngineCloser;
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
     this.#allowedOrigins = allowedOrigins;
+    this.#closer = new EngineCloser(deps);
     const { heartbeatMs, silenceMs } = deps.limits;
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
@@ -80,8 +119,7 @@ export class SocketIo {
         }
       },
       maxHttpBufferSize: MAX_FRAME_BYTES,
-      httpRequestBodyTimeout: POLLING_BODY_TIMEOUT_MS,
-      maxBufferedChunks: POLLING_BODY_CHUNKS,
+      ...POLLING_BOUNDS,
       allowEIO3: false,
       perMessageDeflate: false,
       httpCompression: false,
@@ -91,6 +129,10 @@ export class SocketIo {
       // In a list, `*` would be the name of an origin.
       cors: { origin: allowedOrigins.includes('*') || [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => this.#mayOpen(request, decide),
+    });
+    // Requests that Engine.IO refuses itself. An unknown session is one of a node that was restarted.
+    this.#engine.on('connection_error', ({ req, code }: { req: IncomingMessage; code: number }) => {
+      if (MALFORMED.includes(code)) deps.door.refused(req, { code: 'FORMAT_ERROR' });
     });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
     this.#io = new Server({
@@ -108,12 +150,45 @@ export class SocketIo {
 
   /** Takes a long-polling request. */
   handleRequest(request: IncomingMessage, response: ServerResponse): void {
+    try {
+      // Preflights name no credential; Engine.IO answers them by its CORS settings.
+      if (request.method !== 'OPTIONS') this.#check(request, { isUpgrade: false });
+    } catch (error) {
+      const refusal = toTollgateError(error);
+      this.#deps.door.refused(request, refusal);
+      return refuseRequest(response, refusal);
+    }
     this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
+    // Engine.IO decodes the packets of a body once all of it is there.
+    const address = () => this.#deps.door.addressOf(request);
+    this.#deps.longTasks.watch(request, 'end', { surface: 'polling', address });
   }
 
-  /** Takes an upgrade whose path and origin have been checked. */
+  /**
+   * Takes an upgrade whose path, origin and form have been checked.
+   * @throws TollgateError FORMAT_ERROR, ORIGIN_NOT_ALLOWED, CONFLICTING_CREDENTIALS
+   */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#check(request, { isUpgrade: true });
     this.#engine.handleUpgrade(request as Parameters<Engine['handleUpgrade']>[0], socket, head);
+  }
+
+  /**
+   * Refuses what Engine.IO would take or answer unreadably. An unknown session id is left to Engine.IO, whose answer its
+   * clients know.
+   * @throws TollgateError FORMAT_ERROR, UPGRADE_REQUIRED, ORIGIN_NOT_ALLOWED, CONFLICTING_CREDENTIALS
+   */
+  #check(request: IncomingMessage, { isUpgrade }: { readonly isUpgrade: boolean }): void {
+    checkQuery(request, isUpgrade);
+    if (!originAllowed(request.headers.origin, this.#allowedOrigins) || isCrossSite(request)) {
+      throw new TollgateError('ORIGIN_NOT_ALLOWED');
+    }
+    const sid = sessionId(request);
+    const guest = sid === undefined ? undefined : this.#guests.get(sid);
+    if (isUpgrade && sid !== undefined && (!guest || isWebSocket(guest.engine))) {
+      throw new TollgateError('FORMAT_ERROR', { text: 'There is no such session, or it has a WebSocket already.' });
+    }
+    guest?.binding.check(request, { isUpgrade });
   }
 
   /** Resolves when every session has ended, its last packets fetched where it polls, or after `patienceMs`. */
@@ -155,42 +230,79 @@ export class SocketIo {
     const visit = this.#visits.get(request);
     if (!visit) return void engine.close(true);
     this.#visits.delete(request);
-    const guest: Guest = { visit, admitted: undefined, bytes: 0 };
-    this.#guests.set(engine, guest);
-    const isPolling = internals(engine).transport.socket === undefined;
-    const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(engine, guest));
+    const { id } = internals(engine);
+    const guest: Guest = {
+      engine,
+      visit,
+      binding: new SessionBinding(request),
+      control: new ControlFrameLimiter(clock),
+      admitted: undefined,
+      bytes: 0,
+      packets: 0,
+      hasConnected: false,
+      refused: false,
+    };
+    this.#guests.set(id, guest);
+    const isPolling = !isWebSocket(engine);
+    const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(guest));
     engine.once('close', () => {
       cancel();
+      this.#guests.delete(id);
       // A WebSocket is there until it is closed, which may be later.
       if (isPolling) visit.leave();
       // The engine's end, since a socket that never got connected has no `disconnect`.
       guest.admitted?.connection.gone();
     });
-    engine.on('packet', (packet: { type: string; data?: unknown }) => this.#packet(engine, guest, packet));
+    const bound = () => (guest.admitted?.connection.session ? PACKETS_PER_PAYLOAD : UNAUTHENTICATED_MESSAGES);
+    boundPayloads(engine, bound, () => this.#refuse(guest, new TollgateError('MESSAGE_TOO_LARGE')));
+    boundProbes(engine);
+    engine.on('packet', (packet: EnginePacket) => this.#packet(guest, packet));
   }
 
   /** The time for authentication is over: from the engine's open, whatever it sent. */
-  #expired(engine: EngineSocket, { admitted }: Guest): void {
+  #expired({ engine, admitted }: Guest): void {
     if (admitted?.connection.session) return;
     if (admitted) admitted.connection.close(new TollgateError('AUTH_TIMEOUT'));
-    else endEngine(engine, this.#deps);
+    else this.#closer.close(engine);
   }
 
-  #packet(engine: EngineSocket, guest: Guest, { type, data }: { type: string; data?: unknown }): void {
+  #packet(guest: Guest, { type, data }: EnginePacket): void {
     const { admitted } = guest;
-    if (type === 'pong') return admitted?.connection.alive();
-    const bytes = packetBytes(data);
-    admitted?.transport.received(bytes);
-    if (!admitted?.connection.session) guest.bytes += bytes;
-    // Socket.IO gets its turn first: a refused namespace is answered.
-    if (guest.bytes > UNAUTHENTICATED_BYTES || isForeign(data)) setImmediate(() => endEngine(engine, this.#deps));
+    if (!admitted?.connection.session) {
+      guest.packets += 1;
+      guest.bytes += packetBytes(data);
+      if (guest.packets > UNAUTHENTICATED_MESSAGES || guest.bytes > UNAUTHENTICATED_BYTES) return this.#refuse(guest);
+    }
+    if (type !== 'message') {
+      if (!guest.control.allows()) return this.#refuse(guest, new TollgateError('RATE_LIMITED'));
+      return type === 'pong' ? admitted?.connection.alive() : undefined;
+    }
+    admitted?.transport.received(packetBytes(data));
+    if (isForeign(data) || (isConnect(data) && guest.hasConnected)) return this.#refuse(guest);
+    guest.hasConnected ||= isConnect(data);
+  }
+
+  /**
+   * Ends an engine whose client does what no client does, and counts it as a failed handshake if it has not
+   * authenticated. Later packets, those of the same payload included, are dropped.
+   * @param error what an authenticated client is told; without one the packet is answered by Socket.IO
+   */
+  #refuse(guest: Guest, error?: TollgateError): void {
+    if (guest.refused) return;
+    guest.refused = true;
+    const { engine, visit, admitted } = guest;
+    ignorePackets(engine);
+    if (!admitted?.connection.session) visit.refused(new TollgateError('NO_TOKEN'));
+    else if (error) admitted.connection.close(error);
+    // Socket.IO gets its turn first: a refused namespace is answered, and so is the POST that holds the packet.
+    setImmediate(() => this.#closer.close(engine));
   }
 
   /** Authenticates and admits before Socket.IO says that the client is connected. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
-    const guest = this.#guests.get(socket.conn);
-    if (!guest || guest.admitted) return endEngine(socket.conn, this.#deps);
-    const transport = new SocketIoTransport({ ...this.#deps, socket }, SOCKET_IO_PATH);
+    const guest = this.#guests.get(internals(socket.conn).id);
+    if (!guest || guest.admitted) return this.#closer.close(socket.conn);
+    const transport = new SocketIoTransport({ clock: this.#deps.clock, closer: this.#closer, socket }, SOCKET_IO_PATH);
     const connection = new Connection(this.#deps, transport, guest.visit);
     guest.admitted = { connection, transport };
     // Whatever the client put into CONNECT: nothing says that it is an object.
@@ -207,7 +319,7 @@ export class SocketIo {
     const { refusal } = transport;
     next(Object.assign(new Error(refusal.message), { data: publicError(refusal) }));
     // After the CONNECT_ERROR has been written; a refused client must not keep an engine for 45 seconds.
-    setImmediate(() => endEngine(socket.conn, this.#deps));
+    setImmediate(() => this.#closer.close(socket.conn));
   }
 
   /** @throws TollgateError of the authentication rows */
@@ -218,14 +330,14 @@ export class SocketIo {
   }
 
   #connected(socket: Socket): void {
-    const admitted = this.#guests.get(socket.conn)?.admitted;
+    const admitted = this.#guests.get(internals(socket.conn).id)?.admitted;
     if (!admitted) return;
     const { connection, transport } = admitted;
     // The engine would keep the request of the handshake, with its headers, for as long as the session lives.
     (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
       connection.gone();
-      endEngine(socket.conn, this.#deps);
+      this.#closer.close(socket.conn);
     });
     socket.onAny((name: string, ...args: unknown[]) => this.#received(admitted, name, args));
     transport.connected();
@@ -257,9 +369,8 @@ export class SocketIo {
   }
 }
 
-/** Whether a request opens a session; those of open ones name it. Read as Engine.IO does: the last `sid` counts. */
-export function isHandshake(request: IncomingMessage): boolean {
-  return !requestUrl(request)?.searchParams.getAll('sid').at(-1);
+function isWebSocket(engine: EngineSocket): boolean {
+  return internals(engine).transport.name === 'websocket';
 }
 
 /**

@@ -1,13 +1,18 @@
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { LongTasks } from '../policy/long-tasks.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
+import type { Door } from './door.ts';
 import { matchEndpoint } from './endpoints.ts';
 import { originAllowed, requestUrl } from './handshake.ts';
 import type { RawWebSockets } from './raw-websocket.ts';
 import { refuseUpgrade } from './refusals.ts';
 import { SOCKET_IO_PATH, type SocketIo } from './socket-io.ts';
+import { checkUpgradeForm } from './upgrade-form.ts';
 
 export interface UpgradeDeps {
+  readonly door: Pick<Door, 'addressOf' | 'refused'>;
+  readonly longTasks: Pick<LongTasks, 'run'>;
   readonly raw: RawWebSockets;
   readonly socketIo: SocketIo;
   readonly allowedOrigins: readonly string[];
@@ -16,22 +21,45 @@ export interface UpgradeDeps {
 }
 
 /**
- * The one listener of HTTP upgrades: path, draining and origin are settled here, in plain HTTP, before any transport
- * sees the socket.
+ * Listens for the HTTP upgrades of a server: path, draining, origin and form are settled here, in plain HTTP, before any
+ * transport sees the socket.
  */
-export function upgradeListener(deps: UpgradeDeps): (request: IncomingMessage, socket: Duplex, head: Buffer) => void {
-  return (request, socket, head) => {
+export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
+  /** The answer to the last plain request on each socket. */
+  const answers = new WeakMap<Duplex, ServerResponse>();
+  server.on('request', (request, response) => answers.set(request.socket, response));
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // A peer that resets the connection during the handshake is no event worth a crash.
     socket.on('error', () => socket.destroy());
-    try {
-      route(deps, request, socket, head);
-    } catch (error) {
-      refuseUpgrade(socket, toTollgateError(error));
-    }
-  };
+    const earlier = answers.get(socket);
+    if (earlier && !earlier.writableFinished) return refusePipelined(socket, earlier);
+    const task = { surface: 'upgrade', address: () => deps.door.addressOf(request) } as const;
+    deps.longTasks.run(task, () => {
+      try {
+        route(deps, request, socket, head);
+      } catch (thrown) {
+        const error = toTollgateError(thrown);
+        // A page of a foreign origin could choose the path as well.
+        if (originAllowed(request.headers.origin, deps.allowedOrigins)) deps.door.refused(request, error);
+        refuseUpgrade(socket, error);
+      }
+    });
+  });
 }
 
-/** @throws TollgateError ENDPOINT_NOT_FOUND, ORIGIN_NOT_ALLOWED, SERVER_DRAINING, AUTH_RATE_LIMITED, OVERLOADED */
+/**
+ * Node hands out an upgrade while an earlier request on the same connection is still being answered: that answer would be
+ * written into the WebSocket. Answers have to keep the order of the requests (RFC 9112 section 9.3.2).
+ */
+function refusePipelined(socket: Duplex, earlier: ServerResponse): void {
+  const text = 'An upgrade cannot follow a request that has not been answered yet.';
+  earlier.once('finish', () => refuseUpgrade(socket, new TollgateError('FORMAT_ERROR', { text })));
+}
+
+/**
+ * @throws TollgateError ENDPOINT_NOT_FOUND, SERVER_DRAINING, ORIGIN_NOT_ALLOWED, FORMAT_ERROR, UPGRADE_REQUIRED,
+ *   CONFLICTING_CREDENTIALS, AUTH_RATE_LIMITED, OVERLOADED
+ */
 function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head: Buffer): void {
   const url = requestUrl(request);
   const isSocketIo = url?.pathname === SOCKET_IO_PATH;
@@ -40,6 +68,7 @@ function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head
   const retryAfterMs = deps.drainingForMs();
   if (retryAfterMs !== undefined) throw new TollgateError('SERVER_DRAINING', { retryAfterMs });
   if (!originAllowed(request.headers.origin, deps.allowedOrigins)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
+  checkUpgradeForm(request, head);
   if (matched) deps.raw.upgrade(request, socket, head, { ...matched, url });
   else deps.socketIo.upgrade(request, socket, head);
 }

@@ -94,12 +94,6 @@ describe('over Socket.IO', () => {
     },
   );
 
-  it.each(['3', '2', '5', ''])('protocol %s of Engine.IO is not spoken', async (version) => {
-    const raw = openRawSocket({ url: url(), path: `/socket.io/?EIO=${version}&transport=websocket` });
-    await raw.ended;
-    expect(packets(raw)).toEqual([]);
-  });
-
   it('a second WebSocket for one session ends, also when its close is not answered', async () => {
     const polled = await fetch(`${url()}/socket.io/?EIO=4&transport=polling`);
     const { sid } = JSON.parse((await polled.text()).slice(1));

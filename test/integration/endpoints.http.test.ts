@@ -173,13 +173,19 @@ describe('a public HTTP route', () => {
     },
   );
 
-  it.each(['/nowhere', '/ws', '/ws/secure', '/v1/nowhere'])(
-    'that is none, GET %s, is 404 with an error object',
-    async (path) => {
+  it.each(['/nowhere', '/ws/a/b', '/v1/nowhere'])('that is none, GET %s, is 404 with an error object', async (path) => {
+    const { status, body } = await get(path);
+    expect([status, body.error.code]).toEqual([404, 'ENDPOINT_NOT_FOUND']);
+  });
+
+  it('that is longer than 1,024 characters is 404, and the longest of a user is not', async () => {
+    for (const path of [`/v1/users/${'%61'.repeat(400)}/connections`, `/health/live${'%2f'.repeat(400)}`]) {
       const { status, body } = await get(path);
       expect([status, body.error.code]).toEqual([404, 'ENDPOINT_NOT_FOUND']);
-    },
-  );
+    }
+    expect((await get(`/v1/users/${'%61'.repeat(128)}/connections`)).status).toBe(401);
+    expect((await get(`/health/live?${'%61'.repeat(1_000)}`)).status).toBe(200);
+  });
 
   it.each(['/%ff', '/%00%', '/v1/users/%e0%80/plan'])(
     'B30 is told in the form of all errors that %s cannot be read, and in nobody else’s words',

@@ -91,6 +91,18 @@ async function connect(transport: (typeof TRANSPORTS)[number] = 'ws') {
   return { client, userId, token, connectionId: (await client.welcome()).connection_id };
 }
 
+/** A session over long polling, good and bad requests of which name it in their URLs. */
+async function pollBadly(): Promise<void> {
+  const polling = `${url()}/socket.io/?EIO=4&transport=polling`;
+  const { sid } = JSON.parse((await (await fetch(polling)).text()).slice(1));
+  secrets.push(sid);
+  for (const headers of [{ origin: 'http://evil.test' }, { authorization: 'Bearer x' }]) {
+    await fetch(`${polling}&sid=${sid}`, { headers });
+  }
+  await fetch(`${polling}&sid=${sid}`, { method: 'POST', body: Array(60).fill('40/a,').join('\x1e') });
+  await until(async () => (await fetch(`${polling}&sid=${sid}`)).status === 400);
+}
+
 /** The line of the log with that text, among those since `from`. */
 async function logged(text: string, from: number): Promise<Record<string, unknown>> {
   const found = await until(() => lines.slice(from).find((line) => line.includes(`"msg":"${text}"`)), { label: text });
@@ -127,6 +139,7 @@ describe('what comes otherwise', () => {
     await client.waitFor('error');
     await openClient({ url: url(), token, query: { ticket: TEXTS.query, token: TEXTS.query } });
     await fetch(new URL(`/v1/usage/records?cursor=${TEXTS.query}`, url()));
+    await pollBadly();
     const call = { name: 'create_thread', arguments: { title: TEXTS.argument, [TEXTS.argumentName]: 1 } };
     await askModern('tools/call', call, { url: url(), token });
     await askModern(TEXTS.mcpMethod, {}, { url: url(), token });

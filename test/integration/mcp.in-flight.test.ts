@@ -36,6 +36,7 @@ async function route() {
     originAllowed: () => true,
     drainingForMs: () => undefined,
     messageRate: { knownRefusalMs: () => 0, take: async () => ({ allowed: true, degraded: false }) },
+    watch: { run: (_surface, _request, work) => work() },
     metrics: new Metrics(),
     logger: silentLogger,
     tracing: NO_TRACING,

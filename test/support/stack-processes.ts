@@ -44,6 +44,7 @@ const TEST_ENVIRONMENT: Environment = {
   // All clients of all tests come from one address.
   AUTH_FAILURES_PER_MINUTE: '1000000',
   PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
+  BLOCKING_MS_PER_MINUTE: '60000',
 };
 const STOP_GRACE_MS = 5_000;
 /** What no process may ever print: an error nobody handled, or a listener leak. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { findViolations, readSources, type SourceFile } from '../../scripts/lib/import-rules.ts';
+import { findViolations, longFiles, readSources, type SourceFile } from '../../scripts/lib/import-rules.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 
 function tree(files: Record<string, string>): SourceFile[] {
@@ -107,10 +107,12 @@ describe('the shape of the code', () => {
     expect(findViolations(tree({ 'src/lib/index.ts': '' }))).toEqual([expect.stringContaining('barrels')]);
   });
 
-  it('has no file over 400 lines outside the tests', () => {
-    const long = '// line\n'.repeat(401);
-    const found = findViolations(tree({ 'src/lib/a.ts': long, 'test/unit/a.test.ts': long }));
-    expect(found).toEqual(['src/lib/a.ts: 401 lines, 400 are the bound']);
-    expect(findViolations(tree({ 'src/lib/a.ts': '// line\n'.repeat(400) }))).toEqual([]);
+  it('has no file over 500 lines outside the tests, and reports those over 400', () => {
+    const tooLong = '// line\n'.repeat(501);
+    const found = findViolations(tree({ 'src/lib/a.ts': tooLong, 'test/unit/a.test.ts': tooLong }));
+    expect(found).toEqual(['src/lib/a.ts: 501 lines, 500 are the bound']);
+    const long = tree({ 'src/lib/a.ts': '// line\n'.repeat(401), 'src/lib/b.ts': '// line\n'.repeat(400) });
+    expect(findViolations(long)).toEqual([]);
+    expect(longFiles(long)).toEqual(['src/lib/a.ts: 401 lines']);
   });
 });

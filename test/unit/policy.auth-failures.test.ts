@@ -8,7 +8,7 @@ const MINUTE = 60_000;
 function start(perMinute = 3) {
   let now = 1_000_000;
   const clock: Clock = { now: () => now, after: () => () => {}, every: () => () => {} };
-  const failures = new AuthFailures({ clock }, { perMinute });
+  const failures = new AuthFailures({ clock }, { perMinute, blockingMsPerMinute: 1_000 });
   const fail = (address: string, times: number) => {
     for (let i = 0; i < times; i++) failures.failed(address);
   };
@@ -90,6 +90,24 @@ describe('failed handshakes of an address', () => {
     ]);
     for (let i = 0; i < 50_000; i++) fail(`b${i}`, 1);
     expect(failures.size).toBe(10_000);
+  });
+});
+
+describe('long tasks of an address', () => {
+  it('close it like failures, once they have kept the event loop for the bound within a minute', () => {
+    const { failures, fail, pass } = start();
+    failures.blocked('a', 600);
+    expect(failures.closedForMs('a')).toBe(0);
+    pass(MINUTE);
+    failures.blocked('a', 600);
+    expect(failures.closedForMs('a')).toBe(0);
+    failures.blocked('a', 400);
+    expect([failures.closedForMs('a'), failures.closedForMs('b')]).toEqual([MINUTE, 0]);
+    // Further ones, and failures, make it longer.
+    failures.blocked('a', 1_000);
+    expect(failures.closedForMs('a')).toBe(2 * MINUTE);
+    fail('a', 3);
+    expect(failures.closedForMs('a')).toBe(4 * MINUTE);
   });
 });
 

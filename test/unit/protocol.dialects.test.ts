@@ -96,6 +96,22 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
     expect(decodeError(dialect, nested(dialect, 33)).code).toBe('JSON_ERROR');
   });
 
+  it('reads 4,096 values and answers JSON_ERROR to more, however they are nested', () => {
+    const rpc = dialect === jsonRpcDialect;
+    const frame = (members: string) => {
+      return rpc ? `{"jsonrpc":"2.0","method":"ping","params":{${members}}}` : `{"type":"ping","payload":{${members}}}`;
+    };
+    // The two braces and the commas of the frame itself count too.
+    const own = rpc ? 4 : 3;
+    const list = (commas: number) => `"x":[${'1,'.repeat(commas)}1]`;
+    const keys = (count: number) => Array.from({ length: count }, (_, at) => `"k${at}":1`).join(',');
+    expect(dialect.decode(frame(list(4_096 - own - 2))).name).toBe('ping');
+    for (const members of [list(4_096 - own - 1), keys(5_000), `"x":[${'[],'.repeat(2_500)}[]]`]) {
+      expect(decodeError(dialect, frame(members)).code).toBe('JSON_ERROR');
+    }
+    expect(dialect.decode(frame(`"x":"${',[{'.repeat(5_000)}"`)).name).toBe('ping');
+  });
+
   it('does not count brackets inside strings as nesting', () => {
     const text = `${'['.repeat(100)}\\"${'{'.repeat(100)}`;
     const value = `{"x":"${text}"}`;
@@ -245,6 +261,18 @@ describe('the JSON-RPC dialect', () => {
 
   it('finds the id of a frame that could not be accepted, if it has one', () => {
     expect(replyToOf('{"jsonrpc":"2.0","id":7}')).toEqual({ rpcId: 7 });
+    const many = `[${'[],'.repeat(5_000)}1]`;
+    for (const [id, told] of [
+      ['7', 7],
+      ['"a"', 'a'],
+    ]) {
+      expect(replyToOf(`{"jsonrpc":"2.0","id": ${id},"params":{"id":1,"x":${many}}}`)).toEqual({ rpcId: told });
+      expect(replyToOf(`{"params":{"id":1,"x":${many}, "y":"\\"id\\":3"},"jsonrpc":"2.0","id":${id}}`)).toEqual({
+        rpcId: told,
+      });
+    }
+    expect(replyToOf(`{"jsonrpc":"2.0","id":{},"params":{"id":1,"x":${many}}}`)).toBeUndefined();
+    expect(replyToOf(`{"jsonrpc":"2.0","params":${many},"x":"id`)).toBeUndefined();
     for (const frame of ['{', '[]', 'null', '{"id":7}', '{"jsonrpc":"2.0","id":{}}']) {
       expect(replyToOf(frame)).toBeUndefined();
     }

@@ -1,0 +1,41 @@
+import { describe, expect, it } from '@jest/globals';
+import { BOUND_MICROS_PER_KB, CpuMeter, type Surface } from '../support/cpu/meter.ts';
+import { FEW_TEXTS } from '../support/cpu/shapes.ts';
+
+/** CPU time, so that a busy machine does not shorten the loop. */
+function threadMicros(): number {
+  const { user, system } = process.threadCpuUsage();
+  return user + system;
+}
+
+/** Keeps this thread for a time that grows with the input, and not at all for other shapes. */
+function surface(microsPerKb: number): Surface {
+  return {
+    family: 'a loop',
+    name: 'a loop',
+    sizes: [2_000, 14_000],
+    shapes: FEW_TEXTS,
+    send: async (input) => {
+      const micros = 300 + (input.startsWith('x=') ? (microsPerKb * input.length) / 1_000 : 0);
+      const startedAt = threadMicros();
+      while (threadMicros() - startedAt < micros);
+    },
+  };
+}
+
+describe('the meter of CPU per kilobyte', () => {
+  it.each([true, false])(
+    'sees what an input costs above the fixed cost, and where (thorough: %s)',
+    async (thorough) => {
+      const cells = await new CpuMeter([process.pid]).measure(surface(200), { thorough });
+      const expensive = cells.filter(({ microsPerKb }) => microsPerKb >= BOUND_MICROS_PER_KB);
+      expect(expensive.map(({ shape }) => shape)).toEqual(['repeated "="']);
+    },
+  );
+
+  it('finds nothing where the cost does not grow with the input', async () => {
+    const cells = await new CpuMeter([process.pid]).measure(surface(0), { thorough: true });
+    expect(cells.filter(({ microsPerKb }) => microsPerKb >= BOUND_MICROS_PER_KB)).toEqual([]);
+    expect(cells).toHaveLength(FEW_TEXTS.length);
+  });
+});

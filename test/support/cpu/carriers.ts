@@ -1,0 +1,130 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { Agent, request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
+import { WebSocket } from 'ws';
+
+type Headers = Readonly<Record<string, string>>;
+
+const HEAD_END = '\r\n\r\n';
+/** How long an answer may take that need not come: a closed session, a frame that is passed over. */
+const QUIET_MS = 40;
+const agent = new Agent({ keepAlive: true, maxSockets: 4 });
+
+export interface Request {
+  readonly url: string;
+  readonly path: string;
+  readonly method?: string;
+  readonly headers?: Headers;
+  readonly body?: string;
+}
+
+/** An HTTP request; resolves with its answer. */
+export async function ask({ url, path, method = 'GET', headers = {}, body }: Request) {
+  const sent = httpRequest(new URL(url), { agent, method, path, headers: { ...headers } });
+  // A body that is refused before it has been read ends the connection.
+  const answered = once(sent, 'response').catch(() => []);
+  sent.end(body);
+  const [response] = await answered;
+  if (!response) return { status: 0, text: '' };
+  let text = '';
+  for await (const chunk of response) text += chunk;
+  return { status: Number(response.statusCode), text };
+}
+
+/** An upgrade that is written as it stands; resolves with the status once the server has said something of its own. */
+export function upgrade({ url, path, headers = {} }: Request): Promise<number> {
+  const { hostname, port, host } = new URL(url);
+  const all: Headers = {
+    Host: host,
+    Connection: 'Upgrade',
+    Upgrade: 'websocket',
+    'Sec-WebSocket-Version': '13',
+    'Sec-WebSocket-Key': randomBytes(16).toString('base64'),
+    ...headers,
+  };
+  const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}`);
+  return new Promise((resolve) => {
+    const socket = connect(Number(port), hostname);
+    let received = '';
+    const end = () => {
+      socket.destroy();
+      resolve(Number(received.split(' ', 2)[1] ?? 0));
+    };
+    socket.on('error', end).on('close', end);
+    socket.on('data', (bytes) => {
+      received += bytes.toString('latin1');
+      const at = received.indexOf(HEAD_END);
+      // A refusal has its body, an accepted upgrade its first frame.
+      if (at >= 0 && received.length > at + HEAD_END.length) end();
+    });
+    socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('\r\n')}${HEAD_END}`, 'latin1');
+  });
+}
+
+/** A WebSocket that is open and has had its first frame; it never throws. */
+export class Frames {
+  readonly #socket: WebSocket;
+  readonly #received: string[] = [];
+  #waiting: ((frame: string | undefined) => void) | undefined;
+  closed = false;
+
+  private constructor(socket: WebSocket) {
+    this.#socket = socket;
+    socket.on('message', (data) => {
+      this.#received.push(String(data));
+      this.#wake();
+    });
+    socket.on('close', () => {
+      this.closed = true;
+      this.#wake();
+    });
+    socket.on('error', () => {});
+  }
+
+  static async open({ url, path, headers = {} }: Request): Promise<Frames> {
+    const frames = new Frames(new WebSocket(`${url.replace('http', 'ws')}${path}`, { headers }));
+    await frames.next();
+    return frames;
+  }
+
+  /** The next frame, one reader at a time; undefined when the connection is closed. */
+  next(): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      this.#waiting = resolve;
+      this.#wake();
+    });
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    if (!waiting || (this.#received.length === 0 && !this.closed)) return;
+    this.#waiting = undefined;
+    waiting(this.#received.shift());
+  }
+
+  send(frame: string): void {
+    if (!this.closed) this.#socket.send(frame);
+  }
+
+  /** Reads on until a frame that fits, or the end. */
+  async until(fits: (frame: string) => boolean): Promise<string | undefined> {
+    for (;;) {
+      const frame = await this.next();
+      if (frame === undefined || fits(frame)) return frame;
+    }
+  }
+
+  end(): void {
+    this.#socket.terminate();
+  }
+}
+
+/** What comes of a promise, or nothing after a while. */
+export async function shortly<T>(promise: Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const quiet = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), QUIET_MS);
+  });
+  return Promise.race([promise, quiet]).finally(() => clearTimeout(timer));
+}

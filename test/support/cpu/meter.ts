@@ -1,0 +1,117 @@
+import { mainThreadMicros } from '../../../bench/lib/cpu.ts';
+import type { Shape } from './shapes.ts';
+
+/** What an input may cost above the fixed cost of its request, in microseconds of CPU per kB (1,000 bytes). */
+export const BOUND_MICROS_PER_KB = 50;
+
+/** A place where foreign input is read. */
+export interface Surface {
+  /** Rows of the table: surfaces of one family are one row, which shows the worst of them. */
+  readonly family: string;
+  readonly name: string;
+  /** Characters of the smaller and the larger input. */
+  readonly sizes: readonly [number, number];
+  readonly shapes: readonly Shape[];
+  /** Sends one input and resolves once the server has dealt with it. */
+  readonly send: (input: string) => Promise<unknown>;
+}
+
+export interface Cell {
+  readonly family: string;
+  readonly surface: string;
+  readonly shape: string;
+  /** Of the slope between the two sizes. */
+  readonly microsPerKb: number;
+}
+
+interface Effort {
+  readonly rounds: number;
+  readonly repetitions: number;
+}
+
+/** Enough to see ten times the bound; a cell that looks expensive is measured again. */
+const GLANCE: Effort = { rounds: 1, repetitions: 2 };
+const LOOK: Effort = { rounds: 2, repetitions: 4 };
+const STARE: Effort = { rounds: 6, repetitions: 12 };
+/** Cells above this part of the bound are measured again with more effort. */
+const SUSPICIOUS = 0.5;
+const HOPELESS = BOUND_MICROS_PER_KB * 10;
+const LANES = 2;
+const ANSWER_TIMEOUT_MS = 15_000;
+
+/**
+ * Measures the CPU time that the main threads of processes use for inputs: the time that nobody else is served in. It
+ * is CPU time, so that a busy machine disturbs it little, and the least of several rounds, since every disturbance adds.
+ */
+export class CpuMeter {
+  readonly #pids: readonly number[];
+
+  constructor(pids: readonly number[]) {
+    this.#pids = pids;
+  }
+
+  /** @param thorough measures every cell well, for the table; else only those that look expensive at a glance */
+  async measure(surface: Surface, { thorough }: { readonly thorough: boolean }): Promise<Cell[]> {
+    const [small] = surface.sizes;
+    const plain = 'a'.repeat(small);
+    await this.#cost(surface, plain, { rounds: 1, repetitions: 4 });
+    const fixed = await this.#cost(surface, plain, { rounds: 2, repetitions: 4 });
+    const cells: Cell[] = [];
+    for (const shape of surface.shapes) {
+      cells.push(cellOf(surface, shape, await this.#slope(surface, shape, { fixed, thorough })));
+    }
+    return cells;
+  }
+
+  async #slope(
+    surface: Surface,
+    shape: Shape,
+    { fixed, thorough }: { readonly fixed: number; readonly thorough: boolean },
+  ): Promise<number> {
+    const [small, large] = surface.sizes.map((size) => shape.make(size)) as [string, string];
+    const kilobytes = (Buffer.byteLength(large) - Buffer.byteLength(small)) / 1_000;
+    const glance = async () => ((await this.#cost(surface, large, GLANCE)) - fixed) / kilobytes;
+    let glanced = await glance();
+    // What is ten times too much three times in a row is no disturbance, and would take its time.
+    for (let again = 0; again < 2 && glanced > HOPELESS; again++) glanced = Math.min(glanced, await glance());
+    if (glanced > HOPELESS) return glanced;
+    if (!thorough && glanced < BOUND_MICROS_PER_KB * SUSPICIOUS) return Math.max(0, glanced);
+    const slope = async (effort: Effort) => {
+      const base = await this.#cost(surface, small, effort);
+      return Math.max(0, ((await this.#cost(surface, large, effort)) - base) / kilobytes);
+    };
+    const looked = await slope(LOOK);
+    if (looked < BOUND_MICROS_PER_KB * SUSPICIOUS) return looked;
+    return Math.min(looked, await slope(STARE));
+  }
+
+  /** Microseconds of one send. */
+  async #cost(surface: Surface, input: string, { rounds, repetitions }: Effort): Promise<number> {
+    let least = Number.POSITIVE_INFINITY;
+    for (let round = 0; round < rounds; round++) {
+      const before = this.#read();
+      const lane = async () => {
+        for (let at = 0; at < repetitions / LANES; at++) await answered(surface, input);
+      };
+      await Promise.all(Array.from({ length: LANES }, lane));
+      least = Math.min(least, (this.#read() - before) / repetitions);
+    }
+    return least;
+  }
+
+  #read(): number {
+    return this.#pids.reduce((sum, pid) => sum + mainThreadMicros(pid), 0);
+  }
+}
+
+async function answered({ name, send }: Surface, input: string): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`${name}: no answer to ${input.slice(0, 64)}…`)), ANSWER_TIMEOUT_MS);
+  });
+  await Promise.race([send(input), late]).finally(() => clearTimeout(timer));
+}
+
+function cellOf({ family, name }: Surface, shape: Shape, microsPerKb: number): Cell {
+  return { family, surface: name, shape: shape.name, microsPerKb };
+}

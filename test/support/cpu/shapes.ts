@@ -1,0 +1,107 @@
+/** An input of about the given size, in characters; all of them are ASCII unless the name says otherwise. */
+export interface Shape {
+  readonly name: string;
+  readonly make: (size: number) => string;
+}
+
+/**
+ * A text between two other characters: an expression that is anchored at the end (`/=+$/`) or trims (`/\s+$/`) is slow
+ * only where its last character does not match.
+ */
+function repeated(unit: string, name = JSON.stringify(unit)): Shape {
+  return { name: `repeated ${name}`, make: (size) => `x${unit.repeat(Math.floor((size - 2) / unit.length))}x` };
+}
+
+const UNITS = ['a', '=', ' ', ',', ';', '.', '"', '\\', '%25', '/', '-', ':', '[', '{', '0'];
+/** Many small elements, as the separators of headers, cookies, query strings and forms make them. */
+const ELEMENTS = ['a,', 'a;', 'a ', 'a.', 'a=a;', 'a=a&', 'a, ', '" ', '\\"', '=,', 'Bearer ', 'jwt.'];
+const TOKEN: Shape = {
+  name: 'one long token',
+  make: (size) => {
+    const part = 'Ab1-_'.repeat(Math.max(1, Math.floor(size / 15)));
+    return `${part}.${part}.${part}`;
+  },
+};
+const NUMBER: Shape = { name: 'one long number', make: (size) => '9'.repeat(size) };
+const ESCAPES: Shape = { name: 'unicode escapes', make: (size) => `x${'\\u0041'.repeat((size - 2) / 6)}x` };
+
+/** What a header, a query parameter or a JSON string is filled with. */
+export const TEXTS: readonly Shape[] = [
+  ...UNITS.map((unit) => repeated(unit)),
+  ...ELEMENTS.map((unit) => repeated(unit)),
+  TOKEN,
+  NUMBER,
+  ESCAPES,
+];
+
+/** The ones that found something somewhere, and one of each kind beside them. */
+export const FEW_TEXTS: readonly Shape[] = TEXTS.filter(({ name }) =>
+  ['repeated "a"', 'repeated "="', 'repeated " "', 'repeated "a,"', 'one long token'].includes(name),
+);
+
+function many(name: string, element: (at: number) => string, [open, close]: readonly [string, string]): Shape {
+  return {
+    name,
+    make: (size) => {
+      const parts: string[] = [];
+      for (let length = 2; ; ) {
+        const part = element(parts.length);
+        length += part.length + 1;
+        if (length > size) return `${open}${parts.join(',')}${close}`;
+        parts.push(part);
+      }
+    },
+  };
+}
+
+const ARRAY = ['[', ']'] as const;
+const OBJECT = ['{', '}'] as const;
+const nested = (name: string, open: string, middle: string, close: string): Shape => ({
+  name,
+  make: (size) => {
+    const depth = Math.floor((size - middle.length) / (open.length + close.length));
+    return `${open.repeat(depth)}${middle}${close.repeat(depth)}`;
+  },
+});
+/** As deep as messages may be, again and again. */
+const COMB = `${'['.repeat(24)}${']'.repeat(24)}`;
+
+/** JSON values. */
+export const VALUES: readonly Shape[] = [
+  ...['a', ' ', '=', ',', '.', '[', '{'].map((unit) => {
+    const { name, make } = repeated(unit);
+    return { name: `string: ${name}`, make: (size: number) => JSON.stringify(make(size - 2)) };
+  }),
+  { name: 'string: one long token', make: (size) => JSON.stringify(TOKEN.make(size - 2)) },
+  { name: 'string: unicode escapes', make: (size) => `"${ESCAPES.make(size - 2)}"` },
+  { name: 'string: escaped quotes', make: (size) => `"${'\\"'.repeat(size / 2 - 1)}"` },
+  { name: 'string: halves of surrogate pairs', make: (size) => `"${'\\ud800'.repeat(size / 6 - 1)}"` },
+  { name: 'string: three-byte characters', make: (size) => `"${'€'.repeat(size / 3 - 1)}"` },
+  NUMBER,
+  nested('nested arrays', '[', '', ']'),
+  nested('nested objects', '{"a":', '1', '}'),
+  { name: 'open brackets', make: (size) => '['.repeat(size) },
+  many('numbers', () => '1', ARRAY),
+  many('empty arrays', () => '[]', ARRAY),
+  many('empty objects', () => '{}', ARRAY),
+  many('deep arrays', () => COMB, ARRAY),
+  many('strings', () => '""', ARRAY),
+  many('keys', (at) => `"k${at}":1`, OBJECT),
+  many('equal keys', () => '"k":1', OBJECT),
+  many('numeric keys', (at) => `"${at * 7}":1`, OBJECT),
+  { name: 'one long key', make: (size) => `{${JSON.stringify('k'.repeat(size - 6))}:1}` },
+  { name: 'spaces between tokens', make: (size) => `[1${' '.repeat(size - 3)}]` },
+];
+
+/** One of each kind: what takes a parser, a validator and a copy the longest. */
+export const FEW_VALUES: readonly Shape[] = VALUES.filter(({ name }) =>
+  [
+    'string: repeated "a"',
+    'string: repeated " "',
+    'string: unicode escapes',
+    'one long number',
+    'deep arrays',
+    'numbers',
+    'keys',
+  ].includes(name),
+);
