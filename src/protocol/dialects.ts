@@ -27,8 +27,8 @@ export interface Dialect {
 /** The notification that carries our events over JSON-RPC. */
 export const RPC_EVENT_METHOD = 'notifications/tollgate/event';
 
-/** The longest list that a tool is known to take is an embedding of 3,072 numbers. */
-const MESSAGE_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 4_096 };
+/** Of a message, in every dialect. The longest list that a tool is known to take is an embedding of 3,072 numbers. */
+export const MESSAGE_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 4_096 };
 
 export const flatDialect: Dialect = {
   format: 'regular_json',

@@ -17,8 +17,8 @@ const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 /** Decoding a query of many escapes costs 20 µs per kB, and several parts of a handshake read it. */
 const parsedUrls = new WeakMap<IncomingMessage, URL>();
 
-/** The longest that servers should take at least (RFC 9112 section 3): a handshake needs a few hundred characters. */
-const MAX_TARGET_LENGTH = 8_000;
+/** A handshake needs a few hundred characters. */
+const MAX_QUERY_LENGTH = 8_000;
 
 /** The path and query of a request, parsed once per request; undefined for none that is served. The host is not looked at. */
 export function requestUrl(request: IncomingMessage): URL | undefined {
@@ -26,7 +26,8 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
   if (known) return known;
   const target = requestTarget(request);
   // A target of two slashes would be read as a host.
-  if (!target.startsWith('/') || target.startsWith('//') || target.length > MAX_TARGET_LENGTH) return undefined;
+  if (!target.startsWith('/') || target.startsWith('//')) return undefined;
+  if (target.includes('?') && target.length - target.indexOf('?') > MAX_QUERY_LENGTH) return undefined;
   const url = URL.parse(target, 'http://gateway') ?? undefined;
   if (url) parsedUrls.set(request, url);
   return url;

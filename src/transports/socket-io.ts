@@ -12,6 +12,7 @@ import { publicError, TollgateError, toTollgateError } from '../protocol/errors.
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
+import { BEYOND_BOUNDS, boundedParser } from './bounded-parser.ts';
 import {
   BoundedWebSocketServer,
   CLOSE_PATIENCE_MS,
@@ -139,6 +140,7 @@ export class SocketIo {
       // Ours comes first, and says why.
       connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_PATIENCE_MS,
       serveClient: false,
+      parser: boundedParser,
       adapter: createShardedAdapter(deps.adapter.publisher, withoutRejections(deps.adapter.subscriber), {
         channelPrefix: deps.adapter.channelPrefix,
       }),
@@ -344,10 +346,13 @@ export class SocketIo {
   }
 
   /** Runs in a turn of its own, where whatever it throws would end the process. */
-  #received({ connection, transport }: Admitted, name: string, args: unknown[]): void {
+  #received({ connection, transport }: Admitted, name: unknown, args: unknown[]): void {
     const last = args.at(-1);
     const replyTo = typeof last === 'function' ? { ack: last as (reply: Fields) => void } : undefined;
     try {
+      if (name === BEYOND_BOUNDS) {
+        throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply or has too many values.' });
+      }
       // The protocol allows numbers as names of events.
       if (typeof name !== 'string') throw new TollgateError('INVALID_MESSAGE');
       const fields = this.#checked(transport, replyTo && args.length === 1 ? {} : (args[0] ?? {}));

@@ -70,6 +70,16 @@ describe('a gateway is not harmed', () => {
     },
   );
 
+  it('over Socket.IO by an event of 5,000 values, and answers JSON_ERROR', async () => {
+    const [client, bystander] = [await connectByHand(), await connect('socketio')];
+    client.sendRaw(`421["ping",{"pad":[${'[],'.repeat(5_000)}1]}]`);
+    expect(JSON.stringify(await packet(client, '431['))).toContain('JSON_ERROR');
+    client.sendRaw(`42["ping",{"pad":[${'[],'.repeat(5_000)}1]}]`);
+    client.sendRaw('422["ping",{}]');
+    await packet(client, '432[');
+    await expectUnharmed(bystander);
+  });
+
   it.each([
     ['a packet of no type', '49'],
     ['an event without a name', '42[]'],
