@@ -18,7 +18,7 @@ const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 const parsedUrls = new WeakMap<IncomingMessage, URL>();
 
 /** A handshake needs a few hundred characters. */
-const MAX_QUERY_LENGTH = 8_000;
+const MAX_QUERY_LENGTH = 10_000;
 
 /** The path and query of a request, parsed once per request; undefined for none that is served. The host is not looked at. */
 export function requestUrl(request: IncomingMessage): URL | undefined {
