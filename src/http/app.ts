@@ -24,8 +24,8 @@ const SERVER_OPTIONS = {
 const REQUEST_TIMEOUT = 'ERR_HTTP_REQUEST_TIMEOUT';
 const KEEP_ALIVE_MS = 65_000;
 const BODY_LIMIT_BYTES = 64 * 1024;
-/** The longest list of any route here is a few hundred. */
-const BODY_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 1_000 };
+/** The largest body, an event for a user, has 8 KiB. */
+const BODY_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 500 };
 /** A user id of 128 characters, each of them percent-encoded; the router's own bound is 100, and makes 404 of the rest. */
 const MAX_PARAMETER_LENGTH = 3 * 128;
 

@@ -234,7 +234,6 @@ const MCP_PARAMS: readonly [string, string][] = [
   ['initialize', '{"protocolVersion":"2025-11-25","capabilities":…,"clientInfo":{"name":"x","version":"1"}}'],
   ['initialize', '{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":…}'],
   ['server/discover', '{"_meta":…}'],
-  ['agent_request', '{"message":…}'],
   ['x', '…'],
 ];
 
