@@ -52,6 +52,17 @@ export class LongTasks {
     emitter.on(event, () => this.#ended(task, startedAt));
   }
 
+  /**
+   * Measures all listeners of the next `event`, also those that are added later: Engine.IO 6.6.13 adds its own in a
+   * microtask. The measurement ends with the emission, in the tick after it.
+   */
+  watchNext(emitter: EventEmitter, event: string, task: Task): void {
+    emitter.prependOnceListener(event, () => {
+      const startedAt = performance.now();
+      process.nextTick(() => this.#ended(task, startedAt));
+    });
+  }
+
   #ended({ surface, address }: Task, startedAt: number): void {
     const ms = performance.now() - startedAt;
     if (ms < LONG_TASK_MS) return;

@@ -66,7 +66,7 @@ const LOOK_AGAIN_MS = 50;
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
   readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
-  readonly longTasks: Pick<LongTasks, 'watch'>;
+  readonly longTasks: Pick<LongTasks, 'watch' | 'watchNext'>;
   /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -160,10 +160,10 @@ export class SocketIo {
       this.#deps.door.refused(request, refusal);
       return refuseRequest(response, refusal);
     }
-    this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
     // Engine.IO decodes the packets of a body once all of it is there.
     const address = () => this.#deps.door.addressOf(request);
-    this.#deps.longTasks.watch(request, 'end', { surface: 'polling', address });
+    this.#deps.longTasks.watchNext(request, 'end', { surface: 'polling', address });
+    this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
   }
 
   /**

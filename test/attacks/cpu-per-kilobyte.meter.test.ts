@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from '@jest/globals';
 import { BOUND_MICROS_PER_KB, CpuMeter, type Surface } from '../support/cpu/meter.ts';
 import { FEW_TEXTS } from '../support/cpu/shapes.ts';
@@ -19,6 +20,8 @@ function surface(microsPerKb: number): Surface {
       const micros = 300 + (input.startsWith('x=') ? (microsPerKb * input.length) / 1_000 : 0);
       const startedAt = threadMicros();
       while (threadMicros() - startedAt < micros);
+      // The scheduler adds up the time of a thread when it gives up the core, or at a tick, which may be 10 ms later.
+      await delay(1);
     },
   };
 }
