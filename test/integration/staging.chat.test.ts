@@ -25,7 +25,7 @@ describe('in staging', () => {
   it('B188 an upgrade without a token is refused readably, and one of an unknown path with 404', async () => {
     expect(await refused({ url: url() })).toMatchObject({ error: { code: 'NO_TOKEN' }, closed: { code: 1008 } });
     expect((await openClient({ url: url(), path: '/websocket' })).refusal).toMatchObject({ status: 404 });
-    expect(await get(url(), '/ws/secure')).toBe(404);
+    expect(await get(url(), '/ws/secure')).toBe(426);
   });
 
   it.each([
