@@ -4,7 +4,7 @@
 #
 #     node src/main.ts                the gateway (default)
 #     node workers/main.ts            the worker
-#     node src/auth-service/main.ts   the reference auth service
+#     node auth-service/main.ts   the reference auth service
 #
 # Node 24 runs the TypeScript as it stands, so nothing is compiled. What is copied from here, and that it runs, is held
 # by test/k8s/image.test.ts.
@@ -56,6 +56,7 @@ COPY package.json ./
 COPY config config
 COPY console console
 COPY workers workers
+COPY auth-service auth-service
 COPY src src
 ENV NODE_ENV=production
 # A number, since Kubernetes cannot tell whether a name is root (runAsNonRoot).

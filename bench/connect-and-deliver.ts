@@ -2,14 +2,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { freePorts } from '../scripts/lib/ports.ts';
 import { httpStatus, ManagedProcess, whenReady } from '../scripts/lib/processes.ts';
 import { startCpuClock } from './lib/cpu.ts';
-import { Installation, JWT_AUDIENCE, type Started } from './lib/installation.ts';
-import { type LoadClient, type Road, startLoadClient } from './lib/load-client.ts';
+import { Deployment, JWT_AUDIENCE, type Started } from './lib/deployment.ts';
+import { type LoadClient, startLoadClient, type TransportName } from './lib/load-client.ts';
 import { type BenchOptions, progress, type Report, type ReportTable, runAsProgram } from './lib/report.ts';
 import { median, medianAndRange, percentile } from './lib/statistics.ts';
 import type { PeerSettings } from './peers/token-check.ts';
 
-const ROADS: readonly Road[] = ['tollgate-ws', 'bare-ws', 'tollgate-socket-io', 'bare-socket-io'];
-const TITLES: Record<Road, string> = {
+const TRANSPORTS: readonly TransportName[] = ['tollgate-ws', 'bare-ws', 'tollgate-socket-io', 'bare-socket-io'];
+const TITLES: Record<TransportName, string> = {
   'tollgate-ws': 'Tollgate, raw WebSocket',
   'bare-ws': 'bare ws',
   'tollgate-socket-io': 'Tollgate, Socket.IO',
@@ -45,76 +45,78 @@ interface Measured {
 }
 
 interface Bench {
-  readonly installation: Installation;
-  readonly servers: Readonly<Record<Road, Started>>;
+  readonly deployment: Deployment;
+  readonly servers: Readonly<Record<TransportName, Started>>;
   readonly client: LoadClient;
 }
 
-async function measure(bench: Bench, road: Road, size: Size, idleMs: number): Promise<Measured> {
-  const { installation, client } = bench;
-  const { pid, url } = bench.servers[road];
+async function measure(bench: Bench, transport: TransportName, size: Size, idleMs: number): Promise<Measured> {
+  const { deployment, client } = bench;
+  const { pid, url } = bench.servers[transport];
   const run = Math.random().toString(36).slice(2, 10);
   const userIds = Array.from({ length: size.users }, (_, at) => `${run}-${at}`);
-  const tokens = userIds.map((userId) => installation.token(userId));
+  const tokens = userIds.map((userId) => deployment.token(userId));
   const share = (times: number[], by: number) => times.map((time) => time / by) as [number, number];
 
-  const sinceConnect = startCpuClock([pid, installation.redisPid]);
-  await client.tell({ do: 'connect', road, url, tokens, userIds });
+  const sinceConnect = startCpuClock([pid, deployment.redisPid]);
+  await client.send({ do: 'connect', transport, url, tokens, userIds });
   await delay(AFTER_CONNECT_MS);
   const connect = share(sinceConnect(), size.users);
 
-  const sinceDeliver = startCpuClock([pid, installation.redisPid]);
-  const { latencyMs } = await client.tell({ do: 'deliver', road, events: size.events, perSecond: size.perSecond });
+  const sinceDeliver = startCpuClock([pid, deployment.redisPid]);
+  const { latencyMs } = await client.send({ do: 'deliver', transport, events: size.events, perSecond: size.perSecond });
   await delay(AFTER_DELIVER_MS);
   const event = share(sinceDeliver(), size.events);
 
-  const sinceIdle = startCpuClock([pid, installation.redisPid]);
+  const sinceIdle = startCpuClock([pid, deployment.redisPid]);
   await delay(idleMs);
   const idle = idleMs > 0 ? share(sinceIdle(), (size.users * idleMs) / 1_000) : undefined;
 
-  await client.tell({ do: 'disconnect' });
+  await client.send({ do: 'disconnect' });
   await delay(AFTER_DISCONNECT_MS);
   return { connect, event, idle, latencyMs };
 }
 
 export async function connectAndDeliver({ quick }: BenchOptions): Promise<Report> {
   const size = quick ? QUICK : FULL;
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   const peers: ManagedProcess[] = [];
-  const client = startLoadClient(installation.redis.url);
+  const client = startLoadClient(deployment.redis.url);
   try {
-    const servers = await startServers(installation, peers);
-    const bench = { installation, servers, client };
-    const results: Record<Road, Measured[]> = Object.fromEntries(ROADS.map((road) => [road, []])) as never;
+    const servers = await startServers(deployment, peers);
+    const bench = { deployment, servers, client };
+    const results: Record<TransportName, Measured[]> = Object.fromEntries(
+      TRANSPORTS.map((transport) => [transport, []]),
+    ) as never;
     if (!quick) {
       progress('connect and deliver: warming up');
-      for (const road of ROADS) await measure(bench, road, WARM_UP, 0);
+      for (const transport of TRANSPORTS) await measure(bench, transport, WARM_UP, 0);
     }
     for (let round = 0; round < size.rounds; round++) {
       progress(`connect and deliver: round ${round + 1} of ${size.rounds}`);
       // Another order each round, so that none of them always has the same neighbour.
-      for (const at of ROADS.keys()) {
-        const road = ROADS[(at + round) % ROADS.length] as Road;
-        results[road].push(await measure(bench, road, size, round % 2 === 1 ? size.idleMs : 0));
+      for (const at of TRANSPORTS.keys()) {
+        const transport = TRANSPORTS[(at + round) % TRANSPORTS.length] as TransportName;
+        results[transport].push(await measure(bench, transport, size, round % 2 === 1 ? size.idleMs : 0));
       }
     }
     return report(results, size);
   } finally {
     client.close();
     for (const peer of peers) await peer.stop();
-    await installation.close();
+    await deployment.close();
   }
 }
 
-async function startServers(installation: Installation, peers: ManagedProcess[]): Promise<Record<Road, Started>> {
+async function startServers(deployment: Deployment, peers: ManagedProcess[]): Promise<Record<TransportName, Started>> {
   const peer = async (name: string): Promise<Started> => {
     const [port = 0] = await freePorts(1);
     const url = `http://127.0.0.1:${port}`;
     const settings: PeerSettings = {
       port,
-      redisUrl: installation.redis.url,
-      secret: installation.jwtSecret,
-      issuer: installation.issuer,
+      redisUrl: deployment.redis.url,
+      secret: deployment.jwtSecret,
+      issuer: deployment.issuer,
       audience: JWT_AUDIENCE,
     };
     const args = [`bench/peers/${name}.ts`, JSON.stringify(settings)];
@@ -124,8 +126,8 @@ async function startServers(installation: Installation, peers: ManagedProcess[])
     return { url, pid: started.pid ?? 0, stop: async () => void (await started.stop()) };
   };
   const [ownWs, ownSocketIo, bareWs, bareSocketIo] = await Promise.all([
-    installation.gateway(),
-    installation.gateway(),
+    deployment.gateway(),
+    deployment.gateway(),
     peer('bare-ws'),
     peer('bare-socket-io'),
   ]);
@@ -137,7 +139,7 @@ async function startServers(installation: Installation, peers: ManagedProcess[])
   };
 }
 
-function report(results: Readonly<Record<Road, readonly Measured[]>>, size: Size): Report {
+function report(results: Readonly<Record<TransportName, readonly Measured[]>>, size: Size): Report {
   const { rounds, users, events, perSecond } = size;
   return {
     name: 'Connect and deliver',
@@ -158,25 +160,26 @@ function report(results: Readonly<Record<Road, readonly Measured[]>>, size: Size
 
 function costTable(
   title: string,
-  results: Readonly<Record<Road, readonly Measured[]>>,
+  results: Readonly<Record<TransportName, readonly Measured[]>>,
   pick: (one: Measured) => readonly [number, number] | undefined,
   { divisor, digits }: { readonly divisor: number; readonly digits: number },
 ): ReportTable {
-  const column = (road: Road, which: 0 | 1) => results[road].flatMap((one) => (pick(one)?.[which] ?? []) as number);
-  const rows = ROADS.map((road) => {
-    const bare = road.replace('tollgate', 'bare') as Road;
-    const own = column(road, 0);
-    if (own.length === 0) return [TITLES[road], '–', '–', '–'];
+  const column = (transport: TransportName, which: 0 | 1) =>
+    results[transport].flatMap((one) => (pick(one)?.[which] ?? []) as number);
+  const rows = TRANSPORTS.map((transport) => {
+    const bare = transport.replace('tollgate', 'bare') as TransportName;
+    const own = column(transport, 0);
+    if (own.length === 0) return [TITLES[transport], '–', '–', '–'];
     const ratios = own.map((value, at) => value / (column(bare, 0)[at] ?? Number.NaN));
     return [
-      TITLES[road],
+      TITLES[transport],
       medianAndRange(
         own.map((value) => value / divisor),
         digits,
       ),
-      road === bare ? '1' : median(ratios).toFixed(2),
+      transport === bare ? '1' : median(ratios).toFixed(2),
       medianAndRange(
-        column(road, 1).map((value) => value / divisor),
+        column(transport, 1).map((value) => value / divisor),
         digits,
       ),
     ];
@@ -184,10 +187,10 @@ function costTable(
   return { title, header: ['server', 'server CPU', 'ratio', 'Redis CPU'], rows };
 }
 
-function latencyTable(results: Readonly<Record<Road, readonly Measured[]>>): ReportTable {
-  const rows = ROADS.map((road) => {
-    const shares = [0.5, 0.99].map((share) => results[road].map(({ latencyMs }) => percentile(latencyMs, share)));
-    return [TITLES[road], ...shares.map((values) => medianAndRange(values, 0))];
+function latencyTable(results: Readonly<Record<TransportName, readonly Measured[]>>): ReportTable {
+  const rows = TRANSPORTS.map((transport) => {
+    const shares = [0.5, 0.99].map((share) => results[transport].map(({ latencyMs }) => percentile(latencyMs, share)));
+    return [TITLES[transport], ...shares.map((values) => medianAndRange(values, 0))];
   });
   return { title: 'From publishing to the client, ms (every tenth event)', header: ['server', 'p50', 'p99'], rows };
 }

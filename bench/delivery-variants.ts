@@ -31,14 +31,14 @@ async function register({ commands, nodeId, userIds }: VariantNode): Promise<voi
 }
 
 /** Hands over only what is for a user of this node; the user stands in front, so that nothing else is parsed. */
-function ifHeld({ userIds, arrived }: VariantNode): (message: string) => void {
+function ifServed({ userIds, arrived }: VariantNode): (message: string) => void {
   return (message) => {
     if (userIds.has(message.slice(0, message.indexOf(' ')))) arrived(message);
   };
 }
 
 /** Reads a stream from its end on, until the connection is closed. */
-async function tail(stream: string, { subscriber }: VariantNode, take: (message: string) => void): Promise<void> {
+async function tail(stream: string, { subscriber }: VariantNode, deliver: (message: string) => void): Promise<void> {
   let after = String((await subscriber.xrevrange(stream, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0-0');
   const loop = async () => {
     for (;;) {
@@ -46,7 +46,7 @@ async function tail(stream: string, { subscriber }: VariantNode, take: (message:
       for (const [, entries] of (reply ?? []) as [string, [string, string[]][]][]) {
         for (const [id, [, message = '']] of entries) {
           after = id;
-          take(message);
+          deliver(message);
         }
       }
     }
@@ -66,8 +66,8 @@ export const VARIANTS = {
   partitionChannel: {
     title: 'sharded channel per partition (64)',
     async listen(node) {
-      const take = ifHeld(node);
-      node.subscriber.on('smessage', (_channel: string, message: string) => take(message));
+      const deliver = ifServed(node);
+      node.subscriber.on('smessage', (_channel: string, message: string) => deliver(message));
       const partitions = Array.from({ length: PARTITIONS }, (_, partition) => `d:{p${partition}}`);
       await Promise.all(partitions.map((channel) => node.subscriber.ssubscribe(channel)));
     },
@@ -87,8 +87,8 @@ export const VARIANTS = {
   broadcast: {
     title: 'classic pub/sub, every node psubscribed',
     async listen(node) {
-      const take = ifHeld(node);
-      node.subscriber.on('pmessage', (_pattern: string, _channel: string, message: string) => take(message));
+      const deliver = ifServed(node);
+      node.subscriber.on('pmessage', (_pattern: string, _channel: string, message: string) => deliver(message));
       await node.subscriber.psubscribe('d:user:*');
     },
     notify: "redis.call('PUBLISH', 'd:user:' .. ARGV[1], ARGV[1] .. ' ' .. ARGV[3])",
@@ -96,7 +96,7 @@ export const VARIANTS = {
   sharedStream: {
     title: 'one stream, every node in XREAD BLOCK',
     async listen(node) {
-      await tail(SHARED_STREAM, node, ifHeld(node));
+      await tail(SHARED_STREAM, node, ifServed(node));
     },
     notify: `redis.call('XADD', '${SHARED_STREAM}', 'MAXLEN', '~', 10000, '*', 'm', ARGV[1] .. ' ' .. ARGV[3])`,
   },

@@ -11,8 +11,8 @@ import { atRate, thinkingFields } from './lib/user-events.ts';
 
 const NODES = 8;
 const NAMES = Object.keys(VARIANTS) as VariantName[];
-const PATIENCE_MS = 10_000;
-const SETTLE_MS = 200;
+const TIMEOUT_MS = 10_000;
+const QUIET_MS = 200;
 
 interface Size {
   readonly rounds: number;
@@ -49,22 +49,22 @@ async function measure(bench: Bench, name: VariantName, size: Size): Promise<Mea
   const share = ([ofRedis = 0, ...ofNodes]: number[], by: number) =>
     [ofNodes.reduce((sum, time) => sum + time, 0) / by, ofRedis / by] as const;
 
-  await Promise.all(nodes.map((node) => node.tell({ do: 'connect' })));
-  await delay(SETTLE_MS);
+  await Promise.all(nodes.map((node) => node.send({ do: 'connect' })));
+  await delay(QUIET_MS);
   const bytesBefore = await usedMemory(redis);
   const sinceListen = clock();
   const listening = nodes.map((node, at) => {
-    return node.tell({ do: 'listen', variant: name, userIds: userIds.filter((_, i) => i % NODES === at) });
+    return node.send({ do: 'listen', variant: name, userIds: userIds.filter((_, i) => i % NODES === at) });
   });
   await Promise.all(listening);
-  await delay(SETTLE_MS);
+  await delay(QUIET_MS);
   const user = share(sinceListen(), userIds.length);
   const bytesPerUser = ((await usedMemory(redis)) - bytesBefore) / userIds.length;
 
   const sinceDeliver = clock();
   await publishAll(bench, name, userIds, size);
   const event = share(sinceDeliver(), size.events);
-  await Promise.all(nodes.map((node) => node.tell({ do: 'leave' })));
+  await Promise.all(nodes.map((node) => node.send({ do: 'leave' })));
   return { event, user, bytesPerUser };
 }
 
@@ -79,8 +79,8 @@ async function publishAll(bench: Bench, name: VariantName, userIds: readonly str
   });
   await Promise.all(appended);
   publisher.disconnect();
-  for (let waited = 0; waited < PATIENCE_MS; waited += 50) {
-    const counts = await Promise.all(bench.nodes.map((node) => node.tell({ do: 'count' })));
+  for (let waited = 0; waited < TIMEOUT_MS; waited += 50) {
+    const counts = await Promise.all(bench.nodes.map((node) => node.send({ do: 'count' })));
     if (counts.reduce((sum, { arrived }) => sum + arrived, 0) === size.events) return;
     await delay(50);
   }

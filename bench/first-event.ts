@@ -1,5 +1,5 @@
 import { type Client, connectSocketIo, connectWs } from './lib/clients.ts';
-import { Installation } from './lib/installation.ts';
+import { Deployment } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { percentile } from './lib/statistics.ts';
 
@@ -42,13 +42,13 @@ async function timeRuns(client: Client, requests: number): Promise<RunTimes[]> {
 /** Agent requests one at a time, through a gateway, BullMQ and a worker, until the events are back at the client. */
 export async function firstEvent({ quick }: BenchOptions): Promise<Report> {
   const requests = quick ? 20 : REQUESTS;
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   try {
-    const [{ url }] = await Promise.all([installation.gateway(), installation.worker()]);
+    const [{ url }] = await Promise.all([deployment.gateway(), deployment.worker()]);
     progress(`first event: ${requests} requests over each transport`);
     const transports = {
-      'raw WebSocket': await timeRuns(await connectWs(url, installation.token('ws')), requests),
-      'Socket.IO': await timeRuns(await connectSocketIo(url, installation.token('io')), requests),
+      'raw WebSocket': await timeRuns(await connectWs(url, deployment.token('ws')), requests),
+      'Socket.IO': await timeRuns(await connectSocketIo(url, deployment.token('io')), requests),
     };
     const rows = Object.entries(transports).flatMap(([transport, runs]) =>
       STEPS.map(([step, type]) => {
@@ -64,7 +64,7 @@ export async function firstEvent({ quick }: BenchOptions): Promise<Report> {
       data: transports,
     };
   } finally {
-    await installation.close();
+    await deployment.close();
   }
 }
 

@@ -3,14 +3,14 @@ import { systemClock } from '../src/lib/clock.ts';
 import { createLogger } from '../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys, partitionOf } from '../src/redis/keys.ts';
-import { BEGINNING, Ledger } from '../src/usage/ledger.ts';
-import { LedgerWriter } from '../src/usage/ledger-writer.ts';
+import { BEGINNING, Ledger } from '../src/usage/ledger/ledger.ts';
+import { LedgerWriter } from '../src/usage/ledger/ledger-writer.ts';
+import { Verifier } from '../src/usage/ledger/verifier.ts';
+import { Windows } from '../src/usage/ledger/windows.ts';
 import { usageRecord } from '../src/usage/records.ts';
-import { Tallies } from '../src/usage/tallies.ts';
-import { Verifier } from '../src/usage/verifier.ts';
-import { Windows } from '../src/usage/windows.ts';
+import { Tallies } from '../src/usage/reports/tallies.ts';
 import { cpuMicros } from './lib/cpu.ts';
-import { Installation, KEY_PREFIX } from './lib/installation.ts';
+import { Deployment, KEY_PREFIX } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { median, medianAndRange, percentile } from './lib/statistics.ts';
 
@@ -21,7 +21,7 @@ const USERS = 1_000;
 const TOOLS = ['analyze_workload', 'list_agents', 'create_thread', 'cost_analyzer'];
 const APPEND_AT_ONCE = 1_000;
 
-interface Folded {
+interface IngestedBacklog {
   readonly perSecond: number;
   /** Microseconds of CPU a record. */
   readonly writer: number;
@@ -48,7 +48,7 @@ async function append(redis: Redis, keys: Keys, count: number, userCount: number
         request_id: 'req_0123456789abcdefghij',
         idempotency_key: null,
         transport: 'websocket',
-        begunAt: completedAt - 40,
+        acceptedAt: completedAt - 40,
         startedAt: completedAt - 40,
         completedAt,
       });
@@ -59,7 +59,12 @@ async function append(redis: Redis, keys: Keys, count: number, userCount: number
 }
 
 /** A backlog, moved by one writer in this process. */
-async function foldBacklog(redis: Redis, redisPid: number, records: number, userCount: number): Promise<Folded> {
+async function ingestBacklog(
+  redis: Redis,
+  redisPid: number,
+  records: number,
+  userCount: number,
+): Promise<IngestedBacklog> {
   const keys = new Keys(`fold${Math.random().toString(36).slice(2)}`);
   await append(redis, keys, records, userCount);
   const writer = new LedgerWriter({ redis, keys });
@@ -68,9 +73,9 @@ async function foldBacklog(redis: Redis, redisPid: number, records: number, user
   const startedAt = performance.now();
   let moved = 0;
   for (let at: number | undefined; at === undefined; ) {
-    const folded = await writer.fold(Date.now());
-    moved += folded.records;
-    at = folded.passedAt;
+    const ingested = await writer.ingest(Date.now());
+    moved += ingested.records;
+    at = ingested.completeUntil;
   }
   const seconds = (performance.now() - startedAt) / 1000;
   const [own, ofRedis] = cpu();
@@ -94,9 +99,9 @@ async function expectClean(redis: Redis, keys: Keys): Promise<number> {
 }
 
 /** How long after its completion each record is in the ledger, with a real worker on its schedule. */
-async function lags(installation: Installation, redis: Redis, seconds: number): Promise<number[]> {
+async function lags(deployment: Deployment, redis: Redis, seconds: number): Promise<number[]> {
   const keys = new Keys(KEY_PREFIX);
-  const worker = await installation.worker();
+  const worker = await deployment.worker();
   const startedAt = performance.now();
   for (let tick = 1; tick <= (seconds * 1000) / TICK_MS; tick++) {
     await append(redis, keys, (PER_SECOND * TICK_MS) / 1000, USERS);
@@ -117,21 +122,21 @@ async function lags(installation: Installation, redis: Redis, seconds: number): 
 /** How fast the ledger takes records up, and how far it is behind under a steady load. */
 export async function ledger({ quick }: BenchOptions): Promise<Report> {
   const size = quick ? { records: 5_000, rounds: 1, seconds: 3 } : { records: 50_000, rounds: 3, seconds: 20 };
-  const installation = await Installation.start();
-  const redis = await connectRedis(installation.redis.url, 'commands', createLogger('bench', 'silent'));
+  const deployment = await Deployment.start();
+  const redis = await connectRedis(deployment.redis.url, 'commands', createLogger('bench', 'silent'));
   try {
     progress(`ledger: ${size.records} records, ${size.rounds} rounds`);
-    const spread: Folded[] = [];
-    const single: Folded[] = [];
+    const spread: IngestedBacklog[] = [];
+    const single: IngestedBacklog[] = [];
     for (let round = 0; round < size.rounds; round++) {
-      spread.push(await foldBacklog(redis, installation.redisPid, size.records, USERS));
-      single.push(await foldBacklog(redis, installation.redisPid, size.records, 1));
+      spread.push(await ingestBacklog(redis, deployment.redisPid, size.records, USERS));
+      single.push(await ingestBacklog(redis, deployment.redisPid, size.records, 1));
       await redis.flushall();
     }
     const checkedPerSecond = await checkSpeed(redis, size.records);
     progress(`ledger: ${PER_SECOND} records a second for ${size.seconds} s`);
-    const lag = await lags(installation, redis, size.seconds);
-    const row = (name: string, runs: readonly Folded[]) => [
+    const lag = await lags(deployment, redis, size.seconds);
+    const row = (name: string, runs: readonly IngestedBacklog[]) => [
       name,
       medianAndRange(
         runs.map((run) => run.perSecond),
@@ -146,14 +151,14 @@ export async function ledger({ quick }: BenchOptions): Promise<Report> {
         1,
       ),
     ];
-    const foldHeader = ['backlog', 'records/s', 'writer CPU, µs a record', 'Redis CPU, µs a record'];
-    const foldRows = [row(`${USERS} users, 4 tools`, spread), row('one user, one outbox', single)];
+    const ingestHeader = ['backlog', 'records/s', 'writer CPU, µs a record', 'Redis CPU, µs a record'];
+    const ingestRows = [row(`${USERS} users, 4 tools`, spread), row('one user, one outbox', single)];
     const lagRows = [[0.5, 0.99, 1].map((share) => percentile(lag, share).toFixed(0))];
     return {
       name: 'Ledger',
       about: `A backlog of ${size.records} records folded by one writer (one core for it, one for Redis), ${size.rounds} rounds; then ${PER_SECOND} records a second for ${size.seconds} s, folded by a worker.`,
       tables: [
-        { title: 'Folding, with chain, tallies and windows', header: foldHeader, rows: foldRows },
+        { title: 'Folding, with chain, tallies and windows', header: ingestHeader, rows: ingestRows },
         { title: 'Verifying', header: ['records/s'], rows: [[checkedPerSecond.toFixed(0)]] },
         {
           title: `Lag at ${PER_SECOND} a second, ms from completed to in the ledger`,
@@ -170,7 +175,7 @@ export async function ledger({ quick }: BenchOptions): Promise<Report> {
     };
   } finally {
     await disconnectRedis(redis);
-    await installation.close();
+    await deployment.close();
   }
 }
 
@@ -178,7 +183,7 @@ async function checkSpeed(redis: Redis, records: number): Promise<number> {
   const keys = new Keys('check');
   await append(redis, keys, records, USERS);
   const writer = new LedgerWriter({ redis, keys });
-  while ((await writer.fold(Date.now())).passedAt === undefined);
+  while ((await writer.ingest(Date.now())).completeUntil === undefined);
   const perSecond = await expectClean(redis, keys);
   await redis.flushall();
   return perSecond;

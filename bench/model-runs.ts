@@ -3,7 +3,7 @@ import { freePorts } from '../scripts/lib/ports.ts';
 import { httpStatus, ManagedProcess, whenReady } from '../scripts/lib/processes.ts';
 import { type Client, connectSocketIo } from './lib/clients.ts';
 import { startCpuClock } from './lib/cpu.ts';
-import { Installation } from './lib/installation.ts';
+import { Deployment } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { percentile } from './lib/statistics.ts';
 import type { StreamSettings } from './peers/streaming-model.ts';
@@ -72,20 +72,20 @@ async function startModel(pace: Omit<StreamSettings, 'port'>): Promise<{ url: st
 /** All runs side by side, each of a user with a connection of its own; twice, of which the second time counts. */
 async function measure({ pace, spreadMs }: Round, runs: number): Promise<Measured> {
   const model = pace && (await startModel(pace));
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   const clients: Client[] = [];
   try {
     const env = {
       RUN_CONCURRENCY: String(RUNS),
       ...(model ? { AGENT_MODEL_URL: `${model.url}/v1`, AGENT_MODEL_NAME: 'bench' } : {}),
     };
-    const [gateway, worker] = await Promise.all([installation.gateway(), installation.worker(env)]);
+    const [gateway, worker] = await Promise.all([deployment.gateway(), deployment.worker(env)]);
     for (let user = 0; user < runs; user++) {
-      clients.push(await connectSocketIo(gateway.url, installation.token(`user-${user}`)));
+      clients.push(await connectSocketIo(gateway.url, deployment.token(`user-${user}`)));
     }
     await Promise.all(clients.map(timeRun));
     const before = await appendedThoughts(worker.url);
-    const sinceStart = startCpuClock([worker.pid, installation.redisPid]);
+    const sinceStart = startCpuClock([worker.pid, deployment.redisPid]);
     const times = await Promise.all(
       clients.map(async (client, at) => {
         await delay((at * spreadMs) / runs);
@@ -95,7 +95,7 @@ async function measure({ pace, spreadMs }: Round, runs: number): Promise<Measure
     return { times, cpu: sinceStart(), appends: (await appendedThoughts(worker.url)) - before };
   } finally {
     for (const client of clients) client.close();
-    await installation.close();
+    await deployment.close();
     await model?.process.stop();
   }
 }

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { PROJECT_ROOT } from '../scripts/lib/processes.ts';
-import { Installation } from './lib/installation.ts';
-import { type Road, startLoadClient } from './lib/load-client.ts';
+import { Deployment } from './lib/deployment.ts';
+import { startLoadClient, type TransportName } from './lib/load-client.ts';
 import { type BenchOptions, type Report, type ReportTable, runAsProgram } from './lib/report.ts';
 
 const SHOWN = 25;
@@ -25,22 +25,22 @@ interface CpuProfile {
 type Phase = 'connect' | 'deliver';
 
 /** Loads a gateway that runs under the profiler with connects and disconnects, or with events, and nothing else. */
-async function profile(road: Road, phase: Phase, { quick }: BenchOptions): Promise<CpuProfile> {
+async function profile(transport: TransportName, phase: Phase, { quick }: BenchOptions): Promise<CpuProfile> {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-profile-'));
-  const installation = await Installation.start();
-  const client = startLoadClient(installation.redis.url);
+  const deployment = await Deployment.start();
+  const client = startLoadClient(deployment.redis.url);
   try {
     const NODE_OPTIONS = `--cpu-prof --cpu-prof-interval=200 --cpu-prof-dir=${folder}`;
-    const { url, stop } = await installation.gateway({ NODE_OPTIONS });
+    const { url, stop } = await deployment.gateway({ NODE_OPTIONS });
     const users = phase === 'deliver' || quick ? 100 : 2_000;
     const userIds = Array.from({ length: users }, (_, at) => `profiled-${at}`);
-    const tokens = userIds.map((userId) => installation.token(userId));
+    const tokens = userIds.map((userId) => deployment.token(userId));
     for (let round = 0; round < (phase === 'deliver' ? 1 : ROUNDS); round++) {
-      await client.tell({ do: 'connect', road, url, tokens, userIds });
+      await client.send({ do: 'connect', transport, url, tokens, userIds });
       await delay(400);
       if (phase === 'deliver')
-        await client.tell({ do: 'deliver', road, events: quick ? 500 : 30_000, perSecond: 3_000 });
-      await client.tell({ do: 'disconnect' });
+        await client.send({ do: 'deliver', transport, events: quick ? 500 : 30_000, perSecond: 3_000 });
+      await client.send({ do: 'disconnect' });
       await delay(500);
     }
     await stop();
@@ -48,18 +48,18 @@ async function profile(road: Road, phase: Phase, { quick }: BenchOptions): Promi
     return JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile;
   } finally {
     client.close();
-    await installation.close();
+    await deployment.close();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
 /** A function as the profile has it, and the innermost function of ours that led to it. */
-interface Place {
+interface CallSite {
   readonly frame: Frame;
   readonly calledFor: Frame | undefined;
 }
 
-function placesOf({ nodes }: CpuProfile): Map<number, Place> {
+function callSitesOf({ nodes }: CpuProfile): Map<number, CallSite> {
   const parents = new Map(nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)));
   const frames = new Map(nodes.map(({ id, callFrame }) => [id, callFrame]));
   const calledFor = (id: number): Frame | undefined => {
@@ -73,12 +73,12 @@ function placesOf({ nodes }: CpuProfile): Map<number, Place> {
 }
 
 /** Self time by whatever `name` says of a place; places without a name are left out. */
-function selfTimes(profile: CpuProfile, name: (place: Place) => string | undefined): [string, number][] {
-  const places = placesOf(profile);
+function selfTimes(profile: CpuProfile, name: (callSite: CallSite) => string | undefined): [string, number][] {
+  const callSites = callSitesOf(profile);
   const times = new Map<string, number>();
   for (const [at, id] of profile.samples.entries()) {
-    const place = places.get(id);
-    const key = place && name(place);
+    const callSite = callSites.get(id);
+    const key = callSite && name(callSite);
     if (key) times.set(key, (times.get(key) ?? 0) + (profile.timeDeltas[at] ?? 0));
   }
   return [...times].sort(([, a], [, b]) => b - a);
@@ -120,9 +120,9 @@ function tables(title: string, profile: CpuProfile): ReportTable[] {
 /** Where a gateway's time goes while clients connect, and while events are delivered. */
 export async function profileGateway(options: BenchOptions): Promise<Report> {
   const found: ReportTable[] = [];
-  for (const road of ['tollgate-ws', 'tollgate-socket-io'] as const) {
+  for (const transport of ['tollgate-ws', 'tollgate-socket-io'] as const) {
     for (const phase of ['connect', 'deliver'] as const) {
-      found.push(...tables(`${road}, ${phase}`, await profile(road, phase, options)));
+      found.push(...tables(`${transport}, ${phase}`, await profile(transport, phase, options)));
     }
   }
   const about = 'Self time of the gateway under --cpu-prof (its start included), idle time left out.';

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { type Client, connectSocketIo, connectWs, type Fields } from './lib/clients.ts';
-import { Installation } from './lib/installation.ts';
+import { Deployment } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { percentile } from './lib/statistics.ts';
 
@@ -12,9 +12,9 @@ const AT_ONCE = 100;
 const CONNECTING = 25;
 
 /** What can be decided, and what each of the user's connections must be told. */
-const DECISIONS = ['session', 'token', 'user', 'block', 'plan'] as const;
-type Decision = (typeof DECISIONS)[number];
-const TOLD: Record<Decision, { readonly event: string; readonly fields: Fields }> = {
+const ADMIN_ACTIONS = ['session', 'token', 'user', 'block', 'plan'] as const;
+type AdminAction = (typeof ADMIN_ACTIONS)[number];
+const NOTICE: Record<AdminAction, { readonly event: string; readonly fields: Fields }> = {
   session: { event: 'error', fields: { code: 'TOKEN_REVOKED' } },
   token: { event: 'error', fields: { code: 'TOKEN_REVOKED' } },
   user: { event: 'error', fields: { code: 'TOKEN_REVOKED' } },
@@ -33,7 +33,7 @@ interface User {
 /** Milliseconds from the beginning of the admin call until a connection was told, one for each connection. */
 export interface RevocationTimes {
   readonly connections: number;
-  readonly inSequence: Readonly<Record<Decision, readonly number[]>>;
+  readonly inSequence: Readonly<Record<AdminAction, readonly number[]>>;
   readonly atOnce: readonly number[];
   /** Mean milliseconds from the announcement in the stream to its effect, as each node counts them. */
   readonly lagOfNodes: readonly number[];
@@ -50,39 +50,39 @@ export interface RevocationOptions {
  * @throws Error when a connection is told nothing, or something else
  */
 export async function measureRevocation(options: RevocationOptions): Promise<RevocationTimes> {
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   try {
-    const nodes = await Promise.all(Array.from({ length: NODES }, () => installation.gateway()));
+    const nodes = await Promise.all(Array.from({ length: NODES }, () => deployment.gateway()));
     const urls = nodes.map(({ url }) => url);
-    const admin = new Admin(urls, installation.serviceToken('admin'));
-    const users = await connectUsers(installation, urls, Math.ceil(options.connections / NODES));
+    const admin = new Admin(urls, deployment.serviceToken('admin'));
+    const users = await connectUsers(deployment, urls, Math.ceil(options.connections / NODES));
     progress(`revocation: ${users.length * NODES} connections`);
 
-    const inSequence: Record<Decision, number[]> = { session: [], token: [], user: [], block: [], plan: [] };
+    const inSequence: Record<AdminAction, number[]> = { session: [], token: [], user: [], block: [], plan: [] };
     for (let at = 0; at < options.inSequence; at++) {
-      const decision = DECISIONS[at % DECISIONS.length] ?? 'session';
-      inSequence[decision].push(...(await admin.time(decision, users.pop())));
+      const action = ADMIN_ACTIONS[at % ADMIN_ACTIONS.length] ?? 'session';
+      inSequence[action].push(...(await admin.time(action, users.pop())));
     }
     await admin.warmUp(options.atOnce);
     const atOnce = await Promise.all(
       Array.from({ length: options.atOnce }, (_, at) => {
-        return admin.time(DECISIONS[at % DECISIONS.length] ?? 'session', users.pop());
+        return admin.time(ADMIN_ACTIONS[at % ADMIN_ACTIONS.length] ?? 'session', users.pop());
       }),
     );
     for (const { clients } of users) for (const client of clients) client.close();
     const lagOfNodes = await Promise.all(urls.map(meanLag));
     return { connections: options.connections, inSequence, atOnce: atOnce.flat(), lagOfNodes };
   } finally {
-    await installation.close();
+    await deployment.close();
   }
 }
 
-async function connectUsers(installation: Installation, urls: readonly string[], count: number): Promise<User[]> {
+async function connectUsers(deployment: Deployment, urls: readonly string[], count: number): Promise<User[]> {
   const users: User[] = [];
   for (let from = 0; from < count; from += CONNECTING) {
     const batch = Array.from({ length: Math.min(CONNECTING, count - from) }, async (_, at): Promise<User> => {
       const [id, sid, jti] = [`revoked-${from + at}`, ...[1, 2].map(() => randomBytes(12).toString('base64url'))];
-      const token = installation.token(id ?? '', 'pro', { sid, jti });
+      const token = deployment.token(id ?? '', 'pro', { sid, jti });
       const connecting = urls.map((url, node) => {
         return (from + at + node) % 2 === 0 ? connectWs(url, token) : connectSocketIo(url, token);
       });
@@ -104,19 +104,19 @@ class Admin {
     this.#headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
   }
 
-  async time(decision: Decision, user: User | undefined): Promise<number[]> {
+  async time(action: AdminAction, user: User | undefined): Promise<number[]> {
     if (!user) throw new Error('more decisions than users');
-    const { event, fields } = TOLD[decision];
+    const { event, fields } = NOTICE[action];
     const startedAt = performance.now();
-    const told = user.clients.map(async (client) => {
-      const heard = await client.next(event);
+    const notified = user.clients.map(async (client) => {
+      const received = await client.next(event);
       const tookMs = performance.now() - startedAt;
       for (const [name, value] of Object.entries(fields)) {
-        if (heard[name] !== value) throw new Error(`${decision}: told ${JSON.stringify(heard)}`);
+        if (received[name] !== value) throw new Error(`${action}: told ${JSON.stringify(received)}`);
       }
       return tookMs;
     });
-    const [, ...times] = await Promise.all([this.#decide(decision, user), ...told]);
+    const [, ...times] = await Promise.all([this.#act(action, user), ...notified]);
     for (const client of user.clients) client.close();
     return times;
   }
@@ -126,11 +126,11 @@ class Admin {
     await Promise.all(Array.from({ length: calls }, () => this.#call('GET', '/v1/nodes')));
   }
 
-  async #decide(decision: Decision, { id, sid, jti }: User): Promise<void> {
-    if (decision === 'plan') return this.#call('PUT', `/v1/users/${id}/plan`, { plan: 'free' });
-    if (decision === 'block') return this.#call('POST', `/v1/users/${id}/block`, {});
+  async #act(action: AdminAction, { id, sid, jti }: User): Promise<void> {
+    if (action === 'plan') return this.#call('PUT', `/v1/users/${id}/plan`, { plan: 'free' });
+    if (action === 'block') return this.#call('POST', `/v1/users/${id}/block`, {});
     const bodies = { session: { sid }, token: { jti }, user: { user_id: id } };
-    return this.#call('POST', '/v1/tokens/revoke', bodies[decision]);
+    return this.#call('POST', '/v1/tokens/revoke', bodies[action]);
   }
 
   async #call(method: string, path: string, fields?: Fields): Promise<void> {
@@ -172,7 +172,7 @@ export async function revocation({ quick }: BenchOptions): Promise<Report> {
         title: 'Milliseconds until a connection was told',
         header: ['decision', 'connections', 'p50', 'p99', 'max'],
         rows: [
-          ...DECISIONS.map((decision) => row(decision, inSequence[decision])),
+          ...ADMIN_ACTIONS.map((action) => row(action, inSequence[action])),
           row('all, one after the other', Object.values(inSequence).flat()),
           row('all, at once', atOnce),
         ],

@@ -1,13 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Client, connectSocketIo, connectWs } from './lib/clients.ts';
-import { Installation } from './lib/installation.ts';
+import { Deployment } from './lib/deployment.ts';
 import { type Flight, RedisProxy } from './lib/redis-proxy.ts';
 import { type BenchOptions, type Report, runAsProgram } from './lib/report.ts';
 import { median } from './lib/statistics.ts';
 
 /** Long enough for whatever an operation leaves behind (a release, an unsubscribe) to be sent. */
-const SETTLE_MS = 50;
-/** `RENEW_BATCH` of src/connections/registry.ts is 200: so many users need two flights. */
+const QUIET_MS = 50;
+/** `RENEW_BATCH` of src/cluster/connection-registry.ts is 200: so many users need two flights. */
 const MANY_USERS = 250;
 /** The shortest there are, and as often as src/connections/hub.ts renews them. */
 const LEASE_SECONDS = 2;
@@ -54,10 +54,10 @@ export interface RoundTripCount {
 
 /** Counts them on a running gateway and worker; each process reaches Redis through a proxy of its own. */
 export async function countRoundTrips({ repetitions = 7 } = {}): Promise<RoundTripCount> {
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   const proxies: RedisProxy[] = [];
   const proxy = async () => {
-    const started = await RedisProxy.start(installation.redis.port);
+    const started = await RedisProxy.start(deployment.redis.port);
     proxies.push(started);
     return started;
   };
@@ -67,23 +67,23 @@ export async function countRoundTrips({ repetitions = 7 } = {}): Promise<RoundTr
     const quiet = { REDIS_URL: forGateway.url, CONNECTION_LEASE_SECONDS: '600' };
     const often = { REDIS_URL: forRenewing.url, CONNECTION_LEASE_SECONDS: String(LEASE_SECONDS) };
     const [{ url }, renewing] = await Promise.all([
-      installation.gateway(quiet),
-      installation.gateway(often),
-      installation.worker({ REDIS_URL: forWorker.url }),
+      deployment.gateway(quiet),
+      deployment.gateway(often),
+      deployment.worker({ REDIS_URL: forWorker.url }),
     ]);
 
     const counter = new Counter(forGateway);
     // The first round loads the scripts into Redis.
     for (let round = 0; round <= repetitions; round++) {
       if (round === 1) counter.forget();
-      await countOperations(counter, url, (user) => installation.token(user));
+      await countOperations(counter, url, (user) => deployment.token(user));
     }
-    const worker = await countRuns(forWorker, url, installation.token('runs'), repetitions);
-    const renewals = await countRenewals(forRenewing, renewing.url, (user) => installation.token(user));
+    const worker = await countRuns(forWorker, url, deployment.token('runs'), repetitions);
+    const renewals = await countRenewals(forRenewing, renewing.url, (user) => deployment.token(user));
     const counts = { ...counter.medians(), appendedEvent: worker.flightsPerEvent, ...renewals };
     return { counts, flights: counter.flights, worker: worker.commands };
   } finally {
-    await installation.close();
+    await deployment.close();
     for (const one of proxies) await one.close();
   }
 }
@@ -101,10 +101,10 @@ class Counter {
   }
 
   async count<T>(operation: GatewayOperation, work: () => T | Promise<T>): Promise<T> {
-    await delay(SETTLE_MS);
+    await delay(QUIET_MS);
     this.#proxy.take();
     const result = await work();
-    await delay(SETTLE_MS);
+    await delay(QUIET_MS);
     const flights = this.#proxy.take().filter(({ commands }) => !commands.every((name) => BY_THE_CLOCK.has(name)));
     this.#counts.set(operation, [...(this.#counts.get(operation) ?? []), flights.length]);
     this.flights[operation] = flights.map(describeFlight);
@@ -126,11 +126,13 @@ async function countOperations(counter: Counter, url: string, token: (user: stri
   const first = await counter.count('firstConnect', () => connectWs(url, token(user)));
   const second = await counter.count('furtherConnect', () => connectWs(url, token(user)));
   const other = await counter.count('socketIoConnect', () => connectSocketIo(url, token(`${user}-io`)));
-  const guest = await connectWs(url);
-  await counter.count('inBandAuth', () => ask(guest, 'auth', 'auth_success', { token: token(`${user}-guest`) }));
+  const unauthenticated = await connectWs(url);
+  await counter.count('inBandAuth', () =>
+    ask(unauthenticated, 'auth', 'auth_success', { token: token(`${user}-guest`) }),
+  );
   const buyer = token(`${user}-buyer`);
   const ticket = await counter.count('ticketPurchase', () => buyTicket(url, buyer));
-  const holder = await counter.count('ticketConnect', () => connectWs(url, undefined, ticket));
+  const authenticated = await counter.count('ticketConnect', () => connectWs(url, undefined, ticket));
   await counter.count('ping', () => ask(first, 'ping', 'pong'));
   const request = { message: 'Hello', thread_id: 'thread_1' };
   const ended = first.next('agent_completed');
@@ -147,7 +149,7 @@ async function countOperations(counter: Counter, url: string, token: (user: stri
   await counter.count('resume', () => ask(second, 'resume', 'resumed', from));
   await counter.count('furtherDisconnect', () => second.close());
   await counter.count('lastDisconnect', () => first.close());
-  for (const client of [other, guest, holder]) client.close();
+  for (const client of [other, unauthenticated, authenticated]) client.close();
 }
 
 async function buyTicket(url: string, token: string): Promise<string> {
@@ -174,11 +176,11 @@ async function countRuns(proxy: RedisProxy, url: string, token: string, runs: nu
     return Number((await ended).seq);
   };
   const before = await run();
-  await delay(SETTLE_MS);
+  await delay(QUIET_MS);
   proxy.take();
   let after = before;
   for (let i = 0; i < runs; i++) after = await run();
-  await delay(SETTLE_MS);
+  await delay(QUIET_MS);
   const flights = proxy.take();
   client.close();
   const events = after - before;
@@ -221,8 +223,8 @@ async function flightsPerRound(proxy: RedisProxy): Promise<number> {
 function describeFlight({ connection, commands }: Flight): string {
   const numbers = new Map<string, number>();
   for (const name of commands) numbers.set(name, (numbers.get(name) ?? 0) + 1);
-  const parts = [...numbers].map(([name, number]) => (number === 1 ? name : `${number} × ${name}`));
-  return `${connection().replace('tollgate-', '')}: ${parts.join(' + ')}`;
+  const lines = [...numbers].map(([name, number]) => (number === 1 ? name : `${number} × ${name}`));
+  return `${connection().replace('tollgate-', '')}: ${lines.join(' + ')}`;
 }
 
 export async function roundTrips({ quick }: BenchOptions): Promise<Report> {

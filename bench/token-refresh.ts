@@ -1,15 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { WebSocket } from 'ws';
-import { RefreshTokens } from '../src/auth-service/refresh-tokens.ts';
-import { Sessions } from '../src/auth-service/sessions.ts';
-import { Tokens } from '../src/auth-service/tokens.ts';
+import { RefreshTokens } from '../auth-service/refresh-tokens.ts';
+import { Sessions } from '../auth-service/sessions.ts';
+import { TokenIssuer } from '../auth-service/token-issuer.ts';
+import { Revocations } from '../src/accounts/revocations.ts';
 import { systemClock } from '../src/lib/clock.ts';
 import { createLogger } from '../src/lib/logger.ts';
-import { Revocations } from '../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { startCpuClock } from './lib/cpu.ts';
-import { Installation, JWT_AUDIENCE, KEY_PREFIX } from './lib/installation.ts';
+import { Deployment, JWT_AUDIENCE, KEY_PREFIX } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { percentile } from './lib/statistics.ts';
 
@@ -33,14 +33,14 @@ class Observed {
 }
 
 /** One user each, known to the auth service; each logs in when it is asked to, so that its token is fresh. */
-async function makeSessions(redis: Redis, installation: Installation, count: number) {
+async function makeSessions(redis: Redis, deployment: Deployment, count: number) {
   const keys = new Keys(KEY_PREFIX);
-  const secrets = [installation.jwtSecret] as const;
+  const secrets = [deployment.jwtSecret] as const;
   const deps = { redis, keys, clock: systemClock, refreshTokens: new RefreshTokens(secrets) };
   const revocations = new Revocations({ redis, keys });
   const sessions = new Sessions({ ...deps, revocations }, { tokenTailMs: TOKEN_SECONDS * 1000 });
-  const signing = { issuer: installation.issuer, audience: JWT_AUDIENCE, secrets, accessTokenSeconds: TOKEN_SECONDS };
-  const tokens = new Tokens({ clock: systemClock }, { ...signing, acceptedTypes: ['at+jwt'] });
+  const signing = { issuer: deployment.issuer, audience: JWT_AUDIENCE, secrets, accessTokenSeconds: TOKEN_SECONDS };
+  const tokens = new TokenIssuer({ clock: systemClock }, { ...signing, acceptedTypes: ['at+jwt'] });
   const users = Array.from({ length: count }, (_, at) => ({ userId: `bench_${at}`, email: `bench_${at}@demo.local` }));
   await Promise.all(
     users.map(({ userId, email }) => {
@@ -48,7 +48,7 @@ async function makeSessions(redis: Redis, installation: Installation, count: num
     }),
   );
   const login = async ({ userId, email }: (typeof users)[number]) => {
-    const { session } = await sessions.start({ userId, email, client: 'public:bench', epoch: 0 });
+    const { session } = await sessions.start({ userId, email, client: 'public:bench', generation: 0 });
     const subject = { sub: userId, sid: session.id, email, plan: 'pro', permissions: [], roles: [], feature_flags: {} };
     return tokens.signAccess(subject, session.expiresAt).token;
   };
@@ -88,14 +88,14 @@ async function counted(url: string, name: string): Promise<number> {
 /** Sessions whose tokens live a minute, held for some minutes. */
 export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
   const plan: Plan = quick ? { sessions: 100, seconds: 60 } : { sessions: 10_000, seconds: 300 };
-  const installation = await Installation.start({ ACCESS_TOKEN_SECONDS: String(TOKEN_SECONDS) });
-  const redis = await connectRedis(installation.redis.url, 'commands', createLogger('bench', 'silent'));
+  const deployment = await Deployment.start({ ACCESS_TOKEN_SECONDS: String(TOKEN_SECONDS) });
+  const redis = await connectRedis(deployment.redis.url, 'commands', createLogger('bench', 'silent'));
   const sockets: WebSocket[] = [];
   const observed = new Observed();
   try {
-    const gateways = await Promise.all(Array.from({ length: GATEWAYS }, () => installation.gateway()));
-    const worker = await installation.worker();
-    const logins = await makeSessions(redis, installation, plan.sessions);
+    const gateways = await Promise.all(Array.from({ length: GATEWAYS }, () => deployment.gateway()));
+    const worker = await deployment.worker();
+    const logins = await makeSessions(redis, deployment, plan.sessions);
     progress(`connecting ${plan.sessions} sessions`);
     for (const [at, login] of logins.entries()) {
       const gateway = gateways[at % GATEWAYS];
@@ -107,7 +107,7 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
       refreshes: observed.refreshes,
       asked: await counted(worker.url, 'tollgate_token_refreshes_total'),
     };
-    const processes = { worker: worker.pid, 'auth service': installation.authPid, Redis: installation.redisPid };
+    const processes = { worker: worker.pid, 'auth service': deployment.authPid, Redis: deployment.redisPid };
     const named = { ...processes, ...Object.fromEntries(gateways.map(({ pid }, at) => [`gateway ${at + 1}`, pid])) };
     const cpu = startCpuClock(Object.values(named));
     const startedAt = performance.now();
@@ -139,7 +139,7 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
   } finally {
     for (const socket of sockets) socket.terminate();
     await disconnectRedis(redis);
-    await installation.close();
+    await deployment.close();
   }
 }
 

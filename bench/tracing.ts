@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { NO_TRACING } from '../src/lib/tracing.ts';
 import { type Client, connectWs } from './lib/clients.ts';
 import { startCpuClock } from './lib/cpu.ts';
-import { Installation } from './lib/installation.ts';
+import { Deployment } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { percentile } from './lib/statistics.ts';
 
@@ -56,7 +56,7 @@ async function nanosOff(): Promise<{ plain: number; spanned: number }> {
 export async function tracing({ quick }: BenchOptions): Promise<Report> {
   const [rounds, calls, runs] = quick ? [1, 100, 10] : [ROUNDS, CALLS, RUNS];
   const collector = await startCollector();
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   const on = { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url };
   const twentieth = { ...on, OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.05' };
   const variants = { off: {}, 'a twentieth': twentieth, all: on };
@@ -66,8 +66,8 @@ export async function tracing({ quick }: BenchOptions): Promise<Report> {
       // Fresh processes each time, one variant after the other: what the machine does else hits all of them alike.
       for (const [name, env] of Object.entries(variants)) {
         progress(`round ${round + 1} of ${rounds}: ${name}`);
-        const [gateway, worker] = await Promise.all([installation.gateway(env), installation.worker(env)]);
-        const client = await connectWs(gateway.url, installation.token(`u${round}${name.replaceAll(' ', '')}`));
+        const [gateway, worker] = await Promise.all([deployment.gateway(env), deployment.worker(env)]);
+        const client = await connectWs(gateway.url, deployment.token(`u${round}${name.replaceAll(' ', '')}`));
         await callTools(client, calls / 4);
         await run(client, runs / 4);
         const ofCalls = startCpuClock([gateway.pid]);
@@ -83,7 +83,7 @@ export async function tracing({ quick }: BenchOptions): Promise<Report> {
       }
     }
   } finally {
-    await installation.close();
+    await deployment.close();
     collector.close();
   }
   const { plain, spanned } = await nanosOff();

@@ -7,14 +7,14 @@ import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { freePorts } from '../scripts/lib/ports.ts';
 import { httpStatus, ManagedProcess, whenReady } from '../scripts/lib/processes.ts';
 import { startCpuClock } from './lib/cpu.ts';
-import { Installation } from './lib/installation.ts';
+import { Deployment } from './lib/deployment.ts';
 import { type BenchOptions, progress, type Report, runAsProgram } from './lib/report.ts';
 import { percentile } from './lib/statistics.ts';
 
 const CALLS = 2_000;
 const WARM_UP = 200;
 const PEER = 'bench/peers/upstream.ts';
-const PATIENCE_MS = 20_000;
+const TIMEOUT_MS = 20_000;
 
 interface Way {
   readonly name: string;
@@ -29,9 +29,9 @@ async function connected(transport: Transport): Promise<Client> {
   return client;
 }
 
-async function offered(client: Client, tool: string): Promise<void> {
-  const giveUpAt = Date.now() + PATIENCE_MS;
-  while (Date.now() < giveUpAt) {
+async function discovered(client: Client, tool: string): Promise<void> {
+  const deadlineAt = Date.now() + TIMEOUT_MS;
+  while (Date.now() < deadlineAt) {
     const { tools } = await client.listTools(undefined, { cacheMode: 'refresh' });
     if (tools.some(({ name }) => name === tool)) return;
     await delay(100);
@@ -79,16 +79,16 @@ export async function upstreamCalls({ quick }: BenchOptions): Promise<Report> {
   const calls = quick ? 50 : CALLS;
   const folder = await mkdtemp(join(tmpdir(), 'tollgate-bench-'));
   const peer = await startPeer();
-  const installation = await Installation.start();
+  const deployment = await Deployment.start();
   const clients: Client[] = [];
   try {
-    const gateway = await installation.gateway({ TOOL_SERVERS: await writeServers(folder, peer.url) });
-    const requestInit = { headers: { authorization: `Bearer ${installation.token('bench')}` } };
+    const gateway = await deployment.gateway({ TOOL_SERVERS: await writeServers(folder, peer.url) });
+    const requestInit = { headers: { authorization: `Bearer ${deployment.token('bench')}` } };
     const through = await connected(new StreamableHTTPClientTransport(new URL('/mcp', gateway.url), { requestInit }));
     const direct = await connected(new StreamableHTTPClientTransport(new URL(peer.url)));
     const piped = await connected(new StdioClientTransport({ command: process.execPath, args: [PEER] }));
     clients.push(through, direct, piped);
-    await Promise.all([offered(through, 'echo'), offered(through, 'program__echo')]);
+    await Promise.all([discovered(through, 'echo'), discovered(through, 'program__echo')]);
     const args = { words: 'hello' };
     const ways = [
       { name: 'HTTP server, directly', client: direct, tool: 'echo', args },
@@ -99,7 +99,7 @@ export async function upstreamCalls({ quick }: BenchOptions): Promise<Report> {
     ];
     await measure(ways, quick ? 10 : WARM_UP);
     progress(`upstream calls: ${calls} each of ${ways.length} ways, in turn`);
-    const sinceStart = startCpuClock([gateway.pid, installation.redisPid]);
+    const sinceStart = startCpuClock([gateway.pid, deployment.redisPid]);
     const times = await measure(ways, calls);
     // Three of the ways lead through the gateway.
     return report(
@@ -109,7 +109,7 @@ export async function upstreamCalls({ quick }: BenchOptions): Promise<Report> {
     );
   } finally {
     for (const client of clients) await client.close();
-    await installation.close();
+    await deployment.close();
     await peer.process.stop();
     await rm(folder, { recursive: true, force: true });
   }

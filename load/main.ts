@@ -7,7 +7,7 @@ import { readMix } from './lib/mix.ts';
 import { type LoadOptions, parseOptions } from './lib/options.ts';
 import { distributionsOf, machine, progressLine, type Results, summary } from './lib/results.ts';
 import { Run, type RunPlan, type RunResult, type Second } from './lib/run.ts';
-import { figuresOf, judge } from './lib/thresholds.ts';
+import { evaluate, figuresOf } from './lib/thresholds.ts';
 import { userTokens } from './lib/tokens.ts';
 
 const MS = 1_000;
@@ -20,36 +20,36 @@ async function planOf(options: LoadOptions): Promise<RunPlan> {
   const mix = readMix(options.mix);
   const [durationMs, graceMs] = [options.duration * MS, options.grace * MS];
   const tokens = await userTokens(access, { ...options, lifeMs: durationMs + graceMs });
-  const { turns: turnsPerSecond, ramp: connectsPerSecond } = options;
+  const { turns: iterationsPerSecond, ramp: connectsPerSecond } = options;
   const threads = Math.min(options.threads, options.users);
-  return { url: access.gatewayUrl, mix, tokens, turnsPerSecond, connectsPerSecond, durationMs, graceMs, threads };
+  return { url: access.gatewayUrl, mix, tokens, iterationsPerSecond, connectsPerSecond, durationMs, graceMs, threads };
 }
 
 /** One line that is written over where there is a terminal, else a line now and then. */
 function progressTo(out: NodeJS.WriteStream, plan: RunPlan): (second: Second) => void {
   const expected = plan.tokens.length / plan.connectsPerSecond + plan.durationMs / MS;
-  let told = 0;
+  let printed = 0;
   return (second) => {
     const line = progressLine(second, plan.tokens.length, expected);
     if (out.isTTY) out.write(`\r\u001b[K${line.slice(0, out.columns - 1)}`);
-    else if (told++ % PROGRESS_EVERY_SECONDS === 0) out.write(`${line}\n`);
+    else if (printed++ % PROGRESS_EVERY_SECONDS === 0) out.write(`${line}\n`);
   };
 }
 
 function resultsOf(options: LoadOptions, plan: RunPlan, result: RunResult, startedAt: Date): Results {
   const figures = figuresOf(result);
-  const judgements = judge(figures, options.threshold);
+  const thresholds = evaluate(figures, options.threshold);
   return {
     started_at: startedAt.toISOString(),
     url: plan.url,
     users: plan.tokens.length,
-    turns_per_second: plan.turnsPerSecond,
+    turns_per_second: plan.iterationsPerSecond,
     duration_seconds: options.duration,
     threads: plan.threads,
     mix: plan.mix,
     machine: machine(),
-    passed: judgements.every(({ holds, level }) => holds || level === 'wanted'),
-    judgements,
+    passed: thresholds.every(({ passed, level }) => passed || level === 'wanted'),
+    thresholds,
     figures,
     errors: result.errors,
     ramp_seconds: result.rampSeconds,

@@ -7,7 +7,7 @@ import { Command } from 'commander';
 import { Closers } from '../src/lib/closers.ts';
 import { conformanceFixture, fixtureServers } from './lib/conformance-fixture.ts';
 import { DevAccess, stateDirOption, urlOption } from './lib/dev-access.ts';
-import { DevInstallation } from './lib/dev-installation.ts';
+import { DevDeployment } from './lib/dev-deployment.ts';
 import { serveMcp } from './lib/mcp-http.ts';
 import { freePorts } from './lib/ports.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
@@ -59,12 +59,12 @@ async function startTarget(): Promise<Target> {
     await writeFile(file, JSON.stringify(fixtureServers(fixture.url)));
     const [port = 0, authPort = 0, workerPort = 0] = await freePorts(3);
     const own = { nodes: 1, workers: 1, port, authPort, workerPort, balancerPort: undefined, stateDir, verbose: false };
-    const installation = new DevInstallation(
+    const deployment = new DevDeployment(
       { ...own, env: { ...process.env, TOOL_SERVERS: file } },
       new Steps(process.stdout),
     );
-    closers.add('the installation', () => installation.stop());
-    await installation.start();
+    closers.add('the installation', () => deployment.stop());
+    await deployment.start();
     return { access: new DevAccess({ stateDir, url: undefined }), close: () => closers.close() };
   } catch (error) {
     await closers.close();
@@ -73,7 +73,7 @@ async function startTarget(): Promise<Target> {
 }
 
 /** Waits until the gateway has asked the fixture what it offers: until then there is nothing to test. */
-async function offersFixture(url: string): Promise<void> {
+async function resourcesFixture(url: string): Promise<void> {
   const giveUpAt = Date.now() + FIXTURE_PATIENCE_MS;
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
@@ -108,7 +108,7 @@ await runScript(async () => {
     const proxy = await startTokenProxy(access.gatewayUrl, () => access.userToken(flags.plan));
     closers.add('the proxy', () => proxy.close());
     const url = `${proxy.url}/mcp`;
-    if (target) await offersFixture(url);
+    if (target) await resourcesFixture(url);
     if (flags.scenario) return await runSuite(['--url', url, '--scenario', flags.scenario, '--verbose']);
     let worst = 0;
     for (const revision of flags.requirements) {

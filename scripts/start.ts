@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { DevInstallation, type Installation } from './lib/dev-installation.ts';
+import { type Deployment, DevDeployment } from './lib/dev-deployment.ts';
 import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
 import { HAPROXY_GATEWAYS } from './lib/haproxy.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
@@ -62,7 +62,7 @@ function parseFlags(argv: readonly string[]): Flags {
   return flags;
 }
 
-function summary(running: Installation, stateDir: string): string {
+function summary(running: Deployment, stateDir: string): string {
   const { gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, secrets } = running;
   const own = stateDir === resolve(PROJECT_ROOT, DEFAULT_STATE_DIR) ? '' : ` --state-dir ${stateDir}`;
   const url = (port: number | undefined, path = '') => `http://localhost:${port}${path}`;
@@ -97,11 +97,11 @@ async function main(): Promise<void> {
     stateDir: resolve(flags.stateDir),
     env: process.env,
   };
-  const installation = new DevInstallation(options, steps);
+  const deployment = new DevDeployment(options, steps);
   let stopping = false;
   const stop = async (exitCode: number) => {
     stopping = true;
-    await installation.stop().catch((error) => steps.fail(describeFailure(error)));
+    await deployment.stop().catch((error) => steps.fail(describeFailure(error)));
     steps.plain('Stopped.');
     process.exit(exitCode);
   };
@@ -111,12 +111,12 @@ async function main(): Promise<void> {
       void stop(0);
     },
     () => {
-      installation.kill();
+      deployment.kill();
       process.exit(EXIT_KILLED);
     },
   );
   try {
-    const running = await installation.start();
+    const running = await deployment.start();
     if (stopping) return;
     steps.plain(
       `\nTollgate is ready (${duration(performance.now() - startedAt)}).\n\n${summary(running, options.stateDir)}\n`,

@@ -188,7 +188,7 @@ export type Config = Omit<
 };
 
 /** Whether a variable is one of Tollgate's, whose secrets are nobody else's. */
-export function isOwnVariable(name: string): boolean {
+export function isTollgateVariable(name: string): boolean {
   return VARIABLE_NAMES.includes(name);
 }
 
@@ -221,8 +221,10 @@ const HTTP_URLS = [
  * @throws ConfigError with every problem found
  */
 export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
-  const { values, problems } = parseVariables(given);
+  const environment = Object.fromEntries(
+    Object.entries(env).filter(([, value]) => value !== undefined && value !== ''),
+  );
+  const { values, problems } = parseVariables(environment);
   const production = values.ENVIRONMENT === 'production';
 
   if (!values.JWT_SECRET_KEY && !values.JWKS_URL) {
@@ -265,11 +267,11 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
 }
 
 /** The variables that parse, with the defaults in place of those that do not, so that every problem is seen at once. */
-function parseVariables(given: Record<string, unknown>): { values: Variables; problems: ConfigProblem[] } {
-  const parsed = VARIABLES.safeParse(given);
+function parseVariables(environment: Record<string, unknown>): { values: Variables; problems: ConfigProblem[] } {
+  const parsed = VARIABLES.safeParse(environment);
   if (parsed.success) return { values: parsed.data, problems: [] };
   const problems = parsed.error.issues.map((issue) => problem('INVALID_VALUE', String(issue.path[0]), issue.message));
-  const sound = { ...given };
+  const sound = { ...environment };
   for (const { name } of problems) delete sound[name];
   return { values: VARIABLES.parse(sound), problems };
 }

@@ -8,17 +8,17 @@ import type { Keys } from '../src/redis/keys.ts';
 import { ArchiveDisagrees, UsageArchive } from '../src/usage/archive/archive.ts';
 import { ARCHIVE_CONSUMER, Archiver, type Step } from '../src/usage/archive/archiver.ts';
 import { ArchiveDatabase } from '../src/usage/archive/database.ts';
-import type { Consumers } from '../src/usage/consumers.ts';
-import type { Ledger } from '../src/usage/ledger.ts';
-import type { LedgerServer } from '../src/usage/ledger-server.ts';
-import type { Windows } from '../src/usage/windows.ts';
+import type { Consumers } from '../src/usage/ledger/consumers.ts';
+import type { Ledger } from '../src/usage/ledger/ledger.ts';
+import type { Windows } from '../src/usage/ledger/windows.ts';
+import type { LedgerServer } from '../src/usage/recovery/ledger-server.ts';
 
 /** Twice as long as a fold: the archive is some two seconds behind what was executed. */
 const EVERY_MS = 1_000;
 /** After a failure twice as long each time, up to this. */
 const MAX_DELAY_MS = 30_000;
 /** What a stopping worker gives the step in hand; one that is cut off is rolled back, and made again by another worker. */
-const CLOSE_PATIENCE_MS = 5_000;
+const CLOSE_TIMEOUT_MS = 5_000;
 /** Ids of one log line. */
 const MAX_LOGGED = 20;
 
@@ -42,7 +42,7 @@ export function openArchive(
 ): UsageArchive {
   const database = new ArchiveDatabase(url, { logger }, { migrates: true });
   // A connection that hangs is not waited for.
-  closers.add('archive database', () => Promise.race([database.close(), sleep(clock, CLOSE_PATIENCE_MS)]));
+  closers.add('archive database', () => Promise.race([database.close(), sleep(clock, CLOSE_TIMEOUT_MS)]));
   return new UsageArchive(database);
 }
 
@@ -57,7 +57,7 @@ export function startArchiving(archive: UsageArchive, deps: ArchiveDeps): void {
   const working = work(archiver, deps, stop.signal);
   closers.add('archiver', () => {
     stop.abort();
-    return Promise.race([working, sleep(deps.clock, CLOSE_PATIENCE_MS)]);
+    return Promise.race([working, sleep(deps.clock, CLOSE_TIMEOUT_MS)]);
   });
 }
 
@@ -70,31 +70,32 @@ async function work(archiver: Archiver, deps: ArchiveDeps, stop: AbortSignal): P
       const step = await archiver.step();
       if (failures > 0) deps.logger.info({ failures }, 'the ledger is archived again');
       failures = 0;
-      tell(step, deps);
+      report(step, deps);
       more = step.more;
     } catch (error) {
       failures += 1;
-      tellFailure(error, failures, deps);
+      reportFailure(error, failures, deps);
     }
-    await tellLag(deps);
+    await reportLag(deps);
     if (!more) await sleep(deps.clock, Math.min(EVERY_MS * 2 ** Math.min(failures, 10), MAX_DELAY_MS), stop);
   }
 }
 
-function tell({ archived, repaired }: Step, { metrics, logger }: ArchiveDeps): void {
+function report({ archived, repaired }: Step, { metrics, logger }: ArchiveDeps): void {
   metrics.archiveRecords.inc(archived);
   metrics.ledgerFaults.set({ kind: 'archive_disagrees' }, 0);
   if (!repaired) return;
-  const { restored, given, chargedOtherwise } = repaired;
+  const { restored, resubmitted, chargedOtherwise } = repaired;
   metrics.ledgerRecovered.inc({ how: 'restored' }, restored);
   if (restored > 0) logger.warn({ records: restored }, 'records that Redis had lost were put back as they were');
-  if (given > 0) logger.warn({ records: given }, 'records that Redis had lost are appended to the ledger again');
+  if (resubmitted > 0)
+    logger.warn({ records: resubmitted }, 'records that Redis had lost are appended to the ledger again');
   if (chargedOtherwise.length === 0) return;
   const some = chargedOtherwise.slice(0, MAX_LOGGED);
   logger.error({ records: some, count: chargedOtherwise.length }, 'lost records came back with other units');
 }
 
-function tellFailure(error: unknown, failures: number, { metrics, logger }: ArchiveDeps): void {
+function reportFailure(error: unknown, failures: number, { metrics, logger }: ArchiveDeps): void {
   const disagrees = error instanceof ArchiveDisagrees;
   const reason = disagrees ? 'disagrees' : error instanceof TollgateError ? 'redis' : 'postgresql';
   metrics.archiveFailures.inc({ reason });
@@ -106,10 +107,10 @@ function tellFailure(error: unknown, failures: number, { metrics, logger }: Arch
 }
 
 /** From Redis alone, so that it is told while PostgreSQL is away. */
-async function tellLag({ ledger, consumers, clock, metrics }: ArchiveDeps): Promise<void> {
+async function reportLag({ ledger, consumers, clock, metrics }: ArchiveDeps): Promise<void> {
   try {
-    const [{ sequence: head }, known] = await Promise.all([ledger.head(), consumers.list()]);
-    const archived = known.find(({ consumer }) => consumer === ARCHIVE_CONSUMER)?.sequence ?? 0;
+    const [{ sequence: head }, consumer] = await Promise.all([ledger.head(), consumers.list()]);
+    const archived = consumer.find(({ consumer }) => consumer === ARCHIVE_CONSUMER)?.sequence ?? 0;
     const [oldest] = await ledger.range(archived + 1, head, 1);
     metrics.archiveLagRecords.set(Math.max(0, head - archived));
     metrics.archiveLagSeconds.set(oldest ? Math.max(0, clock.now() - oldest.appendedAt) / 1000 : 0);

@@ -1,16 +1,16 @@
-import type { Runs } from '../src/agents/runs.ts';
+import type { ErasureInProgress, ErasurePhase, Erasures } from '../src/accounts/erasures.ts';
+import type { UserData } from '../src/accounts/user-data.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
-import type { ErasureInProgress, ErasurePhase, Erasures } from '../src/policy/erasures.ts';
-import type { UserData } from '../src/policy/user-data.ts';
 import { TollgateError } from '../src/protocol/errors.ts';
 import type { Redis } from '../src/redis/client.ts';
-import { asked } from '../src/redis/errors.ts';
+import { mapRedisErrors } from '../src/redis/errors.ts';
 import { type Keys, partitionOf } from '../src/redis/keys.ts';
-import { TALLY_SECONDS } from '../src/usage/append-batch.ts';
+import type { Runs } from '../src/runs/runs.ts';
 import { HOUR_MS, hourOf, startOf } from '../src/usage/hours.ts';
+import { TALLY_SECONDS } from '../src/usage/ledger/append-batch.ts';
 import { LedgerBroken, type LedgerErasure } from '../src/usage/ledger-erasure.ts';
-import { CORRECTIONS, isFoldedUpTo, RETURNED } from '../src/usage/outboxes.ts';
+import { CORRECTIONS, isIngestedUpTo, RESUBMITTED } from '../src/usage/outbox/outboxes.ts';
 
 /** Erasures that one job looks at, those that wait for something included; later ones wait for these. */
 const ERASURES_AT_ONCE = 1_000;
@@ -111,7 +111,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     const { userId, notes } = erasure;
     const marks = (notes.marks ?? '').split(' ');
     for (const [at, outbox] of outboxesOf(keys, userId).entries()) {
-      if (!(await isFoldedUpTo({ redis, keys }, outbox, marks[at] ?? ''))) return { waitingFor: 'ledger_writer' };
+      if (!(await isIngestedUpTo({ redis, keys }, outbox, marks[at] ?? ''))) return { waitingFor: 'ledger_writer' };
     }
     await erasures.enter(erasure, 'listing', { cursor: 0, until: await ledgerErasure.head(), listed_before: 0 });
     return 'more';
@@ -133,7 +133,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
   async recording(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { notes } = erasure;
     const outbox = { name: CORRECTIONS, key: keys.corrections };
-    if (!(await isFoldedUpTo({ redis, keys }, outbox, notes.mark ?? ''))) return { waitingFor: 'ledger_writer' };
+    if (!(await isIngestedUpTo({ redis, keys }, outbox, notes.mark ?? ''))) return { waitingFor: 'ledger_writer' };
     await erasures.enter(erasure, 'replacing', { replaced: notes.until ?? 0, head: await ledgerErasure.head() });
     return 'more';
   },
@@ -205,17 +205,17 @@ function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[]
   return [
     { name: String(partition), key: keys.outbox(partition) },
     { name: CORRECTIONS, key: keys.corrections },
-    { name: RETURNED, key: keys.returned },
+    { name: RESUBMITTED, key: keys.resubmitted },
   ];
 }
 
 /** "" of an empty stream. */
 async function lastId(redis: Redis, stream: string): Promise<string> {
-  const [last] = await asked(redis.xrevrange(stream, '+', '-', 'COUNT', 1));
+  const [last] = await mapRedisErrors(redis.xrevrange(stream, '+', '-', 'COUNT', 1));
   return last?.[0] ?? '';
 }
 
 async function redisNow(redis: Redis): Promise<number> {
-  const [seconds, micros] = await asked(redis.time());
+  const [seconds, micros] = await mapRedisErrors(redis.time());
   return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
 }

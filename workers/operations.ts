@@ -2,7 +2,7 @@ import type { Config } from '../src/config.ts';
 import { createApp } from '../src/http/app.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
-import { answers, type Redis } from '../src/redis/client.ts';
+import { isResponsive, type Redis } from '../src/redis/client.ts';
 
 const TIMEOUT_MS = 1_000;
 
@@ -17,7 +17,7 @@ export async function startOperations(deps: {
   const app = createApp({ logger, trustedProxyHops: 0 });
   app.get('/health/live', async () => ({ status: 'live' }));
   app.get('/health/ready', async (_request, reply) => {
-    const ready = await answers(redis, TIMEOUT_MS);
+    const ready = await isResponsive(redis, TIMEOUT_MS);
     return reply.status(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not_ready', checks: { redis: ready } });
   });
   app.get('/metrics', async (_request, reply) => {

@@ -16,11 +16,11 @@ export function watchQueue(
   queue: Pick<Queue, 'name' | 'getJobCounts'>,
   { clock, metrics, logger }: { readonly clock: Clock; readonly metrics: Metrics; readonly logger: Logger },
 ): () => void {
-  let asking = false;
+  let isPending = false;
   const look = async () => {
     // A Redis that is slow is not asked again before it has answered.
-    if (asking) return;
-    asking = true;
+    if (isPending) return;
+    isPending = true;
     try {
       const counts = await queue.getJobCounts(...STATES);
       for (const state of STATES) metrics.queueJobs.set({ queue: queue.name, state }, counts[state] ?? 0);
@@ -28,7 +28,7 @@ export function watchQueue(
       for (const state of STATES) metrics.queueJobs.remove({ queue: queue.name, state });
       logger.debug({ err: error, queue: queue.name }, 'the jobs of a queue were not counted');
     } finally {
-      asking = false;
+      isPending = false;
     }
   };
   void look();

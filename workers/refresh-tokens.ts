@@ -1,17 +1,17 @@
-import { type AuthService, isRefusal } from '../src/auth/auth-service.ts';
-import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token-sessions.ts';
+import type { Revocations } from '../src/accounts/revocations.ts';
+import { type AuthServiceClient, isRefusal } from '../src/auth/client/auth-service-client.ts';
+import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token-refresh/token-sessions.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
 import type { Span, Tracing } from '../src/lib/tracing.ts';
-import type { Revocations } from '../src/policy/revocations.ts';
 import { toTollgateError } from '../src/protocol/errors.ts';
-import type { Refusal } from '../src/protocol/token-life.ts';
+import type { Refusal } from '../src/protocol/token-lifecycle.ts';
 import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface RefreshDeps {
-  readonly tokenSessions: Pick<TokenSessions, 'takeDue' | 'due' | 'refreshed' | 'failed' | 'end'>;
-  readonly authService: Pick<AuthService, 'exchange'>;
+  readonly tokenSessions: Pick<TokenSessions, 'claimDue' | 'due' | 'refreshed' | 'failed' | 'end'>;
+  readonly authService: Pick<AuthServiceClient, 'exchange'>;
   readonly revocations: Pick<Revocations, 'revoke'>;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'refreshes' | 'refreshSeconds' | 'refreshLead'>;
@@ -47,13 +47,13 @@ export function partitionsOf(shard: number, shards: number): number[] {
  * @returns how many sessions were taken
  */
 export async function refreshTokens(partitions: readonly number[], deps: RefreshDeps): Promise<number> {
-  const giveWayAt = deps.clock.now() + JOB_BUDGET_MS;
+  const yieldAt = deps.clock.now() + JOB_BUDGET_MS;
   let total = 0;
   for (;;) {
-    const taken = (await Promise.all(partitions.map((one) => deps.tokenSessions.takeDue(one, BATCH)))).flat();
-    total += taken.length;
-    await inParallel(taken, CONCURRENCY, (ref) => refreshOne(ref, deps));
-    if (taken.length === 0 || deps.clock.now() >= giveWayAt) return total;
+    const claimed = (await Promise.all(partitions.map((one) => deps.tokenSessions.claimDue(one, BATCH)))).flat();
+    total += claimed.length;
+    await inParallel(claimed, CONCURRENCY, (ref) => refreshOne(ref, deps));
+    if (claimed.length === 0 || deps.clock.now() >= yieldAt) return total;
   }
 }
 
@@ -84,16 +84,16 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
   try {
     const issued = await deps.authService.exchange(token);
     if (issued.expiresAt > expiresAt) {
-      const held = await deps.tokenSessions.refreshed(ref, issued.accessToken, issued.expiresAt);
-      if (held) deps.metrics.refreshLead.observe((expiresAt - deps.clock.now()) / 1000);
-      return held ? 'refreshed' : 'gone';
+      const current = await deps.tokenSessions.refreshed(ref, issued.accessToken, issued.expiresAt);
+      if (current) deps.metrics.refreshLead.observe((expiresAt - deps.clock.now()) / 1000);
+      return current ? 'refreshed' : 'gone';
     }
   } catch (thrown) {
     if (isRefusal(thrown)) {
-      const takenBack = TAKEN_BACK.includes(thrown.code);
-      const ended = await deps.tokenSessions.end(due, thrown.code, takenBack ? 'session' : 'token');
+      const revoked = TAKEN_BACK.includes(thrown.code);
+      const ended = await deps.tokenSessions.end(due, thrown.code, revoked ? 'session' : 'token');
       // Its tokens have not ended yet: no node takes them any more, and whoever has come back meanwhile has to go.
-      if (takenBack) await deps.revocations.revoke(ref.session);
+      if (revoked) await deps.revocations.revoke(ref.session);
       return ended ? 'refused' : 'gone';
     }
     const { code } = toTollgateError(thrown);
@@ -120,9 +120,9 @@ function nextAttempt(failures: number, code: string, random: number): { retryInM
 
 /** Does `work` for each of `items`, at most `limit` at once. */
 async function inParallel<T>(items: readonly T[], limit: number, work: (item: T) => Promise<void>): Promise<void> {
-  const left = items.values();
-  const takeTurns = async () => {
-    for (const item of left) await work(item);
+  const remaining = items.values();
+  const workThrough = async () => {
+    for (const item of remaining) await work(item);
   };
-  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, takeTurns));
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, workThrough));
 }

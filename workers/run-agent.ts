@@ -1,10 +1,10 @@
-import type { RunEnd, RunExecutor } from '../src/agents/run-executor.ts';
-import { OUTAGE_PATIENCE_MS } from '../src/agents/run-log.ts';
-import type { Runs } from '../src/agents/runs.ts';
 import { AgentRunJob, QUEUES } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Tracing } from '../src/lib/tracing.ts';
-import { whileAway } from '../src/redis/errors.ts';
+import { retryDuringOutage } from '../src/redis/errors.ts';
+import type { RunEnd, RunExecutor } from '../src/runs/run-executor.ts';
+import type { Runs } from '../src/runs/runs.ts';
+import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 /**
  * There is no such run: its message was over the limit, or the job was faster than the run, which can happen where the
@@ -44,7 +44,7 @@ export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<Ru
 }
 
 async function claimAndRun({ user_id, run_id }: AgentRunJob, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
-  const claim = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, () => deps.runs.claim(user_id, run_id));
+  const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     if (claim.outcome === 'missing') throw new RunMissing(run_id);
     return 'finished';

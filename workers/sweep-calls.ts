@@ -1,17 +1,17 @@
-import type { ToolCalls } from '../src/agents/tool-calls.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { publicError, TollgateError } from '../src/protocol/errors.ts';
+import type { CallStore } from '../src/tools/call-store.ts';
 import { usageRecord } from '../src/usage/records.ts';
-import { sweptUp } from './sweep-runs.ts';
+import { trySweep } from './sweep-runs.ts';
 
 export interface SweepCallsDeps {
-  readonly calls: ToolCalls;
+  readonly calls: CallStore;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-type OverdueCall = Awaited<ReturnType<ToolCalls['overdue']>>[number];
+type OverdueCall = Awaited<ReturnType<CallStore['overdue']>>[number];
 
 const LOST = 'The call did not come to an end: what it did is not known, and nothing is charged.';
 
@@ -22,8 +22,8 @@ const LOST = 'The call did not come to an end: what it did is not known, and not
 export async function sweepCalls(deps: SweepCallsDeps): Promise<number> {
   let ended = 0;
   for (const call of await deps.calls.overdue()) {
-    const who = { call: call.callId, user: userHash(call.userId) };
-    if (await sweptUp(deps.logger, who, () => endCall(call, deps))) ended += 1;
+    const context = { call: call.callId, user: userHash(call.userId) };
+    if (await trySweep(deps.logger, context, () => endCall(call, deps))) ended += 1;
   }
   return ended;
 }
@@ -36,13 +36,13 @@ async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }
   const record = usageRecord({
     ...{ callId, tool, permission, plan, thread_id, request_id, idempotency_key, transport },
     ...{ user_id: userId, run_id: null, status: 'error', units: 0 },
-    begunAt: started_at,
+    acceptedAt: started_at,
     startedAt: started_at,
     completedAt: Math.max(started_at, clock.now()),
   });
   const error = publicError(new TollgateError('TOOL_FAILED', { text: LOST }));
   const outcome = { success: false, error, duration_ms: record.duration_ms, usage_record_id: record.id };
-  const counts = await calls.end({ userId, callId, details, outcome, record, settlement: '', swept: true });
+  const counts = await calls.end({ userId, callId, details, outcome, record, quotaCommit: '', swept: true });
   if (counts !== outcome) return false;
   logger.warn({ user: userHash(userId), tool, call: callId }, 'a tool call was ended from outside');
   return true;

@@ -1,11 +1,12 @@
-import { OUTAGE_PATIENCE_MS, RunLog, RunLost } from '../src/agents/run-log.ts';
-import type { Runs } from '../src/agents/runs.ts';
 import type { EventLog } from '../src/events/event-log.ts';
 import type { AgentRunJob } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
-import { whileAway } from '../src/redis/errors.ts';
+import { retryDuringOutage } from '../src/redis/errors.ts';
+import { RunLog, RunOwnershipLost } from '../src/runs/run-log.ts';
+import type { Runs } from '../src/runs/runs.ts';
+import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 export interface SweepDeps {
   readonly runs: Runs;
@@ -18,8 +19,8 @@ export interface SweepDeps {
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;
   for (const job of await deps.runs.overdue()) {
-    const who = { run_id: job.run_id, user: userHash(job.user_id) };
-    if (await sweptUp(deps.logger, who, () => abandonRun(job, 'RUN_TIMEOUT', deps))) ended += 1;
+    const context = { run_id: job.run_id, user: userHash(job.user_id) };
+    if (await trySweep(deps.logger, context, () => abandonRun(job, 'RUN_TIMEOUT', deps))) ended += 1;
   }
   return ended;
 }
@@ -28,19 +29,19 @@ export async function sweepRuns(deps: SweepDeps): Promise<number> {
  * What `end` says. One that cannot be ended, since its user's data is damaged, keeps none of the others waiting.
  * @throws TollgateError OVERLOADED while Redis is away: then there is no use in going on
  */
-export async function sweptUp(logger: Logger, who: object, end: () => Promise<boolean>): Promise<boolean> {
+export async function trySweep(logger: Logger, context: object, end: () => Promise<boolean>): Promise<boolean> {
   try {
     return await end();
   } catch (error) {
     if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
-    logger.error({ ...who, err: error }, 'the sweep cannot end this: the data of its user may be damaged');
+    logger.error({ ...context, err: error }, 'the sweep cannot end this: the data of its user may be damaged');
     return false;
   }
 }
 
 /** Takes the run from whoever may have it and ends it with `agent_failed`. False when it had ended by itself. */
 export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCode, deps: SweepDeps): Promise<boolean> {
-  const claim = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, () => deps.runs.claim(user_id, run_id));
+  const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     await deps.runs.forget(user_id, run_id);
     return false;
@@ -49,7 +50,7 @@ export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCo
   try {
     await log.abandoned(new TollgateError(code));
   } catch (error) {
-    if (error instanceof RunLost) return false;
+    if (error instanceof RunOwnershipLost) return false;
     throw error;
   }
   deps.logger.warn({ run_id, user: userHash(user_id), code }, 'a run was ended from outside');

@@ -1,43 +1,43 @@
 import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
 import { ZodError } from 'zod';
-import { loadAgentCatalogue } from '../src/agents/agent-catalogue.ts';
-import { assembleAgent } from '../src/agents/assemble-agent.ts';
-import { assembleEventLog } from '../src/agents/assemble-log.ts';
-import { assembleTools } from '../src/agents/assemble-tools.ts';
-import { RunExecutor } from '../src/agents/run-executor.ts';
-import { Runs } from '../src/agents/runs.ts';
-import { BUILT_IN_TOOLS } from '../src/agents/tools/executors.ts';
-import { depthOf } from '../src/agents/tools/health-tools.ts';
-import { AuthService, authServiceOptions } from '../src/auth/auth-service.ts';
-import { TokenSeal } from '../src/auth/token-seal.ts';
-import { TokenSessions, tokenLifeTimes } from '../src/auth/token-sessions.ts';
+import { Erasures } from '../src/accounts/erasures.ts';
+import { InvalidationReader, type TimedInvalidation } from '../src/accounts/invalidation-reader.ts';
+import { Revocations } from '../src/accounts/revocations.ts';
+import { UserData } from '../src/accounts/user-data.ts';
+import { AuthServiceClient, authServiceOptions } from '../src/auth/client/auth-service-client.ts';
+import { TokenSeal } from '../src/auth/token-refresh/token-seal.ts';
+import { TokenSessions, tokenLifecycleTimes } from '../src/auth/token-refresh/token-sessions.ts';
+import { loadAgentCatalogue } from '../src/catalogue/agent-catalogue.ts';
+import { logReloads } from '../src/catalogue/catalogues.ts';
+import { composeAgent } from '../src/compose/agent.ts';
+import { composeCatalogues } from '../src/compose/catalogues.ts';
+import { composeEventLog } from '../src/compose/event-log.ts';
+import { composeTools } from '../src/compose/tools.ts';
 import type { Config } from '../src/config.ts';
 import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
 import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { newId } from '../src/lib/ids.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
-import { type Announced, AnnouncementReader } from '../src/policy/announcement-reader.ts';
-import { logReloads } from '../src/policy/catalogues.ts';
-import { Erasures } from '../src/policy/erasures.ts';
-import { Revocations } from '../src/policy/revocations.ts';
-import { UserData } from '../src/policy/user-data.ts';
 import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
-import { startTelemetry, type Telemetry } from '../src/telemetry.ts';
-import { assembleCatalogues } from '../src/upstreams/assemble-upstreams.ts';
-import { Consumers } from '../src/usage/consumers.ts';
-import { Ledger } from '../src/usage/ledger.ts';
+import { RunExecutor } from '../src/runs/run-executor.ts';
+import { Runs } from '../src/runs/runs.ts';
+import { startTelemetry, type Telemetry } from '../src/telemetry/telemetry.ts';
+import { depthOf } from '../src/tools/built-in/health-tools.ts';
+import { BUILT_IN_TOOLS } from '../src/tools/executors.ts';
+import { Consumers } from '../src/usage/ledger/consumers.ts';
+import { Ledger } from '../src/usage/ledger/ledger.ts';
+import { LedgerWriter } from '../src/usage/ledger/ledger-writer.ts';
+import { Windows } from '../src/usage/ledger/windows.ts';
 import { LedgerErasure } from '../src/usage/ledger-erasure.ts';
-import { LedgerGate, LedgerServer } from '../src/usage/ledger-server.ts';
-import { LedgerWriter } from '../src/usage/ledger-writer.ts';
-import { Tallies } from '../src/usage/tallies.ts';
-import { Windows } from '../src/usage/windows.ts';
+import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts';
+import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
 import { eraseUsers } from './erase-users.ts';
-import { closeWindows, foldUsage, trimLedger } from './fold-usage.ts';
+import { closeWindows, ingestUsage, trimLedger } from './ingest-usage.ts';
 import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
@@ -54,7 +54,7 @@ const STALLED_CHECK_MS = 5_000;
 /** Workers that may die under one run before it is given up. */
 const MAX_TAKEOVERS = 3;
 /** What a stopping worker gives the runs it has; those that take longer are taken over by another. */
-const CLOSE_PATIENCE_MS = 20_000;
+const CLOSE_TIMEOUT_MS = 20_000;
 const SCHEDULE_AGAIN_MS = 60_000;
 
 /** Jobs of a schedule: one at a time, none kept, and a missed one is made up for by the next. */
@@ -79,32 +79,32 @@ export async function startWorker(
   closers.add('tracing', () => telemetry.tracing.close());
   const clock = options.clock ?? systemClock;
   try {
-    const foundation = await createFoundation(config, { ...telemetry, clock, closers });
-    const parts = await createParts(config, foundation);
-    closers.add('queue watch', watchQueue(parts.runQueue, foundation));
-    await followCancellations(foundation, parts.executor);
-    await startRuns(config, foundation, parts);
-    await startScheduled(foundation, parts, { settleMs: options.erasureSettleMs });
-    if (parts.archive) startArchiving(parts.archive, { ...foundation, ...parts });
-    await followCatalogues(foundation);
-    const operations = await startOperations({ config, ...foundation });
+    const services = await createServices(config, { ...telemetry, clock, closers });
+    const components = await createComponents(config, services);
+    closers.add('queue watch', watchQueue(components.runQueue, services));
+    await followCancellations(services, components.executor);
+    await startRuns(config, services, components);
+    await startScheduled(services, components, { settleMs: options.erasureSettleMs });
+    if (components.archive) startArchiving(components.archive, { ...services, ...components });
+    await followCatalogues(services);
+    const operations = await startOperations({ config, ...services });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');
-    return { port: operations.port, reload: () => foundation.catalogues.reload(), close: () => closers.close() };
+    return { port: operations.port, reload: () => services.catalogues.reload(), close: () => closers.close() };
   } catch (error) {
     await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
     throw error;
   }
 }
 
-type Foundation = Awaited<ReturnType<typeof createFoundation>>;
-type Parts = Awaited<ReturnType<typeof createParts>>;
+type WorkerServices = Awaited<ReturnType<typeof createServices>>;
+type WorkerComponents = Awaited<ReturnType<typeof createComponents>>;
 
 /** Redis and the queues: what everything above stands on. */
-async function createFoundation(config: Config, base: Telemetry & { clock: Clock; closers: Closers }) {
-  const { logger, closers } = base;
+async function createServices(config: Config, telemetry: Telemetry & { clock: Clock; closers: Closers }) {
+  const { logger, closers } = telemetry;
   // First: what is wrong with them shows also where Redis is not there yet.
-  const { catalogues, upstreams } = assembleCatalogues(base, config, BUILT_IN_TOOLS);
+  const { catalogues, upstreams } = composeCatalogues(telemetry, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config, role, logger);
     closers.add(name, () => disconnectRedis(connection));
@@ -112,7 +112,7 @@ async function createFoundation(config: Config, base: Telemetry & { clock: Clock
   };
   const keys = new Keys(config.REDIS_KEY_PREFIX);
   const redis = await open('redis', 'commands');
-  closers.add('redis watch', watchRedis(redis, base));
+  closers.add('redis watch', watchRedis(redis, telemetry));
   const openQueue = (name: string): Queue => {
     const queue = new Queue(name, { connection: redis, prefix: keys.queues });
     closers.add(`${name} queue`, () => queue.close());
@@ -120,24 +120,24 @@ async function createFoundation(config: Config, base: Telemetry & { clock: Clock
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...base, catalogues, upstreams, keys, redis, subscriber, blocking, openQueue };
+  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, openQueue };
 }
 
 /** The agent with its tools, and the ledger. */
-async function createParts(config: Config, foundation: Foundation) {
-  const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = foundation;
+async function createComponents(config: Config, services: WorkerServices) {
+  const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = services;
   const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
-  const log = await assembleEventLog(foundation, config);
-  const runs = new Runs({ redis, keys, agents, plans: foundation.catalogues.plans, clock, tracing }, limits);
+  const log = await composeEventLog(services, config);
+  const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, clock, tracing }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
-  const toolParts = { ...foundation, log, agents, queueDepth: () => depthOf(runQueue) };
-  const { service: tools, calls, threads } = assembleTools(toolParts, config);
-  const agent = await assembleAgent({ ...foundation, agents, threads }, config);
+  const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
+  const { service: tools, calls, threads } = composeTools(toolServices, config);
+  const agent = await composeAgent({ ...services, agents, threads }, config);
   const executor = new RunExecutor({ log, agents, agent, tools, clock, metrics, logger, tracing }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
-  const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifeTimes(config));
-  const authService = new AuthService({ clock, metrics, logger, tracing }, authServiceOptions(config));
+  const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
+  const authService = new AuthServiceClient({ clock, metrics, logger, tracing }, authServiceOptions(config));
   closers.add('auth service', () => authService.close());
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
@@ -145,7 +145,7 @@ async function createParts(config: Config, foundation: Foundation) {
   const server = new LedgerServer({ redis, keys });
   const gate = config.USAGE_ARCHIVE_URL ? new LedgerGate({ server, clock }) : undefined;
   const billing = { ledger, writer: new LedgerWriter({ redis, keys }), windows, consumers, server, gate };
-  const archive = config.USAGE_ARCHIVE_URL ? openArchive(config.USAGE_ARCHIVE_URL, foundation) : undefined;
+  const archive = config.USAGE_ARCHIVE_URL ? openArchive(config.USAGE_ARCHIVE_URL, services) : undefined;
   const tallies = new Tallies({ redis, keys });
   const erasing = {
     archive,
@@ -158,7 +158,7 @@ async function createParts(config: Config, foundation: Foundation) {
 }
 
 /** What is published while the connection is away is missed: a run learns of its cancellation from its next append too. */
-async function followCancellations({ subscriber, keys }: Foundation, executor: RunExecutor): Promise<void> {
+async function followCancellations({ subscriber, keys }: WorkerServices, executor: RunExecutor): Promise<void> {
   const channels = new Set(keys.runControls);
   subscriber.on('smessage', (channel: string, runId: string) => {
     if (channels.has(channel)) executor.cancel(runId);
@@ -172,25 +172,25 @@ async function followCancellations({ subscriber, keys }: Foundation, executor: R
 }
 
 /** Reads plans and tools again when that is announced, or may have been. */
-async function followCatalogues(foundation: Foundation): Promise<void> {
-  const { catalogues } = foundation;
-  logReloads(catalogues, foundation);
+async function followCatalogues(services: WorkerServices): Promise<void> {
+  const { catalogues } = services;
+  logReloads(catalogues, services);
   const listener = {
-    async take(page: readonly Announced[]) {
-      if (page.some(({ announcement }) => announcement.kind === 'catalogues')) catalogues.reload();
+    async onInvalidations(page: readonly TimedInvalidation[]) {
+      if (page.some(({ invalidation }) => invalidation.kind === 'catalogues')) catalogues.reload();
     },
     reload: async () => void catalogues.reload(),
   };
-  const announcements = new AnnouncementReader({ ...foundation, listener });
-  foundation.closers.add('announcements', () => announcements.stop());
-  await announcements.start();
+  const invalidations = new InvalidationReader({ ...services, listener });
+  services.closers.add('announcements', () => invalidations.stop());
+  await invalidations.start();
 }
 
 /** Takes runs from the queue, and ends those whose job is lost for good. */
-async function startRuns(config: Config, foundation: Foundation, parts: Parts): Promise<void> {
-  const { logger, tracing, clock } = foundation;
-  const worker = await startBullWorker(foundation, QUEUES.agentRuns, {
-    process: (job) => final(runAgent(job.data, { ...parts, clock, tracing })),
+async function startRuns(config: Config, services: WorkerServices, components: WorkerComponents): Promise<void> {
+  const { logger, tracing, clock } = services;
+  const worker = await startBullWorker(services, QUEUES.agentRuns, {
+    process: (job) => final(runAgent(job.data, { ...components, clock, tracing })),
     options: {
       concurrency: config.RUN_CONCURRENCY,
       lockDuration: LOCK_MS,
@@ -205,40 +205,41 @@ async function startRuns(config: Config, foundation: Foundation, parts: Parts): 
     // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
     if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
     const payload = AgentRunJob.safeParse(job.data);
-    const who = payload.success ? { run_id: payload.data.run_id, user: userHash(payload.data.user_id) } : {};
-    logger.error({ ...who, job: job.id, err: error }, 'a run job failed');
+    const context = payload.success ? { run_id: payload.data.run_id, user: userHash(payload.data.user_id) } : {};
+    logger.error({ ...context, job: job.id, err: error }, 'a run job failed');
     if (!payload.success) return;
-    abandonRun(payload.data, 'INTERNAL_ERROR', { ...parts, clock, logger }).catch((cause) => {
-      logger.error({ ...who, err: cause }, 'a failed run was not ended; the sweep does it');
+    abandonRun(payload.data, 'INTERNAL_ERROR', { ...components, clock, logger }).catch((cause) => {
+      logger.error({ ...context, err: cause }, 'a failed run was not ended; the sweep does it');
     });
   });
 }
 
 /** The jobs that a schedule makes. */
 async function startScheduled(
-  foundation: Foundation,
-  parts: Parts,
+  services: WorkerServices,
+  components: WorkerComponents,
   { settleMs }: { readonly settleMs: number | undefined },
 ): Promise<void> {
-  const { logger, tracing, clock, metrics, closers, openQueue } = foundation;
-  const fold = () => foldUsage({ ...parts, ...foundation });
-  await startBullWorker(foundation, QUEUES.usage, { process: fold, options: SCHEDULED });
-  const tend = ({ name }: Job) => (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...parts, ...foundation });
-  await startBullWorker(foundation, QUEUES.windows, { process: tend, options: SCHEDULED });
+  const { logger, tracing, clock, metrics, closers, openQueue } = services;
+  const ingest = () => ingestUsage({ ...components, ...services });
+  await startBullWorker(services, QUEUES.usage, { process: ingest, options: SCHEDULED });
+  const maintain = ({ name }: Job) =>
+    (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...components, ...services });
+  await startBullWorker(services, QUEUES.windows, { process: maintain, options: SCHEDULED });
   const sweep = async () => {
-    await sweepRuns({ ...parts, clock, logger });
-    await sweepCalls({ ...parts, clock, logger });
+    await sweepRuns({ ...components, clock, logger });
+    await sweepCalls({ ...components, clock, logger });
   };
-  await startBullWorker(foundation, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
-  const erase = () => eraseUsers({ ...parts, ...foundation, settleMs });
-  await startBullWorker(foundation, QUEUES.erasures, { process: erase, options: SCHEDULED });
+  await startBullWorker(services, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
+  const erase = () => eraseUsers({ ...components, ...services, settleMs });
+  await startBullWorker(services, QUEUES.erasures, { process: erase, options: SCHEDULED });
 
   const refresh = async (job: Job) => {
     const { shard } = RefreshTokensJob.parse(job.data);
-    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...parts, clock, metrics, logger, tracing });
+    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...components, clock, metrics, logger, tracing });
   };
   const sharded = { ...SCHEDULED, concurrency: REFRESH_SHARDS };
-  await startBullWorker(foundation, QUEUES.tokens, { process: refresh, options: sharded });
+  await startBullWorker(services, QUEUES.tokens, { process: refresh, options: sharded });
 
   const queues = new Map(SCHEDULES.map(({ queue }) => [queue, openQueue(queue)]));
   const schedule = async () => {
@@ -255,14 +256,14 @@ async function startScheduled(
 }
 
 async function startBullWorker(
-  { blocking, keys, clock, logger, closers }: Foundation,
+  { blocking, keys, clock, logger, closers }: WorkerServices,
   queue: string,
   { process, options }: { process: (job: Job) => Promise<unknown>; options: object },
 ): Promise<Worker> {
   const worker = new Worker(queue, process, { connection: blocking, prefix: keys.queues, ...options });
   worker.on('error', (error) => logger.warn({ queue, error: error.message }, 'worker error'));
   // Waits for the jobs in hand, but not for a Redis that does not come back.
-  closers.add(`${queue} worker`, () => Promise.race([worker.close(), sleep(clock, CLOSE_PATIENCE_MS)]));
+  closers.add(`${queue} worker`, () => Promise.race([worker.close(), sleep(clock, CLOSE_TIMEOUT_MS)]));
   await worker.waitUntilReady();
   return worker;
 }

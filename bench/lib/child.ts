@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 export interface Child<Order, Answer> {
   readonly pid: number;
   /** @throws Error with what the process says went wrong, or when it ends */
-  tell(order: Order): Promise<Answer>;
+  send(order: Order): Promise<Answer>;
   close(): void;
 }
 
@@ -17,7 +17,7 @@ export function startChild<Order extends object, Answer extends object>(
   const child = fork(fileURLToPath(new URL(module, import.meta.url)), args);
   return {
     pid: child.pid ?? 0,
-    tell: (order) =>
+    send: (order) =>
       new Promise((resolve, reject) => {
         const ended = (code: number | null) => reject(new Error(`${module} ended with ${code}`));
         child.once('exit', ended);

@@ -11,7 +11,7 @@ export interface Client {
   close(): void;
 }
 
-const PATIENCE_MS = 20_000;
+const TIMEOUT_MS = 20_000;
 
 /** Waits of a client, by event type. */
 class Waits {
@@ -19,7 +19,7 @@ class Waits {
 
   next(type: string): Promise<Fields> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`no ${type} within ${PATIENCE_MS} ms`)), PATIENCE_MS);
+      const timer = setTimeout(() => reject(new Error(`no ${type} within ${TIMEOUT_MS} ms`)), TIMEOUT_MS);
       const wait = (fields: Fields) => {
         clearTimeout(timer);
         resolve(fields);
@@ -28,7 +28,7 @@ class Waits {
     });
   }
 
-  settle(type: string, fields: Fields): void {
+  resolve(type: string, fields: Fields): void {
     const waits = this.#waits.get(type) ?? [];
     this.#waits.delete(type);
     for (const wait of waits) wait(fields);
@@ -50,7 +50,7 @@ export async function connectWs(
   const waits = new Waits();
   socket.on('message', (data) => {
     const { type, ...fields } = JSON.parse(String(data)) as Fields & { type: string };
-    waits.settle(type, fields);
+    waits.resolve(type, fields);
   });
   const failed = new Promise<never>((_, reject) => socket.once('error', reject));
   failed.catch(() => undefined);
@@ -66,7 +66,7 @@ export async function connectWs(
 export async function connectSocketIo(url: string, token: string): Promise<Client & { readonly welcome: Fields }> {
   const socket: Socket = io(url, { auth: { token }, transports: ['websocket'], forceNew: true, reconnection: false });
   const waits = new Waits();
-  socket.onAny((type: string, fields: Fields) => waits.settle(type, fields));
+  socket.onAny((type: string, fields: Fields) => waits.resolve(type, fields));
   const failed = new Promise<never>((_, reject) => socket.once('connect_error', reject));
   failed.catch(() => undefined);
   return {

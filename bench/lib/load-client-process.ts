@@ -8,8 +8,8 @@ import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { Keys } from '../../src/redis/keys.ts';
-import { KEY_PREFIX } from './installation.ts';
-import type { ConnectOrder, Delivered, DeliverOrder, Order, Road } from './load-client.ts';
+import { KEY_PREFIX } from './deployment.ts';
+import type { ConnectOrder, Delivered, DeliverOrder, Order, TransportName } from './load-client.ts';
 import { atRate, thinkingFields } from './user-events.ts';
 
 /** Connections that are opened at once. */
@@ -17,7 +17,7 @@ const AT_ONCE = 16;
 const EVENT = 'agent_thinking';
 const SAMPLED = 10;
 /** How long the last events may take. */
-const PATIENCE_MS = 10_000;
+const TIMEOUT_MS = 10_000;
 
 const redisUrl = process.argv[2] ?? '';
 const redis = new Redis(redisUrl);
@@ -61,9 +61,9 @@ function openSocketIo(url: string, token: string): Promise<() => void> {
   });
 }
 
-async function connect({ road, url, tokens, userIds: users }: ConnectOrder): Promise<void> {
+async function connect({ transport, url, tokens, userIds: users }: ConnectOrder): Promise<void> {
   userIds = users;
-  const open = road.endsWith('-ws') ? openWs : openSocketIo;
+  const open = transport.endsWith('-ws') ? openWs : openSocketIo;
   let next = 0;
   const opener = async () => {
     while (next < tokens.length) closers.push(await open(url, tokens[next++] ?? ''));
@@ -74,24 +74,24 @@ async function connect({ road, url, tokens, userIds: users }: ConnectOrder): Pro
 type Publish = (userId: string, fields: ReturnType<typeof thinkingFields>) => Promise<unknown> | boolean;
 
 const append: Publish = (userId, fields) => log.append({ userId, events: [{ type: EVENT, fields }] });
-const PUBLISH: Record<Road, Publish> = {
+const PUBLISH: Record<TransportName, Publish> = {
   'tollgate-ws': append,
   'tollgate-socket-io': append,
   'bare-ws': (userId, fields) => redis.spublish(`bare:{${userId}}`, JSON.stringify({ type: EVENT, ...fields })),
   'bare-socket-io': (userId, fields) => peer.to(`user:${userId}`).emit(EVENT, fields),
 };
 
-async function deliver({ road, events, perSecond }: DeliverOrder): Promise<void> {
+async function deliver({ transport, events, perSecond }: DeliverOrder): Promise<void> {
   received = 0;
   latencyMs = [];
   const publishing: (Promise<unknown> | boolean)[] = [];
   await atRate(perSecond, events, (at) => {
     const userId = userIds[at % userIds.length] ?? '';
-    publishing.push(PUBLISH[road](userId, thinkingFields(userId, at)));
+    publishing.push(PUBLISH[transport](userId, thinkingFields(userId, at)));
   });
   await Promise.all(publishing);
-  for (let waited = 0; received < events && waited < PATIENCE_MS; waited += 20) await delay(20);
-  if (received !== events) throw new Error(`${road}: ${received} of ${events} events arrived`);
+  for (let waited = 0; received < events && waited < TIMEOUT_MS; waited += 20) await delay(20);
+  if (received !== events) throw new Error(`${transport}: ${received} of ${events} events arrived`);
 }
 
 process.on('message', (order: Order) => {

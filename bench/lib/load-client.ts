@@ -1,11 +1,11 @@
 import { type Child, startChild } from './child.ts';
 
 /** What is measured; `publish` says how an event gets to its users. */
-export type Road = 'tollgate-ws' | 'tollgate-socket-io' | 'bare-ws' | 'bare-socket-io';
+export type TransportName = 'tollgate-ws' | 'tollgate-socket-io' | 'bare-ws' | 'bare-socket-io';
 
 export interface ConnectOrder {
   readonly do: 'connect';
-  readonly road: Road;
+  readonly transport: TransportName;
   readonly url: string;
   /** One connection each. */
   readonly tokens: readonly string[];
@@ -14,7 +14,7 @@ export interface ConnectOrder {
 
 export interface DeliverOrder {
   readonly do: 'deliver';
-  readonly road: Road;
+  readonly transport: TransportName;
   readonly events: number;
   readonly perSecond: number;
 }

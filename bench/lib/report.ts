@@ -26,8 +26,8 @@ export interface Report {
 export type Benchmark = (options: BenchOptions) => Promise<Report>;
 
 export function printReport({ name, about, tables }: Report): void {
-  const parts = tables.map(({ title, header, rows }) => `${title}\n${table(header, rows, header.slice(1))}`);
-  process.stdout.write(`\n== ${name}\n${about}\n\n${parts.join('\n\n')}\n`);
+  const sections = tables.map(({ title, header, rows }) => `${title}\n${table(header, rows, header.slice(1))}`);
+  process.stdout.write(`\n== ${name}\n${about}\n\n${sections.join('\n\n')}\n`);
 }
 
 /** Runs benchmarks one after the other, as a program with `--quick` and `--json`. */

@@ -1,7 +1,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
-import { Crowd, type CrowdPlan } from './crowd.ts';
 import type { Histograms, Tick } from './measures.ts';
+import { VirtualUsers, type VirtualUsersPlan } from './virtual-users.ts';
 
 export type ThreadOrder =
   | { readonly do: 'begin'; readonly durationMs: number; readonly graceMs: number }
@@ -28,8 +28,8 @@ const LOOP_SAMPLE_MS = 10;
 const port = parentPort;
 if (!port) throw new Error('client-thread.ts runs in a thread of main.ts');
 const say = (news: ThreadNews) => port.postMessage(news);
-const crowd = new Crowd(workerData as CrowdPlan);
-const ticks = setInterval(() => say({ is: 'tick', tick: crowd.measures.tick() }), TICK_MS);
+const virtualUsers = new VirtualUsers(workerData as VirtualUsersPlan);
+const ticks = setInterval(() => say({ is: 'tick', tick: virtualUsers.measures.tick() }), TICK_MS);
 const loopDelay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS });
 let isDone = false;
 
@@ -38,20 +38,20 @@ function finish(): void {
   isDone = true;
   clearInterval(ticks);
   const loopDelayP99Ms = Math.max(0, loopDelay.percentile(99) / NANOSECONDS - LOOP_SAMPLE_MS);
-  crowd.close();
-  const { histograms } = crowd.measures;
-  say({ is: 'done', tick: crowd.measures.tick(), histograms, loopDelayP99Ms });
+  virtualUsers.close();
+  const { histograms } = virtualUsers.measures;
+  say({ is: 'done', tick: virtualUsers.measures.tick(), histograms, loopDelayP99Ms });
   port?.close();
 }
 
 port.on('message', async (order: ThreadOrder) => {
   if (order.do === 'stop') return finish();
   loopDelay.enable();
-  crowd.begin();
+  virtualUsers.start();
   await new Promise((resolve) => setTimeout(resolve, order.durationMs));
-  await crowd.end(order.graceMs);
+  await virtualUsers.end(order.graceMs);
   finish();
 });
 
-await crowd.connect();
+await virtualUsers.connect();
 say({ is: 'connected' });

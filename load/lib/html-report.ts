@@ -1,6 +1,6 @@
 import { chart, escapeHtml, type Series, timeTicks } from './chart.ts';
 import type { Timing } from './measures.ts';
-import { figureText, type Results, verdict } from './results.ts';
+import { figureText, type Results, summaryLine } from './results.ts';
 import type { Second } from './run.ts';
 
 const STYLE = `
@@ -32,7 +32,7 @@ export function htmlReport(results: Results): string {
 <html lang="en"><head><meta charset="utf-8"><title>${escapeHtml(title)}</title><style>${STYLE}</style></head><body>
 <h1>${escapeHtml(title)}: ${results.passed ? 'passed' : 'failed'}</h1>
 <p>${escapeHtml(subtitle(results))}</p>
-${htmlTable(['', 'figure', 'measured', 'threshold', 'level'], judgementRows(results))}
+${htmlTable(['', 'figure', 'measured', 'threshold', 'level'], thresholdRows(results))}
 <div class="charts">
 ${overTime(results.seconds).join('\n')}
 ${PLOTTED.map(([timing, name]) => percentilePlot(name, results.distributions[timing])).join('\n')}
@@ -61,11 +61,11 @@ function subtitle({
   ].join(' ');
 }
 
-function judgementRows({ judgements }: Results): string[][] {
-  return judgements.map((judgement) => {
-    const { figure, value, operator, limit, level } = judgement;
+function thresholdRows({ thresholds }: Results): string[][] {
+  return thresholds.map((result) => {
+    const { figure, value, operator, limit, level } = result;
     const limitText = `${operator} ${figureText(figure, limit)}`;
-    return [verdict(judgement), figure, figureText(figure, value), limitText, level];
+    return [summaryLine(result), figure, figureText(figure, value), limitText, level];
   });
 }
 

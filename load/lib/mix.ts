@@ -9,7 +9,7 @@ export type Transport = (typeof TRANSPORTS)[number];
 
 /** What a turn can be. `resume`: the client cuts its own connection and comes back to where it was. */
 export const TURN_KINDS = ['agent_request', 'tool_call', 'ping', 'resume'] as const;
-export type TurnKind = (typeof TURN_KINDS)[number];
+export type IterationKind = (typeof TURN_KINDS)[number];
 
 const share = z.number().min(0).default(0);
 const positiveSum = (shares: Record<string, number>) => Object.values(shares).some((value) => value > 0);
@@ -61,7 +61,7 @@ export function readMix(name: string): Mix {
  * Deals names out by their shares, evenly: after any number of them each is within one of its share. Drawing lots would
  * give a small crowd another mix in every run.
  */
-export class Dealer<Name extends string> {
+export class WeightedPicker<Name extends string> {
   readonly #shares: readonly (readonly [Name, number])[];
   readonly #sum: number;
   readonly #credit = new Map<Name, number>();
@@ -72,7 +72,7 @@ export class Dealer<Name extends string> {
   }
 
   /** The one that is furthest behind its share. */
-  next(): Name {
+  pick(): Name {
     let chosen: Name | undefined;
     for (const [name, value] of this.#shares) {
       const credit = (this.#credit.get(name) ?? 0) + value;

@@ -3,7 +3,7 @@ import { table } from '../../scripts/lib/table.ts';
 import { type Histograms, percentileMs, TIMINGS, type Timing } from './measures.ts';
 import type { Mix } from './mix.ts';
 import type { RunResult, Second } from './run.ts';
-import type { Figures, Judgement } from './thresholds.ts';
+import type { Figures, ThresholdResult } from './thresholds.ts';
 
 /** Everything that a run was and gave: written as JSON, and rendered as the HTML report. */
 export interface Results {
@@ -16,7 +16,7 @@ export interface Results {
   readonly mix: Mix;
   readonly machine: { readonly cpus: number; readonly model: string; readonly node: string };
   readonly passed: boolean;
-  readonly judgements: readonly Judgement[];
+  readonly thresholds: readonly ThresholdResult[];
   readonly figures: Figures;
   readonly errors: Readonly<Record<string, number>>;
   readonly ramp_seconds: number;
@@ -78,24 +78,24 @@ export function percentileRows(histograms: Histograms): { header: string[]; rows
   return { header, rows };
 }
 
-export function verdict({ holds, level, value }: Judgement): string {
-  if (Number.isNaN(value) && holds) return '–';
-  if (holds) return 'ok';
+export function summaryLine({ passed, level, value }: ThresholdResult): string {
+  if (Number.isNaN(value) && passed) return '–';
+  if (passed) return 'ok';
   return level === 'required' ? 'FAILED' : 'warning';
 }
 
 /** What is printed at the end. */
 export function summary(results: Results, histograms: RunResult['histograms']): string {
   const { header, rows } = percentileRows(histograms);
-  const judged = results.judgements.map((judgement) => {
-    const { figure, operator, limit, value, level } = judgement;
-    return [verdict(judgement), figure, figureText(figure, value), `${operator} ${figureText(figure, limit)}`, level];
+  const evaluated = results.thresholds.map((result) => {
+    const { figure, operator, limit, value, level } = result;
+    return [summaryLine(result), figure, figureText(figure, value), `${operator} ${figureText(figure, limit)}`, level];
   });
   const errors = Object.entries(results.errors).map(([kind, count]) => [kind, String(count)]);
   const { cores, loop_delay_p99_ms: delay } = results.client;
   return [
     table(header, rows, header.slice(1)),
-    table(['', 'figure', 'measured', 'threshold', 'level'], judged),
+    table(['', 'figure', 'measured', 'threshold', 'level'], evaluated),
     ...(errors.length > 0 ? [table(['errors', 'count'], errors, ['count'])] : []),
     `The crowd used ${cores.toFixed(2)} cores; its loop was ${milliseconds(delay)} late (p99).${
       delay > BUSY_LOOP_MS ? ' That is in these figures: give it more --threads, or a machine of its own.' : ''

@@ -1,6 +1,5 @@
 import { Worker } from 'node:worker_threads';
 import type { ThreadNews, ThreadOrder } from './client-thread.ts';
-import type { CrowdPlan } from './crowd.ts';
 import {
   COUNTERS,
   type Counts,
@@ -11,13 +10,14 @@ import {
   percentileMs,
   type Tick,
 } from './measures.ts';
-import { Dealer, type Mix, type Transport } from './mix.ts';
+import { type Mix, type Transport, WeightedPicker } from './mix.ts';
+import type { VirtualUsersPlan } from './virtual-users.ts';
 
 export interface RunPlan {
   readonly url: string;
   readonly mix: Mix;
   readonly tokens: readonly string[];
-  readonly turnsPerSecond: number;
+  readonly iterationsPerSecond: number;
   readonly connectsPerSecond: number;
   readonly durationMs: number;
   /** How long turns that were due may take to end after that. */
@@ -74,7 +74,7 @@ export class Run {
   constructor(plan: RunPlan, progress: (second: Second) => void) {
     this.#plan = plan;
     this.#progress = progress;
-    this.#threads = crowdPlans(plan).map((workerData) => {
+    this.#threads = virtualUserPlans(plan).map((workerData) => {
       return new Worker(new URL('./client-thread.ts', import.meta.url), { workerData });
     });
     this.#latest = this.#threads.map(() => undefined);
@@ -86,7 +86,7 @@ export class Run {
     const connected = this.#threads.map((thread) => saying(thread, 'connected'));
     const done = this.#threads.map((thread) => saying(thread, 'done'));
     for (const [at, thread] of this.#threads.entries()) {
-      thread.on('message', (news: ThreadNews) => this.#hear(at, news));
+      thread.on('message', (news: ThreadNews) => this.#onMessage(at, news));
     }
     const ticking = setInterval(() => this.#tick((performance.now() - startedAt) / 1_000), 1_000);
     try {
@@ -94,7 +94,7 @@ export class Run {
       const loadedAt = performance.now();
       const cpuBefore = process.cpuUsage();
       const { durationMs, graceMs } = this.#plan;
-      if (!this.#isStopped) this.#tell({ do: 'begin', durationMs, graceMs });
+      if (!this.#isStopped) this.#send({ do: 'begin', durationMs, graceMs });
       await Promise.all(done);
       const loadSeconds = (performance.now() - loadedAt) / 1_000;
       const { user, system } = process.cpuUsage(cpuBefore);
@@ -117,14 +117,14 @@ export class Run {
   /** Ends the load early; `run` resolves with what there is. */
   stop(): void {
     this.#isStopped = true;
-    this.#tell({ do: 'stop' });
+    this.#send({ do: 'stop' });
   }
 
-  #tell(order: ThreadOrder): void {
+  #send(order: ThreadOrder): void {
     for (const thread of this.#threads) thread.postMessage(order);
   }
 
-  #hear(thread: number, news: ThreadNews): void {
+  #onMessage(thread: number, news: ThreadNews): void {
     if (news.is === 'connected') return;
     this.#latest[thread] = news.tick;
     if (news.is !== 'done') return;
@@ -175,10 +175,10 @@ export class Run {
 }
 
 /** The users dealt out to the threads in turn, so that each thread has the whole mix. */
-function crowdPlans(plan: RunPlan): CrowdPlan[] {
+function virtualUserPlans(plan: RunPlan): VirtualUsersPlan[] {
   const { url, mix, tokens, threads } = plan;
-  const dealer = new Dealer<Transport>(mix.transports);
-  const users = tokens.map((token) => ({ token, transport: dealer.next() }));
+  const picker = new WeightedPicker<Transport>(mix.transports);
+  const users = tokens.map((token) => ({ token, transport: picker.pick() }));
   return Array.from({ length: threads }, (_, thread) => {
     const own = users.filter((_user, at) => at % threads === thread);
     return {
@@ -186,7 +186,7 @@ function crowdPlans(plan: RunPlan): CrowdPlan[] {
       mix,
       tokens: own.map(({ token }) => token),
       transports: own.map(({ transport }) => transport),
-      turnsPerSecond: plan.turnsPerSecond / threads,
+      iterationsPerSecond: plan.iterationsPerSecond / threads,
       connectsPerSecond: plan.connectsPerSecond / threads,
       threads,
     };

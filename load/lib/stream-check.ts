@@ -1,11 +1,11 @@
-export interface StreamVerdict {
+export interface StreamResult {
   /** Events that were never seen and cannot come any more. */
   readonly lost: number;
   /** Events that were seen before. */
   readonly repeated: number;
 }
 
-const IN_ORDER: StreamVerdict = { lost: 0, repeated: 0 };
+const IN_ORDER: StreamResult = { lost: 0, repeated: 0 };
 
 /**
  * One user's place in the log, checked with every event: `seq` counts from 1 without holes, so whatever is not the next
@@ -22,12 +22,12 @@ export class StreamCheck {
   }
 
   /** A welcome that is no resume: what came before is not this connection's to see. */
-  begin(epoch: string, seq: number): void {
+  start(epoch: string, seq: number): void {
     this.#epoch = epoch;
     this.#last = seq;
   }
 
-  event(seq: number): StreamVerdict {
+  event(seq: number): StreamResult {
     if (seq === this.#last + 1 || this.#isRebased) {
       this.#isRebased = false;
       this.#last = seq;
@@ -40,7 +40,7 @@ export class StreamCheck {
   }
 
   /** The server says that everything up to `to` has been sent again: a hole before it stays one. */
-  resumed(to: number): StreamVerdict {
+  resumed(to: number): StreamResult {
     const lost = Math.max(0, to - this.#last);
     this.#last += lost;
     return { lost, repeated: 0 };

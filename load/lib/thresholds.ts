@@ -13,10 +13,10 @@ export interface Threshold {
   readonly level: 'required' | 'wanted';
 }
 
-export interface Judgement extends Threshold {
+export interface ThresholdResult extends Threshold {
   /** NaN where nothing of the kind was in the mix. */
   readonly value: number;
-  readonly holds: boolean;
+  readonly passed: boolean;
 }
 
 const required = (figure: string, operator: Operator, limit: number): Threshold => {
@@ -80,7 +80,7 @@ export function figuresOf({ counts, histograms }: RunResult): Figures {
  */
 export function parseThreshold(text: string): Threshold {
   const [, figure = '', sign = '', number = ''] = /^(\w+)(>=|<=|>|<)([\d.]+)$/.exec(text) ?? [];
-  const operator = OPERATORS.find((known) => known === sign);
+  const operator = OPERATORS.find((valid) => valid === sign);
   const limit = Number(number);
   if (operator === undefined || !Number.isFinite(limit)) {
     throw new UserError(`--threshold must be like "first_event_p99_ms<50", not "${text}".`);
@@ -95,17 +95,17 @@ export function parseThreshold(text: string): Threshold {
  * Holds the figures against the thresholds of ours and those given, which take the place of the required ones of the same
  * figure. A figure that was not measured holds none of those given, and all of ours, since the mix does not touch it.
  */
-export function judge(figures: Figures, given: readonly Threshold[]): Judgement[] {
+export function evaluate(figures: Figures, chosen: readonly Threshold[]): ThresholdResult[] {
   const isReplaced = ({ figure, level }: Threshold) =>
-    level === 'required' && given.some((threshold) => threshold.figure === figure);
+    level === 'required' && chosen.some((threshold) => threshold.figure === figure);
   const ours = THRESHOLDS.filter((threshold) => !isReplaced(threshold));
-  const judged = (threshold: Threshold, isGiven: boolean): Judgement => {
+  const evaluated = (threshold: Threshold, isGiven: boolean): ThresholdResult => {
     const value = figures[threshold.figure] ?? Number.NaN;
-    return { ...threshold, value, holds: Number.isNaN(value) ? !isGiven : compare(value, threshold) };
+    return { ...threshold, value, passed: Number.isNaN(value) ? !isGiven : compare(value, threshold) };
   };
   return [
-    ...given.map((threshold) => judged(threshold, true)),
-    ...ours.map((threshold) => judged(threshold, false)),
+    ...chosen.map((threshold) => evaluated(threshold, true)),
+    ...ours.map((threshold) => evaluated(threshold, false)),
   ].toSorted((a, b) => a.level.localeCompare(b.level));
 }
 

@@ -1,9 +1,9 @@
 import { ERRORS } from '../../src/protocol/errors.ts';
+import { type Iteration, progressOf } from './iteration.ts';
 import { type Fields, type Link, openLink } from './link.ts';
 import type { Measures } from './measures.ts';
 import type { Transport } from './mix.ts';
-import { StreamCheck, type StreamVerdict } from './stream-check.ts';
-import { progressOf, type Turn } from './turn.ts';
+import { StreamCheck, type StreamResult } from './stream-check.ts';
 
 /** From the attempt to the welcome; the server ends a handshake after ten seconds. */
 const WELCOME_MS = 20_000;
@@ -17,9 +17,9 @@ export interface UserDeps {
   readonly measures: Measures;
   readonly thinkMs: () => number;
   /** The user is connected and has nothing to do. */
-  readonly free: (user: LoadUser) => void;
+  readonly idle: (user: LoadUser) => void;
   /** It is not, any more. */
-  readonly taken: (user: LoadUser) => void;
+  readonly busy: (user: LoadUser) => void;
 }
 
 export interface UserOptions {
@@ -44,15 +44,17 @@ export class LoadUser {
   #token: string;
   #link: Link | undefined;
   #isConnected = false;
-  #isGone = false;
+  #isClosed = false;
   /** Failed attempts in a row. */
   #failures = 0;
   /** What a draining node asked for; for the next attempt alone. */
   #retryAfterMs: number | undefined;
   #connectTimer: NodeJS.Timeout | undefined;
-  #turn: { readonly plan: Turn; heard: boolean; hasBegun: boolean; readonly timer: NodeJS.Timeout } | undefined;
+  #iteration:
+    | { readonly plan: Iteration; received: boolean; hasBegun: boolean; readonly timer: NodeJS.Timeout }
+    | undefined;
   #thinkTimer: NodeJS.Timeout | undefined;
-  #settleFirst: () => void = () => {};
+  #resolveFirst: () => void = () => {};
   /** How often it came back. */
   reconnects = 0;
 
@@ -65,20 +67,20 @@ export class LoadUser {
   /** Resolves when the first attempt has succeeded or failed; after a failure the user goes on trying. */
   start(): Promise<void> {
     const first = new Promise<void>((resolve) => {
-      this.#settleFirst = resolve;
+      this.#resolveFirst = resolve;
     });
     this.#connect();
     return first;
   }
 
   /** Only for a user that is free. */
-  begin(plan: Turn): void {
-    const { measures, taken } = this.#deps;
-    taken(this);
+  startIteration(plan: Iteration): void {
+    const { measures, busy } = this.#deps;
+    busy(this);
     measures.inFlight += 1;
     measures.timed('lateness', plan.dueAt);
-    const timer = setTimeout(() => this.#endTurn('timeout'), TURN_MS);
-    this.#turn = { plan, heard: false, hasBegun: false, timer };
+    const timer = setTimeout(() => this.#endIteration('timeout'), TURN_MS);
+    this.#iteration = { plan, received: false, hasBegun: false, timer };
     if (plan.kind !== 'resume') return this.#say(plan);
     this.#leave()?.cut();
     this.#connect();
@@ -86,17 +88,17 @@ export class LoadUser {
 
   /** For good. A turn under way is left unfinished. */
   close(): void {
-    this.#isGone = true;
-    this.#deps.taken(this);
+    this.#isClosed = true;
+    this.#deps.busy(this);
     clearTimeout(this.#thinkTimer);
-    if (this.#turn) {
-      clearTimeout(this.#turn.timer);
-      this.#turn = undefined;
+    if (this.#iteration) {
+      clearTimeout(this.#iteration.timer);
+      this.#iteration = undefined;
       this.#deps.measures.inFlight -= 1;
       this.#deps.measures.count('turns_unfinished');
     }
     this.#leave()?.close();
-    this.#settleFirst();
+    this.#resolveFirst();
   }
 
   #connect(): void {
@@ -114,23 +116,24 @@ export class LoadUser {
           if (this.#link !== link) return;
           if (type === 'connection_established') this.#welcomed(fields, startedAt);
           // A refusal before the welcome is about the connection: its close says why.
-          else if (this.#isConnected) this.#heard(type, fields);
+          else if (this.#isConnected) this.#onMessage(type, fields);
         },
         closed: (why) => {
-          if (this.#link === link) this.#lost(why);
+          if (this.#link === link) this.#onDisconnect(why);
         },
       },
     );
     this.#link = link;
     this.#connectTimer = setTimeout(() => {
-      this.#lost('no welcome');
+      this.#onDisconnect('no welcome');
       link.close();
     }, WELCOME_MS);
   }
 
   #welcomed({ authenticated, epoch, seq }: Fields, startedAt: number): void {
     const { measures } = this.#deps;
-    if (authenticated !== true || typeof epoch !== 'string' || typeof seq !== 'number') return this.#lost('no user');
+    if (authenticated !== true || typeof epoch !== 'string' || typeof seq !== 'number')
+      return this.#onDisconnect('no user');
     clearTimeout(this.#connectTimer);
     measures.count('connections_authenticated');
     measures.timed('connect', startedAt);
@@ -140,20 +143,20 @@ export class LoadUser {
     if (this.#stream.position) {
       this.reconnects += 1;
       measures.count('reconnects');
-    } else this.#stream.begin(epoch, seq);
-    this.#settleFirst();
-    if (!this.#turn) this.#think();
-    else if (!this.#turn.heard && this.#turn.plan.kind !== 'resume') this.#say(this.#turn.plan);
+    } else this.#stream.start(epoch, seq);
+    this.#resolveFirst();
+    if (!this.#iteration) this.#think();
+    else if (!this.#iteration.received && this.#iteration.plan.kind !== 'resume') this.#say(this.#iteration.plan);
   }
 
-  #heard(type: string, fields: Fields): void {
+  #onMessage(type: string, fields: Fields): void {
     const { measures } = this.#deps;
     if (typeof fields.seq === 'number') {
       measures.count('events');
-      this.#judge(this.#stream.event(fields.seq));
+      this.#recordStream(this.#stream.event(fields.seq));
     } else if (type === 'resumed') {
       measures.count('resumes');
-      this.#judge(this.#stream.resumed(Number(fields.to)));
+      this.#recordStream(this.#stream.resumed(Number(fields.to)));
     } else if (type === 'resume_failed') {
       measures.count('resume_failures');
       this.#stream.resumeFailed(String(fields.epoch));
@@ -166,26 +169,26 @@ export class LoadUser {
   }
 
   #advance(type: string, fields: Fields): void {
-    const turn = this.#turn;
-    if (!turn) return;
-    const progress = progressOf(turn.plan, type, fields);
+    const iteration = this.#iteration;
+    if (!iteration) return;
+    const progress = progressOf(iteration.plan, type, fields);
     if (progress === undefined) return;
-    turn.heard = true;
-    if (progress === 'first_event' && !turn.hasBegun) {
-      turn.hasBegun = true;
-      this.#deps.measures.timed('first_event', turn.plan.dueAt);
+    iteration.received = true;
+    if (progress === 'first_event' && !iteration.hasBegun) {
+      iteration.hasBegun = true;
+      this.#deps.measures.timed('first_event', iteration.plan.dueAt);
     }
-    if (progress === 'completed') this.#endTurn(undefined);
-    else if (typeof progress === 'object') this.#endTurn(progress.failed);
+    if (progress === 'completed') this.#endIteration(undefined);
+    else if (typeof progress === 'object') this.#endIteration(progress.failed);
   }
 
   /** @param failure undefined for a turn that came to its end */
-  #endTurn(failure: string | undefined): void {
-    if (!this.#turn) return;
+  #endIteration(failure: string | undefined): void {
+    if (!this.#iteration) return;
     const { measures } = this.#deps;
-    const { plan, timer } = this.#turn;
+    const { plan, timer } = this.#iteration;
     clearTimeout(timer);
-    this.#turn = undefined;
+    this.#iteration = undefined;
     measures.inFlight -= 1;
     if (failure === undefined) {
       measures.count('turns_completed');
@@ -201,22 +204,22 @@ export class LoadUser {
   #think(): void {
     clearTimeout(this.#thinkTimer);
     const free = () => {
-      if (this.#isConnected && !this.#turn) this.#deps.free(this);
+      if (this.#isConnected && !this.#iteration) this.#deps.idle(this);
     };
     this.#thinkTimer = setTimeout(free, this.#deps.thinkMs());
   }
 
-  #lost(why: string): void {
+  #onDisconnect(why: string): void {
     const { measures } = this.#deps;
     if (this.#isConnected) measures.count('connections_lost');
     else this.#failures += 1;
     measures.error(`connection: ${why}`);
     this.#leave();
-    this.#settleFirst();
-    if (this.#isGone) return;
+    this.#resolveFirst();
+    if (this.#isClosed) return;
     if (isFinal(why)) {
-      this.#isGone = true;
-      return this.#endTurn('stayed away');
+      this.#isClosed = true;
+      return this.#endIteration('stayed away');
     }
     const backOffMs = Math.min(BACK_OFF_MS.last, BACK_OFF_MS.first * 2 ** this.#failures) * (0.5 + Math.random() / 2);
     this.#connectTimer = setTimeout(() => this.#connect(), this.#retryAfterMs ?? backOffMs);
@@ -230,15 +233,15 @@ export class LoadUser {
     this.#link = undefined;
     if (this.#isConnected) this.#deps.measures.connected -= 1;
     this.#isConnected = false;
-    this.#deps.taken(this);
+    this.#deps.busy(this);
     return link;
   }
 
-  #say({ message: { type, fields } }: Turn): void {
+  #say({ message: { type, fields } }: Iteration): void {
     this.#link?.send(type, fields);
   }
 
-  #judge({ lost, repeated }: StreamVerdict): void {
+  #recordStream({ lost, repeated }: StreamResult): void {
     this.#deps.measures.count('events_lost', lost);
     this.#deps.measures.count('events_repeated', repeated);
   }

@@ -11,7 +11,7 @@ import {
   type ServerContext,
   type Tool,
 } from '@modelcontextprotocol/server';
-import { QUESTION_PROMPT, QUESTION_TOOLS, questionPrompt } from './conformance-questions.ts';
+import { inputRequestPrompt, QUESTION_PROMPT, QUESTION_TOOLS } from './conformance-input-requests.ts';
 
 /** One pixel, and a sound without samples: the smallest files of their kinds. */
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
@@ -166,7 +166,7 @@ export function conformanceFixture(): Server {
     ],
   }));
   server.setRequestHandler('prompts/get', ({ params }, context) => {
-    if (params.name === QUESTION_PROMPT) return questionPrompt(context);
+    if (params.name === QUESTION_PROMPT) return inputRequestPrompt(context);
     const prompt = PROMPTS[params.name];
     if (!prompt) throw new ProtocolError(-32602, 'Unknown prompt');
     return { messages: prompt.messages(params.arguments ?? {}) };

@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
  * process has by now, is taken over.
  * @returns the function that gives it back, or the number of the process that holds it
  */
-export function takePidFile(file: string): { release: () => void } | { heldBy: number } {
+export function lockPidFile(file: string): { release: () => void } | { heldBy: number } {
   mkdirSync(dirname(file), { recursive: true });
   for (;;) {
     try {

@@ -16,7 +16,7 @@ export function httpUrl(port: number): string {
 }
 
 export function authService({ name, port, env, onLine }: ServiceOptions): Startable {
-  const entry = 'src/auth-service/main.ts';
+  const entry = 'auth-service/main.ts';
   const readyUrl = `${httpUrl(port)}/auth/health`;
   return nodeProcess({ name, entry, readyUrl, onLine, env: { ...env, AUTH_PORT: String(port) } });
 }

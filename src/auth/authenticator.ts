@@ -18,10 +18,10 @@ import {
   serviceCredential,
   type TokenCredential,
 } from './credentials.ts';
-import type { Introspection } from './introspection.ts';
+import type { TokenIntrospection } from './introspection.ts';
 import type { Tickets } from './tickets.ts';
-import type { TokenSeal } from './token-seal.ts';
-import { isJwt, type ServiceIdentity, type Tokens, UNNAMED_PLAN } from './tokens.ts';
+import type { TokenSeal } from './token-refresh/token-seal.ts';
+import { isJwt, type ServiceIdentity, type TokenVerifier, UNNAMED_PLAN } from './tokens.ts';
 
 /** A development identity lives as long as a working day. */
 const BYPASS_SECONDS = 12 * 3_600;
@@ -41,9 +41,9 @@ export interface RevokedCredentials {
 }
 
 interface AuthenticatorDeps {
-  readonly tokens: Tokens;
+  readonly tokens: TokenVerifier;
   readonly tickets: Tickets;
-  readonly introspection: Introspection;
+  readonly introspection: TokenIntrospection;
   readonly revoked: RevokedCredentials;
   readonly seal: TokenSeal;
   readonly clock: Clock;
@@ -52,9 +52,9 @@ interface AuthenticatorDeps {
 
 /** Decides who speaks: the one place where a credential turns into an identity. */
 export class Authenticator {
-  readonly #tokens: Tokens;
+  readonly #tokens: TokenVerifier;
   readonly #tickets: Tickets;
-  readonly #introspection: Introspection;
+  readonly #introspection: TokenIntrospection;
   readonly #revoked: RevokedCredentials;
   readonly #clock: Clock;
   readonly #tracing: Tracing;

@@ -60,7 +60,7 @@ const TOKEN_PREFIXES = ['jwt-auth.', 'jwt.'];
  * The entries of `Sec-WebSocket-Protocol`, in the client's order. RFC 6455 section 11.3.4.
  * @throws TollgateError INVALID_FORMAT above MAX_PROTOCOLS_LENGTH or MAX_PROTOCOLS
  */
-export function offeredProtocols(headers: IncomingHttpHeaders): string[] {
+export function requestedProtocols(headers: IncomingHttpHeaders): string[] {
   return protocolItems(headers['sec-websocket-protocol']).filter(Boolean);
 }
 
@@ -101,8 +101,8 @@ export function findCredential(
 ): Credential | undefined {
   const found = [
     fromAuthorization(headers, form),
-    ...fromProtocols(offeredProtocols(headers), form),
-    fromHandshake(handshakeToken, form),
+    ...fromProtocols(requestedProtocols(headers), form),
+    fromHandshakeToken(handshakeToken, form),
   ].filter((credential) => credential !== undefined);
   const [first] = found;
   if (found.some(({ token }) => token !== first?.token)) throw new TollgateError('CONFLICTING_CREDENTIALS');
@@ -153,15 +153,15 @@ export function checkServiceNames(names: ServiceNames, userId: string): void {
   throw new TollgateError('USER_MISMATCH', { text });
 }
 
-function fromProtocols(offered: readonly string[], form: RegExp): TokenCredential[] {
-  return offered.flatMap((entry) => {
+function fromProtocols(requested: readonly string[], form: RegExp): TokenCredential[] {
+  return requested.flatMap((entry) => {
     const prefix = TOKEN_PREFIXES.find((candidate) => entry.startsWith(candidate));
     if (prefix === undefined) return [];
     return [{ method: 'subprotocol' as const, token: decoded(entry.slice(prefix.length), form) }];
   });
 }
 
-function fromHandshake(token: unknown, form: RegExp): TokenCredential | undefined {
+function fromHandshakeToken(token: unknown, form: RegExp): TokenCredential | undefined {
   if (token === undefined || token === null) return undefined;
   if (typeof token !== 'string') throw new TollgateError('INVALID_FORMAT');
   return { method: 'handshake', token: checked(withoutScheme(token), form) };
@@ -208,6 +208,6 @@ function checked(token: string, form: RegExp): string {
  * The sub-protocol to answer: ours if it was offered, else none. One that the client did not offer fails the handshake
  * in browsers, and one that bears a token would echo it.
  */
-export function answeredProtocol(offered: ReadonlySet<string>, accepted: readonly string[]): string | false {
-  return accepted.find((name) => offered.has(name)) ?? false;
+export function answeredProtocol(requested: ReadonlySet<string>, accepted: readonly string[]): string | false {
+  return accepted.find((name) => requested.has(name)) ?? false;
 }

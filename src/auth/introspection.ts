@@ -6,7 +6,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { bearerFault, userFault } from './access-token-rules.ts';
-import { type AuthService, type Introspected, isRefusal } from './auth-service.ts';
+import { type AuthServiceClient, type Introspected, isRefusal } from './client/auth-service-client.ts';
 import { SERVICE_PREFIX } from './credentials.ts';
 import { AccessClaims, CLOCK_SKEW_SECONDS, userIdentity } from './tokens.ts';
 
@@ -20,7 +20,7 @@ const CACHED_TOKENS = 10_000;
 const CACHED_CHARACTERS = 16 * 2 ** 20;
 
 /** What a revocation names; each member alone is enough. */
-export interface Revoked {
+export interface RevokedNames {
   readonly userId?: string;
   readonly tokenId?: string;
   readonly sessionId?: string;
@@ -60,20 +60,24 @@ const Names = z.object({
  * Asks the auth service what tokens are worth. Answers are kept by the SHA-256 of their token for half a minute, and no
  * longer than the token lives; any number who ask about one token at once cost one request.
  */
-export class Introspection {
+export class TokenIntrospection {
   readonly mode: IntrospectionMode;
-  readonly #authService: Pick<AuthService, 'introspect'>;
+  readonly #authService: Pick<AuthServiceClient, 'introspect'>;
   readonly #clock: Clock;
   readonly #metrics: Pick<Metrics, 'introspections'>;
   readonly #claims: z.ZodType<AccessClaims, unknown>;
   readonly #verdicts: LRUCache<string, Verdict>;
-  #askedAt = 0;
-  readonly #underWay = new Map<string, Promise<Verdict>>();
+  #requestedAt = 0;
+  readonly #inFlight = new Map<string, Promise<Verdict>>();
   /** Counts them: an answer that a revocation overtook may be of the time before it, and is not kept. */
   #revocations = 0;
 
   constructor(
-    deps: { authService: Pick<AuthService, 'introspect'>; clock: Clock; metrics: Pick<Metrics, 'introspections'> },
+    deps: {
+      authService: Pick<AuthServiceClient, 'introspect'>;
+      clock: Clock;
+      metrics: Pick<Metrics, 'introspections'>;
+    },
     options: IntrospectionOptions,
   ) {
     this.mode = options.mode;
@@ -128,7 +132,7 @@ export class Introspection {
   }
 
   /** Forgets what has been said of the tokens that were revoked. */
-  invalidate(revoked: Revoked): void {
+  invalidate(revoked: RevokedNames): void {
     this.#revocations += 1;
     for (const [key, verdict] of this.#verdicts.entries()) {
       if (concerns(revoked, verdict)) this.#verdicts.delete(key);
@@ -145,25 +149,25 @@ export class Introspection {
     const key = digest(token);
     const now = this.#clock.now();
     // The clock was set back: answers would be kept for that much longer.
-    if (now < this.#askedAt) this.#verdicts.clear();
-    this.#askedAt = now;
-    const known = this.#verdicts.get(key);
-    this.#metrics.introspections.inc({ result: known ? 'cached' : 'asked' });
-    if (known) return known;
-    let asked = this.#underWay.get(key);
-    if (!asked) {
-      asked = this.#ask(token, key).finally(() => this.#underWay.delete(key));
-      this.#underWay.set(key, asked);
+    if (now < this.#requestedAt) this.#verdicts.clear();
+    this.#requestedAt = now;
+    const cached = this.#verdicts.get(key);
+    this.#metrics.introspections.inc({ result: cached ? 'cached' : 'asked' });
+    if (cached) return cached;
+    let pending = this.#inFlight.get(key);
+    if (!pending) {
+      pending = this.#request(token, key).finally(() => this.#inFlight.delete(key));
+      this.#inFlight.set(key, pending);
     }
-    return asked;
+    return pending;
   }
 
-  async #ask(token: string, key: string): Promise<Verdict> {
+  async #request(token: string, key: string): Promise<Verdict> {
     const revocations = this.#revocations;
     const verdict = this.#read(await this.#authService.introspect(token), key);
-    const leftMs = Math.floor((verdict.expiresAt ?? Number.POSITIVE_INFINITY) - this.#clock.now());
+    const remainingMs = Math.floor((verdict.expiresAt ?? Number.POSITIVE_INFINITY) - this.#clock.now());
     const overtaken = verdict.active && revocations !== this.#revocations;
-    if (leftMs > 0 && !overtaken) this.#verdicts.set(key, verdict, { ttl: Math.min(CACHED_MS, leftMs) });
+    if (remainingMs > 0 && !overtaken) this.#verdicts.set(key, verdict, { ttl: Math.min(CACHED_MS, remainingMs) });
     return verdict;
   }
 
@@ -203,7 +207,7 @@ function kindOf(answer: Introspected): Verdict['kind'] {
   return userFault(answer) === undefined ? 'user' : 'service';
 }
 
-function concerns(revoked: Revoked, verdict: Verdict): boolean {
+function concerns(revoked: RevokedNames, verdict: Verdict): boolean {
   return (['userId', 'tokenId', 'sessionId'] as const).some((name) => {
     return revoked[name] !== undefined && revoked[name] === verdict[name];
   });

@@ -1,8 +1,8 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { type JSONWebKey, JwksClient } from 'jwks-rsa';
 import { request } from 'undici';
-import { type Clock, passedSince } from '../lib/clock.ts';
-import { within } from '../lib/within.ts';
+import { type Clock, elapsedSince } from '../lib/clock.ts';
+import { withDeadline } from '../lib/with-deadline.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** After this the set is fetched again, beside the requests that go on with the keys there are. */
@@ -47,10 +47,10 @@ export class KeySet {
    *   cannot be known
    */
   async get(kid: string): Promise<KeyObject> {
-    const known = this.#keys?.get(kid);
-    if (known) {
-      if (passedSince(this.#clock, this.#fetchedAt) >= FRESH_MS) void this.#fetch();
-      return known;
+    const cached = this.#keys?.get(kid);
+    if (cached) {
+      if (elapsedSince(this.#clock, this.#fetchedAt) >= FRESH_MS) void this.#fetch();
+      return cached;
     }
     await this.#fetch();
     const key = this.#keys?.get(kid);
@@ -64,7 +64,7 @@ export class KeySet {
   /** Never rejects; does nothing within the cool-down, except to wait for a fetch that is under way. */
   async #fetch(): Promise<void> {
     if (this.#fetching) return this.#fetching;
-    if (passedSince(this.#clock, this.#triedAt) < COOL_DOWN_MS) return;
+    if (elapsedSince(this.#clock, this.#triedAt) < COOL_DOWN_MS) return;
     this.#triedAt = this.#clock.now();
     this.#fetching = this.#read().finally(() => {
       this.#fetching = undefined;
@@ -74,9 +74,9 @@ export class KeySet {
 
   /** @throws Error for whatever is no document, or not one in time */
   #download(url: string): Promise<{ keys: JSONWebKey[] }> {
-    const late = () => new Error(`no key set within ${TIMEOUT_MS} ms`);
-    const patience = { clock: this.#clock, timeoutMs: TIMEOUT_MS, late, signal: undefined };
-    return within(patience, async (signal) => {
+    const timeoutError = () => new Error(`no key set within ${TIMEOUT_MS} ms`);
+    const deadline = { clock: this.#clock, timeoutMs: TIMEOUT_MS, timeoutError, signal: undefined };
+    return withDeadline(deadline, async (signal) => {
       const { statusCode, body } = await request(url, { signal, headers: { accept: 'application/json' } });
       let text = '';
       for await (const piece of body.setEncoding('utf8')) {

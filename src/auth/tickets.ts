@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
-import { asked } from '../redis/errors.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { CLOCK_SKEW_SECONDS } from './tokens.ts';
 
@@ -57,7 +57,7 @@ export class Tickets {
     await this.#count(identity.userId);
     const ticket = randomBytes(TICKET_BYTES).toString('base64url');
     const stored = JSON.stringify({ origin, identity });
-    await asked(this.#redis.set(this.#keys.ticket(digest(ticket)), stored, 'EX', TICKET_SECONDS));
+    await mapRedisErrors(this.#redis.set(this.#keys.ticket(digest(ticket)), stored, 'EX', TICKET_SECONDS));
     return ticket;
   }
 
@@ -67,7 +67,7 @@ export class Tickets {
    * @throws TollgateError VALIDATION_FAILED, TOKEN_EXPIRED when the token it was bought with has ended, OVERLOADED
    */
   async consume(ticket: string, origin: string | undefined): Promise<Identity> {
-    const stored = await asked(this.#redis.getdel(this.#keys.ticket(digest(ticket))));
+    const stored = await mapRedisErrors(this.#redis.getdel(this.#keys.ticket(digest(ticket))));
     if (stored === null) throw new TollgateError('VALIDATION_FAILED');
     const { identity, origin: boundTo } = StoredTicket.parse(JSON.parse(stored));
     // No origin is one too: a ticket that a program bought is no use to a page, nor the other way round.
@@ -80,7 +80,7 @@ export class Tickets {
   /** One round trip: Redis keeps the order of what is sent together. @throws TollgateError RATE_LIMITED, OVERLOADED */
   async #count(userId: string): Promise<void> {
     const key = this.#keys.user(userId).ticketRate;
-    const [count, , leftMs] = await asked(
+    const [count, , remainingMs] = await mapRedisErrors(
       Promise.all([
         this.#redis.incr(key),
         // NX: the window begins with its first ticket. A window that was left without an end gets one from the next.
@@ -90,7 +90,7 @@ export class Tickets {
     );
     if (count <= TICKETS_PER_WINDOW) return;
     const text = 'Rate limit exceeded: too many tickets; try again later.';
-    throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: Math.max(leftMs, 1) });
+    throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: Math.max(remainingMs, 1) });
   }
 }
 

@@ -82,7 +82,7 @@ type Keyed = { readonly key: KeyObject; readonly algorithms: jwt.Algorithm[] };
  * Verifies tokens: encoding, header, signature, issuer, audience, times, kind and the form of the claims. Asks nobody for
  * an HS256 token.
  */
-export class Tokens {
+export class TokenVerifier {
   readonly #options: TokenOptions;
   readonly #clock: Clock;
   /** Key objects: a string would be tried as a public key first, at fifty times the cost. */

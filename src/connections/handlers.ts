@@ -11,12 +11,12 @@ export type Reply =
       readonly type: ServerEventType;
       readonly fields: Fields;
       /** It went out as an event already: only a request that waits for an answer of its own gets it once more. */
-      readonly announced?: true;
+      readonly sentAsEvent?: true;
     }
   | undefined;
 
 /** The connection as its handlers see it. */
-export interface Speaker {
+export interface ConnectionContext {
   readonly connectionId: string;
   /** The thread of requests that name none; where the plan allowed no further thread, the one that the first of them got. */
   threadId: string;
@@ -25,7 +25,7 @@ export interface Speaker {
   /** Whether the token could not be refreshed for too long: contract section 4. */
   readonly degraded: boolean;
   /** The road the request came by, as usage records name it. */
-  readonly road: 'websocket' | 'socketio' | 'mcp';
+  readonly transportName: 'websocket' | 'socketio' | 'mcp';
   now(): Date;
   authenticate(presented: InBandCredential): Promise<Reply>;
   /** @param token undefined to have the one in use refreshed now */
@@ -85,16 +85,16 @@ export interface Later {
 
 /** One message type's handler, and what the connection does around it. */
 export interface Handler<T extends ClientMessageType> {
-  readonly handle: (speaker: Speaker, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply | Later>;
+  readonly handle: (ctx: ConnectionContext, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply | Later>;
   /**
    * Runs beside the question whether the message is within its limit, in the same flight to Redis, and waits for the
    * answer itself before anything takes effect or is told.
    */
-  readonly besideLimit?: true;
+  readonly startsBeforeLimit?: true;
   /** Answers later: of such messages a connection has a few under way at once, see `Inbox`. */
-  readonly aside?: true;
+  readonly outOfOrder?: true;
   /** Live events wait until the reply is sent, so that no event of a run comes before its `agent_accepted`. */
-  readonly holdsEvents?: true;
+  readonly pausesEvents?: true;
 }
 
 export type Handlers = { readonly [T in ClientMessageType]: Handler<T> };
@@ -104,83 +104,83 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
   const { runs, threads, tools } = ports;
   return {
     ping: {
-      async handle(speaker, { timestamp }) {
-        const fields = { original_timestamp: timestamp ?? null, server_time: speaker.now().toISOString() };
+      async handle(ctx, { timestamp }) {
+        const fields = { original_timestamp: timestamp ?? null, server_time: ctx.now().toISOString() };
         return { type: 'pong', fields };
       },
     },
     heartbeat: {
-      handle: async (speaker) => ({ type: 'heartbeat_ack', fields: { connection_id: speaker.connectionId } }),
+      handle: async (ctx) => ({ type: 'heartbeat_ack', fields: { connection_id: ctx.connectionId } }),
     },
-    auth: { handle: (speaker, { token }) => speaker.authenticate({ kind: 'user', token }) },
+    auth: { handle: (ctx, { token }) => ctx.authenticate({ kind: 'user', token }) },
     service_auth: {
-      handle: (speaker, { token, service_id: serviceId, context }) => {
-        return speaker.authenticate({ kind: 'service', token, serviceId, context });
+      handle: (ctx, { token, service_id: serviceId, context }) => {
+        return ctx.authenticate({ kind: 'service', token, serviceId, context });
       },
     },
-    token_refresh: { handle: (speaker, { token }) => speaker.renewToken(token) },
+    token_refresh: { handle: (ctx, { token }) => ctx.renewToken(token) },
     resume: {
-      besideLimit: true,
-      handle: (speaker, { after, epoch }, allowed) => speaker.resume(after, epoch, allowed),
+      startsBeforeLimit: true,
+      handle: (ctx, { after, epoch }, allowed) => ctx.resume(after, epoch, allowed),
     },
     typing: {
       // A courtesy that nobody has to answer; only a request that waits for an answer gets one.
-      handle: async (_speaker, { request_id }) => ({ type: 'typing_ack', fields: { request_id }, announced: true }),
+      handle: async (_ctx, { request_id }) => ({ type: 'typing_ack', fields: { request_id }, sentAsEvent: true }),
     },
     agent_request: {
-      besideLimit: true,
-      holdsEvents: true,
-      async handle(speaker, fields, allowed) {
-        const request = runRequest(speaker, fields);
+      startsBeforeLimit: true,
+      pausesEvents: true,
+      async handle(ctx, fields, allowed) {
+        const request = runRequest(ctx, fields);
         const { requestId: request_id } = request;
         const { isRepeated, ...accepted } = await runs.start(request, allowed).catch((error: unknown) => {
           // Also an id that was made here: repeated with it, a request that did arrive is not run twice.
           throw toTollgateError(error).with({ request_id });
         });
-        if (request.isThreadImplied && !isRepeated) speaker.threadId = accepted.thread_id;
+        if (request.isThreadImplied && !isRepeated) ctx.threadId = accepted.thread_id;
         return { type: 'agent_accepted', fields: { ...accepted, request_id } };
       },
     },
     agent_cancel: {
-      besideLimit: true,
-      async handle(speaker, { run_id, request_id }, allowed) {
-        const answer = await runs.cancel(speaker.identity, run_id, allowed);
+      startsBeforeLimit: true,
+      async handle(ctx, { run_id, request_id }, allowed) {
+        const answer = await runs.cancel(ctx.identity, run_id, allowed);
         if (answer === 'missing') throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
         return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
       },
     },
     tool_call: {
-      besideLimit: true,
-      aside: true,
-      async handle(speaker, fields, allowed) {
-        const { finished } = await tools.call(toolCall(speaker, fields), allowed);
+      startsBeforeLimit: true,
+      outOfOrder: true,
+      async handle(ctx, fields, allowed) {
+        const { finished } = await tools.call(toolCall(ctx, fields), allowed);
         return { later: finished.then((result) => toolResult(fields.request_id, result)) };
       },
     },
     usage_summary: {
-      besideLimit: true,
-      async handle(speaker, { request_id }, allowed) {
-        const [summary] = await Promise.all([tools.usage(speaker.identity), allowed]);
+      startsBeforeLimit: true,
+      async handle(ctx, { request_id }, allowed) {
+        const [summary] = await Promise.all([tools.usage(ctx.identity), allowed]);
         return { type: 'usage_summary', fields: { ...summary, request_id } };
       },
     },
     tools_list: {
-      async handle(speaker, { request_id }) {
-        return { type: 'tools_list', fields: { tools: tools.describe(speaker.identity), request_id } };
+      async handle(ctx, { request_id }) {
+        return { type: 'tools_list', fields: { tools: tools.describe(ctx.identity), request_id } };
       },
     },
     threads_list: {
-      besideLimit: true,
-      async handle(speaker, { request_id }, allowed) {
-        const [found] = await Promise.all([threads.list(speaker.identity.userId), allowed]);
+      startsBeforeLimit: true,
+      async handle(ctx, { request_id }, allowed) {
+        const [found] = await Promise.all([threads.list(ctx.identity.userId), allowed]);
         return { type: 'threads_list', fields: { threads: found, request_id } };
       },
     },
     thread_history: {
-      besideLimit: true,
-      async handle(speaker, { thread_id, before, limit, request_id }, allowed) {
-        const asked = threads.history(speaker.identity.userId, { threadId: thread_id, before, limit });
-        const [page] = await Promise.all([asked, allowed]);
+      startsBeforeLimit: true,
+      async handle(ctx, { thread_id, before, limit, request_id }, allowed) {
+        const reading = threads.history(ctx.identity.userId, { threadId: thread_id, before, limit });
+        const [page] = await Promise.all([reading, allowed]);
         return { type: 'thread_history', fields: { thread_id, ...page, request_id } };
       },
     },
@@ -188,19 +188,19 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
 }
 
 /** The id of a call follows from its idempotency key, so that a repeated one means the same call on every node. */
-function toolCall(speaker: Speaker, fields: ClientFields<'tool_call'>): ToolCallRequest {
-  const { userId, plan, permissions, roles, featureFlags } = speaker.identity;
+function toolCall(ctx: ConnectionContext, fields: ClientFields<'tool_call'>): ToolCallRequest {
+  const { userId, plan, permissions, roles, featureFlags } = ctx.identity;
   const { idempotency_key: key, request_id } = fields;
   return {
     userId,
-    caller: { plan, permissions, roles, featureFlags, degraded: speaker.degraded },
+    caller: { plan, permissions, roles, featureFlags, degraded: ctx.degraded },
     tool: fields.tool,
     args: fields.arguments,
     callId: key === undefined ? newId('call') : derivedId('call', userId, key),
-    threadId: speaker.threadId,
+    threadId: ctx.threadId,
     requestId: request_id ?? null,
     idempotencyKey: key ?? null,
-    transport: speaker.road,
+    transport: ctx.transportName,
   };
 }
 
@@ -208,18 +208,18 @@ function toolResult(request_id: string | undefined, result: object): Reply {
   return { type: 'tool_result', fields: { ...result, request_id } };
 }
 
-function runRequest(speaker: Speaker, fields: ClientFields<'agent_request'>): RunRequest {
+function runRequest(ctx: ConnectionContext, fields: ClientFields<'agent_request'>): RunRequest {
   const requestId = fields.request_id ?? newId('req');
   return {
-    identity: speaker.identity,
-    connectionId: speaker.connectionId,
+    identity: ctx.identity,
+    connectionId: ctx.connectionId,
     requestId,
-    runId: derivedId('run', speaker.identity.userId, requestId),
-    threadId: fields.thread_id ?? speaker.threadId,
+    runId: derivedId('run', ctx.identity.userId, requestId),
+    threadId: fields.thread_id ?? ctx.threadId,
     isThreadImplied: fields.thread_id === undefined,
     agent: fields.agent,
     message: fields.message,
-    transport: speaker.road,
-    degraded: speaker.degraded,
+    transport: ctx.transportName,
+    degraded: ctx.degraded,
   };
 }

@@ -1,29 +1,29 @@
+import type { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { TokenState } from '../protocol/token-life.ts';
-import type { Registry } from './registry.ts';
-import type { Session } from './session.ts';
+import type { TokenState } from '../protocol/token-lifecycle.ts';
+import type { Attachment } from './attachment.ts';
 
 const TICK_MS = 1_000;
 /**
  * A tick that is so far from when it was due tells of a clock that was set, or of a process that was stopped. Taken for
  * time that had passed, it would make all connections silent at once, or keep them from being asked for a sign of life.
  */
-const LEAP_MS = 10_000;
+const CLOCK_JUMP_MS = 10_000;
 /** A lease survives two renewals that fail. */
 const RENEWALS_PER_LEASE = 3;
 
 /** A connection as its hub sees it. */
-export interface HubMember {
+export interface HubConnection {
   readonly connectionId: string;
   readonly endpoint: string;
   /** Only asked for once it has authenticated. */
   readonly identity: Identity;
-  readonly session: Session | undefined;
+  readonly attachment: Attachment | undefined;
   /** The time went on by so much, below 0 back, and nothing could be heard in it. */
-  leapt(now: number, ms: number): void;
+  onClockJump(now: number, ms: number): void;
   tick(now: number): void;
   drain(retryAfterMs: number): void;
 }
@@ -35,25 +35,25 @@ interface Labels {
   readonly state: TokenState;
 }
 
-const NOBODY: Labels = { endpoint: '/ws', plan: 'free', state: 'active' };
+const NO_CONNECTION: Labels = { endpoint: '/ws', plan: 'free', state: 'active' };
 
 /** The connections of this node: what is done to all of them, and nothing that one can do by itself. */
 export class Hub {
-  readonly #deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger };
+  readonly #deps: { registry: ConnectionRegistry; clock: Clock; metrics: Metrics; logger: Logger };
   /** With the labels under which a connection is counted, once it is. */
-  readonly #connections = new Map<HubMember, Labels | undefined>();
+  readonly #connections = new Map<HubConnection, Labels | undefined>();
   readonly #stops: (() => void)[];
   #renewing = false;
   #tickedAt: number;
 
   constructor(
-    deps: { registry: Registry; clock: Clock; metrics: Metrics; logger: Logger },
+    deps: { registry: ConnectionRegistry; clock: Clock; metrics: Metrics; logger: Logger },
     options: { readonly leaseMs: number },
   ) {
     this.#deps = deps;
     this.#tickedAt = deps.clock.now();
     // Nobody is here yet, which has to be told too: an autoscaler takes a node without the metric for a full one.
-    deps.metrics.connections.inc(NOBODY, 0);
+    deps.metrics.connections.inc(NO_CONNECTION, 0);
     this.#stops = [
       deps.clock.every(TICK_MS, () => this.#tick()),
       deps.clock.every(options.leaseMs / RENEWALS_PER_LEASE, () => void this.renew()),
@@ -65,26 +65,26 @@ export class Hub {
     return this.#connections.size;
   }
 
-  add(connection: HubMember): void {
+  add(connection: HubConnection): void {
     this.#connections.set(connection, undefined);
   }
 
   /** A connection that was added has authenticated. */
-  joined(connection: HubMember): void {
+  authenticated(connection: HubConnection): void {
     const labels = labelsOf(connection);
     this.#connections.set(connection, labels);
     this.#deps.metrics.connections.inc(labels);
   }
 
   /** The plan or the state of a connection's token has changed, if it has joined. */
-  changed(connection: HubMember): void {
+  changed(connection: HubConnection): void {
     const labels = this.#connections.get(connection);
     if (!labels) return;
     this.#deps.metrics.connections.dec(labels);
-    this.joined(connection);
+    this.authenticated(connection);
   }
 
-  remove(connection: HubMember): void {
+  remove(connection: HubConnection): void {
     const labels = this.#connections.get(connection);
     this.#connections.delete(connection);
     if (labels) this.#deps.metrics.connections.dec(labels);
@@ -100,7 +100,7 @@ export class Hub {
       for (const { userId, epoch, seq, leases } of await this.#deps.registry.renew(ids)) {
         for (const connection of byUser.get(userId) ?? []) {
           const state = leases.get(connection.connectionId);
-          if (state) connection.session?.leaseRenewed(state, epoch, seq);
+          if (state) connection.attachment?.leaseRenewed(state, epoch, seq);
         }
       }
     } catch (error) {
@@ -135,19 +135,19 @@ export class Hub {
 
   #tick(): void {
     const now = this.#deps.clock.now();
-    const leap = now - this.#tickedAt - TICK_MS;
+    const jump = now - this.#tickedAt - TICK_MS;
     this.#tickedAt = now;
-    if (Math.abs(leap) >= LEAP_MS) {
-      this.#deps.logger.warn({ leap_ms: leap }, 'the clock was set, or this process was stopped');
-      for (const connection of this.#connections.keys()) connection.leapt(now, leap);
+    if (Math.abs(jump) >= CLOCK_JUMP_MS) {
+      this.#deps.logger.warn({ leap_ms: jump }, 'the clock was set, or this process was stopped');
+      for (const connection of this.#connections.keys()) connection.onClockJump(now, jump);
     }
     for (const connection of this.#connections.keys()) connection.tick(now);
   }
 
-  #byUser(): Map<string, HubMember[]> {
-    const byUser = new Map<string, HubMember[]>();
+  #byUser(): Map<string, HubConnection[]> {
+    const byUser = new Map<string, HubConnection[]>();
     for (const connection of this.#connections.keys()) {
-      const userId = connection.session?.identity.userId;
+      const userId = connection.attachment?.identity.userId;
       if (userId === undefined) continue;
       const list = byUser.get(userId);
       if (list) list.push(connection);
@@ -157,6 +157,6 @@ export class Hub {
   }
 }
 
-function labelsOf({ endpoint, identity, session }: HubMember): Labels {
-  return { endpoint, plan: identity.plan, state: session?.token.state ?? 'active' };
+function labelsOf({ endpoint, identity, attachment }: HubConnection): Labels {
+  return { endpoint, plan: identity.plan, state: attachment?.token.state ?? 'active' };
 }

@@ -7,7 +7,7 @@ export interface ConnectionLimits {
   readonly authDeadlineMs: number;
   readonly heartbeatMs: number;
   /** Without a frame or a pong. */
-  readonly silenceMs: number;
+  readonly idleTimeoutMs: number;
   /** From the open, give or take a tenth, until the client is asked to come back, on whichever node; 0 for never. */
   readonly maxAgeMs: number;
   /** After a token's end, while it cannot be renewed. */
@@ -20,7 +20,7 @@ export function connectionLimits(config: Config): ConnectionLimits {
   return {
     authDeadlineMs: config.AUTH_DEADLINE_SECONDS * 1000,
     heartbeatMs: config.HEARTBEAT_INTERVAL_SECONDS * 1000,
-    silenceMs: config.CONNECTION_TIMEOUT_SECONDS * 1000,
+    idleTimeoutMs: config.CONNECTION_TIMEOUT_SECONDS * 1000,
     maxAgeMs: config.MAX_CONNECTION_AGE_SECONDS * 1000,
     degradedMs: config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000,
     maxMessageBytes: config.MAX_MESSAGE_BYTES,
@@ -43,13 +43,13 @@ export const UNAUTHENTICATED_MESSAGES = 50;
 /** And all of them together: a token is 8 KiB at most. */
 export const UNAUTHENTICATED_BYTES = 64 * 1024;
 /** Messages that wait for the one before them. */
-export const INBOX_LIMIT = 64;
+export const MESSAGE_QUEUE_LIMIT = 64;
 /** Output that waits for the client. */
 export const OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024;
 /** Replay goes on below this. */
 export const OUTPUT_LOW_BYTES = 256 * 1024;
 /** How long a client may take to read what was replayed to it, and how long to take nothing of what is buffered. */
-export const OUTPUT_PATIENCE_MS = 10_000;
+export const OUTPUT_TIMEOUT_MS = 10_000;
 /**
  * How long a fresh connection's live events wait for a `resume` that would have to come before them. The first other
  * message ends the wait, so that only somebody who just listens can notice it.
@@ -57,4 +57,4 @@ export const OUTPUT_PATIENCE_MS = 10_000;
 export const RESUME_GRACE_MS = 250;
 
 /** Messages of a connection that are answered later, such as tool calls; above it the client is asked to wait. */
-export const ASIDE_LIMIT = 8;
+export const OUT_OF_ORDER_LIMIT = 8;

@@ -10,9 +10,9 @@ export class ResumeGrace {
     this.#clock = clock;
   }
 
-  /** @param announced the client said at the handshake that it resumes */
-  begin(release: () => void, announced: boolean): void {
-    const cancel = announced ? () => {} : this.#clock.after(RESUME_GRACE_MS, () => this.end());
+  /** @param resumes the client said at the handshake that it resumes */
+  start(release: () => void, resumes: boolean): void {
+    const cancel = resumes ? () => {} : this.#clock.after(RESUME_GRACE_MS, () => this.end());
     this.#end = () => {
       cancel();
       release();

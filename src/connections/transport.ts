@@ -32,9 +32,9 @@ export interface TransportEvents {
   /** A frame that could not be understood. */
   reject(error: TollgateError, replyTo: ReplyTo): void;
   /** Bytes of a frame, before the frame is told of: there is a bound on them until the client has authenticated. */
-  heard(bytes: number): void;
+  countBytes(bytes: number): void;
   /** A sign of life that is no message. */
-  alive(): void;
+  markAlive(): void;
   /** The socket is gone, whoever closed it. */
-  gone(): void;
+  onClose(): void;
 }

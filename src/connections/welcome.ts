@@ -1,12 +1,12 @@
-import type { MessageRate } from '../policy/message-rate.ts';
-import type { Permissions } from '../policy/permissions.ts';
-import type { Plans } from '../policy/plans.ts';
+import type { Permissions } from '../catalogue/permissions.ts';
+import type { Plans } from '../catalogue/plans.ts';
+import type { MessageLimiter } from '../limits/message-limiter.ts';
 import type { FormatName } from '../protocol/dialects.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import { type ConnectionLimits, maxMessageBytes } from './limits.ts';
 
-interface Member {
+interface WelcomedConnection {
   readonly connectionId: string;
   readonly threadId: string;
   readonly identity: Identity;
@@ -14,11 +14,11 @@ interface Member {
 
 /** What a client is told about itself and its limits: by the welcome, by `auth_success`, and when the plan changes. */
 export class Welcome {
-  readonly #deps: { plans: Plans; permissions: Permissions; messageRate: Pick<MessageRate, 'limitOf'> };
+  readonly #deps: { plans: Plans; permissions: Permissions; messageLimiter: Pick<MessageLimiter, 'limitOf'> };
   readonly #limits: ConnectionLimits;
 
   constructor(
-    deps: { plans: Plans; permissions: Permissions; messageRate: Pick<MessageRate, 'limitOf'> },
+    deps: { plans: Plans; permissions: Permissions; messageLimiter: Pick<MessageLimiter, 'limitOf'> },
     limits: ConnectionLimits,
   ) {
     this.#deps = deps;
@@ -27,19 +27,19 @@ export class Welcome {
 
   /** @param plan undefined before authentication */
   limits(plan: string | undefined, format: FormatName): Fields {
-    const { plans, messageRate } = this.#deps;
+    const { plans, messageLimiter } = this.#deps;
     const connections = plan === undefined ? undefined : plans.effective(plan).connections;
     return {
       max_connections_per_user: connections ?? this.#limits.maxConnectionsPerUser,
       max_message_size: maxMessageBytes(this.#limits, format),
-      max_message_rate: messageRate.limitOf(plan ?? ''),
+      max_message_rate: messageLimiter.limitOf(plan ?? ''),
       heartbeat_interval: this.#limits.heartbeatMs / 1000,
-      connection_timeout: this.#limits.silenceMs / 1000,
+      connection_timeout: this.#limits.idleTimeoutMs / 1000,
     };
   }
 
   /** What a connection that came in without a credential is told when it brings one. */
-  member(connection: Member, format: FormatName): Fields {
+  forAuthenticated(connection: WelcomedConnection, format: FormatName): Fields {
     const { connectionId: connection_id, threadId: thread_id, identity } = connection;
     return { connection_id, thread_id, limits: this.limits(identity.plan, format), ...this.identity(identity) };
   }

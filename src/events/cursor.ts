@@ -7,14 +7,14 @@ import type { EventLog, LogPage } from './event-log.ts';
 export interface CursorSink {
   readonly deliver: (entry: LogEntry) => void;
   /** Events between the reader's position and the log's are gone; the live stream goes on from the log's head. */
-  readonly lost: (loss: Loss) => void;
+  readonly onReplayGap: (gap: ReplayGap) => void;
   /** Resolves when more can be written; false when the socket is closed or will never drain. */
   readonly writable: () => Promise<boolean>;
   /** The log cannot be read, for another reason than that Redis is away. */
-  readonly failed: (error: unknown) => void;
+  readonly onError: (error: unknown) => void;
 }
 
-export interface Loss {
+export interface ReplayGap {
   readonly reason: 'trimmed' | 'epoch_changed';
   readonly oldest_seq: number;
   readonly epoch: string;
@@ -29,14 +29,14 @@ export interface ResumeFrom {
 
 export type ResumeResult =
   | { readonly resumed: true; readonly from: number; readonly to: number; readonly epoch: string }
-  | ({ readonly resumed: false } & Loss);
+  | ({ readonly resumed: false } & ReplayGap);
 
 /** Entries read at once: 6 MB of the largest events, which a tool's result of 64 KiB makes. */
 const PAGE = 100;
 /** Delivered before it is asked whether the client keeps up: an eighth of the bound of a socket's output. */
-const UNASKED_CHARACTERS = 512 * 1024;
+const CHARACTERS_PER_CHECK = 512 * 1024;
 /** Live events held back meanwhile; past it they are dropped and read from the log again. */
-const HELD_BACK_LIMIT = 256;
+const BUFFER_LIMIT = 256;
 const RETRY_MS = 250;
 /** A reason of its own: `abort()` without one makes a DOMException with a stack. */
 const STOPPED = 'stopped';
@@ -58,8 +58,8 @@ export class Cursor {
   /** The timestamp of the event at the place, if this cursor delivered it: proof against a log that went back. */
   #delivered: string | undefined;
   /** Starts held: nothing is delivered before `start` has said where the reader stands. */
-  #holds = 1;
-  #heldBack: LogEntry[] = [];
+  #pauses = 1;
+  #buffered: LogEntry[] = [];
   #mustRead = false;
   #catchingUp = false;
   readonly #stopped = new AbortController();
@@ -81,28 +81,28 @@ export class Cursor {
   }
 
   /** An event from the live tail. */
-  offer(entry: LogEntry): void {
+  onLiveEntry(entry: LogEntry): void {
     if (this.#stopped.signal.aborted) return;
-    if (this.#holds === 0) this.#take(entry);
-    else if (this.#heldBack.length < HELD_BACK_LIMIT) this.#heldBack.push(entry);
+    if (this.#pauses === 0) this.#accept(entry);
+    else if (this.#buffered.length < BUFFER_LIMIT) this.#buffered.push(entry);
     else {
-      this.#heldBack = [];
+      this.#buffered = [];
       this.#mustRead = true;
     }
   }
 
-  hold(): void {
-    this.#holds += 1;
+  pause(): void {
+    this.#pauses += 1;
   }
 
-  release(): void {
-    this.#holds -= 1;
-    if (this.#holds > 0) return;
-    const heldBack = this.#heldBack;
-    this.#heldBack = [];
+  unpause(): void {
+    this.#pauses -= 1;
+    if (this.#pauses > 0) return;
+    const buffered = this.#buffered;
+    this.#buffered = [];
     if (this.#mustRead) return this.catchUp();
     // One of them may show a hole, which holds again: the rest then goes back to where it was.
-    for (const entry of heldBack) this.offer(entry);
+    for (const entry of buffered) this.onLiveEntry(entry);
   }
 
   /** Reads what the live tail may have missed. */
@@ -110,40 +110,40 @@ export class Cursor {
     // Before the start there is no place to read from, and the place comes from a head of the log that is yet to be read.
     if (this.#epoch === '' || this.#catchingUp || this.#stopped.signal.aborted) return;
     this.#catchingUp = true;
-    this.hold();
+    this.pause();
     void this.#exclusively(async () => {
       this.#catchingUp = false;
       await this.#readToHead();
     })
-      .catch((error: unknown) => this.#sink.failed(error))
-      .finally(() => this.release());
+      .catch((error: unknown) => this.#sink.onError(error))
+      .finally(() => this.unpause());
   }
 
   /** The head that somebody else has read: a cursor behind it has missed something. */
   noteHead(epoch: string, seq: number): void {
-    if (this.#holds === 0 && (epoch !== this.#epoch || seq > this.#seq)) this.catchUp();
+    if (this.#pauses === 0 && (epoch !== this.#epoch || seq > this.#seq)) this.catchUp();
   }
 
   /**
    * Goes back to `after` and delivers everything since, in order, before anything newer. When that is impossible the
    * place stays what it was.
    * @param from.allowed settles before anything is delivered; when it rejects, so does this
-   * @param seam called between what was replayed and what goes on live
+   * @param onCaughtUp called between what was replayed and what goes on live
    * @throws Error when the log cannot be read
    */
-  async resume(from: ResumeFrom, seam: (result: ResumeResult) => void): Promise<void> {
-    this.hold();
+  async resume(from: ResumeFrom, onCaughtUp: (result: ResumeResult) => void): Promise<void> {
+    this.pause();
     try {
       const result = await this.#exclusively(() => this.#resume(from));
-      if (!this.#stopped.signal.aborted) seam(result);
+      if (!this.#stopped.signal.aborted) onCaughtUp(result);
     } finally {
-      this.release();
+      this.unpause();
     }
   }
 
   stop(): void {
     this.#stopped.abort(STOPPED);
-    this.#heldBack = [];
+    this.#buffered = [];
   }
 
   async #resume({ after, epoch, allowed }: ResumeFrom): Promise<ResumeResult> {
@@ -155,15 +155,15 @@ export class Cursor {
     }
     if (after + 1 < page.oldest) return { resumed: false, reason: 'trimmed', oldest_seq, epoch };
     this.start(epoch, after);
-    const goesOn = await this.#deliverAll(page.entries);
-    if (goesOn && this.#seq < page.head) await this.#readToHead();
+    const isOpen = await this.#deliverAll(page.entries);
+    if (isOpen && this.#seq < page.head) await this.#readToHead();
     return { resumed: true, from: after + 1, to: this.#seq, epoch };
   }
 
-  #take(entry: LogEntry): void {
-    if (entry.epoch !== this.#epoch) return this.#expect(entry);
+  #accept(entry: LogEntry): void {
+    if (entry.epoch !== this.#epoch) return this.#recover(entry);
     if (entry.seq <= this.#seq) return;
-    if (entry.seq > this.#seq + 1) return this.#expect(entry);
+    if (entry.seq > this.#seq + 1) return this.#recover(entry);
     this.#deliver(entry);
   }
 
@@ -174,9 +174,9 @@ export class Cursor {
   }
 
   /** The log has something else than this reader expects next. */
-  #expect(entry: LogEntry): void {
+  #recover(entry: LogEntry): void {
     this.catchUp();
-    this.offer(entry);
+    this.onLiveEntry(entry);
   }
 
   async #readToHead(): Promise<void> {
@@ -184,8 +184,8 @@ export class Cursor {
     for (;;) {
       const page = await this.#readPage();
       if (!page) return;
-      const lost = page.epoch !== this.#epoch || page.oldest > this.#seq + 1;
-      if (lost && (page.epoch !== this.#epoch || this.#seq < page.head)) this.#skipTo(page);
+      const hasGap = page.epoch !== this.#epoch || page.oldest > this.#seq + 1;
+      if (hasGap && (page.epoch !== this.#epoch || this.#seq < page.head)) this.#skipTo(page);
       if (!(await this.#deliverAll(page.entries)) || this.#seq >= page.head) return;
       if (!(await this.#sink.writable())) return this.stop();
     }
@@ -194,19 +194,19 @@ export class Cursor {
   #skipTo(page: LogPage): void {
     const reason = page.epoch === this.#epoch ? 'trimmed' : 'epoch_changed';
     this.start(page.epoch, page.head);
-    this.#sink.lost({ reason, oldest_seq: page.oldest, epoch: page.epoch });
+    this.#sink.onReplayGap({ reason, oldest_seq: page.oldest, epoch: page.epoch });
   }
 
   /** False when the reader has gone, or reads too slowly. */
   async #deliverAll(entries: readonly LogEntry[]): Promise<boolean> {
-    let unasked = 0;
+    let unchecked = 0;
     for (const entry of entries) {
       if (this.#stopped.signal.aborted) return false;
       if (entry.seq !== this.#seq + 1) continue;
       this.#deliver(entry);
-      unasked += entry.json.length;
-      if (unasked < UNASKED_CHARACTERS) continue;
-      unasked = 0;
+      unchecked += entry.json.length;
+      if (unchecked < CHARACTERS_PER_CHECK) continue;
+      unchecked = 0;
       if (!(await this.#sink.writable())) this.stop();
     }
     return !this.#stopped.signal.aborted;
@@ -221,9 +221,9 @@ export class Cursor {
         const page = await this.#log.read(this.#userId, position, PAGE);
         return signal.aborted ? undefined : page;
       } catch (error) {
-        const away = error instanceof TollgateError && error.code === 'OVERLOADED';
-        if (!away && !signal.aborted) this.#sink.failed(error);
-        if (!away) return undefined;
+        const isOutage = error instanceof TollgateError && error.code === 'OVERLOADED';
+        if (!isOutage && !signal.aborted) this.#sink.onError(error);
+        if (!isOutage) return undefined;
       }
       await sleep(this.#clock, RETRY_MS, signal);
     }

@@ -44,9 +44,9 @@ export interface NewEvent {
 export interface RunWriter {
   readonly runId: string;
   /** The epoch under which the writer claimed the run. */
-  readonly epoch: number;
+  readonly fencingToken: number;
   /** Events of the run that the writer knows to be in the log. */
-  readonly known: number;
+  readonly eventsInLog: number;
 }
 
 export interface Append {
@@ -58,7 +58,7 @@ export interface Append {
   /** Adds a message to a thread of the user in the same step. */
   readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
   /** Counts a tool call and gives its place back in the same step: see `Reservation` of policy/quotas.ts. */
-  readonly settlement?: string;
+  readonly quotaCommit?: string;
 }
 
 /**
@@ -106,8 +106,8 @@ export const THREAD_MESSAGES = 200;
 export const THREAD_BYTES = 512 * 1024;
 
 /** Who is told of usage records that Redis has acknowledged. */
-export interface RecordWitness {
-  acknowledged(record: object): void;
+export interface RecordObserver {
+  onAcknowledged(record: object): void;
 }
 
 export interface EventLogDeps {
@@ -116,7 +116,7 @@ export interface EventLogDeps {
   readonly metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
   /** What becomes of the records of paid executions on replicas; without it nothing is waited for. */
   readonly replicated?: ReplicatedWrites | undefined;
-  readonly witness?: RecordWitness | undefined;
+  readonly recordObserver?: RecordObserver | undefined;
 }
 
 /** The durable events of each user, in order, without holes: one Redis stream a user. Every call is one round trip. */
@@ -138,7 +138,7 @@ export class EventLog {
   }
 
   /** Appends all of the events or none, publishes them to the nodes that hold the user, and writes their records. */
-  async append({ userId, events, run, ends, threadMessage, settlement = '' }: Append): Promise<AppendResult> {
+  async append({ userId, events, run, ends, threadMessage, quotaCommit = '' }: Append): Promise<AppendResult> {
     const keys = this.#keys.user(userId);
     const runKey = run ? keys.run(run.runId) : keys.logState;
     const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
@@ -160,21 +160,21 @@ export class EventLog {
       [
         ...this.appendOptions(userId),
         run ? activeRunMember(userId, run.runId) : '',
-        run?.epoch ?? '',
-        run?.known ?? 0,
+        run?.fencingToken ?? '',
+        run?.eventsInLog ?? 0,
         ends ? STATUS_AFTER[ends] : '',
         RECENT_USAGE,
         threadMessage ? JSON.stringify(threadMessage.message) : '',
         THREAD_MESSAGES,
         THREAD_BYTES,
-        settlement,
+        quotaCommit,
         this.recordTrace(),
         ...events.flatMap(eventArguments),
       ],
     )) as [AppendResult['outcome'], number, string, number];
     const [outcome, seq, , cancel] = reply;
     if (outcome === 'fenced' || outcome === 'finished') return { outcome };
-    for (const record of records) this.acknowledged(record);
+    for (const record of records) this.onAcknowledged(record);
     if (outcome === 'appended') for (const { type, usageRecord } of events) this.appended(type, usageRecord);
     return { outcome, seq, cancelRequested: cancel === 1 };
   }
@@ -203,8 +203,8 @@ export class EventLog {
   }
 
   /** A record that is written is known to this process, also when its answer came late, to a repetition. */
-  acknowledged(record: object): void {
-    this.#deps.witness?.acknowledged(record);
+  onAcknowledged(record: object): void {
+    this.#deps.recordObserver?.onAcknowledged(record);
   }
 
   /** Counts an event that was appended. */
@@ -220,12 +220,12 @@ export class EventLog {
   async read(userId: string, position: LogPosition, limit: number): Promise<LogPage> {
     const keys = this.#keys.user(userId);
     const { delivered } = position;
-    const witnessed = delivered !== undefined;
+    const isVerifiable = delivered !== undefined;
     this.#metrics.logReads.inc();
     const reply = (await readLog.run(
       this.#redis,
       [keys.log, keys.logState],
-      [position.epoch ?? '', position.after, limit, LOG_STATE_SECONDS, witnessed ? 1 : 0, delivered ?? ''],
+      [position.epoch ?? '', position.after, limit, LOG_STATE_SECONDS, isVerifiable ? 1 : 0, delivered ?? ''],
     )) as [string, number, number, ScriptReply[]];
     const [epoch, head, oldest, entries] = reply;
     return { epoch, head, oldest, entries: entries.map((entry) => parseEntry(entry as StreamEntry, epoch)) };

@@ -105,7 +105,7 @@ export function createApp({
     },
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
-  takeEmptyJson(app, watch);
+  acceptEmptyJson(app, watch);
 
   app.setErrorHandler((thrown: HttpError, _request, reply) => refuse(thrown, reply));
   app.setNotFoundHandler(({ method, url }) => {
@@ -122,7 +122,7 @@ function pathLength(target: string): number {
 }
 
 /** Many clients announce JSON for a request without a body too; an empty one counts as none. */
-function takeEmptyJson(app: FastifyInstance, watch: InputWatch): void {
+function acceptEmptyJson(app: FastifyInstance, watch: InputWatch): void {
   const parseJson = app.getDefaultJsonParser('error', 'error');
   app.removeContentTypeParser('application/json');
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {

@@ -33,7 +33,7 @@ export async function describeRoutes(app: FastifyInstance): Promise<void> {
     routePrefix: '/docs',
     uiConfig: { validatorUrl: null },
     staticCSP: true,
-    transformStaticCSP: ownServerOnly,
+    transformStaticCSP: sameOriginOnly,
   });
 }
 
@@ -41,7 +41,7 @@ export async function describeRoutes(app: FastifyInstance): Promise<void> {
  * The package's policy without what it lets in from elsewhere, and without its upgrade to https, under which the page
  * would not load from a plain port.
  */
-function ownServerOnly(policy: string): string {
+function sameOriginOnly(policy: string): string {
   return policy
     .replaceAll(' https:', '')
     .replaceAll(' validator.swagger.io', '')

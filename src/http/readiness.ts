@@ -1,7 +1,7 @@
 import { request } from 'undici';
-import { type Clock, passedSince } from '../lib/clock.ts';
-import { within } from '../lib/within.ts';
-import { answers, type Redis } from '../redis/client.ts';
+import { type Clock, elapsedSince } from '../lib/clock.ts';
+import { withDeadline } from '../lib/with-deadline.ts';
+import { isResponsive, type Redis } from '../redis/client.ts';
 
 /** Answers are good for this long: anybody may ask, and must not cost Redis and the auth service a request each time. */
 const CACHE_MS = 1_000;
@@ -37,7 +37,7 @@ export class Readiness {
 
   async check(): Promise<ReadinessChecks> {
     const { clock } = this.#deps;
-    if (!this.#probed || passedSince(clock, this.#probed.at) >= CACHE_MS) {
+    if (!this.#probed || elapsedSince(clock, this.#probed.at) >= CACHE_MS) {
       this.#probed = { at: clock.now(), answers: this.#probe() };
     }
     return { ...(await this.#probed.answers), draining: this.#draining };
@@ -46,8 +46,8 @@ export class Readiness {
   async #probe(): Promise<Omit<ReadinessChecks, 'draining'>> {
     const { redis, subscriber } = this.#deps;
     const [commands, subscriptions, authService] = await Promise.all([
-      answers(redis, TIMEOUT_MS),
-      answers(subscriber, TIMEOUT_MS),
+      isResponsive(redis, TIMEOUT_MS),
+      isResponsive(subscriber, TIMEOUT_MS),
       this.#answersHttp(new URL('/auth/health', this.#authServiceUrl)),
     ]);
     return { redis: commands && subscriptions, authService };
@@ -58,10 +58,10 @@ export class Readiness {
    * node waits, and take it out of use.
    */
   async #answersHttp(url: URL): Promise<boolean> {
-    const late = () => new Error(`no answer within ${TIMEOUT_MS} ms`);
-    const patience = { clock: this.#deps.clock, timeoutMs: TIMEOUT_MS, late, signal: undefined };
+    const timeoutError = () => new Error(`no answer within ${TIMEOUT_MS} ms`);
+    const deadline = { clock: this.#deps.clock, timeoutMs: TIMEOUT_MS, timeoutError, signal: undefined };
     try {
-      return await within(patience, async (signal) => {
+      return await withDeadline(deadline, async (signal) => {
         const { statusCode, body } = await request(url, { signal });
         await body.dump({ limit: MAX_BODY_BYTES, signal });
         return statusCode < 500;

@@ -1,5 +1,5 @@
 import { CircuitState, CountBreaker, circuitBreaker, handleWhen, type IBackoff } from 'cockatiel';
-import { type Clock, leftUntil } from './clock.ts';
+import { type Clock, remainingUntil } from './clock.ts';
 
 /**
  * Of the last ten calls more than four have failed, and five at least are known: a service that is dead from the start
@@ -68,9 +68,9 @@ export class Breaker {
 
   /** @throws BreakerOpenError without calling; else whatever `call` throws */
   async run<T>(call: () => Promise<T>): Promise<T> {
-    const leftMs = leftUntil(this.#clock, this.#restsUntil, REST_MS);
+    const remainingMs = remainingUntil(this.#clock, this.#restsUntil, REST_MS);
     const { state } = this;
-    if (state === 'open' && leftMs > 0) throw new BreakerOpenError(leftMs);
+    if (state === 'open' && remainingMs > 0) throw new BreakerOpenError(remainingMs);
     // cockatiel would let the others wait for the outcome; they have something better to do.
     if (state === 'half_open') throw new BreakerOpenError(REST_MS);
     return state === 'open' ? this.#probe(call) : this.#policy.execute(call);
@@ -94,7 +94,7 @@ export class Breaker {
   #rest(): IBackoff<unknown> {
     this.#restsUntil = this.#clock.now() + REST_MS;
     const durationMs = () =>
-      leftUntil(this.#clock, this.#restsUntil, REST_MS) > 0 ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
+      remainingUntil(this.#clock, this.#restsUntil, REST_MS) > 0 ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
     return {
       get duration() {
         return durationMs();

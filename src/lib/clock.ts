@@ -31,15 +31,15 @@ export const systemClock: Clock = {
  * Milliseconds since a time that the clock told. Endless when that lies ahead: then the clock was set back, and whoever
  * waited for a while to pass would wait for as long as it was set back by.
  */
-export function passedSince(clock: Clock, time: number): number {
-  const passed = clock.now() - time;
-  return passed < 0 ? Number.POSITIVE_INFINITY : passed;
+export function elapsedSince(clock: Clock, time: number): number {
+  const elapsed = clock.now() - time;
+  return elapsed < 0 ? Number.POSITIVE_INFINITY : elapsed;
 }
 
 /** Milliseconds until a time that was at most `mostMs` ahead when it was set; 0 when it has come, or the clock was set back. */
-export function leftUntil(clock: Clock, time: number, mostMs: number): number {
-  const left = time - clock.now();
-  return left > mostMs ? 0 : Math.max(0, left);
+export function remainingUntil(clock: Clock, time: number, mostMs: number): number {
+  const remaining = time - clock.now();
+  return remaining > mostMs ? 0 : Math.max(0, remaining);
 }
 
 /** Resolves after `delayMs`, or at once when `signal` aborts; never rejects. */

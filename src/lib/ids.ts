@@ -27,7 +27,7 @@ export function newId(prefix: IdPrefix): string {
  * The identifier that follows from `parts`: the same parts give the same one on every node, which makes a repeated
  * operation recognisable without asking anybody.
  */
-export function derivedId(prefix: IdPrefix, ...parts: string[]): string {
-  const digest = createHash('sha256').update(JSON.stringify(parts)).digest();
+export function derivedId(prefix: IdPrefix, ...values: string[]): string {
+  const digest = createHash('sha256').update(JSON.stringify(values)).digest();
   return `${prefix}_${digest.subarray(0, RANDOM_BYTES).toString('base64url')}`;
 }

@@ -22,7 +22,7 @@ export class Listeners<Event> {
     return () => this.#listeners.delete(own);
   }
 
-  tell(event: Event): void {
+  emit(event: Event): void {
     for (const listener of [...this.#listeners]) {
       try {
         listener(event);

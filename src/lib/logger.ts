@@ -63,6 +63,6 @@ function messageOf({ name, message }: Error): string {
   // Node quotes the text around what it could not parse.
   if (name === 'SyntaxError') return 'not the syntax that was expected';
   // Redis repeats the beginning of a command that it does not know.
-  const [told = ''] = message.split(/, with args beginning with/, 1);
-  return told.slice(0, MAX_MESSAGE_LENGTH);
+  const [text = ''] = message.split(/, with args beginning with/, 1);
+  return text.slice(0, MAX_MESSAGE_LENGTH);
 }

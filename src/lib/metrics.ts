@@ -56,7 +56,7 @@ export class Metrics {
     'status',
   ]);
   readonly toolSeconds = this.#histogram('tool_seconds', 'Executions of tools', ['tool']);
-  readonly toolCallsUnderWay = this.#gauge('tool_calls_under_way', 'Calls outside runs that this process executes', []);
+  readonly toolCallsInFlight = this.#gauge('tool_calls_under_way', 'Calls outside runs that this process executes', []);
   readonly quotaDecisions = this.#counter('quota_decisions_total', 'Whether a call was within its limits', ['result']);
   readonly refusedWrites = this.#counter('refused_writes_total', 'Calls that Redis was too full to record', ['reason']);
   readonly modelRequests = this.#counter('model_requests_total', 'Requests to the model by result', [
@@ -125,11 +125,11 @@ export class Metrics {
 
   constructor() {
     collectDefaultMetrics({ register: this.registry, prefix: 'tollgate_' });
-    this.#beginAtZero();
+    this.#initializeToZero();
   }
 
   /** What alerts on a single event: a series that begins with its first event has never increased. */
-  #beginAtZero(): void {
+  #initializeToZero(): void {
     for (const how of ['from_node', 'from_archive', 'restored']) this.ledgerRecovered.inc({ how }, 0);
     for (const reason of ['oom', 'misconf']) this.refusedWrites.inc({ reason }, 0);
     for (const result of ['allowed', 'denied']) this.limitDecisions.inc({ result, counted_by: 'node' }, 0);

@@ -48,9 +48,9 @@ export function parseRedisUrl(url: string): RedisAddress | string {
   if (!first || others.length + 1 < nodes.length) return 'has a host that is not host or host:port';
   if (topology === 'single' && others.length > 0)
     return 'names several hosts: redis+sentinel:// or redis+cluster:// may';
-  const place = parsePath(topology, path);
-  if (typeof place === 'string') return place;
-  return { topology, tls: scheme === 'rediss', ...credentials, nodes: [first, ...others], ...place };
+  const location = parsePath(topology, path);
+  if (typeof location === 'string') return location;
+  return { topology, tls: scheme === 'rediss', ...credentials, nodes: [first, ...others], ...location };
 }
 
 function parseCredentials(userInfo = ''): Pick<RedisAddress, 'username' | 'password'> | undefined {

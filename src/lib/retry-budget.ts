@@ -23,7 +23,7 @@ export class RetryBudget {
   }
 
   /** Whether one call may be repeated now. */
-  take(): boolean {
+  consume(): boolean {
     const now = this.#clock.now();
     // A clock that was set back adds nothing.
     this.#add((Math.max(now - this.#filledAt, 0) / 1000) * PER_SECOND);

@@ -62,9 +62,9 @@ const TRACE_PARENT = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-
 
 /** What a caller sent as its `traceparent`, in the form of version 00; undefined for what is none. */
 export function parseTraceParent(value: unknown): TraceParent | undefined {
-  const parts = typeof value === 'string' ? TRACE_PARENT.exec(value) : null;
-  if (!parts) return undefined;
-  const [, version, traceId, spanId, flags, more] = parts;
+  const fields = typeof value === 'string' ? TRACE_PARENT.exec(value) : null;
+  if (!fields) return undefined;
+  const [, version, traceId, spanId, flags, more] = fields;
   return version === '00' && more !== undefined ? undefined : `00-${traceId}-${spanId}-${flags}`;
 }
 

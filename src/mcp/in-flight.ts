@@ -1,4 +1,4 @@
-import { type Clock, leftUntil, sleep } from '../lib/clock.ts';
+import { type Clock, remainingUntil, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** Requests of one user that this node answers at once: as many as two connections may have under way. */
@@ -45,20 +45,20 @@ export class InFlight {
     return () => {
       if (!inside) return;
       inside = false;
-      this.#leave(userId);
+      this.#remove(userId);
     };
   }
 
   /** Resolves when nothing is under way, or when `patienceMs` are over: a server that closes cuts what is left. */
-  async drained(clock: Clock, patienceMs: number): Promise<void> {
-    const giveUpAt = clock.now() + patienceMs;
-    while (this.#total > 0 && leftUntil(clock, giveUpAt, patienceMs) > 0) await sleep(clock, LOOK_AGAIN_MS);
+  async drained(clock: Clock, timeoutMs: number): Promise<void> {
+    const deadlineAt = clock.now() + timeoutMs;
+    while (this.#total > 0 && remainingUntil(clock, deadlineAt, timeoutMs) > 0) await sleep(clock, LOOK_AGAIN_MS);
   }
 
-  #leave(userId: string): void {
+  #remove(userId: string): void {
     this.#total -= 1;
-    const left = (this.#byUser.get(userId) ?? 1) - 1;
-    if (left > 0) this.#byUser.set(userId, left);
+    const remaining = (this.#byUser.get(userId) ?? 1) - 1;
+    if (remaining > 0) this.#byUser.set(userId, remaining);
     else this.#byUser.delete(userId);
   }
 }

@@ -13,12 +13,12 @@ import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
-import { unlessAlone } from './first-message.ts';
-import { askingOf } from './mcp-asking.ts';
 import { idOf, protocolError } from './mcp-errors.ts';
-import type { McpOffers } from './mcp-offers.ts';
+import { inputExchangeOf } from './mcp-input-requests.ts';
+import type { McpResources } from './mcp-resources.ts';
 import { callTool, keyOf, listTools, type McpCaller, type McpToolCall, type McpTools } from './mcp-tools.ts';
 import type { RequestStates } from './request-states.ts';
+import { unwrapSingleEventStream } from './single-event-stream.ts';
 
 /** Revisions of the protocol that are spoken, the newest first; the SDK lists those that begin with `initialize`. */
 export const MCP_VERSIONS: readonly string[] = ['2026-07-28', ...SUPPORTED_PROTOCOL_VERSIONS];
@@ -44,20 +44,20 @@ const MAX_PROGRESS_TOKEN_CHARS = 128;
 const METHOD_NOT_FOUND = -32601;
 
 /** Errors that the HTTP status tells too, since a client or a proxy can act on it; others are answers like any other. */
-const TOLD_BY_STATUS: readonly number[] = [429, 503];
+const STATUS_BEARING: readonly number[] = [429, 503];
 
 export interface McpServerDeps {
   readonly tools: McpTools;
-  readonly offers: McpOffers;
+  readonly resources: McpResources;
   readonly states: RequestStates;
   readonly logger: Logger;
   readonly tracing: Tracing;
 }
 
 /** What is offered besides tools, and in which era. */
-interface Offered {
+interface ServedCapabilities {
   readonly modern: boolean;
-  readonly capabilities: McpOffers['capabilities'];
+  readonly capabilities: McpResources['capabilities'];
 }
 
 /** One request on its way through the SDK. */
@@ -84,7 +84,7 @@ export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels' | 
  */
 export class McpServer {
   readonly #tools: McpTools;
-  readonly #offers: McpOffers;
+  readonly #resources: McpResources;
   readonly #states: RequestStates;
   readonly #logger: Logger;
   readonly #tracing: Tracing;
@@ -92,9 +92,9 @@ export class McpServer {
   /** By the request that the SDK hands on: its own channel, `AuthInfo`, would want a token. */
   readonly #exchanges = new WeakMap<Request, Exchange>();
 
-  constructor({ tools, offers, states, logger, tracing }: McpServerDeps) {
+  constructor({ tools, resources, states, logger, tracing }: McpServerDeps) {
     this.#tools = tools;
-    this.#offers = offers;
+    this.#resources = resources;
     this.#states = states;
     this.#logger = logger;
     this.#tracing = tracing;
@@ -132,9 +132,9 @@ export class McpServer {
     const close = () => void server.close();
     try {
       // A transport that is closed leaves its answer open for ever.
-      const gone = ended(request.signal);
-      const response = await Promise.race([transport.handleRequest(request, { parsedBody: body }), gone]);
-      return await Promise.race([unlessAlone(response, close), gone]);
+      const onClose = ended(request.signal);
+      const response = await Promise.race([transport.handleRequest(request, { parsedBody: body }), onClose]);
+      return await Promise.race([unwrapSingleEventStream(response, close), onClose]);
     } catch (error) {
       close();
       throw error;
@@ -146,9 +146,9 @@ export class McpServer {
   #server(request: Request | undefined, modern: boolean): Server {
     const exchange = request && this.#exchanges.get(request);
     if (!exchange) throw new Error('an MCP request without its caller');
-    const capabilities = { tools: {}, ...this.#offers.capabilities };
+    const capabilities = { tools: {}, ...this.#resources.capabilities };
     const server = new Server(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
-    this.#handleOffers(server, exchange, { modern, capabilities });
+    this.#handleResources(server, exchange, { modern, capabilities });
     server.setRequestHandler('tools/list', () =>
       this.#answer(exchange, async () => {
         await exchange.caller.allowed;
@@ -165,7 +165,7 @@ export class McpServer {
           meta,
           signal,
           onProgress: progressOf(exchange, context, params._meta?.progressToken),
-          asking: askingOf(context, modern),
+          input: inputExchangeOf(context, modern),
         });
       }),
     );
@@ -173,8 +173,8 @@ export class McpServer {
   }
 
   /** Resources and prompts, where there are any: what there is none of is no method of this server. */
-  #handleOffers(server: Server, exchange: Exchange, { modern, capabilities }: Offered): void {
-    const offers = this.#offers;
+  #handleResources(server: Server, exchange: Exchange, { modern, capabilities }: ServedCapabilities): void {
+    const resources = this.#resources;
     const { identity, allowed } = exchange.caller;
     const answer = <Result>(work: () => Result | Promise<Result>) =>
       this.#answer(exchange, async () => {
@@ -182,25 +182,25 @@ export class McpServer {
         return work();
       });
     if (capabilities.resources) {
-      server.setRequestHandler('resources/list', () => answer(() => ({ resources: offers.resources(identity) })));
+      server.setRequestHandler('resources/list', () => answer(() => ({ resources: resources.resources(identity) })));
       server.setRequestHandler('resources/templates/list', () => {
-        return answer(() => ({ resourceTemplates: offers.templates(identity) }));
+        return answer(() => ({ resourceTemplates: resources.templates(identity) }));
       });
       server.setRequestHandler('resources/read', ({ params: { uri } }, context) => {
-        const request = { uri, asking: askingOf(context, modern) };
-        return answer(() => offers.read(identity, request, context.mcpReq.signal));
+        const request = { uri, input: inputExchangeOf(context, modern) };
+        return answer(() => resources.read(identity, request, context.mcpReq.signal));
       });
     }
     if (capabilities.prompts) {
-      server.setRequestHandler('prompts/list', () => answer(() => ({ prompts: offers.prompts(identity) })));
+      server.setRequestHandler('prompts/list', () => answer(() => ({ prompts: resources.prompts(identity) })));
       server.setRequestHandler('prompts/get', ({ params }, context) => {
-        const request = { ...params, asking: askingOf(context, modern) };
-        return answer(() => offers.prompt(identity, request, context.mcpReq.signal));
+        const request = { ...params, input: inputExchangeOf(context, modern) };
+        return answer(() => resources.prompt(identity, request, context.mcpReq.signal));
       });
     }
     if (capabilities.completions) {
       server.setRequestHandler('completion/complete', ({ params }, { mcpReq }) => {
-        return answer(() => offers.complete(identity, params, mcpReq.signal));
+        return answer(() => resources.complete(identity, params, mcpReq.signal));
       });
     }
   }
@@ -253,10 +253,10 @@ function progressOf(
   progressToken: string | number | undefined,
 ): McpToolCall['onProgress'] {
   if (!isProgressToken(progressToken)) return undefined;
-  let told = 0;
+  let sent = 0;
   return ({ progress, total, message }) => {
-    told += 1;
-    if (told > MAX_PROGRESS) return;
+    sent += 1;
+    if (sent > MAX_PROGRESS) return;
     const params = {
       progressToken,
       progress,
@@ -276,7 +276,7 @@ function metaOf(params: { readonly _meta?: Fields | undefined }): Fields | undef
 
 /** The same answer with the status of its refusal, and when to try again. */
 function withStatus(response: Response, { row, retryAfterMs }: TollgateError): Response {
-  if (!TOLD_BY_STATUS.includes(row.http) || response.status !== 200) return response;
+  if (!STATUS_BEARING.includes(row.http) || response.status !== 200) return response;
   const headers = new Headers(response.headers);
   if (retryAfterMs !== undefined) headers.set('retry-after', String(Math.ceil(retryAfterMs / 1000)));
   return new Response(response.body, { status: row.http, headers });

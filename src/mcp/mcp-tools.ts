@@ -1,12 +1,12 @@
 import type { CallToolResult, InputRequiredResult, ListToolsResult } from '@modelcontextprotocol/server';
-import type { ToolRequest, ToolResult } from '../agents/tool-requests.ts';
+import type { ToolDescription } from '../catalogue/permissions.ts';
 import { derivedId, newId } from '../lib/ids.ts';
-import type { ToolDescription } from '../policy/permissions.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
-import { type McpAsking, type Turn, turnOf } from './mcp-asking.ts';
+import type { ToolRequest, ToolResult } from '../tools/tool-requests.ts';
 import { invalidParams } from './mcp-errors.ts';
+import { type InputRound, type McpInputExchange, openInputRound } from './mcp-input-requests.ts';
 import type { RequestStates } from './request-states.ts';
 
 /**
@@ -46,7 +46,7 @@ export interface McpToolCall {
   /** Undefined where nobody asked how far it has come. */
   readonly onProgress?: ToolRequest['onProgress'];
   /** Undefined where the caller cannot be asked anything. */
-  readonly asking: McpAsking | undefined;
+  readonly input: McpInputExchange | undefined;
 }
 
 export interface McpToolsDeps {
@@ -81,15 +81,18 @@ export async function callTool(
     const { userId } = caller.identity;
     const stated = { userId, method: 'tools/call', name: call.name, args: call.args, idempotencyKey } as const;
     // Whoever is above the limit is told that, and nothing of a state.
-    if (call.asking?.requestState !== undefined) await caller.allowed;
-    const turn = call.asking && turnOf(states, stated, call.asking);
-    const { finished } = await tools.call(toolRequest(caller, call, turn), caller.allowed);
+    if (call.input?.requestState !== undefined) await caller.allowed;
+    const round = call.input && openInputRound(states, stated, call.input);
+    const { finished } = await tools.call(toolRequest(caller, call, round), caller.allowed);
     const result = await finished;
-    if (turn && result.questions) {
-      const { asked } = result.questions;
-      return { ...turn.ask(result.questions, { callId: result.tool_call_id, asked }), _meta: metaOf(result) };
+    if (round && result.questions) {
+      const { asked: inputRound } = result.questions;
+      return {
+        ...round.requireInput(result.questions, { callId: result.tool_call_id, asked: inputRound }),
+        _meta: metaOf(result),
+      };
     }
-    if (turn) refuseMissingCapability(result);
+    if (round) refuseMissingCapability(result);
     return { ...contentOf(result, tools.isUpstream(call.name)), _meta: metaOf(result) };
   } catch (thrown) {
     if (!(thrown instanceof TollgateError)) throw thrown;
@@ -119,7 +122,7 @@ export function keyOf(meta: Fields | undefined): string | undefined {
   throw invalidParams(`_meta["${IDEMPOTENCY_KEY}"] must be a string of 1 to ${MAX_KEY_LENGTH} characters.`);
 }
 
-function toolRequest(caller: McpCaller, call: McpToolCall, turn: Turn | undefined): ToolRequest {
+function toolRequest(caller: McpCaller, call: McpToolCall, round: InputRound | undefined): ToolRequest {
   const { name, args, meta, signal, onProgress } = call;
   const { userId, plan, permissions, roles, featureFlags } = caller.identity;
   const key = keyOf(meta);
@@ -128,24 +131,24 @@ function toolRequest(caller: McpCaller, call: McpToolCall, turn: Turn | undefine
     caller: { plan, permissions, roles, featureFlags, degraded: caller.degraded },
     tool: name,
     args,
-    callId: turn?.before?.callId ?? (key === undefined ? newId('call') : derivedId('call', userId, key)),
+    callId: round?.before?.callId ?? (key === undefined ? newId('call') : derivedId('call', userId, key)),
     threadId: caller.threadId,
     requestId: null,
     idempotencyKey: key ?? null,
     transport: 'mcp',
     ...(signal ? { signal } : {}),
     ...(onProgress ? { onProgress } : {}),
-    ...(turn ? { asking: { ...turn.asking, answered: turn.before?.asked ?? 0 } } : {}),
+    ...(round ? { input: { ...round.input, answered: round.before?.asked ?? 0 } } : {}),
   };
 }
 
-function metaOf(told: ToolResult): Record<string, unknown> {
+function metaOf(meta: ToolResult): Record<string, unknown> {
   return {
-    'tollgate/toolCallId': told.tool_call_id,
-    'tollgate/usageRecordId': told.usage_record_id,
-    'tollgate/durationMs': told.duration_ms,
-    'tollgate/repeated': told.repeated,
-    'tollgate/rateLimitStatus': told.rate_limit_status,
+    'tollgate/toolCallId': meta.tool_call_id,
+    'tollgate/usageRecordId': meta.usage_record_id,
+    'tollgate/durationMs': meta.duration_ms,
+    'tollgate/repeated': meta.repeated,
+    'tollgate/rateLimitStatus': meta.rate_limit_status,
   };
 }
 

@@ -26,7 +26,7 @@ export interface TracedMcpRequest {
   readonly method: unknown;
   readonly params: unknown;
   readonly identity: Identity;
-  readonly road: 'http' | 'websocket';
+  readonly transportName: 'http' | 'websocket';
   /** The header of the request; the message's own says more. */
   readonly traceparent?: unknown;
 }
@@ -42,14 +42,14 @@ export function traceMcp<T>(
   work: (span: Span) => Promise<T>,
 ): Promise<T> {
   const method = METHODS.has(request.method) ? String(request.method) : 'other';
-  const told = parseTraceParent(metaTraceParent(request.params)) ?? parseTraceParent(request.traceparent);
-  const parent = trustsTraces ? told : undefined;
+  const meta = parseTraceParent(metaTraceParent(request.params)) ?? parseTraceParent(request.traceparent);
+  const parent = trustsTraces ? meta : undefined;
   return tracing.root(method, { kind: 'server', parent }, (span) => {
     if (span.recording) {
       span.set({
         'mcp.method.name': method,
         'network.transport': 'tcp',
-        'network.protocol.name': request.road,
+        'network.protocol.name': request.transportName,
         'user.hash': userHash(request.identity.userId),
         'tollgate.plan': request.identity.plan,
       });

@@ -68,6 +68,6 @@ export class RequestStates {
 
 /** The same text for the same request, whatever the order of its members. */
 function identityOf({ userId, method, name, args, idempotencyKey }: StatedRequest): string {
-  const parts = [userId, method, name, idempotencyKey ?? null, args];
-  return createHash('sha256').update(canonicalJson(parts)).digest('base64url');
+  const values = [userId, method, name, idempotencyKey ?? null, args];
+  return createHash('sha256').update(canonicalJson(values)).digest('base64url');
 }

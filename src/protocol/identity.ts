@@ -13,7 +13,7 @@ export interface Identity {
   /** Milliseconds since the epoch. */
   readonly tokenIssuedAt: number;
   readonly tokenExpiresAt: number;
-  /** The token itself, which only Tollgate's own processes can read (auth/token-seal.ts); undefined where none can be refreshed. */
+  /** The token itself, which only Tollgate's own processes can read (auth/token-refresh/token-seal.ts); undefined where none can be refreshed. */
   readonly sealedToken?: string | undefined;
   readonly method: AuthMethod;
 }

@@ -197,8 +197,8 @@ export const PublishedEventFields = z.strictObject({
 export type PublishedEvent = z.infer<typeof PublishedEventFields>['type'];
 
 /** The event that a node was told to pass on; undefined for what an older version of this check let through. */
-export function publishedEvent(told: unknown): z.infer<typeof PublishedEventFields> | undefined {
-  return PublishedEventFields.safeParse(told).data;
+export function publishedEvent(parsed: unknown): z.infer<typeof PublishedEventFields> | undefined {
+  return PublishedEventFields.safeParse(parsed).data;
 }
 
 export type ServerEventType = DurableEventType | TransientEventType | PublishedEvent;

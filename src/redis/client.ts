@@ -10,7 +10,7 @@ import {
   redisTarget,
 } from './options.ts';
 import { loadScripts } from './scripts.ts';
-import { askShards } from './subscriptions.ts';
+import { pingShards } from './subscriptions.ts';
 
 export { masters, type Redis } from './connection.ts';
 export type { ConnectionRole } from './options.ts';
@@ -18,9 +18,9 @@ export type { ConnectionRole } from './options.ts';
 /** So often is something asked on a connection that may have nothing else to ask, so that silence shows. */
 const HEARTBEAT_MS = 2_000;
 /** A Redis that hangs does not keep a process from ending. */
-const QUIT_PATIENCE_MS = 1_000;
+const QUIT_TIMEOUT_MS = 1_000;
 /** A start that takes longer has failed: Sentinels and clusters are asked again and again, which would hide why. */
-const START_PATIENCE_MS = 10_000;
+const START_TIMEOUT_MS = 10_000;
 
 /**
  * A connection that is ready for use.
@@ -40,7 +40,7 @@ export async function connectRedis(
   };
   const redis = target.address.topology === 'cluster' ? cluster(target, role, report) : server(target, role, report);
   try {
-    await within(START_PATIENCE_MS, ready(redis));
+    await withTimeout(START_TIMEOUT_MS, ready(redis));
   } catch (error) {
     redis.disconnect();
     const reasons = [error instanceof Error ? error.message : String(error), faults.last];
@@ -48,7 +48,7 @@ export async function connectRedis(
       cause: error,
     });
   }
-  if (role !== 'blocking') keepAsking(redis, role);
+  if (role !== 'blocking') sendHeartbeats(redis, role);
   return redis;
 }
 
@@ -90,14 +90,14 @@ function prepare(node: RedisServer, report: (error: Error) => void): void {
   loadScripts(node).catch(report);
 }
 
-function keepAsking(redis: Redis, role: ConnectionRole): void {
+function sendHeartbeats(redis: Redis, role: ConnectionRole): void {
   const timer = setInterval(() => {
     // What is asked meanwhile would only be queued.
     if (redis.status !== 'ready') return;
     const nodes = redis instanceof Cluster ? redis.nodes('all') : [redis];
     // A failure shows on the connection itself.
     for (const node of nodes) if (node.status === 'ready') node.ping().catch(() => undefined);
-    if (redis instanceof Cluster && role === 'subscriber') askShards(redis).catch(() => undefined);
+    if (redis instanceof Cluster && role === 'subscriber') pingShards(redis).catch(() => undefined);
   }, HEARTBEAT_MS).unref();
   redis.once('end', () => clearInterval(timer));
 }
@@ -106,14 +106,14 @@ function keepAsking(redis: Redis, role: ConnectionRole): void {
  * Whether Redis answers on this connection within `timeoutMs`; never rejects. Of a cluster more than half of the masters:
  * one that is away takes its own users only, and a node that called itself unready would refuse all the others.
  */
-export async function answers(redis: Redis, timeoutMs: number): Promise<boolean> {
+export async function isResponsive(redis: Redis, timeoutMs: number): Promise<boolean> {
   if (redis.status !== 'ready') return false;
-  const asked = masters(redis).map((master) => within(timeoutMs, master.ping()));
-  const answered = (await Promise.allSettled(asked)).filter(({ status }) => status === 'fulfilled');
-  return answered.length > asked.length / 2;
+  const pings = masters(redis).map((master) => withTimeout(timeoutMs, master.ping()));
+  const answered = (await Promise.allSettled(pings)).filter(({ status }) => status === 'fulfilled');
+  return answered.length > pings.length / 2;
 }
 
-function within<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
+function withTimeout<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
     work.then(resolve, reject).finally(() => clearTimeout(timer));
@@ -141,7 +141,7 @@ async function checkServer(node: RedisServer, inCluster: boolean): Promise<void>
 /** Ends a connection in order, or at once when Redis is away. */
 export async function disconnectRedis(redis: Redis): Promise<void> {
   if (redis.status !== 'ready') return redis.disconnect();
-  await within(QUIT_PATIENCE_MS, redis.quit()).catch(() => redis.disconnect());
+  await withTimeout(QUIT_TIMEOUT_MS, redis.quit()).catch(() => redis.disconnect());
   // QUIT leaves the connections to the Sentinels open.
   if (redis instanceof RedisServer && redis.options.sentinels) redis.disconnect();
 }

@@ -75,12 +75,12 @@ export class Keys {
   }
 
   /** Records that a failure of Redis may have lost, given back by who still had them: folded unless they are there. */
-  get returned(): string {
+  get resubmitted(): string {
     return `${this.prefix}:{ledger}:returned`;
   }
 
   /** The ids of those that were given back: nothing else is folded under one of them. */
-  get returnedIds(): string {
+  get resubmittedIds(): string {
     return `${this.prefix}:{ledger}:returned-ids`;
   }
 
@@ -148,7 +148,7 @@ export class Keys {
   }
 
   /** What every gateway must learn, one stream entry each; in one slot with the revocations that it announces. */
-  get announcements(): string {
+  get invalidations(): string {
     return `${this.prefix}:{announcements}:stream`;
   }
   /** Revoked tokens and sessions, scored by the time after which nothing is accepted in their name anyway. */
@@ -156,7 +156,7 @@ export class Keys {
     return `${this.prefix}:{announcements}:revoked`;
   }
   /** Sharded channel that says that the stream has grown. */
-  get announced(): string {
+  get invalidationChannel(): string {
     return `${this.prefix}:{announcements}:nudge`;
   }
 

@@ -14,11 +14,11 @@ export function watchRedis(
   redis: Pick<Redis, 'status' | 'ping'>,
   { clock, metrics }: { readonly clock: Clock; readonly metrics: Pick<Metrics, 'redisSeconds' | 'redisFailures'> },
 ): () => void {
-  let asking = false;
+  let isPending = false;
   const look = async () => {
     // One that is slow is not asked again before it has answered.
-    if (asking) return;
-    asking = true;
+    if (isPending) return;
+    isPending = true;
     const startedAt = performance.now();
     try {
       if (redis.status !== 'ready') throw new Error('not connected');
@@ -27,7 +27,7 @@ export function watchRedis(
     } catch {
       metrics.redisFailures.inc();
     } finally {
-      asking = false;
+      isPending = false;
     }
   };
   return clock.every(EVERY_MS, () => void look());

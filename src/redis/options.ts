@@ -49,14 +49,14 @@ export interface RedisTarget {
 
 /** @throws UnusableConfiguration for a URL that is none, or a file that cannot be read */
 export function redisTarget(variables: string | RedisVariables): RedisTarget {
-  const given: RedisVariables = typeof variables === 'string' ? { REDIS_URL: variables } : variables;
-  const address = parseRedisUrl(given.REDIS_URL);
+  const settings: RedisVariables = typeof variables === 'string' ? { REDIS_URL: variables } : variables;
+  const address = parseRedisUrl(settings.REDIS_URL);
   if (typeof address === 'string') throw new UnusableConfiguration(`REDIS_URL ${address}\n`);
   return {
     address,
-    tls: address.tls ? tlsOptions(given) : undefined,
-    sentinelUsername: given.REDIS_SENTINEL_USERNAME,
-    sentinelPassword: given.REDIS_SENTINEL_PASSWORD,
+    tls: address.tls ? tlsOptions(settings) : undefined,
+    sentinelUsername: settings.REDIS_SENTINEL_USERNAME,
+    sentinelPassword: settings.REDIS_SENTINEL_PASSWORD,
   };
 }
 

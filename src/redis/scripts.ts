@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Redis as RedisServer } from 'ioredis';
 import type { Redis } from './connection.ts';
-import { asked } from './errors.ts';
+import { mapRedisErrors } from './errors.ts';
 
 export type ScriptArgument = string | number;
 
@@ -42,7 +42,7 @@ export class LuaScript {
   readonly command: string;
   readonly #source: string;
   readonly #numberOfKeys: number;
-  readonly #known = new WeakSet<Redis>();
+  readonly #registeredWith = new WeakSet<Redis>();
 
   private constructor(name: string, numberOfKeys: number, source: string) {
     this.command = `${name}:${createHash('sha1').update(source).digest('hex').slice(0, 8)}`;
@@ -61,15 +61,15 @@ export class LuaScript {
   run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     this.#define(redis, keys);
     const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;
-    return asked(command.call(redis, ...keys, ...args));
+    return mapRedisErrors(command.call(redis, ...keys, ...args));
   }
 
   #define(redis: Redis, keys: readonly string[]): void {
     if (keys.length !== this.#numberOfKeys) {
       throw new Error(`${this.command} takes ${this.#numberOfKeys} keys, got ${keys.length}`);
     }
-    if (this.#known.has(redis)) return;
+    if (this.#registeredWith.has(redis)) return;
     redis.defineCommand(this.command, { lua: this.#source, numberOfKeys: this.#numberOfKeys });
-    this.#known.add(redis);
+    this.#registeredWith.add(redis);
   }
 }

@@ -14,7 +14,7 @@ export function onRestored(subscriber: Redis, channels: () => Iterable<string>, 
       ? // ioredis subscribes anew itself, and remembers a channel as often as it is asked for it: each shard is asked
         // for an answer that comes behind those subscriptions. Twice, since on a connection that is still being made the
         // first is sent before them.
-        () => askShards(subscriber).then(() => askShards(subscriber))
+        () => pingShards(subscriber).then(() => pingShards(subscriber))
       : // ioredis restores only what had been confirmed before the loss; a second one on the way would leave the rest
         // behind for good.
         () => Promise.all([...channels()].map((name) => subscriber.ssubscribe(name)));
@@ -33,7 +33,7 @@ const TAGS = Array.from({ length: 64 }, (_, at) => `{p${at}}`);
  * for these, and giving up a channel that nobody has is answered like any other.
  * @throws Error when one of them does not answer
  */
-export async function askShards(subscriber: Cluster): Promise<void> {
+export async function pingShards(subscriber: Cluster): Promise<void> {
   const byMaster = new Map(TAGS.map((tag) => [subscriber.slots[slotOf(tag)]?.[0], tag]));
   await Promise.all([...byMaster.values()].map((tag) => subscriber.sunsubscribe(tag)));
 }

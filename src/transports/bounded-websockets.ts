@@ -1,16 +1,16 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ServerOptions, type WebSocket, WebSocketServer } from 'ws';
-import { type Clock, leftUntil } from '../lib/clock.ts';
-import type { LongTasks } from '../policy/long-tasks.ts';
+import { type Clock, remainingUntil } from '../lib/clock.ts';
+import type { LongTasks } from '../limits/long-tasks.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import type { Door } from './door.ts';
+import type { ConnectionGuard } from './connection-guard.ts';
 import { refuseUpgrade } from './refusals.ts';
 
 /** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
 export const MAX_FRAME_BYTES = 64 * 1024;
 /** A client that does not answer the close frame is cut off after this; `ws` would wait 30 s, Engine.IO as long. */
-export const CLOSE_PATIENCE_MS = 2_000;
+export const CLOSE_TIMEOUT_MS = 2_000;
 
 /** Browsers and libraries send what is so small in one frame; a proxy may cut it up. */
 const MAX_FRAGMENTS = 16;
@@ -37,7 +37,7 @@ interface BoundedOptions extends ServerOptions {
 
 export interface BoundedWebSocketDeps {
   readonly clock: Clock;
-  readonly door: Pick<Door, 'addressOf' | 'refused'>;
+  readonly guard: Pick<ConnectionGuard, 'addressOf' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
@@ -56,7 +56,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
       maxPayload: MAX_FRAME_BYTES,
       // Compression costs some 300 KB of memory a socket, and events are small.
       perMessageDeflate: false,
-      closeTimeout: CLOSE_PATIENCE_MS,
+      closeTimeout: CLOSE_TIMEOUT_MS,
       maxFragments: MAX_FRAGMENTS,
       maxBufferedChunks: MAX_CHUNKS,
       maxPendingAutoPongs: MAX_PENDING_PONGS,
@@ -66,7 +66,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
     // With a listener `ws` leaves the answer to it. Version, key and method have been checked by then.
     this.on('wsClientError', (_error, socket, request) => {
       const error = new TollgateError('FORMAT_ERROR', { text: MALFORMED_PROTOCOLS });
-      deps.door.refused(request, error);
+      deps.guard.refused(request, error);
       refuseUpgrade(socket, error);
     });
   }
@@ -80,7 +80,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
     super.handleUpgrade(request, socket, head, (webSocket) => {
       boundControlFrames(webSocket, this.#deps.clock);
       // All frames of one read are handled at once, by the listener that `ws` has just put there.
-      const address = this.#deps.door.addressOf(request);
+      const address = this.#deps.guard.addressOf(request);
       this.#deps.longTasks.watch(socket, 'data', { surface: 'websocket', address: () => address });
       accepted(webSocket as WebSocket, request);
     });
@@ -109,7 +109,7 @@ export class ControlFrameLimiter {
 
   /** Counts one frame; false above the limit. */
   allows(): boolean {
-    if (leftUntil(this.#clock, this.#windowEndsAt, MINUTE_MS) === 0) {
+    if (remainingUntil(this.#clock, this.#windowEndsAt, MINUTE_MS) === 0) {
       this.#frames = 0;
       this.#windowEndsAt = this.#clock.now() + MINUTE_MS;
     }

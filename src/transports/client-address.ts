@@ -59,11 +59,11 @@ export function groupedAddress(address: string): string {
 function groupsOf(address: string): number[] {
   const [bare = ''] = address.split('%');
   const [head = '', tail] = bare.split('::');
-  const [first, last] = [parts(head), parts(tail ?? '')];
+  const [first, last] = [segments(head), segments(tail ?? '')];
   return [...first, ...Array<number>(Math.max(0, GROUPS - first.length - last.length)).fill(0), ...last];
 }
 
-function parts(text: string): number[] {
+function segments(text: string): number[] {
   if (text === '') return [];
   return text.split(':').flatMap((part) => {
     if (!part.includes('.')) return [Number.parseInt(part, 16)];

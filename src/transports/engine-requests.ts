@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { TollgateError } from '../protocol/errors.ts';
-import { requestUrl } from './handshake.ts';
+import { requestUrl } from './handshake-request.ts';
 
 /** Whether a request opens a session; those of open ones name it. */
 export function isHandshake(request: IncomingMessage): boolean {

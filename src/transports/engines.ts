@@ -2,7 +2,7 @@ import type { Socket } from 'socket.io';
 import type { WebSocket } from 'ws';
 import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import { CLOSE_PATIENCE_MS } from './bounded-websockets.ts';
+import { CLOSE_TIMEOUT_MS } from './bounded-websockets.ts';
 
 /** One Engine.IO session, over whichever transport. */
 export type EngineSocket = Socket['conn'];
@@ -63,8 +63,8 @@ export class EngineCloser {
     if (this.#closing.has(engine)) return;
     this.#closing.add(engine);
     const { transport } = internals(engine);
-    if (transport.closeTimeout !== undefined) transport.closeTimeout = CLOSE_PATIENCE_MS;
-    const cancel = this.#clock.after(CLOSE_PATIENCE_MS, () => {
+    if (transport.closeTimeout !== undefined) transport.closeTimeout = CLOSE_TIMEOUT_MS;
+    const cancel = this.#clock.after(CLOSE_TIMEOUT_MS, () => {
       this.#metrics.forcedCloses.inc({ transport: 'socketio' });
       engine.close(true);
       transport.socket?.terminate();

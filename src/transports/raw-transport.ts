@@ -19,8 +19,8 @@ export class FrameCache {
       this.#entry = entry;
       this.#frames.clear();
     }
-    const known = this.#frames.get(dialect);
-    if (known !== undefined) return known;
+    const cached = this.#frames.get(dialect);
+    if (cached !== undefined) return cached;
     const frame = dialect.encodeEntry(entry);
     this.#frames.set(dialect, frame);
     return frame;

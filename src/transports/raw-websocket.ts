@@ -5,14 +5,14 @@ import type { Authenticator } from '../auth/authenticator.ts';
 import { answeredProtocol, unpaddedProtocols } from '../auth/credentials.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { maxMessageBytes } from '../connections/limits.ts';
-import type { LongTasks } from '../policy/long-tasks.ts';
+import type { LongTasks } from '../limits/long-tasks.ts';
 import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { BoundedWebSocketServer } from './bounded-websockets.ts';
-import type { Door, Visit } from './door.ts';
+import type { ConnectionGuard, GuardedConnection } from './connection-guard.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
-import { presented, resumePoint } from './handshake.ts';
+import { presentedCredentials, resumePoint } from './handshake-request.ts';
 import { FrameCache, RawTransport } from './raw-transport.ts';
 import { refuseUpgrade } from './refusals.ts';
 
@@ -23,7 +23,7 @@ const WRONG_PROTOCOLS = 'The Sec-WebSocket-Protocol header is too long, or not a
 
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
-  readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
+  readonly guard: Pick<ConnectionGuard, 'addressOf' | 'register' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
@@ -31,10 +31,10 @@ export interface RawWebSocketDeps extends ConnectionDeps {
 interface Handshake extends MatchedEndpoint {
   readonly url: URL;
   readonly request: IncomingMessage;
-  readonly visit: Visit;
+  readonly pending: GuardedConnection;
 }
 
-type Identify = () => Promise<Identity | undefined>;
+type Authenticate = () => Promise<Identity | undefined>;
 
 /** The raw WebSocket endpoints: turns sockets into transports and frames into messages. */
 export class RawWebSockets {
@@ -53,12 +53,12 @@ export class RawWebSockets {
    * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
-    const visit = this.#deps.door.enter(request, matched.endpoint.path);
-    socket.once('close', visit.leave);
-    const handshake = { ...matched, request, visit };
-    const identify = () => this.#identify(handshake);
-    if (!visit.closed) return this.#accept(handshake, socket, head, identify);
-    this.#identifyFirst(handshake, identify)
+    const pending = this.#deps.guard.register(request, matched.endpoint.path);
+    socket.once('close', pending.release);
+    const handshake = { ...matched, request, pending };
+    const authenticate = () => this.#authenticate(handshake);
+    if (!pending.blockError) return this.#accept(handshake, socket, head, authenticate);
+    this.#authenticateFirst(handshake, authenticate)
       .then((identity) => this.#accept(handshake, socket, head, async () => identity))
       .catch((thrown: unknown) => {
         const error = toTollgateError(thrown);
@@ -72,74 +72,74 @@ export class RawWebSockets {
    * authenticate comes in: a credential in band would be an attempt as good as any other.
    * @throws TollgateError AUTH_RATE_LIMITED, AUTH_TIMEOUT, and whatever says that the credential could not be looked at
    */
-  #identifyFirst({ visit }: Handshake, identify: Identify): Promise<Identity> {
+  #authenticateFirst({ pending }: Handshake, authenticate: Authenticate): Promise<Identity> {
     const { clock, limits } = this.#deps;
     return new Promise((resolve, reject) => {
       const cancel = clock.after(limits.authDeadlineMs, () => reject(new TollgateError('AUTH_TIMEOUT')));
-      const judged = visit.identify(identify).then((identity) => {
+      const decided = pending.authenticate(authenticate).then((identity) => {
         if (identity) resolve(identity);
-        else reject(visit.closed ?? new TollgateError('NO_TOKEN'));
+        else reject(pending.blockError ?? new TollgateError('NO_TOKEN'));
       });
-      judged.catch(reject).finally(cancel);
+      decided.catch(reject).finally(cancel);
     });
   }
 
-  #accept(handshake: Handshake, socket: Duplex, head: Buffer, identify: Identify): void {
-    const { request, endpoint, visit } = handshake;
+  #accept(handshake: Handshake, socket: Duplex, head: Buffer, authenticate: Authenticate): void {
+    const { request, endpoint, pending } = handshake;
     try {
       request.headers['sec-websocket-protocol'] = unpaddedProtocols(request.headers);
     } catch (cause) {
       // Counted like a token of a wrong form. No client library sends such a header, so plain HTTP is readable enough.
-      visit.refused(toTollgateError(cause));
+      pending.recordRefusal(toTollgateError(cause));
       const error = new TollgateError('FORMAT_ERROR', { text: WRONG_PROTOCOLS, cause });
       this.#deps.metrics.handshakes.inc({ endpoint: endpoint.path, result: error.code });
       return refuseUpgrade(socket, error);
     }
     const server = this.#servers.get(endpoint);
-    server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, handshake, identify));
+    server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, handshake, authenticate));
   }
 
-  #connected(socket: WebSocket, handshake: Handshake, identify: Identify): void {
-    const { endpoint, visit } = handshake;
+  #connected(socket: WebSocket, handshake: Handshake, authenticate: Authenticate): void {
+    const { endpoint, pending } = handshake;
     // What comes before the token has been looked at stays in the kernel, whose buffers have a bound.
     socket.pause();
-    this.#begin(this.#listen(socket, endpoint, visit), handshake, identify).finally(() => socket.resume());
+    this.#runHandshake(this.#listen(socket, endpoint, pending), handshake, authenticate).finally(() => socket.resume());
   }
 
   /** Apart from the opening: what these listeners see lives as long as the socket, and so must not be the request. */
-  #listen(socket: WebSocket, endpoint: Endpoint, visit: Visit): Connection {
+  #listen(socket: WebSocket, endpoint: Endpoint, pending: GuardedConnection): Connection {
     const { clock, logger, metrics } = this.#deps;
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
-    const connection = new Connection(this.#deps, transport, visit);
+    const connection = new Connection(this.#deps, transport, pending);
     // Without a listener, one bad frame would end the process.
     socket.on('error', (error) => {
       logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error');
       // `ws` ends the connection for a frame against RFC 6455 or above a bound.
-      if (!connection.session) visit.refused(new TollgateError('INVALID_MESSAGE', { cause: error }));
+      if (!connection.attachment) pending.recordRefusal(new TollgateError('INVALID_MESSAGE', { cause: error }));
     });
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
-    socket.on('pong', () => connection.alive());
+    socket.on('pong', () => connection.markAlive());
     socket.on('close', (code) => {
       // We had ended it, and no answer came.
       if (connection.closed && code === ABNORMAL_CLOSURE) metrics.forcedCloses.inc({ transport: 'websocket' });
-      connection.gone();
+      connection.onClose();
     });
     return connection;
   }
 
   /** Never rejects. */
-  async #begin(connection: Connection, { endpoint, url }: Handshake, identify: Identify): Promise<void> {
+  async #runHandshake(connection: Connection, { endpoint, url }: Handshake, authenticate: Authenticate): Promise<void> {
     try {
       const resumeFrom = resumePoint(url.searchParams.get('after'), url.searchParams.get('epoch'));
-      await connection.begin(identify, { identityRequired: endpoint.identityRequired, resumeFrom });
+      await connection.accept(authenticate, { identityRequired: endpoint.identityRequired, resumeFrom });
     } catch (error) {
       connection.close(toTollgateError(error));
     }
   }
 
   /** @throws TollgateError of the authentication rows */
-  async #identify({ request, endpoint, userId }: Handshake): Promise<Identity | undefined> {
-    const identity = await this.#deps.authenticator.handshake(presented(request));
+  async #authenticate({ request, endpoint, userId }: Handshake): Promise<Identity | undefined> {
+    const identity = await this.#deps.authenticator.handshake(presentedCredentials(request));
     if (!identity && endpoint.identityRequired) throw new TollgateError('NO_TOKEN');
     return checkPathUser(identity, userId);
   }
@@ -147,7 +147,7 @@ export class RawWebSockets {
   #received(connection: Connection, { dialect }: MatchedEndpoint['endpoint'], data: RawData, isBinary: boolean): void {
     // `nodebuffer`, the default binary type, makes every message one Buffer.
     const bytes = data as Buffer;
-    connection.heard(bytes.length);
+    connection.countBytes(bytes.length);
     // RFC 6455 section 7.4.1: 1003. Where MCP is spoken a client that frames wrongly is not one that errs once.
     if (isBinary && dialect.format === 'jsonrpc') return connection.close(new TollgateError('UNSUPPORTED_DATA'));
     if (isBinary) {
@@ -171,7 +171,7 @@ export class RawWebSockets {
 
 function createServer(deps: RawWebSocketDeps, endpoint: Endpoint): BoundedWebSocketServer {
   return new BoundedWebSocketServer(deps, {
-    handleProtocols: (offered) => answeredProtocol(offered, endpoint.protocols),
+    handleProtocols: (requested) => answeredProtocol(requested, endpoint.protocols),
   });
 }
 

@@ -6,8 +6,8 @@ import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
 import { UNAUTHENTICATED_BYTES, UNAUTHENTICATED_MESSAGES } from '../connections/limits.ts';
-import { leftUntil, sleep } from '../lib/clock.ts';
-import type { LongTasks } from '../policy/long-tasks.ts';
+import { remainingUntil, sleep } from '../lib/clock.ts';
+import type { LongTasks } from '../limits/long-tasks.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -15,12 +15,12 @@ import type { Redis } from '../redis/client.ts';
 import { BEYOND_BOUNDS, boundedParser } from './bounded-parser.ts';
 import {
   BoundedWebSocketServer,
-  CLOSE_PATIENCE_MS,
+  CLOSE_TIMEOUT_MS,
   ControlFrameLimiter,
   MAX_CHUNKS,
   MAX_FRAME_BYTES,
 } from './bounded-websockets.ts';
-import type { Door, Visit } from './door.ts';
+import type { ConnectionGuard, GuardedConnection } from './connection-guard.ts';
 import { checkQuery, sessionId } from './engine-requests.ts';
 import {
   boundPayloads,
@@ -34,7 +34,7 @@ import {
   isForeign,
   packetBytes,
 } from './engines.ts';
-import { originAllowed, presented, resumePoint } from './handshake.ts';
+import { originAllowed, presentedCredentials, resumePoint } from './handshake-request.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
 import { isCrossSite, SessionBinding } from './session-binding.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
@@ -61,11 +61,11 @@ const PACKETS_PER_PAYLOAD = 1_024;
 const POLLING_BOUNDS = { maxBufferedChunks: MAX_CHUNKS, httpRequestBodyTimeout: 10_000 };
 
 /** How often sessions that end are counted. */
-const LOOK_AGAIN_MS = 50;
+const POLL_MS = 50;
 
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
-  readonly door: Pick<Door, 'addressOf' | 'enter' | 'refused'>;
+  readonly guard: Pick<ConnectionGuard, 'addressOf' | 'register' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch' | 'watchNext'>;
   /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
@@ -77,9 +77,9 @@ interface Admitted {
 }
 
 /** An engine, from its open on. */
-interface Guest {
+interface EngineState {
   readonly engine: EngineSocket;
-  readonly visit: Visit;
+  readonly pending: GuardedConnection;
   readonly binding: SessionBinding;
   readonly control: ControlFrameLimiter;
   /** Since its CONNECT: a second one would be a second connection of the same client. */
@@ -100,16 +100,16 @@ export class SocketIo {
   readonly #io: Server;
   readonly #allowedOrigins: readonly string[];
   /** By the request that asks for an engine, until there is one. */
-  readonly #visits = new WeakMap<IncomingMessage, Visit>();
+  readonly #pendingByRequest = new WeakMap<IncomingMessage, GuardedConnection>();
   /** By session id, until the engine is closed. */
-  readonly #guests = new Map<string, Guest>();
+  readonly #states = new Map<string, EngineState>();
   readonly #closer: EngineCloser;
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
     this.#allowedOrigins = allowedOrigins;
     this.#closer = new EngineCloser(deps);
-    const { heartbeatMs, silenceMs } = deps.limits;
+    const { heartbeatMs, idleTimeoutMs } = deps.limits;
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
       transports: ['websocket', 'polling'],
@@ -126,19 +126,19 @@ export class SocketIo {
       httpCompression: false,
       upgradeTimeout: CONNECT_TIMEOUT_MS,
       pingInterval,
-      pingTimeout: Math.min(PING_TIMEOUT_MS, silenceMs - pingInterval),
+      pingTimeout: Math.min(PING_TIMEOUT_MS, idleTimeoutMs - pingInterval),
       // In a list, `*` would be the name of an origin.
       cors: { origin: allowedOrigins.includes('*') || [...allowedOrigins], credentials: true },
-      allowRequest: (request, decide) => this.#mayOpen(request, decide),
+      allowRequest: (request, decide) => this.#allowRequest(request, decide),
     });
     // Requests that Engine.IO refuses itself. An unknown session is one of a node that was restarted.
     this.#engine.on('connection_error', ({ req, code }: { req: IncomingMessage; code: number }) => {
-      if (MALFORMED.includes(code)) deps.door.refused(req, { code: 'FORMAT_ERROR' });
+      if (MALFORMED.includes(code)) deps.guard.refused(req, { code: 'FORMAT_ERROR' });
     });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
     this.#io = new Server({
       // Ours comes first, and says why.
-      connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_PATIENCE_MS,
+      connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_TIMEOUT_MS,
       serveClient: false,
       parser: boundedParser,
       adapter: createShardedAdapter(deps.adapter.publisher, withoutRejections(deps.adapter.subscriber), {
@@ -157,11 +157,11 @@ export class SocketIo {
       if (request.method !== 'OPTIONS') this.#check(request, { isUpgrade: false });
     } catch (error) {
       const refusal = toTollgateError(error);
-      this.#deps.door.refused(request, refusal);
+      this.#deps.guard.refused(request, refusal);
       return refuseRequest(response, refusal);
     }
     // Engine.IO decodes the packets of a body once all of it is there.
-    const address = () => this.#deps.door.addressOf(request);
+    const address = () => this.#deps.guard.addressOf(request);
     this.#deps.longTasks.watchNext(request, 'end', { surface: 'polling', address });
     this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
   }
@@ -186,19 +186,19 @@ export class SocketIo {
       throw new TollgateError('ORIGIN_NOT_ALLOWED');
     }
     const sid = sessionId(request);
-    const guest = sid === undefined ? undefined : this.#guests.get(sid);
-    if (isUpgrade && sid !== undefined && (!guest || isWebSocket(guest.engine))) {
+    const state = sid === undefined ? undefined : this.#states.get(sid);
+    if (isUpgrade && sid !== undefined && (!state || isWebSocket(state.engine))) {
       throw new TollgateError('FORMAT_ERROR', { text: 'There is no such session, or it has a WebSocket already.' });
     }
-    guest?.binding.check(request, { isUpgrade });
+    state?.binding.check(request, { isUpgrade });
   }
 
   /** Resolves when every session has ended, its last packets fetched where it polls, or after `patienceMs`. */
-  async ended(patienceMs: number): Promise<void> {
+  async ended(timeoutMs: number): Promise<void> {
     const { clock } = this.#deps;
-    const giveUpAt = clock.now() + patienceMs;
-    while (this.#engine.clientsCount > 0 && leftUntil(clock, giveUpAt, patienceMs) > 0) {
-      await sleep(clock, LOOK_AGAIN_MS);
+    const deadlineAt = clock.now() + timeoutMs;
+    while (this.#engine.clientsCount > 0 && remainingUntil(clock, deadlineAt, timeoutMs) > 0) {
+      await sleep(clock, POLL_MS);
     }
   }
 
@@ -207,17 +207,17 @@ export class SocketIo {
   }
 
   /** Asked by Engine.IO for each request that would open a session, and for no other. */
-  #mayOpen(request: IncomingMessage, decide: (error: null, allowed: boolean) => void): void {
+  #allowRequest(request: IncomingMessage, decide: (error: null, allowed: boolean) => void): void {
     // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
     if (!originAllowed(request.headers.origin, this.#allowedOrigins)) return decide(null, false);
     // Engine.IO puts it there for long polling only.
     const { res: response } = request as { res?: ServerResponse };
     try {
-      const visit = this.#deps.door.enter(request, SOCKET_IO_PATH);
-      this.#visits.set(request, visit);
+      const pending = this.#deps.guard.register(request, SOCKET_IO_PATH);
+      this.#pendingByRequest.set(request, pending);
       // A session over a WebSocket ends with it; one over long polling outlives its requests, once it is open.
-      if (!response) request.socket.once('close', visit.leave);
-      else response.once('close', () => this.#visits.has(request) && visit.leave());
+      if (!response) request.socket.once('close', pending.release);
+      else response.once('close', () => this.#pendingByRequest.has(request) && pending.release());
     } catch (thrown) {
       const error = toTollgateError(thrown);
       // Engine.IO would say 400 or 403, and not when to come back.
@@ -229,13 +229,13 @@ export class SocketIo {
   #opened(engine: EngineSocket): void {
     const { clock, limits } = this.#deps;
     const { request } = engine as unknown as { readonly request: IncomingMessage };
-    const visit = this.#visits.get(request);
-    if (!visit) return void engine.close(true);
-    this.#visits.delete(request);
+    const pending = this.#pendingByRequest.get(request);
+    if (!pending) return void engine.close(true);
+    this.#pendingByRequest.delete(request);
     const { id } = internals(engine);
-    const guest: Guest = {
+    const state: EngineState = {
       engine,
-      visit,
+      pending,
       binding: new SessionBinding(request),
       control: new ControlFrameLimiter(clock),
       admitted: undefined,
@@ -244,44 +244,44 @@ export class SocketIo {
       hasConnected: false,
       refused: false,
     };
-    this.#guests.set(id, guest);
+    this.#states.set(id, state);
     const isPolling = !isWebSocket(engine);
-    const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(guest));
+    const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(state));
     engine.once('close', () => {
       cancel();
-      this.#guests.delete(id);
+      this.#states.delete(id);
       // A WebSocket is there until it is closed, which may be later.
-      if (isPolling) visit.leave();
+      if (isPolling) pending.release();
       // The engine's end, since a socket that never got connected has no `disconnect`.
-      guest.admitted?.connection.gone();
+      state.admitted?.connection.onClose();
     });
-    const bound = () => (guest.admitted?.connection.session ? PACKETS_PER_PAYLOAD : UNAUTHENTICATED_MESSAGES);
-    boundPayloads(engine, bound, () => this.#refuse(guest, new TollgateError('MESSAGE_TOO_LARGE')));
+    const bound = () => (state.admitted?.connection.attachment ? PACKETS_PER_PAYLOAD : UNAUTHENTICATED_MESSAGES);
+    boundPayloads(engine, bound, () => this.#refuse(state, new TollgateError('MESSAGE_TOO_LARGE')));
     boundProbes(engine);
-    engine.on('packet', (packet: EnginePacket) => this.#packet(guest, packet));
+    engine.on('packet', (packet: EnginePacket) => this.#packet(state, packet));
   }
 
   /** The time for authentication is over: from the engine's open, whatever it sent. */
-  #expired({ engine, admitted }: Guest): void {
-    if (admitted?.connection.session) return;
+  #expired({ engine, admitted }: EngineState): void {
+    if (admitted?.connection.attachment) return;
     if (admitted) admitted.connection.close(new TollgateError('AUTH_TIMEOUT'));
     else this.#closer.close(engine);
   }
 
-  #packet(guest: Guest, { type, data }: EnginePacket): void {
-    const { admitted } = guest;
-    if (!admitted?.connection.session) {
-      guest.packets += 1;
-      guest.bytes += packetBytes(data);
-      if (guest.packets > UNAUTHENTICATED_MESSAGES || guest.bytes > UNAUTHENTICATED_BYTES) return this.#refuse(guest);
+  #packet(state: EngineState, { type, data }: EnginePacket): void {
+    const { admitted } = state;
+    if (!admitted?.connection.attachment) {
+      state.packets += 1;
+      state.bytes += packetBytes(data);
+      if (state.packets > UNAUTHENTICATED_MESSAGES || state.bytes > UNAUTHENTICATED_BYTES) return this.#refuse(state);
     }
     if (type !== 'message') {
-      if (!guest.control.allows()) return this.#refuse(guest, new TollgateError('RATE_LIMITED'));
-      return type === 'pong' ? admitted?.connection.alive() : undefined;
+      if (!state.control.allows()) return this.#refuse(state, new TollgateError('RATE_LIMITED'));
+      return type === 'pong' ? admitted?.connection.markAlive() : undefined;
     }
     admitted?.transport.received(packetBytes(data));
-    if (isForeign(data) || (isConnect(data) && guest.hasConnected)) return this.#refuse(guest);
-    guest.hasConnected ||= isConnect(data);
+    if (isForeign(data) || (isConnect(data) && state.hasConnected)) return this.#refuse(state);
+    state.hasConnected ||= isConnect(data);
   }
 
   /**
@@ -289,12 +289,12 @@ export class SocketIo {
    * authenticated. Later packets, those of the same payload included, are dropped.
    * @param error what an authenticated client is told; without one the packet is answered by Socket.IO
    */
-  #refuse(guest: Guest, error?: TollgateError): void {
-    if (guest.refused) return;
-    guest.refused = true;
-    const { engine, visit, admitted } = guest;
+  #refuse(state: EngineState, error?: TollgateError): void {
+    if (state.refused) return;
+    state.refused = true;
+    const { engine, pending, admitted } = state;
     ignorePackets(engine);
-    if (!admitted?.connection.session) visit.refused(new TollgateError('NO_TOKEN'));
+    if (!admitted?.connection.attachment) pending.recordRefusal(new TollgateError('NO_TOKEN'));
     else if (error) admitted.connection.close(error);
     // Socket.IO gets its turn first: a refused namespace is answered, and so is the POST that holds the packet.
     setImmediate(() => this.#closer.close(engine));
@@ -302,18 +302,18 @@ export class SocketIo {
 
   /** Authenticates and admits before Socket.IO says that the client is connected. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
-    const guest = this.#guests.get(internals(socket.conn).id);
-    if (!guest || guest.admitted) return this.#closer.close(socket.conn);
+    const state = this.#states.get(internals(socket.conn).id);
+    if (!state || state.admitted) return this.#closer.close(socket.conn);
     const transport = new SocketIoTransport({ clock: this.#deps.clock, closer: this.#closer, socket }, SOCKET_IO_PATH);
-    const connection = new Connection(this.#deps, transport, guest.visit);
-    guest.admitted = { connection, transport };
+    const connection = new Connection(this.#deps, transport, state.pending);
+    state.admitted = { connection, transport };
     // Whatever the client put into CONNECT: nothing says that it is an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
     try {
       const resumeFrom = resumePoint(after, epoch);
-      const opening = { identityRequired: true, resumeFrom, writable: transport.writable };
-      const begun = connection.begin(() => this.#identify(socket, token), opening);
-      await Promise.race([begun, transport.refused]);
+      const options = { identityRequired: true, resumeFrom, writable: transport.writable };
+      const accepted = connection.accept(() => this.#authenticate(socket, token), options);
+      await Promise.race([accepted, transport.refused]);
     } catch (error) {
       connection.close(toTollgateError(error));
     }
@@ -325,20 +325,23 @@ export class SocketIo {
   }
 
   /** @throws TollgateError of the authentication rows */
-  async #identify(socket: Socket, handshakeToken: unknown): Promise<Identity> {
-    const identity = await this.#deps.authenticator.handshake({ ...presented(socket.request), handshakeToken });
+  async #authenticate(socket: Socket, handshakeToken: unknown): Promise<Identity> {
+    const identity = await this.#deps.authenticator.handshake({
+      ...presentedCredentials(socket.request),
+      handshakeToken,
+    });
     if (!identity) throw new TollgateError('NO_TOKEN');
     return identity;
   }
 
   #connected(socket: Socket): void {
-    const admitted = this.#guests.get(internals(socket.conn).id)?.admitted;
+    const admitted = this.#states.get(internals(socket.conn).id)?.admitted;
     if (!admitted) return;
     const { connection, transport } = admitted;
     // The engine would keep the request of the handshake, with its headers, for as long as the session lives.
     (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
-      connection.gone();
+      connection.onClose();
       this.#closer.close(socket.conn);
     });
     socket.onAny((name: string, ...args: unknown[]) => this.#received(admitted, name, args));
@@ -383,10 +386,10 @@ function isWebSocket(engine: EngineSocket): boolean {
  * restored with the connection.
  */
 function withoutRejections(subscriber: Redis) {
-  const settled = (work: Promise<unknown>) => work.catch(() => undefined);
+  const withoutRejection = (work: Promise<unknown>) => work.catch(() => undefined);
   return {
-    ssubscribe: (channel: string) => settled(subscriber.ssubscribe(channel)),
-    sunsubscribe: (channels: string | string[]) => settled(subscriber.sunsubscribe(...[channels].flat())),
+    ssubscribe: (channel: string) => withoutRejection(subscriber.ssubscribe(channel)),
+    sunsubscribe: (channels: string | string[]) => withoutRejection(subscriber.sunsubscribe(...[channels].flat())),
     on: (event: 'smessageBuffer', listener: (channel: Buffer, message: Buffer) => void) => {
       subscriber.on(event, listener);
     },

@@ -1,17 +1,17 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { LongTasks } from '../policy/long-tasks.ts';
+import type { LongTasks } from '../limits/long-tasks.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
-import type { Door } from './door.ts';
+import type { ConnectionGuard } from './connection-guard.ts';
 import { matchEndpoint } from './endpoints.ts';
-import { originAllowed, requestUrl } from './handshake.ts';
+import { originAllowed, requestUrl } from './handshake-request.ts';
 import type { RawWebSockets } from './raw-websocket.ts';
 import { refuseUpgrade } from './refusals.ts';
 import { SOCKET_IO_PATH, type SocketIo } from './socket-io.ts';
 import { checkUpgradeForm } from './upgrade-form.ts';
 
 export interface UpgradeDeps {
-  readonly door: Pick<Door, 'addressOf' | 'refused'>;
+  readonly guard: Pick<ConnectionGuard, 'addressOf' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'run'>;
   readonly raw: RawWebSockets;
   readonly socketIo: SocketIo;
@@ -33,14 +33,14 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
     socket.on('error', () => socket.destroy());
     const earlier = answers.get(socket);
     if (earlier && !earlier.writableFinished) return refusePipelined(socket, earlier);
-    const task = { surface: 'upgrade', address: () => deps.door.addressOf(request) } as const;
+    const task = { surface: 'upgrade', address: () => deps.guard.addressOf(request) } as const;
     deps.longTasks.run(task, () => {
       try {
         route(deps, request, socket, head);
       } catch (thrown) {
         const error = toTollgateError(thrown);
         // A page of a foreign origin could choose the path as well.
-        if (originAllowed(request.headers.origin, deps.allowedOrigins)) deps.door.refused(request, error);
+        if (originAllowed(request.headers.origin, deps.allowedOrigins)) deps.guard.refused(request, error);
         refuseUpgrade(socket, error);
       }
     });

@@ -1,8 +1,8 @@
 import type { Client, ClientOptions, JsonSchemaValidatorResult, Transport } from '@modelcontextprotocol/client';
 import packageFile from '../../package.json' with { type: 'json' };
+import type { ToolServer } from '../catalogue/tool-servers.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { ToolServer } from '../policy/tool-servers.ts';
 import { BoundedHttp } from './bounded-http.ts';
 import { describe, UpstreamFault } from './faults.ts';
 import { boundMessages, endUnanswered } from './messages.ts';
@@ -18,7 +18,7 @@ const MAX_STDERR_CHARS = 1_000;
 /** A stream that a server ends is not opened again sooner or later than this, whatever the server asks for. */
 const REOPEN_MS = { least: 1_000, most: 60_000 };
 /** A session is given back while the connection closes; nobody waits longer for that. */
-const GOODBYE_MS = 500;
+const TERMINATE_TIMEOUT_MS = 500;
 
 export interface Connection {
   readonly client: Client;
@@ -33,7 +33,7 @@ export interface ConnectionDeps {
   readonly onChange: () => void;
   readonly onFlood: () => void;
   /** The connection has ended. */
-  readonly onGone: () => void;
+  readonly onClose: () => void;
 }
 
 /** A connected client of the server. @throws UpstreamFault when there is nobody, or nobody who speaks MCP */
@@ -43,51 +43,55 @@ export async function connect(server: ToolServer, deps: ConnectionDeps, signal: 
   const info = { name: 'tollgate', title: 'Tollgate', version: packageFile.version };
   const client = new Client(info, clientOptions(server, deps));
   client.onerror = (error) => deps.logger.debug({ server: server.name, error: describe(error) }, 'upstream');
-  const road = await openRoad(server, deps);
+  const handle = await openTransport(server, deps);
   let closing: Promise<void> | undefined;
   const close = () => {
-    closing ??= closeAll(client, road);
+    closing ??= closeAll(client, handle);
     return closing;
   };
-  client.onclose = deps.onGone;
+  client.onclose = deps.onClose;
   try {
-    await client.connect(road.transport, { timeout: CONNECT_TIMEOUT_MS, maxTotalTimeout: CONNECT_TIMEOUT_MS, signal });
+    await client.connect(handle.transport, {
+      timeout: CONNECT_TIMEOUT_MS,
+      maxTotalTimeout: CONNECT_TIMEOUT_MS,
+      signal,
+    });
   } catch (cause) {
     await close();
     throw new UpstreamFault('unreachable', `no connection: ${describe(cause)}`);
   }
   // Who does not hear of changes any more connects anew, with the next request.
-  void client.autoOpenedSubscription?.closed.then((how) => how !== 'local' && deps.onGone());
-  if (server.address.kind === 'http') endUnanswered(road.transport);
-  boundMessages(road.transport, deps.clock, () => {
+  void client.autoOpenedSubscription?.closed.then((how) => how !== 'local' && deps.onClose());
+  if (server.address.kind === 'http') endUnanswered(handle.transport);
+  boundMessages(handle.transport, deps.clock, () => {
     deps.onFlood();
-    road.cut();
+    handle.kill();
     void close();
   });
   return { client, close };
 }
 
 /** The way to a server, and what is to be given back with it. */
-interface Road {
+interface TransportHandle {
   readonly transport: Transport;
   /** Before the client is closed. */
-  readonly leave: () => Promise<unknown>;
+  readonly terminate: () => Promise<unknown>;
   /** Without a word: for one that does not stop. */
-  readonly cut: () => void;
+  readonly kill: () => void;
   /** After it. */
-  readonly release: () => Promise<void>;
+  readonly dispose: () => Promise<void>;
 }
 
-async function closeAll(client: Client, road: Road): Promise<void> {
-  await road.leave().catch(() => undefined);
+async function closeAll(client: Client, handle: TransportHandle): Promise<void> {
+  await handle.terminate().catch(() => undefined);
   await client.close().catch(() => undefined);
-  await road.release().catch(() => undefined);
+  await handle.dispose().catch(() => undefined);
 }
 
 function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): ClientOptions {
   const changed = { autoRefresh: false, debounceMs: 0, onChanged: onChange };
   return {
-    // Nobody can be asked by way of the connection. What one caller can be asked is said with its request: see `askInTurn`.
+    // Nobody can be asked by way of the connection. What one caller can be asked is said with its request: see `requestWithInput`.
     capabilities: {},
     versionNegotiation: {
       mode: protocol === '2025-11-25' ? 'legacy' : protocol === 'auto' ? 'auto' : { pin: protocol },
@@ -106,7 +110,7 @@ function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): 
   };
 }
 
-function openRoad(server: ToolServer, deps: ConnectionDeps): Promise<Road> {
+function openTransport(server: ToolServer, deps: ConnectionDeps): Promise<TransportHandle> {
   return server.address.kind === 'http' ? openHttp(server, server.address, deps) : openProgram(server.address, deps);
 }
 
@@ -114,7 +118,7 @@ async function openHttp(
   server: ToolServer,
   address: Extract<ToolServer['address'], { kind: 'http' }>,
   { clock }: ConnectionDeps,
-): Promise<Road> {
+): Promise<TransportHandle> {
   const { StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
   const http = new BoundedHttp({ clock }, server);
   const transport = new StreamableHTTPClientTransport(new URL(address.url), {
@@ -124,16 +128,16 @@ async function openHttp(
       return clock.after(Math.min(Math.max(delayMs, REOPEN_MS.least), REOPEN_MS.most), reconnect);
     },
   });
-  const leave = async () => {
-    if (transport.sessionId) await Promise.race([transport.terminateSession(), sleep(clock, GOODBYE_MS)]);
+  const terminate = async () => {
+    if (transport.sessionId) await Promise.race([transport.terminateSession(), sleep(clock, TERMINATE_TIMEOUT_MS)]);
   };
-  return { transport, leave, cut: () => void http.close(), release: () => http.close() };
+  return { transport, terminate, kill: () => void http.close(), dispose: () => http.close() };
 }
 
 async function openProgram(
   { command, args, env, cwd }: Extract<ToolServer['address'], { kind: 'stdio' }>,
   { logger }: ConnectionDeps,
-): Promise<Road> {
+): Promise<TransportHandle> {
   const { StdioClientTransport } = await import('@modelcontextprotocol/client/stdio');
   const transport = new StdioClientTransport({
     command,
@@ -147,9 +151,9 @@ async function openProgram(
   transport.stderr?.on('data', (chunk: Buffer) => {
     logger.debug({ stderr: chunk.subarray(0, MAX_STDERR_CHARS).toString() }, 'an upstream program');
   });
-  const cut = () => {
+  const kill = () => {
     const { pid } = transport;
     if (pid !== null) process.kill(pid, 'SIGKILL');
   };
-  return { transport, leave: () => Promise.resolve(), cut, release: () => Promise.resolve() };
+  return { transport, terminate: () => Promise.resolve(), kill, dispose: () => Promise.resolve() };
 }

@@ -84,12 +84,12 @@ const MAX_CAUSES = 3;
  * any length, which may be what it was sent.
  */
 export function describe(thrown: unknown): string {
-  const parts: string[] = [];
-  for (let error = thrown; error instanceof Error && parts.length < MAX_CAUSES; error = error.cause) {
+  const texts: string[] = [];
+  for (let error = thrown; error instanceof Error && texts.length < MAX_CAUSES; error = error.cause) {
     const { code, status } = error as { code?: unknown; status?: unknown };
-    parts.push([error.name, code, status].filter((part) => part !== undefined).join(' '));
+    texts.push([error.name, code, status].filter((part) => part !== undefined).join(' '));
   }
-  return parts.join(', ') || 'unknown';
+  return texts.join(', ') || 'unknown';
 }
 
 /** What callers are told that cannot be asked. */

@@ -12,18 +12,18 @@ const SERVER_ERROR = -32000;
 
 /** Calls `flooded`, once, when more messages come in a second than any use explains, and passes none on after that. */
 export function boundMessages(transport: Transport, clock: Clock, flooded: () => void): void {
-  const hear = transport.onmessage;
+  const receive = transport.onmessage;
   const send = transport.send.bind(transport);
   let [second, count, over] = [0, 0, false];
   /** Requests that have had no answer; those that were given up may get one still. */
-  let asked = 0;
+  let requested = 0;
   transport.send = (message, options) => {
-    if ('id' in message && 'method' in message) asked += 1;
+    if ('id' in message && 'method' in message) requested += 1;
     return send(message, options);
   };
   const isExpected = (message: JSONRPCMessage) => {
-    const expected = !('method' in message) && asked > 0;
-    if (expected) asked -= 1;
+    const expected = !('method' in message) && requested > 0;
+    if (expected) requested -= 1;
     return expected;
   };
   transport.onmessage = (message, extra) => {
@@ -33,18 +33,18 @@ export function boundMessages(transport: Transport, clock: Clock, flooded: () =>
     if (!isExpected(message)) count += 1;
     over = count > MAX_MESSAGES_PER_SECOND;
     if (over) flooded();
-    else hear?.(message, extra);
+    else receive?.(message, extra);
   };
 }
 
 /** Ends a request whose stream ends without its result: the SDK would wait for it until its time is over. */
 export function endUnanswered(transport: Transport): void {
   const unanswered = new Set<RequestId>();
-  const hear = transport.onmessage;
+  const receive = transport.onmessage;
   const send = transport.send.bind(transport);
   transport.onmessage = (message, extra) => {
     if ('id' in message && !('method' in message) && message.id !== undefined) unanswered.delete(message.id);
-    hear?.(message, extra);
+    receive?.(message, extra);
   };
   transport.send = (message, options: TransportSendOptions = {}) => {
     // A subscription looks after its own end.
@@ -55,7 +55,7 @@ export function endUnanswered(transport: Transport): void {
     const onRequestStreamEnd = () => {
       if (!unanswered.delete(id)) return;
       const error = { code: SERVER_ERROR, message: 'the answer has no result', data: NO_RESULT };
-      hear?.({ jsonrpc: '2.0', id, error });
+      receive?.({ jsonrpc: '2.0', id, error });
     };
     const sent = send(message, { ...options, onRequestStreamEnd });
     sent.catch(() => unanswered.delete(id));

@@ -9,7 +9,7 @@ interface Shared {
 }
 
 /** Opens a connection. @param gone told when it has ended by itself @throws UpstreamFault */
-export type Open = (gone: () => void) => Promise<Connection>;
+export type Open = (onClose: () => void) => Promise<Connection>;
 
 /**
  * The connection to a server: one that all requests share, opened by the first and opened anew by the first after a fault.
@@ -26,7 +26,7 @@ export class SharedConnection {
 
   /** @throws UpstreamFault when there is no connection; else whatever `work` throws */
   async use<T>(work: (client: Client) => Promise<T>): Promise<T> {
-    this.#current ??= this.#begin();
+    this.#current ??= this.#openShared();
     const shared = this.#current;
     shared.users += 1;
     try {
@@ -47,10 +47,10 @@ export class SharedConnection {
     await Promise.all([...this.#all].map((shared) => this.#close(shared)));
   }
 
-  #begin(): Shared {
+  #openShared(): Shared {
     // Its own end can only be heard of after it has been opened.
-    const gone = () => this.#retire(shared);
-    const shared: Shared = { opened: this.#open(gone), users: 0, retired: false };
+    const onClose = () => this.#retire(shared);
+    const shared: Shared = { opened: this.#open(onClose), users: 0, retired: false };
     this.#all.add(shared);
     return shared;
   }

@@ -1,15 +1,22 @@
 import type { CallToolResult, Client, ProgressCallback, RequestOptions } from '@modelcontextprotocol/client';
+import type { ToolServer } from '../catalogue/tool-servers.ts';
 import { Breaker, BreakerOpenError } from '../lib/breaker.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
-import { within } from '../lib/within.ts';
-import type { ToolServer } from '../policy/tool-servers.ts';
-import { Asked, type Asking, CAPABILITIES_KEY, capabilitiesFor, missingCapability, questionsOf } from './asking.ts';
+import { withDeadline } from '../lib/with-deadline.ts';
+import { type DiscoveredTool, NO_CAPABILITIES, readCapabilities, type UpstreamCapabilities } from './capabilities.ts';
 import { connect } from './connection.ts';
 import { errorOf, MissingCapability, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
-import { NOTHING, type Offer, type OfferedTool, readOffer } from './offer.ts';
+import {
+  CAPABILITIES_KEY,
+  capabilitiesFor,
+  type InputExchange,
+  InputRequiredAnswer,
+  missingCapability,
+  parseInputRequests,
+} from './input-requests.ts';
 import type { Schemas } from './schemas.ts';
 import { SharedConnection } from './shared-connection.ts';
 
@@ -41,18 +48,18 @@ export interface UpstreamCall {
   readonly signal: AbortSignal;
   readonly onProgress?: ProgressCallback | undefined;
   /** Undefined where nobody can be asked. */
-  readonly asking?: Asking | undefined;
+  readonly input?: InputExchange | undefined;
 }
 
 /** What is sent with a request that may be answered by questions, and how. */
-export interface AskingParts {
+export interface ExchangeOptions {
   readonly params: { readonly inputResponses?: Json; readonly requestState?: string; readonly _meta?: Json };
   readonly options: RequestOptions;
 }
 
 type Json = Readonly<Record<string, unknown>>;
 
-type ResultCheck = OfferedTool['resultProblem'];
+type ResultCheck = DiscoveredTool['resultProblem'];
 
 /** What is asked of a server. */
 export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
@@ -68,8 +75,8 @@ export class Upstream {
   readonly #breaker: Breaker;
   readonly #connection: SharedConnection;
   readonly #stop = new AbortController();
-  #underWay = 0;
-  #offer: Offer = NOTHING;
+  #inFlight = 0;
+  #capabilities: UpstreamCapabilities = NO_CAPABILITIES;
   /** Aborts when the server says that a list has changed, and when nobody is left to be told. */
   #change = new AbortController();
   readonly #keeping: Promise<void>;
@@ -89,35 +96,42 @@ export class Upstream {
       },
     });
     metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS.closed);
-    this.#connection = new SharedConnection((gone) => {
+    this.#connection = new SharedConnection((onEnd) => {
       const onChange = () => this.#change.abort();
       const onFlood = () => logger.warn({ server: name }, 'an upstream server sends more than anybody can use');
-      const onGone = () => {
-        gone();
+      const onClose = () => {
+        onEnd();
         // Nobody is told of changes until there is another one, which the next reading opens.
         onChange();
       };
-      return connect(server, { clock, logger, onChange, onFlood, onGone }, this.#stop.signal);
+      return connect(server, { clock, logger, onChange, onFlood, onClose }, this.#stop.signal);
     });
     this.#keeping = this.#keepCurrent();
   }
 
   /** What it said last. */
-  get offer(): Offer {
-    return this.#offer;
+  get capabilities(): UpstreamCapabilities {
+    return this.#capabilities;
   }
 
   /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal */
-  callTool({ tool, args, callId, signal, onProgress, asking }: UpstreamCall): Promise<CallToolResult | Asked> {
-    return this.askInTurn('tools/call', { signal, asking }, async (client, { params, options }) => {
+  callTool({
+    tool,
+    args,
+    callId,
+    signal,
+    onProgress,
+    input,
+  }: UpstreamCall): Promise<CallToolResult | InputRequiredAnswer> {
+    return this.requestWithInput('tools/call', { signal, input }, async (client, { params, options }) => {
       const { traceParent: traceparent } = this.#deps.tracing;
       const trace = traceparent === undefined ? {} : { traceparent };
       const _meta = { ...params._meta, 'tollgate/toolCallId': callId, ...trace };
       const progress = onProgress ? { onprogress: onProgress } : {};
       const request = { name: tool, arguments: { ...args }, ...params, _meta };
-      const before = this.#offer.tools.get(tool)?.resultProblem;
+      const before = this.#capabilities.tools.get(tool)?.resultProblem;
       const result = await client.callTool(request, { ...options, ...progress });
-      const unchecked = result.isError || (options.allowInputRequired && isAsking(result));
+      const unchecked = result.isError || (options.allowInputRequired && isInputRequired(result));
       const problem = unchecked ? undefined : this.#resultProblem(tool, result, before);
       if (problem !== undefined) throw new UpstreamFault('broken', `the result of ${tool} ${problem}`);
       return result;
@@ -128,27 +142,25 @@ export class Upstream {
    * Asks the server something that it may answer by asking back.
    * @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal
    */
-  askInTurn<T extends object>(
+  requestWithInput<T extends object>(
     operation: Operation,
-    { signal, asking }: { readonly signal: AbortSignal; readonly asking?: Asking | undefined },
-    work: (client: Client, parts: AskingParts) => Promise<T>,
-  ): Promise<T | Asked> {
-    return this.ask(operation, signal, async (client, options) => {
+    { signal, input }: { readonly signal: AbortSignal; readonly input?: InputExchange | undefined },
+    work: (client: Client, exchange: ExchangeOptions) => Promise<T>,
+  ): Promise<T | InputRequiredAnswer> {
+    return this.request(operation, signal, async (client, options) => {
       // Older servers would ask over their connection, where nobody can tell which call it is for.
-      if (!asking || client.getProtocolEra() !== 'modern') return work(client, { params: {}, options });
-      const parts = {
-        params: paramsOf(this.server, asking),
+      if (!input || client.getProtocolEra() !== 'modern') return work(client, { params: {}, options });
+      const exchange = {
+        params: paramsOf(this.server, input),
         options: { ...options, allowInputRequired: true },
       };
       try {
-        const answer = await work(client, parts);
-        if (!isAsking(answer)) return answer;
-        return new Asked(questionsOf(answer, this.server, asking));
+        const answer = await work(client, exchange);
+        if (!isInputRequired(answer)) return answer;
+        return new InputRequiredAnswer(parseInputRequests(answer, this.server, input));
       } catch (thrown) {
         const refusal = errorOf(thrown);
-        throw refusal instanceof UpstreamRefusal
-          ? (missingCapability(refusal, this.server, asking) ?? refusal)
-          : thrown;
+        throw refusal instanceof UpstreamRefusal ? (missingCapability(refusal, this.server, input) ?? refusal) : thrown;
       }
     });
   }
@@ -157,7 +169,7 @@ export class Upstream {
    * Asks the server something, within its bounds.
    * @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, the reason of the signal
    */
-  async ask<T>(
+  async request<T>(
     operation: Operation,
     signal: AbortSignal,
     work: (client: Client, options: RequestOptions) => Promise<T>,
@@ -168,7 +180,7 @@ export class Upstream {
     let result = 'ok';
     try {
       const answer = await this.#admitted(() => this.#attempt(signal, work));
-      if (answer instanceof Asked) result = 'input_required';
+      if (answer instanceof InputRequiredAnswer) result = 'input_required';
       return answer;
     } catch (error) {
       result = signal.aborted ? 'cancelled' : resultOf(error);
@@ -187,28 +199,28 @@ export class Upstream {
   }
 
   async #admitted<T>(attempt: () => Promise<T>): Promise<T> {
-    if (this.#underWay >= this.server.concurrency) throw new UpstreamBusy('concurrency');
-    this.#underWay += 1;
+    if (this.#inFlight >= this.server.concurrency) throw new UpstreamBusy('concurrency');
+    this.#inFlight += 1;
     try {
       return await this.#breaker.run(attempt);
     } catch (error) {
       throw error instanceof BreakerOpenError ? new UpstreamBusy('breaker_open') : error;
     } finally {
-      this.#underWay -= 1;
+      this.#inFlight -= 1;
     }
   }
 
-  #attempt<T>(asked: AbortSignal, work: (client: Client, options: RequestOptions) => Promise<T>): Promise<T> {
+  #attempt<T>(callerSignal: AbortSignal, work: (client: Client, options: RequestOptions) => Promise<T>): Promise<T> {
     const { timeoutMs } = this.server;
-    const signal = AbortSignal.any([asked, this.#stop.signal]);
-    const late = () => new UpstreamFault('timeout', `no answer within ${timeoutMs} ms`);
-    return within({ clock: this.#deps.clock, timeoutMs, late, signal }, (over) => {
+    const signal = AbortSignal.any([callerSignal, this.#stop.signal]);
+    const timeoutError = () => new UpstreamFault('timeout', `no answer within ${timeoutMs} ms`);
+    return withDeadline({ clock: this.#deps.clock, timeoutMs, timeoutError, signal }, (expired) => {
       return this.#connection.use(async (client) => {
         try {
-          over.throwIfAborted();
-          return await work(client, { signal: over, timeout: timeoutMs + SDK_MARGIN_MS });
+          expired.throwIfAborted();
+          return await work(client, { signal: expired, timeout: timeoutMs + SDK_MARGIN_MS });
         } catch (thrown) {
-          throw over.aborted ? over.reason : errorOf(thrown);
+          throw expired.aborted ? expired.reason : errorOf(thrown);
         }
       });
     });
@@ -216,7 +228,7 @@ export class Upstream {
 
   /** @param before the check there was when the call began: a server that has changed its list since may have gone by either */
   #resultProblem(tool: string, { structuredContent }: CallToolResult, before: ResultCheck): string | undefined {
-    const check = this.#offer.tools.get(tool)?.resultProblem;
+    const check = this.#capabilities.tools.get(tool)?.resultProblem;
     if (!check || !before) return undefined;
     if (check !== before && structuredContent !== undefined && before(structuredContent) === undefined)
       return undefined;
@@ -229,7 +241,7 @@ export class Upstream {
     const stop = this.#stop.signal;
     for (let failures = 0; !stop.aborted; ) {
       this.#change = new AbortController();
-      failures = (await this.#read()) && this.#offer.complete ? 0 : failures + 1;
+      failures = (await this.#read()) && this.#capabilities.complete ? 0 : failures + 1;
       const waitMs = failures === 0 ? REFRESH_MS : Math.min(RETRY_MS.first * 2 ** (failures - 1), RETRY_MS.last);
       await sleep(clock, LEAST_BETWEEN_MS, stop);
       await sleep(clock, waitMs - LEAST_BETWEEN_MS, AbortSignal.any([stop, this.#change.signal]));
@@ -239,12 +251,16 @@ export class Upstream {
   async #read(): Promise<boolean> {
     const { logger, schemas } = this.#deps;
     const server = this.server.name;
-    const leftOut = (tool: string, reason: string) => {
+    const onOmitted = (tool: string, reason: string) => {
       logger.warn({ server, tool, reason }, 'a tool of an upstream server is left out: its schema cannot be used');
     };
     try {
-      this.#offer = await this.ask('lists', this.#stop.signal, (client, options) => {
-        return readOffer(client, { server: this.server, before: this.#offer, options }, { schemas, leftOut });
+      this.#capabilities = await this.request('lists', this.#stop.signal, (client, options) => {
+        return readCapabilities(
+          client,
+          { server: this.server, before: this.#capabilities, options },
+          { schemas, onOmitted },
+        );
       });
       return true;
     } catch (error) {
@@ -254,20 +270,20 @@ export class Upstream {
   }
 }
 
-function paramsOf({ name, asks }: ToolServer, asking: Asking): AskingParts['params'] {
-  const { capabilities, inputResponses, requestState, server = name } = asking;
+function paramsOf({ name, allowedInputRequests }: ToolServer, input: InputExchange): ExchangeOptions['params'] {
+  const { capabilities, inputResponses, requestState, server = name } = input;
   // What has the name of the request may have moved to another server since: that one asks for itself.
   const isMeant = server === name;
   return {
     ...(inputResponses !== undefined && isMeant ? { inputResponses } : {}),
     ...(requestState !== undefined && isMeant ? { requestState } : {}),
     // Stands above what the connection itself has declared, which is nothing.
-    _meta: { [CAPABILITIES_KEY]: capabilitiesFor(asks, capabilities) },
+    _meta: { [CAPABILITIES_KEY]: capabilitiesFor(allowedInputRequests, capabilities) },
   };
 }
 
 /** Whether it is MCP's `InputRequiredResult`; the SDK's own guard would load the SDK. */
-function isAsking(answer: object): answer is Json {
+function isInputRequired(answer: object): answer is Json {
   return 'resultType' in answer && answer.resultType === 'input_required';
 }
 

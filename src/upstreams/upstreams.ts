@@ -1,5 +1,5 @@
-import type { ToolWords, UpstreamTool } from '../policy/tool-catalogue.ts';
-import type { ToolServer } from '../policy/tool-servers.ts';
+import type { ToolDescription, UpstreamTool } from '../catalogue/tool-catalogue.ts';
+import type { ToolServer } from '../catalogue/tool-servers.ts';
 import { Schemas } from './schemas.ts';
 import { Upstream, type UpstreamDeps } from './upstream.ts';
 
@@ -25,8 +25,8 @@ export class Upstreams {
   }
 
   /** What a tool's server says of it; undefined while it does not offer it. */
-  words({ server, tool }: UpstreamTool): ToolWords | undefined {
-    return this.#byName.get(server)?.offer.tools.get(tool);
+  descriptions({ server, tool }: UpstreamTool): ToolDescription | undefined {
+    return this.#byName.get(server)?.capabilities.tools.get(tool);
   }
 
   /** Connects to those that are new or have changed, in the background, and ends those that are no longer there. */
@@ -35,8 +35,8 @@ export class Upstreams {
     const kept = new Set<Upstream>();
     this.#byName = new Map();
     for (const server of servers) {
-      const known = before.get(server.name);
-      const upstream = known && isSame(known.server, server) ? known : this.#open(server);
+      const existing = before.get(server.name);
+      const upstream = existing && isSame(existing.server, server) ? existing : this.#open(server);
       kept.add(upstream);
       this.#byName.set(server.name, upstream);
     }

@@ -1,5 +1,5 @@
 import type { Redis } from '../redis/client.ts';
-import { asked } from '../redis/errors.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 
 /** The users that are being erased, for readers of the ledger; `Erasures` of src/policy begins and ends erasures. */
@@ -14,7 +14,7 @@ export class PseudonymsInUse {
 
   /** By user id. @throws TollgateError OVERLOADED while Redis is away */
   async pseudonyms(): Promise<ReadonlyMap<string, string>> {
-    const members = await asked(this.#redis.zrange(this.#keys.erasures, 0, '-1'));
+    const members = await mapRedisErrors(this.#redis.zrange(this.#keys.erasures, 0, '-1'));
     return new Map(
       members.map((member) => [member.slice(member.indexOf(' ') + 1), member.slice(0, member.indexOf(' '))]),
     );

@@ -1,15 +1,15 @@
 import { derivedId } from '../lib/ids.ts';
 import type { Redis } from '../redis/client.ts';
-import { asked, redisError } from '../redis/errors.ts';
+import { mapRedisErrors, redisError } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { ArchiveWriter, UsageArchive } from './archive/archive.ts';
 import { HOUR_MS, hourOf, hoursBetween } from './hours.ts';
-import { following, type Ledger } from './ledger.ts';
+import { following, type Ledger } from './ledger/ledger.ts';
 import { rowUnder } from './measures.ts';
 import type { LedgerRecord, UsageRecord } from './records.ts';
 import { type ErasedForm, erasedDigest, erasedForm, erasedJson, isErased } from './redaction.ts';
-import type { Tallies } from './tallies.ts';
+import type { Tallies } from './reports/tallies.ts';
 
 const recordErasure = LuaScript.load('recordErasure-2');
 const eraseRecords = LuaScript.load('eraseRecords-3');
@@ -110,7 +110,7 @@ export class LedgerErasure {
     const hours = hoursBetween(from, to).slice(0, HOURS_PER_STEP);
     const pipeline = redis.pipeline();
     for (const hour of hours) pipeline.exists(keys.tally(hour));
-    const there = (await asked(pipeline.exec())) ?? [];
+    const there = (await mapRedisErrors(pipeline.exec())) ?? [];
     for (const [error] of there) if (error) throw redisError(error);
     for (const [at, hour] of hours.entries()) {
       if (there[at]?.[1] === 0) continue;
@@ -135,15 +135,15 @@ export class LedgerErasure {
   /** What corrections of the user's records answer to whoever repeats them. */
   async eraseCorrections({ userId, pseudonym }: ErasedUser): Promise<void> {
     const { redis, keys } = this.#deps;
-    for (const digest of await asked(redis.smembers(keys.correctionsOf(userId)))) {
+    for (const digest of await mapRedisErrors(redis.smembers(keys.correctionsOf(userId)))) {
       const key = keys.correction(digest);
-      const json = await asked(redis.hget(key, 'record'));
+      const json = await mapRedisErrors(redis.hget(key, 'record'));
       // One that has expired is not made again: it would have no end.
       if (json === null) continue;
       const erased = erasedForm(JSON.parse(json) as LedgerRecord, pseudonym);
-      await asked(redis.hset(key, 'record', JSON.stringify(erased)));
+      await mapRedisErrors(redis.hset(key, 'record', JSON.stringify(erased)));
     }
-    await asked(redis.unlink(keys.correctionsOf(userId)));
+    await mapRedisErrors(redis.unlink(keys.correctionsOf(userId)));
   }
 
   /** Adds the user's records of one batch to `found`. @returns the sequence up to which it has looked */

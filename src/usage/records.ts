@@ -78,7 +78,7 @@ export interface Execution extends Omit<UsageRecord, 'id' | 'started_at' | 'comp
   /** What makes the execution one of its kind: the call's id within its run. */
   readonly callId: string;
   /** Milliseconds since the epoch at which the run, or a call outside one, was begun: the same for whoever ends it. */
-  readonly begunAt: number;
+  readonly acceptedAt: number;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   readonly completedAt: number;
@@ -95,8 +95,8 @@ const HALF_DAY_MS = 12 * 3_600_000;
  * worker died, or after Redis has lost it, has the same one; and from the half of the day that it was begun in, since
  * whoever bills by it takes two records of one id for one.
  */
-export function usageRecord({ callId, begunAt, startedAt, completedAt, ...execution }: Execution): UsageRecord {
-  const halfDay = String(Math.floor(begunAt / HALF_DAY_MS));
+export function usageRecord({ callId, acceptedAt, startedAt, completedAt, ...execution }: Execution): UsageRecord {
+  const halfDay = String(Math.floor(acceptedAt / HALF_DAY_MS));
   return {
     id: derivedId('usage', execution.user_id, execution.run_id ?? '', callId, halfDay),
     ...execution,

@@ -1,4 +1,4 @@
-import { following, type Ledger } from './ledger.ts';
+import { following, type Ledger } from './ledger/ledger.ts';
 import type { LedgerRecord } from './records.ts';
 import { contentDigest, isCovered, isErased } from './redaction.ts';
 

@@ -1,13 +1,13 @@
 import type { Clock } from '../lib/clock.ts';
 import type { Redis } from '../redis/client.ts';
-import { asked } from '../redis/errors.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
-import { TALLY_SECONDS } from './append-batch.ts';
 import type { UsageArchive } from './archive/archive.ts';
 import { HOUR_MS, hoursBetween } from './hours.ts';
-import type { Ledger } from './ledger.ts';
+import { TALLY_SECONDS } from './ledger/append-batch.ts';
+import type { Ledger } from './ledger/ledger.ts';
 import type { LedgerRecord } from './records.ts';
-import { Tallies } from './tallies.ts';
+import { Tallies } from './reports/tallies.ts';
 
 const READ_BATCH = 1_000;
 
@@ -65,7 +65,7 @@ export class UserUsage {
     const tallies = new Tallies({ redis, keys });
     const now = clock.now();
     for (const hour of hoursBetween(now - TALLY_SECONDS * 1000, now + HOUR_MS)) {
-      if ((await asked(redis.exists(keys.tally(hour)))) === 0) continue;
+      if ((await mapRedisErrors(redis.exists(keys.tally(hour)))) === 0) continue;
       for (const [row, measures] of await tallies.rows(hour, userId)) {
         yield { section: 'tally', id: hour, data: { row: JSON.parse(row) as unknown, ...measures } };
       }
@@ -74,8 +74,8 @@ export class UserUsage {
 
   async *#corrections(userId: string): AsyncGenerator<UsageOfUser> {
     const { redis, keys } = this.#deps;
-    for (const digest of await asked(redis.smembers(keys.correctionsOf(userId)))) {
-      const record = await asked(redis.hget(keys.correction(digest), 'record'));
+    for (const digest of await mapRedisErrors(redis.smembers(keys.correctionsOf(userId)))) {
+      const record = await mapRedisErrors(redis.hget(keys.correction(digest), 'record'));
       if (record !== null) yield { section: 'correction', id: digest, data: JSON.parse(record) as unknown };
     }
   }

@@ -3,7 +3,7 @@ import { openClient, TRANSPORTS } from '../support/clients.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { openRawSocket, type RawSocket } from '../support/raw-socket.ts';
 import { useStack } from '../support/stack.ts';
-import { askForTicket } from '../support/tickets.ts';
+import { requestTicket } from '../support/tickets.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -63,7 +63,7 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
     const address = freshAddress();
     const ask = (token?: string) => {
       const bearer: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
-      return askForTicket({ url: url(), headers: { 'x-forwarded-for': address, ...bearer } });
+      return requestTicket({ url: url(), headers: { 'x-forwarded-for': address, ...bearer } });
     };
     const statuses = [];
     // Who shows nothing has tried nothing.

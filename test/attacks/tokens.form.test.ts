@@ -9,7 +9,7 @@ import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const none = () => '';
-const parts = (token: string) => token.split('.') as [string, string, string];
+const segments = (token: string) => token.split('.') as [string, string, string];
 
 /** RFC 7797, without the `crit` that it asks for: what is signed is the payload as it is. */
 function unencoded(): string {
@@ -88,13 +88,13 @@ describe('a token that was changed', () => {
     ['a space', { email: ' ' }],
   ])('B50 B120 in %s keeps no signature that fits', async (_what, changes) => {
     const claims = claimsWith({ plan: 'free' });
-    const [header, , signature] = parts(forgeToken({ payload: claims }));
+    const [header, , signature] = segments(forgeToken({ payload: claims }));
     const payload = base64url(JSON.stringify({ ...claims, ...changes }));
     expect(await present(`${header}.${payload}.${signature}`)).toEqual(refusedWith('VALIDATION_FAILED'));
   });
 
   it('B120 in its header, or put together of two, keeps none either', async () => {
-    const [one, other] = [parts(forgeToken()), parts(forgeToken())];
+    const [one, other] = [segments(forgeToken()), segments(forgeToken())];
     const header = base64url('{"alg":"HS256","typ":"JWT","x":1}');
     for (const mixed of [
       [header, one[1], one[2]],
@@ -108,7 +108,7 @@ describe('a token that was changed', () => {
   });
 
   it('B120 in a single bit of its signature is refused, those that decode to nothing as well', async () => {
-    const [header, payload, signature] = parts(forgeToken());
+    const [header, payload, signature] = segments(forgeToken());
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
     // 43 characters hold 258 bits, of which a signature has 256: the last two are no part of it, and must be zero.
     const last = alphabet.indexOf(signature.at(-1) ?? '');
@@ -126,7 +126,7 @@ describe('text that is not the form of a token', () => {
     ['without its signature and the dot', (token) => token.slice(0, token.lastIndexOf('.'))],
     ['with a dot behind', (token) => `${token}.`],
     ['with a dot in front', (token) => `.${token}`],
-    ['with an empty payload', (token) => `${parts(token)[0]}..${parts(token)[2]}`],
+    ['with an empty payload', (token) => `${segments(token)[0]}..${segments(token)[2]}`],
     ['with a fourth part', (token) => `${token}.e30`],
     ['of five parts, as an encrypted one', (token) => `${base64url('{"alg":"dir","enc":"A128GCM"}')}..${token}`],
     ['of five parts, with a token inside', (token) => `${token}.${base64url(token)}.AAAA`],

@@ -14,7 +14,7 @@ import {
   REFUSED_TYPES,
   USER_TOKENS,
 } from '../support/token-kinds.ts';
-import { MovedInstallation } from '../support/token-life.ts';
+import { SecondDeployment } from '../support/token-lifecycle.ts';
 import { freshUserId, login, serviceToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -237,7 +237,7 @@ describe('the reference auth service', () => {
 
 describe('the token that a worker got for a session', () => {
   it('is not taken over by its connections when it is of another kind, and they live on', async () => {
-    const installation = await MovedInstallation.start();
+    const installation = await SecondDeployment.start();
     const sign = hs256(installation.config.JWT_SECRET_KEY ?? '');
     const { access_token } = await installation.login();
     const claims = JSON.parse(`${Buffer.from(access_token.split('.')[1] ?? '', 'base64url')}`);

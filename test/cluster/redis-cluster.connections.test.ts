@@ -4,7 +4,7 @@ import { LiveTail } from '../../src/events/live-tail.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
-import { answers, connectRedis, disconnectRedis, masters, type Redis } from '../../src/redis/client.ts';
+import { connectRedis, disconnectRedis, isResponsive, masters, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import type { ConnectionRole } from '../../src/redis/options.ts';
 import { slotOf } from '../../src/redis/slots.ts';
@@ -46,16 +46,16 @@ describe('connections to a Redis Cluster', () => {
   /** Whoever listens to users, and what was heard. */
   async function listen(userIds: readonly string[]) {
     const tail = new LiveTail({ redis: await connect('subscriber'), keys, clock: systemClock, logger: silentLogger });
-    const heard = new Map<string, number[]>(userIds.map((userId) => [userId, []]));
+    const received = new Map<string, number[]>(userIds.map((userId) => [userId, []]));
     const gaps = new Map<string, number>(userIds.map((userId) => [userId, 0]));
     for (const userId of userIds) {
       await tail.listen(userId, {
-        onEntry: ({ seq }) => heard.get(userId)?.push(seq),
+        onEntry: ({ seq }) => received.get(userId)?.push(seq),
         onControl: () => {},
         onGap: () => gaps.set(userId, (gaps.get(userId) ?? 0) + 1),
       });
     }
-    return { heard, gaps };
+    return { received, gaps };
   }
 
   function log(): EventLog {
@@ -66,24 +66,38 @@ describe('connections to a Redis Cluster', () => {
   }
 
   it('know the slot of a key as Redis does', async () => {
-    const names = ['a', '{a}b', 'b{a}', '{}a', 'a{', '{a', '}{a}', '{{a}}', '{a}{b}', 'ä{ö}ü', keys.announced];
+    const names = [
+      'a',
+      '{a}b',
+      'b{a}',
+      '{}a',
+      'a{',
+      '{a',
+      '}{a}',
+      '{{a}}',
+      '{a}{b}',
+      'ä{ö}ü',
+      keys.invalidationChannel,
+    ];
     const [node] = masters(redis);
     for (const name of names) expect(await node?.cluster('KEYSLOT', name)).toBe(slotOf(name));
   });
 
   it('hear what is published on every shard, and of a gap when the connections for it are lost', async () => {
     const users = cluster.masters.map(userOn);
-    const { heard, gaps } = await listen(users);
+    const { received, gaps } = await listen(users);
     for (const userId of users) await log().append({ userId, events: [thinking('one')] });
-    await until(() => users.every((userId) => heard.get(userId)?.length === 1), { label: 'what was appended first' });
+    await until(() => users.every((userId) => received.get(userId)?.length === 1), {
+      label: 'what was appended first',
+    });
 
     for (const master of cluster.masters) await master.ask((node) => node.call('CLIENT', 'KILL', 'TYPE', 'pubsub'));
     await until(() => users.every((userId) => (gaps.get(userId) ?? 0) > 0), { label: 'everybody to hear of the gap' });
     for (const userId of users) {
-      const told = gaps.get(userId);
+      const notified = gaps.get(userId);
       await log().append({ userId, events: [thinking('two')] });
       // What is not heard is told as another gap, after which it can be read.
-      const isKnown = () => heard.get(userId)?.includes(2) || gaps.get(userId) !== told;
+      const isKnown = () => received.get(userId)?.includes(2) || gaps.get(userId) !== notified;
       await until(isKnown, { label: 'what was appended next' });
     }
   });
@@ -119,7 +133,7 @@ describe('connections to a Redis Cluster', () => {
     expect(watch.ms).toBeLessThan(watch.allow(6_000));
     expect((await served).map(({ outcome }) => outcome)).toEqual(['appended', 'appended']);
     // The most of it answers.
-    expect(await answers(redis, 500)).toBe(true);
+    expect(await isResponsive(redis, 500)).toBe(true);
     await hanging?.kill('SIGCONT');
     await cluster.healthy();
     await until(() => log().append({ userId: userOn(hanging), events: [thinking('y')] }), { timeoutMs: 15_000 });
@@ -128,18 +142,18 @@ describe('connections to a Redis Cluster', () => {
   it('follow a slot to another shard, with what is stored and what is published', async () => {
     const [from, to] = cluster.masters as [RedisProcess, RedisProcess];
     const userId = userOn(from);
-    const { heard } = await listen([userId]);
+    const { received } = await listen([userId]);
     await log().append({ userId, events: [thinking('before')] });
-    await until(() => heard.get(userId)?.length === 1);
+    await until(() => received.get(userId)?.length === 1);
 
     await moveSlot(slotOf(keys.user(userId).log), from, to);
     let last = 1;
-    const isHeard = async () => {
+    const isReceived = async () => {
       const appended = await log().append({ userId, events: [thinking('after')] });
       last = 'seq' in appended ? appended.seq : last;
-      return heard.get(userId)?.some((seq) => seq > 1);
+      return received.get(userId)?.some((seq) => seq > 1);
     };
-    await until(isHeard, { timeoutMs: 20_000, everyMs: 100, label: 'an event from the new shard' });
+    await until(isReceived, { timeoutMs: 20_000, everyMs: 100, label: 'an event from the new shard' });
     const page = await log().read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
     const whole = await log().read(userId, { epoch: page.epoch, after: 0, delivered: undefined }, 1_000);
     expect(whole.entries.map(({ seq }) => seq)).toEqual(Array.from({ length: last }, (_, at) => at + 1));

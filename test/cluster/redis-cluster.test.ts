@@ -3,10 +3,10 @@ import { partitionOf } from '../../src/redis/keys.ts';
 import { slotOf } from '../../src/redis/slots.ts';
 import { startAdmin } from '../support/admin.ts';
 import { runToEnd } from '../support/agent-runs.ts';
-import { Reports } from '../support/campaign/books.ts';
+import { Reports } from '../support/chaos/invariants.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { billedRecords } from '../support/ledger.ts';
-import { takeMainRoad } from '../support/main-road.ts';
+import { runMainPath } from '../support/main-path.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { RedisClusterProcesses } from '../support/redis-cluster.ts';
@@ -54,7 +54,7 @@ describe('an installation on a Redis Cluster', () => {
   }
 
   it('B171 does all that clients, operators and billing want of it', async () => {
-    await takeMainRoad(stack.addresses);
+    await runMainPath(stack.addresses);
     // Every shard has some of it.
     for (const master of cluster.masters) expect(await master.ask((redis) => redis.dbsize())).toBeGreaterThan(0);
   }, 60_000);
@@ -104,8 +104,9 @@ describe('an installation on a Redis Cluster', () => {
     await victim?.kill('SIGKILL');
     await before.closed;
     const after = seqs(before.events).at(-1) ?? 0;
-    const place = transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
-    const rest = await openClient({ transport, token, url: refuge?.url ?? '', ...place });
+    const position =
+      transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
+    const rest = await openClient({ transport, token, url: refuge?.url ?? '', ...position });
     await rest.waitFor('resumed');
     await victim?.start();
     // A run takes a few milliseconds: its end may have come before the kill.

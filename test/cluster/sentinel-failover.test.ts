@@ -4,11 +4,11 @@ import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
-import { type Acknowledged, AcknowledgedCaller, Sights } from '../support/campaign/acknowledged.ts';
-import { Reports } from '../support/campaign/books.ts';
+import { type Acknowledged, AcknowledgedCaller, SeenLosses } from '../support/chaos/acknowledged.ts';
+import { Reports } from '../support/chaos/invariants.ts';
 import { LOG_BYTES, silentLogger } from '../support/core.ts';
 import { billedRecords } from '../support/ledger.ts';
-import { takeMainRoad } from '../support/main-road.ts';
+import { runMainPath } from '../support/main-path.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import type { RedisProcess, Settings } from '../support/redis-process.ts';
 import { SentinelProcesses } from '../support/redis-sentinels.ts';
@@ -65,7 +65,7 @@ const env = {
   LOG_LEVEL: 'error',
 };
 
-async function installation(settings: Settings = []) {
+async function deployment(settings: Settings = []) {
   const options = { password: PASSWORD, sentinelPassword: SENTINEL_PASSWORD, settings };
   const sentinels = await SentinelProcesses.start(options);
   closeAfter('file', () => sentinels.close());
@@ -74,12 +74,12 @@ async function installation(settings: Settings = []) {
   return { sentinels, stack };
 }
 
-type Installation = Awaited<ReturnType<typeof installation>>;
+type Deployment = Awaited<ReturnType<typeof deployment>>;
 
 /** Load, a fault in the middle of it, and what is left of what was acknowledged. */
-async function failover({ sentinels, stack }: Installation, fault: Fault) {
+async function failover({ sentinels, stack }: Deployment, fault: Fault) {
   await sentinels.complete();
-  const sights = new Sights();
+  const sights = new SeenLosses();
   const callers = Array.from({ length: USERS }, (_, at) => new AcknowledgedCaller(stack.addresses, sights, at));
   const stop = new AbortController();
   closeAfter('test', () => stop.abort());
@@ -105,7 +105,7 @@ async function failover({ sentinels, stack }: Installation, fault: Fault) {
 
 type Failover = Awaited<ReturnType<typeof failover>>;
 
-async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Installation) {
+async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Deployment) {
   const variables = { REDIS_URL: sentinels.url, REDIS_SENTINEL_PASSWORD: SENTINEL_PASSWORD };
   const redis = await connectRedis(variables, 'commands', silentLogger);
   closeAfter('test', () => disconnectRedis(redis));
@@ -119,12 +119,12 @@ async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Ins
   // An acknowledged call is folded within half a second.
   const kept = (records: { id: string }[]) => new Set(records.map(({ id }) => id));
   let records = (await billedRecords(undefined, stack.addresses)).filter(isOurs);
-  const folded = async () => {
+  const ingested = async () => {
     records = (await billedRecords(undefined, stack.addresses)).filter(isOurs);
     const ids = kept(records);
     return sights.acknowledged.every(({ callId, recordId }) => ids.has(recordId) || !inLogs.has(callId));
   };
-  await until(folded, { timeoutMs: 20_000, label: 'the record of every call that is in a log' });
+  await until(ingested, { timeoutMs: 20_000, label: 'the record of every call that is in a log' });
   const ids = kept(records);
   const keys = records.map((record) => String(record.idempotency_key));
   return {
@@ -159,7 +159,7 @@ function longestGap(acknowledged: readonly Acknowledged[]): number {
   return Math.round(longest);
 }
 
-function tell(name: string, done: Failover, losses: Awaited<ReturnType<typeof lossesOf>>): void {
+function report(name: string, done: Failover, losses: Awaited<ReturnType<typeof lossesOf>>): void {
   const { sights, struckAt, switchedAt, servedAt } = done;
   const figures = {
     acknowledged: sights.acknowledged.length,
@@ -172,15 +172,15 @@ function tell(name: string, done: Failover, losses: Awaited<ReturnType<typeof lo
     connections_lost: sights.connectionsLost,
     connections_refused: sights.connectionsRefused,
     refusals: Object.fromEntries(sights.refusals),
-    told_of_loss: sights.toldOfLoss,
+    told_of_loss: sights.replayGaps,
   };
   process.stdout.write(`failover, the master ${name}: ${JSON.stringify(figures)}\n`);
 }
 
-async function round(on: Installation, name: string, fault = FAULTS[name] as Fault): Promise<void> {
+async function round(on: Deployment, name: string, fault = FAULTS[name] as Fault): Promise<void> {
   const done = await failover(on, fault);
   const losses = await lossesOf(done, on);
-  tell(name, done, losses);
+  report(name, done, losses);
   // No command is sent twice, and a key that was charged is not charged again by the same history.
   expect(losses.twice).toEqual([]);
   // The old master's clients leave it when the Sentinels do; what is lost was acknowledged by it, and not long before.
@@ -191,14 +191,14 @@ async function round(on: Installation, name: string, fault = FAULTS[name] as Fau
 }
 
 describe('an installation on a master that Sentinels watch', () => {
-  let on: Installation;
+  let on: Deployment;
 
   beforeAll(async () => {
-    on = await installation();
+    on = await deployment();
   }, 90_000);
 
   it('B171 does all that clients, operators and billing want of it', async () => {
-    await takeMainRoad(on.stack.addresses);
+    await runMainPath(on.stack.addresses);
   }, 60_000);
 
   it.each(EVERYTHING ? Object.keys(FAULTS) : ['is killed'])(
@@ -214,7 +214,7 @@ if (EVERYTHING) {
   it(
     `a master that takes no writes without a replica loses nothing that it acknowledged, cut off from everybody but its clients (${ROUNDS} rounds)`,
     async () => {
-      const on = await installation([
+      const on = await deployment([
         ['min-replicas-to-write', '1'],
         ['min-replicas-max-lag', '2'],
       ]);

@@ -15,16 +15,16 @@ const { io: io40 }: { io: typeof io } = createRequire(import.meta.url)('socket.i
 const CHAT = fileURLToPath(new URL('../support/python/chat.py', import.meta.url));
 const MESSAGE = 'How is my workload doing?';
 const RUN = ['agent_started', 'agent_thinking', 'tool_executing', 'tool_completed', 'agent_completed'];
-const PATIENCE_MS = 30_000;
+const TIMEOUT_MS = 30_000;
 
-interface Heard {
+interface Received {
   readonly type: string;
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
 /** That the events of the run, each kind in its place, came without a gap and without a repetition. */
-function expectWholeRun(heard: readonly Heard[]): void {
-  const durable = heard.filter(({ fields }) => typeof fields.seq === 'number' && fields.run_id !== undefined);
+function expectCompleteRun(received: readonly Received[]): void {
+  const durable = received.filter(({ fields }) => typeof fields.seq === 'number' && fields.run_id !== undefined);
   expect([...new Set(durable.map(({ type }) => type))]).toEqual(RUN);
   const first = Number(durable[0]?.fields.seq);
   expect(durable.map(({ fields }) => fields.seq)).toEqual(durable.map((_, at) => first + at));
@@ -46,13 +46,13 @@ describeWith(HAPROXY, 'through HAProxy', () => {
         extraHeaders: { cookie: await affinityCookie(url) },
       });
       closeAfter('test', () => void socket.close());
-      const heard: Heard[] = [];
-      socket.onAny((type: string, fields: Heard['fields']) => void heard.push({ type, fields }));
-      await until(() => heard.some(({ type }) => type === 'connection_established'), { timeoutMs: PATIENCE_MS });
+      const received: Received[] = [];
+      socket.onAny((type: string, fields: Received['fields']) => void received.push({ type, fields }));
+      await until(() => received.some(({ type }) => type === 'connection_established'), { timeoutMs: TIMEOUT_MS });
       const answer = await new Promise((resolve) => socket.emit('agent_request', { message: MESSAGE }, resolve));
       expect(answer).toMatchObject({ ok: true, type: 'agent_accepted' });
-      await until(() => heard.some(({ type }) => type === 'agent_completed'), { timeoutMs: PATIENCE_MS });
-      expectWholeRun(heard);
+      await until(() => received.some(({ type }) => type === 'agent_completed'), { timeoutMs: TIMEOUT_MS });
+      expectCompleteRun(received);
       expect(socket.io.engine.transport.name).toBe(transport);
     }, 60_000);
   });
@@ -64,14 +64,14 @@ describeWith(HAPROXY, 'through HAProxy', () => {
       ['python-socketio over polling', 'polling'],
     ])(
       '%s connects, is answered, and gets a whole run in order',
-      async (_name, road) => {
+      async (_name, transport) => {
         // Its HTTP client keeps cookies of names, not of addresses.
         const named = url.replace('127.0.0.1', 'localhost');
-        const heard = await python([CHAT, road, named, mintToken().token, MESSAGE]);
-        expectWholeRun(heard);
-        if (road === 'websockets') return;
-        expect(heard.find(({ type }) => type === 'transport')?.fields).toEqual({ name: road });
-        expect(heard.find(({ type }) => type === 'acknowledgement')?.fields).toMatchObject({ ok: true });
+        const received = await python([CHAT, transport, named, mintToken().token, MESSAGE]);
+        expectCompleteRun(received);
+        if (transport === 'websockets') return;
+        expect(received.find(({ type }) => type === 'transport')?.fields).toEqual({ name: transport });
+        expect(received.find(({ type }) => type === 'acknowledgement')?.fields).toMatchObject({ ok: true });
       },
       60_000,
     );
@@ -84,7 +84,7 @@ async function affinityCookie(url: string): Promise<string> {
 }
 
 /** What the program said, a JSON object a line. @throws Error with its errors when it does not end well */
-async function python(args: readonly string[]): Promise<Heard[]> {
+async function python(args: readonly string[]): Promise<Received[]> {
   const child = spawn(PYTHON_CLIENTS.command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   closeAfter('test', () => void child.kill('SIGKILL'));
   let [output, errors] = ['', ''];

@@ -13,7 +13,7 @@ const PLANS: readonly PlanName[] = ['free', 'pro', 'enterprise', 'developer'];
 const QUESTION = 'How is my workload doing, and where could I save money?';
 const EVENTS = ['agent_started', 'agent_thinking', 'tool_executing', 'tool_completed', 'agent_completed'];
 
-interface Visit {
+interface ChatVisit {
   readonly user: MintedToken;
   readonly client: TestClient;
 }
@@ -51,7 +51,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
     ({ url } = await startLoadBalancer(stack().gateways.map((gateway) => gateway.url)));
   });
 
-  async function visit(at: number): Promise<Visit> {
+  async function visit(at: number): Promise<ChatVisit> {
     const user = mintToken({ plan: PLANS[at % PLANS.length] ?? 'pro' });
     const client = await openClient({ url, transport: TRANSPORTS[at % 2] ?? 'ws', token: user.token });
     expect(await client.welcome()).toMatchObject({ authenticated: true, user_id: user.userId });
@@ -62,7 +62,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
     const visits = await Promise.all(Array.from({ length: 8 }, (_, at) => visit(at)));
     const runs = await Promise.all(visits.map(({ client }) => runToEnd(client, { message: QUESTION })));
     for (const [at, run] of runs.entries()) {
-      const { user, client } = visits[at] as Visit;
+      const { user, client } = visits[at] as ChatVisit;
       expectValue(run);
       const owners = client.events.flatMap(({ fields }) => (fields.user_id === undefined ? [] : [fields.user_id]));
       expect(new Set(owners)).toEqual(new Set([user.userId]));

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { Admissions, type Admitted } from '../support/admissions.ts';
-import { type CappedClient, connectAll, connectBy, ROADS } from '../support/capped-clients.ts';
+import { type CappedClient, connectAll, connectBy, TRANSPORT_KINDS } from '../support/capped-clients.ts';
 import { openClient } from '../support/clients.ts';
 import { reportMs } from '../support/figures.ts';
 import { type Leases, openLeases } from '../support/leases.ts';
@@ -52,7 +52,7 @@ class Race {
 
   async connect(count: number, { nodes = [0, 1, 2], leaving = 0 } = {}): Promise<void> {
     const routes = Array.from({ length: count }, (_, i) => ({
-      road: any(ROADS),
+      transport: any(TRANSPORT_KINDS),
       node: any(nodes),
       leaves: i < leaving,
     }));
@@ -65,7 +65,7 @@ class Race {
     for (const one of this.#admissions.of(this.#userId)) {
       if (!first.has(one.connectionId)) first.set(one.connectionId, one);
     }
-    return [...first.values()].toSorted((a, b) => a.place - b.place);
+    return [...first.values()].toSorted((a, b) => a.order - b.order);
   }
 
   /**
@@ -94,16 +94,16 @@ class Race {
    */
   async expectOnlyNewest(since?: number): Promise<number> {
     const lastAt = since ?? (await this.allAdmitted());
-    const told = () => this.clients.filter((client) => client.told && client.closedAt !== undefined);
-    await this.#reach('the evictions', () => told().length === this.clients.length - CAP);
-    const convergedMs = Math.max(...told().map(({ closedAt = Number.NaN }) => closedAt)) - lastAt;
+    const notified = () => this.clients.filter((client) => client.notified && client.closedAt !== undefined);
+    await this.#reach('the evictions', () => notified().length === this.clients.length - CAP);
+    const convergedMs = Math.max(...notified().map(({ closedAt = Number.NaN }) => closedAt)) - lastAt;
     const newest = this.admitted.slice(-CAP).map(({ connectionId }) => connectionId);
     const left = this.clients.filter(({ closedAt }) => closedAt === undefined);
     for (const { client } of left) await client.welcome();
     expect(left.map(({ connectionId }) => connectionId).toSorted()).toEqual(newest.toSorted());
     expect((await this.#leases.live(this.#userId)).toSorted()).toEqual(newest.toSorted());
     await expectAlive(left);
-    for (const client of told()) await expectTold(client);
+    for (const client of notified()) await expectNotified(client);
     return convergedMs;
   }
 
@@ -125,9 +125,9 @@ async function expectAlive(clients: readonly CappedClient[]): Promise<void> {
   }
 }
 
-async function expectTold({ client, road, welcomes }: CappedClient): Promise<void> {
+async function expectNotified({ client, transport, welcomes }: CappedClient): Promise<void> {
   const { code, reason } = await client.closed;
-  if (road !== 'socketio') expect({ code, reason }).toEqual({ code: 4001, reason: 'CONNECTION_LIMIT_EXCEEDED' });
+  if (transport !== 'socketio') expect({ code, reason }).toEqual({ code: 4001, reason: 'CONNECTION_LIMIT_EXCEEDED' });
   // One that was evicted before it had been welcomed was never connected.
   else if (welcomes > 0) expect(reason).toBe('io server disconnect');
   else expect(client.refusal?.data).toMatchObject({ code: 'CONNECTION_LIMIT_EXCEEDED', retryable: false });
@@ -146,7 +146,7 @@ async function expectNobodyReturns(race: Race): Promise<void> {
   }
   await until(() => lost.welcomes === 3, { label: 'the lost client is back' });
   await lost.client.close();
-  for (const { told, welcomes } of race.clients) if (told) expect(welcomes).toBeLessThanOrEqual(1);
+  for (const { notified, welcomes } of race.clients) if (notified) expect(welcomes).toBeLessThanOrEqual(1);
   expect(race.admitted).toHaveLength(race.clients.length);
 }
 
@@ -231,10 +231,10 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
         // None can be left: whoever stayed may have made room for newer ones, who then went.
         expect(left().length).toBeLessThanOrEqual(CAP);
         await expectAlive(left());
-        const place = (id = '') => race.admitted.find(({ connectionId }) => connectionId === id)?.place ?? 0;
-        const evicted = race.clients.filter(({ told, connectionId }) => told && connectionId);
-        const newestEvicted = Math.max(0, ...evicted.map(({ connectionId }) => place(connectionId)));
-        for (const id of ids()) expect(place(id)).toBeGreaterThan(newestEvicted);
+        const index = (id = '') => race.admitted.find(({ connectionId }) => connectionId === id)?.order ?? 0;
+        const evicted = race.clients.filter(({ notified, connectionId }) => notified && connectionId);
+        const newestEvicted = Math.max(0, ...evicted.map(({ connectionId }) => index(connectionId)));
+        for (const id of ids()) expect(index(id)).toBeGreaterThan(newestEvicted);
         await closeAll(race);
       }
     },

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { connectBy, ROADS } from '../support/capped-clients.ts';
+import { connectBy, TRANSPORT_KINDS } from '../support/capped-clients.ts';
 import { INSPECTED, inspectorUrl, liveHeapBytes } from '../support/heap.ts';
 import { type Leases, openLeases } from '../support/leases.ts';
 import { scrape, total } from '../support/metrics.ts';
@@ -28,10 +28,10 @@ const stack = useStack({ gateways: NODES, workers: 0, env: INSPECTED });
 
 /** Connects by one of the roads, and ends it: in order, without a word, or before it is known what became of it. */
 async function comeAndGo(number: number, token: string): Promise<void> {
-  const road = ROADS[number % ROADS.length] ?? 'header';
+  const transport = TRANSPORT_KINDS[number % TRANSPORT_KINDS.length] ?? 'header';
   const url = stack().gateways[Math.floor(Math.random() * NODES)]?.url ?? '';
-  const ticket = road === 'ticket' ? await buyTicket(token, { url }) : undefined;
-  const { client } = await connectBy(road, url, token, ticket);
+  const ticket = transport === 'ticket' ? await buyTicket(token, { url }) : undefined;
+  const { client } = await connectBy(transport, url, token, ticket);
   const end = number % 5;
   // Also an eviction is an end of the wait: there are more clients than places.
   if (end < 3) await Promise.race([client.waitFor('connection_established').catch(() => undefined), client.closed]);
@@ -69,7 +69,7 @@ async function userChannels({ redis, keys }: Leases): Promise<string[]> {
 }
 
 async function expectNothingLeft(leases: Leases, userIds: readonly string[], url: string): Promise<void> {
-  for (const userId of userIds) await leases.untilGone(userId);
+  for (const userId of userIds) await leases.untilReleased(userId);
   await until(async () => (await userChannels(leases)).length === 0, { label: 'no channel of a user' });
   for (const gauge of ['tollgate_connections', 'tollgate_pending_connections']) {
     const zero = async () => [...(await scrape(url, gauge)).values()].every((value) => value === 0);

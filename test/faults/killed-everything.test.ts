@@ -1,11 +1,18 @@
 import { expect, it } from '@jest/globals';
 import tools from '../../config/tools.json' with { type: 'json' };
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
-import { type CompletedCall, effectsOf, Reports, readBook, type UserBook, unended } from '../support/campaign/books.ts';
-import { CrashingConsumer } from '../support/campaign/crashing-consumer.ts';
-import { type Kills, killEverything } from '../support/campaign/kills.ts';
-import { type CampaignUser, Lane, Testimony } from '../support/campaign/lanes.ts';
-import { Random } from '../support/campaign/random.ts';
+import { Caller, type ChaosUser, Observations } from '../support/chaos/callers.ts';
+import { CrashingConsumer } from '../support/chaos/crashing-consumer.ts';
+import {
+  type CompletedCall,
+  effectsOf,
+  Reports,
+  readUserRecord,
+  type UserRecord,
+  unended,
+} from '../support/chaos/invariants.ts';
+import { type Kills, killEverything } from '../support/chaos/kills.ts';
+import { Random } from '../support/chaos/random.ts';
 import { silentLogger } from '../support/core.ts';
 import { killableRedis } from '../support/killable-redis.ts';
 import type { BilledRecord } from '../support/ledger.ts';
@@ -19,17 +26,17 @@ const CALLS = Number(process.env.FAULT_ALL_CALLS ?? 400);
 /** How often a gateway is killed, and how often a worker; Redis half as often. */
 const KILLS = Number(process.env.FAULT_ALL_KILLS ?? 1);
 /** Users that are at work at once. */
-const LANES = Number(process.env.FAULT_ALL_LANES ?? 6);
+const CALLERS = Number(process.env.FAULT_ALL_LANES ?? 6);
 /** Tells the same kills and retries again, as far as the machine allows. */
 const SEED = Number(process.env.FAULT_SEED ?? Math.floor(Math.random() * 2 ** 32));
 /** No log is so long that it could not be read in one go, and no user comes near the threads that are kept of him. */
-const USERS = Math.min(200, Math.max(LANES, Math.ceil(CALLS / 250)));
+const USERS = Math.min(200, Math.max(CALLERS, Math.ceil(CALLS / 250)));
 const TASKS_AT_ONCE = 20;
 const AT_ONCE = 4;
 
 /** A run whose worker was killed is taken over within 15 s, a call that was cut off ended within 11; each may meet the next kill. */
-const SETTLE_MS = 90_000;
-const TIMEOUT_MS = 120_000 + SETTLE_MS + 20 * CALLS;
+const QUIET_MS = 90_000;
+const TIMEOUT_MS = 120_000 + QUIET_MS + 20 * CALLS;
 
 const PRICES = new Map(tools.tools.map(({ name, units }) => [name, units]));
 
@@ -60,7 +67,7 @@ it(
     });
 
     const startedAt = performance.now();
-    const { testimony, users, kills } = await campaign(stack, random, (signal, done) => {
+    const { observations, users, kills } = await runChaos(stack, random, (signal, done) => {
       return killEverything(stack, store, new Random(random.below(2 ** 32)), {
         kills: KILLS,
         total: CALLS,
@@ -73,104 +80,108 @@ it(
     const redis = await connectRedis(store.url, 'commands', silentLogger);
     closeAfter('test', () => disconnectRedis(redis));
     const isQuiet = async () => (await unended(redis, stack.addresses)) === 0;
-    await until(isQuiet, { timeoutMs: SETTLE_MS, everyMs: 100, label: 'every call and run to have ended' });
-    const books = await readBooks(redis, stack.addresses, users);
-    const completed = books.flatMap((book) => book.completed);
+    await until(isQuiet, { timeoutMs: QUIET_MS, everyMs: 100, label: 'every call and run to have ended' });
+    const userRecords = await readUserRecords(redis, stack.addresses, users);
+    const completed = userRecords.flatMap((record) => record.completed);
     wanted = completed.filter(({ recordId }) => recordId !== null).length;
-    await until(() => consumer.kept.length >= wanted, { timeoutMs: SETTLE_MS, label: 'the whole bill' });
+    await until(() => consumer.kept.length >= wanted, { timeoutMs: QUIET_MS, label: 'the whole bill' });
     await pulling;
 
-    tell({ testimony, kills, consumer, completed, books, seconds });
-    expectWholeLogs(books);
-    expectLogsToSayWhatClientsWereTold(testimony, books, consumer.kept);
-    expectLedgerToEqualLogs(consumer, books);
-    expectChargesToEqualEffects(books, kills);
-    await expectSumsToAgree(await Reports.open(stack.addresses, since), consumer.kept, books);
+    report({ observations, kills, consumer, completed, userRecords, seconds });
+    expectGaplessLogs(userRecords);
+    expectLogsToEqualAnswers(observations, userRecords, consumer.kept);
+    expectLedgerToEqualLogs(consumer, userRecords);
+    expectChargesToEqualEffects(userRecords, kills);
+    await expectSumsToAgree(await Reports.open(stack.addresses, since), consumer.kept, userRecords);
   },
   TIMEOUT_MS,
 );
 
 /** The work of all lanes, and what goes on beside it: until the calls are made and everything is up again. */
-async function campaign(
+async function runChaos(
   stack: StackProcesses,
   random: Random,
   beside: (signal: AbortSignal, done: () => number) => Promise<Kills>,
-): Promise<{ testimony: Testimony; users: readonly CampaignUser[]; kills: Kills }> {
+): Promise<{ observations: Observations; users: readonly ChaosUser[]; kills: Kills }> {
   const { addresses } = stack;
-  const users: CampaignUser[] = Array.from({ length: USERS }, () => ({
+  const users: ChaosUser[] = Array.from({ length: USERS }, () => ({
     ...mintToken({ plan: 'enterprise' }, { stack: addresses, expiresInSeconds: 7_200 }),
     threads: 0,
   }));
-  const testimony = new Testimony();
+  const observations = new Observations();
   const stop = new AbortController();
   closeAfter('test', () => stop.abort());
   const urls = addresses.gateways.map(({ url }) => url);
   let shift = 0;
   let isBesideDone = false;
-  const lane = async (seed: number) => {
-    const deps = { urls, testimony, random: new Random(seed), signal: stop.signal };
-    while (!stop.signal.aborted && (testimony.asked < CALLS || !isBesideDone)) {
+  const caller = async (seed: number) => {
+    const deps = { urls, observations, random: new Random(seed), signal: stop.signal };
+    while (!stop.signal.aborted && (observations.requested < CALLS || !isBesideDone)) {
       const user = users[shift % USERS];
       shift += 1;
-      if (user) await new Lane(deps, user, String(shift)).work(TASKS_AT_ONCE);
+      if (user) await new Caller(deps, user, String(shift)).work(TASKS_AT_ONCE);
     }
   };
-  const other = beside(stop.signal, () => testimony.asked).finally(() => {
+  const other = beside(stop.signal, () => observations.requested).finally(() => {
     isBesideDone = true;
   });
-  const lanes = Array.from({ length: LANES }, () => lane(random.below(2 ** 32)));
-  for (const part of [other, ...lanes]) part.catch(() => stop.abort());
+  const callers = Array.from({ length: CALLERS }, () => caller(random.below(2 ** 32)));
+  for (const part of [other, ...callers]) part.catch(() => stop.abort());
   // What fails ends the rest, and nothing is closed before that has ended.
-  const failure = (await Promise.allSettled([other, ...lanes])).find(({ status }) => status === 'rejected');
+  const failure = (await Promise.allSettled([other, ...callers])).find(({ status }) => status === 'rejected');
   if (failure?.status === 'rejected') throw failure.reason;
-  return { testimony, users, kills: await other };
+  return { observations, users, kills: await other };
 }
 
-async function readBooks(redis: Redis, of: StackAddresses, users: readonly CampaignUser[]): Promise<UserBook[]> {
+async function readUserRecords(redis: Redis, of: StackAddresses, users: readonly ChaosUser[]): Promise<UserRecord[]> {
   const waiting = [...users];
-  const books: UserBook[] = [];
+  const userRecords: UserRecord[] = [];
   const reader = async () => {
-    for (let user = waiting.pop(); user; user = waiting.pop()) books.push(await readBook(redis, of, user));
+    for (let user = waiting.pop(); user; user = waiting.pop()) userRecords.push(await readUserRecord(redis, of, user));
   };
   await Promise.all(Array.from({ length: AT_ONCE }, reader));
-  return books;
+  return userRecords;
 }
 
 /** Each log has no hole, and everything in it that began has ended, once. */
-function expectWholeLogs(books: readonly UserBook[]): void {
-  expect(books.filter(({ isWhole }) => !isWhole).map(({ userId }) => userId)).toEqual([]);
-  for (const { executing, completed } of books) {
+function expectGaplessLogs(userRecords: readonly UserRecord[]): void {
+  expect(userRecords.filter(({ isGapless }) => !isGapless).map(({ userId }) => userId)).toEqual([]);
+  for (const { executing, completed } of userRecords) {
     expect(new Set(executing).size).toBe(executing.length);
     expect(completed.map(({ callId }) => callId).toSorted()).toEqual(executing.toSorted());
   }
-  expect(books.filter(({ underWay }) => underWay !== 0)).toEqual([]);
+  expect(userRecords.filter(({ inFlight }) => inFlight !== 0)).toEqual([]);
 }
 
 /** Each key and each request id is one call and one run, with the outcome that its clients got. */
-function expectLogsToSayWhatClientsWereTold(
-  testimony: Testimony,
-  books: readonly UserBook[],
+function expectLogsToEqualAnswers(
+  observations: Observations,
+  userRecords: readonly UserRecord[],
   records: readonly BilledRecord[],
 ): void {
-  expect(testimony.contradictions).toEqual([]);
-  const outcomes = new Map(books.flatMap(({ completed }) => completed.map((call) => [call.callId, call.success])));
-  const told = [...testimony.keyed.values(), ...testimony.unkeyed];
-  expect(told.filter(({ callId, success }) => outcomes.get(callId) !== success)).toEqual([]);
+  expect(observations.contradictions).toEqual([]);
+  const outcomes = new Map(
+    userRecords.flatMap(({ completed }) => completed.map((call) => [call.callId, call.success])),
+  );
+  const answer = [...observations.keyed.values(), ...observations.unkeyed];
+  expect(answer.filter(({ callId, success }) => outcomes.get(callId) !== success)).toEqual([]);
 
   const keys = records.flatMap(({ idempotency_key: key }) => (typeof key === 'string' ? [key] : []));
-  expect(keys.toSorted()).toEqual([...testimony.keyed.keys()].toSorted());
+  expect(keys.toSorted()).toEqual([...observations.keyed.keys()].toSorted());
   const once = records.filter(({ idempotency_key: key, run_id }) => key === null && run_id === null);
-  expect(once.length).toBeGreaterThanOrEqual(testimony.unkeyed.length);
-  expect(once.length).toBeLessThanOrEqual(testimony.unkeyedSent);
-  expect(books.flatMap(({ endedRuns }) => endedRuns).toSorted()).toEqual([...testimony.runs.keys()].toSorted());
+  expect(once.length).toBeGreaterThanOrEqual(observations.unkeyed.length);
+  expect(once.length).toBeLessThanOrEqual(observations.unkeyedSent);
+  expect(userRecords.flatMap(({ endedRuns }) => endedRuns).toSorted()).toEqual(
+    [...observations.runs.keys()].toSorted(),
+  );
 }
 
 /** The bill that was pulled has every record that a log names, of the same user, with the right price, and no other. */
-function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, books: readonly UserBook[]): void {
+function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, userRecords: readonly UserRecord[]): void {
   expect(faults).toEqual([]);
   expect(kept.findIndex(({ sequence }, at) => sequence !== at + 1)).toBe(-1);
   const named = new Map<string, CompletedCall & { readonly userId: string }>();
-  for (const { userId, completed } of books) {
+  for (const { userId, completed } of userRecords) {
     for (const call of completed) {
       if (call.recordId !== null) named.set(call.recordId, { ...call, userId });
       // Only what was refused or never begun has none.
@@ -189,17 +200,17 @@ function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, books: read
 }
 
 /** What was charged was done. What was done is charged, unless its process or Redis was killed in the middle of it. */
-function expectChargesToEqualEffects(books: readonly UserBook[], { gateways, workers, redis }: Kills): void {
-  const effects = books.map(effectsOf);
-  const failed = books.flatMap(({ completed }) => completed).filter(({ success }) => !success);
+function expectChargesToEqualEffects(userRecords: readonly UserRecord[], { gateways, workers, redis }: Kills): void {
+  const effects = userRecords.map(effectsOf);
+  const failed = userRecords.flatMap(({ completed }) => completed).filter(({ success }) => !success);
   // A lane has one call under way at a time.
-  expect(failed.length).toBeLessThanOrEqual(LANES * (gateways + workers + redis));
+  expect(failed.length).toBeLessThanOrEqual(CALLERS * (gateways + workers + redis));
   expect(effects.flatMap(({ chargedWithoutEffect }) => chargedWithoutEffect)).toEqual([]);
   expect(effects.flatMap(({ strays }) => strays)).toEqual([]);
 }
 
 /** The bill, the tallies, the windows, the users' own counters and the proof are of one mind. */
-async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[], books: readonly UserBook[]) {
+async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[], userRecords: readonly UserRecord[]) {
   const ofUser = new Map<string, { executions: number; succeeded: number; units: number }>();
   for (const { user_id, units, status } of kept) {
     const sum = ofUser.get(user_id) ?? { executions: 0, succeeded: 0, units: 0 };
@@ -211,7 +222,7 @@ async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[]
   const tallies = await reports.tallies();
   expect(tallies).toHaveLength(ofUser.size);
   for (const tally of tallies) expect(tally).toMatchObject(ofUser.get(tally.user) ?? { units: 'no such user' });
-  for (const { userId, thisMonth } of books) {
+  for (const { userId, thisMonth } of userRecords) {
     const own = kept.filter(({ user_id, period }) => user_id === userId && String(period).startsWith(thisMonth.period));
     expect(thisMonth.units).toBe(own.reduce((sum, { units }) => sum + Number(units), 0));
   }
@@ -223,27 +234,27 @@ async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[]
 }
 
 interface Figures {
-  readonly testimony: Testimony;
+  readonly observations: Observations;
   readonly kills: Kills;
   readonly consumer: CrashingConsumer;
   readonly completed: readonly CompletedCall[];
-  readonly books: readonly UserBook[];
+  readonly userRecords: readonly UserRecord[];
   readonly seconds: number;
 }
 
 /** Tells whoever runs the campaign what happened in it. */
-function tell({ testimony, kills, consumer, completed, books, seconds }: Figures): void {
-  const uncharged = books.flatMap((book) => effectsOf(book).effectWithoutCharge);
+function report({ observations, kills, consumer, completed, userRecords, seconds }: Figures): void {
+  const uncharged = userRecords.flatMap((record) => effectsOf(record).effectWithoutCharge);
   const figures = {
     seed: SEED,
     seconds: Math.round(seconds),
     calls: completed.length,
     calls_per_second: Math.round(completed.length / seconds),
-    runs: testimony.runs.size,
+    runs: observations.runs.size,
     kills,
-    repeated: testimony.repeated,
-    refusals: Object.fromEntries(testimony.refusals),
-    unkeyed: { sent: testimony.unkeyedSent, answered: testimony.unkeyed.length },
+    repeated: observations.repeated,
+    refusals: Object.fromEntries(observations.refusals),
+    unkeyed: { sent: observations.unkeyedSent, answered: observations.unkeyed.length },
     failed: completed.filter(({ success }) => !success).length,
     cut_off: completed.filter(({ cutOff }) => cutOff).length,
     effects_without_charge: {

@@ -50,9 +50,9 @@ describe('a worker that is killed while a model speaks', () => {
       expect(end).toMatchObject({ type: 'agent_completed', fields: { final_response: 'The agents are three.' } });
       expect(client.events.filter(isTerminal)).toHaveLength(1);
       expect(seqs(client.events)).toEqual(upTo(seqs(client.events).length));
-      const told = durable(client.events).map(({ type, fields }) => ({ ...fields, type }));
-      expect(textBySteps(told)).toEqual(['I ask list_agents.', 'The agents are three.']);
-      const named = told.flatMap((event) => ('usage_record_id' in event ? [event.usage_record_id] : []));
+      const received = durable(client.events).map(({ type, fields }) => ({ ...fields, type }));
+      expect(textBySteps(received)).toEqual(['I ask list_agents.', 'The agents are three.']);
+      const named = received.flatMap((event) => ('usage_record_id' in event ? [event.usage_record_id] : []));
       await until(async () => (await billedRecords(userId, stack.addresses)).length === 3, { timeoutMs: 15_000 });
       expect((await billedRecords(userId, stack.addresses)).map(({ id }) => id)).toEqual(named);
     }

@@ -3,7 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
-import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { killableRedis } from '../support/killable-redis.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
@@ -42,12 +42,12 @@ function workOn(usage: UsageFixture) {
     acknowledged.push(...(await usage.execute({ userId: `user_${turn % 40}`, hour })).map(({ id }) => id));
   };
   const close = async () => {
-    const { passedAt } = await usage.writer.fold(Date.now());
-    if (passedAt !== undefined) await usage.windows.closeDue(EVERYTHING_PASSED);
+    const { completeUntil } = await usage.writer.ingest(Date.now());
+    if (completeUntil !== undefined) await usage.windows.closeDue(EVERYTHING_PASSED);
     await delay(30);
   };
   const other = new LedgerWriter(usage);
-  const loops = [repeat(append), repeat(append), repeat(close), repeat(() => other.fold(Date.now()))];
+  const loops = [repeat(append), repeat(append), repeat(close), repeat(() => other.ingest(Date.now()))];
   const stop = async () => {
     running = false;
     await Promise.all(loops);
@@ -69,7 +69,7 @@ describe('a ledger whose Redis is killed', () => {
     }
     await until(() => redis.status === 'ready', { timeoutMs: 15_000, label: 'Redis again' });
     await work.stop();
-    await until(() => whenThere(() => usage.foldAll()), { timeoutMs: 15_000, label: 'the last fold' });
+    await until(() => whenThere(() => usage.ingestAll()), { timeoutMs: 15_000, label: 'the last fold' });
 
     const ids = (await usage.records()).map(({ id }) => id);
     expect(new Set(ids).size).toBe(ids.length);

@@ -11,7 +11,7 @@ import { until } from '../support/until.ts';
 const CALLS = Number(process.env.FAULT_CALLS ?? 60);
 const KILLS = Number(process.env.FAULT_KILLS ?? 2);
 /** Under way at once, each under a key of its own. */
-const LANES = 6;
+const CALLERS = 6;
 /** A call counts as dead six seconds after it began, and a sweep comes every five. */
 const RECOVERY_MS = 30_000;
 
@@ -32,7 +32,7 @@ describe.each(TRANSPORTS)('tool calls over %s whose gateways are killed', (trans
     let number = 0;
     let done = 0;
     const answers: Record<string, unknown>[] = [];
-    const lane = async (at: number) => {
+    const caller = async (at: number) => {
       let node = at;
       let client: TestClient | undefined;
       while (number < CALLS) {
@@ -57,21 +57,21 @@ describe.each(TRANSPORTS)('tool calls over %s whose gateways are killed', (trans
         await victim?.start();
       }
     };
-    await Promise.all([killing(), ...Array.from({ length: LANES }, (_, at) => lane(at))]);
-    await checkBooks(transport, token, userId, answers);
+    await Promise.all([killing(), ...Array.from({ length: CALLERS }, (_, at) => caller(at))]);
+    await checkInvariants(transport, token, userId, answers);
   }, 120_000);
 });
 
 /** The answer under a key, from a connection that may be gone. @throws Error when there is none */
 async function attempt(client: TestClient | undefined, key: string): Promise<Record<string, unknown>> {
   if (!client) throw new Error('not connected');
-  const gone = client.closed.then(() => {
+  const disconnected = client.closed.then(() => {
     throw new Error('the connection is gone');
   });
   const args = { title: key };
   const { type, fields } = await Promise.race([
     callTool(client, 'create_thread', args, { idempotency_key: key }),
-    gone,
+    disconnected,
   ]);
   if (type === 'error' && fields.retryable !== true) throw new Error(`refused: ${JSON.stringify(fields)}`);
   if (type === 'error') throw new Error('again');
@@ -90,7 +90,12 @@ async function connect(transport: TransportName, token: string, node: number): P
 }
 
 /** Everything that began has ended once; what ended is on the bill; what succeeded is charged; no place is taken. */
-async function checkBooks(transport: TransportName, token: string, userId: string, answers: Record<string, unknown>[]) {
+async function checkInvariants(
+  transport: TransportName,
+  token: string,
+  userId: string,
+  answers: Record<string, unknown>[],
+) {
   const reader = await openClient({ transport, token, url: processes().gateways[0]?.url ?? '' });
   const { epoch } = await reader.welcome();
   reader.send('resume', { after: 0, epoch });
@@ -108,11 +113,11 @@ async function checkBooks(transport: TransportName, token: string, userId: strin
   expect(seqs(reader.events)).toEqual(upTo(seqs(reader.events).length));
 
   const completed = durable(reader.events).filter(({ type }) => type === 'tool_completed');
-  const told = completed.map(({ fields }) => String(fields.usage_record_id)).toSorted();
+  const answered = completed.map(({ fields }) => String(fields.usage_record_id)).toSorted();
   const { addresses } = processes();
-  await until(async () => (await billedRecords(userId, addresses)).length >= told.length, { timeoutMs: 15_000 });
+  await until(async () => (await billedRecords(userId, addresses)).length >= answered.length, { timeoutMs: 15_000 });
   const billed = await billedRecords(userId, addresses);
-  expect(billed.map(({ id }) => id).toSorted()).toEqual(told);
+  expect(billed.map(({ id }) => id).toSorted()).toEqual(answered);
   const succeeded = completed.filter(({ fields }) => fields.success === true);
   expect(billed.reduce((sum, { units }) => sum + Number(units), 0)).toBe(succeeded.length);
 

@@ -26,17 +26,19 @@ function ends(client: TestClient) {
 }
 
 /** Every usage record that the client was told of in a `tool_completed`. */
-function toldRecords(client: TestClient): string[] {
+function receivedRecords(client: TestClient): string[] {
   return durable(client.events).flatMap(({ type, fields }) => {
     return type === 'tool_completed' && typeof fields.usage_record_id === 'string' ? [fields.usage_record_id] : [];
   });
 }
 
 async function expectBillEqualsStream(stack: StackProcesses, client: TestClient, userId: string): Promise<void> {
-  const told = toldRecords(client);
-  await until(async () => (await billedRecords(userId, stack.addresses)).length >= told.length, { timeoutMs: 15_000 });
+  const received = receivedRecords(client);
+  await until(async () => (await billedRecords(userId, stack.addresses)).length >= received.length, {
+    timeoutMs: 15_000,
+  });
   const billed = await billedRecords(userId, stack.addresses);
-  expect(billed.map(({ id }) => id).toSorted()).toEqual(told.toSorted());
+  expect(billed.map(({ id }) => id).toSorted()).toEqual(received.toSorted());
 }
 
 describe('a run whose worker is killed', () => {

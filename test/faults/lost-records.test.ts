@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { type Failure, lossyRedis } from '../support/campaign/lossy-redis.ts';
-import { recordingCrew, type Security } from '../support/campaign/recording-crew.ts';
+import { type Failure, lossyRedis } from '../support/chaos/lossy-redis.ts';
+import { type LossProtection, recordingWorkers } from '../support/chaos/recording-workers.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
 import { until } from '../support/until.ts';
@@ -39,40 +39,40 @@ const table: string[] = [];
 /** One failure of Redis under paid calls, and what the ledger has of them at the end. */
 async function lossesOf({ failure, fsync, wait, journal, archive }: Mode, postgres?: PostgresServer): Promise<Losses> {
   const redis = await lossyRedis(failure, fsync);
-  const security: Security = {
+  const security: LossProtection = {
     journalSeconds: journal ? 60 : 0,
     archiveUrl: archive ? await postgres?.newSchema() : undefined,
     waitReplicas: wait,
   };
-  const crew = await recordingCrew(redis.url, security);
-  await until(() => crew.acknowledged.length > 100, { timeoutMs: 20_000, label: 'some calls' });
+  const workers = await recordingWorkers(redis.url, security);
+  await until(() => workers.acknowledged.length > 100, { timeoutMs: 20_000, label: 'some calls' });
   await delay(WORK_MS);
   let unreplicated = Promise.resolve(0);
   await redis.fail(() => {
-    unreplicated = crew.unreplicated();
+    unreplicated = workers.unreplicated();
   });
-  const before = crew.acknowledged.length;
-  await until(() => crew.acknowledged.length > before + 20, { timeoutMs: 20_000, label: 'calls again' });
+  const before = workers.acknowledged.length;
+  await until(() => workers.acknowledged.length > before + 20, { timeoutMs: 20_000, label: 'calls again' });
   await delay(WORK_MS);
-  await crew.stop();
-  await until(crew.foldAll, { timeoutMs: 40_000, everyMs: 200, label: 'the last fold' });
-  if (archive) await until(crew.isArchived, { timeoutMs: 20_000, everyMs: 200, label: 'the archive' });
-  await until(crew.foldAll, { timeoutMs: 40_000, everyMs: 200, label: 'what came back' });
+  await workers.stop();
+  await until(workers.ingestAll, { timeoutMs: 40_000, everyMs: 200, label: 'the last fold' });
+  if (archive) await until(workers.isArchived, { timeoutMs: 20_000, everyMs: 200, label: 'the archive' });
+  await until(workers.ingestAll, { timeoutMs: 40_000, everyMs: 200, label: 'what came back' });
 
-  const billed = await crew.billed();
+  const billed = await workers.billed();
   expect(new Set(billed).size).toBe(billed.length);
-  expect(await crew.verify()).toMatchObject({ problem: null, checked_records: billed.length });
-  const known = new Set(billed);
-  const lost = crew.acknowledged.filter((id) => !known.has(id)).length;
+  expect(await workers.verify()).toMatchObject({ problem: null, checked_records: billed.length });
+  const acknowledged = new Set(billed);
+  const lost = workers.acknowledged.filter((id) => !acknowledged.has(id)).length;
   const recovered = new Map(
-    (await crew.metrics.ledgerRecovered.get()).values.map(({ labels, value }) => [labels.how, value]),
+    (await workers.metrics.ledgerRecovered.get()).values.map(({ labels, value }) => [labels.how, value]),
   );
   const [fromNode = 0, fromArchive = 0, restored = 0] = ['from_node', 'from_archive', 'restored'].map((how) =>
     recovered.get(how),
   );
   const missing = lost + fromNode + fromArchive + restored;
   const counted = { missing, fromNode, fromArchive, restored, lost, unreplicated: await unreplicated };
-  return { acknowledged: crew.acknowledged.length, ...counted };
+  return { acknowledged: workers.acknowledged.length, ...counted };
 }
 
 async function rounds(mode: Mode, postgres?: PostgresServer): Promise<Losses[]> {

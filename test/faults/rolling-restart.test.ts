@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { Crowd } from '../../load/lib/crowd.ts';
-import { Dealer, type Mix } from '../../load/lib/mix.ts';
+import { type Mix, WeightedPicker } from '../../load/lib/mix.ts';
+import { VirtualUsers } from '../../load/lib/virtual-users.ts';
 import { openClient } from '../support/clients.ts';
 import { startLoadBalancer } from '../support/load-balancer.ts';
 import { describeWith, HAPROXY } from '../support/programs.ts';
@@ -14,7 +14,7 @@ const CLIENTS = Number(process.env.FAULT_CLIENTS ?? 50);
 const TURNS_PER_SECOND = CLIENTS / 10;
 /** Longer than the three seconds in which HAProxy finds out. */
 const DRAIN_SECONDS = 4;
-const PATIENCE_MS = 60_000 + CLIENTS * 60;
+const TIMEOUT_MS = 60_000 + CLIENTS * 60;
 
 const MIX: Mix = {
   transports: { socketio_websocket: 2, socketio_polling: 0, websocket: 2 },
@@ -35,7 +35,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
     MESSAGE_RATE_PER_MINUTE: '1000',
   };
   const processes = useStack({ gateways: 3, workers: 1, env });
-  let crowds: readonly { readonly name: string; readonly url: string; readonly crowd: Crowd }[] = [];
+  let groups: readonly { readonly name: string; readonly url: string; readonly users: VirtualUsers }[] = [];
 
   beforeAll(async () => {
     const urls = processes().gateways.map(({ url }) => url);
@@ -43,40 +43,40 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
       'with affinity': { url: (await startLoadBalancer(urls)).url, mix: MIX_WITH_POLLING },
       'without affinity': { url: (await startLoadBalancer(urls, { affinity: false })).url, mix: MIX },
     };
-    crowds = Object.entries(balancers).map(([name, { url, mix }]) => ({ name, url, crowd: newCrowd(url, mix) }));
-    await Promise.all(crowds.map(({ crowd }) => crowd.connect()));
+    groups = Object.entries(balancers).map(([name, { url, mix }]) => ({ name, url, users: newVirtualUsers(url, mix) }));
+    await Promise.all(groups.map(({ users }) => users.connect()));
     await allConnected();
-    for (const { crowd } of crowds) crowd.begin();
-  }, PATIENCE_MS);
+    for (const { users } of groups) users.start();
+  }, TIMEOUT_MS);
 
   afterAll(() => {
-    for (const { crowd } of crowds) crowd.close();
+    for (const { users } of groups) users.close();
   });
 
-  function newCrowd(url: string, mix: Mix): Crowd {
+  function newVirtualUsers(url: string, mix: Mix): VirtualUsers {
     const count = CLIENTS / 2;
     const tokens = Array.from({ length: count }, () => {
       return mintToken({ plan: 'enterprise' }, { stack: processes().addresses, expiresInSeconds: 7_200 }).token;
     });
-    const dealer = new Dealer(mix.transports);
-    const transports = tokens.map(() => dealer.next());
-    return new Crowd({
+    const picker = new WeightedPicker(mix.transports);
+    const transports = tokens.map(() => picker.pick());
+    return new VirtualUsers({
       url,
       mix,
       tokens,
       transports,
-      turnsPerSecond: TURNS_PER_SECOND / 2,
+      iterationsPerSecond: TURNS_PER_SECOND / 2,
       connectsPerSecond: 100,
       threads: 1,
     });
   }
 
   function allConnected(): Promise<unknown> {
-    const everybody = () => crowds.every(({ crowd }) => crowd.measures.connected === CLIENTS / 2);
-    return until(everybody, { timeoutMs: PATIENCE_MS, label: 'every client connected' });
+    const everybody = () => groups.every(({ users }) => users.measures.connected === CLIENTS / 2);
+    return until(everybody, { timeoutMs: TIMEOUT_MS, label: 'every client connected' });
   }
 
-  const reconnects = () => crowds.reduce((sum, { crowd }) => sum + crowd.measures.counts.reconnects, 0);
+  const reconnects = () => groups.reduce((sum, { users }) => sum + users.measures.counts.reconnects, 0);
 
   /** The most reconnects within a second, from here until it is asked. */
   function peakOfReconnects(): () => number {
@@ -102,9 +102,9 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
       return id;
     };
     const wanted = await serverId(node.url);
-    for (const { url, name } of crowds) {
+    for (const { url, name } of groups) {
       const isBack = async () => (await serverId(url)) === wanted;
-      await until(isBack, { timeoutMs: PATIENCE_MS, label: `${node.name} behind the load balancer ${name}` });
+      await until(isBack, { timeoutMs: TIMEOUT_MS, label: `${node.name} behind the load balancer ${name}` });
     }
   }
 
@@ -112,7 +112,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
     `loses and repeats no event of ${CLIENTS} clients with runs under way, and sends none away twice by one restart`,
     async () => {
       for (const node of processes().gateways) {
-        const before = crowds.map(({ crowd }) => crowd.reconnects);
+        const before = groups.map(({ users }) => users.reconnects);
         const [sentAwayBefore, peak] = [reconnects(), peakOfReconnects()];
         expect(await node.kill('SIGTERM')).toEqual({ code: 0, signal: null });
         await node.start();
@@ -121,17 +121,17 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
         const sentAway = reconnects() - sentAwayBefore;
         const rate = `${sentAway} clients sent away over ${DRAIN_SECONDS} s, back at ${peak()} a second at most`;
         process.stdout.write(`rolling restart of ${node.name}: ${rate}\n`);
-        for (const [at, { crowd, name }] of crowds.entries()) {
-          const times = crowd.reconnects.map((count, user) => count - (before[at]?.[user] ?? 0));
+        for (const [at, { users, name }] of groups.entries()) {
+          const times = users.reconnects.map((count, user) => count - (before[at]?.[user] ?? 0));
           expect({ name, most: Math.max(...times) }).toEqual({ name, most: 1 });
         }
       }
-      for (const { crowd, name } of crowds) {
+      for (const { users, name } of groups) {
         // Who came back last may have been welcomed, and not been told yet where he was.
-        const told = () => crowd.measures.counts.resumes >= crowd.measures.counts.reconnects;
-        await until(told, { timeoutMs: PATIENCE_MS, label: 'the end of the last resume' });
-        await crowd.end(PATIENCE_MS);
-        const { counts, errors } = crowd.measures;
+        const notified = () => users.measures.counts.resumes >= users.measures.counts.reconnects;
+        await until(notified, { timeoutMs: TIMEOUT_MS, label: 'the end of the last resume' });
+        await users.end(TIMEOUT_MS);
+        const { counts, errors } = users.measures;
         process.stdout.write(`rolling restart ${name}: ${JSON.stringify({ ...counts, errors })}\n`);
         expect({ name, ...counts }).toMatchObject({
           name,
@@ -147,13 +147,13 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
           resumes: counts.reconnects,
         });
         // Every node was restarted: nobody is where he was.
-        expect(Math.min(...crowd.reconnects)).toBeGreaterThanOrEqual(1);
+        expect(Math.min(...users.reconnects)).toBeGreaterThanOrEqual(1);
         expect(counts.runs_completed).toBeGreaterThan(0);
         expect(counts.connections_lost).toBe(counts.reconnects);
         // No attempt met a node that would not take it: what HAProxy did not know yet, it asked another one for.
         expect(counts.connections_attempted).toBe(CLIENTS / 2 + counts.reconnects);
       }
     },
-    PATIENCE_MS * 4,
+    TIMEOUT_MS * 4,
   );
 });

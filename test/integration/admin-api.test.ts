@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { type Admin, askAdmin, startAdmin } from '../support/admin.ts';
+import { type Admin, requestAdmin, startAdmin } from '../support/admin.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
@@ -60,7 +60,7 @@ describe.each(TRANSPORTS)('the connections of a user over %s', (transport) => {
     for (const client of others) await expectClosed(client);
     const again = await admin('DELETE', `/v1/users/${userId}/connections`);
     expect(again).toEqual({ status: 200, body: { user_id: userId, closed: [] } });
-    await (await openLeases()).untilGone(userId);
+    await (await openLeases()).untilReleased(userId);
     await (await openClient({ transport, token })).welcome();
   });
 
@@ -168,7 +168,7 @@ describe.each(ROUTES)('%s %s', (method, path) => {
       [await serviceToken('usage:read usage:write'), 403, 'PERMISSION_DENIED'],
     ] as const;
     for (const [token, status, code] of cases) {
-      const answer = await askAdmin(url, method, token ? { authorization: `Bearer ${token}` } : {}, undefined);
+      const answer = await requestAdmin(url, method, token ? { authorization: `Bearer ${token}` } : {}, undefined);
       expect([answer.status, answer.body.error.code]).toEqual([status, code]);
     }
   });
@@ -176,7 +176,7 @@ describe.each(ROUTES)('%s %s', (method, path) => {
 
 it('a service’s token that was revoked opens none of them', async () => {
   const token = await serviceToken('admin', { clientId: 'short-lived' });
-  const ask = () => askAdmin(new URL('/v1/nodes', nodeUrl(0)), 'GET', { authorization: `Bearer ${token}` });
+  const ask = () => requestAdmin(new URL('/v1/nodes', nodeUrl(0)), 'GET', { authorization: `Bearer ${token}` });
   expect((await ask()).status).toBe(200);
   const [, payload = ''] = token.split('.');
   await admin('POST', '/v1/tokens/revoke', { jti: JSON.parse(Buffer.from(payload, 'base64url').toString()).jti });
@@ -189,7 +189,7 @@ it.each([
 ] as const)('%s is done for a client that announces JSON and sends none', async (method, path) => {
   const authorization = `Bearer ${await serviceToken('admin', { clientId: 'test-operator' })}`;
   const url = new URL(path(freshUserId()), nodeUrl(0));
-  const { status } = await askAdmin(url, method, { authorization, 'content-type': 'application/json' });
+  const { status } = await requestAdmin(url, method, { authorization, 'content-type': 'application/json' });
   expect(status).toBe(200);
 });
 

@@ -176,8 +176,8 @@ describe('calls of one step', () => {
     };
     const { end: how, events } = await runs.run({ limits, count, timeoutMs: 5_000 });
     expect(how).toBe('completed');
-    const told = events.filter(({ type }) => type.startsWith('tool_'));
-    expect(told.map(({ type }) => type)).toEqual([
+    const seen = events.filter(({ type }) => type.startsWith('tool_'));
+    expect(seen.map(({ type }) => type)).toEqual([
       'tool_executing',
       'tool_executing',
       'tool_completed',

@@ -102,10 +102,10 @@ describe.each(TRANSPORTS)('a run on a model over %s', (transport) => {
         .toSorted(),
     );
     const [, second] = model.requests;
-    const told = second?.body.messages.slice(2) ?? [];
-    expect(told.map(({ role }) => role)).toEqual(['assistant', 'tool', 'tool', 'tool']);
-    expect(told.slice(1).map(({ tool_call_id }) => tool_call_id)).toEqual(['call_0_abc', 'call_1_abc', 'call_2_abc']);
-    expect(JSON.parse(told[2]?.content ?? '')).toMatchObject({ result: { period_hours: 48 } });
+    const seen = second?.body.messages.slice(2) ?? [];
+    expect(seen.map(({ role }) => role)).toEqual(['assistant', 'tool', 'tool', 'tool']);
+    expect(seen.slice(1).map(({ tool_call_id }) => tool_call_id)).toEqual(['call_0_abc', 'call_1_abc', 'call_2_abc']);
+    expect(JSON.parse(seen[2]?.content ?? '')).toMatchObject({ result: { period_hours: 48 } });
     expect(of(run, 'agent_completed')[0]).toMatchObject({ final_response: 'All is well.', summary: 'All is well.' });
   });
 });
@@ -177,11 +177,11 @@ describe('what a model is told', () => {
     ['arguments that the schema refuses', { name: 'analyze_workload', args: { hours: 'many' } }, 'FORMAT_ERROR', 1],
     ['a tool that does not exist', { name: 'rm_rf' }, 'TOOL_NOT_FOUND', 0],
     ['a tool of another agent', { name: 'create_thread' }, 'TOOL_NOT_FOUND', 0],
-  ])('is an error for %s, and the run goes on', async (_label, call, code, told) => {
+  ])('is an error for %s, and the run goes on', async (_label, call, code, seen) => {
     model.script = (_request, at) => (at === 0 ? { calls: [call] } : { text: ['I see.'] });
     const { client } = await connect();
     const run = await runToEnd(client, { agent: code === 'TOOL_NOT_FOUND' ? 'usage_agent' : 'triage_agent' });
-    expect(of(run, 'tool_executing')).toHaveLength(told);
+    expect(of(run, 'tool_executing')).toHaveLength(seen);
     const [assistant, result] = model.requests[1]?.body.messages.slice(-2) ?? [];
     expect(JSON.parse(result?.content ?? '')).toMatchObject({ error: { code } });
     const [sent] = (assistant?.tool_calls ?? []) as { function: { arguments: string } }[];

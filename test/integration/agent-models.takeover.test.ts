@@ -115,10 +115,10 @@ describe('a run on a model whose worker died', () => {
   it('ends with agent_failed when another kind of agent had begun it, instead of mixing the two', async () => {
     const accepted = await runs.accept();
     const dying = runs.dyingLog(4);
-    const callsOne = async (_task: unknown, hands: Parameters<typeof builtInAgent>[1]) => {
-      await hands.think('I ask count.');
-      await hands.call('count', {});
-      return builtInAgent({ message: 'x', tools: [] }, hands);
+    const callsOne = async (_task: unknown, context: Parameters<typeof builtInAgent>[1]) => {
+      await context.think('I ask count.');
+      await context.call('count', {});
+      return builtInAgent({ message: 'x', tools: [] }, context);
     };
     void runs.executor({ log: dying.log, agent: callsOne }).execute(await runs.claim(accepted));
     await until(dying.dead);

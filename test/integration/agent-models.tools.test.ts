@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
-import { Catalogues } from '../../src/policy/catalogues.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { catalogueFiles, catalogues, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type LoggedEvent, ModelRuns } from '../support/model-runs.ts';
 import { ModelServer, type ScriptedCall } from '../support/model-server.ts';
@@ -34,7 +34,7 @@ const codes = (events: readonly LoggedEvent[]) =>
   completed(events).map(({ success, error }) => (success ? 'ok' : (error as { code: string }).code));
 const callNumber = ({ tool_call_id }: LoggedEvent) => Number(/_(\d+)$/.exec(String(tool_call_id))?.[1]);
 /** What the model was told of its calls, in their order. */
-const toldResults = () =>
+const modelResults = () =>
   (model.requests.at(-1)?.body.messages ?? [])
     .filter(({ role }) => role === 'tool')
     .map(({ content }) => JSON.parse(content ?? '') as { result?: unknown; error?: { code: string } });
@@ -60,7 +60,7 @@ describe('the calls of one step of a model', () => {
     expect(codes(events)).toEqual(['RATE_LIMITED', 'ok', 'ok']);
     expect(completed(events).map(callNumber).toSorted()).toEqual([1, 2, 3]);
     expect(callNumber(completed(events)[0] as LoggedEvent)).toBe(3);
-    expect(toldResults().map(({ error, result }) => error?.code ?? result)).toEqual([
+    expect(modelResults().map(({ error, result }) => error?.code ?? result)).toEqual([
       { counted: 1 },
       { counted: 1 },
       'RATE_LIMITED',
@@ -115,7 +115,7 @@ describe('a step with a refused call and one that runs, whose worker died', () =
     expect(events.map(({ type }) => type)).toEqual(EVENTS);
     const byCall = completed(events).toSorted((a, b) => callNumber(a) - callNumber(b));
     expect(codes(byCall)).toEqual(['AUTH_SERVICE_UNAVAILABLE', 'ok']);
-    expect(toldResults().map(({ error }) => error?.code)).toEqual(['AUTH_SERVICE_UNAVAILABLE', undefined]);
+    expect(modelResults().map(({ error }) => error?.code)).toEqual(['AUTH_SERVICE_UNAVAILABLE', undefined]);
     expect(await runs.refusals(accepted)).toBe(1);
     const records = await runs.records(accepted);
     expect(records.map(({ tool }) => tool)).toEqual(['model:m', 'other', 'model:m']);

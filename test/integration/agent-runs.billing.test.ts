@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { Accounts } from '../../src/policy/accounts.ts';
+import { Accounts } from '../../src/accounts/accounts.ts';
 import { runToEnd, type SeenRun } from '../support/agent-runs.ts';
 import { openClient, TRANSPORTS } from '../support/clients.ts';
 import { type Leases, openLeases } from '../support/leases.ts';
@@ -27,8 +27,8 @@ describe.each(TRANSPORTS)('a tool that ran in a run over %s', (transport) => {
     const [record, ...others] = await billed(userId, 1);
     expect(others).toEqual([]);
     // All but the first record of a ledger have it.
-    const { content_before: _, ...told }: Record<string, unknown> = record ?? {};
-    expect(told).toEqual({
+    const { content_before: _, ...seen }: Record<string, unknown> = record ?? {};
+    expect(seen).toEqual({
       id: completed?.usage_record_id,
       sequence: expect.any(Number),
       user_id: userId,
@@ -59,10 +59,10 @@ describe.each(TRANSPORTS)('a tool that ran in a run over %s', (transport) => {
     const client = await openClient({ transport, token });
     const messages = ['How is my usage?', 'Is the system healthy?', 'Start a thread called "x"', 'hello'];
     const runs = await Promise.all(messages.map((message) => runToEnd(client, { message })));
-    const told = runs.flatMap(completedTools).map(({ usage_record_id }) => String(usage_record_id));
-    expect(told.length).toBeGreaterThanOrEqual(5);
-    const ids = (await billed(userId, told.length)).map(({ id }) => id);
-    expect(ids.toSorted()).toEqual(told.toSorted());
+    const seen = runs.flatMap(completedTools).map(({ usage_record_id }) => String(usage_record_id));
+    expect(seen.length).toBeGreaterThanOrEqual(5);
+    const ids = (await billed(userId, seen.length)).map(({ id }) => id);
+    expect(ids.toSorted()).toEqual(seen.toSorted());
   });
 });
 

@@ -114,8 +114,8 @@ describe.each(TRANSPORTS)('a run over %s', (transport) => {
     const clients = await Promise.all([0, 1, 2].map((node) => openClient({ transport, url: nodeUrl(node), token })));
     await Promise.all(clients.map((client) => client.welcome()));
     const stranger = await openClient({ transport, token: mintToken().token });
-    const [asking, ...watching] = clients as [TestClient, TestClient, TestClient];
-    const { runId, events } = await runToEnd(asking);
+    const [requesting, ...watching] = clients as [TestClient, TestClient, TestClient];
+    const { runId, events } = await runToEnd(requesting);
     for (const client of watching) {
       await client.waitFor((event) => isTerminal(event) && event.fields.run_id === runId);
       const seen = client.events

@@ -20,10 +20,10 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
     const { usage, archiver, archiveAll, rows } = await fixture();
     expect(await archiver.step()).toEqual({ archived: 0, repaired: undefined, more: false });
     await usage.execute({}, { userId: 'user_ü "quoted" \\ \u0000', units: 2 }, { tool: 'list_agents' });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await archiveAll()).toMatchObject([{ archived: 3, more: false }]);
     await usage.execute({ hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await archiveAll()).toMatchObject([{ archived: 1 }]);
     const copied = await rows();
     expect(copied.map(({ record }) => record)).toEqual(await stored(usage));
@@ -33,7 +33,7 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
   it('takes bounded batches, and does a batch that was cut off before its commit again, once', async () => {
     const { usage, archiver, archive, archiveAll, rows } = await fixture();
     await usage.execute(...Array.from({ length: 1_200 }, (_, i) => ({ userId: `user_${i}` })));
-    await usage.foldAll();
+    await usage.ingestAll();
     const crash = archive.alone(async (writer) => {
       const records = (await usage.records()).slice(0, 2);
       await writer.add(records.map((record) => ({ sequence: record.sequence, json: JSON.stringify(record), record })));
@@ -50,7 +50,7 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
   it('has one archiver at a time, which the others do not wait for', async () => {
     const { usage, archive, archiver, archiveAll } = await fixture();
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     let go = () => {};
     const gate = new Promise<void>((resolve) => {
       go = resolve;
@@ -74,7 +74,7 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
     const { usage, archiveAll } = await fixture();
     await archiveAll();
     await usage.execute({}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     const last = (await usage.records()).at(-1);
     await usage.consumers.confirm('erp', 'billing', { sequence: 2, hash: last?.hash ?? '' });
@@ -90,7 +90,7 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
   it('begins behind what had been trimmed before there was an archive, and keeps the chain to it', async () => {
     const { usage, archiveAll, archive, rows, verifier } = await fixture();
     await usage.execute({}, {}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     const [, second] = await usage.records();
     await usage.consumers.confirm('erp', 'billing', { sequence: 2, hash: second?.hash ?? '' });
@@ -104,10 +104,10 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
   it('stops, and takes nothing further, where the ledger was tampered with', async () => {
     const { usage, archiver, archiveAll, rows } = await fixture();
     await usage.execute({}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     await usage.execute({ units: 5 });
-    await usage.foldAll();
+    await usage.ingestAll();
     const [third] = await usage.ledger.range(3, 3);
     await servers.redis.xdel(usage.keys.ledger, '3-0');
     // The id of a stream entry is not given again, so that the ledger is written anew.
@@ -123,21 +123,21 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
   it('stops when the same id comes under another sequence: a bill is not charged twice unseen', async () => {
     const { usage, archiver, archiveAll } = await fixture();
     const [record] = await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     await servers.redis.xadd(usage.keys.outbox(1), '*', 'r', JSON.stringify(record));
-    await usage.foldAll();
+    await usage.ingestAll();
     await expect(archiver.step()).rejects.toMatchObject({ name: 'ArchiveDisagrees' });
   });
 
   it('is away without harm: a step fails, the next one after its return has all', async () => {
     const { usage, archiver, archiveAll, rows } = await fixture();
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     await servers.postgres.kill();
     await usage.execute({}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     await expect(archiver.step()).rejects.toThrow();
     expect(await usage.consumers.list()).toMatchObject([{ sequence: 1 }]);
     await servers.postgres.start();

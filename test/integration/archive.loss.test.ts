@@ -1,7 +1,7 @@
 import { expect, it } from '@jest/globals';
 import { partitionOf } from '../../src/redis/keys.ts';
-import { LedgerGate } from '../../src/usage/ledger-server.ts';
-import { giveBack } from '../../src/usage/returned-records.ts';
+import { LedgerGate } from '../../src/usage/recovery/ledger-server.ts';
+import { resubmit } from '../../src/usage/recovery/resubmitted-records.ts';
 import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { olderState } from '../support/older-state.ts';
@@ -20,13 +20,13 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const all = await fixture();
     const { usage, archiveAll } = all;
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     const goBack = await olderState(servers.redis, usage.keys.prefix);
     await usage.execute({ userId: 'user_b', units: 7 });
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.execute({ hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     const before = await usage.records();
     return { ...all, before, goBack };
@@ -43,7 +43,10 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const [, second, third] = before;
     await goBack();
     expect(await usage.records()).toHaveLength(1);
-    expect(await archiveAll()).toMatchObject([{ repaired: { restored: 2, given: 0 } }, { archived: 0, more: false }]);
+    expect(await archiveAll()).toMatchObject([
+      { repaired: { restored: 2, resubmitted: 0 } },
+      { archived: 0, more: false },
+    ]);
     expect(await usage.records()).toEqual(before);
     expect(await unitsOf(usage)).toBe(17);
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 3, archived_records: 3 });
@@ -51,7 +54,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(page).toMatchObject({ gapDetected: false, records: [{ id: third?.id }] });
     // What is executed from here on follows from what was put back.
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     expect(await archiveAll()).toMatchObject([{ archived: 1 }]);
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, archived_records: 4 });
@@ -60,14 +63,14 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
   it('has its closed windows again byte for byte, with what came late in the revision that it was in', async () => {
     const { usage, archiveAll, verifier } = await fixture();
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     const goBack = await olderState(servers.redis, usage.keys.prefix);
     await usage.execute({ units: 7 });
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await usage.execute({ units: 11 }, { hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await archiveAll();
     const before = await usage.windows.read(HOURS);
@@ -82,7 +85,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
   it('has a window closed again as it was when only the closing was lost, before anything more comes into it', async () => {
     const { usage, archiveAll } = await fixture();
     await usage.execute({}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     const goBack = await olderState(servers.redis, usage.keys.prefix);
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await archiveAll();
@@ -92,7 +95,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await archiveAll();
     expect(await usage.windows.read([HOUR])).toEqual(before);
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     expect((await usage.windows.read([HOUR]))[0]).toMatchObject({ closed: before[0]?.closed, open: { revision: 2 } });
   });
 
@@ -102,9 +105,9 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     await archiveAll();
     await goBack();
     await usage.execute({ units: 1, hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await archiveAll();
     const archived = await sql<{ document: object }>('SELECT document FROM usage_windows ORDER BY period, revision');
@@ -121,11 +124,11 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { sequence: _, hash: __, ...waiting } = before[1] ?? {};
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
     await archiveAll();
-    await usage.foldAll();
+    await usage.ingestAll();
     // Its call was lost too: whoever made it, or the sweep, comes with the same id and another outcome.
     const swept = JSON.stringify({ ...waiting, units: 0, status: 'error' });
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.records()).toEqual(before);
     expect(await servers.redis.xlen(usage.keys.outbox(partitionOf('user_b')))).toBe(0);
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 3 });
@@ -139,14 +142,14 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { sequence: _, hash: __, ...waiting } = second ?? {};
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
     const [fresh] = await usage.execute({ units: 1, hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await verifier.verify(HOURS)).toMatchObject({ problem: { kind: 'archive', sequence: 2 } });
 
     expect(await archiveAll()).toMatchObject([
-      { repaired: { restored: 0, given: 0 }, more: true },
-      { archived: 2, repaired: { given: 1 }, more: false },
+      { repaired: { restored: 0, resubmitted: 0 }, more: true },
+      { archived: 2, repaired: { resubmitted: 1 }, more: false },
     ]);
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     const ids = await idsOf(usage);
     expect(ids.toSorted()).toEqual([before[0]?.id, second?.id, third?.id, fresh?.id].toSorted());
@@ -168,11 +171,11 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     await goBack();
     await usage.execute({ units: 1 });
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     const closed = (await usage.windows.read([HOUR]))[0]?.closed;
     await archiveAll();
-    await usage.foldAll();
+    await usage.ingestAll();
     const view = (await usage.windows.read([HOUR]))[0];
     expect(view?.closed).toEqual(closed);
     expect(view?.open).toMatchObject({ revision: 2, record_count: 1, totals: { units: before[1]?.units } });
@@ -185,10 +188,10 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { sequence: _, hash: __, ...lost } = before[1] ?? {};
     const swept = JSON.stringify({ ...lost, units: 0, status: 'error' });
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await archiveAll()).toMatchObject([
       { more: true },
-      { archived: 1, repaired: { given: 1, chargedOtherwise: [before[1]?.id] } },
+      { archived: 1, repaired: { resubmitted: 1, chargedOtherwise: [before[1]?.id] } },
     ]);
   });
 
@@ -196,14 +199,14 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { usage, archive, archiveAll, before, goBack, sql } = await lostTwo();
     await goBack();
     await usage.execute({ units: 1 });
-    await usage.foldAll();
+    await usage.ingestAll();
     await archiveAll();
     // The archiver died before its commit, and a node had the record too.
     const { sequence: _, hash: __, ...lost } = before[1] as (typeof before)[number];
-    await giveBack(usage, [lost], { giver: 'node', since: 0 });
+    await resubmit(usage, [lost], { source: 'node', since: 0 });
     await sql('UPDATE usage_records_superseded SET returned_at = NULL');
     await archiveAll();
-    await usage.foldAll();
+    await usage.ingestAll();
     const ids = await idsOf(usage);
     expect(ids.filter((id) => id === lost.id)).toHaveLength(1);
     expect(new Set(ids).size).toBe(4);
@@ -239,7 +242,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
   it('is not folded until it was compared with the archive, and not for longer than that may take', async () => {
     const { usage, archiveAll, server, goBack } = await lostTwo();
     const clock = new ManualClock();
-    const gate = new LedgerGate({ server, clock }, { patienceMs: 15_000 });
+    const gate = new LedgerGate({ server, clock }, { timeoutMs: 15_000 });
     expect(await gate.isOpen()).toBe(true);
     await goBack();
     expect(await gate.isOpen()).toBe(false);

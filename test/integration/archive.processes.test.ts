@@ -9,7 +9,7 @@ import { mintToken, serviceToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-const PATIENCE = { timeoutMs: 20_000 };
+const TIMEOUT = { timeoutMs: 20_000 };
 
 describeWith(POSTGRES, 'an installation with an archive', () => {
   let postgres: PostgresServer;
@@ -44,7 +44,7 @@ describeWith(POSTGRES, 'an installation with an archive', () => {
 
   it('has in PostgreSQL what is billed, in its order, and says so when it is verified', async () => {
     for (let calls = 0; calls < 5; calls++) await callTool(client, 'create_thread', { title: `Thread ${calls}` });
-    await until(async () => (await archive()).length === 5, PATIENCE);
+    await until(async () => (await archive()).length === 5, TIMEOUT);
     expect(await archive()).toEqual(await ledger());
     expect(await verify()).toMatchObject({ ok: true, archive: 'compared', archived_records: 5 });
   });
@@ -52,13 +52,13 @@ describeWith(POSTGRES, 'an installation with an archive', () => {
   it('goes on while PostgreSQL is away, tells how far the archive is behind, and makes up for it', async () => {
     await postgres.kill();
     for (let calls = 0; calls < 5; calls++) await callTool(client, 'create_thread', { title: `More ${calls}` });
-    await until(async () => (await ledger()).length === 10, PATIENCE);
-    await until(async () => (await lag()) >= 5, PATIENCE);
+    await until(async () => (await ledger()).length === 10, TIMEOUT);
+    await until(async () => (await lag()) >= 5, TIMEOUT);
     expect(await verify()).toMatchObject({ ok: true, archive: 'away', checked_records: 10 });
     for (const worker of processes.workers) expect((await fetch(`${worker.url}/health/ready`)).status).toBe(200);
     await postgres.start();
     await until(async () => (await archive()).length === 10, { timeoutMs: 40_000 });
-    await until(async () => (await lag()) === 0, PATIENCE);
+    await until(async () => (await lag()) === 0, TIMEOUT);
     expect(await archive()).toEqual(await ledger());
   }, 60_000);
 
@@ -69,7 +69,7 @@ describeWith(POSTGRES, 'an installation with an archive', () => {
       const calling = Array.from({ length: 10 }, (_, at) => callTool(client, 'create_thread', { title: `Kill ${at}` }));
       await victim?.kill();
       await Promise.all(calling);
-      await until(async () => (await archive()).length === before + 10, PATIENCE);
+      await until(async () => (await archive()).length === before + 10, TIMEOUT);
       await victim?.start();
     }
     expect(await archive()).toEqual(await ledger());

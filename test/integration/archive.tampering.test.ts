@@ -1,5 +1,5 @@
 import { expect, it } from '@jest/globals';
-import { chained } from '../../src/usage/ledger.ts';
+import { chained } from '../../src/usage/ledger/ledger.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
 import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
@@ -13,10 +13,10 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
     const all = await archiveFixture(servers);
     const { usage } = all;
     await usage.execute({}, {}, { units: 3 }, {}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     await all.archiveAll();
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     const records = await usage.records();
     const problem = async () => (await all.verifier.verify([HOUR])).problem;
     return { records, problem, ...all };

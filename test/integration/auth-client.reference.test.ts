@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { AuthService, isRefusal } from '../../src/auth/auth-service.ts';
+import { AuthServiceClient, isRefusal } from '../../src/auth/client/auth-service-client.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
@@ -9,11 +9,11 @@ import { stack } from '../support/stack.ts';
 import { login, mintToken, serviceToken } from '../support/tokens.ts';
 import { claimsOf } from './auth-service.fixture.ts';
 
-let auth: AuthService;
+let auth: AuthServiceClient;
 
-function client(serviceSecret = stack().secrets.service): AuthService {
+function client(serviceSecret = stack().secrets.service): AuthServiceClient {
   const deps = { clock: systemClock, metrics: new Metrics(), logger: silentLogger, tracing: NO_TRACING };
-  const service = new AuthService(deps, { url: stack().authUrl, issuer: stack().authUrl, serviceSecret });
+  const service = new AuthServiceClient(deps, { url: stack().authUrl, issuer: stack().authUrl, serviceSecret });
   closeAfter('file', () => service.close());
   return service;
 }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type Logger, pino } from 'pino';
-import { PASSWORD_COST } from '../../src/auth-service/passwords.ts';
-import { startAuthService } from '../../src/auth-service/server.ts';
+import { PASSWORD_COST } from '../../auth-service/passwords.ts';
+import { startAuthService } from '../../auth-service/server.ts';
 import { loadConfig } from '../../src/config.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { ManualClock } from '../support/manual-clock.ts';

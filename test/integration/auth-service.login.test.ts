@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { PASSWORD_COST } from '../../src/auth-service/passwords.ts';
+import { PASSWORD_COST } from '../../auth-service/passwords.ts';
 import { keysOf } from '../support/keys-of.ts';
 import { type Fixture, randomSecret, startFixture } from './auth-service.fixture.ts';
 

@@ -18,7 +18,7 @@ const ENVIRONMENT = {
 };
 
 function run(env: Record<string, string>): ChildProcess {
-  const child = spawn(process.execPath, ['src/auth-service/main.ts'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, ['auth-service/main.ts'], { env, stdio: ['ignore', 'pipe', 'pipe'] });
   closeAfter('test', () => child.kill('SIGKILL'));
   return child;
 }

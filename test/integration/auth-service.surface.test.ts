@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { startAuthService } from '../../src/auth-service/server.ts';
+import { startAuthService } from '../../auth-service/server.ts';
 import { ConfigError, loadConfig } from '../../src/config.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { oneRedisUrl } from '../support/stack.ts';

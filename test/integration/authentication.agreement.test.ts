@@ -7,7 +7,7 @@ import { nodeUrl } from '../support/nodes.ts';
 import { refused } from '../support/refusals.ts';
 import { stack } from '../support/stack.ts';
 import { Stopwatch } from '../support/stopwatch.ts';
-import { askForTicket, buyTicket } from '../support/tickets.ts';
+import { buyTicket, requestTicket } from '../support/tickets.ts';
 import { login, mintToken, serviceToken, validToken } from '../support/tokens.ts';
 
 const now = () => Math.floor(Date.now() / 1000);
@@ -94,7 +94,7 @@ describe('a token that is not good', () => {
     const token = await make();
     expect(await validate(token)).toMatchObject({ valid: false });
     expect(await introspect(token)).toEqual({ active: false });
-    expect((await askForTicket({ headers: bearer(token) })).status).toBe(401);
+    expect((await requestTicket({ headers: bearer(token) })).status).toBe(401);
     for (const transport of TRANSPORTS) {
       const { error } = await refused({ transport, token });
       expect(['VALIDATION_FAILED', 'TOKEN_EXPIRED', 'INVALID_FORMAT']).toContain(error.code);

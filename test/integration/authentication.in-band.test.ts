@@ -163,6 +163,6 @@ describe.each(TRANSPORTS)('a socket over %s that goes while it authenticates', (
       await client.welcome();
       await client.close();
     }
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
   });
 });

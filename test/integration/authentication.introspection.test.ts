@@ -158,13 +158,13 @@ describe('a gateway that asks about opaque tokens', () => {
   });
 
   it('still verifies JWTs itself, and takes no opaque token for a service', async () => {
-    const before = server.asked.length;
+    const before = server.requests.length;
     const { token, userId } = mintToken({ iss: server.url }, { stack: processes.addresses });
     const client = await openClient({ url: url(), token });
     expect(await client.welcome()).toMatchObject({ user_id: userId });
     const headers = { authorization: 'Service-Token opaque', 'x-service-id': 'a', 'x-user-context': 'service:a' };
     expect((await refused({ url: url(), headers })).error.code).toBe('INVALID_FORMAT');
-    expect(server.asked.length).toBe(before);
+    expect(server.requests.length).toBe(before);
   });
 
   it.each<[string, (parts: readonly string[]) => string]>([
@@ -175,11 +175,11 @@ describe('a gateway that asks about opaque tokens', () => {
     ['encrypted, with spare bits in a part', () => `${encoded('{"alg":"dir","enc":"A128GCM"}')}..AB.AAAA.AAAA`],
   ])('does not ask about a JOSE token in another spelling: %s', async (_what, spelled) => {
     answerAs(freshUserId());
-    const before = server.asked.length;
+    const before = server.requests.length;
     const { token } = mintToken({ iss: server.url }, { stack: processes.addresses });
     const { error } = await refused({ url: url(), token: spelled(token.split('.')) });
     expect(error.code).toBe('VALIDATION_FAILED');
-    expect(server.asked.length).toBe(before);
+    expect(server.requests.length).toBe(before);
   });
 
   it('asks about an encrypted token in its one spelling, which its issuer alone can read', async () => {
@@ -200,7 +200,7 @@ describe('a gateway that asks about opaque tokens', () => {
 
   it('B125 B130 leaves nothing of a socket that closes while the auth service is asked', async () => {
     const userId = freshUserId();
-    const asked = server.asked.length;
+    const asked = server.requests.length;
     const { promise, resolve } = Promise.withResolvers<() => void>();
     server.behaviour = (response) =>
       resolve(() => {
@@ -209,14 +209,14 @@ describe('a gateway that asks about opaque tokens', () => {
       });
     const headers = { authorization: `Bearer ${freshOpaque()}` };
     const raw = openRawSocket({ url: url(), path: '/ws/secure', headers });
-    await until(() => server.asked.length === asked + 1);
+    await until(() => server.requests.length === asked + 1);
     const watch = await Stopwatch.start();
     raw.socket.destroy();
     await until(async () => (await metric(url(), 'tollgate_pending_connections')) === 0);
     expect(watch.ms).toBeLessThan(watch.allow(2_000));
     const answer = await promise;
     answer();
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
     expect(await leases.remains(userId)).toEqual(NOTHING_LEFT);
     expect(await leases.live(userId)).toEqual([]);
   });
@@ -246,9 +246,9 @@ describe('a gateway that asks about opaque tokens', () => {
     expect(unavailable.error).toMatchObject({ code: 'AUTH_SERVICE_UNAVAILABLE', retry_after_ms: 30_000 });
     expect(unavailable.error.message).toMatch(/unavailable/);
     const codes: unknown[] = [];
-    const asked = server.asked.length;
+    const asked = server.requests.length;
     for (let i = 0; i < 10; i++) codes.push((await refused({ url: url(), token: freshOpaque() })).error.code);
-    expect(server.asked.length - asked).toBeLessThanOrEqual(3);
+    expect(server.requests.length - asked).toBeLessThanOrEqual(3);
     expect(codes.at(-1)).toBe('AUTH_CIRCUIT_BREAKER_OPEN');
     const open = await refused({ url: url(), transport: 'socketio', token: freshOpaque() });
     expect(open.error).toMatchObject({ code: 'AUTH_CIRCUIT_BREAKER_OPEN', retryable: true });

@@ -114,7 +114,7 @@ describe('what Redis holds of a user, damaged', () => {
     client.send('ping');
     await client.waitFor('pong');
     await client.close();
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
     expect(await leases.remains(userId)).toEqual(NOTHING_LEFT);
   });
 });
@@ -186,5 +186,5 @@ it('B104 a connection begins, authenticates and is cleaned up, and leaves what i
   expect((await client.waitFor('auth_success')).fields.connection_id).toBe(connection_id);
   expect(await leases.live(sub)).toEqual([connection_id]);
   await client.close();
-  await leases.untilGone(sub);
+  await leases.untilReleased(sub);
 });

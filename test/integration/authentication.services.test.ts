@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { Accounts } from '../../src/policy/accounts.ts';
+import { Accounts } from '../../src/accounts/accounts.ts';
 import { type ClientOptions, openClient, TRANSPORTS } from '../support/clients.ts';
+import { ENDPOINT_CASES } from '../support/endpoint-cases.ts';
 import { type Leases, NOTHING_LEFT, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { PLACES } from '../support/places.ts';
 import { openRawSocket } from '../support/raw-socket.ts';
 import { refused } from '../support/refusals.ts';
 import { serviceHeaders, startService } from '../support/services.ts';
@@ -42,7 +42,7 @@ describe('the auth service', () => {
 });
 
 describe('a service token at the handshake', () => {
-  it.each(PLACES)('B213 B249 lets a service in on %s as itself', async (_name, options) => {
+  it.each(ENDPOINT_CASES)('B213 B249 lets a service in on %s as itself', async (_name, options) => {
     const { userId, headers } = await startService(freshId(), { scope: 'usage:read admin' });
     const client = await openClient({ ...options, headers });
     expect(await client.welcome()).toMatchObject({
@@ -179,9 +179,9 @@ describe('a service token at the handshake', () => {
       headers: { ...headers, 'x-user-context': 'service:another' },
     });
     await until(() => raw.closeFrame);
-    const told = JSON.stringify((await raw.answer).headers) + raw.body.toString();
-    expect(told).not.toContain(token);
-    expect(told).not.toContain('another"');
+    const output = JSON.stringify((await raw.answer).headers) + raw.body.toString();
+    expect(output).not.toContain(token);
+    expect(output).not.toContain('another"');
   });
 });
 

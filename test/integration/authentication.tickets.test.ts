@@ -2,15 +2,15 @@ import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { type ClientOptions, openClient, TRANSPORTS } from '../support/clients.ts';
+import { ENDPOINT_CASES } from '../support/endpoint-cases.ts';
 import { keysOf } from '../support/keys-of.ts';
 import { type Leases, NOTHING_LEFT, openLeases } from '../support/leases.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
-import { PLACES } from '../support/places.ts';
 import { refused } from '../support/refusals.ts';
 import { startService } from '../support/services.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
-import { askForTicket, buyTicket, ticketDigest } from '../support/tickets.ts';
+import { buyTicket, requestTicket, ticketDigest } from '../support/tickets.ts';
 import { freshUserId, mintToken, validToken } from '../support/tokens.ts';
 
 /** The one that the test stacks allow. */
@@ -40,13 +40,13 @@ async function expectSpent(ticket: string, options: ClientOptions = {}) {
 describe('POST /v1/tickets', () => {
   it('gives 256 bits for 30 seconds, which Redis knows by their hash alone', async () => {
     const { token } = mintToken();
-    const response = await askForTicket({ headers: bearer(token) });
+    const response = await requestTicket({ headers: bearer(token) });
     expect([response.status, response.headers.get('cache-control')]).toEqual([201, 'no-store']);
     const answer = (await response.json()) as { ticket: string };
     expect(answer).toEqual({ ticket: expect.stringMatching(/^[\w-]{43}$/), expires_in: 30 });
-    const leftMs = await leases.redis.pttl(keyOf(answer.ticket));
-    expect(leftMs).toBeGreaterThan(25_000);
-    expect(leftMs).toBeLessThanOrEqual(30_000);
+    const remainingMs = await leases.redis.pttl(keyOf(answer.ticket));
+    expect(remainingMs).toBeGreaterThan(25_000);
+    expect(remainingMs).toBeLessThanOrEqual(30_000);
     const stored = String(await leases.redis.get(keyOf(answer.ticket)));
     for (const secret of [answer.ticket, token, token.split('.')[2] ?? token]) expect(stored).not.toContain(secret);
     expect(await keysOf(leases.redis, `*${answer.ticket}*`)).toEqual([]);
@@ -76,14 +76,14 @@ describe('POST /v1/tickets', () => {
       'ORIGIN_NOT_ALLOWED',
     ],
   ] as const)('gives none %s', async (_what, headers, status, code) => {
-    const response = await askForTicket({ headers: await headers() });
+    const response = await requestTicket({ headers: await headers() });
     expect(response.status).toBe(status);
     expect(((await response.json()) as { error: object }).error).toMatchObject({ code });
   });
 
   it('gives none for an expired token, nor for a token in the URL', async () => {
     const now = Math.floor(Date.now() / 1000);
-    const expired = await askForTicket({ headers: bearer(validToken({ iat: now - 60, exp: now - 30 })) });
+    const expired = await requestTicket({ headers: bearer(validToken({ iat: now - 60, exp: now - 30 })) });
     expect(await expired.json()).toMatchObject({ error: { code: 'TOKEN_EXPIRED' } });
     for (const parameter of ['token', 'access_token', 'jwt']) {
       const url = new URL(`/v1/tickets?${parameter}=${validToken()}`, nodeUrl(0));
@@ -98,7 +98,7 @@ describe('POST /v1/tickets', () => {
     ['for an origin that is too long', { origin: `http://${'a'.repeat(300)}.test` }, {}, 'FORMAT_ERROR'],
     ['for a body that is no object', ['origin'], {}, 'FORMAT_ERROR'],
   ])('gives none %s', async (_what, body, headers, code) => {
-    const response = await askForTicket({ headers: { ...bearer(validToken()), ...headers }, body });
+    const response = await requestTicket({ headers: { ...bearer(validToken()), ...headers }, body });
     expect(await response.json()).toMatchObject({ error: { code } });
   });
 
@@ -113,27 +113,27 @@ describe('POST /v1/tickets', () => {
     });
     expect([preflight.status, preflight.headers.get('access-control-allow-origin')]).toEqual([204, PAGE]);
     expect(preflight.headers.get('access-control-allow-headers')).toMatch(/authorization/i);
-    const answer = await askForTicket({ headers: { ...bearer(validToken()), origin: PAGE } });
+    const answer = await requestTicket({ headers: { ...bearer(validToken()), origin: PAGE } });
     expect([answer.status, answer.headers.get('access-control-allow-origin')]).toEqual([201, PAGE]);
-    const foreign = await askForTicket({ headers: { ...bearer(validToken()), origin: 'http://evil.test' } });
+    const foreign = await requestTicket({ headers: { ...bearer(validToken()), origin: 'http://evil.test' } });
     expect(foreign.headers.get('access-control-allow-origin')).toBeNull();
   });
 
   it('gives 30 a minute to a user over all nodes, and says when there are more', async () => {
     const { token } = mintToken();
     for (let at = 0; at < 30; at++) await buyTicket(token, { url: nodeUrl(at % 3) });
-    const response = await askForTicket({ headers: bearer(token) });
+    const response = await requestTicket({ headers: bearer(token) });
     expect(response.status).toBe(429);
     expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
     expect(await response.json()).toMatchObject({
       error: { code: 'RATE_LIMITED', retry_after_ms: expect.any(Number) },
     });
-    expect((await askForTicket({ headers: bearer(validToken()) })).status).toBe(201);
+    expect((await requestTicket({ headers: bearer(validToken()) })).status).toBe(201);
   });
 });
 
 describe('a ticket', () => {
-  it.each(PLACES)('B256 lets its user in on %s, as the token did that bought it', async (_name, options) => {
+  it.each(ENDPOINT_CASES)('B256 lets its user in on %s, as the token did that bought it', async (_name, options) => {
     const { token, userId, claims } = mintToken({ plan: 'enterprise' });
     const ticket = await buyTicket(token);
     const client = await openClient({ ...options, url: nodeUrl(1), query: { ticket } });
@@ -318,7 +318,7 @@ describe('without Redis', () => {
       expect.objectContaining({ code: 'OVERLOADED', retryable: true }),
       { code: 1013, reason: 'OVERLOADED' },
     ]);
-    const response = await askForTicket({ url, headers: bearer(token) });
+    const response = await requestTicket({ url, headers: bearer(token) });
     expect([response.status, await response.json()]).toMatchObject([503, { error: { code: 'OVERLOADED' } }]);
   });
 });
@@ -328,7 +328,7 @@ describe('a token in the URL', () => {
     'B52 as ?%s= is not looked at',
     async (parameter) => {
       const query = { [parameter]: validToken() };
-      for (const [, options] of PLACES.slice(1)) {
+      for (const [, options] of ENDPOINT_CASES.slice(1)) {
         expect((await refused({ ...options, query })).error.code).toBe('NO_TOKEN');
       }
       const anonymous = await openClient({ path: '/ws', query });

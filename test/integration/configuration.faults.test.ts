@@ -6,7 +6,7 @@ import { freePorts } from '../../scripts/lib/ports.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
-const ENTRIES = ['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'] as const;
+const ENTRIES = ['src/main.ts', 'workers/main.ts', 'auth-service/main.ts'] as const;
 const EX_CONFIG = 78;
 const invalidAuthUrl = ['INVALID_URL AUTH_SERVICE_URL'];
 
@@ -174,7 +174,7 @@ describe('a process whose configuration is wrong ends with 78, tells it all, and
   it('B166 the auth service cannot do without JWT_SECRET_KEY, where the others can by JWKS_URL', async () => {
     const env = { ...sound(), JWT_SECRET_KEY: undefined, JWKS_URL: 'http://127.0.0.1:1/jwks.json' };
     const before = redis.connections;
-    const auth = await run('src/auth-service/main.ts', env);
+    const auth = await run('auth-service/main.ts', env);
     expect([auth.code, problems(auth.err), redis.connections]).toEqual([
       EX_CONFIG,
       ['MISSING_JWT_SECRET JWT_SECRET_KEY'],

@@ -21,7 +21,7 @@ describe.each(TRANSPORTS)('a connection over %s that its client', (transport) =>
     const { connection_id } = await client.welcome();
     expect(await leases.live(userId)).toEqual([connection_id]);
     await client.close();
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
     const next = await openClient({ transport, token });
     expect((await next.welcome()).connection_id).not.toBe(connection_id);
   });
@@ -31,7 +31,7 @@ describe.each(TRANSPORTS)('a connection over %s that its client', (transport) =>
     const client = await openClient({ transport, token });
     await client.welcome();
     client.terminate();
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
   });
 
   it('B26 opens and closes five times in a row leaves nothing behind, and three more find room', async () => {
@@ -41,7 +41,7 @@ describe.each(TRANSPORTS)('a connection over %s that its client', (transport) =>
       if (cycle % 2) client.terminate();
       else await client.close();
     }
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
     const clients = await Promise.all([0, 1, 2].map((node) => openClient({ transport, url: nodeUrl(node), token })));
     for (const client of clients) {
       client.send('ping');
@@ -67,7 +67,7 @@ describe('the registry', () => {
         await Promise.all(clients.map((client, i) => ((at + i) % 2 ? client.close() : client.terminate())));
       }),
     );
-    for (const { userId } of users) await leases.untilGone(userId);
+    for (const { userId } of users) await leases.untilReleased(userId);
   });
 
   it('B26 holds nothing of sockets that were cut in the middle of their handshake', async () => {
@@ -88,7 +88,7 @@ describe('the registry', () => {
     await until(async () => (await leases.live(userId)).length === 1, { label: 'one lease' });
     expect(await leases.live(userId)).toEqual([connection_id]);
     await client.close();
-    await leases.untilGone(userId);
+    await leases.untilReleased(userId);
   });
 
   it('B34 keeps a connection in it as long as it lives, by renewing its lease', async () => {

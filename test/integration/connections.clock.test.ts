@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
+import { startGateway } from '../../src/compose/gateway.ts';
 import { loadConfig } from '../../src/config.ts';
-import { startGateway } from '../../src/gateway.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { openClient } from '../support/clients.ts';
 import { silentLogger } from '../support/core.ts';

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { startGateway } from '../../src/compose/gateway.ts';
 import { loadConfig } from '../../src/config.ts';
-import { startGateway } from '../../src/gateway.ts';
 import { silentLogger } from '../support/core.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { scrape, total } from '../support/metrics.ts';

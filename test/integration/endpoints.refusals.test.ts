@@ -55,8 +55,8 @@ describe.each(TRANSPORTS)('a handshake over %s', (transport) => {
   });
 
   it('with a place to resume at that is none is refused with FORMAT_ERROR', async () => {
-    const place = { after: 'soon', epoch: 'e' };
-    const options = transport === 'ws' ? { query: place } : { auth: place };
+    const resumePoint = { after: 'soon', epoch: 'e' };
+    const options = transport === 'ws' ? { query: resumePoint } : { auth: resumePoint };
     const { error } = await refused({ transport, token: validToken(), ...options });
     expect(error).toMatchObject({ code: 'FORMAT_ERROR' });
   });

@@ -16,13 +16,13 @@ describeWith(POSTGRES, 'the archive of an erased user', () => {
     fixture = await archiveFixture(servers);
     erasing = erasureFixture({ ...fixture.usage, archive: fixture.archive });
     await fixture.usage.execute({ userId: USER }, { userId: 'user_b' }, { userId: USER, units: 7 });
-    await fixture.usage.foldAll();
+    await fixture.usage.ingestAll();
   });
 
   const erase = async () => {
     const { erasure_id } = await erasing.erasures.begin(USER, 'test', Date.now());
     await erasing.finish(erasure_id, async () => {
-      await fixture.usage.foldAll();
+      await fixture.usage.ingestAll();
       await fixture.archiveAll();
     });
     return erasure_id;
@@ -52,7 +52,7 @@ describeWith(POSTGRES, 'the archive of an erased user', () => {
 
   it('is copied when records were erased before it had them', async () => {
     const { erasure_id } = await erasing.erasures.begin(USER, 'test', Date.now());
-    await erasing.finish(erasure_id, fixture.usage.foldAll);
+    await erasing.finish(erasure_id, fixture.usage.ingestAll);
     await fixture.archiveAll();
     expect(await verify()).toMatchObject({ ok: true, archived_records: 4 });
     expect((await texts()).filter((text) => text.includes('user_erased'))).toEqual([]);

@@ -6,10 +6,10 @@ import { partitionOf } from '../../src/redis/keys.ts';
 import { LuaScript } from '../../src/redis/scripts.ts';
 import { PseudonymsInUse } from '../../src/usage/erasures-in-progress.ts';
 import { hourOf } from '../../src/usage/hours.ts';
-import { chained } from '../../src/usage/ledger.ts';
+import { chained } from '../../src/usage/ledger/ledger.ts';
+import { Verifier } from '../../src/usage/ledger/verifier.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
 import { contentDigest, erasedDigest, erasedForm, erasedJson } from '../../src/usage/redaction.ts';
-import { Verifier } from '../../src/usage/verifier.ts';
 import { silentLogger } from '../support/core.ts';
 import { erasureFixture, everythingUnder } from '../support/erasure.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -43,12 +43,12 @@ async function fill(): Promise<void> {
   const mine = { userId: USER, requestId: 'request of user_erased' };
   await usage.execute(mine, { userId: OTHER, units: 2 }, mine, { ...mine, tool: 'list_agents' });
   await usage.refuse(USER);
-  await usage.foldAll();
+  await usage.ingestAll();
   await usage.windows.closeDue(EVERYTHING_PASSED);
   await usage.execute({ ...mine, hour: NEXT_HOUR }, { userId: OTHER, hour: NEXT_HOUR });
-  await usage.foldAll();
+  await usage.ingestAll();
   await usage.execute({ ...mine, units: 11 }, { ...mine, hour: NEXT_HOUR, units: 1 });
-  await usage.foldAll();
+  await usage.ingestAll();
   const [first] = await usage.records();
   const key = { serviceId: 'billing', idempotencyKey: 'refund of user_erased' };
   await usage.corrections.record(key, {
@@ -57,7 +57,7 @@ async function fill(): Promise<void> {
     units: -2,
     reason: 'user_erased complained',
   });
-  await usage.foldAll();
+  await usage.ingestAll();
 }
 
 /** As a version before this one wrote it: without salt and content digest. */
@@ -85,7 +85,7 @@ const begin = async () => (await erasing.erasures.begin(USER, 'test', Date.now()
 async function erase(between: () => Promise<unknown> = async () => undefined): Promise<string> {
   const id = await begin();
   await erasing.finish(id, async () => {
-    await usage.foldAll();
+    await usage.ingestAll();
     await between();
   });
   return id;
@@ -189,7 +189,7 @@ describe.each([
     const key = { serviceId: 'billing', idempotencyKey: 'refund of user_erased' };
     const repeated = await usage.corrections.record(key, request);
     expect(repeated).toMatchObject({ outcome: 'repeated', record: { user_id: id, units: -2 } });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.records()).toHaveLength(10);
   });
 
@@ -225,7 +225,7 @@ describe('an erasure that changes more than personal fields', () => {
       'r',
       JSON.stringify({ ...record, corrects: id, reason: 'erasure', erases }),
     );
-    await usage.foldAll();
+    await usage.ingestAll();
     const { sequence } = (await usage.records()).at(-1) as LedgerRecord;
     const key = usage.keys.erasure(pseudonym);
     const { ledger, erasedRecords } = usage.keys;
@@ -247,7 +247,7 @@ describe('an erasure', () => {
     await erasing.step();
     expect(await erasing.erasures.read(id)).toMatchObject({ phase: 'folding', waiting_for: 'ledger_writer' });
     expect(await redis.xlen(usage.keys.outbox(partitionOf(USER)))).toBe(1);
-    await erasing.finish(id, usage.foldAll);
+    await erasing.finish(id, usage.ingestAll);
     const record = (await usage.records()).find((one) => one.id === waiting?.id);
     expect(record).toMatchObject({ user_id: id, units: 40 });
     expect(await problem()).toBeNull();
@@ -282,12 +282,12 @@ describe('an erasure', () => {
         if (!(error instanceof TollgateError)) throw error;
         interruptions += 1;
       });
-      await usage.foldAll();
+      await usage.ingestAll();
       if (attempt % 4 === 0) expect(await problem()).toBeNull();
       if ((await erasing.erasures.read(id))?.status === 'done') break;
     }
     expect(interruptions).toBeGreaterThan(10);
-    expect(await erasing.finish(id, usage.foldAll)).toMatchObject({ counts: { records: 7 } });
+    expect(await erasing.finish(id, usage.ingestAll)).toMatchObject({ counts: { records: 7 } });
     const after = await usage.records();
     expect(after.slice(0, 9).map(({ hash }) => hash)).toEqual(before.map(({ hash }) => hash));
     expect(after).toHaveLength(10);
@@ -297,10 +297,10 @@ describe('an erasure', () => {
 
   it('of more records than an entry lists, with two workers at once, erases each once', async () => {
     await usage.execute(...Array.from({ length: 1_150 }, (_, at) => ({ userId: at % 23 < 20 ? OTHER : USER })));
-    await usage.foldAll();
+    await usage.ingestAll();
     const id = await begin();
     const second = erasureFixture(usage);
-    const state = await erasing.finish(id, () => Promise.all([usage.foldAll(), second.step()]));
+    const state = await erasing.finish(id, () => Promise.all([usage.ingestAll(), second.step()]));
     expect(state).toMatchObject({ counts: { records: 150 }, finished_at: expect.any(String) });
     const records = await usage.records();
     expect(records.filter(({ user_id }) => user_id === OTHER)).toHaveLength(1_000);
@@ -318,7 +318,7 @@ describe('an erasure', () => {
     const id = await begin();
     for (let jobs = 0; jobs < 5; jobs++) {
       await erasing.step();
-      await usage.foldAll();
+      await usage.ingestAll();
     }
     expect(await erasing.erasures.read(id)).toMatchObject({ phase: 'listing', waiting_for: 'operator' });
     expect(await problem()).toMatchObject({ kind: 'chain', sequence: 9 });
@@ -335,7 +335,7 @@ describe('an erasure', () => {
     await erasing.erasures.enter(finished, 'forgetting');
     expect(await erasing.erasures.read(id)).toMatchObject({ status: 'done' });
     await usage.execute({ userId: USER });
-    await usage.foldAll();
+    await usage.ingestAll();
     await erasing.deps.ledgerErasure.renameTallies(
       { userId: USER, pseudonym: id },
       Date.parse(`${HOUR}:00:00Z`),
@@ -351,7 +351,7 @@ describe('an erasure', () => {
     const stuck = await begin();
     const other = (await erasing.erasures.begin(OTHER, 'test', Date.now())).erasure_id;
     if (partitionOf(OTHER) === partitionOf(USER)) throw new Error('take other names');
-    await erasing.finish(other, () => usage.writer.fold(Date.now()));
+    await erasing.finish(other, () => usage.writer.ingest(Date.now()));
     expect(await erasing.erasures.read(stuck)).toMatchObject({ phase: 'folding', waiting_for: 'ledger_writer' });
   });
 
@@ -359,7 +359,7 @@ describe('an erasure', () => {
     await fill();
     await erase();
     await usage.execute({ userId: USER });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect((await usage.records()).filter(({ user_id }) => user_id === USER)).toHaveLength(1);
     expect(await erasing.erasures.inProgress(10)).toEqual([]);
   });

@@ -1,13 +1,13 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { Queue } from 'bullmq';
-import { loadAgentCatalogue } from '../../src/agents/agent-catalogue.ts';
-import { Runs } from '../../src/agents/runs.ts';
+import { loadAgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { QUEUES } from '../../src/jobs.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
-import { Catalogues } from '../../src/policy/catalogues.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
+import { Runs } from '../../src/runs/runs.ts';
 import { UsageArchive } from '../../src/usage/archive/archive.ts';
 import { ArchiveDatabase } from '../../src/usage/archive/database.ts';
 import { type Admin, startAdmin } from '../support/admin.ts';
@@ -16,7 +16,7 @@ import { openClient } from '../support/clients.ts';
 import { silentLogger } from '../support/core.ts';
 import { erasureFixture, everythingUnder } from '../support/erasure.ts';
 import { billedRecords } from '../support/ledger.ts';
-import { askLegacy } from '../support/mcp.ts';
+import { requestLegacy } from '../support/mcp.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { type PostgresServer, query, startPostgres } from '../support/postgres.ts';
 import { isInstalled, POSTGRES } from '../support/programs.ts';
@@ -103,7 +103,7 @@ async function live(name: string) {
   await callTool(client, 'create_thread', { title: `${CANARY} title` });
   await callTool(client, 'list_agents', {}, { idempotency_key: `${name}-key` });
   await callTool(client, 'no_such_tool');
-  const mcp = await askLegacy('tools/call', { name: 'analyze_workload', arguments: {} }, { token, url: node(1) });
+  const mcp = await requestLegacy('tools/call', { name: 'analyze_workload', arguments: {} }, { token, url: node(1) });
   expect(mcp.status).toBe(200);
   await buyTicket(token, { url: node(0) });
   await admin('PUT', `/v1/users/${encodeURIComponent(name)}/plan`, { plan: 'enterprise' });
@@ -183,7 +183,7 @@ describe('a user', () => {
     const refused = await openClient({ token: user.token, url: node(0) }).then((client) => client.closed);
     expect(refused.code).toBe(1008);
     await admin('POST', `/v1/users/${name}/unblock`);
-    expect((await askLegacy('tools/list', {}, { token: user.token, url: node(0) })).status).toBe(403);
+    expect((await requestLegacy('tools/list', {}, { token: user.token, url: node(0) })).status).toBe(403);
 
     const done = await erasing.finish(body.erasure_id);
     expect(done.counts.records).toBe(mine.length);

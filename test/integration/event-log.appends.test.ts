@@ -1,10 +1,10 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
-import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
+import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import type { AppendResult } from '../../src/events/event-log.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
 import { type Core, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 
@@ -32,9 +32,9 @@ async function claimed(userId: string, runId: string): Promise<ClaimedRun> {
   return claim.run;
 }
 
-function append(run: ClaimedRun, known: number, options: { ends?: 'agent_failed' } = {}): Promise<AppendResult> {
-  const { userId, runId, epoch } = run;
-  return core.log.append({ userId, events: [thinking('x')], run: { runId, epoch, known }, ...options });
+function append(run: ClaimedRun, eventsInLog: number, options: { ends?: 'agent_failed' } = {}): Promise<AppendResult> {
+  const { userId, runId, fencingToken } = run;
+  return core.log.append({ userId, events: [thinking('x')], run: { runId, fencingToken, eventsInLog }, ...options });
 }
 
 describe('the event log', () => {

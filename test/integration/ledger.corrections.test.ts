@@ -18,7 +18,7 @@ beforeAll(async () => {
 async function withOneRecord() {
   const usage = usageFixture(redis);
   await usage.execute({ units: 5 });
-  await usage.foldAll();
+  await usage.ingestAll();
   const [original] = (await usage.records()) as [LedgerRecord];
   const correct = (idempotencyKey: string, units: number, reason = 'charged by mistake') => {
     const request = { recordId: original.id, sequence: original.sequence, units, reason };
@@ -37,7 +37,7 @@ describe('a correction', () => {
       outcome: 'recorded',
       record: { corrects: original.id, units: -5, user_id: original.user_id, reason: 'charged by mistake' },
     });
-    await usage.foldAll();
+    await usage.ingestAll();
     const [first, correction] = await usage.records();
     expect(first).toEqual(original);
     expect(correction).toMatchObject({ sequence: 2, corrects: original.id, units: -5, duration_ms: 0 });
@@ -57,14 +57,14 @@ describe('a correction', () => {
     expect(results.map(({ outcome }) => outcome).toSorted()).toEqual(['recorded', ...Array(7).fill('repeated')]);
     const records = results.map((result) => ('record' in result ? JSON.stringify(result.record) : ''));
     expect(new Set(records).size).toBe(1);
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.records()).toHaveLength(2);
   });
 
   it('gets the same answer again when the record has been folded and trimmed since', async () => {
     const { usage, correct } = await withOneRecord();
     const first = await correct('key_1', -2);
-    await usage.foldAll();
+    await usage.ingestAll();
     await redis.xtrim(usage.keys.ledger, 'MINID', '2-0');
     const again = await correct('key_1', -2);
     expect(again).toEqual({ ...first, outcome: 'repeated' });
@@ -77,7 +77,7 @@ describe('a correction', () => {
     const [remembered = ''] = await keysOf(redis, usage.keys.correction('*'));
     expect(await redis.del(remembered)).toBe(1);
     expect(await correct('key_1', -1)).toMatchObject({ outcome: 'recorded' });
-    await usage.foldAll();
+    await usage.ingestAll();
     const ids = (await usage.records()).map(({ id }) => id);
     expect(new Set(ids).size).toBe(3);
   });
@@ -87,17 +87,17 @@ describe('a correction', () => {
     await correct('key_1', -2);
     expect(await correct('key_1', -3)).toEqual({ outcome: 'conflict' });
     expect(await correct('key_1', -2, 'another reason')).toEqual({ outcome: 'conflict' });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.records()).toHaveLength(2);
   });
 
   it('never takes back more than the record has, with others before it or at the same time', async () => {
     const { correct } = await withOneRecord();
-    expect(await correct('key_1', -6)).toEqual({ outcome: 'excessive', left: 5 });
+    expect(await correct('key_1', -6)).toEqual({ outcome: 'excessive', remaining: 5 });
     const results = await Promise.all([1, 2, 3, 4].map((at) => correct(`key_2_${at}`, -2)));
     expect(results.filter(({ outcome }) => outcome === 'recorded')).toHaveLength(2);
     expect(results.filter(({ outcome }) => outcome === 'excessive')).toEqual(
-      Array(2).fill({ outcome: 'excessive', left: 1 }),
+      Array(2).fill({ outcome: 'excessive', remaining: 1 }),
     );
     expect(await correct('key_3', 4)).toMatchObject({ outcome: 'recorded' });
     expect(await correct('key_4', -5)).toMatchObject({ outcome: 'recorded' });
@@ -112,7 +112,7 @@ describe('a correction', () => {
       outcome: 'missing',
     });
     await correct('key_1', -1);
-    await usage.foldAll();
+    await usage.ingestAll();
     const correction = (await usage.records())[1] as LedgerRecord;
     expect(await usage.corrections.record(key, { ...request, recordId: correction.id, sequence: 2 })).toEqual({
       outcome: 'correction',

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
-import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { frozenBeforeWriting, HOUR, NEXT_HOUR, usageFixture } from '../support/usage.ts';
@@ -18,15 +18,15 @@ describe('two writers of the ledger', () => {
     const usage = usageFixture(redis);
     await usage.execute({ userId: 'user_a' }, { userId: 'user_b' });
     const frozen = frozenBeforeWriting(redis);
-    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).fold(Date.now());
+    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).ingest(Date.now());
     await frozen.reached;
 
     // It read the same outboxes and the same head as the one that is quicker.
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.execute({ userId: 'user_c' });
-    await usage.foldAll();
+    await usage.ingestAll();
     frozen.go();
-    expect(await sleeper).toMatchObject({ records: 0, passedAt: undefined });
+    expect(await sleeper).toMatchObject({ records: 0, completeUntil: undefined });
 
     const records = await usage.records();
     expect(records.map(({ user_id }) => user_id).toSorted()).toEqual(['user_a', 'user_b', 'user_c']);
@@ -37,7 +37,7 @@ describe('two writers of the ledger', () => {
     const usage = usageFixture(redis);
     await usage.execute({ userId: 'user_a' });
     const frozen = frozenBeforeWriting(redis);
-    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).fold(Date.now());
+    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).ingest(Date.now());
     await frozen.reached;
     // The ledger is lost, and grows again to the length that it had, out of other outboxes.
     await usage.execute({ userId: 'user_d' });
@@ -58,12 +58,12 @@ describe('two writers of the ledger', () => {
         await usage.refuse(`user_${round}_0`, hour);
       }
     })();
-    const folding = Array.from({ length: 6 }, async () => {
+    const ingesting = Array.from({ length: 6 }, async () => {
       const writer = new LedgerWriter(usage);
-      for (let round = 0; round < 20; round++) await writer.fold(Date.now());
+      for (let round = 0; round < 20; round++) await writer.ingest(Date.now());
     });
-    await Promise.all([writing, ...folding]);
-    await usage.foldAll();
+    await Promise.all([writing, ...ingesting]);
+    await usage.ingestAll();
     expect((await usage.records()).map(({ id }) => id).toSorted()).toEqual(ids.toSorted());
     const [total] = await usage.tallies.query({ hours: [HOUR, NEXT_HOUR], groupBy: [] });
     expect(total).toMatchObject({ executions: 180, units: 900, refusals: 15 });
@@ -85,10 +85,10 @@ describe('a writer that crashes', () => {
         };
       },
     });
-    await expect(new LedgerWriter({ redis: crashing, keys: usage.keys }).fold(Date.now())).rejects.toThrow('crashed');
+    await expect(new LedgerWriter({ redis: crashing, keys: usage.keys }).ingest(Date.now())).rejects.toThrow('crashed');
     expect(await usage.records()).toHaveLength(2);
     await usage.execute({ userId: 'user_a' });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.records()).toHaveLength(3);
     expect(await usage.verifier.verify([HOUR])).toMatchObject({ ok: true, checked_records: 3 });
   });
@@ -98,10 +98,10 @@ describe('a writer that crashes', () => {
     await usage.execute({ userId: 'user_a' });
     await redis.xadd(usage.keys.outbox(7), '*', 'r', 'no json');
     await redis.xadd(usage.keys.outbox(9), '*', 'r', JSON.stringify({ id: 'usage_x', period: 'never' }));
-    expect(await usage.writer.fold(Date.now())).toEqual({
+    expect(await usage.writer.ingest(Date.now())).toEqual({
       records: 1,
       lagMs: expect.any(Number),
-      passedAt: undefined,
+      completeUntil: undefined,
       unreadable: ['7', '9'],
       recovered: {},
     });

@@ -22,7 +22,7 @@ beforeEach(async () => {
   usage = usageFixture(redis);
   await usage.execute({}, STEP, {});
   await usage.execute({ ...STEP, units: 3, counted: { ...STEP.counted, estimated: true } });
-  await usage.foldAll();
+  await usage.ingestAll();
 });
 
 const verified = () => usage.verifier.verify([HOUR]);
@@ -61,7 +61,7 @@ describe('steps of a model in the ledger', () => {
     const request = { recordId: step.id, sequence: step.sequence, units: -2, reason: 'a wrong price' };
     const result = await usage.corrections.record({ serviceId: 'billing', idempotencyKey: 'key_1' }, request);
     expect(result.outcome).toBe('recorded');
-    await usage.foldAll();
+    await usage.ingestAll();
     const correction = (await usage.records()).at(-1);
     expect(correction).toMatchObject({ tool: 'model:small', corrects: step.id, units: -2 });
     expect(correction).not.toHaveProperty('units_by_kind');

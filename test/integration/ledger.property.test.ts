@@ -4,8 +4,8 @@ import fc from 'fast-check';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { hourOf } from '../../src/usage/hours.ts';
-import { BEGINNING, type LedgerPlace } from '../../src/usage/ledger.ts';
-import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { BEGINNING, type LedgerPosition } from '../../src/usage/ledger/ledger.ts';
+import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { measuresOf, NOTHING, rowOf, Sums } from '../../src/usage/measures.ts';
 import type { LedgerRecord, UsageRecord } from '../../src/usage/records.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -35,7 +35,7 @@ class Run {
   refusals = 0;
   readonly #frozen: { go: () => void; done: Promise<unknown> }[] = [];
   /** The bill of a consumer that reads from its last place, which it keeps together with the sum. */
-  #bill = { at: BEGINNING as LedgerPlace, units: 0, records: 0 };
+  #bill = { at: BEGINNING as LedgerPosition, units: 0, records: 0 };
 
   async append(user: number, hour: string, units: number): Promise<void> {
     this.appended.push(...(await this.usage.execute({ userId: `user_${user}`, hour, units })));
@@ -49,7 +49,7 @@ class Run {
   /** A writer that gets as far as its write, and makes it some time later. */
   async freeze(): Promise<void> {
     const { redis: slow, reached, go } = frozenBeforeWriting(redis);
-    const done = new LedgerWriter({ redis: slow, keys: this.usage.keys }).fold(Date.now());
+    const done = new LedgerWriter({ redis: slow, keys: this.usage.keys }).ingest(Date.now());
     await Promise.race([reached, done]);
     this.#frozen.push({ go, done });
   }
@@ -62,8 +62,8 @@ class Run {
   }
 
   async close(): Promise<void> {
-    const { passedAt } = await this.usage.writer.fold(Date.now());
-    if (passedAt !== undefined) await this.usage.windows.closeDue(EVERYTHING_PASSED);
+    const { completeUntil } = await this.usage.writer.ingest(Date.now());
+    if (completeUntil !== undefined) await this.usage.windows.closeDue(EVERYTHING_PASSED);
   }
 
   async correct(pick: number, units: number, key: number): Promise<void> {
@@ -86,7 +86,7 @@ class Run {
 
   async end(): Promise<void> {
     await this.thaw();
-    await this.usage.foldAll();
+    await this.usage.ingestAll();
     for (let read = -1; read < this.#bill.records; ) {
       read = this.#bill.records;
       await this.consume(3, false);
@@ -153,7 +153,7 @@ const step: fc.Arbitrary<readonly [string, Step]> = fc.oneof(
       .map(([u, h, n]) => [`append ${u} ${h} ${n}`, (r: Run) => r.append(u, h, n)] as const),
   },
   { weight: 1, arbitrary: fc.nat(9).map((u) => [`refuse ${u}`, (r: Run) => r.refuse(u)] as const) },
-  { weight: 3, arbitrary: fc.constant(['fold', (r: Run) => r.usage.writer.fold(Date.now())] as const) },
+  { weight: 3, arbitrary: fc.constant(['fold', (r: Run) => r.usage.writer.ingest(Date.now())] as const) },
   { weight: 2, arbitrary: fc.constant(['freeze', (r: Run) => r.freeze()] as const) },
   { weight: 2, arbitrary: fc.constant(['thaw', (r: Run) => r.thaw()] as const) },
   { weight: 2, arbitrary: fc.constant(['close', (r: Run) => r.close()] as const) },

@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
-import { BEGINNING, type LedgerPlace } from '../../src/usage/ledger.ts';
+import { BEGINNING, type LedgerPosition } from '../../src/usage/ledger/ledger.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
@@ -19,11 +19,11 @@ beforeAll(async () => {
 async function sixRecords() {
   const usage = usageFixture(redis);
   await usage.execute({}, {}, {});
-  await usage.foldAll();
+  await usage.ingestAll();
   await usage.execute({ hour: NEXT_HOUR }, { hour: NEXT_HOUR }, { hour: NEXT_HOUR });
-  await usage.foldAll();
-  const places = [BEGINNING, ...(await usage.records())] as LedgerPlace[];
-  return { usage, placeOf: (sequence: number) => places[sequence] as LedgerPlace };
+  await usage.ingestAll();
+  const positions = [BEGINNING, ...(await usage.records())] as LedgerPosition[];
+  return { usage, positionOf: (sequence: number) => positions[sequence] as LedgerPosition };
 }
 
 const sequences = async (usage: UsageFixture) => {
@@ -40,13 +40,13 @@ describe('trimming', () => {
   });
 
   it('goes up to the lowest confirmed cursor, and on when that moves', async () => {
-    const { usage, placeOf } = await sixRecords();
+    const { usage, positionOf } = await sixRecords();
     await usage.windows.closeDue(EVERYTHING_PASSED);
-    await usage.consumers.confirm('erp', 'billing', placeOf(6));
-    await usage.consumers.confirm('warehouse', 'billing', placeOf(2));
+    await usage.consumers.confirm('erp', 'billing', positionOf(6));
+    await usage.consumers.confirm('warehouse', 'billing', positionOf(2));
     expect(await usage.consumers.trim(NO_AGE)).toBe(2);
     expect(await sequences(usage)).toEqual([3, 4, 5, 6]);
-    await usage.consumers.confirm('warehouse', 'billing', placeOf(4));
+    await usage.consumers.confirm('warehouse', 'billing', positionOf(4));
     expect(await usage.consumers.trim(NO_AGE)).toBe(2);
     expect(await sequences(usage)).toEqual([5, 6]);
     await usage.consumers.forget('warehouse');
@@ -59,19 +59,19 @@ describe('trimming', () => {
     const requestId = '\ud83d';
     await usage.execute({ requestId });
     // An id that was given back: each record is looked for among those.
-    await redis.sadd(usage.keys.returnedIds, 'usage_other');
-    await usage.foldAll();
+    await redis.sadd(usage.keys.resubmittedIds, 'usage_other');
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     const [record] = await usage.records();
-    await usage.consumers.confirm('erp', 'billing', record as LedgerPlace);
+    await usage.consumers.confirm('erp', 'billing', record as LedgerPosition);
     expect(await usage.consumers.trim(NO_AGE)).toBe(1);
     expect(await redis.hget(usage.keys.ledgerState, 'trimmed_hash')).toBe(record?.hash);
   });
 
   it('leaves what is younger than 45 days, by the time it came into the ledger', async () => {
-    const { usage, placeOf } = await sixRecords();
+    const { usage, positionOf } = await sixRecords();
     await usage.windows.closeDue(EVERYTHING_PASSED);
-    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    await usage.consumers.confirm('erp', 'billing', positionOf(6));
     expect(await usage.consumers.trim()).toBe(0);
     const days = 24 * 3_600_000;
     // The first two are made to have come a second more, and a minute less, than 45 days ago.
@@ -88,8 +88,8 @@ describe('trimming', () => {
   });
 
   it('leaves what an open window still has to be closed with', async () => {
-    const { usage, placeOf } = await sixRecords();
-    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    const { usage, positionOf } = await sixRecords();
+    await usage.consumers.confirm('erp', 'billing', positionOf(6));
     await redis.zadd(usage.keys.openWindows, 0, HOUR);
     await usage.windows.closeDue(1);
     expect(await usage.consumers.trim(NO_AGE)).toBe(3);
@@ -98,67 +98,67 @@ describe('trimming', () => {
   });
 
   it('is told to whoever has not read what went, also when nothing is left; verify goes on from there', async () => {
-    const { usage, placeOf } = await sixRecords();
+    const { usage, positionOf } = await sixRecords();
     await usage.windows.closeDue(EVERYTHING_PASSED);
-    await usage.consumers.confirm('erp', 'billing', placeOf(3));
+    await usage.consumers.confirm('erp', 'billing', positionOf(3));
     await usage.consumers.trim(NO_AGE);
-    const read = (after: LedgerPlace) => usage.ledger.read({ after, limit: 10 });
-    expect(await read(placeOf(2))).toMatchObject({ gapDetected: true, records: [{ sequence: 4 }, {}, {}] });
-    expect(await read(placeOf(3))).toMatchObject({ gapDetected: false, records: [{ sequence: 4 }, {}, {}] });
+    const read = (after: LedgerPosition) => usage.ledger.read({ after, limit: 10 });
+    expect(await read(positionOf(2))).toMatchObject({ gapDetected: true, records: [{ sequence: 4 }, {}, {}] });
+    expect(await read(positionOf(3))).toMatchObject({ gapDetected: false, records: [{ sequence: 4 }, {}, {}] });
     expect(await usage.verifier.verify([HOUR, NEXT_HOUR])).toMatchObject({
       ok: true,
       checked_records: 3,
       unsettled: [HOUR],
     });
-    await usage.consumers.confirm('erp', 'billing', placeOf(6));
+    await usage.consumers.confirm('erp', 'billing', positionOf(6));
     await usage.consumers.trim(NO_AGE);
-    expect(await read(placeOf(4))).toMatchObject({ gapDetected: true, records: [], hasMore: false });
-    expect(await read(placeOf(6))).toMatchObject({ gapDetected: false, records: [], hasMore: false });
+    expect(await read(positionOf(4))).toMatchObject({ gapDetected: true, records: [], hasMore: false });
+    expect(await read(positionOf(6))).toMatchObject({ gapDetected: false, records: [], hasMore: false });
     expect((await usage.verifier.verify([HOUR, NEXT_HOUR])).ok).toBe(true);
   });
 });
 
 describe('a consumer', () => {
   it('belongs to the service that named it first', async () => {
-    const { usage, placeOf } = await sixRecords();
-    expect(await usage.consumers.confirm('erp', 'billing', placeOf(1))).toBe('confirmed');
-    expect(await usage.consumers.confirm('erp', 'bil', placeOf(6))).toBe('foreign');
+    const { usage, positionOf } = await sixRecords();
+    expect(await usage.consumers.confirm('erp', 'billing', positionOf(1))).toBe('confirmed');
+    expect(await usage.consumers.confirm('erp', 'bil', positionOf(6))).toBe('foreign');
     expect(await usage.consumers.list()).toEqual([
       { consumer: 'erp', sequence: 1, confirmed_at: expect.stringMatching(/Z$/), service: 'billing' },
     ]);
   });
 
   it('cannot confirm what the ledger does not have, or has under another hash', async () => {
-    const { usage, placeOf } = await sixRecords();
+    const { usage, positionOf } = await sixRecords();
     expect(await usage.consumers.confirm('erp', 'billing', { sequence: 7, hash: '' })).toBe('unknown');
     expect(await usage.consumers.confirm('erp', 'billing', { sequence: 3, hash: 'f'.repeat(16) })).toBe('unknown');
-    expect(await usage.consumers.confirm('erp', 'billing', placeOf(0))).toBe('confirmed');
+    expect(await usage.consumers.confirm('erp', 'billing', positionOf(0))).toBe('confirmed');
     expect(await usage.consumers.trim(NO_AGE)).toBe(0);
   });
 
   it('may go back, which keeps more; and is one of a hundred at most', async () => {
-    const { usage, placeOf } = await sixRecords();
-    await usage.consumers.confirm('erp', 'billing', placeOf(6));
-    expect(await usage.consumers.confirm('erp', 'billing', placeOf(2))).toBe('confirmed');
+    const { usage, positionOf } = await sixRecords();
+    await usage.consumers.confirm('erp', 'billing', positionOf(6));
+    expect(await usage.consumers.confirm('erp', 'billing', positionOf(2))).toBe('confirmed');
     expect(await usage.consumers.list()).toMatchObject([{ sequence: 2 }]);
-    for (let at = 1; at < 100; at++) await usage.consumers.confirm(`consumer_${at}`, 'billing', placeOf(1));
-    expect(await usage.consumers.confirm('one_more', 'billing', placeOf(1))).toBe('full');
-    expect(await usage.consumers.confirm('erp', 'billing', placeOf(3))).toBe('confirmed');
+    for (let at = 1; at < 100; at++) await usage.consumers.confirm(`consumer_${at}`, 'billing', positionOf(1));
+    expect(await usage.consumers.confirm('one_more', 'billing', positionOf(1))).toBe('full');
+    expect(await usage.consumers.confirm('erp', 'billing', positionOf(3))).toBe('confirmed');
   });
 });
 
 describe('the feed', () => {
   it('says gap_detected to a cursor of another ledger, of one that is longer, and over a hole', async () => {
-    const { usage, placeOf } = await sixRecords();
-    const gap = async (after: LedgerPlace) => (await usage.ledger.read({ after, limit: 10 })).gapDetected;
-    expect(await gap(placeOf(2))).toBe(false);
+    const { usage, positionOf } = await sixRecords();
+    const gap = async (after: LedgerPosition) => (await usage.ledger.read({ after, limit: 10 })).gapDetected;
+    expect(await gap(positionOf(2))).toBe(false);
     expect(await gap({ sequence: 2, hash: 'f'.repeat(16) })).toBe(true);
     expect(await gap({ sequence: 9, hash: 'f'.repeat(16) })).toBe(true);
     await redis.xdel(usage.keys.ledger, '4-0');
-    expect(await gap(placeOf(1))).toBe(true);
-    expect(await gap(placeOf(4))).toBe(true);
-    expect(await gap(placeOf(5))).toBe(false);
+    expect(await gap(positionOf(1))).toBe(true);
+    expect(await gap(positionOf(4))).toBe(true);
+    expect(await gap(positionOf(5))).toBe(false);
     await redis.xdel(usage.keys.ledger, '6-0');
-    expect(await gap(placeOf(5))).toBe(true);
+    expect(await gap(positionOf(5))).toBe(true);
   });
 });

@@ -1,9 +1,9 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
-import { chainHash } from '../../src/usage/ledger.ts';
+import { chainHash } from '../../src/usage/ledger/ledger.ts';
+import { Verifier } from '../../src/usage/ledger/verifier.ts';
 import type { LedgerRecord } from '../../src/usage/records.ts';
-import { Verifier } from '../../src/usage/verifier.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
@@ -24,13 +24,13 @@ beforeEach(async () => {
   usage = usageFixture(redis);
   await usage.execute({}, { userId: 'user_b', units: 2 }, {}, { tool: 'list_agents' });
   await usage.refuse('user_a');
-  await usage.foldAll();
+  await usage.ingestAll();
   await usage.windows.closeDue(EVERYTHING_PASSED);
   await usage.execute({ hour: NEXT_HOUR });
-  await usage.foldAll();
+  await usage.ingestAll();
   await usage.execute({ units: 11 });
   await usage.execute({ hour: NEXT_HOUR, userId: 'user_b' });
-  await usage.foldAll();
+  await usage.ingestAll();
   original = await usage.records();
 });
 
@@ -44,7 +44,7 @@ async function rewrite(records: readonly (readonly [id: number, record: LedgerRe
   }
 }
 
-const inPlace = (records: readonly LedgerRecord[]) => records.map((record) => [record.sequence, record] as const);
+const keepingIds = (records: readonly LedgerRecord[]) => records.map((record) => [record.sequence, record] as const);
 
 /** The records with hashes that fit again, from the first changed one to the end. */
 function chainedAgain(records: readonly LedgerRecord[]): LedgerRecord[] {
@@ -88,7 +88,9 @@ describe('verify', () => {
     ['period', NEXT_HOUR],
     ['hash', 'f'.repeat(64)],
   ])('names the record whose %s was changed', async (field, value) => {
-    await rewrite(inPlace(original.map((record) => (record.sequence === 2 ? { ...record, [field]: value } : record))));
+    await rewrite(
+      keepingIds(original.map((record) => (record.sequence === 2 ? { ...record, [field]: value } : record))),
+    );
     expect(await problem()).toMatchObject({ kind: 'chain', sequence: 2, record_id: original[1]?.id });
   });
 
@@ -110,13 +112,13 @@ describe('verify', () => {
   it('finds an order that was swapped and chained again, by the head that was written last', async () => {
     const [first, second] = [original[1], original[2]] as [LedgerRecord, LedgerRecord];
     const swapped = original.with(1, { ...second, sequence: 2 }).with(2, { ...first, sequence: 3 });
-    await rewrite(inPlace(chainedAgain(swapped)));
+    await rewrite(keepingIds(chainedAgain(swapped)));
     expect(await problem()).toMatchObject({ kind: 'chain', sequence: 7 });
   });
 
   it('finds units that were changed and chained again up to the head, by the window', async () => {
     const changed = chainedAgain(original.map((record) => (record.sequence === 2 ? { ...record, units: 1 } : record)));
-    await rewrite(inPlace(changed));
+    await rewrite(keepingIds(changed));
     await redis.hset(usage.keys.ledgerState, 'hash', changed.at(-1)?.hash ?? '');
     expect(await problem()).toMatchObject({ kind: 'window', window: HOUR, sequence: 1 });
   });
@@ -125,7 +127,7 @@ describe('verify', () => {
     const changed = chainedAgain(
       original.map((record) => (record.sequence === 2 ? { ...record, id: 'usage_x' } : record)),
     );
-    await rewrite(inPlace(changed));
+    await rewrite(keepingIds(changed));
     await redis.hset(usage.keys.ledgerState, 'hash', changed.at(-1)?.hash ?? '');
     expect(await problem()).toMatchObject({
       kind: 'window',
@@ -172,8 +174,8 @@ describe('verify', () => {
     const verified = await new Verifier({ ...usage, clock }).verify(HOURS);
     expect(verified).toMatchObject({ ok: true, problem: null, checked_records: 7, unsettled: HOURS });
     const stillKept = new ManualClock(clock.now() - 2 * 24 * 3_600_000);
-    const gone = await new Verifier({ ...usage, clock: stillKept }).verify(HOURS);
-    expect(gone.problem).toMatchObject({ kind: 'tally', window: HOUR });
+    const missing = await new Verifier({ ...usage, clock: stillKept }).verify(HOURS);
+    expect(missing.problem).toMatchObject({ kind: 'tally', window: HOUR });
   });
 
   it.each(['record_count', 'sha256', 'revision', 'last_sequence', 'totals'])(

@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
-import { WINDOW_GRACE_MS } from '../../src/usage/append-batch.ts';
 import { endOf, HOUR_MS, hourOf } from '../../src/usage/hours.ts';
-import type { ClosedRevision } from '../../src/usage/windows.ts';
+import { WINDOW_GRACE_MS } from '../../src/usage/ledger/append-batch.ts';
+import type { ClosedRevision } from '../../src/usage/ledger/windows.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, usageFixture } from '../support/usage.ts';
@@ -27,9 +27,9 @@ describe('a window', () => {
     const usage = usageFixture(redis);
     const hour = hourOf(Date.now());
     await usage.execute({ hour });
-    const { passedAt } = await usage.writer.fold(Date.now());
+    const { completeUntil } = await usage.writer.ingest(Date.now());
     const due = endOf(hour) + WINDOW_GRACE_MS;
-    expect(passedAt).toBeLessThan(due);
+    expect(completeUntil).toBeLessThan(due);
     expect((await usage.windows.closeDue(due - 1)).closed).toBe(0);
     expect((await usage.windows.view(hour)).open).toMatchObject({ revision: 1, status: 'open', record_count: 1 });
     expect((await usage.windows.closeDue(due)).closed).toBe(1);
@@ -39,15 +39,15 @@ describe('a window', () => {
   it('has not been passed while an outbox has more than one round can take', async () => {
     const usage = usageFixture(redis);
     await usage.execute(...Array.from({ length: 129 }, () => ({ userId: 'user_a' })));
-    expect(await usage.writer.fold(Date.now())).toMatchObject({ records: 128, passedAt: undefined });
-    expect(await usage.writer.fold(Date.now())).toMatchObject({ records: 1, passedAt: expect.any(Number) });
+    expect(await usage.writer.ingest(Date.now())).toMatchObject({ records: 128, completeUntil: undefined });
+    expect(await usage.writer.ingest(Date.now())).toMatchObject({ records: 1, completeUntil: expect.any(Number) });
   });
 
   it('says how many records, what they add up to, and the SHA-256 of their ids in the order of the ledger', async () => {
     const usage = usageFixture(redis);
     await usage.execute({ units: 3 }, { units: 4, userId: 'user_b' }, { status: 'error' }, { status: 'cancelled' });
     await usage.execute({ hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 2, disagreeing: [] });
     const records = (await usage.records()).filter(({ period }) => period === HOUR);
     const [window] = (await usage.windows.view(HOUR)).closed;
@@ -75,13 +75,13 @@ describe('a window', () => {
   it('keeps its bytes when something arrives late, which goes into the next revision, at most one an hour', async () => {
     const usage = usageFixture(redis);
     await usage.execute({}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     const stored = () => redis.hget(usage.keys.window(HOUR), 'r1');
     const before = await stored();
 
     const late = await usage.execute({ units: 9 }, { userId: 'user_late' });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect((await usage.windows.view(HOUR)).open).toMatchObject({ revision: 2, record_count: 2 });
     const closesAt = Number(await redis.zscore(usage.keys.openWindows, HOUR));
     expect(closesAt % HOUR_MS).toBe(WINDOW_GRACE_MS);
@@ -102,7 +102,7 @@ describe('a window', () => {
   it('is closed by one of several, once', async () => {
     const usage = usageFixture(redis);
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     const closings = await Promise.all([1, 2, 3, 4].map(() => usage.windows.closeDue(EVERYTHING_PASSED)));
     expect(closings.map(({ closed }) => closed).toSorted()).toEqual([0, 0, 0, 1]);
     expect((await usage.windows.view(HOUR)).closed).toHaveLength(1);
@@ -111,7 +111,7 @@ describe('a window', () => {
   it('that grows while it is being closed stays open, and is closed with everything the next time', async () => {
     const usage = usageFixture(redis);
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     const { ledger } = usage;
     const range = ledger.range.bind(ledger);
     let grown = false;
@@ -120,7 +120,7 @@ describe('a window', () => {
       if (!grown) {
         grown = true;
         await usage.execute({});
-        await usage.foldAll();
+        await usage.ingestAll();
       }
       return batch;
     };
@@ -132,11 +132,11 @@ describe('a window', () => {
   it('whose records are not those that were counted is not closed but reported', async () => {
     const usage = usageFixture(redis);
     await usage.execute({}, {}, {});
-    await usage.foldAll();
+    await usage.ingestAll();
     const removed = await redis.xrange(usage.keys.ledger, '2-0', '2-0');
     await redis.xdel(usage.keys.ledger, '2-0');
     await usage.execute({ hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [HOUR] });
     // The other window is closed; this one is looked at again later, and not at every round.
     expect(await usage.windows.closeDue(EVERYTHING_PASSED + 1_000)).toEqual({ closed: 0, disagreeing: [HOUR] });
@@ -151,11 +151,11 @@ describe('a window', () => {
   it('that cannot be read any more keeps no other from being closed', async () => {
     const usage = usageFixture(redis);
     await usage.execute({});
-    await usage.foldAll();
+    await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await redis.hset(usage.keys.window(HOUR), 'r1', 'no json');
     await usage.execute({}, { hour: NEXT_HOUR });
-    await usage.foldAll();
+    await usage.ingestAll();
     expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [HOUR] });
   });
 });
@@ -171,7 +171,7 @@ describe('B93 tallies', () => {
     );
     await usage.refuse('user_1');
     await usage.refuse('user_1', NEXT_HOUR);
-    await usage.foldAll();
+    await usage.ingestAll();
     const hours = [HOUR, NEXT_HOUR];
     const by = (...groupBy: Parameters<typeof usage.tallies.query>[0]['groupBy']) =>
       usage.tallies.query({ hours, groupBy });
@@ -198,7 +198,7 @@ describe('B93 tallies', () => {
   it('of one user are not those of another whose name is a pattern or a beginning', async () => {
     const usage = usageFixture(redis);
     await usage.execute({ userId: 'user_*' }, { userId: 'user_x' }, { userId: 'user_' }, { userId: 'a"],["' });
-    await usage.foldAll();
+    await usage.ingestAll();
     for (const userId of ['user_*', 'user_', 'a"],["']) {
       const [tally] = await usage.tallies.query({ hours: [HOUR], userId, groupBy: ['user'] });
       expect(tally).toMatchObject({ user: userId, executions: 1 });

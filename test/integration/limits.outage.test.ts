@@ -1,9 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
 import { type RedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
-import { Nodes } from '../../src/connections/nodes.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
+import { NodeRegistry } from '../../src/cluster/node-registry.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
-import { Catalogues } from '../../src/policy/catalogues.ts';
-import { MessageRate, type RateDecision } from '../../src/policy/message-rate.ts';
+import { MessageLimiter, type RateDecision } from '../../src/limits/message-limiter.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { silentLogger } from '../support/core.ts';
@@ -32,7 +32,7 @@ class SetClock implements Clock {
 
 interface LimitingNode {
   readonly redis: Redis;
-  readonly rate: MessageRate;
+  readonly rate: MessageLimiter;
   readonly clock: SetClock;
 }
 
@@ -43,11 +43,11 @@ async function startNodes(server: RedisServer): Promise<LimitingNode[]> {
     Array.from({ length: NODES }, async (_, i) => {
       const redis = await connectRedis(server.url, 'commands', silentLogger);
       closeAfter('test', () => disconnectRedis(redis));
-      const alive = new Nodes({ redis, keys, clock: systemClock, logger: silentLogger }, `node_${i}`);
+      const alive = new NodeRegistry({ redis, keys, clock: systemClock, logger: silentLogger }, `node_${i}`);
       closeAfter('test', () => alive.stop());
       const clock = new SetClock();
       const deps = { redis, keys, plans: new Catalogues().plans, nodes: alive, clock, logger: silentLogger };
-      const rate = new MessageRate(deps, { perMinute: PER_MINUTE });
+      const rate = new MessageLimiter(deps, { perMinute: PER_MINUTE });
       closeAfter('test', () => rate.close());
       return { redis, rate, clock, alive };
     }),
@@ -72,23 +72,23 @@ async function cut(nodes: readonly LimitingNode[]): Promise<void> {
   await until(() => nodes.every(({ redis }) => redis.status === 'end'));
 }
 
-async function take({ rate }: LimitingNode, userId: string, times: number): Promise<RateDecision[]> {
+async function consume({ rate }: LimitingNode, userId: string, times: number): Promise<RateDecision[]> {
   const decisions: RateDecision[] = [];
-  for (let i = 0; i < times; i++) decisions.push(await rate.take(userId, 'free'));
+  for (let i = 0; i < times; i++) decisions.push(await rate.consume(userId, 'free'));
   return decisions;
 }
 
-async function takeAll(nodes: readonly LimitingNode[], userId: string, times: number): Promise<RateDecision[]> {
-  return (await Promise.all(nodes.map((node) => take(node, userId, times)))).flat();
+async function consumeAll(nodes: readonly LimitingNode[], userId: string, times: number): Promise<RateDecision[]> {
+  return (await Promise.all(nodes.map((node) => consume(node, userId, times)))).flat();
 }
 
 const allowed = (decisions: readonly RateDecision[]) => decisions.filter((one) => one.allowed).length;
 
 /** Messages of the user, one every few milliseconds, until the cluster decides about one. @returns how many were allowed */
-async function takeUntilCounted(node: LimitingNode, userId: string): Promise<number> {
+async function consumeUntilCounted(node: LimitingNode, userId: string): Promise<number> {
   let granted = 0;
   const decide = async () => {
-    const [decision] = await take(node, userId, 1);
+    const [decision] = await consume(node, userId, 1);
     if (decision?.allowed) granted += 1;
     return decision?.degraded === false;
   };
@@ -100,12 +100,12 @@ describe('the message limit of three nodes', () => {
   it('is exact while Redis counts, and a share of it each while it does not', async () => {
     const nodes = await startCluster();
     const [counted, cutOff] = [freshUserId(), freshUserId()];
-    const together = await takeAll(nodes, counted, 20);
+    const together = await consumeAll(nodes, counted, 20);
     expect(allowed(together)).toBe(PER_MINUTE);
     expect(together.every(({ degraded }) => !degraded)).toBe(true);
 
     await cut(nodes);
-    const alone = await Promise.all(nodes.map((node) => take(node, cutOff, 20)));
+    const alone = await Promise.all(nodes.map((node) => consume(node, cutOff, 20)));
     expect(alone.map(allowed)).toEqual([SHARE, SHARE, SHARE]);
     expect(alone.flat().every(({ degraded }) => degraded)).toBe(true);
   });
@@ -113,11 +113,11 @@ describe('the message limit of three nodes', () => {
   it('still refuses, while Redis is away, whom Redis had refused in this minute', async () => {
     const [node, ...others] = await startCluster();
     const userId = freshUserId();
-    expect(allowed(await take(node, userId, PER_MINUTE + 1))).toBe(PER_MINUTE);
+    expect(allowed(await consume(node, userId, PER_MINUTE + 1))).toBe(PER_MINUTE);
     await cut([node, ...others]);
     // Another's message is the one that notices.
-    await take(node, freshUserId(), 1);
-    expect(allowed(await take(node, userId, 20))).toBe(0);
+    await consume(node, freshUserId(), 1);
+    expect(allowed(await consume(node, userId, 20))).toBe(0);
   });
 
   it('begins nobody anew when Redis is back, whichever node they go to, and though the others hear of nobody', async () => {
@@ -125,8 +125,8 @@ describe('the message limit of three nodes', () => {
     const [first, second] = nodes;
     const [everywhere, elsewhere] = [freshUserId(), freshUserId()];
     await cut(nodes);
-    expect(allowed(await takeAll(nodes, everywhere, 20))).toBe(PER_MINUTE);
-    expect(allowed(await take(second, elsewhere, 20))).toBe(SHARE);
+    expect(allowed(await consumeAll(nodes, everywhere, 20))).toBe(PER_MINUTE);
+    expect(allowed(await consume(second, elsewhere, 20))).toBe(SHARE);
 
     // As far apart as nodes may be, and the user at the first to be back.
     await first.redis.connect();
@@ -137,12 +137,12 @@ describe('the message limit of three nodes', () => {
       );
     });
     const [more, rest] = await Promise.all([
-      takeUntilCounted(first, everywhere),
-      takeUntilCounted(first, elsewhere),
+      consumeUntilCounted(first, everywhere),
+      consumeUntilCounted(first, elsewhere),
       lateReturns,
     ]);
-    expect(more + allowed(await takeAll(nodes, everywhere, 20))).toBe(0);
-    expect(rest + allowed(await take(first, elsewhere, PER_MINUTE))).toBe(PER_MINUTE - SHARE);
+    expect(more + allowed(await consumeAll(nodes, everywhere, 20))).toBe(0);
+    expect(rest + allowed(await consume(first, elsewhere, PER_MINUTE))).toBe(PER_MINUTE - SHARE);
   });
 
   it('counts the current minute of an outage, not the ones before', async () => {
@@ -150,9 +150,9 @@ describe('the message limit of three nodes', () => {
     const [node] = nodes;
     const userId = freshUserId();
     await cut(nodes);
-    expect(allowed(await take(node, userId, 20))).toBe(SHARE);
+    expect(allowed(await consume(node, userId, 20))).toBe(SHARE);
     node.clock.set(61_000);
-    expect(allowed(await take(node, userId, 20))).toBe(SHARE);
+    expect(allowed(await consume(node, userId, 20))).toBe(SHARE);
     await Promise.all(nodes.map(({ redis }) => redis.connect()));
     const { messageRate } = keys.user(userId);
     await until(async () => (await node.redis.get(messageRate)) !== null, { label: 'the messages to be counted' });
@@ -163,12 +163,12 @@ describe('the message limit of three nodes', () => {
   it('ends when Redis says so, though the clock of the node was set back an hour', async () => {
     const [node] = await startCluster();
     const userId = freshUserId();
-    await take(node, userId, PER_MINUTE);
+    await consume(node, userId, PER_MINUTE);
     await node.redis.pexpire(keys.user(userId).messageRate, 1_500);
-    const [refusal] = await take(node, userId, 1);
+    const [refusal] = await consume(node, userId, 1);
     expect(refusal).toMatchObject({ allowed: false, degraded: false });
     node.clock.set(-3_600_000);
-    const oneIsAllowed = async () => allowed(await take(node, userId, 1)) === 1;
+    const oneIsAllowed = async () => allowed(await consume(node, userId, 1)) === 1;
     await until(oneIsAllowed, { timeoutMs: 15_000, label: 'the end of the refusal' });
   });
 
@@ -176,7 +176,7 @@ describe('the message limit of three nodes', () => {
     const [node] = await startCluster();
     const userId = freshUserId();
     const startedAt = performance.now();
-    expect(allowed(await take(node, userId, 1_000))).toBe(PER_MINUTE);
+    expect(allowed(await consume(node, userId, 1_000))).toBe(PER_MINUTE);
     const seconds = Math.ceil((performance.now() - startedAt) / 1_000);
     const asked = Number(await node.redis.get(keys.user(userId).messageRate));
     expect(asked).toBeLessThanOrEqual(PER_MINUTE + 1 + seconds);

@@ -5,7 +5,7 @@ import { startAdmin } from '../support/admin.ts';
 import { runToEnd } from '../support/agent-runs.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { silentLogger } from '../support/core.ts';
-import { askLegacy, askModern, legacyClient } from '../support/mcp.ts';
+import { legacyClient, requestLegacy, requestModern } from '../support/mcp.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -141,9 +141,9 @@ describe('what comes otherwise', () => {
     await fetch(new URL(`/v1/usage/records?cursor=${TEXTS.query}`, url()));
     await pollBadly();
     const call = { name: 'create_thread', arguments: { title: TEXTS.argument, [TEXTS.argumentName]: 1 } };
-    await askModern('tools/call', call, { url: url(), token });
-    await askModern(TEXTS.mcpMethod, {}, { url: url(), token });
-    await askLegacy('tools/call', { name: TEXTS.toolName, arguments: {} }, { url: url(), token });
+    await requestModern('tools/call', call, { url: url(), token });
+    await requestModern(TEXTS.mcpMethod, {}, { url: url(), token });
+    await requestLegacy('tools/call', { name: TEXTS.toolName, arguments: {} }, { url: url(), token });
     await (await legacyClient(token, 'websocket', url())).listTools();
     for (const path of ['/auth/login', '/oauth/token']) {
       await fetch(new URL(path, stack.addresses.authUrl), {

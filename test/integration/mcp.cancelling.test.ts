@@ -1,14 +1,14 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import type { ToolContext } from '../../src/agents/tools/tool.ts';
-import type { Speaker } from '../../src/connections/handlers.ts';
+import type { Catalogues } from '../../src/catalogue/catalogues.ts';
+import type { ConnectionContext } from '../../src/connections/handlers.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
-import { McpConversation } from '../../src/mcp/conversation.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
-import { McpOffers } from '../../src/mcp/mcp-offers.ts';
+import { McpDispatcher } from '../../src/mcp/mcp-dispatcher.ts';
+import { McpResources } from '../../src/mcp/mcp-resources.ts';
 import { McpServer } from '../../src/mcp/mcp-server.ts';
 import type { McpTools } from '../../src/mcp/mcp-tools.ts';
-import type { Catalogues } from '../../src/policy/catalogues.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import type { ToolContext } from '../../src/tools/tool.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
 import { LEGACY, MODERN, modernRequest, requestStates } from '../support/mcp.ts';
@@ -26,12 +26,12 @@ beforeAll(async () => {
 });
 
 const states = requestStates();
-const noOffers = new McpOffers({ upstreams: { all: [] }, states, permissions: { holds: () => false } });
+const noResources = new McpResources({ upstreams: { all: [] }, states, permissions: { has: () => false } });
 
 /** MCP over real tool calls, with a tool that ends only when it is told to, or stopped. */
 function serving() {
   let finish: () => void = () => undefined;
-  const told = new Promise<void>((resolve) => {
+  const notified = new Promise<void>((resolve) => {
     finish = resolve;
   });
   let began = 0;
@@ -41,7 +41,7 @@ function serving() {
     signal.addEventListener('abort', () => {
       stopped += 1;
     });
-    await told;
+    await notified;
     return { done: true };
   };
   const { service } = toolNode(core, { catalogues: files, executors: { slow } });
@@ -50,7 +50,7 @@ function serving() {
     isUpstream: () => false,
     call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
   };
-  const server = new McpServer({ tools, offers: noOffers, states, logger: silentLogger, tracing: NO_TRACING });
+  const server = new McpServer({ tools, resources: noResources, states, logger: silentLogger, tracing: NO_TRACING });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
 }
 
@@ -92,10 +92,10 @@ describe('a call over HTTP whose client is gone', () => {
     ['legacy', {}, 0],
   ] as const)('in the %s era with %j is stopped %i times, and never answered', async (era, meta, times) => {
     const { server, finish, counts } = serving();
-    const gone = new AbortController();
-    const response = server.serve({ ...httpCall(era, meta, gone.signal), caller: caller(), signalCancels: false });
+    const leaving = new AbortController();
+    const response = server.serve({ ...httpCall(era, meta, leaving.signal), caller: caller(), signalCancels: false });
     await until(() => counts().began === 1);
-    gone.abort();
+    leaving.abort();
     expect((await response).status).toBe(499);
     expect(counts().stopped).toBe(times);
     finish();
@@ -104,11 +104,11 @@ describe('a call over HTTP whose client is gone', () => {
   it('is answered under its key when the client comes back, with the outcome of the first', async () => {
     const { server, finish, counts } = serving();
     const who = caller();
-    const gone = new AbortController();
+    const leaving = new AbortController();
     const meta = { 'tollgate/idempotencyKey': 'k' };
-    const lost = server.serve({ ...httpCall('modern', meta, gone.signal), caller: who, signalCancels: false });
+    const lost = server.serve({ ...httpCall('modern', meta, leaving.signal), caller: who, signalCancels: false });
     await until(() => counts().began === 1);
-    gone.abort();
+    leaving.abort();
     await lost;
     const again = httpCall('legacy', meta, new AbortController().signal);
     const answer = server.serve({ ...again, caller: who, signalCancels: false });
@@ -121,10 +121,10 @@ describe('a call over HTTP whose client is gone', () => {
 });
 
 describe('a call over WebSocket', () => {
-  const converse = (server: McpServer, inFlight = new InFlight()) => {
-    const speaker = { identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1' } as Speaker;
+  const createRpcDispatcher = (server: McpServer, inFlight = new InFlight()) => {
+    const ctx = { identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1' } as ConnectionContext;
     const deps = { server, inFlight, tracing: NO_TRACING, trustsTraces: true };
-    return new McpConversation(deps, speaker, (frame) => {
+    return new McpDispatcher(deps, ctx, (frame) => {
       throw new Error(`nobody has reported anything: ${frame}`);
     });
   };
@@ -134,11 +134,11 @@ describe('a call over WebSocket', () => {
   it('is stopped by a notification that names it, and gets no answer; another one goes on', async () => {
     const { server, finish, counts } = serving();
     const inFlight = new InFlight();
-    const conversation = converse(server, inFlight);
+    const conversation = createRpcDispatcher(server, inFlight);
     const first = conversation.answer(call(1), allowed);
     const second = conversation.answer(call(2), allowed);
     await until(() => counts().began === 2);
-    conversation.hear(cancel(1));
+    conversation.observe(cancel(1));
     expect(await first).toBeUndefined();
     expect(counts().stopped).toBe(1);
     finish();
@@ -148,7 +148,7 @@ describe('a call over WebSocket', () => {
 
   it('takes a place of its user among the requests in flight, and is refused when there is none', async () => {
     const { server, finish, counts } = serving();
-    const conversation = converse(server, new InFlight({ perUser: 1 }));
+    const conversation = createRpcDispatcher(server, new InFlight({ perUser: 1 }));
     const first = conversation.answer(call(1), allowed);
     await until(() => counts().began === 1);
     await expect(conversation.answer(call(2), allowed)).rejects.toMatchObject({ code: 'RATE_LIMITED' });

@@ -49,8 +49,8 @@ describe('what the SDK clients negotiate', () => {
 
   it.each(['http', 'websocket'] as const)(
     'is an older revision for the v1 client over %s, which can ping',
-    async (road) => {
-      const client = await legacyClient(mintToken().token, road);
+    async (transport) => {
+      const client = await legacyClient(mintToken().token, transport);
       expect(client.getServerCapabilities()).toEqual({ tools: {} });
       await client.ping();
     },

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { startAdmin } from '../support/admin.ts';
 import { openClient } from '../support/clients.ts';
-import { askLegacy, askModern, LEGACY, type McpPost, MODERN, modernRequest, postMcp } from '../support/mcp.ts';
+import { LEGACY, type McpPost, MODERN, modernRequest, postMcp, requestLegacy, requestModern } from '../support/mcp.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { stack, startStack, useStack } from '../support/stack.ts';
 import { mintToken, serviceToken, validToken } from '../support/tokens.ts';
@@ -16,7 +16,7 @@ const initialize = (version: string) => ({
 
 describe('POST /mcp of 2026-07-28', () => {
   it('tells what is spoken here, without a word before', async () => {
-    const { status, body } = await askModern('server/discover', {}, { token: validToken() });
+    const { status, body } = await requestModern('server/discover', {}, { token: validToken() });
     expect([status, body.result]).toEqual([
       200,
       expect.objectContaining({
@@ -31,7 +31,7 @@ describe('POST /mcp of 2026-07-28', () => {
 
   it('lists tools as what only their caller may keep, in an order that does not change, and none that nobody executes', async () => {
     const list = (plan: string, node: number) =>
-      askModern('tools/list', {}, { token: validToken({ plan }), url: nodeUrl(node) });
+      requestModern('tools/list', {}, { token: validToken({ plan }), url: nodeUrl(node) });
     const [free, pro, again] = await Promise.all([list('free', 0), list('pro', 1), list('pro', 2)]);
     expect(pro.body.result).toMatchObject({ resultType: 'complete', cacheScope: 'private', ttlMs: 60_000 });
     expect(pro.body.result.tools).toEqual(again.body.result.tools);
@@ -56,7 +56,7 @@ describe('POST /mcp of 2026-07-28', () => {
   ] satisfies [string, McpPost['headers']][])(
     'is refused when its headers are not those of its body: %s',
     async (_name, headers) => {
-      const { status, body } = await askModern(
+      const { status, body } = await requestModern(
         'tools/call',
         { name: 'list_agents' },
         { token: validToken(), headers, id: 9 },
@@ -76,7 +76,7 @@ describe('POST /mcp of 2026-07-28', () => {
   });
 
   it.each(['resources/list', 'subscriptions/listen', 'initialize', 'no/such'])('has no method %s', async (method) => {
-    const { status, body } = await askModern(method, {}, { token: validToken(), id: 'x' });
+    const { status, body } = await requestModern(method, {}, { token: validToken(), id: 'x' });
     expect([status, body.id, body.error.code]).toEqual([404, 'x', -32601]);
   });
 });
@@ -104,7 +104,7 @@ describe('POST /mcp of 2025-11-25 and older', () => {
     expect(first.headers.get('mcp-session-id')).toBeNull();
     const note = await postMcp({ jsonrpc: '2.0', method: 'notifications/initialized' }, { token, url: nodeUrl(1) });
     expect([note.status, note.body]).toEqual([202, {}]);
-    const { body } = await askLegacy('tools/list', {}, { token, url: nodeUrl(2) });
+    const { body } = await requestLegacy('tools/list', {}, { token, url: nodeUrl(2) });
     expect(body.result.tools).toHaveLength(7);
     expect(body.result.cacheScope).toBeUndefined();
   });
@@ -138,7 +138,7 @@ describe('what is no request', () => {
   });
 
   it('above 64 KiB is 413', async () => {
-    const { status, body } = await askLegacy('ping', { pad: 'x'.repeat(65_536) }, { token: validToken() });
+    const { status, body } = await requestLegacy('ping', { pad: 'x'.repeat(65_536) }, { token: validToken() });
     expect([status, body.error.data.code]).toEqual([413, 'MESSAGE_TOO_LARGE']);
   });
 
@@ -155,7 +155,7 @@ describe('authorization', () => {
   const metadataUrl = `${nodeUrl(0)}/.well-known/oauth-protected-resource/mcp`;
 
   it('without a token is 401 with the place of the metadata, which names the authorization server', async () => {
-    const { status, headers, body } = await askModern('tools/list', {}, {});
+    const { status, headers, body } = await requestModern('tools/list', {}, {});
     expect([status, body.error.data.code]).toEqual([401, 'NO_TOKEN']);
     expect(headers.get('www-authenticate')).toBe(`Bearer resource_metadata="${metadataUrl}"`);
     for (const url of [metadataUrl, metadataUrl.replace(/\/mcp$/, '')]) {
@@ -198,14 +198,14 @@ describe('authorization', () => {
   it('takes no token from the URL, and no service for a user', async () => {
     const url = `${nodeUrl(0)}/mcp?access_token=${validToken()}&token=${validToken()}`;
     expect((await fetch(url, { method: 'POST' })).status).toBe(401);
-    expect((await askLegacy('ping', {}, { token: await serviceToken('usage:read') })).status).toBe(401);
+    expect((await requestLegacy('ping', {}, { token: await serviceToken('usage:read') })).status).toBe(401);
   });
 
   it('B33 of a foreign origin is 403 before the token is looked at, and a listed one may read the answers', async () => {
-    const foreign = await askLegacy('ping', {}, { headers: { origin: 'http://evil.example' } });
+    const foreign = await requestLegacy('ping', {}, { headers: { origin: 'http://evil.example' } });
     expect([foreign.status, foreign.body.error.data.code]).toEqual([403, 'ORIGIN_NOT_ALLOWED']);
     const origin = 'http://app.example.test';
-    const listed = await askLegacy('ping', {}, { token: validToken(), headers: { origin } });
+    const listed = await requestLegacy('ping', {}, { token: validToken(), headers: { origin } });
     expect([listed.status, listed.headers.get('access-control-allow-origin')]).toEqual([200, origin]);
     const preflight = await fetch(`${nodeUrl(0)}/mcp`, {
       method: 'OPTIONS',
@@ -217,23 +217,23 @@ describe('authorization', () => {
 
   it('follows what operators decide, request by request: plan, revocation, block', async () => {
     const { token, userId } = mintToken({ plan: 'pro' });
-    const tools = async () => (await askLegacy('tools/list', {}, { token })).body.result?.tools?.length;
+    const tools = async () => (await requestLegacy('tools/list', {}, { token })).body.result?.tools?.length;
     expect(await tools()).toBe(7);
     const admin = await startAdmin();
     await admin('PUT', `/v1/users/${userId}/plan`, { plan: 'free' });
     expect(await tools()).toBe(4);
     await admin('POST', `/v1/users/${userId}/block`);
-    const blocked = await askLegacy('tools/list', {}, { token });
+    const blocked = await requestLegacy('tools/list', {}, { token });
     expect([blocked.status, blocked.body.error.data.code]).toEqual([403, 'USER_BLOCKED']);
     expect(blocked.headers.get('www-authenticate')).toBeNull();
   });
 
   it('ends with a revocation, on every node', async () => {
     const { token, claims } = mintToken();
-    expect((await askLegacy('ping', {}, { token })).status).toBe(200);
+    expect((await requestLegacy('ping', {}, { token })).status).toBe(200);
     await (await startAdmin())('POST', '/v1/tokens/revoke', { user_id: claims.sub });
     for (const node of [0, 1, 2]) {
-      const { status, body } = await askLegacy('ping', {}, { token, url: nodeUrl(node) });
+      const { status, body } = await requestLegacy('ping', {}, { token, url: nodeUrl(node) });
       expect([status, body.error.data.code]).toEqual([401, 'TOKEN_REVOKED']);
     }
   });
@@ -243,7 +243,7 @@ describe('limits', () => {
   it('of messages are those of every road: 429 with the id, -33029 and Retry-After', async () => {
     const token = validToken({ plan: 'free' });
     const answers = [];
-    for (let id = 1; id <= 31; id++) answers.push(await askLegacy('ping', {}, { token, id, url: nodeUrl(id % 3) }));
+    for (let id = 1; id <= 31; id++) answers.push(await requestLegacy('ping', {}, { token, id, url: nodeUrl(id % 3) }));
     expect(answers.slice(0, 30).map(({ status }) => status)).toEqual(Array(30).fill(200));
     const last = answers[30];
     expect([last?.status, last?.body.id, last?.body.error.code]).toEqual([429, 31, -33029]);
@@ -256,10 +256,10 @@ describe('limits', () => {
     const call = { name: 'cost_analyzer', arguments: {} };
     const codes = [];
     for (let at = 0; at < 201; at++)
-      codes.push((await askLegacy('tools/call', call, { token, id: at })).body.error?.code);
+      codes.push((await requestLegacy('tools/call', call, { token, id: at })).body.error?.code);
     expect(codes.filter((code) => code !== undefined)).toEqual([-33029]);
-    for (const ask of [askModern, askLegacy]) {
-      const { status, headers, body } = await ask('tools/call', call, { token, id: 'late' });
+    for (const request of [requestModern, requestLegacy]) {
+      const { status, headers, body } = await request('tools/call', call, { token, id: 'late' });
       expect([status, body.id, body.error.code]).toEqual([429, 'late', -33029]);
       expect(Number(headers.get('retry-after'))).toBeGreaterThan(60);
     }
@@ -271,10 +271,10 @@ describe('requests in flight', () => {
     const token = validToken({ plan: 'developer' });
     for (let at = 0; at < 60; at++) {
       const leaving = AbortSignal.timeout(at % 6);
-      await askModern('tools/list', {}, { token, signal: leaving }).catch(() => undefined);
+      await requestModern('tools/list', {}, { token, signal: leaving }).catch(() => undefined);
     }
     // As many at once as one user may have.
-    const last = await Promise.all(Array.from({ length: 16 }, () => askModern('tools/list', {}, { token })));
+    const last = await Promise.all(Array.from({ length: 16 }, () => requestModern('tools/list', {}, { token })));
     expect(last.map(({ status }) => status)).toEqual(Array(16).fill(200));
   });
 });
@@ -288,9 +288,9 @@ describe('a node that drains', () => {
     // They are sent away one after the other, so that the node is there for a while.
     for (let at = 0; at < 3; at++) await openClient({ token, url });
     const stopping = processes.gateways[0]?.stop();
-    const ask = () => askLegacy('ping', {}, { token, url, id: 1 });
-    await until(async () => (await ask()).status === 503);
-    const { headers, body } = await ask();
+    const request = () => requestLegacy('ping', {}, { token, url, id: 1 });
+    await until(async () => (await request()).status === 503);
+    const { headers, body } = await request();
     expect(headers.get('retry-after')).toBe('4');
     expect(body.error).toMatchObject({ code: -33503, data: { code: 'SERVER_DRAINING' } });
     await stopping;
@@ -307,24 +307,24 @@ describe('failed attempts', () => {
   it('close the door for their address as at a handshake, for bad tokens only', async () => {
     const of = small().addresses;
     const url = nodeUrl(0, of);
-    const bad = async () => (await askLegacy('ping', {}, { token: 'bad', url })).status;
+    const bad = async () => (await requestLegacy('ping', {}, { token: 'bad', url })).status;
     expect([await bad(), await bad(), await bad(), await bad()]).toEqual([401, 401, 401, 429]);
-    const good = await askLegacy('ping', {}, { token: mintToken({}, { stack: of }).token, url });
+    const good = await requestLegacy('ping', {}, { token: mintToken({}, { stack: of }).token, url });
     expect(good.status).toBe(200);
   });
 
   it('are told the public address where one is configured, whatever the request says', async () => {
     const url = nodeUrl(0, small().addresses);
-    const { headers } = await askLegacy('ping', {}, { url });
-    const place = 'https://tollgate.example.test/.well-known/oauth-protected-resource/mcp';
-    expect(headers.get('www-authenticate')).toContain(`resource_metadata="${place}"`);
+    const { headers } = await requestLegacy('ping', {}, { url });
+    const metadataLocation = 'https://tollgate.example.test/.well-known/oauth-protected-resource/mcp';
+    expect(headers.get('www-authenticate')).toContain(`resource_metadata="${metadataLocation}"`);
   });
 });
 
 describe('a tools/call', () => {
   it('with arguments that do not fit is a result with isError, so that a model can correct them', async () => {
     const params = { name: 'create_thread', arguments: { title: 5 } };
-    const { status, body } = await askModern('tools/call', params, { token: validToken() });
+    const { status, body } = await requestModern('tools/call', params, { token: validToken() });
     expect([status, body.result]).toEqual([
       200,
       expect.objectContaining({ isError: true, content: [{ type: 'text', text: expect.stringContaining('title') }] }),
@@ -333,9 +333,9 @@ describe('a tools/call', () => {
 
   it('of a tool that the plan hides is answered as one that does not exist, word for word', async () => {
     const token = validToken({ plan: 'free' });
-    const ask = (name: string) => askModern('tools/call', { name, arguments: {} }, { token, id: 1 });
-    const hidden = await ask('cost_analyzer');
-    const unknown = await ask('cost_analyzes');
+    const request = (name: string) => requestModern('tools/call', { name, arguments: {} }, { token, id: 1 });
+    const hidden = await request('cost_analyzer');
+    const unknown = await request('cost_analyzes');
     expect([hidden.status, hidden.body.error.code]).toEqual([200, -32602]);
     expect(JSON.stringify(hidden.body).replaceAll('cost_analyzer', 'cost_analyzes')).toBe(JSON.stringify(unknown.body));
   });
@@ -343,13 +343,13 @@ describe('a tools/call', () => {
   it('B91 under the same idempotency key is one call, also under another id, on another node and over the other era', async () => {
     const token = validToken();
     const params = { name: 'create_thread', arguments: { title: 'Once' }, _meta: { 'tollgate/idempotencyKey': 'k1' } };
-    const first = await askModern('tools/call', params, { token, id: 1 });
-    const second = await askLegacy('tools/call', params, { token, id: 2, url: nodeUrl(1) });
+    const first = await requestModern('tools/call', params, { token, id: 1 });
+    const second = await requestLegacy('tools/call', params, { token, id: 2, url: nodeUrl(1) });
     expect(second.body.result.structuredContent).toEqual(first.body.result.structuredContent);
     expect([first, second].map(({ body }) => body.result._meta['tollgate/repeated'])).toEqual([false, true]);
-    const other = await askModern('tools/call', { ...params, arguments: { title: 'Other' } }, { token });
+    const other = await requestModern('tools/call', { ...params, arguments: { title: 'Other' } }, { token });
     expect(other.body.error).toMatchObject({ code: -32602, data: { code: 'IDEMPOTENCY_CONFLICT' } });
-    const bad = await askModern('tools/call', { ...params, _meta: { 'tollgate/idempotencyKey': '' } }, { token });
+    const bad = await requestModern('tools/call', { ...params, _meta: { 'tollgate/idempotencyKey': '' } }, { token });
     expect(bad.body.error).toMatchObject({ code: -32602, data: { code: 'FORMAT_ERROR' } });
   });
 });

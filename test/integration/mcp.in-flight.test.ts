@@ -1,15 +1,15 @@
 import type { AddressInfo } from 'node:net';
 import { describe, expect, it } from '@jest/globals';
 import { createApp } from '../../src/http/app.ts';
-import { mcpRoutes } from '../../src/http/mcp-api.ts';
-import { ProtectedResource } from '../../src/http/mcp-metadata.ts';
+import { ProtectedResource } from '../../src/http/mcp-metadata-routes.ts';
+import { registerMcpRoutes } from '../../src/http/mcp-routes.ts';
 import { describeRoutes } from '../../src/http/openapi.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { silentLogger } from '../support/core.ts';
-import { askLegacy } from '../support/mcp.ts';
+import { requestLegacy } from '../support/mcp.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 
@@ -22,7 +22,7 @@ async function route() {
   const inFlight = new InFlight({ perUser: 2, perNode: 3 });
   const app = createApp({ logger: silentLogger, trustedProxyHops: 0 });
   await describeRoutes(app);
-  mcpRoutes(app, {
+  registerMcpRoutes(app, {
     server: {
       async serve({ body }) {
         await released;
@@ -35,7 +35,7 @@ async function route() {
     allowedOrigins: [],
     originAllowed: () => true,
     drainingForMs: () => undefined,
-    messageRate: { knownRefusalMs: () => 0, take: async () => ({ allowed: true, degraded: false }) },
+    messageLimiter: { blockedInMemoryMs: () => 0, consume: async () => ({ allowed: true, degraded: false }) },
     watch: { run: (_surface, _request, work) => work() },
     metrics: new Metrics(),
     logger: silentLogger,
@@ -45,21 +45,22 @@ async function route() {
   await app.listen({ host: '127.0.0.1', port: 0 });
   closeAfter('test', () => app.close());
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
-  const ask = (token: string, id: number, signal?: AbortSignal) => askLegacy('ping', {}, { url, token, id, signal });
-  return { ask, inFlight, release: () => release() };
+  const request = (token: string, id: number, signal?: AbortSignal) =>
+    requestLegacy('ping', {}, { url, token, id, signal });
+  return { request, inFlight, release: () => release() };
 }
 
 describe('requests that are under way over HTTP', () => {
   it('are bounded by user with 429 and by node with 503, each with the id and Retry-After', async () => {
-    const { ask, inFlight, release } = await route();
-    const first = [ask('one', 1), ask('one', 2)];
+    const { request, inFlight, release } = await route();
+    const first = [request('one', 1), request('one', 2)];
     await until(() => inFlight.total === 2);
-    const third = await ask('one', 3);
+    const third = await request('one', 3);
     expect([third.status, third.body.id, third.body.error.code]).toEqual([429, 3, -33029]);
     expect(third.headers.get('retry-after')).toBe('1');
-    const other = ask('two', 4);
+    const other = request('two', 4);
     await until(() => inFlight.total === 3);
-    const beyond = await ask('three', 5);
+    const beyond = await request('three', 5);
     expect([beyond.status, beyond.body.id, beyond.body.error.code]).toEqual([503, 5, -33503]);
     release();
     expect((await Promise.all([...first, other])).map(({ status }) => status)).toEqual([200, 200, 200]);
@@ -67,9 +68,9 @@ describe('requests that are under way over HTTP', () => {
   });
 
   it('give their place back when their client hangs up before the answer', async () => {
-    const { ask, inFlight } = await route();
+    const { request, inFlight } = await route();
     const leaving = new AbortController();
-    const lost = ask('one', 1, leaving.signal).catch(() => 'gone');
+    const lost = request('one', 1, leaving.signal).catch(() => 'gone');
     await until(() => inFlight.total === 1);
     leaving.abort();
     expect(await lost).toBe('gone');

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { openClient } from '../support/clients.ts';
 import { billedRecords } from '../support/ledger.ts';
-import { askLegacy, askModern } from '../support/mcp.ts';
+import { requestLegacy, requestModern } from '../support/mcp.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
@@ -24,8 +24,8 @@ describe('the quota of a user', () => {
       expect((await callTool(chat, 'list_agents')).type).toBe('tool_result');
     }
     for (let at = 0; at < ALLOWANCE / 2; at++) {
-      const ask = at % 2 ? askLegacy : askModern;
-      const { status, body } = await ask('tools/call', CALL, { token, url: nodeUrl(at % 2, of) });
+      const request = at % 2 ? requestLegacy : requestModern;
+      const { status, body } = await request('tools/call', CALL, { token, url: nodeUrl(at % 2, of) });
       expect([status, body.result?.isError]).toEqual([200, undefined]);
     }
     const socket = await openClient({ path: '/ws/mcp', token, url: nodeUrl(1, of) });
@@ -35,10 +35,10 @@ describe('the quota of a user', () => {
       fields: { rpc_code: -33030, code: 'QUOTA_EXCEEDED', upgrade_path: 'pro', resets_at: expect.any(String) },
     });
     // A wall is no rate limit: the same by HTTP, where it is an answer and not a status.
-    const { status, body } = await askModern('tools/call', CALL, { token, url: nodeUrl(0, of) });
+    const { status, body } = await requestModern('tools/call', CALL, { token, url: nodeUrl(0, of) });
     expect([status, body.error.code, body.error.data.retryable]).toEqual([200, -33030, false]);
     await until(async () => (await billedRecords(userId, of)).length === ALLOWANCE, { timeoutMs: 15_000 });
-    const roads = (await billedRecords(userId, of)).map(({ transport }) => transport);
-    expect(roads).toEqual([...Array(ALLOWANCE / 2).fill('socketio'), ...Array(ALLOWANCE / 2).fill('mcp')]);
+    const transports = (await billedRecords(userId, of)).map(({ transport }) => transport);
+    expect(transports).toEqual([...Array(ALLOWANCE / 2).fill('socketio'), ...Array(ALLOWANCE / 2).fill('mcp')]);
   });
 });

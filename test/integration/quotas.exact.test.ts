@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import type { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import type { Catalogues } from '../../src/policy/catalogues.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
@@ -40,7 +40,7 @@ beforeAll(async () => {
 });
 
 /** As gateways are: each with its own connection to Redis. */
-async function nodes(executor = async () => ({}), options: { placeMs?: number } = {}): Promise<ToolNode[]> {
+async function nodes(executor = async () => ({}), options: { reservationMs?: number } = {}): Promise<ToolNode[]> {
   return Promise.all(
     Array.from({ length: NODES }, async () => {
       const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
@@ -54,7 +54,7 @@ async function nodes(executor = async () => ({}), options: { placeMs?: number } 
 /** One whose calls count as dead at once, and go on when `finish` is called: as if its process had been stopped. */
 async function stoppedNode(): Promise<{ readonly node: ToolNode; readonly finish: () => void }> {
   const { promise, resolve } = Promise.withResolvers<object>();
-  const [node] = await nodes(async () => ({ ...(await promise) }), { placeMs: 1 });
+  const [node] = await nodes(async () => ({ ...(await promise) }), { reservationMs: 1 });
   if (!node) throw new Error('no node');
   return { node, finish: () => resolve({ late: true }) };
 }
@@ -129,7 +129,7 @@ describe('a limit', () => {
 describe('a place that nobody gives back', () => {
   it('is free again after its time, its call is ended by the sweep, and its use was never counted', async () => {
     const userId = freshUserId();
-    const [node] = await nodes(() => new Promise(() => undefined), { placeMs: 300 });
+    const [node] = await nodes(() => new Promise(() => undefined), { reservationMs: 300 });
     if (!node) throw new Error('no node');
     const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'k' });
     // Begun, and then its process is never heard of again.
@@ -158,7 +158,7 @@ describe('a place that nobody gives back', () => {
     const [damaged = '', sound = ''] = [freshUserId(), freshUserId()].toSorted(
       (a, b) => partitionOf(a) - partitionOf(b),
     );
-    const [node] = await nodes(() => new Promise(() => undefined), { placeMs: 300 });
+    const [node] = await nodes(() => new Promise(() => undefined), { reservationMs: 300 });
     if (!node) throw new Error('no node');
     for (const userId of [damaged, sound]) {
       void node.service.call(toolRequest(userId, { tool: 'limited', caller: anyCaller('one') }), UNLIMITED);

@@ -16,8 +16,8 @@ if ARGV[2] == 'reserve' then
   if allowed then return { 1, unpack(second) } end
   return { 0, second, unpack(third) }
 end
-giveBack(KEYS[2], request.member)
-if ARGV[2] == 'settle' then settle(KEYS[1], request, now) end
+releaseReservation(KEYS[2], request.member)
+if ARGV[2] == 'settle' then commitUse(KEYS[1], request, now) end
 return {}`;
 
 const HOUR = { windowMs: 3_600_000, bucketMs: 300_000 };
@@ -29,7 +29,7 @@ const LIMITS = [
 ];
 type Limit = (typeof LIMITS)[number];
 const CONCURRENCY = 3;
-const PLACE_MS = 35_000;
+const RESERVATION_MS = 35_000;
 /** Not the beginning of a bucket. */
 const EPOCH = Date.parse('2026-03-04T12:34:56.789Z');
 
@@ -50,12 +50,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       kind: fc.constant('pass' as const),
       // Within a bucket, over a place's time, over a bucket, over an hour, to the edge of windows, over a day.
-      ms: fc.constantFrom(1, 1_000, PLACE_MS, 299_999, 300_000, 1_800_000, 3_600_000, 6 * 3_600_000, 86_400_000),
+      ms: fc.constantFrom(1, 1_000, RESERVATION_MS, 299_999, 300_000, 1_800_000, 3_600_000, 6 * 3_600_000, 86_400_000),
     }),
   },
 );
 
-interface Place {
+interface ModelReservation {
   readonly member: string;
   readonly tool: string;
   readonly deadline: number;
@@ -65,7 +65,7 @@ interface Place {
 class Model {
   now = EPOCH;
   readonly uses: { readonly tool: string; readonly at: number }[] = [];
-  places: Place[] = [];
+  reservations: ModelReservation[] = [];
   /** Settled although their place had ended, which no limit could know of any more. */
   late = 0;
 
@@ -87,8 +87,8 @@ class Model {
     }).length;
   }
 
-  live(): Place[] {
-    return this.places.filter(({ deadline }) => deadline > this.now);
+  live(): ModelReservation[] {
+    return this.reservations.filter(({ deadline }) => deadline > this.now);
   }
 }
 
@@ -120,26 +120,31 @@ describe('quotas', () => {
           else if (one.kind === 'call') {
             const limits = model.limitsOf(one.tool);
             const member = `call_${++calls} ${one.tool} p`;
-            const request = { member, concurrency: CONCURRENCY, forMs: PLACE_MS, limits };
+            const request = { member, concurrency: CONCURRENCY, forMs: RESERVATION_MS, limits };
             const before = limits.map((limit) => model.used(limit));
             const allowed = model.live().length < CONCURRENCY && limits.every(({ max }, at) => (before[at] ?? 0) < max);
             const [result, ...rest] = await run('reserve', request);
             expect(result).toBe(allowed ? 1 : 0);
             const status = allowed ? rest : rest.slice(1);
             expect(status.filter((_, at) => at % 2 === 0)).toEqual(before.map((used) => used + (allowed ? 1 : 0)));
-            if (allowed) model.places.push({ member, tool: one.tool, deadline: model.now + PLACE_MS });
+            if (allowed) model.reservations.push({ member, tool: one.tool, deadline: model.now + RESERVATION_MS });
           } else {
-            const place = model.places[one.which];
-            if (!place) continue;
-            model.places = model.places.filter((other) => other !== place);
+            const reservation = model.reservations[one.which];
+            if (!reservation) continue;
+            model.reservations = model.reservations.filter((other) => other !== reservation);
             const period = {
               day: new Date(model.now).toISOString().slice(0, 10),
               month: new Date(model.now).toISOString().slice(0, 7),
             };
-            await run(one.kind, { member: place.member, limits: model.limitsOf(place.tool), units: 2, ...period });
+            await run(one.kind, {
+              member: reservation.member,
+              limits: model.limitsOf(reservation.tool),
+              units: 2,
+              ...period,
+            });
             // One whose place had ended may still be settled: it ran, and counts, over the limit if need be.
-            if (one.kind === 'settle') model.uses.push({ tool: place.tool, at: model.now });
-            if (one.kind === 'settle' && place.deadline <= model.now) model.late += 1;
+            if (one.kind === 'settle') model.uses.push({ tool: reservation.tool, at: model.now });
+            if (one.kind === 'settle' && reservation.deadline <= model.now) model.late += 1;
           }
           for (const limit of LIMITS) expect(model.within(limit)).toBeLessThanOrEqual(limit.max + model.late);
         }

@@ -34,9 +34,9 @@ async function silentPort(): Promise<number> {
     process.stdout.write(String(this.address().port)); })`;
   const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] });
   closeAfter('test', () => void child.kill('SIGKILL'));
-  const [told] = await once(child.stdout, 'data');
+  const [printed] = await once(child.stdout, 'data');
   child.kill('SIGSTOP');
-  const port = Number(String(told));
+  const port = Number(String(printed));
   let taken = 0;
   for (let at = 0; at < 8; at += 1) {
     const socket = connect(port, '127.0.0.1', () => {

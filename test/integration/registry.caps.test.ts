@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { Registry } from '../../src/connections/registry.ts';
+import { ConnectionRegistry } from '../../src/cluster/connection-registry.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { catalogues, planRow } from '../support/catalogues.ts';
 import { type Core, startCore, startTail } from '../support/core.ts';
@@ -12,7 +12,7 @@ const CAPS: Readonly<Record<string, number | undefined>> = { free: undefined, sm
 
 let core: Core;
 let leases: Leases;
-let registries: readonly { readonly node: string; readonly registry: Registry }[];
+let registries: readonly { readonly node: string; readonly registry: ConnectionRegistry }[];
 
 /** A plan for each cap; the first says nothing of connections. */
 function plansWithCaps() {
@@ -29,7 +29,7 @@ beforeAll(async () => {
     NODES.map(async (node) => {
       await tail.attend(core.keys.nodeChannels(node));
       const options = { leaseMs: 30_000, maxConnectionsPerUser: DEFAULT_CAP };
-      return { node, registry: new Registry({ redis: core.redis, keys: core.keys, plans }, options) };
+      return { node, registry: new ConnectionRegistry({ redis: core.redis, keys: core.keys, plans }, options) };
     }),
   );
 });
@@ -39,15 +39,15 @@ async function admit(userId: string, plan: string, at: number) {
   if (!node || !registry) throw new Error('there is no node');
   const connectionId = newId('ws');
   const details = { node, endpoint: '/ws', opened_at: new Date().toISOString() };
-  const { place } = await registry.admit({ userId, connectionId, plan, tokenIssuedAt: Date.now(), details });
-  return { connectionId, place };
+  const { order } = await registry.admit({ userId, connectionId, plan, tokenIssuedAt: Date.now(), details });
+  return { connectionId, order };
 }
 
 /** Twenty connections at once, over all nodes. @returns their ids by place, the newest last */
 async function admitTwenty(userId: string, plan: string): Promise<string[]> {
   const admitted = await Promise.all(Array.from({ length: 20 }, (_, at) => admit(userId, plan, at)));
-  expect(new Set(admitted.map(({ place }) => place)).size).toBe(20);
-  return admitted.toSorted((a, b) => a.place - b.place).map(({ connectionId }) => connectionId);
+  expect(new Set(admitted.map(({ order }) => order)).size).toBe(20);
+  return admitted.toSorted((a, b) => a.order - b.order).map(({ connectionId }) => connectionId);
 }
 
 describe('connections that lost their place', () => {

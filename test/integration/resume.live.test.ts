@@ -20,14 +20,15 @@ describe.each(TRANSPORTS)('a resume over %s while events arrive', (transport) =>
 
     const readers: TestClient[] = [];
     for (let round = 0; round < 12; round++) {
-      const place = { after: round % 2 ? 0 : 4, epoch };
+      const logPosition = { after: round % 2 ? 0 : 4, epoch };
       const url = nodeUrl(round % 3);
       if (round % 4 < 2) {
-        const options = transport === 'ws' ? { query: { ...place, after: `${place.after}` } } : { auth: place };
+        const options =
+          transport === 'ws' ? { query: { ...logPosition, after: `${logPosition.after}` } } : { auth: logPosition };
         readers.push(await openClient({ transport, url, token, ...options }));
       } else {
         const reader = await openClient({ transport, url, token });
-        reader.send('resume', place);
+        reader.send('resume', logPosition);
         readers.push(reader);
       }
       const reader = readers[round] as TestClient;
@@ -44,10 +45,10 @@ describe.each(TRANSPORTS)('a resume over %s while events arrive', (transport) =>
       const after = round % 2 ? 0 : 4;
       const numbers = seqs(events);
       expect(numbers).toEqual(upTo(after + numbers.length).slice(after));
-      const seam = events.findIndex(({ type }) => type === 'resumed');
-      const { from, to } = events[seam]?.fields ?? {};
-      expect([from, to]).toEqual([after + 1, seqs(events.slice(0, seam)).at(-1)]);
-      expect(seqs(events.slice(seam))[0]).toBe(Number(to) + 1);
+      const replayEnd = events.findIndex(({ type }) => type === 'resumed');
+      const { from, to } = events[replayEnd]?.fields ?? {};
+      expect([from, to]).toEqual([after + 1, seqs(events.slice(0, replayEnd)).at(-1)]);
+      expect(seqs(events.slice(replayEnd))[0]).toBe(Number(to) + 1);
     }
     expect(seqs(writer.events)).toEqual(upTo(seqs(writer.events).length));
   });
@@ -103,17 +104,17 @@ describe('a log that has been trimmed', () => {
       await runToEnd(reader);
       expect(seqs(reader.events)).toEqual(upTo(head + seqs(reader.events).length).slice(head));
 
-      const place = { after: 1, epoch: String(epoch) };
-      const options = transport === 'ws' ? { query: { ...place, after: '1' } } : { auth: place };
+      const logPosition = { after: 1, epoch: String(epoch) };
+      const options = transport === 'ws' ? { query: { ...logPosition, after: '1' } } : { auth: logPosition };
       const late = await openClient({ transport, url, token, ...options });
       const refused = await late.waitFor('resume_failed');
       expect(refused.fields.reason).toBe('trimmed');
       const from = late.mark();
       late.send('resume', { after: Number(refused.fields.oldest_seq) - 1, epoch });
-      const { fields: seam } = await late.waitFor('resumed', { from });
-      expect(seam.from).toBe(refused.fields.oldest_seq);
+      const { fields: replayEnd } = await late.waitFor('resumed', { from });
+      expect(replayEnd.from).toBe(refused.fields.oldest_seq);
       const replayed = seqs(late.events.slice(from));
-      expect(replayed).toEqual(upTo(Number(seam.to)).slice(Number(seam.from) - 1));
+      expect(replayed).toEqual(upTo(Number(replayEnd.to)).slice(Number(replayEnd.from) - 1));
     },
   );
 });

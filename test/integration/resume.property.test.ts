@@ -1,12 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { LiveSessions } from '../../src/connections/live-sessions.ts';
-import { Registry } from '../../src/connections/registry.ts';
-import { Session, type SessionEvents } from '../../src/connections/session.ts';
+import { ConnectionRegistry } from '../../src/cluster/connection-registry.ts';
+import { Attachment, type AttachmentEvents } from '../../src/connections/attachment.ts';
+import { LiveAttachments } from '../../src/connections/live-attachments.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import type { LogEntry } from '../../src/protocol/messages.ts';
-import { type Core, silentLogger, startCore, startTail, thinking, tokenParts } from '../support/core.ts';
+import { type Core, silentLogger, startCore, startTail, thinking, tokenDeps } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -36,14 +36,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
  * everything, and writes down each event it is given. Events that an abandoned connection still delivers are not the
  * client's: it has gone.
  */
-class Wanderer {
+class MovingClient {
   readonly received: number[] = [];
   #connection = 0;
-  #session: Session | undefined;
+  #session: Attachment | undefined;
   #epoch: string | undefined;
-  readonly #connect: (events: SessionEvents) => Session;
+  readonly #connect: (events: AttachmentEvents) => Attachment;
 
-  constructor(connect: (node: number, events: SessionEvents) => Session) {
+  constructor(connect: (node: number, events: AttachmentEvents) => Attachment) {
     let node = 0;
     this.#connect = (events) => connect(node, events);
     this.moveTo = async (next) => {
@@ -60,7 +60,7 @@ class Wanderer {
 
   drop(): void {
     this.#connection += 1;
-    this.#session?.leave();
+    this.#session?.detach();
     this.#session = undefined;
   }
 
@@ -94,44 +94,44 @@ class Wanderer {
       deliver: (entry: LogEntry) => {
         if (connection === this.#connection) this.received.push(entry.seq);
       },
-      lost: (loss) => expect(loss).toBeUndefined(),
+      onReplayGap: (loss) => expect(loss).toBeUndefined(),
       writable: async () => true,
-      ended: () => undefined,
-      failed: (error) => expect(error).toBeUndefined(),
-      planChanged: () => undefined,
-      tokenChanged: () => undefined,
-      published: () => undefined,
+      onTerminated: () => undefined,
+      onError: (error) => expect(error).toBeUndefined(),
+      onPlanChanged: () => undefined,
+      onTokenChanged: () => undefined,
+      onPublished: () => undefined,
     });
     this.#session = session;
-    const admission = await session.join();
+    const admission = await session.attach();
     this.#epoch ??= admission?.epoch ?? '';
     await session.cursor.resume(this.#position(this.#epoch), (result) => expect(result.resumed).toBe(true));
-    session.cursor.release();
+    session.cursor.unpause();
   }
 }
 
 async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], steps: readonly Step[]): Promise<void> {
   const identity = { userId: freshUserId(), plan: 'pro', tokenId: 'jti', tokenIssuedAt: Date.now() } as Identity;
-  const registry = new Registry(core, { leaseMs: 30_000, maxConnectionsPerUser: 3 });
+  const registry = new ConnectionRegistry(core, { leaseMs: 30_000, maxConnectionsPerUser: 3 });
   let connections = 0;
-  const wanderer = new Wanderer((node, events) => {
+  const client = new MovingClient((node, events) => {
     connections += 1;
     const liveTail = nodes[node]?.tail;
     if (!liveTail) throw new Error(`no node ${node}`);
     const deps = {
       registry,
-      liveSessions: new LiveSessions({ revoked: { has: () => false } }),
+      liveAttachments: new LiveAttachments({ revoked: { has: () => false } }),
       liveTail,
       eventLog: core.log,
       plans: core.plans,
       clock: systemClock,
       logger: silentLogger,
-      ...tokenParts(core),
+      ...tokenDeps(core),
     };
     const details = { node: `n${node}`, endpoint: '/test', opened_at: '' };
-    return new Session(deps, { connectionId: `${identity.userId}_${connections}`, identity, details }, events);
+    return new Attachment(deps, { connectionId: `${identity.userId}_${connections}`, identity, details }, events);
   });
-  await wanderer.moveTo(0);
+  await client.moveTo(0);
   let appended = 0;
   const writes: Promise<unknown>[] = [];
   for (const { kind, ...what } of steps) {
@@ -143,17 +143,17 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
         writes.push(core.log.append({ userId: identity.userId, events: [thinking(`${appended}`)] }));
       }
     }
-    if (kind === 'move') await wanderer.moveTo((what as { node: number }).node);
-    if (kind === 'drop') wanderer.drop();
-    if (kind === 'resume') await wanderer.resume();
+    if (kind === 'move') await client.moveTo((what as { node: number }).node);
+    if (kind === 'drop') client.drop();
+    if (kind === 'resume') await client.resume();
     if (kind === 'cut') nodes[(what as { node: number }).node]?.subscriber.disconnect(true);
     if (kind === 'pause') await new Promise((resolve) => setTimeout(resolve, (what as { ms: number }).ms));
   }
   await Promise.all(writes);
-  await wanderer.moveTo(NODES - 1);
-  await until(() => wanderer.last === appended, { timeoutMs: 10_000, label: `event ${appended} of ${wanderer.last}` });
-  wanderer.drop();
-  expect(wanderer.received).toEqual(Array.from({ length: appended }, (_, i) => i + 1));
+  await client.moveTo(NODES - 1);
+  await until(() => client.last === appended, { timeoutMs: 10_000, label: `event ${appended} of ${client.last}` });
+  client.drop();
+  expect(client.received).toEqual(Array.from({ length: appended }, (_, i) => i + 1));
 }
 
 describe('resume', () => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
-import { MAX_RESULT_BYTES } from '../../src/agents/tools/result.ts';
 import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
+import { MAX_RESULT_BYTES } from '../../src/tools/built-in/result.ts';
 import { runToEnd } from '../support/agent-runs.ts';
 import { type ClientOptions, openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { LOG_BYTES, thinking } from '../support/core.ts';
@@ -22,9 +22,9 @@ function atHandshake(transport: 'ws' | 'socketio', { after, epoch }: Position): 
 }
 
 /** The numbers of the events before and after the seam. */
-function aroundSeam(client: TestClient): { before: number[]; after: number[] } {
-  const seam = client.events.findIndex(({ type }) => type === 'resumed');
-  return { before: seqs(client.events.slice(0, seam)), after: seqs(client.events.slice(seam)) };
+function aroundReplayEnd(client: TestClient): { before: number[]; after: number[] } {
+  const replayEnd = client.events.findIndex(({ type }) => type === 'resumed');
+  return { before: seqs(client.events.slice(0, replayEnd)), after: seqs(client.events.slice(replayEnd)) };
 }
 
 const range = (from: number, to: number) => upTo(to).slice(from - 1);
@@ -72,7 +72,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
       ...seen.slice(3).map(({ type }) => type),
       'resumed',
     ]);
-    expect(aroundSeam(client)).toEqual({ before: range(4, head), after: [] });
+    expect(aroundReplayEnd(client)).toEqual({ before: range(4, head), after: [] });
   });
 
   it('on another node brings the same, in band and at the handshake', async () => {
@@ -83,7 +83,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     later.send('resume', { ...position });
     for (const client of [atOnce, later]) {
       expect((await client.waitFor('resumed')).fields).toMatchObject({ from: 3, to: head });
-      expect(aroundSeam(client)).toEqual({ before: range(3, head), after: [] });
+      expect(aroundReplayEnd(client)).toEqual({ before: range(3, head), after: [] });
     }
   });
 
@@ -106,7 +106,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     const client = await connect(1, atHandshake(transport, { after: 0, epoch }));
     await client.waitFor('resumed');
     await runToEnd(client);
-    const { before, after } = aroundSeam(client);
+    const { before, after } = aroundReplayEnd(client);
     expect(before).toEqual(upTo(head));
     expect(after).toEqual(range(head + 1, head + after.length));
     expect(after.length).toBeGreaterThanOrEqual(5);
@@ -122,7 +122,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     }
     for (const client of [atOnce, later]) {
       await runToEnd(client);
-      expect(aroundSeam(client).before).toEqual([]);
+      expect(aroundReplayEnd(client).before).toEqual([]);
       expect(seqs(client.events)[0]).toBe(head + 1);
     }
   });
@@ -149,9 +149,9 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
   it.each([
     ['of another epoch', (head: number) => ({ after: Math.min(2, head), epoch: 'epoch_of_another_time' })],
     ['beyond the head', (head: number, epoch: string) => ({ after: head + 1, epoch })],
-  ])('to a place %s fails with epoch_changed, and the live stream goes on', async (_what, place) => {
+  ])('to a place %s fails with epoch_changed, and the live stream goes on', async (_what, logPosition) => {
     const { head, epoch, connect } = await history();
-    const position = place(head, epoch);
+    const position = logPosition(head, epoch);
     const atOnce = await connect(0, atHandshake(transport, position));
     const later = await connect(1);
     later.send('resume', position);

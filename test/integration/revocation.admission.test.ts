@@ -1,14 +1,14 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { LiveSessions } from '../../src/connections/live-sessions.ts';
-import type { Registry } from '../../src/connections/registry.ts';
-import { Session, type SessionEvents } from '../../src/connections/session.ts';
+import { Accounts } from '../../src/accounts/accounts.ts';
+import { Revocations } from '../../src/accounts/revocations.ts';
+import type { ConnectionRegistry } from '../../src/cluster/connection-registry.ts';
+import { Attachment, type AttachmentEvents } from '../../src/connections/attachment.ts';
+import { LiveAttachments } from '../../src/connections/live-attachments.ts';
 import { systemClock } from '../../src/lib/clock.ts';
-import { Accounts } from '../../src/policy/accounts.ts';
-import { Revocations } from '../../src/policy/revocations.ts';
 import type { ErrorCode } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
-import { type Core, silentLogger, startCore, tokenParts } from '../support/core.ts';
-import { startDecisions } from '../support/decisions.ts';
+import { startAdminActions } from '../support/admin-actions.ts';
+import { type Core, silentLogger, startCore, tokenDeps } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
@@ -19,23 +19,23 @@ beforeAll(async () => {
 });
 
 /** A connection that notes how its session ended. */
-function eventsInto(ends: ErrorCode[]): SessionEvents {
+function eventsInto(ends: ErrorCode[]): AttachmentEvents {
   return {
     closed: false,
     deliver: () => undefined,
-    lost: () => undefined,
+    onReplayGap: () => undefined,
     writable: async () => true,
-    ended: (code) => void ends.push(code),
-    failed: (error) => expect(error).toBeUndefined(),
-    planChanged: () => undefined,
-    published: () => undefined,
-    tokenChanged: () => undefined,
+    onTerminated: (code) => void ends.push(code),
+    onError: (error) => expect(error).toBeUndefined(),
+    onPlanChanged: () => undefined,
+    onPublished: () => undefined,
+    onTokenChanged: () => undefined,
   };
 }
 
 /** A session whose admission Redis has decided, while the answer is still on its way to the node. */
 async function whileAdmitted() {
-  const { registry, liveSessions, tail } = await startDecisions(core, core.plans);
+  const { registry, liveAttachments, tail } = await startAdminActions(core, core.plans);
   const answer = Promise.withResolvers<void>();
   const decided = Promise.withResolvers<void>();
   const slow = {
@@ -46,7 +46,7 @@ async function whileAdmitted() {
       return admission;
     },
     release: (userId, ids) => registry.release(userId, ids),
-  } satisfies Pick<Registry, 'admit' | 'release'>;
+  } satisfies Pick<ConnectionRegistry, 'admit' | 'release'>;
   const userId = freshUserId();
   const identity = {
     userId,
@@ -59,27 +59,27 @@ async function whileAdmitted() {
   } as unknown as Identity;
   const ends: ErrorCode[] = [];
   const { plans, log: eventLog } = core;
-  const deps = { registry: slow as unknown as Registry, liveSessions, liveTail: tail, eventLog, plans };
+  const deps = { registry: slow as unknown as ConnectionRegistry, liveAttachments, liveTail: tail, eventLog, plans };
   const details = { node: 'n', endpoint: '/test', opened_at: '' };
-  const session = new Session(
-    { ...deps, ...tokenParts(core), clock: systemClock, logger: silentLogger },
+  const session = new Attachment(
+    { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
     { connectionId: `c_${userId}`, identity, details },
     eventsInto(ends),
   );
-  closeAfter('test', () => session.leave());
-  const joined = session.join();
+  closeAfter('test', () => session.detach());
+  const joined = session.attach();
   await decided.promise;
-  return { session, userId, identity, liveSessions, ends, finish: () => joined, answer: () => answer.resolve() };
+  return { session, userId, identity, liveAttachments, ends, finish: () => joined, answer: () => answer.resolve() };
 }
 
 describe('what is decided while the answer to an admission is on its way', () => {
   it('B242 counts, not the older answer: the plan', async () => {
-    const { session, userId, identity, liveSessions, answer, finish } = await whileAdmitted();
-    const heard: (string | undefined)[] = [];
+    const { session, userId, identity, liveAttachments, answer, finish } = await whileAdmitted();
+    const applied: (string | undefined)[] = [];
     // A second session of the user on the node, told in the same round, says when the decision has been heard.
-    liveSessions.add({ identity, revoke: () => undefined, applyAccount: ({ plan }) => void heard.push(plan) });
+    liveAttachments.add({ identity, revoke: () => undefined, applyAccount: ({ plan }) => void applied.push(plan) });
     await new Accounts(core).setPlan(userId, 'free');
-    await until(() => heard.includes('free'));
+    await until(() => applied.includes('free'));
     answer();
     await finish();
     expect(session.identity.plan).toBe('free');
@@ -102,36 +102,36 @@ describe('what is decided while the answer to an admission is on its way', () =>
 
 describe('a session that asks for a place', () => {
   it('B244 is refused when it was revoked after its token had been verified', async () => {
-    const { liveSessions, tail, registry } = await startDecisions(core, core.plans);
+    const { liveAttachments, tail, registry } = await startAdminActions(core, core.plans);
     const userId = freshUserId();
     await new Revocations(core).revoke(`sid:sid_${userId}`);
     const identity = { userId, plan: 'pro', tokenId: 't', sessionId: `sid_${userId}`, tokenIssuedAt: 1 } as Identity;
-    await until(() => liveSessions.isRevoked(identity));
+    await until(() => liveAttachments.isRevoked(identity));
     const { plans, log: eventLog } = core;
-    const deps = { registry, liveSessions, liveTail: tail, eventLog, plans };
-    const session = new Session(
-      { ...deps, ...tokenParts(core), clock: systemClock, logger: silentLogger },
+    const deps = { registry, liveAttachments, liveTail: tail, eventLog, plans };
+    const session = new Attachment(
+      { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
       { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
       eventsInto([]),
     );
-    await expect(session.join()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
+    await expect(session.attach()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
     expect(await registry.list(userId)).toEqual({ total: 0, connections: [] });
-    expect(liveSessions.ofUser(userId)).toEqual([]);
+    expect(liveAttachments.ofUser(userId)).toEqual([]);
   });
 
   it('B244 is refused by a node that has not heard of the revocation yet', async () => {
-    const { tail, registry } = await startDecisions(core, core.plans);
-    const deaf = new LiveSessions({ revoked: { has: () => false } });
+    const { tail, registry } = await startAdminActions(core, core.plans);
+    const deaf = new LiveAttachments({ revoked: { has: () => false } });
     const userId = freshUserId();
     await new Revocations(core).revoke(`jti:jti_${userId}`);
     const identity = { userId, plan: 'pro', tokenId: `jti_${userId}`, tokenIssuedAt: 1 } as Identity;
-    const deps = { registry, liveSessions: deaf, liveTail: tail, eventLog: core.log, plans: core.plans };
-    const session = new Session(
-      { ...deps, ...tokenParts(core), clock: systemClock, logger: silentLogger },
+    const deps = { registry, liveAttachments: deaf, liveTail: tail, eventLog: core.log, plans: core.plans };
+    const session = new Attachment(
+      { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
       { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
       eventsInto([]),
     );
-    await expect(session.join()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
+    await expect(session.attach()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
     await until(async () => (await registry.list(userId)).total === 0);
     expect(deaf.ofUser(userId)).toEqual([]);
   });
@@ -139,25 +139,25 @@ describe('a session that asks for a place', () => {
 
 describe('a session whose client brings a newer token', () => {
   it('B34 B128 leaves nothing behind on the node when it ends before that token has been verified', async () => {
-    const { liveSessions, tail, registry } = await startDecisions(core, core.plans);
+    const { liveAttachments, tail, registry } = await startAdminActions(core, core.plans);
     const userId = freshUserId();
     const of = { userId, plan: 'pro', permissions: [], tokenIssuedAt: Date.now() - 1_000 };
     const identity = { ...of, tokenId: 'first', tokenExpiresAt: Date.now() + 60_000 } as unknown as Identity;
     const newer = { ...of, tokenId: 'second', tokenExpiresAt: Date.now() + 120_000 } as unknown as Identity;
     const verified = Promise.withResolvers<Identity>();
-    const deps = { registry, liveSessions, liveTail: tail, eventLog: core.log, plans: core.plans };
+    const deps = { registry, liveAttachments, liveTail: tail, eventLog: core.log, plans: core.plans };
     const authenticator = { renewal: () => verified.promise };
-    const session = new Session(
-      { ...deps, ...tokenParts(core), authenticator, clock: systemClock, logger: silentLogger },
+    const session = new Attachment(
+      { ...deps, ...tokenDeps(core), authenticator, clock: systemClock, logger: silentLogger },
       { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
       eventsInto([]),
     );
-    await session.join();
-    expect(liveSessions.ofUser(userId)).toEqual([session]);
-    const brought = session.bringToken('second');
-    session.leave();
+    await session.attach();
+    expect(liveAttachments.ofUser(userId)).toEqual([session]);
+    const brought = session.acceptToken('second');
+    session.detach();
     verified.resolve(newer);
     await brought;
-    expect(liveSessions.users()).not.toContain(userId);
+    expect(liveAttachments.users()).not.toContain(userId);
   });
 });

@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
-import type { LiveSession } from '../../src/connections/live-sessions.ts';
-import { Accounts } from '../../src/policy/accounts.ts';
+import { Accounts } from '../../src/accounts/accounts.ts';
+import type { LiveAttachment } from '../../src/connections/live-attachments.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { startAdminActions } from '../support/admin-actions.ts';
 import { catalogues, planRow } from '../support/catalogues.ts';
 import { startCore } from '../support/core.ts';
-import { startDecisions } from '../support/decisions.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -22,7 +22,7 @@ const { plans: PLANS } = catalogues(
 describe('a plan with a lower cap', () => {
   it('B244 closes the oldest connections of three nodes, exactly as many as are too many', async () => {
     const core = await startCore();
-    const nodes = await Promise.all(Array.from({ length: NODES }, () => startDecisions(core, PLANS)));
+    const nodes = await Promise.all(Array.from({ length: NODES }, () => startAdminActions(core, PLANS)));
     const userId = freshUserId();
     const accounts = new Accounts(core);
     await accounts.setPlan(userId, 'wide');
@@ -39,12 +39,12 @@ describe('a plan with a lower cap', () => {
     for (let at = 0; at < 7; at++) {
       const node = nodes[at % NODES];
       const identity = { userId, plan: 'wide', tokenId: `jti_${at}`, sessionId: undefined } as Identity;
-      const session: LiveSession = {
+      const session: LiveAttachment = {
         identity,
         revoke: () => undefined,
         applyAccount: ({ plan = '' }) => void plans.push(plan),
       };
-      node?.liveSessions.add(session);
+      node?.liveAttachments.add(session);
       const details = { node: `n${at % NODES}`, endpoint: '/test', opened_at: '' };
       const tokenIssuedAt = Date.now();
       await node?.registry.admit({ userId, connectionId: `c${at}`, plan: 'wide', tokenIssuedAt, details });

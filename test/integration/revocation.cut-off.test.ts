@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { startRedisServer } from '../../scripts/lib/redis-server.ts';
-import { Accounts } from '../../src/policy/accounts.ts';
-import { Revocations } from '../../src/policy/revocations.ts';
+import { Accounts } from '../../src/accounts/accounts.ts';
+import { Revocations } from '../../src/accounts/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { openClient, type TestClient } from '../support/clients.ts';
@@ -16,7 +16,7 @@ import { until } from '../support/until.ts';
 
 /** From Redis being within reach until the effect: the client tries again every second at the latest. */
 const BACK_MS = 3_000;
-/** `LOOK_AGAIN_MS` of src/policy/announcement-reader.ts, and as much again for a loaded machine. */
+/** `LOOK_AGAIN_MS` of src/accounts/invalidation-reader.ts, and as much again for a loaded machine. */
 const BY_THE_CLOCK_MS = 4_000;
 
 /** A node that reaches Redis only through a proxy; the test reaches Redis itself. */
@@ -107,7 +107,7 @@ describe('a node that was cut off from Redis', () => {
       await accounts.setBlocked(blocked.userId, true);
       await accounts.setPlan(changed.userId, 'enterprise');
       await accounts.setPlan('somebody-else', 'free');
-      await redis.xtrim(keys.announcements, 'MAXLEN', 1);
+      await redis.xtrim(keys.invalidations, 'MAXLEN', 1);
     });
     await expectEnded(clients[0], 'TOKEN_REVOKED', BACK_MS);
     await expectEnded(clients[1], 'USER_BLOCKED', BACK_MS);
@@ -120,7 +120,7 @@ describe('an announcement', () => {
     const minted = mint();
     const client = await connect(minted);
     // Stored and announced as ever, but the nudge goes where nobody listens.
-    const unheard = { announcements: keys.announcements, revocations: keys.revocations, announced: 'nobody' };
+    const unheard = { invalidations: keys.invalidations, revocations: keys.revocations, invalidationChannel: 'nobody' };
     await new Revocations({ redis, keys: unheard as Keys }).revoke(`sid:${minted.claims.sid}`);
     await expectEnded(client, 'TOKEN_REVOKED', BY_THE_CLOCK_MS);
   });
@@ -141,8 +141,8 @@ describe('an announcement', () => {
   it('of a kind that this version does not know is passed over', async () => {
     const minted = mint();
     const client = await connect(minted);
-    await redis.xadd(keys.announcements, '*', 'kind', 'unheard-of', 'what', 'ever');
-    await redis.xadd(keys.announcements, '*', 'kind', 'revoked', 'subject', 'nonsense', 'until', 'x');
+    await redis.xadd(keys.invalidations, '*', 'kind', 'unheard-of', 'what', 'ever');
+    await redis.xadd(keys.invalidations, '*', 'kind', 'revoked', 'subject', 'nonsense', 'until', 'x');
     await revocations.revoke(`sid:${minted.claims.sid}`);
     await expectEnded(client, 'TOKEN_REVOKED', BACK_MS);
   });

@@ -134,7 +134,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
   });
 
   it('B244 no handshake that races with a revocation or a block outlives it, on any node', async () => {
-    const decisions = [
+    const actions = [
       ({ claims }: MintedToken) => admin('POST', '/v1/tokens/revoke', { sid: claims.sid }),
       ({ claims }: MintedToken) => admin('POST', '/v1/tokens/revoke', { jti: claims.jti }, 1),
       ({ userId }: MintedToken) => admin('POST', '/v1/tokens/revoke', { user_id: userId }, 2),
@@ -142,7 +142,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     ];
     const races = Array.from({ length: 24 }, async (_, race) => {
       const minted = mintToken();
-      const decide = decisions[race % decisions.length] ?? (() => undefined);
+      const decide = actions[race % actions.length] ?? (() => undefined);
       const connect = () => NODES.map((node) => openClient({ transport, url: nodeUrl(node), token: minted.token }));
       // In both orders, and in flight at once.
       const before = race % 8 < 4 ? connect() : [];

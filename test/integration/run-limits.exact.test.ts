@@ -1,12 +1,12 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import type { Runs } from '../../src/agents/runs.ts';
-import { Threads } from '../../src/agents/threads.ts';
+import { Permissions } from '../../src/catalogue/permissions.ts';
 import type { StartedRun } from '../../src/jobs.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import { Permissions } from '../../src/policy/permissions.ts';
-import { Quotas } from '../../src/policy/quotas.ts';
+import { Quotas } from '../../src/limits/quotas.ts';
 import type { TollgateError } from '../../src/protocol/errors.ts';
+import type { Runs } from '../../src/runs/runs.ts';
+import { Threads } from '../../src/threads/threads.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, startCore } from '../support/core.ts';
 import { keysOf } from '../support/keys-of.ts';
@@ -231,5 +231,5 @@ describe('a run that has ended', () => {
 function summary(userId: string, plan: string) {
   const { plans, tools } = files;
   const permissions = new Permissions({ plans, tools }, { environment: 'test' });
-  return new Quotas({ ...core, plans, tools, permissions }, { placeMs: 1_000 }).summary(userId, anyCaller(plan));
+  return new Quotas({ ...core, plans, tools, permissions }, { reservationMs: 1_000 }).summary(userId, anyCaller(plan));
 }

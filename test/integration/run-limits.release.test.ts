@@ -1,10 +1,10 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { RunLost } from '../../src/agents/run-log.ts';
-import type { Runs } from '../../src/agents/runs.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
+import { RunOwnershipLost } from '../../src/runs/run-log.ts';
+import type { Runs } from '../../src/runs/runs.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
@@ -48,7 +48,7 @@ async function busyUser(): Promise<{ userId: string; first: string; others: read
 }
 
 /** Exactly one further run can start. */
-async function expectOnePlace(userId: string): Promise<void> {
+async function expectOneSlot(userId: string): Promise<void> {
   const tries = Array.from({ length: 12 }, (_, at) => tryRun(node(at), { userId, plan, threadId: 'thread_1' }));
   expect((await Promise.all(tries)).filter((one) => !isRefused(one))).toHaveLength(1);
 }
@@ -64,9 +64,9 @@ describe('the end of a run makes room for one other', () => {
       else if (end === 'failed') await log.failed(new TollgateError('RUN_TIMEOUT'));
       else await log.cancelled();
       expect(await inFlight(userId)).toBe(IN_FLIGHT - 1);
-      await expectOnePlace(userId);
+      await expectOneSlot(userId);
       // The worker that had it before the takeover comes back.
-      await expect(late.failed(new TollgateError('INTERNAL_ERROR'))).rejects.toThrow(RunLost);
+      await expect(late.failed(new TollgateError('INTERNAL_ERROR'))).rejects.toThrow(RunOwnershipLost);
       await node().forget(userId, first);
       expect(await inFlight(userId)).toBe(IN_FLIGHT);
     },
@@ -77,7 +77,7 @@ describe('the end of a run makes room for one other', () => {
     await node().cancel(userId, first, { allowed: Promise.resolve(), messages: 30 });
     expect(await tryRun(node(), { userId, plan })).toMatchObject({ code: 'RATE_LIMITED' });
     await (await claimRun(core, node(), userId, first)).cancelled();
-    await expectOnePlace(userId);
+    await expectOneSlot(userId);
   });
 
   it('when its job failed for good, once, also when two workers say so', async () => {
@@ -86,7 +86,7 @@ describe('the end of a run makes room for one other', () => {
     const ended = await Promise.all([0, 1].map((at) => abandonRun(job, 'INTERNAL_ERROR', sweepDeps(node(at)))));
     expect(ended).toContain(true);
     expect(await inFlight(userId)).toBe(IN_FLIGHT - 1);
-    await expectOnePlace(userId);
+    await expectOneSlot(userId);
   });
 
   it('when its worker has died, by the sweep, and by its deadline where no sweep comes', async () => {
@@ -125,7 +125,7 @@ describe('the end of a run makes room for one other', () => {
     const { userId, first } = await busyUser();
     await core.redis.del(core.keys.user(userId).run(first));
     await abandonRun({ user_id: userId, run_id: first }, 'RUN_TIMEOUT', sweepDeps(node()));
-    await expectOnePlace(userId);
+    await expectOneSlot(userId);
   });
 });
 

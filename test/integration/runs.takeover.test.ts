@@ -1,15 +1,15 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import type { Agent } from '../../src/agents/agent.ts';
-import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
-import { RunExecutor } from '../../src/agents/run-executor.ts';
-import { OUTAGE_PATIENCE_MS } from '../../src/agents/run-log.ts';
-import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
-import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
+import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
+import type { Agent } from '../../src/runs/agent.ts';
+import { RunExecutor } from '../../src/runs/run-executor.ts';
+import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
+import { OUTAGE_RETRY_MS } from '../../src/tools/outcome.ts';
+import type { ToolExecutor } from '../../src/tools/tool.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore, thinking } from '../support/core.ts';
@@ -58,11 +58,11 @@ function executor(
 }
 
 /** Two calls with a thought between: six events with start and end. */
-const twice: Agent = async (_task, hands) => {
-  await hands.think('first');
-  const first = await hands.call('count', {});
-  await hands.think('second');
-  const second = await hands.call('count', {});
+const twice: Agent = async (_task, context) => {
+  await context.think('first');
+  const first = await context.call('count', {});
+  await context.think('second');
+  const second = await context.call('count', {});
   return { final_response: JSON.stringify([first.result, second.result]), summary: 'counted' };
 };
 
@@ -229,12 +229,12 @@ describe('a run that is stopped', () => {
       log.append = async (append) => {
         const isFirst = append.events.some(({ type }) => type === 'tool_completed') && ahead === 0;
         if (!isFirst) return core.log.append(append);
-        ahead = OUTAGE_PATIENCE_MS;
+        ahead = OUTAGE_RETRY_MS;
         if (arrived) await core.log.append(append);
         throw new TollgateError('OVERLOADED');
       };
-      const both: Agent = async (_task, hands) => {
-        const calls = await Promise.allSettled([hands.call('count', {}), hands.call('count', {})]);
+      const both: Agent = async (_task, context) => {
+        const calls = await Promise.allSettled([context.call('count', {}), context.call('count', {})]);
         for (const call of calls) if (call.status === 'rejected') throw call.reason;
         return { final_response: 'both', summary: 'both' };
       };

@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import type { ToolOutcome } from '../../src/agents/run-log.ts';
-import { type BeginCall, type Beginning, type EndCall, ToolCalls } from '../../src/agents/tool-calls.ts';
+import type { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { systemClock } from '../../src/lib/clock.ts';
-import type { Catalogues } from '../../src/policy/catalogues.ts';
+import { type BeginCall, type BeginResult, CallStore, type EndCall } from '../../src/tools/call-store.ts';
+import type { ToolOutcome } from '../../src/tools/outcome.ts';
 import { sweepCalls } from '../../workers/sweep-calls.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
@@ -11,7 +11,7 @@ import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts
 import { until } from '../support/until.ts';
 
 const NEVER = new Promise<never>(() => undefined);
-const PLACE_MS = 300;
+const RESERVATION_MS = 300;
 
 let core: Core;
 let files: Catalogues;
@@ -40,11 +40,11 @@ function dyingNode(step: (typeof STEPS)[number], executed: () => void) {
       return { done: true };
     },
   };
-  return toolNode(core, { catalogues: files, executors, placeMs: PLACE_MS, calls: new DyingCalls(step) });
+  return toolNode(core, { catalogues: files, executors, reservationMs: RESERVATION_MS, calls: new DyingCalls(step) });
 }
 
 /** Calls of which the process hears nothing more once it is dead. */
-class DyingCalls extends ToolCalls {
+class DyingCalls extends CallStore {
   readonly #step: (typeof STEPS)[number];
 
   constructor(step: (typeof STEPS)[number]) {
@@ -52,7 +52,7 @@ class DyingCalls extends ToolCalls {
     this.#step = step;
   }
 
-  override async begin(call: BeginCall): Promise<Beginning> {
+  override async begin(call: BeginCall): Promise<BeginResult> {
     if (this.#step === 'before it began') return NEVER;
     const begun = await super.begin(call);
     return this.#step === 'after it began' ? NEVER : begun;
@@ -82,7 +82,7 @@ describe('a call whose process is killed', () => {
     const begins = step !== 'before it began';
     if (begins)
       await until(async () => (await eventsOf(userId)).length >= (step === 'after the end was written' ? 2 : 1));
-    const sweep = { calls: new ToolCalls(core), clock: systemClock, logger: silentLogger };
+    const sweep = { calls: new CallStore(core), clock: systemClock, logger: silentLogger };
     await until(
       async () => {
         await sweepCalls(sweep);
@@ -119,7 +119,7 @@ describe('a call whose process is killed', () => {
 });
 
 /** The answer to each end is lost, and the end is sent again. */
-class DeafCalls extends ToolCalls {
+class DeafCalls extends CallStore {
   override async end(call: EndCall): Promise<ToolOutcome> {
     await super.end(call);
     return super.end(call);

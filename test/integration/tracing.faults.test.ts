@@ -12,7 +12,7 @@ import { until } from '../support/until.ts';
 const MESSAGES = 100;
 /** Fewer than a connection may have waiting. */
 const AT_ONCE = 20;
-/** `FLUSH_MS` of src/telemetry.ts, with what else a gateway does before it ends. */
+/** `FLUSH_MS` of src/telemetry/telemetry.ts, with what else a gateway does before it ends. */
 const ENDS_WITHIN_MS = 4_000;
 
 const env = {

@@ -71,7 +71,7 @@ describe('an upstream server over HTTP', () => {
   ])('that %s costs one failed call, of which nothing of it is told', async (_fault, fault) => {
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo'], SECOND)]);
-    await node.offered('echo');
+    await node.discovered('echo');
     await costsOneCall(node, async () => {
       upstream.fault = onCalls(fault);
       const failed = await node.call('echo', HELLO);
@@ -93,19 +93,19 @@ describe('an upstream server over HTTP', () => {
       };
       const upstream = await HttpUpstream.start({ tools: { echo, hang } });
       const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'hang'], { ...SECOND, protocol })]);
-      await node.offered('hang');
+      await node.discovered('hang');
       const caller = new AbortController();
       const cancelled = node.call('hang', {}, { signal: caller.signal });
       await until(() => begun === 1);
       caller.abort();
       expect(await cancelled).toMatchObject({ success: false });
-      const [call] = upstream.asked('tools/call');
+      const [call] = upstream.received('tools/call');
       if (protocol === '2025-11-25') {
-        await until(() => upstream.asked('notifications/cancelled').length === 1);
+        await until(() => upstream.received('notifications/cancelled').length === 1);
       }
       await call?.closed;
       expect((await node.call('hang')).error).toMatchObject({ message: 'The tool took too long.' });
-      await upstream.asked('tools/call')[1]?.closed;
+      await upstream.received('tools/call')[1]?.closed;
       expect((await node.records()).map(({ status, units }) => [status, units])).toEqual([
         ['cancelled', 0],
         ['error', 0],
@@ -116,7 +116,7 @@ describe('an upstream server over HTTP', () => {
   it('that says a secret in its failure has it in no log', async () => {
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo'])]);
-    await node.offered('echo');
+    await node.discovered('echo');
     upstream.fault = onCalls((response) => response.writeHead(500).end('the secret, '.repeat(10_000)));
     const call = { tool: 'echo', args: HELLO, callId: 'call_1', signal: new AbortController().signal };
     const error = await node.upstreams
@@ -132,7 +132,7 @@ describe('an upstream server over HTTP', () => {
     const script = { tools };
     const upstream = await SessionUpstream.start(script);
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'later'])]);
-    await node.offered('echo');
+    await node.discovered('echo');
     expect((await Promise.all([node.call('echo', HELLO), node.call('echo', HELLO)])).map(wordsOf)).toEqual([
       'hello',
       'hello',
@@ -141,7 +141,7 @@ describe('an upstream server over HTTP', () => {
     await until(() => upstream.requests.includes('GET '));
     script.tools = { ...tools, later: echo };
     await upstream.toolsChanged();
-    await node.offered('later');
+    await node.discovered('later');
     upstream.forget();
     expect(await node.call('echo', HELLO)).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
     expect(wordsOf(await node.call('echo', HELLO))).toBe('hello');
@@ -155,9 +155,9 @@ describe('an upstream server over HTTP', () => {
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const traced = { ...core, tracing: { ...core.tracing, traceParent } };
     const node = upstreamNode(traced, [httpRow(upstream.url, ['echo'])]);
-    await node.offered('echo');
+    await node.discovered('echo');
     const { tool_call_id } = await node.call('echo', HELLO);
-    expect(upstream.asked('tools/call')[0]?.message.params?._meta).toMatchObject({
+    expect(upstream.received('tools/call')[0]?.message.params?._meta).toMatchObject({
       'tollgate/toolCallId': tool_call_id,
       traceparent: traceParent,
     });
@@ -167,22 +167,22 @@ describe('an upstream server over HTTP', () => {
     const script: ServerScript = { tools: { echo } };
     const upstream = await HttpUpstream.start(script);
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'later'])]);
-    await node.offered('echo');
-    await until(() => upstream.asked('subscriptions/listen').length === 1);
+    await node.discovered('echo');
+    await until(() => upstream.received('subscriptions/listen').length === 1);
     await upstream.close();
     await upstream.listen();
     await until(async () => (await node.call('echo', HELLO)).success);
     // More than once again where a connection was opened that a failed call gave up.
-    await until(() => upstream.asked('subscriptions/listen').length >= 2, { timeoutMs: 15_000 });
+    await until(() => upstream.received('subscriptions/listen').length >= 2, { timeoutMs: 15_000 });
     script.tools = { echo, later: echo };
     upstream.toolsChanged();
-    await node.offered('later');
+    await node.discovered('later');
   });
 
   it('that is gone is left alone after some calls, and served again when it is back', async () => {
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo'])]);
-    await node.offered('echo');
+    await node.discovered('echo');
     await upstream.close();
     const messages: unknown[] = [];
     for (let at = 0; at < 10; at++) messages.push((await node.call('echo', HELLO)).error?.message);
@@ -202,13 +202,15 @@ describe('an upstream server over HTTP', () => {
       httpRow(sound.url, ['echo']),
     ];
     const node = upstreamNode(core, rows);
-    await Promise.all([node.offered('hang'), node.offered('echo')]);
+    await Promise.all([node.discovered('hang'), node.discovered('echo')]);
     const hanging = Array.from({ length: 6 }, () => node.call('hang'));
-    await until(() => slow.asked('tools/call').length === 2);
+    await until(() => slow.received('tools/call').length === 2);
     expect((await node.call('echo', HELLO)).success).toBe(true);
-    const told = (await Promise.all(hanging)).map(({ error }) => error?.message);
-    expect(told.filter((message) => message === "The tool's server has too much to do; try again.")).toHaveLength(4);
-    expect(slow.asked('tools/call')).toHaveLength(2);
+    const answered = (await Promise.all(hanging)).map(({ error }) => error?.message);
+    expect(answered.filter((message) => message === "The tool's server has too much to do; try again.")).toHaveLength(
+      4,
+    );
+    expect(slow.received('tools/call')).toHaveLength(2);
   });
 });
 
@@ -220,13 +222,13 @@ describe('an upstream program', () => {
     ['writes a line without end', 'endless'],
   ])('that %s costs one failed call', async (_fault, tool) => {
     const node = upstreamNode(core, [programRow(['echo', tool], { timeout_seconds: 8 })]);
-    await node.offered('echo');
+    await node.discovered('echo');
     await costsOneCall(node, () => node.call(tool));
   });
 
   it('that is killed is started again by the next call', async () => {
     const node = upstreamNode(core, [programRow(['echo', 'pid'])]);
-    await node.offered('pid');
+    await node.discovered('pid');
     const pid = Number(wordsOf(await node.call('pid')));
     process.kill(pid, 'SIGKILL');
     await until(() => !isAlive(pid));
@@ -236,14 +238,14 @@ describe('an upstream program', () => {
 
   it('that writes what is no message disturbs nobody', async () => {
     const node = upstreamNode(core, [programRow(['garbage', 'complain'])]);
-    await node.offered('garbage');
+    await node.discovered('garbage');
     expect(wordsOf(await node.call('garbage'))).toBe('after garbage');
     expect(wordsOf(await node.call('complain'))).toBe('complained');
   });
 
   it('ends with its process, however busy it is', async () => {
     const node = upstreamNode(core, [programRow(['block', 'pid'], { timeout_seconds: 20 })]);
-    await node.offered('pid');
+    await node.discovered('pid');
     const pid = Number(wordsOf(await node.call('pid')));
     const blocked = node.call('block');
     await node.upstreams.close();
@@ -254,7 +256,7 @@ describe('an upstream program', () => {
   it('gets the variables that it is meant to have, and no other of the process', async () => {
     const env = { SECRET: `\${KEY_OF_THE_PROGRAM}` };
     const node = upstreamNode(core, [programRow(['environment', 'secret'], { env })], { KEY_OF_THE_PROGRAM: 's3' });
-    await node.offered('secret');
+    await node.discovered('secret');
     expect(wordsOf(await node.call('secret'))).toBe('s3');
     const names = String(wordsOf(await node.call('environment'))).split(' ');
     expect(names).toContain('SECRET');
@@ -280,7 +282,7 @@ describe('an upstream server that lies', () => {
       tools: { echo, liar: { row: { inputSchema: { ...inputSchema } }, run } },
     });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'liar'])]);
-    await node.offered('echo');
+    await node.discovered('echo');
     await expect(node.call('liar')).rejects.toMatchObject({ code: 'TOOL_NOT_AVAILABLE' });
     expect((await node.call('echo', HELLO)).success).toBe(true);
   });
@@ -298,7 +300,7 @@ describe('an upstream server that lies', () => {
     async (_lie, inputSchema, args) => {
       const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema: { ...inputSchema } }, run } } });
       const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
-      await node.offered('liar');
+      await node.discovered('liar');
       // A check holds the process up by computing: CPU time, which does not depend on the load of the machine.
       const spentMs: number[] = [];
       for (let at = 0; at < 6; at++) {
@@ -317,7 +319,7 @@ describe('an upstream server that lies', () => {
     const inputSchema = { type: 'object' as const, properties: { a: { type: 'string', pattern: '^(a+)+$' } } };
     const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema }, run } } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
-    await node.offered('liar');
+    await node.discovered('liar');
     // More often than a check that meets its deadline is made.
     for (let at = 0; at < 5; at++) {
       const refused = { code: 'FORMAT_ERROR', message: expect.stringContaining('must match pattern') };
@@ -331,7 +333,7 @@ describe('an upstream server that lies', () => {
     const inputSchema = { type: 'object' as const, properties };
     const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema }, run } } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
-    await node.offered('liar');
+    await node.discovered('liar');
     for (let at = 0; at < 5; at++) expect((await node.call('liar', { a: 'b'.repeat(1_025) })).success).toBe(true);
     await expect(node.call('liar', { a: 'b'.repeat(1_024) })).rejects.toMatchObject({ code: 'FORMAT_ERROR' });
   });
@@ -345,7 +347,7 @@ describe('an upstream server that lies', () => {
     const tools: ServerScript['tools'] = { echo, liar: { row: { outputSchema } as never, run: lie } };
     const upstream = await HttpUpstream.start({ tools });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo', 'liar'])]);
-    await node.offered('liar');
+    await node.discovered('liar');
     await costsOneCall(node, () => node.call('liar'));
   });
 
@@ -362,14 +364,14 @@ describe('an upstream server that lies', () => {
     };
     const upstream = await HttpUpstream.start({ tools: { tool } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['tool'])]);
-    await node.offered('tool');
-    const offered = () => node.upstreams.all[0]?.offer.tools.get('tool')?.compiledFrom;
-    const before = offered();
+    await node.discovered('tool');
+    const discovered = () => node.upstreams.all[0]?.capabilities.tools.get('tool')?.compiledFrom;
+    const before = discovered();
     const calls = [0, 1, 2].map(() => node.call('tool'));
     await until(() => answers.length === calls.length);
     Object.assign(tool.row, { outputSchema: form('string') });
     upstream.toolsChanged();
-    await until(() => offered() !== before, { timeoutMs: 15_000 });
+    await until(() => discovered() !== before, { timeoutMs: 15_000 });
     for (const answer of answers) answer();
     const results = await Promise.all(calls);
     expect(results.map(({ success }) => success).sort()).toEqual([false, true, true]);
@@ -381,8 +383,8 @@ describe('an upstream server that lies', () => {
     const sound = await HttpUpstream.start({ tools: { echo } });
     const rows = [httpRow(flooding.url, ['wanted'], { name: 'flooding' }), httpRow(sound.url, ['echo'])];
     const node = upstreamNode(core, rows);
-    await node.offered('echo');
-    await until(() => flooding.asked('tools/list').length > 0);
+    await node.discovered('echo');
+    await until(() => flooding.received('tools/list').length > 0);
     expect(node.catalogues.tools.all.filter(({ executor }) => executor === 'upstream').map(({ name }) => name)).toEqual(
       ['echo'],
     );

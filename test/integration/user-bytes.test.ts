@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import type { Runs } from '../../src/agents/runs.ts';
-import { Threads } from '../../src/agents/threads.ts';
-import { MAX_RESULT_BYTES } from '../../src/agents/tools/result.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
+import type { Runs } from '../../src/runs/runs.ts';
+import { Threads } from '../../src/threads/threads.ts';
+import { MAX_RESULT_BYTES } from '../../src/tools/built-in/result.ts';
 import { catalogues, planFile, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type Core, startCore } from '../support/core.ts';
 import { keysOf } from '../support/keys-of.ts';

@@ -205,7 +205,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     await Promise.all([direct(), direct()]);
     const polling = await pollingSessionOn(server_id);
     await direct();
-    const told = new Promise((resolve) => polling.once('server_draining', resolve));
+    const notified = new Promise((resolve) => polling.once('server_draining', resolve));
     const lost = new Promise((_, reject) => {
       polling.once('disconnect', (reason) => reject(new Error(`the polling session was lost: ${reason}`)));
     });
@@ -228,10 +228,10 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
       }
       await client.close();
       // Its requests still get to the node, until it has been told.
-      await Promise.race([told, lost, polling.emitWithAck('ping', {})]);
+      await Promise.race([notified, lost, polling.emitWithAck('ping', {})]);
     }
     expect({ refused, opened: opened > 10 }).toEqual({ refused: 0, opened: true });
-    expect(await told).toMatchObject({ retry_after_ms: expect.any(Number) });
+    expect(await notified).toMatchObject({ retry_after_ms: expect.any(Number) });
     expect(await end).toEqual({ code: 0, signal: null });
     await node.start();
     await allNodesUp();

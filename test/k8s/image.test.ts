@@ -9,7 +9,7 @@ import { runToEnd } from '../support/agent-runs.ts';
 import { openClient } from '../support/clients.ts';
 import { dockerfileStages, type ImageLayout, layOutImage } from '../support/image.ts';
 import { billedRecords } from '../support/ledger.ts';
-import { askModern } from '../support/mcp.ts';
+import { requestModern } from '../support/mcp.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter, type Lifetime } from '../support/open-resources.ts';
@@ -33,7 +33,7 @@ const IMAGE_BYTES = 230 * MB;
 const stages = dockerfileStages();
 const last = stages.at(-1) ?? [];
 const instruction = (name: string) => last.find((one) => one.name === name)?.text ?? '';
-const PATIENCE = { timeoutMs: 20_000 };
+const TIMEOUT = { timeoutMs: 20_000 };
 /** Runs as the image's user, where the tests may. */
 const AS_USER = process.getuid?.() === 0 ? ['setpriv', '--reuid', '65532', '--regid', '65532', '--clear-groups'] : [];
 
@@ -114,7 +114,7 @@ describe('the image', () => {
   it.each([
     ['src/main.ts', 'PORT', '/health/ready'],
     ['workers/main.ts', 'WORKER_PORT', '/health/ready'],
-    ['src/auth-service/main.ts', 'AUTH_PORT', '/auth/health'],
+    ['auth-service/main.ts', 'AUTH_PORT', '/auth/health'],
   ])(
     'runs %s from what is copied, as its user, is found healthy, and ends with 0 on SIGTERM',
     async (entry, variable, path) => {
@@ -137,7 +137,7 @@ describe('the image', () => {
 /** What is loaded on demand only is loaded too. Entry points would start. */
 const IMPORT_EVERYTHING = `
   import { readdirSync, readFileSync } from 'node:fs';
-  const all = ['src', 'workers'].flatMap((folder) => readdirSync(folder, { recursive: true }).map((name) => folder + '/' + name));
+  const all = ['src', 'workers', 'auth-service'].flatMap((folder) => readdirSync(folder, { recursive: true }).map((name) => folder + '/' + name));
   const files = all.filter((name) => name.endsWith('.ts') && !/(main|healthcheck)\\.ts$/.test(name));
   const named = files.flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/(?:from |import\\()'([^.'][^']*)'/g)]);
   const packages = new Set(named.map(([, name]) => name));
@@ -186,7 +186,7 @@ describeWith(POSTGRES, 'an installation of the image, with archive, traces, a mo
       TOOL_SERVERS: 'tool-servers.json',
     });
     const started = [
-      ['src/auth-service/main.ts', `${of.authUrl}/auth/health`],
+      ['auth-service/main.ts', `${of.authUrl}/auth/health`],
       ['src/main.ts', `${url}/health/ready`],
       ['workers/main.ts', `${of.workers[0]?.url}/health/ready`],
     ].map(([entry = '', readyUrl = '']) => {
@@ -198,8 +198,9 @@ describeWith(POSTGRES, 'an installation of the image, with archive, traces, a mo
 
   it('executes a run and a tool of the server, and has them billed, archived and traced', async () => {
     const { token, userId } = mintToken({}, { stack: of });
-    const offered = async () => (await askModern('tools/list', {}, { token, url: nodeUrl(0, of) })).body.result.tools;
-    await until(async () => (await offered()).some(({ name }: { name: string }) => name === 'echo'), PATIENCE);
+    const offered = async () =>
+      (await requestModern('tools/list', {}, { token, url: nodeUrl(0, of) })).body.result.tools;
+    await until(async () => (await offered()).some(({ name }: { name: string }) => name === 'echo'), TIMEOUT);
     const client = await openClient({ token, url: nodeUrl(0, of) });
     const { events } = await runToEnd(client);
     expect(events.at(-1)).toMatchObject({ type: 'agent_completed', fields: { tools_used: ['list_agents'] } });
@@ -208,9 +209,9 @@ describeWith(POSTGRES, 'an installation of the image, with archive, traces, a mo
       records.map(({ tool }) => tool).toSorted();
     const isBilled = (tools: unknown[]) => tools.includes('list_agents') && tools.includes('echo');
     const billed = async () => toolsOf(await billedRecords(userId, of));
-    await until(async () => isBilled(await billed()), { ...PATIENCE, label: 'the records in the ledger' });
+    await until(async () => isBilled(await billed()), { ...TIMEOUT, label: 'the records in the ledger' });
     const archived = async () => toolsOf(await query(archiveUrl, "SELECT record->>'tool' AS tool FROM usage_records"));
-    await until(async () => isBilled(await archived()), { ...PATIENCE, label: 'the records in the archive' });
+    await until(async () => isBilled(await archived()), { ...TIMEOUT, label: 'the records in the archive' });
     expect(await collector.named('invoke_agent triage_agent')).toMatchObject({ service: 'tollgate-worker' });
   }, 60_000);
 });
@@ -221,7 +222,7 @@ const canUnshare = spawnSync('unshare', [...NAMESPACE.slice(1), 'true']).status 
 if (!canUnshare) process.stderr.write('SKIPPED a process as PID 1: unshare --pid is not allowed here\n');
 
 (canUnshare ? describe : describe.skip)('a process as PID 1, for which signals without a handler are ignored', () => {
-  it.each(['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'])(
+  it.each(['src/main.ts', 'workers/main.ts', 'auth-service/main.ts'])(
     '%s ends at once on SIGTERM while it is still starting',
     async (entry) => {
       const sockets: Socket[] = [];

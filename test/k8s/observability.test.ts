@@ -16,7 +16,7 @@ import { until } from '../support/until.ts';
 const read = (path: string) => readFileSync(join(PROJECT_ROOT, path), 'utf8');
 const MONITORING = 'k8s/components/monitoring';
 /** What a histogram is stored as. */
-const HISTOGRAM_PARTS = ['', '_bucket', '_sum', '_count'];
+const HISTOGRAM_SUFFIXES = ['', '_bucket', '_sum', '_count'];
 
 /** What Prometheus, and the PodMonitors, add to every series. */
 const TARGET_LABELS = ['namespace', 'pod', 'instance', 'app_kubernetes_io_component'];
@@ -68,8 +68,8 @@ describe('alerts, dashboards and scalers', () => {
 
   beforeAll(async () => {
     for (const metric of await new Metrics().registry.getMetricsAsJSON()) {
-      const parts = String(metric.type) === 'histogram' ? HISTOGRAM_PARTS : [''];
-      for (const part of parts) known.add(`${metric.name}${part}`);
+      const suffixes = String(metric.type) === 'histogram' ? HISTOGRAM_SUFFIXES : [''];
+      for (const part of suffixes) known.add(`${metric.name}${part}`);
     }
   });
 

@@ -70,10 +70,10 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
   });
 
   /** The script of a pod, with a folder, a port and an address of this machine for those of the pod. */
-  function launch(name: string, hostname: string, places: Readonly<Record<string, string>>): ManagedProcess {
+  function launch(name: string, hostname: string, replacements: Readonly<Record<string, string>>): ManagedProcess {
     const workload = manifests.get<IStatefulSet>('StatefulSet', name) as Workload;
     const [shell = '', flag = '', script = ''] = onlyContainer(workload).command ?? [];
-    const local = Object.entries(places).reduce((text, [from, to]) => text.replaceAll(from, to), script);
+    const local = Object.entries(replacements).reduce((text, [from, to]) => text.replaceAll(from, to), script);
     const env = { PATH: process.env.PATH, HOSTNAME: hostname, REDIS_PASSWORD: PASSWORD };
     const child = new ManagedProcess({ name: hostname, command: shell, args: [flag, local], env });
     closeAfter('test', () => child.stop());

@@ -15,11 +15,11 @@ export type Admin = (method: string, path: string, body?: unknown, node?: number
 export async function startAdmin(of: StackAddresses = stack(), scope = 'admin'): Promise<Admin> {
   const token = await serviceToken(scope, { clientId: 'test-operator', stack: of });
   return (method, path, body, node = 0) => {
-    return askAdmin(new URL(path, nodeUrl(node, of)), method, { authorization: `Bearer ${token}` }, body);
+    return requestAdmin(new URL(path, nodeUrl(node, of)), method, { authorization: `Bearer ${token}` }, body);
   };
 }
 
-export async function askAdmin(
+export async function requestAdmin(
   url: URL,
   method: string,
   headers: Readonly<Record<string, string>>,

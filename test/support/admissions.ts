@@ -10,7 +10,7 @@ import type { StackAddresses } from './stack.ts';
 export interface Admitted {
   readonly connectionId: string;
   /** Its place in the order of admission. */
-  readonly place: number;
+  readonly order: number;
   /** `performance.now()` when Redis told of it. */
   readonly at: number;
 }
@@ -49,9 +49,9 @@ export class Admissions {
   /** What the script writes: `HSET <connections> <id> "<place> <details>" # <last place>`. */
   #seen([key = '', connectionId = '', value = '', mark]: string[]): void {
     if (mark !== '#') return;
-    const admitted = { connectionId, place: Number.parseInt(value, 10), at: performance.now() };
-    const known = this.#byKey.get(key);
-    if (known) known.push(admitted);
+    const admitted = { connectionId, order: Number.parseInt(value, 10), at: performance.now() };
+    const existing = this.#byKey.get(key);
+    if (existing) existing.push(admitted);
     else this.#byKey.set(key, [admitted]);
   }
 }
@@ -60,13 +60,13 @@ export class Admissions {
  * Each line of a MONITOR, until the file ends. By a socket of its own: on a busy Redis the first lines come with the `OK`,
  * which ioredis takes for answers to nothing.
  */
-async function monitored(port: number, heard: (line: string) => void): Promise<void> {
+async function monitored(port: number, received: (line: string) => void): Promise<void> {
   const socket = connect(port, '127.0.0.1');
   closeAfter('file', () => socket.destroy());
   // One that is lost shows in the admissions that are missing.
   socket.on('error', () => undefined);
   const lines = createInterface({ input: socket });
-  lines.on('line', heard);
+  lines.on('line', received);
   const began = once(lines, 'line');
   socket.write('MONITOR\r\n');
   const [answer] = await began;

@@ -4,8 +4,8 @@ import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/clien
 import { UsageArchive } from '../../src/usage/archive/archive.ts';
 import { Archiver, type Step } from '../../src/usage/archive/archiver.ts';
 import { ArchiveDatabase } from '../../src/usage/archive/database.ts';
-import { LedgerServer } from '../../src/usage/ledger-server.ts';
-import { Verifier } from '../../src/usage/verifier.ts';
+import { Verifier } from '../../src/usage/ledger/verifier.ts';
+import { LedgerServer } from '../../src/usage/recovery/ledger-server.ts';
 import { silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
 import { type PostgresServer, query, startPostgres } from './postgres.ts';

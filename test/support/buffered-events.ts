@@ -44,16 +44,16 @@ export class BufferedEvents {
     const wanted = label ?? (typeof matcher === 'string' ? matcher : 'a matching event');
     return new Promise<ReceivedEvent>((resolve, reject) => {
       let next = from;
-      const settle = (finish: () => void) => {
+      const finish = (finish: () => void) => {
         clearTimeout(timer);
         this.#watchers.delete(look);
         finish();
       };
-      const fail = (why: string) => settle(() => reject(new Error(`${wanted} did not arrive: ${why}${this.#list()}`)));
+      const fail = (why: string) => finish(() => reject(new Error(`${wanted} did not arrive: ${why}${this.#list()}`)));
       const look = () => {
         for (; next < this.all.length; next++) {
           const event = this.all[next] as ReceivedEvent;
-          if (matches(event)) return settle(() => resolve(event));
+          if (matches(event)) return finish(() => resolve(event));
         }
         if (this.#ended !== undefined) fail(this.#ended);
       };

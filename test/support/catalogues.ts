@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { type CatalogueSources, Catalogues } from '../../src/policy/catalogues.ts';
+import { type CatalogueSources, Catalogues } from '../../src/catalogue/catalogues.ts';
 import { closeAfter, type Lifetime } from './open-resources.ts';
 
 type Json = Readonly<Record<string, unknown>>;

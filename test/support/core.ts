@@ -1,7 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { TokenSeal } from '../../src/auth/token-seal.ts';
-import { TokenSessions } from '../../src/auth/token-sessions.ts';
-import type { TokenEvent } from '../../src/connections/token-life.ts';
+import { Revocations } from '../../src/accounts/revocations.ts';
+import { TokenSeal } from '../../src/auth/token-refresh/token-seal.ts';
+import { TokenSessions } from '../../src/auth/token-refresh/token-sessions.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
+import type { Plans } from '../../src/catalogue/plans.ts';
+import type { TokenEvent } from '../../src/connections/token-lifecycle.ts';
 import { EventLog } from '../../src/events/event-log.ts';
 import { LiveTail } from '../../src/events/live-tail.ts';
 import { systemClock } from '../../src/lib/clock.ts';
@@ -9,9 +12,6 @@ import { Listeners } from '../../src/lib/listeners.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING, type Tracing } from '../../src/lib/tracing.ts';
-import { Catalogues } from '../../src/policy/catalogues.ts';
-import type { Plans } from '../../src/policy/plans.ts';
-import { Revocations } from '../../src/policy/revocations.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
@@ -49,7 +49,7 @@ export async function startCore(
 }
 
 /** What a session needs for its token, which in tests of this kind is none that could be refreshed. */
-export function tokenParts({ redis, keys }: Core) {
+export function tokenDeps({ redis, keys }: Core) {
   const seal = new TokenSeal('the secret of nobody, in tests only');
   const times = { leadMs: 15_000, graceMs: 180_000 };
   return {

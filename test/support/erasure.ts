@@ -1,13 +1,13 @@
+import { Erasures } from '../../src/accounts/erasures.ts';
+import { UserData } from '../../src/accounts/user-data.ts';
 import { systemClock } from '../../src/lib/clock.ts';
-import { Erasures } from '../../src/policy/erasures.ts';
-import { UserData } from '../../src/policy/user-data.ts';
 import type { Redis } from '../../src/redis/client.ts';
 import { masters } from '../../src/redis/connection.ts';
 import type { Keys } from '../../src/redis/keys.ts';
 import type { UsageArchive } from '../../src/usage/archive/archive.ts';
-import { Ledger } from '../../src/usage/ledger.ts';
+import { Ledger } from '../../src/usage/ledger/ledger.ts';
 import { LedgerErasure } from '../../src/usage/ledger-erasure.ts';
-import { Tallies } from '../../src/usage/tallies.ts';
+import { Tallies } from '../../src/usage/reports/tallies.ts';
 import { type EraseUsersDeps, eraseUsers } from '../../workers/erase-users.ts';
 import { silentLogger } from './core.ts';
 import { until } from './until.ts';

@@ -4,12 +4,12 @@ import { text } from 'node:stream/consumers';
 import { closeAfter, type Lifetime } from './open-resources.ts';
 
 /** One request to the token or the introspection endpoint, and what is done with it. */
-export interface Asked {
+export interface ReceivedRequest {
   readonly path: string;
   readonly authorization: string | undefined;
   readonly form: Readonly<Record<string, string>>;
 }
-export type Behaviour = (response: ServerResponse, asked: Asked) => void;
+export type Behaviour = (response: ServerResponse, requests: ReceivedRequest) => void;
 
 export const json =
   (body: unknown, status = 200, headers: Record<string, string> = {}): Behaviour =>
@@ -53,9 +53,9 @@ export const FAULTS = {
 export class FaultyAuthServer {
   readonly url: string;
   /** What came to the token and introspection endpoints. */
-  readonly asked: Asked[] = [];
+  readonly requests: ReceivedRequest[] = [];
   /** Requests for the metadata. */
-  metadataAsked = 0;
+  metadataRequests = 0;
   /** Any other path that was asked for. */
   readonly strays: string[] = [];
   behaviour: Behaviour = json(ISSUED);
@@ -75,14 +75,14 @@ export class FaultyAuthServer {
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = request.url ?? '';
     const form = Object.fromEntries(new URLSearchParams(await text(request)));
-    const asked = { path, authorization: request.headers.authorization, form };
+    const requests = { path, authorization: request.headers.authorization, form };
     if (path.startsWith('/.well-known/')) {
-      this.metadataAsked += 1;
-      return this.metadata(response, asked);
+      this.metadataRequests += 1;
+      return this.metadata(response, requests);
     }
     if (path !== '/token' && path !== '/introspect') this.strays.push(path);
-    this.asked.push(asked);
-    this.behaviour(response, asked);
+    this.requests.push(requests);
+    this.behaviour(response, requests);
   }
 }
 

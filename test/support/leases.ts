@@ -41,10 +41,10 @@ export class Leases {
   }
 
   /** Waits until nothing is left; a lease that nobody gave back would be there for longer than `timeoutMs`. */
-  async untilGone(userId: string, timeoutMs = 2_000): Promise<void> {
-    const gone = async () => JSON.stringify(await this.remains(userId)) === JSON.stringify(NOTHING_LEFT);
+  async untilReleased(userId: string, timeoutMs = 2_000): Promise<void> {
+    const released = async () => JSON.stringify(await this.remains(userId)) === JSON.stringify(NOTHING_LEFT);
     const watch = await Stopwatch.start();
-    while (!(await gone())) {
+    while (!(await released())) {
       if (watch.ms > watch.allow(timeoutMs)) {
         throw new Error(`${userId} has left ${JSON.stringify(await this.remains(userId))} behind`);
       }

@@ -3,9 +3,9 @@ import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/cli
 import { Client as LegacyClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as LegacyHttpTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { WebSocketClientTransport } from '@modelcontextprotocol/sdk/client/websocket.js';
-import { ASKED_MS } from '../../src/agents/tool-calls.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { RequestStates } from '../../src/mcp/request-states.ts';
+import { INPUT_TTL_MS } from '../../src/tools/call-store.ts';
 import { nodeUrl } from './nodes.ts';
 import { closeAfter } from './open-resources.ts';
 import { buyTicket } from './tickets.ts';
@@ -14,7 +14,7 @@ type Json = Readonly<Record<string, unknown>>;
 
 /** Request states that no other test can open. */
 export function requestStates(clock: Clock = systemClock): RequestStates {
-  return new RequestStates({ clock }, { secret: randomBytes(32).toString('hex'), keptMs: ASKED_MS });
+  return new RequestStates({ clock }, { secret: randomBytes(32).toString('hex'), keptMs: INPUT_TTL_MS });
 }
 
 export const MODERN = '2026-07-28';
@@ -72,14 +72,22 @@ export function modernRequest(method: string, params: Json = {}, id: unknown = r
 }
 
 /** Sends a request of 2026-07-28 with the headers that it must have. */
-export function askModern(method: string, params: Json, post: McpPost & { readonly id?: unknown }): Promise<McpAnswer> {
+export function requestModern(
+  method: string,
+  params: Json,
+  post: McpPost & { readonly id?: unknown },
+): Promise<McpAnswer> {
   const named = typeof params.name === 'string' ? { 'mcp-name': params.name } : {};
   const headers = { 'mcp-protocol-version': MODERN, 'mcp-method': method, ...named, ...post.headers };
   return postMcp(modernRequest(method, params, post.id), { ...post, headers });
 }
 
 /** Sends a request as clients of 2025-11-25 do that have initialized. */
-export function askLegacy(method: string, params: Json, post: McpPost & { readonly id?: unknown }): Promise<McpAnswer> {
+export function requestLegacy(
+  method: string,
+  params: Json,
+  post: McpPost & { readonly id?: unknown },
+): Promise<McpAnswer> {
   const headers = { 'mcp-protocol-version': LEGACY, ...post.headers };
   return postMcp({ jsonrpc: '2.0', id: post.id ?? 1, method, params }, { ...post, headers });
 }
@@ -94,9 +102,13 @@ export async function modernClient(token: string, mode: 'auto' | 'legacy' = 'aut
 }
 
 /** The SDK's former client, as it is in most programs today. */
-export async function legacyClient(token: string, road: 'http' | 'websocket', url = nodeUrl(0)): Promise<LegacyClient> {
+export async function legacyClient(
+  token: string,
+  transportName: 'http' | 'websocket',
+  url = nodeUrl(0),
+): Promise<LegacyClient> {
   const client = new LegacyClient(INFO);
-  const transport = road === 'http' ? httpTransport(token, url) : await webSocketTransport(token, url);
+  const transport = transportName === 'http' ? httpTransport(token, url) : await webSocketTransport(token, url);
   await client.connect(transport);
   closeAfter('test', () => client.close());
   return client;

@@ -1,18 +1,18 @@
-import type { Agent } from '../../src/agents/agent.ts';
-import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
-import { assembleAgent } from '../../src/agents/assemble-agent.ts';
 import { ChatModel, MODEL_LIMITS, type ModelLimits } from '../../src/agents/model/chat-model.ts';
 import { createModelAgent } from '../../src/agents/model/model-agent.ts';
-import { type RunEnd, RunExecutor } from '../../src/agents/run-executor.ts';
-import { type ClaimedRun, Runs } from '../../src/agents/runs.ts';
-import { Threads } from '../../src/agents/threads.ts';
-import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
+import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import type { Catalogues } from '../../src/catalogue/catalogues.ts';
+import { composeAgent } from '../../src/compose/agent.ts';
 import type { EventLog } from '../../src/events/event-log.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import type { Catalogues } from '../../src/policy/catalogues.ts';
-import type { UsageSummary } from '../../src/policy/quotas.ts';
+import type { UsageSummary } from '../../src/limits/quotas.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import type { Agent } from '../../src/runs/agent.ts';
+import { type RunEnd, RunExecutor } from '../../src/runs/run-executor.ts';
+import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
+import { Threads } from '../../src/threads/threads.ts';
+import type { ToolExecutor } from '../../src/tools/tool.ts';
 import type { Refusal, UsageRecord } from '../../src/usage/records.ts';
 import { catalogues, toolRow } from './catalogues.ts';
 import { type Core, silentLogger, startCore } from './core.ts';
@@ -157,9 +157,9 @@ export class ModelRuns {
   assembled(): Promise<Agent> {
     const { core } = this;
     const threads = new Threads({ ...core, clock: systemClock });
-    const parts = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
+    const deps = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
     const variables = { AGENT_MODEL_URL: this.#model.url, AGENT_MODEL_NAME: 'm', AGENT_MODEL_KEY: undefined };
-    return assembleAgent({ ...parts, metrics: core.metrics, tracing: core.tracing, logger: silentLogger }, variables);
+    return composeAgent({ ...deps, metrics: core.metrics, tracing: core.tracing, logger: silentLogger }, variables);
   }
 
   /** What the user is told of limits, of calls under way and of what was charged. */

@@ -18,7 +18,7 @@ const REQUESTS = [
 const TOOLS_LIST = { jsonrpc: '2.0', id: 1, method: 'tools/list' };
 
 /** A frame of the server. All of them count, so that an answer to a request would be seen. */
-interface Told {
+interface ServerAnswer {
   readonly type: string;
   readonly fields: Readonly<Record<string, unknown>>;
 }
@@ -27,7 +27,7 @@ interface Told {
  * Presents a token as each of these does, with requests right behind it, and tells what came of it:
  * `<close code> <error code>`, or `user <id>`. Whatever else a refused client was sent stands behind it.
  */
-const WAYS = {
+const PRESENTATIONS = {
   header: (token, url) => {
     return handshake(openRawSocket({ url, path: '/ws/secure', headers: { Authorization: `Bearer ${token}` } }));
   },
@@ -96,7 +96,7 @@ const WAYS = {
   },
 } satisfies Record<string, (token: string, url: string) => Promise<Outcome>>;
 
-export type Way = keyof typeof WAYS;
+export type Way = keyof typeof PRESENTATIONS;
 /** Those of any gateway. */
 const ALL: readonly Way[] = ['header', 'subprotocol', 'message', 'socketio', 'ticket', 'mcp'];
 /** Those of a gateway that accepts the tokens of the shared stack. */
@@ -115,7 +115,7 @@ export async function present(
   { url = nodeUrl(0), ways = ALL, inTurn = false }: Presentation = {},
 ): Promise<Partial<Record<Way, Outcome>>> {
   const outcomes: [Way, Outcome][] = [];
-  const attempt = async (way: Way) => void outcomes.push([way, await WAYS[way](token, url)]);
+  const attempt = async (way: Way) => void outcomes.push([way, await PRESENTATIONS[way](token, url)]);
   if (inTurn) for (const way of ways) await attempt(way);
   else await Promise.all(ways.map(attempt));
   return Object.fromEntries(outcomes);
@@ -163,7 +163,7 @@ type Request = (typeof REQUESTS)[number];
 
 async function outcomeOf(
   raw: RawSocket,
-  frames: () => Told[],
+  frames: () => ServerAnswer[],
   encode: (request: Request) => string = JSON.stringify,
 ): Promise<Outcome> {
   for (const request of REQUESTS) raw.sendFrame(encode(request));
@@ -177,12 +177,12 @@ async function outcomeOf(
   return ends.join(' ');
 }
 
-function accepts({ fields }: Told): boolean {
+function accepts({ fields }: ServerAnswer): boolean {
   return typeof fields.user_id === 'string';
 }
 
 /** The frames of a raw WebSocket, flat or in envelopes. */
-function told(raw: RawSocket): Told[] {
+function told(raw: RawSocket): ServerAnswer[] {
   return texts(raw).map((text) => {
     const { type, payload, ...fields } = JSON.parse(text);
     return { type, fields: payload ?? fields };
@@ -190,7 +190,7 @@ function told(raw: RawSocket): Told[] {
 }
 
 /** The frames of `/ws/mcp`. */
-function rpcTold(raw: RawSocket): Told[] {
+function rpcTold(raw: RawSocket): ServerAnswer[] {
   return texts(raw).map((text) => {
     const { params, error } = JSON.parse(text);
     if (error) return { type: 'error', fields: error.data };
@@ -210,7 +210,7 @@ function subjectOf(token: string): { sub?: string } {
 }
 
 /** What Socket.IO's client would see: the refusal (44) and the events (42), without the engine's own packets. */
-function packets(raw: RawSocket): Told[] {
+function packets(raw: RawSocket): ServerAnswer[] {
   return texts(raw).flatMap((text) => {
     if (text.startsWith('44')) return [{ type: 'connect_error', fields: JSON.parse(text.slice(2)).data }];
     if (!text.startsWith('42')) return [];

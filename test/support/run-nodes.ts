@@ -1,13 +1,13 @@
-import { AgentCatalogue } from '../../src/agents/agent-catalogue.ts';
-import { RunLog } from '../../src/agents/run-log.ts';
-import { Runs } from '../../src/agents/runs.ts';
+import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import type { Plans } from '../../src/catalogue/plans.ts';
 import type { StartedRun } from '../../src/jobs.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import type { Plans } from '../../src/policy/plans.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { RunLog } from '../../src/runs/run-log.ts';
+import { Runs } from '../../src/runs/runs.ts';
 import { type Core, silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
 import { testRedisUrl } from './stack.ts';

@@ -125,7 +125,7 @@ export class StackProcesses {
   private constructor(
     addresses: StackAddresses,
     ports: readonly number[],
-    { env, onLine: told }: { readonly env: Environment; readonly onLine: StackOptions['onLine'] },
+    { env, onLine: forwardLine }: { readonly env: Environment; readonly onLine: StackOptions['onLine'] },
   ) {
     this.addresses = addresses;
     const [authPort = 0, ...others] = ports;
@@ -133,7 +133,7 @@ export class StackProcesses {
     const build = (make: (options: ServiceOptions) => Startable, name: string, port: number) => {
       const onLine = (line: string) => {
         if (UNHANDLED.test(line)) this.#unhandled.push(`${name}: ${line}`);
-        told?.(line);
+        forwardLine?.(line);
       };
       return new StackProcess(make({ name, port, env, onLine }), httpUrl(port));
     };

@@ -9,7 +9,7 @@ export interface TicketRequest {
 }
 
 /** Asks for a ticket, as a page or a program does. */
-export function askForTicket({ url = nodeUrl(0), headers = {}, body }: TicketRequest): Promise<Response> {
+export function requestTicket({ url = nodeUrl(0), headers = {}, body }: TicketRequest): Promise<Response> {
   const json = body === undefined ? {} : { 'content-type': 'application/json' };
   return fetch(new URL('/v1/tickets', url), {
     method: 'POST',
@@ -21,7 +21,7 @@ export function askForTicket({ url = nodeUrl(0), headers = {}, body }: TicketReq
 /** A ticket for the bearer of `token`. @throws Error when none was given */
 export async function buyTicket(token: string, request: TicketRequest = {}): Promise<string> {
   const headers = { authorization: `Bearer ${token}`, ...request.headers };
-  const response = await askForTicket({ ...request, headers });
+  const response = await requestTicket({ ...request, headers });
   const answer = (await response.json()) as { ticket?: string };
   if (response.status !== 201 || !answer.ticket)
     throw new Error(`no ticket: ${response.status} ${JSON.stringify(answer)}`);

@@ -1,18 +1,18 @@
-import { ToolCalls } from '../../src/agents/tool-calls.ts';
-import type { ToolRequest } from '../../src/agents/tool-requests.ts';
-import { ToolService } from '../../src/agents/tool-service.ts';
-import type { ToolExecutor } from '../../src/agents/tools/tool.ts';
+import type { Catalogues } from '../../src/catalogue/catalogues.ts';
+import { Permissions } from '../../src/catalogue/permissions.ts';
+import type { UpstreamTool } from '../../src/catalogue/tool-catalogue.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import type { Catalogues } from '../../src/policy/catalogues.ts';
-import { Permissions } from '../../src/policy/permissions.ts';
-import { Quotas } from '../../src/policy/quotas.ts';
-import type { UpstreamTool } from '../../src/policy/tool-catalogue.ts';
+import { Quotas } from '../../src/limits/quotas.ts';
+import { CallStore } from '../../src/tools/call-store.ts';
+import type { ToolExecutor } from '../../src/tools/tool.ts';
+import type { ToolRequest } from '../../src/tools/tool-requests.ts';
+import { ToolService } from '../../src/tools/tool-service.ts';
 import { type Core, silentLogger } from './core.ts';
 
 export interface ToolNode {
   readonly service: ToolService;
-  readonly calls: ToolCalls;
+  readonly calls: CallStore;
   readonly quotas: Quotas;
 }
 
@@ -22,9 +22,9 @@ export interface ToolNodeOptions {
   readonly clock?: Clock;
   readonly timeoutMs?: number;
   /** How long a call may take before it counts as dead. */
-  readonly placeMs?: number;
+  readonly reservationMs?: number;
   readonly concurrency?: number;
-  readonly calls?: ToolCalls;
+  readonly calls?: CallStore;
   readonly upstream?: (tool: UpstreamTool) => ToolExecutor;
 }
 
@@ -36,9 +36,9 @@ export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
   const permissions = new Permissions({ plans, tools }, { environment: 'test' });
   const quotas = new Quotas(
     { redis, keys, plans, tools, permissions, metrics },
-    { placeMs: options.placeMs ?? timeoutMs + 5_000 },
+    { reservationMs: options.reservationMs ?? timeoutMs + 5_000 },
   );
-  const calls = options.calls ?? new ToolCalls({ redis, keys, log });
+  const calls = options.calls ?? new CallStore({ redis, keys, log });
   const deps = { tools, permissions, quotas, calls, executors, clock, metrics, tracing, logger: silentLogger };
   const upstream = options.upstream ? { upstream: options.upstream } : {};
   return { service: new ToolService({ ...deps, ...upstream }, { timeoutMs, concurrency }), calls, quotas };

@@ -2,14 +2,14 @@ import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../src/lib/clock.ts';
 import type { Redis } from '../../src/redis/client.ts';
 import { Keys, partitionOf } from '../../src/redis/keys.ts';
-import { Consumers } from '../../src/usage/consumers.ts';
-import { Corrections } from '../../src/usage/corrections.ts';
-import { BEGINNING, Ledger } from '../../src/usage/ledger.ts';
-import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { Consumers } from '../../src/usage/ledger/consumers.ts';
+import { Corrections } from '../../src/usage/ledger/corrections.ts';
+import { BEGINNING, Ledger } from '../../src/usage/ledger/ledger.ts';
+import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
+import { Verifier } from '../../src/usage/ledger/verifier.ts';
+import { Windows } from '../../src/usage/ledger/windows.ts';
 import { type LedgerRecord, refusal, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
-import { Tallies } from '../../src/usage/tallies.ts';
-import { Verifier } from '../../src/usage/verifier.ts';
-import { Windows } from '../../src/usage/windows.ts';
+import { Tallies } from '../../src/usage/reports/tallies.ts';
 
 /** An hour long before now, so that tests decide when it is over. */
 export const HOUR = '2026-03-01T10';
@@ -17,11 +17,11 @@ export const NEXT_HOUR = '2026-03-01T11';
 /** So late that every window is due. */
 export const EVERYTHING_PASSED = Date.parse('2100-01-01T00:00:00Z');
 
-export interface UsageFixture extends ReturnType<typeof partsOf> {
+export interface UsageFixture extends ReturnType<typeof depsOf> {
   /** Puts executions into the outboxes, as an append does. */
   readonly execute: (...executions: readonly Partial<TestExecution>[]) => Promise<UsageRecord[]>;
   readonly refuse: (userId: string, hour?: string) => Promise<void>;
-  readonly foldAll: () => Promise<void>;
+  readonly ingestAll: () => Promise<void>;
   readonly records: () => Promise<LedgerRecord[]>;
 }
 
@@ -39,8 +39,8 @@ export interface TestExecution {
 
 /** A ledger of the test's own, with everything that reads and writes it. */
 export function usageFixture(redis: Redis): UsageFixture {
-  const parts = partsOf(redis, new Keys(`u${randomBytes(6).toString('hex')}`));
-  const { keys, writer, ledger } = parts;
+  const deps = depsOf(redis, new Keys(`u${randomBytes(6).toString('hex')}`));
+  const { keys, writer, ledger } = deps;
   let calls = 0;
   const execute: UsageFixture['execute'] = async (...executions) => {
     const records = executions.map((execution) => {
@@ -56,9 +56,9 @@ export function usageFixture(redis: Redis): UsageFixture {
     const counted = refusal(userId, 'free', 'analyze_workload', Date.parse(`${hour}:30:00Z`));
     await redis.xadd(keys.outbox(partitionOf(userId)), '*', 'x', JSON.stringify(counted));
   };
-  const foldAll = async () => {
-    let folded = await writer.fold(Date.now());
-    while (folded.passedAt === undefined) folded = await writer.fold(Date.now());
+  const ingestAll = async () => {
+    let ingested = await writer.ingest(Date.now());
+    while (ingested.completeUntil === undefined) ingested = await writer.ingest(Date.now());
   };
   const records = async () => {
     const read: LedgerRecord[] = [];
@@ -68,10 +68,10 @@ export function usageFixture(redis: Redis): UsageFixture {
       page = await ledger.read({ after: page.end, limit: 1_000 });
     }
   };
-  return { ...parts, execute, refuse, foldAll, records };
+  return { ...deps, execute, refuse, ingestAll, records };
 }
 
-function partsOf(redis: Redis, keys: Keys) {
+function depsOf(redis: Redis, keys: Keys) {
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
   const tallies = new Tallies({ redis, keys });
@@ -105,13 +105,13 @@ function testRecord(call: number, execution: Partial<TestExecution>): UsageRecor
     request_id: execution.requestId ?? 'req "1" – ümläut',
     idempotency_key: null,
     transport: 'websocket',
-    begunAt: completedAt - 7,
+    acceptedAt: completedAt - 7,
     startedAt: completedAt - 7,
     completedAt,
   });
 }
 
-/** A connection's commands, with the next `foldUsage` held back until `go`: a writer frozen in the middle. */
+/** A connection's commands, with the next `ingestUsage` held back until `go`: a writer frozen in the middle. */
 export function frozenBeforeWriting(redis: Redis): { redis: Redis; reached: Promise<void>; go: () => void } {
   let go = () => {};
   const gate = new Promise<void>((resolve) => {

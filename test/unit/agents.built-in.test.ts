@@ -1,11 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
-import { loadAgentCatalogue } from '../../src/agents/agent-catalogue.ts';
 import { builtInAgent } from '../../src/agents/built-in/built-in-agent.ts';
 import { findings } from '../../src/agents/built-in/findings.ts';
 import { choose } from '../../src/agents/built-in/intents.ts';
-import type { ToolOutcome } from '../../src/agents/run-log.ts';
-import { analyzeWorkload } from '../../src/agents/tools/workload-tools.ts';
-import { Catalogues } from '../../src/policy/catalogues.ts';
+import { loadAgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
+
+import { analyzeWorkload } from '../../src/tools/built-in/workload-tools.ts';
+import type { ToolOutcome } from '../../src/tools/outcome.ts';
 
 const agents = loadAgentCatalogue();
 const catalogue = new Catalogues().tools;

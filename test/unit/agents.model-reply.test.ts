@@ -1,13 +1,13 @@
 import { describe, expect, it } from '@jest/globals';
-import { opening, parseArguments, stepMessages, toolResult } from '../../src/agents/model/conversation.ts';
+import { initialMessages, parseArguments, stepMessages, toolResult } from '../../src/agents/model/prompt.ts';
 import { ModelFault, ReplyReader } from '../../src/agents/model/reply.ts';
-import { threadInfo } from '../../src/agents/threads.ts';
+import { threadInfo } from '../../src/threads/threads.ts';
 
 const LIMITS = { textLength: 20, calls: 3, argumentsLength: 30 };
 
 function read(...chunks: readonly unknown[]): ReplyReader {
   const reader = new ReplyReader(LIMITS);
-  for (const chunk of chunks) reader.take(chunk);
+  for (const chunk of chunks) reader.append(chunk);
   return reader;
 }
 
@@ -91,7 +91,7 @@ describe('a streamed reply', () => {
       ...[0, 1, 2, 3].map((index) => call({ index, function: { name: 'n'.repeat(100), arguments: 'x'.repeat(100) } })),
       delta({ content: 'x'.repeat(15) }),
     );
-    expect(reader.take(delta({ content: 'y'.repeat(15) }))).toBe('yyyyy');
+    expect(reader.append(delta({ content: 'y'.repeat(15) }))).toBe('yyyyy');
     expect(reader.full).toBe(true);
     const { text, calls, tokens } = reader.reply(4_000);
     expect([text.length, calls.length]).toEqual([20, 3]);
@@ -135,7 +135,7 @@ describe('a conversation', () => {
       said('user', { not: 'a text' }, 'run_1'),
       said('user', 'a question', 'run_1'),
     ];
-    expect(opening(task, history)).toEqual([
+    expect(initialMessages(task, history)).toEqual([
       { role: 'system', content: 'Be brief.' },
       { role: 'user', content: 'a question' },
       { role: 'assistant', content: 'an answer' },
@@ -176,7 +176,7 @@ describe('a conversation', () => {
     const cut = read(delta({ content: `${'x'.repeat(19)}${smile}` })).reply(0);
     const history = [said('assistant', cut.text, 'run_1'), said('user', smile.slice(0, 1), 'run_1')];
     const messages = [
-      ...opening({ ...task, message: smile.slice(1) }, history),
+      ...initialMessages({ ...task, message: smile.slice(1) }, history),
       ...stepMessages({ text: smile.slice(0, 1), calls: [] }, []),
       // A character of two more than an even number of others before it.
       ...['', 'x'].map((odd) => ({ content: toolResult({ success: true, result: odd + smile.repeat(30_000) }) })),
@@ -186,8 +186,8 @@ describe('a conversation', () => {
   });
 
   it('tells large results in part, and says so', () => {
-    const told = toolResult({ success: true, result: 'x'.repeat(60_000) });
-    expect(told.length).toBeLessThan(17_000);
-    expect(told).toMatch(/… \(cut off\)$/);
+    const content = toolResult({ success: true, result: 'x'.repeat(60_000) });
+    expect(content.length).toBeLessThan(17_000);
+    expect(content).toMatch(/… \(cut off\)$/);
   });
 });

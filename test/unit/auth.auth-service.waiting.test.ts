@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import { expect, it } from '@jest/globals';
-import { Attempts } from '../../src/auth/auth-service/attempts.ts';
+import { Attempts } from '../../src/auth/client/attempts.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { ISSUED, json, startFaultyAuthServer } from '../support/faulty-auth-server.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -30,5 +30,5 @@ it('a request to the auth service gets its turn although all before it in the qu
   expect(await Promise.all(running)).toEqual(Array(CONCURRENT).fill(200));
   for (const one of takenBack) await expect(one).rejects.toThrow();
   expect(await last).toBe(200);
-  expect(server.asked).toHaveLength(CONCURRENT + 1);
+  expect(server.requests).toHaveLength(CONCURRENT + 1);
 });

@@ -6,7 +6,7 @@ import {
   findTicket,
   MAX_TOKEN_BYTES,
   messageCredential,
-  offeredProtocols,
+  requestedProtocols,
   serviceCredential,
 } from '../../src/auth/credentials.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
@@ -101,7 +101,7 @@ describe('the sub-protocol', () => {
   });
 
   it('keeps the order of the entries', () => {
-    expect(offeredProtocols({ 'sec-websocket-protocol': ' mcp , jwt-auth,, x ' })).toEqual(['mcp', 'jwt-auth', 'x']);
+    expect(requestedProtocols({ 'sec-websocket-protocol': ' mcp , jwt-auth,, x ' })).toEqual(['mcp', 'jwt-auth', 'x']);
   });
 });
 

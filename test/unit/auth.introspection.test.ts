@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
-import { AuthService } from '../../src/auth/auth-service.ts';
-import { Introspection, type IntrospectionMode } from '../../src/auth/introspection.ts';
+import { AuthServiceClient } from '../../src/auth/client/auth-service-client.ts';
+import { type IntrospectionMode, TokenIntrospection } from '../../src/auth/introspection.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
@@ -16,10 +16,10 @@ async function start(mode: IntrospectionMode = 'opaque') {
   const clock = new ManualClock();
   const metrics = new Metrics();
   const options = { url: server.url, issuer: server.url, serviceSecret: 'service-secret' };
-  const authService = new AuthService({ clock, metrics, logger: silentLogger, tracing: NO_TRACING }, options);
+  const authService = new AuthServiceClient({ clock, metrics, logger: silentLogger, tracing: NO_TRACING }, options);
   closeAfter('test', () => authService.close());
   const context = { mode, issuer: server.url, audience: 'tollgate' };
-  const introspection = new Introspection({ authService, clock, metrics }, context);
+  const introspection = new TokenIntrospection({ authService, clock, metrics }, context);
   const seconds = () => Math.floor(clock.now() / 1000);
   const claims = (changes: Record<string, unknown> = {}) => ({
     active: true,
@@ -129,7 +129,7 @@ describe('an opaque token', () => {
     expect(await codeOf(introspection.identify('opaque', 'header'))).toBe('AUTH_SERVICE_UNAVAILABLE');
     server.behaviour = FAULTS.hang;
     const late = codeOf(introspection.identify('opaque', 'header'));
-    await until(() => server.asked.length === 3);
+    await until(() => server.requests.length === 3);
     clock.advance(2_000);
     expect(await late).toBe('AUTH_SERVICE_TIMEOUT');
   });
@@ -139,13 +139,13 @@ describe('an answer about a token', () => {
   it('B240 is kept for half a minute, and then asked for again', async () => {
     const { server, introspection, clock } = await start();
     for (let i = 0; i < 10; i++) await introspection.identify('opaque', 'header');
-    expect(server.asked).toHaveLength(1);
+    expect(server.requests).toHaveLength(1);
     clock.advance(29_999);
     await introspection.identify('opaque', 'header');
-    expect(server.asked).toHaveLength(1);
+    expect(server.requests).toHaveLength(1);
     clock.advance(2);
     await introspection.identify('opaque', 'header');
-    expect(server.asked).toHaveLength(2);
+    expect(server.requests).toHaveLength(2);
   });
 
   it('B240 costs less than half of the first when it is known', async () => {
@@ -181,35 +181,35 @@ describe('an answer about a token', () => {
     await introspection.identify('opaque', 'header');
     clock.advance(10_001);
     await introspection.identify('opaque', 'header');
-    expect(server.asked).toHaveLength(2);
+    expect(server.requests).toHaveLength(2);
   });
 
   it('is one request however many ask at once, and a failure is kept for nobody', async () => {
     const { server, introspection } = await start();
     await Promise.all(Array.from({ length: 50 }, () => introspection.identify('opaque', 'header')));
-    expect(server.asked).toHaveLength(1);
+    expect(server.requests).toHaveLength(1);
     server.behaviour = FAULTS.html;
     await Promise.all(Array.from({ length: 50 }, () => codeOf(introspection.identify('other', 'header'))));
     await codeOf(introspection.identify('other', 'header'));
-    expect(server.asked).toHaveLength(3);
+    expect(server.requests).toHaveLength(3);
   });
 
   it('is kept for ten thousand tokens at most', async () => {
-    let asked = 0;
+    let requests = 0;
     const authService = {
       introspect: async (token: string) => {
-        asked += 1;
+        requests += 1;
         return { sub: `user_${token}`, exp: 4_000_000_000 };
       },
     };
     const clock = new ManualClock();
     const options = { mode: 'opaque', issuer: 'i', audience: 'a' } as const;
-    const introspection = new Introspection({ authService, clock, metrics: new Metrics() }, options);
+    const introspection = new TokenIntrospection({ authService, clock, metrics: new Metrics() }, options);
     for (let i = 0; i < 10_001; i++) await introspection.identify(`${i}`, 'header');
     await introspection.identify('10000', 'header');
-    expect(asked).toBe(10_001);
+    expect(requests).toBe(10_001);
     await introspection.identify('0', 'header');
-    expect(asked).toBe(10_002);
+    expect(requests).toBe(10_002);
   });
 
   it.each([{ userId: 'user_1' }, { tokenId: 'jti_1' }, { sessionId: 'sid_1' }])(
@@ -219,7 +219,7 @@ describe('an answer about a token', () => {
       await introspection.identify('opaque', 'header');
       introspection.invalidate({ userId: 'user_2', tokenId: 'jti_2', sessionId: 'sid_2' });
       await introspection.identify('opaque', 'header');
-      expect(server.asked).toHaveLength(1);
+      expect(server.requests).toHaveLength(1);
       introspection.invalidate(revoked);
       server.behaviour = json({ active: false });
       expect(await codeOf(introspection.identify('opaque', 'header'))).toBe('VALIDATION_FAILED');
@@ -230,7 +230,7 @@ describe('an answer about a token', () => {
     const { server, introspection, claims } = await start();
     server.behaviour = FAULTS.hang;
     const { promise, resolve } = Promise.withResolvers<() => void>();
-    server.behaviour = (response, asked) => resolve(() => json(claims())(response, asked));
+    server.behaviour = (response, requests) => resolve(() => json(claims())(response, requests));
     const identity = introspection.identify('opaque', 'header');
     const answer = await promise;
     introspection.invalidate({ userId: 'user_1' });
@@ -246,7 +246,7 @@ describe('a token that was verified here', () => {
     for (const mode of ['never', 'opaque'] as const) {
       const { server, introspection } = await start(mode);
       await introspection.confirm('a.b.c', 'user_1');
-      expect(server.asked).toEqual([]);
+      expect(server.requests).toEqual([]);
     }
   });
 
@@ -279,7 +279,7 @@ describe('a token that was verified here', () => {
     server.behaviour = FAULTS.html;
     for (let i = 0; i < 20; i++) await introspection.confirm(`token.${i}.x`, 'user_1');
     expect(authService.breaker).toBe('open');
-    expect(server.asked.length).toBeLessThanOrEqual(5);
+    expect(server.requests.length).toBeLessThanOrEqual(5);
     clock.advance(5_000);
     server.behaviour = json({ active: false });
     expect(await codeOf(introspection.confirm('a.b.c', 'user_1'))).toBe('TOKEN_REVOKED');

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import jwt from 'jsonwebtoken';
-import { Tokens } from '../../src/auth/tokens.ts';
+import { TokenVerifier } from '../../src/auth/tokens.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { ManualClock } from '../support/manual-clock.ts';
@@ -47,9 +47,9 @@ afterAll(() => {
 const TYPES = ['at+jwt', 'JWT', 'none'];
 const CLAIMS = { iss: 'https://issuer.test', aud: 'tollgate', sub: 'user_1', jti: 'j' };
 
-function verifier(url = jwksUrl, clock: Clock = systemClock): Tokens {
+function verifier(url = jwksUrl, clock: Clock = systemClock): TokenVerifier {
   const options = { issuer: CLAIMS.iss, audience: CLAIMS.aud, secrets: [], jwksUrl: url, acceptedTypes: TYPES };
-  return new Tokens({ clock }, options);
+  return new TokenVerifier({ clock }, options);
 }
 
 function* endless(): Generator<string> {

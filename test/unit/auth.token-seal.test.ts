@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
-import { TokenSeal } from '../../src/auth/token-seal.ts';
-import { refreshAt } from '../../src/auth/token-sessions.ts';
+import { TokenSeal } from '../../src/auth/token-refresh/token-seal.ts';
+import { refreshAt } from '../../src/auth/token-refresh/token-sessions.ts';
 
 describe('a sealed token', () => {
   const secret = randomBytes(32).toString('hex');

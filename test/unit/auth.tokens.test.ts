@@ -1,7 +1,7 @@
 import { createHmac, createSecretKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { describe, expect, it } from '@jest/globals';
 import jwt from 'jsonwebtoken';
-import { Tokens } from '../../src/auth/tokens.ts';
+import { TokenVerifier } from '../../src/auth/tokens.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 
@@ -22,7 +22,7 @@ const TYPES = ['at+jwt', 'JWT', 'none'];
 
 function verifier({ secrets = [SECRET], clock = manualClock(), acceptedTypes = TYPES } = {}) {
   const options = { issuer: ISSUER, audience: 'tollgate', secrets, jwksUrl: undefined, acceptedTypes };
-  return new Tokens({ clock: clock.port }, options);
+  return new TokenVerifier({ clock: clock.port }, options);
 }
 
 function claims(changes: Record<string, unknown> = {}): Record<string, unknown> {

@@ -33,7 +33,7 @@ function run(entry: string, env: Readonly<Record<string, string>>): Promise<Ende
 }
 
 describe('a process of Tollgate', () => {
-  it.each(['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'])(
+  it.each(['src/main.ts', 'workers/main.ts', 'auth-service/main.ts'])(
     'B171 %s ends with 78 at once when nothing is configured, and names what is missing',
     async (entry) => {
       const watch = await Stopwatch.start();
@@ -53,7 +53,7 @@ describe('a process of Tollgate', () => {
     },
   );
 
-  it.each(['src/main.ts', 'workers/main.ts', 'src/auth-service/main.ts'])(
+  it.each(['src/main.ts', 'workers/main.ts', 'auth-service/main.ts'])(
     '%s ends with 78 when plans and tools have mistakes, and names file, line and field of each',
     async (entry) => {
       const files = catalogueFiles({ plans: '{\n  "default": "free",\n  "plans": {},\n  "colour": "green"\n}' });

@@ -3,7 +3,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, it } from '@jest/globals';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { Outbox } from '../../src/connections/outbox.ts';
+import { ConnectionWriter } from '../../src/connections/connection-writer.ts';
 import { flatDialect } from '../../src/protocol/dialects.ts';
 import { FrameCache, RawTransport } from '../../src/transports/raw-transport.ts';
 import { ManualClock } from '../support/manual-clock.ts';
@@ -34,13 +34,13 @@ async function stalledOutbox() {
     { path: '/ws', dialect: flatDialect },
   );
   let overflows = 0;
-  const outbox = new Outbox({ transport, clock }, new AbortController().signal, () => {
+  const outbox = new ConnectionWriter({ transport, clock }, new AbortController().signal, () => {
     overflows += 1;
   });
   // The kernel takes some of it first.
   const fill = async () => {
     while (transport.bufferedBytes < 2 * 1024 * 1024) {
-      outbox.frame(FRAME);
+      outbox.sendFrame(FRAME);
       await new Promise((resolve) => setImmediate(resolve));
     }
   };
@@ -86,7 +86,7 @@ describe('an outbox whose client does not read', () => {
   it('is given ten seconds more after the clock was set', async () => {
     const { outbox, seconds, overflows } = await stalledOutbox();
     seconds(9);
-    outbox.leapt();
+    outbox.onClockJump();
     seconds(10);
     expect(overflows()).toBe(0);
     seconds(1);

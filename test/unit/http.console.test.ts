@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { loadConfig } from '../../src/config.ts';
 import { createApp } from '../../src/http/app.ts';
-import { consoleRoutes } from '../../src/http/console.ts';
+import { registerConsoleRoutes } from '../../src/http/console-routes.ts';
 import { silentLogger } from '../support/core.ts';
 
 const ENVIRONMENT = {
@@ -15,24 +15,24 @@ const ENVIRONMENT = {
 async function consoleOf(env: Record<string, string>) {
   const config = loadConfig({ ...ENVIRONMENT, ...env });
   const app = createApp({ logger: silentLogger, trustedProxyHops: 0 });
-  consoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
-  const told = (await app.inject('/console/config.json')).json() as { auth_service_url: string };
+  registerConsoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
+  const settings = (await app.inject('/console/config.json')).json() as { auth_service_url: string };
   const { headers } = await app.inject('/console/');
   await app.close();
-  return { told: told.auth_service_url, policy: String(headers['content-security-policy']) };
+  return { settings: settings.auth_service_url, policy: String(headers['content-security-policy']) };
 }
 
 describe('the console', () => {
   it('sends the browser to where browsers reach the auth service, and lets its page call nobody else', async () => {
-    const { told, policy } = await consoleOf({ AUTH_PUBLIC_URL: 'https://auth.example.com/oauth' });
-    expect(told).toBe('https://auth.example.com/oauth');
+    const { settings, policy } = await consoleOf({ AUTH_PUBLIC_URL: 'https://auth.example.com/oauth' });
+    expect(settings).toBe('https://auth.example.com/oauth');
     expect(policy).toContain("connect-src 'self' ws: wss: https://auth.example.com;");
     expect(policy).not.toContain('tollgate-auth');
   });
 
   it('sends it to where the gateway reaches it, when nothing else is said', async () => {
-    const { told, policy } = await consoleOf({});
-    expect(told).toBe('http://tollgate-auth:8081');
+    const { settings, policy } = await consoleOf({});
+    expect(settings).toBe('http://tollgate-auth:8081');
     expect(policy).toContain('http://tollgate-auth:8081;');
   });
 });

@@ -135,11 +135,11 @@ describe('a retry budget', () => {
   it('allows one repetition in five calls when it is used up', () => {
     const clock = new ManualClock();
     const budget = new RetryBudget({ clock });
-    while (budget.take());
+    while (budget.consume());
     let repeated = 0;
     for (let call = 0; call < 1_000; call++) {
       budget.called();
-      if (budget.take()) repeated += 1;
+      if (budget.consume()) repeated += 1;
     }
     expect(repeated).toBeGreaterThan(190);
     expect(repeated).toBeLessThanOrEqual(200);
@@ -150,7 +150,7 @@ describe('a retry budget', () => {
     const budget = new RetryBudget({ clock });
     const burst = () => {
       let taken = 0;
-      while (budget.take()) taken += 1;
+      while (budget.consume()) taken += 1;
       return taken;
     };
     expect(burst()).toBe(10);

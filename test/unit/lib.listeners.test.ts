@@ -4,27 +4,27 @@ import { Listeners } from '../../src/lib/listeners.ts';
 describe('listeners', () => {
   it('B67 B74 each hear everything in order until they are removed', () => {
     const listeners = new Listeners<number>(() => undefined);
-    const heard: Record<string, number[]> = { one: [], two: [] };
-    const remove = listeners.add((event) => heard.one?.push(event));
-    listeners.add((event) => heard.two?.push(event));
-    listeners.tell(1);
-    listeners.tell(2);
+    const received: Record<string, number[]> = { one: [], two: [] };
+    const remove = listeners.add((event) => received.one?.push(event));
+    listeners.add((event) => received.two?.push(event));
+    listeners.emit(1);
+    listeners.emit(2);
     remove();
-    listeners.tell(3);
-    expect(heard).toEqual({ one: [1, 2], two: [1, 2, 3] });
+    listeners.emit(3);
+    expect(received).toEqual({ one: [1, 2], two: [1, 2, 3] });
   });
 
   it('do not suffer from one that throws', () => {
     const failures: unknown[] = [];
     const listeners = new Listeners<number>((error) => failures.push(error));
-    const heard: number[] = [];
+    const received: number[] = [];
     const failure = new Error('of one listener');
     listeners.add(() => {
       throw failure;
     });
-    listeners.add((event) => heard.push(event));
-    listeners.tell(1);
-    expect(heard).toEqual([1]);
+    listeners.add((event) => received.push(event));
+    listeners.emit(1);
+    expect(received).toEqual([1]);
     expect(failures).toEqual([failure]);
   });
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
-import { OtelTracing } from '../../src/lib/otel-tracing.ts';
 import { isSampled, NO_TRACING, parseTraceParent, type SamplerName, type Tracing } from '../../src/lib/tracing.ts';
+import { OtelTracing } from '../../src/telemetry/otel-tracing.ts';
 
 const TRACE = '0af7651916cd43dd8448eb211c80319c';
 const SPAN = 'b7ad6b7169203331';

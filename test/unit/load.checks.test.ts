@@ -1,16 +1,16 @@
 import { describe, expect, it } from '@jest/globals';
 import { Arrivals } from '../../load/lib/arrivals.ts';
-import { Dealer } from '../../load/lib/mix.ts';
+import { type Iteration, progressOf } from '../../load/lib/iteration.ts';
+import { WeightedPicker } from '../../load/lib/mix.ts';
 import { StreamCheck } from '../../load/lib/stream-check.ts';
-import { type Figures, judge, parseThreshold } from '../../load/lib/thresholds.ts';
-import { progressOf, type Turn } from '../../load/lib/turn.ts';
+import { evaluate, type Figures, parseThreshold } from '../../load/lib/thresholds.ts';
 import { until } from '../support/until.ts';
 
 describe('the check of a stream', () => {
   const NOTHING = { lost: 0, repeated: 0 };
   function begun(): StreamCheck {
     const check = new StreamCheck();
-    check.begin('e1', 10);
+    check.start('e1', 10);
     return check;
   }
 
@@ -56,10 +56,10 @@ describe('the check of a stream', () => {
 describe('the dealer of shares', () => {
   it('is never further than one from each share, in any order of magnitude', () => {
     const shares = { a: 0.7, b: 0.2, c: 0.1, none: 0 };
-    const dealer = new Dealer(shares);
+    const picker = new WeightedPicker(shares);
     const dealt = { a: 0, b: 0, c: 0, none: 0 };
     for (let count = 1; count <= 1_000; count++) {
-      dealt[dealer.next()] += 1;
+      dealt[picker.pick()] += 1;
       for (const name of ['a', 'b', 'c', 'none'] as const) {
         expect(Math.abs(dealt[name] - count * shares[name])).toBeLessThanOrEqual(1);
       }
@@ -69,33 +69,38 @@ describe('the dealer of shares', () => {
 
 describe('thresholds', () => {
   const figures: Figures = { connection_success: 0.995, run_success: 1, first_event_p95_ms: Number.NaN };
-  const verdictOn = (figure: string, ...given: string[]) =>
-    judge(figures, given.map(parseThreshold)).filter((judgement) => judgement.figure === figure);
+  const resultOf = (figure: string, ...given: string[]) =>
+    evaluate(figures, given.map(parseThreshold)).filter((result) => result.figure === figure);
 
   it('let a share of connections above 99 % pass, and tell that ours is stricter', () => {
-    expect(verdictOn('connection_success')).toEqual([
-      expect.objectContaining({ level: 'required', holds: true }),
-      expect.objectContaining({ level: 'wanted', holds: false }),
+    expect(resultOf('connection_success')).toEqual([
+      expect.objectContaining({ level: 'required', passed: true }),
+      expect.objectContaining({ level: 'wanted', passed: false }),
     ]);
   });
 
   it('can be replaced', () => {
-    const [first, second] = verdictOn('connection_success', 'connection_success>0.999');
-    expect(first).toMatchObject({ level: 'required', limit: 0.999, holds: false });
+    const [first, second] = resultOf('connection_success', 'connection_success>0.999');
+    expect(first).toMatchObject({ level: 'required', limit: 0.999, passed: false });
     expect(second).toMatchObject({ level: 'wanted' });
   });
 
   it('do not fail for what the mix does not have, unless it was asked for', () => {
-    expect(verdictOn('first_event_p95_ms')).toEqual([expect.objectContaining({ holds: true })]);
-    expect(verdictOn('first_event_p95_ms', 'first_event_p95_ms<50')[0]).toMatchObject({ holds: false });
+    expect(resultOf('first_event_p95_ms')).toEqual([expect.objectContaining({ passed: true })]);
+    expect(resultOf('first_event_p95_ms', 'first_event_p95_ms<50')[0]).toMatchObject({ passed: false });
   });
 });
 
 describe('a turn', () => {
-  const turn = (kind: Turn['kind']): Turn => ({ kind, dueAt: 0, requestId: 'r', message: { type: kind, fields: {} } });
+  const iteration = (kind: Iteration['kind']): Iteration => ({
+    kind,
+    dueAt: 0,
+    requestId: 'r',
+    message: { type: kind, fields: {} },
+  });
 
   it('ends with what ends its own request, and with nothing of another', () => {
-    const request = turn('agent_request');
+    const request = iteration('agent_request');
     expect(progressOf(request, 'agent_completed', { request_id: 'other', seq: 4 })).toBeUndefined();
     expect(progressOf(request, 'agent_started', { request_id: 'r', seq: 5 })).toBe('first_event');
     expect(progressOf(request, 'agent_completed', { request_id: 'r', seq: 6 })).toBe('completed');
@@ -103,8 +108,8 @@ describe('a turn', () => {
   });
 
   it('fails with a refusal, and outlives an error that ends its connection', () => {
-    expect(progressOf(turn('ping'), 'error', { code: 'RATE_LIMITED' })).toEqual({ failed: 'RATE_LIMITED' });
-    expect(progressOf(turn('ping'), 'error', { code: 'SERVER_DRAINING' })).toBeUndefined();
+    expect(progressOf(iteration('ping'), 'error', { code: 'RATE_LIMITED' })).toEqual({ failed: 'RATE_LIMITED' });
+    expect(progressOf(iteration('ping'), 'error', { code: 'SERVER_DRAINING' })).toBeUndefined();
   });
 });
 

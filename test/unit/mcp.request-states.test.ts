@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { TokenSeal } from '../../src/auth/token-seal.ts';
+import { TokenSeal } from '../../src/auth/token-refresh/token-seal.ts';
 import { RequestStates } from '../../src/mcp/request-states.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 

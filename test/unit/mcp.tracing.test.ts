@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace';
-import { OtelTracing } from '../../src/lib/otel-tracing.ts';
 import { type TracedMcpRequest, traceMcp } from '../../src/mcp/mcp-tracing.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { OtelTracing } from '../../src/telemetry/otel-tracing.ts';
 
-const TOLD = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
+const SENT = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
 const HEADER = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 const identity = { userId: 'user_secret', plan: 'pro' } as Identity;
 
@@ -13,7 +13,7 @@ async function spanOf(request: Partial<TracedMcpRequest>, trustsTraces = true) {
   const options = { resource: {}, sampler: 'parentbased_always_on', ratio: 1 } as const;
   const nameError = () => ({ type: 'none', failure: true });
   const tracing = new OtelTracing({ processor: new SimpleSpanProcessor({ exporter }) }, { ...options, nameError });
-  const traced = { method: 'tools/call', params: {}, identity, road: 'http', ...request } as const;
+  const traced = { method: 'tools/call', params: {}, identity, transportName: 'http', ...request } as const;
   await traceMcp({ tracing, trustsTraces }, traced, async () => undefined);
   const [span] = exporter.getFinishedSpans();
   if (!span) throw new Error('no span');
@@ -24,7 +24,7 @@ describe('a request over MCP', () => {
   it.each([
     [
       'what its message says, before the header',
-      { params: { _meta: { traceparent: TOLD } }, traceparent: HEADER },
+      { params: { _meta: { traceparent: SENT } }, traceparent: HEADER },
       'b7ad6b7169203331',
     ],
     ['what the header says, when its message says nothing', { traceparent: HEADER }, '00f067aa0ba902b7'],
@@ -41,7 +41,7 @@ describe('a request over MCP', () => {
 
   it('goes on with nothing that a client says where clients are not trusted', async () => {
     expect(
-      (await spanOf({ params: { _meta: { traceparent: TOLD } }, traceparent: HEADER }, false)).parent,
+      (await spanOf({ params: { _meta: { traceparent: SENT } }, traceparent: HEADER }, false)).parent,
     ).toBeUndefined();
   });
 

@@ -45,8 +45,8 @@ describe('the keys of one script', () => {
         ofLedger.push(keys.correction(id), keys.tally(id), keys.window(id));
         expect(new Set(ofLedger.map(slotOf)).size).toBe(1);
         expect(slotOf(keys.nodes)).toBe(slotOf(keys.nodeDetails));
-        expect(slotOf(keys.announcements)).toBe(slotOf(keys.revocations));
-        expect(slotOf(keys.announcements)).toBe(slotOf(keys.announced));
+        expect(slotOf(keys.invalidations)).toBe(slotOf(keys.revocations));
+        expect(slotOf(keys.invalidations)).toBe(slotOf(keys.invalidationChannel));
         expect(slotOf(keys.auth(id))).toBe(slotOf(keys.auth('another')));
         expect(slotOf(`${keys.queues}:${id}`)).toBe(slotOf(`${keys.queues}:another`));
       }),
@@ -62,7 +62,7 @@ describe('the keys of one script', () => {
         expect(keys.runControls[partition]).toBe(user.runControl);
         expect(keys.nodeChannels('node')[partition]).toBe(user.nodeChannel('node'));
         expect(isUserChannel(user.channel)).toBe(true);
-        for (const other of [keys.announced, user.runControl, user.nodeChannel('n')]) {
+        for (const other of [keys.invalidationChannel, user.runControl, user.nodeChannel('n')]) {
           expect(isUserChannel(other)).toBe(false);
         }
       }),

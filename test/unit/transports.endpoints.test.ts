@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { describe, expect, it } from '@jest/globals';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { ENDPOINTS, matchEndpoint, PUBLIC_PATHS } from '../../src/transports/endpoints.ts';
-import { originAllowed, requestUrl, resumePoint } from '../../src/transports/handshake.ts';
+import { originAllowed, requestUrl, resumePoint } from '../../src/transports/handshake-request.ts';
 
 /** The endpoint and the user that a request's target leads to, as the upgrade listener finds them. */
 function target(url: string): string {

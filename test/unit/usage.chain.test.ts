@@ -3,8 +3,8 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys, PARTITIONS } from '../../src/redis/keys.ts';
-import { BEGINNING, chainHash, Ledger } from '../../src/usage/ledger.ts';
-import { LedgerWriter } from '../../src/usage/ledger-writer.ts';
+import { BEGINNING, chainHash, Ledger } from '../../src/usage/ledger/ledger.ts';
+import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
@@ -36,7 +36,7 @@ function freshLedger() {
         request_id: 'req "1" – ümläut',
         idempotency_key: null,
         transport: 'websocket',
-        begunAt: 1_000,
+        acceptedAt: 1_000,
         startedAt: 1_000,
         completedAt: 2_000,
       } as const;
@@ -70,9 +70,9 @@ describe('the ledger', () => {
   it('gives records of all partitions one sequence without gaps, and a chain that anyone can check', async () => {
     const { ledger, writer, execute } = freshLedger();
     for (const partition of [0, 5, PARTITIONS - 1]) await execute(partition, 3);
-    expect(await writer.fold(5_000)).toMatchObject({ records: 9 });
+    expect(await writer.ingest(5_000)).toMatchObject({ records: 9 });
     await execute(5, 2);
-    expect(await writer.fold(5_000)).toMatchObject({ records: 2 });
+    expect(await writer.ingest(5_000)).toMatchObject({ records: 2 });
 
     const records = await everything(ledger);
     expect(records.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
@@ -83,7 +83,7 @@ describe('the ledger', () => {
   it('shows in the chain which record was changed, left out or put elsewhere', async () => {
     const { ledger, writer, execute } = freshLedger();
     await execute(1, 5);
-    await writer.fold(5_000);
+    await writer.ingest(5_000);
     const records = await everything(ledger);
     const changed = records.map((record) => (record.sequence === 3 ? { ...record, units: 0 } : record));
     expect(firstBreak(changed)).toBe(3);
@@ -95,8 +95,8 @@ describe('the ledger', () => {
     const { keys, ledger, writer, execute } = freshLedger();
     const others = Array.from({ length: 4 }, () => new LedgerWriter({ redis, keys }));
     await execute(7, 20);
-    await Promise.all(others.map((other) => other.fold(5_000)));
-    expect(await writer.fold(5_000)).toMatchObject({ records: 0, lagMs: 0, passedAt: expect.any(Number) });
+    await Promise.all(others.map((other) => other.ingest(5_000)));
+    expect(await writer.ingest(5_000)).toMatchObject({ records: 0, lagMs: 0, completeUntil: expect.any(Number) });
     const records = await everything(ledger);
     expect(records).toHaveLength(20);
     expect(firstBreak(records)).toBeUndefined();
@@ -106,7 +106,7 @@ describe('the ledger', () => {
   it('reads in pages that join without a gap, filtered or not', async () => {
     const { ledger, writer, execute } = freshLedger();
     await execute(1, 7);
-    await writer.fold(5_000);
+    await writer.ingest(5_000);
     for (const filter of [{}, { tool: 'list_agents' }, { userId: 'user_1' }]) {
       const read: number[] = [];
       let page = await ledger.read({ after: BEGINNING, limit: 2, ...filter });
@@ -125,7 +125,7 @@ describe('the ledger', () => {
   it('tells a reader that records it has not read are gone', async () => {
     const { keys, ledger, writer, execute } = freshLedger();
     await execute(1, 3);
-    await writer.fold(5_000);
+    await writer.ingest(5_000);
     await redis.xtrim(keys.ledger, 'MINID', '3-0');
     expect((await ledger.read({ after: BEGINNING, limit: 5 })).gapDetected).toBe(true);
     expect((await ledger.read({ after: { sequence: 2, hash: '' }, limit: 5 })).gapDetected).toBe(false);

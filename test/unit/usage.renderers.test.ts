@@ -1,9 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
 import { CloudEvent } from 'cloudevents';
-import { decodeCursor, encodeCursor } from '../../src/usage/feed-cursor.ts';
-import { BEGINNING } from '../../src/usage/ledger.ts';
+import { decodeCursor, encodeCursor } from '../../src/usage/ledger/feed-cursor.ts';
+import { BEGINNING } from '../../src/usage/ledger/ledger.ts';
 import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
-import { cloudEvent, type ExportFormat, RENDERERS } from '../../src/usage/renderers.ts';
+import { cloudEvent, type ExportFormat, RENDERERS } from '../../src/usage/reports/renderers.ts';
 
 const COMPLETED_AT = Date.parse('2026-03-01T10:20:30.456Z');
 
@@ -21,7 +21,7 @@ function ledgerRecord(sequence: number, changes: Partial<LedgerRecord> = {}): Le
     request_id: null,
     idempotency_key: null,
     transport: 'websocket',
-    begunAt: COMPLETED_AT - 12,
+    acceptedAt: COMPLETED_AT - 12,
     startedAt: COMPLETED_AT - 12,
     completedAt: COMPLETED_AT,
   });
@@ -137,8 +137,8 @@ describe('an export', () => {
 
 describe('a cursor', () => {
   it('names the record that the reader has, and comes back as the place it was made of', () => {
-    const place = { sequence: 42, hash: 'a'.repeat(64) };
-    expect(decodeCursor(encodeCursor(place))).toEqual({ sequence: 42, hash: 'a'.repeat(16) });
+    const position = { sequence: 42, hash: 'a'.repeat(64) };
+    expect(decodeCursor(encodeCursor(position))).toEqual({ sequence: 42, hash: 'a'.repeat(16) });
     expect(decodeCursor(encodeCursor(BEGINNING))).toEqual(BEGINNING);
     expect([decodeCursor(''), decodeCursor('0')]).toEqual([BEGINNING, BEGINNING]);
   });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import type { Clock } from '../../src/lib/clock.ts';
-import { BEGINNING } from '../../src/usage/ledger.ts';
-import { LedgerTail } from '../../src/usage/ledger-tail.ts';
+import { BEGINNING } from '../../src/usage/ledger/ledger.ts';
+import { LedgerTail } from '../../src/usage/ledger/ledger-tail.ts';
 
 /** A clock whose timers fire when the test says so. */
 function handClock() {

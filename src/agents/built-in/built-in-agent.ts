@@ -1,5 +1,6 @@
-import type { AgentHands, AgentTask } from '../agent.ts';
-import type { RunAnswer, ToolOutcome } from '../run-log.ts';
+import type { AgentContext, AgentTask } from '../../runs/agent.ts';
+import type { RunAnswer } from '../../runs/run-log.ts';
+import type { ToolOutcome } from '../../tools/outcome.ts';
 import { findings } from './findings.ts';
 import { type Choice, choose } from './intents.ts';
 
@@ -15,33 +16,33 @@ const FALLBACK: readonly Choice[] = [
  */
 export async function builtInAgent(
   { message, tools }: Pick<AgentTask, 'message' | 'tools'>,
-  hands: Pick<AgentHands, 'think' | 'call'>,
+  context: Pick<AgentContext, 'think' | 'call'>,
 ): Promise<RunAnswer> {
   const choices = choose(message, tools);
-  await hands.think(`The question is about ${topics(choices)}; I ask ${names(choices)}.`);
-  const answered = await callAll(choices, hands);
+  await context.think(`The question is about ${topics(choices)}; I ask ${names(choices)}.`);
+  const answered = await callAll(choices, context);
   if (!answered.some(({ outcome }) => outcome.success)) {
     const fallback = FALLBACK.filter(
       ({ tool }) => tools.includes(tool) && !choices.some((choice) => choice.tool === tool),
     );
-    await hands.think(`That is not open to this plan, so I look at what is: ${names(fallback)}.`);
-    answered.push(...(await callAll(fallback, hands)));
+    await context.think(`That is not open to this plan, so I look at what is: ${names(fallback)}.`);
+    answered.push(...(await callAll(fallback, context)));
   }
   const sentences = answered.flatMap(({ tool, outcome }) => findings(tool, outcome));
   const useful = answered.filter(({ outcome }) => outcome.success).length;
-  await hands.think(`${useful} of ${answered.length} tools answered; I put their findings together.`);
+  await context.think(`${useful} of ${answered.length} tools answered; I put their findings together.`);
   return { final_response: sentences.join(' '), summary: sentences[0] ?? 'Nothing was found.' };
 }
 
-interface Answered {
+interface AnsweredCall {
   readonly tool: string;
   readonly outcome: ToolOutcome;
 }
 
 /** One after the other: the order of the events is then the order of the choices. */
-async function callAll(choices: readonly Choice[], hands: Pick<AgentHands, 'call'>): Promise<Answered[]> {
-  const answered: Answered[] = [];
-  for (const { tool, args } of choices) answered.push({ tool, outcome: await hands.call(tool, args) });
+async function callAll(choices: readonly Choice[], context: Pick<AgentContext, 'call'>): Promise<AnsweredCall[]> {
+  const answered: AnsweredCall[] = [];
+  for (const { tool, args } of choices) answered.push({ tool, outcome: await context.call(tool, args) });
   return answered;
 }
 

@@ -1,8 +1,8 @@
 import type { Fields } from '../../protocol/messages.ts';
-import type { ToolOutcome } from '../run-log.ts';
-import type { Thread } from '../threads.ts';
-import type { RunState } from '../tools/agent-tools.ts';
-import type { WorkloadAnalysis } from '../tools/workload-tools.ts';
+import type { Thread } from '../../threads/threads.ts';
+import type { RunState } from '../../tools/built-in/agent-tools.ts';
+import type { WorkloadAnalysis } from '../../tools/built-in/workload-tools.ts';
+import type { ToolOutcome } from '../../tools/outcome.ts';
 
 /** What the outcome of each tool says, in sentences. Every figure in them comes from the outcome. */
 export function findings(tool: string, outcome: ToolOutcome): string[] {
@@ -115,8 +115,8 @@ function runs(result: RunStates): string[] {
 }
 
 function runState({ run_id, agent, status, accepted_at, duration_ms }: RunState): string {
-  const took = duration_ms === null ? '' : ` after ${duration_ms} ms`;
-  return `${run_id} of ${agent}, accepted at ${accepted_at}, is ${status}${took}.`;
+  const duration = duration_ms === null ? '' : ` after ${duration_ms} ms`;
+  return `${run_id} of ${agent}, accepted at ${accepted_at}, is ${status}${duration}.`;
 }
 
 function count(number: number, noun: string): string {

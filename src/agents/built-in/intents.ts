@@ -1,5 +1,5 @@
 import { withoutTrailing } from '../../lib/text.ts';
-import type { ToolArguments } from '../tools/tool.ts';
+import type { ToolArguments } from '../../tools/tool.ts';
 
 /** A tool that fits a message, and what to ask it. */
 export interface Choice {

@@ -6,7 +6,7 @@ import type {
 } from 'openai/resources/chat/completions';
 import type { Clock } from '../../lib/clock.ts';
 import type { Tracing } from '../../lib/tracing.ts';
-import type { Tokens } from '../step-log.ts';
+import type { Tokens } from '../../runs/step-log.ts';
 import { ModelFault, type ModelReply, type ReplyLimits, ReplyReader } from './reply.ts';
 
 export interface ModelRequest {
@@ -114,30 +114,30 @@ export class ChatModel {
     reader: ReplyReader,
     signal: AbortSignal,
   ): AsyncGenerator<string, void> {
-    const patience = new Patience(this.#clock);
+    const deadline = new StreamDeadline(this.#clock);
     try {
-      patience.begin(this.#limits.firstChunkMs);
-      const either = AbortSignal.any([signal, patience.signal]);
+      deadline.restart(this.#limits.firstChunkMs);
+      const either = AbortSignal.any([signal, deadline.signal]);
       const chunks = await this.#client.chat.completions.create(body, { signal: either });
       for await (const chunk of chunks) {
-        patience.end();
-        const text = reader.take(chunk);
+        deadline.end();
+        const text = reader.append(chunk);
         // What the reader of the text does meanwhile is no silence of the model.
         if (text !== '') yield text;
         if (reader.full) break;
-        patience.begin(reader.finished ? this.#limits.countMs : this.#limits.silenceMs);
+        deadline.restart(reader.finished ? this.#limits.countMs : this.#limits.silenceMs);
       }
     } catch (thrown) {
       signal.throwIfAborted();
       // The reply is whole: some servers leave the connection open after it, or drop it.
       if (reader.finished) return;
-      throw patience.signal.aborted ? SILENT() : faultOf(thrown);
+      throw deadline.signal.aborted ? SILENT() : faultOf(thrown);
     } finally {
-      patience.end();
+      deadline.end();
     }
     // The package ends the stream of an aborted request as if it were complete.
     signal.throwIfAborted();
-    if (patience.signal.aborted && !reader.finished) throw SILENT();
+    if (deadline.signal.aborted && !reader.finished) throw SILENT();
   }
 
   #body({ model, messages, tools, mustAnswer }: ModelRequest): ChatCompletionCreateParamsStreaming {
@@ -155,7 +155,7 @@ export class ChatModel {
 const SILENT = () => new ModelFault('the model was silent for too long', { retryable: true });
 
 /** Aborts when something that was begun has not ended in time. */
-class Patience {
+class StreamDeadline {
   readonly #clock: Clock;
   readonly #exhausted = new AbortController();
   #cancel = () => {};
@@ -168,7 +168,7 @@ class Patience {
     return this.#exhausted.signal;
   }
 
-  begin(limitMs: number): void {
+  restart(limitMs: number): void {
     this.#cancel();
     this.#cancel = this.#clock.after(limitMs, () => this.#exhausted.abort());
   }

@@ -1,18 +1,19 @@
 import type { ChatCompletionTool } from 'openai/resources/chat/completions';
+import type { AgentCatalogue } from '../../catalogue/agent-catalogue.ts';
+import type { ToolCatalogue } from '../../catalogue/tool-catalogue.ts';
 import { type Clock, sleep } from '../../lib/clock.ts';
 import { type Logger, userHash } from '../../lib/logger.ts';
 import type { Metrics } from '../../lib/metrics.ts';
 import type { Span, Tracing } from '../../lib/tracing.ts';
-import type { ToolCatalogue } from '../../policy/tool-catalogue.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
-import { whileAway } from '../../redis/errors.ts';
-import type { Agent, AgentHands, AgentTask } from '../agent.ts';
-import type { AgentCatalogue } from '../agent-catalogue.ts';
-import { OUTAGE_PATIENCE_MS, type RunAnswer } from '../run-log.ts';
-import type { ModelCall, ModelStep, StepWriter } from '../step-log.ts';
-import type { Threads } from '../threads.ts';
+import { retryDuringOutage } from '../../redis/errors.ts';
+import type { Agent, AgentContext, AgentTask } from '../../runs/agent.ts';
+import type { RunAnswer } from '../../runs/run-log.ts';
+import type { ModelCall, ModelStep, StepWriter } from '../../runs/step-log.ts';
+import type { Threads } from '../../threads/threads.ts';
+import { OUTAGE_RETRY_MS } from '../../tools/outcome.ts';
 import type { ChatModel, ModelRequest } from './chat-model.ts';
-import { HISTORY_MESSAGES, opening, parseArguments, stepMessages, toolResult } from './conversation.ts';
+import { HISTORY_MESSAGES, initialMessages, parseArguments, stepMessages, toolResult } from './prompt.ts';
 import { ModelFault } from './reply.ts';
 
 export interface ModelAgentDeps {
@@ -46,26 +47,27 @@ const NO_ANSWER = 'The model came to no answer; try again.';
  * @param defaultModel the model of agents that name none
  */
 export function createModelAgent(deps: ModelAgentDeps, defaultModel: string): Agent {
-  return async (task, hands) => {
+  return async (task, context) => {
     const model = task.model ?? defaultModel;
-    const tools = offeredTools(deps.tools, task.tools);
+    const tools = toolDefinitions(deps.tools, task.tools);
     const page = { threadId: task.threadId, before: undefined, limit: HISTORY_READ };
     const read = () => deps.threads.history(task.userId, page);
-    const { messages: history } = await whileAway(deps.clock, OUTAGE_PATIENCE_MS, read);
-    const messages = opening(task, history);
-    const asking = { ...deps, logger: deps.logger.child({ run_id: task.runId, user: userHash(task.userId) }) };
+    const { messages: history } = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, read);
+    const messages = initialMessages(task, history);
+    const modelRef = { ...deps, logger: deps.logger.child({ run_id: task.runId, user: userHash(task.userId) }) };
     for (let number = 1; number <= MAX_STEPS; number++) {
       const mustAnswer = number === MAX_STEPS;
-      const step = hands.steps.recall() ?? (await ask(asking, { model, messages, tools, mustAnswer }, hands));
+      const step =
+        context.steps.replay() ?? (await requestStep(modelRef, { model, messages, tools, mustAnswer }, context));
       if (step.calls.length === 0 || (mustAnswer && step.text !== '')) return answerOf(step.text);
       if (mustAnswer) break;
-      messages.push(...stepMessages(step, await callTools(step.calls, task, hands)));
+      messages.push(...stepMessages(step, await callTools(step.calls, task, context)));
     }
     throw new TollgateError('INTERNAL_ERROR', { text: NO_ANSWER });
   };
 }
 
-function offeredTools(catalogue: Pick<ToolCatalogue, 'get'>, names: readonly string[]): ChatCompletionTool[] {
+function toolDefinitions(catalogue: Pick<ToolCatalogue, 'get'>, names: readonly string[]): ChatCompletionTool[] {
   return names.flatMap((name) => {
     const tool = catalogue.get(name);
     if (!tool) return [];
@@ -75,15 +77,15 @@ function offeredTools(catalogue: Pick<ToolCatalogue, 'get'>, names: readonly str
 }
 
 /** One step, with as many attempts as its faults allow. */
-async function ask(deps: ModelAgentDeps, request: ModelRequest, hands: AgentHands): Promise<ModelStep> {
+async function requestStep(deps: ModelAgentDeps, request: ModelRequest, context: AgentContext): Promise<ModelStep> {
   const { model } = request;
   for (let attempt = 1; ; attempt++) {
-    hands.signal.throwIfAborted();
-    const writer = hands.steps.begin({ model, price: deps.agents.price(model) });
+    context.signal.throwIfAborted();
+    const writer = context.steps.startStep({ model, price: deps.agents.price(model) });
     try {
       const step = await deps.tracing.span(`chat ${model}`, { kind: 'client' }, (span) => {
         span.set({ 'gen_ai.operation.name': 'chat', 'gen_ai.request.model': model, 'tollgate.attempt': attempt });
-        return readStep(deps, request, writer, { signal: hands.signal, span });
+        return readStep(deps, request, writer, { signal: context.signal, span });
       });
       deps.metrics.modelRequests.inc({ model, result: 'ok' });
       return step;
@@ -93,7 +95,7 @@ async function ask(deps: ModelAgentDeps, request: ModelRequest, hands: AgentHand
       deps.logger[thrown.retryable ? 'warn' : 'error']({ model, attempt, fault: thrown.message }, 'the model failed');
       const waitMs = retryIn(thrown, attempt);
       if (waitMs === undefined) throw unavailable(thrown);
-      await sleep(deps.clock, waitMs, hands.signal);
+      await sleep(deps.clock, waitMs, context.signal);
     }
   }
 }
@@ -108,11 +110,11 @@ async function readStep(
   const { model } = request;
   const startedAt = deps.clock.now();
   const stream = deps.model.stream(request, signal);
-  let begun = false;
+  let step = false;
   try {
     for await (const text of stream.text) {
-      if (!begun) deps.metrics.modelFirstTextSeconds.observe((deps.clock.now() - startedAt) / 1_000);
-      begun = true;
+      if (!step) deps.metrics.modelFirstTextSeconds.observe((deps.clock.now() - startedAt) / 1_000);
+      step = true;
       await writer.add(text);
     }
     const { tokens, text, calls } = stream.reply();
@@ -122,18 +124,18 @@ async function readStep(
     deps.metrics.modelTokens.inc({ model, kind: 'output' }, tokens.output);
     return { text, calls };
   } catch (thrown) {
-    if (thrown instanceof ModelFault) await writer.breakOff('error', stream.tokens());
-    else if (signal.aborted) await writer.breakOff('cancelled', stream.tokens());
+    if (thrown instanceof ModelFault) await writer.abort('error', stream.tokens());
+    else if (signal.aborted) await writer.abort('cancelled', stream.tokens());
     throw thrown;
   }
 }
 
 /** Milliseconds until the next attempt, half of them left to chance; undefined when there is to be none. */
 function retryIn(fault: ModelFault, attempt: number): number | undefined {
-  const asked = fault.retryAfterMs ?? 0;
-  if (!fault.retryable || attempt === ATTEMPTS || asked > LONGEST_RETRY_MS) return undefined;
+  const requestedMs = fault.retryAfterMs ?? 0;
+  if (!fault.retryable || attempt === ATTEMPTS || requestedMs > LONGEST_RETRY_MS) return undefined;
   const backOff = FIRST_RETRY_MS * 2 ** (attempt - 1);
-  return Math.max(asked, backOff / 2) + (Math.random() * backOff) / 2;
+  return Math.max(requestedMs, backOff / 2) + (Math.random() * backOff) / 2;
 }
 
 function unavailable(fault: ModelFault): TollgateError {
@@ -146,22 +148,22 @@ function unavailable(fault: ModelFault): TollgateError {
 }
 
 /** Runs the calls of one step side by side; what came of each, as the model reads it. */
-async function callTools(calls: readonly ModelCall[], task: AgentTask, hands: AgentHands): Promise<string[]> {
-  const settled = await Promise.allSettled(calls.map((call) => callTool(call, task, hands)));
+async function callTools(calls: readonly ModelCall[], task: AgentTask, context: AgentContext): Promise<string[]> {
+  const results = await Promise.allSettled(calls.map((call) => callTool(call, task, context)));
   // Only after all of them: one that was executed is recorded even when the run ends meanwhile.
-  return settled.map((result) => {
+  return results.map((result) => {
     if (result.status === 'rejected') throw result.reason;
     return result.value;
   });
 }
 
 /** What is no call of a tool that the agent has goes back to the model, and nobody else hears of it. */
-async function callTool(call: ModelCall, task: AgentTask, hands: AgentHands): Promise<string> {
+async function callTool(call: ModelCall, task: AgentTask, context: AgentContext): Promise<string> {
   const { name } = call;
   if (!task.tools.includes(name)) return refusal(new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } }));
   const args = parseArguments(call.arguments);
   if (!args) return refusal(new TollgateError('FORMAT_ERROR', { text: 'The arguments are not a JSON object.' }));
-  return toolResult(await hands.call(name, args));
+  return toolResult(await context.call(name, args));
 }
 
 function refusal(error: TollgateError): string {

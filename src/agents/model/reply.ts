@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { ModelCall, ModelStep, Tokens } from '../step-log.ts';
+import type { ModelCall, ModelStep, Tokens } from '../../runs/step-log.ts';
 
 /** What went wrong with one request to a model. The message is for the log and names no host, key or text. */
 export class ModelFault extends Error {
@@ -89,7 +89,7 @@ export class ReplyReader {
   }
 
   /** Takes a chunk, and gives the text that it added. @throws ModelFault for what is no chunk */
-  take(chunk: unknown): string {
+  append(chunk: unknown): string {
     const parsed = Chunk.safeParse(chunk);
     if (!parsed.success) throw new ModelFault('the model sent a chunk of another form', { retryable: true });
     const { choices, usage } = parsed.data;
@@ -97,7 +97,7 @@ export class ReplyReader {
     const [choice] = choices ?? [];
     if (!choice) return '';
     if (choice.finish_reason) this.#finished = true;
-    for (const delta of choice.delta?.tool_calls ?? []) this.#takeCall(delta);
+    for (const delta of choice.delta?.tool_calls ?? []) this.#appendCall(delta);
     const text = (choice.delta?.content ?? '').slice(0, this.#limits.textLength - this.#text.length);
     this.#text += text;
     return text;
@@ -124,7 +124,7 @@ export class ReplyReader {
     };
   }
 
-  #takeCall({ index, id, function: called }: CallDelta): void {
+  #appendCall({ index, id, function: called }: CallDelta): void {
     const call = this.#callOf(index, id);
     if (!call) return;
     if (id && call.id === '') call.id = id.slice(0, MAX_ID_LENGTH);
@@ -134,10 +134,10 @@ export class ReplyReader {
 
   /** The call that a delta belongs to; undefined for one too many. */
   #callOf(index: number | undefined, id: string | null | undefined): PartialCall | undefined {
-    const known = index === undefined ? undefined : this.#open.get(index);
+    const existing = index === undefined ? undefined : this.#open.get(index);
     // Some servers give all calls of a reply the same index. Those have an id each, and come one after the other.
-    const another = id && known && known.id !== '' && known.id !== id.slice(0, MAX_ID_LENGTH);
-    if (known && !another) return known;
+    const another = id && existing && existing.id !== '' && existing.id !== id.slice(0, MAX_ID_LENGTH);
+    if (existing && !another) return existing;
     if (this.#calls.length >= this.#limits.calls) {
       // What still comes of it is not for the one before.
       if (index !== undefined) this.#open.delete(index);
@@ -152,17 +152,17 @@ export class ReplyReader {
   /** In the order of their index. An id that is missing or stands twice is replaced: results are told apart by it. */
   #completeCalls(): ModelCall[] {
     const named = this.#calls.filter(({ name }) => name !== '').toSorted((a, b) => a.index - b.index);
-    const given = new Set(named.map(({ id }) => id));
-    const taken = new Set<string>();
+    const ids = new Set(named.map(({ id }) => id));
+    const usedIds = new Set<string>();
     let made = 0;
     const another = () => {
       do made += 1;
-      while (given.has(`call_${made}`));
+      while (ids.has(`call_${made}`));
       return `call_${made}`;
     };
     return named.map((call) => {
-      const id = call.id === '' || taken.has(call.id) ? another() : call.id;
-      taken.add(id);
+      const id = call.id === '' || usedIds.has(call.id) ? another() : call.id;
+      usedIds.add(id);
       return { id, name: call.name, arguments: call.arguments };
     });
   }

@@ -20,7 +20,7 @@
 ]]
 --@include caps
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, details, place, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local id, details, order, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
 local stored = redis.call('HMGET', account, 'plan', 'blocked', 'revoked_before', 'erasure')
 if stored[2] == '1' or stored[4] then return { 'blocked' } end
@@ -34,10 +34,10 @@ prune(keys, now)
 
 local last = tonumber(redis.call('HGET', connections, '#') or '0')
 -- Never below the time: the last place given is forgotten with the user's other connections, who may yet come back.
-place = tonumber(place) or math.max(last + 1, now)
+order = tonumber(order) or math.max(last + 1, now)
 redis.call('ZADD', leases, now + lease, id)
 redis.call('ZREM', evicted, id)
-redis.call('HSET', connections, id, place .. ' ' .. details, '#', math.max(last, place))
+redis.call('HSET', connections, id, order .. ' ' .. details, '#', math.max(last, order))
 
 evict(keys, {
   cap = capOf(stored[1] or ARGV[7], ARGV, 10), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
@@ -52,4 +52,4 @@ if not log[1] then
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
 redis.call('EXPIRE', logState, ARGV[6])
-return { 'admitted', place, stored[1] or '', log[1], tonumber(log[2]), revokedBefore }
+return { 'admitted', order, stored[1] or '', log[1], tonumber(log[2]), revokedBefore }

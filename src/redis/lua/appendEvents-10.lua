@@ -71,7 +71,7 @@ if runEpoch ~= '' then
 end
 
 local settlement = ARGV[14] ~= '' and cjson.decode(ARGV[14])
-if settlement then giveBack(KEYS[9], settlement.member) end
+if settlement then releaseReservation(KEYS[9], settlement.member) end
 for i = FIRST, #ARGV, STRIDE do
   appendEvent(log, ARGV[i], ARGV[i + 1], ARGV[i + 2])
   if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[15], ARGV[10], 30 * maxAge) end
@@ -87,5 +87,5 @@ if runEpoch ~= '' then
   redis.call('HSET', run, 'events', known + count)
   if status ~= '' then endRun(log.now) end
 end
-if settlement then settle(KEYS[8], settlement, log.now) end
+if settlement then commitUse(KEYS[8], settlement, log.now) end
 return { 'appended', log.seq, log.epoch, cancel }

@@ -2,7 +2,7 @@
   Closes the open revision of a window, with the document that the writer made of its records; nothing when the
   revision has changed since the writer looked. What is closed is never written again.
 
-  KEYS[1] window  hash of the hour, see foldUsage
+  KEYS[1] window  hash of the hour, see ingestUsage
   KEYS[2] open    sorted set of hours with an open revision, scored by the time (ms) that it closes at
   ARGV[1] hour
   ARGV[2] number of closed revisions as the writer knows it

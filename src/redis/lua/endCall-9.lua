@@ -46,7 +46,7 @@ end
 
 local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12], maxBytes = ARGV[13] }
 local log = openLog({ log = KEYS[5], logState = KEYS[6] }, options, redis.call('TIME'))
-giveBack(reservations, ARGV[2])
+releaseReservation(reservations, ARGV[2])
 appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
 closeLog(log)
 if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[15], ARGV[14], 30 * tonumber(ARGV[11])) end
@@ -62,6 +62,6 @@ if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then
 end
 redis.call('ZADD', KEYS[9], log.now + redis.call('PTTL', call), string.match(ARGV[2], '^%S+'))
 if redis.call('PTTL', KEYS[9]) < 0 then redis.call('PEXPIRE', KEYS[9], ARGV[11]) end
-if ARGV[1] ~= '' then settle(KEYS[3], cjson.decode(ARGV[1]), log.now) end
+if ARGV[1] ~= '' then commitUse(KEYS[3], cjson.decode(ARGV[1]), log.now) end
 redis.call('ZREM', KEYS[2], ARGV[3])
 return { 'ended' }

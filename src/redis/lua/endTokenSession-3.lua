@@ -1,7 +1,7 @@
 --[[
   The auth service has refused a session for good: forgets its token and tells its connections to end.
 
-  KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in holdToken
+  KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in registerToken
   ARGV[1] member of `due`
   ARGV[2] the user's channel
   ARGV[3] what to tell (JSON)

@@ -2,7 +2,7 @@
   Replaces records of the ledger by their erased form. An entry of a stream cannot be changed, so that the erased form is
   kept in a sorted set and the entry deleted; readers merge the two. The hash of a record stays what it was.
 
-  KEYS[1] ledger   stream, see foldUsage
+  KEYS[1] ledger   stream, see ingestUsage
   KEYS[2] erased   sorted set: "<sequence> <ms when appended> <JSON>", scored by sequence; trimmed with the ledger
   KEYS[3] erasure  hash of the erasure, see Erasures
   ARGV[1...] per record: sequence, erased form (JSON)

@@ -1,7 +1,7 @@
 --[[
   A refresh has failed for a reason that may pass: schedules the next attempt and tells the session's connections.
 
-  KEYS[1] due, KEYS[2] session: as in holdToken
+  KEYS[1] due, KEYS[2] session: as in registerToken
   ARGV[1] member of `due`
   ARGV[2] the end, ms, of the token that was to be refreshed
   ARGV[3] when to try again, ms

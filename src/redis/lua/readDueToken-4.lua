@@ -1,7 +1,7 @@
 --[[
   The token of a session that was taken, if a connection of the session still holds a lease; else nothing of it is kept.
 
-  KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in holdToken
+  KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in registerToken
   KEYS[4] leases  of the user's connections: connection id -> end of the lease, ms
   ARGV[1] member of `due`
   Returns { token (sealed), its end in ms, failures so far }, or {} when there is nothing to refresh

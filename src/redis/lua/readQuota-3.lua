@@ -10,7 +10,7 @@
 --@include quotas
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local calls = underWay(KEYS[2], '', now)
+local calls = inFlight(KEYS[2], '', now)
 local status = readLimits(KEYS[1], calls, cjson.decode(ARGV[1]), now)
 local totals = redis.call('HMGET', KEYS[1], 'day', 'month')
 local runs = redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf')

@@ -1,7 +1,7 @@
 --[[
   Moves rows of an hour's tally to other names, adding to what is there under these.
 
-  KEYS[1] tally    hash of the hour: row -> measures, see foldUsage; keeps its expiry
+  KEYS[1] tally    hash of the hour: row -> measures, see ingestUsage; keeps its expiry
   KEYS[2] erasure  hash of the erasure, see Erasures
   ARGV[1...] per row: name, new name
   Returns the number of rows moved

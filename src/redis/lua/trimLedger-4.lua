@@ -2,7 +2,7 @@
   Removes the oldest records of the ledger, a bounded number of them: only what every consumer has confirmed, what no
   open window needs, and what was appended long enough ago. Without a consumer nothing goes.
 
-  KEYS[1] ledger     stream, see foldUsage
+  KEYS[1] ledger     stream, see ingestUsage
   KEYS[2] state      hash: trimmed (last sequence removed) and trimmed_hash (its hash, which the chain goes on from)
   KEYS[3] consumers  hash, see confirmCursor
   KEYS[4] erased     sorted set of erased records, see eraseRecords: they replace entries of the stream

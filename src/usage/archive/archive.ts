@@ -1,4 +1,4 @@
-import type { LedgerPlace, StoredRecord } from '../ledger.ts';
+import type { LedgerPosition, StoredRecord } from '../ledger/ledger.ts';
 import type { LedgerRecord, UsageRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
 import { ArchivedWindows } from './archived-windows.ts';
@@ -23,9 +23,9 @@ export interface ArchivedRevision {
 }
 
 /** Where the archive begins and ends; both the beginning of the ledger while there is nothing in it. */
-export interface ArchiveHead extends LedgerPlace {
+export interface ArchiveHead extends LedgerPosition {
   /** The record that its first one is chained to. */
-  readonly base: LedgerPlace;
+  readonly base: LedgerPosition;
 }
 
 /** The archive has, under the sequence or the id of a record, another one. */
@@ -109,7 +109,7 @@ export class ArchiveWriter {
   }
 
   /** Begins an archive behind the record of this place, where the ledger had been trimmed before. */
-  async beginAfter({ sequence, hash }: LedgerPlace): Promise<void> {
+  async startAfter({ sequence, hash }: LedgerPosition): Promise<void> {
     await this.#client.query('UPDATE usage_archive SET base_sequence = $1, base_hash = $2', [sequence, hash]);
   }
 
@@ -159,7 +159,7 @@ export class ArchiveWriter {
   }
 
   /** Notes which superseded records the ledger has by now, under the same id, whatever their sequence. */
-  async settle(): Promise<void> {
+  async markRestored(): Promise<void> {
     await this.#client.query(
       `UPDATE usage_records_superseded lost SET settled_at = now()
        WHERE settled_at IS NULL AND EXISTS (SELECT FROM usage_records kept WHERE kept.id = lost.id)`,
@@ -176,7 +176,7 @@ export class ArchiveWriter {
   }
 
   /** Superseded records that the ledger does not have, and was not given lately; noted as given now. */
-  async takeLost(limit: number): Promise<UsageRecord[]> {
+  async claimLost(limit: number): Promise<UsageRecord[]> {
     const { rows } = await this.#client.query<{ json: string }>(
       `UPDATE usage_records_superseded SET returned_at = now()
        WHERE hash IN (

@@ -1,5 +1,5 @@
+import type { ClosedRevision } from '../ledger/windows.ts';
 import type { LedgerRecord } from '../records.ts';
-import type { ClosedRevision } from '../windows.ts';
 import type { Client } from './database.ts';
 
 /** Hours whose windows are looked at in one step: one or two, unless windows do not close. */

@@ -1,12 +1,19 @@
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { Consumers } from '../consumers.ts';
-import { BEGINNING, following, type Ledger, type LedgerHead, type LedgerPlace, type StoredRecord } from '../ledger.ts';
-import type { LedgerServer } from '../ledger-server.ts';
+import type { Consumers } from '../ledger/consumers.ts';
+import {
+  BEGINNING,
+  following,
+  type Ledger,
+  type LedgerHead,
+  type LedgerPosition,
+  type StoredRecord,
+} from '../ledger/ledger.ts';
+import { DamagedWindow, type Windows } from '../ledger/windows.ts';
 import type { LedgerRecord } from '../records.ts';
-import { DamagedWindow, type Windows } from '../windows.ts';
+import type { LedgerServer } from '../recovery/ledger-server.ts';
+import { LossRepair, type Repaired } from '../recovery/loss-repair.ts';
 import { ArchiveDisagrees, type ArchiveHead, type ArchiveWriter, type UsageArchive } from './archive.ts';
-import { LossRepair, type Repaired } from './loss-repair.ts';
 
 /** Records of one transaction: some 600 KB, which PostgreSQL takes in well under a tenth of a second. */
 const BATCH = 1_000;
@@ -62,26 +69,26 @@ export class Archiver {
     const done = await archive.alone(async (writer) => {
       const { serverId, agreed } = await server.identify();
       const head = await ledger.head();
-      const archived = await begun(writer, await writer.head(), head);
+      const archived = await started(writer, await writer.head(), head);
       await this.#confirm(archived);
       if (!(await this.#continues(archived, head))) {
-        if (agreed) return { place: archived, step: await this.#lookAgain(serverId, archived) };
-        return { place: archived, step: await this.#repairLoss(writer, archived, head) };
+        if (agreed) return { position: archived, step: await this.#lookAgain(serverId, archived) };
+        return { position: archived, step: await this.#repairLoss(writer, archived, head) };
       }
       if (!agreed) {
         await this.#repair.closeAgain(writer, head);
         await server.agree(serverId);
       }
-      const place = await this.#copy(writer, archived, head);
-      const atHead = place.sequence === head.sequence;
+      const position = await this.#copy(writer, archived, head);
+      const atHead = position.sequence === head.sequence;
       if (atHead) await this.#copyWindows(writer);
-      const repaired = atHead ? await this.#repair.giveBackSuperseded(writer, head) : undefined;
-      const copied = place.sequence - archived.sequence;
-      return { place, step: { archived: copied, repaired, more: !atHead || (repaired?.more ?? false) } };
+      const repaired = atHead ? await this.#repair.resubmitSuperseded(writer, head) : undefined;
+      const copied = position.sequence - archived.sequence;
+      return { position, step: { archived: copied, repaired, more: !atHead || (repaired?.more ?? false) } };
     });
     if (!done) return IDLE;
     // When it is committed: what the archive does not have may not be trimmed.
-    await this.#confirm(done.place);
+    await this.#confirm(done.position);
     return done.step;
   }
 
@@ -112,7 +119,7 @@ export class Archiver {
   }
 
   /** The next records. @returns where the archive ends then */
-  async #copy(writer: ArchiveWriter, archived: LedgerPlace, head: LedgerHead): Promise<LedgerPlace> {
+  async #copy(writer: ArchiveWriter, archived: LedgerPosition, head: LedgerHead): Promise<LedgerPosition> {
     const stored = await this.#deps.ledger.range(archived.sequence + 1, head.sequence, BATCH);
     if (stored.length === 0) return archived;
     const records = chainOf(stored, archived);
@@ -129,7 +136,7 @@ export class Archiver {
     }
   }
 
-  async #confirm({ sequence, hash }: LedgerPlace): Promise<void> {
+  async #confirm({ sequence, hash }: LedgerPosition): Promise<void> {
     const confirmed = await this.#deps.consumers.confirm(ARCHIVE_CONSUMER, ARCHIVE_SERVICE, { sequence, hash });
     // A place that the ledger has lost is unknown to it: the one of before stands, and keeps more.
     if (confirmed === 'confirmed' || confirmed === 'unknown') return;
@@ -146,15 +153,18 @@ function nothingIfDamaged(error: unknown): { closed: [] } {
 }
 
 /** The archive's head; an empty archive begins where the ledger does, which may have been trimmed by then. */
-async function begun(writer: ArchiveWriter, archived: ArchiveHead, { trimmed }: LedgerHead): Promise<ArchiveHead> {
+async function started(writer: ArchiveWriter, archived: ArchiveHead, { trimmed }: LedgerHead): Promise<ArchiveHead> {
   const isEmpty = archived.sequence === BEGINNING.sequence;
   if (!isEmpty || trimmed.sequence === BEGINNING.sequence) return archived;
-  await writer.beginAfter(trimmed);
+  await writer.startAfter(trimmed);
   return { ...trimmed, base: trimmed };
 }
 
 /** @throws ArchiveDisagrees at the first record that does not follow from the one before */
-function chainOf(stored: readonly StoredRecord[], archived: LedgerPlace): (StoredRecord & { record: LedgerRecord })[] {
+function chainOf(
+  stored: readonly StoredRecord[],
+  archived: LedgerPosition,
+): (StoredRecord & { record: LedgerRecord })[] {
   let previous = archived;
   return stored.map((one) => {
     const record = one.sequence === previous.sequence + 1 ? following(previous.hash, one) : undefined;

@@ -1,7 +1,7 @@
-import type { LedgerHead, StoredRecord } from '../ledger.ts';
+import type { LedgerHead, StoredRecord } from '../ledger/ledger.ts';
+import type { WindowView } from '../ledger/windows.ts';
 import type { LedgerRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
-import type { WindowView } from '../windows.ts';
 import type { ArchivedRevision, ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
 
 /** What is asked of an archive. */
@@ -24,27 +24,27 @@ export class ArchiveComparison {
   /** Records that both have. */
   records = 0;
   readonly #archive: ComparedArchive | undefined;
-  readonly #known: Known | undefined;
+  readonly #archivedHead: ArchivedHead | undefined;
 
-  private constructor(archive: ComparedArchive | undefined, known: Known | undefined) {
+  private constructor(archive: ComparedArchive | undefined, archivedHead: ArchivedHead | undefined) {
     this.#archive = archive;
-    this.#known = known;
-    this.state = !archive ? 'none' : known ? 'compared' : 'away';
+    this.#archivedHead = archivedHead;
+    this.state = !archive ? 'none' : archivedHead ? 'compared' : 'away';
   }
 
   /**
    * To be begun before anything of the ledger is read: what the archive has then, the ledger has. Never rejects.
    * @param hours whose windows are compared
    */
-  static async begin(archive: ComparedArchive | undefined, hours: readonly string[]): Promise<ArchiveComparison> {
-    const asked = archive && Promise.all([archive.head(), archive.closedRevisions(hours)]);
-    const known = await asked?.then(([head, revisions]) => ({ head, revisions })).catch(() => undefined);
-    return new ArchiveComparison(archive, known);
+  static async start(archive: ComparedArchive | undefined, hours: readonly string[]): Promise<ArchiveComparison> {
+    const reading = archive && Promise.all([archive.head(), archive.closedRevisions(hours)]);
+    const archivedHead = await reading?.then(([head, revisions]) => ({ head, revisions })).catch(() => undefined);
+    return new ArchiveComparison(archive, archivedHead);
   }
 
   /** What the archive has behind the end of the ledger. */
   beyond(head: LedgerHead): Difference | undefined {
-    const archived = this.#known?.head.sequence ?? 0;
+    const archived = this.#archivedHead?.head.sequence ?? 0;
     if (archived <= head.sequence) return undefined;
     const what = `The ledger has lost the records up to ${archived}, which the archive has.`;
     return { sequence: head.sequence + 1, recordId: null, window: null, what };
@@ -52,9 +52,11 @@ export class ArchiveComparison {
 
   /** @param batch of the ledger, without gaps */
   async compare(batch: readonly StoredRecord[]): Promise<Difference | undefined> {
-    const known = this.#known?.head;
-    if (!known || this.state !== 'compared') return undefined;
-    const both = batch.filter(({ sequence }) => sequence > known.base.sequence && sequence <= known.sequence);
+    const archivedHead = this.#archivedHead?.head;
+    if (!archivedHead || this.state !== 'compared') return undefined;
+    const both = batch.filter(
+      ({ sequence }) => sequence > archivedHead.base.sequence && sequence <= archivedHead.sequence,
+    );
     const [first, last] = [both[0], both.at(-1)];
     if (!first || !last) return undefined;
     const rows = await this.#archive?.range(first.sequence, last.sequence).catch(() => undefined);
@@ -74,7 +76,7 @@ export class ArchiveComparison {
   /** Whether the closed revisions of these hours are what they were when they were archived. */
   compareWindows(hours: readonly string[], views: readonly WindowView[]): Difference | undefined {
     const closed = new Map(views.map((view) => [view.window, view.closed]));
-    const other = this.#known?.revisions.find(({ window, revision, json }) => {
+    const other = this.#archivedHead?.revisions.find(({ window, revision, json }) => {
       return hours.includes(window) && JSON.stringify(closed.get(window)?.[revision - 1]) !== json;
     });
     if (!other) return undefined;
@@ -84,7 +86,7 @@ export class ArchiveComparison {
 }
 
 /** What the archive had when the comparison began. */
-interface Known {
+interface ArchivedHead {
   readonly head: ArchiveHead;
   readonly revisions: readonly ArchivedRevision[];
 }

@@ -36,7 +36,7 @@ const STARE: Effort = { rounds: 6, repetitions: 12 };
 /** Cells above this part of the bound are measured again with more effort. */
 const SUSPICIOUS = 0.5;
 const HOPELESS = BOUND_MICROS_PER_KB * 10;
-const LANES = 2;
+const WORKERS = 2;
 const ANSWER_TIMEOUT_MS = 15_000;
 
 /**
@@ -90,10 +90,10 @@ export class CpuMeter {
     let least = Number.POSITIVE_INFINITY;
     for (let round = 0; round < rounds; round++) {
       const before = this.#read();
-      const lane = async () => {
-        for (let at = 0; at < repetitions / LANES; at++) await answered(surface, input);
+      const worker = async () => {
+        for (let at = 0; at < repetitions / WORKERS; at++) await answered(surface, input);
       };
-      await Promise.all(Array.from({ length: LANES }, lane));
+      await Promise.all(Array.from({ length: WORKERS }, worker));
       least = Math.min(least, (this.#read() - before) / repetitions);
     }
     return least;

@@ -72,7 +72,7 @@ export class HttpUpstream {
   }
 
   /** Requests of a method of MCP, oldest first. */
-  asked(method: string): SeenRequest[] {
+  received(method: string): SeenRequest[] {
     return this.requests.filter(({ message }) => message.method === method);
   }
 

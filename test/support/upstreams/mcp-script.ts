@@ -16,7 +16,7 @@ export type RunTool = (
 ) => CallToolResult | InputRequiredResult | Promise<CallToolResult | InputRequiredResult>;
 
 /** Instead of an answer; undefined where there is nothing to ask. */
-export type AskFirst = (context: ServerContext) => InputRequiredResult | undefined;
+export type InputFirst = (context: ServerContext) => InputRequiredResult | undefined;
 
 /** What a server of a test offers; everything can be replaced while it runs. */
 export interface ServerScript {
@@ -25,7 +25,7 @@ export interface ServerScript {
   templates?: readonly { readonly uriTemplate: string; readonly name: string }[];
   prompts?: readonly Prompt[];
   /** What a prompt or a resource asks for before it is given. */
-  askFirst?: AskFirst;
+  inputFirst?: InputFirst;
 }
 
 export const text = (words: string): CallToolResult => ({ content: [{ type: 'text', text: words }] });
@@ -63,8 +63,8 @@ export function mcpServer(script: ServerScript): Server {
     server.setRequestHandler('resources/list', () => ({ resources: [...(script.resources ?? [])] }));
     server.setRequestHandler('resources/templates/list', () => ({ resourceTemplates: [...(script.templates ?? [])] }));
     server.setRequestHandler('resources/read', ({ params: { uri } }, context) => {
-      const question = script.askFirst?.(context);
-      if (question) return question;
+      const inputRequest = script.inputFirst?.(context);
+      if (inputRequest) return inputRequest;
       if (uri.includes('missing')) throw new ResourceNotFoundError(uri);
       const words = uri.includes('large') ? 'x'.repeat(500_000) : `The content of ${uri}`;
       return { contents: [{ uri, text: words }] };
@@ -73,8 +73,8 @@ export function mcpServer(script: ServerScript): Server {
   if (prompts) {
     server.setRequestHandler('prompts/list', () => ({ prompts: [...(script.prompts ?? [])] }));
     server.setRequestHandler('prompts/get', ({ params }, context) => {
-      const question = script.askFirst?.(context);
-      if (question) return question;
+      const inputRequest = script.inputFirst?.(context);
+      if (inputRequest) return inputRequest;
       const words = `${params.name} ${JSON.stringify(params.arguments ?? {})}`;
       return { messages: [{ role: 'user', content: { type: 'text', text: words } }] };
     });

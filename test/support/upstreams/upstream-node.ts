@@ -1,9 +1,9 @@
 import { fileURLToPath } from 'node:url';
-import type { ToolRequest, ToolResult } from '../../../src/agents/tool-requests.ts';
-import type { ToolService } from '../../../src/agents/tool-service.ts';
-import { upstreamExecutor } from '../../../src/agents/tools/upstream-tools.ts';
+import { Catalogues } from '../../../src/catalogue/catalogues.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
-import { Catalogues } from '../../../src/policy/catalogues.ts';
+import type { ToolRequest, ToolResult } from '../../../src/tools/tool-requests.ts';
+import type { ToolService } from '../../../src/tools/tool-service.ts';
+import { upstreamExecutor } from '../../../src/tools/upstream-executor.ts';
 import { Upstreams } from '../../../src/upstreams/upstreams.ts';
 import type { UsageRecord } from '../../../src/usage/records.ts';
 import { catalogueFiles, planRow } from '../catalogues.ts';
@@ -41,7 +41,7 @@ export interface UpstreamNode {
   readonly upstreams: Upstreams;
   readonly service: ToolService;
   /** Resolves when the tool is there to be called. */
-  offered(tool: string): Promise<void>;
+  discovered(tool: string): Promise<void>;
   call(tool: string, args?: Json, more?: Partial<ToolRequest>): Promise<ToolResult>;
   /** Of all calls, oldest first. */
   records(): Promise<UsageRecord[]>;
@@ -57,7 +57,7 @@ export function upstreamNode(
   const upstreams = new Upstreams({ ...core, clock: systemClock, logger: silentLogger });
   const plans = { default: 'one', plans: { one: planRow(plan) } };
   const catalogues = new Catalogues(catalogueFiles({ plans, servers: { servers } }), {
-    upstreamWords: (tool) => upstreams.words(tool),
+    upstreamDescriptions: (tool) => upstreams.descriptions(tool),
     variable: (name) => variables[name],
   });
   upstreams.adopt(catalogues.servers);
@@ -68,7 +68,7 @@ export function upstreamNode(
     catalogues,
     upstreams,
     service,
-    async offered(tool) {
+    async discovered(tool) {
       await until(() => catalogues.tools.get(tool)?.executor === 'upstream', { timeoutMs: 15_000, label: tool });
     },
     async call(tool, args = {}, more = {}) {

@@ -44,21 +44,21 @@ local function evict(keys, options)
     end
     return listening[node]
   end
-  local places = {}
-  local held = redis.call('ZRANGE', keys.leases, 0, -1)
-  local known = redis.call('HMGET', keys.connections, unpack(held))
-  for i, id in ipairs(held) do
-    local given, about = string.match(known[i] or '', '^(%d+) (.*)$')
-    local alive = id == options.newcomer or (about ~= nil and lives(cjson.decode(about).node))
-    places[i] = { tonumber(given or '0'), id, alive }
+  local candidates = {}
+  local leased = redis.call('ZRANGE', keys.leases, 0, -1)
+  local stored = redis.call('HMGET', keys.connections, unpack(leased))
+  for i, id in ipairs(leased) do
+    local order, details = string.match(stored[i] or '', '^(%d+) (.*)$')
+    local alive = id == options.newcomer or (details ~= nil and lives(cjson.decode(details).node))
+    candidates[i] = { tonumber(order or '0'), id, alive }
   end
-  table.sort(places, function(a, b)
+  table.sort(candidates, function(a, b)
     if a[3] ~= b[3] then return b[3] end
     return a[1] < b[1]
   end)
   local ids = {}
   for i = 1, excess do
-    ids[i] = places[i][2]
+    ids[i] = candidates[i][2]
     redis.call('ZADD', keys.evicted, options.now + 2 * options.lease, ids[i])
   end
   redis.call('ZREM', keys.leases, unpack(ids))

@@ -21,7 +21,7 @@ local function usesOf(packed, limit, now)
 end
 
 -- Calls under way by scope, and all of them under '', the one that asks excepted. Writes nothing: see `reserve`.
-local function underWay(reservations, member, now)
+local function inFlight(reservations, member, now)
   local calls = { [''] = 0 }
   for _, other in ipairs(redis.call('ZRANGE', reservations, '(' .. now, '+inf', 'BYSCORE')) do
     if other ~= member then
@@ -55,7 +55,7 @@ end
   one that has written already go on. So nothing is begun there, and nothing is half done.
 ]]
 local function reserve(quota, reservations, request, now)
-  local calls = underWay(reservations, request.member, now)
+  local calls = inFlight(reservations, request.member, now)
   local status = readLimits(quota, calls, request.limits, now)
   local reached
   if calls[''] >= request.concurrency then reached = 0 end
@@ -78,7 +78,7 @@ end
   Gives the place of a call back: before anything else that its end writes. Removing is allowed when the memory is full,
   and what a script writes after that too: what was executed is recorded, whatever else cannot be written any more.
 ]]
-local function giveBack(reservations, member)
+local function releaseReservation(reservations, member)
   redis.call('ZREM', reservations, member)
 end
 
@@ -97,17 +97,17 @@ local function countUse(quota, limit, now)
   redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)
 end
 
--- Counts a call that ran. settlement: { member, limits, day, month, units }; without day and month what costs nothing
-local function settle(quota, settlement, now)
-  for _, limit in ipairs(settlement.limits) do countUse(quota, limit, now) end
+-- Counts a call that ran. commit: { member, limits, day, month, units }; without day and month what costs nothing
+local function commitUse(quota, commit, now)
+  for _, limit in ipairs(commit.limits) do countUse(quota, limit, now) end
   -- What a calendar day and month cost, "<period> <calls> <units>"; the next period begins anew.
   for _, name in ipairs({ 'day', 'month' }) do
     local packed = redis.call('HGET', quota, name)
     local period, calls, units = string.match(packed or '', '^(%S+) (%d+) (%d+)$')
-    local current = settlement[name]
+    local current = commit[name]
     if current and (not period or period < current) then period, calls, units = current, 0, 0 end
     if current and period == current then
-      redis.call('HSET', quota, name, string.format('%s %d %d', period, calls + 1, units + settlement.units))
+      redis.call('HSET', quota, name, string.format('%s %d %d', period, calls + 1, units + commit.units))
     end
   end
   redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)

@@ -1,0 +1,60 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import type { Plans } from '../src/catalogue/plans.ts';
+import { type Logger, userHash } from '../src/lib/logger.ts';
+import { TollgateError } from '../src/protocol/errors.ts';
+import type { AccountStatuses } from './account-status.ts';
+import type { Clients } from './clients.ts';
+import { parameters, text } from './parameters.ts';
+
+/** A user id stands in Redis keys: no spaces, no control characters. The gateways accept the same. */
+const UserPath = z.object({ id: z.string().regex(/^[\w.@:+-]{1,128}$/) });
+const PlanBody = z.object({ plan: text(64) });
+/** A form can only say it in words. */
+const BlockBody = z.object({
+  blocked: z.union([z.boolean(), z.enum(['true', 'false']).transform((word) => word === 'true')]).default(true),
+});
+
+export interface AdminDeps {
+  readonly clients: Clients;
+  readonly accountStatuses: AccountStatuses;
+  readonly plans: Plans;
+  readonly logger: Logger;
+}
+
+/**
+ * What operators decide about users. Any well-formed user id is taken, known here or not: the decisions are for the
+ * gateways too, and a gateway's users may come from another issuer.
+ */
+export function registerAccountRoutes(
+  app: FastifyInstance,
+  { clients, accountStatuses, plans, logger }: AdminDeps,
+): void {
+  const operator = async (request: FastifyRequest, decision: string): Promise<string> => {
+    const service = await clients.requireScope(request.headers.authorization, 'admin');
+    const { id } = parameters(UserPath, request.params);
+    logger.info({ service, user: userHash(id) }, decision);
+    return id;
+  };
+
+  app.put('/auth/users/:id/plan', async (request) => {
+    const userId = await operator(request, 'plan change');
+    const { plan } = parameters(PlanBody, request.body);
+    if (!plans.get(plan)) throw new TollgateError('FORMAT_ERROR', { text: 'No such plan.' });
+    await accountStatuses.setPlan(userId, plan);
+    return { user_id: userId, plan };
+  });
+
+  app.post('/auth/users/:id/block', async (request) => {
+    const userId = await operator(request, 'block change');
+    const { blocked } = parameters(BlockBody, request.body);
+    await (blocked ? accountStatuses.block(userId) : accountStatuses.unblock(userId));
+    return { user_id: userId, blocked };
+  });
+
+  app.post('/auth/users/:id/unblock', async (request) => {
+    const userId = await operator(request, 'block change');
+    await accountStatuses.unblock(userId);
+    return { user_id: userId, blocked: false };
+  });
+}

@@ -1,0 +1,155 @@
+import { TollgateError } from '../src/protocol/errors.ts';
+import type { LiveTokens } from './live-tokens.ts';
+import { OAuthError } from './oauth-errors.ts';
+import { sameSecret } from './secrets.ts';
+
+/** What a service can be allowed to do. */
+export const SERVICE_SCOPES = ['usage:read', 'usage:write', 'admin', 'token:exchange'] as const;
+/** For a request that names no scope (RFC 6749 section 3.3): the one that changes nothing. */
+export const DEFAULT_SCOPES: readonly string[] = ['usage:read'];
+
+/** Any service may name itself: what it proves with is the secret that all services of an installation share. */
+const SERVICE_ID = /^[A-Za-z][\w.-]{0,63}$/;
+
+/**
+ * Who calls: a client that only says its name, a service that proved itself by the secret (and may be granted any
+ * scope), or by a service token (and may do what the token says, but get no wider one for it).
+ */
+export type Client =
+  | { readonly proof: 'none'; readonly id: string }
+  | { readonly proof: 'secret'; readonly id: string }
+  | { readonly proof: 'token'; readonly id: string; readonly scopes: readonly string[] };
+
+export interface ClientParameters {
+  readonly client_id?: string | undefined;
+  readonly client_secret?: string | undefined;
+}
+
+/** Whom a refresh token is bound to. */
+export function clientKey(client: Client): string {
+  return `${client.proof === 'none' ? 'public' : 'service'}:${client.id}`;
+}
+
+export function mayExchangeTokens(client: Client): boolean {
+  return client.proof === 'secret' || (client.proof === 'token' && client.scopes.includes('token:exchange'));
+}
+
+/** The scopes of a request, in the order of the table. Undefined when one of them is unknown. */
+export function requestedScopes(scope: string | undefined): readonly string[] | undefined {
+  if (scope === undefined) return DEFAULT_SCOPES;
+  const requested = scope.split(' ').filter(Boolean);
+  const valid = SERVICE_SCOPES.filter((candidate) => requested.includes(candidate));
+  return requested.length > 0 && requested.every((name) => valid.some((candidate) => candidate === name))
+    ? valid
+    : undefined;
+}
+
+/** Recognises services, by the installation's secret or by a token they got for it. */
+export class Clients {
+  readonly #liveTokens: LiveTokens;
+  readonly #secret: string;
+
+  constructor({ liveTokens }: { liveTokens: LiveTokens }, options: { readonly serviceSecret: string }) {
+    this.#liveTokens = liveTokens;
+    this.#secret = options.serviceSecret;
+  }
+
+  verifySecret(id: string, secret: string): boolean {
+    // Both are always looked at, so that the time tells nothing about either.
+    const matches = sameSecret(secret, this.#secret);
+    return SERVICE_ID.test(id) && matches;
+  }
+
+  /**
+   * The client of an OAuth request: RFC 6749 section 2.3.1, or a service token as bearer (RFC 6750).
+   * @throws OAuthError invalid_client for a wrong secret, invalid_request for two ways at once
+   */
+  async identify(authorization: string | undefined, body: ClientParameters): Promise<Client> {
+    const [scheme = '', credentials = ''] = (authorization ?? '').trim().split(/\s+/, 2);
+    if (scheme.toLowerCase() === 'basic') return this.#byBasic(credentials, body);
+    if (body.client_secret !== undefined) {
+      const id = body.client_id ?? '';
+      if (!this.verifySecret(id, body.client_secret)) throw invalidClient();
+      return { proof: 'secret', id };
+    }
+    const service = await this.#byToken(scheme, credentials);
+    return service ?? { proof: 'none', id: body.client_id ?? '' };
+  }
+
+  /**
+   * As `identify`, for routes that only services may call.
+   * @throws OAuthError as `identify`, invalid_client for a client that proved nothing
+   */
+  async identifyService(authorization: string | undefined, body: ClientParameters): Promise<Client> {
+    const client = await this.identify(authorization, body);
+    if (client.proof === 'none') throw invalidClient();
+    return client;
+  }
+
+  /** A service token with that scope. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
+  async requireScope(authorization: string | undefined, scope: string): Promise<string> {
+    const token = bearerToken(authorization);
+    if (token === undefined) throw new TollgateError('NO_TOKEN');
+    const claims = await this.#liveTokens.service(token);
+    if (!claims.scope.split(' ').includes(scope)) {
+      const fields = { required_permissions: [scope], missing_permissions: [scope] };
+      throw new TollgateError('PERMISSION_DENIED', { fields });
+    }
+    return serviceIdOf(claims.sub);
+  }
+
+  #byBasic(credentials: string, body: ClientParameters): Client {
+    if (body.client_secret !== undefined) {
+      throw new OAuthError('invalid_request', 'The client authenticates in more than one way.');
+    }
+    const decoded = Buffer.from(credentials, 'base64').toString('utf8');
+    const colon = decoded.indexOf(':');
+    const [id, secret] = [decoded.slice(0, Math.max(colon, 0)), decoded.slice(colon + 1)];
+    // RFC 6749 wants both form-encoded inside Basic; curl and many clients send them as they are. An encoded id is the
+    // id itself, since a service's name needs no escapes.
+    const matches = [this.verifySecret(id, secret), this.verifySecret(id, formDecoded(secret))].includes(true);
+    if (!matches) throw invalidClient();
+    if (body.client_id !== undefined && body.client_id !== id) {
+      throw new OAuthError('invalid_request', 'client_id is not the client that authenticates.');
+    }
+    return { proof: 'secret', id };
+  }
+
+  /** Undefined when it is not a good service token: then nothing has been proved, which is for the route to judge. */
+  async #byToken(scheme: string, token: string): Promise<Client | undefined> {
+    if (!isTokenScheme(scheme) || token === '') return undefined;
+    try {
+      const claims = await this.#liveTokens.service(token);
+      return { proof: 'token', id: serviceIdOf(claims.sub), scopes: claims.scope.split(' ') };
+    } catch (error) {
+      if (error instanceof TollgateError && error.row.http < 500) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** The token of an `Authorization` header, undefined without one. `Service-Token` is the gateways' own scheme. */
+export function bearerToken(authorization: string | undefined): string | undefined {
+  const [scheme = '', token = ''] = (authorization ?? '').trim().split(/\s+/, 2);
+  return isTokenScheme(scheme) && token !== '' ? token : undefined;
+}
+
+function isTokenScheme(scheme: string): boolean {
+  return ['bearer', 'service-token'].includes(scheme.toLowerCase());
+}
+
+export function serviceIdOf(subject: string): string {
+  return subject.slice('service:'.length);
+}
+
+function formDecoded(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    return text;
+  }
+}
+
+function invalidClient(): OAuthError {
+  return new OAuthError('invalid_client', 'Client authentication failed.');
+}

@@ -1,0 +1,113 @@
+import type { Plans } from '../src/catalogue/plans.ts';
+import { type Logger, userHash } from '../src/lib/logger.ts';
+import { TollgateError } from '../src/protocol/errors.ts';
+import { type AccountStatus, type AccountStatuses, isSessionValid } from './account-status.ts';
+import type { LiveTokens } from './live-tokens.ts';
+import type { Logins } from './logins.ts';
+import type { Session, Sessions } from './sessions.ts';
+import type { SignedToken, TokenIssuer } from './token-issuer.ts';
+import type { User, Users } from './users.ts';
+
+/** RFC 6749 section 5.1; `token_type` is the same for all. */
+export interface TokenResponse {
+  readonly access_token: string;
+  readonly token_type: 'Bearer';
+  /** Seconds. */
+  readonly expires_in: number;
+}
+
+export interface SessionResponse extends TokenResponse {
+  readonly refresh_token: string;
+}
+
+export interface ServiceTokenResponse extends TokenResponse {
+  readonly scope: string;
+}
+
+export interface GrantsDeps {
+  readonly tokens: TokenIssuer;
+  readonly sessions: Sessions;
+  readonly accountStatuses: AccountStatuses;
+  readonly users: Users;
+  readonly logins: Logins;
+  readonly liveTokens: LiveTokens;
+  readonly plans: Plans;
+  readonly logger: Logger;
+}
+
+/** Turns a proof into tokens: the only way to one, for the OAuth routes and for the older ones. */
+export class Grants {
+  readonly #deps: GrantsDeps;
+
+  constructor(deps: GrantsDeps) {
+    this.#deps = deps;
+  }
+
+  /** @throws TollgateError VALIDATION_FAILED, AUTH_RATE_LIMITED, USER_BLOCKED, OVERLOADED */
+  async password(email: string, password: string, client: string): Promise<SessionResponse> {
+    const user = await this.#deps.logins.verify(email, password);
+    const accountStatus = await this.#deps.accountStatuses.of(user.id);
+    if (accountStatus.blocked) throw new TollgateError('USER_BLOCKED');
+    const owner = { userId: user.id, email: user.email, client, generation: accountStatus.sessionGeneration };
+    const { session, refreshToken } = await this.#deps.sessions.start(owner);
+    return { ...this.#access(user, accountStatus, session), refresh_token: refreshToken };
+  }
+
+  /** @throws TollgateError VALIDATION_FAILED, TOKEN_REVOKED, USER_BLOCKED, OVERLOADED */
+  async refresh(presented: string, client: string): Promise<SessionResponse> {
+    const rotation = await this.#deps.sessions.rotate(presented, client);
+    if (rotation.result === 'refused') throw new TollgateError('VALIDATION_FAILED');
+    if (rotation.result === 'revoked') throw new TollgateError('TOKEN_REVOKED');
+    if (rotation.result === 'reused') {
+      this.#deps.logger.warn({ user: userHash(rotation.userId) }, 'used refresh token presented again: session ended');
+      throw new TollgateError('TOKEN_REVOKED');
+    }
+    const { session, refreshToken } = rotation;
+    const accountStatus = await this.#deps.accountStatuses.of(session.userId);
+    const user = await this.#userOf(session, accountStatus);
+    return { ...this.#access(user, accountStatus, session), refresh_token: refreshToken };
+  }
+
+  /**
+   * The next access token of a live session, for a service that holds a connection open on behalf of its user. It does
+   * not prolong the session: only the user's own refresh does.
+   * @throws TollgateError VALIDATION_FAILED, TOKEN_EXPIRED, TOKEN_REVOKED, USER_BLOCKED, OVERLOADED
+   */
+  async exchange(subjectToken: string): Promise<TokenResponse> {
+    const { session, accountStatus } = await this.#deps.liveTokens.exchangeable(subjectToken);
+    const user = await this.#userOf(session, accountStatus);
+    return this.#access(user, accountStatus, session);
+  }
+
+  /** A token for a service whose secret was verified. */
+  service(serviceId: string, scopes: readonly string[]): ServiceTokenResponse {
+    return { ...response(this.#deps.tokens.signService(serviceId, scopes)), scope: scopes.join(' ') };
+  }
+
+  /** The user a session may go on for; ends the session otherwise. */
+  async #userOf(session: Session, accountStatus: AccountStatus): Promise<User> {
+    const record = await this.#deps.users.find(session.email);
+    const current = isSessionValid(accountStatus, session) && record?.user.id === session.userId;
+    if (current && !accountStatus.blocked) return record.user;
+    await this.#deps.sessions.end(session.id);
+    throw new TollgateError(accountStatus.blocked ? 'USER_BLOCKED' : 'TOKEN_REVOKED');
+  }
+
+  #access(user: User, accountStatus: AccountStatus, session: Session): TokenResponse {
+    const plan = this.#deps.plans.effective(accountStatus.plan ?? user.plan);
+    const subject = {
+      sub: user.id,
+      sid: session.id,
+      email: user.email,
+      plan: plan.name,
+      permissions: [...plan.permissions],
+      roles: [...user.roles],
+      feature_flags: Object.fromEntries(plan.featureFlags.map((flag) => [flag, true])),
+    };
+    return response(this.#deps.tokens.signAccess(subject, session.expiresAt));
+  }
+}
+
+function response({ token, expiresInSeconds }: SignedToken): TokenResponse {
+  return { access_token: token, token_type: 'Bearer', expires_in: expiresInSeconds };
+}

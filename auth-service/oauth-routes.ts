@@ -1,0 +1,179 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import type { Logger } from '../src/lib/logger.ts';
+import { TollgateError } from '../src/protocol/errors.ts';
+import { type Clients, clientKey, mayExchangeTokens, requestedScopes } from './clients.ts';
+import type { Grants } from './grants.ts';
+import type { IntrospectionEndpoint } from './introspection-endpoint.ts';
+import type { LiveTokens } from './live-tokens.ts';
+import { OAuthError, sendOAuthError } from './oauth-errors.ts';
+import {
+  MAX_NAME_LENGTH,
+  MAX_SECRET_LENGTH,
+  MAX_TOKEN_LENGTH,
+  optionalText,
+  parameters,
+  text,
+  textOrList,
+} from './parameters.ts';
+
+export const GRANT_TYPES = {
+  clientCredentials: 'client_credentials',
+  refreshToken: 'refresh_token',
+  tokenExchange: 'urn:ietf:params:oauth:grant-type:token-exchange',
+  password: 'password',
+} as const;
+
+/** RFC 8693 section 3: both name what is issued here. */
+const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
+const TOKEN_TYPES = [ACCESS_TOKEN_TYPE, 'urn:ietf:params:oauth:token-type:jwt'];
+
+/** Services that one token is asked for (RFC 8693 section 2.1); tokens are issued for one here. */
+const MAX_AUDIENCES = 16;
+
+const clientParameters = {
+  client_id: optionalText(MAX_NAME_LENGTH),
+  client_secret: optionalText(MAX_SECRET_LENGTH),
+};
+
+const TokenRequest = z.object({
+  ...clientParameters,
+  grant_type: optionalText(128),
+  scope: optionalText(512),
+  refresh_token: optionalText(MAX_TOKEN_LENGTH),
+  username: optionalText(MAX_NAME_LENGTH),
+  password: optionalText(MAX_SECRET_LENGTH),
+  subject_token: optionalText(MAX_TOKEN_LENGTH),
+  subject_token_type: optionalText(128),
+  requested_token_type: optionalText(128),
+  actor_token: optionalText(MAX_TOKEN_LENGTH),
+  audience: textOrList(MAX_AUDIENCES).optional(),
+  resource: z.unknown().optional(),
+});
+type TokenRequest = z.infer<typeof TokenRequest>;
+
+const TokenParameter = z.object({ ...clientParameters, token: text(MAX_TOKEN_LENGTH) });
+
+export interface OAuthDeps {
+  readonly grants: Grants;
+  readonly clients: Clients;
+  readonly introspection: IntrospectionEndpoint;
+  readonly liveTokens: LiveTokens;
+  readonly logger: Logger;
+}
+
+export interface OAuthOptions {
+  readonly audience: string;
+  /** Whether the `password` grant is offered. */
+  readonly passwordLogin: boolean;
+}
+
+/** The routes of RFC 6749, 7009, 7662 and 8693. */
+export function registerOAuthRoutes(app: FastifyInstance, deps: OAuthDeps, options: OAuthOptions): void {
+  const tokenEndpoint = new TokenEndpoint(deps, options);
+  app.register(async (oauth) => {
+    oauth.setErrorHandler((thrown: Error, _request, reply) => sendOAuthError(thrown, reply, deps.logger));
+
+    oauth.post('/oauth/token', (request) => tokenEndpoint.answer(request));
+
+    oauth.post('/oauth/introspect', async (request) => {
+      const { token, ...client } = parameters(TokenParameter, request.body);
+      await deps.clients.identifyService(request.headers.authorization, client);
+      return deps.introspection.describe(token);
+    });
+
+    // Answers alike for a token that is revoked, unknown or malformed: RFC 7009 section 2.2.
+    oauth.post('/oauth/revoke', async (request) => {
+      const { token, ...client } = parameters(TokenParameter, request.body);
+      await deps.clients.identifyService(request.headers.authorization, client);
+      await deps.liveTokens.revoke(token);
+      return {};
+    });
+  });
+}
+
+/** `POST /oauth/token`, by grant type. */
+class TokenEndpoint {
+  readonly #deps: OAuthDeps;
+  readonly #options: OAuthOptions;
+
+  constructor(deps: OAuthDeps, options: OAuthOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  async answer(request: FastifyRequest): Promise<object> {
+    const body = parameters(TokenRequest, request.body);
+    const { authorization } = request.headers;
+    switch (required(body, 'grant_type')) {
+      case GRANT_TYPES.clientCredentials:
+        return this.#clientCredentials(body, authorization);
+      case GRANT_TYPES.refreshToken:
+        return this.#refreshToken(body, authorization);
+      case GRANT_TYPES.tokenExchange:
+        return this.#tokenExchange(body, authorization);
+      case GRANT_TYPES.password:
+        if (this.#options.passwordLogin) return this.#password(body, authorization);
+    }
+    throw new OAuthError('unsupported_grant_type', 'This grant type is not offered here.');
+  }
+
+  async #clientCredentials(body: TokenRequest, authorization: string | undefined): Promise<object> {
+    const client = await this.#deps.clients.identifyService(authorization, body);
+    // A service token proves less than the secret: it must not lead to a wider one, or live on by its successors.
+    if (client.proof !== 'secret') throw new OAuthError('invalid_client', 'The client secret is needed.');
+    const scopes = requestedScopes(body.scope);
+    if (!scopes) throw new OAuthError('invalid_scope', 'A requested scope is unknown.');
+    return this.#deps.grants.service(client.id, scopes);
+  }
+
+  async #refreshToken(body: TokenRequest, authorization: string | undefined): Promise<object> {
+    const token = required(body, 'refresh_token');
+    const client = await this.#deps.clients.identify(authorization, body);
+    return this.#deps.grants.refresh(token, clientKey(client));
+  }
+
+  async #password(body: TokenRequest, authorization: string | undefined): Promise<object> {
+    const [username, password] = [required(body, 'username'), required(body, 'password')];
+    const client = await this.#deps.clients.identify(authorization, body);
+    return this.#deps.grants.password(username, password, clientKey(client));
+  }
+
+  async #tokenExchange(body: TokenRequest, authorization: string | undefined): Promise<object> {
+    const client = await this.#deps.clients.identifyService(authorization, body);
+    if (!mayExchangeTokens(client)) {
+      throw new OAuthError('unauthorized_client', 'The scope token:exchange is needed.');
+    }
+    const subjectToken = required(body, 'subject_token');
+    if (!TOKEN_TYPES.includes(required(body, 'subject_token_type'))) {
+      throw new OAuthError('invalid_request', 'subject_token_type must be that of an access token.');
+    }
+    if (!TOKEN_TYPES.includes(body.requested_token_type ?? ACCESS_TOKEN_TYPE)) {
+      throw new OAuthError('invalid_request', 'Only access tokens are issued for access tokens.');
+    }
+    if (body.actor_token !== undefined) throw new OAuthError('invalid_request', 'Delegation is not offered here.');
+    const audiences = body.audience === undefined ? [] : [body.audience].flat();
+    if (body.resource !== undefined || audiences.some((audience) => audience !== this.#options.audience)) {
+      throw new OAuthError('invalid_target', 'Tokens are issued for one audience only.');
+    }
+    const issued = await this.#deps.grants.exchange(subjectToken).catch((error) => {
+      throw subjectRefused(error);
+    });
+    return { ...issued, issued_token_type: ACCESS_TOKEN_TYPE };
+  }
+}
+
+/** RFC 8693 section 2.2.2: a subject token that is not acceptable is an `invalid_request`, not an `invalid_grant`. */
+function subjectRefused(error: unknown): unknown {
+  if (!(error instanceof TollgateError) || error.row.close !== 1008) return error;
+  return new OAuthError('invalid_request', error.message, { code: error.code, cause: error });
+}
+
+function required(
+  body: TokenRequest,
+  name: 'grant_type' | 'refresh_token' | 'username' | 'password' | 'subject_token' | 'subject_token_type',
+): string {
+  const value = body[name];
+  if (value === undefined) throw new OAuthError('invalid_request', `${name} is required.`);
+  return value;
+}

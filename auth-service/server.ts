@@ -1,0 +1,134 @@
+import formBody from '@fastify/formbody';
+import type { FastifyInstance } from 'fastify';
+import { Accounts } from '../src/accounts/accounts.ts';
+import { Revocations } from '../src/accounts/revocations.ts';
+import { Catalogues, catalogueSources, logReloads } from '../src/catalogue/catalogues.ts';
+import { type Config, ConfigError } from '../src/config.ts';
+import { createApp } from '../src/http/app.ts';
+import { allowOrigins } from '../src/http/cors.ts';
+import { METADATA_HEADERS } from '../src/http/mcp-metadata-routes.ts';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { Closers } from '../src/lib/closers.ts';
+import { createLogger, type Logger } from '../src/lib/logger.ts';
+import { connectRedis, disconnectRedis } from '../src/redis/client.ts';
+import { Keys } from '../src/redis/keys.ts';
+import { AccountStatuses } from './account-status.ts';
+import { registerAccountRoutes } from './admin-routes.ts';
+import { Clients } from './clients.ts';
+import { Grants } from './grants.ts';
+import { IntrospectionEndpoint } from './introspection-endpoint.ts';
+import { registerLegacyRoutes } from './legacy-routes.ts';
+import { LiveTokens } from './live-tokens.ts';
+import { Logins } from './logins.ts';
+import { registerMetadataRoutes } from './metadata-routes.ts';
+import { registerOAuthRoutes } from './oauth-routes.ts';
+import { PASSWORD_COST, type PasswordCost, Passwords } from './passwords.ts';
+import { RefreshTokens } from './refresh-tokens.ts';
+import { Sessions } from './sessions.ts';
+import { TokenIssuer } from './token-issuer.ts';
+import { Users } from './users.ts';
+
+/** Short in development, so that the refresh of tokens is seen at work. */
+const ACCESS_TOKEN_SECONDS = { development: 60, test: 60, staging: 900, production: 900 } as const;
+
+/** What clocks of services may differ by: a revocation is known a little longer than anything it is about. */
+const CLOCK_DIFFERENCE_MS = 60_000;
+
+export interface AuthServiceOptions {
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+  /** Lower in tests that log in a hundred times; nothing in a deployment sets it. */
+  readonly passwordCost?: PasswordCost;
+}
+
+export interface RunningAuthService {
+  readonly port: number;
+  /** Reads the plans again. */
+  reload(): void;
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the reference auth service: an OAuth 2.0 server for development, tests and small installations.
+ * @throws ConfigError without `JWT_SECRET_KEY`, Error when Redis or the port is not to be had
+ */
+export async function startAuthService(config: Config, options: AuthServiceOptions = {}): Promise<RunningAuthService> {
+  const secrets = signingSecrets(config);
+  const logger = options.logger ?? createLogger('auth-service', config.LOG_LEVEL);
+  const clock = options.clock ?? systemClock;
+  const closers = new Closers();
+  try {
+    const catalogues = new Catalogues(catalogueSources(config.CATALOGUE_DIR, config.TOOL_SERVERS));
+    const redis = await connectRedis(config, 'commands', logger);
+    closers.add('redis', () => disconnectRedis(redis));
+    const keys = new Keys(config.REDIS_KEY_PREFIX);
+    const { plans } = catalogues;
+    logReloads(catalogues, { logger });
+
+    const { JWT_ISSUER: issuer, JWT_AUDIENCE: audience, ENVIRONMENT: environment } = config;
+    const passwordLogin = environment === 'development' || environment === 'test';
+    const accessTokenSeconds = config.ACCESS_TOKEN_SECONDS ?? ACCESS_TOKEN_SECONDS[environment];
+
+    const { JWT_ACCEPTED_TYPES: acceptedTypes } = config;
+    const tokens = new TokenIssuer({ clock }, { issuer, audience, secrets, accessTokenSeconds, acceptedTypes });
+    // A connection whose refresh fails lives on so long, and its token is what it comes back with.
+    const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
+    const revocations = new Revocations({ redis, keys });
+    const refreshTokens = new RefreshTokens(secrets);
+    const tokenTailMs = accessTokenSeconds * 1000 + exchangeGraceMs + CLOCK_DIFFERENCE_MS;
+    const sessions = new Sessions({ redis, keys, clock, refreshTokens, revocations }, { tokenTailMs });
+    const accountStatuses = new AccountStatuses({ redis, keys, accounts: new Accounts({ redis, keys }) });
+    const passwords = new Passwords(options.passwordCost ?? PASSWORD_COST);
+    const users = new Users({ redis, keys, passwords }, { enabled: passwordLogin });
+    if (passwordLogin && config.DEMO_PASSWORD !== undefined) await users.seed(config.DEMO_PASSWORD);
+    const logins = new Logins({ redis, keys, clock, users, passwords, logger });
+    const liveTokens = new LiveTokens({ tokens, revocations, sessions, accountStatuses, clock }, { exchangeGraceMs });
+    const grants = new Grants({ tokens, sessions, accountStatuses, users, logins, liveTokens, plans, logger });
+    const clients = new Clients({ liveTokens }, { serviceSecret: config.SERVICE_SECRET });
+    const introspection = new IntrospectionEndpoint({ liveTokens, sessions, accountStatuses }, { issuer, audience });
+
+    const app = createApp({ logger, trustedProxyHops: config.TRUSTED_PROXY_HOPS });
+    closers.add('http', () => app.close());
+    addCommonBehaviour(app, config.CORS_ORIGINS);
+    const baseUrl = config.AUTH_SERVICE_URL;
+    const metadata = { issuer, audience, baseUrl, environment, accessTokenSeconds, passwordLogin };
+    registerMetadataRoutes(app, { redis, clock }, metadata);
+    registerOAuthRoutes(app, { grants, clients, introspection, liveTokens, logger }, { audience, passwordLogin });
+    registerLegacyRoutes(app, { grants, clients, introspection, liveTokens }, { passwordLogin });
+    registerAccountRoutes(app, { clients, accountStatuses, plans, logger });
+
+    await app.listen({ host: config.HOST, port: config.AUTH_PORT });
+    const address = app.server.address();
+    const port = typeof address === 'object' && address !== null ? address.port : config.AUTH_PORT;
+    return { port, reload: () => catalogues.reload(), close: () => closers.close() };
+  } catch (error) {
+    await closers.close();
+    throw error;
+  }
+}
+
+/** This service signs with a shared secret; a `JWKS_URL` only tells gateways where another server's keys are. */
+function signingSecrets(config: Config): [string, ...string[]] {
+  const { JWT_SECRET_KEY: current, JWT_SECRET_KEY_PREVIOUS: previous } = config;
+  if (current === undefined) {
+    const message = 'the reference auth service signs its tokens with it';
+    throw new ConfigError([{ code: 'MISSING_JWT_SECRET', name: 'JWT_SECRET_KEY', message }]);
+  }
+  return previous === undefined ? [current] : [current, previous];
+}
+
+function addCommonBehaviour(app: FastifyInstance, origins: readonly string[]): void {
+  app.register(formBody);
+  app.addHook('onRequest', async (_request, reply) => {
+    // RFC 6749 section 5.1: no cache keeps a token. What may be cached says so itself.
+    reply.header('cache-control', 'no-store').header('pragma', 'no-cache');
+  });
+  app.addHook('onSend', async (_request, reply, payload) => {
+    // RFC 9110 section 15.5.2: a 401 says how to do better.
+    if (reply.statusCode === 401 && !reply.hasHeader('www-authenticate')) {
+      reply.header('www-authenticate', 'Bearer realm="tollgate"');
+    }
+    return payload;
+  });
+  allowOrigins(app, origins, METADATA_HEADERS);
+}

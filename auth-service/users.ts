@@ -1,0 +1,73 @@
+import type { Redis } from '../src/redis/client.ts';
+import type { Keys } from '../src/redis/keys.ts';
+import { answered } from './outage.ts';
+import type { Passwords } from './passwords.ts';
+
+export interface User {
+  readonly id: string;
+  readonly email: string;
+  /** The plan the user signed up for; an operator's decision wins over it. */
+  readonly plan: string;
+  readonly roles: readonly string[];
+}
+
+/** The accounts of development and test: one for each plan. */
+export const DEMO_USERS: readonly User[] = [
+  { id: 'user_free', email: 'free@demo.local', plan: 'free', roles: [] },
+  { id: 'user_pro', email: 'pro@demo.local', plan: 'pro', roles: [] },
+  { id: 'user_enterprise', email: 'enterprise@demo.local', plan: 'enterprise', roles: [] },
+  { id: 'user_developer', email: 'developer@demo.local', plan: 'developer', roles: ['admin', 'developer'] },
+];
+
+export interface UserRecord {
+  readonly user: User;
+  readonly passwordHash: string;
+}
+
+/** The users of this service, by e-mail address. */
+export class Users {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #passwords: Passwords;
+  readonly #enabled: boolean;
+
+  /** @param options.enabled false where no password opens anything: then there are no users, whatever Redis still holds */
+  constructor(deps: { redis: Redis; keys: Keys; passwords: Passwords }, options: { readonly enabled: boolean }) {
+    this.#redis = deps.redis;
+    this.#keys = deps.keys;
+    this.#passwords = deps.passwords;
+    this.#enabled = options.enabled;
+  }
+
+  async find(email: string): Promise<UserRecord | undefined> {
+    if (!this.#enabled) return undefined;
+    const address = normalEmail(email);
+    const record = await answered(this.#redis.hgetall(this.#key(address)));
+    const { id, plan, roles, password_hash: passwordHash } = record;
+    if (!id || !plan || !passwordHash) return undefined;
+    return { user: { id, email: address, plan, roles: (roles ?? '').split(' ').filter(Boolean) }, passwordHash };
+  }
+
+  /** Makes the demo accounts, or brings them up to date, their password included. Repeated, it changes nothing. */
+  async seed(password: string): Promise<void> {
+    const found = await Promise.all(DEMO_USERS.map(({ email }) => this.find(email)));
+    // One hash for all four: they share their password by definition, so that salts of their own would hide nothing.
+    const [existing, ...others] = new Set(found.map((record) => record?.passwordHash));
+    const kept = existing !== undefined && others.length === 0 && (await this.#passwords.verify(password, existing));
+    const passwordHash = kept ? existing : await this.#passwords.hash(password);
+    const writes = this.#redis.multi();
+    for (const { id, email, plan, roles } of DEMO_USERS) {
+      // Kept without expiry: an account lasts until somebody removes it.
+      writes.hset(this.#key(email), { id, plan, roles: roles.join(' '), password_hash: passwordHash });
+    }
+    await answered(writes.exec());
+  }
+
+  #key(email: string): string {
+    return this.#keys.auth(`user:${email}`);
+  }
+}
+
+export function normalEmail(email: string): string {
+  return email.trim().toLowerCase();
+}

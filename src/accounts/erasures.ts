@@ -1,0 +1,171 @@
+import { newId } from '../lib/ids.ts';
+import type { Redis } from '../redis/client.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript } from '../redis/scripts.ts';
+import { announceErasure, type InvalidationDeps, invalidateAccount } from './invalidations.ts';
+
+const beginErasure = LuaScript.load('beginErasure-1');
+const endErasure = LuaScript.load('endErasure-1');
+const moveErasure = LuaScript.load('moveErasure-1');
+
+/** The result of an erasure, which does not name the user, is kept as long as tallies: a year and a month. */
+const RESULT_SECONDS = 396 * 24 * 3_600;
+
+/** In this order. Each can be repeated, and goes on where it stopped. */
+export const ERASURE_PHASES = [
+  'closing',
+  'settling',
+  'folding',
+  'listing',
+  'recording',
+  'replacing',
+  'tallies',
+  'deleting',
+  'forgetting',
+  'done',
+] as const;
+export type ErasurePhase = (typeof ERASURE_PHASES)[number];
+
+/** An erasure as an operator may read it: who, when, which pseudonym and how much; never the user. */
+export interface Erasure {
+  readonly erasure_id: string;
+  readonly status: 'in_progress' | 'done';
+  readonly phase: ErasurePhase;
+  /** What the phase waits for; null while it goes on. */
+  readonly waiting_for: string | null;
+  /** The `user_id` of the ledger's records from now on. */
+  readonly pseudonym: string;
+  readonly requested_by: string;
+  readonly requested_at: string;
+  readonly finished_at: string | null;
+  readonly counts: {
+    readonly records: number;
+    readonly tally_rows: number;
+    readonly keys: number;
+  };
+}
+
+/** An erasure as the worker continues it. */
+export interface ErasureInProgress {
+  readonly id: string;
+  readonly userId: string;
+  readonly phase: ErasurePhase;
+  /** Notes of the phases, by name. */
+  readonly notes: Readonly<Record<string, string>>;
+}
+
+/** The erasures of an installation, as Redis keeps them. The id of an erasure is the pseudonym that it gives. */
+export class Erasures {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #tracing: InvalidationDeps['tracing'];
+
+  constructor({ redis, keys, tracing }: InvalidationDeps) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#tracing = tracing;
+  }
+
+  /**
+   * Begins the erasure of a user, or finds the one in progress. The user is blocked from here on, and every gateway is told.
+   * @param service that asked for it
+   * @throws TollgateError OVERLOADED while Redis is away: the same request can be made again
+   */
+  async begin(userId: string, service: string, nowMs: number): Promise<Erasure> {
+    const account = this.#keys.user(userId).account;
+    const id = String(await beginErasure.run(this.#redis, [account], [newId('erased')]));
+    const key = this.#keys.erasure(id);
+    // Once: an erasure that has ended meanwhile must not learn the user's name again.
+    if ((await mapRedisErrors(this.#redis.exists(key))) === 0) {
+      const at = new Date(nowMs).toISOString();
+      const fields = { user_id: userId, phase: 'closing', requested_by: service, requested_at: at };
+      const known = this.#redis.multi().hset(key, fields).zadd(this.#keys.erasures, nowMs, `${id} ${userId}`);
+      await mapRedisErrors(known.exec());
+    }
+    await invalidateAccount({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing }, userId);
+    return (await this.read(id)) as Erasure;
+  }
+
+  /** Has every node read on behind the announcements that name the user. */
+  announce(): Promise<void> {
+    return announceErasure({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing });
+  }
+
+  /** Undefined for an id that is not known, or not any more. */
+  async read(id: string): Promise<Erasure | undefined> {
+    const state = await mapRedisErrors(this.#redis.hgetall(this.#keys.erasure(id)));
+    const phase = phaseOf(state.phase);
+    if (phase === undefined) return undefined;
+    return {
+      erasure_id: id,
+      status: phase === 'done' ? 'done' : 'in_progress',
+      phase,
+      waiting_for: state.waiting_for || null,
+      pseudonym: id,
+      requested_by: state.requested_by ?? '',
+      requested_at: state.requested_at ?? '',
+      finished_at: state.finished_at ?? null,
+      counts: {
+        records: Number(state.records ?? 0),
+        tally_rows: Number(state.tally_rows ?? 0),
+        keys: Number(state.keys ?? 0),
+      },
+    };
+  }
+
+  /** Those in progress, the oldest first. */
+  async inProgress(limit: number): Promise<ErasureInProgress[]> {
+    const members = await mapRedisErrors(this.#redis.zrange(this.#keys.erasures, 0, String(limit - 1)));
+    const found = await Promise.all(members.map((member) => this.#inProgress(member)));
+    return found.flatMap((one) => one ?? []);
+  }
+
+  /** As it is by now; undefined when it has ended. */
+  async again({ id, userId }: ErasureInProgress): Promise<ErasureInProgress | undefined> {
+    const now = await this.#inProgress(`${id} ${userId}`);
+    return now?.phase === 'done' ? undefined : now;
+  }
+
+  async #inProgress(member: string): Promise<ErasureInProgress | undefined> {
+    const space = member.indexOf(' ');
+    const id = member.slice(0, space);
+    const notes = await mapRedisErrors(this.#redis.hgetall(this.#keys.erasure(id)));
+    const phase = phaseOf(notes.phase);
+    return phase && { id, userId: member.slice(space + 1), phase, notes };
+  }
+
+  /** Goes on to a phase, with its first notes; nothing when another worker has gone on. */
+  async enter(
+    { id, phase }: ErasureInProgress,
+    next: ErasurePhase,
+    notes: Readonly<Record<string, string | number>> = {},
+  ): Promise<void> {
+    await this.#move(id, phase, { phase: next, waiting_for: '', ...notes });
+  }
+
+  async note({ id, phase }: ErasureInProgress, notes: Readonly<Record<string, string | number>>): Promise<void> {
+    await this.#move(id, phase, notes);
+  }
+
+  async #move(id: string, phase: ErasurePhase, notes: Readonly<Record<string, string | number>>): Promise<void> {
+    await moveErasure.run(this.#redis, [this.#keys.erasure(id)], [phase, ...Object.entries(notes).flat()]);
+  }
+
+  async count(id: string, field: 'keys', added: number): Promise<void> {
+    if (added > 0) await mapRedisErrors(this.#redis.hincrby(this.#keys.erasure(id), field, added));
+  }
+
+  /** Ends the block, then forgets who was erased; in this order, so that it is repeated when it was interrupted. */
+  async end({ id, userId }: ErasureInProgress, nowMs: number): Promise<void> {
+    await endErasure.run(this.#redis, [this.#keys.user(userId).account], [id]);
+    const key = this.#keys.erasure(id);
+    const finished = { phase: 'done', waiting_for: '', finished_at: new Date(nowMs).toISOString() };
+    const forget = this.#redis.multi().hset(key, finished).hdel(key, 'user_id').expire(key, RESULT_SECONDS);
+    await mapRedisErrors(forget.zrem(this.#keys.erasures, `${id} ${userId}`).exec());
+  }
+}
+
+function phaseOf(name: string | undefined): ErasurePhase | undefined {
+  return ERASURE_PHASES.find((phase) => phase === name);
+}

@@ -1,0 +1,196 @@
+import type { Redis } from '../redis/client.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+import { plainKeys } from '../redis/personal-data.ts';
+import { LuaScript } from '../redis/scripts.ts';
+
+const eraseKey = LuaScript.load('eraseKey-2');
+
+/** Keys deleted, and entries read, in one round trip: an entry may have 64 KiB. */
+const BATCH = 100;
+/** A sealed token is a credential, and says nothing of its user that is not in the identity. */
+const CREDENTIALS: ReadonlySet<string> = new Set(['token']);
+
+/** A key of a user: which, by the name in `UserKeys`, and of what. */
+export interface UserKey {
+  readonly name: string;
+  readonly id: string | null;
+  readonly key: string;
+}
+
+export interface UserEntry {
+  readonly section: string;
+  readonly id: string | null;
+  readonly data: unknown;
+}
+
+/** What Redis has of a user outside the ledger. The ids of keys that need one come from the user's own lists. */
+export class UserData {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+
+  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+    this.#redis = redis;
+    this.#keys = keys;
+  }
+
+  /** Every key but the account: a batch at a time, keys of things before the lists that name these. */
+  async *keys(userId: string): AsyncGenerator<UserKey[]> {
+    const own = this.#keys.user(userId);
+    for await (const ids of this.#members(own.runs)) {
+      const requests = await Promise.all(ids.map((id) => mapRedisErrors(this.#redis.hget(own.run(id), 'request_id'))));
+      const ofRequests = requests.flatMap((id) => (id ? [{ name: 'request', id, key: own.request(id) }] : []));
+      yield [...ofRequests, ...ids.map((id) => ({ name: 'run', id, key: own.run(id) }))];
+    }
+    for await (const ids of this.#members(own.calls)) yield ids.map((id) => ({ name: 'call', id, key: own.call(id) }));
+    for await (const ids of this.#members(own.threads)) {
+      yield ids.map((id) => ({ name: 'thread', id, key: own.thread(id) }));
+    }
+    for await (const members of this.#ofUser(own.tokenDue, userId)) {
+      const sessions = members.map((member) => member.slice(userId.length + 1));
+      yield sessions.flatMap((id) => [
+        { name: 'tokenSession', id, key: own.tokenSession(id) },
+        { name: 'tokenConnections', id, key: own.tokenConnections(id) },
+      ]);
+    }
+    yield plainKeys(own)
+      .filter(([name]) => name !== 'account')
+      .map(([name, key]) => ({ name, id: null, key }));
+  }
+
+  /** Runs and calls that have not ended, and connections whose lease has not. @param nowMs on Redis's clock */
+  async live(userId: string, nowMs: number): Promise<{ runs: string[]; calls: number; connections: number }> {
+    const own = this.#keys.user(userId);
+    const [runs, calls] = await Promise.all([own.activeRuns, own.activeCalls].map((key) => this.#all(key, userId)));
+    const connections = await mapRedisErrors(this.#redis.zcount(own.leases, nowMs, '+inf'));
+    return {
+      runs: (runs ?? []).map((member) => member.slice(userId.length + 1)),
+      calls: calls?.length ?? 0,
+      connections,
+    };
+  }
+
+  /**
+   * Deletes everything but the account, and can be repeated.
+   * @param erasureId of the erasure in progress: nothing is deleted after its end
+   * @returns the number of keys deleted
+   */
+  async erase(userId: string, erasureId: string): Promise<number> {
+    const own = this.#keys.user(userId);
+    const erase = async (key: string, members: readonly string[] = []) => {
+      return Number(await eraseKey.run(this.#redis, [own.account, key], [erasureId, ...members]));
+    };
+    let deleted = 0;
+    for await (const keys of this.keys(userId)) {
+      const counts = await Promise.all(keys.map(({ key }) => erase(key)));
+      deleted += counts.reduce((sum, count) => sum + count, 0);
+    }
+    for (const shared of [own.tokenDue, own.activeRuns, own.activeCalls]) {
+      for await (const members of this.#ofUser(shared, userId)) if (members.length > 0) await erase(shared, members);
+    }
+    return deleted;
+  }
+
+  /** Announcements that name the user. @returns how many were removed */
+  async eraseAnnouncements(userId: string): Promise<number> {
+    const named: string[] = [];
+    for await (const [id, fields] of this.#entries(this.#keys.invalidations)) {
+      const at = fields.indexOf('user');
+      if (at >= 0 && at % 2 === 0 && fields[at + 1] === userId) named.push(id);
+    }
+    return named.length === 0 ? 0 : mapRedisErrors(this.#redis.xdel(this.#keys.invalidations, ...named));
+  }
+
+  /** Everything, one entry at a time. */
+  async *export(userId: string): AsyncGenerator<UserEntry> {
+    const own = this.#keys.user(userId);
+    yield* this.#read({ name: 'account', id: null, key: own.account });
+    for await (const keys of this.keys(userId)) for (const key of keys) yield* this.#read(key);
+    for await (const [id, [field, json = '', ..._rest]] of this.#entries(own.outbox)) {
+      const data = parsed(json) as { user_id?: unknown };
+      if (data.user_id === userId) yield { section: 'outbox', id, data: { [field ?? '']: data } };
+    }
+    for await (const [id, fields] of this.#entries(this.#keys.invalidations)) {
+      if (fields[fields.indexOf('user') + 1] === userId) yield { section: 'announcements', id, data: pairs(fields) };
+    }
+  }
+
+  async *#read({ name: section, id, key }: UserKey): AsyncGenerator<UserEntry> {
+    const type = await mapRedisErrors(this.#redis.type(key));
+    if (type === 'string') yield { section, id, data: parsed((await mapRedisErrors(this.#redis.get(key))) ?? '') };
+    if (type === 'stream') {
+      for await (const [entry, fields] of this.#entries(key))
+        yield { section, id, data: { id: entry, ...pairs(fields) } };
+    }
+    if (type === 'list') {
+      for (let from = 0; ; from += BATCH) {
+        const items = await mapRedisErrors(this.#redis.lrange(key, from, from + BATCH - 1));
+        for (const item of items) yield { section, id, data: parsed(item) };
+        if (items.length < BATCH) return;
+      }
+    }
+    if (type === 'hash' || type === 'zset' || type === 'set') {
+      for await (const items of this.#scan(type, key)) {
+        if (type === 'set') for (const data of items) yield { section, id, data };
+        else yield { section, id, data: pairs(items) };
+      }
+    }
+  }
+
+  async *#entries(key: string): AsyncGenerator<[id: string, fields: string[]]> {
+    for (let from = '-'; ; ) {
+      const entries = await mapRedisErrors(this.#redis.xrange(key, from, '+', 'COUNT', BATCH));
+      yield* entries;
+      const last = entries.at(-1);
+      if (!last || entries.length < BATCH) return;
+      from = `(${last[0]}`;
+    }
+  }
+
+  async #all(key: string, userId: string): Promise<string[]> {
+    const found: string[] = [];
+    for await (const members of this.#ofUser(key, userId)) found.push(...members);
+    return found;
+  }
+
+  /** Members `<user id> …` of a sorted set that a partition's users share. */
+  async *#ofUser(key: string, userId: string): AsyncGenerator<string[]> {
+    for await (const items of this.#scan('zset', key)) {
+      yield items.filter((member, at) => at % 2 === 0 && member.startsWith(`${userId} `));
+    }
+  }
+
+  async *#members(key: string): AsyncGenerator<string[]> {
+    for await (const items of this.#scan('zset', key)) yield items.filter((_, at) => at % 2 === 0);
+  }
+
+  /** May give an item twice. */
+  async *#scan(type: 'hash' | 'zset' | 'set', key: string): AsyncGenerator<string[]> {
+    let cursor = '0';
+    do {
+      const step = { hash: 'hscan', zset: 'zscan', set: 'sscan' } as const;
+      const [next, items] = await mapRedisErrors(this.#redis[step[type]](key, cursor, 'COUNT', BATCH));
+      yield items.map(String);
+      cursor = next;
+    } while (cursor !== '0');
+  }
+}
+
+function pairs(flat: readonly string[]): Record<string, unknown> {
+  const found: Record<string, unknown> = {};
+  for (let at = 0; at + 1 < flat.length; at += 2) {
+    const [name = '', value = ''] = [flat[at], flat[at + 1]];
+    found[name] = CREDENTIALS.has(name) ? '(sealed)' : parsed(value);
+  }
+  return found;
+}
+
+/** Values that are JSON as what they are; all others as text. */
+function parsed(text: string): unknown {
+  if (!/^[[{]/.test(text)) return text;
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}

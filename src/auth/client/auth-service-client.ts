@@ -1,0 +1,249 @@
+import type { Config } from '../../config.ts';
+import type { BreakerState } from '../../lib/breaker.ts';
+import { type Clock, elapsedSince, sleep } from '../../lib/clock.ts';
+import type { Logger } from '../../lib/logger.ts';
+import type { Metrics } from '../../lib/metrics.ts';
+import { RetryBudget } from '../../lib/retry-budget.ts';
+import type { Tracing } from '../../lib/tracing.ts';
+import { withDeadline } from '../../lib/with-deadline.ts';
+import { TollgateError } from '../../protocol/errors.ts';
+import {
+  ClientRefused,
+  type Introspected,
+  type IssuedToken,
+  isRefusal,
+  readIntrospection,
+  readRefusal,
+  readToken,
+} from './answers.ts';
+import { Attempts } from './attempts.ts';
+import { Fault } from './fault.ts';
+import type { HttpAnswer } from './http.ts';
+import { Metadata } from './metadata.ts';
+
+export { type Introspected, type IssuedToken, isRefusal };
+
+/** A call with its repetitions; a connect that waits for it has ten seconds in all. */
+export const AUTH_SERVICE_TIMEOUT_MS = 2_000;
+const MAX_ATTEMPTS = 3;
+/** Full jitter: anything between nothing and this, doubled with each attempt. */
+const FIRST_PAUSE_MS = 50;
+/** Nobody reads more lines of an outage than this. */
+const COMPLAIN_EVERY_MS = 60_000;
+
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
+const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
+
+export interface AuthServiceDeps {
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  readonly tracing: Tracing;
+}
+
+export interface AuthServiceOptions {
+  readonly url: string;
+  readonly issuer: string;
+  readonly serviceSecret: string;
+  /** Refresh tokens are bound to it, so that all processes of an installation must have the same. */
+  readonly clientId?: string;
+  /** Of a whole call. */
+  readonly timeoutMs?: number;
+}
+
+/** What every process of an installation asks it with. */
+export function authServiceOptions(config: Config): AuthServiceOptions {
+  const { AUTH_SERVICE_URL: url, JWT_ISSUER: issuer, SERVICE_SECRET: serviceSecret, AUTH_CLIENT_ID: clientId } = config;
+  return { url, issuer, serviceSecret, clientId };
+}
+
+interface Operation<T> {
+  readonly name: 'exchange' | 'refresh' | 'introspect';
+  readonly endpoint: 'token' | 'introspection';
+  readonly form: Readonly<Record<string, string>>;
+  /** Whether the service may do it twice. */
+  readonly idempotent: boolean;
+  /** @throws Fault */
+  readonly read: (json: unknown, sentAt: number) => T;
+}
+
+/**
+ * The client of the OAuth 2.0 server. Every operation ends within `timeoutMs` and throws a TollgateError: a refusal of the
+ * token (`isRefusal`), or AUTH_SERVICE_UNAVAILABLE, AUTH_SERVICE_TIMEOUT, AUTH_CIRCUIT_BREAKER_OPEN or
+ * INVALID_RESPONSE_FORMAT, none of which says anything about it. With an aborted `signal` it throws the signal's reason.
+ */
+export class AuthServiceClient {
+  readonly #deps: AuthServiceDeps;
+  readonly #timeoutMs: number;
+  readonly #authorization: string;
+  readonly #attempts: Attempts;
+  readonly #metadata: Metadata;
+  readonly #budget: RetryBudget;
+  #complainedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(deps: AuthServiceDeps, options: AuthServiceOptions) {
+    const { clock, logger } = deps;
+    const { url, issuer, serviceSecret, clientId = 'tollgate', timeoutMs = AUTH_SERVICE_TIMEOUT_MS } = options;
+    this.#deps = deps;
+    this.#timeoutMs = timeoutMs;
+    this.#authorization = basic(clientId, serviceSecret);
+    this.#attempts = new Attempts({ clock }, { timeoutMs, onBreakerChange: (state) => this.#breakerChanged(state) });
+    const attempts = this.#attempts;
+    this.#metadata = new Metadata(
+      { clock, logger, fetch: (at, read) => attempts.send({ url: at }, read) },
+      { url, issuer },
+    );
+    this.#budget = new RetryBudget({ clock });
+    deps.metrics.authBreaker.set(STATE_NUMBERS.closed);
+  }
+
+  /** Stays open until the first call after its rest, which is the probe. */
+  get breaker(): BreakerState {
+    return this.#attempts.breaker;
+  }
+
+  /** The next access token of the session that `subjectToken` is of: RFC 8693. */
+  exchange(subjectToken: string, signal?: AbortSignal): Promise<IssuedToken> {
+    const form = {
+      grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
+      subject_token: subjectToken,
+      subject_token_type: ACCESS_TOKEN,
+      requested_token_type: ACCESS_TOKEN,
+    };
+    return this.#request({ name: 'exchange', endpoint: 'token', form, idempotent: true, read: readToken }, signal);
+  }
+
+  /**
+   * New tokens for a refresh token: RFC 6749 section 6. Where the token rotates, the old one is spent by an answer that
+   * may have been lost, and presenting it again can end the session (RFC 9700 section 4.14.2). So it is only sent again
+   * here when it has certainly not been seen. A caller who knows the service to give the same successor for a while, as
+   * the reference service does for 30 s, may call again after any failure that is no refusal.
+   */
+  refresh(refreshToken: string, signal?: AbortSignal): Promise<IssuedToken> {
+    const form = { grant_type: 'refresh_token', refresh_token: refreshToken };
+    return this.#request({ name: 'refresh', endpoint: 'token', form, idempotent: false, read: readToken }, signal);
+  }
+
+  /** The claims of a token, undefined when it is not active: RFC 7662. */
+  introspect(token: string, signal?: AbortSignal): Promise<Introspected | undefined> {
+    const form = { token, token_type_hint: 'access_token' };
+    const read = readIntrospection;
+    return this.#request({ name: 'introspect', endpoint: 'introspection', form, idempotent: true, read }, signal);
+  }
+
+  /** Whatever is under way fails. */
+  close(): Promise<void> {
+    return this.#attempts.close();
+  }
+
+  async #request<T>(operation: Operation<T>, signal: AbortSignal | undefined): Promise<T> {
+    const { clock, metrics } = this.#deps;
+    const startedAt = clock.now();
+    const timeoutError = () => new TollgateError('AUTH_SERVICE_TIMEOUT');
+    let result = 'cancelled';
+    this.#budget.called();
+    try {
+      const deadline = { clock, timeoutMs: this.#timeoutMs, timeoutError, signal };
+      const answer = await withDeadline(deadline, (over) => this.#repeat(operation, over));
+      // A refusal travels as a value as far as here: to the breaker it is an answer like any other.
+      if (answer instanceof TollgateError) throw answer;
+      result = 'ok';
+      return answer;
+    } catch (error) {
+      if (error instanceof TollgateError) result = error.code;
+      throw error;
+    } finally {
+      metrics.authServiceRequests.inc({ operation: operation.name, result });
+      metrics.authServiceSeconds.observe({ operation: operation.name }, (clock.now() - startedAt) / 1000);
+    }
+  }
+
+  async #repeat<T>(operation: Operation<T>, over: AbortSignal): Promise<T | TollgateError> {
+    const { clock, metrics } = this.#deps;
+    const endsAt = clock.now() + this.#timeoutMs;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.#try(operation, over, attempt - 1);
+      } catch (error) {
+        if (error instanceof Fault) this.#complain('the auth service failed', error);
+        const pauseMs = pauseAfter(error, attempt, operation.idempotent);
+        if (pauseMs === undefined || clock.now() + pauseMs >= endsAt || !this.#budget.consume()) throw error;
+        await sleep(clock, pauseMs, over);
+        if (over.aborted) throw error;
+        metrics.authServiceRetries.inc({ operation: operation.name });
+      }
+    }
+  }
+
+  async #try<T>(
+    { name, endpoint, form, read }: Operation<T>,
+    over: AbortSignal,
+    resends: number,
+  ): Promise<T | TollgateError> {
+    const url = (await this.#metadata.endpoints())[endpoint];
+    if (!url) {
+      this.#complain(`the metadata of the auth service names no ${endpoint} endpoint`);
+      return new TollgateError('INVALID_RESPONSE_FORMAT');
+    }
+    const { clock, tracing } = this.#deps;
+    const attributes = {
+      ...httpAttributes(url),
+      'http.request.resend_count': resends,
+      'tollgate.auth.operation': name,
+    };
+    const answer = await tracing.span('POST', { kind: 'client', attributes }, (span) => {
+      const { traceParent: traceparent } = tracing;
+      const headers = { authorization: this.#authorization, ...(traceparent ? { traceparent } : {}) };
+      const sentAt = clock.now();
+      const take = (response: HttpAnswer) => {
+        span.set({ 'http.response.status_code': response.status });
+        return response.ok ? read(response.json, sentAt) : readRefusal(response);
+      };
+      return this.#attempts.send({ url, form, headers }, take, over);
+    });
+    if (answer instanceof TollgateError && answer.cause instanceof ClientRefused) {
+      this.#complain(
+        'the auth service refuses this client: AUTH_CLIENT_ID or SERVICE_SECRET is not what it knows',
+        answer,
+      );
+    }
+    return answer;
+  }
+
+  #complain(text: string, error?: Error): void {
+    const { clock, logger } = this.#deps;
+    if (elapsedSince(clock, this.#complainedAt) < COMPLAIN_EVERY_MS) return;
+    this.#complainedAt = clock.now();
+    logger.error({ err: error }, text);
+  }
+
+  #breakerChanged(state: BreakerState): void {
+    const { metrics, logger } = this.#deps;
+    metrics.authBreaker.set(STATE_NUMBERS[state]);
+    if (state === 'open') logger.warn('the auth service fails: the breaker is open');
+    else if (state === 'closed') logger.info('the auth service answers again: the breaker is closed');
+  }
+}
+
+/** How long to wait before the next attempt, undefined when there must be none. */
+function pauseAfter(error: unknown, attempt: number, idempotent: boolean): number | undefined {
+  if (!(error instanceof Fault) || error.repeatable === 'never' || attempt >= MAX_ATTEMPTS) return undefined;
+  if (error.repeatable === 'if_idempotent' && !idempotent) return undefined;
+  const jitterMs = Math.random() * FIRST_PAUSE_MS * 2 ** (attempt - 1);
+  return (error.retryAfterMs ?? 0) + jitterMs;
+}
+
+/** RFC 6749 section 2.3.1: both parts are form-encoded first. */
+function basic(id: string, secret: string): string {
+  const encoded = [id, secret].map((part) => new URLSearchParams([['', part]]).toString().slice(1));
+  return `Basic ${Buffer.from(encoded.join(':')).toString('base64')}`;
+}
+
+/** By the semantic conventions of HTTP client spans. */
+function httpAttributes({ hostname, port, protocol }: URL) {
+  return {
+    'http.request.method': 'POST',
+    'server.address': hostname,
+    'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
+  };
+}

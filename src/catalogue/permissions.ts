@@ -1,0 +1,146 @@
+import type { Identity } from '../protocol/identity.ts';
+import type { Plan, Plans } from './plans.ts';
+import type { Permission, Tool, ToolCatalogue } from './tool-catalogue.ts';
+
+/** Whether a call may go on. A refusal is a value: only failures are thrown. */
+export interface Decision {
+  readonly allowed: boolean;
+  /** One sentence that a product can show. */
+  readonly reason: string;
+  readonly required_permissions: readonly string[];
+  /** Those that are not held, or have no effect since something else they need is missing. */
+  readonly missing_permissions: readonly string[];
+  /** What else is missing: `feature_flag:…`, `role:…`, `environment:…`. */
+  readonly missing_requirements: readonly string[];
+  /** The lowest plan that would allow it; null when none would, or none is needed. */
+  readonly upgrade_path: string | null;
+}
+
+export type ToolDescription = Pick<Tool, 'name' | 'description' | 'permission' | 'units' | 'arguments'> & {
+  /** False while the tool has no executor: it answers TOOL_NOT_AVAILABLE. */
+  readonly available: boolean;
+};
+
+/** The part of an identity that a decision rests on. */
+export type Caller = Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'>;
+
+export interface PermissionsDeps {
+  readonly plans: Plans;
+  readonly tools: ToolCatalogue;
+}
+
+/** Decides which tools a caller may use, from the plan, the token's claims and the environment: asks nobody. */
+export class Permissions {
+  readonly #plans: Plans;
+  readonly #tools: ToolCatalogue;
+  readonly #environment: string;
+
+  constructor({ plans, tools }: PermissionsDeps, options: { readonly environment: string }) {
+    this.#plans = plans;
+    this.#tools = tools;
+    this.#environment = options.environment;
+  }
+
+  /** The permissions of a caller, the plan's first. */
+  of(caller: Pick<Caller, 'plan' | 'permissions'>): string[] {
+    return [...new Set([...this.#plans.effective(caller.plan).permissions, ...caller.permissions])];
+  }
+
+  /** The catalogue as this caller sees it, in the catalogue's order. */
+  toolsOf(caller: Caller): Tool[] {
+    return this.#tools.all.filter((tool) => this.decide(tool, caller).allowed);
+  }
+
+  /** What a client is told of the tools it may use. */
+  describeTools(caller: Caller): ToolDescription[] {
+    return this.toolsOf(caller).map(({ name, description, permission, units, arguments: schema, executor }) => {
+      return { name, description, permission, units, arguments: schema, available: executor !== 'none' };
+    });
+  }
+
+  /** Whether a caller may use what stands under a permission. */
+  has(permission: string, caller: Caller): boolean {
+    const { granted, missing } = this.#evaluate({ permission }, caller);
+    return granted && missing.length === 0;
+  }
+
+  decide(tool: Tool, caller: Caller): Decision {
+    const required = [tool.permission];
+    const { granted, missing } = this.#evaluate(tool, caller);
+    if (granted && missing.length === 0) {
+      return {
+        allowed: true,
+        reason: 'Allowed',
+        required_permissions: required,
+        missing_permissions: [],
+        missing_requirements: [],
+        upgrade_path: null,
+      };
+    }
+    return {
+      allowed: false,
+      reason: granted ? `Missing requirements: ${missing.join(', ')}` : `Missing permissions: ${tool.permission}`,
+      required_permissions: required,
+      missing_permissions: required,
+      missing_requirements: missing,
+      upgrade_path: this.upgradePath(tool, caller),
+    };
+  }
+
+  /**
+   * The lowest plan above the caller's that allows the tool; null when there is none.
+   * @param better what else the plan must have to be worth it
+   */
+  upgradePath(tool: Tool, caller: Caller, better: (plan: Plan) => boolean = () => true): string | null {
+    const current = this.#plans.effective(caller.plan);
+    const plan = this.#plans.all.find((candidate) => {
+      if (candidate.rank <= current.rank || !better(candidate)) return false;
+      const { granted, missing } = this.#evaluate(tool, { ...caller, plan: candidate.name });
+      return granted && missing.length === 0;
+    });
+    return plan?.name ?? null;
+  }
+
+  #evaluate(tool: Pick<Tool, 'permission'>, caller: Caller): { granted: boolean; missing: string[] } {
+    const permission = this.#tools.permission(tool.permission);
+    // A permission that is in no catalogue is nobody's, whatever a token says.
+    if (!permission) return { granted: false, missing: [] };
+    return { granted: this.#hasAny(permission, caller), missing: this.#missing(permission, caller) };
+  }
+
+  #hasAny({ name, held_by }: Permission, caller: Caller): boolean {
+    if (!held_by) return this.of(caller).some((granted) => covers(granted, name));
+    const plan = this.#plans.effective(caller.plan).name;
+    return held_by.plans.includes(plan) || held_by.roles.some((role) => caller.roles.includes(role));
+  }
+
+  #missing({ needs }: Permission, caller: Caller): string[] {
+    const { feature_flag, role, environments } = needs;
+    const missing: string[] = [];
+    if (feature_flag !== undefined && !this.#hasFlag(feature_flag, caller))
+      missing.push(`feature_flag:${feature_flag}`);
+    if (role !== undefined && !caller.roles.includes(role)) missing.push(`role:${role}`);
+    if (environments && !environments.some((one) => one === this.#environment)) {
+      missing.push(`environment:${environments.join('|')}`);
+    }
+    return missing;
+  }
+
+  /** A token can turn a flag on that the plan lacks, and off that it has. */
+  #hasFlag(flag: string, { plan, featureFlags }: Caller): boolean {
+    const claimed = Object.hasOwn(featureFlags, flag) ? featureFlags[flag] : featureFlags['*'];
+    if (claimed !== undefined) return claimed;
+    const ofPlan = this.#plans.effective(plan).featureFlags;
+    return ofPlan.includes('*') || ofPlan.includes(flag);
+  }
+}
+
+/**
+ * `*` covers every permission, `system:*` each one under `system:`, at any depth, and not `system` itself. A star anywhere
+ * else is a character like any other: a pattern that reads narrower than it is would grant too much.
+ */
+function covers(granted: string, permission: string): boolean {
+  return (
+    granted === '*' || granted === permission || (granted.endsWith(':*') && permission.startsWith(granted.slice(0, -1)))
+  );
+}

@@ -1,0 +1,81 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript } from '../redis/scripts.ts';
+
+const renewNode = LuaScript.load('renewNode-2');
+const listNodes = LuaScript.load('listNodes-2');
+
+/** A node that is not heard of for this long is gone. */
+const LEASE_MS = 15_000;
+const RENEW_MS = 5_000;
+/** More than a cluster of this kind has. */
+const LISTED_NODES = 1_000;
+
+/** A node as it described itself last, up to five seconds ago. */
+export interface ListedNode {
+  readonly node_id: string;
+  readonly connections: number;
+  readonly started_at: string;
+}
+
+/**
+ * The gateway nodes that are alive, as leases in Redis. While Redis is away the last count stands: that is when it is
+ * needed, to share out what Redis can no longer count.
+ */
+export class NodeRegistry {
+  readonly #deps: { redis: Redis; keys: Keys; clock: Clock; logger: Logger };
+  readonly #nodeId: string;
+  readonly #startedAt: string;
+  #connections: () => number = () => 0;
+  #alive = 1;
+  #stop: (() => void) | undefined;
+
+  constructor(deps: { redis: Redis; keys: Keys; clock: Clock; logger: Logger }, nodeId: string) {
+    this.#deps = deps;
+    this.#nodeId = nodeId;
+    this.#startedAt = new Date(deps.clock.now()).toISOString();
+  }
+
+  /** How many nodes share the load, this one included. */
+  get alive(): number {
+    return this.#alive;
+  }
+
+  /** @param connections how many this node holds now, to be told with its sign of life */
+  async start(connections: () => number): Promise<void> {
+    this.#connections = connections;
+    await this.#renew();
+    this.#stop = this.#deps.clock.every(RENEW_MS, () => {
+      this.#renew().catch((error: Error) => {
+        this.#deps.logger.debug({ error: error.message }, 'this node was not announced; the next time does it');
+      });
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#stop?.();
+    const { redis, keys } = this.#deps;
+    const removed = [redis.zrem(keys.nodes, this.#nodeId), redis.hdel(keys.nodeDetails, this.#nodeId)];
+    // Without it the lease ends by itself.
+    await Promise.all(removed).catch(() => undefined);
+  }
+
+  /** The nodes that are alive. @throws TollgateError OVERLOADED while Redis is away */
+  async list(): Promise<ListedNode[]> {
+    const { redis, keys } = this.#deps;
+    const rows = (await listNodes.run(redis, [keys.nodes, keys.nodeDetails], [LISTED_NODES])) as string[];
+    return Array.from({ length: rows.length / 2 }, (_, at) => {
+      const details = JSON.parse(rows[2 * at + 1] ?? '{}') as Omit<ListedNode, 'node_id'>;
+      return { node_id: rows[2 * at] ?? '', ...details };
+    });
+  }
+
+  async #renew(): Promise<void> {
+    const { redis, keys } = this.#deps;
+    const details = JSON.stringify({ connections: this.#connections(), started_at: this.#startedAt });
+    const args = [this.#nodeId, LEASE_MS, details];
+    this.#alive = Math.max(1, Number(await renewNode.run(redis, [keys.nodes, keys.nodeDetails], args)));
+  }
+}

@@ -1,0 +1,77 @@
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import type { RecordObserver } from '../events/event-log.ts';
+import { type IdentifyService, serviceGuard } from '../http/services.ts';
+import { registerUsageReportRoutes } from '../http/usage-report-routes.ts';
+import { registerUsageRoutes } from '../http/usage-routes.ts';
+import { type Clock, sleep } from '../lib/clock.ts';
+import type { Closers } from '../lib/closers.ts';
+import type { Logger } from '../lib/logger.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import { UsageArchive } from '../usage/archive/archive.ts';
+import { ArchiveDatabase } from '../usage/archive/database.ts';
+import { PseudonymsInUse } from '../usage/erasures-in-progress.ts';
+import { Consumers } from '../usage/ledger/consumers.ts';
+import { Corrections } from '../usage/ledger/corrections.ts';
+import { Ledger } from '../usage/ledger/ledger.ts';
+import { LedgerTail } from '../usage/ledger/ledger-tail.ts';
+import { Verifier } from '../usage/ledger/verifier.ts';
+import { Windows } from '../usage/ledger/windows.ts';
+import { Tallies } from '../usage/reports/tallies.ts';
+
+/** Readers of the usage feed that may wait for records on this node; one loop asks Redis for all of them. */
+const MAX_WAITING_READERS = 200;
+/** A PostgreSQL that hangs is not waited for. */
+const CLOSE_TIMEOUT_MS = 1_000;
+
+export interface UsageRoutesDeps {
+  readonly identifyService: IdentifyService;
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly clock: Clock;
+  /** The second copy of the ledger; undefined without one. */
+  readonly archive: UsageArchive | undefined;
+  /** Told of the corrections that are written. */
+  readonly eventLog: RecordObserver;
+}
+
+/** The ledger for those who bill by it. */
+export function registerUsage(
+  app: FastifyInstance,
+  { identifyService, redis, keys, clock, archive, eventLog }: UsageRoutesDeps,
+): void {
+  const ledger = new Ledger({ redis, keys });
+  const windows = new Windows({ redis, keys, ledger });
+  const tallies = new Tallies({ redis, keys });
+  const deps = { guard: serviceGuard(identifyService), ledger, windows, tallies, clock };
+  const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
+  registerUsageRoutes(app, { ...deps, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
+  const corrections = new Corrections({ redis, keys, ledger, clock, observer: eventLog });
+  registerUsageReportRoutes(app, {
+    ...deps,
+    corrections,
+    verifier: new Verifier({
+      ledger,
+      windows,
+      tallies,
+      clock,
+      archive,
+      erasures: new PseudonymsInUse({ redis, keys }),
+    }),
+  });
+}
+
+/**
+ * The archive that routes read; undefined without `USAGE_ARCHIVE_URL`. A gateway only reads it, and connects at the first
+ * read.
+ */
+export function openArchive(
+  { USAGE_ARCHIVE_URL: url }: Pick<Config, 'USAGE_ARCHIVE_URL'>,
+  { logger, clock, closers }: { readonly logger: Logger; readonly clock: Clock; readonly closers: Closers },
+): UsageArchive | undefined {
+  if (url === undefined) return undefined;
+  const database = new ArchiveDatabase(url, { logger }, { migrates: false });
+  closers.add('archive database', () => Promise.race([database.close(), sleep(clock, CLOSE_TIMEOUT_MS)]));
+  return new UsageArchive(database);
+}

@@ -1,0 +1,117 @@
+import type { Account, Accounts } from '../accounts/accounts.ts';
+import type { InvalidationListener, TimedInvalidation } from '../accounts/invalidation-reader.ts';
+import type { Invalidation } from '../accounts/invalidations.ts';
+import type { RevocationCache } from '../accounts/revocation-cache.ts';
+import type { Revocations } from '../accounts/revocations.ts';
+import type { RevokedNames, TokenIntrospection } from '../auth/introspection.ts';
+import type { Catalogues } from '../catalogue/catalogues.ts';
+import type { ConnectionRegistry } from '../cluster/connection-registry.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { Tracing } from '../lib/tracing.ts';
+import type { LiveAttachment, LiveAttachments } from './live-attachments.ts';
+
+/** Accounts asked for in one round trip. */
+const ACCOUNT_BATCH = 200;
+const CLEANUP_MS = 60_000;
+
+export interface InvalidationHandlerDeps {
+  readonly liveAttachments: LiveAttachments;
+  readonly revocationCache: RevocationCache;
+  /** What it remembers of tokens is out of date with their revocation. */
+  readonly introspection: Pick<TokenIntrospection, 'invalidate' | 'forget'>;
+  readonly revocations: Pick<Revocations, 'all'>;
+  readonly accounts: Pick<Accounts, 'read'>;
+  readonly registry: Pick<ConnectionRegistry, 'enforceCap'>;
+  readonly catalogues: Pick<Catalogues, 'plans' | 'reload'>;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly tracing: Tracing;
+}
+
+/** Carries out on this node's sessions what operators and the auth service have decided. */
+export class InvalidationHandler implements InvalidationListener {
+  readonly #deps: InvalidationHandlerDeps;
+  readonly #stop: () => void;
+
+  constructor(deps: InvalidationHandlerDeps) {
+    this.#deps = deps;
+    this.#stop = deps.clock.every(CLEANUP_MS, () => deps.revocationCache.removeExpired());
+  }
+
+  stop(): void {
+    this.#stop();
+  }
+
+  /** Revocations take effect before anything is waited for. @throws TollgateError OVERLOADED while Redis is away */
+  onInvalidations(page: readonly TimedInvalidation[]): Promise<void> {
+    const links = page.map(({ invalidation }) => invalidation.traceparent);
+    const attributes = { 'messaging.batch.message_count': page.length };
+    // Nobody asks this node for it: seen where one of the decisions is seen, as theirs.
+    if (links.every((link) => link === undefined)) return this.#apply(page);
+    return this.#deps.tracing.root('process announcements', { kind: 'consumer', links, attributes }, () =>
+      this.#apply(page),
+    );
+  }
+
+  async #apply(page: readonly TimedInvalidation[]): Promise<void> {
+    const { revocationCache, introspection, liveAttachments, clock, metrics } = this.#deps;
+    const users = new Set<string>();
+    if (page.some(({ invalidation }) => invalidation.kind === 'catalogues')) this.#deps.catalogues.reload();
+    for (const { invalidation } of page) {
+      if (invalidation.kind === 'catalogues') continue;
+      introspection.invalidate(namedBy(invalidation));
+      if (invalidation.kind === 'account') users.add(invalidation.userId);
+      else {
+        revocationCache.add(invalidation.subject, invalidation.untilMs);
+        for (const attachment of liveAttachments.named(invalidation.subject)) attachment.revoke();
+      }
+    }
+    await this.#applyAccounts([...users]);
+    for (const { invalidation, atMs } of page) {
+      metrics.announcements.inc({ kind: invalidation.kind });
+      // Two clocks: below zero only says that they differ.
+      metrics.announcementLagSeconds.observe(Math.max(0, clock.now() - atMs) / 1000);
+    }
+  }
+
+  /** Everything that is stored, against everything that this node holds. @throws as `take` */
+  async reload(): Promise<void> {
+    const { revocationCache, introspection, revocations, liveAttachments, catalogues } = this.#deps;
+    catalogues.reload();
+    introspection.forget();
+    for await (const [subject, untilMs] of revocations.all()) {
+      revocationCache.add(subject, untilMs);
+      for (const attachment of liveAttachments.named(subject)) attachment.revoke();
+    }
+    await this.#applyAccounts(liveAttachments.users());
+  }
+
+  async #applyAccounts(userIds: readonly string[]): Promise<void> {
+    const served = userIds.filter((userId) => this.#deps.liveAttachments.ofUser(userId).length > 0);
+    for (let from = 0; from < served.length; from += ACCOUNT_BATCH) {
+      const batch = served.slice(from, from + ACCOUNT_BATCH);
+      await Promise.all(batch.map((userId) => this.#applyAccount(userId)));
+    }
+  }
+
+  async #applyAccount(userId: string): Promise<void> {
+    const { accounts, liveAttachments, registry } = this.#deps;
+    const account = await accounts.read(userId);
+    // The cap first: a failure leaves the sessions as they are, so that the next try finds the change again.
+    if (liveAttachments.ofUser(userId).some((attachment) => this.#planChanges(attachment, account))) {
+      await registry.enforceCap(userId);
+    }
+    for (const attachment of liveAttachments.ofUser(userId)) attachment.applyAccount(account);
+  }
+
+  #planChanges({ identity }: LiveAttachment, { plan }: Account): boolean {
+    return plan !== undefined && this.#deps.catalogues.plans.effective(plan).name !== identity.plan;
+  }
+}
+
+function namedBy(invalidation: Exclude<Invalidation, { kind: 'catalogues' }>): RevokedNames {
+  if (invalidation.kind === 'account') return { userId: invalidation.userId };
+  const id = invalidation.subject.slice(invalidation.subject.indexOf(':') + 1);
+  return invalidation.subject.startsWith('sid:') ? { sessionId: id } : { tokenId: id };
+}

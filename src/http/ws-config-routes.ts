@@ -1,0 +1,110 @@
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import type { Clock } from '../lib/clock.ts';
+import { MCP_VERSIONS } from '../mcp/mcp-server.ts';
+import { ERRORS } from '../protocol/errors.ts';
+import { AUTH_METHODS } from '../protocol/identity.ts';
+import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
+import { allowOrigins } from './cors.ts';
+import type { Readiness } from './readiness.ts';
+
+export interface WsConfigDeps {
+  readonly config: Config;
+  readonly readiness: Readiness;
+  readonly clock: Clock;
+  readonly publicPaths: readonly string[];
+}
+
+/** The bypass is no way to come in that anybody should look for. */
+const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
+
+const tags = ['websocket'];
+const CONFIG = { tags, summary: 'Where and how to connect; messages, events, errors, close codes.' };
+const SECURE_CONFIG = { tags, summary: 'What /ws/secure offers and allows.' };
+const SECURE_HEALTH = { tags, summary: 'healthy, degraded (no auth service) or unhealthy (503).' };
+
+/** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
+export function registerWsConfigRoutes(app: FastifyInstance, deps: WsConfigDeps): void {
+  app.register(async (scope) => {
+    // A page asks before it connects, and may read what it asks for where it may connect.
+    allowOrigins(scope, deps.config.CORS_ORIGINS);
+    addRoutes(scope, deps);
+  });
+}
+
+function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
+  const now = () => new Date(clock.now()).toISOString();
+  const errors = Object.entries(ERRORS).map(([code, { text, close, http, jsonrpc, retryable }]) => {
+    return { code, message: text, close_code: close, http_status: http, jsonrpc_code: jsonrpc, retryable };
+  });
+  const closing = Object.entries(ERRORS).filter(([, { close }]) => close !== null);
+  const closeCodes = Object.groupBy(
+    closing.map(([code, { close }]) => ({ code, close: String(close) })),
+    ({ close }) => close,
+  );
+
+  app.get('/ws/config', { schema: CONFIG }, async () => ({
+    status: 'healthy',
+    websocket_config: {
+      available_endpoints: publicPaths,
+      authentication_required: true,
+      supported_protocols: ['jwt-auth'],
+      cors_enabled: true,
+      environment: config.ENVIRONMENT,
+      max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
+      max_message_size: config.MAX_MESSAGE_BYTES,
+      max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
+      heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
+      connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
+      auth_deadline: config.AUTH_DEADLINE_SECONDS,
+    },
+    messages: CLIENT_MESSAGE_NAMES,
+    events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
+    errors,
+    close_codes: Object.fromEntries(
+      Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
+    ),
+    socketio: { path: '/socket.io/' },
+    mcp: { http: '/mcp', websocket: '/ws/mcp', sub_protocol: 'mcp', versions: MCP_VERSIONS },
+  }));
+
+  app.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
+    status: 'success',
+    websocket_config: {
+      version: '2.0',
+      security_level: 'enterprise',
+      features: {
+        secure_auth: true,
+        header_based_jwt: true,
+        subprotocol_auth: true,
+        service_auth: true,
+        ticket_auth: true,
+        cors_validation: true,
+        connection_limits: true,
+        rate_limiting: true,
+        resumable_events: true,
+      },
+      auth: { methods: PUBLIC_AUTH_METHODS, deadline: config.AUTH_DEADLINE_SECONDS },
+      limits: {
+        max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
+        max_message_rate: config.MESSAGE_RATE_PER_MINUTE,
+        max_message_size: config.MAX_MESSAGE_BYTES,
+        connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
+        heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
+      },
+      server_time: now(),
+    },
+  }));
+
+  app.get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
+    const { redis, authService } = await readiness.check();
+    const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
+    return reply.status(redis ? 200 : 503).send({
+      status,
+      service: 'secure_websocket',
+      version: '2.0',
+      security_level: 'enterprise',
+      timestamp: now(),
+    });
+  });
+}

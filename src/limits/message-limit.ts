@@ -1,0 +1,40 @@
+import type { Metrics } from '../lib/metrics.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { MessageLimiter } from './message-limiter.ts';
+
+export interface MessageLimitDeps {
+  readonly messageLimiter: Pick<MessageLimiter, 'consume' | 'blockedInMemoryMs'>;
+  readonly metrics: Pick<Metrics, 'limitDecisions'>;
+}
+
+interface User {
+  readonly userId: string;
+  readonly plan: string;
+}
+
+/** Who is known to be over the limit is refused before anything is sent to Redis. @throws TollgateError RATE_LIMITED */
+export function rejectIfBlocked({ messageLimiter, metrics }: MessageLimitDeps, { userId, plan }: User): void {
+  const retryAfterMs = messageLimiter.blockedInMemoryMs(userId, plan);
+  if (retryAfterMs === 0) return;
+  metrics.limitDecisions.inc({ result: 'denied', counted_by: 'memory' });
+  throw new TollgateError('RATE_LIMITED', { retryAfterMs });
+}
+
+/** Counts a message of the user, whichever road it came by. @throws TollgateError RATE_LIMITED */
+export async function consumeMessage(
+  { messageLimiter, metrics }: MessageLimitDeps,
+  { userId, plan }: User,
+): Promise<void> {
+  const decision = await messageLimiter.consume(userId, plan);
+  const result = decision.allowed ? 'allowed' : 'denied';
+  metrics.limitDecisions.inc({ result, counted_by: decision.degraded ? 'node' : 'cluster' });
+  if (!decision.allowed) throw new TollgateError('RATE_LIMITED', { retryAfterMs: decision.retryAfterMs });
+}
+
+/** The user's message limit, asked in the same flight. */
+export interface MessageLimit {
+  /** Settles when the limiter has answered; rejects for a message over the limit. */
+  readonly allowed: Promise<void>;
+  /** The greatest value of the user's message counter. */
+  readonly messages: number;
+}

@@ -1,0 +1,174 @@
+import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
+import type { EventLog } from '../events/event-log.ts';
+import type { Clock } from '../lib/clock.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
+import type { Metrics } from '../lib/metrics.ts';
+import type { Span, Tracing } from '../lib/tracing.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { ToolService } from '../tools/tool-service.ts';
+import type { Agent } from './agent.ts';
+import { RunLog, RunOwnershipLost } from './run-log.ts';
+import type { ClaimedRun } from './runs.ts';
+import { StepLog } from './step-log.ts';
+
+export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
+
+export interface RunExecutorDeps {
+  readonly log: EventLog;
+  readonly agents: AgentCatalogue;
+  readonly agent: Agent;
+  readonly tools: Pick<ToolService, 'callInRun'>;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'runs' | 'runSeconds' | 'firstEventSeconds'>;
+  readonly logger: Logger;
+  readonly tracing: Tracing;
+}
+
+const STOP_GRACE_MS = 1_000;
+
+/** Why a run is stopped from outside. */
+type StopReason = 'cancelled' | 'timeout';
+
+/** Runs an agent to its one terminal event, whatever happens on the way. */
+export class RunExecutor {
+  readonly #deps: RunExecutorDeps;
+  readonly #timeoutMs: number;
+  readonly #running = new Map<string, AbortController>();
+
+  constructor(deps: RunExecutorDeps, options: { readonly timeoutMs: number }) {
+    this.#deps = deps;
+    this.#timeoutMs = options.timeoutMs;
+  }
+
+  /** Cancels a run if it is one of this worker's. */
+  cancel(runId: string): void {
+    this.#running.get(runId)?.abort('cancelled' satisfies StopReason);
+  }
+
+  /** @throws Error when the terminal event could not be written; the run is then taken up again or swept */
+  async execute(run: ClaimedRun): Promise<RunEnd> {
+    const startedAt = performance.now() - run.waitedMs;
+    const stop = new AbortController();
+    const cancelTimeout = this.#deps.clock.after(this.#timeoutMs - run.waitedMs, () => {
+      stop.abort('timeout' satisfies StopReason);
+    });
+    this.#running.set(run.runId, stop);
+    try {
+      const name = `invoke_agent ${run.agent}`;
+      const end = await this.#deps.tracing.span(name, {}, async (span) => {
+        describe(span, run);
+        const result = await this.#run(run, stop, startedAt);
+        span.set({ 'tollgate.run.status': result });
+        return result;
+      });
+      this.#deps.metrics.runs.inc({ status: end });
+      this.#deps.metrics.runSeconds.observe({ status: end }, (performance.now() - startedAt) / 1000);
+      return end;
+    } finally {
+      cancelTimeout();
+      // The same worker may have the run again by now, under a later claim.
+      if (this.#running.get(run.runId) === stop) this.#running.delete(run.runId);
+    }
+  }
+
+  async #run(run: ClaimedRun, stop: AbortController, startedAt: number): Promise<RunEnd> {
+    const log = new RunLog({ log: this.#deps.log, clock: this.#deps.clock }, run, () => stop.abort('cancelled'));
+    try {
+      await log.started();
+      if (run.events === 0) this.#deps.metrics.firstEventSeconds.observe((performance.now() - startedAt) / 1000);
+      if (run.cancelRequested) stop.abort('cancelled');
+      const answer = await this.#withStopGrace(this.#answer(run, log, stop.signal), stop.signal);
+      await log.completed(answer);
+      return 'completed';
+    } catch (thrown) {
+      return await this.#end(run, log, stop.signal.aborted ? stop.signal.reason : undefined, thrown).catch(
+        ownershipLostOrThrow,
+      );
+    }
+  }
+
+  /**
+   * An agent that is stopped has a moment to settle the call it is in, so that what was executed is recorded; one that
+   * does not stop is left behind, and the log refuses what it writes later.
+   */
+  #withStopGrace<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+    return new Promise((resolve, reject) => {
+      let cancelGrace = () => {};
+      const stopped = () => {
+        cancelGrace = this.#deps.clock.after(STOP_GRACE_MS, () => reject(signal.reason));
+      };
+      signal.addEventListener('abort', stopped, { once: true });
+      if (signal.aborted) stopped();
+      work.then(resolve, reject).finally(() => {
+        cancelGrace();
+        signal.removeEventListener('abort', stopped);
+      });
+    });
+  }
+
+  async #answer(run: ClaimedRun, log: RunLog, signal: AbortSignal) {
+    let calls = 0;
+    const { userId, runId, message, threadId, caller } = run;
+    const agent = this.#deps.agents.get(run.agent);
+    const task = {
+      userId,
+      runId,
+      message,
+      threadId,
+      caller,
+      tools: agent?.tools ?? [],
+      instructions: agent?.instructions ?? agent?.description ?? '',
+      model: agent?.model,
+    };
+    return this.#deps.agent(task, {
+      signal,
+      steps: new StepLog({ log, clock: this.#deps.clock }, run),
+      think: async (thought) => {
+        signal.throwIfAborted();
+        await log.thinking(thought);
+      },
+      call: async (tool, args) => {
+        signal.throwIfAborted();
+        calls += 1;
+        const callId = `call_${run.runId.slice('run_'.length)}_${calls}`;
+        return this.#deps.tools.callInRun({ run, log, tool, args, callId, signal });
+      },
+    });
+  }
+
+  async #end(run: ClaimedRun, log: RunLog, reason: StopReason | undefined, thrown: unknown): Promise<RunEnd> {
+    if (thrown instanceof RunOwnershipLost) throw thrown;
+    if (reason === 'cancelled') {
+      await log.cancelled();
+      return 'cancelled';
+    }
+    const timedOut = reason === 'timeout';
+    const context = { run_id: run.runId, connection_id: run.connectionId, user: userHash(run.userId) };
+    if (!timedOut) this.#deps.logger.error({ ...context, err: thrown }, 'an agent failed');
+    const publicCause =
+      thrown instanceof TollgateError ? thrown : new TollgateError('INTERNAL_ERROR', { cause: thrown });
+    const error = timedOut ? new TollgateError('RUN_TIMEOUT') : publicCause;
+    this.#deps.tracing.failed(error);
+    await log.failed(error);
+    return 'failed';
+  }
+}
+
+/** By the semantic conventions of generative AI; a thread is what they call a conversation. */
+function describe(span: Span, { agent, threadId, runId, fencingToken, userId, caller }: ClaimedRun): void {
+  if (!span.recording) return;
+  span.set({
+    'gen_ai.operation.name': 'invoke_agent',
+    'gen_ai.agent.name': agent,
+    'gen_ai.conversation.id': threadId,
+    'tollgate.run.id': runId,
+    'tollgate.run.epoch': fencingToken,
+    'tollgate.plan': caller.plan,
+    'user.hash': userHash(userId),
+  });
+}
+
+function ownershipLostOrThrow(error: unknown): RunEnd {
+  if (error instanceof RunOwnershipLost) return 'lost';
+  throw error;
+}

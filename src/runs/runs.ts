@@ -1,0 +1,255 @@
+import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
+import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
+import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/event-log.ts';
+import { type AgentRunJob, QUEUES, type RunRequest, type StartedRun } from '../jobs.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Tracing } from '../lib/tracing.ts';
+import type { MessageLimit } from '../limits/message-limit.ts';
+import { type RunRefusal, runLimits, runRefusal } from '../limits/run-limits.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Redis } from '../redis/client.ts';
+import { type Keys, PARTITIONS } from '../redis/keys.ts';
+import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
+import type { ToolCaller } from '../tools/outcome.ts';
+
+const startRun = LuaScript.load('startRun-10');
+const claimRun = LuaScript.load('claimRun-1');
+const cancelRun = LuaScript.load('cancelRun-2');
+
+/** A request id is remembered, and its run can be asked about, for a day. */
+const RUN_KEPT_MS = 24 * 3_600_000;
+/** Runs of a user that are listed: the list is how an erasure finds them, so that the message limit binds first. */
+const RUNS_LISTED = 1_000_000;
+/** After the run's own deadline its worker has this long to say so itself, before a sweep does. */
+const SWEEP_MARGIN_MS = 5_000;
+
+/** A run as a worker holds it. */
+export interface ClaimedRun {
+  readonly userId: string;
+  readonly runId: string;
+  readonly threadId: string;
+  readonly requestId: string;
+  /** The connection that asked for it, which may have ended since. */
+  readonly connectionId: string;
+  readonly agent: string;
+  readonly message: string;
+  readonly transport: string;
+  readonly caller: ToolCaller;
+  /** The fencing token: greater than that of whoever had the run before. */
+  readonly fencingToken: number;
+  /** Events of the run that are in the log already. */
+  readonly events: number;
+  /** Results of tools that completed under an earlier worker, by tool call id. */
+  readonly journal: ReadonlyMap<string, string>;
+  /** What a model said in the steps that an earlier worker completed, by the name of the entry (see `StepLog`). */
+  readonly steps: ReadonlyMap<string, string>;
+  /** Milliseconds since the epoch, by Redis's clock. */
+  readonly acceptedAt: number;
+  /** Milliseconds from acceptance to the claim, by Redis's clock. */
+  readonly waitedMs: number;
+  readonly cancelRequested: boolean;
+}
+
+export type Claim =
+  | { readonly outcome: 'claimed'; readonly run: ClaimedRun }
+  | { readonly outcome: 'missing' | 'finished' };
+
+export interface RunsOptions {
+  /** Milliseconds from acceptance to the terminal event. */
+  readonly timeoutMs: number;
+}
+
+export interface RunsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly agents: AgentCatalogue;
+  readonly plans: Plans;
+  readonly clock: Clock;
+  readonly tracing: Tracing;
+}
+
+/** The field of a run's hash that holds a tool's result. */
+export const JOURNAL_PREFIX = 'tool:';
+/** The field of a run's hash that holds a step of a model. */
+export const STEP_PREFIX = 'step:';
+
+/** Agent runs as Redis keeps them: started once per request id, claimed by one worker at a time. */
+export class Runs {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #agents: AgentCatalogue;
+  readonly #plans: Plans;
+  readonly #clock: Clock;
+  readonly #tracing: Tracing;
+  readonly #timeoutMs: number;
+
+  constructor({ redis, keys, agents, plans, clock, tracing }: RunsDeps, options: RunsOptions) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#agents = agents;
+    this.#plans = plans;
+    this.#clock = clock;
+    this.#tracing = tracing;
+    this.#timeoutMs = options.timeoutMs;
+  }
+
+  /**
+   * Accepts a run, or recognises one that was accepted under the same request id.
+   *
+   * The limits of the plan are checked and counted by the script that stores the run; a repetition counts no second time.
+   * The message limit, the run and its job travel to Redis together, in this order on one connection: one round trip.
+   * The script reads what the limiter wrote and starts nothing when it is too much; a job without a run is dropped by
+   * the worker that gets it. A job that was not stored leaves a run that the same request id can start again.
+   * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
+   */
+  async start(
+    run: RunRequest,
+    limit: MessageLimit,
+    enqueue: (job: AgentRunJob) => Promise<unknown>,
+  ): Promise<StartedRun> {
+    const agent = this.#agents.get(run.agent);
+    if (!agent) throw new TollgateError('AGENT_NOT_FOUND', { fields: { agents: this.#agents.all.map((a) => a.name) } });
+    const [allowed, started, enqueued] = await Promise.allSettled([
+      limit.allowed,
+      this.#store(run, agent.name, limit.messages),
+      this.#send({ user_id: run.identity.userId, run_id: run.runId }, enqueue),
+    ]);
+    if (allowed.status === 'rejected') throw allowed.reason;
+    if (started.status === 'rejected') throw started.reason;
+    const [outcome, ...rest] = started.value;
+    if (outcome === 'limited') throw new TollgateError('RATE_LIMITED');
+    if (outcome === 'refused') throw runRefusal(this.#plans, run.identity.plan, rest as unknown as RunRefusal);
+    if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
+    const [run_id, thread_id] = rest as [string, string];
+    return { run_id, thread_id, isRepeated: outcome === 'repeated' };
+  }
+
+  #send(job: AgentRunJob, enqueue: (job: AgentRunJob) => Promise<unknown>): Promise<unknown> {
+    const attributes = {
+      'messaging.system': 'bullmq',
+      'messaging.destination.name': QUEUES.agentRuns,
+      'messaging.operation.type': 'send',
+      'messaging.message.id': job.run_id,
+    };
+    return this.#tracing.span(`send ${QUEUES.agentRuns}`, { kind: 'producer', attributes }, () => {
+      const { traceParent: traceparent } = this.#tracing;
+      return enqueue(traceparent === undefined ? job : { ...job, traceparent });
+    });
+  }
+
+  /** Takes a run for this worker; whoever had it before can append nothing more. */
+  async claim(userId: string, runId: string): Promise<Claim> {
+    const reply = (await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [])) as string[];
+    const [outcome, ...flat] = reply;
+    if (outcome !== 'claimed') return { outcome: outcome === 'finished' ? 'finished' : 'missing' };
+    return { outcome, run: parseRun(userId, runId, flat) };
+  }
+
+  /** Asks for the end of a run; like `start`, in one flight with the message limit. @throws TollgateError RATE_LIMITED */
+  async cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'> {
+    const keys = this.#keys.user(userId);
+    const args = [keys.runControl, runId, limit.messages];
+    const cancelling = cancelRun.run(this.#redis, [keys.run(runId), keys.messageRate], args);
+    const [reply] = await Promise.all([cancelling, limit.allowed]);
+    if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
+    return reply as 'asked' | 'missing' | 'finished';
+  }
+
+  /** Runs whose time is over, by Redis's clock, and that nobody has ended; at most `limit` of each partition. */
+  async overdue(limit = 100): Promise<AgentRunJob[]> {
+    const [seconds] = await this.#redis.time();
+    const dueAt = Number(seconds) * 1000;
+    // Sent together; a pipeline would have to stay on one shard.
+    const looks = Array.from({ length: PARTITIONS }, (_, partition) => {
+      return this.#redis.zrangebyscore(this.#keys.activeRuns(partition), '-inf', dueAt, 'LIMIT', 0, limit);
+    });
+    const members = (await Promise.all(looks)).flat();
+    return members.map((member) => {
+      const [user_id = '', run_id = ''] = member.split(' ');
+      return { user_id, run_id };
+    });
+  }
+
+  /** Strikes a run off the active ones of its partition and of its user: it has ended, or is not known any more. */
+  async forget(userId: string, runId: string): Promise<void> {
+    const { activeRuns, runsInFlight } = this.#keys.user(userId);
+    await Promise.all([
+      this.#redis.zrem(activeRuns, activeRunMember(userId, runId)),
+      this.#redis.zrem(runsInFlight, runId),
+    ]);
+  }
+
+  async #store(run: RunRequest, agent: string, messageLimit: number): Promise<[string, ...ScriptReply[]]> {
+    const { userId, plan, permissions, roles, featureFlags } = run.identity;
+    const keys = this.#keys.user(userId);
+    const used = [
+      keys.messageRate,
+      keys.request(run.requestId),
+      keys.run(run.runId),
+      keys.activeRuns,
+      keys.runs,
+      keys.threads,
+      keys.threadInfo,
+      keys.thread(run.threadId),
+      keys.quota,
+      keys.runsInFlight,
+    ];
+    const fields = {
+      request_id: run.requestId,
+      connection_id: run.connectionId,
+      transport: run.transport,
+      agent,
+      message: run.message,
+      caller: JSON.stringify({ plan, permissions, roles, featureFlags, degraded: run.degraded } satisfies ToolCaller),
+    };
+    const reply = await startRun.run(this.#redis, used, [
+      messageLimit,
+      run.runId,
+      run.threadId,
+      activeRunMember(userId, run.runId),
+      this.#timeoutMs + SWEEP_MARGIN_MS,
+      RUN_KEPT_MS,
+      RUNS_LISTED,
+      JSON.stringify(threadInfo(run.message, this.#clock.now())),
+      JSON.stringify({ role: 'user', text: run.message, run_id: run.runId }),
+      THREAD_MESSAGES,
+      THREAD_BYTES,
+      THREADS_KEPT,
+      THREAD_KEPT_MS,
+      keys.thread(''),
+      runLimits(this.#plans, plan),
+      run.isThreadImplied ? 1 : 0,
+      ...Object.entries(fields).flat(),
+    ]);
+    return reply as [string, ...ScriptReply[]];
+  }
+}
+
+function parseRun(userId: string, runId: string, flat: readonly string[]): ClaimedRun {
+  const fields = new Map<string, string>();
+  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
+  const field = (name: string) => fields.get(name) ?? '';
+  const entries = (prefix: string) =>
+    new Map(
+      [...fields].flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
+    );
+  return {
+    userId,
+    runId,
+    threadId: field('thread_id'),
+    requestId: field('request_id'),
+    connectionId: field('connection_id'),
+    agent: field('agent'),
+    message: field('message'),
+    transport: field('transport'),
+    caller: JSON.parse(field('caller')) as ToolCaller,
+    fencingToken: Number(field('epoch')),
+    events: Number(field('events')),
+    journal: entries(JOURNAL_PREFIX),
+    steps: entries(STEP_PREFIX),
+    acceptedAt: Number(field('accepted_at')),
+    waitedMs: Number(field('now')) - Number(field('accepted_at')),
+    cancelRequested: field('cancel') === '1',
+  };
+}

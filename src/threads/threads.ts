@@ -1,0 +1,115 @@
+import { THREADS_KEPT } from '../catalogue/plans.ts';
+import type { EventLog } from '../events/event-log.ts';
+import type { Clock } from '../lib/clock.ts';
+import { newId } from '../lib/ids.ts';
+import type { Fields } from '../protocol/messages.ts';
+import type { Redis } from '../redis/client.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
+import type { Keys } from '../redis/keys.ts';
+import { LuaScript } from '../redis/scripts.ts';
+
+const createThread = LuaScript.load('createThread-5');
+
+/** A thread that nobody writes to is kept for three months. */
+export const THREAD_KEPT_MS = 90 * 24 * 3_600_000;
+const TITLE_LENGTH = 80;
+/** Of a Redis stream: what has more digits is none, and Redis would refuse it. */
+const MESSAGE_ID = /^\d{1,15}-\d{1,15}$/;
+
+export interface Thread {
+  readonly thread_id: string;
+  readonly title: string;
+  readonly created_at: string;
+  readonly updated_at: string;
+}
+
+/** What is known of a thread from its beginning: titled by the first message, or by whoever made it. */
+export function threadInfo(title: string, now: number): { title: string; created_at: string } {
+  const line = title.replaceAll(/\s+/g, ' ').trim();
+  const short = line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1).toWellFormed()}…` : line;
+  return { title: short, created_at: new Date(now).toISOString() };
+}
+
+/** A user's conversations: the messages of each, and a list by last change. */
+export class Threads {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #log: Pick<EventLog, 'appendOptions' | 'appended'>;
+  readonly #clock: Clock;
+
+  constructor({
+    redis,
+    keys,
+    log,
+    clock,
+  }: { redis: Redis; keys: Keys; log: Pick<EventLog, 'appendOptions' | 'appended'>; clock: Clock }) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#log = log;
+    this.#clock = clock;
+  }
+
+  /** By last change, newest first; at most `limit`. */
+  async list(userId: string, limit = 100): Promise<Thread[]> {
+    const keys = this.#keys.user(userId);
+    const ranking = this.#redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES');
+    const [ranked, info] = await mapRedisErrors(Promise.all([ranking, this.#redis.hgetall(keys.threadInfo)]));
+    const threads: Thread[] = [];
+    for (let i = 0; i < ranked.length; i += 2) {
+      const id = ranked[i] ?? '';
+      const stored = info[id];
+      if (stored === undefined) continue;
+      const { title, created_at } = JSON.parse(stored) as { title: string; created_at: string };
+      threads.push({ thread_id: id, title, created_at, updated_at: new Date(Number(ranked[i + 1])).toISOString() });
+    }
+    return threads;
+  }
+
+  /**
+   * Messages of a thread, newest first.
+   * @param page.before the `before` of the page read last; undefined begins with the newest message
+   */
+  async history(
+    userId: string,
+    page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
+  ): Promise<{ messages: Fields[]; before: string | null }> {
+    const from = page.before !== undefined && MESSAGE_ID.test(page.before) ? `(${page.before}` : '+';
+    const key = this.#keys.user(userId).thread(page.threadId);
+    const entries = await mapRedisErrors(this.#redis.xrevrange(key, from, '-', 'COUNT', page.limit));
+    const messages = entries.map(([id, [, json = '{}']]) => ({
+      message_id: id,
+      ...(JSON.parse(json) as Fields),
+      at: new Date(Number.parseInt(id, 10)).toISOString(),
+    }));
+    return { messages, before: entries.length === page.limit ? (entries.at(-1)?.[0] ?? null) : null };
+  }
+
+  /**
+   * Makes a thread, once per id, and tells the user's connections by `thread_updated`; `full` when the user has as many as
+   * the plan allows.
+   */
+  async create(
+    userId: string,
+    thread: { readonly threadId: string; readonly title: string; readonly allowed: number | null },
+  ): Promise<{ outcome: 'created' | 'exists' | 'full'; threads: number }> {
+    const keys = this.#keys.user(userId);
+    const { title, created_at } = threadInfo(thread.title, this.#clock.now());
+    const ids = { event_id: newId('evt'), user_id: userId, thread_id: thread.threadId };
+    const reply = await createThread.run(
+      this.#redis,
+      [keys.threads, keys.threadInfo, keys.thread(thread.threadId), keys.log, keys.logState],
+      [
+        thread.threadId,
+        JSON.stringify({ title, created_at }),
+        thread.allowed ?? THREADS_KEPT,
+        THREAD_KEPT_MS,
+        created_at,
+        JSON.stringify({ ...ids, title, created_at, updated_at: created_at, timestamp: created_at }),
+        ...this.#log.appendOptions(userId),
+      ],
+    );
+    const [outcome, threads] = reply as ['created' | 'exists' | 'full', number];
+    if (outcome === 'created') this.#log.appended('thread_updated');
+    return { outcome, threads };
+  }
+}

@@ -1,0 +1,48 @@
+import type { ToolCatalogue } from '../catalogue/tool-catalogue.ts';
+import type { Span, Tracing } from '../lib/tracing.ts';
+import type { UsageRecord } from '../usage/records.ts';
+
+/** The spans of a tool call: the call with what is asked and written for it, in it `reserve`, `execute_tool`, `settle`. */
+interface Traced {
+  readonly tracing: Tracing;
+}
+
+/** Only the catalogue's names are shown: any other is whatever the caller made up. */
+export function traceCall<T>(
+  { tracing, tools }: Traced & { readonly tools: Pick<ToolCatalogue, 'get'> },
+  call: { readonly tool: string; readonly callId: string },
+  work: (span: Span) => Promise<T>,
+): Promise<T> {
+  const tool = tools.get(call.tool)?.name ?? 'unknown';
+  return tracing.span(`tool_call ${tool}`, { attributes: named(tool, call.callId) }, work);
+}
+
+export function traceReserve<T>({ tracing }: Traced, work: () => Promise<T>): Promise<T> {
+  return tracing.span('reserve', {}, work);
+}
+
+/** By the semantic conventions of generative AI. */
+export function traceExecution<T>(
+  { tracing }: Traced,
+  call: { readonly tool: string; readonly callId: string },
+  work: () => Promise<T>,
+): Promise<T> {
+  const attributes = { 'gen_ai.operation.name': 'execute_tool', ...named(call.tool, call.callId) };
+  return tracing.span(`execute_tool ${call.tool}`, { attributes }, work);
+}
+
+/** Says where the ledger has what was settled; nothing of a call that asks its caller, which has no record. */
+export function traceEnd<T>({ tracing }: Traced, record: UsageRecord | undefined, work: () => Promise<T>): Promise<T> {
+  const attributes: Record<string, string | number> = record
+    ? {
+        'tollgate.usage_record.id': record.id,
+        'tollgate.usage.units': record.units,
+        'tollgate.usage.status': record.status,
+      }
+    : {};
+  return tracing.span('settle', { attributes }, work);
+}
+
+function named(tool: string, callId: string) {
+  return { 'gen_ai.tool.name': tool, 'gen_ai.tool.call.id': callId };
+}

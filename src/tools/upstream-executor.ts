@@ -1,0 +1,79 @@
+import type { UpstreamTool } from '../catalogue/tool-catalogue.ts';
+import { MAX_INPUT_ROUNDS } from '../limits/quotas.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import {
+  type FaultKind,
+  MissingCapability,
+  UpstreamBusy,
+  UpstreamFault,
+  UpstreamRefusal,
+} from '../upstreams/faults.ts';
+import { InputRequiredAnswer } from '../upstreams/input-requests.ts';
+import type { Upstream } from '../upstreams/upstream.ts';
+import { InputRequired, type ToolInputExchange } from './input-required.ts';
+import type { ToolExecutor } from './tool.ts';
+
+/** Of what a server says of a failure. */
+const MAX_CHARACTERS = 2_000;
+
+const FAULTS: Readonly<Record<FaultKind, string>> = {
+  unreachable: "The tool's server cannot be reached; try again later.",
+  timeout: 'The tool took too long.',
+  broken: "The tool's server gave no usable answer.",
+};
+const BUSY: Readonly<Record<UpstreamBusy['reason'], string>> = {
+  breaker_open: "The tool's server does not answer at present; try again later.",
+  concurrency: "The tool's server has too much to do; try again.",
+};
+
+/**
+ * Executes a tool at its server. The result is what MCP has for one, `content` and perhaps `structuredContent`; what the
+ * server calls an error is one, in its words.
+ */
+export function upstreamExecutor(
+  upstreams: { get(server: string): Pick<Upstream, 'callTool'> | undefined },
+  { server, tool }: Pick<UpstreamTool, 'server' | 'tool'>,
+): ToolExecutor {
+  return async (args, { callId, signal, onProgress, input }) => {
+    const upstream = upstreams.get(server);
+    if (!upstream) throw new TollgateError('TOOL_NOT_AVAILABLE');
+    try {
+      const result = await upstream.callTool({ tool, args, callId, signal, onProgress, input });
+      if (result instanceof InputRequiredAnswer) throw inputRequired(result, input);
+      const { content, structuredContent, isError } = result;
+      if (isError) throw new TollgateError('TOOL_FAILED', { text: textOf(content) });
+      return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };
+    } catch (thrown) {
+      throw failure(thrown);
+    }
+  };
+}
+
+function inputRequired({ inputRequests }: InputRequiredAnswer, input: ToolInputExchange | undefined): TollgateError {
+  if (input && input.answered < MAX_INPUT_ROUNDS) {
+    return new InputRequired({ ...inputRequests, asked: input.answered + 1 });
+  }
+  return failed(`The tool has asked ${MAX_INPUT_ROUNDS} times and asks again; it is not asked to go on.`, undefined);
+}
+
+function failure(thrown: unknown): unknown {
+  if (thrown instanceof MissingCapability) {
+    return new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities: thrown.required } });
+  }
+  if (thrown instanceof UpstreamFault) return failed(FAULTS[thrown.kind], thrown);
+  if (thrown instanceof UpstreamBusy) return failed(BUSY[thrown.reason], undefined);
+  if (thrown instanceof UpstreamRefusal) return failed(bounded(thrown.message), undefined);
+  return thrown;
+}
+
+function failed(text: string, cause: Error | undefined): TollgateError {
+  return new TollgateError('TOOL_FAILED', cause ? { text, cause } : { text });
+}
+
+function textOf(content: readonly { readonly type: string; readonly text?: unknown }[]): string {
+  return bounded(content.flatMap(({ type, text }) => (type === 'text' ? [String(text)] : [])).join('\n'));
+}
+
+function bounded(text: string): string {
+  return text.slice(0, MAX_CHARACTERS).toWellFormed() || 'The tool failed.';
+}

@@ -1,0 +1,141 @@
+import { createHash } from 'node:crypto';
+import type { Clock } from '../../lib/clock.ts';
+import { derivedId } from '../../lib/ids.ts';
+import type { Redis } from '../../redis/client.ts';
+import { mapRedisErrors } from '../../redis/errors.ts';
+import type { Keys } from '../../redis/keys.ts';
+import { LuaScript } from '../../redis/scripts.ts';
+import { hourOf } from '../hours.ts';
+import type { LedgerRecord, UsageRecord } from '../records.ts';
+import type { Ledger } from './ledger.ts';
+
+const recordCorrection = LuaScript.load('recordCorrection-4');
+
+/** As long as records are kept at least: no retry comes later. */
+const KEY_SECONDS = 45 * 24 * 3_600;
+
+export interface CorrectionRequest {
+  /** The record to correct, by both of its names: the sequence finds it, the id makes sure. */
+  readonly recordId: string;
+  readonly sequence: number;
+  /** What is added to the units of that record; below 0 to take back. */
+  readonly units: number;
+  readonly reason: string;
+}
+
+/** Who asks, and under which key: the same key of the same service means the same correction. */
+export interface CorrectionKey {
+  readonly serviceId: string;
+  readonly idempotencyKey: string;
+}
+
+/**
+ * - `recorded`, `repeated`: the correction, which goes into the ledger with the next fold
+ * - `conflict`: the key was used for another correction
+ * - `excessive`: the record has only `left` units to take back
+ * - `missing`: no such record in the ledger (any more) · `correction`: the record is a correction itself
+ */
+export type CorrectionResult =
+  | { readonly outcome: 'recorded' | 'repeated'; readonly record: UsageRecord }
+  | { readonly outcome: 'excessive'; readonly remaining: number }
+  | { readonly outcome: 'conflict' | 'missing' | 'correction' };
+
+export interface CorrectionsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly ledger: Ledger;
+  readonly clock: Clock;
+  /** Told of corrections that Redis has acknowledged. */
+  readonly observer?: { onAcknowledged(record: UsageRecord): void } | undefined;
+}
+
+/**
+ * Corrections of what was recorded. The record stays as it is: a correction is a record of its own, in the hour in which
+ * it was made, whose units change those of the other. So closed windows stay what they were, and sums come out right.
+ */
+export class Corrections {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+  readonly #ledger: Ledger;
+  readonly #clock: Clock;
+  readonly #observer: CorrectionsDeps['observer'];
+
+  constructor({ redis, keys, ledger, clock, observer }: CorrectionsDeps) {
+    this.#redis = redis;
+    this.#keys = keys;
+    this.#ledger = ledger;
+    this.#clock = clock;
+    this.#observer = observer;
+  }
+
+  /** @throws TollgateError OVERLOADED while Redis is away: the same request can be made again */
+  async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
+    const keyDigest = digest([key.serviceId, key.idempotencyKey]);
+    const keyName = this.#keys.correction(keyDigest);
+    const requestDigest = digest([request.recordId, request.sequence, request.units, request.reason]);
+    // Before the record is looked for, which may have been trimmed since the key was used.
+    const [existing, stored] = await mapRedisErrors(this.#redis.hmget(keyName, 'request', 'record'));
+    if (existing) {
+      if (existing !== requestDigest) return { outcome: 'conflict' };
+      return { outcome: 'repeated', record: JSON.parse(stored ?? '') as UsageRecord };
+    }
+    const original = await this.#find(request);
+    if (!original) return { outcome: 'missing' };
+    if (original.corrects !== undefined) return { outcome: 'correction' };
+    // Of the request too: a key is forgotten in time, and two records of one id would be one to whoever bills by it.
+    const id = derivedId('usage', 'correction', key.serviceId, key.idempotencyKey, requestDigest);
+    const record = this.#correction(id, key, request, original);
+    const reply = (await recordCorrection.run(
+      this.#redis,
+      [this.#keys.corrections, keyName, this.#keys.corrected, this.#keys.correctionsOf(original.user_id)],
+      [requestDigest, JSON.stringify(record), original.id, request.units, original.units, KEY_SECONDS, keyDigest],
+    )) as [string, string];
+    const [outcome, detail] = reply;
+    if (outcome === 'conflict') return { outcome };
+    if (outcome === 'excessive') return { outcome, remaining: Number(detail) };
+    const written = JSON.parse(detail) as UsageRecord;
+    this.#observer?.onAcknowledged(written);
+    return { outcome: outcome === 'repeated' ? outcome : 'recorded', record: written };
+  }
+
+  async #find({ recordId, sequence }: CorrectionRequest): Promise<LedgerRecord | undefined> {
+    const [stored] = await this.#ledger.range(sequence, sequence);
+    const record = stored && (JSON.parse(stored.json) as LedgerRecord);
+    return record?.id === recordId ? record : undefined;
+  }
+
+  #correction(
+    id: string,
+    key: CorrectionKey,
+    { units, reason }: CorrectionRequest,
+    original: LedgerRecord,
+  ): UsageRecord {
+    const { user_id, plan, tool, permission, run_id, thread_id, request_id } = original;
+    const now = this.#clock.now();
+    const time = new Date(now).toISOString();
+    return {
+      id,
+      user_id,
+      plan,
+      tool,
+      permission,
+      status: original.status,
+      units,
+      run_id,
+      thread_id,
+      request_id,
+      idempotency_key: key.idempotencyKey,
+      transport: 'http',
+      started_at: time,
+      completed_at: time,
+      duration_ms: 0,
+      period: hourOf(now),
+      corrects: original.id,
+      reason,
+    };
+  }
+}
+
+function digest(values: readonly (string | number)[]): string {
+  return createHash('sha256').update(JSON.stringify(values)).digest('hex');
+}

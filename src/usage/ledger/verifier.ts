@@ -1,0 +1,384 @@
+import type { Clock } from '../../lib/clock.ts';
+import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from '../archive/comparison.ts';
+import type { PseudonymsInUse } from '../erasures-in-progress.ts';
+import { startOf } from '../hours.ts';
+import { measuresOf, NOTHING, packed, rowOf, Sums, underPseudonyms } from '../measures.ts';
+import type { LedgerRecord } from '../records.ts';
+import { isErased } from '../redaction.ts';
+import { confirms, RedactionCheck } from '../redaction-check.ts';
+import type { Tallies } from '../reports/tallies.ts';
+import { TALLY_SECONDS } from './append-batch.ts';
+import { chained, type Ledger, type LedgerHead, type StoredRecord } from './ledger.ts';
+import {
+  agrees,
+  type ClosedRevision,
+  DamagedWindow,
+  type OpenRevision,
+  RevisionSum,
+  revisionsOf,
+  type Windows,
+  type WindowView,
+} from './windows.ts';
+
+/** Records that one call checks, rounded up to whole hours: about a second of work. */
+const RECORDS_PER_CALL = 50_000;
+
+/** The first thing that does not fit. */
+export interface Problem {
+  readonly kind: 'chain' | 'window' | 'tally' | 'archive';
+  /** The record that does not fit, or the first of those that do not; null where there is none to name. */
+  readonly sequence: number | null;
+  readonly record_id: string | null;
+  /** The hour whose window or tally, or archived window, disagrees. */
+  readonly window: string | null;
+  readonly what: string;
+}
+
+export interface Verification {
+  readonly ok: boolean;
+  readonly problem: Problem | null;
+  readonly checked_records: number;
+  readonly checked_windows: number;
+  /** Whether the records were compared with the archive; `away` when it did not answer, all the time or any longer. */
+  readonly archive: ArchiveState;
+  /** Of the checked records, those that the archive has too. */
+  readonly archived_records: number;
+  /**
+   * Hours that records came into while they were checked, or were trimmed from, or whose tally has had its time: not all
+   * of their sums were compared.
+   */
+  readonly unsettled: readonly string[];
+  /** The hour to go on from; null when all that was asked for has been checked. */
+  readonly next: string | null;
+}
+
+type Revision = ClosedRevision | OpenRevision;
+
+interface VerifierDeps {
+  /** Where there is a second copy. */
+  readonly archive?: ComparedArchive | undefined;
+  readonly ledger: Ledger;
+  readonly windows: Windows;
+  readonly tallies: Tallies;
+  readonly clock: Clock;
+  /** While an erasure is in progress, records and tallies name the user by id or by pseudonym. */
+  readonly erasures?: PseudonymsInUse | undefined;
+}
+
+/** The first problem ends the work, wherever it is found. */
+class Misfit extends Error {
+  readonly problem: Problem;
+  constructor(problem: Problem) {
+    super(problem.what);
+    this.problem = problem;
+  }
+}
+
+/**
+ * Recomputes the ledger from its records: the chain, the windows, the tallies; and compares them with the archive's. Reads
+ * only, a batch at a time.
+ */
+export class Verifier {
+  readonly #deps: VerifierDeps;
+
+  constructor(deps: VerifierDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Checks as many of the hours, from the first on, as have `recordsPerCall` records together, at least one.
+   * @param hours in their order, without a gap
+   * @throws TollgateError OVERLOADED while Redis is away
+   */
+  async verify(hours: readonly string[], recordsPerCall = RECORDS_PER_CALL): Promise<Verification> {
+    const comparison = await ArchiveComparison.start(this.#deps.archive, hours);
+    let views: WindowView[];
+    try {
+      views = await this.#deps.windows.read(hours);
+    } catch (thrown) {
+      return { ...UNCHECKED, archive: comparison.state, problem: problemOf(thrown) };
+    }
+    // After the windows: nothing that they name can be beyond it.
+    const head = await this.#deps.ledger.head();
+    const { group, next } = firstHours(hours, views, recordsPerCall);
+    const check = new Check({ ...this.#deps, comparison }, group, head);
+    const problem = await check.run().then(() => null, problemOf);
+    return {
+      ok: problem === null,
+      problem,
+      checked_records: check.records,
+      checked_windows: group.views.length,
+      archive: comparison.state,
+      archived_records: comparison.records,
+      unsettled: [...check.unsettled].sort(),
+      next: problem ? null : next,
+    };
+  }
+}
+
+const UNCHECKED = { ok: false, checked_records: 0, checked_windows: 0, archived_records: 0, unsettled: [], next: null };
+
+/** @throws whatever is no problem of the ledger */
+function problemOf(thrown: unknown): Problem {
+  if (thrown instanceof Misfit) return thrown.problem;
+  if (!(thrown instanceof DamagedWindow)) throw thrown;
+  const { window } = thrown;
+  return { kind: 'window', sequence: null, record_id: null, window, what: 'A closed revision cannot be read.' };
+}
+
+interface Hours {
+  readonly hours: readonly string[];
+  readonly views: readonly WindowView[];
+}
+
+function firstHours(
+  hours: readonly string[],
+  views: readonly WindowView[],
+  limit: number,
+): { group: Hours; next: string | null } {
+  const counts = new Map(views.map((view) => [view.window, revisionsOf(view).reduce((n, r) => n + r.record_count, 0)]));
+  let records = 0;
+  let end = 0;
+  while (end < hours.length) {
+    records += counts.get(hours[end] ?? '') ?? 0;
+    if (end > 0 && records > limit) break;
+    end += 1;
+  }
+  const included = new Set(hours.slice(0, end));
+  const group = { hours: [...included], views: views.filter(({ window }) => included.has(window)) };
+  return { group, next: hours[end] ?? null };
+}
+
+interface CheckDeps extends VerifierDeps {
+  readonly comparison: ArchiveComparison;
+}
+
+/** One call's work. */
+class Check {
+  records = 0;
+  readonly unsettled = new Set<string>();
+  readonly #deps: CheckDeps;
+  readonly #group: Hours;
+  readonly #head: LedgerHead;
+  readonly #redactions: RedactionCheck;
+  readonly #views: Map<string, WindowView>;
+  readonly #sums = new Map<Revision, RevisionSum>();
+  readonly #rows = new Map<string, Sums>();
+  /** The first record of each row of a tally, by hour and row: what a tally that disagrees is named by. */
+  readonly #firstOfRow = new Map<string, LedgerRecord>();
+
+  constructor(deps: CheckDeps, group: Hours, head: LedgerHead) {
+    this.#deps = deps;
+    this.#group = group;
+    this.#head = head;
+    this.#redactions = new RedactionCheck(deps.ledger);
+    this.#views = new Map(group.views.map((view) => [view.window, view]));
+    for (const view of group.views) {
+      this.#rows.set(view.window, new Sums());
+      for (const revision of revisionsOf(view)) this.#sums.set(revision, new RevisionSum());
+    }
+  }
+
+  async run(): Promise<void> {
+    throwIfDifferent(this.#deps.comparison.beyond(this.#head));
+    for (const { from, to } of this.#ranges()) await this.#walk(from, to);
+    for (const view of this.#group.views) this.#compareWindow(view);
+    throwIfDifferent(this.#deps.comparison.compareWindows(this.#group.hours, this.#group.views));
+    for (const hour of this.#group.hours) await this.#compareTally(hour);
+  }
+
+  /**
+   * What to walk: one stretch over the first revisions of all hours, with what lies between them and a record to each
+   * side, so that a window that is missing altogether shows; and what arrived late, where it is.
+   */
+  #ranges(): { from: number; to: number }[] {
+    const revisions = this.#group.views.flatMap(revisionsOf);
+    const firsts = revisions.filter(({ revision }) => revision === 1);
+    const ranges = revisions.map((r) => ({ from: r.first_sequence, to: r.last_sequence }));
+    if (firsts.length > 0) {
+      const from = Math.min(...firsts.map((r) => r.first_sequence)) - 1;
+      const to = Math.max(...firsts.map((r) => r.last_sequence)) + 1;
+      ranges.push({ from, to });
+    }
+    const { sequence: head, trimmed } = this.#head;
+    return merged(
+      ranges.map(({ from, to }) => ({ from: Math.max(from, trimmed.sequence + 1), to: Math.min(to, head) })),
+    );
+  }
+
+  async #walk(from: number, to: number): Promise<void> {
+    let before = await this.#recordBefore(from);
+    let previous = before?.hash ?? this.#head.trimmed.hash;
+    let next = from;
+    for await (const batch of this.#deps.ledger.batches(from, to)) {
+      for (const stored of batch) {
+        if (stored.sequence !== next) throw chainMisfit(next, null, 'The record is missing.');
+        const record = await this.#checked(stored, previous);
+        if (before && isErased(before) && !confirms(record, before)) {
+          throw chainMisfit(
+            before.sequence,
+            before.id,
+            'The record after it names another content of this erased one.',
+          );
+        }
+        before = record;
+        previous = record.hash;
+        next += 1;
+        this.records += 1;
+        if (!this.#assigned(record)) await this.#assignUnwindowed(record);
+      }
+      throwIfDifferent(await this.#deps.comparison.compare(batch));
+    }
+    if (next <= to) throw chainMisfit(next, null, 'The record is missing.');
+    if (to === this.#head.sequence && previous !== this.#head.hash) {
+      throw chainMisfit(to, null, 'The last record is not the one that was written last.');
+    }
+  }
+
+  /** Undefined at the beginning of the ledger, which may have been trimmed. */
+  async #recordBefore(from: number): Promise<LedgerRecord | undefined> {
+    if (from === this.#head.trimmed.sequence + 1) return undefined;
+    const [stored] = await this.#deps.ledger.range(from - 1, from - 1);
+    if (!stored) throw chainMisfit(from - 1, null, 'The record is missing.');
+    return recordIn(stored);
+  }
+
+  async #checked(stored: StoredRecord, previous: string): Promise<LedgerRecord> {
+    const record = recordIn(stored);
+    if (!isErased(record) || record.sequence !== stored.sequence) return checkedRecord(stored, previous);
+    if (await this.#redactions.covers(record, stored.json)) return record;
+    throw chainMisfit(stored.sequence, record.id, 'No redaction entry covers this erased record.');
+  }
+
+  /** Adds the record to the revision that has it; false when no window that is known has it. */
+  #assigned(record: LedgerRecord): boolean {
+    const { period, sequence } = record;
+    const view = this.#views.get(period);
+    const revision = view && covering(view, sequence);
+    if (!revision) return false;
+    this.#sums.get(revision)?.add(record);
+    const rows = this.#rows.get(period);
+    if (!rows) return true;
+    const row = rowOf(record);
+    rows.add(row, measuresOf(record));
+    const name = `${period} ${row}`;
+    if (!this.#firstOfRow.has(name)) this.#firstOfRow.set(name, record);
+    return true;
+  }
+
+  /** Each record has to be in a window: one of another hour, or one that has grown since it was read. */
+  async #assignUnwindowed(record: LedgerRecord): Promise<void> {
+    const { period } = record;
+    if (this.#views.has(period)) this.unsettled.add(period);
+    this.#views.set(period, await this.#deps.windows.view(period));
+    if (this.#assigned(record)) return;
+    throw new Misfit({ ...named(record), kind: 'window', what: `No revision of the window ${period} has the record.` });
+  }
+
+  #compareWindow(view: WindowView): void {
+    if (this.#isTrimmed(view)) return void this.unsettled.add(view.window);
+    if (this.unsettled.has(view.window)) return;
+    for (const [at, revision] of revisionsOf(view).entries()) {
+      const found = this.#sums.get(revision) ?? new RevisionSum();
+      const named = revision.window === view.window && revision.revision === at + 1;
+      const sound = revision.status === 'open' || revision.sha256 === found.sha256();
+      if (named && sound && agrees(revision, found)) continue;
+      throw new Misfit({
+        kind: 'window',
+        sequence: found.first?.sequence ?? revision.first_sequence ?? null,
+        record_id: found.first?.id ?? null,
+        window: view.window,
+        what: `Revision ${at + 1} of the window does not agree with its records.`,
+      });
+    }
+  }
+
+  async #compareTally(hour: string): Promise<void> {
+    if (this.unsettled.has(hour)) return;
+    const stored = await this.#deps.tallies.rows(hour);
+    if (stored.size === 0 && this.#mayHaveExpired(hour)) return void this.unsettled.add(hour);
+    const now = await this.#deps.windows.view(hour);
+    const expected = this.#views.get(hour);
+    // Every fold that changes the one changes the other.
+    if (lastSequence(now) !== (expected ? lastSequence(expected) : 0)) return void this.unsettled.add(hour);
+    const pseudonyms = await this.#deps.erasures?.pseudonyms();
+    const found = underPseudonyms(this.#rows.get(hour)?.rows ?? new Map(), pseudonyms);
+    const tallied = underPseudonyms(stored, pseudonyms);
+    for (const row of new Set([...found.keys(), ...tallied.keys()])) {
+      const expected = packed(found.get(row) ?? NOTHING);
+      if (packed({ ...(tallied.get(row) ?? NOTHING), refusals: 0 }) === expected) continue;
+      const first = this.#firstOfRow.get(`${hour} ${row}`);
+      throw new Misfit({
+        kind: 'tally',
+        sequence: first?.sequence ?? null,
+        record_id: first?.id ?? null,
+        window: hour,
+        what: `The tally of ${row} does not agree with its records.`,
+      });
+    }
+  }
+
+  /** The ledger may be older than tallies are kept: nothing is trimmed while nobody confirms. */
+  #mayHaveExpired(hour: string): boolean {
+    return this.#deps.clock.now() >= startOf(hour) + TALLY_SECONDS * 1000;
+  }
+
+  #isTrimmed(view: WindowView): boolean {
+    return revisionsOf(view).some(({ first_sequence }) => first_sequence <= this.#head.trimmed.sequence);
+  }
+}
+
+function merged(ranges: readonly { from: number; to: number }[]): { from: number; to: number }[] {
+  const result: { from: number; to: number }[] = [];
+  for (const { from, to } of ranges.toSorted((one, other) => one.from - other.from)) {
+    if (from > to) continue;
+    const last = result.at(-1);
+    if (last && from <= last.to + 1) last.to = Math.max(last.to, to);
+    else result.push({ from, to });
+  }
+  return result;
+}
+
+/** @throws Misfit unless the stored bytes are those of a record that follows from the one before */
+function checkedRecord(stored: StoredRecord, previous: string): LedgerRecord {
+  const record = recordIn(stored);
+  const { hash: _, ...rest } = record;
+  if (record.sequence !== stored.sequence) {
+    throw chainMisfit(stored.sequence, record.id, `It carries the sequence ${record.sequence}.`);
+  }
+  if (chained(previous, rest).json !== stored.json) {
+    throw chainMisfit(stored.sequence, record.id, 'Its hash does not follow from it and the record before.');
+  }
+  return record;
+}
+
+function recordIn({ sequence, json }: StoredRecord): LedgerRecord {
+  try {
+    return JSON.parse(json) as LedgerRecord;
+  } catch {
+    throw chainMisfit(sequence, null, 'The record cannot be read.');
+  }
+}
+
+function covering(view: WindowView, sequence: number): Revision | undefined {
+  return revisionsOf(view).find((r) => r.first_sequence <= sequence && sequence <= r.last_sequence);
+}
+
+function lastSequence(view: WindowView): number {
+  return revisionsOf(view).at(-1)?.last_sequence ?? 0;
+}
+
+function named({ sequence, id, period }: LedgerRecord): Pick<Problem, 'sequence' | 'record_id' | 'window'> {
+  return { sequence, record_id: id, window: period };
+}
+
+/** @throws Misfit */
+function throwIfDifferent(found: Difference | undefined): void {
+  if (!found) return;
+  const { sequence, recordId, window, what } = found;
+  throw new Misfit({ kind: 'archive', sequence, record_id: recordId, window, what });
+}
+
+function chainMisfit(sequence: number, recordId: string | null, what: string): Misfit {
+  return new Misfit({ kind: 'chain', sequence, record_id: recordId, window: null, what });
+}

@@ -1,0 +1,87 @@
+import { TollgateError } from '../../protocol/errors.ts';
+import type { Redis } from '../../redis/client.ts';
+import { mapRedisErrors } from '../../redis/errors.ts';
+import type { Keys } from '../../redis/keys.ts';
+import { type Measures, Sums, unpacked } from '../measures.ts';
+
+/** Rows asked for at once. */
+const SCAN_BATCH = 1_000;
+/** Rows that one question may look at: some 100 MB of them pass through, none of which is kept. */
+const MAX_ROWS = 500_000;
+/** Rows that one answer may have. */
+const MAX_GROUPS = 10_000;
+
+export const DIMENSIONS = ['user', 'tool', 'plan', 'hour', 'day'] as const;
+export type Dimension = (typeof DIMENSIONS)[number];
+
+export interface TallyQuery {
+  readonly hours: readonly string[];
+  readonly userId?: string | undefined;
+  readonly groupBy: readonly Dimension[];
+}
+
+export type Tally = Readonly<Partial<Record<Dimension, string>>> & Measures;
+
+/** Sums over the ledger by hour, user, tool and plan, and the refusals, which are in no ledger. Kept by the fold. */
+export class Tallies {
+  readonly #redis: Redis;
+  readonly #keys: Keys;
+
+  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
+    this.#redis = redis;
+    this.#keys = keys;
+  }
+
+  /**
+   * Sums by the dimensions, in the order of these; one row of everything when there are none.
+   * @throws TollgateError FORMAT_ERROR when that is more than one answer can hold, OVERLOADED while Redis is away
+   */
+  async query({ hours, userId, groupBy }: TallyQuery): Promise<Tally[]> {
+    const sums = new Sums();
+    let looked = 0;
+    for (const hour of hours) {
+      const rows = await this.rows(hour, userId);
+      looked += rows.size;
+      if (looked > MAX_ROWS) throw tooMuch();
+      for (const [row, measures] of rows) {
+        const [user = '', tool = '', plan = ''] = JSON.parse(row) as string[];
+        const values = { user, tool, plan, hour, day: hour.slice(0, 'YYYY-MM-DD'.length) };
+        sums.add(JSON.stringify(groupBy.map((dimension) => values[dimension])), measures);
+      }
+      if (sums.rows.size > MAX_GROUPS) throw tooMuch();
+    }
+    return [...sums.rows]
+      .sort(([one], [other]) => (one < other ? -1 : 1))
+      .map(([group, measures]) => {
+        const values = JSON.parse(group) as string[];
+        return { ...Object.fromEntries(groupBy.map((dimension, at) => [dimension, values[at]])), ...measures };
+      });
+  }
+
+  /** The rows of one hour. HSCAN may give a row twice while the hash grows, so that rows are kept by name. */
+  async rows(hour: string, userId?: string): Promise<Map<string, Measures>> {
+    const rows = new Map<string, Measures>();
+    const pattern = userId === undefined ? '*' : `${escaped(`[${JSON.stringify(userId)},`)}*`;
+    let cursor = '0';
+    do {
+      const [next, fields] = await mapRedisErrors(
+        this.#redis.hscan(this.#keys.tally(hour), cursor, 'MATCH', pattern, 'COUNT', SCAN_BATCH),
+      );
+      for (let at = 0; at + 1 < fields.length; at += 2) rows.set(fields[at] ?? '', unpacked(fields[at + 1] ?? ''));
+      if (rows.size > MAX_ROWS) throw tooMuch();
+      cursor = next;
+    } while (cursor !== '0');
+    return rows;
+  }
+}
+
+function tooMuch(): TollgateError {
+  return new TollgateError('FORMAT_ERROR', {
+    text: 'These are too many rows for one answer: ask for a shorter time, for one user, or with fewer groups.',
+  });
+}
+
+/** As itself in a pattern of Redis. */
+function escaped(text: string): string {
+  return text.replaceAll(/[*?[\]\\]/g, '\\$&');
+}

@@ -1,0 +1,82 @@
+import { describe, expect, it } from '@jest/globals';
+import { type DispatchedConnection, Dispatcher } from '../../src/connections/dispatcher.ts';
+import type { ConnectionContext, Handlers } from '../../src/connections/handlers.ts';
+import type { RpcMessage } from '../../src/connections/rpc-dispatcher.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
+import type { TollgateError } from '../../src/protocol/errors.ts';
+import { silentLogger } from '../support/core.ts';
+import { until } from '../support/until.ts';
+
+/** An inbox whose user's limit is as the test says, and whose conversation answers nothing until it is told to. */
+function dispatcher({ refusedMs = 0 } = {}) {
+  const observed: string[] = [];
+  const requested: RpcMessage[] = [];
+  const sent: string[] = [];
+  const errors: [TollgateError, unknown][] = [];
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const owner: DispatchedConnection = {
+    context: { transportName: 'mcp' } as ConnectionContext,
+    closed: false,
+    endpoint: '/ws/mcp',
+    user: { userId: 'user_1', plan: 'free' },
+    sendReply: () => undefined,
+    sendFrame: (frame) => void sent.push(frame),
+    sendError: (error, replyTo) => void errors.push([error, replyTo]),
+    close: () => undefined,
+    withEventsPaused: (work) => work(),
+    onFirstMessage: () => undefined,
+  };
+  const box = new Dispatcher(
+    {
+      handlers: {} as Handlers,
+      createRpcDispatcher: () => ({
+        handles: () => true,
+        observe: ({ method }) => void observed.push(method),
+        async answer(message) {
+          requested.push(message);
+          await released;
+          return `answer ${message.id}`;
+        },
+      }),
+      messageLimiter: { blockedInMemoryMs: () => refusedMs, consume: async () => ({ allowed: true, degraded: false }) },
+      metrics: new Metrics(),
+      logger: silentLogger,
+      tracing: NO_TRACING,
+    },
+    owner,
+  );
+  const send = (name: string, rpcId?: number) =>
+    box.dispatch({ name, fields: {}, replyTo: rpcId === undefined ? undefined : { rpcId } });
+  return { send, observed, requested, sent, errors, release: () => release() };
+}
+
+describe('a message of the protocol that is spoken beside ours', () => {
+  it('is heard while as many requests are under way as may be, so that one of them can be cancelled', async () => {
+    const { send, observed, requested, sent, errors, release } = dispatcher();
+    for (let id = 1; id <= 9; id++) send('tools/call', id);
+    send('notifications/cancelled');
+    await until(() => observed.includes('notifications/cancelled'));
+    expect([requested.length, errors.map(([{ code }, replyTo]) => [code, replyTo])]).toEqual([
+      8,
+      [['RATE_LIMITED', { rpcId: 9 }]],
+    ]);
+    release();
+    await until(() => sent.length === 8);
+  });
+
+  it('is heard also above the message limit; a notification is not told of that, a request is', async () => {
+    const { send, observed, requested, errors } = dispatcher({ refusedMs: 1_000 });
+    send('notifications/cancelled');
+    send('tools/list', 1);
+    await until(() => errors.length === 1);
+    expect([observed, requested, errors[0]?.[1]]).toEqual([
+      ['notifications/cancelled', 'tools/list'],
+      [],
+      { rpcId: 1 },
+    ]);
+  });
+});

@@ -1,0 +1,69 @@
+import type { Clock } from '../src/lib/clock.ts';
+import type { Logger } from '../src/lib/logger.ts';
+import type { Metrics } from '../src/lib/metrics.ts';
+import type { Tracing } from '../src/lib/tracing.ts';
+import type { Consumers } from '../src/usage/ledger/consumers.ts';
+import type { LedgerWriter } from '../src/usage/ledger/ledger-writer.ts';
+import type { Windows } from '../src/usage/ledger/windows.ts';
+import type { LedgerGate } from '../src/usage/recovery/ledger-server.ts';
+
+/** Rounds of one job, of up to 128 records an outbox: a backlog that needs more is the next job's. */
+const MAX_PASSES = 500;
+
+export interface IngestDeps {
+  readonly writer: LedgerWriter;
+  /** Only where there is an archive to be compared with. */
+  readonly gate: Pick<LedgerGate, 'isOpen'> | undefined;
+  readonly clock: Clock;
+  readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds' | 'ledgerFaults' | 'ledgerRecovered'>;
+  readonly logger: Logger;
+  readonly tracing: Tracing;
+}
+
+/**
+ * Moves what waits in the outboxes into the ledger. Any number of workers may do so at once, and a job may run twice.
+ * @returns Redis's time before which everything that was written is in the ledger; undefined when some was left, because
+ * another writer is at it, an outbox is stuck, the backlog is longer than one job takes, or the archive is asked first
+ */
+export async function ingestUsage(deps: IngestDeps): Promise<number | undefined> {
+  const { writer, gate, clock, metrics, logger, tracing } = deps;
+  if (gate && !(await gate.isOpen())) return undefined;
+  for (let pass = 0; pass < MAX_PASSES; pass++) {
+    const { records, lagMs, completeUntil, unreadable, recovered } = await writer.ingest(clock.now(), tracing);
+    metrics.ledgerRecords.inc(records);
+    metrics.ledgerLagSeconds.set(lagMs / 1000);
+    for (const [source, count] of Object.entries(recovered))
+      metrics.ledgerRecovered.inc({ how: `from_${source}` }, count);
+    metrics.ledgerFaults.set({ kind: 'unreadable_entry' }, unreadable.length);
+    if (unreadable.length > 0) logger.error({ outboxes: unreadable }, 'an entry of an outbox cannot be read');
+    if (completeUntil !== undefined || records === 0) return completeUntil;
+  }
+  return undefined;
+}
+
+/** Closes the windows that are due. Several workers may: each window is closed by one of them, once. */
+export async function closeWindows({
+  windows,
+  ...deps
+}: IngestDeps & {
+  readonly windows: Windows;
+  readonly metrics: Pick<Metrics, 'ledgerWindowsClosed'>;
+}): Promise<number> {
+  const completeUntil = await ingestUsage(deps);
+  if (completeUntil === undefined) return 0;
+  const { closed, disagreeing } = await windows.closeDue(completeUntil);
+  deps.metrics.ledgerWindowsClosed.inc(closed);
+  deps.metrics.ledgerFaults.set({ kind: 'window_disagrees' }, disagreeing.length);
+  if (disagreeing.length > 0) deps.logger.error({ windows: disagreeing }, 'windows disagree with their records');
+  return closed;
+}
+
+/** Removes what every consumer has confirmed and is old enough. Can run anywhere, any number of times. */
+export async function trimLedger(deps: {
+  readonly consumers: Consumers;
+  readonly metrics: Pick<Metrics, 'ledgerTrimmed'>;
+}): Promise<number> {
+  const trimmed = await deps.consumers.trim();
+  deps.metrics.ledgerTrimmed.inc(trimmed);
+  return trimmed;
+}
