@@ -14,7 +14,7 @@ const LEASE_SECONDS = 2;
 const RENEWALS_PER_LEASE = 3;
 
 /** What a gateway sends by the clock and for no operation: signs of life, and the look for announcements (XRANGE). */
-const BY_THE_CLOCK: ReadonlySet<string> = new Set(['ping', 'announceNode', 'xrange']);
+const BY_THE_CLOCK: ReadonlySet<string> = new Set(['ping', 'renewNode', 'xrange']);
 
 /** Flights to Redis that one operation causes, as a median over several; see `Flight` for what is counted. */
 export interface RoundTrips {

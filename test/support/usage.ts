@@ -125,7 +125,7 @@ export function frozenBeforeWriting(redis: Redis): { redis: Redis; reached: Prom
     get: (target, name) => {
       const value = Reflect.get(target, name, target) as unknown;
       if (typeof value !== 'function') return value;
-      if (typeof name !== 'string' || !name.startsWith('foldUsage')) return value.bind(target);
+      if (typeof name !== 'string' || !name.startsWith('ingestUsage')) return value.bind(target);
       return async (...args: unknown[]) => {
         arrived();
         await gate;
