@@ -3,14 +3,16 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { EventLog, LogPage } from './event-log.ts';
 
-/** Where a cursor's events go: one socket. */
+/** The receiver of the events of a cursor: one client connection. */
 export interface CursorSink {
   readonly deliver: (entry: LogEntry) => void;
-  /** Events between the reader's position and the log's are gone; the live stream goes on from the log's head. */
+  /**
+   * The log no longer contains the events after the reader's position. The cursor continues from the head of the log.
+   */
   readonly onReplayGap: (gap: ReplayGap) => void;
-  /** Resolves when more can be written; false when the socket is closed or will never drain. */
+  /** Resolves when more events can be written; false when the socket is closed or will never drain. */
   readonly writable: () => Promise<boolean>;
-  /** The log cannot be read, for another reason than that Redis is away. */
+  /** Reading the log failed for a reason other than an unavailable Redis. */
   readonly onError: (error: unknown) => void;
 }
 
@@ -21,7 +23,7 @@ export interface ReplayGap {
 }
 
 export interface ResumeFrom {
-  /** The last `seq` that the reader has, and the epoch it belongs to. */
+  /** The last `seq` that the reader received, and the log epoch it belongs to. */
   readonly after: number;
   readonly epoch: string;
   readonly allowed: Promise<void>;
@@ -31,22 +33,23 @@ export type ResumeResult =
   | { readonly resumed: true; readonly from: number; readonly to: number; readonly epoch: string }
   | ({ readonly resumed: false } & ReplayGap);
 
-/** Entries read at once: 6 MB of the largest events, which a tool's result of 64 KiB makes. */
+/** Entries per page: at most 6 MB, if every event carries a tool result of the maximum size, 64 KiB. */
 const PAGE = 100;
-/** Delivered before it is asked whether the client keeps up: an eighth of the bound of a socket's output. */
+/** Characters delivered between two checks of `writable`: an eighth of the output bound of a connection. */
 const CHARACTERS_PER_CHECK = 512 * 1024;
-/** Live events held back meanwhile; past it they are dropped and read from the log again. */
+/** Maximum number of buffered live events. On overflow the buffer is dropped and the cursor reads the log again. */
 const BUFFER_LIMIT = 256;
 const RETRY_MS = 250;
-/** A reason of its own: `abort()` without one makes a DOMException with a stack. */
+/** `abort()` without a reason would create a DOMException with a stack trace. */
 const STOPPED = 'stopped';
 
 /**
- * One reader's place in a user's log: every event after it once, in order, whatever the live tail repeats or misses.
+ * The read position of one connection in its user's event log. It delivers every later event once and in order, even if
+ * the live tail repeats or misses events.
  *
- * States: held (live events are kept back) while `#holds > 0`, else live. `hold` and `release` count; a resume and a
- * catch-up hold by themselves. A hole in `seq`, a gap of the live tail and an overflow of the held-back events all end
- * in the same way: reading the log up to its head, then going on live.
+ * States: paused (live events are buffered) while `#pauses > 0`, otherwise live. `pause` and `unpause` are counted;
+ * `resume` and `catchUp` pause the cursor themselves. A gap in `seq`, a gap in the live tail and a buffer overflow are
+ * all handled in the same way: the cursor reads the log up to its head and becomes live again.
  */
 export class Cursor {
   readonly #log: EventLog;
@@ -55,15 +58,17 @@ export class Cursor {
   readonly #sink: CursorSink;
   #epoch = '';
   #seq = 0;
-  /** The timestamp of the event at the place, if this cursor delivered it: proof against a log that went back. */
+  /**
+   * Timestamp of the last event, if this cursor delivered it: the proof with which the log detects that it lost events.
+   */
   #delivered: string | undefined;
-  /** Starts held: nothing is delivered before `start` has said where the reader stands. */
+  /** Starts paused: nothing is delivered before `start` sets the position. */
   #pauses = 1;
   #buffered: LogEntry[] = [];
   #mustRead = false;
   #catchingUp = false;
   readonly #stopped = new AbortController();
-  /** Reading is done by one at a time. */
+  /** Serializes the reads of the log. */
   #work: Promise<void> = Promise.resolve();
 
   constructor(deps: { log: EventLog; clock: Clock }, userId: string, sink: CursorSink) {
@@ -73,14 +78,14 @@ export class Cursor {
     this.#sink = sink;
   }
 
-  /** Takes the place `seq`; still held until the first `release`. */
+  /** Sets the position to `seq`. The cursor remains paused until the first `unpause`. */
   start(epoch: string, seq: number): void {
     this.#epoch = epoch;
     this.#seq = seq;
     this.#delivered = undefined;
   }
 
-  /** An event from the live tail. */
+  /** Receives an event from the live tail. */
   onLiveEntry(entry: LogEntry): void {
     if (this.#stopped.signal.aborted) return;
     if (this.#pauses === 0) this.#accept(entry);
@@ -101,13 +106,14 @@ export class Cursor {
     const buffered = this.#buffered;
     this.#buffered = [];
     if (this.#mustRead) return this.catchUp();
-    // One of them may show a hole, which holds again: the rest then goes back to where it was.
+    // A gap among them pauses the cursor again; the remaining events return to the buffer.
     for (const entry of buffered) this.onLiveEntry(entry);
   }
 
-  /** Reads what the live tail may have missed. */
+  /** Reads the events that the live tail may have missed. */
   catchUp(): void {
-    // Before the start there is no place to read from, and the place comes from a head of the log that is yet to be read.
+    // Before `start` there is no position to read from. `start` sets it to a head of the log that is read later than
+    // this call.
     if (this.#epoch === '' || this.#catchingUp || this.#stopped.signal.aborted) return;
     this.#catchingUp = true;
     this.pause();
@@ -119,16 +125,18 @@ export class Cursor {
       .finally(() => this.unpause());
   }
 
-  /** The head that somebody else has read: a cursor behind it has missed something. */
+  /**
+   * Compares the cursor with a head that another component read. A cursor behind it has missed events and catches up.
+   */
   noteHead(epoch: string, seq: number): void {
     if (this.#pauses === 0 && (epoch !== this.#epoch || seq > this.#seq)) this.catchUp();
   }
 
   /**
-   * Goes back to `after` and delivers everything since, in order, before anything newer. When that is impossible the
-   * place stays what it was.
-   * @param from.allowed settles before anything is delivered; when it rejects, so does this
-   * @param onCaughtUp called between what was replayed and what goes on live
+   * Moves back to `after` and delivers every later event, in order, before any newer one. When that is impossible the
+   * position does not change.
+   * @param from.allowed settles before anything is delivered; when it rejects, so does this method
+   * @param onCaughtUp called at the replay boundary: after the replayed events and before the live ones
    * @throws Error when the log cannot be read
    */
   async resume(from: ResumeFrom, onCaughtUp: (result: ResumeResult) => void): Promise<void> {
@@ -173,7 +181,7 @@ export class Cursor {
     this.#sink.deliver(entry);
   }
 
-  /** The log has something else than this reader expects next. */
+  /** Handles an event that is not the expected next one: reads the log, and buffers the event meanwhile. */
   #recover(entry: LogEntry): void {
     this.catchUp();
     this.onLiveEntry(entry);
@@ -197,7 +205,7 @@ export class Cursor {
     this.#sink.onReplayGap({ reason, oldest_seq: page.oldest, epoch: page.epoch });
   }
 
-  /** False when the reader has gone, or reads too slowly. */
+  /** Returns false when the cursor was stopped, also because the client reads too slowly. */
   async #deliverAll(entries: readonly LogEntry[]): Promise<boolean> {
     let unchecked = 0;
     for (const entry of entries) {
@@ -212,7 +220,10 @@ export class Cursor {
     return !this.#stopped.signal.aborted;
   }
 
-  /** A page after the current place; tries again while Redis is away, undefined once the reader has gone. */
+  /**
+   * Reads the page after the current position. Retries while Redis is unavailable; undefined when the cursor was
+   * stopped.
+   */
   async #readPage(): Promise<LogPage | undefined> {
     const { signal } = this.#stopped;
     while (!signal.aborted) {

@@ -9,43 +9,39 @@ import { LuaScript, type ScriptArgument, type ScriptReply } from '../redis/scrip
 const appendEvents = LuaScript.load('appendEvents-10');
 const readLog = LuaScript.load('readLog-2');
 
-/** A log that is not written to keeps its epoch this long, far longer than its events: a `seq` is never given twice. */
+/**
+ * Lifetime of the log epoch of an unused log. It is far longer than that of the events, so that no `seq` is assigned
+ * twice.
+ */
 export const LOG_STATE_SECONDS = 90 * 24 * 3_600;
 
-export interface EventLogDeps {
-  readonly redis: Redis;
-  readonly keys: Keys;
-  readonly metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
-  readonly tracing: Pick<Tracing, 'traceParent'>;
-}
-
 export interface EventLogOptions {
-  /** Events that a log keeps. Redis trims whole nodes of a stream, so that it may keep up to a hundred more. */
+  /** Maximum number of events per log. Redis trims whole nodes of a stream, so a log may keep up to 100 more. */
   readonly length: number;
-  /** Milliseconds that an event is kept. */
+  /** Maximum age of an event, in milliseconds. */
   readonly maxAgeMs: number;
-  /** Bytes of events that a log keeps; the newest event stays, whatever its size. */
+  /** Maximum size of a log, in bytes. The newest event always stays. */
   readonly maxBytes: number;
 }
 
-/** An event to append; the log adds `seq`. */
+/** An event to append; the log assigns `seq`. */
 export interface NewEvent {
   readonly type: DurableEventType;
   readonly fields: Fields & { readonly timestamp: string };
-  /** The usage record that is written in the same step. */
+  /** The usage record that the same step writes. */
   readonly usageRecord?: Fields;
-  /** Instead of a record, for a tool that was refused: what is counted in the same step. */
+  /** The refusal that the same step counts, instead of a record, for a tool call that was denied. */
   readonly refusal?: Fields;
-  /** What the run remembers in the same step, for a worker that takes it over. */
+  /** The journal entry that the same step stores with the run, for a worker that takes it over. */
   readonly journal?: { readonly field: string; readonly value: string };
 }
 
-/** Who appends: a writer that no longer owns the run is refused. */
+/** The run that the events belong to. The log rejects a writer that no longer owns the run. */
 export interface RunWriter {
   readonly runId: string;
-  /** The epoch under which the writer claimed the run. */
+  /** The fencing token of the claim. */
   readonly fencingToken: number;
-  /** Events of the run that the writer knows to be in the log. */
+  /** Number of events of the run that the writer knows to be in the log. */
   readonly eventsInLog: number;
 }
 
@@ -57,27 +53,29 @@ export interface Append {
   readonly ends?: TerminalEventType;
   /** Adds a message to a thread of the user in the same step. */
   readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
-  /** Counts a tool call and gives its place back in the same step: see `Reservation` of policy/quotas.ts. */
+  /** Commits the reservation of a tool call in the same step: see `Reservation` in src/limits/quotas.ts. */
   readonly quotaCommit?: string;
 }
 
 /**
- * - `appended`, `repeated`: the events are in the log; repeated, because an earlier attempt had put them there.
- * - `fenced`: another worker has the run. - `finished`: the run has its terminal event.
+ * - `appended`: the events are in the log.
+ * - `repeated`: an earlier attempt had already appended them.
+ * - `fenced`: another worker owns the run.
+ * - `finished`: the run already has its terminal event.
  */
 export type AppendResult =
   | { readonly outcome: 'appended' | 'repeated'; readonly seq: number; readonly cancelRequested: boolean }
   | { readonly outcome: 'fenced' | 'finished' };
 
-/** Where a reader stands. */
+/** The position of a reader. */
 export interface LogPosition {
-  /** The epoch known to the reader; undefined for none. */
+  /** The log epoch that the reader knows; undefined for none. */
   readonly epoch: string | undefined;
-  /** The last `seq` that the reader has. */
+  /** The last `seq` that the reader received. */
   readonly after: number;
   /**
-   * What this node knows of that event because it delivered it: its timestamp, or "" when it delivered others. Only a
-   * node can prove that the log was lost; undefined for a place that a client named.
+   * Timestamp of the event at `after`, if this node delivered it; "" if it delivered other events. Undefined for a
+   * position that a client named, because only a node can prove that the log lost events.
    */
   readonly delivered: string | undefined;
 }
@@ -86,7 +84,7 @@ export interface LogPage {
   readonly epoch: string;
   /** The log's last `seq` when the page was read. */
   readonly head: number;
-  /** The oldest `seq` that can be read; `head + 1` when there is none. */
+  /** The oldest `seq` in the log; `head + 1` when it is empty. */
   readonly oldest: number;
   readonly entries: readonly LogEntry[];
 }
@@ -99,13 +97,13 @@ const STATUS_AFTER: Record<TerminalEventType, string> = {
 
 type AppendOptions = [channel: string, length: number, maxAgeMs: number, stateSeconds: number, maxBytes: number];
 
-/** Usage records kept per user for the user's own tools. */
+/** Number of usage records kept per user, for the user's own tools. */
 export const RECENT_USAGE = 1_000;
-/** Messages kept per thread, and bytes of them: the oldest ones leave first. */
+/** Maximum number of messages and bytes per thread. The oldest messages are removed first. */
 export const THREAD_MESSAGES = 200;
 export const THREAD_BYTES = 512 * 1024;
 
-/** Who is told of usage records that Redis has acknowledged. */
+/** Observes the usage records that Redis acknowledged. */
 export interface RecordObserver {
   onAcknowledged(record: object): void;
 }
@@ -114,12 +112,16 @@ export interface EventLogDeps {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly metrics: Pick<Metrics, 'appends' | 'logReads' | 'usageRecords'>;
-  /** What becomes of the records of paid executions on replicas; without it nothing is waited for. */
+  readonly tracing: Pick<Tracing, 'traceParent'>;
+  /** Waits for replicas to acknowledge the records of paid executions; without it, replication is not awaited. */
   readonly replicated?: ReplicatedWrites | undefined;
   readonly recordObserver?: RecordObserver | undefined;
 }
 
-/** The durable events of each user, in order, without holes: one Redis stream a user. Every call is one round trip. */
+/**
+ * The event logs: durable events per user, ordered and without gaps, in one Redis stream per user. Every call is one
+ * round trip.
+ */
 export class EventLog {
   readonly #deps: EventLogDeps;
   readonly #redis: Redis;
@@ -137,7 +139,10 @@ export class EventLog {
     this.#options = options;
   }
 
-  /** Appends all of the events or none, publishes them to the nodes that hold the user, and writes their records. */
+  /**
+   * Appends all of the events or none. The same step publishes them to the nodes that serve the user and writes their
+   * records.
+   */
   async append({ userId, events, run, ends, threadMessage, quotaCommit = '' }: Append): Promise<AppendResult> {
     const keys = this.#keys.user(userId);
     const runKey = run ? keys.run(run.runId) : keys.logState;
@@ -179,19 +184,22 @@ export class EventLog {
     return { outcome, seq, cancelRequested: cancel === 1 };
   }
 
-  /** What every script that appends is told: the user's channel, and how much of the log is kept. */
+  /** Returns the arguments that every appending script takes: the user channel and the bounds of the log. */
   appendOptions(userId: string): AppendOptions {
     const { length, maxAgeMs, maxBytes } = this.#options;
     return [this.#keys.user(userId).channel, length, maxAgeMs, LOG_STATE_SECONDS, maxBytes];
   }
 
-  /** What stands beside a usage record in its outbox, for the trace of the ledger to name; "" where nobody sees it. */
+  /**
+   * Returns the trace parent to store next to a usage record in its outbox, for the trace of the ingestion; "" when the
+   * trace is not sampled.
+   */
   recordTrace(): string {
     const { traceParent = '' } = this.#tracing;
     return traceParent !== '' && isSampled(traceParent) ? traceParent : '';
   }
 
-  /** Runs a script that appends, with usage records or without: those that cost something are waited for on replicas. */
+  /** Runs an appending script. If one of its usage records costs units, it waits for the replicas. */
   write(
     { script, records }: { readonly script: LuaScript; readonly records: readonly Fields[] },
     keys: readonly string[],
@@ -202,20 +210,20 @@ export class EventLog {
     return replicated && isPaid ? replicated.run(script, keys, args) : script.run(this.#redis, keys, args);
   }
 
-  /** A record that is written is known to this process, also when its answer came late, to a repetition. */
+  /** Notifies the observer of a written record, also when the acknowledgement arrives only with a repetition. */
   onAcknowledged(record: object): void {
     this.#deps.recordObserver?.onAcknowledged(record);
   }
 
-  /** Counts an event that was appended. */
+  /** Counts an appended event in the metrics. */
   appended(type: DurableEventType, record?: Fields): void {
     this.#metrics.appends.inc({ type });
     if (record) this.#metrics.usageRecords.inc({ tool: String(record.tool), status: String(record.status) });
   }
 
   /**
-   * Events after a position, oldest first; none when the log has another epoch by now.
-   * @param limit greatest number of entries
+   * Reads the events after a position, oldest first. There are none when the log has another log epoch.
+   * @param limit maximum number of entries
    */
   async read(userId: string, position: LogPosition, limit: number): Promise<LogPage> {
     const keys = this.#keys.user(userId);
@@ -244,12 +252,12 @@ function eventArguments({ type, fields, usageRecord, refusal, journal }: NewEven
   ];
 }
 
-/** How a run stands among the active ones of its partition. */
+/** Returns the member of a run in the set of active runs of its partition. */
 export function activeRunMember(userId: string, runId: string): string {
   return `${userId} ${runId}`;
 }
 
-/** What follows the first eight is for the scripts alone. */
+/** A stream entry. The fields after the first eight are for the scripts only. */
 type StreamEntry = [
   id: string,
   fields: [string, DurableEventType, string, string, string, string, string, string, ...string[]],
@@ -259,7 +267,7 @@ function parseEntry([id, [, type, , timestamp, , , , json]]: StreamEntry, epoch:
   return { type, seq: Number.parseInt(id, 10), epoch, timestamp, json };
 }
 
-/** An event as the append published it: `<epoch> <seq> <type> <timestamp> <fields>`. */
+/** Parses an event as the append script publishes it: `<epoch> <seq> <type> <timestamp> <fields>`. */
 export function parsePublished(payload: string): LogEntry {
   const [epoch = '', seq = '', type = '', timestamp = ''] = payload.split(' ', 4);
   const json = payload.slice(epoch.length + seq.length + type.length + timestamp.length + 4);

@@ -7,13 +7,13 @@ import { isUserChannel, type Keys } from '../redis/keys.ts';
 import { onRestored } from '../redis/subscriptions.ts';
 import { parsePublished } from './event-log.ts';
 
-/** Who listens to a user's channel on this node. */
+/** A subscriber of a user channel on this node. */
 export interface TailListener {
-  /** An event as it was appended. May come twice or leave a hole: the listener compares `seq`. */
+  /** An appended event. Events may be repeated or missing, so the listener compares `seq`. */
   readonly onEntry: (entry: LogEntry) => void;
-  /** A message for the user's connections, as JSON sent it. */
+  /** A control message for the connections of the user, parsed from JSON. */
   readonly onControl: (control: Readonly<Record<string, unknown>>) => void;
-  /** Messages may have been missed: the connection to Redis was away. */
+  /** The connection to Redis was lost and restored, so messages may have been missed. */
   readonly onGap: () => void;
 }
 
@@ -24,12 +24,13 @@ interface Channel {
   readonly subscribed: Promise<void>;
 }
 
-/** A subscription that Redis does not confirm in this time fails; the client is told to try again. */
+/** Timeout of the confirmation of a subscription. The client receives `OVERLOADED` and may retry. */
 const SUBSCRIBE_TIMEOUT_MS = 3_000;
 
 /**
- * What is published to the users that this node holds, over one connection: a sharded channel a user, subscribed while
- * somebody listens (docs/decisions/0001-delivery.md has the alternatives and what they cost).
+ * Receives the messages of the users that this node serves, over one connection. It subscribes to one sharded channel
+ * per user, for as long as the user has a listener. docs/decisions/0001-delivery.md describes the alternatives and
+ * their costs.
  */
 export class LiveTail {
   readonly #redis: Redis;
@@ -38,7 +39,7 @@ export class LiveTail {
   readonly #logger: Logger;
   readonly #channels = new Map<string, Channel>();
 
-  /** @param redis a connection in the role `subscriber`; its channels of users are this object's alone */
+  /** @param redis a connection with the role `subscriber`; no other component may subscribe to user channels on it */
   constructor({ redis, keys, clock, logger }: { redis: Redis; keys: Keys; clock: Clock; logger: Logger }) {
     this.#redis = redis;
     this.#keys = keys;
@@ -53,12 +54,12 @@ export class LiveTail {
   }
 
   /**
-   * Listens to a user. When it resolves, whatever is published from then on reaches the listener.
-   * @returns stops listening
-   * @throws TollgateError OVERLOADED when Redis is away or does not confirm in time
+   * Subscribes to a user channel. When the promise resolves, every later message reaches the listener.
+   * @returns a function that removes the listener
+   * @throws TollgateError OVERLOADED when Redis is unavailable or does not confirm in time
    */
   async listen(userId: string, listener: TailListener): Promise<() => void> {
-    // Waiting for it here would queue subscriptions without a bound.
+    // Waiting for Redis here would queue subscriptions without a bound.
     if (this.#redis.status !== 'ready') throw new TollgateError('OVERLOADED');
     const name = this.#keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
@@ -74,9 +75,9 @@ export class LiveTail {
   }
 
   /**
-   * Stays subscribed to channels to which nobody publishes: Redis drops the subscriptions with the connection, so that
-   * they show at once whether this process lives.
-   * @throws TollgateError OVERLOADED when Redis is away or does not confirm in time
+   * Subscribes permanently to channels that carry no messages. Redis drops the subscriptions together with the
+   * connection, so their subscriber count shows whether this process is alive.
+   * @throws TollgateError OVERLOADED when Redis is unavailable or does not confirm in time
    */
   async attend(names: readonly string[]): Promise<void> {
     await Promise.all(names.map((name) => this.#open(name).subscribed));
@@ -96,17 +97,20 @@ export class LiveTail {
     this.#unsubscribe(channel.name);
   }
 
-  /** A later `listen` sends its own SSUBSCRIBE on the same connection, after this: the order keeps it subscribed. */
+  /**
+   * Unsubscribes without waiting. A later `listen` sends its SSUBSCRIBE behind this command on the same connection, so
+   * it remains subscribed.
+   */
   #unsubscribe(name: string): void {
     this.#redis.sunsubscribe(name).catch((error: Error) => {
-      this.#logger.debug({ error: error.message }, 'unsubscribe failed; the connection is gone and so is the channel');
+      this.#logger.debug({ error: error.message }, 'unsubscribe failed, the connection is closed');
     });
   }
 
   #receive(name: string, message: string): void {
     const listeners = this.#channels.get(name)?.listeners;
     if (!listeners) {
-      // Left over from a subscription that failed, or could not be given up, while its shard was away.
+      // The subscription remains from an SSUBSCRIBE or SUNSUBSCRIBE that failed while the shard was unavailable.
       if (isUserChannel(name)) this.#unsubscribe(name);
       return;
     }
@@ -124,7 +128,7 @@ export class LiveTail {
   }
 }
 
-/** `work`, or a rejection after `timeoutMs`. */
+/** Returns `work`, or rejects after `timeoutMs`. */
 function withTimeout(clock: Clock, work: Promise<unknown>, timeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const cancel = clock.after(timeoutMs, () => reject(new Error(`no answer within ${timeoutMs} ms`)));

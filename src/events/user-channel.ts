@@ -4,7 +4,10 @@ import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 
-/** Speaks to a user's live connections, on whichever nodes they are. What nobody hears is gone: the log is for the rest. */
+/**
+ * Publishes messages to the live connections of a user, on any node. A message without a receiver is lost: durable
+ * events belong in the event log.
+ */
 export class UserChannel {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -15,11 +18,11 @@ export class UserChannel {
   }
 
   /**
-   * @returns how many nodes hold the user, and were told
-   * @throws TollgateError OVERLOADED while Redis is away
+   * @returns the number of nodes that serve the user and received the message
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async publish(userId: string, event: z.infer<typeof PublishedEventFields>): Promise<number> {
-    // The `c` marks a message for connections, beside the events of the log.
+    // The prefix `c` distinguishes control messages from the events of the log (`e`).
     const message = `c${JSON.stringify({ control: 'publish', event })}`;
     return Number(await mapRedisErrors(this.#redis.spublish(this.#keys.user(userId).channel, message)));
   }

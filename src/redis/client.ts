@@ -15,17 +15,17 @@ import { pingShards } from './subscriptions.ts';
 export { masters, type Redis } from './connection.ts';
 export type { ConnectionRole } from './options.ts';
 
-/** So often is something asked on a connection that may have nothing else to ask, so that silence shows. */
+/** Interval of the heartbeat pings, which detect a dead peer on an idle connection. */
 const HEARTBEAT_MS = 2_000;
-/** A Redis that hangs does not keep a process from ending. */
+/** Timeout of `QUIT`, so that an unresponsive Redis does not delay the shutdown. */
 const QUIT_TIMEOUT_MS = 1_000;
-/** A start that takes longer has failed: Sentinels and clusters are asked again and again, which would hide why. */
+/** Timeout of the first connection. ioredis retries Sentinels and clusters without end, which would hide the cause. */
 const START_TIMEOUT_MS = 10_000;
 
 /**
- * A connection that is ready for use.
- * @param variables where Redis is: the configuration, or a URL that says it all
- * @throws UnusableConfiguration; Error when Redis cannot be reached or is not fit (see `checkServer`)
+ * Connects to Redis, checks the server and returns a connection that is ready for use.
+ * @param variables the address of Redis: the configuration, or a URL that contains all settings
+ * @throws UnusableConfiguration; Error when Redis cannot be reached or is not suitable (see `checkServer`)
  */
 export async function connectRedis(
   variables: string | RedisVariables,
@@ -53,15 +53,15 @@ export async function connectRedis(
 }
 
 async function ready(redis: Redis): Promise<void> {
-  // A cluster that was not sound at first gets ready at a later attempt; the promise of the first one stays open.
+  // If the first attempt at a cluster fails, ioredis becomes ready at a later one, but the first promise stays pending.
   await Promise.race([redis.connect(), new Promise((resolve) => redis.once('ready', resolve))]);
-  // Of a cluster each master: the first request must not find a connection that is still being made.
+  // Checks each master of a cluster, so that the first request does not wait for a connection to be established.
   await Promise.all(masters(redis).map((master) => checkServer(master, redis instanceof Cluster)));
 }
 
 function server(target: RedisTarget, role: ConnectionRole, report: (error: Error) => void): RedisServer {
   const redis = new RedisServer({ ...redisOptions(target, role), lazyConnect: true });
-  // Without a listener an outage would end the process; with it, the commands report it where they were sent.
+  // An `error` event without a listener would end the process. The failed commands report the outage to their callers.
   redis.on('error', report);
   redis.on('sentinelError', report);
   if (role === 'commands') redis.on('ready', () => prepare(redis, report));
@@ -75,11 +75,11 @@ function cluster(target: RedisTarget, role: ConnectionRole, report: (error: Erro
   redis.on('node error', report);
   redis.on('+node', (node: RedisServer) => {
     if (role === 'commands') node.on('ready', () => prepare(node, report));
-    // Before that, the cluster's own first questions would meet connections that are still being made.
+    // Before `ready`, the cluster's own first requests would be sent on connections that are not established yet.
     if (redis.status === 'ready') connect(node);
   });
   redis.on('ready', () => redis.nodes('all').forEach(connect));
-  // Left to itself a node would connect for the first command, and refuse those that come meanwhile.
+  // By default a node connects at its first command and rejects the commands that arrive before it is connected.
   const connect = (node: RedisServer) => {
     if (node.status === 'wait') node.connect().catch(report);
   };
@@ -92,10 +92,10 @@ function prepare(node: RedisServer, report: (error: Error) => void): void {
 
 function sendHeartbeats(redis: Redis, role: ConnectionRole): void {
   const timer = setInterval(() => {
-    // What is asked meanwhile would only be queued.
+    // While the connection is not ready, a ping would only be queued.
     if (redis.status !== 'ready') return;
     const nodes = redis instanceof Cluster ? redis.nodes('all') : [redis];
-    // A failure shows on the connection itself.
+    // A failed ping is ignored: the socket timeout closes the connection.
     for (const node of nodes) if (node.status === 'ready') node.ping().catch(() => undefined);
     if (redis instanceof Cluster && role === 'subscriber') pingShards(redis).catch(() => undefined);
   }, HEARTBEAT_MS).unref();
@@ -103,8 +103,9 @@ function sendHeartbeats(redis: Redis, role: ConnectionRole): void {
 }
 
 /**
- * Whether Redis answers on this connection within `timeoutMs`; never rejects. Of a cluster more than half of the masters:
- * one that is away takes its own users only, and a node that called itself unready would refuse all the others.
+ * Returns whether Redis answers on this connection within `timeoutMs`; never rejects. In a cluster, more than half of
+ * the masters must answer: an unavailable master affects only the users on its shard, and an unready node would reject
+ * all others too.
  */
 export async function isResponsive(redis: Redis, timeoutMs: number): Promise<boolean> {
   if (redis.status !== 'ready') return false;
@@ -121,9 +122,11 @@ function withTimeout<T>(timeoutMs: number, work: Promise<T>): Promise<T> {
 }
 
 /**
- * Refuses a server that would lose data or lacks the commands used here: Redis 7.0 (sharded pub/sub, SPUBLISH in
- * scripts) and `noeviction`, since an evicted key would be a lost event, lease or bill; and a node of a cluster that is
- * taken for a Redis of its own, where most keys would be answered with MOVED.
+ * Rejects unsuitable servers.
+ *
+ * - Older than Redis 7.0: sharded pub/sub and `SPUBLISH` in scripts are missing.
+ * - A policy other than `noeviction`: an evicted key would be a lost event, lease or usage record.
+ * - A cluster node that is addressed as a single server: it would answer most keys with MOVED.
  */
 async function checkServer(node: RedisServer, inCluster: boolean): Promise<void> {
   const info = await node.info();
@@ -134,14 +137,14 @@ async function checkServer(node: RedisServer, inCluster: boolean): Promise<void>
     throw new Error(`maxmemory-policy must be noeviction, found ${policy}`);
   }
   if (!inCluster && /^cluster_enabled:1/m.test(info)) {
-    throw new Error('it is a node of a Redis Cluster, which needs a redis+cluster:// URL');
+    throw new Error('the server is a node of a Redis Cluster, which requires a redis+cluster:// URL');
   }
 }
 
-/** Ends a connection in order, or at once when Redis is away. */
+/** Closes a connection with `QUIT`, or immediately when Redis is unavailable. */
 export async function disconnectRedis(redis: Redis): Promise<void> {
   if (redis.status !== 'ready') return redis.disconnect();
   await withTimeout(QUIT_TIMEOUT_MS, redis.quit()).catch(() => redis.disconnect());
-  // QUIT leaves the connections to the Sentinels open.
+  // `QUIT` leaves the connections to the Sentinels open.
   if (redis instanceof RedisServer && redis.options.sentinels) redis.disconnect();
 }

@@ -1,22 +1,28 @@
 import { type Clock, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
-/** Answers of a Redis that is there but cannot serve now; anything else it answers is a fault of ours. */
+/** Error replies of a Redis that is reachable but cannot serve requests now. Any other error reply indicates a bug. */
 const CANNOT_SERVE =
   /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY|WRONGPASS|NOAUTH)\b/;
-/** What ioredis says when there is no Redis to answer. */
+/** Error messages of ioredis when it has no connection to Redis. */
 const NO_CONNECTION =
   /^(Connection is closed|Command timed out|Stream isn't writeable|Socket timeout)|MaxRetries|ECONN|EPIPE/;
 const RETRY_MS = 200;
 
-/** Redis being away is an outage, not a bug: it has its own row in the error table. */
+/**
+ * Maps errors of an unavailable Redis to `OVERLOADED`, because an outage is not a bug. Other errors are returned as
+ * they are.
+ */
 export function redisError(error: unknown): unknown {
   if (!(error instanceof Error)) return error;
   const isOutage = error.name === 'ReplyError' ? CANNOT_SERVE.test(error.message) : isConnectionError(error);
   return isOutage ? new TollgateError('OVERLOADED', { cause: error }) : error;
 }
 
-/** Why Redis refuses to write although it answers: its memory is full, or its disk. Undefined for any other error. */
+/**
+ * Returns why a reachable Redis rejects writes: out of memory (`oom`) or a failing disk (`misconf`). Undefined for any
+ * other error.
+ */
 export function writeRefusal(error: unknown): 'oom' | 'misconf' | undefined {
   const cause = error instanceof TollgateError ? error.cause : error;
   if (!(cause instanceof Error)) return undefined;
@@ -28,7 +34,10 @@ function isConnectionError(error: Error): boolean {
   return NO_CONNECTION.test(error.message) || error.name === 'MaxRetriesPerRequestError' || error.name === 'AbortError';
 }
 
-/** What Redis answers. @throws TollgateError OVERLOADED while it is away; Error for what it answers to a wrong question */
+/**
+ * Awaits a Redis command and maps its errors.
+ * @throws TollgateError OVERLOADED while Redis is unavailable; Error for any other error reply
+ */
 export async function mapRedisErrors<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
@@ -38,8 +47,8 @@ export async function mapRedisErrors<T>(work: Promise<T>): Promise<T> {
 }
 
 /**
- * Does `work` again while Redis is away, for at most `patienceMs`. Only for what may be done twice.
- * @throws what the last attempt threw
+ * Repeats `work` while Redis is unavailable, for at most `timeoutMs`. `work` must be idempotent.
+ * @throws the error of the last attempt
  */
 export async function retryDuringOutage<T>(clock: Clock, timeoutMs: number, work: () => Promise<T>): Promise<T> {
   const deadlineAt = clock.now() + timeoutMs;
@@ -50,7 +59,8 @@ export async function retryDuringOutage<T>(clock: Clock, timeoutMs: number, work
       const isOutage = error instanceof TollgateError && error.code === 'OVERLOADED';
       if (!isOutage || clock.now() >= deadlineAt) throw error;
       await sleep(clock, RETRY_MS);
-      // Stopped meanwhile: that the attempt before did arrive may be forgotten by now, and the work done twice.
+      // The process may have been suspended during the pause. Redis may no longer remember that an earlier attempt
+      // arrived, so another attempt could execute the work twice.
       if (clock.now() >= deadlineAt) throw error;
     }
   }

@@ -1,15 +1,15 @@
 /**
- * Every Redis key and channel. A user's keys share the hash tag of the user's partition (`{p17}`), so that one script
- * can touch all of them, and the partition's usage outbox with them, on Redis Cluster too.
+ * Every Redis key and channel. The keys of a user share the hash tag of the user's partition (`{p17}`). One script can
+ * therefore update all of them together with the partition's usage outbox, on Redis Cluster too.
  */
 
 /**
- * How many partitions users are spread over. Enough for the shards of a large cluster, few enough that a worker looks
- * at all outboxes in one round trip. Changing it moves every user's data: never change it on a running installation.
+ * Number of partitions. It is enough for the shards of a large cluster, and few enough for a worker to read all
+ * outboxes in one round trip. Changing it moves the data of every user: never change it in a running deployment.
  */
 export const PARTITIONS = 64;
 
-/** FNV-1a, 32 bits: even over short names, and a dozen lines shorter than a keyed hash that nobody needs here. */
+/** FNV-1a, 32 bits. It distributes short ids evenly, and partitioning needs no keyed hash. */
 function fnv1a(text: string): number {
   let hash = 0x811c9dc5;
   for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
@@ -27,7 +27,7 @@ function nodeChannel(partitionTag: string, nodeId: string): string {
 export class Keys {
   readonly prefix: string;
 
-  /** @param prefix separates installations (and tests) that share a Redis */
+  /** @param prefix separates deployments (and tests) that share a Redis */
   constructor(prefix: string) {
     this.prefix = prefix;
   }
@@ -36,60 +36,69 @@ export class Keys {
     return new UserKeys(this.#partition(partitionOf(userId)), userId);
   }
 
-  /** Usage records that wait to be folded into the ledger. */
+  /** Stream of usage records that have not been ingested into the ledger yet. */
   outbox(partition: number): string {
     return `${this.#partition(partition)}:outbox`;
   }
 
-  /** Runs that have not ended, scored by the time after which nobody can still be working on them. */
+  /** Runs that have not ended, scored by the time after which no worker can still be executing them. */
   activeRuns(partition: number): string {
     return `${this.#partition(partition)}:active-runs`;
   }
 
-  /** Tool calls outside runs that have not ended, scored by the time after which nobody can still be executing them. */
+  /**
+   * Tool calls outside runs that have not ended, scored by the time after which no node can still be executing them.
+   */
   activeCalls(partition: number): string {
     return `${this.#partition(partition)}:active-calls`;
   }
 
-  /** Login sessions with live connections, `<user id> <session>`, scored by when their token is to be refreshed. */
+  /**
+   * Sessions with live connections, `<user id> <session>`, scored by the time at which their token is due for refresh.
+   */
   tokenDue(partition: number): string {
     return `${this.#partition(partition)}:token-due`;
   }
 
-  /** The ledger's records, one stream entry each, `<sequence>-0`. */
+  /** Stream of the ledger records, one entry each, with the id `<sequence>-0`. */
   get ledger(): string {
     return `${this.prefix}:{ledger}:records`;
   }
 
   /**
-   * The ledger's last sequence and hash, how far each outbox has been folded, what has been trimmed, and which Redis
-   * had it when the archive agreed with it.
+   * Hash with the ledger's last sequence and hash, the cursor of each outbox, the last trimmed record, and the id of
+   * the Redis server whose ledger the archive last agreed with.
    */
   get ledgerState(): string {
     return `${this.prefix}:{ledger}:state`;
   }
 
-  /** Corrections that wait to be folded: an outbox like those of the partitions, in the ledger's slot. */
+  /**
+   * Stream of corrections that have not been ingested yet: an outbox like those of the partitions, in the slot of the
+   * ledger.
+   */
   get corrections(): string {
     return `${this.prefix}:{ledger}:corrections`;
   }
 
-  /** Records that a failure of Redis may have lost, given back by who still had them: folded unless they are there. */
+  /**
+   * Stream of resubmitted records, which a Redis failure may have lost. Ingestion appends those that the ledger lacks.
+   */
   get resubmitted(): string {
     return `${this.prefix}:{ledger}:returned`;
   }
 
-  /** The ids of those that were given back: nothing else is folded under one of them. */
+  /** Ids of resubmitted records. Ingestion skips any other record with one of these ids. */
   get resubmittedIds(): string {
     return `${this.prefix}:{ledger}:returned-ids`;
   }
 
-  /** What an idempotency key of `POST /v1/usage/corrections` was used for. */
+  /** The request and the record of one idempotency key of `POST /v1/usage/corrections`. */
   correction(digest: string): string {
     return `${this.prefix}:{ledger}:correction:${digest}`;
   }
 
-  /** Per corrected record, the sum of its corrections. */
+  /** Hash: the sum of the corrections per corrected record. */
   get corrected(): string {
     return `${this.prefix}:{ledger}:corrected`;
   }
@@ -99,7 +108,7 @@ export class Keys {
     return `${this.prefix}:{ledger}:corrections-of:${userId}`;
   }
 
-  /** Records of erased users under their pseudonym, scored by sequence: they replace the stream's entries. */
+  /** Records of erased users under their pseudonym, scored by sequence. They replace entries of the ledger stream. */
   get erasedRecords(): string {
     return `${this.prefix}:{ledger}:erased-records`;
   }
@@ -109,37 +118,43 @@ export class Keys {
     return `${this.prefix}:{ledger}:erasures`;
   }
 
-  /** Progress and result of one erasure; names the user only while it is in progress. */
+  /** Progress and result of one erasure. It contains the user id only while the erasure is in progress. */
   erasure(id: string): string {
     return `${this.prefix}:{ledger}:erasure:${id}`;
   }
 
-  /** What was used in an hour, by user, tool and plan. @param hour e.g. `2026-11-20T10` */
+  /**
+   * Tally of one hour, by user, tool and plan.
+   * @param hour e.g. `2026-11-20T10`
+   */
   tally(hour: string): string {
     return `${this.prefix}:{ledger}:tally:${hour}`;
   }
 
-  /** The window of an hour: its closed revisions and its open one. */
+  /** The window of an hour: its closed revisions and its open revision. */
   window(hour: string): string {
     return `${this.prefix}:{ledger}:window:${hour}`;
   }
 
-  /** The hours whose window has an open revision, scored by the time that it closes at. */
+  /** The hours whose window has an open revision, scored by the time at which it closes. */
   get openWindows(): string {
     return `${this.prefix}:{ledger}:open-windows`;
   }
 
-  /** What each consumer of the ledger has confirmed. */
+  /** Hash: the confirmed position per consumer of the ledger. */
   get consumers(): string {
     return `${this.prefix}:{ledger}:consumers`;
   }
 
-  /** What a one-time ticket stands for. One key, written and taken by itself, so that its slot does not matter. */
+  /**
+   * The credential that a ticket stands for. It is written and consumed without any other key, so its slot does not
+   * matter.
+   */
   ticket(digest: string): string {
     return `${this.prefix}:ticket:${digest}`;
   }
 
-  /** The gateway nodes that are alive, and what each says of itself. */
+  /** Leases of the live gateway nodes, and the details that each node reports. */
   get nodes(): string {
     return `${this.prefix}:{nodes}:leases`;
   }
@@ -147,40 +162,43 @@ export class Keys {
     return `${this.prefix}:{nodes}:details`;
   }
 
-  /** What every gateway must learn, one stream entry each; in one slot with the revocations that it announces. */
+  /** Stream of invalidations. It shares a slot with the revocations, because one script writes both. */
   get invalidations(): string {
     return `${this.prefix}:{announcements}:stream`;
   }
-  /** Revoked tokens and sessions, scored by the time after which nothing is accepted in their name anyway. */
+  /** Revoked tokens and sessions, scored by the time after which they would have expired anyway. */
   get revocations(): string {
     return `${this.prefix}:{announcements}:revoked`;
   }
-  /** Sharded channel that says that the stream has grown. */
+  /** Sharded channel for wake-ups: a message means that the invalidation stream has grown. */
   get invalidationChannel(): string {
     return `${this.prefix}:{announcements}:nudge`;
   }
 
-  /** Sharded channels on which workers listen for runs to cancel: `UserKeys.runControl` of all partitions. */
+  /** Sharded channels on which workers receive run cancellations: `UserKeys.runControl` of all partitions. */
   get runControls(): string[] {
     return Array.from({ length: PARTITIONS }, (_, partition) => `${this.#partition(partition)}:run-control`);
   }
 
-  /** Sharded channels that a node listens to as long as it lives: by them a script sees, in any slot, that it does. */
+  /**
+   * Sharded channels to which a live node stays subscribed, one per partition, so that a script in any slot can check
+   * whether the node is alive.
+   */
   nodeChannels(nodeId: string): string[] {
     return Array.from({ length: PARTITIONS }, (_, partition) => nodeChannel(this.#partition(partition), nodeId));
   }
 
-  /** BullMQ's own keys; the tag keeps a queue in one slot. */
+  /** Prefix of the BullMQ keys. The hash tag keeps a queue in one slot. */
   get queues(): string {
     return `{${this.prefix}:bull}`;
   }
 
-  /** The adapter's channels for Socket.IO's own cluster operations. */
+  /** Channel prefix of the Socket.IO adapter for its own cluster operations. */
   get socketIo(): string {
     return `${this.prefix}:socket.io`;
   }
 
-  /** Everything of the reference auth service; it runs on one slot, a deployment with more has its own server. */
+  /** Keys of the reference auth service, all in one slot. Deployments that need more slots use another auth service. */
   auth(name: string): string {
     return `${this.prefix}:{auth}:${name}`;
   }
@@ -190,7 +208,7 @@ export class Keys {
   }
 }
 
-/** Whether a channel is that of some user: see `UserKeys.channel`. */
+/** Returns whether a channel is a user channel (see `UserKeys.channel`). */
 export function isUserChannel(name: string): boolean {
   return name.endsWith(':live');
 }
@@ -202,73 +220,73 @@ export class UserKeys {
 
   constructor(partitionTag: string, userId: string) {
     this.#tag = partitionTag;
-    // A colon is what keys are joined with: without this, `bob` and `bob:thread` could share a key.
+    // Keys are joined with colons. Without the escape, `bob` and `bob:thread` could share a key.
     this.#userId = userId.replaceAll('%', '%25').replaceAll(':', '%3A');
   }
 
-  /** What operators decided about the user: plan, block, the time before which issued tokens are revoked. */
+  /** The account: plan, block, and the time before which issued tokens are revoked. */
   get account(): string {
     return this.#of('account');
   }
-  /** Live connections, scored by the end of their lease. */
+  /** Leases of the live connections, scored by their expiry. */
   get leases(): string {
     return this.#of('leases');
   }
-  /** Per connection: its place in the order of admission, node and endpoint. */
+  /** Hash: admission order, node and endpoint per connection. */
   get connections(): string {
     return this.#of('connections');
   }
-  /** Connections that lost their place, until their node must have heard of it. */
+  /** Evicted and closed connections, kept until their node must have noticed. */
   get evicted(): string {
     return this.#of('evicted');
   }
-  /** The event log, and its epoch and last `seq`. */
+  /** The event log, and its log epoch and last `seq`. */
   get log(): string {
     return this.#of('log');
   }
   get logState(): string {
     return this.#of('log-state');
   }
-  /** Sharded channel of the user: events as they are appended, and control messages for the user's connections. */
+  /** The user channel (sharded): appended events, and control messages for the connections of the user. */
   get channel(): string {
     return this.#of('live');
   }
-  /** Of `Keys.nodeChannels`, the one in the user's slot. */
+  /** The channel of `Keys.nodeChannels` in the user's slot. */
   nodeChannel(nodeId: string): string {
     return nodeChannel(this.#tag, nodeId);
   }
-  /** Of `Keys.runControls`, the one in the user's slot. */
+  /** The channel of `Keys.runControls` in the user's slot. */
   get runControl(): string {
     return `${this.#tag}:run-control`;
   }
   get messageRate(): string {
     return this.#of('message-rate');
   }
-  /** Tickets that the user got in the current minute. */
+  /** Number of tickets issued to the user in the current minute. */
   get ticketRate(): string {
     return this.#of('ticket-rate');
   }
-  /** The user's own recent usage records, for the tools that compute over them. */
+  /** The user's recent usage records, for the tools that compute over them. */
   get recentUsage(): string {
     return this.#of('recent-usage');
   }
-  /** What the user has used of what is limited, and what that cost: see lua/include/quotas.lua. */
+  /** Counted uses per limit, and the cost per day and month: see lua/include/quotas.lua. */
   get quota(): string {
     return this.#of('quota');
   }
-  /** The user's tool calls under way, scored by when they count as dead. */
+  /** Reservations of the user's tool calls in flight, scored by their expiry. */
   get reservations(): string {
     return this.#of('reservations');
   }
-  /** A tool call outside a run: who asked for what, and its outcome. */
+  /** A tool call outside a run: its request and its outcome. */
   call(callId: string): string {
     return this.#of(`call:${callId}`);
   }
-  /** Ids of the calls that `call` has a key for, scored by the time at which that key expires. */
+  /** Ids of the calls that have a `call` key, scored by the time at which that key expires. */
   get calls(): string {
     return this.#of('calls');
   }
-  /** The runs that `run` has a key for, scored by the time they were accepted. */
+  /** Ids of the runs that have a `run` key, scored by the time of acceptance. */
   get runs(): string {
     return this.#of('runs');
   }
@@ -279,11 +297,11 @@ export class UserKeys {
   run(runId: string): string {
     return this.#of(`run:${runId}`);
   }
-  /** The run that a `request_id` started. */
+  /** The ids of the run and the thread that a `request_id` started. */
   request(requestId: string): string {
     return this.#of(`request:${requestId}`);
   }
-  /** The user's threads, scored by their last change, and what is known of each. */
+  /** The user's threads, scored by their last change, and the details of each. */
   get threads(): string {
     return this.#of('threads');
   }
@@ -293,7 +311,7 @@ export class UserKeys {
   thread(threadId: string): string {
     return this.#of(`thread:${threadId}`);
   }
-  /** The latest token of a login session, and the session's live connections. */
+  /** The latest token of a session, and the live connections of the session. */
   tokenSession(session: string): string {
     return this.#of(`token:${session}`);
   }

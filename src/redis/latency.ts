@@ -2,13 +2,14 @@ import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Redis } from './client.ts';
 
-/** Fifteen measurements between two scrapes of Prometheus as it comes, at a cost that cannot be seen. */
+/** Gives 15 measurements per scrape at the default Prometheus interval, at a negligible cost. */
 const EVERY_MS = 1_000;
 
 /**
- * Measures round trips to Redis on a connection that commands share: a `PING` waits behind whatever waits there, so that
- * this is what every command of the process pays. While the connection is away nothing is measured.
- * @returns what ends it
+ * Measures round trips to Redis once per second, on the connection that all commands of the process share. A `PING`
+ * queues behind pending commands, so it measures the latency that every command experiences. A ping that fails, or that
+ * the connection cannot send, counts as a failure instead.
+ * @returns a function that stops the measurement
  */
 export function watchRedis(
   redis: Pick<Redis, 'status' | 'ping'>,
@@ -16,7 +17,7 @@ export function watchRedis(
 ): () => void {
   let isPending = false;
   const look = async () => {
-    // One that is slow is not asked again before it has answered.
+    // At most one ping is pending.
     if (isPending) return;
     isPending = true;
     const startedAt = performance.now();

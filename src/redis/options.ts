@@ -5,30 +5,35 @@ import { type Config, UnusableConfiguration } from '../config.ts';
 import { parseRedisUrl, type RedisAddress } from '../lib/redis-url.ts';
 
 /**
- * - `commands`: everything a request waits for. Fails at once while Redis is away, so that a request gets an error
- *   instead of a queue, and never sends a command twice: a repeated XADD would be a second event.
+ * The role of a connection.
+ *
+ * - `commands`: all commands of requests. They fail immediately while Redis is unavailable, so that a request gets an
+ *   error instead of waiting in a queue. A command is never sent twice, because a repeated XADD would append a second
+ *   event.
  * - `subscriber`: subscriptions, restored after a reconnect.
- * - `blocking`: BullMQ's workers, which must wait for Redis for ever. Their commands can be sent twice; their jobs too.
+ * - `blocking`: BullMQ workers, which must wait for Redis without a limit. Their commands can be sent twice, and so can
+ *   their jobs.
  */
 export type ConnectionRole = 'commands' | 'subscriber' | 'blocking';
 
-/** Where Redis is, and how it is reached. A URL alone will do. */
+/** The variables that configure the connection to Redis. Only `REDIS_URL` is required. */
 export type RedisVariables = Pick<Config, 'REDIS_URL'> & Partial<Pick<Config, RedisVariableName>>;
 type RedisVariableName = Extract<keyof Config, `REDIS_SENTINEL_${string}` | `REDIS_TLS_${string}`>;
 
 const CONNECT_TIMEOUT_MS = 5_000;
-/** Longer than any script here takes by three orders of magnitude; a Redis that needs more is away. */
+/** Three orders of magnitude longer than any script here takes. A Redis that needs more counts as unavailable. */
 const COMMAND_TIMEOUT_MS = 3_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
-/** A connection that answers nothing for this long is dropped and made again: the peer may be gone without a word. */
+/** A connection that receives nothing for this long is closed and reopened: the peer may have disappeared silently. */
 const SILENCE_MS = 5_000;
-/** A Sentinel that hangs is passed over for the next one. */
+/** Timeout of a command to a Sentinel; afterwards the client queries the next Sentinel. */
 const SENTINEL_TIMEOUT_MS = 1_000;
-/** How often a Sentinel that was lost is tried again, to hear of a failover from it. */
+/** Interval of the reconnects to a lost Sentinel, which reports failovers. */
 const SENTINEL_RECONNECT_MS = 5_000;
 /**
- * How often the map of slots is read again without a cause: a failover that breaks no connection shows in no error. The
- * client compares 16,384 slots as text each time, which costs milliseconds: not more often.
+ * Interval of the periodic slot map refresh. A failover that breaks no connection causes no error, so only a refresh
+ * detects it. Each refresh compares 16,384 slots as text, which takes milliseconds; a shorter interval would cost too
+ * much.
  */
 const SLOTS_REFRESH_MS = 5_000;
 const SLOTS_TIMEOUT_MS = 2_000;
@@ -39,7 +44,7 @@ const ROLE_OPTIONS: Record<ConnectionRole, RedisOptions> = {
   blocking: { maxRetriesPerRequest: null },
 };
 
-/** What a set of variables means, and what the files in it hold. */
+/** The parsed connection variables, with the contents of the files that they name. */
 export interface RedisTarget {
   readonly address: RedisAddress;
   readonly tls: ConnectionOptions | undefined;
@@ -47,7 +52,7 @@ export interface RedisTarget {
   readonly sentinelPassword: string | undefined;
 }
 
-/** @throws UnusableConfiguration for a URL that is none, or a file that cannot be read */
+/** @throws UnusableConfiguration for an invalid URL, or a file that cannot be read */
 export function redisTarget(variables: string | RedisVariables): RedisTarget {
   const settings: RedisVariables = typeof variables === 'string' ? { REDIS_URL: variables } : variables;
   const address = parseRedisUrl(settings.REDIS_URL);
@@ -83,7 +88,7 @@ function readTlsFile(name: string, path: string): string {
   }
 }
 
-/** For one Redis, and for the master that Sentinels name. */
+/** Returns the options for a single server, or for the master that the Sentinels report. */
 export function redisOptions(target: RedisTarget, role: ConnectionRole): RedisOptions {
   const { address, tls } = target;
   const [{ host, port }] = address.nodes;
@@ -93,8 +98,9 @@ export function redisOptions(target: RedisTarget, role: ConnectionRole): RedisOp
     enableOfflineQueue: role !== 'commands',
     autoResendUnfulfilledCommands: role === 'blocking',
     retryStrategy: reconnectDelay,
-    // The master of before, as a replica, or a managed Redis whose name stands for another server by now: the next
-    // connection goes to the new master. The command that was refused is not sent again.
+    // READONLY comes from a former master that is now a replica, or from a managed Redis whose host name now points to
+    // another server. The client reconnects, which leads to the new master, and does not send the rejected command
+    // again.
     reconnectOnError: ({ message }) => /\bREADONLY\b/.test(message),
     ...(address.topology === 'sentinel' ? sentinelOptions(target) : { host, port }),
     ...(tls ? { tls } : {}),
@@ -112,15 +118,15 @@ function sentinelOptions({ address, tls, ...target }: RedisTarget): RedisOptions
     sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
     sentinelRetryStrategy: reconnectDelay,
     sentinelReconnectStrategy: () => SENTINEL_RECONNECT_MS,
-    // Leaves the master that the Sentinels have given up, even one that still answers us: what is written there is lost
-    // as soon as it becomes a replica.
+    // Disconnects from a master that the Sentinels have replaced, even if it still answers. Writes to it are lost as
+    // soon as it becomes a replica.
     failoverDetector: true,
   };
 }
 
 export function clusterOptions(target: RedisTarget, role: ConnectionRole): ClusterOptions {
-  // MOVED and ASK are answers of a node that has not executed the command: it is sent on. TRYAGAIN, while a slot moves,
-  // too. What was sent on a connection that was lost may have been executed.
+  // A node that answers MOVED, ASK, or TRYAGAIN during a slot migration has not executed the command, so the client
+  // sends it again. A command on a lost connection may have been executed, so the client does not send it again.
   const again = role === 'blocking' ? {} : { retryDelayOnFailover: 0, retryDelayOnClusterDown: 0 };
   return {
     ...again,
@@ -128,9 +134,10 @@ export function clusterOptions(target: RedisTarget, role: ConnectionRole): Clust
     slotsRefreshInterval: SLOTS_REFRESH_MS,
     slotsRefreshTimeout: SLOTS_TIMEOUT_MS,
     shardedSubscribers: role === 'subscriber',
-    // Only once no node is left: the names are looked up again then, since all addresses may be new ones.
+    // Called only when no node is reachable. Host names are resolved again then, because all addresses may have
+    // changed.
     clusterRetryStrategy: reconnectDelay,
-    // Names stay names, for the check of a certificate.
+    // Keeps host names unresolved, because TLS verifies the certificate against the name.
     dnsLookup: (host, callback) => callback(null, host),
     redisOptions: { ...connectionOptions(target, role), ...(target.tls ? { tls: target.tls } : {}) },
   };

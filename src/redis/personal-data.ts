@@ -1,20 +1,21 @@
 import type { Keys, UserKeys } from './keys.ts';
 
 /**
- * What an erasure does with each key. The table in docs/security.md has the same rows, and a test holds both together: a key
+ * What an erasure does with each key. The table in docs/security.md has the same rows, and a test compares both. A key
  * without a row does not compile.
  *
- * - `erased`: personal; the key is deleted
- * - `entries`: personal; shared by users, of which the user's entries are removed
- * - `pseudonymised`: personal; the user's entries go on under a pseudonym
- * - `folded`: personal; a queue of the ledger, which is empty of the user before the ledger is pseudonymised
+ * - `erased`: personal; the erasure deletes the key
+ * - `entries`: personal; users share the key, and the erasure removes the user's entries
+ * - `pseudonymised`: personal; the user's entries remain under a pseudonym
+ * - `ingested`: personal; a queue of the ledger, which has no entries of the user left before the ledger is
+ *   pseudonymised
  * - `expires`: personal; cannot be found by user, and expires before the erasure begins to delete
  * - `elsewhere`: personal; erased in another system
  * - `none`: not personal
  */
-export type Treatment = 'erased' | 'entries' | 'pseudonymised' | 'folded' | 'expires' | 'elsewhere' | 'none';
+export type Treatment = 'erased' | 'entries' | 'pseudonymised' | 'ingested' | 'expires' | 'elsewhere' | 'none';
 
-/** Of the keys of one user. */
+/** Treatment of the keys of one user. */
 export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
   account: 'erased',
   leases: 'erased',
@@ -42,21 +43,21 @@ export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
   tokenSession: 'erased',
   tokenConnections: 'erased',
   tokenDue: 'entries',
-  outbox: 'folded',
+  outbox: 'ingested',
   activeRuns: 'entries',
   activeCalls: 'entries',
 };
 
-/** Of the keys of the installation. */
+/** Treatment of the keys that the deployment shares. */
 export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>, Treatment>> = {
-  outbox: 'folded',
+  outbox: 'ingested',
   activeRuns: 'entries',
   activeCalls: 'entries',
   tokenDue: 'entries',
   ledger: 'pseudonymised',
   ledgerState: 'none',
-  corrections: 'folded',
-  resubmitted: 'folded',
+  corrections: 'ingested',
+  resubmitted: 'ingested',
   resubmittedIds: 'none',
   correction: 'pseudonymised',
   corrected: 'none',
@@ -81,7 +82,10 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   auth: 'elsewhere',
 };
 
-/** The keys of a user that need no id of anything, but for the account, which blocks the user until the erasure ends. */
+/**
+ * Returns the keys of a user that can be named without any other id. The account is not among them: it blocks the user
+ * until the erasure ends.
+ */
 export function plainKeys(keys: UserKeys): [name: string, key: string][] {
   return Object.entries(USER_KEYS).flatMap(([name, treatment]): [string, string][] => {
     const key = keys[name as keyof UserKeys];

@@ -3,19 +3,22 @@ import type { Redis } from './client.ts';
 import { redisError } from './errors.ts';
 import type { LuaScript, ScriptArgument, ScriptReply } from './scripts.ts';
 
-/** Scripts of one flight; more wait for the next, which leaves when this one is answered. */
+/**
+ * Maximum number of scripts per batch. Further scripts wait for the next batch, which is sent after the current one is
+ * answered.
+ */
 const MAX_FLIGHT = 500;
 
 export interface ReplicatedWritesOptions {
-  /** Replicas that shall have a write before it is answered. */
+  /** Number of replicas that must acknowledge a write before the caller receives the reply. */
   readonly replicas: number;
-  /** Milliseconds that are waited for them. */
+  /** Milliseconds to wait for the replicas. */
   readonly timeoutMs: number;
 }
 
-/** What happened to a write, beside its answer. */
+/** Reports writes that were not replicated in time. */
 export interface ReplicationWatch {
-  /** Counts writes that fewer replicas had in time. */
+  /** Counts the writes that too few replicas acknowledged in time. */
   readonly unreplicated: { inc(count: number): void };
   readonly logger: Logger;
 }
@@ -29,14 +32,16 @@ interface Write {
 }
 
 /**
- * Scripts whose writes replicas shall have before they are answered: `WAIT` goes in the same flight, behind the script, so
- * that it costs no round trip of its own, only the replicas' answer.
+ * Runs scripts and waits until replicas have acknowledged their writes. `WAIT` is sent together with the scripts,
+ * behind them, so it adds no round trip, only the latency of the replicas.
  *
- * It has a connection of its own, since WAIT holds back everything that is sent behind it. What comes while a flight is
- * under way leaves together with the next: a replica that does not answer makes writes late by two time-outs at most,
- * however many there are. When the time is up the write stands all the same: Redis has made it, and cannot take it back.
+ * `WAIT` blocks every command behind it on the same connection, so this class needs a dedicated connection. Scripts
+ * that arrive while a batch is pending are sent together in the next batch. An unresponsive replica therefore delays a
+ * write by at most two timeouts, however many writes there are. After the timeout the write remains valid: Redis has
+ * executed it and cannot undo it.
  *
- * For scripts that do nothing the second time: whoever gets no answer sends them again, and may find them done.
+ * The scripts must be idempotent: a caller without a reply sends the script again, and the first attempt may have
+ * succeeded.
  */
 export class ReplicatedWrites {
   readonly #redis: Redis;
@@ -52,7 +57,7 @@ export class ReplicatedWrites {
     this.#options = options;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away; Error when the script itself fails */
+  /** @throws TollgateError OVERLOADED while Redis is unavailable; Error when the script itself fails */
   run(script: LuaScript, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ script, keys, args, resolve, reject });
@@ -69,27 +74,27 @@ export class ReplicatedWrites {
 
   async #send(writes: readonly Write[]): Promise<void> {
     const { replicas, timeoutMs } = this.#options;
-    // All of them on their way before the first is awaited; every script is known to the server (see `loadScripts`).
+    // All scripts are sent before the first reply is awaited. Every script is loaded on the server (see `loadScripts`).
     const sent = writes.map(({ script, keys, args }) => script.run(this.#redis, keys, args));
     const [reached, ...replies] = await Promise.allSettled([this.#redis.wait(replicas, timeoutMs), ...sent]);
     if (reached.status === 'fulfilled') this.#note(reached.value, writes.length);
     for (const [at, { resolve, reject }] of writes.entries()) {
       const reply = replies[at];
       if (reply?.status === 'rejected') reject(reply.reason);
-      // Redis died while the replicas were waited for: what it had answered may be gone with it, and is made again.
+      // Redis failed while it waited for the replicas. Its writes may be lost, so the caller has to repeat them.
       else if (reached.status === 'rejected') reject(redisError(reached.reason));
       else resolve(reply?.value ?? null);
     }
   }
 
-  /** The log says when it begins and when it is over; the metric has each write. */
+  /** Logs only the begin and the end of a period without replication. The metric counts each write. */
   #note(reached: number, writes: number): void {
     const { replicas } = this.#options;
     const short = reached < replicas;
     if (short) this.#watch.unreplicated.inc(writes);
     if (short && !this.#short)
-      this.#watch.logger.warn({ reached, replicas }, 'writes do not reach the replicas in time');
-    if (!short && this.#short) this.#watch.logger.info({ replicas }, 'writes reach the replicas again');
+      this.#watch.logger.warn({ reached, replicas }, 'replicas do not acknowledge writes in time');
+    if (!short && this.#short) this.#watch.logger.info({ replicas }, 'replicas acknowledge writes again');
     this.#short = short;
   }
 }

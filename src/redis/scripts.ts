@@ -6,25 +6,25 @@ import { mapRedisErrors } from './errors.ts';
 
 export type ScriptArgument = string | number;
 
-/** What a script can answer: Lua tables arrive as arrays. */
+/** Reply of a script. Lua tables arrive as arrays. */
 export type ScriptReply = string | number | null | ScriptReply[];
 
 const SCRIPTS = new URL('./lua/', import.meta.url);
 
 /**
- * Makes every script known to a Redis that has just been connected to, or has restarted. Without it the first call of
- * each would be sent twice, and arrive after commands that were sent behind it.
+ * Loads every script into a Redis server after each connection or restart. Otherwise the first call of each script
+ * would be sent twice (EVALSHA, then EVAL) and would execute after commands that were sent behind it.
  */
 export async function loadScripts(redis: RedisServer): Promise<void> {
   await Promise.all(scriptFiles().map((file) => redis.script('LOAD', readScript(file))));
 }
 
-/** The files of the scripts, e.g. `appendEvents-10.lua`. */
+/** Returns the file names of the scripts, e.g. `appendEvents-10.lua`. */
 export function scriptFiles(): string[] {
   return readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
 }
 
-/** What a script is made of: a line `--@include <name>` stands for the functions of `lua/include/<name>.lua`. */
+/** Reads a script and replaces each line `--@include <name>` by the functions of `lua/include/<name>.lua`. */
 export function readScript(file: string): string {
   const text = readFileSync(new URL(file, SCRIPTS), 'utf8');
   return text.replaceAll(/^--@include (\w+)$/gm, (_line, name: string) => {
@@ -35,8 +35,9 @@ export function readScript(file: string): string {
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
 
 /**
- * One Lua file, `lua/<name>-<number of keys>.lua`. It is registered under its name and a digest of its text, so that
- * two versions can run side by side while a deployment rolls; EVALSHA, with EVAL once where Redis does not know it.
+ * One Lua file, `lua/<name>-<number of keys>.lua`. ioredis registers it under its name and a digest of its text, so
+ * that two versions can coexist during a rolling deployment. It is called with EVALSHA, and once with EVAL if Redis
+ * does not have it.
  */
 export class LuaScript {
   readonly command: string;
@@ -50,14 +51,16 @@ export class LuaScript {
     this.#numberOfKeys = numberOfKeys;
   }
 
-  /** @param file the name of the file without its ending, e.g. `appendEvents-10` */
+  /** @param file the file name without its extension, e.g. `appendEvents-10` */
   static load(file: string): LuaScript {
     const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
-    if (!match?.[1] || !match[2]) throw new Error(`a script is named <name>-<number of keys>, not ${file}`);
+    if (!match?.[1] || !match[2]) throw new Error(`the name of a script must be <name>-<number of keys>, got ${file}`);
     return new LuaScript(match[1], Number(match[2]), readScript(`${file}.lua`));
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away or refuses to write; Error when the script itself fails */
+  /**
+   * @throws TollgateError OVERLOADED while Redis is unavailable or rejects writes; Error when the script itself fails
+   */
   run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     this.#define(redis, keys);
     const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;

@@ -1,4 +1,4 @@
-/** CRC-16/XMODEM, bit by bit: it is asked for some dozens of names. */
+/** CRC-16/XMODEM, computed per bit: it is called for a few dozen names only, so a table is not worthwhile. */
 function crc16(text: string): number {
   let crc = 0;
   for (const byte of Buffer.from(text)) {
@@ -8,7 +8,10 @@ function crc16(text: string): number {
   return crc;
 }
 
-/** The slot of a key or a sharded channel in a Redis Cluster: of what stands in its first braces, if anything does. */
+/**
+ * Returns the Redis Cluster slot of a key or a sharded channel. If the name contains a non-empty hash tag, only the
+ * first one is hashed.
+ */
 export function slotOf(key: string): number {
   const open = key.indexOf('{');
   const close = key.indexOf('}', open + 1);

@@ -3,35 +3,36 @@ import type { Redis } from './connection.ts';
 import { slotOf } from './slots.ts';
 
 /**
- * Tells when the sharded subscriptions of a connection hold again after they were lost: what was published in between
- * was missed. A loss on the way is told once it is over.
- * @param channels those that are wanted, asked when it matters
- * @returns stops telling
+ * Calls `restored` each time the sharded subscriptions of a connection are active again after a loss. Messages that
+ * were published in between are missed. If the connection is lost again during the restoration, the call follows the
+ * next successful one.
+ * @param channels returns the wanted channels; called at each restoration
+ * @returns a function that removes the listener
  */
 export function onRestored(subscriber: Redis, channels: () => Iterable<string>, restored: () => void): () => void {
   const restore =
     subscriber instanceof Cluster
-      ? // ioredis subscribes anew itself, and remembers a channel as often as it is asked for it: each shard is asked
-        // for an answer that comes behind those subscriptions. Twice, since on a connection that is still being made the
-        // first is sent before them.
+      ? // ioredis itself subscribes again, and stores a channel once per subscribe request, so this code only waits.
+        // Each shard answers a ping behind those subscriptions. There are two pings, because on a connection that is
+        // not established yet the first one is sent before the subscriptions.
         () => pingShards(subscriber).then(() => pingShards(subscriber))
-      : // ioredis restores only what had been confirmed before the loss; a second one on the way would leave the rest
-        // behind for good.
+      : // ioredis restores only the subscriptions that Redis confirmed before the loss. A second loss during the
+        // restoration would drop the others permanently.
         () => Promise.all([...channels()].map((name) => subscriber.ssubscribe(name)));
-  // Lost again: it is told after the next.
+  // A rejection means that the connection was lost again; the next restoration calls `restored`.
   const listener = () => void restore().then(restored, () => undefined);
   const event = subscriber instanceof Cluster ? 'subscribersReady' : 'ready';
   subscriber.on(event, listener);
   return () => void subscriber.off(event, listener);
 }
 
-/** Tags enough to meet every shard that holds something: those of the partitions, see `keys.ts`. */
+/** The hash tags of the partitions (see `keys.ts`): together they cover every shard that stores user data. */
 const TAGS = Array.from({ length: 64 }, (_, at) => `{p${at}}`);
 
 /**
- * One round trip to each shard on the connection for its subscriptions, so that silence shows there: ioredis has no ping
- * for these, and giving up a channel that nobody has is answered like any other.
- * @throws Error when one of them does not answer
+ * Makes one round trip to each shard on its subscriber connection, so that an unresponsive shard is detected. ioredis
+ * has no ping for these connections. Redis answers an SUNSUBSCRIBE of a channel without a subscription like any other.
+ * @throws Error when a shard does not answer
  */
 export async function pingShards(subscriber: Cluster): Promise<void> {
   const byMaster = new Map(TAGS.map((tag) => [subscriber.slots[slotOf(tag)]?.[0], tag]));

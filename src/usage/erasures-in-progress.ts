@@ -2,7 +2,10 @@ import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 
-/** The users that are being erased, for readers of the ledger; `Erasures` of src/policy begins and ends erasures. */
+/**
+ * Reads the users whose erasure is in progress, for readers of the ledger. `Erasures` in src/accounts begins and ends
+ * erasures.
+ */
 export class PseudonymsInUse {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -12,7 +15,10 @@ export class PseudonymsInUse {
     this.#keys = keys;
   }
 
-  /** By user id. @throws TollgateError OVERLOADED while Redis is away */
+  /**
+   * Returns the pseudonyms by user id.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
+   */
   async pseudonyms(): Promise<ReadonlyMap<string, string>> {
     const members = await mapRedisErrors(this.#redis.zrange(this.#keys.erasures, 0, '-1'));
     return new Map(

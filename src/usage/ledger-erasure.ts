@@ -15,15 +15,18 @@ const recordErasure = LuaScript.load('recordErasure-2');
 const eraseRecords = LuaScript.load('eraseRecords-3');
 const renameTallyRows = LuaScript.load('renameTallyRows-2');
 
-/** Records that one redaction entry lists: an entry of some 8 KB. */
+/** Maximum number of records per redaction entry, which then has about 8 KB. */
 const LISTED_PER_ENTRY = 100;
 const READ_BATCH = 1_000;
-/** Batches that one entry looks through: of a user with few records, an entry lists those of 50,000 records. */
+/**
+ * Maximum number of batches searched per entry: an entry of a user with few records covers a stretch of 50,000 ledger
+ * records.
+ */
 const BATCHES_PER_ENTRY = 50;
-/** Hours of tallies looked at in one step. */
+/** Maximum number of hourly tallies checked per step. */
 const HOURS_PER_STEP = 500;
 
-/** Who is erased, and under which pseudonym, which is also the id of the erasure. */
+/** The user of an erasure. The pseudonym is also the id of the erasure. */
 export interface ErasedUser {
   readonly userId: string;
   readonly pseudonym: string;
@@ -39,24 +42,29 @@ export interface LedgerErasureDeps {
   readonly keys: Keys;
   readonly ledger: Ledger;
   readonly tallies: Tallies;
-  /** Where there is a second copy. */
+  /** Undefined in a deployment without an archive. */
   readonly archive?: UsageArchive | undefined;
 }
 
-/** A record does not follow from the one before: an erasure would hide that, and waits for an operator. */
+/**
+ * A record does not follow from the one before it. Erasing it would hide the manipulation, so the erasure stops until
+ * an operator intervenes.
+ */
 export class LedgerBroken extends Error {
   constructor(sequence: number) {
-    super(`the ledger is broken at record ${sequence}: verify names what is wrong`);
+    super(`the ledger is broken at record ${sequence}, verify it for details`);
     this.name = 'LedgerBroken';
   }
 }
 
 /**
- * Puts a pseudonym in the place of a user in the ledger, its archive and its tallies, in steps that can each be repeated:
+ * Replaces a user by a pseudonym in the ledger, its archive and its tallies. Each step is idempotent:
  *
- * 1. `list`: redaction entries that name the SHA-256 of each erased record go through the outbox of corrections into the ledger.
- * 2. `replace`: what the entries list is replaced, in the ledger and in the archive, under the archive's lease.
- * 3. `renameTallies`.
+ * 1. `list`: redaction entries with the SHA-256 of each erased record are appended to the outbox of corrections, and
+ *    ingested from there.
+ * 2. `replace`: the records that the entries list are replaced, in the ledger and in the archive, under the lease of
+ *    the archive.
+ * 3. `renameTallies`: the rows of the user in the tallies are renamed.
  */
 export class LedgerErasure {
   readonly #deps: LedgerErasureDeps;
@@ -65,16 +73,17 @@ export class LedgerErasure {
     this.#deps = deps;
   }
 
-  /** The last sequence of the ledger: everything that is in it lies at or before it. */
+  /** Returns the last sequence of the ledger. */
   async head(): Promise<number> {
     return (await this.#deps.ledger.head()).sequence;
   }
 
   /**
-   * Lists the user's records of the next stretch of the ledger in a redaction entry.
-   * @param from sequence up to which they are listed
-   * @returns the sequence up to which they are listed now; `listed` of them in this step
-   * @throws LedgerBroken; TollgateError OVERLOADED while Redis is away; Error while PostgreSQL is
+   * Lists the user's records in the next stretch of the ledger in a redaction entry.
+   * @param from sequence up to which earlier steps have listed the records
+   * @returns the sequence up to which the records are listed now (`cursor`), and the number that this step listed
+   *   (`listed`)
+   * @throws LedgerBroken; TollgateError OVERLOADED while Redis is unavailable; Error while PostgreSQL is unavailable
    */
   async list(user: ErasedUser, from: number, to: number, now: number): Promise<{ cursor: number; listed: number }> {
     const found: LedgerRecord[] = [];
@@ -89,8 +98,9 @@ export class LedgerErasure {
   }
 
   /**
-   * Replaces what the user's redaction entries list, those of a stretch of the ledger.
-   * @returns the sequence up to which entries were looked for; undefined when the archive is busy, with nothing done
+   * Replaces the records that the redaction entries of the user list, for the entries in one stretch of the ledger.
+   * @returns the sequence up to which entries were searched; undefined when the archive is busy, then nothing was
+   *   replaced
    * @throws as `list`
    */
   async replace(user: ErasedUser, from: number, to: number): Promise<number | undefined> {
@@ -104,7 +114,10 @@ export class LedgerErasure {
     return batch.at(-1)?.sequence ?? to;
   }
 
-  /** Moves the user's rows of the tallies of some hours. @returns the time of the next hour to look at */
+  /**
+   * Renames the rows of the user in the tallies of some hours.
+   * @returns the time of the next hour to check
+   */
   async renameTallies({ userId, pseudonym }: ErasedUser, from: number, to: number): Promise<number> {
     const { redis, keys, tallies } = this.#deps;
     const hours = hoursBetween(from, to).slice(0, HOURS_PER_STEP);
@@ -124,7 +137,10 @@ export class LedgerErasure {
     return hours.length === 0 ? to : from + hours.length * HOUR_MS;
   }
 
-  /** Of the archive what is in no ledger any more. False while another one has its lease. */
+  /**
+   * Erases the superseded records of the user, which exist only in the archive. Returns false while another archiver
+   * holds its lease.
+   */
   async eraseSuperseded({ userId, pseudonym }: ErasedUser): Promise<boolean> {
     const { archive } = this.#deps;
     if (!archive) return true;
@@ -132,13 +148,13 @@ export class LedgerErasure {
     return (await archive.alone(erase)) !== undefined;
   }
 
-  /** What corrections of the user's records answer to whoever repeats them. */
+  /** Erases the stored responses of corrections to the records of the user, which a repeated request receives. */
   async eraseCorrections({ userId, pseudonym }: ErasedUser): Promise<void> {
     const { redis, keys } = this.#deps;
     for (const digest of await mapRedisErrors(redis.smembers(keys.correctionsOf(userId)))) {
       const key = keys.correction(digest);
       const json = await mapRedisErrors(redis.hget(key, 'record'));
-      // One that has expired is not made again: it would have no end.
+      // An expired key is not recreated: it would have no expiry.
       if (json === null) continue;
       const erased = erasedForm(JSON.parse(json) as LedgerRecord, pseudonym);
       await mapRedisErrors(redis.hset(key, 'record', JSON.stringify(erased)));
@@ -146,7 +162,10 @@ export class LedgerErasure {
     await mapRedisErrors(redis.unlink(keys.correctionsOf(userId)));
   }
 
-  /** Adds the user's records of one batch to `found`. @returns the sequence up to which it has looked */
+  /**
+   * Adds the user's records of one batch to `found`.
+   * @returns the sequence up to which it has searched
+   */
   async #find(
     { userId }: ErasedUser,
     { from, to }: { readonly from: number; readonly to: number },
@@ -167,7 +186,10 @@ export class LedgerErasure {
     return cursor;
   }
 
-  /** The records behind `from`, with the one before them, from Redis or, where they are trimmed, from the archive. */
+  /**
+   * Reads the records after `from`, with the one before them, from Redis or, if they are trimmed there, from the
+   * archive.
+   */
   async #read(from: number, to: number): Promise<Located[]> {
     const { ledger, archive } = this.#deps;
     const { trimmed } = await ledger.head();
@@ -183,7 +205,7 @@ export class LedgerErasure {
       await this.#replaceIn(user, entry, undefined);
       return true;
     }
-    // While the lease is held no copier can have read the records and not yet written them.
+    // The lease excludes an archiver that has read the original records and not yet written them.
     return (await archive.alone(async (writer) => this.#replaceIn(user, entry, writer))) !== undefined;
   }
 
@@ -197,7 +219,7 @@ export class LedgerErasure {
       const record = JSON.parse(one.json) as LedgerRecord;
       if (isErased(record)) return [];
       const form = erasedForm(record, user.pseudonym);
-      // Another record than the one that was listed: its place in the ledger was lost and taken again.
+      // The record is not the one that was listed: its sequence was lost and assigned to another record.
       if (listed.get(one.sequence) !== erasedDigest(form)) throw new LedgerBroken(one.sequence);
       return [{ ...form, json: erasedJson(form, entry.sequence) }];
     };
@@ -218,7 +240,10 @@ function mentions(json: string, userId: string): boolean {
   return json.includes(`"user_id":${JSON.stringify(userId)}`);
 }
 
-/** Unless the one before is not known, which only the first of a trimmed ledger is without. */
+/**
+ * Returns whether a record follows from the one before it; true when that is not available, as for the first record of
+ * a trimmed ledger.
+ */
 function follows(stored: Located, before: Located | undefined): boolean {
   if (!before || before.sequence !== stored.sequence - 1) return true;
   return following((JSON.parse(before.json) as LedgerRecord).hash, stored) !== undefined;
@@ -226,7 +251,7 @@ function follows(stored: Located, before: Located | undefined): boolean {
 
 function redactionEntry({ pseudonym }: ErasedUser, records: readonly LedgerRecord[], now: number): UsageRecord {
   const [first] = records;
-  if (!first) throw new RangeError('a redaction entry lists one record at least');
+  if (!first) throw new RangeError('a redaction entry must list at least one record');
   const time = new Date(now).toISOString();
   return {
     id: derivedId('usage', 'erasure', pseudonym, String(first.sequence)),
@@ -251,7 +276,10 @@ function redactionEntry({ pseudonym }: ErasedUser, records: readonly LedgerRecor
   };
 }
 
-/** A superseded record is in no chain: nothing of it has to go on verifying. */
+/**
+ * Returns the erased form of a superseded record. It belongs to no chain, so it needs no commitment to its personal
+ * fields.
+ */
 function superseded(json: string, pseudonym: string): string {
   const { personal: _, ...record } = erasedForm(JSON.parse(json) as LedgerRecord, pseudonym);
   return JSON.stringify(record);

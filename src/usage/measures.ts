@@ -1,6 +1,6 @@
 import type { Refusal, UsageRecord } from './records.ts';
 
-/** What is added up, in the order in which it is stored. All are integers. */
+/** The measures of a tally, in the order in which they are stored. All are integers. */
 export const MEASURES = [
   'executions',
   'succeeded',
@@ -27,7 +27,10 @@ export const NOTHING: Measures = {
 
 const REFUSED: Measures = { ...NOTHING, refusals: 1 };
 
-/** What a record adds. A correction is no execution: it changes the units, and is counted as what it is. */
+/**
+ * Returns the measures of a record or refusal. A correction is not an execution: it adds its units and counts as one
+ * correction.
+ */
 export function measuresOf(entry: UsageRecord | Refusal): Measures {
   if (!('id' in entry)) return REFUSED;
   const { status, units, duration_ms } = entry;
@@ -57,7 +60,7 @@ export function sum(one: Measures, other: Measures): Measures {
   };
 }
 
-/** As Redis keeps them, and Lua adds them up: integers, separated by spaces. */
+/** Serializes measures as Redis stores them and Lua adds them up: integers, separated by spaces. */
 export function packed(measures: Measures): string {
   return MEASURES.map((name) => measures[name]).join(' ');
 }
@@ -67,12 +70,12 @@ export function unpacked(text: string): Measures {
   return Object.fromEntries(MEASURES.map((name, at) => [name, numbers[at] ?? 0])) as Measures;
 }
 
-/** The row of a tally that an entry counts for. */
+/** Returns the name of the tally row that an entry counts towards. */
 export function rowOf({ user_id, tool, plan }: UsageRecord | Refusal): string {
   return JSON.stringify([user_id, tool, plan]);
 }
 
-/** Measures by row, added up. */
+/** Sums of measures per row. */
 export class Sums {
   readonly rows = new Map<string, Measures>();
 
@@ -81,13 +84,16 @@ export class Sums {
   }
 }
 
-/** The row with `pseudonym` in place of its user; undefined for a row of another user. */
+/** Returns the row with `pseudonym` as its user; undefined for a row of another user. */
 export function rowUnder(row: string, userId: string, pseudonym: string): string | undefined {
   const [user, ...rest] = JSON.parse(row) as string[];
   return user === userId ? JSON.stringify([pseudonym, ...rest]) : undefined;
 }
 
-/** The rows with the users that are being erased under their pseudonyms. @param pseudonyms by user id */
+/**
+ * Returns the rows with each user whose erasure is in progress under the pseudonym of that erasure.
+ * @param pseudonyms by user id
+ */
 export function underPseudonyms(
   rows: ReadonlyMap<string, Measures>,
   pseudonyms: ReadonlyMap<string, string> = new Map(),

@@ -4,8 +4,8 @@ import { hourOf } from './hours.ts';
 export type UsageStatus = 'success' | 'error' | 'cancelled';
 
 /**
- * One execution of a tool, or one step of a model, as it is billed. Written once, in the same step as the event that
- * names it; never changed.
+ * The usage record of one tool execution or one model step, as it is billed. It is written once, in the same step as
+ * the event that names it, and never changes.
  */
 export interface UsageRecord {
   readonly id: string;
@@ -16,9 +16,9 @@ export interface UsageRecord {
   readonly status: UsageStatus;
   /** Price units; 0 unless the tool succeeded. */
   readonly units: number;
-  /** What a model counted of a step, by kind: `input_tokens`, `output_tokens`. Only on steps of a model. */
+  /** Amounts that the model reported for a step, by kind: `input_tokens`, `output_tokens`. Only on model steps. */
   readonly units_by_kind?: Readonly<Record<string, number>>;
-  /** The model did not say what it counted: the figures of `units_by_kind` are an estimate. */
+  /** The model reported no amounts: those in `units_by_kind` are an estimate. */
   readonly estimated?: true;
   readonly run_id: string | null;
   readonly thread_id: string | null;
@@ -29,20 +29,20 @@ export interface UsageRecord {
   readonly started_at: string;
   readonly completed_at: string;
   readonly duration_ms: number;
-  /** The hour it belongs to, by its completion: YYYY-MM-DDTHH, UTC. */
+  /** The hour to which it belongs, by its completion: YYYY-MM-DDTHH, UTC. */
   readonly period: string;
-  /** Of a correction: the id of the record that it corrects, whose `units` it changes by its own. */
+  /** Only on corrections: the id of the corrected record, whose `units` change by those of this record. */
   readonly corrects?: string;
-  /** Of a correction: why. */
+  /** Only on corrections: the reason. */
   readonly reason?: string;
   /**
-   * Of a redaction entry, which is a correction of 0 units: the erased records that it covers, each with the SHA-256 of
-   * its erased form. See redaction.ts.
+   * Only on redaction entries, which are corrections of 0 units: the erased records that the entry covers, each with
+   * the SHA-256 of its erased form. See redaction.ts.
    */
   readonly erases?: readonly (readonly [sequence: number, sha256: string])[];
 }
 
-/** A tool that was asked for and not run: counted, never billed. Written in the same step as its `tool_completed`. */
+/** A tool call that was denied: counted, never billed. It is written in the same step as its `tool_completed`. */
 export interface Refusal {
   readonly user_id: string;
   readonly plan: string;
@@ -50,34 +50,45 @@ export interface Refusal {
   readonly period: string;
 }
 
-/** What a tool is counted under that is in no catalogue: its name is whatever the caller made up. */
+/** Name under which calls to unknown tools are counted: the requested name is arbitrary input of the caller. */
 const UNKNOWN_TOOL = 'unknown';
 
-/** @param tool undefined for one that is in no catalogue; @param at milliseconds since the epoch */
+/**
+ * @param tool undefined for a tool that is not in the catalogue
+ * @param at milliseconds since the epoch
+ */
 export function refusal(userId: string, plan: string, tool: string | undefined, at: number): Refusal {
   return { user_id: userId, plan, tool: tool ?? UNKNOWN_TOOL, period: hourOf(at) };
 }
 
-/** What the ledger adds when it takes a record up. */
+/** A usage record with the fields that ingestion adds. */
 export interface LedgerRecord extends UsageRecord {
-  /** Place in the ledger: 1, 2, 3, … without gaps. */
+  /** Number in the ledger: 1, 2, 3, … without gaps. */
   readonly sequence: number;
   /** 128 random bits, base64url: the key of the commitment to the record's personal fields. Absent in older records. */
   readonly salt?: string;
-  /** Digest of the record before without its personal fields: see redaction.ts. Absent in older records. */
+  /**
+   * Content digest of the record before, which excludes its personal fields: see redaction.ts. Absent in older records.
+   */
   readonly content_before?: string;
-  /** Of an erased record: the commitment to the personal fields that it had. */
+  /** Only on erased records: the commitment to the original personal fields. */
   readonly personal?: string;
-  /** Of an erased record: the sequence of the redaction entry that covers it. */
+  /** Only on erased records: the sequence of the redaction entry that covers it. */
   readonly erasure?: number;
-  /** SHA-256 over the hash of the record before it and this record. Of an erased record: as it was before. */
+  /**
+   * SHA-256 over the hash of the record before it and this record. The hash of an erased record is that of the original
+   * record.
+   */
   readonly hash: string;
 }
 
 export interface Execution extends Omit<UsageRecord, 'id' | 'started_at' | 'completed_at' | 'duration_ms' | 'period'> {
-  /** What makes the execution one of its kind: the call's id within its run. */
+  /** The id of the call within its run. It distinguishes the execution from all others of the run. */
   readonly callId: string;
-  /** Milliseconds since the epoch at which the run, or a call outside one, was begun: the same for whoever ends it. */
+  /**
+   * Milliseconds since the epoch at which the run, or the call outside a run, was accepted: the same value on every
+   * process that may end it.
+   */
   readonly acceptedAt: number;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
@@ -85,15 +96,15 @@ export interface Execution extends Omit<UsageRecord, 'id' | 'started_at' | 'comp
 }
 
 /**
- * Idempotency keys and request ids are remembered for a day, and runs and calls have the ids that follow from them. What
- * begins under one again after that begins in another half of a day, however the clocks of nodes differ.
+ * Idempotency keys and request ids are stored for a day, and the ids of runs and calls are derived from them. A key
+ * that is reused after that day falls into another half of a day, even if the clocks of the nodes differ.
  */
 const HALF_DAY_MS = 12 * 3_600_000;
 
 /**
- * The usage record of an execution. Its id follows from run and call, so that a call that is made again after its
- * worker died, or after Redis has lost it, has the same one; and from the half of the day that it was begun in, since
- * whoever bills by it takes two records of one id for one.
+ * Builds the usage record of an execution. Its id is derived from run and call, so a call that is repeated after its
+ * worker died, or after Redis lost the record, has the same id. It is also derived from the half of the day in which
+ * the call was accepted, because a billing system treats two records with the same id as one.
  */
 export function usageRecord({ callId, acceptedAt, startedAt, completedAt, ...execution }: Execution): UsageRecord {
   const halfDay = String(Math.floor(acceptedAt / HALF_DAY_MS));

@@ -2,10 +2,10 @@ import { following, type Ledger } from './ledger/ledger.ts';
 import type { LedgerRecord } from './records.ts';
 import { contentDigest, isCovered, isErased } from './redaction.ts';
 
-/** Redaction entries kept while a check goes on; consecutive erased records share one. */
+/** Maximum number of cached redaction entries. Consecutive erased records usually share one. */
 const KEPT_ENTRIES = 16;
 
-/** Proves erased records, whose own hash can no longer be recomputed. */
+/** Verifies erased records, whose own hash can no longer be recomputed. */
 export class RedactionCheck {
   readonly #ledger: Pick<Ledger, 'range'>;
   readonly #entries = new Map<number, LedgerRecord | undefined>();
@@ -14,7 +14,10 @@ export class RedactionCheck {
     this.#ledger = ledger;
   }
 
-  /** Whether a redaction entry that follows in the chain lists these bytes. @throws TollgateError OVERLOADED */
+  /**
+   * Returns whether a later redaction entry of the chain lists these bytes.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
+   */
   async covers(record: LedgerRecord & { readonly erasure: number }, json: string): Promise<boolean> {
     const entry = await this.#entry(record.erasure);
     return entry !== undefined && entry.sequence > record.sequence && isCovered(record, json, entry);
@@ -37,7 +40,10 @@ export class RedactionCheck {
   }
 }
 
-/** Whether a record confirms the content of the one before it; one without `content_before` says nothing about it. */
+/**
+ * Returns whether a record confirms the content of the one before it. A record without `content_before` makes no
+ * statement.
+ */
 export function confirms({ content_before }: LedgerRecord, before: LedgerRecord): boolean {
   return content_before === undefined || content_before === contentDigest(before);
 }

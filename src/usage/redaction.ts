@@ -2,35 +2,40 @@ import { hash, randomBytes } from 'node:crypto';
 import type { LedgerRecord } from './records.ts';
 
 /**
- * How the personal fields of a ledger record are erased while its chain goes on verifying (docs/decisions/0014-erasure.md).
+ * Erasure of the personal fields of a ledger record without breaking the chain (docs/decisions/0014-erasure.md).
  *
- * - The hash of a record covers its JSON, personal fields included, and never changes.
- * - `personal` is a commitment to the personal fields: SHA-256 of the record's `salt`, a line break and their JSON array.
- * - The content digest is the SHA-256 of `personal`, a line break and the JSON of all other members. The record after it
- *   carries that digest as `content_before`, which its own hash covers.
- * - An erased record keeps `hash` and all other members, has a pseudonym as `user_id`, and `personal` in place of `salt`. Its
- *   content digest is the same as before, so that `content_before` of the next record still proves every other member.
- * - A redaction entry, a record of the ledger, lists the SHA-256 of each erased record: what replaced the personal fields.
+ * - The hash of a record covers its JSON, including the personal fields, and never changes.
+ * - `personal` is a commitment to the personal fields: SHA-256 of the record's `salt`, a line break and their JSON
+ *   array.
+ * - The content digest is the SHA-256 of `personal`, a line break and the JSON of all other members. The next record
+ *   contains that digest as `content_before`, which its own hash covers.
+ * - An erased record keeps `hash` and all other members, has a pseudonym as `user_id`, and `personal` instead of
+ *   `salt`. Its content digest does not change, so `content_before` of the next record still proves every other member.
+ * - A redaction entry, itself a record of the ledger, lists the SHA-256 of each erased record and thereby the
+ *   replacement of the personal fields.
  */
 const PERSONAL_FIELDS = ['user_id', 'run_id', 'thread_id', 'request_id', 'idempotency_key', 'reason'] as const;
 const ERASED_REASON = 'erased';
 const SALT_BYTES = 16;
 
-/** An erased record before the sequence of its redaction entry is known. */
+/** An erased record without the sequence of its redaction entry. */
 export type ErasedForm = Omit<LedgerRecord, 'erasure'>;
 
 export function newSalt(): string {
   return randomBytes(SALT_BYTES).toString('base64url');
 }
 
-/** The digest of everything in a record but its personal fields: the same before and after an erasure. */
+/**
+ * Returns the content digest: it covers everything in a record except its personal fields, and is the same before and
+ * after an erasure.
+ */
 export function contentDigest(record: LedgerRecord): string {
   const { user_id, run_id, thread_id, request_id, idempotency_key, reason, salt, personal, ...others } = record;
   const { erasure: _, hash: __, ...content } = others;
   return sha256(`${commitment(record) ?? ''}\n${JSON.stringify(content)}`);
 }
 
-/** Undefined for a record of an older version, which has no salt: nothing binds its personal fields by themselves. */
+/** Returns the commitment to the personal fields; undefined for a record of an older version, which has no salt. */
 function commitment(record: LedgerRecord): string | undefined {
   const { salt, personal } = record;
   if (personal !== undefined || salt === undefined) return personal;
@@ -38,7 +43,7 @@ function commitment(record: LedgerRecord): string | undefined {
   return sha256(`${salt}\n${JSON.stringify(values)}`);
 }
 
-/** The record under a pseudonym. Members keep their order. */
+/** Returns the erased form of a record under a pseudonym. Members keep their order. */
 export function erasedForm(record: LedgerRecord, pseudonym: string): ErasedForm {
   const members = Object.entries(record).flatMap(([name, value]): [string, unknown][] => {
     if (name === 'user_id') return [[name, pseudonym]];
@@ -49,12 +54,15 @@ export function erasedForm(record: LedgerRecord, pseudonym: string): ErasedForm 
   return Object.fromEntries(members) as unknown as ErasedForm;
 }
 
-/** What a redaction entry lists of an erased record. */
+/** Returns the digest that a redaction entry lists for an erased record. */
 export function erasedDigest(form: ErasedForm): string {
   return sha256(JSON.stringify(form));
 }
 
-/** As it is stored, with `hash` at the end like any record. @param entry sequence of the redaction entry that covers it */
+/**
+ * Returns the stored JSON of an erased record, with `hash` as the last member like any record.
+ * @param entry sequence of the redaction entry that covers it
+ */
 export function erasedJson({ hash, ...form }: ErasedForm, entry: number): string {
   return JSON.stringify({ ...form, erasure: entry, hash });
 }
@@ -63,7 +71,7 @@ export function isErased(record: LedgerRecord): record is LedgerRecord & { reado
   return record.erasure !== undefined;
 }
 
-/** Whether the bytes are an erased record that this redaction entry covers. */
+/** Returns whether the bytes are an erased record that this redaction entry covers. */
 export function isCovered(record: LedgerRecord, json: string, entry: LedgerRecord): boolean {
   const { erasure: _, ...form } = record;
   const digest = erasedDigest(form);
@@ -73,7 +81,10 @@ export function isCovered(record: LedgerRecord, json: string, entry: LedgerRecor
   );
 }
 
-/** Whether two copies of a record are the same, or one of them or both are its erased form. */
+/**
+ * Returns whether two copies represent the same record: they are equal, or at least one is the erased form of the
+ * record.
+ */
 export function isSameRecord(one: string, other: string): boolean {
   if (one === other) return true;
   const [first, second] = [JSON.parse(one) as LedgerRecord, JSON.parse(other) as LedgerRecord];

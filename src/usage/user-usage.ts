@@ -26,7 +26,9 @@ export interface UserUsageDeps {
   readonly archive?: UsageArchive | undefined;
 }
 
-/** What the ledger has of a user, for the user: records, those that only the archive has too, tallies and corrections. */
+/**
+ * Exports the usage data of a user: ledger records, records that only the archive still has, tallies and corrections.
+ */
 export class UserUsage {
   readonly #deps: UserUsageDeps;
 
@@ -34,7 +36,10 @@ export class UserUsage {
     this.#deps = deps;
   }
 
-  /** A batch is held at a time. @throws TollgateError OVERLOADED while Redis is away; Error while PostgreSQL is */
+  /**
+   * Yields the usage data of a user. It holds one batch in memory at a time.
+   * @throws TollgateError OVERLOADED while Redis is unavailable; Error while PostgreSQL is unavailable
+   */
   async *of(userId: string): AsyncGenerator<UsageOfUser> {
     const { ledger } = this.#deps;
     const { sequence: head, trimmed } = await ledger.head();

@@ -234,7 +234,7 @@ describe('an erasure that changes more than personal fields', () => {
     expect(await problem()).toMatchObject({
       kind: 'chain',
       sequence: original.sequence,
-      what: 'The record after it names another content of this erased one.',
+      what: 'The next record contains another content digest for this erased record.',
     });
   });
 });

@@ -106,7 +106,7 @@ describe('verify', () => {
   it('names the first of two records whose order was swapped', async () => {
     const [first, second] = [original[1], original[2]] as [LedgerRecord, LedgerRecord];
     await rewrite(original.map((record, at) => [at + 1, at === 1 ? second : at === 2 ? first : record]));
-    expect(await problem()).toMatchObject({ kind: 'chain', sequence: 2, what: 'It carries the sequence 3.' });
+    expect(await problem()).toMatchObject({ kind: 'chain', sequence: 2, what: 'The record contains the sequence 3.' });
   });
 
   it('finds an order that was swapped and chained again, by the head that was written last', async () => {

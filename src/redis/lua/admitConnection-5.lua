@@ -1,22 +1,23 @@
 --[[
-  Admits a connection of a user, in one step with pruning, the cap and the head of the event log.
+  Admits a connection of a user. The same step prunes expired leases, enforces the connection cap and reads the head of
+  the event log.
 
-  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
-  KEYS[2] connections  hash: connection id -> "<place in the order of admission> <details>"; "#" -> the last place given
-  KEYS[3] evicted      sorted set: connection id -> when it may be forgotten, ms
+  KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
+  KEYS[2] connections  hash: connection id -> "<admission order> <details>"; "#" -> the last order assigned
+  KEYS[3] evicted      sorted set: connection id -> when the entry may be removed, ms
   KEYS[4] logState     hash: epoch, seq
   KEYS[5] account      hash: plan, blocked, revoked_before (ms), erasure (while one is in progress)
   ARGV[1] connection id
   ARGV[2] details (JSON)
-  ARGV[3] place in the order of admission to take again, or "" for the next
-  ARGV[4] lease, ms
+  ARGV[3] admission order of a connection that is readmitted, or "" for the next order
+  ARGV[4] duration of a lease, ms
   ARGV[5] the user's channel
-  ARGV[6] seconds that an unused log keeps its epoch
+  ARGV[6] seconds that an unused log keeps its log epoch
   ARGV[7] plan of the token
   ARGV[8] when the token was issued, ms
-  ARGV[9] what the name of a channel begins with that a node listens to as long as it lives; its id follows
+  ARGV[9] prefix of the channel to which a live node stays subscribed; the node id follows
   ARGV[10...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
-  Returns { "blocked" }, { "revoked" } or { "admitted", place, stored plan or "", epoch, seq, revoked_before }
+  Returns { "blocked" }, { "revoked" } or { "admitted", admission order, stored plan or "", epoch, seq, revoked_before }
 ]]
 --@include caps
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -33,7 +34,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 prune(keys, now)
 
 local last = tonumber(redis.call('HGET', connections, '#') or '0')
--- Never below the time: the last place given is forgotten with the user's other connections, who may yet come back.
+-- Never below the current time: the last order is removed with the user's other connections, which may still be
+-- readmitted.
 order = tonumber(order) or math.max(last + 1, now)
 redis.call('ZADD', leases, now + lease, id)
 redis.call('ZREM', evicted, id)
@@ -47,7 +49,7 @@ redis.call('PEXPIRE', connections, 2 * lease)
 
 local log = redis.call('HMGET', logState, 'epoch', 'seq')
 if not log[1] then
-  -- Names a history of the log: one that begins after a loss begins at another time.
+  -- Identifies a history of the log: one that begins after a loss begins at another time.
   log = { string.format('epoch_%x%05x', time[1], time[2]), '0' }
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end

@@ -1,9 +1,9 @@
 --[[
-  Notes that the archive has nothing that the ledger of this Redis does not have.
+  Stores that the archive contains no record that the ledger of this Redis lacks.
 
-  KEYS[1] state  hash of the ledger: agreed (server id); as lasting as the ledger
-  ARGV[1] id of the Redis that was compared
-  Returns 1, or 0 when this is another one
+  KEYS[1] state  hash of the ledger: agreed (server id); never expires
+  ARGV[1] id of the Redis server that was compared
+  Returns 1, or 0 when this is another server
 ]]
 --@include server
 if serverId() ~= ARGV[1] then return 0 end

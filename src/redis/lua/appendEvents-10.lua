@@ -1,36 +1,40 @@
 --[[
-  Appends events to a user's log, each with the next `seq`, and in the same step: checks that the writer still owns the
-  run, writes usage records and refusals to the partition's outbox, settles a tool call's reservation, and publishes to the
-  nodes that hold the user. Sent twice, it appends once: the run remembers how many of its events are in the log.
+  Appends events to a user's log, each with the next `seq`. The same step
+  - checks that the writer still owns the run,
+  - writes usage records and refusals to the outbox of the partition,
+  - commits or releases the reservation of a tool call,
+  - publishes the events to the nodes that serve the user.
+  Sent twice, it appends once: the run stores how many of its events are in the log.
 
-  KEYS[1] log          stream: one event an entry, id "<seq>-0", fields t(ype), s (timestamp), a (ms appended), f(ields)
+  KEYS[1] log          stream: one event per entry, id "<seq>-0", fields t(ype), s (timestamp),
+                       a (ms appended), f(ields)
   KEYS[2] logState     hash: epoch, seq
-  KEYS[3] run          hash of the run; any key of the slot when ARGV[7] is ""
+  KEYS[3] run          hash of the run; any key in the slot when ARGV[7] is ""
   KEYS[4] activeRuns   sorted set of runs that have not ended
-  KEYS[5] outbox       stream of usage records (field r, with the trace they are of in t) and refusals (field x)
+  KEYS[5] outbox       stream of usage records (field r, with their trace in t) and refusals (field x)
   KEYS[6] recentUsage  list of the user's usage records, newest first
-  KEYS[7] thread       stream of the thread's messages; any key of the slot when ARGV[11] is ""
-  KEYS[8] quota        hash of the user's uses, see include/quotas.lua
-  KEYS[9] reservations sorted set of the user's calls under way
+  KEYS[7] thread       stream of the thread's messages; any key in the slot when ARGV[11] is ""
+  KEYS[8] quota        hash of the user's counted uses, see include/quotas.lua
+  KEYS[9] reservations sorted set of the user's reservations, one per call in flight
   KEYS[10] runsInFlight sorted set of the user's runs that have not ended
   ARGV[1] the user's channel
-  ARGV[2] greatest length of the log
-  ARGV[3] greatest age of an event, ms
-  ARGV[4] seconds that an unused log keeps its epoch
-  ARGV[5] greatest size of the log, bytes
+  ARGV[2] maximum length of the log
+  ARGV[3] maximum age of an event, ms
+  ARGV[4] seconds that an unused log keeps its log epoch
+  ARGV[5] maximum size of the log, bytes
   ARGV[6] member of activeRuns ("<user id> <run id>"), "" outside a run
-  ARGV[7] epoch of the run that the writer claimed, "" outside a run
-  ARGV[8] how many events of the run the writer knows to be in the log before these
-  ARGV[9] status of the run after these events, "" while it goes on
-  ARGV[10] how many of the user's usage records to keep for the user's own tools
-  ARGV[11] message to add to the thread if it is still there (JSON), "" for none
-  ARGV[12] how many messages a thread keeps
-  ARGV[13] how many bytes a thread keeps
-  ARGV[14] settlement of a tool call (JSON, see include/quotas.lua), "" for none
+  ARGV[7] fencing token of the claim (field `epoch` of the run), "" outside a run
+  ARGV[8] number of events of the run that the writer knows to be in the log before these
+  ARGV[9] status of the run after these events, "" while it continues
+  ARGV[10] number of the user's usage records to keep for the user's own tools
+  ARGV[11] message to add to the thread if it still exists (JSON), "" for none
+  ARGV[12] maximum number of messages per thread
+  ARGV[13] maximum number of bytes per thread
+  ARGV[14] commit of a tool call (JSON, see include/quotas.lua), "" for none
   ARGV[15] trace of the usage records, "" for none
-  ARGV[16...] per event: type, timestamp, fields (a JSON object of at least one member), usage record or "",
+  ARGV[16...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
               refusal or "", journal field or "", journal value
-  Returns { "appended" | "repeated", last seq, epoch, cancellation asked for (0 | 1) } or { "fenced" } or { "finished" }
+  Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) } or { "fenced" } or { "finished" }
 ]]
 --@include streams
 --@include events
@@ -42,8 +46,8 @@ local maxAge = tonumber(ARGV[3])
 local STRIDE, FIRST = 7, 16
 local count = (#ARGV - FIRST + 1) / STRIDE
 
--- The request, its caller and the journal serve whoever executes the run: a run that has ended keeps none of them, since
--- it is remembered for a day. The message is in its thread.
+-- The request, its caller and the journal are needed only while the run is executed. An ended run is kept for a day, so
+-- these fields are removed. The message remains in its thread.
 local function endRun(now)
   redis.call('HSET', run, 'status', status, 'ended_at', now)
   redis.call('ZREM', activeRuns, member)

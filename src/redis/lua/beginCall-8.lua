@@ -1,37 +1,37 @@
 --[[
-  Begins a tool call outside a run: within the message limit, once per call id, within the user's quotas; and appends its
-  `tool_executing`. The message counter was written by the rate limiter just before, on the same connection.
-  A call that has asked its caller for something begins again, once, when the answer to its last question comes; whoever
-  brings an earlier answer is told what came of that one.
+  Begins a tool call outside a run and appends its `tool_executing`: within the message limit, once per call id, and
+  within the user's quotas. The rate limiter wrote the message counter just before, on the same connection.
+  A call that requested input from its caller begins again, once, when the answer to its last input request arrives. An
+  answer to an earlier input request receives the outcome of that round.
 
-  KEYS[1] messageRate   counter of the user's messages in this window
-  KEYS[2] call          hash of the call: digest, status (running | asked | done), deadline, details, outcome, and asked:
-                        questions of it that must be answered for it to begin again
+  KEYS[1] messageRate   counter of the user's messages in the current window
+  KEYS[2] call          hash of the call: digest, status (running | asked | done), deadline, details, outcome, and
+                        asked: number of input requests that must be answered before it begins again
   KEYS[3] activeCalls   sorted set: "<user id> <call id>" -> when the call counts as dead, ms
-  KEYS[4] quota         hash of the user's uses, see include/quotas.lua
-  KEYS[5] reservations  sorted set of the user's calls under way
+  KEYS[4] quota         hash of the user's counted uses, see include/quotas.lua
+  KEYS[5] reservations  sorted set of the user's reservations, one per call in flight
   KEYS[6] log           stream of events
   KEYS[7] logState      hash: epoch, seq
   KEYS[8] calls         sorted set: call id -> when the hash of the call expires, ms
-  ARGV[1] greatest value of the counter
-  ARGV[2] digest of tool and arguments: the same call id with another one is refused
+  ARGV[1] maximum value of the counter
+  ARGV[2] digest of tool and arguments: the same call id with another digest is rejected
   ARGV[3] request (JSON): member, concurrency, forMs, limits
   ARGV[4] member of activeCalls
-  ARGV[5] what the sweep needs to end the call (JSON)
-  ARGV[6] ms that the call is remembered
+  ARGV[5] details that the sweep needs to end the call (JSON)
+  ARGV[6] ms that the call is stored
   ARGV[7] timestamp of the event
   ARGV[8] fields of the event (JSON)
   ARGV[9] the user's channel
-  ARGV[10] greatest length of the log
-  ARGV[11] greatest age of an event, ms
-  ARGV[12] seconds that an unused log keeps its epoch
-  ARGV[13] greatest size of the log, bytes
-  ARGV[14] questions of the call that have been answered, 0 for one that is new
+  ARGV[10] maximum length of the log
+  ARGV[11] maximum age of an event, ms
+  ARGV[12] seconds that an unused log keeps its log epoch
+  ARGV[13] maximum size of the log, bytes
+  ARGV[14] number of input requests of the call that have been answered, 0 for a new call
   ARGV[15] limit on new idempotency keys (JSON, see include/quotas.lua), "" for a call without one
-  Returns { "begun", now, status... }, { "refused", now, number of the limit or 0, status... }, { "limited" },
+  Returns { "begun", now, status... }, { "refused", now, index of the limit or 0, status... }, { "limited" },
           { "keys", now, uses, when the oldest leaves the window } for too many new idempotency keys,
-          { "conflict" }, { "running", now, deadline }, { "done", now, outcome }, or { "forgotten" } for the answer to a
-          question that nobody knows any more
+          { "conflict" }, { "running", now, deadline }, { "done", now, outcome }, or
+          { "forgotten" } for the answer to an input request that is no longer stored
 ]]
 --@include streams
 --@include events
@@ -51,7 +51,8 @@ if known[2] then
   if known[2] == 'done' or answered < asked then return { 'done', log.now, known[4] } end
 end
 
--- The record of a call with a key is kept for a day, also where no limit holds the tool: new keys have a limit of their own.
+-- A call with an idempotency key is stored for a day, also if no quota limits its tool. New keys therefore have a limit
+-- of their own.
 local newKey = ARGV[15] ~= '' and not known[2] and cjson.decode(ARGV[15])
 if newKey then
   local status = readLimits(quota, {}, { newKey }, log.now)

@@ -1,12 +1,12 @@
 --[[
-  Asks for the end of a run. Whoever works on it hears of it on the workers' channel, or with its next append; one that
-  is still queued ends when it is claimed.
+  Requests the cancellation of a run. The worker that executes it is notified on the workers' channel, or with its next
+  append. A queued run ends when it is claimed.
 
   KEYS[1] run          hash of the run
-  KEYS[2] messageRate  counter of the user's messages, written by the limiter just before on the same connection
+  KEYS[2] messageRate  counter of the user's messages; the limiter wrote it just before, on the same connection
   ARGV[1] the workers' channel
   ARGV[2] run id
-  ARGV[3] greatest value of the counter
+  ARGV[3] maximum value of the counter
   Returns "limited" | "missing" | "finished" | "asked"
 ]]
 if tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV[3]) then return 'limited' end

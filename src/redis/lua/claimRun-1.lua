@@ -1,5 +1,6 @@
 --[[
-  Takes a run over for one worker: the next epoch, so that whoever had it before can append nothing more.
+  Claims a run for one worker and assigns the next fencing token (field `epoch`), so that the previous owner can append
+  nothing more.
 
   KEYS[1] run  hash of the run
   Returns { "missing" } or { "finished" } or { "claimed", "now", ms, field, value, ... }

@@ -1,15 +1,15 @@
 --[[
-  Takes the places of a user's connections away because an operator said so, and tells the nodes that hold them. A node
+  Removes the leases of a user's connections because of an admin action, and notifies the nodes that own them. A node
   that misses the message finds the connection under `evicted`, as `closed:<id>`, at its next renewal.
 
-  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
+  KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
   KEYS[2] connections  hash of the connections' details
-  KEYS[3] evicted      sorted set of connections that lost their place
-  ARGV[1] lease, ms
+  KEYS[3] evicted      sorted set of evicted and closed connections
+  ARGV[1] duration of a lease, ms
   ARGV[2] the user's channel
-  ARGV[3] how many at most, the oldest leases first
+  ARGV[3] maximum number of connections, the oldest leases first
   ARGV[4...] connection ids; none for all
-  Returns the ids of those that were live
+  Returns the ids of the connections that were live
 ]]
 local leases, connections, evicted = KEYS[1], KEYS[2], KEYS[3]
 local lease, channel, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])

@@ -1,13 +1,13 @@
 --[[
-  Notes what a consumer of the ledger has. A name belongs to the service that used it first: nobody else can declare
-  that its records may go.
+  Stores the position that a consumer of the ledger confirmed. A consumer name belongs to the service that used it
+  first, so that no other service can release its records for trimming.
 
-  KEYS[1] consumers  hash: consumer -> "<sequence> <ms when confirmed> <service>"; what may be trimmed hangs on it, so
-                     that it has no expiry
+  KEYS[1] consumers  hash: consumer -> "<sequence> <ms when confirmed> <service>". It has no expiry,
+                     because it decides which records may be trimmed
   ARGV[1] consumer
   ARGV[2] service
-  ARGV[3] sequence of the last record that it has
-  ARGV[4] how many consumers there may be
+  ARGV[3] sequence of the last confirmed record
+  ARGV[4] maximum number of consumers
   Returns "confirmed" | "foreign" | "full"
 ]]
 local consumers = KEYS[1]

@@ -1,22 +1,22 @@
 --[[
-  Lets an attempt to log in go on, or says how long the account is locked. The attempt counts as a failed one before its
-  password is looked at, so that attempts in parallel, on any number of services, get no more guesses than one after the
-  other; the right password removes the key.
-  The time comes from the caller: locks last half a minute and more, which the clocks of services agree on, and a test
-  can move it.
+  Allows a login attempt, or returns how long the account is locked. The attempt counts as a failure before its password
+  is checked, so parallel attempts on any number of services get no more guesses than sequential ones. A correct
+  password removes the key.
+  The caller supplies the time: a lock lasts half a minute or more, a precision that the clocks of the services share,
+  and a test can move the clock.
 
   KEYS[1] attempts  hash: failures, locked_until (ms)
   ARGV[1] now, ms
-  ARGV[2] how many failures lock the account
-  ARGV[3] ms of the first lock; each further failure doubles it
-  ARGV[4] ms of the longest lock
-  ARGV[5] ms after the last attempt that the failures are forgotten
-  Returns ms until the account is unlocked, 0 when the attempt may go on
+  ARGV[2] number of failures that lock the account
+  ARGV[3] duration of the first lock, ms; each further failure doubles it
+  ARGV[4] maximum duration of a lock, ms
+  ARGV[5] ms after the last attempt until the failures expire
+  Returns ms until the account is unlocked, 0 when the attempt is allowed
 ]]
 local attempts, now, allowed = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local known = redis.call('HMGET', attempts, 'failures', 'locked_until')
 local lockedUntil = tonumber(known[2] or '0')
--- One that ends later than any lock was made by a clock that has been set back since: the account gets its next guess.
+-- A lock that ends later than the maximum was set by a clock that has since been set back. The attempt is allowed.
 if lockedUntil > now and lockedUntil - now <= tonumber(ARGV[4]) then return lockedUntil - now end
 
 local failures = tonumber(known[1] or '0') + 1

@@ -1,5 +1,5 @@
 --[[
-  Makes a thread, once per id, within the number a plan allows, and tells the user's connections.
+  Creates a thread, once per id and within the limit of the plan, and notifies the connections of the user.
 
   KEYS[1] threads     sorted set of the user's threads, by last change
   KEYS[2] threadInfo  hash: thread id -> JSON
@@ -7,16 +7,16 @@
   KEYS[4] log         the user's events, see include/events.lua
   KEYS[5] logState    hash: epoch, seq
   ARGV[1] thread id
-  ARGV[2] what to know of the thread (JSON)
-  ARGV[3] greatest number of threads
+  ARGV[2] details of the thread (JSON)
+  ARGV[3] maximum number of threads
   ARGV[4] ms that an unused thread is kept
   ARGV[5] timestamp of the event
-  ARGV[6] its fields (a JSON object of at least one member)
+  ARGV[6] fields of the event (a JSON object with at least one member)
   ARGV[7] the user's channel
-  ARGV[8] greatest length of the log
-  ARGV[9] greatest age of an event, ms
-  ARGV[10] seconds that an unused log keeps its epoch
-  ARGV[11] greatest size of the log, bytes
+  ARGV[8] maximum length of the log
+  ARGV[9] maximum age of an event, ms
+  ARGV[10] seconds that an unused log keeps its log epoch
+  ARGV[11] maximum size of the log, bytes
   Returns { "created" | "exists" | "full", number of threads }
 ]]
 --@include streams

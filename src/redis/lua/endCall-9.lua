@@ -1,35 +1,36 @@
 --[[
-  Ends a tool call outside a run: its `tool_completed`, its usage record, its settlement and its outcome, in one step and
-  once, whoever comes first: the node that ran it, or the sweep after the call counted as dead. One that asks its caller for
-  something ends in the same way, and is remembered as one that can begin again.
+  Ends a tool call outside a run. One step appends its `tool_completed`, writes its usage record, commits or releases
+  its reservation and stores its outcome. It takes effect once, although both the node that ran the call and, after the
+  call counts as dead, the sweep may send it. A call that requests input from its caller ends in the same way, and is
+  stored as one that can begin again.
 
   KEYS[1] call          hash of the call
   KEYS[2] activeCalls   sorted set of calls that have not ended
-  KEYS[3] quota         hash of the user's uses, see include/quotas.lua
-  KEYS[4] reservations  sorted set of the user's calls under way
+  KEYS[3] quota         hash of the user's counted uses, see include/quotas.lua
+  KEYS[4] reservations  sorted set of the user's reservations, one per call in flight
   KEYS[5] log           stream of events
   KEYS[6] logState      hash: epoch, seq
-  KEYS[7] outbox        stream of usage records (field r, with the trace they are of in t)
+  KEYS[7] outbox        stream of usage records (field r, with their trace in t)
   KEYS[8] recentUsage   list of the user's usage records, newest first
   KEYS[9] calls         sorted set: call id -> when the hash of the call expires, ms
-  ARGV[1] settlement (JSON); "" to give the place back without counting the call
+  ARGV[1] commit (JSON); "" to release the reservation without counting the call
   ARGV[2] member of reservations
   ARGV[3] member of activeCalls
-  ARGV[4] outcome to remember (JSON), "" for none
-  ARGV[5] ms that the call is remembered from here on; "" as it was
+  ARGV[4] outcome to store (JSON), "" for none
+  ARGV[5] ms that the call is stored from now on; "" to keep its expiry
   ARGV[6] usage record (JSON), "" for a call that was not executed
   ARGV[7] timestamp of the event
   ARGV[8] fields of the event (JSON)
   ARGV[9] the user's channel
-  ARGV[10] greatest length of the log
-  ARGV[11] greatest age of an event, ms
-  ARGV[12] seconds that an unused log keeps its epoch
-  ARGV[13] greatest size of the log, bytes
-  ARGV[14] how many of the user's usage records to keep for the user's own tools
+  ARGV[10] maximum length of the log
+  ARGV[11] maximum age of an event, ms
+  ARGV[12] seconds that an unused log keeps its log epoch
+  ARGV[13] maximum size of the log, bytes
+  ARGV[14] number of the user's usage records to keep for the user's own tools
   ARGV[15] trace of the usage record, "" for none
-  ARGV[16] questions of the call that had been answered when it began
-  ARGV[17] how many must be answered for it to begin again; "" for a call that is done
-  Returns { "ended" }, { "over", outcome or "" } when it had been ended before, or { "stale" } when it has begun anew since
+  ARGV[16] number of input requests of the call that had been answered when it began
+  ARGV[17] number of input requests to be answered before it begins again; "" for a call that is done
+  Returns { "ended" }, { "over", outcome or "" } when it had ended before, or { "stale" } when it has begun again since
 ]]
 --@include streams
 --@include events
@@ -37,7 +38,7 @@
 local call, reservations = KEYS[1], KEYS[4]
 local known = redis.call('HMGET', call, 'status', 'outcome', 'asked')
 if known[1] == 'running' and known[3] and known[3] ~= ARGV[16] then
-  -- This end was taken already, with its answer lost on the way: the call has begun anew since.
+  -- An earlier attempt already ended this round and its reply was lost. The call has begun again since.
   return { 'stale' }
 elseif known[1] == 'done' or known[1] == 'asked' then
   redis.call('ZREM', KEYS[2], ARGV[3])

@@ -1,6 +1,6 @@
 --[[
-  Deletes the account of a user at the end of an erasure, and with it the block. Nothing when another erasure, or none, is in
-  progress: the user has begun anew.
+  Deletes the account of a user at the end of an erasure, and the block with it. It does nothing when another erasure or
+  none is in progress: then the account contains data that is newer than the erasure.
 
   KEYS[1] account  hash, see beginErasure
   ARGV[1] id of the erasure

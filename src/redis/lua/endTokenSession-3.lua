@@ -1,13 +1,14 @@
 --[[
-  The auth service has refused a session for good: forgets its token and tells its connections to end.
+  Ends a session that the auth service refused permanently: deletes its token and notifies its connections, which then
+  close.
 
   KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in registerToken
   ARGV[1] member of `due`
   ARGV[2] the user's channel
-  ARGV[3] what to tell (JSON)
-  ARGV[4] the end, ms, of the token that was refused, when that is all that the refusal is about; "" when it is about the
-          session, whatever token it has by now
-  Returns 1, or 0 when the session is gone or has a newer token by now
+  ARGV[3] control message for the connections (JSON)
+  ARGV[4] expiry, ms, of the refused token, if the refusal concerns only that token; "" if it concerns the session,
+          with any token
+  Returns 1, or 0 when the session no longer exists or has a newer token
 ]]
 if ARGV[4] ~= '' and redis.call('HGET', KEYS[2], 'expires_at') ~= ARGV[4] then return 0 end
 redis.call('DEL', KEYS[2], KEYS[3])

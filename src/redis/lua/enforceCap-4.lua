@@ -1,16 +1,16 @@
 --[[
-  Closes the oldest connections of a user beyond the cap of the plan that an operator stored, as an admission does. Every
-  node that holds the user may ask for it: what is within the cap already stays.
+  Evicts the oldest connections of a user above the cap of the stored plan, as an admission does. Every node that serves
+  the user may run it: connections within the cap stay.
 
-  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
-  KEYS[2] connections  hash: connection id -> "<place in the order of admission> <details>"; "#" -> the last place given
-  KEYS[3] evicted      sorted set: connection id -> when it may be forgotten, ms
+  KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
+  KEYS[2] connections  hash: connection id -> "<admission order> <details>"; "#" -> the last order assigned
+  KEYS[3] evicted      sorted set: connection id -> when the entry may be removed, ms
   KEYS[4] account      hash: plan
-  ARGV[1] lease, ms
+  ARGV[1] duration of a lease, ms
   ARGV[2] the user's channel
-  ARGV[3] what the name of a node's channel begins with, see admitConnection
+  ARGV[3] prefix of the node channels, see admitConnection
   ARGV[4...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
-  Returns the number of connections that lost their place
+  Returns the number of evicted connections
 ]]
 --@include caps
 local keys = { leases = KEYS[1], connections = KEYS[2], evicted = KEYS[3] }

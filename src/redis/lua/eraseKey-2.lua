@@ -1,6 +1,6 @@
 --[[
-  Deletes a key of a user, or members of a sorted set that users share, while the user's erasure is in progress: a worker that was
-  stopped must not delete what the user has made since it ended.
+  Deletes a key of a user, or members of a sorted set that users share, while the erasure of the user is in progress. A
+  worker that resumes after a pause must not delete data that the user created after the erasure ended.
 
   KEYS[1] account  hash, see beginErasure
   KEYS[2] key

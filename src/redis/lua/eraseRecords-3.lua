@@ -1,12 +1,12 @@
 --[[
-  Replaces records of the ledger by their erased form. An entry of a stream cannot be changed, so that the erased form is
-  kept in a sorted set and the entry deleted; readers merge the two. The hash of a record stays what it was.
+  Replaces records of the ledger by their erased form. A stream entry cannot be changed, so the script adds the erased
+  form to a sorted set and deletes the entry; readers merge both. The hash of a record does not change.
 
   KEYS[1] ledger   stream, see ingestUsage
   KEYS[2] erased   sorted set: "<sequence> <ms when appended> <JSON>", scored by sequence; trimmed with the ledger
   KEYS[3] erasure  hash of the erasure, see Erasures
   ARGV[1...] per record: sequence, erased form (JSON)
-  Returns the number of records replaced; one that is not there any more, or has another hash, is passed over
+  Returns the number of records replaced; a record that no longer exists, or has another hash, is skipped
 ]]
 local HASH = '"hash":"([^"]*)"}$'
 local replaced = 0

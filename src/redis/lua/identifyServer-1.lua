@@ -1,8 +1,8 @@
 --[[
-  Which Redis has the ledger, and whether its archive has agreed with what is in it.
+  Returns the id of the Redis server, and of the server whose ledger the archive last agreed with.
 
   KEYS[1] state  hash of the ledger: agreed (server id)
-  Returns { server id, server id that was agreed with or "", ms since the epoch }
+  Returns { server id, agreed server id or "", ms since the epoch }
 ]]
 --@include server
 local time = redis.call('TIME')

@@ -1,34 +1,35 @@
 --[[
-  Moves a batch of the outboxes into the ledger, and with it the tallies and the window of its hour: all of it, or
-  nothing when the ledger or one of the outboxes has moved on since the writer looked.
+  Moves a batch from the outboxes into the ledger and updates the tally and the window of its hour. It writes nothing if
+  the ledger or one of the outbox cursors has changed since the writer read them.
 
-  This is the fence. The head's hash names the whole history of the ledger, since each record is chained to the one
-  before; a writer that was frozen, or that a batch was sent for twice, names a head that is no longer the head, or a
-  cursor that has been passed. Comparing the sequence alone would let a writer in whose ledger was lost and grown again
-  to the same length. A batch has records and refusals of one hour only, so that all keys are known beforehand.
+  The hash of the head is the fencing token. Each record is chained to the one before, so this hash identifies the whole
+  history of the ledger. A writer that resumes after a pause, or that sends a batch twice, presents an old head or an
+  old cursor, and the script rejects its batch. Comparing the sequence alone would accept a writer after the ledger was
+  lost and grew again to the same length. All records and refusals of a batch are of one hour, so that all keys are
+  known beforehand.
 
-  KEYS[1] ledger  stream: one record an entry, id "<sequence>-0", fields r (JSON), a (ms when it was appended)
-  KEYS[2] state   hash: sequence, hash (of the last record), "cursor:<outbox>" -> last outbox entry folded
+  KEYS[1] ledger  stream: one record per entry, id "<sequence>-0", fields r (JSON), a (ms when it was appended)
+  KEYS[2] state   hash: sequence, hash (of the last record), "cursor:<outbox>" -> last ingested outbox entry
   KEYS[3] tally   hash of the hour: row -> measures, integers separated by spaces; expires
   KEYS[4] window  hash of the hour: closed (number of closed revisions), "r<n>" (their JSON), and of the open revision
-                  first, last (sequences), count, totals (measures); what is billed by has no expiry
-  KEYS[5] open    sorted set of hours with an open revision, scored by the time (ms) that it closes at
-  KEYS[6] returned  set of the ids of records that were given back to the ledger after a loss: whoever else comes with
-                  one of them, a call that was repeated or swept since, is passed over; expires
-  ARGV[1] hash of the ledger's last record as the writer knows it, "" before the first
+                  first, last (sequences), count, totals (measures); never expires, because billing uses it
+  KEYS[5] open    sorted set of hours with an open revision, scored by the time (ms) at which it closes
+  KEYS[6] returned  set of the ids of records that were resubmitted after a loss. Any other record with one of
+                  these ids, from a call that was repeated or swept since, is skipped; expires
+  ARGV[1] hash of the ledger's last record as the writer read it, "" before the first
   ARGV[2] hash of the last record of this batch, or ARGV[1] when it has none
   ARGV[3] hour, e.g. 2026-11-20T10
   ARGV[4] end of the hour, ms
   ARGV[5] ms that a window stays open after the end of an hour
   ARGV[6] seconds that a tally is kept
-  ARGV[7] measures of the records together
+  ARGV[7] sum of the measures of the records
   ARGV[8] number of cursors
   ARGV[9] number of tally rows
-  ARGV[10] number of ids that are given back with this batch
-  ARGV[11] seconds that these are remembered
-  ARGV[12...] per cursor: outbox, cursor as the writer knows it ("" before the first), cursor after this batch;
+  ARGV[10] number of ids that are resubmitted with this batch
+  ARGV[11] seconds that these ids are stored
+  ARGV[12...] per cursor: outbox, cursor as the writer read it ("" before the first), cursor after this batch;
               per tally row: row, measures to add; the ids; then the records (JSON), in order
-  Returns 1 when appended, 0 when the writer must look again
+  Returns 1 when appended, 0 when the writer must read the state again
 ]]
 local ledger, state, tally, window, open, returned = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local hour, totals, cursors, rows, ids = ARGV[3], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -43,10 +44,12 @@ if (head[2] or '') ~= ARGV[1] then return 0 end
 for i = FIRST, firstRow - 1, 3 do
   if (redis.call('HGET', state, 'cursor:' .. ARGV[i]) or '') ~= ARGV[i + 1] then return 0 end
 end
--- Given back between the writer's look and now. A batch that gives back itself is held apart by its cursor or its head.
+-- A record of this batch may have been resubmitted after the writer read the state. A batch that resubmits records
+-- itself is protected by its cursor or its head.
 if ids == 0 and redis.call('EXISTS', returned) == 1 then
   for i = firstRecord, #ARGV do
-    -- Every record begins with it. Decoded, one with half of a surrogate pair in it would fail, and hold up all others.
+    -- Every record begins with its id. Decoding could fail: a record with half of a surrogate pair would block
+    -- ingestion.
     local id = string.match(ARGV[i], '^{"id":"([^"]*)"')
     if redis.call('SISMEMBER', returned, id) == 1 then return 0 end
   end
@@ -66,13 +69,15 @@ if records > 0 then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local revision = redis.call('HMGET', window, 'last', 'count', 'totals')
-  -- First of all writes: Redis refuses an id that is not above the last, and then nothing of the batch has happened.
+  -- The XADD is the first write: Redis rejects an id that is not above the last one, and then nothing of the batch was
+  -- written.
   for i = firstRecord, #ARGV do
     redis.call('XADD', ledger, string.format('%.0f', sequence + i - firstRecord + 1) .. '-0',
       'r', ARGV[i], 'a', string.format('%.0f', now))
   end
   if not revision[1] then
-    -- What arrives when its window has closed, or would have: its revision closes with the hour it arrived in.
+    -- A record that arrives after its window has closed, or should have, opens a revision that closes with the hour of
+    -- arrival.
     local closesAt = ARGV[4] + ARGV[5]
     if closesAt <= now then closesAt = (math.floor(now / HOUR_MS) + 1) * HOUR_MS + ARGV[5] end
     redis.call('ZADD', open, closesAt, hour)

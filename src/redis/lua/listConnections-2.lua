@@ -1,10 +1,10 @@
 --[[
-  The live connections of a user, as the registry has them.
+  Lists the live connections of a user from the connection registry.
 
-  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
-  KEYS[2] connections  hash: connection id -> "<place in the order of admission> <details>"
-  ARGV[1] how many at most
-  Returns { how many there are, then per connection: id, end of its lease (ms), details (JSON) }
+  KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
+  KEYS[2] connections  hash: connection id -> "<admission order> <details>"
+  ARGV[1] maximum number of connections to list
+  Returns { total number, then per connection: id, expiry of its lease (ms), details (JSON) }
 ]]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

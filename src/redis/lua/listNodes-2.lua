@@ -1,9 +1,9 @@
 --[[
-  The nodes that are alive, with what each said of itself last.
+  Lists the live nodes with the details that each last reported.
 
-  KEYS[1] nodes    sorted set: node id -> end of its lease, ms
+  KEYS[1] nodes    sorted set: node id -> expiry of its lease, ms
   KEYS[2] details  hash: node id -> JSON
-  ARGV[1] how many at most
+  ARGV[1] maximum number of nodes
   Returns per node: id, details
 ]]
 local time = redis.call('TIME')

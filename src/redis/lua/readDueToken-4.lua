@@ -1,10 +1,11 @@
 --[[
-  The token of a session that was taken, if a connection of the session still holds a lease; else nothing of it is kept.
+  Reads the token of a claimed session if a connection of the session still holds a lease. Otherwise it deletes the
+  token and the session data.
 
   KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in registerToken
-  KEYS[4] leases  of the user's connections: connection id -> end of the lease, ms
+  KEYS[4] leases  of the user's connections: connection id -> expiry of the lease, ms
   ARGV[1] member of `due`
-  Returns { token (sealed), its end in ms, failures so far }, or {} when there is nothing to refresh
+  Returns { token (sealed), its expiry in ms, failures so far }, or {} when there is nothing to refresh
 ]]
 local due, session, connections, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local time = redis.call('TIME')

@@ -1,18 +1,19 @@
 --[[
-  A page of a user's event log, with the log's head as of the same moment.
-  A node that has seen more than the log holds, or another event at the place where it stands, proves that the log was lost (a fail-over to a replica that lagged, a
-  restart from an older file): the log then gets a new epoch, so that no two events share a `seq` within one. A client's
-  word is no such proof: it only gets to read nothing.
+  Reads a page of a user's event log, with the head of the log at the same moment.
+  A node proves that the log lost events if it delivered more events than the log holds, or another event at its
+  position. Causes are a failover to a lagging replica and a restart from an older file. The log then gets a new log
+  epoch, so that no two events of one epoch share a `seq`. A position that a client sent proves nothing: it only yields
+  an empty page.
 
   KEYS[1] log       stream of events
   KEYS[2] logState  hash: epoch, seq
-  ARGV[1] epoch the reader knows, "" for none
-  ARGV[2] after: the last seq the reader has seen
-  ARGV[3] greatest number of entries
-  ARGV[4] seconds that an unused log keeps its epoch
-  ARGV[5] 1 when the reader is a node that delivered up to `after` itself, 0 when it has that from a client
-  ARGV[6] timestamp of the event that the node delivered as `after`, "" when it knows none
-  Returns { epoch, seq, oldest seq that can be read, entries }; no entries when the epoch is another one
+  ARGV[1] log epoch that the reader knows, "" for none
+  ARGV[2] after: the last seq that the reader received
+  ARGV[3] maximum number of entries
+  ARGV[4] seconds that an unused log keeps its log epoch
+  ARGV[5] 1 when the reader is a node that delivered up to `after` itself, 0 when a client sent the position
+  ARGV[6] timestamp of the event that the node delivered as `after`, "" when it delivered none
+  Returns { log epoch, seq, oldest seq in the log, entries }; no entries when the log has another epoch
 ]]
 local log, logState = KEYS[1], KEYS[2]
 local known, after = ARGV[1], tonumber(ARGV[2])

@@ -1,11 +1,11 @@
 --[[
-  What a user has used of some limits, and the calls under way.
+  Reads the uses of some limits of a user, and the calls and runs in flight.
 
-  KEYS[1] quota         hash of the user's uses, see include/quotas.lua
-  KEYS[2] reservations  sorted set of the user's calls under way
+  KEYS[1] quota         hash of the user's counted uses, see include/quotas.lua
+  KEYS[2] reservations  sorted set of the user's reservations, one per call in flight
   KEYS[3] runsInFlight  sorted set of the user's runs that have not ended, scored by their deadline
   ARGV[1] limits (JSON array)
-  Returns { now, calls under way, runs in flight, day or "", month or "", status... }
+  Returns { now, calls in flight, runs in flight, day or "", month or "", status... }
 ]]
 --@include quotas
 local time = redis.call('TIME')

@@ -1,18 +1,18 @@
 --[[
-  Puts a correction into the ledger's own outbox, once for each idempotency key.
+  Appends a correction to the ledger's own outbox, once per idempotency key.
 
-  KEYS[1] outbox     stream of corrections that wait to be folded
+  KEYS[1] outbox     stream of corrections that have not been ingested yet
   KEYS[2] key        hash of the idempotency key: request (digest), record (JSON); expires
-  KEYS[3] corrected  hash: id of a corrected record -> sum of its corrections; as lasting as the ledger
+  KEYS[3] corrected  hash: id of a corrected record -> sum of its corrections; never expires
   KEYS[4] used       set of the digests of idempotency keys under which records of this user were corrected; expires
   ARGV[1] digest of the request
   ARGV[2] record of the correction (JSON)
   ARGV[3] id of the corrected record
   ARGV[4] units of the correction
-  ARGV[5] units of the corrected record: corrections never take back more than these
-  ARGV[6] seconds that the key is remembered
+  ARGV[5] units of the corrected record: corrections never subtract more than these
+  ARGV[6] seconds that the key is stored
   ARGV[7] digest of the idempotency key
-  Returns { "recorded" | "repeated", record } or { "conflict" } or { "excessive", units left to take back }
+  Returns { "recorded" | "repeated", record } or { "conflict" } or { "excessive", units that can still be subtracted }
 ]]
 local outbox, key, corrected = KEYS[1], KEYS[2], KEYS[3]
 local known = redis.call('HMGET', key, 'request', 'record')

@@ -1,14 +1,14 @@
 --[[
-  Puts a redaction entry into the ledger's own outbox and moves the erasure's cursor beyond the records that it lists, in
-  one step: sent twice, it writes one entry.
+  Appends a redaction entry to the ledger's own outbox and moves the cursor of the erasure past the records that it
+  lists, in one step. Sent twice, it writes one entry.
 
-  KEYS[1] outbox   stream of corrections that wait to be folded
+  KEYS[1] outbox   stream of corrections that have not been ingested yet
   KEYS[2] erasure  hash of the erasure, see Erasures
-  ARGV[1] cursor as the caller knows it
+  ARGV[1] cursor as the caller read it
   ARGV[2] cursor after this step
-  ARGV[3] redaction entry (JSON), "" when none of the records is the user's
-  ARGV[4] records that it lists
-  Returns 1, or 0 when the cursor is another one
+  ARGV[3] redaction entry (JSON), "" when none of the records belongs to the user
+  ARGV[4] number of records that it lists
+  Returns 1, or 0 when the cursor has another value
 ]]
 if (redis.call('HGET', KEYS[2], 'cursor') or '0') ~= ARGV[1] then return 0 end
 if ARGV[3] ~= '' then redis.call('XADD', KEYS[1], '*', 'r', ARGV[3]) end

@@ -1,21 +1,21 @@
 --[[
-  Keeps the latest token of a login session for as long as a connection of that session lives, and schedules its
-  refresh. A token that ends later than the one before it is told to the session's other connections, so that all of
-  them live as long as the latest.
+  Stores the latest token of a session for as long as the session has a live connection, and schedules its refresh. A
+  token that expires later than the stored one is published to the session's other connections, so that all of them live
+  as long as the latest token.
 
   KEYS[1] due          sorted set of the partition: "<user id> <session>" -> when to refresh, ms
   KEYS[2] session      hash: token (sealed), expires_at, refreshes, failures, state
   KEYS[3] connections  set: ids of the session's connections
   ARGV[1] member of `due`
-  ARGV[2] the connection that brought the token, or "" for the worker that refreshed it
+  ARGV[2] id of the connection that presented the token, or "" for the worker that refreshed it
   ARGV[3] token, sealed
-  ARGV[4] its end, ms
-  ARGV[5] when to refresh it, ms
-  ARGV[6] how long after its end it may still be exchanged, ms
+  ARGV[4] expiry of the token, ms
+  ARGV[5] time of its refresh, ms
+  ARGV[6] ms after the expiry during which it can still be exchanged
   ARGV[7] the user's channel
   ARGV[8] session
   Returns { "gone" } when the session has no connection any more, else
-          { "held", refreshes } or { "older", the token kept (sealed), its end in ms, refreshes }
+          { "held", refreshes } or { "older", stored token (sealed), its expiry in ms, refreshes }
 ]]
 local due, session, connections = KEYS[1], KEYS[2], KEYS[3]
 local member, connection, token, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[7]

@@ -1,9 +1,9 @@
 --[[
-  Gives back the places of connections that are gone.
+  Removes the leases of closed connections.
 
   KEYS[1] leases, KEYS[2] connections, KEYS[3] evicted
   ARGV[1...] connection ids
-  Returns the number of leases that were still held
+  Returns the number of leases that still existed
 ]]
 local released = redis.call('ZREM', KEYS[1], unpack(ARGV))
 redis.call('HDEL', KEYS[2], unpack(ARGV))

@@ -1,12 +1,12 @@
 --[[
-  Moves rows of an hour's tally to other names, adding to what is there under these.
+  Renames rows of an hour's tally, adding their measures to a row that already has the new name.
 
-  KEYS[1] tally    hash of the hour: row -> measures, see ingestUsage; keeps its expiry
+  KEYS[1] tally    hash of the hour: row -> measures, see ingestUsage; its expiry does not change
   KEYS[2] erasure  hash of the erasure, see Erasures
   ARGV[1...] per row: name, new name
   Returns the number of rows moved
 ]]
--- A worker that was stopped must not rename what the user has used since.
+-- A worker that resumes after a pause must not rename rows of later use by the same user.
 if redis.call('HGET', KEYS[2], 'phase') ~= 'tallies' then return 0 end
 local moved = 0
 for i = 1, #ARGV, 2 do

@@ -1,12 +1,12 @@
 --[[
-  Renews the leases of one user's connections on one node, and tells the head of the user's event log, so that a node
-  that missed a published event notices without a further round trip.
+  Renews the leases of one user's connections on one node, and returns the head of the user's event log. A node that
+  missed a published event thereby notices it without another round trip.
 
-  KEYS[1] leases       sorted set: connection id -> end of its lease, ms
+  KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
   KEYS[2] connections  hash of the connections' details
-  KEYS[3] evicted      sorted set of connections that lost their place
+  KEYS[3] evicted      sorted set of evicted and closed connections
   KEYS[4] logState     hash: epoch, seq
-  ARGV[1] lease, ms
+  ARGV[1] duration of a lease, ms
   ARGV[2...] connection ids
   Returns { epoch, seq, then per connection "renewed" | "evicted" | "closed" | "missing" }
 ]]

@@ -1,12 +1,12 @@
 --[[
-  Says that a node is alive and what it holds, and counts those that are.
+  Renews the lease of a node, stores its details, removes expired nodes and counts the live ones.
 
-  KEYS[1] nodes    sorted set: node id -> end of its lease, ms
-  KEYS[2] details  hash: node id -> what it says of itself (JSON)
+  KEYS[1] nodes    sorted set: node id -> expiry of its lease, ms
+  KEYS[2] details  hash: node id -> details that the node reports (JSON)
   ARGV[1] node id
-  ARGV[2] lease, ms
+  ARGV[2] duration of a lease, ms
   ARGV[3] details
-  Returns the number of nodes alive, this one included
+  Returns the number of live nodes, including this one
 ]]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,5 +1,5 @@
 --[[
-  Has a session's token refreshed now, unless a worker is at it.
+  Schedules the refresh of a session token for now, unless a worker is refreshing it.
 
   KEYS[1] due, KEYS[2] session: as in registerToken
   ARGV[1] member of `due`

@@ -1,10 +1,10 @@
 --[[
-  Takes a place for a tool call within the user's limits. Sent twice, it takes one.
+  Reserves quota and concurrency for a tool call within the user's limits. Sent twice, it reserves once.
 
-  KEYS[1] quota         hash of the user's uses, see include/quotas.lua
-  KEYS[2] reservations  sorted set of the user's calls under way
+  KEYS[1] quota         hash of the user's counted uses, see include/quotas.lua
+  KEYS[2] reservations  sorted set of the user's reservations, one per call in flight
   ARGV[1] request (JSON): member, concurrency, forMs, limits
-  Returns { "reserved", now, status... } or { "refused", now, number of the limit or 0, status... }
+  Returns { "reserved", now, status... } or { "refused", now, index of the limit or 0, status... }
 ]]
 --@include quotas
 local time = redis.call('TIME')

@@ -1,16 +1,17 @@
 --[[
-  Stores that a token or a session is revoked and announces it, in one step: whoever reads the stream from where it stood
-  before it read the set has missed nothing. Repeated, it announces again and never shortens a revocation.
+  Stores the revocation of a token or a session and appends an invalidation, in one step. A reader that takes its stream
+  position before it reads the set therefore misses nothing. Repeated, it appends another invalidation and never
+  shortens a revocation.
 
-  KEYS[1] revocations    sorted set: subject -> the time after which it need not be known any more, ms
-  KEYS[2] announcements  stream
+  KEYS[1] revocations    sorted set: subject -> time after which the revocation is no longer needed, ms
+  KEYS[2] announcements  stream of invalidations
   ARGV[1] subject, "jti:<id>" or "sid:<id>"
-  ARGV[2] for how long it must be known, ms
-  ARGV[3] entries that the stream keeps, about
-  ARGV[4] how long the stream is kept when nothing is announced, ms
-  ARGV[5] sharded channel to say it on
-  ARGV[6] trace of the request that decided it, "" for none
-  Returns the time until which it is known, ms
+  ARGV[2] duration for which it must be stored, ms
+  ARGV[3] approximate number of entries that the stream keeps
+  ARGV[4] expiry of the stream after its last entry, ms
+  ARGV[5] sharded channel for the wake-up
+  ARGV[6] trace of the request that revoked it, "" for none
+  Returns the time until which the revocation is stored, ms
 ]]
 local revocations, announcements = KEYS[1], KEYS[2]
 local subject, duration = ARGV[1], tonumber(ARGV[2])

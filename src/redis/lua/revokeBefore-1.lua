@@ -1,9 +1,9 @@
 --[[
-  Revokes the tokens of a user that were issued before a time. An earlier time than the one stored changes nothing.
+  Revokes the tokens of a user that were issued before a time. A time earlier than the stored one changes nothing.
 
-  KEYS[1] account  hash: revoked_before, ms, beside what else operators decided; kept until they decide otherwise
+  KEYS[1] account  hash: revoked_before, ms, and the other account fields; it never expires
   ARGV[1] time, ms, or "" for now
-  Returns the time that holds, ms
+  Returns the time that is in effect, ms
 ]]
 local time = redis.call('TIME')
 local before = tonumber(ARGV[1]) or time[1] * 1000 + math.floor(time[2] / 1000)

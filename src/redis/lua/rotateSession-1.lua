@@ -1,21 +1,22 @@
 --[[
-  Uses a refresh token of a session. Its first use makes its successor the live one; a client that repeats the use within
-  the grace (its answer was lost, or two of its tabs refreshed at once) gets the same successor; any other use of a used
-  token is one by somebody who should not have it, and ends the session.
-  Only digests are stored: the caller derives the successor from the token, the same one each time.
-  The time comes from the caller: seconds of difference between the clocks of services do not matter to the grace and
-  the lifetime, and a test can move it.
+  Uses a refresh token of a session. Its first use makes its successor the current token. A client that repeats the use
+  within the grace period gets the same successor, because the reply may have been lost, or two tabs may have refreshed
+  at once. Any other use of a used token indicates theft and ends the session.
+  Only digests are stored: the caller derives the successor from the token, and always derives the same one.
+  The caller supplies the time: seconds of difference between the clocks of services do not affect the grace period and
+  the lifetime, and a test can move the clock.
 
-  KEYS[1] session  hash: user_id, email, client, epoch, started_at (ms), expires_at (ms), current (digest of the live token),
-                   "used:<digest>" -> when that token was used, ms; kept until the grace is over
+  KEYS[1] session  hash: user_id, email, client, epoch, started_at (ms), expires_at (ms), current (digest of the current
+                   token), "used:<digest>" -> when that token was used, ms; kept until the grace period ends
   ARGV[1] digest of the token
   ARGV[2] digest of its successor
   ARGV[3] client
   ARGV[4] now, ms
-  ARGV[5] grace, ms
+  ARGV[5] grace period, ms
   ARGV[6] lifetime of the successor, ms
   Returns { "rotated" | "repeated", user_id, email, epoch, expires_at, started_at } or { "reused", user_id }
-          or { "refused" }: no such session, another client's, or a successor made with a key that is no longer in use
+          or { "refused" }: the session does not exist or belongs to another client, or the successor was derived with
+          a key that is no longer in use
 ]]
 local session, digest, successor, client = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local now, grace, lifetime = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -23,7 +24,7 @@ local now, grace, lifetime = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV
 local known = redis.call('HMGET', session, 'user_id', 'email', 'epoch', 'client', 'current', 'expires_at', 'started_at')
 local userId, email, epoch, owner, current, expiresAt, startedAt = unpack(known)
 startedAt = tonumber(startedAt or '0')
--- A use that lies ahead by more was written by a clock that has been set back since.
+-- A use that is further in the future than the grace period was written by a clock that has since been set back.
 local function isOver(usedAt) return math.abs(now - usedAt) > grace end
 if not userId or tonumber(expiresAt) <= now then return { 'refused' } end
 

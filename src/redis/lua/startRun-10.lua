@@ -1,36 +1,36 @@
 --[[
-  Accepts a request for an agent run, once per request id, within what the plan allows, and stores it with the user's
-  message in the thread. A refused request leaves nothing behind.
-  The message counter was written by the rate limiter just before, on the same connection: a message over the limit
-  starts nothing, although both commands travelled together.
+  Accepts a request for an agent run, once per request id and within the limits of the plan, and stores it with the
+  user's message in the thread. A refused request writes nothing.
+  The rate limiter wrote the message counter just before, on the same connection: a message over the limit starts no
+  run, although both commands were sent together.
 
-  KEYS[1] messageRate   counter of the user's messages in this window
+  KEYS[1] messageRate   counter of the user's messages in the current window
   KEYS[2] request       string: "<run id> <thread id>" that this request id started
   KEYS[3] run           hash of the run
   KEYS[4] activeRuns    sorted set: "<user id> <run id>" -> when it must have ended, ms
-  KEYS[5] runs          sorted set of the user's runs that are remembered, by acceptance
+  KEYS[5] runs          sorted set of the user's stored runs, by time of acceptance
   KEYS[6] threads       sorted set of the user's threads, by last change
   KEYS[7] threadInfo    hash: thread id -> JSON
   KEYS[8] thread        stream of the thread's messages
-  KEYS[9] quota         hash of the user's uses, see include/quotas.lua
+  KEYS[9] quota         hash of the user's counted uses, see include/quotas.lua
   KEYS[10] runsInFlight sorted set of the user's runs that have not ended: run id -> when it must have ended, ms
-  ARGV[1] greatest value of the counter
+  ARGV[1] maximum value of the counter
   ARGV[2] run id
   ARGV[3] thread id
   ARGV[4] member of activeRuns
   ARGV[5] ms until the run must have ended
-  ARGV[6] ms that the run and its request id are remembered
-  ARGV[7] how many runs to keep in that set
-  ARGV[8] what to know of the thread if it is new (JSON)
+  ARGV[6] ms that the run and its request id are stored
+  ARGV[7] maximum number of runs in `runs`
+  ARGV[8] details of the thread if it is new (JSON)
   ARGV[9] the user's message (JSON)
-  ARGV[10] how many messages a thread keeps
-  ARGV[11] how many bytes a thread keeps
-  ARGV[12] how many threads a user keeps, whatever the plan
+  ARGV[10] maximum number of messages per thread
+  ARGV[11] maximum number of bytes per thread
+  ARGV[12] maximum number of threads per user, independent of the plan
   ARGV[13] ms that an unused thread is kept
-  ARGV[14] what the keys of the user's threads begin with
-  ARGV[15] limits of the plan (JSON): threads (absent for none: then the oldest makes room), inFlight, perHour (a limit, see
-           include/quotas.lua)
-  ARGV[16] 1 when the request names no thread: where no thread can be added, it goes to the one that changed last
+  ARGV[14] key prefix of the user's threads
+  ARGV[15] limits of the plan (JSON): threads (absent for no limit: then the oldest thread is removed), inFlight,
+           perHour (a limit, see include/quotas.lua)
+  ARGV[16] 1 when the request names no thread: if no thread can be added, the run uses the one that changed last
   ARGV[17...] field, value, field, value, ... of the run
   Returns { "started" | "repeated", run id, thread id }, { "limited" }, or
           { "refused", "threads" | "runs_per_hour" | "runs_in_flight", now, runs in flight, runs counted in the hour,
@@ -67,14 +67,16 @@ end
 if hour[1] >= limits.perHour.max then return refused('runs_per_hour') end
 if inFlight >= limits.inFlight then return refused('runs_in_flight') end
 
--- The first write needs memory, so that a Redis without any refuses the whole: see `reserve` in include/quotas.lua.
+-- The first write needs memory, so a Redis without free memory rejects the whole script: see `reserve` in
+-- include/quotas.lua.
 redis.call('SET', request, runId .. ' ' .. threadId, 'PX', ARGV[6])
 redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_at', now, 'thread_id', threadId, unpack(ARGV, 17))
 redis.call('PEXPIRE', run, ARGV[6])
 redis.call('ZADD', activeRuns, now + ARGV[5], ARGV[4])
 redis.call('ZADD', runsInFlight, now + ARGV[5], runId)
 redis.call('ZREMRANGEBYSCORE', runsInFlight, '-inf', now)
--- As long as the last of them: gateways may disagree on the time of a run while their configuration changes.
+-- Expires with the last of them: while the configuration changes, gateways may use different maximum durations of a
+-- run.
 local last = redis.call('ZRANGE', runsInFlight, 0, 0, 'REV', 'WITHSCORES')[2]
 if last then redis.call('PEXPIREAT', runsInFlight, last) end
 countUse(quota, limits.perHour, now)

@@ -1,16 +1,16 @@
 --[[
-  Removes the oldest records of the ledger, a bounded number of them: only what every consumer has confirmed, what no
-  open window needs, and what was appended long enough ago. Without a consumer nothing goes.
+  Removes the oldest records of the ledger, a bounded number per call. It removes only records that every consumer has
+  confirmed, that no open window needs, and that are old enough. Without a consumer it removes nothing.
 
   KEYS[1] ledger     stream, see ingestUsage
-  KEYS[2] state      hash: trimmed (last sequence removed) and trimmed_hash (its hash, which the chain goes on from)
+  KEYS[2] state      hash: trimmed (last sequence removed) and trimmed_hash (its hash, from which the chain continues)
   KEYS[3] consumers  hash, see confirmCursor
   KEYS[4] erased     sorted set of erased records, see eraseRecords: they replace entries of the stream
-  ARGV[1] ms that a record is kept at least
-  ARGV[2] greatest number of records to remove
-  ARGV[3] lowest first sequence of the open windows as the writer knows it, "" for none; one that has opened since has
-          only records that are too young to go
-  Returns number of records removed
+  ARGV[1] minimum age of a removed record, ms
+  ARGV[2] maximum number of records to remove
+  ARGV[3] lowest first sequence of the open windows as the writer read it, "" for none; a window that has opened since
+          contains only records that are too young to be removed
+  Returns the number of records removed
 ]]
 local ledger, state, consumers, erased = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit = nil
@@ -23,7 +23,7 @@ if ARGV[3] ~= '' then limit = math.min(limit, ARGV[3] - 1) end
 
 local time = redis.call('TIME')
 local appendedBefore = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[1]
--- A version that does not know erased records trims the stream alone.
+-- An older version, which does not support erased records, trims only the stream.
 redis.call('ZREMRANGEBYSCORE', erased, '-inf', redis.call('HGET', state, 'trimmed') or '0')
 local records = {}
 for _, entry in ipairs(redis.call('XRANGE', ledger, '-', '+', 'COUNT', ARGV[2])) do
@@ -41,7 +41,8 @@ for i = 1, math.min(#records, tonumber(ARGV[2])) do
 end
 if not last then return 0 end
 local sequence = string.format('%.0f', last.sequence)
--- Every record ends with it. Decoded, one with half of a surrogate pair in it would fail, now and each time from now on.
+-- Every record ends with its hash. Decoding could fail: a record with half of a surrogate pair would block trimming
+-- permanently.
 local hash = string.match(last.json, '"hash":"([^"]*)"}$')
 redis.call('HSET', state, 'trimmed', sequence, 'trimmed_hash', hash)
 redis.call('XTRIM', ledger, 'MINID', string.format('%.0f', last.sequence + 1) .. '-0')

@@ -1,10 +1,10 @@
 --[[
-  A connection has left its session; with the last one the session's token goes too, and nothing is refreshed any more.
+  Removes a connection from its session. With the last connection it also deletes the token and ends the refreshes.
 
   KEYS[1] due, KEYS[2] session, KEYS[3] connections: as in registerToken
   ARGV[1] member of `due`
   ARGV[2] connection id
-  Returns how many connections the session has left
+  Returns the number of remaining connections of the session
 ]]
 redis.call('SREM', KEYS[3], ARGV[2])
 local left = redis.call('SCARD', KEYS[3])

@@ -4,31 +4,31 @@ import { isSameRecord } from '../redaction.ts';
 import { ArchivedWindows } from './archived-windows.ts';
 import type { ArchiveDatabase, Client } from './database.ts';
 
-/** Records read in one query. */
+/** Records read per query. */
 const READ_BATCH = 1_000;
-/** What was given to the ledger and has not come back in it is given again after this. */
+/** Interval after which a resubmitted record that is not in the ledger yet is resubmitted again. */
 const RETURN_AGAIN = '1 minute';
 
-/** A record as it was archived. */
+/** An archived record. */
 export type ArchivedRecord = Pick<StoredRecord, 'sequence' | 'json'>;
 
-/** A row: the record, and what stands beside it to be asked for. */
+/** A row of the archive: the record and its indexed columns. */
 export interface ArchiveRow extends ArchivedRecord, Pick<LedgerRecord, 'id' | 'period' | 'units' | 'hash'> {}
 
-/** A closed revision of a window as it was archived. */
+/** An archived closed revision of a window. */
 export interface ArchivedRevision {
   readonly window: string;
   readonly revision: number;
   readonly json: string;
 }
 
-/** Where the archive begins and ends; both the beginning of the ledger while there is nothing in it. */
+/** The first and last position of the archive; both are the beginning of the ledger while it is empty. */
 export interface ArchiveHead extends LedgerPosition {
-  /** The record that its first one is chained to. */
+  /** Position of the record to which the first archived record is chained. */
   readonly base: LedgerPosition;
 }
 
-/** The archive has, under the sequence or the id of a record, another one. */
+/** The archive and the ledger contradict each other at a record. */
 export class ArchiveDisagrees extends Error {
   readonly sequence: number;
 
@@ -47,17 +47,20 @@ export class UsageArchive {
     this.#database = database;
   }
 
-  /** @throws Error while PostgreSQL is away */
+  /**
+   * Returns the head.
+   * @throws Error while PostgreSQL is unavailable
+   */
   head(): Promise<ArchiveHead> {
     return this.#database.use(readHead);
   }
 
-  /** Records from one sequence to another, both included, at most a thousand. */
+  /** Returns the records from one sequence to another, both inclusive, at most 1,000. */
   range(from: number, to: number): Promise<ArchiveRow[]> {
     return this.#database.use((client) => readRange(client, from, to));
   }
 
-  /** The closed revisions of these windows, by window and revision, as they were archived. */
+  /** Returns the archived closed revisions of these windows, ordered by window and revision. */
   closedRevisions(windows: readonly string[]): Promise<ArchivedRevision[]> {
     return this.#database.use(async (client) => {
       const { rows } = await client.query<ArchivedRevision>(
@@ -70,9 +73,10 @@ export class UsageArchive {
   }
 
   /**
-   * One transaction as the only archiver: the row that it locks is the lease, which ends with the transaction, also when
-   * its holder hangs or dies. A holder that wakes up late has lost its transaction with it, and nothing of it is written.
-   * @returns undefined when another one is at work
+   * Runs `work` in one transaction as the only archiver. The locked row is the lease. It ends with the transaction,
+   * also when its holder hangs or dies. A holder that resumes after a pause has lost its transaction, and none of its
+   * writes take effect.
+   * @returns undefined when another archiver holds the lease
    */
   alone<T>(work: (writer: ArchiveWriter) => Promise<T>): Promise<T | undefined> {
     return this.#database.transaction(async (client) => {
@@ -82,7 +86,7 @@ export class UsageArchive {
   }
 }
 
-/** The archive, for whoever has its lease. */
+/** The archive for the holder of its lease. */
 export class ArchiveWriter {
   readonly windows: ArchivedWindows;
   readonly #client: Client;
@@ -100,7 +104,7 @@ export class ArchiveWriter {
     return readRange(this.#client, from, to);
   }
 
-  /** The hash of a record; undefined where there is none. */
+  /** Returns the hash of a record; undefined if the record is not archived. */
   async hashAt(sequence: number): Promise<string | undefined> {
     const { rows } = await this.#client.query<{ hash: string }>('SELECT hash FROM usage_records WHERE sequence = $1', [
       sequence,
@@ -108,14 +112,14 @@ export class ArchiveWriter {
     return rows[0]?.hash;
   }
 
-  /** Begins an archive behind the record of this place, where the ledger had been trimmed before. */
+  /** Starts an empty archive after the record at this position, because the ledger was trimmed before. */
   async startAfter({ sequence, hash }: LedgerPosition): Promise<void> {
     await this.#client.query('UPDATE usage_archive SET base_sequence = $1, base_hash = $2', [sequence, hash]);
   }
 
   /**
-   * Adds records. Those that are there already stay as they are, and have to be the same.
-   * @throws ArchiveDisagrees when one of them is another
+   * Adds records. A record that is already archived stays unchanged and must be equal.
+   * @throws ArchiveDisagrees when an archived record differs
    */
   async add(records: readonly (ArchivedRecord & { readonly record: LedgerRecord })[]): Promise<void> {
     const columns = [
@@ -144,8 +148,8 @@ export class ArchiveWriter {
   }
 
   /**
-   * Takes the records behind a sequence out of the archive's history: the ledger has lost them, and goes on otherwise.
-   * They are kept, as superseded.
+   * Removes the records after a sequence from the history of the archive and keeps them as superseded. The ledger has
+   * lost them and continues with other records.
    */
   async supersede(after: number): Promise<void> {
     await this.#client.query(
@@ -158,7 +162,7 @@ export class ArchiveWriter {
     await this.windows.supersede(after);
   }
 
-  /** Notes which superseded records the ledger has by now, under the same id, whatever their sequence. */
+  /** Marks the superseded records whose id the ledger contains again, under any sequence. */
   async markRestored(): Promise<void> {
     await this.#client.query(
       `UPDATE usage_records_superseded lost SET settled_at = now()
@@ -166,7 +170,10 @@ export class ArchiveWriter {
     );
   }
 
-  /** The ids among the superseded that the ledger has charged otherwise than they were, since the time of `settle`. */
+  /**
+   * Returns the ids that `markRestored` marked in the same transaction and whose units in the ledger differ from the
+   * original ones.
+   */
   async chargedOtherwise(): Promise<string[]> {
     const { rows } = await this.#client.query<{ id: string }>(
       `SELECT lost.id FROM usage_records_superseded lost JOIN usage_records kept USING (id)
@@ -175,7 +182,10 @@ export class ArchiveWriter {
     return rows.map(({ id }) => id);
   }
 
-  /** Superseded records that the ledger does not have, and was not given lately; noted as given now. */
+  /**
+   * Returns superseded records that the ledger lacks and that were not resubmitted recently, and marks them as
+   * resubmitted now.
+   */
   async claimLost(limit: number): Promise<UsageRecord[]> {
     const { rows } = await this.#client.query<{ json: string }>(
       `UPDATE usage_records_superseded SET returned_at = now()
@@ -192,7 +202,7 @@ export class ArchiveWriter {
       .map(({ sequence: _, hash: __, salt: ___, content_before: ____, ...record }) => record);
   }
 
-  /** The records of these sequences that are archived. */
+  /** Returns the archived records among these sequences. */
   async recordsAt(sequences: readonly number[]): Promise<ArchivedRecord[]> {
     const { rows } = await this.#client.query<{ sequence: string; json: string }>(
       'SELECT sequence, record::text AS json FROM usage_records WHERE sequence = ANY($1)',
@@ -201,7 +211,7 @@ export class ArchiveWriter {
     return rows.map(({ sequence, json }) => ({ sequence: Number(sequence), json }));
   }
 
-  /** Replaces records by their erased form; their hash, and all other columns, stay what they are. */
+  /** Replaces records by their erased form. Their hash and all other columns do not change. */
   async replace(records: readonly (ArchivedRecord & Pick<LedgerRecord, 'hash'>)[]): Promise<void> {
     await this.#client.query(
       `UPDATE usage_records r SET record = erased.json
@@ -211,7 +221,10 @@ export class ArchiveWriter {
     );
   }
 
-  /** Replaces the superseded records of a user, all in this transaction: as many as fail-overs have lost of one user. */
+  /**
+   * Erases all superseded records of a user in this transaction. Their number is bounded by the failover losses of one
+   * user.
+   */
   async eraseSuperseded(userId: string, erased: (json: string) => string): Promise<number> {
     const { rows } = await this.#client.query<{ hash: string; json: string }>(
       `SELECT hash, record::text AS json FROM usage_records_superseded WHERE record->>'user_id' = $1`,
@@ -241,6 +254,6 @@ async function readRange(client: Client, from: number, to: number): Promise<Arch
      WHERE sequence BETWEEN $1 AND $2 ORDER BY sequence LIMIT $3`,
     [from, to, READ_BATCH],
   );
-  // The driver gives 64-bit integers as text.
+  // The driver returns 64-bit integers as text.
   return rows.map((row) => ({ ...row, sequence: Number(row.sequence), units: Number(row.units) }));
 }

@@ -2,20 +2,23 @@ import type { ClosedRevision } from '../ledger/windows.ts';
 import type { LedgerRecord } from '../records.ts';
 import type { Client } from './database.ts';
 
-/** Hours whose windows are looked at in one step: one or two, unless windows do not close. */
+/** Maximum number of hours checked per step: usually one or two, unless windows do not close. */
 const HOURS_AT_ONCE = 100;
-/** A closing is lost with the last seconds of a Redis: those of a day are looked at again, a few dozen. */
+/**
+ * Age of the windows that are checked after a loss. Redis can only lose closings of its last seconds; a day contains a
+ * few dozen windows.
+ */
 const RECENT = '1 day';
 const MAX_RECENT = 500;
 
-/** An hour of which not every record is in a closed revision that is archived. */
+/** An hour with records that are in no archived closed revision. */
 export interface OpenHour {
   readonly window: string;
-  /** Closed revisions of it in the archive. */
+  /** Number of its closed revisions in the archive. */
   readonly revisions: number;
 }
 
-/** The closed revisions of the ledger's windows in the archive, for whoever has its lease. */
+/** The archived closed revisions of windows, for the holder of the archive lease. */
 export class ArchivedWindows {
   readonly #client: Client;
 
@@ -23,7 +26,7 @@ export class ArchivedWindows {
     this.#client = client;
   }
 
-  /** Notes the hours that these records, which were just archived, are in. */
+  /** Stores the hours of records that were just archived. */
   async note(records: readonly LedgerRecord[]): Promise<void> {
     const last = new Map(records.map(({ period, sequence }) => [period, sequence]));
     await this.#client.query(
@@ -50,18 +53,18 @@ export class ArchivedWindows {
     await this.#client.query('UPDATE usage_hours SET closed_to = $2 WHERE period = $1', [window, last_sequence]);
   }
 
-  /** Those whose last record is one of these, in the order of these. */
+  /** Returns the revisions whose last record is in this range, in order of that record. */
   endingIn(from: number, to: number): Promise<ClosedRevision[]> {
     return this.#read('last_sequence BETWEEN $1 AND $2 ORDER BY last_sequence', [from, to]);
   }
 
-  /** Those of the last day up to a record of the ledger, in their order. */
+  /** Returns the revisions of the last day that end at or before a record of the ledger, in order. */
   recent(to: number): Promise<ClosedRevision[]> {
     const condition = 'last_sequence <= $1 AND archived_at > now() - $2::interval ORDER BY last_sequence LIMIT $3';
     return this.#read(condition, [to, RECENT, MAX_RECENT]);
   }
 
-  /** Takes out those that have a record behind a sequence: see `ArchiveWriter.supersede`. */
+  /** Supersedes the revisions that contain a record after a sequence: see `ArchiveWriter.supersede`. */
   async supersede(after: number): Promise<void> {
     await this.#client.query(
       `WITH gone AS (DELETE FROM usage_windows WHERE last_sequence > $1 RETURNING *)

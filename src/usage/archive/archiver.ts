@@ -15,9 +15,9 @@ import type { LedgerServer } from '../recovery/ledger-server.ts';
 import { LossRepair, type Repaired } from '../recovery/loss-repair.ts';
 import { ArchiveDisagrees, type ArchiveHead, type ArchiveWriter, type UsageArchive } from './archive.ts';
 
-/** Records of one transaction: some 600 KB, which PostgreSQL takes in well under a tenth of a second. */
+/** Records per transaction: about 600 KB, which PostgreSQL writes in well under 0.1 s. */
 const BATCH = 1_000;
-/** How the archive stands among the consumers of the ledger: what it does not have is not trimmed. */
+/** Name of the archive as a consumer of the ledger, so that unarchived records are not trimmed. */
 export const ARCHIVE_CONSUMER = 'usage-archive';
 const ARCHIVE_SERVICE = 'tollgate';
 
@@ -31,24 +31,25 @@ export interface ArchiverDeps {
   readonly archive: UsageArchive;
 }
 
-/** What one step did. */
+/** The result of one step. */
 export interface Step {
-  /** Records copied. */
+  /** Number of records copied. */
   readonly archived: number;
-  /** What was done about records that Redis had lost. */
+  /** The repair of records that Redis had lost. */
   readonly repaired: Repaired | undefined;
-  /** Whether there is more to do at once. */
+  /** Whether more work is pending. */
   readonly more: boolean;
 }
 
 const IDLE: Step = { archived: 0, repaired: undefined, more: false };
 
 /**
- * Copies the ledger into the archive, in its order, checking the chain as it goes, and its windows as they are closed. How
- * far it has come stands in the archive itself: its last record. Any number of archivers may run; one at a time has the lease.
+ * Copies the ledger into the archive in order, verifying the chain, and copies windows once they are closed. The last
+ * archived record is the position. Several archivers may run; one at a time holds the lease.
  *
- * Each step begins with a comparison: the archive's last record must be the ledger's of the same sequence, hash by hash the
- * same history. If it is not, and Redis is another one than when they agreed last, it has lost what it had: see `LossRepair`.
+ * Each step begins with a comparison: the ledger must contain the last archived record under the same sequence and
+ * hash, so both have the same history. If it does not, and the Redis server has changed since they last agreed, Redis
+ * has lost records: see `LossRepair`.
  */
 export class Archiver {
   readonly #deps: ArchiverDeps;
@@ -60,9 +61,9 @@ export class Archiver {
   }
 
   /**
-   * One transaction's worth of work; can be made again whatever became of it.
-   * @throws ArchiveDisagrees for what only an operator can decide; TollgateError OVERLOADED while Redis is away; Error while
-   *   PostgreSQL is
+   * Runs one step in one transaction. A step can be repeated, whatever its outcome.
+   * @throws ArchiveDisagrees if the repair requires an operator; TollgateError OVERLOADED while Redis is unavailable;
+   *   Error while PostgreSQL is unavailable
    */
   async step(): Promise<Step> {
     const { archive, ledger, server } = this.#deps;
@@ -87,7 +88,7 @@ export class Archiver {
       return { position, step: { archived: copied, repaired, more: !atHead || (repaired?.more ?? false) } };
     });
     if (!done) return IDLE;
-    // When it is committed: what the archive does not have may not be trimmed.
+    // The position is confirmed after the commit, because records that are not in the archive must not be trimmed.
     await this.#confirm(done.position);
     return done.step;
   }
@@ -98,27 +99,33 @@ export class Archiver {
   }
 
   /**
-   * A Redis that had everything of the archive's once does not lose it by itself: one of the two was tampered with. Unless it
-   * is another one since it was asked.
+   * Handles a ledger that lacks archived records although it agreed with the archive before. Unless the Redis server
+   * has changed since the step began, one of the two was manipulated.
    */
   async #lookAgain(serverId: string, { sequence }: ArchiveHead): Promise<Step> {
     const same = (await this.#deps.server.identify()).serverId === serverId;
-    if (same) throw new ArchiveDisagrees(sequence, 'the archive has it, and the ledger has it no more');
+    if (same) throw new ArchiveDisagrees(sequence, 'the archive contains it, but the ledger no longer does');
     return { ...IDLE, more: true };
   }
 
-  /** Whether the ledger has what the archive has last, and so everything before it. @throws ArchiveDisagrees over a gap */
+  /**
+   * Returns whether the ledger contains the last archived record, and so everything before it.
+   * @throws ArchiveDisagrees when records between the archive and the ledger are missing
+   */
   async #continues({ sequence, hash }: ArchiveHead, { sequence: last, trimmed }: LedgerHead): Promise<boolean> {
     if (sequence > last) return false;
     if (sequence === trimmed.sequence) return hash === trimmed.hash;
     if (sequence < trimmed.sequence) {
-      throw new ArchiveDisagrees(sequence + 1, 'the ledger has trimmed what the archive does not have');
+      throw new ArchiveDisagrees(sequence + 1, 'the ledger has trimmed records that are not archived');
     }
     const [stored] = await this.#deps.ledger.range(sequence, sequence);
     return stored !== undefined && (JSON.parse(stored.json) as LedgerRecord).hash === hash;
   }
 
-  /** The next records. @returns where the archive ends then */
+  /**
+   * Copies the next records.
+   * @returns the new end of the archive
+   */
   async #copy(writer: ArchiveWriter, archived: LedgerPosition, head: LedgerHead): Promise<LedgerPosition> {
     const stored = await this.#deps.ledger.range(archived.sequence + 1, head.sequence, BATCH);
     if (stored.length === 0) return archived;
@@ -128,7 +135,7 @@ export class Archiver {
     return { sequence, hash };
   }
 
-  /** The revisions that were closed since, of hours whose records are archived. */
+  /** Copies newly closed revisions of hours that have archived records. */
   async #copyWindows(writer: ArchiveWriter): Promise<void> {
     for (const { window, revisions } of await writer.windows.openHours()) {
       const { closed } = await this.#deps.windows.view(window).catch(nothingIfDamaged);
@@ -138,7 +145,8 @@ export class Archiver {
 
   async #confirm({ sequence, hash }: LedgerPosition): Promise<void> {
     const confirmed = await this.#deps.consumers.confirm(ARCHIVE_CONSUMER, ARCHIVE_SERVICE, { sequence, hash });
-    // A place that the ledger has lost is unknown to it: the one of before stands, and keeps more.
+    // A position that the ledger has lost is unknown to it. The previous confirmation remains, which keeps more
+    // records.
     if (confirmed === 'confirmed' || confirmed === 'unknown') return;
     throw new Error(
       `the archive cannot be a consumer of the ledger (${confirmed}): records could be trimmed too early`,
@@ -146,13 +154,18 @@ export class Archiver {
   }
 }
 
-/** One that was tampered with keeps no record from being archived; verify names it. */
+/**
+ * Returns no revisions for a damaged window: it must not prevent records from being archived. Verification reports it.
+ */
 function nothingIfDamaged(error: unknown): { closed: [] } {
   if (error instanceof DamagedWindow) return { closed: [] };
   throw error;
 }
 
-/** The archive's head; an empty archive begins where the ledger does, which may have been trimmed by then. */
+/**
+ * Returns the head of the archive. An empty archive begins at the beginning of the ledger, which may already be
+ * trimmed.
+ */
 async function started(writer: ArchiveWriter, archived: ArchiveHead, { trimmed }: LedgerHead): Promise<ArchiveHead> {
   const isEmpty = archived.sequence === BEGINNING.sequence;
   if (!isEmpty || trimmed.sequence === BEGINNING.sequence) return archived;
@@ -160,7 +173,10 @@ async function started(writer: ArchiveWriter, archived: ArchiveHead, { trimmed }
   return { ...trimmed, base: trimmed };
 }
 
-/** @throws ArchiveDisagrees at the first record that does not follow from the one before */
+/**
+ * Parses the stored records and verifies their chain.
+ * @throws ArchiveDisagrees at the first record that does not follow from the one before
+ */
 function chainOf(
   stored: readonly StoredRecord[],
   archived: LedgerPosition,
@@ -169,7 +185,7 @@ function chainOf(
   return stored.map((one) => {
     const record = one.sequence === previous.sequence + 1 ? following(previous.hash, one) : undefined;
     if (!record)
-      throw new ArchiveDisagrees(previous.sequence + 1, 'the ledger is broken there: verify names what is wrong');
+      throw new ArchiveDisagrees(previous.sequence + 1, 'the ledger is broken at this record, verify it for details');
     previous = record;
     return { ...one, record };
   });

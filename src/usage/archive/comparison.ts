@@ -4,13 +4,13 @@ import type { LedgerRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
 import type { ArchivedRevision, ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
 
-/** What is asked of an archive. */
+/** The methods of an archive that a comparison uses. */
 export type ComparedArchive = Pick<UsageArchive, 'head' | 'range' | 'closedRevisions'>;
 
-/** `away`: PostgreSQL did not answer, so that nothing is said about the rest. */
+/** `away`: PostgreSQL did not answer, so the records were not compared, or not all of them. */
 export type ArchiveState = 'none' | 'compared' | 'away';
 
-/** The first thing that does not fit. */
+/** The first difference. */
 export interface Difference {
   readonly sequence: number | null;
   readonly recordId: string | null;
@@ -18,10 +18,10 @@ export interface Difference {
   readonly what: string;
 }
 
-/** Compares the records that a check of the ledger comes by with those of the archive. */
+/** Compares the records that a verification of the ledger reads with those of the archive. */
 export class ArchiveComparison {
   state: ArchiveState;
-  /** Records that both have. */
+  /** Number of records that both contain. */
   records = 0;
   readonly #archive: ComparedArchive | undefined;
   readonly #archivedHead: ArchivedHead | undefined;
@@ -33,7 +33,8 @@ export class ArchiveComparison {
   }
 
   /**
-   * To be begun before anything of the ledger is read: what the archive has then, the ledger has. Never rejects.
+   * Starts a comparison. It must start before the ledger is read, so that the ledger contains everything that the
+   * archive contains at that time. Never rejects.
    * @param hours whose windows are compared
    */
   static async start(archive: ComparedArchive | undefined, hours: readonly string[]): Promise<ArchiveComparison> {
@@ -42,7 +43,7 @@ export class ArchiveComparison {
     return new ArchiveComparison(archive, archivedHead);
   }
 
-  /** What the archive has behind the end of the ledger. */
+  /** Returns a difference if the archive contains records after the end of the ledger. */
   beyond(head: LedgerHead): Difference | undefined {
     const archived = this.#archivedHead?.head.sequence ?? 0;
     if (archived <= head.sequence) return undefined;
@@ -50,7 +51,10 @@ export class ArchiveComparison {
     return { sequence: head.sequence + 1, recordId: null, window: null, what };
   }
 
-  /** @param batch of the ledger, without gaps */
+  /**
+   * Compares a batch of records and returns the first difference.
+   * @param batch of the ledger, without gaps
+   */
   async compare(batch: readonly StoredRecord[]): Promise<Difference | undefined> {
     const archivedHead = this.#archivedHead?.head;
     if (!archivedHead || this.state !== 'compared') return undefined;
@@ -73,7 +77,7 @@ export class ArchiveComparison {
     return undefined;
   }
 
-  /** Whether the closed revisions of these hours are what they were when they were archived. */
+  /** Compares the closed revisions of these hours with the archived ones and returns the first difference. */
   compareWindows(hours: readonly string[], views: readonly WindowView[]): Difference | undefined {
     const closed = new Map(views.map((view) => [view.window, view.closed]));
     const other = this.#archivedHead?.revisions.find(({ window, revision, json }) => {
@@ -85,7 +89,7 @@ export class ArchiveComparison {
   }
 }
 
-/** What the archive had when the comparison began. */
+/** The state of the archive when the comparison started. */
 interface ArchivedHead {
   readonly head: ArchiveHead;
   readonly revisions: readonly ArchivedRevision[];

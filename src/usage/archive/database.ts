@@ -4,32 +4,32 @@ import type { Logger } from '../../lib/logger.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('./migrations/', import.meta.url));
 const MIGRATIONS_TABLE = 'tollgate_migrations';
-/** Names one lock among all that the database's users take: any number that nobody else has. */
+/** Id of the advisory lock for migrations: an arbitrary number that is unique in the database. */
 const MIGRATION_LOCK = 8_203_117_446;
-/** Needs no quotes: postgrator puts none. */
+/** A schema name that needs no quotes, because postgrator does not quote it. */
 const PLAIN_NAME = /^[a-z_][a-z0-9_]*$/;
 
 const CONNECT_TIMEOUT_MS = 5_000;
-/** Longer than a batch takes on a slow disk; a PostgreSQL that needs more is away. */
+/** Longer than a batch takes on a slow disk. A PostgreSQL that needs more counts as unavailable. */
 const QUERY_TIMEOUT_MS = 20_000;
-/** A holder of the lease that hangs between two statements loses it after this. */
+/** A lease holder that hangs between two statements loses the lease after this time. */
 const IDLE_IN_TRANSACTION_MS = 30_000;
-/** Of one process: the archiver takes one, a check of the ledger another. */
+/** Maximum number of connections per process: the archiver uses one, a verification of the ledger another. */
 const MAX_CONNECTIONS = 3;
 
-/** A connection, as whoever has it uses it. */
+/** A connection that is checked out of the pool. */
 export type Client = pg.PoolClient;
 
 /**
- * PostgreSQL, with the tables of the archive: whoever archives makes them, or brings them up to date, before the first
- * use. Nothing is asked until then, so that a process starts without it.
+ * The PostgreSQL database with the tables of the archive. A process that archives creates or migrates them before the
+ * first use. It sends no query earlier, so a process can start while PostgreSQL is unavailable.
  */
 export class ArchiveDatabase {
   readonly #pool: pg.Pool;
   readonly #logger: Logger;
   #ready: boolean;
 
-  /** @param options.migrates false for who only reads, whose role need not be the owner of the tables */
+  /** @param options.migrates false for a process that only reads, whose role need not own the tables */
   constructor(url: string, { logger }: { readonly logger: Logger }, { migrates }: { readonly migrates: boolean }) {
     this.#logger = logger;
     this.#ready = !migrates;
@@ -44,14 +44,17 @@ export class ArchiveDatabase {
       keepAlive: true,
       allowExitOnIdle: true,
     });
-    // Of connections that nobody has: without a listener one that is cut would end the process.
+    // Errors of idle connections. Without a listener, a broken connection would end the process.
     this.#pool.on('error', (error) => logger.warn({ error: error.message }, 'postgresql connection error'));
   }
 
-  /** @throws Error while PostgreSQL is away, or of what it answers; the connection is dropped then, not used again */
+  /**
+   * Runs `work` with a connection. After an error the connection is closed and not reused.
+   * @throws Error while PostgreSQL is unavailable, or any error that it returns
+   */
   async use<T>(work: (client: Client) => Promise<T>): Promise<T> {
     const client = await this.#pool.connect();
-    // While it is taken its errors are its own; they also reject the query that is under way.
+    // A checked-out connection needs its own listener. Its errors also reject the query in flight.
     const failed = (error: Error) => this.#logger.debug({ error: error.message }, 'postgresql connection lost');
     client.on('error', failed);
     try {
@@ -66,18 +69,18 @@ export class ArchiveDatabase {
     }
   }
 
-  /** All of what `work` does, or nothing. */
+  /** Runs `work` in a transaction: all of its writes take effect, or none. */
   transaction<T>(work: (client: Client) => Promise<T>): Promise<T> {
     return this.use(async (client) => {
       await client.query('BEGIN');
-      // What fails ends the connection, and with it the transaction.
+      // An error closes the connection, which rolls the transaction back.
       const result = await work(client);
       await client.query('COMMIT');
       return result;
     });
   }
 
-  /** Waits for queries under way, for as long as these may take. */
+  /** Waits for the queries in flight, which have a timeout. */
   async close(): Promise<void> {
     await this.#pool.end();
   }
@@ -87,11 +90,12 @@ export class ArchiveDatabase {
       "SELECT current_setting('server_encoding') AS encoding, current_schema() AS schema",
     );
     const { encoding, schema } = rows[0] ?? {};
-    // In another one a user's name or an idempotency key may have no bytes, or others than the hash is over.
+    // With another encoding, user ids or idempotency keys might be unrepresentable, or have other bytes than those that
+    // the hash covers.
     if (encoding !== 'UTF8') throw new Error(`the encoding of the archive's database must be UTF8, found ${encoding}`);
     if (!schema || !PLAIN_NAME.test(schema))
       throw new Error(`the archive needs a schema with a plain name, found ${schema}`);
-    // Loaded by who has an archive only.
+    // Loaded only in processes that use an archive.
     const { default: Postgrator } = await import('postgrator');
     const migrations = new Postgrator({
       driver: 'pg',
@@ -101,7 +105,8 @@ export class ArchiveDatabase {
       execQuery: (query) => client.query(query),
     });
     await client.query('BEGIN');
-    // Several processes come at once: one migrates, the others wait for it. It ends with the transaction.
+    // Several processes may start at once: one migrates, and the others wait for the lock, which ends with the
+    // transaction.
     await client.query(`SELECT pg_advisory_xact_lock(${MIGRATION_LOCK})`);
     await migrations.migrate();
     await client.query('COMMIT');

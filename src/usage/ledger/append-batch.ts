@@ -8,40 +8,43 @@ import type { ChainedRecord } from './ledger.ts';
 
 const ingestUsage = LuaScript.load('ingestUsage-6');
 
-/** Records appended in one step: bounds the time that the script holds Redis (about 5 ms). */
+/** Maximum number of records per batch. It bounds the time for which the script blocks Redis (about 5 ms). */
 export const APPEND_BATCH = 500;
-/** A window closes this long after the end of its hour: what arrives later goes into its next revision. */
+/** Time between the end of an hour and the closing of its window. Records that arrive later form the next revision. */
 export const WINDOW_GRACE_MS = 15 * 60_000;
-/** Tallies are kept for a year and a month, so that a year can be compared with the one before. */
+/** Tallies are kept for 13 months, so that a year can be compared with the one before. */
 export const TALLY_SECONDS = 396 * 24 * 3_600;
-/** An outcome with an idempotency key is kept for a day: after twice that nobody makes the same call again. */
+/**
+ * Expiry of the ids of resubmitted records. An idempotency key is stored for a day, and no client repeats a call after
+ * twice that time.
+ */
 const RESUBMITTED_SECONDS = 48 * 3_600;
 
-/** How far an outbox is folded: before this batch ("" for not at all) and after it. */
+/** The cursor of an outbox before this batch ("" before the first entry) and after it. */
 export interface CursorMove {
   readonly outbox: string;
   readonly from: string;
   readonly to: string;
 }
 
-/** What is appended in one step. */
+/** The records, refusals and cursors of one step. */
 export interface Batch {
-  /** Hash of the record that the first of these is chained to: the fence. */
+  /** Hash of the record to which the first of these is chained: the fencing token. */
   readonly head: string;
-  /** Of all of them: a batch has records of one hour, so that all keys are known beforehand. */
+  /** The hour of all entries. A batch covers a single hour, so that all keys are known beforehand. */
   readonly hour: string;
   readonly records: readonly ChainedRecord[];
-  /** Counted in the tallies, beside the records. */
+  /** Counted in the tallies only. */
   readonly refusals: readonly Refusal[];
   readonly moves: readonly CursorMove[];
-  /** Ids that are given back to the ledger with this batch, whether it had them or not. */
+  /** Ids of the records that are resubmitted with this batch, including those that the ledger already has. */
   readonly resubmitted: readonly string[];
 }
 
 /**
- * Appends records to the ledger with all that hangs on them: tallies, window, cursors. All of it, or nothing.
- * @returns false when the ledger has moved on: whoever appends must look again
- * @throws TollgateError OVERLOADED while Redis is away
+ * Appends records to the ledger and updates tallies, window and cursors, all or nothing.
+ * @returns false when the ledger has changed since it was read: the caller must read it again
+ * @throws TollgateError OVERLOADED while Redis is unavailable
  */
 export async function appendBatch({ redis, keys }: { redis: Redis; keys: Keys }, batch: Batch): Promise<boolean> {
   const { head, hour, records, refusals, moves, resubmitted } = batch;

@@ -8,18 +8,18 @@ import type { Windows } from './windows.ts';
 const confirmCursor = LuaScript.load('confirmCursor-1');
 const trimLedger = LuaScript.load('trimLedger-4');
 
-/** No record younger than this is ever trimmed, whoever has it. */
+/** Minimum age of a trimmed record, even if all consumers have confirmed it. */
 export const RETENTION_MS = 45 * 24 * 3_600_000;
-/** More than any installation has systems that bill; every trim looks at all of them. */
+/** Maximum number of consumers, more than a deployment has billing systems. Every trim reads all of them. */
 const MAX_CONSUMERS = 100;
-/** Records trimmed in one step. */
+/** Records trimmed per step. */
 const TRIM_BATCH = 500;
-/** Steps of one round: 50,000 records, more than a minute at 500 a second. */
+/** Maximum number of steps per call: 50,000 records, more than a minute adds at 500 records per second. */
 const TRIM_STEPS = 100;
 
 export interface Consumer {
   readonly consumer: string;
-  /** The last record that it has confirmed; 0 for none. */
+  /** Sequence of the last confirmed record; 0 for none. */
   readonly sequence: number;
   /** ISO 8601, UTC. */
   readonly confirmed_at: string;
@@ -27,12 +27,14 @@ export interface Consumer {
 }
 
 /**
- * - `confirmed` · `unknown`: the cursor is of no record of this ledger
- * - `foreign`: the name is another service's · `full`: there are as many consumers as there may be
+ * - `confirmed`: stored.
+ * - `unknown`: the position does not belong to this ledger.
+ * - `foreign`: the name belongs to another service.
+ * - `full`: the maximum number of consumers is reached.
  */
 export type Confirmation = 'confirmed' | 'unknown' | 'foreign' | 'full';
 
-/** Who reads the ledger to bill by it, how far each has it, and what may therefore go. */
+/** The consumers of the ledger (billing systems), their confirmed positions, and the trimming that depends on them. */
 export class Consumers {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -46,14 +48,14 @@ export class Consumers {
     this.#windows = windows;
   }
 
-  /** Notes that the consumer has everything up to `place`; going back is allowed, and keeps more. */
+  /** Stores that the consumer has every record up to `position`. A consumer may move back, which keeps more records. */
   async confirm(consumer: string, service: string, position: LedgerPosition): Promise<Confirmation> {
     if (!(await this.#ledger.contains(position))) return 'unknown';
     const args = [consumer, service, position.sequence, MAX_CONSUMERS];
     return (await confirmCursor.run(this.#redis, [this.#keys.consumers], args)) as Confirmation;
   }
 
-  /** False when there was none. */
+  /** Removes a consumer; false when it does not exist. */
   async forget(consumer: string): Promise<boolean> {
     return (await mapRedisErrors(this.#redis.hdel(this.#keys.consumers, consumer))) === 1;
   }
@@ -71,8 +73,9 @@ export class Consumers {
 
   /**
    * Removes the oldest records: those that every consumer has confirmed, that no open window needs, and that have been
-   * in the ledger for `retentionMs`. While there is no consumer nothing goes: nobody has said that he has it.
-   * @returns how many went
+   * in the ledger for `retentionMs`. Without a consumer it removes nothing, because no system has confirmed that it has
+   * the records.
+   * @returns the number of removed records
    */
   async trim(retentionMs = RETENTION_MS): Promise<number> {
     let trimmed = 0;

@@ -11,29 +11,30 @@ import type { Ledger } from './ledger.ts';
 
 const recordCorrection = LuaScript.load('recordCorrection-4');
 
-/** As long as records are kept at least: no retry comes later. */
+/** Expiry of an idempotency key: the minimum retention of records, within which every retry arrives. */
 const KEY_SECONDS = 45 * 24 * 3_600;
 
 export interface CorrectionRequest {
-  /** The record to correct, by both of its names: the sequence finds it, the id makes sure. */
+  /** Id of the record to correct. `sequence` locates the record, and the id verifies that it is the right one. */
   readonly recordId: string;
   readonly sequence: number;
-  /** What is added to the units of that record; below 0 to take back. */
+  /** Units to add to the record; negative to subtract. */
   readonly units: number;
   readonly reason: string;
 }
 
-/** Who asks, and under which key: the same key of the same service means the same correction. */
+/** The requesting service and its idempotency key: the same pair identifies the same correction. */
 export interface CorrectionKey {
   readonly serviceId: string;
   readonly idempotencyKey: string;
 }
 
 /**
- * - `recorded`, `repeated`: the correction, which goes into the ledger with the next fold
+ * - `recorded`, `repeated`: the correction, which the next ingestion pass adds to the ledger
  * - `conflict`: the key was used for another correction
- * - `excessive`: the record has only `left` units to take back
- * - `missing`: no such record in the ledger (any more) · `correction`: the record is a correction itself
+ * - `excessive`: only `remaining` units of the record can be subtracted
+ * - `missing`: the ledger does not contain the record, or no longer
+ * - `correction`: the record is itself a correction
  */
 export type CorrectionResult =
   | { readonly outcome: 'recorded' | 'repeated'; readonly record: UsageRecord }
@@ -45,13 +46,14 @@ export interface CorrectionsDeps {
   readonly keys: Keys;
   readonly ledger: Ledger;
   readonly clock: Clock;
-  /** Told of corrections that Redis has acknowledged. */
+  /** Receives corrections that Redis acknowledged. */
   readonly observer?: { onAcknowledged(record: UsageRecord): void } | undefined;
 }
 
 /**
- * Corrections of what was recorded. The record stays as it is: a correction is a record of its own, in the hour in which
- * it was made, whose units change those of the other. So closed windows stay what they were, and sums come out right.
+ * Records corrections. The corrected record does not change: a correction is a record of its own, in the hour in which
+ * it was made, and its units change those of the original. Closed windows therefore remain unchanged, and sums are
+ * correct.
  */
 export class Corrections {
   readonly #redis: Redis;
@@ -68,12 +70,15 @@ export class Corrections {
     this.#observer = observer;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away: the same request can be made again */
+  /**
+   * Records a correction, once per idempotency key.
+   * @throws TollgateError OVERLOADED while Redis is unavailable; the same request can be repeated
+   */
   async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
     const keyDigest = digest([key.serviceId, key.idempotencyKey]);
     const keyName = this.#keys.correction(keyDigest);
     const requestDigest = digest([request.recordId, request.sequence, request.units, request.reason]);
-    // Before the record is looked for, which may have been trimmed since the key was used.
+    // The key is read before the record, which may have been trimmed since the key was used.
     const [existing, stored] = await mapRedisErrors(this.#redis.hmget(keyName, 'request', 'record'));
     if (existing) {
       if (existing !== requestDigest) return { outcome: 'conflict' };
@@ -82,7 +87,8 @@ export class Corrections {
     const original = await this.#find(request);
     if (!original) return { outcome: 'missing' };
     if (original.corrects !== undefined) return { outcome: 'correction' };
-    // Of the request too: a key is forgotten in time, and two records of one id would be one to whoever bills by it.
+    // The id also depends on the request: a key expires, and a billing system would treat two records with the same id
+    // as one.
     const id = derivedId('usage', 'correction', key.serviceId, key.idempotencyKey, requestDigest);
     const record = this.#correction(id, key, request, original);
     const reply = (await recordCorrection.run(

@@ -1,7 +1,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Ledger } from './ledger.ts';
 
-/** The ledger itself moves about twice a second. */
+/** Poll interval. The ledger grows about twice per second. */
 const LOOK_EVERY_MS = 250;
 
 interface Waiter {
@@ -10,8 +10,8 @@ interface Waiter {
 }
 
 /**
- * Readers that wait for the ledger to grow. One question every quarter of a second serves all of them, over the
- * connection that everything else uses; without readers nothing is asked.
+ * Wakes readers that wait for the ledger to grow. One request per `LOOK_EVERY_MS` serves all of them, over the shared
+ * connection. Without readers no requests are sent.
  */
 export class LedgerTail {
   readonly #ledger: Pick<Ledger, 'head'>;
@@ -21,7 +21,7 @@ export class LedgerTail {
   #stop: (() => void) | undefined;
   #looking = false;
 
-  /** @param options.maxWaiting how many may wait on this node */
+  /** @param options.maxWaiting maximum number of waiting readers on this node */
   constructor(
     { ledger, clock }: { readonly ledger: Pick<Ledger, 'head'>; readonly clock: Clock },
     { maxWaiting }: { readonly maxWaiting: number },
@@ -35,7 +35,7 @@ export class LedgerTail {
     return this.#waiting.size >= this.#maxWaiting;
   }
 
-  /** Resolves when the ledger has a record after `sequence`, after `patienceMs`, or when `signal` aborts. */
+  /** Resolves when the ledger has a record after `sequence`, after `timeoutMs`, or when `signal` aborts. */
   beyond(sequence: number, timeoutMs: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       if (signal.aborted) return resolve();
@@ -61,7 +61,7 @@ export class LedgerTail {
       const { sequence } = await this.#ledger.head();
       for (const waiter of [...this.#waiting]) if (waiter.sequence < sequence) waiter.wake();
     } catch {
-      // Redis is away: who waits reads when its time is up, and is told then.
+      // Redis is unavailable. A waiting reader reads after its timeout and then receives the error.
     } finally {
       this.#looking = false;
     }

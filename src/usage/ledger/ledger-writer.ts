@@ -9,20 +9,25 @@ import { contentDigest, newSalt } from '../redaction.ts';
 import { APPEND_BATCH, appendBatch } from './append-batch.ts';
 import { type ChainedRecord, chained, Ledger, type LedgerPosition } from './ledger.ts';
 
-/** Records of the ledger that are looked through for copies of what was given back: a quarter of an hour at 1,000 a second. */
+/**
+ * Maximum number of ledger records searched for copies of resubmitted records: a quarter of an hour at 1,000 records
+ * per second.
+ */
 const MAX_SEARCHED = 1_000_000;
-/** What was folded before a fail-over has the time of another server, and an answer takes its time. */
+/**
+ * Tolerance for `since`: records ingested before a failover carry the clock of another server, and a reply takes time.
+ */
 const CLOCK_SKEW_MS = 5 * 60_000;
 
 export interface IngestResult {
   readonly records: number;
-  /** Age of the oldest record among them, in milliseconds. */
+  /** Age of the oldest ingested record, in milliseconds. */
   readonly lagMs: number;
-  /** Redis's time before which everything that was written is in the ledger; undefined when some was left. */
+  /** Redis time before which every written record is in the ledger; undefined when entries remain in the outboxes. */
   readonly completeUntil: number | undefined;
-  /** Outboxes that stopped at an entry which cannot be read. */
+  /** Names of the outboxes that are blocked by an unreadable entry. */
   readonly unreadable: readonly string[];
-  /** Of the records, those that were lost and given back, by who had them. */
+  /** Number of ingested records that were resubmitted after a loss, by source. */
   readonly recovered: Readonly<Partial<Record<RecordSource, number>>>;
 }
 
@@ -37,12 +42,12 @@ interface IngestPassDeps extends WriterDeps {
 }
 
 /**
- * Writes the ledger: takes records from the outboxes of the partitions, where they were written with their events, and
- * from that of corrections; and, when these are empty, what was given back after a loss and is not there.
+ * Writes the ledger: ingests records from the outboxes of the partitions and from the outbox of corrections. When these
+ * are empty, it also ingests the resubmitted records that the ledger lacks.
  *
- * Any number of writers may run, on any number of workers; a schedule sees to it that mostly one does, and the script
- * that two can never both write: a batch is appended only onto the record that its hashes were computed from. That hash
- * is the fencing token. A writer that was frozen for an hour wakes up with an old one, and is refused.
+ * Several writers may run concurrently; the job schedule makes this rare, and the script makes it safe. It accepts a
+ * batch only if the ledger head still has the hash from which the batch was computed. The hash acts as the fencing
+ * token: a writer that resumes after an hour's pause presents an old hash, and the script rejects its batch.
  */
 export class LedgerWriter {
   readonly #deps: WriterDeps;
@@ -52,14 +57,15 @@ export class LedgerWriter {
   }
 
   /**
-   * One round over all outboxes, a bounded number of entries of each.
-   * @param now for the lag, which is shown and decides nothing
-   * @param tracing where each batch is seen with the requests that its records are of
-   * @throws TollgateError OVERLOADED while Redis is away; what was moved before stays moved
+   * Ingests a bounded number of entries from each outbox.
+   * @param now time for the lag, which is only reported
+   * @param tracing receives a span per batch, linked to the requests of its records
+   * @throws TollgateError OVERLOADED while Redis is unavailable; batches that were already appended remain
    */
   async ingest(now: number, tracing: Tracing = NO_TRACING): Promise<IngestResult> {
     const { redis, keys } = this.#deps;
-    // In this order: what was written before Redis told the time is seen by the reads after it, on other shards too.
+    // The order matters: the later reads see everything that was written before Redis returned its time, on other
+    // shards too.
     const state = await mapRedisErrors(redis.hgetall(keys.ledgerState));
     const asOf = await this.#time();
     const { outboxes, resubmitted, hasResubmittedIds } = await readOutboxes(this.#deps, state);
@@ -71,7 +77,8 @@ export class LedgerWriter {
     const unreadable = [...outboxes, resubmitted].filter((outbox) => outbox.unreadable).map(({ name }) => name);
     if (!inTime) return pass.result({ completeUntil: undefined, unreadable });
     await trimOutboxes(redis, outboxes, pass.cursors);
-    // Only now: a copy that was not lost was in one of the others, and is in the ledger by now.
+    // Resubmitted records come last: the original of a record that was not lost was in another outbox, and is in the
+    // ledger now.
     if (!outboxes.every(({ drained }) => drained)) return pass.result({ completeUntil: undefined, unreadable });
     const ingested = await this.#ingestResubmitted(resubmitted, pass);
     if (ingested === 'unsearched') unreadable.push(resubmitted.name);
@@ -87,7 +94,7 @@ export class LedgerWriter {
     return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
   }
 
-  /** The ids among these that were given back to the ledger already, under which nothing else is folded. */
+  /** Returns the ids among these that were already resubmitted. Ingestion skips other records with these ids. */
   async #resubmittedAmong(pending: readonly PendingEntry[]): Promise<ReadonlySet<string>> {
     const ids = pending.flatMap(({ entry }) => ('id' in entry ? [entry.id] : []));
     if (ids.length === 0) return NONE;
@@ -96,8 +103,8 @@ export class LedgerWriter {
   }
 
   /**
-   * Appends what was given back and is not in the ledger.
-   * @returns `late` when another writer was faster, `unsearched` when nobody can say in time whether the ledger has it
+   * Appends the resubmitted records that the ledger lacks.
+   * @returns `late` when another writer was faster; `unsearched` when the search for existing copies exceeds its bound
    */
   async #ingestResubmitted({ pending }: Outbox, pass: IngestPass): Promise<'appended' | 'late' | 'unsearched'> {
     if (pending.length === 0) return 'appended';
@@ -119,7 +126,7 @@ export class LedgerWriter {
 
 const NONE: ReadonlySet<string> = new Set();
 
-/** What one round appends, and where it stands. */
+/** The state of one ingestion pass: head, cursors and counters. */
 class IngestPass {
   head: LedgerPosition;
   readonly cursors: Map<string, string>;
@@ -127,7 +134,7 @@ class IngestPass {
   readonly #now: number;
   #records = 0;
   #lagMs = 0;
-  /** Content digest of the head's record; undefined where it is not known. */
+  /** Content digest of the head's record; undefined if the record is not available. */
   #contentBefore: string | undefined;
   readonly #recovered: Partial<Record<RecordSource, number>> = {};
 
@@ -139,7 +146,10 @@ class IngestPass {
     this.cursors = new Map(cursors.map(([field, cursor]) => [field.slice(CURSOR_PREFIX.length), cursor]));
   }
 
-  /** Reads the record that the first of this round follows; there is none when the ledger is new or trimmed to its end. */
+  /**
+   * Reads the record to which the first record of this pass is chained; there is none if the ledger is new or
+   * completely trimmed.
+   */
   async begin(): Promise<void> {
     const { sequence } = this.head;
     const [last] = await this.#deps.ledger.range(sequence, sequence);
@@ -147,8 +157,8 @@ class IngestPass {
   }
 
   /**
-   * Appends these, but for the ids that are passed over, of which the cursors move on alone.
-   * @returns false when another writer was faster; what is left is its, or the next round's
+   * Appends the entries. For the ids in `skipped` only the cursors advance.
+   * @returns false when another writer was faster; that writer or the next pass ingests the remaining entries
    */
   async append(pending: readonly PendingEntry[], skipped: ReadonlySet<string>): Promise<boolean> {
     const excluded = new Set(skipped);
@@ -162,7 +172,7 @@ class IngestPass {
     return { records: this.#records, lagMs: this.#lagMs, completeUntil, unreadable, recovered: this.#recovered };
   }
 
-  /** @param excluded ids under which nothing is appended any more; those that are given back are added */
+  /** @param excluded ids under which no more records are appended; the method adds the ids of resubmitted records */
   async #appendOne(batch: readonly PendingEntry[], excluded: Set<string>): Promise<boolean> {
     const moves = new Map(batch.map(({ outbox, entryId }) => [outbox, entryId]));
     const records: UsageRecord[] = [];
@@ -172,7 +182,7 @@ class IngestPass {
       if (!('id' in entry)) refusals.push(entry);
       else if (!excluded.has(entry.id)) {
         records.push(entry);
-        // Both a node and the archive may have given it back.
+        // Both a node and the archive may have resubmitted the record.
         if (resubmitted) excluded.add(entry.id);
         if (resubmitted) recovered.push(resubmitted.source);
       }
@@ -202,7 +212,7 @@ class IngestPass {
 
 const CURSOR_PREFIX = 'cursor:';
 
-/** Batches of one hour each, every outbox in its order. */
+/** Splits entries into batches of one hour each, keeping the order within each outbox. */
 function* batchesOf(pending: readonly PendingEntry[]): Generator<PendingEntry[]> {
   let batch: PendingEntry[] = [];
   for (const one of pending) {
@@ -215,7 +225,10 @@ function* batchesOf(pending: readonly PendingEntry[]): Generator<PendingEntry[]>
   if (batch.length > 0) yield batch;
 }
 
-/** A batch holds records of many requests: its trace is one of its own, which names theirs. */
+/**
+ * Runs `append` in a trace of its own that links the traces of the records, because a batch contains records of many
+ * requests.
+ */
 function traced(tracing: Tracing, batch: readonly PendingEntry[], append: () => Promise<boolean>): Promise<boolean> {
   const links = batch.flatMap(({ trace }) => trace ?? []);
   if (links.length === 0) return append();

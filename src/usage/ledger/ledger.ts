@@ -5,27 +5,30 @@ import type { Keys } from '../../redis/keys.ts';
 import type { LedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 
-/** Records read from Redis at once: bounds what one reply holds. */
+/** Records read per command: bounds the size of one reply. */
 const READ_BATCH = 1_000;
-/** Records of a long read that are worked on at once: a few milliseconds, between which a gateway serves its sockets. */
+/**
+ * Records per batch of a long read. Processing one takes a few milliseconds; between batches a gateway serves its
+ * sockets.
+ */
 const STREAM_BATCH = 250;
-/** Records looked at for one page of a filtered feed; past it the page is short and `has_more` says so. */
+/** Maximum number of records read per page of a filtered feed. Beyond it the page is short and `has_more` is true. */
 const SCAN_LIMIT = 10_000;
 
 export interface Page {
   readonly records: readonly LedgerRecord[];
-  /** The last record that was looked at: where the next page begins. */
+  /** Position of the last record read, where the next page begins. */
   readonly end: LedgerPosition;
   readonly hasMore: boolean;
-  /** Records after the reader's place are gone, or are not those of the ledger that the place was in. */
+  /** Records after the reader's position are missing, or its position belongs to another history of the ledger. */
   readonly gapDetected: boolean;
 }
 
-/** A place in the ledger: after the record of this sequence. */
+/** A position in the ledger: after the record with this sequence. */
 export interface LedgerPosition {
   /** 0 before the first record. */
   readonly sequence: number;
-  /** Hash of that record, or as much of its beginning as the reader has kept; "" where it is not known. */
+  /** Hash of that record or a prefix of it; "" if it is not known. */
   readonly hash: string;
 }
 
@@ -38,24 +41,24 @@ export interface Feed {
   readonly tool?: string | undefined;
 }
 
-/** A record as it is stored, with the JSON that it was read from. */
+/** A record with its stored JSON. */
 export interface StoredRecord {
-  /** By its place in the stream. */
+  /** Sequence from the id of the stream entry. */
   readonly sequence: number;
   readonly json: string;
-  /** When it came into the ledger of this Redis, by its clock, in milliseconds since the epoch. */
+  /** Time at which it was appended in this Redis, by the clock of Redis, in milliseconds since the epoch. */
   readonly appendedAt: number;
 }
 
-/** What is known of the ledger as a whole. */
+/** The last record of the ledger, and the last one that was trimmed. */
 export interface LedgerHead extends LedgerPosition {
-  /** The last record that was trimmed. */
+  /** Position of the last trimmed record. */
   readonly trimmed: LedgerPosition;
 }
 
 /**
- * The one ordered ledger of everything that was executed, for reading: a gap-free `sequence`, each record chained to the
- * one before it by its hash. `LedgerWriter` writes it.
+ * Reads the ledger of all usage records: a gap-free `sequence`, each record chained to the one before by its hash.
+ * `LedgerWriter` writes it.
  */
 export class Ledger {
   readonly #redis: Redis;
@@ -66,10 +69,13 @@ export class Ledger {
     this.#keys = keys;
   }
 
-  /** A page of the ledger, in order; the same page always has the same bytes. @throws TollgateError OVERLOADED */
+  /**
+   * Returns a page of the ledger, in order. The same page always has the same bytes.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
+   */
   async read({ after, limit, userId, tool }: Feed): Promise<Page> {
     const wanted = (record: LedgerRecord) => (!userId || record.user_id === userId) && (!tool || record.tool === tool);
-    // The head first: what it names must be there when the records are read.
+    // The head is read first, so that every record up to it exists when the records are read.
     const head = await this.head();
     const records: LedgerRecord[] = [];
     let gapDetected = after.sequence > head.sequence || !(await this.#isPosition(after, head));
@@ -88,7 +94,7 @@ export class Ledger {
         if (wanted(record)) records.push(record);
         if (records.length === limit) return { records, end, gapDetected, hasMore: sequence < head.sequence };
       }
-      // The rest of the ledger, up to the head that was read before, is not there.
+      // The remaining records up to the head are missing.
       if (batch.length === 0) return { records, end, gapDetected: true, hasMore: false };
     }
     return { records, end, gapDetected, hasMore: end.sequence < head.sequence };
@@ -106,7 +112,7 @@ export class Ledger {
     };
   }
 
-  /** Records from one sequence to another, both included, at most `READ_BATCH`. */
+  /** Returns the records from one sequence to another, both inclusive, at most `READ_BATCH`. */
   async range(from: number, to: number, limit = READ_BATCH): Promise<StoredRecord[]> {
     if (from > to || limit < 1) return [];
     const count = Math.min(limit, READ_BATCH);
@@ -121,8 +127,8 @@ export class Ledger {
   }
 
   /**
-   * The latest records first, a batch at a time, from a sequence down to where they came into the ledger before a time (of
-   * Redis's clock, in milliseconds since the epoch). The last batch may go beyond it.
+   * Yields batches of records in descending order, from a sequence back to the first batch that ends before a time (by
+   * the clock of Redis, in milliseconds since the epoch). The last batch may contain older records.
    */
   async *backwards(from: number, since: number): AsyncGenerator<StoredRecord[]> {
     for (let next = from; next > 0; ) {
@@ -144,7 +150,7 @@ export class Ledger {
     }
   }
 
-  /** All records from one sequence to another, both included, a batch at a time. */
+  /** Yields all records from one sequence to another, both inclusive, in batches. */
   async *batches(from: number, to: number): AsyncGenerator<StoredRecord[]> {
     for (let next = from; next <= to; ) {
       const batch = await this.range(next, to, STREAM_BATCH);
@@ -155,18 +161,18 @@ export class Ledger {
     }
   }
 
-  /** Whether the ledger has, or had, the record that the place names. */
+  /** Returns whether the ledger contains, or contained, the record at this position. */
   async contains(position: LedgerPosition): Promise<boolean> {
     const head = await this.head();
     return position.sequence <= head.sequence && (await this.#isPosition(position, head));
   }
 
-  /** Whether the place is one of this ledger, and not of one that was lost or restored. */
+  /** Returns whether the position belongs to this ledger and not to one that was lost or restored. */
   async #isPosition({ sequence, hash }: LedgerPosition, { trimmed }: LedgerHead): Promise<boolean> {
     if (sequence === 0 || hash === '') return true;
     if (sequence === trimmed.sequence) return trimmed.hash.startsWith(hash);
     const [stored] = await this.range(sequence, sequence);
-    // One that was trimmed is told by the gap after it.
+    // A trimmed record cannot be compared. The reader notices it by the gap after its position.
     if (!stored) return sequence < trimmed.sequence;
     return (JSON.parse(stored.json) as LedgerRecord).hash.startsWith(hash);
   }
@@ -176,13 +182,16 @@ function storedRecord([id, [, json = '', , appended = '']]: [id: string, fields:
   return { sequence: Number.parseInt(id, 10), json, appendedAt: Number(appended) };
 }
 
-/** A member of `Keys.erasedRecords`: "<sequence> <ms when appended> <JSON>". */
+/** Parses a member of `Keys.erasedRecords`: "<sequence> <ms when appended> <JSON>". */
 function erasedRecord(member: string): StoredRecord {
   const [, sequence = '', appended = '', json = ''] = /^(\d+) (\d*) (.*)$/s.exec(member) ?? [];
   return { sequence: Number(sequence), json, appendedAt: Number(appended) };
 }
 
-/** Whether nothing is missing between: the last one tells, since a read goes on behind a hole until it has its count. */
+/**
+ * Returns whether no record is missing. The last record must be compared too, because a read continues after a gap
+ * until it has its count.
+ */
 function isWhole(records: readonly StoredRecord[], from: number, to: number): boolean {
   return records.length === to - from + 1 && records.at(-1)?.sequence === to;
 }
@@ -191,18 +200,18 @@ function merged(records: readonly StoredRecord[]): StoredRecord[] {
   return records.toSorted((one, other) => one.sequence - other.sequence);
 }
 
-/** A record with its hash, and as it is stored. */
+/** A record with its hash, and its stored JSON. */
 export interface ChainedRecord {
   readonly record: LedgerRecord;
   readonly json: string;
 }
 
-/** The hash of a record: over the hash before it and the record's JSON, members in the order they are stored. */
+/** Returns the hash of a record, over the previous hash and the JSON of the record with its members in stored order. */
 export function chainHash(previous: string, record: Omit<LedgerRecord, 'hash'>): string {
   return hashOf(previous, JSON.stringify(record));
 }
 
-/** Puts a record behind the one of the hash `previous`. */
+/** Chains a record to the one with the hash `previous`. */
 export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): ChainedRecord {
   const json = JSON.stringify(record);
   const hash = hashOf(previous, json);
@@ -210,9 +219,9 @@ export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): C
 }
 
 /**
- * The record that is stored there, if it follows from the hash before it, and from its place. Of an erased record only the
- * place is checked: its hash is proved by the record after it, its content by `RedactionCheck`.
- * @returns undefined, with no word why, when it does not: see `Verifier` for that
+ * Returns the stored record if it follows from the previous hash and its own sequence. For an erased record only the
+ * sequence is checked: the next record proves its hash, and `RedactionCheck` proves its content.
+ * @returns undefined when it does not follow; `Verifier` reports the reason
  */
 export function following(previous: string, stored: Pick<StoredRecord, 'sequence' | 'json'>): LedgerRecord | undefined {
   const record = JSON.parse(stored.json) as LedgerRecord;

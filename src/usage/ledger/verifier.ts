@@ -20,16 +20,16 @@ import {
   type WindowView,
 } from './windows.ts';
 
-/** Records that one call checks, rounded up to whole hours: about a second of work. */
+/** Maximum number of records per call, rounded up to whole hours: about a second of work. */
 const RECORDS_PER_CALL = 50_000;
 
-/** The first thing that does not fit. */
+/** The first inconsistency. */
 export interface Problem {
   readonly kind: 'chain' | 'window' | 'tally' | 'archive';
-  /** The record that does not fit, or the first of those that do not; null where there is none to name. */
+  /** Sequence of the first inconsistent record; null if no record can be named. */
   readonly sequence: number | null;
   readonly record_id: string | null;
-  /** The hour whose window or tally, or archived window, disagrees. */
+  /** The hour of the inconsistent window, tally or archived window. */
   readonly window: string | null;
   readonly what: string;
 }
@@ -39,33 +39,34 @@ export interface Verification {
   readonly problem: Problem | null;
   readonly checked_records: number;
   readonly checked_windows: number;
-  /** Whether the records were compared with the archive; `away` when it did not answer, all the time or any longer. */
+  /**
+   * Whether the records were compared with the archive; `away` when the archive did not answer, or stopped answering.
+   */
   readonly archive: ArchiveState;
-  /** Of the checked records, those that the archive has too. */
+  /** Number of checked records that the archive also contains. */
   readonly archived_records: number;
   /**
-   * Hours that records came into while they were checked, or were trimmed from, or whose tally has had its time: not all
-   * of their sums were compared.
+   * Hours whose sums were not all compared: records were added or trimmed during the check, or the tally has expired.
    */
   readonly unsettled: readonly string[];
-  /** The hour to go on from; null when all that was asked for has been checked. */
+  /** The hour at which the next call continues; null when all requested hours are checked. */
   readonly next: string | null;
 }
 
 type Revision = ClosedRevision | OpenRevision;
 
 interface VerifierDeps {
-  /** Where there is a second copy. */
+  /** Undefined in a deployment without an archive. */
   readonly archive?: ComparedArchive | undefined;
   readonly ledger: Ledger;
   readonly windows: Windows;
   readonly tallies: Tallies;
   readonly clock: Clock;
-  /** While an erasure is in progress, records and tallies name the user by id or by pseudonym. */
+  /** While an erasure is in progress, records and tallies contain the user under the user id or the pseudonym. */
   readonly erasures?: PseudonymsInUse | undefined;
 }
 
-/** The first problem ends the work, wherever it is found. */
+/** Carries the first problem and ends the check. */
 class Misfit extends Error {
   readonly problem: Problem;
   constructor(problem: Problem) {
@@ -75,8 +76,8 @@ class Misfit extends Error {
 }
 
 /**
- * Recomputes the ledger from its records: the chain, the windows, the tallies; and compares them with the archive's. Reads
- * only, a batch at a time.
+ * Recomputes the chain, the windows and the tallies from the records of the ledger, and compares the records with the
+ * archive. It only reads, one batch at a time.
  */
 export class Verifier {
   readonly #deps: VerifierDeps;
@@ -86,9 +87,9 @@ export class Verifier {
   }
 
   /**
-   * Checks as many of the hours, from the first on, as have `recordsPerCall` records together, at least one.
-   * @param hours in their order, without a gap
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Checks as many hours as contain `recordsPerCall` records together, starting with the first, at least one hour.
+   * @param hours in order, without gaps
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async verify(hours: readonly string[], recordsPerCall = RECORDS_PER_CALL): Promise<Verification> {
     const comparison = await ArchiveComparison.start(this.#deps.archive, hours);
@@ -98,7 +99,7 @@ export class Verifier {
     } catch (thrown) {
       return { ...UNCHECKED, archive: comparison.state, problem: problemOf(thrown) };
     }
-    // After the windows: nothing that they name can be beyond it.
+    // The head is read after the windows, so that no window extends past it.
     const head = await this.#deps.ledger.head();
     const { group, next } = firstHours(hours, views, recordsPerCall);
     const check = new Check({ ...this.#deps, comparison }, group, head);
@@ -118,7 +119,10 @@ export class Verifier {
 
 const UNCHECKED = { ok: false, checked_records: 0, checked_windows: 0, archived_records: 0, unsettled: [], next: null };
 
-/** @throws whatever is no problem of the ledger */
+/**
+ * Returns the problem that the error carries.
+ * @throws any error that does not describe a problem of the ledger
+ */
 function problemOf(thrown: unknown): Problem {
   if (thrown instanceof Misfit) return thrown.problem;
   if (!(thrown instanceof DamagedWindow)) throw thrown;
@@ -153,7 +157,7 @@ interface CheckDeps extends VerifierDeps {
   readonly comparison: ArchiveComparison;
 }
 
-/** One call's work. */
+/** The state of one call. */
 class Check {
   records = 0;
   readonly unsettled = new Set<string>();
@@ -164,7 +168,7 @@ class Check {
   readonly #views: Map<string, WindowView>;
   readonly #sums = new Map<Revision, RevisionSum>();
   readonly #rows = new Map<string, Sums>();
-  /** The first record of each row of a tally, by hour and row: what a tally that disagrees is named by. */
+  /** The first record per hour and tally row: it identifies an inconsistent tally. */
   readonly #firstOfRow = new Map<string, LedgerRecord>();
 
   constructor(deps: CheckDeps, group: Hours, head: LedgerHead) {
@@ -188,8 +192,9 @@ class Check {
   }
 
   /**
-   * What to walk: one stretch over the first revisions of all hours, with what lies between them and a record to each
-   * side, so that a window that is missing altogether shows; and what arrived late, where it is.
+   * Returns the ranges of sequences to check. One range spans the first revisions of all hours, the records between
+   * them and one record on each side, so that a completely missing window is detected. Later revisions have ranges of
+   * their own.
    */
   #ranges(): { from: number; to: number }[] {
     const revisions = this.#group.views.flatMap(revisionsOf);
@@ -218,7 +223,7 @@ class Check {
           throw chainMisfit(
             before.sequence,
             before.id,
-            'The record after it names another content of this erased one.',
+            'The next record contains another content digest for this erased record.',
           );
         }
         before = record;
@@ -231,11 +236,11 @@ class Check {
     }
     if (next <= to) throw chainMisfit(next, null, 'The record is missing.');
     if (to === this.#head.sequence && previous !== this.#head.hash) {
-      throw chainMisfit(to, null, 'The last record is not the one that was written last.');
+      throw chainMisfit(to, null, 'The last record does not have the hash of the ledger head.');
     }
   }
 
-  /** Undefined at the beginning of the ledger, which may have been trimmed. */
+  /** Returns the record before `from`; undefined at the beginning of the ledger, which may be trimmed. */
   async #recordBefore(from: number): Promise<LedgerRecord | undefined> {
     if (from === this.#head.trimmed.sequence + 1) return undefined;
     const [stored] = await this.#deps.ledger.range(from - 1, from - 1);
@@ -250,7 +255,7 @@ class Check {
     throw chainMisfit(stored.sequence, record.id, 'No redaction entry covers this erased record.');
   }
 
-  /** Adds the record to the revision that has it; false when no window that is known has it. */
+  /** Adds the record to the revision that contains it; false when no known window contains it. */
   #assigned(record: LedgerRecord): boolean {
     const { period, sequence } = record;
     const view = this.#views.get(period);
@@ -266,7 +271,10 @@ class Check {
     return true;
   }
 
-  /** Each record has to be in a window: one of another hour, or one that has grown since it was read. */
+  /**
+   * Finds the revision of a record that no known window contains: its window is of another hour, or has grown since it
+   * was read.
+   */
   async #assignUnwindowed(record: LedgerRecord): Promise<void> {
     const { period } = record;
     if (this.#views.has(period)) this.unsettled.add(period);
@@ -299,7 +307,7 @@ class Check {
     if (stored.size === 0 && this.#mayHaveExpired(hour)) return void this.unsettled.add(hour);
     const now = await this.#deps.windows.view(hour);
     const expected = this.#views.get(hour);
-    // Every fold that changes the one changes the other.
+    // Every ingestion batch that changes the tally also changes the window.
     if (lastSequence(now) !== (expected ? lastSequence(expected) : 0)) return void this.unsettled.add(hour);
     const pseudonyms = await this.#deps.erasures?.pseudonyms();
     const found = underPseudonyms(this.#rows.get(hour)?.rows ?? new Map(), pseudonyms);
@@ -318,7 +326,10 @@ class Check {
     }
   }
 
-  /** The ledger may be older than tallies are kept: nothing is trimmed while nobody confirms. */
+  /**
+   * Returns whether the tally may have expired. The ledger can be older than its tallies, because nothing is trimmed
+   * without a confirmation.
+   */
   #mayHaveExpired(hour: string): boolean {
     return this.#deps.clock.now() >= startOf(hour) + TALLY_SECONDS * 1000;
   }
@@ -339,15 +350,18 @@ function merged(ranges: readonly { from: number; to: number }[]): { from: number
   return result;
 }
 
-/** @throws Misfit unless the stored bytes are those of a record that follows from the one before */
+/**
+ * Parses a stored record and checks its hash.
+ * @throws Misfit unless the bytes are those of a record that follows from the one before
+ */
 function checkedRecord(stored: StoredRecord, previous: string): LedgerRecord {
   const record = recordIn(stored);
   const { hash: _, ...rest } = record;
   if (record.sequence !== stored.sequence) {
-    throw chainMisfit(stored.sequence, record.id, `It carries the sequence ${record.sequence}.`);
+    throw chainMisfit(stored.sequence, record.id, `The record contains the sequence ${record.sequence}.`);
   }
   if (chained(previous, rest).json !== stored.json) {
-    throw chainMisfit(stored.sequence, record.id, 'Its hash does not follow from it and the record before.');
+    throw chainMisfit(stored.sequence, record.id, 'The hash does not match the record and the previous hash.');
   }
   return record;
 }

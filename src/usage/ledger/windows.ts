@@ -9,20 +9,20 @@ import type { Ledger } from './ledger.ts';
 
 const closeWindow = LuaScript.load('closeWindow-2');
 
-/** Windows closed in one go: what is left is closed by the next round, half a second later. */
+/** Maximum number of windows closed per call. The next ingestion pass, half a second later, closes the rest. */
 const CLOSE_AT_ONCE = 24;
-/** A window that disagrees with its records is looked at again after this long: somebody may have repaired it. */
+/** Interval between two checks of a window that does not agree with its records. An operator may have repaired it. */
 const CHECK_AGAIN_MS = 10 * 60_000;
-/** Windows asked for in one round trip. */
+/** Windows read per round trip. */
 const READ_AT_ONCE = 100;
 
-/** Refusals are in the tallies only: they belong to no record. */
+/** Refusals are counted only in the tallies, because they belong to no record. */
 export type WindowTotals = Omit<Measures, 'refusals'>;
 
 interface Revision {
   /** The hour, e.g. `2026-11-20T10`, UTC. */
   readonly window: string;
-  /** 1, and for what arrived after that one was closed 2, 3, … */
+  /** 1 for the first revision; 2, 3, … for records that arrived after a revision was closed. */
   readonly revision: number;
   readonly record_count: number;
   readonly totals: WindowTotals;
@@ -30,7 +30,7 @@ interface Revision {
   readonly last_sequence: number;
 }
 
-/** Never changes again: the same bytes for ever. */
+/** A closed revision never changes: its bytes are always the same. */
 export interface ClosedRevision extends Revision {
   readonly status: 'closed';
   /** SHA-256 over the ids of its records in the order of the ledger, each followed by a line break. */
@@ -43,7 +43,7 @@ export interface OpenRevision extends Revision {
   readonly status: 'open';
 }
 
-/** What is stored of a window is not what was written there. */
+/** A stored closed revision is unreadable, so it is not what was written. */
 export class DamagedWindow extends Error {
   readonly window: string;
 
@@ -54,14 +54,14 @@ export class DamagedWindow extends Error {
   }
 }
 
-/** A window as it is stored. */
+/** The stored state of a window. */
 export interface WindowView {
   readonly window: string;
   readonly closed: readonly ClosedRevision[];
   readonly open: OpenRevision | undefined;
 }
 
-/** What the records of one revision add up to. */
+/** The sum of the records of one revision. */
 export class RevisionSum {
   readonly #ids = createHash('sha256');
   #measures: Measures = NOTHING;
@@ -81,7 +81,7 @@ export class RevisionSum {
     return this.#measures;
   }
 
-  /** Ends the sum: nothing can be added afterwards. */
+  /** Returns the digest of the ids. No record can be added afterwards. */
   sha256(): string {
     return this.#ids.digest('hex');
   }
@@ -89,16 +89,16 @@ export class RevisionSum {
 
 /**
  * The hourly windows of the ledger. Each record is in exactly one revision of the window of its hour: the one that was
- * open when it was folded.
+ * open when the record was ingested.
  *
- * A revision is `open` from its first record until the quarter of an hour after its hour is over and every outbox has
- * been folded beyond that time; then `closed`, for good.
+ * A revision is `open` from its first record. It becomes `closed`, permanently, a quarter of an hour after the end of
+ * its hour, once every outbox has been ingested past that time.
  */
 export class Windows {
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #ledger: Ledger;
-  /** Windows that could not be closed, with the time at which they were looked at last; as many as are due at most. */
+  /** Windows that could not be closed, with the time of the last check. Bounded by the number of due windows. */
   readonly #disagreeing = new Map<string, number>();
 
   constructor({ redis, keys, ledger }: { redis: Redis; keys: Keys; ledger: Ledger }) {
@@ -107,7 +107,10 @@ export class Windows {
     this.#ledger = ledger;
   }
 
-  /** The windows of these hours, in their order; an hour without a record has none. @throws DamagedWindow */
+  /**
+   * Returns the windows of these hours, in order. An hour without records has none.
+   * @throws DamagedWindow
+   */
   async read(hours: readonly string[]): Promise<WindowView[]> {
     const views: WindowView[] = [];
     for (let at = 0; at < hours.length; at += READ_AT_ONCE) {
@@ -129,7 +132,7 @@ export class Windows {
   }
 
   /**
-   * The records of a revision, a batch at a time, in order. What was trimmed is missing: the caller compares the count.
+   * Yields the records of a revision in order, in batches. Trimmed records are missing: the caller compares the count.
    */
   async *records({ window, first_sequence, last_sequence }: Revision): AsyncGenerator<LedgerRecord[]> {
     for await (const batch of this.#ledger.batches(first_sequence, last_sequence)) {
@@ -139,10 +142,10 @@ export class Windows {
   }
 
   /**
-   * Closes every revision that is due. Several may do so at once: each is closed by one of them.
-   * @param completeUntil Redis's time before which everything that was written is in the ledger
-   * @returns how many were closed, and the hours whose records do not add up to what was counted when they were folded:
-   * these stay open, since nobody can say what they should be billed at
+   * Closes every revision that is due. Concurrent calls are safe: each revision is closed by one of them.
+   * @param completeUntil Redis time before which every written record is in the ledger
+   * @returns the number of closed revisions, and the hours whose records do not match the totals counted at ingestion;
+   *   these revisions stay open, because the billable amount is unclear
    */
   async closeDue(completeUntil: number): Promise<{ closed: number; disagreeing: string[] }> {
     const limit = CLOSE_AT_ONCE + this.#disagreeing.size;
@@ -151,7 +154,8 @@ export class Windows {
     );
     let closed = 0;
     for (const hour of due) {
-      // Its records are read again now and then only, and it keeps no other window from being closed.
+      // The records of a disagreeing window are read again only at intervals, and it does not prevent other windows
+      // from closing.
       const checkedAt = this.#disagreeing.get(hour);
       if (checkedAt !== undefined && completeUntil - checkedAt < CHECK_AGAIN_MS) continue;
       const outcome = await this.#close(hour, completeUntil);
@@ -164,7 +168,7 @@ export class Windows {
   }
 
   /**
-   * Closes a revision as it was closed before that was lost, with the same bytes.
+   * Closes a revision again, with the same bytes, after Redis lost its closing.
    * @returns false when it is closed, or its records are not those of the document
    */
   async closeAgain(revision: ClosedRevision): Promise<boolean> {
@@ -175,7 +179,7 @@ export class Windows {
     return this.#write(revision, open, closed.length);
   }
 
-  /** The lowest sequence that a revision which is still open needs. */
+  /** Returns the lowest sequence that an open revision needs. */
   async lowestOpen(): Promise<number | undefined> {
     const hours = await mapRedisErrors(this.#redis.zrange(this.#keys.openWindows, '0', '-1'));
     const firsts = await Promise.all(
@@ -222,12 +226,12 @@ function undefinedIfDamaged(error: unknown): undefined {
   if (!(error instanceof DamagedWindow)) throw error;
 }
 
-/** All of a window's revisions, in their order. */
+/** Returns all revisions of a window, in order. */
 export function revisionsOf({ closed, open }: WindowView): (ClosedRevision | OpenRevision)[] {
   return open ? [...closed, open] : [...closed];
 }
 
-/** Whether a revision says of its records what they say themselves. */
+/** Returns whether the stored sums of a revision equal those of its records. */
 export function agrees({ record_count, totals, first_sequence, last_sequence }: Revision, found: RevisionSum): boolean {
   return (
     record_count === found.count &&
@@ -249,7 +253,7 @@ function closedRevision(window: string, json: string | undefined): ClosedRevisio
     const { first_sequence, last_sequence } = revision;
     if (Number.isSafeInteger(first_sequence) && Number.isSafeInteger(last_sequence) && revision.totals) return revision;
   } catch {
-    // Said below.
+    // Reported below.
   }
   throw new DamagedWindow(window);
 }

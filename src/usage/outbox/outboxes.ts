@@ -6,9 +6,12 @@ import { endOf } from '../hours.ts';
 import type { Refusal, UsageRecord } from '../records.ts';
 import { RECORD_SOURCES, type Resubmission, SINCE_FIELD, SOURCE_FIELD } from '../recovery/resubmitted-records.ts';
 
-/** Entries read of one outbox in one round: all of them together are some 6 MB, which Redis gives well within its time. */
+/**
+ * Maximum number of entries read per outbox and pass. All outboxes together return about 6 MB, well within the command
+ * timeout.
+ */
 const OUTBOX_BATCH = 128;
-/** Of those that were given back: one search of the ledger serves them all. Some 2 MB. */
+/** Maximum number of resubmitted records read per pass, about 2 MB. One search of the ledger serves all of them. */
 const RESUBMITTED_BATCH = 2_000;
 export const CORRECTIONS = 'corrections';
 export const RESUBMITTED = 'returned';
@@ -20,33 +23,33 @@ export interface PendingEntry {
   readonly outbox: string;
   readonly entryId: string;
   readonly entry: UsageRecord | Refusal;
-  /** Of the request that it was written for, where that is recorded. */
+  /** Trace of the request that wrote the entry, if it was recorded. */
   readonly trace: TraceParent | undefined;
-  /** Of a record that was given back after a loss. */
+  /** Only on records that were resubmitted after a loss. */
   readonly resubmitted?: Resubmission;
 }
 
-/** What one outbox has. */
+/** The pending entries of one outbox. */
 export interface Outbox {
   readonly name: string;
   readonly key: string;
   readonly pending: readonly PendingEntry[];
-  /** Whether nothing is left behind these. */
+  /** Whether the outbox contains no entries after these. */
   readonly drained: boolean;
   readonly unreadable: boolean;
 }
 
 export interface PendingRecords {
-  /** Of the partitions, and that of corrections. */
+  /** The outboxes of the partitions and the outbox of corrections. */
   readonly outboxes: readonly Outbox[];
-  /** What was given back after a loss: to be looked at when all the others are empty. */
+  /** Records that were resubmitted after a loss. They are processed when all other outboxes are empty. */
   readonly resubmitted: Outbox;
-  /** Whether the ids of such are remembered: nothing else may be folded under one of them. */
+  /** Whether ids of resubmitted records are stored. Ingestion skips any other record with one of these ids. */
   readonly hasResubmittedIds: boolean;
 }
 
 /**
- * What each outbox holds beyond what has been folded: one round trip for all.
+ * Reads the entries of each outbox that have not been ingested yet, in one round trip.
  * @param state of the ledger: its cursors
  */
 export async function readOutboxes(
@@ -55,7 +58,7 @@ export async function readOutboxes(
 ): Promise<PendingRecords> {
   const partitions = Array.from({ length: PARTITIONS }, (_, at) => [String(at), keys.outbox(at)] as const);
   const named = [...partitions, [CORRECTIONS, keys.corrections] as const, [RESUBMITTED, keys.resubmitted] as const];
-  // Sent together; a pipeline would have to stay on one shard.
+  // The commands are sent together. A pipeline cannot be used, because all of its keys would have to be on one shard.
   const reads = named.map(([name, key]) => {
     return redis.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', batchOf(name));
   });
@@ -67,7 +70,10 @@ export async function readOutboxes(
   return { outboxes, resubmitted, hasResubmittedIds: hasResubmittedIds === 1 };
 }
 
-/** Removes what has been folded. What a crash leaves lies behind the cursor, and goes with the next that is folded. */
+/**
+ * Removes ingested entries. Entries that remain after a crash are behind the cursor and are removed by the next trim of
+ * that outbox.
+ */
 export async function trimOutboxes(
   redis: Redis,
   outboxes: readonly Outbox[],
@@ -80,7 +86,10 @@ export async function trimOutboxes(
   );
 }
 
-/** Whether everything of an outbox up to an entry is in the ledger and no more in the outbox. @param mark "" for none */
+/**
+ * Returns whether all entries of an outbox up to `mark` are in the ledger and removed from the outbox.
+ * @param mark entry id; "" for none
+ */
 export async function isIngestedUpTo(
   { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
   { name, key }: Pick<Outbox, 'name' | 'key'>,
@@ -88,7 +97,7 @@ export async function isIngestedUpTo(
 ): Promise<boolean> {
   if (mark === '') return true;
   const cursor = await mapRedisErrors(redis.hget(keys.ledgerState, `cursor:${name}`));
-  // What a crash between the folding and the trimming has left.
+  // Removes entries that a crash between ingestion and trimming left behind.
   if (cursor !== null) await mapRedisErrors(redis.xtrim(key, 'MINID', after(cursor)));
   return (await mapRedisErrors(redis.xrange(key, '-', mark, 'COUNT', 1))).length === 0;
 }
@@ -105,15 +114,15 @@ function batchOf(name: string): number {
   return name === RESUBMITTED ? RESUBMITTED_BATCH : OUTBOX_BATCH;
 }
 
-/** The smallest id after `id`. */
+/** Returns the smallest id after `id`. */
 function after(id: string): string {
   const [ms = '0', n = '0'] = id.split('-');
   return `${ms}-${BigInt(n) + 1n}`;
 }
 
 /**
- * The entries up to the first that cannot be read. It is not passed over, since it stands for something that was
- * executed: its outbox waits for an operator, no window closes, and all other outboxes go on.
+ * Returns the entries before the first unreadable one. An unreadable entry is not skipped, because it represents an
+ * execution: its outbox waits for an operator and no window closes, while all other outboxes continue.
  */
 function readable(name: string, entries: readonly StreamEntry[]): PendingEntry[] {
   const pending: PendingEntry[] = [];

@@ -6,7 +6,7 @@ import type { UsageRecord } from '../records.ts';
 import type { LedgerServer } from './ledger-server.ts';
 import { resubmit } from './resubmitted-records.ts';
 
-/** Some 20 MB at most: 20 s of a process that records 1,000 executions a second. */
+/** Maximum number of records: at most about 20 MB, or 20 s of a process that writes 1,000 records per second. */
 const MAX_RECORDS = 20_000;
 const TRY_AGAIN_MS = 1_000;
 
@@ -19,32 +19,32 @@ export interface AcknowledgedRecordsDeps {
 }
 
 export interface AcknowledgedRecordsOptions {
-  /** How long a record is remembered, counted back from the latest one; 0 remembers none. */
+  /** Milliseconds that a record is kept, counted back from the latest record; 0 disables the component. */
   readonly keptMs: number;
   readonly maxRecords?: number;
 }
 
-/** A record, since when it is known to be written. */
+/** A record and the time of its acknowledgement. */
 interface AcknowledgedRecord {
   readonly record: UsageRecord;
   readonly at: number;
 }
 
 /**
- * The usage records of the last seconds that Redis has acknowledged to this process. A Redis that was started again, or a
- * replica that was promoted, may not have the last of them: then all are given back to the ledger, which takes up those that
- * it does not have. What it loses is what this process loses when it dies in the same moments.
+ * The usage records that Redis acknowledged to this process in the last seconds. A restarted Redis or a promoted
+ * replica may lack the last of them. The process then resubmits all of them, and the ledger appends those that it
+ * lacks. Records remain lost only if this process dies at the same time.
  *
- * Age is counted from the latest record, so that an outage takes nothing away: nothing is acknowledged while it lasts.
+ * Age is counted from the latest record, so an outage expires nothing: Redis acknowledges no records while it lasts.
  */
 export class AcknowledgedRecords {
   readonly #deps: AcknowledgedRecordsDeps;
   readonly #keptMs: number;
   readonly #maxRecords: number;
   #records: AcknowledgedRecord[] = [];
-  /** Where the oldest that is still remembered stands; those before it go in one piece. */
+  /** Index of the oldest record that is kept. The records before it are removed together. */
   #oldest = 0;
-  /** The Redis that everything before the latest look was written to. */
+  /** Id of the Redis server that acknowledged all records before the latest comparison. */
   #serverId: string | undefined;
   #isComparing = false;
   #stopped = false;
@@ -57,7 +57,7 @@ export class AcknowledgedRecords {
     this.#maxRecords = maxRecords;
   }
 
-  /** Learns which Redis it is, and looks again whenever the connection was lost. */
+  /** Identifies the Redis server, and compares again after each reconnect. */
   start(): void {
     if (this.#keptMs === 0) return;
     this.#deps.redis.on('ready', this.#onReady);
@@ -74,7 +74,7 @@ export class AcknowledgedRecords {
     return this.#records.length - this.#oldest;
   }
 
-  /** Redis has said that the record, a `UsageRecord` as the event log has it, is written. */
+  /** Stores a record that Redis acknowledged, a `UsageRecord` as the event log writes it. */
   onAcknowledged(record: object): void {
     if (this.#keptMs === 0) return;
     const now = this.#deps.clock.now();
@@ -100,15 +100,16 @@ export class AcknowledgedRecords {
       if (this.#serverId !== undefined && this.#serverId !== serverId) await this.#resubmitAll(now);
       this.#serverId = serverId;
     } catch (error) {
-      // Away again, or not there yet; while the connection is lost, `ready` comes first.
-      this.#deps.logger.debug({ err: error }, 'acknowledged records were not compared');
+      // Redis is unavailable. If the connection is lost, the `ready` event triggers the next comparison before this
+      // timer.
+      this.#deps.logger.debug({ err: error }, 'comparison with the redis server failed, retrying');
       if (!this.#stopped) this.#cancel = this.#deps.clock.after(TRY_AGAIN_MS, this.#onReady);
     } finally {
       this.#isComparing = false;
     }
   }
 
-  /** @param redisNow what Redis's clock says now: this process's own may say something else */
+  /** @param redisNow the time of Redis, because the clock of this process may differ */
   async #resubmitAll(redisNow: number): Promise<void> {
     const { clock, logger } = this.#deps;
     const acknowledged = this.#records.slice(this.#oldest);
@@ -116,6 +117,6 @@ export class AcknowledgedRecords {
     if (!first) return;
     const records = acknowledged.map(({ record }) => record);
     await resubmit(this.#deps, records, { source: 'node', since: redisNow - (clock.now() - first.at) });
-    logger.warn({ records: records.length }, 'Redis is another one: records that it may have lost were given back');
+    logger.warn({ records: records.length }, 'redis server changed, acknowledged records resubmitted');
   }
 }

@@ -7,12 +7,12 @@ const identifyServer = LuaScript.load('identifyServer-1');
 const agreeWithServer = LuaScript.load('agreeWithServer-1');
 
 /**
- * So long the folding waits for an archive to be compared with a Redis that is another one than before. A comparison takes
- * a second; putting back half a million lost records takes about as long as this.
+ * Maximum time that ingestion waits for the comparison of the archive with a changed Redis server. A comparison takes a
+ * second; restoring half a million lost records takes about this long.
  */
 export const GATE_TIMEOUT_MS = 15_000;
 
-/** The Redis that has the ledger: another one after each restart and each fail-over, by its id. */
+/** The Redis server that stores the ledger. Its id changes with each restart and each failover. */
 export class LedgerServer {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -23,8 +23,9 @@ export class LedgerServer {
   }
 
   /**
-   * Which it is, whether the archive has agreed with it, and its time in milliseconds since the epoch.
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Returns the id of the server, whether the archive has agreed with its ledger, and its time in milliseconds since
+   * the epoch.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async identify(): Promise<{ serverId: string; agreed: boolean; now: number }> {
     const reply = await identifyServer.run(this.#redis, [this.#keys.ledgerState], []);
@@ -32,22 +33,25 @@ export class LedgerServer {
     return { serverId, agreed: serverId === agreed, now };
   }
 
-  /** Notes that the archive has nothing that the ledger of this server lacks; of another server nothing is noted. */
+  /**
+   * Stores that the archive contains no record that the ledger of this server lacks. It does nothing if Redis has
+   * become another server.
+   */
   async agree(serverId: string): Promise<void> {
     await agreeWithServer.run(this.#redis, [this.#keys.ledgerState], [serverId]);
   }
 }
 
 /**
- * Holds the folding back while a Redis is new and its ledger has not been compared with the archive: what was lost can be
- * put back as it was only until something else has its place. Never for longer than `patienceMs`: an archive that is away
- * must not keep a bill from being written.
+ * Pauses ingestion while the ledger of a changed Redis server has not been compared with the archive. Lost records can
+ * be restored unchanged only until other records occupy their sequences. The pause is at most `timeoutMs`: an
+ * unavailable archive must not block billing.
  */
 export class LedgerGate {
   readonly #server: LedgerServer;
   readonly #clock: Clock;
   readonly #timeoutMs: number;
-  /** The server that is waited for, and since when. */
+  /** The server whose comparison is pending, and the start of the wait. */
   #waiting: { readonly serverId: string; readonly since: number } | undefined;
 
   constructor(
@@ -59,7 +63,10 @@ export class LedgerGate {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away */
+  /**
+   * Returns whether ingestion may run.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
+   */
   async isOpen(): Promise<boolean> {
     const { serverId, agreed } = await this.#server.identify();
     if (agreed) {

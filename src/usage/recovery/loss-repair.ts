@@ -7,20 +7,23 @@ import type { Windows } from '../ledger/windows.ts';
 import type { LedgerRecord } from '../records.ts';
 import { resubmit } from './resubmitted-records.ts';
 
-/** A greater loss than this is no fail-over: a Redis that was emptied, or restored from an old copy. An operator decides. */
+/**
+ * Maximum loss that is repaired automatically. A greater loss means an emptied or restored Redis, not a failover, and
+ * requires an operator.
+ */
 const MAX_LOSS = 1_000_000;
-/** Records put back in one step, between which the lease is given up. */
+/** Maximum number of records restored per step. The lease is released between steps. */
 const RESTORED_AT_ONCE = 10_000;
-/** Records read from the archive at once. */
+/** Records read from the archive per query. */
 const READ_BATCH = 1_000;
 
-/** What was done about records that Redis had lost. */
+/** The result of a repair step for records that Redis lost. */
 export interface Repaired {
-  /** Put back as they were: same sequence, same hash. */
+  /** Number of records restored unchanged: same sequence, same hash. */
   readonly restored: number;
-  /** Given to the ledger, to be appended again under the same id. */
+  /** Number of records resubmitted, to be appended again under the same id. */
   readonly resubmitted: number;
-  /** Ids of records that the ledger has again, with other units than they had. */
+  /** Ids of records that the ledger contains again, but with other units than before. */
   readonly chargedOtherwise: readonly string[];
   readonly more: boolean;
 }
@@ -35,13 +38,13 @@ interface Deps {
 }
 
 /**
- * Brings back what the ledger in Redis had and has lost, by a fail-over to a replica that lagged or an append-only file
- * without its last second, and the archive still has.
+ * Restores records from the archive that the ledger in Redis has lost, in a failover to a lagging replica or with the
+ * last second of an append-only file.
  *
- * While nothing else has taken their places, the records are put back as they were, so that nobody can tell: consumers'
- * cursors, hashes and windows are those of before. When the ledger has grown otherwise meanwhile, its own history stands,
- * since consumers read it: the archive's is superseded, and what of it is nowhere else is appended again, under the same
- * id, as what arrives late.
+ * As long as no other records occupy their sequences, the records are restored unchanged: cursors of consumers, hashes
+ * and windows remain valid, and no consumer notices the loss. If the ledger has meanwhile appended other records, its
+ * own history is kept, because consumers have read it. The history of the archive becomes superseded, and those of its
+ * records that exist nowhere else are resubmitted under the same id, like records that arrive late.
  */
 export class LossRepair {
   readonly #deps: Deps;
@@ -50,7 +53,10 @@ export class LossRepair {
     this.#deps = deps;
   }
 
-  /** @throws ArchiveDisagrees when that is more than may be decided without an operator */
+  /**
+   * Repairs the ledger, one step per call.
+   * @throws ArchiveDisagrees when the repair requires the decision of an operator
+   */
   async repair(writer: ArchiveWriter, archived: ArchiveHead, head: LedgerHead): Promise<Repaired> {
     const common = await this.#lastCommon(writer, archived, head);
     if (archived.sequence - common > MAX_LOSS) {
@@ -62,8 +68,8 @@ export class LossRepair {
   }
 
   /**
-   * Has superseded records appended again that the ledger does not have. To be called when the archive has everything of
-   * the ledger: then an id that it does not have is in neither.
+   * Resubmits superseded records that the ledger lacks. Call it only when the archive contains the whole ledger: then
+   * an id that the archive lacks is missing in both.
    */
   async resubmitSuperseded(writer: ArchiveWriter, head: LedgerHead): Promise<Repaired | undefined> {
     await writer.markRestored();
@@ -72,20 +78,21 @@ export class LossRepair {
     if (lost.length === 0 && chargedOtherwise.length === 0) return undefined;
     if (lost.length > 0) {
       const [last] = await this.#deps.ledger.range(head.sequence, head.sequence);
-      // Up to its last record the ledger was looked through, by the archive's index of ids.
+      // Everything up to the last record of the ledger was searched, with the id index of the archive.
       await resubmit(this.#deps, lost, { source: 'archive', since: last?.appendedAt ?? 0 });
     }
     return { restored: 0, resubmitted: lost.length, chargedOtherwise, more: lost.length === APPEND_BATCH };
   }
 
-  /** Closes windows again whose closing was lost, and not their records, before anything more comes into them. */
+  /** Closes windows again if Redis lost their closing but not their records, before more records are added to them. */
   async closeAgain(writer: ArchiveWriter, { sequence }: LedgerHead): Promise<void> {
     for (const revision of await writer.windows.recent(sequence)) await this.#deps.windows.closeAgain(revision);
   }
 
   /**
-   * The last sequence up to which both have the same history: where the hashes agree, everything before agrees too.
-   * @throws ArchiveDisagrees when they have nothing in common that is still in both
+   * Returns the last sequence up to which both have the same history. Equal hashes imply that everything before them is
+   * equal too.
+   * @throws ArchiveDisagrees when they share no record that both still contain
    */
   async #lastCommon(writer: ArchiveWriter, archived: ArchiveHead, head: LedgerHead): Promise<number> {
     const same = async (sequence: number) => {
@@ -95,7 +102,7 @@ export class LossRepair {
     let low = Math.max(archived.base.sequence, head.trimmed.sequence);
     let high = Math.min(archived.sequence, head.sequence);
     if (low > high || !(await same(low))) {
-      throw new ArchiveDisagrees(low, 'the ledger and the archive have nothing in common');
+      throw new ArchiveDisagrees(low, 'the ledger and the archive share no history');
     }
     while (low < high) {
       const middle = Math.ceil((low + high) / 2);
@@ -111,7 +118,7 @@ export class LossRepair {
     return stored && (JSON.parse(stored.json) as LedgerRecord).hash;
   }
 
-  /** Puts records behind the ledger's last one as they were, until something else is there. */
+  /** Restores records unchanged after the last record of the ledger, until it meets other records. */
   async #restore(writer: ArchiveWriter, archived: ArchiveHead, head: LedgerHead): Promise<Repaired> {
     const to = Math.min(archived.sequence, head.sequence + RESTORED_AT_ONCE);
     let position: LedgerPosition = head;
@@ -127,13 +134,15 @@ export class LossRepair {
           records: batch,
           refusals: [],
           moves: [],
-          // What of them still waits in an outbox, or is executed again since its call was lost too, is this.
+          // A copy of these records may still be in an outbox, or their call may be repeated because it was lost too.
+          // Ingestion skips such copies.
           resubmitted: batch.map(({ record }) => record.id),
         });
-        // The folding did not wait: the next step finds a ledger that has grown otherwise.
+        // Ingestion has resumed meanwhile. The next step finds a ledger with another history.
         if (!appended) return { ...NOTHING, restored: position.sequence - head.sequence, more: true };
         position = batch.at(-1)?.record ?? position;
-        // What came late to a window that was closed is in another revision of it.
+        // Records that arrived after the window closed belong to another revision, so the window is closed at the same
+        // record as before.
         const ended = closed.find(({ last_sequence }) => last_sequence === position.sequence);
         if (ended) await this.#deps.windows.closeAgain(ended);
       }
@@ -150,20 +159,23 @@ async function archivedHash(
   return sequence === base.sequence ? base.hash : writer.hashAt(sequence);
 }
 
-/** @throws ArchiveDisagrees at the first that does not follow: what was tampered with is not put back */
+/**
+ * Returns the archived records as a verified chain.
+ * @throws ArchiveDisagrees at the first record that does not follow: manipulated records are not restored
+ */
 function chainOf(rows: readonly ArchivedRecord[], position: LedgerPosition): { record: LedgerRecord; json: string }[] {
   let previous = position;
   const records = rows.map((row) => {
     const record = row.sequence === previous.sequence + 1 ? following(previous.hash, row) : undefined;
-    if (!record) throw new ArchiveDisagrees(previous.sequence + 1, 'the archive is broken there');
+    if (!record) throw new ArchiveDisagrees(previous.sequence + 1, 'the archive is broken at this record');
     previous = record;
     return { record, json: row.json };
   });
-  if (records.length === 0) throw new ArchiveDisagrees(position.sequence + 1, 'the archive is broken there');
+  if (records.length === 0) throw new ArchiveDisagrees(position.sequence + 1, 'the archive is broken at this record');
   return records;
 }
 
-/** Of one hour each, and up to one of the sequences `ends`. */
+/** Splits records into batches of one hour. A batch also ends at each of the sequences `ends`. */
 function* batchesOf<T extends { readonly record: LedgerRecord }>(
   records: readonly T[],
   ends: ReadonlySet<number>,

@@ -4,28 +4,31 @@ import { mapRedisErrors, redisError } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
 import type { UsageRecord } from '../records.ts';
 
-/** Who still had a record: the process that Redis had acknowledged it to, or the archive. */
+/** The source of a resubmitted record: the process to which Redis acknowledged it (`node`), or the archive. */
 export const RECORD_SOURCES = ['node', 'archive'] as const;
 export type RecordSource = (typeof RECORD_SOURCES)[number];
 
 export const SOURCE_FIELD = 'g';
 export const SINCE_FIELD = 's';
 
-/** Records sent in one round trip. */
+/** Records sent per round trip. */
 const BATCH = 500;
-/** Records that wait to be looked at: some 200 MB of a Redis whose folding is stuck, and no more. */
+/** Maximum number of pending records: about 200 MB of Redis memory while ingestion is blocked. */
 const MAX_PENDING = 200_000;
 
 export interface Resubmission {
   readonly source: RecordSource;
-  /** Redis's time before which none of them can have come into the ledger, in milliseconds since the epoch, give or take. */
+  /**
+   * Approximate Redis time before which none of the records can have been ingested, in milliseconds since the epoch.
+   */
   readonly since: number;
 }
 
 /**
- * Gives records back to the ledger, under the ids that they have: it takes up those that it does not have, once, whoever
- * else gives them back. They go into the windows of their hours like any that arrive late.
- * @throws TollgateError OVERLOADED while Redis is away, or too much waits; giving all of them back again does no harm
+ * Resubmits records under their original ids. Ingestion appends each record that the ledger lacks, once, even if
+ * several sources resubmit it. The records are added to the windows of their hours like any record that arrives late.
+ * @throws TollgateError OVERLOADED while Redis is unavailable or too many records are pending; repeating the call is
+ *   safe
  */
 export async function resubmit(
   { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
@@ -33,7 +36,7 @@ export async function resubmit(
   { source, since }: Resubmission,
 ): Promise<void> {
   if ((await mapRedisErrors(redis.xlen(keys.resubmitted))) > MAX_PENDING) {
-    throw new TollgateError('OVERLOADED', { cause: new Error('what was given back before was not taken up') });
+    throw new TollgateError('OVERLOADED', { cause: new Error('too many resubmitted records are pending') });
   }
   for (let at = 0; at < records.length; at += BATCH) {
     const pipeline = redis.pipeline();

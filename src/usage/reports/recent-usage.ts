@@ -3,7 +3,7 @@ import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
 import type { UsageRecord } from '../records.ts';
 
-/** A user's own latest usage records, newest first: for the user's tools, where the ledger is for billing. */
+/** Reads the latest usage records of a user, newest first. It serves the user's tools; billing uses the ledger. */
 export class RecentUsage {
   readonly #redis: Redis;
   readonly #keys: Keys;

@@ -8,21 +8,21 @@ export const NDJSON = 'application/x-ndjson';
 /** JSON Batch Format: CloudEvents 1.0, json-format.md section 4. */
 export const CLOUDEVENTS_BATCH = 'application/cloudevents-batch+json';
 
-/** The context that ids are unique in: one ledger. A URI reference, as CloudEvents wants it. */
+/** The CloudEvents `source`: the ledger, within which ids are unique. CloudEvents requires a URI reference. */
 const SOURCE = '/tollgate/ledger';
-/** What a meter is called at Stripe, and a billable metric at Lago. */
+/** Name of the meter at Stripe, and of the billable metric at Lago. */
 const METER = 'tollgate_units';
-/** Requests to Stripe's meter event stream and to Lago's batch route take at most so many events. */
+/** Maximum number of events per request of Stripe's meter event stream and of Lago's batch route. */
 const EVENTS_PER_REQUEST = 100;
 
-/** How a format is written, record after record, so that a window of any size passes through without being held. */
+/** Writes an export format record by record, so that a window of any size can be exported without buffering it. */
 export interface Renderer {
   readonly contentType: string;
-  /** The whole body, in pieces. */
+  /** Yields the whole body in chunks. */
   readonly body: (records: AsyncIterable<readonly LedgerRecord[]>) => AsyncGenerator<string>;
 }
 
-/** The formats that a closed window can be had in. Which fields go where is told in docs/billing.md. */
+/** The export formats of a closed window. docs/billing.md lists the fields of each. */
 export const RENDERERS: Readonly<Record<ExportFormat, Renderer>> = {
   cloudevents: { contentType: CLOUDEVENTS_BATCH, body: (records) => jsonArray(records, cloudEvent) },
   stripe: requests(
@@ -37,8 +37,8 @@ export const RENDERERS: Readonly<Record<ExportFormat, Renderer>> = {
 };
 
 /**
- * A record as a CloudEvent (CloudEvents 1.0, spec.md). `id` with `source` names it once and for all, so that a consumer
- * can drop what it has; `sequence` is the documented extension of that name.
+ * Renders a record as a CloudEvent (CloudEvents 1.0, spec.md). `id` together with `source` identifies it, so that a
+ * consumer can drop duplicates. `sequence` is the documented extension of that name.
  */
 export function cloudEvent(record: LedgerRecord): CloudEvent<LedgerRecord> {
   return new CloudEvent({
@@ -54,10 +54,10 @@ export function cloudEvent(record: LedgerRecord): CloudEvent<LedgerRecord> {
 }
 
 /**
- * An event of Stripe's `POST /v2/billing/meter_event_stream` (docs.stripe.com/api/v2/billing-meter-stream: up to 100
- * events a request). Values are whole numbers, as text; negative ones take back what was recorded
- * (docs.stripe.com/billing/subscriptions/usage-based/meters/configure). The identifier, at most 100 characters, keeps
- * one that is sent twice within a day from counting twice.
+ * Renders an event of Stripe's `POST /v2/billing/meter_event_stream` (docs.stripe.com/api/v2/billing-meter-stream: up
+ * to 100 events per request). Values are integers, as text; negative values subtract usage
+ * (docs.stripe.com/billing/subscriptions/usage-based/meters/configure). The identifier has at most 100 characters and
+ * prevents an event that is sent twice within a day from counting twice.
  */
 function stripeEvent({ id, user_id, units, completed_at }: LedgerRecord) {
   return {
@@ -69,8 +69,9 @@ function stripeEvent({ id, user_id, units, completed_at }: LedgerRecord) {
 }
 
 /**
- * An event of OpenMeter's `POST /api/v1/events` (openmeter.io/docs/metering/events/overview): a CloudEvent whose `type`
- * chooses the meter, whose `subject` is the customer, and whose `data` has what is added up and grouped by.
+ * Renders an event of OpenMeter's `POST /api/v1/events` (openmeter.io/docs/metering/events/overview): a CloudEvent
+ * whose `type` selects the meter, whose `subject` is the customer, and whose `data` contains the summed values and the
+ * group keys.
  */
 function openMeterEvent(record: LedgerRecord) {
   const { id, user_id, completed_at, units, units_by_kind, duration_ms, tool, plan, status } = record;
@@ -85,8 +86,9 @@ function openMeterEvent(record: LedgerRecord) {
 }
 
 /**
- * An event of Lago's `POST /api/v1/events/batch` (docs.getlago.com/api-reference/events/batch: up to 100 events a
- * request, all or none). `transaction_id` keeps one that is sent twice from counting twice; times are in seconds.
+ * Renders an event of Lago's `POST /api/v1/events/batch` (docs.getlago.com/api-reference/events/batch: up to 100 events
+ * per request, all or none). `transaction_id` prevents an event that is sent twice from counting twice. Times are in
+ * seconds.
  */
 function lagoEvent({ id, user_id, completed_at, units, units_by_kind, tool, plan }: LedgerRecord) {
   return {
@@ -111,7 +113,7 @@ async function* jsonArray(
   yield separator === '[' ? '[]' : ']';
 }
 
-/** One request body a line, each as large as the receiver takes them. */
+/** Renders one request body per line, each with as many events as the receiver accepts. */
 function requests(
   render: (record: LedgerRecord) => unknown,
   bodyOf: (events: readonly unknown[]) => unknown,

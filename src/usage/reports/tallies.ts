@@ -4,11 +4,11 @@ import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
 import { type Measures, Sums, unpacked } from '../measures.ts';
 
-/** Rows asked for at once. */
+/** Rows requested per HSCAN. */
 const SCAN_BATCH = 1_000;
-/** Rows that one question may look at: some 100 MB of them pass through, none of which is kept. */
+/** Maximum number of rows read per query: about 100 MB, read in pieces and not retained. */
 const MAX_ROWS = 500_000;
-/** Rows that one answer may have. */
+/** Maximum number of rows in a result. */
 const MAX_GROUPS = 10_000;
 
 export const DIMENSIONS = ['user', 'tool', 'plan', 'hour', 'day'] as const;
@@ -22,7 +22,10 @@ export interface TallyQuery {
 
 export type Tally = Readonly<Partial<Record<Dimension, string>>> & Measures;
 
-/** Sums over the ledger by hour, user, tool and plan, and the refusals, which are in no ledger. Kept by the fold. */
+/**
+ * Sums of the ledger by hour, user, tool and plan, and the refusals, which are not in the ledger. Ingestion updates
+ * them.
+ */
 export class Tallies {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -33,8 +36,9 @@ export class Tallies {
   }
 
   /**
-   * Sums by the dimensions, in the order of these; one row of everything when there are none.
-   * @throws TollgateError FORMAT_ERROR when that is more than one answer can hold, OVERLOADED while Redis is away
+   * Returns sums per combination of the dimensions, in their order; a single row when there are none.
+   * @throws TollgateError FORMAT_ERROR when the query reads or returns too many rows, OVERLOADED while Redis is
+   *   unavailable
    */
   async query({ hours, userId, groupBy }: TallyQuery): Promise<Tally[]> {
     const sums = new Sums();
@@ -58,7 +62,7 @@ export class Tallies {
       });
   }
 
-  /** The rows of one hour. HSCAN may give a row twice while the hash grows, so that rows are kept by name. */
+  /** Returns the rows of one hour. HSCAN may return a row twice while the hash grows, so rows are collected by name. */
   async rows(hour: string, userId?: string): Promise<Map<string, Measures>> {
     const rows = new Map<string, Measures>();
     const pattern = userId === undefined ? '*' : `${escaped(`[${JSON.stringify(userId)},`)}*`;
@@ -77,11 +81,11 @@ export class Tallies {
 
 function tooMuch(): TollgateError {
   return new TollgateError('FORMAT_ERROR', {
-    text: 'These are too many rows for one answer: ask for a shorter time, for one user, or with fewer groups.',
+    text: 'The query needs too many rows. Request a shorter time range, a single user, or fewer groups.',
   });
 }
 
-/** As itself in a pattern of Redis. */
+/** Escapes the special characters of a Redis pattern. */
 function escaped(text: string): string {
   return text.replaceAll(/[*?[\]\\]/g, '\\$&');
 }

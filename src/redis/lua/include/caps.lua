@@ -1,9 +1,10 @@
 --[[
-  The places of one user's connections, for scripts that hold to the cap.
+  The leases of one user's connections, for scripts that enforce the connection cap.
   keys: { leases, connections, evicted }, as in admitConnection.
 ]]
 
--- The cap of a plan, out of plan, cap, plan, cap, ... from `first` on; the first cap serves a plan that is not listed.
+-- Returns the cap of a plan from plan, cap, plan, cap, ..., starting at index `first`. A plan that is not listed gets
+-- the first cap.
 local function capOf(plan, arguments, first)
   local cap = tonumber(arguments[first + 1])
   for i = first, #arguments, 2 do
@@ -12,7 +13,7 @@ local function capOf(plan, arguments, first)
   return cap
 end
 
--- Forgets the connections whose lease has ended.
+-- Removes the connections whose lease has expired.
 local function prune(keys, now)
   local dead = redis.call('ZRANGE', keys.leases, '-inf', now, 'BYSCORE')
   if #dead > 0 then
@@ -22,17 +23,19 @@ local function prune(keys, now)
   redis.call('ZREMRANGEBYSCORE', keys.evicted, '-inf', now)
 end
 
--- Evictions remembered for nodes that missed the message: twice the largest cap. One beyond it is renewed as missing.
+-- Evictions stored for nodes that missed the message: twice the largest cap. A renewal of an older eviction returns
+-- "missing".
 local EVICTED_KEPT = 2000
 
 --[[
-  Takes the places beyond the cap away, oldest first, and tells the nodes that hold them. A node that misses the message
-  finds its connection under `evicted` at the next renewal.
-  Connections of a node that Redis has lost go before any other: their clients have gone with it or are about to come
-  back, and until their leases end each of them would cost a live connection its place. So do those of which only the
-  lease is known.
-  options: { cap, now, lease, channel, nodeChannel, newcomer }; `newcomer` lives, whatever is known of its node.
-  Returns how many lost their place.
+  Evicts the connections above the cap, oldest first, and notifies the nodes that own them. A node that misses the
+  message finds its connection under `evicted` at the next renewal.
+  Evicts connections of disconnected nodes first, and connections without details. Redis dropped the node's channel
+  subscription, so its clients are gone or about to reconnect; until their leases expire, each would otherwise displace
+  a live connection.
+  options: { cap, now, lease, channel, nodeChannel, newcomer }; `newcomer` always counts as live, whatever the state of
+  its node.
+  Returns the number of evicted connections.
 ]]
 local function evict(keys, options)
   local excess = redis.call('ZCARD', keys.leases) - options.cap

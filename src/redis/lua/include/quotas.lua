@@ -1,11 +1,11 @@
 --[[
-  Uses of what is limited, in sliding windows, and calls that are under way.
+  Counted uses of limits in sliding windows, and reservations of calls in flight.
 
-  The hash `quota` has a field per limit, "<bucket> <uses> <bucket> <uses> ...", oldest first: a use counts until its
-  whole bucket is older than the window, so that no window of that length ever holds more than the limit. At most
-  window / bucket + 1 buckets are in a field; those that have left are dropped by the next write.
-  The sorted set `reservations` has a member per call under way, "<call id> <tool> <permission>", scored by the time at
-  which the call counts as dead: a reservation is never counted after that, whoever died.
+  The hash `quota` has a field per limit, "<bucket> <uses> <bucket> <uses> ...", oldest first. A use counts until its
+  whole bucket is older than the window, so no window of that length ever contains more uses than the limit. A field has
+  at most window / bucket + 1 buckets; the next write drops expired ones.
+  The sorted set `reservations` has a member per call in flight, "<call id> <tool> <permission>", scored by the time at
+  which the call counts as dead. An expired reservation is never counted, so a crashed process cannot leak quota.
   A limit is { field, scope ("tool:<name>" or "permission:<name>"), windowMs, bucketMs, max }.
 ]]
 local function usesOf(packed, limit, now)
@@ -20,7 +20,8 @@ local function usesOf(packed, limit, now)
   return uses, buckets
 end
 
--- Calls under way by scope, and all of them under '', the one that asks excepted. Writes nothing: see `reserve`.
+-- Returns the calls in flight per scope, and their total under ''. The call `member` itself is not counted. Writes
+-- nothing: see `reserve`.
 local function inFlight(reservations, member, now)
   local calls = { [''] = 0 }
   for _, other in ipairs(redis.call('ZRANGE', reservations, '(' .. now, '+inf', 'BYSCORE')) do
@@ -34,7 +35,8 @@ local function inFlight(reservations, member, now)
   return calls
 end
 
--- For each limit the uses, calls under way included, and when the oldest leaves its window, ms; 0 when none will.
+-- Returns per limit the uses, including calls in flight, and the time (ms) when the oldest use leaves the window; 0 if
+-- there is none.
 local function readLimits(quota, calls, limits, now)
   local status = {}
   for i, limit in ipairs(limits) do
@@ -47,12 +49,12 @@ local function readLimits(quota, calls, limits, now)
 end
 
 --[[
-  Takes a place for a call unless a limit is reached. A call that has one already gets more time for it.
+  Reserves a call unless a limit is reached. An existing reservation of the call is extended.
   request: { member, concurrency, forMs, limits }
-  Returns true and the status of the limits, the call included; or false, the number of the limit that is reached (0 for
-  too many at once) and the status. Of several, the one named is that with the longest window.
-  The ZADD is the first write: a Redis whose memory is full refuses a script at the first write that needs memory, and lets
-  one that has written already go on. So nothing is begun there, and nothing is half done.
+  Returns true and the status of the limits, including the call; or false, the index of the reached limit (0 for too
+  many calls in flight) and the status. If several limits are reached, the one with the longest window is returned.
+  The ZADD is the first write. A Redis without free memory rejects a script at its first write that needs memory, but
+  lets a script that has already written continue. So a rejected call has written nothing.
 ]]
 local function reserve(quota, reservations, request, now)
   local calls = inFlight(reservations, request.member, now)
@@ -75,8 +77,8 @@ local function reserve(quota, reservations, request, now)
 end
 
 --[[
-  Gives the place of a call back: before anything else that its end writes. Removing is allowed when the memory is full,
-  and what a script writes after that too: what was executed is recorded, whatever else cannot be written any more.
+  Releases the reservation of a call. It must be the first write of the script that ends the call: Redis allows a
+  removal without free memory, and then also the later writes of the script. So an executed call is always recorded.
 ]]
 local function releaseReservation(reservations, member)
   redis.call('ZREM', reservations, member)
@@ -97,10 +99,11 @@ local function countUse(quota, limit, now)
   redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)
 end
 
--- Counts a call that ran. commit: { member, limits, day, month, units }; without day and month what costs nothing
+-- Counts an executed call. commit: { member, limits, day, month, units }; without day and month for a call without a
+-- cost.
 local function commitUse(quota, commit, now)
   for _, limit in ipairs(commit.limits) do countUse(quota, limit, now) end
-  -- What a calendar day and month cost, "<period> <calls> <units>"; the next period begins anew.
+  -- The cost per calendar day and month, "<period> <calls> <units>"; a new period starts at zero.
   for _, name in ipairs({ 'day', 'month' }) do
     local packed = redis.call('HGET', quota, name)
     local period, calls, units = string.match(packed or '', '^(%S+) (%d+) (%d+)$')

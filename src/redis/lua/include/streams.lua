@@ -1,10 +1,11 @@
 --[[
-  Streams with a bound in bytes. The last field of each entry, `b`, is the number of bytes of all entries before it, so that
-  the size of what is left follows from the oldest entry and the total, without a count that MAXLEN and expiry would falsify.
-  An entry without `b` was written by a version before this one: its size is unknown, and it is removed first.
+  Streams with a bound in bytes. The last field of each entry, `b`, is the total size of all entries before it. The size
+  of the remaining entries follows from the oldest entry and the total, so MAXLEN and expiry cannot make a counter
+  drift.
+  An entry without `b` was written by an older version: its size is unknown, and it is removed first.
 ]]
 
--- Bytes of an entry beside its values: ids, field names, the lengths of the listpack, rounding of the allocator.
+-- Bytes of an entry in addition to its values: ids, field names, listpack lengths, rounding of the allocator.
 local ENTRY_OVERHEAD = 64
 
 local function entryBytes(...)
@@ -19,10 +20,10 @@ local function bytesBefore(entry)
 end
 
 --[[
-  Removes the oldest entries until at most `most` bytes are left, at most 256 per call so that no call takes long. The newest
-  entry stays, whatever its size.
+  Removes the oldest entries until at most `most` bytes are left. One call removes at most 256 entries, so that no call
+  takes long. The newest entry stays, whatever its size.
   total: bytes of all entries ever written
-  Returns the bytes before the oldest entry that is left
+  Returns the bytes before the oldest remaining entry
 ]]
 local function trimBytes(stream, total, most)
   local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]

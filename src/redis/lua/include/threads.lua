@@ -1,7 +1,7 @@
 --[[
-  The threads of one user: sorted set `threads` (id -> last change, ms), hash `threadInfo` (id -> JSON) and a stream of messages
-  per thread. A thread that nobody has written to since `since` counts no longer; its stream has expired.
-  Needs include/streams.lua.
+  The threads of one user: sorted set `threads` (id -> last change, ms), hash `threadInfo` (id -> JSON) and a stream of
+  messages per thread. A thread without a change after `since` no longer counts; its stream has expired.
+  Requires include/streams.lua.
 ]]
 local function isThread(threads, id, since)
   local changed = redis.call('ZSCORE', threads, id)
