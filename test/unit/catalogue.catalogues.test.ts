@@ -64,7 +64,7 @@ describe('the plans', () => {
     expect(text).toContain(`| runs in flight | ${row((plan) => plan.runsInFlight)} |`);
     expect(text).toContain(`| runs per hour | ${row((plan) => plan.runsPerHour)} |`);
     expect(text).toContain(`| new idempotency keys per hour | ${row((plan) => plan.idempotencyKeysPerHour)} |`);
-    expect(text).toContain(`| tool calls under way | ${row((plan) => plan.concurrency)} |`);
+    expect(text).toContain(`| tool calls in flight | ${row((plan) => plan.concurrency)} |`);
     expect(text).toContain(`| messages per minute | ${row((plan) => messagesPerMinute(plan, 30))} |`);
   });
 
