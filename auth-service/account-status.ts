@@ -3,18 +3,18 @@ import type { Redis } from '../src/redis/client.ts';
 import type { Keys } from '../src/redis/keys.ts';
 import { answered } from './outage.ts';
 
-/** What operators decided about a user, here or at a gateway. */
+/** Result of admin actions about a user, at the auth service or at a gateway. */
 export interface AccountStatus {
-  /** Undefined while nobody has set one: then the user's own counts. */
+  /** Undefined if no plan was set by an admin action; then the user's own plan applies. */
   readonly plan: string | undefined;
   readonly blocked: boolean;
-  /** Sessions of an earlier epoch are over. */
+  /** Sessions of an earlier generation have ended. */
   readonly sessionGeneration: number;
-  /** What was issued or begun before this is revoked; milliseconds since the epoch. */
+  /** Tokens issued and sessions started before this time are revoked; milliseconds since the epoch. */
   readonly revokedBefore: number;
 }
 
-/** Whether a session goes on, as far as its user's standing is concerned. */
+/** Whether the account status of its user allows a session to continue. */
 export function isSessionValid(
   accountStatus: AccountStatus,
   session: { readonly generation: number; readonly startedAt: number },
@@ -23,8 +23,8 @@ export function isSessionValid(
 }
 
 /**
- * The standing of users. Plan and block are in the account that the gateways read too: one truth, so that a block at a
- * gateway ends refreshes here as well.
+ * Reads and changes the account status of users. Plan and block are stored in the account that the gateways also use,
+ * so a block at a gateway also ends refreshes at the auth service.
  */
 export class AccountStatuses {
   readonly #redis: Redis;
@@ -38,7 +38,7 @@ export class AccountStatuses {
   }
 
   async of(userId: string): Promise<AccountStatus> {
-    // Sent together: one round trip.
+    // Pipelined: one round trip.
     const [account, generation] = await Promise.all([
       this.#accounts.read(userId),
       answered(this.#redis.get(this.#generationKey(userId))),
@@ -50,11 +50,11 @@ export class AccountStatuses {
     await this.#accounts.setPlan(userId, plan);
   }
 
-  /** Blocks the user and ends all sessions, those included that a login in flight is about to start. */
+  /** Blocks the user and ends all sessions, including those that a login in flight is about to start. */
   async block(userId: string): Promise<void> {
     await this.#accounts.setBlocked(userId, true);
-    // Never expires: one small number for each user who was ever blocked. If it went back to 0, sessions begun since
-    // the block would end, and none can tell how long those live.
+    // The key never expires; it is one small number per user who was ever blocked. If it were reset to 0, sessions that
+    // started after the block would end, and refreshes can keep a session alive for an unlimited time.
     await answered(this.#redis.incr(this.#generationKey(userId)));
   }
 

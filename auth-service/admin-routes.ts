@@ -7,10 +7,10 @@ import type { AccountStatuses } from './account-status.ts';
 import type { Clients } from './clients.ts';
 import { parameters, text } from './parameters.ts';
 
-/** A user id stands in Redis keys: no spaces, no control characters. The gateways accept the same. */
+/** A user id is part of Redis keys, so it has no spaces and no control characters. The gateways accept the same ids. */
 const UserPath = z.object({ id: z.string().regex(/^[\w.@:+-]{1,128}$/) });
 const PlanBody = z.object({ plan: text(64) });
-/** A form can only say it in words. */
+/** Accepts a boolean from JSON or a word from a form. */
 const BlockBody = z.object({
   blocked: z.union([z.boolean(), z.enum(['true', 'false']).transform((word) => word === 'true')]).default(true),
 });
@@ -23,8 +23,8 @@ export interface AdminDeps {
 }
 
 /**
- * What operators decide about users. Any well-formed user id is taken, known here or not: the decisions are for the
- * gateways too, and a gateway's users may come from another issuer.
+ * Registers the routes for admin actions about users. Any well-formed user id is accepted, even if the user does not
+ * exist here. The actions also apply to gateways, whose users may come from another issuer.
  */
 export function registerAccountRoutes(
   app: FastifyInstance,
@@ -40,7 +40,8 @@ export function registerAccountRoutes(
   app.put('/auth/users/:id/plan', async (request) => {
     const userId = await operator(request, 'plan change');
     const { plan } = parameters(PlanBody, request.body);
-    if (!plans.get(plan)) throw new TollgateError('FORMAT_ERROR', { text: 'No such plan.' });
+    if (!plans.get(plan))
+      throw new TollgateError('FORMAT_ERROR', { text: 'The plan does not exist. Use the name of a configured plan.' });
     await accountStatuses.setPlan(userId, plan);
     return { user_id: userId, plan };
   });

@@ -3,17 +3,18 @@ import type { LiveTokens } from './live-tokens.ts';
 import { OAuthError } from './oauth-errors.ts';
 import { sameSecret } from './secrets.ts';
 
-/** What a service can be allowed to do. */
+/** Scopes that a service can have. */
 export const SERVICE_SCOPES = ['usage:read', 'usage:write', 'admin', 'token:exchange'] as const;
-/** For a request that names no scope (RFC 6749 section 3.3): the one that changes nothing. */
+/** Scopes for a request without a scope (RFC 6749 section 3.3): read-only access. */
 export const DEFAULT_SCOPES: readonly string[] = ['usage:read'];
 
-/** Any service may name itself: what it proves with is the secret that all services of an installation share. */
+/** A service chooses its own id. It authenticates with the secret that all services of a deployment share. */
 const SERVICE_ID = /^[A-Za-z][\w.-]{0,63}$/;
 
 /**
- * Who calls: a client that only says its name, a service that proved itself by the secret (and may be granted any
- * scope), or by a service token (and may do what the token says, but get no wider one for it).
+ * Client of a request. `none`: an unauthenticated client with only a name. `secret`: a service that authenticated
+ * with the secret and may be granted any scope. `token`: a service that authenticated with a service token; it has
+ * the scopes of the token and cannot obtain a token with more.
  */
 export type Client =
   | { readonly proof: 'none'; readonly id: string }
@@ -25,7 +26,7 @@ export interface ClientParameters {
   readonly client_secret?: string | undefined;
 }
 
-/** Whom a refresh token is bound to. */
+/** Returns the client to which a refresh token is bound. */
 export function clientKey(client: Client): string {
   return `${client.proof === 'none' ? 'public' : 'service'}:${client.id}`;
 }
@@ -34,7 +35,7 @@ export function mayExchangeTokens(client: Client): boolean {
   return client.proof === 'secret' || (client.proof === 'token' && client.scopes.includes('token:exchange'));
 }
 
-/** The scopes of a request, in the order of the table. Undefined when one of them is unknown. */
+/** Parses the scopes of a request, in the order of `SERVICE_SCOPES`. Returns undefined if one of them is unknown. */
 export function requestedScopes(scope: string | undefined): readonly string[] | undefined {
   if (scope === undefined) return DEFAULT_SCOPES;
   const requested = scope.split(' ').filter(Boolean);
@@ -44,7 +45,7 @@ export function requestedScopes(scope: string | undefined): readonly string[] | 
     : undefined;
 }
 
-/** Recognises services, by the installation's secret or by a token they got for it. */
+/** Authenticates services with the secret of the deployment or with a service token. */
 export class Clients {
   readonly #liveTokens: LiveTokens;
   readonly #secret: string;
@@ -55,14 +56,14 @@ export class Clients {
   }
 
   verifySecret(id: string, secret: string): boolean {
-    // Both are always looked at, so that the time tells nothing about either.
+    // Both checks always run, so that the response time does not reveal which one failed.
     const matches = sameSecret(secret, this.#secret);
     return SERVICE_ID.test(id) && matches;
   }
 
   /**
-   * The client of an OAuth request: RFC 6749 section 2.3.1, or a service token as bearer (RFC 6750).
-   * @throws OAuthError invalid_client for a wrong secret, invalid_request for two ways at once
+   * Identifies the client of an OAuth request: RFC 6749 section 2.3.1, or a service token as bearer token (RFC 6750).
+   * @throws OAuthError invalid_client for a wrong secret; invalid_request for two authentication methods at once
    */
   async identify(authorization: string | undefined, body: ClientParameters): Promise<Client> {
     const [scheme = '', credentials = ''] = (authorization ?? '').trim().split(/\s+/, 2);
@@ -78,7 +79,7 @@ export class Clients {
 
   /**
    * As `identify`, for routes that only services may call.
-   * @throws OAuthError as `identify`, invalid_client for a client that proved nothing
+   * @throws OAuthError as `identify`; invalid_client for an unauthenticated client
    */
   async identifyService(authorization: string | undefined, body: ClientParameters): Promise<Client> {
     const client = await this.identify(authorization, body);
@@ -86,7 +87,7 @@ export class Clients {
     return client;
   }
 
-  /** A service token with that scope. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
+  /** Requires a service token with the scope. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
   async requireScope(authorization: string | undefined, scope: string): Promise<string> {
     const token = bearerToken(authorization);
     if (token === undefined) throw new TollgateError('NO_TOKEN');
@@ -100,22 +101,28 @@ export class Clients {
 
   #byBasic(credentials: string, body: ClientParameters): Client {
     if (body.client_secret !== undefined) {
-      throw new OAuthError('invalid_request', 'The client authenticates in more than one way.');
+      throw new OAuthError('invalid_request', 'The client authenticates in more than one way. Use one method.');
     }
     const decoded = Buffer.from(credentials, 'base64').toString('utf8');
     const colon = decoded.indexOf(':');
     const [id, secret] = [decoded.slice(0, Math.max(colon, 0)), decoded.slice(colon + 1)];
-    // RFC 6749 wants both form-encoded inside Basic; curl and many clients send them as they are. An encoded id is the
-    // id itself, since a service's name needs no escapes.
+    // RFC 6749 requires both parts to be form-encoded; curl and many clients send them unencoded. The encoded id equals
+    // the plain one, because a service id contains no characters that need encoding.
     const matches = [this.verifySecret(id, secret), this.verifySecret(id, formDecoded(secret))].includes(true);
     if (!matches) throw invalidClient();
     if (body.client_id !== undefined && body.client_id !== id) {
-      throw new OAuthError('invalid_request', 'client_id is not the client that authenticates.');
+      throw new OAuthError(
+        'invalid_request',
+        'client_id differs from the client that authenticates. Send the same id.',
+      );
     }
     return { proof: 'secret', id };
   }
 
-  /** Undefined when it is not a good service token: then nothing has been proved, which is for the route to judge. */
+  /**
+   * Returns undefined if the token is not a valid service token; the route decides whether authentication is
+   * required.
+   */
   async #byToken(scheme: string, token: string): Promise<Client | undefined> {
     if (!isTokenScheme(scheme) || token === '') return undefined;
     try {
@@ -128,7 +135,7 @@ export class Clients {
   }
 }
 
-/** The token of an `Authorization` header, undefined without one. `Service-Token` is the gateways' own scheme. */
+/** Returns the token of an `Authorization` header, or undefined. `Service-Token` is a scheme of the gateways. */
 export function bearerToken(authorization: string | undefined): string | undefined {
   const [scheme = '', token = ''] = (authorization ?? '').trim().split(/\s+/, 2);
   return isTokenScheme(scheme) && token !== '' ? token : undefined;
@@ -151,5 +158,5 @@ function formDecoded(text: string): string {
 }
 
 function invalidClient(): OAuthError {
-  return new OAuthError('invalid_client', 'Client authentication failed.');
+  return new OAuthError('invalid_client', 'Client authentication failed. Check client_id and client_secret.');
 }

@@ -8,7 +8,7 @@ import type { Session, Sessions } from './sessions.ts';
 import type { SignedToken, TokenIssuer } from './token-issuer.ts';
 import type { User, Users } from './users.ts';
 
-/** RFC 6749 section 5.1; `token_type` is the same for all. */
+/** RFC 6749 section 5.1; `token_type` is always the same. */
 export interface TokenResponse {
   readonly access_token: string;
   readonly token_type: 'Bearer';
@@ -35,7 +35,7 @@ export interface GrantsDeps {
   readonly logger: Logger;
 }
 
-/** Turns a proof into tokens: the only way to one, for the OAuth routes and for the older ones. */
+/** Issues tokens for verified grants. Both the OAuth routes and the legacy routes use it. */
 export class Grants {
   readonly #deps: GrantsDeps;
 
@@ -59,7 +59,7 @@ export class Grants {
     if (rotation.result === 'refused') throw new TollgateError('VALIDATION_FAILED');
     if (rotation.result === 'revoked') throw new TollgateError('TOKEN_REVOKED');
     if (rotation.result === 'reused') {
-      this.#deps.logger.warn({ user: userHash(rotation.userId) }, 'used refresh token presented again: session ended');
+      this.#deps.logger.warn({ user: userHash(rotation.userId) }, 'refresh token reused, session ended');
       throw new TollgateError('TOKEN_REVOKED');
     }
     const { session, refreshToken } = rotation;
@@ -69,8 +69,8 @@ export class Grants {
   }
 
   /**
-   * The next access token of a live session, for a service that holds a connection open on behalf of its user. It does
-   * not prolong the session: only the user's own refresh does.
+   * Issues the next access token of a live session to a service that keeps a connection of the user open. The exchange
+   * does not extend the session; only a refresh by the user does.
    * @throws TollgateError VALIDATION_FAILED, TOKEN_EXPIRED, TOKEN_REVOKED, USER_BLOCKED, OVERLOADED
    */
   async exchange(subjectToken: string): Promise<TokenResponse> {
@@ -79,12 +79,12 @@ export class Grants {
     return this.#access(user, accountStatus, session);
   }
 
-  /** A token for a service whose secret was verified. */
+  /** Issues a token to a service whose secret was verified. */
   service(serviceId: string, scopes: readonly string[]): ServiceTokenResponse {
     return { ...response(this.#deps.tokens.signService(serviceId, scopes)), scope: scopes.join(' ') };
   }
 
-  /** The user a session may go on for; ends the session otherwise. */
+  /** Returns the user of a session that may continue; otherwise ends the session and throws. */
   async #userOf(session: Session, accountStatus: AccountStatus): Promise<User> {
     const record = await this.#deps.users.find(session.email);
     const current = isSessionValid(accountStatus, session) && record?.user.id === session.userId;

@@ -9,7 +9,7 @@ export interface IntrospectionOptions {
   readonly audience: string;
 }
 
-/** Answers what a token is worth: RFC 7662, and the older `/auth/validate`. */
+/** Introspects tokens: RFC 7662, and the legacy `/auth/validate`. */
 export class IntrospectionEndpoint {
   readonly #liveTokens: LiveTokens;
   readonly #sessions: Sessions;
@@ -26,7 +26,7 @@ export class IntrospectionEndpoint {
     this.#options = options;
   }
 
-  /** RFC 7662 section 2.2: why a token is not active is nobody's business. */
+  /** Introspection response. RFC 7662 section 2.2: it does not reveal why a token is inactive. */
   async describe(token: string): Promise<object> {
     const refreshable = await this.#refreshToken(token);
     if (refreshable) return refreshable;
@@ -38,7 +38,7 @@ export class IntrospectionEndpoint {
     return { active: true, token_type: 'Bearer', iss, aud, client_id: clientId, username, ...live.claims };
   }
 
-  /** The older form, which says why. */
+  /** Response of `/auth/validate`, which contains the reason. */
   async validate(token: string | undefined): Promise<object> {
     if (token === undefined) return { valid: false, error: 'NO_TOKEN' };
     const live = await this.#live(token);
@@ -60,7 +60,7 @@ export class IntrospectionEndpoint {
     return { active: true, token_use: 'refresh', sub, sid, username, exp: Math.floor(expiresAt / 1000) };
   }
 
-  /** The token, or why it is not good. An outage is thrown: it says nothing about the token. */
+  /** Returns the valid token, or the error that describes why it is invalid. Throws for an outage. */
   async #live(token: string): Promise<Awaited<ReturnType<LiveTokens['check']>> | TollgateError> {
     try {
       return await this.#liveTokens.check(token);

@@ -1,13 +1,13 @@
 import { TollgateError } from '../src/protocol/errors.ts';
 
 export interface KeyedLimiterOptions {
-  /** How many tasks run at once. */
+  /** Maximum number of running tasks. */
   readonly concurrency: number;
-  /** How many may wait; one more is refused. */
+  /** Maximum number of waiting tasks; further ones are rejected. */
   readonly waiting: number;
 }
 
-/** Runs tasks first come, first served, but never two of the same key at once. Bounded in what runs and what waits. */
+/** Runs tasks in order of arrival, but never two with the same key at once. Running and waiting tasks are bounded. */
 export class KeyedLimiter {
   readonly #options: KeyedLimiterOptions;
   readonly #running = new Set<string>();
@@ -17,7 +17,7 @@ export class KeyedLimiter {
     this.#options = options;
   }
 
-  /** @throws TollgateError OVERLOADED, before the task has begun, when too many wait */
+  /** @throws TollgateError OVERLOADED, without starting the task, if too many wait */
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
     await this.#acquire(key);
     try {

@@ -27,8 +27,8 @@ export interface LegacyDeps {
 }
 
 /**
- * The routes of clients that are older than the OAuth ones. They lead to the same grants; only names and the form of
- * errors differ.
+ * Registers the routes for clients that predate the OAuth routes. They use the same grants; only parameter names and
+ * the form of errors differ.
  */
 export function registerLegacyRoutes(
   app: FastifyInstance,
@@ -37,7 +37,9 @@ export function registerLegacyRoutes(
 ): void {
   app.post('/auth/login', async (request) => {
     if (!options.passwordLogin) {
-      throw new TollgateError('PERMISSION_DENIED', { text: 'Password login is not offered in this environment.' });
+      throw new TollgateError('PERMISSION_DENIED', {
+        text: 'Password login is disabled in this environment. Use another grant.',
+      });
     }
     const { email, password, client_id } = parameters(Login, request.body);
     return deps.grants.password(email, password, publicClient(client_id));
@@ -48,7 +50,7 @@ export function registerLegacyRoutes(
     return deps.grants.refresh(refresh_token, publicClient(client_id));
   });
 
-  // Either token of the session will do, and one that is over as well: who logs out twice is logged out.
+  // Accepts either token of the session, even of an ended one, so that a repeated logout succeeds.
   app.post('/auth/logout', async (request) => {
     const { refresh_token: refreshToken } = parameters(Logout, request.body);
     const token = refreshToken ?? bearerToken(request.headers.authorization);
@@ -66,12 +68,13 @@ export function registerLegacyRoutes(
     const { service_id, service_secret, scope } = parameters(ServiceToken, request.body);
     if (!deps.clients.verifySecret(service_id, service_secret)) throw new TollgateError('VALIDATION_FAILED');
     const scopes = requestedScopes(scope);
-    if (!scopes) throw new TollgateError('FORMAT_ERROR', { text: 'A requested scope is unknown.' });
+    if (!scopes)
+      throw new TollgateError('FORMAT_ERROR', { text: 'A requested scope is unknown. Request only known scopes.' });
     return deps.grants.service(service_id, scopes);
   });
 }
 
-/** As `clientKey` for a client that only says its name. */
+/** As `clientKey`, for an unauthenticated client. */
 function publicClient(clientId: string | undefined): string {
   return `public:${clientId ?? ''}`;
 }

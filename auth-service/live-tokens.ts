@@ -8,7 +8,7 @@ import type { AccessClaims, ServiceClaims, TokenIssuer } from './token-issuer.ts
 export interface LiveAccessToken {
   readonly use: 'access';
   readonly claims: AccessClaims;
-  /** Undefined for a token that names none, which no token issued here does. */
+  /** Undefined for a token without a session, which this service never issues. */
   readonly session: Session | undefined;
   readonly accountStatus: AccountStatus;
 }
@@ -19,11 +19,13 @@ export interface LiveServiceToken {
 }
 
 export interface LiveTokenOptions {
-  /** How long ago a token may have expired that is exchanged for the next one. */
+  /** Maximum time since the expiry of a token that is exchanged for the next one. */
   readonly exchangeGraceMs: number;
 }
 
-/** Whether a token is good at this moment: signed here, in time, not revoked, its session alive, its user not blocked. */
+/**
+ * Checks whether a token is active: signed here, not expired, not revoked, with a live session and an unblocked user.
+ */
 export class LiveTokens {
   readonly #tokens: TokenIssuer;
   readonly #revocations: Revocations;
@@ -55,14 +57,17 @@ export class LiveTokens {
     return this.#check(token, 0);
   }
 
-  /** As `check`, for a service's token only. @throws TollgateError as `check` */
+  /** As `check`, but accepts only service tokens. @throws TollgateError as `check` */
   async service(token: string): Promise<ServiceClaims> {
     const live = await this.check(token);
     if (live.use !== 'service') throw new TollgateError('VALIDATION_FAILED');
     return live.claims;
   }
 
-  /** As `check`, for an access token that may have expired a little while ago. @throws TollgateError as `check` */
+  /**
+   * As `check`, for an access token that may have expired within `exchangeGraceMs`.
+   * @throws TollgateError as `check`
+   */
   async exchangeable(token: string): Promise<LiveAccessToken & { readonly session: Session }> {
     const live = await this.#check(token, this.#options.exchangeGraceMs);
     if (live.use !== 'access') throw new TollgateError('VALIDATION_FAILED');
@@ -70,7 +75,7 @@ export class LiveTokens {
     return { ...live, session: live.session };
   }
 
-  /** Revokes a token, an access token together with its session. What is no token of ours is left alone. */
+  /** Revokes a token; an access or refresh token together with its session. Other strings are ignored. */
   async revoke(token: string): Promise<void> {
     if (await this.#sessions.endByRefreshToken(token)) return;
     const claims = this.#readAny(token);
@@ -86,7 +91,7 @@ export class LiveTokens {
       if (await this.#revocations.any([`jti:${claims.jti}`])) throw new TollgateError('TOKEN_REVOKED');
       return { use: 'service', claims };
     }
-    // Sent together: one round trip.
+    // Pipelined: one round trip.
     const [revoked, session, accountStatus] = await Promise.all([
       this.#revocations.any([`jti:${claims.jti}`]),
       claims.sid === undefined ? undefined : this.#sessions.find(claims.sid),
@@ -99,7 +104,7 @@ export class LiveTokens {
     return { use: 'access', claims, session, accountStatus };
   }
 
-  /** A token's claims however long ago it expired: its session can be alive still. */
+  /** Reads the claims of a token even if it has expired, because its session may still be live. */
   #readAny(token: string): AccessClaims | ServiceClaims | undefined {
     try {
       return this.#tokens.read(token, Number.POSITIVE_INFINITY);

@@ -14,18 +14,19 @@ const countAttempt = LuaScript.load('countAttempt-1');
 
 const FAILURES_ALLOWED = 10;
 const FIRST_LOCK_MS = 30_000;
-/** About 24 guesses a day once an account is under attack; its owner waits an hour at worst. */
+/** Allows about 24 guesses per day during an attack; the owner of the account waits for at most an hour. */
 const LONGEST_LOCK_MS = 3_600_000;
 const FORGET_AFTER_MS = 24 * 3_600_000;
 
-/** Hashing occupies libuv's pool of four threads, which name resolution and files need too. */
+/** Bounds the use of libuv's pool of four threads, which name resolution and file access need too. */
 const LOGINS_AT_ONCE = 2;
-/** At 160 ms and two at once, the last of them waits for five seconds. */
+/** With 160 ms per hash and two at once, the last waiting login starts after five seconds. */
 const LOGINS_WAITING = 64;
 
 /**
- * Checks passwords. After ten wrong ones an account is locked for half a minute, and for twice as long after each
- * further one, up to an hour; the right password is refused during a lock too, and starts the count again after it.
+ * Checks passwords. After ten wrong passwords, the account is locked for half a minute. Each further wrong password
+ * doubles the lock, up to an hour. During a lock, the right password is rejected too; after it, the right one resets
+ * the count.
  */
 export class Logins {
   readonly #redis: Redis;
@@ -34,8 +35,8 @@ export class Logins {
   readonly #users: Users;
   readonly #passwords: Passwords;
   readonly #logger: Logger;
-  // One attempt of an account at a time: each counts as failed until its password is known to be right, so that a burst
-  // of right ones would otherwise lock the account.
+  // One attempt per account at a time. An attempt counts as failed until its password is verified, so a burst of
+  // concurrent right passwords would otherwise lock the account.
   readonly #queue = new KeyedLimiter({ concurrency: LOGINS_AT_ONCE, waiting: LOGINS_WAITING });
   readonly #nobody: string;
 
@@ -51,7 +52,7 @@ export class Logins {
 
   /** @throws TollgateError VALIDATION_FAILED, AUTH_RATE_LIMITED while the account is locked, OVERLOADED */
   async verify(email: string, password: string): Promise<User> {
-    // Addresses that belong to nobody are counted and locked too, so that a lock does not tell which exist.
+    // Unknown addresses are counted and locked too, so that a lock does not reveal which accounts exist.
     const account = digestOf(normalEmail(email));
     return this.#queue.run(account, () => this.#attempt(account, email, password));
   }
@@ -59,16 +60,16 @@ export class Logins {
   async #attempt(account: string, email: string, password: string): Promise<User> {
     const key = this.#keys.auth(`attempts:${account}`);
     const args = [this.#clock.now(), FAILURES_ALLOWED, FIRST_LOCK_MS, LONGEST_LOCK_MS, FORGET_AFTER_MS];
-    // Sent together: one round trip.
+    // Pipelined: one round trip.
     const [locked, record] = await Promise.all([countAttempt.run(this.#redis, [key], args), this.#users.find(email)]);
     if (Number(locked) > 0) {
-      this.#logger.warn({ account: userHash(email) }, 'login refused: the account is locked');
+      this.#logger.warn({ account: userHash(email) }, 'login rejected, account is locked');
       throw new TollgateError('AUTH_RATE_LIMITED', {
-        text: 'Too many failed attempts; this account is locked for the moment.',
+        text: 'Too many failed attempts: this account is temporarily locked. Retry later.',
         retryAfterMs: Number(locked),
       });
     }
-    // An unknown account costs what a wrong password costs, so that the time does not tell which exist.
+    // An unknown account takes as long as a wrong password, so that the time does not reveal which accounts exist.
     const right = await this.#passwords.verify(password, record?.passwordHash ?? this.#nobody);
     if (!right || !record) throw new TollgateError('VALIDATION_FAILED');
     await answered(this.#redis.del(key));

@@ -8,20 +8,20 @@ import { REFRESH_TOKEN_SECONDS } from './sessions.ts';
 import { SERVICE_TOKEN_SECONDS } from './token-issuer.ts';
 import { DEMO_USERS } from './users.ts';
 
-/** A health answer later than this is no answer to whoever waits for it. */
+/** Timeout of the Redis check, below the timeouts of usual health checks. */
 const PING_TIMEOUT_MS = 500;
 
 export interface MetadataOptions {
   readonly issuer: string;
   readonly audience: string;
-  /** Where clients reach this service. */
+  /** URL at which clients reach this service. */
   readonly baseUrl: string;
   readonly environment: string;
   readonly accessTokenSeconds: number;
   readonly passwordLogin: boolean;
 }
 
-/** What clients and operators may know without a credential. */
+/** Registers the routes that require no credential: metadata, key set, configuration and health. */
 export function registerMetadataRoutes(
   app: FastifyInstance,
   { redis, clock }: { redis: Redis; clock: Clock },
@@ -35,8 +35,8 @@ export function registerMetadataRoutes(
     return serverMetadata;
   });
 
-  // Empty on purpose: tokens are signed with HS256, whose key (`oct`, RFC 7518 section 6.4) signs as well as verifies.
-  // Whoever could read it here could issue tokens. A server with RS256 or ES256 keys publishes theirs in its place.
+  // Empty on purpose. Tokens are signed with HS256, whose key (`oct`, RFC 7518 section 6.4) both signs and verifies, so
+  // every reader of a published key could issue tokens. A server with RS256 or ES256 keys publishes them here.
   app.get('/.well-known/jwks.json', async (_request, reply) => {
     reply.header('cache-control', 'public, max-age=300');
     return { keys: [] };
@@ -52,7 +52,7 @@ export function registerMetadataRoutes(
   });
 }
 
-/** RFC 8414 section 2. No route leads a browser to a login page, so there is no authorization endpoint to name. */
+/** Metadata of RFC 8414 section 2. There is no login page and therefore no authorization endpoint. */
 function describeServer({ issuer, baseUrl, passwordLogin }: MetadataOptions): object {
   const at = (path: string) => `${withoutTrailing(baseUrl, '/')}${path}`;
   const clientAuthentication = ['client_secret_basic', 'client_secret_post'];
@@ -72,7 +72,7 @@ function describeServer({ issuer, baseUrl, passwordLogin }: MetadataOptions): ob
   };
 }
 
-/** What the older clients ask before they log in. */
+/** Configuration that legacy clients request before login. */
 function describeConfig(options: MetadataOptions): object {
   return {
     environment: options.environment,

@@ -2,7 +2,7 @@ import type { FastifyReply } from 'fastify';
 import type { Logger } from '../src/lib/logger.ts';
 import { ERRORS, type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
 
-/** RFC 6749 section 5.2, RFC 8693 section 2.2.2 (`invalid_target`); the last two for what no grant is to blame for. */
+/** RFC 6749 section 5.2, RFC 8693 section 2.2.2 (`invalid_target`). The last two are for failures of the service. */
 export type OAuthErrorCode =
   | 'invalid_request'
   | 'invalid_client'
@@ -16,13 +16,15 @@ export type OAuthErrorCode =
 
 export interface OAuthErrorDetails {
   readonly status?: number;
-  /** The row of Tollgate's own table behind it: tells a blocked user from a revoked session, which OAuth does not. */
+  /** Code of Tollgate's error table. It distinguishes a blocked user from a revoked session, which OAuth does not. */
   readonly code?: ErrorCode;
   readonly retryAfterMs?: number | undefined;
   readonly cause?: unknown;
 }
 
-/** A refusal in the form of RFC 6749 section 5.2. The description is public and repeats nothing that was sent. */
+/**
+ * Error response in the form of RFC 6749 section 5.2. The description is public and contains no part of the request.
+ */
 export class OAuthError extends Error {
   readonly error: OAuthErrorCode;
   readonly details: OAuthErrorDetails;
@@ -39,13 +41,15 @@ export class OAuthError extends Error {
   }
 }
 
-/** Any throw of an OAuth route as an error that OAuth knows. */
+/** Converts an error of an OAuth route to an OAuth error. */
 export function toOAuthError(thrown: Error & { statusCode?: number }): OAuthError {
   if (thrown instanceof OAuthError) return thrown;
   if (thrown instanceof TollgateError) return fromTollgate(thrown);
   const status = thrown.statusCode ?? 500;
   if (status < 500) {
-    return new OAuthError('invalid_request', 'The request could not be read.', { status: status === 413 ? 413 : 400 });
+    return new OAuthError('invalid_request', 'The request cannot be parsed. Send a form or JSON body.', {
+      status: status === 413 ? 413 : 400,
+    });
   }
   return new OAuthError('server_error', ERRORS.INTERNAL_ERROR.text, { status: 500, cause: thrown });
 }
@@ -54,7 +58,7 @@ function fromTollgate(error: TollgateError): OAuthError {
   const { code, message, retryAfterMs, row } = error;
   const details = { code, retryAfterMs, cause: error };
   if (row.http === 401 || row.http === 403) return new OAuthError('invalid_grant', message, details);
-  // RFC 6749 has no word for "later" at this endpoint; this one is that of its authorization endpoint.
+  // RFC 6749 defines no retryable error for the token endpoint; this code comes from its authorization endpoint.
   if (row.http === 429 || row.http === 503) {
     return new OAuthError('temporarily_unavailable', message, { ...details, status: row.http });
   }
@@ -62,7 +66,7 @@ function fromTollgate(error: TollgateError): OAuthError {
   return new OAuthError('server_error', ERRORS.INTERNAL_ERROR.text, { status: 500, cause: error });
 }
 
-/** The error handler of the OAuth routes. */
+/** Error handler of the OAuth routes. */
 export function sendOAuthError(thrown: Error, reply: FastifyReply, logger: Logger): FastifyReply {
   const error = toOAuthError(thrown);
   const { code, retryAfterMs } = error.details;

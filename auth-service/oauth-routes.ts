@@ -24,11 +24,11 @@ export const GRANT_TYPES = {
   password: 'password',
 } as const;
 
-/** RFC 8693 section 3: both name what is issued here. */
+/** Types of the issued tokens; both are valid names for them (RFC 8693 section 3). */
 const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
 const TOKEN_TYPES = [ACCESS_TOKEN_TYPE, 'urn:ietf:params:oauth:token-type:jwt'];
 
-/** Services that one token is asked for (RFC 8693 section 2.1); tokens are issued for one here. */
+/** Maximum number of requested audiences (RFC 8693 section 2.1); a token is issued for one only. */
 const MAX_AUDIENCES = 16;
 
 const clientParameters = {
@@ -64,11 +64,11 @@ export interface OAuthDeps {
 
 export interface OAuthOptions {
   readonly audience: string;
-  /** Whether the `password` grant is offered. */
+  /** Whether the `password` grant is enabled. */
   readonly passwordLogin: boolean;
 }
 
-/** The routes of RFC 6749, 7009, 7662 and 8693. */
+/** Registers the routes of RFC 6749, 7009, 7662 and 8693. */
 export function registerOAuthRoutes(app: FastifyInstance, deps: OAuthDeps, options: OAuthOptions): void {
   const tokenEndpoint = new TokenEndpoint(deps, options);
   app.register(async (oauth) => {
@@ -82,7 +82,7 @@ export function registerOAuthRoutes(app: FastifyInstance, deps: OAuthDeps, optio
       return deps.introspection.describe(token);
     });
 
-    // Answers alike for a token that is revoked, unknown or malformed: RFC 7009 section 2.2.
+    // The response is the same for revoked, unknown and malformed tokens: RFC 7009 section 2.2.
     oauth.post('/oauth/revoke', async (request) => {
       const { token, ...client } = parameters(TokenParameter, request.body);
       await deps.clients.identifyService(request.headers.authorization, client);
@@ -92,7 +92,7 @@ export function registerOAuthRoutes(app: FastifyInstance, deps: OAuthDeps, optio
   });
 }
 
-/** `POST /oauth/token`, by grant type. */
+/** Handles `POST /oauth/token` by grant type. */
 class TokenEndpoint {
   readonly #deps: OAuthDeps;
   readonly #options: OAuthOptions;
@@ -115,15 +115,23 @@ class TokenEndpoint {
       case GRANT_TYPES.password:
         if (this.#options.passwordLogin) return this.#password(body, authorization);
     }
-    throw new OAuthError('unsupported_grant_type', 'This grant type is not offered here.');
+    throw new OAuthError(
+      'unsupported_grant_type',
+      'The grant type is not supported. Use one that the server metadata lists.',
+    );
   }
 
   async #clientCredentials(body: TokenRequest, authorization: string | undefined): Promise<object> {
     const client = await this.#deps.clients.identifyService(authorization, body);
-    // A service token proves less than the secret: it must not lead to a wider one, or live on by its successors.
-    if (client.proof !== 'secret') throw new OAuthError('invalid_client', 'The client secret is needed.');
+    // A service token is a weaker proof than the secret. It must not yield a token with more scopes or a later expiry.
+    if (client.proof !== 'secret')
+      throw new OAuthError('invalid_client', 'This grant requires the client secret. Send it.');
     const scopes = requestedScopes(body.scope);
-    if (!scopes) throw new OAuthError('invalid_scope', 'A requested scope is unknown.');
+    if (!scopes)
+      throw new OAuthError(
+        'invalid_scope',
+        'A requested scope is unknown. Request only scopes that the server metadata lists.',
+      );
     return this.#deps.grants.service(client.id, scopes);
   }
 
@@ -142,19 +150,26 @@ class TokenEndpoint {
   async #tokenExchange(body: TokenRequest, authorization: string | undefined): Promise<object> {
     const client = await this.#deps.clients.identifyService(authorization, body);
     if (!mayExchangeTokens(client)) {
-      throw new OAuthError('unauthorized_client', 'The scope token:exchange is needed.');
+      throw new OAuthError(
+        'unauthorized_client',
+        'The client lacks the scope token:exchange. Request a token with this scope.',
+      );
     }
     const subjectToken = required(body, 'subject_token');
     if (!TOKEN_TYPES.includes(required(body, 'subject_token_type'))) {
-      throw new OAuthError('invalid_request', 'subject_token_type must be that of an access token.');
+      throw new OAuthError('invalid_request', 'subject_token_type must be the type of an access token.');
     }
     if (!TOKEN_TYPES.includes(body.requested_token_type ?? ACCESS_TOKEN_TYPE)) {
-      throw new OAuthError('invalid_request', 'Only access tokens are issued for access tokens.');
+      throw new OAuthError('invalid_request', 'requested_token_type must be the type of an access token.');
     }
-    if (body.actor_token !== undefined) throw new OAuthError('invalid_request', 'Delegation is not offered here.');
+    if (body.actor_token !== undefined)
+      throw new OAuthError('invalid_request', 'Delegation is not supported. Omit actor_token.');
     const audiences = body.audience === undefined ? [] : [body.audience].flat();
     if (body.resource !== undefined || audiences.some((audience) => audience !== this.#options.audience)) {
-      throw new OAuthError('invalid_target', 'Tokens are issued for one audience only.');
+      throw new OAuthError(
+        'invalid_target',
+        'Tokens are issued for one audience only. Omit resource and other audiences.',
+      );
     }
     const issued = await this.#deps.grants.exchange(subjectToken).catch((error) => {
       throw subjectRefused(error);
@@ -163,7 +178,7 @@ class TokenEndpoint {
   }
 }
 
-/** RFC 8693 section 2.2.2: a subject token that is not acceptable is an `invalid_request`, not an `invalid_grant`. */
+/** RFC 8693 section 2.2.2: an invalid subject token is an `invalid_request`, not an `invalid_grant`. */
 function subjectRefused(error: unknown): unknown {
   if (!(error instanceof TollgateError) || error.row.close !== 1008) return error;
   return new OAuthError('invalid_request', error.message, { code: error.code, cause: error });

@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import { TollgateError } from '../src/protocol/errors.ts';
 
-/** Longest of each kind of parameter; the body as a whole is bounded by the server. */
+/** Maximum lengths per kind of parameter. The HTTP server bounds the body as a whole. */
 export const MAX_TOKEN_LENGTH = 8_192;
 export const MAX_SECRET_LENGTH = 1_024;
 export const MAX_NAME_LENGTH = 254;
 
-/** A parameter that need not be there. One without a value counts as omitted: RFC 6749 section 3.1. */
+/** Optional parameter. An empty value counts as omitted: RFC 6749 section 3.1. */
 export function optionalText(maxLength: number) {
   return z
     .string()
@@ -20,8 +20,8 @@ export function text(maxLength: number) {
 }
 
 /**
- * One text or a list of them, at most `maxLength` long. The length is checked first: zod makes an issue of each element
- * that is no text, which costs 200 µs per kB of them.
+ * A text or a list of at most `maxLength` texts. The length is checked first, because zod creates an issue per invalid
+ * element, which costs 200 µs per kB.
  */
 export function textOrList(maxLength: number) {
   return z
@@ -31,8 +31,8 @@ export function textOrList(maxLength: number) {
 }
 
 /**
- * The parameters of a form or JSON body. A repeated form parameter arrives as an array, which no schema here allows
- * (RFC 6749 section 3.2). The error names the parameter, never its value.
+ * Validates the parameters of a form or JSON body. A repeated form parameter arrives as an array, which only
+ * `textOrList` allows (RFC 6749 section 3.2). The error names the parameter, never its value.
  * @throws TollgateError FORMAT_ERROR
  */
 export function parameters<T>(schema: z.ZodType<T>, body: unknown): T {

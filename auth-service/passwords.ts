@@ -1,7 +1,7 @@
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto';
 import { withoutTrailing } from '../src/lib/text.ts';
 
-/** The parameters of scrypt: RFC 7914 section 2. */
+/** Parameters of scrypt: RFC 7914 section 2. */
 export interface PasswordCost {
   /** N is 2 to the power of this. */
   readonly logN: number;
@@ -10,18 +10,18 @@ export interface PasswordCost {
 }
 
 /**
- * N = 2^14, r = 8, p = 5: one of the five settings that OWASP's Password Storage Cheat Sheet gives as equal in strength.
- * It takes 16 MiB a password and 160 ms on a small virtual CPU; N = 2^17 would take 128 MiB, and a few logins at once
- * the whole memory of a small container.
+ * N = 2^14, r = 8, p = 5: one of five settings of equal strength in OWASP's Password Storage Cheat Sheet. It takes 16
+ * MiB per password, and 160 ms on a small virtual CPU. N = 2^17 would take 128 MiB, so a few concurrent logins would
+ * exhaust the memory of a small container.
  */
 export const PASSWORD_COST: PasswordCost = { logN: 14, blockSize: 8, parallelism: 5 };
 
 const SALT_BYTES = 16;
 const KEY_BYTES = 32;
-/** The PHC string format, so that a hash says by itself how it was made. */
+/** PHC string format, in which a hash contains its parameters. */
 const HASH = /^\$scrypt\$(ln=\d+,r=\d+,p=\d+)\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)$/;
 
-/** Hashes passwords and verifies them, all at one cost, so that the time of an answer tells nothing of the account. */
+/** Hashes and verifies passwords, all at the same cost, so that the response time reveals nothing about an account. */
 export class Passwords {
   readonly #cost: PasswordCost;
   readonly #setting: string;
@@ -36,12 +36,12 @@ export class Passwords {
     return this.#format(salt, await this.#derive(password, salt));
   }
 
-  /** The hash of a password nobody has: verifying against it costs what verifying against a real one costs. */
+  /** Returns a hash that no password matches. Verification takes as long as against a real hash. */
   unmatchable(): string {
     return this.#format(randomBytes(SALT_BYTES), randomBytes(KEY_BYTES));
   }
 
-  /** False also for a hash made at another cost: such an account needs its password set again. */
+  /** Returns false for a hash with another cost too; the password of such an account must be set again. */
   async verify(password: string, hash: string): Promise<boolean> {
     const [, setting, salt, key] = HASH.exec(hash) ?? [];
     if (setting !== this.#setting || salt === undefined || key === undefined) return false;
@@ -57,11 +57,11 @@ export class Passwords {
 
   #derive(password: string, salt: Buffer): Promise<Buffer> {
     const { logN, blockSize: r, parallelism: p } = this.#cost;
-    // Node refuses to use more than this; scrypt needs 128 * r * (N + p) bytes and a little.
+    // Memory limit in Node. scrypt needs slightly more than 128 * r * (N + p) bytes.
     const options = { N: 2 ** logN, r, p, maxmem: 256 * r * 2 ** logN };
     return new Promise((resolve, reject) => {
       const done = (error: Error | null, key: Buffer) => (error ? reject(error) : resolve(key));
-      // The same characters can be typed as different code points: RFC 8265 compares passwords in this form.
+      // Keyboards can produce different code points for the same characters. RFC 8265 compares passwords in NFC.
       scrypt(password.normalize('NFC'), salt, KEY_BYTES, options, done);
     });
   }

@@ -6,13 +6,16 @@ const NONCE_BYTES = 18;
 const REFRESH_TOKEN = /^rt_(sess_[\w-]{20})\.([\w-]{24})\.([\w-]{43})$/;
 
 interface FamilyKeys {
-  /** Signs tokens: a forged one is refused without asking Redis, and cannot pass for a used one and end a session. */
+  /**
+   * Signs tokens. A forged token is rejected without a round trip, and cannot end a session by looking like a used
+   * one.
+   */
   readonly mac: KeyObject;
-  /** Derives a token's successor. */
+  /** Derives the successor of a token. */
   readonly succession: KeyObject;
 }
 
-/** A refresh token that was made here, and what follows from it. Whether it is still good is the session's to say. */
+/** A genuine refresh token and the values derived from it. The session determines whether the token is still valid. */
 export interface PresentedRefreshToken {
   readonly sessionId: string;
   readonly digest: string;
@@ -21,14 +24,15 @@ export interface PresentedRefreshToken {
 }
 
 /**
- * Makes refresh tokens. A token's successor follows from the token and a key of the service, so that the same one can
- * be given twice although nothing but digests is stored; without the key, the holder of a token cannot tell the next.
+ * Creates and verifies refresh tokens. The successor of a token is derived from the token and a key of the service.
+ * Therefore the same successor can be returned twice although only digests are stored. Without the key, the owner of a
+ * token cannot derive the next one.
  */
 export class RefreshTokens {
   readonly #keys: readonly FamilyKeys[];
   readonly #current: FamilyKeys;
 
-  /** @param secrets the current one first; tokens made with the others are still known */
+  /** @param secrets the current secret first; tokens made with the others remain valid */
   constructor(secrets: readonly [string, ...string[]]) {
     const [current, ...previous] = secrets;
     this.#current = deriveKeys(current);
@@ -39,7 +43,7 @@ export class RefreshTokens {
     return this.#make(sessionId, randomBytes(NONCE_BYTES).toString('base64url'));
   }
 
-  /** Undefined for anything that was not made here. */
+  /** Returns undefined for a string that this service did not create. */
   read(token: string): PresentedRefreshToken | undefined {
     const [, sessionId, nonce, mac] = REFRESH_TOKEN.exec(token) ?? [];
     if (sessionId === undefined || nonce === undefined || mac === undefined) return undefined;
@@ -55,7 +59,7 @@ export class RefreshTokens {
   }
 }
 
-/** Keys of their own out of the signing secret (RFC 5869), so that no key serves two purposes. */
+/** Derives separate keys from the signing secret (RFC 5869), so that no key serves two purposes. */
 function deriveKeys(secret: string): FamilyKeys {
   const key = (purpose: string) =>
     createSecretKey(Buffer.from(hkdfSync('sha256', secret, '', `tollgate refresh token ${purpose}`, 32)));

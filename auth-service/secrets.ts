@@ -1,6 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 
-/** 120 random bits, as the identifiers of `lib/ids.ts` have; base64url, so without the dot that parts refresh tokens. */
+/** 120 random bits, as in `lib/ids.ts`. base64url has no dot, which separates the parts of refresh tokens. */
 const ID_BYTES = 15;
 
 export function newSessionId(): string {
@@ -11,12 +11,12 @@ export function newTokenId(): string {
   return `tok_${randomBytes(ID_BYTES).toString('base64url')}`;
 }
 
-/** What is stored in place of a secret that has entropy of its own. A password has not: see passwords.ts. */
+/** Digest that is stored instead of a random secret. Passwords have too little entropy for it: see passwords.ts. */
 export function digestOf(secret: string): string {
   return createHash('sha256').update(secret).digest('base64url');
 }
 
-/** Compares without telling by its time where two secrets differ, nor, since digests are compared, how long they are. */
+/** Compares secrets in constant time. It compares digests, so that the time does not reveal the lengths either. */
 export function sameSecret(presented: string, expected: string): boolean {
   const digest = (text: string) => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(presented), digest(expected));

@@ -28,29 +28,29 @@ import { Sessions } from './sessions.ts';
 import { TokenIssuer } from './token-issuer.ts';
 import { Users } from './users.ts';
 
-/** Short in development, so that the refresh of tokens is seen at work. */
+/** Lifetimes per environment. Short in development, so that token refreshes can be observed. */
 const ACCESS_TOKEN_SECONDS = { development: 60, test: 60, staging: 900, production: 900 } as const;
 
-/** What clocks of services may differ by: a revocation is known a little longer than anything it is about. */
+/** Tolerated clock difference between services. A revocation is kept longer than its target by this time. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
 export interface AuthServiceOptions {
   readonly logger?: Logger;
   readonly clock?: Clock;
-  /** Lower in tests that log in a hundred times; nothing in a deployment sets it. */
+  /** Lower cost for tests with many logins; never set in a deployment. */
   readonly passwordCost?: PasswordCost;
 }
 
 export interface RunningAuthService {
   readonly port: number;
-  /** Reads the plans again. */
+  /** Reloads the plans. */
   reload(): void;
   close(): Promise<void>;
 }
 
 /**
- * Starts the reference auth service: an OAuth 2.0 server for development, tests and small installations.
- * @throws ConfigError without `JWT_SECRET_KEY`, Error when Redis or the port is not to be had
+ * Starts the reference auth service: an OAuth 2.0 server for development, tests and small deployments.
+ * @throws ConfigError without `JWT_SECRET_KEY`; Error if Redis or the port is unavailable
  */
 export async function startAuthService(config: Config, options: AuthServiceOptions = {}): Promise<RunningAuthService> {
   const secrets = signingSecrets(config);
@@ -71,7 +71,7 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
 
     const { JWT_ACCEPTED_TYPES: acceptedTypes } = config;
     const tokens = new TokenIssuer({ clock }, { issuer, audience, secrets, accessTokenSeconds, acceptedTypes });
-    // A connection whose refresh fails lives on so long, and its token is what it comes back with.
+    // A connection remains open this long after failed refreshes, and its client then presents the expired token.
     const exchangeGraceMs = config.TOKEN_DEGRADED_TIMEOUT_SECONDS * 1000;
     const revocations = new Revocations({ redis, keys });
     const refreshTokens = new RefreshTokens(secrets);
@@ -107,11 +107,11 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
   }
 }
 
-/** This service signs with a shared secret; a `JWKS_URL` only tells gateways where another server's keys are. */
+/** Returns the HS256 secrets, which this service requires. `JWKS_URL` names the keys of another server for gateways. */
 function signingSecrets(config: Config): [string, ...string[]] {
   const { JWT_SECRET_KEY: current, JWT_SECRET_KEY_PREVIOUS: previous } = config;
   if (current === undefined) {
-    const message = 'the reference auth service signs its tokens with it';
+    const message = 'is required: the reference auth service signs its tokens with it';
     throw new ConfigError([{ code: 'MISSING_JWT_SECRET', name: 'JWT_SECRET_KEY', message }]);
   }
   return previous === undefined ? [current] : [current, previous];
@@ -120,11 +120,11 @@ function signingSecrets(config: Config): [string, ...string[]] {
 function addCommonBehaviour(app: FastifyInstance, origins: readonly string[]): void {
   app.register(formBody);
   app.addHook('onRequest', async (_request, reply) => {
-    // RFC 6749 section 5.1: no cache keeps a token. What may be cached says so itself.
+    // RFC 6749 section 5.1: caches must not store tokens. Cacheable routes override the header.
     reply.header('cache-control', 'no-store').header('pragma', 'no-cache');
   });
   app.addHook('onSend', async (_request, reply, payload) => {
-    // RFC 9110 section 15.5.2: a 401 says how to do better.
+    // RFC 9110 section 15.5.2: a 401 response names the authentication scheme.
     if (reply.statusCode === 401 && !reply.hasHeader('www-authenticate')) {
       reply.header('www-authenticate', 'Bearer realm="tollgate"');
     }

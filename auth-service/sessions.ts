@@ -11,20 +11,23 @@ const rotateSession = LuaScript.load('rotateSession-1');
 
 export const REFRESH_TOKEN_SECONDS = 7 * 86_400;
 const LIFETIME_MS = REFRESH_TOKEN_SECONDS * 1000;
-/** How long a used refresh token still gives its successor, to the same client. */
+/** Time during which a used refresh token still returns its successor to the same client. */
 const GRACE_MS = 30_000;
 
 /**
- * A login, from the password to the last refresh token: live → ended, by log-out, revocation, reuse of a refresh token,
- * a block of the user, or seven days without a refresh. An ended session is gone; nothing brings it back.
+ * A login session, from the password to the last refresh token: live → ended. A session ends by logout, revocation,
+ * reuse of a refresh token, a block of the user, or seven days without a refresh. An ended session is deleted and
+ * cannot be resumed.
  */
 export interface Session {
   readonly id: string;
   readonly userId: string;
   readonly email: string;
-  /** Whom the refresh tokens belong to: `public:<client_id>`, or `service:<id>` for a client that proved who it is. */
+  /** Owner of the refresh tokens: `public:<client_id>`, or `service:<id>` for an authenticated client. */
   readonly client: string;
-  /** The user's session epoch when it began (see standing.ts); another one by now means that the session is over. */
+  /**
+   * Session generation of the user at the start (account-status.ts). If it has changed since, the session has ended.
+   */
   readonly generation: number;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
@@ -39,7 +42,7 @@ export interface LiveRefreshToken {
 export type Rotation =
   | ({ readonly result: 'rotated' } & LiveRefreshToken)
   | { readonly result: 'reused'; readonly userId: string }
-  /** An operator revoked the session. */
+  /** An administrator revoked the session. */
   | { readonly result: 'revoked' }
   | { readonly result: 'refused' };
 
@@ -48,11 +51,11 @@ export interface SessionsDeps {
   readonly keys: Keys;
   readonly clock: Clock;
   readonly refreshTokens: RefreshTokens;
-  /** Shared with the gateways: a session that ends here ends there, and the other way round. */
+  /** Shared with the gateways, so that a session ends at both or at neither. */
   readonly revocations: Revocations;
 }
 
-/** Login sessions and the refresh tokens that keep them alive. */
+/** Stores login sessions and rotates their refresh tokens. */
 export class Sessions {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -61,7 +64,7 @@ export class Sessions {
   readonly #revocations: Revocations;
   readonly #tokenTailMs: number;
 
-  /** @param options.tokenTailMs how long after a session's end one of its tokens, or a connection, could still live */
+  /** @param options.tokenTailMs maximum time that a token or a connection can outlive its session */
   constructor(deps: SessionsDeps, options: { readonly tokenTailMs: number }) {
     this.#redis = deps.redis;
     this.#keys = deps.keys;
@@ -89,13 +92,13 @@ export class Sessions {
     return { session, refreshToken };
   }
 
-  /** Uses a refresh token: see rotateSession-1.lua. */
+  /** Uses a refresh token; rotateSession-1.lua has the rules. */
   async rotate(refreshToken: string, client: string): Promise<Rotation> {
     const presented = this.#refreshTokens.read(refreshToken);
     if (!presented) return { result: 'refused' };
     const { sessionId, digest, successor, successorDigest } = presented;
     const args = [digest, successorDigest, client, this.#clock.now(), GRACE_MS, LIFETIME_MS];
-    // Sent together: one round trip.
+    // Pipelined: one round trip.
     const [reply, revoked] = await Promise.all([
       rotateSession.run(this.#redis, [this.#key(sessionId)], args),
       this.#revocations.any([`sid:${sessionId}`]),
@@ -115,9 +118,9 @@ export class Sessions {
     return { result: 'rotated', session, refreshToken: successor };
   }
 
-  /** Undefined when the session has ended. */
+  /** Returns undefined if the session has ended. */
   async find(id: string): Promise<Session | undefined> {
-    // Sent together: one round trip.
+    // Pipelined: one round trip.
     const [[userId, email, client, generation, expiresAt, startedAt], revoked] = await Promise.all([
       answered(this.#redis.hmget(this.#key(id), 'user_id', 'email', 'client', 'epoch', 'expires_at', 'started_at')),
       this.#revocations.any([`sid:${id}`]),
@@ -128,7 +131,7 @@ export class Sessions {
     return { id, ...owner, ...times };
   }
 
-  /** The session whose live refresh token this is; undefined for one that is used, forged or of an ended session. */
+  /** Returns the session of a live refresh token; undefined for a used or forged token, or one of an ended session. */
   async findByRefreshToken(refreshToken: string): Promise<Session | undefined> {
     const presented = this.#refreshTokens.read(refreshToken);
     if (!presented) return undefined;
@@ -137,13 +140,18 @@ export class Sessions {
     return live === presented.digest ? session : undefined;
   }
 
-  /** Here first: from then on nobody gets another token of it; then at the gateways. Harmless when done again. */
+  /**
+   * Ends the session: deletes it first, so that no further token is issued, then revokes it at the gateways.
+   * Idempotent.
+   */
   async end(id: string): Promise<void> {
     await answered(this.#redis.del(this.#key(id)));
     await this.#revoke(id);
   }
 
-  /** Ends the session of a refresh token, a used one too; false for one that was not made here. */
+  /**
+   * Ends the session of a refresh token, even a used one. Returns false for a token that this service did not create.
+   */
   async endByRefreshToken(refreshToken: string): Promise<boolean> {
     const presented = this.#refreshTokens.read(refreshToken);
     if (presented) await this.end(presented.sessionId);

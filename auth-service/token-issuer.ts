@@ -7,9 +7,9 @@ import { isCanonical, type JsonObject, jsonObject } from '../src/lib/jws.ts';
 import { TollgateError } from '../src/protocol/errors.ts';
 import { newTokenId } from './secrets.ts';
 
-/** Pinned: what a token's own header says about its algorithm is not asked. */
+/** Pinned algorithm. The `alg` in the header of a token is never trusted. */
 const ALGORITHM = 'HS256';
-/** RFC 9068 section 2.1. */
+/** Header parameter `typ`: RFC 9068 section 2.1. */
 const TYPE = 'at+jwt';
 export const SERVICE_TOKEN_SECONDS = 3_600;
 
@@ -39,7 +39,7 @@ export type ServiceClaims = z.infer<typeof ServiceClaims>;
 const Claims = z.discriminatedUnion('token_use', [AccessClaims, ServiceClaims]);
 export type Claims = AccessClaims | ServiceClaims;
 
-/** What an access token says of its user. */
+/** Claims about the user of an access token. */
 export type AccessSubject = Required<
   Pick<AccessClaims, 'sub' | 'sid' | 'email' | 'plan' | 'permissions' | 'roles' | 'feature_flags'>
 >;
@@ -52,14 +52,14 @@ export interface SignedToken {
 export interface TokenOptions {
   readonly issuer: string;
   readonly audience: string;
-  /** The current key first; tokens signed with the others are still accepted while keys are rotated. */
+  /** The current key first; tokens signed with the others are accepted during a key rotation. */
   readonly secrets: readonly [string, ...string[]];
   readonly accessTokenSeconds: number;
-  /** The header types that are accepted, as gateways have them. */
+  /** Accepted values of the header parameter `typ`, as configured for the gateways. */
   readonly acceptedTypes: readonly string[];
 }
 
-/** Signs tokens and reads those that were signed here. Whether one was revoked since is asked elsewhere. */
+/** Signs tokens and verifies those that this service signed. It does not check revocations. */
 export class TokenIssuer {
   readonly #clock: Clock;
   readonly #options: TokenOptions;
@@ -72,12 +72,12 @@ export class TokenIssuer {
     this.#options = options;
     this.#types = tokenTypes(options.acceptedTypes);
     const [current, ...previous] = options.secrets;
-    // A key object: jsonwebtoken tries a string as a public key first, at fifty times the cost.
+    // A key object, because jsonwebtoken first tries a string as a public key, at fifty times the cost.
     this.#signingKey = createSecretKey(Buffer.from(current));
     this.#keys = [this.#signingKey, ...previous.map((secret) => createSecretKey(Buffer.from(secret)))];
   }
 
-  /** @param notAfter end of the session, ms: no token outlives the session it belongs to */
+  /** @param notAfter end of the session, ms; the token expires no later */
   signAccess(subject: AccessSubject, notAfter: number): SignedToken {
     const remainingSeconds = Math.floor((notAfter - this.#clock.now()) / 1000);
     const lifetime = Math.max(1, Math.min(this.#options.accessTokenSeconds, remainingSeconds));
@@ -90,9 +90,9 @@ export class TokenIssuer {
   }
 
   /**
-   * The claims of a token of the kinds that are signed here. The rules are those of the gateways: the key may be shared
-   * with another issuer of the installation.
-   * @param expiredForMs how long ago the token may have expired
+   * Verifies a token and returns its claims. The rules are those of the gateways, because the key may be shared with
+   * another issuer of the deployment.
+   * @param expiredForMs tolerated time since the expiry of the token
    * @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED
    */
   read(token: string, expiredForMs = 0): Claims {
@@ -121,7 +121,7 @@ export class TokenIssuer {
     return header;
   }
 
-  /** Signature, issuer, audience and kind; the expiry is `read`'s to check, since a little of it can be forgiven. */
+  /** Verifies signature, issuer, audience and kind. `read` checks the expiry, which it can tolerate for a while. */
   #verify(token: string, header: JsonObject): JsonObject {
     const { issuer, audience } = this.#options;
     const clockTimestamp = Math.floor(this.#clock.now() / 1000);
@@ -139,7 +139,7 @@ export class TokenIssuer {
   }
 }
 
-/** The claims of a token that has been verified. @throws Error when its kind is not accepted */
+/** Returns the claims of a verified token. @throws Error if the kind of the token is not accepted */
 function claimsOf(token: string, header: JsonObject): JsonObject {
   const claims = jsonObject(token.slice(token.indexOf('.') + 1, token.lastIndexOf('.')));
   if (claims === undefined) throw new Error('no claims');

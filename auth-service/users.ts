@@ -6,12 +6,12 @@ import type { Passwords } from './passwords.ts';
 export interface User {
   readonly id: string;
   readonly email: string;
-  /** The plan the user signed up for; an operator's decision wins over it. */
+  /** Plan of the user at registration; an admin action overrides it. */
   readonly plan: string;
   readonly roles: readonly string[];
 }
 
-/** The accounts of development and test: one for each plan. */
+/** Accounts for development and test: one per plan. */
 export const DEMO_USERS: readonly User[] = [
   { id: 'user_free', email: 'free@demo.local', plan: 'free', roles: [] },
   { id: 'user_pro', email: 'pro@demo.local', plan: 'pro', roles: [] },
@@ -24,14 +24,14 @@ export interface UserRecord {
   readonly passwordHash: string;
 }
 
-/** The users of this service, by e-mail address. */
+/** Users of this service, by e-mail address. */
 export class Users {
   readonly #redis: Redis;
   readonly #keys: Keys;
   readonly #passwords: Passwords;
   readonly #enabled: boolean;
 
-  /** @param options.enabled false where no password opens anything: then there are no users, whatever Redis still holds */
+  /** @param options.enabled false if password login is disabled; then no user is found, even if Redis has records */
   constructor(deps: { redis: Redis; keys: Keys; passwords: Passwords }, options: { readonly enabled: boolean }) {
     this.#redis = deps.redis;
     this.#keys = deps.keys;
@@ -48,16 +48,16 @@ export class Users {
     return { user: { id, email: address, plan, roles: (roles ?? '').split(' ').filter(Boolean) }, passwordHash };
   }
 
-  /** Makes the demo accounts, or brings them up to date, their password included. Repeated, it changes nothing. */
+  /** Creates or updates the demo accounts, including their password. Idempotent. */
   async seed(password: string): Promise<void> {
     const found = await Promise.all(DEMO_USERS.map(({ email }) => this.find(email)));
-    // One hash for all four: they share their password by definition, so that salts of their own would hide nothing.
+    // One hash for all four accounts: they share one password by definition, so separate salts would add nothing.
     const [existing, ...others] = new Set(found.map((record) => record?.passwordHash));
     const kept = existing !== undefined && others.length === 0 && (await this.#passwords.verify(password, existing));
     const passwordHash = kept ? existing : await this.#passwords.hash(password);
     const writes = this.#redis.multi();
     for (const { id, email, plan, roles } of DEMO_USERS) {
-      // Kept without expiry: an account lasts until somebody removes it.
+      // No expiry: an account exists until it is deleted.
       writes.hset(this.#key(email), { id, plan, roles: roles.join(' '), password_hash: passwordHash });
     }
     await answered(writes.exec());

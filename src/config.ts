@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { parseRedisUrl } from './lib/redis-url.ts';
 import { SAMPLERS } from './lib/tracing.ts';
 
-/** Exit code of a process whose configuration is not usable: EX_CONFIG of sysexits.h. */
+/** Exit code for an invalid configuration: EX_CONFIG of sysexits.h. */
 export const EXIT_CONFIG = 78;
 
 export type ConfigProblemCode =
@@ -17,15 +17,15 @@ export type ConfigProblemCode =
 
 export interface ConfigProblem {
   readonly code: ConfigProblemCode;
-  /** The environment variable. */
+  /** Name of the environment variable. */
   readonly name: string;
   readonly message: string;
 }
 
-/** What a process was given to start with cannot be used: it ends with `EXIT_CONFIG`, and its message says why. */
+/** Invalid environment or catalogue file. The process prints the message and exits with `EXIT_CONFIG`. */
 export class UnusableConfiguration extends Error {}
 
-/** Everything wrong with an environment, reported at once. Its message never repeats the value of a secret. */
+/** All problems of an environment in one error. The message never contains the value of a secret. */
 export class ConfigError extends UnusableConfiguration {
   readonly problems: readonly ConfigProblem[];
 
@@ -60,7 +60,7 @@ const list = (fallback = '') =>
         .filter(Boolean),
     );
 const text = z.string().optional();
-/** RFC 6838 section 4.2; the top-level type may be left out (RFC 7515 section 4.1.9). */
+/** Media type of RFC 6838 section 4.2; the top-level type is optional (RFC 7515 section 4.1.9). */
 const MEDIA_TYPE = /^[a-z\d][\w!#$&^.+-]{0,126}(\/[a-z\d][\w!#$&^.+-]{0,126})?$/i;
 /** `key=value,key=value`, percent-encoded as in a `baggage` header (W3C Baggage). */
 const pairs = z
@@ -82,7 +82,7 @@ function unescaped(value: string): string {
   }
 }
 
-/** Every variable that Tollgate reads; `.env.example` has a sentence for each. Units are in the names. */
+/** All variables that Tollgate reads; `.env.example` describes each. Units are part of the names. */
 const VARIABLES = z.object({
   ENVIRONMENT: z.enum(ENVIRONMENTS).default('production'),
   HOST: z.string().default('0.0.0.0'),
@@ -103,13 +103,13 @@ const VARIABLES = z.object({
   CATALOGUE_DIR: text,
   REDIS_KEY_PREFIX: z
     .string()
-    .regex(/^[\w-]{1,32}$/, 'letters, digits, _ and - only')
+    .regex(/^[\w-]{1,32}$/, 'must have 1 to 32 letters, digits, _ or -')
     .default('tollgate'),
   AUTH_SERVICE_URL: text,
   AUTH_PUBLIC_URL: text,
   AUTH_CLIENT_ID: z
     .string()
-    .regex(/^[\x21-\x7e]{1,128}$/, 'visible ASCII characters only, at most 128')
+    .regex(/^[\x21-\x7e]{1,128}$/, 'must have 1 to 128 visible ASCII characters')
     .default('tollgate'),
   TOKEN_INTROSPECTION: z.enum(['never', 'opaque', 'always']).default('never'),
   JWT_SECRET_KEY: text,
@@ -169,7 +169,7 @@ const VARIABLES = z.object({
 
 type Variables = z.infer<typeof VARIABLES>;
 
-/** The names of all variables, for the test that holds `.env.example` equal to this file. */
+/** Names of all variables, for the test that compares `.env.example` with this file. */
 export const VARIABLE_NAMES: readonly string[] = Object.keys(VARIABLES.shape);
 
 export type Config = Omit<
@@ -177,24 +177,24 @@ export type Config = Omit<
   'AUTH_SERVICE_URL' | 'AUTH_PUBLIC_URL' | 'REDIS_URL' | 'SERVICE_SECRET' | 'JWT_ISSUER'
 > & {
   readonly AUTH_SERVICE_URL: string;
-  /** Defaults to `AUTH_SERVICE_URL`, which in a cluster is a name that no browser can look up. */
+  /** Defaults to `AUTH_SERVICE_URL`. In a cluster that is an internal name, which browsers cannot resolve. */
   readonly AUTH_PUBLIC_URL: string;
   readonly REDIS_URL: string;
   readonly SERVICE_SECRET: string;
   /** Defaults to `AUTH_SERVICE_URL`: the reference auth service is its own issuer. */
   readonly JWT_ISSUER: string;
-  /** A variable that the file of `TOOL_SERVERS` refers to. */
+  /** Returns the value of a variable to which the file `TOOL_SERVERS` refers. */
   readonly variable: (name: string) => string | undefined;
 };
 
-/** Whether a variable is one of Tollgate's, whose secrets are nobody else's. */
+/** Whether a variable belongs to Tollgate; its value must not be passed to tool servers. */
 export function isTollgateVariable(name: string): boolean {
   return VARIABLE_NAMES.includes(name);
 }
 
-/** HS256 wants a key of at least the size of its hash, 256 bits: RFC 7518 section 3.2. */
+/** HS256 requires a key of at least the size of its hash, 256 bits: RFC 7518 section 3.2. */
 const MIN_SECRET_BYTES = 32;
-/** No word begins with another one, so that a search from left to right finds the one way to divide a text into them. */
+/** No word is a prefix of another, so a search from left to right finds the only way to split a text into them. */
 const WELL_KNOWN_WORDS =
   /password|secret|test|changeme|change-me|default|example|admin|tollgate|jwt[-_]?secret|12345\d{0,99}/g;
 
@@ -216,9 +216,9 @@ const HTTP_URLS = [
 ] as const;
 
 /**
- * Reads the environment: the only place that does. Pure, so that a test can hand it any environment.
- * Empty variables count as unset.
- * @throws ConfigError with every problem found
+ * Validates the environment and returns the configuration. No other function reads the environment. Empty variables
+ * count as unset.
+ * @throws ConfigError with all problems
  */
 export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const environment = Object.fromEntries(
@@ -248,7 +248,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     problems.push(problem('INVALID_VALUE', 'AGENT_MODEL_NAME', 'AGENT_MODEL_NAME is required with AGENT_MODEL_URL'));
   }
   if (values.CONNECTION_TIMEOUT_SECONDS <= values.HEARTBEAT_INTERVAL_SECONDS) {
-    const text = 'must be longer than HEARTBEAT_INTERVAL_SECONDS, or idle connections never get to answer a ping';
+    const text =
+      'must be longer than HEARTBEAT_INTERVAL_SECONDS, or idle connections are closed before they can answer a ping';
     problems.push(problem('INVALID_VALUE', 'CONNECTION_TIMEOUT_SECONDS', text));
   }
   if (problems.length > 0) throw new ConfigError(problems);
@@ -266,7 +267,9 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   };
 }
 
-/** The variables that parse, with the defaults in place of those that do not, so that every problem is seen at once. */
+/**
+ * Parses the variables. Invalid ones are replaced by their defaults, so that later checks still report all problems.
+ */
 function parseVariables(environment: Record<string, unknown>): { values: Variables; problems: ConfigProblem[] } {
   const parsed = VARIABLES.safeParse(environment);
   if (parsed.success) return { values: parsed.data, problems: [] };
@@ -291,7 +294,7 @@ function secretProblems(name: string, secret: string | undefined): ConfigProblem
   return [];
 }
 
-/** Whether the secret is a row of well-known words, which "your-" and any text may follow. */
+/** Whether the secret consists of well-known words only, or begins with "your-" apart from them. */
 function isWellKnown(secret: string): boolean {
   const rest = secret.toLowerCase().replaceAll(WELL_KNOWN_WORDS, '');
   return rest === '' || /^your[-_ ]/.test(rest);
@@ -302,14 +305,14 @@ function urlProblems(name: string, value: string | undefined, production: boolea
   return fault === undefined ? [] : [problem('INVALID_URL', name, fault)];
 }
 
-/** What is wrong with the URL of a service, as one sentence; undefined when nothing is. */
+/** Describes the problem of a service URL; returns undefined for a valid one. */
 export function urlFault(value: string, production: boolean): string | undefined {
   const url = URL.canParse(value) ? new URL(value) : undefined;
   if (!url || !['http:', 'https:'].includes(url.protocol) || !value.includes('://')) {
-    return 'Invalid URL: an absolute http or https URL is needed';
+    return 'Invalid URL: must be an absolute http or https URL';
   }
   if (production && url.protocol === 'http:' && isPublicHost(url.hostname)) {
-    return 'Invalid URL: plain http to a public host is refused in production';
+    return 'Invalid URL: plain http to a public host is not allowed in production';
   }
   return undefined;
 }
@@ -317,8 +320,8 @@ export function urlFault(value: string, production: boolean): string | undefined
 const PRIVATE_ADDRESS = /^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|::1$|f[cd][0-9a-f]{2}:)/i;
 
 /**
- * Whether a name would be looked up in the public DNS. Private addresses (RFC 1918, RFC 4193), loopback, single-label
- * service names and cluster names are reached inside a network, where plain http is common.
+ * Whether a host is in the public DNS or address space. Private addresses (RFC 1918, RFC 4193), loopback, single-label
+ * service names and cluster names are internal, where plain http is common.
  */
 function isPublicHost(host: string): boolean {
   const address = host.replace(/^\[|\]$/g, '');
@@ -326,7 +329,9 @@ function isPublicHost(host: string): boolean {
   return host.includes('.') && !/\.(local|internal|svc|localhost|test)$/.test(host);
 }
 
-/** What only one of the topologies, or only TLS, has a use for is refused elsewhere: it would be thought to protect. */
+/**
+ * Rejects variables that have no effect with the given topology or without TLS; operators could rely on them in vain.
+ */
 function redisProblems(values: Variables): ConfigProblem[] {
   const { REDIS_URL: url } = values;
   if (url === undefined) return [problem('INVALID_VALUE', 'REDIS_URL', 'REDIS_URL is required')];
@@ -342,13 +347,13 @@ function redisProblems(values: Variables): ConfigProblem[] {
     problems.push(...unused(['REDIS_SENTINEL_USERNAME', 'REDIS_SENTINEL_PASSWORD'], text));
   }
   if (address.topology === 'cluster' && values.REDIS_WAIT_REPLICAS > 0) {
-    // WAIT is answered for one connection, and the shards have one each: `min-replicas-to-write` does it there.
+    // WAIT covers one connection, and each shard has its own. Use `min-replicas-to-write` on a cluster instead.
     problems.push(
       problem('INVALID_VALUE', 'REDIS_WAIT_REPLICAS', 'must be 0 with a redis+cluster:// URL in REDIS_URL'),
     );
   }
   if ((values.REDIS_TLS_CERT_FILE === undefined) !== (values.REDIS_TLS_KEY_FILE === undefined)) {
-    const text = 'REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE belong together';
+    const text = 'REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE must be set together';
     problems.push(problem('INVALID_VALUE', 'REDIS_TLS_CERT_FILE', text));
   }
   return problems;
@@ -357,15 +362,15 @@ function redisProblems(values: Variables): ConfigProblem[] {
 function archiveUrlProblems(value: string | undefined): ConfigProblem[] {
   if (value === undefined) return [];
   if (URL.canParse(value) && ['postgres:', 'postgresql:'].includes(new URL(value).protocol)) return [];
-  return [problem('INVALID_URL', 'USAGE_ARCHIVE_URL', 'Invalid URL: a postgres:// or postgresql:// URL is needed')];
+  return [problem('INVALID_URL', 'USAGE_ARCHIVE_URL', 'Invalid URL: must be a postgres:// or postgresql:// URL')];
 }
 
 function originProblems(origins: readonly string[], production: boolean): ConfigProblem[] {
   return origins.flatMap((origin) => {
     if (origin === '*') {
-      return production ? [problem('INVALID_VALUE', 'CORS_ORIGINS', '* is refused in production')] : [];
+      return production ? [problem('INVALID_VALUE', 'CORS_ORIGINS', '* is not allowed in production')] : [];
     }
-    // Origins are compared as whole strings, so one that a browser never sends could never match.
+    // Origins are compared as whole strings, so an entry in another form than browsers send would never match.
     const exact = URL.canParse(origin) && new URL(origin).origin === origin;
     return exact
       ? []

@@ -1,4 +1,4 @@
 import { runProcess } from './process.ts';
 
-// Loaded only once the configuration has been found sound: a mistake in it shows at once.
+// Imported after validation of the configuration, so that configuration errors are reported without delay.
 await runProcess(async (config) => (await import('./compose/gateway.ts')).startGateway(config));

@@ -1,22 +1,22 @@
 import { type Config, EXIT_CONFIG, loadConfig, UnusableConfiguration } from './config.ts';
 import { createLogger, logWarnings } from './lib/logger.ts';
 
-/** What a composition root hands back. */
+/** A started process, as returned by a composition root. */
 export interface Running {
   readonly port: number;
-  /** Reads the catalogues again; what is wrong with them goes to the log. */
+  /** Reloads the catalogues; errors in them are logged. */
   reload(): void;
   close(): Promise<void>;
 }
 
-/** As a shell would give it for a process that the signal ended: 128 + SIGTERM. */
+/** Exit code that a shell reports for a process ended by SIGTERM: 128 + 15. */
 const EXIT_STOPPED_WHILE_STARTING = 143;
 
 /**
- * Runs one Tollgate process: configuration first, so that a mistake in it is reported before anything is loaded or
- * started; then `start`; then until SIGTERM or SIGINT. A second signal ends the process at once, and so does one that
- * comes before there is anything to close: nobody is connected yet. SIGHUP reads the catalogues again, and never ends a
- * process, not even one that is still starting.
+ * Runs one Tollgate process until SIGTERM or SIGINT. It validates the configuration first, so that errors are
+ * reported before anything is loaded, and then calls `start`. A second signal ends the process at once. So does a
+ * signal during the start, when no client is connected yet. SIGHUP reloads the catalogues and never ends the process,
+ * not even during the start.
  */
 export async function runProcess(start: (config: Config) => Promise<Running>): Promise<void> {
   const config = configOrExit();
@@ -36,8 +36,8 @@ export async function runProcess(start: (config: Config) => Promise<Running>): P
       },
     );
   };
-  // Before the start: for PID 1 of a container the kernel ignores a signal that has no handler, and the container would
-  // be killed when its grace period is over.
+  // Registered before the start: the kernel ignores signals without a handler for PID 1 of a container, so the
+  // container would be killed at the end of its grace period.
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   try {

@@ -13,13 +13,13 @@ import type { Ledger } from '../src/usage/ledger/ledger.ts';
 import type { Windows } from '../src/usage/ledger/windows.ts';
 import type { LedgerServer } from '../src/usage/recovery/ledger-server.ts';
 
-/** Twice as long as a fold: the archive is some two seconds behind what was executed. */
+/** Twice the ingestion period: the archive is about two seconds behind the execution of a call. */
 const EVERY_MS = 1_000;
-/** After a failure twice as long each time, up to this. */
+/** Maximum of the interval, which doubles with each consecutive failure. */
 const MAX_DELAY_MS = 30_000;
-/** What a stopping worker gives the step in hand; one that is cut off is rolled back, and made again by another worker. */
+/** Timeout for the current step at shutdown. An interrupted step is rolled back and repeated by another worker. */
 const CLOSE_TIMEOUT_MS = 5_000;
-/** Ids of one log line. */
+/** Maximum number of ids per log line. */
 const MAX_LOGGED = 20;
 
 export interface ArchiveDeps {
@@ -35,20 +35,21 @@ export interface ArchiveDeps {
   readonly closers: Closers;
 }
 
-/** The archive, whose tables are made or brought up to date with the first use. */
+/** Opens the archive. Its tables are created or migrated on first use. */
 export function openArchive(
   url: string,
   { logger, clock, closers }: Pick<ArchiveDeps, 'logger' | 'clock' | 'closers'>,
 ): UsageArchive {
   const database = new ArchiveDatabase(url, { logger }, { migrates: true });
-  // A connection that hangs is not waited for.
+  // The timeout covers a hanging connection.
   closers.add('archive database', () => Promise.race([database.close(), sleep(clock, CLOSE_TIMEOUT_MS)]));
   return new UsageArchive(database);
 }
 
 /**
- * Archives the ledger for as long as the worker lives. Every worker tries, one has the lease. PostgreSQL may be away for
- * any time: the ledger goes on, keeps what the archive does not have, and `tollgate_archive_lag_records` grows.
+ * Archives the ledger until the worker stops. Every worker tries, but only the one with the lease writes. If
+ * PostgreSQL is unavailable, the ledger continues and keeps the records that are not archived, and
+ * `tollgate_archive_lag_records` grows.
  */
 export function startArchiving(archive: UsageArchive, deps: ArchiveDeps): void {
   const { closers } = deps;
@@ -68,7 +69,7 @@ async function work(archiver: Archiver, deps: ArchiveDeps, stop: AbortSignal): P
     let more = false;
     try {
       const step = await archiver.step();
-      if (failures > 0) deps.logger.info({ failures }, 'the ledger is archived again');
+      if (failures > 0) deps.logger.info({ failures }, 'archiving resumed');
       failures = 0;
       report(step, deps);
       more = step.more;
@@ -87,12 +88,11 @@ function report({ archived, repaired }: Step, { metrics, logger }: ArchiveDeps):
   if (!repaired) return;
   const { restored, resubmitted, chargedOtherwise } = repaired;
   metrics.ledgerRecovered.inc({ how: 'restored' }, restored);
-  if (restored > 0) logger.warn({ records: restored }, 'records that Redis had lost were put back as they were');
-  if (resubmitted > 0)
-    logger.warn({ records: resubmitted }, 'records that Redis had lost are appended to the ledger again');
+  if (restored > 0) logger.warn({ records: restored }, 'records lost by Redis were restored unchanged');
+  if (resubmitted > 0) logger.warn({ records: resubmitted }, 'records lost by Redis were resubmitted to the ledger');
   if (chargedOtherwise.length === 0) return;
   const some = chargedOtherwise.slice(0, MAX_LOGGED);
-  logger.error({ records: some, count: chargedOtherwise.length }, 'lost records came back with other units');
+  logger.error({ records: some, count: chargedOtherwise.length }, 'lost records were resubmitted with different units');
 }
 
 function reportFailure(error: unknown, failures: number, { metrics, logger }: ArchiveDeps): void {
@@ -101,12 +101,12 @@ function reportFailure(error: unknown, failures: number, { metrics, logger }: Ar
   metrics.archiveFailures.inc({ reason });
   metrics.ledgerFaults.set({ kind: 'archive_disagrees' }, disagrees ? 1 : 0);
   const text = error instanceof Error ? error.message : String(error);
-  // The first says it; those that follow are in the metric.
-  if (disagrees) logger.error({ error: text }, 'ledger and archive disagree; see docs/billing.md');
-  else if (failures === 1) logger.warn({ error: text, reason }, 'the ledger is not archived for the moment');
+  // Only the first failure is logged; the metric counts the others.
+  if (disagrees) logger.error({ error: text }, 'ledger and archive disagree, see docs/billing.md');
+  else if (failures === 1) logger.warn({ error: text, reason }, 'archiving failed, retrying');
 }
 
-/** From Redis alone, so that it is told while PostgreSQL is away. */
+/** Computes the lag from Redis alone, so that it is reported while PostgreSQL is unavailable. */
 async function reportLag({ ledger, consumers, clock, metrics }: ArchiveDeps): Promise<void> {
   try {
     const [{ sequence: head }, consumer] = await Promise.all([ledger.head(), consumers.list()]);
@@ -115,6 +115,6 @@ async function reportLag({ ledger, consumers, clock, metrics }: ArchiveDeps): Pr
     metrics.archiveLagRecords.set(Math.max(0, head - archived));
     metrics.archiveLagSeconds.set(oldest ? Math.max(0, clock.now() - oldest.appendedAt) / 1000 : 0);
   } catch {
-    // Redis is away, which its own metrics tell.
+    // Redis is unavailable, which other metrics report.
   }
 }

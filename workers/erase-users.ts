@@ -12,16 +12,17 @@ import { TALLY_SECONDS } from '../src/usage/ledger/append-batch.ts';
 import { LedgerBroken, type LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { CORRECTIONS, isIngestedUpTo, RESUBMITTED } from '../src/usage/outbox/outboxes.ts';
 
-/** Erasures that one job looks at, those that wait for something included; later ones wait for these. */
+/** Maximum number of erasures per job, including those that wait; later erasures wait for these. */
 const ERASURES_AT_ONCE = 1_000;
-/** Steps of one erasure in one job: a few seconds of work. */
+/** Maximum steps per erasure and job: a few seconds of work. */
 const STEPS_PER_JOB = 50;
-/** A node reads announcements every 2 s at the latest. */
+/** Wait for all nodes to read the invalidation stream, which each reads at least every 2 s. */
 const ANNOUNCEMENTS_READ_MS = 5_000;
 
 /**
- * From the moment at which nothing of the user runs any more to the first deletion: what a process may still write or give
- * back. A ticket lives 30 s, the end of a tool call is tried for 60 s, and a process remembers acknowledged records for 60 s.
+ * Time between the end of the user's last activity and the first deletion, for late writes of other processes. A
+ * ticket is valid for 30 s, the end of a tool call is retried for 60 s, and a process keeps acknowledged records for
+ * 60 s.
  */
 export const ERASURE_SETTLE_MS = 90_000;
 
@@ -39,8 +40,9 @@ export interface EraseUsersDeps {
 }
 
 /**
- * Continues every erasure in progress. Any number of workers may: each step can be repeated, and notes where the next begins.
- * @returns the number of erasures that ended
+ * Continues all erasures in progress. Several workers may do so concurrently: each step is idempotent and records
+ * where the next one starts.
+ * @returns the number of completed erasures
  */
 export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
   let ended = 0;
@@ -50,9 +52,9 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
     } catch (error) {
       if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
       const waitingFor = error instanceof LedgerBroken ? 'operator' : 'retry';
-      // The first says it; those that follow are in the state of the erasure.
+      // Only the first failure is logged; the state of the erasure shows the later ones.
       if (erasure.notes.waiting_for !== waitingFor) {
-        deps.logger.error({ erasure: erasure.id, err: error }, 'an erasure does not go on');
+        deps.logger.error({ erasure: erasure.id, err: error }, 'erasure step failed, it will be retried');
       }
       const now = await deps.erasures.again(erasure);
       if (now) await deps.erasures.note(now, { waiting_for: waitingFor });
@@ -61,7 +63,7 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
   return ended;
 }
 
-/** What a step says: to go on, to wait for something, or that the erasure has ended. */
+/** Result of a step: continue, wait for a condition, or completed. */
 type Step = 'more' | 'ended' | { readonly waitingFor: string };
 
 async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promise<boolean> {
@@ -84,7 +86,7 @@ async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promis
 }
 
 const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: EraseUsersDeps) => Promise<Step>>> = {
-  /** Connections are closed by the gateways, which were told of the block; runs are cancelled here. */
+  /** Waits until the gateways have closed the connections of the blocked user; cancels the runs. */
   async closing(erasure, { userData, runs, erasures, redis }) {
     const { userId } = erasure;
     const now = await redisNow(redis);
@@ -106,7 +108,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     return 'more';
   },
 
-  /** Nothing of the user may be left outside the ledger when its records are listed. */
+  /** Waits until all records of the user are in the ledger, before they are listed. */
   async folding(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { userId, notes } = erasure;
     const marks = (notes.marks ?? '').split(' ');
@@ -129,7 +131,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     return 'more';
   },
 
-  /** The redaction entries have to be in the ledger before what they list is replaced. */
+  /** Waits until the redaction entries are in the ledger, before the records that they list are replaced. */
   async recording(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { notes } = erasure;
     const outbox = { name: CORRECTIONS, key: keys.corrections };
@@ -147,7 +149,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
       await erasures.note(erasure, { replaced });
       return 'more';
     }
-    // A correction of one of the records may have come in meanwhile: the rounds end with one that lists nothing.
+    // A correction of a record may have arrived in the meantime, so listing repeats until it finds nothing new.
     const { listed = '0', listed_before, until = '0' } = notes;
     if (listed !== listed_before) {
       await erasures.enter(erasure, 'listing', { cursor: until, until: head, listed_before: listed });
@@ -185,7 +187,10 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     return 'more';
   },
 
-  /** A node whose place in the announcements is removed looks at all its sessions again: first it reads on. */
+  /**
+   * Waits until nodes have read the user's invalidations; a node whose stream position is deleted rechecks all
+   * attachments.
+   */
   async forgetting(erasure, { redis, userData, erasures, clock, settleMs = ERASURE_SETTLE_MS }) {
     const waitMs = Math.min(settleMs, ANNOUNCEMENTS_READ_MS);
     if ((await redisNow(redis)) - Number(erasure.notes.since) < waitMs) return { waitingFor: 'announcements' };
@@ -199,7 +204,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
   },
 };
 
-/** Where records of the user can wait for the ledger. */
+/** Returns the outboxes in which records of the user can wait for ingestion. */
 function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[] {
   const partition = partitionOf(userId);
   return [
@@ -209,7 +214,7 @@ function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[]
   ];
 }
 
-/** "" of an empty stream. */
+/** Returns the last entry id of a stream, or "" if it is empty. */
 async function lastId(redis: Redis, stream: string): Promise<string> {
   const [last] = await mapRedisErrors(redis.xrevrange(stream, '+', '-', 'COUNT', 1));
   return last?.[0] ?? '';

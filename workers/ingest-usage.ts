@@ -7,12 +7,14 @@ import type { LedgerWriter } from '../src/usage/ledger/ledger-writer.ts';
 import type { Windows } from '../src/usage/ledger/windows.ts';
 import type { LedgerGate } from '../src/usage/recovery/ledger-server.ts';
 
-/** Rounds of one job, of up to 128 records an outbox: a backlog that needs more is the next job's. */
+/**
+ * Maximum number of batches per job, each with up to 128 records per outbox. The next job continues a larger backlog.
+ */
 const MAX_PASSES = 500;
 
 export interface IngestDeps {
   readonly writer: LedgerWriter;
-  /** Only where there is an archive to be compared with. */
+  /** Present only if an archive is configured, against which the ledger is checked first. */
   readonly gate: Pick<LedgerGate, 'isOpen'> | undefined;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'ledgerRecords' | 'ledgerLagSeconds' | 'ledgerFaults' | 'ledgerRecovered'>;
@@ -21,9 +23,10 @@ export interface IngestDeps {
 }
 
 /**
- * Moves what waits in the outboxes into the ledger. Any number of workers may do so at once, and a job may run twice.
- * @returns Redis's time before which everything that was written is in the ledger; undefined when some was left, because
- * another writer is at it, an outbox is stuck, the backlog is longer than one job takes, or the archive is asked first
+ * Moves records from the outboxes into the ledger. Several workers may do so concurrently, and a job may run twice.
+ * @returns the time (clock of Redis) up to which the ledger is complete; undefined if records remain in the outboxes,
+ *   because another writer is active, an outbox is stuck, the backlog exceeds one job, or the check against the
+ *   archive is pending
  */
 export async function ingestUsage(deps: IngestDeps): Promise<number | undefined> {
   const { writer, gate, clock, metrics, logger, tracing } = deps;
@@ -35,13 +38,13 @@ export async function ingestUsage(deps: IngestDeps): Promise<number | undefined>
     for (const [source, count] of Object.entries(recovered))
       metrics.ledgerRecovered.inc({ how: `from_${source}` }, count);
     metrics.ledgerFaults.set({ kind: 'unreadable_entry' }, unreadable.length);
-    if (unreadable.length > 0) logger.error({ outboxes: unreadable }, 'an entry of an outbox cannot be read');
+    if (unreadable.length > 0) logger.error({ outboxes: unreadable }, 'outbox entry is unreadable');
     if (completeUntil !== undefined || records === 0) return completeUntil;
   }
   return undefined;
 }
 
-/** Closes the windows that are due. Several workers may: each window is closed by one of them, once. */
+/** Closes the windows that are due. Several workers may run concurrently; each window is closed once. */
 export async function closeWindows({
   windows,
   ...deps
@@ -54,11 +57,11 @@ export async function closeWindows({
   const { closed, disagreeing } = await windows.closeDue(completeUntil);
   deps.metrics.ledgerWindowsClosed.inc(closed);
   deps.metrics.ledgerFaults.set({ kind: 'window_disagrees' }, disagreeing.length);
-  if (disagreeing.length > 0) deps.logger.error({ windows: disagreeing }, 'windows disagree with their records');
+  if (disagreeing.length > 0) deps.logger.error({ windows: disagreeing }, 'usage windows disagree with their records');
   return closed;
 }
 
-/** Removes what every consumer has confirmed and is old enough. Can run anywhere, any number of times. */
+/** Trims records that every consumer has confirmed and that are old enough. Idempotent. */
 export async function trimLedger(deps: {
   readonly consumers: Consumers;
   readonly metrics: Pick<Metrics, 'ledgerTrimmed'>;

@@ -6,7 +6,7 @@ import { isResponsive, type Redis } from '../src/redis/client.ts';
 
 const TIMEOUT_MS = 1_000;
 
-/** The worker's health and metrics, on `WORKER_PORT`. */
+/** Serves the health checks and metrics of the worker on `WORKER_PORT`. */
 export async function startOperations(deps: {
   readonly config: Config;
   readonly logger: Logger;

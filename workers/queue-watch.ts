@@ -3,14 +3,14 @@ import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
 
-/** A third of the time between two scrapes of Prometheus as it comes, and one round trip. */
+/** A third of the usual 15 s scrape interval of Prometheus. Each sample costs one round trip. */
 const EVERY_MS = 5_000;
 const STATES = ['waiting', 'active', 'delayed'] as const;
 
 /**
- * Keeps `tollgate_queue_jobs` of a queue: what workers are scaled by. While Redis is away there is no value, since an old
- * one would be taken for the present.
- * @returns what ends it
+ * Maintains `tollgate_queue_jobs` of a queue, by which workers are scaled. While Redis is unavailable the series is
+ * removed, because an autoscaler would treat an old value as current.
+ * @returns a function that stops the watch
  */
 export function watchQueue(
   queue: Pick<Queue, 'name' | 'getJobCounts'>,
@@ -18,7 +18,7 @@ export function watchQueue(
 ): () => void {
   let isPending = false;
   const look = async () => {
-    // A Redis that is slow is not asked again before it has answered.
+    // If Redis is slow, the next sample waits for the reply.
     if (isPending) return;
     isPending = true;
     try {
@@ -26,7 +26,7 @@ export function watchQueue(
       for (const state of STATES) metrics.queueJobs.set({ queue: queue.name, state }, counts[state] ?? 0);
     } catch (error) {
       for (const state of STATES) metrics.queueJobs.remove({ queue: queue.name, state });
-      logger.debug({ err: error, queue: queue.name }, 'the jobs of a queue were not counted');
+      logger.debug({ err: error, queue: queue.name }, 'job count of queue failed');
     } finally {
       isPending = false;
     }

@@ -20,31 +20,31 @@ export interface RefreshDeps {
 }
 
 /**
- * Sessions of one partition taken at once. A job has eight partitions: two rounds of exchanges, each of which the auth
- * service's client ends within a few seconds, are over before the claim is.
+ * Sessions claimed per partition at once. A job has eight partitions, so a batch needs two rounds of exchanges. Each
+ * round ends within the few seconds of the auth service client's timeout, and both end before the claim expires.
  */
 const BATCH = 8;
-/** Exchanges under way at once, of one job. */
+/** Concurrent exchanges per job. */
 const CONCURRENCY = 32;
-/** A job gives way to the next one of its schedule, so that none holds its lock for long. */
+/** Time after which a job ends and leaves the rest to the next one, so that no job holds its lock for long. */
 const JOB_BUDGET_MS = 5_000;
-/** The third failure in a row degrades the session: contract section 4. */
+/** Number of consecutive failures after which a session is degraded (docs/protocol.md). */
 const DEGRADED_AFTER = 3;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
 
-/** Refusals that are about the session; others may be about this token alone, or about how the auth service is asked. */
+/** Rejections of the session. Other codes may concern only the token or the request to the auth service. */
 const TAKEN_BACK: readonly Refusal[] = ['TOKEN_REVOKED', 'USER_BLOCKED'];
 
-/** The partitions of one of `shards` jobs. */
+/** Returns the partitions of job `shard` of `shards` jobs. */
 export function partitionsOf(shard: number, shards: number): number[] {
   return Array.from({ length: PARTITIONS }, (_, partition) => partition).filter((one) => one % shards === shard);
 }
 
 /**
- * Refreshes what is due in these partitions, until nothing is. Any number of workers may do so at once: a session that
- * one has taken is nobody else's until its claim ends.
- * @returns how many sessions were taken
+ * Refreshes the due tokens of these partitions until none is left. Several workers may do so concurrently: a claimed
+ * session is not available to others until the claim expires.
+ * @returns the number of claimed sessions
  */
 export async function refreshTokens(partitions: readonly number[], deps: RefreshDeps): Promise<number> {
   const yieldAt = deps.clock.now() + JOB_BUDGET_MS;
@@ -73,9 +73,9 @@ async function refreshTraced(ref: TokenSessionRef, deps: RefreshDeps, span: Span
     span.set({ 'tollgate.refresh.result': result });
     deps.metrics.refreshSeconds.observe((deps.clock.now() - startedAt) / 1000);
   } catch (error) {
-    // Redis is away: the claim ends by itself and the session is taken again.
+    // Redis is unavailable: the claim expires, and a worker claims the session again.
     deps.tracing.failed(error);
-    deps.logger.warn({ err: error, user: userHash(ref.userId) }, 'a refresh could not be carried through');
+    deps.logger.warn({ err: error, user: userHash(ref.userId) }, 'token refresh interrupted, it will be claimed again');
   }
 }
 
@@ -92,25 +92,30 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
     if (isRefusal(thrown)) {
       const revoked = TAKEN_BACK.includes(thrown.code);
       const ended = await deps.tokenSessions.end(due, thrown.code, revoked ? 'session' : 'token');
-      // Its tokens have not ended yet: no node takes them any more, and whoever has come back meanwhile has to go.
+      // The session's tokens have not expired. The revocation makes all nodes reject them and closes connections that
+      // were opened with them in the meantime.
       if (revoked) await deps.revocations.revoke(ref.session);
       return ended ? 'refused' : 'gone';
     }
     const { code } = toTollgateError(thrown);
     if (code === 'OVERLOADED') throw thrown;
-    deps.logger.warn({ user: userHash(ref.userId), code, failures: due.failures + 1 }, 'a refresh failed');
+    deps.logger.warn(
+      { user: userHash(ref.userId), code, failures: due.failures + 1 },
+      'token refresh failed, retrying',
+    );
     await deps.tokenSessions.failed(due, nextAttempt(due.failures + 1, code, Math.random()));
     return 'failed';
   }
-  // The auth service prolongs it no further: the session has come to its end, which it says once that is reached.
+  // The auth service does not extend the token because the session is about to end. It rejects the token after that.
   const retryInMs = Math.max(expiresAt - deps.clock.now(), FIRST_RETRY_MS);
   await deps.tokenSessions.failed(due, { retryInMs, degraded: due.failures + 1 >= DEGRADED_AFTER });
   return 'failed';
 }
 
 /**
- * Doubling waits of which up to half is left to chance, so that sessions that failed together do not come together
- * again. While the breaker is open nothing is asked, so that there is nothing to count.
+ * Exponential backoff with up to half of the delay random, so that sessions that failed together are not retried
+ * together. An open breaker degrades the session at once, because no requests are made whose failures could be
+ * counted.
  */
 function nextAttempt(failures: number, code: string, random: number): { retryInMs: number; degraded: boolean } {
   const wait = Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), LONGEST_RETRY_MS);
@@ -118,7 +123,7 @@ function nextAttempt(failures: number, code: string, random: number): { retryInM
   return { retryInMs: Math.round(wait * (1 - random / 2)), degraded };
 }
 
-/** Does `work` for each of `items`, at most `limit` at once. */
+/** Runs `work` for each of `items`, at most `limit` at once. */
 async function inParallel<T>(items: readonly T[], limit: number, work: (item: T) => Promise<void>): Promise<void> {
   const remaining = items.values();
   const workThrough = async () => {

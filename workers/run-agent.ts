@@ -7,8 +7,8 @@ import type { Runs } from '../src/runs/runs.ts';
 import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 /**
- * There is no such run: its message was over the limit, or the job was faster than the run, which can happen where the
- * two are on different shards.
+ * The run of a job does not exist: its message exceeded the message limit, or the job started before the run was
+ * stored. The latter can happen if both are on different shards.
  */
 export class RunMissing extends Error {
   constructor(runId: string) {
@@ -25,11 +25,11 @@ export interface RunAgentDeps {
 }
 
 /**
- * Executes a run that a gateway accepted. Can run twice, also at the same time: each claim takes the run away from
- * whoever had it, and what that one writes afterwards is refused.
- * @returns how the run ended; `finished` when it had ended before
- * @throws ZodError for a payload that is none: final, since it cannot get better
- * @throws RunMissing, and whatever kept the terminal event from being written: worth another attempt
+ * Executes an accepted run. A job may be processed twice, even concurrently: each claim takes the run over from the
+ * previous owner, whose later writes Redis rejects.
+ * @returns how the run ended; `finished` if it had ended before
+ * @throws ZodError for an invalid payload; retries are useless
+ * @throws RunMissing, and any error that prevented the terminal event; retries can succeed
  */
 export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
   const job = AgentRunJob.parse(payload);

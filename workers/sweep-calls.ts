@@ -13,11 +13,11 @@ export interface SweepCallsDeps {
 
 type OverdueCall = Awaited<ReturnType<CallStore['overdue']>>[number];
 
-const LOST = 'The call did not come to an end: what it did is not known, and nothing is charged.';
+const LOST = 'The call was interrupted. Its outcome is unknown, and it is not charged.';
 
 /**
- * Ends every tool call outside a run whose process is gone: each `tool_executing` gets its `tool_completed`. The record
- * says that something was begun, and charges nothing; the use is not counted.
+ * Ends tool calls outside runs whose process was interrupted, so that each `tool_executing` is followed by a
+ * `tool_completed`. The usage record documents the call with 0 units; the call does not count against quotas.
  */
 export async function sweepCalls(deps: SweepCallsDeps): Promise<number> {
   let ended = 0;
@@ -28,7 +28,7 @@ export async function sweepCalls(deps: SweepCallsDeps): Promise<number> {
   return ended;
 }
 
-/** False when it had ended by itself. */
+/** Returns false if the call has ended in the meantime. */
 async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }: SweepCallsDeps): Promise<boolean> {
   const details = await calls.details(userId, callId);
   if (!details) return false;
@@ -44,6 +44,6 @@ async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }
   const outcome = { success: false, error, duration_ms: record.duration_ms, usage_record_id: record.id };
   const counts = await calls.end({ userId, callId, details, outcome, record, quotaCommit: '', swept: true });
   if (counts !== outcome) return false;
-  logger.warn({ user: userHash(userId), tool, call: callId }, 'a tool call was ended from outside');
+  logger.warn({ user: userHash(userId), tool, call: callId }, 'interrupted tool call ended by the sweep');
   return true;
 }

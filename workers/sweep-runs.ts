@@ -15,7 +15,7 @@ export interface SweepDeps {
   readonly logger: Logger;
 }
 
-/** Ends every run whose time is over and that nobody has ended: the promise of one terminal event holds for all. */
+/** Ends every overdue run without a terminal event, so that each run has exactly one. */
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;
   for (const job of await deps.runs.overdue()) {
@@ -26,20 +26,21 @@ export async function sweepRuns(deps: SweepDeps): Promise<number> {
 }
 
 /**
- * What `end` says. One that cannot be ended, since its user's data is damaged, keeps none of the others waiting.
- * @throws TollgateError OVERLOADED while Redis is away: then there is no use in going on
+ * Calls `end` and returns its result. An error, for example because of damaged user data, is logged and does not stop
+ * the sweep of other users.
+ * @throws TollgateError OVERLOADED while Redis is unavailable; the sweep stops then
  */
 export async function trySweep(logger: Logger, context: object, end: () => Promise<boolean>): Promise<boolean> {
   try {
     return await end();
   } catch (error) {
     if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
-    logger.error({ ...context, err: error }, 'the sweep cannot end this: the data of its user may be damaged');
+    logger.error({ ...context, err: error }, 'sweep failed, the data of the user may be damaged');
     return false;
   }
 }
 
-/** Takes the run from whoever may have it and ends it with `agent_failed`. False when it had ended by itself. */
+/** Takes the run over and ends it with `agent_failed`. Returns false if it has ended in the meantime. */
 export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCode, deps: SweepDeps): Promise<boolean> {
   const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
@@ -53,6 +54,6 @@ export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCo
     if (error instanceof RunOwnershipLost) return false;
     throw error;
   }
-  deps.logger.warn({ run_id, user: userHash(user_id), code }, 'a run was ended from outside');
+  deps.logger.warn({ run_id, user: userHash(user_id), code }, 'interrupted run ended');
   return true;
 }

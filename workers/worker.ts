@@ -46,29 +46,33 @@ import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
 /**
- * A worker that died is noticed when its lock ends, at the next check: its runs are taken over within
- * LOCK_MS + STALLED_CHECK_MS, well inside the 45 s that a run may take.
+ * BullMQ detects a dead worker at the first check after its lock expires. Its runs are taken over within LOCK_MS +
+ * STALLED_CHECK_MS, well within the run timeout of 45 s.
  */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
-/** Workers that may die under one run before it is given up. */
+/** Maximum number of takeovers per run; after that, the run fails. */
 const MAX_TAKEOVERS = 3;
-/** What a stopping worker gives the runs it has; those that take longer are taken over by another. */
+/** Timeout for runs in progress at shutdown; another worker takes over those that need longer. */
 const CLOSE_TIMEOUT_MS = 20_000;
+/** Interval at which the job schedules are written again. */
 const SCHEDULE_AGAIN_MS = 60_000;
 
-/** Jobs of a schedule: one at a time, none kept, and a missed one is made up for by the next. */
+/** Options of periodic jobs: one at a time. Completed jobs are not kept; the next job makes up for a missed one. */
 const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail: { count: 10 } };
 
 export interface RunningWorker {
-  /** Of the health and metrics server. */
+  /** Port of the health and metrics server. */
   readonly port: number;
-  /** Reads plans and tools again. */
+  /** Reloads plans and tools. */
   reload(): void;
   close(): Promise<void>;
 }
 
-/** The composition root of a worker: agent runs, the ledger, tokens to refresh, and the sweep of runs that nobody works on. */
+/**
+ * Composition root of a worker: agent runs, ledger, token refreshes, erasures, and the sweep of interrupted runs and
+ * calls.
+ */
 export async function startWorker(
   config: Config,
   options: { readonly logger?: Logger; readonly clock?: Clock; readonly erasureSettleMs?: number } = {},
@@ -92,7 +96,7 @@ export async function startWorker(
     logger.info({ port: operations.port }, 'listening');
     return { port: operations.port, reload: () => services.catalogues.reload(), close: () => closers.close() };
   } catch (error) {
-    await closers.close().catch((cause) => logger.warn({ err: cause }, 'closing after a failed start'));
+    await closers.close().catch((cause) => logger.warn({ err: cause }, 'close after a failed start failed'));
     throw error;
   }
 }
@@ -100,10 +104,10 @@ export async function startWorker(
 type WorkerServices = Awaited<ReturnType<typeof createServices>>;
 type WorkerComponents = Awaited<ReturnType<typeof createComponents>>;
 
-/** Redis and the queues: what everything above stands on. */
+/** Creates what all other components use: Redis connections, keys, queues and catalogues. */
 async function createServices(config: Config, telemetry: Telemetry & { clock: Clock; closers: Closers }) {
   const { logger, closers } = telemetry;
-  // First: what is wrong with them shows also where Redis is not there yet.
+  // First, so that errors in the catalogues are reported even if Redis is unavailable.
   const { catalogues, upstreams } = composeCatalogues(telemetry, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: ConnectionRole): Promise<Redis> => {
     const connection = await connectRedis(config, role, logger);
@@ -123,7 +127,7 @@ async function createServices(config: Config, telemetry: Telemetry & { clock: Cl
   return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, openQueue };
 }
 
-/** The agent with its tools, and the ledger. */
+/** Creates the agent with its tools, the ledger, and what erasures and token refreshes need. */
 async function createComponents(config: Config, services: WorkerServices) {
   const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = services;
   const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
@@ -157,7 +161,10 @@ async function createComponents(config: Config, services: WorkerServices) {
   return { log, runs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
 }
 
-/** What is published while the connection is away is missed: a run learns of its cancellation from its next append too. */
+/**
+ * Receives cancellations of runs. One that is published while the connection is lost also takes effect at the next
+ * append.
+ */
 async function followCancellations({ subscriber, keys }: WorkerServices, executor: RunExecutor): Promise<void> {
   const channels = new Set(keys.runControls);
   subscriber.on('smessage', (channel: string, runId: string) => {
@@ -171,7 +178,7 @@ async function followCancellations({ subscriber, keys }: WorkerServices, executo
   await Promise.all(keys.runControls.map((channel) => subscriber.ssubscribe(channel)));
 }
 
-/** Reads plans and tools again when that is announced, or may have been. */
+/** Reloads plans and tools after an invalidation of the catalogues, or if one may have been missed. */
 async function followCatalogues(services: WorkerServices): Promise<void> {
   const { catalogues } = services;
   logReloads(catalogues, services);
@@ -182,11 +189,11 @@ async function followCatalogues(services: WorkerServices): Promise<void> {
     reload: async () => void catalogues.reload(),
   };
   const invalidations = new InvalidationReader({ ...services, listener });
-  services.closers.add('announcements', () => invalidations.stop());
+  services.closers.add('invalidations', () => invalidations.stop());
   await invalidations.start();
 }
 
-/** Takes runs from the queue, and ends those whose job is lost for good. */
+/** Processes the queue of runs, and ends runs whose job has failed for good. */
 async function startRuns(config: Config, services: WorkerServices, components: WorkerComponents): Promise<void> {
   const { logger, tracing, clock } = services;
   const worker = await startBullWorker(services, QUEUES.agentRuns, {
@@ -196,25 +203,25 @@ async function startRuns(config: Config, services: WorkerServices, components: W
       lockDuration: LOCK_MS,
       stalledInterval: STALLED_CHECK_MS,
       maxStalledCount: MAX_TAKEOVERS,
-      // A job that stayed would swallow the next one of the same id; whether a run has ended is the run's to know.
+      // BullMQ would ignore a new job with the id of a kept one. The state of the run is in its own hash.
       removeOnComplete: { count: 0 },
       removeOnFail: { count: 0 },
     },
   });
   worker.on('failed', (job, error) => {
-    // A message over the limit leaves a job without a run, as decided in docs/decisions/0002-one-flight.md.
+    // A message over the limit leaves a job without a run: docs/decisions/0002-one-round-trip.md.
     if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
     const payload = AgentRunJob.safeParse(job.data);
     const context = payload.success ? { run_id: payload.data.run_id, user: userHash(payload.data.user_id) } : {};
-    logger.error({ ...context, job: job.id, err: error }, 'a run job failed');
+    logger.error({ ...context, job: job.id, err: error }, 'run job failed');
     if (!payload.success) return;
     abandonRun(payload.data, 'INTERNAL_ERROR', { ...components, clock, logger }).catch((cause) => {
-      logger.error({ ...context, err: cause }, 'a failed run was not ended; the sweep does it');
+      logger.error({ ...context, err: cause }, 'ending the failed run failed, the sweep will end it');
     });
   });
 }
 
-/** The jobs that a schedule makes. */
+/** Processes and schedules the periodic jobs. */
 async function startScheduled(
   services: WorkerServices,
   components: WorkerComponents,
@@ -248,9 +255,9 @@ async function startScheduled(
     }
   };
   await schedule();
-  // A Redis that lost its data has lost them too.
+  // A Redis that lost its data has lost the schedules too.
   const stop = clock.every(SCHEDULE_AGAIN_MS, () => {
-    schedule().catch((error: Error) => logger.warn({ error: error.message }, 'schedules were not renewed'));
+    schedule().catch((error: Error) => logger.warn({ error: error.message }, 'renewal of job schedules failed'));
   });
   closers.add('schedules', stop);
 }
@@ -261,14 +268,14 @@ async function startBullWorker(
   { process, options }: { process: (job: Job) => Promise<unknown>; options: object },
 ): Promise<Worker> {
   const worker = new Worker(queue, process, { connection: blocking, prefix: keys.queues, ...options });
-  worker.on('error', (error) => logger.warn({ queue, error: error.message }, 'worker error'));
-  // Waits for the jobs in hand, but not for a Redis that does not come back.
+  worker.on('error', (error) => logger.warn({ queue, error: error.message }, 'queue worker error'));
+  // Waits for jobs in progress, but not for an unavailable Redis.
   closers.add(`${queue} worker`, () => Promise.race([worker.close(), sleep(clock, CLOSE_TIMEOUT_MS)]));
   await worker.waitUntilReady();
   return worker;
 }
 
-/** A payload that does not parse stays wrong however often it is tried. */
+/** Converts a ZodError to an UnrecoverableError, because retries cannot fix an invalid payload. */
 async function final<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;

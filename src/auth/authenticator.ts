@@ -23,19 +23,19 @@ import type { Tickets } from './tickets.ts';
 import type { TokenSeal } from './token-refresh/token-seal.ts';
 import { isJwt, type ServiceIdentity, type TokenVerifier, UNNAMED_PLAN } from './tokens.ts';
 
-/** A development identity lives as long as a working day. */
+/** Lifetime of a development identity, about a working day. */
 const BYPASS_SECONDS = 12 * 3_600;
 
-/** What a handshake brings along to prove who speaks. */
+/** Credentials of a handshake. */
 export interface Handshake {
   readonly headers: IncomingHttpHeaders;
   /** Socket.IO's `auth.token`. */
   readonly handshakeToken?: unknown;
-  /** The `ticket` parameters of the URL, all of them. */
+  /** All `ticket` parameters of the URL. */
   readonly tickets: readonly string[];
 }
 
-/** Whether a token or its session was revoked, as far as this node has heard; asked without a round trip. */
+/** Reports whether this node has received a revocation of a token or its session. Costs no round trip. */
 export interface RevokedCredentials {
   has(identity: Pick<Identity, 'tokenId' | 'sessionId'>): boolean;
 }
@@ -50,7 +50,7 @@ interface AuthenticatorDeps {
   readonly tracing: Tracing;
 }
 
-/** Decides who speaks: the one place where a credential turns into an identity. */
+/** Authenticates clients and services: the only component that converts a credential to an identity. */
 export class Authenticator {
   readonly #tokens: TokenVerifier;
   readonly #tickets: Tickets;
@@ -60,7 +60,7 @@ export class Authenticator {
   readonly #tracing: Tracing;
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
-  /** What a user's token may look like: one that is no JWT can only be asked about. */
+  /** Accepted syntax of a user's token. A token other than a JWT requires introspection. */
   readonly #form: RegExp;
 
   constructor(
@@ -79,10 +79,11 @@ export class Authenticator {
   }
 
   /**
-   * The identity of a handshake, undefined when it brought no credential. A ticket costs one round trip to Redis, and
-   * is spent before anything else is looked at: what is refused for another reason cannot be presented again.
-   * @throws TollgateError with a code of the authentication rows, OVERLOADED for a ticket while Redis is away, those of
-   *   an outage for a token that only the auth service knows while that is away
+   * Authenticates a handshake. A ticket costs one round trip to Redis and is consumed before any other check, so that
+   * it cannot be presented again if a later check fails.
+   * @returns undefined if the handshake has no credential
+   * @throws TollgateError with a code of the authentication rows; OVERLOADED for a ticket while Redis is unavailable;
+   *   the codes of an outage for a token that needs introspection while the auth service is unavailable
    */
   async handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
     const ticket = findTicket(tickets);
@@ -95,12 +96,12 @@ export class Authenticator {
   }
 
   /**
-   * The identity of an in-band `auth` or `service_auth` message. @throws TollgateError as `handshake`
-   * @param current who speaks on the connection so far
+   * Authenticates an in-band `auth` or `service_auth` message. @throws TollgateError as `handshake`
+   * @param current the identity of the connection before this message
    */
   async message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
     if (presented.kind === 'user') return this.#verify(messageCredential(presented.token, this.#form));
-    // The handshake proved it by its headers; the message has only to name the same service.
+    // The handshake headers have already authenticated the service; the message only needs to name the same one.
     if (presented.token === undefined && current?.method === 'service') {
       checkServiceNames(presented, current.userId);
       return current;
@@ -108,14 +109,17 @@ export class Authenticator {
     return this.#verify(serviceCredential(presented));
   }
 
-  /** The identity of a newer token for `current`: a user's for a user, a service's for a service. @throws as `handshake` */
+  /**
+   * Authenticates a newer token of the same kind (user or service) as `current`.
+   * @throws TollgateError as `handshake`
+   */
   async renewal(token: string, current: Identity): Promise<Identity> {
     const credential = messageCredential(token, this.#form);
     if (current.method !== 'service') return this.#verify(credential);
     return identityOf(await this.#verifyService(credential.token));
   }
 
-  /** A user that calls an HTTP route. @throws TollgateError as `handshake` */
+  /** Authenticates the user of an HTTP request. @throws TollgateError as `handshake` */
   async bearer(authorization: string | undefined): Promise<Identity> {
     const credential = findCredential({ authorization }, undefined, this.#form);
     if (!credential) throw new TollgateError('NO_TOKEN');
@@ -123,11 +127,11 @@ export class Authenticator {
   }
 
   /**
-   * A service that calls an HTTP route, with its token as a bearer or in the form of the handshake.
-   * @throws TollgateError as `handshake`, PERMISSION_DENIED without the scope
+   * Authenticates the service of an HTTP request. Its token is sent as a bearer token or as in a handshake.
+   * @throws TollgateError as `handshake`; PERMISSION_DENIED without the scope
    */
   async service(headers: IncomingHttpHeaders, scope: string): Promise<ServiceIdentity> {
-    // What else is in the headers of a request is no credential here.
+    // Other headers of an HTTP request are not credentials.
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
@@ -149,7 +153,7 @@ export class Authenticator {
   async #identityOf(credential: Credential): Promise<Identity> {
     if (credential.method !== 'service') return this.#verifyUser(credential);
     const service = identityOf(await this.#verifyService(credential.token));
-    // After the token: what a name would have had to be is told to nobody who is not that service.
+    // Checked after the token, so that only the service itself learns which names are expected.
     checkServiceNames(credential, service.userId);
     return service;
   }
@@ -160,7 +164,7 @@ export class Authenticator {
 
   async #userOf(token: string, method: AuthMethod): Promise<Identity> {
     if (this.#form === BEARER_FORM && !isJwt(token)) {
-      // An encrypted token (RFC 7516) has base64url parts as well, which its issuer decodes leniently, perhaps.
+      // An encrypted token (RFC 7516) also consists of base64url parts, and its issuer may decode them leniently.
       if (hasJoseHeader(token) && !isCanonical(token)) throw new TollgateError('VALIDATION_FAILED');
       return this.#introspection.identify(token, method);
     }
@@ -175,7 +179,7 @@ export class Authenticator {
     return this.#notRevoked(service);
   }
 
-  /** A ticket is as good as the token that it was bought with, at the time it is used. */
+  /** Consumes a ticket. It is rejected if the token that bought it has been revoked in the meantime. */
   #consume(ticket: string, origin: string | undefined): Promise<Identity> {
     return this.#tracing.span('authenticate', { attributes: { 'tollgate.auth.method': 'ticket' } }, async () => {
       return this.#notRevoked(await this.#tickets.consume(ticket, origin));
@@ -208,9 +212,9 @@ export class Authenticator {
 }
 
 /**
- * A service as the user that caps, limits, logs and bills know. It is no customer and its token names no plan: it has the
- * plan of a token that names none, and more only by what an operator stores for `service:<id>`. Its scopes are
- * permissions of the same name, save those that would be wildcards there.
+ * Maps a service to an identity, so that caps, limits, logs and usage records treat it like a user. The token of a
+ * service has no plan, so the plan for tokens without one applies unless an administrator stores another plan for
+ * `service:<id>`. Its scopes become permissions of the same name, except scopes that would act as wildcards.
  */
 function identityOf({ serviceId, scopes, ...token }: ServiceIdentity): Identity {
   return {
@@ -226,7 +230,7 @@ function identityOf({ serviceId, scopes, ...token }: ServiceIdentity): Identity 
   };
 }
 
-/** Tokens of one session may differ; a ticket and a token agree when they are of the same one. */
+/** Whether a ticket and a token belong to the same session; the tokens of one session may differ. */
 function sameSession(one: Identity, other: Identity): boolean {
   return one.userId === other.userId && one.sessionId === other.sessionId;
 }

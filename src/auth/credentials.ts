@@ -3,24 +3,24 @@ import { withoutTrailing } from '../lib/text.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod } from '../protocol/identity.ts';
 
-/** A user's token as it was presented, and where. It is never logged and never echoed. */
+/** A user's token and the way it was presented. It is never logged and never echoed. */
 export interface TokenCredential {
   readonly method: Extract<AuthMethod, 'header' | 'subprotocol' | 'handshake' | 'message'>;
   readonly token: string;
 }
 
-/** A service's token, and who its bearer says to be: all three must name the same service. */
+/** A service's token with the service id and context that were sent with it. All three must name the same service. */
 export interface ServiceCredential {
   readonly method: 'service';
   readonly token: string;
   readonly serviceId: string;
-  /** `service:<id>`: a service speaks for itself, never for a user. */
+  /** `service:<id>`. A service acts for itself, never for a user. */
   readonly context: string;
 }
 
 export type Credential = TokenCredential | ServiceCredential;
 
-/** What a message presents: `auth` a user's token, `service_auth` a service's. */
+/** Credential of an in-band message: a user's token in `auth`, a service's in `service_auth`. */
 export type InBandCredential =
   | { readonly kind: 'user'; readonly token: string | undefined }
   | ({ readonly kind: 'service'; readonly token: string | undefined } & ServiceNames);
@@ -30,41 +30,43 @@ interface ServiceNames {
   readonly context: unknown;
 }
 
-/** A token longer than this is not read: the longest of ours is a tenth of it. */
+/** Maximum size of a token. Tollgate's own tokens have at most a tenth of it. */
 export const MAX_TOKEN_BYTES = 8_192;
 
-/** An `Authorization` header: the longest token, its scheme, and space between them. */
+/** Maximum length of an `Authorization` header: the longest token, its scheme, and space between them. */
 const MAX_AUTHORIZATION_LENGTH = MAX_TOKEN_BYTES + 256;
-/** A `Sec-WebSocket-Protocol` header: the longest token as base64url (10,923 characters), and 1 KiB for other entries. */
+/**
+ * Maximum length of a `Sec-WebSocket-Protocol` header: the longest token as base64url (10,923 characters) and 1 KiB.
+ */
 const MAX_PROTOCOLS_LENGTH = 12_288;
-/** Entries of a `Sec-WebSocket-Protocol` header. */
+/** Maximum number of entries in a `Sec-WebSocket-Protocol` header. */
 const MAX_PROTOCOLS = 128;
-/** RFC 9110 section 5.6.2. */
+/** Syntax of a `token` in HTTP headers: RFC 9110 section 5.6.2. */
 const HEADER_TOKEN = /^[\w!#$%&'*+.^`|~-]+$/;
 
 /** Three base64url parts: the compact form of RFC 7515 section 7.1. */
 export const JWT_FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
-/** Any token that can stand in a header: `b64token` of RFC 6750 section 2.1. */
+/** Syntax of any bearer token in a header: `b64token` of RFC 6750 section 2.1. */
 export const BEARER_FORM = /^[\w.~+/-]+=*$/;
 
-/** What the user id of a service begins with, and that of a user never does. */
+/** Prefix of the user ids of services. The id of a real user never has it. */
 export const SERVICE_PREFIX = 'service:';
 
-/** 32 bytes as base64url, in their one spelling: the two spare bits of the last character are zero. */
+/** 32 bytes as canonical base64url: the two unused bits of the last character are zero. */
 const TICKET = /^[\w-]{42}[AEIMQUYcgkosw048]$/;
 
-/** What a sub-protocol begins with that bears a token; such an entry is never answered. */
+/** Prefixes of sub-protocol entries that contain a token. The response never selects such an entry. */
 const TOKEN_PREFIXES = ['jwt-auth.', 'jwt.'];
 
 /**
- * The entries of `Sec-WebSocket-Protocol`, in the client's order. RFC 6455 section 11.3.4.
+ * Returns the entries of `Sec-WebSocket-Protocol` in the client's order. RFC 6455 section 11.3.4.
  * @throws TollgateError INVALID_FORMAT above MAX_PROTOCOLS_LENGTH or MAX_PROTOCOLS
  */
 export function requestedProtocols(headers: IncomingHttpHeaders): string[] {
   return protocolItems(headers['sec-websocket-protocol']).filter(Boolean);
 }
 
-/** The items of the header between its commas, empty ones included. */
+/** Splits the header at its commas; empty items are kept. */
 function protocolItems(header: string | undefined): string[] {
   if (header === undefined) return [];
   if (header.length > MAX_PROTOCOLS_LENGTH) throw new TollgateError('INVALID_FORMAT');
@@ -74,9 +76,9 @@ function protocolItems(header: string | undefined): string[] {
 }
 
 /**
- * `Sec-WebSocket-Protocol` without the base64 padding of its entries: `=` is no character of a token (RFC 9110 section
- * 5.6.2), so `ws` refuses a padded entry. Undefined for a header that is not sent.
- * @throws TollgateError INVALID_FORMAT for a header that `ws` would refuse: an entry that is no token, or is repeated
+ * Removes the base64 padding from the entries of `Sec-WebSocket-Protocol`. A token may not contain `=` (RFC 9110
+ * section 5.6.2), so `ws` rejects padded entries. Returns undefined if the request has no such header.
+ * @throws TollgateError INVALID_FORMAT for a header that `ws` would reject: an invalid or repeated entry
  */
 export function unpaddedProtocols(headers: IncomingHttpHeaders): string | undefined {
   const header = headers['sec-websocket-protocol'];
@@ -88,11 +90,11 @@ export function unpaddedProtocols(headers: IncomingHttpHeaders): string | undefi
 }
 
 /**
- * The credential of a handshake, undefined when there is none. Tokens in a URL are not looked at, since URLs end up
- * in logs; only a ticket may stand in one, which is spent by then (`findTicket`).
+ * Returns the credential of a handshake, or undefined if there is none. Tokens in the URL are ignored, because URLs are
+ * written to logs. Only a ticket may be part of a URL (`findTicket`); it has been consumed by the time it is logged.
  * @param handshakeToken the token of Socket.IO's `auth` payload
- * @param form what a user's token may look like; a service's is a JWT always
- * @throws TollgateError INVALID_FORMAT, NO_TOKEN for an empty one, CONFLICTING_CREDENTIALS when two disagree
+ * @param form accepted syntax of a user's token; a service's token is always a JWT
+ * @throws TollgateError INVALID_FORMAT, NO_TOKEN for an empty credential, CONFLICTING_CREDENTIALS for different ones
  */
 export function findCredential(
   headers: IncomingHttpHeaders,
@@ -109,7 +111,7 @@ export function findCredential(
   return first;
 }
 
-/** RFC 6750 section 2.1; the scheme's case does not matter (RFC 9110 section 11.1). */
+/** RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1). */
 function fromAuthorization(headers: IncomingHttpHeaders, form: RegExp): Credential | undefined {
   if (headers.authorization === undefined) return undefined;
   if (headers.authorization.length > MAX_AUTHORIZATION_LENGTH) throw new TollgateError('INVALID_FORMAT');
@@ -121,7 +123,7 @@ function fromAuthorization(headers: IncomingHttpHeaders, form: RegExp): Credenti
   return serviceCredential({ token, serviceId: headers['x-service-id'], context: headers['x-user-context'] });
 }
 
-/** @throws TollgateError NO_TOKEN, INVALID_FORMAT for a token of a wrong form, or one without both of the names */
+/** @throws TollgateError NO_TOKEN; INVALID_FORMAT for a malformed token, or if service id or context is missing */
 export function serviceCredential({
   token,
   ...names
@@ -136,20 +138,25 @@ export function serviceCredential({
   };
 }
 
-/** @throws TollgateError INVALID_FORMAT: a service that does not say who it is has presented half a credential */
+/** @throws TollgateError INVALID_FORMAT if service id or context is missing; both are part of the credential */
 function serviceNames({ serviceId, context }: ServiceNames): { readonly serviceId: string; readonly context: string } {
   if (typeof serviceId !== 'string' || serviceId === '' || typeof context !== 'string' || context === '') {
-    const text = 'Service authentication failed: the id of the service and its user context must come with it.';
+    const text =
+      'Service authentication failed: the service id or its context is missing. Send both with the credential.';
     throw new TollgateError('INVALID_FORMAT', { text });
   }
   return { serviceId, context };
 }
 
-/** Whether the bearer says to be the service that was verified. @throws TollgateError INVALID_FORMAT, USER_MISMATCH */
+/**
+ * Checks that the presented names belong to the authenticated service.
+ * @throws TollgateError INVALID_FORMAT, USER_MISMATCH
+ */
 export function checkServiceNames(names: ServiceNames, userId: string): void {
   const { serviceId, context } = serviceNames(names);
   if (`${SERVICE_PREFIX}${serviceId}` === userId && context === userId) return;
-  const text = 'Service authentication failed: the credential belongs to another service (mismatch).';
+  const text =
+    'Service authentication failed: service mismatch. Send the id and context that belong to the credential.';
   throw new TollgateError('USER_MISMATCH', { text });
 }
 
@@ -167,13 +174,16 @@ function fromHandshakeToken(token: unknown, form: RegExp): TokenCredential | und
   return { method: 'handshake', token: checked(withoutScheme(token), form) };
 }
 
-/** The token of an in-band `auth` message. @throws TollgateError NO_TOKEN, INVALID_FORMAT */
+/** Returns the credential of an in-band `auth` message. @throws TollgateError NO_TOKEN, INVALID_FORMAT */
 export function messageCredential(token: string | undefined, form = JWT_FORM): TokenCredential {
   if (token === undefined) throw new TollgateError('NO_TOKEN');
   return { method: 'message', token: checked(withoutScheme(token), form) };
 }
 
-/** RFC 4648 section 5, padding optional. Decoding is checked by encoding again: Node skips what it does not know. */
+/**
+ * RFC 4648 section 5, padding optional. The result is encoded again and compared, because Node skips invalid
+ * characters.
+ */
 function decoded(encoded: string, form: RegExp): string {
   const bare = withoutTrailing(encoded, '=');
   const text = Buffer.from(bare, 'base64url').toString('utf8');
@@ -187,7 +197,7 @@ function withoutScheme(text: string): string {
 }
 
 /**
- * The one-time ticket of a URL's `ticket` parameters, undefined when there is none.
+ * Returns the ticket in the `ticket` parameters of a URL, or undefined if there is none.
  * @throws TollgateError NO_TOKEN, INVALID_FORMAT, CONFLICTING_CREDENTIALS
  */
 export function findTicket(parameters: readonly string[]): string | undefined {
@@ -205,8 +215,9 @@ function checked(token: string, form: RegExp): string {
 }
 
 /**
- * The sub-protocol to answer: ours if it was offered, else none. One that the client did not offer fails the handshake
- * in browsers, and one that bears a token would echo it.
+ * Selects the sub-protocol of the response: the first accepted one that the client offered, else none. Browsers fail
+ * the handshake if the response names a sub-protocol that they did not offer, and an entry with a token would echo
+ * the token.
  */
 export function answeredProtocol(requested: ReadonlySet<string>, accepted: readonly string[]): string | false {
   return accepted.find((name) => requested.has(name)) ?? false;

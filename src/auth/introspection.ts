@@ -10,16 +10,16 @@ import { type AuthServiceClient, type Introspected, isRefusal } from './client/a
 import { SERVICE_PREFIX } from './credentials.ts';
 import { AccessClaims, CLOCK_SKEW_SECONDS, userIdentity } from './tokens.ts';
 
-/** Which tokens the auth service is asked about: none, those that cannot be verified here, or all. */
+/** Tokens that are introspected: none, those that the gateway cannot verify itself, or all. */
 export type IntrospectionMode = 'never' | 'opaque' | 'always';
 
-/** How long a token that was revoked elsewhere, without word to this node, can go on being taken. */
+/** Cache lifetime: for this long, a node may accept a token whose revocation it has not received. */
 const CACHED_MS = 30_000;
 const CACHED_TOKENS = 10_000;
-/** An answer has some 500 bytes, but may have 64 KiB. */
+/** Bound for the cache as a whole. A response has about 500 bytes, but may have 64 KiB. */
 const CACHED_CHARACTERS = 16 * 2 ** 20;
 
-/** What a revocation names; each member alone is enough. */
+/** Target of a revocation; one matching member is sufficient. */
 export interface RevokedNames {
   readonly userId?: string;
   readonly tokenId?: string;
@@ -32,12 +32,12 @@ export interface IntrospectionOptions {
   readonly audience: string;
 }
 
-/** What is kept of an answer: neither the token, nor claims that are not read. */
+/** Cached part of a response: neither the token nor unused claims. */
 interface Verdict {
   readonly active: boolean;
-  /** Set for a user's access token of this installation. */
+  /** Set for a user's access token of this deployment. */
   readonly claims?: AccessClaims;
-  /** Which bearer the token is acceptable for, by its kind: a user's, or only a service's, or none. */
+  /** Kind of bearer for which the token is accepted: a user, only a service, or none. */
   readonly kind?: 'user' | 'service' | undefined;
   readonly userId?: string;
   readonly tokenId?: string;
@@ -48,7 +48,7 @@ interface Verdict {
 
 const INACTIVE: Verdict = { active: false };
 
-/** What RFC 7662 section 2.2 leaves open and a revocation can name. */
+/** Members that RFC 7662 section 2.2 makes optional and that revocations refer to. */
 const Names = z.object({
   sub: z.string().max(256).optional().catch(undefined),
   jti: z.string().max(128).optional().catch(undefined),
@@ -57,8 +57,8 @@ const Names = z.object({
 });
 
 /**
- * Asks the auth service what tokens are worth. Answers are kept by the SHA-256 of their token for half a minute, and no
- * longer than the token lives; any number who ask about one token at once cost one request.
+ * Introspects tokens at the auth service. Responses are cached under the SHA-256 of the token for half a minute, but
+ * not beyond the expiry of the token. Concurrent requests for one token share one call.
  */
 export class TokenIntrospection {
   readonly mode: IntrospectionMode;
@@ -69,7 +69,9 @@ export class TokenIntrospection {
   readonly #verdicts: LRUCache<string, Verdict>;
   #requestedAt = 0;
   readonly #inFlight = new Map<string, Promise<Verdict>>();
-  /** Counts them: an answer that a revocation overtook may be of the time before it, and is not kept. */
+  /**
+   * Number of revocations seen. A response is not cached if the number changed since its request, as it may be stale.
+   */
   #revocations = 0;
 
   constructor(
@@ -96,12 +98,12 @@ export class TokenIntrospection {
   }
 
   /**
-   * Who bears a token that only the auth service can read.
+   * Identifies the user of a token that only the auth service can read.
    * @throws TollgateError TOKEN_REVOKED, TOKEN_EXPIRED, VALIDATION_FAILED, and the codes of an outage
    */
   async identify(token: string, method: AuthMethod): Promise<Identity> {
     const { active, claims, expiresAt } = await this.#verdict(token);
-    // The service does not say why, and one that it never issued is no more active than one that it took back.
+    // The response contains no reason: a token that was never issued and a revoked one are both inactive.
     if (!active) throw new TollgateError('VALIDATION_FAILED');
     if (expiresAt !== undefined && expiresAt + CLOCK_SKEW_SECONDS * 1000 <= this.#clock.now()) {
       throw new TollgateError('TOKEN_EXPIRED');
@@ -111,9 +113,10 @@ export class TokenIntrospection {
   }
 
   /**
-   * Whether a token that has been verified here is still good, where all tokens are asked about. Without an answer it is:
-   * it is signed and in its time, and an outage must not lock everybody out.
-   * @throws TollgateError TOKEN_REVOKED, VALIDATION_FAILED for another kind of token or another subject
+   * Confirms that a token that this node has verified is still active; does nothing unless all tokens are
+   * introspected. Without a response the token is accepted: it is signed and has not expired, and an outage must not
+   * lock out all users.
+   * @throws TollgateError TOKEN_REVOKED; VALIDATION_FAILED for another kind of token or another subject
    */
   async confirm(token: string, userId: string): Promise<void> {
     if (this.mode !== 'always') return;
@@ -125,13 +128,13 @@ export class TokenIntrospection {
       return;
     }
     if (!verdict.active) throw new TollgateError('TOKEN_REVOKED');
-    // The answer may tell what the token does not, such as the key that it is bound to.
+    // The response may contain claims that the token lacks, such as the key to which it is bound.
     const kinds = userId.startsWith(SERVICE_PREFIX) ? ['user', 'service'] : ['user'];
     if (!kinds.includes(verdict.kind ?? '')) throw new TollgateError('VALIDATION_FAILED');
     if (verdict.userId !== undefined && verdict.userId !== userId) throw new TollgateError('VALIDATION_FAILED');
   }
 
-  /** Forgets what has been said of the tokens that were revoked. */
+  /** Removes the cached responses that a revocation concerns. */
   invalidate(revoked: RevokedNames): void {
     this.#revocations += 1;
     for (const [key, verdict] of this.#verdicts.entries()) {
@@ -139,7 +142,7 @@ export class TokenIntrospection {
     }
   }
 
-  /** Forgets everything: revocations may have been missed. */
+  /** Clears the cache, because this node may have missed revocations. */
   forget(): void {
     this.#revocations += 1;
     this.#verdicts.clear();
@@ -148,7 +151,7 @@ export class TokenIntrospection {
   async #verdict(token: string): Promise<Verdict> {
     const key = digest(token);
     const now = this.#clock.now();
-    // The clock was set back: answers would be kept for that much longer.
+    // If the clock was set back, cached responses would be kept longer by the same amount.
     if (now < this.#requestedAt) this.#verdicts.clear();
     this.#requestedAt = now;
     const cached = this.#verdicts.get(key);
@@ -171,7 +174,7 @@ export class TokenIntrospection {
     return verdict;
   }
 
-  /** @param key stands for the token's id, which opaque tokens need not have */
+  /** @param key replaces the token id, which opaque tokens may lack */
   #read(answer: Introspected | undefined, key: string): Verdict {
     if (!answer) return INACTIVE;
     const { sub, jti = key, sid, exp } = Names.parse(answer);
@@ -189,11 +192,11 @@ export class TokenIntrospection {
   }
 }
 
-/** The form of a user's claims, as strict as for a JWT about what the answer says: RFC 7662 requires none of it. */
+/** Schema of a user's claims. RFC 7662 requires none of them; those that are present are validated as for a JWT. */
 function userClaims({ issuer, audience }: IntrospectionOptions, clock: Clock): z.ZodType<AccessClaims, unknown> {
   const nowSeconds = () => clock.now() / 1000 + CLOCK_SKEW_SECONDS;
   return AccessClaims.extend({
-    // Opaque tokens have no id of their own.
+    // Opaque tokens may have no id.
     jti: AccessClaims.shape.jti.default(''),
     iat: AccessClaims.shape.iat.default(1),
     iss: z.literal(issuer).optional(),

@@ -5,21 +5,21 @@ import { type Clock, elapsedSince } from '../lib/clock.ts';
 import { withDeadline } from '../lib/with-deadline.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
-/** After this the set is fetched again, beside the requests that go on with the keys there are. */
+/** Age after which the set is fetched again in the background, while requests use the cached keys. */
 const FRESH_MS = 10 * 60_000;
 /**
- * Between two fetches, whoever asks: a made-up `kid` costs its sender a refusal, and nobody else anything. It is also the
- * time a rotated key may be unknown for, where an issuer signs with it before it publishes it.
+ * Minimum interval between two fetches, so that invented `kid` values cause no load. If an issuer signs with a
+ * rotated key before it publishes the key, the key may be unknown for this long.
  */
 const COOL_DOWN_MS = 10_000;
-/** Of a fetch, to the last byte. */
+/** Timeout of a fetch, to the last byte. */
 const TIMEOUT_MS = 2_000;
-/** A key has some 500 bytes, with a chain of certificates ten times as many. */
+/** A key has about 500 bytes, and ten times as many with a certificate chain. */
 const MAX_DOCUMENT_CHARS = 256 * 1024;
 
 /**
- * The public keys of an issuer (RFC 7517), fetched as a set and kept as one: what one token names decides nothing about
- * the keys of the others. While they cannot be fetched the last ones that could serve on.
+ * Public keys of an issuer (RFC 7517). The set is fetched and cached as a whole, so the `kid` of one token cannot
+ * affect the keys of others. If a fetch fails, the last fetched keys remain in use.
  */
 export class KeySet {
   readonly #client: JwksClient;
@@ -34,17 +34,17 @@ export class KeySet {
     this.#clock = clock;
     this.#client = new JwksClient({
       jwksUri: options.url,
-      // Its own go by single keys.
+      // The built-in cache and rate limit work per key.
       cache: false,
       rateLimit: false,
-      // Its own never settles when an answer breaks off.
+      // The built-in fetcher never settles if a response ends prematurely.
       fetcher: () => this.#download(options.url),
     });
   }
 
   /**
-   * @throws TollgateError VALIDATION_FAILED for a key that the issuer does not publish, AUTH_SERVICE_UNAVAILABLE while that
-   *   cannot be known
+   * @throws TollgateError VALIDATION_FAILED for a key that the issuer does not publish; AUTH_SERVICE_UNAVAILABLE if the
+   *   key set cannot be fetched
    */
   async get(kid: string): Promise<KeyObject> {
     const cached = this.#keys?.get(kid);
@@ -61,7 +61,7 @@ export class KeySet {
     throw new TollgateError('VALIDATION_FAILED');
   }
 
-  /** Never rejects; does nothing within the cool-down, except to wait for a fetch that is under way. */
+  /** Never rejects. During the cool-down it only waits for a fetch in flight. */
   async #fetch(): Promise<void> {
     if (this.#fetching) return this.#fetching;
     if (elapsedSince(this.#clock, this.#triedAt) < COOL_DOWN_MS) return;
@@ -72,7 +72,7 @@ export class KeySet {
     await this.#fetching;
   }
 
-  /** @throws Error for whatever is no document, or not one in time */
+  /** @throws Error for an invalid document, another status than 200, or a timeout */
   #download(url: string): Promise<{ keys: JSONWebKey[] }> {
     const timeoutError = () => new Error(`no key set within ${TIMEOUT_MS} ms`);
     const deadline = { clock: this.#clock, timeoutMs: TIMEOUT_MS, timeoutError, signal: undefined };

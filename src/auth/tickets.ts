@@ -8,15 +8,18 @@ import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { CLOCK_SKEW_SECONDS } from './tokens.ts';
 
-/** From the purchase to the connection: a page needs less than one. */
+/** Lifetime of a ticket. A page needs less than one second between request and connection. */
 export const TICKET_SECONDS = 30;
-/** 256 bits: not to be guessed, and no salt needed for the hash. */
+/** 256 bits: impossible to guess, and the hash needs no salt. */
 const TICKET_BYTES = 32;
-/** Ten for each connection that a user may have by default; it bounds what one user can make Redis hold. */
+/**
+ * Tickets per user and window: ten per connection of the default cap. Bounds the memory that one user can occupy in
+ * Redis.
+ */
 const TICKETS_PER_WINDOW = 30;
 const WINDOW_SECONDS = 60;
 
-/** What a ticket stands for: the claims of the token it was bought with; the token itself only sealed. */
+/** Stored data of a ticket: the claims of the token that it was issued for. The token itself is stored sealed. */
 const StoredTicket = z.object({
   origin: z.string().optional(),
   identity: z.object({
@@ -35,8 +38,8 @@ const StoredTicket = z.object({
 });
 
 /**
- * One-time tickets, for clients that can put a credential nowhere but into a URL. Redis holds the SHA-256 of a ticket for
- * half a minute; GETDEL makes the first to present it the only one, on whichever node.
+ * One-time tickets for clients that can send a credential only in the URL. Redis stores the SHA-256 of a ticket for
+ * half a minute. GETDEL ensures that a ticket is accepted once in the whole cluster.
  */
 export class Tickets {
   readonly #redis: Redis;
@@ -50,8 +53,9 @@ export class Tickets {
   }
 
   /**
-   * A ticket for the session of `identity`, to be used from `origin`; undefined for a client that is no page.
-   * @throws TollgateError RATE_LIMITED, OVERLOADED while Redis is away
+   * Issues a ticket for the session of `identity`.
+   * @param origin origin of the page that may use the ticket; undefined for a client other than a browser
+   * @throws TollgateError RATE_LIMITED; OVERLOADED while Redis is unavailable
    */
   async issue(identity: Identity, origin: string | undefined): Promise<string> {
     await this.#count(identity.userId);
@@ -62,34 +66,35 @@ export class Tickets {
   }
 
   /**
-   * Spends a ticket, whatever comes of the connection: one that has stood in a URL may stand in a log. Unknown, spent,
-   * run out and of another origin are one answer, so that none of them can be told from the others.
-   * @throws TollgateError VALIDATION_FAILED, TOKEN_EXPIRED when the token it was bought with has ended, OVERLOADED
+   * Consumes a ticket, even if the handshake fails later, because its URL may have been logged. Unknown, used and
+   * expired tickets and those of another origin cause the same error, so that a client cannot distinguish them.
+   * @throws TollgateError VALIDATION_FAILED; TOKEN_EXPIRED if the token that it was issued for has expired;
+   *   OVERLOADED
    */
   async consume(ticket: string, origin: string | undefined): Promise<Identity> {
     const stored = await mapRedisErrors(this.#redis.getdel(this.#keys.ticket(digest(ticket))));
     if (stored === null) throw new TollgateError('VALIDATION_FAILED');
     const { identity, origin: boundTo } = StoredTicket.parse(JSON.parse(stored));
-    // No origin is one too: a ticket that a program bought is no use to a page, nor the other way round.
+    // A missing origin must match too: a page cannot use the ticket of a program, or a program that of a page.
     if (boundTo !== origin) throw new TollgateError('VALIDATION_FAILED');
     const { email, sessionId, tokenExpiresAt } = identity;
     if (tokenExpiresAt + CLOCK_SKEW_SECONDS * 1000 <= this.#clock.now()) throw new TollgateError('TOKEN_EXPIRED');
     return { ...identity, email, sessionId, method: 'ticket' };
   }
 
-  /** One round trip: Redis keeps the order of what is sent together. @throws TollgateError RATE_LIMITED, OVERLOADED */
+  /** One round trip: Redis executes pipelined commands in order. @throws TollgateError RATE_LIMITED, OVERLOADED */
   async #count(userId: string): Promise<void> {
     const key = this.#keys.user(userId).ticketRate;
     const [count, , remainingMs] = await mapRedisErrors(
       Promise.all([
         this.#redis.incr(key),
-        // NX: the window begins with its first ticket. A window that was left without an end gets one from the next.
+        // NX: the window starts with its first ticket. If the expiry was not set, the next ticket sets it.
         this.#redis.expire(key, WINDOW_SECONDS, 'NX'),
         this.#redis.pttl(key),
       ]),
     );
     if (count <= TICKETS_PER_WINDOW) return;
-    const text = 'Rate limit exceeded: too many tickets; try again later.';
+    const text = 'Rate limit exceeded: too many tickets. Retry later.';
     throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: Math.max(remainingMs, 1) });
   }
 }

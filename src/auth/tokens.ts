@@ -9,22 +9,22 @@ import { bearerFault, headerFault, type TokenTypes, tokenTypes, userFault } from
 import { SERVICE_PREFIX } from './credentials.ts';
 import { KeySet } from './key-set.ts';
 
-/** The plan of a token that names none. */
+/** Plan for tokens without a plan claim. */
 export const UNNAMED_PLAN = 'free';
 
-/** Clocks of issuer and gateway may differ by this much. */
+/** Tolerated difference between the clocks of issuer and gateway. */
 export const CLOCK_SKEW_SECONDS = 5;
-/** The year 5138. What is later was meant in milliseconds, and would live for as good as ever. */
+/** The year 5138. A later time is a value in milliseconds by mistake; such a token would practically never expire. */
 const MAX_TIME_SECONDS = 1e11;
 
-/** A NumericDate, which may have a fraction (RFC 7519 section 2). */
+/** NumericDate, which may have a fraction (RFC 7519 section 2). */
 const seconds = z.number().positive().max(MAX_TIME_SECONDS);
 const identifier = z.string().min(1).max(128);
 
-/** The claims that are read; what else a token says is not looked at. */
+/** Claims of a user's token that Tollgate reads; others are ignored. */
 export const AccessClaims = z.object({
-  // A user id stands in Redis keys and in paths: no spaces, no control characters.
-  // Nor may a user be taken for a service.
+  // A user id is part of Redis keys and of paths, so it has no spaces and no control characters.
+  // The prefix of services is excluded, so that no user can act as a service.
   sub: z.string().regex(/^(?!service:)[\w.@:+-]{1,128}$/),
   exp: seconds,
   iat: seconds,
@@ -49,7 +49,7 @@ const ServiceClaims = z.object({
   token_use: z.literal('service'),
 });
 
-/** A service, and what its token allows it. */
+/** A service and the scopes of its token. */
 export interface ServiceIdentity {
   readonly serviceId: string;
   readonly scopes: readonly string[];
@@ -62,15 +62,15 @@ export interface ServiceIdentity {
 export interface TokenOptions {
   readonly issuer: string;
   readonly audience: string;
-  /** HS256 keys, the current one first; a second one serves while keys are rotated. */
+  /** HS256 keys, the current one first; the second one is the previous key during a rotation. */
   readonly secrets: readonly string[];
-  /** RS256 and ES256 keys. Which algorithms are accepted follows from here, never from a token. */
+  /** URL of the RS256 and ES256 keys. Configuration alone determines the accepted algorithms, never a token. */
   readonly jwksUrl: string | undefined;
-  /** The header types that are accepted, `none` for a header without one. */
+  /** Accepted values of the header parameter `typ`; `none` accepts a header without it. */
   readonly acceptedTypes: readonly string[];
 }
 
-/** A token whose signature, issuer, audience and times are right. */
+/** A token with valid signature, issuer, audience and times. */
 interface VerifiedToken {
   readonly header: JsonObject;
   readonly claims: JsonObject;
@@ -79,13 +79,13 @@ interface VerifiedToken {
 type Keyed = { readonly key: KeyObject; readonly algorithms: jwt.Algorithm[] };
 
 /**
- * Verifies tokens: encoding, header, signature, issuer, audience, times, kind and the form of the claims. Asks nobody for
- * an HS256 token.
+ * Verifies tokens: encoding, header, signature, issuer, audience, times, kind and the form of the claims. An HS256
+ * token is verified without network access.
  */
 export class TokenVerifier {
   readonly #options: TokenOptions;
   readonly #clock: Clock;
-  /** Key objects: a string would be tried as a public key first, at fifty times the cost. */
+  /** Key objects, because jsonwebtoken first tries a string as a public key, at fifty times the cost. */
   readonly #secrets: readonly KeyObject[];
   readonly #keySet: KeySet | undefined;
   readonly #types: TokenTypes;
@@ -98,7 +98,7 @@ export class TokenVerifier {
     this.#keySet = options.jwksUrl === undefined ? undefined : new KeySet({ clock }, { url: options.jwksUrl });
   }
 
-  /** @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED, AUTH_SERVICE_UNAVAILABLE when keys cannot be fetched */
+  /** @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED; AUTH_SERVICE_UNAVAILABLE if keys cannot be fetched */
   async verifyAccess(token: string, method: AuthMethod): Promise<Identity> {
     const { header, claims } = await this.#verify(token);
     refuseFor(bearerFault(claims, header) ?? userFault(claims));
@@ -131,7 +131,7 @@ export class TokenVerifier {
         this.#verifyWith(token, key, algorithms);
         return { header, claims: claimsOf(token) };
       } catch (error) {
-        // Only a signature that does not fit leaves hope for the next key.
+        // The next key can succeed only after a signature mismatch.
         failure = error;
         if (!(error instanceof jwt.JsonWebTokenError) || error.message !== 'invalid signature') break;
       }
@@ -139,9 +139,9 @@ export class TokenVerifier {
     throw tokenError(failure);
   }
 
-  /** The header of a token in its one spelling. @throws TollgateError VALIDATION_FAILED */
+  /** Returns the header of a canonically encoded token. @throws TollgateError VALIDATION_FAILED */
   #headerOf(token: string): JsonObject {
-    if (!isCanonical(token)) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('a second spelling') });
+    if (!isCanonical(token)) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('not canonical') });
     const header = jsonObject(token.slice(0, token.indexOf('.')));
     if (header === undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('no header') });
     refuseFor(headerFault(header, this.#types));
@@ -163,7 +163,7 @@ export class TokenVerifier {
     }
   }
 
-  /** The keys that may have signed a token of this header, by the algorithms that are configured. */
+  /** Returns the keys that may have signed a token with this header, according to the configured algorithms. */
   async #keysFor({ alg, kid }: JsonObject): Promise<Keyed[]> {
     if (alg === 'HS256' && this.#secrets.length > 0) {
       return this.#secrets.map((key) => ({ key, algorithms: ['HS256'] }));
@@ -175,7 +175,7 @@ export class TokenVerifier {
   }
 }
 
-/** Whom the claims of a user's token make its bearer. */
+/** Maps the claims of a user's token to an identity. */
 export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity {
   return {
     userId: claims.sub,
@@ -193,19 +193,19 @@ export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity
 }
 
 /**
- * Whether a bearer token is to be verified here: three parts, of which the first is a JOSE header. Only its issuer can
- * read any other.
+ * Whether the gateway can verify a bearer token itself: it has three parts, and the first is a JOSE header. Any other
+ * token can be read only by its issuer.
  */
 export function isJwt(token: string): boolean {
   return token.split('.').length === 3 && hasJoseHeader(token);
 }
 
-/** @param fault what `access-token-rules.ts` found */
+/** @param fault result of a rule in `access-token-rules.ts` */
 function refuseFor(fault: string | undefined): void {
   if (fault !== undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error(fault) });
 }
 
-/** The claims of a token that has been verified. @throws TollgateError VALIDATION_FAILED */
+/** Returns the claims of a verified token. @throws TollgateError VALIDATION_FAILED */
 function claimsOf(token: string): JsonObject {
   const claims = jsonObject(token.slice(token.indexOf('.') + 1, token.lastIndexOf('.')));
   if (claims === undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('no claims') });

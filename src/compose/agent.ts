@@ -14,20 +14,20 @@ export interface AgentServices {
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly tracing: Tracing;
-  /** As they are when a run begins: a reload shows in what the next run's model is offered. */
+  /** Read at the start of each run, so that a reload applies to the next run. */
   readonly catalogues: Pick<Catalogues, 'tools'>;
   readonly agents: AgentCatalogue;
   readonly threads: Threads;
 }
 
-/** The agent on a model where one is configured, else the built-in one. */
+/** Returns the model agent if a model is configured, else the built-in agent. */
 export async function composeAgent(
   { clock, metrics, logger, tracing, catalogues, agents, threads }: AgentServices,
   config: Pick<Config, 'AGENT_MODEL_URL' | 'AGENT_MODEL_KEY' | 'AGENT_MODEL_NAME'>,
 ): Promise<Agent> {
   const { AGENT_MODEL_URL: url, AGENT_MODEL_KEY: key, AGENT_MODEL_NAME: name } = config;
   if (url === undefined || name === undefined) return builtInAgent;
-  // Loaded only where it is used: the client of the endpoint takes a quarter of a second and 26 MiB.
+  // Loaded only if a model is configured: the client of the endpoint takes a quarter of a second and 26 MiB.
   const [{ ChatModel }, { createModelAgent }] = await Promise.all([
     import('../agents/model/chat-model.ts'),
     import('../agents/model/model-agent.ts'),
@@ -35,6 +35,6 @@ export async function composeAgent(
   const model = new ChatModel({ url, key, clock, tracing });
   const deps = { model, agents, tools: catalogues.tools, threads, clock, metrics, logger, tracing };
   const modelAgent = createModelAgent(deps, name);
-  // A session that cannot be verified gets nothing that costs, and a model costs.
+  // The model agent is not free, so it is not available to degraded sessions.
   return (task, context) => (task.caller.degraded ? builtInAgent : modelAgent)(task, context);
 }

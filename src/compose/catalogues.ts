@@ -7,7 +7,10 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { Upstreams } from '../upstreams/upstreams.ts';
 
-/** Of a tool's time: a server that hangs is to be known for that before the call is over, which is no fault of anybody's. */
+/**
+ * Share of a tool's timeout that a request to its server may take. The request to a hanging server then fails before
+ * the timeout of the call, which would not count as a fault of the server.
+ */
 const SHARE_OF_TIMEOUT = 0.9;
 
 export interface UpstreamServices {
@@ -19,8 +22,8 @@ export interface UpstreamServices {
 }
 
 /**
- * Plans and tools of a process that executes them, with the servers that the tools are at. Nothing waits for a server: its
- * tools are there once it has been asked.
+ * Composes the catalogues and the upstreams of a process that executes tools. The start does not wait for a tool
+ * server; its tools become available after its first response.
  * @throws CatalogueError
  */
 export function composeCatalogues(

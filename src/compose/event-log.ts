@@ -33,7 +33,7 @@ type LogConfig = RedisVariables &
     | 'EVENT_LOG_BYTES'
   >;
 
-/** The event log, and what secures the usage records that are written with it; gateways and workers have the same. */
+/** Composes the event log and the protection of its usage records against loss, for gateways and workers. */
 export async function composeEventLog(services: EventLogServices, config: LogConfig): Promise<EventLog> {
   const { redis, keys, metrics, tracing, closers } = services;
   const server = new LedgerServer({ redis, keys });
@@ -41,7 +41,7 @@ export async function composeEventLog(services: EventLogServices, config: LogCon
     { ...services, server },
     { keptMs: config.USAGE_JOURNAL_SECONDS * 1000 },
   );
-  closers.add('record journal', () => acknowledgedRecords.stop());
+  closers.add('acknowledged records', () => acknowledgedRecords.stop());
   acknowledgedRecords.start();
   const replicated = config.REDIS_WAIT_REPLICAS > 0 ? await openReplicated(services, config) : undefined;
   return new EventLog(

@@ -79,20 +79,20 @@ import { composeEventLog } from './event-log.ts';
 import { composeTools } from './tools.ts';
 import { openArchive, registerUsage } from './usage-routes.ts';
 
-/** What clients that poll are given to fetch why the node goes. */
+/** Time for polling clients to fetch the last packets of a draining node. */
 const FINAL_POLL_MS = 2_000;
 
 export interface RunningGateway {
   readonly port: number;
-  /** Of the metrics server, when it is a separate one. */
+  /** Port of the metrics server if it is a separate one. */
   readonly metricsPort: number | undefined;
-  /** Reads plans and tools again on this node. */
+  /** Reloads plans and tools on this node. */
   reload(): void;
-  /** Sends the clients elsewhere over `DRAIN_SECONDS`, then stops. */
+  /** Drains the node within `DRAIN_SECONDS`, then stops it. */
   close(): Promise<void>;
 }
 
-/** The composition root of a gateway node: every object of it, in the order in which they need each other. */
+/** Composition root of a gateway node: creates its objects in the order of their dependencies. */
 export async function startGateway(
   config: Config,
   options: { readonly logger?: Logger; readonly clock?: Clock } = {},
@@ -107,7 +107,7 @@ export async function startGateway(
     const connections = await createConnections(config, services);
     return await startServers(config, services, connections);
   } catch (error) {
-    await closers.close().catch((cause) => telemetry.logger.warn({ err: cause }, 'closing after a failed start'));
+    await closers.close().catch((cause) => telemetry.logger.warn({ err: cause }, 'close after a failed start failed'));
     throw error;
   }
 }
@@ -115,13 +115,13 @@ export async function startGateway(
 type GatewayServices = Awaited<ReturnType<typeof createServices>>;
 type Connections = Awaited<ReturnType<typeof createConnections>>;
 
-/** Redis, and what every part above stands on. */
+/** Creates what all other components use: Redis connections, keys and catalogues. */
 async function createServices(
   config: Config,
   telemetry: Telemetry & { nodeId: string; clock: Clock; closers: Closers },
 ) {
   const { logger, closers } = telemetry;
-  // First: what is wrong with them shows also where Redis is not there yet.
+  // First, so that errors in the catalogues are reported even if Redis is unavailable.
   const { catalogues, upstreams } = composeCatalogues(telemetry, config, BUILT_IN_TOOLS);
   const open = async (name: string, role: 'commands' | 'subscriber'): Promise<Redis> => {
     const connection = await connectRedis(config, role, logger);
@@ -142,7 +142,7 @@ async function createServices(
   };
 }
 
-/** Who may come in, what a connection may do, and what its messages do. */
+/** Creates authentication, limits, event log and message handlers of connections. */
 async function createConnections(config: Config, services: GatewayServices) {
   const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = services;
   const { plans } = catalogues;
@@ -163,7 +163,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     { clock, metrics, logger, tracing },
     {
       ...authServiceOptions(config),
-      // A JWT comes in without an answer: there must be time left for it after waiting for one in vain.
+      // A JWT is accepted if introspection times out; half of the authentication deadline remains for that.
       timeoutMs: Math.min(AUTH_SERVICE_TIMEOUT_MS, config.AUTH_DEADLINE_SECONDS * 500),
     },
   );
@@ -179,13 +179,13 @@ async function createConnections(config: Config, services: GatewayServices) {
     { developmentBypass: config.DEV_AUTH_BYPASS },
   );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
-  const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'a listener failed'));
+  const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'token event listener failed'));
   countTokenEvents(tokenEvents, metrics);
 
   const nodes = new NodeRegistry({ redis, keys, clock, logger }, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageLimiter = new MessageLimiter({ redis, keys, plans, nodes, clock, logger }, rate);
-  closers.add('message rate', () => messageLimiter.close());
+  closers.add('message limiter', () => messageLimiter.close());
   const limits = connectionLimits(config);
 
   const eventLog = await composeEventLog(services, config);
@@ -234,7 +234,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     threads,
     tools,
     runs: {
-      // The run's id is the job's: a request that is repeated while its job is known adds no second one.
+      // The run id is the job id, so BullMQ ignores a repeated request while the job exists.
       start: (run, allowed) => {
         const messages = messageLimiter.limitOf(run.identity.plan);
         const enqueue = (job: AgentRunJob) => runQueue.add('run', job, { jobId: job.run_id, ...AGENT_RUN_ATTEMPTS });
@@ -265,7 +265,7 @@ async function createConnections(config: Config, services: GatewayServices) {
   };
 }
 
-/** What operators and the auth service decide, carried out on this node's sessions from here on. */
+/** Applies admin actions and revocations to the attachments of this node as soon as they are published. */
 async function followInvalidations(
   services: GatewayServices,
   deps: Pick<InvalidationHandlerDeps, 'revocationCache' | 'introspection' | 'registry'>,
@@ -283,14 +283,14 @@ async function followInvalidations(
     metrics,
     tracing,
   });
-  closers.add('enforcement', () => listener.stop());
+  closers.add('invalidation handler', () => listener.stop());
   const invalidations = new InvalidationReader({ redis, subscriber, keys, clock, logger, listener });
-  closers.add('announcements', () => invalidations.stop());
+  closers.add('invalidations', () => invalidations.stop());
   await invalidations.start();
   return { liveAttachments, accounts, revocations, invalidations };
 }
 
-/** The transports over the connections, and the HTTP server that both come in through. */
+/** Creates the transports, the HTTP routes and the HTTP server, and starts to listen. */
 async function startServers(
   config: Config,
   services: GatewayServices,
@@ -323,10 +323,10 @@ async function startServers(
     trustedProxyHops: config.TRUSTED_PROXY_HOPS,
     isUpgradePath: (path) => matchEndpoint(path) !== undefined,
     intercept: (request, response) => {
-      // A proxy that kept the connection could send its next request into the end of this node.
+      // Otherwise a proxy could reuse the connection for a request that arrives while this node stops.
       if (readiness.draining) response.setHeader('connection', 'close');
       const ours = requestTarget(request).split('?')[0] === SOCKET_IO_PATH;
-      // A new session while draining is refused below, in the form of all HTTP errors.
+      // While draining, the route below rejects new Socket.IO sessions with the usual HTTP error body.
       if (!ours || (readiness.draining && isHandshake(request))) return false;
       socketIo.handleRequest(request, response);
       return true;
@@ -360,7 +360,7 @@ async function startServers(
   const metricsPort = await serveMetrics(app, config, services);
   await app.listen({ host: config.HOST, port: config.PORT });
   closers.add('http server', () => app.close());
-  closers.add('last words', () => socketIo.ended(FINAL_POLL_MS));
+  closers.add('final polls', () => socketIo.ended(FINAL_POLL_MS));
   closers.add('clients', async () => {
     await Promise.all([hub.drain(drainMs), connections.mcp.inFlight.drained(clock, drainMs)]);
   });
@@ -370,18 +370,18 @@ async function startServers(
   return { port, metricsPort, reload: () => services.catalogues.reload(), close: () => closers.close() };
 }
 
-/** The bearer of an HTTP request, looked at like one of a handshake: too many that fail close the door for a while. */
+/** Authenticates the bearer token of an HTTP request. As in a handshake, too many failures block the address. */
 function bearerOf({ authenticator, guard }: { authenticator: Authenticator; guard: ConnectionGuard }, path: string) {
   return async ({ raw }: FastifyRequest): Promise<Identity> => {
     const { authorization } = presentedCredentials(raw).headers;
-    // No attempt: an OAuth client begins without a token, to be told where to get one.
+    // Not counted as an attempt: an OAuth client starts without a token to discover the authorization server.
     if (authorization === undefined) throw new TollgateError('NO_TOKEN');
     const pending = guard.register(raw, path);
     return pending.authenticate(() => authenticator.bearer(authorization)).finally(pending.release);
   };
 }
 
-/** The service of an HTTP request, counted like a handshake: too many bad tokens close the address for a while. */
+/** Authenticates the service of an HTTP request. As in a handshake, too many failures block the address. */
 function serviceOf({
   authenticator,
   guard,
@@ -396,7 +396,7 @@ function serviceOf({
   };
 }
 
-/** Counts bad requests and long tasks for the addresses that they come from. */
+/** Counts unreadable requests and long tasks per client address. */
 function watchInput({ guard, longTasks }: { guard: ConnectionGuard; longTasks: LongTasks }): InputWatch {
   return {
     unreadable: (socket) => guard.unreadable(socket),
@@ -404,7 +404,7 @@ function watchInput({ guard, longTasks }: { guard: ConnectionGuard; longTasks: L
   };
 }
 
-/** MCP over HTTP. */
+/** Registers MCP over HTTP. */
 function registerMcp(
   app: FastifyInstance,
   config: Config,
@@ -417,7 +417,8 @@ function registerMcp(
   const { PUBLIC_URL: publicUrl, JWT_ISSUER: issuer } = config;
   const resource = new ProtectedResource({ publicUrl, issuer, path: MCP_PATH });
   const bearer = bearerOf(deps, MCP_PATH);
-  // The account afterwards: a Redis that is slow must not make a proxy's many clients look like strangers that wait.
+  // The account is read after authentication. With a slow Redis, the many clients behind a proxy would otherwise
+  // count as pending connections of one address.
   const authenticate = async (request: FastifyRequest) => accounts.admit(await bearer(request), plans);
   registerMcpRoutes(app, { ...deps, ...mcp, resource, identify: authenticate });
   registerProtectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });

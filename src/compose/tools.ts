@@ -20,7 +20,7 @@ import { upstreamExecutor } from '../tools/upstream-executor.ts';
 import type { Upstreams } from '../upstreams/upstreams.ts';
 import { RecentUsage } from '../usage/reports/recent-usage.ts';
 
-/** After its deadline a call has this long to be recorded, before it counts as dead. */
+/** Time for recording a call after its deadline; after that, its reservation expires. */
 const RECORD_MARGIN_MS = 5_000;
 
 export interface ToolServices {
@@ -37,7 +37,7 @@ export interface ToolServices {
   readonly queueDepth: () => Promise<QueueDepth>;
 }
 
-/** Everything that a process needs to execute tools; gateways and workers have the same. */
+/** Composes the execution of tools, for gateways and workers. */
 export function composeTools(
   services: ToolServices,
   config: Pick<Config, 'ENVIRONMENT' | 'TOOL_TIMEOUT_SECONDS' | 'TOOL_CONCURRENCY'>,

@@ -20,9 +20,9 @@ import { Verifier } from '../usage/ledger/verifier.ts';
 import { Windows } from '../usage/ledger/windows.ts';
 import { Tallies } from '../usage/reports/tallies.ts';
 
-/** Readers of the usage feed that may wait for records on this node; one loop asks Redis for all of them. */
+/** Maximum number of long-polling readers of the feed per node. One loop reads Redis for all of them. */
 const MAX_WAITING_READERS = 200;
-/** A PostgreSQL that hangs is not waited for. */
+/** Timeout for closing a connection to a hanging PostgreSQL. */
 const CLOSE_TIMEOUT_MS = 1_000;
 
 export interface UsageRoutesDeps {
@@ -30,13 +30,13 @@ export interface UsageRoutesDeps {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly clock: Clock;
-  /** The second copy of the ledger; undefined without one. */
+  /** Archive of the ledger; undefined if none is configured. */
   readonly archive: UsageArchive | undefined;
-  /** Told of the corrections that are written. */
+  /** Receives the corrections that are written. */
   readonly eventLog: RecordObserver;
 }
 
-/** The ledger for those who bill by it. */
+/** Registers the routes of the ledger for billing systems. */
 export function registerUsage(
   app: FastifyInstance,
   { identifyService, redis, keys, clock, archive, eventLog }: UsageRoutesDeps,
@@ -63,8 +63,8 @@ export function registerUsage(
 }
 
 /**
- * The archive that routes read; undefined without `USAGE_ARCHIVE_URL`. A gateway only reads it, and connects at the first
- * read.
+ * Opens the archive for the usage routes; returns undefined without `USAGE_ARCHIVE_URL`. A gateway only reads it, and
+ * connects at the first read.
  */
 export function openArchive(
   { USAGE_ARCHIVE_URL: url }: Pick<Config, 'USAGE_ARCHIVE_URL'>,

@@ -2,19 +2,19 @@ import { CircuitState, CountBreaker, circuitBreaker, handleWhen, type IBackoff }
 import { type Clock, remainingUntil } from './clock.ts';
 
 /**
- * Of the last ten calls more than four have failed, and five at least are known: a service that is dead from the start
- * is left alone after its fifth failure, one that answered until now after five too, and three failures among successes
- * change nothing.
+ * The breaker opens if more than four of the last ten calls failed and at least five calls were made. It opens at the
+ * fifth failure of a service that is down from the start, and after five failures of one that worked until now. Three
+ * failures among successes do not open it.
  */
 const WINDOW = { threshold: 0.4, size: 10, minimumNumberOfCalls: 5 };
-/** From the opening to the one call that finds out whether to close: short beside an outage, long beside a call. */
+/** Rest period between opening and the probe: short compared to an outage, long compared to a call. */
 const REST_MS = 5_000;
 
 export type BreakerState = 'closed' | 'half_open' | 'open';
 
-/** In place of a call that was not made. */
+/** Thrown instead of making a call. */
 export class BreakerOpenError extends Error {
-  /** Until a call can be made again, at the earliest. */
+  /** Minimum time until the next call is possible. */
   readonly retryAfterMs: number;
 
   constructor(retryAfterMs: number) {
@@ -25,25 +25,26 @@ export class BreakerOpenError extends Error {
 }
 
 export interface BreakerOptions {
-  /** Whether an error speaks against the service that was called. Any other one is an answer of a healthy service. */
+  /** Whether an error is a failure of the service. Any other error counts as a response of a healthy service. */
   readonly isFault: (error: unknown) => boolean;
   /**
-   * Whether an error that is no fault says nothing of the service either: whoever called has given up. As the outcome of the
-   * call that finds out whether to close, it leaves the breaker open.
+   * Whether an error carries no information about the service, for example because the caller gave up. As the outcome
+   * of a probe, such an error leaves the breaker open.
    */
   readonly saysNothing?: (error: unknown) => boolean;
   readonly onChange: (state: BreakerState) => void;
 }
 
-/** The outcome of a probe that found nothing out. */
+/** Outcome of a probe without information about the service. */
 class Unanswered extends Error {}
 
 /**
- * Stops calling a service that fails. closed → open after too many faults; open → half_open with the first call after a
- * rest; half_open → closed or open with the outcome of that call, beside which no other is made.
+ * Circuit breaker: stops calls to a failing service. closed → open after too many faults; open → half_open with the
+ * first call after the rest period, the probe; half_open → closed or open with the outcome of the probe. Other calls
+ * are rejected during the probe.
  *
- * The counting is cockatiel's, which knows only the time of the process. It asks how long to rest each time it is
- * called, and so gets its answer from our clock: for ever while the rest lasts, and no time at all after it.
+ * cockatiel counts the calls, but it only supports the system clock. It requests the rest duration on each call; the
+ * answer is infinite during the rest period of `Clock` and negative infinity after it.
  */
 export class Breaker {
   readonly #clock: Clock;
@@ -66,12 +67,12 @@ export class Breaker {
     return nameOf(this.#policy.state);
   }
 
-  /** @throws BreakerOpenError without calling; else whatever `call` throws */
+  /** @throws BreakerOpenError without calling; otherwise the error of `call` */
   async run<T>(call: () => Promise<T>): Promise<T> {
     const remainingMs = remainingUntil(this.#clock, this.#restsUntil, REST_MS);
     const { state } = this;
     if (state === 'open' && remainingMs > 0) throw new BreakerOpenError(remainingMs);
-    // cockatiel would let the others wait for the outcome; they have something better to do.
+    // cockatiel would make other calls wait for the outcome of the probe; they fail at once instead.
     if (state === 'half_open') throw new BreakerOpenError(REST_MS);
     return state === 'open' ? this.#probe(call) : this.#policy.execute(call);
   }

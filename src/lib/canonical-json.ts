@@ -1,4 +1,6 @@
-/** JSON with the members of every object in order: the same text for the same value. The depth is for the caller to bound. */
+/**
+ * Serialises a value as JSON with sorted members, so equal values have equal texts. The caller must bound the depth.
+ */
 export function canonicalJson(value: unknown): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? 'null';
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;

@@ -1,7 +1,7 @@
 /**
- * Time as the product sees it. Everything that waits or compares times takes a `Clock`, so that tests move a 45-second
- * rule in milliseconds. Time that must agree across nodes (leases, limits, the order of admission) is not read here: it
- * is Redis's, inside the scripts.
+ * Source of time. All code that waits or compares times receives a `Clock`, so that tests can advance 45 seconds in
+ * milliseconds. Times that must agree across nodes (leases, limits, the order of admission) come from Redis, inside the
+ * scripts.
  */
 export interface Clock {
   /** Milliseconds since the epoch. */
@@ -12,7 +12,10 @@ export interface Clock {
   every(periodMs: number, task: () => void): () => void;
 }
 
-/** Node refuses longer timers by running them at once; a deadline further away is reached by looking again. */
+/**
+ * Maximum delay of a Node timer; longer ones fire at once. Callers with a later deadline check the time and wait
+ * again.
+ */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
@@ -28,21 +31,24 @@ export const systemClock: Clock = {
 };
 
 /**
- * Milliseconds since a time that the clock told. Endless when that lies ahead: then the clock was set back, and whoever
- * waited for a while to pass would wait for as long as it was set back by.
+ * Returns the milliseconds since an earlier time of the clock, or infinity if that time is in the future. In that
+ * case the clock was set back, and a caller that waits for a period would wait longer by the same amount.
  */
 export function elapsedSince(clock: Clock, time: number): number {
   const elapsed = clock.now() - time;
   return elapsed < 0 ? Number.POSITIVE_INFINITY : elapsed;
 }
 
-/** Milliseconds until a time that was at most `mostMs` ahead when it was set; 0 when it has come, or the clock was set back. */
+/**
+ * Returns the milliseconds until a time that was at most `mostMs` ahead when it was set; 0 if it has passed or the
+ * clock was set back.
+ */
 export function remainingUntil(clock: Clock, time: number, mostMs: number): number {
   const remaining = time - clock.now();
   return remaining > mostMs ? 0 : Math.max(0, remaining);
 }
 
-/** Resolves after `delayMs`, or at once when `signal` aborts; never rejects. */
+/** Resolves after `delayMs`, or when `signal` aborts; never rejects. */
 export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal?.aborted) return resolve();

@@ -1,6 +1,6 @@
 /**
- * What a composition root has opened, closed in reverse order. Each resource is registered on the line after the one
- * that creates it, so that a start that fails half-way also closes what it had opened.
+ * Closes the resources of a composition root in reverse order. Each resource is registered directly after its creation,
+ * so that a failed start also closes what it has opened.
  */
 export class Closers {
   readonly #stack: { name: string; close: () => unknown }[] = [];
@@ -10,7 +10,10 @@ export class Closers {
     this.#stack.push({ name, close });
   }
 
-  /** Runs every closer, newest first, whatever the others do. Idempotent. @throws AggregateError naming what failed. */
+  /**
+   * Runs all closers, newest first, even if some fail. Idempotent.
+   * @throws AggregateError that names the failed ones
+   */
   close(): Promise<void> {
     this.#closing ??= this.#run();
     return this.#closing;

@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http';
 
-/** `uri-host [ ":" port ]` of RFC 9110 section 7.2: a name, an IPv4 address or a bracketed IP literal. */
+/** `uri-host [ ":" port ]` of RFC 9110 section 7.2: a name, an IPv4 address, or an IP literal in brackets. */
 const HOST = /^(?:\[[0-9A-Fa-f:.]+\]|[\w.~%!$&'()*+,;=-]*)(?::\d{0,5})?$/;
 
 /**
- * Whether a request names its host as RFC 9112 section 3.2 asks for: once, in a valid form. HTTP/1.0 knows no Host, and
- * health checks still use that version.
+ * Whether a request has exactly one valid Host header, as RFC 9112 section 3.2 requires. An HTTP/1.0 request may omit
+ * it, because that version does not define Host and health checks still use it.
  */
 export function hasValidHost({ headersDistinct, httpVersion }: IncomingMessage): boolean {
   const hosts = headersDistinct.host ?? [];

@@ -1,9 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 
-/** 120 random bits: two of 2^50 identifiers agree with a chance below 10^-6 (birthday bound). */
+/** 120 random bits: the probability of a collision among 2^50 identifiers is below 10^-6 (birthday bound). */
 const RANDOM_BYTES = 15;
 
-/** What an identifier names; it stands in front, so that one found in a log says what it is. */
+/** Prefix that identifies the kind of an identifier, for example in logs. */
 export type IdPrefix =
   | 'ws'
   | 'thread'
@@ -18,14 +18,16 @@ export type IdPrefix =
   | 'msg'
   | 'erased';
 
-/** A fresh identifier, e.g. `ws_9fK…`; URL-safe, so that it can stand in a path, a close reason and a Redis key. */
+/**
+ * Creates an identifier, e.g. `ws_9fK…`. It is URL-safe, so it can be part of a path, a close reason and a Redis key.
+ */
 export function newId(prefix: IdPrefix): string {
   return `${prefix}_${randomBytes(RANDOM_BYTES).toString('base64url')}`;
 }
 
 /**
- * The identifier that follows from `parts`: the same parts give the same one on every node, which makes a repeated
- * operation recognisable without asking anybody.
+ * Derives an identifier from `values`. Equal values give the same identifier on every node, so a repeated operation is
+ * recognised without a round trip.
  */
 export function derivedId(prefix: IdPrefix, ...values: string[]): string {
   const digest = createHash('sha256').update(JSON.stringify(values)).digest();

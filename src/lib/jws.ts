@@ -1,6 +1,9 @@
 import { isUtf8 } from 'node:buffer';
 
-/** The text of JSON Web Signatures in compact form (RFC 7515 section 7.1), before and beside their verification. */
+/**
+ * Checks of the text of JSON Web Signatures in compact form (RFC 7515 section 7.1); none of them verifies a
+ * signature.
+ */
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -9,15 +12,15 @@ const COLON = 0x3a;
 const BACKSLASH = 0x5c;
 
 /**
- * Whether each dot-separated part is the one base64url spelling of its bytes: no padding, no other alphabet, and zero in
- * the spare bits of the last character (RFC 4648 section 3.5). Decoders ignore those bits, so a signature would otherwise
- * have up to 16 spellings, each with a hash of its own. Linear in the length of the token.
+ * Whether each dot-separated part is the canonical base64url encoding of its bytes: no padding, no other alphabet,
+ * and zero in the unused bits of the last character (RFC 4648 section 3.5). Decoders ignore those bits, so a
+ * signature would otherwise have up to 16 encodings with different hashes. Takes linear time.
  */
 export function isCanonical(token: string): boolean {
   return token.split('.').every((part) => Buffer.from(part, 'base64url').toString('base64url') === part);
 }
 
-/** Whether the first part is a JOSE header by the most lenient reading, so that the token is not an opaque one. */
+/** Whether the first part decodes to a JSON object under the most lenient rules. Such a token is not opaque. */
 export function hasJoseHeader(token: string): boolean {
   const end = token.indexOf('.');
   if (end < 0) return false;
@@ -25,9 +28,9 @@ export function hasJoseHeader(token: string): boolean {
 }
 
 /**
- * The JSON object that a base64url part encodes. Undefined for anything else: invalid UTF-8, a byte order mark, another
- * JSON value, or an object that names a member twice on any level, which readers disagree on (RFC 7515 section 4,
- * RFC 7519 section 4: reject it, or take the last).
+ * Decodes a base64url part to a JSON object. Returns undefined for anything else: invalid UTF-8, a byte order mark,
+ * another JSON value, or an object with a duplicate member name at any level. Parsers disagree about duplicate names
+ * (RFC 7515 section 4, RFC 7519 section 4: reject them, or use the last).
  */
 export function jsonObject(part: string): JsonObject | undefined {
   const bytes = Buffer.from(part, 'base64url');
@@ -49,7 +52,7 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The members of all objects in valid JSON text: the colons outside of its strings. */
+/** Counts the members of all objects in valid JSON text, which are the colons outside strings. */
 function writtenMembers(text: string): number {
   let members = 0;
   let inString = false;
@@ -62,7 +65,7 @@ function writtenMembers(text: string): number {
   return members;
 }
 
-/** The members of all objects in a parsed value, of which the parser has kept one of each name. No recursion. */
+/** Counts the members of all objects in a parsed value, in which each name occurs once. Not recursive. */
 function memberCount(root: JsonObject): number {
   let members = 0;
   const rest: unknown[] = [root];

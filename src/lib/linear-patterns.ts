@@ -1,26 +1,26 @@
 import { RE2JS } from 're2js';
 
-/** A regular expression as JSON Schema uses one. */
+/** Regular expression of a JSON Schema. */
 export interface Pattern {
   /** Whether any part of the text matches. */
   test(text: string): boolean;
-  /** Ajv keeps its compiled patterns by this text. */
+  /** Key under which Ajv caches the compiled pattern. */
   toString(): string;
 }
 
-/** The pattern is a regular expression, but one that cannot be matched in linear time: RE2 has no such construct. */
+/** The pattern is valid, but it uses a construct that RE2 lacks and that cannot be matched in linear time. */
 export class NotLinear extends Error {}
 
 /**
- * Compiles a pattern of a JSON Schema to an automaton of RE2, which takes time in proportion to the text whatever the
- * pattern is. V8 backtracks: with a pattern of somebody else, the text of a caller could cost exponential time.
+ * Compiles a pattern of a JSON Schema to an RE2 automaton, which matches in linear time. V8 backtracks, so a text
+ * from a caller could take exponential time with an untrusted pattern.
  *
  * RE2 differs from ECMAScript in `\s`, which is ASCII space only, and in `.`, which excludes `\n` only.
- * @throws SyntaxError for what is no ECMAScript expression with the flag `u`, which JSON Schema asks for
+ * @throws SyntaxError if the pattern is not an ECMAScript expression with the flag `u`, which JSON Schema requires
  * @throws NotLinear for lookarounds, back references, and repetitions above 1,000
  */
 export function linearPattern(source: string): Pattern {
-  // RE2 takes other syntax too, which a client that reads the same schema would refuse. Compiled only, never matched.
+  // Compiled but never matched: RE2 accepts additional syntax that clients with the same schema would reject.
   new RegExp(source, 'u');
   const automaton = compileLinear(source);
   return { test: (text) => automaton.test(text), toString: () => `re2:${source}` };

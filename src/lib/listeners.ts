@@ -1,9 +1,9 @@
-/** More would be a leak: listeners are wired once, by a composition root. */
+/** Bound that detects a leak: a composition root adds listeners only once. */
 const MAX_LISTENERS = 32;
 
 /**
- * Who wants to hear of something. Each hears everything in the order it was told; one that throws is reported and
- * disturbs neither the others nor whoever told it.
+ * Set of event listeners. Each one receives all events in order. An error of a listener is reported; it affects neither
+ * the other listeners nor the emitter.
  */
 export class Listeners<Event> {
   readonly #failed: (error: unknown) => void;
@@ -13,10 +13,10 @@ export class Listeners<Event> {
     this.#failed = failed;
   }
 
-  /** @returns removes it again @throws RangeError beyond 32 */
+  /** @returns a function that removes the listener @throws RangeError beyond 32 listeners */
   add(listener: (event: Event) => void): () => void {
     if (this.#listeners.size >= MAX_LISTENERS) throw new RangeError(`more than ${MAX_LISTENERS} listeners`);
-    // A function of its own: the same one added twice hears twice, and is removed once at a time.
+    // A separate function per call, so that a listener that is added twice is called twice and removed individually.
     const own = (event: Event) => listener(event);
     this.#listeners.add(own);
     return () => this.#listeners.delete(own);

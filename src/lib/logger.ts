@@ -3,17 +3,17 @@ import { type Logger, pino } from 'pino';
 
 export type { Logger } from 'pino';
 
-/** Keys whose values are credentials; they are removed wherever they stand in the first two levels of a log object. */
+/** Keys of credentials. They are removed from the first two levels of a log object. */
 const SECRET_KEYS = ['token', 'access_token', 'refresh_token', 'authorization', 'cookie', 'password', 'ticket'];
 const MAX_MESSAGE_LENGTH = 500;
 const MAX_FRAMES = 20;
 const MAX_CAUSES = 4;
 
 /**
- * A structured logger on standard output. Message texts, tokens and addresses of users are never handed to it; of an
- * error it keeps what is known to hold none.
- * @param fields what every line has at the time it is written, such as the ids of the trace that is under way; a new
- *   object each time, since pino writes into it
+ * Creates a structured logger on standard output. Callers never pass message texts, tokens or addresses of users to it.
+ * Errors are reduced to the parts that cannot contain any (`describeError`).
+ * @param fields returns fields for the current line, such as the ids of the active trace; must return a new object each
+ *   time, because pino modifies it
  */
 export function createLogger(name: string, level: string, fields?: () => object): Logger {
   return pino({
@@ -28,22 +28,24 @@ export function createLogger(name: string, level: string, fields?: () => object)
 }
 
 /**
- * Writes the warnings of Node (deprecations, listeners that pile up) as lines of the log, in place of the plain text that
- * Node prints to standard error.
+ * Writes Node's warnings (deprecations, possible listener leaks) to the log, instead of the plain text that Node
+ * prints to standard error.
  */
 export function logWarnings(logger: Pick<Logger, 'warn'>): void {
   process.removeAllListeners('warning');
-  process.on('warning', (warning) => logger.warn({ err: warning }, 'warning of Node'));
+  process.on('warning', (warning) => logger.warn({ err: warning }, 'Node.js warning'));
 }
 
-/** A user in a log line: the same user is recognisable within a deployment, but not named. */
+/** Hashes a user id for logs: lines of one user can be correlated without naming the user. */
 export function userHash(userId: string): string {
   return createHash('sha256').update(userId).digest('hex').slice(0, 12);
 }
 
 /**
- * An error as it is logged. Errors carry what they failed on: ioredis's the whole command with a user's message among
- * its arguments, Node's for JSON the text that is none. So only these four are taken, and their texts without quotations.
+ * Returns the loggable part of an error: type, message, code and stack, and the same of its causes. Errors can
+ * contain user data: those of ioredis have the whole command with a user's message among its arguments, and JSON
+ * errors of Node quote the invalid text. Other properties are therefore dropped, and quotations are removed from the
+ * message.
  */
 export function describeError(thrown: unknown, depth = 0): object {
   if (!(thrown instanceof Error)) return { type: typeof thrown };
@@ -60,9 +62,9 @@ export function describeError(thrown: unknown, depth = 0): object {
 }
 
 function messageOf({ name, message }: Error): string {
-  // Node quotes the text around what it could not parse.
-  if (name === 'SyntaxError') return 'not the syntax that was expected';
-  // Redis repeats the beginning of a command that it does not know.
+  // Node quotes the text around the position of the syntax error.
+  if (name === 'SyntaxError') return 'invalid syntax';
+  // Redis quotes the beginning of an unknown command.
   const [text = ''] = message.split(/, with args beginning with/, 1);
   return text.slice(0, MAX_MESSAGE_LENGTH);
 }

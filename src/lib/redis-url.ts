@@ -1,4 +1,4 @@
-/** One Redis, the master that Sentinels name, or the shards of a Redis Cluster. */
+/** A single server, the master that the Sentinels report, or the shards of a Redis Cluster. */
 export type RedisTopology = 'single' | 'sentinel' | 'cluster';
 
 export interface RedisNode {
@@ -6,16 +6,16 @@ export interface RedisNode {
   readonly port: number;
 }
 
-/** What a `REDIS_URL` says. */
+/** Parsed `REDIS_URL`. */
 export interface RedisAddress {
   readonly topology: RedisTopology;
   readonly tls: boolean;
-  /** Of the ACL user; Redis takes `default` where there is none. */
+  /** Name of the ACL user. Without it, Redis uses `default`. */
   readonly username: string | undefined;
   readonly password: string | undefined;
-  /** The one server, the Sentinels, or some nodes of the cluster: those that are asked first. */
+  /** The single server, the Sentinels, or the cluster nodes for the first connection. */
   readonly nodes: readonly [RedisNode, ...RedisNode[]];
-  /** What the Sentinels call the master. */
+  /** Name of the master in the Sentinel configuration. */
   readonly masterName: string | undefined;
   readonly db: number;
 }
@@ -23,18 +23,18 @@ export interface RedisAddress {
 const FORM = /^(rediss?)(?:\+(sentinel|cluster))?:\/\/(?:([^@/]*)@)?([^@/?#]+)(?:\/([^?#]*))?$/;
 const HOST = /^(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::(\d{1,5}))?$/i;
 const DEFAULT_PORT: Record<RedisTopology, number> = { single: 6379, sentinel: 26_379, cluster: 6379 };
-/** What Redis Sentinel itself allows: `sentinelIsValidMasterName` accepts no other. */
+/** Names that Redis Sentinel accepts (`sentinelIsValidMasterName`). */
 const MASTER_NAME = /^[\w.-]+$/;
 
 /**
- * Reads one of
+ * Parses one of these forms:
  *
  *     redis://[user:password@]host[:port][/db]
  *     redis+sentinel://[user:password@]host[:port][,host[:port]…]/master[/db]
  *     redis+cluster://[user:password@]host[:port][,host[:port]…]
  *
- * with `rediss` for TLS. User and password are those of Redis itself, percent-encoded.
- * @returns the address, or a sentence that says what is wrong and repeats nothing of the URL, which may hold a password
+ * `rediss` enables TLS. User and password are those of Redis itself, percent-encoded.
+ * @returns the address, or a description of the problem that quotes nothing of the URL, which may contain a password
  */
 export function parseRedisUrl(url: string): RedisAddress | string {
   const match = FORM.exec(url);
@@ -45,9 +45,9 @@ export function parseRedisUrl(url: string): RedisAddress | string {
   if (!credentials) return 'has a user or a password that is not percent-encoded';
   const nodes = hosts.split(',').map((text) => parseNode(text, DEFAULT_PORT[topology]));
   const [first, ...others] = nodes.filter((node) => node !== undefined);
-  if (!first || others.length + 1 < nodes.length) return 'has a host that is not host or host:port';
+  if (!first || others.length + 1 < nodes.length) return 'has an invalid host: use host or host:port';
   if (topology === 'single' && others.length > 0)
-    return 'names several hosts: redis+sentinel:// or redis+cluster:// may';
+    return 'names several hosts: use redis+sentinel:// or redis+cluster://';
   const location = parsePath(topology, path);
   if (typeof location === 'string') return location;
   return { topology, tls: scheme === 'rediss', ...credentials, nodes: [first, ...others], ...location };
@@ -79,12 +79,12 @@ function parsePath(topology: RedisTopology, path: string): Pick<RedisAddress, 'm
   }
   const [first = '', ...rest] = path.split('/');
   const [masterName, dbText = '', ...more] = topology === 'sentinel' ? [first, ...rest] : [undefined, first, ...rest];
-  if (masterName !== undefined && !MASTER_NAME.test(masterName)) return 'needs the name of the master behind its hosts';
-  if (more.length > 0 || !/^\d{0,4}$/.test(dbText)) return 'has a database that is no number';
+  if (masterName !== undefined && !MASTER_NAME.test(masterName)) return 'needs the name of the master after its hosts';
+  if (more.length > 0 || !/^\d{0,4}$/.test(dbText)) return 'has a database that is not a number';
   return { masterName, db: Number(dbText) };
 }
 
-/** The address without user and password, for people to read. */
+/** Formats the address for people, without user and password. */
 export function describeRedisUrl(url: string): string {
   const address = parseRedisUrl(url);
   if (typeof address === 'string') return `an address that ${address}`;

@@ -1,12 +1,13 @@
 import type { Clock } from './clock.ts';
 
-/** One call in five may be repeated, so that an outage adds a fifth to the load at most. */
+/** Retries per call: one call in five may be repeated, so that an outage increases the load by at most a fifth. */
 const PER_CALL = 0.2;
-/** And a few a second, for processes that call so rarely that a share of their calls is nothing. */
+/** Additional retries per second, for processes with so few calls that their share would be close to zero. */
 const PER_SECOND = 2;
+/** Capacity of the bucket. */
 const MOST = 10;
 
-/** How often calls may be repeated: a token bucket that fills with the calls made and, slowly, with time. */
+/** Limits retries with a token bucket that fills with each call and, slowly, with time. */
 export class RetryBudget {
   readonly #clock: Clock;
   #tokens = MOST;
@@ -17,15 +18,15 @@ export class RetryBudget {
     this.#filledAt = clock.now();
   }
 
-  /** A call is made for the first time. */
+  /** Records the first attempt of a call. */
   called(): void {
     this.#add(PER_CALL);
   }
 
-  /** Whether one call may be repeated now. */
+  /** Consumes one retry. Returns false if the budget is exhausted. */
   consume(): boolean {
     const now = this.#clock.now();
-    // A clock that was set back adds nothing.
+    // If the clock was set back, no time has passed.
     this.#add((Math.max(now - this.#filledAt, 0) / 1000) * PER_SECOND);
     this.#filledAt = now;
     if (this.#tokens < 1) return false;

@@ -1,21 +1,21 @@
 import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from 'node:crypto';
 
-/** AES-256-GCM with the nonce of 96 bits and the tag of 128 bits that NIST SP 800-38D recommends. */
+/** AES-256-GCM with a 96-bit nonce and a 128-bit tag, as NIST SP 800-38D recommends. */
 const CIPHER = 'aes-256-gcm';
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** Texts as only processes with the same secret can make and read them, and for one purpose: each has a key of its own. */
+/** Authenticated encryption of texts between processes with the same secret. Each purpose has its own key. */
 export class Seal {
   readonly #key: KeyObject;
 
   constructor(secret: string, purpose: string) {
-    // RFC 5869; the secret is random and long, so that no salt is needed.
+    // RFC 5869. The secret is long and random, so no salt is needed.
     this.#key = createSecretKey(Buffer.from(hkdfSync('sha256', secret, '', purpose, KEY_BYTES)));
   }
 
-  /** @param about what else must be the same when it is opened; it is not in what is sealed */
+  /** @param about additional authenticated data: not part of the result, but `open` must receive the same value */
   seal(text: string, about = ''): string {
     const nonce = randomBytes(NONCE_BYTES);
     const cipher = createCipheriv(CIPHER, this.#key, nonce, { authTagLength: TAG_BYTES });
@@ -24,10 +24,10 @@ export class Seal {
     return sealed.toString('base64');
   }
 
-  /** Undefined for what was sealed with another secret, for another purpose or about something else, or is damaged. */
+  /** Returns undefined if secret, purpose or `about` differ, or if the text is damaged. */
   open(sealed: string, about = ''): string | undefined {
     const bytes = Buffer.from(sealed, 'base64');
-    // Decoding passes over what is no Base64: one text alone may stand for what is sealed.
+    // Node skips invalid Base64 characters when decoding. Only the canonical encoding is accepted.
     if (bytes.length < NONCE_BYTES + TAG_BYTES || bytes.toString('base64') !== sealed) return undefined;
     const decipher = createDecipheriv(CIPHER, this.#key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
     decipher.setAAD(Buffer.from(about));

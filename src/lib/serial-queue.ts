@@ -1,6 +1,6 @@
 /**
- * Runs tasks one after the other, in the order they were added, with a bound on how many wait. Each socket has one, so
- * that the messages of a connection take effect in the order they were sent.
+ * Runs tasks one after the other in the order in which they were added. The number of waiting tasks is bounded. Each
+ * connection has one queue, so that its messages take effect in the order in which they were sent.
  */
 export class SerialQueue {
   readonly #limit: number;
@@ -9,20 +9,20 @@ export class SerialQueue {
   #tail: Promise<void> = Promise.resolve();
 
   /**
-   * @param limit how many tasks may be waiting or running at once
-   * @param failed told of a task that rejects; the ones behind it run all the same
+   * @param limit maximum number of waiting and running tasks
+   * @param failed receives the error of a failed task; later tasks run nevertheless
    */
   constructor(limit: number, failed: (error: unknown) => void) {
     this.#limit = limit;
     this.#failed = failed;
   }
 
-  /** Tasks that wait or run. */
+  /** Number of waiting and running tasks. */
   get length(): number {
     return this.#waiting;
   }
 
-  /** False, without running it, when the queue is full. */
+  /** Returns false without running the task if the queue is full. */
   add(task: () => Promise<void>): boolean {
     if (this.#waiting >= this.#limit) return false;
     this.#waiting += 1;
@@ -35,7 +35,7 @@ export class SerialQueue {
     return true;
   }
 
-  /** Resolves when everything added so far has run. */
+  /** Resolves when all tasks added so far have ended. */
   idle(): Promise<void> {
     return this.#tail;
   }

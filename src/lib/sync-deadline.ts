@@ -1,14 +1,14 @@
 import { createContext, Script } from 'node:vm';
 
 /**
- * Runs code that never waits, for so long and no longer: for what somebody else's data can make slow (a regular expression
- * that backtracks, a schema that refers to itself). It costs about 0.1 ms a run, for the thread that watches.
+ * Runs synchronous code with a deadline, where untrusted data can make it slow (a backtracking regular expression, a
+ * self-referencing schema). The watchdog thread costs about 0.1 ms per run.
  */
 export class SyncDeadline {
   readonly #realm = createContext({ work: undefined });
   readonly #script = new Script('work()');
 
-  /** @throws Error ERR_SCRIPT_EXECUTION_TIMEOUT after `timeoutMs`; else whatever `work` throws */
+  /** @throws Error ERR_SCRIPT_EXECUTION_TIMEOUT after `timeoutMs`; otherwise the error of `work` */
   run<T>(timeoutMs: number, work: () => T): T {
     let result: { readonly value: T } | undefined;
     this.#realm.work = () => {
@@ -19,7 +19,7 @@ export class SyncDeadline {
     } finally {
       this.#realm.work = undefined;
     }
-    if (!result) throw new Error('the work has given nothing');
+    if (!result) throw new Error('the script did not call the work');
     return result.value;
   }
 }

@@ -1,7 +1,7 @@
 /**
- * `text` without the run of `characters` at its end. One pass from the end: the expression `/x+$/` takes quadratic time
- * over a run of x that another character follows.
- * @param characters each UTF-16 unit of it is removed
+ * Removes all trailing `characters` from `text` in one pass from the end. The expression `/x+$/` would take quadratic
+ * time for a run of x that is followed by another character.
+ * @param characters set of UTF-16 units to remove
  */
 export function withoutTrailing(text: string, characters: string): string {
   let end = text.length;

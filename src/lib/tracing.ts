@@ -1,7 +1,10 @@
-/** W3C Trace Context, `00-<trace id>-<span id>-<flags>`: where a piece of work stands, as other processes are told. */
+/** `traceparent` of W3C Trace Context, `00-<trace id>-<span id>-<flags>`; links spans across processes. */
 export type TraceParent = string;
 
-/** Never a token, a message's text, an argument or a user's name: a user is its hash, and names come from our own tables. */
+/**
+ * Attributes of a span. They never contain tokens, message texts, arguments or user names; a user is represented by a
+ * hash.
+ */
 export type Attributes = Readonly<Record<string, string | number | boolean | undefined>>;
 
 export type SpanKind = 'internal' | 'server' | 'client' | 'producer' | 'consumer';
@@ -12,37 +15,37 @@ export interface SpanOptions {
 }
 
 export interface RootOptions extends SpanOptions {
-  /** Where the trace comes from; without it, a new one begins. */
+  /** Parent of the trace; without it, a new trace begins. */
   readonly parent?: TraceParent | undefined;
-  /** Other traces that this one follows from. */
+  /** Other traces to which this one is related. */
   readonly links?: readonly (TraceParent | undefined)[];
 }
 
-/** A piece of work while it goes on. */
+/** An active span. */
 export interface Span {
-  /** Whether anybody sees it: what costs something to find out is only found out for one that somebody does. */
+  /** Whether the span is recorded. Expensive attributes are computed only for recorded spans. */
   readonly recording: boolean;
   set(attributes: Attributes): void;
-  /** Work of it that goes on behind its own: the span ends with the last of both. */
+  /** Extends the span until background work has ended too. */
   until(work: Promise<unknown>): void;
 }
 
 /**
- * Traces of requests on their way through the processes. Off unless an exporter is configured; then every method calls
- * the work it is given and does nothing else.
+ * Traces of requests across processes. Disabled unless an exporter is configured; a disabled implementation only
+ * calls the given work.
  */
 export interface Tracing {
-  /** Where the work that is under way stands; undefined outside a trace. */
+  /** `traceparent` of the active span; undefined outside a trace. */
   readonly traceParent: TraceParent | undefined;
-  /** Runs work that came from outside: whatever else was under way has nothing to do with it. Throws what it throws. */
+  /** Runs work from outside in a new span that is independent of the active one. Rethrows the errors of the work. */
   root<T>(name: string, options: RootOptions, work: (span: Span) => Promise<T>): Promise<T>;
-  /** Runs a part of the work that is under way; one that belongs to no trace is no span. Throws what it throws. */
+  /** Runs work in a child of the active span, or without a span outside a trace. Rethrows the errors of the work. */
   span<T>(name: string, options: SpanOptions, work: (span: Span) => Promise<T>): Promise<T>;
-  /** The work that is under way came to this end, although nothing is thrown. */
+  /** Records an error on the active span without throwing it. */
   failed(error: unknown): void;
-  /** The ids of the work that is under way, for a line of the log: an object of the caller's own each time. */
+  /** Ids of the active span for a log line. Returns a new object each time. */
   logFields(): { readonly trace_id?: string; readonly span_id?: string };
-  /** Sends what is left, for a moment. */
+  /** Sends the remaining spans, for a bounded time. */
   close(): Promise<void>;
 }
 
@@ -57,10 +60,10 @@ export const NO_TRACING: Tracing = {
   close: async () => {},
 };
 
-/** Version 00 has these four fields and nothing behind them; a later one may have more, which are passed over. */
+/** Version 00 has exactly these four fields. Later versions may have more, which are ignored. */
 const TRACE_PARENT = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.{0,256})?$/;
 
-/** What a caller sent as its `traceparent`, in the form of version 00; undefined for what is none. */
+/** Normalises a received `traceparent` to version 00. Returns undefined if it is invalid. */
 export function parseTraceParent(value: unknown): TraceParent | undefined {
   const fields = typeof value === 'string' ? TRACE_PARENT.exec(value) : null;
   if (!fields) return undefined;
@@ -70,12 +73,12 @@ export function parseTraceParent(value: unknown): TraceParent | undefined {
 
 const SAMPLED = 1;
 
-/** Whether the trace is recorded; the sampling flag of W3C Trace Context. */
+/** Whether the sampled flag of W3C Trace Context is set. */
 export function isSampled(traceParent: TraceParent): boolean {
   return (Number.parseInt(traceParent.slice(-2), 16) & SAMPLED) === SAMPLED;
 }
 
-/** `OTEL_TRACES_SAMPLER`, as the specification of the SDK's environment variables names them. */
+/** Values of `OTEL_TRACES_SAMPLER` in the OpenTelemetry specification of environment variables. */
 export const SAMPLERS = [
   'always_on',
   'always_off',

@@ -3,16 +3,16 @@ import type { Clock } from './clock.ts';
 export interface Deadline {
   readonly clock: Clock;
   readonly timeoutMs: number;
-  /** What is thrown when the time is up. */
+  /** Creates the error that is thrown after `timeoutMs`. */
   readonly timeoutError: () => Error;
-  /** Of whoever waits. */
+  /** Aborts when the caller stops waiting. */
   readonly signal: AbortSignal | undefined;
 }
 
 /**
- * What `task` gives, for as long as it is waited for. The task is told by its signal that nobody waits any more, and may
- * go on; whatever it then throws is nobody's.
- * @throws what `task` throws, what `late` makes, or the reason of the waiting signal
+ * Waits for `task` until the deadline expires or `signal` aborts. The signal passed to `task` then aborts. The task may
+ * continue, but later errors are ignored.
+ * @throws the error of `task`, the error of `timeoutError`, or the reason of `signal`
  */
 export async function withDeadline<T>(
   { clock, timeoutMs, timeoutError, signal }: Deadline,

@@ -2,10 +2,10 @@ import { publicError, TollgateError } from './errors.ts';
 import { checkJsonBounds, isWithinJsonBounds, type JsonBounds, topLevelScalars } from './json-bounds.ts';
 import type { Fields, LogEntry, ServerEventType } from './messages.ts';
 
-/** What ties a reply to its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
+/** Correlates a reply with its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
 export type ReplyTo = { readonly rpcId: string | number } | { readonly ack: (reply: Fields) => void } | undefined;
 
-/** A message as it came in, its envelope taken off but its fields not yet looked at. */
+/** A decoded message whose fields have not been validated. */
 export interface IncomingMessage {
   readonly name: string;
   readonly fields: Fields;
@@ -14,7 +14,9 @@ export interface IncomingMessage {
 
 export type FormatName = 'regular_json' | 'envelope' | 'jsonrpc' | 'socketio';
 
-/** How an endpoint writes its frames. What comes in is recognised by its shape, the answer is in the endpoint's own. */
+/**
+ * Message encoding of an endpoint. Incoming frames are recognised by their shape; replies use the endpoint's dialect.
+ */
 export interface Dialect {
   readonly format: FormatName;
   /** @throws TollgateError JSON_ERROR, INVALID_MESSAGE */
@@ -24,17 +26,17 @@ export interface Dialect {
   encodeError(error: TollgateError, now: Date, replyTo: ReplyTo): string;
 }
 
-/** The notification that carries our events over JSON-RPC. */
+/** JSON-RPC notification that carries events. */
 export const RPC_EVENT_METHOD = 'notifications/tollgate/event';
 
-/** Of a message, in every dialect. The longest list that a tool is known to take is an embedding of 3,072 numbers. */
+/** Bounds of a message in every dialect. The longest list in a known tool call is an embedding of 3,072 numbers. */
 export const MESSAGE_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 4_096 };
 
 export const flatDialect: Dialect = {
   format: 'regular_json',
   decode: decodePlain,
   encode: (type, fields, now) => JSON.stringify({ type, ...fields, timestamp: now.toISOString() }),
-  // The stored fields begin with `{"seq":`, so that a type can be put in front without parsing them.
+  // The stored fields begin with `{"seq":`, so the type can be inserted without parsing.
   encodeEntry: (entry) => `{"type":"${entry.type}",${entry.json.slice(1)}`,
   encodeError: (error, now) => JSON.stringify({ type: 'error', ...publicError(error), timestamp: now.toISOString() }),
 };
@@ -57,7 +59,7 @@ export const jsonRpcDialect: Dialect = {
   encode(type, fields, now, replyTo) {
     const body = { ...fields, timestamp: now.toISOString() };
     if (replyTo && 'rpcId' in replyTo) {
-      // `pong: true` is what the older clients' keep-alive looks for in the result of a ping.
+      // The keepalive of older clients checks `pong: true` in the result of a ping.
       const result = type === 'pong' ? { pong: true, ...body } : { type, ...body };
       return JSON.stringify({ jsonrpc: '2.0', id: replyTo.rpcId, result });
     }
@@ -72,52 +74,57 @@ export const jsonRpcDialect: Dialect = {
   },
 };
 
-/** The error an endpoint answers to a message of another dialect, naming where that one is spoken. */
+/** Error for a message in the dialect of another endpoint; the text names that endpoint. */
 function wrongDialect(text: string): TollgateError {
   return new TollgateError('INVALID_MESSAGE', { text, fields: { detail: text } });
 }
 
 function decodePlain(frame: string): IncomingMessage {
   const message = parseObject(frame);
-  if (message.jsonrpc === '2.0') throw wrongDialect('JSON-RPC format is spoken at /ws/mcp; send {"type": …} here.');
+  if (message.jsonrpc === '2.0')
+    throw wrongDialect('This endpoint does not accept JSON-RPC format. Use /ws/mcp, or send {"type": …}.');
   const { type, payload, ...fields } = message;
   if (typeof type !== 'string' || type === '') throw new TollgateError('INVALID_MESSAGE');
   if (payload === undefined) return { name: type, fields, replyTo: undefined };
-  if (!isObject(payload)) throw new TollgateError('INVALID_MESSAGE', { text: '"payload" must be an object.' });
+  if (!isObject(payload))
+    throw new TollgateError('INVALID_MESSAGE', {
+      text: '"payload" must be an object. Put the fields of the message into it.',
+    });
   return { name: type, fields: payload, replyTo: undefined };
 }
 
 function decodeJsonRpc(frame: string): IncomingMessage {
   const parsed = jsonRpcBody(frame);
   if (parsed.jsonrpc !== '2.0' || typeof parsed.method !== 'string') {
-    throw wrongDialect('Frames must be in JSON-RPC format here; plain JSON is spoken at /ws.');
+    throw wrongDialect('This endpoint requires JSON-RPC format. Use /ws for plain JSON.');
   }
   const { id, method, params } = parsed;
   if (id !== undefined && typeof id !== 'string' && typeof id !== 'number') {
-    throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC id must be a string or a number.' });
+    throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC "id" must be a string or a number.' });
   }
   if (params !== undefined && !isObject(params)) {
-    throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC params must be an object.' });
+    throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC "params" must be an object.' });
   }
   return { name: method, fields: params ?? {}, replyTo: id === undefined ? undefined : { rpcId: id } };
 }
 
 /**
- * One object of JSON-RPC, its members not yet looked at: what an HTTP body and a frame may be.
+ * Parses an HTTP body or a frame as a single JSON-RPC object, without validating its members.
  * @throws TollgateError JSON_ERROR, INVALID_MESSAGE
  */
 export function jsonRpcBody(text: string): Record<string, unknown> {
   const parsed = parse(text);
-  if (Array.isArray(parsed)) throw wrongDialect('Batches are not supported: one JSON-RPC format object at a time.');
+  if (Array.isArray(parsed))
+    throw wrongDialect('Batches are not supported. Send one object in JSON-RPC format per message.');
   if (!isObject(parsed))
-    throw wrongDialect('An object in JSON-RPC format is needed here; plain JSON is spoken at /ws.');
+    throw wrongDialect('This endpoint requires an object in JSON-RPC format. Use /ws for plain JSON.');
   return parsed;
 }
 
-/** The id of a JSON-RPC frame that could not be accepted, so that even its error finds its request. */
+/** Extracts the id of a rejected JSON-RPC frame, so that the client can match the error to its request. */
 export function replyToOf(frame: string): ReplyTo {
   try {
-    // What is beyond the bounds has not been parsed, and is not parsed for its id.
+    // A frame beyond the bounds is not parsed, not even for its id.
     const parsed: unknown = isWithinJsonBounds(frame, MESSAGE_BOUNDS)
       ? JSON.parse(frame)
       : topLevelScalars(frame, ['jsonrpc', 'id']);
@@ -128,7 +135,7 @@ export function replyToOf(frame: string): ReplyTo {
   }
 }
 
-/** @throws TollgateError JSON_ERROR, also for JSON beyond the bounds, which is not parsed */
+/** @throws TollgateError JSON_ERROR, also for JSON beyond `MESSAGE_BOUNDS`, which is not parsed */
 function parse(frame: string): unknown {
   checkJsonBounds(frame, MESSAGE_BOUNDS);
   try {

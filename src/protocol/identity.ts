@@ -1,19 +1,20 @@
-/** Who a connection or a run acts for. Made by the authenticator, carried as data; nothing here is looked up again. */
+/** User of a connection or a run. The authenticator creates it; afterwards it is passed on as data. */
 export interface Identity {
   readonly userId: string;
   readonly email: string | undefined;
   readonly plan: string;
-  /** What the token itself grants; the plan's permissions are added by the policy. */
+  /** Permissions of the token itself; `Permissions` (catalogue/permissions.ts) adds those of the plan. */
   readonly permissions: readonly string[];
   readonly roles: readonly string[];
   readonly featureFlags: Readonly<Record<string, boolean>>;
-  /** The login session (claim `sid`), and the token's own id (claim `jti`). */
+  /** Login session (claim `sid`). */
   readonly sessionId: string | undefined;
+  /** Id of the token (claim `jti`). */
   readonly tokenId: string;
   /** Milliseconds since the epoch. */
   readonly tokenIssuedAt: number;
   readonly tokenExpiresAt: number;
-  /** The token itself, which only Tollgate's own processes can read (auth/token-refresh/token-seal.ts); undefined where none can be refreshed. */
+  /** Token encrypted by auth/token-refresh/token-seal.ts; undefined if it cannot be refreshed. */
   readonly sealedToken?: string | undefined;
   readonly method: AuthMethod;
 }

@@ -1,21 +1,23 @@
 import { TollgateError } from './errors.ts';
 
 /**
- * What JSON may hold before it is parsed. Building its values costs some 0.1 to 1 µs each and more where they are copied or
- * validated, and 64 KiB could hold 40,000; what walks nested values recursively uses stack for each level.
+ * Bounds of JSON text that are checked before it is parsed. Parsing costs about 0.1 to 1 µs per value, and more where
+ * values are copied or validated; 64 KiB can contain 40,000 values. Recursive functions use stack for each nesting
+ * level.
  */
 export interface JsonBounds {
   readonly maxDepth: number;
-  /** One per comma and one per bracket or brace outside strings. */
+  /** Number of commas, opening brackets and opening braces outside strings, plus one. */
   readonly maxValues: number;
 }
 
 /** @throws TollgateError JSON_ERROR */
 export function checkJsonBounds(text: string, { maxDepth, maxValues }: JsonBounds): void {
   const { depth, values } = extentOf(text);
-  if (depth > maxDepth) throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply.' });
+  if (depth > maxDepth)
+    throw new TollgateError('JSON_ERROR', { text: `The JSON is nested too deeply. Use at most ${maxDepth} levels.` });
   if (values > maxValues) {
-    throw new TollgateError('JSON_ERROR', { text: `The JSON has more than ${maxValues} values.` });
+    throw new TollgateError('JSON_ERROR', { text: `The JSON has too many values. Use at most ${maxValues}.` });
   }
 }
 
@@ -25,8 +27,8 @@ export function isWithinJsonBounds(text: string, { maxDepth, maxValues }: JsonBo
 }
 
 /**
- * The strings and numbers that the outermost object has under these names, read without building the rest of it.
- * @throws SyntaxError where a value is none
+ * Reads the named string and number members of the outermost object without parsing the rest of the text.
+ * @throws SyntaxError for an invalid value
  */
 export function topLevelScalars(text: string, names: readonly string[]): Record<string, unknown> {
   const found: Record<string, unknown> = {};
@@ -49,10 +51,10 @@ export function topLevelScalars(text: string, names: readonly string[]): Record<
   return found;
 }
 
-/** What follows the name of a member whose value is a string or a number, up to 128 characters. */
+/** Matches the colon and the value of a member that is a number or a string of at most 128 characters. */
 const SCALAR_MEMBER = /[ \t\r\n]{0,16}:[ \t\r\n]{0,16}("[^"\\]{0,128}"|-?\d[\d.eE+-]{0,32})/y;
 
-/** The index of the quote that ends a string, or of the end of the text. */
+/** Returns the index of the closing quote, or the length of the text. */
 function endOfString(text: string, start: number): number {
   for (let at = start + 1; at < text.length; at++) {
     const unit = text.charCodeAt(at);
@@ -62,7 +64,7 @@ function endOfString(text: string, start: number): number {
   return text.length;
 }
 
-/** The deepest nesting of brackets and braces, and the number of values, both outside strings. */
+/** Returns the maximum nesting depth and the number of values; brackets and commas in strings are ignored. */
 function extentOf(frame: string): { readonly depth: number; readonly values: number } {
   let open = 0;
   let depth = 0;

@@ -1,18 +1,14 @@
 import { z } from 'zod';
 
+const text = (max: number) => z.string().min(1).max(max).refine(isWellFormed, 'must not contain a lone surrogate');
 /**
- * What a client may send, declared once: validators, aliases, the Socket.IO event list and `GET /ws/config` are derived
- * from this table. `access` says whether the message is understood before authentication.
- */
-const text = (max: number) => z.string().min(1).max(max).refine(isWellFormed, 'holds half of a surrogate pair');
-/**
- * RFC 8259 section 8.2: an escape can name half of a character. As a name it is none: written as UTF-8 it is the same as any
- * other half, and Redis and many a client refuse the JSON that it stands in.
+ * Rejects lone surrogates, which a JSON escape can produce (RFC 8259 section 8.2). All of them become the same
+ * character in UTF-8, so different names would collide, and Redis and many clients reject JSON that contains them.
  */
 function isWellFormed(value: string): boolean {
   return value.isWellFormed();
 }
-/** What somebody has typed, and a program may have cut in the middle of a character. */
+/** Text typed by a person. A program may have cut it within a character, so lone surrogates are replaced. */
 const words = (max: number) =>
   z
     .string()
@@ -21,6 +17,10 @@ const words = (max: number) =>
     .overwrite((value) => value.toWellFormed());
 const requestId = text(128).optional();
 
+/**
+ * Messages that a client may send. Validators, aliases, the Socket.IO event list and `GET /ws/config` are derived from
+ * this table. Messages with `access: 'anyone'` are accepted before authentication.
+ */
 export const CLIENT_MESSAGES = {
   ping: {
     aliases: [],
@@ -32,7 +32,7 @@ export const CLIENT_MESSAGES = {
   service_auth: {
     aliases: [],
     access: 'anyone',
-    // None is required here: what is missing ends the connection, as every other failed authentication does.
+    // All fields are optional here: a missing one is a failed authentication and closes the connection like any other.
     fields: z.object({
       service_id: z.string().max(128).optional(),
       context: z.string().max(256).optional(),
@@ -48,7 +48,7 @@ export const CLIENT_MESSAGES = {
       agent: text(64).optional(),
       thread_id: z
         .string()
-        .regex(/^[\w-]{1,64}$/, 'letters, digits, _ and - only, at most 64')
+        .regex(/^[\w-]{1,64}$/, 'must have 1 to 64 letters, digits, _ or -')
         .optional(),
       request_id: requestId,
     }),
@@ -102,15 +102,15 @@ const TYPE_BY_NAME = new Map<string, ClientMessageType>(
   ),
 );
 
-/** The message a name or one of its aliases stands for. */
+/** Resolves a message name or alias. */
 export function clientMessageType(name: string): ClientMessageType | undefined {
   return TYPE_BY_NAME.get(name);
 }
 
-/** Every name a client may use, aliases included. */
+/** All message names including aliases. */
 export const CLIENT_MESSAGE_NAMES: readonly string[] = [...TYPE_BY_NAME.keys()];
 
-/** Events with a place in the user's log: they carry `seq` and can be resumed. */
+/** Events in the user's event log. They have a `seq` and can be resumed. */
 export const DURABLE_EVENTS = [
   'agent_started',
   'agent_thinking',
@@ -123,7 +123,7 @@ export const DURABLE_EVENTS = [
 ] as const;
 export type DurableEventType = (typeof DURABLE_EVENTS)[number];
 
-/** The last event of a run, of which there is exactly one. */
+/** Terminal events; every run ends with exactly one. */
 export const TERMINAL_EVENTS = ['agent_completed', 'agent_failed', 'agent_cancelled'] as const;
 export type TerminalEventType = (typeof TERMINAL_EVENTS)[number];
 
@@ -131,7 +131,7 @@ export function isTerminalEvent(type: string): type is TerminalEventType {
   return (TERMINAL_EVENTS as readonly string[]).includes(type);
 }
 
-/** Events and replies of the moment: what was missed is not sent again. */
+/** Events and replies that are not in the event log and are not sent again after a lost connection. */
 export const TRANSIENT_EVENTS = [
   'connection_established',
   'auth_success',
@@ -160,7 +160,9 @@ export const TRANSIENT_EVENTS = [
 ] as const;
 export type TransientEventType = (typeof TRANSIENT_EVENTS)[number];
 
-/** Names that mean something to Socket.IO's client or to an emitter: `emit` throws on some, and listeners take the rest. */
+/**
+ * Names with a meaning for Socket.IO or `EventEmitter`: `emit` throws for some, internal listeners handle the others.
+ */
 const RESERVED_BY_SOCKET_IO = [
   'connect',
   'connect_error',
@@ -176,27 +178,30 @@ const OURS = new Set<string>([
   ...CLIENT_MESSAGE_NAMES,
   ...RESERVED_BY_SOCKET_IO,
 ]);
-/** What the dialects put beside an event's fields, and what marks a place in the log. */
+/** Field names that the dialects or the event log add to an event. */
 const RESERVED_FIELDS = ['type', 'payload', 'timestamp', 'jsonrpc', 'seq', 'epoch'];
 
 /**
- * An event of the moment that a service publishes to a user (`POST /v1/users/{id}/events`): of a type that is none of
- * ours, so that nobody can speak in the gateway's name.
+ * Transient event that a service publishes to a user (`POST /v1/users/{id}/events`). The gateway's own types are
+ * rejected, so that a service cannot forge gateway events.
  */
 export const PublishedEventFields = z.strictObject({
   type: z
     .string()
-    .regex(/^[A-Za-z][\w.:-]{0,63}$/, 'a letter, then letters, digits, _ . : and -, at most 64')
-    .refine((type) => !OURS.has(type), 'belongs to the gateway')
+    .regex(/^[A-Za-z][\w.:-]{0,63}$/, 'must have 1 to 64 letters, digits, _ . : or -, and begin with a letter')
+    .refine((type) => !OURS.has(type), 'is reserved for the gateway')
     .brand<'PublishedEvent'>(),
   fields: z
     .record(z.string().max(128), z.unknown())
-    .refine((fields) => !RESERVED_FIELDS.some((name) => name in fields), `none of ${RESERVED_FIELDS.join(', ')}`)
+    .refine(
+      (fields) => !RESERVED_FIELDS.some((name) => name in fields),
+      `must not contain ${RESERVED_FIELDS.join(', ')}`,
+    )
     .default({}),
 });
 export type PublishedEvent = z.infer<typeof PublishedEventFields>['type'];
 
-/** The event that a node was told to pass on; undefined for what an older version of this check let through. */
+/** Validates an event on the user channel; returns undefined if only an older version of this check accepts it. */
 export function publishedEvent(parsed: unknown): z.infer<typeof PublishedEventFields> | undefined {
   return PublishedEventFields.safeParse(parsed).data;
 }
@@ -206,11 +211,14 @@ export type ServerEventType = DurableEventType | TransientEventType | PublishedE
 /** The fields of a message or event, apart from its type. */
 export type Fields = Readonly<Record<string, unknown>>;
 
-/** A durable event on its way to clients: its fields already rendered, since every node sends the same bytes. */
+/**
+ * A durable event for delivery to clients. The fields are rendered once, because all connections receive the same
+ * bytes.
+ */
 export interface LogEntry {
   readonly type: DurableEventType;
   readonly seq: number;
-  /** Changes when the log was lost; a `seq` only has meaning within one. */
+  /** Log epoch. It changes when the log is lost; `seq` values of different epochs are unrelated. */
   readonly epoch: string;
   /** ISO 8601, UTC; the same as in the fields. */
   readonly timestamp: string;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { ErrorCode } from './errors.ts';
 
-/** What the auth service says of a token that is definitely no good any more, as opposed to being out of reach. */
+/** Codes with which the auth service rejects a token for good, in contrast to an outage. */
 export const REFUSALS = [
   'TOKEN_REVOKED',
   'USER_BLOCKED',
@@ -14,9 +14,9 @@ export function isRefusalCode(code: ErrorCode): code is Refusal {
   return (REFUSALS as readonly ErrorCode[]).includes(code);
 }
 
-/** What a worker tells a session's connections, on the user's channel. */
+/** Message from a worker to the connections of a session, on the user channel. */
 export const TokenControl = z.discriminatedUnion('control', [
-  /** There is a newer token, sealed; `expires_at` in milliseconds. */
+  /** A newer, sealed token is available; `expires_at` in milliseconds. */
   z.object({
     control: z.literal('token'),
     session: z.string(),
@@ -24,7 +24,7 @@ export const TokenControl = z.discriminatedUnion('control', [
     expires_at: z.number(),
     refreshes: z.number(),
   }),
-  /** A refresh failed for a reason that may pass; `degraded` once it has failed too often. */
+  /** A refresh failed temporarily; `degraded` after too many failures in a row. */
   z.object({
     control: z.literal('token_failed'),
     session: z.string(),
@@ -32,16 +32,16 @@ export const TokenControl = z.discriminatedUnion('control', [
     retry_in_ms: z.number(),
     degraded: z.boolean(),
   }),
-  /** The auth service refused the session for good. */
+  /** The auth service rejected the session for good. */
   z.object({ control: z.literal('session_ended'), session: z.string(), code: z.enum(REFUSALS) }),
 ]);
 export type TokenControl = z.infer<typeof TokenControl>;
 
-/** The state of a connection's token. */
+/** States of a connection's token. */
 export const TOKEN_STATES = ['active', 'refresh_failed', 'degraded'] as const;
 export type TokenState = (typeof TOKEN_STATES)[number];
 
-/** Why a session ended, as `session_terminated` says it. */
+/** Value of `reason` in `session_terminated`. */
 export type TerminationReason = 'degraded_timeout' | 'revoked' | 'blocked' | 'expired' | 'refused';
 
 const TERMINATION_REASONS: Readonly<Record<Refusal, TerminationReason>> = {
@@ -51,7 +51,7 @@ const TERMINATION_REASONS: Readonly<Record<Refusal, TerminationReason>> = {
   VALIDATION_FAILED: 'refused',
 };
 
-/** Undefined for an error that says nothing against the session. */
+/** Returns undefined for an error that does not concern the session. */
 export function terminationReason(code: ErrorCode): TerminationReason | undefined {
   return isRefusalCode(code) ? TERMINATION_REASONS[code] : undefined;
 }

@@ -37,15 +37,15 @@ import {
   type Tracing,
 } from '../lib/tracing.ts';
 
-/** What an error is called in a span. */
+/** Representation of an error in a span. */
 export interface ErrorName {
   readonly type: string;
-  /** Whether it is a failure of ours, and no refusal that the caller was meant to get. */
+  /** Whether it is a failure of Tollgate, in contrast to an intended refusal. */
   readonly failure: boolean;
 }
 
 export interface OtelTracingOptions {
-  /** `service.name` and what else says which process this is. */
+  /** `service.name` and other attributes that identify the process. */
   readonly resource: Attributes;
   readonly sampler: SamplerName;
   /** The share of new traces that is recorded, 0 to 1, for samplers by ratio. */
@@ -53,7 +53,7 @@ export interface OtelTracingOptions {
   readonly nameError: (error: unknown) => ErrorName;
 }
 
-/** More than any span of ours has; a batch of the ledger has a link for each of its records, up to this many. */
+/** Maximum number of links per span. An ingestion batch has one link per record, up to this number. */
 const MAX_LINKS = 128;
 const MAX_ATTRIBUTE_LENGTH = 256;
 const KINDS: Readonly<Record<SpanKind, OtelKind>> = {
@@ -65,8 +65,8 @@ const KINDS: Readonly<Record<SpanKind, OtelKind>> = {
 };
 
 /**
- * Traces by the OpenTelemetry SDK, of which no global is used: two gateways in one process (as in tests) have a provider
- * each. What is under way is known by Node's own `AsyncLocalStorage`, so that no function has to hand a span on.
+ * Traces with the OpenTelemetry SDK. No global of the SDK is used, so that several gateways in one process (as in
+ * tests) have separate providers. `AsyncLocalStorage` holds the active span, so that functions need not pass it on.
  */
 export class OtelTracing implements Tracing {
   readonly #provider: TracerProvider;
@@ -98,7 +98,7 @@ export class OtelTracing implements Tracing {
   span<T>(name: string, options: SpanOptions, work: (span: Span) => Promise<T>): Promise<T> {
     const current = this.#pendingExports.getStore();
     if (!current) return NO_TRACING.span(name, options, work);
-    // A part of what nobody records is nothing to record either; it goes on under the same trace.
+    // A child of an unrecorded span is not recorded either; the work keeps its trace.
     if (!current.recording) return work(current);
     return this.#run(name, options, work, trace.setSpan(ROOT_CONTEXT, current.otel));
   }
@@ -114,7 +114,7 @@ export class OtelTracing implements Tracing {
     return { trace_id: traceId, span_id: spanId };
   }
 
-  /** The processor sees to it that this ends in time. */
+  /** The span processor bounds the duration. */
   close(): Promise<void> {
     return this.#provider.shutdown();
   }
@@ -135,7 +135,7 @@ export class OtelTracing implements Tracing {
   }
 }
 
-/** A span of the SDK, which ends by itself when its work has. */
+/** A span of the SDK that ends together with its work. */
 class LiveSpan implements Span {
   readonly otel: OtelSpan;
   readonly #nameError: OtelTracingOptions['nameError'];
@@ -151,7 +151,7 @@ class LiveSpan implements Span {
   }
 
   set(attributes: Attributes): void {
-    // The SDK passes over what is undefined.
+    // The SDK ignores undefined values.
     this.otel.setAttributes({ ...attributes });
   }
 
@@ -162,7 +162,7 @@ class LiveSpan implements Span {
   fail(error: unknown): void {
     const { type, failure } = this.#nameError(error);
     this.otel.setAttribute('error.type', type);
-    // A refusal is an answer: on the side of the server it is no error (semantic conventions of HTTP spans).
+    // A refusal is a regular response and not an error of the server (semantic conventions of HTTP spans).
     if (failure) this.otel.setStatus({ code: SpanStatusCode.ERROR });
   }
 
@@ -196,8 +196,8 @@ function samplerOf(name: SamplerName, ratio: number): Sampler {
 }
 
 /**
- * What its parent is, a span is too; and what takes a batch of others' work is recorded when one of them is, or a sampler
- * by ratio would hardly ever show where a recorded request ended.
+ * Samples a span like its parent. A consumer span is recorded if one of its links is: with a sampler by ratio, the
+ * batch that completes a recorded request would otherwise rarely be recorded.
  */
 class FollowingSampler implements Sampler {
   readonly #base: Sampler;

@@ -2,17 +2,17 @@ import { type ExportResult, ExportResultCode } from '@opentelemetry/core';
 import type { ReadableSpan, SpanExporter, SpanProcessor } from '@opentelemetry/sdk-trace';
 import type { Clock } from '../lib/clock.ts';
 
-/** What became of spans: `dropped` never left, since the queue was full or the process ended; `failed` were not taken. */
+/** Fate of spans: `dropped` were never sent because the queue was full or the process ended; `failed` were rejected. */
 export type SpanResult = 'exported' | 'failed' | 'dropped';
 
 export interface SpanQueueOptions {
-  /** Spans that wait at most; later ones are dropped. */
+  /** Maximum number of queued spans; further ones are dropped. */
   readonly maxQueued: number;
-  /** Spans sent at once. */
+  /** Maximum number of spans per batch. */
   readonly maxBatch: number;
-  /** Milliseconds that a span waits for others to be sent with. */
+  /** Milliseconds for which a span waits for others of its batch. */
   readonly delayMs: number;
-  /** Milliseconds that a process that ends gives the rest. */
+  /** Timeout in milliseconds for the remaining spans at shutdown. */
   readonly timeoutMs: number;
   readonly onResult: (result: SpanResult, spans: number) => void;
 }
@@ -20,8 +20,8 @@ export interface SpanQueueOptions {
 const SAMPLED = 1;
 
 /**
- * Spans on their way to the exporter: one batch under way, a bounded number waiting, and no timer or promise that
- * anybody waits for. (The SDK's own processor says nothing of what it drops, and its timers keep a process alive.)
+ * Queue of spans for the exporter: one batch in flight and a bounded number of spans waiting. No timer keeps the
+ * process alive. The SDK's own processor does not report dropped spans, and its timers keep a process alive.
  */
 export class SpanQueue implements SpanProcessor {
   readonly #exporter: SpanExporter;
@@ -54,7 +54,7 @@ export class SpanQueue implements SpanProcessor {
     return this.#sendAll();
   }
 
-  /** Sends what waits for `patienceMs` at most; what is left is dropped. Never rejects. */
+  /** Sends the queued spans for at most `timeoutMs` and drops the rest. Never rejects. */
   async shutdown(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -77,7 +77,7 @@ export class SpanQueue implements SpanProcessor {
     return this.#sending;
   }
 
-  /** A batch that was not taken is not sent again: the exporter has tried for as long as it may. */
+  /** Sends batches until the queue is empty. A failed batch is not resent, because the exporter has already retried. */
   async #batches(): Promise<void> {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, this.#options.maxBatch);

@@ -9,7 +9,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { ErrorName } from './otel-tracing.ts';
 import type { SpanResult } from './span-queue.ts';
 
-/** What tells how a process is doing: its log, its metrics, and its traces where they are wanted. */
+/** Log, metrics and, if configured, traces of a process. */
 export interface Telemetry {
   readonly logger: Logger;
   readonly metrics: Metrics;
@@ -18,16 +18,16 @@ export interface Telemetry {
 
 type TracingConfig = Pick<Config, 'ENVIRONMENT' | Extract<keyof Config, `OTEL_${string}`>>;
 
-/** Spans sent at once: the default of the specification. */
+/** Maximum spans per batch: the default of the OpenTelemetry specification. */
 const BATCH = 512;
-/** What a process that ends gives its last spans; an exporter that hangs costs it no more than this. */
+/** Timeout for sending the last spans at shutdown; bounds the delay by a hanging exporter. */
 const FLUSH_MS = 2_000;
-/** Nobody reads more lines of a collector that is away than this. */
+/** Minimum interval between warnings about lost spans, so that an outage of the collector does not flood the log. */
 const COMPLAIN_EVERY_MS = 60_000;
 
 /**
- * @param options.instance tells this process from others of its kind
- * @param options.logger in place of the one on standard output, whose lines have no ids of traces then
+ * @param options.instance identifies this process among others of the same role
+ * @param options.logger replaces the logger on standard output; its lines have no trace ids
  */
 export async function startTelemetry(
   config: TracingConfig & Pick<Config, 'LOG_LEVEL'>,
@@ -43,7 +43,7 @@ export async function startTelemetry(
     metrics.traceSpans.inc({ result }, spans);
     if (result === 'exported' || Date.now() < complainAt) return;
     complainAt = Date.now() + COMPLAIN_EVERY_MS;
-    logger.warn({ result, spans }, 'spans are lost: the collector does not take them');
+    logger.warn({ result, spans }, 'spans lost, the collector does not accept them');
   });
   const logger = customLogger ?? createLogger(role, config.LOG_LEVEL, () => tracing.logFields());
   return { logger, metrics, tracing };
@@ -56,7 +56,7 @@ async function startTracing(
 ): Promise<Tracing> {
   const url = tracesUrl(config);
   if (url === undefined || config.OTEL_SDK_DISABLED) return NO_TRACING;
-  // Loaded only where it is used: the SDK and the exporter take a tenth of a second and 7 MiB.
+  // Loaded only if tracing is enabled: the SDK and the exporter take a tenth of a second and 7 MiB.
   const [{ OTLPTraceExporter }, { SpanQueue }, { OtelTracing }] = await Promise.all([
     import('@opentelemetry/exporter-trace-otlp-http'),
     import('./span-queue.ts'),
@@ -83,7 +83,10 @@ async function startTracing(
   return new OtelTracing({ processor }, { resource, ...sampling, nameError });
 }
 
-/** The one for traces is used as it is, the one for all signals is where theirs begin: OTLP exporter configuration. */
+/**
+ * OTLP exporter configuration: the URL for traces is used as it is; the path of the signal is appended to the common
+ * URL.
+ */
 function tracesUrl(config: TracingConfig): string | undefined {
   const { OTEL_EXPORTER_OTLP_ENDPOINT: base, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: traces } = config;
   return traces ?? (base === undefined ? undefined : `${withoutTrailing(base, '/')}/v1/traces`);

@@ -73,7 +73,10 @@ describe.each(PLAIN)('the %s dialect', (_name, dialect) => {
 
   it.each(['[]', 'null', '"x"', '3'])('answers INVALID_MESSAGE to a payload that is %s', (payload) => {
     const error = decodeError(dialect, `{"type":"ping","payload":${payload}}`);
-    expect([error.code, error.message]).toEqual(['INVALID_MESSAGE', '"payload" must be an object.']);
+    expect([error.code, error.message]).toEqual([
+      'INVALID_MESSAGE',
+      '"payload" must be an object. Put the fields of the message into it.',
+    ]);
   });
 
   it('tells who speaks JSON-RPC where that is spoken', () => {

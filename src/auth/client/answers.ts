@@ -12,16 +12,16 @@ export interface IssuedToken {
   readonly refreshToken?: string;
 }
 
-/** The claims of an active token, as the service names them; none of them has been checked. */
+/** Unchecked claims of an active token, named as in the introspection response. */
 export type Introspected = Readonly<Record<string, unknown>>;
 
 const token = z.string().min(1).max(MAX_TOKEN_BYTES);
 const TEN_YEARS_SECONDS = 315_360_000;
 
-/** RFC 6749 section 5.1. `expires_in` is only recommended there; without it nobody could tell when to come back. */
+/** RFC 6749 section 5.1, which only recommends `expires_in`. It is required here to schedule the next refresh. */
 const TokenResponse = z.object({
   access_token: token,
-  // Another type would need more than the token to be presented: a DPoP proof, a certificate.
+  // Other types require more than the token when it is presented: a DPoP proof or a certificate.
   token_type: z.string().regex(/^bearer$/i),
   expires_in: z.number().int().positive().max(TEN_YEARS_SECONDS),
   refresh_token: token.optional(),
@@ -34,44 +34,52 @@ const TokenResponse = z.object({
 /** RFC 7662 section 2.2. */
 const IntrospectionResponse = z.looseObject({ active: z.boolean() });
 
-/** RFC 6749 section 5.2; `code` is the reference service's, and tells what OAuth has one word for. */
+/** RFC 6749 section 5.2. `code` is an extension of the reference service, more specific than the OAuth error. */
 const ErrorResponse = z.object({ error: z.string().regex(/^[\x20-\x7e]{1,64}$/), code: z.string().optional() });
 
-/** What a server that knows OAuth alone says of a token: RFC 6749 section 5.2, RFC 8693 section 2.2.2. */
+/** Error codes of any OAuth server that reject the token: RFC 6749 section 5.2, RFC 8693 section 2.2.2. */
 const TOKEN_REFUSED = ['invalid_grant', 'invalid_request'];
 const NOT_NOW = ['temporarily_unavailable', 'server_error'];
 
-/** Whether a token was refused, as opposed to an outage that says nothing about it. */
+/** Whether the auth service rejected the token; false for an outage, which does not concern the token. */
 export function isRefusal(error: unknown): error is TollgateError & { readonly code: Refusal } {
   return error instanceof TollgateError && isRefusalCode(error.code);
 }
 
-/** The service does not take us for the client that we say to be: no token is to blame, and nobody but an operator helps. */
+/**
+ * The auth service rejects the client credentials of this deployment. Only an operator can fix that; no token is at
+ * fault.
+ */
 export class ClientRefused extends Error {}
 
-/** @param sentAt when the request left, ms: a token that lives from then on lives no longer than it should. @throws Fault */
+/**
+ * Reads a token response.
+ * @param sentAt when the request was sent, ms. The expiry counts from then, so that it is never later than the real
+ *   one.
+ * @throws Fault
+ */
 export function readToken(json: unknown, sentAt: number): IssuedToken {
   const { access_token, expires_in, refresh_token } = usable(TokenResponse, json);
   const issued = { accessToken: access_token, expiresAt: sentAt + expires_in * 1000 };
   return refresh_token === undefined ? issued : { ...issued, refreshToken: refresh_token };
 }
 
-/** The claims, undefined for a token that is not active. @throws Fault */
+/** Returns the claims, or undefined for a token that is not active. @throws Fault */
 export function readIntrospection(json: unknown): Introspected | undefined {
   const { active, ...claims } = usable(IntrospectionResponse, json);
   return active ? claims : undefined;
 }
 
 /**
- * What a 4xx says. It is about one request, and so never a reason to stop asking for everybody: whoever can make the
- * service answer so with a token must not be able to close the door.
+ * Maps a 4xx response to an error. A 4xx concerns a single request and never counts for the circuit breaker. Otherwise
+ * one client could open the breaker for all others by sending a token that the service answers with 4xx.
  */
 export function readRefusal({ status, json }: HttpAnswer): TollgateError {
   const body = ErrorResponse.safeParse(json);
   const error = body.data?.error ?? 'no OAuth error';
   const answered = `status ${status}, ${error}`;
   const clientRefused = () => new TollgateError('AUTH_SERVICE_UNAVAILABLE', { cause: new ClientRefused(answered) });
-  // RFC 6749 section 5.2: 401 is for clients that could not prove themselves.
+  // RFC 6749 section 5.2: 401 means that client authentication failed.
   if (status === 401 || status === 403) return clientRefused();
   const cause = new Error(answered);
   if (!body.success) return new TollgateError('INVALID_RESPONSE_FORMAT', { cause });

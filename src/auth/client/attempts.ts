@@ -6,11 +6,11 @@ import { Fault } from './fault.ts';
 import { Http, type HttpAnswer, type HttpRequest } from './http.ts';
 
 /**
- * Requests under way at once. With five failures to open the breaker, a service that hangs has been asked ten times at
- * most before it does: these six, and one more after each of the first four failures.
+ * Concurrent requests. Five failures open the breaker, so a hanging service receives at most ten requests before that:
+ * these six, and one more after each of the first four failures.
  */
 const CONCURRENT = 6;
-/** Those that wait for one of them; they wait no longer than their caller does. */
+/** Queued requests. A request leaves the queue when its caller stops waiting. */
 const WAITING = 256;
 
 export interface AttemptOptions {
@@ -19,8 +19,8 @@ export interface AttemptOptions {
 }
 
 /**
- * Single requests to the auth service, through one breaker for all of them. One that has begun goes on to its end or its
- * timeout, whoever has stopped waiting for it: how it ends is what the breaker has to know.
+ * Sends single requests to the auth service through one shared circuit breaker. A request that has started continues to
+ * its end or its timeout even if its caller stops waiting, because the breaker needs its outcome.
  */
 export class Attempts {
   readonly #http: Http;
@@ -37,9 +37,9 @@ export class Attempts {
   }
 
   /**
-   * @param read what comes of an answer; a Fault it throws counts against the service as one of the transport does
-   * @param over takes a request back that still waits for its turn
-   * @throws Fault, TollgateError AUTH_CIRCUIT_BREAKER_OPEN, AUTH_SERVICE_UNAVAILABLE when too many wait
+   * @param read converts the response; a Fault that it throws counts for the breaker like one of the transport
+   * @param over removes a request that is still queued
+   * @throws Fault; TollgateError AUTH_CIRCUIT_BREAKER_OPEN, or AUTH_SERVICE_UNAVAILABLE if the queue is full
    */
   async send<T>(request: HttpRequest, read: (answer: HttpAnswer) => T, over?: AbortSignal): Promise<T> {
     const call = async () => read(await this.#http.send(request));

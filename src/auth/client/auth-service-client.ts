@@ -23,12 +23,12 @@ import { Metadata } from './metadata.ts';
 
 export { type Introspected, type IssuedToken, isRefusal };
 
-/** A call with its repetitions; a connect that waits for it has ten seconds in all. */
+/** Timeout of one call including its retries. A handshake that waits for it has ten seconds in total. */
 export const AUTH_SERVICE_TIMEOUT_MS = 2_000;
 const MAX_ATTEMPTS = 3;
-/** Full jitter: anything between nothing and this, doubled with each attempt. */
+/** Upper bound of the first pause, doubled with each attempt. Full jitter: the pause is between 0 and the bound. */
 const FIRST_PAUSE_MS = 50;
-/** Nobody reads more lines of an outage than this. */
+/** Minimum interval between error log lines, so that an outage does not flood the log. */
 const COMPLAIN_EVERY_MS = 60_000;
 
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
@@ -45,13 +45,13 @@ export interface AuthServiceOptions {
   readonly url: string;
   readonly issuer: string;
   readonly serviceSecret: string;
-  /** Refresh tokens are bound to it, so that all processes of an installation must have the same. */
+  /** Refresh tokens are bound to the client id, so all processes of a deployment must use the same one. */
   readonly clientId?: string;
-  /** Of a whole call. */
+  /** Timeout of one call including its retries. */
   readonly timeoutMs?: number;
 }
 
-/** What every process of an installation asks it with. */
+/** Options that are the same in every process of a deployment. */
 export function authServiceOptions(config: Config): AuthServiceOptions {
   const { AUTH_SERVICE_URL: url, JWT_ISSUER: issuer, SERVICE_SECRET: serviceSecret, AUTH_CLIENT_ID: clientId } = config;
   return { url, issuer, serviceSecret, clientId };
@@ -61,16 +61,16 @@ interface Operation<T> {
   readonly name: 'exchange' | 'refresh' | 'introspect';
   readonly endpoint: 'token' | 'introspection';
   readonly form: Readonly<Record<string, string>>;
-  /** Whether the service may do it twice. */
+  /** Whether the service may execute the operation twice. */
   readonly idempotent: boolean;
   /** @throws Fault */
   readonly read: (json: unknown, sentAt: number) => T;
 }
 
 /**
- * The client of the OAuth 2.0 server. Every operation ends within `timeoutMs` and throws a TollgateError: a refusal of the
- * token (`isRefusal`), or AUTH_SERVICE_UNAVAILABLE, AUTH_SERVICE_TIMEOUT, AUTH_CIRCUIT_BREAKER_OPEN or
- * INVALID_RESPONSE_FORMAT, none of which says anything about it. With an aborted `signal` it throws the signal's reason.
+ * Client of the OAuth 2.0 server. Every operation ends within `timeoutMs`. A failed one throws a TollgateError: a
+ * rejection of the token (`isRefusal`), or AUTH_SERVICE_UNAVAILABLE, AUTH_SERVICE_TIMEOUT, AUTH_CIRCUIT_BREAKER_OPEN
+ * or INVALID_RESPONSE_FORMAT, which do not concern the token. If `signal` is aborted, its reason is thrown.
  */
 export class AuthServiceClient {
   readonly #deps: AuthServiceDeps;
@@ -97,12 +97,12 @@ export class AuthServiceClient {
     deps.metrics.authBreaker.set(STATE_NUMBERS.closed);
   }
 
-  /** Stays open until the first call after its rest, which is the probe. */
+  /** State of the circuit breaker. It stays open until the first call after its rest period, which is the probe. */
   get breaker(): BreakerState {
     return this.#attempts.breaker;
   }
 
-  /** The next access token of the session that `subjectToken` is of: RFC 8693. */
+  /** Exchanges a token for the next access token of its session (RFC 8693). */
   exchange(subjectToken: string, signal?: AbortSignal): Promise<IssuedToken> {
     const form = {
       grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
@@ -114,24 +114,25 @@ export class AuthServiceClient {
   }
 
   /**
-   * New tokens for a refresh token: RFC 6749 section 6. Where the token rotates, the old one is spent by an answer that
-   * may have been lost, and presenting it again can end the session (RFC 9700 section 4.14.2). So it is only sent again
-   * here when it has certainly not been seen. A caller who knows the service to give the same successor for a while, as
-   * the reference service does for 30 s, may call again after any failure that is no refusal.
+   * Gets new tokens for a refresh token (RFC 6749 section 6). If refresh tokens rotate, the service has already used
+   * up the old token when its response is lost, and a second use can end the session (RFC 9700 section 4.14.2). The
+   * client therefore resends the token only if the service has certainly not received it. Some services return the
+   * same successor for a while; the reference service does so for 30 s. With such a service, the caller may call
+   * again after any failure other than a rejection.
    */
   refresh(refreshToken: string, signal?: AbortSignal): Promise<IssuedToken> {
     const form = { grant_type: 'refresh_token', refresh_token: refreshToken };
     return this.#request({ name: 'refresh', endpoint: 'token', form, idempotent: false, read: readToken }, signal);
   }
 
-  /** The claims of a token, undefined when it is not active: RFC 7662. */
+  /** Returns the claims of a token, or undefined if it is not active (RFC 7662). */
   introspect(token: string, signal?: AbortSignal): Promise<Introspected | undefined> {
     const form = { token, token_type_hint: 'access_token' };
     const read = readIntrospection;
     return this.#request({ name: 'introspect', endpoint: 'introspection', form, idempotent: true, read }, signal);
   }
 
-  /** Whatever is under way fails. */
+  /** Closes the client; requests in flight fail. */
   close(): Promise<void> {
     return this.#attempts.close();
   }
@@ -145,7 +146,7 @@ export class AuthServiceClient {
     try {
       const deadline = { clock, timeoutMs: this.#timeoutMs, timeoutError, signal };
       const answer = await withDeadline(deadline, (over) => this.#repeat(operation, over));
-      // A refusal travels as a value as far as here: to the breaker it is an answer like any other.
+      // A rejection is passed as a value up to this point, because the breaker counts it as a successful response.
       if (answer instanceof TollgateError) throw answer;
       result = 'ok';
       return answer;
@@ -165,7 +166,7 @@ export class AuthServiceClient {
       try {
         return await this.#try(operation, over, attempt - 1);
       } catch (error) {
-        if (error instanceof Fault) this.#complain('the auth service failed', error);
+        if (error instanceof Fault) this.#complain('request to the auth service failed', error);
         const pauseMs = pauseAfter(error, attempt, operation.idempotent);
         if (pauseMs === undefined || clock.now() + pauseMs >= endsAt || !this.#budget.consume()) throw error;
         await sleep(clock, pauseMs, over);
@@ -203,7 +204,7 @@ export class AuthServiceClient {
     });
     if (answer instanceof TollgateError && answer.cause instanceof ClientRefused) {
       this.#complain(
-        'the auth service refuses this client: AUTH_CLIENT_ID or SERVICE_SECRET is not what it knows',
+        'the auth service rejects the client credentials, check AUTH_CLIENT_ID and SERVICE_SECRET',
         answer,
       );
     }
@@ -220,12 +221,12 @@ export class AuthServiceClient {
   #breakerChanged(state: BreakerState): void {
     const { metrics, logger } = this.#deps;
     metrics.authBreaker.set(STATE_NUMBERS[state]);
-    if (state === 'open') logger.warn('the auth service fails: the breaker is open');
-    else if (state === 'closed') logger.info('the auth service answers again: the breaker is closed');
+    if (state === 'open') logger.warn('circuit breaker of the auth service opened');
+    else if (state === 'closed') logger.info('circuit breaker of the auth service closed');
   }
 }
 
-/** How long to wait before the next attempt, undefined when there must be none. */
+/** Returns the pause before the next attempt, or undefined if there must not be one. */
 function pauseAfter(error: unknown, attempt: number, idempotent: boolean): number | undefined {
   if (!(error instanceof Fault) || error.repeatable === 'never' || attempt >= MAX_ATTEMPTS) return undefined;
   if (error.repeatable === 'if_idempotent' && !idempotent) return undefined;
@@ -233,13 +234,13 @@ function pauseAfter(error: unknown, attempt: number, idempotent: boolean): numbe
   return (error.retryAfterMs ?? 0) + jitterMs;
 }
 
-/** RFC 6749 section 2.3.1: both parts are form-encoded first. */
+/** HTTP Basic authentication; RFC 6749 section 2.3.1 requires both parts to be form-encoded first. */
 function basic(id: string, secret: string): string {
   const encoded = [id, secret].map((part) => new URLSearchParams([['', part]]).toString().slice(1));
   return `Basic ${Buffer.from(encoded.join(':')).toString('base64')}`;
 }
 
-/** By the semantic conventions of HTTP client spans. */
+/** Attributes of the OpenTelemetry semantic conventions for HTTP client spans. */
 function httpAttributes({ hostname, port, protocol }: URL) {
   return {
     'http.request.method': 'POST',

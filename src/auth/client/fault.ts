@@ -1,12 +1,15 @@
 import type { z } from 'zod';
 import { type ErrorCode, type ErrorDetails, TollgateError } from '../../protocol/errors.ts';
 
-/** Which requests may be sent again after it: all, if the service has certainly not acted; else those that change nothing. */
+/**
+ * Requests that may be resent after a fault: `always` if the service has certainly not acted, else only idempotent
+ * ones.
+ */
 export type Repeatable = 'always' | 'if_idempotent' | 'never';
 
 type FaultCode = Extract<ErrorCode, 'AUTH_SERVICE_UNAVAILABLE' | 'AUTH_SERVICE_TIMEOUT' | 'INVALID_RESPONSE_FORMAT'>;
 
-/** A failure of the auth service itself, which says nothing about any token: what the breaker counts. */
+/** Failure of the auth service itself, independent of any token. The circuit breaker counts only faults. */
 export class Fault extends TollgateError {
   readonly repeatable: Repeatable;
 
@@ -16,12 +19,12 @@ export class Fault extends TollgateError {
   }
 }
 
-/** An answer that cannot be used. The reason is for the log. */
+/** Creates the fault for an unusable response. The reason is only logged. */
 export function unusable(reason: string, cause?: unknown): Fault {
   return new Fault('INVALID_RESPONSE_FORMAT', 'never', { cause: new Error(reason, { cause }) });
 }
 
-/** A body of the form expected. @throws Fault that names what is wrong with it, never its values */
+/** Validates a response body. @throws Fault that names the invalid fields, never their values */
 export function usable<T>(schema: z.ZodType<T>, json: unknown): T {
   if (json === undefined) throw unusable('no JSON');
   const parsed = schema.safeParse(json);

@@ -2,14 +2,14 @@ import { Agent } from 'undici';
 import type { Clock } from '../../lib/clock.ts';
 import { Fault, type Repeatable, unusable } from './fault.ts';
 
-/** Metadata and answers about tokens are a few KiB; what is longer is not read to its end. */
+/** Bound of a response body. Metadata and token responses have a few KiB. */
 const MAX_BODY_BYTES = 65_536;
-/** A `Retry-After` further away is as good as none: nobody holds a request for so long. */
+/** Upper bound for `Retry-After`. Longer delays make no difference, because no request is kept that long. */
 const MAX_RETRY_AFTER_MS = 10 * 60_000;
 
 const JSON_TYPE = /^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i;
 
-/** The connection was not made: the request has not left. */
+/** Error codes of a failed connection attempt. The request was not sent. */
 const NOT_CONNECTED = new Set([
   'ECONNREFUSED',
   'ENOTFOUND',
@@ -21,16 +21,16 @@ const NOT_CONNECTED = new Set([
 
 export interface HttpRequest {
   readonly url: URL;
-  /** Posted as a form; a GET without one. */
+  /** Body of a form POST; without it, the request is a GET. */
   readonly form?: Readonly<Record<string, string>>;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** An answer that is not the service's own failure: a result, or what it holds against the request. */
+/** A response other than a failure of the service: a result or a rejection of the request. */
 export interface HttpAnswer {
   readonly status: number;
   readonly ok: boolean;
-  /** Parsed, of whatever form; undefined when it is no JSON. */
+  /** Parsed but not validated; undefined if the body is not JSON. */
   readonly json: unknown;
 }
 
@@ -40,7 +40,10 @@ export interface HttpOptions {
   readonly connections: number;
 }
 
-/** HTTP with bounds: connections, time, size of the body, no redirects. Time is the clock's, not undici's. */
+/**
+ * HTTP client with bounded connections, time and body size. It follows no redirects and uses `Clock`, not undici's
+ * timers.
+ */
 export class Http {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
@@ -74,13 +77,13 @@ export class Http {
     });
     if (status === 429) throw unavailable(status, 'always', retryAfterMs);
     if (status >= 500 || status === 408) throw unavailable(status, 'if_idempotent', retryAfterMs);
-    // Followed, it could lead anywhere inside, with the client's secret.
+    // A redirect could send the client's secret to any host of the internal network.
     if (status >= 300 && status < 400) throw unusable(`status ${status}: redirects are not followed`);
     const ok = status < 300;
     return { status, ok, json: JSON_TYPE.test(contentType) ? parsed(text) : undefined };
   }
 
-  /** What is under way fails; nothing can be sent any more. */
+  /** Aborts the requests in flight. Later requests fail. */
   async close(): Promise<void> {
     for (const controller of this.#inFlight) controller.abort();
     await this.#agent.destroy();
@@ -112,7 +115,7 @@ export class Http {
     }
   }
 
-  /** Seconds or a date: RFC 9110 section 10.2.3. */
+  /** Parses `Retry-After`, which contains seconds or a date (RFC 9110 section 10.2.3). */
   #retryAfterMs(header: string | string[] | undefined): number | undefined {
     if (typeof header !== 'string') return undefined;
     const afterMs = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - this.#clock.now();

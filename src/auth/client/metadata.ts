@@ -6,13 +6,16 @@ import { unusable, usable } from './fault.ts';
 import type { HttpAnswer } from './http.ts';
 
 const FRESH_MS = 3_600_000;
-/** Between attempts to renew what is known already. */
+/** Interval between attempts to renew cached metadata. */
 const RENEW_AGAIN_MS = 60_000;
 
-/** Asks for a document and reads it; what `read` throws counts against the service. @throws Fault, BreakerOpenError */
+/**
+ * Requests a document and reads it; errors that `read` throws count for the breaker.
+ * @throws Fault, BreakerOpenError
+ */
 export type Fetch = (url: URL, read: (answer: HttpAnswer) => Endpoints) => Promise<Endpoints>;
 
-/** Of RFC 8414 section 2, what is used here. */
+/** The fields of RFC 8414 section 2 that are used. */
 const Document = z.object({
   issuer: z.string(),
   token_endpoint: z.string(),
@@ -21,20 +24,20 @@ const Document = z.object({
 
 export interface Endpoints {
   readonly token: URL;
-  /** Undefined where the service offers none. */
+  /** Undefined if the service has no introspection endpoint. */
   readonly introspection: URL | undefined;
 }
 
 export interface MetadataOptions {
-  /** Where the service is reached, which may be inside the network. */
+  /** Base URL of the service, which may be an internal address. */
   readonly url: string;
-  /** Who it says to be; also the issuer of tokens. */
+  /** Expected `issuer` of the metadata and of tokens. */
   readonly issuer: string;
 }
 
 /**
- * The endpoints of an OAuth 2.0 server (RFC 8414), asked for when first needed and once an hour from then on. Nobody waits
- * for the renewal, and while the service is away the endpoints known last go on being used.
+ * Endpoints of an OAuth 2.0 server (RFC 8414), fetched on first use and renewed hourly in the background. The cached
+ * endpoints remain in use while the service is unavailable.
  */
 export class Metadata {
   readonly #deps: { clock: Clock; logger: Logger; fetch: Fetch };
@@ -48,18 +51,18 @@ export class Metadata {
     this.#options = options;
   }
 
-  /** @throws as `fetch`, when they have never been known */
+  /** @throws as `fetch`, if no earlier fetch has succeeded */
   async endpoints(): Promise<Endpoints> {
     const { clock, logger } = this.#deps;
     if (!this.#cached) return this.#fetch();
     if (remainingUntil(clock, this.#renewAt, FRESH_MS) === 0) {
       this.#renewAt = clock.now() + RENEW_AGAIN_MS;
-      this.#fetch().catch((error) => logger.warn({ err: error }, 'metadata of the auth service not renewed'));
+      this.#fetch().catch((error) => logger.warn({ err: error }, 'renewal of the auth service metadata failed'));
     }
     return this.#cached;
   }
 
-  /** Any number of callers, one request. */
+  /** Concurrent callers share one request. */
   #fetch(): Promise<Endpoints> {
     this.#fetching ??= this.#request().finally(() => {
       this.#fetching = undefined;
@@ -77,7 +80,8 @@ export class Metadata {
   #read({ status, ok, json }: HttpAnswer): Endpoints {
     if (!ok) throw unusable(`status ${status} for the metadata`);
     const document = usable(Document, json);
-    // RFC 8414 section 3.3. The document of another server must not be used: its endpoints would get our secret.
+    // RFC 8414 section 3.3: metadata of another server must not be used. Its endpoints would receive the client's
+    // secret.
     if (document.issuer !== this.#options.issuer) throw unusable('the metadata is of another issuer than JWT_ISSUER');
     const introspection = document.introspection_endpoint;
     return {
@@ -86,7 +90,7 @@ export class Metadata {
     };
   }
 
-  /** Where the secret of this client may be sent: where the service is reached, or where its issuer is, encrypted. */
+  /** Accepts only endpoints that may receive the client's secret: at `url`, or at the origin of `issuer` over HTTPS. */
   #endpoint(value: string): URL {
     const url = URL.parse(value);
     const { url: serviceUrl, issuer } = this.#options;
@@ -98,7 +102,7 @@ export class Metadata {
   }
 }
 
-/** RFC 8414 section 3.1: between the host and the path, not behind it. */
+/** RFC 8414 section 3.1: the well-known segment is inserted between host and path, not appended. */
 function metadataUrl(serviceUrl: string): URL {
   const url = new URL(serviceUrl);
   const path = withoutTrailing(url.pathname, '/');

@@ -1,13 +1,13 @@
 import { Seal } from '../../lib/seal.ts';
 
-/** An access token as it may be stored and sent through Redis: only a process that has `SERVICE_SECRET` can read it. */
+/** An access token encrypted for Redis. Only a process with `SERVICE_SECRET` can decrypt it. */
 export type SealedToken = string;
 
-/** Seals access tokens for the way from a gateway through Redis to the worker that refreshes them, and back. */
+/** Encrypts access tokens that gateways and workers exchange through Redis for token refreshes. */
 export class TokenSeal {
   readonly #seal: Seal;
 
-  /** @param secret `SERVICE_SECRET`: what the processes of one installation share */
+  /** @param secret `SERVICE_SECRET`, shared by all processes of a deployment */
   constructor(secret: string) {
     this.#seal = new Seal(secret, 'tollgate access token at rest');
   }
@@ -16,7 +16,7 @@ export class TokenSeal {
     return this.#seal.seal(token);
   }
 
-  /** Undefined for what was sealed with another secret, or is damaged. */
+  /** Returns undefined if the token was sealed with another secret or is damaged. */
   open(sealed: SealedToken): string | undefined {
     return this.#seal.open(sealed);
   }

@@ -16,19 +16,23 @@ const failToken = LuaScript.load('failToken-2');
 const endTokenSession = LuaScript.load('endTokenSession-3');
 
 /**
- * How long a worker has for one refresh before another may take it: longer than the auth service's client tries, and
- * longer than the 5 s by which the clocks of workers may differ (tokens themselves allow no more).
+ * Duration of a worker's claim on one refresh; after it, another worker may claim the session. Longer than the auth
+ * service client's timeout, and longer than the 5 s by which the clocks of workers may differ (the skew that tokens
+ * allow).
  */
 export const CLAIM_MS = 15_000;
-/** Refreshes come up to this much earlier than they must, so that connections opened together do not meet again. */
+/**
+ * Refreshes start up to this much earlier than necessary, to spread those of connections that opened at the same
+ * time.
+ */
 const JITTER_MS = 1_000;
-/** A token so short that the lead would eat it is refreshed after a third of its life at the earliest. */
+/** A token is refreshed after a third of its life at the earliest, even if the lead is longer than the rest. */
 const LEAST_WAIT = 1 / 3;
 
 export interface TokenLifecycleTimes {
-  /** How long before its end a token is refreshed. */
+  /** Interval between the refresh and the expiry of a token. */
   readonly leadMs: number;
-  /** How long after its end it may still be exchanged. */
+  /** Time after its expiry during which a token can still be exchanged. */
   readonly graceMs: number;
 }
 
@@ -39,7 +43,7 @@ export function tokenLifecycleTimes(config: Config): TokenLifecycleTimes {
   };
 }
 
-/** A login session of a user, `sid:…`; a token that names none is a session of its own, `jti:…`. */
+/** A login session of a user, `sid:…`. A token without a session forms its own, `jti:…`. */
 export interface TokenSessionRef {
   readonly userId: string;
   readonly session: SessionName;
@@ -55,11 +59,11 @@ export interface SessionToken {
   readonly token: string;
   /** Milliseconds since the epoch. */
   readonly expiresAt: number;
-  /** How often the session has got a newer token. */
+  /** Number of refreshes of the session. */
   readonly refreshes: number;
 }
 
-/** A token to refresh, and how often that has failed in a row. */
+/** A token to refresh, with the number of consecutive failures. */
 export interface DueToken {
   readonly ref: TokenSessionRef;
   readonly token: string;
@@ -68,11 +72,11 @@ export interface DueToken {
 }
 
 /**
- * The latest token of every login session that has a live connection, and when it is to be refreshed: a sorted set for
- * each partition, so that what is not due costs nothing.
+ * Stores the latest token of every login session with a live connection, and its refresh time in a sorted set per
+ * partition, so that tokens that are not due cost nothing.
  *
- * States of a session: `refresh_scheduled` → `refreshing` → `refresh_scheduled` | `refresh_failed` → `degraded`; gone
- * with its last connection, at a refusal, or when its grace has passed.
+ * States of a session: `refresh_scheduled` → `refreshing` → `refresh_scheduled` | `refresh_failed` → `degraded`. The
+ * entry is removed with the last connection, after a rejection, or at the end of the grace period.
  */
 export class TokenSessions {
   readonly #redis: Redis;
@@ -90,9 +94,10 @@ export class TokenSessions {
   }
 
   /**
-   * A connection has this token. The session's other connections hear of one that ends later than theirs.
-   * @returns the session's token when that is a later one
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Registers the token of a connection. If it expires later than the stored one, the session's other connections
+   * receive it.
+   * @returns the stored token of the session if that expires later
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async register(
     ref: TokenSessionRef,
@@ -105,13 +110,13 @@ export class TokenSessions {
     return this.#opened(kept, keptUntil, refreshes);
   }
 
-  /** Stores what a refresh has brought, and tells it. False when the session has no connection any more. */
+  /** Stores and publishes a refreshed token. Returns false if the session has no connection any more. */
   async refreshed(ref: TokenSessionRef, token: string, expiresAt: number): Promise<boolean> {
     const reply = await this.#registerToken(ref, '', this.#seal.seal(token), expiresAt);
     return reply[0] !== 'gone';
   }
 
-  /** The session's token as it is kept, for a node that may have missed the news of it. @throws as `hold` */
+  /** Returns the stored token, for a node that may have missed its publication. @throws TollgateError as `register` */
   async current(ref: TokenSessionRef): Promise<SessionToken | undefined> {
     const key = this.#keys.user(ref.userId).tokenSession(ref.session);
     const [token, expiresAt, refreshes] = await this.#redis.hmget(key, 'token', 'expires_at', 'refreshes');
@@ -119,23 +124,23 @@ export class TokenSessions {
     return this.#opened(token, Number(expiresAt), Number(refreshes));
   }
 
-  /** The token that a control message brings; undefined when it cannot be read. */
+  /** Returns the token of a control message, or undefined if it cannot be decrypted. */
   fromControl({ token, expires_at, refreshes }: Extract<TokenControl, { control: 'token' }>): SessionToken | undefined {
     return this.#opened(token, expires_at, refreshes);
   }
 
-  /** A connection has left the session. */
+  /** Removes a connection from the session. */
   async unregister(ref: TokenSessionRef, connectionId: string): Promise<void> {
     await unregisterToken.run(this.#redis, this.#sessionKeys(ref), [member(ref), connectionId]);
   }
 
-  /** Has the token refreshed now. False when there is none to refresh. @throws as `hold` */
+  /** Schedules the refresh for now. Returns false if there is no token. @throws TollgateError as `register` */
   async requestRefresh(ref: TokenSessionRef): Promise<boolean> {
     const [due, session] = this.#sessionKeys(ref);
     return (await requestRefresh.run(this.#redis, [due, session], [member(ref), this.#clock.now()])) === 1;
   }
 
-  /** Takes at most `limit` sessions of a partition whose time has come; nobody else gets them for `CLAIM_MS`. */
+  /** Claims at most `limit` due sessions of a partition for `CLAIM_MS`. */
   async claimDue(partition: number, limit: number): Promise<TokenSessionRef[]> {
     if (partition < 0 || partition >= PARTITIONS) throw new RangeError(`no partition ${partition}`);
     const now = this.#clock.now();
@@ -150,7 +155,7 @@ export class TokenSessions {
     });
   }
 
-  /** The token of a session that was taken; undefined when nobody is connected any more, or it cannot be read. */
+  /** Returns the token of a claimed session; undefined if it has no connection any more or cannot be decrypted. */
   async due(ref: TokenSessionRef): Promise<DueToken | undefined> {
     const keys = [...this.#sessionKeys(ref), this.#keys.user(ref.userId).leases];
     const reply = (await readDueToken.run(this.#redis, keys, [member(ref)])) as [] | [string, number, number];
@@ -160,7 +165,7 @@ export class TokenSessions {
     return token === undefined ? undefined : { ref, token, expiresAt, failures };
   }
 
-  /** A refresh failed and is tried again. */
+  /** Records a failed refresh and schedules the next attempt. */
   async failed({ ref, expiresAt, failures }: DueToken, next: { retryInMs: number; degraded: boolean }): Promise<void> {
     const [due, session] = this.#sessionKeys(ref);
     const state = next.degraded ? 'degraded' : 'refresh_failed';
@@ -177,9 +182,9 @@ export class TokenSessions {
   }
 
   /**
-   * The auth service has refused this token, or its session as a whole. A worker that was slow may hear it of a token that
-   * has been replaced since: that says nothing against the session.
-   * @returns false when the session is gone or has a newer token by now, and the refusal was of the token only
+   * Ends a session after the auth service rejected its token, or the session as a whole. A slow worker may receive the
+   * rejection of a token that has been replaced in the meantime; such a rejection does not end the session.
+   * @returns false if the session has ended already, or if only the token was rejected and the session has a newer one
    */
   async end({ ref, expiresAt }: DueToken, code: Refusal, refused: 'token' | 'session'): Promise<boolean> {
     const control: TokenControl = { control: 'session_ended', session: ref.session, code };
@@ -220,7 +225,7 @@ export class TokenSessions {
 }
 
 /**
- * When a token is to be refreshed, ms: `leadMs` before its end, a little earlier by chance.
+ * Returns the refresh time of a token in ms: `leadMs` before its expiry, minus a random jitter.
  * @param random 0 to 1
  */
 export function refreshAt(now: number, expiresAt: number, leadMs: number, random: number): number {
@@ -228,7 +233,7 @@ export function refreshAt(now: number, expiresAt: number, leadMs: number, random
   return Math.round(Math.max(expiresAt - leadMs - random * JITTER_MS, earliest));
 }
 
-/** A user id has no space in it. */
+/** User and session separated by a space, which user ids never contain. */
 function member({ userId, session }: TokenSessionRef): string {
   return `${userId} ${session}`;
 }
