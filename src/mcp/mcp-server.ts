@@ -45,9 +45,7 @@ const MAX_PROGRESS_TOKEN_CHARS = 128;
 /** JSON-RPC 2.0 section 5.1. */
 const METHOD_NOT_FOUND = -32601;
 
-/**
- * Statuses that are also sent as HTTP status, because clients and proxies act on them. Other errors are sent with 200.
- */
+/** Error statuses that replace the HTTP status of a response, because clients and proxies act on them. */
 const STATUS_BEARING: readonly number[] = [429, 503];
 
 export interface McpServerDeps {
