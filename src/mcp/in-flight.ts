@@ -1,17 +1,18 @@
 import { type Clock, remainingUntil, sleep } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
-/** Requests of one user that this node answers at once: as many as two connections may have under way. */
+/** Maximum concurrent requests per user on this node: as many as two connections may have in flight. */
 const PER_USER = 16;
-/** Of all users together. Each is a few kilobytes while it waits; tool calls have a bound of their own below this one. */
+/** Maximum concurrent requests on this node. Each occupies a few kilobytes; tool calls have their own, lower bound. */
 const PER_NODE = 1_000;
-/** What a refused one should wait: longer than most requests take. */
+/** Retry hint of a refusal: longer than most requests take. */
 const RETRY_MS = 1_000;
+/** Interval at which `drained` polls. */
 const LOOK_AGAIN_MS = 20;
 
 /**
- * The MCP requests that this node is answering. What bounds connections cannot bound requests that have none: without
- * this, one user's slow calls could fill the node.
+ * Bounds the MCP requests in flight on this node. HTTP requests belong to no connection, so the connection limits do
+ * not apply to them. Without this bound, slow calls of one user could exhaust the node.
  */
 export class InFlight {
   readonly #perUser: number;
@@ -29,13 +30,14 @@ export class InFlight {
   }
 
   /**
-   * @returns gives the place back; later calls of it do nothing
-   * @throws TollgateError RATE_LIMITED when the user has too many, OVERLOADED when the node has
+   * Registers a request.
+   * @returns a function that removes the request; only its first call has an effect
+   * @throws TollgateError RATE_LIMITED at the limit of the user, OVERLOADED at the limit of the node
    */
   enter(userId: string): () => void {
     const own = this.#byUser.get(userId) ?? 0;
     if (own >= this.#perUser) {
-      const text = `Rate limit exceeded: ${this.#perUser} MCP requests of this user are under way.`;
+      const text = `Rate limit exceeded: ${this.#perUser} MCP requests of this user are in flight.`;
       throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: RETRY_MS });
     }
     if (this.#total >= this.#perNode) throw new TollgateError('OVERLOADED', { retryAfterMs: RETRY_MS });
@@ -49,7 +51,7 @@ export class InFlight {
     };
   }
 
-  /** Resolves when nothing is under way, or when `patienceMs` are over: a server that closes cuts what is left. */
+  /** Resolves when no request is in flight, or after `timeoutMs`. The closing server cuts the remaining requests. */
   async drained(clock: Clock, timeoutMs: number): Promise<void> {
     const deadlineAt = clock.now() + timeoutMs;
     while (this.#total > 0 && remainingUntil(clock, deadlineAt, timeoutMs) > 0) await sleep(clock, LOOK_AGAIN_MS);

@@ -5,7 +5,7 @@ import type { McpServer } from './mcp-server.ts';
 import { type McpTracingDeps, traceMcp } from './mcp-tracing.ts';
 
 const ENVELOPE_VERSION = 'io.modelcontextprotocol/protocolVersion';
-/** What a header's value may hold as it is; the rest goes as the specification has it, in Base64. */
+/** Values that a header can contain unchanged. MCP requires Base64 for all others. */
 const PLAIN = /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/;
 const ENCODED = /^=\?base64\?/;
 
@@ -15,26 +15,26 @@ export interface McpDispatcherDeps extends McpTracingDeps {
 }
 
 /**
- * MCP on one WebSocket: the requests of `POST /mcp`, one object a text frame, each answered by a frame with its id, with
- * notifications of how far it has come before that. What
- * stands in headers there follows from the message here; a request is cancelled by notification, not by the socket's end.
+ * Serves MCP on one WebSocket. Each text frame contains one request as in `POST /mcp`. The response is a frame with the
+ * id of the request; progress notifications may precede it. The headers that HTTP requires are derived from the
+ * message. A notification cancels a request; the end of the socket does not.
  */
 export class McpDispatcher implements RpcDispatcher {
   readonly #deps: McpDispatcherDeps;
   readonly #ctx: ConnectionContext;
   readonly #sendFrame: (frame: string) => void;
-  /** By the id of the request; as many as the connection may have under way. */
+  /** By request id. Bounded by the requests that a connection may have in flight. */
   readonly #inFlight = new Map<unknown, AbortController>();
   #initialized = false;
 
-  /** @param sendFrame sends a frame that is no answer */
+  /** @param sendFrame sends a frame that is not a response, such as a notification */
   constructor(deps: McpDispatcherDeps, ctx: ConnectionContext, sendFrame: (frame: string) => void) {
     this.#deps = deps;
     this.#ctx = ctx;
     this.#sendFrame = sendFrame;
   }
 
-  /** `ping` is MCP's for clients that have initialized; before, it is the keep-alive with an answer of our own. */
+  /** Handles `ping` only after `initialize`. Before, `ping` is the keepalive of the gateway's own protocol. */
   handles(method: string): boolean {
     return method === 'initialize' || method.includes('/') || (method === 'ping' && this.#initialized);
   }
@@ -58,7 +58,8 @@ export class McpDispatcher implements RpcDispatcher {
   }
 
   async #serve(message: RpcRequest, allowed: Promise<void>, signal: AbortSignal): Promise<string | undefined> {
-    // A call begins in the same flight as the question whether it may; nothing else has effects to hold back.
+    // `tools/call` checks the message limit in the same round trip that begins the call. Other methods wait for the
+    // check.
     if (message.method !== 'tools/call') await allowed;
     if (message.method === 'initialize') this.#initialized = true;
     const { identity, degraded, threadId } = this.#ctx;
@@ -76,7 +77,7 @@ export class McpDispatcher implements RpcDispatcher {
   }
 }
 
-/** The headers that the message would have over HTTP: the SDK holds them against the message. */
+/** Returns the headers that the message would have over HTTP. The SDK compares them with the message. */
 function headersOf({ method, params }: RpcMessage): Record<string, string> {
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
   const meta = params._meta;

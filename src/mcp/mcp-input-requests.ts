@@ -7,24 +7,24 @@ import type { Fields } from '../protocol/messages.ts';
 import type { InputExchange, InputRequests } from '../upstreams/input-requests.ts';
 import type { RequestState, RequestStates, StatedRequest } from './request-states.ts';
 
-/** What a request says of questions: what its sender can be asked, and what it answers. */
+/** Input capabilities and answers of an MCP request. */
 export interface McpInputExchange {
   readonly capabilities: Fields;
   readonly inputResponses: Fields | undefined;
-  /** As this server gave it. */
+  /** Sealed state from this gateway. */
   readonly requestState: string | undefined;
 }
 
-/** One request that may be answered by questions, in turn with its answer. */
+/** One input round of a request that may need input. */
 export interface InputRound {
   readonly input: InputExchange;
-  /** What came back with the answer; undefined for a request that begins. */
+  /** State that the caller returned with its answer; undefined for a new request. */
   readonly before: RequestState | undefined;
-  /** The answer that asks. */
+  /** Builds the response with the input requests. */
   requireInput(inputRequests: InputRequests, state: Pick<RequestState, 'callId' | 'asked'>): InputRequiredResult;
 }
 
-/** Undefined in the older era, whose servers would have to ask over a connection. */
+/** Returns undefined for the older era, in which servers can only send input requests over a connection. */
 export function inputExchangeOf({ mcpReq }: ServerContext, modern: boolean): McpInputExchange | undefined {
   if (!modern) return undefined;
   const capabilities: unknown = Reflect.get(mcpReq.envelope ?? {}, CLIENT_CAPABILITIES_META_KEY);
@@ -35,7 +35,7 @@ export function inputExchangeOf({ mcpReq }: ServerContext, modern: boolean): Mcp
   };
 }
 
-/** @throws TollgateError REQUEST_STATE_INVALID */
+/** Opens the request state of an input round. @throws TollgateError REQUEST_STATE_INVALID */
 export function openInputRound(states: RequestStates, request: StatedRequest, input: McpInputExchange): InputRound {
   const { capabilities, inputResponses, requestState } = input;
   const before = requestState === undefined ? undefined : states.open(request, requestState);

@@ -23,11 +23,11 @@ import type { Upstream } from '../upstreams/upstream.ts';
 import { type InputRound, type McpInputExchange, openInputRound } from './mcp-input-requests.ts';
 import type { RequestStates, StatedRequest } from './request-states.ts';
 
-/** Servers that are asked for a resource that none of them lists, as those of templates are. */
+/** Maximum number of servers tried for a resource that no server lists, such as one that matches a template. */
 const MAX_SERVERS_TRIED = 3;
-/** What a connection may have under way of these, eight, must fit into what may wait for its client. */
+/** Maximum size of a response. Eight of them, the requests in flight per connection, must fit into its output bound. */
 const MAX_ANSWER_BYTES = 256 * 1024;
-/** Of what a server says of a refusal. */
+/** Maximum length of the text of a server's refusal. */
 const MAX_CHARACTERS = 500;
 
 export interface McpResourcesDeps {
@@ -40,28 +40,28 @@ type Part = 'resources' | 'prompts';
 
 export interface ResourceRequest {
   readonly uri: string;
-  /** Undefined where the caller cannot be asked anything. */
+  /** Undefined when the caller cannot receive input requests. */
   readonly input?: McpInputExchange | undefined;
 }
 
 export interface PromptRequest {
   readonly name: string;
   readonly arguments?: Readonly<Record<string, string>> | undefined;
-  /** As for a resource. */
+  /** Undefined when the caller cannot receive input requests. */
   readonly input?: McpInputExchange | undefined;
 }
 
 interface NamedPrompt {
-  /** As it is here. */
+  /** Name in this gateway; it can differ from the name on the server. */
   readonly name: string;
   readonly prompt: Prompt;
   readonly upstream: Upstream;
 }
 
 /**
- * Resources and prompts of upstream servers, as a caller may see them: what the operator allows of a server that the
- * caller has the permission for. They cost nothing but a message. Of two resources with one URI there is the one of the
- * server that comes first; a prompt whose name is taken has its server's before it.
+ * Serves resources and prompts of upstreams. A caller sees those that the operator allows, if it has the permission for
+ * them. A request costs one message and no units. If several servers list the same URI, the first server is used. A
+ * prompt whose name is already used gets the name of its server as a prefix.
  */
 export class McpResources {
   readonly #deps: McpResourcesDeps;
@@ -70,7 +70,7 @@ export class McpResources {
     this.#deps = deps;
   }
 
-  /** What may be asked for here at all; empty without servers that offer it. */
+  /** Capabilities of this gateway; empty without servers that have resources or prompts. */
   get capabilities(): Pick<ServerCapabilities, 'resources' | 'prompts' | 'completions'> {
     const { all } = this.#deps.upstreams;
     const [resources, prompts] = [all.some(({ server }) => server.resources), all.some(({ server }) => server.prompts)];
@@ -101,7 +101,7 @@ export class McpResources {
     return this.#named(caller).map(({ name, prompt }) => ({ ...prompt, name }));
   }
 
-  /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
+  /** @throws ProtocolError when it does not exist or is hidden from the caller; TollgateError when its server fails */
   async read(
     caller: Identity,
     { uri, input }: ResourceRequest,
@@ -125,7 +125,7 @@ export class McpResources {
     throw new ResourceNotFoundError(uri);
   }
 
-  /** @throws ProtocolError for one that is not there or not for this caller, TollgateError when its server fails */
+  /** @throws ProtocolError when it does not exist or is hidden from the caller; TollgateError when its server fails */
   async prompt(
     caller: Identity,
     { name, arguments: args, input }: PromptRequest,
@@ -140,7 +140,7 @@ export class McpResources {
     return endInputRound(await answered(response), round);
   }
 
-  /** Which servers may have the resource; that which has asked, for an answer to it. */
+  /** Returns the servers that may have the resource. For an answer, only the server that sent the input request. */
   #serversOf(caller: Identity, uri: string, requesting: string | undefined): Upstream[] {
     const open = this.#open('resources', caller).filter(
       ({ server }) => server.resources && isAllowed(server.resources, uri),
@@ -159,7 +159,7 @@ export class McpResources {
     return input && openInputRound(this.#deps.states, { ...request, userId, idempotencyKey: undefined }, input);
   }
 
-  /** Values for an argument of a prompt or of a template; none from a server that completes nothing. */
+  /** Completes an argument of a prompt or template. Returns no values if the server does not support completion. */
   async complete(caller: Identity, params: CompleteRequest['params'], signal: AbortSignal): Promise<CompleteResult> {
     const { upstream, ref } = this.#referred(caller, params.ref);
     const work = upstream.request('completion/complete', signal, async (client, options): Promise<CompleteResult> => {
@@ -187,7 +187,7 @@ export class McpResources {
     return found;
   }
 
-  /** Over all servers, whoever asks: what a name means must not follow from what its caller may see. */
+  /** Assigns names over all servers before filtering, so that a name has the same meaning for every caller. */
   #named(caller: Identity): NamedPrompt[] {
     const seen = new Set<string>();
     const all = this.#deps.upstreams.all.flatMap((upstream) => {
@@ -219,7 +219,7 @@ function firstOf<Row>(
   return [...byKey.values()];
 }
 
-/** A result as it is; questions with what is needed to go on with their answer. */
+/** Returns a result unchanged. Returns input requests with the request state that continues the request. */
 function endInputRound<T extends object>(
   answer: T | InputRequiredAnswer,
   round: InputRound | undefined,
@@ -228,16 +228,16 @@ function endInputRound<T extends object>(
   const inputRound = (round?.before?.asked ?? 0) + 1;
   if (round && inputRound <= MAX_INPUT_ROUNDS) return round.requireInput(answer.inputRequests, { asked: inputRound });
   throw new TollgateError('TOOL_FAILED', {
-    text: `The server of this has asked ${MAX_INPUT_ROUNDS} times and asks again.`,
+    text: `The server exceeded the limit of ${MAX_INPUT_ROUNDS} input rounds.`,
   });
 }
 
-/** What a server answers; its refusal goes on in its words, its failure in ours. */
+/** Bounds the response and converts errors: a refusal keeps the server's text, a failure gets a text of the gateway. */
 async function answered<T>(work: Promise<T>): Promise<T> {
   try {
     const answer = await work;
     if (Buffer.byteLength(JSON.stringify(answer)) <= MAX_ANSWER_BYTES) return answer;
-    throw new TollgateError('TOOL_FAILED', { text: `This is larger than ${MAX_ANSWER_BYTES} bytes.` });
+    throw new TollgateError('TOOL_FAILED', { text: `The response is larger than ${MAX_ANSWER_BYTES} bytes.` });
   } catch (thrown) {
     if (thrown instanceof UpstreamRefusal) {
       throw new ProtocolError(ProtocolErrorCode.InvalidParams, thrown.message.slice(0, MAX_CHARACTERS).toWellFormed());
@@ -246,11 +246,11 @@ async function answered<T>(work: Promise<T>): Promise<T> {
       throw new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities: thrown.required } });
     }
     if (thrown instanceof UpstreamFault) {
-      throw new TollgateError('TOOL_FAILED', { text: 'The server of this gave no usable answer; try again later.' });
+      throw new TollgateError('TOOL_FAILED', { text: 'The server returned no usable response. Try again later.' });
     }
     if (thrown instanceof UpstreamBusy) {
       throw new TollgateError('TOOL_FAILED', {
-        text: 'The server of this does not answer at present; try again later.',
+        text: 'The server is busy or has failed repeatedly. Try again later.',
       });
     }
     throw thrown;

@@ -20,11 +20,13 @@ import { callTool, keyOf, listTools, type McpCaller, type McpToolCall, type McpT
 import type { RequestStates } from './request-states.ts';
 import { unwrapSingleEventStream } from './single-event-stream.ts';
 
-/** Revisions of the protocol that are spoken, the newest first; the SDK lists those that begin with `initialize`. */
+/** Supported protocol revisions, newest first. The SDK lists those that start with `initialize`. */
 export const MCP_VERSIONS: readonly string[] = ['2026-07-28', ...SUPPORTED_PROTOCOL_VERSIONS];
 
 const SERVER_INFO = { name: 'tollgate', title: 'Tollgate', version: packageFile.version };
-/** How long a client may show a list without asking again: so late a new plan can be in it. Private: it is the caller's. */
+/**
+ * Time that a client may cache a list; a change of plan appears after at most this time. Private: lists are per caller.
+ */
 const LIST_TTL_MS = 60_000;
 const LIST_HINT = { ttlMs: LIST_TTL_MS, cacheScope: 'private' } as const;
 const CACHE_HINTS = {
@@ -33,17 +35,17 @@ const CACHE_HINTS = {
   'resources/list': LIST_HINT,
   'resources/templates/list': LIST_HINT,
   'prompts/list': LIST_HINT,
-  // How long an upstream's words hold is the upstream's to know, which may say so in the result.
+  // Only the upstream knows how long its content is valid. Its result may contain a hint.
   'resources/read': { ttlMs: 0, cacheScope: 'private' },
 } as const;
-/** Of one call; what a tool reports beyond that is dropped, the result is not. */
+/** Maximum progress notifications per call. Further ones are dropped; the result is always sent. */
 const MAX_PROGRESS = 1_000;
 const MAX_PROGRESS_CHARS = 500;
 const MAX_PROGRESS_TOKEN_CHARS = 128;
 /** JSON-RPC 2.0 section 5.1. */
 const METHOD_NOT_FOUND = -32601;
 
-/** Errors that the HTTP status tells too, since a client or a proxy can act on it; others are answers like any other. */
+/** Error statuses that replace the HTTP status of a response, because clients and proxies act on them. */
 const STATUS_BEARING: readonly number[] = [429, 503];
 
 export interface McpServerDeps {
@@ -54,33 +56,33 @@ export interface McpServerDeps {
   readonly tracing: Tracing;
 }
 
-/** What is offered besides tools, and in which era. */
+/** Capabilities besides tools, and the protocol era. */
 interface ServedCapabilities {
   readonly modern: boolean;
   readonly capabilities: McpResources['capabilities'];
 }
 
-/** One request on its way through the SDK. */
+/** One request that the SDK processes. */
 interface Exchange {
   readonly caller: McpCaller;
-  /** Whether the end of `Request.signal` means that the client wants no answer any more, and never just a lost network. */
+  /** Whether an abort of `Request.signal` always means cancellation by the client, never only a lost connection. */
   readonly signalCancels: boolean;
-  /** Tells the client something before its answer; where it is undefined, the answer is a stream that does. */
+  /** Sends a notification before the response. If undefined, the response is a stream that contains notifications. */
   readonly notify?: (notification: { readonly method: string; readonly params: Fields }) => void;
   refusal: TollgateError | undefined;
 }
 
 export interface McpRequest extends Pick<Exchange, 'caller' | 'signalCancels' | 'notify'> {
-  /** Its headers say which era is spoken, and nothing of who speaks; its signal ends the exchange. */
+  /** The headers determine the protocol era, not the caller. An abort of the signal ends the exchange. */
   readonly request: Request;
-  /** One JSON-RPC message, parsed; no batch. */
+  /** One parsed JSON-RPC message; batches are not supported. */
   readonly body: Readonly<Record<string, unknown>>;
 }
 
 /**
- * Answers MCP requests of both eras, whichever road they came by: 2026-07-28, where every request says everything itself,
- * and 2025-11-25 and older, where a client initializes first. No state is kept between requests in either: what a client
- * may do follows from who it is, so that every node can answer every request.
+ * Answers MCP requests of all transports and both protocol eras: 2026-07-28, where each request is self-contained, and
+ * 2025-11-25 and older, where a client initializes first. Keeps no state between requests in either era. Access follows
+ * from the identity of the caller, so every node can answer every request.
  */
 export class McpServer {
   readonly #tools: McpTools;
@@ -89,7 +91,7 @@ export class McpServer {
   readonly #logger: Logger;
   readonly #tracing: Tracing;
   readonly #modern: McpHttpHandler;
-  /** By the request that the SDK hands on: its own channel, `AuthInfo`, would want a token. */
+  /** Keyed by the request, which the SDK passes to handlers. The SDK's own channel, `AuthInfo`, requires a token. */
   readonly #exchanges = new WeakMap<Request, Exchange>();
 
   constructor({ tools, resources, states, logger, tracing }: McpServerDeps) {
@@ -99,13 +101,13 @@ export class McpServer {
     this.#logger = logger;
     this.#tracing = tracing;
     this.#modern = createMcpHandler(({ requestInfo }) => this.#server(requestInfo, true), {
-      // Its own serving of the older era streams each answer, whose status is out before anything is known of it.
+      // The SDK streams every response of the older era, so its HTTP status is sent before the result is known.
       legacy: 'reject',
-      onerror: (error) => logger.debug({ err: error }, 'an MCP request was not served'),
+      onerror: (error) => logger.debug({ err: error }, 'MCP request was not served'),
     });
   }
 
-  /** Never rejects for what the client sent. Status 499 when the request's signal ended it. */
+  /** Never rejects because of client input. Returns status 499 when the request's signal aborted. */
   async serve({ request, body, ...from }: McpRequest): Promise<Response> {
     if (body.method === 'subscriptions/listen') return methodNotFound(body);
     const exchange: Exchange = { ...from, refusal: undefined };
@@ -117,7 +119,7 @@ export class McpServer {
     return exchange.refusal ? withStatus(response, exchange.refusal) : response;
   }
 
-  /** Ends what is under way. */
+  /** Ends the requests in flight. */
   close(): Promise<void> {
     return this.#modern.close();
   }
@@ -131,7 +133,7 @@ export class McpServer {
     await server.connect(transport);
     const close = () => void server.close();
     try {
-      // A transport that is closed leaves its answer open for ever.
+      // A closed transport never settles its response, so the signal must end the wait.
       const onClose = ended(request.signal);
       const response = await Promise.race([transport.handleRequest(request, { parsedBody: body }), onClose]);
       return await Promise.race([unwrapSingleEventStream(response, close), onClose]);
@@ -145,7 +147,7 @@ export class McpServer {
 
   #server(request: Request | undefined, modern: boolean): Server {
     const exchange = request && this.#exchanges.get(request);
-    if (!exchange) throw new Error('an MCP request without its caller');
+    if (!exchange) throw new Error('MCP request has no exchange');
     const capabilities = { tools: {}, ...this.#resources.capabilities };
     const server = new Server(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
     this.#handleResources(server, exchange, { modern, capabilities });
@@ -172,7 +174,7 @@ export class McpServer {
     return server;
   }
 
-  /** Resources and prompts, where there are any: what there is none of is no method of this server. */
+  /** Registers the methods of resources and prompts. Without resources or prompts, their methods do not exist. */
   #handleResources(server: Server, exchange: Exchange, { modern, capabilities }: ServedCapabilities): void {
     const resources = this.#resources;
     const { identity, allowed } = exchange.caller;
@@ -205,7 +207,7 @@ export class McpServer {
     }
   }
 
-  /** Every failure in the form of the table: the SDK would show the client the text of any other. */
+  /** Converts every failure to an error of the error table. Of other errors the SDK sends the internal message. */
   async #answer<Result>(exchange: Exchange, work: () => Promise<Result>): Promise<Result> {
     try {
       return await work();
@@ -214,7 +216,7 @@ export class McpServer {
       const error = toTollgateError(thrown);
       this.#tracing.failed(error);
       const user = userHash(exchange.caller.identity.userId);
-      if (error.code === 'INTERNAL_ERROR') this.#logger.error({ user, err: error.cause }, 'an MCP request failed');
+      if (error.code === 'INTERNAL_ERROR') this.#logger.error({ user, err: error.cause }, 'MCP request failed');
       exchange.refusal = error;
       throw protocolError(error);
     }
@@ -222,8 +224,9 @@ export class McpServer {
 }
 
 /**
- * What ends a call's execution. Over HTTP the newer era takes a closed connection for a cancellation, the older does not;
- * and a caller that brought a key has said that it comes back for the outcome, which must not be that of a lost network.
+ * Returns the signal that ends the execution of a call. Over HTTP, the newer era treats a closed connection as a
+ * cancellation, the older era does not. A call with an idempotency key continues in both: its caller can request the
+ * outcome again, and a lost connection must not turn the outcome into a cancellation.
  */
 function cancelSignal(
   { signalCancels }: Exchange,
@@ -234,19 +237,19 @@ function cancelSignal(
   return signalCancels || (modern && key === undefined) ? context.mcpReq.signal : undefined;
 }
 
-/** Whether the answer must be a stream, for the progress before it. */
+/** Returns whether the response must be a stream, because progress precedes the result. */
 function wantsProgress({ notify }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
   if (notify || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
   const meta: unknown = Reflect.get(params, '_meta');
   return typeof meta === 'object' && meta !== null && isProgressToken(Reflect.get(meta, 'progressToken'));
 }
 
-/** One that is longer than any that is made asks for nothing: it stands in every word about the progress. */
+/** Ignores overlong tokens, because every progress notification repeats the token. */
 function isProgressToken(token: unknown): token is string | number {
   return typeof token === 'number' || (typeof token === 'string' && token.length <= MAX_PROGRESS_TOKEN_CHARS);
 }
 
-/** Passes on how far a tool has come, to who gave a token for that. */
+/** Returns a function that sends progress notifications; undefined without a valid progress token. */
 function progressOf(
   { notify }: Exchange,
   { mcpReq }: ServerContext,
@@ -265,7 +268,7 @@ function progressOf(
     };
     const notification = { method: 'notifications/progress', params } as const;
     if (notify) notify(notification);
-    // A caller that has gone is not told of it.
+    // The caller may have disconnected.
     else mcpReq.notify(notification).catch(() => undefined);
   };
 }
@@ -274,7 +277,7 @@ function metaOf(params: { readonly _meta?: Fields | undefined }): Fields | undef
   return params._meta;
 }
 
-/** The same answer with the status of its refusal, and when to try again. */
+/** Returns the response with the HTTP status of its error and `Retry-After`. */
 function withStatus(response: Response, { row, retryAfterMs }: TollgateError): Response {
   if (!STATUS_BEARING.includes(row.http) || response.status !== 200) return response;
   const headers = new Headers(response.headers);
@@ -282,7 +285,7 @@ function withStatus(response: Response, { row, retryAfterMs }: TollgateError): R
   return new Response(response.body, { status: row.http, headers });
 }
 
-/** No change is announced (`listChanged` is not among the capabilities), so that there is nothing to listen to. */
+/** Rejects `subscriptions/listen`: the capabilities do not include `listChanged`, so there are no notifications. */
 function methodNotFound(body: unknown): Response {
   const error = { code: METHOD_NOT_FOUND, message: 'Method not found' };
   return Response.json({ jsonrpc: '2.0', id: idOf(body), error }, { status: 404 });

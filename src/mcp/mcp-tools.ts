@@ -10,28 +10,28 @@ import { type InputRound, type McpInputExchange, openInputRound } from './mcp-in
 import type { RequestStates } from './request-states.ts';
 
 /**
- * The specification has clients repeat a broken call under a new id and gives them nothing to recognise it by: this
- * member of a call's `_meta` is.
+ * Member of a call's `_meta` with the idempotency key. MCP requires a new id for a repeated call and has no other way
+ * to recognise the repetition.
  */
 export const IDEMPOTENCY_KEY = 'tollgate/idempotencyKey';
-/** As long as everywhere else: see `tool_call`. */
+/** Same bound as in the message `tool_call`. */
 const MAX_KEY_LENGTH = 128;
 
-/** Who calls, and on which terms. */
+/** The caller of an MCP request and its limits. */
 export interface McpCaller {
   readonly identity: Identity;
-  /** Whether the session could not be verified for too long; then only free tools can be used. */
+  /** True when the session could not be verified for too long; only free tools are then available. */
   readonly degraded: boolean;
-  /** The thread of calls that name none. */
+  /** Default thread of calls. */
   readonly threadId: string;
-  /** Settles when the message limit has been asked; rejects for a request above it. */
+  /** Resolves when the message limit allows the request; rejects above the limit. */
   readonly allowed: Promise<void>;
 }
 
-/** What MCP needs of the tools: the same function that serves every other road. */
+/** Port to the tools; the same implementation serves all other transports. */
 export interface McpTools {
   describe(identity: Identity): readonly ToolDescription[];
-  /** Whether a server executes it, whose results have MCP's own form. */
+  /** Returns whether a tool server executes the tool, so that its results have the form of MCP. */
   isUpstream(tool: string): boolean;
   /** @throws TollgateError for a refusal: see `ToolService.call` */
   call(request: ToolRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<ToolResult> }>;
@@ -41,11 +41,11 @@ export interface McpToolCall {
   readonly name: string;
   readonly args: Fields;
   readonly meta: Fields | undefined;
-  /** Ends the execution. Undefined for a call that goes on whatever becomes of its caller. */
+  /** Ends the execution. Undefined for a call that continues when its caller disconnects. */
   readonly signal: AbortSignal | undefined;
-  /** Undefined where nobody asked how far it has come. */
+  /** Undefined when the caller did not request progress. */
   readonly onProgress?: ToolRequest['onProgress'];
-  /** Undefined where the caller cannot be asked anything. */
+  /** Undefined when the caller cannot receive input requests. */
   readonly input: McpInputExchange | undefined;
 }
 
@@ -55,8 +55,8 @@ export interface McpToolsDeps {
 }
 
 /**
- * The tools that the caller may use and somebody executes, in the catalogue's order: a model would call what it is shown,
- * and MCP has no mark for a tool that is there and cannot be used.
+ * Lists the tools that the caller may use and that have an executor, in the order of the catalogue. Others are omitted,
+ * because a model calls any listed tool, and MCP cannot mark a tool as unavailable.
  */
 export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsResult {
   const usable = tools.describe(identity).filter(({ available }) => available);
@@ -70,7 +70,7 @@ export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsRe
   };
 }
 
-/** @throws TollgateError for a refusal; a failure of the tool, or arguments that do not fit, are results with `isError` */
+/** Calls a tool. Failures and invalid arguments are results with `isError`. @throws TollgateError for a refusal */
 export async function callTool(
   { tools, states }: McpToolsDeps,
   caller: McpCaller,
@@ -80,7 +80,7 @@ export async function callTool(
     const idempotencyKey = keyOf(call.meta);
     const { userId } = caller.identity;
     const stated = { userId, method: 'tools/call', name: call.name, args: call.args, idempotencyKey } as const;
-    // Whoever is above the limit is told that, and nothing of a state.
+    // A request above the message limit gets RATE_LIMITED and no information about its state.
     if (call.input?.requestState !== undefined) await caller.allowed;
     const round = call.input && openInputRound(states, stated, call.input);
     const { finished } = await tools.call(toolRequest(caller, call, round), caller.allowed);
@@ -96,24 +96,24 @@ export async function callTool(
     return { ...contentOf(result, tools.isUpstream(call.name)), _meta: metaOf(result) };
   } catch (thrown) {
     if (!(thrown instanceof TollgateError)) throw thrown;
-    // What the plan hides is not there: who asks for it must not learn that it is, from this answer or by comparing.
+    // A tool that the plan hides gets the same response as an unknown one, so that callers cannot detect its existence.
     if (thrown.code === 'PERMISSION_DENIED' || thrown.code === 'TOOL_NOT_FOUND') {
       throw new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: call.name } });
     }
-    // A model can correct its arguments when it is told as a result; an error ends in the client (SEP-1303).
+    // Sent as a result, because a model can then correct its arguments; an error only reaches the client (SEP-1303).
     if (thrown.code === 'FORMAT_ERROR') return failure(thrown.message, { code: thrown.code });
     throw thrown;
   }
 }
 
-/** A tool that needs more of its caller is no result, but an error that names what (MCP 2026-07-28). */
+/** Missing client capabilities are an error that names them, not a result (MCP 2026-07-28). */
 function refuseMissingCapability({ error }: ToolResult): void {
   if (error?.code !== 'MISSING_CLIENT_CAPABILITY') return;
   const { requiredCapabilities } = error;
   throw new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities } });
 }
 
-/** The key of a call, undefined without one. @throws TollgateError when it is none */
+/** Returns the idempotency key of a call; undefined without one. @throws ProtocolError for an invalid key */
 export function keyOf(meta: Fields | undefined): string | undefined {
   const key = meta?.[IDEMPOTENCY_KEY];
   if (key === undefined) return undefined;
@@ -154,7 +154,7 @@ function metaOf(meta: ToolResult): Record<string, unknown> {
 
 function contentOf({ success, result, error }: ToolResult, upstream: boolean): CallToolResult {
   if (!success) return failure(String(error?.message ?? 'The tool failed.'), error ?? {});
-  // What has been cut has its form no more.
+  // A truncated result no longer has the form of MCP.
   if (upstream && isObject(result) && Array.isArray(result.content)) {
     const { content, structuredContent } = result;
     return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };

@@ -2,7 +2,7 @@ import { userHash } from '../lib/logger.ts';
 import { parseTraceParent, type Span, type Tracing } from '../lib/tracing.ts';
 import type { Identity } from '../protocol/identity.ts';
 
-/** What a name of a span may be made of: a client can make up any other. */
+/** Methods that may appear in span names, because a client can send any other string. */
 const METHODS: ReadonlySet<unknown> = new Set([
   'initialize',
   'ping',
@@ -18,7 +18,7 @@ const METHODS: ReadonlySet<unknown> = new Set([
 
 export interface McpTracingDeps {
   readonly tracing: Tracing;
-  /** Whether a client's own trace is gone on with, and its decision on recording taken over. */
+  /** Whether the gateway continues the trace of a client and adopts its sampling decision. */
   readonly trustsTraces: boolean;
 }
 
@@ -27,14 +27,14 @@ export interface TracedMcpRequest {
   readonly params: unknown;
   readonly identity: Identity;
   readonly transportName: 'http' | 'websocket';
-  /** The header of the request; the message's own says more. */
+  /** Value of the HTTP header; `_meta.traceparent` of the message takes precedence. */
   readonly traceparent?: unknown;
 }
 
 /**
- * One MCP request, by the semantic conventions of MCP. A client that has authenticated may have begun the trace: it says so
- * in `_meta.traceparent` (SEP-414), or over HTTP in the header of the same name. Its `tracestate` and `baggage` are
- * anything that it likes, and end here.
+ * Traces one MCP request by the OpenTelemetry semantic conventions for MCP. An authenticated client may have started
+ * the trace; it sends `_meta.traceparent` (SEP-414) or, over HTTP, the header of the same name. Its `tracestate` and
+ * `baggage` are untrusted and are not forwarded.
  */
 export function traceMcp<T>(
   { tracing, trustsTraces }: McpTracingDeps,

@@ -7,25 +7,25 @@ import type { Fields } from '../protocol/messages.ts';
 
 const PURPOSE = 'tollgate request state of mcp';
 
-/** The request that was answered by questions: the answer must come with the same one. */
+/** Request that was answered with input requests. The answer must arrive with the same request. */
 export interface StatedRequest {
   readonly userId: string;
   readonly method: 'tools/call' | 'prompts/get' | 'resources/read';
-  /** Of the tool or prompt, or the resource's URI. */
+  /** Name of the tool or prompt, or URI of the resource. */
   readonly name: string;
   readonly args: Fields;
   readonly idempotencyKey: string | undefined;
 }
 
-/** What goes on with the answer. */
+/** Data that the answer needs to continue the request. */
 export interface RequestState {
-  /** The server that has asked. */
+  /** Server that sent the input requests. */
   readonly server: string;
-  /** Undefined for prompts and resources, which are no calls. */
+  /** Undefined for prompts and resources. */
   readonly callId?: string | undefined;
-  /** Questions that an answer answers, those before them included. */
+  /** Input rounds of the request, including this one. */
   readonly asked: number;
-  /** The server's own state, unchanged; undefined where it gave none. */
+  /** State of the server, unchanged; undefined if it sent none. */
   readonly state?: string | undefined;
 }
 
@@ -35,16 +35,17 @@ interface Sealed extends RequestState {
 }
 
 /**
- * Request states as callers get them with a question, and bring them back with the answer. They are sealed, so that no node
- * keeps anything and every node can go on: nobody else can make one, and one is of use for the request that it was
- * made for, from the same user, until it expires. That the same one does nothing twice is for who goes on to see to.
+ * Seals and opens request states. A caller receives the state with the input requests and returns it with the answer,
+ * so nodes store nothing and any node can continue. Only processes with the secret can create a state. It is valid for
+ * the same request of the same user until it expires. It can be presented more than once; the receiver must be
+ * idempotent.
  */
 export class RequestStates {
   readonly #clock: Clock;
   readonly #seal: Seal;
   readonly #keptMs: number;
 
-  /** @param secret `SERVICE_SECRET`: what the processes of one installation share */
+  /** @param secret `SERVICE_SECRET`, shared by the processes of one deployment */
   constructor({ clock }: { readonly clock: Clock }, { secret, keptMs }: { secret: string; keptMs: number }) {
     this.#clock = clock;
     this.#seal = new Seal(secret, PURPOSE);
@@ -56,7 +57,10 @@ export class RequestStates {
     return this.#seal.seal(JSON.stringify(sealed), identityOf(request));
   }
 
-  /** @throws TollgateError REQUEST_STATE_INVALID for one of another user or request, one that has expired, and what is none */
+  /**
+   * Opens a state.
+   * @throws TollgateError REQUEST_STATE_INVALID if it is malformed, expired or of another user or request
+   */
   open(request: StatedRequest, sealed: string): RequestState {
     const text = this.#seal.open(sealed, identityOf(request));
     if (text === undefined) throw new TollgateError('REQUEST_STATE_INVALID');
@@ -66,7 +70,7 @@ export class RequestStates {
   }
 }
 
-/** The same text for the same request, whatever the order of its members. */
+/** Hash that identifies the request, independent of the order of object members. */
 function identityOf({ userId, method, name, args, idempotencyKey }: StatedRequest): string {
   const values = [userId, method, name, idempotencyKey ?? null, args];
   return createHash('sha256').update(canonicalJson(values)).digest('base64url');

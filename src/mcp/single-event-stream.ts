@@ -1,9 +1,10 @@
-/** The end of one event: https://html.spec.whatwg.org/multipage/server-sent-events.html */
+/** Separator of events: https://html.spec.whatwg.org/multipage/server-sent-events.html */
 const END = '\n\n';
 
 /**
- * An answer that the SDK would stream, as a stream only when something comes before the result: else its status can still
- * tell a refusal. `ended` is called once, when everything has been read or nobody reads any more.
+ * Converts an SSE response with a single event to a plain JSON response. A response stays a stream only if another
+ * event precedes the result; as JSON, its HTTP status can still signal a refusal.
+ * @param ended called once, when the response has been read completely or its reader has cancelled
  */
 export async function unwrapSingleEventStream(response: Response, ended: () => void): Promise<Response> {
   if (!response.body || !isStream(response)) {
@@ -35,7 +36,7 @@ function dataOf(event: string): Readonly<Record<string, unknown>> | undefined {
   return data.length > 0 ? JSON.parse(data.join('\n')) : undefined;
 }
 
-/** What was read, and what is left. */
+/** Returns a stream of the text already read, followed by the rest. */
 function rest(
   read: string,
   reader: ReadableStreamDefaultReader<string>,

@@ -3,17 +3,17 @@ import type { ToolArguments } from '../tools/tool.ts';
 import type { RunAnswer } from './run-log.ts';
 import type { Steps } from './step-log.ts';
 
-/** What an agent can do while it runs. All of it rejects once the run is cancelled, out of time or another worker's. */
+/** Operations of a running agent. They reject once the run is cancelled, timed out or taken over by another worker. */
 export interface AgentContext {
   think(thought: string): Promise<void>;
   /**
-   * Runs a tool. Calls may run side by side: they are numbered, and told as executing, in the order in which they are
-   * made, and told as completed in the order in which they end.
+   * Runs a tool. Calls may run concurrently. They are numbered, and `tool_executing` is appended, in the order in which
+   * the agent makes them; `tool_completed` is appended in the order in which they end.
    */
   call(tool: string, args: ToolArguments): Promise<ToolOutcome>;
-  /** What a model says, for agents that ask one. */
+  /** Records the steps of a language model, for agents that use one. */
   readonly steps: Steps;
-  /** Aborts when the run is cancelled or out of time. */
+  /** Aborts when the run is cancelled or times out. */
   readonly signal: AbortSignal;
 }
 
@@ -22,18 +22,18 @@ export interface AgentTask {
   readonly runId: string;
   readonly message: string;
   readonly threadId: string;
-  /** What a model is told of its part. */
+  /** System prompt of the model. */
   readonly instructions: string;
-  /** The model that the agent wants; undefined for the installation's. */
+  /** Model of the agent; undefined for the default model of the deployment. */
   readonly model: string | undefined;
-  /** The tools the agent may choose from; whether the caller may use them shows when they are called. */
+  /** Tools that the agent may call. The permissions of the caller are checked with each call. */
   readonly tools: readonly string[];
   readonly caller: ToolCaller;
 }
 
 /**
- * Answers a message. Called again from the beginning when its worker died, it must go the same way as long as the tools
- * give the same results: what it did before is then recognised and not done twice. What it asks of chance, such as a model,
- * it finds in `hands.steps`.
+ * Answers a message. After a takeover, the new worker calls the agent again from the beginning. The agent must make the
+ * same calls as long as the tools return the same results: completed calls are then replayed, not executed twice.
+ * Results that are not deterministic, such as those of a model, are replayed through `context.steps`.
  */
 export type Agent = (task: AgentTask, context: AgentContext) => Promise<RunAnswer>;

@@ -24,12 +24,13 @@ export interface RunExecutorDeps {
   readonly tracing: Tracing;
 }
 
+/** Time that a stopped agent has to record the tool call that it is executing. */
 const STOP_GRACE_MS = 1_000;
 
-/** Why a run is stopped from outside. */
+/** Why the executor stops a run. */
 type StopReason = 'cancelled' | 'timeout';
 
-/** Runs an agent to its one terminal event, whatever happens on the way. */
+/** Runs an agent and writes exactly one terminal event, also when the agent fails, times out or is cancelled. */
 export class RunExecutor {
   readonly #deps: RunExecutorDeps;
   readonly #timeoutMs: number;
@@ -40,12 +41,12 @@ export class RunExecutor {
     this.#timeoutMs = options.timeoutMs;
   }
 
-  /** Cancels a run if it is one of this worker's. */
+  /** Cancels a run if this worker executes it. */
   cancel(runId: string): void {
     this.#running.get(runId)?.abort('cancelled' satisfies StopReason);
   }
 
-  /** @throws Error when the terminal event could not be written; the run is then taken up again or swept */
+  /** @throws Error when the terminal event could not be written; another claim or the sweep then ends the run */
   async execute(run: ClaimedRun): Promise<RunEnd> {
     const startedAt = performance.now() - run.waitedMs;
     const stop = new AbortController();
@@ -66,7 +67,7 @@ export class RunExecutor {
       return end;
     } finally {
       cancelTimeout();
-      // The same worker may have the run again by now, under a later claim.
+      // This worker may have claimed the same run again in the meantime.
       if (this.#running.get(run.runId) === stop) this.#running.delete(run.runId);
     }
   }
@@ -88,8 +89,8 @@ export class RunExecutor {
   }
 
   /**
-   * An agent that is stopped has a moment to settle the call it is in, so that what was executed is recorded; one that
-   * does not stop is left behind, and the log refuses what it writes later.
+   * Gives a stopped agent `STOP_GRACE_MS` to complete its current call, so that an executed call is recorded. An agent
+   * that does not stop in this time is abandoned, and the run log rejects its later writes.
    */
   #withStopGrace<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -144,7 +145,7 @@ export class RunExecutor {
     }
     const timedOut = reason === 'timeout';
     const context = { run_id: run.runId, connection_id: run.connectionId, user: userHash(run.userId) };
-    if (!timedOut) this.#deps.logger.error({ ...context, err: thrown }, 'an agent failed');
+    if (!timedOut) this.#deps.logger.error({ ...context, err: thrown }, 'agent failed');
     const publicCause =
       thrown instanceof TollgateError ? thrown : new TollgateError('INTERNAL_ERROR', { cause: thrown });
     const error = timedOut ? new TollgateError('RUN_TIMEOUT') : publicCause;
@@ -154,7 +155,7 @@ export class RunExecutor {
   }
 }
 
-/** By the semantic conventions of generative AI; a thread is what they call a conversation. */
+/** Attributes follow the OpenTelemetry semantic conventions for generative AI; a thread is their conversation. */
 function describe(span: Span, { agent, threadId, runId, fencingToken, userId, caller }: ClaimedRun): void {
   if (!span.recording) return;
   span.set({

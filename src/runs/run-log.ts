@@ -9,11 +9,11 @@ import type { CallJournal } from '../tools/tool-requests.ts';
 import type { Refusal } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
-/** The run belongs to somebody else now, or has ended: whoever gets this stops without another word. */
+/** Another worker owns the run, or the run has ended. The receiver of this error stops and writes nothing more. */
 export class RunOwnershipLost extends Error {
   constructor(outcome: 'fenced' | 'finished') {
     super(`the run was ${outcome}`);
-    this.name = 'RunLost';
+    this.name = 'RunOwnershipLost';
   }
 }
 
@@ -27,10 +27,10 @@ export type JournalEntry = NonNullable<NewEvent['journal']>;
 /**
  * The events of one run, written by the worker that claimed it.
  *
- * A worker that takes a run over runs the agent again from its beginning: tool results come from the run's journal, and
- * the events that are in the log already are passed over, so that clients see one uninterrupted sequence. Outcomes of
- * tools are recognised by their call, since calls that ran side by side ended in any order; the others by their number,
- * since an agent emits them in the same order each time.
+ * A worker that takes over a run starts the agent again from the beginning. Tool results come from the journal of the
+ * run. Events that are already in the log are skipped, so that clients receive one uninterrupted sequence. Tool
+ * outcomes are matched by call id, because concurrent calls end in any order. Other events are matched by their number,
+ * because an agent emits them in the same order each time.
  */
 export class RunLog implements CallJournal {
   readonly #log: EventLog;
@@ -39,23 +39,23 @@ export class RunLog implements CallJournal {
   readonly #onCancelRequested: () => void;
   readonly #startedAt: number;
   readonly #toolsUsed = new Set<string>();
-  /** Events of the run in the log, as far as this worker knows. */
+  /** Number of events of the run that are in the log, according to this worker. */
   #eventsInLog: number;
   /**
-   * Those of an earlier worker that are still to be passed over. Outcomes of tools are not among them: each has an entry in
-   * the journal, refusals too, written by the append that put it into the log.
+   * Number of replayed events that are still to be skipped. Tool outcomes are not included: each of them, also a
+   * refusal, has an entry in the journal, written by the same append as its event.
    */
   #toSkip: number;
   #steps = 0;
   #ended = false;
   #last: Promise<void> = Promise.resolve();
   /**
-   * Writes the event again that nobody knows of whether it is in the log: Redis was away for too long. It goes before any
-   * other, which would be taken for it and be lost.
+   * Repeats an append whose result is unknown because a Redis outage outlasted the retries. It must precede every other
+   * append: Redis could otherwise take the next event for the repetition, and that event would be lost.
    */
   #unconfirmed: (() => Promise<void>) | undefined;
 
-  /** @param cancelRequested called when an append brings word that the run is to be cancelled */
+  /** @param cancelRequested called when the reply to an append says that cancellation was requested */
   constructor(deps: { log: EventLog; clock: Clock }, run: ClaimedRun, cancelRequested: () => void) {
     this.#log = deps.log;
     this.#clock = deps.clock;
@@ -75,7 +75,7 @@ export class RunLog implements CallJournal {
     return this.#emit('agent_thinking', { thought, step: this.#steps });
   }
 
-  /** A piece of what a model says, numbered by whoever asks the model; with the last of a step, its bill. */
+  /** Appends a part of a model's text, numbered by the caller. The last part of a step carries its usage record. */
   modelText(
     fields: Fields & { readonly thought: string; readonly step: number },
     { billing, journal }: { readonly billing?: Billing; readonly journal?: JournalEntry },
@@ -92,9 +92,9 @@ export class RunLog implements CallJournal {
   }
 
   /**
-   * Passes over events of an earlier worker that are known to be in the log; all that are left when no number is given.
-   * For the moments between events, when none is under way.
-   * @returns how many there were
+   * Skips events of an earlier worker that are in the log; all remaining ones by default. Must only be called while no
+   * append is in flight.
+   * @returns the number of skipped events
    */
   skipReplayed(events = this.#toSkip): number {
     this.#toSkip -= events;
@@ -110,13 +110,15 @@ export class RunLog implements CallJournal {
     });
   }
 
-  /** The outcome of a call that an earlier worker completed. */
+  /** Returns the outcome of a call that an earlier worker completed. */
   journaled(callId: string): ToolOutcome | undefined {
     const stored = this.#run.journal.get(callId);
     return stored === undefined ? undefined : (JSON.parse(stored) as ToolOutcome);
   }
 
-  /** Appends the outcome, remembers it and writes its usage record or counts its refusal, in one step. */
+  /**
+   * Appends the outcome, stores it in the journal, and writes the usage record or counts the refusal, in one script.
+   */
   toolCompleted(
     call: { tool: string; callId: string },
     outcome: ToolOutcome,
@@ -156,13 +158,13 @@ export class RunLog implements CallJournal {
     return this.#emit('agent_cancelled', { duration_ms: this.#elapsed(), status: 'cancelled' });
   }
 
-  /** Ends a run that nobody works on, with the start that it may never have had. */
+  /** Ends a run that no worker executes. Appends `agent_started` first if the run has no event yet. */
   async abandoned(error: TollgateError): Promise<void> {
     if (this.#run.events === 0) await this.started();
     await this.failed(error);
   }
 
-  /** Events are written one after the other, in the order in which they were asked for. */
+  /** Appends events one at a time, in the order of the calls. */
   #emit(
     type: DurableEventType,
     fields: Fields,
@@ -173,7 +175,7 @@ export class RunLog implements CallJournal {
       await this.#unconfirmed?.();
       if (this.#ended) throw new RunOwnershipLost('finished');
       const terminal = isTerminalEvent(type);
-      // A terminal event is never among those that are passed over: the run would have ended.
+      // A terminal event is never skipped: if it were in the log, the run would have ended.
       const ordered = !terminal && type !== 'tool_completed';
       if (ordered && this.#toSkip > 0) {
         this.#toSkip -= 1;
@@ -195,7 +197,7 @@ export class RunLog implements CallJournal {
     return written;
   }
 
-  /** Tries again while Redis is away: an append that did arrive is recognised, so that it cannot be there twice. */
+  /** Retries during a Redis outage. The script recognises an append that did arrive, so no event is written twice. */
   async #append(
     event: NewEvent,
     eventsInLog: number,

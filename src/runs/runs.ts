@@ -17,32 +17,35 @@ const startRun = LuaScript.load('startRun-10');
 const claimRun = LuaScript.load('claimRun-1');
 const cancelRun = LuaScript.load('cancelRun-2');
 
-/** A request id is remembered, and its run can be asked about, for a day. */
+/** How long a request id and its run are kept: one day. */
 const RUN_KEPT_MS = 24 * 3_600_000;
-/** Runs of a user that are listed: the list is how an erasure finds them, so that the message limit binds first. */
+/**
+ * Maximum number of listed runs per user. An erasure finds runs by this list, so the message limit must be reached
+ * first.
+ */
 const RUNS_LISTED = 1_000_000;
-/** After the run's own deadline its worker has this long to say so itself, before a sweep does. */
+/** Time after the deadline of a run in which its worker can end it, before a sweep does. */
 const SWEEP_MARGIN_MS = 5_000;
 
-/** A run as a worker holds it. */
+/** A run that a worker has claimed. */
 export interface ClaimedRun {
   readonly userId: string;
   readonly runId: string;
   readonly threadId: string;
   readonly requestId: string;
-  /** The connection that asked for it, which may have ended since. */
+  /** Connection that sent the request; it may have closed since. */
   readonly connectionId: string;
   readonly agent: string;
   readonly message: string;
   readonly transport: string;
   readonly caller: ToolCaller;
-  /** The fencing token: greater than that of whoever had the run before. */
+  /** Greater than the fencing token of every earlier claim of the run. */
   readonly fencingToken: number;
-  /** Events of the run that are in the log already. */
+  /** Number of events of the run that are already in the log. */
   readonly events: number;
-  /** Results of tools that completed under an earlier worker, by tool call id. */
+  /** Outcomes of tool calls that earlier workers completed, by tool call id. */
   readonly journal: ReadonlyMap<string, string>;
-  /** What a model said in the steps that an earlier worker completed, by the name of the entry (see `StepLog`). */
+  /** Model steps that earlier workers completed, by the name of the journal entry (see `StepLog`). */
   readonly steps: ReadonlyMap<string, string>;
   /** Milliseconds since the epoch, by Redis's clock. */
   readonly acceptedAt: number;
@@ -69,12 +72,12 @@ export interface RunsDeps {
   readonly tracing: Tracing;
 }
 
-/** The field of a run's hash that holds a tool's result. */
+/** Prefix of the fields in a run's hash that contain tool outcomes. */
 export const JOURNAL_PREFIX = 'tool:';
-/** The field of a run's hash that holds a step of a model. */
+/** Prefix of the fields in a run's hash that contain model steps. */
 export const STEP_PREFIX = 'step:';
 
-/** Agent runs as Redis keeps them: started once per request id, claimed by one worker at a time. */
+/** Stores agent runs in Redis. A run starts once per request id and is owned by one worker at a time. */
 export class Runs {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -95,12 +98,12 @@ export class Runs {
   }
 
   /**
-   * Accepts a run, or recognises one that was accepted under the same request id.
+   * Accepts a run, or recognises a repetition by its request id.
    *
-   * The limits of the plan are checked and counted by the script that stores the run; a repetition counts no second time.
-   * The message limit, the run and its job travel to Redis together, in this order on one connection: one round trip.
-   * The script reads what the limiter wrote and starts nothing when it is too much; a job without a run is dropped by
-   * the worker that gets it. A job that was not stored leaves a run that the same request id can start again.
+   * The script that stores the run also checks and counts the limits of the plan; a repetition is not counted again.
+   * The message limit, the run and its job are sent together, in this order on one connection: one round trip. The
+   * script reads the counter of the limiter and stores no run above the limit. A worker drops a job that has no run. If
+   * the job could not be stored, a repetition with the same request id adds it again.
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
   async start(
@@ -138,7 +141,7 @@ export class Runs {
     });
   }
 
-  /** Takes a run for this worker; whoever had it before can append nothing more. */
+  /** Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners. */
   async claim(userId: string, runId: string): Promise<Claim> {
     const reply = (await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [])) as string[];
     const [outcome, ...flat] = reply;
@@ -146,7 +149,7 @@ export class Runs {
     return { outcome, run: parseRun(userId, runId, flat) };
   }
 
-  /** Asks for the end of a run; like `start`, in one flight with the message limit. @throws TollgateError RATE_LIMITED */
+  /** Requests cancellation. One round trip, together with the message limit. @throws TollgateError RATE_LIMITED */
   async cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'> {
     const keys = this.#keys.user(userId);
     const args = [keys.runControl, runId, limit.messages];
@@ -156,11 +159,11 @@ export class Runs {
     return reply as 'asked' | 'missing' | 'finished';
   }
 
-  /** Runs whose time is over, by Redis's clock, and that nobody has ended; at most `limit` of each partition. */
+  /** Returns runs past their deadline (Redis clock) that have not ended; at most `limit` per partition. */
   async overdue(limit = 100): Promise<AgentRunJob[]> {
     const [seconds] = await this.#redis.time();
     const dueAt = Number(seconds) * 1000;
-    // Sent together; a pipeline would have to stay on one shard.
+    // Separate commands, because a pipeline must stay on one shard.
     const looks = Array.from({ length: PARTITIONS }, (_, partition) => {
       return this.#redis.zrangebyscore(this.#keys.activeRuns(partition), '-inf', dueAt, 'LIMIT', 0, limit);
     });
@@ -171,7 +174,7 @@ export class Runs {
     });
   }
 
-  /** Strikes a run off the active ones of its partition and of its user: it has ended, or is not known any more. */
+  /** Removes a run that has ended or expired from the active runs of its partition and its user. */
   async forget(userId: string, runId: string): Promise<void> {
     const { activeRuns, runsInFlight } = this.#keys.user(userId);
     await Promise.all([

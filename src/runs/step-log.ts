@@ -6,15 +6,15 @@ import { type UsageStatus, usageRecord } from '../usage/records.ts';
 import type { JournalEntry, RunLog } from './run-log.ts';
 import { type ClaimedRun, STEP_PREFIX } from './runs.ts';
 
-/** A tool call as a model asked for it. */
+/** A tool call requested by a model. */
 export interface ModelCall {
   readonly id: string;
   readonly name: string;
-  /** JSON, if the model made no mistake. */
+  /** Supposed to be JSON, but a model can produce invalid JSON. */
   readonly arguments: string;
 }
 
-/** What a model said in one step: text, tool calls, or both. */
+/** Output of a model in one step: text, tool calls, or both. */
 export interface ModelStep {
   readonly text: string;
   readonly calls: readonly ModelCall[];
@@ -23,58 +23,60 @@ export interface ModelStep {
 export interface Tokens {
   readonly input: number;
   readonly output: number;
-  /** The model did not say: reckoned at four bytes a token. */
+  /** True when the model reported no counts; they are then estimated at four bytes per token. */
   readonly estimated: boolean;
 }
 
-/** Who is asked, and at what price. */
+/** A model and its price. */
 export interface ModelRef {
   readonly model: string;
   readonly price: ModelPrice;
 }
 
 export interface Steps {
-  /** The next step that an earlier worker completed, whose events are then passed over; undefined when there is none. */
+  /** Returns the next step that an earlier worker completed and skips its events; undefined when there is none. */
   replay(): ModelStep | undefined;
-  /** Begins a step, or another attempt at one whose text was cut off. */
+  /** Begins a step, or another attempt at an aborted step. */
   startStep(model: ModelRef): StepWriter;
 }
 
-/** One attempt at a step, as it is told: pieces of text, and an end that is billed. */
+/** Writes the events of one attempt at a step: parts of text, and an end with a usage record. */
 export interface StepWriter {
-  /** Resolves when the text is in the log, or held back to go with what follows. */
+  /** Resolves when the text is in the log, or buffered for the next event. */
   add(text: string): Promise<void>;
-  /** The step is over: remembered for a worker that takes the run over, and billed. */
+  /** Ends the step: writes the journal entry for a takeover and the usage record. */
   complete(step: ModelStep, tokens: Tokens): Promise<void>;
-  /** The step was cut off: what was said of it is told and recorded, at no price. Nothing happens when nothing was said. */
+  /**
+   * Ends an interrupted step: appends the remaining text with a record of 0 units. Does nothing if there was no text.
+   */
   abort(status: Exclude<UsageStatus, 'success'>, tokens: Tokens): Promise<void>;
 }
 
 /**
- * So long is text gathered before it is appended. Four appends a second and run are a cost that does not follow the
- * speed of the model, and a quarter of a second is not yet seen as a pause.
+ * Time that text is buffered before it is appended. It bounds the cost at four appends per second and run, independent
+ * of the speed of the model. Users do not notice a quarter of a second as a pause.
  */
 export const TEXT_WINDOW_MS = 250;
-/** More text than this is not gathered, however fast it comes: the size of an event stays small. */
+/** Maximum length of buffered text, in characters, so that events stay small when a model is fast. */
 const TEXT_LENGTH = 4_000;
-/** The entry that holds the number of the attempt begun last. */
+/** Journal entry with the number of the latest attempt. */
 const LAST_ATTEMPT = 'begun';
 
 /** A completed step in the run's hash. */
 interface StoredStep extends ModelStep {
   readonly number: number;
-  /** `agent_thinking` events of it in the log. */
+  /** Number of `agent_thinking` events of the step in the log. */
   readonly events: number;
 }
 
 /**
- * The steps of a model in one run: their text as events, what was said as the journal of the run, their tokens as usage
- * records. Each attempt at a step has a number of its own, the `step` of its events. An attempt that was cut off stays in
- * the log, and the first event of the one that follows it says so by `replaces_step`.
+ * Writes the model steps of one run: their text as events, their output to the journal, their tokens as usage records.
+ * Each attempt at a step has its own number, the `step` of its events. An interrupted attempt stays in the log, and the
+ * first event of the next attempt refers to it by `replaces_step`.
  *
- * A model does not repeat itself, so what it said is not asked again: the last event of a step writes the whole step
- * into the run's hash in the same append. A worker that takes the run over recalls the steps in their order; what the
- * log has beyond them is the beginning of an attempt that died with its worker.
+ * A model does not give the same output twice, so completed steps are replayed, not requested again. The append of the
+ * last event of a step also writes the whole step to the run's hash. A worker that takes over the run replays the steps
+ * in order; any further events in the log belong to an attempt that was interrupted when its worker failed.
  */
 export class StepLog implements Steps {
   readonly #log: RunLog;
@@ -119,9 +121,9 @@ export class StepLog implements Steps {
 
   #endReplay(): void {
     this.#replaying = false;
-    // Tools ran, but no model asked for them: their results are the answers to other questions.
+    // The journal has tool results without a model step, so another kind of agent made the calls.
     if (this.#completed === 0 && this.#run.journal.size > 0) {
-      throw new Error('the run was begun by an agent of another kind');
+      throw new Error('the run was started by another kind of agent');
     }
     if (this.#log.skipReplayed() === 0) return;
     this.#number = Math.max(this.#number, Number(this.#run.steps.get(LAST_ATTEMPT) ?? 0));
@@ -139,20 +141,20 @@ interface LoggedStepDeps {
 
 interface StepNumbers {
   readonly number: number;
-  /** Its place among the steps of the run that are completed. */
+  /** Position among the completed steps of the run, from 1. */
   readonly index: number;
   readonly replaces: number | undefined;
   readonly model: ModelRef;
 }
 
-/** One attempt at a step. Its calls come one after the other. */
+/** One attempt at a step. Its methods must not be called concurrently. */
 class LoggedStep implements StepWriter {
   readonly #deps: LoggedStepDeps;
   readonly #step: StepNumbers;
   readonly #startedAt: number;
   #events = 0;
   #lastEventAt = 0;
-  /** The latest text always waits for what follows it: so the end of a step has an event to be written with. */
+  /** The latest text stays buffered until more follows, so that the end of a step always has an event to go with. */
   #buffered = '';
 
   constructor(deps: LoggedStepDeps, step: StepNumbers) {
@@ -201,7 +203,7 @@ class LoggedStep implements StepWriter {
     await this.#deps.log.modelText(fields, { ...lastAttempt, ...extra });
   }
 
-  /** A step is charged like a call, and shows in the user's totals with the record. */
+  /** Bills a step like a tool call. The script adds it to the user's totals together with the record. */
   #billing(status: UsageStatus, { input, output, estimated }: Tokens): Billing {
     const { userId, runId, threadId, requestId, transport, caller, acceptedAt } = this.#deps.run;
     const { model, price } = this.#step.model;

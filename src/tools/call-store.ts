@@ -14,17 +14,18 @@ import type { ToolOutcome } from './outcome.ts';
 const beginCall = LuaScript.load('beginCall-8');
 const endCall = LuaScript.load('endCall-9');
 
-/** An outcome with an idempotency key can be had again for a day; a call that has not ended waits as long for the sweep. */
+/** How long Redis keeps a call with an idempotency key, and one that has not ended and waits for the sweep: one day. */
 const KEPT_MS = 24 * 3_600_000;
 /**
- * That a call without a key has ended is known for longer than the node that ends it tries to (`OUTAGE_PATIENCE_MS`). One
- * that the sweep ended is remembered as long as one with a key: its node may have been stopped, and go on at any time.
+ * How long an ended call without a key is kept: longer than its node retries the end (`OUTAGE_RETRY_MS`), so that the
+ * script recognises a retry. A call that the sweep ended is kept as long as one with a key, because its node may have
+ * been suspended and can resume at any time.
  */
 const UNKEYED_MS = 90_000;
-/** A call that has asked its caller is remembered for so long after each question; a person needs a minute or two. */
+/** How long a call is kept after each of its input requests; a person needs a minute or two to answer. */
 export const INPUT_TTL_MS = 15 * 60_000;
 
-/** A call outside a run, as its node and the sweep know it. */
+/** Data of a call outside a run that its node and the sweep need to end it. */
 export interface CallDetails {
   readonly tool: string;
   readonly permission: string;
@@ -35,7 +36,7 @@ export interface CallDetails {
   readonly transport: string;
   /** Milliseconds since the epoch. */
   readonly started_at: number;
-  /** Questions of the call that have been answered; 0 where it is missing. */
+  /** Completed input rounds of the call; a missing value means 0. */
   readonly answered?: number;
 }
 
@@ -45,7 +46,7 @@ export interface BeginCall {
   readonly args: Fields;
   readonly details: CallDetails;
   readonly reservation: Reservation;
-  /** Greatest value of the user's message counter. */
+  /** Maximum value of the user's message counter at which the call may begin. */
   readonly messages: number;
 }
 
@@ -62,19 +63,22 @@ export interface EndCall {
   readonly outcome: ToolOutcome;
   /** Undefined for a call that was not executed. */
   readonly record: UsageRecord | undefined;
-  /** Counts the use; "" gives the place back uncounted. */
+  /** Commit argument of the reservation; "" releases the reservation without counting a use. */
   readonly quotaCommit: string;
-  /** How many of its questions must be answered for the call to begin again; undefined for one that is done. */
+  /** Input rounds that must be completed before the call can begin again; undefined when the call is done. */
   readonly inputRound?: number;
-  /** By the sweep, and not by who executed it: that one, should it come back, is told. */
+  /**
+   * Set when the sweep ends the call instead of its node. The outcome is then stored, so that the node receives it if
+   * it resumes and tries to end the call.
+   */
   readonly swept?: true;
-  /** It was refused after it had begun: under its key it can be asked for again. */
+  /** Set when the call was refused after it had begun. A call with a key is deleted, so the key can be used again. */
   readonly refused?: true;
 }
 
 /**
- * Tool calls outside runs, as Redis keeps them: begun once per call id, ended once, by their node or by the sweep. One that
- * asks its caller for something ends with its question and can begin again, by the answer to it, on any node.
+ * Stores tool calls outside runs in Redis. A call begins once per call id. It ends once, through its node or the sweep.
+ * A call that needs input ends with an input request; the answer begins it again, on any node.
  */
 export class CallStore {
   readonly #redis: Redis;
@@ -87,7 +91,10 @@ export class CallStore {
     this.#log = log;
   }
 
-  /** Takes a place and appends `tool_executing`, or recognises the call. One round trip. @throws TollgateError OVERLOADED */
+  /**
+   * Reserves quota and appends `tool_executing`, or recognises a repeated call. One round trip.
+   * @throws TollgateError OVERLOADED
+   */
   async begin({ userId, callId, args, details, reservation, messages }: BeginCall): Promise<BeginResult> {
     const keys = this.#keys.user(userId);
     const timestamp = new Date(details.started_at).toISOString();
@@ -123,8 +130,8 @@ export class CallStore {
   }
 
   /**
-   * Appends `tool_completed` with the usage record, counts the use and keeps the outcome. Sent twice, it does so once.
-   * @returns the outcome that counts: another one when the call had been ended already
+   * Appends `tool_completed` and the usage record, counts the use and stores the outcome, in one script. Idempotent.
+   * @returns the valid outcome; it differs from the given one if the call had already ended
    */
   async end({
     userId,
@@ -141,7 +148,7 @@ export class CallStore {
     const timestamp = record?.completed_at ?? new Date(details.started_at + outcome.duration_ms).toISOString();
     const { answered = 0, idempotency_key } = details;
     const { questions, ...visible } = outcome;
-    // A request state is a key to its call as well.
+    // A request state identifies its call like a key does, so a repetition can request the outcome.
     const parsed = inputRound !== undefined || answered > 0 || (idempotency_key !== null && !refused);
     const completed = { tool_name: details.tool, tool_call_id: callId, ...visible, status: 'completed' };
     const reply = await this.#log.write(
@@ -161,7 +168,7 @@ export class CallStore {
         quotaCommit,
         reservationMember(callId, details),
         activeCallMember(userId, callId),
-        // Nobody asks again for any other, and it may be 64 KiB.
+        // No repetition can request any other outcome, and an outcome can have 64 KiB.
         parsed || swept ? JSON.stringify(outcome) : '',
         keptMs(details, { inputRound, swept, refused }),
         record ? JSON.stringify(record) : '',
@@ -177,7 +184,7 @@ export class CallStore {
     const [result, stored] = reply as [string, string];
     if (result === 'stale') return outcome;
     const other = result === 'over' && stored ? (JSON.parse(stored) as ToolOutcome) : undefined;
-    // Without a stored one it was this very end, whose answer was lost.
+    // Without a stored outcome, an earlier attempt of this same end succeeded and its reply was lost.
     if (other) return other;
     if (record) this.#log.onAcknowledged(record);
     if (result === 'over') return outcome;
@@ -185,22 +192,22 @@ export class CallStore {
     return outcome;
   }
 
-  /** Counts a refusal in the tallies. */
+  /** Appends a refusal to the outbox, to be counted in the tallies. */
   async refused(userId: string, refusal: Refusal): Promise<void> {
     await mapRedisErrors(this.#redis.xadd(this.#keys.user(userId).outbox, '*', 'x', JSON.stringify(refusal)));
   }
 
-  /** The outcome of a call that has ended; undefined while it has not. */
+  /** Returns the stored outcome of a call; undefined while the call is running. */
   async outcome(userId: string, callId: string): Promise<ToolOutcome | undefined> {
     const stored = await mapRedisErrors(this.#redis.hget(this.#keys.user(userId).call(callId), 'outcome'));
     return stored === null ? undefined : (JSON.parse(stored) as ToolOutcome);
   }
 
-  /** Calls whose time is over, by Redis's clock, and that nobody has ended; at most `limit` of each partition. */
+  /** Returns calls past their deadline (Redis clock) that have not ended; at most `limit` per partition. */
   async overdue(limit = 100): Promise<{ userId: string; callId: string }[]> {
     const [seconds] = await this.#redis.time();
     const dueAt = Number(seconds) * 1000;
-    // Sent together; a pipeline would have to stay on one shard.
+    // Separate commands, because a pipeline must stay on one shard.
     const looks = Array.from({ length: PARTITIONS }, (_, partition) => {
       return this.#redis.zrangebyscore(this.#keys.activeCalls(partition), '-inf', dueAt, 'LIMIT', 0, limit);
     });
@@ -211,23 +218,26 @@ export class CallStore {
     });
   }
 
-  /** What is known of a call that has not ended; undefined, and struck off, when nothing is. */
+  /**
+   * Returns the details of a call that has not ended. If none are stored, removes the call from the active calls and
+   * returns undefined.
+   */
   async details(userId: string, callId: string): Promise<CallDetails | undefined> {
     const keys = this.#keys.user(userId);
     const [stored, status] = await this.#redis.hmget(keys.call(callId), 'details', 'status');
     if (stored) return JSON.parse(stored) as CallDetails;
-    // One that has asked was struck off when it did, and may begin again at any time.
+    // A call with the status `asked` was already removed with its input request, and can begin again at any time.
     if (status !== 'asked') await this.#redis.zrem(keys.activeCalls, activeCallMember(userId, callId));
     return undefined;
   }
 }
 
-/** Tells the same call from another one under the same key: the order of an object's members makes no difference. */
+/** Hash of tool and arguments, to detect a different call under the same key. The order of members is irrelevant. */
 function digest(tool: string, args: Fields): string {
   return createHash('sha256').update(tool).update('\n').update(canonicalJson(args)).digest('base64url');
 }
 
-/** How long a call that ends is remembered from then on, in ms; "" for as long as was said when it began. */
+/** Milliseconds that a call is kept after its end; "" keeps the expiry that was set when it began. */
 function keptMs(
   { answered = 0, idempotency_key }: CallDetails,
   { inputRound, swept, refused }: Pick<EndCall, 'inputRound' | 'swept' | 'refused'>,
@@ -238,7 +248,7 @@ function keptMs(
   return answered > 0 ? INPUT_TTL_MS : UNKEYED_MS;
 }
 
-/** As `Quotas` names it. */
+/** Equals `Reservation.member` of `Quotas.reservationFor`. */
 function reservationMember(callId: string, { tool, permission }: CallDetails): string {
   return `${callId} ${tool} ${permission}`;
 }

@@ -24,7 +24,7 @@ export interface ExecutorDeps {
   readonly queueDepth: () => Promise<QueueDepth>;
 }
 
-/** The names that a row of tools.json with the executor `builtin` may have. */
+/** Names allowed for entries of tools.json with the executor `builtin`. */
 export const BUILT_IN_TOOLS = [
   'create_thread',
   'get_thread_history',
@@ -38,7 +38,7 @@ export const BUILT_IN_TOOLS = [
 ] as const;
 type BuiltInTool = (typeof BUILT_IN_TOOLS)[number];
 
-/** Every built-in tool by its name in the catalogue. */
+/** Returns the executor of each built-in tool, by its name in the catalogue. */
 export function builtInExecutors(deps: ExecutorDeps): Readonly<Record<BuiltInTool, ToolExecutor>> {
   return {
     ...threadTools(deps),

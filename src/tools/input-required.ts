@@ -1,18 +1,18 @@
 import { TollgateError } from '../protocol/errors.ts';
 import type { InputExchange, InputRequests } from '../upstreams/input-requests.ts';
 
-/** A caller who can be asked something by the tool that it calls. */
+/** Present on a tool call whose caller can receive input requests. */
 export interface ToolInputExchange extends InputExchange {
-  /** Questions of this call that have been answered, this answer included: 0 for one that begins. */
+  /** Completed input rounds of this call, including the answer in this request; 0 for a new call. */
   readonly answered: number;
 }
 
 export interface ToolInputRequests extends InputRequests {
-  /** Questions of the call that an answer to these answers, those before them included. */
+  /** Input rounds of the call, including this one. */
   readonly asked: number;
 }
 
-/** The tool asks its caller first: an outcome that the call goes on from, with the answers. */
+/** Thrown when a tool needs input from its caller. The call continues when the answers arrive. */
 export class InputRequired extends TollgateError {
   readonly inputRequests: ToolInputRequests;
 

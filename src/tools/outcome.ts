@@ -3,27 +3,27 @@ import type { Fields } from '../protocol/messages.ts';
 import type { UsageRecord } from '../usage/records.ts';
 import type { ToolInputRequests } from './input-required.ts';
 
-/** A tool call's outcome as the run remembers it. */
+/** Outcome of a tool call, as stored in the journal of a run or with the call. */
 export interface ToolOutcome {
   readonly success: boolean;
   readonly result?: unknown;
   readonly error?: Fields;
-  /** What the tool asks its caller: only where somebody can be asked, and in no event. */
+  /** Input requests of the tool. Present only if the caller can receive them; never part of an event. */
   readonly questions?: ToolInputRequests;
   readonly duration_ms: number;
   readonly usage_record_id: string | null;
 }
 
-/** What an execution is written down with: its record, and the use that it counts; "" where it counts none. */
+/** Usage record of an execution and the commit argument of its reservation; "" when no use is counted. */
 export interface Billing {
   readonly record: UsageRecord;
   readonly quotaCommit: string;
 }
 
-/** Longer than a run may take: by then a sweep has ended it. */
+/** Retry time of writes during a Redis outage. Longer than the timeout of a run: a sweep has ended it by then. */
 export const OUTAGE_RETRY_MS = 60_000;
 
-/** For whom a run runs, as it was when it was asked for. */
+/** Access rights of the caller at the time of the request. */
 export type ToolCaller = Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'> & {
   readonly degraded: boolean;
 };

@@ -13,7 +13,7 @@ import { traceExecution } from './tool-tracing.ts';
 
 export interface ToolExecutionDeps {
   readonly executors: Readonly<Record<string, ToolExecutor>>;
-  /** The executor of a tool of an upstream server; undefined where there are none. */
+  /** Returns the executor of an upstream tool; undefined in a process without upstreams. */
   readonly upstream?: (tool: UpstreamTool) => ToolExecutor;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolSeconds'>;
@@ -21,11 +21,11 @@ export interface ToolExecutionDeps {
   readonly tracing: Tracing;
 }
 
-/** What came of an execution. */
+/** Result of an execution. */
 export interface Executed {
-  /** `input_required`: it asks its caller for something, and was not done; that is no use, and is not charged. */
+  /** `input_required`: the tool needs input from its caller and did not finish. This is not counted or charged. */
   readonly status: UsageStatus | 'input_required';
-  /** False when it was stopped before its executor was called: then there is nothing to count. */
+  /** False when the call was stopped before its executor was called; such a call counts no use. */
   readonly began: boolean;
   readonly outcome:
     | { readonly success: true; readonly result: Fields }
@@ -35,7 +35,7 @@ export interface Executed {
   readonly completedAt: number;
 }
 
-/** Runs executors: with a signal, a deadline and a bound on the result; whatever they throw is an outcome. */
+/** Runs executors with a signal, a timeout and a bounded result. Converts every thrown error to an outcome. */
 export class ToolExecution {
   readonly #deps: ToolExecutionDeps;
   readonly #timeoutMs: number;
@@ -45,12 +45,12 @@ export class ToolExecution {
     this.#timeoutMs = options.timeoutMs;
   }
 
-  /** Whether there is somebody to execute the tool. */
+  /** Returns whether the tool has an executor in this process. */
   has(tool: Tool): boolean {
     return this.#executorOf(tool) !== undefined;
   }
 
-  /** Never rejects. @param signal stops it: what is thrown then is no failure of the tool's */
+  /** Never rejects. @param signal stops the execution; an error thrown after that is not reported as a tool failure */
   async run(
     tool: Tool,
     args: ToolArguments,
@@ -98,7 +98,7 @@ export class ToolExecution {
       }
       this.#deps.tracing.failed(error);
       const logContext = { user: userHash(context.userId), run_id: context.runId, call: context.callId };
-      if (error.cause) this.#deps.logger.warn({ ...logContext, tool: tool.name, err: error.cause }, 'a tool failed');
+      if (error.cause) this.#deps.logger.warn({ ...logContext, tool: tool.name, err: error.cause }, 'tool failed');
       return { success: false, error: publicError(error) };
     } finally {
       cancelTimeout();
@@ -117,12 +117,12 @@ function stopped(): Executed['outcome'] {
   return { success: false, error: publicError(new TollgateError('TOOL_FAILED', { text: 'The call was stopped.' })) };
 }
 
-/** What `work` gives, or a rejection as soon as `signal` aborts: a tool that ignores its signal holds nobody. */
+/** Settles like `work`, or rejects once `signal` aborts: a tool that ignores its signal must not block a call. */
 function abortable<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const abort = () => reject(signal.reason);
     signal.addEventListener('abort', abort, { once: true });
-    // Called in here, so that an executor that throws at once is one that rejects.
+    // Called inside a promise, so that a synchronous throw of the executor becomes a rejection.
     new Promise<T>((start) => start(work()))
       .then(resolve, reject)
       .finally(() => signal.removeEventListener('abort', abort));

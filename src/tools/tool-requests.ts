@@ -39,26 +39,26 @@ export interface ToolRequest {
   readonly caller: ToolCaller;
   readonly tool: string;
   readonly args: ToolArguments;
-  /** Follows from user and idempotency key, where there is one: the same call on every node. */
+  /** Derived from user and idempotency key, if there is one, so that a repetition has the same id on every node. */
   readonly callId: string;
   readonly threadId: string;
   readonly requestId: string | null;
   readonly idempotencyKey: string | null;
   readonly transport: string;
-  /** The caller no longer wants it: the execution is stopped, and recorded as cancelled. */
+  /** Aborts when the caller cancels. The execution is then stopped and recorded as cancelled. */
   readonly signal?: AbortSignal | undefined;
-  /** Told while it runs; not of a call that had begun before. */
+  /** Receives progress during the execution; not called for a repetition of a call that has already begun. */
   readonly onProgress?: ToolContext['onProgress'];
-  /** Whether the caller can be asked something by the tool, and what it has answered; undefined where it cannot. */
+  /** The caller's input capabilities and answers; undefined when the caller cannot receive input requests. */
   readonly input?: ToolInputExchange | undefined;
 }
 
-/** What a caller is told of its call. */
+/** Result of a call as returned to its caller. */
 export interface ToolResult extends ToolOutcome {
   readonly tool: string;
   readonly tool_call_id: string;
-  /** The outcome is that of an earlier call under the same idempotency key. */
+  /** True when the outcome is that of an earlier call under the same idempotency key. */
   readonly repeated: boolean;
-  /** Null where no limit was asked. */
+  /** Null when no limit was checked. */
   readonly rate_limit_status: RateLimitStatus | null;
 }

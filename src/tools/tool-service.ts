@@ -16,14 +16,16 @@ import { type Executed, ToolExecution } from './tool-execution.ts';
 import type { RunToolCall, ToolRequest, ToolResult } from './tool-requests.ts';
 import { traceCall, traceEnd, traceReserve } from './tool-tracing.ts';
 
-/** A call under the same key that is still running is looked at this often, and this much longer than it may take. */
+/** Interval at which a repetition polls the outcome of a running call with the same key. */
 const POLL_MS = 100;
+/** Time beyond the running call's deadline that a repetition waits for the outcome. */
 const WAIT_MARGIN_MS = 15_000;
-/** What a stopping process gives its calls to end by themselves, and then to be recorded. */
+/** Time that running calls have to complete when the process stops. */
 const CLOSE_TIMEOUT_MS = 5_000;
+/** Time to record the calls that were stopped after `CLOSE_TIMEOUT_MS`. */
 const RECORD_TIMEOUT_MS = 2_000;
 
-const DEGRADED = 'Only free tools can be used until the session can be verified again; try again later.';
+const DEGRADED = 'Only free tools are available until the session is verified again. Try again later.';
 
 export interface ToolServiceDeps {
   readonly tools: ToolCatalogue;
@@ -39,21 +41,21 @@ export interface ToolServiceDeps {
 }
 
 export interface ToolServiceOptions {
-  /** Milliseconds that one execution may take. */
+  /** Timeout of one execution, in milliseconds. */
   readonly timeoutMs: number;
-  /** Calls outside runs that this process executes at once. */
+  /** Maximum number of concurrent calls outside runs in this process. */
   readonly concurrency: number;
 }
 
-/** What is left to do for a call that has begun. */
+/** Completes a call that has begun. */
 type Finish = () => Promise<ToolResult>;
 
 /**
- * Executes tools, on every road: permission → place within the limits → `tool_executing` → execution with a signal and a
- * deadline → one step that writes `tool_completed`, the usage record and the use. A refusal costs nothing.
+ * Executes tool calls for all transports: check permission → reserve quota → append `tool_executing` → execute with a
+ * signal and a timeout → append `tool_completed`, the usage record and the commit in one script. Refusals are free.
  *
- * Within a run the run's log says who may write, and what was done before a takeover. Outside one, the call itself has an
- * entry in Redis: it begins once, and ends once, by this process or, when that is gone, by the sweep.
+ * In a run, the run log fences the writer and returns the calls completed before a takeover. Outside a run, the call
+ * has its own entry in Redis. It begins once and ends once: through this process or, if the process failed, the sweep.
  */
 export class ToolService {
   readonly #deps: ToolServiceDeps;
@@ -70,8 +72,8 @@ export class ToolService {
   }
 
   /**
-   * A call of an agent. A refusal and a failure are outcomes, which the agent sees and the log keeps.
-   * @throws RunOwnershipLost when the run is somebody else's by now
+   * Executes a call of an agent. Refusals and failures are outcomes: the agent receives them and the log stores them.
+   * @throws RunOwnershipLost when another worker owns the run or the run has ended
    */
   callInRun(call: RunToolCall): Promise<ToolOutcome> {
     return traceCall(this.#deps, call, () => this.#callInRun(call));
@@ -113,10 +115,12 @@ export class ToolService {
   }
 
   /**
-   * A call outside a run. The message limit, the place and `tool_executing` are one round trip, and so is the end.
-   * @returns when the call has begun or was recognised; `finished` settles with what its caller is told
+   * Executes a call outside a run. The message limit, the reservation and `tool_executing` take one round trip, the end
+   * takes another.
+   * @returns when the call has begun or was recognised as a repetition; `finished` settles with the result
    * @throws TollgateError for a refusal: PERMISSION_DENIED, QUOTA_EXCEEDED, RATE_LIMITED, FORMAT_ERROR, TOOL_NOT_FOUND,
-   *   TOOL_NOT_AVAILABLE, IDEMPOTENCY_CONFLICT, REQUEST_STATE_INVALID, AUTH_SERVICE_UNAVAILABLE, OVERLOADED, SERVER_DRAINING
+   *   TOOL_NOT_AVAILABLE, IDEMPOTENCY_CONFLICT, REQUEST_STATE_INVALID, AUTH_SERVICE_UNAVAILABLE, OVERLOADED,
+   *   SERVER_DRAINING
    */
   call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
     return traceCall(this.#deps, request, async (span) => {
@@ -142,7 +146,7 @@ export class ToolService {
     return { finished };
   }
 
-  /** Lets calls end, stops those that do not, and has them recorded; what is left then is the sweep's. */
+  /** Waits for running calls, then stops the rest and waits for their records. The sweep ends what remains. */
   async close(): Promise<void> {
     this.#closing = true;
     await Promise.race([Promise.allSettled(this.#inFlight), sleep(this.#deps.clock, CLOSE_TIMEOUT_MS)]);
@@ -150,7 +154,7 @@ export class ToolService {
     await Promise.race([Promise.allSettled(this.#inFlight), sleep(this.#deps.clock, RECORD_TIMEOUT_MS)]);
   }
 
-  /** What can be said without asking anybody. */
+  /** Makes all checks that need no round trip. Returns the tool, or the refusal. */
   #authorize(name: string, args: ToolArguments, caller: ToolCaller): Tool | TollgateError {
     const tool = this.#deps.tools.get(name);
     if (!tool) return new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } });
@@ -167,7 +171,7 @@ export class ToolService {
     return tool;
   }
 
-  /** The place and `tool_executing`, in one flight; a refused call is in the log as one that was tried. */
+  /** Reserves quota and appends `tool_executing`, sent together. A refused call is logged as an attempt, too. */
   async #admitInRun(call: RunToolCall): Promise<{ tool: Tool; reservation: Reservation } | TollgateError> {
     const { run, log, tool: name, args, callId } = call;
     const tool = this.#authorize(name, args, run.caller);
@@ -181,7 +185,7 @@ export class ToolService {
       retryDuringOutage(this.#deps.clock, OUTAGE_RETRY_MS, reserve),
       log.toolExecuting({ tool: name, callId, args }),
     ]);
-    // Not given back: whoever has the run by now makes the same call, in the same place.
+    // No release: the worker that owns the run now makes the same call and uses the same reservation.
     if (written.status === 'rejected') throw written.reason;
     if (decision.status === 'rejected') throw decision.reason;
     return decision.value.allowed ? { tool, reservation } : decision.value.error;
@@ -191,7 +195,7 @@ export class ToolService {
     const tool = this.#authorize(request.tool, request.args, request.caller);
     const full = this.#full();
     if (tool instanceof TollgateError || full) {
-      // A message over its limit is told that, and nothing else.
+      // A message above the message limit gets RATE_LIMITED and no other error.
       await limit.allowed;
       throw tool instanceof TollgateError ? this.#refuse(request, tool) : full;
     }
@@ -205,7 +209,7 @@ export class ToolService {
       traceReserve(this.#deps, () => this.#deps.calls.begin(entry)),
     ]);
     if (allowed.status === 'rejected') {
-      // The limiter and the script saw different counters: Redis came back between the two.
+      // The limiter and the script read different counters because Redis became available between them.
       if (entered.status === 'fulfilled' && entered.value.outcome === 'begun')
         await this.#abandon(call, allowed.reason);
       throw allowed.reason;
@@ -274,14 +278,14 @@ export class ToolService {
     return signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
   }
 
-  /** The end of a call that asks its caller: its place is given back, and neither a use is counted nor anything charged. */
+  /** Ends a call that needs input: releases the reservation, counts the input round, counts and charges no use. */
   #endWithInputRequest(
     { request, tool, reservation, details }: StartedCall,
     { outcome, startedAt, completedAt }: Executed,
   ) {
     this.#deps.metrics.toolCalls.inc({ tool: tool.name, transport: request.transport, status: 'input_required' });
     const duration_ms = Math.max(0, completedAt - startedAt);
-    // A caller that has declared too little may make the same request with more.
+    // If capabilities are missing, the round stays the same, so the caller can repeat the request and declare more.
     const inputRound = ('questions' in outcome ? outcome.questions?.asked : undefined) ?? details.answered ?? 0;
     return {
       outcome: { ...outcome, duration_ms, usage_record_id: null },
@@ -291,27 +295,28 @@ export class ToolService {
     };
   }
 
-  /** Ends a call that must not be executed after all. */
+  /** Ends a call that has begun in Redis but must not be executed. */
   async #abandon({ request, details }: StartedCall, reason: unknown): Promise<void> {
     const error = publicError(reason instanceof TollgateError ? reason : new TollgateError('OVERLOADED'));
     const outcome = { success: false, error, duration_ms: 0, usage_record_id: null };
     const { userId, callId } = request;
-    // An answer may be given again.
+    // A call that continues with an answer must accept the same answer again.
     const { answered = 0 } = details;
     const again = answered > 0 ? { inputRound: answered } : { refused: true as const };
     await this.#deps.calls.end({ userId, callId, details, outcome, record: undefined, quotaCommit: '', ...again });
   }
 
   /**
-   * A Redis that refuses to write (memory or disk full) can neither count nor record. What costs something is refused
-   * before it runs; what is free goes on, with no event and no limit but those of this node: there is nothing to bill.
+   * Handles a Redis that refuses writes because its memory or disk is full, so that it can neither count nor record.
+   * Rejects paid calls and calls with an idempotency key. Free calls run without events and with only the limits of
+   * this node, since there is nothing to bill.
    */
   #withoutRecord({ request, tool }: StartedCall, reason: unknown): Finish {
     const refusal = writeRefusal(reason);
     if (refusal) this.#deps.metrics.refusedWrites.inc({ reason: refusal });
     if (!refusal || tool.units > 0 || request.idempotencyKey !== null) throw reason;
     return async () => {
-      // What it asks could not be remembered.
+      // Redis cannot store an input request, so the tool must not send one.
       const context = { ...request, input: undefined };
       const executed = await this.#execution.run(tool, request.args, context, this.#stopOf(request));
       this.#deps.metrics.toolCalls.inc({ tool: tool.name, transport: request.transport, status: executed.status });
@@ -321,7 +326,7 @@ export class ToolService {
     };
   }
 
-  /** The outcome of the call that has the key already, which ends by itself or by the sweep. */
+  /** Waits for the outcome of the running call with the same id; that call ends through its node or the sweep. */
   async #await(request: ToolRequest, remainingMs: number): Promise<ToolResult> {
     const deadlineAt = this.#deps.clock.now() + Math.max(0, remainingMs) + WAIT_MARGIN_MS;
     while (this.#deps.clock.now() < deadlineAt && !this.#stop.signal.aborted) {
@@ -334,7 +339,7 @@ export class ToolService {
     throw new TollgateError(this.#closing ? 'SERVER_DRAINING' : 'OVERLOADED');
   }
 
-  /** The record, the outcome that names it, and what it counts. */
+  /** Returns the usage record, the outcome with the record's id, and the quota commit. */
   #endWithRecord(
     tool: Tool,
     { status, began, outcome, startedAt, completedAt }: Executed,
@@ -342,7 +347,7 @@ export class ToolService {
     ids: Omit<Execution, 'tool' | 'permission' | 'status' | 'units' | 'startedAt' | 'completedAt'>,
   ): { outcome: ToolOutcome; record: UsageRecord; quotaCommit: string } {
     const { name, permission, units } = tool;
-    // Nobody is asked in a run: there it is a failure like any other.
+    // A run has no caller that could answer an input request, so it counts as a failure.
     const recorded = status === 'input_required' ? 'error' : status;
     const record = usageRecord({ ...ids, tool: name, permission, status: recorded, units, startedAt, completedAt });
     this.#deps.metrics.toolCalls.inc({ tool: name, transport: ids.transport, status: recorded });
@@ -356,14 +361,14 @@ export class ToolService {
   #release(userId: string, reservation: Reservation): void {
     this.#deps.quotas.release(userId, reservation).catch((error: Error) => {
       const context = { user: userHash(userId), error: error.message };
-      this.#deps.logger.debug(context, 'a place was not given back; it ends by itself');
+      this.#deps.logger.debug(context, 'reservation release failed, it will expire');
     });
   }
 
-  /** Has a refusal counted in the tallies: not waited for, since nobody pays for it. */
+  /** Counts a refusal in the tallies. Does not wait for Redis, because refusals are not billed. */
   #refuse({ userId, caller, tool }: ToolRequest, error: TollgateError): TollgateError {
     this.#deps.calls.refused(userId, this.#refusal(userId, caller.plan, tool)).catch((cause: Error) => {
-      this.#deps.logger.debug({ user: userHash(userId), error: cause.message }, 'a refusal was not counted');
+      this.#deps.logger.debug({ user: userHash(userId), error: cause.message }, 'refusal was not counted');
     });
     return error;
   }
@@ -372,7 +377,7 @@ export class ToolService {
     return refusal(userId, plan, this.#deps.tools.get(tool)?.name, this.#deps.clock.now());
   }
 
-  /** Counts a refusal; names that are in no catalogue share a label. */
+  /** Counts a refusal in the metrics. Names outside the catalogue share one label, to bound the cardinality. */
   #count(error: TollgateError, tool: string, transport: string): TollgateError {
     const label = this.#deps.tools.get(tool) ? tool : 'unknown';
     this.#deps.metrics.toolCalls.inc({ tool: label, transport, status: error.code });
@@ -387,7 +392,7 @@ interface StartedCall {
   readonly details: CallDetails;
 }
 
-/** Questions are told to who can answer them alone. */
+/** Returns the result of a repeated call. Includes input requests only if the caller can answer them. */
 function repetition({ tool, callId, input }: ToolRequest, { questions, ...outcome }: ToolOutcome): ToolResult {
   const visible = { ...outcome, ...(input && questions ? { questions } : {}) };
   return { tool, tool_call_id: callId, ...visible, repeated: true, rate_limit_status: null };

@@ -2,12 +2,12 @@ import type { ToolCatalogue } from '../catalogue/tool-catalogue.ts';
 import type { Span, Tracing } from '../lib/tracing.ts';
 import type { UsageRecord } from '../usage/records.ts';
 
-/** The spans of a tool call: the call with what is asked and written for it, in it `reserve`, `execute_tool`, `settle`. */
+/** Spans of a tool call: `tool_call` is the parent of `reserve`, `execute_tool` and `settle`. */
 interface Traced {
   readonly tracing: Tracing;
 }
 
-/** Only the catalogue's names are shown: any other is whatever the caller made up. */
+/** Uses only tool names of the catalogue, because a client can send any other string. */
 export function traceCall<T>(
   { tracing, tools }: Traced & { readonly tools: Pick<ToolCatalogue, 'get'> },
   call: { readonly tool: string; readonly callId: string },
@@ -21,7 +21,7 @@ export function traceReserve<T>({ tracing }: Traced, work: () => Promise<T>): Pr
   return tracing.span('reserve', {}, work);
 }
 
-/** By the semantic conventions of generative AI. */
+/** Attributes follow the OpenTelemetry semantic conventions for generative AI. */
 export function traceExecution<T>(
   { tracing }: Traced,
   call: { readonly tool: string; readonly callId: string },
@@ -31,7 +31,7 @@ export function traceExecution<T>(
   return tracing.span(`execute_tool ${call.tool}`, { attributes }, work);
 }
 
-/** Says where the ledger has what was settled; nothing of a call that asks its caller, which has no record. */
+/** Adds the id, units and status of the usage record. A call that ends with an input request has no record. */
 export function traceEnd<T>({ tracing }: Traced, record: UsageRecord | undefined, work: () => Promise<T>): Promise<T> {
   const attributes: Record<string, string | number> = record
     ? {

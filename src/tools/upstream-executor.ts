@@ -13,22 +13,22 @@ import type { Upstream } from '../upstreams/upstream.ts';
 import { InputRequired, type ToolInputExchange } from './input-required.ts';
 import type { ToolExecutor } from './tool.ts';
 
-/** Of what a server says of a failure. */
+/** Maximum length of a server's error text. */
 const MAX_CHARACTERS = 2_000;
 
 const FAULTS: Readonly<Record<FaultKind, string>> = {
-  unreachable: "The tool's server cannot be reached; try again later.",
+  unreachable: "The tool's server cannot be reached. Try again later.",
   timeout: 'The tool took too long.',
-  broken: "The tool's server gave no usable answer.",
+  broken: "The tool's server returned no usable response.",
 };
 const BUSY: Readonly<Record<UpstreamBusy['reason'], string>> = {
-  breaker_open: "The tool's server does not answer at present; try again later.",
-  concurrency: "The tool's server has too much to do; try again.",
+  breaker_open: "The tool's server has failed repeatedly. Try again later.",
+  concurrency: "The tool's server is at its concurrency limit. Try again.",
 };
 
 /**
- * Executes a tool at its server. The result is what MCP has for one, `content` and perhaps `structuredContent`; what the
- * server calls an error is one, in its words.
+ * Executes a tool on its tool server. The result has the form of MCP: `content` and optionally `structuredContent`. A
+ * result with `isError` becomes TOOL_FAILED with the server's text.
  */
 export function upstreamExecutor(
   upstreams: { get(server: string): Pick<Upstream, 'callTool'> | undefined },
@@ -53,7 +53,7 @@ function inputRequired({ inputRequests }: InputRequiredAnswer, input: ToolInputE
   if (input && input.answered < MAX_INPUT_ROUNDS) {
     return new InputRequired({ ...inputRequests, asked: input.answered + 1 });
   }
-  return failed(`The tool has asked ${MAX_INPUT_ROUNDS} times and asks again; it is not asked to go on.`, undefined);
+  return failed(`The tool exceeded the limit of ${MAX_INPUT_ROUNDS} input rounds.`, undefined);
 }
 
 function failure(thrown: unknown): unknown {

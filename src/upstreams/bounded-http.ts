@@ -1,23 +1,23 @@
 import { Agent, fetch as undiciFetch } from 'undici';
 import type { Clock } from '../lib/clock.ts';
 
-/** Sixteen times what is shown of a result; a stream counts as a whole. */
+/** Maximum size of a response body: sixteen times the bound of a result. A stream counts as one body. */
 const MAX_BODY_BYTES = 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 5_000;
-/** Of a request beyond its own: it has been given up by then, and its stream must not stay. */
+/** Time beyond the timeout of a request. Its caller has stopped waiting by then, so the stream must not stay open. */
 const MARGIN_MS = 1_000;
-/** Besides those of calls: for the stream of changes, and for what ends calls and looks at lists. */
+/** Connections in addition to those of calls: for the change stream, cancellations and list requests. */
 const SPARE_CONNECTIONS = 4;
 const LISTEN = 'subscriptions/listen';
 
 export interface BoundedHttpOptions {
-  /** Of one request, from its beginning to the end of its body. */
+  /** Timeout of one request, until the end of the response body. */
   readonly timeoutMs: number;
-  /** Requests at once. */
+  /** Maximum number of concurrent requests. */
   readonly concurrency: number;
 }
 
-/** HTTP to one server with bounds: connections, time, size of every body. Streams of changes have no bound in time. */
+/** HTTP client of one server, bounded in connections, time and size of each body. Change streams have no timeout. */
 export class BoundedHttp {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
@@ -34,10 +34,10 @@ export class BoundedHttp {
     });
   }
 
-  /** As the `fetch` of the platform. */
+  /** Has the signature of the global `fetch`. */
   readonly fetch = async (url: string | URL, init: RequestInit = {}): Promise<Response> => {
     const headers = new Headers(init.headers);
-    // What is small on the wire and large in memory has no bound that could be told beforehand.
+    // No compression: a small compressed body can become arbitrarily large in memory.
     headers.set('accept-encoding', 'identity');
     const abort = new AbortController();
     const endless = init.method === 'GET' || headers.get('mcp-method') === LISTEN;
@@ -63,14 +63,14 @@ export class BoundedHttp {
     }
   };
 
-  /** What is under way fails. */
+  /** Closes all connections. Requests in flight fail. */
   close(): Promise<void> {
     return this.#agent.destroy();
   }
 }
 
 function late(): Error {
-  return new Error('the request took too long');
+  return new Error('the request timed out');
 }
 
 function bounded(body: ReadableStream<Uint8Array>, ended: () => void): ReadableStream<Uint8Array> {
@@ -79,7 +79,7 @@ function bounded(body: ReadableStream<Uint8Array>, ended: () => void): ReadableS
     transform(chunk, controller) {
       bytes += chunk.byteLength;
       if (bytes <= MAX_BODY_BYTES) controller.enqueue(chunk);
-      else throw new Error(`the answer is larger than ${MAX_BODY_BYTES} bytes`);
+      else throw new Error(`the response is larger than ${MAX_BODY_BYTES} bytes`);
     },
     flush: ended,
   });

@@ -3,32 +3,32 @@ import { isTooDeep, type ToolDescription } from '../catalogue/tool-catalogue.ts'
 import type { Allowed, ToolServer } from '../catalogue/tool-servers.ts';
 import { type Check, CompiledTooLong, type JsonSchema, type Schemas, Unchecked } from './schemas.ts';
 
-/** Of each of the lists of one server; what comes after is left out. */
+/** Maximum number of entries in each list of a server; further entries are omitted. */
 const MAX_LISTED = 200;
-/** Of one row of a list, as JSON. */
+/** Maximum size of one list entry as JSON; larger entries are omitted. */
 const MAX_ROW_BYTES = 4 * 1024;
 const MAX_DESCRIPTION_CHARS = 4_000;
-/** Of the tools of one server together, as JSON: every list of every caller has them. */
+/** Maximum size of all tools of one server as JSON, because every tool list of every caller contains them. */
 const MAX_TOOLS_BYTES = 256 * 1024;
-/** Schemas of one server that may take too long to compile; after that, none is compiled any more. */
+/** Number of slow schemas of one server after which no further schema of it is compiled. */
 const MAX_SLOW_SCHEMAS = 5;
 
 export interface DiscoveredTool extends ToolDescription {
-  /** What is wrong with the structured part of a result; undefined for a tool that promises none. */
+  /** Checks the structured content of a result; undefined for a tool without an output schema. */
   readonly resultProblem: Check | undefined;
-  /** The schemas as text: the same ones are not compiled again. */
+  /** The schemas as JSON, so that unchanged schemas are not compiled again. */
   readonly compiledFrom: string;
 }
 
-/** What a server offers, of what the operator has allowed. */
+/** Tools, resources and prompts that a server reports and the operator allows. */
 export interface UpstreamCapabilities {
-  /** By their names at the server. */
+  /** By their names on the server. */
   readonly tools: ReadonlyMap<string, DiscoveredTool>;
-  /** Schemas that cannot be used, as text, by their tools. */
+  /** Unusable schemas as JSON, by tool name. */
   readonly omitted: ReadonlyMap<string, string>;
-  /** How often a schema took too long to compile. */
+  /** Number of schemas that took too long to compile. */
   readonly late: number;
-  /** False while there are tools whose turn is in the next reading. */
+  /** False when some tools are left for the next reading. */
   readonly complete: boolean;
   readonly resources: readonly Resource[];
   readonly templates: readonly ResourceTemplateType[];
@@ -47,11 +47,11 @@ export const NO_CAPABILITIES: UpstreamCapabilities = {
 
 export interface CapabilitiesDeps {
   readonly schemas: Schemas;
-  /** Told of each tool that is left out, and why. */
+  /** Called once for each omitted tool, with the reason. */
   readonly onOmitted: (tool: string, reason: string) => void;
 }
 
-/** Asks a server for its lists. @param before what it said last */
+/** Reads the lists of a server. @param before result of the previous reading */
 export async function readCapabilities(
   client: Client,
   { server, before, options }: { server: ToolServer; before: UpstreamCapabilities; options: RequestOptions },
@@ -89,7 +89,7 @@ function toolsOf(listed: readonly ListedTool[], before: UpstreamCapabilities, de
   let { late } = before;
   let bytes = 0;
   for (const { name, description = '', inputSchema, outputSchema } of listed) {
-    // Of two of one name, the first.
+    // The first of several tools with the same name is used.
     if (tools.has(name) || omitted.has(name)) continue;
     const compiledFrom = JSON.stringify([inputSchema, outputSchema]);
     const text = { description: description.slice(0, MAX_DESCRIPTION_CHARS).toWellFormed() || name };
@@ -99,16 +99,16 @@ function toolsOf(listed: readonly ListedTool[], before: UpstreamCapabilities, de
     };
     const previous = before.tools.get(name);
     bytes += Buffer.byteLength(compiledFrom) + Buffer.byteLength(text.description);
-    if (bytes > MAX_TOOLS_BYTES) omit(`the tools up to it have more than ${MAX_TOOLS_BYTES} bytes`);
+    if (bytes > MAX_TOOLS_BYTES) omit(`the tools of the server up to this one exceed ${MAX_TOOLS_BYTES} bytes`);
     else if (previous?.compiledFrom === compiledFrom) tools.set(name, { ...previous, ...text });
     else if (before.omitted.get(name) === compiledFrom) omitted.set(name, compiledFrom);
-    else if (late >= MAX_SLOW_SCHEMAS) omit('other schemas of its server took too long');
-    // One that takes too long is enough for a reading: the others have their turn in the next one.
+    else if (late >= MAX_SLOW_SCHEMAS) omit('other schemas of the server took too long to compile');
+    // At most one slow schema per reading; the remaining tools are compiled in the next reading.
     else if (late === before.late) {
       try {
         tools.set(name, { ...text, ...compiled(inputSchema, outputSchema, deps.schemas), compiledFrom });
       } catch (error) {
-        // It may be sound, and the machine busy.
+        // Retried in the next reading: the schema may be valid and the machine busy.
         if (error instanceof CompiledTooLong) late += 1;
         else omit(error instanceof Error ? error.message : String(error));
       }
@@ -122,7 +122,7 @@ function compiled(inputSchema: JsonSchema, outputSchema: JsonSchema | undefined,
   const checkResult = outputSchema && schemas.compile(outputSchema);
   return {
     arguments: inputSchema,
-    // What takes too long is the server's to check, as it has to anyway.
+    // Arguments that take too long to check are passed on, because the server must check them anyway.
     argumentsProblem: (args: unknown) => {
       return isTooDeep(args) ? 'arguments are nested too deeply' : unlessUnchecked(check, args, undefined);
     },
@@ -152,7 +152,7 @@ function rows<Row>(listed: readonly Row[], allowed: Allowed | undefined, key: (r
   return wanted.slice(0, MAX_LISTED);
 }
 
-/** A name, or, with a star at its end, the beginning of one. */
+/** Returns whether `allow` contains the name, or a prefix of it followed by `*`. */
 export function isAllowed({ allow }: Allowed, name: string): boolean {
   return allow.some((one) => (one.endsWith('*') ? name.startsWith(one.slice(0, -1)) : one === name));
 }

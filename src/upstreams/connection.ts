@@ -7,42 +7,44 @@ import { BoundedHttp } from './bounded-http.ts';
 import { describe, UpstreamFault } from './faults.ts';
 import { boundMessages, endUnanswered } from './messages.ts';
 
-/** To say which protocol is spoken, and to initialize. */
+/** Timeout of protocol negotiation and initialization. */
 const CONNECT_TIMEOUT_MS = 10_000;
-/** One message of a program; its results are cut at 64 KiB. */
+/** Maximum size of one message of a program; results are cut at 64 KiB. */
 const MAX_LINE_BYTES = 1024 * 1024;
-/** Pages of a list. */
+/** Maximum number of pages per list. */
 const MAX_PAGES = 16;
-/** Of what a program writes to stderr, to the log at debug level. */
+/** Maximum length of a chunk of a program's stderr in the debug log. */
 const MAX_STDERR_CHARS = 1_000;
-/** A stream that a server ends is not opened again sooner or later than this, whatever the server asks for. */
+/** Bounds of the delay before a stream that the server ended is reopened. The server suggests the delay. */
 const REOPEN_MS = { least: 1_000, most: 60_000 };
-/** A session is given back while the connection closes; nobody waits longer for that. */
+/** Timeout for terminating the MCP session while the connection closes. */
 const TERMINATE_TIMEOUT_MS = 500;
 
 export interface Connection {
   readonly client: Client;
-  /** Idempotent; what is under way fails. */
+  /** Closes the connection. Requests in flight fail. Idempotent. */
   close(): Promise<void>;
 }
 
 export interface ConnectionDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** The server says that a list has changed. */
+  /** Called when the server reports that a list has changed. */
   readonly onChange: () => void;
+  /** Called when the server exceeds the message rate; the connection is then closed. */
   readonly onFlood: () => void;
-  /** The connection has ended. */
+  /** Called when the connection has ended. */
   readonly onClose: () => void;
 }
 
-/** A connected client of the server. @throws UpstreamFault when there is nobody, or nobody who speaks MCP */
+/** Connects a client to the server. @throws UpstreamFault when the server is unreachable or does not support MCP */
 export async function connect(server: ToolServer, deps: ConnectionDeps, signal: AbortSignal): Promise<Connection> {
-  // Loaded only where servers are configured.
+  // Loaded only if tool servers are configured.
   const { Client } = await import('@modelcontextprotocol/client');
   const info = { name: 'tollgate', title: 'Tollgate', version: packageFile.version };
   const client = new Client(info, clientOptions(server, deps));
-  client.onerror = (error) => deps.logger.debug({ server: server.name, error: describe(error) }, 'upstream');
+  client.onerror = (error) =>
+    deps.logger.debug({ server: server.name, error: describe(error) }, 'upstream client reported an error');
   const handle = await openTransport(server, deps);
   let closing: Promise<void> | undefined;
   const close = () => {
@@ -60,7 +62,7 @@ export async function connect(server: ToolServer, deps: ConnectionDeps, signal: 
     await close();
     throw new UpstreamFault('unreachable', `no connection: ${describe(cause)}`);
   }
-  // Who does not hear of changes any more connects anew, with the next request.
+  // Without its subscription the client misses changes, so the next request opens a new connection.
   void client.autoOpenedSubscription?.closed.then((how) => how !== 'local' && deps.onClose());
   if (server.address.kind === 'http') endUnanswered(handle.transport);
   boundMessages(handle.transport, deps.clock, () => {
@@ -71,14 +73,14 @@ export async function connect(server: ToolServer, deps: ConnectionDeps, signal: 
   return { client, close };
 }
 
-/** The way to a server, and what is to be given back with it. */
+/** A transport to a server, and the functions that release its resources. */
 interface TransportHandle {
   readonly transport: Transport;
-  /** Before the client is closed. */
+  /** Ends the session; called before the client is closed. */
   readonly terminate: () => Promise<unknown>;
-  /** Without a word: for one that does not stop. */
+  /** Cuts the connection at once, without a protocol message; for a server that floods the client. */
   readonly kill: () => void;
-  /** After it. */
+  /** Releases resources; called after the client is closed. */
   readonly dispose: () => Promise<void>;
 }
 
@@ -91,7 +93,8 @@ async function closeAll(client: Client, handle: TransportHandle): Promise<void> 
 function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): ClientOptions {
   const changed = { autoRefresh: false, debounceMs: 0, onChanged: onChange };
   return {
-    // Nobody can be asked by way of the connection. What one caller can be asked is said with its request: see `requestWithInput`.
+    // The connection itself accepts no input requests. Each request declares those of its caller: see
+    // `requestWithInput`.
     capabilities: {},
     versionNegotiation: {
       mode: protocol === '2025-11-25' ? 'legacy' : protocol === 'auto' ? 'auto' : { pin: protocol },
@@ -100,7 +103,7 @@ function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): 
     inputRequired: { autoFulfill: false },
     listChanged: { tools: changed, resources: changed, prompts: changed },
     listMaxPages: MAX_PAGES,
-    // Results are checked where the time that it takes is bounded: see Schemas.
+    // `Schemas` validates results with a time bound; the SDK's validator has none.
     jsonSchemaValidator: {
       getValidator<T>() {
         return (input: unknown) =>
@@ -142,14 +145,14 @@ async function openProgram(
   const transport = new StdioClientTransport({
     command,
     args: [...args],
-    // The SDK adds PATH, HOME and their like, and nothing else of this process's.
+    // The SDK adds PATH, HOME and similar variables, and no others of this process.
     env: { ...env },
     stderr: 'pipe',
     maxBufferSize: MAX_LINE_BYTES,
     ...(cwd === undefined ? {} : { cwd }),
   });
   transport.stderr?.on('data', (chunk: Buffer) => {
-    logger.debug({ stderr: chunk.subarray(0, MAX_STDERR_CHARS).toString() }, 'an upstream program');
+    logger.debug({ stderr: chunk.subarray(0, MAX_STDERR_CHARS).toString() }, 'upstream program wrote to stderr');
   });
   const kill = () => {
     const { pid } = transport;

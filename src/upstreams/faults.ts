@@ -1,7 +1,7 @@
-/** How a server failed: the label of metrics, and what a caller may know. */
+/** Kind of a server failure; used in metric labels and for the public error text. */
 export type FaultKind = 'unreachable' | 'timeout' | 'broken';
 
-/** A server did not do what MCP servers do. What it answered, refusals included, is no fault. */
+/** The server is unreachable, too slow or violates MCP. A valid response, also a refusal, is not a fault. */
 export class UpstreamFault extends Error {
   readonly kind: FaultKind;
 
@@ -12,21 +12,21 @@ export class UpstreamFault extends Error {
   }
 }
 
-/** The request was not sent: the server has failed too often, or has too much to do. */
+/** The request was not sent: the circuit breaker is open, or the concurrency limit of the server is reached. */
 export class UpstreamBusy extends Error {
   readonly reason: 'breaker_open' | 'concurrency';
 
   constructor(reason: UpstreamBusy['reason']) {
-    super(`not asked: ${reason}`);
+    super(`request not sent: ${reason}`);
     this.name = 'UpstreamBusy';
     this.reason = reason;
   }
 }
 
-/** The server's own refusal: an error of JSON-RPC. */
+/** A JSON-RPC error returned by the server. */
 export class UpstreamRefusal extends Error {
   readonly code: number;
-  /** Of `MISSING_CAPABILITY` what the server says is missing, of any form and size. */
+  /** For `MISSING_CAPABILITY`, the error data of the server, not validated and of any size. */
   readonly data: unknown;
 
   constructor(code: number, message: string, data?: unknown) {
@@ -37,25 +37,28 @@ export class UpstreamRefusal extends Error {
   }
 }
 
-/** MCP 2026-07-28, `MissingRequiredClientCapability`: the server would ask its caller something, and may not. */
+/**
+ * `MissingRequiredClientCapability` of MCP 2026-07-28: the server needs input that the client did not declare to
+ * support.
+ */
 export const MISSING_CAPABILITY = -32021;
 
-/** The server needs something of its caller that this one has not declared. */
+/** The server needs a client capability that the caller has not declared. */
 export class MissingCapability extends Error {
-  /** In the form of MCP's `ClientCapabilities`. */
+  /** Missing capabilities, in the form of MCP's `ClientCapabilities`. */
   readonly required: Readonly<Record<string, unknown>>;
 
   constructor(required: MissingCapability['required']) {
-    super('a capability of the caller is missing');
+    super('the caller lacks a required capability');
     this.name = 'MissingCapability';
     this.required = required;
   }
 }
 
-/** The `data` of an error that no server has sent: see `endUnanswered`. */
+/** Marks an error that `endUnanswered` created, as opposed to one from the server. */
 export const NO_RESULT = Object.freeze({});
 
-/** What the SDK threw, as one of these. */
+/** Converts an error thrown by the SDK to one of the classes in this file. */
 export function errorOf(thrown: unknown): Error {
   if (thrown instanceof UpstreamFault || thrown instanceof UpstreamRefusal) return thrown;
   if (thrown instanceof MissingCapability) return thrown;
@@ -64,11 +67,11 @@ export function errorOf(thrown: unknown): Error {
   }
   const code =
     thrown instanceof Error && !(thrown instanceof DOMException) && 'code' in thrown ? thrown.code : undefined;
-  // The SDK's own errors have texts for codes; numbers are those of JSON-RPC, and so the server's.
+  // The SDK's own errors have string codes. Numeric codes are JSON-RPC codes and come from the server.
   if (thrown instanceof Error && typeof code === 'number') return refusalOf(code, thrown);
   if (code === 'UNSUPPORTED_RESULT_TYPE') return new UpstreamRefusal(0, NEEDS_INPUT);
   const kind = code === 'REQUEST_TIMEOUT' ? 'timeout' : 'broken';
-  return new UpstreamFault(kind, `no usable answer: ${describe(thrown)}`);
+  return new UpstreamFault(kind, `no usable response: ${describe(thrown)}`);
 }
 
 function refusalOf(code: number, error: Error): UpstreamRefusal {
@@ -76,12 +79,12 @@ function refusalOf(code: number, error: Error): UpstreamRefusal {
   return new UpstreamRefusal(code, NEEDS_INPUT, 'data' in error ? error.data : undefined);
 }
 
-/** Causes that are looked at. */
+/** Maximum number of errors in a cause chain that are described. */
 const MAX_CAUSES = 3;
 
 /**
- * What went wrong, for a log: names, codes and statuses alone. The texts of the SDK's errors hold what the server sent, of
- * any length, which may be what it was sent.
+ * Describes an error for the log by names, codes and statuses only. The messages of SDK errors contain text from the
+ * server, of any length, which can repeat data of the request.
  */
 export function describe(thrown: unknown): string {
   const texts: string[] = [];
@@ -92,5 +95,5 @@ export function describe(thrown: unknown): string {
   return texts.join(', ') || 'unknown';
 }
 
-/** What callers are told that cannot be asked. */
-export const NEEDS_INPUT = 'The tool asks its caller for something, which is not passed on here.';
+/** Error text for callers that cannot receive input requests. */
+export const NEEDS_INPUT = 'The tool needs input from its caller, but input requests are not forwarded here.';

@@ -1,39 +1,44 @@
 import type { InputRequestKind, ToolServer } from '../catalogue/tool-servers.ts';
 import { MISSING_CAPABILITY, MissingCapability, NEEDS_INPUT, UpstreamFault, UpstreamRefusal } from './faults.ts';
 
-/** Questions in one answer. */
+/** Maximum number of input requests per response. */
 const MAX_REQUESTS = 16;
-/** Of the questions of one answer, as JSON; a form of twenty fields has about 3 KiB. */
+/** Maximum size of the input requests of one response as JSON; a form of twenty fields has about 3 KiB. */
 const MAX_REQUESTS_BYTES = 32 * 1024;
-/** Of what a server wants back, as JSON: it comes with the caller's next message, of which 64 KiB is the bound, answers included. */
+/**
+ * Maximum size of a server's state as JSON. The caller returns it with the answers in one message of at most 64 KiB.
+ */
 const MAX_STATE_BYTES = 16 * 1024;
-/** In the `_meta` of a request: what its sender can be asked. */
+/** Member of a request's `_meta` with the client capabilities of the sender. */
 export const CAPABILITIES_KEY = 'io.modelcontextprotocol/clientCapabilities';
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** A caller who can be asked something, and what it answers to what it has been asked before. */
+/** Input capabilities of a caller, and its answers to earlier input requests. */
 export interface InputExchange {
-  /** What it has declared for this request (`ClientCapabilities` of MCP): whatever it likes to send. */
+  /** Capabilities declared with this request (`ClientCapabilities` of MCP); untrusted. */
   readonly capabilities: Json;
-  /** By the keys of the questions. */
+  /** Answers by the keys of the input requests. */
   readonly inputResponses: Json | undefined;
-  /** What the server gave with the questions, unchanged. */
+  /** State that the server sent with the input requests, unchanged. */
   readonly requestState: string | undefined;
-  /** Who asked; undefined for who was not asked, or cannot say. Another server gets neither answers nor state. */
+  /**
+   * Server that sent the input requests; undefined if there were none or the server is not known. Other servers receive
+   * neither answers nor state.
+   */
   readonly server?: string | undefined;
 }
 
-/** A server's answer that asks its caller for something before the work goes on: `InputRequiredResult` of MCP. */
+/** Input requests of a server, on which the rest of the request depends: `InputRequiredResult` of MCP. */
 export interface InputRequests {
-  /** By keys of the server's choice: requests of MCP, of the kinds that may be asked. */
+  /** MCP requests of allowed kinds, by keys that the server chose. */
   readonly inputRequests: Json;
   readonly requestState: string | undefined;
-  /** Who asks. */
+  /** Server that sent the input requests. */
   readonly server: string;
 }
 
-/** Instead of a result. A class, since results may have whatever members a server gives them. */
+/** Returned instead of a result. A class, because a result of a server can have arbitrary members. */
 export class InputRequiredAnswer {
   readonly inputRequests: InputRequests;
 
@@ -44,7 +49,7 @@ export class InputRequiredAnswer {
 
 type RequestingServer = Pick<ToolServer, 'name' | 'allowedInputRequests'>;
 
-/** What the server is told that its caller can be asked: what the caller has declared, as far as the operator allows it. */
+/** Returns the capabilities to declare to the server: those that the caller declared and the operator allows. */
 export function capabilitiesFor(allowedKinds: readonly InputRequestKind[], declared: Json): Json {
   const allowed = requirementOf(kindsOf(declared).filter((kind) => allowedKinds.includes(kind)));
   const { sampling } = declared;
@@ -54,10 +59,10 @@ export function capabilitiesFor(allowedKinds: readonly InputRequestKind[], decla
 }
 
 /**
- * What a server wants to know, within the bounds.
- * @throws UpstreamFault when it asks in another form than MCP has, or more than anybody answers
- * @throws MissingCapability when it asks for what its caller has not declared
- * @throws UpstreamRefusal when it asks for what the operator does not allow
+ * Validates the input requests of a response.
+ * @throws UpstreamFault when they are not valid MCP or exceed the bounds
+ * @throws MissingCapability when the caller has not declared a required capability
+ * @throws UpstreamRefusal when the operator does not allow the kind of input request
  */
 export function parseInputRequests(
   answer: Json,
@@ -65,15 +70,16 @@ export function parseInputRequests(
   { capabilities }: InputExchange,
 ): InputRequests {
   const { inputRequests = {}, requestState } = answer;
-  if (!isObject(inputRequests)) throw broken('no questions');
+  if (!isObject(inputRequests)) throw broken('invalid input requests');
   const entries = Object.entries(inputRequests);
-  if (entries.length > MAX_REQUESTS) throw broken(`more than ${MAX_REQUESTS} questions`);
+  if (entries.length > MAX_REQUESTS) throw broken(`more than ${MAX_REQUESTS} input requests`);
   if (Buffer.byteLength(JSON.stringify(inputRequests)) > MAX_REQUESTS_BYTES) {
-    throw broken(`questions of more than ${MAX_REQUESTS_BYTES} bytes`);
+    throw broken(`input requests of more than ${MAX_REQUESTS_BYTES} bytes`);
   }
-  if (requestState !== undefined && typeof requestState !== 'string') throw broken('a state that is no text');
+  if (requestState !== undefined && typeof requestState !== 'string')
+    throw broken('a request state that is not a string');
   if (Buffer.byteLength(JSON.stringify(requestState ?? '')) > MAX_STATE_BYTES) {
-    throw broken(`a state of more than ${MAX_STATE_BYTES} bytes`);
+    throw broken(`a request state of more than ${MAX_STATE_BYTES} bytes`);
   }
   const kinds = entries.map(([, request]) => kindOf(request));
   const refusal = lacking([...new Set(kinds)], allowedInputRequests, capabilities);
@@ -81,7 +87,7 @@ export function parseInputRequests(
   return { inputRequests, requestState, server: name };
 }
 
-/** The server's word that it needs more of its caller, as what this caller can be told; undefined for any other refusal. */
+/** Converts a `MISSING_CAPABILITY` error of the server to the error for this caller; undefined for any other error. */
 export function missingCapability(
   { code, data }: UpstreamRefusal,
   { allowedInputRequests }: RequestingServer,
@@ -92,7 +98,7 @@ export function missingCapability(
   return lacking(kindsOf(required), allowedInputRequests, capabilities) ?? notForwarded();
 }
 
-/** One that nobody can help with: what the operator does not allow is not the caller's to declare. */
+/** Refusal that the caller cannot resolve: the operator does not allow the kind, so declaring it would not help. */
 function notForwarded(): UpstreamRefusal {
   return new UpstreamRefusal(MISSING_CAPABILITY, NEEDS_INPUT);
 }
@@ -112,11 +118,11 @@ function kindOf(request: unknown): InputRequestKind {
   const { method, params } = isObject(request) ? request : {};
   if (method === 'sampling/createMessage') return 'sampling';
   if (method === 'roots/list') return 'roots';
-  if (method !== 'elicitation/create') throw broken('a question of another kind than MCP has');
+  if (method !== 'elicitation/create') throw broken('an input request of an unknown kind');
   return isObject(params) && params.mode === 'url' ? 'url_elicitation' : 'elicitation';
 }
 
-/** The kinds in capabilities; an elicitation without a mode is one by form. */
+/** Returns the kinds in capabilities. An elicitation without a mode means mode `form`. */
 function kindsOf({ elicitation, sampling, roots }: Json): InputRequestKind[] {
   const kinds: InputRequestKind[] = [];
   if (isObject(elicitation) && 'url' in elicitation) kinds.push('url_elicitation');
@@ -139,7 +145,7 @@ function requirementOf(kinds: readonly InputRequestKind[]): Json {
 }
 
 function broken(what: string): UpstreamFault {
-  return new UpstreamFault('broken', `its answer has ${what}`);
+  return new UpstreamFault('broken', `the response has ${what}`);
 }
 
 function isObject(value: unknown): value is Json {

@@ -3,19 +3,22 @@ import type { Clock } from '../lib/clock.ts';
 import { NO_RESULT } from './faults.ts';
 
 /**
- * Messages in a second of one connection that answer nothing: far above what calls under way report, far below what would
- * fill a process.
+ * Maximum number of messages per second and connection that are not responses. Far above the progress messages of all
+ * calls in flight, far below what would exhaust the process.
  */
 const MAX_MESSAGES_PER_SECOND = 500;
-/** JSON-RPC 2.0 section 5.1: the range of servers. */
+/** Reserved for implementation-defined server errors (JSON-RPC 2.0 section 5.1). */
 const SERVER_ERROR = -32000;
 
-/** Calls `flooded`, once, when more messages come in a second than any use explains, and passes none on after that. */
+/**
+ * Calls `flooded` once when more than `MAX_MESSAGES_PER_SECOND` messages that are not responses arrive in a second, and
+ * drops all later messages.
+ */
 export function boundMessages(transport: Transport, clock: Clock, flooded: () => void): void {
   const receive = transport.onmessage;
   const send = transport.send.bind(transport);
   let [second, count, over] = [0, 0, false];
-  /** Requests that have had no answer; those that were given up may get one still. */
+  /** Requests without a response, including abandoned ones, whose response may still arrive. */
   let requested = 0;
   transport.send = (message, options) => {
     if ('id' in message && 'method' in message) requested += 1;
@@ -37,7 +40,7 @@ export function boundMessages(transport: Transport, clock: Clock, flooded: () =>
   };
 }
 
-/** Ends a request whose stream ends without its result: the SDK would wait for it until its time is over. */
+/** Fails a request whose stream ends without its result. The SDK would otherwise wait until the timeout. */
 export function endUnanswered(transport: Transport): void {
   const unanswered = new Set<RequestId>();
   const receive = transport.onmessage;
@@ -47,14 +50,14 @@ export function endUnanswered(transport: Transport): void {
     receive?.(message, extra);
   };
   transport.send = (message, options: TransportSendOptions = {}) => {
-    // A subscription looks after its own end.
+    // A subscription handles the end of its stream itself.
     if (!('id' in message && 'method' in message) || options.onRequestStreamEnd) return send(message, options);
     const { id } = message;
     unanswered.add(id);
     options.requestSignal?.addEventListener('abort', () => unanswered.delete(id), { once: true });
     const onRequestStreamEnd = () => {
       if (!unanswered.delete(id)) return;
-      const error = { code: SERVER_ERROR, message: 'the answer has no result', data: NO_RESULT };
+      const error = { code: SERVER_ERROR, message: 'the response has no result', data: NO_RESULT };
       receive?.({ jsonrpc: '2.0', id, error });
     };
     const sent = send(message, { ...options, onRequestStreamEnd });

@@ -3,47 +3,48 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import { linearPattern, NotLinear, type Pattern } from '../lib/linear-patterns.ts';
 import { SyncDeadline } from '../lib/sync-deadline.ts';
 
-/** A schema of this size describes more arguments than any model fills in. */
+/** Maximum size of a schema; far more than the arguments of any practical tool need. */
 const MAX_SCHEMA_BYTES = 32 * 1024;
 /**
- * Sound schemas take a few milliseconds to compile and microseconds to check, on a machine that has nothing else to do: the
- * time is that of the wall, and ten times as much may pass on a busy one. For so long the process does nothing else.
+ * Timeouts of compiling a schema and of one check, during which the process is blocked. On an idle machine, valid
+ * schemas take a few milliseconds to compile and microseconds to check. The timeouts are wall-clock time, which can be
+ * ten times as long on a busy machine.
  */
 const COMPILE_MS = 1_000;
 const CHECK_MS = 200;
-/** A check that has taken too long so often is not made any more. */
+/** Number of timeouts after which a check is disabled. */
 const MAX_LATE = 3;
 const MAX_PROBLEM_CHARS = 500;
-/** Characters of a string that is matched against a pattern which cannot be matched in linear time. */
+/** Maximum length of a string that is matched against a backtracking pattern. */
 const MAX_BACKTRACKING_LENGTH = 1_024;
-/** Without these, a check takes time in proportion to schema and value. */
+/** Keywords that can make a check slow. Without them, its time is proportional to schema and value. */
 const CAN_BE_SLOW = /"(\$ref|\$dynamicRef|pattern|patternProperties|uniqueItems|anyOf|oneOf|allOf|contains)"/;
 
-/** What is wrong with a value, as one sentence; undefined when nothing is. @throws Unchecked when that takes too long */
+/** Returns the problem of a value as one sentence; undefined for a valid value. @throws Unchecked after a timeout */
 export type Check = (value: unknown) => string | undefined;
 export type JsonSchema = Readonly<Record<string, unknown>>;
 
-/** Nothing can be said in time. */
+/** The check took too long or is disabled, so the value is neither valid nor invalid. */
 export class Unchecked extends Error {}
 
-/** The schema took too long to compile: it may be sound, and the machine busy. */
+/** The schema took too long to compile. It may still be valid, if the machine was busy. */
 export class CompiledTooLong extends Error {}
 
 /**
- * JSON Schemas of servers that may mean no good: bounded in size and in time, to compile and to check. References to other
- * documents are not followed.
+ * Compiles untrusted JSON Schemas of tool servers. Compilation and checks are bounded in size and time. References to
+ * other documents are not followed.
  */
 export class Schemas {
   readonly #deadline = new SyncDeadline();
   #draft07: Ajv | undefined;
   #draft2020: Ajv | undefined;
 
-  /** @throws Error saying what is wrong with the schema */
+  /** Compiles a schema. @throws Error with the problem of the schema; CompiledTooLong after a timeout */
   compile(schema: JsonSchema): Check {
     const json = JSON.stringify(schema);
     if (json.length > MAX_SCHEMA_BYTES) throw new Error(`larger than ${MAX_SCHEMA_BYTES} bytes`);
     const ajv = this.#compilerOf(schema);
-    // A copy: what ajv keeps of it goes again, whatever becomes of the original.
+    // A private copy: ajv caches by object identity, and `removeSchema` must remove the same object.
     const own = JSON.parse(json) as JsonSchema;
     try {
       const check = checkOf(
@@ -53,7 +54,7 @@ export class Schemas {
       return CAN_BE_SLOW.test(json) ? this.#bounded(check) : check;
     } catch (error) {
       if (!isLate(error)) throw error;
-      // Stopped in the middle, it would compile nothing any more.
+      // An interrupted ajv instance cannot compile any further schema.
       this.#draft07 = this.#draft2020 = undefined;
       throw new CompiledTooLong(`takes longer than ${COMPILE_MS} ms to compile`);
     } finally {
@@ -62,7 +63,7 @@ export class Schemas {
   }
 
   #compilerOf({ $schema }: JsonSchema): Ajv {
-    // `inlineRefs` would let a schema grow exponentially in the code that is made of it.
+    // With `inlineRefs`, the generated code could grow exponentially with the schema.
     const options: Options = {
       strict: false,
       validateFormats: false,
@@ -93,8 +94,9 @@ export class Schemas {
 }
 
 /**
- * A pattern in linear time where it has no lookaround and no back reference. The others occur in sound schemas (that of
- * an email address from zod, for one): they backtrack, within the deadline of the check, over short strings only.
+ * Returns a pattern that matches in linear time, if the source has no lookaround and no back reference. Other patterns
+ * occur in valid schemas, for example in zod's email schema. They backtrack, so they are limited to short strings and
+ * to the timeout of the check.
  */
 function patternOf(source: string): Pattern {
   try {
@@ -110,7 +112,7 @@ function patternOf(source: string): Pattern {
   }
 }
 
-/** Compiles the schema of schemas, outside of any deadline: it is ours, and takes longer than most. */
+/** Compiles the meta-schema without a timeout: it is trusted and takes longer than most schemas. */
 function warm(ajv: Ajv): Ajv {
   ajv.validateSchema({ type: 'object' });
   return ajv;

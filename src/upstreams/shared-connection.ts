@@ -8,12 +8,13 @@ interface Shared {
   retired: boolean;
 }
 
-/** Opens a connection. @param gone told when it has ended by itself @throws UpstreamFault */
+/** Opens a connection. @param onClose called when the connection ends by itself @throws UpstreamFault */
 export type Open = (onClose: () => void) => Promise<Connection>;
 
 /**
- * The connection to a server: one that all requests share, opened by the first and opened anew by the first after a fault.
- * One that has had a fault is closed when its last request has ended: the others may still be answered.
+ * Shares one connection to a server between all requests. The first request opens it, and the first one after a fault
+ * opens a new one. A connection with a fault closes after its last request, because the other requests may still
+ * succeed.
  */
 export class SharedConnection {
   readonly #open: Open;
@@ -24,7 +25,7 @@ export class SharedConnection {
     this.#open = open;
   }
 
-  /** @throws UpstreamFault when there is no connection; else whatever `work` throws */
+  /** Runs `work` with the shared client. @throws UpstreamFault when connecting fails; any error of `work` */
   async use<T>(work: (client: Client) => Promise<T>): Promise<T> {
     this.#current ??= this.#openShared();
     const shared = this.#current;
@@ -41,14 +42,14 @@ export class SharedConnection {
     }
   }
 
-  /** What is under way fails. */
+  /** Closes all connections. Requests in flight fail. */
   async close(): Promise<void> {
     this.#current = undefined;
     await Promise.all([...this.#all].map((shared) => this.#close(shared)));
   }
 
   #openShared(): Shared {
-    // Its own end can only be heard of after it has been opened.
+    // `shared` is initialized before use here: a connection can only close after it has been opened.
     const onClose = () => this.#retire(shared);
     const shared: Shared = { opened: this.#open(onClose), users: 0, retired: false };
     this.#all.add(shared);

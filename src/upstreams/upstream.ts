@@ -20,13 +20,13 @@ import {
 import type { Schemas } from './schemas.ts';
 import { SharedConnection } from './shared-connection.ts';
 
-/** Lists are read again after this, whether or not the server has said that they changed. */
+/** Interval at which the lists are read, also without a change notification. */
 const REFRESH_MS = 60_000;
-/** Between two readings, however often the server says that something has changed. */
+/** Minimum time between two readings, regardless of the number of change notifications. */
 const LEAST_BETWEEN_MS = 1_000;
-/** A server that could not be asked is asked again after the first, doubled each time up to the last. */
+/** Delay after a failed reading: starts with `first` and doubles up to `last`. */
 const RETRY_MS = { first: 1_000, last: 15_000 };
-/** The SDK's own timer is behind ours: it is for what we have let go. */
+/** Margin of the SDK's timeout beyond the own one. It cleans up requests that are no longer awaited. */
 const SDK_MARGIN_MS = 500;
 const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
 
@@ -34,24 +34,24 @@ export interface UpstreamDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Pick<Metrics, 'upstreamRequests' | 'upstreamSeconds' | 'upstreamBreaker'>;
-  /** A server that traces its own work goes on with ours (SEP-414). */
+  /** Source of the `traceparent` with which a server continues the trace (SEP-414). */
   readonly tracing: Pick<Tracing, 'traceParent'>;
   readonly schemas: Schemas;
 }
 
 export interface UpstreamCall {
-  /** At the server. */
+  /** Name on the server. */
   readonly tool: string;
   readonly args: Readonly<Record<string, unknown>>;
-  /** The same when a call is made again: a server may know by it that it has done this already. */
+  /** Equal for repetitions of a call, so that a server can detect that it has already executed the call. */
   readonly callId: string;
   readonly signal: AbortSignal;
   readonly onProgress?: ProgressCallback | undefined;
-  /** Undefined where nobody can be asked. */
+  /** Undefined when the caller cannot receive input requests. */
   readonly input?: InputExchange | undefined;
 }
 
-/** What is sent with a request that may be answered by questions, and how. */
+/** Parameters and options of a request that the server may answer with input requests. */
 export interface ExchangeOptions {
   readonly params: { readonly inputResponses?: Json; readonly requestState?: string; readonly _meta?: Json };
   readonly options: RequestOptions;
@@ -61,13 +61,13 @@ type Json = Readonly<Record<string, unknown>>;
 
 type ResultCheck = DiscoveredTool['resultProblem'];
 
-/** What is asked of a server. */
+/** Kind of a request; a label of the metrics. */
 export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
 
 /**
- * One upstream server as this process sees it: its connection, what it offers, and the breaker between. Five faults among
- * ten requests open the breaker; then nothing is asked for some seconds but what finds out whether the server is back.
- * What it offers is kept while it is away.
+ * Client side of one tool server in this process: connection, capabilities and circuit breaker. Five faults in ten
+ * requests open the breaker. For some seconds it then rejects all requests, and after that it lets one probe pass. The
+ * capabilities are kept while the server is unavailable.
  */
 export class Upstream {
   readonly server: ToolServer;
@@ -77,7 +77,7 @@ export class Upstream {
   readonly #stop = new AbortController();
   #inFlight = 0;
   #capabilities: UpstreamCapabilities = NO_CAPABILITIES;
-  /** Aborts when the server says that a list has changed, and when nobody is left to be told. */
+  /** Aborts when the server reports a changed list, and when the connection that reports changes has ended. */
   #change = new AbortController();
   readonly #keeping: Promise<void>;
 
@@ -88,20 +88,21 @@ export class Upstream {
     const { name } = server;
     this.#breaker = new Breaker(deps, {
       isFault: (error) => error instanceof UpstreamFault,
-      // What a caller's signal ends is no answer.
+      // A request that its caller cancelled says nothing about the server.
       saysNothing: (error) => !(error instanceof UpstreamRefusal || error instanceof MissingCapability),
       onChange: (state) => {
         metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS[state]);
-        logger.warn({ server: name, state }, 'the breaker of an upstream server');
+        logger.warn({ server: name, state }, 'upstream circuit breaker changed state');
       },
     });
     metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS.closed);
     this.#connection = new SharedConnection((onEnd) => {
       const onChange = () => this.#change.abort();
-      const onFlood = () => logger.warn({ server: name }, 'an upstream server sends more than anybody can use');
+      const onFlood = () =>
+        logger.warn({ server: name }, 'upstream server exceeded the message rate, closing its connection');
       const onClose = () => {
         onEnd();
-        // Nobody is told of changes until there is another one, which the next reading opens.
+        // No changes are reported without a connection. The abort triggers a reading, which opens a new connection.
         onChange();
       };
       return connect(server, { clock, logger, onChange, onFlood, onClose }, this.#stop.signal);
@@ -109,7 +110,7 @@ export class Upstream {
     this.#keeping = this.#keepCurrent();
   }
 
-  /** What it said last. */
+  /** Result of the latest successful reading. */
   get capabilities(): UpstreamCapabilities {
     return this.#capabilities;
   }
@@ -139,7 +140,7 @@ export class Upstream {
   }
 
   /**
-   * Asks the server something that it may answer by asking back.
+   * Sends a request that the server may answer with input requests.
    * @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal
    */
   requestWithInput<T extends object>(
@@ -148,7 +149,7 @@ export class Upstream {
     work: (client: Client, exchange: ExchangeOptions) => Promise<T>,
   ): Promise<T | InputRequiredAnswer> {
     return this.request(operation, signal, async (client, options) => {
-      // Older servers would ask over their connection, where nobody can tell which call it is for.
+      // Servers of the older era send input requests over the connection, without a reference to the call.
       if (!input || client.getProtocolEra() !== 'modern') return work(client, { params: {}, options });
       const exchange = {
         params: paramsOf(this.server, input),
@@ -166,7 +167,7 @@ export class Upstream {
   }
 
   /**
-   * Asks the server something, within its bounds.
+   * Sends a request within the concurrency limit, circuit breaker and timeout of the server.
    * @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, the reason of the signal
    */
   async request<T>(
@@ -191,7 +192,7 @@ export class Upstream {
     }
   }
 
-  /** Ends what is under way, and the program where there is one. */
+  /** Ends requests in flight, the connection and the program, if the server is one. */
   async close(): Promise<void> {
     this.#stop.abort(new UpstreamFault('broken', 'closed'));
     await this.#connection.close();
@@ -226,16 +227,20 @@ export class Upstream {
     });
   }
 
-  /** @param before the check there was when the call began: a server that has changed its list since may have gone by either */
+  /**
+   * Checks the structured content of a result.
+   * @param before the check at the start of the call. If the server has changed its list since, a result that is valid
+   *   by either check is accepted.
+   */
   #resultProblem(tool: string, { structuredContent }: CallToolResult, before: ResultCheck): string | undefined {
     const check = this.#capabilities.tools.get(tool)?.resultProblem;
     if (!check || !before) return undefined;
     if (check !== before && structuredContent !== undefined && before(structuredContent) === undefined)
       return undefined;
-    return structuredContent === undefined ? 'has no structured part' : check(structuredContent);
+    return structuredContent === undefined ? 'has no structured content' : check(structuredContent);
   }
 
-  /** Reads the lists at once, after a change, and by the clock; sooner while the server cannot be asked. */
+  /** Reads the lists at start, after each change, and every `REFRESH_MS`; after a failure, by `RETRY_MS`. */
   async #keepCurrent(): Promise<void> {
     const { clock } = this.#deps;
     const stop = this.#stop.signal;
@@ -252,7 +257,7 @@ export class Upstream {
     const { logger, schemas } = this.#deps;
     const server = this.server.name;
     const onOmitted = (tool: string, reason: string) => {
-      logger.warn({ server, tool, reason }, 'a tool of an upstream server is left out: its schema cannot be used');
+      logger.warn({ server, tool, reason }, 'upstream tool omitted');
     };
     try {
       this.#capabilities = await this.request('lists', this.#stop.signal, (client, options) => {
@@ -264,7 +269,8 @@ export class Upstream {
       });
       return true;
     } catch (error) {
-      if (!this.#stop.signal.aborted) logger.warn({ server, err: error }, 'an upstream server could not be asked');
+      if (!this.#stop.signal.aborted)
+        logger.warn({ server, err: error }, 'reading upstream capabilities failed, retrying');
       return false;
     }
   }
@@ -272,17 +278,17 @@ export class Upstream {
 
 function paramsOf({ name, allowedInputRequests }: ToolServer, input: InputExchange): ExchangeOptions['params'] {
   const { capabilities, inputResponses, requestState, server = name } = input;
-  // What has the name of the request may have moved to another server since: that one asks for itself.
+  // The tool may have moved to another server since. That server gets no answers and sends its own input requests.
   const isMeant = server === name;
   return {
     ...(inputResponses !== undefined && isMeant ? { inputResponses } : {}),
     ...(requestState !== undefined && isMeant ? { requestState } : {}),
-    // Stands above what the connection itself has declared, which is nothing.
+    // Overrides the capabilities of the connection, which are empty.
     _meta: { [CAPABILITIES_KEY]: capabilitiesFor(allowedInputRequests, capabilities) },
   };
 }
 
-/** Whether it is MCP's `InputRequiredResult`; the SDK's own guard would load the SDK. */
+/** Returns whether a response is MCP's `InputRequiredResult`. The SDK's own guard would load the SDK. */
 function isInputRequired(answer: object): answer is Json {
   return 'resultType' in answer && answer.resultType === 'input_required';
 }

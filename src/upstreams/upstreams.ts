@@ -3,19 +3,19 @@ import type { ToolServer } from '../catalogue/tool-servers.ts';
 import { Schemas } from './schemas.ts';
 import { Upstream, type UpstreamDeps } from './upstream.ts';
 
-/** The upstream servers of this process: one connection each, whoever asks. */
+/** All upstreams of this process. Each has one connection that all callers share. */
 export class Upstreams {
   readonly #deps: Omit<UpstreamDeps, 'schemas'>;
-  /** Made for the first server: most processes have none. */
+  /** Created with the first server, because most processes have none. */
   #schemas: Schemas | undefined;
-  /** In the order of the file. */
+  /** In the order of the configuration file. */
   #byName = new Map<string, Upstream>();
 
   constructor(deps: Omit<UpstreamDeps, 'schemas'>) {
     this.#deps = deps;
   }
 
-  /** In the order of the file. */
+  /** In the order of the configuration file. */
   get all(): readonly Upstream[] {
     return [...this.#byName.values()];
   }
@@ -24,12 +24,12 @@ export class Upstreams {
     return this.#byName.get(server);
   }
 
-  /** What a tool's server says of it; undefined while it does not offer it. */
+  /** Returns the server's description of a tool; undefined while the server does not list the tool. */
   descriptions({ server, tool }: UpstreamTool): ToolDescription | undefined {
     return this.#byName.get(server)?.capabilities.tools.get(tool);
   }
 
-  /** Connects to those that are new or have changed, in the background, and ends those that are no longer there. */
+  /** Applies a new server list: connects new and changed servers in the background, closes removed ones. */
   adopt(servers: readonly ToolServer[]): void {
     const before = this.#byName;
     const kept = new Set<Upstream>();

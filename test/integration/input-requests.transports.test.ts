@@ -28,7 +28,7 @@ const ANSWERS = {
   words: { role: 'assistant', content: { type: 'text', text: 'Welcome' }, model: 'm', stopReason: 'endTurn' },
   places: { roots: [{ uri: 'file:///home' }] },
 };
-const NOT_PASSED_ON = 'The tool asks its caller for something, which is not passed on here.';
+const NOT_PASSED_ON = 'The tool needs input from its caller, but input requests are not forwarded here.';
 const NAME = inputRequired.elicit({
   message: 'Who books?',
   requestedSchema: { type: 'object', properties: { name: { type: 'string' } }, required: ['name'] },

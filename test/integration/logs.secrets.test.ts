@@ -189,8 +189,8 @@ describe('a failure of ours', () => {
       user: expect.stringMatching(/^[0-9a-f]{12}$/),
       trace_id: expect.stringMatching(/^[0-9a-f]{32}$/),
     };
-    expect(await logged('the model failed', from)).toMatchObject(ids);
-    expect(await logged('an agent failed', from)).toMatchObject({ ...ids, connection_id: connectionId });
+    expect(await logged('model request failed', from)).toMatchObject(ids);
+    expect(await logged('agent failed', from)).toMatchObject({ ...ids, connection_id: connectionId });
   });
 });
 

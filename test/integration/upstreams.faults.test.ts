@@ -186,7 +186,7 @@ describe('an upstream server over HTTP', () => {
     await upstream.close();
     const messages: unknown[] = [];
     for (let at = 0; at < 10; at++) messages.push((await node.call('echo', HELLO)).error?.message);
-    expect(messages.at(-1)).toMatch(/does not answer at present/);
+    expect(messages.at(-1)).toMatch(/has failed repeatedly/);
     expect(await core.metrics.registry.metrics()).toMatch(/upstream_breaker_state\{server="remote"\} 2/);
     await upstream.listen();
     await until(async () => (await node.call('echo', HELLO)).success, { timeoutMs: 15_000, everyMs: 250 });
@@ -207,9 +207,9 @@ describe('an upstream server over HTTP', () => {
     await until(() => slow.received('tools/call').length === 2);
     expect((await node.call('echo', HELLO)).success).toBe(true);
     const answered = (await Promise.all(hanging)).map(({ error }) => error?.message);
-    expect(answered.filter((message) => message === "The tool's server has too much to do; try again.")).toHaveLength(
-      4,
-    );
+    expect(
+      answered.filter((message) => message === "The tool's server is at its concurrency limit. Try again."),
+    ).toHaveLength(4);
     expect(slow.received('tools/call')).toHaveLength(2);
   });
 });

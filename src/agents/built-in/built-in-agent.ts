@@ -4,15 +4,15 @@ import type { ToolOutcome } from '../../tools/outcome.ts';
 import { findings } from './findings.ts';
 import { type Choice, choose } from './intents.ts';
 
-/** Tools that every plan has, for a question whose own tools the caller may not use. */
+/** Tools of every plan, used when the caller may use none of the chosen tools. */
 const FALLBACK: readonly Choice[] = [
   { tool: 'get_agent_status', args: {} },
   { tool: 'get_thread_history', args: {} },
 ];
 
 /**
- * The agent that needs no model: it chooses among the real tools by what the message is about, runs them, and answers
- * from what they found. Its words are its own, its figures are the tools'.
+ * Agent without a language model. It chooses tools by the words of the message, calls them, and answers with sentences
+ * built from their results. Every figure in the answer comes from a tool result.
  */
 export async function builtInAgent(
   { message, tools }: Pick<AgentTask, 'message' | 'tools'>,
@@ -39,7 +39,7 @@ interface AnsweredCall {
   readonly outcome: ToolOutcome;
 }
 
-/** One after the other: the order of the events is then the order of the choices. */
+/** Calls the tools one at a time, so that the events have the order of the choices. */
 async function callAll(choices: readonly Choice[], context: Pick<AgentContext, 'call'>): Promise<AnsweredCall[]> {
   const answered: AnsweredCall[] = [];
   for (const { tool, args } of choices) answered.push({ tool, outcome: await context.call(tool, args) });

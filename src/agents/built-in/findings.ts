@@ -4,7 +4,7 @@ import type { RunState } from '../../tools/built-in/agent-tools.ts';
 import type { WorkloadAnalysis } from '../../tools/built-in/workload-tools.ts';
 import type { ToolOutcome } from '../../tools/outcome.ts';
 
-/** What the outcome of each tool says, in sentences. Every figure in them comes from the outcome. */
+/** Describes the outcome of a tool in sentences. Every figure in them comes from the outcome. */
 export function findings(tool: string, outcome: ToolOutcome): string[] {
   if (!outcome.success) return refusal(tool, outcome.error ?? {});
   return READERS[tool]?.(outcome.result as never) ?? [`${tool} answered: ${JSON.stringify(outcome.result)}`];

@@ -1,7 +1,7 @@
 import { withoutTrailing } from '../../lib/text.ts';
 import type { ToolArguments } from '../../tools/tool.ts';
 
-/** A tool that fits a message, and what to ask it. */
+/** A tool that matches a message, and its arguments. */
 export interface Choice {
   readonly tool: string;
   readonly args: ToolArguments;
@@ -9,7 +9,7 @@ export interface Choice {
 
 interface Intent {
   readonly tool: string;
-  /** Stems of words that speak for the tool, with how much each says. */
+  /** Weight of each word stem that indicates the tool. */
   readonly stems: Readonly<Record<string, number>>;
   readonly args?: (message: string) => ToolArguments;
 }
@@ -62,10 +62,10 @@ const OPENING_MARKS = '"“\'';
 const CLOSING_MARKS = '"”\'';
 const TITLE_WORD = /\b(?:about|called|named|titled)\s/i;
 
-/** UTF-16 units of a message that the agent reads: its answer depends on a few words, not on a pasted document. */
+/** UTF-16 units of a message that the agent reads. Its answer depends on a few words, not on a pasted document. */
 export const MAX_READ_LENGTH = 2_000;
 
-/** How many tools answer one message. */
+/** Maximum number of tools per message. */
 const CHOICES = 2;
 const HOURS: readonly (readonly [RegExp, number])[] = [
   [/\bmonth/, 720],
@@ -75,8 +75,8 @@ const HOURS: readonly (readonly [RegExp, number])[] = [
 ];
 
 /**
- * The tools that fit a message best, among those the agent has. A message that fits none is answered with what is
- * always worth knowing: the caller's usage and runs. Only the first MAX_READ_LENGTH characters count.
+ * Returns the available tools that match the message best. For a message without a match, returns the tools for the
+ * caller's usage and runs. Reads only the first `MAX_READ_LENGTH` characters.
  */
 export function choose(whole: string, available: readonly string[]): Choice[] {
   const message = whole.slice(0, MAX_READ_LENGTH);
@@ -104,7 +104,7 @@ function score(text: string, { stems }: Intent): number {
   return total;
 }
 
-/** Whether a word of the text begins with the stem: "run" is not in "prune". */
+/** Returns whether a word of the text begins with the stem: "run" does not match "prune". */
 function hasWordWith(stem: string, text: string): boolean {
   for (let at = text.indexOf(stem); at >= 0; at = text.indexOf(stem, at + 1)) {
     if (at === 0 || !WORD_CHARACTER.test(text.charAt(at - 1))) return true;
@@ -116,13 +116,15 @@ function hoursIn(message: string): number {
   return HOURS.find(([pattern]) => pattern.test(message.toLowerCase()))?.[1] ?? 24;
 }
 
-/** The quoted text, else the rest of the line after "about", "called", "named" or "titled", else the whole message. */
+/**
+ * Returns the quoted text, else the rest of the line after "about", "called", "named" or "titled", else the message.
+ */
 function titleIn(message: string): string {
   const title = (quotedIn(message) ?? afterTitleWord(message) ?? message).trim();
   return withoutTrailing(title, '.?!').slice(0, MAX_TITLE_LENGTH) || 'New thread';
 }
 
-/** The text between the first pair of quotation marks that are not next to each other. One pass. */
+/** Returns the text between the first pair of quotation marks that are not adjacent. Takes linear time. */
 function quotedIn(message: string): string | undefined {
   let opened: number | undefined;
   for (let at = 0; at < message.length; at++) {

@@ -13,18 +13,18 @@ export interface ModelRequest {
   readonly model: string;
   readonly messages: readonly ChatCompletionMessageParam[];
   readonly tools: readonly ChatCompletionTool[];
-  /** No more tools: the model is to answer from what it has. */
+  /** Forbids further tool calls, so that the model answers with the results it has. */
   readonly mustAnswer: boolean;
 }
 
 export interface ModelLimits extends ReplyLimits {
-  /** Milliseconds until the first chunk; a local model reads a long prompt for seconds. */
+  /** Milliseconds until the first chunk; a local model needs seconds to process a long prompt. */
   readonly firstChunkMs: number;
   /** Milliseconds between two chunks. */
   readonly silenceMs: number;
-  /** Milliseconds that what the model counted may come after the end of its reply. */
+  /** Milliseconds to wait for the token counts after the end of the reply. */
   readonly countMs: number;
-  /** Of one response, after decompression. */
+  /** Maximum size of one response after decompression. */
   readonly responseBytes: number;
   readonly outputTokens: number;
 }
@@ -33,7 +33,7 @@ export const MODEL_LIMITS: ModelLimits = {
   firstChunkMs: 20_000,
   silenceMs: 10_000,
   countMs: 1_000,
-  // A token comes in a chunk of some 300 bytes: several times what the output tokens need.
+  // A chunk has about 300 bytes per token, so this is several times the size that `outputTokens` needs.
   responseBytes: 4 * 2 ** 20,
   outputTokens: 2_048,
   textLength: 32_768,
@@ -48,20 +48,20 @@ export interface ChatModelDeps {
   readonly tracing: Pick<Tracing, 'traceParent'>;
 }
 
-/** One request under way. */
+/** One request in flight. */
 export interface ModelStream {
-  /** The text as it comes, then nothing more. @throws ModelFault; what `signal` was aborted with */
+  /** Yields the text as it arrives; ends with the reply. @throws ModelFault; the reason of an aborted `signal` */
   readonly text: AsyncIterable<string>;
-  /** What was said in all, once `text` has ended. @throws ModelFault for a reply that is none */
+  /** Returns the whole reply, once `text` has ended. @throws ModelFault for an incomplete or empty reply */
   reply(): ModelReply;
-  /** What was used so far. */
+  /** Returns the tokens used so far. */
   tokens(): Tokens;
 }
 
 /**
- * An OpenAI-compatible endpoint (`POST <url>/chat/completions`, streamed), by the `openai` package: one request an
- * attempt, no redirect followed, everything bounded. Whether to try again is for the caller to know, who has told what
- * came before.
+ * Client of an OpenAI-compatible endpoint (`POST <url>/chat/completions`, streamed), using the `openai` package. Sends
+ * one request per attempt and follows no redirects; time and size are bounded. Retries are left to the caller, because
+ * it may already have emitted part of the text.
  */
 export class ChatModel {
   readonly #client: OpenAI;
@@ -69,25 +69,25 @@ export class ChatModel {
   readonly #limits: ModelLimits;
   readonly #outputBound: 'max_tokens' | 'max_completion_tokens';
 
-  /** @param endpoint.key none for a server that asks for none */
+  /** @param deps.key undefined for a server that requires no key */
   constructor({ url, key, clock, tracing }: ChatModelDeps, limits: ModelLimits = MODEL_LIMITS) {
     this.#clock = clock;
     this.#limits = limits;
-    // OpenAI's reasoning models refuse the older name; most other servers know no other.
+    // OpenAI's reasoning models reject the older name `max_tokens`; most other servers support only that one.
     const { hostname } = new URL(url);
     this.#outputBound = hostname === 'api.openai.com' ? 'max_completion_tokens' : 'max_tokens';
     this.#client = new OpenAI({
       baseURL: url,
-      // What is left out here is read from variables of the package's own (`OPENAI_…`).
+      // The package reads omitted options from its own environment variables (`OPENAI_…`).
       apiKey: key ?? 'none',
       adminAPIKey: null,
       organization: null,
       project: null,
       defaultHeaders: key === undefined ? { Authorization: null } : {},
       maxRetries: 0,
-      // Longer than the waits here, which end a request first.
+      // Longer than the deadlines of this class, which end a request first.
       timeout: 10 * limits.firstChunkMs,
-      // It would print what it could not parse.
+      // The package would log responses that it cannot parse.
       logLevel: 'off',
       fetch: async (input, init) => {
         const headers = new Headers(init?.headers);
@@ -122,20 +122,20 @@ export class ChatModel {
       for await (const chunk of chunks) {
         deadline.end();
         const text = reader.append(chunk);
-        // What the reader of the text does meanwhile is no silence of the model.
+        // The deadline is stopped here, so that the time of the consumer does not count as time of the model.
         if (text !== '') yield text;
         if (reader.full) break;
         deadline.restart(reader.finished ? this.#limits.countMs : this.#limits.silenceMs);
       }
     } catch (thrown) {
       signal.throwIfAborted();
-      // The reply is whole: some servers leave the connection open after it, or drop it.
+      // The reply is complete. Some servers keep the connection open after it, or reset it.
       if (reader.finished) return;
       throw deadline.signal.aborted ? SILENT() : faultOf(thrown);
     } finally {
       deadline.end();
     }
-    // The package ends the stream of an aborted request as if it were complete.
+    // The package ends the stream of an aborted request without an error, as if it were complete.
     signal.throwIfAborted();
     if (deadline.signal.aborted && !reader.finished) throw SILENT();
   }
@@ -152,9 +152,9 @@ export class ChatModel {
   }
 }
 
-const SILENT = () => new ModelFault('the model was silent for too long', { retryable: true });
+const SILENT = () => new ModelFault('the model response timed out', { retryable: true });
 
-/** Aborts when something that was begun has not ended in time. */
+/** Restartable timeout: aborts its signal when neither `restart` nor `end` is called in time. */
 class StreamDeadline {
   readonly #clock: Clock;
   readonly #exhausted = new AbortController();
@@ -178,7 +178,7 @@ class StreamDeadline {
   }
 }
 
-/** The response with a body that fails once it is larger than `limit` bytes. */
+/** Returns the response with a body that fails once it exceeds `limit` bytes. */
 function bounded(response: Response, limit: number): Response {
   if (!response.body) return response;
   let bytes = 0;
@@ -192,10 +192,10 @@ function bounded(response: Response, limit: number): Response {
   return new Response(response.body.pipeThrough(counted), response);
 }
 
-/** Timeouts, conflicts and limits of the moment; whatever else is refused stays refused. */
+/** Client error statuses that can be temporary: timeouts, conflicts and rate limits. All others are permanent. */
 const RETRYABLE_STATUS = new Set([408, 409, 425, 429]);
 
-/** The error of the package as one that may be logged: its own messages can hold the request, the key and the host. */
+/** Converts an error of the package to one that is safe to log: its messages can contain request, key and host. */
 function faultOf(thrown: unknown): ModelFault {
   if (thrown instanceof ModelFault) return thrown;
   if (thrown instanceof OpenAI.APIError && thrown.status !== undefined) {
@@ -207,11 +207,11 @@ function faultOf(thrown: unknown): ModelFault {
     return new ModelFault('the model could not be reached', { retryable: true });
   }
   if (thrown instanceof OpenAI.APIError) return new ModelFault('the model reported an error', { retryable: true });
-  if (thrown instanceof SyntaxError) return new ModelFault('the model sent no JSON', { retryable: true });
-  return new ModelFault('the response broke off', { retryable: true });
+  if (thrown instanceof SyntaxError) return new ModelFault('the model sent invalid JSON', { retryable: true });
+  return new ModelFault('the response was interrupted', { retryable: true });
 }
 
-/** `Retry-After` in seconds or as a date: RFC 9110 section 10.2.3. */
+/** Milliseconds of `Retry-After`, given in seconds or as a date (RFC 9110 section 10.2.3). */
 function retryAfter(headers: Headers | undefined): number | undefined {
   const value = headers?.get('retry-after');
   if (!value) return undefined;

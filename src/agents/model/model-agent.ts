@@ -27,24 +27,25 @@ export interface ModelAgentDeps {
   readonly tracing: Tracing;
 }
 
-/** Steps of one run: in the last one the model gets no tools any more, so that a loop of tool calls ends in an answer. */
+/** Maximum number of steps per run. The last one permits no tool calls, so that a loop of calls ends with an answer. */
 export const MAX_STEPS = 8;
-/** Requests for one step. */
+/** Maximum number of requests per step. */
 const ATTEMPTS = 4;
 const FIRST_RETRY_MS = 500;
-/** An endpoint that asks for a longer wait is not waited for: the run has 45 s in all. */
+/** Maximum `Retry-After` that the agent waits for. A longer wait ends the run, which has only 45 s in total. */
 const LONGEST_RETRY_MS = 10_000;
-/** Messages of a thread that are read to find those before the run's own, which others may have followed. */
+/** Messages to read from the thread. More than the prompt needs, because later runs may have added messages. */
 const HISTORY_READ = 2 * HISTORY_MESSAGES;
 const SUMMARY_LENGTH = 200;
 
 const UNAVAILABLE = 'The model is unavailable; try again.';
-const NO_ANSWER = 'The model came to no answer; try again.';
+const NO_ANSWER = 'The model produced no answer; try again.';
 
 /**
- * The agent on a language model: asks it, runs the tools that it calls, tells it what came of them, until it answers.
- * Everything a model says is data: which tools it may call is the agent's list, and whether it may is the caller's plan.
- * @param defaultModel the model of agents that name none
+ * Creates an agent that uses a language model: it sends the prompt, runs the requested tools and returns their results
+ * to the model, until the model answers. Model output is untrusted: the model can only call tools of the agent's list,
+ * with the permissions of the caller's plan.
+ * @param defaultModel model of agents that specify none
  */
 export function createModelAgent(deps: ModelAgentDeps, defaultModel: string): Agent {
   return async (task, context) => {
@@ -76,7 +77,7 @@ function toolDefinitions(catalogue: Pick<ToolCatalogue, 'get'>, names: readonly 
   });
 }
 
-/** One step, with as many attempts as its faults allow. */
+/** Requests one step and retries retryable faults, at most `ATTEMPTS` requests in total. */
 async function requestStep(deps: ModelAgentDeps, request: ModelRequest, context: AgentContext): Promise<ModelStep> {
   const { model } = request;
   for (let attempt = 1; ; attempt++) {
@@ -92,7 +93,10 @@ async function requestStep(deps: ModelAgentDeps, request: ModelRequest, context:
     } catch (thrown) {
       if (!(thrown instanceof ModelFault)) throw thrown;
       deps.metrics.modelRequests.inc({ model, result: thrown.retryable ? 'failed' : 'refused' });
-      deps.logger[thrown.retryable ? 'warn' : 'error']({ model, attempt, fault: thrown.message }, 'the model failed');
+      deps.logger[thrown.retryable ? 'warn' : 'error'](
+        { model, attempt, fault: thrown.message },
+        'model request failed',
+      );
       const waitMs = retryIn(thrown, attempt);
       if (waitMs === undefined) throw unavailable(thrown);
       await sleep(deps.clock, waitMs, context.signal);
@@ -100,7 +104,10 @@ async function requestStep(deps: ModelAgentDeps, request: ModelRequest, context:
   }
 }
 
-/** Reads one reply, and tells and records it. A reply that broke off is told as far as it came. */
+/**
+ * Reads one reply, emits its text and records it. The received part of an interrupted reply is emitted and recorded,
+ * too.
+ */
 async function readStep(
   deps: ModelAgentDeps,
   request: ModelRequest,
@@ -130,7 +137,9 @@ async function readStep(
   }
 }
 
-/** Milliseconds until the next attempt, half of them left to chance; undefined when there is to be none. */
+/**
+ * Milliseconds until the next attempt: exponential backoff with half of it random. Undefined for no further attempt.
+ */
 function retryIn(fault: ModelFault, attempt: number): number | undefined {
   const requestedMs = fault.retryAfterMs ?? 0;
   if (!fault.retryable || attempt === ATTEMPTS || requestedMs > LONGEST_RETRY_MS) return undefined;
@@ -147,17 +156,17 @@ function unavailable(fault: ModelFault): TollgateError {
   });
 }
 
-/** Runs the calls of one step side by side; what came of each, as the model reads it. */
+/** Runs the calls of one step concurrently. Returns their results as text for the model. */
 async function callTools(calls: readonly ModelCall[], task: AgentTask, context: AgentContext): Promise<string[]> {
   const results = await Promise.allSettled(calls.map((call) => callTool(call, task, context)));
-  // Only after all of them: one that was executed is recorded even when the run ends meanwhile.
+  // Rejects only after all calls have ended, so that an executed call is recorded even if the run ends meanwhile.
   return results.map((result) => {
     if (result.status === 'rejected') throw result.reason;
     return result.value;
   });
 }
 
-/** What is no call of a tool that the agent has goes back to the model, and nobody else hears of it. */
+/** Runs one call. A call of an unlisted tool or with invalid JSON is reported to the model only, without an event. */
 async function callTool(call: ModelCall, task: AgentTask, context: AgentContext): Promise<string> {
   const { name } = call;
   if (!task.tools.includes(name)) return refusal(new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } }));
@@ -170,7 +179,7 @@ function refusal(error: TollgateError): string {
   return toolResult({ success: false, error: publicError(error) });
 }
 
-/** The summary is the first sentence, or the beginning of it. */
+/** Uses the first sentence of the text as its summary, cut to `SUMMARY_LENGTH` characters. */
 function answerOf(text: string): RunAnswer {
   const final_response = text.trim();
   const sentence = /^.+?[.!?](?:\s|$)/s.exec(final_response)?.[0].trimEnd() ?? final_response;

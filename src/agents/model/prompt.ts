@@ -4,15 +4,16 @@ import type { ModelStep } from '../../runs/step-log.ts';
 import type { ToolOutcome } from '../../tools/outcome.ts';
 import type { ToolArguments } from '../../tools/tool.ts';
 
-/** Messages of a thread that a model is shown beside the one it answers, and how much of them. */
+/** Maximum number of earlier messages of the thread in a prompt. */
 export const HISTORY_MESSAGES = 20;
+/** Maximum size of the earlier messages in total. */
 const HISTORY_BYTES = 16_384;
-/** Of one tool's result; the whole of it is in the event. */
+/** Maximum characters of a tool result in a prompt; the event contains the whole result. */
 const RESULT_LENGTH = 16_384;
 
 /**
- * What a model is shown first: its instructions, what was said before in the thread, and the message.
- * @param history newest first, as `Threads.history` gives it
+ * Builds the first prompt of a run: instructions, earlier messages of the thread, and the message.
+ * @param history newest first, as returned by `Threads.history`
  */
 export function initialMessages(
   task: { readonly instructions: string; readonly message: string; readonly runId: string },
@@ -25,9 +26,9 @@ export function initialMessages(
   ];
 }
 
-/** The messages before that of the run, oldest first: whole ones, as many of the latest as there is room for. */
+/** Returns the latest whole messages before the run's own that fit into the bounds, oldest first. */
 function threadMessages(history: readonly Fields[], runId: string): ChatCompletionMessageParam[] {
-  // What was written after it belongs to runs that came later.
+  // Messages after the run's own message belong to later runs.
   const own = history.findIndex(({ run_id }) => run_id === runId);
   const messages: ChatCompletionMessageParam[] = [];
   let remainingBytes = HISTORY_BYTES;
@@ -35,15 +36,15 @@ function threadMessages(history: readonly Fields[], runId: string): ChatCompleti
     if (typeof text !== 'string' || (role !== 'user' && role !== 'assistant')) continue;
     remainingBytes -= Buffer.byteLength(text);
     if (remainingBytes < 0 || messages.length === HISTORY_MESSAGES) break;
-    // Half of a character, where a text was cut: servers that decode strictly refuse the whole request, now and ever after.
+    // A cut text can end with half of a surrogate pair. Strict servers would reject this and every later request.
     messages.unshift({ role, content: text.toWellFormed() });
   }
   return messages;
 }
 
-/** The arguments of a call as an object; undefined when they are no JSON object. */
+/** Parses the arguments of a call; undefined when they are not a JSON object. */
 export function parseArguments(json: string): ToolArguments | undefined {
-  // What models send for "no arguments".
+  // Models send an empty string for "no arguments".
   if (json.trim() === '') return {};
   try {
     const parsed: unknown = JSON.parse(json);
@@ -53,12 +54,12 @@ export function parseArguments(json: string): ToolArguments | undefined {
   }
 }
 
-/** What a step adds to the conversation: what the model said, and what came of each of its calls. */
+/** Returns the messages that a step adds to the prompt: the output of the model, and the result of each call. */
 export function stepMessages(step: ModelStep, results: readonly string[]): ChatCompletionMessageParam[] {
   const calls = step.calls.map(({ id, name, arguments: json }) => ({
     id,
     type: 'function' as const,
-    // Servers that render the call into a prompt parse it, and refuse the whole request when they cannot.
+    // Some servers parse the arguments to render the prompt, and reject the whole request if they are invalid JSON.
     function: { name, arguments: parseArguments(json) ? json || '{}' : '{}' },
   }));
   return [
@@ -67,7 +68,7 @@ export function stepMessages(step: ModelStep, results: readonly string[]): ChatC
   ];
 }
 
-/** The outcome of a tool as a model reads it. Refusals are told with their reason, so that it can go another way. */
+/** Formats an outcome for the model. Includes the reason of a refusal, so that the model can choose another way. */
 export function toolResult(outcome: Pick<ToolOutcome, 'success' | 'result' | 'error'>): string {
   const content = outcome.success ? { result: outcome.result } : { error: outcome.error };
   const json = JSON.stringify(content);

@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import type { ModelCall, ModelStep, Tokens } from '../../runs/step-log.ts';
 
-/** What went wrong with one request to a model. The message is for the log and names no host, key or text. */
+/** Failure of one request to a model. The message is safe to log: it contains no host, key or text. */
 export class ModelFault extends Error {
-  /** Whether the same request may succeed when it is made again. */
+  /** Whether a repetition of the same request may succeed. */
   readonly retryable: boolean;
-  /** Milliseconds that the endpoint asked to wait. */
+  /** Milliseconds to wait before a retry, from `Retry-After`. */
   readonly retryAfterMs: number | undefined;
 
   constructor(message: string, options: { readonly retryable: boolean; readonly retryAfterMs?: number | undefined }) {
@@ -21,21 +21,21 @@ export interface ModelReply extends ModelStep {
 }
 
 export interface ReplyLimits {
-  /** Characters of text; what goes beyond is cut off, and the reply ends there. */
+  /** Maximum characters of text. Longer text is cut off, and the reply ends there. */
   readonly textLength: number;
-  /** Tool calls of one step; further ones are left out. */
+  /** Maximum tool calls per step; further ones are dropped. */
   readonly calls: number;
-  /** Characters of one call's arguments; longer ones are cut, so that they are no JSON any more. */
+  /** Maximum characters of the arguments of one call. Longer arguments are cut, which makes them invalid JSON. */
   readonly argumentsLength: number;
 }
 
 const MAX_NAME_LENGTH = 64;
 const MAX_ID_LENGTH = 64;
-/** A common rule of thumb for English text; others have more tokens for their bytes. */
+/** Common estimate for English text; other languages have more tokens per byte. */
 const BYTES_PER_TOKEN = 4;
 
 const CallDelta = z.object({
-  /** Some servers leave it out: each delta is then a whole call. */
+  /** Some servers omit the index; each delta is then a complete call. */
   index: z.number().int().min(0).optional(),
   id: z.string().nullish(),
   function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }).nullish(),
@@ -47,11 +47,13 @@ const Choice = z.object({
   finish_reason: z.string().nullish(),
 });
 
-/** Far beyond any context. With the greatest price it stays an exact integer, as the ledger wants its units. */
+/**
+ * Far larger than any context window. Multiplied by the highest price it is still an exact integer, as units must be.
+ */
 const MAX_TOKENS = 1_000_000_000;
 const TokenCount = z.number().int().min(0).max(MAX_TOKENS);
 
-/** What is read of a `chat.completion.chunk`; everything else in it is ignored. */
+/** Fields that are read from a `chat.completion.chunk`; all others are ignored. */
 const Chunk = z.object({
   choices: z.array(Choice).nullish(),
   usage: z.object({ prompt_tokens: TokenCount, completion_tokens: TokenCount }).nullish(),
@@ -64,11 +66,11 @@ interface PartialCall {
   arguments: string;
 }
 
-/** Puts the pieces of a streamed reply together, within bounds. */
+/** Assembles a streamed reply within the bounds of `ReplyLimits`. */
 export class ReplyReader {
   readonly #limits: ReplyLimits;
   readonly #calls: PartialCall[] = [];
-  /** By the index that they have at the model. */
+  /** Latest call per index that the model assigned. */
   readonly #open = new Map<number, PartialCall>();
   #text = '';
   #finished = false;
@@ -78,20 +80,20 @@ export class ReplyReader {
     this.#limits = limits;
   }
 
-  /** The text is as long as it may be: nothing that still comes is of use. */
+  /** True when the text has its maximum length, so that later chunks are not needed. */
   get full(): boolean {
     return this.#text.length >= this.#limits.textLength;
   }
 
-  /** The model has said that it is done; what may still come is what it counted. */
+  /** True after a `finish_reason`. Only the token counts may still follow. */
   get finished(): boolean {
     return this.#finished;
   }
 
-  /** Takes a chunk, and gives the text that it added. @throws ModelFault for what is no chunk */
+  /** Adds a chunk and returns its text. @throws ModelFault for an invalid chunk */
   append(chunk: unknown): string {
     const parsed = Chunk.safeParse(chunk);
-    if (!parsed.success) throw new ModelFault('the model sent a chunk of another form', { retryable: true });
+    if (!parsed.success) throw new ModelFault('the model sent an invalid chunk', { retryable: true });
     const { choices, usage } = parsed.data;
     if (usage) this.#usage = { input: usage.prompt_tokens, output: usage.completion_tokens };
     const [choice] = choices ?? [];
@@ -103,7 +105,7 @@ export class ReplyReader {
     return text;
   }
 
-  /** @throws ModelFault for a reply that ended before its end, or says nothing */
+  /** Returns the complete reply. @throws ModelFault for an incomplete or empty reply */
   reply(requestBytes: number): ModelReply {
     if (!this.#finished && !this.full) throw new ModelFault('the reply ended early', { retryable: true });
     const calls = this.#completeCalls();
@@ -112,7 +114,7 @@ export class ReplyReader {
     return { text: this.#text.toWellFormed(), calls, tokens: this.tokens(requestBytes) };
   }
 
-  /** What the model counted, else an estimate from the bytes on both sides. */
+  /** Returns the counts of the model, else an estimate from the bytes of request and reply. */
   tokens(requestBytes: number): Tokens {
     if (this.#usage) return { ...this.#usage, estimated: false };
     const args = this.#calls.reduce((bytes, call) => bytes + Buffer.byteLength(call.arguments), 0);
@@ -132,14 +134,14 @@ export class ReplyReader {
     call.arguments = (call.arguments + (called?.arguments ?? '')).slice(0, this.#limits.argumentsLength);
   }
 
-  /** The call that a delta belongs to; undefined for one too many. */
+  /** Returns the call that a delta belongs to; undefined for a call above the limit. */
   #callOf(index: number | undefined, id: string | null | undefined): PartialCall | undefined {
     const existing = index === undefined ? undefined : this.#open.get(index);
-    // Some servers give all calls of a reply the same index. Those have an id each, and come one after the other.
+    // Some servers send all calls of a reply with the same index. Their ids differ, and they arrive one after another.
     const another = id && existing && existing.id !== '' && existing.id !== id.slice(0, MAX_ID_LENGTH);
     if (existing && !another) return existing;
     if (this.#calls.length >= this.#limits.calls) {
-      // What still comes of it is not for the one before.
+      // Later deltas of the dropped call must not be added to the previous call with this index.
       if (index !== undefined) this.#open.delete(index);
       return undefined;
     }
@@ -149,7 +151,10 @@ export class ReplyReader {
     return call;
   }
 
-  /** In the order of their index. An id that is missing or stands twice is replaced: results are told apart by it. */
+  /**
+   * Returns the calls in the order of their index. Replaces missing and duplicate ids, because ids identify the
+   * results.
+   */
   #completeCalls(): ModelCall[] {
     const named = this.#calls.filter(({ name }) => name !== '').toSorted((a, b) => a.index - b.index);
     const ids = new Set(named.map(({ id }) => id));

@@ -6,7 +6,7 @@ import type { ToolExecutor } from '../tool.ts';
 
 const RUNS_SHOWN = 20;
 
-/** A run as its user may know it. */
+/** Public state of a run, as returned to its user. */
 export interface RunState {
   readonly run_id: string;
   readonly agent: string | null;
@@ -15,7 +15,7 @@ export interface RunState {
   readonly duration_ms: number | null;
 }
 
-/** `list_agents` and `get_agent_status`. */
+/** Executors of `list_agents` and `get_agent_status`. */
 export function agentTools(deps: {
   redis: Redis;
   keys: Keys;

@@ -5,14 +5,14 @@ import type { ToolExecutor } from '../tool.ts';
 import { HOURS_A_MONTH, percentile, round, sum } from './statistics.ts';
 
 const HOUR_MS = 3_600_000;
-/** A week: long enough for a month's projection to know weekends. */
+/** One week, so that the monthly projection includes a weekend. */
 const DEFAULT_HOURS = 168;
-/** Fewer calls than this in either half say nothing of a change. */
+/** Minimum number of calls in each half of the period for a comparison. */
 const CHANGE_MIN_CALLS = 10;
-/** A median that moved by less is noise of a busy machine. */
+/** Ratio of the medians that counts as a change; a smaller one can be noise of a busy machine. */
 const CHANGE_RATIO = 1.2;
 
-/** `cost_analyzer` and `latency_analyzer`: computed over the caller's own usage records. */
+/** Executors of `cost_analyzer` and `latency_analyzer`. Both read only the caller's own usage records. */
 export function costTools(deps: {
   usage: RecentUsage;
   clock: Clock;
@@ -37,11 +37,11 @@ export function costTools(deps: {
 
 export interface CostAnalysis {
   readonly period_hours: number;
-  /** From here on the records reach: they are the latest thousand at most. */
+  /** Start of the oldest record; at most the latest thousand records are read. Null without records. */
   readonly since: string | null;
   readonly units: number;
   readonly calls: number;
-  /** By units, the most expensive first. */
+  /** Sorted by units, highest first. */
   readonly by_tool: readonly {
     readonly tool: string;
     readonly units: number;
@@ -49,11 +49,11 @@ export interface CostAnalysis {
     readonly charged_calls: number;
     readonly units_per_call: number;
   }[];
-  /** Calendar days, UTC, oldest first. */
+  /** UTC calendar days, oldest first. */
   readonly by_day: readonly { readonly day: string; readonly units: number; readonly calls: number }[];
-  /** Calls that were executed and charged nothing, since they failed. */
+  /** Calls that were executed but not charged, because they failed. */
   readonly failed_calls: number;
-  /** Units of a month at the rate of the time that the records cover. */
+  /** Units per month, extrapolated from the time that the records cover. */
   readonly projected_month_units: number;
 }
 
@@ -87,7 +87,10 @@ export function analyzeCosts(records: readonly UsageRecord[], hours: number, now
   };
 }
 
-/** Not the whole period for somebody who began in the middle of it, and never so little that one call is a fortune. */
+/**
+ * Hours that the records cover: from the oldest record to `now`, at most the period. At least 1, so that one recent
+ * call does not inflate the monthly projection.
+ */
 function coveredHours(since: string | null, hours: number, now: number): number {
   if (since === null) return hours;
   return Math.min(hours, Math.max(1, (now - Date.parse(since)) / HOUR_MS));
@@ -99,13 +102,13 @@ interface Latency {
   readonly p95_ms: number | null;
   readonly p99_ms: number | null;
   readonly max_ms: number | null;
-  /** The median of the later half of the period beside that of the earlier. */
+  /** Compares the median of the later half of the period with that of the earlier half. */
   readonly change: 'slower' | 'faster' | 'steady' | 'too_few_calls';
 }
 
 export interface LatencyAnalysis extends Latency {
   readonly period_hours: number;
-  /** By p95, the slowest first. */
+  /** Sorted by p95, slowest first. */
   readonly by_tool: readonly (Latency & { readonly tool: string })[];
 }
 
@@ -138,7 +141,7 @@ function latency(records: readonly UsageRecord[], middle: string): Latency {
 
 function changeBetween(earlier: readonly number[], later: readonly number[]): Latency['change'] {
   if (earlier.length < CHANGE_MIN_CALLS || later.length < CHANGE_MIN_CALLS) return 'too_few_calls';
-  // Below a millisecond everything is equally fast.
+  // Medians below 1 ms count as 1 ms: smaller differences are not significant.
   const [before, after] = [Math.max(1, percentile(earlier, 0.5) ?? 1), Math.max(1, percentile(later, 0.5) ?? 1)];
   if (after / before > CHANGE_RATIO) return 'slower';
   return before / after > CHANGE_RATIO ? 'faster' : 'steady';

@@ -3,24 +3,24 @@ import type { Queue } from 'bullmq';
 import { masters, type Redis } from '../../redis/client.ts';
 import type { ToolExecutor } from '../tool.ts';
 
-/** What the queue of agent runs can tell of itself. */
+/** Number of jobs per state in the queue of agent runs. */
 export interface QueueDepth {
   readonly waiting: number;
   readonly active: number;
   readonly failed: number;
 }
 
-/** @param queue of agent runs, or whatever counts as BullMQ does */
+/** @param queue the BullMQ queue of agent runs, or an object with the same counting method */
 export async function depthOf(queue: Pick<Queue, 'getJobCounts'>): Promise<QueueDepth> {
   const { waiting = 0, active = 0, failed = 0 } = await queue.getJobCounts('waiting', 'active', 'failed');
   return { waiting, active, failed };
 }
 
-/** Redis answers a PING on the same machine in well under this; more is worth a sentence. */
+/** A slower PING adds a warning. On the same machine, Redis responds in well under this. */
 const SLOW_REDIS_MS = 50;
 const LONG_QUEUE = 100;
 
-/** `system_health`: measured when it is called. Names no host, no user and no address. */
+/** Executor of `system_health`. Measures at the time of the call. The result contains no host, user or address. */
 export function healthTools(deps: {
   redis: Redis;
   queueDepth: () => Promise<QueueDepth>;
@@ -53,7 +53,7 @@ export function healthTools(deps: {
   };
 }
 
-/** Of all shards together. */
+/** Sum of `used_memory` over all shards, in bytes. */
 async function readUsedMemory(redis: Redis): Promise<number> {
   const infos = await Promise.all(masters(redis).map((master) => master.info('memory')));
   return infos.reduce((sum, info) => sum + Number(/^used_memory:(\d+)/m.exec(info)?.[1] ?? 0), 0);

@@ -4,7 +4,10 @@ import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import type { ToolExecutor } from '../tool.ts';
 import type { QueueDepth } from './health-tools.ts';
 
-/** `get_metrics`: what the whole installation holds, as Redis knows it now. Numbers only: no user, no host, no address. */
+/**
+ * Executor of `get_metrics`. Returns the current counts of the whole deployment from Redis. The result contains numbers
+ * only: no user, host or address.
+ */
 export function metricsTools(deps: {
   redis: Redis;
   keys: Keys;
@@ -18,7 +21,7 @@ export function metricsTools(deps: {
   };
 }
 
-/** Nodes, runs, calls and outboxes: one flight to each shard. */
+/** Reads nodes, runs, calls and outboxes in one round trip per shard. */
 async function readCluster({ redis, keys }: { redis: Redis; keys: Keys }) {
   const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition);
   const perPartition = <T>(read: (partition: number) => Promise<T>) => Promise.all(partitions.map(read));
@@ -52,7 +55,7 @@ async function readCluster({ redis, keys }: { redis: Redis; keys: Keys }) {
   };
 }
 
-/** Nodes are numbered, not named: what a node is called is the operator's. */
+/** Numbers the live nodes instead of naming them, because node names are internal to the operator. */
 function liveNodes(leases: readonly string[], details: Readonly<Record<string, string>>, now: number) {
   const nodes: { node: number; connections: number }[] = [];
   for (let at = 0; at < leases.length; at += 2) {

@@ -1,19 +1,19 @@
 import type { Fields } from '../../protocol/messages.ts';
 
-/** A larger result does not fit into an event. */
+/** Maximum size of a result in an event. */
 export const MAX_RESULT_BYTES = 64 * 1024;
-/** Left for the mark around what is shown. */
+/** Reserved for the JSON around the preview. */
 const MARK_BYTES = 128;
 
 /**
- * A result as events and answers carry it: itself, or, where it is larger than 64 KiB, the beginning of its JSON as text
- * with a mark that says so: `{ truncated: true, bytes, preview }`. Valid JSON either way.
+ * Returns the result unchanged if its JSON has at most 64 KiB. Otherwise returns `{ truncated: true, bytes, preview }`,
+ * where `preview` is the beginning of the JSON as a string. The output is valid JSON in both cases.
  */
 export function boundedResult(result: Fields): Fields {
   const json = JSON.stringify(result);
   const bytes = Buffer.byteLength(json);
   if (bytes <= MAX_RESULT_BYTES) return result;
-  // Quotes and backslashes are escaped again in a text, so that half may have to do.
+  // Encoding the preview as a string escapes its quotes and backslashes again, which can double its size.
   let length = MAX_RESULT_BYTES - MARK_BYTES;
   let preview = json.slice(0, length);
   while (Buffer.byteLength(JSON.stringify(preview)) > MAX_RESULT_BYTES - MARK_BYTES) {

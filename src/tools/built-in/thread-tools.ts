@@ -4,7 +4,7 @@ import { threadsFull } from '../../limits/run-limits.ts';
 import type { Threads } from '../../threads/threads.ts';
 import type { ToolExecutor } from '../tool.ts';
 
-/** `create_thread` and `get_thread_history`. */
+/** Executors of `create_thread` and `get_thread_history`. */
 export function threadTools({
   threads,
   plans,

@@ -6,7 +6,7 @@ import { HOURS_A_MONTH, percentile, round, sum } from './statistics.ts';
 
 const HOUR_MS = 3_600_000;
 const DEFAULT_HOURS = 24;
-/** Below this number of calls a change between two halves of a period says nothing. */
+/** Minimum number of calls in the period for a trend. */
 const TREND_MIN_CALLS = 10;
 
 export interface ToolUsage {
@@ -25,18 +25,18 @@ export interface WorkloadAnalysis {
   readonly error_rate: number;
   readonly units: number;
   readonly calls_per_hour: number;
-  /** Units of a month at the rate of this period. */
+  /** Units per month at the rate of this period. */
   readonly projected_month_units: number;
   readonly p50_ms: number | null;
   readonly p95_ms: number | null;
-  /** By units, the most expensive first. */
+  /** Sorted by units, highest first. */
   readonly by_tool: readonly ToolUsage[];
   readonly busiest_hour: { readonly hour: string; readonly calls: number } | null;
   readonly trend: 'rising' | 'falling' | 'steady' | 'too_few_calls';
   readonly [field: string]: unknown;
 }
 
-/** `analyze_workload`: computed over the caller's own usage records. */
+/** Executor of `analyze_workload`. Reads only the caller's own usage records. */
 export function workloadTools(deps: { usage: RecentUsage; clock: Clock }): Record<'analyze_workload', ToolExecutor> {
   return {
     async analyze_workload(args, { userId }) {
