@@ -12,18 +12,19 @@ import { TALLY_SECONDS } from '../src/usage/ledger/append-batch.ts';
 import { LedgerBroken, type LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { CORRECTIONS, isIngestedUpTo, RESUBMITTED } from '../src/usage/outbox/outboxes.ts';
 
-/** Erasures that one job looks at, those that wait for something included; later ones wait for these. */
+/** Erasures that one job processes, including waiting ones; later erasures wait for these. */
 const ERASURES_AT_ONCE = 1_000;
-/** Steps of one erasure in one job: a few seconds of work. */
+/** Maximum steps of one erasure per job: a few seconds of work. */
 const STEPS_PER_JOB = 50;
-/** A node reads announcements every 2 s at the latest. */
+/** Time for every node to read the invalidation stream; a node reads it at least every 2 s. */
 const ANNOUNCEMENTS_READ_MS = 5_000;
 
 /**
- * From the moment at which nothing of the user runs any more to the first deletion: what a process may still write or give
- * back. A ticket lives 30 s, the end of a tool call is tried for 60 s, and a process remembers acknowledged records for 60 s.
+ * Time between the end of the user's last run or call and the first deletion. In this time a process may still write or
+ * resubmit data of the user: a ticket lives 30 s, a process retries the end of a tool call for 60 s, and it keeps
+ * acknowledged records for 60 s.
  */
-export const ERASURE_SETTLE_MS = 90_000;
+export const ERASURE_QUIET_MS = 90_000;
 
 export interface EraseUsersDeps {
   readonly redis: Redis;
@@ -35,11 +36,12 @@ export interface EraseUsersDeps {
   readonly runQueue: { remove(jobId: string): Promise<number> };
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly settleMs?: number | undefined;
+  readonly quietMs?: number | undefined;
 }
 
 /**
- * Continues every erasure in progress. Any number of workers may: each step can be repeated, and notes where the next begins.
+ * Continues every erasure in progress. Several workers may run it concurrently: each step can be repeated and stores
+ * where the next step begins.
  * @returns the number of erasures that ended
  */
 export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
@@ -50,9 +52,9 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
     } catch (error) {
       if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
       const waitingFor = error instanceof LedgerBroken ? 'operator' : 'retry';
-      // The first says it; those that follow are in the state of the erasure.
+      // Logged once per cause; the state of the erasure shows it until the step succeeds.
       if (erasure.notes.waiting_for !== waitingFor) {
-        deps.logger.error({ erasure: erasure.id, err: error }, 'an erasure does not go on');
+        deps.logger.error({ erasure: erasure.id, err: error }, 'erasure cannot continue');
       }
       const now = await deps.erasures.again(erasure);
       if (now) await deps.erasures.note(now, { waiting_for: waitingFor });
@@ -61,7 +63,7 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
   return ended;
 }
 
-/** What a step says: to go on, to wait for something, or that the erasure has ended. */
+/** Result of a step: `more` to continue, what to wait for, or `ended`. */
 type Step = 'more' | 'ended' | { readonly waitingFor: string };
 
 async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promise<boolean> {
@@ -84,7 +86,7 @@ async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promis
 }
 
 const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: EraseUsersDeps) => Promise<Step>>> = {
-  /** Connections are closed by the gateways, which were told of the block; runs are cancelled here. */
+  /** Cancels the user's runs. The gateways close the connections when they receive the invalidation of the account. */
   async closing(erasure, { userData, runs, erasures, redis }) {
     const { userId } = erasure;
     const now = await redisNow(redis);
@@ -94,20 +96,20 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     if (connections > 0) return { waitingFor: 'connections' };
     if (running.length > 0) return { waitingFor: 'runs' };
     if (calls > 0) return { waitingFor: 'tool_calls' };
-    await erasures.enter(erasure, 'settling', { since: now });
+    await erasures.enter(erasure, 'quiescing', { since: now });
     return 'more';
   },
 
-  async settling(erasure, { redis, keys, erasures, settleMs = ERASURE_SETTLE_MS }) {
+  async quiescing(erasure, { redis, keys, erasures, quietMs = ERASURE_QUIET_MS }) {
     const { userId, notes } = erasure;
-    if ((await redisNow(redis)) - Number(notes.since) < settleMs) return { waitingFor: 'late_writes' };
+    if ((await redisNow(redis)) - Number(notes.since) < quietMs) return { waitingFor: 'late_writes' };
     const marks = await Promise.all(outboxesOf(keys, userId).map(({ key }) => lastId(redis, key)));
-    await erasures.enter(erasure, 'folding', { marks: marks.join(' ') });
+    await erasures.enter(erasure, 'ingesting', { marks: marks.join(' ') });
     return 'more';
   },
 
-  /** Nothing of the user may be left outside the ledger when its records are listed. */
-  async folding(erasure, { redis, keys, erasures, ledgerErasure }) {
+  /** Waits until the ledger contains all records of the user, because `listing` reads only the ledger. */
+  async ingesting(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { userId, notes } = erasure;
     const marks = (notes.marks ?? '').split(' ');
     for (const [at, outbox] of outboxesOf(keys, userId).entries()) {
@@ -129,7 +131,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     return 'more';
   },
 
-  /** The redaction entries have to be in the ledger before what they list is replaced. */
+  /** Waits until the ledger contains the redaction entries. The records that they list must not be replaced before. */
   async recording(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { notes } = erasure;
     const outbox = { name: CORRECTIONS, key: keys.corrections };
@@ -147,7 +149,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
       await erasures.note(erasure, { replaced });
       return 'more';
     }
-    // A correction of one of the records may have come in meanwhile: the rounds end with one that lists nothing.
+    // The ledger may have received a correction of one of the records meanwhile: repeat until a pass lists nothing.
     const { listed = '0', listed_before, until = '0' } = notes;
     if (listed !== listed_before) {
       await erasures.enter(erasure, 'listing', { cursor: until, until: head, listed_before: listed });
@@ -181,13 +183,16 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     }
     await erasures.count(id, 'keys', await userData.erase(userId, id));
     await erasures.announce();
-    await erasures.enter(erasure, 'forgetting', { since: await redisNow(redis) });
+    await erasures.enter(erasure, 'finishing', { since: await redisNow(redis) });
     return 'more';
   },
 
-  /** A node whose place in the announcements is removed looks at all its sessions again: first it reads on. */
-  async forgetting(erasure, { redis, userData, erasures, clock, settleMs = ERASURE_SETTLE_MS }) {
-    const waitMs = Math.min(settleMs, ANNOUNCEMENTS_READ_MS);
+  /**
+   * Removes the invalidations that name the user. A node whose stream position is deleted reloads all its attachments,
+   * so the phase first gives every node time to read past these entries.
+   */
+  async finishing(erasure, { redis, userData, erasures, clock, quietMs = ERASURE_QUIET_MS }) {
+    const waitMs = Math.min(quietMs, ANNOUNCEMENTS_READ_MS);
     if ((await redisNow(redis)) - Number(erasure.notes.since) < waitMs) return { waitingFor: 'announcements' };
     await userData.eraseAnnouncements(erasure.userId);
     await erasures.end(erasure, clock.now());
@@ -199,7 +204,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
   },
 };
 
-/** Where records of the user can wait for the ledger. */
+/** Streams in which records of the user can wait for ingestion. */
 function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[] {
   const partition = partitionOf(userId);
   return [
@@ -209,7 +214,7 @@ function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[]
   ];
 }
 
-/** "" of an empty stream. */
+/** Returns the id of the last entry, "" for an empty stream. */
 async function lastId(redis: Redis, stream: string): Promise<string> {
   const [last] = await mapRedisErrors(redis.xrevrange(stream, '+', '-', 'COUNT', 1));
   return last?.[0] ?? '';

@@ -7,12 +7,12 @@ import type { Keys, UserKeys } from './keys.ts';
  * - `erased`: personal; the key is deleted
  * - `entries`: personal; shared by users, of which the user's entries are removed
  * - `pseudonymised`: personal; the user's entries go on under a pseudonym
- * - `folded`: personal; a queue of the ledger, which is empty of the user before the ledger is pseudonymised
+ * - `ingested`: personal; a queue of the ledger, which is empty of the user before the ledger is pseudonymised
  * - `expires`: personal; cannot be found by user, and expires before the erasure begins to delete
  * - `elsewhere`: personal; erased in another system
  * - `none`: not personal
  */
-export type Treatment = 'erased' | 'entries' | 'pseudonymised' | 'folded' | 'expires' | 'elsewhere' | 'none';
+export type Treatment = 'erased' | 'entries' | 'pseudonymised' | 'ingested' | 'expires' | 'elsewhere' | 'none';
 
 /** Of the keys of one user. */
 export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
@@ -42,21 +42,21 @@ export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
   tokenSession: 'erased',
   tokenConnections: 'erased',
   tokenDue: 'entries',
-  outbox: 'folded',
+  outbox: 'ingested',
   activeRuns: 'entries',
   activeCalls: 'entries',
 };
 
 /** Of the keys of the installation. */
 export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>, Treatment>> = {
-  outbox: 'folded',
+  outbox: 'ingested',
   activeRuns: 'entries',
   activeCalls: 'entries',
   tokenDue: 'entries',
   ledger: 'pseudonymised',
   ledgerState: 'none',
-  corrections: 'folded',
-  resubmitted: 'folded',
+  corrections: 'ingested',
+  resubmitted: 'ingested',
   resubmittedIds: 'none',
   correction: 'pseudonymised',
   corrected: 'none',
