@@ -39,14 +39,11 @@ const CLOSED = 'closed';
 /**
  * Server-side state of one client connection, independent of its transport.
  *
- * States, with the methods that change them:
+ *     handshake ──accept()──► live
+ *         └─accept(), only /ws──► unauthenticated ──authenticate()──► live
+ *     any state ──close() or drain() by the server, onClose() by the socket──► closed, exactly once
  *
- *     handshake ──accept()──────────────────────────► live
- *         └──accept(), only /ws──► unauthenticated ──authenticate()──► live
- *     any state ──close(), drain() or onClose()──► closed, exactly once
- *
- * `close` and `drain` end the connection from the server side, `onClose` reports that the socket has ended. Every
- * method rechecks `closed` after an `await`, because the socket may have closed meanwhile.
+ * Every method rechecks `closed` after an `await`, because the socket may have closed meanwhile.
  */
 export class Connection implements TransportEvents, AttachmentEvents, DispatchedConnection, ConnectionContext {
   readonly connectionId = newId('ws');
