@@ -48,7 +48,7 @@ export function invalidateAccount(deps: InvalidationDeps, userId: string): Promi
   return publishInvalidation(deps, 'account', ['user', userId]);
 }
 
-/** Makes all gateways and workers reload plans and tools. @throws TollgateError OVERLOADED while Redis is unavailable */
+/** Makes all processes reload plans and tools. @throws TollgateError OVERLOADED while Redis is unavailable */
 export function invalidateCatalogues(deps: InvalidationDeps): Promise<void> {
   return publishInvalidation(deps, 'catalogues', []);
 }
