@@ -34,12 +34,12 @@ export class Accounts {
     this.#tracing = tracing;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away */
+  /** @throws TollgateError OVERLOADED while Redis is unavailable */
   setPlan(userId: string, plan: string): Promise<void> {
     return this.#set(userId, 'plan', plan);
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away */
+  /** @throws TollgateError OVERLOADED while Redis is unavailable */
   setBlocked(userId: string, blocked: boolean): Promise<void> {
     return this.#set(userId, 'blocked', blocked ? '1' : '0');
   }

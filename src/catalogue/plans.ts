@@ -5,7 +5,7 @@ import type { CatalogueFile } from './catalogue-file.ts';
 const ANY = 'any';
 /**
  * Upper bound, as for `MAX_CONNECTIONS_PER_USER`. Admission reads all connections of a user and removes the expired
- * ones in one command. Lua rejects a command with more than some 8,000 arguments, and the user could not connect at all.
+ * ones in one command. Lua rejects a command with more than some 8,000 arguments, so the user could no longer connect.
  */
 const MAX_CONNECTIONS = 1_000;
 /** Maximum stored threads per user in any plan; above it Redis drops the oldest. */

@@ -19,7 +19,7 @@ export interface PendingConnection {
   /**
    * Verifies a credential. A rejected one counts as a failed authentication of the client address.
    * @param find returns the identity, undefined when there was no credential
-   * @throws TollgateError the error of `find`, or AUTH_RATE_LIMITED in its place when the address is blocked
+   * @throws TollgateError the error of `find`, or AUTH_RATE_LIMITED instead when the address is blocked
    */
   authenticate<Found>(find: () => Promise<Found>): Promise<Found>;
   /** Called when the connection closes before authentication. */

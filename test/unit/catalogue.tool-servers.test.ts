@@ -54,7 +54,9 @@ describe('the tools of upstream servers', () => {
     const execute = (row: string) => of(remote({ tools: { search: { executes: row } } }));
     expect(nameOf(read(execute('query_corpus')), 'search')).toEqual(['query_corpus']);
     for (const row of ['list_agents', 'no_such_tool']) {
-      expect(mistakes(execute(row))).toEqual([`servers.0.tools.search.executes: ${row} is not a tool without executor`]);
+      expect(mistakes(execute(row))).toEqual([
+        `servers.0.tools.search.executes: ${row} is not a tool without executor`,
+      ]);
     }
   });
 
@@ -108,7 +110,11 @@ describe('the file of upstream servers is refused, with the field, when', () => 
     ['a server asks for anything else', of(remote({ asks: ['elicitation', 'money'] })), /^servers\.0\.asks\.1: /],
     ['a secret stands in it', of(remote({ headers: { authorization: 'Bearer abc' } })), /must refer to an environment/],
     ['a variable is not set', of(program({ env: { A: `\${NOT_THERE}` } })), /NOT_THERE is not set/],
-    ['a variable is our own', of(remote({ headers: { a: `\${SERVICE_SECRET}` } })), /SERVICE_SECRET is a variable of Tollgate/],
+    [
+      'a variable is our own',
+      of(remote({ headers: { a: `\${SERVICE_SECRET}` } })),
+      /SERVICE_SECRET is a variable of Tollgate/,
+    ],
   ])('%s', (_why, servers, expected) => {
     const found = mistakes(servers);
     expect(found[0]).toMatch(expected);
