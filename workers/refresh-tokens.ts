@@ -28,7 +28,7 @@ const BATCH = 8;
 const CONCURRENCY = 32;
 /** A job gives way to the next one of its schedule, so that none holds its lock for long. */
 const JOB_BUDGET_MS = 5_000;
-/** The third failure in a row degrades the session: contract section 4. */
+/** The third failure in a row degrades the session (docs/protocol.md). */
 const DEGRADED_AFTER = 3;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
