@@ -12,19 +12,19 @@ import { TALLY_SECONDS } from '../src/usage/ledger/append-batch.ts';
 import { LedgerBroken, type LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { CORRECTIONS, isIngestedUpTo, RESUBMITTED } from '../src/usage/outbox/outboxes.ts';
 
-/** Maximum number of erasures per job, including those that wait; later erasures wait for these. */
+/** Erasures that one job processes, including waiting ones; later erasures wait for these. */
 const ERASURES_AT_ONCE = 1_000;
-/** Maximum steps per erasure and job: a few seconds of work. */
+/** Maximum steps of one erasure per job: a few seconds of work. */
 const STEPS_PER_JOB = 50;
-/** Wait for all nodes to read the invalidation stream, which each reads at least every 2 s. */
+/** Time for every node to read the invalidation stream; a node reads it at least every 2 s. */
 const ANNOUNCEMENTS_READ_MS = 5_000;
 
 /**
- * Time between the end of the user's last activity and the first deletion, for late writes of other processes. A
- * ticket is valid for 30 s, the end of a tool call is retried for 60 s, and a process keeps acknowledged records for
- * 60 s.
+ * Time between the end of the user's last run or call and the first deletion. In this time a process may still write or
+ * resubmit data of the user: a ticket lives 30 s, a process retries the end of a tool call for 60 s, and it keeps
+ * acknowledged records for 60 s.
  */
-export const ERASURE_SETTLE_MS = 90_000;
+export const ERASURE_QUIET_MS = 90_000;
 
 export interface EraseUsersDeps {
   readonly redis: Redis;
@@ -36,13 +36,13 @@ export interface EraseUsersDeps {
   readonly runQueue: { remove(jobId: string): Promise<number> };
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly settleMs?: number | undefined;
+  readonly quietMs?: number | undefined;
 }
 
 /**
- * Continues all erasures in progress. Several workers may do so concurrently: each step is idempotent and records
- * where the next one starts.
- * @returns the number of completed erasures
+ * Continues every erasure in progress. Several workers may run it concurrently: each step can be repeated and stores
+ * where the next step begins.
+ * @returns the number of erasures that ended
  */
 export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
   let ended = 0;
@@ -52,9 +52,9 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
     } catch (error) {
       if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
       const waitingFor = error instanceof LedgerBroken ? 'operator' : 'retry';
-      // Only the first failure is logged; the state of the erasure shows the later ones.
+      // Logged once per cause; the state of the erasure shows it until the step succeeds.
       if (erasure.notes.waiting_for !== waitingFor) {
-        deps.logger.error({ erasure: erasure.id, err: error }, 'erasure step failed, it will be retried');
+        deps.logger.error({ erasure: erasure.id, err: error }, 'erasure cannot continue');
       }
       const now = await deps.erasures.again(erasure);
       if (now) await deps.erasures.note(now, { waiting_for: waitingFor });
@@ -63,7 +63,7 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
   return ended;
 }
 
-/** Result of a step: continue, wait for a condition, or completed. */
+/** Result of a step: `more` to continue, what to wait for, or `ended`. */
 type Step = 'more' | 'ended' | { readonly waitingFor: string };
 
 async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promise<boolean> {
@@ -86,7 +86,7 @@ async function continued(first: ErasureInProgress, deps: EraseUsersDeps): Promis
 }
 
 const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: EraseUsersDeps) => Promise<Step>>> = {
-  /** Waits until the gateways have closed the connections of the blocked user; cancels the runs. */
+  /** Cancels the user's runs. The gateways close the connections when they receive the invalidation of the account. */
   async closing(erasure, { userData, runs, erasures, redis }) {
     const { userId } = erasure;
     const now = await redisNow(redis);
@@ -96,20 +96,20 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     if (connections > 0) return { waitingFor: 'connections' };
     if (running.length > 0) return { waitingFor: 'runs' };
     if (calls > 0) return { waitingFor: 'tool_calls' };
-    await erasures.enter(erasure, 'settling', { since: now });
+    await erasures.enter(erasure, 'quiescing', { since: now });
     return 'more';
   },
 
-  async settling(erasure, { redis, keys, erasures, settleMs = ERASURE_SETTLE_MS }) {
+  async quiescing(erasure, { redis, keys, erasures, quietMs = ERASURE_QUIET_MS }) {
     const { userId, notes } = erasure;
-    if ((await redisNow(redis)) - Number(notes.since) < settleMs) return { waitingFor: 'late_writes' };
+    if ((await redisNow(redis)) - Number(notes.since) < quietMs) return { waitingFor: 'late_writes' };
     const marks = await Promise.all(outboxesOf(keys, userId).map(({ key }) => lastId(redis, key)));
-    await erasures.enter(erasure, 'folding', { marks: marks.join(' ') });
+    await erasures.enter(erasure, 'ingesting', { marks: marks.join(' ') });
     return 'more';
   },
 
-  /** Waits until all records of the user are in the ledger, before they are listed. */
-  async folding(erasure, { redis, keys, erasures, ledgerErasure }) {
+  /** Waits until the ledger contains all records of the user, because `listing` reads only the ledger. */
+  async ingesting(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { userId, notes } = erasure;
     const marks = (notes.marks ?? '').split(' ');
     for (const [at, outbox] of outboxesOf(keys, userId).entries()) {
@@ -131,7 +131,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     return 'more';
   },
 
-  /** Waits until the redaction entries are in the ledger, before the records that they list are replaced. */
+  /** Waits until the ledger contains the redaction entries. The records that they list must not be replaced before. */
   async recording(erasure, { redis, keys, erasures, ledgerErasure }) {
     const { notes } = erasure;
     const outbox = { name: CORRECTIONS, key: keys.corrections };
@@ -149,7 +149,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
       await erasures.note(erasure, { replaced });
       return 'more';
     }
-    // A correction of a record may have arrived in the meantime, so listing repeats until it finds nothing new.
+    // The ledger may have received a correction of one of the records meanwhile: repeat until a pass lists nothing.
     const { listed = '0', listed_before, until = '0' } = notes;
     if (listed !== listed_before) {
       await erasures.enter(erasure, 'listing', { cursor: until, until: head, listed_before: listed });
@@ -183,16 +183,16 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
     }
     await erasures.count(id, 'keys', await userData.erase(userId, id));
     await erasures.announce();
-    await erasures.enter(erasure, 'forgetting', { since: await redisNow(redis) });
+    await erasures.enter(erasure, 'finishing', { since: await redisNow(redis) });
     return 'more';
   },
 
   /**
-   * Waits until nodes have read the user's invalidations; a node whose stream position is deleted rechecks all
-   * attachments.
+   * Removes the invalidations that name the user. A node whose stream position is deleted reloads all its attachments,
+   * so the phase first gives every node time to read past these entries.
    */
-  async forgetting(erasure, { redis, userData, erasures, clock, settleMs = ERASURE_SETTLE_MS }) {
-    const waitMs = Math.min(settleMs, ANNOUNCEMENTS_READ_MS);
+  async finishing(erasure, { redis, userData, erasures, clock, quietMs = ERASURE_QUIET_MS }) {
+    const waitMs = Math.min(quietMs, ANNOUNCEMENTS_READ_MS);
     if ((await redisNow(redis)) - Number(erasure.notes.since) < waitMs) return { waitingFor: 'announcements' };
     await userData.eraseAnnouncements(erasure.userId);
     await erasures.end(erasure, clock.now());
@@ -204,7 +204,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
   },
 };
 
-/** Returns the outboxes in which records of the user can wait for ingestion. */
+/** Streams in which records of the user can wait for ingestion. */
 function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[] {
   const partition = partitionOf(userId);
   return [
@@ -214,7 +214,7 @@ function outboxesOf(keys: Keys, userId: string): { name: string; key: string }[]
   ];
 }
 
-/** Returns the last entry id of a stream, or "" if it is empty. */
+/** Returns the id of the last entry, "" for an empty stream. */
 async function lastId(redis: Redis, stream: string): Promise<string> {
   const [last] = await mapRedisErrors(redis.xrevrange(stream, '+', '-', 'COUNT', 1));
   return last?.[0] ?? '';

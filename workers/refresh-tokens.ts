@@ -28,7 +28,7 @@ const BATCH = 8;
 const CONCURRENCY = 32;
 /** Time after which a job ends and leaves the rest to the next one, so that no job holds its lock for long. */
 const JOB_BUDGET_MS = 5_000;
-/** Number of consecutive failures after which a session is degraded (docs/protocol.md). */
+/** The third failure in a row degrades the session (docs/protocol.md). */
 const DEGRADED_AFTER = 3;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;

@@ -75,7 +75,7 @@ export interface RunningWorker {
  */
 export async function startWorker(
   config: Config,
-  options: { readonly logger?: Logger; readonly clock?: Clock; readonly erasureSettleMs?: number } = {},
+  options: { readonly logger?: Logger; readonly clock?: Clock; readonly erasureQuietMs?: number } = {},
 ): Promise<RunningWorker> {
   const closers = new Closers();
   const telemetry = await startTelemetry(config, { role: 'worker', instance: newId('worker'), logger: options.logger });
@@ -88,7 +88,7 @@ export async function startWorker(
     closers.add('queue watch', watchQueue(components.runQueue, services));
     await followCancellations(services, components.executor);
     await startRuns(config, services, components);
-    await startScheduled(services, components, { settleMs: options.erasureSettleMs });
+    await startScheduled(services, components, { quietMs: options.erasureQuietMs });
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const operations = await startOperations({ config, ...services });
@@ -225,7 +225,7 @@ async function startRuns(config: Config, services: WorkerServices, components: W
 async function startScheduled(
   services: WorkerServices,
   components: WorkerComponents,
-  { settleMs }: { readonly settleMs: number | undefined },
+  { quietMs }: { readonly quietMs: number | undefined },
 ): Promise<void> {
   const { logger, tracing, clock, metrics, closers, openQueue } = services;
   const ingest = () => ingestUsage({ ...components, ...services });
@@ -238,7 +238,7 @@ async function startScheduled(
     await sweepCalls({ ...components, clock, logger });
   };
   await startBullWorker(services, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
-  const erase = () => eraseUsers({ ...components, ...services, settleMs });
+  const erase = () => eraseUsers({ ...components, ...services, quietMs });
   await startBullWorker(services, QUEUES.erasures, { process: erase, options: SCHEDULED });
 
   const refresh = async (job: Job) => {

@@ -9,18 +9,19 @@ import { type InvalidationDeps, invalidateAccount } from './invalidations.ts';
 
 const revokeBefore = LuaScript.load('revokeBefore-1');
 
-/** What operators decided about a user. */
+/** What administrators have stored about a user. */
 export interface Account {
-  /** Undefined while nobody has set one: then the token's counts. */
+  /** Overrides the token's plan; undefined when none is stored. */
   readonly plan: string | undefined;
   readonly blocked: boolean;
-  /** Tokens that were issued before this are revoked; milliseconds since the epoch, 0 for none. */
+  /** Tokens issued before this time are revoked; milliseconds since the epoch, 0 for none. */
   readonly revokedBefore: number;
 }
 
 /**
- * What operators decided about users: it wins over what a token says. Read at admission, announced when it changes.
- * Every change is stored first and announced second, and may be made again: one that failed half-way is repeated.
+ * Stores the accounts of users in Redis. An account overrides the claims of a token. It is read at admission, and each
+ * change publishes an invalidation after it is stored. All changes are idempotent, so the caller can repeat one that
+ * failed in between.
  */
 export class Accounts {
   readonly #redis: Redis;
@@ -33,21 +34,21 @@ export class Accounts {
     this.#tracing = tracing;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away */
+  /** @throws TollgateError OVERLOADED while Redis is unavailable */
   setPlan(userId: string, plan: string): Promise<void> {
     return this.#set(userId, 'plan', plan);
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is away */
+  /** @throws TollgateError OVERLOADED while Redis is unavailable */
   setBlocked(userId: string, blocked: boolean): Promise<void> {
     return this.#set(userId, 'blocked', blocked ? '1' : '0');
   }
 
   /**
-   * Revokes the user's tokens that were issued before a time, Redis's own when none is given. Tokens name the second
-   * they were issued in: one of the same second counts as issued before.
-   * @returns the time that holds: an earlier one than was stored already changes nothing
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Revokes the user's tokens that were issued before a time, by default the current time of Redis. Tokens state their
+   * issue time in seconds; a token of the same second counts as issued before.
+   * @returns the effective time: one earlier than the stored time changes nothing
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async revokeTokens(userId: string, beforeMs?: number): Promise<number> {
     const before = await revokeBefore.run(this.#redis, [this.#keys.user(userId).account], [beforeMs ?? '']);
@@ -65,8 +66,8 @@ export class Accounts {
   }
 
   /**
-   * Who speaks, as operators have decided: for requests that belong to no connection, whose admission asks the same.
-   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is away
+   * Applies the account to an identity, for requests without a connection. Admission checks the same for connections.
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is unavailable
    */
   async admit(identity: Identity, plans: Pick<Plans, 'effective'>): Promise<Identity> {
     const { plan, blocked, revokedBefore } = await this.read(identity.userId);
@@ -75,7 +76,7 @@ export class Accounts {
     return withPlan(identity, plan ?? identity.plan, plans);
   }
 
-  /** Kept until the operator decides otherwise. */
+  /** Stores a field without expiry, then publishes the invalidation. */
   async #set(userId: string, field: string, value: string): Promise<void> {
     await mapRedisErrors(this.#redis.hset(this.#keys.user(userId).account, field, value));
     await this.#invalidate(userId);
@@ -87,12 +88,12 @@ export class Accounts {
 }
 
 /**
- * An identity, as its token names it, under the plan that counts. A token carries the permissions and flags of the plan it
- * was issued for: when the plan is another one by now, they would outlive it.
+ * Returns the identity of a token with the effective plan. A token contains the permissions and flags of the plan for
+ * which it was issued; if the effective plan differs, they are removed, because they would outlive that plan.
  */
 export function withPlan(identity: Identity, named: string, plans: Pick<Plans, 'effective'>): Identity {
   const plan = plans.effective(named).name;
-  // A service's are its scopes, which no plan gave it.
+  // The permissions of a service are its scopes, independent of any plan.
   const kept = plan === identity.plan || identity.method === 'service';
   return kept ? { ...identity, plan } : { ...identity, plan, permissions: [], featureFlags: {} };
 }

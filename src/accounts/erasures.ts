@@ -9,32 +9,32 @@ const beginErasure = LuaScript.load('beginErasure-1');
 const endErasure = LuaScript.load('endErasure-1');
 const moveErasure = LuaScript.load('moveErasure-1');
 
-/** The result of an erasure, which does not name the user, is kept as long as tallies: a year and a month. */
+/** Redis keeps the result of an erasure, which does not name the user, as long as tallies: a year and a month. */
 const RESULT_SECONDS = 396 * 24 * 3_600;
 
-/** In this order. Each can be repeated, and goes on where it stopped. */
+/** In order of execution. Each phase can be repeated and continues where it was interrupted. */
 export const ERASURE_PHASES = [
   'closing',
-  'settling',
-  'folding',
+  'quiescing',
+  'ingesting',
   'listing',
   'recording',
   'replacing',
   'tallies',
   'deleting',
-  'forgetting',
+  'finishing',
   'done',
 ] as const;
 export type ErasurePhase = (typeof ERASURE_PHASES)[number];
 
-/** An erasure as an operator may read it: who, when, which pseudonym and how much; never the user. */
+/** State of an erasure for administrators: requester, times, pseudonym and counts. It never names the user. */
 export interface Erasure {
   readonly erasure_id: string;
   readonly status: 'in_progress' | 'done';
   readonly phase: ErasurePhase;
-  /** What the phase waits for; null while it goes on. */
+  /** What the phase waits for; null while it makes progress. */
   readonly waiting_for: string | null;
-  /** The `user_id` of the ledger's records from now on. */
+  /** Replaces the `user_id` in the ledger's records. */
   readonly pseudonym: string;
   readonly requested_by: string;
   readonly requested_at: string;
@@ -46,16 +46,16 @@ export interface Erasure {
   };
 }
 
-/** An erasure as the worker continues it. */
+/** State of an erasure that a worker continues. */
 export interface ErasureInProgress {
   readonly id: string;
   readonly userId: string;
   readonly phase: ErasurePhase;
-  /** Notes of the phases, by name. */
+  /** Progress that the phases stored, by field name. */
   readonly notes: Readonly<Record<string, string>>;
 }
 
-/** The erasures of an installation, as Redis keeps them. The id of an erasure is the pseudonym that it gives. */
+/** Stores the erasures of the deployment in Redis. The id of an erasure is also the user's pseudonym. */
 export class Erasures {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -68,15 +68,16 @@ export class Erasures {
   }
 
   /**
-   * Begins the erasure of a user, or finds the one in progress. The user is blocked from here on, and every gateway is told.
-   * @param service that asked for it
-   * @throws TollgateError OVERLOADED while Redis is away: the same request can be made again
+   * Starts the erasure of a user, or returns the one in progress. Blocks the user and publishes an invalidation to all
+   * nodes.
+   * @param service the service that requested the erasure
+   * @throws TollgateError OVERLOADED while Redis is unavailable; the caller can repeat the same request
    */
   async begin(userId: string, service: string, nowMs: number): Promise<Erasure> {
     const account = this.#keys.user(userId).account;
     const id = String(await beginErasure.run(this.#redis, [account], [newId('erased')]));
     const key = this.#keys.erasure(id);
-    // Once: an erasure that has ended meanwhile must not learn the user's name again.
+    // Written once only: if the erasure ended meanwhile, its state must not name the user again.
     if ((await mapRedisErrors(this.#redis.exists(key))) === 0) {
       const at = new Date(nowMs).toISOString();
       const fields = { user_id: userId, phase: 'closing', requested_by: service, requested_at: at };
@@ -87,12 +88,12 @@ export class Erasures {
     return (await this.read(id)) as Erasure;
   }
 
-  /** Has every node read on behind the announcements that name the user. */
+  /** Publishes an entry that moves the position of every node past the invalidations that name the user. */
   announce(): Promise<void> {
     return announceErasure({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing });
   }
 
-  /** Undefined for an id that is not known, or not any more. */
+  /** Returns undefined for an id that is unknown or has expired. */
   async read(id: string): Promise<Erasure | undefined> {
     const state = await mapRedisErrors(this.#redis.hgetall(this.#keys.erasure(id)));
     const phase = phaseOf(state.phase);
@@ -114,14 +115,14 @@ export class Erasures {
     };
   }
 
-  /** Those in progress, the oldest first. */
+  /** Returns the erasures in progress, oldest first. */
   async inProgress(limit: number): Promise<ErasureInProgress[]> {
     const members = await mapRedisErrors(this.#redis.zrange(this.#keys.erasures, 0, String(limit - 1)));
     const found = await Promise.all(members.map((member) => this.#inProgress(member)));
     return found.flatMap((one) => one ?? []);
   }
 
-  /** As it is by now; undefined when it has ended. */
+  /** Reads the current state of an erasure; undefined when it is done. */
   async again({ id, userId }: ErasureInProgress): Promise<ErasureInProgress | undefined> {
     const now = await this.#inProgress(`${id} ${userId}`);
     return now?.phase === 'done' ? undefined : now;
@@ -135,7 +136,7 @@ export class Erasures {
     return phase && { id, userId: member.slice(space + 1), phase, notes };
   }
 
-  /** Goes on to a phase, with its first notes; nothing when another worker has gone on. */
+  /** Enters the next phase and stores its first notes. Does nothing if another worker has already left this phase. */
   async enter(
     { id, phase }: ErasureInProgress,
     next: ErasurePhase,
@@ -156,7 +157,10 @@ export class Erasures {
     if (added > 0) await mapRedisErrors(this.#redis.hincrby(this.#keys.erasure(id), field, added));
   }
 
-  /** Ends the block, then forgets who was erased; in this order, so that it is repeated when it was interrupted. */
+  /**
+   * Ends the block, then removes the user's id from the state. In this order an interrupted call is repeated, because
+   * the erasure is still in progress.
+   */
   async end({ id, userId }: ErasureInProgress, nowMs: number): Promise<void> {
     await endErasure.run(this.#redis, [this.#keys.user(userId).account], [id]);
     const key = this.#keys.erasure(id);

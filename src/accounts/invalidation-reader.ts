@@ -6,24 +6,24 @@ import type { Keys } from '../redis/keys.ts';
 import { onRestored } from '../redis/subscriptions.ts';
 import { type Invalidation, parseInvalidation } from './invalidations.ts';
 
-/** An announcement with the time, by Redis's clock, at which it was made. */
+/** An invalidation with its publication time on the clock of Redis. */
 export interface TimedInvalidation {
   readonly invalidation: Invalidation;
   readonly atMs: number;
 }
 
-/** Who acts on announcements. What rejects is tried again: both must be harmless when they are done twice. */
+/** Applies invalidations. The reader repeats a rejected call, so both methods must be idempotent. */
 export interface InvalidationListener {
-  /** A page of them, in the order in which they were made. */
+  /** Applies a page of invalidations, in order of publication. */
   onInvalidations(page: readonly TimedInvalidation[]): Promise<void>;
-  /** Some may have been missed for good: look at everything again. */
+  /** Reloads all state, because invalidations may have been missed permanently. */
   reload(): Promise<void>;
 }
 
 export interface InvalidationReaderDeps {
-  /** For reading. */
+  /** Connection for reads. */
   readonly redis: Redis;
-  /** For the nudge: a connection in the role `subscriber`. */
+  /** Connection in the role `subscriber`, for wake-ups. */
   readonly subscriber: Redis;
   readonly keys: Keys;
   readonly clock: Clock;
@@ -32,14 +32,16 @@ export interface InvalidationReaderDeps {
 }
 
 const PAGE = 500;
-/** A nudge can be lost without a word, with the connection that it was sent on. */
+/** Polling interval: a wake-up is silently lost together with its connection. */
 const POLL_MS = 2_000;
 
 /**
- * This node's place in the stream of announcements. It reads on whenever a nudge comes, whenever a connection to Redis is
- * back, and by the clock. The place is an entry: while that entry is in the stream, what follows it is all there is to
- * know. When it is not (so much was announced meanwhile that it was trimmed, the data was lost, or a replica that
- * lagged has taken over) the listener looks at everything again, from a place taken before it does.
+ * Reads the invalidation stream from this node's position. It reads on each wake-up, after each reconnect to Redis, and
+ * every `POLL_MS`, because pub/sub can lose a wake-up.
+ *
+ * The position is the id of the last read entry. While the stream contains that entry, the entries after it are
+ * complete. When it does not (it was trimmed, the data was lost, or a lagging replica was promoted), the listener
+ * reloads all state, and reading continues from a position taken before the reload.
  */
 export class InvalidationReader {
   readonly #deps: InvalidationReaderDeps;
@@ -47,7 +49,7 @@ export class InvalidationReader {
   readonly #onMessage = (channel: string) => {
     if (channel === this.#deps.keys.invalidationChannel) this.#wake();
   };
-  /** The entry read last; undefined while the stream was empty. */
+  /** Id of the last read entry; undefined while the stream was empty. */
   #position: string | undefined;
   #reading: Promise<void> | undefined;
   #again = false;
@@ -57,14 +59,14 @@ export class InvalidationReader {
     this.#deps = deps;
   }
 
-  /** Resolves when the listener knows everything that is stored. @throws TollgateError OVERLOADED while Redis is away */
+  /** Resolves when the listener has loaded all state. @throws TollgateError OVERLOADED while Redis is unavailable */
   async start(): Promise<void> {
     const { redis, subscriber, keys, clock } = this.#deps;
     subscriber.on('smessage', this.#onMessage);
     redis.on('ready', this.#wake);
     const restored = onRestored(subscriber, () => [keys.invalidationChannel], this.#wake);
     this.#stops.push(restored, clock.every(POLL_MS, this.#wake));
-    // Before the first look, so that nothing is announced between the two unheard.
+    // Before the first read, so that no invalidation in between is missed.
     await mapRedisErrors(subscriber.ssubscribe(keys.invalidationChannel));
     await this.#reload();
   }
@@ -78,7 +80,7 @@ export class InvalidationReader {
     await this.#reading;
   }
 
-  /** Reads to the end of the stream; calls during a round are joined into one more. Never rejects. */
+  /** Reads to the end of the stream. Calls during a read cause one further read. Never rejects. */
   read(): Promise<void> {
     this.#again = true;
     this.#reading ??= this.#readUntilCurrent().finally(() => {
@@ -90,20 +92,20 @@ export class InvalidationReader {
   async #readUntilCurrent(): Promise<void> {
     while (this.#again) {
       this.#again = false;
-      // It is read as soon as the connection is back.
+      // The `ready` event of the connection starts the next read.
       if (this.#deps.redis.status !== 'ready') return;
       try {
         while (await this.#readPage());
       } catch (error) {
-        this.#deps.logger.warn({ err: error }, 'announcements were not read; the next look does it');
+        this.#deps.logger.warn({ err: error }, 'reading invalidations failed, retrying');
       }
     }
   }
 
-  /** Whether there may be more. */
+  /** Returns whether the stream may contain more entries. */
   async #readPage(): Promise<boolean> {
     const { redis, keys, listener } = this.#deps;
-    // The place itself comes first, if it is still there.
+    // The first entry is the position itself, if the stream still contains it.
     const found = await mapRedisErrors(redis.xrange(keys.invalidations, this.#position ?? '-', '+', 'COUNT', PAGE + 1));
     if (found.length === 0 && this.#position === undefined) return false;
     const [first, ...entries] = found;

@@ -4,58 +4,59 @@ import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 
 /**
- * What can be revoked by itself: a token by its `jti`, a session by its `sid`. The tokens of a user are revoked by a
- * time in the user's account instead, which an admission reads anyway.
+ * What can be revoked individually: a token by its `jti`, a session by its `sid`. The tokens of a user are revoked by a
+ * time in the account instead, which each admission reads anyway.
  */
 export type Subject = `jti:${string}` | `sid:${string}`;
 
 /**
- * What every gateway must learn. An account is only named: a node reads what is stored of it, so that two changes in
- * flight end as they are stored, whatever order they are heard in.
+ * A change that every gateway must apply. An account is only named: each node reads its stored state, so concurrent
+ * changes have the stored result whatever the order of their invalidations.
  */
 export type Invalidation = InvalidatedState & {
-  /** Of the request that decided it. */
+  /** Trace of the request that caused it. */
   readonly traceparent?: TraceParent;
 };
 
 type InvalidatedState =
   | { readonly kind: 'account'; readonly userId: string }
-  /** @see Revocations; `untilMs` is when it may be forgotten. */
+  /** @see Revocations; `untilMs` is the time after which nodes may drop it. */
   | { readonly kind: 'revoked'; readonly subject: Subject; readonly untilMs: number }
-  /** Plans and tools are to be read from their files again. */
+  /** Plans and tools must be reloaded from their files. */
   | { readonly kind: 'catalogues' };
 
 /**
- * Entries that the stream keeps, about: at a hundred announcements a second a node may be away for more than a minute
- * and a half. One that was away for longer looks at everything again (see `InvalidationReader`).
+ * Approximate length of the stream. At 100 invalidations per second it covers a disconnection of more than 90 seconds.
+ * A node that was disconnected for longer reloads all state (see `InvalidationReader`).
  */
 export const INVALIDATIONS_KEPT = 10_000;
-/** How long the stream lives when nothing is announced; a node whose place in it is gone looks at everything again. */
+/** Expiry of an unused stream; a node whose position it contained reloads all state. */
 export const INVALIDATIONS_TTL_MS = 7 * 86_400_000;
 
 export interface InvalidationDeps {
   readonly redis: Redis;
   readonly keys: Keys;
-  /** Absent in processes that have no traces. */
+  /** Absent in processes without tracing. */
   readonly tracing?: Pick<Tracing, 'traceParent'> | undefined;
 }
 
 /**
- * Tells every gateway that a user's account was changed; after the change is stored, never before. One round trip.
- * @throws TollgateError OVERLOADED while Redis is away: the change is stored then, and making it again announces it
+ * Publishes that a user's account has changed. Call it after the change is stored, never before. One round trip.
+ * @throws TollgateError OVERLOADED while Redis is unavailable; the caller repeats the change to publish it
  */
 export function invalidateAccount(deps: InvalidationDeps, userId: string): Promise<void> {
   return publishInvalidation(deps, 'account', ['user', userId]);
 }
 
-/** Tells every gateway and worker to read plans and tools again. @throws TollgateError OVERLOADED while Redis is away */
+/** Makes all processes reload plans and tools. @throws TollgateError OVERLOADED while Redis is unavailable */
 export function invalidateCatalogues(deps: InvalidationDeps): Promise<void> {
   return publishInvalidation(deps, 'catalogues', []);
 }
 
 /**
- * An entry that names nobody, behind those that name an erased user and are about to be removed.
- * @throws TollgateError OVERLOADED while Redis is away
+ * Publishes an entry without a user, after the entries that name an erased user. It moves every node's position past
+ * those entries before they are removed.
+ * @throws TollgateError OVERLOADED while Redis is unavailable
  */
 export function announceErasure(deps: InvalidationDeps): Promise<void> {
   return publishInvalidation(deps, 'erasure', []);
@@ -72,13 +73,13 @@ async function publishInvalidation(
     Promise.all([
       redis.xadd(stream, 'MAXLEN', '~', INVALIDATIONS_KEPT, '*', 'kind', kind, ...fields, ...trace),
       redis.pexpire(stream, INVALIDATIONS_TTL_MS),
-      // Last: whoever is woken finds the entry.
+      // Last, so that a woken node finds the entry.
       redis.spublish(keys.invalidationChannel, kind),
     ]),
   );
 }
 
-/** Undefined for what a newer version announces and this one does not know. */
+/** Returns undefined for a kind that only a newer version knows. */
 export function parseInvalidation(fields: readonly string[]): Invalidation | undefined {
   const values = new Map<string, string>();
   for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');

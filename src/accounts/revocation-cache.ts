@@ -3,16 +3,16 @@ import type { Logger } from '../lib/logger.ts';
 import type { Subject } from './invalidations.ts';
 import { subjectsOf } from './revocations.ts';
 
-/** About 30 MB. Logging out a hundred times a second with tokens of five minutes makes 60,000. */
+/** About 30 MB. 100 logouts per second with tokens valid for five minutes need 60,000. */
 const MAX_REVOCATIONS = 250_000;
-/** Ends are told in Redis's time; a node's clock may be ahead by this much. */
+/** Expiry times are on the clock of Redis; the clock of a node may be ahead by this much. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
-/** The revocations that this node has heard of and that still matter, so that asking costs no round trip. */
+/** In-memory copy of the active revocations, so that a check costs no round trip. */
 export class RevocationCache {
   readonly #clock: Clock;
   readonly #logger: Logger;
-  /** By the time after which it may be forgotten; the ones heard of first come first. */
+  /** Time after which a revocation may be dropped, in order of receipt. */
   readonly #until = new Map<Subject, number>();
   #overflowed = false;
 
@@ -36,9 +36,8 @@ export class RevocationCache {
     if (this.#until.size <= MAX_REVOCATIONS) return;
     const [oldest] = this.#until.keys();
     if (oldest !== undefined) this.#until.delete(oldest);
-    // A token that is let go is refused by nobody here any more: an operator has to know, once.
-    if (!this.#overflowed)
-      this.#logger.error({ most: MAX_REVOCATIONS }, 'too many revocations: the oldest are forgotten');
+    // This node no longer rejects the dropped token. Logged once, because an operator must know.
+    if (!this.#overflowed) this.#logger.error({ most: MAX_REVOCATIONS }, 'too many revocations, dropping the oldest');
     this.#overflowed = true;
   }
 

@@ -13,8 +13,8 @@ import {
 const revoke = LuaScript.load('revoke-2');
 
 /**
- * For how long a revocation is known when nobody says how long what it revokes can live: as long as a refresh token of
- * the reference auth service. An issuer whose access tokens outlive that must revoke by user, which is kept for good.
+ * Lifetime of a revocation for which the caller gives none: that of a refresh token of the reference auth service. If
+ * access tokens of an issuer live longer, revoke by user instead; such a revocation does not expire.
  */
 export const REVOCATION_MS = 7 * 86_400_000;
 /** Revocations read in one round trip. */
@@ -24,7 +24,7 @@ export function subjectsOf({ tokenId, sessionId }: { tokenId: string; sessionId?
   return sessionId === undefined ? [`jti:${tokenId}`] : [`sid:${sessionId}`, `jti:${tokenId}`];
 }
 
-/** Revoked tokens and sessions, as Redis holds them: the truth that gateways follow and the auth service asks. */
+/** The revoked tokens and sessions, stored in Redis. Gateways cache them; the auth service queries them. */
 export class Revocations {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -37,10 +37,10 @@ export class Revocations {
   }
 
   /**
-   * Stores and announces, in one round trip; harmless when it is done again.
-   * @param forMs until nothing can be accepted in the subject's name, and no connection lives on by it
-   * @returns until when it is known, ms since the epoch on Redis's clock
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Stores a revocation and publishes its invalidation, in one round trip. Idempotent.
+   * @param forMs lifetime; must cover the remaining lifetime of the subject's tokens and connections
+   * @returns expiry of the revocation, ms since the epoch on the clock of Redis
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async revoke(subject: Subject, forMs = REVOCATION_MS): Promise<number> {
     const keys = [this.#keys.revocations, this.#keys.invalidations];
@@ -49,15 +49,15 @@ export class Revocations {
     return Number(await revoke.run(this.#redis, keys, args));
   }
 
-  /** Whether any of them is revoked. @throws TollgateError OVERLOADED while Redis is away */
+  /** Returns whether any of the subjects is revoked. @throws TollgateError OVERLOADED while Redis is unavailable */
   async any(subjects: readonly Subject[]): Promise<boolean> {
     const scores = await mapRedisErrors(this.#redis.zmscore(this.#keys.revocations, ...subjects));
     return scores.some((score) => score !== null);
   }
 
   /**
-   * All of them, a page a round trip, the ones that last longest first: what is added or forgotten meanwhile can show
-   * one twice but hides none, save those added since, which are in the stream.
+   * Yields all revocations, one page per round trip, latest expiry first. Concurrent changes can repeat a revocation
+   * but hide none except those added since the start, and the invalidation stream contains these.
    */
   async *all(): AsyncGenerator<readonly [Subject, number]> {
     for (let from = 0; ; from += PAGE) {
@@ -71,7 +71,7 @@ export class Revocations {
   }
 }
 
-/** RESP3 answers with pairs and numbers, RESP2 with one list of strings. */
+/** Reads a reply with scores: RESP3 returns pairs with numbers, RESP2 one list of strings. */
 function scored(reply: readonly unknown[]): (readonly [string, number])[] {
   const flat = reply.flat();
   return Array.from({ length: flat.length / 2 }, (_, at) => [String(flat[2 * at]), Number(flat[2 * at + 1])]);

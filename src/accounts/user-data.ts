@@ -6,12 +6,12 @@ import { LuaScript } from '../redis/scripts.ts';
 
 const eraseKey = LuaScript.load('eraseKey-2');
 
-/** Keys deleted, and entries read, in one round trip: an entry may have 64 KiB. */
+/** Keys deleted or entries read in one round trip; an entry has up to 64 KiB. */
 const BATCH = 100;
-/** A sealed token is a credential, and says nothing of its user that is not in the identity. */
+/** Fields that the export omits: a sealed token is a credential and adds no data about the user to the identity. */
 const CREDENTIALS: ReadonlySet<string> = new Set(['token']);
 
-/** A key of a user: which, by the name in `UserKeys`, and of what. */
+/** A Redis key of a user: `name` as in `UserKeys`, `id` of the run, call, thread or session, if any. */
 export interface UserKey {
   readonly name: string;
   readonly id: string | null;
@@ -24,7 +24,10 @@ export interface UserEntry {
   readonly data: unknown;
 }
 
-/** What Redis has of a user outside the ledger. The ids of keys that need one come from the user's own lists. */
+/**
+ * Reads and erases the data of a user in Redis outside the ledger. The user's own sorted sets supply the ids of runs,
+ * calls, threads and sessions, so no scan of the key space is needed.
+ */
 export class UserData {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -34,7 +37,7 @@ export class UserData {
     this.#keys = keys;
   }
 
-  /** Every key but the account: a batch at a time, keys of things before the lists that name these. */
+  /** Yields every key except the account, in batches. Keys with an id precede the sorted sets that list these ids. */
   async *keys(userId: string): AsyncGenerator<UserKey[]> {
     const own = this.#keys.user(userId);
     for await (const ids of this.#members(own.runs)) {
@@ -58,7 +61,7 @@ export class UserData {
       .map(([name, key]) => ({ name, id: null, key }));
   }
 
-  /** Runs and calls that have not ended, and connections whose lease has not. @param nowMs on Redis's clock */
+  /** Returns unfinished runs and calls, and connections with a valid lease. @param nowMs on the clock of Redis */
   async live(userId: string, nowMs: number): Promise<{ runs: string[]; calls: number; connections: number }> {
     const own = this.#keys.user(userId);
     const [runs, calls] = await Promise.all([own.activeRuns, own.activeCalls].map((key) => this.#all(key, userId)));
@@ -71,8 +74,8 @@ export class UserData {
   }
 
   /**
-   * Deletes everything but the account, and can be repeated.
-   * @param erasureId of the erasure in progress: nothing is deleted after its end
+   * Deletes everything except the account. Idempotent.
+   * @param erasureId the erasure in progress; the script deletes nothing after its end
    * @returns the number of keys deleted
    */
   async erase(userId: string, erasureId: string): Promise<number> {
@@ -91,7 +94,7 @@ export class UserData {
     return deleted;
   }
 
-  /** Announcements that name the user. @returns how many were removed */
+  /** Removes the invalidations that name the user. @returns how many were removed */
   async eraseAnnouncements(userId: string): Promise<number> {
     const named: string[] = [];
     for await (const [id, fields] of this.#entries(this.#keys.invalidations)) {
@@ -101,7 +104,7 @@ export class UserData {
     return named.length === 0 ? 0 : mapRedisErrors(this.#redis.xdel(this.#keys.invalidations, ...named));
   }
 
-  /** Everything, one entry at a time. */
+  /** Yields all data of the user, one entry at a time. */
   async *export(userId: string): AsyncGenerator<UserEntry> {
     const own = this.#keys.user(userId);
     yield* this.#read({ name: 'account', id: null, key: own.account });
@@ -153,7 +156,7 @@ export class UserData {
     return found;
   }
 
-  /** Members `<user id> …` of a sorted set that a partition's users share. */
+  /** Yields the members `<user id> …` of a sorted set that the users of a partition share. */
   async *#ofUser(key: string, userId: string): AsyncGenerator<string[]> {
     for await (const items of this.#scan('zset', key)) {
       yield items.filter((member, at) => at % 2 === 0 && member.startsWith(`${userId} `));
@@ -164,7 +167,7 @@ export class UserData {
     for await (const items of this.#scan('zset', key)) yield items.filter((_, at) => at % 2 === 0);
   }
 
-  /** May give an item twice. */
+  /** May yield an item twice. */
   async *#scan(type: 'hash' | 'zset' | 'set', key: string): AsyncGenerator<string[]> {
     let cursor = '0';
     do {
@@ -185,7 +188,7 @@ function pairs(flat: readonly string[]): Record<string, unknown> {
   return found;
 }
 
-/** Values that are JSON as what they are; all others as text. */
+/** Parses JSON objects and arrays; returns other values as text. */
 function parsed(text: string): unknown {
   if (!/^[[{]/.test(text)) return text;
   try {

@@ -6,11 +6,11 @@ import { z } from 'zod';
 const AgentRow = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9_]{0,63}$/),
   description: z.string().min(1),
-  /** The tools it may choose from; the caller's permissions decide about each call. */
+  /** The tools that it may choose; each call also needs the permission of the caller. */
   tools: z.array(z.string()).min(1),
-  /** What a model is told of its part; without it, the description. */
+  /** System instructions for the model; default: the description. */
   instructions: z.string().min(1).max(8_000).optional(),
-  /** The model's name at the endpoint; without it, `AGENT_MODEL_NAME`. */
+  /** Name of the model at the endpoint; default: `AGENT_MODEL_NAME`. */
   model: z.string().min(1).max(200).optional(),
 });
 
@@ -19,7 +19,7 @@ const Price = z.number().min(0).max(1_000_000);
 const ModelPrice = z.strictObject({ input: Price, output: Price });
 export type ModelPrice = Readonly<z.infer<typeof ModelPrice>>;
 const FREE: ModelPrice = { input: 0, output: 0 };
-/** The row of `model_prices` for every model that has none of its own. */
+/** The row of `model_prices` for models without their own row. */
 const ANY_MODEL = '*';
 
 const AgentsFile = z
@@ -35,7 +35,7 @@ const AgentsFile = z
 
 export type AgentDescription = Readonly<z.infer<typeof AgentRow>>;
 
-/** The agents that can be asked, as `config/agents.json` has them. */
+/** The available agents, from `config/agents.json`. */
 export class AgentCatalogue {
   readonly all: readonly AgentDescription[];
   readonly #default: string;
@@ -51,12 +51,12 @@ export class AgentCatalogue {
     this.#prices = prices;
   }
 
-  /** The agent of that name, the default one for no name; undefined when there is none. */
+  /** Returns the agent with that name, or the default agent for no name; undefined when it does not exist. */
   get(name: string | undefined): AgentDescription | undefined {
     return this.all.find((agent) => agent.name === (name ?? this.#default));
   }
 
-  /** What the tokens of a model cost. */
+  /** Returns the token prices of a model. */
   price(model: string): ModelPrice {
     return this.#prices[model] ?? this.#prices[ANY_MODEL] ?? FREE;
   }
@@ -65,7 +65,7 @@ export class AgentCatalogue {
 const FILE_NAME = 'agents.json';
 
 /**
- * @param folder with an agents.json, perhaps; the product's own where there is none
+ * Reads `agents.json` from `folder`; if the folder has none, reads Tollgate's own file.
  * @throws Error naming the file and the field of each mistake
  */
 export function loadAgentCatalogue(folder?: string): AgentCatalogue {

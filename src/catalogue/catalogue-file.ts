@@ -5,24 +5,24 @@ import { findNodeAtLocation, type Node, type ParseError, parseTree, printParseEr
 import type { z } from 'zod';
 import { UnusableConfiguration } from '../config.ts';
 
-/** One thing that is wrong with a file, and where. */
+/** One mistake in a file, with its location. */
 export interface Mistake {
   /** The file's name, without its folder. */
   readonly file: string;
-  /** From 1. */
+  /** Starts at 1. */
   readonly line: number;
   /** E.g. `plans.pro.multiplier`; empty for the file as a whole. */
   readonly field: string;
   readonly message: string;
 }
 
-/** Everything that is wrong with the catalogues, reported at once. */
+/** All mistakes of the catalogues, reported together. */
 export class CatalogueError extends UnusableConfiguration {
   readonly mistakes: readonly Mistake[];
 
   constructor(mistakes: readonly Mistake[]) {
     const lines = mistakes.map(({ file, line, field, message }) => `  ${file}:${line}  ${field}: ${message}`);
-    super(`The catalogues are not usable:\n${lines.join('\n')}\n`);
+    super(`The catalogues are invalid:\n${lines.join('\n')}\n`);
     this.name = 'CatalogueError';
     this.mistakes = mistakes;
   }
@@ -30,10 +30,10 @@ export class CatalogueError extends UnusableConfiguration {
 
 type Path = readonly (string | number)[];
 
-/** More of one file help nobody, and the answer of a route has a bound. */
+/** Maximum mistakes per file; bounds the response of the reload route. */
 const MISTAKES_SHOWN = 50;
 
-/** A JSON file that knows on which line each of its fields stands. */
+/** A JSON file that collects mistakes with the line of each field. */
 export class CatalogueFile {
   readonly text: string;
   readonly mistakes: Mistake[] = [];
@@ -41,7 +41,7 @@ export class CatalogueFile {
   readonly #root: Node | undefined;
   readonly #broken: boolean;
 
-  /** Reads the file; what is wrong with its JSON is among the mistakes. */
+  /** Reads the file. Invalid JSON is recorded as a mistake. */
   constructor(file: URL) {
     this.#name = basename(fileURLToPath(file));
     this.text = readText(file);
@@ -50,11 +50,11 @@ export class CatalogueFile {
     this.#broken = errors.length > 0 || !this.#root;
     const [first] = errors;
     if (this.text === '') this.#add(1, [], 'is missing or empty');
-    else if (first) this.#add(this.#lineOf(first.offset), [], `is no valid JSON: ${printParseErrorCode(first.error)}`);
+    else if (first) this.#add(this.#lineOf(first.offset), [], `is not valid JSON: ${printParseErrorCode(first.error)}`);
     else if (this.#root) this.#refuseRepeated(this.#root, []);
   }
 
-  /** What the file holds; undefined, with further mistakes, when it does not fit the schema. */
+  /** Returns the parsed content; undefined, with recorded mistakes, when it does not match the schema. */
   parse<T extends z.ZodType>(schema: T): z.infer<T> | undefined {
     if (this.#broken) return undefined;
     const parsed = schema.safeParse(JSON.parse(this.text));
@@ -63,12 +63,12 @@ export class CatalogueFile {
     return undefined;
   }
 
-  /** Notes a mistake at the field, or at the nearest one above it that is there. */
+  /** Records a mistake at the field, or at its nearest ancestor that exists. */
   mistake(path: Path, message: string): void {
     this.#add(this.#lineOf(this.#nodeAt(path)?.offset ?? 0), path, message);
   }
 
-  /** Whether something stands there. */
+  /** Returns whether the file has a value at the path. */
   has(path: Path): boolean {
     return this.#root !== undefined && findNodeAtLocation(this.#root, [...path]) !== undefined;
   }
@@ -76,17 +76,17 @@ export class CatalogueFile {
   #addIssue(issue: z.core.$ZodIssue): void {
     const path = issue.path.map((part) => (typeof part === 'symbol' ? String(part) : part));
     if (issue.code !== 'unrecognized_keys') return this.mistake(path, issue.message);
-    for (const key of issue.keys) this.mistake([...path, key], 'is no field of this file');
+    for (const key of issue.keys) this.mistake([...path, key], 'is not a field of this file');
   }
 
-  /** JSON.parse takes the last of two fields of one name without a word; whoever wrote both meant something else. */
+  /** Records duplicate fields: JSON.parse silently keeps the last one, which may not be the intended one. */
   #refuseRepeated(node: Node, path: Path): void {
     const seen = new Set<unknown>();
     for (const [at, child] of (node.children ?? []).entries()) {
       if (node.type === 'array') this.#refuseRepeated(child, [...path, at]);
       if (node.type !== 'object') continue;
       const [key, value] = child.children ?? [];
-      if (seen.has(key?.value)) this.#add(this.#lineOf(child.offset), [...path, key?.value], 'stands twice');
+      if (seen.has(key?.value)) this.#add(this.#lineOf(child.offset), [...path, key?.value], 'is a duplicate');
       seen.add(key?.value);
       if (value) this.#refuseRepeated(value, [...path, key?.value]);
     }
@@ -95,7 +95,7 @@ export class CatalogueFile {
   #nodeAt(path: Path): Node | undefined {
     for (let length = path.length; this.#root && length > 0; length--) {
       const node = findNodeAtLocation(this.#root, path.slice(0, length));
-      // A value's line is that of its key, when both are on one; a long object's is where it opens.
+      // The line of a value: that of its key when both are on one line, else the line where the value starts.
       if (node) return node;
     }
     return this.#root;

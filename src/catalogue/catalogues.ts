@@ -9,17 +9,17 @@ import { Plans, type PlanTable, parsePlans } from './plans.ts';
 import { parseTools, ToolCatalogue, type ToolTable, type UpstreamDescriptions } from './tool-catalogue.ts';
 import { type ToolServer, type ToolServerContext, withToolServers } from './tool-servers.ts';
 
-/** Where the catalogues are read from. */
+/** The files of the catalogues. */
 export interface CatalogueSources {
   readonly plans: URL;
   readonly tools: URL;
-  /** Undefined where there are no upstream servers. */
+  /** Undefined without tool servers. */
   readonly servers?: URL | undefined;
 }
 
 /**
- * @param folder a folder with plans.json and tools.json; the product's own when undefined
- * @param servers the path of the file that names upstream servers
+ * @param folder a folder with plans.json and tools.json; default: Tollgate's own files
+ * @param servers the path of the file that lists the tool servers
  */
 export function catalogueSources(folder?: string, servers?: string): CatalogueSources {
   const base = folder === undefined ? new URL('../../config/', import.meta.url) : pathToFileURL(join(folder, '/'));
@@ -30,23 +30,23 @@ export function catalogueSources(folder?: string, servers?: string): CatalogueSo
   };
 }
 
-/** Tells the log of each reload, a failed one with everything that is wrong. */
+/** Logs and counts each reload, a failed one with all mistakes. */
 export function logReloads(catalogues: Catalogues, { logger, metrics }: ReloadObservers): void {
   catalogues.onReload((reload) => {
     metrics?.catalogueReloads.inc({ result: reload.reloaded ? 'ok' : 'failed' });
-    if (reload.reloaded) logger.info({ version: reload.version }, 'plans and tools were read again');
-    else logger.error({ ...reload }, 'plans and tools are not usable; those from before go on');
+    if (reload.reloaded) logger.info({ version: reload.version }, 'plans and tools reloaded');
+    else logger.error({ ...reload }, 'plans and tools are invalid, keeping the previous ones');
   });
 }
 
 interface ReloadObservers {
   readonly logger: Logger;
-  /** Left out where nothing is counted. */
+  /** Absent in processes without this metric. */
   readonly metrics?: Pick<Metrics, 'catalogueReloads'>;
 }
 
 interface Snapshot {
-  /** Names the content of the files: nodes of one version decide alike. */
+  /** Hash of the file contents; nodes with the same version make the same decisions. */
   readonly version: string;
   readonly plans: PlanTable;
   readonly tools: ToolTable;
@@ -54,20 +54,20 @@ interface Snapshot {
 }
 
 export interface CatalogueOptions extends ToolServerContext {
-  /** The tools that this process has executors for; undefined where none is executed. */
+  /** The tools for which this process has executors; undefined in a process that executes none. */
   readonly builtInTools?: readonly string[];
-  /** What the tools of upstream servers say of themselves; undefined where none is executed. */
+  /** Descriptions that upstreams report for their tools; undefined in a process that executes none. */
   readonly upstreamDescriptions?: UpstreamDescriptions;
 }
 
 export type Reload =
   | { readonly reloaded: true; readonly version: string }
-  /** The catalogues from before go on. */
+  /** The previous catalogues stay in effect. */
   | { readonly reloaded: false; readonly version: string; readonly mistakes: readonly Mistake[] };
 
 /**
- * Plans, tools and upstream servers, read from their files and read again on demand. All change in one assignment, and
- * only when all files are sound: nobody ever sees a plan of one state with a tool of another, or half a file.
+ * The plans, tools and tool servers, read from their files and reloaded on demand. A reload replaces all of them in one
+ * assignment, and only if all files are valid. No reader sees a plan of one version with a tool of another.
  */
 export class Catalogues {
   readonly plans = new Plans(() => this.#current.plans);
@@ -77,7 +77,7 @@ export class Catalogues {
   readonly #reloads: Listeners<Reload>;
   #current: Snapshot;
 
-  /** @throws CatalogueError with file, line and field of everything that is wrong */
+  /** @throws CatalogueError with file, line and field of each mistake */
   constructor(sources = catalogueSources(), options: CatalogueOptions = {}) {
     this.#options = options;
     this.#sources = sources;
@@ -96,14 +96,14 @@ export class Catalogues {
     return this.#current.servers;
   }
 
-  /** Reads the files again; what is wrong with them is the answer, and changes nothing. */
+  /** Reloads the files. If they contain mistakes, returns these and changes nothing. */
   reload(): Reload {
     const result = this.#read();
     this.#reloads.emit(result);
     return result;
   }
 
-  /** Told after each reload of this process, failed ones included. @returns removes the listener again */
+  /** Adds a listener for each reload of this process, including failed ones. @returns a function that removes it */
   onReload(listener: (reload: Reload) => void): () => void {
     return this.#reloads.add(listener);
   }
@@ -127,7 +127,7 @@ function read(sources: CatalogueSources, options: CatalogueOptions): Snapshot {
   const own = parseTools(toolsFile, options.builtInTools);
   const { table: tools, servers } = own && serversFile ? withToolServers(serversFile, own, options) : alone(own);
   const names = { tools: new Set(tools?.tools.keys()), permissions: new Set(tools?.permissions.keys()) };
-  // Without the tools every name would be unknown: what is wrong with them says enough.
+  // Without the tools every name in the plans would be an unknown one, so only the mistakes of the tools are reported.
   const plans = tools && parsePlans(plansFile, names);
   if (tools && plans) rejectUnknownPlans(toolsFile, tools, plans);
   const mistakes = files.flatMap((file) => file.mistakes);
@@ -144,7 +144,7 @@ function alone(table: ToolTable | undefined): { table: ToolTable | undefined; se
 function rejectUnknownPlans(file: CatalogueFile, { permissions }: ToolTable, { byName }: PlanTable): void {
   for (const { name, held_by } of permissions.values()) {
     for (const [at, plan] of (held_by?.plans ?? []).entries()) {
-      if (!byName.has(plan)) file.mistake(['permissions', name, 'held_by', 'plans', at], `${plan} is no plan`);
+      if (!byName.has(plan)) file.mistake(['permissions', name, 'held_by', 'plans', at], `${plan} is not a plan`);
     }
   }
 }

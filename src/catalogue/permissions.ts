@@ -2,26 +2,26 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Plan, Plans } from './plans.ts';
 import type { Permission, Tool, ToolCatalogue } from './tool-catalogue.ts';
 
-/** Whether a call may go on. A refusal is a value: only failures are thrown. */
+/** The result of an authorization. A refusal is a value, not an exception. */
 export interface Decision {
   readonly allowed: boolean;
-  /** One sentence that a product can show. */
+  /** One sentence that a product can display. */
   readonly reason: string;
   readonly required_permissions: readonly string[];
-  /** Those that are not held, or have no effect since something else they need is missing. */
+  /** Permissions that the caller lacks, or that have no effect because one of their requirements is missing. */
   readonly missing_permissions: readonly string[];
-  /** What else is missing: `feature_flag:…`, `role:…`, `environment:…`. */
+  /** Other missing requirements: `feature_flag:…`, `role:…`, `environment:…`. */
   readonly missing_requirements: readonly string[];
-  /** The lowest plan that would allow it; null when none would, or none is needed. */
+  /** The lowest plan that would allow the call; null when none would, or when the call is allowed. */
   readonly upgrade_path: string | null;
 }
 
 export type ToolDescription = Pick<Tool, 'name' | 'description' | 'permission' | 'units' | 'arguments'> & {
-  /** False while the tool has no executor: it answers TOOL_NOT_AVAILABLE. */
+  /** False while the tool has no executor; calls then fail with TOOL_NOT_AVAILABLE. */
   readonly available: boolean;
 };
 
-/** The part of an identity that a decision rests on. */
+/** The part of an identity that determines a decision. */
 export type Caller = Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'>;
 
 export interface PermissionsDeps {
@@ -29,7 +29,7 @@ export interface PermissionsDeps {
   readonly tools: ToolCatalogue;
 }
 
-/** Decides which tools a caller may use, from the plan, the token's claims and the environment: asks nobody. */
+/** Decides which tools a caller may use, from plan, token claims and environment, without I/O. */
 export class Permissions {
   readonly #plans: Plans;
   readonly #tools: ToolCatalogue;
@@ -41,24 +41,24 @@ export class Permissions {
     this.#environment = options.environment;
   }
 
-  /** The permissions of a caller, the plan's first. */
+  /** Returns the permissions of a caller: those of the plan, then those of the token. */
   of(caller: Pick<Caller, 'plan' | 'permissions'>): string[] {
     return [...new Set([...this.#plans.effective(caller.plan).permissions, ...caller.permissions])];
   }
 
-  /** The catalogue as this caller sees it, in the catalogue's order. */
+  /** Returns the tools that this caller may use, in the order of the catalogue. */
   toolsOf(caller: Caller): Tool[] {
     return this.#tools.all.filter((tool) => this.decide(tool, caller).allowed);
   }
 
-  /** What a client is told of the tools it may use. */
+  /** Returns the public descriptions of the tools that this caller may use. */
   describeTools(caller: Caller): ToolDescription[] {
     return this.toolsOf(caller).map(({ name, description, permission, units, arguments: schema, executor }) => {
       return { name, description, permission, units, arguments: schema, available: executor !== 'none' };
     });
   }
 
-  /** Whether a caller may use what stands under a permission. */
+  /** Returns whether a caller has a permission and meets its requirements. */
   has(permission: string, caller: Caller): boolean {
     const { granted, missing } = this.#evaluate({ permission }, caller);
     return granted && missing.length === 0;
@@ -88,8 +88,8 @@ export class Permissions {
   }
 
   /**
-   * The lowest plan above the caller's that allows the tool; null when there is none.
-   * @param better what else the plan must have to be worth it
+   * Returns the lowest plan above the caller's that allows the tool; null when there is none.
+   * @param better further condition on the plan
    */
   upgradePath(tool: Tool, caller: Caller, better: (plan: Plan) => boolean = () => true): string | null {
     const current = this.#plans.effective(caller.plan);
@@ -103,7 +103,7 @@ export class Permissions {
 
   #evaluate(tool: Pick<Tool, 'permission'>, caller: Caller): { granted: boolean; missing: string[] } {
     const permission = this.#tools.permission(tool.permission);
-    // A permission that is in no catalogue is nobody's, whatever a token says.
+    // A permission outside the catalogue is never granted, even if a token claims it.
     if (!permission) return { granted: false, missing: [] };
     return { granted: this.#hasAny(permission, caller), missing: this.#missing(permission, caller) };
   }
@@ -126,7 +126,7 @@ export class Permissions {
     return missing;
   }
 
-  /** A token can turn a flag on that the plan lacks, and off that it has. */
+  /** The flags of a token override those of the plan, in both directions. */
   #hasFlag(flag: string, { plan, featureFlags }: Caller): boolean {
     const claimed = Object.hasOwn(featureFlags, flag) ? featureFlags[flag] : featureFlags['*'];
     if (claimed !== undefined) return claimed;
@@ -136,8 +136,8 @@ export class Permissions {
 }
 
 /**
- * `*` covers every permission, `system:*` each one under `system:`, at any depth, and not `system` itself. A star anywhere
- * else is a character like any other: a pattern that reads narrower than it is would grant too much.
+ * `*` covers every permission; `system:*` covers each one under `system:` at any depth, but not `system` itself. A star
+ * in another position is a literal character, because a misread pattern would grant too much.
  */
 function covers(granted: string, permission: string): boolean {
   return (

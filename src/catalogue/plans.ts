@@ -1,34 +1,34 @@
 import { z } from 'zod';
 import type { CatalogueFile } from './catalogue-file.ts';
 
-/** A day's executions of each tool that has no number of its own. */
+/** Key of the daily allowance for each tool without its own. */
 const ANY = 'any';
 /**
- * As of `MAX_CONNECTIONS_PER_USER`. An admission looks at all of a user's connections and strikes off the dead ones in one
- * command, which Lua refuses beyond some 8,000: nobody of that user would come in any more.
+ * Upper bound, as for `MAX_CONNECTIONS_PER_USER`. Admission reads all connections of a user and removes the expired
+ * ones in one command. Lua rejects a command with more than some 8,000 arguments, so the user could no longer connect.
  */
 const MAX_CONNECTIONS = 1_000;
-/** Threads kept for a user, whatever the plan allows to be made: the oldest ones give way. */
+/** Maximum stored threads per user in any plan; above it Redis drops the oldest. */
 export const THREADS_KEPT = 500;
 
 /**
- * Runs an hour of a plan whose row names no number, times its multiplier: a sixth of the messages that 30 a minute allow.
- * What a user may leave in Redis follows from it: see docs/security.md.
+ * Default runs per hour, before the plan's multiplier: a sixth of the messages that a limit of 30 per minute allows. It
+ * bounds the data of a user in Redis (docs/security.md).
  */
 const RUNS_PER_HOUR = 300;
-/** As `RUNS_PER_HOUR`, for idempotency keys of tool calls. */
+/** Default new idempotency keys of tool calls per hour, before the plan's multiplier. */
 const IDEMPOTENCY_KEYS_PER_HOUR = 300;
-/** A script reads the user's runs in flight by their number alone; the bound is that of `concurrency`. */
+/** Same bound as `concurrency`; a script only counts the user's runs in flight. */
 const MAX_RUNS_IN_FLIGHT = 1_000;
 const perHour = z.number().int().min(1).max(1_000_000).optional();
 
 const PlanRow = z.strictObject({
-  /** Orders the plans: the upgrade path of a refusal is the lowest-ranked plan that would allow it. */
+  /** Orders the plans: the upgrade path of a refusal is the plan with the lowest rank that would allow the call. */
   rank: z.number().int().min(0),
   multiplier: z.number().positive(),
   permissions: z.array(z.string().regex(/^(\*|[a-z][a-z0-9_]*(:[a-z0-9_]+)*(:\*)?)$/)),
   feature_flags: z.array(z.string().min(1)),
-  /** null: as many as are kept. */
+  /** null for `THREADS_KEPT`. */
   threads: z.number().int().positive().max(THREADS_KEPT).nullable(),
   connections: z.number().int().min(1).max(MAX_CONNECTIONS).optional(),
   allowances: z.record(z.string(), z.number().int().min(0)),
@@ -48,27 +48,27 @@ export interface Plan {
   readonly rank: number;
   /** Factor on `MESSAGE_RATE_PER_MINUTE` and on the limits of permissions. */
   readonly multiplier: number;
-  /** `*` grants every permission, `system:*` those under `system:`. */
+  /** `*` grants every permission, `system:*` all under `system:`. */
   readonly permissions: readonly string[];
   /** `*` stands for every flag. */
   readonly featureFlags: readonly string[];
-  /** Threads a user may make; null without a limit. */
+  /** Maximum threads per user; null without a limit. */
   readonly threads: number | null;
-  /** Connections a user may hold; undefined for `MAX_CONNECTIONS_PER_USER`. */
+  /** Connection cap per user; undefined for `MAX_CONNECTIONS_PER_USER`. */
   readonly connections: number | undefined;
-  /** Executions a day, by tool; `any` is each tool's that has no number of its own. A tool without one is unlimited. */
+  /** Executions per day, by tool; `any` applies to each tool without its own entry. Without either, unlimited. */
   readonly allowances: ReadonlyMap<string, number>;
-  /** Tool calls of one user that may be under way at once. */
+  /** Maximum tool calls of one user in flight. */
   readonly concurrency: number;
-  /** Runs of one user that have not ended. */
+  /** Maximum runs of one user in flight. */
   readonly runsInFlight: number;
-  /** Runs that a user may start within an hour. */
+  /** Maximum runs that a user starts within an hour. */
   readonly runsPerHour: number;
-  /** Tool calls with a new idempotency key that a user may make within an hour. */
+  /** Maximum tool calls with a new idempotency key per user within an hour. */
   readonly idempotencyKeysPerHour: number;
 }
 
-/** The plans of one state of the file. */
+/** The plans of one version of the file. */
 export interface PlanTable {
   /** By rank, lowest first. */
   readonly all: readonly Plan[];
@@ -76,7 +76,7 @@ export interface PlanTable {
   readonly fallback: Plan;
 }
 
-/** The plans as they are now: a reload shows at the next question. */
+/** The current plans. A reload takes effect at the next call. */
 export class Plans {
   readonly #table: () => PlanTable;
 
@@ -94,8 +94,8 @@ export class Plans {
   }
 
   /**
-   * The lowest plan above one that allows more of something; null when there is none.
-   * @param allows how much a plan allows, `Infinity` for no limit
+   * Returns the lowest plan above the named one that allows more; null when there is none.
+   * @param allows returns the amount that a plan allows, `Infinity` for no limit
    */
   withMore(name: string, allows: (plan: Plan) => number): string | null {
     const current = this.effective(name);
@@ -103,25 +103,25 @@ export class Plans {
     return better?.name ?? null;
   }
 
-  /** The plan of that name; a plan nobody sells (expired, unpaid, renamed) counts as the default one. */
+  /** Returns the plan with that name; the default plan if it does not exist (expired, unpaid, renamed). */
   effective(name: string): Plan {
     const { byName, fallback } = this.#table();
     return byName.get(name) ?? fallback;
   }
 }
 
-/** How many executions of a tool a plan includes a day; undefined without a limit. */
+/** Returns the executions of a tool that a plan includes per day; undefined without a limit. */
 export function allowanceOf(plan: Plan, tool: string): number | undefined {
   return plan.allowances.get(tool) ?? plan.allowances.get(ANY);
 }
 
-/** What a plan may name. */
+/** The names that a plan may refer to. */
 export interface CatalogueNames {
   readonly tools: ReadonlySet<string>;
   readonly permissions: ReadonlySet<string>;
 }
 
-/** The plans of the file; undefined, with what is wrong among the file's mistakes, when there is anything. */
+/** Returns the plans of the file; undefined, with recorded mistakes, when it is invalid. */
 export function parsePlans(file: CatalogueFile, names: CatalogueNames): PlanTable | undefined {
   const parsed = file.parse(PlansFile);
   if (!parsed) return undefined;
@@ -158,10 +158,10 @@ function planOf(name: string, row: z.infer<typeof PlanRow>): Plan {
 function rejectUnknown(file: CatalogueFile, { name, permissions, allowances }: Plan, names: CatalogueNames): void {
   for (const [at, permission] of permissions.entries()) {
     if (permission.endsWith('*') || names.permissions.has(permission)) continue;
-    file.mistake(['plans', name, 'permissions', at], `${permission} is no permission of tools.json`);
+    file.mistake(['plans', name, 'permissions', at], `${permission} is not a permission of tools.json`);
   }
   for (const tool of allowances.keys()) {
     if (tool === ANY || names.tools.has(tool)) continue;
-    file.mistake(['plans', name, 'allowances', tool], `${tool} is no tool of tools.json`);
+    file.mistake(['plans', name, 'allowances', tool], `${tool} is not a tool of tools.json`);
   }
 }

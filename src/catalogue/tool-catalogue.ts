@@ -4,7 +4,7 @@ import { linearPattern } from '../lib/linear-patterns.ts';
 import type { CatalogueFile } from './catalogue-file.ts';
 
 const ENVIRONMENTS = ['development', 'test', 'staging', 'production'] as const;
-/** What a user may do in each window; null, or left out, without a limit. */
+/** Maximum uses per window; null or absent without a limit. */
 const Limits = z.strictObject({
   hour: z.number().int().min(1).nullable().default(null),
   day: z.number().int().min(1).nullable().default(null),
@@ -12,9 +12,9 @@ const Limits = z.strictObject({
 
 const PermissionRow = z.strictObject({
   description: z.string().min(1),
-  /** Who holds it, whatever plans and tokens say; without it, plans and tokens say who does. */
+  /** Plans and roles that have the permission, regardless of other grants; without it, plans and tokens grant it. */
   held_by: z.strictObject({ plans: z.array(z.string()), roles: z.array(z.string()) }).optional(),
-  /** What else the caller must bring: all of it. */
+  /** Further requirements; the caller must meet all of them. */
   needs: z
     .strictObject({
       feature_flag: z.string().min(1).optional(),
@@ -22,7 +22,7 @@ const PermissionRow = z.strictObject({
       environments: z.array(z.enum(ENVIRONMENTS)).min(1).optional(),
     })
     .default({}),
-  /** For all tools of the permission together, before the plan's multiplier. */
+  /** Shared by all tools of the permission, before the plan's multiplier. */
   limits: Limits.default({ hour: null, day: null }),
 });
 
@@ -30,7 +30,7 @@ const ToolRow = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9_]{0,63}$/),
   description: z.string().min(1),
   permission: z.string().min(1),
-  /** `none`: until somebody brings one, the tool answers TOOL_NOT_AVAILABLE. */
+  /** `none`: calls fail with TOOL_NOT_AVAILABLE until a tool server executes the tool. */
   executor: z.enum(['builtin', 'none']),
   /** Price units of one execution. */
   units: z.number().int().min(0),
@@ -45,42 +45,42 @@ const ToolsFile = z.strictObject({
 
 export type Permission = z.infer<typeof PermissionRow> & { readonly name: string };
 
-/** What a tool says of itself. */
+/** Description and argument schema of a tool. */
 export interface ToolDescription {
   readonly description: string;
   /** JSON Schema of the arguments. */
   readonly arguments: Readonly<Record<string, unknown>>;
-  /** What is wrong with these arguments, as one sentence; undefined when nothing is. */
+  /** Returns what is wrong with the arguments, as one sentence; undefined when they are valid. */
   readonly argumentsProblem: (args: unknown) => string | undefined;
 }
 
-/** A tool of an upstream server. */
+/** Refers to a tool of a tool server. */
 export interface UpstreamTool {
   readonly server: string;
-  /** Its name there. */
+  /** Name of the tool at its server. */
   readonly tool: string;
-  /** Whether the server describes it; else a row of tools.json does. */
+  /** Whether the server supplies the description; otherwise a row of tools.json does. */
   readonly describes: boolean;
 }
 
 export type Tool = Readonly<Pick<z.infer<typeof ToolRow>, 'name' | 'permission' | 'units'>> &
   ToolDescription & {
-    /** `none`: nobody at present. */
+    /** `none`: currently not executable. */
     readonly executor: 'builtin' | 'none' | 'upstream';
-    /** Who executes it, with the executor `upstream`. */
+    /** The executing tool server, for the executor `upstream`. */
     readonly upstream?: UpstreamTool;
   };
 
-/** The tools and permissions of one state of the files. */
+/** The tools and permissions of one version of the files. */
 export interface ToolTable {
   readonly tools: ReadonlyMap<string, Tool>;
   readonly permissions: ReadonlyMap<string, Permission>;
 }
 
-/** What a server said last of one of its tools; undefined for one that it does not offer, or has never been asked for. */
+/** Returns the last description that a server reported for a tool; undefined if it never reported the tool. */
 export type UpstreamDescriptions = (tool: UpstreamTool) => ToolDescription | undefined;
 
-/** The tools that there are, as they are now: a reload shows at the next question. What is not in it does not exist. */
+/** The current tools and permissions. A reload takes effect at the next call. */
 export class ToolCatalogue {
   readonly #table: () => ToolTable;
   readonly #upstream: UpstreamDescriptions;
@@ -113,22 +113,22 @@ export class ToolCatalogue {
 }
 
 /**
- * The tools of the file; undefined, with what is wrong among the file's mistakes, when there is anything.
- * @param builtIn the tools that this process has executors for; undefined where none is executed
+ * Returns the tools of the file; undefined, with recorded mistakes, when it cannot be parsed.
+ * @param builtIn the tools for which this process has executors; undefined in a process that executes none
  */
 export function parseTools(file: CatalogueFile, builtIn?: readonly string[]): ToolTable | undefined {
   const parsed = file.parse(ToolsFile);
   if (!parsed) return undefined;
-  // Strict: a keyword that does nothing is a mistake. Nothing is loaded from elsewhere: ajv has no loader here.
+  // Strict mode rejects unknown keywords. Ajv has no schema loader here, so a schema cannot cause a request.
   const regExp = Object.assign((source: string) => linearPattern(source), { code: 'linearPattern' });
   const ajv = new Ajv({ allErrors: false, strict: true, allowUnionTypes: true, code: { regExp } });
   const tools = new Map<string, Tool>();
   for (const [at, row] of parsed.tools.entries()) {
-    if (tools.has(row.name)) file.mistake(['tools', at, 'name'], `${row.name} stands twice`);
-    // The limits of both are told by name.
+    if (tools.has(row.name)) file.mistake(['tools', at, 'name'], `${row.name} is a duplicate`);
+    // Limits of tools and of permissions share one namespace in their public names.
     if (Object.hasOwn(parsed.permissions, row.name)) file.mistake(['tools', at, 'name'], 'is the name of a permission');
     if (!Object.hasOwn(parsed.permissions, row.permission)) {
-      file.mistake(['tools', at, 'permission'], `${row.permission} is no permission of this file`);
+      file.mistake(['tools', at, 'permission'], `${row.permission} is not a permission of this file`);
     }
     if (row.executor === 'builtin' && builtIn && !builtIn.includes(row.name)) {
       file.mistake(['tools', at, 'executor'], `${row.name} is not built in`);
@@ -147,11 +147,11 @@ function compile(ajv: Ajv, schema: z.infer<typeof ToolRow>['arguments']): Valida
   try {
     return ajv.compile(schema);
   } catch (error) {
-    return `is no JSON Schema that can be used: ${error instanceof Error ? error.message : error}`;
+    return `is not a usable JSON Schema: ${error instanceof Error ? error.message : error}`;
   }
 }
 
-/** The check compares each item with each other one. */
+/** Bounds `uniqueItems`, whose check compares each pair of items. */
 const MAX_UNIQUE_ITEMS = 100;
 
 function hasUnboundedUniqueness(schema: unknown): boolean {
@@ -161,7 +161,7 @@ function hasUnboundedUniqueness(schema: unknown): boolean {
   return (uniqueItems === true && !bounded) || Object.values(schema).some(hasUnboundedUniqueness);
 }
 
-/** Deeper than any tool's arguments; the bound keeps hostile ones from costing stack in what walks them. */
+/** Larger than the depth of any tool's arguments. The bound prevents hostile arguments from exhausting the stack. */
 const MAX_DEPTH = 32;
 
 function firstProblem(ajv: Ajv, validate: ValidateFunction, args: unknown): string | undefined {

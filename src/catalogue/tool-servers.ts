@@ -3,12 +3,12 @@ import { isTollgateVariable, urlFault } from '../config.ts';
 import type { CatalogueFile } from './catalogue-file.ts';
 import type { Tool, ToolTable } from './tool-catalogue.ts';
 
-/** What models take for the name of a function, and metrics and Redis for a word. */
+/** Tool names that models accept as function names; also safe as metric labels and Redis members. */
 const SHOWN_NAME = /^[A-Za-z][A-Za-z0-9_-]{0,63}$/;
-/** How MCP has tools named. */
+/** Tool names that MCP allows. */
 const OWN_NAME = /^[A-Za-z0-9_.-]{1,128}$/;
 const MAX_SERVERS = 32;
-/** Of one server: each is a schema to compile and a row of every list. */
+/** Per server; each tool costs a schema compilation and a row of every tool list. */
 const MAX_TOOLS = 128;
 /** `${NAME}`: the value of an environment variable. */
 const REFERENCE = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
@@ -17,21 +17,21 @@ const ToolEntry = z.strictObject({
   permission: z.string().min(1).optional(),
   /** Price units of one execution. */
   units: z.number().int().min(0).optional(),
-  /** What it is called here; without it, as at its server. */
+  /** Name at the gateway; default: the name at the server. */
   as: z.string().regex(SHOWN_NAME).optional(),
-  /** The tool of tools.json that it executes, under that row's name, permission, price, schema and description. */
+  /** The tool of tools.json that it executes; name, permission, price, schema and description come from that row. */
   executes: z.string().min(1).optional(),
 });
 
-/** Which resources or prompts: a name or URI, or the beginning of one and a star. */
+/** The allowed resources or prompts. Each entry is a name or URI, or a prefix followed by a star. */
 const Allowed = z.strictObject({ permission: z.string().min(1), allow: z.array(z.string().min(1)).min(1).max(100) });
 export type Allowed = Readonly<z.infer<typeof Allowed>>;
 
-/** What a server may ask of its callers, by way of the gateway; `elicitation` is by form, `url_elicitation` on a page elsewhere. */
+/** Kinds of input requests to callers. `elicitation` shows a form, `url_elicitation` opens a page of another site. */
 const InputRequestKind = z.enum(['elicitation', 'url_elicitation', 'sampling', 'roots']);
 export type InputRequestKind = z.infer<typeof InputRequestKind>;
 
-/** Each value refers to a variable: what stands in a file stays in its history. */
+/** Each value must refer to an environment variable, so that no secret is stored in the file and its history. */
 const Secrets = z.record(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/), z.string().max(1_000)).default({});
 
 const ServerRow = z.strictObject({
@@ -39,18 +39,18 @@ const ServerRow = z.strictObject({
   /** Streamable HTTP. */
   url: z.string().optional(),
   headers: Secrets,
-  /** stdio: a program that each process starts for itself. */
+  /** stdio: each process starts this program. */
   command: z.string().min(1).optional(),
   args: z.array(z.string()).max(100).default([]),
   env: Secrets,
   cwd: z.string().min(1).optional(),
-  /** `auto` asks the server which one it speaks. */
+  /** `auto` negotiates the version with the server. */
   protocol: z.enum(['auto', '2026-07-28', '2025-11-25']).default('auto'),
-  /** Of one request. */
+  /** Per request. */
   timeout_seconds: z.number().int().min(1).max(600).default(30),
-  /** Requests under way at once, per process: what a server that hangs can hold. */
+  /** Maximum requests in flight per process; bounds what a server that does not answer can occupy. */
   concurrency: z.number().int().min(1).max(1_000).default(32),
-  /** It is asked in Tollgate's name: nothing that the operator has not said. */
+  /** Allowed input requests. Callers see them as requests of Tollgate, so the operator must allow each kind. */
   asks: z.array(InputRequestKind).default([]),
   tools: z.record(z.string().regex(OWN_NAME), ToolEntry).default({}),
   resources: Allowed.optional(),
@@ -71,32 +71,32 @@ export type ToolServerAddress =
       readonly cwd: string | undefined;
     };
 
-/** An upstream MCP server, as the operator has allowed it. */
+/** A tool server as configured. */
 export interface ToolServer {
   readonly name: string;
-  /** Holds secrets: never for a log. */
+  /** Contains secrets; must not be logged. */
   readonly address: ToolServerAddress;
   readonly protocol: 'auto' | '2026-07-28' | '2025-11-25';
   readonly timeoutMs: number;
   readonly concurrency: number;
   readonly allowedInputRequests: readonly InputRequestKind[];
-  /** By their names at the server. */
+  /** Tool names at the server. */
   readonly tools: ReadonlySet<string>;
   readonly resources: Allowed | undefined;
   readonly prompts: Allowed | undefined;
 }
 
 export interface ToolServerContext {
-  /** Where secrets are looked up; undefined in a process that connects to no server. */
+  /** Looks up environment variables; undefined in a process that does not connect to tool servers. */
   readonly variable?: ((name: string) => string | undefined) | undefined;
   readonly production?: boolean;
-  /** The longest that a request may take, whatever the file says; without it, what the file says. */
+  /** Upper bound on `timeout_seconds` of every server, in milliseconds. */
   readonly longestMs?: number;
 }
 
 /**
- * The servers of the file, and the table with their tools. Everything that may be called is named in the file: a server
- * that offers more than that changes nothing. What is wrong is among the file's mistakes.
+ * Returns the servers of the file and the tool table extended by their tools. Only tools listed in the file can be
+ * called; further tools of a server have no effect. Mistakes are recorded in the file.
  */
 export function withToolServers(
   file: CatalogueFile,
@@ -107,14 +107,14 @@ export function withToolServers(
   const tools = new Map(table.tools);
   const names = new Set<string>();
   const servers = (parsed?.servers ?? []).map((row, at) => {
-    if (names.has(row.name)) file.mistake(['servers', at, 'name'], `${row.name} stands twice`);
+    if (names.has(row.name)) file.mistake(['servers', at, 'name'], `${row.name} is a duplicate`);
     names.add(row.name);
     for (const part of ['resources', 'prompts'] as const) {
       const permission = row[part]?.permission;
       if (permission !== undefined) refusePermission(file, table, ['servers', at, part, 'permission'], permission);
     }
     if (Object.keys(row.tools).length > MAX_TOOLS) {
-      file.mistake(['servers', at, 'tools'], `are more than ${MAX_TOOLS}`);
+      file.mistake(['servers', at, 'tools'], `has more than ${MAX_TOOLS} entries`);
     }
     for (const [name, entry] of Object.entries(row.tools)) {
       addTool({ file, table, tools, path: ['servers', at, 'tools', name] }, { server: row.name, tool: name }, entry);
@@ -127,7 +127,7 @@ export function withToolServers(
 interface Adding {
   readonly file: CatalogueFile;
   readonly table: ToolTable;
-  /** Those that there are already, by the names they have here. */
+  /** The existing tools, by their names at the gateway. */
   readonly tools: Map<string, Tool>;
   readonly path: readonly (string | number)[];
 }
@@ -138,17 +138,19 @@ function addTool(adding: Adding, ref: { server: string; tool: string }, entry: T
   if (executes !== undefined) {
     const row = tools.get(executes);
     if (permission !== undefined || units !== undefined || entry.as !== undefined) {
-      return file.mistake(path, 'executes a tool of tools.json, which has the name, permission and units');
+      return file.mistake(path, 'executes a tool of tools.json, so "as", "permission" and "units" must be left out');
     }
-    if (row?.executor !== 'none') return file.mistake([...path, 'executes'], `${executes} is no tool without executor`);
+    if (row?.executor !== 'none')
+      return file.mistake([...path, 'executes'], `${executes} is not a tool without executor`);
     tools.set(executes, { ...row, executor: 'upstream', upstream: { ...ref, describes: false } });
     return;
   }
   if (permission === undefined || units === undefined) return file.mistake(path, 'needs a permission and units');
   refusePermission(file, table, [...path, 'permission'], permission);
   const name = freeName(tools, ref, entry.as);
-  if (name === undefined) return file.mistake(path, 'needs a name of its own: say which with "as"');
-  if (table.permissions.has(name)) return file.mistake(path, 'has the name of a permission: say another with "as"');
+  if (name === undefined) return file.mistake(path, 'needs a unique name: set it with "as"');
+  if (table.permissions.has(name))
+    return file.mistake(path, 'has the name of a permission: set another name with "as"');
   tools.set(name, {
     name,
     description: `${ref.tool} of ${ref.server}`,
@@ -161,7 +163,7 @@ function addTool(adding: Adding, ref: { server: string; tool: string }, entry: T
   });
 }
 
-/** Its own name, with the server's before it where somebody has that one already: who comes first in the file keeps it. */
+/** Returns the tool's name, prefixed with the server's name if an earlier tool has it; undefined if both are taken. */
 function freeName(
   tools: ReadonlyMap<string, Tool>,
   { server, tool }: { server: string; tool: string },
@@ -177,7 +179,7 @@ function refusePermission(
   path: readonly (string | number)[],
   permission: string,
 ): void {
-  if (!permissions.has(permission)) file.mistake(path, `${permission} is no permission of tools.json`);
+  if (!permissions.has(permission)) file.mistake(path, `${permission} is not a permission of tools.json`);
 }
 
 function serverOf(
@@ -202,7 +204,7 @@ function addressOf(
   if ((url === undefined) === (command === undefined)) file.mistake(path, 'needs either a url or a command');
   const foreign = url === undefined ? ['headers'] : ['args', 'env', 'cwd'];
   for (const field of foreign.filter((one) => file.has([...path, one]))) {
-    file.mistake([...path, field], `goes with a ${url === undefined ? 'url' : 'command'}`);
+    file.mistake([...path, field], `is only allowed with a ${url === undefined ? 'url' : 'command'}`);
   }
   if (url === undefined) {
     const env = resolved(file, [...path, 'env'], row.env, context);
@@ -213,7 +215,7 @@ function addressOf(
   return { kind: 'http', url, headers: resolved(file, [...path, 'headers'], row.headers, context) };
 }
 
-/** The values with what they refer to; each must refer to something, and to nothing of Tollgate's own. */
+/** Resolves the variable references. Each value needs one, and none may name a variable of Tollgate. */
 function resolved(
   file: CatalogueFile,
   path: readonly (string | number)[],
@@ -222,10 +224,9 @@ function resolved(
 ): Record<string, string> {
   const entries = Object.entries(values).map(([key, value]): [string, string] => {
     const names = [...value.matchAll(REFERENCE)].map(([, name = '']) => name);
-    if (names.length === 0)
-      file.mistake([...path, key], 'must refer to an environment variable, as docs/operations.md says');
+    if (names.length === 0) file.mistake([...path, key], 'must refer to an environment variable (docs/operations.md)');
     for (const name of names.filter(isTollgateVariable)) {
-      file.mistake([...path, key], `${name} is Tollgate's own: no server is given that`);
+      file.mistake([...path, key], `${name} is a variable of Tollgate and must not be sent to a server`);
     }
     if (!variable) return [key, ''];
     for (const name of names.filter((one) => variable(one) === undefined)) {

@@ -14,7 +14,7 @@ const listConnections = LuaScript.load('listConnections-2');
 
 /** Connections of one user that are listed or closed at once. */
 export const LISTED_CONNECTIONS = 1_000;
-/** Scripts sent at once when leases are renewed: bounds the reply of one round trip. */
+/** Scripts sent at once to renew leases; bounds the replies of one round trip. */
 const RENEW_BATCH = 200;
 
 export interface ConnectionDetails {
@@ -24,14 +24,14 @@ export interface ConnectionDetails {
 }
 
 export interface Admission {
-  /** What an operator stored, which wins over the token; undefined when nobody did. */
+  /** Plan that an administrator stored, which overrides the token's plan; undefined when none is stored. */
   readonly storedPlan: string | undefined;
-  /** Place in the order of admission; a connection that lost its lease to an outage takes it again. */
+  /** Admission order; a connection whose lease expired in an outage is readmitted with the same order. */
   readonly order: number;
-  /** The event log's epoch and last `seq` at the moment of admission. */
+  /** Log epoch and last `seq` of the event log at admission. */
   readonly epoch: string;
   readonly seq: number;
-  /** Tokens of the user that were issued before this are revoked; milliseconds since the epoch, 0 for none. */
+  /** Tokens of the user that were issued before this time are revoked; milliseconds since the epoch, 0 for none. */
   readonly revokedBefore: number;
 }
 
@@ -42,19 +42,19 @@ export interface AdmissionRequest {
   /** Milliseconds since the epoch. */
   readonly tokenIssuedAt: number;
   readonly details: ConnectionDetails;
-  /** Where it stood before, when it is admitted again. */
+  /** The earlier admission order, for a readmission. */
   readonly order?: number;
 }
 
 export type LeaseState = 'renewed' | 'evicted' | 'closed' | 'missing';
 
-/** A live connection as the registry knows it, whichever node holds it. */
+/** A live connection of any node, as the registry stores it. */
 export interface ListedConnection extends Partial<ConnectionDetails> {
   readonly connection_id: string;
   readonly lease_ends_at: string;
 }
 
-/** The outcome of renewing one user's leases, with the head of the user's log as of then. */
+/** Result of renewing one user's leases, with the head of the user's event log at that time. */
 export interface Renewal {
   readonly userId: string;
   readonly epoch: string;
@@ -63,8 +63,8 @@ export interface Renewal {
 }
 
 /**
- * The connections of the whole cluster, as leases in Redis. A place is held while it is renewed: whatever dies gives
- * its places back by itself, so there is nothing to count wrong and nothing to repair.
+ * Leases of all connections of the cluster, in Redis. A lease expires unless its node renews it, so a crashed node
+ * needs no cleanup and no counter can drift.
  */
 export class ConnectionRegistry {
   readonly #redis: Redis;
@@ -86,9 +86,9 @@ export class ConnectionRegistry {
   }
 
   /**
-   * Gives a connection its place and closes the oldest beyond the cap, in one round trip.
-   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED for a token issued before the user's were revoked; Error when Redis
-   * is away
+   * Grants a connection its lease and evicts the oldest connections above the connection cap, in one round trip.
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED for a token issued before the user's revocation time; Error while
+   *   Redis is unavailable
    */
   async admit(request: AdmissionRequest): Promise<Admission> {
     const { userId, connectionId, plan, tokenIssuedAt, details, order } = request;
@@ -116,8 +116,8 @@ export class ConnectionRegistry {
   }
 
   /**
-   * Renews the leases of this node, a batch a round trip. Users whose renewal failed are left out: their leases last
-   * until the next one.
+   * Renews the leases of this node, one batch per round trip. The result omits users whose renewal failed; their leases
+   * last until the next renewal.
    */
   async renew(connectionsByUser: ReadonlyMap<string, readonly string[]>): Promise<Renewal[]> {
     const users = [...connectionsByUser];
@@ -129,7 +129,7 @@ export class ConnectionRegistry {
   }
 
   async #renewBatch(users: readonly (readonly [string, readonly string[]])[]): Promise<Renewal[]> {
-    // Sent together; a pipeline would have to stay on one shard.
+    // Sent concurrently: in a Redis Cluster, a pipeline would be limited to one shard.
     const replies = await Promise.allSettled(
       users.map(([userId, ids]) => {
         const keys = this.#keys.user(userId);
@@ -145,15 +145,15 @@ export class ConnectionRegistry {
     });
   }
 
-  /** Gives places back at once. A failure is harmless: the leases end by themselves. */
+  /** Releases leases at once. A failure is harmless, because the leases expire. */
   async release(userId: string, connectionIds: readonly string[]): Promise<void> {
     const keys = this.#keys.user(userId);
     await releaseConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
   }
 
   /**
-   * Closes the oldest connections of a user beyond the cap of the stored plan, wherever they are.
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Evicts the oldest connections of a user above the cap of the stored plan, on any node.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async enforceCap(userId: string): Promise<void> {
     const keys = this.#keys.user(userId);
@@ -162,9 +162,10 @@ export class ConnectionRegistry {
   }
 
   /**
-   * Closes connections of a user, wherever they are. @throws TollgateError OVERLOADED while Redis is away
-   * @param connectionIds undefined for all, `LISTED_CONNECTIONS` at most
-   * @returns those that were live
+   * Closes connections of a user on any node.
+   * @param connectionIds undefined for all connections, at most `LISTED_CONNECTIONS`
+   * @returns the ids of those that were live
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async close(userId: string, connectionIds?: readonly string[]): Promise<string[]> {
     const keys = this.#keys.user(userId);
@@ -173,8 +174,8 @@ export class ConnectionRegistry {
   }
 
   /**
-   * The live connections of a user, `LISTED_CONNECTIONS` at most, and how many there are.
-   * @throws TollgateError OVERLOADED while Redis is away
+   * Lists the live connections of a user, at most `LISTED_CONNECTIONS`, with their total number.
+   * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async list(userId: string): Promise<{ total: number; connections: ListedConnection[] }> {
     const keys = this.#keys.user(userId);
@@ -188,7 +189,7 @@ export class ConnectionRegistry {
     return { total, connections };
   }
 
-  /** The default cap first, then that of each plan, as the plans are now. */
+  /** Script arguments: the default cap first, then the cap of each current plan. */
   #caps(): (string | number)[] {
     const fallback = this.#maxConnectionsPerUser;
     return ['', fallback, ...this.#plans.all.flatMap(({ name, connections }) => [name, connections ?? fallback])];

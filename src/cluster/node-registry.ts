@@ -7,13 +7,13 @@ import { LuaScript } from '../redis/scripts.ts';
 const renewNode = LuaScript.load('renewNode-2');
 const listNodes = LuaScript.load('listNodes-2');
 
-/** A node that is not heard of for this long is gone. */
+/** A node that does not renew its lease for this long counts as disconnected. */
 const LEASE_MS = 15_000;
 const RENEW_MS = 5_000;
-/** More than a cluster of this kind has. */
+/** More nodes than a cluster of this kind has. */
 const LISTED_NODES = 1_000;
 
-/** A node as it described itself last, up to five seconds ago. */
+/** A node, as of its last lease renewal up to five seconds ago. */
 export interface ListedNode {
   readonly node_id: string;
   readonly connections: number;
@@ -21,8 +21,8 @@ export interface ListedNode {
 }
 
 /**
- * The gateway nodes that are alive, as leases in Redis. While Redis is away the last count stands: that is when it is
- * needed, to share out what Redis can no longer count.
+ * Leases of the live gateway nodes, in Redis. While Redis is unavailable the last count stays valid: the local fallback
+ * limiters divide their limits by it.
  */
 export class NodeRegistry {
   readonly #deps: { redis: Redis; keys: Keys; clock: Clock; logger: Logger };
@@ -38,18 +38,18 @@ export class NodeRegistry {
     this.#startedAt = new Date(deps.clock.now()).toISOString();
   }
 
-  /** How many nodes share the load, this one included. */
+  /** Number of live nodes, including this one. */
   get alive(): number {
     return this.#alive;
   }
 
-  /** @param connections how many this node holds now, to be told with its sign of life */
+  /** @param connections returns the current number of connections, which each renewal stores */
   async start(connections: () => number): Promise<void> {
     this.#connections = connections;
     await this.#renew();
     this.#stop = this.#deps.clock.every(RENEW_MS, () => {
       this.#renew().catch((error: Error) => {
-        this.#deps.logger.debug({ error: error.message }, 'this node was not announced; the next time does it');
+        this.#deps.logger.debug({ error: error.message }, 'node lease renewal failed, retrying');
       });
     });
   }
@@ -58,11 +58,11 @@ export class NodeRegistry {
     this.#stop?.();
     const { redis, keys } = this.#deps;
     const removed = [redis.zrem(keys.nodes, this.#nodeId), redis.hdel(keys.nodeDetails, this.#nodeId)];
-    // Without it the lease ends by itself.
+    // If this fails, the lease expires.
     await Promise.all(removed).catch(() => undefined);
   }
 
-  /** The nodes that are alive. @throws TollgateError OVERLOADED while Redis is away */
+  /** Lists the live nodes. @throws TollgateError OVERLOADED while Redis is unavailable */
   async list(): Promise<ListedNode[]> {
     const { redis, keys } = this.#deps;
     const rows = (await listNodes.run(redis, [keys.nodes, keys.nodeDetails], [LISTED_NODES])) as string[];

@@ -29,27 +29,27 @@ export interface AttachmentDeps extends TokenLifecycleDeps {
   readonly limits: Pick<ConnectionLimits, 'degradedMs'>;
 }
 
-/** What happens to a session, told to the connection it belongs to. */
+/** Callbacks of an attachment to its connection. */
 export interface AttachmentEvents {
   readonly closed: boolean;
   deliver(entry: LogEntry): void;
   onReplayGap(gap: ReplayGap): void;
   writable(): Promise<boolean>;
-  /** The log cannot be read, and that is no outage. */
+  /** The event log cannot be read for a reason other than a Redis outage. */
   onError(error: unknown): void;
-  /** The session has lost its right to live. */
+  /** The attachment must end: eviction, revocation, block, expiry or an administrator's close. */
   onTerminated(code: ErrorCode, reason?: TerminationReason): void;
   onPlanChanged(): void;
   onTokenChanged(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void;
-  /** An event of the moment that somebody published to the user. */
+  /** A service published a non-durable event to the user. */
   onPublished(type: PublishedEvent, fields: Fields): void;
 }
 
 /**
- * The authenticated part of a connection: its identity, its place in the registry and its place in the user's log.
+ * The authenticated part of a connection: identity, lease, log cursor and token lifecycle.
  *
- * `join` subscribes first and asks for admission second: what is published after the admission's head of the log is
- * then held back by the cursor, so that nothing falls between the two.
+ * `attach` subscribes to the user channel before it requests admission. The cursor buffers events that arrive in
+ * between, so no event is lost between the log head that admission returns and the first live event.
  */
 export class Attachment implements TokenOwner {
   readonly connectionId: string;
@@ -59,12 +59,12 @@ export class Attachment implements TokenOwner {
   readonly #events: AttachmentEvents;
   readonly #details: ConnectionDetails;
   #identity: Identity;
-  /** As the token says it; `#identity` is what counts. */
+  /** Identity as the token states it. `#identity` has the effective plan applied. */
   #tokenIdentity: Identity;
-  /** What an operator stored: it wins over the token's. */
+  /** Plan that an administrator stored; it overrides the token's plan. */
   #storedPlan: string | undefined;
   #admissionOrder: number | undefined;
-  /** As it was announced last; undefined when it never was. */
+  /** Account as of the last invalidation; undefined before the first one. */
   #account: Account | undefined;
   #revokedBefore = 0;
   #stopListening: (() => void) | undefined;
@@ -97,9 +97,9 @@ export class Attachment implements TokenOwner {
   }
 
   /**
-   * Takes a place in the cluster: two round trips, one when this node already listens to the user. Undefined when the
-   * socket closed before its turn came: it must not cost another connection its place.
-   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is away
+   * Requests admission: two round trips, or one when this node already serves the user. Returns undefined when the
+   * socket closed before the request was sent, so that it evicts no other connection.
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is unavailable
    */
   async attach(): Promise<Admission | undefined> {
     try {
@@ -112,10 +112,10 @@ export class Attachment implements TokenOwner {
         },
       });
       if (this.#events.closed) return undefined;
-      // Before the place is asked for: what is announced from here on finds the session, what was announced before is
-      // known to this node or to the admission.
+      // Registered before the admission request: later invalidations find this attachment, and the revocation cache or
+      // the admission covers earlier ones.
       if (!this.#deps.liveAttachments.add(this)) throw new TollgateError('TOKEN_REVOKED');
-      // Sent with the admission, in one flight.
+      // Not awaited: the command shares the round trip of the admission.
       void this.token.register();
       const admission = await this.#admit();
       this.cursor.start(admission.epoch, admission.seq);
@@ -127,13 +127,13 @@ export class Attachment implements TokenOwner {
   }
 
   /**
-   * A newer token that the client brought.
-   * @throws TollgateError USER_MISMATCH, TOKEN_REVOKED, VALIDATION_FAILED when it ends sooner, and what the
-   *   authenticator throws
+   * Replaces the token with a newer one that the client presented.
+   * @throws TollgateError USER_MISMATCH, TOKEN_REVOKED, VALIDATION_FAILED when it does not expire later, and the errors
+   *   of the authenticator
    */
   async acceptToken(token: string): Promise<void> {
     const identity = await this.#deps.authenticator.renewal(token, this.#identity);
-    // The socket may have closed meanwhile: what is found by the new token's names would stay for ever.
+    // The socket may have closed meanwhile. An entry under the new token's names would never be removed.
     if (this.#detached) return;
     if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
     if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
@@ -142,7 +142,7 @@ export class Attachment implements TokenOwner {
     }
     if (this.#isRevoked(identity)) throw new TollgateError('TOKEN_REVOKED');
     this.#applyIdentity(identity);
-    // Not waited for: the client's answer does not depend on who else is told.
+    // Not awaited: the reply to the client does not depend on the registration.
     void this.token.renewed();
   }
 
@@ -152,7 +152,7 @@ export class Attachment implements TokenOwner {
     return true;
   }
 
-  /** Asked again: the token was verified a while ago, and may have been revoked since. */
+  /** Checked again after verification, because the token may have been revoked during the `await`. */
   #isRevoked(identity: Identity): boolean {
     return this.#deps.liveAttachments.isRevoked(identity) || identity.tokenIssuedAt < this.#revokedBefore;
   }
@@ -174,19 +174,19 @@ export class Attachment implements TokenOwner {
     this.#events.onTerminated(code, reason);
   }
 
-  /** The token or the session behind it was revoked. */
+  /** Ends the attachment after its token or login session was revoked. */
   revoke(): void {
     if (!this.#detached) this.#events.onTerminated('TOKEN_REVOKED');
   }
 
-  /** What an operator decided about the user, as it is stored by now. */
+  /** Applies the stored account after an invalidation: block, revocation time, plan. */
   applyAccount(account: Account): void {
     if (this.#detached) return;
     this.#account = account;
     this.#revokedBefore = account.revokedBefore;
     if (account.blocked) return this.#events.onTerminated('USER_BLOCKED');
     if (this.#identity.tokenIssuedAt < account.revokedBefore) return this.revoke();
-    // The admission's answer may be on its way, and older than this: it is applied after that one.
+    // The admission in flight may return an older plan. `#admit` applies this account after it.
     if (this.#admitting) return;
     const before = this.#identity.plan;
     this.#storedPlan = account.plan;
@@ -194,7 +194,7 @@ export class Attachment implements TokenOwner {
     if (this.#identity.plan !== before) this.#events.onPlanChanged();
   }
 
-  /** The outcome of a renewal of this session's lease. */
+  /** Handles the result of a lease renewal. */
   leaseRenewed(state: LeaseState, epoch: string, seq: number): void {
     if (state === 'evicted') this.#events.onTerminated('CONNECTION_LIMIT_EXCEEDED');
     else if (state === 'closed') this.#events.onTerminated('CONNECTION_CLOSED');
@@ -202,7 +202,7 @@ export class Attachment implements TokenOwner {
     else this.cursor.noteHead(epoch, seq);
   }
 
-  /** Gives everything back; never waits, never throws. */
+  /** Releases all resources. Does not wait and does not throw. */
   detach(): void {
     if (this.#detached) return;
     this.#detached = true;
@@ -220,9 +220,9 @@ export class Attachment implements TokenOwner {
     this.#revokedBefore = Math.max(this.#revokedBefore, admission.revokedBefore);
     this.#storedPlan = admission.storedPlan;
     this.#applyPlan();
-    // Only what was heard while the answer was on its way: otherwise the answer is the newer one.
+    // Only if an invalidation arrived while the admission was in flight: otherwise the admission's result is newer.
     if (this.#account && this.#account !== accountBefore) this.applyAccount(this.#account);
-    // The socket may have closed meanwhile; its place must not stay behind until the lease ends.
+    // The socket may have closed meanwhile. Without the release its lease would count until it expires.
     if (this.#detached) this.#release();
     return admission;
   }
@@ -241,8 +241,8 @@ export class Attachment implements TokenOwner {
         details: this.#details,
         ...(this.#admissionOrder === undefined ? {} : { order: this.#admissionOrder }),
       });
-      // In the same flight: this node may not have heard yet what another one has been told. The user's own revocations
-      // are the admission's to see.
+      // Sent in the same round trip, because this node may not have received a recent revocation yet. The admission
+      // script checks the revocation time of the user.
       const [admission, revoked] = await Promise.all([admitted, revocations.any(subjectsOf(this.#identity))]);
       if (revoked) throw new TollgateError('TOKEN_REVOKED');
       return admission;
@@ -251,7 +251,7 @@ export class Attachment implements TokenOwner {
     }
   }
 
-  /** The lease ended while Redis was out of reach: the old place again, if it is still within the cap. */
+  /** Requests admission again after the lease expired in an outage, with the old admission order. The cap applies. */
   async #readmit(): Promise<void> {
     if (this.#detached) return;
     try {
@@ -260,15 +260,15 @@ export class Attachment implements TokenOwner {
       if (!this.#detached) this.cursor.catchUp();
     } catch (error) {
       if (error instanceof TollgateError && isRefusalCode(error.code)) this.#events.onTerminated(error.code);
-      else this.#log('warn', error, 'a connection was not admitted again; the next renewal tries');
+      else this.#log('warn', error, 'readmission failed, retrying at the next lease renewal');
     }
   }
 
   #release(): void {
-    // Also after an admission that failed: it may have been given, and only its answer lost.
+    // Also after a failed admission: Redis may have granted it and only the reply was lost.
     if (!this.#admissionRequested) return;
     this.#deps.registry.release(this.#identity.userId, [this.connectionId]).catch((error: Error) => {
-      this.#log('debug', error, 'a place was not given back; its lease ends by itself');
+      this.#log('debug', error, 'lease release failed, it will expire');
     });
   }
 

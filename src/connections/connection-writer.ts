@@ -8,19 +8,20 @@ import type { Transport } from './transport.ts';
 const POLL_MS = 20;
 
 /**
- * What a connection writes, with a bound: neither `ws` nor engine.io has one, so that a client that stops reading would
- * cost the node's memory. A slow reader is told so by name and finds everything durable in its log.
+ * Bounded output of one connection. Neither `ws` nor engine.io bounds its write buffer, so a client that stops reading
+ * would consume the node's memory. `onOverflow` closes the connection with `SLOW_CONSUMER` when more than
+ * `OUTPUT_LIMIT_BYTES` are unread or nothing was read for `OUTPUT_TIMEOUT_MS`. Durable events remain in the event log.
  */
 export class ConnectionWriter {
   readonly #transport: Transport;
   readonly #clock: Clock;
   readonly #onOverflow: () => void;
   readonly #closeSignal: AbortSignal;
-  /** When the client last took something of what is buffered, ms since the epoch; undefined while nothing is buffered. */
+  /** When the client last read some of the buffered output, ms since the epoch; undefined while nothing is buffered. */
   #progressedAt: number | undefined;
   #progress = '';
 
-  /** @param onOverflow called once the client has let too much pile up, or has taken nothing of it for too long */
+  /** @param onOverflow called when too much output is buffered, or when the client has read none of it for too long */
   constructor(
     { transport, clock }: { transport: Transport; clock: Clock },
     closeSignal: AbortSignal,
@@ -48,7 +49,7 @@ export class ConnectionWriter {
     this.#write(() => this.#transport.sendError(error, replyTo));
   }
 
-  /** Called about once a second: ends a connection whose client takes nothing of what is buffered. */
+  /** Runs about once per second: closes a connection whose client reads none of the buffered output. */
   tick(now: number): void {
     if (this.#closeSignal.aborted) return;
     if (this.#transport.bufferedBytes === 0) {
@@ -62,12 +63,12 @@ export class ConnectionWriter {
     } else if (now - this.#progressedAt >= OUTPUT_TIMEOUT_MS) this.#onOverflow();
   }
 
-  /** The clock was set, or the process was stopped: the client could take nothing meanwhile. */
+  /** Restarts the timeout after the clock was set or the process was suspended: the client could not read meanwhile. */
   onClockJump(): void {
     this.#progressedAt = undefined;
   }
 
-  /** Resolves when the client has taken most of what was written; false when it is gone or took too long. */
+  /** Resolves when at most `OUTPUT_LOW_BYTES` are unread; with false when the client disconnected or took too long. */
   async untilDrained(): Promise<boolean> {
     for (let waited = 0; this.#transport.bufferedBytes > OUTPUT_LOW_BYTES; waited += POLL_MS) {
       if (this.#closeSignal.aborted) return false;

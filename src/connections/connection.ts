@@ -33,15 +33,17 @@ export interface ConnectionDeps extends AttachmentDeps, DispatcherDeps {
   readonly limits: ConnectionLimits;
 }
 
-/** A reason of its own: `abort()` without one makes a DOMException with a stack, at every call. */
+/** Explicit abort reason: `abort()` without one creates a DOMException with a stack trace on every call. */
 const CLOSED = 'closed';
 
 /**
- * One client connection, whatever its transport.
+ * Server-side state of one client connection, independent of its transport.
  *
- * States: `opening` → `unauthenticated` (only `/ws`) → `live` → `closed`. `open` and `authenticate` move it forward,
- * `close` (our decision) and `gone` (the socket's end) lead to `closed` from everywhere, once. After every `await` the
- * state is asked again, since the socket may have closed meanwhile.
+ *     handshake ──accept()──► live
+ *         └─accept(), only /ws──► unauthenticated ──authenticate()──► live
+ *     any state ──close() or drain() by the server, onClose() by the socket──► closed, exactly once
+ *
+ * Every method rechecks `closed` after an `await`, because the socket may have closed meanwhile.
  */
 export class Connection implements TransportEvents, AttachmentEvents, DispatchedConnection, ConnectionContext {
   readonly connectionId = newId('ws');
@@ -75,7 +77,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     return this.#closing.signal.aborted;
   }
 
-  /** The session, once there is one; the hub renews its lease. */
+  /** Undefined before authentication. The hub renews its lease. */
   get attachment(): Attachment | undefined {
     return this.#attachment;
   }
@@ -85,13 +87,13 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
   }
 
   /**
-   * Begins: finds out who speaks, takes a place and says welcome. What the client sends meanwhile waits. A failure is
-   * told to the client and ends the connection.
-   * @param authenticate the identity of the handshake, undefined when it brought none
+   * Runs the handshake: authenticates the client, admits it and sends the welcome. Messages that arrive meanwhile wait
+   * in the dispatcher. A failure is sent to the client and closes the connection.
+   * @param authenticate returns the identity of the handshake, undefined when it contained no credential
    */
   accept(authenticate: () => Promise<Identity | undefined>, options: HandshakeOptions): Promise<void> {
     this.#deps.hub.add(this);
-    // Absolute: from the open, whatever is sent and however long somebody else takes to say whether a token is good.
+    // Absolute, from the socket's open: neither messages nor a slow auth service extend the deadline.
     const deadline = () => this.close(new TollgateError('AUTH_TIMEOUT'));
     this.#cancelAuthDeadline = this.#deps.clock.after(this.#deps.limits.authDeadlineMs, deadline);
     const accepted = this.#dispatcher.runHandshake(async () => {
@@ -109,12 +111,12 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
       }
       return undefined;
     });
-    // A step of its own: over Socket.IO nothing can be sent before the client has been told that it is connected.
+    // A separate step, because Socket.IO cannot send anything before it has confirmed the connection to the client.
     if (options.resumeFrom) void this.#dispatcher.enqueueFirst(() => this.#resumeFromHandshake(options));
     return accepted;
   }
 
-  // What the transport tells.
+  // TransportEvents
 
   receive(message: IncomingMessage): void {
     if (this.closed) return;
@@ -141,7 +143,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     this.#detach();
   }
 
-  // What handlers may do.
+  // ConnectionContext
 
   get identity(): Identity {
     if (!this.#attachment) throw new TollgateError('NO_TOKEN');
@@ -161,7 +163,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     return new Date(this.#deps.clock.now());
   }
 
-  /** In-band authentication. One that fails ends the connection, as one at the handshake does. */
+  /** Authenticates by message. A failure closes the connection, as it does in the handshake. */
   async authenticate(presented: InBandCredential): Promise<Reply> {
     try {
       const identity = await this.#pending.authenticate(async () => {
@@ -203,7 +205,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     return reply;
   }
 
-  // What the inbox asks.
+  // DispatchedConnection
 
   get context(): ConnectionContext {
     return this;
@@ -239,7 +241,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     this.#resumeGrace.end();
   }
 
-  // What the session tells.
+  // AttachmentEvents
 
   deliver(entry: LogEntry): void {
     this.#deps.metrics.delivered.inc();
@@ -271,7 +273,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
   }
 
   onPlanChanged(): void {
-    // Until it is there, the welcome is still to come, and tells the plan.
+    // Before the attachment is set, the welcome has not been sent yet, and it contains the plan.
     if (!this.#attachment) return;
     this.#deps.hub.changed(this);
     const { plan, permissions } = this.#deps.welcome.identity(this.identity);
@@ -283,14 +285,14 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     if (this.#attachment) this.#writer.send(type, fields);
   }
 
-  // What time does.
+  // HubConnection
 
   onClockJump(now: number, ms: number): void {
     this.#keepalive.onClockJump(now, ms);
     this.#writer.onClockJump();
   }
 
-  /** Called about once a second: heartbeats, silence, age, the token's end, output that is not taken. */
+  /** Runs about once per second: heartbeat, idle timeout, maximum age, token expiry, unread output. */
   tick(now: number): void {
     if (this.closed) return;
     const due = this.#keepalive.due(now, this.#dispatcher.busy);
@@ -304,21 +306,21 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     this.#writer.tick(now);
   }
 
-  /** Tells why, closes the socket, then gives everything back. Idempotent; frames that come later are ignored. */
+  /** Sends the error, closes the socket and releases all resources. Idempotent; later frames are ignored. */
   close(error: TollgateError): void {
     if (error.code === 'INTERNAL_ERROR')
-      this.#deps.logger.error({ ...this.#logContext(), err: error.cause }, 'a connection failed');
+      this.#deps.logger.error({ ...this.#logContext(), err: error.cause }, 'connection failed');
     if (!this.#attachment && !this.closed) this.#pending.recordRefusal(error);
     this.#end(error.row.close ?? 1008, error.code, () => this.#transport.sendError(error));
   }
 
-  /** Asks the client to come back elsewhere. */
+  /** Asks the client to reconnect to another node and closes the connection. */
   drain(retryAfterMs: number): void {
     const fields = { retry_after_ms: retryAfterMs };
     this.#end(1012, 'SERVER_DRAINING', () => this.#transport.send('server_draining', fields));
   }
 
-  /** The last word goes past the bound of the outbox: that may be what ends the connection. */
+  /** Sends the last message past the connection writer, whose exceeded bound may be the reason for the close. */
   #end(code: number, reason: ErrorCode, sendReason: () => void): void {
     if (this.closed) return;
     this.#closing.abort(CLOSED);
@@ -328,7 +330,6 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     this.#detach();
   }
 
-  /** In a line of the log. */
   #logContext(): object {
     const { user } = this;
     return { connection_id: this.connectionId, ...(user ? { user: userHash(user.userId) } : {}) };
@@ -341,7 +342,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     this.#deps.hub.remove(this);
   }
 
-  /** Undefined when the socket closed meanwhile. */
+  /** Returns undefined when the socket closed meanwhile. */
   async #attach(identity: Identity, resumes: boolean): Promise<Fields | undefined> {
     const [node, opened_at] = [this.#deps.nodeId, new Date(this.#openedAt).toISOString()];
     const details = { node, endpoint: this.#transport.endpoint, opened_at };
@@ -356,7 +357,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     this.#deps.hub.authenticated(this);
     this.#deps.logger.debug(this.#logContext(), 'admitted');
     this.#resumeGrace.start(() => attachment.cursor.unpause(), resumes);
-    // After this step has told the client who it is.
+    // Runs after the current step, which sends the identity to the client.
     void this.#dispatcher.enqueueFirst(async () => attachment.token.welcomed());
     return { auth_method: identity.method, epoch: admission.epoch, seq: admission.seq };
   }

@@ -19,14 +19,14 @@ import type { RpcDispatcher } from './rpc-dispatcher.ts';
 
 export interface DispatcherDeps extends MessageLimitDeps {
   readonly handlers: Handlers;
-  /** Begins what is spoken beside our own messages on a JSON-RPC connection. */
+  /** Creates the handler of the MCP messages on a JSON-RPC connection. */
   readonly createRpcDispatcher: (ctx: ConnectionContext, sendFrame: (frame: string) => void) => RpcDispatcher;
   readonly metrics: Pick<Metrics, 'messages' | 'limitDecisions'>;
   readonly logger: Logger;
   readonly tracing: Tracing;
 }
 
-/** The connection as its inbox sees it. */
+/** What the dispatcher needs from its connection. */
 export interface DispatchedConnection {
   readonly context: ConnectionContext;
   readonly closed: boolean;
@@ -34,13 +34,13 @@ export interface DispatchedConnection {
   /** Undefined before authentication. */
   readonly user: { readonly userId: string; readonly plan: string } | undefined;
   sendReply(reply: NonNullable<Reply>, replyTo: ReplyTo): void;
-  /** Sends a frame that is finished. */
+  /** Sends an already encoded frame. */
   sendFrame(frame: string): void;
   sendError(error: TollgateError, replyTo: ReplyTo): void;
   close(error: TollgateError): void;
-  /** Live events wait while `work` runs. */
+  /** Pauses live events while `work` runs. */
   withEventsPaused<T>(work: () => Promise<T>): Promise<T>;
-  /** A message came that is no `resume`: nobody waits for one any more. */
+  /** Called at the first message that rules out a later `resume`; ends the resume grace. */
   onFirstMessage(): void;
 }
 
@@ -51,24 +51,27 @@ const BAD_FRAME_CODES: readonly ErrorCode[] = [
   'FORMAT_ERROR',
   'MESSAGE_TOO_LARGE',
 ];
-/** Messages that may come before a `resume` without giving up the chance of one. */
+/** Messages that may precede a `resume` without ending the resume grace. */
 const BEFORE_RESUME: readonly ClientMessageType[] = ['resume', 'ping', 'heartbeat', 'auth', 'service_auth'];
-/** How long a message that found the queue full should wait: the time the messages before it are likely to take. */
+/** Retry delay when the queue is full: the time that the messages ahead are likely to take. */
 const QUEUE_FULL_RETRY_MS = 1_000;
-/** Messages that say only that somebody is there: a trace of each would bury the others. */
+/** Presence messages without a trace: their number would bury the traces of other messages. */
 const UNTRACED: readonly ClientMessageType[] = ['ping', 'heartbeat', 'typing'];
-/** How messages of the other protocol are counted: its methods are the client's to name. */
+/** Metric label of all MCP messages. The client chooses method names, so they must not become label values. */
 const RPC_LABEL = 'mcp';
 const BASIC_ENDPOINT =
   'This is the basic WebSocket endpoint: authenticate first, with {"type":"auth","token":"…"}, or connect to /ws/secure.';
 
-/** What a client sends: in order, within its limits, each message answered once, and no error ever left unanswered. */
+/**
+ * Processes the messages of one connection in order and within its limits. Each message gets one answer, and every
+ * error is sent to the client.
+ */
 export class Dispatcher {
   readonly #deps: DispatcherDeps;
   readonly #owner: DispatchedConnection;
   readonly #queue: SerialQueue;
   readonly #rpcDispatcher: RpcDispatcher | undefined;
-  /** Of the opening: a connection lives for hours, so that each message has a trace of its own, which names this one. */
+  /** Trace of the handshake. A connection lives for hours: each message has its own trace, linked to this one. */
   #handshakeTrace: TraceParent | undefined;
   #outOfOrder = 0;
   #badFramesInARow = 0;
@@ -82,16 +85,16 @@ export class Dispatcher {
       owner.context.transportName === 'mcp'
         ? deps.createRpcDispatcher(owner.context, (frame) => this.#sendFrame(frame))
         : undefined;
-    // What is thrown here is no answer to a message: the connection cannot go on as if nothing had happened.
+    // Handlers report their errors to the client. Any other error leaves the connection in an unknown state.
     this.#queue = new SerialQueue(MESSAGE_QUEUE_LIMIT, (error) => owner.close(toTollgateError(error)));
   }
 
-  /** Something that the client sent has not been answered yet. */
+  /** Whether a message of the client is still unanswered. */
   get busy(): boolean {
     return this.#outOfOrder > 0 || this.#queue.length > 0;
   }
 
-  /** The opening, and what came of it: the first step. @param step returns the error that ended it, if one did */
+  /** Runs the handshake as the first step, in its own trace. @param step returns the error that ended it, if any */
   runHandshake(step: () => Promise<TollgateError | undefined>): Promise<void> {
     const { tracing } = this.#deps;
     return this.enqueueFirst(() =>
@@ -104,13 +107,13 @@ export class Dispatcher {
     );
   }
 
-  /** A step of the opening, before any message is looked at: what comes meanwhile waits. */
+  /** Queues a step of the handshake ahead of all messages. Resolves when the queue is empty. */
   enqueueFirst(step: () => Promise<void>): Promise<void> {
     this.#queue.add(step);
     return this.#queue.idle();
   }
 
-  /** A frame of this size came in, whatever is in it; the message of it, if there is one, follows. */
+  /** Counts a received frame towards the bound before authentication. Called before the frame is parsed. */
   countBytes(bytes: number): void {
     if (this.#owner.user) return;
     this.#unauthenticatedBytes += bytes;
@@ -122,7 +125,7 @@ export class Dispatcher {
     this.#owner.sendError(new TollgateError('RATE_LIMITED', { retryAfterMs: QUEUE_FULL_RETRY_MS }), message.replyTo);
   }
 
-  /** A frame that could not be understood; answered after what came before it. */
+  /** Answers an unreadable frame with an error, after the answers to earlier messages. */
   reject(error: TollgateError, replyTo: ReplyTo): void {
     this.#countUnauthenticated();
     const queued = this.#queue.add(async () => this.#fail(error, 'unknown', replyTo));
@@ -163,7 +166,7 @@ export class Dispatcher {
     }
   }
 
-  /** Before authentication few message types are understood, and few messages read at all. */
+  /** Before authentication, allows few message types and counts each message towards `UNAUTHENTICATED_MESSAGES`. */
   #isAllowed(type: ClientMessageType | undefined): boolean {
     if (this.#owner.user) return true;
     this.#countUnauthenticated();
@@ -193,7 +196,7 @@ export class Dispatcher {
     await (handler.pausesEvents ? this.#owner.withEventsPaused(answer) : answer());
   }
 
-  /** A message of the other protocol: within the same limits, and answered when its answer is there. */
+  /** Handles an MCP message within the same limits. Requests are answered out of order. */
   async #dispatchRpc(rpcDispatcher: RpcDispatcher, { name, fields, replyTo }: IncomingMessage): Promise<void> {
     const type = RPC_LABEL;
     const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : undefined;
@@ -206,7 +209,7 @@ export class Dispatcher {
       );
       this.#deps.metrics.messages.inc({ type, result: 'ok' });
       this.#badFramesInARow = 0;
-      // A notification is never answered, and has been heard.
+      // A notification gets no answer, and `observe` has already processed it.
       if (id === undefined) return;
       const answered = rpcDispatcher.answer({ id, ...message }, allowed).then((frame) => this.#sendFrame(frame));
       void this.#answerLater(answered, { type, fields, replyTo });
@@ -218,7 +221,7 @@ export class Dispatcher {
   }
 
   /**
-   * Asks the limits of a message. `allowed` settles when the message limit has answered.
+   * Checks the limits of a message. `allowed` settles when the message limiter has decided.
    * @throws TollgateError RATE_LIMITED
    */
   async #checkLimits({
@@ -228,15 +231,15 @@ export class Dispatcher {
     const { user } = this.#owner;
     if (user) rejectIfBlocked(this.#deps, user);
     const allowed = user ? consumeMessage(this.#deps, user) : Promise.resolve();
-    // Whoever waits for it sees the refusal; this keeps one that nobody came to wait for from being unhandled.
+    // A caller that awaits `allowed` still receives the rejection. If none does, this prevents an unhandled rejection.
     allowed.catch(() => undefined);
     const full = outOfOrder && this.#outOfOrder >= OUT_OF_ORDER_LIMIT;
     if (!startsBeforeLimit || full) await allowed;
     if (full) {
-      const text = `Rate limit exceeded: ${OUT_OF_ORDER_LIMIT} such messages of this connection are under way.`;
+      const text = `Rate limit exceeded: ${OUT_OF_ORDER_LIMIT} such messages of this connection are in flight.`;
       throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: QUEUE_FULL_RETRY_MS });
     }
-    // Not the promise itself: `await` would wait for it.
+    // Wrapped in an object, because `await` on this method would otherwise wait for the promise.
     return { allowed };
   }
 
@@ -248,7 +251,7 @@ export class Dispatcher {
     if (reply && !this.#owner.closed) this.#owner.sendReply(reply, replyTo);
   }
 
-  /** The message began in its turn; its answer is sent when it is there, while others are answered. */
+  /** Sends the answer when it is ready, while later messages are processed. The message itself started in order. */
   #answerLater(answered: Promise<void>, message: { type: string; fields: Fields; replyTo: ReplyTo }): Promise<void> {
     const { type, fields, replyTo } = message;
     this.#outOfOrder += 1;
@@ -262,10 +265,10 @@ export class Dispatcher {
   #logFailure({ cause }: TollgateError, type: string): void {
     const { context, user } = this.#owner;
     const logContext = { connection_id: context.connectionId, ...(user ? { user: userHash(user.userId) } : {}) };
-    this.#deps.logger.error({ ...logContext, type, err: cause }, 'a message failed');
+    this.#deps.logger.error({ ...logContext, type, err: cause }, 'message failed');
   }
 
-  /** Who speaks, for whoever reads the trace; the user by its hash only. */
+  /** Adds connection, user and plan to a span. The user appears only as a hash. */
   #describeSpan(span: Span): void {
     if (!span.recording) return;
     const { context, endpoint, user } = this.#owner;
@@ -287,12 +290,12 @@ export class Dispatcher {
   }
 }
 
-/** A type is repeated to the client only as far as one could be meant: what stands there may be anything. */
+/** Truncates an unknown message type for the error text, because the client may have sent any string. */
 function truncatedName(name: string): string {
   return name.slice(0, 64);
 }
 
-/** A client that sent several requests finds the one that failed. */
+/** Adds the `request_id` of the message, so that a client with several requests can tell which one failed. */
 function withRequestId(error: TollgateError, fields: Readonly<Record<string, unknown>>): TollgateError {
   const requestId = fields.request_id;
   if (typeof requestId !== 'string' || requestId.length > 128) return error;

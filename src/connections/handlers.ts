@@ -5,40 +5,42 @@ import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { ClientFields, ClientMessageType, Fields, ServerEventType } from '../protocol/messages.ts';
 
-/** What a handler answers; undefined when the connection has ended. */
+/** Answer of a handler; undefined when the connection has closed. */
 export type Reply =
   | {
       readonly type: ServerEventType;
       readonly fields: Fields;
-      /** It went out as an event already: only a request that waits for an answer of its own gets it once more. */
+      /** The reply was already sent as an event. Only a request with its own acknowledgement receives it again. */
       readonly sentAsEvent?: true;
     }
   | undefined;
 
-/** The connection as its handlers see it. */
+/** The connection as message handlers see it. */
 export interface ConnectionContext {
   readonly connectionId: string;
-  /** The thread of requests that name none; where the plan allowed no further thread, the one that the first of them got. */
+  /**
+   * Thread of requests that name none. If the plan allowed no further thread, this is the thread that the first of
+   * these requests received.
+   */
   threadId: string;
-  /** Who speaks. @throws TollgateError NO_TOKEN before authentication */
+  /** @throws TollgateError NO_TOKEN before authentication */
   readonly identity: Identity;
-  /** Whether the token could not be refreshed for too long: contract section 4. */
+  /** Whether the token could not be refreshed, so that only free tools remain available (docs/protocol.md). */
   readonly degraded: boolean;
-  /** The road the request came by, as usage records name it. */
+  /** Transport of the request, as usage records name it. */
   readonly transportName: 'websocket' | 'socketio' | 'mcp';
   now(): Date;
   authenticate(presented: InBandCredential): Promise<Reply>;
-  /** @param token undefined to have the one in use refreshed now */
+  /** @param token undefined to refresh the current token now */
   renewToken(token: string | undefined): Promise<Reply>;
-  /** @param allowed settles before anything is delivered */
+  /** @param allowed settles when the message limiter has decided; no event is delivered before */
   resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
 }
 
-/** What this part needs from agents. */
 export interface RunsPort {
   /**
    * Starts a run, once per request id.
-   * @param allowed settles when the message limit has been asked; a run whose message was refused must not start
+   * @param allowed settles when the message limiter has decided; a run must not start if it rejects
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
   start(request: RunRequest, allowed: Promise<void>): Promise<StartedRun>;
@@ -54,7 +56,7 @@ export interface ThreadsPort {
   ): Promise<{ readonly messages: readonly Fields[]; readonly before: string | null }>;
 }
 
-/** A tool call as a connection asks for it. */
+/** A tool call that a connection requests. */
 export interface ToolCallRequest {
   readonly userId: string;
   readonly caller: Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'> & { readonly degraded: boolean };
@@ -70,36 +72,36 @@ export interface ToolCallRequest {
 export interface ToolsPort {
   describe(identity: Identity): readonly object[];
   /**
-   * Begins a tool call; `finished` settles with its result. @param allowed as for `RunsPort.start`
+   * Starts a tool call; `finished` settles with its result. @param allowed as for `RunsPort.start`
    * @throws TollgateError for a refusal
    */
   call(request: ToolCallRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<object> }>;
-  /** What the caller has used, and what is left. @throws TollgateError OVERLOADED */
+  /** Returns the used and the remaining quota of the caller. @throws TollgateError OVERLOADED */
   usage(identity: Identity): Promise<object>;
 }
 
-/** An answer that comes when it is there: the messages behind this one do not wait for it. */
+/** An answer out of order: later messages do not wait for it. */
 export interface Later {
   readonly later: Promise<Reply>;
 }
 
-/** One message type's handler, and what the connection does around it. */
+/** The handler of one message type, and how the dispatcher runs it. */
 export interface Handler<T extends ClientMessageType> {
   readonly handle: (ctx: ConnectionContext, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply | Later>;
   /**
-   * Runs beside the question whether the message is within its limit, in the same flight to Redis, and waits for the
-   * answer itself before anything takes effect or is told.
+   * Starts in parallel with the message limiter, in the same round trip to Redis. The handler awaits `allowed` itself
+   * before it changes or reveals anything.
    */
   readonly startsBeforeLimit?: true;
-  /** Answers later: of such messages a connection has a few under way at once, see `Inbox`. */
+  /** Answers out of order. At most `OUT_OF_ORDER_LIMIT` such messages per connection are in flight. */
   readonly outOfOrder?: true;
-  /** Live events wait until the reply is sent, so that no event of a run comes before its `agent_accepted`. */
+  /** Pauses live events until the reply is sent, so that no event of a run precedes its `agent_accepted`. */
   readonly pausesEvents?: true;
 }
 
 export type Handlers = { readonly [T in ClientMessageType]: Handler<T> };
 
-/** What to do with each message: the table that the connection looks into. */
+/** Creates the table of handlers by message type. */
 export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; tools: ToolsPort }): Handlers {
   const { runs, threads, tools } = ports;
   return {
@@ -124,7 +126,7 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
       handle: (ctx, { after, epoch }, allowed) => ctx.resume(after, epoch, allowed),
     },
     typing: {
-      // A courtesy that nobody has to answer; only a request that waits for an answer gets one.
+      // Needs no reply; only a request with its own acknowledgement receives one.
       handle: async (_ctx, { request_id }) => ({ type: 'typing_ack', fields: { request_id }, sentAsEvent: true }),
     },
     agent_request: {
@@ -134,7 +136,7 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
         const request = runRequest(ctx, fields);
         const { requestId: request_id } = request;
         const { isRepeated, ...accepted } = await runs.start(request, allowed).catch((error: unknown) => {
-          // Also an id that was made here: repeated with it, a request that did arrive is not run twice.
+          // Includes an id that this node generated: a client that repeats the request with it starts no second run.
           throw toTollgateError(error).with({ request_id });
         });
         if (request.isThreadImplied && !isRepeated) ctx.threadId = accepted.thread_id;
@@ -187,7 +189,7 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
   };
 }
 
-/** The id of a call follows from its idempotency key, so that a repeated one means the same call on every node. */
+/** Derives the call id from user and idempotency key, so that a repeated request names the same call on every node. */
 function toolCall(ctx: ConnectionContext, fields: ClientFields<'tool_call'>): ToolCallRequest {
   const { userId, plan, permissions, roles, featureFlags } = ctx.identity;
   const { idempotency_key: key, request_id } = fields;

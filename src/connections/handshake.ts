@@ -1,27 +1,27 @@
 import type { TollgateError } from '../protocol/errors.ts';
 
-/** Where the client left off, as it said at the handshake. */
+/** The last event that the client received, as stated in its handshake. */
 export interface ResumePoint {
   readonly after: number;
   readonly epoch: string;
 }
 
 export interface HandshakeOptions {
-  /** Whether a handshake without a credential is refused, or may authenticate later. */
+  /** Whether a handshake without a credential is rejected; otherwise the client may authenticate by message. */
   readonly identityRequired: boolean;
   readonly resumeFrom: ResumePoint | undefined;
-  /** Settles when the transport can send what is replayed; at once when there is none. */
+  /** Settles when the transport can send replayed events; undefined if it can at once. */
   readonly writable?: Promise<void>;
 }
 
-/** The client as it is known before it has said who it is: by where it comes from. */
+/** A connection before authentication, identified by its client address. */
 export interface PendingConnection {
   /**
-   * Looks at a credential. One that is refused counts against where the client comes from.
-   * @param find the identity, undefined when there was no credential
-   * @throws TollgateError what `find` throws; AUTH_RATE_LIMITED in its place when too many before it were refused
+   * Verifies a credential. A rejected one counts as a failed authentication of the client address.
+   * @param find returns the identity, undefined when there was no credential
+   * @throws TollgateError the error of `find`, or AUTH_RATE_LIMITED instead when the address is blocked
    */
   authenticate<Found>(find: () => Promise<Found>): Promise<Found>;
-  /** The connection ended before it had authenticated. */
+  /** Called when the connection closes before authentication. */
   recordRefusal(error: TollgateError): void;
 }

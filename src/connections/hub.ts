@@ -8,27 +8,27 @@ import type { Attachment } from './attachment.ts';
 
 const TICK_MS = 1_000;
 /**
- * A tick that is so far from when it was due tells of a clock that was set, or of a process that was stopped. Taken for
- * time that had passed, it would make all connections silent at once, or keep them from being asked for a sign of life.
+ * A tick that deviates this much from its due time means that the clock was set or the process was suspended. Counted
+ * as elapsed time, the jump would end all connections by idle timeout at once, or delay their heartbeats.
  */
 const CLOCK_JUMP_MS = 10_000;
-/** A lease survives two renewals that fail. */
+/** A lease survives two failed renewals. */
 const RENEWALS_PER_LEASE = 3;
 
-/** A connection as its hub sees it. */
+/** What the hub needs from a connection. */
 export interface HubConnection {
   readonly connectionId: string;
   readonly endpoint: string;
-  /** Only asked for once it has authenticated. */
+  /** Only read after authentication. */
   readonly identity: Identity;
   readonly attachment: Attachment | undefined;
-  /** The time went on by so much, below 0 back, and nothing could be heard in it. */
+  /** The clock jumped by `ms` (negative: backwards); the process received nothing meanwhile. */
   onClockJump(now: number, ms: number): void;
   tick(now: number): void;
   drain(retryAfterMs: number): void;
 }
 
-/** What a connection is counted under. */
+/** Labels of the connection gauge. */
 interface Labels {
   readonly endpoint: string;
   readonly plan: string;
@@ -37,10 +37,10 @@ interface Labels {
 
 const NO_CONNECTION: Labels = { endpoint: '/ws', plan: 'free', state: 'active' };
 
-/** The connections of this node: what is done to all of them, and nothing that one can do by itself. */
+/** The set of connections of this node. Runs their timers, renews their leases and drains them. */
 export class Hub {
   readonly #deps: { registry: ConnectionRegistry; clock: Clock; metrics: Metrics; logger: Logger };
-  /** With the labels under which a connection is counted, once it is. */
+  /** The value is the labels under which the gauge counts the connection; undefined before authentication. */
   readonly #connections = new Map<HubConnection, Labels | undefined>();
   readonly #stops: (() => void)[];
   #renewing = false;
@@ -52,7 +52,7 @@ export class Hub {
   ) {
     this.#deps = deps;
     this.#tickedAt = deps.clock.now();
-    // Nobody is here yet, which has to be told too: an autoscaler takes a node without the metric for a full one.
+    // Exports an explicit 0, because an autoscaler treats a node without the metric as full.
     deps.metrics.connections.inc(NO_CONNECTION, 0);
     this.#stops = [
       deps.clock.every(TICK_MS, () => this.#tick()),
@@ -60,7 +60,7 @@ export class Hub {
     ];
   }
 
-  /** Connections of this node, those included that have not authenticated yet. */
+  /** Number of connections of this node, including unauthenticated ones. */
   get size(): number {
     return this.#connections.size;
   }
@@ -69,14 +69,14 @@ export class Hub {
     this.#connections.set(connection, undefined);
   }
 
-  /** A connection that was added has authenticated. */
+  /** Counts a connection after its authentication. */
   authenticated(connection: HubConnection): void {
     const labels = labelsOf(connection);
     this.#connections.set(connection, labels);
     this.#deps.metrics.connections.inc(labels);
   }
 
-  /** The plan or the state of a connection's token has changed, if it has joined. */
+  /** Updates the labels after a change of plan or token state. Ignores unauthenticated connections. */
   changed(connection: HubConnection): void {
     const labels = this.#connections.get(connection);
     if (!labels) return;
@@ -90,7 +90,7 @@ export class Hub {
     if (labels) this.#deps.metrics.connections.dec(labels);
   }
 
-  /** Renews every lease of this node; a round that outlasts the next one's time is not joined by it. */
+  /** Renews every lease of this node. Does nothing while an earlier renewal is still running. */
   async renew(): Promise<void> {
     if (this.#renewing) return;
     this.#renewing = true;
@@ -104,15 +104,15 @@ export class Hub {
         }
       }
     } catch (error) {
-      this.#deps.logger.warn({ err: error }, 'leases were not renewed; trying again');
+      this.#deps.logger.warn({ err: error }, 'lease renewal failed, retrying');
     } finally {
       this.#renewing = false;
     }
   }
 
   /**
-   * Sends every client elsewhere, evenly over `windowMs`, so that the other nodes do not meet them all at once.
-   * Resolves when the last one has been told.
+   * Asks every client to reconnect elsewhere, evenly over `windowMs`, so that the other nodes do not receive all
+   * clients at once. Resolves when the last connection is closed.
    */
   async drain(windowMs: number): Promise<void> {
     const connections = [...this.#connections.keys()];
@@ -138,7 +138,7 @@ export class Hub {
     const jump = now - this.#tickedAt - TICK_MS;
     this.#tickedAt = now;
     if (Math.abs(jump) >= CLOCK_JUMP_MS) {
-      this.#deps.logger.warn({ leap_ms: jump }, 'the clock was set, or this process was stopped');
+      this.#deps.logger.warn({ leap_ms: jump }, 'the clock was set or the process was suspended');
       for (const connection of this.#connections.keys()) connection.onClockJump(now, jump);
     }
     for (const connection of this.#connections.keys()) connection.tick(now);

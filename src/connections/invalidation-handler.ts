@@ -11,14 +11,14 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import type { LiveAttachment, LiveAttachments } from './live-attachments.ts';
 
-/** Accounts asked for in one round trip. */
+/** Accounts read in one round trip. */
 const ACCOUNT_BATCH = 200;
 const CLEANUP_MS = 60_000;
 
 export interface InvalidationHandlerDeps {
   readonly liveAttachments: LiveAttachments;
   readonly revocationCache: RevocationCache;
-  /** What it remembers of tokens is out of date with their revocation. */
+  /** Its cached answers become stale when a token is revoked. */
   readonly introspection: Pick<TokenIntrospection, 'invalidate' | 'forget'>;
   readonly revocations: Pick<Revocations, 'all'>;
   readonly accounts: Pick<Accounts, 'read'>;
@@ -29,7 +29,7 @@ export interface InvalidationHandlerDeps {
   readonly tracing: Tracing;
 }
 
-/** Carries out on this node's sessions what operators and the auth service have decided. */
+/** Applies invalidations (accounts, revocations, catalogues) to the attachments and caches of this node. */
 export class InvalidationHandler implements InvalidationListener {
   readonly #deps: InvalidationHandlerDeps;
   readonly #stop: () => void;
@@ -43,11 +43,11 @@ export class InvalidationHandler implements InvalidationListener {
     this.#stop();
   }
 
-  /** Revocations take effect before anything is waited for. @throws TollgateError OVERLOADED while Redis is away */
+  /** Applies revocations before the first `await`. @throws TollgateError OVERLOADED while Redis is unavailable */
   onInvalidations(page: readonly TimedInvalidation[]): Promise<void> {
     const links = page.map(({ invalidation }) => invalidation.traceparent);
     const attributes = { 'messaging.batch.message_count': page.length };
-    // Nobody asks this node for it: seen where one of the decisions is seen, as theirs.
+    // No request causes this work, so it has a trace only if it can link to the trace of an admin action.
     if (links.every((link) => link === undefined)) return this.#apply(page);
     return this.#deps.tracing.root('process announcements', { kind: 'consumer', links, attributes }, () =>
       this.#apply(page),
@@ -70,12 +70,12 @@ export class InvalidationHandler implements InvalidationListener {
     await this.#applyAccounts([...users]);
     for (const { invalidation, atMs } of page) {
       metrics.announcements.inc({ kind: invalidation.kind });
-      // Two clocks: below zero only says that they differ.
+      // Difference between the clocks of Redis and this node: a negative value only means that they deviate.
       metrics.announcementLagSeconds.observe(Math.max(0, clock.now() - atMs) / 1000);
     }
   }
 
-  /** Everything that is stored, against everything that this node holds. @throws as `take` */
+  /** Applies all stored state to all attachments of this node. @throws TollgateError as `onInvalidations` */
   async reload(): Promise<void> {
     const { revocationCache, introspection, revocations, liveAttachments, catalogues } = this.#deps;
     catalogues.reload();
@@ -98,7 +98,7 @@ export class InvalidationHandler implements InvalidationListener {
   async #applyAccount(userId: string): Promise<void> {
     const { accounts, liveAttachments, registry } = this.#deps;
     const account = await accounts.read(userId);
-    // The cap first: a failure leaves the sessions as they are, so that the next try finds the change again.
+    // The cap first: if it fails, the attachments keep their old plan, and the next attempt detects the change again.
     if (liveAttachments.ofUser(userId).some((attachment) => this.#planChanges(attachment, account))) {
       await registry.enforceCap(userId);
     }

@@ -1,14 +1,14 @@
 import type { ConnectionLimits } from './limits.ts';
 
-/** What is due on a connection. */
+/** The action that is due on a connection. */
 export type Due = 'silence' | 'old_age' | 'heartbeat';
 
-/** Of the age: connections that opened together do not end together. As gRPC's MAX_CONNECTION_AGE (proposal A9). */
+/** Jitter of the maximum age, so that connections opened together do not end together; as in gRPC proposal A9. */
 const AGE_JITTER = 0.1;
-/** How long a connection that is past its age is left alone while it is answering something. As gRPC's grace. */
+/** How long a busy connection may exceed its maximum age; as MAX_CONNECTION_AGE_GRACE of gRPC. */
 const AGE_GRACE_MS = 30_000;
 
-/** The times of one connection, ms since the epoch: when it was heard of last, its next heartbeat, its age. */
+/** Timers of one connection: heartbeat, idle timeout and maximum age. All times in ms since the epoch. */
 export class Keepalive {
   readonly #limits: Pick<ConnectionLimits, 'heartbeatMs' | 'idleTimeoutMs' | 'maxAgeMs'>;
   #retireAt: number;
@@ -23,19 +23,22 @@ export class Keepalive {
     this.#retireAt = limits.maxAgeMs > 0 ? now + limits.maxAgeMs * jitter : Number.POSITIVE_INFINITY;
   }
 
-  /** A frame or a pong came. */
+  /** Records a received frame or pong. */
   markAlive(now: number): void {
     this.#aliveAt = now;
   }
 
-  /** The clock was set by so much, or nothing ran for so long: nobody could be heard, and silence begins anew. */
+  /**
+   * Restarts the idle timeout and the heartbeat after the clock was set by `ms` or the process was suspended for `ms`:
+   * the process could not receive anything meanwhile.
+   */
   onClockJump(now: number, ms: number): void {
     this.#aliveAt = now;
     this.#heartbeatAt = now;
     this.#retireAt += ms;
   }
 
-  /** What is to be done now; a heartbeat is due once. @param busy something that the client asked for is under way */
+  /** Returns what is due now; a heartbeat only once per interval. @param busy a message of the client is in flight */
   due(now: number, busy: boolean): Due | undefined {
     if (now - this.#aliveAt >= this.#limits.idleTimeoutMs) return 'silence';
     if (now >= this.#retireAt + (busy ? AGE_GRACE_MS : 0)) return 'old_age';

@@ -1,16 +1,16 @@
 import type { Config } from '../config.ts';
 import type { FormatName } from '../protocol/dialects.ts';
 
-/** The bounds of one connection, in milliseconds, bytes and messages. */
+/** Bounds of one connection, in milliseconds, bytes and messages. */
 export interface ConnectionLimits {
-  /** From the open until authentication, whatever is sent meanwhile. */
+  /** From the socket's open until authentication; messages do not extend it. */
   readonly authDeadlineMs: number;
   readonly heartbeatMs: number;
-  /** Without a frame or a pong. */
+  /** Longest time without a frame or a pong. */
   readonly idleTimeoutMs: number;
-  /** From the open, give or take a tenth, until the client is asked to come back, on whichever node; 0 for never. */
+  /** From the socket's open, ± 10 %, until the node asks the client to reconnect to any node; 0 for never. */
   readonly maxAgeMs: number;
-  /** After a token's end, while it cannot be renewed. */
+  /** Grace period after the expiry of a token that cannot be refreshed. */
   readonly degradedMs: number;
   readonly maxMessageBytes: number;
   readonly maxConnectionsPerUser: number;
@@ -28,33 +28,33 @@ export function connectionLimits(config: Config): ConnectionLimits {
   };
 }
 
-/** Where MCP is spoken: its messages are as large as a frame may be, above which the socket is closed with 1009. */
+/** Largest MCP message: the largest frame, above which the socket is closed with 1009. */
 const RPC_MESSAGE_BYTES = 64 * 1024;
 
-/** The largest message that a connection of this format may send: what is refused above, and what its welcome says. */
+/** Returns the largest message that a connection of this format may send; its welcome contains the same number. */
 export function maxMessageBytes(limits: Pick<ConnectionLimits, 'maxMessageBytes'>, format: FormatName): number {
   return format === 'jsonrpc' ? RPC_MESSAGE_BYTES : limits.maxMessageBytes;
 }
 
-/** Frames in a row that could not be understood, after which the client is no client of ours. */
+/** Consecutive unreadable frames after which the connection is closed. */
 export const BAD_FRAMES_LIMIT = 20;
-/** Messages before authentication: enough for pings and a few attempts. */
+/** Messages before authentication: enough for pings and a few authentication attempts. */
 export const UNAUTHENTICATED_MESSAGES = 50;
-/** And all of them together: a token is 8 KiB at most. */
+/** Total bytes before authentication: several tokens, which have 8 KiB at most. */
 export const UNAUTHENTICATED_BYTES = 64 * 1024;
-/** Messages that wait for the one before them. */
+/** Messages per connection that wait in the dispatcher's queue. */
 export const MESSAGE_QUEUE_LIMIT = 64;
-/** Output that waits for the client. */
+/** Largest unread output per connection. */
 export const OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024;
-/** Replay goes on below this. */
+/** Replay continues when at most this much output is unread. */
 export const OUTPUT_LOW_BYTES = 256 * 1024;
-/** How long a client may take to read what was replayed to it, and how long to take nothing of what is buffered. */
+/** How long a client may take to read a batch of replayed events, and how long it may read no buffered output. */
 export const OUTPUT_TIMEOUT_MS = 10_000;
 /**
- * How long a fresh connection's live events wait for a `resume` that would have to come before them. The first other
- * message ends the wait, so that only somebody who just listens can notice it.
+ * How long the live events of a new connection wait for a possible `resume`, whose replay must precede them. The first
+ * other message ends the wait, so only a client that sends nothing can observe the delay.
  */
 export const RESUME_GRACE_MS = 250;
 
-/** Messages of a connection that are answered later, such as tool calls; above it the client is asked to wait. */
+/** Messages per connection that are answered out of order, such as tool calls; further ones get `RATE_LIMITED`. */
 export const OUT_OF_ORDER_LIMIT = 8;

@@ -3,22 +3,22 @@ import type { Subject } from '../accounts/invalidations.ts';
 import { subjectsOf } from '../accounts/revocations.ts';
 import type { Identity } from '../protocol/identity.ts';
 
-/** A session as those see it who carry out what operators decide. */
+/** The part of an attachment that invalidations act on. */
 export interface LiveAttachment {
   readonly identity: Identity;
   revoke(): void;
   applyAccount(account: Account): void;
 }
 
-/** What operators name: a user, or something that can be revoked by itself. */
+/** Name under which an invalidation finds attachments: a user, a token or a login session. */
 type SubjectName = Subject | `user:${string}`;
 
 /**
- * The sessions of this node by what an operator may name, those included that are about to be admitted: a decision finds
- * the ones it is about without looking at the others.
+ * Index of the attachments of this node by user, token and login session, including attachments with an admission in
+ * flight. An invalidation finds its attachments without a scan.
  *
- * A session adds itself and then asks whether it is revoked; a revocation is made known and then looks for sessions.
- * Neither waits in between, so that whichever comes second sees the first.
+ * `add` inserts the attachment and then checks for a revocation; the invalidation handler adds the revocation to the
+ * cache and then looks for attachments. Neither awaits in between, so the second of the two always sees the first.
  */
 export class LiveAttachments {
   readonly #revoked: { has(identity: Identity): boolean };
@@ -32,7 +32,7 @@ export class LiveAttachments {
     return this.#revoked.has(identity);
   }
 
-  /** False when its token or session is revoked. */
+  /** Returns false when the token or the login session is revoked. */
   add(attachment: LiveAttachment): boolean {
     for (const name of namesOf(attachment)) {
       const attachments = this.#byName.get(name);
@@ -42,7 +42,7 @@ export class LiveAttachments {
     return !this.isRevoked(attachment.identity);
   }
 
-  /** By the identity that it was added with. */
+  /** The identity must be the one with which the attachment was added. */
   remove(attachment: LiveAttachment): void {
     for (const name of namesOf(attachment)) {
       const attachments = this.#byName.get(name);
@@ -51,7 +51,7 @@ export class LiveAttachments {
     }
   }
 
-  /** A copy: what is done to them removes them. */
+  /** Returns a copy, because a revocation removes attachments from the index. */
   named(subject: Subject): LiveAttachment[] {
     return [...(this.#byName.get(subject) ?? [])];
   }
@@ -60,7 +60,7 @@ export class LiveAttachments {
     return [...(this.#byName.get(`user:${userId}`) ?? [])];
   }
 
-  /** The users that this node holds. */
+  /** The users that this node serves. */
   users(): string[] {
     return [...this.#byName.keys()]
       .filter((name) => name.startsWith('user:'))

@@ -1,7 +1,10 @@
 import type { Clock } from '../lib/clock.ts';
 import { RESUME_GRACE_MS } from './limits.ts';
 
-/** Live events of a new session wait for the resume that is announced, or a moment for one that may come. */
+/**
+ * Delays the live events of a new attachment: until the resume that the handshake requested, or for `RESUME_GRACE_MS`
+ * in case a `resume` message follows.
+ */
 export class ResumeGrace {
   readonly #clock: Clock;
   #end: (() => void) | undefined;
@@ -10,7 +13,7 @@ export class ResumeGrace {
     this.#clock = clock;
   }
 
-  /** @param resumes the client said at the handshake that it resumes */
+  /** @param resumes whether the handshake contains a resume position */
   start(release: () => void, resumes: boolean): void {
     const cancel = resumes ? () => {} : this.#clock.after(RESUME_GRACE_MS, () => this.end());
     this.#end = () => {
@@ -19,7 +22,7 @@ export class ResumeGrace {
     };
   }
 
-  /** Nobody waits for a resume any more. */
+  /** Delivers the waiting events; called when no resume can follow or the connection closes. */
   end(): void {
     this.#end?.();
     this.#end = undefined;

@@ -1,6 +1,6 @@
 import type { Fields } from '../protocol/messages.ts';
 
-/** A message of JSON-RPC 2.0. */
+/** A JSON-RPC 2.0 message. */
 export interface RpcMessage {
   /** Undefined for a notification, which gets no answer. */
   readonly id: string | number | undefined;
@@ -8,18 +8,17 @@ export interface RpcMessage {
   readonly params: Fields;
 }
 
-/** A message that is to be answered. */
 export type RpcRequest = RpcMessage & { readonly id: string | number };
 
-/** Another protocol that is spoken beside ours on the same connection, in JSON-RPC: MCP, at `/ws/mcp`. */
+/** Dispatcher of the MCP messages on a JSON-RPC connection (`/ws/mcp`), beside Tollgate's own messages. */
 export interface RpcDispatcher {
-  /** Whether a method is one of that protocol's, as far as this conversation has got. */
+  /** Whether a method belongs to MCP in the current state of the MCP session. */
   handles(method: string): boolean;
-  /** Takes note of a message, whatever the limits say of it: what ends work must not be kept waiting by that work. */
+  /** Observes a message before the limits apply, so that a cancellation does not wait for the work that it cancels. */
   observe(message: RpcMessage): void;
   /**
-   * The frame that answers a request; undefined for none.
-   * @param allowed settles when the message limit has been asked; nothing takes effect before
+   * Returns the frame that answers a request; undefined for none.
+   * @param allowed settles when the message limiter has decided; nothing takes effect before
    * @throws TollgateError RATE_LIMITED, OVERLOADED
    */
   answer(request: RpcRequest, allowed: Promise<void>): Promise<string | undefined>;

@@ -20,7 +20,7 @@ import {
   terminationReason,
 } from '../protocol/token-lifecycle.ts';
 
-/** What happens to the token of a connection, for whoever counts it. */
+/** Change of a connection's token, for metrics. */
 export type TokenEvent =
   | { readonly type: 'registered' | 'refreshed' | 'refresh_failed' | 'degraded'; readonly connectionId: string }
   | { readonly type: 'terminated'; readonly connectionId: string; readonly reason: TerminationReason }
@@ -34,37 +34,37 @@ export interface TokenLifecycleDeps {
   readonly logger: Logger;
 }
 
-/** The session as its token's life sees it. */
+/** What the token lifecycle needs from its attachment. */
 export interface TokenOwner {
   readonly connectionId: string;
   readonly identity: Identity;
-  /** Takes the place of the identity so far. False when it has been revoked. */
+  /** Replaces the identity. Returns false when the new one has been revoked. */
   renew(identity: Identity): boolean;
   sendTokenEvent(type: 'token_refreshed' | 'token_refresh_failed' | 'token_degraded', fields: Fields): void;
   terminate(code: Refusal, reason: TerminationReason): void;
 }
 
 /**
- * The life of one connection's token. Workers refresh it (`workers/refresh-tokens.ts`); what they announce on the user's
- * channel arrives here, and a connection that may have missed it looks the token up.
+ * Lifecycle of one connection's token. Workers refresh the token (`workers/refresh-tokens.ts`) and publish the result
+ * on the user channel. After a possible loss of such a message, the connection looks up the token in Redis.
  *
- * States: `active` ⇄ `refresh_failed` → `degraded` → terminated by `graceMs` after the token's end. A newer token leads
- * back to `active` from everywhere, a refusal ends it from everywhere. A token that nobody can refresh (a service's, one
- * of the development bypass) goes from `active` to `degraded` at its end.
+ * States: `active` ⇄ `refresh_failed` → `degraded` → terminated `graceMs` after the token's expiry. A newer token leads
+ * from any state to `active`; a refusal by the auth service terminates from any state. A token without refresh (of a
+ * service or the development bypass) changes from `active` to `degraded` at its expiry.
  */
 export class TokenLifecycle {
   readonly #deps: TokenLifecycleDeps;
   readonly #owner: TokenOwner;
   readonly #graceMs: number;
-  /** The login session that the token is of; another one once the client has brought a token of that. */
+  /** Login session of the token. It changes when the client presents a token of another session. */
   #ref: TokenSessionRef;
   readonly #registeredAt: number;
   #state: TokenState = 'active';
   #welcomed = false;
   #ended = false;
-  /** Came before the client had been told who it is. */
+  /** Token that a refresh delivered before the welcome was sent. */
   #early: SessionToken | undefined;
-  /** The token's end for which the store was asked whether there is a newer one. */
+  /** Token expiry for which the store has already been queried for a newer token. */
   #lookedUpFor = 0;
 
   constructor(deps: TokenLifecycleDeps, owner: TokenOwner, graceMs: number) {
@@ -81,8 +81,8 @@ export class TokenLifecycle {
   }
 
   /**
-   * Has the token refreshed from now on; a later one of the same session takes its place. Never throws: a connection
-   * whose token could not be registered lives as long as its token.
+   * Registers the token for refreshes; a later token of the same session replaces it. Never throws: a connection whose
+   * token could not be registered lives as long as its token.
    */
   async register(): Promise<void> {
     const { sealedToken: sealed, tokenExpiresAt: expiresAt } = this.#owner.identity;
@@ -91,15 +91,15 @@ export class TokenLifecycle {
     try {
       const { tokenSessions } = this.#deps;
       const newer = await tokenSessions.register(ref, this.#owner.connectionId, { sealed, expiresAt });
-      // The connection may have ended meanwhile; what it had taken must not stay behind.
+      // The connection may have closed meanwhile. Its registration must not stay in Redis.
       if (this.#ended) return this.#unregister(ref);
       if (newer) await this.#onRefreshed(ref, newer);
     } catch (error) {
-      this.#log('warn', error, 'a token was not registered for its refresh');
+      this.#log('warn', error, 'token registration failed, the token will not be refreshed');
     }
   }
 
-  /** The client has been told who it is: what is told from now on comes after that. */
+  /** Called after the welcome was sent. Token events must not precede it. */
   welcomed(): void {
     this.#welcomed = true;
     if (this.#early) void this.#adopt(this.#ref, this.#early);
@@ -107,8 +107,8 @@ export class TokenLifecycle {
   }
 
   /**
-   * The client brought a newer token itself, and the identity is that token's by now. One of another login session takes
-   * this connection there, and no other: those that stay must end with the session that they are of.
+   * Called after the client presented a newer token and the identity was replaced. A token of another login session
+   * moves only this connection to that session; the other connections still end with the old one.
    */
   async renewed(): Promise<void> {
     this.#enterState('active', 'refreshed');
@@ -119,13 +119,13 @@ export class TokenLifecycle {
     await this.register();
   }
 
-  /** Asks for a refresh now. @throws TollgateError FORMAT_ERROR when nobody can refresh this token, OVERLOADED */
+  /** Requests a refresh now. @throws TollgateError FORMAT_ERROR when this token cannot be refreshed, OVERLOADED */
   async requestRefresh(): Promise<void> {
     if (await this.#deps.tokenSessions.requestRefresh(this.#ref)) return;
-    throw new TollgateError('FORMAT_ERROR', { text: '"token": there is no token here that could be refreshed.' });
+    throw new TollgateError('FORMAT_ERROR', { text: '"token": This token cannot be refreshed. Send a newer one.' });
   }
 
-  /** What a worker told the user's connections; those of other sessions are not meant. */
+  /** Handles a control message of a worker. Messages for other login sessions are ignored. */
   control(control: TokenControl): void {
     if (control.session !== this.#ref.session || this.#ended) return;
     if (control.control === 'session_ended')
@@ -135,7 +135,7 @@ export class TokenLifecycle {
     if (token) void this.#onRefreshed(this.#ref, token);
   }
 
-  /** News may have been missed. */
+  /** Reads the current token of the session from Redis, in case a control message was lost. */
   async lookUp(): Promise<void> {
     if (this.#owner.identity.sealedToken === undefined || this.#ended) return;
     const ref = this.#ref;
@@ -143,11 +143,11 @@ export class TokenLifecycle {
       const kept = await this.#deps.tokenSessions.current(ref);
       if (kept) await this.#onRefreshed(ref, kept);
     } catch (error) {
-      this.#log('debug', error, 'the token of a session was not looked up');
+      this.#log('debug', error, 'token lookup failed');
     }
   }
 
-  /** Called about once a second. */
+  /** Runs about once per second. */
   tick(now: number): void {
     const { tokenExpiresAt } = this.#owner.identity;
     if (now < tokenExpiresAt || this.#ended) return;
@@ -158,7 +158,7 @@ export class TokenLifecycle {
     }
   }
 
-  /** The connection has ended. Never waits, never throws. */
+  /** Called when the connection closes. Does not wait and does not throw. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -175,14 +175,14 @@ export class TokenLifecycle {
     else this.#early = token;
   }
 
-  /** @param ref the session that the token is kept of, which this connection may have left meanwhile */
+  /** @param ref the login session of the token; this connection may have changed to another one meanwhile */
   async #adopt(ref: TokenSessionRef, { token, expiresAt, refreshes }: SessionToken): Promise<void> {
     if (expiresAt <= this.#owner.identity.tokenExpiresAt) return;
     let identity: Identity;
     try {
       identity = await this.#deps.authenticator.renewal(token, this.#owner.identity);
     } catch (error) {
-      this.#log('warn', error, 'a refreshed token was not accepted');
+      this.#log('warn', error, 'refreshed token was rejected');
       return;
     }
     const current = this.#owner.identity;
@@ -198,13 +198,13 @@ export class TokenLifecycle {
   }
 
   #failed({ attempt, retry_in_ms, degraded }: Extract<TokenControl, { control: 'token_failed' }>): void {
-    // Before it is told: who hears it counts the connection under its state.
+    // Before the event is sent, because its receiver reads the state for the connection gauge.
     if (!degraded && this.#state === 'active') this.#enterState('refresh_failed', 'refresh_failed');
     this.#owner.sendTokenEvent('token_refresh_failed', { attempt, retry_in_ms });
     if (degraded) this.#degrade();
   }
 
-  /** The token has ended and there is no newer one. */
+  /** Called after a lookup: degrades if the token has expired and the lookup found no newer one. */
   #degradeIfExpired(): void {
     if (!this.#ended && this.#deps.clock.now() >= this.#owner.identity.tokenExpiresAt) this.#degrade();
   }
@@ -236,7 +236,7 @@ export class TokenLifecycle {
 
   #unregister(ref: TokenSessionRef): void {
     this.#deps.tokenSessions.unregister(ref, this.#owner.connectionId).catch((error: Error) => {
-      this.#log('debug', error, 'a token was not given back; its next refresh finds nobody');
+      this.#log('debug', error, 'token unregistration failed, the next refresh removes it');
     });
   }
 }
@@ -245,7 +245,7 @@ function iso(ms: number): string {
   return new Date(ms).toISOString();
 }
 
-/** Counts what happens to tokens. */
+/** Counts token events in the metrics. */
 export function countTokenEvents(events: Listeners<TokenEvent>, metrics: Metrics): void {
   events.add((event) => {
     metrics.tokenEvents.inc({ event: event.type });

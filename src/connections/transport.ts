@@ -3,38 +3,38 @@ import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 
 /**
- * A client's socket as everything below `transports/` sees it: nobody here can tell whether it is a raw WebSocket, a
- * Socket.IO session over polling or JSON-RPC. None of the methods throws on a socket that is already closed.
+ * The socket of a client, independent of its kind: raw WebSocket, Socket.IO over any of its transports, or JSON-RPC. No
+ * method throws on a closed socket.
  */
 export interface Transport {
-  /** The endpoint's path, for the welcome and the metrics. */
+  /** Path of the endpoint, for the welcome and the metrics. */
   readonly endpoint: string;
   readonly format: FormatName;
-  /** Bytes (for Socket.IO: packets, weighed) written but not yet taken by the client. */
+  /** Bytes written but not yet read by the client; for Socket.IO, an estimate from its packets. */
   readonly bufferedBytes: number;
-  /** A text that changes whenever the client takes some of what is buffered. */
+  /** Changes whenever the client reads some of the buffered output. */
   readonly progress: string;
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void;
   sendEntry(entry: LogEntry): void;
-  /** A frame that is finished; only where another protocol is spoken beside ours. */
+  /** Sends an already encoded frame; only on connections that carry MCP messages. */
   sendFrame?(frame: string): void;
   sendError(error: TollgateError, replyTo?: ReplyTo): void;
-  /** Asks for a sign of life; the transport reports it through `TransportEvents.alive`. */
+  /** Sends a ping; the transport reports the pong through `TransportEvents.markAlive`. */
   ping(): void;
-  /** Ends the socket. A client that does not answer the close is cut off after a short time. */
+  /** Closes the socket. If the client does not answer the close frame, the socket is terminated after a short time. */
   close(code: number, reason: string): void;
 }
 
-/** What a transport tells the connection it belongs to. */
+/** Callbacks of a transport to its connection. */
 export interface TransportEvents {
-  /** A message in the order it was received. */
+  /** A message, in the order of receipt. */
   receive(message: IncomingMessage): void;
-  /** A frame that could not be understood. */
+  /** An unreadable frame. */
   reject(error: TollgateError, replyTo: ReplyTo): void;
-  /** Bytes of a frame, before the frame is told of: there is a bound on them until the client has authenticated. */
+  /** Size of a frame, reported before the frame is parsed: the bytes before authentication are bounded. */
   countBytes(bytes: number): void;
-  /** A sign of life that is no message. */
+  /** The client sent something other than a message, such as a pong. */
   markAlive(): void;
-  /** The socket is gone, whoever closed it. */
+  /** The socket has closed, from either side. */
   onClose(): void;
 }

@@ -12,7 +12,7 @@ interface WelcomedConnection {
   readonly identity: Identity;
 }
 
-/** What a client is told about itself and its limits: by the welcome, by `auth_success`, and when the plan changes. */
+/** Builds the fields about identity and limits for the welcome, `auth_success` and `plan_changed`. */
 export class Welcome {
   readonly #deps: { plans: Plans; permissions: Permissions; messageLimiter: Pick<MessageLimiter, 'limitOf'> };
   readonly #limits: ConnectionLimits;
@@ -38,7 +38,7 @@ export class Welcome {
     };
   }
 
-  /** What a connection that came in without a credential is told when it brings one. */
+  /** Fields of `auth_success`. */
   forAuthenticated(connection: WelcomedConnection, format: FormatName): Fields {
     const { connectionId: connection_id, threadId: thread_id, identity } = connection;
     return { connection_id, thread_id, limits: this.limits(identity.plan, format), ...this.identity(identity) };

@@ -1,15 +1,15 @@
 import { type Clock, remainingUntil } from '../lib/clock.ts';
 
 const WINDOW_MS = 60_000;
-/** The first time out; each further one is twice as long. */
+/** Duration of the first block; each further block is twice as long. */
 const FIRST_BLOCK_MS = 60_000;
-/** No longer than this: addresses change hands, and a page with an old token is no attack. */
+/** Longest block. Bounded because addresses change owners, and a page with an old token is not an attack. */
 const LONGEST_BLOCK_MS = 15 * 60_000;
-/** An address that has been good for this long begins anew. */
+/** After this time without a failure, the history of an address is cleared. */
 const RESET_AFTER_MS = 15 * 60_000;
 /**
- * Addresses remembered, some 2 MB. Beyond it the one that failed longest ago is forgotten: an attack from more addresses
- * than this gets readable refusals for longer than it should, and never the node's memory.
+ * Stored addresses, some 2 MB. Above it the limiter drops the address with the oldest failure: an attack from more
+ * addresses is blocked later than it should be, but cannot exhaust the node's memory.
  */
 const MAX_ADDRESSES = 10_000;
 
@@ -19,28 +19,32 @@ interface History {
   /** Milliseconds of long tasks in the current window. */
   blockedMs: number;
   windowEndsAt: number;
-  /** How often it went over the bound without being forgiven. */
+  /** Number of blocks since the history was last cleared. */
   violations: number;
   blockedUntil: number;
 }
 
 export interface AuthFailuresOptions {
-  /** Failures of an address within a minute that close it. */
+  /** Failures within a minute that block an address. */
   readonly perMinute: number;
-  /** Milliseconds of long tasks within a minute that close it; `Infinity` for no bound. */
+  /** Milliseconds of long tasks within a minute that block an address; `Infinity` for no bound. */
   readonly blockingMsPerMinute: number;
 }
 
 /**
- * Failed handshakes and long tasks by address, on this node alone: a cluster of N allows an address N times as many, and asks Redis
- * nothing when it is shouted at. An address is `open`; `perMinute` failures within a minute make it `closed` for a while,
- * as does `blockingMsPerMinute` of the event loop's time in long tasks, and as many again, while it is closed or later, for twice as long. Closed, it is not shut out: what it presents is
- * looked at before anything else, and only what is good comes in.
+ * Counts failed authentications and long tasks per client address and blocks addresses above the limit.
+ *
+ * An address is blocked after `perMinute` failures or `blockingMsPerMinute` of long tasks within a minute. The same
+ * amount again, during the block or later, blocks it for twice as long. A blocked address can still connect with a
+ * valid credential: the connection guard verifies the credential in the handshake first.
+ *
+ * The counts are per node: a flood causes no Redis commands, and a cluster of N nodes allows an address N times as many
+ * failures.
  */
 export class AuthFailureLimiter {
   readonly #clock: Clock;
   readonly #options: AuthFailuresOptions;
-  /** In the order of the last failure. */
+  /** In order of the last failure. */
   readonly #records = new Map<string, History>();
 
   constructor({ clock }: { clock: Clock }, options: AuthFailuresOptions) {
@@ -48,18 +52,18 @@ export class AuthFailureLimiter {
     this.#options = options;
   }
 
-  /** Addresses that are remembered. */
+  /** Number of stored addresses. */
   get size(): number {
     return this.#records.size;
   }
 
-  /** Milliseconds for which the address is closed; 0 when it is open. */
+  /** Returns the remaining block of an address in milliseconds; 0 when it is not blocked. */
   blockedForMs(address: string): number {
     const record = this.#records.get(address);
     return record ? remainingUntil(this.#clock, record.blockedUntil, LONGEST_BLOCK_MS) : 0;
   }
 
-  /** Counts one failed handshake. */
+  /** Counts one failed authentication. */
   recordFailure(address: string): void {
     const now = this.#clock.now();
     const record = this.#recordOf(address, now);
@@ -67,7 +71,7 @@ export class AuthFailureLimiter {
     if (record.failures >= this.#options.perMinute) close(record, now);
   }
 
-  /** Counts a long task that the input of an address caused. */
+  /** Counts a long task that input from the address caused. */
   blocked(address: string, ms: number): void {
     const now = this.#clock.now();
     const record = this.#recordOf(address, now);
@@ -75,7 +79,7 @@ export class AuthFailureLimiter {
     if (record.blockedMs >= this.#options.blockingMsPerMinute) close(record, now);
   }
 
-  /** The record of an address, as the last one in line, with a window that is not over. */
+  /** Moves the record of an address to the end of the map and starts a new window if the current one has ended. */
   #recordOf(address: string, now: number): History {
     const existing = this.#records.get(address);
     this.#records.delete(address);
@@ -103,7 +107,7 @@ function freshWindow(now: number) {
   return { failures: 0, blockedMs: 0, windowEndsAt: now + WINDOW_MS };
 }
 
-/** Closes an address, twice as long each further time, and begins a new window. */
+/** Blocks an address, twice as long as the last time, and starts a new window. */
 function close(record: History, now: number): void {
   const blockMs = Math.min(FIRST_BLOCK_MS * 2 ** record.violations, LONGEST_BLOCK_MS);
   Object.assign(record, freshWindow(now), { violations: record.violations + 1, blockedUntil: now + blockMs });

@@ -1,31 +1,31 @@
 import type { Clock } from '../lib/clock.ts';
 
-/** Users remembered at once; beyond it the oldest windows are let go. */
+/** Maximum stored windows, one per user; above it the limiter drops the oldest. */
 const USERS = 50_000;
 
 interface Window {
   granted: number;
-  /** Of these, the ones that the cluster has not counted. */
+  /** The part of `granted` that Redis has not counted. */
   uncounted: number;
   readonly endsAt: number;
 }
 
-/** What has to be counted when Redis is back. */
+/** Messages of one user that Redis must count when it is available again. */
 export interface Uncounted {
   readonly key: string;
   readonly messages: number;
-  /** Until the window ends that they were granted in, ms. */
+  /** Milliseconds until the end of the window in which they were granted. */
   readonly remainingMs: number;
 }
 
 /**
- * Messages that a node grants by itself, for want of Redis and of its time: a window per user, which begins with the first
- * of them. A second outage within it finds what the first one used up.
+ * Local fallback limiter: grants messages while Redis is unavailable. Each user has one window, which starts with the
+ * first message. A window outlives an outage, so a second outage within it does not grant the allowance again.
  */
 export class LocalLimiter {
   readonly #clock: Clock;
   readonly #windowMs: number;
-  /** In the order in which they began, which is the order in which they end. */
+  /** In order of their start, which is also the order of their end. */
   readonly #windows = new Map<string, Window>();
 
   constructor({ clock }: { readonly clock: Clock }, options: { readonly windowMs: number }) {
@@ -33,20 +33,20 @@ export class LocalLimiter {
     this.#windowMs = options.windowMs;
   }
 
-  /** Milliseconds until this user may be granted a message again; 0 while fewer than `share` were. */
+  /** Returns the milliseconds until the user gets a message again; 0 while fewer than `share` are granted. */
   refusalMs(key: string, share: number): number {
     const window = this.#current(key);
     return window && window.granted >= share ? this.#remaining(window) : 0;
   }
 
-  /** Notes a message, which the cluster has not counted yet. */
+  /** Grants a message that Redis has not counted yet. */
   grant(key: string): void {
     const window = this.#current(key) ?? this.#startWindow(key);
     window.granted += 1;
     window.uncounted += 1;
   }
 
-  /** What the cluster has not counted of the windows that have not ended. */
+  /** The messages of current windows that Redis has not counted. */
   get uncounted(): Uncounted[] {
     return [...this.#windows].flatMap(([key, window]) => {
       const remainingMs = this.#remaining(window);
@@ -54,7 +54,7 @@ export class LocalLimiter {
     });
   }
 
-  /** The cluster has counted them. */
+  /** Marks messages as counted by Redis. */
   counted(key: string, messages: number): void {
     const window = this.#windows.get(key);
     if (window) window.uncounted -= Math.min(messages, window.uncounted);
@@ -77,7 +77,7 @@ export class LocalLimiter {
     return undefined;
   }
 
-  /** More than a window: the clock was set back, and nobody waits for it to catch up. */
+  /** Returns 0 if more than a window remains: the clock was set back, and the window must not last longer for it. */
   #remaining({ endsAt }: Window): number {
     const remaining = endsAt - this.#clock.now();
     return remaining > this.#windowMs ? 0 : Math.max(0, remaining);

@@ -2,16 +2,16 @@ import type { EventEmitter } from 'node:events';
 import type { Metrics } from '../lib/metrics.ts';
 
 /**
- * A task that is longer than this is a long one, in milliseconds of wall time. Input is bounded to 64 KiB and 50 µs per kB
- * (docs/security.md), so that what a client can cause takes 3 ms; a garbage collection or a busy machine may double it.
+ * Minimum duration of a long task, in milliseconds of wall time. Input is bounded to 64 KiB and 50 µs per kB
+ * (docs/security.md), so the input of a client causes at most 3 ms; garbage collection or a busy machine may double it.
  */
 export const LONG_TASK_MS = 10;
 
-/** Where a task began. */
+/** The event that started a task. */
 export type TaskSurface = 'upgrade' | 'http' | 'http_body' | 'polling' | 'websocket';
 export const TASK_SURFACES: readonly TaskSurface[] = ['upgrade', 'http', 'http_body', 'polling', 'websocket'];
 
-/** A task, and the address that its input came from; the address is computed for long tasks only. */
+/** A task and the client address of its input; `address` is called for long tasks only. */
 export interface Task {
   readonly surface: TaskSurface;
   readonly address: () => string;
@@ -23,9 +23,9 @@ export interface LongTasksDeps {
 }
 
 /**
- * Measures how long the event loop is kept by the input of one address. Only synchronous work is measured, from the event
- * that brought the input to the return of its listeners: what runs after an `await` cannot be told apart from the work for
- * others. Two readings of the clock per event, some 0.1 µs.
+ * Measures how long the input of one address occupies the event loop. Measures only synchronous work, from the event
+ * with the input to the return of its listeners: work after an `await` cannot be attributed to an address. Costs two
+ * clock readings per event, some 0.1 µs.
  */
 export class LongTasks {
   readonly #deps: LongTasksDeps;
@@ -43,7 +43,7 @@ export class LongTasks {
     }
   }
 
-  /** Measures the listeners that `emitter` has for `event` so far, at each of its events. */
+  /** Measures the current listeners of `emitter` for `event`, at each event. */
   watch(emitter: EventEmitter, event: string, task: Task): void {
     let startedAt = 0;
     emitter.prependListener(event, () => {
@@ -53,8 +53,8 @@ export class LongTasks {
   }
 
   /**
-   * Measures all listeners of the next `event`, also those that are added later: Engine.IO 6.6.13 adds its own in a
-   * microtask. The measurement ends with the emission, in the tick after it.
+   * Measures all listeners of the next `event`, including those added later: Engine.IO 6.6.13 adds its own in a
+   * microtask. The measurement ends in the tick after the emission.
    */
   watchNext(emitter: EventEmitter, event: string, task: Task): void {
     emitter.prependOnceListener(event, () => {

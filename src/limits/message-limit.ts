@@ -12,7 +12,7 @@ interface User {
   readonly plan: string;
 }
 
-/** Who is known to be over the limit is refused before anything is sent to Redis. @throws TollgateError RATE_LIMITED */
+/** Rejects a user with an in-memory block without a command to Redis. @throws TollgateError RATE_LIMITED */
 export function rejectIfBlocked({ messageLimiter, metrics }: MessageLimitDeps, { userId, plan }: User): void {
   const retryAfterMs = messageLimiter.blockedInMemoryMs(userId, plan);
   if (retryAfterMs === 0) return;
@@ -20,7 +20,7 @@ export function rejectIfBlocked({ messageLimiter, metrics }: MessageLimitDeps, {
   throw new TollgateError('RATE_LIMITED', { retryAfterMs });
 }
 
-/** Counts a message of the user, whichever road it came by. @throws TollgateError RATE_LIMITED */
+/** Counts a message of the user, on any transport. @throws TollgateError RATE_LIMITED */
 export async function consumeMessage(
   { messageLimiter, metrics }: MessageLimitDeps,
   { userId, plan }: User,
@@ -31,10 +31,10 @@ export async function consumeMessage(
   if (!decision.allowed) throw new TollgateError('RATE_LIMITED', { retryAfterMs: decision.retryAfterMs });
 }
 
-/** The user's message limit, asked in the same flight. */
+/** The user's message limit, checked in the same round trip as the operation. */
 export interface MessageLimit {
-  /** Settles when the limiter has answered; rejects for a message over the limit. */
+  /** Settles when the limiter has decided; rejects for a message above the limit. */
   readonly allowed: Promise<void>;
-  /** The greatest value of the user's message counter. */
+  /** Largest value of the user's message counter that is within the limit. */
   readonly messages: number;
 }

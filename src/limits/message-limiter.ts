@@ -12,7 +12,7 @@ export interface MessageLimiterDeps {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly plans: Plans;
-  /** Who shares the limit while Redis cannot count it. */
+  /** The nodes that share the limit while Redis is unavailable. */
   readonly nodes: { readonly alive: number };
   readonly clock: Clock;
   readonly logger: Logger;
@@ -24,9 +24,9 @@ export type RateDecision =
 
 /**
  * - `cluster`: Redis counts.
- * - `node`: Redis is away; this node grants its share.
- * - `both`: Redis is back, and other nodes may not have told it yet what they granted: it counts, but nobody gets more
- *   than this node's share.
+ * - `node`: Redis is unavailable; this node grants its local allowance.
+ * - `both`: Redis is available again, but other nodes may not have added what they granted. Redis counts, and no user
+ *   gets more than this node's allowance.
  */
 type CountedBy = 'cluster' | 'node' | 'both';
 
@@ -36,44 +36,47 @@ interface PlanLimiter {
 }
 
 interface Refusal {
-  /** Refused without asking Redis until then. */
+  /** End of the in-memory block, ms since the epoch. */
   readonly blockedUntil: number;
   readonly retryAt: number;
 }
 
 /**
- * A user who shouts costs Redis one command in this time. Not more: the refusal ends by Redis's time, and the clock of a
- * node that was set back would keep it up.
+ * Duration of an in-memory block: a user above the limit costs Redis one command in this time. Not longer, because the
+ * limit ends by the clock of Redis, and a node whose clock was set back would prolong it.
  */
 const IN_MEMORY_BLOCK_MS = 1_000;
-/** Users whose refusal is remembered; beyond it the oldest are asked for again. */
+/** Maximum stored blocks; above it the limiter drops the oldest, and that user's next message queries Redis. */
 const MAX_BLOCKED_USERS = 10_000;
-/** So often a node asks whether Redis is back, */
+/** Interval between probes of an unavailable Redis. */
 const PROBE_MS = 250;
-/** and so long Redis has to answer. */
+/** Timeout of one probe. */
 const ANSWER_MS = 1_000;
-/** Nodes try to reach Redis once a second at least, and ask every `PROBE_MS`: after this, all that can have counted. */
+/**
+ * Wait for the other nodes to count their granted messages. Nodes reconnect to Redis at least once per second and probe
+ * it every `PROBE_MS`, so after this delay every node that can reach Redis has counted.
+ */
 const REJOIN_DELAY_MS = 2_000;
-/** Counted at once on return: bounds what the end of an outage sets off. */
+/** Counters updated at once after an outage; bounds the load when it ends. */
 const COUNT_BATCH = 500;
 
 /**
- * How many messages a user may send in a minute: one counter per user for the whole cluster, counted by Redis and its
- * clock. While Redis is away each node grants its share, the limit over the number of nodes, so that an outage neither
- * silences users nor opens the gate; when it is back, each node counts what it granted in the current minute before
- * anybody gets more than the share, so that nobody begins anew.
+ * Limits the messages per user and minute: one counter per user for the whole cluster, in Redis and on its clock. While
+ * Redis is unavailable, each node grants its local allowance, the limit divided by the number of nodes. An outage thus
+ * neither blocks users nor removes the limit. Afterwards each node adds what it granted in the current minute to the
+ * counters. Until then no user gets more than the allowance, so an outage does not reset any limit.
  */
 export class MessageLimiter {
   readonly #deps: MessageLimiterDeps;
-  /** By limit: plans with the same one share it. As many as there ever were limits, reloads of the plans included. */
+  /** By limit; plans with the same limit share an entry. Grows by one entry per distinct limit, also across reloads. */
   readonly #limiters = new Map<number, PlanLimiter>();
   readonly #perMinute: number;
   readonly #local: LocalLimiter;
-  /** By plan and counter key, in the order in which they came. */
+  /** By plan and counter key, in order of insertion. */
   readonly #refusals = new Map<string, Refusal>();
   readonly #closing = new AbortController();
   #countedBy: CountedBy = 'cluster';
-  /** Nodes that shared the limit when Redis was last heard of. */
+  /** Number of live nodes at the last contact with Redis. */
   #nodeCount = 1;
 
   constructor(deps: MessageLimiterDeps, options: { readonly perMinute: number }) {
@@ -82,24 +85,24 @@ export class MessageLimiter {
     this.#perMinute = options.perMinute;
   }
 
-  /** Messages a minute for a plan. */
+  /** Returns the messages per minute of a plan. */
   limitOf(plan: string): number {
     return this.#limiterOf(plan).limit;
   }
 
-  /** Milliseconds for which this node knows the user to be over the limit, without asking Redis; 0 if it does not. */
+  /** Returns the remaining block in milliseconds, without a command to Redis; 0 when the user is not blocked. */
   blockedInMemoryMs(userId: string, plan: string): number {
     const key = this.#deps.keys.user(userId).messageRate;
     const refusal = this.#refusals.get(refusalKey(key, plan));
     const now = this.#deps.clock.now();
     const refusedMs = clampRemaining(WINDOW_SECONDS * 1_000, (refusal?.retryAt ?? now) - now);
-    // Nobody to ask: what Redis said last stands.
+    // Redis cannot be queried, so its last refusal stays valid in full.
     if (this.#countedBy !== 'cluster')
       return Math.max(refusedMs, this.#local.refusalMs(key, this.#localAllowance(plan)));
     return clampRemaining(IN_MEMORY_BLOCK_MS, (refusal?.blockedUntil ?? now) - now) > 0 ? Math.max(1, refusedMs) : 0;
   }
 
-  /** Counts one message of the user. One command to Redis, sent at once, or none for a user known to be over the limit. */
+  /** Counts one message of the user: one command to Redis, sent at once, or none for a blocked user. */
   async consume(userId: string, plan: string): Promise<RateDecision> {
     const blockedMs = this.blockedInMemoryMs(userId, plan);
     if (blockedMs > 0) return { allowed: false, degraded: this.#countedBy !== 'cluster', retryAfterMs: blockedMs };
@@ -138,18 +141,18 @@ export class MessageLimiter {
     if (oldest !== undefined) this.#refusals.delete(oldest);
   }
 
-  /** An outage is one line in the log, not one for every message. */
+  /** Starts the local fallback. Logs once per outage, not once per message. */
   #leaveCluster(failure: Error): void {
     const wasCounting = this.#countedBy === 'cluster';
     this.#countedBy = 'node';
-    // Whoever failed while this node was on its way back: the way back begins anew.
+    // During a rejoin, `#rejoinCluster` is still running and starts over.
     if (!wasCounting) return;
     this.#nodeCount = this.#deps.nodes.alive;
     this.#deps.logger.warn({ error: failure.message }, 'message limits are counted by this node alone');
     void this.#rejoinCluster();
   }
 
-  /** Waits for Redis, counts there what was granted without it, and waits for the other nodes to have done the same. */
+  /** Waits for Redis, counts there what this node granted, and waits until the other nodes have done the same. */
   async #rejoinCluster(): Promise<void> {
     const { clock, redis, logger } = this.#deps;
     const { signal } = this.#closing;
@@ -167,12 +170,12 @@ export class MessageLimiter {
     logger.info('message limits are counted by the cluster again');
   }
 
-  /** Whether Redis counted all along; a method, since what it reads changes while `#return` waits. */
+  /** Whether Redis counted without a failure. A method, because the field changes while `#rejoinCluster` waits. */
   #countedThroughout(): boolean {
     return this.#countedBy === 'both';
   }
 
-  /** Adds to the cluster's counters what this node granted alone. */
+  /** Adds the locally granted messages to the counters in Redis. Returns false if a command failed. */
   async #countMissed(): Promise<boolean> {
     const missed = this.#local.uncounted;
     for (let from = 0; from < missed.length; from += COUNT_BATCH) {
@@ -184,7 +187,7 @@ export class MessageLimiter {
   }
 
   async #countOne(missed: Uncounted): Promise<boolean> {
-    // Any of them: the counter is the user's, whatever the plan.
+    // Any limiter will do: the counter belongs to the user and is independent of the plan.
     const [limiter] = this.#limiters.values();
     try {
       const customDuration = Math.ceil(missed.remainingMs / 1_000);
@@ -192,7 +195,7 @@ export class MessageLimiter {
       this.#local.counted(missed.key, missed.messages);
       return true;
     } catch (error) {
-      this.#deps.logger.debug({ err: error }, 'messages of an outage were not counted yet');
+      this.#deps.logger.debug({ err: error }, 'counting the messages of an outage failed, retrying');
       return false;
     }
   }
@@ -208,7 +211,7 @@ export class MessageLimiter {
     const shared = new RateLimiterRedis({
       points: limit,
       duration: WINDOW_SECONDS,
-      // No prefix of the library's own: the key is the user's, in the user's slot.
+      // No prefix by the library: the key is complete and hashes to the user's slot.
       keyPrefix: '',
       storeClient: this.#deps.redis,
       rejectIfRedisNotReady: true,
@@ -219,12 +222,12 @@ export class MessageLimiter {
   }
 }
 
-/** What is left of a time of `maxMs`; nothing of more than that: then the clock was set back. */
+/** Returns the remaining part of a duration of `maxMs`; 0 if more remains, because then the clock was set back. */
 function clampRemaining(maxMs: number, remainingMs: number): number {
   return remainingMs > maxMs ? 0 : Math.max(0, remainingMs);
 }
 
-/** A refusal is one by a plan's limit: it does not hold for the next plan. */
+/** Includes the plan, because a refusal by one plan's limit does not apply after a plan change. */
 function refusalKey(counterKey: string, plan: string): string {
   return `${plan} ${counterKey}`;
 }
@@ -235,7 +238,7 @@ export function messagesPerMinute(plan: Plan, perMinute: number): number {
 
 type Consumed = { readonly allowed: true } | { readonly allowed: false; readonly retryAfterMs: number };
 
-/** The library rejects both for "over the limit" and for "the store failed"; here they are told apart, once. */
+/** The library rejects both for "over the limit" and for "the store failed"; this function separates the two. */
 async function consumePoint(limiter: RateLimiterRedis, key: string): Promise<Consumed | Error> {
   try {
     await limiter.consume(key);

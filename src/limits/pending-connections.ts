@@ -1,6 +1,6 @@
 /**
- * Connections of a node that wait for authentication. Half of a node's usual burst: a silent one costs some 20 KB and
- * lasts 10 seconds at most, so that all of them together cost 40 MB.
+ * Maximum pending connections per node: half of a node's usual burst. A silent connection costs some 20 KB and lasts at
+ * most 10 seconds, so all of them together cost 40 MB.
  */
 const PER_NODE = 2_000;
 
@@ -9,8 +9,8 @@ export type PendingEntry =
   | { readonly admitted: false; readonly full: 'address' | 'node' };
 
 /**
- * Connections that are open and have not proved who they are, by address: what anybody can have without a credential is
- * bounded by this and by the deadline of each. As many addresses are remembered as have such a connection.
+ * Counts pending connections per client address and per node. Together with the authentication deadline it bounds what
+ * a client can occupy without a credential. Stores only addresses that have a pending connection.
  */
 export class PendingConnections {
   readonly #perAddress: number;
@@ -20,7 +20,7 @@ export class PendingConnections {
 
   constructor({ perAddress }: { readonly perAddress: number }) {
     this.#perAddress = perAddress;
-    // One address that is allowed more than a node usually takes is a load generator, or the only proxy.
+    // A limit per address above the node's limit is meant for a load generator or a single proxy.
     this.#perNode = Math.max(PER_NODE, perAddress);
   }
 
@@ -28,7 +28,7 @@ export class PendingConnections {
     return this.#total;
   }
 
-  /** Counts a connection in, until its `leave` is called for the first time. */
+  /** Counts a connection until the first call of its `release`. */
   add(address: string): PendingEntry {
     const count = this.#byAddress.get(address) ?? 0;
     if (count >= this.#perAddress) return { admitted: false, full: 'address' };

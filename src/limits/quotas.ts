@@ -11,8 +11,8 @@ const reserveCall = LuaScript.load('reserveCall-2');
 const readQuota = LuaScript.load('readQuota-3');
 
 /**
- * Windows slide by buckets: a use counts until its whole bucket is older than the window, so for up to one bucket more
- * than the window and never for less. Coarse enough that a limit is one short field, fine enough that nobody notices.
+ * Windows slide by buckets. A use counts until its whole bucket is older than the window: for at least the window and
+ * at most one bucket longer. Coarse buckets keep each limit in one short Redis field.
  */
 const WINDOWS = {
   hour: { windowMs: 3_600_000, bucketMs: 300_000 },
@@ -21,35 +21,35 @@ const WINDOWS = {
 type Window = keyof typeof WINDOWS;
 
 /**
- * Questions that one call may ask its caller, one after the other. A question costs nothing, and the tool has run for it:
- * so each limit on uses allows this many questions a use, and no more.
+ * Maximum input rounds of one tool call. An input request is not charged although the tool has executed, so each limit
+ * on uses allows this many input requests per use.
  */
 export const MAX_INPUT_ROUNDS = 8;
-/** Uses an hour whose questions are allowed where the plan limits none. */
+/** Uses per hour that bound the input requests of a tool without an hourly limit. */
 const INPUT_USES_PER_HOUR = 60;
-/** Tried again after this when too much is under way: about as long as the calls before it take. */
+/** Retry delay when too many calls or runs are in flight: about the duration of the calls ahead. */
 export const BUSY_RETRY_MS = 1_000;
 
-/** How often something may be done in a window, for one plan. */
+/** Maximum number of uses per window in one plan. */
 export interface Limit {
-  /** What it is called outside: `analytics_per_hour`. */
+  /** Public name, for example `analytics_per_hour`. */
   readonly name: string;
-  /** What it counts: one tool, all tools of a permission together, runs, or idempotency keys. */
+  /** What the limit counts: one tool, all tools of a permission together, runs, or idempotency keys. */
   readonly scope: `tool:${string}` | `permission:${string}` | 'runs' | 'idempotency_keys';
   readonly window: Window;
   readonly max: number;
 }
 
-/** How much of the limits of a tool is used; the numbers are those after the call that it came with. */
+/** Use of the limits of a tool, including the call that this status accompanies. */
 export interface RateLimitStatus {
   readonly allowed: boolean;
   readonly limits: Readonly<Record<string, number>>;
   readonly current_usage: Readonly<Record<string, number>>;
-  /** The limit with the least left; null when there is no limit. */
+  /** The limit with the least remaining uses; null when there is no limit. */
   readonly limit: number | null;
   readonly used: number | null;
   readonly remaining: number | null;
-  /** When something that was counted against it leaves its window, ISO 8601; null when nothing is counted. */
+  /** Time at which the oldest counted use leaves the window, ISO 8601; null when nothing is counted. */
   readonly resets_at: string | null;
 }
 
@@ -57,38 +57,38 @@ export type QuotaDecision =
   | { readonly allowed: true; readonly status: RateLimitStatus }
   | { readonly allowed: false; readonly error: TollgateError };
 
-/** A call that wants a place. */
+/** A tool call that needs a reservation. */
 export interface QuotaRequest {
   readonly callId: string;
   readonly tool: Tool;
   readonly caller: Caller;
-  /** Whether the tool may ask its caller something; then it needs to be within those limits too. */
+  /** Whether the tool may send an input request; then the limits on input requests apply as well. */
   readonly mayRequestInput?: boolean;
 }
 
-/** What an execution adds to the totals, when it ends. */
+/** What an execution adds to the totals at its end. */
 export interface Consumption {
   readonly units: number;
-  /** ISO 8601, UTC: says which day and month it belongs to. */
+  /** ISO 8601, UTC; determines the day and month of the totals. */
   readonly completedAt: string;
 }
 
-/** A place that was asked for, as the scripts take it. */
+/** A reservation, as arguments for the Lua scripts. */
 export interface Reservation {
   readonly member: string;
   /** For `reserve` of include/quotas.lua. */
   readonly request: string;
-  /** For `settle` there. */
+  /** Argument of `commitUse` in include/quotas.lua. */
   commit(consumption: Consumption): string;
-  /** Instead of that, for an execution that ended with a question: it counts as one, and as no use. */
+  /** Replaces the commit when the execution ended with an input request: counts an input request and no use. */
   readonly inputRequired: string;
-  /** The limit on new idempotency keys, for `beginCall`, and the refusal of a key above it. */
+  /** The limit on new idempotency keys, for the script `beginCall`, and the error for a key above the limit. */
   readonly newKeys: { readonly limit: string; refusal(reply: readonly ScriptReply[]): TollgateError };
-  /** What the script answered, beginning with Redis's time. */
+  /** Decodes the reply of the script, which starts with the time of Redis. */
   decision(allowed: boolean, reply: readonly ScriptReply[]): QuotaDecision;
 }
 
-/** The settlement of what no limit holds and no place was taken for, such as a step of a model: it adds to the totals. */
+/** Returns a commit without limits and reservation, for example for a model step: it only adds to the totals. */
 export function unreservedCommit(consumption: Consumption): string {
   return commitArgument('', [], consumption);
 }
@@ -103,21 +103,24 @@ export interface QuotasDeps {
 }
 
 /**
- * Who may use what how often. A call takes a place among the user's calls under way; while it has it, it counts; when it
- * has run, its use is counted in the same step in which its event and its record are written; a place that nobody gives
- * back ends with its time. Everything of a user is in two keys, a hash and a sorted set, and on Redis's clock.
+ * Enforces per-plan quotas and the per-user concurrency limit for tool calls: reserve → commit or release.
+ *
+ * A reservation counts against its limits while the call runs. The commit happens in the script that appends
+ * `tool_completed` and the usage record, so no call is charged without its event. A reservation that is neither
+ * committed nor released expires after `reservationMs`, so a crashed process cannot leak quota. The state of a user is
+ * in two keys, a hash and a sorted set; Redis supplies the time.
  */
 export class Quotas {
   readonly #deps: QuotasDeps;
   readonly #reservationMs: number;
 
-  /** @param options.reservationMs how long a call may take before it counts as dead */
+  /** @param options.reservationMs lifetime of a reservation; longer than any call may take */
   constructor(deps: QuotasDeps, options: { readonly reservationMs: number }) {
     this.#deps = deps;
     this.#reservationMs = options.reservationMs;
   }
 
-  /** The limits on a tool in a plan: those of its permission times the plan's multiplier, and the plan's allowance. */
+  /** The limits of a tool in a plan: those of its permission × the plan's multiplier, and the plan's allowance. */
   limitsOf(tool: Pick<Tool, 'name' | 'permission'>, plan: Plan): Limit[] {
     const { hour, day } = this.#deps.tools.permission(tool.permission)?.limits ?? { hour: null, day: null };
     const limits: Limit[] = [];
@@ -132,7 +135,7 @@ export class Quotas {
     return limits;
   }
 
-  /** The place of a call, to be asked for by a script. */
+  /** Prepares the reservation of a call. Sends nothing to Redis. */
   reservationFor({ callId, tool, caller, mayRequestInput = false }: QuotaRequest): Reservation {
     const plan = this.#deps.plans.effective(caller.plan);
     const limits = this.limitsOf(tool, plan);
@@ -161,7 +164,7 @@ export class Quotas {
     };
   }
 
-  /** Takes a place; asked again for the same call it is the same one, with more time. One round trip. */
+  /** Reserves in one round trip. A repetition for the same call extends the existing reservation. */
   async reserve(userId: string, reservation: Reservation): Promise<QuotaDecision> {
     const { quota, reservations } = this.#deps.keys.user(userId);
     const reply = await reserveCall.run(this.#deps.redis, [quota, reservations], [reservation.request]);
@@ -169,12 +172,12 @@ export class Quotas {
     return reservation.decision(outcome === 'reserved', rest);
   }
 
-  /** Gives a place back that was not used; without it, it ends by itself. */
+  /** Releases an unused reservation. Without the release it expires. */
   async release(userId: string, { member }: Reservation): Promise<void> {
     await this.#deps.redis.zrem(this.#deps.keys.user(userId).reservations, member);
   }
 
-  /** What the user has used, what is left, and when it comes back. One round trip. @throws TollgateError OVERLOADED */
+  /** Returns used and remaining quota with reset times, in one round trip. @throws TollgateError OVERLOADED */
   async summary(userId: string, caller: Caller): Promise<UsageSummary> {
     const { redis, keys, plans, permissions } = this.#deps;
     const plan = plans.effective(caller.plan);
@@ -219,24 +222,27 @@ export class Quotas {
     const [now = 0, ...status] = reply as number[];
     const state = limitState(limit, status, 0);
     const fields = { rate_limit_status: rateLimitStatus(false, [state]), resets_at: state.resets_at };
-    const text = `Rate limit exceeded: ${limit.max} new idempotency keys an hour (${limit.name}).`;
+    const text = `Rate limit exceeded: ${limit.max} new idempotency keys per hour (${limit.name}).`;
     const retryAfterMs = Math.max(BUSY_RETRY_MS, Number(status[1] ?? 0) - now);
     this.#deps.metrics.quotaDecisions.inc({ result: 'RATE_LIMITED' });
     return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields });
   }
 
-  /** A plan's wall and a limit that passes are two things: "try again later" would be a lie for the first. */
+  /**
+   * Returns RATE_LIMITED for hourly limits and concurrency, which a later retry can pass, and QUOTA_EXCEEDED with an
+   * upgrade path for daily quotas, where "try again later" would be wrong advice.
+   */
   #refusal(outcome: ScriptOutcome, state: LimitState | undefined, status: RateLimitStatus, now: number): TollgateError {
     const { tool, caller } = outcome;
     const fields = { tool_name: tool.name, rate_limit_status: status };
     if (!state) {
-      const text = 'Rate limit exceeded: too many tool calls at once; wait for one of them to end.';
+      const text = 'Rate limit exceeded: too many tool calls are in flight. Wait until one of them ends.';
       return new TollgateError('RATE_LIMITED', { text, retryAfterMs: BUSY_RETRY_MS, fields });
     }
     const { name, limit, window, resets_at } = state;
     const retryAfterMs = resets_at === null ? BUSY_RETRY_MS : Math.max(0, Date.parse(resets_at) - now);
     if (window === 'hour') {
-      const text = `Rate limit exceeded: ${tool.name} can be used again later (${name} is ${limit}).`;
+      const text = `Rate limit exceeded: ${name} is ${limit}. Use ${tool.name} again later.`;
       return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields: { ...fields, resets_at } });
     }
     const better = (plan: Plan) => {
@@ -245,12 +251,12 @@ export class Quotas {
     };
     const upgrade_path = this.#deps.permissions.upgradePath(tool, caller, better);
     const plan = this.#deps.plans.effective(caller.plan).name;
-    const text = `The plan ${plan} includes ${limit} a day of this (${name}), and all of them are used.`;
+    const text = `The plan ${plan} includes ${limit} uses per day (${name}), and all of them are used.`;
     return new TollgateError('QUOTA_EXCEEDED', { text, fields: { ...fields, resets_at, upgrade_path } });
   }
 }
 
-/** What a script said of a request, and the request. */
+/** The reply of a script together with its request. */
 interface ScriptOutcome {
   readonly allowed: boolean;
   readonly reply: readonly ScriptReply[];
@@ -288,23 +294,23 @@ export interface UsageSummary {
     readonly per_hour: LimitState;
   };
   readonly idempotency_keys: LimitState;
-  /** Calendar day and month, UTC: what was executed, and charged. */
+  /** Executed and charged calls of the calendar day and month, UTC. */
   readonly today: Total;
   readonly this_month: Total;
 }
 
-/** Runs of a user that were accepted within an hour. */
+/** The limit on runs of a user that were accepted within an hour. */
 export function runsPerHour(plan: Plan): Limit {
   return { name: 'runs_per_hour', scope: 'runs', window: 'hour', max: plan.runsPerHour };
 }
 
-/** Tool calls of a user with an idempotency key that was new, begun within an hour. */
+/** The limit on tool calls of a user with a new idempotency key within an hour. */
 export function idempotencyKeysPerHour(plan: Plan): Limit {
   const max = plan.idempotencyKeysPerHour;
   return { name: 'idempotency_keys_per_hour', scope: 'idempotency_keys', window: 'hour', max };
 }
 
-/** As often as the uses that are allowed may ask, and once more for the answer that ends the last of them. */
+/** Allows `MAX_INPUT_ROUNDS` input requests per allowed use, and one more for the answer that ends the last call. */
 function inputRoundLimits({ permission }: Pick<Tool, 'permission'>, limits: readonly Limit[]): Limit[] {
   const name = `${permission}_per_hour`;
   const hourly: Limit = { name, scope: `permission:${permission}`, window: 'hour', max: INPUT_USES_PER_HOUR };
@@ -312,15 +318,15 @@ function inputRoundLimits({ permission }: Pick<Tool, 'permission'>, limits: read
   return all.map((limit) => ({ ...limit, name: `questions_${limit.name}`, max: limit.max * MAX_INPUT_ROUNDS + 1 }));
 }
 
-/** @param reached the number of the limit, in a reply that has a count and a time of each */
+/** @param reached number of the exceeded limit, from 1; the reply contains a count and a time per limit */
 function tooManyInputRounds({ tool, reply }: ScriptOutcome, reached: number, now: number): TollgateError {
   const leavesAt = Number(reply[2 * reached + 1] ?? 0);
-  const text = `Rate limit exceeded: ${tool.name} has asked too often without an answer that ended the call.`;
+  const text = `Rate limit exceeded: ${tool.name} sent too many input requests without completing a call.`;
   const retryAfterMs = Math.max(BUSY_RETRY_MS, leavesAt - now);
   return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields: { tool_name: tool.name } });
 }
 
-/** @param member whose place is given back; "" for none */
+/** @param member the reservation to release with the commit; "" for none */
 function commitArgument(
   member: string,
   limits: readonly ReturnType<typeof scriptLimit>[],
@@ -353,7 +359,7 @@ function rateLimitStatus(allowed: boolean, states: readonly LimitState[]): RateL
   };
 }
 
-/** @param packed `<period> <calls> <units>`, of this period or an earlier one */
+/** @param packed `<period> <calls> <units>` of the current or an earlier period */
 function total(packed: string, period: string): Total {
   const [storedPeriod, calls = '0', units = '0'] = packed.split(' ');
   return storedPeriod === period

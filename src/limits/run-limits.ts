@@ -2,7 +2,7 @@ import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { BUSY_RETRY_MS, limitState, runsPerHour, scriptLimit } from './quotas.ts';
 
-/** Why `startRun` refused a request: the limit, Redis's time, and what of the limits is used. */
+/** Refusal by the script `startRun`: the exceeded limit, the time of Redis, and the use of the limits. */
 export type RunRefusal = readonly [
   limit: 'threads' | 'runs_per_hour' | 'runs_in_flight',
   now: number,
@@ -11,7 +11,7 @@ export type RunRefusal = readonly [
   leavesAt: number,
 ];
 
-/** The limits of a plan on runs, as `startRun` takes them. */
+/** Returns the run limits of a plan as an argument of the script `startRun`. */
 export function runLimits(plans: Plans, planName: string): string {
   const plan = plans.effective(planName);
   const { threads, runsInFlight: inFlight } = plan;
@@ -23,8 +23,8 @@ export function runLimits(plans: Plans, planName: string): string {
 }
 
 /**
- * A run in flight ends within seconds and makes room by itself: RATE_LIMITED, to be sent again. What a plan includes an hour,
- * and its threads, are walls of the plan: QUOTA_EXCEEDED, with the plan that allows more.
+ * Returns the error for a refused run. The limit on runs in flight gives RATE_LIMITED, because runs end within seconds
+ * and the client can retry. The hourly limit and the thread limit give QUOTA_EXCEEDED with the plan that allows more.
  */
 export function runRefusal(plans: Plans, planName: string, refusal: RunRefusal): TollgateError {
   const [limit, , inFlight, inHour, leavesAt] = refusal;
@@ -40,18 +40,18 @@ export function runRefusal(plans: Plans, planName: string, refusal: RunRefusal):
       : { limit: plan.runsInFlight, used: inFlight, remaining: 0, resets_at: null }),
   };
   if (limit === 'runs_in_flight') {
-    const text = `Rate limit exceeded: ${inFlight} runs are in flight; wait for one of them to end.`;
+    const text = `Rate limit exceeded: ${inFlight} runs are in flight. Wait until one of them ends.`;
     return new TollgateError('RATE_LIMITED', { text, retryAfterMs: BUSY_RETRY_MS, fields: { rate_limit_status } });
   }
   const upgrade_path = plans.withMore(planName, ({ runsPerHour }) => runsPerHour);
-  const text = `The plan ${plan.name} includes ${hour.limit} runs an hour, and all of them are used.`;
+  const text = `The plan ${plan.name} includes ${hour.limit} runs per hour, and all of them are used.`;
   return new TollgateError('QUOTA_EXCEEDED', {
     text,
     fields: { rate_limit_status, resets_at: hour.resets_at, upgrade_path },
   });
 }
 
-/** No thread can be added, whoever asks for it: `create_thread` or a request that names a new one. */
+/** Returns the error when a user has the maximum number of threads, for `create_thread` and for `agent_request`. */
 export function threadsFull(plans: Plans, planName: string): TollgateError {
   const limit = plans.effective(planName).threads ?? THREADS_KEPT;
   const text = `There can be ${limit} threads, and all of them are in use.`;

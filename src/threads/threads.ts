@@ -10,10 +10,10 @@ import { LuaScript } from '../redis/scripts.ts';
 
 const createThread = LuaScript.load('createThread-5');
 
-/** A thread that nobody writes to is kept for three months. */
+/** A thread expires three months after its last message. */
 export const THREAD_KEPT_MS = 90 * 24 * 3_600_000;
 const TITLE_LENGTH = 80;
-/** Of a Redis stream: what has more digits is none, and Redis would refuse it. */
+/** Id of a Redis stream entry. Redis would reject an id with more digits. */
 const MESSAGE_ID = /^\d{1,15}-\d{1,15}$/;
 
 export interface Thread {
@@ -23,14 +23,14 @@ export interface Thread {
   readonly updated_at: string;
 }
 
-/** What is known of a thread from its beginning: titled by the first message, or by whoever made it. */
+/** Returns the stored fields of a new thread. The title is the first message or the title given at creation. */
 export function threadInfo(title: string, now: number): { title: string; created_at: string } {
   const line = title.replaceAll(/\s+/g, ' ').trim();
   const short = line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH - 1).toWellFormed()}…` : line;
   return { title: short, created_at: new Date(now).toISOString() };
 }
 
-/** A user's conversations: the messages of each, and a list by last change. */
+/** Threads of users in Redis: the messages of each thread, and a list per user by last change. */
 export class Threads {
   readonly #redis: Redis;
   readonly #keys: Keys;
@@ -49,7 +49,7 @@ export class Threads {
     this.#clock = clock;
   }
 
-  /** By last change, newest first; at most `limit`. */
+  /** Lists threads by last change, newest first; at most `limit`. */
   async list(userId: string, limit = 100): Promise<Thread[]> {
     const keys = this.#keys.user(userId);
     const ranking = this.#redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES');
@@ -66,8 +66,8 @@ export class Threads {
   }
 
   /**
-   * Messages of a thread, newest first.
-   * @param page.before the `before` of the page read last; undefined begins with the newest message
+   * Returns messages of a thread, newest first.
+   * @param page.before the `before` of the previous page; undefined starts with the newest message
    */
   async history(
     userId: string,
@@ -85,8 +85,8 @@ export class Threads {
   }
 
   /**
-   * Makes a thread, once per id, and tells the user's connections by `thread_updated`; `full` when the user has as many as
-   * the plan allows.
+   * Creates a thread, once per id, and sends `thread_updated` to the user's connections. Returns `full` when the user
+   * has as many threads as the plan allows.
    */
   async create(
     userId: string,

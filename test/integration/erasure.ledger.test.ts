@@ -240,12 +240,12 @@ describe('an erasure that changes more than personal fields', () => {
 });
 
 describe('an erasure', () => {
-  it('folds what still waits in an outbox before it replaces anything: nothing is lost', async () => {
+  it('ingests the outbox records before it replaces any record', async () => {
     await fill();
     const [waiting] = await usage.execute({ userId: USER, units: 40, hour: NEXT_HOUR });
     const id = await begin();
     await erasing.step();
-    expect(await erasing.erasures.read(id)).toMatchObject({ phase: 'folding', waiting_for: 'ledger_writer' });
+    expect(await erasing.erasures.read(id)).toMatchObject({ phase: 'ingesting', waiting_for: 'ledger_writer' });
     expect(await redis.xlen(usage.keys.outbox(partitionOf(USER)))).toBe(1);
     await erasing.finish(id, usage.ingestAll);
     const record = (await usage.records()).find((one) => one.id === waiting?.id);
@@ -332,7 +332,7 @@ describe('an erasure', () => {
     expect(await erasing.deps.userData.erase(USER, id)).toBe(0);
     expect(await redis.exists(key)).toBe(1);
     const finished = { id, userId: USER, phase: 'deleting' as const, notes: {} };
-    await erasing.erasures.enter(finished, 'forgetting');
+    await erasing.erasures.enter(finished, 'finishing');
     expect(await erasing.erasures.read(id)).toMatchObject({ status: 'done' });
     await usage.execute({ userId: USER });
     await usage.ingestAll();
@@ -352,7 +352,7 @@ describe('an erasure', () => {
     const other = (await erasing.erasures.begin(OTHER, 'test', Date.now())).erasure_id;
     if (partitionOf(OTHER) === partitionOf(USER)) throw new Error('take other names');
     await erasing.finish(other, () => usage.writer.ingest(Date.now()));
-    expect(await erasing.erasures.read(stuck)).toMatchObject({ phase: 'folding', waiting_for: 'ledger_writer' });
+    expect(await erasing.erasures.read(stuck)).toMatchObject({ phase: 'ingesting', waiting_for: 'ledger_writer' });
   });
 
   it('leaves a user alone who has begun anew since', async () => {

@@ -170,7 +170,7 @@ describe('a failure of ours', () => {
     await redis.set(log, 'of another type');
     const from = lines.length;
     await callTool(client, 'create_thread', { title: TEXTS.argument });
-    const line = await logged('a message failed', from);
+    const line = await logged('message failed', from);
     expect(line).toMatchObject({
       connection_id: connectionId,
       user: expect.stringMatching(/^[0-9a-f]{12}$/),

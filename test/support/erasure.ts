@@ -32,7 +32,7 @@ export function erasureFixture({ redis, keys, archive, runs, runQueue }: Erasure
     runQueue: runQueue ?? { remove: async () => 0 },
     clock: systemClock,
     logger: silentLogger,
-    settleMs: 0,
+    quietMs: 0,
   };
   /** One job of the worker. */
   const step = () => eraseUsers(deps);

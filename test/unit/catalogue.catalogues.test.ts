@@ -228,7 +228,7 @@ describe('a file with a mistake', () => {
   it.each([
     ['a lookahead', { type: 'string', pattern: '^(?=.*x)y' }, 'cannot be matched in linear time'],
     ['a back reference', { type: 'string', pattern: '(a)\\1' }, 'cannot be matched in linear time'],
-    ['no expression', { type: 'string', pattern: '(' }, 'is no JSON Schema that can be used'],
+    ['no expression', { type: 'string', pattern: '(' }, 'is not a usable JSON Schema'],
     ['unique items without a bound', { type: 'array', items: {}, uniqueItems: true }, '"maxItems" of at most 100'],
     ['too many unique items', { type: 'array', items: {}, uniqueItems: true, maxItems: 101 }, '"maxItems" of at most'],
   ])('is refused for arguments whose check can cost more than their size: %s', (_what, a, message) => {
@@ -280,7 +280,7 @@ describe('a file with a mistake', () => {
     expect(mistakes({ plans: '{ "default": "free" /* a */ }' })).toHaveLength(1);
     const twice = JSON.stringify(planFile).replace('"rank":0', '"rank":0,\n"rank":0');
     expect(mistakes({ plans: twice })).toEqual([
-      expect.objectContaining({ line: 2, field: 'plans.free.rank', message: 'stands twice' }),
+      expect.objectContaining({ line: 2, field: 'plans.free.rank', message: 'is a duplicate' }),
     ]);
     expect(mistakes({ plans: '' })).toEqual([expect.objectContaining({ message: 'is missing or empty' })]);
   });

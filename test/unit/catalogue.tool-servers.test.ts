@@ -42,7 +42,7 @@ describe('the tools of upstream servers', () => {
   it('can be named by the operator, and must be where their own name is none for a model', () => {
     expect(nameOf(read(of(remote({ tools: { 'a.b': { ...basic, as: 'a_b' } } }))), 'a.b')).toEqual(['a_b']);
     expect(mistakes(of(remote({ tools: { 'a.b': basic } })))).toEqual([
-      'servers.0.tools.a.b: needs a name of its own: say which with "as"',
+      'servers.0.tools.a.b: needs a unique name: set it with "as"',
     ]);
   });
 
@@ -54,7 +54,9 @@ describe('the tools of upstream servers', () => {
     const execute = (row: string) => of(remote({ tools: { search: { executes: row } } }));
     expect(nameOf(read(execute('query_corpus')), 'search')).toEqual(['query_corpus']);
     for (const row of ['list_agents', 'no_such_tool']) {
-      expect(mistakes(execute(row))).toEqual([`servers.0.tools.search.executes: ${row} is no tool without executor`]);
+      expect(mistakes(execute(row))).toEqual([
+        `servers.0.tools.search.executes: ${row} is not a tool without executor`,
+      ]);
     }
   });
 
@@ -73,16 +75,16 @@ describe('the tools of upstream servers', () => {
 
 describe('the file of upstream servers is refused, with the field, when', () => {
   it.each([
-    ['it is no JSON', '{"servers": [', /^: is no valid JSON/],
+    ['it is no JSON', '{"servers": [', /^: is not valid JSON/],
     ['it is not there', '', /^: is missing or empty/],
-    ['a field is unknown', of(remote({ tool: {} })), /^servers\.0\.tool: is no field/],
-    ['a server stands twice', of(remote(), remote()), /^servers\.1\.name: remote stands twice/],
+    ['a field is unknown', of(remote({ tool: {} })), /^servers\.0\.tool: is not a field/],
+    ['a server stands twice', of(remote(), remote()), /^servers\.1\.name: remote is a duplicate/],
     ['a name is none', of(remote({ name: 'Remote__1' })), /^servers\.0\.name: /],
     ['a server has no address', of({ name: 'a' }), /^servers\.0: needs either a url or a command/],
     ['a server has two', of(remote({ command: 'x' })), /^servers\.0: needs either/],
     ['the URL is none', of(remote({ url: 'remote:80' })), /^servers\.0\.url: Invalid URL/],
-    ['a program has headers', of(program({ headers: {} })), /^servers\.0\.headers: goes with a url/],
-    ['a URL has arguments', of(remote({ args: [] })), /^servers\.0\.args: goes with a command/],
+    ['a program has headers', of(program({ headers: {} })), /^servers\.0\.headers: is only allowed with a url/],
+    ['a URL has arguments', of(remote({ args: [] })), /^servers\.0\.args: is only allowed with a command/],
     [
       'a permission is unknown',
       of(remote({ tools: { a: { permission: 'root', units: 1 } } })),
@@ -103,12 +105,16 @@ describe('the file of upstream servers is refused, with the field, when', () => 
     [
       'prompts have an unknown one',
       of(remote({ prompts: { permission: 'root', allow: ['*'] } })),
-      /root is no permission/,
+      /root is not a permission/,
     ],
     ['a server asks for anything else', of(remote({ asks: ['elicitation', 'money'] })), /^servers\.0\.asks\.1: /],
     ['a secret stands in it', of(remote({ headers: { authorization: 'Bearer abc' } })), /must refer to an environment/],
     ['a variable is not set', of(program({ env: { A: `\${NOT_THERE}` } })), /NOT_THERE is not set/],
-    ['a variable is our own', of(remote({ headers: { a: `\${SERVICE_SECRET}` } })), /SERVICE_SECRET is Tollgate's own/],
+    [
+      'a variable is our own',
+      of(remote({ headers: { a: `\${SERVICE_SECRET}` } })),
+      /SERVICE_SECRET is a variable of Tollgate/,
+    ],
   ])('%s', (_why, servers, expected) => {
     const found = mistakes(servers);
     expect(found[0]).toMatch(expected);

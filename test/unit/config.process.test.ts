@@ -65,7 +65,7 @@ describe('a process of Tollgate', () => {
         REDIS_URL: 'redis://127.0.0.1:9',
         CATALOGUE_DIR: dirname(fileURLToPath(files.plans)),
       });
-      expect(output).toContain('plans.json:4  colour: is no field of this file');
+      expect(output).toContain('plans.json:4  colour: is not a field of this file');
       expect(output).not.toMatch(/^\s+at /m);
       expect(code).toBe(78);
     },
