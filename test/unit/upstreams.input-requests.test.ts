@@ -99,7 +99,7 @@ describe("a server's word that it needs a capability", () => {
   ])('is none for %s', (_what, allowedInputRequests, required) => {
     const sent = missingCapability(word(required), may(...allowedInputRequests), caller({ roots: {} }));
     expect(sent).toBeInstanceOf(UpstreamRefusal);
-    expect(sent?.message).toMatch(/not passed on/);
+    expect(sent?.message).toMatch(/not forwarded/);
   });
 
   it('is no other refusal', () => {
