@@ -8,7 +8,7 @@ const TRACED = '/v1/';
 
 /**
  * Creates a trace per request to `/v1/`, by the semantic conventions of HTTP server spans. It ends with the last byte
- * of the response, or with the connection. Requests that fail authentication or validation have no trace.
+ * of the response, or with the connection. Requests that a hook or validation rejects have no trace.
  */
 export function traceRequests(app: FastifyInstance, { tracing }: { readonly tracing: Tracing }): void {
   // After the body: what runs on its last byte belongs to the asynchronous context of the socket, not of the request.
