@@ -10,29 +10,33 @@ import type { UserChannel } from '../events/user-channel.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import { formatError } from '../protocol/format-error.ts';
-import { PublishedEventFields } from '../protocol/messages.ts';
+import {
+  BlockStatus,
+  ChangedPlan,
+  ClosedConnections,
+  ConnectionPath,
+  Connections,
+  Event,
+  Nodes,
+  Plan,
+  Published,
+  Revocation,
+  Revoked,
+  UserPath,
+  userId,
+} from './admin-schemas.ts';
+import { BODY_ERRORS, NAMES_WRONG_FIELD, SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
 import type { IdentifyService } from './services.ts';
 
-/** As a token names one: it stands in Redis keys, so no spaces and no control characters. Services are users too. */
-export const userId = z.string().regex(/^[\w.@:+-]{1,128}$/);
-const UserPath = z.object({ id: userId });
-const ConnectionPath = z.object({ id: userId, connection: z.string().regex(/^[\w-]{1,64}$/) });
-const PlanBody = z.strictObject({ plan: z.string().min(1).max(64) });
-const identifier = z.string().min(1).max(128);
-const RevokeBody = z.union(
-  [
-    z.strictObject({ jti: identifier }),
-    z.strictObject({ sid: identifier }),
-    z.strictObject({ user_id: userId, before: z.iso.datetime({ offset: true }).optional() }),
-  ],
-  { error: 'exactly one of "jti", "sid" and "user_id"; "before", an ISO 8601 time, goes with "user_id" only' },
-);
-
-/** An event is written to each connection of the user at once. */
+/** Bound of a published event: the gateway writes it to each connection of the user. */
 const MAX_EVENT_BYTES = 8 * 1024;
-/** A `before` that lies ahead would refuse tokens that nobody has seen yet; clocks may differ by this much. */
+/** A `before` in the future would revoke tokens that are not issued yet. Clocks may differ by this much. */
 const CLOCK_DIFFERENCE_MS = 5_000;
+
+const DOCUMENTED = { tags: ['admin'], security: serviceToken('admin') };
+/** Errors of routes with a user id in the path, and of those with a body too. */
+const PATH_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
+const PATH_AND_BODY_ERRORS = [...SERVICE_ERRORS, ...BODY_ERRORS];
 
 export interface AdminRoutesDeps {
   readonly identifyService: IdentifyService;
@@ -40,7 +44,7 @@ export interface AdminRoutesDeps {
   readonly nodes: Pick<NodeRegistry, 'list'>;
   readonly accounts: Accounts;
   readonly revocations: Pick<Revocations, 'revoke'>;
-  /** This node's own ear: it has carried out what it answers for, the others follow within their 250 ms. */
+  /** Read before each response, so that this node has applied the change; the others follow within 250 ms. */
   readonly invalidations: Pick<InvalidationReader, 'read'>;
   readonly userChannel: UserChannel;
   readonly plans: Plans;
@@ -49,103 +53,230 @@ export interface AdminRoutesDeps {
 }
 
 /**
- * What operators may ask and decide, with a service token of the scope `admin`. Any well-formed user id is taken: the
- * users are the issuer's, and this side knows them only by their tokens. Every change may be made again.
+ * Registers the admin API, which requires a service token with the scope `admin`. Any well-formed user id is accepted:
+ * the issuer owns the users, and the gateway knows them only by their tokens. Every change is idempotent.
  */
 export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps): void {
-  const operator = async (request: FastifyRequest, decision?: string): Promise<void> => {
-    const { serviceId } = await deps.identifyService(request, 'admin');
-    if (decision) deps.logger.info({ service: serviceId, ...about(request) }, decision);
-  };
-  connectionRoutes(app, deps, operator);
-  accountRoutes(app, deps, operator);
-
-  app.get('/v1/nodes', async (request) => {
-    await operator(request);
-    return { nodes: await deps.nodes.list() };
+  const authorized: Authorized = (action) => ({
+    ...NAMES_WRONG_FIELD,
+    preValidation: async (request: FastifyRequest) => {
+      const { serviceId } = await deps.identifyService(request, 'admin');
+      if (action) deps.logger.info({ service: serviceId, ...userOf(request) }, action);
+    },
   });
+  connectionRoutes(app, deps, authorized);
+  planRoute(app, deps, authorized);
+  blockRoutes(app, deps, authorized);
+  revocationRoute(app, deps, authorized);
+  eventRoute(app, deps, authorized);
 
-  app.post('/v1/users/:id/events', { bodyLimit: MAX_EVENT_BYTES }, async (request, reply) => {
-    await operator(request);
-    const { id } = parsed(UserPath, request.params);
-    const event = parsed(PublishedEventFields, request.body);
-    const nodes = await deps.userChannel.publish(id, event);
-    return reply.status(202).send({ user_id: id, type: event.type, nodes });
-  });
+  typedRoutes(app).get(
+    '/v1/nodes',
+    {
+      ...authorized(),
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'listNodes',
+        summary: 'List the gateway nodes',
+        description: 'Lists the live nodes of the cluster with their number of connections.',
+        'x-errors': SERVICE_ERRORS,
+        response: { 200: Nodes },
+      },
+    },
+    async () => ({ nodes: await deps.nodes.list() }),
+  );
 }
 
-type Operator = (request: FastifyRequest, decision?: string) => Promise<void>;
+/**
+ * Route options: the service must have the scope `admin`, which is checked before validation, so that strangers learn
+ * nothing from validation errors. An action is logged with the service and the hash of the user, also if it fails.
+ */
+type Authorized = (action?: string) => typeof NAMES_WRONG_FIELD & {
+  readonly preValidation: (request: FastifyRequest) => Promise<void>;
+};
 
-function connectionRoutes(app: FastifyInstance, { registry }: AdminRoutesDeps, operator: Operator): void {
-  app.get('/v1/users/:id/connections', async (request) => {
-    await operator(request);
-    const { id } = parsed(UserPath, request.params);
-    const { total, connections } = await registry.list(id);
-    return { user_id: id, total, connections, has_more: total > LISTED_CONNECTIONS };
-  });
+function connectionRoutes(app: FastifyInstance, { registry }: AdminRoutesDeps, authorized: Authorized): void {
+  const routes = typedRoutes(app);
+  routes.get(
+    '/v1/users/:id/connections',
+    {
+      ...authorized(),
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'listConnections',
+        summary: 'List the connections of a user',
+        description: `Lists the live connections on all nodes, at most ${LISTED_CONNECTIONS}.`,
+        params: UserPath,
+        'x-errors': PATH_ERRORS,
+        response: { 200: Connections },
+      },
+    },
+    async ({ params: { id } }) => {
+      const { total, connections } = await registry.list(id);
+      return { user_id: id, total, connections, has_more: total > LISTED_CONNECTIONS };
+    },
+  );
 
-  app.delete('/v1/users/:id/connections', async (request) => {
-    await operator(request, 'connections closed');
-    const { id } = parsed(UserPath, request.params);
-    return { user_id: id, closed: await registry.close(id) };
-  });
+  routes.delete(
+    '/v1/users/:id/connections',
+    {
+      ...authorized('connections closed'),
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'closeConnections',
+        summary: 'Close all connections of a user',
+        description: `Closes at most ${LISTED_CONNECTIONS} connections with \`CONNECTION_CLOSED\`. The user can
+connect again.`,
+        params: UserPath,
+        'x-errors': PATH_ERRORS,
+        response: { 200: ClosedConnections },
+      },
+    },
+    async ({ params: { id } }) => ({ user_id: id, closed: await registry.close(id) }),
+  );
 
-  app.delete('/v1/users/:id/connections/:connection', async (request) => {
-    await operator(request, 'connection closed');
-    const { id, connection } = parsed(ConnectionPath, request.params);
-    return { user_id: id, closed: await registry.close(id, [connection]) };
-  });
+  routes.delete(
+    '/v1/users/:id/connections/:connection',
+    {
+      ...authorized('connection closed'),
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'closeConnection',
+        summary: 'Close a connection of a user',
+        description:
+          'Closes the connection with `CONNECTION_CLOSED`. `closed` is empty if there is no such connection.',
+        params: ConnectionPath,
+        'x-errors': PATH_ERRORS,
+        response: { 200: ClosedConnections },
+      },
+    },
+    async ({ params: { id, connection } }) => ({ user_id: id, closed: await registry.close(id, [connection]) }),
+  );
 }
 
-function accountRoutes(app: FastifyInstance, deps: AdminRoutesDeps, operator: Operator): void {
-  const { accounts, plans, revocations, invalidations, clock } = deps;
-  app.put('/v1/users/:id/plan', async (request) => {
-    await operator(request, 'plan change');
-    const { id } = parsed(UserPath, request.params);
-    const { plan } = parsed(PlanBody, request.body);
-    if (!plans.get(plan)) throw new TollgateError('FORMAT_ERROR', { text: 'No such plan.' });
-    await accounts.setPlan(id, plan);
-    await invalidations.read();
-    return { user_id: id, plan };
-  });
+function planRoute(app: FastifyInstance, deps: AdminRoutesDeps, authorized: Authorized): void {
+  const { accounts, plans, invalidations } = deps;
+  typedRoutes(app).put(
+    '/v1/users/:id/plan',
+    {
+      ...authorized('plan change'),
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'setPlan',
+        summary: 'Set the plan of a user',
+        description: 'Stores the plan, which takes precedence over the token and applies to open connections at once.',
+        params: UserPath,
+        body: Plan,
+        'x-errors': PATH_AND_BODY_ERRORS,
+        response: { 200: ChangedPlan },
+      },
+    },
+    async ({ params: { id }, body: { plan } }) => {
+      if (!plans.get(plan)) throw new TollgateError('FORMAT_ERROR', { text: 'No such plan.' });
+      await accounts.setPlan(id, plan);
+      await invalidations.read();
+      return { user_id: id, plan };
+    },
+  );
+}
 
+const BLOCK = {
+  operationId: 'blockUser',
+  summary: 'Block a user',
+  description: 'Closes the connections of the user with `USER_BLOCKED` and rejects new ones on every node.',
+};
+const UNBLOCK = {
+  operationId: 'unblockUser',
+  summary: 'Unblock a user',
+  description: 'Lets the user connect again.',
+};
+
+function blockRoutes(app: FastifyInstance, { accounts, invalidations }: AdminRoutesDeps, authorized: Authorized): void {
   for (const blocked of [true, false]) {
-    app.post(`/v1/users/:id/${blocked ? 'block' : 'unblock'}`, async (request) => {
-      await operator(request, blocked ? 'block' : 'unblock');
-      const { id } = parsed(UserPath, request.params);
-      await accounts.setBlocked(id, blocked);
-      await invalidations.read();
-      return { user_id: id, blocked };
-    });
+    const action = blocked ? 'block' : 'unblock';
+    typedRoutes(app).post(
+      `/v1/users/:id/${action}`,
+      {
+        ...authorized(action),
+        schema: {
+          ...DOCUMENTED,
+          ...(blocked ? BLOCK : UNBLOCK),
+          params: UserPath,
+          'x-errors': PATH_AND_BODY_ERRORS,
+          response: { 200: BlockStatus },
+        },
+      },
+      async ({ params: { id } }) => {
+        await accounts.setBlocked(id, blocked);
+        await invalidations.read();
+        return { user_id: id, blocked };
+      },
+    );
   }
-
-  app.post('/v1/tokens/revoke', async (request) => {
-    await operator(request, 'revocation');
-    const body = parsed(RevokeBody, request.body);
-    if ('user_id' in body) {
-      const before = body.before === undefined ? undefined : Date.parse(body.before);
-      if (before !== undefined && before > clock.now() + CLOCK_DIFFERENCE_MS) {
-        throw new TollgateError('FORMAT_ERROR', { text: '"before" must not lie in the future.' });
-      }
-      const hasScope = await accounts.revokeTokens(body.user_id, before);
-      await invalidations.read();
-      return { user_id: body.user_id, before: new Date(hasScope).toISOString() };
-    }
-    const until = await revocations.revoke('jti' in body ? `jti:${body.jti}` : `sid:${body.sid}`);
-    await invalidations.read();
-    return { ...body, until: new Date(until).toISOString() };
-  });
 }
 
-/** Whom a request is about, for the log. */
-function about({ params, body }: FastifyRequest): { readonly user?: string } {
+function revocationRoute(app: FastifyInstance, deps: AdminRoutesDeps, authorized: Authorized): void {
+  const { accounts, revocations, invalidations, clock } = deps;
+  typedRoutes(app).post(
+    '/v1/tokens/revoke',
+    {
+      ...authorized('revocation'),
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'revokeTokens',
+        summary: 'Revoke tokens',
+        description:
+          'Revokes one token, the tokens of a session, or all tokens of a user that were issued before a time.',
+        body: Revocation,
+        'x-errors': PATH_AND_BODY_ERRORS,
+        response: { 200: Revoked },
+      },
+    },
+    async ({ body }) => {
+      if ('user_id' in body) {
+        const before = body.before === undefined ? undefined : Date.parse(body.before);
+        if (before !== undefined && before > clock.now() + CLOCK_DIFFERENCE_MS) {
+          throw new TollgateError('FORMAT_ERROR', { text: '"before" must not lie in the future.' });
+        }
+        const revokedBefore = await accounts.revokeTokens(body.user_id, before);
+        await invalidations.read();
+        return { user_id: body.user_id, before: new Date(revokedBefore).toISOString() };
+      }
+      const until = await revocations.revoke('jti' in body ? `jti:${body.jti}` : `sid:${body.sid}`);
+      await invalidations.read();
+      return { ...body, until: new Date(until).toISOString() };
+    },
+  );
+}
+
+function eventRoute(app: FastifyInstance, { userChannel }: AdminRoutesDeps, authorized: Authorized): void {
+  typedRoutes(app).post(
+    '/v1/users/:id/events',
+    {
+      ...authorized(),
+      bodyLimit: MAX_EVENT_BYTES,
+      schema: {
+        ...DOCUMENTED,
+        operationId: 'publishEvent',
+        summary: 'Publish an event to a user',
+        description: `Sends a transient event to all connections of the user, in the dialect of each. The body has at
+most ${MAX_EVENT_BYTES / 1024} KiB. The event is not stored: a client that is not connected does not receive it.
+\`type\` must not be a type of the gateway's own messages and events.`,
+        params: UserPath,
+        body: Event,
+        'x-errors': PATH_AND_BODY_ERRORS,
+        response: { 202: Published },
+      },
+    },
+    async ({ params: { id }, body: event }, reply) => {
+      const nodes = await userChannel.publish(id, event);
+      return reply.status(202).send({ user_id: id, type: event.type, nodes });
+    },
+  );
+}
+
+/** The hash of the user that a request concerns, for the log. */
+function userOf({ params, body }: FastifyRequest): { readonly user?: string } {
   const id = UserPath.safeParse(params).data?.id ?? z.object({ user_id: userId }).safeParse(body).data?.user_id;
   return id === undefined ? {} : { user: userHash(id) };
-}
-
-/** @throws TollgateError FORMAT_ERROR, saying what is wrong and where */
-function parsed<T>(schema: z.ZodType<T>, value: unknown): T {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  throw formatError(result.error);
 }

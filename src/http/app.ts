@@ -9,36 +9,41 @@ import { checkJsonBounds, type JsonBounds } from '../protocol/json-bounds.ts';
 
 const HEADERS_TIMEOUT_MS = 10_000;
 const REQUEST_TIMEOUT_MS = 30_000;
-/** How late the two above may be: Node looks every 30 seconds by itself, at unfinished requests only. */
+/**
+ * Interval at which Node checks the two timeouts above. Its default is 30 seconds. It checks unfinished requests only.
+ */
 const TIMEOUT_CHECK_MS = 1_000;
 const SERVER_OPTIONS = {
   headersTimeout: HEADERS_TIMEOUT_MS,
   requestTimeout: REQUEST_TIMEOUT_MS,
   connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-  // Node would answer without a body, and does not look at what a Host holds: both are checked below.
+  // Node would respond without a body, and does not validate the value. `hasValidHost` checks both.
   requireHostHeader: false,
-  // Other upgrades are offers that a server may pass over (RFC 9110 section 7.8): curl and Java offer h2c.
+  // A server can ignore other upgrades (RFC 9110 section 7.8): curl and Java offer h2c.
   shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
 };
-/** Node's code for a request that did not come in time. */
+/** Node's error code of a request that was not complete in time. */
 const REQUEST_TIMEOUT = 'ERR_HTTP_REQUEST_TIMEOUT';
 const KEEP_ALIVE_MS = 65_000;
 const BODY_LIMIT_BYTES = 64 * 1024;
-/** The largest body, an event for a user, has 8 KiB. */
+/** Bounds of JSON bodies. The largest one, an event for a user, has 8 KiB. */
 const BODY_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 500 };
-/** A user id of 128 characters, each of them percent-encoded; the router's own bound is 100, and makes 404 of the rest. */
+/**
+ * Bound of a path parameter: a user id of 128 characters, all percent-encoded. With the router's default of 100, a
+ * longer id would get a 404.
+ */
 const MAX_PARAMETER_LENGTH = 3 * 128;
 
 /**
- * Twice what the longest route needs. The router decodes a path before it looks for a route, at 50 µs per kB of escapes;
- * a longer path is looked for under a name that no route has.
+ * Twice the length that the longest route needs. The router decodes a path before it searches for a route, at 50 µs per
+ * kB of escapes. A longer path is replaced by `NO_PATH`, which no route has.
  */
 const MAX_PATH_LENGTH = 1_024;
 const NO_PATH = '/path-too-long';
 
-/** What counts clients' input, where clients are counted. */
+/** Receives invalid input and long tasks, to count them per client address. */
 export interface InputWatch {
-  /** What came is no HTTP, or too large for it. */
+  /** Counts input that is not HTTP, or has too large a header. */
   unreadable(socket: Socket): void;
   /** Runs the synchronous part of handling a request, or of parsing its body. */
   run<T>(surface: 'http' | 'http_body', request: IncomingMessage, work: () => T): T;
@@ -47,20 +52,20 @@ export interface InputWatch {
 const UNWATCHED: InputWatch = { unreadable: () => {}, run: (_surface, _request, work) => work() };
 
 export interface AppOptions {
-  /** Counts bad input and long tasks per address; nothing is counted by default. */
+  /** Counts invalid input and long tasks per address; by default nothing is counted. */
   readonly watch?: InputWatch;
   readonly logger: Logger;
-  /** How many proxies in front are trusted to name the client in `X-Forwarded-For`; 0 trusts nobody. */
+  /** Number of trusted proxies that append to `X-Forwarded-For`; with 0 the header is ignored. */
   readonly trustedProxyHops: number;
-  /** Answers a request itself and returns true, before Fastify sees it: for servers that read the body their own way. */
+  /** Handles a request before Fastify and returns true: for servers that read the body themselves. */
   readonly intercept?: (request: IncomingMessage, response: ServerResponse) => boolean;
-  /** Whether a path is served by upgrades alone: a plain request of it is answered with 426. */
+  /** Whether a path accepts only upgrades: a plain request gets a 426. */
   readonly isUpgradePath?: (path: string) => boolean;
 }
 
 /**
- * An HTTP server with the bounds and the error form that every Tollgate process shares: errors are
- * `{ error: { code, message, retryable, … } }`, whoever raised them.
+ * Creates an HTTP server with the bounds and the error form that all Tollgate processes share. All errors, including
+ * those of Fastify and Node, have the form `{ error: { code, message, retryable, … } }`.
  */
 export function createApp({
   logger,
@@ -85,13 +90,13 @@ export function createApp({
     routerOptions: { maxParamLength: MAX_PARAMETER_LENGTH },
     rewriteUrl: ({ url = '' }) => (pathLength(url) > MAX_PATH_LENGTH ? NO_PATH : url),
     forceCloseConnections: true,
-    // A body that names `__proto__` is refused by the parser, not handed on.
+    // The parser rejects a body that contains the key `__proto__`.
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'error',
     clientErrorHandler: (error, socket) => {
       if (refuseUnreadable(error, socket) && error.code !== REQUEST_TIMEOUT) watch.unreadable(socket);
     },
-    // A path that cannot be decoded is refused by the router, which asks no other handler.
+    // For paths that cannot be decoded: the router does not call the error handler.
     frameworkErrors: (thrown, _request, reply) => void refuse(thrown, reply),
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
@@ -121,7 +126,7 @@ function pathLength(target: string): number {
   return query === -1 ? target.length : query;
 }
 
-/** Many clients announce JSON for a request without a body too; an empty one counts as none. */
+/** Treats an empty JSON body as absent: many clients send the content type of JSON without a body. */
 function acceptEmptyJson(app: FastifyInstance, watch: InputWatch): void {
   const parseJson = app.getDefaultJsonParser('error', 'error');
   app.removeContentTypeParser('application/json');
@@ -138,19 +143,19 @@ function acceptEmptyJson(app: FastifyInstance, watch: InputWatch): void {
   });
 }
 
-/** RFC 9112 section 3.2. */
+/** Rejects a request without one valid `Host` header. RFC 9112 section 3.2. */
 function refuseHost(response: ServerResponse): void {
-  const body = errorBody(new TollgateError('FORMAT_ERROR', { text: 'The request must name one valid Host.' }));
+  const body = errorBody(new TollgateError('FORMAT_ERROR', { text: 'The request must have one valid Host header.' }));
   const headers = { 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(body) };
   response.writeHead(400, { ...headers, connection: 'close' }).end(body);
 }
 
 /**
- * What is no HTTP, or too large or too slow for it, is answered in the form of every other error.
- * @returns whether it was answered
+ * Responds to input that is not HTTP, has too large a header or is too slow, in the form of all errors.
+ * @returns whether a response was sent
  */
 function refuseUnreadable(error: Error & { code?: string }, socket: Socket): boolean {
-  // A proxy or browser that connects beforehand has asked nothing: an answer could be taken for that to its first request.
+  // A proxy or browser that preconnects has sent nothing. It could take a response for that to its first request.
   if (!socket.writable || socket.bytesRead === 0) {
     socket.destroy();
     return false;
@@ -165,15 +170,15 @@ function refuseUnreadable(error: Error & { code?: string }, socket: Socket): boo
   return true;
 }
 
-/** What Fastify throws. */
+/** Errors that Fastify throws. */
 type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown };
 
-/** Fastify's own refusals (a body that is no JSON, too large, against the schema) as rows of the table. */
+/** Converts errors of Fastify (invalid JSON, too large a body, a schema violation) to errors of the table. */
 export function httpError(thrown: HttpError): TollgateError {
   if (thrown instanceof TollgateError) return thrown;
   const status = thrown.statusCode ?? 500;
   if (status >= 500) return new TollgateError('INTERNAL_ERROR', { cause: thrown });
-  // Fastify names the part of the request and the field; the rest is our schema's own text.
+  // The text is public: Fastify adds the part of the request and the field to the message of the schema.
   if (thrown.validation !== undefined) return new TollgateError('FORMAT_ERROR', { text: thrown.message });
   if (status === 413) return new TollgateError('MESSAGE_TOO_LARGE', { cause: thrown });
   return new TollgateError('FORMAT_ERROR', { cause: thrown });

@@ -4,15 +4,15 @@ import type { FastifyInstance } from 'fastify';
 
 const CONSOLE_FOLDER = fileURLToPath(new URL('../../console/', import.meta.url));
 
-/** A page of ours may load and call nothing but this gateway, and the auth service that it gets its token from. */
+/** Allows the console to load and call only this gateway, and to call the auth service that issues its token. */
 function contentSecurityPolicy(authServiceUrl: string): string {
   const connect = `connect-src 'self' ws: wss: ${new URL(authServiceUrl).origin}`;
   return `default-src 'self'; img-src 'self' data:; ${connect}; object-src 'none'; base-uri 'none'; frame-ancestors 'none'`;
 }
 
 /**
- * `/console`: a page that logs in, sends a message and shows the events as they come. `/console/config.json` tells it
- * where the auth service is, and whether there are demo accounts.
+ * `/console`: a page that logs in, sends a message and shows the events. `/console/config.json` contains the URL of the
+ * auth service, and whether demo accounts exist.
  */
 export function registerConsoleRoutes(
   app: FastifyInstance,

@@ -3,10 +3,10 @@ import type { FastifyInstance } from 'fastify';
 const PREFLIGHT_SECONDS = '600';
 
 /**
- * Lets pages of the listed origins read the answers (Fetch standard, "CORS protocol"). A page of another origin gets no
- * header, and its browser keeps the answer from it. Credentials mode stays off: no cookie ever counts here.
- * @param origins whole origins; `*`, which the configuration refuses in production, allows all
- * @param headers what pages may send besides a credential and a content type
+ * Lets pages of the listed origins read the responses (Fetch standard, "CORS protocol"). Other origins get no CORS
+ * headers, so their browsers withhold the response. Credentials mode is off, because no route uses cookies.
+ * @param origins complete origins; `*`, which the configuration rejects in production, allows all
+ * @param headers request headers that pages can send in addition to `Authorization` and `Content-Type`
  */
 export function allowOrigins(app: FastifyInstance, origins: readonly string[], headers: readonly string[] = []): void {
   const allowed = new Set(origins);

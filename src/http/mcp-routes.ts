@@ -14,30 +14,81 @@ import type { Identity } from '../protocol/identity.ts';
 import { httpError, type InputWatch } from './app.ts';
 import { allowOrigins } from './cors.ts';
 import { challenge, type ProtectedResource } from './mcp-metadata-routes.ts';
+import { BODY_ERRORS, typedRoutes, USER_ERRORS, USER_TOKEN } from './route-docs.ts';
 
 export const MCP_PATH = '/mcp';
 
-/** Headers of the Streamable HTTP transport: all that the SDK gets to see of a request's, and what pages may send. */
+/** Headers of the Streamable HTTP transport: the only ones that the SDK receives, and those that pages can send. */
 const MCP_HEADERS = ['accept', 'content-type', 'mcp-protocol-version', 'mcp-method', 'mcp-name'];
-/** JSON-RPC 2.0 section 5.1, for the HTTP methods that this endpoint does not have. */
+/** JSON-RPC 2.0 section 5.1, sent for HTTP methods that this endpoint does not support. */
 const METHOD_NOT_FOUND = -32601;
 
+/** Documents the body. It accepts every value, because the MCP server validates messages by the rules of JSON-RPC. */
+const Message = z.unknown().meta({
+  id: 'JsonRpcMessage',
+  type: 'object',
+  required: ['jsonrpc', 'method'],
+  properties: {
+    jsonrpc: { const: '2.0' },
+    id: { type: ['string', 'integer'], description: 'Absent in notifications.' },
+    method: { type: 'string' },
+    params: { type: 'object' },
+  },
+  examples: [{ jsonrpc: '2.0', id: 1, method: 'tools/list', params: {} }],
+});
+const Result = z.unknown().meta({
+  id: 'JsonRpcResult',
+  type: 'object',
+  required: ['jsonrpc', 'id'],
+  properties: {
+    jsonrpc: { const: '2.0' },
+    id: { type: ['string', 'integer', 'null'] },
+    result: { type: 'object' },
+    error: { type: 'object', description: 'Instead of `result`: an error of JSON-RPC, MCP or a tool.' },
+  },
+  examples: [{ jsonrpc: '2.0', id: 1, result: { tools: [] } }],
+});
+const Events = z.unknown().meta({
+  type: 'string',
+  examples: ['event: message\ndata: {"jsonrpc":"2.0","id":1,"result":{"tools":[]}}\n\n'],
+});
+
 const DOCUMENTED = {
+  operationId: 'sendMcpMessage',
+  summary: 'Send an MCP message',
+  description: `Endpoint of the Model Context Protocol (Streamable HTTP, versions 2026-07-28 and 2025-11-25). The body
+is one JSON-RPC message. Errors of the gateway, authentication included, are JSON-RPC errors with the listed HTTP
+status.`,
   tags: ['mcp'],
-  summary: 'The Model Context Protocol (Streamable HTTP, 2026-07-28 and 2025-11-25): one JSON-RPC message a request.',
-  security: [{ user: [] }],
-  response: { 200: z.object({ jsonrpc: z.literal('2.0'), id: z.union([z.string(), z.int(), z.null()]) }) },
-};
+  security: USER_TOKEN,
+  body: Message,
+  'x-rpc-errors': [
+    ...USER_ERRORS,
+    ...BODY_ERRORS,
+    'INVALID_MESSAGE',
+    'ORIGIN_NOT_ALLOWED',
+    'USER_BLOCKED',
+    'RATE_LIMITED',
+    'SERVER_DRAINING',
+  ],
+  response: {
+    200: {
+      description: 'The result: as JSON, or as server-sent events if notifications precede it.',
+      content: { 'application/json': { schema: Result }, 'text/event-stream': { schema: Events } },
+    },
+    202: z.null().describe('The notification was accepted; there is no body.'),
+  },
+} as const;
 
 export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
   readonly server: Pick<McpServer, 'serve'>;
   readonly inFlight: InFlight;
-  /** Who speaks, by an access token and as operators have decided. @throws TollgateError of the authentication rows */
+  /** The user of the access token, with the stored account applied. @throws TollgateError of the authentication rows */
   readonly identify: (request: FastifyRequest) => Promise<Identity>;
   readonly resource: ProtectedResource;
   readonly allowedOrigins: readonly string[];
   readonly originAllowed: (origin: string | undefined, allowed: readonly string[]) => boolean;
-  /** How long clients should wait before they try another node; undefined while this one takes requests. */
+  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
   readonly drainingForMs: () => number | undefined;
   readonly watch: Pick<InputWatch, 'run'>;
   readonly metrics: Pick<Metrics, 'limitDecisions' | 'messages'>;
@@ -45,8 +96,8 @@ export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
 }
 
 /**
- * `POST /mcp`. Origin, draining and credential are settled before the body is looked at; every answer, refusals
- * included, is JSON-RPC. The access token ends here: what is behind gets an identity.
+ * `POST /mcp`. Checks origin, draining and credential before it reads the body. All responses, including errors, are
+ * JSON-RPC. The MCP server receives the identity of the user, never the access token.
  */
 export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): void {
   const identities = new WeakMap<FastifyRequest, Identity>();
@@ -69,7 +120,7 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
       identities.set(request, await deps.identify(request));
     });
     scope.options(MCP_PATH, { schema: { hide: true } }, (_request, reply) => reply.status(204).send());
-    // Neither a stream of its own (2025-11-25) nor a session to end: there is no state between requests.
+    // The server keeps no state between requests: there is no stream to open (2025-11-25) and no session to end.
     scope.route({
       method: ['GET', 'DELETE'],
       url: MCP_PATH,
@@ -79,7 +130,7 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
         return reply.status(405).header('allow', 'POST').send({ jsonrpc: '2.0', id: null, error });
       },
     });
-    scope.post(MCP_PATH, { schema: DOCUMENTED }, async (request, reply) => {
+    typedRoutes(scope).post(MCP_PATH, { schema: DOCUMENTED }, async (request, reply) => {
       const identity = identities.get(request);
       if (!identity) throw new Error('the route has no guard');
       try {
@@ -95,7 +146,7 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
   });
 }
 
-/** @throws TollgateError INVALID_MESSAGE without a body: then no content type was asked for, and nothing parsed */
+/** @throws TollgateError INVALID_MESSAGE without a body: Fastify then neither checks the content type nor parses */
 function messageOf({ body }: FastifyRequest): { readonly method?: unknown; readonly params?: unknown } {
   if (typeof body === 'object' && body !== null) return body;
   throw new TollgateError('INVALID_MESSAGE', { text: 'The body must be one JSON-RPC message.' });
@@ -113,9 +164,9 @@ async function answer(
     leave();
     onClose.abort();
   };
-  // Also after the last byte of the answer: then nothing is left that could be ended.
+  // Also emitted after a complete response; aborting has no effect then.
   reply.raw.once('close', end);
-  // A client that hung up before, while its token was looked at, is not told of again.
+  // If the client disconnected during authentication, `close` is not emitted again.
   if (reply.raw.destroyed) end();
   const allowed = consumeMessage(deps, identity);
   await allowed;
@@ -133,10 +184,10 @@ async function answer(
   return reply.header('cache-control', 'no-store').send(response);
 }
 
-/** Every refusal as JSON-RPC, with the request's id once the body has been read. */
+/** Sends an error as JSON-RPC, with the id of the request if its body has been read. */
 function refuse(deps: McpRoutesDeps, thrown: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const error = httpError(thrown);
-  if (error.code === 'INTERNAL_ERROR') deps.logger.error({ err: thrown }, 'an MCP request failed');
+  if (error.code === 'INTERNAL_ERROR') deps.logger.error({ err: thrown }, 'MCP request failed');
   if (error.retryAfterMs !== undefined) reply.header('retry-after', Math.ceil(error.retryAfterMs / 1000));
   if (error.row.http === 401) reply.header('www-authenticate', challenge(error, deps.resource.metadataUrl(request)));
   return reply.status(error.row.http).send(rpcErrorBody(idOf(request.body), error));

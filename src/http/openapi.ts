@@ -1,32 +1,53 @@
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import type { FastifyInstance } from 'fastify';
-import { jsonSchemaTransform, validatorCompiler } from 'fastify-type-provider-zod';
+import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
+import { finishDocument } from './openapi-document.ts';
+import { acceptZodSchemas } from './route-docs.ts';
 
-const DESCRIPTION =
-  'The gateway between a chat and the agents behind it. The WebSocket endpoints are described by GET /ws/config.';
+const DESCRIPTION = `The HTTP interface of a Tollgate gateway: administration, usage and billing, tickets, operations
+and MCP. \`GET /ws/config\` describes the WebSocket endpoints. Every error has the form \`{ "error": { code, message,
+retryable } }\`; errors of \`/mcp\` are JSON-RPC.`;
+
+const SERVICE = `Access token of a service, with the listed scope. Instead of \`Bearer <token>\`, the header can be
+\`Service-Token <token>\` together with \`X-Service-ID\` and \`X-User-Context\`.`;
+
+const TAGS = [
+  { name: 'admin', description: 'Connections, plans, blocks, revocations and events of users.' },
+  { name: 'user data', description: 'Export and erasure of the data of a user.' },
+  { name: 'usage', description: 'The ledger of usage records, its tallies, windows, exports and corrections.' },
+  { name: 'tickets', description: 'Single-use credentials for WebSocket handshakes.' },
+  { name: 'mcp', description: 'The Model Context Protocol over HTTP.' },
+  { name: 'websocket', description: 'What clients need to know before they connect.' },
+  { name: 'operations', description: 'Health, metrics and configuration.' },
+];
 
 /**
- * Makes the routes that are added afterwards part of `/openapi.json`, which `/docs` shows, and lets their schemas be
- * zod's. The pages of `/docs` come from this server alone: they work without the internet, under a policy that lets
- * nothing else in.
+ * Adds the routes that are registered afterwards to `/openapi.json`, which `/docs` renders, and lets them have zod
+ * schemas. The pages of `/docs` load everything from this server, so they work offline; their content security policy
+ * allows no other origin.
  */
 export async function describeRoutes(app: FastifyInstance): Promise<void> {
-  app.setValidatorCompiler(validatorCompiler);
-  // Answers are told by their types and held by tests: checking each again would cost more than making it.
-  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
+  acceptZodSchemas(app);
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title: 'Tollgate', version: '1', description: DESCRIPTION, license: { name: 'Apache-2.0' } },
+      info: {
+        title: 'Tollgate',
+        version: '1',
+        description: DESCRIPTION,
+        license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
+      },
+      tags: TAGS,
       components: {
         securitySchemes: {
-          service: { type: 'http', scheme: 'bearer', description: 'Token of a service, with the scope named.' },
-          user: { type: 'http', scheme: 'bearer', description: 'Access token of a user.' },
+          service: { type: 'http', scheme: 'bearer', description: SERVICE },
+          user: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'Access token of a user.' },
         },
       },
     },
     transform: jsonSchemaTransform,
+    transformObject: (document) => finishDocument(jsonSchemaTransformObject(document)),
   });
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
   await app.register(swaggerUi, {
@@ -38,8 +59,8 @@ export async function describeRoutes(app: FastifyInstance): Promise<void> {
 }
 
 /**
- * The package's policy without what it lets in from elsewhere, and without its upgrade to https, under which the page
- * would not load from a plain port.
+ * Removes from the package's policy the external origins, and the upgrade to https, under which the page would not load
+ * from a plain HTTP port.
  */
 function sameOriginOnly(policy: string): string {
   return policy

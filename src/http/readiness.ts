@@ -3,10 +3,13 @@ import { type Clock, elapsedSince } from '../lib/clock.ts';
 import { withDeadline } from '../lib/with-deadline.ts';
 import { isResponsive, type Redis } from '../redis/client.ts';
 
-/** Answers are good for this long: anybody may ask, and must not cost Redis and the auth service a request each time. */
+/**
+ * Lifetime of a result. The routes are public, so a check must not cost a request to Redis and the auth service each
+ * time.
+ */
 const CACHE_MS = 1_000;
 const TIMEOUT_MS = 1_000;
-/** Nobody reads what an auth service says of its health. */
+/** Bound of the response of the auth service, which is discarded. */
 const MAX_BODY_BYTES = 16 * 1024;
 
 export interface ReadinessChecks {
@@ -15,7 +18,7 @@ export interface ReadinessChecks {
   readonly draining: boolean;
 }
 
-/** Whether this node should get new connections. */
+/** Determines whether this node should receive new connections. */
 export class Readiness {
   readonly #deps: { redis: Redis; subscriber: Redis; clock: Clock };
   readonly #authServiceUrl: string;
@@ -54,11 +57,12 @@ export class Readiness {
   }
 
   /**
-   * All of it in time: a host that does not even refuse connections would hold the answer for longer than whoever probes this
-   * node waits, and take it out of use.
+   * Whether the URL responds without a server error within `TIMEOUT_MS`, connecting included. An unreachable host would
+   * otherwise delay the result beyond the timeout of a load balancer's probe, which would take this node out of
+   * service.
    */
   async #answersHttp(url: URL): Promise<boolean> {
-    const timeoutError = () => new Error(`no answer within ${TIMEOUT_MS} ms`);
+    const timeoutError = () => new Error(`no response within ${TIMEOUT_MS} ms`);
     const deadline = { clock: this.#deps.clock, timeoutMs: TIMEOUT_MS, timeoutError, signal: undefined };
     try {
       return await withDeadline(deadline, async (signal) => {

@@ -1,15 +1,17 @@
 import type { FastifyInstance } from 'fastify';
 import type { Tracing } from '../lib/tracing.ts';
 
-/** Where operators and billing ask; probes, pages and metrics would bury them, and MCP has traces of its own. */
+/**
+ * Prefix of the traced routes: administration and billing. Probes, pages and metrics would drown them; MCP has its own.
+ */
 const TRACED = '/v1/';
 
 /**
- * A trace for each request to the API, by the semantic conventions of HTTP server spans: it ends with the last byte of the
- * answer, or with the connection.
+ * Creates a trace per request to `/v1/`, by the semantic conventions of HTTP server spans. It ends with the last byte
+ * of the response, or with the connection. Requests that a hook or validation rejects have no trace.
  */
 export function traceRequests(app: FastifyInstance, { tracing }: { readonly tracing: Tracing }): void {
-  // Once the body is there: what its last byte sets going belongs to the socket, and to no request.
+  // After the body: what runs on its last byte belongs to the asynchronous context of the socket, not of the request.
   app.addHook('preHandler', (request, reply, next) => {
     const { url: route = '' } = request.routeOptions;
     if (!route.startsWith(TRACED)) return next();

@@ -1,17 +1,17 @@
 import type { FastifyRequest } from 'fastify';
 import type { ServiceIdentity } from '../auth/tokens.ts';
 
-/** The service that makes a request, by its token. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
+/** Authenticates the service of a request. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
 export type IdentifyService = (request: FastifyRequest, scope: string) => Promise<ServiceIdentity>;
 
 export interface ServiceGuard {
-  /** For `onRequest`: before anything of the request is looked at, so that strangers learn nothing from refusals. */
+  /** Hook for `onRequest`: it runs before the request is parsed, so that strangers learn nothing from other errors. */
   readonly requires: (scope: string) => (request: FastifyRequest) => Promise<void>;
-  /** Who made a request that came past `requires`. */
+  /** The service of a request that passed `requires`. */
   readonly caller: (request: FastifyRequest) => ServiceIdentity;
 }
 
-/** Lets services in by their scope. */
+/** Creates a guard that admits services with a given scope. */
 export function serviceGuard(identify: IdentifyService): ServiceGuard {
   const services = new WeakMap<FastifyRequest, ServiceIdentity>();
   return {

@@ -1,6 +1,5 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance } from 'fastify';
-import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
@@ -10,24 +9,36 @@ import type { Ledger } from '../usage/ledger/ledger.ts';
 import type { Verifier } from '../usage/ledger/verifier.ts';
 import { agrees, type ClosedRevision, RevisionSum, revisionsOf, type Windows } from '../usage/ledger/windows.ts';
 import type { LedgerRecord, UsageRecord } from '../usage/records.ts';
-import { EXPORT_FORMATS, RENDERERS } from '../usage/reports/renderers.ts';
+import { CLOUDEVENTS_BATCH, EXPORT_FORMATS, NDJSON, RENDERERS } from '../usage/reports/renderers.ts';
 import { DIMENSIONS, type Dimension, type Tallies } from '../usage/reports/tallies.ts';
+import { BODY_ERRORS, SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
 import type { ServiceGuard } from './services.ts';
-import { hoursOf, Measures, RangeQuery, Record, Refused, SERVICE, timeOf, Window } from './usage-schemas.ts';
+import {
+  hoursOf,
+  MEASURES_EXAMPLE,
+  Measures,
+  RangeQuery,
+  RECORD_EXAMPLE,
+  Record,
+  timeOf,
+  Window,
+} from './usage-schemas.ts';
 
 const MAX_UNITS = 1_000_000_000;
-/** Checks at once on this node: each takes a part of the time that its sockets need too. */
+/** Concurrent verifications per node: they use CPU time that the node's sockets need too. */
 const MAX_VERIFYING = 2;
 const VERIFYING_RETRY_MS = 2_000;
-const DOCUMENTED = { tags: ['usage'], security: SERVICE };
+const READ = { tags: ['usage'], security: serviceToken('usage:read') };
+const QUERY_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
+const RANGE_EXAMPLE = { from: '2026-11-20T10:00:00Z', to: '2026-11-20T11:00:00Z' };
 
 const TallyQuery = RangeQuery.extend({
-  user_id: z.string().min(1).max(128).optional(),
+  user_id: z.string().min(1).max(128).optional().describe('Only this user.'),
   group_by: z
     .string()
     .max(64)
     .default('')
-    .describe(`Any of ${DIMENSIONS.join(', ')}, separated by commas; left out, everything is one row.`),
+    .describe(`Any of ${DIMENSIONS.join(', ')}, separated by commas. Omit it to get one row.`),
 });
 const TallyRow = Measures.extend({
   user: z.string().optional(),
@@ -35,49 +46,114 @@ const TallyRow = Measures.extend({
   plan: z.string().optional(),
   hour: z.string().optional(),
   day: z.string().optional(),
-  refusals: z.int().describe('Calls that were refused and cost nothing.'),
+  refusals: z.int().describe('Tool calls that were denied; they are not charged.'),
 });
+const EventBatch = z.unknown().meta({ type: 'array', items: { type: 'object' }, examples: [[{ specversion: '1.0' }]] });
+const RequestBodies = z.unknown().meta({ type: 'string', examples: ['{"events":[]}\n'] });
 const ExportQuery = z.object({
-  format: z.enum(EXPORT_FORMATS),
-  window: z.string().max(32).describe('The hour, UTC, e.g. 2026-11-20T10.'),
-  revision: z.coerce.number().int().min(1).default(1).describe('What arrived late is in 2, 3, …'),
+  format: z.enum(EXPORT_FORMATS).meta({ description: 'Format of the receiving system.', examples: ['cloudevents'] }),
+  window: z
+    .string()
+    .max(32)
+    .meta({ description: 'The hour, UTC.', examples: ['2026-11-20T10'] }),
+  revision: z.coerce.number().int().min(1).default(1).describe('Late records are in revisions 2, 3, …'),
 });
-const CorrectionBody = z.strictObject({
-  record_id: z.string().min(1).max(64),
-  sequence: z.int().min(1),
-  units: z
-    .int()
-    .min(-MAX_UNITS)
-    .max(MAX_UNITS)
-    .refine((units) => units !== 0, 'must not be 0')
-    .describe('What is added to the units of the record; below 0 to take back.'),
-  reason: z.string().min(1).max(500),
+const CorrectionBody = z
+  .strictObject({
+    record_id: z.string().min(1).max(64).describe('Id of the record to correct.'),
+    sequence: z.int().min(1).describe('Its position in the ledger.'),
+    units: z
+      .int()
+      .min(-MAX_UNITS)
+      .max(MAX_UNITS)
+      .refine((units) => units !== 0, 'must not be 0')
+      .describe('Difference to the units of the record; negative to reduce them.'),
+    reason: z.string().min(1).max(500),
+  })
+  .meta({
+    id: 'Correction',
+    examples: [{ record_id: RECORD_EXAMPLE.id, sequence: 1, units: -10, reason: 'Wrong result, ticket 4711.' }],
+  });
+const { sequence: _sequence, hash: _hash, ...CORRECTED } = RECORD_EXAMPLE;
+const Corrected = z.object({ correction: Record.omit({ sequence: true, hash: true }) }).meta({
+  id: 'RecordedCorrection',
+  examples: [
+    {
+      correction: {
+        ...CORRECTED,
+        id: 'use_01j9z4a1',
+        units: -10,
+        corrects: RECORD_EXAMPLE.id,
+        reason: 'Wrong result, ticket 4711.',
+      },
+    },
+  ],
 });
-const CorrectionHeaders = z.object({ 'idempotency-key': z.string().min(1).max(255) });
-const Verification = z.object({
-  ok: z.boolean(),
-  problem: z
-    .object({
-      kind: z.enum(['chain', 'window', 'tally', 'archive']),
-      sequence: z.int().nullable(),
-      record_id: z.string().nullable(),
-      window: z.string().nullable(),
-      what: z.string(),
-    })
-    .nullable()
-    .describe('The first record that does not fit.'),
-  checked_records: z.int(),
-  checked_windows: z.int(),
-  archive: z
-    .enum(['none', 'compared', 'away'])
-    .describe('Whether the records were compared with the second copy; `away` when it did not answer (any longer).'),
-  archived_records: z.int().describe('Of the checked records, those that the second copy has too.'),
-  unsettled: z
-    .array(z.string())
-    .readonly()
-    .describe('Hours whose sums were not compared: records came in, or had been trimmed.'),
-  next: z.string().nullable().describe('The hour to go on from, as `from`; null when all has been checked.'),
+const CorrectionHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .min(1)
+    .max(255)
+    .meta({ description: 'Name of this correction, chosen by the client.', examples: ['ticket-4711'] }),
 });
+const TallyReport = z
+  .object({ from: z.string(), to: z.string(), group_by: z.array(z.string()), tallies: z.array(TallyRow) })
+  .meta({
+    id: 'TallyReport',
+    examples: [
+      {
+        ...RANGE_EXAMPLE,
+        group_by: ['tool'],
+        tallies: [{ tool: RECORD_EXAMPLE.tool, ...MEASURES_EXAMPLE, refusals: 1 }],
+      },
+    ],
+  });
+const WindowReport = z
+  .object({ from: z.string(), to: z.string(), windows: z.array(Window) })
+  .meta({ id: 'WindowReport', examples: [{ ...RANGE_EXAMPLE, windows: [] }] });
+
+const Verification = z
+  .object({
+    ok: z.boolean(),
+    problem: z
+      .object({
+        kind: z.enum(['chain', 'window', 'tally', 'archive']),
+        sequence: z.int().nullable(),
+        record_id: z.string().nullable(),
+        window: z.string().nullable(),
+        what: z.string(),
+      })
+      .nullable()
+      .describe('The first contradiction; null if there is none.'),
+    checked_records: z.int(),
+    checked_windows: z.int(),
+    archive: z
+      .enum(['none', 'compared', 'away'])
+      .describe(
+        'Whether the records were compared with the archive; `away` if it did not respond, or stopped responding.',
+      ),
+    archived_records: z.int().describe('Checked records that the archive contains too.'),
+    unsettled: z
+      .array(z.string())
+      .readonly()
+      .describe('Hours whose tallies were not compared, because records arrived meanwhile or had been trimmed.'),
+    next: z.string().nullable().describe('The next hour to check, as `from`; null if all hours were checked.'),
+  })
+  .meta({
+    id: 'Verification',
+    examples: [
+      {
+        ok: true,
+        problem: null,
+        checked_records: 120,
+        checked_windows: 24,
+        archive: 'compared',
+        archived_records: 120,
+        unsettled: [],
+        next: null,
+      },
+    ],
+  });
 
 export interface UsageReportDeps {
   readonly guard: ServiceGuard;
@@ -89,7 +165,7 @@ export interface UsageReportDeps {
   readonly clock: Clock;
 }
 
-/** What the ledger adds up to: tallies, windows, exports, corrections, and the proof. */
+/** Routes for tallies, windows, exports, corrections and the verification of the ledger. */
 export function registerUsageReportRoutes(app: FastifyInstance, deps: UsageReportDeps): void {
   sumRoutes(app, deps);
   exportRoute(app, deps);
@@ -98,24 +174,19 @@ export function registerUsageReportRoutes(app: FastifyInstance, deps: UsageRepor
 }
 
 function sumRoutes(app: FastifyInstance, { guard, tallies, windows, clock }: UsageReportDeps): void {
-  const routes = app.withTypeProvider<ZodTypeProvider>();
+  const routes = typedRoutes(app);
   routes.get(
     '/v1/usage/tallies',
     {
       onRequest: guard.requires('usage:read'),
       schema: {
-        ...DOCUMENTED,
-        summary: 'Counts, units, durations and refusals.',
+        ...READ,
+        operationId: 'getUsageTallies',
+        summary: 'Get tallies',
+        description: 'Returns executions, units, durations and refusals of a range of hours, grouped as requested.',
         querystring: TallyQuery,
-        response: {
-          200: z.object({
-            from: z.string(),
-            to: z.string(),
-            group_by: z.array(z.string()),
-            tallies: z.array(TallyRow),
-          }),
-          400: Refused,
-        },
+        'x-errors': QUERY_ERRORS,
+        response: { 200: TallyReport },
       },
     },
     async ({ query }) => {
@@ -133,10 +204,13 @@ function sumRoutes(app: FastifyInstance, { guard, tallies, windows, clock }: Usa
     {
       onRequest: guard.requires('usage:read'),
       schema: {
-        ...DOCUMENTED,
-        summary: 'Hourly windows, each revision by itself. Add them up: no record is in two.',
+        ...READ,
+        operationId: 'listUsageWindows',
+        summary: 'List windows',
+        description: 'Lists the hourly windows with all revisions. Each record is in exactly one, so revisions add up.',
         querystring: RangeQuery,
-        response: { 200: z.object({ from: z.string(), to: z.string(), windows: z.array(Window) }), 400: Refused },
+        'x-errors': QUERY_ERRORS,
+        response: { 200: WindowReport },
       },
     },
     async ({ query }) => {
@@ -147,7 +221,7 @@ function sumRoutes(app: FastifyInstance, { guard, tallies, windows, clock }: Usa
   );
 }
 
-/** As they were understood. */
+/** The range as the query was interpreted. */
 function ends(hours: readonly string[]): { from: string; to: string } {
   const last = timeOf('to', hours.at(-1) ?? '');
   return { from: `${hours[0]}:00:00Z`, to: `${hourOf(last + HOUR_MS)}:00:00Z` };
@@ -157,23 +231,31 @@ function dimensions(text: string): Dimension[] {
   const names = text.split(',').filter((name) => name !== '');
   const valid = DIMENSIONS.filter((dimension) => names.includes(dimension));
   if (valid.length < new Set(names).size) {
-    throw new TollgateError('FORMAT_ERROR', { text: `"group_by" takes ${DIMENSIONS.join(', ')}.` });
+    throw new TollgateError('FORMAT_ERROR', { text: `"group_by" accepts ${DIMENSIONS.join(', ')}.` });
   }
   return valid;
 }
 
 function exportRoute(app: FastifyInstance, { guard, windows, ledger }: UsageReportDeps): void {
-  app.withTypeProvider<ZodTypeProvider>().get(
+  typedRoutes(app).get(
     '/v1/usage/export',
     {
       onRequest: guard.requires('usage:read'),
       schema: {
-        ...DOCUMENTED,
-        summary: 'One closed revision of a window, as another system takes it.',
-        description:
-          'cloudevents: one batch. stripe, openmeter, lago: one request body a line, none larger than the system takes.',
+        ...READ,
+        operationId: 'exportUsageWindow',
+        summary: 'Export a closed revision of a window',
+        description: `Returns the records in the format of another system: \`cloudevents\` as one batch; \`stripe\`,
+\`openmeter\` and \`lago\` as one request body per line, none larger than that system accepts. \`X-Record-Count\` and
+\`X-Window-SHA256\` identify the revision. A response that ends without an error is complete.`,
         querystring: ExportQuery,
-        response: { 200: z.unknown(), 404: Refused, 409: Refused, 410: Refused },
+        'x-errors': [...QUERY_ERRORS, 'WINDOW_NOT_FOUND', 'WINDOW_NOT_CLOSED', 'RECORDS_TRIMMED'],
+        response: {
+          200: {
+            description: 'The records of the revision.',
+            content: { [CLOUDEVENTS_BATCH]: { schema: EventBatch }, [NDJSON]: { schema: RequestBodies } },
+          },
+        },
       },
     },
     async ({ query }, reply) => {
@@ -194,8 +276,8 @@ function exportRoute(app: FastifyInstance, { guard, windows, ledger }: UsageRepo
 }
 
 /**
- * The records of a revision. When they are not those that it was closed with, the answer is cut off: a body that ends
- * in order is complete.
+ * The records of a revision. Throws at the end if they are not those with which it was closed; the connection is then
+ * aborted, so a body that ends normally is complete.
  */
 async function* whole(revision: ClosedRevision, windows: Windows): AsyncGenerator<LedgerRecord[]> {
   const found = new RevisionSum();
@@ -204,26 +286,26 @@ async function* whole(revision: ClosedRevision, windows: Windows): AsyncGenerato
     yield records;
   }
   if (!agrees(revision, found) || found.sha256() !== revision.sha256) {
-    throw new Error(`the records of the window ${revision.window} are not those that it was closed with`);
+    throw new Error(`the records of window ${revision.window} differ from those with which it was closed`);
   }
 }
 
 function correctionRoute(app: FastifyInstance, { guard, corrections }: UsageReportDeps): void {
-  app.withTypeProvider<ZodTypeProvider>().post(
+  typedRoutes(app).post(
     '/v1/usage/corrections',
     {
       onRequest: guard.requires('usage:write'),
       schema: {
-        ...DOCUMENTED,
-        summary: 'Corrects a record by one that points at it. The same key gives the same answer.',
+        tags: ['usage'],
+        security: serviceToken('usage:write'),
+        operationId: 'createUsageCorrection',
+        summary: 'Correct a usage record',
+        description: `Appends a record that changes the units of an earlier one. A repetition with the same
+\`Idempotency-Key\` returns the first response.`,
         headers: CorrectionHeaders,
         body: CorrectionBody,
-        response: {
-          201: z.object({ correction: Record.omit({ sequence: true, hash: true }) }),
-          400: Refused,
-          404: Refused,
-          422: Refused,
-        },
+        'x-errors': [...SERVICE_ERRORS, ...BODY_ERRORS, 'RECORD_NOT_FOUND', 'IDEMPOTENCY_CONFLICT'],
+        response: { 201: Corrected },
       },
     },
     async (request, reply) => {
@@ -241,26 +323,29 @@ function recorded(result: CorrectionResult): UsageRecord {
   if (result.outcome === 'conflict') throw new TollgateError('IDEMPOTENCY_CONFLICT');
   if (result.outcome === 'missing') throw new TollgateError('RECORD_NOT_FOUND');
   if (result.outcome === 'correction') {
-    throw new TollgateError('FORMAT_ERROR', { text: 'A correction is corrected by another one of the same record.' });
+    throw new TollgateError('FORMAT_ERROR', { text: 'A correction cannot be corrected: correct its record again.' });
   }
   const { remaining } = result as { remaining: number };
   throw new TollgateError('FORMAT_ERROR', {
-    text: `The record has ${remaining} units left to take back.`,
+    text: `The record has only ${remaining} units left to subtract.`,
     fields: { units_left: remaining },
   });
 }
 
 function verifyRoute(app: FastifyInstance, { guard, verifier, clock }: UsageReportDeps): void {
   let running = 0;
-  app.withTypeProvider<ZodTypeProvider>().get(
+  typedRoutes(app).get(
     '/v1/usage/verify',
     {
       onRequest: guard.requires('usage:read'),
       schema: {
-        ...DOCUMENTED,
-        summary: 'Recomputes chain, windows and tallies from the records; names the first that does not fit.',
+        ...READ,
+        operationId: 'verifyUsage',
+        summary: 'Verify the ledger',
+        description: 'Recomputes hash chain, windows and tallies from the records and returns the first contradiction.',
         querystring: RangeQuery,
-        response: { 200: Verification, 400: Refused },
+        'x-errors': QUERY_ERRORS,
+        response: { 200: Verification },
       },
     },
     async ({ query }) => {

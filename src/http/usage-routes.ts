@@ -1,5 +1,4 @@
 import type { FastifyInstance, FastifyReply } from 'fastify';
-import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
 import { TollgateError } from '../protocol/errors.ts';
@@ -8,32 +7,81 @@ import { decodeCursor, encodeCursor } from '../usage/ledger/feed-cursor.ts';
 import type { Feed, Ledger, LedgerPosition, Page } from '../usage/ledger/ledger.ts';
 import type { LedgerTail } from '../usage/ledger/ledger-tail.ts';
 import { CLOUDEVENTS_BATCH, cloudEvent, NDJSON } from '../usage/reports/renderers.ts';
+import { BODY_ERRORS, SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
 import type { ServiceGuard } from './services.ts';
-import { Record, Refused, SERVICE } from './usage-schemas.ts';
+import { RECORD_EXAMPLE, Record } from './usage-schemas.ts';
 
 const TOO_MANY_WAITING_RETRY_MS = 1_000;
 
+/** Errors of routes whose parameters have a schema. */
+const QUERY_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
+
 const Cursor = z.string().max(64);
 const FeedQuery = z.object({
-  cursor: Cursor.default('').describe('`next_cursor` of the page before; left out for the beginning.'),
-  limit: z.coerce.number().int().min(1).max(1_000).default(100),
-  wait: z.coerce.number().int().min(0).max(20).default(0).describe('Seconds to wait for a record when there is none.'),
-  user_id: z.string().min(1).max(128).optional(),
-  tool: z.string().min(1).max(256).optional().describe('Of steps of a model: `model:<name>`.'),
+  cursor: Cursor.default('').describe('`next_cursor` of the previous page; omit it to start at the beginning.'),
+  limit: z.coerce.number().int().min(1).max(1_000).default(100).describe('Records per page.'),
+  wait: z.coerce.number().int().min(0).max(20).default(0).describe('Seconds to wait for a record if there is none.'),
+  user_id: z.string().min(1).max(128).optional().describe('Only records of this user.'),
+  tool: z.string().min(1).max(256).optional().describe('Only records of this tool; model steps have `model:<name>`.'),
 });
-const FeedPage = z.object({
-  records: z.array(Record),
-  next_cursor: z.string(),
-  has_more: z.boolean(),
-  gap_detected: z.boolean().describe('Records after the cursor are gone, or the ledger is not the one it is of.'),
+const FeedPage = z
+  .object({
+    records: z.array(Record),
+    next_cursor: z.string(),
+    has_more: z.boolean(),
+    gap_detected: z.boolean().describe('Records after the cursor were trimmed, or the cursor is from another ledger.'),
+  })
+  .meta({
+    id: 'UsageRecordPage',
+    examples: [{ records: [RECORD_EXAMPLE], next_cursor: 'MTo5Zjg2ZDA4MQ', has_more: false, gap_detected: false }],
+  });
+const ConsumerName = z.object({
+  consumer: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/)
+    .meta({ description: 'Name of a billing system that reads the feed.', examples: ['erp'] }),
 });
-const ConsumerName = z.object({ consumer: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/) });
 const ConsumerState = z.object({
   consumer: z.string(),
-  sequence: z.int(),
+  sequence: z.int().describe('Position of the last confirmed record.'),
   confirmed_at: z.iso.datetime(),
-  service: z.string(),
+  service: z.string().describe('Id of the service that owns the name.'),
 });
+const ConsumerStates = z.object({ consumers: z.array(ConsumerState) }).meta({
+  id: 'UsageConsumers',
+  examples: [
+    { consumers: [{ consumer: 'erp', sequence: 120, confirmed_at: '2026-11-20T10:00:00.000Z', service: 'billing' }] },
+  ],
+});
+const Confirmation = z.object({ cursor: Cursor.describe('`next_cursor` of the last page that was processed.') }).meta({
+  id: 'CursorConfirmation',
+  examples: [{ cursor: 'MTo5Zjg2ZDA4MQ' }],
+});
+const Confirmed = z
+  .object({ consumer: z.string(), sequence: z.int() })
+  .meta({ id: 'ConfirmedCursor', examples: [{ consumer: 'erp', sequence: 120 }] });
+
+const asText = (description: string, example: string) => ({
+  schema: z.unknown().meta({ type: 'string', description, examples: [example] }),
+});
+const CloudEvents = z.unknown().meta({
+  id: 'UsageRecordEvents',
+  type: 'array',
+  items: { type: 'object' },
+  description: 'A batch of CloudEvents; `data` is the record.',
+  examples: [
+    [
+      {
+        specversion: '1.0',
+        id: RECORD_EXAMPLE.id,
+        source: 'tollgate',
+        type: 'tollgate.usage.recorded',
+        data: RECORD_EXAMPLE,
+      },
+    ],
+  ],
+});
+const LINE = `${JSON.stringify(RECORD_EXAMPLE)}\n`;
 
 export interface UsageRoutesDeps {
   readonly guard: ServiceGuard;
@@ -43,24 +91,38 @@ export interface UsageRoutesDeps {
   readonly clock: Clock;
 }
 
-/** `GET /v1/usage/records`: the ledger as a feed, and `/v1/usage/cursors`: who has how much of it. */
+/**
+ * `GET /v1/usage/records`, the ledger as a feed, and `/v1/usage/cursors`, the positions that consumers have confirmed.
+ */
 export function registerUsageRoutes(app: FastifyInstance, deps: UsageRoutesDeps): void {
   feedRoute(app, deps);
   cursorRoutes(app, deps);
 }
 
 function feedRoute(app: FastifyInstance, deps: UsageRoutesDeps): void {
-  app.withTypeProvider<ZodTypeProvider>().get(
+  typedRoutes(app).get(
     '/v1/usage/records',
     {
       onRequest: deps.guard.requires('usage:read'),
       schema: {
-        summary: 'The ledger, in order. Reading twice gives the same bytes.',
-        description: `Accept ${NDJSON} or ${CLOUDEVENTS_BATCH} for those forms; the cursor is in X-Next-Cursor then.`,
+        operationId: 'listUsageRecords',
+        summary: 'List usage records',
+        description: `Returns the records of the ledger in order; the same cursor always returns the same bytes. With
+\`Accept: ${NDJSON}\` or \`${CLOUDEVENTS_BATCH}\`, the cursor is in the header \`X-Next-Cursor\`.`,
         tags: ['usage'],
-        security: SERVICE,
+        security: serviceToken('usage:read'),
         querystring: FeedQuery,
-        response: { 200: FeedPage, 400: Refused },
+        'x-errors': QUERY_ERRORS,
+        response: {
+          200: {
+            description: 'A page of records.',
+            content: {
+              'application/json': { schema: FeedPage },
+              [NDJSON]: asText('One record per line.', LINE),
+              [CLOUDEVENTS_BATCH]: { schema: CloudEvents },
+            },
+          },
+        },
       },
     },
     async (request, reply) => {
@@ -78,7 +140,10 @@ function feedRoute(app: FastifyInstance, deps: UsageRoutesDeps): void {
   );
 }
 
-/** The page, or the first that has a record within `waitMs`. @throws TollgateError OVERLOADED when too many wait */
+/**
+ * Returns the page; while it is empty, the first page with a record within `waitMs`.
+ * @throws TollgateError OVERLOADED if too many requests wait on this node
+ */
 async function readWaiting(
   { ledger, tail, clock }: UsageRoutesDeps,
   feed: Feed,
@@ -93,7 +158,7 @@ async function readWaiting(
     if (page.records.length > 0 || page.hasMore || page.gapDetected || remainingMs <= 0 || disconnected.aborted)
       return page;
     if (tail.full) throw new TollgateError('OVERLOADED', { retryAfterMs: TOO_MANY_WAITING_RETRY_MS });
-    // What a filter has passed over need not be looked at again.
+    // Records that the filter excluded are not read again.
     after = page.end;
     await tail.beyond(after.sequence, remainingMs, disconnected);
   }
@@ -117,16 +182,19 @@ function send(reply: FastifyReply, page: Page, accept: string): FastifyReply {
 }
 
 function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDeps): void {
-  const routes = app.withTypeProvider<ZodTypeProvider>();
-  const shared = { tags: ['usage'], security: SERVICE };
+  const routes = typedRoutes(app);
+  const documented = (scope: string) => ({ tags: ['usage'], security: serviceToken(scope) });
   routes.get(
     '/v1/usage/cursors',
     {
       onRequest: guard.requires('usage:read'),
       schema: {
-        ...shared,
-        summary: 'The consumers, and what each has confirmed.',
-        response: { 200: z.object({ consumers: z.array(ConsumerState) }) },
+        ...documented('usage:read'),
+        operationId: 'listUsageConsumers',
+        summary: 'List consumers',
+        description: 'Lists the consumers of the feed with the position that each has confirmed.',
+        'x-errors': SERVICE_ERRORS,
+        response: { 200: ConsumerStates },
       },
     },
     async () => ({ consumers: await consumers.list() }),
@@ -136,20 +204,24 @@ function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDep
     {
       onRequest: guard.requires('usage:read'),
       schema: {
-        ...shared,
-        summary: 'Confirms that a consumer has everything up to a cursor. Nothing above the lowest is ever trimmed.',
+        ...documented('usage:read'),
+        operationId: 'confirmUsageCursor',
+        summary: 'Confirm a cursor',
+        description: 'Confirms all records up to the cursor. Records after the lowest confirmed one are never trimmed.',
         params: ConsumerName,
-        body: z.object({ cursor: Cursor }),
-        response: { 200: z.object({ consumer: z.string(), sequence: z.int() }), 400: Refused },
+        body: Confirmation,
+        'x-errors': [...SERVICE_ERRORS, ...BODY_ERRORS],
+        response: { 200: Confirmed },
       },
     },
     async (request) => {
       const { consumer } = request.params;
       const confirmed = position(request.body.cursor);
       const outcome = await consumers.confirm(consumer, guard.caller(request).serviceId, confirmed);
-      if (outcome === 'unknown') throw new TollgateError('FORMAT_ERROR', { text: 'The cursor is of another ledger.' });
+      if (outcome === 'unknown')
+        throw new TollgateError('FORMAT_ERROR', { text: 'The cursor is from another ledger.' });
       if (outcome === 'foreign')
-        throw new TollgateError('PERMISSION_DENIED', { text: 'Another service has this name.' });
+        throw new TollgateError('PERMISSION_DENIED', { text: 'Another service owns this consumer name.' });
       if (outcome === 'full') throw new TollgateError('FORMAT_ERROR', { text: 'There are too many consumers.' });
       return { consumer, sequence: confirmed.sequence };
     },
@@ -159,10 +231,13 @@ function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDep
     {
       onRequest: guard.requires('usage:write'),
       schema: {
-        ...shared,
-        summary: 'Forgets a consumer that is no more, so that it holds nothing back.',
+        ...documented('usage:write'),
+        operationId: 'deleteUsageConsumer',
+        summary: 'Delete a consumer',
+        description: 'Removes a consumer that no longer reads, so that it does not prevent trimming.',
         params: ConsumerName,
-        response: { 204: z.null(), 404: Refused },
+        'x-errors': [...QUERY_ERRORS, 'RECORD_NOT_FOUND'],
+        response: { 204: z.null().describe('The consumer was deleted.') },
       },
     },
     async (request, reply) => {
@@ -175,6 +250,7 @@ function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDep
 
 function position(cursor: string): LedgerPosition {
   const decoded = decodeCursor(cursor);
-  if (!decoded) throw new TollgateError('FORMAT_ERROR', { text: '"cursor" must be one that an answer contained.' });
+  if (!decoded)
+    throw new TollgateError('FORMAT_ERROR', { text: '"cursor" must be a value that a response contained.' });
   return decoded;
 }

@@ -1,6 +1,5 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import { ERASURE_PHASES, type Erasure, Erasures } from '../accounts/erasures.ts';
 import type { InvalidationReader } from '../accounts/invalidation-reader.ts';
@@ -13,43 +12,69 @@ import type { UsageArchive } from '../usage/archive/archive.ts';
 import { Ledger } from '../usage/ledger/ledger.ts';
 import { NDJSON } from '../usage/reports/renderers.ts';
 import { type UsageOfUser, UserUsage } from '../usage/user-usage.ts';
-import { userId } from './admin-routes.ts';
+import { UserPath } from './admin-schemas.ts';
+import { SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
 import { type IdentifyService, serviceGuard } from './services.ts';
-import { Refused, SERVICE } from './usage-schemas.ts';
 
-/** Exports of one node at a time: each reads the whole ledger. */
+/** Concurrent exports per node: each reads the whole ledger. */
 const MAX_EXPORTS = 2;
 const TOO_MANY_RETRY_MS = 10_000;
 
-const UserPath = z.object({ id: userId });
-const ErasurePath = z.object({ id: z.string().regex(/^erased_[\w-]{1,64}$/) });
-const ErasureState = z.object({
-  erasure_id: z.string(),
-  status: z.enum(['in_progress', 'done']),
-  phase: z.enum(ERASURE_PHASES),
-  waiting_for: z.string().nullable().describe('What the phase waits for; null while it goes on.'),
-  pseudonym: z.string().describe('The `user_id` of the ledger records, which stay.'),
-  requested_by: z.string(),
-  requested_at: z.iso.datetime(),
-  finished_at: z.iso.datetime().nullable(),
-  counts: z.object({ records: z.int(), tally_rows: z.int(), keys: z.int() }),
+const ErasurePath = z.object({
+  id: z
+    .string()
+    .regex(/^erased_[\w-]{1,64}$/)
+    .meta({ description: 'Erasure id.', examples: ['erased_01j9z5b7'] }),
 });
-const DOCUMENTED = { tags: ['user data'], security: SERVICE };
+const ErasureState = z
+  .object({
+    erasure_id: z.string(),
+    status: z.enum(['in_progress', 'done']),
+    phase: z.enum(ERASURE_PHASES),
+    waiting_for: z.string().nullable().describe('What the current phase waits for; null if it is not waiting.'),
+    pseudonym: z.string().describe('The new `user_id` of the ledger records, which are kept.'),
+    requested_by: z.string(),
+    requested_at: z.iso.datetime(),
+    finished_at: z.iso.datetime().nullable(),
+    counts: z.object({ records: z.int(), tally_rows: z.int(), keys: z.int() }).describe('What has been erased so far.'),
+  })
+  .meta({
+    id: 'Erasure',
+    examples: [
+      {
+        erasure_id: 'erased_01j9z5b7',
+        status: 'in_progress',
+        phase: ERASURE_PHASES[0],
+        waiting_for: null,
+        pseudonym: 'erased_01j9z5b7',
+        requested_by: 'support',
+        requested_at: '2026-11-20T10:00:00.000Z',
+        finished_at: null,
+        counts: { records: 0, tally_rows: 0, keys: 0 },
+      },
+    ],
+  });
+const ExportLines = z.unknown().meta({
+  type: 'string',
+  examples: ['{"section":"tally","id":"2026-11-20T10","data":{"units":10}}\n{"section":"end","lines":1}\n'],
+});
+const DOCUMENTED = { tags: ['user data'], security: serviceToken('admin') };
+const PATH_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
 
 export interface UserDataRoutesDeps extends InvalidationDeps {
   readonly identifyService: IdentifyService;
   readonly invalidations: Pick<InvalidationReader, 'read'>;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** The second copy of the ledger; undefined without one. */
+  /** The archive of the ledger; undefined if none is configured. */
   readonly archive: UsageArchive | undefined;
 }
 
-/** Export and erasure of what is stored of a user, with a service token of the scope `admin`. */
+/** Export and erasure of the data of a user, with a service token with the scope `admin`. */
 export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoutesDeps): void {
   const guard = serviceGuard(deps.identifyService);
   const onRequest = guard.requires('admin');
-  const routes = app.withTypeProvider<ZodTypeProvider>();
+  const routes = typedRoutes(app);
   const audit = (request: FastifyRequest, fields: object, text: string) => {
     deps.logger.info({ service: guard.caller(request).serviceId, ...fields }, text);
   };
@@ -63,10 +88,13 @@ export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoute
       onRequest,
       schema: {
         ...DOCUMENTED,
-        summary: 'Everything that is stored of a user, one JSON object a line.',
-        description: `${NDJSON}: lines { section, id, data }, and a last line { section: "end", lines }. One without it was cut off.`,
+        operationId: 'exportUserData',
+        summary: 'Export the data of a user',
+        description: `Streams everything that is stored about the user, one JSON object \`{ section, id, data }\` per
+line. The last line is \`{ "section": "end", "lines": n }\`; a response without it is incomplete.`,
         params: UserPath,
-        response: { 200: z.unknown(), 400: Refused },
+        'x-errors': PATH_ERRORS,
+        response: { 200: { description: 'The data of the user.', content: { [NDJSON]: { schema: ExportLines } } } },
       },
     },
     async (request, reply) => {
@@ -88,17 +116,20 @@ export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoute
       onRequest,
       schema: {
         ...DOCUMENTED,
-        summary: 'Begins the erasure of a user, or tells of the one in progress.',
-        description: 'The user is blocked until it is done. Ledger records stay, under the pseudonym.',
+        operationId: 'eraseUserData',
+        summary: 'Erase the data of a user',
+        description: `Starts the erasure, or returns the one in progress. The user is blocked until it is done. Ledger
+records are kept under a pseudonym.`,
         params: UserPath,
-        response: { 202: ErasureState, 400: Refused },
+        'x-errors': PATH_ERRORS,
+        response: { 202: ErasureState },
       },
     },
     async (request, reply) => {
       const { id } = request.params;
       const { serviceId } = guard.caller(request);
       const erasure: Erasure = await erasures.begin(id, serviceId, deps.clock.now());
-      // Without the user's hash: a log line must not join the pseudonym to the lines of before.
+      // Without the hash of the user: a log line must not link the pseudonym to earlier lines.
       audit(request, { erasure: erasure.erasure_id }, 'erasure requested');
       await deps.invalidations.read();
       return reply.status(202).send(erasure);
@@ -111,9 +142,12 @@ export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoute
       onRequest,
       schema: {
         ...DOCUMENTED,
-        summary: 'The state of an erasure; kept for 396 days, without the user.',
+        operationId: 'getErasure',
+        summary: 'Get the state of an erasure',
+        description: 'Returns the state, which is kept for 396 days and does not contain the user id.',
         params: ErasurePath,
-        response: { 200: ErasureState, 400: Refused, 404: Refused },
+        'x-errors': [...PATH_ERRORS, 'RECORD_NOT_FOUND'],
+        response: { 200: ErasureState },
       },
     },
     async ({ params }) => {
@@ -124,7 +158,7 @@ export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoute
   );
 }
 
-/** Fails, and so cuts the answer off, when Redis or the archive does. */
+/** Lines of an export. Throws, and thereby aborts the response, if Redis or the archive fails. */
 async function* lines(
   id: string,
   { userData, usage }: { readonly userData: UserData; readonly usage: UserUsage },

@@ -7,6 +7,8 @@ import { AUTH_METHODS } from '../protocol/identity.ts';
 import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
 import { allowOrigins } from './cors.ts';
 import type { Readiness } from './readiness.ts';
+import { PUBLIC, PUBLIC_ERRORS, typedRoutes } from './route-docs.ts';
+import { SecureConfig, SecureHealth, SecureUnhealthy, WsConfig } from './ws-config-schemas.ts';
 
 export interface WsConfigDeps {
   readonly config: Config;
@@ -15,24 +17,43 @@ export interface WsConfigDeps {
   readonly publicPaths: readonly string[];
 }
 
-/** The bypass is no way to come in that anybody should look for. */
+/** Without the development bypass, which is not a public way to authenticate. */
 const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
 
-const tags = ['websocket'];
-const CONFIG = { tags, summary: 'Where and how to connect; messages, events, errors, close codes.' };
-const SECURE_CONFIG = { tags, summary: 'What /ws/secure offers and allows.' };
-const SECURE_HEALTH = { tags, summary: 'healthy, degraded (no auth service) or unhealthy (503).' };
+const DOCUMENTED = { tags: ['websocket'], security: PUBLIC, 'x-errors': PUBLIC_ERRORS };
+const CONFIG = {
+  ...DOCUMENTED,
+  operationId: 'getWsConfig',
+  summary: 'Get the WebSocket configuration',
+  description: 'Lists endpoints, limits, message types, event types, errors and close codes.',
+  response: { 200: WsConfig },
+};
+const SECURE_CONFIG = {
+  ...DOCUMENTED,
+  operationId: 'getSecureWsConfig',
+  summary: 'Get the configuration of /ws/secure',
+  description: 'Lists the features, authentication methods and limits of `/ws/secure`.',
+  response: { 200: SecureConfig },
+};
+const SECURE_HEALTH = {
+  ...DOCUMENTED,
+  operationId: 'getSecureWsHealth',
+  summary: 'Check the health of /ws/secure',
+  description: '`degraded` without the auth service, `unhealthy` without Redis. A result is cached for one second.',
+  response: { 200: SecureHealth, 503: SecureUnhealthy },
+};
 
-/** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients ask before they connect. */
+/** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients need to know before they connect. */
 export function registerWsConfigRoutes(app: FastifyInstance, deps: WsConfigDeps): void {
   app.register(async (scope) => {
-    // A page asks before it connects, and may read what it asks for where it may connect.
+    // Pages of every origin that can connect can also read these responses.
     allowOrigins(scope, deps.config.CORS_ORIGINS);
     addRoutes(scope, deps);
   });
 }
 
 function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
+  const routes = typedRoutes(app);
   const now = () => new Date(clock.now()).toISOString();
   const errors = Object.entries(ERRORS).map(([code, { text, close, http, jsonrpc, retryable }]) => {
     return { code, message: text, close_code: close, http_status: http, jsonrpc_code: jsonrpc, retryable };
@@ -43,13 +64,13 @@ function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths
     ({ close }) => close,
   );
 
-  app.get('/ws/config', { schema: CONFIG }, async () => ({
-    status: 'healthy',
+  routes.get('/ws/config', { schema: CONFIG }, async () => ({
+    status: 'healthy' as const,
     websocket_config: {
       available_endpoints: publicPaths,
-      authentication_required: true,
+      authentication_required: true as const,
       supported_protocols: ['jwt-auth'],
-      cors_enabled: true,
+      cors_enabled: true as const,
       environment: config.ENVIRONMENT,
       max_connections_per_user: config.MAX_CONNECTIONS_PER_USER,
       max_message_size: config.MAX_MESSAGE_BYTES,
@@ -68,8 +89,8 @@ function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths
     mcp: { http: '/mcp', websocket: '/ws/mcp', sub_protocol: 'mcp', versions: MCP_VERSIONS },
   }));
 
-  app.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
-    status: 'success',
+  routes.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
+    status: 'success' as const,
     websocket_config: {
       version: '2.0',
       security_level: 'enterprise',
@@ -96,15 +117,15 @@ function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths
     },
   }));
 
-  app.get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
+  routes.get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
     const { redis, authService } = await readiness.check();
-    const status = !redis ? 'unhealthy' : authService ? 'healthy' : 'degraded';
-    return reply.status(redis ? 200 : 503).send({
-      status,
+    const details = {
       service: 'secure_websocket',
       version: '2.0',
       security_level: 'enterprise',
       timestamp: now(),
-    });
+    } as const;
+    if (!redis) return reply.status(503).send({ status: 'unhealthy', ...details });
+    return reply.status(200).send({ status: authService ? 'healthy' : 'degraded', ...details });
   });
 }

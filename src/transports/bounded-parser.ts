@@ -2,15 +2,15 @@ import * as parser from 'socket.io-parser';
 import { MESSAGE_BOUNDS } from '../protocol/dialects.ts';
 import { checkJsonBounds } from '../protocol/json-bounds.ts';
 
-/** The name of an event that stands for one beyond the bounds; no packet can hold it. */
+/** Name of the event that replaces one beyond the bounds. A symbol, so that no packet can contain it. */
 export const BEYOND_BOUNDS = Symbol('beyond the bounds');
 
-/** An event of the one namespace, and the id of its acknowledgement. */
+/** An event of the namespace `/`, with the id of its acknowledgement. */
 const EVENT = /^2(\d{0,15})\[/;
 
 /**
- * Bounds the values of a packet before its JSON is parsed. An event beyond the bounds is replaced by `BEYOND_BOUNDS`, so that
- * it is answered; any other packet ends the engine, as one does that is no JSON.
+ * Checks the JSON bounds of a packet before it is parsed. Replaces an event beyond the bounds by `BEYOND_BOUNDS`, so
+ * that the client receives an error. Any other packet beyond the bounds closes the engine, as invalid JSON does.
  */
 class BoundedDecoder extends parser.Decoder {
   override add(packet: unknown): void {
@@ -28,5 +28,5 @@ class BoundedDecoder extends parser.Decoder {
   }
 }
 
-/** For the `parser` option of Socket.IO's server. */
+/** Value of the `parser` option of the Socket.IO server. */
 export const boundedParser = { ...parser, Decoder: BoundedDecoder };

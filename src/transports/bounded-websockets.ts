@@ -7,27 +7,28 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import { refuseUpgrade } from './refusals.ts';
 
-/** Frames above this end the connection with 1009 before they are read; smaller ones are answered. */
+/** A larger frame closes the connection with 1009 before it is read; smaller ones receive an error. */
 export const MAX_FRAME_BYTES = 64 * 1024;
-/** A client that does not answer the close frame is cut off after this; `ws` would wait 30 s, Engine.IO as long. */
+/** Time for the client to answer the close frame, then the socket is destroyed. `ws` and Engine.IO would wait 30 s. */
 export const CLOSE_TIMEOUT_MS = 2_000;
 
-/** Browsers and libraries send what is so small in one frame; a proxy may cut it up. */
+/** Frames per message. Browsers and libraries send small messages in one frame; a proxy may fragment them. */
 const MAX_FRAGMENTS = 16;
-/** Reads that one frame may take: at the smallest segment of TCP (536 bytes, RFC 9293 section 3.7.1) it takes 123. */
+/** Reads per frame. At the smallest TCP segment (536 bytes, RFC 9293 section 3.7.1) a frame of 64 KiB takes 123. */
 export const MAX_CHUNKS = 1_024;
-/** Ten a second: keep-alives and measurements of the way are a hundredth of it. */
+/** Ten per second. Keepalives and latency measurements need a hundredth of that. */
 const CONTROL_FRAMES_PER_MINUTE = 600;
 /**
- * Answers to pings that wait for a client that does not read, 127 bytes each: 76 KB. `ws` counts those of one read as
- * waiting too and ends the connection without a word, so that the bound a minute has to be met before.
+ * Pongs that are queued for a client that does not read, 127 bytes each: 76 KB. Above it, `ws` closes the connection
+ * without a reason, and it counts all pings of one read as queued. One more than the limit per minute, so that a client
+ * reaches that limit, which has a reason, first.
  */
 const MAX_PENDING_PONGS = CONTROL_FRAMES_PER_MINUTE + 1;
 const MINUTE_MS = 60_000;
-/** RFC 6455 section 4.1: the names of a handshake's sub-protocols are tokens, each of them once. */
-const MALFORMED_PROTOCOLS = 'Sec-WebSocket-Protocol must be a list of different tokens.';
+/** RFC 6455 section 4.1: sub-protocols are tokens without duplicates. */
+const MALFORMED_PROTOCOLS = 'Sec-WebSocket-Protocol must be a list of distinct tokens.';
 
-/** What of the options of `ws` 8.23 its types leave out. */
+/** Options of `ws` 8.23 that its types lack. */
 interface BoundedOptions extends ServerOptions {
   readonly closeTimeout: number;
   readonly maxFragments: number;
@@ -42,8 +43,8 @@ export interface BoundedWebSocketDeps {
 }
 
 /**
- * A WebSocket server with a bound on everything a client can make it hold or do beside its messages. Engine.IO makes its
- * own server with few options, so that the bounds are in the class and not in a call.
+ * WebSocket server that bounds all memory and CPU time that a client can cause apart from its messages. The bounds are
+ * in the class rather than in constructor arguments, because Engine.IO constructs its server itself, with few options.
  */
 export class BoundedWebSocketServer extends WebSocketServer {
   readonly #deps: BoundedWebSocketDeps;
@@ -54,7 +55,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
       noServer: true,
       clientTracking: false,
       maxPayload: MAX_FRAME_BYTES,
-      // Compression costs some 300 KB of memory a socket, and events are small.
+      // Compression costs about 300 KB of memory per socket, and events are small.
       perMessageDeflate: false,
       closeTimeout: CLOSE_TIMEOUT_MS,
       maxFragments: MAX_FRAGMENTS,
@@ -63,7 +64,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
     };
     super(bounded);
     this.#deps = deps;
-    // With a listener `ws` leaves the answer to it. Version, key and method have been checked by then.
+    // With this listener, `ws` does not respond itself. It has already checked version, key and method.
     this.on('wsClientError', (_error, socket, request) => {
       const error = new TollgateError('FORMAT_ERROR', { text: MALFORMED_PROTOCOLS });
       deps.guard.refused(request, error);
@@ -79,7 +80,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
   ): void {
     super.handleUpgrade(request, socket, head, (webSocket) => {
       boundControlFrames(webSocket, this.#deps.clock);
-      // All frames of one read are handled at once, by the listener that `ws` has just put there.
+      // The `data` listener that `ws` has just added processes all frames of one read synchronously.
       const address = this.#deps.guard.addressOf(request);
       this.#deps.longTasks.watch(socket, 'data', { surface: 'websocket', address: () => address });
       accepted(webSocket as WebSocket, request);
@@ -87,7 +88,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
   }
 }
 
-/** Pings are answered at once and pongs are free to send: neither meets the limits of messages. */
+/** Limits pings, which `ws` answers immediately, and pongs: the message limits do not apply to them. */
 function boundControlFrames(socket: WebSocket, clock: Clock): void {
   const limiter = new ControlFrameLimiter(clock);
   const count = () => {
@@ -97,7 +98,7 @@ function boundControlFrames(socket: WebSocket, clock: Clock): void {
   socket.on('pong', count);
 }
 
-/** Counts the control frames, or the control packets of Engine.IO, of one client in windows of a minute. */
+/** Counts the control frames, or Engine.IO control packets, of one client per minute. */
 export class ControlFrameLimiter {
   readonly #clock: Clock;
   #frames = 0;

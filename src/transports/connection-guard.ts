@@ -7,10 +7,10 @@ import type { PendingConnections } from '../limits/pending-connections.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { clientAddress, groupedAddress } from './client-address.ts';
 
-/** By then most that are in the way have authenticated or have been cut off. */
+/** By then, most pending connections have authenticated or have been closed. */
 const FULL_RETRY_MS = 5_000;
 
-/** A credential that is refused. An outage of ours, or a handshake that was too slow, is no failure of the client. */
+/** Rejected credentials. An outage of the gateway or a slow handshake is not a failure of the client. */
 const FAILURE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'NO_TOKEN',
   'INVALID_FORMAT',
@@ -23,8 +23,8 @@ const FAILURE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 ]);
 
 /**
- * Input that is refused unread or for its form. An origin that is not allowed does not count: a page decides over it and
- * not the visitor, whose address any page on the web could close.
+ * Invalid input. `ORIGIN_NOT_ALLOWED` does not count: the page sends the origin, not the user, so any page on the web
+ * could get the address of its visitors blocked.
  */
 const BAD_INPUT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'JSON_ERROR',
@@ -43,7 +43,7 @@ export interface ConnectionGuardDeps {
   readonly metrics: Pick<Metrics, 'handshakes' | 'pending'>;
 }
 
-/** Where every connection comes in: counts those that have not authenticated, and refuses what is too many. */
+/** Counts failed authentications and pending connections per client address, and rejects those above the limits. */
 export class ConnectionGuard {
   readonly #deps: ConnectionGuardDeps;
   readonly #trustedProxyHops: number;
@@ -53,28 +53,28 @@ export class ConnectionGuard {
     this.#trustedProxyHops = trustedProxyHops;
   }
 
-  /** The address that a request is counted for. */
+  /** The address for which a request is counted. */
   addressOf(request: IncomingMessage): string {
     return clientAddress(request, this.#trustedProxyHops);
   }
 
   /**
-   * An attempt to authenticate that holds no connection open. It takes no place among the pending ones, so that strangers
-   * behind the same address cannot take the place of a service.
+   * An authentication attempt of a plain HTTP request. It does not count as a pending connection, so that strangers
+   * behind the same address cannot exhaust the limit and lock out a service.
    */
   attempt(request: IncomingMessage): GuardedConnection {
     return new GuardedConnection(this.#deps.authFailureLimiter, this.addressOf(request), () => {});
   }
 
-  /** Counts a request that was refused before its client entered. */
+  /** Counts a request that was rejected before it became a pending connection. */
   refused(request: IncomingMessage, { code }: Pick<TollgateError, 'code'>): void {
     if (FAILURE_CODES.has(code) || BAD_INPUT.has(code))
       this.#deps.authFailureLimiter.recordFailure(this.addressOf(request));
   }
 
   /**
-   * Counts bytes of a socket that are no HTTP request. Behind trusted proxies the socket is a proxy's, which has parsed
-   * the request itself.
+   * Counts input that is not an HTTP request. Behind trusted proxies nothing is counted: the socket is that of a proxy,
+   * which parses requests itself.
    */
   unreadable(socket: Pick<Socket, 'remoteAddress'>): void {
     if (this.#trustedProxyHops === 0)
@@ -82,8 +82,8 @@ export class ConnectionGuard {
   }
 
   /**
-   * Lets a client in that has yet to say who it is.
-   * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED when too many wait already, of its address or of all
+   * Adds a pending connection.
+   * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED if its address, or the node, has too many pending connections
    */
   register(request: IncomingMessage, endpoint: string): GuardedConnection {
     const { authFailureLimiter, pending, metrics } = this.#deps;
@@ -103,13 +103,13 @@ export class ConnectionGuard {
   }
 }
 
-/** One client between its handshake and its authentication, or its end. */
+/** A pending connection, until it authenticates or closes. */
 export class GuardedConnection implements PendingConnection {
   readonly #limiter: ConnectionGuardDeps['authFailureLimiter'];
   readonly #address: string;
   /**
-   * It has authenticated, or is gone. Made to be a listener as it is: a closure around it would keep the request of the
-   * handshake for as long as the socket lives.
+   * Call it when the connection has authenticated or closed. It can be added as a listener directly: a closure around
+   * it would retain the handshake request for the lifetime of the socket.
    */
   readonly release: () => void;
   #isCounted = false;
@@ -120,7 +120,7 @@ export class GuardedConnection implements PendingConnection {
     this.release = release;
   }
 
-  /** AUTH_RATE_LIMITED while too many handshakes from this address have failed: only a good credential helps. */
+  /** AUTH_RATE_LIMITED while the address is blocked; only a valid credential is accepted then. */
   get blockError(): TollgateError | undefined {
     const retryAfterMs = this.#limiter.blockedForMs(this.#address);
     return retryAfterMs > 0 ? new TollgateError('AUTH_RATE_LIMITED', { retryAfterMs }) : undefined;
@@ -133,14 +133,14 @@ export class GuardedConnection implements PendingConnection {
       return found;
     } catch (thrown) {
       const error = toTollgateError(thrown);
-      // Asked before this failure is counted: the last one within the bound is still told what was wrong.
+      // Read before this failure is counted: the last attempt within the limit still receives its own error.
       const { blockError } = this;
       this.recordRefusal(error);
       throw blockError && FAILURE_CODES.has(error.code) ? (this.blockError ?? blockError) : error;
     }
   }
 
-  /** Counts once, however often the client is told. */
+  /** Counts at most one failure per connection. */
   recordRefusal(error: TollgateError): void {
     if (this.#isCounted || !(FAILURE_CODES.has(error.code) || BAD_INPUT.has(error.code))) return;
     this.#isCounted = true;
@@ -150,6 +150,6 @@ export class GuardedConnection implements PendingConnection {
 
 function tooManyPending(full: 'address' | 'node'): TollgateError {
   if (full === 'node') return new TollgateError('OVERLOADED', { retryAfterMs: FULL_RETRY_MS });
-  const text = 'Too many connections from this address wait for authentication; try again later.';
+  const text = 'Too many pending connections from this address; try again later.';
   return new TollgateError('AUTH_RATE_LIMITED', { text, retryAfterMs: FULL_RETRY_MS });
 }

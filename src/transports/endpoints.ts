@@ -1,15 +1,15 @@
 import { type Dialect, envelopeDialect, flatDialect, jsonRpcDialect } from '../protocol/dialects.ts';
 
-/** A path where a raw WebSocket can be opened. */
+/** A path at which clients can open a raw WebSocket. */
 export interface Endpoint {
-  /** As documented and as it labels metrics. */
+  /** As in the documentation and in the labels of metrics. */
   readonly path: string;
   readonly dialect: Dialect;
-  /** Whether a token must come with the handshake, or may come later. */
+  /** Whether the handshake must carry a token; otherwise a message can carry it later. */
   readonly identityRequired: boolean;
-  /** The user that the path names, if the endpoint is a user's own. */
+  /** Whether the path ends with a user id. */
   readonly userInPath: boolean;
-  /** Sub-protocols that may be answered, the preferred one first. */
+  /** Sub-protocols that the server can select, the preferred one first. */
   readonly protocols: readonly string[];
 }
 
@@ -21,7 +21,7 @@ const MCP: Endpoint = {
   protocols: ['mcp', 'jwt-auth'],
 };
 
-/** Exact paths first: `/ws/{user_id}` takes what no other row does. */
+/** In order of precedence: `/ws/{user_id}` matches what no other row does. */
 export const ENDPOINTS: readonly Endpoint[] = [
   { path: '/ws', dialect: flatDialect, identityRequired: false, userInPath: false, protocols: ['jwt-auth'] },
   { path: '/ws/secure', dialect: envelopeDialect, identityRequired: true, userInPath: false, protocols: ['jwt-auth'] },
@@ -42,19 +42,19 @@ export const ENDPOINTS: readonly Endpoint[] = [
   },
 ];
 
-/** What `GET /ws/config` lists. */
+/** The endpoints that `GET /ws/config` lists. */
 export const PUBLIC_PATHS: readonly string[] = ['/ws', '/ws/{user_id}', '/ws/v1/{user_id}', '/ws/secure'];
 
-/** Paths under `/ws/` that are plain HTTP and never a user's. */
+/** Segments under `/ws/` that are not user ids. */
 const RESERVED = new Set(['config', 'health', 'v1', 'secure', 'mcp']);
 
 export interface MatchedEndpoint {
   readonly endpoint: Endpoint;
-  /** The user named in the path. */
+  /** The user id in the path. */
   readonly userId: string | undefined;
 }
 
-/** The endpoint of a path without its query; undefined for a path that is none. */
+/** The endpoint of a path without query; undefined if there is none. */
 export function matchEndpoint(path: string): MatchedEndpoint | undefined {
   for (const endpoint of ENDPOINTS) {
     if (!endpoint.userInPath) {

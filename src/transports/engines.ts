@@ -4,10 +4,10 @@ import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { CLOSE_TIMEOUT_MS } from './bounded-websockets.ts';
 
-/** One Engine.IO session, over whichever transport. */
+/** An Engine.IO session, over long polling or WebSocket. */
 export type EngineSocket = Socket['conn'];
 
-/** What of Engine.IO's socket its types leave out. */
+/** Members of an Engine.IO socket that its types lack. */
 interface EngineInternals {
   /** The session id. */
   readonly id: string;
@@ -15,16 +15,16 @@ interface EngineInternals {
   readonly transport: EngineTransport;
 }
 
-/** What of a transport of Engine.IO its types leave out. */
+/** Members of an Engine.IO transport that its types lack. */
 interface EngineTransport {
   readonly name: string;
-  /** The WebSocket; long polling has none. */
+  /** The WebSocket; undefined for long polling. */
   readonly socket?: WebSocket;
   /** Long polling only: how long a close waits for the next poll, in milliseconds. */
   closeTimeout?: number;
-  /** Takes a WebSocket message, or the body of a polling POST. */
+  /** Processes a WebSocket message, or the body of a polling POST. */
   onData(data: string): void;
-  /** Ends the transport. */
+  /** Closes the transport. */
   onError(reason: string): void;
   removeAllListeners(event: 'packet'): void;
 }
@@ -35,9 +35,12 @@ export interface EnginePacket {
   readonly data?: unknown;
 }
 
-/** One is enough for what some clients call data; events are JSON, and each attachment is held until the last is there. */
+/**
+ * Binary attachments per packet. Events are JSON; some clients send one attachment. Each is buffered until the last
+ * arrives.
+ */
 const MAX_ATTACHMENTS = 1;
-/** For a client that tries again after a WebSocket that did not come through. */
+/** Allows a client to retry after a failed WebSocket upgrade. */
 const MAX_PROBES = 10;
 
 export function internals(engine: EngineSocket): EngineInternals {
@@ -45,8 +48,8 @@ export function internals(engine: EngineSocket): EngineInternals {
 }
 
 /**
- * Closes engines once they have sent what they have to send, or after `CLOSE_PATIENCE_MS`. By itself Engine.IO waits half
- * a minute for a client that does not poll or does not read.
+ * Closes engines as soon as their output is flushed, or after `CLOSE_TIMEOUT_MS`. Engine.IO itself would wait 30 s for
+ * a client that does not poll or does not read.
  */
 export class EngineCloser {
   readonly #clock: Clock;
@@ -58,7 +61,7 @@ export class EngineCloser {
     this.#metrics = metrics;
   }
 
-  /** Idempotent: one timer and one listener per engine, however often it is closed. */
+  /** Idempotent: adds one timer and one listener per engine. */
   close(engine: EngineSocket): void {
     if (this.#closing.has(engine)) return;
     this.#closing.add(engine);
@@ -74,19 +77,19 @@ export class EngineCloser {
   }
 }
 
-/** Drops every further packet of the current transport, those of a payload that is being decoded included. */
+/** Discards all further packets of the current transport, including those of a payload that is being decoded. */
 export function ignorePackets(engine: EngineSocket): void {
   internals(engine).transport.removeAllListeners('packet');
 }
 
 /**
- * Bounds the packets of one polling POST: Engine.IO bounds its bytes alone, and decodes all of them in one turn.
- * @param bound the highest number of packets, asked for each payload
+ * Bounds the packets of one polling POST. Engine.IO bounds only its bytes, and decodes all packets synchronously.
+ * @param bound returns the maximum number of packets; called for each payload
  * @param exceeded called instead of the decoder
  */
 export function boundPayloads(engine: EngineSocket, bound: () => number, exceeded: () => void): void {
   const { transport } = internals(engine);
-  // A WebSocket message is one packet.
+  // A WebSocket message always contains one packet.
   if (transport.name !== 'polling') return;
   const decode = transport.onData.bind(transport);
   transport.onData = (payload) => {
@@ -108,7 +111,7 @@ function holdsMoreThan(packets: number, payload: string): boolean {
 }
 
 /**
- * Bounds the probes of a WebSocket that is to replace polling. Engine.IO answers each of them, and a client sends one.
+ * Bounds the probes of a WebSocket that is about to replace polling. Engine.IO answers each probe; a client needs one.
  * https://socket.io/docs/v4/engine-io-protocol/#upgrade
  */
 export function boundProbes(engine: EngineSocket): void {
@@ -119,7 +122,7 @@ export function boundProbes(engine: EngineSocket): void {
   });
 }
 
-/** The size of a packet's data in bytes. */
+/** Size of a packet's data in bytes. */
 export function packetBytes(data: unknown): number {
   return typeof data === 'string' || Buffer.isBuffer(data) ? Buffer.byteLength(data) : 0;
 }
@@ -130,8 +133,8 @@ export function isConnect(data: unknown): boolean {
 }
 
 /**
- * Whether a Socket.IO packet asks for what there is not: a namespace beside `/`, which would be refused as often as it is
- * asked for and never counted, or many attachments.
+ * Whether a Socket.IO packet requests something that the gateway does not offer: a namespace other than `/`, which
+ * Socket.IO would reject each time without counting, or more than `MAX_ATTACHMENTS`.
  * https://socket.io/docs/v4/socket-io-protocol/#packet-encoding
  */
 export function isForeign(data: unknown): boolean {

@@ -4,28 +4,31 @@ import type { ResumePoint } from '../connections/handshake.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /**
- * Whether a page of this origin may connect. Browsers always send `Origin`; a client that does not is no browser and
- * has no ambient credentials to be abused with.
+ * Whether pages of this origin can connect. Browsers always send `Origin`. A client without it is not a browser and has
+ * no ambient credentials that a page could abuse.
  */
 export function originAllowed(origin: string | undefined, allowed: readonly string[]): boolean {
   return origin === undefined || allowed.includes('*') || allowed.includes(origin);
 }
 
-/** RFC 9112 section 3.2.2: a proxy may send the whole URL, and every server has to take it. */
+/** Absolute form of a request target, which proxies may send and servers must accept (RFC 9112 section 3.2.2). */
 const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 
-/** Decoding a query of many escapes costs 20 µs per kB, and several parts of a handshake read it. */
+/** Decoding a query with many escapes costs 20 µs per kB, and several steps of a handshake read it. */
 const parsedUrls = new WeakMap<IncomingMessage, URL>();
 
-/** A handshake needs a few hundred characters. */
+/** Maximum length of a query in characters; a handshake needs a few hundred. */
 const MAX_QUERY_LENGTH = 10_000;
 
-/** The path and query of a request, parsed once per request; undefined for none that is served. The host is not looked at. */
+/**
+ * Path and query of a request, parsed once per request; undefined if the target is invalid or too long. Ignores the
+ * host.
+ */
 export function requestUrl(request: IncomingMessage): URL | undefined {
   const known = parsedUrls.get(request);
   if (known) return known;
   const target = requestTarget(request);
-  // A target of two slashes would be read as a host.
+  // What follows two slashes would be parsed as a host.
   if (!target.startsWith('/') || target.startsWith('//')) return undefined;
   if (target.includes('?') && target.length - target.indexOf('?') > MAX_QUERY_LENGTH) return undefined;
   const url = URL.parse(target, 'http://gateway') ?? undefined;
@@ -33,7 +36,7 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
   return url;
 }
 
-/** The path and query as they were sent. */
+/** Path and query as sent. */
 export function requestTarget({ url = '' }: IncomingMessage): string {
   return url.replace(ABSOLUTE, '/');
 }
@@ -43,14 +46,15 @@ export function presentedCredentials(request: IncomingMessage): Handshake {
   const { headers } = request;
   const authorizations = request.headersDistinct.authorization ?? [];
   return {
-    // Node keeps the first of several, a proxy may have looked at another: joined (RFC 9110 section 5.3) they are no token.
+    // Node keeps only the first of several headers, and a proxy may have checked another one. Joined (RFC 9110 section
+    // 5.3), they are not a valid token.
     headers: authorizations.length > 1 ? { ...headers, authorization: authorizations.join(', ') } : headers,
     tickets: requestUrl(request)?.searchParams.getAll('ticket') ?? [],
   };
 }
 
 /**
- * Where the client says it left off: `after` and `epoch`, both or neither.
+ * The position from which the client resumes: `after` and `epoch`; undefined if both are absent.
  * @throws TollgateError FORMAT_ERROR
  */
 export function resumePoint(after: unknown, epoch: unknown): ResumePoint | undefined {
@@ -58,7 +62,7 @@ export function resumePoint(after: unknown, epoch: unknown): ResumePoint | undef
   const seq = typeof after === 'string' && /^\d{1,15}$/.test(after) ? Number(after) : after;
   const sound = typeof seq === 'number' && Number.isSafeInteger(seq) && seq >= 0;
   if (!sound || typeof epoch !== 'string' || epoch === '' || epoch.length > 64) {
-    throw new TollgateError('FORMAT_ERROR', { text: 'To resume, give both "after" (a number) and "epoch".' });
+    throw new TollgateError('FORMAT_ERROR', { text: 'To resume, send both "after" (a number) and "epoch".' });
   }
   return { after: seq, epoch };
 }

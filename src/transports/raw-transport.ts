@@ -7,8 +7,8 @@ import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts'
 import { writeProgress } from './write-progress.ts';
 
 /**
- * The frames of the event that was rendered last, one per dialect: the sockets of a user take an event one right after
- * the other, so that one place serves as well as a map of all.
+ * Caches the frames of the last encoded event, one per dialect. All connections of a user send an event directly after
+ * each other, so one entry is as effective as a map.
  */
 export class FrameCache {
   #entry: LogEntry | undefined;
@@ -27,7 +27,7 @@ export class FrameCache {
   }
 }
 
-/** A raw WebSocket as a transport. */
+/** Transport over a raw WebSocket. */
 export class RawTransport implements Transport {
   readonly endpoint: string;
   readonly #socket: WebSocket;
@@ -79,7 +79,7 @@ export class RawTransport implements Transport {
   }
 
   close(code: number, reason: string): void {
-    // One that is closed while it opens has not been read from yet; its answer to the close is.
+    // During the handshake the socket is paused; the client's close frame must be read.
     this.#socket.resume();
     this.#socket.close(code, reason);
   }

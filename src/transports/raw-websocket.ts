@@ -16,10 +16,10 @@ import { presentedCredentials, resumePoint } from './handshake-request.ts';
 import { FrameCache, RawTransport } from './raw-transport.ts';
 import { refuseUpgrade } from './refusals.ts';
 
-/** How `ws` names an end without a close frame: RFC 6455 section 7.1.5. */
+/** Code that `ws` reports for a connection that ended without a close frame (RFC 6455 section 7.1.5). */
 const ABNORMAL_CLOSURE = 1006;
-/** RFC 6455 section 4.2.2: 400. */
-const WRONG_PROTOCOLS = 'The Sec-WebSocket-Protocol header is too long, or not a list of different tokens.';
+/** Text of the 400 that RFC 6455 section 4.2.2 requires. */
+const WRONG_PROTOCOLS = 'The Sec-WebSocket-Protocol header is too long, or not a list of distinct tokens.';
 
 export interface RawWebSocketDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
@@ -27,7 +27,7 @@ export interface RawWebSocketDeps extends ConnectionDeps {
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
-/** A handshake, the endpoint it asks for, and who stands before it. */
+/** A handshake with its endpoint and its pending connection. */
 interface Handshake extends MatchedEndpoint {
   readonly url: URL;
   readonly request: IncomingMessage;
@@ -36,11 +36,11 @@ interface Handshake extends MatchedEndpoint {
 
 type Authenticate = () => Promise<Identity | undefined>;
 
-/** The raw WebSocket endpoints: turns sockets into transports and frames into messages. */
+/** The raw WebSocket endpoints. Creates a connection per socket and decodes its frames into messages. */
 export class RawWebSockets {
   readonly #deps: RawWebSocketDeps;
   readonly #frames = new FrameCache();
-  /** One an endpoint: `ws` asks its server, not the call, which sub-protocol to answer. */
+  /** One server per endpoint: `ws` configures the accepted sub-protocols per server, not per upgrade. */
   readonly #servers: ReadonlyMap<Endpoint, BoundedWebSocketServer>;
 
   constructor(deps: RawWebSocketDeps) {
@@ -49,7 +49,7 @@ export class RawWebSockets {
   }
 
   /**
-   * Takes an upgrade whose path and origin have been checked.
+   * Handles an upgrade whose path and origin are valid.
    * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
@@ -68,9 +68,10 @@ export class RawWebSockets {
   }
 
   /**
-   * The identity of a client whose address has failed too often, before anything is accepted of it. Nobody who has yet to
-   * authenticate comes in: a credential in band would be an attempt as good as any other.
-   * @throws TollgateError AUTH_RATE_LIMITED, AUTH_TIMEOUT, and whatever says that the credential could not be looked at
+   * Authenticates a client from a blocked address before the upgrade is accepted. Authentication by a message is not
+   * available then, because it would allow further attempts.
+   * @throws TollgateError AUTH_RATE_LIMITED, AUTH_TIMEOUT, or the error that prevented the verification of the
+   *   credential
    */
   #authenticateFirst({ pending }: Handshake, authenticate: Authenticate): Promise<Identity> {
     const { clock, limits } = this.#deps;
@@ -89,7 +90,7 @@ export class RawWebSockets {
     try {
       request.headers['sec-websocket-protocol'] = unpaddedProtocols(request.headers);
     } catch (cause) {
-      // Counted like a token of a wrong form. No client library sends such a header, so plain HTTP is readable enough.
+      // Counts as a malformed token. No client library sends such a header, so an HTTP response is readable enough.
       pending.recordRefusal(toTollgateError(cause));
       const error = new TollgateError('FORMAT_ERROR', { text: WRONG_PROTOCOLS, cause });
       this.#deps.metrics.handshakes.inc({ endpoint: endpoint.path, result: error.code });
@@ -101,26 +102,26 @@ export class RawWebSockets {
 
   #connected(socket: WebSocket, handshake: Handshake, authenticate: Authenticate): void {
     const { endpoint, pending } = handshake;
-    // What comes before the token has been looked at stays in the kernel, whose buffers have a bound.
+    // Until the token is verified, input stays in the buffers of the kernel, which are bounded.
     socket.pause();
     this.#runHandshake(this.#listen(socket, endpoint, pending), handshake, authenticate).finally(() => socket.resume());
   }
 
-  /** Apart from the opening: what these listeners see lives as long as the socket, and so must not be the request. */
+  /** A separate method, so that its closures, which live as long as the socket, do not retain the handshake request. */
   #listen(socket: WebSocket, endpoint: Endpoint, pending: GuardedConnection): Connection {
     const { clock, logger, metrics } = this.#deps;
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
     const connection = new Connection(this.#deps, transport, pending);
-    // Without a listener, one bad frame would end the process.
+    // Without a listener, one invalid frame would crash the process.
     socket.on('error', (error) => {
       logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error');
-      // `ws` ends the connection for a frame against RFC 6455 or above a bound.
+      // `ws` closes the connection after a frame that violates RFC 6455 or exceeds a bound.
       if (!connection.attachment) pending.recordRefusal(new TollgateError('INVALID_MESSAGE', { cause: error }));
     });
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
     socket.on('pong', () => connection.markAlive());
     socket.on('close', (code) => {
-      // We had ended it, and no answer came.
+      // The server closed the connection, and the client did not answer the close frame.
       if (connection.closed && code === ABNORMAL_CLOSURE) metrics.forcedCloses.inc({ transport: 'websocket' });
       connection.onClose();
     });
@@ -145,13 +146,13 @@ export class RawWebSockets {
   }
 
   #received(connection: Connection, { dialect }: MatchedEndpoint['endpoint'], data: RawData, isBinary: boolean): void {
-    // `nodebuffer`, the default binary type, makes every message one Buffer.
+    // With the default binary type `nodebuffer`, every message is one Buffer.
     const bytes = data as Buffer;
     connection.countBytes(bytes.length);
-    // RFC 6455 section 7.4.1: 1003. Where MCP is spoken a client that frames wrongly is not one that errs once.
+    // Closes with 1003 (RFC 6455 section 7.4.1). An MCP client that sends binary frames does so with every message.
     if (isBinary && dialect.format === 'jsonrpc') return connection.close(new TollgateError('UNSUPPORTED_DATA'));
     if (isBinary) {
-      const text = 'Binary frames are not understood here; send text.';
+      const text = 'Binary frames are not supported; send text frames.';
       return connection.reject(new TollgateError('INVALID_MESSAGE', { text }), undefined);
     }
     const limit = maxMessageBytes(this.#deps.limits, dialect.format);
@@ -163,7 +164,7 @@ export class RawWebSockets {
     try {
       connection.receive(dialect.decode(frame));
     } catch (error) {
-      // Only JSON-RPC ties an answer to its request; to look for an id parses the frame again.
+      // Only JSON-RPC errors carry the id of their request; finding it parses the frame again.
       connection.reject(toTollgateError(error), dialect.format === 'jsonrpc' ? replyToOf(frame) : undefined);
     }
   }
@@ -175,7 +176,7 @@ function createServer(deps: RawWebSocketDeps, endpoint: Endpoint): BoundedWebSoc
   });
 }
 
-/** A user's own endpoint is for that user. @throws TollgateError USER_MISMATCH */
+/** Only the user in the path can use that endpoint. @throws TollgateError USER_MISMATCH */
 function checkPathUser(identity: Identity | undefined, userId: string | undefined): Identity | undefined {
   if (identity && userId !== undefined && identity.userId !== userId) throw new TollgateError('USER_MISMATCH');
   return identity;

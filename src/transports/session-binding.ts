@@ -2,31 +2,32 @@ import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { TollgateError } from '../protocol/errors.ts';
 
-/** What `Sec-Fetch-Site` says of a request that no other site has made. https://www.w3.org/TR/fetch-metadata/ */
+/** Values of `Sec-Fetch-Site` for requests that no other site made. https://www.w3.org/TR/fetch-metadata/ */
 const OWN_SITE = new Set(['same-origin', 'none']);
 
-/** Refuses a request that another site's page makes without an `Origin`, as `no-cors` requests are. */
+/** Whether a page of another site sent the request without `Origin`, as `no-cors` requests are. */
 export function isCrossSite({ headers }: IncomingMessage): boolean {
   const site = headers['sec-fetch-site'];
   return headers.origin === undefined && site !== undefined && !OWN_SITE.has(String(site));
 }
 
 /**
- * The properties of a long-polling session that its client repeats in every request. The session id stands in the URL of
- * each request, so that it must not be enough to read and write as the session's user.
+ * Binds a long-polling session to request headers that its client repeats. The session id is in the URL of each
+ * request, so it must not suffice to read and write as the user of the session.
  *
- * - `Origin`: a page of another origin sends the same one in every request. A page of the gateway's own origin sends none
- *   in a GET, so that without one in the opening request the first POST or upgrade decides. That is the request of the
- *   CONNECT packet: before it the session has no user.
- * - `Authorization`: a different one is refused. Some clients send it in the opening request alone (python-socketio); once
- *   a request has repeated it, every later one must. A browser cannot repeat it in an upgrade.
+ * - `Origin`: a page of another origin sends it in every request. A page of the gateway's own origin sends none in a
+ *   GET;
+ *   if the opening request has none, the first POST or upgrade determines it. That request carries the CONNECT packet,
+ *   before which the session has no user.
+ * - `Authorization`: a different value is rejected. Some clients send it only in the opening request (python-socketio);
+ *   once a request has repeated it, every later one must. A browser cannot repeat it in an upgrade.
  *
- * The client's address is no property of the session: it changes on mobile networks.
+ * The address of the client is not checked: it changes on mobile networks.
  */
 export class SessionBinding {
   readonly #openingOrigin: string | undefined;
   readonly #authorization: string | undefined;
-  /** Since the first POST or upgrade. */
+  /** Set by the first POST or upgrade. */
   #settled: { readonly origin: string | undefined } | undefined;
   #repeatsAuthorization = false;
 
@@ -36,7 +37,7 @@ export class SessionBinding {
   }
 
   /**
-   * Checks a later request of the session, and remembers what it repeats.
+   * Checks a later request of the session, and stores which headers it repeats.
    * @throws TollgateError ORIGIN_NOT_ALLOWED, CONFLICTING_CREDENTIALS
    */
   check(request: IncomingMessage, { isUpgrade }: { readonly isUpgrade: boolean }): void {
@@ -59,7 +60,7 @@ export class SessionBinding {
   }
 }
 
-/** A session lasts for hours and a token may have 8 KiB: its digest is enough to compare with. */
+/** Digest of the header, for comparison: a session lasts for hours, and a token can have 8 KiB. */
 function digest(request: IncomingMessage): string | undefined {
   const values = request.headersDistinct.authorization;
   return values && createHash('sha256').update(values.join('\n')).digest('base64url');

@@ -8,14 +8,14 @@ import { type EngineCloser, type EnginePacket, internals } from './engines.ts';
 import { writeProgress } from './write-progress.ts';
 
 /**
- * Close codes after which a client should come back by itself. Socket.IO's client does so when the connection is lost,
- * and never after a `disconnect` of the server: which of the two is sent makes the difference.
+ * Close codes after which a client should reconnect. The Socket.IO client reconnects after a lost connection, but not
+ * after a `disconnect` packet, so with these codes no such packet is sent.
  */
 const COME_BACK_CODES = new Set([1001, 1011, 1012, 1013, 4002]);
 
 /**
- * A Socket.IO session as a transport. Until Socket.IO has said that the client is connected, what is sent waits, and an
- * error with a close becomes the refusal that the client sees as `connect_error`.
+ * Transport over a Socket.IO session. Until Socket.IO has confirmed the connection to the client, output is queued, and
+ * an error followed by a close is sent as the refusal that the client reports as `connect_error`.
  */
 export class SocketIoTransport implements Transport {
   readonly endpoint: string;
@@ -23,9 +23,12 @@ export class SocketIoTransport implements Transport {
   readonly #socket: Socket;
   readonly #clock: Clock;
   readonly #closer: EngineCloser;
-  /** Of Engine.IO's write buffer, in characters: summed up at each packet, since a sum over the buffer grows with it. */
+  /**
+   * Characters in Engine.IO's write buffer. A running sum: adding up the buffer for each packet would cost quadratic
+   * time.
+   */
   #unflushed = 0;
-  /** How often Engine.IO has handed its write buffer to the transport: to a poll, where it polls. */
+  /** Number of times that Engine.IO passed its write buffer to the transport; with long polling, to a poll. */
   #flushes = 0;
   #waiting: (() => void)[] | undefined = [];
   #lastError: TollgateError | undefined;
@@ -33,12 +36,12 @@ export class SocketIoTransport implements Transport {
   #connected: () => void = () => {};
   #refused: () => void = () => {};
   #largestPacket = 0;
-  /** Settles when the client is connected. */
+  /** Resolves when the client is connected. */
   readonly writable = new Promise<void>((resolve) => {
     this.#connected = resolve;
   });
 
-  /** Settles when the connection has been closed before the client was let in. */
+  /** Resolves if the connection is closed before the client is connected. */
   readonly refused = new Promise<void>((resolve) => {
     this.#refused = resolve;
   });
@@ -62,12 +65,12 @@ export class SocketIoTransport implements Transport {
     });
   }
 
-  /** Why the client was not let in; asked for only when its connection was closed before it was. */
+  /** Reason of the refusal; meaningful only after `refused`. */
   get refusal(): TollgateError {
     return this.#lastError ?? new TollgateError('SERVER_DRAINING');
   }
 
-  /** What Engine.IO holds, and what it has handed to the WebSocket that the client has not taken. */
+  /** Bytes in Engine.IO's write buffer, and bytes in the WebSocket that the client has not received. */
   get bufferedBytes(): number {
     return this.#unflushed + (internals(this.#socket.conn).transport.socket?.bufferedAmount ?? 0);
   }
@@ -77,7 +80,7 @@ export class SocketIoTransport implements Transport {
     return `${this.#flushes} ${socket ? writeProgress(socket) : ''}`;
   }
 
-  /** Socket.IO has told the client that it is connected: what waited goes out. */
+  /** Sends the queued output. Call it after Socket.IO has confirmed the connection to the client. */
   connected(): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
@@ -86,14 +89,14 @@ export class SocketIoTransport implements Transport {
     if (this.#closeCode !== undefined) this.close(this.#closeCode);
   }
 
-  /** An Engine.IO packet of this size, in bytes or characters, came in. */
+  /** Records the size of a received Engine.IO packet, in bytes or characters. */
   received(length: number): void {
     this.#largestPacket = Math.max(this.#largestPacket, length);
   }
 
   /**
-   * The size of a message in bytes if it is above the limit. Messages are measured only once a packet came that could
-   * hold such a one: most clients never send one.
+   * Size of a message in bytes if it exceeds the limit, else undefined. Messages are measured only after a packet that
+   * is larger than the limit: most clients never send one.
    */
   sizeAbove(limit: number, fields: unknown): number | undefined {
     if (this.#largestPacket <= limit) return undefined;
@@ -123,7 +126,8 @@ export class SocketIoTransport implements Transport {
 
   close(code: number): void {
     if (this.#waiting) {
-      // The middleware refuses the client, or has just let it in: then the close follows what waits.
+      // The middleware then rejects the client. If it has just accepted the client, the close follows the queued
+      // output.
       this.#closeCode = code;
       return this.#refused();
     }
@@ -141,7 +145,7 @@ function packetLength({ data }: EnginePacket): number {
   return typeof data === 'string' ? data.length : 0;
 }
 
-/** Bytes as JSON; undefined for what is nested too deeply to be written. */
+/** Size as JSON in bytes; undefined for a value that is nested too deeply to be serialized. */
 function sizeOf(value: unknown): number | undefined {
   try {
     return Buffer.byteLength(JSON.stringify(value) ?? '');

@@ -41,33 +41,33 @@ import { SocketIoTransport } from './socket-io-transport.ts';
 
 export const SOCKET_IO_PATH = '/socket.io/';
 
-/** From the engine's open until it has authenticated, where `AUTH_DEADLINE_SECONDS` is not shorter. */
+/** Time from the open of an engine until authentication, unless `AUTH_DEADLINE_SECONDS` is shorter. */
 const CONNECT_TIMEOUT_MS = 8_000;
 
-/** Engine.IO's own defaults, where the configured heartbeat is not shorter. */
+/** Defaults of Engine.IO, used unless the configured heartbeat is shorter. */
 const PING_INTERVAL_MS = 25_000;
 const PING_TIMEOUT_MS = 20_000;
 
-/** Engine.IO's codes of an unknown transport, a wrong method, a bad request and another version of the protocol. */
+/** Error codes of Engine.IO: unknown transport, wrong method, bad request, unsupported protocol version. */
 const MALFORMED: readonly number[] = [0, 2, 3, 5];
 
-/** Packets of one polling POST after authentication: more than the messages that a connection may have waiting. */
+/** Packets per polling POST after authentication: more than the messages that a connection can queue. */
 const PACKETS_PER_PAYLOAD = 1_024;
 
 /**
- * Of a polling POST: options of Engine.IO 6.6.13 and later. The time runs from the head of the request to the end of its body,
- * milliseconds; Node's own limit on a request is three times as long.
+ * Bounds of a polling POST: options of Engine.IO 6.6.13 and later. The timeout, in milliseconds, runs from the request
+ * head to the end of the body; Node's own limit on a request is three times as long.
  */
 const POLLING_BOUNDS = { maxBufferedChunks: MAX_CHUNKS, httpRequestBodyTimeout: 10_000 };
 
-/** How often sessions that end are counted. */
+/** Interval at which `ended` counts the open sessions. */
 const POLL_MS = 50;
 
 export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
   readonly guard: Pick<ConnectionGuard, 'addressOf' | 'register' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch' | 'watchNext'>;
-  /** For the adapter, which serves Socket.IO's own cluster operations; no event of ours travels through it. */
+  /** Redis connections of the adapter, which serves only Socket.IO's own cluster operations; events do not use it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
 
@@ -76,32 +76,32 @@ interface Admitted {
   readonly transport: SocketIoTransport;
 }
 
-/** An engine, from its open on. */
+/** State of an open engine. */
 interface EngineState {
   readonly engine: EngineSocket;
   readonly pending: GuardedConnection;
   readonly binding: SessionBinding;
   readonly control: ControlFrameLimiter;
-  /** Since its CONNECT: a second one would be a second connection of the same client. */
+  /** Set by the CONNECT packet. A second CONNECT would create a second connection of the same client. */
   admitted: Admitted | undefined;
-  /** Before authentication. */
+  /** Received before authentication. */
   bytes: number;
-  /** Before authentication. */
+  /** Received before authentication. */
   packets: number;
   hasConnected: boolean;
-  /** Its packets are no longer looked at; the engine is about to be closed. */
+  /** The engine is about to be closed; its packets are ignored. */
   refused: boolean;
 }
 
-/** The Socket.IO endpoint: WebSocket first, long polling too, one namespace, events by name. */
+/** The Socket.IO endpoint: WebSocket and long polling, with the single namespace `/`. */
 export class SocketIo {
   readonly #deps: SocketIoDeps;
   readonly #engine: Engine;
   readonly #io: Server;
   readonly #allowedOrigins: readonly string[];
-  /** By the request that asks for an engine, until there is one. */
+  /** By opening request, until the engine is open. */
   readonly #pendingByRequest = new WeakMap<IncomingMessage, GuardedConnection>();
-  /** By session id, until the engine is closed. */
+  /** By session id, until the engine closes. */
   readonly #states = new Map<string, EngineState>();
   readonly #closer: EngineCloser;
 
@@ -113,7 +113,7 @@ export class SocketIo {
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
       transports: ['websocket', 'polling'],
-      // What Engine.IO would give it is among the bounds.
+      // Ignores the options of Engine.IO, which the bounds of the class include.
       wsEngine: class extends BoundedWebSocketServer {
         constructor() {
           super(deps);
@@ -127,17 +127,17 @@ export class SocketIo {
       upgradeTimeout: CONNECT_TIMEOUT_MS,
       pingInterval,
       pingTimeout: Math.min(PING_TIMEOUT_MS, idleTimeoutMs - pingInterval),
-      // In a list, `*` would be the name of an origin.
+      // Inside a list, `*` would be compared as a literal origin.
       cors: { origin: allowedOrigins.includes('*') || [...allowedOrigins], credentials: true },
       allowRequest: (request, decide) => this.#allowRequest(request, decide),
     });
-    // Requests that Engine.IO refuses itself. An unknown session is one of a node that was restarted.
+    // Requests that Engine.IO rejects itself. An unknown session is not counted: it may belong to a restarted node.
     this.#engine.on('connection_error', ({ req, code }: { req: IncomingMessage; code: number }) => {
       if (MALFORMED.includes(code)) deps.guard.refused(req, { code: 'FORMAT_ERROR' });
     });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
     this.#io = new Server({
-      // Ours comes first, and says why.
+      // Longer than the timeout of `#expired`, which closes with a reason.
       connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_TIMEOUT_MS,
       serveClient: false,
       parser: boundedParser,
@@ -150,24 +150,24 @@ export class SocketIo {
     this.#io.on('connection', (socket) => this.#connected(socket));
   }
 
-  /** Takes a long-polling request. */
+  /** Handles a long-polling request. */
   handleRequest(request: IncomingMessage, response: ServerResponse): void {
     try {
-      // Preflights name no credential; Engine.IO answers them by its CORS settings.
+      // Preflights carry no credential; Engine.IO responds to them according to its CORS options.
       if (request.method !== 'OPTIONS') this.#check(request, { isUpgrade: false });
     } catch (error) {
       const refusal = toTollgateError(error);
       this.#deps.guard.refused(request, refusal);
       return refuseRequest(response, refusal);
     }
-    // Engine.IO decodes the packets of a body once all of it is there.
+    // Engine.IO decodes the packets of a body when it is complete.
     const address = () => this.#deps.guard.addressOf(request);
     this.#deps.longTasks.watchNext(request, 'end', { surface: 'polling', address });
     this.#engine.handleRequest(request as Parameters<Engine['handleRequest']>[0], response);
   }
 
   /**
-   * Takes an upgrade whose path, origin and form have been checked.
+   * Handles an upgrade whose path, origin and form are valid.
    * @throws TollgateError FORMAT_ERROR, ORIGIN_NOT_ALLOWED, CONFLICTING_CREDENTIALS
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -176,8 +176,8 @@ export class SocketIo {
   }
 
   /**
-   * Refuses what Engine.IO would take or answer unreadably. An unknown session id is left to Engine.IO, whose answer its
-   * clients know.
+   * Rejects requests that Engine.IO would accept, or would reject with an unreadable response. Engine.IO itself rejects
+   * unknown session ids, in the form that its clients expect.
    * @throws TollgateError FORMAT_ERROR, UPGRADE_REQUIRED, ORIGIN_NOT_ALLOWED, CONFLICTING_CREDENTIALS
    */
   #check(request: IncomingMessage, { isUpgrade }: { readonly isUpgrade: boolean }): void {
@@ -188,12 +188,14 @@ export class SocketIo {
     const sid = sessionId(request);
     const state = sid === undefined ? undefined : this.#states.get(sid);
     if (isUpgrade && sid !== undefined && (!state || isWebSocket(state.engine))) {
-      throw new TollgateError('FORMAT_ERROR', { text: 'There is no such session, or it has a WebSocket already.' });
+      throw new TollgateError('FORMAT_ERROR', { text: 'The session does not exist or already has a WebSocket.' });
     }
     state?.binding.check(request, { isUpgrade });
   }
 
-  /** Resolves when every session has ended, its last packets fetched where it polls, or after `patienceMs`. */
+  /**
+   * Resolves when all sessions have ended and polling clients have fetched their last packets, or after `timeoutMs`.
+   */
   async ended(timeoutMs: number): Promise<void> {
     const { clock } = this.#deps;
     const deadlineAt = clock.now() + timeoutMs;
@@ -206,21 +208,22 @@ export class SocketIo {
     await this.#io.close();
   }
 
-  /** Asked by Engine.IO for each request that would open a session, and for no other. */
+  /** Engine.IO calls this for each request that opens a session, and for no other. */
   #allowRequest(request: IncomingMessage, decide: (error: null, allowed: boolean) => void): void {
-    // CORS does not stop a WebSocket, nor a request whose answer the page need not read: the origin is asked here.
+    // CORS prevents neither a WebSocket nor a request whose response the page does not read, so the origin is checked
+    // here.
     if (!originAllowed(request.headers.origin, this.#allowedOrigins)) return decide(null, false);
-    // Engine.IO puts it there for long polling only.
+    // Engine.IO sets `res` for long polling only.
     const { res: response } = request as { res?: ServerResponse };
     try {
       const pending = this.#deps.guard.register(request, SOCKET_IO_PATH);
       this.#pendingByRequest.set(request, pending);
-      // A session over a WebSocket ends with it; one over long polling outlives its requests, once it is open.
+      // A WebSocket session ends with its socket. A polling session outlives its requests as soon as it is open.
       if (!response) request.socket.once('close', pending.release);
       else response.once('close', () => this.#pendingByRequest.has(request) && pending.release());
     } catch (thrown) {
       const error = toTollgateError(thrown);
-      // Engine.IO would say 400 or 403, and not when to come back.
+      // Engine.IO would respond with 400 or 403, without `Retry-After`.
       return response ? refuseRequest(response, error) : refuseUpgrade(request.socket, error);
     }
     decide(null, true);
@@ -250,9 +253,9 @@ export class SocketIo {
     engine.once('close', () => {
       cancel();
       this.#states.delete(id);
-      // A WebSocket is there until it is closed, which may be later.
+      // A WebSocket can stay open longer than its engine; the `close` of the socket releases it.
       if (isPolling) pending.release();
-      // The engine's end, since a socket that never got connected has no `disconnect`.
+      // On the engine, because a socket that never connected emits no `disconnect`.
       state.admitted?.connection.onClose();
     });
     const bound = () => (state.admitted?.connection.attachment ? PACKETS_PER_PAYLOAD : UNAUTHENTICATED_MESSAGES);
@@ -261,7 +264,7 @@ export class SocketIo {
     engine.on('packet', (packet: EnginePacket) => this.#packet(state, packet));
   }
 
-  /** The time for authentication is over: from the engine's open, whatever it sent. */
+  /** Closes an engine that has not authenticated in time, regardless of what it sent. */
   #expired({ engine, admitted }: EngineState): void {
     if (admitted?.connection.attachment) return;
     if (admitted) admitted.connection.close(new TollgateError('AUTH_TIMEOUT'));
@@ -285,9 +288,9 @@ export class SocketIo {
   }
 
   /**
-   * Ends an engine whose client does what no client does, and counts it as a failed handshake if it has not
-   * authenticated. Later packets, those of the same payload included, are dropped.
-   * @param error what an authenticated client is told; without one the packet is answered by Socket.IO
+   * Closes an engine whose client violates the protocol or a bound; before authentication, counts a failed handshake.
+   * Discards later packets, including those of the same payload.
+   * @param error sent to an authenticated client; without it, Socket.IO responds to the packet
    */
   #refuse(state: EngineState, error?: TollgateError): void {
     if (state.refused) return;
@@ -296,18 +299,18 @@ export class SocketIo {
     ignorePackets(engine);
     if (!admitted?.connection.attachment) pending.recordRefusal(new TollgateError('NO_TOKEN'));
     else if (error) admitted.connection.close(error);
-    // Socket.IO gets its turn first: a refused namespace is answered, and so is the POST that holds the packet.
+    // Socket.IO runs first: it responds to an unknown namespace, and to the POST that contains the packet.
     setImmediate(() => this.#closer.close(engine));
   }
 
-  /** Authenticates and admits before Socket.IO says that the client is connected. */
+  /** Authenticates and admits the client before Socket.IO confirms the connection. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
     const state = this.#states.get(internals(socket.conn).id);
     if (!state || state.admitted) return this.#closer.close(socket.conn);
     const transport = new SocketIoTransport({ clock: this.#deps.clock, closer: this.#closer, socket }, SOCKET_IO_PATH);
     const connection = new Connection(this.#deps, transport, state.pending);
     state.admitted = { connection, transport };
-    // Whatever the client put into CONNECT: nothing says that it is an object.
+    // The client chooses the payload of CONNECT: it may not be an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
     try {
       const resumeFrom = resumePoint(after, epoch);
@@ -320,7 +323,7 @@ export class SocketIo {
     if (!connection.closed) return next();
     const { refusal } = transport;
     next(Object.assign(new Error(refusal.message), { data: publicError(refusal) }));
-    // After the CONNECT_ERROR has been written; a refused client must not keep an engine for 45 seconds.
+    // After CONNECT_ERROR has been written. Otherwise a rejected client could keep its engine open for 45 seconds.
     setImmediate(() => this.#closer.close(socket.conn));
   }
 
@@ -338,7 +341,7 @@ export class SocketIo {
     const admitted = this.#states.get(internals(socket.conn).id)?.admitted;
     if (!admitted) return;
     const { connection, transport } = admitted;
-    // The engine would keep the request of the handshake, with its headers, for as long as the session lives.
+    // Otherwise the engine would retain the handshake request, with its headers, for the lifetime of the session.
     (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
       connection.onClose();
@@ -348,7 +351,7 @@ export class SocketIo {
     transport.connected();
   }
 
-  /** Runs in a turn of its own, where whatever it throws would end the process. */
+  /** Never throws: Socket.IO calls it from a separate task, in which an exception would crash the process. */
   #received({ connection, transport }: Admitted, name: unknown, args: unknown[]): void {
     const last = args.at(-1);
     const replyTo = typeof last === 'function' ? { ack: last as (reply: Fields) => void } : undefined;
@@ -356,7 +359,7 @@ export class SocketIo {
       if (name === BEYOND_BOUNDS) {
         throw new TollgateError('JSON_ERROR', { text: 'The JSON is nested too deeply or has too many values.' });
       }
-      // The protocol allows numbers as names of events.
+      // The protocol allows numbers as event names.
       if (typeof name !== 'string') throw new TollgateError('INVALID_MESSAGE');
       const fields = this.#checked(transport, replyTo && args.length === 1 ? {} : (args[0] ?? {}));
       connection.receive({ name, fields, replyTo });
@@ -382,8 +385,8 @@ function isWebSocket(engine: EngineSocket): boolean {
 }
 
 /**
- * The adapter leaves its promises to themselves. One whose shard is away would end the process; what was asked for is
- * restored with the connection.
+ * Handles rejections that the adapter ignores. Without it, a subscription to an unavailable shard would crash the
+ * process; the client restores the subscriptions when it reconnects.
  */
 function withoutRejections(subscriber: Redis) {
   const withoutRejection = (work: Promise<unknown>) => work.catch(() => undefined);

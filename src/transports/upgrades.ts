@@ -16,20 +16,20 @@ export interface UpgradeDeps {
   readonly raw: RawWebSockets;
   readonly socketIo: SocketIo;
   readonly allowedOrigins: readonly string[];
-  /** How long clients should wait before they try another node; undefined while this one takes connections. */
+  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
   readonly drainingForMs: () => number | undefined;
 }
 
 /**
- * Listens for the HTTP upgrades of a server: path, draining, origin and form are settled here, in plain HTTP, before any
- * transport sees the socket.
+ * Handles the HTTP upgrades of a server. Checks path, draining, origin and form, and rejects with plain HTTP before a
+ * transport receives the socket.
  */
 export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
-  /** The answer to the last plain request on each socket. */
+  /** Response to the last plain request on each socket. */
   const answers = new WeakMap<Duplex, ServerResponse>();
   server.on('request', (request, response) => answers.set(request.socket, response));
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // A peer that resets the connection during the handshake is no event worth a crash.
+    // Without a listener, a connection reset during the handshake would crash the process.
     socket.on('error', () => socket.destroy());
     const earlier = answers.get(socket);
     if (earlier && !earlier.writableFinished) return refusePipelined(socket, earlier);
@@ -39,7 +39,7 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
         route(deps, request, socket, head);
       } catch (thrown) {
         const error = toTollgateError(thrown);
-        // A page of a foreign origin could choose the path as well.
+        // Not counted for foreign origins: their pages could send invalid requests to block the address of a visitor.
         if (originAllowed(request.headers.origin, deps.allowedOrigins)) deps.guard.refused(request, error);
         refuseUpgrade(socket, error);
       }
@@ -48,11 +48,11 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
 }
 
 /**
- * Node hands out an upgrade while an earlier request on the same connection is still being answered: that answer would be
- * written into the WebSocket. Answers have to keep the order of the requests (RFC 9112 section 9.3.2).
+ * Rejects an upgrade that follows a request whose response is not complete. Node emits such an upgrade, and the
+ * response would be written into the WebSocket. Responses must have the order of the requests (RFC 9112 section 9.3.2).
  */
 function refusePipelined(socket: Duplex, earlier: ServerResponse): void {
-  const text = 'An upgrade cannot follow a request that has not been answered yet.';
+  const text = 'Send an upgrade request only after the response to the previous request has arrived.';
   earlier.once('finish', () => refuseUpgrade(socket, new TollgateError('FORMAT_ERROR', { text })));
 }
 

@@ -1,16 +1,16 @@
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
 
-/** What `ws` and Node leave out of their types. */
+/** Members that the types of `ws` and Node lack. */
 interface WebSocketInternals {
   /** Null once the WebSocket is closed. */
   readonly _socket?: (Socket & { readonly _handle?: { readonly writeQueueSize: number } | null }) | null;
 }
 
 /**
- * A text that changes whenever the kernel takes bytes of what the process has written to a WebSocket. Written chunks leave
- * Node's buffer in batches of up to several MiB, so that the bytes which libuv still holds of the current batch count too:
- * Node's own socket timeout looks at the same number.
+ * Returns a text that changes whenever the kernel accepts bytes that were written to a WebSocket. Chunks leave Node's
+ * buffer in batches of up to several MiB, so the text includes the bytes of the current batch that libuv still holds.
+ * Node's own socket timeout uses the same number.
  */
 export function writeProgress(webSocket: WebSocket): string {
   const { _socket: socket } = webSocket as WebSocketInternals;

@@ -213,6 +213,15 @@ it.each([
   expect(answer.body.error.message).toMatch(/^["\w][^\n]+$/);
 });
 
+it('names the wrong field, and sends the error of the credential before that of the body', async () => {
+  const wrong = { plan: 7 };
+  const answer = await admin('PUT', '/v1/users/u1/plan', wrong);
+  expect(answer.body.error).toMatchObject({ code: 'FORMAT_ERROR', field: 'plan' });
+  const url = new URL('/v1/users/a%20b/plan', nodeUrl(0));
+  const stranger = await requestAdmin(url, 'PUT', { 'content-type': 'application/json' }, wrong);
+  expect([stranger.status, stranger.body.error.code]).toEqual([401, 'NO_TOKEN']);
+});
+
 it('takes a user id of any length that a token can have', async () => {
   const id = `${'u'.repeat(120)}@${freshUserId()}`.slice(0, 128);
   expect((await admin('PUT', `/v1/users/${encodeURIComponent(id)}/plan`, { plan: 'pro' })).body.user_id).toBe(id);

@@ -330,7 +330,10 @@ describe('/openapi.json and /docs', () => {
       ['/v1/usage/corrections', 'post'],
       ['/v1/usage/cursors/{consumer}', 'put'],
     ] as const) {
-      expect(paths[path]?.[method]).toMatchObject({ summary: expect.any(String), security: [{ service: [] }] });
+      expect(paths[path]?.[method]).toMatchObject({
+        summary: expect.any(String),
+        security: [{ service: [expect.stringMatching(/^usage:/)] }],
+      });
     }
     const limit = paths['/v1/usage/records'].get.parameters.find(({ name }: Json) => name === 'limit');
     expect(limit).toMatchObject({ in: 'query', schema: { minimum: 1, maximum: 1000 } });
