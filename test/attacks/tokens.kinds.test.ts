@@ -237,18 +237,18 @@ describe('the reference auth service', () => {
 
 describe('the token that a worker got for a session', () => {
   it('is not taken over by its connections when it is of another kind, and they live on', async () => {
-    const installation = await SecondDeployment.start();
-    const sign = hs256(installation.config.JWT_SECRET_KEY ?? '');
-    const { access_token } = await installation.login();
+    const deployment = await SecondDeployment.start();
+    const sign = hs256(deployment.config.JWT_SECRET_KEY ?? '');
+    const { access_token } = await deployment.login();
     const claims = JSON.parse(`${Buffer.from(access_token.split('.')[1] ?? '', 'base64url')}`);
-    const client = await installation.connect(access_token);
+    const client = await deployment.connect(access_token);
     const ref = { userId: claims.sub, session: `sid:${claims.sid}` } as const;
     let exp = claims.exp;
     const exchanged = async (header: object, changes: ClaimChanges): Promise<string> => {
       exp += 10;
       const payload = JSON.parse(JSON.stringify({ ...claims, exp, ...changes }));
       const token = forgeToken({ header: { alg: 'HS256', ...header }, payload, sign });
-      await installation.tokenSessions.refreshed(ref, token, exp * 1000);
+      await deployment.tokenSessions.refreshed(ref, token, exp * 1000);
       return token;
     };
     for (const typ of REFUSED_TYPES) await exchanged(headerOf(typ), {});

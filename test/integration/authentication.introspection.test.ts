@@ -167,8 +167,8 @@ describe('a gateway that asks about opaque tokens', () => {
     expect(server.requests.length).toBe(before);
   });
 
-  it.each<[string, (parts: readonly string[]) => string]>([
-    ['with padding', (parts) => `${parts.join('.')}=`],
+  it.each<[string, (segments: readonly string[]) => string]>([
+    ['with padding', (segments) => `${segments.join('.')}=`],
     ['with spare bits in the signature', ([header, payload, mac = '']) => `${header}.${payload}.${mac.slice(0, -1)}9`],
     ['in the other alphabet', ([header, payload]) => `${header}.${payload}.+/AA`],
     ['without a signature', ([header, payload]) => `${header}.${payload}.`],

@@ -26,7 +26,7 @@ import { mintToken, serviceToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-const PATIENCE = { timeoutMs: 20_000 };
+const LONG_WAIT = { timeoutMs: 20_000 };
 const CANARY = 'canary-of-a-message';
 const TABLES = ['usage_records', 'usage_records_superseded', 'usage_windows', 'usage_hours', 'usage_archive'];
 
@@ -139,11 +139,11 @@ describe('a user', () => {
       return records.length >= 4 && (!archiveUrl || (await archived()).some((row) => row.includes(name)))
         ? records
         : undefined;
-    }, PATIENCE);
+    }, LONG_WAIT);
     const stays = await until(async () => {
       const records = await billedRecords('user_who_stays', processes.addresses);
       return records.length === mine.length ? records : undefined;
-    }, PATIENCE);
+    }, LONG_WAIT);
 
     const lines_ = await exported(name);
     expect(lines_.at(-1)).toEqual({ section: 'end', lines: lines_.length - 1 });
@@ -205,7 +205,7 @@ describe('a user', () => {
     expect(under.slice(0, mine.length).map(({ id, units, hash }) => [id, units, hash])).toEqual(
       mine.map(({ id, units, hash }) => [id, units, hash]),
     );
-    await until(async () => ((await verify()) as { archive: string }).archive !== 'away', PATIENCE);
+    await until(async () => ((await verify()) as { archive: string }).archive !== 'away', LONG_WAIT);
     expect(await verify()).toMatchObject({ ok: true, problem: null });
     other.client.send('ping');
     await other.client.waitFor('pong');

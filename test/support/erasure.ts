@@ -12,14 +12,14 @@ import { type EraseUsersDeps, eraseUsers } from '../../workers/erase-users.ts';
 import { silentLogger } from './core.ts';
 import { until } from './until.ts';
 
-export interface ErasureParts extends Partial<Pick<EraseUsersDeps, 'runs' | 'runQueue'>> {
+export interface ErasureOptions extends Partial<Pick<EraseUsersDeps, 'runs' | 'runQueue'>> {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly archive?: UsageArchive | undefined;
 }
 
 /** Erasures as a worker continues them, without the time that it waits for late writes. */
-export function erasureFixture({ redis, keys, archive, runs, runQueue }: ErasureParts) {
+export function erasureFixture({ redis, keys, archive, runs, runQueue }: ErasureOptions) {
   const erasures = new Erasures({ redis, keys });
   const ledger = new Ledger({ redis, keys });
   const deps: EraseUsersDeps = {

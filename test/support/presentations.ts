@@ -39,7 +39,7 @@ const PRESENTATIONS = {
     const raw = openRawSocket({ url, path: '/ws' });
     await until(() => raw.frames[0], QUICKLY);
     raw.sendFrame(JSON.stringify({ type: 'auth', token }));
-    return outcomeOf(raw, () => told(raw).slice(1));
+    return outcomeOf(raw, () => messagesOf(raw).slice(1));
   },
   socketio: async (token, url) => {
     const raw = openRawSocket({ url, path: ENGINE_PATH });
@@ -77,20 +77,20 @@ const PRESENTATIONS = {
   },
   mcpSocket: (token, url) => {
     const raw = openRawSocket({ url, path: '/ws/mcp', headers: { Authorization: `Bearer ${token}` } });
-    return handshake(raw, rpcTold, () => JSON.stringify(TOOLS_LIST));
+    return handshake(raw, rpcMessagesOf, () => JSON.stringify(TOOLS_LIST));
   },
   /** As the newer token of a live connection of the same user, which a refused one does not end. */
   refresh: async (token, url) => {
     const older = mintToken(subjectOf(token), { expiresInSeconds: 60 });
     const raw = openRawSocket({ url, path: '/ws/secure', headers: { Authorization: `Bearer ${older.token}` } });
-    await until(() => told(raw).some(accepts), QUICKLY);
+    await until(() => messagesOf(raw).some(accepts), QUICKLY);
     raw.sendFrame(JSON.stringify({ type: 'token_refresh', payload: { token } }));
     const answer = await until(
-      () => told(raw).find(({ type }) => type === 'error' || type === 'token_refreshed'),
+      () => messagesOf(raw).find(({ type }) => type === 'error' || type === 'token_refreshed'),
       QUICKLY,
     );
     raw.sendFrame(JSON.stringify({ type: 'ping', payload: {} }));
-    await until(() => told(raw).some(({ type }) => type === 'pong'), QUICKLY);
+    await until(() => messagesOf(raw).some(({ type }) => type === 'pong'), QUICKLY);
     raw.destroy();
     return answer.type === 'error' ? `${answer.fields.code}` : answer.type;
   },
@@ -154,7 +154,7 @@ export function acceptedAs(userId: string, ways = ALL): Partial<Record<Way, Outc
   return Object.fromEntries(ways.map((way) => [way, outcomes[way]]));
 }
 
-async function handshake(raw: RawSocket, frames = told, encode?: (request: Request) => string): Promise<Outcome> {
+async function handshake(raw: RawSocket, frames = messagesOf, encode?: (request: Request) => string): Promise<Outcome> {
   const { status } = await raw.answer;
   return status === 101 ? outcomeOf(raw, () => frames(raw), encode) : `HTTP ${status}`;
 }
@@ -182,7 +182,7 @@ function accepts({ fields }: ServerAnswer): boolean {
 }
 
 /** The frames of a raw WebSocket, flat or in envelopes. */
-function told(raw: RawSocket): ServerAnswer[] {
+function messagesOf(raw: RawSocket): ServerAnswer[] {
   return texts(raw).map((text) => {
     const { type, payload, ...fields } = JSON.parse(text);
     return { type, fields: payload ?? fields };
@@ -190,7 +190,7 @@ function told(raw: RawSocket): ServerAnswer[] {
 }
 
 /** The frames of `/ws/mcp`. */
-function rpcTold(raw: RawSocket): ServerAnswer[] {
+function rpcMessagesOf(raw: RawSocket): ServerAnswer[] {
   return texts(raw).map((text) => {
     const { params, error } = JSON.parse(text);
     if (error) return { type: 'error', fields: error.data };

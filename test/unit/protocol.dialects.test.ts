@@ -262,13 +262,13 @@ describe('the JSON-RPC dialect', () => {
   it('finds the id of a frame that could not be accepted, if it has one', () => {
     expect(replyToOf('{"jsonrpc":"2.0","id":7}')).toEqual({ rpcId: 7 });
     const many = `[${'[],'.repeat(5_000)}1]`;
-    for (const [id, told] of [
+    for (const [id, rpcId] of [
       ['7', 7],
       ['"a"', 'a'],
     ]) {
-      expect(replyToOf(`{"jsonrpc":"2.0","id": ${id},"params":{"id":1,"x":${many}}}`)).toEqual({ rpcId: told });
+      expect(replyToOf(`{"jsonrpc":"2.0","id": ${id},"params":{"id":1,"x":${many}}}`)).toEqual({ rpcId });
       expect(replyToOf(`{"params":{"id":1,"x":${many}, "y":"\\"id\\":3"},"jsonrpc":"2.0","id":${id}}`)).toEqual({
-        rpcId: told,
+        rpcId,
       });
     }
     expect(replyToOf(`{"jsonrpc":"2.0","id":{},"params":{"id":1,"x":${many}}}`)).toBeUndefined();

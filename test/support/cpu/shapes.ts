@@ -43,12 +43,12 @@ function many(name: string, element: (at: number) => string, [open, close]: read
   return {
     name,
     make: (size) => {
-      const parts: string[] = [];
+      const elements: string[] = [];
       for (let length = 2; ; ) {
-        const part = element(parts.length);
-        length += part.length + 1;
-        if (length > size) return `${open}${parts.join(',')}${close}`;
-        parts.push(part);
+        const text = element(elements.length);
+        length += text.length + 1;
+        if (length > size) return `${open}${elements.join(',')}${close}`;
+        elements.push(text);
       }
     },
   };
