@@ -6,10 +6,10 @@ import { runScript, UserError } from './lib/user-error.ts';
 
 const CLIENT_ID = 'bill-cli';
 const PAGE = 1_000;
-/** Seconds to wait at the end of the feed: what has just been executed is in the ledger within one. */
+/** Seconds to wait at the end of the feed. A completed call is in the ledger within one. */
 const PATIENCE_S = '1';
 
-/** The fields of a usage record that are shown; the others are kept for `--json`. */
+/** The displayed fields of a usage record; the others are kept for `--json`. */
 const UsageRecord = z.looseObject({
   id: z.string(),
   sequence: z.number(),
@@ -41,8 +41,8 @@ interface Flags {
 }
 
 /**
- * Follows the feed until `limit` records are read, or until it has ended twice: once more after the first time for what was
- * being folded, and not for ever on a busy installation.
+ * Reads the feed until it has `limit` records or has reached the end twice. The second read catches records that were
+ * being ingested; a third could continue forever on a busy deployment.
  */
 async function readFeed(url: string, token: string, { user, limit, cursor }: Flags): Promise<Page> {
   const records: UsageRecord[] = [];
@@ -74,7 +74,7 @@ async function readPage(url: string, token: string): Promise<Page> {
   return data;
 }
 
-/** Undefined for what is no JSON, such as the page of another server at that address. */
+/** Returns undefined if the text is not JSON, such as the page of another server at that address. */
 function jsonOf(text: string): unknown {
   try {
     return JSON.parse(text);

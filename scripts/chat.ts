@@ -33,7 +33,7 @@ function converse(
   return new Promise((resolve, reject) => {
     let sentAt: number | undefined;
     const settle = (finish: () => void) => {
-      // First of all: closing is reported as the end of the connection, which must not be taken for a failure.
+      // Comes first: `close` is reported as the end of the connection and must not count as a failure.
       finish();
       clearTimeout(timer);
       connection.close();
@@ -45,7 +45,7 @@ function converse(
         connection.send('agent_request', { ...request });
         return;
       }
-      // An error that names no request is about the connection, and that is ours alone.
+      // An error without a request id concerns the connection, which only this script uses.
       const isOurs = fields.request_id === request.request_id || (type === 'error' && fields.request_id === undefined);
       if (!isOurs) return;
       if (sentAt !== undefined) process.stdout.write(`${eventLine(type, fields, performance.now() - sentAt)}\n`);

@@ -28,7 +28,7 @@ interface Flags {
   readonly scenario?: string;
 }
 
-/** Runs the official suite; its results are printed as it prints them, and its files go to a folder that is deleted. */
+/** Runs the official suite, prints its output unchanged, and deletes the folder of its result files. */
 async function runSuite(args: readonly string[]): Promise<number> {
   const cwd = await mkdtemp(join(tmpdir(), 'tollgate-conformance-'));
   try {
@@ -47,7 +47,7 @@ interface Target {
   close(): Promise<void>;
 }
 
-/** A gateway of its own, with the server that the suite's scenarios expect behind it. */
+/** Starts a private gateway with the tool server that the suite's scenarios expect. */
 async function startTarget(): Promise<Target> {
   const closers = new Closers();
   try {
@@ -72,7 +72,7 @@ async function startTarget(): Promise<Target> {
   }
 }
 
-/** Waits until the gateway has asked the fixture what it offers: until then there is nothing to test. */
+/** Waits until the gateway has fetched the capabilities of the fixture, without which there is nothing to test. */
 async function resourcesFixture(url: string): Promise<void> {
   const giveUpAt = Date.now() + FIXTURE_PATIENCE_MS;
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
@@ -87,8 +87,8 @@ async function resourcesFixture(url: string): Promise<void> {
 }
 
 /**
- * The official MCP conformance suite against a gateway. The suite cannot log in, so that a proxy on loopback adds the
- * token; the exit code is that of the worst run.
+ * Runs the official MCP conformance suite against a gateway. The suite cannot log in, so a proxy on loopback adds the
+ * token. The exit code is that of the worst run.
  */
 await runScript(async () => {
   const flags = new Command('npm run conformance --')

@@ -130,7 +130,7 @@ async function main(): Promise<void> {
 
 await main();
 
-/** The Redis URL as it may be printed. */
+/** Returns the Redis URL without credentials, for output. */
 function withoutCredentials(url: string): string {
   const [scheme = '', ...rest] = url.split('//');
   const address = rest.join('//');

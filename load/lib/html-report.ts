@@ -16,7 +16,7 @@ const STYLE = `
   figcaption span::before { content: ''; display: inline-block; width: 1em; height: .25em; margin: 0 .3em .2em .6em; background: var(--of) }
   .FAILED { color: #c00; font-weight: bold } .warning { color: #b60 }`;
 
-/** Where the lines of a percentile plot stand: each "nine" as wide as the one before. */
+/** Ticks of a percentile plot: each further "nine" has the same width. */
 const NINES = [0, 50, 90, 99, 99.9, 99.99];
 const PLOTTED: readonly (readonly [Timing, string])[] = [
   ['first_event', 'first event'],
@@ -25,7 +25,7 @@ const PLOTTED: readonly (readonly [Timing, string])[] = [
   ['resume', 'cut to resumed'],
 ];
 
-/** One file that shows everything and loads nothing. */
+/** Returns the report as one file without external resources. */
 export function htmlReport(results: Results): string {
   const title = `Load on ${new URL(results.url).host}`;
   return `<!doctype html>
@@ -118,7 +118,7 @@ function overTime(seconds: readonly Second[]): string[] {
   ];
 }
 
-/** Latency over its share, the axis stretched towards 100 %, as HdrHistogram's own plots have it. */
+/** Latency over percentile, with the axis stretched towards 100 % as in the plots of HdrHistogram. */
 function percentilePlot(name: string, points: readonly (readonly [number, number])[]): string {
   const toX = (share: number) => -Math.log10(1 - Math.min(share, 99.999) / 100);
   const top = points.reduce((far, [share]) => (share < 100 ? Math.max(far, share) : far), 99);

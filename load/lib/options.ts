@@ -30,7 +30,7 @@ function number(min: number, max: number, isWhole = true): (text: string) => num
   };
 }
 
-/** `200/s`, `200` (the same) or `90/min`, as a number a second. */
+/** Parses `200/s`, `200` (the same) or `90/min` into a number per second. */
 function rate(text: string): number {
   const [, count = '', unit = 's'] = /^(\d+(?:\.\d+)?)(?:\/(s|min))?$/.exec(text) ?? [];
   const perSecond = Number(count) / (unit === 'min' ? 60 : 1);
@@ -38,7 +38,7 @@ function rate(text: string): number {
   throw new InvalidArgumentError('a rate such as 200/s or 90/min is needed.');
 }
 
-/** Ends the process with a sentence when the arguments are not right. */
+/** Parses the command line; prints a message and ends the process if an argument is invalid. */
 export function parseOptions(argv: readonly string[]): LoadOptions {
   const cores = availableParallelism();
   const rateOption = (flags: string, text: string, fallback: number) =>

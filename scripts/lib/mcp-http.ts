@@ -37,7 +37,7 @@ async function bodyOf(incoming: IncomingMessage): Promise<Buffer> {
 
 type Handler = (request: Request) => Promise<Response>;
 
-/** Answers one request of Node's by a handler of the platform's. */
+/** Answers a request of Node's HTTP server with a web-standard handler. */
 export async function answer(
   handle: Handler,
   incoming: IncomingMessage,
