@@ -137,7 +137,7 @@ function report(results: Readonly<Record<VariantName, readonly Measured[]>>, siz
     name: 'Delivery to the nodes',
     about: [
       `${NODES} nodes with ${size.usersPerNode} users each, every user on one node; ${size.events} events of about 400 bytes at`,
-      `${size.perSecond}/s, appended to the user's log and announced by one script. Nodes read and count, they write no socket.`,
+      `${size.perSecond}/s, appended to the user's log and published by one script. Nodes read and count, they write no socket.`,
       `Medians of ${size.rounds} rounds (smallest–greatest).`,
     ].join('\n'),
     tables: [
@@ -147,7 +147,7 @@ function report(results: Readonly<Record<VariantName, readonly Measured[]>>, siz
         rows: rows(({ event }) => event, 1),
       },
       {
-        title: 'CPU per user that begins to listen, µs, and Redis memory, bytes',
+        title: 'CPU per subscribed user, µs, and Redis memory, bytes',
         header: ['variant', 'all nodes', 'Redis', 'bytes'],
         rows: rows(({ user, bytesPerUser }) => [...user, bytesPerUser], 0),
       },

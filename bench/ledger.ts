@@ -79,7 +79,7 @@ async function ingestBacklog(
   }
   const seconds = (performance.now() - startedAt) / 1000;
   const [own, ofRedis] = cpu();
-  if (moved !== records) throw new Error(`${moved} of ${records} records were folded`);
+  if (moved !== records) throw new Error(`${moved} of ${records} records were ingested`);
   await expectClean(redis, keys);
   return { perSecond: moved / seconds, writer: (own - ownBefore) / moved, redis: (ofRedis - redisBefore) / moved };
 }
@@ -112,7 +112,7 @@ async function lags(deployment: Deployment, redis: Redis, seconds: number): Prom
   while ((await redis.xlen(keys.ledger)) < total && performance.now() < deadline) await delay(100);
   await worker.stop();
   const entries = await redis.xrange(keys.ledger, '-', '+');
-  if (entries.length !== total) throw new Error(`${entries.length} of ${total} records were folded`);
+  if (entries.length !== total) throw new Error(`${entries.length} of ${total} records were ingested`);
   return entries.map(([, [, json = '{}', , appended = '0']]) => {
     const { completed_at } = JSON.parse(json) as { completed_at: string };
     return Math.max(0, Number(appended) - Date.parse(completed_at));
@@ -134,7 +134,7 @@ export async function ledger({ quick }: BenchOptions): Promise<Report> {
       await redis.flushall();
     }
     const checkedPerSecond = await checkSpeed(redis, size.records);
-    progress(`ledger: ${PER_SECOND} records a second for ${size.seconds} s`);
+    progress(`ledger: ${PER_SECOND} records per second for ${size.seconds} s`);
     const lag = await lags(deployment, redis, size.seconds);
     const row = (name: string, runs: readonly IngestedBacklog[]) => [
       name,
@@ -151,17 +151,17 @@ export async function ledger({ quick }: BenchOptions): Promise<Report> {
         1,
       ),
     ];
-    const ingestHeader = ['backlog', 'records/s', 'writer CPU, µs a record', 'Redis CPU, µs a record'];
+    const ingestHeader = ['backlog', 'records/s', 'writer CPU, µs per record', 'Redis CPU, µs per record'];
     const ingestRows = [row(`${USERS} users, 4 tools`, spread), row('one user, one outbox', single)];
     const lagRows = [[0.5, 0.99, 1].map((share) => percentile(lag, share).toFixed(0))];
     return {
       name: 'Ledger',
-      about: `A backlog of ${size.records} records folded by one writer (one core for it, one for Redis), ${size.rounds} rounds; then ${PER_SECOND} records a second for ${size.seconds} s, folded by a worker.`,
+      about: `A backlog of ${size.records} records, ingested by one writer (one core for it, one for Redis), ${size.rounds} rounds; then ${PER_SECOND} records per second for ${size.seconds} s, ingested by a worker.`,
       tables: [
-        { title: 'Folding, with chain, tallies and windows', header: ingestHeader, rows: ingestRows },
+        { title: 'Ingestion, with chain, tallies and windows', header: ingestHeader, rows: ingestRows },
         { title: 'Verifying', header: ['records/s'], rows: [[checkedPerSecond.toFixed(0)]] },
         {
-          title: `Lag at ${PER_SECOND} a second, ms from completed to in the ledger`,
+          title: `Lag at ${PER_SECOND} per second, ms from completion to the ledger`,
           header: ['p50', 'p99', 'max'],
           rows: lagRows,
         },

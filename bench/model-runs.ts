@@ -107,7 +107,7 @@ export async function modelRuns({ quick }: BenchOptions): Promise<Report> {
   const costs: string[][] = [];
   const data: Record<string, Measured> = {};
   for (const round of ROUNDS) {
-    progress(`model runs: ${runs} side by side, ${round.name}`);
+    progress(`model runs: ${runs} concurrent runs, ${round.name}`);
     const measured = await measure(round, runs);
     data[round.name] = measured;
     for (const [step, label] of [
@@ -127,7 +127,7 @@ export async function modelRuns({ quick }: BenchOptions): Promise<Report> {
   return {
     name: 'Runs on a model',
     about: [
-      `${runs} runs side by side over Socket.IO, a user each, one gateway, one worker, one model process on the same machine.`,
+      `${runs} concurrent runs over Socket.IO, one user each, one gateway, one worker, one model process on the same machine.`,
       'The model sends 250 tokens (1,000 at the faster paces), each in a chunk; no tool calls.',
     ].join('\n'),
     tables: [

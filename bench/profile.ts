@@ -113,9 +113,9 @@ function tables(title: string, profile: CpuProfile): ReportTable[] {
   });
   const header = ['function', 'self ms', '%'];
   return [
-    { title: `${title}: whose time it is`, header, rows: rows(whose) },
-    { title: `${title}: our functions`, header, rows: rows(ours) },
-    { title: `${title}: functions of others, called for ours`, header, rows: rows(others) },
+    { title: `${title}: self time by owner`, header, rows: rows(whose) },
+    { title: `${title}: functions of Tollgate`, header, rows: rows(ours) },
+    { title: `${title}: library functions, by the function of Tollgate that called them`, header, rows: rows(others) },
   ];
 }
 

@@ -105,14 +105,14 @@ class Admin {
   }
 
   async time(action: AdminAction, user: User | undefined): Promise<number[]> {
-    if (!user) throw new Error('more decisions than users');
+    if (!user) throw new Error('more admin actions than users');
     const { event, fields } = NOTICE[action];
     const startedAt = performance.now();
     const notified = user.clients.map(async (client) => {
       const received = await client.next(event);
       const tookMs = performance.now() - startedAt;
       for (const [name, value] of Object.entries(fields)) {
-        if (received[name] !== value) throw new Error(`${action}: told ${JSON.stringify(received)}`);
+        if (received[name] !== value) throw new Error(`${action}: received ${JSON.stringify(received)}`);
       }
       return tookMs;
     });
@@ -164,13 +164,13 @@ export async function revocation({ quick }: BenchOptions): Promise<Report> {
     name: 'Revocation',
     about: [
       `${NODES} nodes, ${options.connections} connections, half raw WebSocket and half Socket.IO, one of each user on every node.`,
-      `${options.inSequence} decisions one after the other, then ${options.atOnce} at once, over the admin routes of all nodes; from the`,
+      `${options.inSequence} admin actions one after the other, then ${options.atOnce} at once, over the admin routes of all nodes; from the`,
       'beginning of the call until each connection of the user has the error or the event.',
     ].join('\n'),
     tables: [
       {
-        title: 'Milliseconds until a connection was told',
-        header: ['decision', 'connections', 'p50', 'p99', 'max'],
+        title: 'Milliseconds until a connection received the message',
+        header: ['action', 'connections', 'p50', 'p99', 'max'],
         rows: [
           ...ADMIN_ACTIONS.map((action) => row(action, inSequence[action])),
           row('all, one after the other', Object.values(inSequence).flat()),

@@ -233,13 +233,13 @@ export async function roundTrips({ quick }: BenchOptions): Promise<Report> {
   return {
     name: 'Redis round trips',
     about: [
-      'Counted by a proxy between each process and Redis, which holds replies back for 5 ms. A round trip is a flight: what',
+      'Counted by a proxy between each process and Redis, which delays replies by 5 ms. A round trip is a flight: what',
       'one connection sends until the first byte of a reply. Medians; scripts are loaded before.',
     ].join('\n'),
     tables: [
       {
         title: 'Flights per operation',
-        header: ['operation', 'flights', 'what travelled'],
+        header: ['operation', 'flights', 'commands'],
         rows: Object.entries(counts).map(([name, number]) => [
           name,
           number.toFixed(number % 1 === 0 ? 0 : 2),

@@ -102,7 +102,7 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
       if (gateway) sockets.push(await connect(gateway.url, await login(), observed));
       if (at % CONNECTS_PER_SECOND === 0) await delay(200);
     }
-    progress(`holding them for ${plan.seconds} s`);
+    progress(`keeping them connected for ${plan.seconds} s`);
     const before = {
       refreshes: observed.refreshes,
       asked: await counted(worker.url, 'tollgate_token_refreshes_total'),
@@ -120,10 +120,10 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
     const cores = Object.fromEntries(Object.keys(named).map((name, at) => [name, shares[at]]));
     const data = { ...plan, refreshes, asked, degraded, closed, cores };
     const rows = [
-      ['refreshes a second, as the auth service was asked', (asked / seconds).toFixed(1)],
-      ['refreshes a second, as the clients were told', (refreshes / seconds).toFixed(1)],
+      ['refreshes per second, requests to the auth service', (asked / seconds).toFixed(1)],
+      ['refreshes per second, received by clients', (refreshes / seconds).toFixed(1)],
       [
-        'left of the old token, p1 / p50 / p99, s',
+        'remaining life of the old token, p1 / p50 / p99, s',
         [0.01, 0.5, 0.99].map((p) => percentile(leads, p).toFixed(1)).join(' / '),
       ],
       ['connections degraded', String(degraded)],
@@ -133,7 +133,7 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
     return {
       name: 'Token refresh',
       about: `${plan.sessions} connections of as many sessions on ${GATEWAYS} gateways, tokens of ${TOKEN_SECONDS} s, one worker, ${plan.seconds} s.`,
-      tables: [{ title: 'What it takes', header: ['', ''], rows }],
+      tables: [{ title: 'Cost', header: ['', ''], rows }],
       data,
     };
   } finally {

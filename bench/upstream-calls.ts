@@ -124,7 +124,7 @@ function report(calls: number, times: ReadonlyMap<string, readonly number[]>, cp
     about: `${calls} calls of an echo each way, in turn and one at a time; SDK client, 2026-07-28, one gateway.`,
     tables: [
       { title: 'One call, ms', header: ['way', 'p50', 'p99'], rows },
-      { title: 'CPU of one call through the gateway, µs', header: ['process', 'a call'], rows: processes },
+      { title: 'CPU of one call through the gateway, µs', header: ['process', 'per call'], rows: processes },
     ],
     data: { calls, times: Object.fromEntries(times), cpu },
   };

@@ -16,7 +16,7 @@ import { startTokenProxy } from './lib/token-proxy.ts';
 import { runScript, UserError } from './lib/user-error.ts';
 
 const SUITE = join(PROJECT_ROOT, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
-const FIXTURE_PATIENCE_MS = 20_000;
+const FIXTURE_TIMEOUT_MS = 20_000;
 const LOOK_AGAIN_MS = 200;
 const REVISIONS = ['2026-07-28', '2025-11-25'];
 
@@ -74,11 +74,11 @@ async function startTarget(): Promise<Target> {
 
 /** Waits until the gateway has fetched the capabilities of the fixture, without which there is nothing to test. */
 async function resourcesFixture(url: string): Promise<void> {
-  const giveUpAt = Date.now() + FIXTURE_PATIENCE_MS;
+  const deadline = Date.now() + FIXTURE_TIMEOUT_MS;
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
-  while (Date.now() < giveUpAt) {
-    const signal = AbortSignal.timeout(FIXTURE_PATIENCE_MS);
+  while (Date.now() < deadline) {
+    const signal = AbortSignal.timeout(FIXTURE_TIMEOUT_MS);
     const answer = await (await fetch(url, { method: 'POST', headers, body, signal })).text();
     if (answer.includes('test_simple_text')) return;
     await delay(LOOK_AGAIN_MS);
@@ -92,11 +92,11 @@ async function resourcesFixture(url: string): Promise<void> {
  */
 await runScript(async () => {
   const flags = new Command('npm run conformance --')
-    .description('Runs the official MCP conformance suite against a gateway of its own, or the one of --url.')
-    .addOption(urlOption.default(undefined, 'one that is started for it, with a fixture as upstream server'))
-    .option('--requirements <revision...>', 'which revisions of the specification', REVISIONS)
-    .option('--scenario <name>', 'one scenario alone, at the version that the suite picks')
-    .option('--plan <plan>', 'which demo account asks', 'developer')
+    .description('Runs the official MCP conformance suite against a private gateway, or the one of --url.')
+    .addOption(urlOption.default(undefined, 'a private gateway with a fixture as upstream server'))
+    .option('--requirements <revision...>', 'revisions of the specification', REVISIONS)
+    .option('--scenario <name>', 'a single scenario, at the version that the suite selects')
+    .option('--plan <plan>', 'plan of the demo account', 'developer')
     .addOption(stateDirOption)
     .parse()
     .opts<Flags>();

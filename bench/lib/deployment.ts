@@ -42,7 +42,7 @@ export class Deployment {
 
   get authPid(): number {
     const [service] = this.#children;
-    if (!service) throw new Error('the auth service is started first');
+    if (!service) throw new Error('start the auth service first');
     return pidOf(service);
   }
 

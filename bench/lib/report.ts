@@ -33,8 +33,8 @@ export function printReport({ name, about, tables }: Report): void {
 /** Runs benchmarks one after the other, as a program with `--quick` and `--json`. */
 export async function runAsProgram(benchmarks: readonly Benchmark[]): Promise<void> {
   const command = new Command()
-    .option('--quick', 'a smoke run; its numbers say nothing', false)
-    .option('--json <file>', 'also writes the data there')
+    .option('--quick', 'a smoke run; its numbers mean nothing', false)
+    .option('--json <file>', 'write the data to this file')
     .parse();
   const { quick, json } = command.opts<{ quick: boolean; json?: string }>();
   const reports: Report[] = [];

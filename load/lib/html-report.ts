@@ -54,10 +54,10 @@ function subtitle({
   threads,
 }: Results): string {
   return [
-    `${started_at}: ${users} users, ${turns_per_second} turns a second due for ${duration_seconds} s.`,
-    `The crowd: ${threads} threads on ${machine.cpus} × ${machine.model}, Node ${machine.node};`,
-    `it used ${client.cores.toFixed(2)} cores, and its loop was ${client.loop_delay_p99_ms.toFixed(1)} ms late (p99).`,
-    'Turns are timed from when they were due.',
+    `${started_at}: ${users} users, ${turns_per_second} turns per second for ${duration_seconds} s.`,
+    `Load generator: ${threads} threads on ${machine.cpus} × ${machine.model}, Node ${machine.node};`,
+    `it used ${client.cores.toFixed(2)} cores, with an event loop delay of ${client.loop_delay_p99_ms.toFixed(1)} ms (p99).`,
+    'Latencies of turns count from the scheduled time.',
   ].join(' ');
 }
 
@@ -102,7 +102,7 @@ function overTime(seconds: readonly Second[]): string[] {
         perSecond('failed', (second) => second.turnsFailed),
       ],
     }),
-    chart({ title: 'Turns under way', unit: '', xTicks, series: [line('in flight', (second) => second.inFlight)] }),
+    chart({ title: 'Turns in flight', unit: '', xTicks, series: [line('in flight', (second) => second.inFlight)] }),
     chart({
       title: 'First event',
       unit: 'ms',

@@ -55,7 +55,7 @@ export function readMix(name: string): Mix {
   }
   const parsed = MixFile.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw new UserError(`The mix ${name} is not right:\n${z.prettifyError(parsed.error)}`);
+  throw new UserError(`The mix ${name} is invalid:\n${z.prettifyError(parsed.error)}`);
 }
 
 /**
@@ -80,7 +80,7 @@ export class WeightedPicker<Name extends string> {
       this.#credit.set(name, credit);
       if (chosen === undefined || credit > (this.#credit.get(chosen) ?? 0)) chosen = name;
     }
-    if (chosen === undefined) throw new Error('no share is above 0');
+    if (chosen === undefined) throw new Error('all weights are 0');
     this.#credit.set(chosen, (this.#credit.get(chosen) ?? 0) - this.#sum);
     return chosen;
   }

@@ -56,7 +56,7 @@ export function progressLine(second: Second, users: number, durationSeconds: num
   return [
     `${at.toFixed(0)} s of about ${durationSeconds.toFixed(0)}`,
     `${connected}/${users} connected`,
-    `turns ${turnsDue} due, ${turnsCompleted} done, ${turnsFailed} failed, ${inFlight} under way`,
+    `turns ${turnsDue} due, ${turnsCompleted} done, ${turnsFailed} failed, ${inFlight} in flight`,
     `first event p99 ${milliseconds(firstEventP99)}, run p99 ${milliseconds(runP99)}`,
   ].join(' · ');
 }

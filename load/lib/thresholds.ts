@@ -86,10 +86,10 @@ export function parseThreshold(text: string): Threshold {
   const operator = OPERATORS.find((valid) => valid === sign);
   const limit = Number(number);
   if (operator === undefined || !Number.isFinite(limit)) {
-    throw new UserError(`--threshold must be like "first_event_p99_ms<50", not "${text}".`);
+    throw new UserError(`--threshold must have the form "first_event_p99_ms<50", not "${text}".`);
   }
   if (!FIGURE_NAMES.has(figure)) {
-    throw new UserError(`--threshold: there is no figure "${figure}". There are: ${[...FIGURE_NAMES].join(', ')}.`);
+    throw new UserError(`--threshold: unknown figure "${figure}". Known figures: ${[...FIGURE_NAMES].join(', ')}.`);
   }
   return required(figure, operator, limit);
 }

@@ -29,8 +29,7 @@ const SPARE_SECONDS = 3_600;
  */
 export async function userTokens(access: DevAccess, options: TokenOptions): Promise<readonly string[]> {
   const { users, tokens: file, login } = options;
-  if (file !== undefined && login)
-    throw new UserError('--tokens and --login are two ways to the same thing: choose one.');
+  if (file !== undefined && login) throw new UserError('Use either --tokens or --login, not both.');
   if (file === undefined && !login) return mint(access, options);
   const found = file === undefined ? await demoTokens(access, users) : tokensIn(file);
   if (found.length >= users) return found.slice(0, users);

@@ -81,10 +81,10 @@ export function parseExceptions(text: string, now: Date): Exceptions {
     const duplicate = seen.has(id);
     seen.add(id);
     // The exception includes the named day.
-    const leftMs = Date.parse(expires) + DAY_MS - now.getTime();
+    const remainingMs = Date.parse(expires) + DAY_MS - now.getTime();
     if (duplicate) return [`${id} is listed twice`];
-    if (leftMs <= 0) return [`${id} expired on ${expires}: upgrade, or review the reason and set a new date`];
-    if (leftMs > (MAX_EXCEPTION_DAYS + 1) * DAY_MS) return [`${id} lasts longer than ${MAX_EXCEPTION_DAYS} days`];
+    if (remainingMs <= 0) return [`${id} expired on ${expires}: upgrade, or review the reason and set a new date`];
+    if (remainingMs > (MAX_EXCEPTION_DAYS + 1) * DAY_MS) return [`${id} lasts longer than ${MAX_EXCEPTION_DAYS} days`];
     return [];
   });
   if (problems.length > 0) throw new Error(problems.join('\n'));

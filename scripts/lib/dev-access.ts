@@ -9,7 +9,7 @@ const REQUEST_TIMEOUT_MS = 10_000;
 const START_ADVICE = 'Start it first, in another terminal: npm start';
 
 /** The options that select the deployment of a script. */
-export const stateDirOption: Option = new Option('--state-dir <dir>', 'where npm start keeps its secrets')
+export const stateDirOption: Option = new Option('--state-dir <dir>', 'folder in which npm start keeps its secrets')
   .env('TOLLGATE_STATE_DIR')
   .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR);
 export const urlOption: Option = new Option('--url <url>', 'a gateway (default: the first one that npm start runs)');
@@ -71,8 +71,7 @@ export class DevAccess {
 
   #known(variable: string, stored: string | undefined): string {
     const value = process.env[variable] || stored;
-    if (value === undefined)
-      throw new UserError(`No running Tollgate is known here. ${START_ADVICE} (or set ${variable}).`);
+    if (value === undefined) throw new UserError(`No running deployment found. ${START_ADVICE} (or set ${variable}).`);
     return value;
   }
 }
@@ -82,7 +81,7 @@ export async function request(url: string, init: RequestInit = {}): Promise<Resp
   try {
     return await fetch(url, { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
   } catch (cause) {
-    throw new UserError(`Nothing answers at ${new URL(url).origin}. ${START_ADVICE}`, { cause });
+    throw new UserError(`Cannot reach ${new URL(url).origin}. ${START_ADVICE}`, { cause });
   }
 }
 

@@ -4,7 +4,7 @@ import { parseSync } from '@swc/core';
 
 /** Which part of the code may import which. A part may always import itself. */
 const LEAVES = ['src/lib', 'src/protocol'];
-const FOUNDATION = [...LEAVES, 'src/config.ts', 'src/jobs.ts', 'src/redis'];
+const INFRASTRUCTURE = [...LEAVES, 'src/config.ts', 'src/jobs.ts', 'src/redis'];
 const EVERYTHING_IN_SRC = ['src'];
 /** Composition shared by gateways and workers. */
 const SHARED_COMPOSITION = [
@@ -27,16 +27,16 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/healthcheck.ts': [],
   // Free of Redis, so its tests need no server.
   'src/catalogue': [...LEAVES, 'src/config.ts'],
-  'src/auth': FOUNDATION,
-  'src/events': FOUNDATION,
-  'src/usage': FOUNDATION,
-  'src/limits': [...FOUNDATION, 'src/catalogue'],
-  'src/accounts': [...FOUNDATION, 'src/catalogue'],
-  'src/upstreams': [...FOUNDATION, 'src/catalogue'],
-  'src/cluster': [...FOUNDATION, 'src/catalogue', 'src/events'],
-  'src/threads': [...FOUNDATION, 'src/catalogue', 'src/events'],
+  'src/auth': INFRASTRUCTURE,
+  'src/events': INFRASTRUCTURE,
+  'src/usage': INFRASTRUCTURE,
+  'src/limits': [...INFRASTRUCTURE, 'src/catalogue'],
+  'src/accounts': [...INFRASTRUCTURE, 'src/catalogue'],
+  'src/upstreams': [...INFRASTRUCTURE, 'src/catalogue'],
+  'src/cluster': [...INFRASTRUCTURE, 'src/catalogue', 'src/events'],
+  'src/threads': [...INFRASTRUCTURE, 'src/catalogue', 'src/events'],
   'src/tools': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/catalogue',
     'src/limits',
     'src/events',
@@ -44,10 +44,10 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/threads',
     'src/upstreams',
   ],
-  'src/runs': [...FOUNDATION, 'src/catalogue', 'src/limits', 'src/events', 'src/usage', 'src/threads', 'src/tools'],
-  'src/agents': [...FOUNDATION, 'src/catalogue', 'src/threads', 'src/tools', 'src/runs'],
+  'src/runs': [...INFRASTRUCTURE, 'src/catalogue', 'src/limits', 'src/events', 'src/usage', 'src/threads', 'src/tools'],
+  'src/agents': [...INFRASTRUCTURE, 'src/catalogue', 'src/threads', 'src/tools', 'src/runs'],
   'src/connections': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/catalogue',
     'src/limits',
     'src/accounts',
@@ -55,10 +55,10 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/events',
     'src/cluster',
   ],
-  'src/mcp': [...FOUNDATION, 'src/catalogue', 'src/limits', 'src/upstreams', 'src/tools', 'src/connections'],
-  'src/transports': [...FOUNDATION, 'src/limits', 'src/auth', 'src/connections'],
+  'src/mcp': [...INFRASTRUCTURE, 'src/catalogue', 'src/limits', 'src/upstreams', 'src/tools', 'src/connections'],
+  'src/transports': [...INFRASTRUCTURE, 'src/limits', 'src/auth', 'src/connections'],
   'src/http': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/catalogue',
     'src/limits',
     'src/accounts',
@@ -75,7 +75,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/compose': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
   'auth-service': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/process.ts',
     'src/catalogue',
     'src/accounts',
@@ -83,7 +83,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/auth/access-token-rules.ts',
   ],
   workers: [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     ...SHARED_COMPOSITION,
     'src/process.ts',
     'src/telemetry',

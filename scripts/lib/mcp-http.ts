@@ -44,14 +44,19 @@ export async function answer(
   outgoing: ServerResponse,
   bytes: Buffer,
 ): Promise<void> {
-  const gone = new AbortController();
-  outgoing.once('close', () => gone.abort());
+  const disconnected = new AbortController();
+  outgoing.once('close', () => disconnected.abort());
   const { method = 'GET', headers, url = '/' } = incoming;
   const body = method === 'POST' ? { body: bytes } : {};
   const given = Object.entries(headers).flatMap(([name, value]): [string, string][] => {
     return typeof value === 'string' ? [[name, value]] : [];
   });
-  const request = new Request(`http://127.0.0.1${url}`, { method, headers: given, signal: gone.signal, ...body });
+  const request = new Request(`http://127.0.0.1${url}`, {
+    method,
+    headers: given,
+    signal: disconnected.signal,
+    ...body,
+  });
   const response = await handle(request);
   outgoing.writeHead(response.status, Object.fromEntries(response.headers));
   if (!response.body) outgoing.end();

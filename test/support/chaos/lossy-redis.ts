@@ -17,7 +17,7 @@ export type Failure = 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over'
 
 export interface LossyRedis {
   readonly url: string;
-  /** Resolves when there is a Redis at the address again. @param onKilled called when there is none any more */
+  /** Resolves when a Redis is available at the address again. @param onKilled called when there is none any more */
   readonly fail: (onKilled: () => void) => Promise<void>;
 }
 
@@ -67,7 +67,7 @@ async function restarted(failure: Failure, appendfsync: 'always' | 'everysec'): 
   return { url, fail };
 }
 
-/** The part that grows. */
+/** The incremental file of the append-only log. */
 async function appendOnlyFile(dir: string): Promise<{ path: string; size: number }> {
   const folder = join(dir, 'appendonlydir');
   const name = (await readdir(folder)).find((file) => file.endsWith('.incr.aof'));
