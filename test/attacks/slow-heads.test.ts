@@ -11,7 +11,7 @@ const SLACK_MS = 4_000;
 
 const stack = useStack({ workers: 0 });
 
-/** Sends what is given, then one byte after the other, and tells what came back and after how long. */
+/** Sends a start, then one byte after the other, and returns the response and the time until the end. */
 function drip(start: string, bytes: string): Promise<{ answer: string; tookMs: number }> {
   const startedAt = performance.now();
   const { hostname, port } = new URL(nodeUrl(0, stack().addresses));

@@ -12,7 +12,7 @@ import { until } from '../support/until.ts';
 const TIMEOUT_MS = 60_000;
 const AGENT_EVENTS = ['agent_started', 'agent_thinking', 'tool_executing', 'tool_completed', 'agent_completed'];
 
-/** Runs a script of this project the way a person does, with nothing of Tollgate in the environment. */
+/** Runs a script of this project like a user, without Tollgate variables in the environment. */
 function runScript(script: string, args: readonly string[], lifetime: Lifetime = 'test') {
   const inherited = Object.entries(process.env).filter(([name]) => !VARIABLE_NAMES.includes(name));
   const lines: string[] = [];
@@ -48,7 +48,7 @@ describe('npm start', () => {
   beforeAll(async () => {
     stateDir = await emptyFolder('file');
     ports = await freePorts(4);
-    // The two gateways take the first two.
+    // The two gateways use the first two.
     const [port, , authPort, workerPort] = ports.map(String) as [string, string, string, string];
     flags = ['--port', port, '--auth-port', authPort, '--worker-port', workerPort];
     start = runScript('start', [...flags, '--state-dir', stateDir], 'file');

@@ -21,7 +21,7 @@ import { testRedisUrl } from './stack.ts';
 
 /** Step of `advance`: the interval at which a worker looks for due tokens. */
 const STEP_MS = 1_000;
-/** While work waits for the manual clock, `STEP_MS` of it pass per this much real time. */
+/** While work waits for the manual clock, it advances by this much every `PAUSE_REAL_MS` of real time. */
 const PAUSE_MS = 20;
 const PAUSE_REAL_MS = 10;
 const ALL_PARTITIONS = Array.from({ length: PARTITIONS }, (_, partition) => partition);

@@ -70,7 +70,7 @@ describe('a request state', () => {
       changed[at] = (changed[at] ?? 0) ^ 1;
       refused(() => states.open(REQUEST, changed.toString('base64')));
     }
-    // Of the same secret, and for another purpose.
+    // Sealed with the same secret for another purpose.
     refused(() => states.open(REQUEST, new TokenSeal(SECRET).seal('token')));
     const others = [`${sealed}-TAMPERED`, `${sealed}=`, ` ${sealed}`, sealed.replace(/.$/, ''), '', 'x', '{}'];
     for (const other of others) refused(() => states.open(REQUEST, other));

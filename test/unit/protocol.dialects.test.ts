@@ -26,7 +26,7 @@ const ENTRY: LogEntry = {
   json: `{"seq":7,"thought":"a \\"quoted\\" one","timestamp":"${TIMESTAMP}"}`,
 };
 
-/** The error of the table that decoding ends in. */
+/** Returns the error with which decoding ends. */
 function decodeError(dialect: Dialect, frame: string): TollgateError {
   try {
     dialect.decode(frame);
@@ -37,7 +37,7 @@ function decodeError(dialect: Dialect, frame: string): TollgateError {
   throw new Error(`decoded: ${frame}`);
 }
 
-/** A message of the dialect whose brackets nest this deep. */
+/** Returns a message of the dialect with this nesting depth. */
 function nested(dialect: Dialect, depth: number): string {
   const rpc = dialect === jsonRpcDialect;
   const inner = depth - (rpc ? 2 : 1);

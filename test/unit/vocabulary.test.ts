@@ -20,7 +20,7 @@ const SOURCES: readonly Source[] = FOLDERS.flatMap((folder) => {
   .map((entry) => join(entry.parentPath, entry.name))
   .map((file) => ({ path: relative(PROJECT_ROOT, file), text: readFileSync(file, 'utf8') }));
 
-/** The names of variables, members and types, private ones included. */
+/** Returns the names of variables, members and types, private ones included. */
 function identifiersOf(text: string): Set<string> {
   const found = new Set<string>();
   const visit = (node: unknown): void => {

@@ -37,7 +37,6 @@ export interface UserRecord {
 const READ_MS = 60_000;
 /** The sweep's text for a call whose process had ended. */
 const CUT_OFF = /^The call did not come to an end/;
-/** Above the number that is kept per user. */
 
 /** Reads a user's log from its beginning over a connection, and the user's further state. */
 export async function readUserRecord(

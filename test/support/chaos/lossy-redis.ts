@@ -7,11 +7,11 @@ import { closeAfter } from '../open-resources.ts';
 import { replicatedRedis } from '../replicated-redis.ts';
 
 /**
- * - `killed`: SIGKILL, and started again with what its append-only file holds
- * - `power cut`: the same, and what was appended to the file in its last second is gone, as `everysec` may not have forced
- *   it to the disk; a simulation, which takes the worst that this setting allows
- * - `fail-over`: SIGKILL, and the replica is promoted, which had everything that the network had brought
- * - `lagging fail-over`: the same, while the replication had been held up for half a second
+ * - `killed`: SIGKILL, and a restart from the append-only file
+ * - `power cut`: the same without the last second of the file, which `everysec` may not have forced to disk: a
+ * simulation of the worst case of this setting
+ * - `fail-over`: SIGKILL, and a promotion of the replica, which had all replicated writes
+ * - `lagging fail-over`: the same, after the replication had been paused for half a second
  */
 export type Failure = 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over';
 

@@ -106,7 +106,7 @@ export async function recordingWorkers(redisUrl: string, security: LossProtectio
       running = false;
       await Promise.all(tasks);
     },
-    /** Ingests once; whether the ledger has everything that waited. */
+    /** Ingests; returns whether the ledger has everything that was pending. */
     ingestAll: async () => (await ingestUsage(ingestDeps)) !== undefined,
     verify: () => {
       const verifier = new Verifier({ ledger, windows, tallies: new Tallies(worker), clock: systemClock });

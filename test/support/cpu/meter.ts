@@ -72,8 +72,7 @@ export class CpuMeter {
     const kilobytes = (Buffer.byteLength(large) - Buffer.byteLength(small)) / 1_000;
     const glance = async () => ((await this.#cost(surface, large, GLANCE)) - fixed) / kilobytes;
     let glanced = await glance();
-    // A cell that exceeds the bound ten times in three measurements is no disturbance, and a precise one would take
-    // long.
+    // A cell at ten times the bound in three measurements is no disturbance, and a precise measurement would take long.
     for (let again = 0; again < 2 && glanced > HOPELESS; again++) glanced = Math.min(glanced, await glance());
     if (glanced > HOPELESS) return glanced;
     if (!thorough && glanced < BOUND_MICROS_PER_KB * SUSPICIOUS) return Math.max(0, glanced);
