@@ -12,7 +12,7 @@ import { TcpProxy } from '../support/tcp-proxy.ts';
 import { until } from '../support/until.ts';
 import { HOUR, usageFixture } from '../support/usage.ts';
 
-/** A Redis of the test's own, behind something that can cut it off, which can be ended and started again without its data. */
+/** A private Redis behind a proxy that can cut it off. It can be stopped and restarted without its data. */
 async function ownRedis() {
   let server = await startRedisServer();
   const { port } = server;
@@ -37,7 +37,7 @@ async function fixture(options: Partial<AcknowledgedRecordsOptions> = {}, clock 
   const acknowledgedRecords = new AcknowledgedRecords(deps, { keptMs: 60_000, ...options });
   closeAfter('test', () => acknowledgedRecords.stop());
   acknowledgedRecords.start();
-  /** Executes as a process does that is told so. */
+  /** Executes like a process that receives the confirmations. */
   const execute: typeof usage.execute = async (...executions) => {
     const records = await usage.execute(...executions);
     for (const record of records) acknowledgedRecords.onAcknowledged(record);
@@ -69,7 +69,7 @@ describe('records that were acknowledged to a process', () => {
     await stop();
     await start();
     await until(async () => (await resubmitted()) === 3, { timeoutMs: 15_000 });
-    // What the replica had: one in the ledger, one in an outbox, and the third is executed again later.
+    // The replica's state: one record in the ledger, one in an outbox; the third is executed again later.
     await redis.xadd(usage.keys.outbox(3), '*', 'r', JSON.stringify(first));
     await redis.rename(usage.keys.resubmitted, `${usage.keys.resubmitted}-later`);
     await usage.ingestAll();
@@ -91,7 +91,7 @@ describe('records that were acknowledged to a process', () => {
     proxy.cut();
     proxy.restore();
     await again;
-    // Asked behind the question of the journal, on the same connection.
+    // Follows the command of the acknowledged records on the same connection.
     await redis.ping();
     await redis.ping();
     expect(await resubmitted()).toBe(0);

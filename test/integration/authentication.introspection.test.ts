@@ -10,10 +10,10 @@ import { Stopwatch } from '../support/stopwatch.ts';
 import { freshUserId, login, mintToken, serviceToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** The breaker rests five seconds; the rest is for a loaded machine. */
+/** The breaker stays open for five seconds; the rest is for a busy machine. */
 const UNTIL_CLOSED = { timeoutMs: 20_000, everyMs: 200 };
 
-/** The value of a metric, 0 when it is not there yet. */
+/** Returns the value of a metric, 0 if there is no sample yet. */
 async function metric(url: string, name: string): Promise<number> {
   const text = await (await fetch(new URL('/metrics', url))).text();
   const line = text.split('\n').find((candidate) => candidate.startsWith(`${name} `));

@@ -13,7 +13,7 @@ interface Ended {
   readonly tookMs: number;
 }
 
-/** Runs a process of Tollgate to its end, with nothing but this in its environment. */
+/** Runs a process of Tollgate to its end, with only this environment. */
 function run(entry: string, env: Readonly<Record<string, string>>): Promise<Ended> {
   const startedAt = performance.now();
   const child = spawn(process.execPath, [entry], { cwd: PROJECT_ROOT, env, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -36,7 +36,7 @@ describe('a process of Tollgate', () => {
       const watch = await Stopwatch.start();
       const { code, output, tookMs } = await run(entry, {});
       expect(code).toBe(78);
-      // Half a second by itself: a process that began to connect to something would take longer than any loaded machine.
+      // It takes half a second. A process that connected to something would take longer than any busy machine.
       expect(tookMs).toBeLessThan(watch.allow(10_000));
       for (const text of [
         'MISSING_JWT_SECRET  JWT_SECRET_KEY',

@@ -88,7 +88,7 @@ async function verify(): Promise<unknown> {
   return response.json();
 }
 
-/** A user who has done everything that leaves something behind, with connections that are still open. */
+/** Creates a user with data of every kind and open connections. */
 async function live(name: string) {
   const minted = mintToken(
     { plan: 'enterprise', sub: name, email: `${name}@mail.test` },

@@ -19,7 +19,7 @@ beforeAll(async () => {
   closeAfter('file', () => disconnectRedis(redis));
 });
 
-/** Seven records in two hours: a closed window, one that came late to it, and an open window. */
+/** Seven records in two hours: a closed window, one late record of it, and an open window. */
 beforeEach(async () => {
   usage = usageFixture(redis);
   await usage.execute({}, { userId: 'user_b', units: 2 }, {}, { tool: 'list_agents' });
@@ -36,7 +36,7 @@ beforeEach(async () => {
 
 const problem = async () => (await usage.verifier.verify(HOURS)).problem;
 
-/** Writes the ledger anew, as somebody with access to Redis could. */
+/** Rewrites the ledger, like an attacker with access to Redis. */
 async function rewrite(records: readonly (readonly [id: number, record: LedgerRecord])[]): Promise<void> {
   await redis.del(usage.keys.ledger);
   for (const [id, record] of records) {
@@ -46,7 +46,7 @@ async function rewrite(records: readonly (readonly [id: number, record: LedgerRe
 
 const keepingIds = (records: readonly LedgerRecord[]) => records.map((record) => [record.sequence, record] as const);
 
-/** The records with hashes that fit again, from the first changed one to the end. */
+/** Returns the records with recomputed hashes from the first changed one on. */
 function chainedAgain(records: readonly LedgerRecord[]): LedgerRecord[] {
   let previous = '';
   return records.map(({ hash: _, ...record }) => {

@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals';
 
 const SOURCE = fileURLToPath(new URL('../../src/', import.meta.url));
 
-/** What a process prints that runs this with a logger; the logger writes to standard output itself. */
+/** Returns the output of a process that runs this code with a logger. The logger writes to standard output itself. */
 function lines(code: string): Record<string, unknown>[] {
   const program = `
     import { createLogger } from '${SOURCE}lib/logger.ts';

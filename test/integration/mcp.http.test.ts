@@ -273,7 +273,7 @@ describe('requests in flight', () => {
       const leaving = AbortSignal.timeout(at % 6);
       await requestModern('tools/list', {}, { token, signal: leaving }).catch(() => undefined);
     }
-    // As many at once as one user may have.
+    // As many concurrent requests as a user may have.
     const last = await Promise.all(Array.from({ length: 16 }, () => requestModern('tools/list', {}, { token })));
     expect(last.map(({ status }) => status)).toEqual(Array(16).fill(200));
   });
@@ -285,7 +285,7 @@ describe('a node that drains', () => {
     const of = processes.addresses;
     const url = nodeUrl(0, of);
     const { token } = mintToken({}, { stack: of });
-    // They are sent away one after the other, so that the node is there for a while.
+    // The node closes them one after the other, so it continues to run for a while.
     for (let at = 0; at < 3; at++) await openClient({ token, url });
     const stopping = processes.gateways[0]?.stop();
     const request = () => requestLegacy('ping', {}, { token, url, id: 1 });

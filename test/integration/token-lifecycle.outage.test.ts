@@ -5,7 +5,7 @@ import { type Login, SecondDeployment } from '../support/token-lifecycle.ts';
 
 const TOKEN_MS = 60_000;
 const GRACE_MS = 180_000;
-/** What moves further by itself while a step waits for the auth service's client to try again. */
+/** Time that the clock advances by itself while a step waits for a retry of the auth client. */
 const MARGIN_MS = 20_000;
 
 let deployment: SecondDeployment;
@@ -17,7 +17,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   await deployment.stopAuthService();
   await deployment.startAuthService();
-  // A breaker that a test left open.
+  // Closes a breaker that a test left open.
   await deployment.advance(60_000);
 });
 
