@@ -176,7 +176,7 @@ describe('what is no credential', () => {
   });
 });
 
-it('B53 what is sent in one go with a forged CONNECT of Socket.IO is done for nobody, and the engine is closed', async () => {
+it('B53 ignores packets sent with a forged CONNECT of Socket.IO, and closes the engine', async () => {
   const raw = openRawSocket({ url: nodeUrl(0), path: ENGINE });
   await until(() => raw.frames[0]);
   const packets = [`40${JSON.stringify({ token: forged() })}`, '42["threads_list",{}]', '421["threads_list",{}]'];

@@ -61,7 +61,7 @@ it('a polling body may come in 1,024 pieces; with one more it is refused with 41
   expect((await fetch(`${url()}${path}`)).status).toBe(400);
 });
 
-it('a polling body of a user that is incomplete after ten seconds is refused with 408, and its session ends', async () => {
+it('refuses a polling body that is incomplete after ten seconds with 408, and ends its session', async () => {
   const path = await openSession();
   await authenticate(path);
   const watch = await Stopwatch.start();

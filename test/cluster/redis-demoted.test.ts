@@ -10,7 +10,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { RedisProcess } from '../support/redis-process.ts';
 import { until } from '../support/until.ts';
 
-it('a master that has become a replica is left by the first write that it refuses, which is answered with OVERLOADED', async () => {
+it('leaves a demoted master at the first write that it refuses, which returns OVERLOADED', async () => {
   const ports = await freePorts(2);
   const [demoted, other] = await Promise.all(
     ports.map(async (port) => {

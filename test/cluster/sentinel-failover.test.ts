@@ -215,7 +215,7 @@ describe('an installation on a master that Sentinels watch', () => {
 
 if (EVERYTHING) {
   it(
-    `a master that takes no writes without a replica loses nothing that it acknowledged, cut off from everybody but its clients (${ROUNDS} rounds)`,
+    `a partitioned master with min-replicas-to-write loses no acknowledged write (${ROUNDS} rounds)`,
     async () => {
       const on = await deployment([
         ['min-replicas-to-write', '1'],

@@ -52,7 +52,7 @@ describe('npm run load', () => {
   const minting = () => ({ JWT_SECRET_KEY: stack().secrets.jwt, AUTH_SERVICE_URL: stack().authUrl });
 
   it(
-    'puts twenty users over all transports on a pool, misses no event of theirs, and reports in JSON and HTML',
+    'runs twenty users over all transports, misses none of their events, and reports in JSON and HTML',
     async () => {
       const [json, html] = [join(folder, 'results.json'), join(folder, 'report.html')];
       const size = ['--users', '20', '--turns', '20/s', '--duration', '4', '--threads', '2'];

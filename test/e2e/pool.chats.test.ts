@@ -18,7 +18,7 @@ interface ChatVisit {
   readonly client: TestClient;
 }
 
-/** Expects each kind of event in its place: started first, ended last, no completion without a preceding execution. */
+/** Expects the events in order: started first, ended last, no completion without a preceding execution. */
 function expectOrder({ events }: SeenRun): void {
   const types = events.map(({ type }) => type);
   expect([types[0], types.at(-1), [...new Set(types)]]).toEqual(['agent_started', 'agent_completed', EVENTS]);

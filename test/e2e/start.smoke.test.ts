@@ -69,7 +69,7 @@ describe('npm start', () => {
   });
 
   it.each(['ws', 'socketio'])(
-    'serves npm run chat over %s with the five agent events, and npm run bill with the record of its tool call',
+    'serves npm run chat over %s with five agent events, and npm run bill with the record of its call',
     async (transport) => {
       const message = 'How is my workload doing?';
       const chat = await finished('chat', ['--state-dir', stateDir, '--transport', transport, message]);
@@ -114,7 +114,7 @@ describe('npm start', () => {
 
 describeWith(HAPROXY, 'npm run cluster', () => {
   it(
-    'runs three gateways and two workers behind HAProxy, which chat and bill then go through, and ends them on Ctrl-C',
+    'runs three gateways and two workers behind HAProxy, serves chat and bill, and stops on Ctrl-C',
     async () => {
       const { scripts } = JSON.parse(await readFile(join(PROJECT_ROOT, 'package.json'), 'utf8'));
       const [, given = ''] = / scripts\/start\.ts (.*)$/.exec(scripts.cluster) ?? [];

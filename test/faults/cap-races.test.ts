@@ -302,7 +302,7 @@ describe('twenty clients of one user while Redis is slow to reach', () => {
   );
 
   it(
-    `a node that is stopped while it admits answers every client later: admitted, or OVERLOADED (${SLOW_ROUNDS} rounds)`,
+    `a node that is stopped during admissions answers every client later: admitted or OVERLOADED (${SLOW_ROUNDS} rounds)`,
     async () => {
       for (let round = 0; round < SLOW_ROUNDS; round++) {
         const race = newRace();

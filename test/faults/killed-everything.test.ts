@@ -54,7 +54,7 @@ const env = {
 };
 
 it(
-  `every tool call is executed, told and charged once, while gateways, workers, Redis and the consumer of the bill are killed (${CALLS} calls, ${KILLS} kills of each kind)`,
+  `executes, reports and charges every call once while all processes are killed (${CALLS} calls, ${KILLS} kills of each kind)`,
   async () => {
     const since = new Date();
     const store = await killableRedis();

@@ -70,7 +70,7 @@ describe('a connection on a node that lives', () => {
   const leases = useLeases(stack);
 
   it(
-    `B12 keeps its place, the oldest of all, when the clients of a killed node come back long before its leases end (${ROUNDS} rounds)`,
+    `B12 keeps the oldest connection when clients of a killed node reconnect before its leases expire (${ROUNDS} rounds)`,
     async () => {
       for (let round = 0; round < ROUNDS; round++) {
         const of = stack().addresses;

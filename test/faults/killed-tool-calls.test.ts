@@ -27,7 +27,7 @@ const env = {
 const processes = useStack({ gateways: 3, workers: 1, env });
 
 describe.each(TRANSPORTS)('tool calls over %s whose gateways are killed', (transport) => {
-  it(`are each executed, told and charged once, however often their clients repeat them (${CALLS} calls, ${KILLS} kills)`, async () => {
+  it(`are executed, reported and charged once each, however often clients repeat them (${CALLS} calls, ${KILLS} kills)`, async () => {
     const { token, userId } = mintToken({ plan: 'enterprise' }, { stack: processes().addresses });
     let number = 0;
     let done = 0;

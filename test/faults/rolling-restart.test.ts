@@ -109,7 +109,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
   }
 
   it(
-    `loses and repeats no event of ${CLIENTS} clients with runs under way, and sends none away twice by one restart`,
+    `loses and repeats no event of ${CLIENTS} clients with runs in flight, and moves each client once per restart`,
     async () => {
       for (const node of processes().gateways) {
         const before = groups.map(({ users }) => users.reconnects);

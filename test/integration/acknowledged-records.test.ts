@@ -62,7 +62,7 @@ describe('records that were acknowledged to a process', () => {
     expect(await resubmitted()).toBe(0);
   });
 
-  it('are billed once where Redis still had them: in an outbox, in the ledger, or again from a call that was repeated', async () => {
+  it('are billed once if Redis still has them in an outbox, the ledger or from a repeated call', async () => {
     const { usage, execute, ids, resubmitted, stop, start, redis } = await fixture();
     const [first, second, third] = await execute({}, {}, {});
     await usage.ingestAll();

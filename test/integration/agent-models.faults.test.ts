@@ -16,7 +16,6 @@ beforeEach(() => {
   model.requests.length = 0;
 });
 
-/** Small timeouts, so that the tests need not wait. */
 /** Long enough for a busy machine to answer; the tests of silence wait this long. */
 const limits = { firstChunkMs: 1_500, silenceMs: 1_500 };
 const ANSWER: ScriptedReply = { text: ['All ', 'is ', 'well.'] };

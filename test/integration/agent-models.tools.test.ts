@@ -69,7 +69,7 @@ describe('the calls of one step of a model', () => {
     expect((await runs.summary({ userId })).under_way.calls).toBe(0);
   });
 
-  it('count against the day exactly, in runs of one user side by side, and are charged once with their steps', async () => {
+  it('count exactly against the daily quota in concurrent runs, and are charged once with their steps', async () => {
     const runs = await withPlan({ allowances: { count: 3 } });
     callingAtOnce(times(4, 'count'));
     const userId = freshUserId();
@@ -126,7 +126,7 @@ describe('a step with a refused call and one that runs, whose worker died', () =
 });
 
 describe('a worker with a model', () => {
-  it('answers degraded sessions with the built-in agent, which costs nothing, and all others with the model', async () => {
+  it('answers degraded sessions with the free built-in agent, and all others with the model', async () => {
     const runs = await withPlan({});
     model.script = () => ({ text: ['From the model.'] });
     const agent = await runs.assembled();

@@ -38,7 +38,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     return total?.units;
   };
 
-  it('has it put back as it was: the same records, hashes, tallies and windows, under the cursors that consumers have', async () => {
+  it('restores the same records, hashes, tallies and windows, under the cursors of the consumers', async () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     const [, second, third] = before;
     await goBack();
@@ -82,7 +82,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, checked_windows: 2 });
   });
 
-  it('has a window closed again as it was when only the closing was lost, before anything more comes into it', async () => {
+  it('closes a window again unchanged if only its closing was lost, before further ingestion', async () => {
     const { usage, archiveAll } = await fixture();
     await usage.execute({}, {});
     await usage.ingestAll();
@@ -168,7 +168,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(superseded).toEqual([second, third].map((record) => ({ hash: record?.hash, settled: true })));
   });
 
-  it('puts late what came back into the next revision of a window that was closed, and keeps the closed one', async () => {
+  it('puts records restored late into the next revision of a closed window, and keeps the closed one', async () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     await goBack();
     await usage.execute({ units: 1 });

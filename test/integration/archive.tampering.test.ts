@@ -55,7 +55,7 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
     expect(await problem()).toMatchObject({ kind: 'archive', sequence: 1, what: missing });
   });
 
-  it('finds units that were changed in both and chained again, by the window; and in the ledger alone, by the archive', async () => {
+  it('finds rechained units changed in both by the window, and in the ledger alone by the archive', async () => {
     const { usage, records, problem, sql } = await archived();
     let previous = '';
     const forged = records.map(({ hash: _, ...record }) => {

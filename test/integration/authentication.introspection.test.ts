@@ -71,7 +71,7 @@ describe('a gateway that asks about every token', () => {
     expect((await usage()).status).toBe(401);
   });
 
-  it('B122 B141 lets valid tokens in while the auth service hangs, within the deadline, and at once with the breaker open', async () => {
+  it('B122 B141 accepts valid tokens while the auth service hangs, and at once with the breaker open', async () => {
     const tokens = await Promise.all(Array.from({ length: 8 }, freshToken));
     const { auth } = processes();
     if (auth.pid === undefined) throw new Error('the auth service does not run');

@@ -130,7 +130,7 @@ async function exported(name: string): Promise<Line[]> {
 }
 
 describe('a user', () => {
-  it('with a full life is exported whole, then erased everywhere while connected, and the ledger still verifies', async () => {
+  it('is exported completely, then erased everywhere while connected, and the ledger still verifies', async () => {
     const name = 'user_of_a_full_life';
     const user = await live(name);
     const other = await live('user_who_stays');

@@ -255,7 +255,7 @@ describe('a tool that asks its caller', () => {
 });
 
 describe('what a caller must be able to do', () => {
-  it('is named where the caller has not declared it; that costs nothing, and is no obstacle to the same key', async () => {
+  it('is named if the caller has not declared it, costs nothing, and leaves the key usable', async () => {
     const one = await node();
     const call = calling({ idempotencyKey: 'k' });
     const seen = await one.call('greet', {}, { ...call.begin, input: { ...call.begin.input, capabilities: {} } });
@@ -312,7 +312,7 @@ describe('calls whose answers come in any order, often and from any node', () =>
   const ALLOWED = 25;
   const COUNTED = ['QUOTA_EXCEEDED', 'RATE_LIMITED'];
 
-  it('are run once for each question, told one outcome each, and counted and charged as often as they ended', async () => {
+  it('run once per input request, have one outcome each, and count and charge once per end', async () => {
     const plan = { allowances: { greet: ALLOWED } };
     const nodes = [await node({ plan }), await node({ plan })];
     const outcomes = new Map<string, Set<unknown>>();

@@ -141,7 +141,7 @@ const answering = (params: Json, { body }: McpAnswer, inputResponses: Json = ANS
 });
 
 describe('a tool that asks its caller over MCP of 2026-07-28', () => {
-  it('is answered on another node than it asked on, runs on with its own state, and is one call on the bill', async () => {
+  it('is answered on another node, continues with its own state, and is one record', async () => {
     const { token, userId } = mint();
     const requested = await request('tools/call', BOOK, { token, at: 0 });
     expect(requested.status).toBe(200);

@@ -47,7 +47,7 @@ describe('two writers of the ledger', () => {
     expect(await usage.records()).toEqual([]);
   });
 
-  it('lose nothing and write nothing twice with six of them at once, over two hours and with refusals between', async () => {
+  it('lose and duplicate nothing with six of them at once, over two hours and with refusals', async () => {
     const usage = usageFixture(redis);
     const ids: string[] = [];
     const writing = (async () => {

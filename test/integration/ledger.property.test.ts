@@ -173,7 +173,7 @@ const step: fc.Arbitrary<readonly [string, Step]> = fc.oneof(
 
 describe('the ledger', () => {
   it(
-    `holds what was appended, once; its tallies are its sums, its windows a partition of it, a bill that is read across crashes the same sum: ${RUNS} interleavings`,
+    `agrees with its tallies, windows and a consumer that crashes: ${RUNS} interleavings`,
     async () => {
       expect(hourOf(Date.now())).not.toBe(HOUR);
       await fc.assert(

@@ -168,7 +168,7 @@ describe('verify', () => {
     expect(await problem()).toMatchObject({ kind: 'tally', window: HOUR, sequence: 1 });
   });
 
-  it('does not take for tampering that a tally has been kept for its time, while its records are still there', async () => {
+  it('accepts that a tally expired before its records', async () => {
     await redis.del(usage.keys.tally(HOUR), usage.keys.tally(NEXT_HOUR));
     const clock = new ManualClock(Date.parse(`${HOUR}:00:00Z`) + 397 * 24 * 3_600_000);
     const verified = await new Verifier({ ...usage, clock }).verify(HOURS);

@@ -122,7 +122,7 @@ describe('the message limit of three nodes', () => {
     expect(allowed(await consume(node, userId, 20))).toBe(0);
   });
 
-  it('begins nobody anew when Redis is back, whichever node they go to, and though the others hear of nobody', async () => {
+  it('resets no user’s count when Redis is back, on any node and without contact to the others', async () => {
     const nodes = await startCluster();
     const [first, second] = nodes;
     const [everywhere, elsewhere] = [freshUserId(), freshUserId()];

@@ -50,7 +50,7 @@ describe('MCP on /ws/mcp', () => {
     expect((await answerTo(client, 4)).fields).toMatchObject({ rpc_code: -32022, supported: [MODERN] });
   });
 
-  it('B8 leaves the keep-alive of older clients as it was until the client initializes; then ping is that of MCP', async () => {
+  it('B8 answers ping for older clients until the client initializes, and as MCP does after', async () => {
     const client = await connect();
     send(client, { id: 1, method: 'ping' });
     expect((await answerTo(client, 1)).fields.pong).toBe(true);

@@ -189,7 +189,7 @@ describe('a place that nobody gives back', () => {
     expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
   });
 
-  it('is not ended twice by a node that was stopped for an hour: the sweep’s end is not forgotten meanwhile', async () => {
+  it('is not ended twice by a node that was stopped for an hour, after the sweep has ended it', async () => {
     const userId = freshUserId();
     const { node, finish } = await stoppedNode();
     const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });

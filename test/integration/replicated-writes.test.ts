@@ -65,7 +65,7 @@ describe('a paid call whose record shall be on a replica', () => {
     expect(await unreplicated()).toBe(0);
   });
 
-  it('stands all the same when the replica does not answer in time, is counted, and holds nobody up in a queue', async () => {
+  it('stands if the replica does not answer in time, is counted, and delays no other call', async () => {
     const { server, call, unreplicated } = await waitingNode();
     await call('paid');
     server.lag();

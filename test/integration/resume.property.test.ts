@@ -159,7 +159,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
 }
 
 describe('resume', () => {
-  it('gives a client that moves, drops, resumes and loses its node’s subscription every event once, in order', async () => {
+  it('delivers each event once and in order to a client that moves, drops and resumes', async () => {
     const core = await startCore();
     const nodes = await Promise.all(Array.from({ length: NODES }, () => startTail(core)));
     await fc.assert(

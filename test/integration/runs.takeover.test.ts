@@ -219,7 +219,7 @@ describe('a run that is stopped', () => {
   });
 
   it.each([true, false])(
-    'has every outcome and its end in the log after an outage longer than anybody waits, the first append of which arrived: %s',
+    'has all outcomes and its end in the log after an outage beyond all timeouts, first append arrived: %s',
     async (arrived) => {
       const accepted = await accept();
       // The clock is moved beyond all timeouts, instead of waiting for them.

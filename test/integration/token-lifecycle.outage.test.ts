@@ -80,7 +80,7 @@ describe('while the auth service is away a connection', () => {
     expect(await client.welcome()).toMatchObject({ authenticated: true });
   });
 
-  it('B63 B243 for ten minutes: nobody is lost before the grace ends, nobody lives on after it, few calls are made, and all is well again', async () => {
+  it('B63 B243 for ten minutes ends sessions exactly after the grace period, with few calls, and recovers', async () => {
     const logins: Login[] = [];
     for (const plan of ['free', 'pro', 'enterprise', 'developer']) {
       for (let i = 0; i < 3; i++) logins.push(await deployment.login(plan));

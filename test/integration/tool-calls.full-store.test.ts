@@ -54,7 +54,7 @@ async function fullNode(options: RedisServerOptions = {}) {
 }
 
 describe('a Redis whose memory is full', () => {
-  it('B91 refuses paid tools before they run, lets free ones go on unrecorded, and takes both again when there is room', async () => {
+  it('B91 refuses paid tools, runs free ones unrecorded, and accepts both again when there is room', async () => {
     const { redis, call, state, refused, meanwhile, executions } = await fullNode();
     await call('paid');
     expect(await state()).toEqual([2, 1, 0]);
@@ -81,7 +81,7 @@ describe('a Redis whose memory is full', () => {
 });
 
 describe('a Redis that cannot write to its disk', () => {
-  it('B91 refuses paid tools before they run, lets free ones go on, and records what was running as soon as it can', async () => {
+  it('B91 refuses paid tools, runs free ones, and records running calls as soon as it can', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tollgate-disk-'));
     closeAfter('test', () => rmSync(dir, { recursive: true }));
     const { redis, call, state, refused, meanwhile, executions } = await fullNode({ dir });

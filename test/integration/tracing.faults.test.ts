@@ -79,7 +79,7 @@ describe('a collector that is not there', () => {
     });
   });
 
-  it('costs no message anything: spans are counted as not taken, one line says so, and the gateway ends in time', async () => {
+  it('delays no message: spans are counted as dropped, one line reports it, and the gateway ends in time', async () => {
     await talk(stack);
     await until(async () => (await spans(stack, 'failed')) > 0, { label: 'spans that were not taken' });
     const [gateway] = stack.gateways;

@@ -167,7 +167,7 @@ describe('a request over MCP', () => {
   const traceparent = () => `00-${randomBytes(16).toString('hex')}-${randomBytes(8).toString('hex')}-01`;
   const toolCall = (_meta: Record<string, unknown>) => ({ name: 'list_agents', arguments: {}, _meta });
 
-  it('goes on with the trace that its client began, by `_meta.traceparent` before the header, into the ledger', async () => {
+  it('continues its client’s trace, `_meta.traceparent` before the header, up to the ledger', async () => {
     const { token } = mintToken({ plan: 'pro' }, { stack: stack.addresses });
     const [answered, header] = [traceparent(), traceparent()];
     await requestModern('tools/call', toolCall({ traceparent: answered }), {

@@ -127,7 +127,7 @@ describe('an upstream server over HTTP', () => {
     expect(inspect(error, { depth: 10 })).not.toMatch(/secret/);
   });
 
-  it('that keeps sessions has one for everybody, costs one call when it forgets it, and gets it back in the end', async () => {
+  it('that keeps sessions has one for all callers; a forgotten one costs one call and is closed at the end', async () => {
     const tools: ServerScript['tools'] = { echo };
     const script = { tools };
     const upstream = await SessionUpstream.start(script);
@@ -351,7 +351,7 @@ describe('an upstream server that lies', () => {
     await costsOneCall(node, () => node.call('liar'));
   });
 
-  it('about what its results look like changes while a call is under way, and both the old and the new form are taken', async () => {
+  it('changes its output schema during a call, and both the old and the new form are accepted', async () => {
     const answers: (() => void)[] = [];
     const form = (type: string) => ({ type: 'object', properties: { found: { type } }, required: ['found'] });
     const given: unknown[] = [1, 'many', true];

@@ -202,7 +202,7 @@ describe.each([
     expect((await call('hidden', {})).error.code).toBe(-32602);
   });
 
-  it('an idempotency key has a call executed once, whichever road it comes by', async () => {
+  it('an idempotency key has a call executed once, over any transport', async () => {
     const { token } = mint('pro');
     const _meta = { 'tollgate/idempotencyKey': 'k' };
     const first = await request('tools/call', { name: 'count', arguments: {}, _meta }, { token, url: url() });

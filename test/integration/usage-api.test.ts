@@ -181,7 +181,7 @@ describe('a bill', () => {
 });
 
 describe('B93 what was used', () => {
-  it('is in the tallies by user, tool and plan, with the refusals of a plan that lacks a tool, exactly once', async () => {
+  it('is in the tallies by user, tool and plan exactly once, with refusals for a missing permission', async () => {
     const { userId } = await usedBy('free', 'How is my workload doing?', 1);
     const answer = await call(`/v1/usage/tallies?user_id=${userId}&group_by=tool,plan`);
     const { tallies, group_by } = answer.json();

@@ -177,7 +177,7 @@ describe('docker-compose.yml', () => {
     }
   });
 
-  it('has an archive for gateways and workers when it is given its address, and no other address than its own', () => {
+  it('gives gateways and workers the archive only if its address is set, and only that address', () => {
     const USAGE_ARCHIVE_URL = `postgres://tollgate:${env.ARCHIVE_PASSWORD}@archive:5432/tollgate`;
     // As the head of the file describes.
     const text = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');

@@ -238,7 +238,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     await allNodesUp();
   }, 60_000);
 
-  it('counts failed handshakes by the address that connected, whatever the client writes into X-Forwarded-For', async () => {
+  it('counts failed handshakes by the connecting address, whatever X-Forwarded-For says', async () => {
     /** A handshake without a token from one of this machine's loopback addresses. */
     const attempt = (localAddress: string, claimed: string) => {
       return new Promise<number | undefined>((resolve, reject) => {

@@ -110,7 +110,7 @@ describe('alerts, dashboards and scalers', () => {
     }
   });
 
-  it('count from zero what an alert asks for by its increase, since a series that begins at 1 has not increased', async () => {
+  it('start series of alerts on increases at zero, since a series that starts at 1 has not increased', async () => {
     const asked = alertExpressions().flatMap((expression) => {
       return [...expression.matchAll(/increase\((tollgate_\w+)(?:\{([^}]*)\})?/g)].map(
         ([, name = '', matchers = '']) => {

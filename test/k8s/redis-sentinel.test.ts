@@ -51,7 +51,7 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
     }
   });
 
-  it('lets Tollgate to both, Sentinels to Redis and to each other, replicas to their master, and nobody else', () => {
+  it('admits Tollgate to both, Sentinels to Redis and each other, replicas to their master, and no others', () => {
     const ingress = (app: string) => {
       const labels = { 'app.kubernetes.io/name': app };
       const policies = manifests.ofKind<INetworkPolicy>('NetworkPolicy').filter(({ spec }) => {

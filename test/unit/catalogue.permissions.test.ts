@@ -164,7 +164,7 @@ describe('a decision', () => {
     );
   });
 
-  it('B254 takes wildcards by the part before the colon, and never the name of one permission for the beginning of another', () => {
+  it('B254 matches wildcards by the part before the colon, never by a common prefix of two names', () => {
     const rows = ['system:read', 'system:logs:read', 'systematic', 'system', 'other:system'].map((permission) => {
       return toolRow({ name: `tool_${permission.replaceAll(':', '_')}`, permission });
     });

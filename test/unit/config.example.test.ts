@@ -21,7 +21,7 @@ describe('.env.example', () => {
     }
   });
 
-  it('is a configuration when its required part is filled in, with the defaults of one that says nothing else', () => {
+  it('is a configuration once its required part is filled in, equal to the defaults', () => {
     const required = {
       JWT_SECRET_KEY: randomBytes(24).toString('base64url'),
       SERVICE_SECRET: randomBytes(24).toString('base64url'),

@@ -67,7 +67,7 @@ describe('the documents', () => {
     expect(named.filter((name) => !SOURCES.some((file) => `/${file}`.endsWith(`/${name}`)))).toEqual([]);
   });
 
-  it('docs/protocol.md has a row for every message that a client may send, under all of its names, and for no other', () => {
+  it('docs/protocol.md has a row for exactly the messages of clients, under all of their names', () => {
     const rows = firstColumn('docs/protocol.md', 'Client to server');
     expect(rows.flat().toSorted()).toEqual(CLIENT_MESSAGE_NAMES.toSorted());
     for (const [type, ...aliases] of rows) {

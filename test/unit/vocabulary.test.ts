@@ -48,7 +48,7 @@ function wordsOf(identifier: string): string[] {
 }
 
 function commentsOf(text: string): string {
-  const comments = text.match(/\/\*[\s\S]*?\*\/|(?<=^|\s)\/\/[^\n]*/g) ?? [];
+  const comments = text.match(/(?<=^|[\s(])\/\*[\s\S]*?\*\/|(?<=^|\s)\/\/[^\n]*/g) ?? [];
   return comments.join('\n').replaceAll(/\s*\n\s*(?:\*|\/\/)?\s*/g, ' ');
 }
 
