@@ -1,7 +1,12 @@
-/** @type {import('jest').Config} */
-export default {
+/**
+ * Options of every project. `roots` holds the tests only: jest then does not crawl node_modules once per project, and
+ * it resolves the imports of other folders from the file system.
+ */
+const project = (displayName, folders, options = {}) => ({
+  displayName,
   testEnvironment: 'node',
-  testMatch: ['<rootDir>/test/**/*.test.ts'],
+  roots: ['<rootDir>/test'],
+  testMatch: folders.map((folder) => `<rootDir>/test/${folder}/**/*.test.ts`),
   extensionsToTreatAsEsm: ['.ts'],
   transform: {
     '^.+\\.ts$': [
@@ -13,10 +18,30 @@ export default {
       },
     ],
   },
+  setupFilesAfterEnv: ['<rootDir>/test/support/close-after-tests.ts'],
+  ...options,
+});
+
+/**
+ * Starts the stack that tests share. Jest runs a global set-up once per distinct path, and only when a test of a
+ * project that names it is to run: several projects share one stack, and unit tests alone start none.
+ */
+const sharedStack = {
   globalSetup: '<rootDir>/test/support/global-setup.ts',
   globalTeardown: '<rootDir>/test/support/global-teardown.ts',
-  setupFilesAfterEnv: ['<rootDir>/test/support/close-after-tests.ts'],
+};
+
+/** @type {import('jest').Config} */
+export default {
+  projects: [
+    project('unit', ['unit']),
+    project('integration', ['integration', 'attacks'], sharedStack),
+    project('faults', ['faults'], sharedStack),
+    project('cluster', ['cluster'], sharedStack),
+    project('e2e', ['e2e', 'k8s'], sharedStack),
+  ],
   reporters: ['default', '<rootDir>/test/support/closing-line-reporter.mjs'],
+  // Jest 30 ignores this option in a project.
   testTimeout: 30_000,
   maxWorkers: 2,
   // A run that does not end by itself has left something open, which is a bug to be seen.

@@ -15,7 +15,7 @@ const TITLES: Record<TransportName, string> = {
   'tollgate-socket-io': 'Tollgate, Socket.IO',
   'bare-socket-io': 'bare Socket.IO, sharded adapter',
 };
-/** After the last welcome: the gateway's wait for a `resume` (250 ms) is over, and its timers have run. */
+/** Wait after the last welcome. The gateway's wait for a `resume` (250 ms) is over by then, and its timers have run. */
 const AFTER_CONNECT_MS = 400;
 const AFTER_DELIVER_MS = 100;
 const AFTER_DISCONNECT_MS = 700;
@@ -29,14 +29,14 @@ interface Size {
 }
 
 /**
- * The events take 10 s, the period of lease renewals: each measurement holds exactly one. The idle time, in some of the
- * rounds, is the period of Engine.IO's pings.
+ * The events take 10 s, the interval of lease renewal, so each measurement contains exactly one renewal. The idle phase
+ * of some rounds covers one interval of Engine.IO pings.
  */
 const FULL: Size = { rounds: 5, users: 2_000, events: 20_000, perSecond: 2_000, idleMs: 25_000 };
 const WARM_UP: Size = { ...FULL, users: 1_000, events: 5_000 };
 const QUICK: Size = { rounds: 1, users: 50, events: 200, perSecond: 2_000, idleMs: 0 };
 
-/** CPU time of the server and of Redis, in microseconds: per connect, per event, and per connection and second idle. */
+/** CPU time of server and Redis, in microseconds: per connect, per event, and per connection and idle second. */
 interface Measured {
   readonly connect: readonly [server: number, redis: number];
   readonly event: readonly [server: number, redis: number];
@@ -94,7 +94,7 @@ export async function connectAndDeliver({ quick }: BenchOptions): Promise<Report
     }
     for (let round = 0; round < size.rounds; round++) {
       progress(`connect and deliver: round ${round + 1} of ${size.rounds}`);
-      // Another order each round, so that none of them always has the same neighbour.
+      // The order changes with each round, so that no transport always follows the same neighbour.
       for (const at of TRANSPORTS.keys()) {
         const transport = TRANSPORTS[(at + round) % TRANSPORTS.length] as TransportName;
         results[transport].push(await measure(bench, transport, size, round % 2 === 1 ? size.idleMs : 0));

@@ -1,24 +1,27 @@
 import type { Redis } from 'ioredis';
 import { PARTITIONS, partitionOf } from '../src/redis/keys.ts';
 
-/** A node as a variant sees it. */
+/** A node as a variant uses it. */
 export interface VariantNode {
   readonly nodeId: string;
-  /** The users with a connection here. */
+  /** Users with a connection to this node. */
   readonly userIds: ReadonlySet<string>;
   readonly commands: Redis;
-  /** Only for subscriptions, or for a read that blocks. */
+  /** A connection for subscriptions or a blocking read only. */
   readonly subscriber: Redis;
-  /** An event as it was published: `<user> <event>`. */
+  /** Receives a published event: `<user> <event>`. */
   readonly arrived: (message: string) => void;
 }
 
-/** A way from the append to the nodes that hold the user. */
+/** A way to deliver an appended event to the nodes that serve the user. */
 export interface Variant {
   readonly title: string;
-  /** Listens for the node's users; what is appended after it has resolved arrives. */
+  /** Subscribes for the node's users. Events appended after it resolves arrive. */
   listen(node: VariantNode): Promise<void>;
-  /** After the XADD to the user's log, in the same script. KEYS[1] log, ARGV[1] user, ARGV[2] partition, ARGV[3] event. */
+  /**
+   * Lua that runs after the XADD to the user's log, in the same script. KEYS[1] log, ARGV[1] user, ARGV[2] partition,
+   * ARGV[3] event.
+   */
   readonly notify: string;
 }
 
@@ -26,18 +29,18 @@ const SHARED_STREAM = 'd:stream';
 const directory = (userId: string) => `d:nodes:${userId}`;
 
 async function register({ commands, nodeId, userIds }: VariantNode): Promise<void> {
-  // One call a user, as connections come one by one.
+  // One call per user, because connections arrive one by one.
   await Promise.all([...userIds].map((userId) => commands.sadd(directory(userId), nodeId)));
 }
 
-/** Hands over only what is for a user of this node; the user stands in front, so that nothing else is parsed. */
+/** Passes on only events of users of this node. The user id comes first, so nothing else needs parsing. */
 function ifServed({ userIds, arrived }: VariantNode): (message: string) => void {
   return (message) => {
     if (userIds.has(message.slice(0, message.indexOf(' ')))) arrived(message);
   };
 }
 
-/** Reads a stream from its end on, until the connection is closed. */
+/** Reads new entries of a stream until the connection closes. */
 async function tail(stream: string, { subscriber }: VariantNode, deliver: (message: string) => void): Promise<void> {
   let after = String((await subscriber.xrevrange(stream, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0-0');
   const loop = async () => {
@@ -114,7 +117,10 @@ export const VARIANTS = {
 
 export type VariantName = keyof typeof VARIANTS;
 
-/** Appends to the user's log and notifies, in one script: what every variant costs is the same up to the notifying. */
+/**
+ * Returns a function that appends to the user's log and notifies in one script. All variants share the cost up to the
+ * notification.
+ */
 export function appender(redis: Redis, variant: Variant): (userId: string, event: string) => Promise<unknown> {
   const lua = `redis.call('XADD', KEYS[1], 'MAXLEN', '~', 1000, '*', 'e', ARGV[3])\n${variant.notify}\nreturn 1`;
   redis.defineCommand('append', { lua, numberOfKeys: 1 });

@@ -24,7 +24,7 @@ interface Size {
 const FULL: Size = { rounds: 5, usersPerNode: 250, events: 12_000, perSecond: 2_000 };
 const QUICK: Size = { rounds: 1, usersPerNode: 10, events: 400, perSecond: 2_000 };
 
-/** Microseconds of CPU: of all nodes together, and of Redis. */
+/** CPU time in microseconds, of all nodes together and of Redis. */
 interface Measured {
   readonly event: readonly [nodes: number, redis: number];
   readonly user: readonly [nodes: number, redis: number];
@@ -73,7 +73,8 @@ async function publishAll(bench: Bench, name: VariantName, userIds: readonly str
   const append = appender(publisher, VARIANTS[name]);
   const appended: Promise<unknown>[] = [];
   await atRate(size.perSecond, size.events, (at) => {
-    // A step that shares no factor with the number of users: all of them in turn, the nodes in no fixed pattern.
+    // The step shares no factor with the number of users: every user gets events, and the nodes follow no fixed
+    // pattern.
     const userId = userIds[(at * 7_919) % userIds.length] ?? '';
     appended.push(append(userId, JSON.stringify(thinkingFields(userId, at))));
   });
@@ -91,7 +92,7 @@ async function usedMemory(redis: Redis): Promise<number> {
   return Number(/used_memory:(\d+)/.exec(await redis.info('memory'))?.[1]);
 }
 
-/** What it costs to bring an appended event to the one node, of eight, that holds its user. */
+/** Measures the cost of delivering an appended event to the one node, of eight, that serves its user. */
 export async function delivery({ quick }: BenchOptions): Promise<Report> {
   const size = quick ? QUICK : FULL;
   const server = await startRedisServer();
@@ -136,7 +137,7 @@ function report(results: Readonly<Record<VariantName, readonly Measured[]>>, siz
     name: 'Delivery to the nodes',
     about: [
       `${NODES} nodes with ${size.usersPerNode} users each, every user on one node; ${size.events} events of about 400 bytes at`,
-      `${size.perSecond}/s, appended to the user's log and announced by one script. Nodes read and count, they write no socket.`,
+      `${size.perSecond}/s, appended to the user's log and published by one script. Nodes read and count, they write no socket.`,
       `Medians of ${size.rounds} rounds (smallest–greatest).`,
     ].join('\n'),
     tables: [
@@ -146,7 +147,7 @@ function report(results: Readonly<Record<VariantName, readonly Measured[]>>, siz
         rows: rows(({ event }) => event, 1),
       },
       {
-        title: 'CPU per user that begins to listen, µs, and Redis memory, bytes',
+        title: 'CPU per subscribed user, µs, and Redis memory, bytes',
         header: ['variant', 'all nodes', 'Redis', 'bytes'],
         rows: rows(({ user, bytesPerUser }) => [...user, bytesPerUser], 0),
       },

@@ -7,7 +7,7 @@ const REQUESTS = 200;
 const WARM_UP = 20;
 const MESSAGE = 'How is my workload doing?';
 
-/** Milliseconds after the request was sent, as the client sees them. */
+/** Milliseconds from the request, as the client measures them. */
 interface RunTimes {
   readonly accepted: number;
   readonly firstEvent: number;
@@ -39,7 +39,10 @@ async function timeRuns(client: Client, requests: number): Promise<RunTimes[]> {
   return runs.slice(WARM_UP);
 }
 
-/** Agent requests one at a time, through a gateway, BullMQ and a worker, until the events are back at the client. */
+/**
+ * Sends agent requests one at a time through a gateway, BullMQ and a worker, and measures until the client has the
+ * events.
+ */
 export async function firstEvent({ quick }: BenchOptions): Promise<Report> {
   const requests = quick ? 20 : REQUESTS;
   const deployment = await Deployment.start();

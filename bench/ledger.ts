@@ -15,7 +15,7 @@ import { type BenchOptions, progress, type Report, runAsProgram } from './lib/re
 import { median, medianAndRange, percentile } from './lib/statistics.ts';
 
 const PER_SECOND = 1_000;
-/** Records are produced this often, a tenth of a second's worth at a time. */
+/** Interval of record production; each tick produces a tenth of a second's worth. */
 const TICK_MS = 100;
 const USERS = 1_000;
 const TOOLS = ['analyze_workload', 'list_agents', 'create_thread', 'cost_analyzer'];
@@ -23,12 +23,12 @@ const APPEND_AT_ONCE = 1_000;
 
 interface IngestedBacklog {
   readonly perSecond: number;
-  /** Microseconds of CPU a record. */
+  /** CPU time per record, in microseconds. */
   readonly writer: number;
   readonly redis: number;
 }
 
-/** Appends records as the event log does, of many users and tools; returns when Redis has them. */
+/** Appends records of many users and tools as the event log does; resolves when Redis has them. */
 async function append(redis: Redis, keys: Keys, count: number, userCount: number): Promise<void> {
   for (let done = 0; done < count; done += APPEND_AT_ONCE) {
     const pipeline = redis.pipeline();
@@ -58,7 +58,7 @@ async function append(redis: Redis, keys: Keys, count: number, userCount: number
   }
 }
 
-/** A backlog, moved by one writer in this process. */
+/** Ingests a backlog with one writer in this process. */
 async function ingestBacklog(
   redis: Redis,
   redisPid: number,
@@ -79,12 +79,12 @@ async function ingestBacklog(
   }
   const seconds = (performance.now() - startedAt) / 1000;
   const [own, ofRedis] = cpu();
-  if (moved !== records) throw new Error(`${moved} of ${records} records were folded`);
+  if (moved !== records) throw new Error(`${moved} of ${records} records were ingested`);
   await expectClean(redis, keys);
   return { perSecond: moved / seconds, writer: (own - ownBefore) / moved, redis: (ofRedis - redisBefore) / moved };
 }
 
-/** What was folded fast must still add up. */
+/** Verifies that fast ingestion has produced correct tallies. */
 async function expectClean(redis: Redis, keys: Keys): Promise<number> {
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
@@ -98,7 +98,7 @@ async function expectClean(redis: Redis, keys: Keys): Promise<number> {
   return checked_records / ((performance.now() - startedAt) / 1000);
 }
 
-/** How long after its completion each record is in the ledger, with a real worker on its schedule. */
+/** Measures the time from completion to the ledger per record, with a real worker on its schedule. */
 async function lags(deployment: Deployment, redis: Redis, seconds: number): Promise<number[]> {
   const keys = new Keys(KEY_PREFIX);
   const worker = await deployment.worker();
@@ -112,14 +112,14 @@ async function lags(deployment: Deployment, redis: Redis, seconds: number): Prom
   while ((await redis.xlen(keys.ledger)) < total && performance.now() < deadline) await delay(100);
   await worker.stop();
   const entries = await redis.xrange(keys.ledger, '-', '+');
-  if (entries.length !== total) throw new Error(`${entries.length} of ${total} records were folded`);
+  if (entries.length !== total) throw new Error(`${entries.length} of ${total} records were ingested`);
   return entries.map(([, [, json = '{}', , appended = '0']]) => {
     const { completed_at } = JSON.parse(json) as { completed_at: string };
     return Math.max(0, Number(appended) - Date.parse(completed_at));
   });
 }
 
-/** How fast the ledger takes records up, and how far it is behind under a steady load. */
+/** Measures the throughput of ledger ingestion and its lag under a steady load. */
 export async function ledger({ quick }: BenchOptions): Promise<Report> {
   const size = quick ? { records: 5_000, rounds: 1, seconds: 3 } : { records: 50_000, rounds: 3, seconds: 20 };
   const deployment = await Deployment.start();
@@ -134,7 +134,7 @@ export async function ledger({ quick }: BenchOptions): Promise<Report> {
       await redis.flushall();
     }
     const checkedPerSecond = await checkSpeed(redis, size.records);
-    progress(`ledger: ${PER_SECOND} records a second for ${size.seconds} s`);
+    progress(`ledger: ${PER_SECOND} records per second for ${size.seconds} s`);
     const lag = await lags(deployment, redis, size.seconds);
     const row = (name: string, runs: readonly IngestedBacklog[]) => [
       name,
@@ -151,17 +151,17 @@ export async function ledger({ quick }: BenchOptions): Promise<Report> {
         1,
       ),
     ];
-    const ingestHeader = ['backlog', 'records/s', 'writer CPU, µs a record', 'Redis CPU, µs a record'];
+    const ingestHeader = ['backlog', 'records/s', 'writer CPU, µs per record', 'Redis CPU, µs per record'];
     const ingestRows = [row(`${USERS} users, 4 tools`, spread), row('one user, one outbox', single)];
     const lagRows = [[0.5, 0.99, 1].map((share) => percentile(lag, share).toFixed(0))];
     return {
       name: 'Ledger',
-      about: `A backlog of ${size.records} records folded by one writer (one core for it, one for Redis), ${size.rounds} rounds; then ${PER_SECOND} records a second for ${size.seconds} s, folded by a worker.`,
+      about: `A backlog of ${size.records} records, ingested by one writer (one core for it, one for Redis), ${size.rounds} rounds; then ${PER_SECOND} records per second for ${size.seconds} s, ingested by a worker.`,
       tables: [
-        { title: 'Folding, with chain, tallies and windows', header: ingestHeader, rows: ingestRows },
+        { title: 'Ingestion, with chain, tallies and windows', header: ingestHeader, rows: ingestRows },
         { title: 'Verifying', header: ['records/s'], rows: [[checkedPerSecond.toFixed(0)]] },
         {
-          title: `Lag at ${PER_SECOND} a second, ms from completed to in the ledger`,
+          title: `Lag at ${PER_SECOND} per second, ms from completion to the ledger`,
           header: ['p50', 'p99', 'max'],
           rows: lagRows,
         },

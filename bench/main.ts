@@ -8,5 +8,5 @@ import { revocation } from './revocation.ts';
 import { roundTrips } from './round-trips.ts';
 import { upstreamCalls } from './upstream-calls.ts';
 
-// The counts first: they are exact on any machine, the times are only as good as the quiet around them.
+// Counts come first: they are exact on any machine, while times depend on an otherwise idle one.
 await runAsProgram([roundTrips, revocation, firstEvent, modelRuns, connectAndDeliver, delivery, ledger, upstreamCalls]);

@@ -12,13 +12,13 @@ const RUNS = 100;
 
 interface Round {
   readonly name: string;
-  /** None: the built-in agent, for comparison. */
+  /** Undefined for the built-in agent, for comparison. */
   readonly pace?: Omit<StreamSettings, 'port'>;
   /** Milliseconds over which the requests are spread. */
   readonly spreadMs: number;
 }
 
-/** Paces that hosted models have, and one that no model has. */
+/** Paces of hosted models, and one that no model has. */
 const ROUNDS: readonly Round[] = [
   { name: 'built-in agent, in one instant', spreadMs: 0 },
   { name: '50 tokens/s, in one instant', pace: { tokens: 250, tokenMs: 20 }, spreadMs: 0 },
@@ -27,7 +27,7 @@ const ROUNDS: readonly Round[] = [
   { name: 'no pause, over 2 s', pace: { tokens: 1_000, tokenMs: 0 }, spreadMs: 2_000 },
 ];
 
-/** Milliseconds after the request was sent, as the client sees them. */
+/** Milliseconds from the request, as the client measures them. */
 interface RunTimes {
   readonly firstEvent: number;
   readonly firstDelta: number;
@@ -38,7 +38,7 @@ interface Measured {
   readonly times: readonly RunTimes[];
   /** `agent_thinking` events of all runs. */
   readonly appends: number;
-  /** CPU time of the worker and of Redis, in microseconds. */
+  /** CPU time of worker and Redis, in microseconds. */
   readonly cpu: readonly number[];
 }
 
@@ -69,7 +69,7 @@ async function startModel(pace: Omit<StreamSettings, 'port'>): Promise<{ url: st
   return { url, process: model };
 }
 
-/** All runs side by side, each of a user with a connection of its own; twice, of which the second time counts. */
+/** Starts all runs concurrently, each for a user with its own connection. It runs twice, and the second time counts. */
 async function measure({ pace, spreadMs }: Round, runs: number): Promise<Measured> {
   const model = pace && (await startModel(pace));
   const deployment = await Deployment.start();
@@ -100,14 +100,14 @@ async function measure({ pace, spreadMs }: Round, runs: number): Promise<Measure
   }
 }
 
-/** Runs on a streaming model, a hundred side by side over Socket.IO, until their events are back at the clients. */
+/** Measures runs on a streaming model, a hundred at a time over Socket.IO, until the clients have the events. */
 export async function modelRuns({ quick }: BenchOptions): Promise<Report> {
   const runs = quick ? 5 : RUNS;
   const times: string[][] = [];
   const costs: string[][] = [];
   const data: Record<string, Measured> = {};
   for (const round of ROUNDS) {
-    progress(`model runs: ${runs} side by side, ${round.name}`);
+    progress(`model runs: ${runs} concurrent runs, ${round.name}`);
     const measured = await measure(round, runs);
     data[round.name] = measured;
     for (const [step, label] of [
@@ -127,7 +127,7 @@ export async function modelRuns({ quick }: BenchOptions): Promise<Report> {
   return {
     name: 'Runs on a model',
     about: [
-      `${runs} runs side by side over Socket.IO, a user each, one gateway, one worker, one model process on the same machine.`,
+      `${runs} concurrent runs over Socket.IO, one user each, one gateway, one worker, one model process on the same machine.`,
       'The model sends 250 tokens (1,000 at the faster paces), each in a chunk; no tool calls.',
     ].join('\n'),
     tables: [

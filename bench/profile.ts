@@ -24,7 +24,7 @@ interface CpuProfile {
 
 type Phase = 'connect' | 'deliver';
 
-/** Loads a gateway that runs under the profiler with connects and disconnects, or with events, and nothing else. */
+/** Runs a gateway under the profiler with one kind of load: connects and disconnects, or events. */
 async function profile(transport: TransportName, phase: Phase, { quick }: BenchOptions): Promise<CpuProfile> {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-profile-'));
   const deployment = await Deployment.start();
@@ -53,7 +53,7 @@ async function profile(transport: TransportName, phase: Phase, { quick }: BenchO
   }
 }
 
-/** A function as the profile has it, and the innermost function of ours that led to it. */
+/** A function of the profile, and the innermost Tollgate function that called it. */
 interface CallSite {
   readonly frame: Frame;
   readonly calledFor: Frame | undefined;
@@ -72,7 +72,7 @@ function callSitesOf({ nodes }: CpuProfile): Map<number, CallSite> {
   return new Map(nodes.map(({ id, callFrame }) => [id, { frame: callFrame, calledFor: calledFor(id) }]));
 }
 
-/** Self time by whatever `name` says of a place; places without a name are left out. */
+/** Sums self time by the name that `name` gives a call site; call sites without a name are left out. */
 function selfTimes(profile: CpuProfile, name: (callSite: CallSite) => string | undefined): [string, number][] {
   const callSites = callSitesOf(profile);
   const times = new Map<string, number>();
@@ -86,7 +86,9 @@ function selfTimes(profile: CpuProfile, name: (callSite: CallSite) => string | u
 
 const OURS = 'ours';
 
-/** The package, `ours`, `node`, or the native part by its name, e.g. `(garbage collector)`; nothing while idle. */
+/**
+ * Returns the package, `ours`, `node`, or the native part by name, e.g. `(garbage collector)`; undefined while idle.
+ */
 function owner({ url, functionName }: Frame): string | undefined {
   if (functionName === '(idle)') return undefined;
   if (url.startsWith('node:')) return 'node';
@@ -111,13 +113,13 @@ function tables(title: string, profile: CpuProfile): ReportTable[] {
   });
   const header = ['function', 'self ms', '%'];
   return [
-    { title: `${title}: whose time it is`, header, rows: rows(whose) },
-    { title: `${title}: our functions`, header, rows: rows(ours) },
-    { title: `${title}: functions of others, called for ours`, header, rows: rows(others) },
+    { title: `${title}: self time by owner`, header, rows: rows(whose) },
+    { title: `${title}: functions of Tollgate`, header, rows: rows(ours) },
+    { title: `${title}: library functions, by the function of Tollgate that called them`, header, rows: rows(others) },
   ];
 }
 
-/** Where a gateway's time goes while clients connect, and while events are delivered. */
+/** Profiles a gateway while clients connect, and while events are delivered. */
 export async function profileGateway(options: BenchOptions): Promise<Report> {
   const found: ReportTable[] = [];
   for (const transport of ['tollgate-ws', 'tollgate-socket-io'] as const) {

@@ -8,10 +8,10 @@ const NODES = 3;
 const CONNECTIONS = 1_000;
 const IN_SEQUENCE = 200;
 const AT_ONCE = 100;
-/** Connected side by side while the clients come in. */
+/** Concurrent connects during the set-up. */
 const CONNECTING = 25;
 
-/** What can be decided, and what each of the user's connections must be told. */
+/** The admin actions, and the message that each of the user's connections must receive. */
 const ADMIN_ACTIONS = ['session', 'token', 'user', 'block', 'plan'] as const;
 type AdminAction = (typeof ADMIN_ACTIONS)[number];
 const NOTICE: Record<AdminAction, { readonly event: string; readonly fields: Fields }> = {
@@ -22,7 +22,7 @@ const NOTICE: Record<AdminAction, { readonly event: string; readonly fields: Fie
   plan: { event: 'plan_changed', fields: { plan: 'free' } },
 };
 
-/** A user with one connection on every node, of both transports, all by one token. */
+/** A user with one connection per node and transport, all with one token. */
 interface User {
   readonly id: string;
   readonly sid: string;
@@ -30,12 +30,12 @@ interface User {
   readonly clients: readonly Client[];
 }
 
-/** Milliseconds from the beginning of the admin call until a connection was told, one for each connection. */
+/** Milliseconds from the start of the admin call until a connection received its message, one value per connection. */
 export interface RevocationTimes {
   readonly connections: number;
   readonly inSequence: Readonly<Record<AdminAction, readonly number[]>>;
   readonly atOnce: readonly number[];
-  /** Mean milliseconds from the announcement in the stream to its effect, as each node counts them. */
+  /** Mean milliseconds from the invalidation in the stream to its effect, as each node measures it. */
   readonly lagOfNodes: readonly number[];
 }
 
@@ -46,8 +46,8 @@ export interface RevocationOptions {
 }
 
 /**
- * Opens the connections on three nodes and decides about their users, at one node after the other.
- * @throws Error when a connection is told nothing, or something else
+ * Opens the connections on three nodes and performs admin actions on their users, at each node in turn.
+ * @throws Error if a connection receives nothing or another message
  */
 export async function measureRevocation(options: RevocationOptions): Promise<RevocationTimes> {
   const deployment = await Deployment.start();
@@ -93,7 +93,7 @@ async function connectUsers(deployment: Deployment, urls: readonly string[], cou
   return users;
 }
 
-/** An operator, who asks one node after the other. */
+/** An operator, who calls one node after the other. */
 class Admin {
   readonly #urls: readonly string[];
   readonly #headers: Readonly<Record<string, string>>;
@@ -105,14 +105,14 @@ class Admin {
   }
 
   async time(action: AdminAction, user: User | undefined): Promise<number[]> {
-    if (!user) throw new Error('more decisions than users');
+    if (!user) throw new Error('more admin actions than users');
     const { event, fields } = NOTICE[action];
     const startedAt = performance.now();
     const notified = user.clients.map(async (client) => {
       const received = await client.next(event);
       const tookMs = performance.now() - startedAt;
       for (const [name, value] of Object.entries(fields)) {
-        if (received[name] !== value) throw new Error(`${action}: told ${JSON.stringify(received)}`);
+        if (received[name] !== value) throw new Error(`${action}: received ${JSON.stringify(received)}`);
       }
       return tookMs;
     });
@@ -121,7 +121,7 @@ class Admin {
     return times;
   }
 
-  /** Opens as many connections as calls are made at once: what is measured is the decision, not TCP. */
+  /** Opens as many HTTP connections as there are concurrent calls, so that TCP set-up is not measured. */
   async warmUp(calls: number): Promise<void> {
     await Promise.all(Array.from({ length: calls }, () => this.#call('GET', '/v1/nodes')));
   }
@@ -164,13 +164,13 @@ export async function revocation({ quick }: BenchOptions): Promise<Report> {
     name: 'Revocation',
     about: [
       `${NODES} nodes, ${options.connections} connections, half raw WebSocket and half Socket.IO, one of each user on every node.`,
-      `${options.inSequence} decisions one after the other, then ${options.atOnce} at once, over the admin routes of all nodes; from the`,
+      `${options.inSequence} admin actions one after the other, then ${options.atOnce} at once, over the admin routes of all nodes; from the`,
       'beginning of the call until each connection of the user has the error or the event.',
     ].join('\n'),
     tables: [
       {
-        title: 'Milliseconds until a connection was told',
-        header: ['decision', 'connections', 'p50', 'p99', 'max'],
+        title: 'Milliseconds until a connection received the message',
+        header: ['action', 'connections', 'p50', 'p99', 'max'],
         rows: [
           ...ADMIN_ACTIONS.map((action) => row(action, inSequence[action])),
           row('all, one after the other', Object.values(inSequence).flat()),

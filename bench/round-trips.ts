@@ -5,30 +5,30 @@ import { type Flight, RedisProxy } from './lib/redis-proxy.ts';
 import { type BenchOptions, type Report, runAsProgram } from './lib/report.ts';
 import { median } from './lib/statistics.ts';
 
-/** Long enough for whatever an operation leaves behind (a release, an unsubscribe) to be sent. */
+/** Long enough for follow-up commands of an operation (a release, an unsubscribe). */
 const QUIET_MS = 50;
-/** `RENEW_BATCH` of src/cluster/connection-registry.ts is 200: so many users need two flights. */
+/** `RENEW_BATCH` of src/cluster/connection-registry.ts is 200, so this many users need two flights. */
 const MANY_USERS = 250;
-/** The shortest there are, and as often as src/connections/hub.ts renews them. */
+/** The shortest lease that the configuration allows; src/connections/hub.ts renews it accordingly often. */
 const LEASE_SECONDS = 2;
 const RENEWALS_PER_LEASE = 3;
 
-/** What a gateway sends by the clock and for no operation: signs of life, and the look for announcements (XRANGE). */
+/** Periodic commands of a gateway that belong to no operation: keepalives and the poll for invalidations (XRANGE). */
 const BY_THE_CLOCK: ReadonlySet<string> = new Set(['ping', 'renewNode', 'xrange']);
 
-/** Flights to Redis that one operation causes, as a median over several; see `Flight` for what is counted. */
+/** Flights to Redis per operation, as a median over several; see `Flight` for the definition. */
 export interface RoundTrips {
   readonly firstConnect: number;
   readonly furtherConnect: number;
   readonly socketIoConnect: number;
   readonly inBandAuth: number;
-  /** The user of a ticket is known only when Redis has taken it: before the two flights of any first connect. */
+  /** A ticket reveals its user only after Redis has redeemed it, which precedes the two flights of a first connect. */
   readonly ticketConnect: number;
   readonly ticketPurchase: number;
   readonly ping: number;
   readonly agentRequest: number;
   readonly agentCancel: number;
-  /** Of a tool that asks Redis nothing itself: its beginning beside the message limit, and its end. */
+  /** Of a tool that sends nothing to Redis itself: the reservation beside the message limit, and the commit. */
   readonly toolCall: number;
   readonly usageSummary: number;
   readonly toolsList: number;
@@ -37,7 +37,7 @@ export interface RoundTrips {
   readonly resume: number;
   readonly lastDisconnect: number;
   readonly furtherDisconnect: number;
-  /** Per durable event that a worker appended. */
+  /** Per durable event that a worker appends. */
   readonly appendedEvent: number;
   /** Of one round of lease renewals. */
   readonly renewalOfThreeUsers: number;
@@ -46,13 +46,13 @@ export interface RoundTrips {
 
 export interface RoundTripCount {
   readonly counts: RoundTrips;
-  /** Per operation, what travelled in each flight, of its last repetition. */
+  /** Per operation, the commands of each flight of its last repetition. */
   readonly flights: Readonly<Record<string, readonly string[]>>;
   /** Commands of the worker for one run. */
   readonly worker: Readonly<Record<string, number>>;
 }
 
-/** Counts them on a running gateway and worker; each process reaches Redis through a proxy of its own. */
+/** Counts the flights of a running gateway and worker; each process reaches Redis through its own proxy. */
 export async function countRoundTrips({ repetitions = 7 } = {}): Promise<RoundTripCount> {
   const deployment = await Deployment.start();
   const proxies: RedisProxy[] = [];
@@ -63,7 +63,7 @@ export async function countRoundTrips({ repetitions = 7 } = {}): Promise<RoundTr
   };
   try {
     const [forGateway, forWorker, forRenewing] = [await proxy(), await proxy(), await proxy()];
-    // Leases this long are not renewed while the count goes on.
+    // A lease this long is not renewed during the count.
     const quiet = { REDIS_URL: forGateway.url, CONNECTION_LEASE_SECONDS: '600' };
     const often = { REDIS_URL: forRenewing.url, CONNECTION_LEASE_SECONDS: String(LEASE_SECONDS) };
     const [{ url }, renewing] = await Promise.all([
@@ -164,12 +164,12 @@ function ask(client: Client, type: string, answer: string, fields = {}): Promise
 }
 
 /**
- * A worker is never quiet (the ledger, BullMQ's own checks), so that here the flights with an append are counted, and
- * beside them the commands that belong to a run with one tool call.
+ * A worker is never idle: ledger ingestion and BullMQ send commands all the time. Therefore this counts the flights
+ * with an append, and the commands that belong to a run with one tool call.
  */
 async function countRuns(proxy: RedisProxy, url: string, token: string, runs: number) {
   const client = await connectWs(url, token);
-  /** The log's last `seq` after one more run. */
+  /** Returns the last `seq` of the log after one more run. */
   const run = async () => {
     const ended = client.next('agent_completed');
     client.send('agent_request', { message: 'How is my workload doing?' });
@@ -194,7 +194,7 @@ async function countRuns(proxy: RedisProxy, url: string, token: string, runs: nu
   };
 }
 
-/** Flights of a round of renewals: those that hold `renewLeases`, counted over a few rounds. */
+/** Counts the flights with `renewLeases` over a few rounds of renewals. */
 async function countRenewals(proxy: RedisProxy, url: string, token: (user: string) => string) {
   const clients: Client[] = [];
   const connect = async (from: number, to: number) => {
@@ -219,7 +219,7 @@ async function flightsPerRound(proxy: RedisProxy): Promise<number> {
   return median(rounds);
 }
 
-/** `commands: limiter + startRun + bullmq`; a command that is repeated in a flight is named once, with its number. */
+/** Formats a flight: `commands: limiter + startRun + bullmq`. A repeated command appears once, with its count. */
 function describeFlight({ connection, commands }: Flight): string {
   const numbers = new Map<string, number>();
   for (const name of commands) numbers.set(name, (numbers.get(name) ?? 0) + 1);
@@ -233,13 +233,13 @@ export async function roundTrips({ quick }: BenchOptions): Promise<Report> {
   return {
     name: 'Redis round trips',
     about: [
-      'Counted by a proxy between each process and Redis, which holds replies back for 5 ms. A round trip is a flight: what',
+      'Counted by a proxy between each process and Redis, which delays replies by 5 ms. A round trip is a flight: what',
       'one connection sends until the first byte of a reply. Medians; scripts are loaded before.',
     ].join('\n'),
     tables: [
       {
         title: 'Flights per operation',
-        header: ['operation', 'flights', 'what travelled'],
+        header: ['operation', 'flights', 'commands'],
         rows: Object.entries(counts).map(([name, number]) => [
           name,
           number.toFixed(number % 1 === 0 ? 0 : 2),

@@ -15,7 +15,7 @@ import { percentile } from './lib/statistics.ts';
 
 const TOKEN_SECONDS = 60;
 const GATEWAYS = 2;
-/** Spread as users come: so that the tokens do not all end in the same second. */
+/** Spreads the logins, so that the tokens do not all expire in the same second. */
 const CONNECTS_PER_SECOND = 250;
 
 interface Plan {
@@ -23,16 +23,16 @@ interface Plan {
   readonly seconds: number;
 }
 
-/** What the clients saw. */
+/** Observations of the clients. */
 class Observed {
   refreshes = 0;
   degraded = 0;
   closed = 0;
-  /** Left of the old token when the new one came, seconds. */
+  /** Remaining life of the old token when the new one arrived, seconds. */
   readonly leads: number[] = [];
 }
 
-/** One user each, known to the auth service; each logs in when it is asked to, so that its token is fresh. */
+/** Creates one user per session in the auth service. Each logs in on request, so that its token is fresh. */
 async function makeSessions(redis: Redis, deployment: Deployment, count: number) {
   const keys = new Keys(KEY_PREFIX);
   const secrets = [deployment.jwtSecret] as const;
@@ -85,7 +85,7 @@ async function counted(url: string, name: string): Promise<number> {
   return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 }
 
-/** Sessions whose tokens live a minute, held for some minutes. */
+/** Keeps sessions with one-minute tokens connected for several minutes. */
 export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
   const plan: Plan = quick ? { sessions: 100, seconds: 60 } : { sessions: 10_000, seconds: 300 };
   const deployment = await Deployment.start({ ACCESS_TOKEN_SECONDS: String(TOKEN_SECONDS) });
@@ -102,7 +102,7 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
       if (gateway) sockets.push(await connect(gateway.url, await login(), observed));
       if (at % CONNECTS_PER_SECOND === 0) await delay(200);
     }
-    progress(`holding them for ${plan.seconds} s`);
+    progress(`keeping them connected for ${plan.seconds} s`);
     const before = {
       refreshes: observed.refreshes,
       asked: await counted(worker.url, 'tollgate_token_refreshes_total'),
@@ -120,10 +120,10 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
     const cores = Object.fromEntries(Object.keys(named).map((name, at) => [name, shares[at]]));
     const data = { ...plan, refreshes, asked, degraded, closed, cores };
     const rows = [
-      ['refreshes a second, as the auth service was asked', (asked / seconds).toFixed(1)],
-      ['refreshes a second, as the clients were told', (refreshes / seconds).toFixed(1)],
+      ['refreshes per second, requests to the auth service', (asked / seconds).toFixed(1)],
+      ['refreshes per second, received by clients', (refreshes / seconds).toFixed(1)],
       [
-        'left of the old token, p1 / p50 / p99, s',
+        'remaining life of the old token, p1 / p50 / p99, s',
         [0.01, 0.5, 0.99].map((p) => percentile(leads, p).toFixed(1)).join(' / '),
       ],
       ['connections degraded', String(degraded)],
@@ -133,7 +133,7 @@ export async function tokenRefresh({ quick }: BenchOptions): Promise<Report> {
     return {
       name: 'Token refresh',
       about: `${plan.sessions} connections of as many sessions on ${GATEWAYS} gateways, tokens of ${TOKEN_SECONDS} s, one worker, ${plan.seconds} s.`,
-      tables: [{ title: 'What it takes', header: ['', ''], rows }],
+      tables: [{ title: 'Cost', header: ['', ''], rows }],
       data,
     };
   } finally {

@@ -12,7 +12,7 @@ const CALLS = 2_000;
 const RUNS = 200;
 const SPANS = 5_000_000;
 
-/** A collector that takes everything, in this process: its CPU is not the gateway's. */
+/** A collector in this process that accepts everything, so that its CPU time is not the gateway's. */
 async function startCollector(): Promise<{ url: string; close: () => void }> {
   const server = createServer((request, response) => {
     request.resume().on('end', () => response.end('{}'));
@@ -38,7 +38,7 @@ async function run(client: Client, runs: number): Promise<void> {
   }
 }
 
-/** Nanoseconds that a span costs which nobody wants, beside the call of an asynchronous function that it is around. */
+/** Nanoseconds per unsampled span, beyond the call of the asynchronous function that it wraps. */
 async function nanosOff(): Promise<{ plain: number; spanned: number }> {
   const work = async () => undefined;
   const time = async (one: () => Promise<unknown>) => {
@@ -52,7 +52,10 @@ async function nanosOff(): Promise<{ plain: number; spanned: number }> {
   return { plain: await time(work), spanned: await time(spanned) };
 }
 
-/** The same calls and runs without traces, with a twentieth and with all of them: CPU of gateway and worker together. */
+/**
+ * Runs the same calls and runs without traces, with 5 % and with 100 % sampled. Measures the CPU of gateway and worker
+ * together.
+ */
 export async function tracing({ quick }: BenchOptions): Promise<Report> {
   const [rounds, calls, runs] = quick ? [1, 100, 10] : [ROUNDS, CALLS, RUNS];
   const collector = await startCollector();
@@ -63,7 +66,8 @@ export async function tracing({ quick }: BenchOptions): Promise<Report> {
   const micros = new Map(Object.keys(variants).map((name) => [name, { call: [] as number[], run: [] as number[] }]));
   try {
     for (let round = 0; round < rounds; round++) {
-      // Fresh processes each time, one variant after the other: what the machine does else hits all of them alike.
+      // Fresh processes per round, one variant after the other, so that other load on the machine affects all of them
+      // alike.
       for (const [name, env] of Object.entries(variants)) {
         progress(`round ${round + 1} of ${rounds}: ${name}`);
         const [gateway, worker] = await Promise.all([deployment.gateway(env), deployment.worker(env)]);
@@ -98,8 +102,8 @@ export async function tracing({ quick }: BenchOptions): Promise<Report> {
   ]);
   return {
     name: 'Traces',
-    about: `${calls} tool calls and ${runs} agent runs, one at a time, medians of ${rounds} rounds. A span that nobody wants: ${(spanned - plain).toFixed(0)} ns beside the ${plain.toFixed(0)} ns of the call it is around.`,
-    tables: [{ title: 'CPU, microseconds', header: ['traces', 'a call', '× off', 'a run', '× off'], rows }],
+    about: `${calls} tool calls and ${runs} agent runs, one at a time, medians of ${rounds} rounds. An unsampled span costs ${(spanned - plain).toFixed(0)} ns; the call that it wraps takes ${plain.toFixed(0)} ns.`,
+    tables: [{ title: 'CPU, microseconds', header: ['traces', 'per call', '× off', 'per run', '× off'], rows }],
     data: { micros: Object.fromEntries(micros), nanos: { plain, spanned } },
   };
 }

@@ -39,7 +39,7 @@ async function discovered(client: Client, tool: string): Promise<void> {
   throw new Error(`the gateway does not offer ${tool}`);
 }
 
-/** One call, in milliseconds. */
+/** Returns the duration of one call, in milliseconds. */
 async function timeCall({ client, tool, args }: Way): Promise<number> {
   const startedAt = performance.now();
   const { isError } = await client.callTool({ name: tool, arguments: args });
@@ -47,7 +47,7 @@ async function timeCall({ client, tool, args }: Way): Promise<number> {
   return performance.now() - startedAt;
 }
 
-/** The ways in turn, one call at a time: whatever the machine does else, it does to all of them. */
+/** Measures all ways in rotation, one call at a time, so that other load on the machine affects all of them alike. */
 async function measure(ways: readonly Way[], calls: number): Promise<Map<string, number[]>> {
   const times = new Map(ways.map(({ name }) => [name, [] as number[]]));
   for (let at = 0; at < calls; at++) {
@@ -65,7 +65,7 @@ async function startPeer(): Promise<{ url: string; process: ManagedProcess }> {
   return { url, process: peer };
 }
 
-/** A file for `TOOL_SERVERS`: the peer over HTTP, and as a program. */
+/** Writes a file for `TOOL_SERVERS`: the peer over HTTP, and as a program. */
 async function writeServers(folder: string, url: string): Promise<string> {
   const tools = { echo: { permission: 'basic', units: 1 } };
   const program = { name: 'program', command: process.execPath, args: [PEER], tools };
@@ -74,7 +74,7 @@ async function writeServers(folder: string, url: string): Promise<string> {
   return file;
 }
 
-/** What a `tools/call` of an upstream server's tool costs through the gateway, beside the same call made directly. */
+/** Measures the cost of a `tools/call` for an upstream tool through the gateway, compared with a direct call. */
 export async function upstreamCalls({ quick }: BenchOptions): Promise<Report> {
   const calls = quick ? 50 : CALLS;
   const folder = await mkdtemp(join(tmpdir(), 'tollgate-bench-'));
@@ -124,7 +124,7 @@ function report(calls: number, times: ReadonlyMap<string, readonly number[]>, cp
     about: `${calls} calls of an echo each way, in turn and one at a time; SDK client, 2026-07-28, one gateway.`,
     tables: [
       { title: 'One call, ms', header: ['way', 'p50', 'p99'], rows },
-      { title: 'CPU of one call through the gateway, µs', header: ['process', 'a call'], rows: processes },
+      { title: 'CPU of one call through the gateway, µs', header: ['process', 'per call'], rows: processes },
     ],
     data: { calls, times: Object.fromEntries(times), cpu },
   };

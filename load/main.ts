@@ -12,7 +12,7 @@ import { userTokens } from './lib/tokens.ts';
 
 const MS = 1_000;
 const EXIT_KILLED = 130;
-/** Between two progress lines where they cannot be written over each other. */
+/** Interval of progress lines without a terminal. */
 const PROGRESS_EVERY_SECONDS = 5;
 
 async function planOf(options: LoadOptions): Promise<RunPlan> {
@@ -25,7 +25,7 @@ async function planOf(options: LoadOptions): Promise<RunPlan> {
   return { url: access.gatewayUrl, mix, tokens, iterationsPerSecond, connectsPerSecond, durationMs, graceMs, threads };
 }
 
-/** One line that is written over where there is a terminal, else a line now and then. */
+/** Prints progress: one line, overwritten each second, on a terminal; otherwise a line every few seconds. */
 function progressTo(out: NodeJS.WriteStream, plan: RunPlan): (second: Second) => void {
   const expected = plan.tokens.length / plan.connectsPerSecond + plan.durationMs / MS;
   let printed = 0;
@@ -64,7 +64,7 @@ await runScript(async () => {
   const plan = await planOf(options);
   const startedAt = new Date();
   const run = new Run(plan, progressTo(process.stderr, plan));
-  // The first Ctrl-C ends the load and tells what there is.
+  // The first Ctrl-C ends the load and prints the results so far.
   onStopSignals(
     () => run.stop(),
     () => process.exit(EXIT_KILLED),

@@ -6,10 +6,10 @@ import { runScript, UserError } from './lib/user-error.ts';
 
 const CLIENT_ID = 'bill-cli';
 const PAGE = 1_000;
-/** Seconds to wait at the end of the feed: what has just been executed is in the ledger within one. */
-const PATIENCE_S = '1';
+/** Seconds to wait at the end of the feed. A completed call is in the ledger within one. */
+const WAIT_SECONDS = '1';
 
-/** The fields of a usage record that are shown; the others are kept for `--json`. */
+/** The displayed fields of a usage record; the others are kept for `--json`. */
 const UsageRecord = z.looseObject({
   id: z.string(),
   sequence: z.number(),
@@ -41,15 +41,15 @@ interface Flags {
 }
 
 /**
- * Follows the feed until `limit` records are read, or until it has ended twice: once more after the first time for what was
- * being folded, and not for ever on a busy installation.
+ * Reads the feed until it has `limit` records or has reached the end twice. The second read catches records that were
+ * being ingested; a third could continue forever on a busy deployment.
  */
 async function readFeed(url: string, token: string, { user, limit, cursor }: Flags): Promise<Page> {
   const records: UsageRecord[] = [];
   let gapDetected = false;
   let ends = 0;
   for (let at: string | undefined = cursor; ; ) {
-    const query = new URLSearchParams({ limit: String(Math.min(PAGE, limit - records.length)), wait: PATIENCE_S });
+    const query = new URLSearchParams({ limit: String(Math.min(PAGE, limit - records.length)), wait: WAIT_SECONDS });
     if (at !== undefined) query.set('cursor', at);
     if (user !== undefined) query.set('user_id', user);
     const page = await readPage(`${url}/v1/usage/records?${query}`, token);
@@ -74,7 +74,7 @@ async function readPage(url: string, token: string): Promise<Page> {
   return data;
 }
 
-/** Undefined for what is no JSON, such as the page of another server at that address. */
+/** Returns undefined if the text is not JSON, such as the page of another server at that address. */
 function jsonOf(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -101,7 +101,7 @@ function render({ records, next_cursor, has_more, gap_detected }: Page): string 
   ]);
   const lines = [table(header, rows, ['SEQUENCE', 'UNITS', 'DURATION']), '', totals(records)];
   if (gap_detected) lines.push('WARNING: the feed reports a gap; records are missing. See GET /v1/usage/verify.');
-  if (has_more) lines.push(`There is more: npm run bill -- --cursor ${next_cursor}`);
+  if (has_more) lines.push(`More records: npm run bill -- --cursor ${next_cursor}`);
   return lines.join('\n');
 }
 
@@ -120,7 +120,7 @@ function counted(count: number, noun: string): string {
 function parseLimit(text: string): number {
   const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
-  throw new InvalidArgumentError('a whole number above 0 is needed.');
+  throw new InvalidArgumentError('must be a whole number above 0.');
 }
 
 function parseFlags(): Flags {
@@ -128,11 +128,11 @@ function parseFlags(): Flags {
     .description('Shows the usage records: what was executed, for whom, and what it costs.')
     .option('--user <id>', 'only the records of one user')
     .addOption(
-      new Option('--limit <n>', 'at most this many records')
+      new Option('--limit <n>', 'maximum number of records')
         .argParser(parseLimit)
         .default(Number.POSITIVE_INFINITY, 'all'),
     )
-    .option('--cursor <cursor>', 'go on after an earlier page')
+    .option('--cursor <cursor>', 'continue after an earlier page')
     .option('--json', 'print the records as JSON', false)
     .addOption(urlOption)
     .addOption(stateDirOption)

@@ -1,11 +1,11 @@
 /**
- * Runs a script of this project on a machine that has only Node 20 and npm: installs the dependencies where they are
- * missing or out of date, then hands over to the Node 24 that came with them.
+ * Runs a script of this project on a machine that has only Node 20 and npm: installs the dependencies if they are
+ * missing or out of date, then starts the script on the Node 24 that they contain.
  *
  *     node scripts/bootstrap.mjs [scripts/start.ts [arguments]]
  *
- * Without a script it only installs. It uses nothing that has to be installed, and no newer syntax than Node 14 reads,
- * so that an old Node gets a sentence instead of a stack.
+ * Without a script it only installs. It uses no dependency and no syntax newer than Node 14, so that an old Node prints
+ * a sentence instead of a stack trace.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -22,15 +22,15 @@ const NPM_NOTE = join(ROOT, 'node_modules/.package-lock.json');
 /** The digest of the package-lock.json that was last installed. */
 const STAMP = join(ROOT, 'node_modules/.tollgate-installed');
 const INSTALL_LOCK = join(ROOT, '.tollgate/install.lock');
-/** A cold install takes half a minute here; whoever waits for another one longer than this should be told. */
+/** A cold install takes half a minute here. Waiting for another install longer than this is an error. */
 const INSTALL_WAIT_MS = 10 * 60_000;
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
-/** A failure whose text is all that a person needs. */
+/** A failure whose message is sufficient for the user. */
 class Refusal extends Error {}
 
 function say(text) {
-  // Standard output belongs to the script: its lines may be read by a program.
+  // Standard output belongs to the script, because a program may read it.
   process.stderr.write(`${text}\n`);
 }
 
@@ -39,8 +39,8 @@ function lockDigest() {
 }
 
 /**
- * Whether node_modules is what package-lock.json asks for: installed here from this very file, or by hand after the file
- * last changed (npm writes its own note last). Modification times alone would be wrong after a copy or a checkout.
+ * Returns whether node_modules matches package-lock.json: installed here from this very file, or by hand after the file
+ * last changed (npm writes its own lock file last). Modification times alone are wrong after a copy or a checkout.
  */
 function isInstalled() {
   if (!existsSync(NODE)) return false;
@@ -48,7 +48,10 @@ function isInstalled() {
   return existsSync(NPM_NOTE) && statSync(NPM_NOTE).mtimeMs >= statSync(LOCK).mtimeMs;
 }
 
-/** npm as it was started, or else the one on the PATH. Its Node is not ours, which the install may be replacing. */
+/**
+ * Returns the npm that started this script, or the one on the PATH. It must not use the Node in node_modules, which the
+ * install may replace.
+ */
 function npmCommand() {
   const cli = process.env.npm_execpath;
   if (cli && basename(cli).startsWith('npm') && existsSync(cli)) {
@@ -57,7 +60,7 @@ function npmCommand() {
   return ['npm'];
 }
 
-/** Passes on the signals that end us while `child` runs; the child decides what follows. */
+/** Forwards termination signals to `child` while it runs; the child decides what to do. */
 function forwardSignals(child) {
   const forward = (signal) => child.kill(signal);
   for (const signal of FORWARDED) process.on(signal, forward);
@@ -66,7 +69,7 @@ function forwardSignals(child) {
   };
 }
 
-/** Resolves with the exit code, as a shell would give it, when the process has ended. */
+/** Resolves with the exit code as a shell reports it. */
 function ended(child) {
   const stopForwarding = forwardSignals(child);
   return new Promise((resolve, reject) => {
@@ -85,15 +88,15 @@ function installAdvice(output) {
 }
 
 /**
- * `npm install`, not `npm ci`: npm leaves packages for other platforms out of package-lock.json when the registry it was
- * written with lacks them, and then `npm ci` refuses the whole file. Both take the versions that it names; `--no-save`
- * leaves it as it is.
+ * Runs `npm install`, not `npm ci`. npm leaves packages for other platforms out of package-lock.json if the registry it
+ * was written with lacks them, and then `npm ci` rejects the whole file. Both install the locked versions; `--no-save`
+ * leaves the file unchanged.
  */
 async function npmInstall() {
   const [command, ...args] = npmCommand();
   const startedAt = Date.now();
   say('Installing the dependencies (npm install); this happens once and takes up to a minute …');
-  // NODE_ENV=production would leave out Node 24 and the tests.
+  // NODE_ENV=production would omit Node 24 and the tests.
   const child = spawn(command, [...args, 'install', '--no-save', '--include=dev', '--no-audit', '--no-fund'], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -133,7 +136,7 @@ function isAlive(pid) {
   }
 }
 
-/** The process that the lock names; 0 when it was given back meanwhile, or has no name in it yet. */
+/** Returns the pid in the lock file; 0 if the lock was released meanwhile or contains no pid yet. */
 function lockHolder() {
   try {
     return Number(readFileSync(INSTALL_LOCK, 'utf8'));
@@ -143,7 +146,10 @@ function lockHolder() {
   }
 }
 
-/** Two installs in one folder destroy each other: `npm run chat` in a second terminal waits for `npm start` in the first. */
+/**
+ * Two installs in one folder destroy each other: `npm run chat` in a second terminal waits for `npm start` in the
+ * first.
+ */
 async function takeInstallLock() {
   mkdirSync(join(ROOT, '.tollgate'), { recursive: true });
   const deadline = Date.now() + INSTALL_WAIT_MS;
@@ -174,7 +180,7 @@ async function install() {
   }
 }
 
-/** Linux ends the script in order when this process is killed without a chance to forward anything. */
+/** On Linux the kernel sends the script SIGTERM if this process is killed and cannot forward a signal. */
 function endingWithUs(command) {
   if (process.platform !== 'linux') return command;
   const works = spawnSync('setpriv', ['--pdeathsig', 'TERM', '--', 'true']).status === 0;

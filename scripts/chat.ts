@@ -32,24 +32,24 @@ function converse(
 ): Promise<Record<string, unknown>> {
   return new Promise((resolve, reject) => {
     let sentAt: number | undefined;
-    const settle = (finish: () => void) => {
-      // First of all: closing is reported as the end of the connection, which must not be taken for a failure.
+    const finishWith = (finish: () => void) => {
+      // Comes first: `close` is reported as the end of the connection and must not count as a failure.
       finish();
       clearTimeout(timer);
       connection.close();
     };
-    const fail = (text: string) => settle(() => reject(new UserError(text)));
+    const fail = (text: string) => finishWith(() => reject(new UserError(text)));
     const onEvent = (type: string, fields: Record<string, unknown>) => {
       if (type === 'connection_established' && sentAt === undefined) {
         sentAt = performance.now();
         connection.send('agent_request', { ...request });
         return;
       }
-      // An error that names no request is about the connection, and that is ours alone.
+      // An error without a request id concerns the connection, which only this script uses.
       const isOurs = fields.request_id === request.request_id || (type === 'error' && fields.request_id === undefined);
       if (!isOurs) return;
       if (sentAt !== undefined) process.stdout.write(`${eventLine(type, fields, performance.now() - sentAt)}\n`);
-      if (type === 'agent_completed') settle(() => resolve(fields));
+      if (type === 'agent_completed') finishWith(() => resolve(fields));
       else if (type === 'agent_failed') fail(`The run failed: ${errorText(fields.error ?? fields)}. Try again.`);
       else if (type === 'agent_cancelled') fail('The run was cancelled.');
       else if (type === 'error') fail(`The gateway refused: ${errorText(fields)}`);
@@ -66,12 +66,14 @@ function converse(
 function parse(): { words: string[]; flags: Flags } {
   const command = new Command('npm run chat --')
     .description('Sends one message to an agent and shows the events of its run.')
-    .argument('<message...>', 'what to ask, e.g. "How is my workload doing?"')
-    .addOption(new Option('--transport <kind>', 'how to connect').choices(['ws', 'socketio']).default('ws'))
-    .addOption(new Option('--plan <plan>', 'which demo account asks').choices(PLANS).default('pro'))
+    .argument('<message...>', 'the message, e.g. "How is my workload doing?"')
+    .addOption(
+      new Option('--transport <kind>', 'transport of the connection').choices(['ws', 'socketio']).default('ws'),
+    )
+    .addOption(new Option('--plan <plan>', 'plan of the demo account').choices(PLANS).default('pro'))
     .addOption(urlOption)
-    .option('--agent <name>', 'which agent to ask')
-    .option('--thread <id>', 'the conversation to go on with')
+    .option('--agent <name>', 'agent that receives the message')
+    .option('--thread <id>', 'thread to continue')
     .addOption(stateDirOption)
     .parse();
   return { words: command.args, flags: command.opts<Flags>() };
@@ -88,6 +90,6 @@ await runScript(async () => {
     request_id: `req_${randomUUID()}`,
   });
   process.stdout.write(`\n${last.final_response}\n\n`);
-  process.stdout.write(`To go on: npm run chat -- --thread ${last.thread_id} "…"     The bill: npm run bill\n`);
+  process.stdout.write(`Continue: npm run chat -- --thread ${last.thread_id} "…"     The bill: npm run bill\n`);
   return 0;
 });

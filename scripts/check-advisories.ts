@@ -6,13 +6,13 @@ import { type Audit, judge, parseAudit, parseExceptions } from './lib/advisories
 import { PROJECT_ROOT } from './lib/processes.ts';
 import { runScript, UserError } from './lib/user-error.ts';
 
-/** npm waits no longer for the registry, and asks it once. */
+/** Timeout of npm's one request to the registry. */
 const FETCH_TIMEOUT_MS = 15_000;
-/** Of npm as a whole: a registry that sends one byte after the other does not hold up the check. */
+/** Timeout of npm as a whole, because a registry that sends single bytes never reaches the request timeout. */
 const NPM_TIMEOUT_MS = 45_000;
 const FLAGS = ['--json', '--package-lock-only', '--fetch-retries=0', `--fetch-timeout=${FETCH_TIMEOUT_MS}`];
 
-/** The npm that runs this script with the Node it runs on, or else the one on the PATH. */
+/** Returns the npm that runs this script with the Node it runs on, or the one on the PATH. */
 function npm(): [string, ...string[]] {
   const { npm_execpath: cli, npm_node_execpath: node = process.execPath } = process.env;
   return cli ? [node, cli] : ['npm'];
@@ -37,8 +37,8 @@ async function audit(root: string): Promise<Audit> {
 }
 
 /**
- * `npm run check:advisories`: compares package-lock.json with the advisories that the configured registry knows. The
- * first argument is another project's folder.
+ * `npm run check:advisories`: compares package-lock.json with the advisories of the configured registry. The first
+ * argument is the folder of another project.
  */
 await runScript(async () => {
   const root = process.argv[2] ?? PROJECT_ROOT;

@@ -1,7 +1,7 @@
 import { findViolations, longFiles, readSources } from './lib/import-rules.ts';
 import { PROJECT_ROOT } from './lib/processes.ts';
 
-/** `npm run check:imports`: holds the shape of the code, so that nobody has to remember it. */
+/** `npm run check:imports`: checks import directions, import cycles and file lengths. */
 const sources = readSources(PROJECT_ROOT);
 const violations = findViolations(sources);
 for (const file of longFiles(sources)) process.stderr.write(`warning: ${file}\n`);

@@ -2,8 +2,8 @@ import { PROJECT_ROOT } from './lib/processes.ts';
 import { findSlowExpressions, readExpressionSources } from './lib/regex-rules.ts';
 
 /**
- * `npm run check:regexes`: proves that every regular expression of the sources takes linear time.
- * The argument is another root than that of the checkout, with the same folders.
+ * `npm run check:regexes`: proves that every regular expression of the sources takes linear time. The argument replaces
+ * the root of the checkout with another one that has the same folders.
  */
 const [, , root = PROJECT_ROOT] = process.argv;
 const { violations, proven, occurrences } = findSlowExpressions(readExpressionSources(root));

@@ -16,7 +16,7 @@ import { startTokenProxy } from './lib/token-proxy.ts';
 import { runScript, UserError } from './lib/user-error.ts';
 
 const SUITE = join(PROJECT_ROOT, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
-const FIXTURE_PATIENCE_MS = 20_000;
+const FIXTURE_TIMEOUT_MS = 20_000;
 const LOOK_AGAIN_MS = 200;
 const REVISIONS = ['2026-07-28', '2025-11-25'];
 
@@ -28,7 +28,7 @@ interface Flags {
   readonly scenario?: string;
 }
 
-/** Runs the official suite; its results are printed as it prints them, and its files go to a folder that is deleted. */
+/** Runs the official suite, prints its output unchanged, and deletes the folder of its result files. */
 async function runSuite(args: readonly string[]): Promise<number> {
   const cwd = await mkdtemp(join(tmpdir(), 'tollgate-conformance-'));
   try {
@@ -47,7 +47,7 @@ interface Target {
   close(): Promise<void>;
 }
 
-/** A gateway of its own, with the server that the suite's scenarios expect behind it. */
+/** Starts a private gateway with the tool server that the suite's scenarios expect. */
 async function startTarget(): Promise<Target> {
   const closers = new Closers();
   try {
@@ -72,13 +72,13 @@ async function startTarget(): Promise<Target> {
   }
 }
 
-/** Waits until the gateway has asked the fixture what it offers: until then there is nothing to test. */
+/** Waits until the gateway has fetched the capabilities of the fixture, without which there is nothing to test. */
 async function resourcesFixture(url: string): Promise<void> {
-  const giveUpAt = Date.now() + FIXTURE_PATIENCE_MS;
+  const deadline = Date.now() + FIXTURE_TIMEOUT_MS;
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
-  while (Date.now() < giveUpAt) {
-    const signal = AbortSignal.timeout(FIXTURE_PATIENCE_MS);
+  while (Date.now() < deadline) {
+    const signal = AbortSignal.timeout(FIXTURE_TIMEOUT_MS);
     const answer = await (await fetch(url, { method: 'POST', headers, body, signal })).text();
     if (answer.includes('test_simple_text')) return;
     await delay(LOOK_AGAIN_MS);
@@ -87,16 +87,16 @@ async function resourcesFixture(url: string): Promise<void> {
 }
 
 /**
- * The official MCP conformance suite against a gateway. The suite cannot log in, so that a proxy on loopback adds the
- * token; the exit code is that of the worst run.
+ * Runs the official MCP conformance suite against a gateway. The suite cannot log in, so a proxy on loopback adds the
+ * token. The exit code is that of the worst run.
  */
 await runScript(async () => {
   const flags = new Command('npm run conformance --')
-    .description('Runs the official MCP conformance suite against a gateway of its own, or the one of --url.')
-    .addOption(urlOption.default(undefined, 'one that is started for it, with a fixture as upstream server'))
-    .option('--requirements <revision...>', 'which revisions of the specification', REVISIONS)
-    .option('--scenario <name>', 'one scenario alone, at the version that the suite picks')
-    .option('--plan <plan>', 'which demo account asks', 'developer')
+    .description('Runs the official MCP conformance suite against a private gateway, or the one of --url.')
+    .addOption(urlOption.default(undefined, 'a private gateway with a fixture as upstream server'))
+    .option('--requirements <revision...>', 'revisions of the specification', REVISIONS)
+    .option('--scenario <name>', 'a single scenario, at the version that the suite selects')
+    .option('--plan <plan>', 'plan of the demo account', 'developer')
     .addOption(stateDirOption)
     .parse()
     .opts<Flags>();

@@ -1,9 +1,9 @@
 /**
- * Makes the secrets of a new installation, in a file that Docker Compose (`.env`) and kustomize (a secretGenerator) read:
+ * Writes the secrets of a new deployment to a file that Docker Compose (`.env`) and kustomize (a secretGenerator) read:
  *
  *     node scripts/make-secrets.mjs .env
  *
- * It needs nothing installed, and replaces no file: whoever lost the secrets of an installation has lost its sessions.
+ * It needs no dependency and never replaces a file, because losing the secrets of a deployment ends its sessions.
  */
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
@@ -13,14 +13,14 @@ if (!file) {
   process.stderr.write('Which file? node scripts/make-secrets.mjs .env\n');
   process.exit(2);
 }
-/** 256 bits: what HS256 wants (RFC 7518 section 3.2), in letters that need no escaping in a URL. */
+/** 256 bits: what HS256 requires (RFC 7518 section 3.2), in letters that need no escaping in a URL. */
 const secret = () => randomBytes(32).toString('base64url');
 const lines = [
   `JWT_SECRET_KEY=${secret()}`,
   `SERVICE_SECRET=${secret()}`,
   `REDIS_PASSWORD=${secret()}`,
   `ARCHIVE_PASSWORD=${secret()}`,
-  // Typed by people.
+  // Short enough to type.
   `DEMO_PASSWORD=${randomBytes(9).toString('base64url')}`,
 ];
 try {

@@ -28,7 +28,7 @@ function integer(min: number, max: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
     if (Number.isInteger(value) && value >= min && value <= max) return value;
-    throw new InvalidArgumentError(`a whole number from ${min} to ${max} is needed.`);
+    throw new InvalidArgumentError(`must be a whole number from ${min} to ${max}.`);
   };
 }
 
@@ -37,9 +37,9 @@ function parseFlags(argv: readonly string[]): Flags {
     new Option(`${flag} <port>`, text).env(variable).argParser(integer(1, 65_500)).default(fallback);
   const command = new Command('npm start --')
     .description('Runs Tollgate on this machine: Redis, the auth service, workers and gateways, until Ctrl-C.')
-    .addOption(new Option('--nodes <n>', 'how many gateways').argParser(integer(1, 32)).default(2))
-    .addOption(new Option('--workers <n>', 'how many workers').argParser(integer(1, 32)).default(1))
-    .option('--balancer', `HAProxy in front of ${HAPROXY_GATEWAYS} gateways, where it is installed`, false)
+    .addOption(new Option('--nodes <n>', 'number of gateways').argParser(integer(1, 32)).default(2))
+    .addOption(new Option('--workers <n>', 'number of workers').argParser(integer(1, 32)).default(1))
+    .option('--balancer', `HAProxy in front of ${HAPROXY_GATEWAYS} gateways, if it is installed`, false)
     .addOption(port('--balancer-port', 'port of HAProxy', 'BALANCER_PORT', 8_080))
     .addOption(port('--port', 'port of the first gateway; the others follow', 'PORT', 8_000))
     .addOption(port('--auth-port', 'port of the auth service', 'AUTH_PORT', 8_081))
@@ -47,7 +47,7 @@ function parseFlags(argv: readonly string[]): Flags {
       port('--worker-port', "port of the first worker's health and metrics; the others follow", 'WORKER_PORT', 8_090),
     )
     .addOption(
-      new Option('--state-dir <dir>', 'where secrets and data are kept')
+      new Option('--state-dir <dir>', 'folder of secrets and data')
         .env('TOLLGATE_STATE_DIR')
         .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR),
     )
@@ -82,7 +82,7 @@ function summary(running: Deployment, stateDir: string): string {
     '',
     `  Next, in a second terminal:  npm run chat --${own} "How is my workload doing?"`,
     `  Then the bill:               npm run bill${own && ` --${own}`}`,
-    `  Or a crowd:                  npm run load --${own} --users 200 --turns 20/s --duration 30`,
+    `  Or a load test:              npm run load --${own} --users 200 --turns 20/s --duration 30`,
     '  Stop everything:             Ctrl-C',
   ].join('\n');
 }
@@ -130,7 +130,7 @@ async function main(): Promise<void> {
 
 await main();
 
-/** The Redis URL as it may be printed. */
+/** Returns the Redis URL without credentials, for output. */
 function withoutCredentials(url: string): string {
   const [scheme = '', ...rest] = url.split('//');
   const address = rest.join('//');

@@ -1,15 +1,15 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
-/** A process of this benchmark that does what it is told, one order at a time. */
+/** A process of a benchmark that executes one order at a time. */
 export interface Child<Order, Answer> {
   readonly pid: number;
-  /** @throws Error with what the process says went wrong, or when it ends */
+  /** @throws Error with the failure that the process reports, or when the process ends */
   send(order: Order): Promise<Answer>;
   close(): void;
 }
 
-/** @param module beside this file; it answers each message with one: its answer, or `{ error }` */
+/** @param module a file in this folder; it replies to each message with an answer or `{ error }` */
 export function startChild<Order extends object, Answer extends object>(
   module: string,
   args: readonly string[],

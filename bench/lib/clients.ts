@@ -3,17 +3,17 @@ import { WebSocket } from 'ws';
 
 export type Fields = Record<string, unknown>;
 
-/** A client that the benchmarks talk through, whichever transport it has. */
+/** A benchmark client over either transport. */
 export interface Client {
   send(type: string, fields?: Fields): void;
-  /** The next event of this type that comes after the call. */
+  /** Resolves with the next event of this type after the call. */
   next(type: string): Promise<Fields>;
   close(): void;
 }
 
 const TIMEOUT_MS = 20_000;
 
-/** Waits of a client, by event type. */
+/** Pending waits of a client, by event type. */
 class Waits {
   readonly #waits = new Map<string, ((fields: Fields) => void)[]>();
 
@@ -36,8 +36,8 @@ class Waits {
 }
 
 /**
- * Connects to `/ws` with a token in the header, or a ticket in the URL; resolves with the welcome.
- * @param token undefined to come without
+ * Connects to `/ws` with a token in the header or a ticket in the URL; resolves with the welcome.
+ * @param token undefined for no credential
  */
 export async function connectWs(
   url: string,

@@ -1,14 +1,14 @@
 import { Redis } from 'ioredis';
 import { VARIANTS, type VariantName } from '../delivery-variants.ts';
 
-/** What a node of the delivery benchmark is told. */
+/** Orders to a node of the delivery benchmark. */
 export type NodeOrder =
   | { readonly do: 'connect' }
   | { readonly do: 'listen'; readonly variant: VariantName; readonly userIds: readonly string[] }
   | { readonly do: 'count' }
   | { readonly do: 'leave' };
 
-/** A gateway reduced to its place in the delivery: it takes the events of its users, reads them and counts them. */
+/** A gateway reduced to delivery: it receives, parses and counts the events of its users. */
 const [redisUrl = '', nodeId = ''] = process.argv.slice(2);
 let connections: Redis[] = [];
 let arrived = 0;

@@ -16,7 +16,7 @@ export interface Started {
   stop(): Promise<void>;
 }
 
-/** A Redis of its own and the processes of an installation, as a benchmark needs them; `close` ends what it started. */
+/** A private Redis and the processes of a deployment. `close` ends what it started. */
 export class Deployment {
   readonly redis: RedisServer;
   readonly redisPid: number;
@@ -31,7 +31,7 @@ export class Deployment {
     this.#authUrl = authUrl;
   }
 
-  /** Starts Redis and the auth service. @param env of the auth service, over that of every benchmark */
+  /** Starts Redis and the auth service. @param env overrides the environment of all benchmarks for the auth service */
   static async start(env: Environment = {}): Promise<Deployment> {
     const [port = 0] = await freePorts(1);
     const deployment = new Deployment(await startRedisServer(), httpUrl(port));
@@ -42,7 +42,7 @@ export class Deployment {
 
   get authPid(): number {
     const [service] = this.#children;
-    if (!service) throw new Error('the auth service is started first');
+    if (!service) throw new Error('start the auth service first');
     return pidOf(service);
   }
 
@@ -50,7 +50,7 @@ export class Deployment {
     return this.#authUrl;
   }
 
-  /** @param env over that of every benchmark, e.g. a `REDIS_URL` that leads through a proxy */
+  /** @param env overrides the environment of all benchmarks, e.g. with a `REDIS_URL` of a proxy */
   async gateway(env: Environment = {}): Promise<Started> {
     return this.#start(gateway, 'gateway', env);
   }
@@ -59,7 +59,7 @@ export class Deployment {
     return this.#start(worker, 'worker', env);
   }
 
-  /** @param claims over those of every token, e.g. a `sid` */
+  /** @param claims override the default claims, e.g. a `sid` */
   token(userId: string, plan = 'developer', claims: Readonly<Record<string, unknown>> = {}): string {
     return this.#sign({ sub: userId, plan, permissions: [], ...claims });
   }
@@ -100,14 +100,17 @@ export class Deployment {
       SERVICE_SECRET: this.#serviceSecret,
       DRAIN_SECONDS: '0',
       MESSAGE_RATE_PER_MINUTE: '1000000',
-      // All clients come from one address.
+      // All clients share one address.
       PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
       ...env,
     };
   }
 }
 
-/** The process itself; `setpriv`, which starts it, has become it by the time it is ready. */
+/**
+ * Returns the pid of the process itself: `setpriv`, which starts it, has replaced itself with it by the time it is
+ * ready.
+ */
 function pidOf({ pid, name }: ManagedProcess): number {
   if (pid === undefined) throw new Error(`${name} has no process`);
   const program = readFileSync(`/proc/${pid}/comm`, 'utf8').trim();

@@ -12,11 +12,11 @@ import { KEY_PREFIX } from './deployment.ts';
 import type { ConnectOrder, Delivered, DeliverOrder, Order, TransportName } from './load-client.ts';
 import { atRate, thinkingFields } from './user-events.ts';
 
-/** Connections that are opened at once. */
+/** Connections opened concurrently. */
 const AT_ONCE = 16;
 const EVENT = 'agent_thinking';
 const SAMPLED = 10;
-/** How long the last events may take. */
+/** Timeout of the last events. */
 const TIMEOUT_MS = 10_000;
 
 const redisUrl = process.argv[2] ?? '';
@@ -26,7 +26,7 @@ const log = new EventLog(
   { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
   { length: 1_000, maxAgeMs: 24 * 3_600_000, maxBytes: 8_388_608 },
 );
-/** Another node of the bare Socket.IO cluster, without clients. */
+/** A second node of the bare Socket.IO cluster, without clients. */
 const peer = new Server({ adapter: createShardedAdapter(redis, new Redis(redisUrl)) });
 
 let userIds: readonly string[] = [];

@@ -1,13 +1,13 @@
 import { type Child, startChild } from './child.ts';
 
-/** What is measured; `publish` says how an event gets to its users. */
+/** What is measured; `publish` states how an event reaches its users. */
 export type TransportName = 'tollgate-ws' | 'tollgate-socket-io' | 'bare-ws' | 'bare-socket-io';
 
 export interface ConnectOrder {
   readonly do: 'connect';
   readonly transport: TransportName;
   readonly url: string;
-  /** One connection each. */
+  /** One connection per token. */
   readonly tokens: readonly string[];
   readonly userIds: readonly string[];
 }
@@ -23,13 +23,15 @@ export type Order = ConnectOrder | DeliverOrder | { readonly do: 'disconnect' };
 
 export interface Delivered {
   readonly received: number;
-  /** From the call that publishes to the client's handler, of a sample. */
+  /** From the publish call to the client's handler, for a sample of events. */
   readonly latencyMs: readonly number[];
 }
 
 export type LoadClient = Child<Order, Delivered>;
 
-/** The process that holds the client sockets and publishes the events, so that servers do nothing but serve. */
+/**
+ * Starts the process that owns the client sockets and publishes the events, so that the server processes only serve.
+ */
 export function startLoadClient(redisUrl: string): LoadClient {
   return startChild('./load-client-process.ts', [redisUrl]);
 }

@@ -3,23 +3,23 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { readScript, scriptFiles } from '../../src/redis/scripts.ts';
 
 /**
- * Requests that travelled together: everything one connection sent from the moment it waited for nothing until the
- * first byte of a reply came. What is sent after that byte belongs to the next flight, also when older replies are still
- * on their way, so that the count errs upwards. A published message on a subscribed connection also ends a flight.
+ * Requests that travel together: all that one connection sends after it waited for nothing, until the first byte of a
+ * reply. What it sends after that byte belongs to the next flight, even while older replies are outstanding, so the
+ * count errs upwards. A message published to a subscribed connection also ends a flight.
  *
- * Replies are held back for HOLD_MS, as a network would: over loopback Redis answers so fast that the second of two
- * requests that do not wait for each other can come after the reply to the first, by chance.
+ * The proxy delays replies by HOLD_MS, like a network. Over loopback Redis answers so fast that the second of two
+ * independent requests can follow the reply to the first by chance.
  */
 export interface Flight {
   /** The connection's name, as the client set it. */
   readonly connection: () => string;
-  /** Names of Tollgate's scripts, `bullmq <queue>` for BullMQ's, else the Redis command in lower case. */
+  /** Names of Tollgate's scripts, `bullmq <queue>` for scripts of BullMQ, otherwise the Redis command in lower case. */
   readonly commands: string[];
 }
 
 const HOLD_MS = 5;
 
-/** Stands between one process and Redis, passes every byte on as it is, and notes the flights. */
+/** A proxy between one process and Redis. It passes every byte on unchanged and records the flights. */
 export class RedisProxy {
   readonly url: string;
   readonly #server: Server;
@@ -40,7 +40,7 @@ export class RedisProxy {
     return proxy;
   }
 
-  /** The flights since the last call. */
+  /** Returns the flights since the last call. */
   take(): Flight[] {
     return this.#flights.splice(0);
   }
@@ -67,7 +67,7 @@ export class RedisProxy {
       redis.write(bytes);
     });
     redis.on('data', (bytes) => {
-      // Timers of the same length run in the order they were set: replies stay in order.
+      // Timers of equal length fire in the order of their creation, so replies stay in order.
       setTimeout(() => {
         open = undefined;
         client.write(bytes);
@@ -84,7 +84,7 @@ export class RedisProxy {
   }
 }
 
-/** Reads requests (arrays of bulk strings, as every client sends them) out of a byte stream. */
+/** Parses requests (arrays of bulk strings, as all clients send them) from a byte stream. */
 class RequestReader {
   readonly #found: (request: string[]) => void;
   #rest: Buffer = Buffer.alloc(0);
@@ -117,7 +117,10 @@ class RequestReader {
     return request;
   }
 
-  /** `<mark><number>\r\n` at a place of the buffer; undefined while it is not all there. */
+  /**
+   * Parses `<mark><number>\r
+   * ` at a position of the buffer; undefined if it is incomplete.
+   */
   #number(at: number, mark: string): { value: number; end: number } | undefined {
     if (at >= this.#rest.length) return undefined;
     if (this.#rest.toString('latin1', at, at + 1) !== mark) throw new Error('not a request of RESP');
@@ -134,13 +137,13 @@ function label([command = '', ...args]: readonly string[], scriptNames: Readonly
   const again = name === 'eval' ? ' (text)' : '';
   const own = scriptNames.get(sha);
   if (own) return own + again;
-  // Scripts of libraries: told apart by the key they begin with.
+  // Scripts of libraries are identified by the prefix of their key.
   const queue = queueOf(args[2]);
   if (queue) return `bullmq ${queue}${again}`;
   return `${args[2]?.endsWith(':message-rate') ? 'limiter' : 'script'}${again}`;
 }
 
-/** The BullMQ queue that a key belongs to, as `Keys.queues` begins it. */
+/** Returns the BullMQ queue of a key, by the prefix of `Keys.queues`. */
 function queueOf(key = ''): string | undefined {
   return /:bull}:([^:]+)/.exec(key)?.[1];
 }

@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { table } from '../../scripts/lib/table.ts';
 
 export interface BenchOptions {
-  /** A smoke run: seconds, and numbers that say nothing. */
+  /** A smoke run: it takes seconds, and its numbers mean nothing. */
   readonly quick: boolean;
 }
 
@@ -14,10 +14,10 @@ export interface ReportTable {
   readonly rows: readonly (readonly string[])[];
 }
 
-/** What a benchmark hands back: tables for people, data for programs. */
+/** The result of a benchmark: tables for people, data for programs. */
 export interface Report {
   readonly name: string;
-  /** What was done, so that the numbers can be read. */
+  /** A description of the measurement, needed to read the numbers. */
   readonly about: string;
   readonly tables: readonly ReportTable[];
   readonly data: unknown;
@@ -33,8 +33,8 @@ export function printReport({ name, about, tables }: Report): void {
 /** Runs benchmarks one after the other, as a program with `--quick` and `--json`. */
 export async function runAsProgram(benchmarks: readonly Benchmark[]): Promise<void> {
   const command = new Command()
-    .option('--quick', 'a smoke run; its numbers say nothing', false)
-    .option('--json <file>', 'also writes the data there')
+    .option('--quick', 'a smoke run; its numbers mean nothing', false)
+    .option('--json <file>', 'write the data to this file')
     .parse();
   const { quick, json } = command.opts<{ quick: boolean; json?: string }>();
   const reports: Report[] = [];
@@ -43,7 +43,7 @@ export async function runAsProgram(benchmarks: readonly Benchmark[]): Promise<vo
     const report = await benchmark({ quick });
     printReport(report);
     reports.push(report);
-    // After each: a later one that fails must not take the earlier ones' numbers with it.
+    // Written after each benchmark, so that a later failure does not lose earlier numbers.
     if (json)
       writeFileSync(json, JSON.stringify({ at: new Date().toISOString(), machine: machine(), reports }, null, 2));
   }
@@ -55,7 +55,7 @@ export function machine(): string {
   return `${cpus().length} cores (${cpu?.model}), Linux ${kernel}, Node ${process.version}, everything over loopback`;
 }
 
-/** Progress goes beside the tables, so that these can be redirected. */
+/** Progress goes to standard error, so that the tables can be redirected. */
 export function progress(text: string): void {
   process.stderr.write(`  ${text}\n`);
 }

@@ -1,4 +1,6 @@
-/** Fields of a durable event of ordinary size (some 400 bytes), as a worker writes one, with the time it was sent. */
+/**
+ * Returns the fields of a durable event of ordinary size (about 400 bytes), as a worker writes it, with its send time.
+ */
 export function thinkingFields(userId: string, sequence: number) {
   return {
     event_id: `evt_${String(sequence).padStart(20, '0')}`,
@@ -16,7 +18,7 @@ export function thinkingFields(userId: string, sequence: number) {
 
 const TICK_MS = 5;
 
-/** Calls `send` with 0, 1, 2 … at a fixed rate, in small groups as the timer comes; resolves after the last call. */
+/** Calls `send` with 0, 1, 2 … at a fixed rate, in small groups per timer tick; resolves after the last call. */
 export async function atRate(perSecond: number, total: number, send: (at: number) => void): Promise<void> {
   const startedAt = performance.now();
   let sent = 0;

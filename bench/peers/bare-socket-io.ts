@@ -4,7 +4,7 @@ import { Redis } from 'ioredis';
 import { Server } from 'socket.io';
 import { peerSettings, tokenCheck } from './token-check.ts';
 
-/** Socket.IO as its documentation has it: a JWT middleware, a room per user, the sharded Redis adapter. Nothing else. */
+/** Socket.IO as its documentation describes it: a JWT middleware, a room per user, the sharded Redis adapter. */
 const settings = peerSettings();
 const userOf = tokenCheck(settings);
 const server = createServer((_request, response) => response.end('ready'));

@@ -3,7 +3,7 @@ import { Redis } from 'ioredis';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { peerSettings, tokenCheck } from './token-check.ts';
 
-/** `ws` by itself: a JWT at the upgrade, one sharded channel per user, what is published goes to the user's sockets. */
+/** `ws` alone: a JWT at the upgrade, one sharded channel per user, published messages go to the user's sockets. */
 const settings = peerSettings();
 const userOf = tokenCheck(settings);
 const subscriber = new Redis(settings.redisUrl);

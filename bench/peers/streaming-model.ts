@@ -1,15 +1,15 @@
 import { createServer, type ServerResponse } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** How the model speaks. */
+/** Pace and length of the model's output. */
 export interface StreamSettings {
   readonly port: number;
   readonly tokens: number;
-  /** Milliseconds from one token to the next; 0 sends all of them at once. */
+  /** Milliseconds between two tokens; 0 sends all of them at once. */
   readonly tokenMs: number;
 }
 
-/** An OpenAI-compatible endpoint that streams so many tokens to whoever asks, each in a chunk of its own. */
+/** An OpenAI-compatible endpoint that streams a fixed number of tokens to each request, one chunk per token. */
 const settings = JSON.parse(process.argv[2] ?? '') as StreamSettings;
 
 const server = createServer((request, response) => {
@@ -22,7 +22,7 @@ async function speak(response: ServerResponse): Promise<void> {
   response.writeHead(200, { 'content-type': 'text/event-stream' });
   const startedAt = performance.now();
   for (let token = 0; token < settings.tokens && !response.destroyed; token++) {
-    // By the time since the beginning: timers that are late do not add up.
+    // Due times count from the start, so late timers do not accumulate.
     const due = startedAt + token * settings.tokenMs - performance.now();
     if (settings.tokenMs > 0 && due > 1) await delay(due);
     send(response, { choices: [{ index: 0, delta: { content: `tok${token % 10} ` }, finish_reason: null }] });

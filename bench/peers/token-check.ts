@@ -9,7 +9,7 @@ export interface PeerSettings {
   readonly audience: string;
 }
 
-/** The settings of a peer, from its one argument. */
+/** Returns the settings of a peer from its one argument. */
 export function peerSettings(): PeerSettings {
   return JSON.parse(process.argv[2] ?? '{}') as PeerSettings;
 }

@@ -2,7 +2,7 @@ import { Server } from '@modelcontextprotocol/server';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { serveMcp } from '../../scripts/lib/mcp-http.ts';
 
-/** An MCP server with one tool that says what it is told: over HTTP at the port of its argument, over stdio without one. */
+/** An MCP server with one tool that returns its argument: over HTTP on the given port, or over stdio without one. */
 function echoServer(): Server {
   const server = new Server({ name: 'bench-upstream', version: '1' }, { capabilities: { tools: {} } });
   const inputSchema = { type: 'object' as const, properties: { words: { type: 'string' } } };

@@ -1,11 +1,11 @@
-/** Timers of Node are exact to a millisecond; what came due between two of them begins with the time it was due. */
+/** Node timers have millisecond resolution. An iteration that became due between two ticks keeps its exact due time. */
 const TICK_MS = 2;
 
 /**
- * An open loop: turns come at random moments of a given mean rate (a Poisson process), whether or not those before them
- * have ended. A closed loop, where a slow answer keeps the next question back, asks least while the server is slowest:
- * the omission that makes figures look good. For the same reason each turn is told the moment it was due and not the
- * moment at which somebody got around to it.
+ * Open-loop arrivals: iterations become due at random moments of a given mean rate (a Poisson process), whether or not
+ * earlier ones have ended. A closed loop delays the next request while the server is slow, so it measures least when
+ * latency is worst (coordinated omission). For the same reason the callback receives the time at which the iteration
+ * was due, not the time of the call.
  */
 export class Arrivals {
   readonly #meanGapMs: number;

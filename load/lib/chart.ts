@@ -7,7 +7,7 @@ export interface Series {
 export interface ChartOptions {
   readonly title: string;
   readonly series: readonly Series[];
-  /** Where the lines of the x axis stand, and what they say. */
+  /** Positions and labels of the ticks on the x axis. */
   readonly xTicks: readonly (readonly [x: number, label: string])[];
   readonly unit: string;
 }
@@ -16,11 +16,11 @@ const WIDTH = 640;
 const HEIGHT = 240;
 const MARGIN = { left: 56, right: 12, top: 12, bottom: 26 } as const;
 const PLOT = { width: WIDTH - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom } as const;
-/** Told apart with every common colour blindness: Okabe and Ito, "Color Universal Design", 2008. */
+/** Distinguishable with all common forms of colour blindness: Okabe and Ito, "Color Universal Design", 2008. */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7'];
 const Y_LINES = 4;
 
-/** A figure with an inline SVG: no script, no font, nothing from elsewhere. */
+/** Returns a figure with an inline SVG: no script, no font, no external resource. */
 export function chart({ title, series, xTicks, unit }: ChartOptions): string {
   const points = series.flatMap((line) => line.points).filter(([, y]) => Number.isFinite(y));
   const xs = [...points.map(([x]) => x), ...xTicks.map(([x]) => x)];
@@ -51,7 +51,7 @@ export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
-/** Moments of a plot over time: about six, at round numbers of seconds. */
+/** Returns about six ticks of a time axis, at round numbers of seconds. */
 export function timeTicks(seconds: number): (readonly [number, string])[] {
   const step = niceStep(Math.max(seconds, 1) / 6);
   return Array.from(
@@ -74,7 +74,7 @@ function pathOf(points: Series['points'], toX: (x: number) => number, toY: (y: n
   return commands.join('');
 }
 
-/** 1, 2 or 5 times a power of ten, not below `value`. */
+/** Returns the smallest 1, 2 or 5 times a power of ten that is at least `value`. */
 function niceStep(value: number): number {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-3)));
   const factor = [1, 2, 5].find((candidate) => candidate * power >= value) ?? 10;

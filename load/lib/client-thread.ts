@@ -5,7 +5,7 @@ import { VirtualUsers, type VirtualUsersPlan } from './virtual-users.ts';
 
 export type ThreadOrder =
   | { readonly do: 'begin'; readonly durationMs: number; readonly graceMs: number }
-  /** Ends at once, with what has been measured so far. */
+  /** Ends the thread at once; it reports what it has measured so far. */
   | { readonly do: 'stop' };
 
 export type ThreadNews =
@@ -15,16 +15,19 @@ export type ThreadNews =
       readonly is: 'done';
       readonly tick: Tick;
       readonly histograms: Histograms;
-      /** How late this thread's own timers were, ms: what it could not keep up with is in every figure. */
+      /** Event loop delay of this thread, ms. Every latency figure of the thread contains it. */
       readonly loopDelayP99Ms: number;
     };
 
 const TICK_MS = 1_000;
 const NANOSECONDS = 1e6;
-/** The histogram holds the time between two samples, of which this much is meant. */
+/** Sample interval of the event loop monitor. Its histogram contains this interval, so it is subtracted. */
 const LOOP_SAMPLE_MS = 10;
 
-/** A thread with a crowd: connects when it starts, begins and ends when it is told, and says what it measured. */
+/**
+ * A worker thread with its share of the virtual users: connects them at the start, runs and stops on an order, and
+ * reports measurements.
+ */
 const port = parentPort;
 if (!port) throw new Error('client-thread.ts runs in a thread of main.ts');
 const say = (news: ThreadNews) => port.postMessage(news);

@@ -16,7 +16,7 @@ const STYLE = `
   figcaption span::before { content: ''; display: inline-block; width: 1em; height: .25em; margin: 0 .3em .2em .6em; background: var(--of) }
   .FAILED { color: #c00; font-weight: bold } .warning { color: #b60 }`;
 
-/** Where the lines of a percentile plot stand: each "nine" as wide as the one before. */
+/** Ticks of a percentile plot: each further "nine" has the same width. */
 const NINES = [0, 50, 90, 99, 99.9, 99.99];
 const PLOTTED: readonly (readonly [Timing, string])[] = [
   ['first_event', 'first event'],
@@ -25,7 +25,7 @@ const PLOTTED: readonly (readonly [Timing, string])[] = [
   ['resume', 'cut to resumed'],
 ];
 
-/** One file that shows everything and loads nothing. */
+/** Returns the report as one file without external resources. */
 export function htmlReport(results: Results): string {
   const title = `Load on ${new URL(results.url).host}`;
   return `<!doctype html>
@@ -54,10 +54,10 @@ function subtitle({
   threads,
 }: Results): string {
   return [
-    `${started_at}: ${users} users, ${turns_per_second} turns a second due for ${duration_seconds} s.`,
-    `The crowd: ${threads} threads on ${machine.cpus} × ${machine.model}, Node ${machine.node};`,
-    `it used ${client.cores.toFixed(2)} cores, and its loop was ${client.loop_delay_p99_ms.toFixed(1)} ms late (p99).`,
-    'Turns are timed from when they were due.',
+    `${started_at}: ${users} users, ${turns_per_second} turns per second for ${duration_seconds} s.`,
+    `Load generator: ${threads} threads on ${machine.cpus} × ${machine.model}, Node ${machine.node};`,
+    `it used ${client.cores.toFixed(2)} cores, with an event loop delay of ${client.loop_delay_p99_ms.toFixed(1)} ms (p99).`,
+    'Latencies of turns count from the scheduled time.',
   ].join(' ');
 }
 
@@ -102,7 +102,7 @@ function overTime(seconds: readonly Second[]): string[] {
         perSecond('failed', (second) => second.turnsFailed),
       ],
     }),
-    chart({ title: 'Turns under way', unit: '', xTicks, series: [line('in flight', (second) => second.inFlight)] }),
+    chart({ title: 'Turns in flight', unit: '', xTicks, series: [line('in flight', (second) => second.inFlight)] }),
     chart({
       title: 'First event',
       unit: 'ms',
@@ -118,7 +118,7 @@ function overTime(seconds: readonly Second[]): string[] {
   ];
 }
 
-/** Latency over its share, the axis stretched towards 100 %, as HdrHistogram's own plots have it. */
+/** Latency over percentile, with the axis stretched towards 100 % as in the plots of HdrHistogram. */
 function percentilePlot(name: string, points: readonly (readonly [number, number])[]): string {
   const toX = (share: number) => -Math.log10(1 - Math.min(share, 99.999) / 100);
   const top = points.reduce((far, [share]) => (share < 100 ? Math.max(far, share) : far), 99);

@@ -3,23 +3,26 @@ import { isTerminalEvent } from '../../src/protocol/messages.ts';
 import type { Fields } from './link.ts';
 import type { IterationKind } from './mix.ts';
 
-/** One thing that a user does, and what is waited for until it is done. Plain data, so that a backlog of them is small. */
+/**
+ * One action of a virtual user and the data needed to detect its end. It is plain data, so that a backlog of iterations
+ * stays small.
+ */
 export interface Iteration {
   readonly kind: IterationKind;
-  /** When the schedule wanted it, by `performance.now()`: what every figure of the turn counts from. */
+  /** The scheduled time, by `performance.now()`. Every figure of the iteration counts from it. */
   readonly dueAt: number;
   readonly message: { readonly type: string; readonly fields: Fields };
   readonly requestId: string;
 }
 
-/** What an event means for the turn under way; undefined when it has nothing to do with it. */
+/** The meaning of an event for the iteration in flight; undefined if the event does not concern it. */
 export type Progress = 'accepted' | 'first_event' | 'completed' | { readonly failed: string } | undefined;
 
 type Reader = (type: string, fields: Fields, requestId: string) => Progress;
 
 /**
- * How the end of each kind is told. Durable events end a turn wherever they can: they come also when the connection was
- * lost in between, where an answer would not.
+ * How each kind of iteration ends. Where possible a durable event ends it: after a reconnect the client still receives
+ * such an event, but not a lost reply.
  */
 const READERS: Readonly<Record<IterationKind, Reader>> = {
   agent_request(type, { request_id, seq }, requestId) {
@@ -51,8 +54,8 @@ export function progressOf(iteration: Iteration, type: string, fields: Fields): 
 }
 
 /**
- * An error that names no request (a ping's, for one) is about the turn if it leaves the connection open, since a user has
- * one turn at a time; otherwise it is about the connection, which the turn outlives.
+ * An error without a request id (a ping's, for example) concerns the iteration if the connection stays open, because a
+ * user has one iteration at a time. Otherwise it concerns the connection, which the iteration outlives.
  */
 function refusalOf({ requestId }: Iteration, { request_id, code }: Fields): Progress {
   const name = String(code);

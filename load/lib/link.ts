@@ -9,27 +9,30 @@ export interface LinkOptions {
   /** http or https. */
   readonly url: string;
   readonly token: string;
-  /** Where to go on; undefined for a first connection. */
+  /** Position to resume from; undefined for a first connection. */
   readonly position: { readonly after: number; readonly epoch: string } | undefined;
 }
 
 export interface LinkHandlers {
-  /** The transport is open; whether we are let in comes later, as a welcome. */
+  /** The transport is open. The welcome, which means that the user is authenticated, follows. */
   readonly opened: () => void;
   readonly event: (type: string, fields: Fields) => void;
-  /** Once, also when it never opened. @param why a close code, an HTTP status, a code of the protocol, or Node's */
+  /**
+   * Called exactly once, also if the connection never opened. @param why a close code, an HTTP status, a protocol error
+   * code, or a Node error code
+   */
   readonly closed: (why: string) => void;
 }
 
-/** One connection, over whichever transport. */
+/** One connection over either transport. */
 export interface Link {
   send(type: string, fields: Fields): void;
-  /** Without a goodbye, as when a network goes away. */
+  /** Closes the socket without a close handshake, like a failing network. */
   cut(): void;
   close(): void;
 }
 
-/** A pool that takes longer than this to open a connection is not there. */
+/** A deployment that needs longer than this to open a connection counts as unavailable. */
 const OPEN_TIMEOUT_MS = 15_000;
 
 export function openLink(options: LinkOptions, handlers: LinkHandlers): Link {
@@ -84,7 +87,7 @@ function openSocketIo({ transport, url, token, position }: LinkOptions, handlers
   const socket = io(url, {
     auth: { token, ...position },
     transports: transport === 'socketio_polling' ? ['polling'] : ['websocket'],
-    // In Node: keeps cookies, without which long polling does not find its node again behind a load balancer.
+    // In Node this keeps cookies. Without them long polling does not reach its node again behind a load balancer.
     withCredentials: true,
     reconnection: false,
     forceNew: true,
@@ -104,13 +107,13 @@ function openSocketIo({ transport, url, token, position }: LinkOptions, handlers
   socket.on('disconnect', (reason) => closed(reason));
   return {
     send: (type, fields) => void socket.emit(type, fields),
-    // The engine's end: Socket.IO says no goodbye, and the server sees a lost transport.
+    // Closes the engine: Socket.IO sends no disconnect packet, and the server sees a lost transport.
     cut: () => void socket.io.engine.close(),
     close: () => void socket.disconnect(),
   };
 }
 
-/** Node's code (ECONNREFUSED), or the HTTP status that was answered; both may be a few errors deep. */
+/** Returns Node's error code (ECONNREFUSED) or the HTTP status of the response; either may be several causes deep. */
 function codeOf(error: Error & { code?: unknown; description?: unknown; error?: unknown }): string {
   const status = /Unexpected server response: (\d+)/.exec(error.message)?.[1] ?? error.description;
   if (typeof status === 'string' || typeof status === 'number') return `HTTP ${status}`;

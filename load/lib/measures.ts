@@ -1,30 +1,30 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 
-/** What is counted; every name stands in the JSON results. */
+/** Counters. Each name is a key of the JSON results. */
 export const COUNTERS = [
-  /** Attempts to connect, of the ramp and of everybody who came back. */
+  /** Connection attempts during the ramp and all reconnects. */
   'connections_attempted',
-  /** The transport was open: TCP, HTTP upgrade or Engine.IO's handshake, as the road has it. */
+  /** Opened transports: TCP, HTTP upgrade or Engine.IO handshake, depending on the transport. */
   'connections_opened',
-  /** A welcome that names the user. */
+  /** Welcomes that name a user. */
   'connections_authenticated',
-  /** Ended by the server or the network, not by us. */
+  /** Connections closed by the server or the network. */
   'connections_lost',
-  /** Came back after a loss or after a cut of our own. */
+  /** Reconnects after a lost connection or after a `resume` iteration cut it. */
   'reconnects',
   'resumes',
   'resume_failures',
-  /** Turns that the schedule asked for. */
+  /** Iterations that the schedule requested. */
   'turns_due',
-  /** Turns for which no user was free for so long that the bounded backlog overflowed. */
+  /** Iterations dropped because no user was free and the bounded backlog was full. */
   'turns_dropped',
   'turns_completed',
   'turns_failed',
-  /** Turns that were under way, or waiting for a user, when the time after the schedule was over. */
+  /** Iterations in flight or in the backlog when the grace period ended. */
   'turns_unfinished',
   'runs_requested',
   'runs_completed',
-  /** Durable events that arrived. */
+  /** Durable events received. */
   'events',
   'events_lost',
   'events_repeated',
@@ -33,23 +33,23 @@ export type Counter = (typeof COUNTERS)[number];
 export type Counts = Record<Counter, number>;
 
 /**
- * What is timed, in ms. Turns are timed from the moment they were due, connections from the attempt; `lateness` is how
- * long after that moment a turn was sent: the share of the figures that is the crowd's own.
+ * Latencies, in ms. Those of iterations count from the scheduled time, those of connections from the attempt.
+ * `lateness` is the time between schedule and send: the share of the latency that the load generator causes.
  */
 export const TIMINGS = ['connect', 'first_event', 'run', 'tool_call', 'ping', 'resume', 'lateness'] as const;
 export type Timing = (typeof TIMINGS)[number];
 export type Histograms = Readonly<Record<Timing, RecordableHistogram>>;
 
-/** Kinds of errors that are told apart; the rest are counted as `other`. */
+/** Distinct kinds of errors; further ones are counted as `other`. */
 const MAX_ERROR_KINDS = 100;
 
 const MICROSECONDS = 1_000;
-/** 0.1 % exact from 1 µs to ten minutes; 170 KB. What is beyond counts as ten minutes. */
+/** Three significant digits (0.1 %) from 1 µs to ten minutes; 170 KB. Longer times count as ten minutes. */
 const RANGE = { lowest: 1, highest: 600_000_000, figures: 3 } as const;
-/** 1 % is enough for a second of a plot, at an eighth of the memory. */
+/** 1 % is precise enough for one second of a plot, and takes an eighth of the memory. */
 const COARSE = { ...RANGE, figures: 2 } as const;
 
-/** HdrHistogram, which Node has built in: native, of fixed size, and passed between threads as it is. */
+/** Node's built-in HdrHistogram: native, of fixed size, and transferable between threads. */
 export function newHistograms(): Histograms {
   return Object.fromEntries(TIMINGS.map((timing) => [timing, createHistogram(RANGE)])) as unknown as Histograms;
 }
@@ -58,20 +58,20 @@ export function newCounts(): Counts {
   return Object.fromEntries(COUNTERS.map((counter) => [counter, 0])) as Counts;
 }
 
-/** One second of several threads. */
+/** Merges the histograms of several threads for one second. */
 export function merged(histograms: readonly RecordableHistogram[]): RecordableHistogram {
   const sum = createHistogram(COARSE);
   for (const histogram of histograms) sum.add(histogram);
   return sum;
 }
 
-/** A percentile of a histogram in ms; NaN where nothing was recorded. @param share 0 to 100 */
+/** Returns a percentile of a histogram in ms, or NaN if it is empty. @param share 0 to 100 */
 export function percentileMs(histogram: RecordableHistogram, share: number): number {
   if (histogram.count === 0) return Number.NaN;
   return (share >= 100 ? histogram.max : histogram.percentile(share)) / MICROSECONDS;
 }
 
-/** What one thread tells each second; counts and gauges are totals, histograms are of that second alone. */
+/** One thread's report per second. Counts and gauges are totals; the histograms cover that second only. */
 export interface Tick {
   readonly counts: Counts;
   readonly errors: Readonly<Record<string, number>>;
@@ -81,7 +81,7 @@ export interface Tick {
   readonly run: RecordableHistogram;
 }
 
-/** One thread's counts and times: of fixed size, however long the run and however many the turns. */
+/** Counters and histograms of one thread, of fixed size for any duration and number of iterations. */
 export class Measures {
   readonly counts: Counts = newCounts();
   readonly histograms: Histograms = newHistograms();
@@ -95,7 +95,7 @@ export class Measures {
     this.counts[counter] += by;
   }
 
-  /** @param kind a code of the protocol, an HTTP status, or what went wrong in one word */
+  /** @param kind a protocol error code, an HTTP status, or one word for the failure */
   error(kind: string): void {
     const isKnown = kind in this.errors;
     const name = isKnown || Object.keys(this.errors).length < MAX_ERROR_KINDS ? kind : 'other';
@@ -111,12 +111,12 @@ export class Measures {
     if (timing === 'run') this.#run.record(value);
   }
 
-  /** The state now, and the second's histograms; the next second begins. */
+  /** Returns the current state with the histograms of the last second, and starts the next second. */
   tick(): Tick {
     const { counts, errors, connected, inFlight } = this;
     const tick = { counts: { ...counts }, errors: { ...errors }, connected, inFlight };
     const second = { firstEvent: this.#firstEvent, run: this.#run };
-    // New ones, since a histogram that has been passed to another thread is shared with it.
+    // A histogram that was posted to another thread stays shared with it, so the next second needs new ones.
     this.#firstEvent = createHistogram(COARSE);
     this.#run = createHistogram(COARSE);
     return { ...tick, ...second };

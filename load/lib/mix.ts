@@ -7,7 +7,7 @@ import { UserError } from '../../scripts/lib/user-error.ts';
 export const TRANSPORTS = ['socketio_websocket', 'socketio_polling', 'websocket'] as const;
 export type Transport = (typeof TRANSPORTS)[number];
 
-/** What a turn can be. `resume`: the client cuts its own connection and comes back to where it was. */
+/** Kinds of iterations. `resume`: the client cuts its own connection and resumes. */
 export const TURN_KINDS = ['agent_request', 'tool_call', 'ping', 'resume'] as const;
 export type IterationKind = (typeof TURN_KINDS)[number];
 
@@ -15,21 +15,21 @@ const share = z.number().min(0).default(0);
 const positiveSum = (shares: Record<string, number>) => Object.values(shares).some((value) => value > 0);
 
 const MixFile = z.strictObject({
-  /** Relative shares of the users: 2 and 1 is the same as 50 and 25. */
+  /** Relative weights of the transports among the users: 2 and 1 is the same as 50 and 25. */
   transports: z
     .strictObject({ socketio_websocket: share, socketio_polling: share, websocket: share })
     .refine(positiveSum, 'one share must be above 0'),
-  /** Relative shares of the turns. */
+  /** Relative weights of the kinds of iterations. */
   turns: z
     .strictObject({ agent_request: share, tool_call: share, ping: share, resume: share })
     .refine(positiveSum, 'one share must be above 0'),
-  /** What agents are asked, one of them a turn. */
+  /** Messages for agents, used in rotation. */
   messages: z.array(z.string().min(1)).min(1).default(['How is my workload doing?']),
   tools: z
     .array(z.strictObject({ tool: z.string().min(1), arguments: z.record(z.string(), z.unknown()).default({}) }))
     .min(1)
     .default([{ tool: 'list_agents', arguments: {} }]),
-  /** How long a user does nothing after a turn, ms: evenly spread between the two. */
+  /** Idle time of a user after an iteration, in ms, uniformly distributed. */
   think_ms: z
     .strictObject({ min: z.number().min(0), max: z.number().min(0) })
     .refine(({ min, max }) => min <= max, 'min must not be above max')
@@ -40,8 +40,9 @@ export type Mix = z.infer<typeof MixFile>;
 const MIXES = 'load/mixes';
 
 /**
+ * Reads a mix.
  * @param name a file, or the name of one in `load/mixes`
- * @throws UserError naming the file and each field that is wrong
+ * @throws UserError naming the file and each invalid field
  */
 export function readMix(name: string): Mix {
   const isName = /^[\w-]+$/.test(name);
@@ -54,12 +55,12 @@ export function readMix(name: string): Mix {
   }
   const parsed = MixFile.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw new UserError(`The mix ${name} is not right:\n${z.prettifyError(parsed.error)}`);
+  throw new UserError(`The mix ${name} is invalid:\n${z.prettifyError(parsed.error)}`);
 }
 
 /**
- * Deals names out by their shares, evenly: after any number of them each is within one of its share. Drawing lots would
- * give a small crowd another mix in every run.
+ * Picks names in proportion to their weights and evenly: after any number of picks each name is within one of its
+ * share. Random picks would give a small number of users a different mix in every run.
  */
 export class WeightedPicker<Name extends string> {
   readonly #shares: readonly (readonly [Name, number])[];
@@ -71,7 +72,7 @@ export class WeightedPicker<Name extends string> {
     this.#sum = this.#shares.reduce((sum, [, value]) => sum + value, 0);
   }
 
-  /** The one that is furthest behind its share. */
+  /** Returns the name that is furthest behind its share. */
   pick(): Name {
     let chosen: Name | undefined;
     for (const [name, value] of this.#shares) {
@@ -79,7 +80,7 @@ export class WeightedPicker<Name extends string> {
       this.#credit.set(name, credit);
       if (chosen === undefined || credit > (this.#credit.get(chosen) ?? 0)) chosen = name;
     }
-    if (chosen === undefined) throw new Error('no share is above 0');
+    if (chosen === undefined) throw new Error('all weights are 0');
     this.#credit.set(chosen, (this.#credit.get(chosen) ?? 0) - this.#sum);
     return chosen;
   }

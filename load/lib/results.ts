@@ -5,7 +5,7 @@ import type { Mix } from './mix.ts';
 import type { RunResult, Second } from './run.ts';
 import type { Figures, ThresholdResult } from './thresholds.ts';
 
-/** Everything that a run was and gave: written as JSON, and rendered as the HTML report. */
+/** Configuration and outcome of a run: written as JSON, and rendered as the HTML report. */
 export interface Results {
   readonly started_at: string;
   readonly url: string;
@@ -20,15 +20,21 @@ export interface Results {
   readonly figures: Figures;
   readonly errors: Readonly<Record<string, number>>;
   readonly ramp_seconds: number;
-  /** What the crowd itself needed: near its number of threads it is the crowd that was measured. */
+  /**
+   * CPU use of the load generator. If it is near the number of threads, the run measured the generator instead of the
+   * deployment.
+   */
   readonly client: { readonly cores: number; readonly loop_delay_p99_ms: number };
   readonly seconds: readonly Second[];
-  /** Points of the HdrHistogram plots: share in percent, and ms. */
+  /** Points of the percentile plots: share in percent, and ms. */
   readonly distributions: Readonly<Record<Timing, readonly (readonly [number, number])[]>>;
 }
 
 const MICROSECONDS = 1_000;
-/** A loop that is later than this makes the figures at least that much worse than the pool is. */
+/**
+ * If the event loop delay of the generator exceeds this, the figures are at least that much worse than the deployment
+ * is.
+ */
 const BUSY_LOOP_MS = 50;
 
 export function machine(): Results['machine'] {
@@ -36,7 +42,7 @@ export function machine(): Results['machine'] {
   return { cpus: all.length, model: all[0]?.model ?? 'unknown', node: process.version };
 }
 
-/** The points of each histogram's own iteration: closer together the nearer they come to 100 %. */
+/** Returns the points of each histogram's own iterator, which become denser towards 100 %. */
 export function distributionsOf(histograms: Histograms): Results['distributions'] {
   const points = (timing: Timing) =>
     histograms[timing].count === 0
@@ -50,7 +56,7 @@ export function progressLine(second: Second, users: number, durationSeconds: num
   return [
     `${at.toFixed(0)} s of about ${durationSeconds.toFixed(0)}`,
     `${connected}/${users} connected`,
-    `turns ${turnsDue} due, ${turnsCompleted} done, ${turnsFailed} failed, ${inFlight} under way`,
+    `turns ${turnsDue} due, ${turnsCompleted} done, ${turnsFailed} failed, ${inFlight} in flight`,
     `first event p99 ${milliseconds(firstEventP99)}, run p99 ${milliseconds(runP99)}`,
   ].join(' · ');
 }
@@ -60,14 +66,14 @@ export function milliseconds(ms: number): string {
   return ms < 10 ? `${ms.toFixed(1)} ms` : ms < 10_000 ? `${ms.toFixed(0)} ms` : `${(ms / 1_000).toFixed(1)} s`;
 }
 
-/** A value of a figure as people read it: shares in percent, times in ms. */
+/** Formats a figure: shares in percent, times in ms. */
 export function figureText(figure: string, value: number): string {
   if (Number.isNaN(value)) return 'not measured';
   if (figure.endsWith('_success')) return `${(value * 100).toFixed(2)} %`;
   return figure.endsWith('_ms') ? milliseconds(value) : String(value);
 }
 
-/** The header and rows of the percentile table. */
+/** Returns header and rows of the percentile table. */
 export function percentileRows(histograms: Histograms): { header: string[]; rows: string[][] } {
   const shares = [50, 90, 95, 99, 99.9, 100];
   const header = ['from the due time, ms', 'count', ...shares.map((share) => (share === 100 ? 'max' : `p${share}`))];
@@ -84,7 +90,7 @@ export function summaryLine({ passed, level, value }: ThresholdResult): string {
   return level === 'required' ? 'FAILED' : 'warning';
 }
 
-/** What is printed at the end. */
+/** Returns the summary that is printed at the end. */
 export function summary(results: Results, histograms: RunResult['histograms']): string {
   const { header, rows } = percentileRows(histograms);
   const evaluated = results.thresholds.map((result) => {

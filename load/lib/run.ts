@@ -20,14 +20,14 @@ export interface RunPlan {
   readonly iterationsPerSecond: number;
   readonly connectsPerSecond: number;
   readonly durationMs: number;
-  /** How long turns that were due may take to end after that. */
+  /** Time that iterations have to end after the load. */
   readonly graceMs: number;
   readonly threads: number;
 }
 
-/** One second of all threads together, for the progress line and the plots. Times in ms; NaN where nothing was timed. */
+/** One second of all threads, for the progress line and the plots. Times in ms, NaN if there are none. */
 export interface Second {
-  /** Since the first connection, in s. */
+  /** Seconds since the first connection attempt. */
   readonly at: number;
   readonly connected: number;
   readonly inFlight: number;
@@ -45,19 +45,19 @@ export interface RunResult {
   readonly errors: Readonly<Record<string, number>>;
   readonly histograms: Histograms;
   readonly seconds: readonly Second[];
-  /** From the first attempt to the last user's first answer. */
+  /** From the first attempt until each user has received a first answer. */
   readonly rampSeconds: number;
   readonly loadSeconds: number;
-  /** Of the thread that fared worst. */
+  /** The highest value of all threads. */
   readonly loopDelayP99Ms: number;
-  /** CPU time of all threads in cores, while they were under load. */
+  /** CPU time of all threads during the load, in cores. */
   readonly clientCores: number;
 }
 
-/** Seconds kept for the plots; a longer run drops every other one and goes on at half the resolution. */
+/** Seconds kept for the plots. A longer run drops every other one and continues at half the resolution. */
 const MAX_SECONDS = 1_800;
 
-/** All threads of a run, added up as they go. */
+/** Runs all threads and aggregates their reports. */
 export class Run {
   readonly #plan: RunPlan;
   readonly #threads: readonly Worker[];
@@ -70,7 +70,7 @@ export class Run {
   #loopDelayP99Ms = 0;
   #isStopped = false;
 
-  /** @param progress told once a second */
+  /** @param progress called once per second */
   constructor(plan: RunPlan, progress: (second: Second) => void) {
     this.#plan = plan;
     this.#progress = progress;
@@ -114,7 +114,7 @@ export class Run {
     }
   }
 
-  /** Ends the load early; `run` resolves with what there is. */
+  /** Ends the load early; `run` resolves with the results so far. */
   stop(): void {
     this.#isStopped = true;
     this.#send({ do: 'stop' });
@@ -174,7 +174,7 @@ export class Run {
   }
 }
 
-/** The users dealt out to the threads in turn, so that each thread has the whole mix. */
+/** Deals the users to the threads in rotation, so that each thread has the whole mix. */
 function virtualUserPlans(plan: RunPlan): VirtualUsersPlan[] {
   const { url, mix, tokens, threads } = plan;
   const picker = new WeightedPicker<Transport>(mix.transports);
@@ -193,7 +193,7 @@ function virtualUserPlans(plan: RunPlan): VirtualUsersPlan[] {
   });
 }
 
-/** Resolves with the thread's first news of that kind. @throws Error when the thread fails before */
+/** Resolves with the thread's first report of that kind. @throws Error if the thread fails before */
 function saying(thread: Worker, kind: ThreadNews['is']): Promise<void> {
   return new Promise((resolve, reject) => {
     thread.on('message', (news: ThreadNews) => {

@@ -1,27 +1,27 @@
 export interface StreamResult {
-  /** Events that were never seen and cannot come any more. */
+  /** Events that the client never received and cannot receive any more. */
   readonly lost: number;
-  /** Events that were seen before. */
+  /** Events that the client had received before. */
   readonly repeated: number;
 }
 
 const IN_ORDER: StreamResult = { lost: 0, repeated: 0 };
 
 /**
- * One user's place in the log, checked with every event: `seq` counts from 1 without holes, so whatever is not the next
- * one is a loss or a repetition. One number a user, however many events.
+ * Checks the events of one user. `seq` counts from 1 without gaps, so each event that is not the next one is a loss or
+ * a repetition. Memory is one number per user.
  */
 export class StreamCheck {
   #epoch: string | undefined;
   #last = 0;
   #isRebased = false;
 
-  /** Where to go on after a lost connection; undefined before the first welcome. */
+  /** Position to resume from after a lost connection; undefined before the first welcome. */
   get position(): { readonly after: number; readonly epoch: string } | undefined {
     return this.#epoch === undefined ? undefined : { after: this.#last, epoch: this.#epoch };
   }
 
-  /** A welcome that is no resume: what came before is not this connection's to see. */
+  /** A welcome without a resume: earlier events are not part of this connection. */
   start(epoch: string, seq: number): void {
     this.#epoch = epoch;
     this.#last = seq;
@@ -39,7 +39,7 @@ export class StreamCheck {
     return { lost, repeated: 0 };
   }
 
-  /** The server says that everything up to `to` has been sent again: a hole before it stays one. */
+  /** The server reports that it has replayed everything up to `to`, so a gap before it is a loss. */
   resumed(to: number): StreamResult {
     const lost = Math.max(0, to - this.#last);
     this.#last += lost;
@@ -47,8 +47,8 @@ export class StreamCheck {
   }
 
   /**
-   * The server cannot go on from there (the log was trimmed or lost): the next event, wherever it stands, is the first of
-   * a new count. How much was missed is not known, so the failure itself is what counts.
+   * The server cannot replay from the position, because the log was trimmed or lost. The next event starts a new count
+   * at any `seq`. The number of missed events is unknown, so the failure itself is counted.
    */
   resumeFailed(epoch: string): void {
     this.#epoch = epoch;

@@ -9,12 +9,12 @@ export interface Threshold {
   readonly figure: string;
   readonly operator: Operator;
   readonly limit: number;
-  /** A `required` one that does not hold makes the exit code 1; a `wanted` one is told. */
+  /** A `required` threshold that fails makes the exit code 1; a `wanted` one is only reported. */
   readonly level: 'required' | 'wanted';
 }
 
 export interface ThresholdResult extends Threshold {
-  /** NaN where nothing of the kind was in the mix. */
+  /** NaN if the mix has nothing of the kind. */
   readonly value: number;
   readonly passed: boolean;
 }
@@ -26,7 +26,10 @@ const wanted = (figure: string, operator: Operator, limit: number): Threshold =>
   return { figure, operator, limit, level: 'wanted' };
 };
 
-/** What a pool has to hold, and below it what ours is to hold. Shares are 0 to 1, times in ms. */
+/**
+ * Thresholds: the required ones of any deployment, then the wanted ones of this project. Shares are 0 to 1, times in
+ * ms.
+ */
 export const THRESHOLDS: readonly Threshold[] = [
   required('connection_success', '>', 0.99),
   required('authentication_success', '>=', 0.9),
@@ -54,7 +57,7 @@ const FIGURE_NAMES = new Set<string>([
   ...TIMINGS.flatMap((timing) => Object.keys(SHARES).map((share) => `${timing}_${share}_ms`)),
 ]);
 
-/** Every figure that a threshold can name. */
+/** All figures that a threshold can name. */
 export type Figures = Readonly<Record<string, number>>;
 
 export function figuresOf({ counts, histograms }: RunResult): Figures {
@@ -75,25 +78,26 @@ export function figuresOf({ counts, histograms }: RunResult): Figures {
 }
 
 /**
- * `first_event_p99_ms<50`, as a required threshold.
- * @throws UserError saying what is not understood
+ * Parses a condition such as `first_event_p99_ms<50` into a required threshold.
+ * @throws UserError that names the part it cannot parse
  */
 export function parseThreshold(text: string): Threshold {
   const [, figure = '', sign = '', number = ''] = /^(\w+)(>=|<=|>|<)([\d.]+)$/.exec(text) ?? [];
   const operator = OPERATORS.find((valid) => valid === sign);
   const limit = Number(number);
   if (operator === undefined || !Number.isFinite(limit)) {
-    throw new UserError(`--threshold must be like "first_event_p99_ms<50", not "${text}".`);
+    throw new UserError(`--threshold must have the form "first_event_p99_ms<50", not "${text}".`);
   }
   if (!FIGURE_NAMES.has(figure)) {
-    throw new UserError(`--threshold: there is no figure "${figure}". There are: ${[...FIGURE_NAMES].join(', ')}.`);
+    throw new UserError(`--threshold: unknown figure "${figure}". Known figures: ${[...FIGURE_NAMES].join(', ')}.`);
   }
   return required(figure, operator, limit);
 }
 
 /**
- * Holds the figures against the thresholds of ours and those given, which take the place of the required ones of the same
- * figure. A figure that was not measured holds none of those given, and all of ours, since the mix does not touch it.
+ * Compares the figures with the built-in thresholds and the given ones. A given threshold replaces the required
+ * built-in one of the same figure. A figure without a measurement fails a given threshold, but no built-in one, because
+ * the mix may not contain it.
  */
 export function evaluate(figures: Figures, chosen: readonly Threshold[]): ThresholdResult[] {
   const isReplaced = ({ figure, level }: Threshold) =>

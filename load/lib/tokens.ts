@@ -6,28 +6,30 @@ import { UserError } from '../../scripts/lib/user-error.ts';
 
 export interface TokenOptions {
   readonly users: number;
-  /** A file with a token a line; lines that begin with # are left out. */
+  /** A file with one token per line; lines that begin with # are ignored. */
   readonly tokens?: string | undefined;
-  /** Log the demo accounts in. */
+  /** Whether to log the demo accounts in. */
   readonly login: boolean;
   readonly plan: string;
   readonly secret?: string | undefined;
-  /** How long minted tokens have to last, ms. */
+  /** Required lifetime of minted tokens, ms. */
   readonly lifeMs: number;
 }
 
 const DEMO_PLANS = ['free', 'pro', 'enterprise', 'developer'];
-/** Beside the load itself: a refresh would be asked for a session that no auth service knows. */
+/**
+ * Lifetime beyond the load. A token that came due during the run would be refreshed for a session that the auth service
+ * does not have.
+ */
 const SPARE_SECONDS = 3_600;
 
 /**
- * A token for each user.
- * @throws UserError when there are not enough
+ * Returns one token per user.
+ * @throws UserError if there are not enough
  */
 export async function userTokens(access: DevAccess, options: TokenOptions): Promise<readonly string[]> {
   const { users, tokens: file, login } = options;
-  if (file !== undefined && login)
-    throw new UserError('--tokens and --login are two ways to the same thing: choose one.');
+  if (file !== undefined && login) throw new UserError('Use either --tokens or --login, not both.');
   if (file === undefined && !login) return mint(access, options);
   const found = file === undefined ? await demoTokens(access, users) : tokensIn(file);
   if (found.length >= users) return found.slice(0, users);
@@ -51,8 +53,8 @@ function demoTokens(access: DevAccess, users: number): Promise<string[]> {
 }
 
 /**
- * The same users in every run, so that many runs leave no more behind in Redis than one. A user's session is new in each:
- * a session that was revoked once stays so.
+ * Mints tokens for the same users in every run, so that many runs leave no more keys in Redis than one. Each run has
+ * new session ids, because a revoked session stays revoked.
  */
 function mint(access: DevAccess, { users, plan, secret: given, lifeMs }: TokenOptions): string[] {
   const { secret, issuer } = access.signing(given);

@@ -5,20 +5,20 @@ import type { Measures } from './measures.ts';
 import type { Transport } from './mix.ts';
 import { StreamCheck, type StreamResult } from './stream-check.ts';
 
-/** From the attempt to the welcome; the server ends a handshake after ten seconds. */
+/** Timeout from the attempt to the welcome; the server ends a handshake after ten seconds. */
 const WELCOME_MS = 20_000;
-/** A run may take 45 s; whoever has heard nothing by then hears nothing any more. */
+/** Timeout of an iteration. A run ends after 45 s at the latest. */
 const TURN_MS = 60_000;
 const BACK_OFF_MS = { first: 100, last: 5_000 };
-/** Close codes after which a client stays away, where the close names no row of the protocol's errors. */
+/** Close codes after which a client does not reconnect, if the close names no code of the error table. */
 const FINAL_CODES = new Set(['1008', '4001', '4003', 'io server disconnect', 'TOKEN_EXPIRED']);
 
 export interface UserDeps {
   readonly measures: Measures;
   readonly thinkMs: () => number;
-  /** The user is connected and has nothing to do. */
+  /** Called when the user is connected and has nothing to do. */
   readonly idle: (user: LoadUser) => void;
-  /** It is not, any more. */
+  /** Called when the user is no longer free. */
   readonly busy: (user: LoadUser) => void;
 }
 
@@ -29,13 +29,14 @@ export interface UserOptions {
 }
 
 /**
- * One user with one connection.
+ * One virtual user with one connection.
  *
- *     away → connecting → connected → (lost, or cut by a turn of its own) → away → connecting …
- *     any → gone: by `close`, or when the server says not to come back
+ *     away → connecting → connected → (lost, or cut by a resume iteration) → away → connecting …
+ *     any → closed: by `close`, or when the server forbids a reconnect
  *
- * A connected user is free, in a turn, or thinking. A turn survives its connection, as a run does: what the server may
- * not have heard is sent again under the same request id, which starts nothing twice.
+ * A connected user is free, in an iteration, or thinking. An iteration outlives its connection, as a run does: after a
+ * reconnect the user sends a request that the server may not have received again, under the same request id, which
+ * starts nothing twice.
  */
 export class LoadUser {
   readonly #deps: UserDeps;
@@ -45,9 +46,9 @@ export class LoadUser {
   #link: Link | undefined;
   #isConnected = false;
   #isClosed = false;
-  /** Failed attempts in a row. */
+  /** Consecutive failed attempts. */
   #failures = 0;
-  /** What a draining node asked for; for the next attempt alone. */
+  /** Delay that a draining node requested, for the next attempt only. */
   #retryAfterMs: number | undefined;
   #connectTimer: NodeJS.Timeout | undefined;
   #iteration:
@@ -55,7 +56,7 @@ export class LoadUser {
     | undefined;
   #thinkTimer: NodeJS.Timeout | undefined;
   #resolveFirst: () => void = () => {};
-  /** How often it came back. */
+  /** Number of reconnects. */
   reconnects = 0;
 
   constructor(deps: UserDeps, options: UserOptions) {
@@ -64,7 +65,7 @@ export class LoadUser {
     this.#token = options.token;
   }
 
-  /** Resolves when the first attempt has succeeded or failed; after a failure the user goes on trying. */
+  /** Resolves when the first attempt has succeeded or failed. After a failure the user keeps trying. */
   start(): Promise<void> {
     const first = new Promise<void>((resolve) => {
       this.#resolveFirst = resolve;
@@ -73,7 +74,7 @@ export class LoadUser {
     return first;
   }
 
-  /** Only for a user that is free. */
+  /** Call only for a free user. */
   startIteration(plan: Iteration): void {
     const { measures, busy } = this.#deps;
     busy(this);
@@ -86,7 +87,7 @@ export class LoadUser {
     this.#connect();
   }
 
-  /** For good. A turn under way is left unfinished. */
+  /** Closes the user for good. An iteration in flight counts as unfinished. */
   close(): void {
     this.#isClosed = true;
     this.#deps.busy(this);
@@ -112,10 +113,11 @@ export class LoadUser {
       {
         opened: () => measures.count('connections_opened'),
         event: (type, fields) => {
-          // What an earlier connection still had in its buffers is no longer ours: the position was given without it.
+          // Ignores events that an earlier connection still had in its buffers: the resume position does not contain
+          // them.
           if (this.#link !== link) return;
           if (type === 'connection_established') this.#welcomed(fields, startedAt);
-          // A refusal before the welcome is about the connection: its close says why.
+          // A refusal before the welcome concerns the connection, and its close carries the reason.
           else if (this.#isConnected) this.#onMessage(type, fields);
         },
         closed: (why) => {
@@ -182,7 +184,7 @@ export class LoadUser {
     else if (typeof progress === 'object') this.#endIteration(progress.failed);
   }
 
-  /** @param failure undefined for a turn that came to its end */
+  /** @param failure undefined if the iteration completed */
   #endIteration(failure: string | undefined): void {
     if (!this.#iteration) return;
     const { measures } = this.#deps;
@@ -226,7 +228,7 @@ export class LoadUser {
     this.#retryAfterMs = undefined;
   }
 
-  /** No connection is ours from here on; the one that was is returned. */
+  /** Detaches and returns the current connection. */
   #leave(): Link | undefined {
     const link = this.#link;
     clearTimeout(this.#connectTimer);

@@ -5,32 +5,35 @@ import { Measures } from './measures.ts';
 import { type IterationKind, type Mix, type Transport, WeightedPicker } from './mix.ts';
 import { LoadUser } from './user.ts';
 
-/** Turns that wait for a free user; what comes after that is dropped, and counted as not done. */
+/** Iterations that wait for a free user; further ones are dropped and counted. */
 const MAX_BACKLOG = 10_000;
-/** Handshakes under way at once: a node takes 50 of an address (`PENDING_CONNECTIONS_PER_ADDRESS`), and all are ours. */
+/**
+ * Concurrent handshakes. A node accepts 50 per address (`PENDING_CONNECTIONS_PER_ADDRESS`), and all users share one
+ * address.
+ */
 const MAX_CONNECTING = 30;
 const END_POLL_MS = 50;
 
-/** One thread's part of the load. */
+/** The share of one thread. */
 export interface VirtualUsersPlan {
   readonly url: string;
   readonly mix: Mix;
-  /** One user each. */
+  /** One per user. */
   readonly tokens: readonly string[];
-  /** For the users of this thread. */
+  /** Of the users of this thread. */
   readonly transports: readonly Transport[];
   readonly iterationsPerSecond: number;
   readonly connectsPerSecond: number;
-  /** How many threads share an address's bound on handshakes. */
+  /** Number of threads that share the limit of pending connections. */
   readonly threads: number;
 }
 
-/** The users of one thread, and the turns that are given to whoever of them is free. */
+/** The virtual users of one thread. Assigns each due iteration to a free user. */
 export class VirtualUsers {
   readonly measures: Measures = new Measures();
   readonly #plan: VirtualUsersPlan;
   readonly #users: readonly LoadUser[];
-  /** In the order in which they became free: the one that has rested longest is next. */
+  /** Free users in the order in which they became free; the one idle longest is next. */
   readonly #free = new Set<LoadUser>();
   readonly #backlog: Iteration[] = [];
   readonly #kinds: WeightedPicker<IterationKind>;
@@ -54,12 +57,12 @@ export class VirtualUsers {
     this.#arrivals = new Arrivals(plan.iterationsPerSecond, (dueAt) => this.#due(dueAt));
   }
 
-  /** How often each user came back. */
+  /** Number of reconnects per user. */
   get reconnects(): readonly number[] {
     return this.#users.map((user) => user.reconnects);
   }
 
-  /** Connects everybody; resolves when each has tried once. Later attempts do not hold the others up. */
+  /** Connects all users; resolves when each has tried once. Later attempts continue in the background. */
   async connect(): Promise<void> {
     const waiting = [...this.#users];
     const gapMs = 1_000 / this.#plan.connectsPerSecond;
@@ -79,7 +82,7 @@ export class VirtualUsers {
     this.#arrivals.start();
   }
 
-  /** No further turns; resolves when those that were due have ended, and after `graceMs` at the latest. */
+  /** Schedules no further iterations; resolves when the scheduled ones have ended, after `graceMs` at the latest. */
   async end(graceMs: number): Promise<void> {
     this.#arrivals.stop();
     const deadline = performance.now() + graceMs;
@@ -120,7 +123,7 @@ export class VirtualUsers {
   }
 }
 
-/** The message of the `at`-th turn: texts and tools are taken in turn. */
+/** Returns the message of the `at`-th iteration; texts and tools rotate. */
 function message(
   kind: IterationKind,
   requestId: string,
@@ -131,7 +134,7 @@ function message(
     return { type: kind, fields: { message: messages[at % messages.length], request_id: requestId } };
   }
   if (kind === 'tool_call') {
-    // The key makes the call the same one when it has to be sent again after a lost connection.
+    // The key identifies the call when a user sends it again after a lost connection.
     const key = { idempotency_key: requestId, request_id: requestId };
     return { type: kind, fields: { ...tools[at % tools.length], ...key } };
   }

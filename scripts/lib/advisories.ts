@@ -2,13 +2,13 @@ import { z } from 'zod';
 
 /** Severities that fail the check for a production dependency. */
 const FAILING = new Set(['high', 'critical']);
-/** An exception is reviewed at least this often. */
+/** Maximum lifetime of an exception, after which it needs a review. */
 const MAX_EXCEPTION_DAYS = 90;
 const DAY_MS = 86_400_000;
 
 const Advisory = z.object({ name: z.string(), title: z.string(), url: z.string(), severity: z.string() });
 
-/** `npm audit --json`, of which only what is used here; `via` names other packages or holds advisories. */
+/** The used part of `npm audit --json`; `via` contains package names or advisories. */
 const Report = z.object({
   auditReportVersion: z.literal(2),
   vulnerabilities: z.record(
@@ -17,7 +17,7 @@ const Report = z.object({
   ),
 });
 
-/** What npm prints when the registry refuses the request, cannot be reached or answers too late. */
+/** npm's output if the registry refuses the request, is unreachable or answers too late. */
 const Unanswered = z.object({ message: z.string(), error: z.object({ code: z.never().optional() }).optional() });
 
 const AllowList = z.array(
@@ -40,11 +40,11 @@ export interface Finding {
   readonly severity: string;
   readonly title: string;
   readonly url: string;
-  /** Whether any installed copy of the package belongs to a production dependency. */
+  /** Whether an installed copy of the package belongs to a production dependency. */
   readonly production: boolean;
 }
 
-/** `unanswered`: the registry has no advisories to give, which says nothing about the dependencies. */
+/** `unanswered`: the registry provides no advisories, which says nothing about the dependencies. */
 export type Audit =
   | { readonly kind: 'answered'; readonly findings: readonly Finding[] }
   | { readonly kind: 'unanswered'; readonly message: string };
@@ -52,7 +52,7 @@ export type Audit =
 /**
  * @param stdout of `npm audit --json`
  * @param lock the text of package-lock.json
- * @throws Error when npm failed for another reason than the registry, or its report has another form
+ * @throws Error if npm failed for a reason other than the registry, or its report has another form
  */
 export function parseAudit(stdout: string, lock: string): Audit {
   const json: unknown = JSON.parse(stdout);
@@ -71,7 +71,7 @@ export function parseAudit(stdout: string, lock: string): Audit {
   return { kind: 'answered', findings };
 }
 
-/** @throws Error with every problem: a malformed, duplicate or expired entry, or one that lasts too long */
+/** @throws Error with every problem: a malformed, duplicate or expired entry, or one with a too long lifetime */
 export function parseExceptions(text: string, now: Date): Exceptions {
   const parsed = AllowList.safeParse(JSON.parse(text));
   if (!parsed.success) throw new Error(z.prettifyError(parsed.error));
@@ -80,11 +80,11 @@ export function parseExceptions(text: string, now: Date): Exceptions {
     const id = `${advisory} ${name}`;
     const duplicate = seen.has(id);
     seen.add(id);
-    // The day named is the last one.
-    const leftMs = Date.parse(expires) + DAY_MS - now.getTime();
+    // The exception includes the named day.
+    const remainingMs = Date.parse(expires) + DAY_MS - now.getTime();
     if (duplicate) return [`${id} is listed twice`];
-    if (leftMs <= 0) return [`${id} expired on ${expires}: upgrade, or review the reason and set a new date`];
-    if (leftMs > (MAX_EXCEPTION_DAYS + 1) * DAY_MS) return [`${id} lasts longer than ${MAX_EXCEPTION_DAYS} days`];
+    if (remainingMs <= 0) return [`${id} expired on ${expires}: upgrade, or review the reason and set a new date`];
+    if (remainingMs > (MAX_EXCEPTION_DAYS + 1) * DAY_MS) return [`${id} lasts longer than ${MAX_EXCEPTION_DAYS} days`];
     return [];
   });
   if (problems.length > 0) throw new Error(problems.join('\n'));
@@ -96,7 +96,7 @@ export interface Verdict {
   readonly lines: readonly string[];
 }
 
-/** Fails for high and critical advisories of production dependencies without an exception; reports the others. */
+/** Fails for high and critical advisories of production dependencies without an exception, and reports the others. */
 export function judge(audit: Audit, exceptions: Exceptions): Verdict {
   if (audit.kind === 'unanswered') {
     return { ok: true, lines: [`NOT CHECKED: the registry did not answer with advisories: ${audit.message}`] };

@@ -4,10 +4,10 @@ import { isObject } from './dev-access.ts';
 
 export type ChatTransport = 'ws' | 'socketio';
 
-/** What `npm run chat` needs of a connection, whichever way it is made. */
+/** The events that `npm run chat` needs of a connection of either transport. */
 export interface ChatHandlers {
   readonly onEvent: (type: string, fields: Record<string, unknown>) => void;
-  /** The connection could not be made, or is gone, with a reason for people; what is told after the first is its echo. */
+  /** The connection failed or closed, with a reason for the user. Only the first call counts. */
   readonly onEnd: (reason: string) => void;
 }
 

@@ -4,7 +4,7 @@ type Fields = Readonly<Record<string, unknown>>;
 
 const LONGEST_LINE = 100;
 
-/** One readable line for each kind of event; what is not named here is shown by its type alone. */
+/** One readable line per kind of event; other events are shown by their type alone. */
 const SUMMARIES: Readonly<Record<string, (fields: Fields) => string>> = {
   agent_accepted: ({ run_id }) => `${run_id}`,
   agent_started: ({ agent_name, thread_id }) => `${agent_name} in ${thread_id}`,
@@ -20,15 +20,15 @@ const SUMMARIES: Readonly<Record<string, (fields: Fields) => string>> = {
   error: errorText,
 };
 
-/** E.g. `+  12 ms  agent_started    triage in thread_4f…`. */
+/** Formats an event, e.g. `+  12 ms  agent_started    triage in thread_4f…`. */
 export function eventLine(type: string, fields: Fields, sinceRequestMs: number): string {
   const time = `+${Math.round(sinceRequestMs).toString().padStart(5)} ms`;
-  // The identifier on the bill has to be there in full, to be found again.
+  // The usage record id is not shortened, because users search the bill for it.
   const longest = type === 'tool_completed' ? Number.POSITIVE_INFINITY : LONGEST_LINE;
   return `${time}  ${type.padEnd(16)} ${shorten(SUMMARIES[type]?.(fields) ?? '', longest)}`.trimEnd();
 }
 
-/** An error of any event, as `CODE: message`. */
+/** Formats the error of any event as `CODE: message`. */
 export function errorText(error: unknown): string {
   if (!isObject(error)) return String(error ?? 'no reason given');
   const code = error.code === undefined ? '' : `${error.code}: `;

@@ -13,7 +13,7 @@ import {
 } from '@modelcontextprotocol/server';
 import { inputRequestPrompt, QUESTION_PROMPT, QUESTION_TOOLS } from './conformance-input-requests.ts';
 
-/** One pixel, and a sound without samples: the smallest files of their kinds. */
+/** A PNG of one pixel and a WAV without samples: the smallest files of their kinds. */
 const PNG = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==';
 const WAV = 'UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA=';
 const PAUSE_MS = 50;
@@ -24,7 +24,7 @@ const NO_ARGUMENTS = { type: 'object' as const, properties: {} };
 
 type Run = (context: ServerContext) => CallToolResult | InputRequiredResult | Promise<CallToolResult>;
 
-/** The tools that the suite's scenarios call, as their descriptions have them. */
+/** The tools that the suite's scenarios call, as the suite describes them. */
 const TOOLS: Readonly<Record<string, Run>> = {
   test_simple_text: () => ({ content: [text('This is a simple text response for testing.')] }),
   test_image_content: () => ({ content: [image] }),
@@ -68,7 +68,7 @@ const TOOLS: Readonly<Record<string, Run>> = {
 
 const ALL_TOOLS: Readonly<Record<string, Run>> = { ...TOOLS, ...QUESTION_TOOLS };
 
-/** What a tool is that keywords of JSON Schema 2020-12 must survive in. */
+/** A tool whose schema has keywords of JSON Schema 2020-12 that the gateway must preserve. */
 const SCHEMA_TOOL: Tool = {
   name: 'json_schema_2020_12_tool',
   description: 'Tool with JSON Schema 2020-12 features',
@@ -131,7 +131,7 @@ const PROMPTS: Readonly<
   },
 };
 
-/** How a gateway is told of the fixture: what `TOOL_SERVERS` points to. */
+/** Returns the content of a `TOOL_SERVERS` file that names the fixture. */
 export function fixtureServers(url: string): object {
   const names = [...Object.keys(ALL_TOOLS), SCHEMA_TOOL.name];
   const tools = Object.fromEntries(names.map((name) => [name, { permission: 'basic', units: 0 }]));
@@ -141,7 +141,7 @@ export function fixtureServers(url: string): object {
   return { servers: [{ name: 'fixture', url, asks, tools, resources, prompts }] };
 }
 
-/** The server that the official conformance suite expects to find, as far as its scenarios describe it. */
+/** The server that the official conformance suite expects, as far as its scenarios describe it. */
 export function conformanceFixture(): Server {
   const capabilities = { tools: {}, resources: {}, prompts: {}, completions: {}, logging: {} };
   const server = new Server({ name: 'conformance-fixture', version: '1' }, { capabilities });

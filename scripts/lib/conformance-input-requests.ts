@@ -14,7 +14,7 @@ type InputRequest = (context: ServerContext) => Answer;
 
 const done = (words: string): CallToolResult => ({ content: [{ type: 'text', text: words }] });
 
-/** A form with one field that must be filled in. */
+/** A form with one required field. */
 function form(message: string, field: string) {
   const properties = { [field]: { type: 'string' as const } };
   return inputRequired.elicit({ message, requestedSchema: { type: 'object', properties, required: [field] } });
@@ -28,7 +28,7 @@ const confirmation = inputRequired.elicit({
 const sampled = (words: string, maxTokens: number) =>
   inputRequired.createMessage({ messages: [{ role: 'user', content: { type: 'text', text: words } }], maxTokens });
 
-/** Asks until every question has an answer. */
+/** Requests input until every request has an answer. */
 function inputRequestFor(requests: Requests, words: string, requestState?: string): InputRequest {
   return ({ mcpReq }) => {
     const open = Object.keys(requests).filter((key) => inputResponse(mcpReq.inputResponses, key).kind === 'missing');
@@ -37,7 +37,7 @@ function inputRequestFor(requests: Requests, words: string, requestState?: strin
   };
 }
 
-/** The tools of the suite's `input-required-result-…` scenarios, as their descriptions have them. */
+/** The tools of the suite's `input-required-result-…` scenarios, as the suite describes them. */
 export const QUESTION_TOOLS: Readonly<Record<string, InputRequest>> = {
   test_input_required_result_elicitation: ({ mcpReq }) => {
     const answer = inputResponse(mcpReq.inputResponses, 'user_name');
@@ -82,7 +82,7 @@ export const QUESTION_TOOLS: Readonly<Record<string, InputRequest>> = {
       requestState: 'first',
     });
   },
-  // What becomes of its state is the gateway's to see to.
+  // The gateway seals and checks the request state, so the tool does not.
   test_input_required_result_tampered_state: inputRequestFor({ confirm: confirmation }, 'Taken.', 'x'),
   test_input_required_result_capabilities: ({ mcpReq }) => {
     const capabilities = Reflect.get(mcpReq.envelope ?? {}, 'io.modelcontextprotocol/clientCapabilities');

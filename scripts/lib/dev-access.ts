@@ -8,13 +8,13 @@ import { UserError } from './user-error.ts';
 const REQUEST_TIMEOUT_MS = 10_000;
 const START_ADVICE = 'Start it first, in another terminal: npm start';
 
-/** The options that say which installation a script talks to. */
-export const stateDirOption: Option = new Option('--state-dir <dir>', 'where npm start keeps its secrets')
+/** The options that select the deployment of a script. */
+export const stateDirOption: Option = new Option('--state-dir <dir>', 'folder in which npm start keeps its secrets')
   .env('TOLLGATE_STATE_DIR')
   .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR);
 export const urlOption: Option = new Option('--url <url>', 'a gateway (default: the first one that npm start runs)');
 
-/** How a script reaches an installation: the one `npm start` runs here, or the one the environment names. */
+/** Access to a deployment: the one that `npm start` runs on this machine, or the one that the environment names. */
 export class DevAccess {
   readonly #state: DevState | undefined;
   readonly #url: string | undefined;
@@ -24,7 +24,7 @@ export class DevAccess {
     this.#url = url;
   }
 
-  /** @throws UserError when no installation is known */
+  /** @throws UserError if no deployment is known */
   get gatewayUrl(): string {
     const url = this.#url ?? this.#state?.balancer_url ?? this.#state?.gateway_urls[0] ?? 'http://127.0.0.1:8000';
     if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
@@ -34,9 +34,9 @@ export class DevAccess {
   }
 
   /**
-   * What tokens of a development pool are signed with, and whom they name as their issuer.
-   * @param given a secret over those of the environment and of npm start
-   * @throws UserError when no installation is known
+   * Returns the key that signs tokens of a development deployment, and their issuer.
+   * @param given a secret that overrides those of the environment and of npm start
+   * @throws UserError if no deployment is known
    */
   signing(given: string | undefined): { readonly secret: string; readonly issuer: string } {
     const secret = given ?? this.#known('JWT_SECRET_KEY', this.#state?.jwt_secret);
@@ -44,13 +44,13 @@ export class DevAccess {
     return { secret, issuer };
   }
 
-  /** An access token of the demo account of a plan. */
+  /** Returns an access token of a plan's demo account. */
   async userToken(plan: string): Promise<string> {
     const password = this.#known('DEMO_PASSWORD', this.#state?.demo_password);
     return this.#token({ grant_type: 'password', username: `${plan}@demo.local`, password }, 'DEMO_PASSWORD');
   }
 
-  /** A token of a service, good for `scope`. */
+  /** Returns a service token with `scope`. */
   async serviceToken(clientId: string, scope: string): Promise<string> {
     const secret = this.#known('SERVICE_SECRET', this.#state?.service_secret);
     const grant = { grant_type: 'client_credentials', client_id: clientId, client_secret: secret, scope };
@@ -71,18 +71,17 @@ export class DevAccess {
 
   #known(variable: string, stored: string | undefined): string {
     const value = process.env[variable] || stored;
-    if (value === undefined)
-      throw new UserError(`No running Tollgate is known here. ${START_ADVICE} (or set ${variable}).`);
+    if (value === undefined) throw new UserError(`No running deployment found. ${START_ADVICE} (or set ${variable}).`);
     return value;
   }
 }
 
-/** A request to an installation. @throws UserError when nobody answers */
+/** Sends a request to a deployment. @throws UserError if the server is unreachable */
 export async function request(url: string, init: RequestInit = {}): Promise<Response> {
   try {
     return await fetch(url, { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
   } catch (cause) {
-    throw new UserError(`Nothing answers at ${new URL(url).origin}. ${START_ADVICE}`, { cause });
+    throw new UserError(`Cannot reach ${new URL(url).origin}. ${START_ADVICE}`, { cause });
   }
 }
 

@@ -14,49 +14,49 @@ import { authService, gateway, httpUrl, type ServiceOptions, worker } from './to
 import { describeFailure, UserError } from './user-error.ts';
 
 const DEFAULT_REDIS_PORT = 6_379;
-/** Ctrl-C is not waited for as long as a pool's clients are given. */
+/** Drain time in development: Ctrl-C waits less long than a production deployment gives its clients. */
 const DEV_DRAIN_SECONDS = '1';
-/** A gateway drains for `DRAIN_SECONDS`; what takes longer than that and this is stuck. */
+/** A gateway drains for `DRAIN_SECONDS`; a process that needs longer than that and this is stuck. */
 const STOP_GRACE_MS = 5_000;
 
 export interface DeploymentOptions {
   readonly nodes: number;
   readonly workers: number;
-  /** Of the first gateway, and below of the first worker; the others follow. */
+  /** The port of the first gateway; the others follow. `workerPort` does the same for workers. */
   readonly port: number;
   readonly authPort: number;
   readonly workerPort: number;
-  /** Of HAProxy in front of the gateways; undefined without one. */
+  /** The port of HAProxy in front of the gateways; undefined without one. */
   readonly balancerPort: number | undefined;
   readonly stateDir: string;
   readonly verbose: boolean;
-  /** The caller's environment: its Tollgate variables win over what would be generated. */
+  /** The caller's environment. Its Tollgate variables override generated ones. */
   readonly env: Environment;
 }
 
 type Ports = Pick<Deployment, 'gatewayPorts' | 'workerPorts' | 'balancerPort'>;
 
-/** Where a running installation is reached, and with what. */
+/** Addresses and credentials of a running deployment. */
 export interface Deployment {
   readonly gatewayPorts: readonly number[];
   readonly workerPorts: readonly number[];
   readonly authPort: number;
-  /** Undefined where there is no load balancer. */
+  /** Undefined without a load balancer. */
   readonly balancerPort: number | undefined;
   readonly redisUrl: string;
   readonly secrets: DevSecrets;
 }
 
 /**
- * Redis, the auth service, workers, gateways and, if wanted, HAProxy as processes of this machine, kept running until
- * `stop`. They are started in the order in which they need each other, and stopped in the reverse one.
+ * Redis, the auth service, workers, gateways and optionally HAProxy as processes of this machine, restarted until
+ * `stop`. They start in the order of their dependencies and stop in reverse.
  */
 export class DevDeployment {
   readonly #options: DeploymentOptions;
   readonly #steps: Steps;
   readonly #closers = new Closers();
   readonly #supervisors: Supervisor[] = [];
-  /** Log lines of the start: shown after it, and not at all when it fails, since the failure shows them itself. */
+  /** Log lines of the start: printed after it succeeds. If it fails, the failure contains them. */
   #bufferedLines: string[] | undefined = [];
   #stopping = false;
 
@@ -65,7 +65,7 @@ export class DevDeployment {
     this.#steps = steps;
   }
 
-  /** @throws UserError when something cannot be started; `stop` then ends what could */
+  /** @throws UserError if a process cannot be started; `stop` then ends the others */
   async start(): Promise<Deployment> {
     const { nodes, workers, port, authPort, workerPort } = this.#options;
     this.#lockStateDir();
@@ -98,7 +98,7 @@ export class DevDeployment {
     return this.#closers.close();
   }
 
-  /** Ends every process at once, without asking. */
+  /** Kills every process at once. */
   kill(): void {
     for (const supervisor of this.#supervisors) supervisor.kill();
   }
@@ -114,7 +114,7 @@ export class DevDeployment {
     this.#closers.add('the pid file', lock.release);
   }
 
-  /** A pool without its load balancer is a pool still: where HAProxy is missing, that is said and no more. */
+  /** Returns undefined with a warning if HAProxy is missing, because the deployment also works without it. */
   #wantedBalancerPort(): number | undefined {
     const { balancerPort } = this.#options;
     if (balancerPort === undefined || haproxyVersion() !== undefined) return balancerPort;
@@ -152,7 +152,7 @@ export class DevDeployment {
     };
   }
 
-  /** The address of the Redis that was named, or of our own. */
+  /** Returns the configured Redis, or starts one. */
   async #startRedis(): Promise<string> {
     const configured = this.#options.env.REDIS_URL;
     if (configured) {
@@ -169,7 +169,7 @@ export class DevDeployment {
     return redisUrl(port);
   }
 
-  /** For `npm run chat`, `bill` and `load`. */
+  /** Stores addresses for `npm run chat`, `bill` and `load`. */
   #remember({ gatewayPorts, workerPorts, authPort, balancerPort, redisUrl: redis_url, secrets }: Deployment): void {
     writeDevState(this.#options.stateDir, {
       ...(balancerPort === undefined ? {} : { balancer_url: httpUrl(balancerPort) }),
@@ -190,7 +190,8 @@ export class DevDeployment {
       HOST: LOOPBACK,
       DRAIN_SECONDS: DEV_DRAIN_SECONDS,
       LOG_LEVEL: verbose ? 'info' : 'warn',
-      // HAProxy writes the client's address; who comes to a gateway directly has none written, and counts by its own.
+      // HAProxy adds the client's address. A client that connects to a gateway directly has no such header and counts
+      // by its socket's address.
       ...(balancerPort === undefined ? {} : { TRUSTED_PROXY_HOPS: '1' }),
       ...env,
       ENVIRONMENT: 'development',
@@ -212,10 +213,10 @@ export class DevDeployment {
     return { name, port, env, onLine: logPrinter(name, { verbose, print }) };
   }
 
-  /** Starts services side by side; they are registered for the end before the first of them is launched. */
+  /** Starts services concurrently. Each is registered for the shutdown before the first one launches. */
   async #startServices(startables: readonly Startable[], ports: readonly number[]): Promise<void> {
     const started = startables.map((startable) => this.#supervise(startable));
-    // What cannot be read here has kept the gateways from starting.
+    // An invalid value has already kept the gateways from starting.
     const drainMs = Number(this.#options.env.DRAIN_SECONDS ?? DEV_DRAIN_SECONDS) * 1000;
     const graceMs = STOP_GRACE_MS + (drainMs || 0);
     this.#closers.add(started.map(({ name }) => name).join(', '), () =>

@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { z } from 'zod';
 
 /**
- * What `npm start` keeps about the installation it runs on this machine, for its own next start and for `npm run chat`,
- * `npm run bill` and `npm run load`. Secrets stay the same from start to start: tokens and stored hashes depend on them.
+ * State of the deployment that `npm start` runs on this machine, for its next start and for `npm run chat`, `npm run
+ * bill` and `npm run load`. Secrets stay the same across starts, because tokens and stored hashes depend on them.
  */
 const DevState = z.object({
-  /** In front of the gateways; missing where there is none. */
+  /** HAProxy in front of the gateways; missing without one. */
   balancer_url: z.string().optional(),
   gateway_urls: z.array(z.string()).min(1),
   worker_url: z.string(),
@@ -24,7 +24,7 @@ export type DevSecrets = Pick<DevState, 'jwt_secret' | 'service_secret' | 'demo_
 export const DEFAULT_STATE_DIR = '.tollgate';
 const FILE = 'dev.json';
 const SECRET_BYTES = 32;
-/** Short enough to be typed, 72 bits. */
+/** 72 bits: short enough to type. */
 const PASSWORD_BYTES = 9;
 
 export function readDevState(stateDir: string): DevState | undefined {
@@ -34,12 +34,12 @@ export function readDevState(stateDir: string): DevState | undefined {
 export function writeDevState(stateDir: string, state: DevState): void {
   mkdirSync(stateDir, { recursive: true, mode: 0o700 });
   const file = join(stateDir, FILE);
-  // Renamed into place, so that a reader never finds half a file; the mode holds from the first byte.
+  // Renamed into place, so that a reader never finds half a file. The mode applies from the first byte.
   writeFileSync(`${file}.new`, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
   renameSync(`${file}.new`, file);
 }
 
-/** The secrets of the last start; each one that is missing is made. */
+/** Returns the secrets of the last start and generates missing ones. */
 export function devSecrets(stateDir: string): DevSecrets {
   const kept = DevState.partial().safeParse(readJson(stateDir)).data ?? {};
   return {

@@ -4,25 +4,25 @@ import { LOOPBACK } from './ports.ts';
 import { type Environment, httpStatus, ManagedProcess, PROJECT_ROOT, type Startable } from './processes.ts';
 import { httpUrl } from './tollgate-processes.ts';
 
-/** The configuration of the deployment: compose runs it, `npm run cluster` does, and so do the tests. */
+/** The HAProxy configuration that compose, `npm run cluster` and the tests run. */
 export const HAPROXY_CONFIG: string = join(PROJECT_ROOT, 'deploy/haproxy/haproxy.cfg');
 
-/** How many gateways the configuration names. */
+/** Number of gateways in the configuration. */
 export const HAPROXY_GATEWAYS = 3;
 
-/** The installed version; undefined where there is none. */
+/** Returns the installed version, or undefined without one. */
 export function haproxyVersion(): string | undefined {
   const { status, stdout } = spawnSync('haproxy', ['-v'], { encoding: 'utf8', timeout: 20_000 });
   return status === 0 ? /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1] : undefined;
 }
 
-/** What the configuration takes from its environment. */
+/** The environment variables that the configuration uses. */
 export function haproxyEnvironment(listenPort: number, gatewayUrls: readonly string[]): Environment {
   const [first = '', second = '', third = ''] = gatewayUrls.map((url) => new URL(url).host);
   return { LISTEN: `${LOOPBACK}:${listenPort}`, GATEWAY_1: first, GATEWAY_2: second, GATEWAY_3: third };
 }
 
-/** HAProxy on loopback in front of three gateways; ready when a request comes through to one of them. */
+/** HAProxy on loopback in front of three gateways; ready when one of them answers a request through it. */
 export function haproxy(port: number, gatewayUrls: readonly string[], config: string = HAPROXY_CONFIG): Startable {
   const env = { PATH: process.env.PATH, ...haproxyEnvironment(port, gatewayUrls) };
   return {

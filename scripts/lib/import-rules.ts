@@ -4,9 +4,9 @@ import { parseSync } from '@swc/core';
 
 /** Which part of the code may import which. A part may always import itself. */
 const LEAVES = ['src/lib', 'src/protocol'];
-const FOUNDATION = [...LEAVES, 'src/config.ts', 'src/jobs.ts', 'src/redis'];
+const INFRASTRUCTURE = [...LEAVES, 'src/config.ts', 'src/jobs.ts', 'src/redis'];
 const EVERYTHING_IN_SRC = ['src'];
-/** What gateways and workers compose in the same way. */
+/** Composition shared by gateways and workers. */
 const SHARED_COMPOSITION = [
   'src/compose/agent.ts',
   'src/compose/catalogues.ts',
@@ -23,20 +23,20 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   // Shared by the entry files of all processes.
   'src/process.ts': [...LEAVES, 'src/config.ts'],
   'src/telemetry': [...LEAVES, 'src/config.ts'],
-  // Container engines run it beside a process, of which it knows the address only.
+  // Container engines run it beside a process. It uses only the address of that process.
   'src/healthcheck.ts': [],
-  // Free of Redis: tests of it need no server.
+  // Free of Redis, so its tests need no server.
   'src/catalogue': [...LEAVES, 'src/config.ts'],
-  'src/auth': FOUNDATION,
-  'src/events': FOUNDATION,
-  'src/usage': FOUNDATION,
-  'src/limits': [...FOUNDATION, 'src/catalogue'],
-  'src/accounts': [...FOUNDATION, 'src/catalogue'],
-  'src/upstreams': [...FOUNDATION, 'src/catalogue'],
-  'src/cluster': [...FOUNDATION, 'src/catalogue', 'src/events'],
-  'src/threads': [...FOUNDATION, 'src/catalogue', 'src/events'],
+  'src/auth': INFRASTRUCTURE,
+  'src/events': INFRASTRUCTURE,
+  'src/usage': INFRASTRUCTURE,
+  'src/limits': [...INFRASTRUCTURE, 'src/catalogue'],
+  'src/accounts': [...INFRASTRUCTURE, 'src/catalogue'],
+  'src/upstreams': [...INFRASTRUCTURE, 'src/catalogue'],
+  'src/cluster': [...INFRASTRUCTURE, 'src/catalogue', 'src/events'],
+  'src/threads': [...INFRASTRUCTURE, 'src/catalogue', 'src/events'],
   'src/tools': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/catalogue',
     'src/limits',
     'src/events',
@@ -44,10 +44,10 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/threads',
     'src/upstreams',
   ],
-  'src/runs': [...FOUNDATION, 'src/catalogue', 'src/limits', 'src/events', 'src/usage', 'src/threads', 'src/tools'],
-  'src/agents': [...FOUNDATION, 'src/catalogue', 'src/threads', 'src/tools', 'src/runs'],
+  'src/runs': [...INFRASTRUCTURE, 'src/catalogue', 'src/limits', 'src/events', 'src/usage', 'src/threads', 'src/tools'],
+  'src/agents': [...INFRASTRUCTURE, 'src/catalogue', 'src/threads', 'src/tools', 'src/runs'],
   'src/connections': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/catalogue',
     'src/limits',
     'src/accounts',
@@ -55,10 +55,10 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/events',
     'src/cluster',
   ],
-  'src/mcp': [...FOUNDATION, 'src/catalogue', 'src/limits', 'src/upstreams', 'src/tools', 'src/connections'],
-  'src/transports': [...FOUNDATION, 'src/limits', 'src/auth', 'src/connections'],
+  'src/mcp': [...INFRASTRUCTURE, 'src/catalogue', 'src/limits', 'src/upstreams', 'src/tools', 'src/connections'],
+  'src/transports': [...INFRASTRUCTURE, 'src/limits', 'src/auth', 'src/connections'],
   'src/http': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/catalogue',
     'src/limits',
     'src/accounts',
@@ -68,14 +68,14 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/cluster',
     'src/mcp',
   ],
-  // The Fastify instance with its bounds: every process has one.
+  // The Fastify instance and its limits, used by every process.
   'src/http/app.ts': LEAVES,
-  // Also part of the reference auth service, which has no other part of a gateway's authentication.
+  // Also part of the reference auth service, which uses no other part of a gateway's authentication.
   'src/auth/access-token-rules.ts': ['src/lib'],
   'src/compose': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
   'auth-service': [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     'src/process.ts',
     'src/catalogue',
     'src/accounts',
@@ -83,7 +83,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/auth/access-token-rules.ts',
   ],
   workers: [
-    ...FOUNDATION,
+    ...INFRASTRUCTURE,
     ...SHARED_COMPOSITION,
     'src/process.ts',
     'src/telemetry',
@@ -97,7 +97,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/http/app.ts',
   ],
   scripts: EVERYTHING_IN_SRC,
-  // Runs against deployments anywhere: it knows the protocol and no internals.
+  // Load runs against remote deployments, so it may use the protocol but no internals.
   load: [...LEAVES, 'scripts'],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'auth-service', 'scripts'],
   test: ['src', 'workers', 'auth-service', 'scripts', 'console', 'bench', 'load'],
@@ -106,10 +106,10 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
 /** Folders whose imports are checked. */
 const FOLDERS = ['src', 'workers', 'auth-service', 'test', 'scripts', 'bench', 'load'];
 const SOURCE = /\.(ts|mjs)$/;
-/** From here on a file is reported; above `MAX_LINES` it is refused. A file has its natural size, not a golfed one. */
+/** A longer file causes a warning, and above `MAX_LINES` a violation. A file has its natural size. */
 export const LONG_FILE_LINES = 400;
 const MAX_LINES = 500;
-/** Tests may be longer: a long list of cases is easier to read than the same list in pieces. */
+/** Tests may be longer: a long list of cases is easier to read in one piece. */
 const FOLDERS_WITH_BOUNDED_FILES = ['src', 'workers', 'auth-service', 'scripts', 'bench', 'load'];
 
 export interface SourceFile {
@@ -125,7 +125,7 @@ export function readSources(root: string): SourceFile[] {
     .map((file) => ({ path: relative(root, file).replaceAll('\\', '/'), text: readFileSync(file, 'utf8') }));
 }
 
-/** Every rule that these sources break, a sentence each. */
+/** Returns one sentence per violation. */
 export function findViolations(sources: readonly SourceFile[]): string[] {
   const imports = new Map(sources.map((source) => [source.path, importsOf(source)]));
   return [
@@ -135,7 +135,7 @@ export function findViolations(sources: readonly SourceFile[]): string[] {
   ];
 }
 
-/** Files outside the tests that have more than `LONG_FILE_LINES` lines: a warning, not a violation. */
+/** Returns the files outside the tests with more than `LONG_FILE_LINES` lines: a warning, not a violation. */
 export function longFiles(sources: readonly SourceFile[]): string[] {
   const long = sources.filter(({ path, text }) => hasBoundedLength(path) && lineCount(text) > LONG_FILE_LINES);
   return long.map(({ path, text }) => `${path}: ${lineCount(text)} lines`);
@@ -160,7 +160,7 @@ function lineCount(text: string): number {
 }
 
 function directionViolation(path: string, target: string): string[] {
-  // Data (`config/*.json`) may be imported from anywhere.
+  // All parts may import data (`config/*.json`).
   if (!SOURCE.test(target)) return [];
   const part = partOf(path);
   if (part === undefined) return [`${path}: belongs to no part that scripts/lib/import-rules.ts knows`];
@@ -169,7 +169,7 @@ function directionViolation(path: string, target: string): string[] {
   return [`${path}: imports ${target}; ${part} may import only ${allowed.slice(1).join(', ') || 'itself'}`];
 }
 
-/** The narrowest part that holds the file: a file with a row of its own follows that one, not its folder's. */
+/** Returns the narrowest part that contains the file: a file with its own row follows that row, not its folder's. */
 function partOf(path: string): string | undefined {
   return Object.keys(DIRECTIONS)
     .filter((part) => isWithin(path, part))
@@ -180,7 +180,7 @@ function isWithin(path: string, part: string): boolean {
   return path === part || path.startsWith(`${part}/`);
 }
 
-/** The project files a source imports, in whatever way: types, re-exports and `import()` count too. */
+/** Returns the project files that a source imports, including types, re-exports and `import()`. */
 function importsOf({ path, text }: SourceFile): string[] {
   const specifiers = new Set<string>();
   collectSpecifiers(parseSync(text, { syntax: 'typescript', target: 'es2024' }), specifiers);
@@ -205,7 +205,7 @@ function isNode(value: unknown): value is Node {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** What a syntax node imports from, as a node; undefined where it imports nothing. */
+/** Returns the specifier node of an import or export node; undefined for others. */
 function specifierOf(node: Node): unknown {
   switch (node.type) {
     case 'ImportDeclaration':
@@ -223,7 +223,7 @@ function specifierOf(node: Node): unknown {
   }
 }
 
-/** One cycle for each file that closes one, as the path from a file back to itself. */
+/** Returns one cycle per file that closes one, as the path from that file back to itself. */
 function findCycles(imports: ReadonlyMap<string, readonly string[]>): string[][] {
   const cycles: string[][] = [];
   const finished = new Set<string>();

@@ -2,12 +2,12 @@ import type { OnLine } from './processes.ts';
 
 const WARN = 40;
 const LEVEL_NAMES: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info', 40: 'WARN', 50: 'ERROR', 60: 'FATAL' };
-/** What every line carries, and a person at a terminal does not need. */
+/** Fields of every line that a person at a terminal does not need. */
 const ROUTINE_FIELDS = new Set(['level', 'time', 'pid', 'name', 'msg', 'hostname']);
 
 /**
- * Shows the log lines of a process (JSON, from pino) as text with its name in front: warnings and errors, and what is no
- * log line at all, such as a crash; everything when `verbose`.
+ * Prints the pino log lines of a process as text with its name in front: warnings, errors, and output that is not JSON,
+ * such as a crash. With `verbose` it prints everything.
  */
 export function logPrinter(
   name: string,

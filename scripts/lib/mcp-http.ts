@@ -37,21 +37,26 @@ async function bodyOf(incoming: IncomingMessage): Promise<Buffer> {
 
 type Handler = (request: Request) => Promise<Response>;
 
-/** Answers one request of Node's by a handler of the platform's. */
+/** Answers a request of Node's HTTP server with a web-standard handler. */
 export async function answer(
   handle: Handler,
   incoming: IncomingMessage,
   outgoing: ServerResponse,
   bytes: Buffer,
 ): Promise<void> {
-  const gone = new AbortController();
-  outgoing.once('close', () => gone.abort());
+  const disconnected = new AbortController();
+  outgoing.once('close', () => disconnected.abort());
   const { method = 'GET', headers, url = '/' } = incoming;
   const body = method === 'POST' ? { body: bytes } : {};
   const given = Object.entries(headers).flatMap(([name, value]): [string, string][] => {
     return typeof value === 'string' ? [[name, value]] : [];
   });
-  const request = new Request(`http://127.0.0.1${url}`, { method, headers: given, signal: gone.signal, ...body });
+  const request = new Request(`http://127.0.0.1${url}`, {
+    method,
+    headers: given,
+    signal: disconnected.signal,
+    ...body,
+  });
   const response = await handle(request);
   outgoing.writeHead(response.status, Object.fromEntries(response.headers));
   if (!response.body) outgoing.end();

@@ -3,9 +3,9 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /**
- * Makes this process the only holder of `file`. A file left behind by a process that is gone, or whose number another
- * process has by now, is taken over.
- * @returns the function that gives it back, or the number of the process that holds it
+ * Makes this process the only holder of `file`. It takes over a file whose process has ended, also if another process
+ * has the same pid now.
+ * @returns the function that releases the file, or the pid of the process that holds it
  */
 export function lockPidFile(file: string): { release: () => void } | { heldBy: number } {
   mkdirSync(dirname(file), { recursive: true });
@@ -17,7 +17,7 @@ export function lockPidFile(file: string): { release: () => void } | { heldBy: n
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
     const text = readText(file);
-    // Given back meanwhile.
+    // Released meanwhile.
     if (text === undefined) continue;
     const holder = holderIn(text);
     if (holder !== undefined) return { heldBy: holder };
@@ -39,7 +39,7 @@ function holderIn(text: string): number | undefined {
   return pid !== undefined && startTime(Number(pid)) === started ? Number(pid) : undefined;
 }
 
-/** When a process started, which with its number says which process it is; undefined when there is none. */
+/** Returns the start time of a process, which together with the pid identifies it; undefined if it does not exist. */
 function startTime(pid: number): string | undefined {
   try {
     if (process.platform !== 'linux')
@@ -47,7 +47,7 @@ function startTime(pid: number): string | undefined {
         .toString()
         .trim();
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The second field is the program's name in brackets, which may hold anything; the start is the 22nd.
+    // The second field is the program name in parentheses, which may contain any character; the start time is the 22nd.
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
   } catch {
     return undefined;

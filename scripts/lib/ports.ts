@@ -1,8 +1,8 @@
 import { createServer } from 'node:net';
 
 /**
- * Where free ports are looked for. Below the range that Linux (32768) and macOS (49152) take the ports of outgoing
- * connections from: one found free there could be some client's a moment later.
+ * Lowest candidate for a free port. It is below the range from which Linux (32768) and macOS (49152) assign ports to
+ * outgoing connections, which could take a free one at any moment.
  */
 const LOWEST = 20_000;
 const HIGHEST = 32_000;
@@ -10,7 +10,7 @@ const ATTEMPTS = 200;
 
 export const LOOPBACK = '127.0.0.1';
 
-/** Whether a server can listen there now. */
+/** Returns whether a server can listen on the port now. */
 export function isPortFree(port: number, host: string = LOOPBACK): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
@@ -19,7 +19,7 @@ export function isPortFree(port: number, host: string = LOOPBACK): Promise<boole
   });
 }
 
-/** The first free port from `from` upwards. @throws Error when there is none among the next hundred */
+/** Returns the first free port from `from` upwards. @throws Error if the next hundred are taken */
 export async function nextFreePort(from: number): Promise<number> {
   for (let port = from; port < from + 100; port++) {
     if (await isPortFree(port)) return port;
@@ -28,8 +28,8 @@ export async function nextFreePort(from: number): Promise<number> {
 }
 
 /**
- * `count` free ports that follow each other, for processes whose addresses must be known before they start. The start
- * is random, so that tests that run side by side do not reach for the same ones.
+ * Returns `count` consecutive free ports, for processes whose addresses must be known before they start. The start is
+ * random, so that concurrent tests do not choose the same ones.
  */
 export async function freePorts(count: number): Promise<number[]> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {

@@ -8,14 +8,14 @@ import { UserError } from './user-error.ts';
 /** The checkout. */
 export const PROJECT_ROOT: string = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Starts take a second here; on a busy machine with a cold disk ten times that. */
+/** Processes start in about a second; a busy machine with a cold disk takes ten times that. */
 const READY_TIMEOUT_MS = 30_000;
-/** Compiled code is kept here from start to start: a gateway is up with a third less CPU (0.45 s instead of 0.70). */
+/** Compile cache of Node, kept between starts: a gateway starts with a third less CPU (0.45 s instead of 0.70 s). */
 const COMPILE_CACHE = 'node_modules/.cache/tollgate';
 const READY_POLL_MS = 25;
 const PROBE_TIMEOUT_MS = 2_000;
 const STOP_GRACE_MS = 5_000;
-/** How much of a process's output is kept, to be shown when it fails. */
+/** Lines of a process's output that are kept, to be shown if it fails. */
 const TAIL_LINES = 30;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -28,11 +28,11 @@ export interface Exit {
 export type OutputStream = 'stdout' | 'stderr';
 export type OnLine = (line: string, stream: OutputStream) => void;
 
-/** Something that can be started any number of times: how to launch it, and how to tell that it is ready. */
+/** A process that can be started any number of times: how to launch it, and how to detect that it is ready. */
 export interface Startable {
   readonly name: string;
   launch(): ManagedProcess;
-  /** Whether the launched process does its work by now; asked again until it does. */
+  /** Returns whether the launched process is ready; polled until it is. */
   isReady(): Promise<boolean>;
 }
 
@@ -45,8 +45,8 @@ export interface LaunchOptions {
 }
 
 /**
- * A child process with a name: running → exited, once. It lives in a session of its own, so that Ctrl-C in the terminal
- * reaches only whoever started it, who stops things in order; and it does not outlive that process (see `boundToUs`).
+ * A named child process: running → exited, once. It has its own session, so that Ctrl-C in the terminal reaches only
+ * the parent, which stops its children in order. The child does not outlive the parent (see `boundToUs`).
  */
 export class ManagedProcess {
   readonly name: string;
@@ -72,7 +72,7 @@ export class ManagedProcess {
       });
     }
     this.exited = new Promise((resolve) => {
-      // 'close' comes after the last line of output; 'error' is a program that could not be started at all.
+      // 'close' follows the last line of output; 'error' means that the program could not be started.
       this.#child.once('error', (error) => {
         this.#tail.push(error.message);
         resolve({ code: null, signal: null });
@@ -92,7 +92,7 @@ export class ManagedProcess {
     return !this.#hasExited;
   }
 
-  /** The last lines it printed. */
+  /** The last lines of output. */
   get output(): string {
     return this.#tail.join('\n');
   }
@@ -101,7 +101,7 @@ export class ManagedProcess {
     this.#child.kill(signal);
   }
 
-  /** Asks it to end, and ends it when it has not after `graceMs`. */
+  /** Sends SIGTERM, and SIGKILL if the process has not ended after `graceMs`. */
   async stop(graceMs: number = STOP_GRACE_MS): Promise<Exit> {
     this.kill('SIGTERM');
     const timer = setTimeout(() => this.kill('SIGKILL'), graceMs);
@@ -113,14 +113,14 @@ export class ManagedProcess {
   }
 }
 
-/** Launches it and waits until it is ready. When that takes too long, or it ends before, nothing is left running. */
+/** Launches a process and waits until it is ready. If it ends before or takes too long, the process is stopped. */
 export async function start(startable: Startable, timeoutMs: number = READY_TIMEOUT_MS): Promise<ManagedProcess> {
   const child = startable.launch();
   await whenReady(child, startable, timeoutMs);
   return child;
 }
 
-/** @throws UserError with the last output, at once when it ends and after `timeoutMs` when it never gets ready */
+/** @throws UserError with the last output: at once if the process ends, after `timeoutMs` if it never becomes ready */
 export async function whenReady(
   child: ManagedProcess,
   { name, isReady }: Pick<Startable, 'name' | 'isReady'>,
@@ -139,16 +139,16 @@ export async function whenReady(
 
 export interface NodeProcessOptions {
   readonly name: string;
-  /** The entry file, seen from the checkout. */
+  /** The entry file, relative to the checkout. */
   readonly entry: string;
-  /** The whole environment. */
+  /** The complete environment. */
   readonly env: Environment;
   /** Answers 200 when the process is ready. */
   readonly readyUrl: string;
   readonly onLine?: OnLine | undefined;
 }
 
-/** A process of this project, run by the Node that runs us. */
+/** Returns a process of this project that runs on the current Node. */
 export function nodeProcess({ name, entry, env: given, readyUrl, onLine }: NodeProcessOptions): Startable {
   const env = { NODE_COMPILE_CACHE: join(PROJECT_ROOT, COMPILE_CACHE), ...given };
   return {
@@ -158,10 +158,10 @@ export function nodeProcess({ name, entry, env: given, readyUrl, onLine }: NodeP
   };
 }
 
-/** The status of a GET; undefined when nobody answers. */
+/** Returns the status of a GET; undefined if the server is unreachable. */
 export function httpStatus(url: string): Promise<number | undefined> {
   return new Promise((resolve) => {
-    // No agent: a connection kept alive would hold up the very server that is asked whether it is there.
+    // No agent: a connection kept alive would delay the shutdown of the polled server.
     const request = get(url, { agent: false, timeout: PROBE_TIMEOUT_MS }, (response) => {
       response.resume();
       resolve(response.statusCode);
@@ -182,15 +182,16 @@ export function indent(text: string): string {
 }
 
 /**
- * The command, made to be killed by the kernel when this process ends without having stopped it (`kill -9`, a crash):
- * nothing stays behind on a port. Only Linux can do that; elsewhere such a child has to be ended by hand.
+ * Returns the command wrapped so that the kernel kills it if this process ends without stopping it (`kill -9`, a
+ * crash). Otherwise a port would stay in use. Only Linux supports this; on other systems such a child must be ended by
+ * hand.
  */
 function boundToUs(command: readonly string[]): [string, ...string[]] {
   const prefix = process.platform === 'linux' && canBindToParent() ? ['setpriv', '--pdeathsig', 'KILL', '--'] : [];
   return [...prefix, ...command] as [string, ...string[]];
 }
 
-/** Asked each time: 2 ms beside the 300 that a Node process takes to start. BusyBox's setpriv lacks the option. */
+/** Checked on each start: 2 ms beside the 300 ms of a Node start. BusyBox's setpriv lacks the option. */
 function canBindToParent(): boolean {
   return spawnSync('setpriv', ['--pdeathsig', 'KILL', '--', 'true']).status === 0;
 }

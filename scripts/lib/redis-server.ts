@@ -19,7 +19,7 @@ const MANUAL_ADVICE = IS_DEBIAN
   ? 'Install Redis 7.0 or newer: sudo apt-get update && sudo apt-get install redis-server'
   : 'Install Redis 7.0 or newer, or Valkey 8: https://redis.io/docs/latest/operate/oss_and_stack/install/';
 
-/** An append-only file of some gigabytes takes this long to load. */
+/** An append-only file of several gigabytes takes this long to load. */
 const READY_TIMEOUT_MS = 60_000;
 const PING_TIMEOUT_MS = 1_000;
 
@@ -29,16 +29,16 @@ export interface RedisProgram {
 }
 
 export interface RedisServerOptions {
-  /** A free one by default. */
+  /** Default: a free port. */
   readonly port?: number | undefined;
-  /** Where the append-only file is; made if missing. */
+  /** Folder of the append-only file; created if missing. */
   readonly dir?: string | undefined;
-  /** Whether what is written survives a restart. */
+  /** Whether data survives a restart. */
   readonly persistent?: boolean | undefined;
   /**
-   * When the append-only file is forced to the disk; `everysec` by default, as Redis has it. With `no` and `always` the
-   * kernel has every write before its reply goes out. With `everysec` it need not: while one fsync is under way Redis
-   * holds back its writes for up to two seconds (`flushAppendOnlyFile` in its `aof.c`), and a kill loses those.
+   * When Redis forces the append-only file to disk; `everysec` by default, as in Redis. With `no` and `always` the
+   * kernel has each write before its reply. With `everysec` it may not: while an fsync is in flight Redis delays its
+   * writes for up to two seconds (`flushAppendOnlyFile` in its `aof.c`), and a kill loses those.
    */
   readonly appendfsync?: 'always' | 'everysec' | 'no' | undefined;
 }
@@ -47,11 +47,11 @@ export interface RedisServer {
   readonly url: string;
   readonly port: number;
   readonly process: ManagedProcess;
-  /** Ends this server and no other. */
+  /** Stops only this server. */
   stop(): Promise<void>;
 }
 
-/** The first server on the PATH that is new enough. */
+/** Returns the first server on the PATH that is new enough. */
 export async function findRedisServer(): Promise<RedisProgram | undefined> {
   for (const { command, minMajor } of PROGRAMS) {
     const version = await versionOf(command);
@@ -61,9 +61,9 @@ export async function findRedisServer(): Promise<RedisProgram | undefined> {
 }
 
 /**
- * A server program, installed with the system's package manager where there is none.
- * @param announce told before something slow begins
- * @throws UserError saying what to install
+ * Returns a server program, and installs one with the system's package manager if there is none.
+ * @param announce called before a slow step
+ * @throws UserError that says what to install
  */
 export async function ensureRedisServer(announce: (text: string) => void): Promise<RedisProgram> {
   const found = await findRedisServer();
@@ -96,7 +96,7 @@ export function redisUrl(port: number): string {
   return `redis://${LOOPBACK}:${port}`;
 }
 
-/** A server for this machine alone, with the settings that Tollgate asks for: nothing is ever evicted. */
+/** A server for this machine only, with the settings that Tollgate requires: Redis evicts nothing. */
 export function redisStartable(
   { command }: RedisProgram,
   {
@@ -171,7 +171,7 @@ async function systemInstaller(): Promise<Installer | undefined> {
   }
   if (!IS_DEBIAN) return undefined;
   const title = 'apt-get install redis-server';
-  // RUNLEVEL=1 keeps the package from starting its own server on the port that ours would take.
+  // RUNLEVEL=1 keeps the package from starting its own server on the default port.
   const apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'RUNLEVEL=1', 'apt-get'] as const;
   const update = [...apt, 'update'] as const;
   const add = [...apt, 'install', '-y', '--no-install-recommends', 'redis-server'] as const;
@@ -187,7 +187,7 @@ async function succeeds(command: string, args: readonly string[]): Promise<boole
   );
 }
 
-/** Runs one command of an installer, its output kept back unless it fails. */
+/** Runs one command of an installer and shows its output only if it fails. */
 async function install([command, ...args]: readonly [string, ...string[]], title: string): Promise<void> {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';

@@ -1,16 +1,18 @@
 import { checkSync } from 'recheck';
 
-/** `recheck` without its native and Java programs, which not every platform has: the same answer everywhere. */
+/**
+ * `recheck` without its native and Java programs, which some platforms lack, so that the result is the same everywhere.
+ */
 const BACKEND = { RECHECK_SYNC_BACKEND: 'pure' };
 /**
- * Wall time per expression, milliseconds. The slowest of the project take one second on an idle machine and more than 20
- * under a load of ten processes per core. `recheck` bounds the size of the automaton by itself.
+ * Wall time per expression, milliseconds. The slowest of the project takes one second on an idle machine and more than
+ * 20 s under a load of ten processes per core. `recheck` bounds the size of the automaton by itself.
  */
 const TIMEOUT_MS = 180_000;
-/** A noncharacter of Unicode. An expression that ends with it fails at each position, after having read all it can. */
+/** A noncharacter of Unicode. An expression that ends with it fails at each position after reading all it can. */
 const NEVER = '\\uFFFE';
 
-/** Expressions that cannot be proven, each with the reason why their cost is linear all the same. */
+/** Expressions without a proof, each with the reason why their cost is linear. */
 const EXAMINED: Readonly<Record<string, string>> = {
   '/\\s+/g': 'Each attempt at a space succeeds and takes the whole run, so that no character is read twice.',
 };
@@ -34,7 +36,7 @@ export function linearityProblem({ source, flags }: Expression): string | undefi
 
 function problemOf({ source, flags }: Expression): string | undefined {
   Object.assign(process.env, BACKEND);
-  // The other checker of recheck searches for an attack; that it finds none is no proof.
+  // The other checker of recheck searches for an attack, and finding none is no proof.
   const found = checkSync(source, flags, { checker: 'automaton', timeout: TIMEOUT_MS });
   if (found.status === 'safe') return undefined;
   if (found.status === 'vulnerable') return `takes ${found.complexity.summary} time`;

@@ -4,10 +4,10 @@ import { parseSync } from '@swc/core';
 import { z } from 'zod';
 import { linearityProblem } from './regex-proof.ts';
 
-/** Folders whose expressions meet text of clients, upstream servers, the auth service or operators. */
+/** Folders whose expressions match text of clients, upstream servers, the auth service or operators. */
 const FOLDERS = ['src', 'workers', 'scripts', 'console'];
 const SOURCE = /\.(ts|mjs|js)$/;
-/** String methods that make an expression of a string argument. */
+/** String methods that compile a string argument to an expression. */
 const EXPRESSION_METHODS: ReadonlySet<unknown> = new Set(['match', 'matchAll', 'search']);
 /** Syntax nodes of a string argument. */
 const TEXT_NODES: ReadonlySet<unknown> = new Set(['StringLiteral', 'TemplateLiteral', 'BinaryExpression']);
@@ -34,20 +34,20 @@ export interface Expression {
 
 export interface Extracted {
   readonly expressions: readonly Expression[];
-  /** Expressions whose text is known at run time only. */
+  /** Expressions whose text is known only at run time. */
   readonly violations: readonly string[];
 }
 
 export interface Findings {
-  /** One line per expression that is not proven to be linear, and per expression that is built at run time. */
+  /** One line per expression without a proof of linearity, and per expression that is built at run time. */
   readonly violations: readonly string[];
-  /** Different expressions that are proven or examined. */
+  /** Number of distinct expressions that are proven or examined. */
   readonly proven: number;
-  /** Places where expressions stand. */
+  /** Number of occurrences of expressions. */
   readonly occurrences: number;
 }
 
-/** Expressions of libraries that text of clients is matched against. */
+/** Expressions of libraries that match text of clients. */
 const OF_LIBRARIES: readonly Expression[] = [
   { source: z.core.regexes.datetime({}).source, flags: '', at: 'zod: iso.datetime()' },
   { source: z.core.regexes.datetime({ offset: true }).source, flags: '', at: 'zod: iso.datetime({ offset: true })' },
@@ -82,7 +82,7 @@ export function readExpressionSources(root: string): SourceFile[] {
     .map((file) => ({ path: relative(root, file), text: readFileSync(file, 'utf8') }));
 }
 
-/** Every regular expression literal, and every `RegExp` call, of a source. */
+/** Returns every regular expression literal and every `RegExp` call of a source. */
 export function extractExpressions({ path, text }: SourceFile): Extracted {
   const expressions: Expression[] = [];
   const violations: string[] = [];
@@ -113,7 +113,7 @@ function expressionOf(node: Node): Found {
   return makesOne ? 'dynamic' : undefined;
 }
 
-/** The expression that a string is split at: it matches again and again, like one with the flag `g`. */
+/** Returns the expression at which a string is split. It matches repeatedly, like one with the flag `g`. */
 function separatorOf(node: Node): Found {
   const { callee } = node;
   const [first] = node.type === 'CallExpression' ? argumentsOf(node) : [];

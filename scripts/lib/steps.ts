@@ -1,4 +1,4 @@
-/** Tells a person what a longer script does: one line a step, with a tick and the time it took. */
+/** Prints the progress of a longer script: one line per step, with a tick and its duration. */
 export class Steps {
   readonly #write: (text: string) => void;
   readonly #colour: boolean;
@@ -8,7 +8,7 @@ export class Steps {
     this.#colour = out.isTTY === true && !process.env.NO_COLOR;
   }
 
-  /** Runs one step; `describe` says what has been reached. A failure is the caller's to tell. */
+  /** Runs one step; `describe` formats its result. The caller reports a failure. */
   async run<T>(describe: (result: T) => string, work: () => Promise<T>): Promise<T> {
     const startedAt = performance.now();
     const result = await work();

@@ -1,10 +1,10 @@
 /**
- * One Ctrl-C arrives here up to four times: from the terminal, and passed on by npm and by the bootstrap. Later than
- * this it is a second one, from somebody who does not want to wait.
+ * One Ctrl-C arrives here up to four times: from the terminal, and forwarded by npm and by the bootstrap. A later
+ * signal is a second Ctrl-C, which asks not to wait.
  */
 const SAME_SIGNAL_MS = 700;
 
-/** Calls `onFirst` on the first request to end and `onSecond` on the next one, whichever signal it comes as. */
+/** Calls `onFirst` on the first termination signal and `onSecond` on the next one, whatever signals they are. */
 export function onStopSignals(onFirst: () => void, onSecond: () => void): void {
   let firstAt: number | undefined;
   const handle = () => {

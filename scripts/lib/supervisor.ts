@@ -2,10 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { describeExit, indent, type ManagedProcess, type Startable, whenReady } from './processes.ts';
 
 export interface SupervisorOptions {
-  /** Told, in a sentence, what happened to the process and what happens next. */
+  /** Receives a sentence with what happened to the process and what follows. */
   readonly report: (text: string) => void;
   readonly restartDelayMs?: number;
-  /** How many deaths within `windowMs` are too many to go on. */
+  /** Exits within `windowMs` after which the supervisor stops restarting. */
   readonly maxDeaths?: number;
   readonly windowMs?: number;
 }
@@ -16,7 +16,7 @@ export interface SupervisorOptions {
  *     idle → starting → running → (dies) → waiting → starting …
  *     any → stopped, by `stop` or `kill`; waiting → given up, after too many deaths in a short time
  *
- * A first start that fails is the caller's to handle; only a process that has been ready once is restarted.
+ * The caller handles a failed first start. The supervisor restarts only a process that was ready once.
  */
 export class Supervisor {
   readonly name: string;
@@ -42,19 +42,19 @@ export class Supervisor {
     return this.#process?.pid;
   }
 
-  /** Resolves when the process is ready for the first time. @throws UserError when it never is */
+  /** Resolves when the process is ready for the first time. @throws UserError if it never is */
   async start(): Promise<void> {
     const child = await this.#launch();
     void this.#keepRunning(child);
   }
 
-  /** Ends the process in order, at the latest after `graceMs`, and for good. */
+  /** Stops the process for good, after `graceMs` at the latest. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping.abort();
     await this.#process?.stop(graceMs);
   }
 
-  /** Ends the process at once and for good. */
+  /** Kills the process for good. */
   kill(): void {
     this.#stopping.abort();
     this.#process?.kill('SIGKILL');
@@ -92,7 +92,7 @@ export class Supervisor {
       this.#report(`${this.name} is back (pid ${child.pid}).`);
       return child;
     } catch {
-      // Stopped meanwhile, or it ended before it was ready: the loop in `#keepRunning` knows what follows.
+      // Stopped meanwhile, or the process ended before it was ready: the loop in `#keepRunning` decides what follows.
       return undefined;
     }
   }

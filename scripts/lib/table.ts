@@ -1,4 +1,4 @@
-/** Rows as aligned columns under a header line; columns named in `right` are flush right. */
+/** Formats rows as aligned columns under a header line; columns named in `right` are right-aligned. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[], right: string[] = []): string {
   const widths = header.map((name, column) => Math.max(name.length, ...rows.map((row) => (row[column] ?? '').length)));
   const line = (cells: readonly string[]) =>

@@ -17,9 +17,9 @@ export interface TokenProxy {
 }
 
 /**
- * An HTTP proxy on loopback that adds a user's access token to every request: for programs that cannot be given one.
+ * An HTTP proxy on loopback that adds a user's access token to every request, for programs that cannot send one.
  * @param target the gateway's URL
- * @param token a fresh token
+ * @param token returns a fresh token
  */
 export async function startTokenProxy(target: string, token: () => Promise<string>): Promise<TokenProxy> {
   let held: { readonly token: Promise<string>; readonly until: number } | undefined;
@@ -27,7 +27,7 @@ export async function startTokenProxy(target: string, token: () => Promise<strin
     if (!held || Date.now() >= held.until) {
       const asked = { token: token(), until: Date.now() + TOKEN_REUSED_MS };
       held = asked;
-      // A refusal is not kept: the next request asks again.
+      // A failure is not cached: the next request tries again.
       asked.token.catch(() => {
         if (held === asked) held = undefined;
       });
@@ -36,7 +36,7 @@ export async function startTokenProxy(target: string, token: () => Promise<strin
   };
   let own = '';
   const server = createServer((incoming, outgoing) => {
-    // A page of the proxy's own is one of the gateway's, which knows nothing of this address; others stay what they are.
+    // Rewrites the proxy's own origin to the gateway's, which does not know this address; other origins stay unchanged.
     const { origin } = incoming.headers;
     const known = origin === own ? { origin: new URL(target).origin } : {};
     currentToken()
@@ -68,8 +68,8 @@ function pass(
 ): void {
   const { method, url: path } = incoming;
   const request = target.startsWith('https:') ? httpsRequest : httpRequest;
-  // The path as it came, and never as a URL: one that begins with `//`, or is absolute, names a host, which would be given
-  // the token.
+  // The path is used as received and never parsed as a URL: one that begins with `//` or is absolute names a host,
+  // which would receive the token.
   const onward = request(target, { method, path, headers }, (answer) => {
     outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
     answer.pipe(outgoing);
@@ -77,7 +77,7 @@ function pass(
   onward.on('error', (error) =>
     outgoing.headersSent ? outgoing.destroy() : outgoing.writeHead(502).end(error.message),
   );
-  // A client that hangs up hangs up on the gateway too: in MCP that is a cancellation.
+  // A client that disconnects also ends the request to the gateway, which in MCP is a cancellation.
   outgoing.on('close', () => onward.destroy());
   incoming.pipe(onward);
 }

@@ -1,9 +1,9 @@
 import { LOOPBACK } from './ports.ts';
 import { type Environment, nodeProcess, type OnLine, type Startable } from './processes.ts';
 
-/** How the processes of an installation are started: by `npm start` and by the tests alike. */
+/** Start options of the processes of a deployment, for `npm start` and the tests. */
 export interface ServiceOptions {
-  /** Stands in front of its log lines, and in messages about it. */
+  /** Prefix of its log lines, and its name in messages. */
   readonly name: string;
   readonly port: number;
   /** Everything but the port. */

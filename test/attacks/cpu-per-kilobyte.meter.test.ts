@@ -9,7 +9,7 @@ function threadMicros(): number {
   return user + system;
 }
 
-/** Keeps this thread for a time that grows with the input, and not at all for other shapes. */
+/** Occupies this thread in proportion to the input, and not at all for other shapes. */
 function surface(microsPerKb: number): Surface {
   return {
     family: 'a loop',
@@ -20,7 +20,7 @@ function surface(microsPerKb: number): Surface {
       const micros = 300 + (input.startsWith('x=') ? (microsPerKb * input.length) / 1_000 : 0);
       const startedAt = threadMicros();
       while (threadMicros() - startedAt < micros);
-      // The scheduler adds up the time of a thread when it gives up the core, or at a tick, which may be 10 ms later.
+      // The scheduler accounts the time of a thread when it yields the core, or at a tick, which may be 10 ms later.
       await delay(1);
     },
   };

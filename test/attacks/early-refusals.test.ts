@@ -24,12 +24,12 @@ interface Attempt {
   readonly headers: Headers;
 }
 
-/** An upgrade whose head is enough to be refused. */
+/** An upgrade whose head suffices for a refusal. */
 function upgrade({ url, headers }: Attempt, path: string): Promise<unknown> {
   return openRawSocket({ url, path, headers }).answer;
 }
 
-/** A connection to /ws that ends by what it is sent. */
+/** A connection to /ws that its frames bring to an end. */
 async function sendTo({ url, headers }: Attempt, path: string, ...frames: Buffer[]): Promise<unknown> {
   const raw = openRawSocket({ url, path, headers });
   await until(() => raw.frames.length > 0);
@@ -128,7 +128,7 @@ describe('what is refused early, behind a proxy that is trusted', () => {
       expect(Number(limited.headers.get('retry-after'))).toBeGreaterThan(30);
       expect(await limited.json()).toMatchObject({ error: { code: 'AUTH_RATE_LIMITED', retryable: true } });
       expect(await status(good)).toBe(200);
-      // A user's token is not a service's, however good it is elsewhere.
+      // A user's token is no service token.
       expect(await status(mintToken({}, { stack: stack().addresses }).token)).toBe(429);
     },
   );

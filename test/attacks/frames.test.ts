@@ -13,7 +13,7 @@ const stack = useStack({ workers: 0, env: { AUTH_DEADLINE_SECONDS: '60', MESSAGE
 const url = () => nodeUrl(0, stack().addresses);
 const goodToken = () => mintToken({ plan: 'developer' }, { stack: stack().addresses }).token;
 
-/** A raw socket that has had its welcome; on `/ws` it is not authenticated, unless it brings a token. */
+/** A raw socket after its welcome; on `/ws` it is unauthenticated unless it has a token. */
 async function open(path: string, token = path === '/ws' ? undefined : goodToken()): Promise<RawSocket> {
   const authorization = token === undefined ? {} : { Authorization: `Bearer ${token}` };
   const raw = openRawSocket({ url: url(), path, headers: authorization });
@@ -30,7 +30,7 @@ function ping(size: number, format: 'flat' | 'jsonrpc' = 'flat'): string {
   return `${head}${'x'.repeat(size - head.length - tail.length)}${tail}`;
 }
 
-/** The type or the code of what the server said last. */
+/** Waits for a message of the server with this type or code. */
 async function said(raw: RawSocket, wanted: string): Promise<void> {
   await until(() => raw.frames.some(({ payload }) => payload.includes(wanted)), { label: wanted });
 }
@@ -81,7 +81,7 @@ describe.each([
 });
 
 describe('a message in fragments', () => {
-  /** `{"type":"ping"…}` in so many frames. */
+  /** Sends `{"type":"ping"…}` in this many frames. */
   function sendInFragments(raw: RawSocket, count: number): void {
     const text = ping(100);
     for (let at = 0; at < count; at++) {
@@ -165,7 +165,7 @@ describe('B134 a flood of control frames', () => {
     expect(await until(() => raw.closeFrame)).toEqual({ code: 1008, reason: 'RATE_LIMITED' });
     await raw.ended;
     const pongs = raw.frames.filter((frame) => frame.opcode === OPCODE.pong).length;
-    // `ws` answers before it tells: the one too many as well.
+    // `ws` answers a ping before it emits the event, so it answers the excess one too.
     expect(pongs).toBeLessThanOrEqual(601);
     expect(rss() - before).toBeLessThan(MOST_GROWTH_BYTES);
     const bystander = await openClient({ url: url(), token: goodToken() });

@@ -11,7 +11,7 @@ const BOUND = 3;
 const FORGED = mintForged();
 
 let lastAddress = 0;
-/** An address that no other test fails from. RFC 5737. */
+/** An address that no other test uses for failures (RFC 5737). */
 function freshAddress(): string {
   lastAddress += 1;
   return `203.0.113.${lastAddress}`;
@@ -29,13 +29,13 @@ interface Knock {
   readonly forwarded?: string | readonly string[];
 }
 
-/** A handshake as a raw socket makes it. */
+/** A handshake over a raw socket. */
 function knock({ url, path = '/ws/secure', token, forwarded }: Knock): RawSocket {
   const authorization = token === undefined ? {} : { Authorization: `Bearer ${token}` };
   return openRawSocket({ url, path, headers: { 'X-Forwarded-For': forwarded, ...authorization } });
 }
 
-/** How a handshake ended: with the HTTP status, or with the code and reason of the close frame. */
+/** The outcome of a handshake: the HTTP status, or the code and reason of the close frame. */
 async function outcome(raw: RawSocket): Promise<string | number> {
   const { status } = await raw.answer;
   if (status !== 101) return status;
@@ -66,7 +66,7 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
       return requestTicket({ url: url(), headers: { 'x-forwarded-for': address, ...bearer } });
     };
     const statuses = [];
-    // Who shows nothing has tried nothing.
+    // A request without a credential is no attempt.
     for (let i = 0; i <= BOUND; i++) statuses.push((await ask()).status);
     for (let i = 0; i < BOUND; i++) statuses.push((await ask(FORGED)).status);
     expect(new Set(statuses)).toEqual(new Set([401]));
@@ -105,7 +105,7 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
     expect([(await page.welcome()).auth_method, page.protocol]).toEqual(['subprotocol', 'jwt-auth']);
     const session = await openClient({ transport: 'socketio', url: url(), token: goodToken(), headers });
     expect((await session.welcome()).authenticated).toBe(true);
-    // And they are no proof for anybody else.
+    // They say nothing about other clients of the address.
     expect(await fail(1, { url: url(), forwarded })).toEqual([429]);
   });
 

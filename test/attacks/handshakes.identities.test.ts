@@ -27,7 +27,7 @@ function knock({ path = '/ws/secure', token, headers, url = nodeUrl(0) }: Knock)
   return openRawSocket({ url, path, headers: { ...authorization, ...headers } });
 }
 
-/** `<close code> <reason>`, the HTTP status, or whom the welcome names. */
+/** `<close code> <reason>`, the HTTP status, or the user of the welcome. */
 async function outcome(raw: RawSocket): Promise<string | number> {
   const { status } = await raw.answer;
   if (status !== 101) return status;
@@ -69,7 +69,7 @@ describe('the user of a path', () => {
     ['nobody', 404, ''],
   ])('B21 B22 B259 that is %s: %s', async (_what, expected, segment) => {
     for (const prefix of ['/ws/', '/ws/v1/']) {
-      // `/ws/v1/../x` is `/ws/x`, where that user may be.
+      // `/ws/v1/../x` is `/ws/x`, which the user may use.
       const leadsBack = prefix === '/ws/v1/' && segment.startsWith('../');
       const here = leadsBack || expected === 'let in' ? userId : expected;
       expect([prefix, await outcome(knock({ path: `${prefix}${segment}`, token }))]).toEqual([prefix, here]);
@@ -138,7 +138,7 @@ describe('what is no credential', () => {
       const query = new URLSearchParams({ [name]: validToken() });
       expect(await outcome(knock({ path: `/ws/secure?${query}` }))).toBe('1008 NO_TOKEN');
       expect(await outcome(knock({ path: `/ws?${query}` }))).toBe('anonymous');
-      // Nor does it disagree with one that is.
+      // An ignored header causes no conflict with a valid credential either.
       const { token, userId } = mintToken();
       expect(await outcome(knock({ path: `/ws/secure?${query}`, token }))).toBe(userId);
     },
@@ -176,7 +176,7 @@ describe('what is no credential', () => {
   });
 });
 
-it('B53 what is sent in one go with a forged CONNECT of Socket.IO is done for nobody, and the engine is closed', async () => {
+it('B53 ignores packets sent with a forged CONNECT of Socket.IO, and closes the engine', async () => {
   const raw = openRawSocket({ url: nodeUrl(0), path: ENGINE });
   await until(() => raw.frames[0]);
   const packets = [`40${JSON.stringify({ token: forged() })}`, '42["threads_list",{}]', '421["threads_list",{}]'];
@@ -184,7 +184,8 @@ it('B53 what is sent in one go with a forged CONNECT of Socket.IO is done for no
   await until(() => raw.closeFrame);
   await raw.ended;
   const answers = raw.frames.filter(({ opcode }) => opcode === OPCODE.text).map(({ payload }) => `${payload}`);
-  // 42 is an event, 43 an acknowledgement. The refusal, 44, may be cut off: Socket.IO ends who does not wait for it.
+  // 42 is an event, 43 an acknowledgement. The refusal, 44, may be cut off: Socket.IO closes a client that does not
+  // wait for it.
   expect(answers.filter((answer) => /^4[23]/.test(answer))).toEqual([]);
 });
 
@@ -203,7 +204,7 @@ describe('a ticket', () => {
   });
 
   it.each<[string, (ticket: string) => string, string]>([
-    // The last character keeps its case: its spare bits have to be zero (see tokens.kinds.test.ts).
+    // The last character keeps its case, because its spare bits must be zero (see tokens.kinds.test.ts).
     [
       'in the other case',
       (ticket) => `ticket=${swapCase(ticket.slice(0, -1))}${ticket.slice(-1)}`,
@@ -250,7 +251,7 @@ describe.each([0, 1])('B246 with %i trusted proxies', (hops) => {
       expect(await outcome(knock({ url, token: 'a.b.c', headers: spoofed(at) }))).toBe('1008 VALIDATION_FAILED');
     }
     expect(await outcome(knock({ url, token: 'a.b.c', headers: spoofed(99) }))).toBe(429);
-    // Nothing at all in front of it: the socket's own address, which has failed only where no proxy is trusted.
+    // Without a forwarded address the socket's own counts, which has failed only if no proxy is trusted.
     const own = await outcome(knock({ url, token: 'a.b.c', headers: { 'X-Forwarded-For': 'unknown' } }));
     expect(own).toBe(hops === 0 ? 429 : '1008 VALIDATION_FAILED');
   });

@@ -5,13 +5,13 @@ import { OPCODE, openRawSocket, type RawSocket } from '../support/raw-socket.ts'
 import { mintToken, validToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** The one that the test stacks allow. */
+/** The origin that the test stacks allow. */
 const PAGE = 'http://app.example.test';
 const ENGINE = '/socket.io/?EIO=4&transport=websocket';
 
 type HeaderValue = string | readonly string[];
 
-/** An upgrade with a good token, so that nothing else can be what refuses it. */
+/** An upgrade with a valid token, so that only the origin can cause a refusal. */
 function upgrade(path: string, headers: Record<string, HeaderValue>): RawSocket {
   const token = { Authorization: `Bearer ${validToken()}` };
   return openRawSocket({ url: nodeUrl(0), path, headers: { ...token, ...headers } });
@@ -48,7 +48,7 @@ describe.each(['/ws', '/ws/secure', '/ws/mcp', ENGINE])('an upgrade of %s', (pat
     expect((await raw.answer).status).toBe(403);
     const body = JSON.parse(`${await raw.ended}`);
     expect(body).toMatchObject({ error: { code: 'ORIGIN_NOT_ALLOWED', retryable: false } });
-    // Which origins there are is for nobody to read.
+    // The refusal must not reveal allowed origins.
     expect(JSON.stringify(body)).not.toContain('example.test');
   });
 
@@ -65,7 +65,7 @@ describe.each(['/ws', '/ws/secure', '/ws/mcp', ENGINE])('an upgrade of %s', (pat
   });
 });
 
-/** An upgrade of `/ws/secure` that offers these, and what came of it. */
+/** Offers these subprotocols to `/ws/secure`, and returns the outcome. */
 async function offer(protocols: HeaderValue): Promise<{ status: number; answered?: string; said?: string }> {
   const headers = { 'Sec-WebSocket-Protocol': protocols };
   const raw = openRawSocket({ url: nodeUrl(0), path: '/ws/secure', headers });

@@ -10,11 +10,11 @@ import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const BOUND = 5;
-/** How late a deadline may be here: timers, two busy cores, and the moment that a client is given to take a close. */
+/** Tolerance of a deadline: timers, two busy cores, and the time that a client has to receive a close. */
 const SLACK_MS = 4_000;
 
 let lastAddress = 0;
-/** An address that no other test connects from. RFC 5737. */
+/** An address that no other test connects from (RFC 5737). */
 function freshAddress(): string {
   lastAddress += 1;
   return `198.51.100.${lastAddress}`;
@@ -23,7 +23,7 @@ function freshAddress(): string {
 const POLLING = '/socket.io/?EIO=4&transport=polling';
 
 describe('connections that do not authenticate', () => {
-  // A deadline beyond Socket.IO's own, so that the two are told apart.
+  // A deadline beyond that of Socket.IO, so that the two can be distinguished.
   const stack = useStack({
     workers: 0,
     env: {
@@ -117,7 +117,7 @@ describe('connections that do not authenticate', () => {
     const address = freshAddress();
     const sid = await openEngine(address);
     const watch = await Stopwatch.start();
-    // The client's next poll is open when the time is over, and is answered with the engine's close.
+    // The client's poll is open when the time ends, and is answered with the engine's close.
     const body = await (await poll(address, sid)).text();
     expect(body).toBe('1');
     expect((await poll(address, sid)).status).toBe(400);
@@ -149,7 +149,7 @@ describe('connections that do not authenticate', () => {
 
   it('B131 B134 are 2,000 a node; then 503 with Retry-After, for every address, and all of them end', async () => {
     expect(await pending()).toBeLessThan(20);
-    // These have a minute, however long it takes to open them all; the polling ones have eight seconds.
+    // Raw sockets have a minute, however long it takes to open them all; polling ones have eight seconds.
     const held: RawSocket[] = [];
     for (let group = 0; group < 19; group++) {
       const raws = Array.from({ length: 100 }, (_, i) => silent(`192.0.${group}.${i}`));
@@ -171,7 +171,7 @@ describe('B122 B125 a deadline for authentication', () => {
   let url: string;
   let urls: readonly string[];
   let signed: string;
-  // One for each test: a node that could not get the keys does not ask for them again so soon, and says so at once.
+  // One node per test: after a failed key request a node refuses at once for a while.
   const freshNode = () => {
     const [fresh = '', ...others] = urls;
     urls = others;
@@ -179,7 +179,7 @@ describe('B122 B125 a deadline for authentication', () => {
   };
 
   beforeAll(async () => {
-    // Takes connections and never answers: keys that cannot be had. `Tokens` gives up after two seconds itself.
+    // Accepts connections and never answers, so that keys are unavailable. `Tokens` itself times out after two seconds.
     const silentServer = createServer(() => {}).listen(0, '127.0.0.1');
     await new Promise((resolve) => silentServer.once('listening', resolve));
     closeAfter('file', () => silentServer.close());

@@ -8,7 +8,7 @@ const BOUND = 3;
 const PATHS = ['/ws', '/ws/secure', '/ws/user_1', '/ws/mcp'];
 
 let lastAddress = 0;
-/** An address that no other test fails from. RFC 5737. */
+/** An address that no other test uses for failures (RFC 5737). */
 function freshAddress(): string {
   lastAddress += 1;
   return `198.51.100.${lastAddress}`;
@@ -20,7 +20,7 @@ describe('A8 Sec-WebSocket-Protocol of a form that no client sends', () => {
     env: { AUTH_FAILURES_PER_MINUTE: String(BOUND), TRUSTED_PROXY_HOPS: '1' },
   });
 
-  /** The HTTP status and the code of the answer; no code where the upgrade was accepted. */
+  /** Returns the HTTP status and error code of the response; no code if the upgrade was accepted. */
   async function offer(path: string, protocols: string, forwarded: string): Promise<[number, string?]> {
     const headers = { 'Sec-WebSocket-Protocol': protocols, 'X-Forwarded-For': forwarded };
     const raw = openRawSocket({ url: nodeUrl(0, stack().addresses), path, headers });

@@ -16,13 +16,13 @@ function upgrade(path: string, headers: RawRequest['headers'] = {}): RawSocket {
   return openRawSocket({ url: url(), path, headers });
 }
 
-/** The status, and the code of the error in the body; the connection is closed behind it. */
+/** Returns the status and the error code of the body. The server closes the connection after it. */
 async function refusal(raw: RawSocket): Promise<[number, string]> {
   const { status } = await raw.answer;
   return [status, JSON.parse(`${await raw.ended}`).error.code];
 }
 
-/** Writes bytes as they are, and resolves with everything that came back when the server has closed the connection. */
+/** Writes literal bytes, and resolves with everything received when the server has closed the connection. */
 function exchange(bytes: string): Promise<string> {
   const { hostname, port } = new URL(url());
   return new Promise((resolve) => {

@@ -32,7 +32,7 @@ describe('an address whose input keeps the event loop', () => {
   });
   const url = () => nodeUrl(0, stack().addresses);
   const from = (address: string) => ({ 'x-forwarded-for': address });
-  /** The status of a handshake without a credential. */
+  /** Returns the status of a handshake without a credential. */
   const stranger = async (address: string) => {
     return (await openRawSocket({ url: url(), path: '/ws', headers: from(address) }).answer).status;
   };

@@ -15,7 +15,7 @@ const PATH = '/socket.io/?EIO=4&transport=polling';
 const stack = useStack({ workers: 0, env: { AUTH_DEADLINE_SECONDS: '60' } });
 const url = () => nodeUrl(0, stack().addresses);
 
-/** The path of a new polling session. */
+/** Returns the path of a new polling session. */
 async function openSession(): Promise<string> {
   const opened = await fetch(`${url()}${PATH}`);
   const { sid } = JSON.parse((await opened.text()).slice(1));
@@ -28,7 +28,7 @@ async function authenticate(path: string): Promise<void> {
   await until(async () => (await (await fetch(`${url()}${path}`)).text()).includes('40{'));
 }
 
-/** A POST whose body the test writes in its own pieces. */
+/** A POST whose body the test writes piece by piece. */
 function openPost(path: string, framing: string) {
   const { hostname, port, host } = new URL(url());
   const head = `POST ${path} HTTP/1.1\r\nHost: ${host}\r\nContent-Type: text/plain\r\n${framing}\r\n\r\n`;
@@ -44,7 +44,7 @@ function openPost(path: string, framing: string) {
   return { write: (text: string) => socket.write(text), answer: () => answer, closed };
 }
 
-/** HTTP chunks, each of which Node passes on by itself. */
+/** HTTP chunks, which Node passes on one by one. */
 function chunks(count: number): string {
   return '1\r\n3\r\n'.repeat(count);
 }
@@ -61,7 +61,7 @@ it('a polling body may come in 1,024 pieces; with one more it is refused with 41
   expect((await fetch(`${url()}${path}`)).status).toBe(400);
 });
 
-it('a polling body of a user that is incomplete after ten seconds is refused with 408, and its session ends', async () => {
+it('refuses a polling body that is incomplete after ten seconds with 408, and ends its session', async () => {
   const path = await openSession();
   await authenticate(path);
   const watch = await Stopwatch.start();

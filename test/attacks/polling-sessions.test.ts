@@ -10,7 +10,7 @@ import { until } from '../support/until.ts';
 
 const POLLING = '/socket.io/?EIO=4&transport=polling';
 const WEBSOCKET = '/socket.io/?EIO=4&transport=websocket';
-/** Those that the stack allows. */
+/** The origins that the stack allows. */
 const PAGE = 'http://app.example.test';
 const OTHER_PAGE = 'http://other.example.test';
 const SEPARATOR = '\x1e';
@@ -35,7 +35,7 @@ beforeAll(async () => {
 });
 
 afterAll(() => {
-  // Whatever the tests of this file provoke, standard output stays JSON.
+  // Standard output stays JSON in all tests of this file.
   const others = lines.filter((line) => !line.startsWith('{') && !line.startsWith('auth service: '));
   expect(others).toEqual([]);
 });
@@ -43,7 +43,7 @@ afterAll(() => {
 const url = () => nodeUrl(0, processes.addresses);
 const mint = () => mintToken({}, { stack: processes.addresses }).token;
 
-/** An address that no other test fails from. RFC 5737. */
+/** An address that no other test uses for failures (RFC 5737). */
 function freshAddress(): Headers {
   lastAddress += 1;
   return { 'x-forwarded-for': `198.51.100.${lastAddress}` };
@@ -63,7 +63,7 @@ function poll(sid: string, headers: Headers = {}): Promise<Response> {
   return fetch(`${url()}${POLLING}&sid=${sid}`, { headers });
 }
 
-/** A session over polling that is authenticated by its CONNECT packet. */
+/** A polling session that its CONNECT packet authenticates. */
 async function connect(
   opening: Headers,
   later: Headers = opening,
@@ -219,7 +219,7 @@ describe('the client of a polling session goes on', () => {
   });
 });
 
-/** The packets of one payload, a tenth of what would fill the bytes that it may have. */
+/** The packets of one payload, a tenth of what would fill the allowed bytes. */
 function payload(packet: string, count = 1_500): string {
   return Array(count).fill(packet).join(SEPARATOR);
 }
@@ -274,7 +274,7 @@ describe('a payload of many packets', () => {
     };
     await attack('40/a,');
     const one = await attack('40/a,');
-    // Decoded, 1,500 CONNECT packets cost 30 times as much as one, and grow with their square.
+    // If they were decoded, 1,500 CONNECT packets would cost 30 times as much as one, and grow quadratically.
     for (const packet of ['40', '40/a,']) expect(await attack(payload(packet))).toBeLessThan(4 * one + 100);
   });
 

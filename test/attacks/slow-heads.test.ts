@@ -11,7 +11,7 @@ const SLACK_MS = 4_000;
 
 const stack = useStack({ workers: 0 });
 
-/** Sends what is given, then one byte after the other, and tells what came back and after how long. */
+/** Sends a start, then one byte after the other, and returns the response and the time until the end. */
 function drip(start: string, bytes: string): Promise<{ answer: string; tookMs: number }> {
   const startedAt = performance.now();
   const { hostname, port } = new URL(nodeUrl(0, stack().addresses));
@@ -35,7 +35,7 @@ function drip(start: string, bytes: string): Promise<{ answer: string; tookMs: n
   });
 }
 
-it('the head of a request that is never complete is cut off after ten seconds, whatever trickles in; a connection that asks nothing is closed without a word, which a proxy would pass on', async () => {
+it('cuts off an incomplete request head after ten seconds, and closes an idle connection without a response', async () => {
   const watch = await Stopwatch.start();
   const upgrade = 'GET /ws HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n';
   const [silent, ...ends] = await Promise.all([

@@ -5,10 +5,10 @@ import { freshUserId } from '../support/tokens.ts';
 
 const now = Math.floor(Date.now() / 1000);
 
-/** A token whose signature fits, so that its claims alone decide. */
+/** A token with a valid signature, so that only its claims decide. */
 const withClaims = (changes: Record<string, unknown>) => forgeToken({ payload: claimsWith(changes) });
 
-/** The claims as text, with these members in front and behind: `JSON.stringify` writes no name twice. */
+/** Claims as text, with these members before and after: `JSON.stringify` cannot repeat a name. */
 function claimsText(before: string, after: string, without: string): string {
   const { [without]: _replaced, ...rest } = claimsWith();
   return `{${[before, JSON.stringify(rest).slice(1, -1), after].filter(Boolean).join(',')}}`;

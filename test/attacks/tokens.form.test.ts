@@ -11,7 +11,7 @@ import { until } from '../support/until.ts';
 const none = () => '';
 const segments = (token: string) => token.split('.') as [string, string, string];
 
-/** RFC 7797, without the `crit` that it asks for: what is signed is the payload as it is. */
+/** RFC 7797 without the required `crit`: the payload is signed unencoded. */
 function unencoded(): string {
   const text = `${base64url('{"alg":"HS256","b64":false}')}.${JSON.stringify(claimsWith())}`;
   return `${text}.${base64url(hs256()(text))}`;
@@ -68,7 +68,7 @@ describe('a token of the algorithm none', () => {
     'B50 B120 is refused, with a signature or without: %j',
     async (alg) => {
       const header = { alg, typ: 'JWT' };
-      // An empty third part is no token at all; one that has been signed is one that does not fit.
+      // With an empty third part it is not a token; with a signature, the signature is invalid.
       expect(await present(forgeToken({ header, sign: none }))).toEqual(refusedWith('INVALID_FORMAT'));
       for (const sign of [hs256(), () => '\0']) {
         expect(await present(forgeToken({ header, sign }))).toEqual(refusedWith('VALIDATION_FAILED'));
@@ -110,7 +110,7 @@ describe('a token that was changed', () => {
   it('B120 in a single bit of its signature is refused, those that decode to nothing as well', async () => {
     const [header, payload, signature] = segments(forgeToken());
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
-    // 43 characters hold 258 bits, of which a signature has 256: the last two are no part of it, and must be zero.
+    // 43 characters hold 258 bits, of which a signature has 256: the last two are not part of it and must be zero.
     const last = alphabet.indexOf(signature.at(-1) ?? '');
     for (const flipped of [last ^ 1, last ^ 2, last ^ 3, last ^ 4, last ^ 32]) {
       const changed = signature.slice(0, -1) + alphabet[flipped];
@@ -141,7 +141,7 @@ describe('text that is not the form of a token', () => {
     expect(await present(change(good()))).toEqual(refusedWith('INVALID_FORMAT'));
   });
 
-  // A header cannot hold these, or has them taken off by whoever reads it.
+  // A header cannot contain these, or its parser removes them.
   it.each<[string, (token: string) => string]>([
     ['a space in front', (token) => ` ${token}`],
     ['a space behind', (token) => `${token} `],

@@ -15,10 +15,10 @@ const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const attacker = generateKeyPairSync('rsa', { modulusLength: 2_048 });
 const jwk = (key: KeyObject, kid: string, alg: string) => ({ ...key.export({ format: 'jwk' }), kid, use: 'sig', alg });
 
-/** The issuer's keys, and the attacker's place in the net. */
+/** The issuer's keys, and a server of the attacker. */
 let issuer: DecoyServer;
 let lair: DecoyServer;
-/** Verifies by public keys only; by them and by a secret; by the secret only. */
+/** Gateways that verify by public keys only, by both, and by the secret only. */
 const urls = { keys: '', both: '', secret: '' };
 
 beforeAll(async () => {
@@ -56,7 +56,7 @@ const rs256 = (key: KeyObject) => (text: string) => sign('sha256', Buffer.from(t
 const es256 = (key: KeyObject) => (text: string) =>
   sign('sha256', Buffer.from(text), { key, dsaEncoding: 'ieee-p1363' });
 
-/** Refused in every place of the gateways that verify so. */
+/** Expects a refusal in every place of the gateways that verify this way. */
 async function expectRefused(token: string, nodes: readonly (keyof typeof urls)[]): Promise<void> {
   const outcomes = await Promise.all(nodes.map(async (node) => [node, await present(token, { url: urls[node] })]));
   expect(outcomes).toEqual(nodes.map((node) => [node, refusedWith('VALIDATION_FAILED')]));
@@ -214,7 +214,7 @@ describe('a token that says where its key is', () => {
       EVERY,
     );
     expect(lair.connections).toBe(0);
-    // And it would have been seen.
+    // Shows that the server would have counted a request.
     await fetch(lair.url);
     expect(lair.connections).toBe(1);
   });
@@ -260,7 +260,7 @@ describe('the id of a key', () => {
     const before = issuer.requests;
     for (let at = 0; at < 60; at++) await present(tokenOf(`unknown-${at}`), { url: urls.both, ways });
     expect(issuer.requests - before).toBeLessThanOrEqual(12);
-    // Those who come with a key that is known do not wait for it.
+    // Clients with a cached key do not wait for the request.
     const sub = freshUserId();
     const good = forgeToken({
       header: { alg: 'RS256', kid: 'rsa-1' },

@@ -21,7 +21,7 @@ import { until } from '../support/until.ts';
 const REFUSED = refusedWith('VALIDATION_FAILED', EVERYWHERE);
 const everywhere = { ways: EVERYWHERE } as const;
 
-/** A header whose `typ` is left out when it is undefined. */
+/** A header without `typ` if it is undefined. */
 const headerOf = (typ: unknown) => JSON.parse(JSON.stringify({ alg: 'HS256', typ }));
 
 describe('a user’s access token', () => {
@@ -75,7 +75,9 @@ describe('a service’s token', () => {
     return forgeToken({ header: { alg: 'HS256', ...header }, payload: claimsWith({ ...claims, ...changes }) });
   }
 
-  /** What came of it: at the handshake, in a message, as a newer token of the service, and at a route in both schemes. */
+  /**
+   * Presents the token at the handshake, in a message, as a newer token of the service, and at a route in both schemes.
+   */
   async function presentService(id: string, token: string): Promise<string[]> {
     const url = nodeUrl(0);
     const handshake = openRawSocket({ url, path: '/ws/secure', headers: serviceHeaders(id, token) });
@@ -102,7 +104,7 @@ describe('a service’s token', () => {
     return outcomes;
   }
 
-  /** The user of an answer, or the code of a refusal that leaves the connection open. */
+  /** Returns the user of a response, or the code of a refusal that leaves the connection open. */
   function answerOf(frame: { payload: Buffer } | undefined): { reason?: string; user?: string } | undefined {
     if (!frame) return undefined;
     const { type, code, user_id, payload } = JSON.parse(`${frame.payload}`);
@@ -148,7 +150,10 @@ describe('the reference auth service', () => {
     return { status: response.status, body: (await response.json()) as Record<string, unknown> };
   }
 
-  /** What it says of a user's token: as the subject of an exchange, at introspection, and to older clients. */
+  /**
+   * Returns the auth service's view of a user's token: as the subject of an exchange, at introspection, and at the
+   * older route.
+   */
   async function saidOf(token: string) {
     const exchange = {
       grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
@@ -168,7 +173,7 @@ describe('the reference auth service', () => {
   const GOOD = { exchange: '200', active: true, validate: true };
   const BAD = { exchange: '400 VALIDATION_FAILED', active: false, validate: 'VALIDATION_FAILED' };
 
-  /** The claims of a live session. */
+  /** Returns the claims of a live session. */
   async function liveClaims(): Promise<Record<string, unknown>> {
     const { access_token } = await login('pro');
     const [header = '', payload = ''] = access_token.split('.');
@@ -229,7 +234,7 @@ describe('the reference auth service', () => {
       expect(await ask('/oauth/token', form(refresh))).toMatchObject({ status: 400, body: { error: 'invalid_grant' } });
       expect(await saidOf(spelled(access_token, bits))).toEqual(BAD);
     }
-    // None of them was the used token in other hands, which would have ended the session.
+    // None of these counted as the reuse of a refresh token, which would have ended the session.
     const refresh = { grant_type: 'refresh_token', refresh_token };
     expect((await ask('/oauth/token', form(refresh))).status).toBe(200);
   });
@@ -237,18 +242,18 @@ describe('the reference auth service', () => {
 
 describe('the token that a worker got for a session', () => {
   it('is not taken over by its connections when it is of another kind, and they live on', async () => {
-    const installation = await SecondDeployment.start();
-    const sign = hs256(installation.config.JWT_SECRET_KEY ?? '');
-    const { access_token } = await installation.login();
+    const deployment = await SecondDeployment.start();
+    const sign = hs256(deployment.config.JWT_SECRET_KEY ?? '');
+    const { access_token } = await deployment.login();
     const claims = JSON.parse(`${Buffer.from(access_token.split('.')[1] ?? '', 'base64url')}`);
-    const client = await installation.connect(access_token);
+    const client = await deployment.connect(access_token);
     const ref = { userId: claims.sub, session: `sid:${claims.sid}` } as const;
     let exp = claims.exp;
     const exchanged = async (header: object, changes: ClaimChanges): Promise<string> => {
       exp += 10;
       const payload = JSON.parse(JSON.stringify({ ...claims, exp, ...changes }));
       const token = forgeToken({ header: { alg: 'HS256', ...header }, payload, sign });
-      await installation.tokenSessions.refreshed(ref, token, exp * 1000);
+      await deployment.tokenSessions.refreshed(ref, token, exp * 1000);
       return token;
     };
     for (const typ of REFUSED_TYPES) await exchanged(headerOf(typ), {});

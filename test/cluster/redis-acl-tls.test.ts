@@ -17,12 +17,12 @@ import { SentinelProcesses } from '../support/redis-sentinels.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
 import { until } from '../support/until.ts';
 
-/** With what a URL has to escape. */
+/** Contains characters that a URL must escape. */
 const PASSWORD = 'p@ss:w/rd?#%';
 const OPERATOR_PASSWORD = 'of-the-test-alone';
 const NAME = 'redis.example.test';
 
-/** The rules that docs/operations.md gives an operator, without the name and the password in front. */
+/** The rules of docs/operations.md for operators, without name and password. */
 function documentedRules(): string[] {
   const docs = readFileSync(`${PROJECT_ROOT}docs/operations.md`, 'utf8');
   const line = /^ {4}ACL SETUSER tollgate on '>…' (.+(?:\n {6}.+)*)$/m.exec(docs)?.[1];
@@ -30,12 +30,12 @@ function documentedRules(): string[] {
   return line.split(/\s+/).map((rule) => rule.replaceAll("'", ''));
 }
 
-/** Two users: the one of Tollgate, and the one by which the test looks. The default user can do nothing. */
+/** Two users: that of Tollgate, and that of the test. The default user has no rights. */
 function users(): Settings {
   return [
     ['user', 'default', 'off'],
     ['user', 'operator', 'on', `>${OPERATOR_PASSWORD}`, '~*', '&*', '+@all'],
-    // As the file wants it: quoted, with the quotes around all of it.
+    // As the file requires it: quoted as a whole.
     ['user', 'tollgate', 'on', `">${PASSWORD}"`, ...documentedRules()],
   ];
 }
@@ -86,7 +86,7 @@ describeWith(
     });
 
     it('B171 is all that the main road needs, and no process says the password', async () => {
-      // The processes get their variables; the prefix is the one that the documented rules name.
+      // The processes get their variables; the prefix is that of the documented rules.
       const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '5', LOG_LEVEL: 'debug' };
       const stack = await StackProcesses.start({ gateways: 2, env: options, redisUrl: env.REDIS_URL ?? '' });
       closeAfter('test', () => stack.close());

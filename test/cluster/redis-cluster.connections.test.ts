@@ -35,7 +35,7 @@ describe('connections to a Redis Cluster', () => {
 
   const shardOf = (key: string) => cluster.masters[Math.floor((slotOf(key) * 3) / 16_384)] as RedisProcess;
 
-  /** A user whose log lies on a shard. */
+  /** Returns a user whose log is on the shard. */
   function userOn(shard: RedisProcess | undefined): string {
     for (;;) {
       const userId = freshUserId();
@@ -43,7 +43,7 @@ describe('connections to a Redis Cluster', () => {
     }
   }
 
-  /** Whoever listens to users, and what was heard. */
+  /** Subscribes to users and records what arrives. */
   async function listen(userIds: readonly string[]) {
     const tail = new LiveTail({ redis: await connect('subscriber'), keys, clock: systemClock, logger: silentLogger });
     const received = new Map<string, number[]>(userIds.map((userId) => [userId, []]));
@@ -96,7 +96,7 @@ describe('connections to a Redis Cluster', () => {
     for (const userId of users) {
       const notified = gaps.get(userId);
       await log().append({ userId, events: [thinking('two')] });
-      // What is not heard is told as another gap, after which it can be read.
+      // An event that does not arrive is reported as a gap, after which the log has it.
       const isKnown = () => received.get(userId)?.includes(2) || gaps.get(userId) !== notified;
       await until(isKnown, { label: 'what was appended next' });
     }
@@ -112,7 +112,7 @@ describe('connections to a Redis Cluster', () => {
       (error: Error) => error.message,
     );
     const connection = masters(redis).find(({ options }) => options.port === victim.port);
-    // Once the kernel has it.
+    // Once the kernel has accepted it.
     await until(() => connection?.stream.writableLength === 0);
     connection?.stream.destroy();
     expect(await sent).toMatch(/closed/);
@@ -132,7 +132,7 @@ describe('connections to a Redis Cluster', () => {
     await expect(refused).rejects.toMatchObject({ code: 'OVERLOADED' });
     expect(watch.ms).toBeLessThan(watch.allow(6_000));
     expect((await served).map(({ outcome }) => outcome)).toEqual(['appended', 'appended']);
-    // The most of it answers.
+    // A majority of the nodes answers.
     expect(await isResponsive(redis, 500)).toBe(true);
     await hanging?.kill('SIGCONT');
     await cluster.healthy();

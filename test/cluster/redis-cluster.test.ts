@@ -22,7 +22,7 @@ const env = {
   // A token is refreshed after a third of its life.
   ACCESS_TOKEN_SECONDS: '5',
   MESSAGE_RATE_PER_MINUTE: '1000',
-  // What is said of a master that is killed.
+  // The warning would appear for each command to a killed master.
   LOG_LEVEL: 'error',
 };
 
@@ -37,7 +37,7 @@ describe('an installation on a Redis Cluster', () => {
     closeAfter('file', () => stack.close());
   }, 60_000);
 
-  /** Tokens of users until there is one on each shard, in the order of the shards. */
+  /** Returns tokens of users, one per shard, in the order of the shards. */
   function userOfEachShard() {
     const found = new Map<number, ReturnType<typeof mintToken>>();
     while (found.size < cluster.masters.length) {
@@ -55,7 +55,7 @@ describe('an installation on a Redis Cluster', () => {
 
   it('B171 does all that clients, operators and billing want of it', async () => {
     await runMainPath(stack.addresses);
-    // Every shard has some of it.
+    // Every shard holds a part of the keys.
     for (const master of cluster.masters) expect(await master.ask((redis) => redis.dbsize())).toBeGreaterThan(0);
   }, 60_000);
 
@@ -83,7 +83,7 @@ describe('an installation on a Redis Cluster', () => {
       [0, 1, 2].map((node) => openClient({ url: nodeUrl(node, stack.addresses), token })),
     );
     for (const client of clients) await client.welcome();
-    // An allowance of ten a day.
+    // An allowance of ten per day.
     const calls = Array.from({ length: 15 }, (_, at) => {
       return callTool(clients[at % NODES] as TestClient, 'create_thread', { title: `${at}` });
     });
@@ -109,7 +109,7 @@ describe('an installation on a Redis Cluster', () => {
     const rest = await openClient({ transport, token, url: refuge?.url ?? '', ...position });
     await rest.waitFor('resumed');
     await victim?.start();
-    // A run takes a few milliseconds: its end may have come before the kill.
+    // A run takes a few milliseconds, so it may have ended before the kill.
     const isOver = ({ events }: TestClient) => events.some(({ type }) => type === 'agent_completed');
     if (!isOver(before)) await rest.waitFor('agent_completed');
     const all = [...seqs(before.events), ...seqs(rest.events)];
@@ -143,15 +143,15 @@ describe('an installation on a Redis Cluster', () => {
     const [lost, ...others] = clients;
     const victim = cluster.masters[0] as RedisProcess;
     await victim.kill('SIGKILL');
-    // Nothing that these users need is on the shard that is gone, save the queue of runs for one of three.
+    // These users need nothing on the lost shard, except the queue of runs for one of three.
     for (const client of others) {
       const { type, fields } = await callTool(client, 'list_agents');
       expect({ type, code: fields.code }).toEqual({ type: 'tool_result', code: undefined });
     }
-    // Of those who lose theirs, none is told that something was done that was not.
+    // No client whose shard is lost receives a success for work that was not done.
     const served = async () => (await callTool(lost as TestClient, 'list_agents')).type === 'tool_result';
     await until(served, { timeoutMs: 20_000, everyMs: 200, label: 'the shard to be served by its replica' });
-    // What is published now comes from the new master, and every node listens to that one by now.
+    // Later events come from the new master, to which every node has subscribed by now.
     for (const client of clients) await runToEnd(client, { message: 'Hello' });
     for (const client of clients) {
       const seen = seqs(client.events);

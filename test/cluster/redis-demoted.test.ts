@@ -10,7 +10,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { RedisProcess } from '../support/redis-process.ts';
 import { until } from '../support/until.ts';
 
-it('a master that has become a replica is left by the first write that it refuses, which is answered with OVERLOADED', async () => {
+it('leaves a demoted master at the first write that it refuses, which returns OVERLOADED', async () => {
   const ports = await freePorts(2);
   const [demoted, other] = await Promise.all(
     ports.map(async (port) => {
@@ -33,7 +33,7 @@ it('a master that has become a replica is left by the first write that it refuse
   await expect(log.append({ userId: 'user', events: [thinking('refused')] })).rejects.toMatchObject({
     code: 'OVERLOADED',
   });
-  // As the name of a managed Redis would lead to the new master, a new connection is made.
+  // The client opens a new connection, which with a managed Redis leads to the new master.
   const isAnother = async () => (await connection?.client('ID')) !== before;
   await until(isAnother, { label: 'another connection' });
   await demoted?.ask((server) => server.replicaof('NO', 'ONE'));

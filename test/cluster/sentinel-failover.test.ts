@@ -15,21 +15,24 @@ import { SentinelProcesses } from '../support/redis-sentinels.ts';
 import { StackProcesses } from '../support/stack-processes.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults:sentinel` asks for more of both, and for all faults. */
+/** `npm run faults:sentinel` sets more of both, and all faults. */
 const USERS = Number(process.env.FAILOVER_USERS ?? 10);
 const ROUNDS = Number(process.env.FAILOVER_ROUNDS ?? 1);
 const EVERYTHING = process.env.FAILOVER_FAULTS === 'all';
-/** Of load before the fault, and after service is back. */
+/** Duration of load before the fault, and after service is restored. */
 const CALM_MS = 1_000;
-/** What was acknowledged longer ago than this when a master died had reached a replica. */
+/** Writes acknowledged longer ago than this when a master died had reached a replica. */
 const REPLICATION_MS = 1_000;
 const PASSWORD = 'p@ss:w/rd';
 const SENTINEL_PASSWORD = 'of-the-sentinels';
 
 interface Fault {
-  /** Does it to the master. @returns undoes it */
+  /** Applies the fault to the master. @returns undoes it */
   strike(sentinels: SentinelProcesses, master: RedisProcess): Promise<() => Promise<unknown>>;
-  /** Acknowledgements after this are for the new master; before it, while the old one still took writes, they may be lost. */
+  /**
+   * Acknowledgements after this time belong to the new master. Earlier ones, while the old master still accepted
+   * writes, may be lost.
+   */
   readonly splitBrain: boolean;
 }
 
@@ -60,7 +63,7 @@ const env = {
   EVENT_LOG_LENGTH: '100000',
   EVENT_LOG_BYTES: String(2 ** 30),
   ACCESS_TOKEN_SECONDS: '5',
-  // A call that is cut off is swept up soon after.
+  // The sweep ends interrupted calls soon after.
   TOOL_TIMEOUT_SECONDS: '1',
   LOG_LEVEL: 'error',
 };
@@ -76,7 +79,7 @@ async function deployment(settings: Settings = []) {
 
 type Deployment = Awaited<ReturnType<typeof deployment>>;
 
-/** Load, a fault in the middle of it, and what is left of what was acknowledged. */
+/** Load with a fault in the middle, and what remains of the acknowledged writes. */
 async function failover({ sentinels, stack }: Deployment, fault: Fault) {
   await sentinels.complete();
   const sights = new SeenLosses();
@@ -93,7 +96,7 @@ async function failover({ sentinels, stack }: Deployment, fault: Fault) {
   const undo = await fault.strike(sentinels, before);
   await sentinels.failedOver(before);
   const switchedAt = performance.now();
-  // Everybody has been served by the new master; whatever a client still has from the old one came before.
+  // The new master has served every user; what a client still has from the old one came before.
   const served = () => new Set(acknowledged(switchedAt).map(({ userId }) => userId)).size === USERS;
   await until(served, { timeoutMs: 40_000, label: 'everybody to be served again' });
   const servedAt = performance.now();
@@ -116,7 +119,7 @@ async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Dep
   await until(async () => (await reports.verify()).ok, { timeoutMs: 20_000, label: 'a ledger that proves itself' });
   const users = new Set(callers.map(({ userId }) => userId));
   const isOurs = (record: { user_id: string }) => users.has(record.user_id);
-  // An acknowledged call is folded within half a second.
+  // An acknowledged call is ingested within half a second.
   const kept = (records: { id: string }[]) => new Set(records.map(({ id }) => id));
   let records = (await billedRecords(undefined, stack.addresses)).filter(isOurs);
   const ingested = async () => {
@@ -138,7 +141,7 @@ async function callsInLog(redis: Redis, prefix: string, userId: string): Promise
   const deps = { redis, keys: new Keys(prefix), metrics: new Metrics(), tracing: NO_TRACING };
   const log = new EventLog(deps, { length: 100_000, maxAgeMs: 1, maxBytes: LOG_BYTES });
   const calls: string[] = [];
-  // Of whatever epoch it is by now.
+  // The log may have a new epoch.
   const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
   for (let after = 0; ; ) {
     const { entries, head } = await log.read(userId, { epoch, after, delivered: undefined }, 500);
@@ -181,9 +184,9 @@ async function round(on: Deployment, name: string, fault = FAULTS[name] as Fault
   const done = await failover(on, fault);
   const losses = await lossesOf(done, on);
   report(name, done, losses);
-  // No command is sent twice, and a key that was charged is not charged again by the same history.
+  // No command is sent twice, and one history never charges a key twice.
   expect(losses.twice).toEqual([]);
-  // The old master's clients leave it when the Sentinels do; what is lost was acknowledged by it, and not long before.
+  // Clients of the old master leave it when the Sentinels do. It had acknowledged what is lost, shortly before.
   const from = fault.splitBrain ? done.struckAt : done.struckAt - REPLICATION_MS;
   const until = fault.splitBrain ? done.switchedAt + REPLICATION_MS : done.struckAt;
   const outside = [...losses.events, ...losses.records].filter(({ at }) => at < from || at > until);
@@ -212,7 +215,7 @@ describe('an installation on a master that Sentinels watch', () => {
 
 if (EVERYTHING) {
   it(
-    `a master that takes no writes without a replica loses nothing that it acknowledged, cut off from everybody but its clients (${ROUNDS} rounds)`,
+    `a partitioned master with min-replicas-to-write loses no acknowledged write (${ROUNDS} rounds)`,
     async () => {
       const on = await deployment([
         ['min-replicas-to-write', '1'],

@@ -7,11 +7,11 @@ import { closeAfter } from '../support/open-resources.ts';
 
 const TIMEOUT_MS = 180_000;
 const DOCS = readFileSync(join(PROJECT_ROOT, 'docs/mcp.md'), 'utf8');
-/** What servers of the older era would ask over a connection: docs/mcp.md says why not. */
+/** Input requests of the older era over a connection, which are not supported: see docs/mcp.md. */
 const INPUT_REQUESTS = /^(tools-call-(sampling|elicitation)$|elicitation-)/;
 const OTHERS_RED = ['logging-set-level', 'tools-call-with-logging', 'resources-subscribe', 'resources-unsubscribe'];
 
-/** What `npm run conformance` prints, with an installation of its own that knows nothing of this shell's. */
+/** Returns the output of `npm run conformance` with a private deployment, independent of the shell's environment. */
 async function runConformance(): Promise<string> {
   const lines: string[] = [];
   const inherited = Object.entries(process.env).filter(([name]) => !VARIABLE_NAMES.includes(name));

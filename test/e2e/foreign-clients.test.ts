@@ -10,7 +10,7 @@ import { stack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** Its package does not tell TypeScript of its types, which were those of today's as far as they are used here. */
+/** The package exports no types; as far as used here, they equal those of the current version. */
 const { io: io40 }: { io: typeof io } = createRequire(import.meta.url)('socket.io-client-4.0');
 const CHAT = fileURLToPath(new URL('../support/python/chat.py', import.meta.url));
 const MESSAGE = 'How is my workload doing?';
@@ -22,7 +22,7 @@ interface Received {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
-/** That the events of the run, each kind in its place, came without a gap and without a repetition. */
+/** Expects all kinds of event of a run in order, without gap and repetition. */
 function expectCompleteRun(received: readonly Received[]): void {
   const durable = received.filter(({ fields }) => typeof fields.seq === 'number' && fields.run_id !== undefined);
   expect([...new Set(durable.map(({ type }) => type))]).toEqual(RUN);
@@ -42,7 +42,7 @@ describeWith(HAPROXY, 'through HAProxy', () => {
         auth: { token: mintToken().token },
         transports: [transport],
         reconnection: false,
-        // As a browser keeps it; this client does not outside of one.
+        // A browser stores the cookie; outside of one this client does not.
         extraHeaders: { cookie: await affinityCookie(url) },
       });
       closeAfter('test', () => void socket.close());
@@ -65,7 +65,7 @@ describeWith(HAPROXY, 'through HAProxy', () => {
     ])(
       '%s connects, is answered, and gets a whole run in order',
       async (_name, transport) => {
-        // Its HTTP client keeps cookies of names, not of addresses.
+        // Its HTTP client stores cookies for names, not for addresses.
         const named = url.replace('127.0.0.1', 'localhost');
         const received = await python([CHAT, transport, named, mintToken().token, MESSAGE]);
         expectCompleteRun(received);
@@ -83,7 +83,7 @@ async function affinityCookie(url: string): Promise<string> {
   return cookie?.split(';')[0] ?? '';
 }
 
-/** What the program said, a JSON object a line. @throws Error with its errors when it does not end well */
+/** Returns the program's output, one JSON object per line. @throws Error with its errors if it fails */
 async function python(args: readonly string[]): Promise<Received[]> {
   const child = spawn(PYTHON_CLIENTS.command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   closeAfter('test', () => void child.kill('SIGKILL'));

@@ -10,7 +10,7 @@ import { login, mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const TIMEOUT_MS = 90_000;
-/** What this machine can be too busy for, while it runs everything else. */
+/** A bound that holds while this machine runs all other tests. */
 const PATIENT = ['--threshold', 'first_event_p95_ms<60000'];
 
 interface Finished {
@@ -18,7 +18,7 @@ interface Finished {
   readonly text: string;
 }
 
-/** Runs the load as a person does, with nothing in the environment but what is given. */
+/** Runs the load generator like a user, with only the given environment. */
 function start(args: readonly string[], env: Record<string, string> = {}) {
   const inherited = Object.entries(process.env).filter(([name]) => !VARIABLE_NAMES.includes(name));
   const lines: string[] = [];
@@ -52,7 +52,7 @@ describe('npm run load', () => {
   const minting = () => ({ JWT_SECRET_KEY: stack().secrets.jwt, AUTH_SERVICE_URL: stack().authUrl });
 
   it(
-    'puts twenty users over all transports on a pool, misses no event of theirs, and reports in JSON and HTML',
+    'runs twenty users over all transports, misses none of their events, and reports in JSON and HTML',
     async () => {
       const [json, html] = [join(folder, 'results.json'), join(folder, 'report.html')];
       const size = ['--users', '20', '--turns', '20/s', '--duration', '4', '--threads', '2'];
@@ -64,7 +64,7 @@ describe('npm run load', () => {
       expect({ passed, errors }).toEqual({ passed: true, errors: {} });
       expect(figures).toMatchObject({ connection_success: 1, authentication_success: 1, run_success: 1 });
       expect(figures).toMatchObject({ events_lost: 0, events_repeated: 0, turns_unfinished: 0, turns_dropped: 0 });
-      // A run of the built-in agent has six events; every cut of the mix came back and was resumed.
+      // A run of the built-in agent has six events; every cut connection was resumed.
       expect(figures.events).toBeGreaterThanOrEqual(figures.runs_completed * 6);
       expect(figures.reconnects).toBeGreaterThan(0);
       expect(figures.resumes).toBe(figures.reconnects);

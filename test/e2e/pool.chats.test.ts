@@ -18,7 +18,7 @@ interface ChatVisit {
   readonly client: TestClient;
 }
 
-/** Every kind of event in its place: begun first, ended last, no completion without its execution before. */
+/** Expects the events in order: started first, ended last, no completion without a preceding execution. */
 function expectOrder({ events }: SeenRun): void {
   const types = events.map(({ type }) => type);
   expect([types[0], types.at(-1), [...new Set(types)]]).toEqual(['agent_started', 'agent_completed', EVENTS]);
@@ -30,7 +30,7 @@ function expectOrder({ events }: SeenRun): void {
   expect(open.size).toBe(0);
 }
 
-/** An answer that somebody can do something with: not a phrase, and made from what a tool found. */
+/** Expects an answer of use: not a phrase, and built from the result of a tool. */
 function expectValue({ events }: SeenRun): void {
   const end = events.at(-1)?.fields ?? {};
   expect(String(end.final_response).length).toBeGreaterThanOrEqual(50);
@@ -100,7 +100,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
         const started = await client.waitFor('agent_started');
         waits.push(started.at - sentAt);
         await client.terminate();
-        // What lay behind it in this process's own buffers counts as not come: it may be the whole run.
+        // Later events in this process's own buffers count as not received; they may be the whole run.
         const seen = seqs(client.events.slice(0, client.events.indexOf(started) + 1));
         expect(seen.length).toBeGreaterThanOrEqual(1);
         const next = await openClient({ url, transport, token });
@@ -110,7 +110,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
         expect([...seen, ...seqs(next.events)]).toEqual(upTo(seen.length + seqs(next.events).length));
         expect(eventsOf(next, started.fields.run_id).at(-1)?.type).toBe('agent_completed');
       }
-      // The quickest of three: the machine may be busy now and then.
+      // The fastest of three: the machine may be busy now and then.
       expect(Math.min(...waits)).toBeLessThan(watch.allow(200));
     },
   );
@@ -133,7 +133,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
     const watch = await Stopwatch.start();
     const next = await askAuth<LoginTokens>('/auth/refresh', { refresh_token });
     const again = await askAuth<LoginTokens>('/auth/refresh', { refresh_token: next.refresh_token });
-    // Two, on the average: the machine may be busy once.
+    // The average of two: the machine may be busy once.
     expect(watch.ms / 2).toBeLessThan(watch.allow(500));
 
     const later = await openClient({ url, transport, token: again.access_token });

@@ -12,7 +12,7 @@ import { until } from '../support/until.ts';
 const TIMEOUT_MS = 60_000;
 const AGENT_EVENTS = ['agent_started', 'agent_thinking', 'tool_executing', 'tool_completed', 'agent_completed'];
 
-/** Runs a script of this project the way a person does, with nothing of Tollgate in the environment. */
+/** Runs a script of this project like a user, without Tollgate variables in the environment. */
 function runScript(script: string, args: readonly string[], lifetime: Lifetime = 'test') {
   const inherited = Object.entries(process.env).filter(([name]) => !VARIABLE_NAMES.includes(name));
   const lines: string[] = [];
@@ -48,7 +48,7 @@ describe('npm start', () => {
   beforeAll(async () => {
     stateDir = await emptyFolder('file');
     ports = await freePorts(4);
-    // The two gateways take the first two.
+    // The two gateways use the first two.
     const [port, , authPort, workerPort] = ports.map(String) as [string, string, string, string];
     flags = ['--port', port, '--auth-port', authPort, '--worker-port', workerPort];
     start = runScript('start', [...flags, '--state-dir', stateDir], 'file');
@@ -69,7 +69,7 @@ describe('npm start', () => {
   });
 
   it.each(['ws', 'socketio'])(
-    'serves npm run chat over %s with the five agent events, and npm run bill with the record of its tool call',
+    'serves npm run chat over %s with five agent events, and npm run bill with the record of its call',
     async (transport) => {
       const message = 'How is my workload doing?';
       const chat = await finished('chat', ['--state-dir', stateDir, '--transport', transport, message]);
@@ -114,7 +114,7 @@ describe('npm start', () => {
 
 describeWith(HAPROXY, 'npm run cluster', () => {
   it(
-    'runs three gateways and two workers behind HAProxy, which chat and bill then go through, and ends them on Ctrl-C',
+    'runs three gateways and two workers behind HAProxy, serves chat and bill, and stops on Ctrl-C',
     async () => {
       const { scripts } = JSON.parse(await readFile(join(PROJECT_ROOT, 'package.json'), 'utf8'));
       const [, given = ''] = / scripts\/start\.ts (.*)$/.exec(scripts.cluster) ?? [];

@@ -16,23 +16,23 @@ import { until } from '../support/until.ts';
 const NODES = 3;
 const CAP = 3;
 const CLIENTS = 20;
-/** The promise: so long after the last connect, exactly the newest are left. */
+/** Guarantee: this long after the last connect, exactly the newest connections remain. */
 const CONVERGED_MS = 1_000;
-/** `npm run faults` asks for fifty. */
+/** `npm run faults` sets fifty. */
 const ROUNDS = Number(process.env.FAULT_ROUNDS ?? 2);
 /** Rounds that wait for seconds. */
 const SLOW_ROUNDS = Math.ceil(ROUNDS / 10);
 
-/** Attempts at a round whose admissions a busy node refuses. */
+/** Attempts of a round in which a busy node refuses admissions. */
 const ATTEMPTS = 3;
 
 /**
- * Admissions that a node gave up because Redis did not answer in time, each of which its client was told. Redis may have
- * carried them out, so that the order of the others says nothing.
+ * A node aborted admissions because Redis did not answer in time, and told its clients. Redis may have executed them,
+ * so the order of the others is unknown.
  */
 class OverloadedRound extends Error {}
 
-/** One user, the clients that have set out so far, and what Redis made of them. */
+/** One user, the clients started so far, and their admissions. */
 class Race {
   readonly of: StackProcesses['addresses'];
   readonly clients: CappedClient[] = [];
@@ -59,7 +59,7 @@ class Race {
     this.clients.push(...(await connectAll(this.of, this.token, routes)));
   }
 
-  /** By connection, in the order of their places; one that was admitted again has kept its own. */
+  /** Connections by admission order; a readmitted one keeps its order. */
   get admitted(): Admitted[] {
     const first = new Map<string, Admitted>();
     for (const one of this.#admissions.of(this.#userId)) {
@@ -69,8 +69,8 @@ class Race {
   }
 
   /**
-   * Waits for a condition that comes true when every client is admitted.
-   * @throws OverloadedRound when an admission was refused as OVERLOADED; Error when a client failed otherwise
+   * Waits for a condition that becomes true when every client is admitted.
+   * @throws OverloadedRound if an admission was refused as OVERLOADED; Error if a client failed otherwise
    */
   async #reach(label: string, reached: () => boolean): Promise<void> {
     const failures = () => this.clients.flatMap(({ failure }) => failure ?? []);
@@ -81,7 +81,7 @@ class Race {
     throw failed.every((code) => code === 'OVERLOADED') ? new OverloadedRound(text) : new Error(text);
   }
 
-  /** Resolves when all clients have had their turn, with the time of the last. */
+  /** Resolves when all clients have been admitted, with the time of the last admission. */
   async allAdmitted(): Promise<number> {
     const count = this.clients.length;
     await this.#reach(`${count} admissions`, () => this.admitted.length === count);
@@ -89,7 +89,8 @@ class Race {
   }
 
   /**
-   * That the newest are left, alive and in the registry, and every other was told and stays away.
+   * Expects that only the newest connections remain, in the registry and alive, and that all others received the error
+   * and stay away.
    * @returns ms from the last admission, or from `since`, to the end of the last evicted connection
    */
   async expectOnlyNewest(since?: number): Promise<number> {
@@ -107,7 +108,7 @@ class Race {
     return convergedMs;
   }
 
-  /** The leases of the user, as Redis has them. */
+  /** Returns the leases of the user in Redis. */
   held(): Promise<string[]> {
     return this.#leases.live(this.#userId);
   }
@@ -128,14 +129,14 @@ async function expectAlive(clients: readonly CappedClient[]): Promise<void> {
 async function expectNotified({ client, transport, welcomes }: CappedClient): Promise<void> {
   const { code, reason } = await client.closed;
   if (transport !== 'socketio') expect({ code, reason }).toEqual({ code: 4001, reason: 'CONNECTION_LIMIT_EXCEEDED' });
-  // One that was evicted before it had been welcomed was never connected.
+  // A client that was evicted before its welcome never was connected.
   else if (welcomes > 0) expect(reason).toBe('io server disconnect');
   else expect(client.refusal?.data).toMatchObject({ code: 'CONNECTION_LIMIT_EXCEEDED', retryable: false });
 }
 
 /**
- * That nobody who was evicted comes back by itself: a client of Socket.IO that really lost its connection, and thinks
- * the same of when to return, has been back twice meanwhile.
+ * Expects that evicted clients do not reconnect. In this time a Socket.IO client with a lost connection and the same
+ * reconnect delay would have reconnected twice.
  */
 async function expectNobodyReturns(race: Race): Promise<void> {
   const { token } = mintToken({}, { stack: race.of });
@@ -160,7 +161,7 @@ function useRaces(stack: () => StackProcesses): () => Race {
   return () => new Race(stack(), admissions, leases);
 }
 
-/** Plays a round, again with another user when the node was too busy to admit all clients. */
+/** Plays a round, and repeats it with another user if the node was too busy to admit all clients. */
 async function playRound<T>(newRace: () => Race, play: (race: Race) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     const race = newRace();
@@ -179,7 +180,7 @@ async function closeAll(race: Race): Promise<void> {
   await Promise.all(race.clients.map(({ client }) => client.close()));
 }
 
-/** Stops the first node for as long as `work` takes. */
+/** Stops the first node while `work` runs. */
 async function asleep({ gateways }: StackProcesses, work: () => Promise<void>): Promise<void> {
   const pid = gateways[0]?.pid;
   if (pid === undefined) throw new Error('the first node does not run');
@@ -228,7 +229,7 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
         await until(async () => `${ids().toSorted()}` === `${(await race.held()).toSorted()}`, {
           label: 'the registry to hold those that are connected',
         });
-        // None can be left: whoever stayed may have made room for newer ones, who then went.
+        // Possibly no connection remains: a client that stayed may have displaced others, which then disconnected.
         expect(left().length).toBeLessThanOrEqual(CAP);
         await expectAlive(left());
         const index = (id = '') => race.admitted.find(({ connectionId }) => connectionId === id)?.order ?? 0;
@@ -251,7 +252,7 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
       for (let round = 0; round < SLOW_ROUNDS; round++) {
         await playRound(newRace, async (race) => {
           await race.connect(CAP, { nodes: [0] });
-          // A node that is stopped while it admits has not asked Redis yet, or gives the admission up when it wakes.
+          // A node that is stopped during an admission has not sent it to Redis yet, or aborts it when it continues.
           for (const client of race.clients) await client.admitted();
           const watch = await Stopwatch.start();
           await asleep(stack(), async () => {
@@ -261,7 +262,7 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
             await until(() => performance.now() - stoppedAt >= sleepMs, { timeoutMs: sleepMs + 1_000 });
           });
           const convergedMs = await race.expectOnlyNewest(performance.now());
-          // One renewal, a third of the lease of 3 s, beyond the promise.
+          // One renewal, a third of the lease of 3 s, beyond the guarantee.
           expect(convergedMs).toBeLessThan(watch.allow(CONVERGED_MS + 1_000));
           figures.push(convergedMs);
         });
@@ -301,16 +302,16 @@ describe('twenty clients of one user while Redis is slow to reach', () => {
   );
 
   it(
-    `a node that is stopped while it admits answers every client later: admitted, or OVERLOADED (${SLOW_ROUNDS} rounds)`,
+    `a node that is stopped during admissions answers every client later: admitted or OVERLOADED (${SLOW_ROUNDS} rounds)`,
     async () => {
       for (let round = 0; round < SLOW_ROUNDS; round++) {
         const race = newRace();
         const url = race.of.gateways[0]?.url ?? '';
         const clients = await Promise.all(Array.from({ length: CAP }, () => openClient({ path: '/ws', url })));
         for (const client of clients) client.send('auth', { token: race.token });
-        // While the admissions are on their way to Redis and back.
+        // While the admissions are in flight between node and Redis.
         await delay(Math.random() * 40);
-        // Longer than a node waits for an answer of Redis.
+        // Longer than a node's timeout for Redis.
         await asleep(stack, () => delay(4_000));
         const outcomes = await Promise.all(
           clients.map(async (client) => {

@@ -10,38 +10,44 @@ import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const NODES = 3;
-/** `npm run faults` asks for ten thousand. */
+/** `npm run faults` sets ten thousand. */
 const CONNECTS = Number(process.env.FAULT_CONNECTS ?? 500);
-/** Before the first measurement: code is compiled, pools and caches have their size. */
+/** Before the first measurement code is compiled and pools and caches reach their size. */
 const WARM_UP = Math.max(250, CONNECTS / 5);
 const AT_ONCE = 25;
-/** Between two of them the clients of this test are let go. */
+/** After each batch the test's own clients are released. */
 const BATCH = 500;
-/** Of a batch: as many as that some are evicted, and that a ticket is to be had for everybody, thirty a minute. */
+/**
+ * Users per batch: few enough for evictions, and enough for one ticket per connect, of which a user gets thirty per
+ * minute.
+ */
 const USERS = 40;
-/** What a connect may leave on a node's heap. A lease's worth of objects, kept by mistake, is some kilobytes. */
+/** Bytes that a connect may leave on a node's heap. A leaked lease object takes several kilobytes. */
 const HEAP_BYTES_PER_CONNECT = 256;
-/** What a node's heap differs by from measurement to measurement, whatever it did. */
+/** Variation of a node's heap between two measurements. */
 const HEAP_NOISE_BYTES = 2 * 1024 * 1024;
 
 const stack = useStack({ gateways: NODES, workers: 0, env: INSPECTED });
 
-/** Connects by one of the roads, and ends it: in order, without a word, or before it is known what became of it. */
+/**
+ * Connects over one of the transports and ends the connection: with a close handshake, without one, or before the
+ * outcome is known.
+ */
 async function comeAndGo(number: number, token: string): Promise<void> {
   const transport = TRANSPORT_KINDS[number % TRANSPORT_KINDS.length] ?? 'header';
   const url = stack().gateways[Math.floor(Math.random() * NODES)]?.url ?? '';
   const ticket = transport === 'ticket' ? await buyTicket(token, { url }) : undefined;
   const { client } = await connectBy(transport, url, token, ticket);
   const end = number % 5;
-  // Also an eviction is an end of the wait: there are more clients than places.
+  // An eviction also ends the wait, because there are more clients than the cap allows.
   if (end < 3) await Promise.race([client.waitFor('connection_established').catch(() => undefined), client.closed]);
   if (end % 2 === 0) await client.close();
-  // A client of Socket.IO comes back from this, until its batch is over.
+  // A Socket.IO client reconnects after this, until its batch ends.
   else client.terminate();
   await client.closed;
 }
 
-/** Connects of users that nobody has heard of before. @returns the users */
+/** Connects new users. @returns the users */
 async function comeAndGoBatch(count: number): Promise<string[]> {
   const users = Array.from({ length: USERS }, () => mintToken({}, { stack: stack().addresses }));
   let next = 0;
@@ -62,7 +68,7 @@ async function comeAndGoAll(count: number): Promise<string[]> {
   return userIds;
 }
 
-/** Channels of users, nodes' own left out, that anybody of this stack still listens to. */
+/** Returns the user channels that any process of this stack subscribes to, without those of nodes. */
 async function userChannels({ redis, keys }: Leases): Promise<string[]> {
   const open = (await redis.call('PUBSUB', 'SHARDCHANNELS', `${keys.prefix}:*`)) as string[];
   return open.filter((name) => name.endsWith(':live'));

@@ -21,20 +21,23 @@ import { type StackAddresses, StackProcesses } from '../support/stack-processes.
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults:billing` asks for 100,000. */
+/** `npm run faults:billing` sets 100,000. */
 const CALLS = Number(process.env.FAULT_ALL_CALLS ?? 400);
-/** How often a gateway is killed, and how often a worker; Redis half as often. */
+/** Kills of gateways, and of workers; Redis is killed half as often. */
 const KILLS = Number(process.env.FAULT_ALL_KILLS ?? 1);
-/** Users that are at work at once. */
+/** Concurrent callers. */
 const CALLERS = Number(process.env.FAULT_ALL_LANES ?? 6);
-/** Tells the same kills and retries again, as far as the machine allows. */
+/** Reproduces the same kills and retries, as far as the machine allows. */
 const SEED = Number(process.env.FAULT_SEED ?? Math.floor(Math.random() * 2 ** 32));
-/** No log is so long that it could not be read in one go, and no user comes near the threads that are kept of him. */
+/** Enough users that each log can be read in one go, and that no user reaches the limit of kept threads. */
 const USERS = Math.min(200, Math.max(CALLERS, Math.ceil(CALLS / 250)));
 const TASKS_AT_ONCE = 20;
 const AT_ONCE = 4;
 
-/** A run whose worker was killed is taken over within 15 s, a call that was cut off ended within 11; each may meet the next kill. */
+/**
+ * A run whose worker was killed is taken over within 15 s, an interrupted call ended within 11 s; each may be hit by
+ * the next kill.
+ */
 const QUIET_MS = 90_000;
 const TIMEOUT_MS = 120_000 + QUIET_MS + 20 * CALLS;
 
@@ -46,12 +49,12 @@ const env = {
   MESSAGE_RATE_PER_MINUTE: '1000000',
   TOOL_TIMEOUT_SECONDS: '1',
   MAX_CONNECTIONS_PER_USER: '50',
-  // Said of every cut connection, and there are thousands.
+  // The warning would appear for each of thousands of cut connections.
   LOG_LEVEL: 'error',
 };
 
 it(
-  `every tool call is executed, told and charged once, while gateways, workers, Redis and the consumer of the bill are killed (${CALLS} calls, ${KILLS} kills of each kind)`,
+  `executes, reports and charges every call once while all processes are killed (${CALLS} calls, ${KILLS} kills of each kind)`,
   async () => {
     const since = new Date();
     const store = await killableRedis();
@@ -97,7 +100,7 @@ it(
   TIMEOUT_MS,
 );
 
-/** The work of all lanes, and what goes on beside it: until the calls are made and everything is up again. */
+/** Runs the work of all callers, the kills and the consumer until the calls are made and every process is up again. */
 async function runChaos(
   stack: StackProcesses,
   random: Random,
@@ -127,7 +130,7 @@ async function runChaos(
   });
   const callers = Array.from({ length: CALLERS }, () => caller(random.below(2 ** 32)));
   for (const part of [other, ...callers]) part.catch(() => stop.abort());
-  // What fails ends the rest, and nothing is closed before that has ended.
+  // A failure ends the rest, and nothing is closed before the rest has ended.
   const failure = (await Promise.allSettled([other, ...callers])).find(({ status }) => status === 'rejected');
   if (failure?.status === 'rejected') throw failure.reason;
   return { observations, users, kills: await other };
@@ -143,7 +146,7 @@ async function readUserRecords(redis: Redis, of: StackAddresses, users: readonly
   return userRecords;
 }
 
-/** Each log has no hole, and everything in it that began has ended, once. */
+/** Expects that each log is gapless, and that everything that started has ended exactly once. */
 function expectGaplessLogs(userRecords: readonly UserRecord[]): void {
   expect(userRecords.filter(({ isGapless }) => !isGapless).map(({ userId }) => userId)).toEqual([]);
   for (const { executing, completed } of userRecords) {
@@ -153,7 +156,7 @@ function expectGaplessLogs(userRecords: readonly UserRecord[]): void {
   expect(userRecords.filter(({ inFlight }) => inFlight !== 0)).toEqual([]);
 }
 
-/** Each key and each request id is one call and one run, with the outcome that its clients got. */
+/** Expects that each key and each request id is one call and one run, with the outcome that its clients received. */
 function expectLogsToEqualAnswers(
   observations: Observations,
   userRecords: readonly UserRecord[],
@@ -176,7 +179,9 @@ function expectLogsToEqualAnswers(
   );
 }
 
-/** The bill that was pulled has every record that a log names, of the same user, with the right price, and no other. */
+/**
+ * Expects that the pulled feed has every record that a log names, with the same user and the right price, and no other.
+ */
 function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, userRecords: readonly UserRecord[]): void {
   expect(faults).toEqual([]);
   expect(kept.findIndex(({ sequence }, at) => sequence !== at + 1)).toBe(-1);
@@ -184,7 +189,7 @@ function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, userRecords
   for (const { userId, completed } of userRecords) {
     for (const call of completed) {
       if (call.recordId !== null) named.set(call.recordId, { ...call, userId });
-      // Only what was refused or never begun has none.
+      // Only refused or unstarted calls have no record.
       else expect(call.success).toBe(false);
     }
   }
@@ -199,17 +204,20 @@ function expectLedgerToEqualLogs({ kept, faults }: CrashingConsumer, userRecords
   expect([...named.keys()]).toEqual([]);
 }
 
-/** What was charged was done. What was done is charged, unless its process or Redis was killed in the middle of it. */
+/**
+ * Expects that every charged call was executed. An executed call is charged unless its process or Redis was killed in
+ * the middle.
+ */
 function expectChargesToEqualEffects(userRecords: readonly UserRecord[], { gateways, workers, redis }: Kills): void {
   const effects = userRecords.map(effectsOf);
   const failed = userRecords.flatMap(({ completed }) => completed).filter(({ success }) => !success);
-  // A lane has one call under way at a time.
+  // A caller has one call in flight.
   expect(failed.length).toBeLessThanOrEqual(CALLERS * (gateways + workers + redis));
   expect(effects.flatMap(({ chargedWithoutEffect }) => chargedWithoutEffect)).toEqual([]);
   expect(effects.flatMap(({ strays }) => strays)).toEqual([]);
 }
 
-/** The bill, the tallies, the windows, the users' own counters and the proof are of one mind. */
+/** Expects that feed, tallies, windows, users' counters and hash chain agree. */
 async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[], userRecords: readonly UserRecord[]) {
   const ofUser = new Map<string, { executions: number; succeeded: number; units: number }>();
   for (const { user_id, units, status } of kept) {
@@ -229,7 +237,7 @@ async function expectSumsToAgree(reports: Reports, kept: readonly BilledRecord[]
   expect(await reports.inWindows()).toBe(kept.length);
   const { checked_records, ...proof } = await reports.verify();
   expect(proof).toMatchObject({ ok: true, problem: null, unsettled: [] });
-  // A campaign over the turn of an hour takes two calls, both of which read the records at the border.
+  // A test across an hour boundary needs two calls, both of which read the records at the boundary.
   expect(checked_records).toBeGreaterThanOrEqual(kept.length);
 }
 
@@ -242,7 +250,7 @@ interface Figures {
   readonly seconds: number;
 }
 
-/** Tells whoever runs the campaign what happened in it. */
+/** Prints what happened in the test. */
 function report({ observations, kills, consumer, completed, userRecords, seconds }: Figures): void {
   const uncharged = userRecords.flatMap((record) => effectsOf(record).effectWithoutCharge);
   const figures = {

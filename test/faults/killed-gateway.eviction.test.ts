@@ -8,7 +8,7 @@ import { Stopwatch } from '../support/stopwatch.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults` asks for fifty. */
+/** `npm run faults` sets fifty. */
 const ROUNDS = Math.ceil(Number(process.env.FAULT_ROUNDS ?? 2) / 5);
 const LEASE_SECONDS = { short: 3, long: 30 } as const;
 
@@ -47,7 +47,7 @@ describe('the places that a killed node held', () => {
         expect(await leases().live(userId)).toHaveLength(3);
         await until(async () => (await leases().live(userId)).length === 0, { label: 'the places to be free' });
         freedMs.push(performance.now() - killedAt);
-        // Beyond the lease: what it takes to look.
+        // Beyond the lease: the duration of a check.
         expect(freedMs.at(-1)).toBeLessThan(watch.allow(LEASE_SECONDS.short * 1_000 + 250));
         await stack().gateways[0]?.start();
       }
@@ -70,7 +70,7 @@ describe('a connection on a node that lives', () => {
   const leases = useLeases(stack);
 
   it(
-    `B12 keeps its place, the oldest of all, when the clients of a killed node come back long before its leases end (${ROUNDS} rounds)`,
+    `B12 keeps the oldest connection when clients of a killed node reconnect before its leases expire (${ROUNDS} rounds)`,
     async () => {
       for (let round = 0; round < ROUNDS; round++) {
         const of = stack().addresses;
@@ -86,7 +86,7 @@ describe('a connection on a node that lives', () => {
         expect((await leases().live(userId)).toSorted()).toEqual(expected.toSorted());
         oldest.send('ping');
         await oldest.waitFor('pong');
-        // The cap is what it was: the next one costs the oldest its place.
+        // The cap is unchanged: the next connection evicts the oldest.
         await open(2);
         expect(await oldest.closed).toEqual({ code: 4001, reason: 'CONNECTION_LIMIT_EXCEEDED' });
         await stack().gateways[0]?.start();

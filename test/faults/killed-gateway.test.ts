@@ -5,14 +5,14 @@ import { type StackProcesses, useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 
 const NODES = 3;
-/** `npm run faults` asks for fifty. */
+/** `npm run faults` sets fifty. */
 const ROUNDS = Number(process.env.FAULT_ROUNDS ?? 2);
 
 const processes = useStack({ gateways: NODES, workers: 1, env: { MESSAGE_RATE_PER_MINUTE: '1000' } });
 
 /**
- * A client starts a run on one node; the node is killed when the run’s first event has come; the client goes on at the
- * next node from the last event it has. Between the two the run goes on without it.
+ * A client starts a run on one node, which is killed after the first event of the run. The client resumes on the next
+ * node from its last event, while the run continues.
  */
 async function round(transport: TransportName, stack: StackProcesses, number: number): Promise<void> {
   const victim = stack.gateways[number % NODES];
@@ -34,7 +34,7 @@ async function round(transport: TransportName, stack: StackProcesses, number: nu
     transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
   const rest = await openClient({ transport, token, url: refuge.url, ...position });
   await rest.waitFor('resumed');
-  // Requests that died with the node are repeated by the client; the request id keeps them from running twice.
+  // The client repeats requests that were lost with the node; the request id prevents a second run.
   for (const request_id of runs) rest.send('agent_request', { message: 'How is my workload doing?', request_id });
   for (const request_id of runs) {
     const ended = [...before.events].some((event) => isTerminal(event) && event.fields.request_id === request_id);

@@ -10,7 +10,7 @@ import { type StackProcesses, startStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** The promise is 45 s from the worker’s death. */
+/** Guarantee: 45 s from the worker's death. */
 const RECOVERY_MS = 45_000;
 
 let model: ModelServer;
@@ -25,7 +25,7 @@ beforeAll(async () => {
 
 describe('a worker that is killed while a model speaks', () => {
   it('leaves its runs to the next, with no gap, one end, and a bill that agrees', async () => {
-    // Both runs call a tool first; in their answers the first worker is killed.
+    // Both runs call a tool first; the first worker is killed during their answers.
     let killed = false;
     model.script = ({ body }) => {
       if (!body.messages.some(({ role }) => role === 'tool')) return { calls: [{ name: 'list_agents' }] };

@@ -9,10 +9,10 @@ import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
 
-/** `npm run faults` asks for more. */
+/** `npm run faults` sets more. */
 const KILLS = Number(process.env.FAULT_KILLS ?? 3);
 
-/** What a part of the work did, when Redis was there; false while it was away. */
+/** Returns false if Redis was unavailable. */
 async function whenThere(work: () => Promise<unknown>): Promise<boolean> {
   try {
     await work();
@@ -25,7 +25,7 @@ async function whenThere(work: () => Promise<unknown>): Promise<boolean> {
   }
 }
 
-/** Appends, folds, closes and corrects, all at once, until told to stop. */
+/** Appends, ingests, closes windows and corrects, all concurrently, until stopped. */
 function workOn(usage: UsageFixture) {
   const acknowledged: string[] = [];
   let running = true;
@@ -75,7 +75,7 @@ describe('a ledger whose Redis is killed', () => {
     expect(new Set(ids).size).toBe(ids.length);
     const inLedger = new Set(ids);
     expect(work.acknowledged.filter((id) => !inLedger.has(id))).toEqual([]);
-    // An append may have arrived without its answer: at most the two that were on their way at each kill.
+    // An append may have arrived without its reply: at most the two that were in flight at each kill.
     expect(ids.length - work.acknowledged.length).toBeLessThanOrEqual(2 * KILLS);
     expect(await usage.verifier.verify([HOUR, NEXT_HOUR])).toMatchObject({
       problem: null,

@@ -7,15 +7,15 @@ import { mintToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults` asks for more. */
+/** `npm run faults` sets more. */
 const CALLS = Number(process.env.FAULT_CALLS ?? 60);
 const KILLS = Number(process.env.FAULT_KILLS ?? 2);
-/** Under way at once, each under a key of its own. */
+/** Concurrent calls, each under its own key. */
 const CALLERS = 6;
-/** A call counts as dead six seconds after it began, and a sweep comes every five. */
+/** A call counts as interrupted six seconds after its start, and a sweep runs every five. */
 const RECOVERY_MS = 30_000;
 
-// Everything that happened is read again from the log.
+// The test reads all events again from the log.
 const EVENT_LOG_LENGTH = String(100 + 4 * CALLS);
 const env = {
   EVENT_LOG_LENGTH,
@@ -27,7 +27,7 @@ const env = {
 const processes = useStack({ gateways: 3, workers: 1, env });
 
 describe.each(TRANSPORTS)('tool calls over %s whose gateways are killed', (transport) => {
-  it(`are each executed, told and charged once, however often their clients repeat them (${CALLS} calls, ${KILLS} kills)`, async () => {
+  it(`are executed, reported and charged once each, however often clients repeat them (${CALLS} calls, ${KILLS} kills)`, async () => {
     const { token, userId } = mintToken({ plan: 'enterprise' }, { stack: processes().addresses });
     let number = 0;
     let done = 0;
@@ -62,7 +62,7 @@ describe.each(TRANSPORTS)('tool calls over %s whose gateways are killed', (trans
   }, 120_000);
 });
 
-/** The answer under a key, from a connection that may be gone. @throws Error when there is none */
+/** Returns the answer under a key, over a connection that may have ended. @throws Error without an answer */
 async function attempt(client: TestClient | undefined, key: string): Promise<Record<string, unknown>> {
   if (!client) throw new Error('not connected');
   const disconnected = client.closed.then(() => {
@@ -89,7 +89,10 @@ async function connect(transport: TransportName, token: string, node: number): P
   }
 }
 
-/** Everything that began has ended once; what ended is on the bill; what succeeded is charged; no place is taken. */
+/**
+ * Expects that everything that started has ended once, each ended call is in the ledger, each successful one is
+ * charged, and no reservation remains.
+ */
 async function checkInvariants(
   transport: TransportName,
   token: string,

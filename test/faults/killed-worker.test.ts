@@ -6,10 +6,10 @@ import { type StackProcesses, useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults` asks for more. */
+/** `npm run faults` sets more. */
 const RUNS = Number(process.env.FAULT_RUNS ?? 20);
 const KILLS = Number(process.env.FAULT_KILLS ?? 1);
-/** The promise is 45 s from the worker’s death. */
+/** Guarantee: 45 s from the worker's death. */
 const RECOVERY_MS = 45_000;
 
 const processes = useStack({ gateways: 1, workers: 2, env: { MESSAGE_RATE_PER_MINUTE: '10000' } });
@@ -25,7 +25,7 @@ function ends(client: TestClient) {
   return client.events.filter(isTerminal);
 }
 
-/** Every usage record that the client was told of in a `tool_completed`. */
+/** Returns every usage record id that the client received in a `tool_completed`. */
 function receivedRecords(client: TestClient): string[] {
   return durable(client.events).flatMap(({ type, fields }) => {
     return type === 'tool_completed' && typeof fields.usage_record_id === 'string' ? [fields.usage_record_id] : [];
@@ -46,7 +46,7 @@ describe('a run whose worker is killed', () => {
     const stack = processes();
     const { client, userId } = await connect(stack);
     let caught: string | undefined;
-    // A run takes some ten milliseconds: the kill is repeated until one was really in the middle.
+    // A run takes about ten milliseconds, so the kill is repeated until it hits the middle of one.
     for (let attempt = 1; attempt <= 20 && caught === undefined; attempt++) {
       const request_id = `${userId}_${attempt}`;
       const from = client.mark();

@@ -6,7 +6,7 @@ import { mintToken, type PlanName } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const NODES = 3;
-/** `npm run faults` asks for fifty. */
+/** `npm run faults` sets fifty. */
 const ROUNDS = Number(process.env.FAULT_ROUNDS ?? 2);
 
 const LIMITS = { free: 30, pro: 60 } as const satisfies Partial<Record<PlanName, number>>;
@@ -36,12 +36,12 @@ function answers(client: TestClient) {
   return client.events.filter(({ type }) => type === 'pong' || type === 'error');
 }
 
-/** Sends one and a half times the limit, each message to any of the nodes; resolves when all have been answered. */
+/** Sends one and a half times the limit, each message to a random node; resolves when all have been answered. */
 async function shout({ limit, clients }: User): Promise<void> {
   const sent = Math.ceil(limit * 1.5);
   for (let i = 0; i < sent; i++) {
     clients[Math.floor(Math.random() * NODES)]?.send('ping', { timestamp: i });
-    // Now and then the nodes get to speak: what comes later meets counters that others have moved.
+    // Occasional pauses let the nodes answer, so that later messages meet counters that other nodes have changed.
     if (Math.random() < 0.2) await new Promise((resolve) => setImmediate(resolve));
   }
   await until(() => clients.flatMap(answers).length === sent, { label: `${sent} answers` });

@@ -24,7 +24,10 @@ beforeAll(async () => {
   leases = await openLeases({ ...stack.addresses, redisUrl: server.url });
 });
 
-/** Every node has announced itself once more since all of them were there: each knows how many share the limit. */
+/**
+ * Waits until every node has renewed its lease once more with all of them alive, so that each knows the number of
+ * nodes.
+ */
 async function nodesKnowEachOther(): Promise<void> {
   const announced = async () => {
     const flat = (await leases.redis.zrange(leases.keys.nodes, '-inf', '+inf', 'BYSCORE', 'WITHSCORES')).flat();
@@ -46,7 +49,7 @@ async function openOn(node: number, token: string): Promise<TestClient> {
   return client;
 }
 
-/** Sends that many, and counts the pongs among the answers. */
+/** Sends that many pings, and counts the pongs. */
 async function granted(client: TestClient, messages: number): Promise<number> {
   const from = client.mark();
   for (let i = 0; i < messages; i++) client.send('ping');
@@ -55,7 +58,7 @@ async function granted(client: TestClient, messages: number): Promise<number> {
   return answers().filter(({ type }) => type === 'pong').length;
 }
 
-/** Decisions of a node to allow a message, by who counted it. */
+/** Returns how many messages a node has allowed, by the place of the counter. */
 async function allowed(node: number, countedBy: 'node' | 'cluster'): Promise<number> {
   const decisions = await scrape(nodeUrl(node, stack.addresses), 'tollgate_limit_decisions_total');
   return decisions.get(`result="allowed",counted_by="${countedBy}"`) ?? 0;
@@ -91,7 +94,7 @@ describe('three nodes whose Redis hangs', () => {
       server.process.kill('SIGCONT');
     }
     const more: number[] = [];
-    // All the while the nodes come back, and when they are.
+    // Sends while the nodes reconnect, and after.
     await Promise.all(
       NODES.map(async (node) => {
         const back = countsByCluster(node, probes[node]);

@@ -6,10 +6,13 @@ import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults:archive` asks for more, and for every mode. */
+/** `npm run faults:archive` sets more, and tests every mode. */
 const ROUNDS = Number(process.env.FAULT_LOSSES ?? 1);
 const EVERY_MODE = process.env.FAULT_LOSSES !== undefined;
-/** Calls under way for so long before Redis fails, and after it is back: in the campaign longer than the archive is behind. */
+/**
+ * Duration of the load before the failure of Redis and after its return; in the long form it exceeds the lag of the
+ * archive.
+ */
 const WORK_MS = EVERY_MODE ? 1_600 : 800;
 
 type Fsync = 'always' | 'everysec';
@@ -24,19 +27,19 @@ interface Mode {
 
 interface Losses {
   acknowledged: number;
-  /** Those that Redis had lost, and of them those that came back, by whom. */
+  /** Lost records, and those of them that were restored, by source. */
   missing: number;
   fromNode: number;
   fromArchive: number;
   restored: number;
   lost: number;
-  /** Calls that were answered without their replica, before Redis failed. */
+  /** Calls that were answered before the failure without confirmation by a replica. */
   unreplicated: number;
 }
 
 const table: string[] = [];
 
-/** One failure of Redis under paid calls, and what the ledger has of them at the end. */
+/** One failure of Redis during paid calls, and the resulting contents of the ledger. */
 async function lossesOf({ failure, fsync, wait, journal, archive }: Mode, postgres?: PostgresServer): Promise<Losses> {
   const redis = await lossyRedis(failure, fsync);
   const security: LossProtection = {
@@ -165,7 +168,8 @@ describeWith(POSTGRES, 'acknowledged records, with an archive', () => {
     async (mode) => {
       const all = await rounds(mode, postgres);
       if (mode.journal) expect(lostOf(all)).toEqual(NOTHING);
-      // Whatever a replica had in time is not lost. What an archive puts back may still have been in an outbox.
+      // A record that a replica confirmed is not lost. A record that the archive restores may still have been in an
+      // outbox.
       if (mode.wait && !mode.archive)
         for (const { missing, unreplicated } of all) expect(missing).toBeLessThanOrEqual(unreplicated);
     },

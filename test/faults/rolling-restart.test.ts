@@ -8,17 +8,17 @@ import { type StackProcess, useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** `npm run faults` asks for a thousand. */
+/** `npm run faults` sets a thousand. */
 const CLIENTS = Number(process.env.FAULT_CLIENTS ?? 50);
-/** A run of every client about every ten seconds, so that there are runs under way at each step of a restart. */
+/** Each client has a run about every ten seconds, so that runs are in flight at each step of a restart. */
 const TURNS_PER_SECOND = CLIENTS / 10;
-/** Longer than the three seconds in which HAProxy finds out. */
+/** Longer than the three seconds that HAProxy needs to detect a draining node. */
 const DRAIN_SECONDS = 4;
 const TIMEOUT_MS = 60_000 + CLIENTS * 60;
 
 const MIX: Mix = {
   transports: { socketio_websocket: 2, socketio_polling: 0, websocket: 2 },
-  // No client leaves of its own will: whoever comes back was sent away.
+  // Clients do not disconnect by themselves: each reconnect is caused by a restart.
   turns: { agent_request: 4, tool_call: 1, ping: 1, resume: 0 },
   messages: ['How is my workload doing?', 'Hello'],
   tools: [{ tool: 'list_agents', arguments: {} }],
@@ -78,7 +78,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
 
   const reconnects = () => groups.reduce((sum, { users }) => sum + users.measures.counts.reconnects, 0);
 
-  /** The most reconnects within a second, from here until it is asked. */
+  /** The highest number of reconnects within a second, from this call until the returned function is called. */
   function peakOfReconnects(): () => number {
     const everyMs = 100;
     const seen = [reconnects()];
@@ -93,7 +93,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
     };
   }
 
-  /** Until both load balancers send clients there again. */
+  /** Waits until both load balancers send clients to the node again. */
   async function backInRotation(node: StackProcess): Promise<void> {
     const serverId = async (url: string) => {
       const probe = await openClient({ url, token: mintToken({}, { stack: processes().addresses }).token });
@@ -109,7 +109,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
   }
 
   it(
-    `loses and repeats no event of ${CLIENTS} clients with runs under way, and sends none away twice by one restart`,
+    `loses and repeats no event of ${CLIENTS} clients with runs in flight, and moves each client once per restart`,
     async () => {
       for (const node of processes().gateways) {
         const before = groups.map(({ users }) => users.reconnects);
@@ -127,7 +127,7 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
         }
       }
       for (const { users, name } of groups) {
-        // Who came back last may have been welcomed, and not been told yet where he was.
+        // The last clients may have their welcome and not yet `resumed`.
         const notified = () => users.measures.counts.resumes >= users.measures.counts.reconnects;
         await until(notified, { timeoutMs: TIMEOUT_MS, label: 'the end of the last resume' });
         await users.end(TIMEOUT_MS);
@@ -143,14 +143,14 @@ describeWith(HAPROXY, 'a rolling restart of three gateways behind HAProxy', () =
           turns_dropped: 0,
           turns_completed: counts.turns_due,
           runs_completed: counts.runs_requested,
-          // Each came back to its own place.
+          // Each client resumed at its own position.
           resumes: counts.reconnects,
         });
-        // Every node was restarted: nobody is where he was.
+        // Every node was restarted, so each client has moved.
         expect(Math.min(...users.reconnects)).toBeGreaterThanOrEqual(1);
         expect(counts.runs_completed).toBeGreaterThan(0);
         expect(counts.connections_lost).toBe(counts.reconnects);
-        // No attempt met a node that would not take it: what HAProxy did not know yet, it asked another one for.
+        // No attempt reached a node that refused it: HAProxy retried on another node.
         expect(counts.connections_attempted).toBe(CLIENTS / 2 + counts.reconnects);
       }
     },

@@ -12,7 +12,7 @@ import { TcpProxy } from '../support/tcp-proxy.ts';
 import { until } from '../support/until.ts';
 import { HOUR, usageFixture } from '../support/usage.ts';
 
-/** A Redis of the test's own, behind something that can cut it off, which can be ended and started again without its data. */
+/** A private Redis behind a proxy that can cut it off. It can be stopped and restarted without its data. */
 async function ownRedis() {
   let server = await startRedisServer();
   const { port } = server;
@@ -37,7 +37,7 @@ async function fixture(options: Partial<AcknowledgedRecordsOptions> = {}, clock 
   const acknowledgedRecords = new AcknowledgedRecords(deps, { keptMs: 60_000, ...options });
   closeAfter('test', () => acknowledgedRecords.stop());
   acknowledgedRecords.start();
-  /** Executes as a process does that is told so. */
+  /** Executes like a process that receives the confirmations. */
   const execute: typeof usage.execute = async (...executions) => {
     const records = await usage.execute(...executions);
     for (const record of records) acknowledgedRecords.onAcknowledged(record);
@@ -62,14 +62,14 @@ describe('records that were acknowledged to a process', () => {
     expect(await resubmitted()).toBe(0);
   });
 
-  it('are billed once where Redis still had them: in an outbox, in the ledger, or again from a call that was repeated', async () => {
+  it('are billed once if Redis still has them in an outbox, the ledger or from a repeated call', async () => {
     const { usage, execute, ids, resubmitted, stop, start, redis } = await fixture();
     const [first, second, third] = await execute({}, {}, {});
     await usage.ingestAll();
     await stop();
     await start();
     await until(async () => (await resubmitted()) === 3, { timeoutMs: 15_000 });
-    // What the replica had: one in the ledger, one in an outbox, and the third is executed again later.
+    // The replica's state: one record in the ledger, one in an outbox; the third is executed again later.
     await redis.xadd(usage.keys.outbox(3), '*', 'r', JSON.stringify(first));
     await redis.rename(usage.keys.resubmitted, `${usage.keys.resubmitted}-later`);
     await usage.ingestAll();
@@ -91,7 +91,7 @@ describe('records that were acknowledged to a process', () => {
     proxy.cut();
     proxy.restore();
     await again;
-    // Asked behind the question of the journal, on the same connection.
+    // Follows the command of the acknowledged records on the same connection.
     await redis.ping();
     await redis.ping();
     expect(await resubmitted()).toBe(0);

@@ -16,12 +16,11 @@ beforeEach(() => {
   model.requests.length = 0;
 });
 
-/** Small, so that nothing is waited for in earnest. */
 /** Long enough for a busy machine to answer; the tests of silence wait this long. */
 const limits = { firstChunkMs: 1_500, silenceMs: 1_500 };
 const ANSWER: ScriptedReply = { text: ['All ', 'is ', 'well.'] };
 
-/** The first request meets the fault, the others are answered. */
+/** The first request meets the fault, later ones are answered. */
 function once(fault: ScriptedReply): void {
   model.script = (_request, at) => (at === 0 ? fault : ANSWER);
 }
@@ -167,7 +166,7 @@ describe('calls of one step', () => {
     const both = new Promise<void>((resolve) => {
       together = resolve;
     });
-    // Each waits for the other: one after the other they would never end.
+    // The calls wait for each other: sequential execution would never end.
     const count = async () => {
       waiting += 1;
       if (waiting === 2) together();

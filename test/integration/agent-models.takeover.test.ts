@@ -14,7 +14,7 @@ beforeAll(async () => {
   runs = await ModelRuns.start(model);
 });
 
-/** A model that never says the same twice; what it is to say next shows from what it was told. */
+/** A model whose answers never repeat. It chooses the next one by the conversation that it receives. */
 beforeEach(() => {
   runs.letTimeRun();
   model.requests.length = 0;
@@ -50,7 +50,7 @@ describe('a run on a model whose worker died', () => {
 
     expect(await runs.executor({ count }).execute(await runs.claim(accepted))).toBe('completed');
     const events = await runs.events(accepted);
-    // A step whose text was cut off is asked again; one that was completed never is.
+    // A step whose text was cut off is requested again; a completed one never is.
     const cutOff = died === 1 || died === 2 || died === 7 || died === 8;
     const begun = died === 2 || died === 8;
     expect(model.requests).toHaveLength(cutOff ? 3 : 2);
@@ -77,7 +77,7 @@ describe('a run on a model whose worker died', () => {
   it('goes on when one of two calls had ended, and runs only the other again', async () => {
     const accepted = await runs.accept();
     const executed: string[] = [];
-    // The first call never ends under the first worker; the second does.
+    // The first call hangs under the first worker; the second one completes.
     let stuck = true;
     const count = async (_args: unknown, { callId }: { readonly callId: string }) => {
       executed.push(callId);
@@ -92,7 +92,7 @@ describe('a run on a model whose worker died', () => {
     const events = await runs.events(accepted);
     expect(events.map(({ type }) => type)).toEqual(FULL_RUN);
     expect(executed.map((id) => id.at(-1))).toEqual(['1', '2', '1']);
-    // What each call gave is told to the model as that call's.
+    // The model receives each result as that of its call.
     const results = model.requests.at(-1)?.body.messages.filter(({ role }) => role === 'tool') ?? [];
     expect(results.map(({ content }) => /_(\d)"/.exec(content ?? '')?.[1])).toEqual(['1', '2']);
   });
@@ -100,7 +100,7 @@ describe('a run on a model whose worker died', () => {
   it('may die again and again: each attempt replaces the one before', async () => {
     const accepted = await runs.accept();
     for (let worker = 0; worker < 3; worker++) {
-      // Each worker gets one event further: into the text of the first step.
+      // Each worker gets one event further, into the text of the first step.
       const dying = runs.dyingLog(worker === 0 ? 2 : 1);
       void runs.executor({ log: dying.log }).execute(await runs.claim(accepted));
       await until(dying.dead);

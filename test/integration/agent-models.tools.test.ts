@@ -19,7 +19,7 @@ beforeEach(() => {
   model.requests.length = 0;
 });
 
-/** A model that calls these tools in one step, and answers when it has been told what came of them. */
+/** A model that requests these calls in one step, and answers when it has their results. */
 function callingAtOnce(calls: readonly ScriptedCall[]): void {
   model.script = ({ body }) => (body.messages.some(({ role }) => role === 'tool') ? { text: ['Done.'] } : { calls });
 }
@@ -33,7 +33,7 @@ const completed = (events: readonly LoggedEvent[]) => events.filter(({ type }) =
 const codes = (events: readonly LoggedEvent[]) =>
   completed(events).map(({ success, error }) => (success ? 'ok' : (error as { code: string }).code));
 const callNumber = ({ tool_call_id }: LoggedEvent) => Number(/_(\d+)$/.exec(String(tool_call_id))?.[1]);
-/** What the model was told of its calls, in their order. */
+/** Returns the results that the model received, in the order of its calls. */
 const modelResults = () =>
   (model.requests.at(-1)?.body.messages ?? [])
     .filter(({ role }) => role === 'tool')
@@ -44,7 +44,7 @@ describe('the calls of one step of a model', () => {
     const runs = await withPlan({ concurrency: 2 });
     callingAtOnce(times(3, 'count'));
     const userId = freshUserId();
-    // The two that run end only after the third has been refused.
+    // The two running calls end only after the third has been refused.
     const count = async () => {
       await until(async () => completed(await runs.events({ userId })).length > 0);
       return { counted: 1 };
@@ -69,7 +69,7 @@ describe('the calls of one step of a model', () => {
     expect((await runs.summary({ userId })).under_way.calls).toBe(0);
   });
 
-  it('count against the day exactly, in runs of one user side by side, and are charged once with their steps', async () => {
+  it('count exactly against the daily quota in concurrent runs, and are charged once with their steps', async () => {
     const runs = await withPlan({ allowances: { count: 3 } });
     callingAtOnce(times(4, 'count'));
     const userId = freshUserId();
@@ -126,7 +126,7 @@ describe('a step with a refused call and one that runs, whose worker died', () =
 });
 
 describe('a worker with a model', () => {
-  it('answers degraded sessions with the built-in agent, which costs nothing, and all others with the model', async () => {
+  it('answers degraded sessions with the free built-in agent, and all others with the model', async () => {
     const runs = await withPlan({});
     model.script = () => ({ text: ['From the model.'] });
     const agent = await runs.assembled();

@@ -12,7 +12,7 @@ import { until } from '../support/until.ts';
 const completedTools = ({ events }: SeenRun) =>
   events.filter(({ type }) => type === 'tool_completed').map((e) => e.fields);
 
-/** The user's records in the ledger, once there are this many: they are folded into it twice a second. */
+/** Resolves with the user's ledger records once there are this many. Workers ingest twice per second. */
 async function billed(userId: string, count: number) {
   await until(async () => (await billedRecords(userId)).length >= count, { timeoutMs: 10_000, label: 'the records' });
   return billedRecords(userId);
@@ -26,7 +26,7 @@ describe.each(TRANSPORTS)('a tool that ran in a run over %s', (transport) => {
     const [completed] = completedTools(run);
     const [record, ...others] = await billed(userId, 1);
     expect(others).toEqual([]);
-    // All but the first record of a ledger have it.
+    // Every record of a ledger but the first has it.
     const { content_before: _, ...seen }: Record<string, unknown> = record ?? {};
     expect(seen).toEqual({
       id: completed?.usage_record_id,
@@ -95,7 +95,7 @@ describe.each(TRANSPORTS)('a tool that the plan does not include, over %s', (tra
     expect(end?.fields.tools_used).toEqual(open.map(({ tool_name }) => tool_name));
     expect(open.length).toBeGreaterThan(0);
 
-    // The records of the tools that did run have come: one of the refused tool would have come before them.
+    // The records of the executed tools have arrived. A record of the refused tool would have arrived earlier.
     const records = await billed(userId, open.length);
     expect(records.map(({ tool }) => tool)).toEqual(open.map(({ tool_name }) => tool_name));
     expect(records.map(({ id }) => id)).toEqual(open.map(({ usage_record_id }) => usage_record_id));

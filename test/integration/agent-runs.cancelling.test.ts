@@ -6,7 +6,7 @@ import { isTerminal } from '../support/runs.ts';
 import { useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 
-/** A stack whose worker can be stopped, so that a run waits for as long as the test wants. */
+/** A stack whose worker can be stopped, so that a run waits as long as the test requires. */
 const stack = useStack({ gateways: 1, workers: 1 });
 
 async function connect(transport: TransportName) {

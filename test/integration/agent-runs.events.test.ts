@@ -6,7 +6,7 @@ import { isTerminal, seqs, upTo } from '../support/runs.ts';
 import { Stopwatch } from '../support/stopwatch.ts';
 import { mintToken, type PlanName } from '../support/tokens.ts';
 
-/** The fields of each event beside those that all carry: contract section 6. */
+/** The fields of each event beside the common ones: docs/protocol.md. */
 const OWN_FIELDS: Readonly<Record<string, readonly string[]>> = {
   agent_started: ['message', 'status'],
   agent_thinking: ['thought', 'step'],

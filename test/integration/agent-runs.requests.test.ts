@@ -15,7 +15,7 @@ const PRO_TOOLS = toolFile.tools
   .map(({ name }) => name);
 const BASIC_TOOLS = ['create_thread', 'get_thread_history', 'list_agents', 'get_agent_status'];
 
-/** The answer to a message that names a request: the next event of that type, or the error. */
+/** Resolves with the answer to a message with a request id: the next event of that type, or the error. */
 async function ask(client: TestClient, type: string, fields: Record<string, unknown>, answer = type) {
   const request_id = freshRequestId();
   client.send(type, { ...fields, request_id });
@@ -25,7 +25,7 @@ async function ask(client: TestClient, type: string, fields: Record<string, unkn
   return { type: event.type, fields: event.fields };
 }
 
-/** How many runs a client has seen begin. */
+/** Counts the runs whose start a client has received. */
 const begun = (client: TestClient) => client.events.filter(({ type }) => type === 'agent_started').length;
 
 describe.each(TRANSPORTS)('a request over %s', (transport) => {
@@ -50,7 +50,7 @@ describe.each(TRANSPORTS)('a request over %s', (transport) => {
     client.send('agent_request', { message: 'hello', request_id });
     const refused = await client.waitFor('error');
     expect(refused.fields).toMatchObject({ code: 'RATE_LIMITED', request_id });
-    // The minute is over; another node has nothing in its memory of it.
+    // The minute is over, and another node has no copy in memory.
     const redis = await connectRedis(stack().redisUrl, 'commands', silentLogger);
     closeAfter('test', () => disconnectRedis(redis));
     await redis.del(new Keys(stack().keyPrefix).user(userId).messageRate);
@@ -71,7 +71,7 @@ describe.each(TRANSPORTS)('a request over %s', (transport) => {
       thread_id: first.accepted.fields.thread_id,
       request_id,
     });
-    // Whatever the repetition might have started would have begun before this one ended.
+    // A second run would have started before this one ended.
     await runToEnd(client);
     expect(begun(client)).toBe(2);
   });
@@ -86,7 +86,7 @@ describe.each(TRANSPORTS)('a request over %s', (transport) => {
       expect(new Set(runs.map(({ runId }) => runId)).size).toBe(1);
       expect(new Set(runs.map(({ accepted }) => accepted.fields.thread_id)).size).toBe(1);
     }
-    // Whatever came before the last runs has come when these have.
+    // All earlier events have arrived when these have.
     const last = await Promise.all(clients.map((client) => runToEnd(client)));
     const [first] = clients as [TestClient];
     for (const { runId } of last) {

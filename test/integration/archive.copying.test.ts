@@ -4,7 +4,7 @@ import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
 import { EVERYTHING_PASSED, NEXT_HOUR, type UsageFixture } from '../support/usage.ts';
 
-/** Older than any age: a record counts as old once Redis's clock has moved. */
+/** A negative age, so that a record is old enough as soon as the clock of Redis has moved. */
 const NO_AGE = -1_000;
 
 describeWith(POSTGRES, 'the archive of the ledger', () => {
@@ -110,7 +110,7 @@ describeWith(POSTGRES, 'the archive of the ledger', () => {
     await usage.ingestAll();
     const [third] = await usage.ledger.range(3, 3);
     await servers.redis.xdel(usage.keys.ledger, '3-0');
-    // The id of a stream entry is not given again, so that the ledger is written anew.
+    // A stream id cannot be reused, so the ledger is written anew.
     const entries = await servers.redis.xrange(usage.keys.ledger, '-', '+');
     await servers.redis.del(usage.keys.ledger);
     for (const [id, fields] of entries) await servers.redis.xadd(usage.keys.ledger, id, ...fields);

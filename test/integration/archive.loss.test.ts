@@ -15,7 +15,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
 
   const fixture = () => archiveFixture(servers);
 
-  /** Three archived records, and a way back to where only the first was written. */
+  /** Three archived records, and a way back to the state with only the first. */
   async function lostTwo() {
     const all = await fixture();
     const { usage, archiveAll } = all;
@@ -38,7 +38,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     return total?.units;
   };
 
-  it('has it put back as it was: the same records, hashes, tallies and windows, under the cursors that consumers have', async () => {
+  it('restores the same records, hashes, tallies and windows, under the cursors of the consumers', async () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     const [, second, third] = before;
     await goBack();
@@ -52,7 +52,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 3, archived_records: 3 });
     const page = await usage.ledger.read({ after: { sequence: 2, hash: second?.hash ?? '' }, limit: 10 });
     expect(page).toMatchObject({ gapDetected: false, records: [{ id: third?.id }] });
-    // What is executed from here on follows from what was put back.
+    // A later record chains to the restored ones.
     await usage.execute({});
     await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
@@ -82,7 +82,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, checked_windows: 2 });
   });
 
-  it('has a window closed again as it was when only the closing was lost, before anything more comes into it', async () => {
+  it('closes a window again unchanged if only its closing was lost, before further ingestion', async () => {
     const { usage, archiveAll } = await fixture();
     await usage.execute({}, {});
     await usage.ingestAll();
@@ -120,12 +120,12 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
   it('is not charged twice for what was put back and still waits in an outbox, or is executed again', async () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     await goBack();
-    // The fold was lost, but not the record in its outbox.
+    // Redis lost the ingestion, but not the record in its outbox.
     const { sequence: _, hash: __, ...waiting } = before[1] ?? {};
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
     await archiveAll();
     await usage.ingestAll();
-    // Its call was lost too: whoever made it, or the sweep, comes with the same id and another outcome.
+    // The call was lost too: its caller or the sweep repeats it under the same id with another outcome.
     const swept = JSON.stringify({ ...waiting, units: 0, status: 'error' });
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', swept);
     await usage.ingestAll();
@@ -138,7 +138,8 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     const { usage, archiveAll, verifier, before, goBack, rows, sql } = await lostTwo();
     const [, second, third] = before;
     await goBack();
-    // The second survived in its outbox; then something new is executed, and both are folded before anybody looks.
+    // The second record survived in its outbox. Then a new record is executed, and both are ingested before the
+    // comparison.
     const { sequence: _, hash: __, ...waiting } = second ?? {};
     await servers.redis.xadd(usage.keys.outbox(partitionOf('user_b')), '*', 'r', JSON.stringify(waiting));
     const [fresh] = await usage.execute({ units: 1, hour: NEXT_HOUR });
@@ -156,10 +157,10 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(ids.at(-1)).toBe(third?.id);
     expect(await unitsOf(usage)).toBe(18);
     expect(await verifier.verify(HOURS)).toMatchObject({ ok: true, checked_records: 4, archived_records: 4 });
-    // A consumer that has read the lost history is told, and drops by id what it has.
+    // A consumer that has read the lost history receives a gap, and drops duplicates by id.
     const after = { sequence: 3, hash: third?.hash ?? '' };
     expect(await usage.ledger.read({ after, limit: 10 })).toMatchObject({ gapDetected: true });
-    // Nothing is deleted: what was superseded is kept, and settled.
+    // Nothing is deleted: superseded records are kept and resolved.
     expect((await rows()).map(({ id }) => id)).toEqual(ids);
     const superseded = await sql<{ hash: string; settled: boolean }>(
       'SELECT hash, settled_at IS NOT NULL AS settled FROM usage_records_superseded ORDER BY sequence',
@@ -167,7 +168,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(superseded).toEqual([second, third].map((record) => ({ hash: record?.hash, settled: true })));
   });
 
-  it('puts late what came back into the next revision of a window that was closed, and keeps the closed one', async () => {
+  it('puts records restored late into the next revision of a closed window, and keeps the closed one', async () => {
     const { usage, archiveAll, verifier, before, goBack } = await lostTwo();
     await goBack();
     await usage.execute({ units: 1 });

@@ -36,7 +36,7 @@ describeWith(POSTGRES, 'an installation with an archive', () => {
     const url = `${processes.addresses.gateways[0]?.url}/v1/usage/verify`;
     return (await fetch(url, { headers: { authorization: `Bearer ${token}` } })).json();
   };
-  /** Of what each of the workers tells. */
+  /** The lag that each of the workers reports. */
   const lag = async () => {
     const urls = processes.addresses.workers.map(({ url }) => url);
     return Math.max(...(await Promise.all(urls.map((url) => total(url, 'tollgate_archive_lag_records')))));

@@ -8,7 +8,7 @@ import { EVERYTHING_PASSED, HOUR } from '../support/usage.ts';
 describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
   const servers = useArchiveServers();
 
-  /** Five records in both, and a sixth in the ledger alone. */
+  /** Five records in both, and a sixth in the ledger only. */
   const archived = async () => {
     const all = await archiveFixture(servers);
     const { usage } = all;
@@ -55,7 +55,7 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
     expect(await problem()).toMatchObject({ kind: 'archive', sequence: 1, what: missing });
   });
 
-  it('finds units that were changed in both and chained again, by the window; and in the ledger alone, by the archive', async () => {
+  it('finds rechained units changed in both by the window, and in the ledger alone by the archive', async () => {
     const { usage, records, problem, sql } = await archived();
     let previous = '';
     const forged = records.map(({ hash: _, ...record }) => {
@@ -86,7 +86,7 @@ describeWith(POSTGRES, 'verify, with an archive that was tampered with', () => {
     expect(await problem()).toMatchObject({ kind: 'archive', window: HOUR, sequence: null });
     await sql(change('"record_count":5', '"record_count":6'));
     expect(await problem()).toBeNull();
-    // Nothing of the records says when their window was closed.
+    // Records contain nothing about the time at which their window was closed.
     const stored = (await servers.redis.hget(usage.keys.window(HOUR), 'r1')) ?? '';
     await servers.redis.hset(usage.keys.window(HOUR), 'r1', stored.replace('2100-01-01', '2099-01-01'));
     expect((await usage.verifier.verify([HOUR])).ok).toBe(true);

@@ -219,7 +219,8 @@ describe('an operator', () => {
     await setPlan('user_free', 'pro');
     await block('user_free');
     await block('user_free', { blocked: false });
-    // Published before the answers above: on the subscriber's connection, a reply that comes later comes after them.
+    // The messages were published before the responses above. A later reply on the subscriber's connection follows
+    // them.
     await subscriber.ping();
     expect(wakeUps).toEqual(['account', 'account', 'account']);
     await disconnectRedis(subscriber);

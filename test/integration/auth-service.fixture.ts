@@ -37,21 +37,22 @@ export interface Fixture {
   call(path: string, call?: Call): Promise<Answer>;
   /** `POST /oauth/token` with a form body. */
   token(form: Record<string, string>, headers?: Record<string, string>): Promise<Answer>;
-  /** The answer of a password login. */
+  /** Resolves with the response to a password login. */
   login(user?: string, form?: Record<string, string>): Promise<Answer>;
   serviceToken(scope: string): Promise<string>;
-  /** Done by itself at the end of the file. */
+  /** Called automatically at the end of the file. */
   close(): Promise<void>;
 }
 
-/** A hundred logins take 16 s at the real cost. */
+/** A hundred logins take 16 s at the production cost. */
 const CHEAP = { ...PASSWORD_COST, logN: 8 };
 
 export const randomSecret = () => randomBytes(32).toString('hex');
 
 /**
- * The service as production starts it, on a port and a key prefix of its own, with time in the test's hands.
- * @param env overrides the environment; `REDIS_KEY_PREFIX` and `JWT_SECRET_KEY` of another fixture make it a second node
+ * Starts the service as in production, on its own port and key prefix, with a manual clock.
+ * @param env overrides the environment; `REDIS_KEY_PREFIX` and `JWT_SECRET_KEY` of another fixture make it a second
+ * node
  */
 export async function startFixture(
   env: Record<string, string> = {},

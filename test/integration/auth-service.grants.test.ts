@@ -27,7 +27,7 @@ describe('the client_credentials grant', () => {
     expect(jwt.verify(body.access_token, auth.secrets.jwt, { algorithms: ['HS256'] })).toBeDefined();
   });
 
-  it('takes the secret in a form and in a JSON body alike, and gives the smallest scope when none is asked for', async () => {
+  it('accepts the secret in a form or a JSON body, and grants the smallest scope by default', async () => {
     const client = { client_id: 'billing', client_secret: auth.secrets.service };
     const form = await ask(client);
     const json = await auth.call('/oauth/token', { json: { grant_type: 'client_credentials', ...client } });

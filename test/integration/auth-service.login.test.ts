@@ -90,7 +90,7 @@ describe('a login', () => {
   it('costs an unknown account what a wrong password costs', async () => {
     const real = await startFixture({}, { passwordCost: PASSWORD_COST });
     const times: Record<string, number[]> = { free: [], ghost: [] };
-    // In turns, so that a busy machine slows both alike.
+    // Alternating, so that a busy machine slows both alike.
     for (const user of ['free', 'ghost', 'free', 'ghost', 'free', 'ghost']) {
       const start = performance.now();
       await real.login(user, { password: 'wrong' });

@@ -166,7 +166,7 @@ describe('a session', () => {
       const grant = { grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange', ...subject };
       return long.token(grant, basic('worker', long.secrets.service));
     };
-    // Exchanged day by day, and not once refreshed by the user.
+    // Exchanged daily, and never refreshed by the user.
     for (let day = 1; day < 7; day += 1) {
       long.clock.advance(DAY_MS);
       token = (await exchange()).body.access_token;

@@ -159,7 +159,7 @@ describe('a browser', () => {
 });
 
 describe('without Redis', () => {
-  /** Redis behind a line that a test can cut and mend. */
+  /** Redis behind a connection that a test can cut and restore. */
   async function startLine() {
     const target = new URL(await oneRedisUrl());
     const sockets = new Set<Socket>();

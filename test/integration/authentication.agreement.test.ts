@@ -27,7 +27,7 @@ async function validate(token: string) {
   return (await response.json()) as Record<string, unknown>;
 }
 
-/** What the auth service says as a standard server, asked by a service. */
+/** Introspects a token (RFC 7662) as a service. */
 async function introspect(token: string) {
   return post('/oauth/introspect', { token }, bearer(await serviceToken('usage:read')));
 }

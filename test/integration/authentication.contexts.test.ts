@@ -9,7 +9,7 @@ import { until } from '../support/until.ts';
 
 const PLANS: readonly PlanName[] = ['free', 'pro', 'enterprise'];
 
-/** A fresh user's connection, one of the two transports, one of the three nodes. */
+/** Connects a fresh user over one of the two transports to one of the three nodes. */
 async function connect(index: number, plan: PlanName = 'pro') {
   const minted = mintToken({ plan });
   const transport = TRANSPORTS[index % 2] as TransportName;
@@ -107,7 +107,7 @@ describe('users at the same time', () => {
 });
 
 describe('what a client is sent', () => {
-  /** Everything that must stand in no frame. */
+  /** Everything that no frame may contain. */
   const secretsOf = (token: string) => {
     const { secrets, redisUrl, keyPrefix } = stack();
     return [token, token.split('.')[2] ?? token, secrets.jwt, secrets.service, redisUrl, keyPrefix];

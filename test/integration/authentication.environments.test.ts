@@ -21,7 +21,7 @@ beforeAll(async () => {
         ENVIRONMENT: 'production',
         AUTH_DEADLINE_SECONDS: '1',
         LOG_LEVEL: 'trace',
-        // What opened the old system, and must open nothing.
+        // Variables that opened the former system, and must open nothing.
         DEMO_MODE: 'true',
         E2E_TESTING: '1',
         E2E_OAUTH_SIMULATION_KEY: 'key',

@@ -8,7 +8,7 @@ import { until } from '../support/until.ts';
 
 const base64url = (text: string) => Buffer.from(text).toString('base64url');
 
-/** An upgrade that offers these sub-protocols; the `ws` client would drop a connection whose offer is not answered. */
+/** An upgrade that offers these subprotocols; the `ws` client drops a connection whose offer is not answered. */
 async function offer(protocols: string, path = '/ws/secure') {
   const raw = openRawSocket({ url: nodeUrl(0), path, headers: { 'Sec-WebSocket-Protocol': protocols } });
   const { status, headers } = await raw.answer;

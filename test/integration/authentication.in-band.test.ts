@@ -11,7 +11,7 @@ beforeAll(async () => {
   leases = await openLeases();
 });
 
-/** A connection to `/ws` that has not authenticated yet. */
+/** An unauthenticated connection to `/ws`. */
 async function openAnonymous(node = 0) {
   const client = await openClient({ path: '/ws', url: nodeUrl(node) });
   const { connection_id } = await client.welcome();
@@ -157,7 +157,7 @@ describe.each(TRANSPORTS)('a socket over %s that goes while it authenticates', (
       if (round % 2) client.terminate();
       else await client.close();
     }
-    // One that is let in on each node: what came before it has been dealt with there.
+    // A later accepted connection on each node shows that earlier ones have been processed there.
     for (const node of [0, 1, 2]) {
       const client = await openClient({ transport, url: nodeUrl(node), token });
       await client.welcome();

@@ -134,7 +134,7 @@ describe('without Redis', () => {
       const { error, closed } = await refused({ url, transport, token });
       expect(error).toMatchObject({ code: 'OVERLOADED', retryable: true });
       if (transport === 'ws') expect(closed).toEqual({ code: 1013, reason: 'OVERLOADED' });
-      // A token that is bad is so without Redis too.
+      // An invalid token is invalid without Redis too.
       const forged = forgeToken({ payload: claimsWith(), sign: hs256('attacker') });
       expect((await refused({ url, transport, token: forged })).error.code).toBe('VALIDATION_FAILED');
     }

@@ -13,7 +13,7 @@ import { StackProcesses } from '../support/stack-processes.ts';
 import { buyTicket, requestTicket, ticketDigest } from '../support/tickets.ts';
 import { freshUserId, mintToken, validToken } from '../support/tokens.ts';
 
-/** The one that the test stacks allow. */
+/** The origin that the test stacks allow. */
 const PAGE = 'http://app.example.test';
 
 let leases: Leases;
@@ -25,7 +25,7 @@ beforeAll(async () => {
 const keyOf = (ticket: string) => leases.keys.ticket(ticketDigest(ticket));
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
 
-/** A ticket must be gone, and say no more than one that never was. */
+/** Expects that a ticket is spent, and that its refusal equals that of an unknown one. */
 async function expectSpent(ticket: string, options: ClientOptions = {}) {
   expect(await leases.redis.exists(keyOf(ticket))).toBe(0);
   const never = randomBytes(32).toString('base64url');
@@ -181,7 +181,7 @@ describe('a ticket', () => {
     await client.welcome();
     await expectSpent(used, { transport });
     const old = await buyTicket(validToken());
-    // What Redis does after 30 seconds.
+    // Redis does this after 30 seconds.
     await leases.redis.pexpire(keyOf(old), 0);
     await expectSpent(old, { transport });
   });
@@ -333,7 +333,7 @@ describe('a token in the URL', () => {
       }
       const anonymous = await openClient({ path: '/ws', query });
       expect((await anonymous.welcome()).authenticated).toBe(false);
-      // Nor does it disagree with anything.
+      // An ignored ticket causes no conflict with a valid credential either.
       const { token, userId } = mintToken();
       const client = await openClient({ token, query });
       expect((await client.welcome()).user_id).toBe(userId);

@@ -39,7 +39,7 @@ async function reload(scope = 'admin'): Promise<{ status: number; body: Record<s
   return { status: response.status, body: (await response.json()) as Record<string, unknown> };
 }
 
-/** What a fresh user of the plan pro may do a day with a tool, as each node says. */
+/** Returns the daily allowance of a tool for a fresh user of the plan pro, as reported by each node. */
 async function allowances(): Promise<unknown[]> {
   const { addresses } = processes();
   return Promise.all(

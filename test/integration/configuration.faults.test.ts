@@ -12,9 +12,9 @@ const invalidAuthUrl = ['INVALID_URL AUTH_SERVICE_URL'];
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Every port that a process would listen on is taken: who tries cannot start, and says so by ending with 1. */
+/** Every port that a process listens on is taken, so a process that tries exits with 1. */
 let ports: Environment;
-/** What the processes take for Redis. It answers nothing, and counts who comes. */
+/** Replaces Redis. It answers nothing and counts connections. */
 const redis = { port: 0, connections: 0 };
 
 beforeAll(async () => {
@@ -39,7 +39,7 @@ async function listen(port: number, connected: () => void): Promise<void> {
 
 const secret = () => randomBytes(32).toString('base64url');
 
-/** An environment in which nothing is wrong. */
+/** A valid environment. */
 function sound(): Environment {
   return {
     ...ports,
@@ -74,12 +74,12 @@ function run(entry: string, env: Environment): Promise<Ended> {
   });
 }
 
-/** `<code> <variable>` of each problem that was told. */
+/** Returns `<code> <variable>` per reported problem. */
 function problems(err: string): string[] {
   return [...err.matchAll(/^ {2}([A-Z_]+) {2}(\w+): \S/gm)].map(([, code, name]) => `${code} ${name}`).sort();
 }
 
-/** Every process refuses to start, tells all of it, and has touched nothing. */
+/** Expects that every process refuses to start, reports every problem, and has opened no connection. */
 async function expectRefused(changes: Environment, expected: readonly string[]): Promise<void> {
   const env = { ...sound(), ...changes };
   const before = redis.connections;
@@ -188,7 +188,8 @@ describe('a process whose configuration is sound', () => {
     const before = redis.connections;
     const url = `redis://:hunter2hunter2@127.0.0.1:${redis.port}`;
     const { code, err, out } = await run(entry, { ...sound(), REDIS_URL: url, LOG_LEVEL: 'trace' });
-    // There it ends, since what is there is no Redis; an orchestrator starts it again, which with 78 it need not.
+    // The process ends here because the server is not a Redis. An orchestrator restarts it after 1, and need not after
+    // 78.
     expect(code).toBe(1);
     expect(err).toContain('Redis is not usable at REDIS_URL');
     expect(problems(err)).toEqual([]);

@@ -15,7 +15,7 @@ async function connectionId(client: TestClient): Promise<string> {
   return String((await client.welcome()).connection_id);
 }
 
-/** Connections of one user, one after the other, each on the node of that number. */
+/** Opens connections of one user one after the other, each on the node of that number. */
 async function openOn(nodes: readonly number[], token: string, transport: TransportName): Promise<TestClient[]> {
   const clients: TestClient[] = [];
   for (const node of nodes) {
@@ -26,13 +26,13 @@ async function openOn(nodes: readonly number[], token: string, transport: Transp
   return clients;
 }
 
-/** That a client was told why it had to go, and then closed. */
+/** Expects that a client received the error with the reason, and was then closed. */
 async function expectEvicted(client: TestClient | undefined, transport: TransportName): Promise<void> {
   const error = await client?.waitFor('error');
   expect(error?.fields).toMatchObject({ code: 'CONNECTION_LIMIT_EXCEEDED', retryable: false });
   const closed = await client?.closed;
   if (transport === 'ws') expect(closed).toEqual({ code: 4001, reason: 'CONNECTION_LIMIT_EXCEEDED' });
-  // What keeps the client of Socket.IO from connecting again by itself.
+  // With this reason a Socket.IO client does not reconnect by itself.
   else expect(closed?.reason).toBe('io server disconnect');
 }
 
@@ -101,7 +101,7 @@ describe('the cap', () => {
         return openClient({ transport: TRANSPORTS[i % 2] as TransportName, url: nodeUrl(i % 3), token });
       }),
     );
-    // One that lost its place before it was welcomed over Socket.IO was never connected.
+    // Over Socket.IO, a client that was evicted before its welcome never was connected.
     const evicted = ({ events, refusal }: TestClient) => {
       const codes = [refusal?.data?.code, ...events.map(({ fields }) => fields.code)];
       return codes.includes('CONNECTION_LIMIT_EXCEEDED');

@@ -63,7 +63,7 @@ describe('the registry', () => {
             return openClient({ transport, url: nodeUrl(node), token });
           }),
         );
-        // Before, while and after they have been told of the fourth.
+        // Before, while and after they receive the eviction by the fourth.
         await Promise.all(clients.map((client, i) => ((at + i) % 2 ? client.close() : client.terminate())));
       }),
     );
@@ -78,7 +78,7 @@ describe('the registry', () => {
         path: '/ws/secure',
         headers: { Authorization: `Bearer ${token}` },
       });
-      // The first of them before their upgrade is answered, the last as soon as it is.
+      // The first ones before the response to their upgrade, the last ones right after it.
       if (i < 5) await new Promise((resolve) => raw.socket.once('connect', resolve));
       else await raw.answer;
       raw.destroy();

@@ -9,7 +9,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { stack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 
-/** A machine's clock, which somebody sets: timers run on as they were. */
+/** A wall clock that can be set; timers keep running as before. */
 function settableClock(): { readonly clock: Clock; readonly set: (byMs: number) => void } {
   let offset = 0;
   return {
@@ -46,7 +46,7 @@ describe('a node whose clock is set', () => {
     const { token } = mintToken({}, { expiresInSeconds: 7_200 });
     const client = await openClient({ url: `http://127.0.0.1:${gateway.port}`, token });
     await client.waitFor('heartbeat');
-    // Answered behind it: nothing of before is on its way any more.
+    // The reply shows that no earlier message is in flight.
     client.send('ping');
     await client.waitFor('pong');
     set(byMs);

@@ -5,14 +5,14 @@ import { nodeUrl } from '../support/nodes.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** The answers of a client, once there are this many. */
+/** Resolves with the answers of a client, once there are this many. */
 async function answers(client: TestClient, count: number) {
   const all = () => client.events.filter(({ type }) => type === 'pong' || type === 'error');
   await until(() => all().length >= count, { label: `${count} answers` });
   return all();
 }
 
-/** A client that must not be told to come back in no time, nor later than the minute ends. */
+/** Expects a retry delay above zero that ends within the minute. */
 function expectRefused(fields: Readonly<Record<string, unknown>>): void {
   expect(fields).toMatchObject({ code: 'RATE_LIMITED', retryable: true });
   expect(fields.message).toMatch(/rate limit/i);
@@ -78,7 +78,7 @@ describe('the message limit', () => {
     const client = await openClient({ token });
     const { limits } = await client.welcome();
     expect(limits).toMatchObject({ max_message_rate: 60 });
-    // In two halves: more than 64 at once would meet the bound of the queue first.
+    // In two halves: more than 64 at once would exceed the queue of the dispatcher first.
     for (let half = 1; half <= 2; half++) {
       for (let i = 0; i < 31; i++) client.send('ping');
       await answers(client, 31 * half);

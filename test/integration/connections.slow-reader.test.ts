@@ -26,12 +26,12 @@ describe('a client that sends and does not read', () => {
     socket.pause();
     const frame = JSON.stringify({ type: 'tools_list' });
     const send = setInterval(() => {
-      // The node writes sixty times what is sent here.
+      // The node writes sixty times the amount that is sent here.
       for (let i = 0; i < 500 && socket.readyState === WebSocket.OPEN; i++) socket.send(frame);
     }, 5);
     const other = mintToken({}, { stack: addresses });
     const client = await openClient({ url, token: other.token });
-    // What is left unread is read once the node has given the client up; the close frame comes behind it.
+    // The client reads the rest after the node has closed it; the close frame follows.
     const givenUp = async () => (await metricsOf(url)).includes('tollgate_closes_total{code="SLOW_CONSUMER"} 1');
     await until(givenUp, { timeoutMs: 15_000, label: 'the end of the slow reader' });
     clearInterval(send);

@@ -12,11 +12,11 @@ import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const POLLING = '/socket.io/?EIO=4&transport=polling';
-/** Longer than output may wait without progress, and than the tick that notices it. */
+/** Longer than output may stall, plus the tick that detects it. */
 const STALL_MS = 12_000;
-/** Answers of 5 kB each: a round is a tenth of the bound on buffered output. */
+/** Answers of 5 kB each: a round is a tenth of the limit of buffered output. */
 const REQUESTS_PER_ROUND = 60;
-/** The buffers of the kernel take some MB before anything is left to the process. */
+/** The kernel buffers several MB before anything remains in the process. */
 const MAX_ROUNDS = 60;
 
 let clock: ManualClock;
@@ -41,7 +41,7 @@ beforeAll(async () => {
   });
   const gateway = await startGateway(config, { logger: silentLogger, clock });
   closeAfter('file', async () => {
-    // What waits while the gateway stops waits by the moved clock.
+    // Waits during the gateway's shutdown follow the manual clock.
     const moving = setInterval(() => clock.advance(1_000), 20);
     await gateway.close().finally(() => clearInterval(moving));
   });
@@ -71,7 +71,7 @@ async function openEngine(): Promise<RawSocket> {
 /** Sends one round of requests, and resolves when all of them have been answered. */
 async function round(raw: RawSocket, message: string): Promise<void> {
   const before = await answered();
-  // The inbox holds 64 messages.
+  // The dispatcher queues 64 messages.
   for (let i = 0; i < REQUESTS_PER_ROUND; i++) raw.sendFrame(message);
   await until(async () => (await answered()) >= before + REQUESTS_PER_ROUND, { timeoutMs: 15_000 });
 }
@@ -90,7 +90,7 @@ describe('a client that sends and never reads', () => {
       while ((await closedAsSlow()) === before && rounds < MAX_ROUNDS) {
         rounds += 1;
         await round(stalled, message);
-        // By the time without progress: the bound on bytes would close it while it is being answered.
+        // The stall timeout closes it; the limit of bytes would close it during the answers.
         expect(await closedAsSlow()).toBe(before);
         clock.advance(STALL_MS);
       }

@@ -15,7 +15,7 @@ describe('the heartbeat', () => {
   const listening = new Map<string, TestClient>();
   let mute: RawSocket;
 
-  // All at once, so that their seconds pass together.
+  // All at once, so that their waiting times overlap.
   beforeAll(async () => {
     const of = stack().addresses;
     const url = nodeUrl(0, of);
@@ -34,7 +34,7 @@ describe('the heartbeat', () => {
   it('ends a connection that answers nothing with 1001', async () => {
     await until(() => mute.closeFrame, { timeoutMs: 8_000, label: 'the close' });
     expect(mute.closeFrame).toEqual({ code: 1001, reason: 'CONNECTION_TIMEOUT' });
-    // One per second on an idle machine; a busy one may skip all but one of them.
+    // One per second on an idle machine; a busy one may skip all but one.
     expect(mute.frames.filter(({ opcode }) => opcode === OPCODE.ping).length).toBeGreaterThanOrEqual(1);
     const error = mute.frames
       .filter(({ opcode }) => opcode === OPCODE.text)
@@ -50,7 +50,7 @@ describe('the heartbeat', () => {
       const { connection_id } = await client.welcome();
       const { fields } = await client.waitFor('heartbeat');
       expect(fields).toEqual({ connection_id, timestamp: expect.stringMatching(/Z$/) });
-      // Five of them take longer than the timeout: the client was silent, but alive.
+      // Five of them take longer than the timeout: the client sent nothing, but answered pings.
       let beats = 0;
       const fifth = () => ++beats === 5;
       const options = { timeoutMs: 8_000, label: 'the fifth heartbeat' };

@@ -6,7 +6,7 @@ import { type StackProcesses, startStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** A gateway of its own: what is sent here could end one that is not careful. */
+/** A private gateway, because these inputs could crash a careless one. */
 let processes: StackProcesses;
 
 beforeAll(async () => {
@@ -29,14 +29,14 @@ async function connect(transport: 'ws' | 'socketio'): Promise<TestClient> {
   return openClient({ transport, url: nodeUrl(0, of), token });
 }
 
-/** That the gateway is there, has let nobody down, and answers. */
+/** Expects that the gateway runs, has kept its other connections, and answers. */
 async function expectUnharmed(client: TestClient): Promise<void> {
   client.send('ping', { timestamp: 'after' });
   await client.waitFor(({ type, fields }) => type === 'pong' && fields.original_timestamp === 'after');
   expect(processes.gateways.map(({ running }) => running)).toEqual([true]);
 }
 
-/** A Socket.IO session whose packets the test writes itself, since its client would refuse to. */
+/** A Socket.IO session whose packets the test writes itself, because the client library refuses to. */
 async function connectByHand(): Promise<TestClient> {
   const client = await openEngine();
   const { token } = mintToken({ plan: 'developer' }, { stack: processes.addresses });
@@ -45,7 +45,7 @@ async function connectByHand(): Promise<TestClient> {
   return client;
 }
 
-/** An engine that has not asked for a session yet. */
+/** An engine without a Socket.IO session. */
 async function openEngine(): Promise<TestClient> {
   const query = { EIO: '4', transport: 'websocket' };
   const client = await openClient({ path: '/socket.io/', query, url: nodeUrl(0, processes.addresses) });
@@ -99,7 +99,7 @@ describe('a gateway is not harmed', () => {
     const [client, bystander] = [await connectByHand(), await connect('socketio')];
     client.sendRaw(frame);
     client.sendRaw('428["ping",{}]');
-    // It is answered, or the session is over: nothing hangs, and nobody else notices.
+    // The packet is answered or ends the session: nothing hangs, and other clients are unaffected.
     await Promise.race([packet(client, '438[').catch(() => undefined), client.closed]);
     await expectUnharmed(bystander);
   });

@@ -82,7 +82,7 @@ describe('GET /ws/secure/config', () => {
 
 describe('the health of a node', () => {
   it('B33 B194 is healthy at /ws/secure/health', async () => {
-    // A node remembers for two seconds that the auth service, which starts beside it, was not there yet.
+    // A node caches for two seconds that the auth service, which starts beside it, was unavailable.
     const { status, body } = await until(async () => {
       const answer = await get('/ws/secure/health');
       return answer.body.status === 'healthy' ? answer : undefined;

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
 import { validToken } from '../support/tokens.ts';
 
-/** Frames that are no message, with the code that each is answered with. */
+/** Invalid frames, with the code of the reply to each. */
 const BAD_FRAMES: readonly (readonly [string, string, string])[] = [
   ['text', 'plain text', 'JSON_ERROR'],
   ['half JSON', '{"type": "ping"', 'JSON_ERROR'],
@@ -13,14 +13,14 @@ const BAD_FRAMES: readonly (readonly [string, string, string])[] = [
   ['20 KB', JSON.stringify({ type: 'ping', data: 'x'.repeat(20_000) }), 'MESSAGE_TOO_LARGE'],
 ];
 
-/** Proves that the connection is open and answers. */
+/** Expects that the connection is open and answers. */
 async function stillAnswers(client: TestClient): Promise<void> {
   const from = client.mark();
   client.send('ping', { timestamp: 'still there' });
   await client.waitFor(({ type }) => type === 'pong' || type === 'result', { from, label: 'pong' });
 }
 
-/** A ping of exactly so many bytes. */
+/** Returns a ping of exactly this many bytes. */
 function pingOf(bytes: number): string {
   const empty = JSON.stringify({ type: 'ping', pad: '' });
   return JSON.stringify({ type: 'ping', pad: 'x'.repeat(bytes - empty.length) });

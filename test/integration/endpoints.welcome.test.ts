@@ -15,7 +15,7 @@ const LIMITS = {
   connection_timeout: 300,
 };
 
-/** The first frame of a connection, as it stands on the wire. */
+/** Returns the first frame of a connection as sent. */
 async function firstFrame(path: string, headers: Record<string, string>): Promise<Record<string, unknown>> {
   const raw = openRawSocket({ url: nodeUrl(0), path, headers });
   expect((await raw.answer).status).toBe(101);

@@ -38,7 +38,7 @@ beforeEach(async () => {
   verifier = new Verifier({ ...usage, clock: systemClock, erasures: new PseudonymsInUse(usage) });
 });
 
-/** Records of two users in two hours: a closed window with what came late to it, an open one, refusals, a correction. */
+/** Records of two users in two hours: a closed window with late records, an open one, refusals, a correction. */
 async function fill(): Promise<void> {
   const mine = { userId: USER, requestId: 'request of user_erased' };
   await usage.execute(mine, { userId: OTHER, units: 2 }, mine, { ...mine, tool: 'list_agents' });
@@ -60,7 +60,7 @@ async function fill(): Promise<void> {
   await usage.ingestAll();
 }
 
-/** As a version before this one wrote it: without salt and content digest. */
+/** As an earlier version wrote it: without salt and content digest. */
 async function fillAsBefore(): Promise<void> {
   await fill();
   let previous = '';
@@ -96,7 +96,7 @@ async function erasedRecords(): Promise<{ member: string; record: LedgerRecord }
   return members.map((member) => ({ member, record: JSON.parse(member.slice(member.indexOf('{'))) as LedgerRecord }));
 }
 
-/** Puts another record in the place of an erased one, as somebody with access to Redis could. */
+/** Replaces an erased record with another one, like an attacker with access to Redis. */
 async function forge(member: string, record: LedgerRecord): Promise<void> {
   await redis.zrem(usage.keys.erasedRecords, member);
   await redis.zadd(usage.keys.erasedRecords, record.sequence, `${record.sequence} 1 ${JSON.stringify(record)}`);
@@ -159,7 +159,7 @@ describe.each([
         await forge(member, changed);
         expect(await problem()).toMatchObject({ kind: 'chain', sequence: record.sequence });
         await redis.zrem(usage.keys.erasedRecords, `${record.sequence} 1 ${JSON.stringify(changed)}`);
-        // Without the record before it, the entry cannot be proved, nor anything that it covers.
+        // Without the preceding record neither the entry nor what it covers can be proved.
         expect(await problem()).toMatchObject({ kind: 'chain' });
         await redis.zadd(usage.keys.erasedRecords, record.sequence, member);
       }
@@ -266,7 +266,7 @@ describe('an erasure', () => {
           return value.bind(target);
         return (...args: unknown[]) => {
           left -= 1;
-          // Half of the time the command is made, and only its answer lost.
+          // Half of the time the command is executed and only its reply lost.
           const made = left < 0 && left % 2 !== 0 ? Promise.resolve(value.apply(target, args)) : undefined;
           if (left >= 0) return value.apply(target, args);
           const lost = () => Promise.reject(new TollgateError('OVERLOADED'));

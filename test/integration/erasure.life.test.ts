@@ -26,7 +26,7 @@ import { mintToken, serviceToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-const PATIENCE = { timeoutMs: 20_000 };
+const LONG_WAIT = { timeoutMs: 20_000 };
 const CANARY = 'canary-of-a-message';
 const TABLES = ['usage_records', 'usage_records_superseded', 'usage_windows', 'usage_hours', 'usage_archive'];
 
@@ -88,7 +88,7 @@ async function verify(): Promise<unknown> {
   return response.json();
 }
 
-/** A user who has done everything that leaves something behind, with connections that are still open. */
+/** Creates a user with data of every kind and open connections. */
 async function live(name: string) {
   const minted = mintToken(
     { plan: 'enterprise', sub: name, email: `${name}@mail.test` },
@@ -130,7 +130,7 @@ async function exported(name: string): Promise<Line[]> {
 }
 
 describe('a user', () => {
-  it('with a full life is exported whole, then erased everywhere while connected, and the ledger still verifies', async () => {
+  it('is exported completely, then erased everywhere while connected, and the ledger still verifies', async () => {
     const name = 'user_of_a_full_life';
     const user = await live(name);
     const other = await live('user_who_stays');
@@ -139,11 +139,11 @@ describe('a user', () => {
       return records.length >= 4 && (!archiveUrl || (await archived()).some((row) => row.includes(name)))
         ? records
         : undefined;
-    }, PATIENCE);
+    }, LONG_WAIT);
     const stays = await until(async () => {
       const records = await billedRecords('user_who_stays', processes.addresses);
       return records.length === mine.length ? records : undefined;
-    }, PATIENCE);
+    }, LONG_WAIT);
 
     const lines_ = await exported(name);
     expect(lines_.at(-1)).toEqual({ section: 'end', lines: lines_.length - 1 });
@@ -205,7 +205,7 @@ describe('a user', () => {
     expect(under.slice(0, mine.length).map(({ id, units, hash }) => [id, units, hash])).toEqual(
       mine.map(({ id, units, hash }) => [id, units, hash]),
     );
-    await until(async () => ((await verify()) as { archive: string }).archive !== 'away', PATIENCE);
+    await until(async () => ((await verify()) as { archive: string }).archive !== 'away', LONG_WAIT);
     expect(await verify()).toMatchObject({ ok: true, problem: null });
     other.client.send('ping');
     await other.client.waitFor('pong');

@@ -88,7 +88,7 @@ describe('the event log', () => {
     const userId = freshUserId();
     await core.log.append({ userId, events: [thinking('1'), thinking('2'), thinking('3')] });
     const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
-    // What a fail-over to a replica that lagged does.
+    // The effect of a failover to a lagging replica.
     await core.redis.hset(core.keys.user(userId).logState, 'seq', 1);
     const client = await core.log.read(userId, { epoch, after: 3, delivered: undefined }, 1);
     expect(client.epoch).toBe(epoch);

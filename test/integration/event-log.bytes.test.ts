@@ -4,7 +4,7 @@ import { type Core, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 
 const BYTES = 256 * 1024;
-/** Of an entry beside its type, timestamp and fields: as include/streams.lua counts it. */
+/** Overhead of an entry beside type, timestamp and fields, as include/streams.lua counts it. */
 const OVERHEAD = 64;
 
 let core: Core;
@@ -15,7 +15,7 @@ beforeAll(async () => {
 
 const start = { epoch: undefined, after: 0, delivered: undefined };
 
-/** The whole of a user's log, as a reader gets it, and its size as the bound counts it. */
+/** Returns a user's whole log as a reader receives it, and its size as the limit counts it. */
 async function logOf(userId: string, of = core) {
   const { epoch } = await of.log.read(userId, start, 1);
   const page = await of.log.read(userId, { ...start, epoch }, 10_000);
@@ -55,7 +55,7 @@ describe('the bytes of an event log', () => {
   it('follow the entries that leave by number and by age', async () => {
     const short = await startCore({ logBytes: BYTES, logLength: 10 });
     const userId = freshUserId();
-    // By number alone, 110 entries of 1 KiB at most: below the bound, however many there were.
+    // By number alone, at most 110 entries of 1 KiB: below the limit for any number of appends.
     for (let at = 0; at < 600; at++) await short.log.append({ userId, events: [thinking('x'.repeat(1_000))] });
     const before = await logOf(userId, short);
     expect(before.entries.length).toBeGreaterThanOrEqual(10);

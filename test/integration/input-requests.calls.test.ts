@@ -23,7 +23,7 @@ function inputRequest(words: string) {
   return inputRequired.elicit({ message: words, requestedSchema: { type: 'object', properties, required: ['name'] } });
 }
 
-/** Asks for a name, as often as it is told to; its state says how often it has. */
+/** Requests a name a given number of times; the request state counts the rounds. */
 const greet: RunTool = ({ times = 1 }, { mcpReq }) => {
   const requested = Number(mcpReq.requestState() ?? 0);
   if (requested < Number(times)) {
@@ -39,7 +39,7 @@ const greet: RunTool = ({ times = 1 }, { mcpReq }) => {
 let core: Core;
 let upstream: HttpUpstream;
 let userId: string;
-/** Answers of `held` wait for it, those that are no question. */
+/** Final results of `held` wait for it. */
 let open: Promise<void>;
 let release: () => void;
 
@@ -74,7 +74,7 @@ interface NodeOptions {
   readonly plan?: Json;
 }
 
-/** A process of its own, with the same caller as the others. */
+/** A separate process, with the same caller as the others. */
 async function node({ asks = ['elicitation'], plan = {} }: NodeOptions = {}): Promise<UpstreamNode> {
   const row = httpRow(upstream.url, ['greet', 'held', 'odd'], { asks, concurrency: 1_000 });
   const one = upstreamNode(core, [row], {}, { userId, plan });
@@ -83,7 +83,7 @@ async function node({ asks = ['elicitation'], plan = {} }: NodeOptions = {}): Pr
   return one;
 }
 
-/** A call by who can be asked; `answer` goes on with what it was asked. */
+/** A call by a client that supports input; `answer` continues it with the requested input. */
 function calling(request: Partial<ToolRequest> = {}) {
   const same = { callId: newId('call'), ...request };
   const capabilities = EVERYTHING;
@@ -97,7 +97,7 @@ function calling(request: Partial<ToolRequest> = {}) {
   };
 }
 
-/** What the user has under way, what has been counted, and what has been written down. */
+/** Returns the user's calls in flight, counted uses and records. */
 async function account(of: UpstreamNode) {
   const { quota, reservations } = core.keys.user(userId);
   const fields = Object.keys(await core.redis.hgetall(quota));
@@ -147,7 +147,7 @@ describe('a tool that asks its caller', () => {
     await one.call('greet', {}, call.answer(requested, named('a secret')));
     const log = JSON.stringify(await core.redis.xrange(core.keys.user(userId).log, '-', '+'));
     expect(log).not.toContain('Who?');
-    // The result says it, and nothing else does.
+    // Only the result contains it.
     expect(log.split('a secret')).toHaveLength(2);
   });
 
@@ -160,7 +160,7 @@ describe('a tool that asks its caller', () => {
     release();
     const seen = await Promise.all(twice);
     expect(seen.map(wordsOf)).toEqual(['Hello, Ada!', 'Hello, Ada!']);
-    // So does an answer that comes when all is over, which may be another one.
+    // A late answer gets the same outcome, even if it differs.
     const late = await second.call('held', {}, call.answer(requested, named('Eve')));
     expect([wordsOf(late), late.repeated]).toEqual(['Hello, Ada!', true]);
     expect(runs()).toBe(2);
@@ -173,7 +173,7 @@ describe('a tool that asks its caller', () => {
     const requested = await first.call('greet', {}, call.begin);
     const again = await second.call('greet', {}, call.begin);
     expect(again).toMatchObject({ repeated: true, questions: requested.questions });
-    // Over a road where nobody can be asked it is what it is there.
+    // Over a transport without input requests the call has the usual outcome there.
     const chat = await second.call('greet', {}, { callId: call.callId, idempotencyKey: 'k' });
     expect(chat).toMatchObject({ success: false, error: { code: 'INPUT_REQUIRED' } });
     expect(chat).not.toHaveProperty('questions');
@@ -216,7 +216,7 @@ describe('a tool that asks its caller', () => {
     const call = calling();
     const requested = await one.call('greet', {}, call.begin);
     const entry = core.keys.user(userId).call(call.callId);
-    // A quarter of an hour, on Redis's clock.
+    // A quarter of an hour, by the clock of Redis.
     const left = await core.redis.pttl(entry);
     expect(left).toBeGreaterThan(14 * 60_000);
     expect(left).toBeLessThanOrEqual(15 * 60_000);
@@ -255,7 +255,7 @@ describe('a tool that asks its caller', () => {
 });
 
 describe('what a caller must be able to do', () => {
-  it('is named where the caller has not declared it; that costs nothing, and is no obstacle to the same key', async () => {
+  it('is named if the caller has not declared it, costs nothing, and leaves the key usable', async () => {
     const one = await node();
     const call = calling({ idempotencyKey: 'k' });
     const seen = await one.call('greet', {}, { ...call.begin, input: { ...call.begin.input, capabilities: {} } });
@@ -281,7 +281,7 @@ describe('the limits of a user', () => {
     const at = (index: number) => nodes[index % 2] as UpstreamNode;
     const calls = Array.from({ length: 5 }, () => calling());
     const requested: ToolResult[] = [];
-    // One after the other: while a question is on its way, its call has a place.
+    // One after the other, because a call has a reservation while its request is being produced.
     for (const [index, call] of calls.entries()) requested.push(await at(index).call('greet', {}, call.begin));
     expect(requested.every(({ questions }) => questions)).toBe(true);
     const going = await Promise.allSettled(
@@ -296,13 +296,13 @@ describe('the limits of a user', () => {
 
   it('bound the questions that come to nothing', async () => {
     const one = await node({ plan: { allowances: { greet: 1 } } });
-    // One more than one call can ask: the last of its questions must have room for its answer.
+    // One more than the rounds of a call: the answer to the last input request must fit.
     for (let requested = 0; requested <= MAX_INPUT_ROUNDS; requested++) await one.call('greet', {}, calling().begin);
     const before = runs();
     const refused = one.call('greet', {}, calling().begin);
     await expect(refused).rejects.toMatchObject({ code: 'RATE_LIMITED', retryAfterMs: expect.any(Number) });
     expect(runs()).toBe(before);
-    // Who is not asked is not held up by it.
+    // A call without input support is not delayed.
     expect(await one.call('greet')).toMatchObject({ error: { code: 'TOOL_FAILED' } });
   });
 });
@@ -312,7 +312,7 @@ describe('calls whose answers come in any order, often and from any node', () =>
   const ALLOWED = 25;
   const COUNTED = ['QUOTA_EXCEEDED', 'RATE_LIMITED'];
 
-  it('are run once for each question, told one outcome each, and counted and charged as often as they ended', async () => {
+  it('run once per input request, have one outcome each, and count and charge once per end', async () => {
     const plan = { allowances: { greet: ALLOWED } };
     const nodes = [await node({ plan }), await node({ plan })];
     const outcomes = new Map<string, Set<unknown>>();
@@ -336,7 +336,8 @@ describe('calls whose answers come in any order, often and from any node', () =>
       const collect = (seen: ToolResult | undefined) => seen?.questions && requested.push(seen);
       collect(await send(call.begin, args));
       for (let step = 0; step < 4 && requested.length > 0; step++) {
-        // The last question and the first, answered side by side and differently; and keys once more without an answer.
+        // The last input request and the first, answered concurrently and differently, and a repetition of the key
+        // without an answer.
         const answered = [requested.at(-1), requested.at(-1), requested[0]] as ToolResult[];
         const again = answered.map((inputRequest, by) => send(call.answer(inputRequest, named(`${step}.${by}`)), args));
         if (at % 2) again.push(send(call.begin, args));
@@ -356,7 +357,7 @@ describe('calls whose answers come in any order, often and from any node', () =>
     expect([sumOf(uses), sumOf(uses) + sumOf(questions)]).toEqual([records.length, runs()]);
   });
 
-  /** Of a limit's buckets: "<bucket> <uses> …". */
+  /** Parses the buckets of a limit: "<bucket> <uses> …". */
   const sumOf = (packed: string | null | undefined) =>
     (packed ?? '').split(' ').reduce((sum, field, at) => (at % 2 ? sum + Number(field) : sum), 0);
 });

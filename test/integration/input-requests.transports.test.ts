@@ -38,7 +38,7 @@ const WORDS = inputRequired.createMessage({
   maxTokens: 20,
 });
 
-/** What was answered by the form; undefined before. */
+/** Returns the answer of the form; undefined before. */
 function nameIn({ mcpReq }: ServerContext): unknown {
   const answer = inputResponse(mcpReq.inputResponses, 'name');
   return answer.kind === 'elicit' ? answer.content?.name : undefined;
@@ -93,7 +93,7 @@ beforeAll(async () => {
   const ofModel = { AGENT_MODEL_URL: model.url, AGENT_MODEL_NAME: 'm' };
   stack = await startStack({ gateways: 2, workers: 1, env: { ...env, ...ofModel } });
   const token = mint().token;
-  // Each process has asked the server what it offers; the worker says so in its metrics.
+  // Each process has fetched the capabilities of the server; the worker reports it in its metrics.
   const read = /upstream_requests_total\{server="remote",operation="lists",result="ok"\}/;
   for (const at of [0, 1]) {
     const offered = async () =>
@@ -113,7 +113,7 @@ const runs = (method = 'tools/call') => upstream.received(method).length;
 
 interface RequestingTool {
   readonly token: string;
-  /** Which node. */
+  /** The node. */
   readonly at?: number;
   readonly capabilities?: Json;
 }
@@ -133,7 +133,7 @@ function request(
   return requestModern(method, { ...params, _meta }, { token, url: nodeUrl(at, stack.addresses), ...named });
 }
 
-/** The same request with what was asked for. */
+/** Returns the same request with the requested input. */
 const answering = (params: Json, { body }: McpAnswer, inputResponses: Json = ANSWERS) => ({
   ...params,
   inputResponses,
@@ -141,7 +141,7 @@ const answering = (params: Json, { body }: McpAnswer, inputResponses: Json = ANS
 });
 
 describe('a tool that asks its caller over MCP of 2026-07-28', () => {
-  it('is answered on another node than it asked on, runs on with its own state, and is one call on the bill', async () => {
+  it('is answered on another node, continues with its own state, and is one record', async () => {
     const { token, userId } = mint();
     const requested = await request('tools/call', BOOK, { token, at: 0 });
     expect(requested.status).toBe(200);
@@ -157,7 +157,7 @@ describe('a tool that asks its caller over MCP of 2026-07-28', () => {
     await until(async () => (await billedRecords(userId, stack.addresses)).length > 0, { timeoutMs: 15_000 });
     const records = await billedRecords(userId, stack.addresses);
     expect(records).toMatchObject([{ tool: 'book', units: 3, status: 'success', transport: 'mcp' }]);
-    // Said again, it is told again.
+    // A repeated request gets the same answer.
     const again = await request('tools/call', answering(BOOK, requested), { token, at: 0 });
     expect(again.body.result).toMatchObject({
       content: done.body.result.content,

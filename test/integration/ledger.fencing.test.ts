@@ -21,7 +21,7 @@ describe('two writers of the ledger', () => {
     const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).ingest(Date.now());
     await frozen.reached;
 
-    // It read the same outboxes and the same head as the one that is quicker.
+    // It read the same outboxes and the same head as the faster one.
     await usage.ingestAll();
     await usage.execute({ userId: 'user_c' });
     await usage.ingestAll();
@@ -39,7 +39,7 @@ describe('two writers of the ledger', () => {
     const frozen = frozenBeforeWriting(redis);
     const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).ingest(Date.now());
     await frozen.reached;
-    // The ledger is lost, and grows again to the length that it had, out of other outboxes.
+    // The ledger is lost, and grows to its former length from other outboxes.
     await usage.execute({ userId: 'user_d' });
     await redis.hset(usage.keys.ledgerState, { sequence: 0, hash: 'f'.repeat(64) });
     frozen.go();
@@ -47,7 +47,7 @@ describe('two writers of the ledger', () => {
     expect(await usage.records()).toEqual([]);
   });
 
-  it('lose nothing and write nothing twice with six of them at once, over two hours and with refusals between', async () => {
+  it('lose and duplicate nothing with six of them at once, over two hours and with refusals', async () => {
     const usage = usageFixture(redis);
     const ids: string[] = [];
     const writing = (async () => {

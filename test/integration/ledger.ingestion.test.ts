@@ -90,7 +90,7 @@ describe('the ledger', () => {
     expect(new Set(records.map(({ tool }) => tool))).toEqual(new Set(['system_health']));
   });
 
-  it('has the same bytes whether anybody traces or not: a trace stands beside the record, and goes with the fold', async () => {
+  it('has the same bytes with and without tracing: ingestion drops the trace beside the record', async () => {
     const [plain, traced] = [await startCore(), await startCore()];
     const record = usageRecord({
       ...{ callId: 'call_1', user_id: 'user_1', plan: 'pro', tool: 'system_health', permission: 'monitoring' },

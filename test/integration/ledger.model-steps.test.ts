@@ -17,7 +17,7 @@ beforeAll(async () => {
   closeAfter('file', () => disconnectRedis(redis));
 });
 
-/** Two steps of a model, one of them estimated, between calls of tools. */
+/** Two steps of a model, one of them estimated, between tool calls. */
 beforeEach(async () => {
   usage = usageFixture(redis);
   await usage.execute({}, STEP, {});

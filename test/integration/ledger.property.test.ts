@@ -28,13 +28,13 @@ beforeAll(async () => {
   closeAfter('file', () => disconnectRedis(redis));
 });
 
-/** What one run has done, and what it must find at its end. */
+/** The operations of one run, and the expected result. */
 class Run {
   readonly usage: UsageFixture = usageFixture(redis);
   readonly appended: UsageRecord[] = [];
   refusals = 0;
   readonly #frozen: { go: () => void; done: Promise<unknown> }[] = [];
-  /** The bill of a consumer that reads from its last place, which it keeps together with the sum. */
+  /** A consumer that reads from its last position, which it stores together with the sum. */
   #bill = { at: BEGINNING as LedgerPosition, units: 0, records: 0 };
 
   async append(user: number, hour: string, units: number): Promise<void> {
@@ -46,7 +46,7 @@ class Run {
     this.refusals += 1;
   }
 
-  /** A writer that gets as far as its write, and makes it some time later. */
+  /** A writer that pauses before its write and completes it later. */
   async freeze(): Promise<void> {
     const { redis: slow, reached, go } = frozenBeforeWriting(redis);
     const done = new LedgerWriter({ redis: slow, keys: this.usage.keys }).ingest(Date.now());
@@ -75,7 +75,7 @@ class Run {
     if (result.outcome === 'recorded') this.appended.push(result.record);
   }
 
-  /** Reads one page; a crash loses what it had read and not yet kept. */
+  /** Reads one page; a crash loses what was read and not stored. */
   async consume(limit: number, crashes: boolean): Promise<void> {
     const page = await this.usage.ledger.read({ after: this.#bill.at, limit });
     expect(page.gapDetected).toBe(false);
@@ -173,7 +173,7 @@ const step: fc.Arbitrary<readonly [string, Step]> = fc.oneof(
 
 describe('the ledger', () => {
   it(
-    `holds what was appended, once; its tallies are its sums, its windows a partition of it, a bill that is read across crashes the same sum: ${RUNS} interleavings`,
+    `agrees with its tallies, windows and a consumer that crashes: ${RUNS} interleavings`,
     async () => {
       expect(hourOf(Date.now())).not.toBe(HOUR);
       await fc.assert(

@@ -7,7 +7,7 @@ import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
 
 let redis: Redis;
-/** Older than any age: a record counts as old once Redis's clock has moved. */
+/** A negative age, so that a record is old enough as soon as the clock of Redis has moved. */
 const NO_AGE = -1_000;
 
 beforeAll(async () => {
@@ -58,7 +58,7 @@ describe('trimming', () => {
     const usage = usageFixture(redis);
     const requestId = '\ud83d';
     await usage.execute({ requestId });
-    // An id that was given back: each record is looked for among those.
+    // An id of a resubmitted record; each record is looked up among those.
     await redis.sadd(usage.keys.resubmittedIds, 'usage_other');
     await usage.ingestAll();
     await usage.windows.closeDue(EVERYTHING_PASSED);
@@ -74,7 +74,7 @@ describe('trimming', () => {
     await usage.consumers.confirm('erp', 'billing', positionOf(6));
     expect(await usage.consumers.trim()).toBe(0);
     const days = 24 * 3_600_000;
-    // The first two are made to have come a second more, and a minute less, than 45 days ago.
+    // Changes the ids of the first two to a second more, and a minute less, than 45 days ago.
     const [first, second, ...rest] = await redis.xrange(usage.keys.ledger, '-', '+');
     await redis.del(usage.keys.ledger);
     const ages = [45 * days + 1_000, 45 * days - 60_000];

@@ -138,7 +138,7 @@ describe('a window', () => {
     await usage.execute({ hour: NEXT_HOUR });
     await usage.ingestAll();
     expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [HOUR] });
-    // The other window is closed; this one is looked at again later, and not at every round.
+    // The other window is closed; this one is retried later, and not in every round.
     expect(await usage.windows.closeDue(EVERYTHING_PASSED + 1_000)).toEqual({ closed: 0, disagreeing: [HOUR] });
     const entries = await redis.xrange(usage.keys.ledger, '-', '+');
     await redis.del(usage.keys.ledger);

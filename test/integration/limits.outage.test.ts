@@ -15,7 +15,7 @@ const NODES = 3;
 const PER_MINUTE = 30;
 const SHARE = PER_MINUTE / NODES;
 
-/** A clock that is set forth and back, as an operator or NTP does; its timers run as they do. */
+/** A wall clock that can be set back and forth, as an operator or NTP does; timers keep running. */
 class SetClock implements Clock {
   readonly after = systemClock.after;
   readonly every = systemClock.every;
@@ -52,7 +52,7 @@ async function startNodes(server: RedisServer): Promise<LimitingNode[]> {
       return { redis, rate, clock, alive };
     }),
   );
-  // Twice: the first to be announced has not heard of the others yet.
+  // Twice, because the first node to register does not see the others yet.
   for (const { alive } of [...nodes, ...nodes]) await alive.start(() => 0);
   expect(nodes.map(({ alive }) => alive.alive)).toEqual([NODES, NODES, NODES]);
   return nodes;
@@ -66,7 +66,7 @@ async function startCluster(): Promise<readonly [LimitingNode, LimitingNode, Lim
   return [a, b, c];
 }
 
-/** Cuts the lines to Redis, not Redis itself: its counters are there when they are mended. */
+/** Cuts the connections to Redis, not Redis itself, which keeps its counters. */
 async function cut(nodes: readonly LimitingNode[]): Promise<void> {
   for (const { redis } of nodes) redis.disconnect(false);
   await until(() => nodes.every(({ redis }) => redis.status === 'end'));
@@ -84,7 +84,9 @@ async function consumeAll(nodes: readonly LimitingNode[], userId: string, times:
 
 const allowed = (decisions: readonly RateDecision[]) => decisions.filter((one) => one.allowed).length;
 
-/** Messages of the user, one every few milliseconds, until the cluster decides about one. @returns how many were allowed */
+/**
+ * Sends messages of the user every few milliseconds until Redis decides one. @returns the number of allowed messages
+ */
 async function consumeUntilCounted(node: LimitingNode, userId: string): Promise<number> {
   let granted = 0;
   const decide = async () => {
@@ -115,12 +117,12 @@ describe('the message limit of three nodes', () => {
     const userId = freshUserId();
     expect(allowed(await consume(node, userId, PER_MINUTE + 1))).toBe(PER_MINUTE);
     await cut([node, ...others]);
-    // Another's message is the one that notices.
+    // A message of another user detects the outage.
     await consume(node, freshUserId(), 1);
     expect(allowed(await consume(node, userId, 20))).toBe(0);
   });
 
-  it('begins nobody anew when Redis is back, whichever node they go to, and though the others hear of nobody', async () => {
+  it('resets no user’s count when Redis is back, on any node and without contact to the others', async () => {
     const nodes = await startCluster();
     const [first, second] = nodes;
     const [everywhere, elsewhere] = [freshUserId(), freshUserId()];
@@ -128,7 +130,7 @@ describe('the message limit of three nodes', () => {
     expect(allowed(await consumeAll(nodes, everywhere, 20))).toBe(PER_MINUTE);
     expect(allowed(await consume(second, elsewhere, 20))).toBe(SHARE);
 
-    // As far apart as nodes may be, and the user at the first to be back.
+    // The largest possible time between two nodes, with the user at the first one to reconnect.
     await first.redis.connect();
     const lateReturns = new Promise<void>((resolve) => {
       systemClock.after(

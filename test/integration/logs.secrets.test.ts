@@ -15,7 +15,7 @@ import { login, mintToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-/** One word for each place where a client or a model can put one. None may be in any line, of any process, on any level. */
+/** One word per place where a client or a model can put one. No line of any process at any level may contain one. */
 const TEXTS = {
   message: 'sentinel-of-the-message',
   argument: 'sentinel-of-the-argument',
@@ -35,10 +35,10 @@ const TEXTS = {
 let stack: StackProcesses;
 let model: ModelServer;
 let collector: OtlpCollector;
-/** Its token ends so soon that it is refreshed while the other tests run. */
+/** Its token expires so soon that it is refreshed during the other tests. */
 let refreshed: TestClient;
 const lines: string[] = [];
-/** Tokens and user ids that were used. */
+/** Used tokens and user ids. */
 const secrets: string[] = Object.values(TEXTS);
 
 beforeAll(async () => {
@@ -64,7 +64,7 @@ beforeAll(async () => {
   refreshed = await openClient({ url: url(), token: tokens.access_token, lifetime: 'file' });
 });
 
-/** After everything that the tests did: also what a process prints when it ends. */
+/** After all tests, so that it includes the output of the shutdown. */
 afterAll(async () => {
   await stack.close();
   expect(lines.length).toBeGreaterThan(10);
@@ -91,7 +91,7 @@ async function connect(transport: (typeof TRANSPORTS)[number] = 'ws') {
   return { client, userId, token, connectionId: (await client.welcome()).connection_id };
 }
 
-/** A session over long polling, good and bad requests of which name it in their URLs. */
+/** A session over long polling, whose requests have its id in their URLs. */
 async function pollBadly(): Promise<void> {
   const polling = `${url()}/socket.io/?EIO=4&transport=polling`;
   const { sid } = JSON.parse((await (await fetch(polling)).text()).slice(1));
@@ -103,7 +103,7 @@ async function pollBadly(): Promise<void> {
   await until(async () => (await fetch(`${polling}&sid=${sid}`)).status === 400);
 }
 
-/** The line of the log with that text, among those since `from`. */
+/** Returns the line with that text, among those since `from`. */
 async function logged(text: string, from: number): Promise<Record<string, unknown>> {
   const found = await until(() => lines.slice(from).find((line) => line.includes(`"msg":"${text}"`)), { label: text });
   return JSON.parse(found) as Record<string, unknown>;

@@ -28,7 +28,7 @@ beforeAll(async () => {
 const states = requestStates();
 const noResources = new McpResources({ upstreams: { all: [] }, states, permissions: { has: () => false } });
 
-/** MCP over real tool calls, with a tool that ends only when it is told to, or stopped. */
+/** MCP over real tool calls, with a tool that ends only on demand or when it is aborted. */
 function serving() {
   let finish: () => void = () => undefined;
   const notified = new Promise<void>((resolve) => {

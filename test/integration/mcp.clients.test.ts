@@ -3,7 +3,7 @@ import { legacyClient, MODERN, modernClient } from '../support/mcp.ts';
 import { mintToken } from '../support/tokens.ts';
 
 type Listing = { readonly tools: readonly { readonly name: string }[] };
-/** What every one of the SDK's clients can do, whichever its version. */
+/** The common interface of the SDK's clients. */
 interface AnyClient {
   listTools(): Promise<Listing>;
   callTool(call: { name: string; arguments: Record<string, unknown> }): Promise<unknown>;

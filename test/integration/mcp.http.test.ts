@@ -29,7 +29,7 @@ describe('POST /mcp of 2026-07-28', () => {
     ]);
   });
 
-  it('lists tools as what only their caller may keep, in an order that does not change, and none that nobody executes', async () => {
+  it('lists executable tools in a stable order, cacheable for their caller only', async () => {
     const list = (plan: string, node: number) =>
       requestModern('tools/list', {}, { token: validToken({ plan }), url: nodeUrl(node) });
     const [free, pro, again] = await Promise.all([list('free', 0), list('pro', 1), list('pro', 2)]);
@@ -273,7 +273,7 @@ describe('requests in flight', () => {
       const leaving = AbortSignal.timeout(at % 6);
       await requestModern('tools/list', {}, { token, signal: leaving }).catch(() => undefined);
     }
-    // As many at once as one user may have.
+    // As many concurrent requests as a user may have.
     const last = await Promise.all(Array.from({ length: 16 }, () => requestModern('tools/list', {}, { token })));
     expect(last.map(({ status }) => status)).toEqual(Array(16).fill(200));
   });
@@ -285,7 +285,7 @@ describe('a node that drains', () => {
     const of = processes.addresses;
     const url = nodeUrl(0, of);
     const { token } = mintToken({}, { stack: of });
-    // They are sent away one after the other, so that the node is there for a while.
+    // The node closes them one after the other, so it continues to run for a while.
     for (let at = 0; at < 3; at++) await openClient({ token, url });
     const stopping = processes.gateways[0]?.stop();
     const request = () => requestLegacy('ping', {}, { token, url, id: 1 });
@@ -340,7 +340,7 @@ describe('a tools/call', () => {
     expect(JSON.stringify(hidden.body).replaceAll('cost_analyzer', 'cost_analyzes')).toBe(JSON.stringify(unknown.body));
   });
 
-  it('B91 under the same idempotency key is one call, also under another id, on another node and over the other era', async () => {
+  it('B91 under one idempotency key is one call, also with another id, node or protocol era', async () => {
     const token = validToken();
     const params = { name: 'create_thread', arguments: { title: 'Once' }, _meta: { 'tollgate/idempotencyKey': 'k1' } };
     const first = await requestModern('tools/call', params, { token, id: 1 });

@@ -13,7 +13,7 @@ import { requestLegacy } from '../support/mcp.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 
-/** The route over HTTP, where each request is answered when the test says so; the token is the name of the user. */
+/** The HTTP route with responses on demand; the token is the name of the user. */
 async function route() {
   let release: () => void = () => undefined;
   const released = new Promise<void>((resolve) => {

@@ -8,7 +8,7 @@ import { mintToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-/** What the plan free includes a day. */
+/** The daily allowance of the plan free. */
 const ALLOWANCE = 100;
 const CALL = { name: 'list_agents', arguments: {} };
 
@@ -34,7 +34,7 @@ describe('the quota of a user', () => {
       type: 'error',
       fields: { rpc_code: -33030, code: 'QUOTA_EXCEEDED', upgrade_path: 'pro', resets_at: expect.any(String) },
     });
-    // A wall is no rate limit: the same by HTTP, where it is an answer and not a status.
+    // An exhausted quota is not a rate limit: over HTTP it is also a result, not a status.
     const { status, body } = await requestModern('tools/call', CALL, { token, url: nodeUrl(0, of) });
     expect([status, body.error.code, body.error.data.retryable]).toEqual([200, -33030, false]);
     await until(async () => (await billedRecords(userId, of)).length === ALLOWANCE, { timeoutMs: 15_000 });

@@ -6,7 +6,7 @@ import { until } from '../support/until.ts';
 
 const INITIALIZE = { protocolVersion: LEGACY, capabilities: {}, clientInfo: { name: 'raw', version: '1' } };
 
-/** What a client hears after its welcome, as it is on the wire. */
+/** Returns the frames of a client after its welcome, as sent. */
 async function connect(claims: Parameters<typeof mintToken>[0] = {}): Promise<TestClient> {
   const client = await openClient({ path: '/ws/mcp', token: mintToken(claims).token });
   await client.welcome();
@@ -42,7 +42,7 @@ describe('MCP on /ws/mcp', () => {
     expect((await answerTo(client, 1)).fields).toMatchObject({ resultType: 'complete', supportedVersions: [MODERN] });
     client.sendRaw(JSON.stringify(modernRequest('tools/list', {}, 2)));
     expect((await answerTo(client, 2)).fields).toMatchObject({ cacheScope: 'private', ttlMs: 60_000 });
-    // A name that no header could carry as it is.
+    // A name that no header could carry unencoded.
     client.sendRaw(JSON.stringify(modernRequest('tools/call', { name: 'outil_é\n=?base64?', arguments: {} }, 3)));
     expect((await answerTo(client, 3)).fields).toMatchObject({ rpc_code: -32602, code: 'TOOL_NOT_FOUND' });
     const other = { _meta: { 'io.modelcontextprotocol/protocolVersion': '2199-01-01' } };
@@ -50,7 +50,7 @@ describe('MCP on /ws/mcp', () => {
     expect((await answerTo(client, 4)).fields).toMatchObject({ rpc_code: -32022, supported: [MODERN] });
   });
 
-  it('B8 leaves the keep-alive of older clients as it was until the client initializes; then ping is that of MCP', async () => {
+  it('B8 answers ping for older clients until the client initializes, and as MCP does after', async () => {
     const client = await connect();
     send(client, { id: 1, method: 'ping' });
     expect((await answerTo(client, 1)).fields.pong).toBe(true);

@@ -39,7 +39,7 @@ beforeAll(async () => {
   );
 });
 
-/** As gateways are: each with its own connection to Redis. */
+/** Components of gateways, each with its own connection to Redis. */
 async function nodes(executor = async () => ({}), options: { reservationMs?: number } = {}): Promise<ToolNode[]> {
   return Promise.all(
     Array.from({ length: NODES }, async () => {
@@ -51,7 +51,10 @@ async function nodes(executor = async () => ({}), options: { reservationMs?: num
   );
 }
 
-/** One whose calls count as dead at once, and go on when `finish` is called: as if its process had been stopped. */
+/**
+ * A node whose calls count as interrupted at once and continue when `finish` is called, as if its process had been
+ * stopped.
+ */
 async function stoppedNode(): Promise<{ readonly node: ToolNode; readonly finish: () => void }> {
   const { promise, resolve } = Promise.withResolvers<object>();
   const [node] = await nodes(async () => ({ ...(await promise) }), { reservationMs: 1 });
@@ -59,7 +62,7 @@ async function stoppedNode(): Promise<{ readonly node: ToolNode; readonly finish
   return { node, finish: () => resolve({ late: true }) };
 }
 
-/** Calls a tool on one node after the other, all at once; the code of each refusal, or `ok`. */
+/** Calls a tool on the nodes in rotation, all concurrently; returns the code of each refusal, or `ok`. */
 async function callAll(on: readonly ToolNode[], userId: string, calls: { tool: string; plan: string; times: number }) {
   const { tool, plan, times } = calls;
   return Promise.all(
@@ -86,7 +89,7 @@ describe('a limit', () => {
     const answers = await callAll(on, userId, { tool: 'limited', plan: 'one', times: 2 * LIMIT });
     expect([count(answers, 'ok'), count(answers, 'QUOTA_EXCEEDED')]).toEqual([LIMIT, LIMIT]);
     expect(await reservations(userId)).toBe(0);
-    // What was refused consumed nothing: on the plan above exactly the rest is left.
+    // Refused calls consumed nothing: a higher plan still has exactly the rest.
     const above = await callAll(on, userId, { tool: 'limited', plan: 'two', times: 2 * LIMIT });
     expect(count(above, 'ok')).toBe(LIMIT);
     const records = await core.redis.lrange(core.keys.user(userId).recentUsage, 0, -1);
@@ -132,11 +135,11 @@ describe('a place that nobody gives back', () => {
     const [node] = await nodes(() => new Promise(() => undefined), { reservationMs: 300 });
     if (!node) throw new Error('no node');
     const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), idempotencyKey: 'k' });
-    // Begun, and then its process is never heard of again.
+    // Started by a process that then dies.
     void node.service.call(request, UNLIMITED);
     await until(async () => (await reservations(userId)) === 1);
     await until(async () => (await node.quotas.summary(userId, anyCaller('one'))).under_way.calls === 0);
-    // Redis tells the sweep the time in whole seconds.
+    // The sweep uses the time of Redis, in whole seconds.
     const sweep = { calls: node.calls, clock: systemClock, logger: silentLogger };
     await until(async () => (await sweepCalls(sweep)) === 1, { timeoutMs: 5_000 });
     expect(await sweepCalls(sweep)).toBe(0);
@@ -186,7 +189,7 @@ describe('a place that nobody gives back', () => {
     expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
   });
 
-  it('is not ended twice by a node that was stopped for an hour: the sweep’s end is not forgotten meanwhile', async () => {
+  it('is not ended twice by a node that was stopped for an hour, after the sweep has ended it', async () => {
     const userId = freshUserId();
     const { node, finish } = await stoppedNode();
     const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });
@@ -265,7 +268,7 @@ describe('a call under an idempotency key', () => {
     expect(results.filter(({ repeated }) => !repeated)).toHaveLength(1);
     expect(await core.redis.llen(core.keys.user(userId).recentUsage)).toBe(1);
     const [node] = on;
-    // The order of the members is no difference; another value is.
+    // The order of the members makes no difference; another value does.
     const reordered = await node?.service.call({ ...request, args: { b: 2, a: 1 } }, UNLIMITED);
     expect(await reordered?.finished).toMatchObject({ repeated: true });
     await expect(node?.service.call({ ...request, args: { a: 2, b: 1 } }, UNLIMITED)).rejects.toMatchObject({
@@ -338,7 +341,7 @@ describe('an execution', () => {
 
 const DAY_MS = 24 * 3_600_000;
 
-/** Takes from keys the time that they would have lost. */
+/** Shortens the expiry of keys, as if this time had passed. */
 async function letPass(ms: number, keys: readonly string[]): Promise<void> {
   for (const key of keys) await core.redis.pexpire(key, (await core.redis.pttl(key)) - ms);
 }

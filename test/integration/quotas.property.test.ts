@@ -4,10 +4,10 @@ import fc from 'fast-check';
 import { type Core, startCore } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 
-/** `npm run faults` asks for more. */
+/** `npm run faults` sets more. */
 const RUNS = Number(process.env.QUOTA_RUNS ?? 60);
 
-/** The functions as the scripts have them, at a time that the test says: hours go by in milliseconds. */
+/** The functions of the scripts with a given time, so that hours pass in milliseconds. */
 const SCRIPT = `
 ${readFileSync(new URL('../../src/redis/lua/include/quotas.lua', import.meta.url), 'utf8')}
 local now, request = tonumber(ARGV[1]), cjson.decode(ARGV[3])
@@ -30,7 +30,7 @@ const LIMITS = [
 type Limit = (typeof LIMITS)[number];
 const CONCURRENCY = 3;
 const RESERVATION_MS = 35_000;
-/** Not the beginning of a bucket. */
+/** Not the start of a bucket. */
 const EPOCH = Date.parse('2026-03-04T12:34:56.789Z');
 
 type Step =
@@ -49,7 +49,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 3,
     arbitrary: fc.record({
       kind: fc.constant('pass' as const),
-      // Within a bucket, over a place's time, over a bucket, over an hour, to the edge of windows, over a day.
+      // Within a bucket, over the life of a reservation, over a bucket, over an hour, to the edge of windows, over a
+      // day.
       ms: fc.constantFrom(1, 1_000, RESERVATION_MS, 299_999, 300_000, 1_800_000, 3_600_000, 6 * 3_600_000, 86_400_000),
     }),
   },
@@ -61,12 +62,12 @@ interface ModelReservation {
   readonly deadline: number;
 }
 
-/** Limits kept as a list of everything that ever happened. */
+/** A model of the limits that keeps a list of all events. */
 class Model {
   now = EPOCH;
   readonly uses: { readonly tool: string; readonly at: number }[] = [];
   reservations: ModelReservation[] = [];
-  /** Settled although their place had ended, which no limit could know of any more. */
+  /** Commits after the expiry of their reservation, which no limit could take into account. */
   late = 0;
 
   limitsOf(tool: string): Limit[] {
@@ -80,7 +81,7 @@ class Model {
     return settled.length + this.live().filter(({ tool }) => counts(tool)).length;
   }
 
-  /** What was used within exactly the window. */
+  /** Returns the uses within exactly the window. */
   within({ scope, windowMs }: Limit): number {
     return this.uses.filter(({ tool, at }) => {
       return at > this.now - windowMs && (scope === 'permission:p' || scope === `tool:${tool}`);
@@ -142,7 +143,7 @@ describe('quotas', () => {
               units: 2,
               ...period,
             });
-            // One whose place had ended may still be settled: it ran, and counts, over the limit if need be.
+            // A call whose reservation expired may still be committed: it ran and counts, even above the limit.
             if (one.kind === 'settle') model.uses.push({ tool: reservation.tool, at: model.now });
             if (one.kind === 'settle' && reservation.deadline <= model.now) model.late += 1;
           }

@@ -12,7 +12,7 @@ import { testRedisUrl } from '../support/stack.ts';
 import { Stopwatch } from '../support/stopwatch.ts';
 import { until } from '../support/until.ts';
 
-/** The second that an answer may take, and one for what it takes to end it; undici would wait ten for a connection. */
+/** The second that an answer may take, and one to end the request; undici would wait ten for a connection. */
 const PROBE_MS = 1_000 + 1_000;
 
 async function readiness(authServiceUrl: string): Promise<Readiness> {
@@ -28,7 +28,7 @@ async function expectProbeEnds(url: string): Promise<void> {
   expect(watch.ms).toBeLessThan(watch.allow(PROBE_MS));
 }
 
-/** A port whose connections nobody takes: the kernel drops what goes beyond its queue, and a client waits. */
+/** A port whose connections are not accepted: the kernel drops what exceeds its queue, and a client waits. */
 async function silentPort(): Promise<number> {
   const program = `require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () {
     process.stdout.write(String(this.address().port)); })`;
@@ -66,6 +66,6 @@ it('nor does one that answers a byte at a time', async () => {
     server.close();
   });
   await expectProbeEnds(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-  // The connection is given back too.
+  // The connection is released too.
   await until(() => [...answering].every(({ destroyed }) => destroyed));
 });

@@ -14,7 +14,7 @@ let core: Core;
 let leases: Leases;
 let registries: readonly { readonly node: string; readonly registry: ConnectionRegistry }[];
 
-/** A plan for each cap; the first says nothing of connections. */
+/** A plan per cap; the first one sets no cap. */
 function plansWithCaps() {
   const rows = Object.entries(CAPS).map(([name, connections], rank) => [name, planRow({ rank, connections })]);
   return catalogues({ plans: Object.fromEntries(rows) as Record<string, object> }, 'file').plans;
@@ -43,7 +43,7 @@ async function admit(userId: string, plan: string, at: number) {
   return { connectionId, order };
 }
 
-/** Twenty connections at once, over all nodes. @returns their ids by place, the newest last */
+/** Opens twenty connections at once over all nodes. @returns their ids by admission order, the newest last */
 async function admitTwenty(userId: string, plan: string): Promise<string[]> {
   const admitted = await Promise.all(Array.from({ length: 20 }, (_, at) => admit(userId, plan, at)));
   expect(new Set(admitted.map(({ order }) => order)).size).toBe(20);

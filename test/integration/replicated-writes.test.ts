@@ -56,7 +56,7 @@ async function waitingNode(timeoutMs = TIMEOUT_MS) {
 
 describe('a paid call whose record shall be on a replica', () => {
   it('is answered when the replica has it', async () => {
-    // Longer than a busy machine makes a replica take.
+    // Longer than a replica takes on a busy machine.
     const { call, recorded, unreplicated } = await waitingNode(5_000);
     for (let calls = 1; calls <= 20; calls++) {
       expect(await call('paid')).toMatchObject({ success: true });
@@ -65,7 +65,7 @@ describe('a paid call whose record shall be on a replica', () => {
     expect(await unreplicated()).toBe(0);
   });
 
-  it('stands all the same when the replica does not answer in time, is counted, and holds nobody up in a queue', async () => {
+  it('stands if the replica does not answer in time, is counted, and delays no other call', async () => {
     const { server, call, unreplicated } = await waitingNode();
     await call('paid');
     server.lag();
@@ -73,7 +73,7 @@ describe('a paid call whose record shall be on a replica', () => {
     const before = await unreplicated();
     const watch = await Stopwatch.start();
     const results = await Promise.all(Array.from({ length: 60 }, () => call('paid')));
-    // One after the other they would take twelve seconds.
+    // Sequential execution would take twelve seconds.
     expect(watch.ms).toBeLessThan(watch.allow(10 * TIMEOUT_MS));
     for (const result of results) expect(result).toMatchObject({ success: true, usage_record_id: expect.any(String) });
     expect(await unreplicated()).toBe(before + 60);
@@ -97,7 +97,7 @@ describe('a paid call whose record shall be on a replica', () => {
     await server.failOver();
     expect(await waiting).toMatchObject({ success: true });
     expect(await recorded()).toBe(2);
-    // The promoted one has no replica.
+    // The promoted server has no replica.
     expect(await unreplicated()).toBe(1);
   });
 
@@ -121,7 +121,7 @@ describe('a paid call whose record shall be on a replica', () => {
     const writes = new ReplicatedWrites(watched, watch, { replicas: 1, timeoutMs: 1 });
     const script = LuaScript.load('revoke-2');
     const failed = writes.run(script, ['{w}:a', '{w}:b'], []);
-    // Before anything was awaited.
+    // Before any reply arrived.
     expect(sent).toEqual(['revoke', 'wait']);
     await expect(failed).rejects.toThrow();
   });

@@ -12,13 +12,13 @@ import { until } from '../support/until.ts';
 
 const NODES = 3;
 
-/** What happens between the writer's appends. */
+/** Steps between the writer's appends. */
 type Step =
   | { readonly kind: 'append'; readonly count: number }
   | { readonly kind: 'move'; readonly node: number }
   | { readonly kind: 'drop' }
   | { readonly kind: 'resume' }
-  /** The node's subscription is cut, as a network fault does. */
+  /** Cuts the node's subscription, like a network fault. */
   | { readonly kind: 'cut'; readonly node: number }
   | { readonly kind: 'pause'; readonly ms: number };
 
@@ -32,9 +32,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 /**
- * A client that keeps its position as clients do: it moves between nodes, loses its connection, resumes in the middle of
- * everything, and writes down each event it is given. Events that an abandoned connection still delivers are not the
- * client's: it has gone.
+ * A client that keeps its position: it moves between nodes, loses its connection, resumes at any moment, and records
+ * each event. It ignores events that an abandoned connection still delivers.
  */
 class MovingClient {
   readonly received: number[] = [];
@@ -64,7 +63,10 @@ class MovingClient {
     this.#session = undefined;
   }
 
-  /** In band, on the live connection: everything after `last` again; what is in flight must not come twice. */
+  /**
+   * Resumes in band on the live connection. Everything after `last` is sent again, and events in flight must not arrive
+   * twice.
+   */
   async resume(): Promise<void> {
     const session = this.#session;
     if (!session || this.#epoch === undefined) return;
@@ -75,7 +77,7 @@ class MovingClient {
     return { after: this.last, epoch, allowed: Promise.resolve() };
   }
 
-  /** A node that cannot listen for the moment refuses; a client tries again, as often as it takes. */
+  /** A node that cannot subscribe refuses for the moment; the client retries until it succeeds. */
   #reconnect(): Promise<void> {
     return until(
       async () => {
@@ -136,7 +138,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
   const writes: Promise<unknown>[] = [];
   for (const { kind, ...what } of steps) {
     if (kind === 'append') {
-      // Not awaited: the log grows while the client does what comes next.
+      // Not awaited: the log grows during the client's next steps.
       const { count } = what as { count: number };
       for (let i = 0; i < count; i++) {
         appended += 1;
@@ -157,7 +159,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
 }
 
 describe('resume', () => {
-  it('gives a client that moves, drops, resumes and loses its node’s subscription every event once, in order', async () => {
+  it('delivers each event once and in order to a client that moves, drops and resumes', async () => {
     const core = await startCore();
     const nodes = await Promise.all(Array.from({ length: NODES }, () => startTail(core)));
     await fc.assert(

@@ -16,12 +16,12 @@ interface Position {
   readonly epoch: string;
 }
 
-/** What a client puts into its handshake to go on where it was. */
+/** The resume position in a client's handshake. */
 function atHandshake(transport: 'ws' | 'socketio', { after, epoch }: Position): Partial<ClientOptions> {
   return transport === 'ws' ? { query: { after: `${after}`, epoch } } : { auth: { after, epoch } };
 }
 
-/** The numbers of the events before and after the seam. */
+/** Returns the `seq` of the events before and after the replay boundary. */
 function aroundReplayEnd(client: TestClient): { before: number[]; after: number[] } {
   const replayEnd = client.events.findIndex(({ type }) => type === 'resumed');
   return { before: seqs(client.events.slice(0, replayEnd)), after: seqs(client.events.slice(replayEnd)) };
@@ -30,7 +30,7 @@ function aroundReplayEnd(client: TestClient): { before: number[]; after: number[
 const range = (from: number, to: number) => upTo(to).slice(from - 1);
 
 describe.each(TRANSPORTS)('a resume over %s', (transport) => {
-  /** A user with a log of some events, seen by a first client, which then goes away. */
+  /** A user with a log of several events, received by a first client, which then disconnects. */
   async function history() {
     const { token } = mintToken({ plan: 'enterprise' });
     const first = await openClient({ transport, token });

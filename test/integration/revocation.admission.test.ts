@@ -18,7 +18,7 @@ beforeAll(async () => {
   core = await startCore();
 });
 
-/** A connection that notes how its session ended. */
+/** A connection that records how its session ended. */
 function eventsInto(ends: ErrorCode[]): AttachmentEvents {
   return {
     closed: false,
@@ -33,7 +33,7 @@ function eventsInto(ends: ErrorCode[]): AttachmentEvents {
   };
 }
 
-/** A session whose admission Redis has decided, while the answer is still on its way to the node. */
+/** An attachment that Redis has admitted, while the reply is still in flight to the node. */
 async function whileAdmitted() {
   const { registry, liveAttachments, tail } = await startAdminActions(core, core.plans);
   const answer = Promise.withResolvers<void>();
@@ -76,7 +76,8 @@ describe('what is decided while the answer to an admission is on its way', () =>
   it('B242 counts, not the older answer: the plan', async () => {
     const { session, userId, identity, liveAttachments, answer, finish } = await whileAdmitted();
     const applied: (string | undefined)[] = [];
-    // A second session of the user on the node, told in the same round, says when the decision has been heard.
+    // A second attachment of the user on the node receives the same invalidation, which shows that the node has
+    // processed it.
     liveAttachments.add({ identity, revoke: () => undefined, applyAccount: ({ plan }) => void applied.push(plan) });
     await new Accounts(core).setPlan(userId, 'free');
     await until(() => applied.includes('free'));

@@ -52,7 +52,7 @@ describe('a plan with a lower cap', () => {
     expect(evicted).toEqual([]);
 
     await accounts.setPlan(userId, 'free');
-    // Three nodes have asked for it, and all sessions been told; one of the three closed them.
+    // Three nodes have requested it, and all attachments have received the change; one of the three closed the excess.
     await until(() => plans.filter((plan) => plan === 'free').length === 7);
     await until(() => evicted.length >= 5);
     expect(evicted).toEqual(['c0', 'c1', 'c2', 'c3', 'c4']);
@@ -60,7 +60,7 @@ describe('a plan with a lower cap', () => {
     expect(total).toBe(2);
     expect(connections?.map(({ connection_id }) => connection_id).toSorted()).toEqual(['c5', 'c6']);
 
-    // A connection in its old place is not let in again by mistake: its node finds out what happened to it.
+    // An evicted connection with its old order is not readmitted by mistake: the renewal reports the eviction.
     const [renewal] = (await first?.registry.renew(new Map([[userId, ['c0', 'c5']]]))) ?? [];
     expect([...(renewal?.leases ?? [])]).toEqual([
       ['c0', 'evicted'],

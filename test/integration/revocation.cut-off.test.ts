@@ -14,12 +14,12 @@ import { TcpProxy } from '../support/tcp-proxy.ts';
 import { type MintedToken, mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
-/** From Redis being within reach until the effect: the client tries again every second at the latest. */
+/** From the return of Redis until the effect; the client reconnects within a second. */
 const BACK_MS = 3_000;
-/** `LOOK_AGAIN_MS` of src/accounts/invalidation-reader.ts, and as much again for a loaded machine. */
+/** Twice `LOOK_AGAIN_MS` of src/accounts/invalidation-reader.ts, for a busy machine. */
 const BY_THE_CLOCK_MS = 4_000;
 
-/** A node that reaches Redis only through a proxy; the test reaches Redis itself. */
+/** A node that reaches Redis only through a proxy; the test reaches Redis directly. */
 let proxy: TcpProxy;
 let processes: StackProcesses;
 let redis: Redis;
@@ -52,7 +52,7 @@ async function ready(): Promise<void> {
   await until(async () => (await fetch(`${url()}/health/ready`)).ok, { timeoutMs: 10_000, label: 'the node' });
 }
 
-/** Does something while the node cannot reach Redis, which it knows by then. */
+/** Runs work while the node cannot reach Redis and has detected it. */
 async function whileCutOff(work: () => Promise<unknown>): Promise<void> {
   proxy.cut();
   await until(async () => (await fetch(`${url()}/health/ready`)).status === 503, { label: 'the outage' });
@@ -119,7 +119,7 @@ describe('an announcement', () => {
   it('takes effect by the clock when its nudge is lost', async () => {
     const minted = mint();
     const client = await connect(minted);
-    // Stored and announced as ever, but the nudge goes where nobody listens.
+    // Stored and published as usual, but the wake-up goes to a channel without subscribers.
     const unheard = { invalidations: keys.invalidations, revocations: keys.revocations, invalidationChannel: 'nobody' };
     await new Revocations({ redis, keys: unheard as Keys }).revoke(`sid:${minted.claims.sid}`);
     await expectEnded(client, 'TOKEN_REVOKED', BY_THE_CLOCK_MS);

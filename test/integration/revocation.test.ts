@@ -10,7 +10,10 @@ import { buyTicket } from '../support/tickets.ts';
 import { login, type MintedToken, mintToken } from '../support/tokens.ts';
 
 const NODES = [0, 1, 2];
-/** The contract's bound is 250 ms at the 99th percentile, measured by bench/revocation.ts; this one only tells a nudge from the look by the clock, every two seconds. */
+/**
+ * The documented bound is 250 ms at the 99th percentile, measured by bench/revocation.ts. This one only distinguishes a
+ * wake-up from the poll every two seconds.
+ */
 const SOON_MS = 1_500;
 
 let admin: Admin;
@@ -29,7 +32,7 @@ async function openEverywhere(token: string, transport: TransportName): Promise<
   return clients;
 }
 
-/** That a client was told why its session ended, and then closed, so that it does not come back by itself. */
+/** Expects that a client received the reason and was then closed with a code that prevents a reconnect. */
 async function expectEnded(client: TestClient, code: string, reason: string, since: number): Promise<void> {
   const error = await client.waitFor('error');
   expect(error.fields).toMatchObject({ code, retryable: false });
@@ -66,11 +69,11 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     expect(answer).toMatchObject({ status: 200, body: body(minted) });
     for (const client of clients) await expectEnded(client, 'TOKEN_REVOKED', 'revoked', since);
     await expectRefusedEverywhere(minted.token, transport, 'TOKEN_REVOKED');
-    // Another session of the same user, begun later, is none of it.
+    // Another, later session of the same user is unaffected.
     const later = await openClient({ transport, url: nodeUrl(2), token: other.token });
     await later.welcome();
     await expectAlive(later);
-    // Made again it changes nothing.
+    // A repetition changes nothing.
     expect((await admin('POST', '/v1/tokens/revoke', body(minted))).status).toBe(200);
     if (!('user_id' in body(minted))) await expectAlive(later);
   });
@@ -110,7 +113,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     const clients = await openEverywhere(token, transport);
     const plans = ['free', 'enterprise', 'developer', 'free', 'enterprise', 'developer'];
     await Promise.all(plans.map((plan, at) => admin('PUT', `/v1/users/${userId}/plan`, { plan }, at % 3)));
-    // A last one, after all the others have been answered, says where everybody must be.
+    // A last change, after all others have been answered, defines the final state of each connection.
     await admin('PUT', `/v1/users/${userId}/plan`, { plan: 'pro' });
     for (const client of clients) {
       const isLast = () => client.events.findLast(({ type }) => type === 'plan_changed')?.fields.plan === 'pro';
@@ -144,7 +147,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
       const minted = mintToken();
       const decide = actions[race % actions.length] ?? (() => undefined);
       const connect = () => NODES.map((node) => openClient({ transport, url: nodeUrl(node), token: minted.token }));
-      // In both orders, and in flight at once.
+      // In both orders, and concurrently.
       const before = race % 8 < 4 ? connect() : [];
       const decided = decide(minted);
       const after = race % 8 < 4 ? [] : connect();

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { countRoundTrips } from '../../bench/round-trips.ts';
 
 describe('Redis', () => {
-  it('is asked at most twice for a connect, once more for one with a ticket, once for a message, once more for the end of a tool call, and once for an appended event', async () => {
+  it('gets two flights per connect, three with a ticket, one per message, two per tool call, one per event', async () => {
     const { counts } = await countRoundTrips({ repetitions: 3 });
     expect(counts).toMatchObject({
       firstConnect: 2,

@@ -43,7 +43,7 @@ beforeAll(async () => {
 
 const node = (at: number): Runs => nodes[at % nodes.length] as Runs;
 
-/** Requests of one user at all nodes at once. */
+/** Sends requests of one user to all nodes at once. */
 async function startAll(userId: string, plan: string, times = TRIES) {
   const one = (at: number) => tryRun(node(at), { userId, plan, threadId: 'thread_1' });
   const answers = await Promise.all(Array.from({ length: times }, (_, at) => one(at)));
@@ -164,7 +164,7 @@ describe('the threads of a user', () => {
     const ids = Array.from({ length: THREADS }, (_, at) => `thread_${at}`);
     for (const threadId of ids) await startRun(node(0), { userId, plan: 'threaded', threadId });
     const { threads: ranking } = core.keys.user(userId);
-    // In one millisecond, none of them would be the latest.
+    // Within one millisecond none of them would be the latest.
     for (const threadId of ids) await core.redis.zincrby(ranking, -1_000, threadId);
     expect(await startRun(node(1), { userId, plan: 'threaded', threadId: 'thread_2' })).toMatchObject({
       thread_id: 'thread_2',

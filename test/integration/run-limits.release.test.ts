@@ -47,7 +47,7 @@ async function busyUser(): Promise<{ userId: string; first: string; others: read
   return { userId, first, others };
 }
 
-/** Exactly one further run can start. */
+/** Expects that exactly one further run can start. */
 async function expectOneSlot(userId: string): Promise<void> {
   const tries = Array.from({ length: 12 }, (_, at) => tryRun(node(at), { userId, plan, threadId: 'thread_1' }));
   expect((await Promise.all(tries)).filter((one) => !isRefused(one))).toHaveLength(1);
@@ -65,7 +65,7 @@ describe('the end of a run makes room for one other', () => {
       else await log.cancelled();
       expect(await inFlight(userId)).toBe(IN_FLIGHT - 1);
       await expectOneSlot(userId);
-      // The worker that had it before the takeover comes back.
+      // The worker that had the run before the takeover continues.
       await expect(late.failed(new TollgateError('INTERNAL_ERROR'))).rejects.toThrow(RunOwnershipLost);
       await node().forget(userId, first);
       expect(await inFlight(userId)).toBe(IN_FLIGHT);
@@ -100,7 +100,7 @@ describe('the end of a run makes room for one other', () => {
       expect((await Promise.all(all)).filter((one) => !isRefused(one))).toHaveLength(IN_FLIGHT);
     };
     await fill(swept);
-    // One of these has its deadline later: the key stays, and the others count no longer.
+    // One of these has a later deadline: the key remains, and the others no longer count.
     const [long] = await runNodes(short, files.plans, { nodes: 1 });
     const start = (by = long) => by && tryRun(by, { userId: alone, plan, threadId: 'thread_1' });
     const started = [
@@ -129,7 +129,7 @@ describe('the end of a run makes room for one other', () => {
   });
 });
 
-/** `at`: the node that starts, the run that is repeated or the one in flight that ends, counted round. */
+/** `at`: the node that starts, the run that is repeated, or the run in flight that ends, modulo their number. */
 interface Step {
   readonly kind: 'start' | 'repeat' | 'complete' | 'abandon' | 'takeover';
   readonly at: number;
@@ -145,7 +145,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
 );
 
-/** What the limits say, in a few lines. */
+/** A short model of the limits. */
 class Model {
   readonly started: { readonly requestId: string; readonly runId: string }[] = [];
   readonly live: string[] = [];

@@ -16,7 +16,7 @@ async function connect(transport: (typeof TRANSPORTS)[number], token: string, no
   return client;
 }
 
-/** The answer to a request that is refused. */
+/** Resolves with the error of a refused request. */
 async function refused(client: TestClient, fields: Record<string, unknown> = {}) {
   const request_id = freshRequestId();
   client.send('agent_request', { message: 'Hello', ...fields, request_id });
@@ -47,7 +47,7 @@ describe.each(TRANSPORTS)('a plan over %s', (transport) => {
     const { accepted } = await runToEnd(other, { message: 'Hello' });
     const { thread_id } = made.fields.result as { thread_id: string };
     expect(accepted.fields.thread_id).toBe(thread_id);
-    // Another thread changes; the connection stays with the one that it got.
+    // Another thread changes; the connection keeps its own.
     await runToEnd(client, { message: 'Hello', thread_id: 'thread_1' });
     expect((await runToEnd(other, { message: 'Hello' })).accepted.fields.thread_id).toBe(thread_id);
   });

@@ -57,7 +57,7 @@ function executor(
   return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
 }
 
-/** Two calls with a thought between: six events with start and end. */
+/** Two calls with a thought in between: six events with start and end. */
 const twice: Agent = async (_task, context) => {
   await context.think('first');
   const first = await context.call('count', {});
@@ -96,7 +96,7 @@ describe('a run whose worker died', () => {
       const accepted = await accept();
       let executions = 0;
       const count: ToolExecutor = async () => ({ execution: ++executions });
-      // The first worker stops in the middle of an append, as a killed process does: from then on it is never heard of.
+      // The first worker stops in the middle of an append, like a killed process.
       const first = await claim(accepted);
       let written = 0;
       const dead = new Promise<never>(() => undefined);
@@ -124,13 +124,13 @@ describe('a run whose worker died', () => {
       expect(seen.map(({ type }) => type)).toEqual(FULL_RUN);
       const completed = seen.filter(({ type }) => type === 'tool_completed');
       expect(new Set(completed.map(({ usage_record_id }) => usage_record_id)).size).toBe(2);
-      // A call whose outcome was in the log is not made again; only one that was cut off is.
+      // A call with an outcome in the log is not repeated; only an interrupted one is.
       expect(executions).toBeLessThanOrEqual(3);
       const billed = await core.redis.lrange(core.keys.user(accepted.userId).recentUsage, 0, -1);
       expect(billed.map((json) => JSON.parse(json).id).toSorted()).toEqual(
         completed.map(({ usage_record_id }) => usage_record_id).toSorted(),
       );
-      // Whoever made a call first, it had one place, which was given back, and was counted once.
+      // Whichever worker made a call first: it had one reservation, which was released, and counted once.
       const { quota, reservations } = core.keys.user(accepted.userId);
       expect(await core.redis.zcard(reservations)).toBe(0);
       expect(await core.redis.hget(quota, 'day')).toMatch(/ 2 6$/);
@@ -179,7 +179,7 @@ describe('a request id that has been forgotten', () => {
     const keys = core.keys.user(accepted.userId);
     const count: ToolExecutor = async () => ({});
     await executor(twice, count).execute(await claim(accepted));
-    // As its time does it, a day later.
+    // Expiry does this a day later.
     await core.redis.del(keys.run(accepted.runId));
     const again = await accept(runs, accepted);
     expect(again).toEqual(accepted);
@@ -219,10 +219,10 @@ describe('a run that is stopped', () => {
   });
 
   it.each([true, false])(
-    'has every outcome and its end in the log after an outage longer than anybody waits, the first append of which arrived: %s',
+    'has all outcomes and its end in the log after an outage beyond all timeouts, first append arrived: %s',
     async (arrived) => {
       const accepted = await accept();
-      // The clock is moved to the end of all patience, instead of waiting for it.
+      // The clock is moved beyond all timeouts, instead of waiting for them.
       let ahead = 0;
       const clock: Clock = { ...systemClock, now: () => systemClock.now() + ahead };
       const log = Object.create(core.log) as typeof core.log;

@@ -9,7 +9,7 @@ import { useStack } from '../support/stack.ts';
 import { Stopwatch } from '../support/stopwatch.ts';
 import { login, mintToken } from '../support/tokens.ts';
 
-/** As the older backend's staging was: every secret is there, and nothing of development. */
+/** Like the former backend's staging: all secrets are set, and no development option. */
 const staging = useStack({ env: { ENVIRONMENT: 'staging' } });
 const url = () => nodeUrl(0, staging().addresses);
 const minted = (claims = {}) => mintToken(claims, { stack: staging().addresses });

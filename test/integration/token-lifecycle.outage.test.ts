@@ -5,7 +5,7 @@ import { type Login, SecondDeployment } from '../support/token-lifecycle.ts';
 
 const TOKEN_MS = 60_000;
 const GRACE_MS = 180_000;
-/** What moves further by itself while a step waits for the auth service's client to try again. */
+/** Time that the clock advances by itself while a step waits for a retry of the auth client. */
 const MARGIN_MS = 20_000;
 
 let deployment: SecondDeployment;
@@ -17,7 +17,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   await deployment.stopAuthService();
   await deployment.startAuthService();
-  // A breaker that a test left open.
+  // Closes a breaker that a test left open.
   await deployment.advance(60_000);
 });
 
@@ -80,7 +80,7 @@ describe('while the auth service is away a connection', () => {
     expect(await client.welcome()).toMatchObject({ authenticated: true });
   });
 
-  it('B63 B243 for ten minutes: nobody is lost before the grace ends, nobody lives on after it, few calls are made, and all is well again', async () => {
+  it('B63 B243 for ten minutes ends sessions exactly after the grace period, with few calls, and recovers', async () => {
     const logins: Login[] = [];
     for (const plan of ['free', 'pro', 'enterprise', 'developer']) {
       for (let i = 0; i < 3; i++) logins.push(await deployment.login(plan));

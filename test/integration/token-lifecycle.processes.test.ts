@@ -4,7 +4,7 @@ import { openClient, TRANSPORTS } from '../support/clients.ts';
 import { useStack } from '../support/stack.ts';
 import { login } from '../support/tokens.ts';
 
-/** The shortest life a token can have: it is refreshed after a third of it. */
+/** The shortest possible token life; a token is refreshed after a third of it. */
 const TOKEN_SECONDS = 5;
 
 const processes = useStack({

@@ -20,7 +20,7 @@ function claimsOf(token: string): { exp: number; sid: string; sub: string } {
   return JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
 }
 
-/** What a worker does that stops for `stoppedMs` between taking a session and asking the auth service for it. */
+/** A worker that stops for `stoppedMs` between claiming a session and the request to the auth service. */
 async function refreshWithAStop(userId: string, stoppedMs: number): Promise<void> {
   const { tokenSessions, redis, keys, clock, metrics } = deployment;
   const authService = {
@@ -45,7 +45,7 @@ describe('a worker that was stopped with a session in hand', () => {
     client.send('ping');
     await client.waitFor('pong');
     expect(client.events.some(({ type }) => type === 'session_terminated')).toBe(false);
-    // And the session goes on being refreshed.
+    // Refreshes of the session continue.
     const from = client.mark();
     await deployment.advance(TOKEN_MS);
     await client.waitFor('token_refreshed', { from });

@@ -10,7 +10,7 @@ const LEAD_MS = 15_000;
 const TOKEN_MS = 60_000;
 
 let deployment: SecondDeployment;
-/** Work that takes real time moves the clock of the installation as well. */
+/** Work that takes real time also advances the clock of the deployment. */
 let watch: Stopwatch;
 
 beforeAll(async () => {
@@ -29,7 +29,7 @@ function claimsOf(token: string): { exp: number; iat: number; sid: string; sub: 
   return JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
 }
 
-/** The client's next new token, with the time at which it was issued: when it is told depends on the machine too. */
+/** Returns the client's next new token and its time of issue. The time of arrival depends on the machine too. */
 async function nextRefresh(client: TestClient, from = client.mark()) {
   const came = () => client.events.slice(from).some(({ type }) => type === 'token_refreshed');
   await deployment.advance(TOKEN_MS + LEAD_MS, came);
@@ -125,7 +125,7 @@ describe('a login session', () => {
     const second = await deployment.connect(login.access_token, { node: 1 });
     const { timestamp: _, ...token } = fields;
     expect((await second.waitFor('token_refreshed')).fields).toMatchObject(token);
-    // And only after it was told who it is.
+    // After its welcome.
     expect(second.events.map(({ type }) => type).indexOf('token_refreshed')).toBeGreaterThan(0);
   });
 
@@ -222,7 +222,7 @@ describe('what is kept of a session', () => {
     const client = await deployment.connect(login.access_token);
     client.terminate();
     await until(async () => (await keptKeys(login)).length === 0, { label: 'nothing kept' });
-    // The worker comes back from the auth service with the new token.
+    // The worker returns from the auth service with the new token.
     expect(
       await deployment.tokenSessions.refreshed({ userId: sub, session: `sid:${sid}` }, 'new', Date.now() + 1e6),
     ).toBe(false);
@@ -236,7 +236,7 @@ describe('what is kept of a session', () => {
     const { connection_id } = await client.welcome();
     await client.close();
     await until(async () => (await keptKeys(login)).length === 0, { label: 'nothing kept' });
-    // As a node leaves it behind that is killed: registered, and without a lease.
+    // The state that a killed node leaves behind: registered, and without a lease.
     const sealed = { sealed: 'x', expiresAt: expiryOf(login) };
     await deployment.tokenSessions.register({ userId: sub, session: `sid:${sid}` }, String(connection_id), sealed);
     expect(await keptKeys(login)).toHaveLength(3);

@@ -8,7 +8,7 @@ import { type AccessClaims, mintToken, serviceToken } from '../support/tokens.ts
 import { callTool, eventsOfCall } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
 
-/** What billing counts of a user, all tools together. */
+/** Returns the tallies of a user, over all tools. */
 async function tallied(userId: string): Promise<Record<string, unknown> | undefined> {
   const headers = { authorization: `Bearer ${await serviceToken('usage:read')}` };
   const response = await fetch(`${nodeUrl(2)}/v1/usage/tallies?user_id=${userId}`, { headers });
@@ -131,7 +131,7 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
     }
   });
 
-  it('under an idempotency key is executed once and charged once, on whichever node and however often it is sent', async () => {
+  it('under an idempotency key is executed and charged once, on any node and however often it is sent', async () => {
     const { token, userId } = mintToken({ plan: 'pro' });
     const clients = await Promise.all([0, 1, 2].map((node) => openClient({ transport, token, url: nodeUrl(node) })));
     const answers = await Promise.all(
@@ -160,9 +160,9 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
     ]);
   });
 
-  it('B88 B91 of the free plan meets its wall after ten threads a day, which says where to go and is not for retrying', async () => {
+  it('B88 B91 of the free plan is refused after ten threads per day, not retryable and with an upgrade path', async () => {
     const { client } = await connect({ plan: 'free' });
-    // Five threads is what the plan allows to have: from the sixth on the tool fails, and a failure is an execution.
+    // The plan allows five threads: from the sixth on the tool fails, and a failure is an execution.
     for (let i = 0; i < 10; i++) await callTool(client, 'create_thread');
     const { type, fields } = await callTool(client, 'create_thread');
     expect([type, fields]).toEqual([

@@ -22,7 +22,7 @@ beforeAll(async () => {
   files = catalogues({ tools: [toolRow({ name: 'work', units: 3 })], plans }, 'file');
 });
 
-/** Where a process is when it is killed: from then on it is never heard of. */
+/** The step at which a process is killed; none of its later calls resolves. */
 const STEPS = [
   'before it began',
   'after it began',
@@ -31,7 +31,7 @@ const STEPS = [
   'after the end was written',
 ] as const;
 
-/** A node that is gone at a step. */
+/** A node that dies at a step. */
 function dyingNode(step: (typeof STEPS)[number], executed: () => void) {
   const executors = {
     work: async () => {
@@ -43,7 +43,7 @@ function dyingNode(step: (typeof STEPS)[number], executed: () => void) {
   return toolNode(core, { catalogues: files, executors, reservationMs: RESERVATION_MS, calls: new DyingCalls(step) });
 }
 
-/** Calls of which the process hears nothing more once it is dead. */
+/** A call store whose calls never resolve once the process is dead. */
 class DyingCalls extends CallStore {
   readonly #step: (typeof STEPS)[number];
 
@@ -118,7 +118,7 @@ describe('a call whose process is killed', () => {
   });
 });
 
-/** The answer to each end is lost, and the end is sent again. */
+/** The reply to each commit is lost, and the commit is sent again. */
 class DeafCalls extends CallStore {
   override async end(call: EndCall): Promise<ToolOutcome> {
     await super.end(call);
@@ -138,7 +138,7 @@ describe('an end that is sent twice', () => {
     expect(await eventsOf(userId)).toEqual(['tool_executing', 'tool_completed']);
     expect(await core.redis.llen(keys.recentUsage)).toBe(1);
     expect((await node.quotas.summary(userId, anyCaller('one'))).today).toMatchObject({ calls: 1, units: 3 });
-    // A result that nobody can ask for again is not kept.
+    // A result that cannot be requested again is not kept.
     expect(await core.redis.hexists(keys.call(request.callId), 'outcome')).toBe(idempotencyKey === null ? 0 : 1);
     const kept = await core.redis.pttl(keys.call(request.callId));
     expect(kept > 3_600_000).toBe(idempotencyKey !== null);

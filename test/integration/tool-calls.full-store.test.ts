@@ -15,7 +15,7 @@ import { freshUserId } from '../support/tokens.ts';
 import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
-/** A Redis of the test's own, with a paid and a free tool, and a way to do something while the paid one runs. */
+/** A private Redis with a paid and a free tool, and a hook that runs during the paid one. */
 async function fullNode(options: RedisServerOptions = {}) {
   const server = await startRedisServer(options);
   closeAfter('test', () => server.stop());
@@ -47,14 +47,14 @@ async function fullNode(options: RedisServerOptions = {}) {
       .finished;
   };
   const { log: logKey, recentUsage, reservations } = keys.user(userId);
-  /** Events, records and calls under way. */
+  /** Events, records and calls in flight. */
   const state = async () => [await redis.xlen(logKey), await redis.llen(recentUsage), await redis.zcard(reservations)];
   const refused = () => metrics.registry.getSingleMetricAsString('tollgate_refused_writes_total');
   return { redis, call, state, refused, meanwhile, executions: () => executions };
 }
 
 describe('a Redis whose memory is full', () => {
-  it('B91 refuses paid tools before they run, lets free ones go on unrecorded, and takes both again when there is room', async () => {
+  it('B91 refuses paid tools, runs free ones unrecorded, and accepts both again when there is room', async () => {
     const { redis, call, state, refused, meanwhile, executions } = await fullNode();
     await call('paid');
     expect(await state()).toEqual([2, 1, 0]);
@@ -63,13 +63,13 @@ describe('a Redis whose memory is full', () => {
     await expect(call('paid')).rejects.toMatchObject({ code: 'OVERLOADED' });
     expect(executions()).toBe(1);
     expect(await call('gratis')).toMatchObject({ success: true, result: { free: true }, usage_record_id: null });
-    // What must be remembered cannot go on.
+    // A call with a key must be stored, so it is refused.
     await expect(call('gratis', 'k')).rejects.toMatchObject({ code: 'OVERLOADED' });
     expect(await state()).toEqual([2, 1, 0]);
     expect(await refused()).toContain('{reason="oom"} 3');
 
     await redis.config('SET', 'maxmemory', '0');
-    // Full while the tool was running: what was executed is recorded all the same.
+    // Full during the execution: the call is recorded nevertheless.
     meanwhile.fill = () => redis.config('SET', 'maxmemory', '1kb');
     expect(await call('paid')).toMatchObject({ success: true, result: { execution: 2 } });
     expect(await state()).toEqual([4, 2, 0]);
@@ -81,13 +81,13 @@ describe('a Redis whose memory is full', () => {
 });
 
 describe('a Redis that cannot write to its disk', () => {
-  it('B91 refuses paid tools before they run, lets free ones go on, and records what was running as soon as it can', async () => {
+  it('B91 refuses paid tools, runs free ones, and records running calls as soon as it can', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'tollgate-disk-'));
     closeAfter('test', () => rmSync(dir, { recursive: true }));
     const { redis, call, state, refused, meanwhile, executions } = await fullNode({ dir });
     await call('paid');
     await redis.config('SET', 'save', '3600 1');
-    // In the place of the file that a snapshot becomes, so that it fails for root too.
+    // A folder in the place of the snapshot file, so that the snapshot fails for root too.
     const inTheWay = join(dir, 'dump.rdb');
     const snapshot = async (result: 'ok' | 'err') => {
       await redis.bgsave();
@@ -116,7 +116,7 @@ describe('a Redis that cannot write to its disk', () => {
     meanwhile.fill = fill;
     const running = call('paid');
     await until(async () => (await redis.info('persistence')).includes('rdb_last_bgsave_status:err'));
-    // Begun, and not ended: its end is refused, and tried again.
+    // Started and not ended: its commit is refused and retried.
     await until(() => executions() === 2);
     expect(await state()).toEqual([3, 1, 1]);
     await makeRoom();

@@ -21,7 +21,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     const admin = await connect({ plan: 'enterprise', roles: ['admin'] });
     const plain = await connect({ plan: 'enterprise' });
     const poor = await connect({ plan: 'free', roles: ['admin'] });
-    // Allowed: what is missing is somebody who executes it.
+    // Allowed, but there is no executor.
     expect(await codeOf(admin, 'system_configurator', CONFIGURE)).toBe('TOOL_NOT_AVAILABLE');
     expect(await codeOf(plain, 'system_configurator', CONFIGURE)).toBe('PERMISSION_DENIED');
     expect(await codeOf(poor, 'system_configurator', CONFIGURE)).toBe('PERMISSION_DENIED');

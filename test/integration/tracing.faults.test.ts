@@ -10,15 +10,15 @@ import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const MESSAGES = 100;
-/** Fewer than a connection may have waiting. */
+/** Fewer than the queue of a connection holds. */
 const AT_ONCE = 20;
-/** `FLUSH_MS` of src/telemetry/telemetry.ts, with what else a gateway does before it ends. */
+/** `FLUSH_MS` of src/telemetry/telemetry.ts, and the rest of a gateway's shutdown. */
 const ENDS_WITHIN_MS = 4_000;
 
 const env = {
   OTEL_BSP_SCHEDULE_DELAY: '1',
   OTEL_BSP_MAX_QUEUE_SIZE: '10',
-  // Within which the exporter tries again; ten seconds as it comes.
+  // Retry period of the exporter; ten seconds by default.
   OTEL_EXPORTER_OTLP_TIMEOUT: '300',
   DRAIN_SECONDS: '0',
   MESSAGE_RATE_PER_MINUTE: '1000',
@@ -28,7 +28,7 @@ const spans = async (stack: StackProcesses, result: string) => {
   return (await scrape(nodeUrl(0, stack.addresses), 'tollgate_trace_spans_total')).get(`result="${result}"`) ?? 0;
 };
 
-/** As many messages as would fill the queue many times; each is answered. */
+/** Sends several times as many messages as the span queue holds; each is answered. */
 async function talk({ addresses }: StackProcesses): Promise<void> {
   const client = await openClient({ url: nodeUrl(0, addresses), ...mintToken({}, { stack: addresses }) });
   await client.welcome();
@@ -79,7 +79,7 @@ describe('a collector that is not there', () => {
     });
   });
 
-  it('costs no message anything: spans are counted as not taken, one line says so, and the gateway ends in time', async () => {
+  it('delays no message: spans are counted as dropped, one line reports it, and the gateway ends in time', async () => {
     await talk(stack);
     await until(async () => (await spans(stack, 'failed')) > 0, { label: 'spans that were not taken' });
     const [gateway] = stack.gateways;

@@ -19,7 +19,7 @@ const SECRET_TEXT = 'the-text-that-no-span-may-hold';
 let collector: OtlpCollector;
 let model: ModelServer;
 let stack: StackProcesses;
-/** Its token ends so soon that it is refreshed while the other tests run. */
+/** Its token expires so soon that it is refreshed during the other tests. */
 let refreshed: TestClient;
 
 beforeAll(async () => {
@@ -53,21 +53,21 @@ async function connect(transport: TransportName, plan: PlanName = 'pro') {
   return { client, userId, token, connectionId: (await client.welcome()).connection_id };
 }
 
-/** The span of the message on that connection. */
+/** Returns the span of the message on that connection. */
 function messageSpan(type: string, connectionId: unknown): Promise<CollectedSpan> {
   return collector.span(`message ${type}`, ({ name, attributes }) => {
     return name === `message ${type}` && attributes['tollgate.connection.id'] === connectionId;
   });
 }
 
-/** A span of the trace, when it has come, and which span it is part of. */
+/** Resolves with a span of the trace, and its parent. */
 async function within(traceId: string, name: string): Promise<{ span: CollectedSpan; parent: string | undefined }> {
   const span = await collector.span(name, (one) => one.traceId === traceId && one.name === name);
   const parents = collector.trace(traceId).filter(({ spanId }) => spanId === span.parentSpanId);
   return { span, parent: parents[0]?.name };
 }
 
-/** The batch that brought the record into the ledger, by its link. */
+/** Returns the batch that moved the record into the ledger, by its link. */
 function ingestionOf(end: CollectedSpan): Promise<CollectedSpan> {
   return collector.span('process usage', ({ name, links }) => {
     return name === 'process usage' && links.some(({ spanId }) => spanId === end.spanId);
@@ -148,7 +148,7 @@ describe.each(TRANSPORTS)('a chat message over %s', (transport) => {
     const message = await messageSpan('tool_call', connectionId);
     const { span: end } = await within(message.traceId, 'settle');
     expect((await within(message.traceId, 'tool_call list_agents')).parent).toBe('message tool_call');
-    // Each span reads the clock for itself, to the millisecond.
+    // Each span reads the clock separately, to the millisecond.
     expect(message.endedAt).toBeGreaterThan(end.endedAt - 1);
     await ingestionOf(end);
 
@@ -158,7 +158,7 @@ describe.each(TRANSPORTS)('a chat message over %s', (transport) => {
       (await messageSpan('tool_call', refused.connectionId)).traceId,
       'tool_call cost_analyzer',
     );
-    // A refusal is an answer, and no failure of the server.
+    // A refusal is an answer, not a failure of the server.
     expect(call).toMatchObject({ kind: INTERNAL, status: 0, attributes: { 'error.type': 'PERMISSION_DENIED' } });
   });
 });
@@ -167,7 +167,7 @@ describe('a request over MCP', () => {
   const traceparent = () => `00-${randomBytes(16).toString('hex')}-${randomBytes(8).toString('hex')}-01`;
   const toolCall = (_meta: Record<string, unknown>) => ({ name: 'list_agents', arguments: {}, _meta });
 
-  it('goes on with the trace that its client began, by `_meta.traceparent` before the header, into the ledger', async () => {
+  it('continues its client’s trace, `_meta.traceparent` before the header, up to the ledger', async () => {
     const { token } = mintToken({ plan: 'pro' }, { stack: stack.addresses });
     const [answered, header] = [traceparent(), traceparent()];
     await requestModern('tools/call', toolCall({ traceparent: answered }), {
@@ -204,7 +204,7 @@ describe('a request over MCP', () => {
   ])('takes the trace of %s', async (_who, plan, sent) => {
     const token = plan && mintToken({ plan }, { stack: stack.addresses }).token;
     await requestLegacy('tools/list', {}, { url: url(), ...(token ? { token } : {}), headers: { traceparent: sent } });
-    // A later one has come: those before it would have, too.
+    // A later span has arrived, so an earlier one would have arrived too.
     const later = traceparent();
     const good = mintToken({}, { stack: stack.addresses }).token;
     await requestLegacy('tools/list', {}, { url: url(), token: good, headers: { traceparent: later } });
@@ -229,7 +229,7 @@ describe('what is nobody’s request', () => {
   it('links the decision of an operator to what each node made of it', async () => {
     const { userId } = await connect('ws');
     const admin = await startAdmin(stack.addresses);
-    // A node that has heard of no decision yet takes the first one for the sign that it has to look at everything.
+    // A node without a position takes its first wake-up as the sign to read everything.
     await admin('POST', `/v1/users/${userId}/unblock`);
     await collector.named('POST /v1/users/:id/unblock');
     await admin('PUT', `/v1/users/${userId}/plan`, { plan: 'enterprise' });

@@ -18,7 +18,7 @@ beforeAll(async () => {
   core = await startCore();
 });
 
-/** What two servers offer together, the one before the other. */
+/** Returns the merged capabilities of two servers, in their order. */
 async function capabilitiesOf(scripts: Readonly<Record<string, Omit<ServerScript, 'tools'>>>, may = () => true) {
   const upstreams: HttpUpstream[] = [];
   const rows: object[] = [];

@@ -17,7 +17,7 @@ beforeAll(async () => {
 const HELLO = { words: 'hello' };
 const SECOND = { timeout_seconds: 1 };
 
-/** Everything that a failed call may cost, which is nothing, and that the next one is served. */
+/** Expects that a failed call costs nothing and that the next one succeeds. */
 async function costsOneCall(node: UpstreamNode, fail: () => Promise<unknown>, next = 'echo'): Promise<void> {
   const failed = await fail();
   expect(failed).toMatchObject({ success: false, error: { code: 'TOOL_FAILED', message: expect.any(String) } });
@@ -34,7 +34,7 @@ const stream = (response: ServerResponse) => response.writeHead(200, { 'content-
 const event = (message: object) => `event: message\ndata: ${JSON.stringify({ jsonrpc: '2.0', ...message })}\n\n`;
 const PROGRESS = event({ method: 'notifications/progress', params: { progressToken: 1, progress: 1 } });
 
-/** Writes for as long as somebody reads. */
+/** Writes as long as the client reads. */
 function forEver(response: ServerResponse, words: string): void {
   const more = () => {
     while (!response.destroyed && response.write(words));
@@ -127,7 +127,7 @@ describe('an upstream server over HTTP', () => {
     expect(inspect(error, { depth: 10 })).not.toMatch(/secret/);
   });
 
-  it('that keeps sessions has one for everybody, costs one call when it forgets it, and gets it back in the end', async () => {
+  it('that keeps sessions has one for all callers; a forgotten one costs one call and is closed at the end', async () => {
     const tools: ServerScript['tools'] = { echo };
     const script = { tools };
     const upstream = await SessionUpstream.start(script);
@@ -172,7 +172,7 @@ describe('an upstream server over HTTP', () => {
     await upstream.close();
     await upstream.listen();
     await until(async () => (await node.call('echo', HELLO)).success);
-    // More than once again where a connection was opened that a failed call gave up.
+    // Repeated if a failed call abandoned the connection that opened it.
     await until(() => upstream.received('subscriptions/listen').length >= 2, { timeoutMs: 15_000 });
     script.tools = { echo, later: echo };
     upstream.toolsChanged();
@@ -291,7 +291,7 @@ describe('an upstream server that lies', () => {
     ['schema', BOMB, {}],
     [
       'pattern',
-      // A lookahead, so that RE2 cannot match it.
+      // A lookahead, which RE2 does not support.
       { type: 'object', properties: { a: { type: 'string', pattern: '^(?!x)(a+)+$' } } },
       { a: `${'a'.repeat(40)}b` },
     ],
@@ -301,16 +301,16 @@ describe('an upstream server that lies', () => {
       const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema: { ...inputSchema } }, run } } });
       const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
       await node.discovered('liar');
-      // A check holds the process up by computing: CPU time, which does not depend on the load of the machine.
+      // A check occupies the process by computing. CPU time does not depend on the load of the machine.
       const spentMs: number[] = [];
       for (let at = 0; at < 6; at++) {
         const before = cpuMs();
-        // What its arguments are is the server's to say.
+        // The server decides what its arguments are.
         expect((await node.call('liar', args)).success).toBe(true);
         spentMs.push(cpuMs() - before);
       }
       expect(Math.max(...spentMs)).toBeLessThan(2_000);
-      // Three times is enough: nobody is held by it after that.
+      // Three times are enough: later calls are not delayed.
       expect(Math.min(...spentMs.slice(3))).toBeLessThan(150);
     },
   );
@@ -320,7 +320,7 @@ describe('an upstream server that lies', () => {
     const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema }, run } } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
     await node.discovered('liar');
-    // More often than a check that meets its deadline is made.
+    // More often than a check that exceeds its deadline is repeated.
     for (let at = 0; at < 5; at++) {
       const refused = { code: 'FORMAT_ERROR', message: expect.stringContaining('must match pattern') };
       await expect(node.call('liar', { a: `${'a'.repeat(60)}b` })).rejects.toMatchObject(refused);
@@ -351,7 +351,7 @@ describe('an upstream server that lies', () => {
     await costsOneCall(node, () => node.call('liar'));
   });
 
-  it('about what its results look like changes while a call is under way, and both the old and the new form are taken', async () => {
+  it('changes its output schema during a call, and both the old and the new form are accepted', async () => {
     const answers: (() => void)[] = [];
     const form = (type: string) => ({ type: 'object', properties: { found: { type } }, required: ['found'] });
     const given: unknown[] = [1, 'many', true];

@@ -202,7 +202,7 @@ describe.each([
     expect((await call('hidden', {})).error.code).toBe(-32602);
   });
 
-  it('an idempotency key has a call executed once, whichever road it comes by', async () => {
+  it('an idempotency key has a call executed once, over any transport', async () => {
     const { token } = mint('pro');
     const _meta = { 'tollgate/idempotencyKey': 'k' };
     const first = await request('tools/call', { name: 'count', arguments: {}, _meta }, { token, url: url() });
@@ -248,7 +248,7 @@ describe.each([
   });
 });
 
-/** A call that wants to be told how far it has come. */
+/** A call that requests progress notifications. */
 const STEPS = { name: 'steps', arguments: {}, _meta: { progressToken: 'p' } };
 const named = (params: object) => ('uri' in params ? { 'mcp-name': String(params.uri) } : {});
 
@@ -273,7 +273,7 @@ describe('over MCP', () => {
     await client.welcome();
     client.sendRaw(JSON.stringify(request));
     const answer = await client.waitFor(({ rpcId }) => rpcId === 7);
-    // The events of the call come beside it.
+    // The events of the call arrive beside it.
     const before = client.events.slice(0, client.events.indexOf(answer));
     const answered = before.filter(({ type }) => type === 'notifications/progress').map(({ fields }) => fields);
     expect(answered).toEqual([
@@ -285,7 +285,7 @@ describe('over MCP', () => {
   it('a caller whose token would be the larger part of each word of progress gets the result alone', async () => {
     const params = { name: 'steps', arguments: {}, _meta: { progressToken: 'p'.repeat(10_000) } };
     for (const request of [requestLegacy, requestModern]) {
-      // Anything before the result would make it a stream.
+      // A message before the result would make it a stream.
       const { headers, body } = await request('tools/call', params, { token: tokenOf('pro'), url: url() });
       expect(headers.get('content-type')).toMatch(/json/);
       expect(body.result.content).toEqual([{ type: 'text', text: 'done' }]);

@@ -13,7 +13,7 @@ import { until } from '../support/until.ts';
 // biome-ignore lint/suspicious/noExplicitAny: tests look into JSON whose form they are about to assert
 type Json = any;
 
-/** Of its own: what windows and cursors do, they do to the whole ledger. */
+/** A private stack, because windows and cursors concern the whole ledger. */
 const stack = useStack({ gateways: 2 });
 let redis: Redis;
 let keys: Keys;
@@ -51,7 +51,7 @@ async function call(path: string, { method = 'GET', token = read, accept, body, 
   return { status: response.status, headers: response.headers, text, json: () => JSON.parse(text) as Json };
 }
 
-/** Runs an agent as a fresh user; the ledger has its records afterwards. */
+/** Runs an agent as a fresh user; then the ledger has its records. */
 async function usedBy(plan: 'free' | 'pro' | 'enterprise', message: string, records: number) {
   const of = stack().addresses;
   const { token, userId } = mintToken({ plan }, { stack: of });
@@ -169,7 +169,7 @@ describe('a bill', () => {
       ).json();
       expect(gap_detected).toBe(false);
       if (Math.random() < 0.4) continue;
-      // Kept together, as a consumer does in one transaction.
+      // Stored together, as a consumer does in one transaction.
       kept.cursor = next_cursor;
       kept.units += records.reduce((sum: number, { units }: Json) => sum + units, 0);
       kept.ids.push(...records.map(({ id }: Json) => id));
@@ -181,7 +181,7 @@ describe('a bill', () => {
 });
 
 describe('B93 what was used', () => {
-  it('is in the tallies by user, tool and plan, with the refusals of a plan that lacks a tool, exactly once', async () => {
+  it('is in the tallies by user, tool and plan exactly once, with refusals for a missing permission', async () => {
     const { userId } = await usedBy('free', 'How is my workload doing?', 1);
     const answer = await call(`/v1/usage/tallies?user_id=${userId}&group_by=tool,plan`);
     const { tallies, group_by } = answer.json();
@@ -195,7 +195,7 @@ describe('B93 what was used', () => {
   });
 });
 
-/** The hour of the records, closed although it goes on: its time to close is put into the past by hand. */
+/** Closes the hour of the records while it continues, by putting its closing time into the past. */
 async function closedHour(): Promise<{ window: string; revision: number }> {
   const { userId, records } = await usedBy('pro', 'How is my workload doing?', 1);
   expect(userId).toBeDefined();

@@ -13,9 +13,9 @@ import { freshUserId } from '../support/tokens.ts';
 import { anyCaller, type ToolNode, toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
 
 const MIB = 1024 * 1024;
-/** As docs/security.md states it for the plan `free` with the settings as they are. */
+/** The bound in docs/security.md for the plan `free` with default settings. */
 const STATED_BYTES = statedMebibytes() * MIB;
-/** Hours after which nothing of the first one is left, by the windows of the limits and by the time that records are kept. */
+/** Hours after which nothing of the first one is left, by the windows of the limits and the retention of records. */
 const HOURS = 25;
 const FREE = planFile.plans.free as Record<string, number>;
 const THREAD_BYTES = 512 * 1024;
@@ -31,7 +31,7 @@ function statedMebibytes(): number {
   return Number(/holds \*\*at most (\d+) MiB\*\*/.exec(text)?.[1]);
 }
 
-/** Runs `times` pieces of work, so many at once. */
+/** Runs work `times` times, with a bounded number at once. */
 async function inBatches(times: number, atOnce: number, work: (at: number) => Promise<unknown>): Promise<void> {
   for (let from = 0; from < times; from += atOnce) {
     const batch = Array.from({ length: Math.min(atOnce, times - from) }, (_, at) => work(from + at));
@@ -67,15 +67,15 @@ describe('a user of the plan free', () => {
       userId,
       day.idempotency_keys_per_hour,
     );
-    // Last, since their events are the larger ones: the log ends at its bound in bytes.
+    // Last, because their events are the larger ones: the log ends at its limit in bytes.
     await runADay(runs, userId, day.runs_per_hour);
     const used = await bytesOf(userId);
     expect(used).toBeLessThan(STATED_BYTES);
-    // The flood was one: the log and the stored outcomes are at their bounds.
+    // The flood was sufficient: the log and the stored outcomes are at their limits.
     expect(used).toBeGreaterThan(STATED_BYTES / 2);
   }, 180_000);
 
-  /** Of the other plans, what the files need to be sound. */
+  /** The fields of other plans that make the files valid. */
   function otherPlans() {
     const { free: _, ...others } = planFile.plans;
     return others;
@@ -143,7 +143,7 @@ describe('the messages of a thread', () => {
       before: undefined,
       limit: 200,
     });
-    // Of 120 messages of some 8,080 bytes each, with what Redis keeps beside them.
+    // Of 120 messages of about 8,080 bytes each, with the overhead of Redis.
     expect(messages).toHaveLength(64);
     expect(messages[1]).toMatchObject({ role: 'user', text: expect.stringMatching(/^59 /) });
   });

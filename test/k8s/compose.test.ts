@@ -10,7 +10,7 @@ import { QUEUES } from '../../src/jobs.ts';
 import { parseRedisUrl } from '../../src/lib/redis-url.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
-/** As far as it is looked at. */
+/** The fields that the tests use. */
 interface Service {
   readonly image: string;
   readonly build?: string;
@@ -28,7 +28,7 @@ interface Service {
 
 const MAKE_SECRETS = join(PROJECT_ROOT, 'scripts/make-secrets.mjs');
 
-/** The variables of an env file. */
+/** Returns the variables of an env file. */
 function readEnv(file: string): Record<string, string> {
   const lines = readFileSync(file, 'utf8').trim().split('\n');
   return Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2) as [string, string]));
@@ -42,7 +42,7 @@ function makeSecrets(): { file: string; env: Record<string, string> } {
   return { file, env: readEnv(file) };
 }
 
-/** The file as Compose reads it: `${NAME:-default}`, `${NAME:?what to do}`, `$$`, and merged anchors. */
+/** Reads the file like Compose: `${NAME:-default}`, `${NAME:?what to do}`, `$$`, and merged anchors. */
 function readCompose(env: Readonly<Record<string, string>>): Readonly<Record<string, Service>> {
   const text = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
   const fill = (_whole: string, name: string, kind: string, rest: string) => {
@@ -50,7 +50,7 @@ function readCompose(env: Readonly<Record<string, string>>): Readonly<Record<str
     if (value === undefined) throw new Error(`${name}: ${rest}`);
     return value;
   };
-  // The innermost first: a default may hold another variable.
+  // Innermost first: a default may contain another variable.
   let filled = text.replace(/^ *#.*$/gm, '');
   for (let before = ''; before !== filled; ) {
     before = filled;
@@ -177,9 +177,9 @@ describe('docker-compose.yml', () => {
     }
   });
 
-  it('has an archive for gateways and workers when it is given its address, and no other address than its own', () => {
+  it('gives gateways and workers the archive only if its address is set, and only that address', () => {
     const USAGE_ARCHIVE_URL = `postgres://tollgate:${env.ARCHIVE_PASSWORD}@archive:5432/tollgate`;
-    // As the head of the file says.
+    // As the head of the file describes.
     const text = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
     expect(text).toMatch(/USAGE_ARCHIVE_URL=postgres:\/\/tollgate:\$\{ARCHIVE_PASSWORD\}@archive:5432\/tollgate/);
     const archived = readCompose({ ...env, USAGE_ARCHIVE_URL });

@@ -31,7 +31,7 @@ describe('the timeouts of the load balancer', () => {
 
   it('leave it to the gateway to end silent WebSockets and unanswered polls', () => {
     expect(timeouts.tunnel).toBeGreaterThan(defaults.CONNECTION_TIMEOUT_SECONDS);
-    // Engine.IO's ping interval is how long a poll can wait.
+    // A poll waits for at most Engine.IO's ping interval.
     expect(Math.min(timeouts.client ?? 0, timeouts.server ?? 0)).toBeGreaterThan(25);
   });
 });
@@ -51,7 +51,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
 
   const mint = () => mintToken({}, { stack: processes().addresses });
 
-  /** Socket.IO over long polling alone, with the cookie jar that a browser has. */
+  /** Socket.IO over long polling only, with a cookie jar like a browser's. */
   function pollingClient(token: string, options: { withCredentials: boolean } = { withCredentials: true }): Socket {
     const socket = io(url, {
       transports: ['polling'],
@@ -72,7 +72,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     });
   }
 
-  /** A polling session that the load balancer has given to that node. */
+  /** Opens a polling session that the load balancer assigns to that node. */
   async function pollingSessionOn(serverId: unknown): Promise<Socket> {
     return until(
       async () => {
@@ -83,7 +83,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     );
   }
 
-  /** Which process it was that a welcome came from: each tells its node's id on its own address too. */
+  /** Returns the process of a welcome: each reports its node id on its own address too. */
   async function nodeOf(serverId: unknown): Promise<StackProcess> {
     for (const gateway of processes().gateways) {
       const probe = await openClient({ url: gateway.url, token: mint().token });
@@ -94,7 +94,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     throw new Error(`no gateway is ${serverId}`);
   }
 
-  /** Until HAProxy has every node in its rotation again. */
+  /** Waits until HAProxy has every node in its rotation again. */
   async function allNodesUp(): Promise<void> {
     const seen = new Set<unknown>();
     const everyNode = async () => {
@@ -151,7 +151,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
         expect(code === 1008 || client.refusal !== undefined).toBe(true);
         expect(client.events.filter(({ type }) => type === 'connection_established')).toEqual([]);
       }
-      // The quicker of the two: the machine may be busy once.
+      // The faster of the two: the machine may be busy once.
       expect(Math.min(...took)).toBeLessThan(watch.allow(1_000));
     }
   });
@@ -198,8 +198,9 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
   it('sends nobody new to a node that drains, while its polling sessions are told where to go', async () => {
     const [node] = processes().gateways;
     if (!node) throw new Error('the stack has no gateway');
-    // They are told one after the other over DRAIN_SECONDS: the polling session in its fourth fifth, when HAProxy has known
-    // for long that the node is down, and with another behind it, since the node is gone once the last has been told.
+    // The node notifies its clients one after the other over DRAIN_SECONDS. The polling session is notified in the
+    // fourth fifth, when HAProxy has long detected that the node is down. Another client follows it, because the node
+    // ends after the last notification.
     const direct = () => openClient({ url: node.url, token: mint().token });
     const { server_id } = await (await direct()).welcome();
     await Promise.all([direct(), direct()]);
@@ -227,7 +228,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
         expect((await client.welcome()).server_id).not.toBe(server_id);
       }
       await client.close();
-      // Its requests still get to the node, until it has been told.
+      // Its requests still reach the node until the notification.
       await Promise.race([notified, lost, polling.emitWithAck('ping', {})]);
     }
     expect({ refused, opened: opened > 10 }).toEqual({ refused: 0, opened: true });
@@ -237,7 +238,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     await allNodesUp();
   }, 60_000);
 
-  it('counts failed handshakes by the address that connected, whatever the client writes into X-Forwarded-For', async () => {
+  it('counts failed handshakes by the connecting address, whatever X-Forwarded-For says', async () => {
     /** A handshake without a token from one of this machine's loopback addresses. */
     const attempt = (localAddress: string, claimed: string) => {
       return new Promise<number | undefined>((resolve, reject) => {
@@ -260,7 +261,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
         request.once('error', reject);
       });
     };
-    // Each of three nodes counts for itself.
+    // Each of three nodes counts separately.
     const statuses: (number | undefined)[] = [];
     for (let i = 0; i < 3 * (FAILURES_PER_MINUTE + 1) + 3; i++)
       statuses.push(await attempt('127.0.0.2', `192.0.2.${i}`));

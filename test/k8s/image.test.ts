@@ -25,16 +25,16 @@ import { echo } from '../support/upstreams/mcp-script.ts';
 import { allowed } from '../support/upstreams/upstream-node.ts';
 
 const MB = 1_000_000;
-/** debian:trixie-slim, unpacked, rounded up; its publisher says 79 MB. */
+/** debian:trixie-slim, unpacked, rounded up; its publisher states 79 MB. */
 const BASE_BYTES = 85 * MB;
-/** 220 when this was written; 315 without what the Dockerfile takes out. */
+/** 220 when this was written; 315 without what the Dockerfile removes. */
 const IMAGE_BYTES = 230 * MB;
 
 const stages = dockerfileStages();
 const last = stages.at(-1) ?? [];
 const instruction = (name: string) => last.find((one) => one.name === name)?.text ?? '';
 const TIMEOUT = { timeoutMs: 20_000 };
-/** Runs as the image's user, where the tests may. */
+/** Runs as the image's user if the tests may change it. */
 const AS_USER = process.getuid?.() === 0 ? ['setpriv', '--reuid', '65532', '--regid', '65532', '--clear-groups'] : [];
 
 let image: ImageLayout;
@@ -43,7 +43,7 @@ beforeAll(() => {
   image = layOutImage();
 }, 60_000);
 
-/** A process of the image, as its user, with nothing in its environment but this. */
+/** Runs a process of the image as its user, with only this environment. */
 function run(
   command: readonly string[],
   env: Record<string, string>,
@@ -134,7 +134,7 @@ describe('the image', () => {
   });
 });
 
-/** What is loaded on demand only is loaded too. Entry points would start. */
+/** Also loads modules that are imported on demand. Entry points would start. */
 const IMPORT_EVERYTHING = `
   import { readdirSync, readFileSync } from 'node:fs';
   const all = ['src', 'workers', 'auth-service'].flatMap((folder) => readdirSync(folder, { recursive: true }).map((name) => folder + '/' + name));
@@ -145,7 +145,7 @@ const IMPORT_EVERYTHING = `
   if (packages.size < 20) throw new Error('only ' + packages.size + ' packages are named');
 `;
 
-/** The processes of the image side by side, with everything that an installation may choose. */
+/** The processes of the image together, with every option of a deployment. */
 describeWith(POSTGRES, 'an installation of the image, with archive, traces, a model and a server of tools', () => {
   let of: StackAddresses;
   let archiveUrl: string;
@@ -216,7 +216,7 @@ describeWith(POSTGRES, 'an installation of the image, with archive, traces, a mo
   }, 60_000);
 });
 
-/** A PID namespace of its own takes root, or a kernel that gives every user one. */
+/** A PID namespace requires root, or a kernel that allows user namespaces. */
 const NAMESPACE = ['unshare', '--pid', '--fork', '--kill-child'];
 const canUnshare = spawnSync('unshare', [...NAMESPACE.slice(1), 'true']).status === 0;
 if (!canUnshare) process.stderr.write('SKIPPED a process as PID 1: unshare --pid is not allowed here\n');
@@ -226,7 +226,7 @@ if (!canUnshare) process.stderr.write('SKIPPED a process as PID 1: unshare --pid
     '%s ends at once on SIGTERM while it is still starting',
     async (entry) => {
       const sockets: Socket[] = [];
-      // A Redis that takes the connection and never says a word: the start waits for it.
+      // A Redis that accepts the connection and never answers, so the start waits for it.
       const silent = createServer((socket) => sockets.push(socket));
       await new Promise<void>((resolve) => silent.listen(0, LOOPBACK, resolve));
       closeAfter('test', () => {
@@ -240,7 +240,7 @@ if (!canUnshare) process.stderr.write('SKIPPED a process as PID 1: unshare --pid
       await until(() => sockets.length > 0, { timeoutMs: 10_000, label: 'a connection to Redis' });
       const children = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim();
       process.kill(Number(children), 'SIGTERM');
-      // Without a handler it would go on, and say after a while that Redis cannot be had.
+      // Without a handler the process would continue and report after a while that Redis is unavailable.
       expect((await child.exited).code).toBe(143);
     },
   );

@@ -29,7 +29,7 @@ describeWith(KUBECTL, 'network policies', () => {
 
   const manifestsOf = (overlay: string) => built.get(overlay) as Manifests;
 
-  /** Those that whoever has these labels may speak to, or be spoken to by, on this port. */
+  /** Returns the peers to or from which pods with these labels may connect on this port. */
   function peers(manifests: Manifests, direction: Direction, labels: Labels, port: number): Peer[] {
     return manifests.ofKind<INetworkPolicy>('NetworkPolicy').flatMap(({ spec }) => {
       if (!spec?.policyTypes?.includes(direction) || !selects(spec.podSelector?.matchLabels, labels)) return [];

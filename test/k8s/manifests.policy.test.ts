@@ -24,11 +24,11 @@ import {
 import { describeWith, KUBECTL } from '../support/programs.ts';
 
 const DRAIN_MARGIN_SECONDS = 10;
-/** What workers/worker.ts gives each of its queues, one after the other, when it closes. */
+/** The time that workers/worker.ts gives its queues, one after the other, when it closes. */
 const WORKER_CLOSE_SECONDS = Object.keys(QUEUES).length * 20;
 
 describeWith(KUBECTL, 'what is deployed', () => {
-  /** Every overlay, and the base with all that an overlay may choose. */
+  /** Every overlay, and the base with all optional components. */
   const variants = [
     ...OVERLAYS,
     'base with keda',
@@ -131,7 +131,7 @@ describeWith(KUBECTL, 'what is deployed', () => {
           : 0;
       expect(pod?.terminationGracePeriodSeconds).toBeGreaterThanOrEqual(preStop + closing + DRAIN_MARGIN_SECONDS);
     }
-    // Proxies hear of it while it still serves.
+    // Proxies learn of the shutdown while the pod still serves.
     const gateway = manifests.get<Workload>('Deployment', 'tollgate-gateway');
     expect(onlyContainer(gateway).lifecycle?.preStop?.sleep?.seconds).toBeGreaterThanOrEqual(5);
   });
@@ -243,7 +243,7 @@ describeWith(KUBECTL, 'secrets', () => {
     for (const workload of manifests.workloads) {
       for (const { name, value } of onlyContainer(workload).env ?? []) {
         if (/SECRET|PASSWORD|KEY|TOKEN/.test(name)) expect(value).toBeUndefined();
-        // A URL with a password in it is one with a reference to it.
+        // A URL with a password refers to a Secret.
         if (value?.includes('@')) expect(value).toMatch(/:\$\(\w+\)@/);
       }
     }
@@ -259,7 +259,7 @@ describeWith(KUBECTL, 'secrets', () => {
     const given = env.filter(({ valueFrom }) => valueFrom?.secretKeyRef).map(({ name }) => name);
     expect(secret.filter((name) => !given.includes(name))).toEqual([]);
     const compose = readFileSync(join(PROJECT_ROOT, 'docker-compose.yml'), 'utf8');
-    // While keys are rotated; one machine restarts as a whole.
+    // During a rotation of keys; a single machine restarts as a whole.
     const variables = secret.filter((name) => name !== 'JWT_SECRET_KEY_PREVIOUS');
     expect(variables.filter((name) => !compose.includes(`\${${name}:`))).toEqual([]);
   });

@@ -16,20 +16,20 @@ import { describeWith, KUBECTL } from '../support/programs.ts';
 import { randomSecret } from '../support/secrets.ts';
 import { stack } from '../support/stack.ts';
 
-/** Which variable says where a container port is listened on. */
+/** The variable that sets each container port. */
 const PORT_VARIABLES = { 8000: 'PORT', 9464: 'METRICS_PORT', 8090: 'WORKER_PORT', 8081: 'AUTH_PORT' } as const;
 
 describeWith(KUBECTL, 'the environment of a pod', () => {
   it.each(OVERLAYS)('%s: has only variables that Tollgate reads, and passes its configuration', (overlay) => {
     const manifests = buildOverlay(overlay);
-    // What an operator puts into the Secret.
+    // The operator's values for the Secret.
     const secrets = {
       SERVICE_SECRET: randomSecret(),
       REDIS_URL: `rediss://tollgate:${randomSecret()}@redis.example.com:6380`,
     };
     for (const workload of manifests.processes) {
       const env = environmentOf(workload, manifests, secrets);
-      // REDIS_PASSWORD is there for REDIS_URL.
+      // REDIS_PASSWORD exists for REDIS_URL.
       const unknown = Object.keys(env).filter((name) => !VARIABLE_NAMES.includes(name) && name !== 'REDIS_PASSWORD');
       expect(unknown).toEqual([]);
       const config = loadConfig(env);
@@ -73,7 +73,7 @@ describeWith(KUBECTL, 'the command of a pod', () => {
       });
       const env = {
         ...environmentOf(workload, manifests, {}),
-        // This machine in place of a cluster.
+        // This machine instead of a cluster.
         PATH: `${image.root}/usr/local/bin:${process.env.PATH}`,
         HOST: LOOPBACK,
         REDIS_URL: stack().redisUrl,
@@ -91,7 +91,7 @@ describeWith(KUBECTL, 'the command of a pod', () => {
       }
       const metrics = portOf.get('metrics');
       if (metrics !== undefined) {
-        // A node without the metric would be taken for a full one by the HorizontalPodAutoscaler.
+        // The HorizontalPodAutoscaler counts a node without the metric as a full one.
         const text = await (await fetch(`http://${LOOPBACK}:${metrics}/metrics`)).text();
         expect(text).toMatch(/^tollgate_connections\{.*\} 0$/m);
         expect(await httpStatus(`http://${LOOPBACK}:${portOf.get('http')}/metrics`)).toBe(404);

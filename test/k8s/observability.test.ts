@@ -15,10 +15,10 @@ import { until } from '../support/until.ts';
 
 const read = (path: string) => readFileSync(join(PROJECT_ROOT, path), 'utf8');
 const MONITORING = 'k8s/components/monitoring';
-/** What a histogram is stored as. */
+/** The series of a histogram. */
 const HISTOGRAM_SUFFIXES = ['', '_bucket', '_sum', '_count'];
 
-/** What Prometheus, and the PodMonitors, add to every series. */
+/** Labels that Prometheus and the PodMonitors add to every series. */
 const TARGET_LABELS = ['namespace', 'pod', 'instance', 'app_kubernetes_io_component'];
 
 function rulesOf(): readonly Rule[] {
@@ -38,11 +38,11 @@ function scalerExpressions(): string[] {
   return [...text.matchAll(/^ *query: (.+)$/gm)].map(([, query = '']) => query);
 }
 
-/** The metrics of a process with the labels that they are declared with. */
+/** Returns the metrics of a process with their declared labels. */
 function labelsOfMetrics(): [string, readonly string[]][] {
   const metrics = new Metrics();
   return metrics.registry.getMetricsAsArray().map((metric) => {
-    // Of every metric, and not in the types.
+    // Every metric has these fields, but the types lack them.
     const { name, labelNames = [] } = metric as unknown as { name: string; labelNames?: readonly string[] };
     return [name, labelNames];
   });
@@ -110,7 +110,7 @@ describe('alerts, dashboards and scalers', () => {
     }
   });
 
-  it('count from zero what an alert asks for by its increase, since a series that begins at 1 has not increased', async () => {
+  it('start series of alerts on increases at zero, since a series that starts at 1 has not increased', async () => {
     const asked = alertExpressions().flatMap((expression) => {
       return [...expression.matchAll(/increase\((tollgate_\w+)(?:\{([^}]*)\})?/g)].map(
         ([, name = '', matchers = '']) => {
@@ -120,7 +120,7 @@ describe('alerts, dashboards and scalers', () => {
     });
     const text = await new Metrics().registry.metrics();
     const begun = (name: string, matchers: string) => new RegExp(`^${name}\\{?.*${matchers}.*\\b0$`, 'm').test(text);
-    // Records are appended all the time, by many tools.
+    // Records are appended continuously, by many tools.
     const single = asked.filter(({ name }) => name !== 'tollgate_usage_records_total');
     expect(single.length).toBeGreaterThan(2);
     expect(single.filter(({ name, matchers }) => !begun(name, matchers))).toEqual([]);
@@ -205,7 +205,7 @@ describe('tollgate_queue_jobs', () => {
     core = await startCore();
   });
 
-  /** A clock whose ticks the test makes. */
+  /** A clock that the test ticks. */
   function tickingClock(): { clock: Clock; tick: () => void } {
     let task = () => {};
     const clock: Clock = {

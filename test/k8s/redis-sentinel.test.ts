@@ -51,7 +51,7 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
     }
   });
 
-  it('lets Tollgate to both, Sentinels to Redis and to each other, replicas to their master, and nobody else', () => {
+  it('admits Tollgate to both, Sentinels to Redis and each other, replicas to their master, and no others', () => {
     const ingress = (app: string) => {
       const labels = { 'app.kubernetes.io/name': app };
       const policies = manifests.ofKind<INetworkPolicy>('NetworkPolicy').filter(({ spec }) => {
@@ -69,7 +69,7 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
     expect(ingress('redis-sentinel')).toEqual(['tollgate', 'redis-sentinel'].map((from) => [from, [26_379]]));
   });
 
-  /** The script of a pod, with a folder, a port and an address of this machine for those of the pod. */
+  /** Runs the script of a pod with a folder, a port and an address of this machine. */
   function launch(name: string, hostname: string, replacements: Readonly<Record<string, string>>): ManagedProcess {
     const workload = manifests.get<IStatefulSet>('StatefulSet', name) as Workload;
     const [shell = '', flag = '', script = ''] = onlyContainer(workload).command ?? [];
@@ -122,7 +122,7 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
       String(zero),
     ]);
 
-    // What a Sentinel would do: the replica becomes the master, which its file says from then on.
+    // Acts like a Sentinel: the replica becomes the master, and its file then says so.
     await second.replicaof('NO', 'ONE');
     await second.config('REWRITE');
     second.disconnect();

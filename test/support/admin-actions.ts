@@ -10,7 +10,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { type Core, silentLogger, startTail } from './core.ts';
 import { closeAfter } from './open-resources.ts';
 
-/** The parts of a node that a decision passes through, without sockets. */
+/** The components of a node that process an admin action, without sockets. */
 export async function startAdminActions(core: Core, plans: Plans) {
   const { redis, keys, metrics } = core;
   const { tail, subscriber } = await startTail(core);
@@ -18,7 +18,7 @@ export async function startAdminActions(core: Core, plans: Plans) {
   const revocationCache = new RevocationCache({ clock: systemClock, logger: silentLogger });
   const liveAttachments = new LiveAttachments({ revoked: revocationCache });
   const [accounts, revocations] = [new Accounts(core), new Revocations(core)];
-  // Nothing is introspected here, so that nothing is remembered either.
+  // These tests introspect nothing, so there is nothing cached to invalidate.
   const introspection = { invalidate: () => undefined, forget: () => undefined };
   const accountStatus = {
     liveAttachments,

@@ -8,10 +8,10 @@ export interface AdminAnswer {
   readonly body: any;
 }
 
-/** An operator of a stack, who asks one of its gateways; the one of that number. */
+/** Sends an admin request to a gateway of a stack, selected by its number. */
 export type Admin = (method: string, path: string, body?: unknown, node?: number) => Promise<AdminAnswer>;
 
-/** @param scope of the operator's token; `admin` where the test is not about that */
+/** @param scope of the operator's token; `admin` unless the test is about scopes */
 export async function startAdmin(of: StackAddresses = stack(), scope = 'admin'): Promise<Admin> {
   const token = await serviceToken(scope, { clientId: 'test-operator', stack: of });
   return (method, path, body, node = 0) => {

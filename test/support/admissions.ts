@@ -9,15 +9,15 @@ import type { StackAddresses } from './stack.ts';
 
 export interface Admitted {
   readonly connectionId: string;
-  /** Its place in the order of admission. */
+  /** The admission order. */
   readonly order: number;
-  /** `performance.now()` when Redis told of it. */
+  /** `performance.now()` when the MONITOR line arrived. */
   readonly at: number;
 }
 
 /**
- * Every admission as Redis carried it out, in Redis's order: the registry forgets those that were evicted, and no client
- * knows its place.
+ * All admissions in the order in which Redis executed them. The registry deletes evicted connections, and clients do
+ * not receive their admission order, so this reads a MONITOR.
  */
 export class Admissions {
   readonly #keys: Keys;
@@ -41,12 +41,12 @@ export class Admissions {
     return admissions;
   }
 
-  /** Of one user, in the order of admission. */
+  /** The admissions of one user, in order. */
   of(userId: string): readonly Admitted[] {
     return this.#byKey.get(this.#keys.user(userId).connections) ?? [];
   }
 
-  /** What the script writes: `HSET <connections> <id> "<place> <details>" # <last place>`. */
+  /** Parses what the script writes: `HSET <connections> <id> "<order> <details>" # <last order>`. */
   #seen([key = '', connectionId = '', value = '', mark]: string[]): void {
     if (mark !== '#') return;
     const admitted = { connectionId, order: Number.parseInt(value, 10), at: performance.now() };
@@ -57,13 +57,13 @@ export class Admissions {
 }
 
 /**
- * Each line of a MONITOR, until the file ends. By a socket of its own: on a busy Redis the first lines come with the `OK`,
- * which ioredis takes for answers to nothing.
+ * Passes on each line of a MONITOR until the file ends. It uses its own socket: on a busy Redis the first lines arrive
+ * with the `OK`, and ioredis takes them for replies without a request.
  */
 async function monitored(port: number, received: (line: string) => void): Promise<void> {
   const socket = connect(port, '127.0.0.1');
   closeAfter('file', () => socket.destroy());
-  // One that is lost shows in the admissions that are missing.
+  // A lost connection shows as missing admissions.
   socket.on('error', () => undefined);
   const lines = createInterface({ input: socket });
   lines.on('line', received);
@@ -73,7 +73,7 @@ async function monitored(port: number, received: (line: string) => void): Promis
   if (answer !== '+OK') throw new Error(`MONITOR was answered with ${answer}`);
 }
 
-/** As Redis writes them: in quotes, with quotes and backslashes escaped. */
+/** Parses arguments as Redis prints them: quoted, with quotes and backslashes escaped. */
 function argumentsOf(line: string): string[] {
   return [...line.matchAll(/"((?:[^"\\]|\\.)*)"/g)].map(([, text = '']) => text.replaceAll(/\\(["\\])/g, '$1'));
 }

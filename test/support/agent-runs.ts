@@ -4,11 +4,11 @@ import { isTerminal } from './runs.ts';
 
 export type Fields = ReceivedEvent['fields'];
 
-/** One run as its client saw it. */
+/** One run as its client observed it. */
 export interface SeenRun {
   readonly runId: string;
   readonly accepted: ReceivedEvent;
-  /** The events of the run in the order of their arrival, the terminal one last. */
+  /** The events of the run in order of arrival, the terminal one last. */
   readonly events: readonly ReceivedEvent[];
   /** `performance.now()` when the request was sent. */
   readonly sentAt: number;
@@ -18,12 +18,12 @@ export function freshRequestId(): string {
   return `req_${randomBytes(9).toString('base64url')}`;
 }
 
-/** The events of one run among what a client received. */
+/** Returns the events of one run among those that a client received. */
 export function eventsOf(client: TestClient, runId: unknown): ReceivedEvent[] {
   return client.events.filter(({ fields }) => fields.run_id === runId && typeof fields.seq === 'number');
 }
 
-/** Asks an agent, and resolves with the run when it has ended. @param type the message's name, or an alias of it */
+/** Sends an agent request and resolves with the run when it has ended. @param type the message's name or an alias */
 export async function runToEnd(
   client: TestClient,
   fields: Record<string, unknown> = {},

@@ -12,22 +12,22 @@ import { type PostgresServer, query, startPostgres } from './postgres.ts';
 import { testRedisUrl } from './stack.ts';
 import { usageFixture } from './usage.ts';
 
-/** What an archive has in its tables. */
+/** The contents of an archive's tables. */
 export interface Rows {
   readonly sequence: string;
   readonly id: string;
   readonly record: string;
 }
 
-/** What ledgers and archives of a test file live on. */
+/** The servers for ledgers and archives of a test file. */
 export interface ArchiveServers {
-  /** The tests' Redis. */
+  /** The shared test Redis. */
   readonly redis: Redis;
-  /** The file's own. */
+  /** A PostgreSQL of the file's own. */
   readonly postgres: PostgresServer;
 }
 
-/** For a whole `describe`: there from its first test on. */
+/** For a whole `describe`: available from its first test on. */
 export function useArchiveServers(): ArchiveServers {
   let servers: ArchiveServers | undefined;
   beforeAll(async () => {
@@ -49,7 +49,7 @@ export function useArchiveServers(): ArchiveServers {
   };
 }
 
-/** A ledger and an archive that no other test has, with everything that writes and reads them. */
+/** A private ledger and archive, with everything that writes and reads them. */
 export async function archiveFixture({ redis, postgres }: ArchiveServers) {
   const usage = usageFixture(redis);
   const url = await postgres.newSchema();
@@ -58,7 +58,7 @@ export async function archiveFixture({ redis, postgres }: ArchiveServers) {
   const archive = new UsageArchive(database);
   const server = new LedgerServer(usage);
   const archiver = new Archiver({ ...usage, server, archive });
-  /** Steps until there is nothing left to do. */
+  /** Archives until there is nothing left. */
   const archiveAll = async (): Promise<Step[]> => {
     const steps = [await archiver.step()];
     while (steps.at(-1)?.more) steps.push(await archiver.step());
@@ -73,7 +73,7 @@ export async function archiveFixture({ redis, postgres }: ArchiveServers) {
     archiver,
     archiveAll,
     verifier: new Verifier({ ...usage, clock: systemClock, archive }),
-    /** As an operator would look, or tamper. */
+    /** Queries the archive as an operator, or tampers with it. */
     sql: <Row extends object>(text: string, values: unknown[] = []) => query<Row & Rows>(url, text, values),
     rows: () => query<Rows>(url, 'SELECT sequence, id, record::text AS record FROM usage_records ORDER BY sequence'),
   };

@@ -1,4 +1,4 @@
-/** A message from the server with its dialect taken off, and when it came. */
+/** A decoded message of the server, with its time of arrival. */
 export interface ReceivedEvent {
   readonly type: string;
   readonly fields: Readonly<Record<string, unknown>>;
@@ -12,16 +12,16 @@ export type EventMatcher = string | ((event: ReceivedEvent) => boolean);
 
 export interface WaitOptions {
   readonly timeoutMs?: number;
-  /** Says what is waited for when it does not come. */
+  /** Names the awaited event in the error of a timeout. */
   readonly label?: string;
-  /** Looks only at events from this place in the buffer on; see `mark`. */
+  /** Considers only events from this position of the buffer on; see `mark`. */
   readonly from?: number;
 }
 
 const DEFAULT_TIMEOUT_MS = 5_000;
 const SHOWN_EVENTS = 30;
 
-/** Everything a client received, from the first event on, so that a test cannot come too late to see one. */
+/** Buffers every event of a client from the first one on, so that a test cannot miss one. */
 export class BufferedEvents {
   readonly all: ReceivedEvent[] = [];
   readonly #watchers = new Set<() => void>();
@@ -32,13 +32,13 @@ export class BufferedEvents {
     this.#wake();
   }
 
-  /** Nothing more can come: whoever waits is told why. */
+  /** Rejects all pending waits with the reason: no further event can arrive. */
   end(reason: string): void {
     this.#ended ??= reason;
     this.#wake();
   }
 
-  /** The first event that matches, buffered or to come. @throws Error listing what did arrive */
+  /** Resolves with the first matching event, buffered or future. @throws Error that lists the received events */
   waitFor(matcher: EventMatcher, { timeoutMs = DEFAULT_TIMEOUT_MS, label, from = 0 }: WaitOptions = {}) {
     const matches = typeof matcher === 'string' ? (event: ReceivedEvent) => event.type === matcher : matcher;
     const wanted = label ?? (typeof matcher === 'string' ? matcher : 'a matching event');

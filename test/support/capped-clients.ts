@@ -2,14 +2,16 @@ import { openClient, type TestClient } from './clients.ts';
 import type { StackAddresses } from './stack.ts';
 import { buyTicket } from './tickets.ts';
 
-/** The roads to a place under the cap: two transports, and every moment at which a raw one can say who it is. */
+/**
+ * The ways to a connection under the cap: two transports, and each moment at which a raw WebSocket can authenticate.
+ */
 export const TRANSPORT_KINDS = ['header', 'in-band', 'ticket', 'socketio'] as const;
 export type TransportKind = (typeof TRANSPORT_KINDS)[number];
 
-/** So soon would a client of Socket.IO come back that thinks it should. */
+/** Reconnect delay of a Socket.IO client that believes it may reconnect. */
 export const RECONNECT_MS = 20;
 
-/** One client of a user who has more of them than the cap allows. */
+/** One client of a user who has more clients than the cap allows. */
 export class CappedClient {
   readonly transport: TransportKind;
   readonly client: TestClient;
@@ -24,13 +26,13 @@ export class CappedClient {
     });
   }
 
-  /** Undefined for one that lost its place before Socket.IO had welcomed it. */
+  /** Undefined for a client that was evicted before Socket.IO had sent the welcome. */
   get connectionId(): string | undefined {
     const welcome = this.client.events.find(({ type }) => type === 'connection_established');
     return welcome && String(welcome.fields.connection_id);
   }
 
-  /** Whether it has been told that a newer connection took its place. */
+  /** Whether the client received the error that a newer connection replaced it. */
   get notified(): boolean {
     const { events, refusal } = this.client;
     const codes = [refusal?.data?.code, ...events.map(({ type, fields }) => type === 'error' && fields.code)];
@@ -38,14 +40,14 @@ export class CappedClient {
   }
 
   /**
-   * Resolves when the client has the answer to its admission. The welcome of an in-band client comes before it has
-   * authenticated, and says nothing of its admission.
+   * Resolves when the client has the reply to its admission. The welcome of an in-band client precedes its
+   * authentication and says nothing about its admission.
    */
   async admitted(): Promise<void> {
     await this.client.waitFor(this.transport === 'in-band' ? 'auth_success' : 'connection_established');
   }
 
-  /** Why it was refused or lost its connection, where no newer connection was the reason. */
+  /** The reason of a refusal or close other than a newer connection; undefined otherwise. */
   get failure(): string | undefined {
     const { events, refusal } = this.client;
     if (this.notified) return undefined;
@@ -55,19 +57,23 @@ export class CappedClient {
     return this.closedAt === undefined ? undefined : 'the connection was lost';
   }
 
-  /** Goes, with a word or without. A client of Socket.IO that loses its connection would come back, as it should. */
+  /**
+   * Disconnects, with or without a close handshake. A Socket.IO client whose connection breaks reconnects by itself.
+   */
   leave(): void {
     if (this.transport === 'socketio' || Math.random() < 0.5) void this.client.close();
     else this.client.terminate();
   }
 
-  /** How often it has been let in: more than once if it came back by itself. */
+  /** Number of admissions: more than one if the client reconnected by itself. */
   get welcomes(): number {
     return this.client.events.filter(({ type }) => type === 'connection_established').length;
   }
 }
 
-/** Sets out at once; what has to be bought for it is there already. Resolves when it is open or refused. */
+/**
+ * Connects at once, because its ticket or token is already available. Resolves when the client is connected or refused.
+ */
 export async function connectBy(
   transport: TransportKind,
   url: string,
@@ -88,11 +94,11 @@ export async function connectBy(
 export interface Route {
   readonly transport: TransportKind;
   readonly node: number;
-  /** Leaves again as soon as it is open, whatever became of its place. */
+  /** Disconnects as soon as it is open, whatever its admission. */
   readonly leaves?: boolean;
 }
 
-/** As many clients as there are routes, all at the same time. */
+/** Connects one client per route, all at the same time. */
 export async function connectAll(of: StackAddresses, token: string, routes: readonly Route[]): Promise<CappedClient[]> {
   const planned = await Promise.all(
     routes.map(async ({ transport, node, leaves }) => {

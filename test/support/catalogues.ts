@@ -7,24 +7,24 @@ import { closeAfter, type Lifetime } from './open-resources.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** The files of the product. */
+/** The catalogue files of the repository. */
 export const planFile = readJson('plans.json') as { default: string; plans: Record<string, Json> };
 export const toolFile = readJson('tools.json') as { permissions: Record<string, Json>; tools: Json[] };
 
-/** A row of tools.json with everything that such a row needs. */
+/** Returns a row of tools.json with all required fields. */
 export function toolRow(row: { readonly name: string; readonly [field: string]: unknown }): Json {
   const open = { type: 'object' };
   return { description: row.name, permission: 'basic', executor: 'builtin', units: 1, arguments: open, ...row };
 }
 
-/** A row of plans.json: everything, of everything. */
+/** Returns a row of plans.json that grants everything. */
 export function planRow(row: Json = {}): Json {
   const all = { permissions: ['*'], feature_flags: ['*'], threads: null, allowances: {}, concurrency: 1_000 };
   const hourly = { runs_per_hour: 1_000_000, idempotency_keys_per_hour: 1_000_000 };
   return { rank: 0, multiplier: 1, ...all, ...hourly, ...row };
 }
 
-/** Catalogue files of the test's own; texts are written as they are. */
+/** Writes catalogue files for one test; strings are written unchanged. */
 export function catalogueFiles(
   {
     plans = planFile,
@@ -47,7 +47,7 @@ export function catalogueFiles(
   };
 }
 
-/** Catalogues with these tools beside the product's permissions, and these plans. */
+/** Loads catalogues with these tools and plans, beside the product's permissions. */
 export function catalogues(
   rows: { readonly tools?: readonly Json[]; readonly plans?: Readonly<Record<string, object>> },
   lifetime: Lifetime = 'test',
@@ -60,13 +60,13 @@ export function catalogues(
   return new Catalogues(catalogueFiles({ plans, tools }, lifetime));
 }
 
-/** The product's plans, without numbers for tools that are not there. */
+/** Returns the product's plans without allowances of missing tools. */
 function withoutAllowances(tools: readonly Json[] | undefined): Record<string, Json> {
   if (!tools) return planFile.plans;
   return Object.fromEntries(Object.entries(planFile.plans).map(([name, row]) => [name, { ...row, allowances: {} }]));
 }
 
-/** The product's tools; permissions that belong to plans which are not there belong to whoever holds everything. */
+/** Returns the product's tools. Permissions of missing plans go to the plan that grants everything. */
 function toolsFor(plans: unknown) {
   if (plans === planFile || typeof plans !== 'object' || plans === null || !('plans' in plans)) return toolFile;
   const known = Object.keys(plans.plans as object);

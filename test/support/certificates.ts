@@ -7,14 +7,14 @@ import { closeAfter } from './open-resources.ts';
 
 const run = promisify(execFile);
 
-/** Files (PEM) of an authority that nobody else knows, and of a certificate that it gave to a server. */
+/** PEM files of a private certificate authority, and of a server certificate that it issued. */
 export interface Certificates {
   readonly ca: string;
   readonly cert: string;
   readonly key: string;
 }
 
-/** @param name what the server's certificate says that it is, e.g. `DNS:redis.test` or `IP:127.0.0.1` */
+/** @param name the subject of the server's certificate, e.g. `DNS:redis.test` or `IP:127.0.0.1` */
 export async function makeCertificates(name: string): Promise<Certificates> {
   const dir = await mkdtemp(join(tmpdir(), 'tollgate-tls-'));
   closeAfter('file', () => rm(dir, { recursive: true, force: true }));

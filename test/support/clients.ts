@@ -18,26 +18,26 @@ export interface ClientOptions {
   readonly transport?: TransportName;
   /** An http URL; the first gateway of the shared stack by default. */
   readonly url?: string;
-  /** Raw WebSocket only; `/ws/secure` by default. It also says which dialect is spoken. */
+  /** Raw WebSocket only; `/ws/secure` by default. The path determines the dialect. */
   readonly path?: string;
-  /** Presented as the transport does it: the Authorization header, or Socket.IO's `auth.token`. */
+  /** Presented in the form of the transport: the Authorization header, or Socket.IO's `auth.token`. */
   readonly token?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly protocols?: readonly string[];
   readonly query?: Readonly<Record<string, string>>;
-  /** Socket.IO only: what goes beside the token in `auth`. */
+  /** Socket.IO only: further fields of `auth`. */
   readonly auth?: Readonly<Record<string, unknown>>;
   /** Socket.IO only: e.g. `['polling', 'websocket']`. */
   readonly socketIoTransports?: readonly ('polling' | 'websocket')[];
-  /** Socket.IO only: comes back by itself so long after a loss, ms; not at all by default. */
+  /** Socket.IO only: delay of a reconnect after a loss, ms; no reconnect by default. */
   readonly reconnectAfterMs?: number;
-  /** How messages are written, when not as the path says. */
+  /** The encoding of sent messages, if it differs from that of the path. */
   readonly format?: WireFormat;
   /** Until the end of the test by default; `file` for a client opened in `beforeAll`. */
   readonly lifetime?: Lifetime;
 }
 
-/** Why a connection was not opened: the HTTP answer to the upgrade, or the data of Socket.IO's `connect_error`. */
+/** Why a connection failed: the HTTP response to the upgrade, or the data of Socket.IO's `connect_error`. */
 export interface Refusal {
   readonly message: string;
   readonly status?: number;
@@ -47,16 +47,16 @@ export interface Refusal {
 }
 
 export interface Closed {
-  /** The WebSocket close code; undefined where Socket.IO was ended by a packet of its own. */
+  /** The WebSocket close code; undefined if Socket.IO ended the connection with a packet. */
   readonly code: number | undefined;
   readonly reason: string;
 }
 
-/** What a transport has to bring; everything else is the same for all. */
+/** The transport-specific part of a client. */
 interface Wire {
   send(type: string, fields: Record<string, unknown>): void;
   sendRaw(data: string | Buffer): void;
-  /** Sends, and resolves with the answer that the protocol ties to it. */
+  /** Sends, and resolves with the reply that the protocol ties to the message. */
   call(type: string, fields: Record<string, unknown>, timeoutMs: number): Promise<unknown>;
   close(): void;
   terminate(): void;
@@ -64,11 +64,11 @@ interface Wire {
 
 /** A client over raw WebSocket or Socket.IO: opening → open → closed, or opening → refused. */
 export class TestClient {
-  /** Resolves when nothing of the connection is left, refused ones included. */
+  /** Resolves when the connection has ended completely, also for refused ones. */
   readonly closed: Promise<Closed>;
-  /** Set when the connection was refused; such a client never was open. */
+  /** Set if the connection was refused; such a client never was open. */
   refusal: Refusal | undefined;
-  /** The sub-protocol that the server chose; empty when none. */
+  /** The subprotocol that the server selected; empty without one. */
   protocol = '';
   readonly #events = new BufferedEvents();
   readonly #opened: Promise<void>;
@@ -90,17 +90,17 @@ export class TestClient {
     return this.#events.all;
   }
 
-  /** A place in `events`, to be given to `waitFor` as `from`. */
+  /** Returns the current position in `events`, for the option `from` of `waitFor`. */
   mark(): number {
     return this.#events.all.length;
   }
 
-  /** The fields of the welcome. */
+  /** Resolves with the fields of the welcome. */
   async welcome(): Promise<ReceivedEvent['fields']> {
     return (await this.waitFor('connection_established')).fields;
   }
 
-  /** The first event of that type, or that matches: one that has come already, or the next. */
+  /** Resolves with the first event of that type or that matches, buffered or future. */
   waitFor(matcher: EventMatcher, options?: WaitOptions): Promise<ReceivedEvent> {
     return this.#events.waitFor(matcher, options);
   }
@@ -114,12 +114,12 @@ export class TestClient {
     this.#wire.sendRaw(data);
   }
 
-  /** Sends with an acknowledgement (Socket.IO) or an id (JSON-RPC) and resolves with the answer. */
+  /** Sends with an acknowledgement (Socket.IO) or an id (JSON-RPC) and resolves with the reply. */
   call(type: string, fields: Record<string, unknown> = {}, timeoutMs = 5_000): Promise<unknown> {
     return this.#wire.call(type, fields, timeoutMs);
   }
 
-  /** Closes in order, and resolves when that is done. */
+  /** Closes with a close handshake, and resolves when the connection has ended. */
   async close(): Promise<void> {
     this.#wire.close();
     const timer = setTimeout(() => this.#wire.terminate(), CLOSE_TIMEOUT_MS);
@@ -127,7 +127,7 @@ export class TestClient {
     clearTimeout(timer);
   }
 
-  /** Drops the connection without a word, as a lost network does. */
+  /** Drops the connection without a close handshake, like a lost network. */
   terminate(): void {
     this.#wire.terminate();
   }
@@ -215,7 +215,7 @@ function webSocketWire(client: TestClient, options: ClientOptions): Wire {
       client.onClosed({ code: undefined, reason: `HTTP ${status}` });
     });
   });
-  // A connection that was open and breaks is told by 'close', which follows.
+  // For an open connection that breaks, 'close' follows.
   socket.on('error', (error) => {
     if (!isOpen) client.onRefused({ message: error.message });
   });
@@ -254,7 +254,7 @@ function socketIoWire(client: TestClient, options: ClientOptions): Wire {
   socket.io.on('open', () => {
     isEngineOpen = true;
     socket.io.engine.on('close', (reason, details) => {
-      // Later, since the socket above tells its reason, which says more, only after its engine has.
+      // Deferred: the socket reports its more precise reason only after its engine has closed.
       setImmediate(() => client.onClosed({ code: closeCodeOf(details), reason: lastReason ?? reason }));
     });
   });
@@ -284,7 +284,7 @@ function closeCodeOf(details: unknown): number | undefined {
   return typeof code === 'number' ? code : undefined;
 }
 
-/** Errors of the engine carry the HTTP answer, if any, in a form of each transport; those of the server carry `data`. */
+/** Engine errors carry the HTTP response, if any, in a form per transport; server errors carry `data`. */
 function socketIoRefusal(error: Error): Refusal {
   const { data, description, context } = error as { data?: unknown; description?: unknown; context?: unknown };
   const text = asFields(description).message;

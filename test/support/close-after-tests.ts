@@ -1,6 +1,6 @@
 import { afterAll, afterEach } from '@jest/globals';
 import { closeFileResources, closeTestResources } from './open-resources.ts';
 
-/** Loaded by jest in front of every test file: what a test opened is closed with it, whatever the test does. */
+/** Jest loads this before every test file. It closes what a test opened, whatever its outcome. */
 afterEach(closeTestResources);
 afterAll(closeFileResources);

@@ -1,8 +1,8 @@
 import { writeSync } from 'node:fs';
 
 /**
- * Ends the output with one plain line, `N passed, N failed`, for machines and hurried people. A file that could not be
- * run at all counts as a failure: it holds tests that did not pass.
+ * Ends the output with one plain line, `N passed, N failed`, for programs and hurried readers. A file that could not
+ * run counts as a failure, because its tests did not pass.
  */
 export default class ClosingLineReporter {
   onRunComplete(_contexts, results) {
@@ -10,7 +10,7 @@ export default class ClosingLineReporter {
     const skipped = results.numPendingTests + results.numTodoTests;
     const tail = skipped > 0 ? `, ${skipped} skipped` : '';
     const line = `${results.numPassedTests} passed, ${failed} failed${tail}\n`;
-    // Jest writes its own summary after this; at the exit nothing comes after, and only what is written at once is.
+    // Jest prints its own summary after this. Only a synchronous write at the exit comes last.
     process.once('exit', () => writeSync(process.stdout.fd, line));
   }
 }

@@ -17,11 +17,11 @@ import { Keys } from '../../src/redis/keys.ts';
 import { closeAfter } from './open-resources.ts';
 import { testRedisUrl } from './stack.ts';
 
-/** As `EVENT_LOG_BYTES` when nothing else is set. */
+/** The default of `EVENT_LOG_BYTES`. */
 export const LOG_BYTES = 8 * 1024 * 1024;
 export const silentLogger = createLogger('test', 'silent');
 
-/** The parts of the product that stand on Redis alone, on the tests' Redis under a key prefix of their own. */
+/** Components that need only Redis, on the test Redis under a private key prefix. */
 export interface Core {
   readonly redis: Redis;
   readonly keys: Keys;
@@ -48,7 +48,7 @@ export async function startCore(
   return { redis, keys, metrics, tracing, plans: new Catalogues().plans, log };
 }
 
-/** What a session needs for its token, which in tests of this kind is none that could be refreshed. */
+/** Returns what an attachment needs for its token, for tests without refreshes. */
 export function tokenDeps({ redis, keys }: Core) {
   const seal = new TokenSeal('the secret of nobody, in tests only');
   const times = { leadMs: 15_000, graceMs: 180_000 };
@@ -64,7 +64,7 @@ export function tokenDeps({ redis, keys }: Core) {
   };
 }
 
-/** A live tail with a connection of its own, as each node has one. */
+/** Starts a live tail with its own connection, as each node has one. */
 export async function startTail(core: Core): Promise<{ tail: LiveTail; subscriber: Redis }> {
   const subscriber = await connectRedis(testRedisUrl(), 'subscriber', silentLogger);
   closeAfter('file', () => disconnectRedis(subscriber));
@@ -74,7 +74,7 @@ export async function startTail(core: Core): Promise<{ tail: LiveTail; subscribe
   };
 }
 
-/** An event for a log; the text makes it recognisable. */
+/** Returns an event for a log, identifiable by its text. */
 export function thinking(text: string) {
   const timestamp = new Date().toISOString();
   return { type: 'agent_thinking', fields: { thought: text, timestamp } } as const;

@@ -2,10 +2,10 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { closeAfter } from './open-resources.ts';
 
-/** An HTTP server on loopback that counts who comes to it. */
+/** An HTTP server on loopback that counts its connections. */
 export interface DecoyServer {
   readonly url: string;
-  /** TCP connections so far, whatever was asked over them. */
+  /** TCP connections so far, whatever their requests. */
   readonly connections: number;
   readonly requests: number;
 }

@@ -1,6 +1,6 @@
 import type { ClientOptions } from './clients.ts';
 
-/** Every place where a handshake can bring a credential, whoever it is of. */
+/** Every place for a credential in a handshake, for any user. */
 export const ENDPOINT_CASES: readonly (readonly [string, ClientOptions])[] = [
   ['/ws', { path: '/ws' }],
   ['/ws/secure', { path: '/ws/secure' }],

@@ -12,14 +12,14 @@ import { type EraseUsersDeps, eraseUsers } from '../../workers/erase-users.ts';
 import { silentLogger } from './core.ts';
 import { until } from './until.ts';
 
-export interface ErasureParts extends Partial<Pick<EraseUsersDeps, 'runs' | 'runQueue'>> {
+export interface ErasureOptions extends Partial<Pick<EraseUsersDeps, 'runs' | 'runQueue'>> {
   readonly redis: Redis;
   readonly keys: Keys;
   readonly archive?: UsageArchive | undefined;
 }
 
-/** Erasures as a worker continues them, without the time that it waits for late writes. */
-export function erasureFixture({ redis, keys, archive, runs, runQueue }: ErasureParts) {
+/** Continues erasures as a worker does, without the wait for late writes. */
+export function erasureFixture({ redis, keys, archive, runs, runQueue }: ErasureOptions) {
   const erasures = new Erasures({ redis, keys });
   const ledger = new Ledger({ redis, keys });
   const deps: EraseUsersDeps = {
@@ -36,7 +36,7 @@ export function erasureFixture({ redis, keys, archive, runs, runQueue }: Erasure
   };
   /** One job of the worker. */
   const step = () => eraseUsers(deps);
-  /** Until the erasure is done. @param between called between two jobs: folds, verifies */
+  /** Continues until the erasure is done. @param between called between two jobs, e.g. to ingest or verify */
   const finish = async (id: string, between: () => Promise<unknown> = async () => undefined) => {
     return until(
       async () => {
@@ -51,7 +51,7 @@ export function erasureFixture({ redis, keys, archive, runs, runQueue }: Erasure
   return { erasures, deps, step, finish };
 }
 
-/** Every key of a prefix with everything in it, as text. */
+/** Returns every key of a prefix with its content, as text. */
 export async function everythingUnder(redis: Redis, prefix: string): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   for (const master of masters(redis)) {

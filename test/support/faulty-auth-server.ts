@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { closeAfter, type Lifetime } from './open-resources.ts';
 
-/** One request to the token or the introspection endpoint, and what is done with it. */
+/** One request to the token or introspection endpoint, and its handling. */
 export interface ReceivedRequest {
   readonly path: string;
   readonly authorization: string | undefined;
@@ -21,10 +21,10 @@ const plain =
   (response) =>
     response.writeHead(status, { 'content-type': contentType }).end(body);
 
-/** A proper answer of a token endpoint. */
+/** A valid response of a token endpoint. */
 export const ISSUED = { access_token: 'next.access.token', token_type: 'Bearer', expires_in: 60 };
 
-/** Everything that an auth service can do wrong, by name. */
+/** All faults of an auth service, by name. */
 export const FAULTS = {
   hang: () => {},
   slowBody: (response) => {
@@ -49,17 +49,17 @@ export const FAULTS = {
   unknownClient: json({ error: 'invalid_client', error_description: 'secret-description' }, 401),
 } satisfies Record<string, Behaviour>;
 
-/** An auth service that answers as a test says, over real sockets. */
+/** An auth service with scripted responses over real sockets. */
 export class FaultyAuthServer {
   readonly url: string;
-  /** What came to the token and introspection endpoints. */
+  /** Requests to the token and introspection endpoints. */
   readonly requests: ReceivedRequest[] = [];
-  /** Requests for the metadata. */
+  /** Number of metadata requests. */
   metadataRequests = 0;
-  /** Any other path that was asked for. */
+  /** Any other requested path. */
   readonly strays: string[] = [];
   behaviour: Behaviour = json(ISSUED);
-  /** In place of the proper metadata. */
+  /** Replaces the valid metadata. */
   metadata: Behaviour;
 
   constructor(url: string) {
@@ -94,7 +94,7 @@ export async function startFaultyAuthServer(lifetime: Lifetime = 'test'): Promis
     return new Promise((resolve) => server.close(resolve));
   });
   const faulty = new FaultyAuthServer(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-  // A request that its client gave up has no answer to wait for.
+  // An aborted request has no response to wait for.
   server.on('request', (request, response) => faulty.handle(request, response).catch(() => response.destroy()));
   return faulty;
 }

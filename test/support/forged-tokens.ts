@@ -2,31 +2,31 @@ import { createHmac } from 'node:crypto';
 import { stack } from './stack.ts';
 import { mintToken } from './tokens.ts';
 
-/** A part of a token: an object, or the very text that is to stand in it. */
+/** A part of a token: an object, or its literal text. */
 export type TokenPart = Readonly<Record<string, unknown>> | readonly unknown[] | string | Buffer;
 
 export interface ForgedToken {
   readonly header?: TokenPart;
   readonly payload?: TokenPart;
-  /** Over the first two parts; by default the HS256 signature of the shared stack's secret, which fits. */
+  /** Signs the first two parts; by default a valid HS256 signature with the shared stack's secret. */
   readonly sign?: (text: string) => string | Buffer;
 }
 
 const HS256 = { alg: 'HS256', typ: 'JWT' };
 
-/** The claims of a fresh user, with these in place of theirs; one given as `undefined` is left out. */
+/** Returns the claims of a fresh user with these changes; `undefined` removes a claim. */
 export function claimsWith(changes: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
   const all = { ...mintToken().claims, ...changes };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
-/** A token that no library signs: any header, any payload, any signature. */
+/** Returns a token that no library would sign: any header, payload and signature. */
 export function forgeToken({ header = HS256, payload = claimsWith(), sign = hs256() }: ForgedToken = {}): string {
   const text = `${encoded(header)}.${encoded(payload)}`;
   return `${text}.${Buffer.from(sign(text)).toString('base64url')}`;
 }
 
-/** The shared stack's own signature, or one by another key. */
+/** Returns a signer with the shared stack's key, or another one. */
 export function hs256(key: string | Buffer = stack().secrets.jwt): (text: string) => Buffer {
   return (text) => createHmac('sha256', key).update(text).digest();
 }

@@ -1,12 +1,15 @@
 const ROUNDS = 9;
-/** CPU of one measurement. `process.cpuUsage` counts in microseconds, and other threads of the process disturb it. */
+/**
+ * Minimum CPU time of one measurement. `process.cpuUsage` counts microseconds, and other threads of the process disturb
+ * it.
+ */
 const LEAST_MS = 4;
 const MOST_REPEATS = 4_096;
 
 /**
- * How many times as much CPU an input of twice the size costs: about 2 where the cost is linear, about 4 where it is
- * quadratic. The median of several pairs of measurements.
- * @param size of the smaller input; with a quadratic cost it has to be large enough to outweigh the fixed cost
+ * Returns the factor by which the CPU time grows when the input doubles: about 2 for a linear cost, about 4 for a
+ * quadratic one. It is the median of several pairs of measurements.
+ * @param size of the smaller input; it must be large enough for a quadratic cost to outweigh the fixed cost
  */
 export function growthOf<T>(make: (size: number) => T, size: number, run: (input: T) => unknown): number {
   const [small, large] = [make(size), make(2 * size)];
@@ -18,7 +21,7 @@ export function growthOf<T>(make: (size: number) => T, size: number, run: (input
   return median(ratios);
 }
 
-/** Enough to be measured; the first runs are those that V8 compiles. */
+/** Returns enough repetitions to be measurable; during the first runs V8 compiles. */
 function repeatsFor(run: () => unknown): number {
   let repeats = 1;
   while (repeats < MOST_REPEATS && cpuMs(run, repeats) < LEAST_MS) repeats *= 2;

@@ -1,10 +1,10 @@
 import { WebSocket } from 'ws';
 import type { StackProcess } from './stack.ts';
 
-/** Makes a process of a stack open its inspector, on a port of its own; it tells the address on stderr. */
+/** Opens the inspector of a stack's process on a free port; the process prints the address to stderr. */
 export const INSPECTED = { NODE_OPTIONS: '--inspect=127.0.0.1:0' } as const;
 
-/** Bytes on the heap of an inspected process that something still refers to: measured after a full collection. */
+/** Returns the bytes of reachable objects on the heap of an inspected process, after a full collection. */
 export async function liveHeapBytes(inspectorUrl: string): Promise<number> {
   const socket = new WebSocket(inspectorUrl);
   try {
@@ -17,7 +17,7 @@ export async function liveHeapBytes(inspectorUrl: string): Promise<number> {
   }
 }
 
-/** The address of the inspector, as the process told it. Ask soon: only its last lines are kept. */
+/** Returns the inspector's address from the output. Call it early, because only the last lines are kept. */
 export function inspectorUrl({ name, output }: StackProcess): string {
   const url = /ws:\/\/127\.0\.0\.1:\d+\/[\w-]+/.exec(output)?.[0];
   if (!url) throw new Error(`${name} told no inspector's address`);

@@ -18,13 +18,13 @@ import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { closeAfter } from './open-resources.ts';
 import { isInstalled, STRIP } from './programs.ts';
 
-/** One instruction of a Dockerfile: its name and the rest of it, continued lines joined. */
+/** One instruction of a Dockerfile: its name and its arguments, with continued lines joined. */
 export interface Instruction {
   readonly name: string;
   readonly text: string;
 }
 
-/** The stages of the Dockerfile, from `FROM` to `FROM`. */
+/** Returns the stages of the Dockerfile, split at `FROM`. */
 export function dockerfileStages(): Instruction[][] {
   const text = readFileSync(join(PROJECT_ROOT, 'Dockerfile'), 'utf8');
   const lines = text.split('\n').filter((line) => !/^\s*#/.test(line));
@@ -39,23 +39,23 @@ export function dockerfileStages(): Instruction[][] {
 }
 
 export interface ImageLayout {
-  /** Where the files are; `/` of the image. */
+  /** Folder of the files; `/` of the image. */
   readonly root: string;
-  /** The working directory of the image, in it. */
+  /** Working directory of the image, below `root`. */
   readonly app: string;
-  /** Of everything that is copied onto the base image, the Node binary included. */
+  /** Size of everything that is copied onto the base image, including the Node binary. */
   readonly bytes: number;
 }
 
 /**
- * Lays out what the last stage of the Dockerfile copies, without a container engine: the Node that runs the tests and the
- * production packages of package-lock.json as they are installed here, both after the commands of the first stage, and
- * the files of the project. Removed when the test file ends.
+ * Lays out what the last stage of the Dockerfile copies, without a container engine: the files of the project, and the
+ * results of the first stage's commands for the Node of this test run and the installed production packages. Removed
+ * when the test file ends.
  */
 export function layOutImage(): ImageLayout {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-image-'));
   closeAfter('file', () => rmSync(folder, { recursive: true, force: true }));
-  // Readable by the image's user, as the layers of an image are.
+  // Readable by the image's user, like the layers of an image.
   chmodSync(folder, 0o755);
   const [built, root] = [join(folder, 'dependencies'), join(folder, 'image')];
   runFirstStage(built);
@@ -67,7 +67,7 @@ export function layOutImage(): ImageLayout {
   return { root, app: join(root, workdir), bytes: sizeOf(root) };
 }
 
-/** What the registries would give is taken from this machine; everything else is run as it stands. */
+/** Takes from this machine what the registries provide, and runs all other commands unchanged. */
 function runFirstStage(built: string): void {
   const node = join(built, NODE);
   const app = join(built, 'app');
@@ -83,19 +83,19 @@ function runFirstStage(built: string): void {
   }
 }
 
-/** Like `npm ci --omit=dev --ignore-scripts`. */
+/** Installs packages like `npm ci --omit=dev --ignore-scripts`. */
 function installPackages(app: string): void {
   const lock = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean }>;
   };
   for (const [path, { dev = false }] of Object.entries(lock.packages)) {
-    // Optional packages of other platforms are in the lock and not on the disk.
+    // Optional packages of other platforms are in the lock file but not on disk.
     if (!dev && path !== '' && isFolder(join(PROJECT_ROOT, path)))
       linkFolder(join(PROJECT_ROOT, path), join(app, path));
   }
 }
 
-/** A package inside a package has an entry of its own. */
+/** A nested package has an entry of its own. */
 function linkFolder(from: string, to: string): void {
   mkdirSync(to, { recursive: true });
   for (const entry of readdirSync(from, { withFileTypes: true })) {
@@ -105,7 +105,10 @@ function linkFolder(from: string, to: string): void {
   }
 }
 
-/** A tenth of the time of copies, which are left to where the folders are on two file systems. What is linked may be removed, not changed. */
+/**
+ * Hard links take a tenth of the time of copies, which are the fallback across file systems. Linked files may be
+ * removed but not changed.
+ */
 function linkFile(source: string, target: string): void {
   try {
     linkSync(source, target);
@@ -117,7 +120,7 @@ function linkFile(source: string, target: string): void {
 function copy(text: string, { built, root, workdir }: { built: string; root: string; workdir: string }): void {
   const [, from, source = '', target = ''] = /^(?:--from=(\S+) )?(\S+) (\S+)$/.exec(text) ?? [];
   const to = target.startsWith('/') ? join(root, target) : join(workdir, target);
-  // The first stage is not needed any more.
+  // The first stage is no longer needed.
   if (from !== undefined) {
     mkdirSync(dirname(to), { recursive: true });
     return renameSync(join(built, source), to);

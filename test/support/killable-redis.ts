@@ -6,13 +6,13 @@ import { closeAfter } from './open-resources.ts';
 
 export interface KillableRedis {
   readonly url: string;
-  /** Ends it with SIGKILL, and starts it again at the same address with what its append-only file holds. */
+  /** Kills Redis with SIGKILL, and restarts it at the same address from its append-only file. */
   kill(): Promise<void>;
 }
 
 /**
- * A Redis with an append-only file, until the end of the test. The kernel has every write before its reply goes out
- * (see `appendfsync`), so that a kill of the process loses nothing that was acknowledged; a power cut is another matter.
+ * A Redis with an append-only file, until the end of the test. The kernel has every write before its reply (see
+ * `appendfsync`), so a kill of the process loses no acknowledged write. A power cut could.
  */
 export async function killableRedis(): Promise<KillableRedis> {
   const dir = await mkdtemp(join(tmpdir(), 'tollgate-redis-'));

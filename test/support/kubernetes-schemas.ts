@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import type { Manifest } from './manifests.ts';
 
-/** A validator as kubernetes-models compiles it from the OpenAPI document of Kubernetes, or from a CRD. */
+/** A validator that kubernetes-models compiled from the OpenAPI document of Kubernetes, or from a CRD. */
 interface Validate {
   (data: unknown): boolean;
   errors?: {
@@ -17,7 +17,7 @@ const CORE = 'kubernetes-models/_schemas/IoK8sApi';
 const PROMETHEUS =
   '@kubernetes-models/prometheus-operator/_schemas/ComGithubPrometheusOperatorPrometheusOperatorPkgApisMonitoringV1';
 
-/** The kinds that are used, and the files of their schemas: not all of these packages export them by name. */
+/** The used kinds and the files of their schemas; some of these packages do not export them by name. */
 const SCHEMAS: Readonly<Record<string, string>> = {
   'v1 Namespace': `${CORE}CoreV1Namespace`,
   'v1 ConfigMap': `${CORE}CoreV1ConfigMap`,
@@ -39,11 +39,10 @@ const SCHEMAS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Everything that an API server would refuse with `--validate=strict`: what is against the schema, and every field that
- * the schema does not know.
+ * Returns everything that an API server refuses with `--validate=strict`: schema violations and unknown fields.
  *
- * The compiled validators pass over unknown fields, so they are found by watching: a validator reads each field that its
- * schema names, and all of them where the schema allows any name; a field that it has not read is unknown to it.
+ * The compiled validators ignore unknown fields, so this observes which fields a validator reads. It reads each field
+ * that its schema names, and all fields where the schema allows any name. A field that it has not read is unknown.
  */
 export async function schemaProblems(manifest: Manifest): Promise<string[]> {
   const name = `${manifest.kind}/${manifest.metadata.name}`;
@@ -58,11 +57,11 @@ export async function schemaProblems(manifest: Manifest): Promise<string[]> {
     : (validate.errors ?? []).map((error) => {
         return `${name}${error.instancePath}: ${error.message ?? `${error.keyword} ${JSON.stringify(error.params)}`}`;
       });
-  // One that stopped at an error has not read everything.
+  // A validator that stopped at an error has not read everything.
   return wrong.length > 0 ? wrong : watched.unread(manifest, name);
 }
 
-/** Objects, and which of their fields have been read. */
+/** Objects, with the fields that have been read. */
 class Watched {
   readonly #proxies = new WeakMap<object, object>();
   readonly #read = new WeakMap<object, Set<PropertyKey>>();

@@ -8,7 +8,7 @@ import { Stopwatch } from './stopwatch.ts';
 
 const LOOK_EVERY_MS = 20;
 
-/** What Redis holds of a user's connections, read past the registry: what a lease is, not what somebody says of it. */
+/** Reads a user's connections directly from Redis, independently of the registry's code. */
 export class Leases {
   readonly redis: Redis;
   readonly keys: Keys;
@@ -18,14 +18,14 @@ export class Leases {
     this.keys = keys;
   }
 
-  /** The connections whose leases have not ended, by Redis's own clock. */
+  /** Returns the connections with unexpired leases, by the clock of Redis. */
   async live(userId: string): Promise<string[]> {
     const [seconds, microseconds] = await this.redis.time();
     const now = Number(seconds) * 1000 + Number(microseconds) / 1000;
     return this.redis.zrange(this.keys.user(userId).leases, `(${now}`, '+inf', 'BYSCORE');
   }
 
-  /** Everything that is left of a user's connections: leases, details, and nodes that still listen for the user. */
+  /** Returns everything that remains of a user's connections: leases, details, and subscribed nodes. */
   async remains(userId: string): Promise<{ leases: number; connections: string[]; listeners: number }> {
     const { leases, connections, channel } = this.keys.user(userId);
     const [held, fields, listening] = await Promise.all([
@@ -33,14 +33,14 @@ export class Leases {
       this.redis.hkeys(connections),
       this.redis.call('PUBSUB', 'SHARDNUMSUB', channel),
     ]);
-    // `#` is the last place given, which goes when the whole hash expires.
+    // `#` is the last admission order, which expires with the whole hash.
     const others = fields.filter((field) => field !== '#');
-    // RESP3 answers with a map, RESP2 with a list.
+    // RESP3 returns a map, RESP2 a list.
     const counts = Array.isArray(listening) ? listening : Object.values(listening as Record<string, number>);
     return { leases: held, connections: others, listeners: Number(counts.at(-1)) };
   }
 
-  /** Waits until nothing is left; a lease that nobody gave back would be there for longer than `timeoutMs`. */
+  /** Waits until nothing remains; an unreleased lease would outlast `timeoutMs`. */
   async untilReleased(userId: string, timeoutMs = 2_000): Promise<void> {
     const released = async () => JSON.stringify(await this.remains(userId)) === JSON.stringify(NOTHING_LEFT);
     const watch = await Stopwatch.start();
@@ -55,7 +55,7 @@ export class Leases {
 
 export const NOTHING_LEFT = { leases: 0, connections: [], listeners: 0 };
 
-/** A look at the leases of a stack's users, until the file ends. */
+/** Opens access to the leases of a stack's users, until the file ends. */
 export async function openLeases(of: StackAddresses = stack()): Promise<Leases> {
   const redis = await connectRedis(of.redisUrl, 'commands', createLogger('test', 'silent'));
   closeAfter('file', () => disconnectRedis(redis));

@@ -8,7 +8,7 @@ export interface BilledRecord {
   readonly [field: string]: unknown;
 }
 
-/** The whole ledger, or one user's part of it, as the billing team reads it: by HTTP, page after page. */
+/** Reads the whole ledger, or one user's part of it, over HTTP page by page, as a billing system does. */
 export async function billedRecords(userId?: string, of: StackAddresses = stack()): Promise<BilledRecord[]> {
   const token = await serviceToken('usage:read', { stack: of });
   const records: BilledRecord[] = [];

@@ -8,11 +8,11 @@ import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
 import { closeAfter } from './open-resources.ts';
 
 export interface LoadBalancerOptions {
-  /** Whether its cookie keeps a client on its node, as the deployment has it. */
+  /** Whether the deployment's cookie keeps a client on its node. */
   readonly affinity?: boolean;
 }
 
-/** HAProxy with the configuration of the deployment, in front of three gateways, until the end of the file. */
+/** Starts HAProxy with the configuration of the deployment, in front of three gateways, until the end of the file. */
 export async function startLoadBalancer(
   gatewayUrls: readonly string[],
   { affinity = true }: LoadBalancerOptions = {},
@@ -20,7 +20,7 @@ export async function startLoadBalancer(
   const port = await freePort();
   const config = affinity ? HAPROXY_CONFIG : await configWithoutAffinity();
   const child = await start(haproxy(port, gatewayUrls, config));
-  // No soft stop: the tests' clients are closed after it.
+  // No soft stop, because the tests' clients close later.
   closeAfter('file', async () => {
     child.kill('SIGKILL');
     await child.exited;

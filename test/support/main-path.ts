@@ -13,8 +13,8 @@ import { callTool } from './tool-calls.ts';
 import { until } from './until.ts';
 
 /**
- * What clients, operators and billing do with an installation, once each: whatever Redis it stands on must be able to
- * all of it. The stack has two gateways, a worker, and tokens that are refreshed within seconds.
+ * Performs each operation of clients, operators and billing once, so that every kind of Redis proves to support all of
+ * them. The stack needs two gateways, a worker, and tokens that are refreshed within seconds.
  */
 export async function runMainPath(of: StackAddresses): Promise<void> {
   await Promise.all([...TRANSPORTS.map((transport) => talk(transport, of)), mcp(of), refresh(of), decide(of)]);
@@ -80,7 +80,7 @@ async function refresh(of: StackAddresses): Promise<void> {
   await client.waitFor('token_refreshed', { timeoutMs: 20_000 });
 }
 
-/** What operators decide reaches the connections on both nodes. */
+/** Admin actions reach the connections on both nodes. */
 async function decide(of: StackAddresses): Promise<void> {
   const admin = await startAdmin(of);
   const { token, userId } = mintToken({ plan: 'pro' }, { stack: of });
@@ -96,7 +96,7 @@ async function decide(of: StackAddresses): Promise<void> {
   expect((await admin('POST', `/v1/users/${userId}/block`)).status).toBe(200);
 }
 
-/** What was executed is in the ledger, once; the proof fits, and it can be corrected and confirmed. */
+/** Each call is in the ledger once, the chain verifies, and records can be corrected and confirmed. */
 async function bill(of: StackAddresses): Promise<void> {
   const records = await billedRecords(undefined, of);
   expect(new Set(records.map(({ id }) => id)).size).toBe(records.length);

@@ -27,7 +27,7 @@ export interface Manifest {
 export type Workload = Manifest & (IDeployment | IStatefulSet);
 export type Labels = Readonly<Record<string, string>>;
 
-/** What a kustomization builds. */
+/** The output of a kustomization. */
 export class Manifests {
   readonly all: readonly Manifest[];
 
@@ -39,14 +39,14 @@ export class Manifests {
     return this.all.filter((manifest) => manifest.kind === kind) as (Manifest & T)[];
   }
 
-  /** @throws Error when there is none */
+  /** @throws Error if it does not exist */
   get<T extends object>(kind: string, name: string): Manifest & T {
     const found = this.ofKind<T>(kind).find((manifest) => manifest.metadata.name === name);
     if (!found) throw new Error(`there is no ${kind} ${name}`);
     return found;
   }
 
-  /** Everything that makes pods. */
+  /** All workloads that create pods. */
   get workloads(): Workload[] {
     return [...this.ofKind<IDeployment>('Deployment'), ...this.ofKind<IStatefulSet>('StatefulSet')];
   }
@@ -58,7 +58,7 @@ export class Manifests {
     );
   }
 
-  /** The fewest replicas that a workload has, whoever decides about them. */
+  /** Returns the minimum number of replicas of a workload, set by itself or by an autoscaler. */
   leastReplicas({ metadata: { name }, spec }: Workload): number {
     for (const { kind, spec: scaler } of [
       ...this.ofKind<{ spec: Scaler }>('HorizontalPodAutoscaler'),
@@ -83,29 +83,29 @@ export function podLabels({ spec }: Workload): Labels {
   return spec?.template.metadata?.labels ?? {};
 }
 
-/** Whether a selector of labels takes a pod. */
+/** Returns whether a label selector matches a pod. */
 export function selects(selector: Labels | undefined, labels: Labels): boolean {
   return Object.entries(selector ?? {}).every(([name, value]) => labels[name] === value);
 }
 
-/** @throws Error when the workload has not exactly one container */
+/** @throws Error unless the workload has exactly one container */
 export function onlyContainer({ metadata, spec }: Workload): IContainer {
   const [container, ...others] = spec?.template.spec?.containers ?? [];
   if (!container || others.length > 0) throw new Error(`${metadata.name} has ${others.length + 1} containers`);
   return container;
 }
 
-/** The settings that are no secrets. */
+/** Returns the settings that are not secrets. */
 export function configOf(manifests: Manifests): Readonly<Record<string, string>> {
   const maps = manifests.ofKind<{ data: Record<string, string> }>('ConfigMap');
   return maps.find(({ metadata }) => metadata.name.startsWith('tollgate-config'))?.data ?? {};
 }
 
 /**
- * The environment that the kubelet would give a container: the ConfigMaps, then each variable, in which `$(NAME)` stands
- * for one above it.
+ * Returns the environment that the kubelet gives a container: the ConfigMaps, then each variable, in which `$(NAME)`
+ * refers to an earlier one.
  * @param secrets for Secrets that are not among the manifests
- * @throws Error when something that is referred to is not there
+ * @throws Error if a reference does not exist
  */
 export function environmentOf(workload: Workload, manifests: Manifests, secrets: Labels): Record<string, string> {
   const { envFrom = [], env = [] } = onlyContainer(workload);
@@ -145,12 +145,12 @@ function expand(value: string, above: Labels): string {
   });
 }
 
-/** An overlay as it is, with secrets made for this run. */
+/** Builds an unchanged overlay with secrets made for this run. */
 export function buildOverlay(name: string): Manifests {
   return build(copyOfK8s(), `overlays/${name}`);
 }
 
-/** The base with these components, and what an overlay has to give them. */
+/** Builds the base with these components, and what an overlay has to provide for them. */
 export function buildWith(components: readonly string[]): Manifests {
   const root = copyOfK8s();
   mkdirSync(join(root, 'overlays/test'));
@@ -175,7 +175,7 @@ function copyOfK8s(): string {
 }
 
 function build(root: string, path: string): Manifests {
-  // Without a cluster and without anybody's credentials.
+  // Without a cluster and without a user's credentials.
   const env = { PATH: process.env.PATH, HOME: root, KUBECONFIG: '/dev/null' };
   const yaml = execFileSync(KUBECTL.command, ['kustomize', join(root, path)], { env, encoding: 'utf8' });
   return new Manifests(parseAllDocuments(yaml).map((document) => document.toJS() as Manifest));

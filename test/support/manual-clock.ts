@@ -6,7 +6,7 @@ interface Timer {
   readonly everyMs: number | undefined;
 }
 
-/** Time that stands still until a test moves it. */
+/** A clock that stands still until a test advances it. */
 export class ManualClock implements Clock {
   #now: number;
   readonly #timers = new Set<Timer>();
@@ -28,8 +28,8 @@ export class ManualClock implements Clock {
   }
 
   /**
-   * Moves the time, and runs what becomes due in the order of its time. What a task leaves to real sockets goes on after
-   * this has returned: a test that depends on it waits for it.
+   * Advances the time, and runs due timers in order. Work on real sockets that a timer starts continues after this
+   * returns; a test that depends on it waits for it.
    */
   advance(byMs: number): void {
     const end = this.#now + byMs;
@@ -44,7 +44,7 @@ export class ManualClock implements Clock {
     this.#now = end;
   }
 
-  /** Sets the clock, as somebody may set a machine's: timers go on for as long as they would have. */
+  /** Sets the wall clock, like a change of a machine's clock: timers keep their remaining time. */
   set(byMs: number): void {
     this.#now += byMs;
     for (const timer of this.#timers) timer.at += byMs;

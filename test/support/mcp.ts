@@ -12,7 +12,7 @@ import { buyTicket } from './tickets.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Request states that no other test can open. */
+/** Request states sealed with a key that no other test has. */
 export function requestStates(clock: Clock = systemClock): RequestStates {
   return new RequestStates({ clock }, { secret: randomBytes(32).toString('hex'), keptMs: INPUT_TTL_MS });
 }
@@ -40,7 +40,7 @@ export interface McpPost {
   readonly signal?: AbortSignal;
 }
 
-/** Posts a body as it is, with the headers that every MCP client sends. */
+/** Posts a body unchanged, with the headers that every MCP client sends. */
 export async function postMcp(body: unknown, { url = nodeUrl(0), token, headers, signal }: McpPost = {}) {
   const all = {
     'content-type': 'application/json',
@@ -60,7 +60,7 @@ export async function postMcp(body: unknown, { url = nodeUrl(0), token, headers,
   return { status: response.status, headers: response.headers, body: answer ? JSON.parse(answer) : {} } as McpAnswer;
 }
 
-/** A request of 2026-07-28: everything that it needs is in it. */
+/** Returns a request of 2026-07-28, which is self-contained. */
 export function modernRequest(method: string, params: Json = {}, id: unknown = randomBytes(4).toString('hex')) {
   const _meta = {
     'io.modelcontextprotocol/protocolVersion': MODERN,
@@ -71,7 +71,7 @@ export function modernRequest(method: string, params: Json = {}, id: unknown = r
   return { jsonrpc: '2.0', id, method, params: { ...params, _meta } };
 }
 
-/** Sends a request of 2026-07-28 with the headers that it must have. */
+/** Sends a request of 2026-07-28 with its required headers. */
 export function requestModern(
   method: string,
   params: Json,
@@ -82,7 +82,7 @@ export function requestModern(
   return postMcp(modernRequest(method, params, post.id), { ...post, headers });
 }
 
-/** Sends a request as clients of 2025-11-25 do that have initialized. */
+/** Sends a request like an initialized client of 2025-11-25. */
 export function requestLegacy(
   method: string,
   params: Json,
@@ -92,7 +92,7 @@ export function requestLegacy(
   return postMcp({ jsonrpc: '2.0', id: post.id ?? 1, method, params }, { ...post, headers });
 }
 
-/** The SDK's present client, which begins with `server/discover` and falls back to `initialize` by itself. */
+/** The current client of the SDK, which starts with `server/discover` and falls back to `initialize`. */
 export async function modernClient(token: string, mode: 'auto' | 'legacy' = 'auto', url = nodeUrl(0)): Promise<Client> {
   const client = new Client(INFO, { versionNegotiation: { mode } });
   const requestInit = { headers: { authorization: `Bearer ${token}` } };
@@ -101,7 +101,7 @@ export async function modernClient(token: string, mode: 'auto' | 'legacy' = 'aut
   return client;
 }
 
-/** The SDK's former client, as it is in most programs today. */
+/** The previous client of the SDK, which most programs use today. */
 export async function legacyClient(
   token: string,
   transportName: 'http' | 'websocket',
@@ -119,7 +119,7 @@ function httpTransport(token: string, url: string) {
   return new LegacyHttpTransport(new URL('/mcp', url), { requestInit });
 }
 
-/** That transport can send no header: a ticket in the URL says who connects. */
+/** This transport cannot send headers, so a ticket in the URL authenticates. */
 async function webSocketTransport(token: string, url: string) {
   const address = new URL('/ws/mcp', url.replace(/^http/, 'ws'));
   address.searchParams.set('ticket', await buyTicket(token, { url }));

@@ -1,4 +1,7 @@
-/** The values of a metric by its labels as written (`endpoint="/ws",plan="pro"`), from `GET /metrics` of a process. */
+/**
+ * Returns the values of a metric by its labels as written (`endpoint="/ws",plan="pro"`), from `GET /metrics` of a
+ * process.
+ */
 export async function scrape(url: string, metric: string): Promise<ReadonlyMap<string, number>> {
   const response = await fetch(new URL('/metrics', url));
   if (!response.ok) throw new Error(`GET /metrics answered ${response.status}`);
@@ -10,7 +13,7 @@ export async function scrape(url: string, metric: string): Promise<ReadonlyMap<s
   return values;
 }
 
-/** The sum over all labels; 0 for what has not been counted yet. */
+/** Returns the sum over all labels; 0 if there is no sample yet. */
 export async function total(url: string, metric: string): Promise<number> {
   return [...(await scrape(url, metric)).values()].reduce((sum, value) => sum + value, 0);
 }

@@ -30,7 +30,7 @@ export interface Accepted {
   readonly runId: string;
 }
 
-/** The tools that the agent of these runs has, whatever the catalogues say of them. */
+/** The tools of the agent in these runs, whatever the catalogues contain. */
 const TOOLS = ['count', 'other'];
 const PRICE = { '*': { input: 1, output: 1 } };
 
@@ -40,7 +40,7 @@ interface Caller {
   readonly degraded: boolean;
 }
 
-/** Runs of the agent on a model, in this process: what a worker has, with bounds of the test's own. */
+/** Runs of the model agent in this process, with the components of a worker and limits of the test's own. */
 export class ModelRuns {
   readonly core: Core;
   readonly runs: Runs;
@@ -63,7 +63,7 @@ export class ModelRuns {
     return new ModelRuns(await startCore(), model, known ?? catalogues({ tools }, 'file'));
   }
 
-  /** For tests that count events: however slow the machine, no text is told because its time has come. */
+  /** For tests that count events: on a slow machine the timer would otherwise flush text early. */
   stopTime(): void {
     const startedAt = Date.now();
     this.#clock = { ...systemClock, now: () => startedAt };
@@ -94,9 +94,9 @@ export class ModelRuns {
       readonly limits?: Partial<ModelLimits>;
       readonly timeoutMs?: number;
       readonly count?: ToolExecutor;
-      /** As `count` when it is left out. */
+      /** The same as `count` by default. */
       readonly other?: ToolExecutor;
-      /** Instead of the log of the core. */
+      /** Replaces the log of the core. */
       readonly log?: EventLog;
       readonly agent?: Agent;
     } = {},
@@ -134,7 +134,10 @@ export class ModelRuns {
     );
   }
 
-  /** A log whose writer dies in the middle of an append: it is never heard of again. @param after events that arrive */
+  /**
+   * A log whose writer dies in the middle of an append: later calls never resolve. @param after events that are
+   * appended before
+   */
   dyingLog(after: number): { log: EventLog; dead: () => boolean } {
     const never = new Promise<never>(() => undefined);
     const log = Object.create(this.core.log) as EventLog;
@@ -143,7 +146,7 @@ export class ModelRuns {
     return { log, dead: () => written > after };
   }
 
-  /** Accepts a run and carries it to its end. */
+  /** Accepts a run and executes it to its end. */
   async run(
     options: Parameters<ModelRuns['executor']>[0] = {},
     caller: Partial<Caller> = {},
@@ -153,7 +156,7 @@ export class ModelRuns {
     return { end, events: await this.events(accepted), userId: accepted.userId };
   }
 
-  /** The agent as a worker assembles it from its variables. */
+  /** Builds the agent from environment variables, as a worker does. */
   assembled(): Promise<Agent> {
     const { core } = this;
     const threads = new Threads({ ...core, clock: systemClock });
@@ -162,20 +165,20 @@ export class ModelRuns {
     return composeAgent({ ...deps, metrics: core.metrics, tracing: core.tracing, logger: silentLogger }, variables);
   }
 
-  /** What the user is told of limits, of calls under way and of what was charged. */
+  /** Returns the user's summary of limits, calls in flight and charges. */
   summary({ userId }: { readonly userId: string }, plan = 'pro'): Promise<UsageSummary> {
     const { quotas } = toolNode(this.core, { catalogues: this.#catalogues, executors: {} });
     return quotas.summary(userId, anyCaller(plan));
   }
 
-  /** Refusals of the user that the tallies are to count. */
+  /** Returns the number of the user's refusals, which the tallies count. */
   async refusals({ userId }: { readonly userId: string }): Promise<number> {
     const entries = await this.core.redis.xrange(this.core.keys.user(userId).outbox, '-', '+');
     const refused = entries.flatMap(([, [field, json = '']]) => (field === 'x' ? [JSON.parse(json) as Refusal] : []));
     return refused.filter((refusal) => refusal.user_id === userId).length;
   }
 
-  /** The events of a user, in the order of the log. */
+  /** Returns the events of a user, in the order of the log. */
   async events({ userId }: { readonly userId: string }): Promise<LoggedEvent[]> {
     const { log } = this.core;
     const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
@@ -183,14 +186,17 @@ export class ModelRuns {
     return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
   }
 
-  /** The user's usage records, oldest first. */
+  /** Returns the user's usage records, oldest first. */
   async records({ userId }: { readonly userId: string }): Promise<UsageRecord[]> {
     const stored = await this.core.redis.lrange(this.core.keys.user(userId).recentUsage, 0, -1);
     return stored.map((json) => JSON.parse(json) as UsageRecord).reverse();
   }
 }
 
-/** What a client that follows the rule of `replaces_step` has read of the model: the text of each step that stands. */
+/**
+ * Returns the model's text as a client reads it that follows the rule of `replaces_step`: the text of each remaining
+ * step.
+ */
 export function textBySteps(events: readonly LoggedEvent[]): string[] {
   const steps = new Map<unknown, string>();
   for (const { type, step, thought, replaces_step } of events) {

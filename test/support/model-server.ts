@@ -19,22 +19,22 @@ export interface ModelRequestSeen {
     readonly stream: boolean;
     readonly [field: string]: unknown;
   };
-  /** Resolves when the other side has gone, or everything has been answered. */
+  /** Resolves when the client has disconnected or the response is complete. */
   readonly closed: Promise<void>;
-  /** Whether the other side went before the answer was complete. */
+  /** Whether the client disconnected before the response was complete. */
   readonly aborted: boolean;
 }
 
 export interface ScriptedCall {
   readonly id?: string;
   readonly name: string;
-  /** An object, or a text that may be no JSON. */
+  /** An object, or a text that may be invalid JSON. */
   readonly args?: object | string;
 }
 
-/** What the model does with one request. */
+/** The scripted response to one request. */
 export interface ScriptedReply {
-  /** Pieces of text, a chunk each. */
+  /** Pieces of text, one chunk each. */
   readonly text?: readonly string[];
   readonly calls?: readonly ScriptedCall[];
   /** Milliseconds before each piece of text. */
@@ -43,19 +43,19 @@ export interface ScriptedReply {
   /** An HTTP status instead of a stream. */
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string>>;
-  /** What goes wrong after the text. */
+  /** The fault after the text. */
   readonly fault?: 'hang' | 'reset' | 'end' | 'endless';
-  /** What goes wrong after the end of the reply, before anything was counted. */
+  /** The fault after the end of the reply, before the usage chunk. */
   readonly after?: 'hang' | 'reset';
-  /** Bytes to send as they are, instead of chunks. */
+  /** Bytes that are sent literally, instead of chunks. */
   readonly raw?: string;
 }
 
 export type Script = (request: ModelRequestSeen, at: number) => ScriptedReply;
 
 /**
- * A real HTTP server on the loopback address that speaks the streamed form of OpenAI's chat completions. It answers as
- * its script says, and remembers what it was asked.
+ * A real HTTP server on loopback that implements streaming chat completions of OpenAI. It responds as scripted and
+ * records the requests.
  */
 export class ModelServer {
   readonly requests: ModelRequestSeen[] = [];
@@ -73,7 +73,7 @@ export class ModelServer {
     return server;
   }
 
-  /** What `AGENT_MODEL_URL` is set to. */
+  /** The value for `AGENT_MODEL_URL`. */
   get url(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/v1`;
   }
@@ -128,7 +128,7 @@ async function answer(response: ServerResponse, reply: ScriptedReply, model: str
   }
   if (reply.fault === 'hang') return;
   if (reply.fault === 'reset') {
-    // What was written is on its way first.
+    // Lets the written bytes leave first.
     await delay(20);
     response.destroy();
     return;
@@ -152,7 +152,7 @@ async function answer(response: ServerResponse, reply: ScriptedReply, model: str
   response.end('data: [DONE]\n\n');
 }
 
-/** Each call as servers send it: first its name, then its arguments in two pieces, those of all calls interleaved. */
+/** Sends calls as servers do: first the name, then the arguments in two pieces, with those of all calls interleaved. */
 function sendCalls(calls: readonly ScriptedCall[], send: (choice: object) => void): void {
   const delta = (index: number, fields: object) =>
     send({ delta: { tool_calls: [{ index, ...fields }] }, finish_reason: null });

@@ -3,8 +3,8 @@ import { Keys } from '../../src/redis/keys.ts';
 import { keysOf } from './keys-of.ts';
 
 /**
- * Remembers everything under a prefix, to go back to it: as Redis is after a fail-over to a replica that lagged, or with an
- * append-only file whose end is missing. What was written since is gone, all of it or none of a script's.
+ * Stores everything under a prefix in order to restore it later, like a Redis after a failover to a lagging replica or
+ * with a truncated append-only file. Later writes disappear, those of a script all or none.
  */
 export async function olderState(redis: Redis, prefix: string): Promise<() => Promise<void>> {
   const keysNow = () => keysOf(redis, `${prefix}:*`);
@@ -14,7 +14,7 @@ export async function olderState(redis: Redis, prefix: string): Promise<() => Pr
     if (dump) dumps.set(key, dump);
   }
   return async () => {
-    // One by one: they are in many slots.
+    // One by one, because they are in many slots.
     await Promise.all((await keysNow()).map((key) => redis.del(key)));
     // Without their expiry, which is days away.
     for (const [key, dump] of dumps) await redis.restore(key, 0, dump);

@@ -1,12 +1,12 @@
-/** How long something lives that a test opens: until the end of that test, or of its file. */
+/** Lifetime of a resource that a test opens: until the end of that test, or of its file. */
 export type Lifetime = 'test' | 'file';
 
 type Close = () => unknown;
 
-// Jest gives every test file its own copy of this module: the list is the file's.
+// Jest gives every test file its own copy of this module, so the list belongs to the file.
 const open: Record<Lifetime, Close[]> = { test: [], file: [] };
 
-/** Registers something to be closed, on the line after the one that opens it. */
+/** Registers a resource to be closed, on the line after the one that opens it. */
 export function closeAfter(lifetime: Lifetime, close: Close): void {
   open[lifetime].push(close);
 }
@@ -20,7 +20,7 @@ export async function closeFileResources(): Promise<void> {
   await closeAll(open.file.splice(0));
 }
 
-/** Newest first, all of them whatever the others do. */
+/** Closes the newest first, and all of them despite failures. */
 async function closeAll(closers: Close[]): Promise<void> {
   const failures: unknown[] = [];
   for (const close of closers.reverse()) {

@@ -3,16 +3,16 @@ import type { AddressInfo } from 'node:net';
 import { closeAfter } from './open-resources.ts';
 import { until } from './until.ts';
 
-/** A span as OTLP/JSON brings it, with its attributes as an object. */
+/** A span of OTLP/JSON, with its attributes as an object. */
 export interface CollectedSpan {
   readonly service: string;
   readonly traceId: string;
   readonly spanId: string;
   readonly parentSpanId: string | undefined;
   readonly name: string;
-  /** Of the OTLP enumeration: 1 internal, 2 server, 3 client, 4 producer, 5 consumer. */
+  /** OTLP enumeration: 1 internal, 2 server, 3 client, 4 producer, 5 consumer. */
   readonly kind: number;
-  /** 2 is an error. */
+  /** OTLP enumeration: 2 is an error. */
   readonly status: number;
   readonly attributes: Readonly<Record<string, unknown>>;
   readonly links: readonly { readonly traceId: string; readonly spanId: string }[];
@@ -21,18 +21,18 @@ export interface CollectedSpan {
   readonly endedAt: number;
 }
 
-/** What the collector does with an export. */
+/** Handles an export. */
 export type CollectorBehaviour = (response: ServerResponse) => void;
 
 const takes: CollectorBehaviour = (response) => {
   response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
 };
 
-/** An OpenTelemetry collector's HTTP receiver (`POST /v1/traces`, JSON): it keeps what it is sent. */
+/** An OpenTelemetry collector's HTTP receiver (`POST /v1/traces`, JSON) that stores what it receives. */
 export class OtlpCollector {
   readonly url: string;
   readonly spans: CollectedSpan[] = [];
-  /** Every body as it came, for who looks for what must not be in any. */
+  /** Every body as received, for tests of forbidden contents. */
   readonly bodies: string[] = [];
   readonly requests: { readonly url: string; readonly headers: IncomingHttpHeaders }[] = [];
   behaviour: CollectorBehaviour = takes;
@@ -60,7 +60,7 @@ export class OtlpCollector {
     return collector;
   }
 
-  /** Resolves when such a span has come. */
+  /** Resolves when a matching span has arrived. */
   async span(label: string, matches: (span: CollectedSpan) => boolean): Promise<CollectedSpan> {
     await until(() => this.spans.some(matches), { timeoutMs: 15_000, label: `a span: ${label}` });
     const [found] = this.spans.filter(matches);
@@ -129,7 +129,7 @@ function collected(service: string, span: OtlpSpan): CollectedSpan {
   };
 }
 
-/** Each value stands under the name of its type. */
+/** OTLP puts each value under the name of its type. */
 function valuesOf(attributes: readonly OtlpAttribute[]): Record<string, unknown> {
   return Object.fromEntries(attributes.map(({ key, value }) => [key, Object.values(value)[0]]));
 }

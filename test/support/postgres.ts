@@ -13,11 +13,11 @@ import { POSTGRES } from './programs.ts';
 const run = promisify(execFile);
 const USER = 'tollgate';
 
-/** A PostgreSQL of the file's own, without a password, on loopback; nothing of it is forced to the disk. */
+/** A PostgreSQL of the file's own on loopback, without a password and without fsync. */
 export interface PostgresServer {
-  /** The address of a schema that nobody else has. */
+  /** Returns the address of a new schema. */
   readonly newSchema: () => Promise<string>;
-  /** Ends it at once, with its connections; `start` has what was committed. */
+  /** Kills it with its connections; `start` recovers committed data. */
   readonly kill: () => Promise<void>;
   readonly start: () => Promise<void>;
 }
@@ -39,12 +39,12 @@ export async function startPostgres(): Promise<PostgresServer> {
     await whenReady(server, { name: 'PostgreSQL', isReady: () => answers(port) });
   };
   const kill = async () => {
-    // Its children end when they see that it is gone.
+    // Its children end when they detect that it has ended.
     server?.kill('SIGKILL');
     await server?.exited;
   };
   closeAfter('file', async () => {
-    // A fast shutdown: connections are ended.
+    // A fast shutdown, which closes connections.
     server?.kill('SIGINT');
     await server?.exited;
     rmSync(dir, { recursive: true, force: true });
@@ -58,7 +58,7 @@ export async function startPostgres(): Promise<PostgresServer> {
   return { newSchema, kill, start };
 }
 
-/** As somebody with access to the database does. */
+/** Queries like a user with direct access to the database. */
 export async function query<Row extends pg.QueryResultRow>(address: string, text: string, values: unknown[] = []) {
   const client = new pg.Client({ connectionString: address });
   await client.connect();
@@ -102,10 +102,10 @@ function launch(dir: string, data: string, port: number, owner: Owner | undefine
   };
   const args = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
   const server = [POSTGRES.command, '-D', data, '-p', String(port), ...args];
-  // The signal of a parent's death is lost with a change of the user, and set again after it.
+  // A change of the user clears the parent death signal, so it is set again afterwards.
   const drop = ['setpriv', `--reuid=${owner?.uid}`, `--regid=${owner?.gid}`, '--clear-groups', '--pdeathsig', 'KILL'];
   const command = owner ? [...drop, ...server] : server;
-  // From a folder that its user may look into.
+  // A working directory that its user may read.
   return new ManagedProcess({
     name: 'postgres',
     command: 'sh',

@@ -9,7 +9,7 @@ type Outcome = string;
 /** A table of a hundred tokens is presented five hundred times. */
 const QUICKLY = { everyMs: 4 };
 const ENGINE_PATH = '/socket.io/?EIO=4&transport=websocket';
-/** What a client would like to have done: sent right behind the token, without waiting for what comes of it. */
+/** Requests sent right after the token, without waiting for the outcome. */
 const REQUESTS = [
   { type: 'tools_list', payload: {} },
   { type: 'agent_request', payload: { message: 'hello', request_id: 'behind-a-forged-token' } },
@@ -17,15 +17,15 @@ const REQUESTS = [
 
 const TOOLS_LIST = { jsonrpc: '2.0', id: 1, method: 'tools/list' };
 
-/** A frame of the server. All of them count, so that an answer to a request would be seen. */
+/** A frame of the server. All frames are compared, so that an answer to a request would be visible. */
 interface ServerAnswer {
   readonly type: string;
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
 /**
- * Presents a token as each of these does, with requests right behind it, and tells what came of it:
- * `<close code> <error code>`, or `user <id>`. Whatever else a refused client was sent stands behind it.
+ * Presents a token in each of these ways, followed by requests, and returns the outcome: `<close code> <error code>`,
+ * or `user <id>`. Further frames that a refused client received follow.
  */
 const PRESENTATIONS = {
   header: (token, url) => {
@@ -39,13 +39,13 @@ const PRESENTATIONS = {
     const raw = openRawSocket({ url, path: '/ws' });
     await until(() => raw.frames[0], QUICKLY);
     raw.sendFrame(JSON.stringify({ type: 'auth', token }));
-    return outcomeOf(raw, () => told(raw).slice(1));
+    return outcomeOf(raw, () => messagesOf(raw).slice(1));
   },
   socketio: async (token, url) => {
     const raw = openRawSocket({ url, path: ENGINE_PATH });
     await until(() => raw.frames[0], QUICKLY);
     raw.sendFrame(`40${JSON.stringify({ token })}`);
-    // Not before the answer: Socket.IO ends an engine that says something in between, without saying why.
+    // Not before the answer: Socket.IO closes an engine that sends something in between, without a reason.
     await until(() => packets(raw).length > 0 || raw.closeFrame);
     return outcomeOf(
       raw,
@@ -59,7 +59,7 @@ const PRESENTATIONS = {
       headers: { authorization: `Bearer ${token}` },
     });
     const { error } = (await response.json()) as { error?: { code?: string } };
-    // A head that Node refuses never gets as far as the error table.
+    // A head that Node refuses never reaches the error table.
     return error?.code === undefined ? `${response.status}` : `${response.status} ${error.code}`;
   },
   mcp: async (token, url) => {
@@ -77,39 +77,39 @@ const PRESENTATIONS = {
   },
   mcpSocket: (token, url) => {
     const raw = openRawSocket({ url, path: '/ws/mcp', headers: { Authorization: `Bearer ${token}` } });
-    return handshake(raw, rpcTold, () => JSON.stringify(TOOLS_LIST));
+    return handshake(raw, rpcMessagesOf, () => JSON.stringify(TOOLS_LIST));
   },
-  /** As the newer token of a live connection of the same user, which a refused one does not end. */
+  /** As the newer token of a live connection of the same user, which stays open if the token is refused. */
   refresh: async (token, url) => {
     const older = mintToken(subjectOf(token), { expiresInSeconds: 60 });
     const raw = openRawSocket({ url, path: '/ws/secure', headers: { Authorization: `Bearer ${older.token}` } });
-    await until(() => told(raw).some(accepts), QUICKLY);
+    await until(() => messagesOf(raw).some(accepts), QUICKLY);
     raw.sendFrame(JSON.stringify({ type: 'token_refresh', payload: { token } }));
     const answer = await until(
-      () => told(raw).find(({ type }) => type === 'error' || type === 'token_refreshed'),
+      () => messagesOf(raw).find(({ type }) => type === 'error' || type === 'token_refreshed'),
       QUICKLY,
     );
     raw.sendFrame(JSON.stringify({ type: 'ping', payload: {} }));
-    await until(() => told(raw).some(({ type }) => type === 'pong'), QUICKLY);
+    await until(() => messagesOf(raw).some(({ type }) => type === 'pong'), QUICKLY);
     raw.destroy();
     return answer.type === 'error' ? `${answer.fields.code}` : answer.type;
   },
 } satisfies Record<string, (token: string, url: string) => Promise<Outcome>>;
 
 export type Way = keyof typeof PRESENTATIONS;
-/** Those of any gateway. */
+/** The ways of any gateway. */
 const ALL: readonly Way[] = ['header', 'subprotocol', 'message', 'socketio', 'ticket', 'mcp'];
-/** Those of a gateway that accepts the tokens of the shared stack. */
+/** The ways of a gateway that accepts the tokens of the shared stack. */
 export const EVERYWHERE: readonly Way[] = [...ALL, 'mcpSocket', 'refresh'];
 
 interface Presentation {
   readonly url?: string;
   readonly ways?: readonly Way[];
-  /** One after the other, for a token that is good: a user may not have as many connections as there are ways. */
+  /** One after the other, for a valid token: a user may not have as many connections as there are ways. */
   readonly inTurn?: boolean;
 }
 
-/** What came of a token, by the way it was presented. */
+/** Returns the outcome per way of presentation. */
 export async function present(
   token: string,
   { url = nodeUrl(0), ways = ALL, inTurn = false }: Presentation = {},
@@ -121,14 +121,14 @@ export async function present(
   return Object.fromEntries(outcomes);
 }
 
-/** Refused in each of these ways, with the code in the form of each. */
+/** Returns the outcomes of a refusal with this code in each of these ways. */
 export function refusedWith(code: string, ways = ALL): Partial<Record<Way, Outcome>> {
   const closed = `1008 ${code}`;
   const outcomes = {
     header: closed,
     subprotocol: closed,
     message: closed,
-    // An engine of Socket.IO is closed without a code, after its `connect_error`.
+    // Socket.IO closes its engine without a code, after `connect_error`.
     socketio: `1005 ${code}`,
     ticket: `401 ${code}`,
     mcp: `401 ${code}`,
@@ -138,7 +138,7 @@ export function refusedWith(code: string, ways = ALL): Partial<Record<Way, Outco
   return Object.fromEntries(ways.map((way) => [way, outcomes[way]]));
 }
 
-/** Accepted in each of these ways as this user. */
+/** Returns the outcomes of acceptance as this user. */
 export function acceptedAs(userId: string, ways = ALL): Partial<Record<Way, Outcome>> {
   const user = `user ${userId}`;
   const outcomes = {
@@ -154,7 +154,7 @@ export function acceptedAs(userId: string, ways = ALL): Partial<Record<Way, Outc
   return Object.fromEntries(ways.map((way) => [way, outcomes[way]]));
 }
 
-async function handshake(raw: RawSocket, frames = told, encode?: (request: Request) => string): Promise<Outcome> {
+async function handshake(raw: RawSocket, frames = messagesOf, encode?: (request: Request) => string): Promise<Outcome> {
   const { status } = await raw.answer;
   return status === 101 ? outcomeOf(raw, () => frames(raw), encode) : `HTTP ${status}`;
 }
@@ -181,16 +181,16 @@ function accepts({ fields }: ServerAnswer): boolean {
   return typeof fields.user_id === 'string';
 }
 
-/** The frames of a raw WebSocket, flat or in envelopes. */
-function told(raw: RawSocket): ServerAnswer[] {
+/** Decodes the frames of a raw WebSocket, flat or in envelopes. */
+function messagesOf(raw: RawSocket): ServerAnswer[] {
   return texts(raw).map((text) => {
     const { type, payload, ...fields } = JSON.parse(text);
     return { type, fields: payload ?? fields };
   });
 }
 
-/** The frames of `/ws/mcp`. */
-function rpcTold(raw: RawSocket): ServerAnswer[] {
+/** Decodes the frames of `/ws/mcp`. */
+function rpcMessagesOf(raw: RawSocket): ServerAnswer[] {
   return texts(raw).map((text) => {
     const { params, error } = JSON.parse(text);
     if (error) return { type: 'error', fields: error.data };
@@ -199,7 +199,7 @@ function rpcTold(raw: RawSocket): ServerAnswer[] {
   });
 }
 
-/** The subject that a token names, for what it is worth. */
+/** Returns the subject of an unverified token. */
 function subjectOf(token: string): { sub?: string } {
   try {
     const { sub } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString());
@@ -209,7 +209,9 @@ function subjectOf(token: string): { sub?: string } {
   }
 }
 
-/** What Socket.IO's client would see: the refusal (44) and the events (42), without the engine's own packets. */
+/**
+ * Returns the packets for Socket.IO's client: the refusal (44) and the events (42), without the engine's own packets.
+ */
 function packets(raw: RawSocket): ServerAnswer[] {
   return texts(raw).flatMap((text) => {
     if (text.startsWith('44')) return [{ type: 'connect_error', fields: JSON.parse(text.slice(2)).data }];

@@ -2,10 +2,10 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { describe } from '@jest/globals';
 
-/** A program that the product does not need and some tests do. */
+/** A program that some tests need and the product does not. */
 export interface Program {
   readonly command: string;
-  /** What makes it tell its version. */
+  /** Arguments that print the version. */
   readonly versionArgs: readonly string[];
   readonly install: string;
 }
@@ -19,7 +19,7 @@ export const KUBECTL: Program = {
   install: 'https://kubernetes.io/docs/tasks/tools/ (1.27 or newer; it brings kustomize)',
 };
 
-/** Debian's Python with the clients that its users would take; a Python of another origin has packages of its own. */
+/** Debian's Python with the client packages; another Python has packages of its own. */
 export const PYTHON_CLIENTS: Program = {
   command: '/usr/bin/python3',
   versionArgs: ['-c', 'import websockets, socketio, aiohttp'],
@@ -32,7 +32,7 @@ export const POSTGRES: Program = {
   install: 'apt-get install postgresql (12 or newer)',
 };
 
-/** Where Debian has the server, which is not on the PATH there: the newest of them. */
+/** Returns the newest server in Debian's folder, which is not on the PATH. */
 function postgresCommand(): string {
   const root = '/usr/lib/postgresql';
   try {
@@ -47,7 +47,7 @@ export function isInstalled({ command, versionArgs }: Program): boolean {
   return spawnSync(command, versionArgs, { stdio: 'ignore', timeout: 20_000 }).status === 0;
 }
 
-/** A `describe` that is skipped where the program is missing; the reason is printed, and stands in the name. */
+/** A `describe` that is skipped if the program is missing; output and name show the reason. */
 export function describeWith(program: Program, name: string, tests: () => void): void {
   if (isInstalled(program)) return describe(name, tests);
   process.stderr.write(`SKIPPED ${name}: ${program.command} is missing; ${program.install}\n`);

@@ -12,13 +12,13 @@ export interface RawRequest {
   readonly url: string;
   readonly path: string;
   readonly method?: string;
-  /** Over those of a proper upgrade; one given as `undefined` is left out, an array is sent several times. */
+  /** Overrides headers of a valid upgrade; `undefined` removes one, an array sends it several times. */
   readonly headers?: Readonly<Record<string, string | readonly string[] | undefined>>;
 }
 
 export interface RawAnswer {
   readonly status: number;
-  /** By lower-case name. */
+  /** Keys are lower-case. */
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -34,21 +34,21 @@ export interface FrameOptions {
   readonly masked?: boolean;
   /** The three reserved bits. */
   readonly reserved?: number;
-  /** The length that the header claims, when not the payload's own. */
+  /** The length in the header, if it differs from the payload's. */
   readonly claimedLength?: number;
 }
 
 /**
- * A TCP connection that has sent an upgrade request, for what no well-behaved client library does: wrong headers, broken
- * frames, silence. It answers nothing by itself, no ping and no close.
+ * A TCP connection that has sent an upgrade request, for what client libraries do not do: wrong headers, broken frames,
+ * silence. It answers neither pings nor closes by itself.
  */
 export class RawSocket {
   readonly socket: Socket;
-  /** The head of the HTTP answer. */
+  /** The head of the HTTP response. */
   readonly answer: Promise<RawAnswer>;
-  /** Resolves with every byte that came after the head, when the server has closed the connection. */
+  /** Resolves with all bytes after the head when the server has closed the connection. */
   readonly ended: Promise<Buffer>;
-  /** What came so far; frames begin after the head. */
+  /** Received bytes; frames start after the head. */
   #received = Buffer.alloc(0);
 
   constructor({ url, path, method = 'GET', headers = {} }: RawRequest) {
@@ -72,7 +72,7 @@ export class RawSocket {
       });
     });
     this.ended = new Promise((resolve) => this.socket.on('close', () => resolve(this.body)));
-    // Both ends may be cut at any time here; what matters is told by the promises.
+    // Either end may cut the connection; the promises report what matters.
     this.socket.on('error', () => {});
     this.answer.catch(() => {});
   }
@@ -83,12 +83,12 @@ export class RawSocket {
     return end < 0 ? Buffer.alloc(0) : this.#received.subarray(end + HEAD_END.length);
   }
 
-  /** The whole frames that the server has sent so far. */
+  /** The complete frames received so far. */
   get frames(): RawFrame[] {
     return readFrames(this.body);
   }
 
-  /** The code and reason of the server's close frame; undefined while there is none. */
+  /** The code and reason of the server's close frame; undefined without one. */
   get closeFrame(): { code: number; reason: string } | undefined {
     const payload = this.frames.find(({ opcode }) => opcode === OPCODE.close)?.payload;
     if (!payload) return undefined;
@@ -110,7 +110,7 @@ export class RawSocket {
   }
 }
 
-/** Opens a raw connection and sends its upgrade request; it is cut when the test ends. */
+/** Opens a raw connection and sends its upgrade request; the end of the test cuts it. */
 export function openRawSocket(request: RawRequest): RawSocket {
   const raw = new RawSocket(request);
   closeAfter('test', () => raw.destroy());
@@ -136,7 +136,7 @@ function lengthBytes(length: number, masked: boolean): number[] {
   return [bit | 127, ...bytes];
 }
 
-/** The frames of a server, which does not mask; an unfinished one at the end is left out. */
+/** Parses the frames of a server, which does not mask; omits an incomplete one at the end. */
 function readFrames(bytes: Buffer): RawFrame[] {
   const frames: RawFrame[] = [];
   for (let at = 0; at + 2 <= bytes.length; ) {

@@ -3,14 +3,14 @@ import { RedisProcess, type RedisProcessOptions, type Settings } from './redis-p
 import { until } from './until.ts';
 
 const SLOTS = 16_384;
-/** After so long without an answer the others give a master up, and its replica takes over. */
+/** Time without an answer after which the other nodes declare a master failed, and its replica takes over. */
 export const NODE_TIMEOUT_MS = 1_500;
 
 export interface RedisClusterOptions {
   readonly masters?: number;
-  /** Of each master. */
+  /** Replicas per master. */
   readonly replicas?: number;
-  /** Of the node on that port. */
+  /** Settings of the node on that port. */
   readonly settings?: (port: number) => Settings;
   readonly ask?: RedisProcessOptions['ask'];
 }
@@ -48,7 +48,7 @@ export class RedisClusterProcesses {
     return [...this.masters, ...this.replicas];
   }
 
-  /** Until every node that answers says that all slots are served. */
+  /** Resolves when every reachable node reports all slots as served. */
   async healthy(of: readonly RedisProcess[] = this.all): Promise<void> {
     const isHealthy = async (node: RedisProcess) => {
       const [info, role] = await node.ask((redis) => Promise.all([redis.cluster('INFO'), redis.info('replication')]));
@@ -75,7 +75,7 @@ export class RedisClusterProcesses {
     const ids = await Promise.all(this.masters.map((node) => node.ask((redis) => redis.call('CLUSTER', 'MYID'))));
     for (const [at, replica] of this.replicas.entries()) {
       const id = String(ids[at % ids.length]);
-      // Until the replica has heard of its master.
+      // Waits until the replica knows its master.
       const label = 'a replica that knows its master';
       await until(() => replica.ask((redis) => redis.call('CLUSTER', 'REPLICATE', id)), { timeoutMs: 20_000, label });
     }
@@ -95,7 +95,7 @@ function startNode(port: number, busPort: number, { settings, ask }: RedisCluste
       ['repl-diskless-sync-delay', '0'],
       ['maxmemory-policy', 'noeviction'],
       ['appendonly', 'yes'],
-      // The kernel has every write before its reply goes out: see killable-redis.ts.
+      // The kernel has every write before its reply: see killable-redis.ts.
       ['appendfsync', 'no'],
       ['save', '""'],
       ...(settings?.(port) ?? []),

@@ -7,18 +7,18 @@ import { ManagedProcess } from '../../scripts/lib/processes.ts';
 import { findRedisServer } from '../../scripts/lib/redis-server.ts';
 import { until } from './until.ts';
 
-/** Lines of a redis.conf; a name may come several times. */
+/** Lines of a redis.conf; a name may occur several times. */
 export type Settings = readonly (readonly [name: string, ...values: string[]])[];
 
 export interface RedisProcessOptions {
   readonly port: number;
   readonly settings: Settings;
   readonly sentinel?: boolean;
-  /** How a test asks it something: as which user, over TLS or not. */
+  /** Connection options for `ask`: user and TLS. */
   readonly ask?: RedisOptions;
 }
 
-/** A Redis, or a Sentinel, with a configuration file of its own that it may rewrite. It can be ended and started again. */
+/** A Redis or Sentinel with its own configuration file, which it may rewrite. It can be stopped and restarted. */
 export class RedisProcess {
   readonly port: number;
   readonly #dir: string;
@@ -54,7 +54,7 @@ export class RedisProcess {
     return this.#process.pid;
   }
 
-  /** Asks over a connection of its own. */
+  /** Runs `question` over a new connection. */
   async ask<T>(question: (redis: Redis) => Promise<T>): Promise<T> {
     const redis = new Redis({
       host: LOOPBACK,
@@ -68,7 +68,7 @@ export class RedisProcess {
     try {
       await redis.connect();
       const answer = await question(redis);
-      // A Sentinel does not know it.
+      // Sentinels do not support QUIT.
       if (!this.#options.sentinel) await redis.quit();
       return answer;
     } finally {
@@ -76,13 +76,13 @@ export class RedisProcess {
     }
   }
 
-  /** Resolves when the process is gone; at once for a signal that does not end it. */
+  /** Resolves when the process has ended; at once for a signal that does not end it. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     this.#process.kill(signal);
     if (signal === 'SIGKILL' || signal === 'SIGTERM') await this.#process.exited;
   }
 
-  /** At the same address, with its files. */
+  /** Restarts at the same address, with its files. */
   async restart(): Promise<void> {
     this.#process = this.#launch();
     await this.#answers();

@@ -4,19 +4,19 @@ import { areInStep } from './replicas.ts';
 import { until } from './until.ts';
 
 const MASTER_NAME = 'tollgate';
-/** As whom Sentinels and replicas come to a server, so that they can be cut off from it while its clients are not. */
+/** The Redis user of Sentinels and replicas, so that a test can cut them off without cutting off the clients. */
 const WATCHERS = 'watchers';
 const WATCHERS_PASSWORD = 'of-the-tests-alone';
-/** After so long without an answer a Sentinel holds the master for gone. Redis's own default is 30 s. */
+/** Time without an answer after which a Sentinel declares the master down. The default of Redis is 30 s. */
 export const DOWN_AFTER_MS = 1_500;
 
 export interface SentinelOptions {
   readonly replicas?: number;
-  /** Of the master and its replicas. */
+  /** Password of the master and its replicas. */
   readonly password?: string;
   readonly sentinelPassword?: string;
   readonly settings?: Settings;
-  /** Of servers and Sentinels alike, on that port; and how they are asked then. */
+  /** TLS settings of servers and Sentinels on that port, and the matching connection options. */
   readonly tls?: { readonly settings: (port: number) => Settings; readonly ask: RedisProcessOptions['ask'] };
 }
 
@@ -42,7 +42,7 @@ export class SentinelProcesses {
       return RedisProcess.start({ port, ask, settings: serverSettings(port, masterPort, options) });
     };
     const servers = await Promise.all(ports.slice(0, -3).map(serve));
-    // First: a Sentinel asks a master for its replicas when it starts, and then every ten seconds.
+    // Comes first: a Sentinel asks a master for its replicas when it starts, and then every ten seconds.
     const inStep = () => servers[0]?.ask((redis) => areInStep(redis, replicas));
     await until(inStep, { timeoutMs: 20_000, label: 'replicas that follow the master' });
     const watch = (port: number) => {
@@ -60,7 +60,7 @@ export class SentinelProcesses {
     return started;
   }
 
-  /** The one that the Sentinels name. */
+  /** Returns the server that the Sentinels name as master. */
   async master(): Promise<RedisProcess> {
     const [sentinel] = this.sentinels;
     const address = await sentinel?.ask((redis) => redis.call('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', MASTER_NAME));
@@ -70,7 +70,7 @@ export class SentinelProcesses {
     return master;
   }
 
-  /** Until every Sentinel knows the others and all replicas, and these follow the master. */
+  /** Resolves when every Sentinel knows the others and all replicas, and the replicas follow the master. */
   async complete(): Promise<void> {
     const replicas = this.servers.length - 1;
     const knows = async (sentinel: RedisProcess) => {
@@ -90,8 +90,7 @@ export class SentinelProcesses {
   }
 
   /**
-   * Cuts a server off from the Sentinels and the other servers; who is connected to it as a client stays so, and sees
-   * nothing of it.
+   * Cuts a server off from the Sentinels and the other servers. Its clients stay connected and notice nothing.
    * @returns ends the partition
    */
   async partition(server: RedisProcess): Promise<() => Promise<unknown>> {
@@ -102,7 +101,7 @@ export class SentinelProcesses {
     return () => server.ask((redis) => redis.acl('SETUSER', WATCHERS, 'on'));
   }
 
-  /** Until the Sentinels name another master than `before`, which answers as one. */
+  /** Resolves when the Sentinels name another master than `before`, and it answers as master. */
   async failedOver(before: RedisProcess): Promise<RedisProcess> {
     const other = async () => {
       const master = await this.master();

@@ -1,15 +1,15 @@
 import { type ClientOptions, type Closed, openClient, type ReceivedEvent } from './clients.ts';
 
-/** How a connection was refused, told alike over every transport. */
+/** A refused connection, in the same form for every transport. */
 export interface Refused {
-  /** What the client was told: the error frame, or the data of `connect_error`. */
+  /** The error frame, or the data of `connect_error`. */
   readonly error: ReceivedEvent['fields'];
   readonly closed: Closed;
-  /** From the beginning of the connection to its end. */
+  /** From the start of the connection to its end. */
   readonly tookMs: number;
 }
 
-/** Connects and is refused. @throws Error when it is let in, or refused before anybody could say why */
+/** Connects and expects a refusal. @throws Error if the server accepts, or refuses without a readable error */
 export async function refused(options: ClientOptions): Promise<Refused> {
   const startedAt = performance.now();
   const client = await openClient(options);

@@ -1,15 +1,15 @@
 import type { Redis } from 'ioredis';
 
-/** What is asked of a master, whichever client has it. */
+/** The used commands of a master, for any client. */
 type Master = Pick<Redis, 'set' | 'wait'>;
 
 /**
- * Whether `replicas` of the master have what was written to it. It is WAIT that is asked, not INFO: a master takes a
- * replica for online as soon as it has sent the whole data set, while that may still be on its way from the disk to
- * the memory of the replica, which would lose what comes after it if it were promoted then.
+ * Returns whether `replicas` of the master have its writes. This uses WAIT instead of INFO: a master reports a replica
+ * as online once it has sent the whole data set, which the replica may still be loading. If it were promoted then, it
+ * would lose later writes.
  */
 export async function areInStep(master: Master, replicas: number): Promise<boolean> {
-  // WAIT is about what this connection has written.
+  // WAIT concerns writes of this connection only.
   await master.set('in-step', '1');
   return (await master.wait(replicas, 100)) >= replicas;
 }

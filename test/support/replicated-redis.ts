@@ -6,14 +6,14 @@ import { areInStep } from './replicas.ts';
 import { TcpProxy } from './tcp-proxy.ts';
 import { until } from './until.ts';
 
-/** A master and its replica, at one address that leads to whichever is the master. */
+/** A master and its replica behind one address that leads to the current master. */
 export interface ReplicatedRedis {
   readonly url: string;
   readonly replicaUrl: string;
-  /** Holds the replication up: what is written from here on is with the master alone. */
+  /** Pauses the replication: only the master has later writes. */
   readonly lag: () => void;
   readonly catchUp: () => Promise<void>;
-  /** Ends the master with SIGKILL, promotes the replica, and leads clients there. Once. */
+  /** Kills the master with SIGKILL, promotes the replica, and redirects clients to it. Can be called once. */
   readonly failOver: (onKilled?: () => void) => Promise<void>;
 }
 

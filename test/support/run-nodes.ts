@@ -19,12 +19,12 @@ export interface RunRequestFields {
   readonly plan: string;
   readonly requestId?: string;
   readonly runId?: string;
-  /** Undefined for a request that names none, on a connection of its own. */
+  /** Undefined for a request without a thread, on a connection of its own. */
   readonly threadId?: string;
   readonly message?: string;
 }
 
-/** Gateways as far as runs are concerned, each with its own connection to Redis. */
+/** The run-related components of gateways, each with its own connection to Redis. */
 export async function runNodes(core: Core, plans: Plans, options: { nodes?: number; timeoutMs?: number } = {}) {
   const { nodes = 3, timeoutMs = 45_000 } = options;
   return Promise.all(
@@ -36,7 +36,7 @@ export async function runNodes(core: Core, plans: Plans, options: { nodes?: numb
   );
 }
 
-/** Starts a run; the message limit and the queue are none of its business. */
+/** Starts a run, without message limit and queue. */
 export function startRun(runs: Runs, fields: RunRequestFields): Promise<StartedRun> {
   const { userId, plan, threadId, message = 'hello' } = fields;
   const identity = { userId, plan, permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
@@ -55,7 +55,7 @@ export function startRun(runs: Runs, fields: RunRequestFields): Promise<StartedR
   return runs.start(request, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
 }
 
-/** The run, or the error that refused it. */
+/** Returns the run, or the error of its refusal. */
 export async function tryRun(runs: Runs, fields: RunRequestFields): Promise<StartedRun | TollgateError> {
   try {
     return await startRun(runs, fields);
@@ -69,14 +69,14 @@ export function isRefused(answer: StartedRun | TollgateError): answer is Tollgat
   return answer instanceof TollgateError;
 }
 
-/** Takes a run as a worker does, and returns what writes its events. */
+/** Claims a run like a worker, and returns the writer of its events. */
 export async function claimRun(core: Core, runs: Runs, userId: string, runId: string): Promise<RunLog> {
   const claim = await runs.claim(userId, runId);
   if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
   return new RunLog({ log: core.log, clock: systemClock }, claim.run, () => undefined);
 }
 
-/** Executes a run to its end, with an answer of this text. */
+/** Executes a run to its end, with this text as its response. */
 export async function completeRun(core: Core, runs: Runs, userId: string, runId: string, text = 'done') {
   const log = await claimRun(core, runs, userId, runId);
   await log.started();

@@ -1,11 +1,11 @@
 import type { ReceivedEvent } from './buffered-events.ts';
 
-/** The durable events among what a client received, in the order of their arrival. */
+/** Returns the durable events of a client, in order of arrival. */
 export function durable(events: readonly ReceivedEvent[]): ReceivedEvent[] {
   return events.filter(({ type, fields }) => typeof fields.seq === 'number' && type !== 'connection_established');
 }
 
-/** The `seq` of the durable events, in the order of their arrival. */
+/** Returns the `seq` of the durable events, in order of arrival. */
 export function seqs(events: readonly ReceivedEvent[]): number[] {
   return durable(events).map(({ fields }) => fields.seq as number);
 }

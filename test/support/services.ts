@@ -3,14 +3,14 @@ import { serviceToken } from './tokens.ts';
 
 export interface Service {
   readonly id: string;
-  /** The user that caps, limits and bills know it as. */
+  /** The user id of the service for caps, limits and bills. */
   readonly userId: string;
   readonly token: string;
-  /** Those of its handshake. */
+  /** The headers of its handshake. */
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** A service with a token from the real auth service. Every service is a user of its own: give it a name no test uses. */
+/** Starts a service with a token of the real auth service. Every service is a user: choose a unique name. */
 export async function startService(
   id: string,
   { scope = 'usage:read', stack: of = stack() }: { scope?: string; stack?: StackAddresses } = {},

@@ -1,8 +1,8 @@
-import { startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { ensureRedisServer, startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { RedisClusterProcesses } from './redis-cluster.ts';
 import { StackProcesses } from './stack-processes.ts';
 
-/** The stack that all tests share, which lives from jest's global set-up to its global tear-down, in jest's own process. */
+/** The stack that all tests but unit tests share. Jest's main process starts it in its global setup and stops it in its global teardown. */
 let shared: { redis: SharedRedis; stack: StackProcesses } | undefined;
 
 const GATEWAYS = 3;
@@ -12,15 +12,16 @@ interface SharedRedis {
   stop(): Promise<void>;
 }
 
-/** `TEST_REDIS=cluster` (`npm run test:redis-cluster`) puts all tests that do not start their own on a Redis Cluster. */
+/** Starts one Redis server, or a Redis Cluster if `TEST_REDIS=cluster` (`npm run test:redis-cluster`). */
 async function startSharedRedis(): Promise<SharedRedis> {
   if (process.env.TEST_REDIS !== 'cluster') return startRedisServer();
   const cluster = await RedisClusterProcesses.start();
   return { url: cluster.url, stop: () => cluster.close() };
 }
 
-/** Hands the addresses to the tests through the environment: they run in other processes. */
+/** Passes the addresses through the environment, because the tests run in other processes. */
 export async function startSharedStack(): Promise<void> {
+  await ensureRedisServer((text) => process.stderr.write(`${text}\n`));
   const redis = await startSharedRedis();
   try {
     const stack = await StackProcesses.start({ gateways: GATEWAYS, workers: 1, redisUrl: redis.url });

@@ -1,6 +1,6 @@
 /**
- * Loaded into a gateway with `--import`: JSON with the marker takes 60 ms to parse. It stands for an input that costs out
- * of proportion to its size, of which none is known.
+ * Loaded into a gateway with `--import`: parsing JSON with the marker takes 60 ms. It stands for an input with
+ * disproportionate cost, of which none is known.
  */
 const MARKER = 'slow-on-purpose';
 const MS = 60;

@@ -3,8 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { closeAfter } from './open-resources.ts';
 
 /**
- * A way to Redis on which every chunk of bytes takes another time, in each direction for itself and in order, as over a
- * network that is far or busy. Open until the file ends.
+ * A proxy to Redis that delays each chunk of bytes by a random time, per direction and in order, like a distant or busy
+ * network. Open until the file ends.
  * @returns its URL
  */
 export async function slowRedis(redisUrl: string, { maxDelayMs }: { maxDelayMs: number }): Promise<string> {

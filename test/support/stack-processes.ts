@@ -11,7 +11,7 @@ import {
 import { authService, gateway, httpUrl, type ServiceOptions, worker } from '../../scripts/lib/tollgate-processes.ts';
 import { VARIABLE_NAMES } from '../../src/config.ts';
 
-/** Where a stack of processes is reached, and with what; plain data, since it crosses from process to process. */
+/** Addresses and secrets of a stack; plain data, because it crosses process boundaries. */
 export interface StackAddresses {
   readonly gateways: readonly { readonly url: string; readonly wsUrl: string }[];
   readonly workers: readonly { readonly url: string }[];
@@ -25,14 +25,14 @@ export interface StackAddresses {
 export interface StackOptions {
   readonly gateways?: number;
   readonly workers?: number;
-  /** Environment variables over those of every test stack. */
+  /** Environment variables that override those of every test stack. */
   readonly env?: Environment;
   readonly redisUrl: string;
-  /** Told every line that any of the processes prints. */
+  /** Receives every line that any of the processes prints. */
   readonly onLine?: (line: string) => void;
 }
 
-/** Small times where a test would otherwise wait; everything else is as it comes. */
+/** Short intervals where a test would otherwise wait; otherwise defaults. */
 const TEST_ENVIRONMENT: Environment = {
   ENVIRONMENT: 'test',
   HOST: '127.0.0.1',
@@ -41,22 +41,22 @@ const TEST_ENVIRONMENT: Environment = {
   DRAIN_SECONDS: '1',
   ACCESS_TOKEN_SECONDS: '600',
   CORS_ORIGINS: 'http://app.example.test',
-  // All clients of all tests come from one address.
+  // All clients of all tests share one address.
   AUTH_FAILURES_PER_MINUTE: '1000000',
   PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
   BLOCKING_MS_PER_MINUTE: '60000',
 };
 const STOP_GRACE_MS = 5_000;
-/** What no process may ever print: an error nobody handled, or a listener leak. */
+/** Output that no process may print: an unhandled error or a listener leak. */
 const UNHANDLED = /unhandled|uncaught|MaxListenersExceededWarning/i;
 
-/** One process of a stack. It can be ended and started again at the same address. */
+/** One process of a stack. It can be stopped and restarted at the same address. */
 export class StackProcess {
   readonly name: string;
   readonly url: string;
   readonly #startable: Startable;
   #process: ManagedProcess | undefined;
-  /** Whether a test ended it; an end that nobody asked for is a failure. */
+  /** Whether a test ended it; any other exit is a failure. */
   #endWanted = false;
 
   constructor(startable: Startable, url: string) {
@@ -73,7 +73,7 @@ export class StackProcess {
     return this.#process?.running ?? false;
   }
 
-  /** The last lines it printed. */
+  /** The last lines of output. */
   get output(): string {
     return this.#process?.output ?? '';
   }
@@ -84,14 +84,14 @@ export class StackProcess {
     await whenReady(this.#process, this.#startable);
   }
 
-  /** Resolves when the process is gone. */
+  /** Resolves when the process has ended. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<Exit> {
     this.#endWanted = true;
     this.#launched.kill(signal);
     return this.#launched.exited;
   }
 
-  /** Ends it in order: SIGTERM, as an orchestrator would. */
+  /** Stops the process with SIGTERM, like an orchestrator. */
   async stop(): Promise<Exit> {
     this.#endWanted = true;
     return this.#launched.stop(STOP_GRACE_MS);
@@ -102,7 +102,7 @@ export class StackProcess {
     await this.start();
   }
 
-  /** A sentence when the process ended though no test wanted that. */
+  /** Returns a sentence if the process ended although no test wanted that. */
   async unexpectedEnd(): Promise<string | undefined> {
     if (!this.#process || this.running || this.#endWanted) return undefined;
     return `${this.name} ${describeExit(await this.#process.exited)}:\n${this.output}`;
@@ -114,7 +114,7 @@ export class StackProcess {
   }
 }
 
-/** Real processes, started together on ports of their own and a key prefix of their own. */
+/** Real processes, started together with their own ports and key prefix. */
 export class StackProcesses {
   readonly addresses: StackAddresses;
   readonly auth: StackProcess;
@@ -142,7 +142,7 @@ export class StackProcesses {
     this.workers = others.slice(count).map((port, index) => build(worker, `worker-${index + 1}`, port));
   }
 
-  /** Starts everything side by side. When one of them cannot start, none is left running. */
+  /** Starts everything concurrently. If one process fails to start, all others are stopped. */
   static async start({ gateways = 1, workers = 1, env = {}, redisUrl, onLine }: StackOptions): Promise<StackProcesses> {
     const ports = await freePorts(1 + gateways + workers);
     const [authUrl = '', ...urls] = ports.map(httpUrl);
@@ -170,7 +170,7 @@ export class StackProcesses {
     return [this.auth, ...this.gateways, ...this.workers];
   }
 
-  /** Idempotent. @throws Error when a process had ended by itself, or had printed an error that nobody handled */
+  /** Idempotent. @throws Error if a process ended by itself or printed an unhandled error */
   async close(): Promise<void> {
     const ends = await Promise.all(this.all.map((process) => process.unexpectedEnd()));
     await this.#stopAll();
@@ -183,7 +183,7 @@ export class StackProcesses {
   }
 }
 
-/** Nothing that the developer's shell says about Tollgate, or that jest says about itself, reaches the processes. */
+/** Removes Tollgate variables of the developer's shell and jest's own variables. */
 function environmentFor(addresses: StackAddresses, env: Environment): Environment {
   const foreign = [...VARIABLE_NAMES, 'NODE_ENV', 'NODE_OPTIONS', 'JEST_WORKER_ID'];
   const inherited = Object.entries(process.env).filter(([name]) => !foreign.includes(name));

@@ -6,19 +6,19 @@ import { type StackAddresses, type StackOptions, StackProcesses } from './stack-
 export type { StackAddresses, StackProcess, StackProcesses } from './stack-processes.ts';
 
 /**
- * The processes that all tests share: three gateways, a worker, the auth service, Redis. Nothing of it may be ended or
- * changed for everybody; a test that needs that starts a stack of its own.
+ * The processes that all tests share: three gateways, a worker, the auth service, Redis. A test must not stop or
+ * reconfigure them; a test that needs to starts a private stack.
  */
 export function stack(): StackAddresses {
   return JSON.parse(fromSetup('TOLLGATE_TEST_STACK'));
 }
 
-/** The Redis server of the shared stack; tests keep to key prefixes of their own. */
+/** The Redis server of the shared stack; each test uses its own key prefix. */
 export function testRedisUrl(): string {
   return fromSetup('TEST_REDIS_URL');
 }
 
-/** One server, also where the tests' Redis is a cluster: for a test that puts itself in between. */
+/** A single Redis server, also if the tests' Redis is a cluster, for a test that puts a proxy in between. */
 export async function oneRedisUrl(): Promise<string> {
   if (!testRedisUrl().startsWith('redis+cluster:')) return testRedisUrl();
   const server = await startRedisServer();
@@ -27,11 +27,11 @@ export async function oneRedisUrl(): Promise<string> {
 }
 
 export interface PrivateStackOptions extends Omit<StackOptions, 'redisUrl'> {
-  /** `shared` (default): the tests' Redis under another key prefix. `private`: a server that the test may end. */
+  /** `shared` (default): the tests' Redis under another key prefix. `private`: a server that the test may stop. */
   readonly redis?: 'shared' | 'private';
 }
 
-/** A stack of the test's own, closed when the file ends at the latest. It starts within two seconds or so. */
+/** Starts a private stack, closed when the file ends at the latest. It starts within about two seconds. */
 export async function startStack({ redis = 'shared', ...options }: PrivateStackOptions = {}): Promise<StackProcesses> {
   let redisUrl = testRedisUrl();
   if (redis === 'private') {

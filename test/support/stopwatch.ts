@@ -3,18 +3,20 @@ import { closeAfter } from './open-resources.ts';
 
 const SAMPLE_EVERY_MS = 20;
 /**
- * Waits for the processor that an operation consists of: the timers and sockets of the test, of a node and of Redis. Each
- * of them is as late as the slowest sample, at worst.
+ * Scheduling delays per operation: timers and sockets of the test, of a node and of Redis. Each is at most as long as
+ * the slowest sample.
  */
 const STEPS = 10;
 
-/** Answers each message: what that takes is what the machine is late by, since there is nothing else to do. */
+/**
+ * Echoes each message. As there is nothing else to do, the duration of an echo is the scheduling delay of the machine.
+ */
 const ECHO = `const { parentPort } = require('node:worker_threads');
 parentPort.on('message', () => parentPort.postMessage(''));`;
 
 /**
- * CPU time of this process, in milliseconds, all of its threads: for work that computes in the process of the test, whose
- * elapsed time depends on the load, and which a `Stopwatch` takes for lateness.
+ * Returns the CPU time of this process over all threads, in milliseconds. Use it for work that computes in the test
+ * process: its elapsed time depends on the load, and a `Stopwatch` would take it for lateness.
  */
 export function cpuMs(): number {
   const { user, system } = process.cpuUsage();
@@ -22,14 +24,14 @@ export function cpuMs(): number {
 }
 
 /**
- * Measures elapsed time, and meanwhile how late a busy machine is: the round trip to an idle thread, every 20 ms. A bound
- * on elapsed time then holds on a machine of any load, and is as strict as it reads on an idle one.
+ * Measures elapsed time and, every 20 ms, the scheduling delay of a busy machine by a round trip to an idle thread. A
+ * bound on elapsed time thus holds under any load, and is exact on an idle machine.
  */
 export class Stopwatch {
   readonly startedAt = performance.now();
   readonly #echo: Worker;
   #timer: NodeJS.Timeout | undefined;
-  /** When the next sample would be answered on a machine that takes no time. */
+  /** When the next sample would be answered without any delay. */
   #dueAt = 0;
   #latestMs = 0;
 
@@ -46,7 +48,7 @@ export class Stopwatch {
     this.#sample();
   }
 
-  /** Begins when the thread answers; samples until the test ends. */
+  /** Starts when the thread answers; samples until the test ends. */
   static async start(): Promise<Stopwatch> {
     const echo = new Worker(ECHO, { eval: true });
     await new Promise((resolve) => {
@@ -56,17 +58,17 @@ export class Stopwatch {
     return new Stopwatch(echo);
   }
 
-  /** Since the start. */
+  /** Milliseconds since the start. */
   get ms(): number {
     return performance.now() - this.startedAt;
   }
 
-  /** What an operation that takes `ms` on an idle machine may take on this one. */
+  /** Returns the allowed duration on this machine for an operation that takes `ms` on an idle one. */
   allow(ms: number): number {
     return ms + STEPS * this.#lateness();
   }
 
-  /** Of the latest sample, the one under way included. */
+  /** Of the latest sample, including an unanswered one. */
   #lateness(): number {
     return Math.max(this.#latestMs, performance.now() - this.#dueAt);
   }

@@ -1,7 +1,7 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { closeAfter } from './open-resources.ts';
 
-/** Stands between a process and Redis, and cuts the two off from each other, or holds up, when a test says so. */
+/** A proxy between a process and Redis that disconnects or pauses them on demand. */
 export class TcpProxy {
   readonly url: string;
   readonly #server: Server;
@@ -27,7 +27,7 @@ export class TcpProxy {
     return proxy;
   }
 
-  /** Ends every connection and lets no new one through. */
+  /** Closes every connection and refuses new ones. */
   cut(): void {
     this.#isCut = true;
     for (const socket of this.#sockets) socket.destroy();
@@ -37,7 +37,7 @@ export class TcpProxy {
     this.#isCut = false;
   }
 
-  /** Keeps back what the server sends, while connections stay open; what the kernel holds of it is lost with them. */
+  /** Buffers what the server sends, while connections stay open; what the kernel buffers is lost with them. */
   hold(): void {
     this.#isHeld = true;
     for (const { client, server } of this.#pairs) {
@@ -51,7 +51,7 @@ export class TcpProxy {
     for (const { client, server } of this.#pairs) server.pipe(client);
   }
 
-  /** Leads new connections to another server. */
+  /** Directs new connections to another server. */
   redirect(targetUrl: string): void {
     this.#target = new URL(targetUrl);
   }

@@ -8,7 +8,7 @@ export interface TicketRequest {
   readonly body?: unknown;
 }
 
-/** Asks for a ticket, as a page or a program does. */
+/** Requests a ticket, like a page or a program. */
 export function requestTicket({ url = nodeUrl(0), headers = {}, body }: TicketRequest): Promise<Response> {
   const json = body === undefined ? {} : { 'content-type': 'application/json' };
   return fetch(new URL('/v1/tickets', url), {
@@ -18,7 +18,7 @@ export function requestTicket({ url = nodeUrl(0), headers = {}, body }: TicketRe
   });
 }
 
-/** A ticket for the bearer of `token`. @throws Error when none was given */
+/** Returns a ticket for the bearer of `token`. @throws Error without a ticket */
 export async function buyTicket(token: string, request: TicketRequest = {}): Promise<string> {
   const headers = { authorization: `Bearer ${token}`, ...request.headers };
   const response = await requestTicket({ ...request, headers });
@@ -28,7 +28,7 @@ export async function buyTicket(token: string, request: TicketRequest = {}): Pro
   return answer.ticket;
 }
 
-/** What Redis keeps a ticket under. */
+/** Returns the digest under which Redis stores a ticket. */
 export function ticketDigest(ticket: string): string {
   return createHash('sha256').update(ticket).digest('base64url');
 }

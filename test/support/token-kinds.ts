@@ -5,7 +5,7 @@ const AZP = 'client-1';
 const logoutEvent = { 'http://schemas.openid.net/event/backchannel-logout': {} };
 const securityEvent = { 'https://schemas.openid.net/secevent/caep/event-type/session-revoked': {} };
 
-/** Tokens that are not presented as a bearer's access token, whoever their subject is. */
+/** Tokens that are not accepted as a bearer's access token, whatever their subject. */
 export const NO_BEARER_TOKENS: readonly (readonly [string, ClaimChanges])[] = [
   ['bound to a DPoP key (RFC 9449)', { cnf: { jkt: '0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I' } }],
   ['bound to a certificate (RFC 8705)', { cnf: { 'x5t#S256': 'bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2' } }],
@@ -28,7 +28,7 @@ export const NO_BEARER_TOKENS: readonly (readonly [string, ClaimChanges])[] = [
   ['an ID token with a scope', { token_use: undefined, at_hash: 'MTIzNDU2Nzg5MDEyMzQ1Ng', scope: 'openid' }],
 ];
 
-/** Tokens that a client got for itself, with the user's subject as `sub`. */
+/** Tokens that a client obtained for itself, with the user's subject as `sub`. */
 export const CLIENT_TOKENS: readonly (readonly [string, (sub: string) => ClaimChanges])[] = [
   ['by client_id (RFC 9068, Cognito, Hydra)', (sub) => ({ client_id: sub })],
   ['by azp', (sub) => ({ azp: sub })],
@@ -40,7 +40,7 @@ export const CLIENT_TOKENS: readonly (readonly [string, (sub: string) => ClaimCh
   ['by its user name (Keycloak)', () => ({ azp: 'Client-1', preferred_username: 'service-account-client-1' })],
 ];
 
-/** Users' access tokens as issuers write them, beside the claims that every token needs here. */
+/** Access tokens of users in the forms of various issuers, beside the required claims. */
 export const USER_TOKENS: readonly (readonly [string, ClaimChanges, ClaimChanges])[] = [
   ['Auth0', { typ: 'JWT', kid: 'k' }, { azp: AZP, scope: 'openid profile', gty: 'password' }],
   ['Auth0, RFC 9068 profile', { typ: 'at+jwt', kid: 'k' }, { client_id: AZP, scope: 'openid' }],

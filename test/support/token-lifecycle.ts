@@ -19,13 +19,13 @@ import { ManualClock } from './manual-clock.ts';
 import { closeAfter } from './open-resources.ts';
 import { testRedisUrl } from './stack.ts';
 
-/** What `advance` moves the time by at once: as often as a worker looks for due tokens. */
+/** Step of `advance`: the interval at which a worker looks for due tokens. */
 const STEP_MS = 1_000;
-/** While something waits for moved time, this much of it passes in so much of the real one. */
+/** While work waits for the manual clock, it advances by this much every `PAUSE_REAL_MS` of real time. */
 const PAUSE_MS = 20;
 const PAUSE_REAL_MS = 10;
 const ALL_PARTITIONS = Array.from({ length: PARTITIONS }, (_, partition) => partition);
-/** A login costs 0.3 s of CPU at the real cost. */
+/** A login takes 0.3 s of CPU at the production cost. */
 const CHEAP = { ...PASSWORD_COST, logN: 8 };
 
 export interface Login {
@@ -34,8 +34,7 @@ export interface Login {
 }
 
 /**
- * An installation whose time a test moves: gateways, the auth service and a worker's refreshing, all real and in this
- * process, on one clock.
+ * A deployment on a manual clock: gateways, the auth service and a worker's refresh job, all real and in this process.
  */
 export class SecondDeployment {
   readonly clock: ManualClock;
@@ -75,7 +74,7 @@ export class SecondDeployment {
       SERVICE_SECRET: randomBytes(32).toString('hex'),
       DEMO_PASSWORD: randomBytes(12).toString('hex'),
       DRAIN_SECONDS: '0',
-      // A client that answers a ping does so in real time.
+      // A client answers pings in real time.
       CONNECTION_TIMEOUT_SECONDS: '86400',
       LOG_LEVEL: 'silent',
       ...env,
@@ -125,14 +124,14 @@ export class SecondDeployment {
     return client;
   }
 
-  /** What a gateway counts, by name and labels as it prints them. */
+  /** Returns a gateway's metrics by name and labels, as printed. */
   async metricsOf(node: number): Promise<ReadonlyMap<string, number>> {
     const response = await fetch(`http://127.0.0.1:${this.gateways[node]?.port}/metrics`);
     const lines = (await response.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
     return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.split(' ').at(-1))]));
   }
 
-  /** What a worker's jobs do when their time has come. */
+  /** Runs the due jobs of a worker. */
   refresh(): Promise<number> {
     const { tokenSessions, authService, clock, metrics } = this;
     const revocations = new Revocations({ redis: this.redis, keys: this.keys });
@@ -140,7 +139,7 @@ export class SecondDeployment {
     return refreshTokens(ALL_PARTITIONS, deps);
   }
 
-  /** Moves the time second by second, with the worker's refreshing at each; ends early when `done` says so. */
+  /** Advances the time second by second, with the worker's refresh job at each; ends early when `done` returns true. */
   async advance(byMs: number, done: () => boolean = () => false): Promise<void> {
     const end = this.clock.now() + byMs;
     while (this.clock.now() < end && !done()) {
@@ -149,13 +148,13 @@ export class SecondDeployment {
     }
   }
 
-  /** Work may wait for moved time itself: for the pause before it tries again. */
+  /** Work may itself wait for the manual clock, e.g. for a retry delay. */
   async #letting<T>(work: Promise<T>): Promise<T> {
     const moving = setInterval(() => this.clock.advance(PAUSE_MS), PAUSE_REAL_MS);
     return work.finally(() => clearInterval(moving));
   }
 
-  /** Draining spreads its closes over moved time. */
+  /** Draining spreads its closes over the manual clock. */
   async #close(gateway: RunningGateway): Promise<void> {
     await this.#letting(gateway.close());
   }

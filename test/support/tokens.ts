@@ -5,7 +5,7 @@ import { type StackAddresses, stack } from './stack.ts';
 
 export type PlanName = keyof typeof plans.plans;
 
-/** The claims of an access token: contract section 11. */
+/** The claims of an access token: docs/protocol.md. */
 export interface AccessClaims {
   readonly iss: string;
   readonly aud: string;
@@ -24,7 +24,7 @@ export interface AccessClaims {
 
 export interface MintOptions {
   readonly expiresInSeconds?: number;
-  /** Whose secret signs and whose auth service is the issuer; the shared stack by default. */
+  /** The stack whose secret signs and whose auth service is the issuer; the shared one by default. */
   readonly stack?: StackAddresses;
   /** Signs with this instead of the stack's secret. */
   readonly secret?: string;
@@ -36,14 +36,14 @@ export interface MintedToken {
   readonly claims: AccessClaims;
 }
 
-/** An identifier that no other test uses. */
+/** Returns an identifier that no other test uses. */
 export function freshUserId(): string {
   return `user_${randomBytes(9).toString('base64url')}`;
 }
 
 /**
- * A valid access token of a fresh user, as the auth service would sign it. `claims` replaces single claims; one given as
- * `undefined` is left out of the token.
+ * Returns a valid access token of a fresh user, as the auth service signs it. `claims` replaces single claims;
+ * `undefined` removes one.
  */
 export function mintToken(claims: Partial<AccessClaims> = {}, options: MintOptions = {}): MintedToken {
   const { expiresInSeconds = 600, stack: of = stack() } = options;
@@ -72,7 +72,7 @@ export function mintToken(claims: Partial<AccessClaims> = {}, options: MintOptio
   };
 }
 
-/** Just the token, for where nothing else about it matters. */
+/** Returns the token alone. */
 export function validToken(claims: Partial<AccessClaims> = {}): string {
   return mintToken(claims).token;
 }
@@ -84,12 +84,12 @@ export interface LoginTokens {
   readonly expires_in: number;
 }
 
-/** Logs the demo account of a plan in, at the real auth service. */
+/** Logs in with the demo account of a plan, at the real auth service. */
 export function login(plan: PlanName = 'pro', of: StackAddresses = stack()): Promise<LoginTokens> {
   return requestToken(of, { grant_type: 'password', username: `${plan}@demo.local`, password: of.demoPassword });
 }
 
-/** A service's token from the real auth service. @param scope e.g. `usage:read` or `admin` */
+/** Returns a service token of the real auth service. @param scope e.g. `usage:read` or `admin` */
 export async function serviceToken(
   scope: string,
   { clientId = 'test-service', stack: of = stack() }: { clientId?: string; stack?: StackAddresses } = {},

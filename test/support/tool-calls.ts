@@ -1,7 +1,7 @@
 import { freshRequestId } from './agent-runs.ts';
 import type { ReceivedEvent, TestClient } from './clients.ts';
 
-/** Calls a tool; resolves with its `tool_result`, or with the `error` that refuses it. */
+/** Calls a tool; resolves with its `tool_result`, or with the `error` of a refusal. */
 export async function callTool(
   client: TestClient,
   tool: string,
@@ -16,7 +16,7 @@ export async function callTool(
   );
 }
 
-/** The events of one call, in the order of their arrival. */
+/** Returns the events of one call, in order of arrival. */
 export function eventsOfCall(client: TestClient, callId: unknown): ReceivedEvent[] {
   return client.events.filter(({ type, fields }) => fields.tool_call_id === callId && type !== 'tool_result');
 }

@@ -21,14 +21,14 @@ export interface ToolNodeOptions {
   readonly executors: Readonly<Record<string, ToolExecutor>>;
   readonly clock?: Clock;
   readonly timeoutMs?: number;
-  /** How long a call may take before it counts as dead. */
+  /** Lifetime of a reservation; a call that takes longer counts as interrupted. */
   readonly reservationMs?: number;
   readonly concurrency?: number;
   readonly calls?: CallStore;
   readonly upstream?: (tool: UpstreamTool) => ToolExecutor;
 }
 
-/** What a process needs to execute tools, with a catalogue and executors of the test's own. */
+/** Returns the components that execute tools, with a catalogue and executors of the test's own. */
 export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
   const { redis, keys, metrics, tracing, log } = core;
   const { catalogues, executors, clock = systemClock, timeoutMs = 5_000, concurrency = 1_000 } = options;
@@ -44,7 +44,7 @@ export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
   return { service: new ToolService({ ...deps, ...upstream }, { timeoutMs, concurrency }), calls, quotas };
 }
 
-/** Within the message limit, whoever asks. */
+/** Always within the message limit. */
 export const UNLIMITED = { allowed: Promise.resolve(), messages: 1_000_000 };
 
 export const anyCaller = (plan: string) => ({ plan, permissions: [], roles: [], featureFlags: {}, degraded: false });

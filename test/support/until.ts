@@ -3,13 +3,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface UntilOptions {
   readonly timeoutMs?: number;
   readonly everyMs?: number;
-  /** What is waited for, for the message when it does not come. */
+  /** Names the awaited condition in the error of a timeout. */
   readonly label?: string;
 }
 
 /**
- * Asks again and again until the answer is truthy, and gives that answer. A predicate that throws has not been answered:
- * the last error is told when the time is up.
+ * Polls until the predicate returns a truthy value, and returns it. A predicate may throw; the timeout error contains
+ * its last error.
  */
 export async function until<T>(
   predicate: () => T | Promise<T>,

@@ -11,14 +11,14 @@ import { Windows } from '../../src/usage/ledger/windows.ts';
 import { type LedgerRecord, refusal, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
 import { Tallies } from '../../src/usage/reports/tallies.ts';
 
-/** An hour long before now, so that tests decide when it is over. */
+/** An hour long ago, so that tests decide when it ends. */
 export const HOUR = '2026-03-01T10';
 export const NEXT_HOUR = '2026-03-01T11';
-/** So late that every window is due. */
+/** A time after which every window is due. */
 export const EVERYTHING_PASSED = Date.parse('2100-01-01T00:00:00Z');
 
 export interface UsageFixture extends ReturnType<typeof depsOf> {
-  /** Puts executions into the outboxes, as an append does. */
+  /** Puts executions into the outboxes, like an append. */
   readonly execute: (...executions: readonly Partial<TestExecution>[]) => Promise<UsageRecord[]>;
   readonly refuse: (userId: string, hour?: string) => Promise<void>;
   readonly ingestAll: () => Promise<void>;
@@ -33,11 +33,11 @@ export interface TestExecution {
   readonly status: UsageRecord['status'];
   readonly hour: string;
   readonly requestId: string;
-  /** Of a step of a model: what stands in its record beside the units. */
+  /** Of a model step: the fields of its record beside the units. */
   readonly counted: Pick<UsageRecord, 'units_by_kind' | 'estimated'>;
 }
 
-/** A ledger of the test's own, with everything that reads and writes it. */
+/** A private ledger, with everything that reads and writes it. */
 export function usageFixture(redis: Redis): UsageFixture {
   const deps = depsOf(redis, new Keys(`u${randomBytes(6).toString('hex')}`));
   const { keys, writer, ledger } = deps;
@@ -111,7 +111,7 @@ function testRecord(call: number, execution: Partial<TestExecution>): UsageRecor
   });
 }
 
-/** A connection's commands, with the next `ingestUsage` held back until `go`: a writer frozen in the middle. */
+/** A connection whose next `ingestUsage` waits until `go`: a writer frozen in the middle of a batch. */
 export function frozenBeforeWriting(redis: Redis): { redis: Redis; reached: Promise<void>; go: () => void } {
   let go = () => {};
   const gate = new Promise<void>((resolve) => {

@@ -1,6 +1,6 @@
 import type { ReceivedEvent } from './buffered-events.ts';
 
-/** The dialects of raw WebSocket, written down here once more: the tests must not share the code they test. */
+/** The dialects of raw WebSocket, implemented independently, because the tests must not share the code they test. */
 export type WireFormat = 'flat' | 'envelope' | 'jsonrpc';
 
 type Fields = Record<string, unknown>;
@@ -16,7 +16,7 @@ export function encodeFrame(format: WireFormat, type: string, fields: Fields, id
   }
 }
 
-/** A frame of any dialect as type and fields; what is none of them has the type `unreadable`. */
+/** Decodes a frame of any dialect to type and fields; an undecodable one has the type `unreadable`. */
 export function decodeFrame(frame: string): Omit<ReceivedEvent, 'at'> {
   const message = parse(frame);
   if (message === undefined) return { type: 'unreadable', fields: { frame } };

@@ -19,7 +19,7 @@ function outcome(result: unknown): ToolOutcome {
   return { success: true, result, duration_ms: 1, usage_record_id: 'usage_1' };
 }
 
-/** What each tool gives on a quiet installation, where there is least to say. */
+/** The results of the tools in a deployment without activity. */
 const QUIET: Record<string, unknown> = {
   analyze_workload: analyzeWorkload([], 24, NOW),
   system_health: {

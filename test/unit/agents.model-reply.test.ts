@@ -56,7 +56,7 @@ describe('a streamed reply', () => {
       call({ index: 0, id: 'a', function: { name: 'one', arguments: '{"a"' } }),
       call({ index: 0, function: { arguments: ':1}' } }),
       call({ index: 0, id: 'b', function: { name: 'two', arguments: '{"b":2}' } }),
-      // Some repeat it with each piece.
+      // Some servers repeat it with each piece.
       call({ index: 0, id: 'b', function: { arguments: ' ' } }),
       END,
     ).reply(0);
@@ -178,7 +178,7 @@ describe('a conversation', () => {
     const messages = [
       ...initialMessages({ ...task, message: smile.slice(1) }, history),
       ...stepMessages({ text: smile.slice(0, 1), calls: [] }, []),
-      // A character of two more than an even number of others before it.
+      // A two-unit character after an odd and an even number of others.
       ...['', 'x'].map((odd) => ({ content: toolResult({ success: true, result: odd + smile.repeat(30_000) }) })),
       { content: threadInfo(`${'x'.repeat(78)}${smile.repeat(9)}`, 0).title },
     ];

@@ -38,7 +38,7 @@ async function failure(call: Promise<unknown>): Promise<TollgateError> {
   throw thrown;
 }
 
-/** The pauses between attempts are the clock's; this lets it run until the call has ended. */
+/** The pauses between attempts follow the manual clock; this advances it until the call has ended. */
 async function unattended<T>(clock: ManualClock, call: Promise<T>): Promise<T> {
   const timer = setInterval(() => clock.advance(100), 5);
   return call.finally(() => clearInterval(timer));

@@ -11,7 +11,7 @@ import {
 } from '../../src/auth/credentials.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 
-/** The form of a token; what is in it does not matter here. */
+/** A text in the form of a token; its content does not matter here. */
 const TOKEN = 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJlLi4u';
 const OTHER = `${TOKEN}x`;
 const base64url = (text: string) => Buffer.from(text).toString('base64url');

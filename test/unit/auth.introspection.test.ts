@@ -99,7 +99,7 @@ describe('an opaque token', () => {
     expect(authService.breaker).toBe('closed');
   });
 
-  // An answer has no header to call the token an access token.
+  // An introspection response has no header that declares an access token.
   const described = USER_TOKENS.filter(([, header]) => header.typ !== 'at+jwt');
   it.each(described)('is its user’s as %s describes it', async (_issuer, _header, changes) => {
     const { server, introspection, claims } = await start();

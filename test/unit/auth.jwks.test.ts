@@ -19,10 +19,10 @@ const EC_1 = { ...ec.publicKey.export({ format: 'jwk' }), kid: 'ec-1', use: 'sig
 let server: Server;
 let jwksUrl: string;
 let requests = 0;
-/** What the issuer publishes; undefined while it is out of order. */
+/** The published keys; undefined for an outage. */
 let published: readonly object[] | undefined;
 
-/** What happens instead of an answer. */
+/** Replaces the response. */
 let fault: ((response: ServerResponse) => void) | undefined;
 
 beforeEach(() => {

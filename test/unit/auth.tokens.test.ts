@@ -10,7 +10,7 @@ const PREVIOUS = randomBytes(32).toString('base64url');
 const ISSUER = 'https://auth.example.test';
 const START = 1_800_000_000;
 
-/** A clock that says what the test sets; nothing here waits. */
+/** A clock that a test sets. */
 function manualClock(seconds = START) {
   const clock = { seconds };
   const none = () => () => undefined;
@@ -50,7 +50,7 @@ function signed(changes: Record<string, unknown> = {}, secret = SECRET, options:
   return jwt.sign(claims(changes), key, { algorithm: 'HS256', ...options });
 }
 
-/** A token of any header, with an HS256 signature that fits. */
+/** A token with any header and a valid HS256 signature. */
 function forged(header: object, payload: object = claims()): string {
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
   const text = `${encode(header)}.${encode(payload)}`;
@@ -137,7 +137,7 @@ describe('an access token', () => {
     ['a service as its use', { token_use: 'service' }],
     ['a refresh as its use', { token_use: 'refresh' }],
   ])('is VALIDATION_FAILED with %s', async (_what, changes) => {
-    // Not `signed`: jsonwebtoken refuses to sign some of these, which other issuers may not.
+    // Not `signed`: jsonwebtoken refuses to sign some of these, but other issuers may sign them.
     const token = forged({ alg: 'HS256', typ: 'JWT' }, claims(changes));
     expect(await codeOf(token)).toBe('VALIDATION_FAILED');
   });

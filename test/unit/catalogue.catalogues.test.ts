@@ -267,7 +267,7 @@ describe('a file with a mistake', () => {
     ];
     expect(mistakes({ plans: lines.join('\n') }).map(({ line, field }) => [line, field])).toEqual([
       [7, 'plans.free.threads'],
-      // Missing: where the object is that should hold it.
+      // A missing field has the line of its parent object.
       [4, 'plans.free.concurrency'],
       [9, 'plans.free.colour'],
     ]);

@@ -26,7 +26,7 @@ interface PermissionJson {
   readonly needs?: { readonly feature_flag?: string; readonly role?: string; readonly environments?: string[] };
 }
 
-/** What the files say, read another way than the product does: a second opinion on every cell of the table. */
+/** Evaluates the catalogue files independently of the product, for every cell of the table. */
 function expected(name: string, who: Caller, environment: string): boolean {
   const row = toolFile.tools.find((one) => one.name === name);
   const permission = String(row?.permission);
@@ -66,7 +66,7 @@ describe('the table of decisions', () => {
                 allowed === expected(one.name, who, environment) &&
                 missing.join() === (allowed ? '' : one.permission) &&
                 decision.required_permissions.join() === one.permission &&
-                // Whoever goes there is let in.
+                // The suggested plan really allows the tool.
                 (!upgrade_path || expected(one.name, { ...who, plan: upgrade_path }, environment));
               if (!sound) wrong.push([one.name, environment, featureFlags, roles, decision]);
               cells += 1;
@@ -164,7 +164,7 @@ describe('a decision', () => {
     );
   });
 
-  it('B254 takes wildcards by the part before the colon, and never the name of one permission for the beginning of another', () => {
+  it('B254 matches wildcards by the part before the colon, never by a common prefix of two names', () => {
     const rows = ['system:read', 'system:logs:read', 'systematic', 'system', 'other:system'].map((permission) => {
       return toolRow({ name: `tool_${permission.replaceAll(':', '_')}`, permission });
     });

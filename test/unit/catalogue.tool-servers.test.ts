@@ -13,7 +13,7 @@ function read(servers: unknown, context = CONTEXT, plans: unknown = planFile): C
   return new Catalogues(catalogueFiles({ plans, servers }), context);
 }
 
-/** What is wrong, as `field: message`. */
+/** Returns the problems as `field: message`. */
 function mistakes(servers: unknown, context = CONTEXT): string[] {
   try {
     read(servers, context);
@@ -26,7 +26,7 @@ function mistakes(servers: unknown, context = CONTEXT): string[] {
 
 const of = (...rows: object[]) => ({ servers: rows });
 const nameOf = (catalogues: Catalogues, tool: string) => {
-  // None has been asked: what is not there yet has no executor.
+  // No server has been contacted yet, so its tools have no executor.
   return catalogues.tools.all.filter(({ upstream }) => upstream?.tool === tool).map(({ name }) => name);
 };
 

@@ -12,7 +12,7 @@ const REFUSAL = { code: 'NO_TOKEN', message: 'no credential', retryable: false }
 let http: Server;
 let url: string;
 
-/** A server that greets at once, echoes, ends the connection on `bye`, and refuses whoever brings no token. */
+/** A server that sends a welcome at once, echoes, closes on `bye`, and refuses clients without a token. */
 beforeAll(async () => {
   http = createServer();
   const sockets = new WebSocketServer({ noServer: true });

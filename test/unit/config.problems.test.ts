@@ -3,7 +3,7 @@ import { ConfigError, type ConfigProblem, loadConfig } from '../../src/config.ts
 
 type Environment = Record<string, string | undefined>;
 
-/** Random, but the same in every run: what a sound installation has. */
+/** Random but constant: a strong secret. */
 const JWT_SECRET = 'q7Jm2xVd0sTzB4nKc9wLfR8yHpUa3eGi';
 const SERVICE_SECRET = 'Zr5Xb1Wk7MtQ9vDs2LhNc6PjYf0AuEoG';
 const SOUND: Environment = {
@@ -14,7 +14,7 @@ const SOUND: Environment = {
   REDIS_URL: 'redis://localhost:6379',
 };
 
-/** The problems of a sound environment with these changes. */
+/** Returns the problems of a valid environment with these changes. */
 function problemsOf(changes: Environment): readonly ConfigProblem[] {
   return problemsWith({ ...SOUND, ...changes });
 }
@@ -170,7 +170,7 @@ describe('a mistake in the configuration', () => {
     (url) => {
       const [problem, ...others] = problemsOf({ USAGE_ARCHIVE_URL: url });
       expect(problem).toMatchObject({ code: 'INVALID_URL', name: 'USAGE_ARCHIVE_URL' });
-      // It may hold a password.
+      // The URL may contain a password.
       expect(problem?.message).not.toContain(url);
       expect(others).toEqual([]);
       expect(problemsOf({ USAGE_ARCHIVE_URL: 'postgres://user:password@archive:5432/tollgate' })).toEqual([]);

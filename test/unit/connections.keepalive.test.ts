@@ -28,7 +28,7 @@ describe('the pulse of a connection', () => {
     });
     expect(Math.min(...ages)).toBeGreaterThanOrEqual(0.9);
     expect(Math.max(...ages)).toBeLessThanOrEqual(1.101);
-    // 2,000 over ten parts: 200 each, and a part with fewer than 130 would be a chance of one in a million.
+    // 2,000 over ten slots: 200 each. A slot with fewer than 130 has a probability of one in a million.
     const shares = Array.from(
       { length: 10 },
       (_, at) => ages.filter((age) => Math.floor((age - 0.9) * 50) === at).length,

@@ -13,7 +13,7 @@ import { until } from '../support/until.ts';
 
 const FRAME = 'x'.repeat(16 * 1024);
 
-/** An outbox over a real WebSocket whose client does not read, with some MB buffered in this process. */
+/** A connection writer over a real WebSocket whose client does not read, with several MB buffered in this process. */
 async function stalledOutbox() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -37,7 +37,7 @@ async function stalledOutbox() {
   const outbox = new ConnectionWriter({ transport, clock }, new AbortController().signal, () => {
     overflows += 1;
   });
-  // The kernel takes some of it first.
+  // The kernel accepts a part of it first.
   const fill = async () => {
     while (transport.bufferedBytes < 2 * 1024 * 1024) {
       outbox.sendFrame(FRAME);
@@ -68,13 +68,13 @@ describe('an outbox whose client does not read', () => {
     for (let i = 0; i < 3; i++) {
       seconds(9);
       const before = transport.progress;
-      // One read of 64 KiB after the other, until the kernel of the server has room again.
+      // Reads of 64 KiB, until the kernel of the server has room again.
       await until(() => {
         client.once('data', () => client.pause());
         client.resume();
         return transport.progress !== before;
       });
-      // What the kernel took may have been all of it.
+      // The kernel may have accepted all of it.
       await fill();
     }
     seconds(10);

@@ -8,7 +8,7 @@ import type { TollgateError } from '../../src/protocol/errors.ts';
 import { silentLogger } from '../support/core.ts';
 import { until } from '../support/until.ts';
 
-/** An inbox whose user's limit is as the test says, and whose conversation answers nothing until it is told to. */
+/** A dispatcher with a scripted message limit, whose handler answers only when the test says so. */
 function dispatcher({ refusedMs = 0 } = {}) {
   const observed: string[] = [];
   const requested: RpcMessage[] = [];

@@ -27,7 +27,7 @@ function read(file: string): string {
   return readFileSync(join(PROJECT_ROOT, file), 'utf8');
 }
 
-/** The anchor of each heading, as GitHub makes it. */
+/** Returns the anchor of each heading, in GitHub's form. */
 function anchorsOf(page: string): string[] {
   const prose = read(page).replaceAll(/^```[\s\S]*?^```/gm, '');
   return [...prose.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => {
@@ -38,7 +38,7 @@ function anchorsOf(page: string): string[] {
   });
 }
 
-/** The cells of the first column of a table, each with the names in it. */
+/** Returns the cells of the first column of a table, each with its names. */
 function firstColumn(page: string, heading: string): string[][] {
   const section = read(page).split(`\n## ${heading}\n`)[1]?.split(/\n##/, 1)[0] ?? '';
   const rows = [...section.matchAll(/^\| (`[^|]+) \|/gm)];
@@ -67,7 +67,7 @@ describe('the documents', () => {
     expect(named.filter((name) => !SOURCES.some((file) => `/${file}`.endsWith(`/${name}`)))).toEqual([]);
   });
 
-  it('docs/protocol.md has a row for every message that a client may send, under all of its names, and for no other', () => {
+  it('docs/protocol.md has a row for exactly the messages of clients, under all of their names', () => {
     const rows = firstColumn('docs/protocol.md', 'Client to server');
     expect(rows.flat().toSorted()).toEqual(CLIENT_MESSAGE_NAMES.toSorted());
     for (const [type, ...aliases] of rows) {

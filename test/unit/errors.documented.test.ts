@@ -5,7 +5,7 @@ import { ERRORS, type ErrorCode, publicError, TollgateError, toTollgateError } f
 const PAGE = readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf8');
 const CODES = Object.keys(ERRORS) as ErrorCode[];
 
-/** The rows of the table that follows its marker, each as its cells. */
+/** Returns the rows of the table after its marker, as cells. */
 function documentedRows(): string[][] {
   const lines = PAGE.slice(PAGE.indexOf('<!-- table -->')).split('\n').slice(3);
   const end = lines.findIndex((line) => !line.startsWith('|'));
@@ -28,7 +28,7 @@ describe('docs/errors.md', () => {
 });
 
 describe('the error table', () => {
-  /** Contract section 5, without the rows that it gives by a choice of values. */
+  /** Codes whose numbers docs/errors.md fixes one by one. */
   it.each([
     [['NO_TOKEN', 'INVALID_FORMAT', 'VALIDATION_FAILED', 'TOKEN_REVOKED'], 1008, 401, -33401, false],
     [['USER_BLOCKED', 'USER_MISMATCH'], 1008, 403, -33401, false],
@@ -62,7 +62,7 @@ describe('the error table', () => {
   });
 
   it('keeps its own JSON-RPC codes out of the range that JSON-RPC and MCP reserve', () => {
-    // The last is MCP's own, for a client that has not declared what it can be asked.
+    // The last one is MCP's own, for a client that has not declared a required capability.
     const standard = [-32700, -32600, -32601, -32602, -32603, -32021];
     for (const { jsonrpc } of Object.values(ERRORS)) {
       const reserved = jsonrpc >= -32768 && jsonrpc <= -32000;

@@ -6,7 +6,7 @@ function tree(files: Record<string, string>): SourceFile[] {
   return Object.entries(files).map(([path, text]) => ({ path, text }));
 }
 
-/** One file that imports another, which is empty. */
+/** One file that imports another, empty one. */
 function importing(path: string, specifier: string): SourceFile[] {
   return tree({ [path]: `import { x } from '${specifier}';\nx();\n` });
 }

@@ -8,10 +8,10 @@ import { TollgateError } from '../../src/protocol/errors.ts';
 import { clientAddress } from '../../src/transports/client-address.ts';
 import { growthOf } from '../support/growth.ts';
 
-/** Twice the size costs twice the CPU; a quadratic cost would be four times as much. */
+/** Twice the size may cost this factor; a linear cost is 2, a quadratic one 4. */
 const LINEAR = 2.8;
 
-/** The code of a refusal, so that refused input is measured like accepted input. */
+/** Returns the code of a refusal, so that refused input is measured like accepted input. */
 function codeOf(run: () => unknown): string {
   try {
     run();
@@ -74,7 +74,7 @@ describe('CPU grows no faster than the input', () => {
     ['stems within words', (size) => `new thread x${'run'.repeat(size / 3)}`],
   ])('in a message to the built-in agent: %s', (_what, make) => {
     const tools = ['create_thread', 'get_thread_history', 'get_agent_status'];
-    // Within what the agent reads: above it, every message costs the same.
+    // Within the length that the agent reads; above it every message costs the same.
     expect(growthOf(make, MAX_READ_LENGTH / 2 - 20, (message) => choose(message, tools))).toBeLessThan(LINEAR);
   });
 

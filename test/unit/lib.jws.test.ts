@@ -80,7 +80,7 @@ describe('a JOSE header', () => {
 });
 
 describe('the cost of a hostile token', () => {
-  /** Of the fastest of several, ms. */
+  /** Returns the duration of the fastest of several runs, ms. */
   function cost(work: () => unknown): number {
     const times = Array.from({ length: 15 }, () => {
       const startedAt = performance.now();
@@ -100,7 +100,7 @@ describe('the cost of a hostile token', () => {
     const [small, large] = [1_000, 8_000].map((size) => encoded(shape(size))) as [string, string];
     const ofAll = (part: string) => cost(() => [isCanonical(part), hasJoseHeader(`${part}.`), jsonObject(part)]);
     ofAll(large);
-    // Eight times the length; the square of it would be 64.
+    // Eight times the length; a quadratic cost would be 64 times.
     expect(ofAll(large) / ofAll(small)).toBeLessThan(24);
   });
 

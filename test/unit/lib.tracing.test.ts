@@ -111,7 +111,7 @@ describe('traces', () => {
 });
 
 describe('what is recorded', () => {
-  /** A new trace, one begun elsewhere and recorded there, one that is not, and a batch of those two. */
+  /** A new trace, a sampled and an unsampled remote one, and a batch of those two. */
   async function all(tracing: Tracing): Promise<(boolean | undefined)[]> {
     const sampled = async () => tracing.traceParent && isSampled(tracing.traceParent);
     return [

@@ -80,7 +80,7 @@ describe('failed handshakes of an address', () => {
     fail('first', 1);
     fail('kept', 1);
     for (let i = 0; i < 9_998; i++) fail(`a${i}`, 1);
-    // Its last failure is what counts, not its first.
+    // The last failure decides, not the first.
     fail('first', 1);
     fail('one too many', 1);
     expect([failures.size, failures.blockedForMs('kept'), failures.blockedForMs('first')]).toEqual([
@@ -103,7 +103,7 @@ describe('long tasks of an address', () => {
     expect(failures.blockedForMs('a')).toBe(0);
     failures.blocked('a', 400);
     expect([failures.blockedForMs('a'), failures.blockedForMs('b')]).toEqual([MINUTE, 0]);
-    // Further ones, and failures, make it longer.
+    // Further failures and blocks prolong it.
     failures.blocked('a', 1_000);
     expect(failures.blockedForMs('a')).toBe(2 * MINUTE);
     fail('a', 3);

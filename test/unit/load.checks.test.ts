@@ -119,13 +119,13 @@ describe('the open loop', () => {
     const arrivals = new Arrivals(1_000, (dueAt) => due.push(dueAt));
     const startedAt = performance.now();
     arrivals.start();
-    // Nothing of this thread runs for 300 ms: what came due meanwhile is not forgotten, and is not due later for it.
+    // Blocks this thread for 300 ms. Iterations that came due meanwhile must start, with their original due time.
     while (performance.now() < startedAt + 300) Math.sqrt(2);
     const heldUntil = performance.now();
     await until(() => due.length > 0, { label: 'the turns that came due' });
     arrivals.stop();
     const meanwhile = due.filter((dueAt) => dueAt < heldUntil).length;
-    // 300 expected; a Poisson process leaves five standard deviations (17 each) once in a million.
+    // Expected: 300. A Poisson process exceeds five standard deviations (17 each) once in a million.
     expect(meanwhile).toBeGreaterThan(210);
     expect(due).toEqual(due.toSorted((a, b) => a - b));
   });

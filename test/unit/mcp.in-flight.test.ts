@@ -43,7 +43,7 @@ describe('MCP requests in flight', () => {
     const waiting = inFlight.drained(systemClock, 60_000).then(() => {
       drained = true;
     });
-    // It gives up by itself where the patience is shorter than the request.
+    // The wait ends by itself if its timeout is shorter than the request.
     await inFlight.drained(systemClock, 30);
     expect(drained).toBe(false);
     leave();

@@ -22,7 +22,7 @@ const refused = (open: () => unknown) =>
   expect(open).toThrow(expect.objectContaining({ code: 'REQUEST_STATE_INVALID' }));
 
 describe('a request state', () => {
-  it('is opened by every node of the installation, for the same request in whatever order its arguments are', () => {
+  it('is opened by every node of the deployment, for the same request in any order of arguments', () => {
     const sealed = statesOf().seal(REQUEST, STATE);
     const reordered = { ...REQUEST, args: { days: { to: 2, from: 1 }, city: 'Bern' } };
     expect(statesOf().open(REQUEST, sealed)).toEqual(STATE);
@@ -70,7 +70,7 @@ describe('a request state', () => {
       changed[at] = (changed[at] ?? 0) ^ 1;
       refused(() => states.open(REQUEST, changed.toString('base64')));
     }
-    // Of the same secret, and for another purpose.
+    // Sealed with the same secret for another purpose.
     refused(() => states.open(REQUEST, new TokenSeal(SECRET).seal('token')));
     const others = [`${sealed}-TAMPERED`, `${sealed}=`, ` ${sealed}`, sealed.replace(/.$/, ''), '', 'x', '{}'];
     for (const other of others) refused(() => states.open(REQUEST, other));

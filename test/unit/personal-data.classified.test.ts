@@ -5,13 +5,13 @@ import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { Keys, UserKeys } from '../../src/redis/keys.ts';
 import { plainKeys, SHARED_KEYS, USER_KEYS } from '../../src/redis/personal-data.ts';
 
-/** What a class makes keys with, whatever is added to it. */
+/** Returns the key builders of a class, including those added later. */
 function buildersOf(prototype: object, without: readonly string[] = []): string[] {
   const names = Object.getOwnPropertyNames(prototype);
   return names.filter((name) => name !== 'constructor' && !without.includes(name)).toSorted();
 }
 
-/** Per row of the table: the names in its first cell, and the treatment in its last. */
+/** Returns, per row of the table, the names of its first cell and the treatment of its last. */
 function documented(): Map<string, string> {
   const page = readFileSync(join(PROJECT_ROOT, 'docs/security.md'), 'utf8');
   const heading = '\n## Personal data: where it is, for how long, how it is exported and erased\n';

@@ -26,7 +26,7 @@ const ENTRY: LogEntry = {
   json: `{"seq":7,"thought":"a \\"quoted\\" one","timestamp":"${TIMESTAMP}"}`,
 };
 
-/** The error of the table that decoding ends in. */
+/** Returns the error with which decoding ends. */
 function decodeError(dialect: Dialect, frame: string): TollgateError {
   try {
     dialect.decode(frame);
@@ -37,7 +37,7 @@ function decodeError(dialect: Dialect, frame: string): TollgateError {
   throw new Error(`decoded: ${frame}`);
 }
 
-/** A message of the dialect whose brackets nest this deep. */
+/** Returns a message of the dialect with this nesting depth. */
 function nested(dialect: Dialect, depth: number): string {
   const rpc = dialect === jsonRpcDialect;
   const inner = depth - (rpc ? 2 : 1);
@@ -265,13 +265,13 @@ describe('the JSON-RPC dialect', () => {
   it('finds the id of a frame that could not be accepted, if it has one', () => {
     expect(replyToOf('{"jsonrpc":"2.0","id":7}')).toEqual({ rpcId: 7 });
     const many = `[${'[],'.repeat(5_000)}1]`;
-    for (const [id, told] of [
+    for (const [id, rpcId] of [
       ['7', 7],
       ['"a"', 'a'],
     ]) {
-      expect(replyToOf(`{"jsonrpc":"2.0","id": ${id},"params":{"id":1,"x":${many}}}`)).toEqual({ rpcId: told });
+      expect(replyToOf(`{"jsonrpc":"2.0","id": ${id},"params":{"id":1,"x":${many}}}`)).toEqual({ rpcId });
       expect(replyToOf(`{"params":{"id":1,"x":${many}, "y":"\\"id\\":3"},"jsonrpc":"2.0","id":${id}}`)).toEqual({
-        rpcId: told,
+        rpcId,
       });
     }
     expect(replyToOf(`{"jsonrpc":"2.0","id":{},"params":{"id":1,"x":${many}}}`)).toBeUndefined();

@@ -5,7 +5,7 @@ import { ManualClock } from '../support/manual-clock.ts';
 
 const TIMEOUT_MS = 60_000;
 
-/** Work that finds Redis away each time, and how often it was tried. */
+/** Work that fails with an outage of Redis each time, and counts its attempts. */
 function failing() {
   const work = { tries: 0 };
   return Object.assign(work, {
@@ -16,7 +16,7 @@ function failing() {
   });
 }
 
-/** Lets what has been settled go on, up to the next timer. */
+/** Lets pending promises continue up to the next timer. */
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 describe('what is done again while Redis is away', () => {
@@ -32,7 +32,7 @@ describe('what is done again while Redis is away', () => {
     expect(work.tries).toBeGreaterThan(3);
   });
 
-  it('is not done by a process that was stopped beyond that time, when nobody remembers that it had been done', async () => {
+  it('is not done by a process that was stopped beyond that time', async () => {
     const clock = new ManualClock();
     const work = failing();
     const ended = retryDuringOutage(clock, TIMEOUT_MS, work.run).catch((error: TollgateError) => error.code);

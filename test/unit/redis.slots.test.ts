@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { isUserChannel, Keys, PARTITIONS, partitionOf, UserKeys } from '../../src/redis/keys.ts';
 import { slotOf } from '../../src/redis/slots.ts';
 
-/** Every key that a user has, whatever is added to the class. */
+/** Returns every key of a user, including those of builders added later. */
 function allKeysOf(keys: Keys, userId: string, id: string): string[] {
   const own = keys.user(userId);
   const members = Object.entries(Object.getOwnPropertyDescriptors(UserKeys.prototype));

@@ -14,7 +14,7 @@ const NOW = new Date('2026-12-01T12:00:00Z');
 const ID = 'GHSA-2345-6789-cfgh';
 const EXCEPTION = { advisory: ID, package: 'synthetic-a', reason: 'The code in question is not reached.' };
 
-/** As `npm audit --json` prints it for packages that do not exist, `synthetic-b` depending on `synthetic-a`. */
+/** As `npm audit --json` prints it for packages that do not exist; `synthetic-b` depends on `synthetic-a`. */
 function report(severity: string): string {
   const url = `https://github.com/advisories/${ID}`;
   const advisory = { source: 1, name: 'synthetic-a', dependency: 'synthetic-a', title: 'Slow parser', url, severity };
@@ -124,7 +124,7 @@ describe('the list of exceptions', () => {
   });
 });
 
-/** The script in a project with one dependency, against a registry of its own. */
+/** Runs the script in a project with one dependency, against a local registry. */
 async function runCheck(answer: (response: ServerResponse) => void, { dev = false, allowed = '[]' } = {}) {
   const root = await mkdtemp(join(tmpdir(), 'tollgate-advisories-'));
   closeAfter('test', () => rm(root, { recursive: true }));

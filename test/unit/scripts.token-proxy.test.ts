@@ -5,7 +5,7 @@ import { LOOPBACK } from '../../scripts/lib/ports.ts';
 import { startTokenProxy } from '../../scripts/lib/token-proxy.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
-/** A server that keeps what it is asked. */
+/** A server that records its requests. */
 async function server(): Promise<{ url: string; asked: IncomingMessage[] }> {
   const asked: IncomingMessage[] = [];
   const http = createServer((incoming, outgoing) => {
@@ -20,7 +20,7 @@ async function server(): Promise<{ url: string; asked: IncomingMessage[] }> {
   return { url: `http://${LOOPBACK}:${(http.address() as AddressInfo).port}`, asked };
 }
 
-/** A request whose target is written as it is given, as `fetch` would not. */
+/** Sends a request with a literal target, which `fetch` would normalize. */
 function ask(proxy: string, path: string): Promise<number | undefined> {
   const { hostname, port } = new URL(proxy);
   return new Promise((resolve, reject) => {

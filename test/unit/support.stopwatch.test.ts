@@ -19,7 +19,7 @@ it('a stopwatch allows for ten times the lateness that it has seen, and goes on 
 });
 
 it('a stopwatch adds little where the machine is not late', async () => {
-  // The quietest of many: another process may be busy now and then.
+  // The quietest of many samples: another process may be busy now and then.
   await until(
     async () => {
       const watch = await Stopwatch.start();

@@ -8,7 +8,7 @@ import { until } from '../support/until.ts';
 const TIMEOUT_MS = 2_000;
 const DELAY_MS = 5_000;
 
-/** An exporter whose answers the test gives. */
+/** An exporter whose results the test supplies. */
 class HeldExporter implements SpanExporter {
   readonly batches: number[] = [];
   readonly #answers: ((result: ExportResult) => void)[] = [];

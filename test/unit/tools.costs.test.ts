@@ -57,7 +57,7 @@ describe('the analysis of durations', () => {
     ['slower', 10, 13],
     ['faster', 13, 10],
     ['steady', 10, 11],
-    // Under a millisecond everything is equally fast.
+    // Below a millisecond all durations count as equal.
     ['steady', 0, 1],
   ])('calls a tool %s whose median went from %i to %i ms', (change, before, after) => {
     const records = [...calls(ten(before), 20 * HOUR), ...calls(ten(after), HOUR)];

@@ -4,7 +4,7 @@ import { TollgateError } from '../../src/protocol/errors.ts';
 import { ENDPOINTS, matchEndpoint, PUBLIC_PATHS } from '../../src/transports/endpoints.ts';
 import { originAllowed, requestUrl, resumePoint } from '../../src/transports/handshake-request.ts';
 
-/** The endpoint and the user that a request's target leads to, as the upgrade listener finds them. */
+/** Returns the endpoint and the user of a request target, as the upgrade listener resolves them. */
 function target(url: string): string {
   const parsed = requestUrl({ url } as IncomingMessage);
   const matched = parsed && matchEndpoint(parsed.pathname);
@@ -47,7 +47,7 @@ describe('the target of a request', () => {
     ['/ws/user%40example.com', '/ws/{user_id} user@example.com'],
     ['/ws/a%2Fb', '/ws/{user_id} a/b'],
     ['/ws/SECURE', '/ws/{user_id} SECURE'],
-    // RFC 9112 section 3.2.2: the whole URL, whose host is not looked at.
+    // RFC 9112 section 3.2.2: an absolute URL, whose host is ignored.
     ['http://elsewhere/ws', '/ws'],
     ['HTTPS://elsewhere:1/ws/user_1?a=http://b/c', '/ws/{user_id} user_1'],
   ])('B20 B21 B22 %s leads to %s', (url, expected) => {

@@ -70,7 +70,7 @@ describe('an export', () => {
     expect(await rendered('cloudevents', [])).toBe('[]');
   });
 
-  it('for Stripe has whole numbers as text, an identifier of at most 100 characters, and nothing of what is free', async () => {
+  it('for Stripe has whole numbers as text, an identifier of up to 100 characters, and no free records', async () => {
     const batch = [ledgerRecord(1), ledgerRecord(2, { units: 0 }), ledgerRecord(3, { units: -4, corrects: 'usage_1' })];
     const [body, ...more] = lines(await rendered('stripe', [batch]));
     expect(more).toEqual([]);

@@ -60,7 +60,7 @@ describe('readers that wait for the ledger', () => {
     grow(10);
     await tick();
     await far;
-    // Nobody waits: nobody asks.
+    // Without waiting readers there is no poll.
     expect(timers.size).toBe(0);
   });
 

@@ -3,7 +3,7 @@ import { openClient, type TestClient } from '../clients.ts';
 import type { StackAddresses } from '../stack.ts';
 import { mintToken } from '../tokens.ts';
 
-/** A tool call whose success a client was told. */
+/** A tool call whose success a client received. */
 export interface Acknowledged {
   readonly userId: string;
   readonly callId: string;
@@ -13,13 +13,13 @@ export interface Acknowledged {
   readonly at: number;
 }
 
-/** What all clients of a campaign saw. */
+/** Observations of all clients of a chaos test. */
 export class SeenLosses {
   readonly acknowledged: Acknowledged[] = [];
   readonly refusals = new Map<string, number>();
   connectionsLost = 0;
   connectionsRefused = 0;
-  /** Clients that were told that events are gone. */
+  /** Number of `resume_failed` messages that clients received. */
   replayGaps = 0;
 
   count(code: string): void {
@@ -27,14 +27,17 @@ export class SeenLosses {
   }
 }
 
-/** A call that was cut off in the middle is answered once it has been swept up, seconds later: nobody waits for that. */
+/**
+ * Timeout of an answer. A call whose process died is answered by the sweep seconds later, and the caller does not wait
+ * for that.
+ */
 const ANSWER_MS = 3_000;
 const AGAIN_MS = 100;
 const PAUSE_MS = 20;
 
 /**
- * A user who calls a tool that is billed, one call after the other, each under a key of its own and again while it is
- * refused; who comes back to the next node whenever the connection ends.
+ * A user who makes billed tool calls one after the other, each under its own key, and repeats refused ones. When its
+ * connection ends, it connects to the next node.
  */
 export class AcknowledgedCaller {
   readonly userId: string;
@@ -68,7 +71,7 @@ export class AcknowledgedCaller {
       const answer = client && (await this.#request(client, key).catch(() => undefined));
       if (client && !answer) return this.#sights.count('no answer');
       if (answer?.type === 'tool_result' && answer.fields.success !== true) {
-        // Cut off in the middle, and ended so: the key has its outcome.
+        // The sweep ended an interrupted call this way; its key has an outcome.
         return this.#sights.count('tool_result without success');
       }
       if (answer?.type === 'tool_result') {

@@ -6,33 +6,33 @@ import type { Random } from './random.ts';
 export interface ChaosUser {
   readonly userId: string;
   readonly token: string;
-  /** Made by its calls so far: the product keeps 500 a user, and those that gave way could not be counted. */
+  /** Threads created by its calls. The product keeps 500 per user, and removed ones could not be counted. */
   threads: number;
 }
 
-/** What a client was told of one call. */
+/** The outcome of one call, as a client received it. */
 export interface ToolAnswer {
   readonly callId: string;
   readonly success: boolean;
 }
 
-/** All that the clients of a campaign know at its end. */
+/** Observations of all clients at the end of a chaos test. */
 export class Observations {
-  /** By user and idempotency key; every one of them has been answered. */
+  /** Answers by user and idempotency key; each key has one. */
   readonly keyed = new Map<string, ToolAnswer & { readonly userId: string }>();
-  /** Answers of calls without a key, each sent once. */
+  /** Answers to calls without a key, each of which was sent once. */
   readonly unkeyed: ToolAnswer[] = [];
-  /** Calls without a key that were sent, whatever came of them. */
+  /** Calls without a key that were sent, whatever their outcome. */
   unkeyedSent = 0;
-  /** By request id: whose run it is. */
+  /** The user of each run, by request id. */
   readonly runs = new Map<string, string>();
-  /** Sent again after a loss, without need, and by two clients at once. */
+  /** Repeated requests: after a loss, unnecessarily, and concurrently by two clients. */
   readonly repeated = { afterLoss: 0, needlessly: 0, atOnce: 0 };
   readonly refusals = new Map<string, number>();
   /** Answers that contradict others. */
   readonly contradictions: string[] = [];
 
-  /** Tool calls asked for: a run makes two. */
+  /** Number of requested tool calls: a run makes two. */
   get requested(): number {
     return this.keyed.size + this.unkeyedSent + 2 * this.runs.size;
   }
@@ -42,19 +42,19 @@ export interface CallerDeps {
   readonly urls: readonly string[];
   readonly random: Random;
   readonly observations: Observations;
-  /** The campaign has been given up. */
+  /** Aborted when the chaos test ends early. */
   readonly signal: AbortSignal;
 }
 
-/** Longer than a call that was cut off takes to be ended by the sweep. */
+/** Longer than the sweep needs to end an interrupted call. */
 const ANSWER_MS = 40_000;
 const RUN_MS = 60_000;
 const RECONNECT_MS = 50;
 const GIVE_UP_MS = 120_000;
-/** Beyond it a user makes no more threads, some of which come from calls that were cut off. */
+/** Above this a user creates no more threads. Interrupted calls create some of them. */
 const THREADS_PER_USER = 440;
 
-/** One refused for good: in a campaign whose users may do everything, that is a fault. */
+/** A final refusal. Users of this test may do everything, so it is a fault. */
 class Refused extends Error {}
 
 interface Call {
@@ -64,8 +64,8 @@ interface Call {
 }
 
 /**
- * A user with two connections to two nodes, one raw and one over Socket.IO, and one thing at a time to do over either.
- * Whatever has an idempotency key or a request id is repeated until it is answered; what has none is sent once.
+ * A user with connections to two nodes, one raw and one over Socket.IO, who does one thing at a time over either. It
+ * repeats requests with an idempotency key or request id until they are answered, and sends others once.
  */
 export class Caller {
   readonly #deps: CallerDeps;
@@ -74,14 +74,14 @@ export class Caller {
   readonly #clients: (CallingClient | undefined)[] = [undefined, undefined];
   #number = 0;
 
-  /** @param name no other lane's */
+  /** @param name unique among the callers */
   constructor(deps: CallerDeps, user: ChaosUser, name: string) {
     this.#deps = deps;
     this.#user = user;
     this.#name = name;
   }
 
-  /** @throws Error when something was refused for good, or not answered within two minutes */
+  /** @throws Error if a request was refused for good, or not answered within two minutes */
   async work(tasks: number): Promise<void> {
     const { random, signal } = this.#deps;
     try {
@@ -117,7 +117,7 @@ export class Caller {
     this.#note(key, await this.#untilAnswered(call, 1 - first));
   }
 
-  /** Whatever comes of it. */
+  /** Ignores the outcome. */
   async #callOnce(): Promise<void> {
     const { random, observations } = this.#deps;
     const at = random.below(2);
@@ -127,7 +127,7 @@ export class Caller {
     if (answer) observations.unkeyed.push(answer);
   }
 
-  /** An agent that makes a thread and reads the list of them. */
+  /** An agent run that creates a thread and lists the threads. */
   async #run(): Promise<void> {
     const requestId = `run_${this.#name}_${this.#number}`;
     this.#deps.observations.runs.set(requestId, this.#user.userId);
@@ -139,13 +139,13 @@ export class Caller {
       const request = {
         message: `Start a thread called "${requestId}"`,
         request_id: requestId,
-        // One for all runs of the user, so that runs themselves make no more.
+        // One thread for all runs of the user, so that runs themselves create no more.
         thread_id: mainThread(this.#user.userId),
       };
       const isAnswer = ({ type, fields }: Message) =>
         (type === 'agent_accepted' || type === 'error') && fields.request_id === requestId;
       const answer = client.request('agent_request', request, isAnswer, ANSWER_MS);
-      // Whoever comes back later reads of its end in the log.
+      // A client that reconnects later finds the end of the run in the log.
       const end = ended.catch(rethrowUnlessLost);
       const { type, fields } = await answer;
       if (type === 'error') throw this.#refusal(fields);
@@ -164,7 +164,7 @@ export class Caller {
     return { key, tool: 'list_agents', args: {} };
   }
 
-  /** @param hangUp drop the connection right after the first attempt was sent */
+  /** @param hangUp disconnect right after sending the first attempt */
   #untilAnswered(call: Call, at: number, hangUp = false): Promise<ToolAnswer> {
     let attempts = 0;
     return this.#withRetries(async () => {
@@ -177,7 +177,7 @@ export class Caller {
     });
   }
 
-  /** Does `work` again after a loss. @throws what else it throws, or the last loss after two minutes */
+  /** Repeats `work` after a loss. @throws any other error of `work`, or the last loss after two minutes */
   async #withRetries<T>(work: () => Promise<T>): Promise<T> {
     const deadlineAt = performance.now() + GIVE_UP_MS;
     for (;;) {
@@ -191,7 +191,7 @@ export class Caller {
     }
   }
 
-  /** The answer, once. @throws Lost when there is none, or one that asks to try again; Refused */
+  /** Resolves with the answer to one attempt. @throws Lost without an answer or if it asks for a retry; Refused */
   async #attempt(client: CallingClient, { key, tool, args }: Call): Promise<ToolAnswer> {
     const request_id = `req_${this.#name}_${this.#number}_${this.#deps.random.below(2 ** 32)}`;
     const request = { tool, arguments: args, request_id, ...(key === undefined ? {} : { idempotency_key: key }) };
@@ -218,7 +218,10 @@ export class Caller {
     if (!existing) keyed.set(key, { ...answer, userId: this.#user.userId });
   }
 
-  /** The connection of that place, made anew on a random node when it is over. @throws Lost when that one is away */
+  /**
+   * Returns the connection of that index, and reconnects to a random node if it has ended. @throws Lost if the node is
+   * unavailable
+   */
   async #client(at: number): Promise<CallingClient> {
     const existing = this.#clients[at];
     if (existing && !existing.isOver) return existing;
@@ -231,7 +234,7 @@ export class Caller {
   }
 }
 
-/** The thread that all runs of a user are in. */
+/** Returns the thread of all runs of a user. */
 export function mainThread(userId: string): string {
   return `thread_of_${userId}`;
 }

@@ -14,11 +14,11 @@ export interface CallingClientOptions {
   readonly transport: TransportName;
   readonly url: string;
   readonly token: string;
-  /** Gets every message, from the first one on. */
+  /** Receives every message from the first one on. */
   readonly onMessage?: (message: Message) => void;
 }
 
-/** The connection ended, or the answer did not come: the client does not know what became of what it asked. */
+/** The connection ended or the answer timed out, so the outcome of the request is unknown. */
 export class Lost extends Error {}
 
 const OPEN_TIMEOUT_MS = 10_000;
@@ -35,8 +35,8 @@ interface Waiter {
 }
 
 /**
- * A client that keeps only what it waits for: a campaign opens thousands, each of which hears everything that its user
- * does. Opening → open → over, whoever ends it.
+ * A client that keeps only the messages it waits for: a chaos test opens thousands, and each receives all events of its
+ * user. States: opening → open → over, whichever side closes.
  */
 export class CallingClient {
   readonly #waiters = new Set<Waiter>();
@@ -48,7 +48,7 @@ export class CallingClient {
     this.#onMessage = onMessage;
   }
 
-  /** Resolves with a client that has been welcomed, and the fields of its welcome. @throws Lost when there is none */
+  /** Resolves with a client after its welcome, and the fields of the welcome. @throws Lost without a welcome */
   static async open(options: CallingClientOptions): Promise<{ client: CallingClient; welcome: Message['fields'] }> {
     const client = new CallingClient(options);
     const welcomed = client.next(({ type }) => type === 'connection_established', OPEN_TIMEOUT_MS);
@@ -66,7 +66,7 @@ export class CallingClient {
     return this.#isOver;
   }
 
-  /** The next message that matches. @throws Lost when the connection ends before, or `timeoutMs` are over */
+  /** Resolves with the next matching message. @throws Lost if the connection ends before, or after `timeoutMs` */
   next(matches: MessageMatcher, timeoutMs: number): Promise<Message> {
     return new Promise((resolve, reject) => {
       if (this.#isOver) return reject(new Lost('the connection is over'));
@@ -90,14 +90,14 @@ export class CallingClient {
     });
   }
 
-  /** Sends, and resolves with the next message that matches. @throws Lost like `next` */
+  /** Sends, and resolves with the next matching message. @throws Lost like `next` */
   request(type: string, fields: Record<string, unknown>, matches: MessageMatcher, timeoutMs: number): Promise<Message> {
     const answer = this.next(matches, timeoutMs);
     if (!this.#isOver) this.#wire?.send(type, fields);
     return answer;
   }
 
-  /** Drops the connection, without a word where the transport allows it. Idempotent. */
+  /** Drops the connection, without a close handshake if the transport allows it. Idempotent. */
   end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -121,7 +121,7 @@ function webSocket({ url, token }: CallingClientOptions, { onMessage, onEnd }: H
   const address = new URL('/ws/secure', url.replace(/^http/, 'ws'));
   const socket = new WebSocket(address, { headers: { authorization: `Bearer ${token}` } });
   socket.on('message', (data) => onMessage(decodeFrame(data.toString())));
-  // 'close' follows, also for a connection that never was open.
+  // 'close' follows, also for a connection that never opened.
   socket.on('error', () => {});
   socket.on('close', onEnd);
   return {

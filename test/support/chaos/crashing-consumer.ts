@@ -15,20 +15,20 @@ interface FeedPage {
 }
 
 /**
- * Pulls the bill from random nodes while everything is killed, and crashes now and then itself: then it has lost what it
- * had not stored together with its cursor, and reads that again.
+ * Reads the usage feed from random nodes while processes are killed, and crashes now and then itself. A crash loses the
+ * records that it had not stored together with its cursor, and it reads those again.
  */
 export class CrashingConsumer {
-  /** What it has stored, in the order of the feed. */
+  /** Stored records, in the order of the feed. */
   readonly kept: BilledRecord[] = [];
-  /** What was wrong with the feed. */
+  /** Faults of the feed. */
   readonly faults: string[] = [];
   crashes = 0;
-  /** Records that came again after a crash. */
+  /** Records received again after a crash. */
   readAgain = 0;
   readonly #stack: StackAddresses;
   readonly #random: Random;
-  /** By sequence: what was read there first, stored or not. */
+  /** The first content read per sequence, stored or not. */
   readonly #read = new Map<number, string>();
   #keptCursor = '';
   #token: string | undefined;
@@ -38,14 +38,14 @@ export class CrashingConsumer {
     this.#random = random;
   }
 
-  /** Pulls until `enough`, which is asked after every page. */
+  /** Reads until `enough` returns true, which is called after every page. */
   async pull(enough: () => boolean): Promise<void> {
     let memory: BilledRecord[] = [];
     let cursor = this.#keptCursor;
     while (!enough()) {
       const page = await this.#page(cursor).catch(() => undefined);
       if (!page) {
-        // The node is away, or Redis, or both.
+        // The node or Redis is unavailable.
         this.#token = undefined;
         await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
         continue;
@@ -53,7 +53,7 @@ export class CrashingConsumer {
       this.#check(page);
       memory.push(...page.records);
       cursor = page.next_cursor;
-      // The first page is always lost, so that there is no round without a crash.
+      // The first page is always lost, so that each round contains a crash.
       if ((this.crashes === 0 && memory.length > 0) || this.#random.chance(0.15)) {
         this.crashes += 1;
         memory = [];
@@ -96,7 +96,7 @@ export class CrashingConsumer {
     const response = await fetch(`${url}${path}`, { ...init, headers, signal: AbortSignal.timeout(REQUEST_MS) });
     if (!response.ok) {
       const answer = `${path} was answered ${response.status}: ${await response.text()}`;
-      // A node that cannot serve now says so; a request that was wrong, or a cursor that is not known, is a fault.
+      // A node that cannot serve answers 5xx; an invalid request or an unknown cursor is a fault.
       if (response.status < 500 && response.status !== 401) this.faults.push(answer);
       throw new Error(answer);
     }

@@ -14,32 +14,31 @@ export interface CompletedCall {
   readonly success: boolean;
   readonly runId: string | null;
   readonly recordId: string | null;
-  /** Ended by the sweep: what it did is not known. */
+  /** Ended by the sweep, so its effect is unknown. */
   readonly cutOff: boolean;
 }
 
-/** What one user's log, limits and threads say at the end. */
+/** The state of one user's log, limits and threads at the end. */
 export interface UserRecord {
   readonly userId: string;
-  /** `seq` was 1, 2, 3, … over the whole log. */
+  /** Whether `seq` was 1, 2, 3, … over the whole log. */
   readonly isGapless: boolean;
   /** Call ids in the order of the log. */
   readonly executing: readonly string[];
   readonly completed: readonly CompletedCall[];
-  /** Request ids of runs, as often as each ended. */
+  /** Request ids of ended runs, once per terminal event. */
   readonly endedRuns: readonly string[];
   readonly inFlight: number;
   readonly thisMonth: { readonly period: string; readonly calls: number; readonly units: number };
-  /** Ids of the threads that there are, without the one of the runs. */
+  /** Ids of the user's threads, without the one of the runs. */
   readonly threads: ReadonlySet<string>;
 }
 
 const READ_MS = 60_000;
-/** What the sweep says of a call whose process was gone. */
+/** The sweep's text for a call whose process had ended. */
 const CUT_OFF = /^The call did not come to an end/;
-/** More than are kept of a user. */
 
-/** Reads a user's log over a connection, from its beginning, and what there is besides. */
+/** Reads a user's log from its beginning over a connection, and the user's further state. */
 export async function readUserRecord(
   redis: Redis,
   of: StackAddresses,
@@ -89,7 +88,7 @@ async function threadsOf(redis: Redis, { keyPrefix }: StackAddresses, userId: st
   return new Set(ids.filter((id) => id !== mainThread(userId)));
 }
 
-/** How many calls and runs have not ended. */
+/** Returns the number of calls and runs that have not ended. */
 export async function unended(redis: Redis, { keyPrefix }: StackAddresses): Promise<number> {
   const keys = new Keys(keyPrefix);
   const partitions = Array.from({ length: PARTITIONS }, (_, at) => at);
@@ -98,15 +97,15 @@ export async function unended(redis: Redis, { keyPrefix }: StackAddresses): Prom
   return counts.reduce((sum, count) => sum + count, 0);
 }
 
-/** What the calls of `create_thread` did, beside what they are charged for. */
+/** Effects of the `create_thread` calls, apart from their charges. */
 export interface Effects {
   readonly chargedWithoutEffect: readonly CompletedCall[];
   readonly effectWithoutCharge: readonly CompletedCall[];
-  /** Threads that no call of the log made. */
+  /** Threads that no call of the log created. */
   readonly strays: readonly string[];
 }
 
-/** The id of a thread follows from the call that made it: each can be told from all others. */
+/** The id of a thread is derived from the call that created it, so each thread can be assigned to a call. */
 export function effectsOf({ userId, completed, threads }: UserRecord): Effects {
   const chargedWithoutEffect: CompletedCall[] = [];
   const effectWithoutCharge: CompletedCall[] = [];
@@ -135,7 +134,7 @@ interface Verification {
   readonly next: string | null;
 }
 
-/** The sums of the ledger, as billing asks for them. */
+/** The totals of the ledger, as billing reads them. */
 export class Reports {
   readonly #url: string;
   readonly #token: string;
@@ -147,7 +146,7 @@ export class Reports {
     this.#from = from;
   }
 
-  /** @param since the beginning of the campaign */
+  /** @param since the start of the chaos test */
   static async open(of: StackAddresses, since: Date): Promise<Reports> {
     const token = await serviceToken('usage:read', { clientId: 'campaign-auditor', stack: of });
     return new Reports(of.gateways[0]?.url ?? '', token, since.toISOString().slice(0, 'YYYY-MM-DDTHH'.length));
@@ -158,13 +157,13 @@ export class Reports {
     return tallies;
   }
 
-  /** Records in the windows, closed and open. */
+  /** Returns the number of records in the windows, closed and open. */
   async inWindows(): Promise<number> {
     const { windows } = await this.#get<{ windows: { record_count: number }[] }>('windows', { from: this.#from });
     return windows.reduce((sum, { record_count }) => sum + record_count, 0);
   }
 
-  /** Every call of `verify` up to the last. */
+  /** Calls `verify` repeatedly up to the end of the ledger. */
   async verify(): Promise<Pick<Verification, 'ok' | 'problem' | 'checked_records' | 'unsettled'>> {
     let checked_records = 0;
     for (let from: string | null = this.#from; ; ) {

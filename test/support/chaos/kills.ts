@@ -4,9 +4,9 @@ import { until } from '../until.ts';
 import type { Random } from './random.ts';
 
 export interface KillPlan {
-  /** Of gateways, and of workers; of Redis half as many, since it has more to read at each start. */
+  /** Kills of gateways, and of workers. Redis is killed half as often, because it has more to load at each start. */
   readonly kills: number;
-  /** The work that they are spread over, in the unit of `done`. */
+  /** The amount of work over which the kills are spread, in the unit of `done`. */
   readonly total: number;
   readonly done: () => number;
   readonly signal: AbortSignal;
@@ -18,13 +18,14 @@ export interface Kills {
   redis: number;
 }
 
-/** A busy machine, with Redis away for a part of it. */
+/** Start timeout on a busy machine, with Redis unavailable for a part of the time. */
 const START_MS = 60_000;
 const PROGRESS_MS = 600_000;
 
 /**
- * Kills gateways, workers and Redis with SIGKILL at random times of the work, whatever the others are at, and starts each
- * again. No process is spared: each has had its turn before one has its next. Resolves when the last one is up again.
+ * Kills gateways, workers and Redis with SIGKILL at random points of the work, independently of each other, and
+ * restarts each. Every process of a kind is killed before any is killed a second time. Resolves when the last one is up
+ * again.
  */
 export async function killEverything(
   stack: StackProcesses,
@@ -41,7 +42,7 @@ export async function killEverything(
       .map((victim) => async () => {
         kills[kind] += 1;
         await victim.kill('SIGKILL');
-        // Nothing starts while Redis is away.
+        // A process cannot start while Redis is unavailable.
         await until(() => victim.start().then(() => true), { timeoutMs: START_MS, label: `${victim.name} again` });
       });
   };
@@ -54,7 +55,7 @@ export async function killEverything(
   return kills;
 }
 
-/** Each in its own part of the work, at a random place of it. */
+/** Runs each action in its own section of the work, at a random point of it. */
 async function oneAfterTheOther(series: readonly (() => Promise<void>)[], random: Random, plan: KillPlan) {
   for (const [at, kill] of series.entries()) {
     const index = (0.95 * plan.total * (at + random.next())) / series.length;

@@ -7,17 +7,17 @@ import { closeAfter } from '../open-resources.ts';
 import { replicatedRedis } from '../replicated-redis.ts';
 
 /**
- * - `killed`: SIGKILL, and started again with what its append-only file holds
- * - `power cut`: the same, and what was appended to the file in its last second is gone, as `everysec` may not have forced
- *   it to the disk; a simulation, which takes the worst that this setting allows
- * - `fail-over`: SIGKILL, and the replica is promoted, which had everything that the network had brought
- * - `lagging fail-over`: the same, while the replication had been held up for half a second
+ * - `killed`: SIGKILL, and a restart from the append-only file
+ * - `power cut`: the same without the last second of the file, which `everysec` may not have forced to disk: a
+ * simulation of the worst case of this setting
+ * - `fail-over`: SIGKILL, and a promotion of the replica, which had all replicated writes
+ * - `lagging fail-over`: the same, after the replication had been paused for half a second
  */
 export type Failure = 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over';
 
 export interface LossyRedis {
   readonly url: string;
-  /** Resolves when there is a Redis at the address again. @param onKilled called when there is none any more */
+  /** Resolves when a Redis is available at the address again. @param onKilled called when there is none any more */
   readonly fail: (onKilled: () => void) => Promise<void>;
 }
 
@@ -67,7 +67,7 @@ async function restarted(failure: Failure, appendfsync: 'always' | 'everysec'): 
   return { url, fail };
 }
 
-/** The part that grows. */
+/** The incremental file of the append-only log. */
 async function appendOnlyFile(dir: string): Promise<{ path: string; size: number }> {
   const folder = join(dir, 'appendonlydir');
   const name = (await readdir(folder)).find((file) => file.endsWith('.incr.aof'));

@@ -1,4 +1,4 @@
-/** Numbers that look random and follow from the seed, so that a round can be told by one number. */
+/** A pseudo-random generator whose seed identifies a round. */
 export class Random {
   #state: number;
 
@@ -6,7 +6,7 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
-  /** At least 0, below 1: mulberry32, whose period of 2^32 is more than any round asks for. */
+  /** Returns a number at least 0 and below 1: mulberry32, whose period of 2^32 exceeds the need of any round. */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
     let mixed = this.#state;
@@ -15,17 +15,17 @@ export class Random {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   }
 
-  /** True once in 1 / `share` times. */
+  /** Returns true with this probability. */
   chance(share: number): boolean {
     return this.next() < share;
   }
 
-  /** A whole number, at least 0 and below `bound`. */
+  /** Returns a whole number at least 0 and below `bound`. */
   below(bound: number): number {
     return Math.floor(this.next() * bound);
   }
 
-  /** The same items in another order: Fisher and Yates. */
+  /** Returns the same items in another order (Fisher–Yates). */
   shuffled<T>(items: readonly T[]): T[] {
     const result = [...items];
     for (let at = result.length - 1; at > 0; at--) {

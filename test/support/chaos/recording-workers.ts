@@ -22,17 +22,20 @@ import { closeAfter } from '../open-resources.ts';
 import { anyCaller, toolNode, toolRequest, UNLIMITED } from '../tools.ts';
 
 export interface LossProtection {
-  /** Records that a process remembers, in seconds; 0 for none. */
+  /** Retention of acknowledged records in the process, in seconds; 0 for none. */
   readonly journalSeconds: number;
   readonly archiveUrl: string | undefined;
   readonly waitReplicas: number;
 }
 
 const USERS = 40;
-/** As often as workers fold. */
+/** The ingestion interval of workers. */
 const INGEST_EVERY_MS = 500;
 
-/** A process that executes paid calls, and one that folds and archives, in this process and on connections of their own. */
+/**
+ * Starts a process that executes paid calls and one that ingests and archives. Both run in this process with separate
+ * connections.
+ */
 export async function recordingWorkers(redisUrl: string, security: LossProtection) {
   const closers = new Closers();
   closeAfter('test', () => closers.close());
@@ -69,7 +72,7 @@ export async function recordingWorkers(redisUrl: string, security: LossProtectio
     startArchiving(archive, { ...worker, ledger, server, consumers, windows });
   }
 
-  /** Ids of the records of calls that were answered. */
+  /** Record ids of answered calls. */
   const acknowledged: string[] = [];
   let running = true;
   const call = async (user: number) => {
@@ -80,7 +83,7 @@ export async function recordingWorkers(redisUrl: string, security: LossProtectio
         const { usage_record_id: id } = await finished;
         if (id) acknowledged.push(id);
       } catch {
-        // Redis was away: the call did not begin.
+        // Redis was unavailable, so the call did not start.
         await delay(20);
       }
       await delay(2);
@@ -97,19 +100,19 @@ export async function recordingWorkers(redisUrl: string, security: LossProtectio
   return {
     acknowledged,
     metrics: base.metrics,
-    /** Paid calls whose replicas were late, so far. */
+    /** Number of paid calls so far that replicas confirmed late. */
     unreplicated: async () => (await base.metrics.unreplicatedWrites.get()).values[0]?.value ?? 0,
     stop: async () => {
       running = false;
       await Promise.all(tasks);
     },
-    /** Whether everything that waited is in the ledger. */
+    /** Ingests; returns whether the ledger has everything that was pending. */
     ingestAll: async () => (await ingestUsage(ingestDeps)) !== undefined,
     verify: () => {
       const verifier = new Verifier({ ledger, windows, tallies: new Tallies(worker), clock: systemClock });
       return verifier.verify(hoursBetween(Date.now() - 2 * 3_600_000, Date.now() + 1));
     },
-    /** Ids of the ledger. */
+    /** Record ids of the ledger. */
     billed: async () => {
       const ids: string[] = [];
       for (let after: LedgerPosition = BEGINNING; ; ) {

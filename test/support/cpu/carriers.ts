@@ -7,7 +7,7 @@ import { WebSocket } from 'ws';
 type Headers = Readonly<Record<string, string>>;
 
 const HEAD_END = '\r\n\r\n';
-/** How long an answer may take that need not come: a closed session, a frame that is passed over. */
+/** Timeout of an answer that may not come: for a closed session or an ignored frame. */
 const QUIET_MS = 40;
 const agent = new Agent({ keepAlive: true, maxSockets: 4 });
 
@@ -19,7 +19,7 @@ export interface Request {
   readonly body?: string;
 }
 
-/** An HTTP request; resolves with its answer. */
+/** Sends an HTTP request; resolves with its response. */
 export async function ask({ url, path, method = 'GET', headers = {}, body }: Request) {
   const sent = httpRequest(new URL(url), { agent, method, path, headers: { ...headers } });
   // A body that is refused before it has been read ends the connection.
@@ -32,7 +32,7 @@ export async function ask({ url, path, method = 'GET', headers = {}, body }: Req
   return { status: Number(response.statusCode), text };
 }
 
-/** An upgrade that is written as it stands; resolves with the status once the server has said something of its own. */
+/** Sends a literal upgrade request; resolves with the status after the first byte beyond the response head. */
 export function upgrade({ url, path, headers = {} }: Request): Promise<number> {
   const { hostname, port, host } = new URL(url);
   const all: Headers = {
@@ -55,14 +55,14 @@ export function upgrade({ url, path, headers = {} }: Request): Promise<number> {
     socket.on('data', (bytes) => {
       received += bytes.toString('latin1');
       const at = received.indexOf(HEAD_END);
-      // A refusal has its body, an accepted upgrade its first frame.
+      // A refusal has a body, an accepted upgrade its first frame.
       if (at >= 0 && received.length > at + HEAD_END.length) end();
     });
     socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('\r\n')}${HEAD_END}`, 'latin1');
   });
 }
 
-/** A WebSocket that is open and has had its first frame; it never throws. */
+/** An open WebSocket after its first frame; its methods never throw. */
 export class Frames {
   readonly #socket: WebSocket;
   readonly #received: string[] = [];
@@ -88,7 +88,7 @@ export class Frames {
     return frames;
   }
 
-  /** The next frame, one reader at a time; undefined when the connection is closed. */
+  /** Resolves with the next frame, for one reader at a time; undefined when the connection is closed. */
   next(): Promise<string | undefined> {
     return new Promise((resolve) => {
       this.#waiting = resolve;
@@ -107,7 +107,7 @@ export class Frames {
     if (!this.closed) this.#socket.send(frame);
   }
 
-  /** Reads on until a frame that fits, or the end. */
+  /** Reads until a frame matches or the connection ends. */
   async until(fits: (frame: string) => boolean): Promise<string | undefined> {
     for (;;) {
       const frame = await this.next();
@@ -120,7 +120,7 @@ export class Frames {
   }
 }
 
-/** What comes of a promise, or nothing after a while. */
+/** Resolves with the result of the promise, or undefined after a short while. */
 export async function shortly<T>(promise: Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const quiet = new Promise<undefined>((resolve) => {

@@ -5,15 +5,15 @@ import { FEW_TEXTS, type Shape, TEXTS, VALUES } from './shapes.ts';
 
 type Headers = Readonly<Record<string, string>>;
 
-/** Node takes heads of 16 KiB. */
+/** Node accepts heads of 16 KiB. */
 const HEAD_SIZES = [2_000, 13_000] as const;
-/** Bodies are taken up to 64 KiB. */
+/** Routes accept bodies up to 64 KiB. */
 const BODY_SIZES = [2_000, 60_000] as const;
 const EVENT_SIZES = [1_000, 7_800] as const;
 const JSON_TYPE: Headers = { 'content-type': 'application/json' };
 const FORM_TYPE: Headers = { 'content-type': 'application/x-www-form-urlencoded' };
 
-/** Where a surface leads, and what its input is put into. */
+/** The request of a surface, and the part that contains the input. */
 interface Route {
   readonly url: string;
   readonly path: string;
@@ -44,7 +44,7 @@ function targets(route: Omit<Route, 'path'>, paths: readonly string[], shapes: r
   }));
 }
 
-/** Node's client sends no space; the rest goes as it is. */
+/** Node's client rejects spaces; other characters pass unchanged. */
 function inTarget(input: string): string {
   return input.replaceAll(' ', '%20');
 }
@@ -70,7 +70,7 @@ function bodies(
 const MCP: Headers = { ...JSON_TYPE, accept: 'application/json, text/event-stream' };
 const MCP_CALL = (params: string) => `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":${params}}`;
 
-/** HTTP routes of a gateway that anybody may ask. */
+/** HTTP routes of a gateway that need no credential. */
 export function publicSurfaces({ gateways }: StackAddresses): Surface[] {
   const url = String(gateways[0]?.url);
   const mcp = { url, path: '/mcp', method: 'POST' };
@@ -101,7 +101,7 @@ export function publicSurfaces({ gateways }: StackAddresses): Surface[] {
   ];
 }
 
-/** Routes of a gateway for services, asked with a token that may do everything. */
+/** Routes of a gateway for services, with a token that has all scopes. */
 export function serviceSurfaces({ gateways }: StackAddresses, token: string): Surface[] {
   const url = String(gateways[0]?.url);
   const authorization = `Bearer ${token}`;
@@ -145,7 +145,7 @@ export function serviceSurfaces({ gateways }: StackAddresses, token: string): Su
   ];
 }
 
-/** The reference auth service: every route that reads something. */
+/** Every route of the reference auth service that reads input. */
 export function authServiceSurfaces({ authUrl: url }: StackAddresses): Surface[] {
   const forms = ['grant_type=password&username=…&password=x', 'grant_type=refresh_token&refresh_token=…', '…'];
   const text = { shapes: TEXTS };

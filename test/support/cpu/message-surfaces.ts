@@ -9,19 +9,19 @@ const FRAME_SIZES = [2_000, 60_000] as const;
 const PLAN: PlanName = 'enterprise';
 const ENGINE = '/socket.io/?EIO=4&transport=websocket';
 const POLLING = '/socket.io/?EIO=4&transport=polling';
-/** A tenth of what a payload may be: what follows a separator costs a decoder the most. */
+/** A tenth of the allowed payload: input after a separator costs a decoder the most. */
 const PAYLOAD_SIZES = [600, 6_000] as const;
 
-/** Whether every shape is put everywhere, or one of each kind. */
+/** Whether every shape is sent to each surface, or one of each kind. */
 interface Matrix {
   readonly all: boolean;
 }
 
-/** Opens a connection when there is none, and again when the server has closed the one before. */
+/** Opens a connection if there is none, or if the server has closed the one before. */
 class Line {
   readonly #open: () => Promise<Frames>;
   #frames: Promise<Frames> | undefined;
-  /** One message after the other: their answers do not say whose they are. */
+  /** Sends one message after the other, because replies do not name their request. */
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(open: () => Promise<Frames>) {
@@ -50,7 +50,7 @@ function urlOf({ gateways }: StackAddresses): string {
   return String(gateways[0]?.url);
 }
 
-/** A fresh connection for each input: one that has not authenticated may not say much. */
+/** Uses a new connection per input, because an unauthenticated one may send few messages. */
 function once(of: StackAddresses, path: string, frame: (input: string) => string) {
   const url = urlOf(of);
   return async (input: string) => {
@@ -61,7 +61,7 @@ function once(of: StackAddresses, path: string, frame: (input: string) => string
   };
 }
 
-/** Frames of clients that have yet to say who they are. */
+/** Frames of clients before authentication. */
 export function strangerSurfaces(of: StackAddresses, { all }: Matrix): Surface[] {
   const values = all ? VALUES : FEW_VALUES;
   const family = 'frames before authentication';
@@ -117,7 +117,7 @@ const PACKETS: readonly Shape[] = ['4', '40', '40/x', '2', '3', '6', 'b', '42["a
   make: (size) => `${packet}\x1e`.repeat(size / (packet.length + 1)).slice(0, -1),
 }));
 
-/** Bodies of long polling: a payload is any number of packets. */
+/** Bodies of long polling: a payload contains any number of packets. */
 function pollingSurfaces(of: StackAddresses, values: readonly Shape[]): Surface[] {
   const url = urlOf(of);
   const send = async (body: string) => {
@@ -142,7 +142,7 @@ interface Field {
   readonly type: string;
   /** The payload; `…` stands for a JSON value. */
   readonly payload: string;
-  /** Frames that end the answer; a `pong` is the one to a ping right behind it. */
+  /** Frames that end the reply; a `pong` answers a ping sent right after the message. */
   readonly ends?: readonly string[];
 }
 
@@ -180,7 +180,7 @@ const FIELDS: readonly Field[] = [
   { type: 'heartbeat', payload: '…' },
 ];
 
-/** The arguments as a whole, and one that the tool does not have. */
+/** The arguments as a whole, and one that the tool does not define. */
 function toolCalls(tool: string): Field[] {
   return ['…', '{"other":…}'].map((input) => ({
     type: 'tool_call',
@@ -200,12 +200,12 @@ export function messageSurfaces(of: StackAddresses, { all }: Matrix): Surface[] 
       family: `message \`${type}\``,
       name: `${type} ${payload}`,
       sizes: FRAME_SIZES,
-      // An agent reads the text: every shape of it.
+      // An agent reads the text, so it gets every shape.
       shapes: payload.includes('"message":…') ? VALUES : values,
       send: (input: string) =>
         line.say(`{"type":"${type}","payload":${filled(payload)(input)}}`, async (frames) => {
           if (ends) await frames.until((frame) => ends.some((end) => frame.startsWith(`{"type":"${end}"`)));
-          // Its answer also says that everything before it has been dealt with, and that the client speaks sense.
+          // The pong shows that everything before it has been processed, and resets the count of bad frames.
           frames.send('{"type":"ping","payload":{"timestamp":"marker"}}');
           await frames.until((frame) => frame.startsWith('{"type":"pong"') && frame.includes(PONG));
         }),

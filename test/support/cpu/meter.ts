@@ -1,18 +1,18 @@
 import { mainThreadMicros } from '../../../bench/lib/cpu.ts';
 import type { Shape } from './shapes.ts';
 
-/** What an input may cost above the fixed cost of its request, in microseconds of CPU per kB (1,000 bytes). */
+/** Maximum cost of an input beyond the fixed cost of its request, in microseconds of CPU per kB (1,000 bytes). */
 export const BOUND_MICROS_PER_KB = 50;
 
-/** A place where foreign input is read. */
+/** A point at which the product reads foreign input. */
 export interface Surface {
-  /** Rows of the table: surfaces of one family are one row, which shows the worst of them. */
+  /** A row of the table: surfaces of one family share a row, which shows the worst of them. */
   readonly family: string;
   readonly name: string;
   /** Characters of the smaller and the larger input. */
   readonly sizes: readonly [number, number];
   readonly shapes: readonly Shape[];
-  /** Sends one input and resolves once the server has dealt with it. */
+  /** Sends one input and resolves when the server has processed it. */
   readonly send: (input: string) => Promise<unknown>;
 }
 
@@ -20,7 +20,7 @@ export interface Cell {
   readonly family: string;
   readonly surface: string;
   readonly shape: string;
-  /** Of the slope between the two sizes. */
+  /** The slope between the two sizes. */
   readonly microsPerKb: number;
 }
 
@@ -29,19 +29,19 @@ interface Effort {
   readonly repetitions: number;
 }
 
-/** Enough to see ten times the bound; a cell that looks expensive is measured again. */
+/** Enough to detect ten times the bound; a cell that looks expensive is measured again. */
 const GLANCE: Effort = { rounds: 1, repetitions: 2 };
 const LOOK: Effort = { rounds: 2, repetitions: 4 };
 const STARE: Effort = { rounds: 6, repetitions: 12 };
-/** Cells above this part of the bound are measured again with more effort. */
+/** Cells above this fraction of the bound are measured again with more effort. */
 const SUSPICIOUS = 0.5;
 const HOPELESS = BOUND_MICROS_PER_KB * 10;
 const WORKERS = 2;
 const ANSWER_TIMEOUT_MS = 15_000;
 
 /**
- * Measures the CPU time that the main threads of processes use for inputs: the time that nobody else is served in. It
- * is CPU time, so that a busy machine disturbs it little, and the least of several rounds, since every disturbance adds.
+ * Measures the CPU time that the main threads of processes use for inputs, in which they serve no other client. It uses
+ * CPU time, which other load disturbs little, and the minimum of several rounds, because each disturbance adds.
  */
 export class CpuMeter {
   readonly #pids: readonly number[];
@@ -50,7 +50,7 @@ export class CpuMeter {
     this.#pids = pids;
   }
 
-  /** @param thorough measures every cell well, for the table; else only those that look expensive at a glance */
+  /** @param thorough measures every cell with full effort, for the table; otherwise only those that look expensive */
   async measure(surface: Surface, { thorough }: { readonly thorough: boolean }): Promise<Cell[]> {
     const [small] = surface.sizes;
     const plain = 'a'.repeat(small);
@@ -72,7 +72,7 @@ export class CpuMeter {
     const kilobytes = (Buffer.byteLength(large) - Buffer.byteLength(small)) / 1_000;
     const glance = async () => ((await this.#cost(surface, large, GLANCE)) - fixed) / kilobytes;
     let glanced = await glance();
-    // What is ten times too much three times in a row is no disturbance, and would take its time.
+    // A cell at ten times the bound in three measurements is no disturbance, and a precise measurement would take long.
     for (let again = 0; again < 2 && glanced > HOPELESS; again++) glanced = Math.min(glanced, await glance());
     if (glanced > HOPELESS) return glanced;
     if (!thorough && glanced < BOUND_MICROS_PER_KB * SUSPICIOUS) return Math.max(0, glanced);
@@ -85,7 +85,7 @@ export class CpuMeter {
     return Math.min(looked, await slope(STARE));
   }
 
-  /** Microseconds of one send. */
+  /** Returns the microseconds of one send. */
   async #cost(surface: Surface, input: string, { rounds, repetitions }: Effort): Promise<number> {
     let least = Number.POSITIVE_INFINITY;
     for (let round = 0; round < rounds; round++) {

@@ -1,10 +1,10 @@
 import { writeFileSync } from 'node:fs';
 import { BOUND_MICROS_PER_KB, type Cell, type CpuMeter, type Surface } from './meter.ts';
 
-/** `npm run attacks:cpu`: everything, measured well, with a table; else what can be seen at a glance. */
+/** `npm run attacks:cpu` measures everything precisely and prints a table; a normal test run is coarse. */
 export const THOROUGH = process.env.ATTACKS_CPU === 'all';
 
-/** Measures and, where everything is measured, prints one row per family. @returns the cells above the bound */
+/** Measures and, with `THOROUGH`, prints one row per family. @returns the cells above the bound */
 export async function expensiveCells(meter: CpuMeter, surfaces: readonly Surface[]): Promise<string[]> {
   const cells: Cell[] = [];
   for (const surface of surfaces) {

@@ -1,19 +1,19 @@
-/** An input of about the given size, in characters; all of them are ASCII unless the name says otherwise. */
+/** An input of about the given size in characters; ASCII unless the name says otherwise. */
 export interface Shape {
   readonly name: string;
   readonly make: (size: number) => string;
 }
 
 /**
- * A text between two other characters: an expression that is anchored at the end (`/=+$/`) or trims (`/\s+$/`) is slow
- * only where its last character does not match.
+ * A repeated text between two other characters: an expression that is anchored at the end (`/=+$/`) or trims (`/\s+$/`)
+ * is slow only if its last character does not match.
  */
 function repeated(unit: string, name = JSON.stringify(unit)): Shape {
   return { name: `repeated ${name}`, make: (size) => `x${unit.repeat(Math.floor((size - 2) / unit.length))}x` };
 }
 
 const UNITS = ['a', '=', ' ', ',', ';', '.', '"', '\\', '%25', '/', '-', ':', '[', '{', '0'];
-/** Many small elements, as the separators of headers, cookies, query strings and forms make them. */
+/** Many small elements, separated as in headers, cookies, query strings and forms. */
 const ELEMENTS = ['a,', 'a;', 'a ', 'a.', 'a=a;', 'a=a&', 'a, ', '" ', '\\"', '=,', 'Bearer ', 'jwt.'];
 const TOKEN: Shape = {
   name: 'one long token',
@@ -25,7 +25,7 @@ const TOKEN: Shape = {
 const NUMBER: Shape = { name: 'one long number', make: (size) => '9'.repeat(size) };
 const ESCAPES: Shape = { name: 'unicode escapes', make: (size) => `x${'\\u0041'.repeat((size - 2) / 6)}x` };
 
-/** What a header, a query parameter or a JSON string is filled with. */
+/** Contents of a header, a query parameter or a JSON string. */
 export const TEXTS: readonly Shape[] = [
   ...UNITS.map((unit) => repeated(unit)),
   ...ELEMENTS.map((unit) => repeated(unit)),
@@ -34,7 +34,7 @@ export const TEXTS: readonly Shape[] = [
   ESCAPES,
 ];
 
-/** The ones that found something somewhere, and one of each kind beside them. */
+/** Shapes that have found something, and one of each other kind. */
 export const FEW_TEXTS: readonly Shape[] = TEXTS.filter(({ name }) =>
   ['repeated "a"', 'repeated "="', 'repeated " "', 'repeated "a,"', 'one long token'].includes(name),
 );
@@ -43,12 +43,12 @@ function many(name: string, element: (at: number) => string, [open, close]: read
   return {
     name,
     make: (size) => {
-      const parts: string[] = [];
+      const elements: string[] = [];
       for (let length = 2; ; ) {
-        const part = element(parts.length);
-        length += part.length + 1;
-        if (length > size) return `${open}${parts.join(',')}${close}`;
-        parts.push(part);
+        const text = element(elements.length);
+        length += text.length + 1;
+        if (length > size) return `${open}${elements.join(',')}${close}`;
+        elements.push(text);
       }
     },
   };
@@ -63,7 +63,7 @@ const nested = (name: string, open: string, middle: string, close: string): Shap
     return `${open.repeat(depth)}${middle}${close.repeat(depth)}`;
   },
 });
-/** As deep as messages may be, again and again. */
+/** The allowed nesting depth, repeated. */
 const COMB = `${'['.repeat(24)}${']'.repeat(24)}`;
 
 /** JSON values. */
@@ -93,7 +93,7 @@ export const VALUES: readonly Shape[] = [
   { name: 'spaces between tokens', make: (size) => `[1${' '.repeat(size - 3)}]` },
 ];
 
-/** One of each kind: what takes a parser, a validator and a copy the longest. */
+/** One of each kind: the most expensive for a parser, a validator and a copy. */
 export const FEW_VALUES: readonly Shape[] = VALUES.filter(({ name }) =>
   [
     'string: repeated "a"',

@@ -1,7 +1,7 @@
 import { useStack } from '../stack.ts';
 import { CpuMeter } from './meter.ts';
 
-/** Every bound that would refuse an input unread is out of the way: what is read at all is measured. */
+/** Raises every limit that would refuse an input unread, so that the reading is measured. */
 const UNLIMITED = {
   MESSAGE_RATE_PER_MINUTE: '1000000',
   MAX_MESSAGE_BYTES: '65536',
@@ -11,7 +11,7 @@ const UNLIMITED = {
   ACCESS_TOKEN_SECONDS: '3600',
 };
 
-/** A gateway, a worker and an auth service of the file's own, and a meter over all three. */
+/** A private gateway, worker and auth service, and a meter over all three. */
 export function useMeteredStack(env: Readonly<Record<string, string>> = {}) {
   const stack = useStack({ workers: 1, env: { ...UNLIMITED, ...env } });
   return {

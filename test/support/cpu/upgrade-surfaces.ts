@@ -3,7 +3,7 @@ import type { Surface } from './meter.ts';
 import { FEW_TEXTS, type Shape, TEXTS } from './shapes.ts';
 
 const PATHS = ['/ws', '/ws/secure', '/ws/user_1', '/ws/v1/user_1', '/ws/mcp', '/socket.io/?EIO=4&transport=websocket'];
-/** The credentials, which each path reads; and what a server, a library or a proxy reads beside them. */
+/** Credential headers, which each path reads, and headers that a server, a library or a proxy reads. */
 const CREDENTIALS = ['sec-websocket-protocol', 'authorization'];
 const OTHERS = [
   'x-forwarded-for',
@@ -16,7 +16,7 @@ const OTHERS = [
   'user-agent',
   'x-service-id',
 ];
-/** What stands in front of the input, so that it gets as far as it can. */
+/** Prefixes that let the input pass the first checks. */
 const PREFIXES: Readonly<Record<string, readonly string[]>> = {
   'sec-websocket-protocol': ['', 'jwt-auth, jwt.', 'jwt-auth.'],
   authorization: ['', 'Bearer ', 'Service-Token '],
@@ -27,9 +27,9 @@ const FEW_PARAMETERS: Readonly<Record<string, readonly string[]>> = {
   '/ws': ['ticket', 'after', 'other'],
   '/socket.io/?EIO=4&transport=websocket': ['sid', 'other'],
 };
-/** Node takes heads of 16 KiB. */
+/** Node accepts heads of 16 KiB. */
 const SIZES = [2_000, 14_000] as const;
-/** Base64 of a JWT that nobody signed, whose middle part is of the size. */
+/** Base64 of an unsigned JWT whose payload has the given size. */
 const UNSIGNED: Shape = {
   name: 'a JWT, unsigned',
   make: (size) => {
@@ -38,7 +38,7 @@ const UNSIGNED: Shape = {
   },
 };
 
-/** @param all every header and parameter on every path; else each path with those that differ there */
+/** @param all every header and parameter on every path; otherwise each path with those that differ there */
 export function upgradeSurfaces(url: string, { all }: { readonly all: boolean }): Surface[] {
   return PATHS.flatMap((path, at) => [
     ...headerSurfaces(url, path, { names: all || at === 0 ? [...CREDENTIALS, ...OTHERS] : CREDENTIALS, all }),
@@ -79,7 +79,7 @@ function querySurfaces(url: string, path: string, names: readonly string[]): Sur
   }));
 }
 
-/** The path itself, at an endpoint and at none. */
+/** The path itself, of an endpoint and of none. */
 function pathSurfaces(url: string, path: string): Surface[] {
   if (!path.endsWith('user_1')) return [];
   const prefix = path.slice(0, -'user_1'.length);

@@ -15,14 +15,14 @@ export interface SeenRequest {
   readonly method: string;
   readonly headers: IncomingMessage['headers'];
   readonly message: { readonly method?: string; readonly params?: Readonly<Record<string, unknown>> };
-  /** Resolves when the other side has gone, or everything has been answered. */
+  /** Resolves when the client has disconnected or the response is complete. */
   readonly closed: Promise<void>;
 }
 
-/** Does something of its own with a request; false leaves it to the server. */
+/** Handles a request itself, or returns false to leave it to the server. */
 export type Fault = (request: SeenRequest, response: ServerResponse) => boolean;
 
-/** A real MCP server over HTTP on loopback, of both eras, that can be made to do anything but what MCP says. */
+/** A real MCP server of both eras over HTTP on loopback, which can be made to violate MCP. */
 export class HttpUpstream {
   readonly requests: SeenRequest[] = [];
   /** Can be replaced between requests. */
@@ -48,7 +48,7 @@ export class HttpUpstream {
     return `http://127.0.0.1:${this.#port}/mcp`;
   }
 
-  /** Again at the same port, after `close`. */
+  /** Listens at the same port again, after `close`. */
   async listen(): Promise<void> {
     const http = createServer((request, response) => {
       this.#serve(request, response).catch(() => response.destroy());
@@ -58,7 +58,7 @@ export class HttpUpstream {
     this.#port = (http.address() as AddressInfo).port;
   }
 
-  /** Every connection is cut, as by a process that dies. */
+  /** Cuts every connection, like a process that dies. */
   async close(): Promise<void> {
     const http = this.#http;
     this.#http = undefined;
@@ -66,12 +66,12 @@ export class HttpUpstream {
     await new Promise<void>((resolve) => (http ? http.close(() => resolve()) : resolve()));
   }
 
-  /** Tells who listens that the list of tools has changed. */
+  /** Notifies subscribed clients that the list of tools has changed. */
   toolsChanged(): void {
     this.#handler.notify.toolsChanged();
   }
 
-  /** Requests of a method of MCP, oldest first. */
+  /** Requests of an MCP method, oldest first. */
   received(method: string): SeenRequest[] {
     return this.requests.filter(({ message }) => message.method === method);
   }
@@ -92,7 +92,7 @@ export class HttpUpstream {
   }
 }
 
-/** A server of 2025-11-25 that keeps a session for each client, as most of that time do. */
+/** A server of 2025-11-25 that keeps a session per client, as most servers of that revision do. */
 export class SessionUpstream {
   readonly requests: string[] = [];
   readonly #sessions = new Map<string, { server: Server; transport: WebStandardStreamableHTTPServerTransport }>();
@@ -123,7 +123,7 @@ export class SessionUpstream {
     return this.#sessions.size;
   }
 
-  /** As a server does that was started anew. */
+  /** Forgets all sessions, like a restarted server. */
   forget(): void {
     this.#sessions.clear();
   }
@@ -159,7 +159,7 @@ export class SessionUpstream {
   }
 }
 
-/** A fault of tool calls alone. */
+/** A fault of tool calls only. */
 export function onCalls(fault: (response: ServerResponse, request: SeenRequest) => void): Fault {
   return (request, response) => {
     if (request.message.method !== 'tools/call') return false;

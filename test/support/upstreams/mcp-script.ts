@@ -15,22 +15,22 @@ export type RunTool = (
   context: ServerContext,
 ) => CallToolResult | InputRequiredResult | Promise<CallToolResult | InputRequiredResult>;
 
-/** Instead of an answer; undefined where there is nothing to ask. */
+/** Returns an input request instead of a result, or undefined if no input is needed. */
 export type InputFirst = (context: ServerContext) => InputRequiredResult | undefined;
 
-/** What a server of a test offers; everything can be replaced while it runs. */
+/** The capabilities of a test server; everything can be replaced while it runs. */
 export interface ServerScript {
   tools: Record<string, { readonly row?: Partial<Tool>; readonly run: RunTool }>;
   resources?: readonly Resource[];
   templates?: readonly { readonly uriTemplate: string; readonly name: string }[];
   prompts?: readonly Prompt[];
-  /** What a prompt or a resource asks for before it is given. */
+  /** The input that a prompt or a resource requests first. */
   inputFirst?: InputFirst;
 }
 
 export const text = (words: string): CallToolResult => ({ content: [{ type: 'text', text: words }] });
 
-/** Says its arguments. */
+/** Returns its arguments. */
 export const echo: ServerScript['tools'][string] = {
   row: {
     description: 'Says what it is told.',

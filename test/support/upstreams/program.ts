@@ -2,11 +2,11 @@ import { writeSync } from 'node:fs';
 import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { echo, mcpServer, type ServerScript, text } from './mcp-script.ts';
 
-/** Files as a pipe is: a program that floods does not wait for anybody. */
+/** Writes synchronously, because a program that floods its output does not wait for the reader. */
 const STDOUT = 1;
 const NOTE = `${JSON.stringify({ jsonrpc: '2.0', method: 'notifications/message', params: { level: 'info', data: 'x' } })}\n`;
 
-/** An MCP server as a program that speaks over stdio, with tools that do what programs should not. */
+/** An MCP server over stdio with tools that misbehave. */
 const script: ServerScript = {
   tools: {
     echo,
@@ -15,7 +15,7 @@ const script: ServerScript = {
     pid: { run: () => text(String(process.pid)) },
     die: { run: () => process.exit(3) },
     hang: { run: () => new Promise(() => undefined) },
-    // Nothing but this runs in the program any more.
+    // Blocks the event loop of the program.
     block: {
       run: () => {
         for (;;);

@@ -15,11 +15,11 @@ import { until } from '../until.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Far behind those of the servers: what ends a call in these tests is the server's. */
+/** Far above the timeouts of the servers, so that these end a call. */
 const CALL_TIMEOUT_MS = 25_000;
 const PROGRAM = fileURLToPath(new URL('program.ts', import.meta.url));
 
-/** The row of a server that is the program of these tests. */
+/** Returns the row of a server that runs the program of these tests. */
 export function programRow(tools: readonly string[], more: Json = {}): Json {
   const args = ['--disable-warning=ExperimentalWarning', PROGRAM];
   // Not `auto`, which starts a program twice: on a busy machine each start takes seconds.
@@ -31,7 +31,7 @@ export function httpRow(url: string, tools: readonly string[], more: Json = {}):
   return { name: 'remote', url, tools: allowed(tools), ...more };
 }
 
-/** Entries of a server's row: free tools cannot show that a failed call costs nothing. */
+/** Entries of a server's row. The tools are paid, because free ones cannot show that a failed call costs nothing. */
 export function allowed(tools: readonly string[]): Json {
   return Object.fromEntries(tools.map((name) => [name, { permission: 'basic', units: 7 }]));
 }
@@ -40,14 +40,14 @@ export interface UpstreamNode {
   readonly catalogues: Catalogues;
   readonly upstreams: Upstreams;
   readonly service: ToolService;
-  /** Resolves when the tool is there to be called. */
+  /** Resolves when the tool can be called. */
   discovered(tool: string): Promise<void>;
   call(tool: string, args?: Json, more?: Partial<ToolRequest>): Promise<ToolResult>;
-  /** Of all calls, oldest first. */
+  /** Records of all calls, oldest first. */
   records(): Promise<UsageRecord[]>;
 }
 
-/** What a process has to execute tools of upstream servers. @param more who calls, and a row of its plan */
+/** Returns the components that execute upstream tools. @param more the caller, and a row of its plan */
 export function upstreamNode(
   core: Core,
   servers: readonly Json[],
@@ -83,7 +83,7 @@ export function upstreamNode(
   };
 }
 
-/** The words of a result's first content. */
+/** Returns the text of a result's first content. */
 export function wordsOf(result: ToolResult): unknown {
   const { content } = (result.success ? result.result : {}) as { content?: readonly { readonly text?: unknown }[] };
   return content?.[0]?.text;

@@ -16,7 +16,7 @@ beforeAll(async () => {
   closeAfter('file', () => disconnectRedis(redis));
 });
 
-/** A ledger of the test's own, and what puts records into its outboxes. */
+/** A private ledger, and a function that appends records to its outboxes. */
 function freshLedger() {
   const keys = new Keys(`l${randomBytes(6).toString('hex')}`);
   let calls = 0;
@@ -50,7 +50,7 @@ async function everything(ledger: Ledger): Promise<readonly LedgerRecord[]> {
   return (await ledger.read({ after: BEGINNING, limit: 1_000 })).records;
 }
 
-/** The first sequence whose hash does not follow from the record and the hash before it. */
+/** Returns the first sequence whose hash does not follow from the record and the preceding hash. */
 function firstBreak(records: readonly LedgerRecord[]): number | undefined {
   let previous = '';
   for (const { hash, ...record } of records) {

@@ -4,7 +4,7 @@ import { Supervisor } from '../../scripts/lib/supervisor.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 
-/** A real process of this shell text, ready as soon as it runs. */
+/** A real process of this shell script, ready as soon as it runs. */
 function shell(script: string): Startable {
   return {
     name: 'subject',

@@ -37,7 +37,7 @@ const root = mkdtempSync(join(tmpdir(), 'tollgate-regexes-'));
 const fixtures = Object.entries({ ...SLOW, ...DYNAMIC, ...LINEAR });
 const pathOf = (name: string) => `src/f${fixtures.findIndex(([other]) => other === name)}.ts`;
 
-/** Runs the check in a process of its own: in the contexts of Jest the prover takes minutes. */
+/** Runs the check in a separate process: in a Jest context the prover takes minutes. */
 function check(folder: string): { readonly status: number | null; readonly stdout: string; readonly lines: string[] } {
   const script = join(PROJECT_ROOT, 'scripts/check-regexes.ts');
   const { status, stdout, stderr } = spawnSync(process.execPath, [script, folder], { encoding: 'utf8' });

@@ -1,12 +1,9 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseEnv } from 'node:util';
 import { describe, expect, it } from '@jest/globals';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
-import { loadConfig, VARIABLE_NAMES } from '../../src/config.ts';
 import { catalogueFiles } from '../support/catalogues.ts';
 import { Stopwatch } from '../support/stopwatch.ts';
 
@@ -16,7 +13,7 @@ interface Ended {
   readonly tookMs: number;
 }
 
-/** Runs a process of Tollgate to its end, with nothing but this in its environment. */
+/** Runs a process of Tollgate to its end, with only this environment. */
 function run(entry: string, env: Readonly<Record<string, string>>): Promise<Ended> {
   const startedAt = performance.now();
   const child = spawn(process.execPath, [entry], { cwd: PROJECT_ROOT, env, stdio: ['ignore', 'pipe', 'pipe'] });
@@ -39,7 +36,7 @@ describe('a process of Tollgate', () => {
       const watch = await Stopwatch.start();
       const { code, output, tookMs } = await run(entry, {});
       expect(code).toBe(78);
-      // Half a second by itself: a process that began to connect to something would take longer than any loaded machine.
+      // It takes half a second. A process that connected to something would take longer than any busy machine.
       expect(tookMs).toBeLessThan(watch.allow(10_000));
       for (const text of [
         'MISSING_JWT_SECRET  JWT_SECRET_KEY',
@@ -83,41 +80,5 @@ describe('a process of Tollgate', () => {
     expect(output).toContain('MISSING_SERVICE_SECRET  SERVICE_SECRET');
     expect(output).toContain('FORBIDDEN_IN_PRODUCTION  DEV_AUTH_BYPASS');
     expect(output).not.toContain('hunter2');
-  });
-});
-
-describe('.env.example', () => {
-  const example = readFileSync(new URL('../../.env.example', import.meta.url), 'utf8');
-  const lines = example.split('\n');
-
-  it('lists exactly the variables that are read, each once', () => {
-    const names = lines.flatMap((line) => /^([A-Z_0-9]+)=/.exec(line)?.[1] ?? []);
-    expect([...names].sort()).toEqual([...VARIABLE_NAMES].sort());
-  });
-
-  it('says a sentence about each', () => {
-    for (const [at, line] of lines.entries()) {
-      if (/^[A-Z]/.test(line)) expect(`${line}: ${lines[at - 1]}`).toMatch(/: # .+\.$/);
-    }
-  });
-
-  it('is a configuration when its required part is filled in, with the defaults of one that says nothing else', () => {
-    const required = {
-      JWT_SECRET_KEY: randomBytes(24).toString('base64url'),
-      SERVICE_SECRET: randomBytes(24).toString('base64url'),
-      AUTH_SERVICE_URL: 'https://auth.example.com',
-      REDIS_URL: 'redis://localhost:6379',
-    };
-    const unsaid = { ...loadConfig(required), variable: expect.any(Function) };
-    expect(loadConfig({ ...parseEnv(example), ...required })).toEqual(unsaid);
-  });
-
-  it('is read as .env by each process that npm run starts', () => {
-    const { scripts } = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 'utf8')) as {
-      scripts: Record<string, string>;
-    };
-    for (const process of ['gateway', 'worker', 'auth-service']) {
-      expect(scripts[process]).toMatch(/^node --env-file-if-exists=\.env \S+\/main\.ts$/);
-    }
   });
 });
