@@ -131,7 +131,7 @@ describe('npm run load', () => {
   });
 
   it.each([
-    ['an unknown figure', ['--threshold', 'speed<1'], 'there is no figure "speed"'],
+    ['an unknown figure', ['--threshold', 'speed<1'], 'unknown figure "speed"'],
     ['a rate that is none', ['--turns', 'many'], 'a rate such as 200/s'],
     ['a mix that is not there', ['--mix', 'none'], 'The mix none cannot be read'],
     ['more users than tokens', ['--login', '--users', '5'], 'four demo accounts'],
