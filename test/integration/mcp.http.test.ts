@@ -201,7 +201,7 @@ describe('authorization', () => {
     expect((await requestLegacy('ping', {}, { token: await serviceToken('usage:read') })).status).toBe(401);
   });
 
-  it('B33 of a foreign origin is 403 before the token is looked at, and a listed one may read the answers', async () => {
+  it('B16 of a foreign origin is 403 before the token is looked at, and a listed one may read the answers', async () => {
     const foreign = await requestLegacy('ping', {}, { headers: { origin: 'http://evil.example' } });
     expect([foreign.status, foreign.body.error.data.code]).toEqual([403, 'ORIGIN_NOT_ALLOWED']);
     const origin = 'http://app.example.test';
