@@ -1,6 +1,6 @@
 /**
- * Options of every project. `roots` holds the tests only: jest then does not crawl node_modules once per project, and
- * it resolves the imports of other folders from the file system.
+ * Options of every project. `roots` contains only the tests, so that jest does not crawl node_modules once per project.
+ * It resolves imports of other folders from the file system.
  */
 const project = (displayName, folders, options = {}) => ({
   displayName,
@@ -12,7 +12,7 @@ const project = (displayName, folders, options = {}) => ({
     '^.+\\.ts$': [
       '@swc/jest',
       {
-        // Jest wants to see `with { type: 'json' }` itself.
+        // Jest itself evaluates `with { type: 'json' }`.
         jsc: { target: 'es2024', parser: { syntax: 'typescript' }, experimental: { keepImportAttributes: true } },
         module: { type: 'es6' },
       },
@@ -23,8 +23,8 @@ const project = (displayName, folders, options = {}) => ({
 });
 
 /**
- * Starts the stack that tests share. Jest runs a global set-up once per distinct path, and only when a test of a
- * project that names it is to run: several projects share one stack, and unit tests alone start none.
+ * Starts the shared stack. Jest runs a global setup once per distinct path, and only if a test of a project that names
+ * it is selected: several projects share one stack, and unit tests alone start none.
  */
 const sharedStack = {
   globalSetup: '<rootDir>/test/support/global-setup.ts',
@@ -44,6 +44,6 @@ export default {
   // Jest 30 ignores this option in a project.
   testTimeout: 30_000,
   maxWorkers: 2,
-  // A run that does not end by itself has left something open, which is a bug to be seen.
+  // A run that does not end by itself has left something open. That is a bug and must stay visible.
   forceExit: false,
 };

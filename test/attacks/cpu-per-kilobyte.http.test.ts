@@ -10,7 +10,7 @@ describe('CPU per kilobyte of an HTTP request', () => {
   const { addresses, meter } = useMeteredStack();
 
   it(
-    'stays below 50 µs above the fixed cost on every route that anybody may ask',
+    'stays below 50 µs above the fixed cost on every public route',
     async () => {
       expect(await expensiveCells(meter(), publicSurfaces(addresses()))).toEqual([]);
     },

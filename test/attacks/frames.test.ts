@@ -49,7 +49,7 @@ describe.each([
     await said(raw, 'original_timestamp');
   });
 
-  it('is answered with MESSAGE_TOO_LARGE above it, and the connection goes on', async () => {
+  it('is answered with MESSAGE_TOO_LARGE above it, and the connection stays open', async () => {
     const raw = await connect();
     if (limit < 64 * KIB) {
       raw.sendFrame(ping(limit + 1, format));

@@ -59,7 +59,7 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
   const url = () => nodeUrl(0, stack().addresses);
   const goodToken = () => mintToken({}, { stack: stack().addresses }).token;
 
-  it('count as much where tickets are sold, which good tokens go on buying', async () => {
+  it('count as much on the ticket route, where good tokens still work', async () => {
     const address = freshAddress();
     const ask = (token?: string) => {
       const bearer: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
@@ -78,7 +78,7 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
   });
 
   it.each(['/ws', '/ws/secure', '/ws/user_1', '/ws/mcp'])(
-    'on %s are told why up to the bound, and get 429 with Retry-After above it',
+    'on %s receive the reason up to the limit, and 429 with Retry-After above it',
     async (path) => {
       const forwarded = freshAddress();
       const readable = '1008 VALIDATION_FAILED';
@@ -92,7 +92,7 @@ describe('B126 B155 B246 handshakes that fail, behind a proxy that is trusted', 
     },
   );
 
-  it('leave the door open for good tokens from the same address, on every endpoint and in every place', async () => {
+  it('do not affect good tokens from the same address, on any endpoint and in any place', async () => {
     const forwarded = freshAddress();
     await fail(BOUND + 1, { url: url(), forwarded });
     const headers = { 'x-forwarded-for': forwarded };

@@ -76,7 +76,7 @@ describe('the user of a path', () => {
     }
   });
 
-  it('B259 is not who the connection is: without a credential it is NO_TOKEN, whoever stands there', async () => {
+  it('B259 authenticates no user: without a credential it is NO_TOKEN', async () => {
     for (const id of [userId, 'dev_user', 'admin', 'service:billing']) {
       expect(await outcome(knock({ path: `/ws/${id}` }))).toBe('1008 NO_TOKEN');
     }

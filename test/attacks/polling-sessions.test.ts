@@ -181,7 +181,7 @@ describe('the id of a polling session is not enough', () => {
   });
 });
 
-describe('the client of a polling session goes on', () => {
+describe('the client of a polling session continues', () => {
   it('from another address: it changes on mobile networks', async () => {
     const sid = await connect({ origin: PAGE, ...freshAddress() });
     const moved = { origin: PAGE, ...freshAddress() };

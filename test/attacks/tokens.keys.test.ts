@@ -172,7 +172,7 @@ describe('the spelling of a signature', () => {
 });
 
 describe('a gateway that cannot reach the keys of its issuer', () => {
-  it('B28 B96 B148 says that it is its own trouble, and what is no token of the issuer is refused as ever', async () => {
+  it('B28 B96 B148 reports its own fault, and still refuses tokens of another issuer', async () => {
     const url = await startGateway({ JWKS_URL: `${httpUrl(await freePort())}/jwks.json` });
     const code = 'AUTH_SERVICE_UNAVAILABLE';
     const closed = `1013 ${code}`;
@@ -189,7 +189,7 @@ describe('a gateway that cannot reach the keys of its issuer', () => {
 });
 
 describe('a token that says where its key is', () => {
-  it('B50 is not believed, and nobody asks there', async () => {
+  it('B50 is ignored, and the server at that address gets no request', async () => {
     const x5c = [createPublicKey(attacker.privateKey).export({ format: 'der', type: 'spki' }).toString('base64')];
     const key = jwk(attacker.publicKey, 'rsa-1', 'RS256');
     const oct = { kty: 'oct', k: base64url('attacker'), kid: 'rsa-1', alg: 'HS256' };

@@ -85,7 +85,7 @@ describeWith(
       };
     });
 
-    it('B171 is all that the main road needs, and no process says the password', async () => {
+    it('B171 suffices for all operations, and no process prints the password', async () => {
       // The processes get their variables; the prefix is that of the documented rules.
       const options = { ...env, REDIS_KEY_PREFIX: 'tollgate', ACCESS_TOKEN_SECONDS: '5', LOG_LEVEL: 'debug' };
       const stack = await StackProcesses.start({ gateways: 2, env: options, redisUrl: env.REDIS_URL ?? '' });

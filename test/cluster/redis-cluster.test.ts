@@ -26,7 +26,7 @@ const env = {
   LOG_LEVEL: 'error',
 };
 
-describe('an installation on a Redis Cluster', () => {
+describe('a deployment on a Redis Cluster', () => {
   let cluster: RedisClusterProcesses;
   let stack: StackProcesses;
 
@@ -94,27 +94,30 @@ describe('an installation on a Redis Cluster', () => {
     await until(async () => (await billedRecords(userId, stack.addresses)).length === 10);
   });
 
-  it.each(TRANSPORTS)('B222 goes on over %s on another node when a gateway is killed in a run', async (transport) => {
-    const { token, userId } = mintToken({}, { stack: stack.addresses });
-    const [, victim, refuge] = stack.gateways;
-    const before = await openClient({ transport, token, url: victim?.url ?? '' });
-    const { epoch } = await before.welcome();
-    before.send('agent_request', { message: 'How is my workload doing?', request_id: userId });
-    await before.waitFor('agent_started');
-    await victim?.kill('SIGKILL');
-    await before.closed;
-    const after = seqs(before.events).at(-1) ?? 0;
-    const position =
-      transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
-    const rest = await openClient({ transport, token, url: refuge?.url ?? '', ...position });
-    await rest.waitFor('resumed');
-    await victim?.start();
-    // A run takes a few milliseconds, so it may have ended before the kill.
-    const isOver = ({ events }: TestClient) => events.some(({ type }) => type === 'agent_completed');
-    if (!isOver(before)) await rest.waitFor('agent_completed');
-    const all = [...seqs(before.events), ...seqs(rest.events)];
-    expect(all).toEqual(upTo(all.length));
-  });
+  it.each(TRANSPORTS)(
+    'B222 continues over %s on another node when a gateway is killed during a run',
+    async (transport) => {
+      const { token, userId } = mintToken({}, { stack: stack.addresses });
+      const [, victim, refuge] = stack.gateways;
+      const before = await openClient({ transport, token, url: victim?.url ?? '' });
+      const { epoch } = await before.welcome();
+      before.send('agent_request', { message: 'How is my workload doing?', request_id: userId });
+      await before.waitFor('agent_started');
+      await victim?.kill('SIGKILL');
+      await before.closed;
+      const after = seqs(before.events).at(-1) ?? 0;
+      const position =
+        transport === 'ws' ? { query: { after: `${after}`, epoch: `${epoch}` } } : { auth: { after, epoch } };
+      const rest = await openClient({ transport, token, url: refuge?.url ?? '', ...position });
+      await rest.waitFor('resumed');
+      await victim?.start();
+      // A run takes a few milliseconds, so it may have ended before the kill.
+      const isOver = ({ events }: TestClient) => events.some(({ type }) => type === 'agent_completed');
+      if (!isOver(before)) await rest.waitFor('agent_completed');
+      const all = [...seqs(before.events), ...seqs(rest.events)];
+      expect(all).toEqual(upTo(all.length));
+    },
+  );
 
   it('B225 drains a gateway: its clients are sent elsewhere, and it ends with 0', async () => {
     const [, , leaving] = stack.gateways;

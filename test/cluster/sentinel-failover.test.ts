@@ -193,7 +193,7 @@ async function round(on: Deployment, name: string, fault = FAULTS[name] as Fault
   expect(outside).toEqual([]);
 }
 
-describe('an installation on a master that Sentinels watch', () => {
+describe('a deployment on a master that Sentinels watch', () => {
   let on: Deployment;
 
   beforeAll(async () => {

@@ -122,7 +122,7 @@ describe('npm run load', () => {
     TIMEOUT_MS,
   );
 
-  it('tells a nobody at the other end from a pool that is slow: no connection, exit code 1', async () => {
+  it('distinguishes an unreachable deployment from a slow one: no connection, exit code 1', async () => {
     const nobody = ['--url', 'http://127.0.0.1:9', '--state-dir', folder];
     const size = ['--users', '2', '--turns', '2/s', '--duration', '1', '--grace', '0'];
     const { exit, text } = await load([...nobody, ...size], minting());
@@ -131,7 +131,7 @@ describe('npm run load', () => {
   });
 
   it.each([
-    ['an unknown figure', ['--threshold', 'speed<1'], 'there is no figure "speed"'],
+    ['an unknown figure', ['--threshold', 'speed<1'], 'unknown figure "speed"'],
     ['a rate that is none', ['--turns', 'many'], 'a rate such as 200/s'],
     ['a mix that is not there', ['--mix', 'none'], 'The mix none cannot be read'],
     ['more users than tokens', ['--login', '--users', '5'], 'four demo accounts'],

@@ -58,7 +58,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
     return { user, client };
   }
 
-  it('B219 serves users of every plan side by side: each gets an answer, and nobody anything of another', async () => {
+  it('B219 serves users of every plan side by side: each gets an answer, and no event of another', async () => {
     const visits = await Promise.all(Array.from({ length: 8 }, (_, at) => visit(at)));
     const runs = await Promise.all(visits.map(({ client }) => runToEnd(client, { message: QUESTION })));
     for (const [at, run] of runs.entries()) {
@@ -121,7 +121,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
     expect(watch.ms / 50).toBeLessThan(watch.allow(200));
   }, 20_000);
 
-  it.each(TRANSPORTS)('B230 B232 B235 over %s goes on from token to token', async (transport) => {
+  it.each(TRANSPORTS)('B230 B232 B235 over %s continues from token to token', async (transport) => {
     const { access_token: token, refresh_token } = await login('enterprise');
     expect(await askAuth('/auth/validate', { token })).toMatchObject({ valid: true, plan: 'enterprise' });
     const client = await openClient({ url, transport, token });

@@ -197,7 +197,7 @@ describe('twenty clients of one user that connect to three nodes at once', () =>
   const newRace = useRaces(stack);
 
   it(
-    `B12 are the newest three a second later, and the others were told and stay away (${ROUNDS} rounds)`,
+    `B12 are the newest three a second later, and the others were notified and stay away (${ROUNDS} rounds)`,
     async () => {
       const figures: number[] = [];
       for (let round = 0; round < ROUNDS; round++) {

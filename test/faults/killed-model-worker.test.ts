@@ -23,7 +23,7 @@ beforeAll(async () => {
   stack = await startStack({ gateways: 1, workers: 1, env });
 });
 
-describe('a worker that is killed while a model speaks', () => {
+describe('a worker that is killed during a model’s answer', () => {
   it('leaves its runs to the next, with no gap, one end, and a bill that agrees', async () => {
     // Both runs call a tool first; the first worker is killed during their answers.
     let killed = false;

@@ -76,7 +76,7 @@ async function countsByCluster(node: number, probe: TestClient | undefined): Pro
 }
 
 describe('three nodes whose Redis hangs', () => {
-  it('B18 grant a third of the limit each, say so in a metric, and nobody has a second burst when it is back', async () => {
+  it('B18 grant a third of the limit each, count it in a metric, and allow no second burst afterwards', async () => {
     await nodesKnowEachOther();
     const users = [
       mintToken({ plan: 'free' }, { stack: stack.addresses }),

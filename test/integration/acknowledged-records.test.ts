@@ -49,7 +49,7 @@ async function fixture(options: Partial<AcknowledgedRecordsOptions> = {}, clock 
 }
 
 describe('records that were acknowledged to a process', () => {
-  it('are given back to a Redis that was started again without them, and billed once', async () => {
+  it('are resubmitted to a Redis that was restarted without them, and billed once', async () => {
     const { usage, execute, ids, resubmitted, stop, start } = await fixture();
     const records = await execute({}, { userId: 'user_b', units: 3 });
     await usage.ingestAll();

@@ -42,7 +42,7 @@ describe.each(TRANSPORTS)('the connections of a user over %s', (transport) => {
     }
   });
 
-  it('are closed one by one or all at once, told who did it, and may connect again', async () => {
+  it('are closed one by one or all at once, receive the reason, and may connect again', async () => {
     const { token, userId } = mintToken();
     const clients = await openOnEach(token);
     const ids = await Promise.all(clients.map(idOf));
@@ -64,7 +64,7 @@ describe.each(TRANSPORTS)('the connections of a user over %s', (transport) => {
     await (await openClient({ transport, token })).welcome();
   });
 
-  it('take a published event on every node, in their own dialect, and nobody else does', async () => {
+  it('receive a published event on every node, in their own dialect, and no other user does', async () => {
     const { token, userId } = mintToken();
     const clients = await openOnEach(token);
     await Promise.all(clients.map((client) => client.welcome()));
@@ -207,7 +207,7 @@ it.each([
   ['POST', '/v1/tokens/revoke', { sid: 's', before: '2020-01-01T00:00:00Z' }],
   ['POST', '/v1/tokens/revoke', { user_id: 'u1', before: 'yesterday' }],
   ['POST', '/v1/tokens/revoke', { user_id: 'u1', before: '2999-01-01T00:00:00Z' }],
-])('%s %s with %j is told what is wrong, in one line', async (method, path, body) => {
+])('%s %s with %j returns what is wrong, in one line', async (method, path, body) => {
   const answer = await admin(method, path, body);
   expect([answer.status, answer.body.error.code]).toEqual([400, 'FORMAT_ERROR']);
   expect(answer.body.error.message).toMatch(/^["\w][^\n]+$/);

@@ -86,7 +86,7 @@ describe('a request to the model that fails before it said anything', () => {
     expect(JSON.stringify(events)).not.toContain('sk-');
   });
 
-  it('is not made again when the model asks for more time than a run has, which the client is told', async () => {
+  it('is not repeated if the model requires more time than a run has, and the client gets the reason', async () => {
     once({ status: 503, headers: { 'retry-after': '60' } });
     const { events } = await runs.run({ limits });
     expect(model.requests).toHaveLength(1);
@@ -159,7 +159,7 @@ describe('a model without measure', () => {
 });
 
 describe('calls of one step', () => {
-  it('run side by side, each told as executing before it is told as completed', async () => {
+  it('run concurrently, each reported as executing before it is reported as completed', async () => {
     model.script = (_request, at) => (at === 0 ? { calls: [{ name: 'count' }, { name: 'other' }] } : ANSWER);
     let waiting = 0;
     let together = () => {};

@@ -74,7 +74,7 @@ describe.each(TRANSPORTS)('a run on a model over %s', (transport) => {
     expect((first?.at ?? Number.NaN) - run.sentAt).toBeLessThan(watch.allow(1_000));
   });
 
-  it('runs the tools that the model calls, several at once, and tells it what came of them', async () => {
+  it('runs the tools that the model calls, several at once, and returns their results to it', async () => {
     model.script = (_request, at) =>
       at === 0
         ? {
@@ -110,7 +110,7 @@ describe.each(TRANSPORTS)('a run on a model over %s', (transport) => {
   });
 });
 
-describe('what a model is told', () => {
+describe('what a model receives', () => {
   it('is the instructions, the tools of the agent with their schemas, and the message', async () => {
     model.script = () => ({ text: ['Yes.'] });
     const { client } = await connect();
@@ -271,7 +271,7 @@ describe('a run on a model that is stopped', () => {
 });
 
 describe('a model that cannot be used', () => {
-  it('fails the run with a text that tells nothing, and the key and the answer are in no log', async () => {
+  it('fails the run with a neutral text, and key and response are in no log', async () => {
     model.script = () => ({ status: 401 });
     const { client } = await connect();
     const error = await failure(client);

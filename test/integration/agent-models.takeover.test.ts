@@ -39,42 +39,45 @@ const FULL_RUN = [
 const thoughts = (events: readonly LoggedEvent[]) => events.filter(({ type }) => type === 'agent_thinking');
 
 describe('a run on a model whose worker died', () => {
-  it.each(FULL_RUN.map((_, died) => died))('goes on where it was when it died after event %i', async (died) => {
-    runs.stopTime();
-    const accepted = await runs.accept();
-    let executions = 0;
-    const count = async () => ({ execution: ++executions });
-    const dying = runs.dyingLog(died);
-    void runs.executor({ log: dying.log, count }).execute(await runs.claim(accepted));
-    await until(dying.dead);
+  it.each(FULL_RUN.map((_, died) => died))(
+    'continues where it was when its worker died after event %i',
+    async (died) => {
+      runs.stopTime();
+      const accepted = await runs.accept();
+      let executions = 0;
+      const count = async () => ({ execution: ++executions });
+      const dying = runs.dyingLog(died);
+      void runs.executor({ log: dying.log, count }).execute(await runs.claim(accepted));
+      await until(dying.dead);
 
-    expect(await runs.executor({ count }).execute(await runs.claim(accepted))).toBe('completed');
-    const events = await runs.events(accepted);
-    // A step whose text was cut off is requested again; a completed one never is.
-    const cutOff = died === 1 || died === 2 || died === 7 || died === 8;
-    const begun = died === 2 || died === 8;
-    expect(model.requests).toHaveLength(cutOff ? 3 : 2);
-    expect(events).toHaveLength(FULL_RUN.length + (begun ? 1 : 0));
-    expect(thoughts(events).filter((event) => 'replaces_step' in event)).toHaveLength(begun ? 1 : 0);
-    const [plan, answer] = textBySteps(events);
-    expect(textBySteps(events)).toHaveLength(2);
-    expect(plan).toMatch(/^Version \d of the plan\.$/);
-    expect(events.at(-1)).toMatchObject({ type: 'agent_completed', final_response: answer });
+      expect(await runs.executor({ count }).execute(await runs.claim(accepted))).toBe('completed');
+      const events = await runs.events(accepted);
+      // A step whose text was cut off is requested again; a completed one never is.
+      const cutOff = died === 1 || died === 2 || died === 7 || died === 8;
+      const begun = died === 2 || died === 8;
+      expect(model.requests).toHaveLength(cutOff ? 3 : 2);
+      expect(events).toHaveLength(FULL_RUN.length + (begun ? 1 : 0));
+      expect(thoughts(events).filter((event) => 'replaces_step' in event)).toHaveLength(begun ? 1 : 0);
+      const [plan, answer] = textBySteps(events);
+      expect(textBySteps(events)).toHaveLength(2);
+      expect(plan).toMatch(/^Version \d of the plan\.$/);
+      expect(events.at(-1)).toMatchObject({ type: 'agent_completed', final_response: answer });
 
-    const calls = events.filter(({ type }) => type.startsWith('tool_')).map((e) => [e.type, e.tool_call_id]);
-    expect(new Set(calls.map(String)).size).toBe(4);
-    expect(calls.slice(0, 2).map(([type]) => type)).toEqual(['tool_executing', 'tool_executing']);
-    const records = await runs.records(accepted);
-    const named = events.flatMap(({ usage_record_id: id }) => (id ? [id] : []));
-    expect(records.map(({ id }) => id)).toEqual(named);
-    expect(records.map(({ status }) => status)).toEqual(['success', 'success', 'success', 'success']);
-    expect(executions).toBeLessThanOrEqual(4);
-    const units = records.reduce((all, record) => all + record.units, 0);
-    const { under_way, today } = await runs.summary(accepted);
-    expect([under_way.calls, today]).toEqual([0, expect.objectContaining({ calls: records.length, units })]);
-  });
+      const calls = events.filter(({ type }) => type.startsWith('tool_')).map((e) => [e.type, e.tool_call_id]);
+      expect(new Set(calls.map(String)).size).toBe(4);
+      expect(calls.slice(0, 2).map(([type]) => type)).toEqual(['tool_executing', 'tool_executing']);
+      const records = await runs.records(accepted);
+      const named = events.flatMap(({ usage_record_id: id }) => (id ? [id] : []));
+      expect(records.map(({ id }) => id)).toEqual(named);
+      expect(records.map(({ status }) => status)).toEqual(['success', 'success', 'success', 'success']);
+      expect(executions).toBeLessThanOrEqual(4);
+      const units = records.reduce((all, record) => all + record.units, 0);
+      const { under_way, today } = await runs.summary(accepted);
+      expect([under_way.calls, today]).toEqual([0, expect.objectContaining({ calls: records.length, units })]);
+    },
+  );
 
-  it('goes on when one of two calls had ended, and runs only the other again', async () => {
+  it('continues after one of two calls had ended, and runs only the other again', async () => {
     const accepted = await runs.accept();
     const executed: string[] = [];
     // The first call hangs under the first worker; the second one completes.

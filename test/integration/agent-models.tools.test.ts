@@ -40,7 +40,7 @@ const modelResults = () =>
     .map(({ content }) => JSON.parse(content ?? '') as { result?: unknown; error?: { code: string } });
 
 describe('the calls of one step of a model', () => {
-  it('take a place each: those beyond the plan’s calls at once are refused, and the model is told so', async () => {
+  it('have a reservation each: those beyond the concurrency of the plan are refused to the model', async () => {
     const runs = await withPlan({ concurrency: 2 });
     callingAtOnce(times(3, 'count'));
     const userId = freshUserId();
@@ -102,7 +102,7 @@ const EVENTS = [
 ];
 
 describe('a step with a refused call and one that runs, whose worker died', () => {
-  it.each(EVENTS.map((_, died) => died))('after event %i, is told, counted and charged once', async (died) => {
+  it.each(EVENTS.map((_, died) => died))('after event %i, is reported, counted and charged once', async (died) => {
     const runs = await withPlan({});
     callingAtOnce([{ name: 'count' }, { name: 'other' }]);
     const accepted = await runs.accept({ degraded: true });

@@ -19,7 +19,7 @@ async function billed(userId: string, count: number) {
 }
 
 describe.each(TRANSPORTS)('a tool that ran in a run over %s', (transport) => {
-  it('B90 is on the bill, under the id that its tool_completed told, with who, what, when and for how much', async () => {
+  it('B90 is in the ledger under the id of its tool_completed, with user, tool, time and units', async () => {
     const { token, userId } = mintToken({ plan: 'pro' });
     const client = await openClient({ transport, token });
     const run = await runToEnd(client);
@@ -67,7 +67,7 @@ describe.each(TRANSPORTS)('a tool that ran in a run over %s', (transport) => {
 });
 
 describe.each(TRANSPORTS)('a tool that the plan does not include, over %s', (transport) => {
-  it('B76 B84 is told as tool_completed without success, with what is missing and which plan has it', async () => {
+  it('B76 B84 ends as tool_completed without success, with what is missing and which plan has it', async () => {
     const { token, userId } = mintToken({ plan: 'free' });
     const client = await openClient({ transport, token });
     const run = await runToEnd(client);
@@ -148,7 +148,7 @@ describe('GET /v1/usage/records', () => {
     return fetch(`${nodeUrl(0)}/v1/usage/records${query}`, { headers: authorization ? { authorization } : {} });
   };
 
-  it('is for services with the scope usage:read, and for nobody else', async () => {
+  it('is for services with the scope usage:read only', async () => {
     const cases = [
       [undefined, 401, 'NO_TOKEN'],
       ['Bearer', 401, 'INVALID_FORMAT'],
@@ -199,7 +199,7 @@ describe('GET /v1/usage/records', () => {
     },
   );
 
-  it('waits for the next record when it is told to, and answers as soon as it is there', async () => {
+  it('waits for the next record on request, and answers as soon as it is there', async () => {
     const { token, userId } = mintToken({ plan: 'pro' });
     const authorization = `Bearer ${await serviceToken('usage:read')}`;
     const waiting = get(authorization, `?wait=10&user_id=${userId}`);

@@ -27,7 +27,7 @@ describe.each(TRANSPORTS)('a run over %s', (transport) => {
     return { client, userId };
   }
 
-  it('B218 B221 B223 is told by the five events in order, started first and one terminal event last', async () => {
+  it('B218 B221 B223 sends the five events in order, started first and one terminal event last', async () => {
     const { client } = await connect();
     const run = await runToEnd(client);
     expect(types(run).join(' ')).toMatch(

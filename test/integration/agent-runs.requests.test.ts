@@ -192,7 +192,7 @@ describe.each(TRANSPORTS)('a request over %s', (transport) => {
     expect(none.fields).toMatchObject({ messages: [], before: null });
   });
 
-  it('that only says somebody is typing needs no answer', async () => {
+  it('that only reports typing gets no answer', async () => {
     const client = await connect();
     client.send('typing', { thread_id: 'thread_a' });
     client.send('ping');

@@ -196,7 +196,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     ]);
   });
 
-  it('goes on with a repair that was cut off, and never appends twice what is given back twice', async () => {
+  it('continues an interrupted repair, and appends no record twice', async () => {
     const { usage, archive, archiveAll, before, goBack, sql } = await lostTwo();
     await goBack();
     await usage.execute({ units: 1 });
@@ -240,7 +240,7 @@ describeWith(POSTGRES, 'a ledger that Redis has lost the end of', () => {
     expect(await usage.records()).toHaveLength(1);
   });
 
-  it('is not folded until it was compared with the archive, and not for longer than that may take', async () => {
+  it('is not ingested into until the archive comparison is done or has timed out', async () => {
     const { usage, archiveAll, server, goBack } = await lostTwo();
     const clock = new ManualClock();
     const gate = new LedgerGate({ server, clock }, { timeoutMs: 15_000 });

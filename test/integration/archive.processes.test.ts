@@ -49,7 +49,7 @@ describeWith(POSTGRES, 'an installation with an archive', () => {
     expect(await verify()).toMatchObject({ ok: true, archive: 'compared', archived_records: 5 });
   });
 
-  it('goes on while PostgreSQL is away, tells how far the archive is behind, and makes up for it', async () => {
+  it('continues while PostgreSQL is away, reports the lag of the archive, and catches up', async () => {
     await postgres.kill();
     for (let calls = 0; calls < 5; calls++) await callTool(client, 'create_thread', { title: `More ${calls}` });
     await until(async () => (await ledger()).length === 10, TIMEOUT);

@@ -85,7 +85,7 @@ describe('the client with the reference auth service', () => {
     expect(await codeOf(auth.refresh('rt_unknown'))).toEqual({ code: 'VALIDATION_FAILED', refusal: true });
   });
 
-  it.each([3, 100])('B158 goes on for everybody after %d bad tokens', async (tokens) => {
+  it.each([3, 100])('B158 keeps working for all users after %d bad tokens', async (tokens) => {
     const refusals = await Promise.all(
       Array.from({ length: tokens }, (_, i) => codeOf(auth.exchange(`bad.token.${i}`))),
     );

@@ -59,7 +59,7 @@ describe('introspection', () => {
     expect((await introspect(access_token)).text).toBe('{"active":false}');
   });
 
-  it('answers nobody but services', async () => {
+  it('answers only services', async () => {
     const { access_token } = (await auth.login()).body;
     for (const headers of [{}, bearer(access_token), basic('gateway', randomSecret())] as Record<string, string>[]) {
       const { status, body } = await introspect(access_token, headers);
@@ -210,7 +210,7 @@ describe('an operator', () => {
     expect((await refresh(again.refresh_token)).status).toBe(200);
   });
 
-  it('is heard by the gateways, and heeds what was decided at a gateway', async () => {
+  it('reaches the gateways, and follows decisions made at a gateway', async () => {
     const [keys, wakeUps]: [Keys, string[]] = [new Keys(auth.prefix), []];
     const subscriber = await connectRedis(auth.redisUrl, 'subscriber', auth.logger);
     subscriber.on('smessage', (_channel: string, message: string) => wakeUps.push(message));
@@ -264,7 +264,7 @@ describe('an operator', () => {
     admin = bearer(await auth.serviceToken('admin'));
   });
 
-  it('is told of plans, users and words that do not exist', async () => {
+  it('returns an error for unknown plans, users and words', async () => {
     for (const answer of [
       await setPlan('user_pro', 'platinum'),
       await setPlan('user_pro', 7),

@@ -52,7 +52,7 @@ describe('B245 ten wrong passwords', () => {
     expect((await auth.login('enterprise')).status).toBe(200);
   });
 
-  it('lock an address that belongs to nobody as well, so that a lock tells nothing', async () => {
+  it('lock an unknown address too, so that a lock reveals nothing', async () => {
     await fail('nobody@demo.local', 10);
     expect((await login('nobody@demo.local', 'wrong')).status).toBe(429);
   });

@@ -123,7 +123,7 @@ describe('a refresh token', () => {
     expect((await refresh(token)).status).toBe(200);
   });
 
-  it('B247 goes on while the signing key is replaced', async () => {
+  it('B247 continues while the signing key is replaced', async () => {
     const token = await newSession();
     const env = { REDIS_KEY_PREFIX: auth.prefix, JWT_SECRET_KEY_PREVIOUS: auth.secrets.jwt };
     const replaced = await startFixture({ ...env, DEMO_PASSWORD: auth.secrets.password }, auth);

@@ -82,7 +82,7 @@ describe('production', () => {
     expect((await refused({ ...inProduction(), transport })).error.code).toBe('NO_TOKEN');
   });
 
-  it('B6 lets nobody do anything on /ws without a token', async () => {
+  it('B6 allows no operation on /ws without a token', async () => {
     const client = await openClient({ ...inProduction(), path: '/ws' });
     expect((await client.welcome()).authenticated).toBe(false);
     client.send('tools_list');

@@ -51,7 +51,7 @@ describe('a gateway that asks about every token', () => {
     if (transport === 'ws') expect(closed).toEqual({ code: 1008, reason: 'TOKEN_REVOKED' });
   });
 
-  it('B99 does not ask about a token that is wrong by itself, nor do wrong ones lock anybody out', async () => {
+  it('B99 does not introspect an invalid token, and invalid ones lock no user out', async () => {
     const { token } = mintToken(
       {},
       { stack: processes().addresses, secret: 'another secret, long enough to sign with' },

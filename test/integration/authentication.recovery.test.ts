@@ -58,7 +58,7 @@ describe.each(TRANSPORTS)('a handshake over %s', (transport) => {
 });
 
 describe('five connections of one user that authenticate at once', () => {
-  it('B123 B157 leave three, and the others are told why', async () => {
+  it('B123 B157 leave three, and the others receive the reason', async () => {
     const { token, userId } = mintToken();
     const clients = await Promise.all(
       Array.from({ length: 5 }, (_, at) => openClient({ path: '/ws', url: nodeUrl(at % 3) })),
@@ -93,7 +93,7 @@ describe('what Redis holds of a user, damaged', () => {
     expect(await leases.live(userId)).toHaveLength(1);
   });
 
-  it('B124 in a ticket spends the ticket, and lets nobody in', async () => {
+  it('B124 in a ticket spends the ticket, and admits no user', async () => {
     for (const stored of ['{', '{}', 'null', '{"identity":{"userId":"admin"}}', '[]', '"admin"']) {
       const ticket = await buyTicket(validToken());
       const key = leases.keys.ticket(ticketDigest(ticket));
@@ -103,7 +103,7 @@ describe('what Redis holds of a user, damaged', () => {
     }
   });
 
-  it('B124 B127 by the loss of its lease leaves no connection that nobody knows of', async () => {
+  it('B124 B127 by the loss of its lease leaves no unregistered connection', async () => {
     const { token, userId } = mintToken();
     const client = await openClient({ token });
     const { connection_id } = await client.welcome();
@@ -120,7 +120,7 @@ describe('what Redis holds of a user, damaged', () => {
 });
 
 describe('without Redis', () => {
-  it('B27 B132 B133 B135 B137 B207 handshakes are asked to come again, nothing ends, and the same token is good after', async () => {
+  it('B27 B132 B133 B135 B137 B207 handshakes are retryable, connections stay, and the same token works afterwards', async () => {
     const server = await startRedisServer();
     closeAfter('test', () => server.stop());
     const processes = await StackProcesses.start({ gateways: 1, workers: 0, redisUrl: server.url });

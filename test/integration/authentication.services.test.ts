@@ -292,7 +292,7 @@ describe('service_auth', () => {
 });
 
 describe('the token of a service’s connection', () => {
-  it('is renewed by a later one of the same service, and by nobody else’s', async () => {
+  it('is renewed by a later one of the same service only', async () => {
     const id = freshId();
     const claims = { sub: `service:${id}`, token_use: 'service' };
     const tokenFor = (expiresInSeconds: number, more = {}) => mintToken({ ...claims, ...more }, { expiresInSeconds });

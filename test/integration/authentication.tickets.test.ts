@@ -148,7 +148,7 @@ describe('a ticket', () => {
     expect(JSON.stringify(client.events)).not.toContain(ticket);
   });
 
-  it('lets its user in on the endpoint of that user, and nobody on another’s, which spends it', async () => {
+  it('admits its user on that user’s endpoint; another’s refuses and spends it', async () => {
     const { token, userId } = mintToken();
     const client = await openClient({ path: `/ws/v1/${userId}`, query: { ticket: await buyTicket(token) } });
     expect((await client.welcome()).user_id).toBe(userId);
@@ -276,7 +276,7 @@ describe('a ticket beside another credential', () => {
     },
   );
 
-  it.each(TRANSPORTS)('B52 over %s that is invalid is told, and the ticket is spent', async (transport) => {
+  it.each(TRANSPORTS)('B52 over %s that is invalid is reported, and the ticket is spent', async (transport) => {
     for (const [token, code] of [
       ['hello', 'INVALID_FORMAT'],
       ['a.b.c', 'VALIDATION_FAILED'],

@@ -96,7 +96,7 @@ async function expectRefused(changes: Environment, expected: readonly string[]):
   expect(redis.connections).toBe(before);
 }
 
-describe('a process whose configuration is wrong ends with 78, tells it all, and touches neither port nor Redis', () => {
+describe('a process with a wrong configuration ends with 78, reports all, and opens neither port nor Redis', () => {
   it.each<[string, Environment, string[]]>([
     ['B164 B197 no SERVICE_SECRET', { SERVICE_SECRET: undefined }, ['MISSING_SERVICE_SECRET SERVICE_SECRET']],
     ['B164 B197 an empty SERVICE_SECRET', { SERVICE_SECRET: '' }, ['MISSING_SERVICE_SECRET SERVICE_SECRET']],

@@ -26,7 +26,7 @@ describe.each(TRANSPORTS)('a connection over %s that its client', (transport) =>
     expect((await next.welcome()).connection_id).not.toBe(connection_id);
   });
 
-  it('B14 drops without a word is gone from the registry too', async () => {
+  it('B14 drops without a close frame leaves the registry too', async () => {
     const { token, userId } = mintToken();
     const client = await openClient({ transport, token });
     await client.welcome();
@@ -103,7 +103,7 @@ describe('the registry', () => {
 });
 
 describe('a gateway that is killed', () => {
-  it('B34 leaves the registry when its leases end, and no place stays taken', async () => {
+  it('B34 leaves the registry when its leases expire, and no lease remains', async () => {
     const processes = await startStack({ gateways: 2, workers: 0, env: { CONNECTION_LEASE_SECONDS: '2' } });
     const of = processes.addresses;
     const there = await openLeases(of);

@@ -24,7 +24,7 @@ describe('a node whose clock is set', () => {
   it.each([
     ['forward', 600_000],
     ['back', -600_000],
-  ])('%s by ten minutes takes nobody for silent, and goes on with its heartbeats', async (_way, byMs) => {
+  ])('%s by ten minutes closes no connection as silent, and heartbeats continue', async (_way, byMs) => {
     const { clock, set } = settableClock();
     const { authUrl, redisUrl, secrets } = stack();
     const config = loadConfig({

@@ -13,7 +13,7 @@ async function metricsOf(url: string): Promise<string> {
 }
 
 describe('a client that sends and does not read', () => {
-  it('is closed with 4002 SLOW_CONSUMER, and the node goes on', async () => {
+  it('is closed with 4002 SLOW_CONSUMER, and the node continues', async () => {
     const { addresses } = processes();
     const url = nodeUrl(0, addresses);
     const { token } = mintToken({}, { stack: addresses });

@@ -121,7 +121,7 @@ describe('a request', () => {
     expect((await openRawSocket({ url: base, path: `${base}/ws` }).answer).status).toBe(101);
   });
 
-  it('without a credential where one is needed is told of which kind', async () => {
+  it('without a required credential returns the scheme', async () => {
     const paths = ['/v1/usage/records', '/v1/nodes', '/v1/tickets'];
     for (const path of paths) {
       const method = path === '/v1/tickets' ? 'POST' : 'GET';
@@ -188,7 +188,7 @@ describe('a public HTTP route', () => {
   });
 
   it.each(['/%ff', '/%00%', '/v1/users/%e0%80/plan'])(
-    'B30 is told in the form of all errors that %s cannot be read, and in nobody else’s words',
+    'B30 returns an error in the common form when %s cannot be read',
     async (path) => {
       const response = await fetch(`${nodeUrl(0)}${path}`);
       expect([response.status, await response.json()]).toEqual([

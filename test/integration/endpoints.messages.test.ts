@@ -128,7 +128,7 @@ describe('a bad frame', () => {
 
 describe('a message of another kind', () => {
   it.each(['user_message', 'agent_request', 'resume', 'threads_list', 'nothing_we_know'])(
-    'B11 before authentication, %s, is told what this endpoint is and how to authenticate',
+    'B11 before authentication, %s, returns what this endpoint is and how to authenticate',
     async (type) => {
       const client = await openClient({ path: '/ws' });
       client.send(type, { message: 'hello' });
@@ -150,7 +150,7 @@ describe('a message of another kind', () => {
     expect(client.events.at(-1)?.fields.code).toBe('NO_TOKEN');
   });
 
-  it.each(TRANSPORTS)('over %s that nobody knows is UNKNOWN_MESSAGE_TYPE, naming it', async (transport) => {
+  it.each(TRANSPORTS)('over %s of an unknown type is UNKNOWN_MESSAGE_TYPE, naming it', async (transport) => {
     const client = await openClient({ transport, token: validToken() });
     client.send('make_coffee', { request_id: 'req_7' });
     expect((await client.waitFor('error')).fields).toMatchObject({

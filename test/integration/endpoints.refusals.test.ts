@@ -20,14 +20,14 @@ describe.each(TRANSPORTS)('a handshake over %s', (transport) => {
     expect(tookMs).toBeLessThan(watch.allow(2_000));
   });
 
-  it('B4 with a token signed by somebody else is refused', async () => {
+  it('B4 with a token of a foreign signature is refused', async () => {
     const { token } = mintToken({}, { secret: 'somebody else signs with this, 32+ bytes' });
     const { error, closed } = await refused({ transport, token });
     expect(error).toMatchObject({ code: 'VALIDATION_FAILED', retryable: false });
     if (transport === 'ws') expect(closed).toEqual({ code: 1008, reason: 'VALIDATION_FAILED' });
   });
 
-  it('B19 B51 with an expired token is refused, and told to come with a new one', async () => {
+  it('B19 B51 with an expired token is refused as retryable', async () => {
     const token = validToken({ iat: now() - 120, exp: now() - 60 });
     const { error, closed } = await refused({ transport, token });
     expect(error).toMatchObject({ code: 'TOKEN_EXPIRED', retryable: true });
@@ -47,14 +47,14 @@ describe.each(TRANSPORTS)('a handshake over %s', (transport) => {
     }
   });
 
-  it('B16 from an allowed origin, or from none, is let in', async () => {
+  it('B16 from an allowed origin, or from none, is accepted', async () => {
     const page = await openClient({ transport, token: validToken(), headers: { origin: ALLOWED_ORIGIN } });
     expect((await page.welcome()).authenticated).toBe(true);
     const native = await openClient({ transport, token: validToken() });
     expect((await native.welcome()).authenticated).toBe(true);
   });
 
-  it('with a place to resume at that is none is refused with FORMAT_ERROR', async () => {
+  it('with an invalid resume position is refused with FORMAT_ERROR', async () => {
     const resumePoint = { after: 'soon', epoch: 'e' };
     const options = transport === 'ws' ? { query: resumePoint } : { auth: resumePoint };
     const { error } = await refused({ transport, token: validToken(), ...options });
@@ -67,17 +67,20 @@ describe('a refusal', () => {
     ['/ws/secure', { type: 'error', payload: { code: 'NO_TOKEN', recoverable: false } }],
     ['/ws/user_1', { type: 'error', payload: { code: 'NO_TOKEN', recoverable: false } }],
     ['/ws/mcp', { jsonrpc: '2.0', id: null, error: { code: -33401, data: { code: 'NO_TOKEN', retryable: false } } }],
-  ])('on %s is told in the dialect of the endpoint, and nothing that was sent is processed', async (path, expected) => {
-    const raw = openRawSocket({ url: nodeUrl(0), path });
-    await raw.answer;
-    raw.sendFrame('{"type":"ping"}');
-    raw.sendFrame('{"jsonrpc":"2.0","id":1,"method":"ping"}');
-    await until(() => raw.closeFrame);
-    const [first, close, ...others] = raw.frames;
-    expect(JSON.parse(`${first?.payload}`)).toMatchObject(expected);
-    expect(raw.closeFrame).toEqual({ code: 1008, reason: 'NO_TOKEN' });
-    expect([close?.opcode, others]).toEqual([8, []]);
-  });
+  ])(
+    'on %s is reported in the dialect of the endpoint, and nothing that was sent is processed',
+    async (path, expected) => {
+      const raw = openRawSocket({ url: nodeUrl(0), path });
+      await raw.answer;
+      raw.sendFrame('{"type":"ping"}');
+      raw.sendFrame('{"jsonrpc":"2.0","id":1,"method":"ping"}');
+      await until(() => raw.closeFrame);
+      const [first, close, ...others] = raw.frames;
+      expect(JSON.parse(`${first?.payload}`)).toMatchObject(expected);
+      expect(raw.closeFrame).toEqual({ code: 1008, reason: 'NO_TOKEN' });
+      expect([close?.opcode, others]).toEqual([8, []]);
+    },
+  );
 
   it('of a foreign origin is JSON, as every error over HTTP', async () => {
     const client = await openClient({ token: validToken(), headers: { origin: 'http://evil.example.test' } });

@@ -59,7 +59,7 @@ describe('the welcome', () => {
     },
   );
 
-  it('B20 of /ws without a token says that nobody is authenticated yet', async () => {
+  it('B20 of /ws without a token is unauthenticated', async () => {
     const client = await openClient({ path: '/ws' });
     expect(await client.welcome()).toEqual({
       connection_id: expect.stringMatching(/^ws_/),

@@ -167,7 +167,7 @@ describe.each([
     expect(await problem()).toBeNull();
   });
 
-  it('shows a record that somebody marks as erased whom no entry covers', async () => {
+  it('detects a record that is marked as erased without an entry', async () => {
     await erase();
     const other = (await usage.records()).find(({ user_id }) => user_id === OTHER)?.sequence ?? 0;
     const id = `${other}-0`;

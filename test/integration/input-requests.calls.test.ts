@@ -151,7 +151,7 @@ describe('a tool that asks its caller', () => {
     expect(log.split('a secret')).toHaveLength(2);
   });
 
-  it('goes through again when an answer comes twice: it is run once, charged once, and told twice', async () => {
+  it('succeeds again when an answer comes twice: it runs once, is charged once, and answers twice', async () => {
     const [first, second] = [await node(), await node()];
     const call = calling();
     const requested = await first.call('held', {}, call.begin);
@@ -211,7 +211,7 @@ describe('a tool that asks its caller', () => {
     expect((await account(one)).reservations).toBe(0);
   });
 
-  it('is begun anew by who comes too late with an answer: it is not run for what nobody remembers', async () => {
+  it('starts anew for an answer that comes too late, instead of running with a forgotten state', async () => {
     const one = await node();
     const call = calling();
     const requested = await one.call('greet', {}, call.begin);
@@ -228,7 +228,7 @@ describe('a tool that asks its caller', () => {
     expect(await account(one)).toEqual(NOTHING);
   });
 
-  it('tells what it was told to nobody else: a server that has the name of its tool by now asks for itself', async () => {
+  it('passes its input to no other server, even if that has the name of the tool by now', async () => {
     const one = await node();
     const call = calling();
     const requested = await one.call('greet', {}, call.begin);
@@ -265,7 +265,7 @@ describe('what a caller must be able to do', () => {
     expect((await one.call('greet', {}, call.begin)).questions?.asked).toBe(1);
   });
 
-  it('is not asked of anybody where the operator has not said so', async () => {
+  it('is not sent unless the operator allows it', async () => {
     const one = await node({ asks: ['sampling', 'roots'] });
     const result = await one.call('greet', {}, calling().begin);
     expect(result).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });

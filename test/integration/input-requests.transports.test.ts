@@ -275,7 +275,7 @@ describe('prompts and resources that ask first', () => {
   });
 });
 
-describe('where nobody can be asked', () => {
+describe('over transports without input requests', () => {
   it('a call of the older era fails, and says why', async () => {
     const { body } = await requestLegacy('tools/call', BOOK, { token: mint().token, url: nodeUrl(0, stack.addresses) });
     expect(body.result).toMatchObject({ isError: true, content: [{ text: NOT_PASSED_ON }] });

@@ -91,7 +91,7 @@ describe('the ledger', () => {
     expect(firstBreak(records.toReversed())).toBe(5);
   });
 
-  it('takes up each record once, however often and by however many it is folded', async () => {
+  it('ingests each record once, however often and by however many writers', async () => {
     const { keys, ledger, writer, execute } = freshLedger();
     const others = Array.from({ length: 4 }, () => new LedgerWriter({ redis, keys }));
     await execute(7, 20);
@@ -122,7 +122,7 @@ describe('the ledger', () => {
     expect((await ledger.read({ after: BEGINNING, limit: 5, userId: 'user_2' })).records).toEqual([]);
   });
 
-  it('tells a reader that records it has not read are gone', async () => {
+  it('reports to a reader that unread records were trimmed', async () => {
     const { keys, ledger, writer, execute } = freshLedger();
     await execute(1, 3);
     await writer.ingest(5_000);

@@ -61,7 +61,7 @@ describe('a correction', () => {
     expect(await usage.records()).toHaveLength(2);
   });
 
-  it('gets the same answer again when the record has been folded and trimmed since', async () => {
+  it('gets the same answer again after the record was ingested and trimmed', async () => {
     const { usage, correct } = await withOneRecord();
     const first = await correct('key_1', -2);
     await usage.ingestAll();

@@ -93,7 +93,7 @@ describe('a writer that crashes', () => {
     expect(await usage.verifier.verify([HOUR])).toMatchObject({ ok: true, checked_records: 3 });
   });
 
-  it('while an entry cannot be read: that outbox waits, the others go on, and no time has passed', async () => {
+  it('while an entry cannot be read: that outbox waits, the others continue, and no time has passed', async () => {
     const usage = usageFixture(redis);
     await usage.execute({ userId: 'user_a' });
     await redis.xadd(usage.keys.outbox(7), '*', 'r', 'no json');

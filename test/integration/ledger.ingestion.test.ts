@@ -52,7 +52,7 @@ async function wholeLedger(ledger: Ledger, pageSize: number): Promise<LedgerReco
 }
 
 describe('the ledger', () => {
-  it('takes every record once, gap-free and chained, with eight writers folding at once', async () => {
+  it('ingests every record once, gap-free and chained, with eight concurrent writers', async () => {
     const ledger = new Ledger(core);
     const ids: string[] = [];
     const writing = (async () => {

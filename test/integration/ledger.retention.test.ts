@@ -54,7 +54,7 @@ describe('trimming', () => {
     expect(await sequences(usage)).toEqual([]);
   });
 
-  it('goes past records that Redis cannot read as JSON, and so does the folding of later ones', async () => {
+  it('trims past records that Redis cannot parse, and so does later ingestion', async () => {
     const usage = usageFixture(redis);
     const requestId = '\ud83d';
     await usage.execute({ requestId });
@@ -97,7 +97,7 @@ describe('trimming', () => {
     expect(await usage.windows.closeDue(EVERYTHING_PASSED)).toEqual({ closed: 1, disagreeing: [] });
   });
 
-  it('is told to whoever has not read what went, also when nothing is left; verify goes on from there', async () => {
+  it('is reported to a consumer that has not read the trimmed records; verify continues after them', async () => {
     const { usage, positionOf } = await sixRecords();
     await usage.windows.closeDue(EVERYTHING_PASSED);
     await usage.consumers.confirm('erp', 'billing', positionOf(3));

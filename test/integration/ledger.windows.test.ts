@@ -23,7 +23,7 @@ function digestOf(ids: readonly string[]): string {
 }
 
 describe('a window', () => {
-  it('closes a quarter of an hour after its hour, and not before everything of that time has been folded', async () => {
+  it('closes a quarter of an hour after its hour, and not before all its records are ingested', async () => {
     const usage = usageFixture(redis);
     const hour = hourOf(Date.now());
     await usage.execute({ hour });

@@ -146,7 +146,7 @@ describe('a call over WebSocket', () => {
     expect(inFlight.total).toBe(0);
   });
 
-  it('takes a place of its user among the requests in flight, and is refused when there is none', async () => {
+  it('counts among its user’s requests in flight, and is refused above the limit', async () => {
     const { server, finish, counts } = serving();
     const conversation = createRpcDispatcher(server, new InFlight({ perUser: 1 }));
     const first = conversation.answer(call(1), allowed);

@@ -32,7 +32,7 @@ describe.each(CLIENTS)('%s', (_name, connect) => {
     });
   });
 
-  it('is told that a tool of another plan does not exist', async () => {
+  it('gets a tool of another plan as nonexistent', async () => {
     const client = await connect(mintToken({ plan: 'free' }).token);
     for (const name of ['cost_analyzer', 'no_such_tool']) {
       await expect(client.callTool({ name, arguments: {} })).rejects.toMatchObject({ code: -32602 });

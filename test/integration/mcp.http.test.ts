@@ -15,7 +15,7 @@ const initialize = (version: string) => ({
 });
 
 describe('POST /mcp of 2026-07-28', () => {
-  it('tells what is spoken here, without a word before', async () => {
+  it('lists the supported versions without a handshake', async () => {
     const { status, body } = await requestModern('server/discover', {}, { token: validToken() });
     expect([status, body.result]).toEqual([
       200,
@@ -201,7 +201,7 @@ describe('authorization', () => {
     expect((await requestLegacy('ping', {}, { token: await serviceToken('usage:read') })).status).toBe(401);
   });
 
-  it('B33 of a foreign origin is 403 before the token is looked at, and a listed one may read the answers', async () => {
+  it('B16 of a foreign origin is 403 before the token is looked at, and a listed one may read the answers', async () => {
     const foreign = await requestLegacy('ping', {}, { headers: { origin: 'http://evil.example' } });
     expect([foreign.status, foreign.body.error.data.code]).toEqual([403, 'ORIGIN_NOT_ALLOWED']);
     const origin = 'http://app.example.test';
@@ -240,7 +240,7 @@ describe('authorization', () => {
 });
 
 describe('limits', () => {
-  it('of messages are those of every road: 429 with the id, -33029 and Retry-After', async () => {
+  it('of messages are those of every transport: 429 with the id, -33029 and Retry-After', async () => {
     const token = validToken({ plan: 'free' });
     const answers = [];
     for (let id = 1; id <= 31; id++) answers.push(await requestLegacy('ping', {}, { token, id, url: nodeUrl(id % 3) }));
@@ -304,7 +304,7 @@ describe('failed attempts', () => {
     env: { AUTH_FAILURES_PER_MINUTE: '3', PUBLIC_URL: 'https://tollgate.example.test/' },
   });
 
-  it('close the door for their address as at a handshake, for bad tokens only', async () => {
+  it('block their address as at a handshake, for bad tokens only', async () => {
     const of = small().addresses;
     const url = nodeUrl(0, of);
     const bad = async () => (await requestLegacy('ping', {}, { token: 'bad', url })).status;
@@ -313,7 +313,7 @@ describe('failed attempts', () => {
     expect(good.status).toBe(200);
   });
 
-  it('are told the public address where one is configured, whatever the request says', async () => {
+  it('name the public address if one is configured, whatever the request says', async () => {
     const url = nodeUrl(0, small().addresses);
     const { headers } = await requestLegacy('ping', {}, { url });
     const metadataLocation = 'https://tollgate.example.test/.well-known/oauth-protected-resource/mcp';

@@ -50,7 +50,7 @@ async function route() {
   return { request, inFlight, release: () => release() };
 }
 
-describe('requests that are under way over HTTP', () => {
+describe('requests in flight over HTTP', () => {
   it('are bounded by user with 429 and by node with 503, each with the id and Retry-After', async () => {
     const { request, inFlight, release } = await route();
     const first = [request('one', 1), request('one', 2)];

@@ -60,7 +60,7 @@ describe('MCP on /ws/mcp', () => {
     expect((await answerTo(client, 3)).fields).toEqual({});
   });
 
-  it('goes beside our own messages and events: a call is heard of as a notification too', async () => {
+  it('coexists with the gateway’s messages: a call also arrives as a notification', async () => {
     const client = await connect({ plan: 'pro' });
     send(client, { id: 'x', method: 'tools/call', params: { name: 'create_thread', arguments: { title: 'Beside' } } });
     const { fields } = await answerTo(client, 'x');
@@ -98,7 +98,7 @@ describe('MCP on /ws/mcp', () => {
     expect(client.events.filter(({ type }) => type === 'error')).toHaveLength(1);
   });
 
-  it('has eight requests of a connection under way; more are told to wait, and the rest is answered', async () => {
+  it('has eight requests of a connection in flight; more are refused as retryable, the rest is answered', async () => {
     const client = await connect({ plan: 'developer' });
     const ids = Array.from({ length: 40 }, (_, at) => at + 1);
     const frames = ids.map((id) =>
@@ -120,7 +120,7 @@ describe('MCP on /ws/mcp', () => {
     expect(await client.closed).toEqual({ code: 1003, reason: 'UNSUPPORTED_DATA' });
   });
 
-  it('B23 is what JSON-RPC at /ws and /ws/secure is told to go to', async () => {
+  it('B23 is named in the refusal of JSON-RPC at /ws and /ws/secure', async () => {
     for (const path of ['/ws', '/ws/secure']) {
       const client = await openClient({ path, token: validToken() });
       client.sendRaw(JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: INITIALIZE }));

@@ -129,7 +129,7 @@ describe('a limit', () => {
   });
 });
 
-describe('a place that nobody gives back', () => {
+describe('an abandoned reservation', () => {
   it('is free again after its time, its call is ended by the sweep, and its use was never counted', async () => {
     const userId = freshUserId();
     const [node] = await nodes(() => new Promise(() => undefined), { reservationMs: 300 });

@@ -8,7 +8,7 @@ import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 describe.each(TRANSPORTS)('a resume over %s while events arrive', (transport) => {
-  it('brings every event once, in order: those up to the seam before it, newer ones behind it', async () => {
+  it('brings every event once, in order: older ones before the replay boundary, newer ones after it', async () => {
     const { token } = mintToken({ plan: 'developer' });
     const writer = await openClient({ transport, url: nodeUrl(0), token });
     const epoch = String((await writer.welcome()).epoch);

@@ -45,7 +45,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     return { seen, head: seen.length, epoch: String(epoch), connect };
   }
 
-  it('in band brings every later event as it was, in order, then the seam', async () => {
+  it('in band brings every later event unchanged, in order, then the replay boundary', async () => {
     const { seen, head, epoch, connect } = await history();
     const client = await connect(0);
     expect(await client.welcome()).toMatchObject({ epoch, seq: head });
@@ -87,7 +87,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     }
   });
 
-  it('of the largest events there are is read to its end: nobody who reads is taken for too slow', async () => {
+  it('of the largest possible events completes: a client that reads is not closed as slow', async () => {
     const { token, userId } = mintToken({ plan: 'enterprise' });
     const { redis, keys } = await openLeases();
     const options = { length: 1_000, maxAgeMs: 3_600_000, maxBytes: 2 * LOG_BYTES };
@@ -101,7 +101,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     expect(seqs(client.events)).toEqual(upTo(150));
   });
 
-  it('goes on live behind the seam, without a gap and without a repetition', async () => {
+  it('continues live after the replay boundary, without a gap and without a repetition', async () => {
     const { head, epoch, connect } = await history();
     const client = await connect(1, atHandshake(transport, { after: 0, epoch }));
     await client.waitFor('resumed');
@@ -112,7 +112,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     expect(after.length).toBeGreaterThanOrEqual(5);
   });
 
-  it('from the head brings nothing but the seam', async () => {
+  it('from the head brings only the replay boundary', async () => {
     const { head, epoch, connect } = await history();
     const atOnce = await connect(1, atHandshake(transport, { after: head, epoch }));
     const later = await connect(2);
@@ -127,7 +127,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     }
   });
 
-  it('of a user who has no events yet brings nothing but the seam', async () => {
+  it('of a user without events brings only the replay boundary', async () => {
     const { token } = mintToken();
     const client = await openClient({ transport, token });
     const { epoch } = await client.welcome();
@@ -149,7 +149,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
   it.each([
     ['of another epoch', (head: number) => ({ after: Math.min(2, head), epoch: 'epoch_of_another_time' })],
     ['beyond the head', (head: number, epoch: string) => ({ after: head + 1, epoch })],
-  ])('to a place %s fails with epoch_changed, and the live stream goes on', async (_what, logPosition) => {
+  ])('to a position %s fails with epoch_changed, and the live stream continues', async (_what, logPosition) => {
     const { head, epoch, connect } = await history();
     const position = logPosition(head, epoch);
     const atOnce = await connect(0, atHandshake(transport, position));
@@ -188,7 +188,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
 });
 
 describe('a resume over Socket.IO', () => {
-  it('is acknowledged, and tells its seam as an event too, where it belongs in the order', async () => {
+  it('is acknowledged, and sends its replay boundary as an event too, in order', async () => {
     const { token } = mintToken();
     const client = await openClient({ transport: 'socketio', token });
     const { epoch } = await client.welcome();

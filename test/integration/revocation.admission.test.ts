@@ -101,7 +101,7 @@ describe('what is decided while the answer to an admission is on its way', () =>
   });
 });
 
-describe('a session that asks for a place', () => {
+describe('a session during its admission', () => {
   it('B244 is refused when it was revoked after its token had been verified', async () => {
     const { liveAttachments, tail, registry } = await startAdminActions(core, core.plans);
     const userId = freshUserId();
@@ -120,7 +120,7 @@ describe('a session that asks for a place', () => {
     expect(liveAttachments.ofUser(userId)).toEqual([]);
   });
 
-  it('B244 is refused by a node that has not heard of the revocation yet', async () => {
+  it('B244 is refused by a node that has not received the revocation yet', async () => {
     const { tail, registry } = await startAdminActions(core, core.plans);
     const deaf = new LiveAttachments({ revoked: { has: () => false } });
     const userId = freshUserId();

@@ -116,7 +116,7 @@ describe('a node that was cut off from Redis', () => {
 });
 
 describe('an announcement', () => {
-  it('takes effect by the clock when its nudge is lost', async () => {
+  it('takes effect at the next poll when its wake-up is lost', async () => {
     const minted = mint();
     const client = await connect(minted);
     // Stored and published as usual, but the wake-up goes to a channel without subscribers.
@@ -125,7 +125,7 @@ describe('an announcement', () => {
     await expectEnded(client, 'TOKEN_REVOKED', BY_THE_CLOCK_MS);
   });
 
-  it('reaches a node that was suspended, when it goes on', async () => {
+  it('reaches a suspended node when it continues', async () => {
     const minted = mint();
     const client = await connect(minted);
     const pid = processes.gateways[0]?.pid ?? 0;
@@ -158,7 +158,7 @@ describe('a node that starts', () => {
 });
 
 describe('when Redis has lost its data', () => {
-  it('B124 nodes go on, still refuse what they know to be revoked, and take what is announced next', async () => {
+  it('B124 nodes continue, still refuse revoked tokens, and apply later invalidations', async () => {
     const [before, after] = [mint(), mint()];
     await connect(before);
     const client = await connect(after);

@@ -179,7 +179,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     expect(error.code).toBe('TOKEN_REVOKED');
   });
 
-  it('B247 a revoked token is refused in place of a good one, which goes on', async () => {
+  it('B247 a revoked token does not replace a good one, whose connection continues', async () => {
     const { token, userId, claims } = mintToken();
     const next = mintToken({ sub: userId, sid: claims.sid }, { expiresInSeconds: 1_200 });
     const client = await openClient({ transport, token });

@@ -91,7 +91,7 @@ const FULL_RUN = [
 
 describe('a run whose worker died', () => {
   it.each([0, 1, 2, 3, 4, 5, 6, 7])(
-    'goes on without a gap or a repetition when it died after event %i',
+    'continues without a gap or a repetition when its worker died after event %i',
     async (died) => {
       const accepted = await accept();
       let executions = 0;
@@ -146,7 +146,7 @@ describe('a run whose worker died', () => {
     expect((await events(accepted.userId)).map(({ type }) => type)).toEqual(FULL_RUN);
   });
 
-  it('that nobody takes over is ended by the sweep, with a start and one end', async () => {
+  it('without a takeover is ended by the sweep, with a start and one end', async () => {
     const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
     await accept();
     expect(await sweepRuns(sweep)).toBe(0);

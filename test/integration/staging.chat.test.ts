@@ -55,7 +55,7 @@ describe('in staging', () => {
     expect(await client.welcome()).toMatchObject({ authenticated: true, user_id: userId });
   });
 
-  it('B213 a service comes in with its token', async () => {
+  it('B213 a service connects with its token', async () => {
     const service = await startService('netra-backend', { stack: staging().addresses });
     const client = await openClient({ url: url(), headers: service.headers });
     expect((await client.welcome()).user_id).toBe('service:netra-backend');
@@ -81,7 +81,7 @@ describe('in staging', () => {
     }
   });
 
-  it('B49 nobody logs in with a demo account', async () => {
+  it('B49 no demo account can log in', async () => {
     await expect(login('pro', staging().addresses)).rejects.toThrow('the auth service answered 400');
   });
 });

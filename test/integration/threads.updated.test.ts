@@ -5,7 +5,7 @@ import { mintToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 
 describe.each(TRANSPORTS)('a thread that is made over %s', (transport) => {
-  it('is told to every connection of the user once, in its place in the log, and can be resumed', async () => {
+  it('reaches every connection of the user once, in the order of the log, and can be replayed', async () => {
     const { token, userId } = mintToken({ plan: 'pro' });
     const [maker, other] = await Promise.all(
       [0, 1].map((node) => openClient({ transport, url: nodeUrl(node), token })),

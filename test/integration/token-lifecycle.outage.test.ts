@@ -30,7 +30,7 @@ function seen(client: TestClient, type: string): boolean {
 }
 
 describe('while the auth service is away a connection', () => {
-  it('B64 B70 B72 B109 B119 B141 is degraded by the third failure, lives on for its grace, and is then told why it ends', async () => {
+  it('B64 B70 B72 B109 B119 B141 is degraded by the third failure, stays for its grace period, and ends with a reason', async () => {
     const { access_token } = await deployment.login();
     const client = await deployment.connect(access_token);
     const until = expiryOf(access_token) + GRACE_MS;
@@ -72,7 +72,7 @@ describe('while the auth service is away a connection', () => {
     expect(seen(client, 'session_terminated')).toBe(false);
   });
 
-  it('B41 B139 comes in all the same with a token that is still good', async () => {
+  it('B41 B139 is accepted with a token that is still valid', async () => {
     const { access_token } = await deployment.login();
     await deployment.stopAuthService();
     await deployment.advance(30_000);

@@ -88,7 +88,7 @@ describe.each(TRANSPORTS)('the token of a connection over %s', (transport) => {
 });
 
 describe('a login session', () => {
-  it('has its token exchanged once for all of its connections, on whichever node, and each is told', async () => {
+  it('has its token refreshed once for all of its connections, on any node, and each is notified', async () => {
     const login = await deployment.login('enterprise');
     const clients = [
       await deployment.connect(login.access_token, { node: 0 }),
@@ -229,7 +229,7 @@ describe('what is kept of a session', () => {
     expect(await keptKeys(login)).toEqual([]);
   });
 
-  it('goes at its next refresh when the node of its connection died without a word', async () => {
+  it('is removed at its next refresh after the node of its connection was killed', async () => {
     const login = await deployment.login('developer');
     const { sub, sid } = claimsOf(login.access_token);
     const client = await deployment.connect(login.access_token);

@@ -75,7 +75,7 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
     ]);
   });
 
-  it('B75 B77 B94 tells the limits it counts against, and goes on counting in the same session and in runs', async () => {
+  it('B75 B77 B94 returns the limits it counts against, and keeps counting across sessions and runs', async () => {
     const { client } = await connect({ plan: 'pro' });
     const { fields } = await callTool(client, 'analyze_workload');
     expect(fields.rate_limit_status).toEqual({
@@ -178,7 +178,7 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
     expect(Date.parse(String(fields.resets_at)) - Date.now()).toBeGreaterThan(23 * 3_600_000);
   });
 
-  it('B88 meets the same wall inside a run, where the refusal is what the tool completed with', async () => {
+  it('B88 meets the same limit inside a run, where the tool completes with the refusal', async () => {
     const { client, userId } = await connect({ plan: 'free' });
     for (let i = 0; i < 10; i++) await callTool(client, 'create_thread');
     const { events } = await runToEnd(client, { message: 'Please create a thread called "one more"' });
@@ -204,7 +204,7 @@ describe.each(TRANSPORTS)('a tool_call over %s', (transport) => {
     expect(watch.ms).toBeLessThan(watch.allow(5_000));
   });
 
-  it('B89 holds up neither pings nor other calls, of which a connection has eight under way at most', async () => {
+  it('B89 delays neither pings nor other calls, of which a connection has at most eight in flight', async () => {
     const { client } = await connect({ plan: 'enterprise' });
     const calls = Array.from({ length: 20 }, () => callTool(client, 'system_health'));
     client.send('ping', { timestamp: 'p' });

@@ -10,7 +10,7 @@ const connect = async (transport: (typeof TRANSPORTS)[number], plan: string) => 
 };
 
 describe.each(TRANSPORTS)('over %s', (transport) => {
-  it('B93 the analyzers tell the caller’s own costs and durations, and nobody else’s', async () => {
+  it('B93 the analyzers return the caller’s own costs and durations only', async () => {
     const other = await connect(transport, 'enterprise');
     await callTool(other, 'analyze_workload');
     const client = await connect(transport, 'enterprise');

@@ -36,7 +36,7 @@ describe.each(TRANSPORTS)('over %s', (transport) => {
     expect(await codeOf(off, 'cost_analyzer')).toBe('PERMISSION_DENIED');
   });
 
-  it('B79 developer tools stay shut outside development and staging, whoever asks', async () => {
+  it('B79 developer tools are refused to all users outside development and staging', async () => {
     const developer = await connect({ plan: 'developer', roles: ['admin', 'developer'], permissions: ['*'] });
     const { fields } = await callTool(developer, 'debug_panel');
     expect(fields).toMatchObject({

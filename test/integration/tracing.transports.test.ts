@@ -213,7 +213,7 @@ describe('a request over MCP', () => {
   });
 });
 
-describe('what is nobody’s request', () => {
+describe('work without a request', () => {
   it('has a trace too: the refresh of a token with its exchange', async () => {
     await refreshed.waitFor('token_refreshed', { timeoutMs: 10_000 });
     const exchange = await collector.span('POST', ({ name, attributes }) => {
@@ -241,7 +241,7 @@ describe('what is nobody’s request', () => {
     expect(followed).toMatchObject({ kind: CONSUMER });
   });
 
-  it('is told to the collector with its headers, by a service with its attributes, as JSON', () => {
+  it('is exported to the collector with its headers, by a service with its attributes, as JSON', () => {
     const [first] = collector.requests;
     expect(first).toMatchObject({ url: '/v1/traces' });
     expect(first?.headers).toMatchObject({ 'content-type': 'application/json', 'x-collector-key': 'of-the-collector' });

@@ -67,7 +67,7 @@ describe('what several servers offer', () => {
     });
   });
 
-  it('is nothing to who has not the permission, who is not told that it is there', async () => {
+  it('is invisible without the permission', async () => {
     const { offers: capabilities, upstreams } = await capabilitiesOf(
       { first: { prompts: [{ name: 'greet' }] } },
       () => false,
@@ -81,7 +81,7 @@ describe('what several servers offer', () => {
     expect(requests(upstreams, 'prompts/get')).toEqual([0]);
   });
 
-  it('is told as failed, and not as missing, while its server fails', async () => {
+  it('is reported as failed, not as missing, while its server fails', async () => {
     const { offers: capabilities, upstreams } = await capabilitiesOf({
       first: { resources: [{ uri: 'docs://one', name: 'One' }] },
     });

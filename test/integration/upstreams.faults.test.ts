@@ -68,7 +68,7 @@ describe('an upstream server over HTTP', () => {
     ['notifies without end', (response: ServerResponse) => forEver(stream(response), PROGRESS.repeat(100))],
     ['hangs', () => undefined],
     ['hangs within its answer', (response: ServerResponse) => stream(response).write(PROGRESS)],
-  ])('that %s costs one failed call, of which nothing of it is told', async (_fault, fault) => {
+  ])('that %s costs one failed call, whose error reveals nothing of it', async (_fault, fault) => {
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const node = upstreamNode(core, [httpRow(upstream.url, ['echo'], SECOND)]);
     await node.discovered('echo');
@@ -82,7 +82,7 @@ describe('an upstream server over HTTP', () => {
   });
 
   it.each(['2026-07-28', '2025-11-25'])(
-    'of %s that hangs is told that nobody waits any more, and keeps no connection',
+    'of %s that hangs receives a cancellation, and keeps no connection',
     async (protocol) => {
       let begun = 0;
       const hang = {
@@ -150,7 +150,7 @@ describe('an upstream server over HTTP', () => {
     expect([upstream.sessions, upstream.requests.at(-1)]).toEqual([0, 'DELETE ']);
   });
 
-  it('is told which call it is, and the trace that it belongs to', async () => {
+  it('receives the call id and the trace context', async () => {
     const traceParent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`;
     const upstream = await HttpUpstream.start({ tools: { echo } });
     const traced = { ...core, tracing: { ...core.tracing, traceParent } };
@@ -236,7 +236,7 @@ describe('an upstream program', () => {
     expect(Number(next)).not.toBe(pid);
   });
 
-  it('that writes what is no message disturbs nobody', async () => {
+  it('that writes invalid messages disturbs no other call', async () => {
     const node = upstreamNode(core, [programRow(['garbage', 'complain'])]);
     await node.discovered('garbage');
     expect(wordsOf(await node.call('garbage'))).toBe('after garbage');
@@ -296,7 +296,7 @@ describe('an upstream server that lies', () => {
       { a: `${'a'.repeat(40)}b` },
     ],
   ] as const)(
-    'with a %s that takes for ever to check holds nobody for longer than the bound',
+    'with a %s that takes forever to check delays no call beyond the bound',
     async (_lie, inputSchema, args) => {
       const upstream = await HttpUpstream.start({ tools: { liar: { row: { inputSchema: { ...inputSchema } }, run } } });
       const node = upstreamNode(core, [httpRow(upstream.url, ['liar'])]);
@@ -377,7 +377,7 @@ describe('an upstream server that lies', () => {
     expect(results.map(({ success }) => success).sort()).toEqual([false, true, true]);
   });
 
-  it('with more tools than anybody reads offers those that are allowed, or nothing, and serves the others', async () => {
+  it('with too many tools provides the allowed ones or none, and other servers keep working', async () => {
     const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, at) => [`tool${at}`, { run }]));
     const flooding = await HttpUpstream.start({ tools: { ...many, wanted: { run } } });
     const sound = await HttpUpstream.start({ tools: { echo } });

@@ -128,7 +128,7 @@ async function listed(token: string): Promise<{ name: string }[]> {
 }
 
 describe.each(TRANSPORTS)('a tool of an upstream server over %s', (transport) => {
-  it('is told as events, recorded and billed like every other, with the price of the file', async () => {
+  it('is reported in events, recorded and billed like every other, with the price of the file', async () => {
     const { token, userId } = mint('pro');
     const client = await openClient({ transport, token, url: url() });
     const { fields } = await callTool(client, 'echo', HELLO);
@@ -253,17 +253,20 @@ const STEPS = { name: 'steps', arguments: {}, _meta: { progressToken: 'p' } };
 const named = (params: object) => ('uri' in params ? { 'mcp-name': String(params.uri) } : {});
 
 describe('over MCP', () => {
-  it.each(['auto', 'legacy'] as const)('a caller that asks is told how far a tool has come (%s)', async (mode) => {
-    const client = await modernClient(tokenOf('pro'), mode, url());
-    const answered: unknown[] = [];
-    const onprogress = (progress: unknown) => answered.push(progress);
-    const result = await client.callTool({ name: 'steps', arguments: {} }, { onprogress });
-    expect(result.content).toEqual([{ type: 'text', text: 'done' }]);
-    expect(answered).toEqual([
-      { progress: 1, total: 2 },
-      { progress: 2, total: 2 },
-    ]);
-  });
+  it.each(['auto', 'legacy'] as const)(
+    'a caller that requests it receives progress notifications (%s)',
+    async (mode) => {
+      const client = await modernClient(tokenOf('pro'), mode, url());
+      const answered: unknown[] = [];
+      const onprogress = (progress: unknown) => answered.push(progress);
+      const result = await client.callTool({ name: 'steps', arguments: {} }, { onprogress });
+      expect(result.content).toEqual([{ type: 'text', text: 'done' }]);
+      expect(answered).toEqual([
+        { progress: 1, total: 2 },
+        { progress: 2, total: 2 },
+      ]);
+    },
+  );
 
   it.each([
     { era: '2025-11-25', request: { jsonrpc: '2.0', id: 7, method: 'tools/call', params: STEPS } },
@@ -292,7 +295,7 @@ describe('over MCP', () => {
     }
   });
 
-  it('a refusal is told by its status also to who would be told of progress', async () => {
+  it('a refusal has its status also for a caller that requests progress', async () => {
     const { status, headers, body } = await requestLegacy('tools/call', STEPS, { token: tokenOf('free'), url: url() });
     expect([status, headers.get('content-type'), body.error.code]).toEqual([
       200,

@@ -293,7 +293,7 @@ describe('cursors', () => {
 });
 
 describe('verify', () => {
-  it('is clean over what real runs left, and names a record that somebody changed', async () => {
+  it('succeeds over the records of real runs, and names a changed record', async () => {
     const { records } = await usedBy('pro', 'How is my workload doing?', 1);
     const clean = async () => {
       const answer = (await call('/v1/usage/verify')).json();
@@ -353,7 +353,7 @@ describe('/openapi.json and /docs', () => {
 });
 
 describe('a worker that dies', () => {
-  it('leaves a ledger that another one goes on with: nothing is lost, nothing is there twice', async () => {
+  it('leaves a ledger that another worker continues: nothing is lost or duplicated', async () => {
     const of = stack().addresses;
     const users = Array.from({ length: 300 }, () => freshUserId());
     const before = (await billedRecords(undefined, of)).length;

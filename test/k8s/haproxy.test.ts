@@ -173,7 +173,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     expect(attempts.filter(({ status }) => status === 'rejected')).not.toHaveLength(0);
   });
 
-  it('brings a client whose node was killed to another one, where it goes on without a gap', async () => {
+  it('moves a client of a killed node to another one, where it continues without a gap', async () => {
     const { token } = mint();
     const client = await openClient({ url, token });
     const { server_id, epoch } = await client.welcome();
@@ -195,7 +195,7 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     await allNodesUp();
   }, 60_000);
 
-  it('sends nobody new to a node that drains, while its polling sessions are told where to go', async () => {
+  it('sends no new client to a draining node, while its polling sessions are notified', async () => {
     const [node] = processes().gateways;
     if (!node) throw new Error('the stack has no gateway');
     // The node notifies its clients one after the other over DRAIN_SECONDS. The polling session is notified in the

@@ -122,7 +122,7 @@ describeWith(KUBECTL, 'network policies', () => {
     }
   });
 
-  it('postgres-archive: gateways and workers have its address and reach it, and nobody else does', () => {
+  it('postgres-archive: only gateways and workers have its address and reach it', () => {
     const manifests = buildWith(['postgres-archive']);
     const [archive] = manifests.workloads.filter((one) => podLabels(one)['app.kubernetes.io/name'] === 'postgres');
     const secrets = {

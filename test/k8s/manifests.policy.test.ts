@@ -193,7 +193,7 @@ describeWith(KUBECTL, 'what is deployed', () => {
     );
   });
 
-  it.each(variants)('%s: what has to be told a host or a namespace is told that of the overlay', (variant) => {
+  it.each(variants)('%s: hosts and namespaces are those of the overlay', (variant) => {
     const manifests = manifestsOf(variant);
     expect(JSON.stringify(manifests.all)).not.toContain('set-by-the-overlay');
     const [namespace] = manifests.ofKind('Namespace').map(({ metadata }) => metadata.name);

@@ -91,7 +91,7 @@ describe('alerts, dashboards and scalers', () => {
     ['alerts', alertExpressions],
     ['dashboard', dashboardExpressions],
     ['scalers', scalerExpressions],
-  ] as const)('%s ask for labels that their metrics have, and tell installations apart', (_where, expressions) => {
+  ] as const)('%s use labels that their metrics have, and distinguish deployments', (_where, expressions) => {
     const labels = new Map(labelsOfMetrics());
     for (const expression of expressions()) {
       const selectors = [...expression.matchAll(/(tollgate_\w+?)(?:_bucket)?(?![\w])(?:\{([^}]*)\})?/g)];
@@ -246,7 +246,7 @@ describe('tollgate_queue_jobs', () => {
     await until(async () => Object.keys(await valuesOf(metrics)).length === 0);
   });
 
-  it('is told by workers', async () => {
+  it('is exported by workers', async () => {
     const [worker] = stack().workers;
     const text = async () => (await fetch(`${worker?.url}/metrics`)).text();
     await until(async () => /^tollgate_queue_jobs\{queue="agent-runs",state="waiting"\} \d+$/m.test(await text()));

@@ -27,7 +27,7 @@ describe('the revocations that a node knows', () => {
     expect(cache.has({ tokenId: 'other' })).toBe(false);
   });
 
-  it('are forgotten a minute after their end, and heard of again never earlier', () => {
+  it('are removed a minute after their end, and not earlier', () => {
     const { cache, time } = start();
     cache.add('sid:s', START + 10_000);
     cache.add('sid:s', START + 5_000);
@@ -39,7 +39,7 @@ describe('the revocations that a node knows', () => {
     expect([cache.has({ tokenId: 'a', sessionId: 's' }), cache.size]).toEqual([false, 0]);
   });
 
-  it('are bounded: what has ended goes first, then the oldest, and that is told once', () => {
+  it('are bounded: expired ones go first, then the oldest, which is logged once', () => {
     const { cache, time, lines } = start();
     cache.add('jti:ended', START);
     time.now = START + 61_000;

@@ -112,7 +112,7 @@ describe.each(OPERATIONS)('%s', (operation, ask) => {
     },
   );
 
-  it('B175 is AUTH_SERVICE_UNAVAILABLE when nobody listens, and says that it is the connection', async () => {
+  it('B175 is AUTH_SERVICE_UNAVAILABLE when the port is closed, and names the connection', async () => {
     const [port] = await freePorts(1);
     const { auth, clock } = client(`http://127.0.0.1:${port}`);
     const error = await failure(unattended(clock, ask(auth)));
@@ -267,7 +267,7 @@ describe('a refusal', () => {
     expect(isRefusal(error)).toBe(false);
   });
 
-  it.each([3, 100])('B158 closes the door to nobody else: %d bad tokens', async (tokens) => {
+  it.each([3, 100])('B158 locks no other user out: %d bad tokens', async (tokens) => {
     const { server, auth } = await start();
     server.behaviour = json({ error: 'invalid_grant' }, 400);
     const errors = await Promise.all(Array.from({ length: tokens }, () => failure(auth.exchange(TOKEN))));
@@ -355,7 +355,7 @@ describe('the breaker of the auth service', () => {
 });
 
 describe('the metadata', () => {
-  it('is asked for once, by however many at once, and again after an hour, for which nobody waits', async () => {
+  it('is fetched once, by however many at once, and again after an hour in the background', async () => {
     const { server, auth, clock } = await start();
     await Promise.all(Array.from({ length: 10 }, () => auth.exchange(TOKEN)));
     expect(server.metadataRequests).toBe(1);

@@ -166,7 +166,7 @@ describe('the token of a service', () => {
     }
   });
 
-  it('is nothing without its scheme: the names alone prove nobody', () => {
+  it('is ignored without its scheme: the names alone authenticate no user', () => {
     expect(findCredential(names)).toBeUndefined();
     expect(findCredential({ authorization: `Bearer ${TOKEN}`, ...names })).toEqual({ method: 'header', token: TOKEN });
   });

@@ -184,7 +184,7 @@ describe('an answer about a token', () => {
     expect(server.requests).toHaveLength(2);
   });
 
-  it('is one request however many ask at once, and a failure is kept for nobody', async () => {
+  it('is one request however many ask at once, and a failure is not cached', async () => {
     const { server, introspection } = await start();
     await Promise.all(Array.from({ length: 50 }, () => introspection.identify('opaque', 'header')));
     expect(server.requests).toHaveLength(1);

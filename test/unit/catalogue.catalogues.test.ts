@@ -76,7 +76,7 @@ describe('the plans', () => {
     expect(read.get('pro')).toMatchObject({ runsInFlight: 10, runsPerHour: 600, idempotencyKeysPerHour: 600 });
   });
 
-  it('count as free when nobody sells them', () => {
+  it('count as free when they are unknown', () => {
     for (const name of ['', 'gold', 'constructor', '__proto__', 'Pro']) expect(plans.effective(name).name).toBe('free');
     expect(plans.effective('pro').name).toBe('pro');
   });

@@ -192,7 +192,7 @@ describe('a decision', () => {
     expect(cpuMs() - before).toBeLessThan(5_000);
   });
 
-  it('B252 gives a plan nobody sells what the free plan has', () => {
+  it('B252 gives an unknown plan what the free plan has', () => {
     expect(permissions.toolsOf(caller('expired'))).toEqual(permissions.toolsOf(caller('free')));
   });
 

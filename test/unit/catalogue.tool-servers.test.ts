@@ -142,7 +142,7 @@ describe('a secret', () => {
     ]);
   });
 
-  it('is not looked for by a process that connects to nobody', () => {
+  it('is not required by a process without connections', () => {
     expect(mistakes(of(program({ env: { A: `\${NOT_THERE}` } })), {})).toEqual([]);
   });
 });

@@ -94,7 +94,7 @@ describe.each(TRANSPORTS)('a test client over %s', (transport: TransportName) =>
     await expect(client.waitFor('echo')).rejects.toThrow('the connection was refused');
   });
 
-  it('tells that nobody listens', async () => {
+  it('reports a closed port', async () => {
     const client = await openClient({ transport, url: 'http://127.0.0.1:1' });
     expect(client.refusal?.message).toBeTruthy();
   });
@@ -117,7 +117,7 @@ describe('a raw socket', () => {
     expect(raw.closeFrame).toEqual({ code: 4001, reason: 'gone' });
   });
 
-  it('breaks the rules of the protocol when told to', async () => {
+  it('breaks the rules of the protocol on request', async () => {
     const raw = openRawSocket({ url, path: '/ws', headers: { Authorization: 'Bearer x' } });
     await raw.answer;
     raw.sendFrame('{}', { masked: false });

@@ -55,7 +55,7 @@ function dispatcher({ refusedMs = 0 } = {}) {
 }
 
 describe('a message of the protocol that is spoken beside ours', () => {
-  it('is heard while as many requests are under way as may be, so that one of them can be cancelled', async () => {
+  it('is processed at the limit of requests in flight, so that one of them can be cancelled', async () => {
     const { send, observed, requested, sent, errors, release } = dispatcher();
     for (let id = 1; id <= 9; id++) send('tools/call', id);
     send('notifications/cancelled');
@@ -68,7 +68,7 @@ describe('a message of the protocol that is spoken beside ours', () => {
     await until(() => sent.length === 8);
   });
 
-  it('is heard also above the message limit; a notification is not told of that, a request is', async () => {
+  it('is processed above the message limit too; a request gets an error, a notification does not', async () => {
     const { send, observed, requested, errors } = dispatcher({ refusedMs: 1_000 });
     send('notifications/cancelled');
     send('tools/list', 1);

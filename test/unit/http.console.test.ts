@@ -23,7 +23,7 @@ async function consoleOf(env: Record<string, string>) {
 }
 
 describe('the console', () => {
-  it('sends the browser to where browsers reach the auth service, and lets its page call nobody else', async () => {
+  it('sends the browser to where browsers reach the auth service, and lets its page call no other host', async () => {
     const { settings, policy } = await consoleOf({ AUTH_PUBLIC_URL: 'https://auth.example.com/oauth' });
     expect(settings).toBe('https://auth.example.com/oauth');
     expect(policy).toContain("connect-src 'self' ws: wss: https://auth.example.com;");

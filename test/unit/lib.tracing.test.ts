@@ -17,7 +17,7 @@ function traced(sampler: SamplerName = 'parentbased_always_on', ratio = 1) {
   return { tracing, spans: (): ReadableSpan[] => exporter.getFinishedSpans() };
 }
 
-describe('a traceparent that somebody sends', () => {
+describe('a received traceparent', () => {
   it.each([
     ['of version 00', RECORDED, RECORDED],
     ['of a later version, with more behind', `cc-${TRACE}-${SPAN}-01-what-comes`, RECORDED],
@@ -59,7 +59,7 @@ describe('traces', () => {
     expect(tracing.traceParent).toBeUndefined();
   });
 
-  it('begin anew with what comes from outside, whatever was under way when it came', async () => {
+  it('start anew with external input, whatever was in flight', async () => {
     const { tracing, spans } = traced();
     await tracing.root('first', {}, () => tracing.root('second', {}, nothing));
     expect(new Set(spans().map((span) => span.spanContext().traceId)).size).toBe(2);
@@ -93,7 +93,7 @@ describe('traces', () => {
     expect(spans()[0]).toMatchObject({ attributes: { 'error.type': 'WRONG' }, status: { code: 2 }, events: [] });
   });
 
-  it('go on with a trace from elsewhere, and hand it on', async () => {
+  it('continue a remote trace, and propagate it', async () => {
     const { tracing, spans } = traced();
     const handedOn = await tracing.root('remote', { parent: RECORDED }, async () => tracing.traceParent);
     const [span] = spans();

@@ -14,7 +14,7 @@ describe('the check of a stream', () => {
     return check;
   }
 
-  it('passes what comes in order, and keeps the place to resume from', () => {
+  it('accepts events in order, and keeps the resume position', () => {
     const check = begun();
     expect([check.event(11), check.event(12)]).toEqual([NOTHING, NOTHING]);
     expect(check.position).toEqual({ after: 12, epoch: 'e1' });
@@ -44,7 +44,7 @@ describe('the check of a stream', () => {
     expect(check.event(14)).toEqual(NOTHING);
   });
 
-  it('goes on with the next event where the server could not go on', () => {
+  it('continues with the next event where the server could not replay', () => {
     const check = begun();
     check.resumeFailed('e2');
     expect(check.event(500)).toEqual(NOTHING);

@@ -4,7 +4,7 @@ import { InFlight } from '../../src/mcp/in-flight.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 
 describe('MCP requests in flight', () => {
-  it('are bounded for each user, and a place that is given back is free again', () => {
+  it('are bounded for each user, and a released slot is free again', () => {
     const inFlight = new InFlight({ perUser: 2 });
     const leave = inFlight.enter('one');
     inFlight.enter('one');

@@ -35,11 +35,11 @@ describe('a request over MCP', () => {
     ],
     ['nothing, when nobody says anything', {}, undefined],
     ['nothing, when its parameters are none', { params: 'text' }, undefined],
-  ])('goes on with %s', async (_what, request, parent) => {
+  ])('continues %s', async (_what, request, parent) => {
     expect((await spanOf(request)).parent).toBe(parent);
   });
 
-  it('goes on with nothing that a client says where clients are not trusted', async () => {
+  it('ignores the trace of untrusted clients', async () => {
     expect(
       (await spanOf({ params: { _meta: { traceparent: SENT } }, traceparent: HEADER }, false)).parent,
     ).toBeUndefined();

@@ -37,7 +37,7 @@ describe('the table of messages', () => {
     },
   );
 
-  it('lets nobody but the authenticated past ping, heartbeat and the two that authenticate', () => {
+  it('allows only ping, heartbeat and the two that authenticate before authentication', () => {
     const open = TYPES.filter((type) => CLIENT_MESSAGES[type].access === 'anyone');
     expect(open.sort()).toEqual(['auth', 'heartbeat', 'ping', 'service_auth']);
   });

@@ -53,7 +53,7 @@ describe('the keys of one script', () => {
     );
   });
 
-  it('go with the channels that scripts publish to, and a channel of a user is told from all others', () => {
+  it('match the channels that scripts publish to, and user channels are distinguishable', () => {
     fc.assert(
       fc.property(anything, (userId) => {
         const keys = new Keys('tollgate');

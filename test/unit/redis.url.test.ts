@@ -74,7 +74,7 @@ describe('B171 REDIS_URL', () => {
     expect(describeRedisUrl(url)).not.toMatch(/sec/);
   });
 
-  it('is told to people without user and password', () => {
+  it('is printed without user and password', () => {
     expect(describeRedisUrl('rediss+sentinel://u:p%2Fq@a,[::1]:2/m')).toBe('rediss+sentinel://a:26379,[::1]:2/m');
     expect(describeRedisUrl('redis://u:p@r/3')).toBe('redis://r:6379');
   });

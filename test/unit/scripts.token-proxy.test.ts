@@ -63,7 +63,7 @@ describe('the proxy that adds a token', () => {
   it.each([
     ['begins with two slashes', (host: string) => `//${host}/`],
     ['is a whole URL', (host: string) => `http://${host}/`],
-  ])('gives the token to nobody else, whatever host is named by a path that %s', async (_form, pathOf) => {
+  ])('sends the token only to its target, whatever host is named by a path that %s', async (_form, pathOf) => {
     const other = await server();
     await ask(proxy, pathOf(new URL(other.url).host));
     expect(other.asked).toEqual([]);

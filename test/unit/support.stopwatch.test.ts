@@ -9,7 +9,7 @@ function compute(ms: number): void {
   while (performance.now() < end);
 }
 
-it('a stopwatch allows for ten times the lateness that it has seen, and goes on doing so', async () => {
+it('a stopwatch allows for ten times the lateness that it has seen, and keeps doing so', async () => {
   const watch = await Stopwatch.start();
   compute(100);
   expect(watch.allow(0)).toBeGreaterThan(10 * 70);

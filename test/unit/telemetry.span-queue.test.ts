@@ -111,7 +111,7 @@ describe('spans on their way to the collector', () => {
     expect(counts).toEqual({ exported: 6, failed: 0, dropped: 0 });
   });
 
-  it('do not go when nobody records their trace', () => {
+  it('are not exported when their trace is not sampled', () => {
     const { exporter, clock, end } = queue();
     end(9, 0);
     clock.advance(DELAY_MS);

@@ -15,7 +15,7 @@ const caller = (capabilities: object) => ({
 });
 const EVERYTHING = caller({ elicitation: { form: {}, url: {} }, sampling: {}, roots: {} });
 
-describe('a server is told that its caller can be asked', () => {
+describe('a server learns whether its caller supports input requests', () => {
   it.each([
     ['nothing of a caller that says nothing', ALL, {}, {}],
     ['nothing where the operator allows nothing', [], { elicitation: {}, sampling: {}, roots: {} }, {}],

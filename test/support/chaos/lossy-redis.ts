@@ -9,7 +9,7 @@ import { replicatedRedis } from '../replicated-redis.ts';
 /**
  * - `killed`: SIGKILL, and a restart from the append-only file
  * - `power cut`: the same without the last second of the file, which `everysec` may not have forced to disk: a
- * simulation of the worst case of this setting
+ *   simulation of the worst case of this setting
  * - `fail-over`: SIGKILL, and a promotion of the replica, which had all replicated writes
  * - `lagging fail-over`: the same, after the replication had been paused for half a second
  */
