@@ -175,6 +175,6 @@ describe('connections to a Redis Cluster', () => {
   it('are refused with a plain URL, which would reach one shard only', async () => {
     const [{ port }] = cluster.masters as [RedisProcess];
     const connecting = connectRedis(`redis://127.0.0.1:${port}`, 'commands', silentLogger);
-    await expect(connecting).rejects.toThrow(/needs a redis\+cluster:\/\/ URL/);
+    await expect(connecting).rejects.toThrow(/requires a redis\+cluster:\/\/ URL/);
   });
 });
