@@ -3,11 +3,21 @@ import { describe, expect, it } from '@jest/globals';
 import { BOUND_MICROS_PER_KB, CpuMeter, type Surface } from '../support/cpu/meter.ts';
 import { FEW_TEXTS } from '../support/cpu/shapes.ts';
 
-/** CPU time, so that a busy machine does not shorten the loop. */
-function threadMicros(): number {
-  const { user, system } = process.threadCpuUsage();
-  return user + system;
+let sink = 0;
+
+/** A fixed amount of work per step. A clock cannot end the loop: thread CPU time advances in ticks, wall time under load. */
+function spin(steps: number): void {
+  for (let step = 0; step < steps; step++) sink = (Math.imul(sink, 31) + step) | 0;
 }
+
+/** Steps that this machine makes per microsecond when nothing interrupts it: the best of several trials. */
+const STEPS_PER_MICRO = Math.max(
+  ...Array.from({ length: 10 }, () => {
+    const startedAt = performance.now();
+    spin(1_000_000);
+    return 1_000_000 / ((performance.now() - startedAt) * 1_000);
+  }),
+);
 
 /** Occupies this thread in proportion to the input, and not at all for other shapes. */
 function surface(microsPerKb: number): Surface {
@@ -18,8 +28,7 @@ function surface(microsPerKb: number): Surface {
     shapes: FEW_TEXTS,
     send: async (input) => {
       const micros = 300 + (input.startsWith('x=') ? (microsPerKb * input.length) / 1_000 : 0);
-      const startedAt = threadMicros();
-      while (threadMicros() - startedAt < micros);
+      spin(micros * STEPS_PER_MICRO);
       // The scheduler accounts the time of a thread when it yields the core, or at a tick, which may be 10 ms later.
       await delay(1);
     },
