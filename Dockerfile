@@ -42,7 +42,7 @@ FROM debian:${DEBIAN}-slim
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Tollgate" \
-      org.opencontainers.image.description="The gateway between browsers and AI agents: gateway, worker and reference auth service" \
+      org.opencontainers.image.description="Self-hosted real-time gateway for AI agents: gateway, worker and reference auth service" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
