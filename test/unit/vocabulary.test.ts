@@ -6,7 +6,7 @@ import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import retired from './retired-words.json' with { type: 'json' };
 
 /** docs/glossary.md has the term for each retired word. Names on the wire (`snake_case`) are public and not checked. */
-const FOLDERS = ['src', 'workers', 'auth-service', 'load', 'bench', 'scripts', 'test'];
+const FOLDERS = ['src', 'workers', 'auth-service', 'packages/client/src', 'load', 'bench', 'scripts', 'test'];
 
 interface Source {
   readonly path: string;

@@ -1,0 +1,134 @@
+import type { DurableEventType, TerminalEventType } from './protocol.ts';
+
+/** Fields of every durable event of a run. */
+export interface RunEventFields {
+  readonly event_id: string;
+  /** Position in the user's event log, from 1 without gaps. */
+  readonly seq: number;
+  readonly run_id: string | null;
+  readonly thread_id: string | null;
+  readonly request_id: string | null;
+  readonly user_id: string;
+  readonly agent_name: string | null;
+  /** ISO 8601, UTC. */
+  readonly timestamp: string;
+}
+
+/** The error of a failed tool or run. */
+export interface ErrorFields {
+  readonly code: string;
+  readonly message: string;
+  readonly retryable?: boolean;
+  readonly retry_after_ms?: number;
+  readonly [field: string]: unknown;
+}
+
+interface RunEventTable {
+  agent_started: { readonly message: string };
+  agent_thinking: {
+    readonly thought: string;
+    readonly step: number;
+    /** Step whose text no longer counts, because it was interrupted. */
+    readonly replaces_step?: number;
+    readonly usage_record_id?: string;
+  };
+  tool_executing: {
+    readonly tool_name: string;
+    readonly tool_call_id: string;
+    readonly arguments: Readonly<Record<string, unknown>>;
+  };
+  tool_completed: {
+    readonly tool_name: string;
+    readonly tool_call_id: string;
+    readonly success: boolean;
+    readonly result?: unknown;
+    readonly error?: ErrorFields;
+    readonly duration_ms: number;
+    /** Null for a refused call, which is not charged. */
+    readonly usage_record_id?: string | null;
+  };
+  agent_completed: {
+    readonly final_response: string;
+    readonly summary: string;
+    readonly duration_ms: number;
+    readonly tools_used: readonly string[];
+  };
+  agent_failed: { readonly error: ErrorFields; readonly duration_ms: number };
+  agent_cancelled: { readonly duration_ms: number };
+}
+
+/** An event of a run. A newer gateway may send types that this version does not list: ignore them. */
+export type RunEvent = {
+  [T in keyof RunEventTable]: { readonly type: T } & RunEventFields & RunEventTable[T];
+}[keyof RunEventTable];
+export type RunEventType = keyof RunEventTable;
+
+/** A durable event of the user, of any run or of none. */
+export type DurableEvent =
+  | RunEvent
+  | ({ readonly type: Exclude<DurableEventType, RunEventType> } & Readonly<Record<string, unknown>> & {
+        readonly seq: number;
+      });
+
+export type TerminalEvent = Extract<RunEvent, { type: TerminalEventType }>;
+
+/** The user of a connection, as the welcome describes it. */
+export interface Identity {
+  readonly userId: string;
+  readonly plan: string;
+  readonly permissions: readonly string[];
+  /** The connection's own thread, which runs without `thread` belong to. */
+  readonly threadId: string;
+  readonly limits: Limits;
+}
+
+export interface Limits {
+  readonly max_connections_per_user: number;
+  /** Bytes. */
+  readonly max_message_size: number;
+  /** Per minute. */
+  readonly max_message_rate: number;
+  /** Seconds. */
+  readonly heartbeat_interval: number;
+  /** Seconds. */
+  readonly connection_timeout: number;
+}
+
+/** The outcome of a tool call outside a run. */
+export interface ToolResult {
+  readonly tool: string;
+  readonly tool_call_id: string;
+  readonly success: boolean;
+  readonly result?: unknown;
+  readonly error?: ErrorFields;
+  readonly duration_ms: number;
+  readonly usage_record_id: string | null;
+  /** The outcome of an earlier call with the same idempotency key. */
+  readonly repeated: boolean;
+}
+
+export interface ThreadSummary {
+  readonly thread_id: string;
+  readonly title: string | null;
+  readonly created_at: string;
+  readonly updated_at: string;
+}
+
+export interface ThreadMessage {
+  readonly message_id: string;
+  readonly role: 'user' | 'agent' | 'assistant';
+  readonly text: string;
+  readonly run_id: string | null;
+  readonly at: string;
+}
+
+export interface ToolDescription {
+  readonly name: string;
+  readonly description: string;
+  readonly permission: string;
+  readonly units: number;
+  /** JSON Schema. */
+  readonly arguments: Readonly<Record<string, unknown>>;
+  /** False if the deployment has no executor for the tool. */
+  readonly available: boolean;
+}

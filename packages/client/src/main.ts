@@ -1,0 +1,36 @@
+export type { BackoffOptions } from './backoff.ts';
+export type { ConnectionState } from './connection.ts';
+export {
+  type ClientErrorCode,
+  ConnectionStoppedError,
+  EventsLostError,
+  RunFailedError,
+  TollgateError,
+} from './errors.ts';
+export type {
+  DurableEvent,
+  ErrorFields,
+  Identity,
+  Limits,
+  RunEvent,
+  RunEventFields,
+  RunEventType,
+  TerminalEvent,
+  ThreadMessage,
+  ThreadSummary,
+  ToolDescription,
+  ToolResult,
+} from './events.ts';
+export { type ErrorCode, isTerminalEvent } from './protocol.ts';
+export { Run, type RunAccepted, type RunResult } from './run.ts';
+export type { Position, PositionStorage } from './stream-position.ts';
+export type { GetToken } from './token-source.ts';
+export {
+  type RunOptions,
+  Tollgate,
+  type TollgateEvents,
+  type TollgateOptions,
+  type ToolCallOptions,
+} from './tollgate.ts';
+export type { OpenTransport } from './transports/transport.ts';
+export { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';

@@ -1,0 +1,141 @@
+import { EventsLostError, errorInit, RunFailedError, TollgateError } from './errors.ts';
+import type { RunEvent } from './events.ts';
+import { isTerminalEvent } from './protocol.ts';
+
+export interface RunAccepted {
+  readonly runId: string;
+  readonly threadId: string;
+}
+
+export interface RunResult extends RunAccepted {
+  readonly text: string;
+  readonly durationMs: number;
+  readonly toolsUsed: readonly string[];
+}
+
+/** One run: an async iterable of its events, and a promise of its result. */
+export class Run implements AsyncIterable<RunEvent> {
+  /** Identifies the run's request: the same request id starts one run within 24 hours. */
+  readonly requestId: string;
+  /** Resolves when the gateway has accepted the run. @throws TollgateError with which the gateway refuses it */
+  readonly accepted: Promise<RunAccepted>;
+  readonly #cancel: (runId: string) => Promise<void>;
+  readonly #maxQueued: number;
+  readonly #result = Promise.withResolvers<RunResult>();
+  readonly #queue: RunEvent[] = [];
+  #wakeReader: () => void = () => {};
+  #hasReader = false;
+  /** The queue was full before the first read: only the result can be read any more. */
+  #overflowed = false;
+  #ended = false;
+  #failure: unknown;
+
+  constructor(
+    requestId: string,
+    accepted: Promise<RunAccepted>,
+    options: { readonly maxQueued: number; readonly cancel: (runId: string) => Promise<void> },
+  ) {
+    this.requestId = requestId;
+    this.accepted = accepted;
+    this.#cancel = options.cancel;
+    this.#maxQueued = options.maxQueued;
+    // A caller that uses only one of the three ways to read a run must not see unhandled rejections of the others.
+    this.#result.promise.catch(() => {});
+    accepted.catch((error: unknown) => this.fail(error));
+  }
+
+  /**
+   * Resolves with the answer.
+   * @throws RunFailedError after `agent_failed` or `agent_cancelled`, EventsLostError, or the error of a refusal
+   */
+  result(): Promise<RunResult> {
+    return this.#result.promise;
+  }
+
+  /** Cancels the run. Its events end with `agent_cancelled`, or with the end that it had reached before. */
+  async cancel(): Promise<void> {
+    const { runId } = await this.accepted;
+    await this.#cancel(runId);
+  }
+
+  /**
+   * The events in order, the terminal event included. One reader at a time.
+   * @throws EventsLostError, RUN_BUFFER_FULL, or the error of a refusal; not for a run that failed, whose last event
+   *   is `agent_failed`
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<RunEvent, void> {
+    if (this.#hasReader) throw new Error('The events of a run have one reader.');
+    if (this.#overflowed) throw this.#bufferFull();
+    this.#hasReader = true;
+    try {
+      for (;;) {
+        const event = this.#queue.shift();
+        if (event) yield event;
+        else if (this.#failure !== undefined) throw this.#failure;
+        else if (this.#ended) return;
+        else {
+          await new Promise<void>((resolve) => {
+            this.#wakeReader = resolve;
+          });
+        }
+      }
+    } finally {
+      this.#hasReader = false;
+      this.#queue.length = 0;
+    }
+  }
+
+  /** Adds an event of the log. @returns whether it ended the run */
+  push(event: RunEvent): boolean {
+    if (this.#ended) return true;
+    if (this.#queue.length >= this.#maxQueued) {
+      // A reader that is too slow must see that events are missing. Without a reader the result is still of use.
+      if (this.#hasReader) {
+        this.fail(this.#bufferFull());
+        return true;
+      }
+      this.#overflowed = true;
+      this.#queue.length = 0;
+    }
+    if (!this.#overflowed) this.#queue.push(event);
+    if (isTerminalEvent(event.type)) this.#end(event);
+    this.#wakeReader();
+    return this.#ended;
+  }
+
+  /** Ends the run for this client: refused, events lost, or the connection stopped. */
+  fail(error: unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#failure = error;
+    this.#result.reject(error);
+    this.#wakeReader();
+  }
+
+  lost(reason: string): void {
+    const message = `Events of the run are no longer in the log (${reason}).`;
+    this.fail(new EventsLostError('EVENTS_LOST', { message, retryable: false, fields: { reason } }));
+  }
+
+  #bufferFull(): TollgateError {
+    const message = `More than ${this.#maxQueued} events of the run waited for their reader.`;
+    return new TollgateError('RUN_BUFFER_FULL', { message, retryable: false });
+  }
+
+  #end(event: RunEvent): void {
+    this.#ended = true;
+    if (event.type === 'agent_completed') {
+      this.#result.resolve({
+        runId: event.run_id ?? '',
+        threadId: event.thread_id ?? '',
+        text: event.final_response,
+        durationMs: event.duration_ms,
+        toolsUsed: event.tools_used,
+      });
+    } else if (event.type === 'agent_failed') {
+      this.#result.reject(new RunFailedError(event.error.code, errorInit(event.error)));
+    } else {
+      this.#result.reject(new RunFailedError('RUN_CANCELLED', { message: 'The run was cancelled.', retryable: false }));
+    }
+  }
+}

@@ -1,0 +1,1 @@
+export { type SocketIoOptions, socketIoTransport } from './transports/socketio.ts';

@@ -1,0 +1,108 @@
+import { expect, it } from '@jest/globals';
+import { io } from 'socket.io-client';
+import type { RunEvent } from '../../packages/client/src/events.ts';
+import { Tollgate } from '../../packages/client/src/tollgate.ts';
+import { socketIoTransport } from '../../packages/client/src/transports/socketio.ts';
+import type { OpenTransport } from '../../packages/client/src/transports/transport.ts';
+import { type WebSocketClass, webSocketTransport } from '../../packages/client/src/transports/websocket.ts';
+import { startLoadBalancer } from '../support/load-balancer.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { describeWith, HAPROXY } from '../support/programs.ts';
+import { upTo } from '../support/runs.ts';
+import { type StackProcesses, useStack } from '../support/stack.ts';
+import { mintToken } from '../support/tokens.ts';
+
+const NODES = 3;
+/** Runs per transport. `npm run faults` sets 1,000. */
+const RUNS = Number(process.env.CLIENT_RUNS ?? 40);
+const CLIENTS = 5;
+/** Runs between two kills. */
+const RUNS_PER_KILL = 20;
+
+const TRANSPORTS: Readonly<Record<string, OpenTransport>> = {
+  WebSocket: webSocketTransport(globalThis.WebSocket as unknown as WebSocketClass),
+  'Socket.IO': socketIoTransport(io, { transports: ['websocket'] }),
+  'Socket.IO long polling': socketIoTransport(io, { transports: ['polling'] }),
+};
+
+const processes = useStack({
+  gateways: NODES,
+  workers: 1,
+  env: { MESSAGE_RATE_PER_MINUTE: '100000', MAX_CONNECTIONS_PER_USER: '50', CONNECTION_LEASE_SECONDS: '3' },
+});
+
+/** Kills one gateway after the other, each time `RUNS_PER_KILL` runs have ended, and starts it again. */
+async function killGateways(stack: StackProcesses, endedRuns: () => number, isDone: () => boolean): Promise<number> {
+  let kills = 0;
+  while (!isDone()) {
+    if (endedRuns() < kills * RUNS_PER_KILL + RUNS_PER_KILL / 2) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      continue;
+    }
+    const victim = stack.gateways[kills % NODES];
+    await victim?.kill('SIGKILL');
+    await victim?.start();
+    kills += 1;
+  }
+  return kills;
+}
+
+interface Seen {
+  readonly seqs: number[];
+  readonly runs: RunEvent['type'][][];
+  reconnects: number;
+}
+
+/** One client that runs an agent again and again, and counts what it receives. */
+async function runAgain(url: string, transport: OpenTransport, runs: number, ended: () => void): Promise<Seen> {
+  const { token } = mintToken({ plan: 'developer' }, { stack: processes().addresses });
+  const client = new Tollgate({ url, transport, getToken: () => token, backoff: { firstMs: 50, maxMs: 500 } });
+  closeAfter('test', () => client.close());
+  const seen: Seen = { seqs: [], runs: [], reconnects: 0 };
+  client.on('event', ({ seq }) => seen.seqs.push(seq));
+  client.on('state', (state) => {
+    if (state === 'waiting') seen.reconnects += 1;
+  });
+  for (let run = 0; run < runs; run++) {
+    const types: RunEvent['type'][] = [];
+    for await (const { type } of client.run('How is my workload doing?')) types.push(type);
+    seen.runs.push(types);
+    ended();
+  }
+  client.close();
+  return seen;
+}
+
+describeWith(HAPROXY, 'the client package behind a load balancer whose gateways are killed', () => {
+  it.each(Object.keys(TRANSPORTS))(
+    `yields every event of every run once, in order, over %s (${RUNS} runs)`,
+    async (name) => {
+      const transport = TRANSPORTS[name] as OpenTransport;
+      const stack = processes();
+      const { url } = await startLoadBalancer(stack.gateways.map((gateway) => gateway.url));
+      let ended = 0;
+      let isDone = false;
+      const killing = killGateways(
+        stack,
+        () => ended,
+        () => isDone,
+      );
+      const all = await Promise.all(
+        Array.from({ length: CLIENTS }, () => runAgain(url, transport, RUNS / CLIENTS, () => (ended += 1))),
+      );
+      isDone = true;
+      const kills = await killing;
+      for (const { seqs, runs } of all) {
+        expect(seqs).toEqual(upTo(seqs.length));
+        for (const types of runs) {
+          expect([types[0], types.at(-1)]).toEqual(['agent_started', 'agent_completed']);
+          expect(types.filter((type) => type === 'agent_completed')).toHaveLength(1);
+        }
+      }
+      expect(kills).toBeGreaterThan(0);
+      // The kills reached clients.
+      expect(all.reduce((sum, { reconnects }) => sum + reconnects, 0)).toBeGreaterThan(0);
+    },
+    60_000 + RUNS * 500,
+  );
+});
