@@ -1,16 +1,21 @@
-import { randomUUID } from 'node:crypto';
 import { Command, Option } from 'commander';
-import { type ChatTransport, openChatConnection } from './lib/chat-connection.ts';
+import { io } from 'socket.io-client';
+import { TollgateError } from '../packages/client/src/errors.ts';
+import type { RunOptions } from '../packages/client/src/tollgate.ts';
+import { Tollgate } from '../packages/client/src/tollgate.ts';
+import { socketIoTransport } from '../packages/client/src/transports/socketio.ts';
 import { errorText, eventLine } from './lib/chat-events.ts';
 import { DevAccess, stateDirOption, urlOption } from './lib/dev-access.ts';
 import { runScript, UserError } from './lib/user-error.ts';
 
 /** A run takes at most 45 seconds; the rest is for the connection. */
 const TIMEOUT_MS = 60_000;
+/** Consecutive failed attempts after which the gateway counts as unreachable. */
+const MAX_FAILURES = 3;
 const PLANS = ['free', 'pro', 'enterprise', 'developer'];
 
 interface Flags {
-  readonly transport: ChatTransport;
+  readonly transport: 'ws' | 'socketio';
   readonly plan: string;
   readonly url?: string;
   readonly agent?: string;
@@ -18,48 +23,43 @@ interface Flags {
   readonly stateDir: string;
 }
 
-interface ChatRequest {
-  readonly message: string;
-  readonly agent: string | undefined;
-  readonly thread_id: string | undefined;
-  readonly request_id: string;
+/** Prints every event of a run, and returns its answer and its thread. */
+async function converse(
+  client: Tollgate,
+  message: string,
+  options: RunOptions,
+): Promise<{ text: string; thread: string }> {
+  const run = client.run(message, options);
+  const sentAt = performance.now();
+  const print = (type: string, fields: Readonly<Record<string, unknown>>) => {
+    process.stdout.write(`${eventLine(type, fields, performance.now() - sentAt)}\n`);
+  };
+  const { runId, threadId } = await run.accepted;
+  print('agent_accepted', { run_id: runId });
+  for await (const event of run) {
+    print(event.type, { ...event });
+    if (event.type === 'agent_failed') throw new UserError(`The run failed: ${errorText(event.error)}. Try again.`);
+    if (event.type === 'agent_cancelled') throw new UserError('The run was cancelled.');
+  }
+  return { text: (await run.result()).text, thread: threadId };
 }
 
-/** Sends the request once connected, prints every event of its run, and resolves with the fields of the last one. */
-function converse(
-  target: { transport: ChatTransport; url: string; token: string },
-  request: ChatRequest,
-): Promise<Record<string, unknown>> {
-  return new Promise((resolve, reject) => {
-    let sentAt: number | undefined;
-    const finishWith = (finish: () => void) => {
-      // Comes first: `close` is reported as the end of the connection and must not count as a failure.
-      finish();
-      clearTimeout(timer);
-      connection.close();
-    };
-    const fail = (text: string) => finishWith(() => reject(new UserError(text)));
-    const onEvent = (type: string, fields: Record<string, unknown>) => {
-      if (type === 'connection_established' && sentAt === undefined) {
-        sentAt = performance.now();
-        connection.send('agent_request', { ...request });
-        return;
-      }
-      // An error without a request id concerns the connection, which only this script uses.
-      const isOurs = fields.request_id === request.request_id || (type === 'error' && fields.request_id === undefined);
-      if (!isOurs) return;
-      if (sentAt !== undefined) process.stdout.write(`${eventLine(type, fields, performance.now() - sentAt)}\n`);
-      if (type === 'agent_completed') finishWith(() => resolve(fields));
-      else if (type === 'agent_failed') fail(`The run failed: ${errorText(fields.error ?? fields)}. Try again.`);
-      else if (type === 'agent_cancelled') fail('The run was cancelled.');
-      else if (type === 'error') fail(`The gateway refused: ${errorText(fields)}`);
-    };
-    const onEnd = (reason: string) => {
+/** Rejects when the gateway is unreachable, or does not answer in time. */
+function outage(client: Tollgate, url: string): Promise<never> {
+  return new Promise((_, reject) => {
+    let failures = 0;
+    client.on('error', (error) => {
+      if (!error.retryable) return;
+      failures += 1;
+      if (failures < MAX_FAILURES) return;
       const advice = 'Is Tollgate running? Start it with: npm start';
-      fail(`The connection to ${target.url} ended before the answer (${reason}). ${advice}`);
-    };
-    const timer = setTimeout(() => fail(`No answer within ${TIMEOUT_MS / 1_000} s. Is a worker running?`), TIMEOUT_MS);
-    const connection = openChatConnection(target, { onEvent, onEnd });
+      reject(new UserError(`Cannot connect to ${url} (${error.message}). ${advice}`));
+    });
+    client.on('identity', () => {
+      failures = 0;
+    });
+    const noAnswer = new UserError(`No answer within ${TIMEOUT_MS / 1_000} s. Is a worker running?`);
+    setTimeout(() => reject(noAnswer), TIMEOUT_MS).unref();
   });
 }
 
@@ -82,14 +82,24 @@ function parse(): { words: string[]; flags: Flags } {
 await runScript(async () => {
   const { words, flags } = parse();
   const access = new DevAccess(flags);
-  const target = { transport: flags.transport, url: access.gatewayUrl, token: await access.userToken(flags.plan) };
-  const last = await converse(target, {
-    message: words.join(' '),
-    agent: flags.agent,
-    thread_id: flags.thread,
-    request_id: `req_${randomUUID()}`,
+  const url = access.gatewayUrl;
+  // Before the connection, so that a login that fails is reported as such.
+  const token = await access.userToken(flags.plan);
+  const client = new Tollgate({
+    url,
+    getToken: ({ previous }) => (previous === undefined ? token : access.userToken(flags.plan)),
+    backoff: { firstMs: 200, maxMs: 1_000 },
+    ...(flags.transport === 'socketio' ? { transport: socketIoTransport(io, { transports: ['websocket'] }) } : {}),
   });
-  process.stdout.write(`\n${last.final_response}\n\n`);
-  process.stdout.write(`Continue: npm run chat -- --thread ${last.thread_id} "…"     The bill: npm run bill\n`);
-  return 0;
+  try {
+    const conversation = converse(client, words.join(' '), { agent: flags.agent, thread: flags.thread });
+    const { text, thread } = await Promise.race([conversation, outage(client, url)]);
+    process.stdout.write(`\n${text}\n\n`);
+    process.stdout.write(`Continue: npm run chat -- --thread ${thread} "…"     The bill: npm run bill\n`);
+    return 0;
+  } catch (error) {
+    throw error instanceof TollgateError ? new UserError(`The gateway refused: ${errorText(error)}`) : error;
+  } finally {
+    client.close();
+  }
 });

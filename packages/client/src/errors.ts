@@ -52,6 +52,8 @@ export class EventsLostError extends TollgateError {
 /** Codes that this client adds to the gateway's. */
 export type ClientErrorCode =
   | 'CLOSED'
+  | 'DISCONNECTED'
+  | 'NO_WEBSOCKET'
   | 'SIGNED_OUT'
   | 'REQUEST_TIMEOUT'
   | 'TOO_MANY_REQUESTS_PENDING'
