@@ -153,6 +153,12 @@ export function buildOverlay(name: string, change: (kustomization: string) => st
   return build(root, `overlays/${name}`);
 }
 
+/** Returns the components that the overlay uses. */
+export function componentsOf(overlay: string): string[] {
+  const text = readFileSync(join(PROJECT_ROOT, `k8s/overlays/${overlay}/kustomization.yaml`), 'utf8');
+  return [...text.matchAll(/^ {2}- \.\.\/\.\.\/components\/([a-z-]+)/gm)].map(([, component = '']) => component);
+}
+
 /** A component that an overlay lists in a comment: its name and the change that activates it. */
 export interface OptIn {
   readonly overlay: string;
