@@ -1,4 +1,4 @@
-import { type Job, Queue, UnrecoverableError, Worker } from 'bullmq';
+import { type Job, Queue, UnrecoverableError } from 'bullmq';
 import { ZodError } from 'zod';
 import { Erasures } from '../src/accounts/erasures.ts';
 import { InvalidationReader, type TimedInvalidation } from '../src/accounts/invalidation-reader.ts';
@@ -15,7 +15,7 @@ import { composeEventLog } from '../src/compose/event-log.ts';
 import { composeTools } from '../src/compose/tools.ts';
 import type { Config } from '../src/config.ts';
 import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
-import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
+import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { newId } from '../src/lib/ids.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
@@ -40,6 +40,7 @@ import { eraseUsers } from './erase-users.ts';
 import { closeWindows, ingestUsage, trimLedger } from './ingest-usage.ts';
 import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
+import { QueueWorkers } from './queue-workers.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { sweepCalls } from './sweep-calls.ts';
@@ -53,8 +54,6 @@ const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
 /** Maximum number of takeovers per run; after that, the run fails. */
 const MAX_TAKEOVERS = 3;
-/** Timeout for runs in progress at shutdown; another worker takes over those that need longer. */
-const CLOSE_TIMEOUT_MS = 20_000;
 /** Interval at which the job schedules are written again. */
 const SCHEDULE_AGAIN_MS = 60_000;
 
@@ -87,8 +86,11 @@ export async function startWorker(
     const components = await createComponents(config, services);
     closers.add('queue watch', watchQueue(components.runQueue, services));
     await followCancellations(services, components.executor);
-    await startRuns(config, services, components);
-    await startScheduled(services, components, { quietMs: options.erasureQuietMs });
+    // Added after everything that jobs use, so that it is closed before.
+    const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
+    closers.add('queue workers', () => queueWorkers.close());
+    await startRuns(config, services, { ...components, queueWorkers });
+    await startScheduled(services, { ...components, queueWorkers }, { quietMs: options.erasureQuietMs });
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const operations = await startOperations({ config, ...services });
@@ -103,6 +105,7 @@ export async function startWorker(
 
 type WorkerServices = Awaited<ReturnType<typeof createServices>>;
 type WorkerComponents = Awaited<ReturnType<typeof createComponents>>;
+type WithQueueWorkers = WorkerComponents & { readonly queueWorkers: QueueWorkers };
 
 /** Creates what all other components use: Redis connections, keys, queues and catalogues. */
 async function createServices(config: Config, telemetry: Telemetry & { clock: Clock; closers: Closers }) {
@@ -194,19 +197,17 @@ async function followCatalogues(services: WorkerServices): Promise<void> {
 }
 
 /** Processes the queue of runs, and ends runs whose job has failed for good. */
-async function startRuns(config: Config, services: WorkerServices, components: WorkerComponents): Promise<void> {
+async function startRuns(config: Config, services: WorkerServices, components: WithQueueWorkers): Promise<void> {
   const { logger, tracing, clock } = services;
-  const worker = await startBullWorker(services, QUEUES.agentRuns, {
-    process: (job) => final(runAgent(job.data, { ...components, clock, tracing })),
-    options: {
-      concurrency: config.RUN_CONCURRENCY,
-      lockDuration: LOCK_MS,
-      stalledInterval: STALLED_CHECK_MS,
-      maxStalledCount: MAX_TAKEOVERS,
-      // BullMQ would ignore a new job with the id of a kept one. The state of the run is in its own hash.
-      removeOnComplete: { count: 0 },
-      removeOnFail: { count: 0 },
-    },
+  const run = (job: Job) => final(runAgent(job.data, { ...components, clock, tracing }));
+  const worker = await components.queueWorkers.start(QUEUES.agentRuns, run, {
+    concurrency: config.RUN_CONCURRENCY,
+    lockDuration: LOCK_MS,
+    stalledInterval: STALLED_CHECK_MS,
+    maxStalledCount: MAX_TAKEOVERS,
+    // BullMQ would ignore a new job with the id of a kept one. The state of the run is in its own hash.
+    removeOnComplete: { count: 0 },
+    removeOnFail: { count: 0 },
   });
   worker.on('failed', (job, error) => {
     // A message over the limit leaves a job without a run: docs/decisions/0002-one-round-trip.md.
@@ -224,29 +225,30 @@ async function startRuns(config: Config, services: WorkerServices, components: W
 /** Processes and schedules the periodic jobs. */
 async function startScheduled(
   services: WorkerServices,
-  components: WorkerComponents,
+  components: WithQueueWorkers,
   { quietMs }: { readonly quietMs: number | undefined },
 ): Promise<void> {
   const { logger, tracing, clock, metrics, closers, openQueue } = services;
+  const { queueWorkers } = components;
   const ingest = () => ingestUsage({ ...components, ...services });
-  await startBullWorker(services, QUEUES.usage, { process: ingest, options: SCHEDULED });
+  await queueWorkers.start(QUEUES.usage, ingest, SCHEDULED);
   const maintain = ({ name }: Job) =>
     (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...components, ...services });
-  await startBullWorker(services, QUEUES.windows, { process: maintain, options: SCHEDULED });
+  await queueWorkers.start(QUEUES.windows, maintain, SCHEDULED);
   const sweep = async () => {
     await sweepRuns({ ...components, clock, logger });
     await sweepCalls({ ...components, clock, logger });
   };
-  await startBullWorker(services, QUEUES.sweeps, { process: sweep, options: SCHEDULED });
+  await queueWorkers.start(QUEUES.sweeps, sweep, SCHEDULED);
   const erase = () => eraseUsers({ ...components, ...services, quietMs });
-  await startBullWorker(services, QUEUES.erasures, { process: erase, options: SCHEDULED });
+  await queueWorkers.start(QUEUES.erasures, erase, SCHEDULED);
 
   const refresh = async (job: Job) => {
     const { shard } = RefreshTokensJob.parse(job.data);
     return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...components, clock, metrics, logger, tracing });
   };
   const sharded = { ...SCHEDULED, concurrency: REFRESH_SHARDS };
-  await startBullWorker(services, QUEUES.tokens, { process: refresh, options: sharded });
+  await queueWorkers.start(QUEUES.tokens, refresh, sharded);
 
   const queues = new Map(SCHEDULES.map(({ queue }) => [queue, openQueue(queue)]));
   const schedule = async () => {
@@ -260,19 +262,6 @@ async function startScheduled(
     schedule().catch((error: Error) => logger.warn({ error: error.message }, 'renewal of job schedules failed'));
   });
   closers.add('schedules', stop);
-}
-
-async function startBullWorker(
-  { blocking, keys, clock, logger, closers }: WorkerServices,
-  queue: string,
-  { process, options }: { process: (job: Job) => Promise<unknown>; options: object },
-): Promise<Worker> {
-  const worker = new Worker(queue, process, { connection: blocking, prefix: keys.queues, ...options });
-  worker.on('error', (error) => logger.warn({ queue, error: error.message }, 'queue worker error'));
-  // Waits for jobs in progress, but not for an unavailable Redis.
-  closers.add(`${queue} worker`, () => Promise.race([worker.close(), sleep(clock, CLOSE_TIMEOUT_MS)]));
-  await worker.waitUntilReady();
-  return worker;
 }
 
 /** Converts a ZodError to an UnrecoverableError, because retries cannot fix an invalid payload. */

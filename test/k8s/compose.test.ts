@@ -1,13 +1,13 @@
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { parse } from 'yaml';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { loadConfig, VARIABLE_NAMES } from '../../src/config.ts';
-import { QUEUES } from '../../src/jobs.ts';
 import { parseRedisUrl } from '../../src/lib/redis-url.ts';
+import { CLOSE_TIMEOUT_MS } from '../../workers/queue-workers.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
 /** The fields that the tests use. */
@@ -61,15 +61,51 @@ function readCompose(env: Readonly<Record<string, string>>): Readonly<Record<str
 }
 
 describe('scripts/make-secrets.mjs', () => {
-  it('makes secrets that the configuration takes, readable by their owner alone, and never replaces any', () => {
+  const make = (...args: string[]) => spawnSync(process.execPath, [MAKE_SECRETS, ...args], { encoding: 'utf8' });
+
+  it('makes secrets that only their owner can read, and keeps them at every further run', () => {
     const { file, env } = makeSecrets();
     expect(Object.keys(env)).toEqual([
       ...['JWT_SECRET_KEY', 'SERVICE_SECRET', 'REDIS_PASSWORD', 'ARCHIVE_PASSWORD', 'DEMO_PASSWORD'],
     ]);
     expect(new Set(Object.values(env)).size).toBe(5);
     expect(statSync(file).mode & 0o777).toBe(0o600);
-    expect(() => execFileSync(process.execPath, [MAKE_SECRETS, file], { stdio: 'pipe' })).toThrow(/is there already/);
+    expect(make(file)).toMatchObject({ status: 0, stdout: `${file} exists and stays as it is\n`, stderr: '' });
     expect(readEnv(file)).toEqual(env);
+  });
+
+  it('names the secrets that an existing file lacks, and reports a file that cannot be written', () => {
+    const { file } = makeSecrets();
+    writeFileSync(file, 'JWT_SECRET_KEY=mine\nSERVICE_SECRET=mine\n');
+    expect(make(file).stdout).toContain('it has no REDIS_PASSWORD, ARCHIVE_PASSWORD, DEMO_PASSWORD');
+    expect(readFileSync(file, 'utf8')).toBe('JWT_SECRET_KEY=mine\nSERVICE_SECRET=mine\n');
+    expect(make(join(file, 'below'))).toMatchObject({ status: 1, stderr: expect.stringContaining('ENOTDIR') });
+  });
+
+  it('--rotate replaces one secret, and keeps the previous signing key and every other line', () => {
+    const { file, env } = makeSecrets();
+    appendFileSync(file, '# A comment.\nAGENT_MODEL_KEY=mine\n');
+    expect(make(file, '--rotate', 'JWT_SECRET_KEY').status).toBe(0);
+    const rotated = readEnv(file);
+    const { JWT_SECRET_KEY, ...others } = env;
+    expect(rotated).toMatchObject({ ...others, JWT_SECRET_KEY_PREVIOUS: JWT_SECRET_KEY, AGENT_MODEL_KEY: 'mine' });
+    expect(rotated.JWT_SECRET_KEY).not.toBe(JWT_SECRET_KEY);
+    expect(make(file, '--rotate', 'JWT_SECRET_KEY').status).toBe(0);
+    expect(readEnv(file).JWT_SECRET_KEY_PREVIOUS).toBe(rotated.JWT_SECRET_KEY);
+    expect(readFileSync(file, 'utf8').match(/^JWT_SECRET_KEY_PREVIOUS=/gm)).toHaveLength(1);
+    expect(make(file, '--rotate', 'REDIS_PASSWORD').status).toBe(0);
+    expect(readEnv(file).REDIS_PASSWORD).not.toBe(env.REDIS_PASSWORD);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(make(file, '--rotate', 'AGENT_MODEL_KEY').status).toBe(2);
+  });
+
+  it('replaces all secrets with --force only', () => {
+    const { file, env } = makeSecrets();
+    expect(make(file, '--force').status).toBe(0);
+    const replaced = readEnv(file);
+    expect(Object.keys(replaced)).toEqual(Object.keys(env));
+    for (const [name, value] of Object.entries(env)) expect(replaced[name]).not.toBe(value);
+    expect(make(file, '--forced').status).toBe(2);
   });
 });
 
@@ -147,9 +183,9 @@ describe('docker-compose.yml', () => {
     }
   });
 
-  it('gives a worker the time to close its queues, one after the other, before it is killed', () => {
+  it('gives a worker the time to close its queues before it is killed', () => {
     const seconds = Number.parseInt(service('worker-1').stop_grace_period ?? '', 10);
-    expect(seconds).toBeGreaterThanOrEqual(Object.keys(QUEUES).length * 20 + 10);
+    expect(seconds).toBeGreaterThanOrEqual(CLOSE_TIMEOUT_MS / 1_000 + 20);
   });
 
   it('gives a gateway the time to drain before it is killed', () => {

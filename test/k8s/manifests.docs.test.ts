@@ -26,7 +26,7 @@ describeWith(KUBECTL, 'the commands of the documents', () => {
   let built: readonly Manifests[];
 
   beforeAll(() => {
-    built = OVERLAYS.map(buildOverlay);
+    built = OVERLAYS.map((overlay) => buildOverlay(overlay));
   }, 60_000);
 
   it('name objects that the overlays have', () => {

@@ -7,7 +7,7 @@ import type { IService } from 'kubernetes-models/v1/Service';
 import type { IServiceAccount } from 'kubernetes-models/v1/ServiceAccount';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { VARIABLE_NAMES } from '../../src/config.ts';
-import { QUEUES } from '../../src/jobs.ts';
+import { CLOSE_TIMEOUT_MS } from '../../workers/queue-workers.ts';
 import {
   buildOverlay,
   buildWith,
@@ -24,8 +24,8 @@ import {
 import { describeWith, KUBECTL } from '../support/programs.ts';
 
 const DRAIN_MARGIN_SECONDS = 10;
-/** The time that workers/worker.ts gives its queues, one after the other, when it closes. */
-const WORKER_CLOSE_SECONDS = Object.keys(QUEUES).length * 20;
+/** Jobs in progress, the archiver and its database, and closing the connections to Redis. */
+const WORKER_CLOSE_SECONDS = CLOSE_TIMEOUT_MS / 1_000 + 5 + 5;
 
 describeWith(KUBECTL, 'what is deployed', () => {
   /** Every overlay, and the base with all optional components. */

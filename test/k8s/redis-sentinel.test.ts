@@ -51,7 +51,7 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
     }
   });
 
-  it('admits Tollgate to both, Sentinels to Redis and each other, replicas to their master, and no others', () => {
+  it('admits Tollgate, Redis and the Sentinels to Redis and the Sentinels, and no others', () => {
     const ingress = (app: string) => {
       const labels = { 'app.kubernetes.io/name': app };
       const policies = manifests.ofKind<INetworkPolicy>('NetworkPolicy').filter(({ spec }) => {
@@ -66,7 +66,7 @@ describeWith(KUBECTL, 'the component redis-sentinel', () => {
       });
     };
     expect(ingress('redis')).toEqual(['tollgate', 'redis', 'redis-sentinel'].map((from) => [from, [6379]]));
-    expect(ingress('redis-sentinel')).toEqual(['tollgate', 'redis-sentinel'].map((from) => [from, [26_379]]));
+    expect(ingress('redis-sentinel')).toEqual(['tollgate', 'redis', 'redis-sentinel'].map((from) => [from, [26_379]]));
   });
 
   /** Runs the script of a pod with a folder, a port and an address of this machine. */

@@ -38,6 +38,11 @@ const SCHEMAS: Readonly<Record<string, string>> = {
   'monitoring.coreos.com/v1 PrometheusRule': `${PROMETHEUS}PrometheusRule`,
 };
 
+/** Returns whether every API server has the kind, without a CRD. */
+export function isBuiltIn({ apiVersion, kind }: Manifest): boolean {
+  return SCHEMAS[`${apiVersion} ${kind}`]?.startsWith('kubernetes-models/') ?? false;
+}
+
 /**
  * Returns everything that an API server refuses with `--validate=strict`: schema violations and unknown fields.
  *

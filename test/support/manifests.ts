@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { IDeployment } from 'kubernetes-models/apps/v1/Deployment';
@@ -145,9 +145,35 @@ function expand(value: string, above: Labels): string {
   });
 }
 
-/** Builds an unchanged overlay with secrets made for this run. */
-export function buildOverlay(name: string): Manifests {
-  return build(copyOfK8s(), `overlays/${name}`);
+/** Builds an overlay with secrets made for this run. */
+export function buildOverlay(name: string, change: (kustomization: string) => string = (text) => text): Manifests {
+  const root = copyOfK8s();
+  const file = join(root, `overlays/${name}/kustomization.yaml`);
+  writeFileSync(file, change(readFileSync(file, 'utf8')));
+  return build(root, `overlays/${name}`);
+}
+
+/** Returns the components that the overlay uses. */
+export function componentsOf(overlay: string): string[] {
+  const text = readFileSync(join(PROJECT_ROOT, `k8s/overlays/${overlay}/kustomization.yaml`), 'utf8');
+  return [...text.matchAll(/^ {2}- \.\.\/\.\.\/components\/([a-z-]+)/gm)].map(([, component = '']) => component);
+}
+
+/** A component that an overlay lists in a comment: its name and the change that activates it. */
+export interface OptIn {
+  readonly overlay: string;
+  readonly component: string;
+  readonly activate: (kustomization: string) => string;
+}
+
+/** Returns the components that the overlay offers in comments of one line. */
+export function optInsOf(overlay: string): OptIn[] {
+  const text = readFileSync(join(PROJECT_ROOT, `k8s/overlays/${overlay}/kustomization.yaml`), 'utf8');
+  return [...text.matchAll(/^ {2}# (- \.\.\/\.\.\/components\/([a-z-]+).*)$/gm)].map(
+    ([line, active, component = '']) => {
+      return { overlay, component, activate: (kustomization) => kustomization.replace(line, `  ${active}`) };
+    },
+  );
 }
 
 /** Builds the base with these components, and what an overlay has to provide for them. */
