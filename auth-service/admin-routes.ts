@@ -30,15 +30,21 @@ export function registerAccountRoutes(
   app: FastifyInstance,
   { clients, accountStatuses, plans, logger }: AdminDeps,
 ): void {
-  const operator = async (request: FastifyRequest, decision: string): Promise<string> => {
-    const service = await clients.requireScope(request.headers.authorization, 'admin');
+  const services = new WeakMap<FastifyRequest, string>();
+  /** Before the request is parsed, so that strangers learn nothing from other errors. */
+  const authorized = {
+    onRequest: async (request: FastifyRequest) => {
+      services.set(request, await clients.requireScope(request.headers.authorization, 'admin'));
+    },
+  };
+  const operator = (request: FastifyRequest, decision: string): string => {
     const { id } = parameters(UserPath, request.params);
-    logger.info({ service, user: userHash(id) }, decision);
+    logger.info({ service: services.get(request), user: userHash(id) }, decision);
     return id;
   };
 
-  app.put('/auth/users/:id/plan', async (request) => {
-    const userId = await operator(request, 'plan change');
+  app.put('/auth/users/:id/plan', authorized, async (request) => {
+    const userId = operator(request, 'plan change');
     const { plan } = parameters(PlanBody, request.body);
     if (!plans.get(plan))
       throw new TollgateError('FORMAT_ERROR', { text: 'The plan does not exist. Use the name of a configured plan.' });
@@ -46,15 +52,15 @@ export function registerAccountRoutes(
     return { user_id: userId, plan };
   });
 
-  app.post('/auth/users/:id/block', async (request) => {
-    const userId = await operator(request, 'block change');
+  app.post('/auth/users/:id/block', authorized, async (request) => {
+    const userId = operator(request, 'block change');
     const { blocked } = parameters(BlockBody, request.body);
     await (blocked ? accountStatuses.block(userId) : accountStatuses.unblock(userId));
     return { user_id: userId, blocked };
   });
 
-  app.post('/auth/users/:id/unblock', async (request) => {
-    const userId = await operator(request, 'block change');
+  app.post('/auth/users/:id/unblock', authorized, async (request) => {
+    const userId = operator(request, 'block change');
     await accountStatuses.unblock(userId);
     return { user_id: userId, blocked: false };
   });

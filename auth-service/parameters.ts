@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { TollgateError } from '../src/protocol/errors.ts';
+import { withoutUnsetFields } from '../src/protocol/parse-fields.ts';
 
 /** Maximum lengths per kind of parameter. The HTTP server bounds the body as a whole. */
 export const MAX_TOKEN_LENGTH = 8_192;
@@ -31,12 +32,12 @@ export function textOrList(maxLength: number) {
 }
 
 /**
- * Validates the parameters of a form or JSON body. A repeated form parameter arrives as an array, which only
+ * Validates the parameters of a form or JSON body; a null in JSON counts as omitted. A repeated form parameter arrives as an array, which only
  * `textOrList` allows (RFC 6749 section 3.2). The error names the parameter, never its value.
  * @throws TollgateError FORMAT_ERROR
  */
 export function parameters<T>(schema: z.ZodType<T>, body: unknown): T {
-  const parsed = schema.safeParse(body ?? {});
+  const parsed = schema.safeParse(withoutUnsetFields(schema, body ?? {}));
   if (parsed.success) return parsed.data;
   const name = parsed.error.issues[0]?.path[0];
   const text = name === undefined ? 'The body must be an object.' : `${String(name)} is missing or has the wrong form.`;

@@ -70,7 +70,8 @@ import { BUILT_IN_TOOLS } from '../tools/executors.ts';
 import { ConnectionGuard } from '../transports/connection-guard.ts';
 import { matchEndpoint, PUBLIC_PATHS } from '../transports/endpoints.ts';
 import { isHandshake } from '../transports/engine-requests.ts';
-import { originAllowed, presentedCredentials, requestTarget } from '../transports/handshake-request.ts';
+import { presentedCredentials, requestTarget } from '../transports/handshake-request.ts';
+import { Origins } from '../transports/origins.ts';
 import { RawWebSockets } from '../transports/raw-websocket.ts';
 import { SOCKET_IO_PATH, SocketIo } from '../transports/socket-io.ts';
 import { listenForUpgrades } from '../transports/upgrades.ts';
@@ -298,7 +299,8 @@ async function startServers(
 ): Promise<RunningGateway> {
   const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId, catalogues } = services;
   const { authenticator, tickets, hub } = connections;
-  const allowedOrigins = config.CORS_ORIGINS;
+  const { CORS_ORIGINS: allowedOrigins, PUBLIC_URL: publicUrl, TRUSTED_PROXY_HOPS: trustedProxyHops } = config;
+  const origins = new Origins({ allowed: allowedOrigins, publicUrl, trustedProxyHops });
   const drainMs = config.DRAIN_SECONDS * 1000;
   const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
   const authFailureLimiter = new AuthFailureLimiter(
@@ -307,20 +309,17 @@ async function startServers(
   );
   const longTasks = new LongTasks({ failures: authFailureLimiter, metrics });
   const pending = new PendingConnections({ perAddress: config.PENDING_CONNECTIONS_PER_ADDRESS });
-  const guard = new ConnectionGuard(
-    { authFailureLimiter, pending, metrics },
-    { trustedProxyHops: config.TRUSTED_PROXY_HOPS },
-  );
+  const guard = new ConnectionGuard({ authFailureLimiter, pending, metrics }, { trustedProxyHops });
   const raw = new RawWebSockets({ ...connections, guard, longTasks });
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
-  const socketIo = new SocketIo({ ...connections, guard, longTasks, adapter }, { allowedOrigins });
+  const socketIo = new SocketIo({ ...connections, guard, longTasks, origins, adapter }, { allowedOrigins });
   closers.add('socket.io', () => socketIo.close());
 
   const watch = watchInput({ guard, longTasks });
   const app = createApp({
     logger,
     watch,
-    trustedProxyHops: config.TRUSTED_PROXY_HOPS,
+    trustedProxyHops,
     isUpgradePath: (path) => matchEndpoint(path) !== undefined,
     intercept: (request, response) => {
       // Otherwise a proxy could reuse the connection for a request that arrives while this node stops.
@@ -343,7 +342,7 @@ async function startServers(
     identify: bearerOf({ authenticator, guard }, TICKETS_PATH),
     tickets,
     allowedOrigins,
-    originAllowed,
+    origins,
   });
   const identifyService = serviceOf({ authenticator, guard });
   registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
@@ -353,9 +352,8 @@ async function startServers(
   registerUsage(app, { ...services, ...connections, identifyService, archive });
   registerConsoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
   const drainingForMs = () => (readiness.draining ? drainMs : undefined);
-  const origins = { allowedOrigins, originAllowed };
-  registerMcp(app, config, { ...connections, ...origins, guard, watch, drainingForMs });
-  listenForUpgrades(app.server, { raw, socketIo, guard, longTasks, allowedOrigins, drainingForMs });
+  registerMcp(app, config, { ...connections, allowedOrigins, origins, guard, watch, drainingForMs });
+  listenForUpgrades(app.server, { raw, socketIo, guard, longTasks, origins, drainingForMs });
 
   const metricsPort = await serveMetrics(app, config, services);
   await app.listen({ host: config.HOST, port: config.PORT });
@@ -415,7 +413,7 @@ function registerMcp(
 ): void {
   const { accounts, plans, mcp, allowedOrigins } = deps;
   const { PUBLIC_URL: publicUrl, JWT_ISSUER: issuer } = config;
-  const resource = new ProtectedResource({ publicUrl, issuer, path: MCP_PATH });
+  const resource = new ProtectedResource({ publicUrl, issuers: [issuer], path: MCP_PATH });
   const bearer = bearerOf(deps, MCP_PATH);
   // The account is read after authentication. With a slow Redis, the many clients behind a proxy would otherwise
   // count as pending connections of one address.

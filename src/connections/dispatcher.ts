@@ -5,8 +5,8 @@ import type { Span, TraceParent, Tracing } from '../lib/tracing.ts';
 import { consumeMessage, type MessageLimitDeps, rejectIfBlocked } from '../limits/message-limit.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
-import { formatError } from '../protocol/format-error.ts';
 import { CLIENT_MESSAGES, type ClientMessageType, clientMessageType, type Fields } from '../protocol/messages.ts';
+import { parseFields } from '../protocol/parse-fields.ts';
 import type { ConnectionContext, Handler, Handlers, Reply } from './handlers.ts';
 import {
   BAD_FRAMES_LIMIT,
@@ -180,13 +180,12 @@ export class Dispatcher {
   }
 
   async #run(type: ClientMessageType, { fields: raw, replyTo }: IncomingMessage, span?: Span): Promise<void> {
-    const parsed = CLIENT_MESSAGES[type].fields.safeParse(raw);
-    if (!parsed.success) throw formatError(parsed.error);
+    const parsed = parseFields(CLIENT_MESSAGES[type].fields, raw);
     // The table pairs each type with its own fields; TypeScript cannot follow the pairing through a lookup.
     const handler = this.#deps.handlers[type] as Handler<ClientMessageType>;
     const { allowed } = await this.#checkLimits(handler);
     const answer = async () => {
-      const reply = await handler.handle(this.#owner.context, parsed.data as never, allowed);
+      const reply = await handler.handle(this.#owner.context, parsed as never, allowed);
       if (reply && 'later' in reply) {
         const answered = reply.later.then((later) => this.#reply(later, replyTo));
         const sent = this.#answerLater(answered, { type, fields: raw, replyTo });

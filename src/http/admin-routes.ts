@@ -25,8 +25,8 @@ import {
   UserPath,
   userId,
 } from './admin-schemas.ts';
-import { BODY_ERRORS, NAMES_WRONG_FIELD, SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
-import type { IdentifyService } from './services.ts';
+import { BODY_ERRORS, SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
+import { type IdentifyService, serviceGuard } from './services.ts';
 
 /** Bound of a published event: the gateway writes it to each connection of the user. */
 const MAX_EVENT_BYTES = 8 * 1024;
@@ -57,10 +57,12 @@ export interface AdminRoutesDeps {
  * the issuer owns the users, and the gateway knows them only by their tokens. Every change is idempotent.
  */
 export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps): void {
+  const guard = serviceGuard(deps.identifyService);
   const authorized: Authorized = (action) => ({
-    ...NAMES_WRONG_FIELD,
+    onRequest: guard.requires('admin'),
+    // The user of a revocation is in the body, which is parsed between the two hooks.
     preValidation: async (request: FastifyRequest) => {
-      const { serviceId } = await deps.identifyService(request, 'admin');
+      const { serviceId } = guard.caller(request);
       if (action) deps.logger.info({ service: serviceId, ...userOf(request) }, action);
     },
   });
@@ -88,10 +90,12 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps)
 }
 
 /**
- * Route options: the service must have the scope `admin`, which is checked before validation, so that strangers learn
- * nothing from validation errors. An action is logged with the service and the hash of the user, also if it fails.
+ * Route options: the service must have the scope `admin`, which is checked before the request is parsed, so that
+ * strangers learn nothing from other errors. An action is logged with the service and the hash of the user, also if it
+ * fails.
  */
-type Authorized = (action?: string) => typeof NAMES_WRONG_FIELD & {
+type Authorized = (action?: string) => {
+  readonly onRequest: (request: FastifyRequest) => Promise<void>;
   readonly preValidation: (request: FastifyRequest) => Promise<void>;
 };
 

@@ -1,4 +1,10 @@
+import type { IncomingMessage } from 'node:http';
 import type { FastifyInstance } from 'fastify';
+
+/** Decides whether pages of an origin, by default that of the request, can send it. */
+export interface OriginCheck {
+  allow(request: IncomingMessage, origin?: string): boolean;
+}
 
 const PREFLIGHT_SECONDS = '600';
 

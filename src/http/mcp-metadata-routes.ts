@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { withoutTrailing } from '../lib/text.ts';
-import type { TollgateError } from '../protocol/errors.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import { allowOrigins } from './cors.ts';
 import { PUBLIC, PUBLIC_ERRORS, typedRoutes } from './route-docs.ts';
 
@@ -12,7 +12,7 @@ export const METADATA_HEADERS = ['MCP-Protocol-Version'];
 const Metadata = z
   .object({
     resource: z.string(),
-    authorization_servers: z.array(z.string()),
+    authorization_servers: z.array(z.string()).optional().describe('Absent if no issuer is a URL.'),
     bearer_methods_supported: z.array(z.string()),
     resource_name: z.string(),
   })
@@ -41,8 +41,17 @@ export interface ProtectedResourceOptions {
   readonly publicUrl: string | undefined;
   /** Path of the resource. */
   readonly path: string;
-  /** The issuer of the accepted tokens; by RFC 8414, also the base URL of its metadata. */
-  readonly issuer: string;
+  /**
+   * The issuers of the accepted tokens. The metadata lists those that are issuer identifiers of RFC 8414 section 2; a
+   * client cannot find the metadata of others, and some stop at a text that is not a URL.
+   */
+  readonly issuers: readonly string[];
+}
+
+/** RFC 8414 section 2: a URL without query and fragment. Plain http is common within a cluster and in development. */
+function isIssuerIdentifier(issuer: string): boolean {
+  const url = issuer.includes('://') ? URL.parse(issuer) : null;
+  return url !== null && ['http:', 'https:'].includes(url.protocol) && !/[?#]/.test(issuer);
 }
 
 /**
@@ -52,29 +61,40 @@ export interface ProtectedResourceOptions {
  */
 export class ProtectedResource {
   readonly #options: ProtectedResourceOptions;
+  readonly #authorizationServers: string[];
 
   constructor(options: ProtectedResourceOptions) {
     this.#options = options;
+    this.#authorizationServers = options.issuers.filter(isIssuerIdentifier);
   }
 
-  metadataUrl(request: FastifyRequest): string {
-    return `${this.#base(request)}${WELL_KNOWN}${this.#options.path}`;
+  /** URL of the metadata; undefined if the request does not show the URL of this deployment. */
+  metadataUrl(request: FastifyRequest): string | undefined {
+    const base = this.#base(request);
+    return base === undefined ? undefined : `${base}${WELL_KNOWN}${this.#options.path}`;
   }
 
+  /** @throws TollgateError FORMAT_ERROR if the request does not show the URL of this deployment */
   describe(request: FastifyRequest) {
+    const base = this.#base(request);
+    if (base === undefined) {
+      throw new TollgateError('FORMAT_ERROR', { text: 'The Host header must be the host of this server.' });
+    }
+    const servers = this.#authorizationServers;
     return {
-      resource: `${this.#base(request)}${this.#options.path}`,
-      authorization_servers: [this.#options.issuer],
+      resource: `${base}${this.#options.path}`,
+      ...(servers.length === 0 ? {} : { authorization_servers: servers }),
       bearer_methods_supported: ['header'],
       resource_name: 'Tollgate',
     };
   }
 
-  /** Base URL of the deployment; empty if the `Host` of the request, which the client chooses, is not a valid one. */
-  #base(request: FastifyRequest): string {
+  /** Base URL of the deployment; undefined if the client, which chooses `Host`, sends none that is part of a URL. */
+  #base(request: FastifyRequest): string | undefined {
     const { publicUrl } = this.#options;
     if (publicUrl !== undefined) return withoutTrailing(publicUrl, '/');
-    return URL.parse(`${request.protocol}://${request.host}`)?.origin ?? '';
+    if (!request.host) return undefined;
+    return URL.parse(`${request.protocol}://${request.host}`)?.origin;
   }
 }
 
@@ -102,9 +122,12 @@ export function registerProtectedResourceRoutes(
  * Value of `WWW-Authenticate`. By RFC 6750 section 3, the response to a request without a credential names the metadata
  * and no error. Quoted strings follow RFC 9110 section 5.6.4.
  */
-export function challenge(error: TollgateError, metadataUrl: string): string {
-  const where = `Bearer resource_metadata="${metadataUrl.replaceAll(/["\\]/g, '\\$&')}"`;
-  if (error.code === 'NO_TOKEN') return where;
+export function challenge(error: TollgateError, metadataUrl: string | undefined): string {
+  const where = metadataUrl?.replaceAll(/["\\]/g, '\\$&');
   const description = error.message.replaceAll(/["\\]/g, '');
-  return `${where}, error="invalid_token", error_description="${description}"`;
+  const parameters = [
+    ...(where === undefined ? [] : [`resource_metadata="${where}"`]),
+    ...(error.code === 'NO_TOKEN' ? [] : ['error="invalid_token"', `error_description="${description}"`]),
+  ];
+  return ['Bearer', parameters.join(', ')].filter(Boolean).join(' ');
 }

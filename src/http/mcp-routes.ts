@@ -12,7 +12,7 @@ import { jsonRpcBody } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { httpError, type InputWatch } from './app.ts';
-import { allowOrigins } from './cors.ts';
+import { allowOrigins, type OriginCheck } from './cors.ts';
 import { challenge, type ProtectedResource } from './mcp-metadata-routes.ts';
 import { BODY_ERRORS, typedRoutes, USER_ERRORS, USER_TOKEN } from './route-docs.ts';
 
@@ -87,7 +87,7 @@ export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
   readonly identify: (request: FastifyRequest) => Promise<Identity>;
   readonly resource: ProtectedResource;
   readonly allowedOrigins: readonly string[];
-  readonly originAllowed: (origin: string | undefined, allowed: readonly string[]) => boolean;
+  readonly origins: OriginCheck;
   /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
   readonly drainingForMs: () => number | undefined;
   readonly watch: Pick<InputWatch, 'run'>;
@@ -112,7 +112,7 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
     );
     scope.setErrorHandler((thrown: FastifyError, request, reply) => refuse(deps, thrown, request, reply));
     scope.addHook('onRequest', async (request) => {
-      if (!deps.originAllowed(request.headers.origin, deps.allowedOrigins)) {
+      if (!deps.origins.allow(request.raw)) {
         throw new TollgateError('ORIGIN_NOT_ALLOWED');
       }
       const retryAfterMs = deps.drainingForMs();

@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify';
-import { validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
-import { formatError } from '../protocol/format-error.ts';
+import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import { parseFields } from '../protocol/parse-fields.ts';
 
 declare module 'fastify' {
   interface FastifySchema {
@@ -19,27 +19,26 @@ export function typedRoutes(app: FastifyInstance) {
 }
 
 /**
- * Lets the routes of `app` have zod schemas. Requests are validated. Responses are serialized without validation: their
- * types and the tests already hold them to the schema, and a second check would cost more than the serialization.
+ * Lets the routes of `app` have zod schemas. Requests are validated; an error names the first wrong field in
+ * `error.field` and in its text. Responses are serialized without validation: their types and the tests already hold
+ * them to the schema, and a second check would cost more than the serialization.
  */
 export function acceptZodSchemas(app: FastifyInstance): void {
-  app.setValidatorCompiler(validatorCompiler);
+  app.setValidatorCompiler(({ schema }) => validatorOf(schema));
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
 }
 
-/**
- * Route option: a validation error names the first wrong field in `error.field` and in its text. Fastify validates an
- * absent body as null; here it is undefined, as the schemas expect.
- */
-export const NAMES_WRONG_FIELD = {
-  validatorCompiler:
-    ({ schema }: { readonly schema: unknown }) =>
-    (data: unknown) => {
-      if (!(schema instanceof z.ZodType)) throw new Error('the schema of a typed route must be a zod schema');
-      const result = schema.safeParse(data ?? undefined);
-      return result.success ? { value: result.data } : { error: formatError(result.error) };
-    },
-} as const;
+/** Fastify passes an absent body as null; schemas expect undefined. */
+function validatorOf(schema: unknown) {
+  if (!(schema instanceof z.ZodType)) throw new Error('the schema of a typed route must be a zod schema');
+  return (data: unknown) => {
+    try {
+      return { value: parseFields(schema, data ?? undefined) };
+    } catch (error) {
+      return { error: toTollgateError(error) };
+    }
+  };
+}
 
 /** Security requirement: the token of a service with this scope. */
 export const serviceToken = (scope: string) => [{ service: [scope] }];

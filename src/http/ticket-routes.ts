@@ -3,8 +3,8 @@ import { z } from 'zod';
 import { TICKET_SECONDS, type Tickets } from '../auth/tickets.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import { allowOrigins } from './cors.ts';
-import { BODY_ERRORS, NAMES_WRONG_FIELD, typedRoutes, USER_ERRORS, USER_TOKEN } from './route-docs.ts';
+import { allowOrigins, type OriginCheck } from './cors.ts';
+import { BODY_ERRORS, typedRoutes, USER_ERRORS, USER_TOKEN } from './route-docs.ts';
 
 export const TICKETS_PATH = '/v1/tickets';
 /** Longer than any origin that a browser sends. */
@@ -36,7 +36,7 @@ export interface TicketRoutesDeps {
   readonly tickets: Tickets;
   readonly allowedOrigins: readonly string[];
   /** The check that the WebSocket handshake makes too, so that every issued ticket is usable. */
-  readonly originAllowed: (origin: string | undefined, allowed: readonly string[]) => boolean;
+  readonly origins: OriginCheck;
 }
 
 /**
@@ -45,7 +45,7 @@ export interface TicketRoutesDeps {
  * errors.
  */
 export function registerTicketRoutes(app: FastifyInstance, deps: TicketRoutesDeps): void {
-  const { identify, tickets, allowedOrigins, originAllowed } = deps;
+  const { identify, tickets, allowedOrigins, origins } = deps;
   const identities = new WeakMap<FastifyRequest, Identity>();
   const authenticated = async (request: FastifyRequest) => {
     identities.set(request, await identify(request));
@@ -57,8 +57,7 @@ export function registerTicketRoutes(app: FastifyInstance, deps: TicketRoutesDep
     typedRoutes(scope).post(
       TICKETS_PATH,
       {
-        ...NAMES_WRONG_FIELD,
-        preValidation: authenticated,
+        onRequest: authenticated,
         schema: {
           operationId: 'createTicket',
           summary: 'Create a ticket',
@@ -76,7 +75,7 @@ issued.`,
         const identity = identities.get(request);
         if (!identity) throw new Error('the route has no guard');
         const origin = boundOrigin(request.headers.origin, request.body?.origin);
-        if (!originAllowed(origin, allowedOrigins)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
+        if (!origins.allow(request.raw, origin)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
         const ticket = await tickets.issue(identity, origin);
         return reply.status(201).header('cache-control', 'no-store').send({ ticket, expires_in: TICKET_SECONDS });
       },

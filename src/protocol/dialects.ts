@@ -85,7 +85,7 @@ function decodePlain(frame: string): IncomingMessage {
     throw wrongDialect('This endpoint does not accept JSON-RPC format. Use /ws/mcp, or send {"type": …}.');
   const { type, payload, ...fields } = message;
   if (typeof type !== 'string' || type === '') throw new TollgateError('INVALID_MESSAGE');
-  if (payload === undefined) return { name: type, fields, replyTo: undefined };
+  if (payload === undefined || payload === null) return { name: type, fields, replyTo: undefined };
   if (!isObject(payload))
     throw new TollgateError('INVALID_MESSAGE', {
       text: '"payload" must be an object. Put the fields of the message into it.',
@@ -102,7 +102,7 @@ function decodeJsonRpc(frame: string): IncomingMessage {
   if (id !== undefined && typeof id !== 'string' && typeof id !== 'number') {
     throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC "id" must be a string or a number.' });
   }
-  if (params !== undefined && !isObject(params)) {
+  if (params !== undefined && params !== null && !isObject(params)) {
     throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC "params" must be an object.' });
   }
   return { name: method, fields: params ?? {}, replyTo: id === undefined ? undefined : { rpcId: id } };

@@ -3,14 +3,6 @@ import type { Handshake } from '../auth/authenticator.ts';
 import type { ResumePoint } from '../connections/handshake.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
-/**
- * Whether pages of this origin can connect. Browsers always send `Origin`. A client without it is not a browser and has
- * no ambient credentials that a page could abuse.
- */
-export function originAllowed(origin: string | undefined, allowed: readonly string[]): boolean {
-  return origin === undefined || allowed.includes('*') || allowed.includes(origin);
-}
-
 /** Absolute form of a request target, which proxies may send and servers must accept (RFC 9112 section 3.2.2). */
 const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 

@@ -34,7 +34,8 @@ import {
   isForeign,
   packetBytes,
 } from './engines.ts';
-import { originAllowed, presentedCredentials, resumePoint } from './handshake-request.ts';
+import { presentedCredentials, resumePoint } from './handshake-request.ts';
+import type { Origins } from './origins.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
 import { isCrossSite, SessionBinding } from './session-binding.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
@@ -67,6 +68,7 @@ export interface SocketIoDeps extends ConnectionDeps {
   readonly authenticator: Authenticator;
   readonly guard: Pick<ConnectionGuard, 'addressOf' | 'register' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch' | 'watchNext'>;
+  readonly origins: Pick<Origins, 'allow'>;
   /** Redis connections of the adapter, which serves only Socket.IO's own cluster operations; events do not use it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -98,7 +100,6 @@ export class SocketIo {
   readonly #deps: SocketIoDeps;
   readonly #engine: Engine;
   readonly #io: Server;
-  readonly #allowedOrigins: readonly string[];
   /** By opening request, until the engine is open. */
   readonly #pendingByRequest = new WeakMap<IncomingMessage, GuardedConnection>();
   /** By session id, until the engine closes. */
@@ -107,7 +108,6 @@ export class SocketIo {
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
-    this.#allowedOrigins = allowedOrigins;
     this.#closer = new EngineCloser(deps);
     const { heartbeatMs, idleTimeoutMs } = deps.limits;
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
@@ -182,7 +182,7 @@ export class SocketIo {
    */
   #check(request: IncomingMessage, { isUpgrade }: { readonly isUpgrade: boolean }): void {
     checkQuery(request, isUpgrade);
-    if (!originAllowed(request.headers.origin, this.#allowedOrigins) || isCrossSite(request)) {
+    if (!this.#deps.origins.allow(request) || isCrossSite(request)) {
       throw new TollgateError('ORIGIN_NOT_ALLOWED');
     }
     const sid = sessionId(request);
@@ -212,7 +212,7 @@ export class SocketIo {
   #allowRequest(request: IncomingMessage, decide: (error: null, allowed: boolean) => void): void {
     // CORS prevents neither a WebSocket nor a request whose response the page does not read, so the origin is checked
     // here.
-    if (!originAllowed(request.headers.origin, this.#allowedOrigins)) return decide(null, false);
+    if (!this.#deps.origins.allow(request)) return decide(null, false);
     // Engine.IO sets `res` for long polling only.
     const { res: response } = request as { res?: ServerResponse };
     try {

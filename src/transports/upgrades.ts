@@ -4,7 +4,8 @@ import type { LongTasks } from '../limits/long-tasks.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import { matchEndpoint } from './endpoints.ts';
-import { originAllowed, requestUrl } from './handshake-request.ts';
+import { requestUrl } from './handshake-request.ts';
+import type { Origins } from './origins.ts';
 import type { RawWebSockets } from './raw-websocket.ts';
 import { refuseUpgrade } from './refusals.ts';
 import { SOCKET_IO_PATH, type SocketIo } from './socket-io.ts';
@@ -15,7 +16,7 @@ export interface UpgradeDeps {
   readonly longTasks: Pick<LongTasks, 'run'>;
   readonly raw: RawWebSockets;
   readonly socketIo: SocketIo;
-  readonly allowedOrigins: readonly string[];
+  readonly origins: Pick<Origins, 'allow'>;
   /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
   readonly drainingForMs: () => number | undefined;
 }
@@ -40,7 +41,7 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
       } catch (thrown) {
         const error = toTollgateError(thrown);
         // Not counted for foreign origins: their pages could send invalid requests to block the address of a visitor.
-        if (originAllowed(request.headers.origin, deps.allowedOrigins)) deps.guard.refused(request, error);
+        if (deps.origins.allow(request)) deps.guard.refused(request, error);
         refuseUpgrade(socket, error);
       }
     });
@@ -67,7 +68,7 @@ function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head
   if (!url || (!isSocketIo && !matched)) throw new TollgateError('ENDPOINT_NOT_FOUND');
   const retryAfterMs = deps.drainingForMs();
   if (retryAfterMs !== undefined) throw new TollgateError('SERVER_DRAINING', { retryAfterMs });
-  if (!originAllowed(request.headers.origin, deps.allowedOrigins)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
+  if (!deps.origins.allow(request)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
   checkUpgradeForm(request, head);
   if (matched) deps.raw.upgrade(request, socket, head, { ...matched, url });
   else deps.socketIo.upgrade(request, socket, head);

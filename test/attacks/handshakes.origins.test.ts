@@ -58,6 +58,18 @@ describe.each(['/ws', '/ws/secure', '/ws/mcp', ENGINE])('an upgrade of %s', (pat
     }
   });
 
+  it('B16 by a page of the gateway itself goes on: React Native and python send the origin of the URL', async () => {
+    const { origin, host } = new URL(nodeUrl(0));
+    expect((await upgrade(path, { Origin: origin }).answer).status).toBe(101);
+    expect((await upgrade(path, { Origin: `http://localhost:${host.split(':')[1]}` }).answer).status).toBe(403);
+  });
+
+  it('B16 by a page whose name DNS rebinding points to the gateway is 403', async () => {
+    const { port } = new URL(nodeUrl(0));
+    const host = `rebound.evil.test:${port}`;
+    expect((await upgrade(path, { Origin: `http://${host}`, Host: host }).answer).status).toBe(403);
+  });
+
   it('B16 B49 is for no page that says where it comes from in another header', async () => {
     const headers = { 'X-Origin': PAGE, Referer: `${PAGE}/`, 'X-Forwarded-Host': 'app.example.test', Host: PAGE };
     const raw = upgrade(path, { Origin: 'http://evil.test', ...headers });

@@ -71,12 +71,17 @@ describe.each(PLAIN)('the %s dialect', (_name, dialect) => {
     expect(decodeError(dialect, frame).code).toBe('INVALID_MESSAGE');
   });
 
-  it.each(['[]', 'null', '"x"', '3'])('answers INVALID_MESSAGE to a payload that is %s', (payload) => {
+  it.each(['[]', '"x"', '3'])('answers INVALID_MESSAGE to a payload that is %s', (payload) => {
     const error = decodeError(dialect, `{"type":"ping","payload":${payload}}`);
     expect([error.code, error.message]).toEqual([
       'INVALID_MESSAGE',
       '"payload" must be an object. Put the fields of the message into it.',
     ]);
+  });
+
+  it('treats a payload of null as missing', () => {
+    const expected = { name: 'ping', fields: { timestamp: 1 }, replyTo: undefined };
+    expect(dialect.decode('{"type":"ping","payload":null,"timestamp":1}')).toEqual(expected);
   });
 
   it('tells who speaks JSON-RPC where that is spoken', () => {
@@ -248,13 +253,18 @@ describe('the JSON-RPC dialect', () => {
     expect(JSON.stringify(answer.error.data)).toContain('/ws');
   });
 
-  it.each(['{"id":{}}', '{"id":null}', '{"id":true}', '{"params":[]}', '{"params":null}', '{"params":"x"}'])(
+  it.each(['{"id":{}}', '{"id":null}', '{"id":true}', '{"params":[]}', '{"params":"x"}'])(
     'answers INVALID_MESSAGE to a request with %s',
     (part) => {
       const frame = JSON.stringify({ jsonrpc: '2.0', method: 'ping', ...JSON.parse(part) });
       expect(decodeError(jsonRpcDialect, frame).code).toBe('INVALID_MESSAGE');
     },
   );
+
+  it('treats params of null as missing', () => {
+    const decoded = jsonRpcDialect.decode('{"jsonrpc":"2.0","id":1,"method":"ping","params":null}');
+    expect(decoded).toEqual({ name: 'ping', fields: {}, replyTo: { rpcId: 1 } });
+  });
 
   it('answers INVALID_MESSAGE to a batch', () => {
     const error = decodeError(jsonRpcDialect, '[{"jsonrpc":"2.0","id":1,"method":"ping"}]');

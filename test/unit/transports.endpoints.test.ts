@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { describe, expect, it } from '@jest/globals';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { ENDPOINTS, matchEndpoint, PUBLIC_PATHS } from '../../src/transports/endpoints.ts';
-import { originAllowed, requestUrl, resumePoint } from '../../src/transports/handshake-request.ts';
+import { requestUrl, resumePoint } from '../../src/transports/handshake-request.ts';
 
 /** Returns the endpoint and the user of a request target, as the upgrade listener resolves them. */
 function target(url: string): string {
@@ -96,30 +96,6 @@ describe('the target of a request', () => {
     '/socket.io',
   ])('leads from %j to no endpoint', (url) => {
     expect(target(url)).toBe('none');
-  });
-});
-
-describe('an origin', () => {
-  const allowed = ['http://app.example.test', 'https://b.test:8443'];
-
-  it('B16 is let through when it is listed, exactly, or missing', () => {
-    expect(originAllowed(undefined, allowed)).toBe(true);
-    expect(originAllowed('http://app.example.test', allowed)).toBe(true);
-    expect(originAllowed(undefined, [])).toBe(true);
-    expect(originAllowed('http://any.test', ['*'])).toBe(true);
-  });
-
-  it.each([
-    'https://app.example.test',
-    'http://app.example.test:80',
-    'http://app.example.test/',
-    'http://APP.example.test',
-    'http://app.example.test.evil.test',
-    'http://evil.test#http://app.example.test',
-    'null',
-    '',
-  ])('B16 is refused when it is %j', (origin) => {
-    expect(originAllowed(origin, allowed)).toBe(false);
   });
 });
 
