@@ -34,12 +34,12 @@ export class Accounts {
     this.#tracing = tracing;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** @throws RedisUnavailable */
   setPlan(userId: string, plan: string): Promise<void> {
     return this.#set(userId, 'plan', plan);
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** @throws RedisUnavailable */
   setBlocked(userId: string, blocked: boolean): Promise<void> {
     return this.#set(userId, 'blocked', blocked ? '1' : '0');
   }
@@ -48,7 +48,7 @@ export class Accounts {
    * Revokes the user's tokens that were issued before a time, by default the current time of Redis. Tokens state their
    * issue time in seconds; a token of the same second counts as issued before.
    * @returns the effective time: one earlier than the stored time changes nothing
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async revokeTokens(userId: string, beforeMs?: number): Promise<number> {
     const before = await revokeBefore.run(this.#redis, [this.#keys.user(userId).account], [beforeMs ?? '']);
@@ -67,7 +67,7 @@ export class Accounts {
 
   /**
    * Applies the account to an identity, for requests without a connection. Admission checks the same for connections.
-   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is unavailable
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED; RedisUnavailable
    */
   async admit(identity: Identity, plans: Pick<Plans, 'effective'>): Promise<Identity> {
     const { plan, blocked, revokedBefore } = await this.read(identity.userId);

@@ -71,7 +71,7 @@ export class Erasures {
    * Starts the erasure of a user, or returns the one in progress. Blocks the user and publishes an invalidation to all
    * nodes.
    * @param service the service that requested the erasure
-   * @throws TollgateError OVERLOADED while Redis is unavailable; the caller can repeat the same request
+   * @throws RedisUnavailable; the caller can repeat the same request
    */
   async begin(userId: string, service: string, nowMs: number): Promise<Erasure> {
     const account = this.#keys.user(userId).account;

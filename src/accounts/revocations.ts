@@ -40,7 +40,7 @@ export class Revocations {
    * Stores a revocation and publishes its invalidation, in one round trip. Idempotent.
    * @param forMs lifetime; must cover the remaining lifetime of the subject's tokens and connections
    * @returns expiry of the revocation, ms since the epoch on the clock of Redis
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async revoke(subject: Subject, forMs = REVOCATION_MS): Promise<number> {
     const keys = [this.#keys.revocations, this.#keys.invalidations];
@@ -49,7 +49,7 @@ export class Revocations {
     return Number(await revoke.run(this.#redis, keys, args));
   }
 
-  /** Returns whether any of the subjects is revoked. @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** Returns whether any of the subjects is revoked. @throws RedisUnavailable */
   async any(subjects: readonly Subject[]): Promise<boolean> {
     const scores = await mapRedisErrors(this.#redis.zmscore(this.#keys.revocations, ...subjects));
     return scores.some((score) => score !== null);

@@ -153,7 +153,7 @@ export class ConnectionRegistry {
 
   /**
    * Evicts the oldest connections of a user above the cap of the stored plan, on any node.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async enforceCap(userId: string): Promise<void> {
     const keys = this.#keys.user(userId);
@@ -165,7 +165,7 @@ export class ConnectionRegistry {
    * Closes connections of a user on any node.
    * @param connectionIds undefined for all connections, at most `LISTED_CONNECTIONS`
    * @returns the ids of those that were live
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async close(userId: string, connectionIds?: readonly string[]): Promise<string[]> {
     const keys = this.#keys.user(userId);
@@ -175,7 +175,7 @@ export class ConnectionRegistry {
 
   /**
    * Lists the live connections of a user, at most `LISTED_CONNECTIONS`, with their total number.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async list(userId: string): Promise<{ total: number; connections: ListedConnection[] }> {
     const keys = this.#keys.user(userId);

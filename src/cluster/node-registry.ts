@@ -62,7 +62,7 @@ export class NodeRegistry {
     await Promise.all(removed).catch(() => undefined);
   }
 
-  /** Lists the live nodes. @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** Lists the live nodes. @throws RedisUnavailable */
   async list(): Promise<ListedNode[]> {
     const { redis, keys } = this.#deps;
     const rows = (await listNodes.run(redis, [keys.nodes, keys.nodeDetails], [LISTED_NODES])) as string[];

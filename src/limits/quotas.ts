@@ -177,7 +177,7 @@ export class Quotas {
     await this.#deps.redis.zrem(this.#deps.keys.user(userId).reservations, member);
   }
 
-  /** Returns used and remaining quota with reset times, in one round trip. @throws TollgateError OVERLOADED */
+  /** Returns used and remaining quota with reset times, in one round trip. @throws RedisUnavailable */
   async summary(userId: string, caller: Caller): Promise<UsageSummary> {
     const { redis, keys, plans, permissions } = this.#deps;
     const plan = plans.effective(caller.plan);

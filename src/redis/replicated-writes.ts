@@ -57,7 +57,7 @@ export class ReplicatedWrites {
     this.#options = options;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is unavailable; Error when the script itself fails */
+  /** @throws RedisUnavailable; Error when the script itself fails */
   run(script: LuaScript, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ script, keys, args, resolve, reject });

@@ -59,7 +59,7 @@ export class LuaScript {
   }
 
   /**
-   * @throws TollgateError OVERLOADED while Redis is unavailable or rejects writes; Error when the script itself fails
+   * @throws RedisUnavailable, also while Redis rejects writes; Error when the script itself fails
    */
   run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
     this.#define(redis, keys);

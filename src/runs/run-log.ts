@@ -1,9 +1,9 @@
 import type { Append, EventLog, NewEvent } from '../events/event-log.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
-import { publicError, TollgateError } from '../protocol/errors.ts';
+import { publicError, type TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
-import { retryDuringOutage } from '../redis/errors.ts';
+import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { CallJournal } from '../tools/tool-requests.ts';
 import type { Refusal } from '../usage/records.ts';
@@ -189,7 +189,7 @@ export class RunLog implements CallJournal {
         this.#unconfirmed = undefined;
       };
       await write().catch((error: unknown) => {
-        if (isOutage(error)) this.#unconfirmed = write;
+        if (error instanceof RedisUnavailable) this.#unconfirmed = write;
         throw error;
       });
     });
@@ -235,10 +235,6 @@ export class RunLog implements CallJournal {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#startedAt));
   }
-}
-
-function isOutage(error: unknown): boolean {
-  return error instanceof TollgateError && error.code === 'OVERLOADED';
 }
 
 function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {

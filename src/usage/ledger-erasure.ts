@@ -83,7 +83,7 @@ export class LedgerErasure {
    * @param from sequence up to which earlier steps have listed the records
    * @returns the sequence up to which the records are listed now (`cursor`), and the number that this step listed
    *   (`listed`)
-   * @throws LedgerBroken; TollgateError OVERLOADED while Redis is unavailable; Error while PostgreSQL is unavailable
+   * @throws LedgerBroken; RedisUnavailable; Error while PostgreSQL is unavailable
    */
   async list(user: ErasedUser, from: number, to: number, now: number): Promise<{ cursor: number; listed: number }> {
     const found: LedgerRecord[] = [];

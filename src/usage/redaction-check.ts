@@ -16,7 +16,7 @@ export class RedactionCheck {
 
   /**
    * Returns whether a later redaction entry of the chain lists these bytes.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async covers(record: LedgerRecord & { readonly erasure: number }, json: string): Promise<boolean> {
     const entry = await this.#entry(record.erasure);

@@ -38,7 +38,7 @@ export class UserUsage {
 
   /**
    * Yields the usage data of a user. It holds one batch in memory at a time.
-   * @throws TollgateError OVERLOADED while Redis is unavailable; Error while PostgreSQL is unavailable
+   * @throws RedisUnavailable; Error while PostgreSQL is unavailable
    */
   async *of(userId: string): AsyncGenerator<UsageOfUser> {
     const { ledger } = this.#deps;

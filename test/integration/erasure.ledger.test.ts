@@ -1,7 +1,7 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { systemClock } from '../../src/lib/clock.ts';
-import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import { LuaScript } from '../../src/redis/scripts.ts';
 import { PseudonymsInUse } from '../../src/usage/erasures-in-progress.ts';
@@ -269,7 +269,7 @@ describe('an erasure', () => {
           // Half of the time the command is executed and only its reply lost.
           const made = left < 0 && left % 2 !== 0 ? Promise.resolve(value.apply(target, args)) : undefined;
           if (left >= 0) return value.apply(target, args);
-          const lost = () => Promise.reject(new TollgateError('OVERLOADED'));
+          const lost = () => Promise.reject(new RedisUnavailable());
           return made ? made.then(lost) : lost();
         };
       },
@@ -279,7 +279,7 @@ describe('an erasure', () => {
     for (let attempt = 1; attempt < 150; attempt++) {
       left = 3 + attempt;
       await interrupted.step().catch((error: unknown) => {
-        if (!(error instanceof TollgateError)) throw error;
+        if (!(error instanceof RedisUnavailable)) throw error;
         interruptions += 1;
       });
       await usage.ingestAll();

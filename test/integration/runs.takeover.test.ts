@@ -2,8 +2,8 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import type { Agent } from '../../src/runs/agent.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
@@ -231,7 +231,7 @@ describe('a run that is stopped', () => {
         if (!isFirst) return core.log.append(append);
         ahead = OUTAGE_RETRY_MS;
         if (arrived) await core.log.append(append);
-        throw new TollgateError('OVERLOADED');
+        throw new RedisUnavailable();
       };
       const both: Agent = async (_task, context) => {
         const calls = await Promise.allSettled([context.call('count', {}), context.call('count', {})]);

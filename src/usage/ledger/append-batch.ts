@@ -44,7 +44,7 @@ export interface Batch {
 /**
  * Appends records to the ledger and updates tallies, window and cursors, all or nothing.
  * @returns false when the ledger has changed since it was read: the caller must read it again
- * @throws TollgateError OVERLOADED while Redis is unavailable
+ * @throws RedisUnavailable
  */
 export async function appendBatch({ redis, keys }: { redis: Redis; keys: Keys }, batch: Batch): Promise<boolean> {
   const { head, hour, records, refusals, moves, resubmitted } = batch;

@@ -72,7 +72,7 @@ export class Corrections {
 
   /**
    * Records a correction, once per idempotency key.
-   * @throws TollgateError OVERLOADED while Redis is unavailable; the same request can be repeated
+   * @throws RedisUnavailable; the same request can be repeated
    */
   async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
     const keyDigest = digest([key.serviceId, key.idempotencyKey]);

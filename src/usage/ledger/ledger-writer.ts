@@ -60,7 +60,7 @@ export class LedgerWriter {
    * Ingests a bounded number of entries from each outbox.
    * @param now time for the lag, which is only reported
    * @param tracing receives a span per batch, linked to the requests of its records
-   * @throws TollgateError OVERLOADED while Redis is unavailable; batches that were already appended remain
+   * @throws RedisUnavailable; batches that were already appended remain
    */
   async ingest(now: number, tracing: Tracing = NO_TRACING): Promise<IngestResult> {
     const { redis, keys } = this.#deps;

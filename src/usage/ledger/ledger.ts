@@ -71,7 +71,7 @@ export class Ledger {
 
   /**
    * Returns a page of the ledger, in order. The same page always has the same bytes.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async read({ after, limit, userId, tool }: Feed): Promise<Page> {
     const wanted = (record: LedgerRecord) => (!userId || record.user_id === userId) && (!tool || record.tool === tool);

@@ -89,7 +89,7 @@ export class Verifier {
   /**
    * Checks as many hours as contain `recordsPerCall` records together, starting with the first, at least one hour.
    * @param hours in order, without gaps
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async verify(hours: readonly string[], recordsPerCall = RECORDS_PER_CALL): Promise<Verification> {
     const comparison = await ArchiveComparison.start(this.#deps.archive, hours);

@@ -25,7 +25,7 @@ export class LedgerServer {
   /**
    * Returns the id of the server, whether the archive has agreed with its ledger, and its time in milliseconds since
    * the epoch.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async identify(): Promise<{ serverId: string; agreed: boolean; now: number }> {
     const reply = await identifyServer.run(this.#redis, [this.#keys.ledgerState], []);
@@ -65,7 +65,7 @@ export class LedgerGate {
 
   /**
    * Returns whether ingestion may run.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async isOpen(): Promise<boolean> {
     const { serverId, agreed } = await this.#server.identify();
