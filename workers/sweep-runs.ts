@@ -1,4 +1,4 @@
-import type { EventLog } from '../src/events/event-log.ts';
+import type { UserLogWriter } from '../src/events/user-log-writer.ts';
 import type { AgentRunJob } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
@@ -10,7 +10,7 @@ import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 export interface SweepDeps {
   readonly runs: Runs;
-  readonly log: EventLog;
+  readonly log: UserLogWriter;
   readonly clock: Clock;
   readonly logger: Logger;
 }

@@ -4,10 +4,11 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { type InvalidationDeps, invalidateAccount } from './invalidations.ts';
 
-const revokeBefore = LuaScript.load('revokeBefore-1');
+const revokeBefore = LuaScript.load('revokeBefore-1', integer);
 
 /** What administrators have stored about a user. */
 export interface Account {
@@ -53,7 +54,7 @@ export class Accounts {
   async revokeTokens(userId: string, beforeMs?: number): Promise<number> {
     const before = await revokeBefore.run(this.#redis, [this.#keys.user(userId).account], [beforeMs ?? '']);
     await this.#invalidate(userId);
-    return Number(before);
+    return before;
   }
 
   async read(userId: string): Promise<Account> {

@@ -1,6 +1,7 @@
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import {
   INVALIDATIONS_KEPT,
@@ -10,7 +11,7 @@ import {
   type Subject,
 } from './invalidations.ts';
 
-const revoke = LuaScript.load('revoke-2');
+const revoke = LuaScript.load('revoke-2', integer);
 
 /**
  * Lifetime of a revocation for which the caller gives none: that of a refresh token of the reference auth service. If
@@ -46,7 +47,7 @@ export class Revocations {
     const keys = [this.#keys.revocations, this.#keys.invalidations];
     const args = [subject, Math.ceil(forMs), INVALIDATIONS_KEPT, INVALIDATIONS_TTL_MS, this.#keys.invalidationChannel];
     args.push(this.#tracing?.traceParent ?? '');
-    return Number(await revoke.run(this.#redis, keys, args));
+    return revoke.run(this.#redis, keys, args);
   }
 
   /** Returns whether any of the subjects is revoked. @throws RedisUnavailable */

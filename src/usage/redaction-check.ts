@@ -1,5 +1,5 @@
+import type { LedgerRecord } from '../protocol/usage.ts';
 import { following, type Ledger } from './ledger/ledger.ts';
-import type { LedgerRecord } from './records.ts';
 import { contentDigest, isCovered, isErased } from './redaction.ts';
 
 /** Maximum number of cached redaction entries. Consecutive erased records usually share one. */

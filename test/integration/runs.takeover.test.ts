@@ -73,8 +73,8 @@ interface Seen {
 }
 
 async function events(userId: string): Promise<Seen[]> {
-  const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
-  const { entries } = await core.log.read(userId, { epoch, after: 0, delivered: undefined }, 100);
+  const { epoch } = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+  const { entries } = await core.eventLog.read(userId, { epoch, after: 0, delivered: undefined }, 100);
   return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
 }
 

@@ -1,3 +1,4 @@
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
 import type { Consumers } from '../ledger/consumers.ts';
@@ -10,7 +11,6 @@ import {
   type StoredRecord,
 } from '../ledger/ledger.ts';
 import { DamagedWindow, type Windows } from '../ledger/windows.ts';
-import type { LedgerRecord } from '../records.ts';
 import type { LedgerServer } from '../recovery/ledger-server.ts';
 import { LossRepair, type Repaired } from '../recovery/loss-repair.ts';
 import { ArchiveDisagrees, type ArchiveHead, type ArchiveWriter, type UsageArchive } from './archive.ts';

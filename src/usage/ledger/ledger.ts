@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { LedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 
 /** Records read per command: bounds the size of one reply. */

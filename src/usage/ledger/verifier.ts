@@ -1,9 +1,9 @@
 import type { Clock } from '../../lib/clock.ts';
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from '../archive/comparison.ts';
 import type { PseudonymsInUse } from '../erasures-in-progress.ts';
 import { startOf } from '../hours.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums, underPseudonyms } from '../measures.ts';
-import type { LedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 import { confirms, RedactionCheck } from '../redaction-check.ts';
 import type { Tallies } from '../reports/tallies.ts';

@@ -1,8 +1,8 @@
 import { TollgateError } from '../../protocol/errors.ts';
+import type { UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors, redisError } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { UsageRecord } from '../records.ts';
 
 /** The source of a resubmitted record: the process to which Redis acknowledged it (`node`), or the archive. */
 export const RECORD_SOURCES = ['node', 'archive'] as const;
