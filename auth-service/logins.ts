@@ -3,6 +3,7 @@ import { type Logger, userHash } from '../src/lib/logger.ts';
 import { TollgateError } from '../src/protocol/errors.ts';
 import type { Redis } from '../src/redis/client.ts';
 import type { Keys } from '../src/redis/keys.ts';
+import { integer } from '../src/redis/replies.ts';
 import { LuaScript } from '../src/redis/scripts.ts';
 import { KeyedLimiter } from './keyed-limiter.ts';
 import { answered } from './outage.ts';
@@ -10,7 +11,7 @@ import type { Passwords } from './passwords.ts';
 import { digestOf } from './secrets.ts';
 import { normalEmail, type User, type Users } from './users.ts';
 
-const countAttempt = LuaScript.load('countAttempt-1');
+const countAttempt = LuaScript.load('countAttempt-1', integer);
 
 const FAILURES_ALLOWED = 10;
 const FIRST_LOCK_MS = 30_000;
@@ -62,11 +63,11 @@ export class Logins {
     const args = [this.#clock.now(), FAILURES_ALLOWED, FIRST_LOCK_MS, LONGEST_LOCK_MS, FORGET_AFTER_MS];
     // Pipelined: one round trip.
     const [locked, record] = await Promise.all([countAttempt.run(this.#redis, [key], args), this.#users.find(email)]);
-    if (Number(locked) > 0) {
+    if (locked > 0) {
       this.#logger.warn({ account: userHash(email) }, 'login rejected, account is locked');
       throw new TollgateError('AUTH_RATE_LIMITED', {
         text: 'Too many failed attempts: this account is temporarily locked. Retry later.',
-        retryAfterMs: Number(locked),
+        retryAfterMs: locked,
       });
     }
     // An unknown account takes as long as a wrong password, so that the time does not reveal which accounts exist.

@@ -2,12 +2,20 @@ import type { Revocations } from '../src/accounts/revocations.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Redis } from '../src/redis/client.ts';
 import type { Keys } from '../src/redis/keys.ts';
+import { integer, literal, oneOf, text, tuple } from '../src/redis/replies.ts';
 import { LuaScript } from '../src/redis/scripts.ts';
 import { answered } from './outage.ts';
 import type { RefreshTokens } from './refresh-tokens.ts';
 import { digestOf, newSessionId } from './secrets.ts';
 
-const rotateSession = LuaScript.load('rotateSession-1');
+const rotateSession = LuaScript.load(
+  'rotateSession-1',
+  oneOf(
+    tuple([literal('rotated', 'repeated'), text, text, text, integer, integer]),
+    tuple([literal('reused'), text]),
+    tuple([literal('refused')]),
+  ),
+);
 
 export const REFRESH_TOKEN_SECONDS = 7 * 86_400;
 const LIFETIME_MS = REFRESH_TOKEN_SECONDS * 1000;
@@ -103,17 +111,17 @@ export class Sessions {
       rotateSession.run(this.#redis, [this.#key(sessionId)], args),
       this.#revocations.any([`sid:${sessionId}`]),
     ]);
-    const [result, userId = '', email = '', generation, expiresAt, startedAt] = reply as string[];
-    if (result === 'refused') return { result };
-    if (result === 'reused') {
+    if (reply[0] === 'refused') return { result: 'refused' };
+    if (reply[0] === 'reused') {
       await this.#revoke(sessionId);
-      return { result, userId };
+      return { result: 'reused', userId: reply[1] };
     }
     if (revoked) {
       await this.end(sessionId);
       return { result: 'revoked' };
     }
-    const times = { generation: Number(generation), startedAt: Number(startedAt), expiresAt: Number(expiresAt) };
+    const [, userId, email, generation, expiresAt, startedAt] = reply;
+    const times = { generation: Number(generation), startedAt, expiresAt };
     const session = { id: sessionId, userId, email, client, ...times };
     return { result: 'rotated', session, refreshToken: successor };
   }

@@ -2,9 +2,8 @@ import type { ErasureInProgress, ErasurePhase, Erasures } from '../src/accounts/
 import type { UserData } from '../src/accounts/user-data.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
-import { TollgateError } from '../src/protocol/errors.ts';
 import type { Redis } from '../src/redis/client.ts';
-import { mapRedisErrors } from '../src/redis/errors.ts';
+import { mapRedisErrors, RedisUnavailable } from '../src/redis/errors.ts';
 import { type Keys, partitionOf } from '../src/redis/keys.ts';
 import type { Runs } from '../src/runs/runs.ts';
 import { HOUR_MS, hourOf, startOf } from '../src/usage/hours.ts';
@@ -50,7 +49,7 @@ export async function eraseUsers(deps: EraseUsersDeps): Promise<number> {
     try {
       if (await continued(erasure, deps)) ended += 1;
     } catch (error) {
-      if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
+      if (error instanceof RedisUnavailable) throw error;
       const waitingFor = error instanceof LedgerBroken ? 'operator' : 'retry';
       // Logged once per cause; the state of the erasure shows it until the step succeeds.
       if (erasure.notes.waiting_for !== waitingFor) {

@@ -7,6 +7,7 @@ import type { Metrics } from '../src/lib/metrics.ts';
 import type { Span, Tracing } from '../src/lib/tracing.ts';
 import { toTollgateError } from '../src/protocol/errors.ts';
 import type { Refusal } from '../src/protocol/token-lifecycle.ts';
+import { RedisUnavailable } from '../src/redis/errors.ts';
 import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface RefreshDeps {
@@ -97,8 +98,8 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
       if (revoked) await deps.revocations.revoke(ref.session);
       return ended ? 'refused' : 'gone';
     }
+    if (thrown instanceof RedisUnavailable) throw thrown;
     const { code } = toTollgateError(thrown);
-    if (code === 'OVERLOADED') throw thrown;
     deps.logger.warn(
       { user: userHash(ref.userId), code, failures: due.failures + 1 },
       'token refresh failed, retrying',

@@ -1,16 +1,16 @@
-import type { EventLog } from '../src/events/event-log.ts';
+import type { UserLogWriter } from '../src/events/user-log-writer.ts';
 import type { AgentRunJob } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
-import { retryDuringOutage } from '../src/redis/errors.ts';
+import { RedisUnavailable, retryDuringOutage } from '../src/redis/errors.ts';
 import { RunLog, RunOwnershipLost } from '../src/runs/run-log.ts';
 import type { Runs } from '../src/runs/runs.ts';
 import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 export interface SweepDeps {
   readonly runs: Runs;
-  readonly log: EventLog;
+  readonly log: UserLogWriter;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -28,13 +28,13 @@ export async function sweepRuns(deps: SweepDeps): Promise<number> {
 /**
  * Calls `end` and returns its result. An error, for example because of damaged user data, is logged and does not stop
  * the sweep of other users.
- * @throws TollgateError OVERLOADED while Redis is unavailable; the sweep stops then
+ * @throws RedisUnavailable; the sweep stops then
  */
 export async function trySweep(logger: Logger, context: object, end: () => Promise<boolean>): Promise<boolean> {
   try {
     return await end();
   } catch (error) {
-    if (error instanceof TollgateError && error.code === 'OVERLOADED') throw error;
+    if (error instanceof RedisUnavailable) throw error;
     logger.error({ ...context, err: error }, 'sweep failed, the data of the user may be damaged');
     return false;
   }

@@ -135,7 +135,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = services;
   const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
-  const log = await composeEventLog(services, config);
+  const { log } = await composeEventLog(services, config);
   const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, clock, tracing }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };

@@ -4,7 +4,7 @@ import { Redis } from 'ioredis';
 import { Server } from 'socket.io';
 import { io } from 'socket.io-client';
 import { WebSocket } from 'ws';
-import { EventLog } from '../../src/events/event-log.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { Keys } from '../../src/redis/keys.ts';
@@ -22,7 +22,7 @@ const TIMEOUT_MS = 10_000;
 const redisUrl = process.argv[2] ?? '';
 const redis = new Redis(redisUrl);
 const keys = new Keys(KEY_PREFIX);
-const log = new EventLog(
+const log = new UserLogWriter(
   { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
   { length: 1_000, maxAgeMs: 24 * 3_600_000, maxBytes: 8_388_608 },
 );

@@ -4,10 +4,11 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { type InvalidationDeps, invalidateAccount } from './invalidations.ts';
 
-const revokeBefore = LuaScript.load('revokeBefore-1');
+const revokeBefore = LuaScript.load('revokeBefore-1', integer);
 
 /** What administrators have stored about a user. */
 export interface Account {
@@ -34,12 +35,12 @@ export class Accounts {
     this.#tracing = tracing;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** @throws RedisUnavailable */
   setPlan(userId: string, plan: string): Promise<void> {
     return this.#set(userId, 'plan', plan);
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** @throws RedisUnavailable */
   setBlocked(userId: string, blocked: boolean): Promise<void> {
     return this.#set(userId, 'blocked', blocked ? '1' : '0');
   }
@@ -48,12 +49,12 @@ export class Accounts {
    * Revokes the user's tokens that were issued before a time, by default the current time of Redis. Tokens state their
    * issue time in seconds; a token of the same second counts as issued before.
    * @returns the effective time: one earlier than the stored time changes nothing
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async revokeTokens(userId: string, beforeMs?: number): Promise<number> {
     const before = await revokeBefore.run(this.#redis, [this.#keys.user(userId).account], [beforeMs ?? '']);
     await this.#invalidate(userId);
-    return Number(before);
+    return before;
   }
 
   async read(userId: string): Promise<Account> {
@@ -67,7 +68,7 @@ export class Accounts {
 
   /**
    * Applies the account to an identity, for requests without a connection. Admission checks the same for connections.
-   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED, OVERLOADED while Redis is unavailable
+   * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED; RedisUnavailable
    */
   async admit(identity: Identity, plans: Pick<Plans, 'effective'>): Promise<Identity> {
     const { plan, blocked, revokedBefore } = await this.read(identity.userId);

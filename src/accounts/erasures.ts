@@ -2,12 +2,13 @@ import { newId } from '../lib/ids.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { done, integer, text } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { announceErasure, type InvalidationDeps, invalidateAccount } from './invalidations.ts';
 
-const beginErasure = LuaScript.load('beginErasure-1');
-const endErasure = LuaScript.load('endErasure-1');
-const moveErasure = LuaScript.load('moveErasure-1');
+const beginErasure = LuaScript.load('beginErasure-1', text);
+const endErasure = LuaScript.load('endErasure-1', integer);
+const moveErasure = LuaScript.load('moveErasure-1', done);
 
 /** Redis keeps the result of an erasure, which does not name the user, as long as tallies: a year and a month. */
 const RESULT_SECONDS = 396 * 24 * 3_600;
@@ -71,11 +72,11 @@ export class Erasures {
    * Starts the erasure of a user, or returns the one in progress. Blocks the user and publishes an invalidation to all
    * nodes.
    * @param service the service that requested the erasure
-   * @throws TollgateError OVERLOADED while Redis is unavailable; the caller can repeat the same request
+   * @throws RedisUnavailable; the caller can repeat the same request
    */
   async begin(userId: string, service: string, nowMs: number): Promise<Erasure> {
     const account = this.#keys.user(userId).account;
-    const id = String(await beginErasure.run(this.#redis, [account], [newId('erased')]));
+    const id = await beginErasure.run(this.#redis, [account], [newId('erased')]);
     const key = this.#keys.erasure(id);
     // Written once only: if the erasure ended meanwhile, its state must not name the user again.
     if ((await mapRedisErrors(this.#redis.exists(key))) === 0) {

@@ -59,7 +59,7 @@ export class InvalidationReader {
     this.#deps = deps;
   }
 
-  /** Resolves when the listener has loaded all state. @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** Resolves when the listener has loaded all state. @throws RedisUnavailable */
   async start(): Promise<void> {
     const { redis, subscriber, keys, clock } = this.#deps;
     subscriber.on('smessage', this.#onMessage);

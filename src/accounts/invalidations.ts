@@ -42,13 +42,13 @@ export interface InvalidationDeps {
 
 /**
  * Publishes that a user's account has changed. Call it after the change is stored, never before. One round trip.
- * @throws TollgateError OVERLOADED while Redis is unavailable; the caller repeats the change to publish it
+ * @throws RedisUnavailable; the caller repeats the change to publish it
  */
 export function invalidateAccount(deps: InvalidationDeps, userId: string): Promise<void> {
   return publishInvalidation(deps, 'account', ['user', userId]);
 }
 
-/** Makes all processes reload plans and tools. @throws TollgateError OVERLOADED while Redis is unavailable */
+/** Makes all processes reload plans and tools. @throws RedisUnavailable */
 export function invalidateCatalogues(deps: InvalidationDeps): Promise<void> {
   return publishInvalidation(deps, 'catalogues', []);
 }
@@ -56,7 +56,7 @@ export function invalidateCatalogues(deps: InvalidationDeps): Promise<void> {
 /**
  * Publishes an entry without a user, after the entries that name an erased user. It moves every node's position past
  * those entries before they are removed.
- * @throws TollgateError OVERLOADED while Redis is unavailable
+ * @throws RedisUnavailable
  */
 export function announceErasure(deps: InvalidationDeps): Promise<void> {
   return publishInvalidation(deps, 'erasure', []);

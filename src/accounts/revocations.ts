@@ -1,6 +1,7 @@
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import {
   INVALIDATIONS_KEPT,
@@ -10,7 +11,7 @@ import {
   type Subject,
 } from './invalidations.ts';
 
-const revoke = LuaScript.load('revoke-2');
+const revoke = LuaScript.load('revoke-2', integer);
 
 /**
  * Lifetime of a revocation for which the caller gives none: that of a refresh token of the reference auth service. If
@@ -40,16 +41,16 @@ export class Revocations {
    * Stores a revocation and publishes its invalidation, in one round trip. Idempotent.
    * @param forMs lifetime; must cover the remaining lifetime of the subject's tokens and connections
    * @returns expiry of the revocation, ms since the epoch on the clock of Redis
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async revoke(subject: Subject, forMs = REVOCATION_MS): Promise<number> {
     const keys = [this.#keys.revocations, this.#keys.invalidations];
     const args = [subject, Math.ceil(forMs), INVALIDATIONS_KEPT, INVALIDATIONS_TTL_MS, this.#keys.invalidationChannel];
     args.push(this.#tracing?.traceParent ?? '');
-    return Number(await revoke.run(this.#redis, keys, args));
+    return revoke.run(this.#redis, keys, args);
   }
 
-  /** Returns whether any of the subjects is revoked. @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** Returns whether any of the subjects is revoked. @throws RedisUnavailable */
   async any(subjects: readonly Subject[]): Promise<boolean> {
     const scores = await mapRedisErrors(this.#redis.zmscore(this.#keys.revocations, ...subjects));
     return scores.some((score) => score !== null);

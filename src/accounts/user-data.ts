@@ -2,9 +2,10 @@ import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { plainKeys } from '../redis/personal-data.ts';
+import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
-const eraseKey = LuaScript.load('eraseKey-2');
+const eraseKey = LuaScript.load('eraseKey-2', integer);
 
 /** Keys deleted or entries read in one round trip; an entry has up to 64 KiB. */
 const BATCH = 100;
@@ -81,7 +82,7 @@ export class UserData {
   async erase(userId: string, erasureId: string): Promise<number> {
     const own = this.#keys.user(userId);
     const erase = async (key: string, members: readonly string[] = []) => {
-      return Number(await eraseKey.run(this.#redis, [own.account, key], [erasureId, ...members]));
+      return eraseKey.run(this.#redis, [own.account, key], [erasureId, ...members]);
     };
     let deleted = 0;
     for await (const keys of this.keys(userId)) {

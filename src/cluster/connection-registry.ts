@@ -3,14 +3,21 @@ import { LOG_STATE_SECONDS } from '../events/event-log.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
-import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+import { integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
+import { LuaScript } from '../redis/scripts.ts';
 
-const admitConnection = LuaScript.load('admitConnection-5');
-const renewLeases = LuaScript.load('renewLeases-4');
-const releaseConnections = LuaScript.load('releaseConnections-3');
-const enforceCap = LuaScript.load('enforceCap-4');
-const closeConnections = LuaScript.load('closeConnections-3');
-const listConnections = LuaScript.load('listConnections-2');
+const admitConnection = LuaScript.load(
+  'admitConnection-5',
+  oneOf(tuple([literal('admitted'), integer, text, text, integer, integer]), tuple([literal('blocked', 'revoked')])),
+);
+const renewLeases = LuaScript.load(
+  'renewLeases-4',
+  tuple([text, integer], literal('renewed', 'evicted', 'closed', 'missing')),
+);
+const releaseConnections = LuaScript.load('releaseConnections-3', integer);
+const enforceCap = LuaScript.load('enforceCap-4', integer);
+const closeConnections = LuaScript.load('closeConnections-3', list(text));
+const listConnections = LuaScript.load('listConnections-2', tuple([integer], tuple([text, integer, text])));
 
 /** Connections of one user that are listed or closed at once. */
 export const LISTED_CONNECTIONS = 1_000;
@@ -93,7 +100,7 @@ export class ConnectionRegistry {
   async admit(request: AdmissionRequest): Promise<Admission> {
     const { userId, connectionId, plan, tokenIssuedAt, details, order } = request;
     const keys = this.#keys.user(userId);
-    const reply = (await admitConnection.run(
+    const reply = await admitConnection.run(
       this.#redis,
       [keys.leases, keys.connections, keys.evicted, keys.logState, keys.account],
       [
@@ -108,9 +115,8 @@ export class ConnectionRegistry {
         keys.nodeChannel(''),
         ...this.#caps(),
       ],
-    )) as ['blocked'] | ['revoked'] | ['admitted', number, string, string, number, number];
-    if (reply[0] === 'blocked') throw new TollgateError('USER_BLOCKED');
-    if (reply[0] === 'revoked') throw new TollgateError('TOKEN_REVOKED');
+    );
+    if (reply[0] !== 'admitted') throw new TollgateError(reply[0] === 'blocked' ? 'USER_BLOCKED' : 'TOKEN_REVOKED');
     const [, admittedOrder, storedPlan, epoch, seq, revokedBefore] = reply;
     return { order: admittedOrder, storedPlan: storedPlan || undefined, epoch, seq, revokedBefore };
   }
@@ -140,8 +146,8 @@ export class ConnectionRegistry {
     return users.flatMap(([userId, ids], at) => {
       const renewed = replies[at];
       if (renewed?.status !== 'fulfilled') return [];
-      const [epoch, seq, ...states] = renewed.value as [string, number, ...ScriptReply[]];
-      return [{ userId, epoch, seq, leases: new Map(ids.map((id, i) => [id, states[i] as LeaseState])) }];
+      const [epoch, seq, ...states] = renewed.value;
+      return [{ userId, epoch, seq, leases: new Map(ids.map((id, i) => [id, states[i] ?? 'missing'])) }];
     });
   }
 
@@ -153,7 +159,7 @@ export class ConnectionRegistry {
 
   /**
    * Evicts the oldest connections of a user above the cap of the stored plan, on any node.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async enforceCap(userId: string): Promise<void> {
     const keys = this.#keys.user(userId);
@@ -165,27 +171,27 @@ export class ConnectionRegistry {
    * Closes connections of a user on any node.
    * @param connectionIds undefined for all connections, at most `LISTED_CONNECTIONS`
    * @returns the ids of those that were live
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async close(userId: string, connectionIds?: readonly string[]): Promise<string[]> {
     const keys = this.#keys.user(userId);
     const args = [this.#leaseMs, keys.channel, LISTED_CONNECTIONS, ...(connectionIds ?? [])];
-    return (await closeConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], args)) as string[];
+    return closeConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], args);
   }
 
   /**
    * Lists the live connections of a user, at most `LISTED_CONNECTIONS`, with their total number.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async list(userId: string): Promise<{ total: number; connections: ListedConnection[] }> {
     const keys = this.#keys.user(userId);
     const reply = await listConnections.run(this.#redis, [keys.leases, keys.connections], [LISTED_CONNECTIONS]);
-    const [total, ...rows] = reply as [number, ...(string | number)[]];
-    const connections = Array.from({ length: rows.length / 3 }, (_, at) => {
-      const [id, endsAt, details] = rows.slice(3 * at) as [string, number, string];
-      const lease_ends_at = new Date(Number(endsAt)).toISOString();
-      return { connection_id: id, ...(JSON.parse(details) as ConnectionDetails), lease_ends_at };
-    });
+    const [total, ...rows] = reply;
+    const connections = rows.map(([connection_id, endsAt, details]) => ({
+      connection_id,
+      ...(JSON.parse(details) as ConnectionDetails),
+      lease_ends_at: new Date(endsAt).toISOString(),
+    }));
     return { total, connections };
   }
 

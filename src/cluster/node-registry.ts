@@ -2,10 +2,11 @@ import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
+import { integer, list, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
-const renewNode = LuaScript.load('renewNode-2');
-const listNodes = LuaScript.load('listNodes-2');
+const renewNode = LuaScript.load('renewNode-2', integer);
+const listNodes = LuaScript.load('listNodes-2', list(tuple([text, text])));
 
 /** A node that does not renew its lease for this long counts as disconnected. */
 const LEASE_MS = 15_000;
@@ -62,20 +63,17 @@ export class NodeRegistry {
     await Promise.all(removed).catch(() => undefined);
   }
 
-  /** Lists the live nodes. @throws TollgateError OVERLOADED while Redis is unavailable */
+  /** Lists the live nodes. @throws RedisUnavailable */
   async list(): Promise<ListedNode[]> {
     const { redis, keys } = this.#deps;
-    const rows = (await listNodes.run(redis, [keys.nodes, keys.nodeDetails], [LISTED_NODES])) as string[];
-    return Array.from({ length: rows.length / 2 }, (_, at) => {
-      const details = JSON.parse(rows[2 * at + 1] ?? '{}') as Omit<ListedNode, 'node_id'>;
-      return { node_id: rows[2 * at] ?? '', ...details };
-    });
+    const rows = await listNodes.run(redis, [keys.nodes, keys.nodeDetails], [LISTED_NODES]);
+    return rows.map(([node_id, details]) => ({ node_id, ...(JSON.parse(details) as Omit<ListedNode, 'node_id'>) }));
   }
 
   async #renew(): Promise<void> {
     const { redis, keys } = this.#deps;
     const details = JSON.stringify({ connections: this.#connections(), started_at: this.#startedAt });
     const args = [this.#nodeId, LEASE_MS, details];
-    this.#alive = Math.max(1, Number(await renewNode.run(redis, [keys.nodes, keys.nodeDetails], args)));
+    this.#alive = Math.max(1, await renewNode.run(redis, [keys.nodes, keys.nodeDetails], args));
   }
 }

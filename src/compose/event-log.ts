@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import { EventLog } from '../events/event-log.ts';
+import { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Closers } from '../lib/closers.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -33,8 +34,14 @@ type LogConfig = RedisVariables &
     | 'EVENT_LOG_BYTES'
   >;
 
+export interface ComposedEventLog {
+  readonly eventLog: EventLog;
+  readonly log: UserLogWriter;
+  readonly acknowledgedRecords: AcknowledgedRecords;
+}
+
 /** Composes the event log and the protection of its usage records against loss, for gateways and workers. */
-export async function composeEventLog(services: EventLogServices, config: LogConfig): Promise<EventLog> {
+export async function composeEventLog(services: EventLogServices, config: LogConfig): Promise<ComposedEventLog> {
   const { redis, keys, metrics, tracing, closers } = services;
   const server = new LedgerServer({ redis, keys });
   const acknowledgedRecords = new AcknowledgedRecords(
@@ -44,7 +51,7 @@ export async function composeEventLog(services: EventLogServices, config: LogCon
   closers.add('acknowledged records', () => acknowledgedRecords.stop());
   acknowledgedRecords.start();
   const replicated = config.REDIS_WAIT_REPLICAS > 0 ? await openReplicated(services, config) : undefined;
-  return new EventLog(
+  const log = new UserLogWriter(
     { redis, keys, metrics, tracing, replicated, recordObserver: acknowledgedRecords },
     {
       length: config.EVENT_LOG_LENGTH,
@@ -52,6 +59,7 @@ export async function composeEventLog(services: EventLogServices, config: LogCon
       maxBytes: config.EVENT_LOG_BYTES,
     },
   );
+  return { eventLog: new EventLog({ redis, keys, metrics }), log, acknowledgedRecords };
 }
 
 async function openReplicated(

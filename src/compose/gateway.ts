@@ -189,7 +189,7 @@ async function createConnections(config: Config, services: GatewayServices) {
   closers.add('message limiter', () => messageLimiter.close());
   const limits = connectionLimits(config);
 
-  const eventLog = await composeEventLog(services, config);
+  const { eventLog, log, acknowledgedRecords } = await composeEventLog(services, config);
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
   await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
@@ -209,7 +209,7 @@ async function createConnections(config: Config, services: GatewayServices) {
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
   await runQueue.waitUntilReady();
-  const deps = { ...services, log: eventLog, queueDepth: () => depthOf(runQueue) };
+  const deps = { ...services, log, queueDepth: () => depthOf(runQueue) };
   const { threads, permissions, quotas, service } = composeTools(deps, config);
   closers.add('tool calls', () => service.close());
   const welcome = new Welcome({ plans, permissions, messageLimiter }, limits);
@@ -263,6 +263,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     tracing,
     nodeId,
     limits,
+    acknowledgedRecords,
   };
 }
 

@@ -3,7 +3,7 @@ import type { Catalogues } from '../catalogue/catalogues.ts';
 import { Permissions } from '../catalogue/permissions.ts';
 import type { UpstreamTool } from '../catalogue/tool-catalogue.ts';
 import type { Config } from '../config.ts';
-import type { EventLog } from '../events/event-log.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -30,7 +30,7 @@ export interface ToolServices {
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly tracing: Tracing;
-  readonly log: EventLog;
+  readonly log: UserLogWriter;
   readonly catalogues: Catalogues;
   readonly agents: AgentCatalogue;
   readonly upstreams: Upstreams;

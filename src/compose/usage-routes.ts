@@ -1,6 +1,5 @@
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
-import type { RecordObserver } from '../events/event-log.ts';
 import { type IdentifyService, serviceGuard } from '../http/services.ts';
 import { registerUsageReportRoutes } from '../http/usage-report-routes.ts';
 import { registerUsageRoutes } from '../http/usage-routes.ts';
@@ -18,6 +17,7 @@ import { Ledger } from '../usage/ledger/ledger.ts';
 import { LedgerTail } from '../usage/ledger/ledger-tail.ts';
 import { Verifier } from '../usage/ledger/verifier.ts';
 import { Windows } from '../usage/ledger/windows.ts';
+import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
 import { Tallies } from '../usage/reports/tallies.ts';
 
 /** Maximum number of long-polling readers of the feed per node. One loop reads Redis for all of them. */
@@ -33,13 +33,13 @@ export interface UsageRoutesDeps {
   /** Archive of the ledger; undefined if none is configured. */
   readonly archive: UsageArchive | undefined;
   /** Receives the corrections that are written. */
-  readonly eventLog: RecordObserver;
+  readonly acknowledgedRecords: AcknowledgedRecords;
 }
 
 /** Registers the routes of the ledger for billing systems. */
 export function registerUsage(
   app: FastifyInstance,
-  { identifyService, redis, keys, clock, archive, eventLog }: UsageRoutesDeps,
+  { identifyService, redis, keys, clock, archive, acknowledgedRecords }: UsageRoutesDeps,
 ): void {
   const ledger = new Ledger({ redis, keys });
   const windows = new Windows({ redis, keys, ledger });
@@ -47,7 +47,7 @@ export function registerUsage(
   const deps = { guard: serviceGuard(identifyService), ledger, windows, tallies, clock };
   const tail = new LedgerTail({ ledger, clock }, { maxWaiting: MAX_WAITING_READERS });
   registerUsageRoutes(app, { ...deps, tail, consumers: new Consumers({ redis, keys, ledger, windows }) });
-  const corrections = new Corrections({ redis, keys, ledger, clock, observer: eventLog });
+  const corrections = new Corrections({ redis, keys, ledger, clock, observer: acknowledgedRecords });
   registerUsageReportRoutes(app, {
     ...deps,
     corrections,

@@ -1,6 +1,6 @@
 import { type Clock, sleep } from '../lib/clock.ts';
-import { TollgateError } from '../protocol/errors.ts';
 import type { LogEntry } from '../protocol/messages.ts';
+import { RedisUnavailable } from '../redis/errors.ts';
 import type { EventLog, LogPage } from './event-log.ts';
 
 /** The receiver of the events of a cursor: one client connection. */
@@ -232,7 +232,7 @@ export class Cursor {
         const page = await this.#log.read(this.#userId, position, PAGE);
         return signal.aborted ? undefined : page;
       } catch (error) {
-        const isOutage = error instanceof TollgateError && error.code === 'OVERLOADED';
+        const isOutage = error instanceof RedisUnavailable;
         if (!isOutage && !signal.aborted) this.#sink.onError(error);
         if (!isOutage) return undefined;
       }

@@ -1,8 +1,8 @@
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import { TollgateError } from '../protocol/errors.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
+import { RedisUnavailable } from '../redis/errors.ts';
 import { isUserChannel, type Keys } from '../redis/keys.ts';
 import { onRestored } from '../redis/subscriptions.ts';
 import { parsePublished } from './event-log.ts';
@@ -56,11 +56,11 @@ export class LiveTail {
   /**
    * Subscribes to a user channel. When the promise resolves, every later message reaches the listener.
    * @returns a function that removes the listener
-   * @throws TollgateError OVERLOADED when Redis is unavailable or does not confirm in time
+   * @throws RedisUnavailable also when Redis does not confirm in time
    */
   async listen(userId: string, listener: TailListener): Promise<() => void> {
     // Waiting for Redis here would queue subscriptions without a bound.
-    if (this.#redis.status !== 'ready') throw new TollgateError('OVERLOADED');
+    if (this.#redis.status !== 'ready') throw new RedisUnavailable();
     const name = this.#keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
     channel.listeners.add(listener);
@@ -69,7 +69,7 @@ export class LiveTail {
       await channel.subscribed;
     } catch (cause) {
       stop();
-      throw new TollgateError('OVERLOADED', { cause });
+      throw new RedisUnavailable({ cause });
     }
     return stop;
   }
@@ -77,7 +77,7 @@ export class LiveTail {
   /**
    * Subscribes permanently to channels that carry no messages. Redis drops the subscriptions together with the
    * connection, so their subscriber count shows whether this process is alive.
-   * @throws TollgateError OVERLOADED when Redis is unavailable or does not confirm in time
+   * @throws RedisUnavailable also when Redis does not confirm in time
    */
   async attend(names: readonly string[]): Promise<void> {
     await Promise.all(names.map((name) => this.#open(name).subscribed));

@@ -19,7 +19,7 @@ export class UserChannel {
 
   /**
    * @returns the number of nodes that serve the user and received the message
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async publish(userId: string, event: z.infer<typeof PublishedEventFields>): Promise<number> {
     // The prefix `c` distinguishes control messages from the events of the log (`e`).

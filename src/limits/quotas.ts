@@ -5,10 +5,11 @@ import type { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
-import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+import { integer, literal, text, tuple } from '../redis/replies.ts';
+import { LuaScript } from '../redis/scripts.ts';
 
-const reserveCall = LuaScript.load('reserveCall-2');
-const readQuota = LuaScript.load('readQuota-3');
+const reserveCall = LuaScript.load('reserveCall-2', tuple([literal('reserved', 'refused'), integer], integer));
+const readQuota = LuaScript.load('readQuota-3', tuple([integer, integer, integer, text, text], integer));
 
 /**
  * Windows slide by buckets. A use counts until its whole bucket is older than the window: for at least the window and
@@ -73,6 +74,12 @@ export interface Consumption {
   readonly completedAt: string;
 }
 
+/**
+ * The reply of a script that reserves or refuses: the time of Redis in ms; for a refused call the reached limit, from 1,
+ * or 0 for too many calls in flight; then per limit its uses and the time at which the oldest of them ends, 0 for none.
+ */
+export type QuotaReply = readonly [now: number, ...rest: number[]];
+
 /** A reservation, as arguments for the Lua scripts. */
 export interface Reservation {
   readonly member: string;
@@ -83,9 +90,9 @@ export interface Reservation {
   /** Replaces the commit when the execution ended with an input request: counts an input request and no use. */
   readonly inputRequired: string;
   /** The limit on new idempotency keys, for the script `beginCall`, and the error for a key above the limit. */
-  readonly newKeys: { readonly limit: string; refusal(reply: readonly ScriptReply[]): TollgateError };
-  /** Decodes the reply of the script, which starts with the time of Redis. */
-  decision(allowed: boolean, reply: readonly ScriptReply[]): QuotaDecision;
+  readonly newKeys: { readonly limit: string; refusal(reply: QuotaReply): TollgateError };
+  /** Decodes the reply of the script. */
+  decision(allowed: boolean, reply: QuotaReply): QuotaDecision;
 }
 
 /** Returns a commit without limits and reservation, for example for a model step: it only adds to the totals. */
@@ -168,7 +175,7 @@ export class Quotas {
   async reserve(userId: string, reservation: Reservation): Promise<QuotaDecision> {
     const { quota, reservations } = this.#deps.keys.user(userId);
     const reply = await reserveCall.run(this.#deps.redis, [quota, reservations], [reservation.request]);
-    const [outcome, ...rest] = reply as [string, ...ScriptReply[]];
+    const [outcome, ...rest] = reply;
     return reservation.decision(outcome === 'reserved', rest);
   }
 
@@ -177,7 +184,7 @@ export class Quotas {
     await this.#deps.redis.zrem(this.#deps.keys.user(userId).reservations, member);
   }
 
-  /** Returns used and remaining quota with reset times, in one round trip. @throws TollgateError OVERLOADED */
+  /** Returns used and remaining quota with reset times, in one round trip. @throws RedisUnavailable */
   async summary(userId: string, caller: Caller): Promise<UsageSummary> {
     const { redis, keys, plans, permissions } = this.#deps;
     const plan = plans.effective(caller.plan);
@@ -187,7 +194,7 @@ export class Quotas {
     const { quota, reservations, runsInFlight } = keys.user(userId);
     const outcome = JSON.stringify([...ofPlan, ...limits].map(scriptLimit));
     const reply = await readQuota.run(redis, [quota, reservations, runsInFlight], [outcome]);
-    const [now, inFlight, runs, day, month, ...status] = reply as [number, number, number, string, string, ...number[]];
+    const [now, inFlight, runs, day, month, ...status] = reply;
     const ofTools = status.slice(2 * ofPlan.length);
     const states = new Map(limits.map((limit, at) => [limit.name, limitState(limit, ofTools, at)]));
     const today = new Date(now).toISOString();
@@ -209,21 +216,21 @@ export class Quotas {
 
   #decision(outcome: ScriptOutcome): QuotaDecision {
     const { allowed, limits, reply } = outcome;
-    const [now, ...rest] = reply as number[];
-    const [reached, ...status] = allowed ? [undefined, ...rest] : rest;
-    const states = limits.map((limit, at) => limitState(limit, status as number[], at));
-    if (allowed) return { allowed, status: rateLimitStatus(true, states) };
-    if (reached && reached > limits.length) return { allowed, error: tooManyInputRounds(outcome, reached, now ?? 0) };
-    const state = reached ? states[reached - 1] : undefined;
-    return { allowed, error: this.#refusal(outcome, state, rateLimitStatus(false, states), now ?? 0) };
+    const [now, ...rest] = reply;
+    const statesOf = (status: readonly number[]) => limits.map((limit, at) => limitState(limit, status, at));
+    if (allowed) return { allowed, status: rateLimitStatus(true, statesOf(rest)) };
+    const [reached = 0, ...status] = rest;
+    if (reached > limits.length) return { allowed, error: tooManyInputRounds(outcome, reached, now) };
+    const states = statesOf(status);
+    const state = reached === 0 ? undefined : states[reached - 1];
+    return { allowed, error: this.#refusal(outcome, state, rateLimitStatus(false, states), now) };
   }
 
-  #tooManyKeys(limit: Limit, reply: readonly ScriptReply[]): TollgateError {
-    const [now = 0, ...status] = reply as number[];
+  #tooManyKeys(limit: Limit, [now, ...status]: QuotaReply): TollgateError {
     const state = limitState(limit, status, 0);
     const fields = { rate_limit_status: rateLimitStatus(false, [state]), resets_at: state.resets_at };
     const text = `Rate limit exceeded: ${limit.max} new idempotency keys per hour (${limit.name}).`;
-    const retryAfterMs = Math.max(BUSY_RETRY_MS, Number(status[1] ?? 0) - now);
+    const retryAfterMs = Math.max(BUSY_RETRY_MS, (status[1] ?? 0) - now);
     this.#deps.metrics.quotaDecisions.inc({ result: 'RATE_LIMITED' });
     return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields });
   }
@@ -259,7 +266,7 @@ export class Quotas {
 /** The reply of a script together with its request. */
 interface ScriptOutcome {
   readonly allowed: boolean;
-  readonly reply: readonly ScriptReply[];
+  readonly reply: QuotaReply;
   readonly limits: readonly Limit[];
   readonly tool: Tool;
   readonly caller: Caller;
@@ -320,7 +327,7 @@ function inputRoundLimits({ permission }: Pick<Tool, 'permission'>, limits: read
 
 /** @param reached number of the exceeded limit, from 1; the reply contains a count and a time per limit */
 function tooManyInputRounds({ tool, reply }: ScriptOutcome, reached: number, now: number): TollgateError {
-  const leavesAt = Number(reply[2 * reached + 1] ?? 0);
+  const leavesAt = reply[2 * reached + 1] ?? 0;
   const text = `Rate limit exceeded: ${tool.name} sent too many input requests without completing a call.`;
   const retryAfterMs = Math.max(BUSY_RETRY_MS, leavesAt - now);
   return new TollgateError('RATE_LIMITED', { text, retryAfterMs, fields: { tool_name: tool.name } });

@@ -216,7 +216,8 @@ export type Fields = Readonly<Record<string, unknown>>;
  * bytes.
  */
 export interface LogEntry {
-  readonly type: DurableEventType;
+  /** A `DurableEventType`, or a type that only a newer version of Tollgate appends. */
+  readonly type: string;
   readonly seq: number;
   /** Log epoch. It changes when the log is lost; `seq` values of different epochs are unrelated. */
   readonly epoch: string;

@@ -1,5 +1,5 @@
 import { type Clock, sleep } from '../lib/clock.ts';
-import { TollgateError } from '../protocol/errors.ts';
+import { type ErrorDetails, TollgateError } from '../protocol/errors.ts';
 
 /** Error replies of a Redis that is reachable but cannot serve requests now. Any other error reply indicates a bug. */
 const CANNOT_SERVE =
@@ -10,13 +10,28 @@ const NO_CONNECTION =
 const RETRY_MS = 200;
 
 /**
- * Maps errors of an unavailable Redis to `OVERLOADED`, because an outage is not a bug. Other errors are returned as
- * they are.
+ * Redis is unavailable: it does not answer, or it rejects requests for now. Clients receive `OVERLOADED`, as from a
+ * full node or queue. The class tells the two apart: only an outage of Redis ends by itself, so only it is retried.
+ */
+export class RedisUnavailable extends TollgateError {
+  constructor(details: ErrorDetails = {}) {
+    super('OVERLOADED', details);
+    this.name = 'RedisUnavailable';
+  }
+
+  override with(fields: Readonly<Record<string, unknown>>): RedisUnavailable {
+    return new RedisUnavailable({ cause: this.cause, fields: { ...this.fields, ...fields } });
+  }
+}
+
+/**
+ * Maps errors of an unavailable Redis to `RedisUnavailable`, because an outage is not a bug. Other errors are returned
+ * as they are.
  */
 export function redisError(error: unknown): unknown {
   if (!(error instanceof Error)) return error;
   const isOutage = error.name === 'ReplyError' ? CANNOT_SERVE.test(error.message) : isConnectionError(error);
-  return isOutage ? new TollgateError('OVERLOADED', { cause: error }) : error;
+  return isOutage ? new RedisUnavailable({ cause: error }) : error;
 }
 
 /**
@@ -36,7 +51,7 @@ function isConnectionError(error: Error): boolean {
 
 /**
  * Awaits a Redis command and maps its errors.
- * @throws TollgateError OVERLOADED while Redis is unavailable; Error for any other error reply
+ * @throws RedisUnavailable; Error for any other error reply
  */
 export async function mapRedisErrors<T>(work: Promise<T>): Promise<T> {
   try {
@@ -56,8 +71,7 @@ export async function retryDuringOutage<T>(clock: Clock, timeoutMs: number, work
     try {
       return await work();
     } catch (error) {
-      const isOutage = error instanceof TollgateError && error.code === 'OVERLOADED';
-      if (!isOutage || clock.now() >= deadlineAt) throw error;
+      if (!(error instanceof RedisUnavailable) || clock.now() >= deadlineAt) throw error;
       await sleep(clock, RETRY_MS);
       // The process may have been suspended during the pause. Redis may no longer remember that an earlier attempt
       // arrived, so another attempt could execute the work twice.

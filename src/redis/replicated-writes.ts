@@ -1,7 +1,7 @@
 import type { Logger } from '../lib/logger.ts';
 import type { Redis } from './client.ts';
 import { redisError } from './errors.ts';
-import type { LuaScript, ScriptArgument, ScriptReply } from './scripts.ts';
+import type { LuaScript, ScriptArgument } from './scripts.ts';
 
 /**
  * Maximum number of scripts per batch. Further scripts wait for the next batch, which is sent after the current one is
@@ -23,11 +23,12 @@ export interface ReplicationWatch {
   readonly logger: Logger;
 }
 
+/** A script to run, and its caller. */
 interface Write {
-  readonly script: LuaScript;
-  readonly keys: readonly string[];
-  readonly args: readonly ScriptArgument[];
-  readonly resolve: (reply: ScriptReply) => void;
+  /** Sends the script and returns its reply. */
+  readonly send: () => Promise<unknown>;
+  /** Passes the reply or the error of the script to the caller. */
+  readonly settle: () => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -57,10 +58,15 @@ export class ReplicatedWrites {
     this.#options = options;
   }
 
-  /** @throws TollgateError OVERLOADED while Redis is unavailable; Error when the script itself fails */
-  run(script: LuaScript, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
+  /** @throws RedisUnavailable; Error when the script itself fails */
+  run<Reply>(script: LuaScript<Reply>, keys: readonly string[], args: readonly ScriptArgument[]): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ script, keys, args, resolve, reject });
+      let reply: Promise<Reply>;
+      const send = () => {
+        reply = script.run(this.#redis, keys, args);
+        return reply;
+      };
+      this.#waiting.push({ send, settle: () => resolve(reply), reject });
       if (!this.#flying) void this.#fly();
     });
   }
@@ -75,15 +81,14 @@ export class ReplicatedWrites {
   async #send(writes: readonly Write[]): Promise<void> {
     const { replicas, timeoutMs } = this.#options;
     // All scripts are sent before the first reply is awaited. Every script is loaded on the server (see `loadScripts`).
-    const sent = writes.map(({ script, keys, args }) => script.run(this.#redis, keys, args));
+    const sent = writes.map(({ send }) => send());
     const [reached, ...replies] = await Promise.allSettled([this.#redis.wait(replicas, timeoutMs), ...sent]);
     if (reached.status === 'fulfilled') this.#note(reached.value, writes.length);
-    for (const [at, { resolve, reject }] of writes.entries()) {
-      const reply = replies[at];
-      if (reply?.status === 'rejected') reject(reply.reason);
+    for (const [at, { settle, reject }] of writes.entries()) {
       // Redis failed while it waited for the replicas. Its writes may be lost, so the caller has to repeat them.
-      else if (reached.status === 'rejected') reject(redisError(reached.reason));
-      else resolve(reply?.value ?? null);
+      const isUnconfirmed = reached.status === 'rejected' && replies[at]?.status === 'fulfilled';
+      if (isUnconfirmed) reject(redisError(reached.reason));
+      else settle();
     }
   }
 

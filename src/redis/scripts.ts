@@ -1,13 +1,12 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Redis as RedisServer } from 'ioredis';
+import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from './connection.ts';
 import { mapRedisErrors } from './errors.ts';
+import { describeReply, type Shape } from './replies.ts';
 
 export type ScriptArgument = string | number;
-
-/** Reply of a script. Lua tables arrive as arrays. */
-export type ScriptReply = string | number | null | ScriptReply[];
 
 const SCRIPTS = new URL('./lua/', import.meta.url);
 
@@ -32,39 +31,48 @@ export function readScript(file: string): string {
   });
 }
 
-type ScriptCommand = (...args: ScriptArgument[]) => Promise<ScriptReply>;
+type ScriptCommand = (...args: ScriptArgument[]) => Promise<unknown>;
 
 /**
  * One Lua file, `lua/<name>-<number of keys>.lua`. ioredis registers it under its name and a digest of its text, so
  * that two versions can coexist during a rolling deployment. It is called with EVALSHA, and once with EVAL if Redis
  * does not have it.
  */
-export class LuaScript {
+export class LuaScript<Reply = unknown> {
   readonly command: string;
   readonly #source: string;
   readonly #numberOfKeys: number;
+  readonly #isReply: Shape<Reply>;
   readonly #registeredWith = new WeakSet<Redis>();
 
-  private constructor(name: string, numberOfKeys: number, source: string) {
-    this.command = `${name}:${createHash('sha1').update(source).digest('hex').slice(0, 8)}`;
-    this.#source = source;
-    this.#numberOfKeys = numberOfKeys;
-  }
-
-  /** @param file the file name without its extension, e.g. `appendEvents-10` */
-  static load(file: string): LuaScript {
-    const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
-    if (!match?.[1] || !match[2]) throw new Error(`the name of a script must be <name>-<number of keys>, got ${file}`);
-    return new LuaScript(match[1], Number(match[2]), readScript(`${file}.lua`));
+  private constructor(script: { name: string; numberOfKeys: number; source: string }, isReply: Shape<Reply>) {
+    this.command = `${script.name}:${createHash('sha1').update(script.source).digest('hex').slice(0, 8)}`;
+    this.#source = script.source;
+    this.#numberOfKeys = script.numberOfKeys;
+    this.#isReply = isReply;
   }
 
   /**
-   * @throws TollgateError OVERLOADED while Redis is unavailable or rejects writes; Error when the script itself fails
+   * @param file the file name without its extension, e.g. `appendEvents-10`
+   * @param reply the shape of its reply, as the head of the file describes it
    */
-  run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply> {
+  static load<Reply>(file: string, reply: Shape<Reply>): LuaScript<Reply> {
+    const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
+    if (!match?.[1] || !match[2]) throw new Error(`the name of a script must be <name>-<number of keys>, got ${file}`);
+    return new LuaScript({ name: match[1], numberOfKeys: Number(match[2]), source: readScript(`${file}.lua`) }, reply);
+  }
+
+  /**
+   * @throws RedisUnavailable, also while Redis rejects writes; TollgateError INTERNAL_ERROR for a reply of another
+   *   shape; Error when the script itself fails
+   */
+  async run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<Reply> {
     this.#define(redis, keys);
     const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;
-    return mapRedisErrors(command.call(redis, ...keys, ...args));
+    const reply = await mapRedisErrors(command.call(redis, ...keys, ...args));
+    if (this.#isReply(reply)) return reply;
+    const cause = new Error(`the script ${this.command} returned ${describeReply(reply)}, which is not its reply`);
+    throw new TollgateError('INTERNAL_ERROR', { cause });
   }
 
   #define(redis: Redis, keys: readonly string[]): void {

@@ -1,5 +1,5 @@
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
-import type { EventLog } from '../events/event-log.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -14,7 +14,7 @@ import { StepLog } from './step-log.ts';
 export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
 
 export interface RunExecutorDeps {
-  readonly log: EventLog;
+  readonly log: UserLogWriter;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
   readonly tools: Pick<ToolService, 'callInRun'>;

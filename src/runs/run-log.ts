@@ -1,12 +1,12 @@
-import type { Append, EventLog, NewEvent } from '../events/event-log.ts';
+import type { Append, NewEvent, UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
-import { publicError, TollgateError } from '../protocol/errors.ts';
+import { publicError, type TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
-import { retryDuringOutage } from '../redis/errors.ts';
+import type { Refusal } from '../protocol/usage.ts';
+import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { CallJournal } from '../tools/tool-requests.ts';
-import type { Refusal } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
 /** Another worker owns the run, or the run has ended. The receiver of this error stops and writes nothing more. */
@@ -33,7 +33,7 @@ export type JournalEntry = NonNullable<NewEvent['journal']>;
  * because an agent emits them in the same order each time.
  */
 export class RunLog implements CallJournal {
-  readonly #log: EventLog;
+  readonly #log: UserLogWriter;
   readonly #clock: Clock;
   readonly #run: ClaimedRun;
   readonly #onCancelRequested: () => void;
@@ -56,7 +56,7 @@ export class RunLog implements CallJournal {
   #unconfirmed: (() => Promise<void>) | undefined;
 
   /** @param cancelRequested called when the reply to an append says that cancellation was requested */
-  constructor(deps: { log: EventLog; clock: Clock }, run: ClaimedRun, cancelRequested: () => void) {
+  constructor(deps: { log: UserLogWriter; clock: Clock }, run: ClaimedRun, cancelRequested: () => void) {
     this.#log = deps.log;
     this.#clock = deps.clock;
     this.#run = run;
@@ -84,7 +84,7 @@ export class RunLog implements CallJournal {
       'agent_thinking',
       fields,
       {
-        ...(billing ? { usageRecord: { ...billing.record } } : {}),
+        ...(billing ? { usageRecord: billing.record } : {}),
         ...(journal ? { journal } : {}),
       },
       quotaCommitOf(billing),
@@ -125,13 +125,15 @@ export class RunLog implements CallJournal {
     usage?: Billing | Refusal,
   ): Promise<void> {
     const billing = usage && 'record' in usage ? usage : undefined;
+    const refusal = usage && !('record' in usage) ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
     if (this.#run.journal.has(call.callId)) return Promise.resolve();
     return this.#emit(
       'tool_completed',
       { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
       {
-        ...(billing ? { usageRecord: { ...billing.record } } : usage && { refusal: { ...usage } }),
+        ...(billing && { usageRecord: billing.record }),
+        ...(refusal && { refusal }),
         journal: { field: JOURNAL_PREFIX + call.callId, value: JSON.stringify(outcome) },
       },
       quotaCommitOf(billing),
@@ -189,7 +191,7 @@ export class RunLog implements CallJournal {
         this.#unconfirmed = undefined;
       };
       await write().catch((error: unknown) => {
-        if (isOutage(error)) this.#unconfirmed = write;
+        if (error instanceof RedisUnavailable) this.#unconfirmed = write;
         throw error;
       });
     });
@@ -235,10 +237,6 @@ export class RunLog implements CallJournal {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#startedAt));
   }
-}
-
-function isOutage(error: unknown): boolean {
-  return error instanceof TollgateError && error.code === 'OVERLOADED';
 }
 
 function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {

@@ -1,21 +1,39 @@
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
 import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
-import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/event-log.ts';
+import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/user-log-writer.ts';
 import { type AgentRunJob, QUEUES, type RunRequest, type StartedRun } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
-import { type RunRefusal, runLimits, runRefusal } from '../limits/run-limits.ts';
+import { runLimits, runRefusal } from '../limits/run-limits.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
-import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
+import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
+import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
 import type { ToolCaller } from '../tools/outcome.ts';
 
-const startRun = LuaScript.load('startRun-10');
-const claimRun = LuaScript.load('claimRun-1');
-const cancelRun = LuaScript.load('cancelRun-2');
+const startRun = LuaScript.load(
+  'startRun-10',
+  oneOf(
+    tuple([literal('started', 'repeated'), text, text]),
+    tuple([literal('limited')]),
+    tuple([
+      literal('refused'),
+      literal('threads', 'runs_per_hour', 'runs_in_flight'),
+      integer,
+      integer,
+      integer,
+      integer,
+    ]),
+  ),
+);
+const claimRun = LuaScript.load(
+  'claimRun-1',
+  oneOf(tuple([literal('claimed')], text), tuple([literal('missing', 'finished')])),
+);
+const cancelRun = LuaScript.load('cancelRun-2', literal('asked', 'missing', 'finished', 'limited'));
 
 /** How long a request id and its run are kept: one day. */
 const RUN_KEPT_MS = 24 * 3_600_000;
@@ -120,11 +138,14 @@ export class Runs {
     ]);
     if (allowed.status === 'rejected') throw allowed.reason;
     if (started.status === 'rejected') throw started.reason;
-    const [outcome, ...rest] = started.value;
-    if (outcome === 'limited') throw new TollgateError('RATE_LIMITED');
-    if (outcome === 'refused') throw runRefusal(this.#plans, run.identity.plan, rest as unknown as RunRefusal);
+    const reply = started.value;
+    if (reply[0] === 'limited') throw new TollgateError('RATE_LIMITED');
+    if (reply[0] === 'refused') {
+      const [, ...refusal] = reply;
+      throw runRefusal(this.#plans, run.identity.plan, refusal);
+    }
     if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
-    const [run_id, thread_id] = rest as [string, string];
+    const [outcome, run_id, thread_id] = reply;
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
@@ -143,10 +164,10 @@ export class Runs {
 
   /** Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners. */
   async claim(userId: string, runId: string): Promise<Claim> {
-    const reply = (await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [])) as string[];
-    const [outcome, ...flat] = reply;
-    if (outcome !== 'claimed') return { outcome: outcome === 'finished' ? 'finished' : 'missing' };
-    return { outcome, run: parseRun(userId, runId, flat) };
+    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], []);
+    if (reply[0] !== 'claimed') return { outcome: reply[0] };
+    const [outcome, ...fields] = reply;
+    return { outcome, run: parseRun(userId, runId, fields) };
   }
 
   /** Requests cancellation. One round trip, together with the message limit. @throws TollgateError RATE_LIMITED */
@@ -156,7 +177,7 @@ export class Runs {
     const cancelling = cancelRun.run(this.#redis, [keys.run(runId), keys.messageRate], args);
     const [reply] = await Promise.all([cancelling, limit.allowed]);
     if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
-    return reply as 'asked' | 'missing' | 'finished';
+    return reply;
   }
 
   /** Returns runs past their deadline (Redis clock) that have not ended; at most `limit` per partition. */
@@ -183,7 +204,7 @@ export class Runs {
     ]);
   }
 
-  async #store(run: RunRequest, agent: string, messageLimit: number): Promise<[string, ...ScriptReply[]]> {
+  async #store(run: RunRequest, agent: string, messageLimit: number) {
     const { userId, plan, permissions, roles, featureFlags } = run.identity;
     const keys = this.#keys.user(userId);
     const used = [
@@ -206,7 +227,7 @@ export class Runs {
       message: run.message,
       caller: JSON.stringify({ plan, permissions, roles, featureFlags, degraded: run.degraded } satisfies ToolCaller),
     };
-    const reply = await startRun.run(this.#redis, used, [
+    return startRun.run(this.#redis, used, [
       messageLimit,
       run.runId,
       run.threadId,
@@ -225,7 +246,6 @@ export class Runs {
       run.isThreadImplied ? 1 : 0,
       ...Object.entries(fields).flat(),
     ]);
-    return reply as [string, ...ScriptReply[]];
   }
 }
 

@@ -1,8 +1,9 @@
 import type { ModelPrice } from '../catalogue/agent-catalogue.ts';
 import type { Clock } from '../lib/clock.ts';
 import { unreservedCommit } from '../limits/quotas.ts';
+import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
-import { type UsageStatus, usageRecord } from '../usage/records.ts';
+import { usageRecord } from '../usage/records.ts';
 import type { JournalEntry, RunLog } from './run-log.ts';
 import { type ClaimedRun, STEP_PREFIX } from './runs.ts';
 

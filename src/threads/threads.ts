@@ -1,14 +1,15 @@
 import { THREADS_KEPT } from '../catalogue/plans.ts';
-import type { EventLog } from '../events/event-log.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { integer, literal, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
-const createThread = LuaScript.load('createThread-5');
+const createThread = LuaScript.load('createThread-5', tuple([literal('created', 'exists', 'full'), integer]));
 
 /** A thread expires three months after its last message. */
 export const THREAD_KEPT_MS = 90 * 24 * 3_600_000;
@@ -30,30 +31,26 @@ export function threadInfo(title: string, now: number): { title: string; created
   return { title: short, created_at: new Date(now).toISOString() };
 }
 
+export interface ThreadsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly log: Pick<UserLogWriter, 'appendWith'>;
+  readonly clock: Clock;
+}
+
 /** Threads of users in Redis: the messages of each thread, and a list per user by last change. */
 export class Threads {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #log: Pick<EventLog, 'appendOptions' | 'appended'>;
-  readonly #clock: Clock;
+  readonly #deps: ThreadsDeps;
 
-  constructor({
-    redis,
-    keys,
-    log,
-    clock,
-  }: { redis: Redis; keys: Keys; log: Pick<EventLog, 'appendOptions' | 'appended'>; clock: Clock }) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#log = log;
-    this.#clock = clock;
+  constructor(deps: ThreadsDeps) {
+    this.#deps = deps;
   }
 
   /** Lists threads by last change, newest first; at most `limit`. */
   async list(userId: string, limit = 100): Promise<Thread[]> {
-    const keys = this.#keys.user(userId);
-    const ranking = this.#redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES');
-    const [ranked, info] = await mapRedisErrors(Promise.all([ranking, this.#redis.hgetall(keys.threadInfo)]));
+    const keys = this.#deps.keys.user(userId);
+    const ranking = this.#deps.redis.zrevrange(keys.threads, 0, limit - 1, 'WITHSCORES');
+    const [ranked, info] = await mapRedisErrors(Promise.all([ranking, this.#deps.redis.hgetall(keys.threadInfo)]));
     const threads: Thread[] = [];
     for (let i = 0; i < ranked.length; i += 2) {
       const id = ranked[i] ?? '';
@@ -74,8 +71,8 @@ export class Threads {
     page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
   ): Promise<{ messages: Fields[]; before: string | null }> {
     const from = page.before !== undefined && MESSAGE_ID.test(page.before) ? `(${page.before}` : '+';
-    const key = this.#keys.user(userId).thread(page.threadId);
-    const entries = await mapRedisErrors(this.#redis.xrevrange(key, from, '-', 'COUNT', page.limit));
+    const key = this.#deps.keys.user(userId).thread(page.threadId);
+    const entries = await mapRedisErrors(this.#deps.redis.xrevrange(key, from, '-', 'COUNT', page.limit));
     const messages = entries.map(([id, [, json = '{}']]) => ({
       message_id: id,
       ...(JSON.parse(json) as Fields),
@@ -92,24 +89,23 @@ export class Threads {
     userId: string,
     thread: { readonly threadId: string; readonly title: string; readonly allowed: number | null },
   ): Promise<{ outcome: 'created' | 'exists' | 'full'; threads: number }> {
-    const keys = this.#keys.user(userId);
-    const { title, created_at } = threadInfo(thread.title, this.#clock.now());
+    const keys = this.#deps.keys.user(userId);
+    const { title, created_at } = threadInfo(thread.title, this.#deps.clock.now());
     const ids = { event_id: newId('evt'), user_id: userId, thread_id: thread.threadId };
-    const reply = await createThread.run(
-      this.#redis,
-      [keys.threads, keys.threadInfo, keys.thread(thread.threadId), keys.log, keys.logState],
-      [
+    const [outcome, threads] = await this.#deps.log.appendWith(userId, {
+      script: createThread,
+      event: 'thread_updated',
+      outcomeOf: ([result]) => (result === 'created' ? 'appended' : 'none'),
+      keys: [keys.threads, keys.threadInfo, keys.thread(thread.threadId), keys.log, keys.logState],
+      args: [
         thread.threadId,
         JSON.stringify({ title, created_at }),
         thread.allowed ?? THREADS_KEPT,
         THREAD_KEPT_MS,
         created_at,
         JSON.stringify({ ...ids, title, created_at, updated_at: created_at, timestamp: created_at }),
-        ...this.#log.appendOptions(userId),
       ],
-    );
-    const [outcome, threads] = reply as ['created' | 'exists' | 'full', number];
-    if (outcome === 'created') this.#log.appended('thread_updated');
+    });
     return { outcome, threads };
   }
 }

@@ -1,18 +1,27 @@
 import { createHash } from 'node:crypto';
-import { type EventLog, RECENT_USAGE } from '../events/event-log.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
 import { canonicalJson } from '../lib/canonical-json.ts';
 import { newId } from '../lib/ids.ts';
-import type { Reservation } from '../limits/quotas.ts';
+import type { QuotaReply, Reservation } from '../limits/quotas.ts';
 import type { Fields } from '../protocol/messages.ts';
+import type { Refusal, UsageRecord } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
-import { LuaScript, type ScriptReply } from '../redis/scripts.ts';
-import type { Refusal, UsageRecord } from '../usage/records.ts';
+import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
+import { LuaScript } from '../redis/scripts.ts';
 import type { ToolOutcome } from './outcome.ts';
 
-const beginCall = LuaScript.load('beginCall-8');
-const endCall = LuaScript.load('endCall-9');
+const beginCall = LuaScript.load(
+  'beginCall-8',
+  oneOf(
+    tuple([literal('begun', 'refused', 'keys'), integer], integer),
+    tuple([literal('limited', 'conflict', 'forgotten')]),
+    tuple([literal('running'), integer, integer]),
+    tuple([literal('done'), integer, text]),
+  ),
+);
+const endCall = LuaScript.load('endCall-9', oneOf(tuple([literal('over'), text]), tuple([literal('ended', 'stale')])));
 
 /** How long Redis keeps a call with an idempotency key, and one that has not ended and waits for the sweep: one day. */
 const KEPT_MS = 24 * 3_600_000;
@@ -51,7 +60,7 @@ export interface BeginCall {
 }
 
 export type BeginResult =
-  | { readonly outcome: 'begun' | 'refused' | 'keys'; readonly reply: readonly ScriptReply[] }
+  | { readonly outcome: 'begun' | 'refused' | 'keys'; readonly reply: QuotaReply }
   | { readonly outcome: 'limited' | 'conflict' | 'forgotten' }
   | { readonly outcome: 'running'; readonly remainingMs: number }
   | { readonly outcome: 'done'; readonly stored: ToolOutcome };
@@ -83,9 +92,9 @@ export interface EndCall {
 export class CallStore {
   readonly #redis: Redis;
   readonly #keys: Keys;
-  readonly #log: EventLog;
+  readonly #log: UserLogWriter;
 
-  constructor({ redis, keys, log }: { redis: Redis; keys: Keys; log: EventLog }) {
+  constructor({ redis, keys, log }: { redis: Redis; keys: Keys; log: UserLogWriter }) {
     this.#redis = redis;
     this.#keys = keys;
     this.#log = log;
@@ -99,13 +108,21 @@ export class CallStore {
     const keys = this.#keys.user(userId);
     const timestamp = new Date(details.started_at).toISOString();
     const executing = { tool_name: details.tool, tool_call_id: callId, arguments: args, status: 'executing' };
-    const reply = await beginCall.run(
-      this.#redis,
-      [
-        ...[keys.messageRate, keys.call(callId), keys.activeCalls, keys.quota, keys.reservations],
-        ...[keys.log, keys.logState, keys.calls],
+    const reply = await this.#log.appendWith(userId, {
+      script: beginCall,
+      event: 'tool_executing',
+      outcomeOf: ([outcome]) => (outcome === 'begun' ? 'appended' : 'none'),
+      keys: [
+        keys.messageRate,
+        keys.call(callId),
+        keys.activeCalls,
+        keys.quota,
+        keys.reservations,
+        keys.log,
+        keys.logState,
+        keys.calls,
       ],
-      [
+      args: [
         messages,
         digest(details.tool, args),
         reservation.request,
@@ -114,19 +131,24 @@ export class CallStore {
         KEPT_MS,
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...executing, timestamp }),
-        ...this.#log.appendOptions(userId),
         details.answered ?? 0,
         details.idempotency_key === null ? '' : reservation.newKeys.limit,
       ],
-    );
-    const [outcome, now, third, ...rest] = reply as [string, number, ScriptReply, ...ScriptReply[]];
-    if (outcome === 'begun' || outcome === 'refused' || outcome === 'keys') {
-      if (outcome === 'begun') this.#log.appended('tool_executing');
-      return { outcome, reply: third === undefined ? [now] : [now, third, ...rest] };
+    });
+    switch (reply[0]) {
+      case 'running':
+        return { outcome: 'running', remainingMs: reply[2] - reply[1] };
+      case 'done':
+        return { outcome: 'done', stored: JSON.parse(reply[2]) as ToolOutcome };
+      case 'begun':
+      case 'refused':
+      case 'keys': {
+        const [outcome, ...quota] = reply;
+        return { outcome, reply: quota };
+      }
+      default:
+        return { outcome: reply[0] };
     }
-    if (outcome === 'running') return { outcome, remainingMs: Number(third) - now };
-    if (outcome === 'done') return { outcome, stored: JSON.parse(String(third)) as ToolOutcome };
-    return { outcome: outcome === 'limited' || outcome === 'forgotten' ? outcome : 'conflict' };
   }
 
   /**
@@ -151,9 +173,16 @@ export class CallStore {
     // A request state identifies its call like a key does, so a repetition can request the outcome.
     const parsed = inputRound !== undefined || answered > 0 || (idempotency_key !== null && !refused);
     const completed = { tool_name: details.tool, tool_call_id: callId, ...visible, status: 'completed' };
-    const reply = await this.#log.write(
-      { script: endCall, records: record ? [{ ...record }] : [] },
-      [
+    const reply = await this.#log.appendWith(userId, {
+      script: endCall,
+      event: 'tool_completed',
+      usageRecord: record,
+      // Without a stored outcome, an earlier attempt of this same end succeeded and its reply was lost.
+      outcomeOf: ([result, stored]) => {
+        if (result === 'ended') return 'appended';
+        return result === 'over' && stored === '' ? 'repeated' : 'none';
+      },
+      keys: [
         keys.call(callId),
         keys.activeCalls,
         keys.quota,
@@ -164,7 +193,7 @@ export class CallStore {
         keys.recentUsage,
         keys.calls,
       ],
-      [
+      args: [
         quotaCommit,
         reservationMember(callId, details),
         activeCallMember(userId, callId),
@@ -174,22 +203,11 @@ export class CallStore {
         record ? JSON.stringify(record) : '',
         timestamp,
         JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
-        ...this.#log.appendOptions(userId),
-        RECENT_USAGE,
-        this.#log.recordTrace(),
         answered,
         inputRound ?? '',
       ],
-    );
-    const [result, stored] = reply as [string, string];
-    if (result === 'stale') return outcome;
-    const other = result === 'over' && stored ? (JSON.parse(stored) as ToolOutcome) : undefined;
-    // Without a stored outcome, an earlier attempt of this same end succeeded and its reply was lost.
-    if (other) return other;
-    if (record) this.#log.onAcknowledged(record);
-    if (result === 'over') return outcome;
-    this.#log.appended('tool_completed', record && { ...record });
-    return outcome;
+    });
+    return reply[0] === 'over' && reply[1] !== '' ? (JSON.parse(reply[1]) as ToolOutcome) : outcome;
   }
 
   /** Appends a refusal to the outbox, to be counted in the tallies. */

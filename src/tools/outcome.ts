@@ -1,6 +1,6 @@
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
-import type { UsageRecord } from '../usage/records.ts';
+import type { UsageRecord } from '../protocol/usage.ts';
 import type { ToolInputRequests } from './input-required.ts';
 
 /** Outcome of a tool call, as stored in the journal of a run or with the call. */

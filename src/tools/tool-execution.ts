@@ -5,7 +5,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type PublicError, publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
-import type { UsageStatus } from '../usage/records.ts';
+import type { UsageStatus } from '../protocol/usage.ts';
 import { boundedResult } from './built-in/result.ts';
 import { InputRequired, type ToolInputRequests } from './input-required.ts';
 import type { ToolArguments, ToolContext, ToolExecutor } from './tool.ts';

@@ -1,5 +1,5 @@
 import type { RateLimitStatus } from '../limits/quotas.ts';
-import type { Refusal } from '../usage/records.ts';
+import type { Refusal } from '../protocol/usage.ts';
 import type { ToolInputExchange } from './input-required.ts';
 import type { Billing, ToolCaller, ToolOutcome } from './outcome.ts';
 import type { ToolArguments, ToolContext } from './tool.ts';

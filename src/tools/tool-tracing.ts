@@ -1,6 +1,6 @@
 import type { ToolCatalogue } from '../catalogue/tool-catalogue.ts';
 import type { Span, Tracing } from '../lib/tracing.ts';
-import type { UsageRecord } from '../usage/records.ts';
+import type { UsageRecord } from '../protocol/usage.ts';
 
 /** Spans of a tool call: `tool_call` is the parent of `reserve`, `execute_tool` and `settle`. */
 interface Traced {

@@ -17,7 +17,7 @@ export class PseudonymsInUse {
 
   /**
    * Returns the pseudonyms by user id.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async pseudonyms(): Promise<ReadonlyMap<string, string>> {
     const members = await mapRedisErrors(this.#redis.zrange(this.#keys.erasures, 0, '-1'));

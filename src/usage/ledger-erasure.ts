@@ -1,19 +1,20 @@
 import { derivedId } from '../lib/ids.ts';
+import type { LedgerRecord, UsageRecord } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors, redisError } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
+import { done, integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { ArchiveWriter, UsageArchive } from './archive/archive.ts';
 import { HOUR_MS, hourOf, hoursBetween } from './hours.ts';
 import { following, type Ledger } from './ledger/ledger.ts';
 import { rowUnder } from './measures.ts';
-import type { LedgerRecord, UsageRecord } from './records.ts';
 import { type ErasedForm, erasedDigest, erasedForm, erasedJson, isErased } from './redaction.ts';
 import type { Tallies } from './reports/tallies.ts';
 
-const recordErasure = LuaScript.load('recordErasure-2');
-const eraseRecords = LuaScript.load('eraseRecords-3');
-const renameTallyRows = LuaScript.load('renameTallyRows-2');
+const recordErasure = LuaScript.load('recordErasure-2', done);
+const eraseRecords = LuaScript.load('eraseRecords-3', integer);
+const renameTallyRows = LuaScript.load('renameTallyRows-2', integer);
 
 /** Maximum number of records per redaction entry, which then has about 8 KB. */
 const LISTED_PER_ENTRY = 100;
@@ -83,7 +84,7 @@ export class LedgerErasure {
    * @param from sequence up to which earlier steps have listed the records
    * @returns the sequence up to which the records are listed now (`cursor`), and the number that this step listed
    *   (`listed`)
-   * @throws LedgerBroken; TollgateError OVERLOADED while Redis is unavailable; Error while PostgreSQL is unavailable
+   * @throws LedgerBroken; RedisUnavailable; Error while PostgreSQL is unavailable
    */
   async list(user: ErasedUser, from: number, to: number, now: number): Promise<{ cursor: number; listed: number }> {
     const found: LedgerRecord[] = [];

@@ -1,4 +1,4 @@
-import type { Refusal, UsageRecord } from './records.ts';
+import type { Refusal, UsageRecord } from '../protocol/usage.ts';
 
 /** The measures of a tally, in the order in which they are stored. All are integers. */
 export const MEASURES = [

@@ -1,5 +1,5 @@
+import type { LedgerRecord } from '../protocol/usage.ts';
 import { following, type Ledger } from './ledger/ledger.ts';
-import type { LedgerRecord } from './records.ts';
 import { contentDigest, isCovered, isErased } from './redaction.ts';
 
 /** Maximum number of cached redaction entries. Consecutive erased records usually share one. */
@@ -16,7 +16,7 @@ export class RedactionCheck {
 
   /**
    * Returns whether a later redaction entry of the chain lists these bytes.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async covers(record: LedgerRecord & { readonly erasure: number }, json: string): Promise<boolean> {
     const entry = await this.#entry(record.erasure);

@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import type { LedgerRecord } from './records.ts';
+import type { LedgerRecord } from '../protocol/usage.ts';
 
 /**
  * Erasure of the personal fields of a ledger record without breaking the chain (docs/decisions/0014-erasure.md).

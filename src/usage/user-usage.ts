@@ -1,4 +1,5 @@
 import type { Clock } from '../lib/clock.ts';
+import type { LedgerRecord } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
@@ -6,7 +7,6 @@ import type { UsageArchive } from './archive/archive.ts';
 import { HOUR_MS, hoursBetween } from './hours.ts';
 import { TALLY_SECONDS } from './ledger/append-batch.ts';
 import type { Ledger } from './ledger/ledger.ts';
-import type { LedgerRecord } from './records.ts';
 import { Tallies } from './reports/tallies.ts';
 
 const READ_BATCH = 1_000;
@@ -38,7 +38,7 @@ export class UserUsage {
 
   /**
    * Yields the usage data of a user. It holds one batch in memory at a time.
-   * @throws TollgateError OVERLOADED while Redis is unavailable; Error while PostgreSQL is unavailable
+   * @throws RedisUnavailable; Error while PostgreSQL is unavailable
    */
   async *of(userId: string): AsyncGenerator<UsageOfUser> {
     const { ledger } = this.#deps;

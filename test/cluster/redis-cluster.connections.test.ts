@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { EventLog } from '../../src/events/event-log.ts';
 import { LiveTail } from '../../src/events/live-tail.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
@@ -58,8 +59,8 @@ describe('connections to a Redis Cluster', () => {
     return { received, gaps };
   }
 
-  function log(): EventLog {
-    return new EventLog(
+  function log(): UserLogWriter {
+    return new UserLogWriter(
       { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
       { length: 1_000, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
     );
@@ -154,8 +155,9 @@ describe('connections to a Redis Cluster', () => {
       return received.get(userId)?.some((seq) => seq > 1);
     };
     await until(isReceived, { timeoutMs: 20_000, everyMs: 100, label: 'an event from the new shard' });
-    const page = await log().read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
-    const whole = await log().read(userId, { epoch: page.epoch, after: 0, delivered: undefined }, 1_000);
+    const eventLog = new EventLog({ redis, keys, metrics: new Metrics() });
+    const page = await eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const whole = await eventLog.read(userId, { epoch: page.epoch, after: 0, delivered: undefined }, 1_000);
     expect(whole.entries.map(({ seq }) => seq)).toEqual(Array.from({ length: last }, (_, at) => at + 1));
   }, 40_000);
 

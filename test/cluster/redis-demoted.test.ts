@@ -1,6 +1,6 @@
 import { expect, it } from '@jest/globals';
 import { freePorts, LOOPBACK } from '../../scripts/lib/ports.ts';
-import { EventLog } from '../../src/events/event-log.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
@@ -21,7 +21,7 @@ it('leaves a demoted master at the first write that it refuses, which returns OV
   );
   const redis = await connectRedis(`redis://${LOOPBACK}:${demoted?.port}`, 'commands', silentLogger);
   closeAfter('test', () => disconnectRedis(redis));
-  const log = new EventLog(
+  const log = new UserLogWriter(
     { redis, keys: new Keys('t'), metrics: new Metrics(), tracing: NO_TRACING },
     { length: 10, maxAgeMs: 60_000, maxBytes: LOG_BYTES },
   );

@@ -1,12 +1,11 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { EventLog } from '../../src/events/event-log.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
-import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { type Acknowledged, AcknowledgedCaller, SeenLosses } from '../support/chaos/acknowledged.ts';
 import { Reports } from '../support/chaos/invariants.ts';
-import { LOG_BYTES, silentLogger } from '../support/core.ts';
+import { silentLogger } from '../support/core.ts';
 import { billedRecords } from '../support/ledger.ts';
 import { runMainPath } from '../support/main-path.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -138,8 +137,7 @@ async function lossesOf({ sights, callers }: Failover, { sentinels, stack }: Dep
 }
 
 async function callsInLog(redis: Redis, prefix: string, userId: string): Promise<string[]> {
-  const deps = { redis, keys: new Keys(prefix), metrics: new Metrics(), tracing: NO_TRACING };
-  const log = new EventLog(deps, { length: 100_000, maxAgeMs: 1, maxBytes: LOG_BYTES });
+  const log = new EventLog({ redis, keys: new Keys(prefix), metrics: new Metrics() });
   const calls: string[] = [];
   // The log may have a new epoch.
   const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);

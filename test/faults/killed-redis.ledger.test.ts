@@ -3,6 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { killableRedis } from '../support/killable-redis.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -18,7 +19,7 @@ async function whenThere(work: () => Promise<unknown>): Promise<boolean> {
     await work();
     return true;
   } catch (error) {
-    const away = !(error instanceof TollgateError) || error.code === 'OVERLOADED';
+    const away = !(error instanceof TollgateError) || error instanceof RedisUnavailable;
     expect(away).toBe(true);
     await delay(20);
     return false;

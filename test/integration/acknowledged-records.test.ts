@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
 import { startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { systemClock } from '../../src/lib/clock.ts';
+import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
-import type { UsageRecord } from '../../src/usage/records.ts';
 import { AcknowledgedRecords, type AcknowledgedRecordsOptions } from '../../src/usage/recovery/acknowledged-records.ts';
 import { LedgerServer } from '../../src/usage/recovery/ledger-server.ts';
 import { silentLogger } from '../support/core.ts';

@@ -1,6 +1,6 @@
 import { expect, it } from '@jest/globals';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { chained } from '../../src/usage/ledger/ledger.ts';
-import type { LedgerRecord } from '../../src/usage/records.ts';
 import { archiveFixture, useArchiveServers } from '../support/archive.ts';
 import { describeWith, POSTGRES } from '../support/programs.ts';
 import { EVERYTHING_PASSED, HOUR } from '../support/usage.ts';

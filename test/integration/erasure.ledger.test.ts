@@ -1,14 +1,15 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { systemClock } from '../../src/lib/clock.ts';
-import { TollgateError } from '../../src/protocol/errors.ts';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
+import { integer } from '../../src/redis/replies.ts';
 import { LuaScript } from '../../src/redis/scripts.ts';
 import { PseudonymsInUse } from '../../src/usage/erasures-in-progress.ts';
 import { hourOf } from '../../src/usage/hours.ts';
 import { chained } from '../../src/usage/ledger/ledger.ts';
 import { Verifier } from '../../src/usage/ledger/verifier.ts';
-import type { LedgerRecord } from '../../src/usage/records.ts';
 import { contentDigest, erasedDigest, erasedForm, erasedJson } from '../../src/usage/redaction.ts';
 import { silentLogger } from '../support/core.ts';
 import { erasureFixture, everythingUnder } from '../support/erasure.ts';
@@ -16,7 +17,7 @@ import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { EVERYTHING_PASSED, HOUR, NEXT_HOUR, type UsageFixture, usageFixture } from '../support/usage.ts';
 
-const eraseRecords = LuaScript.load('eraseRecords-3');
+const eraseRecords = LuaScript.load('eraseRecords-3', integer);
 const USER = 'user_erased@example.test';
 const OTHER = 'user_b';
 /** The redaction entries are in the hour of the erasure. */
@@ -269,7 +270,7 @@ describe('an erasure', () => {
           // Half of the time the command is executed and only its reply lost.
           const made = left < 0 && left % 2 !== 0 ? Promise.resolve(value.apply(target, args)) : undefined;
           if (left >= 0) return value.apply(target, args);
-          const lost = () => Promise.reject(new TollgateError('OVERLOADED'));
+          const lost = () => Promise.reject(new RedisUnavailable());
           return made ? made.then(lost) : lost();
         };
       },
@@ -279,7 +280,7 @@ describe('an erasure', () => {
     for (let attempt = 1; attempt < 150; attempt++) {
       left = 3 + attempt;
       await interrupted.step().catch((error: unknown) => {
-        if (!(error instanceof TollgateError)) throw error;
+        if (!(error instanceof RedisUnavailable)) throw error;
         interruptions += 1;
       });
       await usage.ingestAll();

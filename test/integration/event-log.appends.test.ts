@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
-import type { AppendResult } from '../../src/events/event-log.ts';
+import type { AppendResult } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
@@ -45,8 +45,8 @@ describe('the event log', () => {
     );
     const given = results.map((result) => ('seq' in result ? result.seq : 0));
     expect(given.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
-    const page = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 100);
-    const { entries } = await core.log.read(userId, { epoch: page.epoch, after: 0, delivered: undefined }, 100);
+    const page = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 100);
+    const { entries } = await core.eventLog.read(userId, { epoch: page.epoch, after: 0, delivered: undefined }, 100);
     expect(entries.map(({ seq }) => seq)).toEqual(entries.map(({ json }) => JSON.parse(json).seq));
     expect(entries).toHaveLength(40);
   });
@@ -56,7 +56,7 @@ describe('the event log', () => {
     for (let i = 0; i < 10; i++) {
       await core.log.append({ userId, events: Array.from({ length: 30 }, (_, j) => thinking(`${i}.${j}`)) });
     }
-    const { head, oldest } = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const { head, oldest } = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
     expect(head).toBe(300);
     // XTRIM ~ works on whole nodes of a hundred entries.
     expect(head - oldest + 1).toBeGreaterThanOrEqual(50);
@@ -68,18 +68,18 @@ describe('the event log', () => {
     const userId = freshUserId();
     await short.log.append({ userId, events: [thinking('old')] });
     await new Promise((resolve) => setTimeout(resolve, 5));
-    const { oldest, head } = await short.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const { oldest, head } = await short.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
     expect({ oldest, head }).toEqual({ oldest: 2, head: 1 });
   });
 
   it('begins a new epoch when the log was lost, and never gives a seq of the old one again', async () => {
     const userId = freshUserId();
     await core.log.append({ userId, events: [thinking('1'), thinking('2')] });
-    const before = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const before = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
     const keys = core.keys.user(userId);
     await core.redis.del(keys.log, keys.logState);
     await core.log.append({ userId, events: [thinking('3')] });
-    const after = await core.log.read(userId, { epoch: before.epoch, after: 2, delivered: '' }, 10);
+    const after = await core.eventLog.read(userId, { epoch: before.epoch, after: 2, delivered: '' }, 10);
     expect(after.epoch).not.toBe(before.epoch);
     expect(after.entries).toEqual([]);
   });
@@ -87,12 +87,12 @@ describe('the event log', () => {
   it('takes a node’s word, and not a client’s, that the log went back', async () => {
     const userId = freshUserId();
     await core.log.append({ userId, events: [thinking('1'), thinking('2'), thinking('3')] });
-    const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const { epoch } = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
     // The effect of a failover to a lagging replica.
     await core.redis.hset(core.keys.user(userId).logState, 'seq', 1);
-    const client = await core.log.read(userId, { epoch, after: 3, delivered: undefined }, 1);
+    const client = await core.eventLog.read(userId, { epoch, after: 3, delivered: undefined }, 1);
     expect(client.epoch).toBe(epoch);
-    const node = await core.log.read(userId, { epoch, after: 3, delivered: '' }, 1);
+    const node = await core.eventLog.read(userId, { epoch, after: 3, delivered: '' }, 1);
     expect(node.epoch).not.toBe(epoch);
   });
 });
@@ -104,7 +104,7 @@ describe('a run’s appends', () => {
     const first = await append(run, 0);
     const again = await append(run, 0);
     expect([first.outcome, again.outcome]).toEqual(['appended', 'repeated']);
-    const { head } = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const { head } = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
     expect(head).toBe(1);
   });
 

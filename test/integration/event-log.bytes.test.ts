@@ -17,8 +17,8 @@ const start = { epoch: undefined, after: 0, delivered: undefined };
 
 /** Returns a user's whole log as a reader receives it, and its size as the limit counts it. */
 async function logOf(userId: string, of = core) {
-  const { epoch } = await of.log.read(userId, start, 1);
-  const page = await of.log.read(userId, { ...start, epoch }, 10_000);
+  const { epoch } = await of.eventLog.read(userId, start, 1);
+  const page = await of.eventLog.read(userId, { ...start, epoch }, 10_000);
   const sizes = page.entries.map(
     ({ type, timestamp, json }) => OVERHEAD + type.length + timestamp.length + byteLength(json),
   );

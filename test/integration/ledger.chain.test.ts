@@ -1,11 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys, PARTITIONS } from '../../src/redis/keys.ts';
 import { BEGINNING, chainHash, Ledger } from '../../src/usage/ledger/ledger.ts';
 import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
-import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
+import { usageRecord } from '../../src/usage/records.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 

@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { hourOf } from '../../src/usage/hours.ts';
-import type { LedgerRecord } from '../../src/usage/records.ts';
 import { keysOf } from '../support/keys-of.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';

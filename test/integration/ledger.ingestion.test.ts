@@ -1,7 +1,8 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { BEGINNING, chainHash, Ledger } from '../../src/usage/ledger/ledger.ts';
 import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
-import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
+import { usageRecord } from '../../src/usage/records.ts';
 import { type Core, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 

@@ -1,6 +1,6 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
-import type { LedgerRecord } from '../../src/usage/records.ts';
 import { silentLogger } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';

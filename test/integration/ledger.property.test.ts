@@ -2,12 +2,12 @@ import { createHash } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { createLogger } from '../../src/lib/logger.ts';
+import type { LedgerRecord, UsageRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { hourOf } from '../../src/usage/hours.ts';
 import { BEGINNING, type LedgerPosition } from '../../src/usage/ledger/ledger.ts';
 import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { measuresOf, NOTHING, rowOf, Sums } from '../../src/usage/measures.ts';
-import type { LedgerRecord, UsageRecord } from '../../src/usage/records.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import {

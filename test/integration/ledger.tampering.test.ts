@@ -1,9 +1,9 @@
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { createLogger } from '../../src/lib/logger.ts';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { chainHash } from '../../src/usage/ledger/ledger.ts';
 import { Verifier } from '../../src/usage/ledger/verifier.ts';
-import type { LedgerRecord } from '../../src/usage/records.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';

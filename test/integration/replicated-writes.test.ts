@@ -1,10 +1,11 @@
 import { describe, expect, it } from '@jest/globals';
-import { EventLog } from '../../src/events/event-log.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys, partitionOf } from '../../src/redis/keys.ts';
 import { ReplicatedWrites } from '../../src/redis/replicated-writes.ts';
+import { integer } from '../../src/redis/replies.ts';
 import { LuaScript } from '../../src/redis/scripts.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { LOG_BYTES, silentLogger } from '../support/core.ts';
@@ -32,7 +33,7 @@ async function waitingNode(timeoutMs = TIMEOUT_MS) {
   const [keys, metrics, tracing] = [new Keys('waiting'), new Metrics(), NO_TRACING];
   const watch = { unreplicated: metrics.unreplicatedWrites, logger: silentLogger };
   const replicated = new ReplicatedWrites(second, watch, { replicas: 1, timeoutMs });
-  const log = new EventLog(
+  const log = new UserLogWriter(
     { redis, keys, metrics, tracing, replicated },
     { length: 100, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
   );
@@ -119,7 +120,7 @@ describe('a paid call whose record shall be on a replica', () => {
     });
     const watch = { unreplicated: new Metrics().unreplicatedWrites, logger: silentLogger };
     const writes = new ReplicatedWrites(watched, watch, { replicas: 1, timeoutMs: 1 });
-    const script = LuaScript.load('revoke-2');
+    const script = LuaScript.load('revoke-2', integer);
     const failed = writes.run(script, ['{w}:a', '{w}:b'], []);
     // Before any reply arrived.
     expect(sent).toEqual(['revoke', 'wait']);

@@ -124,7 +124,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
       registry,
       liveAttachments: new LiveAttachments({ revoked: { has: () => false } }),
       liveTail,
-      eventLog: core.log,
+      eventLog: core.eventLog,
       plans: core.plans,
       clock: systemClock,
       logger: silentLogger,

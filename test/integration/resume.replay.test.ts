@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { EventLog } from '../../src/events/event-log.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { MAX_RESULT_BYTES } from '../../src/tools/built-in/result.ts';
@@ -91,7 +91,7 @@ describe.each(TRANSPORTS)('a resume over %s', (transport) => {
     const { token, userId } = mintToken({ plan: 'enterprise' });
     const { redis, keys } = await openLeases();
     const options = { length: 1_000, maxAgeMs: 3_600_000, maxBytes: 2 * LOG_BYTES };
-    const log = new EventLog({ redis, keys, metrics: new Metrics(), tracing: NO_TRACING }, options);
+    const log = new UserLogWriter({ redis, keys, metrics: new Metrics(), tracing: NO_TRACING }, options);
     const events = Array.from({ length: 15 }, () => thinking('x'.repeat(MAX_RESULT_BYTES)));
     for (let at = 0; at < 10; at++) await log.append({ userId, events });
     const client = await openClient({ transport, token });

@@ -58,7 +58,7 @@ async function whileAdmitted() {
     permissions: [],
   } as unknown as Identity;
   const ends: ErrorCode[] = [];
-  const { plans, log: eventLog } = core;
+  const { plans, eventLog } = core;
   const deps = { registry: slow as unknown as ConnectionRegistry, liveAttachments, liveTail: tail, eventLog, plans };
   const details = { node: 'n', endpoint: '/test', opened_at: '' };
   const session = new Attachment(
@@ -108,7 +108,7 @@ describe('a session during its admission', () => {
     await new Revocations(core).revoke(`sid:sid_${userId}`);
     const identity = { userId, plan: 'pro', tokenId: 't', sessionId: `sid_${userId}`, tokenIssuedAt: 1 } as Identity;
     await until(() => liveAttachments.isRevoked(identity));
-    const { plans, log: eventLog } = core;
+    const { plans, eventLog } = core;
     const deps = { registry, liveAttachments, liveTail: tail, eventLog, plans };
     const session = new Attachment(
       { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
@@ -126,7 +126,7 @@ describe('a session during its admission', () => {
     const userId = freshUserId();
     await new Revocations(core).revoke(`jti:jti_${userId}`);
     const identity = { userId, plan: 'pro', tokenId: `jti_${userId}`, tokenIssuedAt: 1 } as Identity;
-    const deps = { registry, liveAttachments: deaf, liveTail: tail, eventLog: core.log, plans: core.plans };
+    const deps = { registry, liveAttachments: deaf, liveTail: tail, eventLog: core.eventLog, plans: core.plans };
     const session = new Attachment(
       { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
       { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
@@ -146,7 +146,7 @@ describe('a session whose client brings a newer token', () => {
     const identity = { ...of, tokenId: 'first', tokenExpiresAt: Date.now() + 60_000 } as unknown as Identity;
     const newer = { ...of, tokenId: 'second', tokenExpiresAt: Date.now() + 120_000 } as unknown as Identity;
     const verified = Promise.withResolvers<Identity>();
-    const deps = { registry, liveAttachments, liveTail: tail, eventLog: core.log, plans: core.plans };
+    const deps = { registry, liveAttachments, liveTail: tail, eventLog: core.eventLog, plans: core.plans };
     const authenticator = { renewal: () => verified.promise };
     const session = new Attachment(
       { ...deps, ...tokenDeps(core), authenticator, clock: systemClock, logger: silentLogger },

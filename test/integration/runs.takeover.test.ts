@@ -2,8 +2,8 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
-import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import type { Agent } from '../../src/runs/agent.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
@@ -73,8 +73,8 @@ interface Seen {
 }
 
 async function events(userId: string): Promise<Seen[]> {
-  const { epoch } = await core.log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
-  const { entries } = await core.log.read(userId, { epoch, after: 0, delivered: undefined }, 100);
+  const { epoch } = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+  const { entries } = await core.eventLog.read(userId, { epoch, after: 0, delivered: undefined }, 100);
   return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
 }
 
@@ -231,7 +231,7 @@ describe('a run that is stopped', () => {
         if (!isFirst) return core.log.append(append);
         ahead = OUTAGE_RETRY_MS;
         if (arrived) await core.log.append(append);
-        throw new TollgateError('OVERLOADED');
+        throw new RedisUnavailable();
       };
       const both: Agent = async (_task, context) => {
         const calls = await Promise.allSettled([context.call('count', {}), context.call('count', {})]);

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import { type RedisServerOptions, startRedisServer } from '../../scripts/lib/redis-server.ts';
-import { EventLog } from '../../src/events/event-log.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
@@ -26,7 +26,7 @@ async function fullNode(options: RedisServerOptions = {}) {
     tools: [toolRow({ name: 'paid', units: 1 }), toolRow({ name: 'gratis', units: 0 })],
     plans: { one: planRow() },
   });
-  const log = new EventLog(
+  const log = new UserLogWriter(
     { redis, keys, metrics, tracing },
     { length: 100, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
   );

@@ -7,6 +7,7 @@ import type { Plans } from '../../src/catalogue/plans.ts';
 import type { TokenEvent } from '../../src/connections/token-lifecycle.ts';
 import { EventLog } from '../../src/events/event-log.ts';
 import { LiveTail } from '../../src/events/live-tail.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Listeners } from '../../src/lib/listeners.ts';
 import { createLogger } from '../../src/lib/logger.ts';
@@ -28,7 +29,8 @@ export interface Core {
   readonly metrics: Metrics;
   readonly tracing: Tracing;
   readonly plans: Plans;
-  readonly log: EventLog;
+  readonly eventLog: EventLog;
+  readonly log: UserLogWriter;
 }
 
 export async function startCore(
@@ -44,8 +46,9 @@ export async function startCore(
     maxBytes: options.logBytes ?? LOG_BYTES,
   };
   const tracing = NO_TRACING;
-  const log = new EventLog({ redis, keys, metrics, tracing }, limits);
-  return { redis, keys, metrics, tracing, plans: new Catalogues().plans, log };
+  const eventLog = new EventLog({ redis, keys, metrics });
+  const log = new UserLogWriter({ redis, keys, metrics, tracing }, limits);
+  return { redis, keys, metrics, tracing, plans: new Catalogues().plans, eventLog, log };
 }
 
 /** Returns what an attachment needs for its token, for tests without refreshes. */

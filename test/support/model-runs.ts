@@ -3,17 +3,17 @@ import { createModelAgent } from '../../src/agents/model/model-agent.ts';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import type { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { composeAgent } from '../../src/compose/agent.ts';
-import type { EventLog } from '../../src/events/event-log.ts';
+import type { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { UsageSummary } from '../../src/limits/quotas.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import type { Refusal, UsageRecord } from '../../src/protocol/usage.ts';
 import type { Agent } from '../../src/runs/agent.ts';
 import { type RunEnd, RunExecutor } from '../../src/runs/run-executor.ts';
 import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
 import { Threads } from '../../src/threads/threads.ts';
 import type { ToolExecutor } from '../../src/tools/tool.ts';
-import type { Refusal, UsageRecord } from '../../src/usage/records.ts';
 import { catalogues, toolRow } from './catalogues.ts';
 import { type Core, silentLogger, startCore } from './core.ts';
 import type { ModelServer } from './model-server.ts';
@@ -97,7 +97,7 @@ export class ModelRuns {
       /** The same as `count` by default. */
       readonly other?: ToolExecutor;
       /** Replaces the log of the core. */
-      readonly log?: EventLog;
+      readonly log?: UserLogWriter;
       readonly agent?: Agent;
     } = {},
   ): RunExecutor {
@@ -138,9 +138,9 @@ export class ModelRuns {
    * A log whose writer dies in the middle of an append: later calls never resolve. @param after events that are
    * appended before
    */
-  dyingLog(after: number): { log: EventLog; dead: () => boolean } {
+  dyingLog(after: number): { log: UserLogWriter; dead: () => boolean } {
     const never = new Promise<never>(() => undefined);
-    const log = Object.create(this.core.log) as EventLog;
+    const log = Object.create(this.core.log) as UserLogWriter;
     let written = 0;
     log.append = (append) => (written++ >= after ? never : this.core.log.append(append));
     return { log, dead: () => written > after };
@@ -180,9 +180,9 @@ export class ModelRuns {
 
   /** Returns the events of a user, in the order of the log. */
   async events({ userId }: { readonly userId: string }): Promise<LoggedEvent[]> {
-    const { log } = this.core;
-    const { epoch } = await log.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
-    const { entries } = await log.read(userId, { epoch, after: 0, delivered: undefined }, 1_000);
+    const { eventLog } = this.core;
+    const { epoch } = await eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+    const { entries } = await eventLog.read(userId, { epoch, after: 0, delivered: undefined }, 1_000);
     return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
   }
 

@@ -29,7 +29,7 @@ export interface ToolNodeOptions {
 }
 
 /** Returns the components that execute tools, with a catalogue and executors of the test's own. */
-export function toolNode(core: Core, options: ToolNodeOptions): ToolNode {
+export function toolNode(core: Omit<Core, 'eventLog'>, options: ToolNodeOptions): ToolNode {
   const { redis, keys, metrics, tracing, log } = core;
   const { catalogues, executors, clock = systemClock, timeoutMs = 5_000, concurrency = 1_000 } = options;
   const { plans, tools } = catalogues;

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../../src/lib/clock.ts';
+import type { LedgerRecord, UsageRecord } from '../../src/protocol/usage.ts';
 import type { Redis } from '../../src/redis/client.ts';
 import { Keys, partitionOf } from '../../src/redis/keys.ts';
 import { Consumers } from '../../src/usage/ledger/consumers.ts';
@@ -8,7 +9,7 @@ import { BEGINNING, Ledger } from '../../src/usage/ledger/ledger.ts';
 import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
 import { Verifier } from '../../src/usage/ledger/verifier.ts';
 import { Windows } from '../../src/usage/ledger/windows.ts';
-import { type LedgerRecord, refusal, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
+import { refusal, usageRecord } from '../../src/usage/records.ts';
 import { Tallies } from '../../src/usage/reports/tallies.ts';
 
 /** An hour long ago, so that tests decide when it ends. */

@@ -1,17 +1,17 @@
 import { describe, expect, it } from '@jest/globals';
-import { TollgateError } from '../../src/protocol/errors.ts';
-import { retryDuringOutage } from '../../src/redis/errors.ts';
+import { publicError, TollgateError } from '../../src/protocol/errors.ts';
+import { mapRedisErrors, RedisUnavailable, retryDuringOutage } from '../../src/redis/errors.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 
 const TIMEOUT_MS = 60_000;
 
 /** Work that fails with an outage of Redis each time, and counts its attempts. */
-function failing() {
+function failing(error: Error = new RedisUnavailable()) {
   const work = { tries: 0 };
   return Object.assign(work, {
     run: async () => {
       work.tries += 1;
-      throw new TollgateError('OVERLOADED');
+      throw error;
     },
   });
 }
@@ -40,5 +40,28 @@ describe('what is done again while Redis is away', () => {
     clock.advance(3_600_000);
     expect(await ended).toBe('OVERLOADED');
     expect(work.tries).toBe(1);
+  });
+
+  it('is not done again after the OVERLOADED of a full node', async () => {
+    const work = failing(new TollgateError('OVERLOADED'));
+    await expect(retryDuringOutage(new ManualClock(), TIMEOUT_MS, work.run)).rejects.toThrow(TollgateError);
+    expect(work.tries).toBe(1);
+  });
+});
+
+describe('an outage of Redis', () => {
+  it.each([
+    ['a lost connection', new Error('Connection is closed.')],
+    ['a rejected write', Object.assign(new Error('OOM command not allowed'), { name: 'ReplyError' })],
+  ])('has an error class of its own and the public code OVERLOADED: %s', async (_, cause) => {
+    const error = await mapRedisErrors(Promise.reject(cause)).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(RedisUnavailable);
+    expect(publicError(error as RedisUnavailable)).toEqual(publicError(new TollgateError('OVERLOADED')));
+    expect((error as RedisUnavailable).with({ request_id: 'r' })).toBeInstanceOf(RedisUnavailable);
+  });
+
+  it('is not what an error of a script counts as', async () => {
+    const bug = Object.assign(new Error('ERR user_script:1: attempt to index a nil value'), { name: 'ReplyError' });
+    await expect(mapRedisErrors(Promise.reject(bug))).rejects.toBe(bug);
   });
 });

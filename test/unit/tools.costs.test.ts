@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
+import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { analyzeCosts, analyzeLatencies } from '../../src/tools/built-in/cost-tools.ts';
 import { boundedResult, MAX_RESULT_BYTES } from '../../src/tools/built-in/result.ts';
-import { type Execution, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
+import { type Execution, usageRecord } from '../../src/usage/records.ts';
 
 const NOW = Date.parse('2026-03-04T12:00:00Z');
 const HOUR = 3_600_000;

@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
+import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { percentile } from '../../src/tools/built-in/statistics.ts';
 import { analyzeWorkload } from '../../src/tools/built-in/workload-tools.ts';
-import { type Execution, type UsageRecord, usageRecord } from '../../src/usage/records.ts';
+import { type Execution, usageRecord } from '../../src/usage/records.ts';
 
 const NOW = Date.parse('2026-03-04T12:00:00Z');
 const HOUR = 3_600_000;

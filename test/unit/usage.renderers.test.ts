@@ -1,8 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
 import { CloudEvent } from 'cloudevents';
+import type { LedgerRecord } from '../../src/protocol/usage.ts';
 import { decodeCursor, encodeCursor } from '../../src/usage/ledger/feed-cursor.ts';
 import { BEGINNING } from '../../src/usage/ledger/ledger.ts';
-import { type LedgerRecord, usageRecord } from '../../src/usage/records.ts';
+import { usageRecord } from '../../src/usage/records.ts';
 import { cloudEvent, type ExportFormat, RENDERERS } from '../../src/usage/reports/renderers.ts';
 
 const COMPLETED_AT = Date.parse('2026-03-01T10:20:30.456Z');

@@ -4,16 +4,20 @@ import type { Identity } from '../../protocol/identity.ts';
 import type { Refusal, TokenControl } from '../../protocol/token-lifecycle.ts';
 import type { Redis } from '../../redis/client.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
+import { done, integer, list, literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import type { SealedToken, TokenSeal } from './token-seal.ts';
 
-const registerToken = LuaScript.load('registerToken-3');
-const unregisterToken = LuaScript.load('unregisterToken-3');
-const requestRefresh = LuaScript.load('requestRefresh-2');
-const claimDueTokens = LuaScript.load('claimDueTokens-1');
-const readDueToken = LuaScript.load('readDueToken-4');
-const failToken = LuaScript.load('failToken-2');
-const endTokenSession = LuaScript.load('endTokenSession-3');
+const registerToken = LuaScript.load(
+  'registerToken-3',
+  oneOf(tuple([literal('gone')]), tuple([literal('held'), integer]), tuple([literal('older'), text, integer, integer])),
+);
+const unregisterToken = LuaScript.load('unregisterToken-3', integer);
+const requestRefresh = LuaScript.load('requestRefresh-2', done);
+const claimDueTokens = LuaScript.load('claimDueTokens-1', list(text));
+const readDueToken = LuaScript.load('readDueToken-4', oneOf(tuple([]), tuple([text, integer, integer])));
+const failToken = LuaScript.load('failToken-2', done);
+const endTokenSession = LuaScript.load('endTokenSession-3', done);
 
 /**
  * Duration of a worker's claim on one refresh; after it, another worker may claim the session. Longer than the auth
@@ -149,7 +153,7 @@ export class TokenSessions {
       [this.#keys.tokenDue(partition)],
       [now, now + CLAIM_MS, limit],
     );
-    return (claimed as string[]).map((text) => {
+    return claimed.map((text) => {
       const space = text.indexOf(' ');
       return { userId: text.slice(0, space), session: text.slice(space + 1) as SessionName };
     });
@@ -158,7 +162,7 @@ export class TokenSessions {
   /** Returns the token of a claimed session; undefined if it has no connection any more or cannot be decrypted. */
   async due(ref: TokenSessionRef): Promise<DueToken | undefined> {
     const keys = [...this.#sessionKeys(ref), this.#keys.user(ref.userId).leases];
-    const reply = (await readDueToken.run(this.#redis, keys, [member(ref)])) as [] | [string, number, number];
+    const reply = await readDueToken.run(this.#redis, keys, [member(ref)]);
     if (reply.length === 0) return undefined;
     const [sealed, expiresAt, failures] = reply;
     const token = this.#seal.open(sealed);
@@ -203,10 +207,7 @@ export class TokenSessions {
       this.#channel(ref),
       ref.session,
     ];
-    return (await registerToken.run(this.#redis, this.#sessionKeys(ref), args)) as
-      | ['gone']
-      | ['held', number]
-      | ['older', string, number, number];
+    return registerToken.run(this.#redis, this.#sessionKeys(ref), args);
   }
 
   #opened(sealed: SealedToken, expiresAt: number, refreshes: number): SessionToken | undefined {

@@ -9,29 +9,23 @@
   KEYS[1] log          stream: one event per entry, id "<seq>-0", fields t(ype), s (timestamp),
                        a (ms appended), f(ields)
   KEYS[2] logState     hash: epoch, seq
-  KEYS[3] run          hash of the run; any key in the slot when ARGV[7] is ""
+  KEYS[3] run          hash of the run; any key in the slot when ARGV[9] is ""
   KEYS[4] activeRuns   sorted set of runs that have not ended
   KEYS[5] outbox       stream of usage records (field r, with their trace in t) and refusals (field x)
   KEYS[6] recentUsage  list of the user's usage records, newest first
-  KEYS[7] thread       stream of the thread's messages; any key in the slot when ARGV[11] is ""
+  KEYS[7] thread       stream of the thread's messages; any key in the slot when ARGV[12] is ""
   KEYS[8] quota        hash of the user's counted uses, see include/quotas.lua
   KEYS[9] reservations sorted set of the user's reservations, one per call in flight
   KEYS[10] runsInFlight sorted set of the user's runs that have not ended
-  ARGV[1] the user's channel
-  ARGV[2] maximum length of the log
-  ARGV[3] maximum age of an event, ms
-  ARGV[4] seconds that an unused log keeps its log epoch
-  ARGV[5] maximum size of the log, bytes
-  ARGV[6] member of activeRuns ("<user id> <run id>"), "" outside a run
-  ARGV[7] fencing token of the claim (field `epoch` of the run), "" outside a run
-  ARGV[8] number of events of the run that the writer knows to be in the log before these
-  ARGV[9] status of the run after these events, "" while it continues
-  ARGV[10] number of the user's usage records to keep for the user's own tools
-  ARGV[11] message to add to the thread if it still exists (JSON), "" for none
-  ARGV[12] maximum number of messages per thread
-  ARGV[13] maximum number of bytes per thread
-  ARGV[14] commit of a tool call (JSON, see include/quotas.lua), "" for none
-  ARGV[15] trace of the usage records, "" for none
+  ARGV[1...7] the log, see include/events.lua
+  ARGV[8] member of activeRuns ("<user id> <run id>"), "" outside a run
+  ARGV[9] fencing token of the claim (field `epoch` of the run), "" outside a run
+  ARGV[10] number of events of the run that the writer knows to be in the log before these
+  ARGV[11] status of the run after these events, "" while it continues
+  ARGV[12] message to add to the thread if it still exists (JSON), "" for none
+  ARGV[13] maximum number of messages per thread
+  ARGV[14] maximum number of bytes per thread
+  ARGV[15] commit of a tool call (JSON, see include/quotas.lua), "" for none
   ARGV[16...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
               refusal or "", journal field or "", journal value
   Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) } or { "fenced" } or { "finished" }
@@ -41,8 +35,7 @@
 --@include threads
 --@include quotas
 local run, activeRuns, outbox, recentUsage = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local member, runEpoch, known, status = ARGV[6], ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local maxAge = tonumber(ARGV[3])
+local member, runEpoch, known, status = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local STRIDE, FIRST = 7, 16
 local count = (#ARGV - FIRST + 1) / STRIDE
 
@@ -60,8 +53,7 @@ local function endRun(now)
   end
 end
 
-local options = { channel = ARGV[1], length = ARGV[2], maxAge = ARGV[3], stateSeconds = ARGV[4], maxBytes = ARGV[5] }
-local log = openLog({ log = KEYS[1], logState = KEYS[2] }, options, redis.call('TIME'))
+local log = openLog({ log = KEYS[1], logState = KEYS[2] }, redis.call('TIME'))
 
 local cancel = 0
 if runEpoch ~= '' then
@@ -74,17 +66,17 @@ if runEpoch ~= '' then
   cancel = tonumber(owned[4] or '0')
 end
 
-local settlement = ARGV[14] ~= '' and cjson.decode(ARGV[14])
+local settlement = ARGV[15] ~= '' and cjson.decode(ARGV[15])
 if settlement then releaseReservation(KEYS[9], settlement.member) end
 for i = FIRST, #ARGV, STRIDE do
   appendEvent(log, ARGV[i], ARGV[i + 1], ARGV[i + 2])
-  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3], ARGV[15], ARGV[10], 30 * maxAge) end
+  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3]) end
   if ARGV[i + 4] ~= '' then redis.call('XADD', outbox, '*', 'x', ARGV[i + 4]) end
   if ARGV[i + 5] ~= '' then redis.call('HSET', run, ARGV[i + 5], ARGV[i + 6]) end
 end
 closeLog(log)
-if ARGV[11] ~= '' and redis.call('EXISTS', KEYS[7]) == 1 then
-  addMessage(KEYS[7], ARGV[11], { messages = ARGV[12], bytes = ARGV[13] })
+if ARGV[12] ~= '' and redis.call('EXISTS', KEYS[7]) == 1 then
+  addMessage(KEYS[7], ARGV[12], { messages = ARGV[13], bytes = ARGV[14] })
 end
 
 if runEpoch ~= '' then

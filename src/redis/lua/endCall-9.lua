@@ -13,21 +13,15 @@
   KEYS[7] outbox        stream of usage records (field r, with their trace in t)
   KEYS[8] recentUsage   list of the user's usage records, newest first
   KEYS[9] calls         sorted set: call id -> when the hash of the call expires, ms
-  ARGV[1] commit (JSON); "" to release the reservation without counting the call
-  ARGV[2] member of reservations
-  ARGV[3] member of activeCalls
-  ARGV[4] outcome to store (JSON), "" for none
-  ARGV[5] ms that the call is stored from now on; "" to keep its expiry
-  ARGV[6] usage record (JSON), "" for a call that was not executed
-  ARGV[7] timestamp of the event
-  ARGV[8] fields of the event (JSON)
-  ARGV[9] the user's channel
-  ARGV[10] maximum length of the log
-  ARGV[11] maximum age of an event, ms
-  ARGV[12] seconds that an unused log keeps its log epoch
-  ARGV[13] maximum size of the log, bytes
-  ARGV[14] number of the user's usage records to keep for the user's own tools
-  ARGV[15] trace of the usage record, "" for none
+  ARGV[1...7] the log, see include/events.lua
+  ARGV[8] commit (JSON); "" to release the reservation without counting the call
+  ARGV[9] member of reservations
+  ARGV[10] member of activeCalls
+  ARGV[11] outcome to store (JSON), "" for none
+  ARGV[12] ms that the call is stored from now on; "" to keep its expiry
+  ARGV[13] usage record (JSON), "" for a call that was not executed
+  ARGV[14] timestamp of the event
+  ARGV[15] fields of the event (JSON)
   ARGV[16] number of input requests of the call that had been answered when it began
   ARGV[17] number of input requests to be answered before it begins again; "" for a call that is done
   Returns { "ended" }, { "over", outcome or "" } when it had ended before, or { "stale" } when it has begun again since
@@ -41,28 +35,27 @@ if known[1] == 'running' and known[3] and known[3] ~= ARGV[16] then
   -- An earlier attempt already ended this round and its reply was lost. The call has begun again since.
   return { 'stale' }
 elseif known[1] == 'done' or known[1] == 'asked' then
-  redis.call('ZREM', KEYS[2], ARGV[3])
+  redis.call('ZREM', KEYS[2], ARGV[10])
   return { 'over', known[2] or '' }
 end
 
-local options = { channel = ARGV[9], length = ARGV[10], maxAge = ARGV[11], stateSeconds = ARGV[12], maxBytes = ARGV[13] }
-local log = openLog({ log = KEYS[5], logState = KEYS[6] }, options, redis.call('TIME'))
-releaseReservation(reservations, ARGV[2])
-appendEvent(log, 'tool_completed', ARGV[7], ARGV[8])
+local log = openLog({ log = KEYS[5], logState = KEYS[6] }, redis.call('TIME'))
+releaseReservation(reservations, ARGV[9])
+appendEvent(log, 'tool_completed', ARGV[14], ARGV[15])
 closeLog(log)
-if ARGV[6] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[6], ARGV[15], ARGV[14], 30 * tonumber(ARGV[11])) end
+if ARGV[13] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[13]) end
 if ARGV[17] == '' then
   redis.call('HSET', call, 'status', 'done')
 else
   redis.call('HSET', call, 'status', 'asked', 'asked', ARGV[17])
 end
-if ARGV[4] ~= '' then redis.call('HSET', call, 'outcome', ARGV[4]) end
+if ARGV[11] ~= '' then redis.call('HSET', call, 'outcome', ARGV[11]) end
 redis.call('HDEL', call, 'details')
-if ARGV[5] ~= '' or redis.call('PTTL', call) < 0 then
-  redis.call('PEXPIRE', call, ARGV[5] ~= '' and ARGV[5] or ARGV[11])
+if ARGV[12] ~= '' or redis.call('PTTL', call) < 0 then
+  redis.call('PEXPIRE', call, ARGV[12] ~= '' and ARGV[12] or ARGV[3])
 end
-redis.call('ZADD', KEYS[9], log.now + redis.call('PTTL', call), string.match(ARGV[2], '^%S+'))
-if redis.call('PTTL', KEYS[9]) < 0 then redis.call('PEXPIRE', KEYS[9], ARGV[11]) end
-if ARGV[1] ~= '' then commitUse(KEYS[3], cjson.decode(ARGV[1]), log.now) end
-redis.call('ZREM', KEYS[2], ARGV[3])
+redis.call('ZADD', KEYS[9], log.now + redis.call('PTTL', call), string.match(ARGV[9], '^%S+'))
+if redis.call('PTTL', KEYS[9]) < 0 then redis.call('PEXPIRE', KEYS[9], ARGV[3]) end
+if ARGV[8] ~= '' then commitUse(KEYS[3], cjson.decode(ARGV[8]), log.now) end
+redis.call('ZREM', KEYS[2], ARGV[10])
 return { 'ended' }

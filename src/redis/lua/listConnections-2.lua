@@ -4,7 +4,7 @@
   KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
   KEYS[2] connections  hash: connection id -> "<admission order> <details>"
   ARGV[1] maximum number of connections to list
-  Returns { total number, then per connection: id, expiry of its lease (ms), details (JSON) }
+  Returns { total number, then per connection { id, expiry of its lease (ms), details (JSON) } }
 ]]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -12,8 +12,7 @@ local result = { redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf') }
 local live = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
 for i = 1, #live, 2 do
   local details = redis.call('HGET', KEYS[2], live[i])
-  result[#result + 1] = live[i]
-  result[#result + 1] = tonumber(live[i + 1])
-  result[#result + 1] = details and string.match(details, '^%d+ (.*)$') or '{}'
+  local json = details and string.match(details, '^%d+ (.*)$') or '{}'
+  result[#result + 1] = { live[i], tonumber(live[i + 1]), json }
 end
 return result

@@ -4,13 +4,12 @@
   KEYS[1] nodes    sorted set: node id -> expiry of its lease, ms
   KEYS[2] details  hash: node id -> JSON
   ARGV[1] maximum number of nodes
-  Returns per node: id, details
+  Returns per node { id, details }
 ]]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local result = {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
-  result[#result + 1] = id
-  result[#result + 1] = redis.call('HGET', KEYS[2], id) or '{}'
+  result[#result + 1] = { id, redis.call('HGET', KEYS[2], id) or '{}' }
 end
 return result

@@ -1,5 +1,5 @@
 import type { Clock } from '../../lib/clock.ts';
-import type { UsageRecord } from '../../usage/records.ts';
+import type { UsageRecord } from '../../protocol/usage.ts';
 import type { RecentUsage } from '../../usage/reports/recent-usage.ts';
 import type { ToolExecutor } from '../tool.ts';
 import { HOURS_A_MONTH, percentile, round, sum } from './statistics.ts';

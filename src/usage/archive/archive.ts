@@ -1,5 +1,5 @@
+import type { LedgerRecord, UsageRecord } from '../../protocol/usage.ts';
 import type { LedgerPosition, StoredRecord } from '../ledger/ledger.ts';
-import type { LedgerRecord, UsageRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
 import { ArchivedWindows } from './archived-windows.ts';
 import type { ArchiveDatabase, Client } from './database.ts';

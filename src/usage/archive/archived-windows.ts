@@ -1,5 +1,5 @@
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { ClosedRevision } from '../ledger/windows.ts';
-import type { LedgerRecord } from '../records.ts';
 import type { Client } from './database.ts';
 
 /** Maximum number of hours checked per step: usually one or two, unless windows do not close. */

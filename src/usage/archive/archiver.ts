@@ -1,3 +1,4 @@
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
 import type { Consumers } from '../ledger/consumers.ts';
@@ -10,7 +11,6 @@ import {
   type StoredRecord,
 } from '../ledger/ledger.ts';
 import { DamagedWindow, type Windows } from '../ledger/windows.ts';
-import type { LedgerRecord } from '../records.ts';
 import type { LedgerServer } from '../recovery/ledger-server.ts';
 import { LossRepair, type Repaired } from '../recovery/loss-repair.ts';
 import { ArchiveDisagrees, type ArchiveHead, type ArchiveWriter, type UsageArchive } from './archive.ts';
@@ -62,8 +62,7 @@ export class Archiver {
 
   /**
    * Runs one step in one transaction. A step can be repeated, whatever its outcome.
-   * @throws ArchiveDisagrees if the repair requires an operator; TollgateError OVERLOADED while Redis is unavailable;
-   *   Error while PostgreSQL is unavailable
+   * @throws ArchiveDisagrees if the repair requires an operator; RedisUnavailable; Error while PostgreSQL is unavailable
    */
   async step(): Promise<Step> {
     const { archive, ledger, server } = this.#deps;

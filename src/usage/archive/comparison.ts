@@ -1,6 +1,6 @@
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { LedgerHead, StoredRecord } from '../ledger/ledger.ts';
 import type { WindowView } from '../ledger/windows.ts';
-import type { LedgerRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
 import type { ArchivedRevision, ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
 

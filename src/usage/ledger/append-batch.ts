@@ -1,12 +1,13 @@
+import type { Refusal } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
+import { done } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import { endOf } from '../hours.ts';
 import { type Measures, measuresOf, NOTHING, packed, rowOf, Sums, sum } from '../measures.ts';
-import type { Refusal } from '../records.ts';
 import type { ChainedRecord } from './ledger.ts';
 
-const ingestUsage = LuaScript.load('ingestUsage-6');
+const ingestUsage = LuaScript.load('ingestUsage-6', done);
 
 /** Maximum number of records per batch. It bounds the time for which the script blocks Redis (about 5 ms). */
 export const APPEND_BATCH = 500;
@@ -44,7 +45,7 @@ export interface Batch {
 /**
  * Appends records to the ledger and updates tallies, window and cursors, all or nothing.
  * @returns false when the ledger has changed since it was read: the caller must read it again
- * @throws TollgateError OVERLOADED while Redis is unavailable
+ * @throws RedisUnavailable
  */
 export async function appendBatch({ redis, keys }: { redis: Redis; keys: Keys }, batch: Batch): Promise<boolean> {
   const { head, hour, records, refusals, moves, resubmitted } = batch;

@@ -1,12 +1,13 @@
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
+import { integer, literal } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import type { Ledger, LedgerPosition } from './ledger.ts';
 import type { Windows } from './windows.ts';
 
-const confirmCursor = LuaScript.load('confirmCursor-1');
-const trimLedger = LuaScript.load('trimLedger-4');
+const confirmCursor = LuaScript.load('confirmCursor-1', literal('confirmed', 'foreign', 'full'));
+const trimLedger = LuaScript.load('trimLedger-4', integer);
 
 /** Minimum age of a trimmed record, even if all consumers have confirmed it. */
 export const RETENTION_MS = 45 * 24 * 3_600_000;
@@ -52,7 +53,7 @@ export class Consumers {
   async confirm(consumer: string, service: string, position: LedgerPosition): Promise<Confirmation> {
     if (!(await this.#ledger.contains(position))) return 'unknown';
     const args = [consumer, service, position.sequence, MAX_CONSUMERS];
-    return (await confirmCursor.run(this.#redis, [this.#keys.consumers], args)) as Confirmation;
+    return confirmCursor.run(this.#redis, [this.#keys.consumers], args);
   }
 
   /** Removes a consumer; false when it does not exist. */
@@ -83,7 +84,7 @@ export class Consumers {
       const needed = await this.#windows.lowestOpen();
       const { ledger, ledgerState, consumers, erasedRecords } = this.#keys;
       const args = [retentionMs, TRIM_BATCH, needed ?? ''];
-      const removed = Number(await trimLedger.run(this.#redis, [ledger, ledgerState, consumers, erasedRecords], args));
+      const removed = await trimLedger.run(this.#redis, [ledger, ledgerState, consumers, erasedRecords], args);
       trimmed += removed;
       if (removed < TRIM_BATCH) break;
     }

@@ -1,15 +1,20 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../../lib/clock.ts';
 import { derivedId } from '../../lib/ids.ts';
+import type { LedgerRecord, UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
+import { literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import { hourOf } from '../hours.ts';
-import type { LedgerRecord, UsageRecord } from '../records.ts';
+import type { AcknowledgedRecords } from '../recovery/acknowledged-records.ts';
 import type { Ledger } from './ledger.ts';
 
-const recordCorrection = LuaScript.load('recordCorrection-4');
+const recordCorrection = LuaScript.load(
+  'recordCorrection-4',
+  oneOf(tuple([literal('recorded', 'repeated', 'excessive'), text]), tuple([literal('conflict')])),
+);
 
 /** Expiry of an idempotency key: the minimum retention of records, within which every retry arrives. */
 const KEY_SECONDS = 45 * 24 * 3_600;
@@ -47,7 +52,7 @@ export interface CorrectionsDeps {
   readonly ledger: Ledger;
   readonly clock: Clock;
   /** Receives corrections that Redis acknowledged. */
-  readonly observer?: { onAcknowledged(record: UsageRecord): void } | undefined;
+  readonly observer?: Pick<AcknowledgedRecords, 'onAcknowledged'> | undefined;
 }
 
 /**
@@ -72,7 +77,7 @@ export class Corrections {
 
   /**
    * Records a correction, once per idempotency key.
-   * @throws TollgateError OVERLOADED while Redis is unavailable; the same request can be repeated
+   * @throws RedisUnavailable; the same request can be repeated
    */
   async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
     const keyDigest = digest([key.serviceId, key.idempotencyKey]);
@@ -91,17 +96,17 @@ export class Corrections {
     // as one.
     const id = derivedId('usage', 'correction', key.serviceId, key.idempotencyKey, requestDigest);
     const record = this.#correction(id, key, request, original);
-    const reply = (await recordCorrection.run(
+    const reply = await recordCorrection.run(
       this.#redis,
       [this.#keys.corrections, keyName, this.#keys.corrected, this.#keys.correctionsOf(original.user_id)],
       [requestDigest, JSON.stringify(record), original.id, request.units, original.units, KEY_SECONDS, keyDigest],
-    )) as [string, string];
+    );
+    if (reply[0] === 'conflict') return { outcome: 'conflict' };
     const [outcome, detail] = reply;
-    if (outcome === 'conflict') return { outcome };
     if (outcome === 'excessive') return { outcome, remaining: Number(detail) };
     const written = JSON.parse(detail) as UsageRecord;
     this.#observer?.onAcknowledged(written);
-    return { outcome: outcome === 'repeated' ? outcome : 'recorded', record: written };
+    return { outcome, record: written };
   }
 
   async #find({ recordId, sequence }: CorrectionRequest): Promise<LedgerRecord | undefined> {

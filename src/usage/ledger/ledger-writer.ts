@@ -1,9 +1,9 @@
 import { NO_TRACING, type Tracing } from '../../lib/tracing.ts';
+import type { LedgerRecord, Refusal, UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
 import { type Outbox, type PendingEntry, readOutboxes, trimOutboxes } from '../outbox/outboxes.ts';
-import type { LedgerRecord, Refusal, UsageRecord } from '../records.ts';
 import type { RecordSource } from '../recovery/resubmitted-records.ts';
 import { contentDigest, newSalt } from '../redaction.ts';
 import { APPEND_BATCH, appendBatch } from './append-batch.ts';
@@ -60,7 +60,7 @@ export class LedgerWriter {
    * Ingests a bounded number of entries from each outbox.
    * @param now time for the lag, which is only reported
    * @param tracing receives a span per batch, linked to the requests of its records
-   * @throws TollgateError OVERLOADED while Redis is unavailable; batches that were already appended remain
+   * @throws RedisUnavailable; batches that were already appended remain
    */
   async ingest(now: number, tracing: Tracing = NO_TRACING): Promise<IngestResult> {
     const { redis, keys } = this.#deps;

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { LedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 
 /** Records read per command: bounds the size of one reply. */
@@ -71,7 +71,7 @@ export class Ledger {
 
   /**
    * Returns a page of the ledger, in order. The same page always has the same bytes.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async read({ after, limit, userId, tool }: Feed): Promise<Page> {
     const wanted = (record: LedgerRecord) => (!userId || record.user_id === userId) && (!tool || record.tool === tool);

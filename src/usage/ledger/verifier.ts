@@ -1,9 +1,9 @@
 import type { Clock } from '../../lib/clock.ts';
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from '../archive/comparison.ts';
 import type { PseudonymsInUse } from '../erasures-in-progress.ts';
 import { startOf } from '../hours.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums, underPseudonyms } from '../measures.ts';
-import type { LedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 import { confirms, RedactionCheck } from '../redaction-check.ts';
 import type { Tallies } from '../reports/tallies.ts';
@@ -89,7 +89,7 @@ export class Verifier {
   /**
    * Checks as many hours as contain `recordsPerCall` records together, starting with the first, at least one hour.
    * @param hours in order, without gaps
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async verify(hours: readonly string[], recordsPerCall = RECORDS_PER_CALL): Promise<Verification> {
     const comparison = await ArchiveComparison.start(this.#deps.archive, hours);

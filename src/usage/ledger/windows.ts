@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors, redisError } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
+import { done } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import { type Measures, measuresOf, NOTHING, packed, sum, unpacked } from '../measures.ts';
-import type { LedgerRecord } from '../records.ts';
 import type { Ledger } from './ledger.ts';
 
-const closeWindow = LuaScript.load('closeWindow-2');
+const closeWindow = LuaScript.load('closeWindow-2', done);
 
 /** Maximum number of windows closed per call. The next ingestion pass, half a second later, closes the rest. */
 const CLOSE_AT_ONCE = 24;

@@ -1,9 +1,9 @@
 import type { TraceParent } from '../../lib/tracing.ts';
+import type { Refusal, UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { endOf } from '../hours.ts';
-import type { Refusal, UsageRecord } from '../records.ts';
 import { RECORD_SOURCES, type Resubmission, SINCE_FIELD, SOURCE_FIELD } from '../recovery/resubmitted-records.ts';
 
 /**

@@ -1,8 +1,8 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Logger } from '../../lib/logger.ts';
+import type { UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { UsageRecord } from '../records.ts';
 import type { LedgerServer } from './ledger-server.ts';
 import { resubmit } from './resubmitted-records.ts';
 
@@ -74,11 +74,11 @@ export class AcknowledgedRecords {
     return this.#records.length - this.#oldest;
   }
 
-  /** Stores a record that Redis acknowledged, a `UsageRecord` as the event log writes it. */
-  onAcknowledged(record: object): void {
+  /** Stores a record that Redis acknowledged. */
+  onAcknowledged(record: UsageRecord): void {
     if (this.#keptMs === 0) return;
     const now = this.#deps.clock.now();
-    this.#records.push({ record: record as UsageRecord, at: now });
+    this.#records.push({ record, at: now });
     while (this.size > this.#maxRecords || this.#isOld(now)) this.#oldest += 1;
     if (this.#oldest < this.#records.length / 2) return;
     this.#records = this.#records.slice(this.#oldest);

@@ -1,10 +1,11 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
+import { done, integer, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 
-const identifyServer = LuaScript.load('identifyServer-1');
-const agreeWithServer = LuaScript.load('agreeWithServer-1');
+const identifyServer = LuaScript.load('identifyServer-1', tuple([text, text, integer]));
+const agreeWithServer = LuaScript.load('agreeWithServer-1', done);
 
 /**
  * Maximum time that ingestion waits for the comparison of the archive with a changed Redis server. A comparison takes a
@@ -25,11 +26,10 @@ export class LedgerServer {
   /**
    * Returns the id of the server, whether the archive has agreed with its ledger, and its time in milliseconds since
    * the epoch.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async identify(): Promise<{ serverId: string; agreed: boolean; now: number }> {
-    const reply = await identifyServer.run(this.#redis, [this.#keys.ledgerState], []);
-    const [serverId, agreed, now] = reply as [string, string, number];
+    const [serverId, agreed, now] = await identifyServer.run(this.#redis, [this.#keys.ledgerState], []);
     return { serverId, agreed: serverId === agreed, now };
   }
 
@@ -65,7 +65,7 @@ export class LedgerGate {
 
   /**
    * Returns whether ingestion may run.
-   * @throws TollgateError OVERLOADED while Redis is unavailable
+   * @throws RedisUnavailable
    */
   async isOpen(): Promise<boolean> {
     const { serverId, agreed } = await this.#server.identify();

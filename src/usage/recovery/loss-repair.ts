@@ -1,10 +1,10 @@
+import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import type { Keys } from '../../redis/keys.ts';
 import { ArchiveDisagrees, type ArchivedRecord, type ArchiveHead, type ArchiveWriter } from '../archive/archive.ts';
 import { APPEND_BATCH, appendBatch } from '../ledger/append-batch.ts';
 import { following, type Ledger, type LedgerHead, type LedgerPosition } from '../ledger/ledger.ts';
 import type { Windows } from '../ledger/windows.ts';
-import type { LedgerRecord } from '../records.ts';
 import { resubmit } from './resubmitted-records.ts';
 
 /**

@@ -1,8 +1,8 @@
 import { TollgateError } from '../../protocol/errors.ts';
+import type { UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors, redisError } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { UsageRecord } from '../records.ts';
 
 /** The source of a resubmitted record: the process to which Redis acknowledged it (`node`), or the archive. */
 export const RECORD_SOURCES = ['node', 'archive'] as const;
@@ -27,8 +27,7 @@ export interface Resubmission {
 /**
  * Resubmits records under their original ids. Ingestion appends each record that the ledger lacks, once, even if
  * several sources resubmit it. The records are added to the windows of their hours like any record that arrives late.
- * @throws TollgateError OVERLOADED while Redis is unavailable or too many records are pending; repeating the call is
- *   safe
+ * @throws RedisUnavailable; TollgateError OVERLOADED while too many records are pending; repeating the call is safe
  */
 export async function resubmit(
   { redis, keys }: { readonly redis: Redis; readonly keys: Keys },

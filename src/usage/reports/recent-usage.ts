@@ -1,7 +1,7 @@
+import type { UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
-import type { UsageRecord } from '../records.ts';
 
 /** Reads the latest usage records of a user, newest first. It serves the user's tools; billing uses the ledger. */
 export class RecentUsage {

@@ -1,5 +1,5 @@
 import { CloudEvent } from 'cloudevents';
-import type { LedgerRecord } from '../records.ts';
+import type { LedgerRecord } from '../../protocol/usage.ts';
 
 export const EXPORT_FORMATS = ['cloudevents', 'stripe', 'openmeter', 'lago'] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];

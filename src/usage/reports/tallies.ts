@@ -37,8 +37,7 @@ export class Tallies {
 
   /**
    * Returns sums per combination of the dimensions, in their order; a single row when there are none.
-   * @throws TollgateError FORMAT_ERROR when the query reads or returns too many rows, OVERLOADED while Redis is
-   *   unavailable
+   * @throws TollgateError FORMAT_ERROR when the query reads or returns too many rows; RedisUnavailable
    */
   async query({ hours, userId, groupBy }: TallyQuery): Promise<Tally[]> {
     const sums = new Sums();

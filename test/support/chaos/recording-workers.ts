@@ -47,7 +47,7 @@ export async function recordingWorkers(redisUrl: string, security: LossProtectio
   const telemetry = { metrics: new Metrics(), logger: silentLogger, tracing: NO_TRACING };
   const base = { ...telemetry, keys: new Keys('crew'), clock: systemClock, closers };
   const node = { ...base, redis: await open() };
-  const log = await composeEventLog(node, {
+  const { log } = await composeEventLog(node, {
     ...{ REDIS_URL: redisUrl, REDIS_WAIT_REPLICAS: security.waitReplicas, REDIS_WAIT_TIMEOUT_MS: 100 },
     ...{
       USAGE_JOURNAL_SECONDS: security.journalSeconds,

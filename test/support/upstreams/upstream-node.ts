@@ -1,11 +1,11 @@
 import { fileURLToPath } from 'node:url';
 import { Catalogues } from '../../../src/catalogue/catalogues.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
+import type { UsageRecord } from '../../../src/protocol/usage.ts';
 import type { ToolRequest, ToolResult } from '../../../src/tools/tool-requests.ts';
 import type { ToolService } from '../../../src/tools/tool-service.ts';
 import { upstreamExecutor } from '../../../src/tools/upstream-executor.ts';
 import { Upstreams } from '../../../src/upstreams/upstreams.ts';
-import type { UsageRecord } from '../../../src/usage/records.ts';
 import { catalogueFiles, planRow } from '../catalogues.ts';
 import { type Core, silentLogger } from '../core.ts';
 import { closeAfter } from '../open-resources.ts';

@@ -1,15 +1,21 @@
 --[[
   The event log of one user, for scripts that append to it: `openLog`, any number of `appendEvent`, `closeLog`.
   An event is { type, timestamp, fields (a JSON object with at least one member) }; the id of its entry is "<seq>-0".
-  options: { channel, length, maxAge (ms), stateSeconds, maxBytes }
+  The arguments of each of these scripts begin with
+  ARGV[1] the user's channel
+  ARGV[2] maximum length of the log
+  ARGV[3] maximum age of an event, ms
+  ARGV[4] seconds that an unused log keeps its log epoch
+  ARGV[5] maximum size of the log, bytes
+  ARGV[6] number of the user's usage records to keep for the user's own tools
+  ARGV[7] trace of the usage records, "" for none
   In logState, `bytes` is the number of bytes ever appended, and `trimmed` the number of those that have been removed.
   Requires include/streams.lua.
 ]]
-local function openLog(keys, options, time)
+local function openLog(keys, time)
   local state = redis.call('HMGET', keys.logState, 'epoch', 'seq', 'bytes', 'trimmed')
   return {
     keys = keys,
-    options = options,
     now = time[1] * 1000 + math.floor(time[2] / 1000),
     -- Identifies a history of the log: one that begins after a loss begins at another time.
     epoch = state[1] or string.format('epoch_%x%05x', time[1], time[2]),
@@ -25,40 +31,40 @@ local function appendEvent(log, type, timestamp, fields)
   log.appended = log.appended + 1
   fields = '{"seq":' .. log.seq .. ',' .. string.sub(fields, 2)
   local id = log.seq .. '-0'
-  redis.call('XADD', log.keys.log, 'MAXLEN', '~', log.options.length, id,
+  redis.call('XADD', log.keys.log, 'MAXLEN', '~', ARGV[2], id,
     't', type, 's', timestamp, 'a', log.now, 'f', fields, 'b', string.format('%.0f', log.bytes))
   log.bytes = log.bytes + entryBytes(type, timestamp, fields)
   local published = 'e' .. log.epoch .. ' ' .. log.seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields
-  redis.call('SPUBLISH', log.options.channel, published)
+  redis.call('SPUBLISH', ARGV[1], published)
 end
 
 local function closeLog(log)
-  local maxBytes = tonumber(log.options.maxBytes)
+  local maxAge, maxBytes = tonumber(ARGV[3]), tonumber(ARGV[5])
   -- MAXLEN and age also remove entries without updating `trimmed`, so `trimmed` is recomputed here. The log is read
   -- only when it may be too large.
   if log.bytes - log.trimmed > maxBytes then log.trimmed = trimBytes(log.keys.log, log.bytes, maxBytes) end
   redis.call('HSET', log.keys.logState, 'epoch', log.epoch, 'seq', log.seq,
     'bytes', string.format('%.0f', log.bytes), 'trimmed', string.format('%.0f', log.trimmed))
-  redis.call('EXPIRE', log.keys.logState, log.options.stateSeconds)
-  redis.call('PEXPIRE', log.keys.log, log.options.maxAge)
+  redis.call('EXPIRE', log.keys.logState, ARGV[4])
+  redis.call('PEXPIRE', log.keys.log, maxAge)
   -- Removes expired events in small numbers, on every 16th append: no long pause, and no sweep over all users.
   if log.seq % 16 >= log.appended then return end
   for _ = 1, 32 do
     local oldest = redis.call('XRANGE', log.keys.log, '-', '+', 'COUNT', 1)[1]
-    if not oldest or log.now - tonumber(oldest[2][6]) <= tonumber(log.options.maxAge) then break end
+    if not oldest or log.now - tonumber(oldest[2][6]) <= maxAge then break end
     redis.call('XDEL', log.keys.log, oldest[1])
   end
 end
 
 -- Writes a usage record to the outbox of the partition and to the user's recent records. The trace is a separate field,
 -- so that the hashed and billed bytes do not depend on tracing.
-local function writeRecord(outbox, recentUsage, record, trace, kept, keptMs)
-  if trace == '' then
+local function writeRecord(outbox, recentUsage, record)
+  if ARGV[7] == '' then
     redis.call('XADD', outbox, '*', 'r', record)
   else
-    redis.call('XADD', outbox, '*', 'r', record, 't', trace)
+    redis.call('XADD', outbox, '*', 'r', record, 't', ARGV[7])
   end
   redis.call('LPUSH', recentUsage, record)
-  redis.call('LTRIM', recentUsage, 0, kept - 1)
-  redis.call('PEXPIRE', recentUsage, keptMs)
+  redis.call('LTRIM', recentUsage, 0, ARGV[6] - 1)
+  redis.call('PEXPIRE', recentUsage, 30 * ARGV[3])
 end

@@ -1,0 +1,230 @@
+import type { Metrics } from '../lib/metrics.ts';
+import { isSampled, type Tracing } from '../lib/tracing.ts';
+import type { DurableEventType, Fields, TerminalEventType } from '../protocol/messages.ts';
+import type { Refusal, UsageRecord } from '../protocol/usage.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
+import type { ReplicatedWrites } from '../redis/replicated-writes.ts';
+import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
+import { LuaScript, type ScriptArgument } from '../redis/scripts.ts';
+import { LOG_STATE_SECONDS } from './event-log.ts';
+
+const appendEvents = LuaScript.load(
+  'appendEvents-10',
+  oneOf(tuple([literal('appended', 'repeated'), integer, text, integer]), tuple([literal('fenced', 'finished')])),
+);
+
+/** Number of usage records kept per user, for the user's own tools. */
+const RECENT_USAGE = 1_000;
+/** Maximum number of messages and bytes per thread. The oldest messages are removed first. */
+export const THREAD_MESSAGES = 200;
+export const THREAD_BYTES = 512 * 1024;
+
+export interface LogBounds {
+  /** Maximum number of events per log. Redis trims whole nodes of a stream, so a log may keep up to 100 more. */
+  readonly length: number;
+  /** Maximum age of an event, in milliseconds. */
+  readonly maxAgeMs: number;
+  /** Maximum size of a log, in bytes. The newest event always stays. */
+  readonly maxBytes: number;
+}
+
+/** An event to append; the log assigns `seq`. */
+export interface NewEvent {
+  readonly type: DurableEventType;
+  readonly fields: Fields & { readonly timestamp: string };
+  /** The usage record that the same step writes. */
+  readonly usageRecord?: UsageRecord;
+  /** The refusal that the same step counts, instead of a record, for a tool call that was denied. */
+  readonly refusal?: Refusal;
+  /** The journal entry that the same step stores with the run, for a worker that takes it over. */
+  readonly journal?: { readonly field: string; readonly value: string };
+}
+
+/** The run that the events belong to. The log rejects a writer that no longer owns the run. */
+export interface RunWriter {
+  readonly runId: string;
+  /** The fencing token of the claim. */
+  readonly fencingToken: number;
+  /** Number of events of the run that the writer knows to be in the log. */
+  readonly eventsInLog: number;
+}
+
+export interface Append {
+  readonly userId: string;
+  readonly events: readonly NewEvent[];
+  readonly run?: RunWriter;
+  /** Ends the run with these events. */
+  readonly ends?: TerminalEventType;
+  /** Adds a message to a thread of the user in the same step. */
+  readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
+  /** Commits the reservation of a tool call in the same step: see `Reservation` in src/limits/quotas.ts. */
+  readonly quotaCommit?: string;
+}
+
+/**
+ * - `appended`: the events are in the log.
+ * - `repeated`: an earlier attempt had already appended them.
+ * - `fenced`: another worker owns the run.
+ * - `finished`: the run already has its terminal event.
+ */
+export type AppendResult =
+  | { readonly outcome: 'appended' | 'repeated'; readonly seq: number; readonly cancelRequested: boolean }
+  | { readonly outcome: 'fenced' | 'finished' };
+
+/** A script of another component that appends one event in the same step as its own change. */
+export interface AppendingScript<Reply> {
+  readonly script: LuaScript<Reply>;
+  readonly keys: readonly string[];
+  /** The arguments after those of the log: see include/events.lua. */
+  readonly args: readonly ScriptArgument[];
+  readonly event: DurableEventType;
+  /** The usage record that the script writes with the event. */
+  readonly usageRecord?: UsageRecord | undefined;
+  /** Whether this call appended the event, or an earlier attempt had; otherwise there is none. */
+  readonly outcomeOf: (reply: Reply) => 'appended' | 'repeated' | 'none';
+}
+
+const STATUS_AFTER: Record<TerminalEventType, string> = {
+  agent_completed: 'completed',
+  agent_failed: 'failed',
+  agent_cancelled: 'cancelled',
+};
+
+/** Observes the usage records that Redis acknowledged. */
+export interface RecordObserver {
+  onAcknowledged(record: UsageRecord): void;
+}
+
+export interface UserLogWriterDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly metrics: Pick<Metrics, 'appends' | 'usageRecords'>;
+  readonly tracing: Pick<Tracing, 'traceParent'>;
+  /** Waits for replicas to acknowledge the records of paid executions; without it, replication is not awaited. */
+  readonly replicated?: ReplicatedWrites | undefined;
+  readonly recordObserver?: RecordObserver | undefined;
+}
+
+/**
+ * Writes the partitions of users: one script appends durable events to the event log of a user, publishes them, and
+ * writes their usage records, journal entries and quota commits. Every call is one round trip.
+ */
+export class UserLogWriter {
+  readonly #deps: UserLogWriterDeps;
+  readonly #bounds: LogBounds;
+
+  constructor(deps: UserLogWriterDeps, bounds: LogBounds) {
+    this.#deps = deps;
+    this.#bounds = bounds;
+  }
+
+  /**
+   * Appends all of the events or none. The same step publishes them to the nodes that serve the user and writes their
+   * records.
+   */
+  async append({ userId, events, run, ends, threadMessage, quotaCommit = '' }: Append): Promise<AppendResult> {
+    const keys = this.#deps.keys.user(userId);
+    const runKey = run ? keys.run(run.runId) : keys.logState;
+    const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
+    const reply = await this.#run(
+      userId,
+      appendEvents,
+      [
+        keys.log,
+        keys.logState,
+        runKey,
+        keys.activeRuns,
+        keys.outbox,
+        keys.recentUsage,
+        thread,
+        keys.quota,
+        keys.reservations,
+        keys.runsInFlight,
+      ],
+      [
+        run ? activeRunMember(userId, run.runId) : '',
+        run?.fencingToken ?? '',
+        run?.eventsInLog ?? 0,
+        ends ? STATUS_AFTER[ends] : '',
+        threadMessage ? JSON.stringify(threadMessage.message) : '',
+        THREAD_MESSAGES,
+        THREAD_BYTES,
+        quotaCommit,
+        ...events.flatMap(eventArguments),
+      ],
+      events,
+    );
+    if (reply[0] !== 'appended' && reply[0] !== 'repeated') return { outcome: reply[0] };
+    const [outcome, seq, , cancel] = reply;
+    this.#observe(events, outcome);
+    return { outcome, seq, cancelRequested: cancel === 1 };
+  }
+
+  /** Runs a script of another component that appends an event. */
+  async appendWith<Reply>(userId: string, appending: AppendingScript<Reply>): Promise<Reply> {
+    const { script, keys, args, event, usageRecord, outcomeOf } = appending;
+    const events = [{ type: event, usageRecord }];
+    const reply = await this.#run(userId, script, keys, args, events);
+    const outcome = outcomeOf(reply);
+    if (outcome !== 'none') this.#observe(events, outcome);
+    return reply;
+  }
+
+  /** Runs an appending script. If one of its usage records costs units, it waits for the replicas. */
+  #run<Reply>(
+    userId: string,
+    script: LuaScript<Reply>,
+    keys: readonly string[],
+    args: readonly ScriptArgument[],
+    events: readonly WrittenEvent[],
+  ): Promise<Reply> {
+    const { redis, replicated } = this.#deps;
+    const all = [...this.#logArguments(userId), ...args];
+    const isPaid = events.some(({ usageRecord }) => usageRecord !== undefined && usageRecord.units !== 0);
+    return replicated && isPaid ? replicated.run(script, keys, all) : script.run(redis, keys, all);
+  }
+
+  /** Returns the first arguments of every appending script: see include/events.lua. */
+  #logArguments(userId: string): ScriptArgument[] {
+    const { length, maxAgeMs, maxBytes } = this.#bounds;
+    const { traceParent = '' } = this.#deps.tracing;
+    // The trace is stored with the usage record, for the trace of its ingestion.
+    const trace = traceParent !== '' && isSampled(traceParent) ? traceParent : '';
+    const { channel } = this.#deps.keys.user(userId);
+    return [channel, length, maxAgeMs, LOG_STATE_SECONDS, maxBytes, RECENT_USAGE, trace];
+  }
+
+  /** Reports the records also when the acknowledgement arrives only with a repetition; counts what was appended. */
+  #observe(events: readonly WrittenEvent[], outcome: 'appended' | 'repeated'): void {
+    const { metrics, recordObserver } = this.#deps;
+    for (const { type, usageRecord } of events) {
+      if (usageRecord) recordObserver?.onAcknowledged(usageRecord);
+      if (outcome === 'repeated') continue;
+      metrics.appends.inc({ type });
+      if (usageRecord) metrics.usageRecords.inc({ tool: usageRecord.tool, status: usageRecord.status });
+    }
+  }
+}
+
+interface WrittenEvent {
+  readonly type: DurableEventType;
+  readonly usageRecord?: UsageRecord | undefined;
+}
+
+function eventArguments({ type, fields, usageRecord, refusal, journal }: NewEvent): string[] {
+  return [
+    type,
+    fields.timestamp,
+    JSON.stringify(fields),
+    usageRecord ? JSON.stringify(usageRecord) : '',
+    refusal ? JSON.stringify(refusal) : '',
+    journal?.field ?? '',
+    journal?.value ?? '',
+  ];
+}
+
+/** Returns the member of a run in the set of active runs of its partition. */
+export function activeRunMember(userId: string, runId: string): string {
+  return `${userId} ${runId}`;
+}
