@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { expect, it } from '@jest/globals';
 import { io } from 'socket.io-client';
 import type { RunEvent } from '../../packages/client/src/events.ts';
@@ -5,9 +7,10 @@ import { Tollgate } from '../../packages/client/src/tollgate.ts';
 import { socketIoTransport } from '../../packages/client/src/transports/socketio.ts';
 import type { OpenTransport } from '../../packages/client/src/transports/transport.ts';
 import { type WebSocketClass, webSocketTransport } from '../../packages/client/src/transports/websocket.ts';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { startLoadBalancer } from '../support/load-balancer.ts';
 import { closeAfter } from '../support/open-resources.ts';
-import { describeWith, HAPROXY } from '../support/programs.ts';
+import { describeWith, HAPROXY, PYTHON_CLIENTS } from '../support/programs.ts';
 import { upTo } from '../support/runs.ts';
 import { type StackProcesses, useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
@@ -31,6 +34,8 @@ const processes = useStack({
   env: { MESSAGE_RATE_PER_MINUTE: '100000', MAX_CONNECTIONS_PER_USER: '50', CONNECTION_LEASE_SECONDS: '3' },
 });
 
+const PYTHON_CLIENT = join(PROJECT_ROOT, 'packages/python/tests/run_again.py');
+
 /** Kills one gateway after the other, each time `RUNS_PER_KILL` runs have ended, and starts it again. */
 async function killGateways(stack: StackProcesses, endedRuns: () => number, isDone: () => boolean): Promise<number> {
   let kills = 0;
@@ -49,7 +54,7 @@ async function killGateways(stack: StackProcesses, endedRuns: () => number, isDo
 
 interface Seen {
   readonly seqs: number[];
-  readonly runs: RunEvent['type'][][];
+  readonly runs: string[][];
   reconnects: number;
 }
 
@@ -73,36 +78,68 @@ async function runAgain(url: string, transport: OpenTransport, runs: number, end
   return seen;
 }
 
-describeWith(HAPROXY, 'the client package behind a load balancer whose gateways are killed', () => {
+/** The same, with the Python client in a process of its own. */
+async function runAgainInPython(url: string, transport: string, runs: number, ended: () => void): Promise<Seen> {
+  const { token } = mintToken({ plan: 'developer' }, { stack: processes().addresses });
+  // Its HTTP client stores cookies for names, not for addresses.
+  const named = url.replace('127.0.0.1', 'localhost');
+  const args = ['-B', PYTHON_CLIENT, transport, named, token, String(runs)];
+  const child = spawn(PYTHON_CLIENTS.command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  closeAfter('test', () => void child.kill('SIGKILL'));
+  let [output, errors] = ['', ''];
+  child.stdout.on('data', (chunk) => (output += chunk));
+  child.stderr.on('data', (chunk: Buffer) => {
+    errors += chunk;
+    for (const _ of chunk.toString().matchAll(/^ended$/gm)) ended();
+  });
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  if (code !== 0) throw new Error(`the client ended with ${code}: ${errors.slice(-2_000)}`);
+  return JSON.parse(output);
+}
+
+/** Runs all clients while gateways are killed, and expects that they saw nothing of it but reconnects. */
+async function expectWholeRuns(run: (url: string, runs: number, ended: () => void) => Promise<Seen>): Promise<void> {
+  const stack = processes();
+  const { url } = await startLoadBalancer(stack.gateways.map((gateway) => gateway.url));
+  let ended = 0;
+  let isDone = false;
+  const killing = killGateways(
+    stack,
+    () => ended,
+    () => isDone,
+  );
+  const onEnded = () => {
+    ended += 1;
+  };
+  const clients = Array.from({ length: CLIENTS }, () => run(url, RUNS / CLIENTS, onEnded));
+  const all = await Promise.all(clients).finally(() => {
+    isDone = true;
+  });
+  expect(await killing).toBeGreaterThan(0);
+  for (const { seqs, runs } of all) {
+    expect(seqs).toEqual(upTo(seqs.length));
+    expect(runs).toHaveLength(RUNS / CLIENTS);
+    for (const types of runs) {
+      expect([types[0], types.at(-1)]).toEqual(['agent_started', 'agent_completed']);
+      expect(types.filter((type) => type === 'agent_completed')).toHaveLength(1);
+    }
+  }
+  // The kills reached clients.
+  expect(all.reduce((sum, { reconnects }) => sum + reconnects, 0)).toBeGreaterThan(0);
+}
+
+describeWith(HAPROXY, 'a client package behind a load balancer whose gateways are killed', () => {
   it.each(Object.keys(TRANSPORTS))(
     `yields every event of every run once, in order, over %s (${RUNS} runs)`,
-    async (name) => {
-      const transport = TRANSPORTS[name] as OpenTransport;
-      const stack = processes();
-      const { url } = await startLoadBalancer(stack.gateways.map((gateway) => gateway.url));
-      let ended = 0;
-      let isDone = false;
-      const killing = killGateways(
-        stack,
-        () => ended,
-        () => isDone,
-      );
-      const all = await Promise.all(
-        Array.from({ length: CLIENTS }, () => runAgain(url, transport, RUNS / CLIENTS, () => (ended += 1))),
-      );
-      isDone = true;
-      const kills = await killing;
-      for (const { seqs, runs } of all) {
-        expect(seqs).toEqual(upTo(seqs.length));
-        for (const types of runs) {
-          expect([types[0], types.at(-1)]).toEqual(['agent_started', 'agent_completed']);
-          expect(types.filter((type) => type === 'agent_completed')).toHaveLength(1);
-        }
-      }
-      expect(kills).toBeGreaterThan(0);
-      // The kills reached clients.
-      expect(all.reduce((sum, { reconnects }) => sum + reconnects, 0)).toBeGreaterThan(0);
-    },
+    (name) => expectWholeRuns((url, runs, ended) => runAgain(url, TRANSPORTS[name] as OpenTransport, runs, ended)),
     60_000 + RUNS * 500,
   );
+
+  describeWith(PYTHON_CLIENTS, 'in Python', () => {
+    it.each(['websocket', 'socketio', 'polling'])(
+      `yields every event of every run once, in order, over %s (${RUNS} runs)`,
+      (name) => expectWholeRuns((url, runs, ended) => runAgainInPython(url, name, runs, ended)),
+      60_000 + RUNS * 500,
+    );
+  });
 });

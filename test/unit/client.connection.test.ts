@@ -218,6 +218,16 @@ describe('the connection of a client', () => {
     expect(third.transport.current.options.position).toBeUndefined();
   });
 
+  it('reports a storage that is full, and goes on', async () => {
+    const setItem = () => {
+      throw new Error('full');
+    };
+    const { client, transport, clock, errors } = await connected({ storage: { getItem: () => null, setItem } });
+    transport.current.message('agent_thinking', { seq: 1 });
+    clock.advance(250);
+    expect([client.state, errors.at(-1)?.code]).toEqual(['connected', 'POSITION_NOT_SAVED']);
+  });
+
   it('can connect again after close', async () => {
     const { client, attempts } = await connected();
     client.close();

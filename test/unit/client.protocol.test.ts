@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from '@jest/globals';
-import { renderClientProtocol } from '../../scripts/lib/client-protocol.ts';
+import { renderClientProtocol, renderPythonProtocol } from '../../scripts/lib/client-protocol.ts';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 
-it('the client package has the error codes, events and messages of the gateway', () => {
-  const path = join(import.meta.dirname, '../../packages/client/src/protocol.ts');
-  // If this fails, run: node scripts/generate-client-protocol.ts
-  expect(readFileSync(path, 'utf8')).toBe(renderClientProtocol());
+it.each([
+  ['client/src/protocol.ts', renderClientProtocol],
+  ['python/src/tollgate_client/protocol.py', renderPythonProtocol],
+])('packages/%s has the error codes, events and messages of the gateway', (path, render) => {
+  // If this fails, run: npm run generate:client
+  expect(readFileSync(join(PROJECT_ROOT, 'packages', path), 'utf8')).toBe(render());
 });

@@ -288,7 +288,7 @@ export class Connection {
     this.#cancelWatchdog();
     this.#cancelSave?.();
     this.#cancelSave = undefined;
-    this.#options.position.save();
+    this.#savePosition();
   }
 
   /** Drops a connection on which two heartbeats are missing: its socket may be half open. */
@@ -314,8 +314,17 @@ export class Connection {
   #saveSoon(): void {
     this.#cancelSave ??= this.#options.clock.after(SAVE_MS, () => {
       this.#cancelSave = undefined;
-      this.#options.position.save();
+      this.#savePosition();
     });
+  }
+
+  /** A storage that fails costs the position across page loads, nothing else. */
+  #savePosition(): void {
+    try {
+      this.#options.position.save();
+    } catch (cause) {
+      this.#handlers.failed(new TollgateError('POSITION_NOT_SAVED', { retryable: true, cause }));
+    }
   }
 
   #setState(state: ConnectionState): void {

@@ -46,12 +46,9 @@ export class StreamPosition {
     return 'deliver';
   }
 
-  /** A storage that is full or forbidden costs the position across page loads, nothing else. */
+  /** @throws what the storage throws when it is full or forbidden */
   save(): void {
-    if (!this.#storage || !this.#current) return;
-    try {
-      this.#storage.setItem(this.#key, JSON.stringify(this.#current));
-    } catch {}
+    if (this.#storage && this.#current) this.#storage.setItem(this.#key, JSON.stringify(this.#current));
   }
 
   #stored(): Position | undefined {

@@ -1,0 +1,26 @@
+"""Client of the Tollgate gateway for AI agents."""
+
+from .client import Identity, Tollgate
+from .errors import ConnectionStoppedError, EventsLostError, RunFailedError, TollgateError
+from .ledger import LedgerFeed, LedgerPage
+from .position import FilePositionStore, Position, PositionStore
+from .run import Run, RunResult
+from .sync import SyncRun, SyncTollgate
+
+__all__ = [
+    "ConnectionStoppedError",
+    "EventsLostError",
+    "FilePositionStore",
+    "Identity",
+    "LedgerFeed",
+    "LedgerPage",
+    "Position",
+    "PositionStore",
+    "Run",
+    "RunFailedError",
+    "RunResult",
+    "SyncRun",
+    "SyncTollgate",
+    "Tollgate",
+    "TollgateError",
+]

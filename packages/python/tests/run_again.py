@@ -1,0 +1,57 @@
+"""Runs an agent again and again, and prints what the client received as one JSON object.
+
+Usage: run_again.py (websocket | socketio | polling) URL TOKEN RUNS
+Prints one line per ended run to standard error, so that a test can kill gateways in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from tollgate_client import SyncTollgate, Tollgate  # noqa: E402
+from tollgate_client.transports import open_websocket, socketio_transport  # noqa: E402
+
+TRANSPORTS = {
+    "websocket": open_websocket,
+    "socketio": socketio_transport(("websocket",)),
+    "polling": socketio_transport(("polling",)),
+}
+MESSAGE = "How is my workload doing?"
+
+
+async def again(transport: str, url: str, token: str, runs: int) -> dict[str, object]:
+    seqs: list[int] = []
+    types: list[list[str]] = []
+    states: list[str] = []
+    client = Tollgate(url, lambda _: token, transport=TRANSPORTS[transport], first_backoff=0.05, max_backoff=0.5)
+    async with client:
+        client.on("event", lambda event: seqs.append(event["seq"]))
+        client.on("state", states.append)
+        for _ in range(runs):
+            types.append([event["type"] async for event in client.run(MESSAGE)])
+            print("ended", file=sys.stderr, flush=True)
+    return {"seqs": seqs, "runs": types, "reconnects": states.count("waiting")}
+
+
+def blocking(url: str, token: str) -> dict[str, object]:
+    with SyncTollgate(url, lambda _: token) as client:
+        run = client.run(MESSAGE)
+        types = [event["type"] for event in run]
+        tools = [tool["name"] for tool in client.tools()]
+        return {"runs": [types], "text": run.result().text, "tools": tools}
+
+
+def main() -> None:
+    transport, url, token, runs = sys.argv[1:]
+    if transport == "blocking":
+        print(json.dumps(blocking(url, token)))
+    else:
+        print(json.dumps(asyncio.run(again(transport, url, token, int(runs)))))
+
+
+main()
