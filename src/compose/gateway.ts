@@ -310,9 +310,13 @@ async function startServers(
   const longTasks = new LongTasks({ failures: authFailureLimiter, metrics });
   const pending = new PendingConnections({ perAddress: config.PENDING_CONNECTIONS_PER_ADDRESS });
   const guard = new ConnectionGuard({ authFailureLimiter, pending, metrics }, { trustedProxyHops });
+  const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const raw = new RawWebSockets({ ...connections, guard, longTasks });
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
-  const socketIo = new SocketIo({ ...connections, guard, longTasks, origins, adapter }, { allowedOrigins });
+  const socketIo = new SocketIo(
+    { ...connections, guard, longTasks, origins, drainingForMs, adapter },
+    { allowedOrigins },
+  );
   closers.add('socket.io', () => socketIo.close());
 
   const watch = watchInput({ guard, longTasks });
@@ -351,7 +355,6 @@ async function startServers(
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });
   registerConsoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
-  const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   registerMcp(app, config, { ...connections, allowedOrigins, origins, guard, watch, drainingForMs });
   listenForUpgrades(app.server, { raw, socketIo, guard, longTasks, origins, drainingForMs });
 
