@@ -26,6 +26,7 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { countTokenEvents, type TokenEvent } from '../connections/token-lifecycle.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail } from '../events/live-tail.ts';
+import { PublishedEvents } from '../events/published-events.ts';
 import { UserChannel } from '../events/user-channel.ts';
 import { registerAdminRoutes } from '../http/admin-routes.ts';
 import { createApp, type InputWatch } from '../http/app.ts';
@@ -350,7 +351,12 @@ async function startServers(
   });
   const identifyService = serviceOf({ authenticator, guard });
   registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
-  registerAdminRoutes(app, { ...connections, identifyService, userChannel: new UserChannel({ redis, keys }) });
+  registerAdminRoutes(app, {
+    ...connections,
+    identifyService,
+    userChannel: new UserChannel({ redis, keys }),
+    publishedEvents: new PublishedEvents({ log: connections.eventLog, keys, clock }),
+  });
   const archive = openArchive(config, services);
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });

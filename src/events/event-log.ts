@@ -215,8 +215,8 @@ export class EventLog {
     this.#deps.recordObserver?.onAcknowledged(record);
   }
 
-  /** Counts an appended event in the metrics. */
-  appended(type: DurableEventType, record?: Fields): void {
+  /** Counts an appended event in the metrics; those of services count together, because they choose the type. */
+  appended(type: DurableEventType | 'published', record?: Fields): void {
     this.#metrics.appends.inc({ type });
     if (record) this.#metrics.usageRecords.inc({ tool: String(record.tool), status: String(record.status) });
   }
@@ -260,7 +260,7 @@ export function activeRunMember(userId: string, runId: string): string {
 /** A stream entry. The fields after the first eight are for the scripts only. */
 type StreamEntry = [
   id: string,
-  fields: [string, DurableEventType, string, string, string, string, string, string, ...string[]],
+  fields: [string, LogEntry['type'], string, string, string, string, string, string, ...string[]],
 ];
 
 function parseEntry([id, [, type, , timestamp, , , , json]]: StreamEntry, epoch: string): LogEntry {
@@ -271,5 +271,5 @@ function parseEntry([id, [, type, , timestamp, , , , json]]: StreamEntry, epoch:
 export function parsePublished(payload: string): LogEntry {
   const [epoch = '', seq = '', type = '', timestamp = ''] = payload.split(' ', 4);
   const json = payload.slice(epoch.length + seq.length + type.length + timestamp.length + 4);
-  return { type: type as DurableEventType, seq: Number(seq), epoch, timestamp, json };
+  return { type: type as LogEntry['type'], seq: Number(seq), epoch, timestamp, json };
 }

@@ -182,7 +182,7 @@ const OURS = new Set<string>([
 const RESERVED_FIELDS = ['type', 'payload', 'timestamp', 'jsonrpc', 'seq', 'epoch'];
 
 /**
- * Transient event that a service publishes to a user (`POST /v1/users/{id}/events`). The gateway's own types are
+ * Event that a service publishes to a user (`POST /v1/users/{id}/events`). The gateway's own types are
  * rejected, so that a service cannot forge gateway events.
  */
 export const PublishedEventFields = z.strictObject({
@@ -216,7 +216,7 @@ export type Fields = Readonly<Record<string, unknown>>;
  * bytes.
  */
 export interface LogEntry {
-  readonly type: DurableEventType;
+  readonly type: DurableEventType | PublishedEvent;
   readonly seq: number;
   /** Log epoch. It changes when the log is lost; `seq` values of different epochs are unrelated. */
   readonly epoch: string;

@@ -11,6 +11,8 @@ const FOUND = 'tollgate:found_session';
 const ANSWER_TIMEOUT_MS = 250;
 /** Bounds the messages that requests with invented session ids can cause: 80 per second and node. */
 const MAX_SEARCHES = 20;
+/** An id of Engine.IO has 20 characters. */
+const MAX_ID_LENGTH = 64;
 /** The operator needs to know it once; a deployment without affinity meets it with every client. */
 const WARN_EVERY_MS = 60_000;
 
@@ -55,7 +57,8 @@ export class MisroutedSessions {
   async endedElsewhere(sid: string): Promise<boolean> {
     const waiting = this.#searches.get(sid) ?? new Set();
     // Several requests of one client search for the same session.
-    if (waiting.size === 0 && this.#searches.size >= MAX_SEARCHES) return false;
+    const isFull = waiting.size === 0 ? this.#searches.size >= MAX_SEARCHES : waiting.size >= MAX_SEARCHES;
+    if (isFull || sid.length > MAX_ID_LENGTH) return false;
     this.#searches.set(sid, waiting);
     return new Promise((resolve) => {
       const answer = (found: boolean) => {
