@@ -128,18 +128,20 @@ export class Authenticator {
 
   /**
    * Authenticates the service of an HTTP request. Its token is sent as a bearer token or as in a handshake.
+   * @param scope one or several scopes, one of which the service must have
    * @throws TollgateError as `handshake`; PERMISSION_DENIED without the scope
    */
-  async service(headers: IncomingHttpHeaders, scope: string): Promise<ServiceIdentity> {
+  async service(headers: IncomingHttpHeaders, scope: string | readonly string[]): Promise<ServiceIdentity> {
     // Other headers of an HTTP request are not credentials.
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
     const service = await this.#verifyService(credential.token);
     if (credential.method === 'service') checkServiceNames(credential, identityOf(service).userId);
-    if (!service.scopes.includes(scope)) {
+    const [least, ...others] = [scope].flat();
+    if (least !== undefined && ![least, ...others].some((one) => service.scopes.includes(one))) {
       throw new TollgateError('PERMISSION_DENIED', {
-        fields: { required_permissions: [scope], missing_permissions: [scope] },
+        fields: { required_permissions: [least], missing_permissions: [least] },
       });
     }
     return service;

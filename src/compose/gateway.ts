@@ -26,6 +26,7 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { countTokenEvents, type TokenEvent } from '../connections/token-lifecycle.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail } from '../events/live-tail.ts';
+import { PublishedEvents } from '../events/published-events.ts';
 import { UserChannel } from '../events/user-channel.ts';
 import { registerAdminRoutes } from '../http/admin-routes.ts';
 import { createApp, type InputWatch } from '../http/app.ts';
@@ -264,6 +265,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     nodeId,
     limits,
     acknowledgedRecords,
+    log,
   };
 }
 
@@ -311,9 +313,13 @@ async function startServers(
   const longTasks = new LongTasks({ failures: authFailureLimiter, metrics });
   const pending = new PendingConnections({ perAddress: config.PENDING_CONNECTIONS_PER_ADDRESS });
   const guard = new ConnectionGuard({ authFailureLimiter, pending, metrics }, { trustedProxyHops });
+  const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   const raw = new RawWebSockets({ ...connections, guard, longTasks });
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };
-  const socketIo = new SocketIo({ ...connections, guard, longTasks, origins, adapter }, { allowedOrigins });
+  const socketIo = new SocketIo(
+    { ...connections, guard, longTasks, origins, drainingForMs, adapter },
+    { allowedOrigins },
+  );
   closers.add('socket.io', () => socketIo.close());
 
   const watch = watchInput({ guard, longTasks });
@@ -347,12 +353,16 @@ async function startServers(
   });
   const identifyService = serviceOf({ authenticator, guard });
   registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
-  registerAdminRoutes(app, { ...connections, identifyService, userChannel: new UserChannel({ redis, keys }) });
+  registerAdminRoutes(app, {
+    ...connections,
+    identifyService,
+    userChannel: new UserChannel({ redis, keys }),
+    publishedEvents: new PublishedEvents({ log: connections.log, keys, clock }),
+  });
   const archive = openArchive(config, services);
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });
   registerConsoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
-  const drainingForMs = () => (readiness.draining ? drainMs : undefined);
   registerMcp(app, config, { ...connections, allowedOrigins, origins, guard, watch, drainingForMs });
   listenForUpgrades(app.server, { raw, socketIo, guard, longTasks, origins, drainingForMs });
 

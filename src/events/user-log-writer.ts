@@ -78,7 +78,8 @@ export interface AppendingScript<Reply> {
   readonly keys: readonly string[];
   /** The arguments after those of the log: see include/events.lua. */
   readonly args: readonly ScriptArgument[];
-  readonly event: DurableEventType;
+  /** `published` for an event of a service, which chooses its type: all of them count together in the metrics. */
+  readonly event: DurableEventType | 'published';
   /** The usage record that the script writes with the event. */
   readonly usageRecord?: UsageRecord | undefined;
   /** Whether this call appended the event, or an earlier attempt had; otherwise there is none. */
@@ -208,7 +209,7 @@ export class UserLogWriter {
 }
 
 interface WrittenEvent {
-  readonly type: DurableEventType;
+  readonly type: DurableEventType | 'published';
   readonly usageRecord?: UsageRecord | undefined;
 }
 

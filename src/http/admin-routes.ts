@@ -6,17 +6,20 @@ import type { Revocations } from '../accounts/revocations.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import { type ConnectionRegistry, LISTED_CONNECTIONS } from '../cluster/connection-registry.ts';
 import type { NodeRegistry } from '../cluster/node-registry.ts';
+import { PUBLISHED_KEYS, PUBLISHED_PER_MINUTE, type PublishedEvents } from '../events/published-events.ts';
 import type { UserChannel } from '../events/user-channel.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import {
+  Appended,
   BlockStatus,
   ChangedPlan,
   ClosedConnections,
   ConnectionPath,
   Connections,
   Event,
+  EventHeaders,
   Nodes,
   Plan,
   Published,
@@ -47,6 +50,7 @@ export interface AdminRoutesDeps {
   /** Read before each response, so that this node has applied the change; the others follow within 250 ms. */
   readonly invalidations: Pick<InvalidationReader, 'read'>;
   readonly userChannel: UserChannel;
+  readonly publishedEvents: Pick<PublishedEvents, 'append'>;
   readonly plans: Plans;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -70,7 +74,7 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps)
   planRoute(app, deps, authorized);
   blockRoutes(app, deps, authorized);
   revocationRoute(app, deps, authorized);
-  eventRoute(app, deps, authorized);
+  eventRoute(app, deps);
 
   typedRoutes(app).get(
     '/v1/nodes',
@@ -253,31 +257,53 @@ function revocationRoute(app: FastifyInstance, deps: AdminRoutesDeps, authorized
   );
 }
 
-function eventRoute(app: FastifyInstance, { userChannel }: AdminRoutesDeps, authorized: Authorized): void {
+/** `admin` is the older scope of this route; `events:write` allows nothing else. */
+const EVENT_SCOPES = ['events:write', 'admin'];
+
+function eventRoute(app: FastifyInstance, deps: AdminRoutesDeps): void {
+  const { userChannel, publishedEvents } = deps;
+  const guard = serviceGuard(deps.identifyService);
   typedRoutes(app).post(
     '/v1/users/:id/events',
     {
-      ...authorized(),
+      onRequest: guard.requires(EVENT_SCOPES),
       bodyLimit: MAX_EVENT_BYTES,
       schema: {
-        ...DOCUMENTED,
+        tags: ['admin'],
+        security: EVENT_SCOPES.flatMap(serviceToken),
         operationId: 'publishEvent',
         summary: 'Publish an event to a user',
-        description: `Sends a transient event to all connections of the user, in the dialect of each. The body has at
-most ${MAX_EVENT_BYTES / 1024} KiB. The event is not stored: a client that is not connected does not receive it.
-\`type\` must not be a type of the gateway's own messages and events.`,
+        description: `Sends an event to all connections of the user, in the dialect of each. The body has at most
+${MAX_EVENT_BYTES / 1024} KiB. \`type\` must not be a type of the gateway's own messages and events.
+
+A durable event (\`durable: true\`) is appended to the event log of the user: it has a \`seq\`, and a client that connects
+later receives it when it resumes. A user receives at most ${PUBLISHED_PER_MINUTE} of them per minute, further ones are
+refused with \`RATE_LIMITED\`. Idempotency keys are per service and user; the latest ${PUBLISHED_KEYS} of the last 24 hours
+are kept. Any other event is transient: it is not stored, and a client that is not connected does not receive it.`,
         params: UserPath,
+        headers: EventHeaders,
         body: Event,
-        'x-errors': PATH_AND_BODY_ERRORS,
-        response: { 202: Published },
+        'x-errors': [...PATH_AND_BODY_ERRORS, 'RATE_LIMITED', 'IDEMPOTENCY_CONFLICT', 'USER_BLOCKED'],
+        response: { 201: Appended, 202: Published },
       },
     },
-    async ({ params: { id }, body: event }, reply) => {
-      const nodes = await userChannel.publish(id, event);
-      return reply.status(202).send({ user_id: id, type: event.type, nodes });
+    async (request, reply) => {
+      const { id } = request.params;
+      const { durable, ...event } = request.body;
+      const idempotencyKey = request.headers['idempotency-key'];
+      if (!durable) {
+        if (idempotencyKey !== undefined) throw new TollgateError('FORMAT_ERROR', { text: KEY_WITHOUT_DURABLE });
+        const nodes = await userChannel.publish(id, event);
+        return reply.status(202).send({ user_id: id, type: event.type, nodes });
+      }
+      const { serviceId } = guard.caller(request);
+      const position = await publishedEvents.append({ userId: id, ...event, serviceId, idempotencyKey });
+      return reply.status(201).send({ user_id: id, type: event.type, ...position });
     },
   );
 }
+
+const KEY_WITHOUT_DURABLE = 'An Idempotency-Key needs "durable": true: a transient event is not stored.';
 
 /** The hash of the user that a request concerns, for the log. */
 function userOf({ params, body }: FastifyRequest): { readonly user?: string } {

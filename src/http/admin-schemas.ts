@@ -43,9 +43,30 @@ export const Revocation = z
   )
   .meta({ id: 'Revocation', examples: [{ jti: '3f0c8f3e-6b1d' }, { user_id: 'user-42' }] });
 
-export const Event = PublishedEventFields.meta({
+export const Event = PublishedEventFields.extend({
+  durable: z
+    .boolean()
+    .default(false)
+    .describe('Whether the event is appended to the event log of the user, so that a resuming client receives it.'),
+}).meta({
   id: 'PublishedEvent',
-  examples: [{ type: 'maintenance.notice', fields: { at: '22:00', minutes: 5 } }],
+  examples: [
+    { type: 'maintenance.notice', fields: { at: '22:00', minutes: 5 } },
+    { type: 'order.shipped', fields: { order: '4711' }, durable: true },
+  ],
+});
+
+export const EventHeaders = z.object({
+  'idempotency-key': z
+    .string()
+    .min(1)
+    .max(255)
+    .optional()
+    .meta({
+      description:
+        'Name of this event, chosen by the service. A repetition appends nothing and returns the first answer.',
+      examples: ['order-4711-shipped'],
+    }),
 });
 
 export const Connections = z
@@ -125,6 +146,18 @@ export const Nodes = z
   .meta({
     id: 'Nodes',
     examples: [{ nodes: [{ node_id: 'node_01j9z3a1', connections: 1200, started_at: '2026-11-20T08:00:00.000Z' }] }],
+  });
+
+export const Appended = z
+  .object({
+    user_id: z.string(),
+    type: z.string(),
+    seq: z.int().describe('Number of the event in the event log of the user.'),
+    epoch: z.string().describe('Log epoch: `seq` has a meaning only together with it.'),
+  })
+  .meta({
+    id: 'AppendedEvent',
+    examples: [{ user_id: 'user-42', type: 'order.shipped', seq: 17, epoch: 'epoch_6570a1b2c3d4' }],
   });
 
 export const Published = z

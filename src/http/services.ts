@@ -1,12 +1,12 @@
 import type { FastifyRequest } from 'fastify';
 import type { ServiceIdentity } from '../auth/tokens.ts';
 
-/** Authenticates the service of a request. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
-export type IdentifyService = (request: FastifyRequest, scope: string) => Promise<ServiceIdentity>;
+/** Authenticates the service of a request, which needs one of the scopes. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
+export type IdentifyService = (request: FastifyRequest, scope: string | readonly string[]) => Promise<ServiceIdentity>;
 
 export interface ServiceGuard {
   /** Hook for `onRequest`: it runs before the request is parsed, so that strangers learn nothing from other errors. */
-  readonly requires: (scope: string) => (request: FastifyRequest) => Promise<void>;
+  readonly requires: (scope: string | readonly string[]) => (request: FastifyRequest) => Promise<void>;
   /** The service of a request that passed `requires`. */
   readonly caller: (request: FastifyRequest) => ServiceIdentity;
 }

@@ -268,6 +268,13 @@ export const ERRORS = {
     retryable: false,
     text: 'The origin is not allowed. Ask the operator to add it to the allowed origins.',
   },
+  AFFINITY_REQUIRED: {
+    close: 1008,
+    http: 400,
+    jsonrpc: -32600,
+    retryable: false,
+    text: 'Long polling needs session affinity: its requests reached different nodes. Use the WebSocket transport.',
+  },
   CONNECTION_TIMEOUT: {
     close: 1001,
     http: 408,

@@ -247,6 +247,13 @@ export class UserKeys {
   get logState(): string {
     return this.#of('log-state');
   }
+  /** Durable events of services: the result per idempotency key, the rate, and the keys by time. */
+  get published(): string {
+    return this.#of('published');
+  }
+  get publishedKeys(): string {
+    return this.#of('published-keys');
+  }
   /** The user channel (sharded): appended events, and control messages for the connections of the user. */
   get channel(): string {
     return this.#of('live');

@@ -23,6 +23,8 @@ export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
   evicted: 'erased',
   log: 'erased',
   logState: 'erased',
+  published: 'erased',
+  publishedKeys: 'erased',
   channel: 'none',
   nodeChannel: 'none',
   runControl: 'none',

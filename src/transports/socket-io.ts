@@ -35,6 +35,7 @@ import {
   packetBytes,
 } from './engines.ts';
 import { presentedCredentials, resumePoint } from './handshake-request.ts';
+import { affinityRefusal, MisroutedSessions, respondMisrouted } from './misrouted-sessions.ts';
 import type { Origins } from './origins.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
 import { isCrossSite, SessionBinding } from './session-binding.ts';
@@ -61,6 +62,9 @@ const PACKETS_PER_PAYLOAD = 1_024;
  */
 const POLLING_BOUNDS = { maxBufferedChunks: MAX_CHUNKS, httpRequestBodyTimeout: 10_000 };
 
+/** Age up to which a session ends if its requests reach another node: the load balancer has no session affinity. */
+const MISROUTED_AGE_MS = 5_000;
+
 /** Interval at which `ended` counts the open sessions. */
 const POLL_MS = 50;
 
@@ -69,6 +73,8 @@ export interface SocketIoDeps extends ConnectionDeps {
   readonly guard: Pick<ConnectionGuard, 'addressOf' | 'register' | 'refused'>;
   readonly longTasks: Pick<LongTasks, 'watch' | 'watchNext'>;
   readonly origins: Pick<Origins, 'allow'>;
+  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
+  readonly drainingForMs: () => number | undefined;
   /** Redis connections of the adapter, which serves only Socket.IO's own cluster operations; events do not use it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -84,6 +90,7 @@ interface EngineState {
   readonly pending: GuardedConnection;
   readonly binding: SessionBinding;
   readonly control: ControlFrameLimiter;
+  readonly openedAt: number;
   /** Set by the CONNECT packet. A second CONNECT would create a second connection of the same client. */
   admitted: Admitted | undefined;
   /** Received before authentication. */
@@ -105,6 +112,7 @@ export class SocketIo {
   /** By session id, until the engine closes. */
   readonly #states = new Map<string, EngineState>();
   readonly #closer: EngineCloser;
+  readonly #misrouted: MisroutedSessions;
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
@@ -148,6 +156,7 @@ export class SocketIo {
     this.#io.bind(this.#engine);
     this.#io.use((socket, next) => void this.#admit(socket, next));
     this.#io.on('connection', (socket) => this.#connected(socket));
+    this.#misrouted = new MisroutedSessions({ ...deps, io: this.#io, end: (sid) => this.#endMisrouted(sid) });
   }
 
   /** Handles a long-polling request. */
@@ -160,6 +169,17 @@ export class SocketIo {
       this.#deps.guard.refused(request, refusal);
       return refuseRequest(response, refusal);
     }
+    const sid = sessionId(request);
+    if (sid === undefined || this.#states.has(sid) || request.method === 'OPTIONS') {
+      return this.#handle(request, response);
+    }
+    this.#misrouted.endedElsewhere(sid).then((ended) => {
+      if (!ended) return this.#handle(request, response);
+      respondMisrouted(request, response);
+    });
+  }
+
+  #handle(request: IncomingMessage, response: ServerResponse): void {
     // Engine.IO decodes the packets of a body when it is complete.
     const address = () => this.#deps.guard.addressOf(request);
     this.#deps.longTasks.watchNext(request, 'end', { surface: 'polling', address });
@@ -208,6 +228,22 @@ export class SocketIo {
     await this.#io.close();
   }
 
+  /** Ends a young polling session whose requests reach another node. Returns whether there is one. */
+  #endMisrouted(sid: string): boolean {
+    const state = this.#states.get(sid);
+    if (!state || isWebSocket(state.engine) || this.#deps.drainingForMs() !== undefined) return false;
+    if (this.#deps.clock.now() - state.openedAt > MISROUTED_AGE_MS) return false;
+    if (state.refused) return true;
+    state.refused = true;
+    const { engine, admitted } = state;
+    if (admitted) admitted.connection.close(new TollgateError('AFFINITY_REQUIRED'));
+    else {
+      engine.write(affinityRefusal());
+      this.#closer.close(engine);
+    }
+    return true;
+  }
+
   /** Engine.IO calls this for each request that opens a session, and for no other. */
   #allowRequest(request: IncomingMessage, decide: (error: null, allowed: boolean) => void): void {
     // CORS prevents neither a WebSocket nor a request whose response the page does not read, so the origin is checked
@@ -241,6 +277,7 @@ export class SocketIo {
       pending,
       binding: new SessionBinding(request),
       control: new ControlFrameLimiter(clock),
+      openedAt: clock.now(),
       admitted: undefined,
       bytes: 0,
       packets: 0,

@@ -22,7 +22,7 @@ describe('the metadata', () => {
       issuer: 'http://auth.test',
       token_endpoint: 'http://auth.test/oauth/token',
       response_types_supported: [],
-      scopes_supported: ['usage:read', 'usage:write', 'admin', 'token:exchange'],
+      scopes_supported: ['usage:read', 'usage:write', 'events:write', 'admin', 'token:exchange'],
     });
     expect(body.grant_types_supported).toEqual([
       'client_credentials',
