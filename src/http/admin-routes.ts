@@ -6,10 +6,12 @@ import type { Revocations } from '../accounts/revocations.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import { type ConnectionRegistry, LISTED_CONNECTIONS } from '../cluster/connection-registry.ts';
 import type { NodeRegistry } from '../cluster/node-registry.ts';
-import type { UserChannel } from '../events/user-channel.ts';
+import { publishToUser } from '../events/user-channel.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
 import {
   BlockStatus,
   ChangedPlan,
@@ -39,6 +41,8 @@ const PATH_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
 const PATH_AND_BODY_ERRORS = [...SERVICE_ERRORS, ...BODY_ERRORS];
 
 export interface AdminRoutesDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
   readonly identifyService: IdentifyService;
   readonly registry: Pick<ConnectionRegistry, 'list' | 'close'>;
   readonly nodes: Pick<NodeRegistry, 'list'>;
@@ -46,7 +50,6 @@ export interface AdminRoutesDeps {
   readonly revocations: Pick<Revocations, 'revoke'>;
   /** Read before each response, so that this node has applied the change; the others follow within 250 ms. */
   readonly invalidations: Pick<InvalidationReader, 'read'>;
-  readonly userChannel: UserChannel;
   readonly plans: Plans;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -249,7 +252,7 @@ function revocationRoute(app: FastifyInstance, deps: AdminRoutesDeps, authorized
   );
 }
 
-function eventRoute(app: FastifyInstance, { userChannel }: AdminRoutesDeps, authorized: Authorized): void {
+function eventRoute(app: FastifyInstance, { redis, keys }: AdminRoutesDeps, authorized: Authorized): void {
   typedRoutes(app).post(
     '/v1/users/:id/events',
     {
@@ -269,7 +272,7 @@ most ${MAX_EVENT_BYTES / 1024} KiB. The event is not stored: a client that is no
       },
     },
     async ({ params: { id }, body: event }, reply) => {
-      const nodes = await userChannel.publish(id, event);
+      const nodes = await publishToUser({ redis, keys }, id, event);
       return reply.status(202).send({ user_id: id, type: event.type, nodes });
     },
   );
