@@ -120,7 +120,8 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
 
   async listing(erasure, { redis, keys, erasures, ledgerErasure, clock }) {
     const { id, userId, notes } = erasure;
-    const [from, until] = [Number(notes.cursor), Number(notes.until)];
+    const from = Number(notes.cursor);
+    const until = Number(notes.until);
     if (from < until) {
       await ledgerErasure.list({ userId, pseudonym: id }, from, until, clock.now());
       return 'more';
@@ -141,7 +142,8 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
 
   async replacing(erasure, { erasures, ledgerErasure, clock }) {
     const { id, userId, notes } = erasure;
-    const [from, head] = [Number(notes.replaced), Number(notes.head)];
+    const from = Number(notes.replaced);
+    const head = Number(notes.head);
     if (from < head) {
       const replaced = await ledgerErasure.replace({ userId, pseudonym: id }, from, head);
       if (replaced === undefined) return { waitingFor: 'archive' };
@@ -165,7 +167,8 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
 
   async tallies(erasure, { erasures, ledgerErasure }) {
     const { id, userId, notes } = erasure;
-    const [from, to] = [Number(notes.hour), Number(notes.last_hour)];
+    const from = Number(notes.hour);
+    const to = Number(notes.last_hour);
     if (from < to) {
       await erasures.note(erasure, { hour: await ledgerErasure.renameTallies({ userId, pseudonym: id }, from, to) });
       return 'more';

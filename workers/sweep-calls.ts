@@ -34,8 +34,18 @@ async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }
   if (!details) return false;
   const { tool, permission, plan, thread_id, request_id, idempotency_key, transport, started_at } = details;
   const record = usageRecord({
-    ...{ callId, tool, permission, plan, thread_id, request_id, idempotency_key, transport },
-    ...{ user_id: userId, run_id: null, status: 'error', units: 0 },
+    callId,
+    user_id: userId,
+    plan,
+    tool,
+    permission,
+    status: 'error',
+    units: 0,
+    run_id: null,
+    thread_id,
+    request_id,
+    idempotency_key,
+    transport,
     acceptedAt: started_at,
     startedAt: started_at,
     completedAt: Math.max(started_at, clock.now()),

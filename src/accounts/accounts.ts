@@ -1,9 +1,7 @@
 import type { Plans } from '../catalogue/plans.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
-import type { Keys } from '../redis/keys.ts';
 import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { type InvalidationDeps, invalidateAccount } from './invalidations.ts';
@@ -25,14 +23,10 @@ export interface Account {
  * failed in between.
  */
 export class Accounts {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #tracing: InvalidationDeps['tracing'];
+  readonly #deps: InvalidationDeps;
 
-  constructor({ redis, keys, tracing }: InvalidationDeps) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#tracing = tracing;
+  constructor(deps: InvalidationDeps) {
+    this.#deps = deps;
   }
 
   /** @throws RedisUnavailable */
@@ -52,15 +46,15 @@ export class Accounts {
    * @throws RedisUnavailable
    */
   async revokeTokens(userId: string, beforeMs?: number): Promise<number> {
-    const before = await revokeBefore.run(this.#redis, [this.#keys.user(userId).account], [beforeMs ?? '']);
+    const before = await revokeBefore.run(this.#deps.redis, [this.#deps.keys.user(userId).account], [beforeMs ?? '']);
     await this.#invalidate(userId);
     return before;
   }
 
   async read(userId: string): Promise<Account> {
-    const { account } = this.#keys.user(userId);
+    const { account } = this.#deps.keys.user(userId);
     const fields = ['plan', 'blocked', 'revoked_before', 'erasure'] as const;
-    const [plan, blocked, before, erasure] = await mapRedisErrors(this.#redis.hmget(account, ...fields));
+    const [plan, blocked, before, erasure] = await mapRedisErrors(this.#deps.redis.hmget(account, ...fields));
     // Unblocking a user does not end an erasure.
     const isBlocked = blocked === '1' || typeof erasure === 'string';
     return { plan: plan ?? undefined, blocked: isBlocked, revokedBefore: Number(before ?? 0) };
@@ -79,12 +73,12 @@ export class Accounts {
 
   /** Stores a field without expiry, then publishes the invalidation. */
   async #set(userId: string, field: string, value: string): Promise<void> {
-    await mapRedisErrors(this.#redis.hset(this.#keys.user(userId).account, field, value));
+    await mapRedisErrors(this.#deps.redis.hset(this.#deps.keys.user(userId).account, field, value));
     await this.#invalidate(userId);
   }
 
   #invalidate(userId: string): Promise<void> {
-    return invalidateAccount({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing }, userId);
+    return invalidateAccount(this.#deps, userId);
   }
 }
 

@@ -1,7 +1,6 @@
 import { newId } from '../lib/ids.ts';
-import type { Redis } from '../redis/client.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
-import type { Keys } from '../redis/keys.ts';
 import { done, integer, text } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { announceErasure, type InvalidationDeps, invalidateAccount } from './invalidations.ts';
@@ -58,14 +57,10 @@ export interface ErasureInProgress {
 
 /** Stores the erasures of the deployment in Redis. The id of an erasure is also the user's pseudonym. */
 export class Erasures {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #tracing: InvalidationDeps['tracing'];
+  readonly #deps: InvalidationDeps;
 
-  constructor({ redis, keys, tracing }: InvalidationDeps) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#tracing = tracing;
+  constructor(deps: InvalidationDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -75,28 +70,30 @@ export class Erasures {
    * @throws RedisUnavailable; the caller can repeat the same request
    */
   async begin(userId: string, service: string, nowMs: number): Promise<Erasure> {
-    const account = this.#keys.user(userId).account;
-    const id = await beginErasure.run(this.#redis, [account], [newId('erased')]);
-    const key = this.#keys.erasure(id);
+    const account = this.#deps.keys.user(userId).account;
+    const id = await beginErasure.run(this.#deps.redis, [account], [newId('erased')]);
+    const key = this.#deps.keys.erasure(id);
     // Written once only: if the erasure ended meanwhile, its state must not name the user again.
-    if ((await mapRedisErrors(this.#redis.exists(key))) === 0) {
+    if ((await mapRedisErrors(this.#deps.redis.exists(key))) === 0) {
       const at = new Date(nowMs).toISOString();
       const fields = { user_id: userId, phase: 'closing', requested_by: service, requested_at: at };
-      const known = this.#redis.multi().hset(key, fields).zadd(this.#keys.erasures, nowMs, `${id} ${userId}`);
+      const known = this.#deps.redis.multi().hset(key, fields).zadd(this.#deps.keys.erasures, nowMs, `${id} ${userId}`);
       await mapRedisErrors(known.exec());
     }
-    await invalidateAccount({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing }, userId);
-    return (await this.read(id)) as Erasure;
+    await invalidateAccount(this.#deps, userId);
+    const erasure = await this.read(id);
+    if (!erasure) throw new TollgateError('INTERNAL_ERROR', { cause: new Error(`the erasure ${id} is not stored`) });
+    return erasure;
   }
 
   /** Publishes an entry that moves the position of every node past the invalidations that name the user. */
   announce(): Promise<void> {
-    return announceErasure({ redis: this.#redis, keys: this.#keys, tracing: this.#tracing });
+    return announceErasure(this.#deps);
   }
 
   /** Returns undefined for an id that is unknown or has expired. */
   async read(id: string): Promise<Erasure | undefined> {
-    const state = await mapRedisErrors(this.#redis.hgetall(this.#keys.erasure(id)));
+    const state = await mapRedisErrors(this.#deps.redis.hgetall(this.#deps.keys.erasure(id)));
     const phase = phaseOf(state.phase);
     if (phase === undefined) return undefined;
     return {
@@ -118,7 +115,7 @@ export class Erasures {
 
   /** Returns the erasures in progress, oldest first. */
   async inProgress(limit: number): Promise<ErasureInProgress[]> {
-    const members = await mapRedisErrors(this.#redis.zrange(this.#keys.erasures, 0, String(limit - 1)));
+    const members = await mapRedisErrors(this.#deps.redis.zrange(this.#deps.keys.erasures, 0, String(limit - 1)));
     const found = await Promise.all(members.map((member) => this.#inProgress(member)));
     return found.flatMap((one) => one ?? []);
   }
@@ -132,7 +129,7 @@ export class Erasures {
   async #inProgress(member: string): Promise<ErasureInProgress | undefined> {
     const space = member.indexOf(' ');
     const id = member.slice(0, space);
-    const notes = await mapRedisErrors(this.#redis.hgetall(this.#keys.erasure(id)));
+    const notes = await mapRedisErrors(this.#deps.redis.hgetall(this.#deps.keys.erasure(id)));
     const phase = phaseOf(notes.phase);
     return phase && { id, userId: member.slice(space + 1), phase, notes };
   }
@@ -151,11 +148,11 @@ export class Erasures {
   }
 
   async #move(id: string, phase: ErasurePhase, notes: Readonly<Record<string, string | number>>): Promise<void> {
-    await moveErasure.run(this.#redis, [this.#keys.erasure(id)], [phase, ...Object.entries(notes).flat()]);
+    await moveErasure.run(this.#deps.redis, [this.#deps.keys.erasure(id)], [phase, ...Object.entries(notes).flat()]);
   }
 
   async count(id: string, field: 'keys', added: number): Promise<void> {
-    if (added > 0) await mapRedisErrors(this.#redis.hincrby(this.#keys.erasure(id), field, added));
+    if (added > 0) await mapRedisErrors(this.#deps.redis.hincrby(this.#deps.keys.erasure(id), field, added));
   }
 
   /**
@@ -163,11 +160,11 @@ export class Erasures {
    * the erasure is still in progress.
    */
   async end({ id, userId }: ErasureInProgress, nowMs: number): Promise<void> {
-    await endErasure.run(this.#redis, [this.#keys.user(userId).account], [id]);
-    const key = this.#keys.erasure(id);
+    await endErasure.run(this.#deps.redis, [this.#deps.keys.user(userId).account], [id]);
+    const key = this.#deps.keys.erasure(id);
     const finished = { phase: 'done', waiting_for: '', finished_at: new Date(nowMs).toISOString() };
-    const forget = this.#redis.multi().hset(key, finished).hdel(key, 'user_id').expire(key, RESULT_SECONDS);
-    await mapRedisErrors(forget.zrem(this.#keys.erasures, `${id} ${userId}`).exec());
+    const forget = this.#deps.redis.multi().hset(key, finished).hdel(key, 'user_id').expire(key, RESULT_SECONDS);
+    await mapRedisErrors(forget.zrem(this.#deps.keys.erasures, `${id} ${userId}`).exec());
   }
 }
 

@@ -83,7 +83,9 @@ async function publishInvalidation(
 export function parseInvalidation(fields: readonly string[]): Invalidation | undefined {
   const values = new Map<string, string>();
   for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');
-  const [kind, userId, subject] = [values.get('kind'), values.get('user'), values.get('subject')];
+  const kind = values.get('kind');
+  const userId = values.get('user');
+  const subject = values.get('subject');
   const traceparent = parseTraceParent(values.get('trace'));
   const trace = traceparent === undefined ? {} : { traceparent };
   if (kind === 'account' && userId) return { kind, userId, ...trace };

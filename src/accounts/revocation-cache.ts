@@ -8,17 +8,20 @@ const MAX_REVOCATIONS = 250_000;
 /** Expiry times are on the clock of Redis; the clock of a node may be ahead by this much. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
+export interface RevocationCacheDeps {
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
 /** In-memory copy of the active revocations, so that a check costs no round trip. */
 export class RevocationCache {
-  readonly #clock: Clock;
-  readonly #logger: Logger;
+  readonly #deps: RevocationCacheDeps;
   /** Time after which a revocation may be dropped, in order of receipt. */
   readonly #until = new Map<Subject, number>();
   #overflowed = false;
 
-  constructor({ clock, logger }: { clock: Clock; logger: Logger }) {
-    this.#clock = clock;
-    this.#logger = logger;
+  constructor(deps: RevocationCacheDeps) {
+    this.#deps = deps;
   }
 
   get size(): number {
@@ -37,12 +40,13 @@ export class RevocationCache {
     const [oldest] = this.#until.keys();
     if (oldest !== undefined) this.#until.delete(oldest);
     // This node no longer rejects the dropped token. Logged once, because an operator must know.
-    if (!this.#overflowed) this.#logger.error({ most: MAX_REVOCATIONS }, 'too many revocations, dropping the oldest');
+    if (!this.#overflowed)
+      this.#deps.logger.error({ most: MAX_REVOCATIONS }, 'too many revocations, dropping the oldest');
     this.#overflowed = true;
   }
 
   removeExpired(): void {
-    const now = this.#clock.now() - CLOCK_DIFFERENCE_MS;
+    const now = this.#deps.clock.now() - CLOCK_DIFFERENCE_MS;
     for (const [subject, untilMs] of this.#until) if (untilMs <= now) this.#until.delete(subject);
   }
 }

@@ -1,6 +1,4 @@
-import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
-import type { Keys } from '../redis/keys.ts';
 import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import {
@@ -27,14 +25,10 @@ export function subjectsOf({ tokenId, sessionId }: { tokenId: string; sessionId?
 
 /** The revoked tokens and sessions, stored in Redis. Gateways cache them; the auth service queries them. */
 export class Revocations {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #tracing: InvalidationDeps['tracing'];
+  readonly #deps: InvalidationDeps;
 
-  constructor({ redis, keys, tracing }: InvalidationDeps) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#tracing = tracing;
+  constructor(deps: InvalidationDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -44,15 +38,21 @@ export class Revocations {
    * @throws RedisUnavailable
    */
   async revoke(subject: Subject, forMs = REVOCATION_MS): Promise<number> {
-    const keys = [this.#keys.revocations, this.#keys.invalidations];
-    const args = [subject, Math.ceil(forMs), INVALIDATIONS_KEPT, INVALIDATIONS_TTL_MS, this.#keys.invalidationChannel];
-    args.push(this.#tracing?.traceParent ?? '');
-    return revoke.run(this.#redis, keys, args);
+    const keys = [this.#deps.keys.revocations, this.#deps.keys.invalidations];
+    const args = [
+      subject,
+      Math.ceil(forMs),
+      INVALIDATIONS_KEPT,
+      INVALIDATIONS_TTL_MS,
+      this.#deps.keys.invalidationChannel,
+    ];
+    args.push(this.#deps.tracing?.traceParent ?? '');
+    return revoke.run(this.#deps.redis, keys, args);
   }
 
   /** Returns whether any of the subjects is revoked. @throws RedisUnavailable */
   async any(subjects: readonly Subject[]): Promise<boolean> {
-    const scores = await mapRedisErrors(this.#redis.zmscore(this.#keys.revocations, ...subjects));
+    const scores = await mapRedisErrors(this.#deps.redis.zmscore(this.#deps.keys.revocations, ...subjects));
     return scores.some((score) => score !== null);
   }
 
@@ -63,7 +63,7 @@ export class Revocations {
   async *all(): AsyncGenerator<readonly [Subject, number]> {
     for (let from = 0; ; from += PAGE) {
       const page = await mapRedisErrors(
-        this.#redis.zrange(this.#keys.revocations, from, String(from + PAGE - 1), 'REV', 'WITHSCORES'),
+        this.#deps.redis.zrange(this.#deps.keys.revocations, from, String(from + PAGE - 1), 'REV', 'WITHSCORES'),
       );
       const pairs = scored(page);
       for (const [subject, untilMs] of pairs) if (isSubject(subject)) yield [subject, untilMs];

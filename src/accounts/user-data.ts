@@ -25,24 +25,29 @@ export interface UserEntry {
   readonly data: unknown;
 }
 
+export interface UserDataDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+}
+
 /**
  * Reads and erases the data of a user in Redis outside the ledger. The user's own sorted sets supply the ids of runs,
  * calls, threads and sessions, so no scan of the key space is needed.
  */
 export class UserData {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
+  readonly #deps: UserDataDeps;
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
-    this.#redis = redis;
-    this.#keys = keys;
+  constructor(deps: UserDataDeps) {
+    this.#deps = deps;
   }
 
   /** Yields every key except the account, in batches. Keys with an id precede the sorted sets that list these ids. */
   async *keys(userId: string): AsyncGenerator<UserKey[]> {
-    const own = this.#keys.user(userId);
+    const own = this.#deps.keys.user(userId);
     for await (const ids of this.#members(own.runs)) {
-      const requests = await Promise.all(ids.map((id) => mapRedisErrors(this.#redis.hget(own.run(id), 'request_id'))));
+      const requests = await Promise.all(
+        ids.map((id) => mapRedisErrors(this.#deps.redis.hget(own.run(id), 'request_id'))),
+      );
       const ofRequests = requests.flatMap((id) => (id ? [{ name: 'request', id, key: own.request(id) }] : []));
       yield [...ofRequests, ...ids.map((id) => ({ name: 'run', id, key: own.run(id) }))];
     }
@@ -64,9 +69,9 @@ export class UserData {
 
   /** Returns unfinished runs and calls, and connections with a valid lease. @param nowMs on the clock of Redis */
   async live(userId: string, nowMs: number): Promise<{ runs: string[]; calls: number; connections: number }> {
-    const own = this.#keys.user(userId);
+    const own = this.#deps.keys.user(userId);
     const [runs, calls] = await Promise.all([own.activeRuns, own.activeCalls].map((key) => this.#all(key, userId)));
-    const connections = await mapRedisErrors(this.#redis.zcount(own.leases, nowMs, '+inf'));
+    const connections = await mapRedisErrors(this.#deps.redis.zcount(own.leases, nowMs, '+inf'));
     return {
       runs: (runs ?? []).map((member) => member.slice(userId.length + 1)),
       calls: calls?.length ?? 0,
@@ -80,9 +85,9 @@ export class UserData {
    * @returns the number of keys deleted
    */
   async erase(userId: string, erasureId: string): Promise<number> {
-    const own = this.#keys.user(userId);
+    const own = this.#deps.keys.user(userId);
     const erase = async (key: string, members: readonly string[] = []) => {
-      return eraseKey.run(this.#redis, [own.account, key], [erasureId, ...members]);
+      return eraseKey.run(this.#deps.redis, [own.account, key], [erasureId, ...members]);
     };
     let deleted = 0;
     for await (const keys of this.keys(userId)) {
@@ -98,37 +103,37 @@ export class UserData {
   /** Removes the invalidations that name the user. @returns how many were removed */
   async eraseAnnouncements(userId: string): Promise<number> {
     const named: string[] = [];
-    for await (const [id, fields] of this.#entries(this.#keys.invalidations)) {
+    for await (const [id, fields] of this.#entries(this.#deps.keys.invalidations)) {
       const at = fields.indexOf('user');
       if (at >= 0 && at % 2 === 0 && fields[at + 1] === userId) named.push(id);
     }
-    return named.length === 0 ? 0 : mapRedisErrors(this.#redis.xdel(this.#keys.invalidations, ...named));
+    return named.length === 0 ? 0 : mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.invalidations, ...named));
   }
 
   /** Yields all data of the user, one entry at a time. */
   async *export(userId: string): AsyncGenerator<UserEntry> {
-    const own = this.#keys.user(userId);
+    const own = this.#deps.keys.user(userId);
     yield* this.#read({ name: 'account', id: null, key: own.account });
     for await (const keys of this.keys(userId)) for (const key of keys) yield* this.#read(key);
     for await (const [id, [field, json = '', ..._rest]] of this.#entries(own.outbox)) {
       const data = parsed(json) as { user_id?: unknown };
       if (data.user_id === userId) yield { section: 'outbox', id, data: { [field ?? '']: data } };
     }
-    for await (const [id, fields] of this.#entries(this.#keys.invalidations)) {
+    for await (const [id, fields] of this.#entries(this.#deps.keys.invalidations)) {
       if (fields[fields.indexOf('user') + 1] === userId) yield { section: 'announcements', id, data: pairs(fields) };
     }
   }
 
   async *#read({ name: section, id, key }: UserKey): AsyncGenerator<UserEntry> {
-    const type = await mapRedisErrors(this.#redis.type(key));
-    if (type === 'string') yield { section, id, data: parsed((await mapRedisErrors(this.#redis.get(key))) ?? '') };
+    const type = await mapRedisErrors(this.#deps.redis.type(key));
+    if (type === 'string') yield { section, id, data: parsed((await mapRedisErrors(this.#deps.redis.get(key))) ?? '') };
     if (type === 'stream') {
       for await (const [entry, fields] of this.#entries(key))
         yield { section, id, data: { id: entry, ...pairs(fields) } };
     }
     if (type === 'list') {
       for (let from = 0; ; from += BATCH) {
-        const items = await mapRedisErrors(this.#redis.lrange(key, from, from + BATCH - 1));
+        const items = await mapRedisErrors(this.#deps.redis.lrange(key, from, from + BATCH - 1));
         for (const item of items) yield { section, id, data: parsed(item) };
         if (items.length < BATCH) return;
       }
@@ -143,7 +148,7 @@ export class UserData {
 
   async *#entries(key: string): AsyncGenerator<[id: string, fields: string[]]> {
     for (let from = '-'; ; ) {
-      const entries = await mapRedisErrors(this.#redis.xrange(key, from, '+', 'COUNT', BATCH));
+      const entries = await mapRedisErrors(this.#deps.redis.xrange(key, from, '+', 'COUNT', BATCH));
       yield* entries;
       const last = entries.at(-1);
       if (!last || entries.length < BATCH) return;
@@ -173,7 +178,7 @@ export class UserData {
     let cursor = '0';
     do {
       const step = { hash: 'hscan', zset: 'zscan', set: 'sscan' } as const;
-      const [next, items] = await mapRedisErrors(this.#redis[step[type]](key, cursor, 'COUNT', BATCH));
+      const [next, items] = await mapRedisErrors(this.#deps.redis[step[type]](key, cursor, 'COUNT', BATCH));
       yield items.map(String);
       cursor = next;
     } while (cursor !== '0');

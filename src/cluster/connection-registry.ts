@@ -69,27 +69,29 @@ export interface Renewal {
   readonly leases: ReadonlyMap<string, LeaseState>;
 }
 
+export interface ConnectionRegistryDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly plans: Plans;
+}
+
+export interface ConnectionRegistryOptions {
+  readonly leaseMs: number;
+  /** Connection cap of plans without one of their own. */
+  readonly maxConnectionsPerUser: number;
+}
+
 /**
  * Leases of all connections of the cluster, in Redis. A lease expires unless its node renews it, so a crashed node
  * needs no cleanup and no counter can drift.
  */
 export class ConnectionRegistry {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #leaseMs: number;
-  readonly #plans: Plans;
-  readonly #maxConnectionsPerUser: number;
+  readonly #deps: ConnectionRegistryDeps;
+  readonly #options: ConnectionRegistryOptions;
 
-  constructor(
-    { redis, keys, plans }: { redis: Redis; keys: Keys; plans: Plans },
-    options: { readonly leaseMs: number; readonly maxConnectionsPerUser: number },
-  ) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#leaseMs = options.leaseMs;
-    this.#plans = plans;
-    this.#maxConnectionsPerUser = options.maxConnectionsPerUser;
-    // Pipelines know the scripts that exist when they are made.
+  constructor(deps: ConnectionRegistryDeps, options: ConnectionRegistryOptions) {
+    this.#deps = deps;
+    this.#options = options;
   }
 
   /**
@@ -99,15 +101,15 @@ export class ConnectionRegistry {
    */
   async admit(request: AdmissionRequest): Promise<Admission> {
     const { userId, connectionId, plan, tokenIssuedAt, details, order } = request;
-    const keys = this.#keys.user(userId);
+    const keys = this.#deps.keys.user(userId);
     const reply = await admitConnection.run(
-      this.#redis,
+      this.#deps.redis,
       [keys.leases, keys.connections, keys.evicted, keys.logState, keys.account],
       [
         connectionId,
         JSON.stringify(details),
         order ?? '',
-        this.#leaseMs,
+        this.#options.leaseMs,
         keys.channel,
         LOG_STATE_SECONDS,
         plan,
@@ -138,9 +140,9 @@ export class ConnectionRegistry {
     // Sent concurrently: in a Redis Cluster, a pipeline would be limited to one shard.
     const replies = await Promise.allSettled(
       users.map(([userId, ids]) => {
-        const keys = this.#keys.user(userId);
+        const keys = this.#deps.keys.user(userId);
         const used = [keys.leases, keys.connections, keys.evicted, keys.logState];
-        return renewLeases.run(this.#redis, used, [this.#leaseMs, ...ids]);
+        return renewLeases.run(this.#deps.redis, used, [this.#options.leaseMs, ...ids]);
       }),
     );
     return users.flatMap(([userId, ids], at) => {
@@ -153,8 +155,8 @@ export class ConnectionRegistry {
 
   /** Releases leases at once. A failure is harmless, because the leases expire. */
   async release(userId: string, connectionIds: readonly string[]): Promise<void> {
-    const keys = this.#keys.user(userId);
-    await releaseConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
+    const keys = this.#deps.keys.user(userId);
+    await releaseConnections.run(this.#deps.redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
   }
 
   /**
@@ -162,9 +164,14 @@ export class ConnectionRegistry {
    * @throws RedisUnavailable
    */
   async enforceCap(userId: string): Promise<void> {
-    const keys = this.#keys.user(userId);
+    const keys = this.#deps.keys.user(userId);
     const used = [keys.leases, keys.connections, keys.evicted, keys.account];
-    await enforceCap.run(this.#redis, used, [this.#leaseMs, keys.channel, keys.nodeChannel(''), ...this.#caps()]);
+    await enforceCap.run(this.#deps.redis, used, [
+      this.#options.leaseMs,
+      keys.channel,
+      keys.nodeChannel(''),
+      ...this.#caps(),
+    ]);
   }
 
   /**
@@ -174,9 +181,9 @@ export class ConnectionRegistry {
    * @throws RedisUnavailable
    */
   async close(userId: string, connectionIds?: readonly string[]): Promise<string[]> {
-    const keys = this.#keys.user(userId);
-    const args = [this.#leaseMs, keys.channel, LISTED_CONNECTIONS, ...(connectionIds ?? [])];
-    return closeConnections.run(this.#redis, [keys.leases, keys.connections, keys.evicted], args);
+    const keys = this.#deps.keys.user(userId);
+    const args = [this.#options.leaseMs, keys.channel, LISTED_CONNECTIONS, ...(connectionIds ?? [])];
+    return closeConnections.run(this.#deps.redis, [keys.leases, keys.connections, keys.evicted], args);
   }
 
   /**
@@ -184,8 +191,8 @@ export class ConnectionRegistry {
    * @throws RedisUnavailable
    */
   async list(userId: string): Promise<{ total: number; connections: ListedConnection[] }> {
-    const keys = this.#keys.user(userId);
-    const reply = await listConnections.run(this.#redis, [keys.leases, keys.connections], [LISTED_CONNECTIONS]);
+    const keys = this.#deps.keys.user(userId);
+    const reply = await listConnections.run(this.#deps.redis, [keys.leases, keys.connections], [LISTED_CONNECTIONS]);
     const [total, ...rows] = reply;
     const connections = rows.map(([connection_id, endsAt, details]) => ({
       connection_id,
@@ -197,7 +204,7 @@ export class ConnectionRegistry {
 
   /** Script arguments: the default cap first, then the cap of each current plan. */
   #caps(): (string | number)[] {
-    const fallback = this.#maxConnectionsPerUser;
-    return ['', fallback, ...this.#plans.all.flatMap(({ name, connections }) => [name, connections ?? fallback])];
+    const fallback = this.#options.maxConnectionsPerUser;
+    return ['', fallback, ...this.#deps.plans.all.flatMap(({ name, connections }) => [name, connections ?? fallback])];
   }
 }

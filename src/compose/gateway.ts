@@ -26,8 +26,6 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { countTokenEvents, type TokenEvent } from '../connections/token-lifecycle.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail } from '../events/live-tail.ts';
-import { PublishedEvents } from '../events/published-events.ts';
-import { UserChannel } from '../events/user-channel.ts';
 import { registerAdminRoutes } from '../http/admin-routes.ts';
 import { createApp, type InputWatch } from '../http/app.ts';
 import { registerConfigRoutes } from '../http/config-routes.ts';
@@ -353,12 +351,7 @@ async function startServers(
   });
   const identifyService = serviceOf({ authenticator, guard });
   registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
-  registerAdminRoutes(app, {
-    ...connections,
-    identifyService,
-    userChannel: new UserChannel({ redis, keys }),
-    publishedEvents: new PublishedEvents({ log: connections.log, keys, clock }),
-  });
+  registerAdminRoutes(app, { ...connections, identifyService, redis, keys });
   const archive = openArchive(config, services);
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });

@@ -10,7 +10,7 @@ import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { UsageArchive } from '../usage/archive/archive.ts';
 import { ArchiveDatabase } from '../usage/archive/database.ts';
-import { PseudonymsInUse } from '../usage/erasures-in-progress.ts';
+import { pseudonymsInUse } from '../usage/erasures-in-progress.ts';
 import { Consumers } from '../usage/ledger/consumers.ts';
 import { Corrections } from '../usage/ledger/corrections.ts';
 import { Ledger } from '../usage/ledger/ledger.ts';
@@ -57,7 +57,7 @@ export function registerUsage(
       tallies,
       clock,
       archive,
-      erasures: new PseudonymsInUse({ redis, keys }),
+      pseudonymsInUse: () => pseudonymsInUse({ redis, keys }),
     }),
   });
 }

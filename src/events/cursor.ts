@@ -16,6 +16,11 @@ export interface CursorSink {
   readonly onError: (error: unknown) => void;
 }
 
+export interface CursorDeps {
+  readonly log: EventLog;
+  readonly clock: Clock;
+}
+
 export interface ReplayGap {
   readonly reason: 'trimmed' | 'epoch_changed';
   readonly oldest_seq: number;
@@ -52,8 +57,7 @@ const STOPPED = 'stopped';
  * all handled in the same way: the cursor reads the log up to its head and becomes live again.
  */
 export class Cursor {
-  readonly #log: EventLog;
-  readonly #clock: Clock;
+  readonly #deps: CursorDeps;
   readonly #userId: string;
   readonly #sink: CursorSink;
   #epoch = '';
@@ -71,9 +75,8 @@ export class Cursor {
   /** Serializes the reads of the log. */
   #work: Promise<void> = Promise.resolve();
 
-  constructor(deps: { log: EventLog; clock: Clock }, userId: string, sink: CursorSink) {
-    this.#log = deps.log;
-    this.#clock = deps.clock;
+  constructor(deps: CursorDeps, userId: string, sink: CursorSink) {
+    this.#deps = deps;
     this.#userId = userId;
     this.#sink = sink;
   }
@@ -155,7 +158,7 @@ export class Cursor {
   }
 
   async #resume({ after, epoch, allowed }: ResumeFrom): Promise<ResumeResult> {
-    const reading = this.#log.read(this.#userId, { epoch, after, delivered: undefined }, PAGE);
+    const reading = this.#deps.log.read(this.#userId, { epoch, after, delivered: undefined }, PAGE);
     const [page] = await Promise.all([reading, allowed]);
     const oldest_seq = page.oldest;
     if (page.epoch !== epoch || after > page.head) {
@@ -229,14 +232,14 @@ export class Cursor {
     while (!signal.aborted) {
       const position = { epoch: this.#epoch, after: this.#seq, delivered: this.#delivered ?? '' };
       try {
-        const page = await this.#log.read(this.#userId, position, PAGE);
+        const page = await this.#deps.log.read(this.#userId, position, PAGE);
         return signal.aborted ? undefined : page;
       } catch (error) {
         const isOutage = error instanceof RedisUnavailable;
         if (!isOutage && !signal.aborted) this.#sink.onError(error);
         if (!isOutage) return undefined;
       }
-      await sleep(this.#clock, RETRY_MS, signal);
+      await sleep(this.#deps.clock, RETRY_MS, signal);
     }
     return undefined;
   }

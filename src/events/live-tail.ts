@@ -27,27 +27,28 @@ interface Channel {
 /** Timeout of the confirmation of a subscription. The client receives `OVERLOADED` and may retry. */
 const SUBSCRIBE_TIMEOUT_MS = 3_000;
 
+export interface LiveTailDeps {
+  /** A connection with the role `subscriber`; no other component may subscribe to user channels on it. */
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
 /**
  * Receives the messages of the users that this node serves, over one connection. It subscribes to one sharded channel
  * per user, for as long as the user has a listener. docs/decisions/0001-delivery.md describes the alternatives and
  * their costs.
  */
 export class LiveTail {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #clock: Clock;
-  readonly #logger: Logger;
+  readonly #deps: LiveTailDeps;
   readonly #channels = new Map<string, Channel>();
 
-  /** @param redis a connection with the role `subscriber`; no other component may subscribe to user channels on it */
-  constructor({ redis, keys, clock, logger }: { redis: Redis; keys: Keys; clock: Clock; logger: Logger }) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#clock = clock;
-    this.#logger = logger;
-    redis.on('smessage', (name: string, message: string) => this.#receive(name, message));
+  constructor(deps: LiveTailDeps) {
+    this.#deps = deps;
+    deps.redis.on('smessage', (name: string, message: string) => this.#receive(name, message));
     onRestored(
-      redis,
+      deps.redis,
       () => this.#channels.keys(),
       () => this.#restored(),
     );
@@ -60,8 +61,8 @@ export class LiveTail {
    */
   async listen(userId: string, listener: TailListener): Promise<() => void> {
     // Waiting for Redis here would queue subscriptions without a bound.
-    if (this.#redis.status !== 'ready') throw new RedisUnavailable();
-    const name = this.#keys.user(userId).channel;
+    if (this.#deps.redis.status !== 'ready') throw new RedisUnavailable();
+    const name = this.#deps.keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
     channel.listeners.add(listener);
     const stop = () => this.#leave(channel, listener);
@@ -84,7 +85,7 @@ export class LiveTail {
   }
 
   #open(name: string): Channel {
-    const subscribed = withTimeout(this.#clock, this.#redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
+    const subscribed = withTimeout(this.#deps.clock, this.#deps.redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
     const channel: Channel = { name, listeners: new Set(), subscribed };
     this.#channels.set(name, channel);
     return channel;
@@ -102,8 +103,8 @@ export class LiveTail {
    * it remains subscribed.
    */
   #unsubscribe(name: string): void {
-    this.#redis.sunsubscribe(name).catch((error: Error) => {
-      this.#logger.debug({ error: error.message }, 'unsubscribe failed, the connection is closed');
+    this.#deps.redis.sunsubscribe(name).catch((error: Error) => {
+      this.#deps.logger.debug({ error: error.message }, 'unsubscribe failed, the connection is closed');
     });
   }
 

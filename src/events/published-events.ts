@@ -24,6 +24,12 @@ const WINDOW_MS = 60_000;
 export const PUBLISHED_KEYS = 1_000;
 const KEY_MS = 24 * 3_600_000;
 
+export interface PublishingDeps {
+  readonly log: Pick<UserLogWriter, 'appendWith'>;
+  readonly keys: Keys;
+  readonly clock: Clock;
+}
+
 export interface DurablePublication {
   readonly userId: string;
   readonly type: PublishedEvent;
@@ -33,51 +39,45 @@ export interface DurablePublication {
   readonly idempotencyKey: string | undefined;
 }
 
-/** Appends the events of services to the logs of users. Each call is one round trip. */
-export class PublishedEvents {
-  readonly #log: Pick<UserLogWriter, 'appendWith'>;
-  readonly #keys: Keys;
-  readonly #clock: Clock;
-
-  constructor({ log, keys, clock }: { log: Pick<UserLogWriter, 'appendWith'>; keys: Keys; clock: Clock }) {
-    this.#log = log;
-    this.#keys = keys;
-    this.#clock = clock;
-  }
-
-  /**
-   * Appends an event, once per idempotency key.
-   * @returns the position of the event, also if an earlier request with the same key appended it
-   * @throws TollgateError RATE_LIMITED above `PUBLISHED_PER_MINUTE`; IDEMPOTENCY_CONFLICT for a key of another request;
-   *   USER_BLOCKED while the data of the user is being erased; OVERLOADED while Redis is unavailable
-   */
-  async append(publication: DurablePublication): Promise<{ readonly seq: number; readonly epoch: string }> {
-    const { userId, type, fields, serviceId, idempotencyKey } = publication;
-    const keys = this.#keys.user(userId);
-    const timestamp = new Date(this.#clock.now()).toISOString();
-    const reply = await this.#log.appendWith(userId, {
-      script: publishEvent,
-      keys: [keys.log, keys.logState, keys.published, keys.publishedKeys, keys.account],
-      args: [
-        type,
-        timestamp,
-        JSON.stringify({ ...fields, timestamp }),
-        idempotencyKey === undefined ? '' : digest([serviceId, idempotencyKey]),
-        digest([type, fields]),
-        PUBLISHED_PER_MINUTE,
-        WINDOW_MS,
-        PUBLISHED_KEYS,
-        KEY_MS,
-      ],
-      event: 'published',
-      outcomeOf: ([outcome]) => (outcome === 'appended' || outcome === 'repeated' ? outcome : 'none'),
-    });
-    if (reply[0] === 'conflict' || reply[0] === 'erasing') {
-      throw new TollgateError(reply[0] === 'erasing' ? 'USER_BLOCKED' : 'IDEMPOTENCY_CONFLICT');
-    }
-    if (reply[0] === 'limited') throw new TollgateError('RATE_LIMITED', { retryAfterMs: reply[1] });
-    const [, seq, epoch] = reply;
-    return { seq, epoch };
+/**
+ * Appends the event of a service to the log of a user, once per idempotency key, in one round trip.
+ * @returns the position of the event, also if an earlier request with the same key appended it
+ * @throws TollgateError RATE_LIMITED above `PUBLISHED_PER_MINUTE`; IDEMPOTENCY_CONFLICT for a key of another request;
+ *   USER_BLOCKED while the data of the user is being erased; OVERLOADED while Redis is unavailable
+ */
+export async function appendForUser(
+  { log, keys, clock }: PublishingDeps,
+  { userId, type, fields, serviceId, idempotencyKey }: DurablePublication,
+): Promise<{ readonly seq: number; readonly epoch: string }> {
+  const { log: events, logState, published, publishedKeys, account } = keys.user(userId);
+  const timestamp = new Date(clock.now()).toISOString();
+  const reply = await log.appendWith(userId, {
+    script: publishEvent,
+    keys: [events, logState, published, publishedKeys, account],
+    args: [
+      type,
+      timestamp,
+      JSON.stringify({ ...fields, timestamp }),
+      idempotencyKey === undefined ? '' : digest([serviceId, idempotencyKey]),
+      digest([type, fields]),
+      PUBLISHED_PER_MINUTE,
+      WINDOW_MS,
+      PUBLISHED_KEYS,
+      KEY_MS,
+    ],
+    event: 'published',
+    outcomeOf: ([outcome]) => (outcome === 'appended' || outcome === 'repeated' ? outcome : 'none'),
+  });
+  switch (reply[0]) {
+    case 'appended':
+    case 'repeated':
+      return { seq: reply[1], epoch: reply[2] };
+    case 'limited':
+      throw new TollgateError('RATE_LIMITED', { retryAfterMs: reply[1] });
+    case 'erasing':
+      throw new TollgateError('USER_BLOCKED');
+    case 'conflict':
+      throw new TollgateError('IDEMPOTENCY_CONFLICT');
   }
 }
 

@@ -5,25 +5,17 @@ import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 
 /**
- * Publishes messages to the live connections of a user, on any node. A message without a receiver is lost: durable
+ * Publishes an event to the live connections of a user, on any node. An event without a receiver is lost: durable
  * events belong in the event log.
+ * @returns the number of nodes that serve the user and received the event
+ * @throws RedisUnavailable
  */
-export class UserChannel {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
-    this.#redis = redis;
-    this.#keys = keys;
-  }
-
-  /**
-   * @returns the number of nodes that serve the user and received the message
-   * @throws RedisUnavailable
-   */
-  async publish(userId: string, event: z.infer<typeof PublishedEventFields>): Promise<number> {
-    // The prefix `c` distinguishes control messages from the events of the log (`e`).
-    const message = `c${JSON.stringify({ control: 'publish', event })}`;
-    return Number(await mapRedisErrors(this.#redis.spublish(this.#keys.user(userId).channel, message)));
-  }
+export async function publishToUser(
+  { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
+  userId: string,
+  event: z.infer<typeof PublishedEventFields>,
+): Promise<number> {
+  // The prefix `c` distinguishes control messages from the events of the log (`e`).
+  const message = `c${JSON.stringify({ control: 'publish', event })}`;
+  return Number(await mapRedisErrors(redis.spublish(keys.user(userId).channel, message)));
 }

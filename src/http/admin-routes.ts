@@ -6,11 +6,14 @@ import type { Revocations } from '../accounts/revocations.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import { type ConnectionRegistry, LISTED_CONNECTIONS } from '../cluster/connection-registry.ts';
 import type { NodeRegistry } from '../cluster/node-registry.ts';
-import { PUBLISHED_KEYS, PUBLISHED_PER_MINUTE, type PublishedEvents } from '../events/published-events.ts';
-import type { UserChannel } from '../events/user-channel.ts';
+import { appendForUser, PUBLISHED_KEYS, PUBLISHED_PER_MINUTE } from '../events/published-events.ts';
+import { publishToUser } from '../events/user-channel.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
+import type { Redis } from '../redis/client.ts';
+import type { Keys } from '../redis/keys.ts';
 import {
   Appended,
   BlockStatus,
@@ -42,6 +45,8 @@ const PATH_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
 const PATH_AND_BODY_ERRORS = [...SERVICE_ERRORS, ...BODY_ERRORS];
 
 export interface AdminRoutesDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
   readonly identifyService: IdentifyService;
   readonly registry: Pick<ConnectionRegistry, 'list' | 'close'>;
   readonly nodes: Pick<NodeRegistry, 'list'>;
@@ -49,8 +54,7 @@ export interface AdminRoutesDeps {
   readonly revocations: Pick<Revocations, 'revoke'>;
   /** Read before each response, so that this node has applied the change; the others follow within 250 ms. */
   readonly invalidations: Pick<InvalidationReader, 'read'>;
-  readonly userChannel: UserChannel;
-  readonly publishedEvents: Pick<PublishedEvents, 'append'>;
+  readonly log: Pick<UserLogWriter, 'appendWith'>;
   readonly plans: Plans;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -261,7 +265,6 @@ function revocationRoute(app: FastifyInstance, deps: AdminRoutesDeps, authorized
 const EVENT_SCOPES = ['events:write', 'admin'];
 
 function eventRoute(app: FastifyInstance, deps: AdminRoutesDeps): void {
-  const { userChannel, publishedEvents } = deps;
   const guard = serviceGuard(deps.identifyService);
   typedRoutes(app).post(
     '/v1/users/:id/events',
@@ -293,11 +296,11 @@ are kept. Any other event is transient: it is not stored, and a client that is n
       const idempotencyKey = request.headers['idempotency-key'];
       if (!durable) {
         if (idempotencyKey !== undefined) throw new TollgateError('FORMAT_ERROR', { text: KEY_WITHOUT_DURABLE });
-        const nodes = await userChannel.publish(id, event);
+        const nodes = await publishToUser(deps, id, event);
         return reply.status(202).send({ user_id: id, type: event.type, nodes });
       }
       const { serviceId } = guard.caller(request);
-      const position = await publishedEvents.append({ userId: id, ...event, serviceId, idempotencyKey });
+      const position = await appendForUser(deps, { userId: id, ...event, serviceId, idempotencyKey });
       return reply.status(201).send({ user_id: id, type: event.type, ...position });
     },
   );

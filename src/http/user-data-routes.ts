@@ -11,7 +11,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { UsageArchive } from '../usage/archive/archive.ts';
 import { Ledger } from '../usage/ledger/ledger.ts';
 import { NDJSON } from '../usage/reports/renderers.ts';
-import { type UsageOfUser, UserUsage } from '../usage/user-usage.ts';
+import { exportUsage } from '../usage/user-usage.ts';
 import { UserPath } from './admin-schemas.ts';
 import { SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
 import { type IdentifyService, serviceGuard } from './services.ts';
@@ -78,7 +78,8 @@ export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoute
   const audit = (request: FastifyRequest, fields: object, text: string) => {
     deps.logger.info({ service: guard.caller(request).serviceId, ...fields }, text);
   };
-  const sources = { userData: new UserData(deps), usage: new UserUsage({ ...deps, ledger: new Ledger(deps) }) };
+  const ledger = new Ledger(deps);
+  const userData = new UserData(deps);
   const erasures = new Erasures(deps);
   let exports = 0;
 
@@ -102,7 +103,7 @@ line. The last line is \`{ "section": "end", "lines": n }\`; a response without 
       if (exports >= MAX_EXPORTS) throw new TollgateError('OVERLOADED', { retryAfterMs: TOO_MANY_RETRY_MS });
       audit(request, { user: userHash(id) }, 'user data exported');
       exports += 1;
-      const body = Readable.from(lines(id, sources));
+      const body = Readable.from(lines([userData.export(id), exportUsage({ ...deps, ledger }, id)]));
       body.once('close', () => {
         exports -= 1;
       });
@@ -159,13 +160,10 @@ records are kept under a pseudonym.`,
 }
 
 /** Lines of an export. Throws, and thereby aborts the response, if Redis or the archive fails. */
-async function* lines(
-  id: string,
-  { userData, usage }: { readonly userData: UserData; readonly usage: UserUsage },
-): AsyncGenerator<string> {
+async function* lines(sources: readonly AsyncIterable<object>[]): AsyncGenerator<string> {
   let count = 0;
-  for (const source of [userData.export(id), usage.of(id)]) {
-    for await (const entry of source as AsyncGenerator<UsageOfUser>) {
+  for (const source of sources) {
+    for await (const entry of source) {
       count += 1;
       yield `${JSON.stringify(entry)}\n`;
     }

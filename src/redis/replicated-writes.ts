@@ -28,7 +28,7 @@ interface Write {
   /** Sends the script and returns its reply. */
   readonly send: () => Promise<unknown>;
   /** Passes the reply or the error of the script to the caller. */
-  readonly settle: () => void;
+  readonly complete: () => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -66,7 +66,7 @@ export class ReplicatedWrites {
         reply = script.run(this.#redis, keys, args);
         return reply;
       };
-      this.#waiting.push({ send, settle: () => resolve(reply), reject });
+      this.#waiting.push({ send, complete: () => resolve(reply), reject });
       if (!this.#flying) void this.#fly();
     });
   }
@@ -84,11 +84,11 @@ export class ReplicatedWrites {
     const sent = writes.map(({ send }) => send());
     const [reached, ...replies] = await Promise.allSettled([this.#redis.wait(replicas, timeoutMs), ...sent]);
     if (reached.status === 'fulfilled') this.#note(reached.value, writes.length);
-    for (const [at, { settle, reject }] of writes.entries()) {
+    for (const [at, { complete, reject }] of writes.entries()) {
       // Redis failed while it waited for the replicas. Its writes may be lost, so the caller has to repeat them.
       const isUnconfirmed = reached.status === 'rejected' && replies[at]?.status === 'fulfilled';
       if (isUnconfirmed) reject(redisError(reached.reason));
-      else settle();
+      else complete();
     }
   }
 

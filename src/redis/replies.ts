@@ -36,7 +36,8 @@ export function tuple(items: readonly Shape<unknown>[], rest?: Shape<unknown>): 
   return (value): value is readonly unknown[] => {
     if (!Array.isArray(value) || value.length < items.length) return false;
     if (!rest && value.length > items.length) return false;
-    return value.every((element, at) => (items[at] ?? rest)?.(element));
+    for (let at = 0; at < value.length; at++) if (!(items[at] ?? rest)?.(value[at])) return false;
+    return true;
   };
 }
 

@@ -68,7 +68,7 @@ export class LuaScript<Reply = unknown> {
    */
   async run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<Reply> {
     this.#define(redis, keys);
-    const command = (redis as unknown as Record<string, ScriptCommand>)[this.command] as ScriptCommand;
+    const command: ScriptCommand = Reflect.get(redis, this.command);
     const reply = await mapRedisErrors(command.call(redis, ...keys, ...args));
     if (this.#isReply(reply)) return reply;
     const cause = new Error(`the script ${this.command} returned ${describeReply(reply)}, which is not its reply`);

@@ -9,6 +9,7 @@ import type { ArchiveWriter, UsageArchive } from './archive/archive.ts';
 import { HOUR_MS, hourOf, hoursBetween } from './hours.ts';
 import { following, type Ledger } from './ledger/ledger.ts';
 import { rowUnder } from './measures.ts';
+import { parseLedgerRecord } from './records.ts';
 import { type ErasedForm, erasedDigest, erasedForm, erasedJson, isErased } from './redaction.ts';
 import type { Tallies } from './reports/tallies.ts';
 
@@ -108,7 +109,7 @@ export class LedgerErasure {
     const batch = await this.#deps.ledger.range(from + 1, to, READ_BATCH);
     const entries = batch.flatMap(({ json }) => {
       if (!mentions(json, user.pseudonym)) return [];
-      const record = JSON.parse(json) as LedgerRecord;
+      const record = parseLedgerRecord(json);
       return record.user_id === user.pseudonym && record.erases ? [record] : [];
     });
     for (const entry of entries) if (!(await this.#replaceListed(user, entry))) return undefined;
@@ -157,7 +158,7 @@ export class LedgerErasure {
       const json = await mapRedisErrors(redis.hget(key, 'record'));
       // An expired key is not recreated: it would have no expiry.
       if (json === null) continue;
-      const erased = erasedForm(JSON.parse(json) as LedgerRecord, pseudonym);
+      const erased = erasedForm(parseLedgerRecord(json), pseudonym);
       await mapRedisErrors(redis.hset(key, 'record', JSON.stringify(erased)));
     }
     await mapRedisErrors(redis.unlink(keys.correctionsOf(userId)));
@@ -178,7 +179,7 @@ export class LedgerErasure {
       if (stored.sequence <= from) continue;
       cursor = stored.sequence;
       if (!mentions(stored.json, userId)) continue;
-      const record = JSON.parse(stored.json) as LedgerRecord;
+      const record = parseLedgerRecord(stored.json);
       if (record.user_id !== userId || isErased(record)) continue;
       if (!follows(stored, batch[at - 1])) throw new LedgerBroken(stored.sequence);
       found.push(record);
@@ -217,7 +218,7 @@ export class LedgerErasure {
     const stored = (await Promise.all(sequences.map((sequence) => ledger.range(sequence, sequence)))).flat();
     const archived = (await writer?.recordsAt(sequences)) ?? [];
     const erased = (one: Located): (ErasedForm & Located)[] => {
-      const record = JSON.parse(one.json) as LedgerRecord;
+      const record = parseLedgerRecord(one.json);
       if (isErased(record)) return [];
       const form = erasedForm(record, user.pseudonym);
       // The record is not the one that was listed: its sequence was lost and assigned to another record.
@@ -247,7 +248,7 @@ function mentions(json: string, userId: string): boolean {
  */
 function follows(stored: Located, before: Located | undefined): boolean {
   if (!before || before.sequence !== stored.sequence - 1) return true;
-  return following((JSON.parse(before.json) as LedgerRecord).hash, stored) !== undefined;
+  return following(parseLedgerRecord(before.json).hash, stored) !== undefined;
 }
 
 function redactionEntry({ pseudonym }: ErasedUser, records: readonly LedgerRecord[], now: number): UsageRecord {
@@ -282,6 +283,6 @@ function redactionEntry({ pseudonym }: ErasedUser, records: readonly LedgerRecor
  * fields.
  */
 function superseded(json: string, pseudonym: string): string {
-  const { personal: _, ...record } = erasedForm(JSON.parse(json) as LedgerRecord, pseudonym);
+  const { personal: _, ...record } = erasedForm(parseLedgerRecord(json), pseudonym);
   return JSON.stringify(record);
 }

@@ -1,5 +1,5 @@
 import { derivedId } from '../lib/ids.ts';
-import type { Refusal, UsageRecord } from '../protocol/usage.ts';
+import type { LedgerRecord, Refusal, UsageRecord } from '../protocol/usage.ts';
 import { hourOf } from './hours.ts';
 
 /** Name under which calls to unknown tools are counted: the requested name is arbitrary input of the caller. */
@@ -48,4 +48,14 @@ export function usageRecord({ callId, acceptedAt, startedAt, completedAt, ...exe
     duration_ms: Math.max(0, completedAt - startedAt),
     period: hourOf(completedAt),
   };
+}
+
+/** Parses a record of the ledger. @throws SyntaxError */
+export function parseLedgerRecord(json: string): LedgerRecord {
+  return JSON.parse(json);
+}
+
+/** Parses a record that is not in the ledger yet. @throws SyntaxError */
+export function parseUsageRecord(json: string): UsageRecord {
+  return JSON.parse(json);
 }

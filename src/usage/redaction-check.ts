@@ -1,5 +1,6 @@
 import type { LedgerRecord } from '../protocol/usage.ts';
 import { following, type Ledger } from './ledger/ledger.ts';
+import { parseLedgerRecord } from './records.ts';
 import { contentDigest, isCovered, isErased } from './redaction.ts';
 
 /** Maximum number of cached redaction entries. Consecutive erased records usually share one. */
@@ -35,7 +36,7 @@ export class RedactionCheck {
   async #read(sequence: number): Promise<LedgerRecord | undefined> {
     const [before, entry] = await this.#ledger.range(sequence - 1, sequence);
     if (!before || !entry) return undefined;
-    const record = following((JSON.parse(before.json) as LedgerRecord).hash, entry);
+    const record = following(parseLedgerRecord(before.json).hash, entry);
     return record && isErased(record) ? undefined : record;
   }
 }

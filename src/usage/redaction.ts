@@ -1,5 +1,6 @@
 import { hash, randomBytes } from 'node:crypto';
 import type { LedgerRecord } from '../protocol/usage.ts';
+import { parseLedgerRecord } from './records.ts';
 
 /**
  * Erasure of the personal fields of a ledger record without breaking the chain (docs/decisions/0014-erasure.md).
@@ -87,7 +88,8 @@ export function isCovered(record: LedgerRecord, json: string, entry: LedgerRecor
  */
 export function isSameRecord(one: string, other: string): boolean {
   if (one === other) return true;
-  const [first, second] = [JSON.parse(one) as LedgerRecord, JSON.parse(other) as LedgerRecord];
+  const first = parseLedgerRecord(one);
+  const second = parseLedgerRecord(other);
   if (!isErased(first) && !isErased(second)) return false;
   return first.hash === second.hash && contentDigest(first) === contentDigest(second);
 }

@@ -6,7 +6,7 @@ import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import { integer } from '../../src/redis/replies.ts';
 import { LuaScript } from '../../src/redis/scripts.ts';
-import { PseudonymsInUse } from '../../src/usage/erasures-in-progress.ts';
+import { pseudonymsInUse } from '../../src/usage/erasures-in-progress.ts';
 import { hourOf } from '../../src/usage/hours.ts';
 import { chained } from '../../src/usage/ledger/ledger.ts';
 import { Verifier } from '../../src/usage/ledger/verifier.ts';
@@ -36,7 +36,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   usage = usageFixture(redis);
   erasing = erasureFixture(usage);
-  verifier = new Verifier({ ...usage, clock: systemClock, erasures: new PseudonymsInUse(usage) });
+  verifier = new Verifier({ ...usage, clock: systemClock, pseudonymsInUse: () => pseudonymsInUse(usage) });
 });
 
 /** Records of two users in two hours: a closed window with late records, an open one, refusals, a correction. */

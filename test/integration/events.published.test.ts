@@ -1,5 +1,10 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { PUBLISHED_KEYS, PUBLISHED_PER_MINUTE, PublishedEvents } from '../../src/events/published-events.ts';
+import {
+  appendForUser,
+  type DurablePublication,
+  PUBLISHED_KEYS,
+  PUBLISHED_PER_MINUTE,
+} from '../../src/events/published-events.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { publishedEvent } from '../../src/protocol/messages.ts';
 import { type Admin, requestAdmin, startAdmin } from '../support/admin.ts';
@@ -101,15 +106,15 @@ describe('a durable event', () => {
 
 describe('the store of durable events', () => {
   let core: Core;
-  let events: PublishedEvents;
+  let append: (publication: DurablePublication) => ReturnType<typeof appendForUser>;
   beforeAll(async () => {
     core = await startCore();
-    events = new PublishedEvents({ log: core.log, keys: core.keys, clock: new ManualClock() });
+    append = (publication) => appendForUser({ ...core, clock: new ManualClock() }, publication);
   });
   const append = (userId: string, idempotencyKey: string) => {
     const event = publishedEvent({ type: 'notice' });
     if (!event) throw new Error('the event is not valid');
-    return events.append({ userId, ...event, serviceId: 's', idempotencyKey });
+    return append({ userId, ...event, serviceId: 's', idempotencyKey });
   };
 
   it('keeps a bounded number of idempotency keys, the latest', async () => {

@@ -19,6 +19,7 @@
   ARGV[10...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
   Returns { "blocked" }, { "revoked" } or { "admitted", admission order, stored plan or "", epoch, seq, revoked_before }
 ]]
+--@include time
 --@include caps
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, details, order, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -30,7 +31,7 @@ if tonumber(ARGV[8]) < revokedBefore then return { 'revoked' } end
 local keys = { leases = leases, connections = connections, evicted = evicted }
 
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(time)
 prune(keys, now)
 
 local last = tonumber(redis.call('HGET', connections, '#') or '0')
@@ -49,8 +50,7 @@ redis.call('PEXPIRE', connections, 2 * lease)
 
 local log = redis.call('HMGET', logState, 'epoch', 'seq')
 if not log[1] then
-  -- Identifies a history of the log: one that begins after a loss begins at another time.
-  log = { string.format('epoch_%x%05x', time[1], time[2]), '0' }
+  log = { newEpoch(time), '0' }
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
 redis.call('EXPIRE', logState, ARGV[6])

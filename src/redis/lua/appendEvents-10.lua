@@ -30,6 +30,7 @@
               refusal or "", journal field or "", journal value
   Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) } or { "fenced" } or { "finished" }
 ]]
+--@include time
 --@include streams
 --@include events
 --@include threads

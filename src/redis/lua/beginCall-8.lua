@@ -29,6 +29,7 @@
           { "conflict" }, { "running", now, deadline }, { "done", now, outcome }, or
           { "forgotten" } for the answer to an input request that is no longer stored
 ]]
+--@include time
 --@include streams
 --@include events
 --@include quotas

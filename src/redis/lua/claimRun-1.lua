@@ -5,12 +5,12 @@
   KEYS[1] run  hash of the run
   Returns { "missing" } or { "finished" } or { "claimed", "now", ms, field, value, ... }
 ]]
+--@include time
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return { 'missing' } end
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
 redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'status', 'running')
-local time = redis.call('TIME')
-local result = { 'claimed', 'now', tostring(time[1] * 1000 + math.floor(time[2] / 1000)) }
+local result = { 'claimed', 'now', tostring(millis(redis.call('TIME'))) }
 for i, value in ipairs(redis.call('HGETALL', KEYS[1])) do result[i + 3] = value end
 return result

@@ -11,10 +11,10 @@
   ARGV[4...] connection ids; none for all
   Returns the ids of the connections that were live
 ]]
+--@include time
 local leases, connections, evicted = KEYS[1], KEYS[2], KEYS[3]
 local lease, channel, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 
 local ids = {}
 if #ARGV == 3 then

@@ -10,6 +10,7 @@
   ARGV[4] maximum number of consumers
   Returns "confirmed" | "foreign" | "full"
 ]]
+--@include time
 local consumers = KEYS[1]
 local known = redis.call('HGET', consumers, ARGV[1])
 if known then
@@ -17,7 +18,6 @@ if known then
 elseif redis.call('HLEN', consumers) >= tonumber(ARGV[4]) then
   return 'full'
 end
-local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local now = string.format('%.0f', millis(redis.call('TIME')))
 redis.call('HSET', consumers, ARGV[1], ARGV[3] .. ' ' .. now .. ' ' .. ARGV[2])
 return 'confirmed'

@@ -15,11 +15,12 @@
   ARGV[13] fields of the event (a JSON object with at least one member)
   Returns { "created" | "exists" | "full", number of threads }
 ]]
+--@include time
 --@include streams
 --@include events
 --@include threads
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(time)
 local since = now - ARGV[11]
 local count = countThreads(KEYS[1], since)
 if isThread(KEYS[1], ARGV[8], since) then return { 'exists', count } end

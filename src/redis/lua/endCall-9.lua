@@ -26,6 +26,7 @@
   ARGV[17] number of input requests to be answered before it begins again; "" for a call that is done
   Returns { "ended" }, { "over", outcome or "" } when it had ended before, or { "stale" } when it has begun again since
 ]]
+--@include time
 --@include streams
 --@include events
 --@include quotas

@@ -12,12 +12,12 @@
   ARGV[4...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
   Returns the number of evicted connections
 ]]
+--@include time
 --@include caps
 local keys = { leases = KEYS[1], connections = KEYS[2], evicted = KEYS[3] }
 local lease = tonumber(ARGV[1])
 local plan = redis.call('HGET', KEYS[4], 'plan')
 if not plan then return 0 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 prune(keys, now)
 return evict(keys, { cap = capOf(plan, ARGV, 4), now = now, lease = lease, channel = ARGV[2], nodeChannel = ARGV[3] })

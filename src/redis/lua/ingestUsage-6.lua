@@ -31,6 +31,7 @@
               per tally row: row, measures to add; the ids; then the records (JSON), in order
   Returns 1 when appended, 0 when the writer must read the state again
 ]]
+--@include time
 local ledger, state, tally, window, open, returned = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local hour, totals, cursors, rows, ids = ARGV[3], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local FIRST, HOUR_MS = 12, 3600000
@@ -66,8 +67,7 @@ end
 
 local sequence = tonumber(head[1] or '0')
 if records > 0 then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = millis(redis.call('TIME'))
   local revision = redis.call('HMGET', window, 'last', 'count', 'totals')
   -- The XADD is the first write: Redis rejects an id that is not above the last one, and then nothing of the batch was
   -- written.

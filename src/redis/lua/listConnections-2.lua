@@ -6,8 +6,8 @@
   ARGV[1] maximum number of connections to list
   Returns { total number, then per connection { id, expiry of its lease (ms), details (JSON) } }
 ]]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--@include time
+local now = millis(redis.call('TIME'))
 local result = { redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf') }
 local live = redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[1], 'WITHSCORES')
 for i = 1, #live, 2 do

@@ -6,8 +6,8 @@
   ARGV[1] maximum number of nodes
   Returns per node { id, details }
 ]]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--@include time
+local now = millis(redis.call('TIME'))
 local result = {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[1])) do
   result[#result + 1] = { id, redis.call('HGET', KEYS[2], id) or '{}' }

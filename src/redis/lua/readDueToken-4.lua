@@ -7,9 +7,9 @@
   ARGV[1] member of `due`
   Returns { token (sealed), its expiry in ms, failures so far }, or {} when there is nothing to refresh
 ]]
+--@include time
 local due, session, connections, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 local live = 0
 for _, id in ipairs(redis.call('SMEMBERS', connections)) do
   local lease = redis.call('ZSCORE', leases, id)

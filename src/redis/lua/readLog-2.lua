@@ -15,6 +15,7 @@
   ARGV[6] timestamp of the event that the node delivered as `after`, "" when it delivered none
   Returns { log epoch, seq, oldest seq in the log, entries }; no entries when the log has another epoch
 ]]
+--@include time
 local log, logState = KEYS[1], KEYS[2]
 local known, after = ARGV[1], tonumber(ARGV[2])
 local state = redis.call('HMGET', logState, 'epoch', 'seq')
@@ -26,7 +27,7 @@ if known == epoch and ARGV[5] == '1' then
 end
 if lost then
   local time = redis.call('TIME')
-  epoch = string.format('epoch_%x%05x', time[1], time[2])
+  epoch = newEpoch(time)
   redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
   redis.call('EXPIRE', logState, ARGV[4])
 end

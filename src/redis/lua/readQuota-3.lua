@@ -7,9 +7,9 @@
   ARGV[1] limits (JSON array)
   Returns { now, calls in flight, runs in flight, day or "", month or "", status... }
 ]]
+--@include time
 --@include quotas
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 local calls = inFlight(KEYS[2], '', now)
 local status = readLimits(KEYS[1], calls, cjson.decode(ARGV[1]), now)
 local totals = redis.call('HMGET', KEYS[1], 'day', 'month')

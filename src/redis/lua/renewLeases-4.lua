@@ -10,10 +10,10 @@
   ARGV[2...] connection ids
   Returns { epoch, seq, then per connection "renewed" | "evicted" | "closed" | "missing" }
 ]]
+--@include time
 local leases, connections, evicted, logState = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local lease = tonumber(ARGV[1])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 
 local log = redis.call('HMGET', logState, 'epoch', 'seq')
 local result = { log[1] or '', tonumber(log[2] or '0') }

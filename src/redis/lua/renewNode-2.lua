@@ -8,8 +8,8 @@
   ARGV[3] details
   Returns the number of live nodes, including this one
 ]]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--@include time
+local now = millis(redis.call('TIME'))
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 local dead = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE')

@@ -6,9 +6,9 @@
   ARGV[1] request (JSON): member, concurrency, forMs, limits
   Returns { "reserved", now, status... } or { "refused", now, index of the limit or 0, status... }
 ]]
+--@include time
 --@include quotas
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 local allowed, second, third = reserve(KEYS[1], KEYS[2], cjson.decode(ARGV[1]), now)
 if allowed then return { 'reserved', now, unpack(second) } end
 return { 'refused', now, second, unpack(third) }

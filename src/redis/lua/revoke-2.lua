@@ -13,11 +13,11 @@
   ARGV[6] trace of the request that revoked it, "" for none
   Returns the time until which the revocation is stored, ms
 ]]
+--@include time
 local revocations, announcements = KEYS[1], KEYS[2]
 local subject, duration = ARGV[1], tonumber(ARGV[2])
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 redis.call('ZREMRANGEBYSCORE', revocations, '-inf', now)
 redis.call('ZADD', revocations, 'GT', now + duration, subject)
 if redis.call('PTTL', revocations) < duration then redis.call('PEXPIRE', revocations, duration) end

@@ -5,8 +5,8 @@
   ARGV[1] time, ms, or "" for now
   Returns the time that is in effect, ms
 ]]
-local time = redis.call('TIME')
-local before = tonumber(ARGV[1]) or time[1] * 1000 + math.floor(time[2] / 1000)
+--@include time
+local before = tonumber(ARGV[1]) or millis(redis.call('TIME'))
 local known = tonumber(redis.call('HGET', KEYS[1], 'revoked_before') or '0')
 if before <= known then return known end
 redis.call('HSET', KEYS[1], 'revoked_before', string.format('%.0f', before))

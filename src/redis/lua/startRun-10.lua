@@ -36,6 +36,7 @@
           { "refused", "threads" | "runs_per_hour" | "runs_in_flight", now, runs in flight, runs counted in the hour,
             when the oldest of them leaves the window, ms }
 ]]
+--@include time
 --@include streams
 --@include threads
 --@include quotas
@@ -50,8 +51,7 @@ if first then
   return { 'repeated', firstRun, firstThread }
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(redis.call('TIME'))
 local since = now - ARGV[13]
 local limits = cjson.decode(ARGV[15])
 local inFlight = redis.call('ZCOUNT', runsInFlight, '(' .. now, '+inf')

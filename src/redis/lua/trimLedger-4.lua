@@ -12,6 +12,7 @@
           contains only records that are too young to be removed
   Returns the number of records removed
 ]]
+--@include time
 local ledger, state, consumers, erased = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit = nil
 for _, confirmed in ipairs(redis.call('HVALS', consumers)) do
@@ -21,8 +22,7 @@ end
 if not limit then return 0 end
 if ARGV[3] ~= '' then limit = math.min(limit, ARGV[3] - 1) end
 
-local time = redis.call('TIME')
-local appendedBefore = time[1] * 1000 + math.floor(time[2] / 1000) - ARGV[1]
+local appendedBefore = millis(redis.call('TIME')) - ARGV[1]
 -- An older version, which does not support erased records, trims only the stream.
 redis.call('ZREMRANGEBYSCORE', erased, '-inf', redis.call('HGET', state, 'trimmed') or '0')
 local records = {}

@@ -1,5 +1,6 @@
 import type { LedgerRecord, UsageRecord } from '../../protocol/usage.ts';
 import type { LedgerPosition, StoredRecord } from '../ledger/ledger.ts';
+import { parseLedgerRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
 import { ArchivedWindows } from './archived-windows.ts';
 import type { ArchiveDatabase, Client } from './database.ts';
@@ -196,7 +197,7 @@ export class ArchiveWriter {
        RETURNING record::text AS json`,
       [RETURN_AGAIN, limit],
     );
-    const lost = rows.map(({ json }) => JSON.parse(json) as LedgerRecord);
+    const lost = rows.map(({ json }) => parseLedgerRecord(json));
     return lost
       .sort((one, other) => one.sequence - other.sequence)
       .map(({ sequence: _, hash: __, salt: ___, content_before: ____, ...record }) => record);

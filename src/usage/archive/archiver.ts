@@ -11,6 +11,7 @@ import {
   type StoredRecord,
 } from '../ledger/ledger.ts';
 import { DamagedWindow, type Windows } from '../ledger/windows.ts';
+import { parseLedgerRecord } from '../records.ts';
 import type { LedgerServer } from '../recovery/ledger-server.ts';
 import { LossRepair, type Repaired } from '../recovery/loss-repair.ts';
 import { ArchiveDisagrees, type ArchiveHead, type ArchiveWriter, type UsageArchive } from './archive.ts';
@@ -118,7 +119,7 @@ export class Archiver {
       throw new ArchiveDisagrees(sequence + 1, 'the ledger has trimmed records that are not archived');
     }
     const [stored] = await this.#deps.ledger.range(sequence, sequence);
-    return stored !== undefined && (JSON.parse(stored.json) as LedgerRecord).hash === hash;
+    return stored !== undefined && parseLedgerRecord(stored.json).hash === hash;
   }
 
   /**

@@ -1,6 +1,6 @@
-import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { LedgerHead, StoredRecord } from '../ledger/ledger.ts';
 import type { WindowView } from '../ledger/windows.ts';
+import { parseLedgerRecord } from '../records.ts';
 import { isSameRecord } from '../redaction.ts';
 import type { ArchivedRevision, ArchiveHead, ArchiveRow, UsageArchive } from './archive.ts';
 
@@ -61,7 +61,8 @@ export class ArchiveComparison {
     const both = batch.filter(
       ({ sequence }) => sequence > archivedHead.base.sequence && sequence <= archivedHead.sequence,
     );
-    const [first, last] = [both[0], both.at(-1)];
+    const first = both[0];
+    const last = both.at(-1);
     if (!first || !last) return undefined;
     const rows = await this.#archive?.range(first.sequence, last.sequence).catch(() => undefined);
     if (!rows) {
@@ -98,11 +99,11 @@ interface ArchivedHead {
 function difference({ json }: StoredRecord, row: ArchiveRow | undefined): string | undefined {
   if (!row) return 'The archive does not have the record.';
   if (!isSameRecord(row.json, json)) return 'The archive has another record in its place.';
-  const record = JSON.parse(json) as LedgerRecord;
+  const record = parseLedgerRecord(json);
   const columns = (['id', 'period', 'units', 'hash'] as const).filter((column) => row[column] !== record[column]);
   return columns.length > 0 ? `The archive has another ${columns.join(' and ')} beside the record.` : undefined;
 }
 
 function idOf({ json }: StoredRecord): string {
-  return (JSON.parse(json) as LedgerRecord).id;
+  return parseLedgerRecord(json).id;
 }

@@ -35,34 +35,35 @@ export interface Consumer {
  */
 export type Confirmation = 'confirmed' | 'unknown' | 'foreign' | 'full';
 
+export interface ConsumersDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly ledger: Ledger;
+  readonly windows: Windows;
+}
+
 /** The consumers of the ledger (billing systems), their confirmed positions, and the trimming that depends on them. */
 export class Consumers {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #ledger: Ledger;
-  readonly #windows: Windows;
+  readonly #deps: ConsumersDeps;
 
-  constructor({ redis, keys, ledger, windows }: { redis: Redis; keys: Keys; ledger: Ledger; windows: Windows }) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#ledger = ledger;
-    this.#windows = windows;
+  constructor(deps: ConsumersDeps) {
+    this.#deps = deps;
   }
 
   /** Stores that the consumer has every record up to `position`. A consumer may move back, which keeps more records. */
   async confirm(consumer: string, service: string, position: LedgerPosition): Promise<Confirmation> {
-    if (!(await this.#ledger.contains(position))) return 'unknown';
+    if (!(await this.#deps.ledger.contains(position))) return 'unknown';
     const args = [consumer, service, position.sequence, MAX_CONSUMERS];
-    return confirmCursor.run(this.#redis, [this.#keys.consumers], args);
+    return confirmCursor.run(this.#deps.redis, [this.#deps.keys.consumers], args);
   }
 
   /** Removes a consumer; false when it does not exist. */
   async forget(consumer: string): Promise<boolean> {
-    return (await mapRedisErrors(this.#redis.hdel(this.#keys.consumers, consumer))) === 1;
+    return (await mapRedisErrors(this.#deps.redis.hdel(this.#deps.keys.consumers, consumer))) === 1;
   }
 
   async list(): Promise<Consumer[]> {
-    const stored = await mapRedisErrors(this.#redis.hgetall(this.#keys.consumers));
+    const stored = await mapRedisErrors(this.#deps.redis.hgetall(this.#deps.keys.consumers));
     return Object.entries(stored)
       .sort(([one], [other]) => (one < other ? -1 : 1))
       .map(([consumer, confirmed]) => {
@@ -81,10 +82,10 @@ export class Consumers {
   async trim(retentionMs = RETENTION_MS): Promise<number> {
     let trimmed = 0;
     for (let step = 0; step < TRIM_STEPS; step++) {
-      const needed = await this.#windows.lowestOpen();
-      const { ledger, ledgerState, consumers, erasedRecords } = this.#keys;
+      const needed = await this.#deps.windows.lowestOpen();
+      const { ledger, ledgerState, consumers, erasedRecords } = this.#deps.keys;
       const args = [retentionMs, TRIM_BATCH, needed ?? ''];
-      const removed = await trimLedger.run(this.#redis, [ledger, ledgerState, consumers, erasedRecords], args);
+      const removed = await trimLedger.run(this.#deps.redis, [ledger, ledgerState, consumers, erasedRecords], args);
       trimmed += removed;
       if (removed < TRIM_BATCH) break;
     }

@@ -8,6 +8,7 @@ import type { Keys } from '../../redis/keys.ts';
 import { literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import { hourOf } from '../hours.ts';
+import { parseLedgerRecord, parseUsageRecord } from '../records.ts';
 import type { AcknowledgedRecords } from '../recovery/acknowledged-records.ts';
 import type { Ledger } from './ledger.ts';
 
@@ -61,18 +62,10 @@ export interface CorrectionsDeps {
  * correct.
  */
 export class Corrections {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #ledger: Ledger;
-  readonly #clock: Clock;
-  readonly #observer: CorrectionsDeps['observer'];
+  readonly #deps: CorrectionsDeps;
 
-  constructor({ redis, keys, ledger, clock, observer }: CorrectionsDeps) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#ledger = ledger;
-    this.#clock = clock;
-    this.#observer = observer;
+  constructor(deps: CorrectionsDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -81,13 +74,13 @@ export class Corrections {
    */
   async record(key: CorrectionKey, request: CorrectionRequest): Promise<CorrectionResult> {
     const keyDigest = digest([key.serviceId, key.idempotencyKey]);
-    const keyName = this.#keys.correction(keyDigest);
+    const keyName = this.#deps.keys.correction(keyDigest);
     const requestDigest = digest([request.recordId, request.sequence, request.units, request.reason]);
     // The key is read before the record, which may have been trimmed since the key was used.
-    const [existing, stored] = await mapRedisErrors(this.#redis.hmget(keyName, 'request', 'record'));
+    const [existing, stored] = await mapRedisErrors(this.#deps.redis.hmget(keyName, 'request', 'record'));
     if (existing) {
       if (existing !== requestDigest) return { outcome: 'conflict' };
-      return { outcome: 'repeated', record: JSON.parse(stored ?? '') as UsageRecord };
+      return { outcome: 'repeated', record: parseUsageRecord(stored ?? '') };
     }
     const original = await this.#find(request);
     if (!original) return { outcome: 'missing' };
@@ -97,21 +90,26 @@ export class Corrections {
     const id = derivedId('usage', 'correction', key.serviceId, key.idempotencyKey, requestDigest);
     const record = this.#correction(id, key, request, original);
     const reply = await recordCorrection.run(
-      this.#redis,
-      [this.#keys.corrections, keyName, this.#keys.corrected, this.#keys.correctionsOf(original.user_id)],
+      this.#deps.redis,
+      [
+        this.#deps.keys.corrections,
+        keyName,
+        this.#deps.keys.corrected,
+        this.#deps.keys.correctionsOf(original.user_id),
+      ],
       [requestDigest, JSON.stringify(record), original.id, request.units, original.units, KEY_SECONDS, keyDigest],
     );
     if (reply[0] === 'conflict') return { outcome: 'conflict' };
     const [outcome, detail] = reply;
     if (outcome === 'excessive') return { outcome, remaining: Number(detail) };
-    const written = JSON.parse(detail) as UsageRecord;
-    this.#observer?.onAcknowledged(written);
+    const written = parseUsageRecord(detail);
+    this.#deps.observer?.onAcknowledged(written);
     return { outcome, record: written };
   }
 
   async #find({ recordId, sequence }: CorrectionRequest): Promise<LedgerRecord | undefined> {
-    const [stored] = await this.#ledger.range(sequence, sequence);
-    const record = stored && (JSON.parse(stored.json) as LedgerRecord);
+    const [stored] = await this.#deps.ledger.range(sequence, sequence);
+    const record = stored && parseLedgerRecord(stored.json);
     return record?.id === recordId ? record : undefined;
   }
 
@@ -122,7 +120,7 @@ export class Corrections {
     original: LedgerRecord,
   ): UsageRecord {
     const { user_id, plan, tool, permission, run_id, thread_id, request_id } = original;
-    const now = this.#clock.now();
+    const now = this.#deps.clock.now();
     const time = new Date(now).toISOString();
     return {
       id,

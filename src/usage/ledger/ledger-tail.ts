@@ -9,25 +9,25 @@ interface Waiter {
   readonly wake: () => void;
 }
 
+export interface LedgerTailDeps {
+  readonly ledger: Pick<Ledger, 'head'>;
+  readonly clock: Clock;
+}
+
 /**
  * Wakes readers that wait for the ledger to grow. One request per `LOOK_EVERY_MS` serves all of them, over the shared
  * connection. Without readers no requests are sent.
  */
 export class LedgerTail {
-  readonly #ledger: Pick<Ledger, 'head'>;
-  readonly #clock: Clock;
+  readonly #deps: LedgerTailDeps;
   readonly #maxWaiting: number;
   readonly #waiting = new Set<Waiter>();
   #stop: (() => void) | undefined;
   #looking = false;
 
   /** @param options.maxWaiting maximum number of waiting readers on this node */
-  constructor(
-    { ledger, clock }: { readonly ledger: Pick<Ledger, 'head'>; readonly clock: Clock },
-    { maxWaiting }: { readonly maxWaiting: number },
-  ) {
-    this.#ledger = ledger;
-    this.#clock = clock;
+  constructor(deps: LedgerTailDeps, { maxWaiting }: { readonly maxWaiting: number }) {
+    this.#deps = deps;
     this.#maxWaiting = maxWaiting;
   }
 
@@ -46,11 +46,11 @@ export class LedgerTail {
         if (this.#waiting.size === 0) this.#rest();
         resolve();
       };
-      const cancel = this.#clock.after(timeoutMs, wake);
+      const cancel = this.#deps.clock.after(timeoutMs, wake);
       const waiter = { sequence, wake };
       signal.addEventListener('abort', wake, { once: true });
       this.#waiting.add(waiter);
-      this.#stop ??= this.#clock.every(LOOK_EVERY_MS, () => void this.#look());
+      this.#stop ??= this.#deps.clock.every(LOOK_EVERY_MS, () => void this.#look());
     });
   }
 
@@ -58,7 +58,7 @@ export class LedgerTail {
     if (this.#looking) return;
     this.#looking = true;
     try {
-      const { sequence } = await this.#ledger.head();
+      const { sequence } = await this.#deps.ledger.head();
       for (const waiter of [...this.#waiting]) if (waiter.sequence < sequence) waiter.wake();
     } catch {
       // Redis is unavailable. A waiting reader reads after its timeout and then receives the error.

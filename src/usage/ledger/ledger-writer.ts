@@ -1,9 +1,10 @@
 import { NO_TRACING, type Tracing } from '../../lib/tracing.ts';
-import type { LedgerRecord, Refusal, UsageRecord } from '../../protocol/usage.ts';
+import type { Refusal, UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
 import { type Outbox, type PendingEntry, readOutboxes, trimOutboxes } from '../outbox/outboxes.ts';
+import { parseLedgerRecord } from '../records.ts';
 import type { RecordSource } from '../recovery/resubmitted-records.ts';
 import { contentDigest, newSalt } from '../redaction.ts';
 import { APPEND_BATCH, appendBatch } from './append-batch.ts';
@@ -116,7 +117,7 @@ export class LedgerWriter {
       searched += batch.length;
       if (searched > MAX_SEARCHED) return 'unsearched';
       for (const { json } of batch) {
-        const { id } = JSON.parse(json) as LedgerRecord;
+        const { id } = parseLedgerRecord(json);
         if (ids.has(id)) inLedger.add(id);
       }
     }
@@ -153,7 +154,7 @@ class IngestPass {
   async begin(): Promise<void> {
     const { sequence } = this.head;
     const [last] = await this.#deps.ledger.range(sequence, sequence);
-    this.#contentBefore = last && contentDigest(JSON.parse(last.json) as LedgerRecord);
+    this.#contentBefore = last && contentDigest(parseLedgerRecord(last.json));
   }
 
   /**

@@ -3,6 +3,7 @@ import type { LedgerRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
+import { parseLedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 
 /** Records read per command: bounds the size of one reply. */
@@ -56,17 +57,20 @@ export interface LedgerHead extends LedgerPosition {
   readonly trimmed: LedgerPosition;
 }
 
+export interface LedgerDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+}
+
 /**
  * Reads the ledger of all usage records: a gap-free `sequence`, each record chained to the one before by its hash.
  * `LedgerWriter` writes it.
  */
 export class Ledger {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
+  readonly #deps: LedgerDeps;
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
-    this.#redis = redis;
-    this.#keys = keys;
+  constructor(deps: LedgerDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -87,7 +91,7 @@ export class Ledger {
         userId || tool ? READ_BATCH : limit - records.length,
       );
       for (const { sequence, json } of batch) {
-        const record = JSON.parse(json) as LedgerRecord;
+        const record = parseLedgerRecord(json);
         gapDetected ||= sequence !== end.sequence + 1;
         end = { sequence, hash: record.hash };
         seen += 1;
@@ -102,7 +106,7 @@ export class Ledger {
 
   async head(): Promise<LedgerHead> {
     const state = await mapRedisErrors(
-      this.#redis.hmget(this.#keys.ledgerState, 'sequence', 'hash', 'trimmed', 'trimmed_hash'),
+      this.#deps.redis.hmget(this.#deps.keys.ledgerState, 'sequence', 'hash', 'trimmed', 'trimmed_hash'),
     );
     const [sequence, hash, trimmed, trimmedHash] = state;
     return {
@@ -116,11 +120,13 @@ export class Ledger {
   async range(from: number, to: number, limit = READ_BATCH): Promise<StoredRecord[]> {
     if (from > to || limit < 1) return [];
     const count = Math.min(limit, READ_BATCH);
-    const entries = await mapRedisErrors(this.#redis.xrange(this.#keys.ledger, `${from}-0`, `${to}-0`, 'COUNT', count));
+    const entries = await mapRedisErrors(
+      this.#deps.redis.xrange(this.#deps.keys.ledger, `${from}-0`, `${to}-0`, 'COUNT', count),
+    );
     const records = entries.map(storedRecord);
     if (isWhole(records, from, Math.min(to, from + count - 1))) return records;
     const erased = await mapRedisErrors(
-      this.#redis.zrange(this.#keys.erasedRecords, from, String(to), 'BYSCORE', 'LIMIT', 0, count),
+      this.#deps.redis.zrange(this.#deps.keys.erasedRecords, from, String(to), 'BYSCORE', 'LIMIT', 0, count),
     );
     if (erased.length === 0) return records;
     return merged([...records, ...erased.map(erasedRecord)]).slice(0, count);
@@ -133,11 +139,11 @@ export class Ledger {
   async *backwards(from: number, since: number): AsyncGenerator<StoredRecord[]> {
     for (let next = from; next > 0; ) {
       const entries = await mapRedisErrors(
-        this.#redis.xrevrange(this.#keys.ledger, `${next}-0`, '-', 'COUNT', READ_BATCH),
+        this.#deps.redis.xrevrange(this.#deps.keys.ledger, `${next}-0`, '-', 'COUNT', READ_BATCH),
       );
-      const { erasedRecords } = this.#keys;
+      const { erasedRecords } = this.#deps.keys;
       const erased = await mapRedisErrors(
-        this.#redis.zrange(erasedRecords, next, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, READ_BATCH),
+        this.#deps.redis.zrange(erasedRecords, next, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, READ_BATCH),
       );
       const batch = merged([...entries.map(storedRecord), ...erased.map(erasedRecord)])
         .reverse()
@@ -174,7 +180,7 @@ export class Ledger {
     const [stored] = await this.range(sequence, sequence);
     // A trimmed record cannot be compared. The reader notices it by the gap after its position.
     if (!stored) return sequence < trimmed.sequence;
-    return (JSON.parse(stored.json) as LedgerRecord).hash.startsWith(hash);
+    return parseLedgerRecord(stored.json).hash.startsWith(hash);
   }
 }
 
@@ -224,7 +230,7 @@ export function chained(previous: string, record: Omit<LedgerRecord, 'hash'>): C
  * @returns undefined when it does not follow; `Verifier` reports the reason
  */
 export function following(previous: string, stored: Pick<StoredRecord, 'sequence' | 'json'>): LedgerRecord | undefined {
-  const record = JSON.parse(stored.json) as LedgerRecord;
+  const record = parseLedgerRecord(stored.json);
   const { hash: _, ...rest } = record;
   if (isErased(record)) return record.sequence === stored.sequence ? record : undefined;
   return record.sequence === stored.sequence && chained(previous, rest).json === stored.json ? record : undefined;

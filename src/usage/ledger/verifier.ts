@@ -1,9 +1,9 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { LedgerRecord } from '../../protocol/usage.ts';
 import { ArchiveComparison, type ArchiveState, type ComparedArchive, type Difference } from '../archive/comparison.ts';
-import type { PseudonymsInUse } from '../erasures-in-progress.ts';
 import { startOf } from '../hours.ts';
 import { measuresOf, NOTHING, packed, rowOf, Sums, underPseudonyms } from '../measures.ts';
+import { parseLedgerRecord } from '../records.ts';
 import { isErased } from '../redaction.ts';
 import { confirms, RedactionCheck } from '../redaction-check.ts';
 import type { Tallies } from '../reports/tallies.ts';
@@ -63,7 +63,7 @@ interface VerifierDeps {
   readonly tallies: Tallies;
   readonly clock: Clock;
   /** While an erasure is in progress, records and tallies contain the user under the user id or the pseudonym. */
-  readonly erasures?: PseudonymsInUse | undefined;
+  readonly pseudonymsInUse?: () => Promise<ReadonlyMap<string, string>>;
 }
 
 /** Carries the first problem and ends the check. */
@@ -309,7 +309,7 @@ class Check {
     const expected = this.#views.get(hour);
     // Every ingestion batch that changes the tally also changes the window.
     if (lastSequence(now) !== (expected ? lastSequence(expected) : 0)) return void this.unsettled.add(hour);
-    const pseudonyms = await this.#deps.erasures?.pseudonyms();
+    const pseudonyms = await this.#deps.pseudonymsInUse?.();
     const found = underPseudonyms(this.#rows.get(hour)?.rows ?? new Map(), pseudonyms);
     const tallied = underPseudonyms(stored, pseudonyms);
     for (const row of new Set([...found.keys(), ...tallied.keys()])) {
@@ -368,7 +368,7 @@ function checkedRecord(stored: StoredRecord, previous: string): LedgerRecord {
 
 function recordIn({ sequence, json }: StoredRecord): LedgerRecord {
   try {
-    return JSON.parse(json) as LedgerRecord;
+    return parseLedgerRecord(json);
   } catch {
     throw chainMisfit(sequence, null, 'The record cannot be read.');
   }

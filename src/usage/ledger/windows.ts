@@ -6,6 +6,7 @@ import type { Keys } from '../../redis/keys.ts';
 import { done } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import { type Measures, measuresOf, NOTHING, packed, sum, unpacked } from '../measures.ts';
+import { parseLedgerRecord } from '../records.ts';
 import type { Ledger } from './ledger.ts';
 
 const closeWindow = LuaScript.load('closeWindow-2', done);
@@ -88,6 +89,12 @@ export class RevisionSum {
   }
 }
 
+export interface WindowsDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly ledger: Ledger;
+}
+
 /**
  * The hourly windows of the ledger. Each record is in exactly one revision of the window of its hour: the one that was
  * open when the record was ingested.
@@ -96,16 +103,12 @@ export class RevisionSum {
  * its hour, once every outbox has been ingested past that time.
  */
 export class Windows {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
-  readonly #ledger: Ledger;
+  readonly #deps: WindowsDeps;
   /** Windows that could not be closed, with the time of the last check. Bounded by the number of due windows. */
   readonly #disagreeing = new Map<string, number>();
 
-  constructor({ redis, keys, ledger }: { redis: Redis; keys: Keys; ledger: Ledger }) {
-    this.#redis = redis;
-    this.#keys = keys;
-    this.#ledger = ledger;
+  constructor(deps: WindowsDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -116,8 +119,8 @@ export class Windows {
     const views: WindowView[] = [];
     for (let at = 0; at < hours.length; at += READ_AT_ONCE) {
       const some = hours.slice(at, at + READ_AT_ONCE);
-      const pipeline = this.#redis.pipeline();
-      for (const hour of some) pipeline.hgetall(this.#keys.window(hour));
+      const pipeline = this.#deps.redis.pipeline();
+      for (const hour of some) pipeline.hgetall(this.#deps.keys.window(hour));
       const replies = (await mapRedisErrors(pipeline.exec())) ?? [];
       for (const [index, [error, stored]] of replies.entries()) {
         if (error) throw redisError(error);
@@ -129,15 +132,15 @@ export class Windows {
   }
 
   async view(hour: string): Promise<WindowView> {
-    return viewOf(hour, await mapRedisErrors(this.#redis.hgetall(this.#keys.window(hour))));
+    return viewOf(hour, await mapRedisErrors(this.#deps.redis.hgetall(this.#deps.keys.window(hour))));
   }
 
   /**
    * Yields the records of a revision in order, in batches. Trimmed records are missing: the caller compares the count.
    */
   async *records({ window, first_sequence, last_sequence }: Revision): AsyncGenerator<LedgerRecord[]> {
-    for await (const batch of this.#ledger.batches(first_sequence, last_sequence)) {
-      const records = batch.map(({ json }) => JSON.parse(json) as LedgerRecord);
+    for await (const batch of this.#deps.ledger.batches(first_sequence, last_sequence)) {
+      const records = batch.map(({ json }) => parseLedgerRecord(json));
       yield records.filter(({ period }) => period === window);
     }
   }
@@ -151,7 +154,7 @@ export class Windows {
   async closeDue(completeUntil: number): Promise<{ closed: number; disagreeing: string[] }> {
     const limit = CLOSE_AT_ONCE + this.#disagreeing.size;
     const due = await mapRedisErrors(
-      this.#redis.zrangebyscore(this.#keys.openWindows, '-inf', String(completeUntil), 'LIMIT', 0, limit),
+      this.#deps.redis.zrangebyscore(this.#deps.keys.openWindows, '-inf', String(completeUntil), 'LIMIT', 0, limit),
     );
     let closed = 0;
     for (const hour of due) {
@@ -182,9 +185,9 @@ export class Windows {
 
   /** Returns the lowest sequence that an open revision needs. */
   async lowestOpen(): Promise<number | undefined> {
-    const hours = await mapRedisErrors(this.#redis.zrange(this.#keys.openWindows, '0', '-1'));
+    const hours = await mapRedisErrors(this.#deps.redis.zrange(this.#deps.keys.openWindows, '0', '-1'));
     const firsts = await Promise.all(
-      hours.map((hour) => mapRedisErrors(this.#redis.hget(this.#keys.window(hour), 'first'))),
+      hours.map((hour) => mapRedisErrors(this.#deps.redis.hget(this.#deps.keys.window(hour), 'first'))),
     );
     const sequences = firsts.flatMap((first) => (first === null ? [] : [Number(first)]));
     return sequences.length > 0 ? Math.min(...sequences) : undefined;
@@ -215,8 +218,8 @@ export class Windows {
   async #write(revision: ClosedRevision, open: OpenRevision, closed: number): Promise<boolean> {
     const hour = open.window;
     const done = await closeWindow.run(
-      this.#redis,
-      [this.#keys.window(hour), this.#keys.openWindows],
+      this.#deps.redis,
+      [this.#deps.keys.window(hour), this.#deps.keys.openWindows],
       [hour, closed, open.last_sequence, packed({ ...open.totals, refusals: 0 }), JSON.stringify(revision)],
     );
     return done === 1;

@@ -4,6 +4,7 @@ import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { endOf } from '../hours.ts';
+import { parseUsageRecord } from '../records.ts';
 import { RECORD_SOURCES, type Resubmission, SINCE_FIELD, SOURCE_FIELD } from '../recovery/resubmitted-records.ts';
 
 /**
@@ -57,7 +58,8 @@ export async function readOutboxes(
   state: Readonly<Record<string, string>>,
 ): Promise<PendingRecords> {
   const partitions = Array.from({ length: PARTITIONS }, (_, at) => [String(at), keys.outbox(at)] as const);
-  const named = [...partitions, [CORRECTIONS, keys.corrections] as const, [RESUBMITTED, keys.resubmitted] as const];
+  const original = [...partitions, [CORRECTIONS, keys.corrections] as const];
+  const named = [...original, [RESUBMITTED, keys.resubmitted] as const];
   // The commands are sent together. A pipeline cannot be used, because all of its keys would have to be on one shard.
   const reads = named.map(([name, key]) => {
     return redis.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', batchOf(name));
@@ -65,8 +67,8 @@ export async function readOutboxes(
   const [hasResubmittedIds, ...replies] = await mapRedisErrors(
     Promise.all([redis.exists(keys.resubmittedIds), ...reads]),
   );
-  const outboxes = named.map(([name, key], at) => outbox(name, key, replies[at] ?? []));
-  const resubmitted = outboxes.pop() as Outbox;
+  const outboxes = original.map(([name, key], at) => outbox(name, key, replies[at] ?? []));
+  const resubmitted = outbox(RESUBMITTED, keys.resubmitted, replies.at(-1) ?? []);
   return { outboxes, resubmitted, hasResubmittedIds: hasResubmittedIds === 1 };
 }
 
@@ -149,7 +151,7 @@ function resubmissionOf([sourceField, name, sinceField, time]: readonly string[]
 
 function parsed(json: string, isRefusal: boolean): UsageRecord | Refusal | undefined {
   try {
-    const entry = JSON.parse(json) as UsageRecord;
+    const entry = parseUsageRecord(json);
     endOf(entry.period);
     const numbers = isRefusal ? [] : [entry.units, entry.duration_ms];
     const names = isRefusal ? [entry.user_id] : [entry.user_id, entry.id];

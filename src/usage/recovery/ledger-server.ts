@@ -13,14 +13,17 @@ const agreeWithServer = LuaScript.load('agreeWithServer-1', done);
  */
 export const GATE_TIMEOUT_MS = 15_000;
 
+export interface LedgerServerDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+}
+
 /** The Redis server that stores the ledger. Its id changes with each restart and each failover. */
 export class LedgerServer {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
+  readonly #deps: LedgerServerDeps;
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
-    this.#redis = redis;
-    this.#keys = keys;
+  constructor(deps: LedgerServerDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -29,7 +32,7 @@ export class LedgerServer {
    * @throws RedisUnavailable
    */
   async identify(): Promise<{ serverId: string; agreed: boolean; now: number }> {
-    const [serverId, agreed, now] = await identifyServer.run(this.#redis, [this.#keys.ledgerState], []);
+    const [serverId, agreed, now] = await identifyServer.run(this.#deps.redis, [this.#deps.keys.ledgerState], []);
     return { serverId, agreed: serverId === agreed, now };
   }
 
@@ -38,8 +41,13 @@ export class LedgerServer {
    * become another server.
    */
   async agree(serverId: string): Promise<void> {
-    await agreeWithServer.run(this.#redis, [this.#keys.ledgerState], [serverId]);
+    await agreeWithServer.run(this.#deps.redis, [this.#deps.keys.ledgerState], [serverId]);
   }
+}
+
+export interface LedgerGateDeps {
+  readonly server: LedgerServer;
+  readonly clock: Clock;
 }
 
 /**
@@ -48,18 +56,13 @@ export class LedgerServer {
  * unavailable archive must not block billing.
  */
 export class LedgerGate {
-  readonly #server: LedgerServer;
-  readonly #clock: Clock;
+  readonly #deps: LedgerGateDeps;
   readonly #timeoutMs: number;
   /** The server whose comparison is pending, and the start of the wait. */
   #waiting: { readonly serverId: string; readonly since: number } | undefined;
 
-  constructor(
-    { server, clock }: { readonly server: LedgerServer; readonly clock: Clock },
-    { timeoutMs = GATE_TIMEOUT_MS }: { readonly timeoutMs?: number } = {},
-  ) {
-    this.#server = server;
-    this.#clock = clock;
+  constructor(deps: LedgerGateDeps, { timeoutMs = GATE_TIMEOUT_MS }: { readonly timeoutMs?: number } = {}) {
+    this.#deps = deps;
     this.#timeoutMs = timeoutMs;
   }
 
@@ -68,12 +71,12 @@ export class LedgerGate {
    * @throws RedisUnavailable
    */
   async isOpen(): Promise<boolean> {
-    const { serverId, agreed } = await this.#server.identify();
+    const { serverId, agreed } = await this.#deps.server.identify();
     if (agreed) {
       this.#waiting = undefined;
       return true;
     }
-    if (this.#waiting?.serverId !== serverId) this.#waiting = { serverId, since: this.#clock.now() };
-    return this.#clock.now() - this.#waiting.since >= this.#timeoutMs;
+    if (this.#waiting?.serverId !== serverId) this.#waiting = { serverId, since: this.#deps.clock.now() };
+    return this.#deps.clock.now() - this.#waiting.since >= this.#timeoutMs;
   }
 }

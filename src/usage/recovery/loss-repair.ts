@@ -5,6 +5,7 @@ import { ArchiveDisagrees, type ArchivedRecord, type ArchiveHead, type ArchiveWr
 import { APPEND_BATCH, appendBatch } from '../ledger/append-batch.ts';
 import { following, type Ledger, type LedgerHead, type LedgerPosition } from '../ledger/ledger.ts';
 import type { Windows } from '../ledger/windows.ts';
+import { parseLedgerRecord } from '../records.ts';
 import { resubmit } from './resubmitted-records.ts';
 
 /**
@@ -96,7 +97,8 @@ export class LossRepair {
    */
   async #lastCommon(writer: ArchiveWriter, archived: ArchiveHead, head: LedgerHead): Promise<number> {
     const same = async (sequence: number) => {
-      const [one, other] = [await this.#ledgerHash(sequence, head), await archivedHash(writer, sequence, archived)];
+      const one = await this.#ledgerHash(sequence, head);
+      const other = await archivedHash(writer, sequence, archived);
       return one !== undefined && one === other;
     };
     let low = Math.max(archived.base.sequence, head.trimmed.sequence);
@@ -115,7 +117,7 @@ export class LossRepair {
   async #ledgerHash(sequence: number, { trimmed }: LedgerHead): Promise<string | undefined> {
     if (sequence === trimmed.sequence) return trimmed.hash;
     const [stored] = await this.#deps.ledger.range(sequence, sequence);
-    return stored && (JSON.parse(stored.json) as LedgerRecord).hash;
+    return stored && parseLedgerRecord(stored.json).hash;
   }
 
   /** Restores records unchanged after the last record of the ledger, until it meets other records. */

@@ -22,17 +22,20 @@ export interface TallyQuery {
 
 export type Tally = Readonly<Partial<Record<Dimension, string>>> & Measures;
 
+export interface TalliesDeps {
+  readonly redis: Redis;
+  readonly keys: Keys;
+}
+
 /**
  * Sums of the ledger by hour, user, tool and plan, and the refusals, which are not in the ledger. Ingestion updates
  * them.
  */
 export class Tallies {
-  readonly #redis: Redis;
-  readonly #keys: Keys;
+  readonly #deps: TalliesDeps;
 
-  constructor({ redis, keys }: { redis: Redis; keys: Keys }) {
-    this.#redis = redis;
-    this.#keys = keys;
+  constructor(deps: TalliesDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -68,7 +71,7 @@ export class Tallies {
     let cursor = '0';
     do {
       const [next, fields] = await mapRedisErrors(
-        this.#redis.hscan(this.#keys.tally(hour), cursor, 'MATCH', pattern, 'COUNT', SCAN_BATCH),
+        this.#deps.redis.hscan(this.#deps.keys.tally(hour), cursor, 'MATCH', pattern, 'COUNT', SCAN_BATCH),
       );
       for (let at = 0; at + 1 < fields.length; at += 2) rows.set(fields[at] ?? '', unpacked(fields[at + 1] ?? ''));
       if (rows.size > MAX_ROWS) throw tooMuch();

@@ -10,15 +10,14 @@
   ARGV[6] number of the user's usage records to keep for the user's own tools
   ARGV[7] trace of the usage records, "" for none
   In logState, `bytes` is the number of bytes ever appended, and `trimmed` the number of those that have been removed.
-  Requires include/streams.lua.
+  Requires include/time.lua and include/streams.lua.
 ]]
 local function openLog(keys, time)
   local state = redis.call('HMGET', keys.logState, 'epoch', 'seq', 'bytes', 'trimmed')
   return {
     keys = keys,
-    now = time[1] * 1000 + math.floor(time[2] / 1000),
-    -- Identifies a history of the log: one that begins after a loss begins at another time.
-    epoch = state[1] or string.format('epoch_%x%05x', time[1], time[2]),
+    now = millis(time),
+    epoch = state[1] or newEpoch(time),
     seq = tonumber(state[2] or '0'),
     bytes = tonumber(state[3] or '0'),
     trimmed = tonumber(state[4] or '0'),
