@@ -5,8 +5,10 @@ import type { Tool, ToolTable } from './tool-catalogue.ts';
 
 /** Tool names that models accept as function names; also safe as metric labels and Redis members. */
 const SHOWN_NAME = /^[A-Za-z][A-Za-z0-9_-]{0,63}$/;
-/** Tool names that MCP allows. */
-const OWN_NAME = /^[A-Za-z0-9_.-]{1,128}$/;
+/** Tool names of servers: any text on one line, because servers use more characters than MCP recommends. */
+const OWN_NAME = /^\P{Cc}{1,256}$/u;
+const PROTOCOLS = ['auto', '2026-07-28', '2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05'] as const;
+const START_SECONDS = { stdio: 60, http: 15 } as const;
 const MAX_SERVERS = 32;
 /** Per server; each tool costs a schema compilation and a row of every tool list. */
 const MAX_TOOLS = 128;
@@ -44,10 +46,18 @@ const ServerRow = z.strictObject({
   args: z.array(z.string()).max(100).default([]),
   env: Secrets,
   cwd: z.string().min(1).optional(),
-  /** `auto` negotiates the version with the server. */
-  protocol: z.enum(['auto', '2026-07-28', '2025-11-25']).default('auto'),
+  /** `auto` negotiates the version with the server. A version of 2025 or older is offered first, then those before it. */
+  protocol: z.enum(PROTOCOLS).default('auto'),
   /** Per request. */
   timeout_seconds: z.number().int().min(1).max(600).default(30),
+  /** Until the server has answered the initialization. The default is longer for programs, which may be installed first. */
+  start_seconds: z.number().int().min(1).max(600).optional(),
+  /** Maximum size of one response, in KiB. */
+  response_kib: z.number().int().min(16).max(65_536).default(1_024),
+  /** Maximum size of one JSON Schema, in KiB. */
+  schema_kib: z.number().int().min(1).max(1_024).default(32),
+  /** Maximum size of all tools of the server with their schemas, in KiB; every tool list of every caller contains them. */
+  tools_kib: z.number().int().min(1).max(8_192).default(256),
   /** Maximum requests in flight per process; bounds what a server that does not answer can occupy. */
   concurrency: z.number().int().min(1).max(1_000).default(32),
   /** Allowed input requests. Callers see them as requests of Tollgate, so the operator must allow each kind. */
@@ -76,8 +86,13 @@ export interface ToolServer {
   readonly name: string;
   /** Contains secrets; must not be logged. */
   readonly address: ToolServerAddress;
-  readonly protocol: 'auto' | '2026-07-28' | '2025-11-25';
+  readonly protocol: (typeof PROTOCOLS)[number];
   readonly timeoutMs: number;
+  /** Timeout of connecting: the start of a program, negotiation and initialization. */
+  readonly startMs: number;
+  readonly responseBytes: number;
+  readonly schemaBytes: number;
+  readonly toolsBytes: number;
   readonly concurrency: number;
   readonly allowedInputRequests: readonly InputRequestKind[];
   /** Tool names at the server. */
@@ -190,7 +205,13 @@ function serverOf(
 ): ToolServer {
   const { name, protocol, concurrency, asks: allowedInputRequests, resources, prompts } = row;
   const timeoutMs = Math.min(row.timeout_seconds * 1000, context.longestMs ?? Number.POSITIVE_INFINITY);
-  const rest = { protocol, concurrency, allowedInputRequests, timeoutMs, resources, prompts };
+  const startMs = (row.start_seconds ?? START_SECONDS[row.url === undefined ? 'stdio' : 'http']) * 1000;
+  const bytes = {
+    responseBytes: row.response_kib * 1024,
+    schemaBytes: row.schema_kib * 1024,
+    toolsBytes: row.tools_kib * 1024,
+  };
+  const rest = { protocol, concurrency, allowedInputRequests, timeoutMs, startMs, resources, prompts, ...bytes };
   return { name, ...rest, tools: new Set(Object.keys(row.tools)), address: addressOf(file, path, row, context) };
 }
 

@@ -38,6 +38,7 @@ import { Readiness } from '../http/readiness.ts';
 import { traceRequests } from '../http/request-traces.ts';
 import type { IdentifyService } from '../http/services.ts';
 import { registerTicketRoutes, TICKETS_PATH } from '../http/ticket-routes.ts';
+import { registerToolServerRoutes } from '../http/tool-server-routes.ts';
 import { registerUserDataRoutes } from '../http/user-data-routes.ts';
 import { registerWsConfigRoutes } from '../http/ws-config-routes.ts';
 import { AGENT_RUN_ATTEMPTS, type AgentRunJob, QUEUES } from '../jobs.ts';
@@ -76,6 +77,7 @@ import { SOCKET_IO_PATH, SocketIo } from '../transports/socket-io.ts';
 import { listenForUpgrades } from '../transports/upgrades.ts';
 import { composeCatalogues } from './catalogues.ts';
 import { composeEventLog } from './event-log.ts';
+import { toolServerReport } from './tool-servers.ts';
 import { composeTools } from './tools.ts';
 import { openArchive, registerUsage } from './usage-routes.ts';
 
@@ -351,6 +353,8 @@ async function startServers(
   });
   const identifyService = serviceOf({ authenticator, guard });
   registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
+  const toolServers = () => services.upstreams.all.map(toolServerReport);
+  registerToolServerRoutes(app, { identifyService, nodeId, toolServers });
   registerAdminRoutes(app, { ...connections, identifyService, redis, keys });
   const archive = openArchive(config, services);
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });

@@ -146,6 +146,10 @@ export class Metrics {
   ]);
   readonly upstreamSeconds = this.#histogram('upstream_call_seconds', 'Tool calls at upstream servers', ['server']);
   readonly upstreamBreaker = this.#gauge('upstream_breaker_state', '0 closed, 1 half open, 2 open', ['server']);
+  readonly upstreamOmitted = this.#gauge('upstream_omitted_entries', 'Entries of lists of upstream servers left out', [
+    'server',
+    'list',
+  ]);
   readonly introspections = this.#counter('introspections_total', 'Introspections of tokens by result', ['result']);
   readonly traceSpans = this.#counter('trace_spans_total', 'Trace spans by result', ['result']);
 

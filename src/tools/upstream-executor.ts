@@ -4,6 +4,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import {
   type FaultKind,
   MissingCapability,
+  RateLimited,
   UpstreamBusy,
   UpstreamFault,
   UpstreamRefusal,
@@ -24,6 +25,7 @@ const FAULTS: Readonly<Record<FaultKind, string>> = {
 const BUSY: Readonly<Record<UpstreamBusy['reason'], string>> = {
   breaker_open: "The tool's server has failed repeatedly. Try again later.",
   concurrency: "The tool's server is at its concurrency limit. Try again.",
+  rate_limited: "The tool's server limits the rate of its calls. Try again later.",
 };
 
 /**
@@ -34,11 +36,11 @@ export function upstreamExecutor(
   upstreams: { get(server: string): Pick<Upstream, 'callTool'> | undefined },
   { server, tool }: Pick<UpstreamTool, 'server' | 'tool'>,
 ): ToolExecutor {
-  return async (args, { callId, signal, onProgress, input }) => {
+  return async (args, { callId, userId, signal, onProgress, input }) => {
     const upstream = upstreams.get(server);
     if (!upstream) throw new TollgateError('TOOL_NOT_AVAILABLE');
     try {
-      const result = await upstream.callTool({ tool, args, callId, signal, onProgress, input });
+      const result = await upstream.callTool({ tool, args, callId, userId, signal, onProgress, input });
       if (result instanceof InputRequiredAnswer) throw inputRequired(result, input);
       const { content, structuredContent, isError } = result;
       if (isError) throw new TollgateError('TOOL_FAILED', { text: textOf(content) });
@@ -61,9 +63,16 @@ function failure(thrown: unknown): unknown {
     return new TollgateError('MISSING_CLIENT_CAPABILITY', { fields: { requiredCapabilities: thrown.required } });
   }
   if (thrown instanceof UpstreamFault) return failed(FAULTS[thrown.kind], thrown);
+  if (thrown instanceof RateLimited) return limited(thrown);
   if (thrown instanceof UpstreamBusy) return failed(BUSY[thrown.reason], undefined);
   if (thrown instanceof UpstreamRefusal) return failed(bounded(thrown.message), undefined);
   return thrown;
+}
+
+/** Unlike other failures, the same call succeeds after the time. */
+function limited({ text, reason, retryAfterMs }: RateLimited): TollgateError {
+  const details = { text: text === undefined ? BUSY[reason] : bounded(text), fields: { retryable: true } };
+  return new TollgateError('TOOL_FAILED', retryAfterMs === undefined ? details : { ...details, retryAfterMs });
 }
 
 function failed(text: string, cause: Error | undefined): TollgateError {

@@ -1,8 +1,9 @@
 import { Agent, fetch as undiciFetch } from 'undici';
 import type { Clock } from '../lib/clock.ts';
+import { UnusableResult } from './faults.ts';
+import { type PostedRequest, postedRequest, readAnswer } from './http-answers.ts';
+import { tooLarge } from './received.ts';
 
-/** Maximum size of a response body: sixteen times the bound of a result. A stream counts as one body. */
-const MAX_BODY_BYTES = 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 5_000;
 /** Time beyond the timeout of a request. Its caller has stopped waiting by then, so the stream must not stay open. */
 const MARGIN_MS = 1_000;
@@ -15,17 +16,21 @@ export interface BoundedHttpOptions {
   readonly timeoutMs: number;
   /** Maximum number of concurrent requests. */
   readonly concurrency: number;
+  /** Maximum size of a response body. A stream counts as one body. */
+  readonly responseBytes: number;
 }
 
 /** HTTP client of one server, bounded in connections, time and size of each body. Change streams have no timeout. */
 export class BoundedHttp {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
+  readonly #maxBytes: number;
   readonly #agent: Agent;
 
-  constructor({ clock }: { clock: Clock }, { timeoutMs, concurrency }: BoundedHttpOptions) {
+  constructor({ clock }: { clock: Clock }, { timeoutMs, concurrency, responseBytes }: BoundedHttpOptions) {
     this.#clock = clock;
     this.#timeoutMs = timeoutMs + MARGIN_MS;
+    this.#maxBytes = responseBytes;
     this.#agent = new Agent({
       connections: concurrency + SPARE_CONNECTIONS,
       connect: { timeout: CONNECT_TIMEOUT_MS },
@@ -34,7 +39,11 @@ export class BoundedHttp {
     });
   }
 
-  /** Has the signature of the global `fetch`. */
+  /**
+   * Has the signature of the global `fetch`.
+   * @throws SessionLost, RateLimited, UpstreamRefusal when the server refuses a request; UnusableResult when its answer
+   *   is too large
+   */
   readonly fetch = async (url: string | URL, init: RequestInit = {}): Promise<Response> => {
     const headers = new Headers(init.headers);
     // No compression: a small compressed body can become arbitrarily large in memory.
@@ -54,14 +63,40 @@ export class BoundedHttp {
         dispatcher: this.#agent,
       });
       const { status, statusText } = response;
-      const bodied = response.body && bounded(response.body as ReadableStream<Uint8Array>, cancel);
+      const request = postedRequest(init, headers);
+      const isStream = (response.headers.get('content-type') ?? '').startsWith('text/event-stream');
+      const overflow = request && isStream ? () => tooLargeEvent(request) : undefined;
+      const bodied = response.body && this.#bounded(response.body as ReadableStream<Uint8Array>, cancel, overflow);
       if (!bodied) cancel();
-      return new Response(bodied, { status, statusText, headers: [...response.headers] });
+      const answer = new Response(bodied, { status, statusText, headers: [...response.headers] });
+      return request ? await readAnswer(answer, request) : answer;
     } catch (error) {
       cancel();
       throw error;
     }
   };
+
+  /** @param overflow returns the end of a body above the bound; without it, reading such a body fails */
+  #bounded(
+    body: ReadableStream<Uint8Array>,
+    ended: () => void,
+    overflow: (() => Uint8Array) | undefined,
+  ): ReadableStream<Uint8Array> {
+    const maxBytes = this.#maxBytes;
+    let bytes = 0;
+    const counted = new TransformStream<Uint8Array, Uint8Array>({
+      transform(chunk, controller) {
+        bytes += chunk.byteLength;
+        if (bytes <= maxBytes) return controller.enqueue(chunk);
+        ended();
+        if (!overflow) throw new UnusableResult(`The response of the server is larger than ${maxBytes} bytes.`);
+        controller.enqueue(overflow());
+        controller.terminate();
+      },
+      flush: ended,
+    });
+    return body.pipeThrough(counted);
+  }
 
   /** Closes all connections. Requests in flight fail. */
   close(): Promise<void> {
@@ -69,19 +104,11 @@ export class BoundedHttp {
   }
 }
 
-function late(): Error {
-  return new Error('the request timed out');
+/** Ends an event stream with an error response: the SDK would request a stream that broke off again. */
+function tooLargeEvent({ id }: PostedRequest): Uint8Array {
+  return new TextEncoder().encode(`\n\nevent: message\ndata: ${JSON.stringify(tooLarge(id))}\n\n`);
 }
 
-function bounded(body: ReadableStream<Uint8Array>, ended: () => void): ReadableStream<Uint8Array> {
-  let bytes = 0;
-  const counted = new TransformStream<Uint8Array, Uint8Array>({
-    transform(chunk, controller) {
-      bytes += chunk.byteLength;
-      if (bytes <= MAX_BODY_BYTES) controller.enqueue(chunk);
-      else throw new Error(`the response is larger than ${MAX_BODY_BYTES} bytes`);
-    },
-    flush: ended,
-  });
-  return body.pipeThrough(counted);
+function late(): Error {
+  return new Error('the request timed out');
 }

@@ -6,13 +6,16 @@ import type { Logger } from '../lib/logger.ts';
 import { BoundedHttp } from './bounded-http.ts';
 import { describe, UpstreamFault } from './faults.ts';
 import { boundMessages, endUnanswered } from './messages.ts';
+import { readLeniently } from './received.ts';
+import type { OmittedRow } from './rows.ts';
 
-/** Timeout of protocol negotiation and initialization. */
-const CONNECT_TIMEOUT_MS = 10_000;
-/** Maximum size of one message of a program; results are cut at 64 KiB. */
-const MAX_LINE_BYTES = 1024 * 1024;
-/** Maximum number of pages per list. */
-const MAX_PAGES = 16;
+/** Time within which a server of HTTP must answer the probe of `auto`; servers of older versions can ignore it. */
+const HTTP_PROBE_MS = 5_000;
+/**
+ * Factor between the bound of a response and that of a line of a program. A line between the two fails one call; one
+ * above ends the program, because the next message cannot be found.
+ */
+const LINE_FACTOR = 4;
 /** Maximum length of a chunk of a program's stderr in the debug log. */
 const MAX_STDERR_CHARS = 1_000;
 /** Bounds of the delay before a stream that the server ended is reopened. The server suggests the delay. */
@@ -35,33 +38,73 @@ export interface ConnectionDeps {
   readonly onFlood: () => void;
   /** Called when the connection has ended. */
   readonly onClose: () => void;
+  /** Called for each entry of a list that cannot be used, and for a list that was not read to its end. */
+  readonly onOmitted: (row: OmittedRow) => void;
 }
 
-/** Connects a client to the server. @throws UpstreamFault when the server is unreachable or does not support MCP */
-export async function connect(server: ToolServer, deps: ConnectionDeps, signal: AbortSignal): Promise<Connection> {
+/** `legacy`: the versions that begin with `initialize`. */
+export type Era = 'modern' | 'legacy';
+
+/**
+ * Connects a client to the server. With the protocol `auto`, a server whose answer to the probe is unusable is connected
+ * by `initialize`: servers of older versions answer an unknown request in any way.
+ * @param known era of the latest connection, if `auto` has detected it
+ * @throws UpstreamFault when the server is unreachable or does not support MCP
+ */
+export async function connect(
+  server: ToolServer,
+  deps: ConnectionDeps,
+  { signal, known }: { readonly signal: AbortSignal; readonly known?: Era | undefined },
+): Promise<Connection> {
+  if (server.protocol !== 'auto') return open(server, deps, server.protocol, signal);
+  if (known === 'legacy') return open(server, deps, LATEST_LEGACY, signal);
+  try {
+    return await open(server, deps, 'auto', signal);
+  } catch (probed) {
+    signal.throwIfAborted();
+    return await open(server, deps, LATEST_LEGACY, signal).catch((initialized: Error) => {
+      const texts = [probed, initialized].map((error) => (error instanceof Error ? error.message : 'unknown'));
+      throw new UpstreamFault('unreachable', `${texts[0]}; by initialize: ${texts[1]}`);
+    });
+  }
+}
+
+const LATEST_LEGACY = '2025-11-25';
+
+async function open(
+  server: ToolServer,
+  deps: ConnectionDeps,
+  protocol: ToolServer['protocol'],
+  signal: AbortSignal,
+): Promise<Connection> {
   // Loaded only if tool servers are configured.
-  const { Client } = await import('@modelcontextprotocol/client');
+  const { Client, SUPPORTED_PROTOCOL_VERSIONS, specTypeSchemas } = await import('@modelcontextprotocol/client');
   const info = { name: 'tollgate', title: 'Tollgate', version: packageFile.version };
-  const client = new Client(info, clientOptions(server, deps));
+  const client = new Client(info, clientOptions(server, deps, protocol, SUPPORTED_PROTOCOL_VERSIONS));
   client.onerror = (error) =>
     deps.logger.debug({ server: server.name, error: describe(error) }, 'upstream client reported an error');
   const handle = await openTransport(server, deps);
+  readLeniently(handle.transport, { schemas: specTypeSchemas, server, onOmitted: deps.onOmitted });
   let closing: Promise<void> | undefined;
   const close = () => {
     closing ??= closeAll(client, handle);
     return closing;
   };
-  client.onclose = deps.onClose;
+  let [connected, ended] = [false, false];
+  // A failed attempt is not the end of a connection: `connect` may make another one.
+  client.onclose = () => {
+    ended = true;
+    if (connected) deps.onClose();
+  };
   try {
-    await client.connect(handle.transport, {
-      timeout: CONNECT_TIMEOUT_MS,
-      maxTotalTimeout: CONNECT_TIMEOUT_MS,
-      signal,
-    });
+    const { startMs } = server;
+    await client.connect(handle.transport, { timeout: startMs, maxTotalTimeout: startMs, signal });
   } catch (cause) {
     await close();
     throw new UpstreamFault('unreachable', `no connection: ${describe(cause)}`);
   }
+  connected = true;
+  if (ended) deps.onClose();
   // Without its subscription the client misses changes, so the next request opens a new connection.
   void client.autoOpenedSubscription?.closed.then((how) => how !== 'local' && deps.onClose());
   if (server.address.kind === 'http') endUnanswered(handle.transport);
@@ -90,19 +133,29 @@ async function closeAll(client: Client, handle: TransportHandle): Promise<void> 
   await handle.dispose().catch(() => undefined);
 }
 
-function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): ClientOptions {
+function clientOptions(
+  { startMs, address }: ToolServer,
+  { onChange }: ConnectionDeps,
+  protocol: ToolServer['protocol'],
+  versions: readonly string[],
+): ClientOptions {
   const changed = { autoRefresh: false, debounceMs: 0, onChanged: onChange };
+  const isLegacy = protocol !== 'auto' && protocol !== '2026-07-28';
   return {
+    // The first one is offered. The dates of the versions are in the order of time.
+    ...(isLegacy ? { supportedProtocolVersions: versions.filter((version) => version <= protocol) } : {}),
     // The connection itself accepts no input requests. Each request declares those of its caller: see
     // `requestWithInput`.
     capabilities: {},
     versionNegotiation: {
-      mode: protocol === '2025-11-25' ? 'legacy' : protocol === 'auto' ? 'auto' : { pin: protocol },
-      probe: { timeoutMs: CONNECT_TIMEOUT_MS / 2 },
+      mode: isLegacy ? 'legacy' : protocol === 'auto' ? 'auto' : { pin: protocol },
+      // A program that is starting is as silent as one that ignores the probe.
+      probe: { timeoutMs: address.kind === 'http' ? Math.min(HTTP_PROBE_MS, startMs / 2) : startMs / 2 },
     },
     inputRequired: { autoFulfill: false },
     listChanged: { tools: changed, resources: changed, prompts: changed },
-    listMaxPages: MAX_PAGES,
+    // `readLeniently` ends a list after its last page.
+    listMaxPages: 0,
     // `Schemas` validates results with a time bound; the SDK's validator has none.
     jsonSchemaValidator: {
       getValidator<T>() {
@@ -114,7 +167,8 @@ function clientOptions({ protocol }: ToolServer, { onChange }: ConnectionDeps): 
 }
 
 function openTransport(server: ToolServer, deps: ConnectionDeps): Promise<TransportHandle> {
-  return server.address.kind === 'http' ? openHttp(server, server.address, deps) : openProgram(server.address, deps);
+  const { address, responseBytes } = server;
+  return address.kind === 'http' ? openHttp(server, address, deps) : openProgram(address, responseBytes, deps);
 }
 
 async function openHttp(
@@ -139,6 +193,7 @@ async function openHttp(
 
 async function openProgram(
   { command, args, env, cwd }: Extract<ToolServer['address'], { kind: 'stdio' }>,
+  responseBytes: number,
   { logger }: ConnectionDeps,
 ): Promise<TransportHandle> {
   const { StdioClientTransport } = await import('@modelcontextprotocol/client/stdio');
@@ -148,7 +203,7 @@ async function openProgram(
     // The SDK adds PATH, HOME and similar variables, and no others of this process.
     env: { ...env },
     stderr: 'pipe',
-    maxBufferSize: MAX_LINE_BYTES,
+    maxBufferSize: responseBytes * LINE_FACTOR,
     ...(cwd === undefined ? {} : { cwd }),
   });
   transport.stderr?.on('data', (chunk: Buffer) => {

@@ -12,14 +12,37 @@ export class UpstreamFault extends Error {
   }
 }
 
-/** The request was not sent: the circuit breaker is open, or the concurrency limit of the server is reached. */
+/**
+ * The server does not execute the request now: the circuit breaker is open, the concurrency limit of the server is
+ * reached, or the server limits the rate.
+ */
 export class UpstreamBusy extends Error {
-  readonly reason: 'breaker_open' | 'concurrency';
+  readonly reason: 'breaker_open' | 'concurrency' | 'rate_limited';
 
   constructor(reason: UpstreamBusy['reason']) {
-    super(`request not sent: ${reason}`);
+    super(`request not executed: ${reason}`);
     this.name = 'UpstreamBusy';
     this.reason = reason;
+  }
+}
+
+/** Whom a rate limit of a server concerns: the user of the call, or all users. */
+export type RateLimitScope = 'user' | 'server';
+
+/** The server answered HTTP 429 or 503 with a rate limit, or an earlier answer of this kind still applies. */
+export class RateLimited extends UpstreamBusy {
+  readonly scope: RateLimitScope;
+  /** Time until the server accepts requests again; undefined if it did not say. */
+  readonly retryAfterMs: number | undefined;
+  /** Text of the server, not bounded; undefined if it sent none. */
+  readonly text: string | undefined;
+
+  constructor(scope: RateLimitScope, retryAfterMs: number | undefined, text?: string) {
+    super('rate_limited');
+    this.name = 'RateLimited';
+    this.scope = scope;
+    this.retryAfterMs = retryAfterMs;
+    this.text = text;
   }
 }
 
@@ -34,6 +57,30 @@ export class UpstreamRefusal extends Error {
     this.name = 'UpstreamRefusal';
     this.code = code;
     this.data = data;
+  }
+}
+
+/**
+ * The server answered with a result that cannot be used: it misses its schema or exceeds a bound. Only this call fails;
+ * the server itself works.
+ */
+export class UnusableResult extends UpstreamRefusal {
+  constructor(message: string) {
+    super(0, message);
+    this.name = 'UnusableResult';
+  }
+}
+
+/** The server does not know the session of the connection any more; a new connection gets a new session. */
+export class SessionLost extends UpstreamRefusal {
+  /** Whether the server refused the request before it executed anything, so that it can be repeated. */
+  readonly refusedUnread: boolean;
+
+  /** @param text text of the server */
+  constructor(refusedUnread: boolean, text = "The tool's server lost its session. Try again.") {
+    super(0, text);
+    this.name = 'SessionLost';
+    this.refusedUnread = refusedUnread;
   }
 }
 
@@ -57,21 +104,31 @@ export class MissingCapability extends Error {
 
 /** Marks an error that `endUnanswered` created, as opposed to one from the server. */
 export const NO_RESULT = Object.freeze({});
+/** `data` of the error that replaces a response above the bound of the server. */
+export const TOO_LARGE = 'tollgate/response-too-large';
 
 /** Converts an error thrown by the SDK to one of the classes in this file. */
 export function errorOf(thrown: unknown): Error {
   if (thrown instanceof UpstreamFault || thrown instanceof UpstreamRefusal) return thrown;
-  if (thrown instanceof MissingCapability) return thrown;
+  if (thrown instanceof MissingCapability || thrown instanceof UpstreamBusy) return thrown;
   if (thrown instanceof Error && 'data' in thrown && thrown.data === NO_RESULT) {
     return new UpstreamFault('broken', thrown.message);
+  }
+  if (thrown instanceof Error && 'data' in thrown && thrown.data === TOO_LARGE) {
+    return new UnusableResult(RESPONSE_TOO_LARGE);
   }
   const code =
     thrown instanceof Error && !(thrown instanceof DOMException) && 'code' in thrown ? thrown.code : undefined;
   // The SDK's own errors have string codes. Numeric codes are JSON-RPC codes and come from the server.
   if (thrown instanceof Error && typeof code === 'number') return refusalOf(code, thrown);
-  if (code === 'UNSUPPORTED_RESULT_TYPE') return new UpstreamRefusal(0, NEEDS_INPUT);
+  if (code === 'UNSUPPORTED_RESULT_TYPE') return new UpstreamRefusal(0, isTask(thrown) ? IS_TASK : NEEDS_INPUT);
+  if (code === 'INVALID_RESULT') return new UnusableResult(NOT_MCP);
   const kind = code === 'REQUEST_TIMEOUT' ? 'timeout' : 'broken';
   return new UpstreamFault(kind, `no usable response: ${describe(thrown)}`);
+}
+
+function isTask(thrown: unknown): boolean {
+  return JSON.stringify(thrown instanceof Error && 'data' in thrown ? thrown.data : null).includes('"task"');
 }
 
 function refusalOf(code: number, error: Error): UpstreamRefusal {
@@ -94,6 +151,10 @@ export function describe(thrown: unknown): string {
   }
   return texts.join(', ') || 'unknown';
 }
+
+const IS_TASK = 'The tool answers with a task of an MCP extension that the gateway does not support.';
+const NOT_MCP = "The tool's result does not have the form that MCP defines.";
+const RESPONSE_TOO_LARGE = "The tool's result is larger than the gateway accepts from its server.";
 
 /** Error text for callers that cannot receive input requests. */
 export const NEEDS_INPUT = 'The tool needs input from its caller, but input requests are not forwarded here.';

@@ -1,10 +1,9 @@
 import { Ajv, type Options, type ValidateFunction } from 'ajv';
+import { Ajv2019 } from 'ajv/dist/2019.js';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { linearPattern, NotLinear, type Pattern } from '../lib/linear-patterns.ts';
 import { SyncDeadline } from '../lib/sync-deadline.ts';
 
-/** Maximum size of a schema; far more than the arguments of any practical tool need. */
-const MAX_SCHEMA_BYTES = 32 * 1024;
 /**
  * Timeouts of compiling a schema and of one check, during which the process is blocked. On an idle machine, valid
  * schemas take a few milliseconds to compile and microseconds to check. The timeouts are wall-clock time, which can be
@@ -24,6 +23,27 @@ const CAN_BE_SLOW = /"(\$ref|\$dynamicRef|pattern|patternProperties|uniqueItems|
 export type Check = (value: unknown) => string | undefined;
 export type JsonSchema = Readonly<Record<string, unknown>>;
 
+const COMPILERS = { 'draft-07': Ajv, '2019-09': Ajv2019, '2020-12': Ajv2020 } as const;
+type Dialect = keyof typeof COMPILERS;
+
+/** Keywords of draft-03 and draft-04 with values that later drafts do not allow. */
+const OLD_KEYWORDS = /"(exclusiveMinimum|exclusiveMaximum|required)":(true|false)/;
+
+/**
+ * Returns the dialects to compile a schema in, the likeliest first, and whether one of them is exactly that of the
+ * schema. Most schemas of draft-04 and draft-06 mean the same in draft-07; one that does not compile there is left to
+ * its server.
+ */
+function dialectsOf({ $schema }: JsonSchema, json: string): { dialects: readonly Dialect[]; isExact: boolean } {
+  const address = typeof $schema === 'string' ? $schema : '';
+  if (address.includes('2020-12')) return { dialects: ['2020-12'], isExact: true };
+  if (address.includes('2019-09')) return { dialects: ['2019-09'], isExact: true };
+  if (address.includes('draft-07') || address.includes('draft-06')) return { dialects: ['draft-07'], isExact: true };
+  if (address.includes('draft-0')) return { dialects: ['draft-07'], isExact: false };
+  // MCP names 2020-12 as the default; schemas of draft-07 without `$schema` are as common.
+  return { dialects: ['2020-12', 'draft-07'], isExact: address === '' && !OLD_KEYWORDS.test(json) };
+}
+
 /** The check took too long or is disabled, so the value is neither valid nor invalid. */
 export class Unchecked extends Error {}
 
@@ -36,16 +56,35 @@ export class CompiledTooLong extends Error {}
  */
 export class Schemas {
   readonly #deadline = new SyncDeadline();
-  #draft07: Ajv | undefined;
-  #draft2020: Ajv | undefined;
+  readonly #compilers = new Map<Dialect, Ajv>();
 
-  /** Compiles a schema. @throws Error with the problem of the schema; CompiledTooLong after a timeout */
-  compile(schema: JsonSchema): Check {
+  /**
+   * Compiles a schema of any draft. Returns undefined for a valid schema of a dialect that is not supported: its server
+   * checks the values.
+   * @throws Error with the problem of the schema; CompiledTooLong after a timeout
+   */
+  compile(schema: JsonSchema, maxBytes: number): Check | undefined {
     const json = JSON.stringify(schema);
-    if (json.length > MAX_SCHEMA_BYTES) throw new Error(`larger than ${MAX_SCHEMA_BYTES} bytes`);
-    const ajv = this.#compilerOf(schema);
-    // A private copy: ajv caches by object identity, and `removeSchema` must remove the same object.
-    const own = JSON.parse(json) as JsonSchema;
+    if (Buffer.byteLength(json) > maxBytes) throw new Error(`larger than ${maxBytes} bytes`);
+    const { dialects, isExact } = dialectsOf(schema, json);
+    const problems: unknown[] = [];
+    for (const dialect of dialects) {
+      try {
+        return this.#compile(dialect, json);
+      } catch (error) {
+        if (error instanceof CompiledTooLong) throw error;
+        problems.push(error);
+      }
+    }
+    if (isExact) throw problems[0];
+    return undefined;
+  }
+
+  #compile(dialect: Dialect, json: string): Check {
+    const ajv = this.#compilerOf(dialect);
+    // A private copy: ajv caches by object identity, and `removeSchema` must remove the same object. Without `$schema`,
+    // because ajv knows each meta-schema by one spelling of its address only.
+    const { $schema: _dialect, ...own } = JSON.parse(json) as JsonSchema;
     try {
       const check = checkOf(
         ajv,
@@ -55,14 +94,16 @@ export class Schemas {
     } catch (error) {
       if (!isLate(error)) throw error;
       // An interrupted ajv instance cannot compile any further schema.
-      this.#draft07 = this.#draft2020 = undefined;
+      this.#compilers.clear();
       throw new CompiledTooLong(`takes longer than ${COMPILE_MS} ms to compile`);
     } finally {
       ajv.removeSchema(own);
     }
   }
 
-  #compilerOf({ $schema }: JsonSchema): Ajv {
+  #compilerOf(dialect: Dialect): Ajv {
+    const existing = this.#compilers.get(dialect);
+    if (existing) return existing;
     // With `inlineRefs`, the generated code could grow exponentially with the schema.
     const options: Options = {
       strict: false,
@@ -71,11 +112,9 @@ export class Schemas {
       inlineRefs: false,
       code: { regExp: Object.assign(patternOf, { code: 'patternOf' }) },
     };
-    const old = /draft-0[467]/.test(String($schema));
-    if (old) this.#draft07 ??= warm(new Ajv(options));
-    else this.#draft2020 ??= warm(new Ajv2020(options));
-    const ajv = old ? this.#draft07 : this.#draft2020;
-    if (!ajv) throw new Error('there is no compiler');
+    const Compiler = COMPILERS[dialect];
+    const ajv = warm(new Compiler(options));
+    this.#compilers.set(dialect, ajv);
     return ajv;
   }
 

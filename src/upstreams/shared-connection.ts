@@ -1,6 +1,6 @@
 import type { Client } from '@modelcontextprotocol/client';
 import type { Connection } from './connection.ts';
-import { UpstreamFault } from './faults.ts';
+import { SessionLost, UpstreamFault } from './faults.ts';
 
 interface Shared {
   readonly opened: Promise<Connection>;
@@ -13,7 +13,7 @@ export type Open = (onClose: () => void) => Promise<Connection>;
 
 /**
  * Shares one connection to a server between all requests. The first request opens it, and the first one after a fault
- * opens a new one. A connection with a fault closes after its last request, because the other requests may still
+ * or a lost session opens a new one. Such a connection closes after its last request, because the other requests may still
  * succeed.
  */
 export class SharedConnection {
@@ -34,7 +34,7 @@ export class SharedConnection {
       const { client } = await shared.opened;
       return await work(client);
     } catch (error) {
-      if (error instanceof UpstreamFault) this.#retire(shared);
+      if (error instanceof UpstreamFault || error instanceof SessionLost) this.#retire(shared);
       throw error;
     } finally {
       shared.users -= 1;

@@ -1,14 +1,26 @@
 import type { CallToolResult, Client, ProgressCallback, RequestOptions } from '@modelcontextprotocol/client';
 import type { ToolServer } from '../catalogue/tool-servers.ts';
-import { Breaker, BreakerOpenError } from '../lib/breaker.ts';
+import type { BreakerState } from '../lib/breaker.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { withDeadline } from '../lib/with-deadline.ts';
+import { type BreakerKind, Breakers, type Operation } from './breakers.ts';
 import { type DiscoveredTool, NO_CAPABILITIES, readCapabilities, type UpstreamCapabilities } from './capabilities.ts';
-import { connect } from './connection.ts';
-import { errorOf, MissingCapability, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
+import { type Connection, type ConnectionDeps, connect, type Era } from './connection.ts';
+import {
+  errorOf,
+  MissingCapability,
+  RateLimited,
+  SessionLost,
+  UnusableResult,
+  UpstreamBusy,
+  UpstreamFault,
+  UpstreamRefusal,
+} from './faults.ts';
+import { Holds } from './holds.ts';
+import { saysSessionLost } from './http-answers.ts';
 import {
   CAPABILITIES_KEY,
   capabilitiesFor,
@@ -17,8 +29,10 @@ import {
   missingCapability,
   parseInputRequests,
 } from './input-requests.ts';
+import { LIST_METHODS, type OmittedRow } from './rows.ts';
 import type { Schemas } from './schemas.ts';
 import { SharedConnection } from './shared-connection.ts';
+import { callAsTask } from './tasks.ts';
 
 /** Interval at which the lists are read, also without a change notification. */
 const REFRESH_MS = 60_000;
@@ -28,12 +42,18 @@ const LEAST_BETWEEN_MS = 1_000;
 const RETRY_MS = { first: 1_000, last: 15_000 };
 /** Margin of the SDK's timeout beyond the own one. It cleans up requests that are no longer awaited. */
 const SDK_MARGIN_MS = 500;
-const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
+/** Maximum number of rows that are kept as omitted while lists are received. */
+const MAX_OMITTED = 1_000;
+/**
+ * Minimum time between two sessions that were renewed because of the words of an error. A tool can use the same words
+ * for a session of its own.
+ */
+const RENEWAL_MS = 5_000;
 
 export interface UpstreamDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly metrics: Pick<Metrics, 'upstreamRequests' | 'upstreamSeconds' | 'upstreamBreaker'>;
+  readonly metrics: Pick<Metrics, 'upstreamRequests' | 'upstreamSeconds' | 'upstreamBreaker' | 'upstreamOmitted'>;
   /** Source of the `traceparent` with which a server continues the trace (SEP-414). */
   readonly tracing: Pick<Tracing, 'traceParent'>;
   readonly schemas: Schemas;
@@ -45,6 +65,8 @@ export interface UpstreamCall {
   readonly args: Readonly<Record<string, unknown>>;
   /** Equal for repetitions of a call, so that a server can detect that it has already executed the call. */
   readonly callId: string;
+  /** User for whom the call is made; a rate limit of the server can concern this user only. */
+  readonly userId?: string | undefined;
   readonly signal: AbortSignal;
   readonly onProgress?: ProgressCallback | undefined;
   /** Undefined when the caller cannot receive input requests. */
@@ -61,22 +83,55 @@ type Json = Readonly<Record<string, unknown>>;
 
 type ResultCheck = DiscoveredTool['resultProblem'];
 
-/** Kind of a request; a label of the metrics. */
-export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
+interface RequestTraits {
+  readonly userId?: string | undefined;
+  /** Whether the request can be sent again although the server may have executed it. */
+  readonly repeatable: boolean;
+}
+
+/** State of an upstream in this process. */
+export interface UpstreamStatus {
+  /** `pending`: no list has been read yet. `failing`: the latest reading failed; what was read before is offered. */
+  readonly state: 'pending' | 'ready' | 'failing';
+  /** Problem of the latest reading, without text of the server. */
+  readonly problem: string | undefined;
+  /** Milliseconds since the epoch of the latest successful reading. */
+  readonly readAt: number | undefined;
+  /** Negotiated version; undefined before the first connection. */
+  readonly protocol: string | undefined;
+  /** Name and version that the server reports. */
+  readonly implementation: { readonly name: string; readonly version: string } | undefined;
+  readonly breakers: Readonly<Record<BreakerKind, BreakerState>>;
+  /** Milliseconds until requests are sent again after a rate limit of the server. */
+  readonly limitedMs: number;
+}
 
 /**
- * Client side of one tool server in this process: connection, capabilities and circuit breaker. Five faults in ten
- * requests open the breaker. For some seconds it then rejects all requests, and after that it lets one probe pass. The
- * capabilities are kept while the server is unavailable.
+ * Client side of one tool server in this process: connection, capabilities and circuit breakers. Five faults in ten
+ * requests of a kind open its breaker. For some seconds it then rejects these requests, and after that it lets one probe
+ * pass. An answer of the server is not a fault, also if it is an error. The capabilities are kept while the server is
+ * unavailable.
  */
 export class Upstream {
   readonly server: ToolServer;
   readonly #deps: UpstreamDeps;
-  readonly #breaker: Breaker;
+  readonly #breakers: Breakers;
+  readonly #holds: Holds;
   readonly #connection: SharedConnection;
   readonly #stop = new AbortController();
   #inFlight = 0;
   #capabilities: UpstreamCapabilities = NO_CAPABILITIES;
+  /** Rows that were left out since the latest reading began. */
+  #omitted: OmittedRow[] = [];
+  /** Era of the latest connection. */
+  #era: Era | undefined;
+  #renewedAt = Number.NEGATIVE_INFINITY;
+  #reading: Pick<UpstreamStatus, 'state' | 'problem' | 'readAt'> = {
+    state: 'pending',
+    problem: undefined,
+    readAt: undefined,
+  };
+  #greeting: Pick<UpstreamStatus, 'protocol' | 'implementation'> = { protocol: undefined, implementation: undefined };
   /** Aborts when the server reports a changed list, and when the connection that reports changes has ended. */
   #change = new AbortController();
   readonly #keeping: Promise<void>;
@@ -84,18 +139,10 @@ export class Upstream {
   constructor(server: ToolServer, deps: UpstreamDeps) {
     this.server = server;
     this.#deps = deps;
-    const { clock, metrics, logger } = deps;
+    const { clock, logger } = deps;
     const { name } = server;
-    this.#breaker = new Breaker(deps, {
-      isFault: (error) => error instanceof UpstreamFault,
-      // A request that its caller cancelled says nothing about the server.
-      saysNothing: (error) => !(error instanceof UpstreamRefusal || error instanceof MissingCapability),
-      onChange: (state) => {
-        metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS[state]);
-        logger.warn({ server: name, state }, 'upstream circuit breaker changed state');
-      },
-    });
-    metrics.upstreamBreaker.set({ server: name }, STATE_NUMBERS.closed);
+    this.#breakers = new Breakers(deps, name);
+    this.#holds = new Holds(deps);
     this.#connection = new SharedConnection((onEnd) => {
       const onChange = () => this.#change.abort();
       const onFlood = () =>
@@ -105,9 +152,27 @@ export class Upstream {
         // No changes are reported without a connection. The abort triggers a reading, which opens a new connection.
         onChange();
       };
-      return connect(server, { clock, logger, onChange, onFlood, onClose }, this.#stop.signal);
+      const onOmitted = (row: OmittedRow) => {
+        if (this.#omitted.length < MAX_OMITTED) this.#omitted.push(row);
+      };
+      return this.#connect({ clock, logger, onChange, onFlood, onClose, onOmitted });
     });
     this.#keeping = this.#keepCurrent();
+  }
+
+  async #connect(deps: ConnectionDeps): Promise<Connection> {
+    try {
+      const connection = await connect(this.server, deps, { signal: this.#stop.signal, known: this.#era });
+      const { client } = connection;
+      this.#era = client.getProtocolEra();
+      const { name, version } = client.getServerVersion() ?? { name: 'unknown', version: 'unknown' };
+      this.#greeting = { protocol: client.getNegotiatedProtocolVersion(), implementation: { name, version } };
+      return connection;
+    } catch (error) {
+      // The server may have another version by now.
+      this.#era = undefined;
+      throw error;
+    }
   }
 
   /** Result of the latest successful reading. */
@@ -115,26 +180,33 @@ export class Upstream {
     return this.#capabilities;
   }
 
+  get status(): UpstreamStatus {
+    return {
+      ...this.#reading,
+      ...this.#greeting,
+      breakers: this.#breakers.states,
+      limitedMs: this.#holds.serverMs,
+    };
+  }
+
   /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal */
-  callTool({
-    tool,
-    args,
-    callId,
-    signal,
-    onProgress,
-    input,
-  }: UpstreamCall): Promise<CallToolResult | InputRequiredAnswer> {
-    return this.requestWithInput('tools/call', { signal, input }, async (client, { params, options }) => {
+  callTool(call: UpstreamCall): Promise<CallToolResult | InputRequiredAnswer> {
+    const { tool, args, callId, userId, signal, onProgress, input } = call;
+    const repeatable = this.#capabilities.tools.get(tool)?.repeatable ?? false;
+    const traits = { signal, input, userId, repeatable };
+    return this.requestWithInput('tools/call', traits, async (client, { params, options }) => {
       const { traceParent: traceparent } = this.#deps.tracing;
       const trace = traceparent === undefined ? {} : { traceparent };
       const _meta = { ...params._meta, 'tollgate/toolCallId': callId, ...trace };
       const progress = onProgress ? { onprogress: onProgress } : {};
       const request = { name: tool, arguments: { ...args }, ...params, _meta };
       const before = this.#capabilities.tools.get(tool)?.resultProblem;
-      const result = await client.callTool(request, { ...options, ...progress });
+      const result = this.#capabilities.tools.get(tool)?.isTask
+        ? await callAsTask(client, request, { clock: this.#deps.clock, options: { ...options, ...progress } })
+        : await client.callTool(request, { ...options, ...progress });
       const unchecked = result.isError || (options.allowInputRequired && isInputRequired(result));
       const problem = unchecked ? undefined : this.#resultProblem(tool, result, before);
-      if (problem !== undefined) throw new UpstreamFault('broken', `the result of ${tool} ${problem}`);
+      if (problem !== undefined) throw new UnusableResult(`The result of the tool ${problem}.`);
       return result;
     });
   }
@@ -145,10 +217,14 @@ export class Upstream {
    */
   requestWithInput<T extends object>(
     operation: Operation,
-    { signal, input }: { readonly signal: AbortSignal; readonly input?: InputExchange | undefined },
+    {
+      signal,
+      input,
+      ...traits
+    }: { readonly signal: AbortSignal; readonly input?: InputExchange | undefined } & Partial<RequestTraits>,
     work: (client: Client, exchange: ExchangeOptions) => Promise<T>,
   ): Promise<T | InputRequiredAnswer> {
-    return this.request(operation, signal, async (client, options) => {
+    const send = async (client: Client, options: RequestOptions) => {
       // Servers of the older era send input requests over the connection, without a reference to the call.
       if (!input || client.getProtocolEra() !== 'modern') return work(client, { params: {}, options });
       const exchange = {
@@ -163,7 +239,8 @@ export class Upstream {
         const refusal = errorOf(thrown);
         throw refusal instanceof UpstreamRefusal ? (missingCapability(refusal, this.server, input) ?? refusal) : thrown;
       }
-    });
+    };
+    return this.request(operation, signal, send, { repeatable: true, ...traits });
   }
 
   /**
@@ -174,13 +251,14 @@ export class Upstream {
     operation: Operation,
     signal: AbortSignal,
     work: (client: Client, options: RequestOptions) => Promise<T>,
+    traits: RequestTraits = { repeatable: true },
   ): Promise<T> {
     const { clock, metrics } = this.#deps;
     const server = this.server.name;
     const startedAt = clock.now();
     let result = 'ok';
     try {
-      const answer = await this.#admitted(() => this.#attempt(signal, work));
+      const answer = await this.#admitted(operation, traits, () => this.#attempt(signal, work, traits));
       if (answer instanceof InputRequiredAnswer) result = 'input_required';
       return answer;
     } catch (error) {
@@ -199,32 +277,65 @@ export class Upstream {
     await this.#keeping;
   }
 
-  async #admitted<T>(attempt: () => Promise<T>): Promise<T> {
-    if (this.#inFlight >= this.server.concurrency) throw new UpstreamBusy('concurrency');
-    this.#inFlight += 1;
+  async #admitted<T>(operation: Operation, { userId }: RequestTraits, attempt: () => Promise<T>): Promise<T> {
+    // Lists are read one at a time and must not compete with calls.
+    const counts = operation !== 'lists';
+    this.#holds.check(userId);
+    if (counts && this.#inFlight >= this.server.concurrency) throw new UpstreamBusy('concurrency');
+    if (counts) this.#inFlight += 1;
     try {
-      return await this.#breaker.run(attempt);
+      return await this.#breakers.run(operation, attempt);
     } catch (error) {
-      throw error instanceof BreakerOpenError ? new UpstreamBusy('breaker_open') : error;
+      if (error instanceof RateLimited) this.#holds.add(error, userId);
+      throw error;
     } finally {
-      this.#inFlight -= 1;
+      if (counts) this.#inFlight -= 1;
     }
   }
 
-  #attempt<T>(callerSignal: AbortSignal, work: (client: Client, options: RequestOptions) => Promise<T>): Promise<T> {
+  #attempt<T>(
+    callerSignal: AbortSignal,
+    work: (client: Client, options: RequestOptions) => Promise<T>,
+    { repeatable }: RequestTraits,
+  ): Promise<T> {
     const { timeoutMs } = this.server;
     const signal = AbortSignal.any([callerSignal, this.#stop.signal]);
     const timeoutError = () => new UpstreamFault('timeout', `no answer within ${timeoutMs} ms`);
-    return withDeadline({ clock: this.#deps.clock, timeoutMs, timeoutError, signal }, (expired) => {
-      return this.#connection.use(async (client) => {
-        try {
-          expired.throwIfAborted();
-          return await work(client, { signal: expired, timeout: timeoutMs + SDK_MARGIN_MS });
-        } catch (thrown) {
-          throw expired.aborted ? expired.reason : errorOf(thrown);
-        }
-      });
+    return withDeadline({ clock: this.#deps.clock, timeoutMs, timeoutError, signal }, async (expired) => {
+      const options = { signal: expired, timeout: timeoutMs + SDK_MARGIN_MS };
+      try {
+        return await this.#once(options, work);
+      } catch (error) {
+        if (!(error instanceof SessionLost && (repeatable || error.refusedUnread))) throw error;
+        return this.#once(options, work);
+      }
     });
+  }
+
+  #once<T>(
+    options: RequestOptions & { readonly signal: AbortSignal },
+    work: (client: Client, options: RequestOptions) => Promise<T>,
+  ): Promise<T> {
+    const { signal } = options;
+    return this.#connection.use(async (client) => {
+      // The request was not sent. A connection that took longer than the request may wait is not at fault.
+      if (signal.aborted) throw new Error('the request ended while the connection was opened');
+      try {
+        return await work(client, options);
+      } catch (thrown) {
+        throw signal.aborted ? signal.reason : this.#renewal(errorOf(thrown));
+      }
+    });
+  }
+
+  /** Converts an error whose words say that the session is unknown; the connection is then replaced. */
+  #renewal(error: Error): Error {
+    const { clock } = this.#deps;
+    if (!(error instanceof UpstreamRefusal) || error instanceof SessionLost || !saysSessionLost(error)) return error;
+    if (this.server.address.kind !== 'http' || this.#era !== 'legacy') return error;
+    if (clock.now() - this.#renewedAt < RENEWAL_MS) return error;
+    this.#renewedAt = clock.now();
+    return new SessionLost(false, error.message);
   }
 
   /**
@@ -254,24 +365,40 @@ export class Upstream {
   }
 
   async #read(): Promise<boolean> {
-    const { logger, schemas } = this.#deps;
+    const { logger, schemas, clock } = this.#deps;
     const server = this.server.name;
-    const onOmitted = (tool: string, reason: string) => {
-      logger.warn({ server, tool, reason }, 'upstream tool omitted');
-    };
     try {
+      const before = this.#capabilities;
       this.#capabilities = await this.request('lists', this.#stop.signal, (client, options) => {
-        return readCapabilities(
-          client,
-          { server: this.server, before: this.#capabilities, options },
-          { schemas, onOmitted },
-        );
+        this.#omitted = [];
+        const reading = { server: this.server, before, options };
+        return readCapabilities(client, reading, { schemas, received: () => this.#omitted });
       });
+      this.#report(before.omitted);
+      this.#reading = { state: 'ready', problem: undefined, readAt: clock.now() };
       return true;
     } catch (error) {
-      if (!this.#stop.signal.aborted)
-        logger.warn({ server, err: error }, 'reading upstream capabilities failed, retrying');
+      if (this.#stop.signal.aborted) return false;
+      const problem = error instanceof UpstreamFault ? error.message : resultOf(error);
+      this.#reading = { ...this.#reading, state: 'failing', problem };
+      logger.warn({ server, err: error }, 'reading upstream capabilities failed, retrying');
       return false;
+    }
+  }
+
+  /** Logs each entry that is left out now and was not before, and sets the metric. */
+  #report(before: readonly OmittedRow[]): void {
+    const { logger, metrics } = this.#deps;
+    const server = this.server.name;
+    const { omitted } = this.#capabilities;
+    const keyOf = ({ list, name, reason }: OmittedRow) => `${list} ${name} ${reason}`;
+    const known = new Set(before.map(keyOf));
+    for (const row of omitted) {
+      const { list, name: entry, reason } = row;
+      if (!known.has(keyOf(row))) logger.warn({ server, list, entry, reason }, 'upstream entry omitted');
+    }
+    for (const list of LIST_METHODS) {
+      metrics.upstreamOmitted.set({ server, list }, omitted.filter((row) => row.list === list).length);
     }
   }
 }
@@ -297,5 +424,7 @@ function resultOf(error: unknown): string {
   if (error instanceof UpstreamFault) return error.kind;
   if (error instanceof UpstreamBusy) return error.reason;
   if (error instanceof MissingCapability) return 'input_required';
+  if (error instanceof UnusableResult) return 'unusable';
+  if (error instanceof SessionLost) return 'session_lost';
   return error instanceof UpstreamRefusal ? 'refused' : 'failed';
 }

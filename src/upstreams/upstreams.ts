@@ -1,5 +1,6 @@
 import type { ToolDescription, UpstreamTool } from '../catalogue/tool-catalogue.ts';
 import type { ToolServer } from '../catalogue/tool-servers.ts';
+import { LIST_METHODS } from './rows.ts';
 import { Schemas } from './schemas.ts';
 import { Upstream, type UpstreamDeps } from './upstream.ts';
 
@@ -44,8 +45,14 @@ export class Upstreams {
       if (kept.has(upstream)) continue;
       void upstream.close();
       const { name } = upstream.server;
-      if (!this.#byName.has(name)) this.#deps.metrics.upstreamBreaker.remove({ server: name });
+      if (!this.#byName.has(name)) this.#forget(name);
     }
+  }
+
+  #forget(server: string): void {
+    const { upstreamBreaker, upstreamOmitted } = this.#deps.metrics;
+    upstreamBreaker.remove({ server });
+    for (const list of LIST_METHODS) upstreamOmitted.remove({ server, list });
   }
 
   #open(server: ToolServer): Upstream {

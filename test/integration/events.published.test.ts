@@ -1,10 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import {
-  appendForUser,
-  type DurablePublication,
-  PUBLISHED_KEYS,
-  PUBLISHED_PER_MINUTE,
-} from '../../src/events/published-events.ts';
+import { appendForUser, PUBLISHED_KEYS, PUBLISHED_PER_MINUTE } from '../../src/events/published-events.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { publishedEvent } from '../../src/protocol/messages.ts';
 import { type Admin, requestAdmin, startAdmin } from '../support/admin.ts';
@@ -106,15 +101,14 @@ describe('a durable event', () => {
 
 describe('the store of durable events', () => {
   let core: Core;
-  let append: (publication: DurablePublication) => ReturnType<typeof appendForUser>;
   beforeAll(async () => {
     core = await startCore();
-    append = (publication) => appendForUser({ ...core, clock: new ManualClock() }, publication);
   });
   const append = (userId: string, idempotencyKey: string) => {
     const event = publishedEvent({ type: 'notice' });
     if (!event) throw new Error('the event is not valid');
-    return append({ userId, ...event, serviceId: 's', idempotencyKey });
+    const publication = { userId, ...event, serviceId: 's', idempotencyKey };
+    return appendForUser({ ...core, clock: new ManualClock() }, publication);
   };
 
   it('keeps a bounded number of idempotency keys, the latest', async () => {

@@ -374,6 +374,25 @@ it('the metrics have requests by their result, and the breaker, by server', asyn
   expect(found).toMatch(/tollgate_upstream_call_seconds_count\{server="remote"\} [1-9]/);
 });
 
+it('GET /v1/tool-servers has the state of each server, for services with the scope admin', async () => {
+  const ask = async (scope: string) => {
+    const service = await serviceToken(scope, { stack: stack.addresses });
+    return await fetch(`${url()}/v1/tool-servers`, { headers: { authorization: `Bearer ${service}` } });
+  };
+  expect((await ask('usage:read')).status).toBe(403);
+  const body = (await (await ask('admin')).json()) as { servers: { name: string }[] };
+  expect(body.servers.find(({ name }) => name === 'remote')).toMatchObject({
+    transport: 'http',
+    state: 'ready',
+    problem: null,
+    read_at: expect.any(String),
+    breakers: { calls: 'closed', reads: 'closed', lists: 'closed' },
+    tools: expect.arrayContaining(['echo']),
+    omitted: [],
+  });
+  expect(JSON.stringify(body)).not.toContain(SECRET);
+});
+
 it('an operator adds and removes servers without a restart; a file with a mistake changes nothing', async () => {
   const token = tokenOf('pro');
   const reload = async () => {

@@ -46,6 +46,16 @@ describe('the tools of upstream servers', () => {
     ]);
   });
 
+  it.each(['a/b', 'a b', 'a:b', 'ä', '.', 'x'.repeat(200)])(
+    'can have the name %s at their server, under "as"',
+    (name) => {
+      expect(nameOf(read(of(remote({ tools: { [name]: { ...basic, as: 'a_b' } } }))), name)).toEqual(['a_b']);
+      expect(mistakes(of(remote({ tools: { [name]: basic } })))).toEqual([
+        `servers.0.tools.${name}: needs a unique name: set it with "as"`,
+      ]);
+    },
+  );
+
   it('have no executor until their server has said that they are there', () => {
     expect(read(of(remote({ tools: { search: basic } }))).tools.get('search')).toMatchObject({ executor: 'none' });
   });
@@ -107,6 +117,9 @@ describe('the file of upstream servers is refused, with the field, when', () => 
       of(remote({ prompts: { permission: 'root', allow: ['*'] } })),
       /root is not a permission/,
     ],
+    ['a name has a line break', of(remote({ tools: { 'a\nb': { ...basic, as: 'a' } } })), /^servers\.0\.tools/],
+    ['a bound is too small', of(remote({ response_kib: 1 })), /^servers\.0\.response_kib/],
+    ['a version is unknown', of(remote({ protocol: '2023-01-01' })), /^servers\.0\.protocol/],
     ['a server asks for anything else', of(remote({ asks: ['elicitation', 'money'] })), /^servers\.0\.asks\.1: /],
     ['a secret stands in it', of(remote({ headers: { authorization: 'Bearer abc' } })), /must refer to an environment/],
     ['a variable is not set', of(program({ env: { A: `\${NOT_THERE}` } })), /NOT_THERE is not set/],
