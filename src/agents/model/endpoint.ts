@@ -80,7 +80,8 @@ export class Endpoint {
       pieces: this.#pieces(body, reader, signal),
       reply: () => {
         const { droppedCalls: dropped } = reader;
-        if (dropped > 0) this.#deps.logger.warn({ endpoint: this.address.name, dropped }, 'tool calls of a model dropped');
+        if (dropped > 0)
+          this.#deps.logger.warn({ endpoint: this.address.name, dropped }, 'tool calls of a model dropped');
         return reader.reply(requestBytes);
       },
       tokens: () => reader.tokens(requestBytes),
