@@ -268,6 +268,15 @@ describe('what is sent to a model', () => {
 });
 
 describe('the operator of a model', () => {
+  it('reads at the start which tools are adapted, before any run', async () => {
+    await runs.assembled(logger);
+    expect(lines('tool definition adapted to the model endpoint')).toMatchObject([
+      { endpoint: 'm', tool: 'count', rule: 'properties' },
+      { endpoint: 'm', tool: 'other', rule: 'properties' },
+    ]);
+    expect(model.requests).toHaveLength(0);
+  });
+
   it('reads reason, status, code and parameter of a fault, and no text of the endpoint', async () => {
     const error = { message: 'sk-secret', type: 'invalid_request_error', param: 'messages[0]', code: 'bad_role' };
     model.script = () => ({ status: 400, body: { error } });

@@ -667,6 +667,31 @@ const FURTHER: readonly ModelInput[] = [
     expected: { end: 'completed', requests: 2, answer: 'Done.' },
   },
   {
+    id: 'empty errors',
+    situation: 'error fields in every chunk that are empty',
+    replies: [
+      stream(
+        { ...text('Hel'), error: null, error_type: null, error_message: '' },
+        { ...text('lo.'), error: {}, status_code: 0 },
+        { ...STOP, error: '' },
+        DONE,
+      ),
+    ],
+    expected: answered('Hello.'),
+  },
+  {
+    id: 'error of a choice',
+    situation: 'an error inside the choice (OpenRouter)',
+    replies: [stream({ choices: [{ finish_reason: 'error', error: { code: 429, message: 'busy' } }] })],
+    expected: { end: 'completed', requests: 2, answer: 'Done.' },
+  },
+  {
+    id: 'both tags',
+    situation: 'a text about both tags',
+    replies: [stream(text('Write <think> and </think>.'), STOP, DONE)],
+    expected: answered('Write <think> and </think>.'),
+  },
+  {
     id: 'vLLM error object',
     situation: 'an error object without error (vLLM, object: "error")',
     replies: [replied(400, { object: 'error', message: 'bad', type: 'BadRequestError', param: null, code: 400 })],

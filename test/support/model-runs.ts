@@ -166,7 +166,7 @@ export class ModelRuns {
   }
 
   /** Builds the agent from environment variables, as a worker does. */
-  assembled(): Promise<Agent> {
+  assembled(logger = silentLogger): Promise<Agent> {
     const { core } = this;
     const threads = new Threads({ ...core, clock: systemClock });
     const deps = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
@@ -177,7 +177,7 @@ export class ModelRuns {
       ENVIRONMENT: 'test' as const,
       variable: () => undefined,
     };
-    return composeAgent({ ...deps, metrics: core.metrics, tracing: core.tracing, logger: silentLogger }, variables);
+    return composeAgent({ ...deps, metrics: core.metrics, tracing: core.tracing, logger }, variables);
   }
 
   /** Returns the user's summary of limits, calls in flight and charges. */

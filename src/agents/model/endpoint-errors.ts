@@ -24,11 +24,13 @@ export function errorIn(value: unknown): EndpointError | undefined {
   const [first] = Array.isArray(value) ? value : [value];
   const body = asObject(first);
   if (!body) return undefined;
-  if (typeof body.error === 'string') return { ...NO_ERROR, words: wordsOf(body) };
-  const nested = asObject(body.error);
+  // Some endpoints send the fields of an error with every chunk, empty.
+  const error = filled(body.error) ?? filled(asObject(asList(body.choices)[0])?.error);
+  if (typeof error === 'string') return { ...NO_ERROR, words: wordsOf({ error }) };
+  const nested = asObject(error);
   if (nested) return described(nested, body);
   if (body.object === 'error' || asText(body.type)?.endsWith('error')) return described(body);
-  if (body.error_type !== undefined || body.error_message !== undefined) {
+  if (filled(body.error_type) ?? filled(body.error_message)) {
     return described({ type: body.error_type, code: body.status_code, message: body.error_message });
   }
   return undefined;
@@ -60,6 +62,12 @@ function described(error: Fields, around: Fields = {}): EndpointError {
     status: numbers.find((number) => number !== undefined && number >= 300 && number < 600),
     words: `${wordsOf(error)} ${raw?.words ?? ''}`,
   };
+}
+
+function filled(value: unknown): unknown {
+  const fields = asObject(value);
+  if (fields) return Object.keys(fields).length > 0 ? fields : undefined;
+  return typeof value === 'string' && value !== '' ? value : undefined;
 }
 
 const identifier = (value: unknown) => (typeof value === 'string' && IDENTIFIER.test(value) ? value : undefined);

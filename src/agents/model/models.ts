@@ -92,7 +92,7 @@ export class Models {
       const settings = settingsOf(row, one);
       const label = rows.length === 1 ? name : `${name}#${at + 1}`;
       // The key of the deployment is sent to the address of the deployment only.
-      const key = row.endpoints ? this.#resolved(one.key, `${label}: key`) : endpoint?.key;
+      const key = row.endpoints ? this.#secret(one.key, `${label}: key`) : endpoint?.key;
       const headers = { ...this.#values(settings.headers, label), ...keyHeader(settings, key) };
       const query = this.#values(settings.query, label);
       this.#checkUrl(one.url, label);
@@ -110,14 +110,20 @@ export class Models {
   #values(values: Readonly<Record<string, string>>, label: string): Record<string, string> {
     return Object.fromEntries(
       Object.entries(values).map(([name, value]) => {
-        if (SECRET_NAME.test(name) && !value.includes('${')) {
-          throw new UnusableConfiguration(
-            `agents.json: models: ${label}: ${name} must refer to an environment variable, \${NAME}\n`,
-          );
-        }
-        return [name, this.#resolved(value, `${label}: ${name}`) ?? ''];
+        const resolve = SECRET_NAME.test(name) ? this.#secret.bind(this) : this.#resolved.bind(this);
+        return [name, resolve(value, `${label}: ${name}`) ?? ''];
       }),
     );
+  }
+
+  /** Refuses a secret that is in the file itself. */
+  #secret(value: string | undefined, where: string): string | undefined {
+    if (value !== undefined && value.search(REFERENCE) < 0) {
+      throw new UnusableConfiguration(
+        `agents.json: models: ${where} must refer to an environment variable, \${NAME}\n`,
+      );
+    }
+    return this.#resolved(value, where);
   }
 
   #resolved(value: string | undefined, where: string): string | undefined {

@@ -8,7 +8,7 @@ const TAGS: readonly (readonly [string, string])[] = [
   ['◁think▷', '◁/think▷'],
 ];
 /** The end of reasoning whose begin is part of the chat template, so that it never arrives. */
-const LONE_ENDS = ['</think>', '[/THINK]', '◁/think▷'];
+const LONE_ENDS = TAGS.filter(([begin]) => ['<think>', '[THINK]', '◁think▷'].includes(begin));
 
 export interface TextPiece {
   readonly text: string;
@@ -64,11 +64,16 @@ export class ThinkingTags {
   }
 }
 
-/** Returns the part of a text after the end of reasoning whose begin never arrived; the whole text without one. */
+/**
+ * Returns the part of a text after the end of reasoning whose begin never arrived; the whole text without one. A text
+ * that names both tags is about them.
+ */
 export function afterLoneEnd(text: string): string {
-  const ends = LONE_ENDS.map((end) => [text.indexOf(end), end.length] as const).filter(([at]) => at >= 0);
-  const [first] = ends.toSorted(([a], [b]) => a - b);
-  return first ? text.slice(first[0] + first[1]) : text;
+  for (const [begin, end] of LONE_ENDS) {
+    const at = text.indexOf(end);
+    if (at >= 0 && !text.includes(begin)) return text.slice(at + end.length);
+  }
+  return text;
 }
 
 /** Returns the number of characters at the end of a text that may be the begin of a tag. */
