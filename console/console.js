@@ -82,6 +82,7 @@ const SUMMARIES = {
   agent_accepted: ({ run_id }) => run_id,
   agent_started: ({ agent_name }) => agent_name,
   agent_thinking: ({ thought }) => thought,
+  agent_reasoning: ({ reasoning }) => reasoning,
   tool_executing: ({ tool_name, arguments: args }) => `${tool_name}(${JSON.stringify(args)})`,
   tool_completed: ({ tool_name, success, error, duration_ms, usage_record_id }) =>
     success ? `${tool_name}: ${duration_ms} ms, billed as ${usage_record_id}` : `${tool_name}: ${error?.message}`,

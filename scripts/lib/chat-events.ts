@@ -9,6 +9,7 @@ const SUMMARIES: Readonly<Record<string, (fields: Fields) => string>> = {
   agent_accepted: ({ run_id }) => `${run_id}`,
   agent_started: ({ agent_name, thread_id }) => `${agent_name} in ${thread_id}`,
   agent_thinking: ({ thought }) => `${thought}`,
+  agent_reasoning: ({ reasoning }) => `${reasoning}`,
   tool_executing: ({ tool_name, arguments: given }) => `${tool_name} ${JSON.stringify(given ?? {})}`,
   tool_completed: (fields) => {
     const outcome = fields.success ? 'ok' : `failed: ${errorText(fields.error)}`;

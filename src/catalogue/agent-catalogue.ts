@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
+import { ModelRow } from './model-settings.ts';
 
 const AgentRow = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9_]{0,63}$/),
@@ -10,7 +11,7 @@ const AgentRow = z.strictObject({
   tools: z.array(z.string()).min(1),
   /** System instructions for the model; default: the description. */
   instructions: z.string().min(1).max(8_000).optional(),
-  /** Name of the model at the endpoint; default: `AGENT_MODEL_NAME`. */
+  /** A row of `models`, or the name of a model at `AGENT_MODEL_URL`; default: `AGENT_MODEL_NAME`. */
   model: z.string().min(1).max(200).optional(),
 });
 
@@ -19,7 +20,7 @@ const Price = z.number().min(0).max(1_000_000);
 const ModelPrice = z.strictObject({ input: Price, output: Price });
 export type ModelPrice = Readonly<z.infer<typeof ModelPrice>>;
 const FREE: ModelPrice = { input: 0, output: 0 };
-/** The row of `model_prices` for models without their own row. */
+/** The row of `model_prices` and of `models` for models without their own row. */
 const ANY_MODEL = '*';
 
 const AgentsFile = z
@@ -27,6 +28,7 @@ const AgentsFile = z
     default: z.string(),
     agents: z.array(AgentRow).min(1),
     model_prices: z.record(z.string(), ModelPrice).default({}),
+    models: z.record(z.string().min(1).max(200), ModelRow).default({}),
   })
   .refine((file) => file.agents.some(({ name }) => name === file.default), {
     message: 'names no agent of the file',
@@ -40,15 +42,18 @@ export class AgentCatalogue {
   readonly all: readonly AgentDescription[];
   readonly #default: string;
   readonly #prices: Readonly<Record<string, ModelPrice>>;
+  readonly #models: Readonly<Record<string, ModelRow>>;
 
   constructor(
     agents: readonly AgentDescription[],
     defaultName: string,
     prices: Readonly<Record<string, ModelPrice>> = {},
+    models: Readonly<Record<string, ModelRow>> = {},
   ) {
     this.all = agents;
     this.#default = defaultName;
     this.#prices = prices;
+    this.#models = models;
   }
 
   /** Returns the agent with that name, or the default agent for no name; undefined when it does not exist. */
@@ -59,6 +64,16 @@ export class AgentCatalogue {
   /** Returns the token prices of a model. */
   price(model: string): ModelPrice {
     return this.#prices[model] ?? this.#prices[ANY_MODEL] ?? FREE;
+  }
+
+  /** Returns the row of a model; the row `*`, else an empty one, for a model without its own. */
+  model(name: string): ModelRow {
+    return this.#models[name] ?? this.#models[ANY_MODEL] ?? {};
+  }
+
+  /** Names of the models that have a row. */
+  get models(): readonly string[] {
+    return Object.keys(this.#models).filter((name) => name !== ANY_MODEL);
   }
 }
 
@@ -74,5 +89,6 @@ export function loadAgentCatalogue(folder?: string): AgentCatalogue {
     customFile && existsSync(customFile) ? customFile : new URL(`../../config/${FILE_NAME}`, import.meta.url);
   const parsed = AgentsFile.safeParse(JSON.parse(readFileSync(file, 'utf8')));
   if (!parsed.success) throw new Error(`${file.pathname}:\n${z.prettifyError(parsed.error)}`);
-  return new AgentCatalogue(parsed.data.agents, parsed.data.default, parsed.data.model_prices);
+  const { agents, default: defaultName, model_prices, models } = parsed.data;
+  return new AgentCatalogue(agents, defaultName, model_prices, models);
 }

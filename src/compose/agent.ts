@@ -1,4 +1,7 @@
 import { builtInAgent } from '../agents/built-in/built-in-agent.ts';
+import { createModelAgent, warnOfAdaptedTools } from '../agents/model/model-agent.ts';
+import { Models } from '../agents/model/models.ts';
+import { SchemaWarnings } from '../agents/model/tool-offers.ts';
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
 import type { Catalogues } from '../catalogue/catalogues.ts';
 import type { Config } from '../config.ts';
@@ -20,21 +23,37 @@ export interface AgentServices {
   readonly threads: Threads;
 }
 
-/** Returns the model agent if a model is configured, else the built-in agent. */
-export async function composeAgent(
-  { clock, metrics, logger, tracing, catalogues, agents, threads }: AgentServices,
-  config: Pick<Config, 'AGENT_MODEL_URL' | 'AGENT_MODEL_KEY' | 'AGENT_MODEL_NAME'>,
-): Promise<Agent> {
+type AgentConfig = Pick<
+  Config,
+  'AGENT_MODEL_URL' | 'AGENT_MODEL_KEY' | 'AGENT_MODEL_NAME' | 'ENVIRONMENT' | 'variable'
+>;
+
+/**
+ * Returns an agent that answers with the model of each agent, and with the built-in agent for agents without a model.
+ * @throws UnusableConfiguration for a model of agents.json that cannot be used
+ */
+export async function composeAgent(services: AgentServices, config: AgentConfig): Promise<Agent> {
+  const { clock, metrics, logger, tracing, catalogues, agents, threads } = services;
   const { AGENT_MODEL_URL: url, AGENT_MODEL_KEY: key, AGENT_MODEL_NAME: name } = config;
-  if (url === undefined || name === undefined) return builtInAgent;
-  // Loaded only if a model is configured: the client of the endpoint takes a quarter of a second and 26 MiB.
-  const [{ ChatModel }, { createModelAgent }] = await Promise.all([
-    import('../agents/model/chat-model.ts'),
-    import('../agents/model/model-agent.ts'),
-  ]);
-  const model = new ChatModel({ url, key, clock, tracing });
-  const deps = { model, agents, tools: catalogues.tools, threads, clock, metrics, logger, tracing };
+  const models = new Models({ clock, tracing, logger }, agents, {
+    endpoint: url === undefined ? undefined : { url, key },
+    variable: config.variable,
+    production: config.ENVIRONMENT === 'production',
+  });
+  // Every model is checked now, also those that no agent uses.
+  const isUsed = [name, ...agents.models, ...agents.all.map(({ model }) => model)].filter(
+    (model) => model !== undefined && models.get(model) !== undefined,
+  );
+  if (isUsed.length === 0) return builtInAgent;
+  const { tools } = catalogues;
+  const warnings = new SchemaWarnings(logger);
+  const deps = { models, agents, tools, threads, clock, metrics, logger, tracing, warnings };
+  warnOfAdaptedTools(deps, agents, name);
   const modelAgent = createModelAgent(deps, name);
-  // The model agent is not free, so it is not available to degraded sessions.
-  return (task, context) => (task.caller.degraded ? builtInAgent : modelAgent)(task, context);
+  return (task, context) => {
+    const model = task.model ?? name;
+    // The model agent is not free, so it is not available to degraded sessions.
+    const hasModel = model !== undefined && models.get(model) !== undefined && !task.caller.degraded;
+    return (hasModel ? modelAgent : builtInAgent)(task, context);
+  };
 }

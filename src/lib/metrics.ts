@@ -87,6 +87,7 @@ export class Metrics {
   readonly modelRequests = this.#counter('model_requests_total', 'Requests to the model by result', [
     'model',
     'result',
+    'reason',
   ]);
   readonly modelTokens = this.#counter('model_tokens_total', 'Tokens of completed steps', ['model', 'kind']);
   readonly modelFirstTextSeconds = this.#histogram(

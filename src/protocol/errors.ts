@@ -315,6 +315,8 @@ export interface ErrorDetails {
   readonly cause?: unknown;
   /** Milliseconds until a retry can succeed. */
   readonly retryAfterMs?: number;
+  /** Whether a retry may succeed, where this case differs from the row. */
+  readonly retryable?: boolean;
   /** Further public fields of the error, e.g. `missing_permissions`. */
   readonly fields?: Readonly<Record<string, unknown>>;
 }
@@ -323,6 +325,7 @@ export interface ErrorDetails {
 export class TollgateError extends Error {
   readonly code: ErrorCode;
   readonly retryAfterMs: number | undefined;
+  readonly retryable: boolean;
   readonly fields: Readonly<Record<string, unknown>>;
 
   constructor(code: ErrorCode, details: ErrorDetails = {}) {
@@ -330,6 +333,7 @@ export class TollgateError extends Error {
     this.name = 'TollgateError';
     this.code = code;
     this.retryAfterMs = details.retryAfterMs;
+    this.retryable = details.retryable ?? ERRORS[code].retryable;
     this.fields = details.fields ?? {};
   }
 
@@ -339,8 +343,8 @@ export class TollgateError extends Error {
 
   /** Returns a copy of the error with further public fields. */
   with(fields: Readonly<Record<string, unknown>>): TollgateError {
-    const { code, message: text, cause, retryAfterMs } = this;
-    const details = { text, cause, fields: { ...this.fields, ...fields } };
+    const { code, message: text, cause, retryAfterMs, retryable } = this;
+    const details = { text, cause, retryable, fields: { ...this.fields, ...fields } };
     return new TollgateError(code, retryAfterMs === undefined ? details : { ...details, retryAfterMs });
   }
 }
@@ -358,7 +362,7 @@ export function publicError(error: TollgateError): PublicError {
   return {
     code: error.code,
     message: error.message,
-    retryable: error.row.retryable,
+    retryable: error.retryable,
     ...(error.retryAfterMs === undefined ? {} : { retry_after_ms: Math.ceil(error.retryAfterMs) }),
     ...error.fields,
   };

@@ -114,6 +114,7 @@ export const CLIENT_MESSAGE_NAMES: readonly string[] = [...TYPE_BY_NAME.keys()];
 export const DURABLE_EVENTS = [
   'agent_started',
   'agent_thinking',
+  'agent_reasoning',
   'tool_executing',
   'tool_completed',
   'agent_completed',

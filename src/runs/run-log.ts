@@ -20,6 +20,8 @@ export class RunOwnershipLost extends Error {
 export interface RunAnswer {
   readonly final_response: string;
   readonly summary: string;
+  /** Why a model said no more; absent for a normal end. */
+  readonly finish_reason?: 'length' | 'content_filter' | 'refusal';
 }
 
 export type JournalEntry = NonNullable<NewEvent['journal']>;
@@ -78,17 +80,26 @@ export class RunLog implements CallJournal {
   /** Appends a part of a model's text, numbered by the caller. The last part of a step carries its usage record. */
   modelText(
     fields: Fields & { readonly thought: string; readonly step: number },
+    extra: { readonly billing?: Billing; readonly journal?: JournalEntry },
+  ): Promise<void> {
+    return this.#modelEvent('agent_thinking', fields, extra);
+  }
+
+  /** Appends a part of a model's reasoning. It carries a usage record only if the step was aborted without a text. */
+  modelReasoning(
+    fields: Fields & { readonly reasoning: string; readonly step: number },
+    extra: { readonly billing?: Billing; readonly journal?: JournalEntry },
+  ): Promise<void> {
+    return this.#modelEvent('agent_reasoning', fields, extra);
+  }
+
+  #modelEvent(
+    type: DurableEventType,
+    fields: Fields,
     { billing, journal }: { readonly billing?: Billing; readonly journal?: JournalEntry },
   ): Promise<void> {
-    return this.#emit(
-      'agent_thinking',
-      fields,
-      {
-        ...(billing ? { usageRecord: billing.record } : {}),
-        ...(journal ? { journal } : {}),
-      },
-      quotaCommitOf(billing),
-    );
+    const record = billing ? { usageRecord: billing.record } : {};
+    return this.#emit(type, fields, { ...record, ...(journal ? { journal } : {}) }, quotaCommitOf(billing));
   }
 
   /**

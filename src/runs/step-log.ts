@@ -1,6 +1,7 @@
 import type { ModelPrice } from '../catalogue/agent-catalogue.ts';
 import type { Clock } from '../lib/clock.ts';
 import { unreservedCommit } from '../limits/quotas.ts';
+import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
 import { usageRecord } from '../usage/records.ts';
@@ -13,12 +14,22 @@ export interface ModelCall {
   readonly name: string;
   /** Supposed to be JSON, but a model can produce invalid JSON. */
   readonly arguments: string;
+  /** Why the call cannot run, as a sentence for the model; absent for a call that can. */
+  readonly problem?: string;
+  /** Further fields of the call, which go back to the model as they came. */
+  readonly extra?: Fields;
 }
 
 /** Output of a model in one step: text, tool calls, or both. */
 export interface ModelStep {
   readonly text: string;
   readonly calls: readonly ModelCall[];
+  /** Further fields of the message, which go back to the model as they came: reasoning and signatures. */
+  readonly back?: Fields;
+  /** Why the text is not all that the model would have said; absent for a normal end. */
+  readonly finish?: 'length' | 'content_filter' | 'refusal';
+  /** The endpoint that replied. `back` and `extra` mean nothing to others. */
+  readonly endpoint?: string;
 }
 
 export interface Tokens {
@@ -45,12 +56,15 @@ export interface Steps {
 export interface StepWriter {
   /** Resolves when the text is in the log, or buffered for the next event. */
   add(text: string): Promise<void>;
+  /** The same for reasoning. */
+  addReasoning(text: string): Promise<void>;
   /** Ends the step: writes the journal entry for a takeover and the usage record. */
   complete(step: ModelStep, tokens: Tokens): Promise<void>;
   /**
-   * Ends an interrupted step: appends the remaining text with a record of 0 units. Does nothing if there was no text.
+   * Ends an interrupted step: appends the remaining text or reasoning with a record of 0 units. Does nothing if there
+   * was neither, unless `thought` gives a text for the event.
    */
-  abort(status: Exclude<UsageStatus, 'success'>, tokens: Tokens): Promise<void>;
+  abort(status: Exclude<UsageStatus, 'success'>, tokens: Tokens, thought?: string): Promise<void>;
 }
 
 /**
@@ -58,6 +72,8 @@ export interface StepWriter {
  * of the speed of the model. Users do not notice a quarter of a second as a pause.
  */
 export const TEXT_WINDOW_MS = 250;
+/** The same for reasoning, which is read by few and is often longer than the text. */
+const REASONING_WINDOW_MS = 1_000;
 /** Maximum length of buffered text, in characters, so that events stay small when a model is fast. */
 const TEXT_LENGTH = 4_000;
 /** Journal entry with the number of the latest attempt. */
@@ -66,7 +82,7 @@ const LAST_ATTEMPT = 'begun';
 /** A completed step in the run's hash. */
 interface StoredStep extends ModelStep {
   readonly number: number;
-  /** Number of `agent_thinking` events of the step in the log. */
+  /** Number of events of the step in the log: its text and its reasoning. */
   readonly events: number;
 }
 
@@ -101,11 +117,11 @@ export class StepLog implements Steps {
       this.#endReplay();
       return undefined;
     }
-    const { number, events, text, calls } = JSON.parse(stored) as StoredStep;
+    const { number, events, ...step } = JSON.parse(stored) as StoredStep;
     this.#completed += 1;
     this.#number = number;
     this.#log.skipReplayed(events);
-    return { text, calls };
+    return step;
   }
 
   startStep(model: ModelRef): StepWriter {
@@ -148,6 +164,12 @@ interface StepNumbers {
   readonly model: ModelRef;
 }
 
+interface StepFields {
+  readonly step: number;
+  readonly replaces_step?: number;
+  readonly usage_record_id?: string;
+}
+
 /** One attempt at a step. Its methods must not be called concurrently. */
 class LoggedStep implements StepWriter {
   readonly #deps: LoggedStepDeps;
@@ -157,6 +179,7 @@ class LoggedStep implements StepWriter {
   #lastEventAt = 0;
   /** The latest text stays buffered until more follows, so that the end of a step always has an event to go with. */
   #buffered = '';
+  #reasoning = '';
 
   constructor(deps: LoggedStepDeps, step: StepNumbers) {
     this.#deps = deps;
@@ -165,43 +188,65 @@ class LoggedStep implements StepWriter {
   }
 
   async add(text: string): Promise<void> {
+    await this.#appendReasoning();
     const due = this.#events === 0 || this.#deps.clock.now() - this.#lastEventAt >= TEXT_WINDOW_MS;
     if (this.#buffered !== '' && (due || this.#buffered.length >= TEXT_LENGTH)) await this.#append(this.#buffered, {});
     this.#buffered += text;
   }
 
-  complete(step: ModelStep, tokens: Tokens): Promise<void> {
+  async addReasoning(text: string): Promise<void> {
+    const due = this.#events === 0 || this.#deps.clock.now() - this.#lastEventAt >= REASONING_WINDOW_MS;
+    if (due || this.#reasoning.length >= TEXT_LENGTH) await this.#appendReasoning();
+    this.#reasoning += text;
+  }
+
+  async complete(step: ModelStep, tokens: Tokens): Promise<void> {
+    await this.#appendReasoning();
     const { number, index } = this.#step;
     const stored: StoredStep = { ...step, number, events: this.#events + 1 };
     const names = step.calls.map(({ name }) => name).join(' and ');
-    return this.#append(this.#buffered || `I ask ${names}.`, {
+    await this.#append(this.#buffered || `I ask ${names}.`, {
       billing: this.#billing('success', tokens),
       journal: { field: STEP_PREFIX + index, value: JSON.stringify(stored) },
     });
   }
 
-  async abort(status: Exclude<UsageStatus, 'success'>, tokens: Tokens): Promise<void> {
-    if (this.#buffered === '') return;
-    await this.#append(this.#buffered, { billing: this.#billing(status, tokens) });
+  async abort(status: Exclude<UsageStatus, 'success'>, tokens: Tokens, thought?: string): Promise<void> {
+    const billing = this.#billing(status, tokens);
+    if (this.#buffered === '' && thought === undefined) return this.#appendReasoning(billing);
+    await this.#appendReasoning();
+    await this.#append(this.#buffered || (thought ?? ''), { billing });
+  }
+
+  async #appendReasoning(billing?: Billing): Promise<void> {
+    const reasoning = this.#reasoning;
+    if (reasoning === '') return;
+    this.#reasoning = '';
+    const { fields, journal } = this.#next(billing);
+    await this.#deps.log.modelReasoning({ reasoning, ...fields }, { ...journal, ...(billing ? { billing } : {}) });
   }
 
   async #append(thought: string, extra: { billing?: Billing; journal?: JournalEntry }): Promise<void> {
+    this.#buffered = '';
+    const { fields, journal } = this.#next(extra.billing);
+    await this.#deps.log.modelText({ thought, ...fields }, { ...journal, ...extra });
+  }
+
+  /** Counts the next event of the step. Returns its fields, and the journal entry of the first event of an attempt. */
+  #next(billing: Billing | undefined): { readonly fields: StepFields; readonly journal: { journal?: JournalEntry } } {
     const { number, replaces } = this.#step;
     const first = this.#events === 0;
-    const completed = extra.billing?.record.status === 'success';
-    this.#buffered = '';
+    const completed = billing?.record.status === 'success';
     this.#events += 1;
     this.#lastEventAt = this.#deps.clock.now();
     this.#deps.onAppend(completed);
     const fields = {
-      thought,
       step: number,
       ...(first && replaces !== undefined ? { replaces_step: replaces } : {}),
-      ...(extra.billing ? { usage_record_id: extra.billing.record.id } : {}),
+      ...(billing ? { usage_record_id: billing.record.id } : {}),
     };
-    const lastAttempt =
-      first && !completed ? { journal: { field: STEP_PREFIX + LAST_ATTEMPT, value: String(number) } } : {};
-    await this.#deps.log.modelText(fields, { ...lastAttempt, ...extra });
+    const journal = { field: STEP_PREFIX + LAST_ATTEMPT, value: String(number) };
+    return { fields, journal: first && !completed ? { journal } : {} };
   }
 
   /** Bills a step like a tool call. The script adds it to the user's totals together with the record. */

@@ -157,7 +157,8 @@ describe('what a model receives', () => {
     expect(large.map(({ content }) => content?.[0])).toEqual(['a', 'o', 'b', 'o', 'c']);
     await runToEnd(client, { message: 'd', thread_id: 'thread_large' });
     const larger = model.requests.at(-1)?.body.messages.slice(1) ?? [];
-    expect(larger.map(({ content }) => content?.[0])).toEqual(['o', 'b', 'o', 'c', 'o', 'd']);
+    // An answer whose question is out of bounds is left out with it.
+    expect(larger.map(({ content }) => content?.[0])).toEqual(['b', 'o', 'c', 'o', 'd']);
   });
 
   it('is a refusal where the plan does not include the tool, with what would', async () => {
@@ -277,8 +278,9 @@ describe('a model that cannot be used', () => {
     const error = await failure(client);
     expect(error).toEqual({
       code: 'INTERNAL_ERROR',
-      message: 'The model is unavailable; try again.',
-      retryable: true,
+      message: 'The model cannot be used: its endpoint refuses the request. Contact the operator.',
+      retryable: false,
+      reason: 'authentication',
     });
     expect(model.requests).toHaveLength(1);
     const { output = '' } = stack.workers[0] ?? {};

@@ -36,6 +36,17 @@ const FULL_RUN = [
   'agent_thinking',
   'agent_completed',
 ];
+const REASONED_RUN = [
+  'agent_started',
+  'agent_reasoning',
+  'agent_reasoning',
+  'agent_thinking',
+  'tool_executing',
+  'tool_completed',
+  'agent_thinking',
+  'agent_thinking',
+  'agent_completed',
+];
 const thoughts = (events: readonly LoggedEvent[]) => events.filter(({ type }) => type === 'agent_thinking');
 
 describe('a run on a model whose worker died', () => {
@@ -74,6 +85,36 @@ describe('a run on a model whose worker died', () => {
       const units = records.reduce((all, record) => all + record.units, 0);
       const { under_way, today } = await runs.summary(accepted);
       expect([under_way.calls, today]).toEqual([0, expect.objectContaining({ calls: records.length, units })]);
+    },
+  );
+
+  it.each(REASONED_RUN.map((_, died) => died))(
+    'has its reasoning once per attempt when its worker died after event %i',
+    async (died) => {
+      runs.stopTime();
+      const call = { index: 0, id: 'c', function: { name: 'count', arguments: '{}' }, extra_content: { s: 1 } };
+      const deltas = [{ reasoning_content: 'I ' }, { reasoning_content: 'count.' }, { tool_calls: [call] }];
+      const calling = { stream: [...deltas.map((delta) => ({ choices: [{ delta }] })), 'data: [DONE]\n\n'] };
+      model.script = ({ body }) =>
+        body.messages.some(({ role }) => role === 'tool') ? { text: ['Done ', 'it.'] } : calling;
+      const accepted = await runs.accept();
+      const dying = runs.dyingLog(died);
+      void runs.executor({ log: dying.log }).execute(await runs.claim(accepted));
+      await until(dying.dead);
+
+      expect(await runs.executor().execute(await runs.claim(accepted))).toBe('completed');
+      const events = await runs.events(accepted);
+      const replaced = new Set(events.flatMap(({ replaces_step: step }) => (step ? [step] : [])));
+      const valid = events.filter(({ step }) => !replaced.has(step ?? 0));
+      expect(valid.map(({ type }) => type)).toEqual(REASONED_RUN);
+      const reasoning = valid.flatMap((event) => (event.type === 'agent_reasoning' ? [event.reasoning] : []));
+      expect(reasoning.join('')).toBe('I count.');
+      // The worker that took over sends back what the first one received.
+      expect(model.requests.at(-1)?.body.messages.at(-2)).toMatchObject({
+        reasoning_content: 'I count.',
+        tool_calls: [{ id: 'c', extra_content: { s: 1 } }],
+      });
+      expect(await runs.records(accepted)).toMatchObject([{ tool: 'model:m' }, { tool: 'count' }, { tool: 'model:m' }]);
     },
   );
 

@@ -1,11 +1,14 @@
-import { ChatModel, MODEL_LIMITS, type ModelLimits } from '../../src/agents/model/chat-model.ts';
 import { createModelAgent } from '../../src/agents/model/model-agent.ts';
+import { Models } from '../../src/agents/model/models.ts';
+import { SchemaWarnings } from '../../src/agents/model/tool-offers.ts';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import type { Catalogues } from '../../src/catalogue/catalogues.ts';
+import type { ModelRow } from '../../src/catalogue/model-settings.ts';
 import { composeAgent } from '../../src/compose/agent.ts';
 import type { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
+import type { Logger } from '../../src/lib/logger.ts';
 import type { UsageSummary } from '../../src/limits/quotas.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import type { Refusal, UsageRecord } from '../../src/protocol/usage.ts';
@@ -91,7 +94,9 @@ export class ModelRuns {
 
   executor(
     options: {
-      readonly limits?: Partial<ModelLimits>;
+      /** Settings of the model in agents.json. */
+      readonly settings?: ModelRow | undefined;
+      readonly logger?: Logger;
       readonly timeoutMs?: number;
       readonly count?: ToolExecutor;
       /** The same as `count` by default. */
@@ -103,12 +108,16 @@ export class ModelRuns {
   ): RunExecutor {
     const { core } = this;
     const clock = this.#clock;
-    const logger = silentLogger;
-    const limits = { ...MODEL_LIMITS, ...options.limits };
-    const model = new ChatModel({ url: this.#model.url, key: undefined, clock, tracing: core.tracing }, limits);
+    const { settings = {}, logger = silentLogger } = options;
+    const models = new Models(
+      { clock, tracing: core.tracing, logger },
+      { model: () => settings },
+      { endpoint: { url: this.#model.url, key: undefined }, variable: () => undefined, production: false },
+    );
     const threads = new Threads({ ...core, clock });
     const deps = {
-      model,
+      models,
+      warnings: new SchemaWarnings(logger),
       agents: this.#agents,
       tools: this.#catalogues.tools,
       threads,
@@ -157,12 +166,18 @@ export class ModelRuns {
   }
 
   /** Builds the agent from environment variables, as a worker does. */
-  assembled(): Promise<Agent> {
+  assembled(logger = silentLogger): Promise<Agent> {
     const { core } = this;
     const threads = new Threads({ ...core, clock: systemClock });
     const deps = { agents: this.#agents, catalogues: this.#catalogues, threads, clock: systemClock };
-    const variables = { AGENT_MODEL_URL: this.#model.url, AGENT_MODEL_NAME: 'm', AGENT_MODEL_KEY: undefined };
-    return composeAgent({ ...deps, metrics: core.metrics, tracing: core.tracing, logger: silentLogger }, variables);
+    const variables = {
+      AGENT_MODEL_URL: this.#model.url,
+      AGENT_MODEL_NAME: 'm',
+      AGENT_MODEL_KEY: undefined,
+      ENVIRONMENT: 'test' as const,
+      variable: () => undefined,
+    };
+    return composeAgent({ ...deps, metrics: core.metrics, tracing: core.tracing, logger }, variables);
   }
 
   /** Returns the user's summary of limits, calls in flight and charges. */

@@ -49,6 +49,10 @@ export interface ScriptedReply {
   readonly after?: 'hang' | 'reset';
   /** Bytes that are sent literally, instead of chunks. */
   readonly raw?: string;
+  /** Literal pieces of an event stream: an object is one event with JSON, a text is itself, a number a pause in ms. */
+  readonly stream?: readonly (object | string | number)[];
+  /** With `status`: the body. A text is sent as it is, everything else as JSON. */
+  readonly body?: unknown;
 }
 
 export type Script = (request: ModelRequestSeen, at: number) => ScriptedReply;
@@ -106,7 +110,8 @@ export class ModelServer {
 async function answer(response: ServerResponse, reply: ScriptedReply, model: string): Promise<void> {
   if (reply.status !== undefined) {
     response.writeHead(reply.status, { 'content-type': 'application/json', ...reply.headers });
-    response.end(JSON.stringify({ error: { message: 'scripted fault with sk-secret-key in it', type: 'fault' } }));
+    const { body = { error: { message: 'scripted fault with sk-secret-key in it', type: 'fault' } } } = reply;
+    response.end(typeof body === 'string' ? body : JSON.stringify(body));
     return;
   }
   // A hang before the first byte.
@@ -114,6 +119,10 @@ async function answer(response: ServerResponse, reply: ScriptedReply, model: str
   response.writeHead(200, { 'content-type': 'text/event-stream', ...reply.headers });
   if (reply.raw !== undefined) {
     response.end(reply.raw);
+    return;
+  }
+  if (reply.stream) {
+    await sendPieces(response, reply.stream);
     return;
   }
   const send = (choice: object | undefined, usage?: object | null) =>
@@ -150,6 +159,17 @@ async function answer(response: ServerResponse, reply: ScriptedReply, model: str
   }
   if (reply.usage !== null) send(undefined, reply.usage ?? { prompt_tokens: 100, completion_tokens: 10 });
   response.end('data: [DONE]\n\n');
+}
+
+async function sendPieces(response: ServerResponse, pieces: readonly (object | string | number)[]): Promise<void> {
+  for (const piece of pieces) {
+    if (response.destroyed) return;
+    if (typeof piece === 'number') await delay(piece);
+    else response.write(typeof piece === 'string' ? piece : `data: ${JSON.stringify(piece)}\n\n`);
+    // Each piece leaves in a packet of its own.
+    await delay(1);
+  }
+  response.end();
 }
 
 /** Sends calls as servers do: first the name, then the arguments in two pieces, with those of all calls interleaved. */

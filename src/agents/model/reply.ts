@@ -1,83 +1,54 @@
-import { z } from 'zod';
-import type { ModelCall, ModelStep, Tokens } from '../../runs/step-log.ts';
-
-/** Failure of one request to a model. The message is safe to log: it contains no host, key or text. */
-export class ModelFault extends Error {
-  /** Whether a repetition of the same request may succeed. */
-  readonly retryable: boolean;
-  /** Milliseconds to wait before a retry, from `Retry-After`. */
-  readonly retryAfterMs: number | undefined;
-
-  constructor(message: string, options: { readonly retryable: boolean; readonly retryAfterMs?: number | undefined }) {
-    super(message);
-    this.name = 'ModelFault';
-    this.retryable = options.retryable;
-    this.retryAfterMs = options.retryAfterMs;
-  }
-}
+import type { Fields } from '../../protocol/messages.ts';
+import type { ModelStep, Tokens } from '../../runs/step-log.ts';
+import { type CallLimits, CallPieces } from './call-pieces.ts';
+import { chunkFields, mergedBack, type TokenCounts, tokenCounts } from './chunk.ts';
+import { errorIn, reportedFault } from './endpoint-errors.ts';
+import { ModelFault } from './fault.ts';
+import { asObject } from './json.ts';
+import { afterLoneEnd, type TextPiece, ThinkingTags } from './thinking-tags.ts';
 
 export interface ModelReply extends ModelStep {
   readonly tokens: Tokens;
 }
 
-export interface ReplyLimits {
+export interface ReplyLimits extends CallLimits {
   /** Maximum characters of text. Longer text is cut off, and the reply ends there. */
   readonly textLength: number;
-  /** Maximum tool calls per step; further ones are dropped. */
-  readonly calls: number;
-  /** Maximum characters of the arguments of one call. Longer arguments are cut, which makes them invalid JSON. */
-  readonly argumentsLength: number;
+  /** Maximum characters of reasoning that is delivered and sent back; more is read and dropped. */
+  readonly reasoningLength: number;
 }
 
-const MAX_NAME_LENGTH = 64;
-const MAX_ID_LENGTH = 64;
 /** Common estimate for English text; other languages have more tokens per byte. */
 const BYTES_PER_TOKEN = 4;
+/** Maximum size of the fields of a message that go back to the model. */
+const MAX_BACK_LENGTH = 131_072;
+const NOTHING: TextPiece = { text: '', reasoning: '' };
 
-const CallDelta = z.object({
-  /** Some servers omit the index; each delta is then a complete call. */
-  index: z.number().int().min(0).optional(),
-  id: z.string().nullish(),
-  function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }).nullish(),
-});
-type CallDelta = z.infer<typeof CallDelta>;
+type Finish = 'stop' | 'length' | 'content_filter' | 'error';
+const FINISHES: readonly (readonly [RegExp, Finish])[] = [
+  [/^(model_|max_output_)?length$|^max_(output_|completion_)?tokens$/i, 'length'],
+  [/filter|^safety$|^sensitive$|^recitation$|^refusal$|^blocklist$|^prohibited_content$/i, 'content_filter'],
+  [/error|^abort(ed)?$|^insufficient_system_resource$|^malformed_function_call$/i, 'error'],
+];
 
-const Choice = z.object({
-  delta: z.object({ content: z.string().nullish(), tool_calls: z.array(CallDelta).nullish() }).nullish(),
-  finish_reason: z.string().nullish(),
-});
-
-/**
- * Far larger than any context window. Multiplied by the highest price it is still an exact integer, as units must be.
- */
-const MAX_TOKENS = 1_000_000_000;
-const TokenCount = z.number().int().min(0).max(MAX_TOKENS);
-
-/** Fields that are read from a `chat.completion.chunk`; all others are ignored. */
-const Chunk = z.object({
-  choices: z.array(Choice).nullish(),
-  usage: z.object({ prompt_tokens: TokenCount, completion_tokens: TokenCount }).nullish(),
-});
-
-interface PartialCall {
-  readonly index: number;
-  id: string;
-  name: string;
-  arguments: string;
-}
-
-/** Assembles a streamed reply within the bounds of `ReplyLimits`. */
+/** Assembles a streamed reply within the bounds of `ReplyLimits`. Fields that cannot be read count as missing. */
 export class ReplyReader {
   readonly #limits: ReplyLimits;
-  readonly #calls: PartialCall[] = [];
-  /** Latest call per index that the model assigned. */
-  readonly #open = new Map<number, PartialCall>();
+  readonly #calls: CallPieces;
+  readonly #tags = new ThinkingTags();
   #text = '';
-  #finished = false;
-  #usage: { readonly input: number; readonly output: number } | undefined;
+  #reasoningLength = 0;
+  #refused = false;
+  #back: Fields = {};
+  #backLength = 0;
+  #finish: Finish | undefined;
+  #ended = false;
+  #counts: TokenCounts = { input: undefined, output: undefined };
 
-  constructor(limits: ReplyLimits) {
+  /** @param tools names of the tools that the request offers */
+  constructor(limits: ReplyLimits, tools: ReadonlySet<string> = new Set()) {
     this.#limits = limits;
+    this.#calls = new CallPieces(limits, tools);
   }
 
   /** True when the text has its maximum length, so that later chunks are not needed. */
@@ -85,90 +56,110 @@ export class ReplyReader {
     return this.#text.length >= this.#limits.textLength;
   }
 
-  /** True after a `finish_reason`. Only the token counts may still follow. */
+  /** True after a `finish_reason`. Token counts may follow, and from some endpoints further text. */
   get finished(): boolean {
-    return this.#finished;
+    return this.#finish !== undefined;
   }
 
-  /** Adds a chunk and returns its text. @throws ModelFault for an invalid chunk */
-  append(chunk: unknown): string {
-    const parsed = Chunk.safeParse(chunk);
-    if (!parsed.success) throw new ModelFault('the model sent an invalid chunk', { retryable: true });
-    const { choices, usage } = parsed.data;
-    if (usage) this.#usage = { input: usage.prompt_tokens, output: usage.completion_tokens };
-    const [choice] = choices ?? [];
-    if (!choice) return '';
-    if (choice.finish_reason) this.#finished = true;
-    for (const delta of choice.delta?.tool_calls ?? []) this.#appendCall(delta);
-    const text = (choice.delta?.content ?? '').slice(0, this.#limits.textLength - this.#text.length);
-    this.#text += text;
-    return text;
-  }
-
-  /** Returns the complete reply. @throws ModelFault for an incomplete or empty reply */
-  reply(requestBytes: number): ModelReply {
-    if (!this.#finished && !this.full) throw new ModelFault('the reply ended early', { retryable: true });
-    const calls = this.#completeCalls();
-    if (calls.length === 0 && this.#text.trim() === '')
-      throw new ModelFault('the reply was empty', { retryable: true });
-    return { text: this.#text.toWellFormed(), calls, tokens: this.tokens(requestBytes) };
-  }
-
-  /** Returns the counts of the model, else an estimate from the bytes of request and reply. */
-  tokens(requestBytes: number): Tokens {
-    if (this.#usage) return { ...this.#usage, estimated: false };
-    const args = this.#calls.reduce((bytes, call) => bytes + Buffer.byteLength(call.arguments), 0);
-    const replied = Buffer.byteLength(this.#text) + args;
-    return {
-      input: Math.ceil(requestBytes / BYTES_PER_TOKEN),
-      output: Math.ceil(replied / BYTES_PER_TOKEN),
-      estimated: true,
-    };
-  }
-
-  #appendCall({ index, id, function: called }: CallDelta): void {
-    const call = this.#callOf(index, id);
-    if (!call) return;
-    if (id && call.id === '') call.id = id.slice(0, MAX_ID_LENGTH);
-    call.name = (call.name + (called?.name ?? '')).slice(0, MAX_NAME_LENGTH);
-    call.arguments = (call.arguments + (called?.arguments ?? '')).slice(0, this.#limits.argumentsLength);
-  }
-
-  /** Returns the call that a delta belongs to; undefined for a call above the limit. */
-  #callOf(index: number | undefined, id: string | null | undefined): PartialCall | undefined {
-    const existing = index === undefined ? undefined : this.#open.get(index);
-    // Some servers send all calls of a reply with the same index. Their ids differ, and they arrive one after another.
-    const another = id && existing && existing.id !== '' && existing.id !== id.slice(0, MAX_ID_LENGTH);
-    if (existing && !another) return existing;
-    if (this.#calls.length >= this.#limits.calls) {
-      // Later deltas of the dropped call must not be added to the previous call with this index.
-      if (index !== undefined) this.#open.delete(index);
-      return undefined;
-    }
-    const call = { index: index ?? this.#calls.length, id: '', name: '', arguments: '' };
-    this.#calls.push(call);
-    this.#open.set(call.index, call);
-    return call;
+  /** Number of calls above all bounds, which are not refused one by one. */
+  get droppedCalls(): number {
+    return this.#calls.dropped;
   }
 
   /**
-   * Returns the calls in the order of their index. Replaces missing and duplicate ids, because ids identify the
-   * results.
+   * Adds a chunk and returns its text and reasoning.
+   * @param whole whether it is a whole body instead of one event of a stream
+   * @throws ModelFault for an error in it
    */
-  #completeCalls(): ModelCall[] {
-    const named = this.#calls.filter(({ name }) => name !== '').toSorted((a, b) => a.index - b.index);
-    const ids = new Set(named.map(({ id }) => id));
-    const usedIds = new Set<string>();
-    let made = 0;
-    const another = () => {
-      do made += 1;
-      while (ids.has(`call_${made}`));
-      return `call_${made}`;
-    };
-    return named.map((call) => {
-      const id = call.id === '' || usedIds.has(call.id) ? another() : call.id;
-      usedIds.add(id);
-      return { id, name: call.name, arguments: call.arguments };
-    });
+  append(chunk: unknown, whole = false): TextPiece {
+    const fields = asObject(chunk);
+    const error = errorIn(chunk);
+    if (error) throw reportedFault(error, !whole);
+    if (!fields) return NOTHING;
+    const counts = tokenCounts(fields);
+    if (counts) this.#counts = { ...this.#counts, ...counts };
+    const given = chunkFields(fields);
+    if (!given) return NOTHING;
+    if (given.finish !== undefined) {
+      const named = FINISHES.find(([pattern]) => pattern.test(given.finish ?? ''))?.[1] ?? 'stop';
+      // A stop after a cut is the end of the stream, not of the text.
+      if (this.#finish === undefined || named !== 'stop') this.#finish = named;
+    }
+    for (const piece of given.calls) this.#calls.append(piece);
+    this.#addBack(given.back);
+    this.#refused ||= given.refusal !== '';
+    const content = this.#tags.append(given.text + given.refusal);
+    return this.#bounded({ text: content.text, reasoning: given.reasoning + content.reasoning });
   }
+
+  /**
+   * Marks the end of the body and returns what was held back of the text.
+   * @param sentinel whether the endpoint said that the reply is complete (`[DONE]`)
+   */
+  end(sentinel: boolean): TextPiece {
+    this.#ended = true;
+    if (sentinel) this.#finish ??= 'stop';
+    return this.#bounded(this.#tags.flush());
+  }
+
+  /** Returns the complete reply. @throws ModelFault for a reply that is incomplete, or has neither text nor calls */
+  reply(requestBytes: number): ModelReply {
+    const text = afterLoneEnd(this.#text).toWellFormed();
+    const finish = this.full ? 'length' : this.#finish;
+    const calls = this.#calls.complete(finish !== 'stop');
+    if (finish === 'error') throw noReply('the model ended the reply with an error', 'error', true);
+    if (finish === undefined && !(this.#ended && isWhole(text, calls))) {
+      throw noReply('the reply ended early', 'interrupted', true);
+    }
+    if (calls.length === 0 && text.trim() === '') throw emptyReply(finish);
+    const cut = this.#refused ? 'refusal' : finish;
+    return {
+      text,
+      calls,
+      tokens: this.tokens(requestBytes),
+      ...(Object.keys(this.#back).length > 0 ? { back: this.#back } : {}),
+      ...(cut === undefined || cut === 'stop' ? {} : { finish: cut }),
+    };
+  }
+
+  /** Returns the counts of the model; each missing one is estimated from the bytes of request and reply. */
+  tokens(requestBytes: number): Tokens {
+    const { input, output } = this.#counts;
+    const replied = Buffer.byteLength(this.#text) + this.#reasoningLength + this.#calls.bytes;
+    return {
+      input: input ?? Math.ceil(requestBytes / BYTES_PER_TOKEN),
+      output: output ?? Math.ceil(replied / BYTES_PER_TOKEN),
+      estimated: input === undefined || output === undefined,
+    };
+  }
+
+  #bounded({ text, reasoning }: TextPiece): TextPiece {
+    const kept = text.slice(0, this.#limits.textLength - this.#text.length);
+    const thought = reasoning.slice(0, Math.max(0, this.#limits.reasoningLength - this.#reasoningLength));
+    this.#text += kept;
+    this.#reasoningLength += reasoning.length;
+    return { text: kept, reasoning: thought };
+  }
+
+  #addBack(back: Fields): void {
+    if (Object.keys(back).length === 0) return;
+    this.#backLength += JSON.stringify(back).length;
+    if (this.#backLength <= MAX_BACK_LENGTH) this.#back = mergedBack(this.#back, back);
+  }
+}
+
+/** Whether a reply that only the end of the body ended is complete: it has text, and no call that may be cut. */
+function isWhole(text: string, calls: ModelStep['calls']): boolean {
+  if (calls.length === 0) return text.trim() !== '';
+  return calls.every(({ arguments: json, problem }) => problem === undefined && json.trim() !== '');
+}
+
+function emptyReply(finish: Finish | undefined): ModelFault {
+  if (finish === 'length') return noReply('the output bound ended the reply before its text', 'length', false);
+  if (finish === 'content_filter') return noReply('a content filter ended the reply', 'content_filter', false);
+  return noReply('the reply was empty', 'empty', true);
+}
+
+function noReply(message: string, reason: ModelFault['reason'], retryable: boolean): ModelFault {
+  return new ModelFault(message, { reason, retryable });
 }

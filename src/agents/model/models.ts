@@ -1,0 +1,153 @@
+import type { ModelSettings } from '../../catalogue/model-settings.ts';
+import { type EndpointRow, type ModelRow, settingsOf } from '../../catalogue/model-settings.ts';
+import { isTollgateVariable, UnusableConfiguration, urlFault } from '../../config.ts';
+import { Endpoint, type EndpointDeps } from './endpoint.ts';
+import type { ModelFault } from './fault.ts';
+
+/** The endpoint of the deployment: `AGENT_MODEL_URL` and its key. */
+export interface DefaultEndpoint {
+  readonly url: string;
+  readonly key: string | undefined;
+}
+
+export interface ModelSource {
+  /** Returns the row of a model in agents.json; an empty one if there is none. */
+  model(name: string): ModelRow;
+}
+
+export interface ModelsOptions {
+  readonly endpoint: DefaultEndpoint | undefined;
+  /** Looks up environment variables. */
+  readonly variable: (name: string) => string | undefined;
+  readonly production: boolean;
+}
+
+/** How long an endpoint that failed is used only if no other is left. */
+const REST_MS = 10_000;
+const LONGEST_REST_MS = 60_000;
+const REFERENCE = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
+/** Names of headers and parameters whose values are secrets. */
+const SECRET_NAME = /auth|key|token|secret|cookie|password/i;
+
+/** One model with its endpoints. */
+export interface Model {
+  readonly name: string;
+  readonly settings: ModelSettings;
+  readonly endpoints: readonly Endpoint[];
+}
+
+/** The models of the deployment, each with its endpoints in the order in which a step tries them. */
+export class Models {
+  readonly #deps: EndpointDeps;
+  readonly #source: ModelSource;
+  readonly #options: ModelsOptions;
+  readonly #models = new Map<string, Model | undefined>();
+  readonly #restsUntil = new Map<Endpoint, number>();
+
+  constructor(deps: EndpointDeps, source: ModelSource, options: ModelsOptions) {
+    this.#deps = deps;
+    this.#source = source;
+    this.#options = options;
+  }
+
+  /**
+   * Returns a model; undefined if neither its row nor the deployment has an endpoint for it. Agents name the models, so
+   * their number is bounded by the file.
+   * @throws UnusableConfiguration for a row that cannot be used
+   */
+  get(name: string): Model | undefined {
+    if (!this.#models.has(name)) this.#models.set(name, this.#create(name));
+    return this.#models.get(name);
+  }
+
+  /**
+   * Returns the endpoints in the order in which to try them: the one that replied before, because signatures and caches
+   * are its own, then a random one by weight. Those that failed a moment ago come last.
+   */
+  order({ endpoints }: Model, last: string | undefined): Endpoint[] {
+    const drawn = new Map(endpoints.map((one) => [one, drawOf(one.address.weight)]));
+    const rank = (one: Endpoint) => [this.#rests(one) ? 1 : 0, one.address.name === last ? 0 : 1, drawn.get(one) ?? 0];
+    return endpoints.toSorted((a, b) => compare(rank(a), rank(b)));
+  }
+
+  /** Reports the result of a request. */
+  ended(endpoint: Endpoint, fault: ModelFault | undefined): void {
+    if (!fault || fault.final) this.#restsUntil.delete(endpoint);
+    else {
+      const restMs = Math.min(Math.max(fault.retryAfterMs ?? 0, REST_MS), LONGEST_REST_MS);
+      this.#restsUntil.set(endpoint, this.#deps.clock.now() + restMs);
+    }
+  }
+
+  #rests(endpoint: Endpoint): boolean {
+    return (this.#restsUntil.get(endpoint) ?? 0) > this.#deps.clock.now();
+  }
+
+  #create(name: string): Model | undefined {
+    const row = this.#source.model(name);
+    const { endpoint } = this.#options;
+    const rows: readonly EndpointRow[] = row.endpoints ?? (endpoint ? [{ url: endpoint.url, weight: 1 }] : []);
+    if (rows.length === 0) return undefined;
+    const endpoints = rows.map((one, at) => {
+      const settings = settingsOf(row, one);
+      const label = rows.length === 1 ? name : `${name}#${at + 1}`;
+      // The key of the deployment is sent to the address of the deployment only.
+      const key = row.endpoints ? this.#secret(one.key, `${label}: key`) : endpoint?.key;
+      const headers = { ...this.#values(settings.headers, label), ...keyHeader(settings, key) };
+      const query = this.#values(settings.query, label);
+      this.#checkUrl(one.url, label);
+      const address = { name: label, url: one.url, model: one.model ?? name, headers, weight: one.weight };
+      return new Endpoint(this.#deps, address, { ...settings, query });
+    });
+    return { name, settings: settingsOf(row), endpoints };
+  }
+
+  #checkUrl(url: string, label: string): void {
+    const fault = urlFault(url, this.#options.production);
+    if (fault !== undefined) throw new UnusableConfiguration(`agents.json: models: ${label}: url: ${fault}\n`);
+  }
+
+  #values(values: Readonly<Record<string, string>>, label: string): Record<string, string> {
+    return Object.fromEntries(
+      Object.entries(values).map(([name, value]) => {
+        const resolve = SECRET_NAME.test(name) ? this.#secret.bind(this) : this.#resolved.bind(this);
+        return [name, resolve(value, `${label}: ${name}`) ?? ''];
+      }),
+    );
+  }
+
+  /** Refuses a secret that is in the file itself. */
+  #secret(value: string | undefined, where: string): string | undefined {
+    if (value !== undefined && value.search(REFERENCE) < 0) {
+      throw new UnusableConfiguration(
+        `agents.json: models: ${where} must refer to an environment variable, \${NAME}\n`,
+      );
+    }
+    return this.#resolved(value, where);
+  }
+
+  #resolved(value: string | undefined, where: string): string | undefined {
+    return value?.replaceAll(REFERENCE, (_match, name: string) => {
+      const problem = isTollgateVariable(name) ? 'is a variable of Tollgate' : 'is not set in the environment';
+      const resolved = isTollgateVariable(name) ? undefined : this.#options.variable(name);
+      if (resolved === undefined)
+        throw new UnusableConfiguration(`agents.json: models: ${where}: ${name} ${problem}\n`);
+      return resolved;
+    });
+  }
+}
+
+function keyHeader({ key_header }: ModelSettings, key: string | undefined): Record<string, string> {
+  if (key === undefined) return {};
+  return { [key_header]: key_header === 'authorization' ? `Bearer ${key}` : key };
+}
+
+/** Smaller for a larger weight: the minimum of exponential draws is the draw by weight. */
+function drawOf(weight: number): number {
+  return weight === 0 ? Number.POSITIVE_INFINITY : -Math.log(1 - Math.random()) / weight;
+}
+
+function compare(a: readonly number[], b: readonly number[]): number {
+  const at = a.findIndex((value, index) => value !== b[index]);
+  return at < 0 ? 0 : (a[at] ?? 0) < (b[at] ?? 0) ? -1 : 1;
+}
