@@ -76,6 +76,7 @@ import { SOCKET_IO_PATH, SocketIo } from '../transports/socket-io.ts';
 import { listenForUpgrades } from '../transports/upgrades.ts';
 import { composeCatalogues } from './catalogues.ts';
 import { composeEventLog } from './event-log.ts';
+import { composeProviders } from './identity-providers.ts';
 import { composeTools } from './tools.ts';
 import { openArchive, registerUsage } from './usage-routes.ts';
 
@@ -147,17 +148,9 @@ async function createConnections(config: Config, services: GatewayServices) {
   const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = services;
   const { plans } = catalogues;
   logReloads(catalogues, services);
-  const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
-  const tokens = new TokenVerifier(
-    { clock },
-    {
-      issuer: config.JWT_ISSUER,
-      audience: config.JWT_AUDIENCE,
-      secrets,
-      jwksUrl: config.JWKS_URL,
-      acceptedTypes: config.JWT_ACCEPTED_TYPES,
-    },
-  );
+  const { own, providers } = composeProviders(config);
+  const tokens = new TokenVerifier({ clock, logger, metrics }, providers);
+  closers.add('identity keys', tokens.start());
   const tickets = new Tickets({ redis, keys, clock });
   const authService = new AuthServiceClient(
     { clock, metrics, logger, tracing },
@@ -170,12 +163,12 @@ async function createConnections(config: Config, services: GatewayServices) {
   closers.add('auth service', () => authService.close());
   const introspection = new TokenIntrospection(
     { authService, clock, metrics },
-    { mode: config.TOKEN_INTROSPECTION, issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE },
+    { mode: config.TOKEN_INTROSPECTION, provider: own },
   );
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const revocationCache = new RevocationCache({ clock, logger });
   const authenticator = new Authenticator(
-    { tokens, tickets, introspection, revoked: revocationCache, seal, clock, tracing },
+    { tokens, tickets, introspection, revoked: revocationCache, seal, clock, tracing, logger },
     { developmentBypass: config.DEV_AUTH_BYPASS },
   );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
@@ -255,6 +248,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     mcp,
     nodes,
     authenticator,
+    tokens,
     tickets,
     clock,
     logger,
@@ -297,10 +291,10 @@ async function startServers(
   connections: Connections,
 ): Promise<RunningGateway> {
   const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId, catalogues } = services;
-  const { authenticator, tickets, hub } = connections;
+  const { authenticator, tickets, tokens, hub } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
   const drainMs = config.DRAIN_SECONDS * 1000;
-  const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
+  const readiness = new Readiness({ redis, subscriber, clock, tokens }, { authServiceUrl: config.AUTH_SERVICE_URL });
   const authFailureLimiter = new AuthFailureLimiter(
     { clock },
     { perMinute: config.AUTH_FAILURES_PER_MINUTE, blockingMsPerMinute: config.BLOCKING_MS_PER_MINUTE },

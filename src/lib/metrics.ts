@@ -146,6 +146,12 @@ export class Metrics {
   ]);
   readonly upstreamSeconds = this.#histogram('upstream_call_seconds', 'Tool calls at upstream servers', ['server']);
   readonly upstreamBreaker = this.#gauge('upstream_breaker_state', '0 closed, 1 half open, 2 open', ['server']);
+  readonly identityKeys = this.#gauge('identity_keys', 'Usable public keys of an identity provider', ['provider']);
+  readonly identityKeyFetches = this.#counter(
+    'identity_key_fetches_total',
+    'Fetches of the keys of an identity provider by result',
+    ['provider', 'result'],
+  );
   readonly introspections = this.#counter('introspections_total', 'Introspections of tokens by result', ['result']);
   readonly traceSpans = this.#counter('trace_spans_total', 'Trace spans by result', ['result']);
 
