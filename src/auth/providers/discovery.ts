@@ -9,7 +9,7 @@ const Document = z.object({ issuer: z.string(), jwks_uri: z.string() });
  * Returns the well-known URLs of the metadata of an issuer in order of preference: OpenID Connect Discovery section 4
  * appends the segment to the issuer, RFC 8414 section 3.1 inserts it between host and path.
  */
-export function metadataUrls(issuer: string): readonly URL[] {
+export function metadataUrls(issuer: string): readonly [openId: URL, oauth: URL] {
   const url = new URL(issuer);
   const path = withoutTrailing(url.pathname, '/');
   return [
