@@ -98,6 +98,27 @@ export class TokenVerifier {
     return readService(source.provider, claims, derivedTokenId(token));
   }
 
+  /**
+   * Verifies a token with which the issuer reports an event: signature, issuer, type and times. Its audience is that of
+   * access tokens or a client, because a provider addresses the relying party.
+   * @throws TollgateError as `verifyAccess`
+   */
+  async verifyEvent(
+    token: string,
+    type: 'logout+jwt' | 'secevent+jwt',
+  ): Promise<{ readonly provider: IdentityProvider; readonly claims: JsonObject }> {
+    const header = headerOf(token);
+    const source = this.#sourceOf(token);
+    const { provider } = source;
+    refuseFor(headerFault(header, tokenTypes([type, 'JWT', 'none'])));
+    await this.#checkSignature(token, header, source);
+    const claims = claimsOf(token);
+    const clients = [...(provider.userClients ?? []), ...(provider.client ? [provider.client.id] : [])];
+    const audiences = provider.audiences && [...provider.audiences, ...clients];
+    this.#checkClaims(claims, { ...provider, audiences, audienceClaims: ['aud'] });
+    return { provider, claims };
+  }
+
   #report({ name }: IdentityProvider, ignored: readonly IgnoredClaim[]): void {
     const claims = Object.fromEntries(ignored.map(({ claim, ignored: count }) => [claim, count]));
     this.#logger.info({ provider: name, ignored: claims }, 'values of claims ignored');

@@ -38,6 +38,7 @@ import { registerHealthRoutes, serveMetrics } from '../http/operations-routes.ts
 import { Readiness } from '../http/readiness.ts';
 import { traceRequests } from '../http/request-traces.ts';
 import type { IdentifyService } from '../http/services.ts';
+import { registerSessionEventRoutes } from '../http/session-event-routes.ts';
 import { registerTicketRoutes, TICKETS_PATH } from '../http/ticket-routes.ts';
 import { registerUserDataRoutes } from '../http/user-data-routes.ts';
 import { registerWsConfigRoutes } from '../http/ws-config-routes.ts';
@@ -342,6 +343,7 @@ async function startServers(
   const identifyService = serviceOf({ authenticator, guard });
   registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
   registerAdminRoutes(app, { ...connections, identifyService, userChannel: new UserChannel({ redis, keys }) });
+  registerSessionEventRoutes(app, { ...connections, guard });
   const archive = openArchive(config, services);
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });

@@ -41,7 +41,7 @@ export class FakeIssuer {
     const given = JSON.parse(JSON.stringify(claims)) as object;
     const options = {
       algorithm: 'RS256',
-      noTimestamp: true,
+      noTimestamp: !('iat' in given),
       header: { alg: 'RS256', typ: undefined, ...header },
     } as const;
     return jwt.sign(given, this.#pair.privateKey, options);
