@@ -8,7 +8,7 @@ import type { Clients } from './clients.ts';
 import { parameters, text } from './parameters.ts';
 
 /** A user id is part of Redis keys, so it has no spaces and no control characters. The gateways accept the same ids. */
-const UserPath = z.object({ id: z.string().regex(/^[\w.@:+-]{1,128}$/) });
+const UserPath = z.object({ id: z.string().regex(/^[\w.@:+|/=~,!$%-]{1,2400}$/) });
 const PlanBody = z.object({ plan: text(64) });
 /** Accepts a boolean from JSON or a word from a form. */
 const BlockBody = z.object({

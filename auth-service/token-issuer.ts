@@ -114,7 +114,7 @@ export class TokenIssuer {
 
   #headerOf(token: string): JsonObject {
     const header = isCanonical(token) ? jsonObject(token.slice(0, Math.max(token.indexOf('.'), 0))) : undefined;
-    const fault = header === undefined ? 'no header' : headerFault(header, this.#types);
+    const fault = header === undefined ? 'no header' : headerFault(header, this.#types)?.reason;
     if (header === undefined || fault !== undefined) {
       throw new TollgateError('VALIDATION_FAILED', { cause: new Error(fault) });
     }
@@ -144,6 +144,6 @@ function claimsOf(token: string, header: JsonObject): JsonObject {
   const claims = jsonObject(token.slice(token.indexOf('.') + 1, token.lastIndexOf('.')));
   if (claims === undefined) throw new Error('no claims');
   const fault = bearerFault(claims, header) ?? (claims.token_use === 'access' ? userFault(claims) : undefined);
-  if (fault !== undefined) throw new Error(fault);
+  if (fault !== undefined) throw new Error(`${fault.claim}: ${fault.reason}`);
   return claims;
 }

@@ -117,6 +117,7 @@ const VARIABLES = z.object({
   JWKS_URL: text,
   JWT_ISSUER: text,
   JWT_AUDIENCE: z.string().default('tollgate'),
+  IDENTITY_PROVIDERS: text,
   JWT_ACCEPTED_TYPES: list('at+jwt,JWT,none').refine(
     (types) => types.length > 0 && types.every((type) => MEDIA_TYPE.test(type)),
     'must be media types such as at+jwt, or none, separated by commas',
@@ -227,7 +228,7 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   const { values, problems } = parseVariables(environment);
   const production = values.ENVIRONMENT === 'production';
 
-  if (!values.JWT_SECRET_KEY && !values.JWKS_URL) {
+  if (!values.JWT_SECRET_KEY && !values.JWKS_URL && !values.IDENTITY_PROVIDERS) {
     problems.push(problem('MISSING_JWT_SECRET', 'JWT_SECRET_KEY', 'JWT_SECRET_KEY (or JWKS_URL) is required'));
   }
   if (!values.SERVICE_SECRET) {

@@ -29,8 +29,6 @@ const BATCH = 8;
 const CONCURRENCY = 32;
 /** Time after which a job ends and leaves the rest to the next one, so that no job holds its lock for long. */
 const JOB_BUDGET_MS = 5_000;
-/** The third failure in a row degrades the session (docs/protocol.md). */
-const DEGRADED_AFTER = 3;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
 
@@ -104,24 +102,27 @@ async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' |
       { user: userHash(ref.userId), code, failures: due.failures + 1 },
       'token refresh failed, retrying',
     );
-    await deps.tokenSessions.failed(due, nextAttempt(due.failures + 1, code, Math.random()));
+    await failed(due, retryDelay(due.failures + 1, Math.random()), deps);
     return 'failed';
   }
   // The auth service does not extend the token because the session is about to end. It rejects the token after that.
   const retryInMs = Math.max(expiresAt - deps.clock.now(), FIRST_RETRY_MS);
-  await deps.tokenSessions.failed(due, { retryInMs, degraded: due.failures + 1 >= DEGRADED_AFTER });
+  await failed(due, retryInMs, deps);
   return 'failed';
+}
+
+/** Schedules the next attempt. A session is degraded when its token has expired, not before: the token is still valid. */
+function failed(due: DueToken, retryInMs: number, { tokenSessions, clock }: RefreshDeps): Promise<void> {
+  return tokenSessions.failed(due, { retryInMs, degraded: clock.now() >= due.expiresAt });
 }
 
 /**
  * Exponential backoff with up to half of the delay random, so that sessions that failed together are not retried
- * together. An open breaker degrades the session at once, because no requests are made whose failures could be
- * counted.
+ * together.
  */
-function nextAttempt(failures: number, code: string, random: number): { retryInMs: number; degraded: boolean } {
+function retryDelay(failures: number, random: number): number {
   const wait = Math.min(FIRST_RETRY_MS * 2 ** (failures - 1), LONGEST_RETRY_MS);
-  const degraded = failures >= DEGRADED_AFTER || code === 'AUTH_CIRCUIT_BREAKER_OPEN';
-  return { retryInMs: Math.round(wait * (1 - random / 2)), degraded };
+  return Math.round(wait * (1 - random / 2));
 }
 
 /** Runs `work` for each of `items`, at most `limit` at once. */

@@ -11,6 +11,7 @@ const SHARED_COMPOSITION = [
   'src/compose/agent.ts',
   'src/compose/catalogues.ts',
   'src/compose/event-log.ts',
+  'src/compose/identity-providers.ts',
   'src/compose/tools.ts',
 ];
 
@@ -27,7 +28,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/healthcheck.ts': [],
   // Free of Redis, so its tests need no server.
   'src/catalogue': [...LEAVES, 'src/config.ts'],
-  'src/auth': INFRASTRUCTURE,
+  'src/auth': [...INFRASTRUCTURE, 'src/catalogue/catalogue-file.ts'],
   'src/events': INFRASTRUCTURE,
   'src/usage': INFRASTRUCTURE,
   'src/limits': [...INFRASTRUCTURE, 'src/catalogue'],

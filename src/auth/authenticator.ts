@@ -2,9 +2,11 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import { hasJoseHeader, isCanonical } from '../lib/jws.ts';
+import type { Logger } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
-import { TollgateError } from '../protocol/errors.ts';
+import { type ErrorCode, TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
+import { UNNAMED_PLAN } from './claims.ts';
 import {
   BEARER_FORM,
   type Credential,
@@ -20,8 +22,9 @@ import {
 } from './credentials.ts';
 import type { TokenIntrospection } from './introspection.ts';
 import type { Tickets } from './tickets.ts';
+import { refusedClaim, TokenFault } from './token-fault.ts';
 import type { TokenSeal } from './token-refresh/token-seal.ts';
-import { isJwt, type ServiceIdentity, type TokenVerifier, UNNAMED_PLAN } from './tokens.ts';
+import { isJwt, type ServiceIdentity, type TokenVerifier } from './tokens.ts';
 
 /** Lifetime of a development identity, about a working day. */
 const BYPASS_SECONDS = 12 * 3_600;
@@ -48,7 +51,18 @@ interface AuthenticatorDeps {
   readonly seal: TokenSeal;
   readonly clock: Clock;
   readonly tracing: Tracing;
+  readonly logger: Pick<Logger, 'info'>;
 }
+
+/** Refusals of a presented token or ticket. An outage or a missing credential is none. */
+const REFUSED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'INVALID_FORMAT',
+  'VALIDATION_FAILED',
+  'TOKEN_EXPIRED',
+  'TOKEN_REVOKED',
+  'USER_MISMATCH',
+  'CONFLICTING_CREDENTIALS',
+]);
 
 /** Authenticates clients and services: the only component that converts a credential to an identity. */
 export class Authenticator {
@@ -58,13 +72,14 @@ export class Authenticator {
   readonly #revoked: RevokedCredentials;
   readonly #clock: Clock;
   readonly #tracing: Tracing;
+  readonly #logger: AuthenticatorDeps['logger'];
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
   /** Accepted syntax of a user's token. A token other than a JWT requires introspection. */
   readonly #form: RegExp;
 
   constructor(
-    { tokens, tickets, introspection, revoked, seal, clock, tracing }: AuthenticatorDeps,
+    { tokens, tickets, introspection, revoked, seal, clock, tracing, logger }: AuthenticatorDeps,
     options: { readonly developmentBypass: boolean },
   ) {
     this.#tokens = tokens;
@@ -73,6 +88,7 @@ export class Authenticator {
     this.#revoked = revoked;
     this.#clock = clock;
     this.#tracing = tracing;
+    this.#logger = logger;
     this.#seal = seal;
     this.#form = introspection.mode === 'never' ? JWT_FORM : BEARER_FORM;
     this.#developmentBypass = options.developmentBypass;
@@ -85,7 +101,11 @@ export class Authenticator {
    * @throws TollgateError with a code of the authentication rows; OVERLOADED for a ticket while Redis is unavailable;
    *   the codes of an outage for a token that needs introspection while the auth service is unavailable
    */
-  async handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
+  handshake(handshake: Handshake): Promise<Identity | undefined> {
+    return this.#logged(() => this.#handshake(handshake));
+  }
+
+  async #handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
     const ticket = findTicket(tickets);
     const bought = ticket === undefined ? undefined : await this.#consume(ticket, headers.origin);
     const credential = findCredential(headers, handshakeToken, this.#form);
@@ -99,7 +119,11 @@ export class Authenticator {
    * Authenticates an in-band `auth` or `service_auth` message. @throws TollgateError as `handshake`
    * @param current the identity of the connection before this message
    */
-  async message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
+  message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
+    return this.#logged(() => this.#message(presented, current));
+  }
+
+  async #message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
     if (presented.kind === 'user') return this.#verify(messageCredential(presented.token, this.#form));
     // The handshake headers have already authenticated the service; the message only needs to name the same one.
     if (presented.token === undefined && current?.method === 'service') {
@@ -113,17 +137,21 @@ export class Authenticator {
    * Authenticates a newer token of the same kind (user or service) as `current`.
    * @throws TollgateError as `handshake`
    */
-  async renewal(token: string, current: Identity): Promise<Identity> {
-    const credential = messageCredential(token, this.#form);
-    if (current.method !== 'service') return this.#verify(credential);
-    return identityOf(await this.#verifyService(credential.token));
+  renewal(token: string, current: Identity): Promise<Identity> {
+    return this.#logged(async () => {
+      const credential = messageCredential(token, this.#form);
+      if (current.method !== 'service') return this.#verify(credential);
+      return identityOf(await this.#verifyService(credential.token));
+    });
   }
 
   /** Authenticates the user of an HTTP request. @throws TollgateError as `handshake` */
-  async bearer(authorization: string | undefined): Promise<Identity> {
-    const credential = findCredential({ authorization }, undefined, this.#form);
-    if (!credential) throw new TollgateError('NO_TOKEN');
-    return this.#verify(credential);
+  bearer(authorization: string | undefined): Promise<Identity> {
+    return this.#logged(async () => {
+      const credential = findCredential({ authorization }, undefined, this.#form);
+      if (!credential) throw new TollgateError('NO_TOKEN');
+      return this.#verify(credential);
+    });
   }
 
   /**
@@ -131,7 +159,11 @@ export class Authenticator {
    * @param scope one or several scopes, one of which the service must have
    * @throws TollgateError as `handshake`; PERMISSION_DENIED without the scope
    */
-  async service(headers: IncomingHttpHeaders, scope: string | readonly string[]): Promise<ServiceIdentity> {
+  service(headers: IncomingHttpHeaders, scope: string | readonly string[]): Promise<ServiceIdentity> {
+    return this.#logged(() => this.#service(headers, scope));
+  }
+
+  async #service(headers: IncomingHttpHeaders, scope: string | readonly string[]): Promise<ServiceIdentity> {
     // Other headers of an HTTP request are not credentials.
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
@@ -145,6 +177,20 @@ export class Authenticator {
       });
     }
     return service;
+  }
+
+  /** Logs the reason of a refusal: the name of the claim, never its value. */
+  async #logged<Found>(authenticate: () => Promise<Found>): Promise<Found> {
+    try {
+      return await authenticate();
+    } catch (error) {
+      if (error instanceof TollgateError && REFUSED.has(error.code)) {
+        const { code, cause } = error;
+        const fault = cause instanceof TokenFault ? { claim: cause.claim, reason: cause.message } : {};
+        this.#logger.info({ code, ...fault }, 'credential refused');
+      }
+      throw error;
+    }
   }
 
   #verify(credential: Credential): Promise<Identity> {
@@ -167,11 +213,11 @@ export class Authenticator {
   async #userOf(token: string, method: AuthMethod): Promise<Identity> {
     if (this.#form === BEARER_FORM && !isJwt(token)) {
       // An encrypted token (RFC 7516) also consists of base64url parts, and its issuer may decode them leniently.
-      if (hasJoseHeader(token) && !isCanonical(token)) throw new TollgateError('VALIDATION_FAILED');
+      if (hasJoseHeader(token) && !isCanonical(token)) throw refusedClaim('encoding', 'not canonical base64url');
       return this.#introspection.identify(token, method);
     }
     const identity = await this.#tokens.verifyAccess(token, method);
-    await this.#introspection.confirm(token, identity.userId);
+    await this.#introspection.confirm(token, identity.userId, identity.provider);
     return identity;
   }
 

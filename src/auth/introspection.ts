@@ -2,13 +2,17 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
+import { withoutNulls } from '../lib/jws.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { bearerFault, userFault } from './access-token-rules.ts';
+import { presented, type ReadIdentity, readClaims, seconds } from './claims.ts';
 import { type AuthServiceClient, type Introspected, isRefusal } from './client/auth-service-client.ts';
 import { SERVICE_PREFIX } from './credentials.ts';
-import { AccessClaims, CLOCK_SKEW_SECONDS, userIdentity } from './tokens.ts';
+import { CLOCK_SKEW_SECONDS, type IdentityProvider } from './providers/identity-provider.ts';
+import { refusedClaim } from './token-fault.ts';
+import { checkAudience } from './tokens.ts';
 
 /** Tokens that are introspected: none, those that the gateway cannot verify itself, or all. */
 export type IntrospectionMode = 'never' | 'opaque' | 'always';
@@ -28,15 +32,17 @@ export interface RevokedNames {
 
 export interface IntrospectionOptions {
   readonly mode: IntrospectionMode;
-  readonly issuer: string;
-  readonly audience: string;
+  /** The provider whose tokens the auth service introspects. */
+  readonly provider: IdentityProvider;
 }
 
 /** Cached part of a response: neither the token nor unused claims. */
 interface Verdict {
   readonly active: boolean;
   /** Set for a user's access token of this deployment. */
-  readonly claims?: AccessClaims;
+  readonly identity?: ReadIdentity;
+  /** Why there is no identity. */
+  readonly fault?: TollgateError;
   /** Kind of bearer for which the token is accepted: a user, only a service, or none. */
   readonly kind?: 'user' | 'service' | undefined;
   readonly userId?: string;
@@ -50,7 +56,7 @@ const INACTIVE: Verdict = { active: false };
 
 /** Members that RFC 7662 section 2.2 makes optional and that revocations refer to. */
 const Names = z.object({
-  sub: z.string().max(256).optional().catch(undefined),
+  sub: z.string().max(4_096).optional().catch(undefined),
   jti: z.string().max(128).optional().catch(undefined),
   sid: z.string().max(128).optional().catch(undefined),
   exp: z.number().positive().optional().catch(undefined),
@@ -65,7 +71,7 @@ export class TokenIntrospection {
   readonly #authService: Pick<AuthServiceClient, 'introspect'>;
   readonly #clock: Clock;
   readonly #metrics: Pick<Metrics, 'introspections'>;
-  readonly #claims: z.ZodType<AccessClaims, unknown>;
+  readonly #provider: IdentityProvider;
   readonly #verdicts: LRUCache<string, Verdict>;
   #requestedAt = 0;
   readonly #inFlight = new Map<string, Promise<Verdict>>();
@@ -86,11 +92,11 @@ export class TokenIntrospection {
     this.#authService = deps.authService;
     this.#clock = deps.clock;
     this.#metrics = deps.metrics;
-    this.#claims = userClaims(options, deps.clock);
+    this.#provider = options.provider;
     this.#verdicts = new LRUCache({
       max: CACHED_TOKENS,
       maxSize: CACHED_CHARACTERS,
-      sizeCalculation: (verdict, key) => key.length + JSON.stringify(verdict).length,
+      sizeCalculation: ({ fault: _, ...verdict }, key) => key.length + JSON.stringify(verdict).length,
       ttl: CACHED_MS,
       ttlResolution: 0,
       perf: { now: () => deps.clock.now() },
@@ -102,14 +108,14 @@ export class TokenIntrospection {
    * @throws TollgateError TOKEN_REVOKED, TOKEN_EXPIRED, VALIDATION_FAILED, and the codes of an outage
    */
   async identify(token: string, method: AuthMethod): Promise<Identity> {
-    const { active, claims, expiresAt } = await this.#verdict(token);
+    const { active, identity, fault, expiresAt } = await this.#verdict(token);
     // The response contains no reason: a token that was never issued and a revoked one are both inactive.
-    if (!active) throw new TollgateError('VALIDATION_FAILED');
+    if (!active) throw refusedClaim('active', 'not active at the auth service');
     if (expiresAt !== undefined && expiresAt + CLOCK_SKEW_SECONDS * 1000 <= this.#clock.now()) {
       throw new TollgateError('TOKEN_EXPIRED');
     }
-    if (!claims) throw new TollgateError('VALIDATION_FAILED');
-    return userIdentity(claims, method);
+    if (!identity) throw fault ?? new TollgateError('VALIDATION_FAILED');
+    return presented(identity, method);
   }
 
   /**
@@ -118,8 +124,9 @@ export class TokenIntrospection {
    * lock out all users.
    * @throws TollgateError TOKEN_REVOKED; VALIDATION_FAILED for another kind of token or another subject
    */
-  async confirm(token: string, userId: string): Promise<void> {
-    if (this.mode !== 'always') return;
+  async confirm(token: string, userId: string, provider = this.#provider.name): Promise<void> {
+    // The auth service knows only its own tokens.
+    if (this.mode !== 'always' || provider !== this.#provider.name) return;
     let verdict: Verdict;
     try {
       verdict = await this.#verdict(token);
@@ -178,36 +185,39 @@ export class TokenIntrospection {
   #read(answer: Introspected | undefined, key: string): Verdict {
     if (!answer) return INACTIVE;
     const { sub, jti = key, sid, exp } = Names.parse(answer);
-    const kind = kindOf(answer);
-    const claims = this.#claims.safeParse({ jti: key, ...answer });
+    const claims = withoutNulls(answer);
+    const kind = kindOf(claims, this.#provider);
+    const read = kind === 'user' ? this.#user(claims, key) : {};
     return {
       active: true,
       kind,
-      claims: kind === 'user' ? claims.data : undefined,
-      userId: sub,
-      tokenId: jti,
-      sessionId: sid,
+      ...read,
+      userId: read.identity?.userId ?? sub,
+      tokenId: read.identity?.tokenId ?? jti,
+      sessionId: read.identity?.sessionId ?? sid,
       expiresAt: exp === undefined ? undefined : exp * 1000,
     };
   }
+
+  /** RFC 7662 requires none of the claims; those that are present are checked as in a JWT. */
+  #user(claims: Introspected, key: string): Pick<Verdict, 'identity' | 'fault'> {
+    const latest = this.#clock.now() / 1000 + this.#provider.clockSkewSeconds;
+    try {
+      if (claims.iss !== undefined && claims.iss !== this.#provider.issuer) throw refusedClaim('iss', 'another issuer');
+      if (claims.aud !== undefined) checkAudience(claims, this.#provider);
+      const notYet = ['iat', 'nbf'].find((claim) => (seconds(claims, claim) ?? 0) > latest);
+      if (notYet !== undefined) throw refusedClaim(notYet, 'in the future');
+      return { identity: readClaims(this.#provider, claims, key).identity };
+    } catch (error) {
+      if (error instanceof TollgateError) return { fault: error };
+      throw error;
+    }
+  }
 }
 
-/** Schema of a user's claims. RFC 7662 requires none of them; those that are present are validated as for a JWT. */
-function userClaims({ issuer, audience }: IntrospectionOptions, clock: Clock): z.ZodType<AccessClaims, unknown> {
-  const nowSeconds = () => clock.now() / 1000 + CLOCK_SKEW_SECONDS;
-  return AccessClaims.extend({
-    // Opaque tokens may have no id.
-    jti: AccessClaims.shape.jti.default(''),
-    iat: AccessClaims.shape.iat.default(1),
-    iss: z.literal(issuer).optional(),
-    aud: z.union([z.literal(audience), z.array(z.string()).refine((all) => all.includes(audience))]).optional(),
-    nbf: z.number().optional(),
-  }).refine(({ iat, nbf = 0 }) => Math.max(iat, nbf) <= nowSeconds());
-}
-
-function kindOf(answer: Introspected): Verdict['kind'] {
-  if (bearerFault(answer) !== undefined) return undefined;
-  return userFault(answer) === undefined ? 'user' : 'service';
+function kindOf(claims: Introspected, provider: IdentityProvider): Verdict['kind'] {
+  if (bearerFault(claims, undefined, provider) !== undefined) return undefined;
+  return userFault(claims, provider) === undefined ? 'user' : 'service';
 }
 
 function concerns(revoked: RevokedNames, verdict: Verdict): boolean {

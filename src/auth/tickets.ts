@@ -6,7 +6,7 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
-import { CLOCK_SKEW_SECONDS } from './tokens.ts';
+import { CLOCK_SKEW_SECONDS } from './providers/identity-provider.ts';
 
 /** Lifetime of a ticket. A page needs less than one second between request and connection. */
 export const TICKET_SECONDS = 30;
@@ -34,6 +34,9 @@ const StoredTicket = z.object({
     tokenIssuedAt: z.number(),
     tokenExpiresAt: z.number(),
     sealedToken: z.string().optional(),
+    provider: z.string().optional(),
+    tenant: z.string().optional(),
+    displayName: z.string().optional(),
   }),
 });
 

@@ -1,195 +1,175 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import jwt from 'jsonwebtoken';
-import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
-import { hasJoseHeader, isCanonical, type JsonObject, jsonObject } from '../lib/jws.ts';
+import { hasJoseHeader, isCanonical, type JsonObject, jsonObject, withoutNulls } from '../lib/jws.ts';
+import type { Logger } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { bearerFault, headerFault, type TokenTypes, tokenTypes, userFault } from './access-token-rules.ts';
-import { SERVICE_PREFIX } from './credentials.ts';
-import { KeySet } from './key-set.ts';
+import { derivedTokenId, type IgnoredClaim, presented, readClaims, seconds } from './claims.ts';
+import { type KeyCandidates, KeySet, type KeySetDeps } from './key-set.ts';
+import { claimAt } from './providers/claim-mapping.ts';
+import type { IdentityProvider, KeyAlgorithm } from './providers/identity-provider.ts';
+import { readService, type ServiceIdentity } from './services.ts';
+import { refusedClaim } from './token-fault.ts';
 
-/** Plan for tokens without a plan claim. */
-export const UNNAMED_PLAN = 'free';
-
-/** Tolerated difference between the clocks of issuer and gateway. */
-export const CLOCK_SKEW_SECONDS = 5;
-/** The year 5138. A later time is a value in milliseconds by mistake; such a token would practically never expire. */
-const MAX_TIME_SECONDS = 1e11;
-
-/** NumericDate, which may have a fraction (RFC 7519 section 2). */
-const seconds = z.number().positive().max(MAX_TIME_SECONDS);
-const identifier = z.string().min(1).max(128);
-
-/** Claims of a user's token that Tollgate reads; others are ignored. */
-export const AccessClaims = z.object({
-  // A user id is part of Redis keys and of paths, so it has no spaces and no control characters.
-  // The prefix of services is excluded, so that no user can act as a service.
-  sub: z.string().regex(/^(?!service:)[\w.@:+-]{1,128}$/),
-  exp: seconds,
-  iat: seconds,
-  jti: identifier,
-  sid: identifier.optional(),
-  email: z.string().max(320).optional(),
-  plan: z.string().max(64).default(UNNAMED_PLAN),
-  permissions: z.array(z.string().max(64)).max(64).default([]),
-  roles: z.array(z.string().max(64)).max(64).default([]),
-  feature_flags: z.record(z.string(), z.boolean()).default({}),
-  token_use: z.literal('access').optional(),
-});
-
-export type AccessClaims = z.infer<typeof AccessClaims>;
-
-const ServiceClaims = z.object({
-  sub: z.string().regex(/^service:[\w.-]{1,64}$/),
-  exp: seconds,
-  iat: seconds,
-  jti: identifier,
-  scope: z.string().max(512).default(''),
-  token_use: z.literal('service'),
-});
-
-/** A service and the scopes of its token. */
-export interface ServiceIdentity {
-  readonly serviceId: string;
-  readonly scopes: readonly string[];
-  readonly tokenId: string;
-  /** Milliseconds since the epoch. */
-  readonly tokenIssuedAt: number;
-  readonly tokenExpiresAt: number;
-}
-
-export interface TokenOptions {
-  readonly issuer: string;
-  readonly audience: string;
-  /** HS256 keys, the current one first; the second one is the previous key during a rotation. */
-  readonly secrets: readonly string[];
-  /** URL of the RS256 and ES256 keys. Configuration alone determines the accepted algorithms, never a token. */
-  readonly jwksUrl: string | undefined;
-  /** Accepted values of the header parameter `typ`; `none` accepts a header without it. */
-  readonly acceptedTypes: readonly string[];
-}
+export type { ServiceIdentity };
 
 /** A token with valid signature, issuer, audience and times. */
 interface VerifiedToken {
+  readonly source: Source;
   readonly header: JsonObject;
   readonly claims: JsonObject;
 }
 
-type Keyed = { readonly key: KeyObject; readonly algorithms: jwt.Algorithm[] };
+/** A provider with what verification needs of it. */
+interface Source {
+  readonly provider: IdentityProvider;
+  /** Key objects, because jsonwebtoken first tries a string as a public key, at fifty times the cost. */
+  readonly secrets: readonly KeyObject[];
+  readonly keySet: KeySet | undefined;
+  readonly types: TokenTypes;
+}
+
+export interface TokenVerifierDeps extends KeySetDeps {
+  readonly clock: Clock;
+  readonly logger: Pick<Logger, 'error' | 'info' | 'warn'>;
+}
+
+/** Interval between attempts to fetch the keys of a provider that has none. */
+const PREFETCH_MS = 10_000;
 
 /**
- * Verifies tokens: encoding, header, signature, issuer, audience, times, kind and the form of the claims. An HS256
- * token is verified without network access.
+ * Verifies tokens of several issuers: encoding, header, signature, issuer, audience, times and kind; then reads the
+ * claims as the provider maps them. An HS256 token is verified without network access.
  */
 export class TokenVerifier {
-  readonly #options: TokenOptions;
   readonly #clock: Clock;
-  /** Key objects, because jsonwebtoken first tries a string as a public key, at fifty times the cost. */
-  readonly #secrets: readonly KeyObject[];
-  readonly #keySet: KeySet | undefined;
-  readonly #types: TokenTypes;
+  readonly #logger: TokenVerifierDeps['logger'];
+  readonly #sources: readonly Source[];
 
-  constructor({ clock }: { clock: Clock }, options: TokenOptions) {
-    this.#options = options;
-    this.#clock = clock;
-    this.#types = tokenTypes(options.acceptedTypes);
-    this.#secrets = options.secrets.map((secret) => createSecretKey(Buffer.from(secret)));
-    this.#keySet = options.jwksUrl === undefined ? undefined : new KeySet({ clock }, { url: options.jwksUrl });
+  constructor(deps: TokenVerifierDeps, providers: readonly IdentityProvider[]) {
+    this.#clock = deps.clock;
+    this.#logger = deps.logger;
+    this.#sources = providers.map((provider) => ({
+      provider,
+      secrets: provider.secrets.map((secret) => createSecretKey(Buffer.from(secret))),
+      keySet: provider.keys && new KeySet(deps, { name: provider.name, source: provider.keys }),
+      types: tokenTypes(provider.acceptedTypes),
+    }));
   }
 
-  /** @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED; AUTH_SERVICE_UNAVAILABLE if keys cannot be fetched */
+  /** Fetches the keys of all providers in the background until each has some. @returns a function that stops it */
+  start(): () => void {
+    const prefetch = () => {
+      for (const { keySet } of this.#sources) void keySet?.prefetch();
+    };
+    prefetch();
+    return this.#clock.every(PREFETCH_MS, prefetch);
+  }
+
+  /** The providers whose keys have not been fetched yet. */
+  get withoutKeys(): readonly string[] {
+    return this.#sources.filter((source) => !isAble(source)).map(({ provider }) => provider.name);
+  }
+
+  /** Whether the tokens of at least one provider can be verified. */
+  get ready(): boolean {
+    return this.#sources.length === 0 || this.#sources.some(isAble);
+  }
+
+  /**
+   * @throws TollgateError TOKEN_EXPIRED, VALIDATION_FAILED with a TokenFault as cause; AUTH_SERVICE_UNAVAILABLE if keys
+   *   cannot be fetched
+   */
   async verifyAccess(token: string, method: AuthMethod): Promise<Identity> {
-    const { header, claims } = await this.#verify(token);
-    refuseFor(bearerFault(claims, header) ?? userFault(claims));
-    const read = AccessClaims.safeParse(claims);
-    if (!read.success) throw new TollgateError('VALIDATION_FAILED', { cause: read.error });
-    return userIdentity(read.data, method);
+    const { source, header, claims } = await this.#verify(token);
+    const { provider } = source;
+    refuseFor(bearerFault(claims, header, provider) ?? userFault(claims, provider));
+    const { identity, ignored } = readClaims(provider, claims, derivedTokenId(token));
+    if (ignored.length > 0) this.#report(provider, ignored);
+    return presented(identity, method);
   }
 
   /** @throws TollgateError as `verifyAccess` */
   async verifyService(token: string): Promise<ServiceIdentity> {
-    const { header, claims } = await this.#verify(token);
-    refuseFor(bearerFault(claims, header));
-    const read = ServiceClaims.safeParse(claims);
-    if (!read.success) throw new TollgateError('VALIDATION_FAILED', { cause: read.error });
-    const { sub, scope, jti, iat, exp } = read.data;
-    return {
-      serviceId: sub.slice(SERVICE_PREFIX.length),
-      scopes: scope.split(' ').filter(Boolean),
-      tokenId: jti,
-      tokenIssuedAt: Math.floor(iat * 1000),
-      tokenExpiresAt: Math.floor(exp * 1000),
-    };
+    const { source, header, claims } = await this.#verify(token);
+    refuseFor(bearerFault(claims, header, source.provider));
+    return readService(source.provider, claims, derivedTokenId(token));
+  }
+
+  /**
+   * Verifies a token with which the issuer reports an event: signature, issuer, type and times. Its audience is that of
+   * access tokens or a client, because a provider addresses the relying party.
+   * @throws TollgateError as `verifyAccess`
+   */
+  async verifyEvent(
+    token: string,
+    type: 'logout+jwt' | 'secevent+jwt',
+  ): Promise<{ readonly provider: IdentityProvider; readonly claims: JsonObject }> {
+    const header = headerOf(token);
+    const source = this.#sourceOf(token);
+    const { provider } = source;
+    refuseFor(headerFault(header, tokenTypes([type, 'JWT', 'none'])));
+    await this.#checkSignature(token, header, source);
+    const claims = claimsOf(token);
+    const clients = [...(provider.userClients ?? []), ...(provider.client ? [provider.client.id] : [])];
+    const audiences = provider.audiences && [...provider.audiences, ...clients];
+    this.#checkClaims(claims, { ...provider, audiences, audienceClaims: ['aud'] });
+    return { provider, claims };
+  }
+
+  #report({ name }: IdentityProvider, ignored: readonly IgnoredClaim[]): void {
+    const claims = Object.fromEntries(ignored.map(({ claim, ignored: count }) => [claim, count]));
+    this.#logger.info({ provider: name, ignored: claims }, 'values of claims ignored');
   }
 
   async #verify(token: string): Promise<VerifiedToken> {
-    const header = this.#headerOf(token);
-    let failure: unknown;
-    for (const { key, algorithms } of await this.#keysFor(header)) {
-      try {
-        this.#verifyWith(token, key, algorithms);
-        return { header, claims: claimsOf(token) };
-      } catch (error) {
-        // The next key can succeed only after a signature mismatch.
-        failure = error;
-        if (!(error instanceof jwt.JsonWebTokenError) || error.message !== 'invalid signature') break;
-      }
+    const header = headerOf(token);
+    const source = this.#sourceOf(token);
+    refuseFor(headerFault(header, source.types));
+    await this.#checkSignature(token, header, source);
+    const claims = claimsOf(token);
+    this.#checkClaims(claims, source.provider);
+    return { source, header, claims };
+  }
+
+  /** Returns the provider that the unverified `iss` names; the only one if there is one. */
+  #sourceOf(token: string): Source {
+    const [only, ...others] = this.#sources;
+    const issuer = only && others.length === 0 ? only.provider.issuer : claimsOf(token).iss;
+    const source = this.#sources.find(({ provider }) => provider.issuer === issuer);
+    if (!source) throw refusedClaim('iss', 'no identity provider has this issuer');
+    return source;
+  }
+
+  async #checkSignature(token: string, header: JsonObject, { secrets, keySet, provider }: Source): Promise<void> {
+    const { alg } = header;
+    if (alg === 'HS256' && secrets.length > 0) return verifyWithAny(token, secrets, alg);
+    const algorithm = provider.algorithms.find((name) => name === alg);
+    if (algorithm === undefined || !keySet) throw refusedClaim('header alg', 'an algorithm that is not configured');
+    const kid = kidOf(header);
+    const candidates = await keySet.get(kid, algorithm);
+    try {
+      verifyWithAny(token, candidates.keys, algorithm);
+    } catch (error) {
+      const renewed = await renewedKeys(keySet, { kid, algorithm, candidates });
+      if (!renewed) throw error;
+      verifyWithAny(token, renewed.keys, algorithm);
     }
-    throw tokenError(failure);
   }
 
-  /** Returns the header of a canonically encoded token. @throws TollgateError VALIDATION_FAILED */
-  #headerOf(token: string): JsonObject {
-    if (!isCanonical(token)) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('not canonical') });
-    const header = jsonObject(token.slice(0, token.indexOf('.')));
-    if (header === undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('no header') });
-    refuseFor(headerFault(header, this.#types));
-    return header;
-  }
-
-  #verifyWith(token: string, key: KeyObject, algorithms: jwt.Algorithm[]): void {
+  /** The order is that of jsonwebtoken: an expired token of another audience is an expired one. */
+  #checkClaims(claims: JsonObject, provider: IdentityProvider): void {
     const now = Math.floor(this.#clock.now() / 1000);
-    const payload = jwt.verify(token, key, {
-      algorithms,
-      issuer: this.#options.issuer,
-      audience: this.#options.audience,
-      clockTolerance: CLOCK_SKEW_SECONDS,
-      clockTimestamp: now,
-    });
-    const issuedAt = typeof payload === 'object' ? payload.iat : undefined;
-    if (issuedAt !== undefined && issuedAt > now + CLOCK_SKEW_SECONDS) {
-      throw new jwt.JsonWebTokenError('issued in the future');
-    }
+    const { clockSkewSeconds: skew } = provider;
+    if ((seconds(claims, 'nbf') ?? 0) > now + skew) throw refusedClaim('nbf', 'not valid yet');
+    const { exp, iss } = claims;
+    if (typeof exp === 'number' && exp + skew <= now) throw new TollgateError('TOKEN_EXPIRED');
+    checkAudience(claims, provider);
+    if (iss !== provider.issuer) throw refusedClaim('iss', 'another issuer');
+    if ((seconds(claims, 'iat') ?? 0) > now + skew) throw refusedClaim('iat', 'issued in the future');
   }
-
-  /** Returns the keys that may have signed a token with this header, according to the configured algorithms. */
-  async #keysFor({ alg, kid }: JsonObject): Promise<Keyed[]> {
-    if (alg === 'HS256' && this.#secrets.length > 0) {
-      return this.#secrets.map((key) => ({ key, algorithms: ['HS256'] }));
-    }
-    if ((alg === 'RS256' || alg === 'ES256') && this.#keySet && typeof kid === 'string') {
-      return [{ key: await this.#keySet.get(kid), algorithms: [alg] }];
-    }
-    throw new TollgateError('VALIDATION_FAILED');
-  }
-}
-
-/** Maps the claims of a user's token to an identity. */
-export function userIdentity(claims: AccessClaims, method: AuthMethod): Identity {
-  return {
-    userId: claims.sub,
-    email: claims.email,
-    plan: claims.plan,
-    permissions: claims.permissions,
-    roles: claims.roles,
-    featureFlags: claims.feature_flags,
-    sessionId: claims.sid,
-    tokenId: claims.jti,
-    tokenIssuedAt: Math.floor(claims.iat * 1000),
-    tokenExpiresAt: Math.floor(claims.exp * 1000),
-    method,
-  };
 }
 
 /**
@@ -200,20 +180,63 @@ export function isJwt(token: string): boolean {
   return token.split('.').length === 3 && hasJoseHeader(token);
 }
 
-/** @param fault result of a rule in `access-token-rules.ts` */
-function refuseFor(fault: string | undefined): void {
-  if (fault !== undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error(fault) });
+/** @throws TollgateError VALIDATION_FAILED if no audience claim names an accepted audience */
+export function checkAudience(claims: JsonObject, { audiences, audienceClaims }: IdentityProvider): void {
+  if (audiences === undefined) return;
+  const isNamed = audienceClaims.some((claim) => {
+    const value = claimAt(claims, claim);
+    const named: readonly unknown[] = Array.isArray(value) ? value : [value];
+    return named.some((one) => typeof one === 'string' && audiences.includes(one));
+  });
+  if (!isNamed) throw refusedClaim(audienceClaims.join(' or '), 'names none of the accepted audiences');
 }
 
-/** Returns the claims of a verified token. @throws TollgateError VALIDATION_FAILED */
+function isAble({ secrets, keySet }: Source): boolean {
+  return secrets.length > 0 || keySet?.hasKeys === true;
+}
+
+/** @param fault result of a rule in `access-token-rules.ts` */
+function refuseFor(fault: { readonly claim: string; readonly reason: string } | undefined): void {
+  if (fault !== undefined) throw refusedClaim(fault.claim, fault.reason);
+}
+
+/** Returns the header of a canonically encoded token. @throws TollgateError VALIDATION_FAILED */
+function headerOf(token: string): JsonObject {
+  if (!isCanonical(token)) throw refusedClaim('encoding', 'not canonical base64url');
+  const header = jsonObject(token.slice(0, token.indexOf('.')));
+  if (header === undefined) throw refusedClaim('header', 'not a JSON object with unique names');
+  return header;
+}
+
+/** Returns the claims of a token without those that are null. @throws TollgateError VALIDATION_FAILED */
 function claimsOf(token: string): JsonObject {
   const claims = jsonObject(token.slice(token.indexOf('.') + 1, token.lastIndexOf('.')));
-  if (claims === undefined) throw new TollgateError('VALIDATION_FAILED', { cause: new Error('no claims') });
-  return claims;
+  if (claims === undefined) throw refusedClaim('payload', 'not a JSON object with unique names');
+  return withoutNulls(claims);
 }
 
-function tokenError(failure: unknown): TollgateError {
-  if (failure instanceof TollgateError) return failure;
-  if (failure instanceof jwt.TokenExpiredError) return new TollgateError('TOKEN_EXPIRED', { cause: failure });
-  return new TollgateError('VALIDATION_FAILED', { cause: failure });
+function kidOf({ kid }: JsonObject): string | undefined {
+  if (kid === undefined || kid === null) return undefined;
+  if (typeof kid !== 'string') throw refusedClaim('header kid', 'not a string');
+  return kid;
+}
+
+function verifyWithAny(token: string, keys: readonly KeyObject[], algorithm: jwt.Algorithm): void {
+  let failure: unknown;
+  for (const key of keys) {
+    try {
+      jwt.verify(token, key, { algorithms: [algorithm], ignoreExpiration: true, ignoreNotBefore: true });
+      return;
+    } catch (error) {
+      failure = error;
+    }
+  }
+  throw refusedClaim('signature', 'does not match a key of the issuer', failure);
+}
+
+function renewedKeys(
+  keySet: KeySet,
+  { kid, algorithm, candidates }: { kid: string | undefined; algorithm: KeyAlgorithm; candidates: KeyCandidates },
+): Promise<KeyCandidates | undefined> {
+  return keySet.renewed(kid, algorithm, candidates.version);
 }

@@ -37,6 +37,7 @@ import { registerHealthRoutes, serveMetrics } from '../http/operations-routes.ts
 import { Readiness } from '../http/readiness.ts';
 import { traceRequests } from '../http/request-traces.ts';
 import type { IdentifyService } from '../http/services.ts';
+import { registerSessionEventRoutes } from '../http/session-event-routes.ts';
 import { registerTicketRoutes, TICKETS_PATH } from '../http/ticket-routes.ts';
 import { registerToolServerRoutes } from '../http/tool-server-routes.ts';
 import { registerUserDataRoutes } from '../http/user-data-routes.ts';
@@ -77,6 +78,7 @@ import { SOCKET_IO_PATH, SocketIo } from '../transports/socket-io.ts';
 import { listenForUpgrades } from '../transports/upgrades.ts';
 import { composeCatalogues } from './catalogues.ts';
 import { composeEventLog } from './event-log.ts';
+import { composeProviders } from './identity-providers.ts';
 import { toolServerReport } from './tool-servers.ts';
 import { composeTools } from './tools.ts';
 import { openArchive, registerUsage } from './usage-routes.ts';
@@ -149,17 +151,9 @@ async function createConnections(config: Config, services: GatewayServices) {
   const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = services;
   const { plans } = catalogues;
   logReloads(catalogues, services);
-  const secrets = [config.JWT_SECRET_KEY, config.JWT_SECRET_KEY_PREVIOUS].filter((secret) => secret !== undefined);
-  const tokens = new TokenVerifier(
-    { clock },
-    {
-      issuer: config.JWT_ISSUER,
-      audience: config.JWT_AUDIENCE,
-      secrets,
-      jwksUrl: config.JWKS_URL,
-      acceptedTypes: config.JWT_ACCEPTED_TYPES,
-    },
-  );
+  const { own, providers } = composeProviders(config);
+  const tokens = new TokenVerifier({ clock, logger, metrics }, providers);
+  closers.add('identity keys', tokens.start());
   const tickets = new Tickets({ redis, keys, clock });
   const authService = new AuthServiceClient(
     { clock, metrics, logger, tracing },
@@ -172,12 +166,12 @@ async function createConnections(config: Config, services: GatewayServices) {
   closers.add('auth service', () => authService.close());
   const introspection = new TokenIntrospection(
     { authService, clock, metrics },
-    { mode: config.TOKEN_INTROSPECTION, issuer: config.JWT_ISSUER, audience: config.JWT_AUDIENCE },
+    { mode: config.TOKEN_INTROSPECTION, provider: own },
   );
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const revocationCache = new RevocationCache({ clock, logger });
   const authenticator = new Authenticator(
-    { tokens, tickets, introspection, revoked: revocationCache, seal, clock, tracing },
+    { tokens, tickets, introspection, revoked: revocationCache, seal, clock, tracing, logger },
     { developmentBypass: config.DEV_AUTH_BYPASS },
   );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
@@ -257,6 +251,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     mcp,
     nodes,
     authenticator,
+    tokens,
     tickets,
     clock,
     logger,
@@ -301,11 +296,11 @@ async function startServers(
   connections: Connections,
 ): Promise<RunningGateway> {
   const { logger, clock, closers, metrics, keys, redis, subscriber, adapterSubscriber, nodeId, catalogues } = services;
-  const { authenticator, tickets, hub } = connections;
+  const { authenticator, tickets, tokens, hub } = connections;
   const { CORS_ORIGINS: allowedOrigins, PUBLIC_URL: publicUrl, TRUSTED_PROXY_HOPS: trustedProxyHops } = config;
   const origins = new Origins({ allowed: allowedOrigins, publicUrl, trustedProxyHops });
   const drainMs = config.DRAIN_SECONDS * 1000;
-  const readiness = new Readiness({ redis, subscriber, clock }, { authServiceUrl: config.AUTH_SERVICE_URL });
+  const readiness = new Readiness({ redis, subscriber, clock, tokens }, { authServiceUrl: config.AUTH_SERVICE_URL });
   const authFailureLimiter = new AuthFailureLimiter(
     { clock },
     { perMinute: config.AUTH_FAILURES_PER_MINUTE, blockingMsPerMinute: config.BLOCKING_MS_PER_MINUTE },
@@ -356,6 +351,7 @@ async function startServers(
   const toolServers = () => services.upstreams.all.map(toolServerReport);
   registerToolServerRoutes(app, { identifyService, nodeId, toolServers });
   registerAdminRoutes(app, { ...connections, identifyService, redis, keys });
+  registerSessionEventRoutes(app, { ...connections, guard });
   const archive = openArchive(config, services);
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });

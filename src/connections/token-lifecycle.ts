@@ -197,14 +197,14 @@ export class TokenLifecycle {
     });
   }
 
-  #failed({ attempt, retry_in_ms, degraded }: Extract<TokenControl, { control: 'token_failed' }>): void {
+  #failed({ attempt, retry_in_ms }: Extract<TokenControl, { control: 'token_failed' }>): void {
     // Before the event is sent, because its receiver reads the state for the connection gauge.
-    if (!degraded && this.#state === 'active') this.#enterState('refresh_failed', 'refresh_failed');
+    if (this.#state === 'active') this.#enterState('refresh_failed', 'refresh_failed');
     this.#owner.sendTokenEvent('token_refresh_failed', { attempt, retry_in_ms });
-    if (degraded) this.#degrade();
+    this.#degradeIfExpired();
   }
 
-  /** Called after a lookup: degrades if the token has expired and the lookup found no newer one. */
+  /** Degrades if the token has expired. Until then it is valid, whatever happened to its refresh. */
   #degradeIfExpired(): void {
     if (!this.#ended && this.#deps.clock.now() >= this.#owner.identity.tokenExpiresAt) this.#degrade();
   }

@@ -50,6 +50,8 @@ export class Welcome {
       plan: identity.plan,
       permissions: this.#deps.permissions.of(identity),
       token_expires_at: new Date(identity.tokenExpiresAt).toISOString(),
+      ...(identity.tenant === undefined ? {} : { tenant: identity.tenant }),
+      ...(identity.displayName === undefined ? {} : { display_name: identity.displayName }),
     };
   }
 }

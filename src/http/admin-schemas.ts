@@ -4,14 +4,15 @@ import { PublishedEventFields } from '../protocol/messages.ts';
 
 /** Schemas of the admin routes. */
 
-/**
- * A user id as tokens contain it. It becomes part of Redis keys: no spaces, no control characters. Services have one
- * too.
- */
+/** A user id as `userIdOf` (auth/user-id.ts) forms it. Services have one too. */
 export const userId = z
   .string()
-  .regex(/^[\w.@:+-]{1,128}$/)
-  .meta({ description: 'User id, the `sub` claim of the tokens of the user.', examples: ['user-42'] });
+  .regex(/^[\w.@:+|/=~,!$%-]{1,2400}$/)
+  .meta({
+    description:
+      'User id: the subject of the tokens of the user, with other characters than letters, digits and `_.@:+|/=~,!$-` percent-encoded.',
+    examples: ['user-42'],
+  });
 export const UserPath = z.object({ id: userId });
 export const ConnectionPath = z.object({
   id: userId,

@@ -29,10 +29,10 @@ const BODY_LIMIT_BYTES = 64 * 1024;
 /** Bounds of JSON bodies. The largest one, an event for a user, has 8 KiB. */
 const BODY_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 500 };
 /**
- * Bound of a path parameter: a user id of 128 characters, all percent-encoded. With the router's default of 100, a
+ * Bound of a path parameter: a user id of 255 characters, all percent-encoded. With the router's default of 100, a
  * longer id would get a 404.
  */
-const MAX_PARAMETER_LENGTH = 3 * 128;
+const MAX_PARAMETER_LENGTH = 3 * 255;
 
 /**
  * Twice the length that the longest route needs. The router decodes a path before it searches for a route, at 50 µs per

@@ -17,6 +17,7 @@ const TAGS = [
   { name: 'user data', description: 'Export and erasure of the data of a user.' },
   { name: 'usage', description: 'The ledger of usage records, its tallies, windows, exports and corrections.' },
   { name: 'tickets', description: 'Single-use credentials for WebSocket handshakes.' },
+  { name: 'identity', description: 'Events with which identity providers end sessions.' },
   { name: 'mcp', description: 'The Model Context Protocol over HTTP.' },
   { name: 'websocket', description: 'What clients need to know before they connect.' },
   { name: 'operations', description: 'Health, metrics and configuration.' },

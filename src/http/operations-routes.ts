@@ -16,15 +16,24 @@ const Live = z.object({ status: z.literal('live') }).meta({ id: 'Live', examples
 const CHECKS = {
   redis: z.boolean().describe('Redis responds, on the connections for commands and for subscriptions.'),
   auth_service: z.boolean().describe('The auth service responds; informative only.'),
+  identity_keys: z
+    .boolean()
+    .describe('The keys of at least one identity provider are known, so that tokens can be verified.'),
+  providers_without_keys: z
+    .array(z.string())
+    .describe(
+      'Names of the identity providers whose keys have not been fetched since the start; the log has the reason.',
+    ),
   draining: z.boolean().describe('The node is about to stop.'),
 };
+const KEYS = { identity_keys: true, providers_without_keys: [] };
 const Ready = z.object({ status: z.literal('ready'), checks: z.object(CHECKS) }).meta({
   id: 'Ready',
-  examples: [{ status: 'ready', checks: { redis: true, auth_service: true, draining: false } }],
+  examples: [{ status: 'ready', checks: { redis: true, auth_service: true, ...KEYS, draining: false } }],
 });
 const NotReady = z.object({ status: z.literal('not_ready'), checks: z.object(CHECKS) }).meta({
   id: 'NotReady',
-  examples: [{ status: 'not_ready', checks: { redis: false, auth_service: true, draining: false } }],
+  examples: [{ status: 'not_ready', checks: { redis: false, auth_service: true, ...KEYS, draining: false } }],
 });
 const MetricsText = z.unknown().meta({
   type: 'string',
@@ -65,9 +74,15 @@ export function registerHealthRoutes(app: FastifyInstance, { readiness }: { read
       },
     },
     async (_request, reply) => {
-      const { redis, authService, draining } = await readiness.check();
-      const checks = { redis, auth_service: authService, draining };
-      if (redis && !draining) return reply.status(200).send({ status: 'ready', checks });
+      const { redis, authService, identityKeys, withoutKeys, draining } = await readiness.check();
+      const checks = {
+        redis,
+        auth_service: authService,
+        identity_keys: identityKeys,
+        providers_without_keys: [...withoutKeys],
+        draining,
+      };
+      if (redis && identityKeys && !draining) return reply.status(200).send({ status: 'ready', checks });
       return reply.status(503).send({ status: 'not_ready', checks });
     },
   );

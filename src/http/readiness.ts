@@ -14,18 +14,33 @@ const MAX_BODY_BYTES = 16 * 1024;
 
 export interface ReadinessChecks {
   readonly redis: boolean;
+  /** Whether the keys of at least one identity provider are known. */
+  readonly identityKeys: boolean;
+  /** Names of the identity providers whose keys have not been fetched yet. */
+  readonly withoutKeys: readonly string[];
   readonly authService: boolean;
   readonly draining: boolean;
 }
 
+/** State of the keys with which this node verifies tokens. */
+export interface TokenKeys {
+  readonly ready: boolean;
+  readonly withoutKeys: readonly string[];
+}
+
+type Probed = Pick<ReadinessChecks, 'redis' | 'authService'>;
+
 /** Determines whether this node should receive new connections. */
 export class Readiness {
-  readonly #deps: { redis: Redis; subscriber: Redis; clock: Clock };
+  readonly #deps: { redis: Redis; subscriber: Redis; clock: Clock; tokens: TokenKeys };
   readonly #authServiceUrl: string;
   #draining = false;
-  #probed: { readonly at: number; readonly answers: Promise<Omit<ReadinessChecks, 'draining'>> } | undefined;
+  #probed: { readonly at: number; readonly answers: Promise<Probed> } | undefined;
 
-  constructor(deps: { redis: Redis; subscriber: Redis; clock: Clock }, options: { readonly authServiceUrl: string }) {
+  constructor(
+    deps: { redis: Redis; subscriber: Redis; clock: Clock; tokens: TokenKeys },
+    options: { readonly authServiceUrl: string },
+  ) {
     this.#deps = deps;
     this.#authServiceUrl = options.authServiceUrl;
   }
@@ -43,10 +58,11 @@ export class Readiness {
     if (!this.#probed || elapsedSince(clock, this.#probed.at) >= CACHE_MS) {
       this.#probed = { at: clock.now(), answers: this.#probe() };
     }
-    return { ...(await this.#probed.answers), draining: this.#draining };
+    const { ready: identityKeys, withoutKeys } = this.#deps.tokens;
+    return { ...(await this.#probed.answers), identityKeys, withoutKeys, draining: this.#draining };
   }
 
-  async #probe(): Promise<Omit<ReadinessChecks, 'draining'>> {
+  async #probe(): Promise<Probed> {
     const { redis, subscriber } = this.#deps;
     const [commands, subscriptions, authService] = await Promise.all([
       isResponsive(redis, TIMEOUT_MS),

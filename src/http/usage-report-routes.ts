@@ -33,7 +33,7 @@ const QUERY_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
 const RANGE_EXAMPLE = { from: '2026-11-20T10:00:00Z', to: '2026-11-20T11:00:00Z' };
 
 const TallyQuery = RangeQuery.extend({
-  user_id: z.string().min(1).max(128).optional().describe('Only this user.'),
+  user_id: z.string().min(1).max(2_400).optional().describe('Only this user.'),
   group_by: z
     .string()
     .max(64)

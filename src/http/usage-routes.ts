@@ -21,7 +21,7 @@ const FeedQuery = z.object({
   cursor: Cursor.default('').describe('`next_cursor` of the previous page; omit it to start at the beginning.'),
   limit: z.coerce.number().int().min(1).max(1_000).default(100).describe('Records per page.'),
   wait: z.coerce.number().int().min(0).max(20).default(0).describe('Seconds to wait for a record if there is none.'),
-  user_id: z.string().min(1).max(128).optional().describe('Only records of this user.'),
+  user_id: z.string().min(1).max(2_400).optional().describe('Only records of this user.'),
   tool: z.string().min(1).max(256).optional().describe('Only records of this tool; model steps have `model:<name>`.'),
 });
 const FeedPage = z

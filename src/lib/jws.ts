@@ -78,3 +78,8 @@ function memberCount(root: JsonObject): number {
   }
   return members;
 }
+
+/** Returns the object without the members that are null. Serialisers write null for fields that are not set. */
+export function withoutNulls(value: JsonObject): JsonObject {
+  return Object.fromEntries(Object.entries(value).filter(([, member]) => member !== null));
+}

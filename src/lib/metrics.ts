@@ -151,6 +151,12 @@ export class Metrics {
     'server',
     'list',
   ]);
+  readonly identityKeys = this.#gauge('identity_keys', 'Usable public keys of an identity provider', ['provider']);
+  readonly identityKeyFetches = this.#counter(
+    'identity_key_fetches_total',
+    'Fetches of the keys of an identity provider by result',
+    ['provider', 'result'],
+  );
   readonly introspections = this.#counter('introspections_total', 'Introspections of tokens by result', ['result']);
   readonly traceSpans = this.#counter('trace_spans_total', 'Trace spans by result', ['result']);
 

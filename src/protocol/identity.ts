@@ -16,6 +16,10 @@ export interface Identity {
   readonly tokenExpiresAt: number;
   /** Token encrypted by auth/token-refresh/token-seal.ts; undefined if it cannot be refreshed. */
   readonly sealedToken?: string | undefined;
+  /** Name of the identity provider that issued the token; undefined for services, and in development. */
+  readonly provider?: string | undefined;
+  readonly tenant?: string | undefined;
+  readonly displayName?: string | undefined;
   readonly method: AuthMethod;
 }
 

@@ -34,18 +34,16 @@ describe('the end of a token', () => {
     expect(await present(withClaims({ sub, exp }), { inTurn: true })).toEqual(expected);
   });
 
-  it('B51 that is written twice is VALIDATION_FAILED, and TOKEN_EXPIRED by the last of both', async () => {
+  it('B51 that is written twice is VALIDATION_FAILED', async () => {
     const live = claimsText(`"exp":${now - 600}`, `"exp":${now + 600}`, 'exp');
     const dead = claimsText(`"exp":${now + 600}`, `"exp":${now - 600}`, 'exp');
     expect(await present(forgeToken({ payload: live }))).toEqual(refusedWith('VALIDATION_FAILED'));
-    expect(await present(forgeToken({ payload: dead }))).toEqual(refusedWith('TOKEN_EXPIRED'));
+    expect(await present(forgeToken({ payload: dead }))).toEqual(refusedWith('VALIDATION_FAILED'));
   });
 });
 
 describe('the beginning of a token', () => {
   it.each([
-    ['iat missing', { iat: undefined }],
-    ['iat null', { iat: null }],
     ['iat in an hour', { iat: now + 3_600 }],
     ['iat a string', { iat: `${now}` }],
     ['iat a string in an hour', { iat: `${now + 3_600}` }],
@@ -53,7 +51,6 @@ describe('the beginning of a token', () => {
     ['iat beyond all dates', { iat: 1e300 }],
     ['nbf in an hour', { nbf: now + 3_600 }],
     ['nbf a string', { nbf: `${now}` }],
-    ['nbf null', { nbf: null }],
   ])('B50 B182 is VALIDATION_FAILED with %s', async (_what, changes) => {
     expect(await present(withClaims(changes))).toEqual(refusedWith('VALIDATION_FAILED'));
   });
@@ -71,28 +68,34 @@ describe('a claim', () => {
     ['aud as an object', { aud: { 0: 'tollgate' } }],
     ['aud as an empty list', { aud: [] }],
     ['no aud', { aud: undefined }],
-    ['jti missing', { jti: undefined }],
-    ['jti empty', { jti: '' }],
-    ['jti a number', { jti: 7 }],
-    ['jti of 1 kB', { jti: 'j'.repeat(1_024) }],
-    ['sid an object', { sid: {} }],
     ['token_use refresh', { token_use: 'refresh' }],
     ['token_use id', { token_use: 'id' }],
     ['token_use in capitals', { token_use: 'ACCESS' }],
-    ['token_use null', { token_use: null }],
     ['token_use as a list', { token_use: ['access'] }],
-    ['permissions as a string', { permissions: '*' }],
-    ['permissions as an object', { permissions: { 0: '*' } }],
-    ['permissions of numbers', { permissions: [1] }],
-    ['65 permissions', { permissions: Array.from({ length: 65 }, (_, at) => `p${at}`) }],
-    ['a permission of 1 kB', { permissions: ['p'.repeat(1_024)] }],
-    ['roles as a string', { roles: 'admin' }],
-    ['flags as a list', { feature_flags: ['data_operations'] }],
-    ['a flag that is a string', { feature_flags: { data_operations: 'true' } }],
-    ['plan as a list', { plan: ['enterprise'] }],
-    ['plan null', { plan: null }],
   ])('B50 B182 makes a token VALIDATION_FAILED: %s', async (_what, changes) => {
     expect(await present(withClaims(changes))).toEqual(refusedWith('VALIDATION_FAILED'));
+  });
+});
+
+describe('an optional claim of another form', () => {
+  it.each([
+    ['iat null', { iat: null }],
+    ['nbf null', { nbf: null }],
+    ['jti missing', { jti: undefined }],
+    ['jti a number', { jti: 7 }],
+    ['jti of 1 kB', { jti: 'j'.repeat(1_024) }],
+    ['sid an object', { sid: {} }],
+    ['email null', { email: null }],
+    ['token_use null', { token_use: null }],
+    ['permissions as an object', { permissions: { 0: '*' } }],
+    ['65 permissions', { permissions: Array.from({ length: 65 }, (_, at) => `p${at}`) }],
+    ['a permission of 1 kB', { permissions: ['p'.repeat(1_024)] }],
+    ['a flag that is a string', { feature_flags: { data_operations: 'true' } }],
+    ['plan null', { plan: null }],
+    ['plan as a list', { plan: ['pro', 'free'] }],
+  ])('does not lock the user out: %s', async (_what, changes) => {
+    const sub = freshUserId();
+    expect(await present(withClaims({ sub, ...changes }), { inTurn: true })).toEqual(acceptedAs(sub));
   });
 });
 
@@ -104,20 +107,27 @@ describe('a subject', () => {
     ['a number', 5],
     ['an object', { id: 'user_1' }],
     ['a list of one', ['user_1']],
-    ['129 characters', 'u'.repeat(129)],
-    ['with a space', 'user 1'],
-    ['with a line break behind', 'user_1\n'],
-    ['with a line break and another user', 'user_1\nuser_2'],
-    ['with a null', 'user_1\u0000'],
-    ['with braces, which choose the Redis slot', '{p1}:user_1'],
-    ['with a slash', 'user/1'],
-    ['a glob', 'user_*'],
-    ['with a letter that only looks alike', 'us\u0435r_1'],
-    ['with an invisible letter', 'user_1\u200b'],
-    ['in full width', '\uff55ser_1'],
+    ['256 characters', 'u'.repeat(256)],
+    ['half of a surrogate pair', 'user_\ud800'],
     ['a service’s', 'service:billing'],
   ])('B50 that is %s is VALIDATION_FAILED', async (_what, sub) => {
     expect(await present(withClaims({ sub }))).toEqual(refusedWith('VALIDATION_FAILED'));
+  });
+
+  it.each([
+    ['Auth0’s', 'auth0|5f7c8ec7', 'auth0|5f7c8ec7'],
+    ['255 characters', 'u'.repeat(255), 'u'.repeat(255)],
+    ['with a slash', 'user/1', 'user/1'],
+    ['with a space', 'user 1', 'user%201'],
+    ['with a line break and another user', 'user_1\nuser_2', 'user_1%0Auser_2'],
+    ['with a null', 'user_1\u0000', 'user_1%00'],
+    ['with braces, which would choose the Redis slot', '{p1}:user_1', '%7Bp1%7D:user_1'],
+    ['a glob', 'user_*', 'user_%2A'],
+    ['with a letter that only looks alike', 'us\u0435r_1', 'us%D0%B5r_1'],
+    ['with an invisible letter', 'user_1\u200b', 'user_1%E2%80%8B'],
+    ['that looks encoded', 'user%201', 'user%25201'],
+  ])('that is %s is a user with an id of its own', async (_what, sub, id) => {
+    expect(await present(withClaims({ sub }), { inTurn: true })).toEqual(acceptedAs(id));
   });
 
   it('with a colon that is no service’s is a user like any other', async () => {

@@ -98,6 +98,8 @@ describe('the health of a node', () => {
     expect(Math.abs(Date.parse(body.timestamp) - Date.now())).toBeLessThan(5_000);
   });
 
+  const KEYS = { identity_keys: true, providers_without_keys: [] };
+
   it('B194 is live and ready on every node', async () => {
     for (const node of stack().gateways.keys()) {
       expect(await get('/health/live', node)).toMatchObject({ status: 200, body: { status: 'live' } });
@@ -106,7 +108,7 @@ describe('the health of a node', () => {
         return answer.body.checks.auth_service ? answer : undefined;
       });
       expect(status).toBe(200);
-      expect(body).toEqual({ status: 'ready', checks: { redis: true, auth_service: true, draining: false } });
+      expect(body).toEqual({ status: 'ready', checks: { redis: true, auth_service: true, ...KEYS, draining: false } });
     }
   });
 });

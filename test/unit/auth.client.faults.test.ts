@@ -240,7 +240,6 @@ describe('a refusal', () => {
     ['TOKEN_EXPIRED', 400, { error: 'invalid_request', code: 'TOKEN_EXPIRED' }],
     ['VALIDATION_FAILED', 400, { error: 'invalid_request', code: 'VALIDATION_FAILED' }],
     ['VALIDATION_FAILED', 400, { error: 'invalid_grant' }],
-    ['VALIDATION_FAILED', 400, { error: 'invalid_request', code: 'NO_SUCH_CODE' }],
   ])('is %s for %d %j', async (code, status, body) => {
     const { server, auth } = await start();
     server.behaviour = json(body, status);
@@ -254,6 +253,10 @@ describe('a refusal', () => {
     [401, { error: 'invalid_client' }, 'AUTH_SERVICE_UNAVAILABLE'],
     [401, { error: 'invalid_grant', code: 'TOKEN_REVOKED' }, 'AUTH_SERVICE_UNAVAILABLE'],
     [403, {}, 'AUTH_SERVICE_UNAVAILABLE'],
+    [400, { error: 'invalid_request', code: 'NO_SUCH_CODE' }, 'AUTH_SERVICE_UNAVAILABLE'],
+    [400, { error: 'unsupported_grant_type' }, 'AUTH_SERVICE_UNAVAILABLE'],
+    [403, { error: 'access_denied' }, 'AUTH_SERVICE_UNAVAILABLE'],
+    [403, { error: 'unauthorized_client' }, 'AUTH_SERVICE_UNAVAILABLE'],
     [400, { error: 'unauthorized_client' }, 'AUTH_SERVICE_UNAVAILABLE'],
     [400, { error: 'invalid_target' }, 'AUTH_SERVICE_UNAVAILABLE'],
     [400, { error: 'temporarily_unavailable' }, 'AUTH_SERVICE_UNAVAILABLE'],

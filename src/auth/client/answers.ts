@@ -37,8 +37,12 @@ const IntrospectionResponse = z.looseObject({ active: z.boolean() });
 /** RFC 6749 section 5.2. `code` is an extension of the reference service, more specific than the OAuth error. */
 const ErrorResponse = z.object({ error: z.string().regex(/^[\x20-\x7e]{1,64}$/), code: z.string().optional() });
 
-/** Error codes of any OAuth server that reject the token: RFC 6749 section 5.2, RFC 8693 section 2.2.2. */
-const TOKEN_REFUSED = ['invalid_grant', 'invalid_request'];
+/**
+ * Error codes that reject the token or its user (RFC 6749 section 5.2). RFC 8693 section 2.2.2 uses `invalid_request`
+ * for an invalid subject token, but so do servers that do not support or allow the exchange (Keycloak). It therefore
+ * ends no session: a token that is invalid ends by itself.
+ */
+const TOKEN_REFUSED = ['invalid_grant'];
 const NOT_NOW = ['temporarily_unavailable', 'server_error'];
 
 /** Whether the auth service rejected the token; false for an outage, which does not concern the token. */
@@ -47,10 +51,39 @@ export function isRefusal(error: unknown): error is TollgateError & { readonly c
 }
 
 /**
- * The auth service rejects the client credentials of this deployment. Only an operator can fix that; no token is at
- * fault.
+ * The auth service rejects the client credentials of this deployment, or does not support or allow the request. Only an
+ * operator can fix that; no token is at fault.
  */
-export class ClientRefused extends Error {}
+export class ClientRefused extends Error {
+  /** OAuth error code, which identifies the problem. */
+  readonly error: string;
+  /** What to do about it, for the log. */
+  readonly advice: string;
+
+  constructor(answered: string, error: string, advice: string) {
+    super(answered);
+    this.error = error;
+    this.advice = advice;
+  }
+}
+
+const CREDENTIALS = 'the auth service rejects the client credentials, check AUTH_CLIENT_ID and SERVICE_SECRET';
+const ADVICE: ReadonlyMap<string, string> = new Map([
+  ['invalid_client', CREDENTIALS],
+  [
+    'invalid_request',
+    'the auth service does not accept the request: check that the grant is enabled for the client (Keycloak: "Standard token exchange")',
+  ],
+  [
+    'unsupported_grant_type',
+    'the auth service does not support this grant: sessions end with their tokens unless clients present newer ones',
+  ],
+  ['unauthorized_client', 'the auth service does not allow this grant to the client: enable it for AUTH_CLIENT_ID'],
+  [
+    'access_denied',
+    'a policy of the auth service denies this grant to the client: check the policies for AUTH_CLIENT_ID',
+  ],
+]);
 
 /**
  * Reads a token response.
@@ -78,14 +111,17 @@ export function readRefusal({ status, json }: HttpAnswer): TollgateError {
   const body = ErrorResponse.safeParse(json);
   const error = body.data?.error ?? 'no OAuth error';
   const answered = `status ${status}, ${error}`;
-  const clientRefused = () => new TollgateError('AUTH_SERVICE_UNAVAILABLE', { cause: new ClientRefused(answered) });
+  const clientRefused = (advice: string) => {
+    return new TollgateError('AUTH_SERVICE_UNAVAILABLE', { cause: new ClientRefused(answered, error, advice) });
+  };
   // RFC 6749 section 5.2: 401 means that client authentication failed.
-  if (status === 401 || status === 403) return clientRefused();
+  if (status === 401) return clientRefused(CREDENTIALS);
+  if (status === 403) return clientRefused(ADVICE.get(error) ?? CREDENTIALS);
   const cause = new Error(answered);
   if (!body.success) return new TollgateError('INVALID_RESPONSE_FORMAT', { cause });
   const code = REFUSALS.find((refusal) => refusal === body.data.code);
   if (code) return new TollgateError(code, { cause });
   if (TOKEN_REFUSED.includes(error)) return new TollgateError('VALIDATION_FAILED', { cause });
   if (NOT_NOW.includes(error)) return new TollgateError('AUTH_SERVICE_UNAVAILABLE', { cause });
-  return clientRefused();
+  return clientRefused(ADVICE.get(error) ?? 'the auth service refuses the request of the client');
 }

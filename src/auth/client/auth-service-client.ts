@@ -31,6 +31,9 @@ const FIRST_PAUSE_MS = 50;
 /** Minimum interval between error log lines, so that an outage does not flood the log. */
 const COMPLAIN_EVERY_MS = 60_000;
 
+/** Kinds of refusals that are logged. The error codes come from the service, so their number needs a bound. */
+const MAX_REPORTED = 32;
+
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
 const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
 
@@ -80,6 +83,7 @@ export class AuthServiceClient {
   readonly #metadata: Metadata;
   readonly #budget: RetryBudget;
   #complainedAt = Number.NEGATIVE_INFINITY;
+  readonly #reported = new Set<string>();
 
   constructor(deps: AuthServiceDeps, options: AuthServiceOptions) {
     const { clock, logger } = deps;
@@ -203,12 +207,17 @@ export class AuthServiceClient {
       return this.#attempts.send({ url, form, headers }, take, over);
     });
     if (answer instanceof TollgateError && answer.cause instanceof ClientRefused) {
-      this.#complain(
-        'the auth service rejects the client credentials, check AUTH_CLIENT_ID and SERVICE_SECRET',
-        answer,
-      );
+      this.#report(name, answer, answer.cause);
     }
     return answer;
+  }
+
+  /** Logs each refusal of this client once. It remains until an operator changes the configuration. */
+  #report(operation: string, answer: TollgateError, { error, advice }: ClientRefused): void {
+    const key = `${operation} ${error}`;
+    if (this.#reported.has(key) || this.#reported.size >= MAX_REPORTED) return;
+    this.#reported.add(key);
+    this.#deps.logger.error({ err: answer, operation, oauth_error: error }, advice);
   }
 
   #complain(text: string, error?: Error): void {

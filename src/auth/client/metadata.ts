@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type Clock, remainingUntil } from '../../lib/clock.ts';
 import type { Logger } from '../../lib/logger.ts';
-import { withoutTrailing } from '../../lib/text.ts';
+import { metadataUrls } from '../providers/discovery.ts';
 import { unusable, usable } from './fault.ts';
 import type { HttpAnswer } from './http.ts';
 
@@ -13,7 +13,7 @@ const RENEW_AGAIN_MS = 60_000;
  * Requests a document and reads it; errors that `read` throws count for the breaker.
  * @throws Fault, BreakerOpenError
  */
-export type Fetch = (url: URL, read: (answer: HttpAnswer) => Endpoints) => Promise<Endpoints>;
+export type Fetch = (url: URL, read: (answer: HttpAnswer) => Endpoints | undefined) => Promise<Endpoints | undefined>;
 
 /** The fields of RFC 8414 section 2 that are used. */
 const Document = z.object({
@@ -71,9 +71,19 @@ export class Metadata {
   }
 
   async #request(): Promise<Endpoints> {
-    this.#cached = await this.#deps.fetch(metadataUrl(this.#options.url), (answer) => this.#read(answer));
+    this.#cached = await this.#discover();
     this.#renewAt = this.#deps.clock.now() + FRESH_MS;
     return this.#cached;
+  }
+
+  /** RFC 8414 first, because it is the document of OAuth servers; providers with OpenID Connect may have no other. */
+  async #discover(): Promise<Endpoints> {
+    const [openId, oauth] = metadataUrls(this.#options.url);
+    const ofOAuth = await this.#deps.fetch(oauth, (answer) => (isMissing(answer) ? undefined : this.#read(answer)));
+    if (ofOAuth) return ofOAuth;
+    const found = await this.#deps.fetch(openId, (answer) => this.#read(answer));
+    if (!found) throw unusable('no metadata');
+    return found;
   }
 
   /** @throws Fault INVALID_RESPONSE_FORMAT */
@@ -102,9 +112,7 @@ export class Metadata {
   }
 }
 
-/** RFC 8414 section 3.1: the well-known segment is inserted between host and path, not appended. */
-function metadataUrl(serviceUrl: string): URL {
-  const url = new URL(serviceUrl);
-  const path = withoutTrailing(url.pathname, '/');
-  return new URL(`/.well-known/oauth-authorization-server${path}`, url.origin);
+/** Whether the service has no document at this path. */
+function isMissing({ status }: HttpAnswer): boolean {
+  return status === 404 || status === 400 || status === 403 || status === 405 || status === 410;
 }
