@@ -64,7 +64,12 @@ describeWith(KUBECTL, 'what is deployed', () => {
         expect(pod?.securityContext?.runAsUser).toBeGreaterThan(0);
         expect(pod).not.toMatchObject({ hostNetwork: true });
         expect(Object.keys(pod ?? {}).filter((field) => field.startsWith('host'))).toEqual([]);
-        for (const volume of pod?.volumes ?? []) expect(Object.keys(volume).toSorted()).toEqual(['emptyDir', 'name']);
+        for (const volume of pod?.volumes ?? []) {
+          expect([
+            ['emptyDir', 'name'],
+            ['configMap', 'name'],
+          ]).toContainEqual(Object.keys(volume).toSorted());
+        }
         expect(onlyContainer(workload).securityContext).toEqual({
           allowPrivilegeEscalation: false,
           readOnlyRootFilesystem: true,
@@ -206,7 +211,9 @@ describeWith(KUBECTL, 'what is deployed', () => {
   it.each(variants)('%s: every backend of an Ingress is a Service with that port, and pods behind it', (variant) => {
     const manifests = manifestsOf(variant);
     for (const service of manifests.ofKind<IService>('Service')) {
-      const behind = manifests.workloads.filter((workload) => selects(service.spec?.selector, podLabels(workload)));
+      // A Service of one pod of a StatefulSet selects by a label that the API server adds.
+      const { 'statefulset.kubernetes.io/pod-name': _pod, ...selector } = service.spec?.selector ?? {};
+      const behind = manifests.workloads.filter((workload) => selects(selector, podLabels(workload)));
       expect(behind).toHaveLength(1);
       const names = behind.flatMap((workload) => onlyContainer(workload).ports ?? []).map(({ name }) => name);
       for (const { targetPort } of service.spec?.ports ?? []) expect(names).toContain(targetPort);

@@ -60,7 +60,7 @@ interface Rule {
   readonly alert: string;
   readonly expr: string;
   readonly labels: { readonly severity: string };
-  readonly annotations: { readonly summary: string; readonly description: string };
+  readonly annotations: { readonly summary: string; readonly description: string; readonly runbook_url: string };
 }
 
 describe('alerts, dashboards and scalers', () => {
@@ -137,6 +137,25 @@ describe('alerts, dashboards and scalers', () => {
       expect(annotations.summary.length).toBeGreaterThan(10);
       expect(annotations.description.length).toBeGreaterThan(10);
     }
+  });
+
+  it('refer in every alert to its section of the runbook, which has a section for no other', () => {
+    const sections = read('docs/runbook.md').split(/^## /m).slice(1);
+    const titles = sections.map((section) => section.split('\n')[0] ?? '');
+    expect(titles).toEqual(rulesOf().map(({ alert }) => alert));
+    for (const { alert, annotations } of rulesOf()) {
+      expect(annotations.runbook_url).toBe(`docs/runbook.md#${alert.toLowerCase()}`);
+    }
+    for (const section of sections) expect(section.length).toBeGreaterThan(120);
+  });
+
+  it('name in the runbook only metrics and alerts that exist', () => {
+    const text = read('docs/runbook.md');
+    const named = [...text.matchAll(/`(tollgate_[a-z_0-9]+)/g)].map(([, name = '']) => name);
+    expect(named.length).toBeGreaterThan(5);
+    expect(named.filter((name) => !known.has(name))).toEqual([]);
+    const alerts = [...text.matchAll(/\bTollgate[A-Z]\w+/g)].map(([name]) => name);
+    expect(alerts.filter((name) => !rulesOf().some(({ alert }) => alert === name))).toEqual([]);
   });
 
   it('have a row in the dashboard for each thing that an operator asks about', () => {
