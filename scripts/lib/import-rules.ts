@@ -75,6 +75,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/auth/access-token-rules.ts': ['src/lib'],
   'src/compose': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
+  'src/doctor': EVERYTHING_IN_SRC,
   'auth-service': [
     ...INFRASTRUCTURE,
     'src/process.ts',
