@@ -28,15 +28,9 @@ export function isRetryableCode(code: string): boolean {
   return (RETRYABLE_CODES as readonly string[]).includes(code);
 }
 
-/** Events in the user's event log. They have a \`seq\` and can be resumed. */
-const DURABLE_EVENTS = [
-${quoted(DURABLE_EVENTS)}
-] as const;
-export type DurableEventType = (typeof DURABLE_EVENTS)[number];
-
-export function isDurableEvent(type: string): type is DurableEventType {
-  return (DURABLE_EVENTS as readonly string[]).includes(type);
-}
+/** The gateway's own events in the user's event log. */
+export type DurableEventType =
+${DURABLE_EVENTS.map((name) => `  | '${name}'`).join('\n')};
 
 /** Every run ends with exactly one of these. */
 const TERMINAL_EVENTS = [${TERMINAL_EVENTS.map((name) => `'${name}'`).join(', ')}] as const;
@@ -64,9 +58,6 @@ export function renderPythonProtocol(): string {
 
 #: Error codes of the gateway after which the same request can succeed later.
 RETRYABLE_CODES = ${set(codes)}
-
-#: Events in the user's event log. They have a \`seq\` and can be resumed.
-DURABLE_EVENTS = ${set(DURABLE_EVENTS)}
 
 #: Every run ends with exactly one of these.
 TERMINAL_EVENTS = ${set(TERMINAL_EVENTS)}

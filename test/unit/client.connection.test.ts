@@ -60,6 +60,12 @@ describe('the connection of a client', () => {
     expect(events).toEqual([1, 2, 3, 4, 5]);
   });
 
+  it('delivers durable events of a type that only a backend knows', async () => {
+    const { transport, events } = await connected();
+    transport.current.message('order.shipped', { seq: 1, order: 7 });
+    expect(events).toEqual([1]);
+  });
+
   it('requests the missing events when one is skipped, and drops those that the replay repeats', async () => {
     const { transport, events } = await connected();
     transport.current.message('agent_thinking', { seq: 1 });

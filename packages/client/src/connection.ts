@@ -2,7 +2,7 @@ import { type BackoffOptions, backoffMs } from './backoff.ts';
 import type { Clock } from './clock.ts';
 import { ConnectionStoppedError, errorInit, TollgateError } from './errors.ts';
 import type { Identity, Limits } from './events.ts';
-import { isDurableEvent, isRetryableCode } from './protocol.ts';
+import { isRetryableCode } from './protocol.ts';
 import type { StreamPosition } from './stream-position.ts';
 import { type GetToken, TokenSource } from './token-source.ts';
 import type { CloseReason, Fields, OpenTransport, Transport } from './transports/transport.ts';
@@ -48,6 +48,11 @@ const WELCOME_MS = 15_000;
 const PONG_MS = 5_000;
 /** Maximum number of consecutive resumes after a gap. Then the client continues with live events. */
 const MAX_RESYNCS = 3;
+/**
+ * Messages whose `seq` is the head of the log. Every other message with a `seq` is a durable event, also one of a type
+ * that a backend or a newer gateway has chosen.
+ */
+const WELCOMES = new Set(['connection_established', 'auth_success']);
 /** How often the position is written to the storage. */
 const SAVE_MS = 250;
 /** Refusals that a fresh token can cure. */
@@ -144,7 +149,7 @@ export class Connection {
 
   #received(type: string, fields: Fields): void {
     this.#lastReceivedAt = this.#options.clock.now();
-    if (isDurableEvent(type)) return this.#durable(type, fields);
+    if (typeof fields.seq === 'number' && !WELCOMES.has(type)) return this.#durable(type, fields);
     switch (type) {
       case 'connection_established':
         if (fields.authenticated === true) this.#welcomed(fields);

@@ -1,4 +1,4 @@
-import type { DurableEventType, TerminalEventType } from './protocol.ts';
+import type { TerminalEventType } from './protocol.ts';
 
 /** Fields of every durable event of a run. */
 export interface RunEventFields {
@@ -32,6 +32,8 @@ interface RunEventTable {
     readonly replaces_step?: number;
     readonly usage_record_id?: string;
   };
+  /** Text in which a model thinks before it answers; not part of the answer. */
+  agent_reasoning: { readonly reasoning: string; readonly step: number };
   tool_executing: {
     readonly tool_name: string;
     readonly tool_call_id: string;
@@ -63,12 +65,10 @@ export type RunEvent = {
 }[keyof RunEventTable];
 export type RunEventType = keyof RunEventTable;
 
-/** A durable event of the user, of any run or of none. */
+/** A durable event of the user: of a run, of none, or of a backend, which chooses the type. */
 export type DurableEvent =
   | RunEvent
-  | ({ readonly type: Exclude<DurableEventType, RunEventType> } & Readonly<Record<string, unknown>> & {
-        readonly seq: number;
-      });
+  | ({ readonly type: string & {}; readonly seq: number } & Readonly<Record<string, unknown>>);
 
 export type TerminalEvent = Extract<RunEvent, { type: TerminalEventType }>;
 

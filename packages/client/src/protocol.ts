@@ -51,29 +51,25 @@ export type PermanentErrorCode =
   | 'AGENT_NOT_FOUND'
   | 'ENDPOINT_NOT_FOUND'
   | 'UPGRADE_REQUIRED'
-  | 'ORIGIN_NOT_ALLOWED';
+  | 'ORIGIN_NOT_ALLOWED'
+  | 'AFFINITY_REQUIRED';
 export type ErrorCode = (typeof RETRYABLE_CODES)[number] | PermanentErrorCode;
 
 export function isRetryableCode(code: string): boolean {
   return (RETRYABLE_CODES as readonly string[]).includes(code);
 }
 
-/** Events in the user's event log. They have a `seq` and can be resumed. */
-const DURABLE_EVENTS = [
-  'agent_started',
-  'agent_thinking',
-  'tool_executing',
-  'tool_completed',
-  'agent_completed',
-  'agent_failed',
-  'agent_cancelled',
-  'thread_updated',
-] as const;
-export type DurableEventType = (typeof DURABLE_EVENTS)[number];
-
-export function isDurableEvent(type: string): type is DurableEventType {
-  return (DURABLE_EVENTS as readonly string[]).includes(type);
-}
+/** The gateway's own events in the user's event log. */
+export type DurableEventType =
+  | 'agent_started'
+  | 'agent_thinking'
+  | 'agent_reasoning'
+  | 'tool_executing'
+  | 'tool_completed'
+  | 'agent_completed'
+  | 'agent_failed'
+  | 'agent_cancelled'
+  | 'thread_updated';
 
 /** Every run ends with exactly one of these. */
 const TERMINAL_EVENTS = ['agent_completed', 'agent_failed', 'agent_cancelled'] as const;

@@ -127,7 +127,8 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         for seq in (2, 3, 4):
             connection.message("agent_thinking", seq=seq)
         connection.message("resumed")
-        connection.message("agent_thinking", seq=5)
+        # A type that only a backend knows.
+        connection.message("order.shipped", seq=5)
         await self.until(lambda: self.events == [1, 2, 3, 4, 5])
 
     async def test_requests_missing_events_and_drops_what_the_replay_repeats(self) -> None:

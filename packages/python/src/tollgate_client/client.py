@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .errors import ConnectionStoppedError, TollgateError
 from .position import Position, PositionStore, StreamPosition
-from .protocol import DURABLE_EVENTS, RETRYABLE_CODES
+from .protocol import RETRYABLE_CODES
 from .requests import Requests
 from .run import Run
 from .transports import OpenTransport, Transport, TransportClosed, open_websocket
@@ -26,6 +26,9 @@ Listener = Callable[[Any], None]
 
 #: Refusals that a fresh token can cure.
 TOKEN_CODES = frozenset({"TOKEN_EXPIRED", "VALIDATION_FAILED", "TOKEN_REVOKED", "NO_TOKEN"})
+#: Messages whose ``seq`` is the head of the log. Every other message with a ``seq`` is a durable event, also one of a
+#: type that a backend or a newer gateway has chosen.
+WELCOMES = frozenset({"connection_established", "auth_success"})
 #: A token is not used for a handshake in the last seconds of its life.
 EXPIRY_MARGIN_SECONDS = 5.0
 #: The gateway ends a handshake after ten seconds.
@@ -257,7 +260,7 @@ class Tollgate:
             await asyncio.wait([closing], timeout=2)
 
     async def _received(self, type: str, fields: dict[str, Any]) -> None:
-        if type in DURABLE_EVENTS:
+        if isinstance(fields.get("seq"), int) and type not in WELCOMES:
             await self._durable(type, fields)
         elif type == "connection_established":
             if fields.get("authenticated") is True:

@@ -22,20 +22,6 @@ RETRYABLE_CODES = frozenset(
     }
 )
 
-#: Events in the user's event log. They have a `seq` and can be resumed.
-DURABLE_EVENTS = frozenset(
-    {
-        "agent_started",
-        "agent_thinking",
-        "tool_executing",
-        "tool_completed",
-        "agent_completed",
-        "agent_failed",
-        "agent_cancelled",
-        "thread_updated",
-    }
-)
-
 #: Every run ends with exactly one of these.
 TERMINAL_EVENTS = frozenset(
     {
