@@ -33,7 +33,12 @@ interface RunEventTable {
     readonly usage_record_id?: string;
   };
   /** Text in which a model thinks before it answers; not part of the answer. */
-  agent_reasoning: { readonly reasoning: string; readonly step: number };
+  agent_reasoning: {
+    readonly reasoning: string;
+    readonly step: number;
+    readonly replaces_step?: number;
+    readonly usage_record_id?: string;
+  };
   tool_executing: {
     readonly tool_name: string;
     readonly tool_call_id: string;
@@ -116,7 +121,7 @@ export interface ThreadSummary {
 
 export interface ThreadMessage {
   readonly message_id: string;
-  readonly role: 'user' | 'agent' | 'assistant';
+  readonly role: 'user' | 'assistant';
   readonly text: string;
   readonly run_id: string | null;
   readonly at: string;
