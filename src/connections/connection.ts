@@ -5,6 +5,7 @@ import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { type MessageLimit, NO_MESSAGE_LIMIT } from '../limits/message-limit.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -194,7 +195,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     return { type: token === undefined ? 'token_refresh_scheduled' : 'token_refreshed', fields: { token_expires_at } };
   }
 
-  async resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply> {
+  async resume(after: number, epoch: string, { allowed }: MessageLimit): Promise<Reply> {
     let reply: Reply;
     await this.#attachment?.cursor.resume({ after, epoch, allowed }, ({ resumed, ...fields }) => {
       this.#deps.metrics.resumes.inc({ result: 'reason' in fields ? fields.reason : 'resumed' });
@@ -377,7 +378,7 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
   async #resumeFromHandshake({ resumeFrom, writable }: HandshakeOptions): Promise<void> {
     await writable;
     if (!resumeFrom || this.closed) return;
-    await this.resume(resumeFrom.after, resumeFrom.epoch, Promise.resolve());
+    await this.resume(resumeFrom.after, resumeFrom.epoch, NO_MESSAGE_LIMIT);
   }
 
   #authSuccess(attached: Fields): Fields {

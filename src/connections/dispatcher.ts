@@ -2,7 +2,13 @@ import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { SerialQueue } from '../lib/serial-queue.ts';
 import type { Span, TraceParent, Tracing } from '../lib/tracing.ts';
-import { consumeMessage, type MessageLimitDeps, rejectIfBlocked } from '../limits/message-limit.ts';
+import {
+  countMessage,
+  type MessageLimit,
+  type MessageLimitDeps,
+  NO_MESSAGE_LIMIT,
+  rejectIfBlocked,
+} from '../limits/message-limit.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { formatError } from '../protocol/format-error.ts';
@@ -184,9 +190,9 @@ export class Dispatcher {
     if (!parsed.success) throw formatError(parsed.error);
     // The table pairs each type with its own fields; TypeScript cannot follow the pairing through a lookup.
     const handler = this.#deps.handlers[type] as Handler<ClientMessageType>;
-    const { allowed } = await this.#checkLimits(handler);
+    const limit = await this.#checkLimits(handler);
     const answer = async () => {
-      const reply = await handler.handle(this.#owner.context, parsed.data as never, allowed);
+      const reply = await handler.handle(this.#owner.context, parsed.data as never, limit);
       if (reply && 'later' in reply) {
         const answered = reply.later.then((later) => this.#reply(later, replyTo));
         const sent = this.#answerLater(answered, { type, fields: raw, replyTo });
@@ -204,14 +210,12 @@ export class Dispatcher {
     this.#owner.onFirstMessage();
     rpcDispatcher.observe({ id, ...message });
     try {
-      const { allowed } = await this.#checkLimits(
-        id === undefined ? {} : { startsBeforeLimit: true, outOfOrder: true },
-      );
+      const limit = await this.#checkLimits(id === undefined ? {} : { startsBeforeLimit: true, outOfOrder: true });
       this.#deps.metrics.messages.inc({ type, result: 'ok' });
       this.#badFramesInARow = 0;
       // A notification gets no answer, and `observe` has already processed it.
       if (id === undefined) return;
-      const answered = rpcDispatcher.answer({ id, ...message }, allowed).then((frame) => this.#sendFrame(frame));
+      const answered = rpcDispatcher.answer({ id, ...message }, limit).then((frame) => this.#sendFrame(frame));
       void this.#answerLater(answered, { type, fields, replyTo });
     } catch (thrown) {
       const error = toTollgateError(thrown);
@@ -221,26 +225,23 @@ export class Dispatcher {
   }
 
   /**
-   * Checks the limits of a message. `allowed` settles when the message limiter has decided.
+   * Checks the limits of a message. Waits for the message limiter, unless the handler starts before its decision.
    * @throws TollgateError RATE_LIMITED
    */
   async #checkLimits({
     startsBeforeLimit,
     outOfOrder,
-  }: Pick<Handler<ClientMessageType>, 'startsBeforeLimit' | 'outOfOrder'>) {
+  }: Pick<Handler<ClientMessageType>, 'startsBeforeLimit' | 'outOfOrder'>): Promise<MessageLimit> {
     const { user } = this.#owner;
     if (user) rejectIfBlocked(this.#deps, user);
-    const allowed = user ? consumeMessage(this.#deps, user) : Promise.resolve();
-    // A caller that awaits `allowed` still receives the rejection. If none does, this prevents an unhandled rejection.
-    allowed.catch(() => undefined);
+    const limit = user ? countMessage(this.#deps, user) : NO_MESSAGE_LIMIT;
     const full = outOfOrder && this.#outOfOrder >= OUT_OF_ORDER_LIMIT;
-    if (!startsBeforeLimit || full) await allowed;
+    if (!startsBeforeLimit || full) await limit.allowed;
     if (full) {
       const text = `Rate limit exceeded: ${OUT_OF_ORDER_LIMIT} such messages of this connection are in flight.`;
       throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: QUEUE_FULL_RETRY_MS });
     }
-    // Wrapped in an object, because `await` on this method would otherwise wait for the promise.
-    return { allowed };
+    return limit;
   }
 
   #sendFrame(frame: string | undefined): void {

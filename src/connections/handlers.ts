@@ -1,6 +1,7 @@
 import type { InBandCredential } from '../auth/credentials.ts';
 import type { RunRequest, StartedRun } from '../jobs.ts';
 import { derivedId, newId } from '../lib/ids.ts';
+import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { ClientFields, ClientMessageType, Fields, ServerEventType } from '../protocol/messages.ts';
@@ -33,19 +34,19 @@ export interface ConnectionContext {
   authenticate(presented: InBandCredential): Promise<Reply>;
   /** @param token undefined to refresh the current token now */
   renewToken(token: string | undefined): Promise<Reply>;
-  /** @param allowed settles when the message limiter has decided; no event is delivered before */
-  resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
+  /** Delivers no event before the message limiter has decided. */
+  resume(after: number, epoch: string, limit: MessageLimit): Promise<Reply>;
 }
 
 export interface RunsPort {
   /**
    * Starts a run, once per request id.
-   * @param allowed settles when the message limiter has decided; a run must not start if it rejects
+   * @param limit no run starts above it
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
-  start(request: RunRequest, allowed: Promise<void>): Promise<StartedRun>;
-  /** @param allowed as for `start` @throws TollgateError RATE_LIMITED, OVERLOADED */
-  cancel(identity: Identity, runId: string, allowed: Promise<void>): Promise<'asked' | 'missing' | 'finished'>;
+  start(request: RunRequest, limit: MessageLimit): Promise<StartedRun>;
+  /** @throws TollgateError RATE_LIMITED, OVERLOADED */
+  cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'>;
 }
 
 export interface ThreadsPort {
@@ -72,10 +73,10 @@ export interface ToolCallRequest {
 export interface ToolsPort {
   describe(identity: Identity): readonly object[];
   /**
-   * Starts a tool call; `finished` settles with its result. @param allowed as for `RunsPort.start`
+   * Starts a tool call; `finished` settles with its result. @param limit as for `RunsPort.start`
    * @throws TollgateError for a refusal
    */
-  call(request: ToolCallRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<object> }>;
+  call(request: ToolCallRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<object> }>;
   /** Returns the used and the remaining quota of the caller. @throws TollgateError OVERLOADED */
   usage(identity: Identity): Promise<object>;
 }
@@ -87,10 +88,10 @@ export interface Later {
 
 /** The handler of one message type, and how the dispatcher runs it. */
 export interface Handler<T extends ClientMessageType> {
-  readonly handle: (ctx: ConnectionContext, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply | Later>;
+  readonly handle: (ctx: ConnectionContext, fields: ClientFields<T>, limit: MessageLimit) => Promise<Reply | Later>;
   /**
-   * Starts in parallel with the message limiter, in the same round trip to Redis. The handler awaits `allowed` itself
-   * before it changes or reveals anything.
+   * Starts in parallel with the message limiter, in the same round trip to Redis. The handler awaits `limit.allowed`
+   * itself before it changes or reveals anything.
    */
   readonly startsBeforeLimit?: true;
   /** Answers out of order. At most `OUT_OF_ORDER_LIMIT` such messages per connection are in flight. */
@@ -123,7 +124,7 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     token_refresh: { handle: (ctx, { token }) => ctx.renewToken(token) },
     resume: {
       startsBeforeLimit: true,
-      handle: (ctx, { after, epoch }, allowed) => ctx.resume(after, epoch, allowed),
+      handle: (ctx, { after, epoch }, limit) => ctx.resume(after, epoch, limit),
     },
     typing: {
       // Needs no reply; only a request with its own acknowledgement receives one.
@@ -132,10 +133,10 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     agent_request: {
       startsBeforeLimit: true,
       pausesEvents: true,
-      async handle(ctx, fields, allowed) {
+      async handle(ctx, fields, limit) {
         const request = runRequest(ctx, fields);
         const { requestId: request_id } = request;
-        const { isRepeated, ...accepted } = await runs.start(request, allowed).catch((error: unknown) => {
+        const { isRepeated, ...accepted } = await runs.start(request, limit).catch((error: unknown) => {
           // Includes an id that this node generated: a client that repeats the request with it starts no second run.
           throw toTollgateError(error).with({ request_id });
         });
@@ -145,8 +146,8 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     },
     agent_cancel: {
       startsBeforeLimit: true,
-      async handle(ctx, { run_id, request_id }, allowed) {
-        const answer = await runs.cancel(ctx.identity, run_id, allowed);
+      async handle(ctx, { run_id, request_id }, limit) {
+        const answer = await runs.cancel(ctx.identity.userId, run_id, limit);
         if (answer === 'missing') throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
         return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
       },
@@ -154,14 +155,14 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     tool_call: {
       startsBeforeLimit: true,
       outOfOrder: true,
-      async handle(ctx, fields, allowed) {
-        const { finished } = await tools.call(toolCall(ctx, fields), allowed);
+      async handle(ctx, fields, limit) {
+        const { finished } = await tools.call(toolCall(ctx, fields), limit);
         return { later: finished.then((result) => toolResult(fields.request_id, result)) };
       },
     },
     usage_summary: {
       startsBeforeLimit: true,
-      async handle(ctx, { request_id }, allowed) {
+      async handle(ctx, { request_id }, { allowed }) {
         const [summary] = await Promise.all([tools.usage(ctx.identity), allowed]);
         return { type: 'usage_summary', fields: { ...summary, request_id } };
       },
@@ -173,14 +174,14 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     },
     threads_list: {
       startsBeforeLimit: true,
-      async handle(ctx, { request_id }, allowed) {
+      async handle(ctx, { request_id }, { allowed }) {
         const [found] = await Promise.all([threads.list(ctx.identity.userId), allowed]);
         return { type: 'threads_list', fields: { threads: found, request_id } };
       },
     },
     thread_history: {
       startsBeforeLimit: true,
-      async handle(ctx, { thread_id, before, limit, request_id }, allowed) {
+      async handle(ctx, { thread_id, before, limit, request_id }, { allowed }) {
         const reading = threads.history(ctx.identity.userId, { threadId: thread_id, before, limit });
         const [page] = await Promise.all([reading, allowed]);
         return { type: 'thread_history', fields: { thread_id, ...page, request_id } };

@@ -1,3 +1,4 @@
+import type { MessageLimit } from '../limits/message-limit.ts';
 import type { Fields } from '../protocol/messages.ts';
 
 /** A JSON-RPC 2.0 message. */
@@ -18,8 +19,8 @@ export interface RpcDispatcher {
   observe(message: RpcMessage): void;
   /**
    * Returns the frame that answers a request; undefined for none.
-   * @param allowed settles when the message limiter has decided; nothing takes effect before
+   * @param limit nothing takes effect before it has allowed the request
    * @throws TollgateError RATE_LIMITED, OVERLOADED
    */
-  answer(request: RpcRequest, allowed: Promise<void>): Promise<string | undefined>;
+  answer(request: RpcRequest, limit: MessageLimit): Promise<string | undefined>;
 }

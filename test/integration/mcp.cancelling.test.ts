@@ -16,7 +16,6 @@ import { freshUserId } from '../support/tokens.ts';
 import { toolNode, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
-const allowed = Promise.resolve();
 let core: Core;
 let files: Catalogues;
 
@@ -48,7 +47,7 @@ function serving() {
   const tools: McpTools = {
     describe: () => [],
     isUpstream: () => false,
-    call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
+    call: (request, limit) => service.call(request, limit),
   };
   const server = new McpServer({ tools, resources: noResources, states, logger: silentLogger, tracing: NO_TRACING });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
@@ -70,7 +69,7 @@ function identityOf(userId: string): Identity {
   };
 }
 
-const caller = () => ({ identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1', allowed });
+const caller = () => ({ identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1', limit: UNLIMITED });
 
 function httpCall(era: 'modern' | 'legacy', meta: Record<string, unknown>, signal: AbortSignal) {
   const params = { name: 'slow', arguments: {}, _meta: meta };
@@ -135,8 +134,8 @@ describe('a call over WebSocket', () => {
     const { server, finish, counts } = serving();
     const inFlight = new InFlight();
     const conversation = createRpcDispatcher(server, inFlight);
-    const first = conversation.answer(call(1), allowed);
-    const second = conversation.answer(call(2), allowed);
+    const first = conversation.answer(call(1), UNLIMITED);
+    const second = conversation.answer(call(2), UNLIMITED);
     await until(() => counts().began === 2);
     conversation.observe(cancel(1));
     expect(await first).toBeUndefined();
@@ -149,11 +148,11 @@ describe('a call over WebSocket', () => {
   it('counts among its user’s requests in flight, and is refused above the limit', async () => {
     const { server, finish, counts } = serving();
     const conversation = createRpcDispatcher(server, new InFlight({ perUser: 1 }));
-    const first = conversation.answer(call(1), allowed);
+    const first = conversation.answer(call(1), UNLIMITED);
     await until(() => counts().began === 1);
-    await expect(conversation.answer(call(2), allowed)).rejects.toMatchObject({ code: 'RATE_LIMITED' });
+    await expect(conversation.answer(call(2), UNLIMITED)).rejects.toMatchObject({ code: 'RATE_LIMITED' });
     finish();
     await first;
-    expect(JSON.parse((await conversation.answer(call(3), allowed)) ?? '')).toMatchObject({ id: 3 });
+    expect(JSON.parse((await conversation.answer(call(3), UNLIMITED)) ?? '')).toMatchObject({ id: 3 });
   });
 });

@@ -42,7 +42,11 @@ function dispatcher({ refusedMs = 0 } = {}) {
           return `answer ${message.id}`;
         },
       }),
-      messageLimiter: { blockedInMemoryMs: () => refusedMs, consume: async () => ({ allowed: true, degraded: false }) },
+      messageLimiter: {
+        blockedInMemoryMs: () => refusedMs,
+        consume: async () => ({ allowed: true, degraded: false }),
+        limitOf: () => 30,
+      },
       metrics: new Metrics(),
       logger: silentLogger,
       tracing: NO_TRACING,
