@@ -7,6 +7,7 @@ import { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import { NodeRegistry } from '../cluster/node-registry.ts';
 import type { Config } from '../config.ts';
 import type { ConnectionDeps } from '../connections/connection.ts';
+import { Dispatcher } from '../connections/dispatcher.ts';
 import { createHandlers } from '../connections/handlers.ts';
 import { Hub } from '../connections/hub.ts';
 import { InvalidationHandler } from '../connections/invalidation-handler.ts';
@@ -83,6 +84,7 @@ export async function composeConnections(
   );
   const tools = new ToolAccess({ service, permissions, quotas, tools: catalogues.tools });
   const mcp = composeMcp(config, services, { tools, permissions });
+  const handlers = createHandlers({ threads, tools, runs, clock });
   const limits = connectionLimits(config);
   const deps = {
     authenticator,
@@ -94,10 +96,9 @@ export async function composeConnections(
     liveTail,
     eventLog,
     plans,
-    messageLimiter,
-    handlers: createHandlers({ threads, tools, runs }),
+    dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, logger, tracing }),
     createRpcDispatcher: mcp.createDispatcher,
-    welcome: new Welcome({ plans, permissions, messageLimiter }, limits),
+    welcome: new Welcome({ plans, permissions, messageLimiter, clock, nodeId }, limits),
     hub,
     limits,
     clock,

@@ -115,8 +115,8 @@ function composeTransports(config: Config, services: GatewayServices, { deps }: 
   const longTasks = new LongTasks({ failures: authFailureLimiter, metrics });
   const pending = new PendingConnections({ perAddress: config.PENDING_CONNECTIONS_PER_ADDRESS });
   const guard = new ConnectionGuard(
-    { authFailureLimiter, pending, metrics },
-    { trustedProxyHops: config.TRUSTED_PROXY_HOPS },
+    { authFailureLimiter, pending, metrics, clock },
+    { trustedProxyHops: config.TRUSTED_PROXY_HOPS, authDeadlineMs: config.AUTH_DEADLINE_SECONDS * 1000 },
   );
   const raw = new RawWebSockets({ ...deps, guard, longTasks });
   const adapter = { publisher: redis, subscriber: adapterSubscriber, channelPrefix: keys.socketIo };

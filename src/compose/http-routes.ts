@@ -78,8 +78,8 @@ function bearerOf(authenticator: Authenticator, guard: ConnectionGuard, path: st
     const { authorization } = presentedCredentials(raw).headers;
     // Not counted as an attempt: an OAuth client starts without a token to discover the authorization server.
     if (authorization === undefined) throw new TollgateError('NO_TOKEN');
-    const pending = guard.register(raw, path);
-    return pending.authenticate(() => authenticator.bearer(authorization)).finally(pending.release);
+    const handshake = guard.register(raw, path);
+    return handshake.authenticate(() => authenticator.bearer(authorization)).finally(handshake.release);
   };
 }
 

@@ -3,7 +3,7 @@ import type { Accounts } from '../accounts/accounts.ts';
 import type { Permissions } from '../catalogue/permissions.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import type { Config } from '../config.ts';
-import type { DispatcherDeps } from '../connections/dispatcher.ts';
+import type { ConnectionDeps } from '../connections/connection.ts';
 import { ProtectedResource, registerProtectedResourceRoutes } from '../http/mcp-metadata-routes.ts';
 import { MCP_PATH, type McpRoutesDeps, registerMcpRoutes } from '../http/mcp-routes.ts';
 import { InFlight } from '../mcp/in-flight.ts';
@@ -22,7 +22,7 @@ export interface Mcp {
   readonly inFlight: InFlight;
   readonly trustsTraces: boolean;
   /** Creates the dispatcher of the MCP messages on one connection. */
-  readonly createDispatcher: DispatcherDeps['createRpcDispatcher'];
+  readonly createDispatcher: ConnectionDeps['createRpcDispatcher'];
 }
 
 export function composeMcp(
@@ -35,7 +35,7 @@ export function composeMcp(
   const server = new McpServer({ tools, resources, states, logger, tracing });
   closers.add('mcp', () => server.close());
   const deps = { server, inFlight: new InFlight(), tracing, trustsTraces: config.TRUST_CLIENT_TRACES };
-  return { ...deps, createDispatcher: (ctx, sendFrame) => new McpDispatcher(deps, ctx, sendFrame) };
+  return { ...deps, createDispatcher: (sendFrame) => new McpDispatcher(deps, sendFrame) };
 }
 
 export interface McpHttpDeps
