@@ -21,7 +21,7 @@ import { countUnauthenticated, type Dispatcher } from './dispatcher.ts';
 import type { Handshake } from './handshake.ts';
 import { InputCounters } from './input-counters.ts';
 import { Keepalive } from './keepalive.ts';
-import { type ConnectionLimits, MESSAGE_QUEUE_LIMIT } from './limits.ts';
+import { CLOSE_HANDLING_MS, type ConnectionLimits, MESSAGE_QUEUE_LIMIT } from './limits.ts';
 import { ResumeGrace } from './resume-grace.ts';
 import type { Transport } from './transport.ts';
 import type { Welcome } from './welcome.ts';
@@ -33,7 +33,7 @@ export interface ConnectionDeps extends AttachmentDeps {
   readonly createRpcDispatcher: (sendFrame: (frame: string) => void) => RpcDispatcher;
   readonly welcome: Welcome;
   /** The set of connections of the node; notified of each change of state. */
-  readonly hub: { update(connection: Connection): void };
+  readonly hub: { update(connection: Connection): void; finishing(handled: Promise<void>): void };
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
@@ -62,10 +62,12 @@ const CLOSED = 'closed';
  *
  *     handshake ──open(identity)──► live
  *         └─open(undefined), only /ws──► unauthenticated ──authenticate()──► live
- *     any state ──close() or drain() by the server, onClose() by the socket──► closed, exactly once
+ *     any state ──close() or drain() by the server──► closed, exactly once
+ *     any state ──onClose() by the socket──► disconnected ──messages handled, or CLOSE_HANDLING_MS──► closed
  *
  * Messages wait until `open` has sent the welcome. Every method rechecks `closed` after an `await`, because the socket
- * may have closed meanwhile.
+ * may have closed meanwhile. Messages that arrived before the socket closed still take effect; their replies are
+ * dropped.
  */
 export class Connection implements ConnectionContext, AttachmentEvents {
   readonly connectionId = newId('ws');
@@ -77,7 +79,13 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   readonly #deps: ConnectionDeps;
   readonly #transport: Transport;
   readonly #handshake: Handshake;
-  readonly #closing = new AbortController();
+  /** Aborts when the socket closes; all output is dropped then. */
+  readonly #disconnected = new AbortController();
+  #isClosed = false;
+  /** The welcome was sent. */
+  #isOpen = false;
+  /** The first task of the queue has ended. */
+  #isReading = false;
   /** Processes the messages one after the other. Its first task waits until the connection is open. */
   readonly #queue: SerialQueue;
   readonly #resumeGrace: ResumeGrace;
@@ -91,7 +99,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     this.#deps = deps;
     this.#transport = transport;
     this.#handshake = handshake;
-    this.writer = new ConnectionWriter({ transport, clock: deps.clock }, this.#closing.signal, () => {
+    this.writer = new ConnectionWriter({ transport, clock: deps.clock }, this.#disconnected.signal, () => {
       this.close(new TollgateError('SLOW_CONSUMER'));
     });
     // Handlers report their errors to the client. Any other error leaves the connection in an unknown state.
@@ -109,7 +117,12 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   }
 
   get closed(): boolean {
-    return this.#closing.signal.aborted;
+    return this.#isClosed;
+  }
+
+  /** Whether the socket has closed. Messages that arrived before may still be waiting. */
+  get disconnected(): boolean {
+    return this.#disconnected.signal.aborted;
   }
 
   /** Undefined before authentication. The hub renews its lease. */
@@ -149,6 +162,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     const user = this.identity && { identity: this.identity, threadId: this.threadId, admission };
     const welcome = this.#deps.welcome.established(this.connectionId, this.#transport, user);
     this.writer.send('connection_established', welcome);
+    this.#isOpen = true;
     void this.#startReading(resumeFrom, writable);
     return true;
   }
@@ -157,7 +171,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   /** A message, in the order of receipt. */
   receive(message: IncomingMessage): void {
-    if (this.closed) return;
+    if (this.disconnected) return;
     this.markAlive();
     const { dispatcher } = this.#deps;
     if (!this.#queue.add(() => dispatcher.dispatch(this, message))) dispatcher.refuse(this, message);
@@ -165,7 +179,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   /** An unreadable frame. Its error follows the answers to earlier messages. */
   reject(error: TollgateError, replyTo: ReplyTo): void {
-    if (this.closed) return;
+    if (this.disconnected) return;
     this.markAlive();
     if (!this.identity) countUnauthenticated(this);
     const { dispatcher } = this.#deps;
@@ -175,7 +189,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   /** Size of a frame, reported before the frame is parsed: the bytes before authentication are bounded. */
   countBytes(bytes: number): void {
-    if (this.closed || this.identity) return;
+    if (this.disconnected || this.identity) return;
     if (!this.counters.addUnauthenticatedBytes(bytes)) this.close(new TollgateError('NO_TOKEN'));
   }
 
@@ -184,10 +198,25 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     this.#keepalive.markAlive(this.#deps.clock.now());
   }
 
-  /** The socket has closed, from either side. */
+  /**
+   * The socket has closed, from either side. Releases the lease at once. Messages that arrived before are handled, for
+   * at most `CLOSE_HANDLING_MS`; until then a revocation or a block still ends the connection.
+   */
   onClose(): void {
-    this.#closing.abort(CLOSED);
-    this.#detach();
+    if (this.disconnected) return;
+    this.#disconnected.abort(CLOSED);
+    const waiting = this.#queue.length - (this.#isReading ? 0 : 1);
+    if (!this.#isOpen || waiting === 0) return this.#finish();
+    this.#leave();
+    const { clock, logger, hub } = this.#deps;
+    const ended = new Promise<void>((resolve) => {
+      const cancel = clock.after(CLOSE_HANDLING_MS, () => {
+        logger.warn({ ...logContext(this), messages: this.#queue.length }, 'messages of a closed connection dropped');
+        resolve();
+      });
+      void this.#queue.idle().then(cancel).then(resolve);
+    });
+    hub.finishing(ended.then(() => this.#finish()));
   }
 
   // Operations of handlers
@@ -324,19 +353,28 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   /** Sends the last message past the connection writer, whose exceeded bound may be the reason for the close. */
   #end(code: number, reason: ErrorCode, sendReason: () => void): void {
-    if (this.closed) return;
-    this.#closing.abort(CLOSED);
-    this.#deps.metrics.closes.inc({ code: reason });
-    sendReason();
-    this.#transport.close(code, reason);
-    this.#detach();
+    if (!this.disconnected) {
+      this.#disconnected.abort(CLOSED);
+      this.#deps.metrics.closes.inc({ code: reason });
+      sendReason();
+      this.#transport.close(code, reason);
+    }
+    this.#finish();
   }
 
-  #detach(): void {
-    this.#handshake.endDeadline();
-    this.#release();
-    this.endResumeGrace();
+  #finish(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#leave();
     this.#attachment?.detach();
+    this.#release();
+  }
+
+  /** Releases everything that handlers of waiting messages do not need. */
+  #leave(): void {
+    this.#handshake.endDeadline();
+    this.endResumeGrace();
+    this.#attachment?.leave();
     this.#deps.hub.update(this);
   }
 
@@ -352,6 +390,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     }
     this.#handshake.endDeadline();
     this.#attachment = attachment;
+    if (this.disconnected) attachment.leave();
     hub.update(this);
     logger.debug(logContext(this), 'admitted');
     this.#resumeGrace.start(() => attachment.cursor.unpause(), resumes);
@@ -369,11 +408,12 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   async #startReading(resumeFrom: ResumePoint | undefined, writable: Promise<void> | undefined): Promise<void> {
     try {
       if (resumeFrom) await writable;
-      if (resumeFrom && !this.closed) await this.resume(resumeFrom.after, resumeFrom.epoch, NO_MESSAGE_LIMIT);
+      if (resumeFrom && !this.disconnected) await this.resume(resumeFrom.after, resumeFrom.epoch, NO_MESSAGE_LIMIT);
     } catch (error) {
       this.close(toTollgateError(error));
     }
     this.#attachment?.token.welcomed();
+    this.#isReading = true;
     this.#release();
   }
 

@@ -29,6 +29,7 @@ export class Hub {
   /** The value is the labels under which the gauge counts the connection; undefined before authentication. */
   readonly #connections = new Map<Connection, Labels | undefined>();
   readonly #stops: (() => void)[];
+  readonly #finishing = new Set<Promise<void>>();
   #renewing = false;
   #tickedAt: number;
 
@@ -58,13 +59,19 @@ export class Hub {
   update(connection: Connection): void {
     const before = this.#connections.get(connection);
     if (before) this.#deps.metrics.connections.dec(before);
-    if (connection.closed) {
+    if (connection.disconnected) {
       this.#connections.delete(connection);
       return;
     }
     const labels = labelsOf(connection);
     this.#connections.set(connection, labels);
     if (labels) this.#deps.metrics.connections.inc(labels);
+  }
+
+  /** Lets `drain` wait for messages that a disconnected client sent before. @param handled never rejects */
+  finishing(handled: Promise<void>): void {
+    this.#finishing.add(handled);
+    void handled.then(() => this.#finishing.delete(handled));
   }
 
   /** Renews every lease of this node. Does nothing while an earlier renewal is still running. */
@@ -89,7 +96,7 @@ export class Hub {
 
   /**
    * Asks every client to reconnect elsewhere, evenly over `windowMs`, so that the other nodes do not receive all
-   * clients at once. Resolves when the last connection is closed.
+   * clients at once. Resolves when the last connection is closed, and its messages are handled.
    */
   async drain(windowMs: number): Promise<void> {
     const connections = [...this.#connections.keys()];
@@ -104,6 +111,7 @@ export class Hub {
         });
       }),
     );
+    await Promise.all(this.#finishing);
   }
 
   stop(): void {
