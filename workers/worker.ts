@@ -23,6 +23,7 @@ import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
+import { BullMqRunQueue } from '../src/runs/bullmq-run-queue.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
 import { Runs } from '../src/runs/runs.ts';
 import { startTelemetry, type Telemetry } from '../src/telemetry/telemetry.ts';
@@ -136,8 +137,9 @@ async function createComponents(config: Config, services: WorkerServices) {
   const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const { log } = await composeEventLog(services, config);
-  const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, clock, tracing }, limits);
   const runQueue = openQueue(QUEUES.agentRuns);
+  const queue = new BullMqRunQueue(runQueue);
+  const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, queue, clock, tracing }, limits);
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
   const agent = await composeAgent({ ...services, agents, threads }, config);

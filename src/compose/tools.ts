@@ -37,11 +37,19 @@ export interface ToolServices {
   readonly queueDepth: () => Promise<QueueDepth>;
 }
 
+export interface ComposedTools {
+  readonly threads: Threads;
+  readonly permissions: Permissions;
+  readonly quotas: Quotas;
+  readonly calls: CallStore;
+  readonly service: ToolService;
+}
+
 /** Composes the execution of tools, for gateways and workers. */
 export function composeTools(
   services: ToolServices,
   config: Pick<Config, 'ENVIRONMENT' | 'TOOL_TIMEOUT_SECONDS' | 'TOOL_CONCURRENCY'>,
-) {
+): ComposedTools {
   const { redis, keys, clock, metrics, logger, tracing, log, catalogues, upstreams, agents, queueDepth } = services;
   const { plans, tools } = catalogues;
   const timeoutMs = config.TOOL_TIMEOUT_SECONDS * 1000;

@@ -70,6 +70,7 @@ export class Attachment implements TokenOwner {
   #stopListening: (() => void) | undefined;
   #admitting = false;
   #admissionRequested = false;
+  #left = false;
   #detached = false;
 
   constructor(
@@ -202,15 +203,22 @@ export class Attachment implements TokenOwner {
     else this.cursor.noteHead(epoch, seq);
   }
 
+  /** Releases the lease and ends the delivery of events. Revocations and blocks apply until `detach`. */
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    this.cursor.stop();
+    this.#release();
+    this.token.end();
+  }
+
   /** Releases all resources. Does not wait and does not throw. */
   detach(): void {
     if (this.#detached) return;
     this.#detached = true;
-    this.cursor.stop();
+    this.leave();
     this.#deps.liveAttachments.remove(this);
     this.#stopListening?.();
-    this.#release();
-    this.token.end();
   }
 
   async #admit(): Promise<Admission> {
@@ -223,7 +231,7 @@ export class Attachment implements TokenOwner {
     // Only if an invalidation arrived while the admission was in flight: otherwise the admission's result is newer.
     if (this.#account && this.#account !== accountBefore) this.applyAccount(this.#account);
     // The socket may have closed meanwhile. Without the release its lease would count until it expires.
-    if (this.#detached) this.#release();
+    if (this.#left) this.#release();
     return admission;
   }
 
@@ -253,11 +261,11 @@ export class Attachment implements TokenOwner {
 
   /** Requests admission again after the lease expired in an outage, with the old admission order. The cap applies. */
   async #readmit(): Promise<void> {
-    if (this.#detached) return;
+    if (this.#left) return;
     try {
       void this.token.register();
       await this.#admit();
-      if (!this.#detached) this.cursor.catchUp();
+      if (!this.#left) this.cursor.catchUp();
     } catch (error) {
       if (error instanceof TollgateError && isRefusalCode(error.code)) this.#events.onTerminated(error.code);
       else this.#log('warn', error, 'readmission failed, retrying at the next lease renewal');

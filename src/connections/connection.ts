@@ -1,36 +1,57 @@
 import type { Authenticator } from '../auth/authenticator.ts';
 import type { InBandCredential } from '../auth/credentials.ts';
+import type { Admission } from '../cluster/connection-registry.ts';
 import type { ReplayGap } from '../events/cursor.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
-import { type Logger, userHash } from '../lib/logger.ts';
+import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
+import { SerialQueue } from '../lib/serial-queue.ts';
+import type { TraceParent } from '../lib/tracing.ts';
+import { type MessageLimit, NO_MESSAGE_LIMIT } from '../limits/message-limit.ts';
 import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields, LogEntry, PublishedEvent, ServerEventType } from '../protocol/messages.ts';
 import { terminationReason } from '../protocol/token-lifecycle.ts';
 import { Attachment, type AttachmentDeps, type AttachmentEvents } from './attachment.ts';
+import { type ConnectionContext, logContext, type Reply, type RpcDispatcher } from './connection-context.ts';
 import { ConnectionWriter } from './connection-writer.ts';
-import { type DispatchedConnection, Dispatcher, type DispatcherDeps } from './dispatcher.ts';
-import type { ConnectionContext, Reply } from './handlers.ts';
-import type { HandshakeOptions, PendingConnection } from './handshake.ts';
-import type { Hub } from './hub.ts';
+import { countUnauthenticated, type Dispatcher } from './dispatcher.ts';
+import type { Handshake } from './handshake.ts';
+import { InputCounters } from './input-counters.ts';
 import { Keepalive } from './keepalive.ts';
-import type { ConnectionLimits } from './limits.ts';
+import { CLOSE_HANDLING_MS, type ConnectionLimits, MESSAGE_QUEUE_LIMIT } from './limits.ts';
 import { ResumeGrace } from './resume-grace.ts';
-import type { Transport, TransportEvents } from './transport.ts';
+import type { Transport } from './transport.ts';
 import type { Welcome } from './welcome.ts';
 
-export interface ConnectionDeps extends AttachmentDeps, DispatcherDeps {
+export interface ConnectionDeps extends AttachmentDeps {
   readonly authenticator: Pick<Authenticator, 'message' | 'renewal'>;
+  readonly dispatcher: Dispatcher;
+  /** Creates the handler of the MCP messages on a JSON-RPC connection. */
+  readonly createRpcDispatcher: (sendFrame: (frame: string) => void) => RpcDispatcher;
   readonly welcome: Welcome;
-  readonly hub: Hub;
+  /** The set of connections of the node; notified of each change of state. */
+  readonly hub: { update(connection: Connection): void; finishing(handled: Promise<void>): void };
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly nodeId: string;
   readonly limits: ConnectionLimits;
+}
+
+/** The last event that the client received, as stated in its handshake. */
+export interface ResumePoint {
+  readonly after: number;
+  readonly epoch: string;
+}
+
+export interface OpenOptions {
+  readonly resumeFrom: ResumePoint | undefined;
+  /** Settles when the transport can send replayed events; undefined if it can at once. */
+  readonly writable?: Promise<void>;
+  readonly trace: TraceParent | undefined;
 }
 
 /** Explicit abort reason: `abort()` without one creates a DOMException with a stack trace on every call. */
@@ -39,42 +60,69 @@ const CLOSED = 'closed';
 /**
  * Server-side state of one client connection, independent of its transport.
  *
- *     handshake ──accept()──► live
- *         └─accept(), only /ws──► unauthenticated ──authenticate()──► live
- *     any state ──close() or drain() by the server, onClose() by the socket──► closed, exactly once
+ *     handshake ──open(identity)──► live
+ *         └─open(undefined), only /ws──► unauthenticated ──authenticate()──► live
+ *     any state ──close() or drain() by the server──► closed, exactly once
+ *     any state ──onClose() by the socket──► disconnected ──messages handled, or CLOSE_HANDLING_MS──► closed
  *
- * Every method rechecks `closed` after an `await`, because the socket may have closed meanwhile.
+ * Messages wait until `open` has sent the welcome. Every method rechecks `closed` after an `await`, because the socket
+ * may have closed meanwhile. Messages that arrived before the socket closed still take effect; their replies are
+ * dropped.
  */
-export class Connection implements TransportEvents, AttachmentEvents, DispatchedConnection, ConnectionContext {
+export class Connection implements ConnectionContext, AttachmentEvents {
   readonly connectionId = newId('ws');
   threadId = newId('thread');
+  handshakeTrace: TraceParent | undefined;
+  readonly writer: ConnectionWriter;
+  readonly counters = new InputCounters();
+  readonly rpc: RpcDispatcher | undefined;
   readonly #deps: ConnectionDeps;
   readonly #transport: Transport;
-  readonly #pending: PendingConnection;
-  readonly #closing = new AbortController();
-  readonly #writer: ConnectionWriter;
-  readonly #dispatcher: Dispatcher;
+  readonly #handshake: Handshake;
+  /** Aborts when the socket closes; all output is dropped then. */
+  readonly #disconnected = new AbortController();
+  #isClosed = false;
+  /** The welcome was sent. */
+  #isOpen = false;
+  /** The first task of the queue has ended. */
+  #isReading = false;
+  /** Processes the messages one after the other. Its first task waits until the connection is open. */
+  readonly #queue: SerialQueue;
   readonly #resumeGrace: ResumeGrace;
   readonly #openedAt: number;
   readonly #keepalive: Keepalive;
   #attachment: Attachment | undefined;
-  #cancelAuthDeadline: (() => void) | undefined;
+  /** Ends the first task of the queue. */
+  #release: () => void = () => {};
 
-  constructor(deps: ConnectionDeps, transport: Transport, pending: PendingConnection) {
+  constructor(deps: ConnectionDeps, transport: Transport, handshake: Handshake) {
     this.#deps = deps;
     this.#transport = transport;
-    this.#pending = pending;
-    this.#writer = new ConnectionWriter({ transport, clock: deps.clock }, this.#closing.signal, () => {
+    this.#handshake = handshake;
+    this.writer = new ConnectionWriter({ transport, clock: deps.clock }, this.#disconnected.signal, () => {
       this.close(new TollgateError('SLOW_CONSUMER'));
     });
-    this.#dispatcher = new Dispatcher(deps, this);
+    // Handlers report their errors to the client. Any other error leaves the connection in an unknown state.
+    this.#queue = new SerialQueue(MESSAGE_QUEUE_LIMIT, (error) => this.close(toTollgateError(error)));
+    const opened = new Promise<void>((resolve) => {
+      this.#release = resolve;
+    });
+    this.#queue.add(() => opened);
+    this.rpc =
+      transport.format === 'jsonrpc' ? deps.createRpcDispatcher((frame) => this.writer.sendFrame(frame)) : undefined;
     this.#resumeGrace = new ResumeGrace(deps.clock);
     this.#openedAt = deps.clock.now();
     this.#keepalive = new Keepalive(deps.limits, this.#openedAt);
+    deps.hub.update(this);
   }
 
   get closed(): boolean {
-    return this.#closing.signal.aborted;
+    return this.#isClosed;
+  }
+
+  /** Whether the socket has closed. Messages that arrived before may still be waiting. */
+  get disconnected(): boolean {
+    return this.#disconnected.signal.aborted;
   }
 
   /** Undefined before authentication. The hub renews its lease. */
@@ -86,68 +134,8 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     return this.#transport.endpoint;
   }
 
-  /**
-   * Runs the handshake: authenticates the client, admits it and sends the welcome. Messages that arrive meanwhile wait
-   * in the dispatcher. A failure is sent to the client and closes the connection.
-   * @param authenticate returns the identity of the handshake, undefined when it contained no credential
-   */
-  accept(authenticate: () => Promise<Identity | undefined>, options: HandshakeOptions): Promise<void> {
-    this.#deps.hub.add(this);
-    // Absolute, from the socket's open: neither messages nor a slow auth service extend the deadline.
-    const deadline = () => this.close(new TollgateError('AUTH_TIMEOUT'));
-    this.#cancelAuthDeadline = this.#deps.clock.after(this.#deps.limits.authDeadlineMs, deadline);
-    const accepted = this.#dispatcher.runHandshake(async () => {
-      try {
-        const identity = await this.#pending.authenticate(authenticate);
-        if (this.closed) return undefined;
-        if (identity) await this.#acceptUser(identity, options.resumeFrom !== undefined);
-        else if (options.identityRequired) throw new TollgateError('NO_TOKEN');
-        else this.#acceptUnauthenticated();
-      } catch (thrown) {
-        const error = toTollgateError(thrown);
-        this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: error.code });
-        this.close(error);
-        return error;
-      }
-      return undefined;
-    });
-    // A separate step, because Socket.IO cannot send anything before it has confirmed the connection to the client.
-    if (options.resumeFrom) void this.#dispatcher.enqueueFirst(() => this.#resumeFromHandshake(options));
-    return accepted;
-  }
-
-  // TransportEvents
-
-  receive(message: IncomingMessage): void {
-    if (this.closed) return;
-    this.markAlive();
-    this.#dispatcher.dispatch(message);
-  }
-
-  reject(error: TollgateError, replyTo: ReplyTo): void {
-    if (this.closed) return;
-    this.markAlive();
-    this.#dispatcher.reject(error, replyTo);
-  }
-
-  markAlive(): void {
-    this.#keepalive.markAlive(this.#deps.clock.now());
-  }
-
-  countBytes(bytes: number): void {
-    if (!this.closed) this.#dispatcher.countBytes(bytes);
-  }
-
-  onClose(): void {
-    this.#closing.abort(CLOSED);
-    this.#detach();
-  }
-
-  // ConnectionContext
-
-  get identity(): Identity {
-    if (!this.#attachment) throw new TollgateError('NO_TOKEN');
-    return this.#attachment.identity;
+  get identity(): Identity | undefined {
+    return this.#attachment?.identity;
   }
 
   get degraded(): boolean {
@@ -159,21 +147,87 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
     return this.#transport.format === 'jsonrpc' ? 'mcp' : 'websocket';
   }
 
-  now(): Date {
-    return new Date(this.#deps.clock.now());
+  /**
+   * Ends the handshake: admits the user, if any, and sends the welcome. Then the waiting messages are processed, after
+   * the replay that the handshake requested.
+   * @param identity undefined on an endpoint where the client may authenticate by message
+   * @returns false when the socket closed meanwhile
+   * @throws TollgateError as `Attachment.attach`
+   */
+  async open(identity: Identity | undefined, { resumeFrom, writable, trace }: OpenOptions): Promise<boolean> {
+    if (this.closed) return false;
+    this.handshakeTrace = trace;
+    const admission = identity && (await this.#attach(identity, resumeFrom !== undefined));
+    if (identity && !admission) return false;
+    const user = this.identity && { identity: this.identity, threadId: this.threadId, admission };
+    const welcome = this.#deps.welcome.established(this.connectionId, this.#transport, user);
+    this.writer.send('connection_established', welcome);
+    this.#isOpen = true;
+    void this.#startReading(resumeFrom, writable);
+    return true;
   }
+
+  // Callbacks of the transport
+
+  /** A message, in the order of receipt. */
+  receive(message: IncomingMessage): void {
+    if (this.disconnected) return;
+    this.markAlive();
+    const { dispatcher } = this.#deps;
+    if (!this.#queue.add(() => dispatcher.dispatch(this, message))) dispatcher.refuse(this, message);
+  }
+
+  /** An unreadable frame. Its error follows the answers to earlier messages. */
+  reject(error: TollgateError, replyTo: ReplyTo): void {
+    if (this.disconnected) return;
+    this.markAlive();
+    if (!this.identity) countUnauthenticated(this);
+    const { dispatcher } = this.#deps;
+    const reject = async () => dispatcher.reject(this, error, replyTo);
+    if (!this.#queue.add(reject)) void reject();
+  }
+
+  /** Size of a frame, reported before the frame is parsed: the bytes before authentication are bounded. */
+  countBytes(bytes: number): void {
+    if (this.disconnected || this.identity) return;
+    if (!this.counters.addUnauthenticatedBytes(bytes)) this.close(new TollgateError('NO_TOKEN'));
+  }
+
+  /** The client sent something, even if it is not a message, such as a pong. */
+  markAlive(): void {
+    this.#keepalive.markAlive(this.#deps.clock.now());
+  }
+
+  /**
+   * The socket has closed, from either side. Releases the lease at once. Messages that arrived before are handled, for
+   * at most `CLOSE_HANDLING_MS`; until then a revocation or a block still ends the connection.
+   */
+  onClose(): void {
+    if (this.disconnected) return;
+    this.#disconnected.abort(CLOSED);
+    const waiting = this.#queue.length - (this.#isReading ? 0 : 1);
+    if (!this.#isOpen || waiting === 0) return this.#finish();
+    this.#leave();
+    const { clock, logger, hub } = this.#deps;
+    const ended = new Promise<void>((resolve) => {
+      const cancel = clock.after(CLOSE_HANDLING_MS, () => {
+        logger.warn({ ...logContext(this), messages: this.#queue.length }, 'messages of a closed connection dropped');
+        resolve();
+      });
+      void this.#queue.idle().then(cancel).then(resolve);
+    });
+    hub.finishing(ended.then(() => this.#finish()));
+  }
+
+  // Operations of handlers
 
   /** Authenticates by message. A failure closes the connection, as it does in the handshake. */
   async authenticate(presented: InBandCredential): Promise<Reply> {
     try {
-      const identity = await this.#pending.authenticate(async () => {
-        const found = await this.#deps.authenticator.message(presented, this.#attachment?.identity);
-        if (this.#attachment && found.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
-        return found;
-      });
-      if (this.#attachment) return { type: 'auth_success', fields: this.#authSuccess({}) };
-      const attached = this.closed ? undefined : await this.#attach(identity, false);
-      return attached && { type: 'auth_success', fields: this.#authSuccess(attached) };
+      const identity = await this.#handshake.authenticate(() => this.#identify(presented));
+      if (this.identity) return this.#authSuccess(this.identity, undefined);
+      const admission = this.closed ? undefined : await this.#attach(identity, false);
+      return admission && this.identity && this.#authSuccess(this.identity, admission);
     } catch (thrown) {
       this.close(toTollgateError(thrown));
       return undefined;
@@ -189,55 +243,30 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
       if (error.code !== 'USER_MISMATCH') throw error;
       this.close(error);
     }
-    this.#deps.hub.changed(this);
+    this.#deps.hub.update(this);
+    if (!this.identity) return undefined;
     const { token_expires_at } = this.#deps.welcome.identity(this.identity);
     return { type: token === undefined ? 'token_refresh_scheduled' : 'token_refreshed', fields: { token_expires_at } };
   }
 
-  async resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply> {
+  async resume(after: number, epoch: string, { allowed }: MessageLimit): Promise<Reply> {
     let reply: Reply;
     await this.#attachment?.cursor.resume({ after, epoch, allowed }, ({ resumed, ...fields }) => {
       this.#deps.metrics.resumes.inc({ result: 'reason' in fields ? fields.reason : 'resumed' });
       reply = { type: resumed ? 'resumed' : 'resume_failed', fields, sentAsEvent: true };
-      this.#writer.send(reply.type, fields);
+      this.writer.send(reply.type, fields);
     });
-    this.onFirstMessage();
+    this.endResumeGrace();
     return reply;
   }
 
-  // DispatchedConnection
-
-  get context(): ConnectionContext {
-    return this;
-  }
-
-  get user(): { readonly userId: string; readonly plan: string } | undefined {
-    return this.#attachment?.identity;
-  }
-
-  sendReply({ type, fields, sentAsEvent }: NonNullable<Reply>, replyTo: ReplyTo): void {
-    if (!sentAsEvent || replyTo) this.#writer.send(type, fields, replyTo);
-  }
-
-  sendFrame(frame: string): void {
-    this.#writer.sendFrame(frame);
-  }
-
-  sendError(error: TollgateError, replyTo: ReplyTo): void {
-    this.#writer.sendError(error, replyTo);
-  }
-
-  async withEventsPaused<T>(work: () => Promise<T>): Promise<T> {
+  pauseEvents(): () => void {
     const cursor = this.#attachment?.cursor;
     cursor?.pause();
-    try {
-      return await work();
-    } finally {
-      cursor?.unpause();
-    }
+    return () => cursor?.unpause();
   }
 
-  onFirstMessage(): void {
+  endResumeGrace(): void {
     this.#resumeGrace.end();
   }
 
@@ -245,16 +274,16 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
 
   deliver(entry: LogEntry): void {
     this.#deps.metrics.delivered.inc();
-    this.#writer.sendEntry(entry);
+    this.writer.sendEntry(entry);
   }
 
   onReplayGap(loss: ReplayGap): void {
     this.#deps.metrics.resumes.inc({ result: loss.reason });
-    this.#writer.send('resume_failed', { ...loss });
+    this.writer.send('resume_failed', { ...loss });
   }
 
   writable(): Promise<boolean> {
-    return this.#writer.untilDrained();
+    return this.writer.untilDrained();
   }
 
   onError(cause: unknown): void {
@@ -263,54 +292,56 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
 
   onTerminated(code: ErrorCode, reason = terminationReason(code)): void {
     if (code === 'CONNECTION_LIMIT_EXCEEDED' && !this.closed) this.#deps.metrics.evictions.inc();
-    if (reason && this.#attachment) this.#writer.send('session_terminated', { reason });
+    if (reason && this.#attachment) this.writer.send('session_terminated', { reason });
     this.close(new TollgateError(code));
   }
 
   onTokenChanged(type: ServerEventType, fields: Fields): void {
-    this.#writer.send(type, fields);
-    this.#deps.hub.changed(this);
+    this.writer.send(type, fields);
+    if (this.#attachment) this.#deps.hub.update(this);
   }
 
   onPlanChanged(): void {
     // Before the attachment is set, the welcome has not been sent yet, and it contains the plan.
-    if (!this.#attachment) return;
-    this.#deps.hub.changed(this);
+    if (!this.identity) return;
+    this.#deps.hub.update(this);
     const { plan, permissions } = this.#deps.welcome.identity(this.identity);
-    const limits = this.#deps.welcome.limits(this.identity.plan, this.#transport.format);
-    this.#writer.send('plan_changed', { plan, permissions, limits });
+    const limits = this.#deps.welcome.limits(plan, this.#transport.format);
+    this.writer.send('plan_changed', { plan, permissions, limits });
   }
 
   onPublished(type: PublishedEvent, fields: Fields): void {
-    if (this.#attachment) this.#writer.send(type, fields);
+    if (this.#attachment) this.writer.send(type, fields);
   }
 
-  // HubConnection
+  // Timers and shutdown, run by the hub
 
+  /** The clock jumped by `ms` (negative: backwards); the process received nothing meanwhile. */
   onClockJump(now: number, ms: number): void {
     this.#keepalive.onClockJump(now, ms);
-    this.#writer.onClockJump();
+    this.writer.onClockJump();
   }
 
   /** Runs about once per second: heartbeat, idle timeout, maximum age, token expiry, unread output. */
   tick(now: number): void {
     if (this.closed) return;
-    const due = this.#keepalive.due(now, this.#dispatcher.busy);
+    const isBusy = this.counters.outOfOrder > 0 || this.#queue.length > 0;
+    const due = this.#keepalive.due(now, isBusy);
     if (due === 'silence') return this.close(new TollgateError('CONNECTION_TIMEOUT'));
     if (due === 'old_age') return this.drain(0);
     if (due === 'heartbeat') {
       this.#transport.ping();
-      this.#writer.send('heartbeat', { connection_id: this.connectionId });
+      this.writer.send('heartbeat', { connection_id: this.connectionId });
     }
     this.#attachment?.token.tick(now);
-    this.#writer.tick(now);
+    this.writer.tick(now);
   }
 
   /** Sends the error, closes the socket and releases all resources. Idempotent; later frames are ignored. */
   close(error: TollgateError): void {
     if (error.code === 'INTERNAL_ERROR')
-      this.#deps.logger.error({ ...this.#logContext(), err: error.cause }, 'connection failed');
-    if (!this.#attachment && !this.closed) this.#pending.recordRefusal(error);
+      this.#deps.logger.error({ ...logContext(this), err: error.cause }, 'connection failed');
+    if (!this.#attachment && !this.closed) this.#handshake.recordRefusal(error);
     this.#end(error.row.close ?? 1008, error.code, () => this.#transport.sendError(error));
   }
 
@@ -322,78 +353,73 @@ export class Connection implements TransportEvents, AttachmentEvents, Dispatched
 
   /** Sends the last message past the connection writer, whose exceeded bound may be the reason for the close. */
   #end(code: number, reason: ErrorCode, sendReason: () => void): void {
-    if (this.closed) return;
-    this.#closing.abort(CLOSED);
-    this.#deps.metrics.closes.inc({ code: reason });
-    sendReason();
-    this.#transport.close(code, reason);
-    this.#detach();
+    if (!this.disconnected) {
+      this.#disconnected.abort(CLOSED);
+      this.#deps.metrics.closes.inc({ code: reason });
+      sendReason();
+      this.#transport.close(code, reason);
+    }
+    this.#finish();
   }
 
-  #logContext(): object {
-    const { user } = this;
-    return { connection_id: this.connectionId, ...(user ? { user: userHash(user.userId) } : {}) };
-  }
-
-  #detach(): void {
-    this.#cancelAuthDeadline?.();
-    this.onFirstMessage();
+  #finish(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#leave();
     this.#attachment?.detach();
-    this.#deps.hub.remove(this);
+    this.#release();
+  }
+
+  /** Releases everything that handlers of waiting messages do not need. */
+  #leave(): void {
+    this.#handshake.endDeadline();
+    this.endResumeGrace();
+    this.#attachment?.leave();
+    this.#deps.hub.update(this);
   }
 
   /** Returns undefined when the socket closed meanwhile. */
-  async #attach(identity: Identity, resumes: boolean): Promise<Fields | undefined> {
-    const [node, opened_at] = [this.#deps.nodeId, new Date(this.#openedAt).toISOString()];
-    const details = { node, endpoint: this.#transport.endpoint, opened_at };
+  async #attach(identity: Identity, resumes: boolean): Promise<Admission | undefined> {
+    const { nodeId: node, logger, hub } = this.#deps;
+    const details = { node, endpoint: this.endpoint, opened_at: new Date(this.#openedAt).toISOString() };
     const attachment = new Attachment(this.#deps, { connectionId: this.connectionId, identity, details }, this);
     const admission = await attachment.attach();
     if (this.closed || !admission) {
       attachment.detach();
       return undefined;
     }
-    this.#cancelAuthDeadline?.();
+    this.#handshake.endDeadline();
     this.#attachment = attachment;
-    this.#deps.hub.authenticated(this);
-    this.#deps.logger.debug(this.#logContext(), 'admitted');
+    if (this.disconnected) attachment.leave();
+    hub.update(this);
+    logger.debug(logContext(this), 'admitted');
     this.#resumeGrace.start(() => attachment.cursor.unpause(), resumes);
-    // Runs after the current step, which sends the identity to the client.
-    void this.#dispatcher.enqueueFirst(async () => attachment.token.welcomed());
-    return { auth_method: identity.method, epoch: admission.epoch, seq: admission.seq };
+    return admission;
   }
 
-  #acceptUnauthenticated(): void {
-    this.#sendWelcome({ authenticated: false });
-    this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'unauthenticated' });
+  /** @throws TollgateError of the authentication rows, USER_MISMATCH for another user than that of the connection */
+  async #identify(presented: InBandCredential): Promise<Identity> {
+    const found = await this.#deps.authenticator.message(presented, this.identity);
+    if (this.identity && found.userId !== this.identity.userId) throw new TollgateError('USER_MISMATCH');
+    return found;
   }
 
-  async #acceptUser(identity: Identity, resumes: boolean): Promise<void> {
-    const attached = await this.#attach(identity, resumes);
-    if (!attached) return;
-    this.#sendWelcome({ authenticated: true, ...attached, ...this.#deps.welcome.identity(this.identity) });
-    this.#deps.metrics.handshakes.inc({ endpoint: this.endpoint, result: 'ok' });
+  /** A separate step after the welcome: Socket.IO cannot replay before it has confirmed the connection to the client. */
+  async #startReading(resumeFrom: ResumePoint | undefined, writable: Promise<void> | undefined): Promise<void> {
+    try {
+      if (resumeFrom) await writable;
+      if (resumeFrom && !this.disconnected) await this.resume(resumeFrom.after, resumeFrom.epoch, NO_MESSAGE_LIMIT);
+    } catch (error) {
+      this.close(toTollgateError(error));
+    }
+    this.#attachment?.token.welcomed();
+    this.#isReading = true;
+    this.#release();
   }
 
-  async #resumeFromHandshake({ resumeFrom, writable }: HandshakeOptions): Promise<void> {
-    await writable;
-    if (!resumeFrom || this.closed) return;
-    await this.resume(resumeFrom.after, resumeFrom.epoch, Promise.resolve());
-  }
-
-  #authSuccess(attached: Fields): Fields {
-    return { ...attached, ...this.#deps.welcome.forAuthenticated(this, this.#transport.format) };
-  }
-
-  #sendWelcome(fields: Fields): void {
-    this.#writer.send('connection_established', {
-      connection_id: this.connectionId,
-      endpoint: this.#transport.endpoint,
-      format: this.#transport.format,
-      server_time: this.now().toISOString(),
-      server_id: this.#deps.nodeId,
-      limits: this.#deps.welcome.limits(this.#attachment?.identity.plan, this.#transport.format),
-      ...(this.#attachment ? { thread_id: this.threadId } : {}),
-      ...fields,
-    });
+  #authSuccess(identity: Identity, admission: Admission | undefined): Reply {
+    const user = { identity, threadId: this.threadId, admission };
+    const fields = this.#deps.welcome.authenticated(this.connectionId, this.#transport, user);
+    return { type: 'auth_success', fields, onSent: () => this.#attachment?.token.welcomed() };
   }
 }

@@ -1,51 +1,21 @@
-import type { InBandCredential } from '../auth/credentials.ts';
 import type { RunRequest, StartedRun } from '../jobs.ts';
+import type { Clock } from '../lib/clock.ts';
 import { derivedId, newId } from '../lib/ids.ts';
+import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { ClientFields, ClientMessageType, Fields, ServerEventType } from '../protocol/messages.ts';
-
-/** Answer of a handler; undefined when the connection has closed. */
-export type Reply =
-  | {
-      readonly type: ServerEventType;
-      readonly fields: Fields;
-      /** The reply was already sent as an event. Only a request with its own acknowledgement receives it again. */
-      readonly sentAsEvent?: true;
-    }
-  | undefined;
-
-/** The connection as message handlers see it. */
-export interface ConnectionContext {
-  readonly connectionId: string;
-  /**
-   * Thread of requests that name none. If the plan allowed no further thread, this is the thread that the first of
-   * these requests received.
-   */
-  threadId: string;
-  /** @throws TollgateError NO_TOKEN before authentication */
-  readonly identity: Identity;
-  /** Whether the token could not be refreshed, so that only free tools remain available (docs/protocol.md). */
-  readonly degraded: boolean;
-  /** Transport of the request, as usage records name it. */
-  readonly transportName: 'websocket' | 'socketio' | 'mcp';
-  now(): Date;
-  authenticate(presented: InBandCredential): Promise<Reply>;
-  /** @param token undefined to refresh the current token now */
-  renewToken(token: string | undefined): Promise<Reply>;
-  /** @param allowed settles when the message limiter has decided; no event is delivered before */
-  resume(after: number, epoch: string, allowed: Promise<void>): Promise<Reply>;
-}
+import type { ClientFields, ClientMessageType, Fields, UserOf } from '../protocol/messages.ts';
+import type { MessageContext, Reply } from './connection-context.ts';
 
 export interface RunsPort {
   /**
    * Starts a run, once per request id.
-   * @param allowed settles when the message limiter has decided; a run must not start if it rejects
+   * @param limit no run starts above it
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
-  start(request: RunRequest, allowed: Promise<void>): Promise<StartedRun>;
-  /** @param allowed as for `start` @throws TollgateError RATE_LIMITED, OVERLOADED */
-  cancel(identity: Identity, runId: string, allowed: Promise<void>): Promise<'asked' | 'missing' | 'finished'>;
+  start(request: RunRequest, limit: MessageLimit): Promise<StartedRun>;
+  /** @throws TollgateError RATE_LIMITED, OVERLOADED */
+  cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'>;
 }
 
 export interface ThreadsPort {
@@ -72,10 +42,10 @@ export interface ToolCallRequest {
 export interface ToolsPort {
   describe(identity: Identity): readonly object[];
   /**
-   * Starts a tool call; `finished` settles with its result. @param allowed as for `RunsPort.start`
+   * Starts a tool call; `finished` settles with its result. @param limit as for `RunsPort.start`
    * @throws TollgateError for a refusal
    */
-  call(request: ToolCallRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<object> }>;
+  call(request: ToolCallRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<object> }>;
   /** Returns the used and the remaining quota of the caller. @throws TollgateError OVERLOADED */
   usage(identity: Identity): Promise<object>;
 }
@@ -87,10 +57,10 @@ export interface Later {
 
 /** The handler of one message type, and how the dispatcher runs it. */
 export interface Handler<T extends ClientMessageType> {
-  readonly handle: (ctx: ConnectionContext, fields: ClientFields<T>, allowed: Promise<void>) => Promise<Reply | Later>;
+  readonly handle: (ctx: MessageContext<UserOf<T>>, fields: ClientFields<T>) => Promise<Reply | Later>;
   /**
-   * Starts in parallel with the message limiter, in the same round trip to Redis. The handler awaits `allowed` itself
-   * before it changes or reveals anything.
+   * Starts in parallel with the message limiter, in the same round trip to Redis. The handler awaits
+   * `ctx.limit.allowed` itself before it changes or reveals anything.
    */
   readonly startsBeforeLimit?: true;
   /** Answers out of order. At most `OUT_OF_ORDER_LIMIT` such messages per connection are in flight. */
@@ -101,29 +71,39 @@ export interface Handler<T extends ClientMessageType> {
 
 export type Handlers = { readonly [T in ClientMessageType]: Handler<T> };
 
+export interface HandlerPorts {
+  readonly runs: RunsPort;
+  readonly threads: ThreadsPort;
+  readonly tools: ToolsPort;
+  readonly clock: Clock;
+}
+
 /** Creates the table of handlers by message type. */
-export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; tools: ToolsPort }): Handlers {
-  const { runs, threads, tools } = ports;
+export function createHandlers(ports: HandlerPorts): Handlers {
+  const { runs, threads, tools, clock } = ports;
   return {
     ping: {
-      async handle(ctx, { timestamp }) {
-        const fields = { original_timestamp: timestamp ?? null, server_time: ctx.now().toISOString() };
+      async handle(_ctx, { timestamp }) {
+        const server_time = new Date(clock.now()).toISOString();
+        const fields = { original_timestamp: timestamp ?? null, server_time };
         return { type: 'pong', fields };
       },
     },
     heartbeat: {
-      handle: async (ctx) => ({ type: 'heartbeat_ack', fields: { connection_id: ctx.connectionId } }),
-    },
-    auth: { handle: (ctx, { token }) => ctx.authenticate({ kind: 'user', token }) },
-    service_auth: {
-      handle: (ctx, { token, service_id: serviceId, context }) => {
-        return ctx.authenticate({ kind: 'service', token, serviceId, context });
+      handle: async ({ connection }) => {
+        return { type: 'heartbeat_ack', fields: { connection_id: connection.connectionId } };
       },
     },
-    token_refresh: { handle: (ctx, { token }) => ctx.renewToken(token) },
+    auth: { handle: ({ connection }, { token }) => connection.authenticate({ kind: 'user', token }) },
+    service_auth: {
+      handle: ({ connection }, { token, service_id: serviceId, context }) => {
+        return connection.authenticate({ kind: 'service', token, serviceId, context });
+      },
+    },
+    token_refresh: { handle: ({ connection }, { token }) => connection.renewToken(token) },
     resume: {
       startsBeforeLimit: true,
-      handle: (ctx, { after, epoch }, allowed) => ctx.resume(after, epoch, allowed),
+      handle: ({ connection, limit }, { after, epoch }) => connection.resume(after, epoch, limit),
     },
     typing: {
       // Needs no reply; only a request with its own acknowledgement receives one.
@@ -132,21 +112,21 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     agent_request: {
       startsBeforeLimit: true,
       pausesEvents: true,
-      async handle(ctx, fields, allowed) {
+      async handle(ctx, fields) {
         const request = runRequest(ctx, fields);
         const { requestId: request_id } = request;
-        const { isRepeated, ...accepted } = await runs.start(request, allowed).catch((error: unknown) => {
+        const { isRepeated, ...accepted } = await runs.start(request, ctx.limit).catch((error: unknown) => {
           // Includes an id that this node generated: a client that repeats the request with it starts no second run.
           throw toTollgateError(error).with({ request_id });
         });
-        if (request.isThreadImplied && !isRepeated) ctx.threadId = accepted.thread_id;
+        if (request.isThreadImplied && !isRepeated) ctx.connection.threadId = accepted.thread_id;
         return { type: 'agent_accepted', fields: { ...accepted, request_id } };
       },
     },
     agent_cancel: {
       startsBeforeLimit: true,
-      async handle(ctx, { run_id, request_id }, allowed) {
-        const answer = await runs.cancel(ctx.identity, run_id, allowed);
+      async handle({ identity, limit }, { run_id, request_id }) {
+        const answer = await runs.cancel(identity.userId, run_id, limit);
         if (answer === 'missing') throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
         return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
       },
@@ -154,34 +134,34 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
     tool_call: {
       startsBeforeLimit: true,
       outOfOrder: true,
-      async handle(ctx, fields, allowed) {
-        const { finished } = await tools.call(toolCall(ctx, fields), allowed);
+      async handle(ctx, fields) {
+        const { finished } = await tools.call(toolCall(ctx, fields), ctx.limit);
         return { later: finished.then((result) => toolResult(fields.request_id, result)) };
       },
     },
     usage_summary: {
       startsBeforeLimit: true,
-      async handle(ctx, { request_id }, allowed) {
-        const [summary] = await Promise.all([tools.usage(ctx.identity), allowed]);
+      async handle({ identity, limit }, { request_id }) {
+        const [summary] = await Promise.all([tools.usage(identity), limit.allowed]);
         return { type: 'usage_summary', fields: { ...summary, request_id } };
       },
     },
     tools_list: {
-      async handle(ctx, { request_id }) {
-        return { type: 'tools_list', fields: { tools: tools.describe(ctx.identity), request_id } };
+      async handle({ identity }, { request_id }) {
+        return { type: 'tools_list', fields: { tools: tools.describe(identity), request_id } };
       },
     },
     threads_list: {
       startsBeforeLimit: true,
-      async handle(ctx, { request_id }, allowed) {
-        const [found] = await Promise.all([threads.list(ctx.identity.userId), allowed]);
+      async handle({ identity, limit }, { request_id }) {
+        const [found] = await Promise.all([threads.list(identity.userId), limit.allowed]);
         return { type: 'threads_list', fields: { threads: found, request_id } };
       },
     },
     thread_history: {
       startsBeforeLimit: true,
-      async handle(ctx, { thread_id, before, limit, request_id }, allowed) {
-        const reading = threads.history(ctx.identity.userId, { threadId: thread_id, before, limit });
+      async handle({ identity, limit: { allowed } }, { thread_id, before, limit, request_id }) {
+        const reading = threads.history(identity.userId, { threadId: thread_id, before, limit });
         const [page] = await Promise.all([reading, allowed]);
         return { type: 'thread_history', fields: { thread_id, ...page, request_id } };
       },
@@ -190,19 +170,19 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
 }
 
 /** Derives the call id from user and idempotency key, so that a repeated request names the same call on every node. */
-function toolCall(ctx: ConnectionContext, fields: ClientFields<'tool_call'>): ToolCallRequest {
-  const { userId, plan, permissions, roles, featureFlags } = ctx.identity;
+function toolCall({ connection, identity }: MessageContext, fields: ClientFields<'tool_call'>): ToolCallRequest {
+  const { userId, plan, permissions, roles, featureFlags } = identity;
   const { idempotency_key: key, request_id } = fields;
   return {
     userId,
-    caller: { plan, permissions, roles, featureFlags, degraded: ctx.degraded },
+    caller: { plan, permissions, roles, featureFlags, degraded: connection.degraded },
     tool: fields.tool,
     args: fields.arguments,
     callId: key === undefined ? newId('call') : derivedId('call', userId, key),
-    threadId: ctx.threadId,
+    threadId: connection.threadId,
     requestId: request_id ?? null,
     idempotencyKey: key ?? null,
-    transport: ctx.transportName,
+    transport: connection.transportName,
   };
 }
 
@@ -210,18 +190,18 @@ function toolResult(request_id: string | undefined, result: object): Reply {
   return { type: 'tool_result', fields: { ...result, request_id } };
 }
 
-function runRequest(ctx: ConnectionContext, fields: ClientFields<'agent_request'>): RunRequest {
+function runRequest({ connection, identity }: MessageContext, fields: ClientFields<'agent_request'>): RunRequest {
   const requestId = fields.request_id ?? newId('req');
   return {
-    identity: ctx.identity,
-    connectionId: ctx.connectionId,
+    identity,
+    connectionId: connection.connectionId,
     requestId,
-    runId: derivedId('run', ctx.identity.userId, requestId),
-    threadId: fields.thread_id ?? ctx.threadId,
+    runId: derivedId('run', identity.userId, requestId),
+    threadId: fields.thread_id ?? connection.threadId,
     isThreadImplied: fields.thread_id === undefined,
     agent: fields.agent,
     message: fields.message,
-    transport: ctx.transportName,
-    degraded: ctx.degraded,
+    transport: connection.transportName,
+    degraded: connection.degraded,
   };
 }

@@ -2,9 +2,8 @@ import type { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import type { Identity } from '../protocol/identity.ts';
 import type { TokenState } from '../protocol/token-lifecycle.ts';
-import type { Attachment } from './attachment.ts';
+import type { Connection } from './connection.ts';
 
 const TICK_MS = 1_000;
 /**
@@ -14,19 +13,6 @@ const TICK_MS = 1_000;
 const CLOCK_JUMP_MS = 10_000;
 /** A lease survives two failed renewals. */
 const RENEWALS_PER_LEASE = 3;
-
-/** What the hub needs from a connection. */
-export interface HubConnection {
-  readonly connectionId: string;
-  readonly endpoint: string;
-  /** Only read after authentication. */
-  readonly identity: Identity;
-  readonly attachment: Attachment | undefined;
-  /** The clock jumped by `ms` (negative: backwards); the process received nothing meanwhile. */
-  onClockJump(now: number, ms: number): void;
-  tick(now: number): void;
-  drain(retryAfterMs: number): void;
-}
 
 /** Labels of the connection gauge. */
 interface Labels {
@@ -41,8 +27,9 @@ const NO_CONNECTION: Labels = { endpoint: '/ws', plan: 'free', state: 'active' }
 export class Hub {
   readonly #deps: { registry: ConnectionRegistry; clock: Clock; metrics: Metrics; logger: Logger };
   /** The value is the labels under which the gauge counts the connection; undefined before authentication. */
-  readonly #connections = new Map<HubConnection, Labels | undefined>();
+  readonly #connections = new Map<Connection, Labels | undefined>();
   readonly #stops: (() => void)[];
+  readonly #finishing = new Set<Promise<void>>();
   #renewing = false;
   #tickedAt: number;
 
@@ -65,29 +52,26 @@ export class Hub {
     return this.#connections.size;
   }
 
-  add(connection: HubConnection): void {
-    this.#connections.set(connection, undefined);
-  }
-
-  /** Counts a connection after its authentication. */
-  authenticated(connection: HubConnection): void {
+  /**
+   * Records a connection that was created, authenticated, or changed in plan or token state, and removes one whose
+   * socket has closed.
+   */
+  update(connection: Connection): void {
+    const before = this.#connections.get(connection);
+    if (before) this.#deps.metrics.connections.dec(before);
+    if (connection.disconnected) {
+      this.#connections.delete(connection);
+      return;
+    }
     const labels = labelsOf(connection);
     this.#connections.set(connection, labels);
-    this.#deps.metrics.connections.inc(labels);
+    if (labels) this.#deps.metrics.connections.inc(labels);
   }
 
-  /** Updates the labels after a change of plan or token state. Ignores unauthenticated connections. */
-  changed(connection: HubConnection): void {
-    const labels = this.#connections.get(connection);
-    if (!labels) return;
-    this.#deps.metrics.connections.dec(labels);
-    this.authenticated(connection);
-  }
-
-  remove(connection: HubConnection): void {
-    const labels = this.#connections.get(connection);
-    this.#connections.delete(connection);
-    if (labels) this.#deps.metrics.connections.dec(labels);
+  /** Lets `drain` wait for messages that a disconnected client sent before. @param handled never rejects */
+  finishing(handled: Promise<void>): void {
+    this.#finishing.add(handled);
+    void handled.then(() => this.#finishing.delete(handled));
   }
 
   /** Renews every lease of this node. Does nothing while an earlier renewal is still running. */
@@ -112,7 +96,7 @@ export class Hub {
 
   /**
    * Asks every client to reconnect elsewhere, evenly over `windowMs`, so that the other nodes do not receive all
-   * clients at once. Resolves when the last connection is closed.
+   * clients at once. Resolves when the last connection is closed, and its messages are handled.
    */
   async drain(windowMs: number): Promise<void> {
     const connections = [...this.#connections.keys()];
@@ -127,6 +111,7 @@ export class Hub {
         });
       }),
     );
+    await Promise.all(this.#finishing);
   }
 
   stop(): void {
@@ -144,8 +129,8 @@ export class Hub {
     for (const connection of this.#connections.keys()) connection.tick(now);
   }
 
-  #byUser(): Map<string, HubConnection[]> {
-    const byUser = new Map<string, HubConnection[]>();
+  #byUser(): Map<string, Connection[]> {
+    const byUser = new Map<string, Connection[]>();
     for (const connection of this.#connections.keys()) {
       const userId = connection.attachment?.identity.userId;
       if (userId === undefined) continue;
@@ -157,6 +142,6 @@ export class Hub {
   }
 }
 
-function labelsOf({ endpoint, identity, attachment }: HubConnection): Labels {
-  return { endpoint, plan: identity.plan, state: attachment?.token.state ?? 'active' };
+function labelsOf({ endpoint, attachment }: Connection): Labels | undefined {
+  return attachment && { endpoint, plan: attachment.identity.plan, state: attachment.token.state };
 }

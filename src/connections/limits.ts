@@ -44,6 +44,11 @@ export const UNAUTHENTICATED_MESSAGES = 50;
 export const UNAUTHENTICATED_BYTES = 64 * 1024;
 /** Messages per connection that wait in the dispatcher's queue. */
 export const MESSAGE_QUEUE_LIMIT = 64;
+/**
+ * Time after the close of a socket in which the messages that arrived before it are handled. Their usual time is one
+ * round trip to Redis; the bound applies while Redis or the auth service is slow.
+ */
+export const CLOSE_HANDLING_MS = 5_000;
 /** Largest unread output per connection. */
 export const OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024;
 /** Replay continues when at most this much output is unread. */

@@ -1,4 +1,4 @@
-import type { FormatName, IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
+import type { FormatName, ReplyTo } from '../protocol/dialects.ts';
 import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 
@@ -19,22 +19,8 @@ export interface Transport {
   /** Sends an already encoded frame; only on connections that carry MCP messages. */
   sendFrame?(frame: string): void;
   sendError(error: TollgateError, replyTo?: ReplyTo): void;
-  /** Sends a ping; the transport reports the pong through `TransportEvents.markAlive`. */
+  /** Sends a ping; the transport reports the pong through `Connection.markAlive`. */
   ping(): void;
   /** Closes the socket. If the client does not answer the close frame, the socket is terminated after a short time. */
   close(code: number, reason: string): void;
-}
-
-/** Callbacks of a transport to its connection. */
-export interface TransportEvents {
-  /** A message, in the order of receipt. */
-  receive(message: IncomingMessage): void;
-  /** An unreadable frame. */
-  reject(error: TollgateError, replyTo: ReplyTo): void;
-  /** Size of a frame, reported before the frame is parsed: the bytes before authentication are bounded. */
-  countBytes(bytes: number): void;
-  /** The client sent something other than a message, such as a pong. */
-  markAlive(): void;
-  /** The socket has closed, from either side. */
-  onClose(): void;
 }

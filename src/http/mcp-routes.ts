@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { newId } from '../lib/ids.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import { consumeMessage, type MessageLimitDeps } from '../limits/message-limit.ts';
+import { countMessage, type MessageLimitDeps } from '../limits/message-limit.ts';
 import type { InFlight } from '../mcp/in-flight.ts';
 import { idOf, rpcErrorBody } from '../mcp/mcp-errors.ts';
 import type { McpServer } from '../mcp/mcp-server.ts';
@@ -168,8 +168,8 @@ async function answer(
   reply.raw.once('close', end);
   // If the client disconnected during authentication, `close` is not emitted again.
   if (reply.raw.destroyed) end();
-  const allowed = consumeMessage(deps, identity);
-  await allowed;
+  const limit = countMessage(deps, identity);
+  await limit.allowed;
   deps.metrics.messages.inc({ type: 'mcp', result: 'ok' });
   const response = await deps.server.serve({
     request: new Request('http://gateway/mcp', {
@@ -178,7 +178,7 @@ async function answer(
       signal: onClose.signal,
     }),
     body: request.body as Readonly<Record<string, unknown>>,
-    caller: { identity, degraded: false, threadId: newId('thread'), allowed },
+    caller: { identity, degraded: false, threadId: newId('thread'), limit },
     signalCancels: false,
   });
   return reply.header('cache-control', 'no-store').send(response);

@@ -3,7 +3,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { MessageLimiter } from './message-limiter.ts';
 
 export interface MessageLimitDeps {
-  readonly messageLimiter: Pick<MessageLimiter, 'consume' | 'blockedInMemoryMs'>;
+  readonly messageLimiter: Pick<MessageLimiter, 'consume' | 'blockedInMemoryMs' | 'limitOf'>;
   readonly metrics: Pick<Metrics, 'limitDecisions'>;
 }
 
@@ -20,21 +20,31 @@ export function rejectIfBlocked({ messageLimiter, metrics }: MessageLimitDeps, {
   throw new TollgateError('RATE_LIMITED', { retryAfterMs });
 }
 
-/** Counts a message of the user, on any transport. @throws TollgateError RATE_LIMITED */
-export async function consumeMessage(
-  { messageLimiter, metrics }: MessageLimitDeps,
-  { userId, plan }: User,
-): Promise<void> {
+/**
+ * The limit of one message, created once and passed to the operation, which checks it in its own round trip. An
+ * operation takes no effect before `allowed` resolves, or it compares the counter in its script with `messages`.
+ */
+export interface MessageLimit {
+  /** Settles when the limiter has decided. @throws TollgateError RATE_LIMITED for a message above the limit */
+  readonly allowed: Promise<void>;
+  /** Largest value of the user's message counter that is within the limit. */
+  readonly messages: number;
+}
+
+/** For messages without a user. */
+export const NO_MESSAGE_LIMIT: MessageLimit = { allowed: Promise.resolve(), messages: Number.MAX_SAFE_INTEGER };
+
+/** Counts a message of the user, on any transport. Does not wait for the decision. */
+export function countMessage(deps: MessageLimitDeps, { userId, plan }: User): MessageLimit {
+  const allowed = decide(deps, { userId, plan });
+  // A caller that awaits `allowed` still receives the rejection. If none does, this prevents an unhandled rejection.
+  allowed.catch(() => undefined);
+  return { allowed, messages: deps.messageLimiter.limitOf(plan) };
+}
+
+async function decide({ messageLimiter, metrics }: MessageLimitDeps, { userId, plan }: User): Promise<void> {
   const decision = await messageLimiter.consume(userId, plan);
   const result = decision.allowed ? 'allowed' : 'denied';
   metrics.limitDecisions.inc({ result, counted_by: decision.degraded ? 'node' : 'cluster' });
   if (!decision.allowed) throw new TollgateError('RATE_LIMITED', { retryAfterMs: decision.retryAfterMs });
-}
-
-/** The user's message limit, checked in the same round trip as the operation. */
-export interface MessageLimit {
-  /** Settles when the limiter has decided; rejects for a message above the limit. */
-  readonly allowed: Promise<void>;
-  /** Largest value of the user's message counter that is within the limit. */
-  readonly messages: number;
 }

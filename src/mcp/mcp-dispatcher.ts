@@ -1,5 +1,4 @@
-import type { ConnectionContext } from '../connections/handlers.ts';
-import type { RpcDispatcher, RpcMessage, RpcRequest } from '../connections/rpc-dispatcher.ts';
+import type { MessageContext, RpcDispatcher, RpcMessage, RpcRequest } from '../connections/connection-context.ts';
 import type { InFlight } from './in-flight.ts';
 import type { McpServer } from './mcp-server.ts';
 import { type McpTracingDeps, traceMcp } from './mcp-tracing.ts';
@@ -21,16 +20,14 @@ export interface McpDispatcherDeps extends McpTracingDeps {
  */
 export class McpDispatcher implements RpcDispatcher {
   readonly #deps: McpDispatcherDeps;
-  readonly #ctx: ConnectionContext;
   readonly #sendFrame: (frame: string) => void;
   /** By request id. Bounded by the requests that a connection may have in flight. */
   readonly #inFlight = new Map<unknown, AbortController>();
   #initialized = false;
 
   /** @param sendFrame sends a frame that is not a response, such as a notification */
-  constructor(deps: McpDispatcherDeps, ctx: ConnectionContext, sendFrame: (frame: string) => void) {
+  constructor(deps: McpDispatcherDeps, sendFrame: (frame: string) => void) {
     this.#deps = deps;
-    this.#ctx = ctx;
     this.#sendFrame = sendFrame;
   }
 
@@ -43,30 +40,30 @@ export class McpDispatcher implements RpcDispatcher {
     if (method === 'notifications/cancelled') this.#inFlight.get(params.requestId)?.abort();
   }
 
-  async answer(message: RpcRequest, allowed: Promise<void>): Promise<string | undefined> {
+  async answer(ctx: MessageContext, message: RpcRequest): Promise<string | undefined> {
     const cancel = new AbortController();
-    const leave = this.#deps.inFlight.enter(this.#ctx.identity.userId);
+    const leave = this.#deps.inFlight.enter(ctx.identity.userId);
     this.#inFlight.set(message.id, cancel);
     try {
       const { method, params } = message;
-      const traced = { method, params, identity: this.#ctx.identity, transportName: 'websocket' } as const;
-      return await traceMcp(this.#deps, traced, () => this.#serve(message, allowed, cancel.signal));
+      const traced = { method, params, identity: ctx.identity, transportName: 'websocket' } as const;
+      return await traceMcp(this.#deps, traced, () => this.#serve(ctx, message, cancel.signal));
     } finally {
       leave();
       if (this.#inFlight.get(message.id) === cancel) this.#inFlight.delete(message.id);
     }
   }
 
-  async #serve(message: RpcRequest, allowed: Promise<void>, signal: AbortSignal): Promise<string | undefined> {
+  async #serve(ctx: MessageContext, message: RpcRequest, signal: AbortSignal): Promise<string | undefined> {
+    const { connection, identity, limit } = ctx;
     // `tools/call` checks the message limit in the same round trip that begins the call. Other methods wait for the
     // check.
-    if (message.method !== 'tools/call') await allowed;
+    if (message.method !== 'tools/call') await limit.allowed;
     if (message.method === 'initialize') this.#initialized = true;
-    const { identity, degraded, threadId } = this.#ctx;
     const response = await this.#deps.server.serve({
       request: new Request('http://gateway/mcp', { method: 'POST', headers: headersOf(message), signal }),
       body: { jsonrpc: '2.0', ...message },
-      caller: { identity, degraded, threadId, allowed },
+      caller: { identity, degraded: connection.degraded, threadId: connection.threadId, limit },
       signalCancels: true,
       notify: (notification) => {
         if (!signal.aborted) this.#sendFrame(JSON.stringify({ jsonrpc: '2.0', ...notification }));

@@ -153,7 +153,7 @@ export class McpServer {
     this.#handleResources(server, exchange, { modern, capabilities });
     server.setRequestHandler('tools/list', () =>
       this.#answer(exchange, async () => {
-        await exchange.caller.allowed;
+        await exchange.caller.limit.allowed;
         return listTools(this.#tools, exchange.caller);
       }),
     );
@@ -177,10 +177,10 @@ export class McpServer {
   /** Registers the methods of resources and prompts. Without resources or prompts, their methods do not exist. */
   #handleResources(server: Server, exchange: Exchange, { modern, capabilities }: ServedCapabilities): void {
     const resources = this.#resources;
-    const { identity, allowed } = exchange.caller;
+    const { identity, limit } = exchange.caller;
     const answer = <Result>(work: () => Result | Promise<Result>) =>
       this.#answer(exchange, async () => {
-        await allowed;
+        await limit.allowed;
         return work();
       });
     if (capabilities.resources) {

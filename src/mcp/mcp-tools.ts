@@ -1,6 +1,7 @@
 import type { CallToolResult, InputRequiredResult, ListToolsResult } from '@modelcontextprotocol/server';
 import type { ToolDescription } from '../catalogue/permissions.ts';
 import { derivedId, newId } from '../lib/ids.ts';
+import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -24,8 +25,7 @@ export interface McpCaller {
   readonly degraded: boolean;
   /** Default thread of calls. */
   readonly threadId: string;
-  /** Resolves when the message limit allows the request; rejects above the limit. */
-  readonly allowed: Promise<void>;
+  readonly limit: MessageLimit;
 }
 
 /** Port to the tools; the same implementation serves all other transports. */
@@ -34,7 +34,7 @@ export interface McpTools {
   /** Returns whether a tool server executes the tool, so that its results have the form of MCP. */
   isUpstream(tool: string): boolean;
   /** @throws TollgateError for a refusal: see `ToolService.call` */
-  call(request: ToolRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<ToolResult> }>;
+  call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }>;
 }
 
 export interface McpToolCall {
@@ -81,9 +81,9 @@ export async function callTool(
     const { userId } = caller.identity;
     const stated = { userId, method: 'tools/call', name: call.name, args: call.args, idempotencyKey } as const;
     // A request above the message limit gets RATE_LIMITED and no information about its state.
-    if (call.input?.requestState !== undefined) await caller.allowed;
+    if (call.input?.requestState !== undefined) await caller.limit.allowed;
     const round = call.input && openInputRound(states, stated, call.input);
-    const { finished } = await tools.call(toolRequest(caller, call, round), caller.allowed);
+    const { finished } = await tools.call(toolRequest(caller, call, round), caller.limit);
     const result = await finished;
     if (round && result.questions) {
       const { asked: inputRound } = result.questions;

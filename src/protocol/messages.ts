@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Identity } from './identity.ts';
 
 const text = (max: number) => z.string().min(1).max(max).refine(isWellFormed, 'must not contain a lone surrogate');
 /**
@@ -95,6 +96,29 @@ export const CLIENT_MESSAGES = {
 
 export type ClientMessageType = keyof typeof CLIENT_MESSAGES;
 export type ClientFields<T extends ClientMessageType> = z.infer<(typeof CLIENT_MESSAGES)[T]['fields']>;
+
+/** Sender of a message type: messages with `access: 'anyone'` may come from a client without an identity. */
+export type UserOf<T extends ClientMessageType> = {
+  readonly anyone: Identity | undefined;
+  readonly user: Identity;
+}[(typeof CLIENT_MESSAGES)[T]['access']];
+
+type OpenMessageType = {
+  [T in ClientMessageType]: (typeof CLIENT_MESSAGES)[T]['access'] extends 'anyone' ? T : never;
+}[ClientMessageType];
+
+/** Whether a message is accepted before authentication. */
+export function isOpenMessage(type: ClientMessageType | undefined): type is OpenMessageType {
+  return type !== undefined && CLIENT_MESSAGES[type].access === 'anyone';
+}
+
+/** The same table, in a form in which each type stays paired with its own fields. */
+const SCHEMAS: { readonly [T in ClientMessageType]: { readonly fields: z.ZodType<ClientFields<T>> } } = CLIENT_MESSAGES;
+
+/** Schema of the fields of a message. */
+export function fieldsSchema<T extends ClientMessageType>(type: T): z.ZodType<ClientFields<T>> {
+  return SCHEMAS[type].fields;
+}
 
 const TYPE_BY_NAME = new Map<string, ClientMessageType>(
   (Object.keys(CLIENT_MESSAGES) as ClientMessageType[]).flatMap((type) =>

@@ -13,6 +13,7 @@ import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
 import type { ToolCaller } from '../tools/outcome.ts';
+import type { RunQueue } from './run-queue.ts';
 
 const startRun = LuaScript.load(
   'startRun-10',
@@ -86,6 +87,7 @@ export interface RunsDeps {
   readonly keys: Keys;
   readonly agents: AgentCatalogue;
   readonly plans: Plans;
+  readonly queue: RunQueue;
   readonly clock: Clock;
   readonly tracing: Tracing;
 }
@@ -101,15 +103,17 @@ export class Runs {
   readonly #keys: Keys;
   readonly #agents: AgentCatalogue;
   readonly #plans: Plans;
+  readonly #queue: RunQueue;
   readonly #clock: Clock;
   readonly #tracing: Tracing;
   readonly #timeoutMs: number;
 
-  constructor({ redis, keys, agents, plans, clock, tracing }: RunsDeps, options: RunsOptions) {
+  constructor({ redis, keys, agents, plans, queue, clock, tracing }: RunsDeps, options: RunsOptions) {
     this.#redis = redis;
     this.#keys = keys;
     this.#agents = agents;
     this.#plans = plans;
+    this.#queue = queue;
     this.#clock = clock;
     this.#tracing = tracing;
     this.#timeoutMs = options.timeoutMs;
@@ -124,17 +128,13 @@ export class Runs {
    * the job could not be stored, a repetition with the same request id adds it again.
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
-  async start(
-    run: RunRequest,
-    limit: MessageLimit,
-    enqueue: (job: AgentRunJob) => Promise<unknown>,
-  ): Promise<StartedRun> {
+  async start(run: RunRequest, limit: MessageLimit): Promise<StartedRun> {
     const agent = this.#agents.get(run.agent);
     if (!agent) throw new TollgateError('AGENT_NOT_FOUND', { fields: { agents: this.#agents.all.map((a) => a.name) } });
     const [allowed, started, enqueued] = await Promise.allSettled([
       limit.allowed,
       this.#store(run, agent.name, limit.messages),
-      this.#send({ user_id: run.identity.userId, run_id: run.runId }, enqueue),
+      this.#enqueue({ user_id: run.identity.userId, run_id: run.runId }),
     ]);
     if (allowed.status === 'rejected') throw allowed.reason;
     if (started.status === 'rejected') throw started.reason;
@@ -149,7 +149,7 @@ export class Runs {
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
-  #send(job: AgentRunJob, enqueue: (job: AgentRunJob) => Promise<unknown>): Promise<unknown> {
+  #enqueue(job: AgentRunJob): Promise<void> {
     const attributes = {
       'messaging.system': 'bullmq',
       'messaging.destination.name': QUEUES.agentRuns,
@@ -158,7 +158,7 @@ export class Runs {
     };
     return this.#tracing.span(`send ${QUEUES.agentRuns}`, { kind: 'producer', attributes }, () => {
       const { traceParent: traceparent } = this.#tracing;
-      return enqueue(traceparent === undefined ? job : { ...job, traceparent });
+      return this.#queue.add(traceparent === undefined ? job : { ...job, traceparent });
     });
   }
 

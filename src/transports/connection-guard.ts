@@ -1,75 +1,55 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { PendingConnection } from '../connections/handshake.ts';
+import { countsAsFailure, Handshake } from '../connections/handshake.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { AuthFailureLimiter } from '../limits/auth-failure-limiter.ts';
 import type { PendingConnections } from '../limits/pending-connections.ts';
-import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import { clientAddress, groupedAddress } from './client-address.ts';
 
 /** By then, most pending connections have authenticated or have been closed. */
 const FULL_RETRY_MS = 5_000;
 
-/** Rejected credentials. An outage of the gateway or a slow handshake is not a failure of the client. */
-const FAILURE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'NO_TOKEN',
-  'INVALID_FORMAT',
-  'VALIDATION_FAILED',
-  'TOKEN_EXPIRED',
-  'TOKEN_REVOKED',
-  'USER_BLOCKED',
-  'USER_MISMATCH',
-  'CONFLICTING_CREDENTIALS',
-]);
-
-/**
- * Invalid input. `ORIGIN_NOT_ALLOWED` does not count: the page sends the origin, not the user, so any page on the web
- * could get the address of its visitors blocked.
- */
-const BAD_INPUT: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'JSON_ERROR',
-  'INVALID_MESSAGE',
-  'UNKNOWN_MESSAGE_TYPE',
-  'FORMAT_ERROR',
-  'MESSAGE_TOO_LARGE',
-  'UNSUPPORTED_DATA',
-  'ENDPOINT_NOT_FOUND',
-  'UPGRADE_REQUIRED',
-]);
-
 export interface ConnectionGuardDeps {
   readonly authFailureLimiter: Pick<AuthFailureLimiter, 'blockedForMs' | 'recordFailure'>;
   readonly pending: Pick<PendingConnections, 'add' | 'total'>;
   readonly metrics: Pick<Metrics, 'handshakes' | 'pending'>;
+  readonly clock: Clock;
+}
+
+export interface ConnectionGuardOptions {
+  readonly trustedProxyHops: number;
+  /** Milliseconds from the open of a socket until its client must be admitted. */
+  readonly authDeadlineMs: number;
 }
 
 /** Counts failed authentications and pending connections per client address, and rejects those above the limits. */
 export class ConnectionGuard {
   readonly #deps: ConnectionGuardDeps;
-  readonly #trustedProxyHops: number;
+  readonly #options: ConnectionGuardOptions;
 
-  constructor(deps: ConnectionGuardDeps, { trustedProxyHops }: { readonly trustedProxyHops: number }) {
+  constructor(deps: ConnectionGuardDeps, options: ConnectionGuardOptions) {
     this.#deps = deps;
-    this.#trustedProxyHops = trustedProxyHops;
+    this.#options = options;
   }
 
   /** The address for which a request is counted. */
   addressOf(request: IncomingMessage): string {
-    return clientAddress(request, this.#trustedProxyHops);
+    return clientAddress(request, this.#options.trustedProxyHops);
   }
 
   /**
    * An authentication attempt of a plain HTTP request. It does not count as a pending connection, so that strangers
    * behind the same address cannot exhaust the limit and lock out a service.
    */
-  attempt(request: IncomingMessage): GuardedConnection {
-    return new GuardedConnection(this.#deps.authFailureLimiter, this.addressOf(request), () => {});
+  attempt(request: IncomingMessage): Pick<Handshake, 'authenticate'> {
+    return this.#handshake(this.addressOf(request), 'http', () => {});
   }
 
   /** Counts a request that was rejected before it became a pending connection. */
   refused(request: IncomingMessage, { code }: Pick<TollgateError, 'code'>): void {
-    if (FAILURE_CODES.has(code) || BAD_INPUT.has(code))
-      this.#deps.authFailureLimiter.recordFailure(this.addressOf(request));
+    if (countsAsFailure(code)) this.#deps.authFailureLimiter.recordFailure(this.addressOf(request));
   }
 
   /**
@@ -77,7 +57,7 @@ export class ConnectionGuard {
    * which parses requests itself.
    */
   unreadable(socket: Pick<Socket, 'remoteAddress'>): void {
-    if (this.#trustedProxyHops === 0)
+    if (this.#options.trustedProxyHops === 0)
       this.#deps.authFailureLimiter.recordFailure(groupedAddress(socket.remoteAddress ?? ''));
   }
 
@@ -85,8 +65,8 @@ export class ConnectionGuard {
    * Adds a pending connection.
    * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED if its address, or the node, has too many pending connections
    */
-  register(request: IncomingMessage, endpoint: string): GuardedConnection {
-    const { authFailureLimiter, pending, metrics } = this.#deps;
+  register(request: IncomingMessage, endpoint: string): Handshake {
+    const { pending, metrics } = this.#deps;
     const address = this.addressOf(request);
     const entry = pending.add(address);
     if (!entry.admitted) {
@@ -99,52 +79,11 @@ export class ConnectionGuard {
       entry.release();
       metrics.pending.set(pending.total);
     };
-    return new GuardedConnection(authFailureLimiter, address, release);
-  }
-}
-
-/** A pending connection, until it authenticates or closes. */
-export class GuardedConnection implements PendingConnection {
-  readonly #limiter: ConnectionGuardDeps['authFailureLimiter'];
-  readonly #address: string;
-  /**
-   * Call it when the connection has authenticated or closed. It can be added as a listener directly: a closure around
-   * it would retain the handshake request for the lifetime of the socket.
-   */
-  readonly release: () => void;
-  #isCounted = false;
-
-  constructor(limiter: ConnectionGuardDeps['authFailureLimiter'], address: string, release: () => void) {
-    this.#limiter = limiter;
-    this.#address = address;
-    this.release = release;
+    return this.#handshake(address, endpoint, release);
   }
 
-  /** AUTH_RATE_LIMITED while the address is blocked; only a valid credential is accepted then. */
-  get blockError(): TollgateError | undefined {
-    const retryAfterMs = this.#limiter.blockedForMs(this.#address);
-    return retryAfterMs > 0 ? new TollgateError('AUTH_RATE_LIMITED', { retryAfterMs }) : undefined;
-  }
-
-  async authenticate<Found>(authenticate: () => Promise<Found>): Promise<Found> {
-    try {
-      const found = await authenticate();
-      if (found) this.release();
-      return found;
-    } catch (thrown) {
-      const error = toTollgateError(thrown);
-      // Read before this failure is counted: the last attempt within the limit still receives its own error.
-      const { blockError } = this;
-      this.recordRefusal(error);
-      throw blockError && FAILURE_CODES.has(error.code) ? (this.blockError ?? blockError) : error;
-    }
-  }
-
-  /** Counts at most one failure per connection. */
-  recordRefusal(error: TollgateError): void {
-    if (this.#isCounted || !(FAILURE_CODES.has(error.code) || BAD_INPUT.has(error.code))) return;
-    this.#isCounted = true;
-    this.#limiter.recordFailure(this.#address);
+  #handshake(address: string, endpoint: string, release: () => void): Handshake {
+    return new Handshake(this.#deps, { address, endpoint, deadlineMs: this.#options.authDeadlineMs, release });
   }
 }
 

@@ -1,8 +1,5 @@
 import type { Socket } from 'socket.io';
 import type { WebSocket } from 'ws';
-import type { Clock } from '../lib/clock.ts';
-import type { Metrics } from '../lib/metrics.ts';
-import { CLOSE_TIMEOUT_MS } from './bounded-websockets.ts';
 
 /** An Engine.IO session, over long polling or WebSocket. */
 export type EngineSocket = Socket['conn'];
@@ -45,36 +42,6 @@ const MAX_PROBES = 10;
 
 export function internals(engine: EngineSocket): EngineInternals {
   return engine as unknown as EngineInternals;
-}
-
-/**
- * Closes engines as soon as their output is flushed, or after `CLOSE_TIMEOUT_MS`. Engine.IO itself would wait 30 s for
- * a client that does not poll or does not read.
- */
-export class EngineCloser {
-  readonly #clock: Clock;
-  readonly #metrics: Pick<Metrics, 'forcedCloses'>;
-  readonly #closing = new WeakSet<EngineSocket>();
-
-  constructor({ clock, metrics }: { readonly clock: Clock; readonly metrics: Pick<Metrics, 'forcedCloses'> }) {
-    this.#clock = clock;
-    this.#metrics = metrics;
-  }
-
-  /** Idempotent: adds one timer and one listener per engine. */
-  close(engine: EngineSocket): void {
-    if (this.#closing.has(engine)) return;
-    this.#closing.add(engine);
-    const { transport } = internals(engine);
-    if (transport.closeTimeout !== undefined) transport.closeTimeout = CLOSE_TIMEOUT_MS;
-    const cancel = this.#clock.after(CLOSE_TIMEOUT_MS, () => {
-      this.#metrics.forcedCloses.inc({ transport: 'socketio' });
-      engine.close(true);
-      transport.socket?.terminate();
-    });
-    engine.once('close', cancel);
-    engine.close();
-  }
 }
 
 /** Discards all further packets of the current transport, including those of a payload that is being decoded. */

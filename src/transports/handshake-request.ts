@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Handshake } from '../auth/authenticator.ts';
-import type { ResumePoint } from '../connections/handshake.ts';
+import type { ResumePoint } from '../connections/connection.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** Absolute form of a request target, which proxies may send and servers must accept (RFC 9112 section 3.2.2). */

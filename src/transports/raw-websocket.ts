@@ -3,14 +3,16 @@ import type { Duplex } from 'node:stream';
 import type { RawData, WebSocket } from 'ws';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { answeredProtocol, unpaddedProtocols } from '../auth/credentials.ts';
-import { Connection, type ConnectionDeps } from '../connections/connection.ts';
+import { acceptConnection } from '../connections/accept.ts';
+import { Connection, type ConnectionDeps, type ResumePoint } from '../connections/connection.ts';
+import type { Handshake } from '../connections/handshake.ts';
 import { maxMessageBytes } from '../connections/limits.ts';
 import type { LongTasks } from '../limits/long-tasks.ts';
 import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { BoundedWebSocketServer } from './bounded-websockets.ts';
-import type { ConnectionGuard, GuardedConnection } from './connection-guard.ts';
+import type { ConnectionGuard } from './connection-guard.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
 import { presentedCredentials, resumePoint } from './handshake-request.ts';
 import { FrameCache, RawTransport } from './raw-transport.ts';
@@ -27,14 +29,14 @@ export interface RawWebSocketDeps extends ConnectionDeps {
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
-/** A handshake with its endpoint and its pending connection. */
-interface Handshake extends MatchedEndpoint {
+/** A request to open a WebSocket, whose path and origin are valid. */
+interface Opening extends MatchedEndpoint {
   readonly url: URL;
   readonly request: IncomingMessage;
-  readonly pending: GuardedConnection;
+  readonly handshake: Handshake;
+  /** Identity that was verified before the upgrade; only for blocked addresses. */
+  readonly verified?: Identity;
 }
-
-type Authenticate = () => Promise<Identity | undefined>;
 
 /** The raw WebSocket endpoints. Creates a connection per socket and decodes its frames into messages. */
 export class RawWebSockets {
@@ -53,16 +55,15 @@ export class RawWebSockets {
    * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
-    const pending = this.#deps.guard.register(request, matched.endpoint.path);
-    socket.once('close', pending.release);
-    const handshake = { ...matched, request, pending };
-    const authenticate = () => this.#authenticate(handshake);
-    if (!pending.blockError) return this.#accept(handshake, socket, head, authenticate);
-    this.#authenticateFirst(handshake, authenticate)
-      .then((identity) => this.#accept(handshake, socket, head, async () => identity))
+    const handshake = this.#deps.guard.register(request, matched.endpoint.path);
+    socket.once('close', handshake.release);
+    const opening = { ...matched, request, handshake };
+    if (!handshake.blockError) return this.#accept(opening, socket, head);
+    this.#verifyFirst(opening)
+      .then((verified) => this.#accept({ ...opening, verified }, socket, head))
       .catch((thrown: unknown) => {
         const error = toTollgateError(thrown);
-        this.#deps.metrics.handshakes.inc({ endpoint: matched.endpoint.path, result: error.code });
+        handshake.count(error.code);
         refuseUpgrade(socket, error);
       });
   }
@@ -73,50 +74,60 @@ export class RawWebSockets {
    * @throws TollgateError AUTH_RATE_LIMITED, AUTH_TIMEOUT, or the error that prevented the verification of the
    *   credential
    */
-  #authenticateFirst({ pending }: Handshake, authenticate: Authenticate): Promise<Identity> {
-    const { clock, limits } = this.#deps;
-    return new Promise((resolve, reject) => {
-      const cancel = clock.after(limits.authDeadlineMs, () => reject(new TollgateError('AUTH_TIMEOUT')));
-      const decided = pending.authenticate(authenticate).then((identity) => {
-        if (identity) resolve(identity);
-        else reject(pending.blockError ?? new TollgateError('NO_TOKEN'));
-      });
-      decided.catch(reject).finally(cancel);
-    });
+  async #verifyFirst(opening: Opening): Promise<Identity> {
+    const { handshake } = opening;
+    const expired = new Promise<never>((_, reject) => handshake.startDeadline(reject));
+    try {
+      const identity = await Promise.race([handshake.authenticate(() => this.#identify(opening)), expired]);
+      if (identity) return identity;
+      throw handshake.blockError ?? new TollgateError('NO_TOKEN');
+    } finally {
+      handshake.endDeadline();
+    }
   }
 
-  #accept(handshake: Handshake, socket: Duplex, head: Buffer, authenticate: Authenticate): void {
-    const { request, endpoint, pending } = handshake;
+  #accept(opening: Opening, socket: Duplex, head: Buffer): void {
+    const { request, endpoint, handshake } = opening;
     try {
       request.headers['sec-websocket-protocol'] = unpaddedProtocols(request.headers);
     } catch (cause) {
       // Counts as a malformed token. No client library sends such a header, so an HTTP response is readable enough.
-      pending.recordRefusal(toTollgateError(cause));
+      handshake.recordRefusal(toTollgateError(cause));
       const error = new TollgateError('FORMAT_ERROR', { text: WRONG_PROTOCOLS, cause });
-      this.#deps.metrics.handshakes.inc({ endpoint: endpoint.path, result: error.code });
+      handshake.count(error.code);
       return refuseUpgrade(socket, error);
     }
     const server = this.#servers.get(endpoint);
-    server?.handleUpgrade(request, socket, head, (webSocket) => this.#connected(webSocket, handshake, authenticate));
+    server?.handleUpgrade(request, socket, head, (webSocket) => void this.#connected(webSocket, opening));
   }
 
-  #connected(socket: WebSocket, handshake: Handshake, authenticate: Authenticate): void {
-    const { endpoint, pending } = handshake;
+  /** Never rejects. The socket is open before the client is authenticated, so that it can read a refusal. */
+  async #connected(socket: WebSocket, opening: Opening): Promise<void> {
+    const { endpoint, handshake, verified } = opening;
     // Until the token is verified, input stays in the buffers of the kernel, which are bounded.
     socket.pause();
-    this.#runHandshake(this.#listen(socket, endpoint, pending), handshake, authenticate).finally(() => socket.resume());
+    const connection = this.#listen(socket, endpoint, handshake);
+    try {
+      const resumeFrom = resumeFromQuery(opening.url);
+      const identify = async () => verified ?? (await this.#identify(opening));
+      await acceptConnection(this.#deps, { handshake, connection }, identify, { resumeFrom });
+    } catch (error) {
+      connection.close(toTollgateError(error));
+    } finally {
+      socket.resume();
+    }
   }
 
   /** A separate method, so that its closures, which live as long as the socket, do not retain the handshake request. */
-  #listen(socket: WebSocket, endpoint: Endpoint, pending: GuardedConnection): Connection {
+  #listen(socket: WebSocket, endpoint: Endpoint, handshake: Handshake): Connection {
     const { clock, logger, metrics } = this.#deps;
     const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
-    const connection = new Connection(this.#deps, transport, pending);
+    const connection = new Connection(this.#deps, transport, handshake);
     // Without a listener, one invalid frame would crash the process.
     socket.on('error', (error) => {
       logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error');
       // `ws` closes the connection after a frame that violates RFC 6455 or exceeds a bound.
-      if (!connection.attachment) pending.recordRefusal(new TollgateError('INVALID_MESSAGE', { cause: error }));
+      if (!connection.attachment) handshake.recordRefusal(new TollgateError('INVALID_MESSAGE', { cause: error }));
     });
     socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
     socket.on('pong', () => connection.markAlive());
@@ -128,24 +139,14 @@ export class RawWebSockets {
     return connection;
   }
 
-  /** Never rejects. */
-  async #runHandshake(connection: Connection, { endpoint, url }: Handshake, authenticate: Authenticate): Promise<void> {
-    try {
-      const resumeFrom = resumePoint(url.searchParams.get('after'), url.searchParams.get('epoch'));
-      await connection.accept(authenticate, { identityRequired: endpoint.identityRequired, resumeFrom });
-    } catch (error) {
-      connection.close(toTollgateError(error));
-    }
-  }
-
   /** @throws TollgateError of the authentication rows */
-  async #authenticate({ request, endpoint, userId }: Handshake): Promise<Identity | undefined> {
+  async #identify({ request, endpoint, userId }: Opening): Promise<Identity | undefined> {
     const identity = await this.#deps.authenticator.handshake(presentedCredentials(request));
     if (!identity && endpoint.identityRequired) throw new TollgateError('NO_TOKEN');
     return checkPathUser(identity, userId);
   }
 
-  #received(connection: Connection, { dialect }: MatchedEndpoint['endpoint'], data: RawData, isBinary: boolean): void {
+  #received(connection: Connection, { dialect }: Endpoint, data: RawData, isBinary: boolean): void {
     // With the default binary type `nodebuffer`, every message is one Buffer.
     const bytes = data as Buffer;
     connection.countBytes(bytes.length);
@@ -174,6 +175,11 @@ function createServer(deps: RawWebSocketDeps, endpoint: Endpoint): BoundedWebSoc
   return new BoundedWebSocketServer(deps, {
     handleProtocols: (requested) => answeredProtocol(requested, endpoint.protocols),
   });
+}
+
+/** The position in the query from which the client resumes. @throws TollgateError FORMAT_ERROR */
+function resumeFromQuery({ searchParams }: URL): ResumePoint | undefined {
+  return resumePoint(searchParams.get('after'), searchParams.get('epoch'));
 }
 
 /** Only the user in the path can use that endpoint. @throws TollgateError USER_MISMATCH */

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { ReplyTo } from '../protocol/dialects.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
-import { type EngineCloser, type EnginePacket, internals } from './engines.ts';
+import { type EnginePacket, internals } from './engines.ts';
 import { writeProgress } from './write-progress.ts';
 
 /**
@@ -22,7 +22,7 @@ export class SocketIoTransport implements Transport {
   readonly format = 'socketio';
   readonly #socket: Socket;
   readonly #clock: Clock;
-  readonly #closer: EngineCloser;
+  readonly #engine: { close(): void };
   /**
    * Characters in Engine.IO's write buffer. A running sum: adding up the buffer for each packet would cost quadratic
    * time.
@@ -47,12 +47,12 @@ export class SocketIoTransport implements Transport {
   });
 
   constructor(
-    deps: { readonly socket: Socket; readonly clock: Clock; readonly closer: EngineCloser },
+    deps: { readonly socket: Socket; readonly clock: Clock; readonly engine: { close(): void } },
     endpoint: string,
   ) {
     this.#socket = deps.socket;
     this.#clock = deps.clock;
-    this.#closer = deps.closer;
+    this.#engine = deps.engine;
     this.endpoint = endpoint;
     const engine = deps.socket.conn;
     for (const packet of internals(engine).writeBuffer) this.#unflushed += packetLength(packet);
@@ -132,7 +132,7 @@ export class SocketIoTransport implements Transport {
       return this.#refused();
     }
     if (!COME_BACK_CODES.has(code)) this.#socket.disconnect(true);
-    this.#closer.close(this.#socket.conn);
+    this.#engine.close();
   }
 
   #write(write: () => void): void {

@@ -4,8 +4,9 @@ import { createShardedAdapter } from '@socket.io/redis-adapter';
 import { Server as Engine } from 'engine.io';
 import { Server, type Socket } from 'socket.io';
 import type { Authenticator } from '../auth/authenticator.ts';
+import { acceptConnection } from '../connections/accept.ts';
 import { Connection, type ConnectionDeps } from '../connections/connection.ts';
-import { UNAUTHENTICATED_BYTES, UNAUTHENTICATED_MESSAGES } from '../connections/limits.ts';
+import type { Handshake } from '../connections/handshake.ts';
 import { remainingUntil, sleep } from '../lib/clock.ts';
 import type { LongTasks } from '../limits/long-tasks.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
@@ -13,32 +14,16 @@ import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { BEYOND_BOUNDS, boundedParser } from './bounded-parser.ts';
-import {
-  BoundedWebSocketServer,
-  CLOSE_TIMEOUT_MS,
-  ControlFrameLimiter,
-  MAX_CHUNKS,
-  MAX_FRAME_BYTES,
-} from './bounded-websockets.ts';
-import type { ConnectionGuard, GuardedConnection } from './connection-guard.ts';
+import { BoundedWebSocketServer, CLOSE_TIMEOUT_MS, MAX_CHUNKS, MAX_FRAME_BYTES } from './bounded-websockets.ts';
+import type { ConnectionGuard } from './connection-guard.ts';
+import { type AdmittedClient, EngineConnection } from './engine-connection.ts';
 import { checkQuery, sessionId } from './engine-requests.ts';
-import {
-  boundPayloads,
-  boundProbes,
-  EngineCloser,
-  type EnginePacket,
-  type EngineSocket,
-  ignorePackets,
-  internals,
-  isConnect,
-  isForeign,
-  packetBytes,
-} from './engines.ts';
+import { type EngineSocket, internals } from './engines.ts';
 import { presentedCredentials, resumePoint } from './handshake-request.ts';
-import { affinityRefusal, MisroutedSessions, respondMisrouted } from './misrouted-sessions.ts';
+import { MisroutedSessions, respondMisrouted } from './misrouted-sessions.ts';
 import type { Origins } from './origins.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
-import { isCrossSite, SessionBinding } from './session-binding.ts';
+import { isCrossSite } from './session-binding.ts';
 import { SocketIoTransport } from './socket-io-transport.ts';
 
 export const SOCKET_IO_PATH = '/socket.io/';
@@ -53,17 +38,11 @@ const PING_TIMEOUT_MS = 20_000;
 /** Error codes of Engine.IO: unknown transport, wrong method, bad request, unsupported protocol version. */
 const MALFORMED: readonly number[] = [0, 2, 3, 5];
 
-/** Packets per polling POST after authentication: more than the messages that a connection can queue. */
-const PACKETS_PER_PAYLOAD = 1_024;
-
 /**
  * Bounds of a polling POST: options of Engine.IO 6.6.13 and later. The timeout, in milliseconds, runs from the request
  * head to the end of the body; Node's own limit on a request is three times as long.
  */
 const POLLING_BOUNDS = { maxBufferedChunks: MAX_CHUNKS, httpRequestBodyTimeout: 10_000 };
-
-/** Age up to which a session ends if its requests reach another node: the load balancer has no session affinity. */
-const MISROUTED_AGE_MS = 5_000;
 
 /** Interval at which `ended` counts the open sessions. */
 const POLL_MS = 50;
@@ -79,44 +58,19 @@ export interface SocketIoDeps extends ConnectionDeps {
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
 
-interface Admitted {
-  readonly connection: Connection;
-  readonly transport: SocketIoTransport;
-}
-
-/** State of an open engine. */
-interface EngineState {
-  readonly engine: EngineSocket;
-  readonly pending: GuardedConnection;
-  readonly binding: SessionBinding;
-  readonly control: ControlFrameLimiter;
-  readonly openedAt: number;
-  /** Set by the CONNECT packet. A second CONNECT would create a second connection of the same client. */
-  admitted: Admitted | undefined;
-  /** Received before authentication. */
-  bytes: number;
-  /** Received before authentication. */
-  packets: number;
-  hasConnected: boolean;
-  /** The engine is about to be closed; its packets are ignored. */
-  refused: boolean;
-}
-
 /** The Socket.IO endpoint: WebSocket and long polling, with the single namespace `/`. */
 export class SocketIo {
   readonly #deps: SocketIoDeps;
   readonly #engine: Engine;
   readonly #io: Server;
   /** By opening request, until the engine is open. */
-  readonly #pendingByRequest = new WeakMap<IncomingMessage, GuardedConnection>();
+  readonly #openingHandshakes = new WeakMap<IncomingMessage, Handshake>();
   /** By session id, until the engine closes. */
-  readonly #states = new Map<string, EngineState>();
-  readonly #closer: EngineCloser;
+  readonly #engines = new Map<string, EngineConnection>();
   readonly #misrouted: MisroutedSessions;
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
-    this.#closer = new EngineCloser(deps);
     const { heartbeatMs, idleTimeoutMs } = deps.limits;
     const pingInterval = Math.min(PING_INTERVAL_MS, heartbeatMs);
     this.#engine = new Engine({
@@ -145,7 +99,7 @@ export class SocketIo {
     });
     this.#engine.on('connection', (engine: EngineSocket) => this.#opened(engine));
     this.#io = new Server({
-      // Longer than the timeout of `#expired`, which closes with a reason.
+      // Longer than the timeout of `EngineConnection`, which closes with a reason.
       connectTimeout: CONNECT_TIMEOUT_MS + CLOSE_TIMEOUT_MS,
       serveClient: false,
       parser: boundedParser,
@@ -170,7 +124,7 @@ export class SocketIo {
       return refuseRequest(response, refusal);
     }
     const sid = sessionId(request);
-    if (sid === undefined || this.#states.has(sid) || request.method === 'OPTIONS') {
+    if (sid === undefined || this.#engines.has(sid) || request.method === 'OPTIONS') {
       return this.#handle(request, response);
     }
     this.#misrouted.endedElsewhere(sid).then((ended) => {
@@ -206,11 +160,11 @@ export class SocketIo {
       throw new TollgateError('ORIGIN_NOT_ALLOWED');
     }
     const sid = sessionId(request);
-    const state = sid === undefined ? undefined : this.#states.get(sid);
-    if (isUpgrade && sid !== undefined && (!state || isWebSocket(state.engine))) {
+    const session = sid === undefined ? undefined : this.#engines.get(sid);
+    if (isUpgrade && sid !== undefined && (!session || session.isWebSocket)) {
       throw new TollgateError('FORMAT_ERROR', { text: 'The session does not exist or already has a WebSocket.' });
     }
-    state?.binding.check(request, { isUpgrade });
+    session?.binding.check(request, { isUpgrade });
   }
 
   /**
@@ -230,18 +184,8 @@ export class SocketIo {
 
   /** Ends a young polling session whose requests reach another node. Returns whether there is one. */
   #endMisrouted(sid: string): boolean {
-    const state = this.#states.get(sid);
-    if (!state || isWebSocket(state.engine) || this.#deps.drainingForMs() !== undefined) return false;
-    if (this.#deps.clock.now() - state.openedAt > MISROUTED_AGE_MS) return false;
-    if (state.refused) return true;
-    state.refused = true;
-    const { engine, admitted } = state;
-    if (admitted) admitted.connection.close(new TollgateError('AFFINITY_REQUIRED'));
-    else {
-      engine.write(affinityRefusal());
-      this.#closer.close(engine);
-    }
-    return true;
+    if (this.#deps.drainingForMs() !== undefined) return false;
+    return this.#engines.get(sid)?.endMisrouted() ?? false;
   }
 
   /** Engine.IO calls this for each request that opens a session, and for no other. */
@@ -252,11 +196,11 @@ export class SocketIo {
     // Engine.IO sets `res` for long polling only.
     const { res: response } = request as { res?: ServerResponse };
     try {
-      const pending = this.#deps.guard.register(request, SOCKET_IO_PATH);
-      this.#pendingByRequest.set(request, pending);
+      const handshake = this.#deps.guard.register(request, SOCKET_IO_PATH);
+      this.#openingHandshakes.set(request, handshake);
       // A WebSocket session ends with its socket. A polling session outlives its requests as soon as it is open.
-      if (!response) request.socket.once('close', pending.release);
-      else response.once('close', () => this.#pendingByRequest.has(request) && pending.release());
+      if (!response) request.socket.once('close', handshake.release);
+      else response.once('close', () => this.#openingHandshakes.has(request) && handshake.release());
     } catch (thrown) {
       const error = toTollgateError(thrown);
       // Engine.IO would respond with 400 or 403, without `Retry-After`.
@@ -266,93 +210,32 @@ export class SocketIo {
   }
 
   #opened(engine: EngineSocket): void {
-    const { clock, limits } = this.#deps;
     const { request } = engine as unknown as { readonly request: IncomingMessage };
-    const pending = this.#pendingByRequest.get(request);
-    if (!pending) return void engine.close(true);
-    this.#pendingByRequest.delete(request);
+    const handshake = this.#openingHandshakes.get(request);
+    if (!handshake) return void engine.close(true);
+    this.#openingHandshakes.delete(request);
+    const { clock, metrics, limits } = this.#deps;
+    const timeoutMs = Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs);
     const { id } = internals(engine);
-    const state: EngineState = {
-      engine,
-      pending,
-      binding: new SessionBinding(request),
-      control: new ControlFrameLimiter(clock),
-      openedAt: clock.now(),
-      admitted: undefined,
-      bytes: 0,
-      packets: 0,
-      hasConnected: false,
-      refused: false,
-    };
-    this.#states.set(id, state);
-    const isPolling = !isWebSocket(engine);
-    const cancel = clock.after(Math.min(CONNECT_TIMEOUT_MS, limits.authDeadlineMs), () => this.#expired(state));
-    engine.once('close', () => {
-      cancel();
-      this.#states.delete(id);
-      // A WebSocket can stay open longer than its engine; the `close` of the socket releases it.
-      if (isPolling) pending.release();
-      // On the engine, because a socket that never connected emits no `disconnect`.
-      state.admitted?.connection.onClose();
-    });
-    const bound = () => (state.admitted?.connection.attachment ? PACKETS_PER_PAYLOAD : UNAUTHENTICATED_MESSAGES);
-    boundPayloads(engine, bound, () => this.#refuse(state, new TollgateError('MESSAGE_TOO_LARGE')));
-    boundProbes(engine);
-    engine.on('packet', (packet: EnginePacket) => this.#packet(state, packet));
-  }
-
-  /** Closes an engine that has not authenticated in time, regardless of what it sent. */
-  #expired({ engine, admitted }: EngineState): void {
-    if (admitted?.connection.attachment) return;
-    if (admitted) admitted.connection.close(new TollgateError('AUTH_TIMEOUT'));
-    else this.#closer.close(engine);
-  }
-
-  #packet(state: EngineState, { type, data }: EnginePacket): void {
-    const { admitted } = state;
-    if (!admitted?.connection.attachment) {
-      state.packets += 1;
-      state.bytes += packetBytes(data);
-      if (state.packets > UNAUTHENTICATED_MESSAGES || state.bytes > UNAUTHENTICATED_BYTES) return this.#refuse(state);
-    }
-    if (type !== 'message') {
-      if (!state.control.allows()) return this.#refuse(state, new TollgateError('RATE_LIMITED'));
-      return type === 'pong' ? admitted?.connection.markAlive() : undefined;
-    }
-    admitted?.transport.received(packetBytes(data));
-    if (isForeign(data) || (isConnect(data) && state.hasConnected)) return this.#refuse(state);
-    state.hasConnected ||= isConnect(data);
-  }
-
-  /**
-   * Closes an engine whose client violates the protocol or a bound; before authentication, counts a failed handshake.
-   * Discards later packets, including those of the same payload.
-   * @param error sent to an authenticated client; without it, Socket.IO responds to the packet
-   */
-  #refuse(state: EngineState, error?: TollgateError): void {
-    if (state.refused) return;
-    state.refused = true;
-    const { engine, pending, admitted } = state;
-    ignorePackets(engine);
-    if (!admitted?.connection.attachment) pending.recordRefusal(new TollgateError('NO_TOKEN'));
-    else if (error) admitted.connection.close(error);
-    // Socket.IO runs first: it responds to an unknown namespace, and to the POST that contains the packet.
-    setImmediate(() => this.#closer.close(engine));
+    this.#engines.set(id, new EngineConnection({ engine, handshake, clock, metrics }, request, timeoutMs));
+    engine.once('close', () => this.#engines.delete(id));
   }
 
   /** Authenticates and admits the client before Socket.IO confirms the connection. */
   async #admit(socket: Socket, next: (error?: Error) => void): Promise<void> {
-    const state = this.#states.get(internals(socket.conn).id);
-    if (!state || state.admitted) return this.#closer.close(socket.conn);
-    const transport = new SocketIoTransport({ clock: this.#deps.clock, closer: this.#closer, socket }, SOCKET_IO_PATH);
-    const connection = new Connection(this.#deps, transport, state.pending);
-    state.admitted = { connection, transport };
+    const engine = this.#engineOf(socket);
+    if (!engine || engine.client) return void (engine ? engine.close() : socket.conn.close());
+    const { clock } = this.#deps;
+    const transport = new SocketIoTransport({ clock, socket, engine }, SOCKET_IO_PATH);
+    const { handshake } = engine;
+    const connection = new Connection(this.#deps, transport, handshake);
+    engine.admit({ connection, transport });
     // The client chooses the payload of CONNECT: it may not be an object.
     const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
     try {
-      const resumeFrom = resumePoint(after, epoch);
-      const options = { identityRequired: true, resumeFrom, writable: transport.writable };
-      const accepted = connection.accept(() => this.#authenticate(socket, token), options);
+      const options = { resumeFrom: resumePoint(after, epoch), writable: transport.writable };
+      const identify = () => this.#identify(socket, token);
+      const accepted = acceptConnection(this.#deps, { handshake, connection }, identify, options);
       await Promise.race([accepted, transport.refused]);
     } catch (error) {
       connection.close(toTollgateError(error));
@@ -361,35 +244,37 @@ export class SocketIo {
     const { refusal } = transport;
     next(Object.assign(new Error(refusal.message), { data: publicError(refusal) }));
     // After CONNECT_ERROR has been written. Otherwise a rejected client could keep its engine open for 45 seconds.
-    setImmediate(() => this.#closer.close(socket.conn));
+    setImmediate(() => engine.close());
   }
 
   /** @throws TollgateError of the authentication rows */
-  async #authenticate(socket: Socket, handshakeToken: unknown): Promise<Identity> {
-    const identity = await this.#deps.authenticator.handshake({
-      ...presentedCredentials(socket.request),
-      handshakeToken,
-    });
+  async #identify(socket: Socket, handshakeToken: unknown): Promise<Identity> {
+    const presented = { ...presentedCredentials(socket.request), handshakeToken };
+    const identity = await this.#deps.authenticator.handshake(presented);
     if (!identity) throw new TollgateError('NO_TOKEN');
     return identity;
   }
 
   #connected(socket: Socket): void {
-    const admitted = this.#states.get(internals(socket.conn).id)?.admitted;
-    if (!admitted) return;
-    const { connection, transport } = admitted;
+    const engine = this.#engineOf(socket);
+    if (!engine?.client) return;
+    const { client } = engine;
     // Otherwise the engine would retain the handshake request, with its headers, for the lifetime of the session.
     (socket.conn as { request: unknown }).request = null;
     socket.on('disconnect', () => {
-      connection.onClose();
-      this.#closer.close(socket.conn);
+      client.connection.onClose();
+      engine.close();
     });
-    socket.onAny((name: string, ...args: unknown[]) => this.#received(admitted, name, args));
-    transport.connected();
+    socket.onAny((name: string, ...args: unknown[]) => this.#received(client, name, args));
+    client.transport.connected();
+  }
+
+  #engineOf(socket: Socket): EngineConnection | undefined {
+    return this.#engines.get(internals(socket.conn).id);
   }
 
   /** Never throws: Socket.IO calls it from a separate task, in which an exception would crash the process. */
-  #received({ connection, transport }: Admitted, name: unknown, args: unknown[]): void {
+  #received({ connection, transport }: AdmittedClient, name: unknown, args: unknown[]): void {
     const last = args.at(-1);
     const replyTo = typeof last === 'function' ? { ack: last as (reply: Fields) => void } : undefined;
     try {
@@ -415,10 +300,6 @@ export class SocketIo {
     if (isFields(fields)) return fields;
     throw new TollgateError('INVALID_MESSAGE', { text: 'The data of an event must be one JSON object.' });
   }
-}
-
-function isWebSocket(engine: EngineSocket): boolean {
-  return internals(engine).transport.name === 'websocket';
 }
 
 /**

@@ -13,7 +13,7 @@ import { ArchiveDatabase } from '../../src/usage/archive/database.ts';
 import { type Admin, startAdmin } from '../support/admin.ts';
 import { runToEnd } from '../support/agent-runs.ts';
 import { openClient } from '../support/clients.ts';
-import { silentLogger } from '../support/core.ts';
+import { NO_QUEUE, silentLogger } from '../support/core.ts';
 import { erasureFixture, everythingUnder } from '../support/erasure.ts';
 import { billedRecords } from '../support/ledger.ts';
 import { requestLegacy } from '../support/mcp.ts';
@@ -58,7 +58,15 @@ beforeAll(async () => {
   closeAfter('file', () => runQueue.close());
   const { plans } = new Catalogues();
   const runs = new Runs(
-    { redis, keys, agents: loadAgentCatalogue(undefined), plans, clock: systemClock, tracing: NO_TRACING },
+    {
+      redis,
+      keys,
+      agents: loadAgentCatalogue(undefined),
+      plans,
+      queue: NO_QUEUE,
+      clock: systemClock,
+      tracing: NO_TRACING,
+    },
     { timeoutMs: 45_000 },
   );
   const database =

@@ -5,7 +5,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
-import { type Core, startCore, thinking } from '../support/core.ts';
+import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 
 let core: Core;
@@ -14,7 +14,7 @@ let runs: Runs;
 beforeAll(async () => {
   core = await startCore({ logLength: 50 });
   const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
-  runs = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: 45_000 });
+  runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 45_000 });
 });
 
 async function acceptedRun(userId: string): Promise<string> {
@@ -22,7 +22,7 @@ async function acceptedRun(userId: string): Promise<string> {
   const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
   const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
   const run = { ...request, identity, runId, message: 'hello', transport: 'websocket', degraded: false };
-  await runs.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+  await runs.start(run, { allowed: Promise.resolve(), messages: 30 });
   return runId;
 }
 

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import type { Catalogues } from '../../src/catalogue/catalogues.ts';
-import type { ConnectionContext } from '../../src/connections/handlers.ts';
+import type { ConnectionContext, MessageContext } from '../../src/connections/connection-context.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { InFlight } from '../../src/mcp/in-flight.ts';
 import { McpDispatcher } from '../../src/mcp/mcp-dispatcher.ts';
@@ -16,7 +16,6 @@ import { freshUserId } from '../support/tokens.ts';
 import { toolNode, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
-const allowed = Promise.resolve();
 let core: Core;
 let files: Catalogues;
 
@@ -48,7 +47,7 @@ function serving() {
   const tools: McpTools = {
     describe: () => [],
     isUpstream: () => false,
-    call: (request, limit) => service.call(request, { ...UNLIMITED, allowed: limit }),
+    call: (request, limit) => service.call(request, limit),
   };
   const server = new McpServer({ tools, resources: noResources, states, logger: silentLogger, tracing: NO_TRACING });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
@@ -70,7 +69,7 @@ function identityOf(userId: string): Identity {
   };
 }
 
-const caller = () => ({ identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1', allowed });
+const caller = () => ({ identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1', limit: UNLIMITED });
 
 function httpCall(era: 'modern' | 'legacy', meta: Record<string, unknown>, signal: AbortSignal) {
   const params = { name: 'slow', arguments: {}, _meta: meta };
@@ -122,21 +121,26 @@ describe('a call over HTTP whose client is gone', () => {
 
 describe('a call over WebSocket', () => {
   const createRpcDispatcher = (server: McpServer, inFlight = new InFlight()) => {
-    const ctx = { identity: identityOf(freshUserId()), degraded: false, threadId: 'thread_1' } as ConnectionContext;
     const deps = { server, inFlight, tracing: NO_TRACING, trustsTraces: true };
-    return new McpDispatcher(deps, ctx, (frame) => {
+    return new McpDispatcher(deps, (frame) => {
       throw new Error(`nobody has reported anything: ${frame}`);
     });
   };
+  const context = (): MessageContext => ({
+    connection: { degraded: false, threadId: 'thread_1' } as ConnectionContext,
+    identity: identityOf(freshUserId()),
+    limit: UNLIMITED,
+  });
   const call = (id: number) => ({ id, method: 'tools/call', params: { name: 'slow', arguments: {} } });
   const cancel = (requestId: number) => ({ id: undefined, method: 'notifications/cancelled', params: { requestId } });
 
   it('is stopped by a notification that names it, and gets no answer; another one goes on', async () => {
     const { server, finish, counts } = serving();
     const inFlight = new InFlight();
+    const ctx = context();
     const conversation = createRpcDispatcher(server, inFlight);
-    const first = conversation.answer(call(1), allowed);
-    const second = conversation.answer(call(2), allowed);
+    const first = conversation.answer(ctx, call(1));
+    const second = conversation.answer(ctx, call(2));
     await until(() => counts().began === 2);
     conversation.observe(cancel(1));
     expect(await first).toBeUndefined();
@@ -148,12 +152,13 @@ describe('a call over WebSocket', () => {
 
   it('counts among its user’s requests in flight, and is refused above the limit', async () => {
     const { server, finish, counts } = serving();
+    const ctx = context();
     const conversation = createRpcDispatcher(server, new InFlight({ perUser: 1 }));
-    const first = conversation.answer(call(1), allowed);
+    const first = conversation.answer(ctx, call(1));
     await until(() => counts().began === 1);
-    await expect(conversation.answer(call(2), allowed)).rejects.toMatchObject({ code: 'RATE_LIMITED' });
+    await expect(conversation.answer(ctx, call(2))).rejects.toMatchObject({ code: 'RATE_LIMITED' });
     finish();
     await first;
-    expect(JSON.parse((await conversation.answer(call(3), allowed)) ?? '')).toMatchObject({ id: 3 });
+    expect(JSON.parse((await conversation.answer(ctx, call(3))) ?? '')).toMatchObject({ id: 3 });
   });
 });

@@ -35,7 +35,11 @@ async function route() {
     allowedOrigins: [],
     origins: { allow: () => true },
     drainingForMs: () => undefined,
-    messageLimiter: { blockedInMemoryMs: () => 0, consume: async () => ({ allowed: true, degraded: false }) },
+    messageLimiter: {
+      blockedInMemoryMs: () => 0,
+      consume: async () => ({ allowed: true, degraded: false }),
+      limitOf: () => 30,
+    },
     watch: { run: (_surface, _request, work) => work() },
     metrics: new Metrics(),
     logger: silentLogger,

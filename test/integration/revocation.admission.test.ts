@@ -101,6 +101,20 @@ describe('what is decided while the answer to an admission is on its way', () =>
   });
 });
 
+describe('a session whose client has disconnected while messages wait', () => {
+  it('B244 has no lease any more, and still ends with a revocation', async () => {
+    const { session, userId, ends, answer, finish } = await whileAdmitted();
+    answer();
+    await finish();
+    session.leave();
+    const { registry } = await startAdminActions(core, core.plans);
+    await until(async () => (await registry.list(userId)).total === 0);
+    await new Revocations(core).revoke(`sid:sid_${userId}`);
+    await until(() => ends.length > 0);
+    expect(ends).toEqual(['TOKEN_REVOKED']);
+  });
+});
+
 describe('a session during its admission', () => {
   it('B244 is refused when it was revoked after its token had been verified', async () => {
     const { liveAttachments, tail, registry } = await startAdminActions(core, core.plans);

@@ -12,7 +12,7 @@ import { OUTAGE_RETRY_MS } from '../../src/tools/outcome.ts';
 import type { ToolExecutor } from '../../src/tools/tool.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
-import { type Core, silentLogger, startCore, thinking } from '../support/core.ts';
+import { type Core, NO_QUEUE, silentLogger, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
 import { until } from '../support/until.ts';
@@ -25,7 +25,7 @@ const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['
 
 beforeAll(async () => {
   core = await startCore();
-  runs = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: 2_000 });
+  runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 2_000 });
 });
 
 async function accept(
@@ -35,7 +35,7 @@ async function accept(
   const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
   const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
   const run = { ...request, identity, runId, message: 'count twice', transport: 'websocket', degraded: false };
-  await by.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+  await by.start(run, { allowed: Promise.resolve(), messages: 30 });
   return { userId, runId };
 }
 
@@ -150,7 +150,9 @@ describe('a run whose worker died', () => {
     const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
     await accept();
     expect(await sweepRuns(sweep)).toBe(0);
-    const accepted = await accept(new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: -60_000 }));
+    const accepted = await accept(
+      new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: -60_000 }),
+    );
     expect(await sweepRuns(sweep)).toBe(1);
     const seen = await events(accepted.userId);
     expect(seen.map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
@@ -161,7 +163,7 @@ describe('a run whose worker died', () => {
 
   it('that cannot be ended, since its user’s data is damaged, keeps no other from its end', async () => {
     const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
-    const late = new Runs({ ...core, agents, clock: systemClock }, { timeoutMs: -60_000 });
+    const late = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: -60_000 });
     const [first, second] = [await accept(late), await accept(late)];
     const [damaged, sound] = partitionOf(first.userId) < partitionOf(second.userId) ? [first, second] : [second, first];
     await core.log.append({ userId: damaged.userId, events: [thinking('before')] });

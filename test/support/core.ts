@@ -15,12 +15,15 @@ import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING, type Tracing } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
+import type { RunQueue } from '../../src/runs/run-queue.ts';
 import { closeAfter } from './open-resources.ts';
 import { testRedisUrl } from './stack.ts';
 
 /** The default of `EVENT_LOG_BYTES`. */
 export const LOG_BYTES = 8 * 1024 * 1024;
 export const silentLogger = createLogger('test', 'silent');
+/** For runs whose jobs no worker executes. */
+export const NO_QUEUE: RunQueue = { add: async () => undefined };
 
 /** Components that need only Redis, on the test Redis under a private key prefix. */
 export interface Core {

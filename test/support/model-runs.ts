@@ -18,7 +18,7 @@ import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
 import { Threads } from '../../src/threads/threads.ts';
 import type { ToolExecutor } from '../../src/tools/tool.ts';
 import { catalogues, toolRow } from './catalogues.ts';
-import { type Core, silentLogger, startCore } from './core.ts';
+import { type Core, NO_QUEUE, silentLogger, startCore } from './core.ts';
 import type { ModelServer } from './model-server.ts';
 import { freshUserId } from './tokens.ts';
 import { anyCaller, toolNode } from './tools.ts';
@@ -58,7 +58,7 @@ export class ModelRuns {
     this.#catalogues = known;
     const tester = { name: 'tester', description: 'a', tools: TOOLS };
     this.#agents = new AgentCatalogue([tester], 'tester', PRICE);
-    this.runs = new Runs({ ...core, agents: this.#agents, clock: systemClock }, { timeoutMs: 60_000 });
+    this.runs = new Runs({ ...core, queue: NO_QUEUE, agents: this.#agents, clock: systemClock }, { timeoutMs: 60_000 });
   }
 
   static async start(model: ModelServer, known?: Catalogues): Promise<ModelRuns> {
@@ -82,7 +82,7 @@ export class ModelRuns {
     const identity = { userId, plan, permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
     const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
     const run = { ...request, identity, runId, message: 'Count.', transport: 'websocket', degraded };
-    await this.runs.start(run, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+    await this.runs.start(run, { allowed: Promise.resolve(), messages: 30 });
     return { userId, runId };
   }
 

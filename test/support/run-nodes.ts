@@ -8,7 +8,7 @@ import type { Identity } from '../../src/protocol/identity.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { RunLog } from '../../src/runs/run-log.ts';
 import { Runs } from '../../src/runs/runs.ts';
-import { type Core, silentLogger } from './core.ts';
+import { type Core, NO_QUEUE, silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
 import { testRedisUrl } from './stack.ts';
 
@@ -31,7 +31,10 @@ export async function runNodes(core: Core, plans: Plans, options: { nodes?: numb
     Array.from({ length: nodes }, async () => {
       const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
       closeAfter('file', () => disconnectRedis(redis));
-      return new Runs({ ...core, redis, plans, agents: RUN_AGENTS, clock: systemClock }, { timeoutMs });
+      return new Runs(
+        { ...core, queue: NO_QUEUE, redis, plans, agents: RUN_AGENTS, clock: systemClock },
+        { timeoutMs },
+      );
     }),
   );
 }
@@ -52,7 +55,7 @@ export function startRun(runs: Runs, fields: RunRequestFields): Promise<StartedR
     transport: 'websocket',
     degraded: false,
   };
-  return runs.start(request, { allowed: Promise.resolve(), messages: 30 }, async () => undefined);
+  return runs.start(request, { allowed: Promise.resolve(), messages: 30 });
 }
 
 /** Returns the run, or the error of its refusal. */

@@ -1,9 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
-import { type DispatchedConnection, Dispatcher } from '../../src/connections/dispatcher.ts';
-import type { ConnectionContext, Handlers } from '../../src/connections/handlers.ts';
-import type { RpcMessage } from '../../src/connections/rpc-dispatcher.ts';
+import type { ConnectionContext, RpcDispatcher, RpcMessage } from '../../src/connections/connection-context.ts';
+import { Dispatcher } from '../../src/connections/dispatcher.ts';
+import type { Handlers } from '../../src/connections/handlers.ts';
+import { InputCounters } from '../../src/connections/input-counters.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
+import { SerialQueue } from '../../src/lib/serial-queue.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
+import type { ReplyTo } from '../../src/protocol/dialects.ts';
 import type { TollgateError } from '../../src/protocol/errors.ts';
 import { silentLogger } from '../support/core.ts';
 import { until } from '../support/until.ts';
@@ -18,39 +21,45 @@ function dispatcher({ refusedMs = 0 } = {}) {
   const released = new Promise<void>((resolve) => {
     release = resolve;
   });
-  const owner: DispatchedConnection = {
-    context: { transportName: 'mcp' } as ConnectionContext,
+  const rpc: RpcDispatcher = {
+    handles: () => true,
+    observe: ({ method }) => void observed.push(method),
+    async answer(_ctx, message) {
+      requested.push(message);
+      await released;
+      return `answer ${message.id}`;
+    },
+  };
+  const writer = {
+    sendFrame: (frame: string) => void sent.push(frame),
+    sendError: (error: TollgateError, replyTo: ReplyTo) => void errors.push([error, replyTo]),
+  };
+  const connection = {
     closed: false,
     endpoint: '/ws/mcp',
-    user: { userId: 'user_1', plan: 'free' },
-    sendReply: () => undefined,
-    sendFrame: (frame) => void sent.push(frame),
-    sendError: (error, replyTo) => void errors.push([error, replyTo]),
-    close: () => undefined,
-    withEventsPaused: (work) => work(),
-    onFirstMessage: () => undefined,
-  };
-  const box = new Dispatcher(
-    {
-      handlers: {} as Handlers,
-      createRpcDispatcher: () => ({
-        handles: () => true,
-        observe: ({ method }) => void observed.push(method),
-        async answer(message) {
-          requested.push(message);
-          await released;
-          return `answer ${message.id}`;
-        },
-      }),
-      messageLimiter: { blockedInMemoryMs: () => refusedMs, consume: async () => ({ allowed: true, degraded: false }) },
-      metrics: new Metrics(),
-      logger: silentLogger,
-      tracing: NO_TRACING,
+    identity: { userId: 'user_1', plan: 'free' },
+    counters: new InputCounters(),
+    endResumeGrace: () => undefined,
+    writer,
+    rpc,
+  } as unknown as ConnectionContext;
+  const handling = new Dispatcher({
+    handlers: {} as Handlers,
+    messageLimiter: {
+      blockedInMemoryMs: () => refusedMs,
+      consume: async () => ({ allowed: true, degraded: false }),
+      limitOf: () => 30,
     },
-    owner,
-  );
-  const send = (name: string, rpcId?: number) =>
-    box.dispatch({ name, fields: {}, replyTo: rpcId === undefined ? undefined : { rpcId } });
+    metrics: new Metrics(),
+    logger: silentLogger,
+    tracing: NO_TRACING,
+  });
+  // As in a connection: one message after the other.
+  const queue = new SerialQueue(64, (error) => expect(error).toBeUndefined());
+  const send = (name: string, rpcId?: number) => {
+    const message = { name, fields: {}, replyTo: rpcId === undefined ? undefined : { rpcId } };
+    queue.add(() => handling.dispatch(connection, message));
+  };
   return { send, observed, requested, sent, errors, release: () => release() };
 }
 

@@ -1,0 +1,159 @@
+import { Queue } from 'bullmq';
+import { Accounts } from '../accounts/accounts.ts';
+import { InvalidationReader } from '../accounts/invalidation-reader.ts';
+import { Revocations } from '../accounts/revocations.ts';
+import type { Plans } from '../catalogue/plans.ts';
+import { ConnectionRegistry } from '../cluster/connection-registry.ts';
+import { NodeRegistry } from '../cluster/node-registry.ts';
+import type { Config } from '../config.ts';
+import type { ConnectionDeps } from '../connections/connection.ts';
+import { Dispatcher } from '../connections/dispatcher.ts';
+import { createHandlers } from '../connections/handlers.ts';
+import { Hub } from '../connections/hub.ts';
+import { InvalidationHandler } from '../connections/invalidation-handler.ts';
+import { connectionLimits } from '../connections/limits.ts';
+import { LiveAttachments } from '../connections/live-attachments.ts';
+import { Welcome } from '../connections/welcome.ts';
+import { LiveTail } from '../events/live-tail.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
+import { type AgentRunJob, QUEUES } from '../jobs.ts';
+import { MessageLimiter } from '../limits/message-limiter.ts';
+import { BullMqRunQueue } from '../runs/bullmq-run-queue.ts';
+import { Runs } from '../runs/runs.ts';
+import { depthOf } from '../tools/built-in/health-tools.ts';
+import { ToolAccess } from '../tools/tool-access.ts';
+import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
+import type { Authentication } from './authentication.ts';
+import { composeEventLog } from './event-log.ts';
+import { composeMcp, type Mcp } from './mcp.ts';
+import type { GatewayServices } from './services.ts';
+import { composeTools } from './tools.ts';
+
+/** What the transports and the HTTP routes of a node use. */
+export interface Connections {
+  /** What each connection uses. */
+  readonly deps: ConnectionDeps & Pick<Authentication, 'authenticator'>;
+  readonly hub: Hub;
+  readonly registry: ConnectionRegistry;
+  readonly nodes: NodeRegistry;
+  readonly log: UserLogWriter;
+  readonly acknowledgedRecords: AcknowledgedRecords;
+  readonly messageLimiter: MessageLimiter;
+  readonly plans: Plans;
+  readonly accounts: Accounts;
+  readonly revocations: Revocations;
+  readonly invalidations: InvalidationReader;
+  readonly mcp: Mcp;
+}
+
+/** Composes what connections need: limits, leases, event delivery, message handlers. Starts to follow invalidations. */
+export async function composeConnections(
+  config: Config,
+  services: GatewayServices,
+  authentication: Authentication,
+): Promise<Connections> {
+  const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = services;
+  const { authenticator, tokenSessions, tokenEvents } = authentication;
+  const { plans } = catalogues;
+  const nodes = new NodeRegistry({ redis, keys, clock, logger }, nodeId);
+  const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
+  const messageLimiter = new MessageLimiter({ redis, keys, plans, nodes, clock, logger }, rate);
+  closers.add('message limiter', () => messageLimiter.close());
+
+  const { eventLog, log, acknowledgedRecords } = await composeEventLog(services, config);
+  const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
+  await liveTail.attend(keys.nodeChannels(nodeId));
+  const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
+  const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
+  const registry = new ConnectionRegistry({ redis, keys, plans }, caps);
+  const hub = new Hub({ registry, clock, metrics, logger }, { leaseMs });
+  closers.add('hub', () => hub.stop());
+  closers.add('nodes', () => nodes.stop());
+  await nodes.start(() => hub.size);
+  const followed = await followInvalidations(services, authentication, registry);
+  const { accounts, revocations, invalidations, liveAttachments } = followed;
+
+  const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
+  closers.add('run queue', () => runQueue.close());
+  await runQueue.waitUntilReady();
+  const queueDepth = () => depthOf(runQueue);
+  const composed = composeTools({ ...services, log, queueDepth }, config);
+  const { threads, permissions, quotas, service } = composed;
+  closers.add('tool calls', () => service.close());
+  const runs = new Runs(
+    { redis, keys, agents, plans, queue: new BullMqRunQueue(runQueue), clock, tracing },
+    { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 },
+  );
+  const tools = new ToolAccess({ service, permissions, quotas, tools: catalogues.tools });
+  const mcp = composeMcp(config, services, { tools, permissions });
+  const handlers = createHandlers({ threads, tools, runs, clock });
+  const limits = connectionLimits(config);
+  const deps = {
+    authenticator,
+    tokenSessions,
+    tokenEvents,
+    registry,
+    revocations,
+    liveAttachments,
+    liveTail,
+    eventLog,
+    plans,
+    dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, logger, tracing }),
+    createRpcDispatcher: mcp.createDispatcher,
+    welcome: new Welcome({ plans, permissions, messageLimiter, clock, nodeId }, limits),
+    hub,
+    limits,
+    clock,
+    logger,
+    metrics,
+    tracing,
+    nodeId,
+  };
+  return {
+    deps,
+    hub,
+    registry,
+    nodes,
+    log,
+    acknowledgedRecords,
+    messageLimiter,
+    plans,
+    accounts,
+    revocations,
+    invalidations,
+    mcp,
+  };
+}
+
+interface FollowedInvalidations extends Pick<Connections, 'accounts' | 'revocations' | 'invalidations'> {
+  readonly liveAttachments: LiveAttachments;
+}
+
+/** Applies admin actions and revocations to the attachments of this node as soon as they are published. */
+async function followInvalidations(
+  services: GatewayServices,
+  { revocationCache, introspection }: Authentication,
+  registry: ConnectionRegistry,
+): Promise<FollowedInvalidations> {
+  const { redis, subscriber, keys, catalogues, clock, logger, metrics, tracing, closers } = services;
+  const liveAttachments = new LiveAttachments({ revoked: revocationCache });
+  const accounts = new Accounts(services);
+  const revocations = new Revocations(services);
+  const listener = new InvalidationHandler({
+    revocationCache,
+    introspection,
+    registry,
+    liveAttachments,
+    revocations,
+    accounts,
+    catalogues,
+    clock,
+    metrics,
+    tracing,
+  });
+  closers.add('invalidation handler', () => listener.stop());
+  const invalidations = new InvalidationReader({ redis, subscriber, keys, clock, logger, listener });
+  closers.add('invalidations', () => invalidations.stop());
+  await invalidations.start();
+  return { liveAttachments, accounts, revocations, invalidations };
+}

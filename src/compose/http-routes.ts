@@ -1,0 +1,99 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { invalidateCatalogues } from '../accounts/invalidations.ts';
+import type { Authenticator } from '../auth/authenticator.ts';
+import type { Config } from '../config.ts';
+import { registerAdminRoutes } from '../http/admin-routes.ts';
+import type { InputWatch } from '../http/app.ts';
+import { registerConfigRoutes } from '../http/config-routes.ts';
+import { registerConsoleRoutes } from '../http/console-routes.ts';
+import { MCP_PATH } from '../http/mcp-routes.ts';
+import { registerHealthRoutes } from '../http/operations-routes.ts';
+import type { Readiness } from '../http/readiness.ts';
+import type { IdentifyService } from '../http/services.ts';
+import { registerSessionEventRoutes } from '../http/session-event-routes.ts';
+import { registerTicketRoutes, TICKETS_PATH } from '../http/ticket-routes.ts';
+import { registerToolServerRoutes } from '../http/tool-server-routes.ts';
+import { registerUserDataRoutes } from '../http/user-data-routes.ts';
+import { registerWsConfigRoutes } from '../http/ws-config-routes.ts';
+import { TollgateError } from '../protocol/errors.ts';
+import type { Identity } from '../protocol/identity.ts';
+import type { ConnectionGuard } from '../transports/connection-guard.ts';
+import { PUBLIC_PATHS } from '../transports/endpoints.ts';
+import { presentedCredentials } from '../transports/handshake-request.ts';
+import type { Origins } from '../transports/origins.ts';
+import type { Authentication } from './authentication.ts';
+import type { Connections } from './connections.ts';
+import { registerMcp } from './mcp.ts';
+import type { GatewayServices } from './services.ts';
+import { toolServerReport } from './tool-servers.ts';
+import { openArchive, registerUsage } from './usage-routes.ts';
+
+export interface HttpRoutesDeps {
+  readonly services: GatewayServices;
+  readonly connections: Connections;
+  readonly authentication: Pick<Authentication, 'authenticator' | 'tickets' | 'tokens'>;
+  readonly origins: Origins;
+  readonly guard: ConnectionGuard;
+  readonly readiness: Readiness;
+  readonly watch: InputWatch;
+  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
+  readonly drainingForMs: () => number | undefined;
+}
+
+/** Registers the HTTP routes of a gateway node. */
+export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: HttpRoutesDeps): void {
+  const { services, connections, authentication, origins, guard, readiness, watch, drainingForMs } = deps;
+  const { authenticator, tickets, tokens } = authentication;
+  const { clock, logger, metrics, tracing, redis, keys, catalogues, nodeId } = services;
+  const { messageLimiter, mcp, accounts, plans } = connections;
+  const allowedOrigins = config.CORS_ORIGINS;
+  const identifyService = serviceOf(authenticator, guard);
+  const archive = openArchive(config, services);
+
+  registerWsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
+  registerHealthRoutes(app, { readiness });
+  const identify = bearerOf(authenticator, guard, TICKETS_PATH);
+  registerTicketRoutes(app, { identify, tickets, allowedOrigins, origins });
+  registerConfigRoutes(app, { identifyService, catalogues, logger, onReload: () => invalidateCatalogues(services) });
+  const toolServers = () => services.upstreams.all.map(toolServerReport);
+  registerToolServerRoutes(app, { identifyService, nodeId, toolServers });
+  registerAdminRoutes(app, { ...connections, redis, keys, clock, logger, identifyService });
+  registerSessionEventRoutes(app, { ...connections, tokens, guard, logger });
+  registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
+  registerUsage(app, { ...services, ...connections, identifyService, archive });
+  registerConsoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
+  registerMcp(app, config, {
+    mcp,
+    accounts,
+    plans,
+    bearer: bearerOf(authenticator, guard, MCP_PATH),
+    allowedOrigins,
+    origins,
+    drainingForMs,
+    messageLimiter,
+    watch,
+    metrics,
+    logger,
+    tracing,
+  });
+}
+
+/** Authenticates the bearer token of an HTTP request. As in a handshake, too many failures block the address. */
+function bearerOf(authenticator: Authenticator, guard: ConnectionGuard, path: string) {
+  return async ({ raw }: FastifyRequest): Promise<Identity> => {
+    const { authorization } = presentedCredentials(raw).headers;
+    // Not counted as an attempt: an OAuth client starts without a token to discover the authorization server.
+    if (authorization === undefined) throw new TollgateError('NO_TOKEN');
+    const handshake = guard.register(raw, path);
+    return handshake.authenticate(() => authenticator.bearer(authorization)).finally(handshake.release);
+  };
+}
+
+/** Authenticates the service of an HTTP request. As in a handshake, too many failures block the address. */
+function serviceOf(authenticator: Authenticator, guard: ConnectionGuard): IdentifyService {
+  return async ({ raw }, scope) => {
+    const { headers } = presentedCredentials(raw);
+    if (headers.authorization === undefined) throw new TollgateError('NO_TOKEN');
+    return guard.attempt(raw).authenticate(() => authenticator.service(headers, scope));
+  };
+}
