@@ -36,5 +36,5 @@ export async function composeAgent(
   const deps = { model, agents, tools: catalogues.tools, threads, clock, metrics, logger, tracing };
   const modelAgent = createModelAgent(deps, name);
   // The model agent is not free, so it is not available to degraded sessions.
-  return (task, context) => (task.caller.degraded ? builtInAgent : modelAgent)(task, context);
+  return (task, context) => (task.degraded ? builtInAgent : modelAgent)(task, context);
 }

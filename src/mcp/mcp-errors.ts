@@ -1,4 +1,5 @@
 import { ProtocolError, ProtocolErrorCode } from '@modelcontextprotocol/server';
+import { isObject } from '../lib/is-object.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 
 export type RpcId = string | number | null;
@@ -26,6 +27,6 @@ export function invalidParams(text: string): ProtocolError {
 
 /** Returns the id for the response to this body; null if it cannot be determined (JSON-RPC 2.0 section 5). */
 export function idOf(body: unknown): RpcId {
-  const id = typeof body === 'object' && body !== null && 'id' in body ? body.id : null;
+  const id = isObject(body) ? body.id : undefined;
   return typeof id === 'string' || typeof id === 'number' ? id : null;
 }

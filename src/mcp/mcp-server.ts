@@ -9,6 +9,7 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server';
 import packageFile from '../../package.json' with { type: 'json' };
+import { isObject } from '../lib/is-object.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
@@ -159,7 +160,7 @@ export class McpServer {
     );
     server.setRequestHandler('tools/call', ({ params }, context) =>
       this.#answer(exchange, () => {
-        const meta = metaOf(params);
+        const meta: Fields | undefined = params._meta;
         const signal = cancelSignal(exchange, context, modern, keyOf(meta));
         return callTool({ tools: this.#tools, states: this.#states }, exchange.caller, {
           name: params.name,
@@ -239,9 +240,8 @@ function cancelSignal(
 
 /** Returns whether the response must be a stream, because progress precedes the result. */
 function wantsProgress({ notify }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
-  if (notify || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
-  const meta: unknown = Reflect.get(params, '_meta');
-  return typeof meta === 'object' && meta !== null && isProgressToken(Reflect.get(meta, 'progressToken'));
+  if (notify || method !== 'tools/call' || !isObject(params)) return false;
+  return isObject(params._meta) && isProgressToken(params._meta.progressToken);
 }
 
 /** Ignores overlong tokens, because every progress notification repeats the token. */
@@ -271,10 +271,6 @@ function progressOf(
     // The caller may have disconnected.
     else mcpReq.notify(notification).catch(() => undefined);
   };
-}
-
-function metaOf(params: { readonly _meta?: Fields | undefined }): Fields | undefined {
-  return params._meta;
 }
 
 /** Returns the response with the HTTP status of its error and `Retry-After`. */

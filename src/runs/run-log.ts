@@ -5,7 +5,7 @@ import { publicError, TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import { retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
-import type { CallJournal } from '../tools/tool-requests.ts';
+import type { RunCallLog } from '../tools/run-journal.ts';
 import type { Refusal } from '../usage/records.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
@@ -32,7 +32,7 @@ export type JournalEntry = NonNullable<NewEvent['journal']>;
  * outcomes are matched by call id, because concurrent calls end in any order. Other events are matched by their number,
  * because an agent emits them in the same order each time.
  */
-export class RunLog implements CallJournal {
+export class RunLog implements RunCallLog {
   readonly #log: EventLog;
   readonly #clock: Clock;
   readonly #run: ClaimedRun;
@@ -113,7 +113,7 @@ export class RunLog implements CallJournal {
   /** Returns the outcome of a call that an earlier worker completed. */
   journaled(callId: string): ToolOutcome | undefined {
     const stored = this.#run.journal.get(callId);
-    return stored === undefined ? undefined : (JSON.parse(stored) as ToolOutcome);
+    return stored === undefined ? undefined : JSON.parse(stored);
   }
 
   /**

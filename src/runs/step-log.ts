@@ -100,7 +100,7 @@ export class StepLog implements Steps {
       this.#endReplay();
       return undefined;
     }
-    const { number, events, text, calls } = JSON.parse(stored) as StoredStep;
+    const { number, events, text, calls }: StoredStep = JSON.parse(stored);
     this.#completed += 1;
     this.#number = number;
     this.#log.skipReplayed(events);
