@@ -127,7 +127,7 @@ export class Runs {
     if (outcome === 'limited') throw new TollgateError('RATE_LIMITED');
     if (outcome === 'refused') throw runRefusal(this.#plans, run.identity.plan, rest as unknown as RunRefusal);
     if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
-    const [run_id, thread_id] = rest as [string, string];
+    const [run_id = '', thread_id = ''] = rest.map(String);
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
@@ -146,8 +146,8 @@ export class Runs {
 
   /** Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners. */
   async claim(userId: string, runId: string): Promise<Claim> {
-    const reply = (await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [])) as string[];
-    const [outcome, ...flat] = reply;
+    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], []);
+    const [outcome, ...flat] = Array.isArray(reply) ? reply.map(String) : [];
     if (outcome !== 'claimed') return { outcome: outcome === 'finished' ? 'finished' : 'missing' };
     return { outcome, run: parseRun(userId, runId, flat) };
   }
@@ -159,7 +159,7 @@ export class Runs {
     const cancelling = cancelRun.run(this.#redis, [keys.run(runId), keys.messageRate], args);
     const [reply] = await Promise.all([cancelling, limit.allowed]);
     if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
-    return reply as 'asked' | 'missing' | 'finished';
+    return reply === 'missing' || reply === 'finished' ? reply : 'asked';
   }
 
   /** Returns runs past their deadline (Redis clock) that have not ended; at most `limit` per partition. */

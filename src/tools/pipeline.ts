@@ -68,138 +68,137 @@ export type Finish = () => Promise<CallEnd>;
 /** A request whose execution can be stopped. */
 export type StoppableRequest = ToolCallRequest & { readonly signal: AbortSignal };
 
-export interface ToolPipelineDeps extends ExecutionDeps, Executors {
+export interface PipelineDeps extends ExecutionDeps, Executors {
   readonly tools: ToolCatalogue;
   readonly permissions: Permissions;
   readonly quotas: Quotas;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolCalls' | 'toolSeconds'>;
+  /** Timeout of one execution. */
+  readonly timeoutMs: number;
 }
 
 /**
  * The steps of every tool call: authorise → reserve → execute → commit or release. Calls of all transports and of
  * agents take the same steps; their journals differ. Refusals are free.
+ *
+ * Authorises and reserves; the returned function takes the other steps. The journal is called before the first wait, so
+ * that calls are recorded in the order in which they are made.
  */
-export class ToolPipeline {
-  readonly #deps: ToolPipelineDeps;
-  readonly #timeoutMs: number;
-
-  constructor(deps: ToolPipelineDeps, options: { readonly timeoutMs: number }) {
-    this.#deps = deps;
-    this.#timeoutMs = options.timeoutMs;
+export async function beginCall(deps: PipelineDeps, request: StoppableRequest, journal: CallJournal): Promise<Finish> {
+  try {
+    return await begin(deps, request, journal);
+  } catch (error) {
+    if (error instanceof TollgateError) count(deps, request, error.code);
+    throw error;
   }
+}
 
-  /**
-   * Authorises and reserves. The journal is called before the first wait, so that calls are recorded in the order in
-   * which they are made.
-   */
-  async begin(request: StoppableRequest, journal: CallJournal): Promise<Finish> {
-    try {
-      return await this.#begin(request, journal);
-    } catch (error) {
-      if (error instanceof TollgateError) this.#count(request, error.code);
-      throw error;
-    }
+async function begin(deps: PipelineDeps, request: StoppableRequest, journal: CallJournal): Promise<Finish> {
+  const replayed = journal.replay();
+  if (replayed) return repeated(await replayed);
+
+  const authorized = authorize(deps, request);
+  if (authorized instanceof TollgateError) return refuse(deps, { request, journal, error: authorized });
+
+  const call = { ...authorized, reservation: reservationFor(deps, request, authorized.tool) };
+  const begun = await traceReserve(deps, () => journal.begin(call));
+  switch (begun.kind) {
+    case 'refused':
+      return refuse(deps, { request, journal, error: begun.error });
+    case 'repeated':
+      return async () => ({ outcome: await begun.outcome(), repeated: true, status: null });
+    case 'begun':
+      return () => executeAndCommit(deps, request, { ...call, begun });
   }
+}
 
-  async #begin(request: StoppableRequest, journal: CallJournal): Promise<Finish> {
-    const replayed = journal.replay();
-    if (replayed) return repeated(await replayed);
+/** Makes all checks that need no round trip. Returns the tool, or the refusal. */
+function authorize(
+  deps: PipelineDeps,
+  { tool: name, caller, degraded, args }: ToolCallRequest,
+): AuthorizedTool | TollgateError {
+  const tool = deps.tools.get(name);
+  const fields = { tool_name: name };
+  if (!tool) return new TollgateError('TOOL_NOT_FOUND', { fields });
+  const { allowed, reason, ...decision } = deps.permissions.decide(tool, caller);
+  if (!allowed) return new TollgateError('PERMISSION_DENIED', { text: reason, fields: { ...fields, ...decision } });
+  if (degraded && tool.units > 0) return new TollgateError('AUTH_SERVICE_UNAVAILABLE', { text: DEGRADED });
+  const executor = executorOf(deps, tool);
+  if (!executor) return new TollgateError('TOOL_NOT_AVAILABLE', { fields });
+  const problem = tool.argumentsProblem(args);
+  if (problem !== undefined) return new TollgateError('FORMAT_ERROR', { text: problem, fields });
+  return { tool, executor };
+}
 
-    const authorized = this.#authorize(request);
-    if (authorized instanceof TollgateError) return this.#refuse(request, journal, authorized);
+function reservationFor(deps: PipelineDeps, { callId, caller, input }: ToolCallRequest, tool: Tool): Reservation {
+  const mayRequestInput = input !== undefined && tool.upstream !== undefined;
+  return deps.quotas.reservationFor({ callId, tool, caller, mayRequestInput });
+}
 
-    const call = { tool: authorized.tool, reservation: this.#reservationFor(request, authorized.tool) };
-    const begun = await traceReserve(this.#deps, () => journal.begin(call));
-    switch (begun.kind) {
-      case 'refused':
-        return this.#refuse(request, journal, begun.error);
-      case 'repeated':
-        return async () => ({ outcome: await begun.outcome(), repeated: true, status: null });
-      case 'begun':
-        return () => this.#executeAndCommit(request, { ...authorized, ...call, begun });
-    }
+async function executeAndCommit(
+  deps: PipelineDeps,
+  request: StoppableRequest,
+  call: ReservedCall & { readonly executor: ToolExecutor; readonly begun: BegunCall },
+): Promise<CallEnd> {
+  const { tool, executor, begun } = call;
+  const context = begun.mayRequestInput ? request : { ...request, input: undefined };
+  const executed = await executeTool(deps, {
+    ...{ tool: tool.name, executor, args: request.args },
+    ...{ context, timeoutMs: deps.timeoutMs },
+  });
+  const ending = endingOf(deps, request, call, executed);
+  const outcome = await traceEnd(deps, recordOf(ending), () => begun.end(ending));
+  return { outcome, repeated: false, status: begun.status };
+}
+
+function endingOf(
+  deps: PipelineDeps,
+  request: ToolCallRequest,
+  { tool, reservation, begun }: ReservedCall & { readonly begun: BegunCall },
+  executed: Executed,
+): Ending {
+  if (executed.kind === 'input_required' && begun.mayRequestInput) {
+    count(deps, request, executed.kind);
+    const { error, inputRequests: inputRequired, startedAt, completedAt } = executed;
+    const duration_ms = Math.max(0, completedAt - startedAt);
+    return {
+      kind: 'input_required',
+      outcome: { success: false, error, ...(inputRequired && { inputRequired }), duration_ms, usage_record_id: null },
+      // If capabilities are missing, the round stays the same: the caller can repeat the request and declare more.
+      round: inputRequired?.round ?? request.input?.answered ?? 0,
+      commit: reservation.inputRequired,
+    };
   }
+  const status = STATUS[executed.kind];
+  count(deps, request, status);
+  const record = recordFor(request, tool, { status, acceptedAt: begun.acceptedAt, executed });
+  const result =
+    executed.kind === 'success'
+      ? { success: true, result: executed.result }
+      : { success: false, error: executed.error };
+  const outcome = { ...result, duration_ms: record.duration_ms, usage_record_id: record.id };
+  if (executed.kind === 'stopped') return { kind: 'stopped', outcome, record };
+  const commit = reservation.commit({ units: record.units, completedAt: record.completed_at });
+  return { kind: 'completed', outcome, record, commit };
+}
 
-  /** Makes all checks that need no round trip. Returns the tool, or the refusal. */
-  #authorize({ tool: name, caller, degraded, args }: ToolCallRequest): AuthorizedTool | TollgateError {
-    const tool = this.#deps.tools.get(name);
-    const fields = { tool_name: name };
-    if (!tool) return new TollgateError('TOOL_NOT_FOUND', { fields });
-    const { allowed, reason, ...decision } = this.#deps.permissions.decide(tool, caller);
-    if (!allowed) return new TollgateError('PERMISSION_DENIED', { text: reason, fields: { ...fields, ...decision } });
-    if (degraded && tool.units > 0) return new TollgateError('AUTH_SERVICE_UNAVAILABLE', { text: DEGRADED });
-    const executor = executorOf(this.#deps, tool);
-    if (!executor) return new TollgateError('TOOL_NOT_AVAILABLE', { fields });
-    const problem = tool.argumentsProblem(args);
-    if (problem !== undefined) return new TollgateError('FORMAT_ERROR', { text: problem, fields });
-    return { tool, executor };
-  }
+async function refuse(
+  deps: PipelineDeps,
+  { request, journal, error }: { request: ToolCallRequest; journal: CallJournal; error: TollgateError },
+): Promise<Finish> {
+  const { userId, caller, tool } = request;
+  const counted = refusal(userId, caller.plan, deps.tools.get(tool)?.name, deps.clock.now());
+  const outcome = await journal.refuse(error, counted);
+  deps.tracing.failed(error);
+  count(deps, request, error.code);
+  return async () => ({ outcome, repeated: false, status: null });
+}
 
-  #reservationFor({ callId, caller, input }: ToolCallRequest, tool: Tool): Reservation {
-    const mayRequestInput = input !== undefined && tool.upstream !== undefined;
-    return this.#deps.quotas.reservationFor({ callId, tool, caller, mayRequestInput });
-  }
-
-  async #executeAndCommit(
-    request: StoppableRequest,
-    call: ReservedCall & AuthorizedTool & { readonly begun: BegunCall },
-  ): Promise<CallEnd> {
-    const { tool, executor, begun } = call;
-    const context = begun.mayRequestInput ? request : { ...request, input: undefined };
-    const executed = await executeTool(this.#deps, {
-      ...{ tool: tool.name, executor, args: request.args },
-      ...{ context, timeoutMs: this.#timeoutMs },
-    });
-    const ending = this.#endingOf(request, call, executed);
-    const outcome = await traceEnd(this.#deps, recordOf(ending), () => begun.end(ending));
-    return { outcome, repeated: false, status: begun.status };
-  }
-
-  #endingOf(
-    request: ToolCallRequest,
-    { tool, reservation, begun }: ReservedCall & { readonly begun: BegunCall },
-    executed: Executed,
-  ): Ending {
-    if (executed.kind === 'input_required' && begun.mayRequestInput) {
-      this.#count(request, executed.kind);
-      const { error, inputRequests: inputRequired, startedAt, completedAt } = executed;
-      const duration_ms = Math.max(0, completedAt - startedAt);
-      return {
-        kind: 'input_required',
-        outcome: { success: false, error, ...(inputRequired && { inputRequired }), duration_ms, usage_record_id: null },
-        // If capabilities are missing, the round stays the same: the caller can repeat the request and declare more.
-        round: inputRequired?.round ?? request.input?.answered ?? 0,
-        commit: reservation.inputRequired,
-      };
-    }
-    const status = STATUS[executed.kind];
-    this.#count(request, status);
-    const record = recordFor(request, tool, { status, acceptedAt: begun.acceptedAt, executed });
-    const result =
-      executed.kind === 'success'
-        ? { success: true, result: executed.result }
-        : { success: false, error: executed.error };
-    const outcome = { ...result, duration_ms: record.duration_ms, usage_record_id: record.id };
-    if (executed.kind === 'stopped') return { kind: 'stopped', outcome, record };
-    const commit = reservation.commit({ units: record.units, completedAt: record.completed_at });
-    return { kind: 'completed', outcome, record, commit };
-  }
-
-  async #refuse(request: ToolCallRequest, journal: CallJournal, error: TollgateError): Promise<Finish> {
-    const { userId, caller, tool } = request;
-    const counted = refusal(userId, caller.plan, this.#deps.tools.get(tool)?.name, this.#deps.clock.now());
-    const outcome = await journal.refuse(error, counted);
-    this.#deps.tracing.failed(error);
-    this.#count(request, error.code);
-    return async () => ({ outcome, repeated: false, status: null });
-  }
-
-  /** Names outside the catalogue share one label, to bound the cardinality. */
-  #count({ tool, transport }: ToolCallRequest, status: string): void {
-    const label = this.#deps.tools.get(tool) ? tool : 'unknown';
-    this.#deps.metrics.toolCalls.inc({ tool: label, transport, status });
-  }
+/** Names outside the catalogue share one label, to bound the cardinality. */
+function count(deps: PipelineDeps, { tool, transport }: ToolCallRequest, status: string): void {
+  const label = deps.tools.get(tool) ? tool : 'unknown';
+  deps.metrics.toolCalls.inc({ tool: label, transport, status });
 }
 
 /** Status of the usage record. In a run no caller can answer an input request, so it counts as a failure. */

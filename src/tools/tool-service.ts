@@ -6,7 +6,7 @@ import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { CallStore } from './call-store.ts';
 import type { ToolOutcome } from './outcome.ts';
-import { type CallEnd, type StoppableRequest, ToolPipeline, type ToolPipelineDeps } from './pipeline.ts';
+import { beginCall, type CallEnd, type PipelineDeps, type StoppableRequest } from './pipeline.ts';
 import { type CallingRun, RunJournal } from './run-journal.ts';
 import { StandaloneJournal, type StandaloneJournalDeps } from './standalone-journal.ts';
 import type { ToolCallRequest, ToolResult } from './tool-call.ts';
@@ -17,7 +17,7 @@ const CLOSE_TIMEOUT_MS = 5_000;
 /** Time to record the calls that were stopped after `CLOSE_TIMEOUT_MS`. */
 const RECORD_TIMEOUT_MS = 2_000;
 
-export interface ToolServiceDeps extends ToolPipelineDeps {
+export interface ToolServiceDeps extends Omit<PipelineDeps, 'timeoutMs'> {
   readonly calls: CallStore;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolCalls' | 'toolSeconds' | 'toolCallsInFlight' | 'refusedWrites'>;
@@ -36,7 +36,7 @@ export class ToolService {
   readonly #deps: ToolServiceDeps;
   readonly #standalone: StandaloneJournalDeps;
   readonly #concurrency: number;
-  readonly #pipeline: ToolPipeline;
+  readonly #pipeline: PipelineDeps;
   readonly #inFlight = new Set<Promise<unknown>>();
   readonly #stop = new AbortController();
   #closing = false;
@@ -44,7 +44,7 @@ export class ToolService {
   constructor(deps: ToolServiceDeps, options: ToolServiceOptions) {
     this.#deps = deps;
     this.#concurrency = options.concurrency;
-    this.#pipeline = new ToolPipeline(deps, options);
+    this.#pipeline = { ...deps, timeoutMs: options.timeoutMs };
     this.#standalone = { ...deps, rejection: () => this.#rejection(), stop: this.#stop.signal };
   }
 
@@ -54,7 +54,7 @@ export class ToolService {
    */
   callInRun(request: StoppableRequest, run: CallingRun): Promise<ToolOutcome> {
     return traceCall(this.#deps, request, async () => {
-      const finish = await this.#pipeline.begin(request, new RunJournal(this.#deps, request, run));
+      const finish = await beginCall(this.#pipeline, request, new RunJournal(this.#deps, request, run));
       return (await finish()).outcome;
     });
   }
@@ -68,10 +68,8 @@ export class ToolService {
    */
   call(request: ToolCallRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
     return traceCall(this.#deps, request, async (span) => {
-      const begun = this.#pipeline.begin(
-        this.#stoppable(request),
-        new StandaloneJournal(this.#standalone, request, limit),
-      );
+      const journal = new StandaloneJournal(this.#standalone, request, limit);
+      const begun = beginCall(this.#pipeline, this.#stoppable(request), journal);
       const finished = begun.then((finish) => finish()).then((end) => resultOf(request, end));
       this.#track(finished);
       await begun;
