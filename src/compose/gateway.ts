@@ -18,7 +18,7 @@ import { logReloads } from '../catalogue/catalogues.ts';
 import { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import { NodeRegistry } from '../cluster/node-registry.ts';
 import type { Config } from '../config.ts';
-import { type ConnectionContext, createHandlers, type ToolsPort } from '../connections/handlers.ts';
+import { type ConnectionContext, createHandlers } from '../connections/handlers.ts';
 import { Hub } from '../connections/hub.ts';
 import { InvalidationHandler, type InvalidationHandlerDeps } from '../connections/invalidation-handler.ts';
 import { connectionLimits } from '../connections/limits.ts';
@@ -56,7 +56,6 @@ import { InFlight } from '../mcp/in-flight.ts';
 import { McpDispatcher } from '../mcp/mcp-dispatcher.ts';
 import { McpResources } from '../mcp/mcp-resources.ts';
 import { McpServer } from '../mcp/mcp-server.ts';
-import type { McpTools } from '../mcp/mcp-tools.ts';
 import { RequestStates } from '../mcp/request-states.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -68,6 +67,7 @@ import { startTelemetry, type Telemetry } from '../telemetry/telemetry.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { INPUT_TTL_MS } from '../tools/call-store.ts';
 import { BUILT_IN_TOOLS } from '../tools/executors.ts';
+import type { ToolsPort } from '../tools/tool-call.ts';
 import { ConnectionGuard } from '../transports/connection-guard.ts';
 import { matchEndpoint, PUBLIC_PATHS } from '../transports/endpoints.ts';
 import { isHandshake } from '../transports/engine-requests.ts';
@@ -212,7 +212,7 @@ async function createConnections(config: Config, services: GatewayServices) {
     { redis, keys, agents, plans, clock, tracing },
     { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 },
   );
-  const tools: ToolsPort & McpTools = {
+  const tools: ToolsPort = {
     describe: (identity) => permissions.describeTools(identity),
     call: (request, allowed) => {
       return service.call(request, { allowed, messages: messageLimiter.limitOf(request.caller.plan) });

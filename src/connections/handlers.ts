@@ -4,6 +4,7 @@ import { derivedId, newId } from '../lib/ids.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { ClientFields, ClientMessageType, Fields, ServerEventType } from '../protocol/messages.ts';
+import { type ToolCallRequest, type ToolsPort, toolCallRequest } from '../tools/tool-call.ts';
 
 /** Answer of a handler; undefined when the connection has closed. */
 export type Reply =
@@ -54,30 +55,6 @@ export interface ThreadsPort {
     userId: string,
     page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
   ): Promise<{ readonly messages: readonly Fields[]; readonly before: string | null }>;
-}
-
-/** A tool call that a connection requests. */
-export interface ToolCallRequest {
-  readonly userId: string;
-  readonly caller: Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'> & { readonly degraded: boolean };
-  readonly tool: string;
-  readonly args: Fields;
-  readonly callId: string;
-  readonly threadId: string;
-  readonly requestId: string | null;
-  readonly idempotencyKey: string | null;
-  readonly transport: string;
-}
-
-export interface ToolsPort {
-  describe(identity: Identity): readonly object[];
-  /**
-   * Starts a tool call; `finished` settles with its result. @param allowed as for `RunsPort.start`
-   * @throws TollgateError for a refusal
-   */
-  call(request: ToolCallRequest, allowed: Promise<void>): Promise<{ readonly finished: Promise<object> }>;
-  /** Returns the used and the remaining quota of the caller. @throws TollgateError OVERLOADED */
-  usage(identity: Identity): Promise<object>;
 }
 
 /** An answer out of order: later messages do not wait for it. */
@@ -189,21 +166,14 @@ export function createHandlers(ports: { runs: RunsPort; threads: ThreadsPort; to
   };
 }
 
-/** Derives the call id from user and idempotency key, so that a repeated request names the same call on every node. */
 function toolCall(ctx: ConnectionContext, fields: ClientFields<'tool_call'>): ToolCallRequest {
-  const { userId, plan, permissions, roles, featureFlags } = ctx.identity;
-  const { idempotency_key: key, request_id } = fields;
-  return {
-    userId,
-    caller: { plan, permissions, roles, featureFlags, degraded: ctx.degraded },
+  return toolCallRequest(ctx, {
     tool: fields.tool,
     args: fields.arguments,
-    callId: key === undefined ? newId('call') : derivedId('call', userId, key),
-    threadId: ctx.threadId,
-    requestId: request_id ?? null,
-    idempotencyKey: key ?? null,
     transport: ctx.transportName,
-  };
+    requestId: fields.request_id,
+    idempotencyKey: fields.idempotency_key,
+  });
 }
 
 function toolResult(request_id: string | undefined, result: object): Reply {
