@@ -52,7 +52,7 @@ async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }
   });
   const error = publicError(new TollgateError('TOOL_FAILED', { text: LOST }));
   const outcome = { success: false, error, duration_ms: record.duration_ms, usage_record_id: record.id };
-  const counts = await calls.end({ userId, callId, details, outcome, record, quotaCommit: '', swept: true });
+  const counts = await calls.end({ userId, callId, details, ending: { kind: 'expired', outcome, record } });
   if (counts !== outcome) return false;
   logger.warn({ user: userHash(userId), tool, call: callId }, 'interrupted tool call ended by the sweep');
   return true;

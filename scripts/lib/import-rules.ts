@@ -55,6 +55,8 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/auth',
     'src/events',
     'src/cluster',
+    // The request of a tool call, and the port of all transports to the tools.
+    'src/tools/tool-call.ts',
   ],
   'src/mcp': [...INFRASTRUCTURE, 'src/catalogue', 'src/limits', 'src/upstreams', 'src/tools', 'src/connections'],
   'src/transports': [...INFRASTRUCTURE, 'src/limits', 'src/auth', 'src/connections'],

@@ -120,10 +120,10 @@ export class Catalogues {
 }
 
 function read(sources: CatalogueSources, options: CatalogueOptions): Snapshot {
-  const files = [sources.tools, sources.plans, ...(sources.servers ? [sources.servers] : [])].map((url) => {
-    return new CatalogueFile(url);
-  });
-  const [toolsFile, plansFile, serversFile] = files as [CatalogueFile, CatalogueFile, CatalogueFile?];
+  const toolsFile = new CatalogueFile(sources.tools);
+  const plansFile = new CatalogueFile(sources.plans);
+  const serversFile = sources.servers && new CatalogueFile(sources.servers);
+  const files = [toolsFile, plansFile, ...(serversFile ? [serversFile] : [])];
   const own = parseTools(toolsFile, options.builtInTools);
   const { table: tools, servers } = own && serversFile ? withToolServers(serversFile, own, options) : alone(own);
   const names = { tools: new Set(tools?.tools.keys()), permissions: new Set(tools?.permissions.keys()) };

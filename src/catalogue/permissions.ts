@@ -21,8 +21,13 @@ export type ToolDescription = Pick<Tool, 'name' | 'description' | 'permission' |
   readonly available: boolean;
 };
 
-/** The part of an identity that determines a decision. */
-export type Caller = Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'>;
+/** The caller of a tool: the part of an identity that determines what it may use. */
+export type ToolCaller = Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'>;
+
+/** Returns the caller without the other members of the identity. */
+export function toolCallerOf({ plan, permissions, roles, featureFlags }: ToolCaller): ToolCaller {
+  return { plan, permissions, roles, featureFlags };
+}
 
 export interface PermissionsDeps {
   readonly plans: Plans;
@@ -42,29 +47,29 @@ export class Permissions {
   }
 
   /** Returns the permissions of a caller: those of the plan, then those of the token. */
-  of(caller: Pick<Caller, 'plan' | 'permissions'>): string[] {
+  of(caller: Pick<ToolCaller, 'plan' | 'permissions'>): string[] {
     return [...new Set([...this.#plans.effective(caller.plan).permissions, ...caller.permissions])];
   }
 
   /** Returns the tools that this caller may use, in the order of the catalogue. */
-  toolsOf(caller: Caller): Tool[] {
+  toolsOf(caller: ToolCaller): Tool[] {
     return this.#tools.all.filter((tool) => this.decide(tool, caller).allowed);
   }
 
   /** Returns the public descriptions of the tools that this caller may use. */
-  describeTools(caller: Caller): ToolDescription[] {
+  describeTools(caller: ToolCaller): ToolDescription[] {
     return this.toolsOf(caller).map(({ name, description, permission, units, arguments: schema, executor }) => {
       return { name, description, permission, units, arguments: schema, available: executor !== 'none' };
     });
   }
 
   /** Returns whether a caller has a permission and meets its requirements. */
-  has(permission: string, caller: Caller): boolean {
+  has(permission: string, caller: ToolCaller): boolean {
     const { granted, missing } = this.#evaluate({ permission }, caller);
     return granted && missing.length === 0;
   }
 
-  decide(tool: Tool, caller: Caller): Decision {
+  decide(tool: Tool, caller: ToolCaller): Decision {
     const required = [tool.permission];
     const { granted, missing } = this.#evaluate(tool, caller);
     if (granted && missing.length === 0) {
@@ -91,7 +96,7 @@ export class Permissions {
    * Returns the lowest plan above the caller's that allows the tool; null when there is none.
    * @param better further condition on the plan
    */
-  upgradePath(tool: Tool, caller: Caller, better: (plan: Plan) => boolean = () => true): string | null {
+  upgradePath(tool: Tool, caller: ToolCaller, better: (plan: Plan) => boolean = () => true): string | null {
     const current = this.#plans.effective(caller.plan);
     const plan = this.#plans.all.find((candidate) => {
       if (candidate.rank <= current.rank || !better(candidate)) return false;
@@ -101,20 +106,20 @@ export class Permissions {
     return plan?.name ?? null;
   }
 
-  #evaluate(tool: Pick<Tool, 'permission'>, caller: Caller): { granted: boolean; missing: string[] } {
+  #evaluate(tool: Pick<Tool, 'permission'>, caller: ToolCaller): { granted: boolean; missing: string[] } {
     const permission = this.#tools.permission(tool.permission);
     // A permission outside the catalogue is never granted, even if a token claims it.
     if (!permission) return { granted: false, missing: [] };
     return { granted: this.#hasAny(permission, caller), missing: this.#missing(permission, caller) };
   }
 
-  #hasAny({ name, held_by }: Permission, caller: Caller): boolean {
+  #hasAny({ name, held_by }: Permission, caller: ToolCaller): boolean {
     if (!held_by) return this.of(caller).some((granted) => covers(granted, name));
     const plan = this.#plans.effective(caller.plan).name;
     return held_by.plans.includes(plan) || held_by.roles.some((role) => caller.roles.includes(role));
   }
 
-  #missing({ needs }: Permission, caller: Caller): string[] {
+  #missing({ needs }: Permission, caller: ToolCaller): string[] {
     const { feature_flag, role, environments } = needs;
     const missing: string[] = [];
     if (feature_flag !== undefined && !this.#hasFlag(feature_flag, caller))
@@ -127,7 +132,7 @@ export class Permissions {
   }
 
   /** The flags of a token override those of the plan, in both directions. */
-  #hasFlag(flag: string, { plan, featureFlags }: Caller): boolean {
+  #hasFlag(flag: string, { plan, featureFlags }: ToolCaller): boolean {
     const claimed = Object.hasOwn(featureFlags, flag) ? featureFlags[flag] : featureFlags['*'];
     if (claimed !== undefined) return claimed;
     const ofPlan = this.#plans.effective(plan).featureFlags;

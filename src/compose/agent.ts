@@ -53,7 +53,7 @@ export async function composeAgent(services: AgentServices, config: AgentConfig)
   return (task, context) => {
     const model = task.model ?? name;
     // The model agent is not free, so it is not available to degraded sessions.
-    const hasModel = model !== undefined && models.get(model) !== undefined && !task.caller.degraded;
+    const hasModel = model !== undefined && models.get(model) !== undefined && !task.degraded;
     return (hasModel ? modelAgent : builtInAgent)(task, context);
   };
 }

@@ -3,8 +3,8 @@ import type { Clock } from '../lib/clock.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
-import type { Identity } from '../protocol/identity.ts';
 import type { ClientFields, ClientMessageType, Fields, UserOf } from '../protocol/messages.ts';
+import { type ToolCallRequest, type ToolsPort, toolCallRequest } from '../tools/tool-call.ts';
 import type { MessageContext, Reply } from './connection-context.ts';
 
 export interface RunsPort {
@@ -24,30 +24,6 @@ export interface ThreadsPort {
     userId: string,
     page: { readonly threadId: string; readonly before: string | undefined; readonly limit: number },
   ): Promise<{ readonly messages: readonly Fields[]; readonly before: string | null }>;
-}
-
-/** A tool call that a connection requests. */
-export interface ToolCallRequest {
-  readonly userId: string;
-  readonly caller: Pick<Identity, 'plan' | 'permissions' | 'roles' | 'featureFlags'> & { readonly degraded: boolean };
-  readonly tool: string;
-  readonly args: Fields;
-  readonly callId: string;
-  readonly threadId: string;
-  readonly requestId: string | null;
-  readonly idempotencyKey: string | null;
-  readonly transport: string;
-}
-
-export interface ToolsPort {
-  describe(identity: Identity): readonly object[];
-  /**
-   * Starts a tool call; `finished` settles with its result. @param limit as for `RunsPort.start`
-   * @throws TollgateError for a refusal
-   */
-  call(request: ToolCallRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<object> }>;
-  /** Returns the used and the remaining quota of the caller. @throws TollgateError OVERLOADED */
-  usage(identity: Identity): Promise<object>;
 }
 
 /** An answer out of order: later messages do not wait for it. */
@@ -169,21 +145,18 @@ export function createHandlers(ports: HandlerPorts): Handlers {
   };
 }
 
-/** Derives the call id from user and idempotency key, so that a repeated request names the same call on every node. */
 function toolCall({ connection, identity }: MessageContext, fields: ClientFields<'tool_call'>): ToolCallRequest {
-  const { userId, plan, permissions, roles, featureFlags } = identity;
-  const { idempotency_key: key, request_id } = fields;
-  return {
-    userId,
-    caller: { plan, permissions, roles, featureFlags, degraded: connection.degraded },
-    tool: fields.tool,
-    args: fields.arguments,
-    callId: key === undefined ? newId('call') : derivedId('call', userId, key),
-    threadId: connection.threadId,
-    requestId: request_id ?? null,
-    idempotencyKey: key ?? null,
-    transport: connection.transportName,
-  };
+  const { degraded, threadId } = connection;
+  return toolCallRequest(
+    { identity, degraded, threadId },
+    {
+      tool: fields.tool,
+      args: fields.arguments,
+      transport: connection.transportName,
+      requestId: fields.request_id,
+      idempotencyKey: fields.idempotency_key,
+    },
+  );
 }
 
 function toolResult(request_id: string | undefined, result: object): Reply {

@@ -39,10 +39,10 @@ const Message = z.unknown().meta({
 const Result = z.unknown().meta({
   id: 'JsonRpcResult',
   type: 'object',
-  required: ['jsonrpc', 'id'],
+  required: ['jsonrpc'],
   properties: {
     jsonrpc: { const: '2.0' },
-    id: { type: ['string', 'integer', 'null'] },
+    id: { type: ['string', 'integer'], description: 'Absent in errors that answer no request.' },
     result: { type: 'object' },
     error: { type: 'object', description: 'Instead of `result`: an error of JSON-RPC, MCP or a tool.' },
   },
@@ -127,7 +127,7 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
       schema: { hide: true },
       handler: (_request, reply) => {
         const error = { code: METHOD_NOT_FOUND, message: 'Method not allowed: send a POST.' };
-        return reply.status(405).header('allow', 'POST').send({ jsonrpc: '2.0', id: null, error });
+        return reply.status(405).header('allow', 'POST').send({ jsonrpc: '2.0', error });
       },
     });
     typedRoutes(scope).post(MCP_PATH, { schema: DOCUMENTED }, async (request, reply) => {

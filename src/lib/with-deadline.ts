@@ -34,3 +34,14 @@ export async function withDeadline<T>(
     expired.abort();
   }
 }
+
+/** Resolves when every promise has settled, at the latest after `timeoutMs`. Never rejects. */
+export async function settledWithin(clock: Clock, timeoutMs: number, work: Iterable<Promise<unknown>>): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const cancel = clock.after(timeoutMs, resolve);
+    Promise.allSettled(work).then(() => {
+      cancel();
+      resolve();
+    });
+  });
+}

@@ -1,4 +1,4 @@
-import type { Caller, Permissions } from '../catalogue/permissions.ts';
+import type { Permissions, ToolCaller } from '../catalogue/permissions.ts';
 import { allowanceOf, type Plan, type Plans } from '../catalogue/plans.ts';
 import type { Tool, ToolCatalogue } from '../catalogue/tool-catalogue.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -62,7 +62,7 @@ export type QuotaDecision =
 export interface QuotaRequest {
   readonly callId: string;
   readonly tool: Tool;
-  readonly caller: Caller;
+  readonly caller: ToolCaller;
   /** Whether the tool may send an input request; then the limits on input requests apply as well. */
   readonly mayRequestInput?: boolean;
 }
@@ -185,7 +185,7 @@ export class Quotas {
   }
 
   /** Returns used and remaining quota with reset times, in one round trip. @throws RedisUnavailable */
-  async summary(userId: string, caller: Caller): Promise<UsageSummary> {
+  async summary(userId: string, caller: ToolCaller): Promise<UsageSummary> {
     const { redis, keys, plans, permissions } = this.#deps;
     const plan = plans.effective(caller.plan);
     const tools = permissions.toolsOf(caller);
@@ -269,7 +269,7 @@ interface ScriptOutcome {
   readonly reply: QuotaReply;
   readonly limits: readonly Limit[];
   readonly tool: Tool;
-  readonly caller: Caller;
+  readonly caller: ToolCaller;
 }
 
 export interface LimitState {

@@ -1,4 +1,5 @@
 import type { MessageContext, RpcDispatcher, RpcMessage, RpcRequest } from '../connections/connection-context.ts';
+import { isObject } from '../lib/is-object.ts';
 import type { InFlight } from './in-flight.ts';
 import type { McpServer } from './mcp-server.ts';
 import { type McpTracingDeps, traceMcp } from './mcp-tracing.ts';
@@ -78,7 +79,7 @@ export class McpDispatcher implements RpcDispatcher {
 function headersOf({ method, params }: RpcMessage): Record<string, string> {
   const headers = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' };
   const meta = params._meta;
-  const version = typeof meta === 'object' && meta !== null ? Reflect.get(meta, ENVELOPE_VERSION) : undefined;
+  const version = isObject(meta) ? meta[ENVELOPE_VERSION] : undefined;
   if (typeof version !== 'string') return headers;
   const name = params.name ?? params.uri;
   return {

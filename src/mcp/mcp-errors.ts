@@ -1,7 +1,8 @@
 import { ProtocolError, ProtocolErrorCode } from '@modelcontextprotocol/server';
+import { isObject } from '../lib/is-object.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 
-export type RpcId = string | number | null;
+export type RpcId = string | number;
 
 /** Converts an error to a JSON-RPC error object: the code from the error table, and all public fields in `data`. */
 export function rpcError(error: TollgateError): { code: number; message: string; data: Record<string, unknown> } {
@@ -9,7 +10,8 @@ export function rpcError(error: TollgateError): { code: number; message: string;
   return { code: error.row.jsonrpc, message, data };
 }
 
-export function rpcErrorBody(id: RpcId, error: TollgateError): object {
+/** @param id undefined for an error that answers no request; JSON then omits it, because MCP does not allow null */
+export function rpcErrorBody(id: RpcId | undefined, error: TollgateError): object {
   return { jsonrpc: '2.0', id, error: rpcError(error) };
 }
 
@@ -24,8 +26,8 @@ export function invalidParams(text: string): ProtocolError {
   return new ProtocolError(ProtocolErrorCode.InvalidParams, text, { code: 'FORMAT_ERROR', retryable: false });
 }
 
-/** Returns the id for the response to this body; null if it cannot be determined (JSON-RPC 2.0 section 5). */
-export function idOf(body: unknown): RpcId {
-  const id = typeof body === 'object' && body !== null && 'id' in body ? body.id : null;
-  return typeof id === 'string' || typeof id === 'number' ? id : null;
+/** Returns the id of the request in this body; undefined if it is no request. */
+export function idOf(body: unknown): RpcId | undefined {
+  const id = isObject(body) ? body.id : undefined;
+  return typeof id === 'string' || typeof id === 'number' ? id : undefined;
 }

@@ -3,17 +3,9 @@ import {
   type InputRequiredResult,
   type ServerContext,
 } from '@modelcontextprotocol/server';
-import type { Fields } from '../protocol/messages.ts';
+import { isObject } from '../lib/is-object.ts';
 import type { InputExchange, InputRequests } from '../upstreams/input-requests.ts';
 import type { RequestState, RequestStates, StatedRequest } from './request-states.ts';
-
-/** Input capabilities and answers of an MCP request. */
-export interface McpInputExchange {
-  readonly capabilities: Fields;
-  readonly inputResponses: Fields | undefined;
-  /** Sealed state from this gateway. */
-  readonly requestState: string | undefined;
-}
 
 /** One input round of a request that may need input. */
 export interface InputRound {
@@ -24,19 +16,22 @@ export interface InputRound {
   requireInput(inputRequests: InputRequests, state: Pick<RequestState, 'callId' | 'asked'>): InputRequiredResult;
 }
 
-/** Returns undefined for the older era, in which servers can only send input requests over a connection. */
-export function inputExchangeOf({ mcpReq }: ServerContext, modern: boolean): McpInputExchange | undefined {
+/**
+ * Returns capabilities, answers and sealed state of a request; undefined for the older era, in which servers can only
+ * send input requests over a connection.
+ */
+export function inputExchangeOf({ mcpReq }: ServerContext, modern: boolean): InputExchange | undefined {
   if (!modern) return undefined;
   const capabilities: unknown = Reflect.get(mcpReq.envelope ?? {}, CLIENT_CAPABILITIES_META_KEY);
   return {
-    capabilities: typeof capabilities === 'object' && capabilities !== null ? { ...capabilities } : {},
+    capabilities: isObject(capabilities) ? capabilities : {},
     inputResponses: mcpReq.inputResponses,
     requestState: mcpReq.requestState(),
   };
 }
 
 /** Opens the request state of an input round. @throws TollgateError REQUEST_STATE_INVALID */
-export function openInputRound(states: RequestStates, request: StatedRequest, input: McpInputExchange): InputRound {
+export function openInputRound(states: RequestStates, request: StatedRequest, input: InputExchange): InputRound {
   const { capabilities, inputResponses, requestState } = input;
   const before = requestState === undefined ? undefined : states.open(request, requestState);
   return {

@@ -18,9 +18,9 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { isAllowed } from '../upstreams/capabilities.ts';
 import { MissingCapability, UpstreamBusy, UpstreamFault, UpstreamRefusal } from '../upstreams/faults.ts';
-import { InputRequiredAnswer } from '../upstreams/input-requests.ts';
+import { type InputExchange, InputRequiredAnswer } from '../upstreams/input-requests.ts';
 import type { Upstream } from '../upstreams/upstream.ts';
-import { type InputRound, type McpInputExchange, openInputRound } from './mcp-input-requests.ts';
+import { type InputRound, openInputRound } from './mcp-input-requests.ts';
 import type { RequestStates, StatedRequest } from './request-states.ts';
 
 /** Maximum number of servers tried for a resource that no server lists, such as one that matches a template. */
@@ -41,14 +41,14 @@ type Part = 'resources' | 'prompts';
 export interface ResourceRequest {
   readonly uri: string;
   /** Undefined when the caller cannot receive input requests. */
-  readonly input?: McpInputExchange | undefined;
+  readonly input?: InputExchange | undefined;
 }
 
 export interface PromptRequest {
   readonly name: string;
   readonly arguments?: Readonly<Record<string, string>> | undefined;
   /** Undefined when the caller cannot receive input requests. */
-  readonly input?: McpInputExchange | undefined;
+  readonly input?: InputExchange | undefined;
 }
 
 interface NamedPrompt {
@@ -154,7 +154,7 @@ export class McpResources {
 
   #openRound(
     { userId }: Identity,
-    { input, ...request }: Pick<StatedRequest, 'method' | 'name' | 'args'> & { input: McpInputExchange | undefined },
+    { input, ...request }: Pick<StatedRequest, 'method' | 'name' | 'args'> & { input: InputExchange | undefined },
   ): InputRound | undefined {
     return input && openInputRound(this.#deps.states, { ...request, userId, idempotencyKey: undefined }, input);
   }

@@ -3,20 +3,23 @@ import {
   isLegacyRequest,
   type McpHttpHandler,
   ProtocolError,
-  Server,
+  type Server,
   type ServerContext,
   SUPPORTED_PROTOCOL_VERSIONS,
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server';
 import packageFile from '../../package.json' with { type: 'json' };
+import { isObject } from '../lib/is-object.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
+import { acceptedTypes } from './accepted-types.ts';
 import { idOf, protocolError } from './mcp-errors.ts';
 import { inputExchangeOf } from './mcp-input-requests.ts';
 import type { McpResources } from './mcp-resources.ts';
 import { callTool, keyOf, listTools, type McpCaller, type McpToolCall, type McpTools } from './mcp-tools.ts';
+import { ReadableServer, withRequestId } from './readable-errors.ts';
 import type { RequestStates } from './request-states.ts';
 import { unwrapSingleEventStream } from './single-event-stream.ts';
 
@@ -42,6 +45,7 @@ const CACHE_HINTS = {
 const MAX_PROGRESS = 1_000;
 const MAX_PROGRESS_CHARS = 500;
 const MAX_PROGRESS_TOKEN_CHARS = 128;
+const BOTH_TYPES = 'application/json, text/event-stream';
 /** JSON-RPC 2.0 section 5.1. */
 const METHOD_NOT_FOUND = -32601;
 
@@ -69,6 +73,8 @@ interface Exchange {
   readonly signalCancels: boolean;
   /** Sends a notification before the response. If undefined, the response is a stream that contains notifications. */
   readonly notify?: (notification: { readonly method: string; readonly params: Fields }) => void;
+  /** Whether the response may be a stream. If not, there are no notifications without `notify`. */
+  readonly acceptsStream: boolean;
   refusal: TollgateError | undefined;
 }
 
@@ -110,13 +116,16 @@ export class McpServer {
   /** Never rejects because of client input. Returns status 499 when the request's signal aborted. */
   async serve({ request, body, ...from }: McpRequest): Promise<Response> {
     if (body.method === 'subscriptions/listen') return methodNotFound(body);
-    const exchange: Exchange = { ...from, refusal: undefined };
+    const accepted = acceptedTypes(request.headers.get('accept'));
+    // The SDK requires clients to name both types, although a response has only one of them.
+    if (accepted.json) request.headers.set('accept', BOTH_TYPES);
+    const exchange: Exchange = { ...from, acceptsStream: accepted.eventStream, refusal: undefined };
     this.#exchanges.set(request, exchange);
     const legacy = await isLegacyRequest(request, body);
     const response = legacy
       ? await this.#serveLegacy(exchange, request, body)
       : await this.#modern.fetch(request, { parsedBody: body });
-    return exchange.refusal ? withStatus(response, exchange.refusal) : response;
+    return exchange.refusal ? withStatus(response, exchange.refusal) : withRequestId(response, body);
   }
 
   /** Ends the requests in flight. */
@@ -149,7 +158,7 @@ export class McpServer {
     const exchange = request && this.#exchanges.get(request);
     if (!exchange) throw new Error('MCP request has no exchange');
     const capabilities = { tools: {}, ...this.#resources.capabilities };
-    const server = new Server(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
+    const server = new ReadableServer(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
     this.#handleResources(server, exchange, { modern, capabilities });
     server.setRequestHandler('tools/list', () =>
       this.#answer(exchange, async () => {
@@ -159,7 +168,7 @@ export class McpServer {
     );
     server.setRequestHandler('tools/call', ({ params }, context) =>
       this.#answer(exchange, () => {
-        const meta = metaOf(params);
+        const meta: Fields | undefined = params._meta;
         const signal = cancelSignal(exchange, context, modern, keyOf(meta));
         return callTool({ tools: this.#tools, states: this.#states }, exchange.caller, {
           name: params.name,
@@ -238,10 +247,12 @@ function cancelSignal(
 }
 
 /** Returns whether the response must be a stream, because progress precedes the result. */
-function wantsProgress({ notify }: Exchange, { method, params }: Readonly<Record<string, unknown>>): boolean {
-  if (notify || method !== 'tools/call' || typeof params !== 'object' || params === null) return false;
-  const meta: unknown = Reflect.get(params, '_meta');
-  return typeof meta === 'object' && meta !== null && isProgressToken(Reflect.get(meta, 'progressToken'));
+function wantsProgress(
+  { notify, acceptsStream }: Exchange,
+  { method, params }: Readonly<Record<string, unknown>>,
+): boolean {
+  if (notify || !acceptsStream || method !== 'tools/call' || !isObject(params)) return false;
+  return isObject(params._meta) && isProgressToken(params._meta.progressToken);
 }
 
 /** Ignores overlong tokens, because every progress notification repeats the token. */
@@ -249,13 +260,13 @@ function isProgressToken(token: unknown): token is string | number {
   return typeof token === 'number' || (typeof token === 'string' && token.length <= MAX_PROGRESS_TOKEN_CHARS);
 }
 
-/** Returns a function that sends progress notifications; undefined without a valid progress token. */
+/** Returns a function that sends progress notifications; undefined if the client cannot receive them. */
 function progressOf(
-  { notify }: Exchange,
+  { notify, acceptsStream }: Exchange,
   { mcpReq }: ServerContext,
   progressToken: string | number | undefined,
 ): McpToolCall['onProgress'] {
-  if (!isProgressToken(progressToken)) return undefined;
+  if (!isProgressToken(progressToken) || !(notify || acceptsStream)) return undefined;
   let sent = 0;
   return ({ progress, total, message }) => {
     sent += 1;
@@ -271,10 +282,6 @@ function progressOf(
     // The caller may have disconnected.
     else mcpReq.notify(notification).catch(() => undefined);
   };
-}
-
-function metaOf(params: { readonly _meta?: Fields | undefined }): Fields | undefined {
-  return params._meta;
 }
 
 /** Returns the response with the HTTP status of its error and `Retry-After`. */

@@ -1,13 +1,18 @@
 import type { CallToolResult, InputRequiredResult, ListToolsResult } from '@modelcontextprotocol/server';
-import type { ToolDescription } from '../catalogue/permissions.ts';
-import { derivedId, newId } from '../lib/ids.ts';
+import { isObject } from '../lib/is-object.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import type { Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
-import type { ToolRequest, ToolResult } from '../tools/tool-requests.ts';
+import {
+  type CallOrigin,
+  type ToolCallRequest,
+  type ToolResult,
+  type ToolsPort,
+  toolCallRequest,
+} from '../tools/tool-call.ts';
+import type { InputExchange } from '../upstreams/input-requests.ts';
 import { invalidParams } from './mcp-errors.ts';
-import { type InputRound, type McpInputExchange, openInputRound } from './mcp-input-requests.ts';
+import { type InputRound, openInputRound } from './mcp-input-requests.ts';
 import type { RequestStates } from './request-states.ts';
 
 /**
@@ -19,23 +24,11 @@ export const IDEMPOTENCY_KEY = 'tollgate/idempotencyKey';
 const MAX_KEY_LENGTH = 128;
 
 /** The caller of an MCP request and its limits. */
-export interface McpCaller {
-  readonly identity: Identity;
-  /** True when the session could not be verified for too long; only free tools are then available. */
-  readonly degraded: boolean;
-  /** Default thread of calls. */
-  readonly threadId: string;
+export interface McpCaller extends CallOrigin {
   readonly limit: MessageLimit;
 }
 
-/** Port to the tools; the same implementation serves all other transports. */
-export interface McpTools {
-  describe(identity: Identity): readonly ToolDescription[];
-  /** Returns whether a tool server executes the tool, so that its results have the form of MCP. */
-  isUpstream(tool: string): boolean;
-  /** @throws TollgateError for a refusal: see `ToolService.call` */
-  call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }>;
-}
+export type McpTools = Pick<ToolsPort, 'describe' | 'isUpstream' | 'call'>;
 
 export interface McpToolCall {
   readonly name: string;
@@ -44,9 +37,9 @@ export interface McpToolCall {
   /** Ends the execution. Undefined for a call that continues when its caller disconnects. */
   readonly signal: AbortSignal | undefined;
   /** Undefined when the caller did not request progress. */
-  readonly onProgress?: ToolRequest['onProgress'];
+  readonly onProgress?: ToolCallRequest['onProgress'];
   /** Undefined when the caller cannot receive input requests. */
-  readonly input: McpInputExchange | undefined;
+  readonly input: InputExchange | undefined;
 }
 
 export interface McpToolsDeps {
@@ -83,14 +76,11 @@ export async function callTool(
     // A request above the message limit gets RATE_LIMITED and no information about its state.
     if (call.input?.requestState !== undefined) await caller.limit.allowed;
     const round = call.input && openInputRound(states, stated, call.input);
-    const { finished } = await tools.call(toolRequest(caller, call, round), caller.limit);
+    const { finished } = await tools.call(requestOf(caller, call, round), caller.limit);
     const result = await finished;
-    if (round && result.questions) {
-      const { asked: inputRound } = result.questions;
-      return {
-        ...round.requireInput(result.questions, { callId: result.tool_call_id, asked: inputRound }),
-        _meta: metaOf(result),
-      };
+    if (round && result.inputRequired) {
+      const state = { callId: result.tool_call_id, asked: result.inputRequired.round };
+      return { ...round.requireInput(result.inputRequired, state), _meta: metaOf(result) };
     }
     if (round) refuseMissingCapability(result);
     return { ...contentOf(result, tools.isUpstream(call.name)), _meta: metaOf(result) };
@@ -122,24 +112,18 @@ export function keyOf(meta: Fields | undefined): string | undefined {
   throw invalidParams(`_meta["${IDEMPOTENCY_KEY}"] must be a string of 1 to ${MAX_KEY_LENGTH} characters.`);
 }
 
-function toolRequest(caller: McpCaller, call: McpToolCall, round: InputRound | undefined): ToolRequest {
+function requestOf(caller: McpCaller, call: McpToolCall, round: InputRound | undefined): ToolCallRequest {
   const { name, args, meta, signal, onProgress } = call;
-  const { userId, plan, permissions, roles, featureFlags } = caller.identity;
-  const key = keyOf(meta);
-  return {
-    userId,
-    caller: { plan, permissions, roles, featureFlags, degraded: caller.degraded },
+  return toolCallRequest(caller, {
     tool: name,
     args,
-    callId: round?.before?.callId ?? (key === undefined ? newId('call') : derivedId('call', userId, key)),
-    threadId: caller.threadId,
-    requestId: null,
-    idempotencyKey: key ?? null,
     transport: 'mcp',
-    ...(signal ? { signal } : {}),
-    ...(onProgress ? { onProgress } : {}),
-    ...(round ? { input: { ...round.input, answered: round.before?.asked ?? 0 } } : {}),
-  };
+    idempotencyKey: keyOf(meta),
+    callId: round?.before?.callId,
+    signal,
+    onProgress,
+    input: round && { ...round.input, answered: round.before?.asked ?? 0 },
+  });
 }
 
 function metaOf(meta: ToolResult): Record<string, unknown> {
@@ -167,8 +151,4 @@ function contentOf({ success, result, error }: ToolResult, upstream: boolean): C
 
 function failure(text: string, error: Fields): CallToolResult {
   return { isError: true, content: [{ type: 'text', text }], structuredContent: { error } };
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,3 +1,4 @@
+import { isObject } from '../lib/is-object.ts';
 import { userHash } from '../lib/logger.ts';
 import { parseTraceParent, type Span, type Tracing } from '../lib/tracing.ts';
 import type { Identity } from '../protocol/identity.ts';
@@ -59,10 +60,6 @@ export function traceMcp<T>(
 }
 
 function metaTraceParent(params: unknown): unknown {
-  const meta = member(params, '_meta');
-  return member(meta, 'traceparent');
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined;
+  const meta = isObject(params) ? params._meta : undefined;
+  return isObject(meta) ? meta.traceparent : undefined;
 }

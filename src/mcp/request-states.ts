@@ -64,7 +64,7 @@ export class RequestStates {
   open(request: StatedRequest, sealed: string): RequestState {
     const text = this.#seal.open(sealed, identityOf(request));
     if (text === undefined) throw new TollgateError('REQUEST_STATE_INVALID');
-    const { expiresAt, ...state } = JSON.parse(text) as Sealed;
+    const { expiresAt, ...state }: Sealed = JSON.parse(text);
     if (this.#clock.now() >= expiresAt) throw new TollgateError('REQUEST_STATE_INVALID');
     return state;
   }

@@ -69,7 +69,8 @@ export const jsonRpcDialect: Dialect = {
     `{"jsonrpc":"2.0","method":"${RPC_EVENT_METHOD}","params":{"type":"${entry.type}",${entry.json.slice(1)}}`,
   encodeError(error, _now, replyTo) {
     const { message, ...data } = publicError(error);
-    const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : null;
+    // Absent in errors that answer no request: MCP does not allow null.
+    const id = replyTo && 'rpcId' in replyTo ? replyTo.rpcId : undefined;
     return JSON.stringify({ jsonrpc: '2.0', id, error: { code: error.row.jsonrpc, message, data } });
   },
 };

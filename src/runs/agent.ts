@@ -1,4 +1,5 @@
-import type { ToolCaller, ToolOutcome } from '../tools/outcome.ts';
+import type { ToolCaller } from '../catalogue/permissions.ts';
+import type { ToolOutcome } from '../tools/outcome.ts';
 import type { ToolArguments } from '../tools/tool.ts';
 import type { RunAnswer } from './run-log.ts';
 import type { Steps } from './step-log.ts';
@@ -29,6 +30,8 @@ export interface AgentTask {
   /** Tools that the agent may call. The permissions of the caller are checked with each call. */
   readonly tools: readonly string[];
   readonly caller: ToolCaller;
+  /** Whether only free tools are available, because the session could not be verified. */
+  readonly degraded: boolean;
 }
 
 /**

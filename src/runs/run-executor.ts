@@ -109,14 +109,12 @@ export class RunExecutor {
 
   async #answer(run: ClaimedRun, log: RunLog, signal: AbortSignal) {
     let calls = 0;
-    const { userId, runId, message, threadId, caller } = run;
+    const { userId, runId, message, threadId, requestId, transport, caller, degraded, acceptedAt } = run;
+    const rights = { userId, runId, threadId, caller, degraded };
     const agent = this.#deps.agents.get(run.agent);
     const task = {
-      userId,
-      runId,
+      ...rights,
       message,
-      threadId,
-      caller,
       tools: agent?.tools ?? [],
       instructions: agent?.instructions ?? agent?.description ?? '',
       model: agent?.model,
@@ -132,7 +130,8 @@ export class RunExecutor {
         signal.throwIfAborted();
         calls += 1;
         const callId = `call_${run.runId.slice('run_'.length)}_${calls}`;
-        return this.#deps.tools.callInRun({ run, log, tool, args, callId, signal });
+        const request = { ...rights, tool, args, callId, requestId, idempotencyKey: null, transport, signal };
+        return this.#deps.tools.callInRun(request, { log, acceptedAt });
       },
     });
   }

@@ -6,7 +6,7 @@ import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol
 import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
-import type { CallJournal } from '../tools/tool-requests.ts';
+import type { RunCallLog } from '../tools/run-journal.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
 
 /** Another worker owns the run, or the run has ended. The receiver of this error stops and writes nothing more. */
@@ -34,7 +34,7 @@ export type JournalEntry = NonNullable<NewEvent['journal']>;
  * outcomes are matched by call id, because concurrent calls end in any order. Other events are matched by their number,
  * because an agent emits them in the same order each time.
  */
-export class RunLog implements CallJournal {
+export class RunLog implements RunCallLog {
   readonly #log: UserLogWriter;
   readonly #clock: Clock;
   readonly #run: ClaimedRun;
@@ -124,7 +124,7 @@ export class RunLog implements CallJournal {
   /** Returns the outcome of a call that an earlier worker completed. */
   journaled(callId: string): ToolOutcome | undefined {
     const stored = this.#run.journal.get(callId);
-    return stored === undefined ? undefined : (JSON.parse(stored) as ToolOutcome);
+    return stored === undefined ? undefined : JSON.parse(stored);
   }
 
   /**

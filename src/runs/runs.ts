@@ -1,4 +1,5 @@
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
+import { type ToolCaller, toolCallerOf } from '../catalogue/permissions.ts';
 import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
 import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/user-log-writer.ts';
 import { type AgentRunJob, QUEUES, type RunRequest, type StartedRun } from '../jobs.ts';
@@ -8,11 +9,11 @@ import type { MessageLimit } from '../limits/message-limit.ts';
 import { runLimits, runRefusal } from '../limits/run-limits.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
-import { type Keys, PARTITIONS } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
+import { overdueMembers } from '../redis/overdue.ts';
 import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
-import type { ToolCaller } from '../tools/outcome.ts';
 import type { RunQueue } from './run-queue.ts';
 
 const startRun = LuaScript.load(
@@ -58,6 +59,8 @@ export interface ClaimedRun {
   readonly message: string;
   readonly transport: string;
   readonly caller: ToolCaller;
+  /** Whether the session was degraded at the time of the request. */
+  readonly degraded: boolean;
   /** Greater than the fencing token of every earlier claim of the run. */
   readonly fencingToken: number;
   /** Number of events of the run that are already in the log. */
@@ -182,17 +185,8 @@ export class Runs {
 
   /** Returns runs past their deadline (Redis clock) that have not ended; at most `limit` per partition. */
   async overdue(limit = 100): Promise<AgentRunJob[]> {
-    const [seconds] = await this.#redis.time();
-    const dueAt = Number(seconds) * 1000;
-    // Separate commands, because a pipeline must stay on one shard.
-    const looks = Array.from({ length: PARTITIONS }, (_, partition) => {
-      return this.#redis.zrangebyscore(this.#keys.activeRuns(partition), '-inf', dueAt, 'LIMIT', 0, limit);
-    });
-    const members = (await Promise.all(looks)).flat();
-    return members.map((member) => {
-      const [user_id = '', run_id = ''] = member.split(' ');
-      return { user_id, run_id };
-    });
+    const members = await overdueMembers(this.#redis, (partition) => this.#keys.activeRuns(partition), limit);
+    return members.map(({ userId, id }) => ({ user_id: userId, run_id: id }));
   }
 
   /** Removes a run that has ended or expired from the active runs of its partition and its user. */
@@ -205,7 +199,7 @@ export class Runs {
   }
 
   async #store(run: RunRequest, agent: string, messageLimit: number) {
-    const { userId, plan, permissions, roles, featureFlags } = run.identity;
+    const { userId, plan } = run.identity;
     const keys = this.#keys.user(userId);
     const used = [
       keys.messageRate,
@@ -225,7 +219,7 @@ export class Runs {
       transport: run.transport,
       agent,
       message: run.message,
-      caller: JSON.stringify({ plan, permissions, roles, featureFlags, degraded: run.degraded } satisfies ToolCaller),
+      caller: JSON.stringify({ ...toolCallerOf(run.identity), degraded: run.degraded } satisfies StoredCaller),
     };
     return startRun.run(this.#redis, used, [
       messageLimit,
@@ -249,6 +243,8 @@ export class Runs {
   }
 }
 
+type StoredCaller = ToolCaller & Pick<ClaimedRun, 'degraded'>;
+
 function parseRun(userId: string, runId: string, flat: readonly string[]): ClaimedRun {
   const fields = new Map<string, string>();
   for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
@@ -257,6 +253,7 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     new Map(
       [...fields].flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
     );
+  const { degraded, ...caller }: StoredCaller = JSON.parse(field('caller'));
   return {
     userId,
     runId,
@@ -266,7 +263,8 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     agent: field('agent'),
     message: field('message'),
     transport: field('transport'),
-    caller: JSON.parse(field('caller')) as ToolCaller,
+    caller,
+    degraded,
     fencingToken: Number(field('epoch')),
     events: Number(field('events')),
     journal: entries(JOURNAL_PREFIX),

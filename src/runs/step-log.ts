@@ -117,7 +117,7 @@ export class StepLog implements Steps {
       this.#endReplay();
       return undefined;
     }
-    const { number, events, ...step } = JSON.parse(stored) as StoredStep;
+    const { number, events, ...step }: StoredStep = JSON.parse(stored);
     this.#completed += 1;
     this.#number = number;
     this.#log.skipReplayed(events);

@@ -2,15 +2,18 @@ import { createHash } from 'node:crypto';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
 import { canonicalJson } from '../lib/canonical-json.ts';
 import { newId } from '../lib/ids.ts';
-import type { QuotaReply, Reservation } from '../limits/quotas.ts';
+import type { QuotaDecision, RateLimitStatus, Reservation } from '../limits/quotas.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
-import type { Refusal, UsageRecord } from '../protocol/usage.ts';
+import type { Refusal } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
-import { type Keys, PARTITIONS } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
+import { overdueMembers } from '../redis/overdue.ts';
 import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
-import type { ToolOutcome } from './outcome.ts';
+import type { InputRequests } from '../upstreams/input-requests.ts';
+import { commitOf, type Ending, recordOf, type ToolOutcome } from './outcome.ts';
 
 const beginCall = LuaScript.load(
   'beginCall-8',
@@ -60,30 +63,25 @@ export interface BeginCall {
 }
 
 export type BeginResult =
-  | { readonly outcome: 'begun' | 'refused' | 'keys'; readonly reply: QuotaReply }
-  | { readonly outcome: 'limited' | 'conflict' | 'forgotten' }
-  | { readonly outcome: 'running'; readonly remainingMs: number }
-  | { readonly outcome: 'done'; readonly stored: ToolOutcome };
+  | { readonly kind: 'begun'; readonly status: RateLimitStatus }
+  | { readonly kind: 'refused'; readonly error: TollgateError }
+  /** `limited`: above the message limit. `forgotten`: an answer to an input request that is no longer stored. */
+  | { readonly kind: 'limited' | 'forgotten' }
+  /** An earlier request began the call, which has not ended or has this outcome. */
+  | { readonly kind: 'running'; readonly remainingMs: number }
+  | { readonly kind: 'ended'; readonly outcome: ToolOutcome };
 
 export interface EndCall {
   readonly userId: string;
   readonly callId: string;
   readonly details: CallDetails;
-  readonly outcome: ToolOutcome;
-  /** Undefined for a call that was not executed. */
-  readonly record: UsageRecord | undefined;
-  /** Commit argument of the reservation; "" releases the reservation without counting a use. */
-  readonly quotaCommit: string;
-  /** Input rounds that must be completed before the call can begin again; undefined when the call is done. */
-  readonly inputRound?: number;
-  /**
-   * Set when the sweep ends the call instead of its node. The outcome is then stored, so that the node receives it if
-   * it resumes and tries to end the call.
-   */
-  readonly swept?: true;
-  /** Set when the call was refused after it had begun. A call with a key is deleted, so the key can be used again. */
-  readonly refused?: true;
+  readonly ending: Ending;
 }
+
+/** An outcome as Redis stores it. */
+type StoredOutcome = Omit<ToolOutcome, 'inputRequired'> & {
+  readonly questions?: InputRequests & { readonly asked: number };
+};
 
 /**
  * Stores tool calls outside runs in Redis. A call begins once per call id. It ends once, through its node or the sweep.
@@ -136,18 +134,24 @@ export class CallStore {
       ],
     });
     switch (reply[0]) {
-      case 'running':
-        return { outcome: 'running', remainingMs: reply[2] - reply[1] };
-      case 'done':
-        return { outcome: 'done', stored: JSON.parse(reply[2]) as ToolOutcome };
       case 'begun':
-      case 'refused':
-      case 'keys': {
+      case 'refused': {
         const [outcome, ...quota] = reply;
-        return { outcome, reply: quota };
+        return beginResult(reservation.decision(outcome === 'begun', quota));
       }
-      default:
-        return { outcome: reply[0] };
+      case 'keys': {
+        const [, ...quota] = reply;
+        return { kind: 'refused', error: reservation.newKeys.refusal(quota) };
+      }
+      case 'running':
+        return { kind: 'running', remainingMs: reply[2] - reply[1] };
+      case 'done':
+        return { kind: 'ended', outcome: readOutcome(reply[2]) };
+      case 'conflict':
+        return { kind: 'refused', error: new TollgateError('IDEMPOTENCY_CONFLICT') };
+      case 'limited':
+      case 'forgotten':
+        return { kind: reply[0] };
     }
   }
 
@@ -155,24 +159,12 @@ export class CallStore {
    * Appends `tool_completed` and the usage record, counts the use and stores the outcome, in one script. Idempotent.
    * @returns the valid outcome; it differs from the given one if the call had already ended
    */
-  async end({
-    userId,
-    callId,
-    details,
-    outcome,
-    record,
-    quotaCommit,
-    inputRound,
-    swept,
-    refused,
-  }: EndCall): Promise<ToolOutcome> {
+  async end({ userId, callId, details, ending }: EndCall): Promise<ToolOutcome> {
     const keys = this.#keys.user(userId);
+    const { outcome } = ending;
+    const record = recordOf(ending);
+    const retention = retentionOf(ending, details);
     const timestamp = record?.completed_at ?? new Date(details.started_at + outcome.duration_ms).toISOString();
-    const { answered = 0, idempotency_key } = details;
-    const { questions, ...visible } = outcome;
-    // A request state identifies its call like a key does, so a repetition can request the outcome.
-    const parsed = inputRound !== undefined || answered > 0 || (idempotency_key !== null && !refused);
-    const completed = { tool_name: details.tool, tool_call_id: callId, ...visible, status: 'completed' };
     const reply = await this.#log.appendWith(userId, {
       script: endCall,
       event: 'tool_completed',
@@ -183,31 +175,23 @@ export class CallStore {
         return result === 'over' && stored === '' ? 'repeated' : 'none';
       },
       keys: [
-        keys.call(callId),
-        keys.activeCalls,
-        keys.quota,
-        keys.reservations,
-        keys.log,
-        keys.logState,
-        keys.outbox,
-        keys.recentUsage,
-        keys.calls,
+        ...[keys.call(callId), keys.activeCalls, keys.quota, keys.reservations],
+        ...[keys.log, keys.logState, keys.outbox, keys.recentUsage, keys.calls],
       ],
       args: [
-        quotaCommit,
+        commitOf(ending),
         reservationMember(callId, details),
         activeCallMember(userId, callId),
-        // No repetition can request any other outcome, and an outcome can have 64 KiB.
-        parsed || swept ? JSON.stringify(outcome) : '',
-        keptMs(details, { inputRound, swept, refused }),
+        retention.withOutcome ? JSON.stringify(storedOutcome(outcome)) : '',
+        retention.keptMs,
         record ? JSON.stringify(record) : '',
         timestamp,
-        JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp }),
-        answered,
-        inputRound ?? '',
+        completedEvent({ userId, callId, details }, outcome, timestamp),
+        details.answered ?? 0,
+        retention.round,
       ],
     });
-    return reply[0] === 'over' && reply[1] !== '' ? (JSON.parse(reply[1]) as ToolOutcome) : outcome;
+    return reply[0] === 'over' && reply[1] !== '' ? readOutcome(reply[1]) : outcome;
   }
 
   /** Appends a refusal to the outbox, to be counted in the tallies. */
@@ -218,22 +202,13 @@ export class CallStore {
   /** Returns the stored outcome of a call; undefined while the call is running. */
   async outcome(userId: string, callId: string): Promise<ToolOutcome | undefined> {
     const stored = await mapRedisErrors(this.#redis.hget(this.#keys.user(userId).call(callId), 'outcome'));
-    return stored === null ? undefined : (JSON.parse(stored) as ToolOutcome);
+    return stored === null ? undefined : readOutcome(stored);
   }
 
   /** Returns calls past their deadline (Redis clock) that have not ended; at most `limit` per partition. */
   async overdue(limit = 100): Promise<{ userId: string; callId: string }[]> {
-    const [seconds] = await this.#redis.time();
-    const dueAt = Number(seconds) * 1000;
-    // Separate commands, because a pipeline must stay on one shard.
-    const looks = Array.from({ length: PARTITIONS }, (_, partition) => {
-      return this.#redis.zrangebyscore(this.#keys.activeCalls(partition), '-inf', dueAt, 'LIMIT', 0, limit);
-    });
-    const members = (await Promise.all(looks)).flat();
-    return members.map((member) => {
-      const space = member.lastIndexOf(' ');
-      return { userId: member.slice(0, space), callId: member.slice(space + 1) };
-    });
+    const members = await overdueMembers(this.#redis, (partition) => this.#keys.activeCalls(partition), limit);
+    return members.map(({ userId, id }) => ({ userId, callId: id }));
   }
 
   /**
@@ -243,7 +218,7 @@ export class CallStore {
   async details(userId: string, callId: string): Promise<CallDetails | undefined> {
     const keys = this.#keys.user(userId);
     const [stored, status] = await this.#redis.hmget(keys.call(callId), 'details', 'status');
-    if (stored) return JSON.parse(stored) as CallDetails;
+    if (stored) return JSON.parse(stored);
     // A call with the status `asked` was already removed with its input request, and can begin again at any time.
     if (status !== 'asked') await this.#redis.zrem(keys.activeCalls, activeCallMember(userId, callId));
     return undefined;
@@ -255,15 +230,53 @@ function digest(tool: string, args: Fields): string {
   return createHash('sha256').update(tool).update('\n').update(canonicalJson(args)).digest('base64url');
 }
 
-/** Milliseconds that a call is kept after its end; "" keeps the expiry that was set when it began. */
-function keptMs(
-  { answered = 0, idempotency_key }: CallDetails,
-  { inputRound, swept, refused }: Pick<EndCall, 'inputRound' | 'swept' | 'refused'>,
-): number | '' {
-  if (inputRound !== undefined) return INPUT_TTL_MS;
-  if (idempotency_key !== null) return refused ? 0 : '';
-  if (swept) return '';
-  return answered > 0 ? INPUT_TTL_MS : UNKEYED_MS;
+function beginResult(decision: QuotaDecision): BeginResult {
+  return decision.allowed ? { kind: 'begun', status: decision.status } : { kind: 'refused', error: decision.error };
+}
+
+/** How a call is kept after it ended. */
+interface Retention {
+  /** Only if a repetition can request the outcome, which can have 64 KiB. */
+  readonly withOutcome: boolean;
+  /** Milliseconds; "" keeps the expiry that was set when the call began. */
+  readonly keptMs: number | '';
+  /** Input rounds that must be completed before the call can begin again; "" when the call is done. */
+  readonly round: number | '';
+}
+
+function retentionOf(ending: Ending, { answered = 0, idempotency_key }: CallDetails): Retention {
+  const done = { round: '' } as const;
+  switch (ending.kind) {
+    case 'input_required':
+      return { withOutcome: true, keptMs: INPUT_TTL_MS, round: ending.round };
+    case 'refused':
+      // A call that continues with an answer must accept the same answer again. Any other key can be used again.
+      if (answered > 0) return { withOutcome: true, keptMs: INPUT_TTL_MS, round: answered };
+      return { ...done, withOutcome: false, keptMs: idempotency_key === null ? UNKEYED_MS : 0 };
+    case 'expired':
+      // The node of the call may resume and try to end the call; it then receives this outcome.
+      return { ...done, withOutcome: true, keptMs: '' };
+    case 'completed':
+    case 'stopped':
+      if (idempotency_key !== null) return { ...done, withOutcome: true, keptMs: '' };
+      // A request state identifies its call like a key does.
+      if (answered > 0) return { ...done, withOutcome: true, keptMs: INPUT_TTL_MS };
+      return { ...done, withOutcome: false, keptMs: UNKEYED_MS };
+  }
+}
+
+/** Stored names stay as they are, because nodes of two versions read them during a rolling deployment. */
+function storedOutcome({ inputRequired, ...outcome }: ToolOutcome): StoredOutcome {
+  if (!inputRequired) return outcome;
+  const { round, ...requests } = inputRequired;
+  return { ...outcome, questions: { ...requests, asked: round } };
+}
+
+function readOutcome(json: string): ToolOutcome {
+  const { questions, ...outcome }: StoredOutcome = JSON.parse(json);
+  if (!questions) return outcome;
+  const { asked, ...requests } = questions;
+  return { ...outcome, inputRequired: { ...requests, round: asked } };
 }
 
 /** Equals `Reservation.member` of `Quotas.reservationFor`. */
@@ -273,6 +286,16 @@ function reservationMember(callId: string, { tool, permission }: CallDetails): s
 
 function activeCallMember(userId: string, callId: string): string {
   return `${userId} ${callId}`;
+}
+
+/** Fields of `tool_completed` as JSON. Input requests are sent to the caller only. */
+function completedEvent(
+  { userId, callId, details }: Pick<EndCall, 'userId' | 'callId' | 'details'>,
+  { inputRequired: _, ...visible }: ToolOutcome,
+  timestamp: string,
+): string {
+  const completed = { tool_name: details.tool, tool_call_id: callId, ...visible, status: 'completed' };
+  return JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp });
 }
 
 function eventFields(userId: string, { thread_id, request_id }: CallDetails): Fields {

@@ -1,9 +1,9 @@
-import type { Permissions, ToolDescription } from '../catalogue/permissions.ts';
+import type { Permissions, ToolCaller, ToolDescription } from '../catalogue/permissions.ts';
 import type { ToolCatalogue } from '../catalogue/tool-catalogue.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
-import type { Quotas } from '../limits/quotas.ts';
+import type { Quotas, UsageSummary } from '../limits/quotas.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { ToolRequest, ToolResult } from './tool-requests.ts';
+import type { ToolCallRequest, ToolResult, ToolsPort } from './tool-call.ts';
 import type { ToolService } from './tool-service.ts';
 
 export interface ToolAccessDeps {
@@ -14,15 +14,15 @@ export interface ToolAccessDeps {
 }
 
 /** The tools for callers outside runs: connections and MCP. */
-export class ToolAccess {
+export class ToolAccess implements ToolsPort {
   readonly #deps: ToolAccessDeps;
 
   constructor(deps: ToolAccessDeps) {
     this.#deps = deps;
   }
 
-  describe(identity: Identity): readonly ToolDescription[] {
-    return this.#deps.permissions.describeTools(identity);
+  describe(caller: ToolCaller): readonly ToolDescription[] {
+    return this.#deps.permissions.describeTools(caller);
   }
 
   /** Returns whether a tool server executes the tool, so that its results have the form of MCP. */
@@ -31,12 +31,12 @@ export class ToolAccess {
   }
 
   /** Starts a call; `finished` settles with its result. @throws TollgateError for a refusal: see `ToolService.call` */
-  call(request: ToolRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
+  call(request: ToolCallRequest, limit: MessageLimit): Promise<{ readonly finished: Promise<ToolResult> }> {
     return this.#deps.service.call(request, limit);
   }
 
   /** Returns the used and the remaining quota of the caller. @throws TollgateError OVERLOADED */
-  usage(identity: Identity): Promise<object> {
+  usage(identity: Identity): Promise<UsageSummary> {
     return this.#deps.quotas.summary(identity.userId, identity);
   }
 }

@@ -1,6 +1,7 @@
+import type { ToolCaller } from '../catalogue/permissions.ts';
+import { TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
-import type { ToolInputExchange } from './input-required.ts';
-import type { ToolCaller } from './outcome.ts';
+import type { InputExchange, InputRequests } from '../upstreams/input-requests.ts';
 
 /** Context of one execution of a tool. */
 export interface ToolContext {
@@ -16,7 +17,7 @@ export interface ToolContext {
   readonly callId: string;
   /** Aborts on cancellation, on timeout, and when another worker has taken over the run. */
   readonly signal: AbortSignal;
-  /** Receives progress; undefined when the caller did not request it. */
+  /** Receives progress; undefined when the caller did not request it. Not called for the repetition of a call. */
   readonly onProgress?: ((progress: ToolProgress) => void) | undefined;
   /** Undefined when the caller cannot receive input requests: only MCP supports them. */
   readonly input?: ToolInputExchange | undefined;
@@ -27,6 +28,28 @@ export interface ToolProgress {
   readonly progress: number;
   readonly total?: number | undefined;
   readonly message?: string | undefined;
+}
+
+/** Input capabilities and answers of the caller of a tool. */
+export interface ToolInputExchange extends InputExchange {
+  /** Completed input rounds of this call, including the answer in this request; 0 for a new call. */
+  readonly answered: number;
+}
+
+export interface ToolInputRequests extends InputRequests {
+  /** Input rounds of the call, including this one. */
+  readonly round: number;
+}
+
+/** Thrown when a tool needs input from its caller. The call continues when the answers arrive. */
+export class InputRequired extends TollgateError {
+  readonly inputRequests: ToolInputRequests;
+
+  constructor(inputRequests: ToolInputRequests) {
+    super('INPUT_REQUIRED');
+    this.name = 'InputRequired';
+    this.inputRequests = inputRequests;
+  }
 }
 
 /** Arguments that are valid against the schema in the catalogue. */

@@ -11,8 +11,7 @@ import {
 } from '../upstreams/faults.ts';
 import { InputRequiredAnswer } from '../upstreams/input-requests.ts';
 import type { Upstream } from '../upstreams/upstream.ts';
-import { InputRequired, type ToolInputExchange } from './input-required.ts';
-import type { ToolExecutor } from './tool.ts';
+import { InputRequired, type ToolExecutor, type ToolInputExchange } from './tool.ts';
 
 /** Maximum length of a server's error text. */
 const MAX_CHARACTERS = 2_000;
@@ -53,7 +52,7 @@ export function upstreamExecutor(
 
 function inputRequired({ inputRequests }: InputRequiredAnswer, input: ToolInputExchange | undefined): TollgateError {
   if (input && input.answered < MAX_INPUT_ROUNDS) {
-    return new InputRequired({ ...inputRequests, asked: input.answered + 1 });
+    return new InputRequired({ ...inputRequests, round: input.answered + 1 });
   }
   return failed(`The tool exceeded the limit of ${MAX_INPUT_ROUNDS} input rounds.`, undefined);
 }

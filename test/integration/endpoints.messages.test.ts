@@ -175,7 +175,7 @@ describe('a message of another kind', () => {
       const client = await openClient({ path: '/ws/mcp', token: validToken() });
       client.sendRaw(frame);
       const { fields, rpcId } = await client.waitFor('error');
-      expect([fields.rpc_code, fields.code, rpcId]).toEqual([-32600, 'INVALID_MESSAGE', null]);
+      expect([fields.rpc_code, fields.code, rpcId]).toEqual([-32600, 'INVALID_MESSAGE', undefined]);
       const { rpc_code: _code, message: _message, ...data } = fields;
       expect(JSON.stringify(data)).toMatch(/JSON-RPC format.*\/ws/);
       await stillAnswers(client);

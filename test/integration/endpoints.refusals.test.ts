@@ -66,7 +66,7 @@ describe('a refusal', () => {
   it.each([
     ['/ws/secure', { type: 'error', payload: { code: 'NO_TOKEN', recoverable: false } }],
     ['/ws/user_1', { type: 'error', payload: { code: 'NO_TOKEN', recoverable: false } }],
-    ['/ws/mcp', { jsonrpc: '2.0', id: null, error: { code: -33401, data: { code: 'NO_TOKEN', retryable: false } } }],
+    ['/ws/mcp', { jsonrpc: '2.0', error: { code: -33401, data: { code: 'NO_TOKEN', retryable: false } } }],
   ])(
     'on %s is reported in the dialect of the endpoint, and nothing that was sent is processed',
     async (path, expected) => {
@@ -77,6 +77,7 @@ describe('a refusal', () => {
       await until(() => raw.closeFrame);
       const [first, close, ...others] = raw.frames;
       expect(JSON.parse(`${first?.payload}`)).toMatchObject(expected);
+      expect(JSON.parse(`${first?.payload}`)).not.toHaveProperty('id');
       expect(raw.closeFrame).toEqual({ code: 1008, reason: 'NO_TOKEN' });
       expect([close?.opcode, others]).toEqual([8, []]);
     },

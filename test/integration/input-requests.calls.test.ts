@@ -3,7 +3,7 @@ import { inputRequired, inputResponse } from '@modelcontextprotocol/server';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { MAX_INPUT_ROUNDS } from '../../src/limits/quotas.ts';
-import type { ToolRequest, ToolResult } from '../../src/tools/tool-requests.ts';
+import type { ToolCallRequest, ToolResult } from '../../src/tools/tool-call.ts';
 import { sweepCalls } from '../../workers/sweep-calls.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
@@ -84,15 +84,15 @@ async function node({ asks = ['elicitation'], plan = {} }: NodeOptions = {}): Pr
 }
 
 /** A call by a client that supports input; `answer` continues it with the requested input. */
-function calling(request: Partial<ToolRequest> = {}) {
+function calling(request: Partial<ToolCallRequest> = {}) {
   const same = { callId: newId('call'), ...request };
   const capabilities = EVERYTHING;
   return {
     ...same,
     begin: { ...same, input: { capabilities, inputResponses: undefined, requestState: undefined, answered: 0 } },
-    answer({ questions }: ToolResult, inputResponses: Json = named('Ada')) {
-      const { requestState, server, asked: requested = 0 } = questions ?? {};
-      return { ...same, input: { capabilities, inputResponses, requestState, server, answered: requested } };
+    answer({ inputRequired: requested }: ToolResult, inputResponses: Json = named('Ada')) {
+      const { requestState, server, round = 0 } = requested ?? {};
+      return { ...same, input: { capabilities, inputResponses, requestState, server, answered: round } };
     },
   };
 }
@@ -125,7 +125,7 @@ describe('a tool that asks its caller', () => {
     expect(requested).toMatchObject({
       success: false,
       error: { code: 'INPUT_REQUIRED' },
-      questions: { inputRequests: { who: { method: 'elicitation/create' } }, requestState: '1', asked: 1 },
+      inputRequired: { inputRequests: { who: { method: 'elicitation/create' } }, requestState: '1', round: 1 },
       usage_record_id: null,
     });
     expect(await account(first)).toEqual(NOTHING);
@@ -172,11 +172,11 @@ describe('a tool that asks its caller', () => {
     const call = calling({ idempotencyKey: 'k' });
     const requested = await first.call('greet', {}, call.begin);
     const again = await second.call('greet', {}, call.begin);
-    expect(again).toMatchObject({ repeated: true, questions: requested.questions });
+    expect(again).toMatchObject({ repeated: true, inputRequired: requested.inputRequired });
     // Over a transport without input requests the call has the usual outcome there.
     const chat = await second.call('greet', {}, { callId: call.callId, idempotencyKey: 'k' });
     expect(chat).toMatchObject({ success: false, error: { code: 'INPUT_REQUIRED' } });
-    expect(chat).not.toHaveProperty('questions');
+    expect(chat).not.toHaveProperty('inputRequired');
     expect(runs()).toBe(1);
     await second.call('greet', {}, call.answer(requested));
     const late = await first.call('greet', {}, call.begin);
@@ -191,9 +191,9 @@ describe('a tool that asks its caller', () => {
     const call = calling();
     const first = await one.call('greet', { times: 2 }, call.begin);
     const second = await one.call('greet', { times: 2 }, call.answer(first));
-    expect(second.questions).toMatchObject({ asked: 2, requestState: '2' });
+    expect(second.inputRequired).toMatchObject({ round: 2, requestState: '2' });
     const repeated = await one.call('greet', { times: 2 }, call.answer(first));
-    expect(repeated).toMatchObject({ repeated: true, questions: second.questions });
+    expect(repeated).toMatchObject({ repeated: true, inputRequired: second.inputRequired });
     expect(runs()).toBe(2);
     expect(wordsOf(await one.call('greet', { times: 2 }, call.answer(second, named('Bea'))))).toBe('Hello, Bea!');
   });
@@ -204,7 +204,7 @@ describe('a tool that asks its caller', () => {
     let seen = await one.call('greet', { times: 99 }, call.begin);
     for (let requested = 1; requested < MAX_INPUT_ROUNDS; requested++)
       seen = await one.call('greet', { times: 99 }, call.answer(seen));
-    expect(seen.questions?.asked).toBe(MAX_INPUT_ROUNDS);
+    expect(seen.inputRequired?.round).toBe(MAX_INPUT_ROUNDS);
     const last = await one.call('greet', { times: 99 }, call.answer(seen));
     expect(last).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
     expect(await one.records()).toMatchObject([{ status: 'error', units: 0 }]);
@@ -234,7 +234,7 @@ describe('a tool that asks its caller', () => {
     const requested = await one.call('greet', {}, call.begin);
     const { input } = call.answer(requested);
     const again = await one.call('greet', {}, { ...call, input: { ...input, server: 'another' } });
-    expect(again.questions).toMatchObject({ asked: 2, requestState: '1' });
+    expect(again.inputRequired).toMatchObject({ round: 2, requestState: '1' });
     const sent = upstream.received('tools/call')[1]?.message.params;
     expect(sent).not.toHaveProperty('requestState');
     expect(sent).not.toHaveProperty('inputResponses');
@@ -249,7 +249,7 @@ describe('a tool that asks its caller', () => {
     const one = await node();
     const result = await one.call('greet');
     expect(result).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
-    expect(result).not.toHaveProperty('questions');
+    expect(result).not.toHaveProperty('inputRequired');
     expect(await one.records()).toMatchObject([{ status: 'error', units: 0 }]);
   });
 });
@@ -262,7 +262,7 @@ describe('what a caller must be able to do', () => {
     const requiredCapabilities = { elicitation: { form: {} } };
     expect(seen).toMatchObject({ success: false, error: { code: 'MISSING_CLIENT_CAPABILITY', requiredCapabilities } });
     expect(await account(one)).toEqual(NOTHING);
-    expect((await one.call('greet', {}, call.begin)).questions?.asked).toBe(1);
+    expect((await one.call('greet', {}, call.begin)).inputRequired?.round).toBe(1);
   });
 
   it('is not sent unless the operator allows it', async () => {
@@ -283,7 +283,7 @@ describe('the limits of a user', () => {
     const requested: ToolResult[] = [];
     // One after the other, because a call has a reservation while its request is being produced.
     for (const [index, call] of calls.entries()) requested.push(await at(index).call('greet', {}, call.begin));
-    expect(requested.every(({ questions }) => questions)).toBe(true);
+    expect(requested.every(({ inputRequired: pending }) => pending)).toBe(true);
     const going = await Promise.allSettled(
       calls.map((call, index) => at(index + 1).call('greet', {}, call.answer(requested[index] as ToolResult))),
     );
@@ -317,14 +317,14 @@ describe('calls whose answers come in any order, often and from any node', () =>
     const nodes = [await node({ plan }), await node({ plan })];
     const outcomes = new Map<string, Set<unknown>>();
     let turn = 0;
-    const send = async (request: Partial<ToolRequest> & { readonly callId: string }, args: Json) => {
+    const send = async (request: Partial<ToolCallRequest> & { readonly callId: string }, args: Json) => {
       turn += 1;
       const one = nodes[turn % 2] as UpstreamNode;
       const seen = await one.call('greet', args, request).catch((error: { readonly code?: string }) => {
         if (!COUNTED.includes(error.code ?? '')) throw error;
         return undefined;
       });
-      if (!seen || seen.questions) return seen;
+      if (!seen || seen.inputRequired) return seen;
       const known = outcomes.get(request.callId) ?? new Set();
       outcomes.set(request.callId, known.add(wordsOf(seen)));
       return seen;
@@ -333,7 +333,7 @@ describe('calls whose answers come in any order, often and from any node', () =>
       const call = calling(at % 2 ? { idempotencyKey: `k${at}` } : {});
       const args = { times: 1 + (at % 3) };
       const requested: ToolResult[] = [];
-      const collect = (seen: ToolResult | undefined) => seen?.questions && requested.push(seen);
+      const collect = (seen: ToolResult | undefined) => seen?.inputRequired && requested.push(seen);
       collect(await send(call.begin, args));
       for (let step = 0; step < 4 && requested.length > 0; step++) {
         // The last input request and the first, answered concurrently and differently, and a repetition of the key
@@ -397,24 +397,21 @@ describe('a call that has gone on', () => {
     };
     const begin = (answered: number) =>
       calls.begin({ userId, callId, args: {}, details: { ...details, answered }, reservation, messages: 1_000 });
-    const questions = { inputRequests: {}, requestState: 's', server: 'remote', asked: 1 };
-    const outcome = { success: false, questions, duration_ms: 1, usage_record_id: null };
+    const requests = { inputRequests: {}, requestState: 's', server: 'remote', round: 1 };
+    const outcome = { success: false, inputRequired: requests, duration_ms: 1, usage_record_id: null };
     const end = () =>
       calls.end({
         userId,
         callId,
         details,
-        outcome,
-        record: undefined,
-        quotaCommit: reservation.inputRequired,
-        inputRound: 1,
+        ending: { kind: 'input_required', outcome, round: 1, commit: reservation.inputRequired },
       });
-    expect(await begin(0)).toMatchObject({ outcome: 'begun' });
+    expect(await begin(0)).toMatchObject({ kind: 'begun' });
     expect(await end()).toEqual(outcome);
     expect(await end()).toEqual(outcome);
-    expect(await begin(1)).toMatchObject({ outcome: 'begun' });
+    expect(await begin(1)).toMatchObject({ kind: 'begun' });
     expect(await end()).toEqual(outcome);
-    expect(await begin(1)).toMatchObject({ outcome: 'running' });
+    expect(await begin(1)).toMatchObject({ kind: 'running' });
     expect(await core.redis.zcard(core.keys.user(userId).reservations)).toBe(1);
     expect(await eventsOf(callId)).toEqual(['tool_executing', 'tool_completed', 'tool_executing']);
     // It counted once.

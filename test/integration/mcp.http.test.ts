@@ -127,14 +127,14 @@ describe('what is no request', () => {
     ['a text', '"ping"', -32600],
   ])('%s is refused with a JSON-RPC error', async (_name, frame, code) => {
     const { status, body } = await postMcp(frame, { token: validToken() });
-    expect([status, body]).toEqual([400, { jsonrpc: '2.0', id: null, error: expect.objectContaining({ code }) }]);
+    expect([status, body]).toEqual([400, { jsonrpc: '2.0', error: expect.objectContaining({ code }) }]);
   });
 
   it('that is not there is refused like one that is empty', async () => {
     const headers = { authorization: `Bearer ${validToken()}` };
     const response = await fetch(`${nodeUrl(0)}/mcp`, { method: 'POST', headers });
     const error = expect.objectContaining({ code: -32600 });
-    expect([response.status, await response.json()]).toEqual([400, { jsonrpc: '2.0', id: null, error }]);
+    expect([response.status, await response.json()]).toEqual([400, { jsonrpc: '2.0', error }]);
   });
 
   it('above 64 KiB is 413', async () => {
@@ -148,6 +148,80 @@ describe('what is no request', () => {
       headers: { 'content-type': 'text/plain' },
     });
     expect([status, body.error.data.code]).toEqual([400, 'FORMAT_ERROR']);
+  });
+});
+
+describe('parameters of the wrong form', () => {
+  const legacy = (method: string, params: object) => requestLegacy(method, { ...params }, { token: validToken() });
+  const modern = (method: string, params: object) => requestModern(method, { ...params }, { token: validToken() });
+
+  it.each([
+    ['tools/call', legacy, {}, 'Invalid tools/call request: params.name: expected string, received undefined.'],
+    ['tools/call', modern, {}, 'Invalid tools/call request: params.name: expected string, received undefined.'],
+    [
+      'tools/call',
+      modern,
+      { name: 'list_agents', arguments: [] },
+      'Invalid tools/call request: params.arguments: expected record, received array.',
+    ],
+    ['tools/list', legacy, { cursor: 5 }, 'Invalid request: params.cursor: expected string, received number.'],
+    [
+      'initialize',
+      legacy,
+      { protocolVersion: 5, clientInfo: { name: 'a', version: '1' } },
+      'Invalid request: params.protocolVersion: expected string, received number; ' +
+        'params.capabilities: expected object, received undefined.',
+    ],
+  ])('are -32602 with the problems in words: %s', async (method, send, params, message) => {
+    const { body } = await send(method, params);
+    const data = { code: 'FORMAT_ERROR', retryable: false };
+    expect(body).toEqual({ jsonrpc: '2.0', id: expect.anything(), error: { code: -32602, message, data } });
+  });
+
+  it.each([
+    [50, /: expected string, received number; and 45 more\.$/],
+    [2_000, /^Invalid request: too many problems to name\.$/],
+  ])('are named up to a bound: %i', async (wrong, message) => {
+    const icons = Array.from({ length: wrong }, () => (wrong > 50 ? 5 : { src: 5 }));
+    const clientInfo = { name: 'a', version: '1', icons };
+    const { body } = await legacy('initialize', { protocolVersion: LEGACY, capabilities: {}, clientInfo });
+    expect(body.error).toMatchObject({ code: -32602, message: expect.stringMatching(message) });
+  });
+});
+
+describe('the id of an error', () => {
+  it('is that of the request, also where the SDK refuses it before a handler', async () => {
+    const headers = { 'mcp-protocol-version': '1999-01-01' };
+    const { status, body } = await requestLegacy('tools/list', {}, { token: validToken(), headers, id: 'mine' });
+    expect([status, body.id]).toEqual([400, 'mine']);
+  });
+
+  it.each([{}, null])('is absent where the request has none that can be repeated: %j', async (id) => {
+    const { status, body } = await postMcp({ jsonrpc: '2.0', id, method: 'tools/list' }, { token: validToken() });
+    expect([status, body]).toEqual([400, { jsonrpc: '2.0', error: expect.objectContaining({ code: -32600 }) }]);
+  });
+
+  it('is absent in the refusal of another method', async () => {
+    const response = await fetch(`${nodeUrl(0)}/mcp`, { headers: { authorization: `Bearer ${validToken()}` } });
+    expect(await response.json()).not.toHaveProperty('id');
+  });
+});
+
+describe('the Accept header', () => {
+  it.each(['*/*', 'application/json', 'application/*', 'Application/JSON;q=0.5', 'text/html, */*;q=0.1', ''])(
+    '%j is answered in both eras, as it accepts JSON',
+    async (accept) => {
+      for (const request of [requestLegacy, requestModern]) {
+        const { status, headers, body } = await request('tools/list', {}, { token: validToken(), headers: { accept } });
+        expect([status, headers.get('content-type')]).toEqual([200, expect.stringMatching(/^application\/json/)]);
+        expect(body.result.tools.length).toBeGreaterThan(0);
+      }
+    },
+  );
+
+  it.each(['text/html', 'text/*', 'application/json;q=0, */*'])('%j, which excludes JSON, is 406', async (accept) => {
+    const { status, body } = await requestLegacy('tools/list', {}, { token: validToken(), headers: { accept } });
+    expect([status, body.id]).toEqual([406, 1]);
   });
 });
 

@@ -334,7 +334,7 @@ describe('an execution', () => {
   it('of a paid tool is refused to a session that could not be verified', async () => {
     const userId = freshUserId();
     const node = toolNode(core, { catalogues: files, executors: { limited: async () => ({}) } });
-    const request = toolRequest(userId, { tool: 'limited', caller: { ...anyCaller('one'), degraded: true } });
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one'), degraded: true });
     await expect(node.service.call(request, UNLIMITED)).rejects.toMatchObject({ code: 'AUTH_SERVICE_UNAVAILABLE' });
   });
 });

@@ -295,6 +295,15 @@ describe('over MCP', () => {
     }
   });
 
+  it('a caller that accepts JSON only gets the result alone, although it requests progress', async () => {
+    for (const request of [requestLegacy, requestModern]) {
+      const post = { token: tokenOf('pro'), url: url(), headers: { accept: 'application/json' } };
+      const { headers, body } = await request('tools/call', STEPS, post);
+      expect(headers.get('content-type')).toMatch(/json/);
+      expect(body.result.content).toEqual([{ type: 'text', text: 'done' }]);
+    }
+  });
+
   it('a refusal has its status also for a caller that requests progress', async () => {
     const { status, headers, body } = await requestLegacy('tools/call', STEPS, { token: tokenOf('free'), url: url() });
     expect([status, headers.get('content-type'), body.error.code]).toEqual([

@@ -6,7 +6,7 @@ import { newId } from '../../src/lib/ids.ts';
 import { Quotas } from '../../src/limits/quotas.ts';
 import { CallStore } from '../../src/tools/call-store.ts';
 import type { ToolExecutor } from '../../src/tools/tool.ts';
-import type { ToolRequest } from '../../src/tools/tool-requests.ts';
+import type { ToolCallRequest } from '../../src/tools/tool-call.ts';
 import { ToolService } from '../../src/tools/tool-service.ts';
 import { type Core, silentLogger } from './core.ts';
 
@@ -47,12 +47,16 @@ export function toolNode(core: Omit<Core, 'eventLog'>, options: ToolNodeOptions)
 /** Always within the message limit. */
 export const UNLIMITED = { allowed: Promise.resolve(), messages: 1_000_000 };
 
-export const anyCaller = (plan: string) => ({ plan, permissions: [], roles: [], featureFlags: {}, degraded: false });
+export const anyCaller = (plan: string) => ({ plan, permissions: [], roles: [], featureFlags: {} });
 
-export function toolRequest(userId: string, request: Partial<ToolRequest> & { readonly tool: string }): ToolRequest {
+export function toolRequest(
+  userId: string,
+  request: Partial<ToolCallRequest> & { readonly tool: string },
+): ToolCallRequest {
   return {
     userId,
     caller: anyCaller('pro'),
+    degraded: false,
     args: {},
     callId: newId('call'),
     threadId: 'thread_1',

@@ -54,7 +54,8 @@ async function ask(message: string, results: Record<string, unknown>, tools: rea
     message,
     threadId: 'thread_1',
     tools,
-    caller: { plan: 'pro', permissions: [], roles: [], featureFlags: {}, degraded: false },
+    caller: { plan: 'pro', permissions: [], roles: [], featureFlags: {} },
+    degraded: false,
   };
   const answer = await builtInAgent(task, {
     think: async (thought) => void thoughts.push(thought),

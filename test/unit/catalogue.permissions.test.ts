@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
-import { type Caller, Permissions } from '../../src/catalogue/permissions.ts';
+import { Permissions, type ToolCaller } from '../../src/catalogue/permissions.ts';
 import type { Tool } from '../../src/catalogue/tool-catalogue.ts';
 import { catalogueFiles, catalogues, planFile, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { cpuMs } from '../support/stopwatch.ts';
@@ -11,7 +11,7 @@ const { plans, tools } = new Catalogues();
 const inEnvironment = (environment: string) => new Permissions({ plans, tools }, { environment });
 const permissions = inEnvironment('production');
 
-const caller = (plan: string, rest: Partial<Caller> = {}): Caller => {
+const caller = (plan: string, rest: Partial<ToolCaller> = {}): ToolCaller => {
   return { plan, permissions: [], roles: [], featureFlags: {}, ...rest };
 };
 
@@ -27,7 +27,7 @@ interface PermissionJson {
 }
 
 /** Evaluates the catalogue files independently of the product, for every cell of the table. */
-function expected(name: string, who: Caller, environment: string): boolean {
+function expected(name: string, who: ToolCaller, environment: string): boolean {
   const row = toolFile.tools.find((one) => one.name === name);
   const permission = String(row?.permission);
   const plan = planFile.plans[who.plan] as { permissions: string[]; feature_flags: string[] };

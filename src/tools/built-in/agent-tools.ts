@@ -30,7 +30,7 @@ export function agentTools(deps: {
     }
     const replies = runIds.length > 0 ? ((await pipeline.exec()) ?? []) : [];
     return replies.flatMap(([error, reply], at) => {
-      const [agent = null, status = null, accepted = null, ended = null] = (reply ?? []) as (string | null)[];
+      const [agent = null, status = null, accepted = null, ended = null] = Array.isArray(reply) ? reply : [];
       if (error || status === null) return [];
       return [
         {

@@ -60,7 +60,7 @@ function liveNodes(leases: readonly string[], details: Readonly<Record<string, s
   const nodes: { node: number; connections: number }[] = [];
   for (let at = 0; at < leases.length; at += 2) {
     if (Number(leases[at + 1]) <= now) continue;
-    const { connections = 0 } = JSON.parse(details[leases[at] ?? ''] ?? '{}') as { connections?: number };
+    const { connections = 0 }: { connections?: number } = JSON.parse(details[leases[at] ?? ''] ?? '{}');
     nodes.push({ node: nodes.length + 1, connections });
   }
   return nodes;

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { Catalogues } from '../../../src/catalogue/catalogues.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { UsageRecord } from '../../../src/protocol/usage.ts';
-import type { ToolRequest, ToolResult } from '../../../src/tools/tool-requests.ts';
+import type { ToolCallRequest, ToolResult } from '../../../src/tools/tool-call.ts';
 import type { ToolService } from '../../../src/tools/tool-service.ts';
 import { upstreamExecutor } from '../../../src/tools/upstream-executor.ts';
 import { Upstreams } from '../../../src/upstreams/upstreams.ts';
@@ -42,7 +42,7 @@ export interface UpstreamNode {
   readonly service: ToolService;
   /** Resolves when the tool can be called. */
   discovered(tool: string): Promise<void>;
-  call(tool: string, args?: Json, more?: Partial<ToolRequest>): Promise<ToolResult>;
+  call(tool: string, args?: Json, more?: Partial<ToolCallRequest>): Promise<ToolResult>;
   /** Records of all calls, oldest first. */
   records(): Promise<UsageRecord[]>;
 }
