@@ -132,11 +132,16 @@ describe('the settings of a model', () => {
     ]);
   });
 
-  it('do not make a bound larger that the endpoint refuses as too large: it is left out', async () => {
+  it('leave out an output bound that a conversation leaves no room for, in this request only', async () => {
     const body = { error: { param: 'max_tokens', message: 'max_tokens is too large: at most 100.' } };
-    model.script = (request) => ('max_tokens' in request.body ? { status: 400, body } : ANSWER);
+    model.script = (_request, at) => [{ status: 400, body }, CALL][at] ?? ANSWER;
     expect((await runs.run()).end).toBe('completed');
-    expect(model.requests.map((one) => 'max_completion_tokens' in one.body)).toEqual([false, false]);
+    const bounds = model.requests.map((one) => [one.body.max_tokens, one.body.max_completion_tokens]);
+    expect(bounds).toEqual([
+      [2_048, undefined],
+      [undefined, undefined],
+      [2_048, undefined],
+    ]);
   });
 });
 
@@ -161,6 +166,19 @@ describe('several endpoints of a model', () => {
     const { events } = await runs.run({ settings: both() });
     expect(requests()).toEqual([1, 0]);
     expect(events.at(-1)?.error).toMatchObject({ reason: 'context_length', retryable: false });
+  });
+
+  it.each([
+    [503, [1, 2]],
+    [400, [2, 2]],
+  ])('rest after HTTP %i only if the endpoint is the reason, also for other runs', async (status, seen) => {
+    model.script = () => ({ status });
+    const settings = both();
+    const executor = runs.executor({ settings });
+    for (let run = 0; run < 2; run++) {
+      expect(await executor.execute(await runs.claim(await runs.accept()))).toBe('completed');
+    }
+    expect(requests()).toEqual(seen);
   });
 
   it('share one bound of attempts', async () => {

@@ -8,7 +8,7 @@ import { errorOfBody, responseFault } from './endpoint-errors.ts';
 import { bodyEvents } from './event-stream.ts';
 import { ModelFault } from './fault.ts';
 import { type ModelReply, ReplyReader } from './reply.ts';
-import { Adaptations, type ModelRequest, requestBody } from './request-body.ts';
+import { Adaptations, learn, type ModelRequest, refusalOf, requestBody } from './request-body.ts';
 import type { TextPiece } from './thinking-tags.ts';
 
 /** One address that serves a model, with everything that a request to it needs. */
@@ -108,8 +108,9 @@ export class Endpoint {
 
   /** Sends the request, again without a parameter that the endpoint refuses. @throws ModelFault for an error status */
   async #response(body: Fields, deadline: ReadDeadline): Promise<Response> {
+    const adaptations = this.#adaptations.copy();
     for (let adapted = 0; ; adapted++) {
-      const sent = this.#adaptations.apply(body);
+      const sent = adaptations.apply(body);
       const response = await deadline.within(this.settings.first_chunk_seconds * 1_000, () =>
         this.#send(sent, deadline),
       );
@@ -119,11 +120,12 @@ export class Endpoint {
         await deadline.within(this.settings.silence_seconds * 1_000, () => errorText(response)),
       );
       const mayAdapt = (status === 400 || status === 422) && adapted < MAX_ADAPTATIONS;
-      const refused = mayAdapt ? this.#adaptations.learn(error, sent) : undefined;
+      const refused = mayAdapt ? refusalOf(error, sent) : undefined;
       if (refused === undefined) throw responseFault(status, error, retryAfter(headers));
+      learn(refused, this.#adaptations, adaptations);
       const { name: endpoint, model } = this.address;
       this.#deps.logger.warn(
-        { endpoint, model, parameter: refused, code: error.code },
+        { endpoint, model, parameter: refused.name, code: error.code },
         'model endpoint refuses a parameter',
       );
     }

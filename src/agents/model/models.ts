@@ -2,7 +2,7 @@ import type { ModelSettings } from '../../catalogue/model-settings.ts';
 import { type EndpointRow, type ModelRow, settingsOf } from '../../catalogue/model-settings.ts';
 import { isTollgateVariable, UnusableConfiguration, urlFault } from '../../config.ts';
 import { Endpoint, type EndpointDeps } from './endpoint.ts';
-import type { ModelFault } from './fault.ts';
+import type { FaultReason, ModelFault } from './fault.ts';
 
 /** The endpoint of the deployment: `AGENT_MODEL_URL` and its key. */
 export interface DefaultEndpoint {
@@ -26,6 +26,16 @@ export interface ModelsOptions {
 const REST_MS = 10_000;
 const LONGEST_REST_MS = 60_000;
 const REFERENCE = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
+/** Faults of the endpoint itself. All others can come from one conversation, and say nothing about the next one. */
+const RESTING: ReadonlySet<FaultReason> = new Set([
+  'timeout',
+  'unreachable',
+  'interrupted',
+  'unavailable',
+  'rate_limited',
+  'authentication',
+  'payment',
+]);
 /** Names of headers and parameters whose values are secrets. */
 const SECRET_NAME = /auth|key|token|secret|cookie|password/i;
 
@@ -72,8 +82,8 @@ export class Models {
 
   /** Reports the result of a request. */
   ended(endpoint: Endpoint, fault: ModelFault | undefined): void {
-    if (!fault || fault.final) this.#restsUntil.delete(endpoint);
-    else {
+    if (!fault) this.#restsUntil.delete(endpoint);
+    else if (RESTING.has(fault.reason) || fault.status === 404) {
       const restMs = Math.min(Math.max(fault.retryAfterMs ?? 0, REST_MS), LONGEST_REST_MS);
       this.#restsUntil.set(endpoint, this.#deps.clock.now() + restMs);
     }

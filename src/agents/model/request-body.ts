@@ -27,12 +27,24 @@ const MESSAGE_FIELDS = ['reasoning_content', 'reasoning', 'reasoning_details', '
 /** The bound itself is refused, not its name. */
 const TOO_LARGE = /too large|at most|maximum|exceed|less than|must be (?:<=|below)/i;
 
+/** Only the begin of an error is searched for names: later words can repeat the user's message. */
+const SEARCHED = 512;
+
 /**
- * What an endpoint refused, as its errors named it. A request without the refused parts is sent instead, at once and
- * from then on.
+ * What an endpoint refused, as its errors named it. A request without the refused parameters is sent instead, at once
+ * and from then on.
  */
 export class Adaptations {
-  readonly #refused = new Set<string>();
+  readonly #refused: Set<string>;
+
+  constructor(refused: Iterable<string> = []) {
+    this.#refused = new Set(refused);
+  }
+
+  /** Returns a copy that learns for one request. */
+  copy(): Adaptations {
+    return new Adaptations(this.#refused);
+  }
 
   /** Applies everything learned so far. */
   apply(body: Fields): Fields {
@@ -49,22 +61,31 @@ export class Adaptations {
     return adapted;
   }
 
-  /**
-   * Learns from the error of a request.
-   * @param body the request as it was sent
-   * @returns the refused parameter; undefined if the error names none that the request can do without
-   */
-  learn(error: EndpointError, body: Fields): string | undefined {
-    const sent = [...DISPENSABLE, ...OUTPUT_BOUNDS].filter((name) => name in body);
-    const fields = MESSAGE_FIELDS.filter((field) => (body.messages as readonly Fields[]).some((one) => field in one));
-    const refused = [...sent, ...fields].find((name) => isNamed(name, error));
-    if (refused === undefined) return undefined;
-    // Another name would not help.
-    if (isOutputBound(refused) && TOO_LARGE.test(error.words))
-      for (const name of OUTPUT_BOUNDS) this.#refused.add(name);
-    this.#refused.add(refused);
-    return refused;
+  add(...names: readonly string[]): void {
+    for (const name of names) this.#refused.add(name);
   }
+}
+
+export interface Refusal {
+  /** The refused parameter. */
+  readonly name: string;
+  /** Whether only the value was refused, for this conversation: the room that it leaves for the reply. */
+  readonly onlyNow: boolean;
+}
+
+/** Returns what an error refuses of a request; undefined if it names nothing that the request can do without. */
+export function refusalOf(error: EndpointError, body: Fields): Refusal | undefined {
+  const sent = [...DISPENSABLE, ...OUTPUT_BOUNDS].filter((name) => name in body);
+  const fields = MESSAGE_FIELDS.filter((field) => (body.messages as readonly Fields[]).some((one) => field in one));
+  const name = [...sent, ...fields].find((one) => isNamed(one, error));
+  return name === undefined ? undefined : { name, onlyNow: isOutputBound(name) && TOO_LARGE.test(error.words) };
+}
+
+/** Learns from a refusal: for all requests, unless it depends on the conversation. */
+export function learn({ name, onlyNow }: Refusal, ofEndpoint: Adaptations, ofRequest: Adaptations): void {
+  // Another name for a bound that is too large would not help.
+  if (onlyNow) ofRequest.add(...OUTPUT_BOUNDS);
+  else for (const adaptations of [ofEndpoint, ofRequest]) adaptations.add(name);
 }
 
 function isOutputBound(name: string): name is OutputBound {
@@ -76,7 +97,7 @@ function isNamed(name: string, { param, words }: EndpointError): boolean {
   const last = param?.split(/[.[\]]/).findLast((part) => part !== '');
   if (param !== undefined && (param === name || last === name || param.startsWith(`${name}.`))) return true;
   const isAbout = param === undefined || param === 'messages' || param.startsWith('messages');
-  return isAbout && words.split(/[^\w]/).includes(name);
+  return isAbout && words.slice(0, SEARCHED).split(/[^\w]/).includes(name);
 }
 
 function without(message: Fields, fields: readonly string[]): Fields {
