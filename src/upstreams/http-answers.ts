@@ -86,7 +86,7 @@ function withId(response: Response, text: string, { id }: Pick<PostedRequest, 'i
 function isSessionLost(status: number, words: string, { inSession }: PostedRequest): boolean {
   // MCP 2025-11-25, Streamable HTTP, session management: 404 to a request with a session id.
   if (status === 404 && inSession) return true;
-  return status >= 400 && status < 500 && namesLostSession(words);
+  return status >= 400 && namesLostSession(words);
 }
 
 function namesLostSession(words: string): boolean {

@@ -46,6 +46,8 @@ describe('a lost session', () => {
     ['HTTP 404 with JSON-RPC', rpc(404, -32001, 'Session not found')],
     ['HTTP 400 with JSON-RPC', rpc(400, -32000, 'Bad Request: No valid session ID provided')],
     ['HTTP 400 with text', () => ({ status: 400, body: 'Invalid session ID' })],
+    ['HTTP 410 with JSON-RPC', rpc(410, -32000, 'Session terminated')],
+    ['HTTP 503 with JSON-RPC', rpc(503, -32000, 'Unknown or expired session')],
     ['HTTP 401 with JSON-RPC', rpc(401, -32001, 'Session expired')],
     ['HTTP 400 of a server that was not initialized', rpc(400, -32000, 'Bad Request: Server not initialized')],
   ])('reported by %s is renewed, and the call is repeated, because it was not read', async (_name, lost) => {
