@@ -105,9 +105,11 @@ export class Clients {
     }
     const decoded = Buffer.from(credentials, 'base64').toString('utf8');
     const colon = decoded.indexOf(':');
-    const [id, secret] = [decoded.slice(0, Math.max(colon, 0)), decoded.slice(colon + 1)];
-    // RFC 6749 requires both parts to be form-encoded; curl and many clients send them unencoded. The encoded id equals
-    // the plain one, because a service id contains no characters that need encoding.
+    const [sentId, secret] = [decoded.slice(0, Math.max(colon, 0)), decoded.slice(colon + 1)];
+    // RFC 6749 section 2.3.1 requires both parts to be form-encoded; curl and many clients send them unencoded. Some
+    // libraries also encode `-`, `_` and `.`, which form encoding leaves as they are. A service id contains no `%`, so
+    // only its decoded form can be valid.
+    const id = formDecoded(sentId);
     const matches = [this.verifySecret(id, secret), this.verifySecret(id, formDecoded(secret))].includes(true);
     if (!matches) throw invalidClient();
     if (body.client_id !== undefined && body.client_id !== id) {

@@ -7,7 +7,7 @@ import { type Config, ConfigError } from '../src/config.ts';
 import { createApp } from '../src/http/app.ts';
 import { allowOrigins } from '../src/http/cors.ts';
 import { METADATA_HEADERS } from '../src/http/mcp-metadata-routes.ts';
-import { type Clock, systemClock } from '../src/lib/clock.ts';
+import { type Clock, sleep, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { createLogger, type Logger } from '../src/lib/logger.ts';
 import { connectRedis, disconnectRedis } from '../src/redis/client.ts';
@@ -31,6 +31,8 @@ import { Users } from './users.ts';
 /** Lifetimes per environment. Short in development, so that token refreshes can be observed. */
 const ACCESS_TOKEN_SECONDS = { development: 60, test: 60, staging: 900, production: 900 } as const;
 
+/** Timeout of requests in flight at shutdown. A login takes less than a second, also when several wait for CPU. */
+const CLOSE_TIMEOUT_MS = 20_000;
 /** Tolerated clock difference between services. A revocation is kept longer than its target by this time. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
@@ -89,6 +91,7 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
 
     const app = createApp({ logger, trustedProxyHops: config.TRUSTED_PROXY_HOPS });
     closers.add('http', () => app.close());
+    answerBeforeClose(app, clock);
     addCommonBehaviour(app, config.CORS_ORIGINS);
     const baseUrl = config.AUTH_SERVICE_URL;
     const metadata = { issuer, audience, baseUrl, environment, accessTokenSeconds, passwordLogin };
@@ -115,6 +118,30 @@ function signingSecrets(config: Config): [string, ...string[]] {
     throw new ConfigError([{ code: 'MISSING_JWT_SECRET', name: 'JWT_SECRET_KEY', message }]);
   }
   return previous === undefined ? [current] : [current, previous];
+}
+
+/**
+ * Lets requests in flight end before the server closes, which ends all sockets. Further requests get 503 meanwhile.
+ */
+function answerBeforeClose(app: FastifyInstance, clock: Clock): void {
+  let inFlight = 0;
+  let onIdle: (() => void) | undefined;
+  const ended = () => {
+    inFlight -= 1;
+    if (inFlight === 0) onIdle?.();
+  };
+  app.addHook('onRequest', async (_request, { raw: response }) => {
+    inFlight += 1;
+    // Emitted once, after the response or when the client has disconnected.
+    response.once('close', ended);
+  });
+  app.addHook('preClose', async () => {
+    if (inFlight === 0) return;
+    const idle = new Promise<void>((resolve) => {
+      onIdle = resolve;
+    });
+    await Promise.race([idle, sleep(clock, CLOSE_TIMEOUT_MS)]);
+  });
 }
 
 function addCommonBehaviour(app: FastifyInstance, origins: readonly string[]): void {

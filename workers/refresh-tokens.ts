@@ -1,5 +1,6 @@
 import type { Revocations } from '../src/accounts/revocations.ts';
-import { type AuthServiceClient, isRefusal } from '../src/auth/client/auth-service-client.ts';
+import { isRefusal } from '../src/auth/client/auth-service-client.ts';
+import type { Refreshers } from '../src/auth/token-refresh/refreshers.ts';
 import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token-refresh/token-sessions.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
@@ -11,8 +12,8 @@ import { RedisUnavailable } from '../src/redis/errors.ts';
 import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface RefreshDeps {
-  readonly tokenSessions: Pick<TokenSessions, 'claimDue' | 'due' | 'refreshed' | 'failed' | 'end'>;
-  readonly authService: Pick<AuthServiceClient, 'exchange'>;
+  readonly tokenSessions: Pick<TokenSessions, 'claimDue' | 'due' | 'refreshed' | 'failed' | 'end' | 'leaveToClient'>;
+  readonly refreshers: Pick<Refreshers, 'refresh'>;
   readonly revocations: Pick<Revocations, 'revoke'>;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'refreshes' | 'refreshSeconds' | 'refreshLead'>;
@@ -78,10 +79,17 @@ async function refreshTraced(ref: TokenSessionRef, deps: RefreshDeps, span: Span
   }
 }
 
-async function exchange(due: DueToken, deps: RefreshDeps): Promise<'refreshed' | 'failed' | 'refused' | 'gone'> {
+async function exchange(
+  due: DueToken,
+  deps: RefreshDeps,
+): Promise<'refreshed' | 'failed' | 'refused' | 'gone' | 'client'> {
   const { ref, token, expiresAt } = due;
   try {
-    const issued = await deps.authService.exchange(token);
+    const issued = await deps.refreshers.refresh(token);
+    if (!issued) {
+      await deps.tokenSessions.leaveToClient(ref);
+      return 'client';
+    }
     if (issued.expiresAt > expiresAt) {
       const current = await deps.tokenSessions.refreshed(ref, issued.accessToken, issued.expiresAt);
       if (current) deps.metrics.refreshLead.observe((expiresAt - deps.clock.now()) / 1000);

@@ -5,6 +5,7 @@ import { InvalidationReader, type TimedInvalidation } from '../src/accounts/inva
 import { Revocations } from '../src/accounts/revocations.ts';
 import { UserData } from '../src/accounts/user-data.ts';
 import { AuthServiceClient, authServiceOptions } from '../src/auth/client/auth-service-client.ts';
+import { Refreshers } from '../src/auth/token-refresh/refreshers.ts';
 import { TokenSeal } from '../src/auth/token-refresh/token-seal.ts';
 import { TokenSessions, tokenLifecycleTimes } from '../src/auth/token-refresh/token-sessions.ts';
 import { loadAgentCatalogue } from '../src/catalogue/agent-catalogue.ts';
@@ -12,6 +13,7 @@ import { logReloads } from '../src/catalogue/catalogues.ts';
 import { composeAgent } from '../src/compose/agent.ts';
 import { composeCatalogues } from '../src/compose/catalogues.ts';
 import { composeEventLog } from '../src/compose/event-log.ts';
+import { composeProviders } from '../src/compose/identity-providers.ts';
 import { composeTools } from '../src/compose/tools.ts';
 import type { Config } from '../src/config.ts';
 import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
@@ -162,7 +164,10 @@ async function createComponents(config: Config, services: WorkerServices) {
     userData: new UserData({ redis, keys }),
     ledgerErasure: new LedgerErasure({ redis, keys, ledger, tallies, archive }),
   };
-  const refreshing = { tokenSessions, authService, revocations: new Revocations({ redis, keys, tracing }) };
+  const { listed } = composeProviders(config);
+  const refreshers = new Refreshers({ clock, metrics, logger, tracing, own: authService }, listed);
+  closers.add('refreshers', () => refreshers.close());
+  const refreshing = { tokenSessions, refreshers, revocations: new Revocations({ redis, keys, tracing }) };
   return { log, runs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
 }
 

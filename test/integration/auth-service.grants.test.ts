@@ -14,6 +14,15 @@ describe('the client_credentials grant', () => {
   const ask = (extra: Record<string, string> = {}, headers?: Record<string, string>) =>
     auth.token({ grant_type: 'client_credentials', ...extra }, headers);
 
+  it.each([
+    ['billing-job_2.eu', 'as it is'],
+    ['billing%2Djob%5F2%2Eeu', 'with all punctuation encoded'],
+    ['billing%2djob_2.eu', 'partly encoded'],
+  ])('authenticates a service whose id is sent as %s: %s (RFC 6749 section 2.3.1)', async (sent) => {
+    const { status, body } = await ask({}, basic(sent, auth.secrets.service));
+    expect([status, claimsOf(body.access_token).sub]).toEqual([200, 'service:billing-job_2.eu']);
+  });
+
   it('gives a service that proves itself by Basic an hour of the scopes it asked for', async () => {
     const { status, body, headers } = await ask({ scope: 'admin usage:read' }, basic('billing', auth.secrets.service));
     expect(status).toBe(200);

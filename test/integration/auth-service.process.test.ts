@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
+import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from '@jest/globals';
 import { closeAfter } from '../support/open-resources.ts';
 import { randomSecret } from './auth-service.fixture.ts';
@@ -45,6 +46,27 @@ describe('the auth service as a process', () => {
     expect(code).toBe(0);
     expect(out).toMatch(/^auth service: http:\/\/localhost:\d+\n$/);
     expect(err).toBe('');
+  });
+
+  it('answers the logins in flight before it ends on SIGTERM', async () => {
+    const child = run(ENVIRONMENT);
+    const end = ended(child);
+    const [line] = (await once(child.stdout as NodeJS.ReadableStream, 'data')) as [Buffer];
+    const port = /:(\d+)\n/.exec(String(line))?.[1];
+    const login = () => {
+      const form = { grant_type: 'password', username: 'pro@demo.local', password: SECRETS.DEMO_PASSWORD };
+      return fetch(`http://127.0.0.1:${port}/oauth/token`, { method: 'POST', body: new URLSearchParams(form) });
+    };
+    expect((await login()).status).toBe(200);
+    const logins = Promise.allSettled(Array.from({ length: 4 }, login));
+    // A login takes about 0.3 s; by then, all of them have arrived.
+    await delay(150);
+    child.kill('SIGTERM');
+    const answers = (await logins).map((answer) =>
+      answer.status === 'fulfilled' ? answer.value.status : answer.reason,
+    );
+    expect(answers).toEqual(Array.from({ length: 4 }, () => 200));
+    expect((await end).code).toBe(0);
   });
 
   it('ends with 78 and every problem by name when the configuration is wrong, repeating no secret', async () => {

@@ -23,15 +23,15 @@ function claimsOf(token: string): { exp: number; sid: string; sub: string } {
 /** A worker that stops for `stoppedMs` between claiming a session and the request to the auth service. */
 async function refreshWithAStop(userId: string, stoppedMs: number): Promise<void> {
   const { tokenSessions, redis, keys, clock, metrics } = deployment;
-  const authService = {
-    exchange: async (token: string) => {
+  const refreshers = {
+    refresh: async (token: string) => {
       await deployment.advance(stoppedMs);
       return deployment.authService.exchange(token);
     },
   };
   const revocations = new Revocations({ redis, keys });
   const rest = { clock, metrics, logger: silentLogger, tracing: NO_TRACING };
-  const deps = { tokenSessions, authService, revocations, ...rest };
+  const deps = { tokenSessions, refreshers, revocations, ...rest };
   await refreshTokens([partitionOf(userId)], deps);
 }
 

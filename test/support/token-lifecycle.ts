@@ -135,7 +135,8 @@ export class SecondDeployment {
   refresh(): Promise<number> {
     const { tokenSessions, authService, clock, metrics } = this;
     const revocations = new Revocations({ redis: this.redis, keys: this.keys });
-    const deps = { tokenSessions, authService, revocations, clock, metrics, logger: silentLogger, tracing: NO_TRACING };
+    const refreshers = { refresh: (token: string) => authService.exchange(token) };
+    const deps = { tokenSessions, refreshers, revocations, clock, metrics, logger: silentLogger, tracing: NO_TRACING };
     return refreshTokens(ALL_PARTITIONS, deps);
   }
 

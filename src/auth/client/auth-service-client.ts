@@ -34,6 +34,7 @@ const COMPLAIN_EVERY_MS = 60_000;
 /** Kinds of refusals that are logged. The error codes come from the service, so their number needs a bound. */
 const MAX_REPORTED = 32;
 
+const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
 const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
 
@@ -52,6 +53,8 @@ export interface AuthServiceOptions {
   readonly clientId?: string;
   /** Timeout of one call including its retries. */
   readonly timeoutMs?: number;
+  /** Set for a provider of `IDENTITY_PROVIDERS`: see `Metadata`. The metrics of the breaker are those of the auth service. */
+  readonly isProvider?: boolean;
 }
 
 /** Options that are the same in every process of a deployment. */
@@ -83,11 +86,19 @@ export class AuthServiceClient {
   readonly #metadata: Metadata;
   readonly #budget: RetryBudget;
   #complainedAt = Number.NEGATIVE_INFINITY;
+  readonly #isProvider: boolean;
   readonly #reported = new Set<string>();
 
   constructor(deps: AuthServiceDeps, options: AuthServiceOptions) {
     const { clock, logger } = deps;
-    const { url, issuer, serviceSecret, clientId = 'tollgate', timeoutMs = AUTH_SERVICE_TIMEOUT_MS } = options;
+    const {
+      url,
+      issuer,
+      serviceSecret,
+      clientId = 'tollgate',
+      timeoutMs = AUTH_SERVICE_TIMEOUT_MS,
+      isProvider = false,
+    } = options;
     this.#deps = deps;
     this.#timeoutMs = timeoutMs;
     this.#authorization = basic(clientId, serviceSecret);
@@ -95,10 +106,11 @@ export class AuthServiceClient {
     const attempts = this.#attempts;
     this.#metadata = new Metadata(
       { clock, logger, fetch: (at, read) => attempts.send({ url: at }, read) },
-      { url, issuer },
+      { url, issuer, anyHost: isProvider },
     );
+    this.#isProvider = isProvider;
     this.#budget = new RetryBudget({ clock });
-    deps.metrics.authBreaker.set(STATE_NUMBERS.closed);
+    if (!isProvider) deps.metrics.authBreaker.set(STATE_NUMBERS.closed);
   }
 
   /** State of the circuit breaker. It stays open until the first call after its rest period, which is the probe. */
@@ -106,10 +118,17 @@ export class AuthServiceClient {
     return this.#attempts.breaker;
   }
 
+  /**
+   * Whether the metadata of the service lists the exchange of tokens. @throws Fault, BreakerOpenError without metadata
+   */
+  async canExchange(): Promise<boolean> {
+    return (await this.#metadata.endpoints()).grants?.includes(TOKEN_EXCHANGE) ?? false;
+  }
+
   /** Exchanges a token for the next access token of its session (RFC 8693). */
   exchange(subjectToken: string, signal?: AbortSignal): Promise<IssuedToken> {
     const form = {
-      grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
+      grant_type: TOKEN_EXCHANGE,
       subject_token: subjectToken,
       subject_token_type: ACCESS_TOKEN,
       requested_token_type: ACCESS_TOKEN,
@@ -229,7 +248,7 @@ export class AuthServiceClient {
 
   #breakerChanged(state: BreakerState): void {
     const { metrics, logger } = this.#deps;
-    metrics.authBreaker.set(STATE_NUMBERS[state]);
+    if (!this.#isProvider) metrics.authBreaker.set(STATE_NUMBERS[state]);
     if (state === 'open') logger.warn('circuit breaker of the auth service opened');
     else if (state === 'closed') logger.info('circuit breaker of the auth service closed');
   }

@@ -20,12 +20,15 @@ const Document = z.object({
   issuer: z.string(),
   token_endpoint: z.string(),
   introspection_endpoint: z.string().optional(),
+  grant_types_supported: z.array(z.string()).optional(),
 });
 
 export interface Endpoints {
   readonly token: URL;
   /** Undefined if the service has no introspection endpoint. */
   readonly introspection: URL | undefined;
+  /** Supported grant types; undefined if the metadata does not list them. */
+  readonly grants: readonly string[] | undefined;
 }
 
 export interface MetadataOptions {
@@ -33,6 +36,8 @@ export interface MetadataOptions {
   readonly url: string;
   /** Expected `issuer` of the metadata and of tokens. */
   readonly issuer: string;
+  /** Whether endpoints at any host are accepted over HTTPS: Google's token endpoint is not at the host of its issuer. */
+  readonly anyHost?: boolean;
 }
 
 /**
@@ -97,16 +102,17 @@ export class Metadata {
     return {
       token: this.#endpoint(document.token_endpoint),
       introspection: introspection === undefined ? undefined : this.#endpoint(introspection),
+      grants: document.grant_types_supported,
     };
   }
 
   /** Accepts only endpoints that may receive the client's secret: at `url`, or at the origin of `issuer` over HTTPS. */
   #endpoint(value: string): URL {
     const url = URL.parse(value);
-    const { url: serviceUrl, issuer } = this.#options;
+    const { url: serviceUrl, issuer, anyHost = false } = this.#options;
     const issuerOrigin = URL.parse(issuer)?.origin;
     const ours = url?.origin === new URL(serviceUrl).origin;
-    const issuers = url?.protocol === 'https:' && url.origin === issuerOrigin;
+    const issuers = url?.protocol === 'https:' && (anyHost || url.origin === issuerOrigin);
     if (url && (ours || issuers) && url.username === '' && url.password === '') return url;
     throw unusable('the metadata names an endpoint that is neither at AUTH_SERVICE_URL nor, by https, at JWT_ISSUER');
   }

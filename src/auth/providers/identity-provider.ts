@@ -31,8 +31,11 @@ export const MAPPED_FIELDS = [
 export type MappedField = (typeof MAPPED_FIELDS)[number];
 export type ClaimRules = Readonly<Record<MappedField, ClaimRule>>;
 
-/** The way in which the token of a session is replaced before it expires. */
-export const REFRESH_MODES = ['auto', 'exchange', 'refresh_token', 'client'] as const;
+/**
+ * The way in which the token of a session is replaced before it expires: workers exchange it (RFC 8693), or the client
+ * presents a newer one. `auto` exchanges if the provider's metadata lists the grant.
+ */
+export const REFRESH_MODES = ['auto', 'exchange', 'client'] as const;
 export type RefreshMode = (typeof REFRESH_MODES)[number];
 
 /** Location of the public keys: discovered from the metadata of the issuer, or a URL. */

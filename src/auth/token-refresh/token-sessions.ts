@@ -3,6 +3,7 @@ import type { Clock } from '../../lib/clock.ts';
 import type { Identity } from '../../protocol/identity.ts';
 import type { Refusal, TokenControl } from '../../protocol/token-lifecycle.ts';
 import type { Redis } from '../../redis/client.ts';
+import { mapRedisErrors } from '../../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { done, integer, list, literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
@@ -167,6 +168,11 @@ export class TokenSessions {
     const [sealed, expiresAt, failures] = reply;
     const token = this.#seal.open(sealed);
     return token === undefined ? undefined : { ref, token, expiresAt, failures };
+  }
+
+  /** Schedules no refresh until a client presents a newer token of the session. */
+  async leaveToClient(ref: TokenSessionRef): Promise<void> {
+    await mapRedisErrors(this.#redis.zrem(this.#keys.user(ref.userId).tokenDue, member(ref)));
   }
 
   /** Records a failed refresh and schedules the next attempt. */
