@@ -1,7 +1,8 @@
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { createLogger } from '../lib/logger.ts';
+import { checkAuthService } from './auth-service-checks.ts';
 import { type Finding, findings, redactor } from './findings.ts';
-import { checkProvider, identityProviders } from './identity-checks.ts';
+import { checkIdentity } from './identity-checks.ts';
 import { checkModels } from './model-checks.ts';
 import { checkPorts } from './port-checks.ts';
 import { checkRedis } from './redis-checks.ts';
@@ -44,8 +45,9 @@ async function checkAll(env: Environment, token: string | undefined): Promise<Fi
   const logger = createLogger('doctor', 'silent');
   const groups = await Promise.all([
     checkRedis(config, logger),
-    ...identityProviders(config, logger).map((provider) => checkProvider(provider, token)),
-    checkModels(config),
+    checkAuthService(config, logger),
+    checkIdentity(config, logger, token),
+    checkModels(config, logger),
     checkToolServers(config, logger),
     checkPorts(config),
   ]);
