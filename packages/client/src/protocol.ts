@@ -51,7 +51,8 @@ export type PermanentErrorCode =
   | 'AGENT_NOT_FOUND'
   | 'ENDPOINT_NOT_FOUND'
   | 'UPGRADE_REQUIRED'
-  | 'ORIGIN_NOT_ALLOWED';
+  | 'ORIGIN_NOT_ALLOWED'
+  | 'AFFINITY_REQUIRED';
 export type ErrorCode = (typeof RETRYABLE_CODES)[number] | PermanentErrorCode;
 
 export function isRetryableCode(code: string): boolean {
@@ -62,6 +63,7 @@ export function isRetryableCode(code: string): boolean {
 const DURABLE_EVENTS = [
   'agent_started',
   'agent_thinking',
+  'agent_reasoning',
   'tool_executing',
   'tool_completed',
   'agent_completed',

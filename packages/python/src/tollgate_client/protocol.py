@@ -27,6 +27,7 @@ DURABLE_EVENTS = frozenset(
     {
         "agent_started",
         "agent_thinking",
+        "agent_reasoning",
         "tool_executing",
         "tool_completed",
         "agent_completed",
