@@ -20,6 +20,7 @@
   ARGV[16] ms that an idempotency key is kept
   Returns { "appended" | "repeated", seq, epoch }, { "conflict" }, { "erasing" } or { "limited", ms until the window ends }
 ]]
+--@include time
 --@include streams
 --@include events
 local published, publishedKeys = KEYS[3], KEYS[4]
@@ -34,7 +35,7 @@ if first then
 end
 
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = millis(time)
 local rate = redis.call('HMGET', published, ':ends', ':count')
 local ends, count = tonumber(rate[1] or '0'), tonumber(rate[2] or '0')
 -- More than a window ahead: the clock was set back, and the window must not last longer for it.
