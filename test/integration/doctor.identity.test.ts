@@ -42,7 +42,7 @@ describe('the doctor, for identity providers', () => {
 
   it('names the providers that fail, and checks the others', async () => {
     const audiences = ['tollgate'];
-    const gone = { name: 'gone', issuer: `http://127.0.0.1:${await freePort()}`, audiences, user_prefix: 'g:' };
+    const away = { name: 'away', issuer: `http://127.0.0.1:${await freePort()}`, audiences, user_prefix: 'g:' };
     const slash = { name: 'slash', issuer: `${oidc.issuer}/`, audiences, user_prefix: 's:' };
     const curve = {
       name: 'curve',
@@ -52,8 +52,8 @@ describe('the doctor, for identity providers', () => {
       algorithms: ['ES256'],
       user_prefix: 'c:',
     };
-    const { code, found, failed } = await examine(providers(gone, slash, curve));
-    expect(failed).toEqual(['identity gone: metadata', 'identity slash: metadata', 'identity curve: keys']);
+    const { code, found, failed } = await examine(providers(away, slash, curve));
+    expect(failed).toEqual(['identity away: metadata', 'identity slash: metadata', 'identity curve: keys']);
     expect(found.get('identity slash: metadata')?.detail).toContain('another issuer');
     expect(found.get('identity curve: keys')?.detail).toContain('ES256');
     expect(found.get('identity oidc: keys')).toMatchObject({ status: 'ok' });
