@@ -4,7 +4,7 @@ import { type Endpoints, Metadata } from '../auth/client/metadata.ts';
 import type { Config } from '../config.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import { type Finding, findings, reasonOf } from './findings.ts';
+import { type Finding, findings, reasonOf, twice } from './findings.ts';
 
 /** Reads the metadata of the auth service, which refreshes and introspects tokens. */
 export async function checkAuthService(config: Config, logger: Logger): Promise<Finding[]> {
@@ -17,7 +17,7 @@ export async function checkAuthService(config: Config, logger: Logger): Promise<
   );
   let endpoints: Endpoints;
   try {
-    endpoints = await metadata.endpoints();
+    endpoints = await twice(() => metadata.endpoints());
   } catch (error) {
     const advice =
       'Check AUTH_SERVICE_URL and JWT_ISSUER. The service needs /.well-known/oauth-authorization-server (RFC 8414) or ' +

@@ -23,6 +23,15 @@ export function findings(area: string) {
   };
 }
 
+/** Repeats a failed operation once: a first request also pays for a cold start on a busy machine. */
+export async function twice<T>(operation: () => Promise<T>): Promise<T> {
+  try {
+    return await operation();
+  } catch {
+    return operation();
+  }
+}
+
 /** Text of an error with its causes: the outer message of a network error says only that the request failed. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

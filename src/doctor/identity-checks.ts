@@ -1,6 +1,11 @@
 import { KeySet, type KeySetDeps } from '../auth/key-set.ts';
 import { discoverKeys } from '../auth/providers/discovery.ts';
-import { DEFAULT_PROVIDER, type IdentityProvider } from '../auth/providers/identity-provider.ts';
+import {
+  DEFAULT_PROVIDER,
+  type IdentityProvider,
+  type KeyAlgorithm,
+  type KeySource,
+} from '../auth/providers/identity-provider.ts';
 import { TokenFault } from '../auth/token-fault.ts';
 import { CatalogueError } from '../catalogue/catalogue-file.ts';
 import { composeProviders } from '../compose/identity-providers.ts';
@@ -9,7 +14,7 @@ import { systemClock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import { type Finding, findings, reasonOf } from './findings.ts';
+import { type Finding, findings, reasonOf, twice } from './findings.ts';
 import { checkToken } from './token-checks.ts';
 
 /**
@@ -28,10 +33,8 @@ export async function checkIdentity(config: Config, logger: Logger, token: strin
     return [problem('failed', 'providers', reasonOf(error), advice)];
   }
   const { own, providers } = composed;
-  const [found, ofToken] = await Promise.all([
-    Promise.all(providers.map((provider) => checkProvider(provider, deps))),
-    token === undefined ? [] : checkToken(token, { config, own, providers }, deps),
-  ]);
+  const found = await Promise.all(providers.map((provider) => checkProvider(provider, deps)));
+  const ofToken = token === undefined ? [] : await checkToken(token, { config, own, providers }, deps);
   const names = providers.map(({ name }) => name).join(', ');
   return [ok('providers', names === '' ? 'none; tokens are introspected' : names), ...found.flat(), ...ofToken];
 }
@@ -43,7 +46,7 @@ async function checkProvider(provider: IdentityProvider, deps: KeySetDeps): Prom
   if (keys === undefined) return shared;
   if ('discover' in keys) {
     try {
-      await discoverKeys(keys.discover, deps.clock);
+      await twice(() => discoverKeys(keys.discover, deps.clock));
     } catch (error) {
       const advice =
         'Check the issuer in IDENTITY_PROVIDERS, or set keys_url. The metadata have to be at ' +
@@ -53,26 +56,36 @@ async function checkProvider(provider: IdentityProvider, deps: KeySetDeps): Prom
     }
     shared.push(ok('metadata', 'readable, and of the configured issuer'));
   }
-  return [...shared, await checkKeys(provider, new KeySet(deps, { name: provider.name, source: keys }))];
+  return [...shared, await checkKeys(provider, keys, deps)];
 }
 
-/** The key set is fetched once; the lookups by algorithm then use what was fetched, or the failure. */
-async function checkKeys({ name, algorithms }: IdentityProvider, keySet: KeySet): Promise<Finding> {
+async function checkKeys(provider: IdentityProvider, source: KeySource, deps: KeySetDeps): Promise<Finding> {
+  const { name, algorithms } = provider;
   const { ok, problem } = findings(`identity ${name}`);
-  const usable: string[] = [];
-  for (const algorithm of algorithms) {
+  try {
+    // A set that failed is not fetched again for some seconds, so each attempt needs a set of its own.
+    const usable = await twice(() => usableAlgorithms(new KeySet(deps, { name, source }), algorithms));
+    if (usable.length > 0) return ok('keys', `readable, for ${usable.join(', ')}`);
+  } catch (error) {
+    const field = name === DEFAULT_PROVIDER ? 'JWKS_URL' : 'keys_url in IDENTITY_PROVIDERS';
+    const advice = `Check ${field}: it must return a JWK set as JSON. No token of this provider is accepted.`;
+    return problem('failed', 'keys', reasonOf(error), advice);
+  }
+  const detail = `no key for the accepted algorithms ${algorithms.join(', ')}`;
+  return problem('failed', 'keys', detail, 'Add the algorithm of the keys to algorithms in IDENTITY_PROVIDERS.');
+}
+
+/** Returns the algorithms for which the issuer has keys. @throws Error if the set cannot be fetched or has no key */
+async function usableAlgorithms(keySet: KeySet, accepted: readonly KeyAlgorithm[]): Promise<KeyAlgorithm[]> {
+  const usable: KeyAlgorithm[] = [];
+  for (const algorithm of accepted) {
     try {
       await keySet.get(undefined, algorithm);
       usable.push(algorithm);
     } catch (error) {
       if (!(error instanceof TollgateError)) throw error;
-      if (error.cause instanceof TokenFault) continue;
-      const field = name === DEFAULT_PROVIDER ? 'JWKS_URL' : 'keys_url in IDENTITY_PROVIDERS';
-      const advice = `Check ${field}: it must return a JWK set as JSON. No token of this provider is accepted.`;
-      return problem('failed', 'keys', reasonOf(error.cause), advice);
+      if (!(error.cause instanceof TokenFault)) throw error.cause ?? error;
     }
   }
-  if (usable.length > 0) return ok('keys', `readable, for ${usable.join(', ')}`);
-  const detail = `no key for the accepted algorithms ${algorithms.join(', ')}`;
-  return problem('failed', 'keys', detail, 'Add the algorithm of the keys to algorithms in IDENTITY_PROVIDERS.');
+  return usable;
 }

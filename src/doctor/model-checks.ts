@@ -60,7 +60,7 @@ async function checkModel(deps: EndpointDeps, { models, agents }: Sources, name:
       return [problem('warning', 'endpoint', 'has no endpoint', advice)];
     }
     const keyField =
-      agents.model(name).endpoints === undefined ? 'AGENT_MODEL_KEY' : 'key of the endpoint in agents.json';
+      agents.model(name).endpoints === undefined ? 'AGENT_MODEL_KEY' : 'the key of the endpoint in agents.json';
     return (await Promise.all(model.endpoints.map((endpoint) => checkEndpoint(deps, endpoint, keyField)))).flat();
   } catch (error) {
     if (!(error instanceof UnusableConfiguration)) throw error;

@@ -9,7 +9,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { NO_TRACING } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import { type Finding, findings, reasonOf } from './findings.ts';
+import { type Finding, findings, reasonOf, twice } from './findings.ts';
 
 interface Accepting {
   readonly config: Config;
@@ -34,8 +34,11 @@ export async function checkToken(token: string, accepting: Accepting, deps: Deps
     { mode: config.TOKEN_INTROSPECTION, provider: own },
   );
   try {
-    if (isJwt(token))
-      return [await checkJwt(token, providers, { introspection, tokens: new TokenVerifier(deps, providers) })];
+    if (isJwt(token)) {
+      // A verifier whose keys could not be fetched does not fetch them again for some seconds.
+      const newVerifier = () => new TokenVerifier(deps, providers);
+      return [await checkJwt(token, providers, { introspection, newVerifier })];
+    }
     if (introspection.mode === 'never') {
       const advice =
         'Set TOKEN_INTROSPECTION=opaque to accept tokens that only the provider can read, or request a JWT.';
@@ -51,14 +54,14 @@ export async function checkToken(token: string, accepting: Accepting, deps: Deps
 }
 
 interface Verification {
-  readonly tokens: TokenVerifier;
+  readonly newVerifier: () => TokenVerifier;
   readonly introspection: TokenIntrospection;
 }
 
 async function checkJwt(
   token: string,
   providers: readonly IdentityProvider[],
-  { tokens, introspection }: Verification,
+  { newVerifier, introspection }: Verification,
 ): Promise<Finding> {
   const issuer = jsonObject(token.split('.')[1] ?? '')?.iss;
   const named = providers.find((provider) => provider.issuer === issuer);
@@ -66,7 +69,7 @@ async function checkJwt(
     ? `the issuer is that of provider ${named.name}`
     : 'the issuer is that of no configured provider';
   try {
-    const { userId, provider } = await tokens.verifyAccess(token, 'header');
+    const { userId, provider } = await twice(() => newVerifier().verifyAccess(token, 'header'));
     await introspection.confirm(token, userId, provider);
     return ok('token', `accepted; ${source}`);
   } catch (error) {

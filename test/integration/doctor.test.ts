@@ -1,69 +1,17 @@
-import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { beforeAll, describe, expect, it } from '@jest/globals';
-import { freePort, freePorts } from '../../scripts/lib/ports.ts';
-import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
-import type { Finding } from '../../src/doctor/findings.ts';
+import { describe, expect, it } from '@jest/globals';
+import { freePort } from '../../scripts/lib/ports.ts';
+import { examine, jsonFile } from '../support/doctor.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { RedisProcess } from '../support/redis-process.ts';
-import { oneRedisUrl, stack } from '../support/stack.ts';
+import { stack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { HttpUpstream } from '../support/upstreams/http-upstream.ts';
 import { echo } from '../support/upstreams/mcp-script.ts';
+import { GOOD_TOOL, GREETING, ScriptedServer } from '../support/upstreams/scripted-server.ts';
 import { httpRow } from '../support/upstreams/upstream-node.ts';
-
-type Environment = Readonly<Record<string, string>>;
-
-interface Examination {
-  readonly code: number | null;
-  readonly output: string;
-  /** `area: check` → finding. */
-  readonly found: ReadonlyMap<string, Finding>;
-  readonly failed: string[];
-}
-
-let healthy: Environment;
-beforeAll(async () => {
-  const [port, workerPort, authPort] = await freePorts(3);
-  healthy = {
-    PATH: process.env.PATH ?? '',
-    ENVIRONMENT: 'test',
-    HOST: '127.0.0.1',
-    PORT: String(port),
-    WORKER_PORT: String(workerPort),
-    AUTH_PORT: String(authPort),
-    REDIS_URL: await oneRedisUrl(),
-    AUTH_SERVICE_URL: stack().authUrl,
-    JWT_SECRET_KEY: stack().secrets.jwt,
-    SERVICE_SECRET: stack().secrets.service,
-  };
-});
-
-/** Runs the doctor as a process. */
-async function examine(more: Environment = {}, { args = ['--json'], input = '' } = {}): Promise<Examination> {
-  const child = spawn(process.execPath, ['src/doctor/main.ts', ...args], {
-    cwd: PROJECT_ROOT,
-    env: { ...healthy, ...more },
-  });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
-      output += text;
-    });
-  }
-  child.stdin.end(input);
-  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
-  const findings: Finding[] = args.includes('--json') && code !== 2 ? JSON.parse(output).findings : [];
-  const found = new Map(findings.map((finding) => [`${finding.area}: ${finding.check}`, finding]));
-  const failed = [...found].filter(([, { status }]) => status === 'failed').map(([name]) => name);
-  for (const secret of [stack().secrets.jwt, stack().secrets.service]) expect(output).not.toContain(secret);
-  return { code, output, found, failed };
-}
 
 /** Serves one response for every request. */
 async function serve(status: number, body: string, type = 'application/json'): Promise<string> {
@@ -75,13 +23,7 @@ async function serve(status: number, body: string, type = 'application/json'): P
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-function toolServers(rows: readonly object[]): Environment {
-  const folder = mkdtempSync(join(tmpdir(), 'tollgate-doctor-'));
-  closeAfter('test', () => rmSync(folder, { recursive: true }));
-  const file = join(folder, 'servers.json');
-  writeFileSync(file, JSON.stringify({ servers: rows }));
-  return { TOOL_SERVERS: file };
-}
+const toolServers = (rows: readonly object[]) => ({ TOOL_SERVERS: jsonFile('servers.json', { servers: rows }) });
 
 describe('the doctor', () => {
   it('finds nothing to correct in a deployment that works, and verifies a token', async () => {
@@ -96,7 +38,10 @@ describe('the doctor', () => {
       { args: ['--json', '--token', '-'], input: `${token}\n` },
     );
     expect([failed, code]).toEqual([[], 0]);
-    expect(found.get('identity JWT_ISSUER: token')).toMatchObject({ status: 'ok', detail: 'accepted' });
+    expect(found.get('identity: token')).toMatchObject({
+      status: 'ok',
+      detail: 'accepted; the issuer is that of provider default',
+    });
     expect(found.get('model m: tool call')).toMatchObject({ status: 'ok' });
     expect(found.get('tool server remote: list')).toMatchObject({ status: 'ok', detail: '1 usable tools' });
     for (const private_ of [token, userId]) expect(output).not.toContain(private_);
@@ -119,33 +64,14 @@ describe('the doctor', () => {
   ])('names a key set that %s', async (_what, status, body, type) => {
     const url = await serve(status, body, type);
     const { code, found, failed } = await examine({ JWKS_URL: `${url}/jwks.json` });
-    expect([failed, code]).toEqual([['identity JWT_ISSUER: keys'], 1]);
-    expect(found.get('identity JWT_ISSUER: keys')).toMatchObject({ advice: expect.stringContaining('JWKS_URL') });
+    expect([failed, code]).toEqual([['identity default: keys'], 1]);
+    expect(found.get('identity default: keys')).toMatchObject({ advice: expect.stringContaining('JWKS_URL') });
   });
 
-  it('names a provider whose metadata are of another issuer', async () => {
+  it('names an auth service whose metadata are of another issuer', async () => {
     const { failed, found } = await examine({ JWT_ISSUER: 'https://other.example.test' });
-    expect(failed).toEqual(['identity JWT_ISSUER: metadata']);
-    expect(found.get('identity JWT_ISSUER: metadata')?.detail).toContain('another issuer');
-  });
-
-  it('names a model that refuses the key, and never prints the key', async () => {
-    const model = await ModelServer.start(() => ({ status: 401 }));
-    closeAfter('test', () => model.close());
-    const key = 'sk-abcdefghijklmnop';
-    const env = { AGENT_MODEL_URL: model.url, AGENT_MODEL_NAME: 'm', AGENT_MODEL_KEY: key };
-    const { code, found, failed, output } = await examine(env);
-    expect([failed, code]).toEqual([['model m: reply'], 1]);
-    expect(found.get('model m: reply')).toMatchObject({ advice: expect.stringContaining('AGENT_MODEL_KEY') });
-    expect(output).not.toContain(key);
-  });
-
-  it('warns about a model that calls no tool', async () => {
-    const model = await ModelServer.start(() => ({ text: ['I cannot.'] }));
-    closeAfter('test', () => model.close());
-    const { code, found } = await examine({ AGENT_MODEL_URL: model.url, AGENT_MODEL_NAME: 'm' });
-    expect(found.get('model m: tool call')).toMatchObject({ status: 'warning' });
-    expect(code).toBe(0);
+    expect(failed).toEqual(['auth service: metadata']);
+    expect(found.get('auth service: metadata')?.detail).toContain('another issuer');
   });
 
   it('names a tool server that is down, and what another does not list', async () => {
@@ -155,6 +81,26 @@ describe('the doctor', () => {
     const { code, found, failed } = await examine(toolServers(rows));
     expect([failed, code]).toEqual([['tool server down: list'], 1]);
     expect(found.get('tool server remote: tool gone')).toMatchObject({ status: 'warning' });
+  });
+
+  it('names each entry of a list that a tool server lists wrongly, with the reason', async () => {
+    const list = [GOOD_TOOL, { name: 'odd', inputSchema: 5 }, { name: 'unused', inputSchema: 5 }, 'no tool'];
+    const prompts = { prompts: [{ name: 'asks', arguments: 'none' }] };
+    const server = await ScriptedServer.start({
+      initialize: { result: { ...GREETING, capabilities: { tools: {}, prompts: {} } } },
+      'tools/list': { result: { tools: list } },
+      'prompts/list': { result: prompts },
+    });
+    const more = { prompts: { permission: 'basic', allow: ['*'] } };
+    const { code, found } = await examine(toolServers([httpRow(server.url, ['good', 'odd'], more)]));
+    const warnings = [...found].filter(([name, { status }]) => name.startsWith('tool server') && status === 'warning');
+    expect(Object.fromEntries(warnings.map(([name, { detail }]) => [name, detail]))).toEqual({
+      'tool server remote: tool odd': expect.stringContaining('inputSchema'),
+      'tool server remote: tools/list': 'is not an object',
+      'tool server remote: prompt asks': expect.stringContaining('arguments'),
+    });
+    expect(found.get('tool server remote: list')?.detail).toBe('1 usable tools, 0 prompts');
+    expect(code).toBe(0);
   });
 
   it('names a short secret and every other mistake of the environment', async () => {
@@ -178,23 +124,5 @@ describe('the doctor', () => {
     expect(code).toBe(1);
     const wrong = await examine({}, { args: ['--toke', 'x'] });
     expect([wrong.code, wrong.output]).toEqual([2, expect.stringContaining('npm run doctor')]);
-  });
-});
-
-describe('a token that the doctor verifies', () => {
-  it.each([
-    ['of another audience', { aud: 'other-service' }, /audience/, 'JWT_AUDIENCE'],
-    ['of another issuer', { iss: 'https://other.example.test' }, /issuer/, 'JWT_ISSUER'],
-    ['that has expired', { iat: 1_000, exp: 2_000 }, /TOKEN_EXPIRED/, 'new token'],
-    ['without a token id', { jti: undefined }, /claims: jti/, 'claims'],
-    ['with a number as roles', { roles: 5 as never }, /claims: roles/, 'claims'],
-  ])('%s is refused by a named rule', async (_what, claims, rule, advice) => {
-    const { token, userId } = mintToken(claims as never);
-    const { found, code, output } = await examine({}, { args: ['--json', '--token', '-'], input: token });
-    const finding = found.get('identity JWT_ISSUER: token');
-    expect(finding).toMatchObject({ status: 'failed', advice: expect.stringContaining(advice) });
-    expect(finding?.detail).toMatch(rule);
-    expect(code).toBe(1);
-    for (const value of [token, userId, 'other-service', 'other.example.test']) expect(output).not.toContain(value);
   });
 });
