@@ -52,7 +52,9 @@ describe('an address whose input keeps the event loop', () => {
     websocket: (address) => frame(address, '/ws', JSON.stringify({ type: 'x', payload: SLOW })),
     polling,
     http_body: (address) => {
-      const headers = { ...from(address), 'content-type': 'application/json' };
+      // The credential is checked before the body is read, so the body is that of a user.
+      const authorization = `Bearer ${mintToken({}, { stack: stack().addresses }).token}`;
+      const headers = { ...from(address), 'content-type': 'application/json', authorization };
       return ask({ url: url(), path: '/v1/tickets', method: 'POST', headers, body: JSON.stringify(SLOW) });
     },
   };
