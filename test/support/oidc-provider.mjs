@@ -54,7 +54,9 @@ function create() {
         useGrantedResource: () => true,
       },
     },
-    fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
+    // Its own timeout of 2.5 s is too short for a busy machine.
+    fetch: (url, options) =>
+      globalThis.fetch(url, { ...options, dispatcher: undefined, signal: AbortSignal.timeout(20_000) }),
   });
 }
 
