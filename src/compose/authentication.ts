@@ -16,6 +16,8 @@ import type { GatewayServices } from './services.ts';
 export interface Authentication {
   readonly authenticator: Authenticator;
   readonly tokens: TokenVerifier;
+  /** Issuers whose tokens are accepted. */
+  readonly issuers: readonly string[];
   readonly tickets: Tickets;
   readonly introspection: TokenIntrospection;
   readonly revocationCache: RevocationCache;
@@ -28,6 +30,8 @@ export function composeAuthentication(config: Config, services: GatewayServices)
   const { own, providers } = composeProviders(config);
   const tokens = new TokenVerifier({ clock, logger, metrics }, providers);
   closers.add('identity keys', tokens.start());
+  // Without keys, all tokens are introspected by the provider of the variables.
+  const issuers = providers.length > 0 ? providers.map(({ issuer }) => issuer) : [own.issuer];
   const tickets = new Tickets({ redis, keys, clock });
   const authService = new AuthServiceClient(
     { clock, metrics, logger, tracing },
@@ -51,5 +55,5 @@ export function composeAuthentication(config: Config, services: GatewayServices)
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
   const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'token event listener failed'));
   countTokenEvents(tokenEvents, metrics);
-  return { authenticator, tokens, tickets, introspection, revocationCache, tokenSessions, tokenEvents };
+  return { authenticator, tokens, issuers, tickets, introspection, revocationCache, tokenSessions, tokenEvents };
 }

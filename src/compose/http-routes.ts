@@ -31,7 +31,7 @@ import { openArchive, registerUsage } from './usage-routes.ts';
 export interface HttpRoutesDeps {
   readonly services: GatewayServices;
   readonly connections: Connections;
-  readonly authentication: Pick<Authentication, 'authenticator' | 'tickets' | 'tokens'>;
+  readonly authentication: Pick<Authentication, 'authenticator' | 'issuers' | 'tickets' | 'tokens'>;
   readonly origins: Origins;
   readonly guard: ConnectionGuard;
   readonly readiness: Readiness;
@@ -66,6 +66,7 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
     mcp,
     accounts,
     plans,
+    issuers: authentication.issuers,
     bearer: bearerOf(authenticator, guard, MCP_PATH),
     allowedOrigins,
     origins,

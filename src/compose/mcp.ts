@@ -43,6 +43,8 @@ export interface McpHttpDeps
   readonly mcp: Mcp;
   readonly accounts: Pick<Accounts, 'admit'>;
   readonly plans: Plans;
+  /** Authorization servers that the metadata name. */
+  readonly issuers: readonly string[];
   /** Authenticates the bearer token of a request. @throws TollgateError of the authentication rows */
   readonly bearer: (request: FastifyRequest) => Promise<Identity>;
 }
@@ -50,11 +52,11 @@ export interface McpHttpDeps
 /** Registers MCP over HTTP. */
 export function registerMcp(
   app: FastifyInstance,
-  { PUBLIC_URL: publicUrl, JWT_ISSUER: issuer }: Pick<Config, 'PUBLIC_URL' | 'JWT_ISSUER'>,
+  { PUBLIC_URL: publicUrl }: Pick<Config, 'PUBLIC_URL'>,
   deps: McpHttpDeps,
 ): void {
-  const { accounts, plans, mcp, bearer, allowedOrigins } = deps;
-  const resource = new ProtectedResource({ publicUrl, issuers: [issuer], path: MCP_PATH });
+  const { accounts, plans, mcp, bearer, issuers, allowedOrigins } = deps;
+  const resource = new ProtectedResource({ publicUrl, issuers, path: MCP_PATH });
   // The account is read after authentication. With a slow Redis, the many clients behind a proxy would otherwise
   // count as pending connections of one address.
   const identify = async (request: FastifyRequest) => accounts.admit(await bearer(request), plans);

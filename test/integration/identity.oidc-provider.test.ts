@@ -96,6 +96,11 @@ describe('a user of oidc-provider', () => {
     expect(JSON.stringify(lines)).not.toContain('secret-value');
   });
 
+  it('finds its provider in the metadata of the protected resource /mcp', async () => {
+    const metadata = await fetch(`${urlOf()}/.well-known/oauth-protected-resource/mcp`);
+    expect(await metadata.json()).toMatchObject({ authorization_servers: [provider.issuer, events.url] });
+  });
+
   it('is refused retryably after a rotation of the keys, and let in once they are fetched', async () => {
     await (await openClient({ url: urlOf(), token: await provider.token(freshUserId()) })).welcome();
     await provider.control('rotate');
