@@ -8,6 +8,7 @@ import { type Admin, startAdmin } from '../support/admin.ts';
 import { openClient, type TestClient, type TransportName } from '../support/clients.ts';
 import { silentLogger } from '../support/core.ts';
 import { erasureFixture, everythingUnder } from '../support/erasure.ts';
+import { FakeIssuer } from '../support/fake-issuer.ts';
 import { type OidcProvider, startOidcProvider, type TokenPair } from '../support/oidc-provider.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { type StackProcess, type StackProcesses, startStack } from '../support/stack.ts';
@@ -18,6 +19,8 @@ import { until } from '../support/until.ts';
 const TOKEN_SECONDS = 6;
 const LONG_WAIT = { timeoutMs: 30_000 };
 
+/** Its clients refresh by themselves. */
+const other = new FakeIssuer();
 let provider: OidcProvider;
 let stack: StackProcesses;
 let redis: Redis;
@@ -30,6 +33,8 @@ const folder = mkdtempSync(join(tmpdir(), 'tollgate-refresh-'));
 
 beforeAll(async () => {
   closeAfter('file', () => rmSync(folder, { recursive: true }));
+  await other.start();
+  closeAfter('file', () => other.close());
   provider = await startOidcProvider();
   await provider.control('ttl', { s: String(TOKEN_SECONDS) });
   const path = join(folder, 'providers.json');
@@ -40,7 +45,9 @@ beforeAll(async () => {
     refresh: 'refresh_token',
     client: { id: 'chat-app', secret: `$${'{CHAT_APP_SECRET}'}` },
   };
-  writeFileSync(path, JSON.stringify({ providers: [row] }));
+  const client = { name: 'other', issuer: other.url, audiences: ['tollgate'], keys_url: other.keysUrl };
+  const providers = [row, { ...client, user_prefix: 'o:', refresh: 'client', client: { id: 'app' } }];
+  writeFileSync(path, JSON.stringify({ providers }));
   stack = await startStack({
     gateways: 2,
     workers: 2,
@@ -228,6 +235,8 @@ describe('a session whose client handed over its refresh token', () => {
     await until(async () => (await results('client')) > 0, { label: 'left', ...LONG_WAIT });
     expect(await timesUsed(pair.refresh_token)).toBe(1);
     expect((await provider.refreshes()).revoked).toBe(0);
+    // An erasure finds the session by this entry.
+    expect(await redis.zscore(keys.user(sub).tokenDue, `${sub} sid:sid-${sub}`)).not.toBeNull();
     const next = await login(sub);
     client.send('token_refresh', { token: next.access_token, refresh_token: next.refresh_token });
     await refresh(client, 2);
@@ -250,6 +259,24 @@ describe('a session whose client handed over its refresh token', () => {
     expect(fields).toMatchObject({ reason: 'refused' });
     expect((await provider.refreshes()).revoked).toBe(revoked + 1);
   }, 60_000);
+
+  it('has none where the provider has another mode: the token is ignored, without an error', async () => {
+    const sub = freshUserId();
+    const exp = Math.floor(Date.now() / 1000) + 600;
+    const token = other.sign({ iss: other.url, aud: 'tollgate', sub, sid: 'one', exp });
+    secrets.add(`of-another-mode-${sub}`);
+    const auth = { refresh_token: `of-another-mode-${sub}` };
+    const url = stack.addresses.gateways[0]?.url;
+    const client = await until(async () => {
+      const opened = await openClient({ transport: 'socketio', url, token, auth });
+      return (await opened.welcome().catch(() => undefined)) && opened;
+    });
+    client.send('token_refresh', { token, ...auth });
+    await client.waitFor('token_refreshed');
+    const session = await redis.hgetall(keys.user(`o:${sub}`).tokenSession('sid:one'));
+    expect(Object.keys(session)).toContain('token');
+    expect(Object.keys(session).filter((field) => field.startsWith('refresh_'))).toEqual([]);
+  });
 
   it('keeps no refresh token in Redis after a revocation or an erasure', async () => {
     const [revokedUser, erasedUser] = [freshUserId(), freshUserId()];
