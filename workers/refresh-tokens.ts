@@ -1,7 +1,12 @@
 import type { Revocations } from '../src/accounts/revocations.ts';
 import { isRefusal } from '../src/auth/client/auth-service-client.ts';
-import type { Refreshers } from '../src/auth/token-refresh/refreshers.ts';
-import type { DueToken, TokenSessionRef, TokenSessions } from '../src/auth/token-refresh/token-sessions.ts';
+import type { HeldRefreshToken, Refreshers } from '../src/auth/token-refresh/refreshers.ts';
+import type {
+  DueToken,
+  NextRefreshToken,
+  TokenSessionRef,
+  TokenSessions,
+} from '../src/auth/token-refresh/token-sessions.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
@@ -12,7 +17,10 @@ import { RedisUnavailable } from '../src/redis/errors.ts';
 import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface RefreshDeps {
-  readonly tokenSessions: Pick<TokenSessions, 'claimDue' | 'due' | 'refreshed' | 'failed' | 'end' | 'leaveToClient'>;
+  readonly tokenSessions: Pick<
+    TokenSessions,
+    'claimDue' | 'due' | 'refreshed' | 'failed' | 'end' | 'leaveToClient' | 'takeRefreshToken' | 'keepRefreshToken'
+  >;
   readonly refreshers: Pick<Refreshers, 'refresh'>;
   readonly revocations: Pick<Revocations, 'revoke'>;
   readonly clock: Clock;
@@ -68,7 +76,7 @@ async function refreshTraced(ref: TokenSessionRef, deps: RefreshDeps, span: Span
   const startedAt = deps.clock.now();
   try {
     const due = await deps.tokenSessions.due(ref);
-    const result = due ? await exchange(due, deps) : 'gone';
+    const result = due ? await refreshDue(due, deps) : 'gone';
     deps.metrics.refreshes.inc({ result });
     span.set({ 'tollgate.refresh.result': result });
     deps.metrics.refreshSeconds.observe((deps.clock.now() - startedAt) / 1000);
@@ -79,22 +87,24 @@ async function refreshTraced(ref: TokenSessionRef, deps: RefreshDeps, span: Span
   }
 }
 
-async function exchange(
+async function refreshDue(
   due: DueToken,
   deps: RefreshDeps,
 ): Promise<'refreshed' | 'failed' | 'refused' | 'gone' | 'client'> {
   const { ref, token, expiresAt } = due;
   try {
-    const issued = await deps.refreshers.refresh(token);
+    const issued = await deps.refreshers.refresh(token, heldRefreshToken(due, deps));
     if (!issued) {
-      await deps.tokenSessions.leaveToClient(ref);
+      await deps.tokenSessions.leaveToClient(due);
       return 'client';
     }
+    const next = nextRefreshToken(due, issued.refreshToken);
     if (issued.expiresAt > expiresAt) {
-      const current = await deps.tokenSessions.refreshed(ref, issued.accessToken, issued.expiresAt);
+      const current = await deps.tokenSessions.refreshed(ref, issued.accessToken, issued.expiresAt, next);
       if (current) deps.metrics.refreshLead.observe((expiresAt - deps.clock.now()) / 1000);
       return current ? 'refreshed' : 'gone';
     }
+    if (next) await deps.tokenSessions.keepRefreshToken(ref, next);
   } catch (thrown) {
     if (isRefusal(thrown)) {
       const revoked = TAKEN_BACK.includes(thrown.code);
@@ -117,6 +127,24 @@ async function exchange(
   const retryInMs = Math.max(expiresAt - deps.clock.now(), FIRST_RETRY_MS);
   await failed(due, retryInMs, deps);
   return 'failed';
+}
+
+/**
+ * Returns the refresh token of the session. It is taken out of Redis before it is sent, so that no second worker sends
+ * it: the provider would detect a reuse and end the login (RFC 9700 section 4.14.2). If this worker dies in between, the
+ * token is lost and the session is left to its client.
+ */
+function heldRefreshToken(due: DueToken, { tokenSessions }: RefreshDeps): HeldRefreshToken | undefined {
+  const { ref, refreshDigest: from } = due;
+  if (from === undefined) return undefined;
+  return {
+    take: () => tokenSessions.takeRefreshToken(due),
+    restore: (token) => tokenSessions.keepRefreshToken(ref, { from, token }),
+  };
+}
+
+function nextRefreshToken({ refreshDigest: from }: DueToken, token: string | undefined): NextRefreshToken | undefined {
+  return from === undefined || token === undefined ? undefined : { from, token };
 }
 
 /** Schedules the next attempt. A session is degraded when its token has expired, not before: the token is still valid. */

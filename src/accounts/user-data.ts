@@ -10,7 +10,13 @@ const eraseKey = LuaScript.load('eraseKey-2', integer);
 /** Keys deleted or entries read in one round trip; an entry has up to 64 KiB. */
 const BATCH = 100;
 /** Fields that the export omits: a sealed token is a credential and adds no data about the user to the identity. */
-const CREDENTIALS: ReadonlySet<string> = new Set(['token']);
+const CREDENTIALS: ReadonlySet<string> = new Set([
+  'token',
+  'refresh_token',
+  'refresh_digest',
+  'refresh_previous',
+  'refresh_family',
+]);
 
 /** A Redis key of a user: `name` as in `UserKeys`, `id` of the run, call, thread or session, if any. */
 export interface UserKey {

@@ -24,6 +24,7 @@ import type { TokenIntrospection } from './introspection.ts';
 import type { Tickets } from './tickets.ts';
 import { refusedClaim, TokenFault } from './token-fault.ts';
 import type { TokenSeal } from './token-refresh/token-seal.ts';
+import { sessionMember, sessionOf } from './token-refresh/token-sessions.ts';
 import { isJwt, type ServiceIdentity, type TokenVerifier } from './tokens.ts';
 
 /** Lifetime of a development identity, about a working day. */
@@ -34,6 +35,8 @@ export interface Handshake {
   readonly headers: IncomingHttpHeaders;
   /** Socket.IO's `auth.token`. */
   readonly handshakeToken?: unknown;
+  /** Refresh token that the client hands over with its token. */
+  readonly refreshToken?: string | undefined;
   /** All `ticket` parameters of the URL. */
   readonly tickets: readonly string[];
 }
@@ -75,12 +78,17 @@ export class Authenticator {
   readonly #logger: AuthenticatorDeps['logger'];
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
+  readonly #refreshTokenProviders: ReadonlySet<string>;
   /** Accepted syntax of a user's token. A token other than a JWT requires introspection. */
   readonly #form: RegExp;
 
   constructor(
     { tokens, tickets, introspection, revoked, seal, clock, tracing, logger }: AuthenticatorDeps,
-    options: { readonly developmentBypass: boolean },
+    options: {
+      readonly developmentBypass: boolean;
+      /** Names of the providers whose refresh tokens are stored; others are ignored. */
+      readonly refreshTokenProviders: ReadonlySet<string>;
+    },
   ) {
     this.#tokens = tokens;
     this.#tickets = tickets;
@@ -92,6 +100,7 @@ export class Authenticator {
     this.#seal = seal;
     this.#form = introspection.mode === 'never' ? JWT_FORM : BEARER_FORM;
     this.#developmentBypass = options.developmentBypass;
+    this.#refreshTokenProviders = options.refreshTokenProviders;
   }
 
   /**
@@ -105,14 +114,17 @@ export class Authenticator {
     return this.#logged(() => this.#handshake(handshake));
   }
 
-  async #handshake({ headers, handshakeToken, tickets }: Handshake): Promise<Identity | undefined> {
+  async #handshake({ headers, handshakeToken, refreshToken, tickets }: Handshake): Promise<Identity | undefined> {
     const ticket = findTicket(tickets);
     const bought = ticket === undefined ? undefined : await this.#consume(ticket, headers.origin);
     const credential = findCredential(headers, handshakeToken, this.#form);
-    if (!credential) return bought ?? (this.#developmentBypass ? this.#developer() : undefined);
+    if (!credential) {
+      if (bought) return this.#handOver(bought, refreshToken);
+      return this.#developmentBypass ? this.#developer() : undefined;
+    }
     const identity = await this.#verify(credential);
     if (bought && !sameSession(bought, identity)) throw new TollgateError('CONFLICTING_CREDENTIALS');
-    return identity;
+    return this.#handOver(identity, refreshToken);
   }
 
   /**
@@ -124,7 +136,10 @@ export class Authenticator {
   }
 
   async #message(presented: InBandCredential, current: Identity | undefined): Promise<Identity> {
-    if (presented.kind === 'user') return this.#verify(messageCredential(presented.token, this.#form));
+    if (presented.kind === 'user') {
+      const identity = await this.#verify(messageCredential(presented.token, this.#form));
+      return this.#handOver(identity, presented.refreshToken);
+    }
     // The handshake headers have already authenticated the service; the message only needs to name the same one.
     if (presented.token === undefined && current?.method === 'service') {
       checkServiceNames(presented, current.userId);
@@ -135,12 +150,13 @@ export class Authenticator {
 
   /**
    * Authenticates a newer token of the same kind (user or service) as `current`.
+   * @param refreshToken handed over with the token
    * @throws TollgateError as `handshake`
    */
-  renewal(token: string, current: Identity): Promise<Identity> {
+  renewal(token: string, current: Identity, refreshToken?: string): Promise<Identity> {
     return this.#logged(async () => {
       const credential = messageCredential(token, this.#form);
-      if (current.method !== 'service') return this.#verify(credential);
+      if (current.method !== 'service') return this.#handOver(await this.#verify(credential), refreshToken);
       return identityOf(await this.#verifyService(credential.token));
     });
   }
@@ -240,6 +256,12 @@ export class Authenticator {
     const { tokenId, sessionId } = found;
     if (this.#revoked.has({ tokenId, sessionId })) throw new TollgateError('TOKEN_REVOKED');
     return found;
+  }
+
+  /** Adds the refresh token, sealed for the session of the identity. */
+  #handOver(identity: Identity, refreshToken: string | undefined): Identity {
+    if (refreshToken === undefined || !this.#refreshTokenProviders.has(identity.provider ?? '')) return identity;
+    return { ...identity, handedOver: this.#seal.sealRefreshToken(refreshToken, sessionMember(sessionOf(identity))) };
   }
 
   #developer(): Identity {

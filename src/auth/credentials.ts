@@ -22,7 +22,7 @@ export type Credential = TokenCredential | ServiceCredential;
 
 /** Credential of an in-band message: a user's token in `auth`, a service's in `service_auth`. */
 export type InBandCredential =
-  | { readonly kind: 'user'; readonly token: string | undefined }
+  | { readonly kind: 'user'; readonly token: string | undefined; readonly refreshToken?: string | undefined }
   | ({ readonly kind: 'service'; readonly token: string | undefined } & ServiceNames);
 
 interface ServiceNames {

@@ -2,6 +2,7 @@ import { RevocationCache } from '../accounts/revocation-cache.ts';
 import { Authenticator } from '../auth/authenticator.ts';
 import { AUTH_SERVICE_TIMEOUT_MS, AuthServiceClient, authServiceOptions } from '../auth/client/auth-service-client.ts';
 import { TokenIntrospection } from '../auth/introspection.ts';
+import { takesRefreshTokens } from '../auth/providers/identity-provider.ts';
 import { Tickets } from '../auth/tickets.ts';
 import { TokenSeal } from '../auth/token-refresh/token-seal.ts';
 import { TokenSessions, tokenLifecycleTimes } from '../auth/token-refresh/token-sessions.ts';
@@ -50,7 +51,10 @@ export function composeAuthentication(config: Config, services: GatewayServices)
   const revocationCache = new RevocationCache({ clock, logger });
   const authenticator = new Authenticator(
     { tokens, tickets, introspection, revoked: revocationCache, seal, clock, tracing, logger },
-    { developmentBypass: config.DEV_AUTH_BYPASS },
+    {
+      developmentBypass: config.DEV_AUTH_BYPASS,
+      refreshTokenProviders: new Set(providers.filter(takesRefreshTokens).map(({ name }) => name)),
+    },
   );
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
   const tokenEvents = new Listeners<TokenEvent>((error) => logger.error({ err: error }, 'token event listener failed'));

@@ -129,14 +129,16 @@ export class Attachment implements TokenOwner {
 
   /**
    * Replaces the token with a newer one that the client presented.
+   * @param refreshToken handed over with it; then the token may be the current one
    * @throws TollgateError USER_MISMATCH, TOKEN_REVOKED, VALIDATION_FAILED when it does not expire later, and the errors
    *   of the authenticator
    */
-  async acceptToken(token: string): Promise<void> {
-    const identity = await this.#deps.authenticator.renewal(token, this.#identity);
+  async acceptToken(token: string, refreshToken?: string): Promise<void> {
+    const identity = await this.#deps.authenticator.renewal(token, this.#identity, refreshToken);
     // The socket may have closed meanwhile. An entry under the new token's names would never be removed.
     if (this.#detached) return;
     if (identity.userId !== this.#identity.userId) throw new TollgateError('USER_MISMATCH');
+    if (refreshToken !== undefined && identity.tokenId === this.#identity.tokenId) return this.token.handOver(identity);
     if (identity.tokenExpiresAt <= this.#identity.tokenExpiresAt) {
       const text = 'Authentication failed: validation of the new credential found that it does not last longer.';
       throw new TollgateError('VALIDATION_FAILED', { text });

@@ -51,7 +51,7 @@ export interface ConnectionContext {
   endResumeGrace(): void;
   authenticate(presented: InBandCredential): Promise<Reply>;
   /** @param token undefined to refresh the current token now */
-  renewToken(token: string | undefined): Promise<Reply>;
+  renewToken(token: string | undefined, refreshToken?: string): Promise<Reply>;
   /** Delivers no event before the message limiter has decided. */
   resume(after: number, epoch: string, limit: MessageLimit): Promise<Reply>;
 }

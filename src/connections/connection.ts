@@ -225,7 +225,10 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   async authenticate(presented: InBandCredential): Promise<Reply> {
     try {
       const identity = await this.#handshake.authenticate(() => this.#identify(presented));
-      if (this.identity) return this.#authSuccess(this.identity, undefined);
+      if (this.identity) {
+        this.#attachment?.token.handOver(identity);
+        return this.#authSuccess(this.identity, undefined);
+      }
       const admission = this.closed ? undefined : await this.#attach(identity, false);
       return admission && this.identity && this.#authSuccess(this.identity, admission);
     } catch (thrown) {
@@ -234,10 +237,10 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     }
   }
 
-  async renewToken(token: string | undefined): Promise<Reply> {
+  async renewToken(token: string | undefined, refreshToken?: string): Promise<Reply> {
     try {
       if (token === undefined) await this.#attachment?.token.requestRefresh();
-      else await this.#attachment?.acceptToken(token);
+      else await this.#attachment?.acceptToken(token, refreshToken);
     } catch (thrown) {
       const error = toTollgateError(thrown);
       if (error.code !== 'USER_MISMATCH') throw error;

@@ -70,13 +70,17 @@ export function createHandlers(ports: HandlerPorts): Handlers {
         return { type: 'heartbeat_ack', fields: { connection_id: connection.connectionId } };
       },
     },
-    auth: { handle: ({ connection }, { token }) => connection.authenticate({ kind: 'user', token }) },
+    auth: {
+      handle: ({ connection }, { token, refresh_token: refreshToken }) => {
+        return connection.authenticate({ kind: 'user', token, refreshToken });
+      },
+    },
     service_auth: {
       handle: ({ connection }, { token, service_id: serviceId, context }) => {
         return connection.authenticate({ kind: 'service', token, serviceId, context });
       },
     },
-    token_refresh: { handle: ({ connection }, { token }) => connection.renewToken(token) },
+    token_refresh: { handle: ({ connection }, fields) => connection.renewToken(fields.token, fields.refresh_token) },
     resume: {
       startsBeforeLimit: true,
       handle: ({ connection, limit }, { after, epoch }) => connection.resume(after, epoch, limit),

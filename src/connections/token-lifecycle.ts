@@ -10,7 +10,7 @@ import type { Listeners } from '../lib/listeners.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { TollgateError } from '../protocol/errors.ts';
-import type { Identity } from '../protocol/identity.ts';
+import type { HandedOverToken, Identity } from '../protocol/identity.ts';
 import type { Fields } from '../protocol/messages.ts';
 import {
   type Refusal,
@@ -64,6 +64,10 @@ export class TokenLifecycle {
   #ended = false;
   /** Token that a refresh delivered before the welcome was sent. */
   #early: SessionToken | undefined;
+  /** Refresh token of the client until Redis has stored it. Later it may have been used, so it is not stored again. */
+  #handedOver: HandedOverToken | undefined;
+  /** Family of the refresh tokens that this connection receives. */
+  #family: string | undefined;
   /** Token expiry for which the store has already been queried for a newer token. */
   #lookedUpFor = 0;
 
@@ -73,6 +77,7 @@ export class TokenLifecycle {
     this.#graceMs = graceMs;
     this.#registeredAt = deps.clock.now();
     this.#ref = sessionOf(owner.identity);
+    this.#handedOver = owner.identity.handedOver;
     this.#emit('registered');
   }
 
@@ -85,12 +90,29 @@ export class TokenLifecycle {
    * token could not be registered lives as long as its token.
    */
   async register(): Promise<void> {
-    const { sealedToken: sealed, tokenExpiresAt: expiresAt } = this.#owner.identity;
+    await this.#register(this.#owner.identity);
+  }
+
+  /**
+   * Stores the refresh token that the client handed over with a token of the session. Never throws, as `register`.
+   * @param identity of that token; without effect if it has no refresh token or another session
+   */
+  handOver(identity: Identity): void {
+    if (!identity.handedOver || sessionOf(identity).session !== this.#ref.session) return;
+    this.#handedOver = identity.handedOver;
+    void this.#register(identity);
+  }
+
+  async #register({ sealedToken: sealed, tokenExpiresAt: expiresAt }: Identity): Promise<void> {
     if (sealed === undefined || this.#ended) return;
     const ref = this.#ref;
+    const handedOver = this.#handedOver;
     try {
       const { tokenSessions } = this.#deps;
-      const newer = await tokenSessions.register(ref, this.#owner.connectionId, { sealed, expiresAt });
+      const presented = { sealed, expiresAt, handedOver };
+      const { newer, family } = await tokenSessions.register(ref, this.#owner.connectionId, presented);
+      if (this.#handedOver === handedOver) this.#handedOver = undefined;
+      if (family !== undefined && ref.session === this.#ref.session) this.#family = family;
       // The connection may have closed meanwhile. Its registration must not stay in Redis.
       if (this.#ended) return this.#unregister(ref);
       if (newer) await this.#onRefreshed(ref, newer);
@@ -115,6 +137,8 @@ export class TokenLifecycle {
     const previous = this.#ref;
     const { identity } = this.#owner;
     this.#ref = sessionOf(identity);
+    this.#handedOver = identity.handedOver;
+    if (this.#ref.session !== previous.session) this.#family = undefined;
     if (this.#ref.session !== previous.session && identity.sealedToken !== undefined) this.#unregister(previous);
     await this.register();
   }
@@ -131,7 +155,7 @@ export class TokenLifecycle {
     if (control.control === 'session_ended')
       return this.#terminate(control.code, terminationReason(control.code) ?? 'refused');
     if (control.control === 'token_failed') return this.#failed(control);
-    const token = this.#deps.tokenSessions.fromControl(control);
+    const token = this.#deps.tokenSessions.fromControl(this.#ref, control);
     if (token) void this.#onRefreshed(this.#ref, token);
   }
 
@@ -176,7 +200,7 @@ export class TokenLifecycle {
   }
 
   /** @param ref the login session of the token; this connection may have changed to another one meanwhile */
-  async #adopt(ref: TokenSessionRef, { token, expiresAt, refreshes }: SessionToken): Promise<void> {
+  async #adopt(ref: TokenSessionRef, { token, expiresAt, refreshes, refreshToken }: SessionToken): Promise<void> {
     if (expiresAt <= this.#owner.identity.tokenExpiresAt) return;
     let identity: Identity;
     try {
@@ -194,6 +218,7 @@ export class TokenLifecycle {
       access_token: token,
       token_expires_at: iso(identity.tokenExpiresAt),
       refresh_count: refreshes,
+      ...(refreshToken && refreshToken.family === this.#family ? { refresh_token: refreshToken.token } : {}),
     });
   }
 

@@ -16,11 +16,20 @@ export interface Identity {
   readonly tokenExpiresAt: number;
   /** Token encrypted by auth/token-refresh/token-seal.ts; undefined if it cannot be refreshed. */
   readonly sealedToken?: string | undefined;
+  /** Refresh token that the client handed over with the token; only until it is stored with the session. */
+  readonly handedOver?: HandedOverToken | undefined;
   /** Name of the identity provider that issued the token; undefined for services, and in development. */
   readonly provider?: string | undefined;
   readonly tenant?: string | undefined;
   readonly displayName?: string | undefined;
   readonly method: AuthMethod;
+}
+
+/** A refresh token (RFC 6749 section 1.5) encrypted by auth/token-refresh/token-seal.ts for one login session. */
+export interface HandedOverToken {
+  readonly sealed: string;
+  /** Base64url SHA-256, which identifies the token without revealing it. */
+  readonly digest: string;
 }
 
 export const AUTH_METHODS = [

@@ -17,6 +17,8 @@ const words = (max: number) =>
     .max(max)
     .overwrite((value) => value.toWellFormed());
 const requestId = text(128).optional();
+/** RFC 6749 appendix A.17, with the length of an access token. */
+export const RefreshToken = z.string().regex(/^[\x20-\x7e]{1,8192}$/, 'must have 1 to 8192 printable ASCII characters');
 
 /**
  * Messages that a client may send. Validators, aliases, the Socket.IO event list and `GET /ws/config` are derived from
@@ -29,7 +31,11 @@ export const CLIENT_MESSAGES = {
     fields: z.object({ timestamp: z.union([z.string().max(64), z.number()]).optional() }),
   },
   heartbeat: { aliases: [], access: 'anyone', fields: z.object({}) },
-  auth: { aliases: ['authenticate'], access: 'anyone', fields: z.object({ token: z.string().max(16_384).optional() }) },
+  auth: {
+    aliases: ['authenticate'],
+    access: 'anyone',
+    fields: z.object({ token: z.string().max(16_384).optional(), refresh_token: RefreshToken.optional() }),
+  },
   service_auth: {
     aliases: [],
     access: 'anyone',
@@ -40,7 +46,16 @@ export const CLIENT_MESSAGES = {
       token: z.string().max(16_384).optional(),
     }),
   },
-  token_refresh: { aliases: [], access: 'user', fields: z.object({ token: text(16_384).optional() }) },
+  token_refresh: {
+    aliases: [],
+    access: 'user',
+    fields: z
+      .object({ token: text(16_384).optional(), refresh_token: RefreshToken.optional() })
+      .refine(({ token, refresh_token }) => token !== undefined || refresh_token === undefined, {
+        path: ['refresh_token'],
+        error: 'needs the access token beside it',
+      }),
+  },
   agent_request: {
     aliases: ['start_agent', 'user_message', 'chat_message', 'chat'],
     access: 'user',

@@ -318,12 +318,16 @@ export class UserKeys {
   thread(threadId: string): string {
     return this.#of(`thread:${threadId}`);
   }
-  /** The latest token of a session, and the live connections of the session. */
+  /** The latest access and refresh token of a session, and the live connections of the session. */
   tokenSession(session: string): string {
     return this.#of(`token:${session}`);
   }
   tokenConnections(session: string): string {
     return this.#of(`token-connections:${session}`);
+  }
+  /** Digests of the refresh tokens that workers have sent to a provider, scored by the time. */
+  get usedRefreshTokens(): string {
+    return this.#of('used-refresh-tokens');
   }
   get tokenDue(): string {
     return `${this.#tag}:token-due`;

@@ -44,6 +44,7 @@ export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
   thread: 'erased',
   tokenSession: 'erased',
   tokenConnections: 'erased',
+  usedRefreshTokens: 'erased',
   tokenDue: 'entries',
   outbox: 'ingested',
   activeRuns: 'entries',

@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Handshake } from '../auth/authenticator.ts';
 import type { ResumePoint } from '../connections/connection.ts';
 import { TollgateError } from '../protocol/errors.ts';
+import { RefreshToken } from '../protocol/messages.ts';
 
 /** Absolute form of a request target, which proxies may send and servers must accept (RFC 9112 section 3.2.2). */
 const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
@@ -43,6 +44,18 @@ export function presentedCredentials(request: IncomingMessage): Handshake {
     headers: authorizations.length > 1 ? { ...headers, authorization: authorizations.join(', ') } : headers,
     tickets: requestUrl(request)?.searchParams.getAll('ticket') ?? [],
   };
+}
+
+/** The refresh token of Socket.IO's `auth` payload; undefined without one. @throws TollgateError FORMAT_ERROR */
+export function handedOverToken(value: unknown): string | undefined {
+  if (missing(value)) return undefined;
+  const { data, error } = RefreshToken.safeParse(value);
+  if (error) {
+    throw new TollgateError('FORMAT_ERROR', {
+      text: '"refresh_token" must have 1 to 8192 printable ASCII characters.',
+    });
+  }
+  return data;
 }
 
 /**

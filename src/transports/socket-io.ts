@@ -19,7 +19,7 @@ import type { ConnectionGuard } from './connection-guard.ts';
 import { type AdmittedClient, EngineConnection } from './engine-connection.ts';
 import { checkQuery, sessionId } from './engine-requests.ts';
 import { type EngineSocket, internals } from './engines.ts';
-import { presentedCredentials, resumePoint } from './handshake-request.ts';
+import { handedOverToken, presentedCredentials, resumePoint } from './handshake-request.ts';
 import { MisroutedSessions, respondMisrouted } from './misrouted-sessions.ts';
 import type { Origins } from './origins.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
@@ -231,10 +231,10 @@ export class SocketIo {
     const connection = new Connection(this.#deps, transport, handshake);
     engine.admit({ connection, transport });
     // The client chooses the payload of CONNECT: it may not be an object.
-    const { token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
+    const { token, refresh_token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
     try {
       const options = { resumeFrom: resumePoint(after, epoch), writable: transport.writable };
-      const identify = () => this.#identify(socket, token);
+      const identify = () => this.#identify(socket, token, handedOverToken(refresh_token));
       const accepted = acceptConnection(this.#deps, { handshake, connection }, identify, options);
       await Promise.race([accepted, transport.refused]);
     } catch (error) {
@@ -248,8 +248,8 @@ export class SocketIo {
   }
 
   /** @throws TollgateError of the authentication rows */
-  async #identify(socket: Socket, handshakeToken: unknown): Promise<Identity> {
-    const presented = { ...presentedCredentials(socket.request), handshakeToken };
+  async #identify(socket: Socket, handshakeToken: unknown, refreshToken: string | undefined): Promise<Identity> {
+    const presented = { ...presentedCredentials(socket.request), handshakeToken, refreshToken };
     const identity = await this.#deps.authenticator.handshake(presented);
     if (!identity) throw new TollgateError('NO_TOKEN');
     return identity;

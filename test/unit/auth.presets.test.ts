@@ -157,6 +157,7 @@ describe('a provider of the file', () => {
     ['a plain http issuer in production', [{ ...ROW, issuer: 'http://issuer.example.com' }], 'plain http'],
     ['an issuer that is no URL', [{ ...ROW, issuer: 'issuer' }], 'must be an absolute'],
     ['WorkOS without the keys of the client', [{ preset: 'workos', issuer: ROW.issuer }], 'keys_url'],
+    ['refresh tokens without their client', [{ ...ROW, refresh: 'refresh_token' }], 'needs the client'],
     ['an unknown field', [{ ...ROW, audience: 'x' }], 'is not a field'],
     ['an unknown mapped field', [{ ...ROW, claims: { role: 'x' } }], 'claims'],
     ['a secret in the file', [{ ...ROW, client: { id: 'a', secret: 'hunter2' } }], 'client.secret'],

@@ -14,6 +14,15 @@ describe('a sealed token', () => {
     expect(new TokenSeal(randomBytes(32).toString('hex')).open(sealed)).toBeUndefined();
   });
 
+  it('is a refresh token of one session only, and no access token', () => {
+    const seal = new TokenSeal(secret);
+    const { sealed, digest } = seal.sealRefreshToken('secret-of-ada', 'ada sid:1');
+    expect(seal.openRefreshToken(sealed, 'ada sid:1')).toBe('secret-of-ada');
+    expect(seal.openRefreshToken(sealed, 'ada sid:2')).toBeUndefined();
+    expect(seal.open(sealed)).toBeUndefined();
+    expect(seal.sealRefreshToken('secret-of-ada', 'eve sid:1').digest).toBe(digest);
+  });
+
   it('is never sealed twice alike', () => {
     const seal = new TokenSeal(secret);
     expect(seal.seal(token)).not.toBe(seal.seal(token));

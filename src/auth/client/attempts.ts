@@ -5,6 +5,11 @@ import { TollgateError } from '../../protocol/errors.ts';
 import { Fault } from './fault.ts';
 import { Http, type HttpAnswer, type HttpRequest } from './http.ts';
 
+/** A request whose sender wants to know whether the service may have acted on it. */
+interface TrackedRequest extends HttpRequest {
+  readonly delivery?: { mayHaveActed: boolean } | undefined;
+}
+
 /**
  * Concurrent requests. Five failures open the breaker, so a hanging service receives at most ten requests before that:
  * these six, and one more after each of the first four failures.
@@ -41,11 +46,19 @@ export class Attempts {
    * @param over removes a request that is still queued
    * @throws Fault; TollgateError AUTH_CIRCUIT_BREAKER_OPEN, or AUTH_SERVICE_UNAVAILABLE if the queue is full
    */
-  async send<T>(request: HttpRequest, read: (answer: HttpAnswer) => T, over?: AbortSignal): Promise<T> {
-    const call = async () => read(await this.#http.send(request));
+  async send<T>(
+    { delivery, ...request }: TrackedRequest,
+    read: (answer: HttpAnswer) => T,
+    over?: AbortSignal,
+  ): Promise<T> {
+    const call = async () => {
+      if (delivery) delivery.mayHaveActed = true;
+      return read(await this.#http.send(request));
+    };
     try {
       return await this.#bulkhead.execute(() => this.#breaker.run(call), over);
     } catch (cause) {
+      if (delivery && cause instanceof Fault && cause.repeatable === 'always') delivery.mayHaveActed = false;
       if (cause instanceof BreakerOpenError) {
         throw new TollgateError('AUTH_CIRCUIT_BREAKER_OPEN', { cause, retryAfterMs: cause.retryAfterMs });
       }

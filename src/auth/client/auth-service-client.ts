@@ -48,7 +48,8 @@ export interface AuthServiceDeps {
 export interface AuthServiceOptions {
   readonly url: string;
   readonly issuer: string;
-  readonly serviceSecret: string;
+  /** Undefined for a public client, which names itself in the request (RFC 6749 section 3.2.1). */
+  readonly serviceSecret: string | undefined;
   /** Refresh tokens are bound to the client id, so all processes of a deployment must use the same one. */
   readonly clientId?: string;
   /** Timeout of one call including its retries. */
@@ -71,6 +72,13 @@ interface Operation<T> {
   readonly idempotent: boolean;
   /** @throws Fault */
   readonly read: (json: unknown, sentAt: number) => T;
+  readonly delivery?: Delivery | undefined;
+}
+
+/** Reports whether the service may have acted on a request. */
+export interface Delivery {
+  /** False while no request was sent, and after an answer that the service has not acted. */
+  mayHaveActed: boolean;
 }
 
 /**
@@ -81,7 +89,8 @@ interface Operation<T> {
 export class AuthServiceClient {
   readonly #deps: AuthServiceDeps;
   readonly #timeoutMs: number;
-  readonly #authorization: string;
+  readonly #clientId: string;
+  readonly #authorization: string | undefined;
   readonly #attempts: Attempts;
   readonly #metadata: Metadata;
   readonly #budget: RetryBudget;
@@ -101,7 +110,8 @@ export class AuthServiceClient {
     } = options;
     this.#deps = deps;
     this.#timeoutMs = timeoutMs;
-    this.#authorization = basic(clientId, serviceSecret);
+    this.#clientId = clientId;
+    this.#authorization = serviceSecret === undefined ? undefined : basic(clientId, serviceSecret);
     this.#attempts = new Attempts({ clock }, { timeoutMs, onBreakerChange: (state) => this.#breakerChanged(state) });
     const attempts = this.#attempts;
     this.#metadata = new Metadata(
@@ -142,10 +152,19 @@ export class AuthServiceClient {
    * client therefore resends the token only if the service has certainly not received it. Some services return the
    * same successor for a while; the reference service does so for 30 s. With such a service, the caller may call
    * again after any failure other than a rejection.
+   * @param delivery set to whether the service may have used up the token, also if the call fails
    */
-  refresh(refreshToken: string, signal?: AbortSignal): Promise<IssuedToken> {
+  refresh(refreshToken: string, signal?: AbortSignal, delivery?: Delivery): Promise<IssuedToken> {
     const form = { grant_type: 'refresh_token', refresh_token: refreshToken };
-    return this.#request({ name: 'refresh', endpoint: 'token', form, idempotent: false, read: readToken }, signal);
+    const operation = {
+      name: 'refresh',
+      endpoint: 'token',
+      form,
+      idempotent: false,
+      read: readToken,
+      delivery,
+    } as const;
+    return this.#request(operation, signal);
   }
 
   /** Returns the claims of a token, or undefined if it is not active (RFC 7662). */
@@ -200,7 +219,7 @@ export class AuthServiceClient {
   }
 
   async #try<T>(
-    { name, endpoint, form, read }: Operation<T>,
+    { name, endpoint, form, read, delivery }: Operation<T>,
     over: AbortSignal,
     resends: number,
   ): Promise<T | TollgateError> {
@@ -217,14 +236,17 @@ export class AuthServiceClient {
     };
     const answer = await tracing.span('POST', { kind: 'client', attributes }, (span) => {
       const { traceParent: traceparent } = tracing;
-      const headers = { authorization: this.#authorization, ...(traceparent ? { traceparent } : {}) };
+      const authorization = this.#authorization;
+      const headers = { ...(authorization ? { authorization } : {}), ...(traceparent ? { traceparent } : {}) };
+      const body = authorization ? form : { ...form, client_id: this.#clientId };
       const sentAt = clock.now();
       const take = (response: HttpAnswer) => {
         span.set({ 'http.response.status_code': response.status });
         return response.ok ? read(response.json, sentAt) : readRefusal(response);
       };
-      return this.#attempts.send({ url, form, headers }, take, over);
+      return this.#attempts.send({ url, form: body, headers, delivery }, take, over);
     });
+    if (delivery && answer instanceof TollgateError) delivery.mayHaveActed = false;
     if (answer instanceof TollgateError && answer.cause instanceof ClientRefused) {
       this.#report(name, answer, answer.cause);
     }

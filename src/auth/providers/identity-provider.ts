@@ -33,10 +33,16 @@ export type ClaimRules = Readonly<Record<MappedField, ClaimRule>>;
 
 /**
  * The way in which the token of a session is replaced before it expires: workers exchange it (RFC 8693), or the client
- * presents a newer one. `auto` exchanges if the provider's metadata lists the grant.
+ * presents a newer one, or workers use the refresh token that the client handed over (RFC 6749 section 6). `auto` exchanges
+ * if the provider's metadata lists the grant, and otherwise uses the refresh token, if there is one.
  */
-export const REFRESH_MODES = ['auto', 'exchange', 'client'] as const;
+export const REFRESH_MODES = ['auto', 'exchange', 'refresh_token', 'client'] as const;
 export type RefreshMode = (typeof REFRESH_MODES)[number];
+
+/** Whether a refresh token that a client hands over is stored; otherwise it is ignored. */
+export function takesRefreshTokens({ refresh, client }: Pick<IdentityProvider, 'refresh' | 'client'>): boolean {
+  return client !== undefined && (refresh === 'auto' || refresh === 'refresh_token');
+}
 
 /** Location of the public keys: discovered from the metadata of the issuer, or a URL. */
 export type KeySource = { readonly discover: string } | { readonly url: string };

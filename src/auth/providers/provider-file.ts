@@ -140,6 +140,9 @@ function providerOf(file: CatalogueFile, path: Path, row: ProviderRow, context: 
   if (audiences === undefined && preset.any_audience && row.keys_url === undefined) {
     file.mistake(path, 'needs the keys_url of its client, or audiences');
   }
+  if (row.refresh === 'refresh_token' && row.client === undefined) {
+    file.mistake([...path, 'refresh'], 'needs the client to which the provider issues the refresh tokens');
+  }
   return {
     name: row.name,
     issuer,

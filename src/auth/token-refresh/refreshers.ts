@@ -1,13 +1,29 @@
 import { jsonObject } from '../../lib/jws.ts';
-import { AuthServiceClient, type AuthServiceDeps, type IssuedToken } from '../client/auth-service-client.ts';
+import {
+  AuthServiceClient,
+  type AuthServiceDeps,
+  type Delivery,
+  type IssuedToken,
+  isRefusal,
+} from '../client/auth-service-client.ts';
 import type { IdentityProvider } from '../providers/identity-provider.ts';
 
 /** What a refresh needs of the client of a provider. */
 export type ExchangeClient = Pick<AuthServiceClient, 'exchange' | 'canExchange'>;
 
+/** A refresh token that a client handed over. */
+export interface HeldRefreshToken {
+  /** Returns it for one request; undefined if it must not be sent. */
+  take(): Promise<string | undefined>;
+  /** Called with a taken token on which the provider has certainly not acted. */
+  restore(token: string): Promise<void>;
+}
+
 interface Refresher {
   readonly mode: IdentityProvider['refresh'];
-  readonly client: ExchangeClient;
+  /** Whether the client has a secret, without which no provider exchanges tokens. */
+  readonly isConfidential: boolean;
+  readonly client: AuthServiceClient;
 }
 
 /**
@@ -24,33 +40,57 @@ export class Refreshers {
   constructor(deps: AuthServiceDeps & { readonly own: ExchangeClient }, providers: readonly IdentityProvider[]) {
     this.#own = deps.own;
     for (const { issuer, refresh: mode, client } of providers) {
-      if (mode === 'client' || client?.secret === undefined) {
+      const isConfidential = client?.secret !== undefined;
+      if (!client || mode === 'client' || (mode === 'exchange' && !isConfidential)) {
         this.#listed.set(issuer, undefined);
         continue;
       }
       const options = { url: issuer, issuer, serviceSecret: client.secret, clientId: client.id, isProvider: true };
       const created = new AuthServiceClient(deps, options);
       this.#clients.push(created);
-      this.#listed.set(issuer, { mode, client: created });
+      this.#listed.set(issuer, { mode, isConfidential, client: created });
     }
   }
 
   /**
-   * Returns the next token of a session; undefined if only its client can present one.
-   * @throws TollgateError as `AuthServiceClient.exchange`
+   * Returns the next token of a session; undefined if only its client can present one. The result of a refresh token
+   * always has the next refresh token, which is the same one if the provider does not rotate it.
+   * @param held refresh token of the session, if it has one
+   * @throws TollgateError as `AuthServiceClient.exchange`; for a refresh token that is not restored, the provider may
+   *   have acted on it
    */
-  async refresh(token: string): Promise<IssuedToken | undefined> {
+  async refresh(token: string, held?: HeldRefreshToken): Promise<IssuedToken | undefined> {
     const issuer = issuerOf(token);
     if (issuer === undefined || !this.#listed.has(issuer)) return this.#own.exchange(token);
     const refresher = this.#listed.get(issuer);
     if (!refresher) return undefined;
-    if (refresher.mode === 'auto' && !(await refresher.client.canExchange())) return undefined;
-    return refresher.client.exchange(token);
+    if (await exchanges(refresher)) {
+      // A refresh token in the answer belongs to the exchange and not to the client.
+      const { accessToken, expiresAt } = await refresher.client.exchange(token);
+      return { accessToken, expiresAt };
+    }
+    return held && spend(refresher.client, held);
   }
 
   /** Closes the clients that this object has created. */
   async close(): Promise<void> {
     await Promise.all(this.#clients.map((client) => client.close()));
+  }
+}
+
+async function exchanges({ mode, isConfidential, client }: Refresher): Promise<boolean> {
+  return mode === 'exchange' || (mode === 'auto' && isConfidential && (await client.canExchange()));
+}
+
+async function spend(client: AuthServiceClient, held: HeldRefreshToken): Promise<IssuedToken | undefined> {
+  const refreshToken = await held.take();
+  if (refreshToken === undefined) return undefined;
+  const delivery: Delivery = { mayHaveActed: false };
+  try {
+    return { refreshToken, ...(await client.refresh(refreshToken, undefined, delivery)) };
+  } catch (error) {
+    if (!delivery.mayHaveActed && !isRefusal(error)) await held.restore(refreshToken);
+    throw error;
   }
 }
 

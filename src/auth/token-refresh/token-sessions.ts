@@ -1,22 +1,28 @@
 import type { Config } from '../../config.ts';
 import type { Clock } from '../../lib/clock.ts';
-import type { Identity } from '../../protocol/identity.ts';
+import type { HandedOverToken, Identity } from '../../protocol/identity.ts';
 import type { Refusal, TokenControl } from '../../protocol/token-lifecycle.ts';
 import type { Redis } from '../../redis/client.ts';
-import { mapRedisErrors } from '../../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { done, integer, list, literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
 import type { SealedToken, TokenSeal } from './token-seal.ts';
 
 const registerToken = LuaScript.load(
-  'registerToken-3',
-  oneOf(tuple([literal('gone')]), tuple([literal('held'), integer]), tuple([literal('older'), text, integer, integer])),
+  'registerToken-4',
+  oneOf(
+    tuple([literal('gone')]),
+    tuple([literal('held'), integer, text]),
+    tuple([literal('older'), text, integer, integer, text, text]),
+  ),
 );
 const unregisterToken = LuaScript.load('unregisterToken-3', integer);
 const requestRefresh = LuaScript.load('requestRefresh-2', done);
 const claimDueTokens = LuaScript.load('claimDueTokens-1', list(text));
-const readDueToken = LuaScript.load('readDueToken-4', oneOf(tuple([]), tuple([text, integer, integer])));
+const readDueToken = LuaScript.load('readDueToken-4', oneOf(tuple([]), tuple([text, integer, integer, text])));
+const takeRefreshToken = LuaScript.load('takeRefreshToken-2', text);
+const keepRefreshToken = LuaScript.load('keepRefreshToken-2', done);
+const leaveToken = LuaScript.load('leaveToken-2', done);
 const failToken = LuaScript.load('failToken-2', done);
 const endTokenSession = LuaScript.load('endTokenSession-3', done);
 
@@ -31,6 +37,9 @@ export const CLAIM_MS = 15_000;
  * time.
  */
 const JITTER_MS = 1_000;
+/** Time for which a used refresh token is recognised, and the number of them per user. */
+const USED_SECONDS = 86_400;
+const MAX_USED = 128;
 /** A token is refreshed after a third of its life at the earliest, even if the lead is longer than the rest. */
 const LEAST_WAIT = 1 / 3;
 
@@ -60,12 +69,26 @@ export function sessionOf({ userId, sessionId, tokenId }: Identity): TokenSessio
   return { userId, session: sessionId === undefined ? `jti:${tokenId}` : `sid:${sessionId}` };
 }
 
+/** User and session separated by a space, which user ids never contain. */
+export function sessionMember({ userId, session }: TokenSessionRef): string {
+  return `${userId} ${session}`;
+}
+
 export interface SessionToken {
   readonly token: string;
   /** Milliseconds since the epoch. */
   readonly expiresAt: number;
   /** Number of refreshes of the session. */
   readonly refreshes: number;
+  /** Refresh token for the connections of its family. */
+  readonly refreshToken?: { readonly family: string; readonly token: string } | undefined;
+}
+
+export interface Registration {
+  /** The stored token of the session, if it expires later than the registered one. */
+  readonly newer: SessionToken | undefined;
+  /** Family of the session's refresh token, if the connection handed over one of it. */
+  readonly family: string | undefined;
 }
 
 /** A token to refresh, with the number of consecutive failures. */
@@ -74,6 +97,29 @@ export interface DueToken {
   readonly token: string;
   readonly expiresAt: number;
   readonly failures: number;
+  /** Digest of the refresh token that a worker may take; undefined if there is none. */
+  readonly refreshDigest: string | undefined;
+}
+
+/** A refresh token that follows the one with the digest `from`, which may be the same. */
+export interface NextRefreshToken {
+  readonly from: string;
+  readonly token: string;
+}
+
+interface RegisteredToken {
+  readonly sealed: SealedToken;
+  readonly expiresAt: number;
+  readonly handedOver?: HandedOverToken | undefined;
+  /** Digest of the refresh token that a worker used; undefined for a token of a client. */
+  readonly predecessor?: string | undefined;
+}
+
+/** A token as Redis stores it; `refreshToken` is sealed. */
+interface StoredToken extends Pick<SessionToken, 'expiresAt' | 'refreshes'> {
+  readonly token: SealedToken;
+  readonly family?: string | null | undefined;
+  readonly refreshToken?: string | null | undefined;
 }
 
 /**
@@ -100,49 +146,74 @@ export class TokenSessions {
 
   /**
    * Registers the token of a connection. If it expires later than the stored one, the session's other connections
-   * receive it.
-   * @returns the stored token of the session if that expires later
+   * receive it. A refresh token is stored with it unless it has been used, or the session has one already.
    * @throws TollgateError OVERLOADED while Redis is unavailable
    */
   async register(
     ref: TokenSessionRef,
     connectionId: string,
-    { sealed, expiresAt }: { readonly sealed: SealedToken; readonly expiresAt: number },
-  ): Promise<SessionToken | undefined> {
-    const reply = await this.#registerToken(ref, connectionId, sealed, expiresAt);
-    if (reply[0] !== 'older') return undefined;
-    const [, kept, keptUntil, refreshes] = reply;
-    return this.#opened(kept, keptUntil, refreshes);
+    presented: Omit<RegisteredToken, 'predecessor'>,
+  ): Promise<Registration> {
+    const reply = await this.#registerToken(ref, connectionId, presented);
+    if (reply[0] === 'gone') return { newer: undefined, family: undefined };
+    if (reply[0] === 'held') return { newer: undefined, family: reply[2] || undefined };
+    const [, kept, keptUntil, refreshes, family, refreshToken] = reply;
+    const newer = this.#opened(ref, { token: kept, expiresAt: keptUntil, refreshes, family, refreshToken });
+    return { newer, family: family || undefined };
   }
 
-  /** Stores and publishes a refreshed token. Returns false if the session has no connection any more. */
-  async refreshed(ref: TokenSessionRef, token: string, expiresAt: number): Promise<boolean> {
-    const reply = await this.#registerToken(ref, '', this.#seal.seal(token), expiresAt);
+  /**
+   * Stores and publishes a refreshed token, with the next refresh token if one was used. Returns false if the session has
+   * no connection any more.
+   */
+  async refreshed(ref: TokenSessionRef, token: string, expiresAt: number, next?: NextRefreshToken): Promise<boolean> {
+    const handedOver = next && this.#seal.sealRefreshToken(next.token, sessionMember(ref));
+    const refreshed = { sealed: this.#seal.seal(token), expiresAt, handedOver, predecessor: next?.from };
+    const reply = await this.#registerToken(ref, '', refreshed);
     return reply[0] !== 'gone';
+  }
+
+  /**
+   * Takes the refresh token out of a claimed session, for one request to the provider. Returns undefined if the session
+   * has another one meanwhile, or if the token was sent to the provider before.
+   */
+  async takeRefreshToken({ ref, expiresAt, refreshDigest }: DueToken): Promise<string | undefined> {
+    const args = [expiresAt, refreshDigest ?? '', USED_SECONDS, MAX_USED];
+    const sealed = await takeRefreshToken.run(this.#redis, this.#refreshKeys(ref), args);
+    return sealed === '' ? undefined : this.#seal.openRefreshToken(sealed, sessionMember(ref));
+  }
+
+  /** Stores the refresh token after a refresh without a newer access token. */
+  async keepRefreshToken(ref: TokenSessionRef, { from, token }: NextRefreshToken): Promise<void> {
+    const { sealed, digest } = this.#seal.sealRefreshToken(token, sessionMember(ref));
+    await keepRefreshToken.run(this.#redis, this.#refreshKeys(ref), [from, sealed, digest]);
   }
 
   /** Returns the stored token, for a node that may have missed its publication. @throws TollgateError as `register` */
   async current(ref: TokenSessionRef): Promise<SessionToken | undefined> {
     const key = this.#keys.user(ref.userId).tokenSession(ref.session);
-    const [token, expiresAt, refreshes] = await this.#redis.hmget(key, 'token', 'expires_at', 'refreshes');
+    const fields = ['token', 'expires_at', 'refreshes', 'refresh_family', 'refresh_token'];
+    const [token, expiresAt, refreshes, family, refreshToken] = await this.#redis.hmget(key, ...fields);
     if (!token) return undefined;
-    return this.#opened(token, Number(expiresAt), Number(refreshes));
+    const stored = { token, expiresAt: Number(expiresAt), refreshes: Number(refreshes), family, refreshToken };
+    return this.#opened(ref, stored);
   }
 
   /** Returns the token of a control message, or undefined if it cannot be decrypted. */
-  fromControl({ token, expires_at, refreshes }: Extract<TokenControl, { control: 'token' }>): SessionToken | undefined {
-    return this.#opened(token, expires_at, refreshes);
+  fromControl(ref: TokenSessionRef, control: Extract<TokenControl, { control: 'token' }>): SessionToken | undefined {
+    const { token, expires_at: expiresAt, refreshes, refresh_family: family, refresh_token: refreshToken } = control;
+    return this.#opened(ref, { token, expiresAt, refreshes, family, refreshToken });
   }
 
   /** Removes a connection from the session. */
   async unregister(ref: TokenSessionRef, connectionId: string): Promise<void> {
-    await unregisterToken.run(this.#redis, this.#sessionKeys(ref), [member(ref), connectionId]);
+    await unregisterToken.run(this.#redis, this.#sessionKeys(ref), [sessionMember(ref), connectionId]);
   }
 
   /** Schedules the refresh for now. Returns false if there is no token. @throws TollgateError as `register` */
   async requestRefresh(ref: TokenSessionRef): Promise<boolean> {
     const [due, session] = this.#sessionKeys(ref);
-    return (await requestRefresh.run(this.#redis, [due, session], [member(ref), this.#clock.now()])) === 1;
+    return (await requestRefresh.run(this.#redis, [due, session], [sessionMember(ref), this.#clock.now()])) === 1;
   }
 
   /** Claims at most `limit` due sessions of a partition for `CLAIM_MS`. */
@@ -163,16 +234,17 @@ export class TokenSessions {
   /** Returns the token of a claimed session; undefined if it has no connection any more or cannot be decrypted. */
   async due(ref: TokenSessionRef): Promise<DueToken | undefined> {
     const keys = [...this.#sessionKeys(ref), this.#keys.user(ref.userId).leases];
-    const reply = await readDueToken.run(this.#redis, keys, [member(ref)]);
+    const reply = await readDueToken.run(this.#redis, keys, [sessionMember(ref)]);
     if (reply.length === 0) return undefined;
-    const [sealed, expiresAt, failures] = reply;
+    const [sealed, expiresAt, failures, digest] = reply;
     const token = this.#seal.open(sealed);
-    return token === undefined ? undefined : { ref, token, expiresAt, failures };
+    return token === undefined ? undefined : { ref, token, expiresAt, failures, refreshDigest: digest || undefined };
   }
 
   /** Schedules no refresh until a client presents a newer token of the session. */
-  async leaveToClient(ref: TokenSessionRef): Promise<void> {
-    await mapRedisErrors(this.#redis.zrem(this.#keys.user(ref.userId).tokenDue, member(ref)));
+  async leaveToClient({ ref, expiresAt }: DueToken): Promise<void> {
+    const [due, session] = this.#sessionKeys(ref);
+    await leaveToken.run(this.#redis, [due, session], [sessionMember(ref), expiresAt, CLAIM_MS]);
   }
 
   /** Records a failed refresh and schedules the next attempt. */
@@ -187,7 +259,7 @@ export class TokenSessions {
       degraded: next.degraded,
     };
     const retryAt = this.#clock.now() + next.retryInMs;
-    const args = [member(ref), expiresAt, retryAt, state, this.#channel(ref), JSON.stringify(control)];
+    const args = [sessionMember(ref), expiresAt, retryAt, state, this.#channel(ref), JSON.stringify(control)];
     await failToken.run(this.#redis, [due, session], args);
   }
 
@@ -198,13 +270,19 @@ export class TokenSessions {
    */
   async end({ ref, expiresAt }: DueToken, code: Refusal, refused: 'token' | 'session'): Promise<boolean> {
     const control: TokenControl = { control: 'session_ended', session: ref.session, code };
-    const args = [member(ref), this.#channel(ref), JSON.stringify(control), refused === 'token' ? expiresAt : ''];
+    const args = [
+      sessionMember(ref),
+      this.#channel(ref),
+      JSON.stringify(control),
+      refused === 'token' ? expiresAt : '',
+    ];
     return (await endTokenSession.run(this.#redis, this.#sessionKeys(ref), args)) === 1;
   }
 
-  async #registerToken(ref: TokenSessionRef, connectionId: string, sealed: SealedToken, expiresAt: number) {
+  async #registerToken(ref: TokenSessionRef, connectionId: string, token: RegisteredToken) {
+    const { sealed, expiresAt, handedOver, predecessor = '' } = token;
     const args = [
-      member(ref),
+      sessionMember(ref),
       connectionId,
       sealed,
       expiresAt,
@@ -212,13 +290,26 @@ export class TokenSessions {
       this.#times.graceMs,
       this.#channel(ref),
       ref.session,
+      handedOver?.sealed ?? '',
+      handedOver?.digest ?? '',
+      predecessor,
     ];
-    return registerToken.run(this.#redis, this.#sessionKeys(ref), args);
+    const keys = [...this.#sessionKeys(ref), this.#keys.user(ref.userId).usedRefreshTokens];
+    return registerToken.run(this.#redis, keys, args);
   }
 
-  #opened(sealed: SealedToken, expiresAt: number, refreshes: number): SessionToken | undefined {
-    const token = this.#seal.open(sealed);
-    return token === undefined ? undefined : { token, expiresAt, refreshes };
+  #opened(ref: TokenSessionRef, stored: StoredToken): SessionToken | undefined {
+    const { expiresAt, refreshes, family, refreshToken: sealed } = stored;
+    const token = this.#seal.open(stored.token);
+    if (token === undefined) return undefined;
+    const refreshToken = sealed ? this.#seal.openRefreshToken(sealed, sessionMember(ref)) : undefined;
+    if (!family || refreshToken === undefined) return { token, expiresAt, refreshes };
+    return { token, expiresAt, refreshes, refreshToken: { family, token: refreshToken } };
+  }
+
+  #refreshKeys({ userId, session }: TokenSessionRef): [string, string] {
+    const keys = this.#keys.user(userId);
+    return [keys.tokenSession(session), keys.usedRefreshTokens];
   }
 
   #sessionKeys({ userId, session }: TokenSessionRef): [string, string, string] {
@@ -238,9 +329,4 @@ export class TokenSessions {
 export function refreshAt(now: number, expiresAt: number, leadMs: number, random: number): number {
   const earliest = now + (expiresAt - now) * LEAST_WAIT;
   return Math.round(Math.max(expiresAt - leadMs - random * JITTER_MS, earliest));
-}
-
-/** User and session separated by a space, which user ids never contain. */
-function member({ userId, session }: TokenSessionRef): string {
-  return `${userId} ${session}`;
 }
