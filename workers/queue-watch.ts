@@ -6,15 +6,27 @@ import type { Metrics } from '../src/lib/metrics.ts';
 /** A third of the usual 15 s scrape interval of Prometheus. Each sample costs one round trip. */
 const EVERY_MS = 5_000;
 const STATES = ['waiting', 'active', 'delayed'] as const;
+/** Bound of the expected wait: an autoscaler needs no larger number to add all the workers that it may. */
+const LONGEST_WAIT_SECONDS = 3_600;
+
+interface QueueWatchDeps {
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  /** Time for which a run occupies a slot of this worker. */
+  readonly durations: { readonly meanMs: number | undefined };
+}
 
 /**
- * Maintains `tollgate_queue_jobs` of a queue, by which workers are scaled. While Redis is unavailable the series is
- * removed, because an autoscaler would treat an old value as current.
+ * Maintains `tollgate_queue_jobs` and `tollgate_run_queue_wait_seconds` of the run queue, by which workers are scaled.
+ * While Redis is unavailable the series are removed, because an autoscaler would treat an old value as current.
+ * @param options.concurrency runs that this worker executes at a time
  * @returns a function that stops the watch
  */
 export function watchQueue(
   queue: Pick<Queue, 'name' | 'getJobCounts'>,
-  { clock, metrics, logger }: { readonly clock: Clock; readonly metrics: Metrics; readonly logger: Logger },
+  { clock, metrics, logger, durations }: QueueWatchDeps,
+  { concurrency }: { readonly concurrency: number },
 ): () => void {
   let isPending = false;
   const look = async () => {
@@ -24,8 +36,13 @@ export function watchQueue(
     try {
       const counts = await queue.getJobCounts(...STATES);
       for (const state of STATES) metrics.queueJobs.set({ queue: queue.name, state }, counts[state] ?? 0);
+      const { waiting = 0, active = 0 } = counts;
+      const wait = expectedWaitSeconds({ waiting, active, concurrency, meanMs: durations.meanMs });
+      if (wait === undefined) metrics.runQueueWaitSeconds.remove();
+      else metrics.runQueueWaitSeconds.set(wait);
     } catch (error) {
       for (const state of STATES) metrics.queueJobs.remove({ queue: queue.name, state });
+      metrics.runQueueWaitSeconds.remove();
       logger.debug({ err: error, queue: queue.name }, 'job count of queue failed');
     } finally {
       isPending = false;
@@ -33,4 +50,22 @@ export function watchQueue(
   };
   void look();
   return clock.every(EVERY_MS, () => void look());
+}
+
+/**
+ * Returns the seconds until a run that is added now gets a slot: waiting runs times their mean duration, divided by the
+ * slots of all workers. While runs wait, every slot is occupied, so the number of active runs is the number of slots;
+ * it is at least the number of this worker's own, which a moment without active runs does not change.
+ * @returns undefined if runs wait and this worker has not executed any yet; at most `LONGEST_WAIT_SECONDS`
+ */
+export function expectedWaitSeconds(queue: {
+  readonly waiting: number;
+  readonly active: number;
+  readonly concurrency: number;
+  readonly meanMs: number | undefined;
+}): number | undefined {
+  const { waiting, active, concurrency, meanMs } = queue;
+  if (waiting === 0) return 0;
+  if (meanMs === undefined) return undefined;
+  return Math.min((waiting * meanMs) / 1_000 / Math.max(active, concurrency), LONGEST_WAIT_SECONDS);
 }

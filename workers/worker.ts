@@ -46,6 +46,7 @@ import { watchQueue } from './queue-watch.ts';
 import { QueueWorkers } from './queue-workers.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
+import { RunDurations } from './run-durations.ts';
 import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
@@ -87,12 +88,14 @@ export async function startWorker(
   try {
     const services = await createServices(config, { ...telemetry, clock, closers });
     const components = await createComponents(config, services);
-    closers.add('queue watch', watchQueue(components.runQueue, services));
+    const durations = new RunDurations({ clock }, { longestMs: config.RUN_TIMEOUT_SECONDS * 1_000 });
+    const watch = watchQueue(components.runQueue, { ...services, durations }, { concurrency: config.RUN_CONCURRENCY });
+    closers.add('queue watch', watch);
     await followCancellations(services, components.executor);
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
     closers.add('queue workers', () => queueWorkers.close());
-    await startRuns(config, services, { ...components, queueWorkers });
+    await startRuns(config, services, { ...components, queueWorkers, durations });
     await startScheduled(services, { ...components, queueWorkers }, { quietMs: options.erasureQuietMs });
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
@@ -204,9 +207,14 @@ async function followCatalogues(services: WorkerServices): Promise<void> {
 }
 
 /** Processes the queue of runs, and ends runs whose job has failed for good. */
-async function startRuns(config: Config, services: WorkerServices, components: WithQueueWorkers): Promise<void> {
+async function startRuns(
+  config: Config,
+  services: WorkerServices,
+  components: WithQueueWorkers & { readonly durations: RunDurations },
+): Promise<void> {
   const { logger, tracing, clock } = services;
-  const run = (job: Job) => final(runAgent(job.data, { ...components, clock, tracing }));
+  const run = (job: Job) =>
+    components.durations.measure(() => final(runAgent(job.data, { ...components, clock, tracing })));
   const worker = await components.queueWorkers.start(QUEUES.agentRuns, run, {
     concurrency: config.RUN_CONCURRENCY,
     lockDuration: LOCK_MS,

@@ -31,6 +31,16 @@ import { composeServices, type GatewayServices } from './services.ts';
 
 /** Time for polling clients to fetch the last packets of a draining node. */
 const FINAL_POLL_MS = 2_000;
+/**
+ * Delay that a draining node requests when it refuses a client. A proxy sends the client elsewhere as soon as it has
+ * detected the drain, within about three seconds, so the client must not wait for the end of the drain.
+ */
+const REFUSED_RETRY_MS = 1_000;
+/**
+ * A draining node serves MCP requests for this time, at most half of the drain, so that a proxy detects the drain before
+ * a client is refused. Later requests are refused, because the closing node would cut those that are slow.
+ */
+const MCP_SERVED_MS = 4_000;
 
 export interface RunningGateway {
   readonly port: number;
@@ -76,20 +86,24 @@ async function startServers(
   const drainMs = config.DRAIN_SECONDS * 1000;
   const { tokens } = authentication;
   const readiness = new Readiness({ redis, subscriber, clock, tokens }, { authServiceUrl: config.AUTH_SERVICE_URL });
-  const drainingForMs = () => (readiness.draining ? drainMs : undefined);
+  const drainRetryMs = () => (readiness.draining ? REFUSED_RETRY_MS : undefined);
+  const mcpRetryMs = () => {
+    const drainingForMs = readiness.drainingForMs ?? 0;
+    return drainingForMs >= Math.min(MCP_SERVED_MS, drainMs / 2) ? drainRetryMs() : undefined;
+  };
   const origins = originsOf(config);
-  const transports = composeTransports(config, services, connections, { origins, drainingForMs });
+  const transports = composeTransports(config, services, connections, { origins, drainRetryMs });
   const { socketIo, guard } = transports;
   const watch = watchInput(transports);
   const app = composeApp(config, services, { readiness, socketIo, watch });
   traceRequests(app, services);
   await describeRoutes(app);
   app.get(SOCKET_IO_PATH, { schema: { hide: true } }, () => {
-    throw new TollgateError('SERVER_DRAINING', { retryAfterMs: drainMs });
+    throw new TollgateError('SERVER_DRAINING', { retryAfterMs: REFUSED_RETRY_MS });
   });
-  const routes = { services, connections, authentication, origins, guard, readiness, watch, drainingForMs };
+  const routes = { services, connections, authentication, origins, guard, readiness, watch, mcpRetryMs };
   registerHttpRoutes(app, config, routes);
-  listenForUpgrades(app.server, { ...transports, origins, drainingForMs });
+  listenForUpgrades(app.server, { ...transports, origins, drainRetryMs });
 
   const metricsPort = await serveMetrics(app, config, services);
   await app.listen({ host: config.HOST, port: config.PORT });
@@ -117,7 +131,7 @@ function composeTransports(
   config: Config,
   services: GatewayServices,
   { deps }: Connections,
-  shared: { readonly origins: Origins; readonly drainingForMs: () => number | undefined },
+  shared: { readonly origins: Origins; readonly drainRetryMs: () => number | undefined },
 ): Transports {
   const { clock, closers, metrics, keys, redis, adapterSubscriber } = services;
   const authFailureLimiter = new AuthFailureLimiter(

@@ -36,13 +36,13 @@ export interface HttpRoutesDeps {
   readonly guard: ConnectionGuard;
   readonly readiness: Readiness;
   readonly watch: InputWatch;
-  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
-  readonly drainingForMs: () => number | undefined;
+  /** Milliseconds after which an MCP client should try another node; undefined while this node serves MCP requests. */
+  readonly mcpRetryMs: () => number | undefined;
 }
 
 /** Registers the HTTP routes of a gateway node. */
 export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: HttpRoutesDeps): void {
-  const { services, connections, authentication, origins, guard, readiness, watch, drainingForMs } = deps;
+  const { services, connections, authentication, origins, guard, readiness, watch, mcpRetryMs } = deps;
   const { authenticator, tickets, tokens } = authentication;
   const { clock, logger, metrics, tracing, redis, keys, catalogues, nodeId } = services;
   const { messageLimiter, mcp, accounts, plans } = connections;
@@ -70,7 +70,7 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
     bearer: bearerOf(authenticator, guard, MCP_PATH),
     allowedOrigins,
     origins,
-    drainingForMs,
+    drainRetryMs: mcpRetryMs,
     messageLimiter,
     watch,
     metrics,

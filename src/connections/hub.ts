@@ -11,6 +11,11 @@ const TICK_MS = 1_000;
  * as elapsed time, the jump would end all connections by idle timeout at once, or delay their heartbeats.
  */
 const CLOCK_JUMP_MS = 10_000;
+/**
+ * Maximum delay that a drain requests of a client. The drain already spreads the clients over its window; this delay only
+ * spreads those that a busy node sends away at the same moment.
+ */
+const RECONNECT_WITHIN_MS = 1_000;
 /** A lease survives two failed renewals. */
 const RENEWALS_PER_LEASE = 3;
 
@@ -95,8 +100,9 @@ export class Hub {
   }
 
   /**
-   * Asks every client to reconnect elsewhere, evenly over `windowMs`, so that the other nodes do not receive all
-   * clients at once. Resolves when the last connection is closed, and its messages are handled.
+   * Asks every client to reconnect elsewhere, one after the other and evenly over `windowMs`, so that the other nodes do
+   * not receive all clients at once. A client is away for at most `RECONNECT_WITHIN_MS` plus the time to reconnect.
+   * Resolves when the last connection is closed, and its messages are handled.
    */
   async drain(windowMs: number): Promise<void> {
     const connections = [...this.#connections.keys()];
@@ -105,12 +111,14 @@ export class Hub {
       connections.map((connection, at) => {
         return new Promise<void>((resolve) => {
           this.#deps.clock.after(gap * at, () => {
-            connection.drain(Math.round(Math.random() * windowMs));
+            sendAway(connection);
             resolve();
           });
         });
       }),
     );
+    // Handshakes that had begun before the node refused new ones.
+    for (const connection of [...this.#connections.keys()]) sendAway(connection);
     await Promise.all(this.#finishing);
   }
 
@@ -140,6 +148,10 @@ export class Hub {
     }
     return byUser;
   }
+}
+
+function sendAway(connection: Connection): void {
+  connection.drain(Math.round(Math.random() * RECONNECT_WITHIN_MS));
 }
 
 function labelsOf({ endpoint, attachment }: Connection): Labels | undefined {

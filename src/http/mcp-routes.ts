@@ -88,8 +88,8 @@ export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
   readonly resource: ProtectedResource;
   readonly allowedOrigins: readonly string[];
   readonly origins: OriginCheck;
-  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
-  readonly drainingForMs: () => number | undefined;
+  /** Milliseconds after which clients should try another node; undefined while this node serves requests. */
+  readonly drainRetryMs: () => number | undefined;
   readonly watch: Pick<InputWatch, 'run'>;
   readonly metrics: Pick<Metrics, 'limitDecisions' | 'messages'>;
   readonly logger: Logger;
@@ -115,7 +115,7 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
       if (!deps.origins.allow(request.raw)) {
         throw new TollgateError('ORIGIN_NOT_ALLOWED');
       }
-      const retryAfterMs = deps.drainingForMs();
+      const retryAfterMs = deps.drainRetryMs();
       if (retryAfterMs !== undefined) throw new TollgateError('SERVER_DRAINING', { retryAfterMs });
       identities.set(request, await deps.identify(request));
     });

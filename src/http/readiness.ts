@@ -34,7 +34,7 @@ type Probed = Pick<ReadinessChecks, 'redis' | 'authService'>;
 export class Readiness {
   readonly #deps: { redis: Redis; subscriber: Redis; clock: Clock; tokens: TokenKeys };
   readonly #authServiceUrl: string;
-  #draining = false;
+  #drainingSince: number | undefined;
   #probed: { readonly at: number; readonly answers: Promise<Probed> } | undefined;
 
   constructor(
@@ -46,11 +46,16 @@ export class Readiness {
   }
 
   get draining(): boolean {
-    return this.#draining;
+    return this.#drainingSince !== undefined;
+  }
+
+  /** Milliseconds since the drain began; undefined unless this node is draining. */
+  get drainingForMs(): number | undefined {
+    return this.#drainingSince === undefined ? undefined : elapsedSince(this.#deps.clock, this.#drainingSince);
   }
 
   drain(): void {
-    this.#draining = true;
+    this.#drainingSince ??= this.#deps.clock.now();
   }
 
   async check(): Promise<ReadinessChecks> {
@@ -59,7 +64,7 @@ export class Readiness {
       this.#probed = { at: clock.now(), answers: this.#probe() };
     }
     const { ready: identityKeys, withoutKeys } = this.#deps.tokens;
-    return { ...(await this.#probed.answers), identityKeys, withoutKeys, draining: this.#draining };
+    return { ...(await this.#probed.answers), identityKeys, withoutKeys, draining: this.draining };
   }
 
   async #probe(): Promise<Probed> {

@@ -107,6 +107,12 @@ export class Metrics {
   ]);
   /** Value of the whole deployment, exported by every worker. Aggregate with the maximum, never the sum. */
   readonly queueJobs = this.#gauge('queue_jobs', 'Jobs in a queue, of all workers', ['queue', 'state']);
+  /** Estimate of each worker for the whole queue. Aggregate with the average, never the sum. */
+  readonly runQueueWaitSeconds = this.#gauge(
+    'run_queue_wait_seconds',
+    'Expected wait of a new run for a worker, as estimated by this worker',
+    [],
+  );
   readonly ledgerRecovered = this.#counter('ledger_recovered_total', 'Records that Redis lost and that were restored', [
     'how',
   ]);

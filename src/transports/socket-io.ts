@@ -53,7 +53,7 @@ export interface SocketIoDeps extends ConnectionDeps {
   readonly longTasks: Pick<LongTasks, 'watch' | 'watchNext'>;
   readonly origins: Pick<Origins, 'allow'>;
   /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
-  readonly drainingForMs: () => number | undefined;
+  readonly drainRetryMs: () => number | undefined;
   /** Redis connections of the adapter, which serves only Socket.IO's own cluster operations; events do not use it. */
   readonly adapter: { readonly publisher: Redis; readonly subscriber: Redis; readonly channelPrefix: string };
 }
@@ -184,7 +184,7 @@ export class SocketIo {
 
   /** Ends a young polling session whose requests reach another node. Returns whether there is one. */
   #endMisrouted(sid: string): boolean {
-    if (this.#deps.drainingForMs() !== undefined) return false;
+    if (this.#deps.drainRetryMs() !== undefined) return false;
     return this.#engines.get(sid)?.endMisrouted() ?? false;
   }
 

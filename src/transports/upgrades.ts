@@ -18,7 +18,7 @@ export interface UpgradeDeps {
   readonly socketIo: SocketIo;
   readonly origins: Pick<Origins, 'allow'>;
   /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
-  readonly drainingForMs: () => number | undefined;
+  readonly drainRetryMs: () => number | undefined;
 }
 
 /**
@@ -66,7 +66,7 @@ function route(deps: UpgradeDeps, request: IncomingMessage, socket: Duplex, head
   const isSocketIo = url?.pathname === SOCKET_IO_PATH;
   const matched = url && !isSocketIo ? matchEndpoint(url.pathname) : undefined;
   if (!url || (!isSocketIo && !matched)) throw new TollgateError('ENDPOINT_NOT_FOUND');
-  const retryAfterMs = deps.drainingForMs();
+  const retryAfterMs = deps.drainRetryMs();
   if (retryAfterMs !== undefined) throw new TollgateError('SERVER_DRAINING', { retryAfterMs });
   if (!deps.origins.allow(request)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
   checkUpgradeForm(request, head);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { openClient } from '../support/clients.ts';
-import { useStack } from '../support/stack.ts';
+import { startStack, useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -44,4 +44,24 @@ describe('a node that stops', () => {
     expect(await lastPoll.text()).toContain('server_draining');
     expect(await stopped).toMatchObject({ code: 0 });
   });
+
+  it('notifies a client that was in its handshake when the drain began', async () => {
+    const { addresses, gateways } = await startStack({ gateways: 1, workers: 0, env: { DRAIN_SECONDS: '6' } });
+    const node = addresses.gateways[0]?.url;
+    const url = `${node}/socket.io/?EIO=4&transport=polling`;
+    const { sid } = JSON.parse((await (await fetch(url)).text()).slice(1)) as { sid: string };
+    const { token } = mintToken({}, { stack: addresses });
+    // The second one is sent away after three seconds; the drain lasts at least that long.
+    for (let at = 0; at < 2; at += 1) await openClient({ url: node, token });
+    const stopped = gateways[0]?.kill('SIGTERM');
+    await until(async () => (await fetch(`${node}/health/ready`)).status === 503);
+    await fetch(`${url}&sid=${sid}`, { method: 'POST', body: `40${JSON.stringify({ token })}` });
+    let packets = '';
+    while (!packets.includes('server_draining')) {
+      const answer = await fetch(`${url}&sid=${sid}`);
+      expect({ status: answer.status, packets }).toMatchObject({ status: 200 });
+      packets += await answer.text();
+    }
+    expect(await stopped).toMatchObject({ code: 0 });
+  }, 20_000);
 });

@@ -354,8 +354,8 @@ describe('requests in flight', () => {
 });
 
 describe('a node that drains', () => {
-  it('sends clients elsewhere, with Retry-After', async () => {
-    const processes = await startStack({ gateways: 1, workers: 0, env: { DRAIN_SECONDS: '4' } });
+  it('serves clients until a proxy has detected the drain, then sends them elsewhere with Retry-After', async () => {
+    const processes = await startStack({ gateways: 1, workers: 0, env: { DRAIN_SECONDS: '8' } });
     const of = processes.addresses;
     const url = nodeUrl(0, of);
     const { token } = mintToken({}, { stack: of });
@@ -363,9 +363,12 @@ describe('a node that drains', () => {
     for (let at = 0; at < 3; at++) await openClient({ token, url });
     const stopping = processes.gateways[0]?.stop();
     const request = () => requestLegacy('ping', {}, { token, url, id: 1 });
-    await until(async () => (await request()).status === 503);
+    await until(async () => (await fetch(`${url}/health/ready`)).status === 503);
+    expect((await request()).status).toBe(200);
+    await until(async () => (await request()).status === 503, { timeoutMs: 8_000 });
     const { headers, body } = await request();
-    expect(headers.get('retry-after')).toBe('4');
+    // A proxy detects the drain long before its end.
+    expect(headers.get('retry-after')).toBe('1');
     expect(body.error).toMatchObject({ code: -33503, data: { code: 'SERVER_DRAINING' } });
     await stopping;
   });

@@ -34,7 +34,7 @@ async function route() {
     resource: new ProtectedResource({ publicUrl: undefined, path: '/mcp', issuers: ['http://issuer.test'] }),
     allowedOrigins: [],
     origins: { allow: () => true },
-    drainingForMs: () => undefined,
+    drainRetryMs: () => undefined,
     messageLimiter: {
       blockedInMemoryMs: () => 0,
       consume: async () => ({ allowed: true, degraded: false }),

@@ -187,6 +187,7 @@ describe('alerts, dashboards and scalers', () => {
     expect(rules.get('TollgateRunsSlow')).toMatch(/run_seconds_bucket/);
     expect(rules.get('TollgateDecisionsSlow')).toMatch(/announcement_lag_seconds_bucket.*> 0\.25$/);
     expect(rules.get('TollgateLedgerLags')).toMatch(/ledger_lag_seconds/);
+    expect(rules.get('TollgateRunsWait')).toMatch(/run_queue_wait_seconds\) > 15$/);
   });
 
   it('can tell what the contract names', () => {
@@ -243,6 +244,11 @@ describe('tollgate_queue_jobs', () => {
     return Object.fromEntries(values.map(({ labels, value }) => [`${labels.queue} ${labels.state}`, value]));
   };
 
+  const waitsOf = async (metrics: Metrics) => {
+    const { values } = await metrics.runQueueWaitSeconds.get();
+    return values.map(({ value }) => value);
+  };
+
   it('counts what waits, follows it, and has no value while Redis is away', async () => {
     const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
     closeAfter('test', () => (redis.status === 'end' ? undefined : disconnectRedis(redis)));
@@ -250,10 +256,12 @@ describe('tollgate_queue_jobs', () => {
     await queue.addBulk([1, 2, 3].map((n) => ({ name: 'run', data: { n } })));
     const metrics = new Metrics();
     const { clock, tick } = tickingClock();
-    closeAfter('test', watchQueue(queue, { clock, metrics, logger: silentLogger }));
+    const durations = { meanMs: 2_000 };
+    closeAfter('test', watchQueue(queue, { clock, metrics, logger: silentLogger, durations }, { concurrency: 2 }));
     const counted = { 'agent-runs waiting': 3, 'agent-runs active': 0, 'agent-runs delayed': 0 };
     await until(async () => Object.keys(await valuesOf(metrics)).length > 0);
     expect(await valuesOf(metrics)).toEqual(counted);
+    expect(await waitsOf(metrics)).toEqual([3]);
 
     await queue.add('run', { n: 4 });
     tick();
@@ -263,6 +271,7 @@ describe('tollgate_queue_jobs', () => {
     await disconnectRedis(redis);
     tick();
     await until(async () => Object.keys(await valuesOf(metrics)).length === 0);
+    expect(await waitsOf(metrics)).toEqual([]);
   });
 
   it('is exported by workers', async () => {
