@@ -47,7 +47,7 @@ export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCo
     await deps.runs.forget(user_id, run_id);
     return false;
   }
-  const log = new RunLog({ log: deps.log, clock: deps.clock }, claim.run, () => undefined);
+  const log = new RunLog(deps, claim.run, () => undefined);
   try {
     await log.abandoned(new TollgateError(code));
   } catch (error) {

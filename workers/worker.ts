@@ -92,6 +92,7 @@ export async function startWorker(
     const watch = watchQueue(components.runQueue, { ...services, durations }, { concurrency: config.RUN_CONCURRENCY });
     closers.add('queue watch', watch);
     await followCancellations(services, components.executor);
+    followReconnects(services, components.executor);
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
     closers.add('queue workers', () => queueWorkers.close());
@@ -148,7 +149,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
   const agent = await composeAgent({ ...services, agents, threads }, config);
-  const executor = new RunExecutor({ log, agents, agent, tools, clock, metrics, logger, tracing }, limits);
+  const executor = new RunExecutor({ log, runs, agents, agent, tools, clock, metrics, logger, tracing }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
   const authService = new AuthServiceClient({ clock, metrics, logger, tracing }, authServiceOptions(config));
@@ -189,6 +190,13 @@ async function followCancellations({ subscriber, keys }: WorkerServices, executo
     () => undefined,
   );
   await Promise.all(keys.runControls.map((channel) => subscriber.ssubscribe(channel)));
+}
+
+/** Restores the runs of this worker after a reconnect: a promoted or restarted Redis may lack the last of them. */
+function followReconnects({ redis, closers }: WorkerServices, executor: RunExecutor): void {
+  const onReady = () => void executor.confirmRuns();
+  redis.on('ready', onReady);
+  closers.add('run confirmation', () => void redis.off('ready', onReady));
 }
 
 /** Reloads plans and tools after an invalidation of the catalogues, or if one may have been missed. */

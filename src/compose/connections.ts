@@ -14,12 +14,13 @@ import { InvalidationHandler } from '../connections/invalidation-handler.ts';
 import { connectionLimits } from '../connections/limits.ts';
 import { LiveAttachments } from '../connections/live-attachments.ts';
 import { Welcome } from '../connections/welcome.ts';
-import { LiveTail } from '../events/live-tail.ts';
+import { LiveTail, type TailListener } from '../events/live-tail.ts';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
 import { type AgentRunJob, QUEUES } from '../jobs.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
+import { AcceptedRuns } from '../runs/accepted-runs.ts';
 import { BullMqRunQueue } from '../runs/bullmq-run-queue.ts';
-import { Runs } from '../runs/runs.ts';
+import { type AcceptedRun, Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { ToolAccess } from '../tools/tool-access.ts';
 import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
@@ -52,7 +53,7 @@ export async function composeConnections(
   services: GatewayServices,
   authentication: Authentication,
 ): Promise<Connections> {
-  const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, agents } = services;
+  const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues } = services;
   const { authenticator, tokenSessions, tokenEvents } = authentication;
   const { plans } = catalogues;
   const nodes = new NodeRegistry({ redis, keys, clock, logger }, nodeId);
@@ -60,8 +61,10 @@ export async function composeConnections(
   const messageLimiter = new MessageLimiter({ redis, keys, plans, nodes, clock, logger }, rate);
   closers.add('message limiter', () => messageLimiter.close());
 
+  const { runs, runQueue, acceptedRuns } = await composeRuns(config, services);
   const { eventLog, log, acknowledgedRecords } = await composeEventLog(services, config);
-  const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger });
+  const onEntry: TailListener['onEntry'] = (entry) => acceptedRuns.onEntry(entry);
+  const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger, onEntry });
   await liveTail.attend(keys.nodeChannels(nodeId));
   const leaseMs = config.CONNECTION_LEASE_SECONDS * 1000;
   const caps = { leaseMs, maxConnectionsPerUser: config.MAX_CONNECTIONS_PER_USER };
@@ -73,17 +76,10 @@ export async function composeConnections(
   const followed = await followInvalidations(services, authentication, registry);
   const { accounts, revocations, invalidations, liveAttachments } = followed;
 
-  const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
-  closers.add('run queue', () => runQueue.close());
-  await runQueue.waitUntilReady();
   const queueDepth = () => depthOf(runQueue);
   const composed = composeTools({ ...services, log, queueDepth }, config);
   const { threads, permissions, quotas, service } = composed;
   closers.add('tool calls', () => service.close());
-  const runs = new Runs(
-    { redis, keys, agents, plans, queue: new BullMqRunQueue(runQueue), clock, tracing },
-    { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 },
-  );
   const tools = new ToolAccess({ service, permissions, quotas, tools: catalogues.tools });
   const mcp = composeMcp(config, services, { tools, permissions });
   const handlers = createHandlers({ threads, tools, runs, clock });
@@ -123,6 +119,23 @@ export async function composeConnections(
     invalidations,
     mcp,
   };
+}
+
+/** Composes the acceptance of runs: their queue, and the protection of accepted runs against loss. */
+async function composeRuns(config: Config, services: GatewayServices) {
+  const { redis, keys, agents, catalogues, clock, logger, tracing, closers } = services;
+  const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
+  closers.add('run queue', () => runQueue.close());
+  await runQueue.waitUntilReady();
+  const onAccepted = (run: AcceptedRun) => acceptedRuns.add(run);
+  const queue = new BullMqRunQueue(runQueue);
+  const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
+  const { plans } = catalogues;
+  const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }, { timeoutMs });
+  const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
+  closers.add('accepted runs', () => acceptedRuns.stop());
+  acceptedRuns.start();
+  return { runs, runQueue, acceptedRuns };
 }
 
 interface FollowedInvalidations extends Pick<Connections, 'accounts' | 'revocations' | 'invalidations'> {

@@ -33,6 +33,8 @@ export interface LiveTailDeps {
   readonly keys: Keys;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Observes each appended event once, however many listeners its user has. */
+  readonly onEntry?: (entry: LogEntry) => void;
 }
 
 /**
@@ -117,6 +119,7 @@ export class LiveTail {
     }
     if (message.startsWith('e')) {
       const entry = parsePublished(message.slice(1));
+      this.#deps.onEntry?.(entry);
       for (const { onEntry } of listeners) onEntry(entry);
       return;
     }

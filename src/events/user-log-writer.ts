@@ -11,7 +11,10 @@ import { LOG_STATE_SECONDS } from './event-log.ts';
 
 const appendEvents = LuaScript.load(
   'appendEvents-10',
-  oneOf(tuple([literal('appended', 'repeated'), integer, text, integer]), tuple([literal('fenced', 'finished')])),
+  oneOf(
+    tuple([literal('appended', 'repeated'), integer, text, integer]),
+    tuple([literal('fenced', 'finished', 'behind')]),
+  ),
 );
 
 /** Number of usage records kept per user, for the user's own tools. */
@@ -67,10 +70,11 @@ export interface Append {
  * - `repeated`: an earlier attempt had already appended them.
  * - `fenced`: another worker owns the run.
  * - `finished`: the run already has its terminal event.
+ * - `behind`: Redis lost the run, its claim or some of its events after it had acknowledged them.
  */
 export type AppendResult =
   | { readonly outcome: 'appended' | 'repeated'; readonly seq: number; readonly cancelRequested: boolean }
-  | { readonly outcome: 'fenced' | 'finished' };
+  | { readonly outcome: 'fenced' | 'finished' | 'behind' };
 
 /** A script of another component that appends one event in the same step as its own change. */
 export interface AppendingScript<Reply> {

@@ -7,14 +7,16 @@ import type { Span, Tracing } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { ToolService } from '../tools/tool-service.ts';
 import type { Agent } from './agent.ts';
+import { RecentRuns } from './recent-runs.ts';
 import { RunLog, RunOwnershipLost } from './run-log.ts';
-import type { ClaimedRun } from './runs.ts';
+import type { ClaimedRun, Runs } from './runs.ts';
 import { StepLog } from './step-log.ts';
 
 export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
 
 export interface RunExecutorDeps {
   readonly log: UserLogWriter;
+  readonly runs: Pick<Runs, 'restore'>;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
   readonly tools: Pick<ToolService, 'callInRun'>;
@@ -35,10 +37,18 @@ export class RunExecutor {
   readonly #deps: RunExecutorDeps;
   readonly #timeoutMs: number;
   readonly #running = new Map<string, AbortController>();
+  readonly #recent: RecentRuns;
 
   constructor(deps: RunExecutorDeps, options: { readonly timeoutMs: number }) {
     this.#deps = deps;
     this.#timeoutMs = options.timeoutMs;
+    this.#recent = new RecentRuns(deps.clock);
+  }
+
+  /** Restores the runs of this worker that Redis lost, ended ones included. Call it after a reconnect to Redis. */
+  async confirmRuns(): Promise<void> {
+    const { logger } = this.#deps;
+    await this.#recent.confirmAll((error) => logger.debug({ err: error }, 'a run could not be confirmed'));
   }
 
   /** Cancels a run if this worker executes it. */
@@ -73,7 +83,11 @@ export class RunExecutor {
   }
 
   async #run(run: ClaimedRun, stop: AbortController, startedAt: number): Promise<RunEnd> {
-    const log = new RunLog({ log: this.#deps.log, clock: this.#deps.clock }, run, () => stop.abort('cancelled'));
+    const { clock, logger, runs } = this.#deps;
+    const context = { run_id: run.runId, user: userHash(run.userId) };
+    const onRestored = () => logger.warn(context, 'redis lost acknowledged writes, the run was restored');
+    const log = new RunLog({ log: this.#deps.log, clock, runs, onRestored }, run, () => stop.abort('cancelled'));
+    this.#recent.started(log);
     try {
       await log.started();
       if (run.events === 0) this.#deps.metrics.firstEventSeconds.observe((performance.now() - startedAt) / 1000);
@@ -85,6 +99,8 @@ export class RunExecutor {
       return await this.#end(run, log, stop.signal.aborted ? stop.signal.reason : undefined, thrown).catch(
         ownershipLostOrThrow,
       );
+    } finally {
+      this.#recent.ended(log);
     }
   }
 

@@ -7,11 +7,19 @@ import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
-import { type ClaimedRun, JOURNAL_PREFIX } from './runs.ts';
+import { type ClaimedRun, JOURNAL_PREFIX, type Runs } from './runs.ts';
+
+/**
+ * Maximum silence of Redis after which a writer restores its run: the erasure of a user begins to delete 90 s after the
+ * last run of the user, and a process that was suspended for longer must not write the deleted data again.
+ */
+const RESTORE_WITHIN_MS = 90_000;
+/** Maximum number of times that a run is restored for one event. */
+const MAX_RESTORES = 3;
 
 /** Another worker owns the run, or the run has ended. The receiver of this error stops and writes nothing more. */
 export class RunOwnershipLost extends Error {
-  constructor(outcome: 'fenced' | 'finished') {
+  constructor(outcome: 'fenced' | 'finished' | 'behind') {
     super(`the run was ${outcome}`);
     this.name = 'RunOwnershipLost';
   }
@@ -24,6 +32,17 @@ export interface RunAnswer {
   readonly finish_reason?: 'length' | 'content_filter' | 'refusal';
 }
 
+export interface RunLogDeps {
+  readonly log: UserLogWriter;
+  readonly clock: Clock;
+  readonly runs: Pick<Runs, 'restore'>;
+  /** Called after Redis had lost the run or events of it, and the run was restored. */
+  readonly onRestored?: () => void;
+}
+
+/** An event of the run with its side effects. */
+type Written = Pick<Append, 'threadMessage' | 'quotaCommit'> & { readonly event: NewEvent };
+
 export type JournalEntry = NonNullable<NewEvent['journal']>;
 
 /**
@@ -33,16 +52,25 @@ export type JournalEntry = NonNullable<NewEvent['journal']>;
  * run. Events that are already in the log are skipped, so that clients receive one uninterrupted sequence. Tool
  * outcomes are matched by call id, because concurrent calls end in any order. Other events are matched by their number,
  * because an agent emits them in the same order each time.
+ *
+ * The writer keeps the events that it wrote until the run has ended. When Redis has lost the run or the last of its
+ * events (a failover to a lagging replica, a restart from an older file), the writer restores the run and appends what
+ * is missing, so that the run also ends in the history that remains.
  */
 export class RunLog implements RunCallLog {
-  readonly #log: UserLogWriter;
-  readonly #clock: Clock;
+  readonly #deps: RunLogDeps;
   readonly #run: ClaimedRun;
   readonly #onCancelRequested: () => void;
   readonly #startedAt: number;
   readonly #toolsUsed = new Set<string>();
+  /** The fencing tokens of this worker, the latest first. */
+  #fencingTokens: readonly number[];
+  /** The events after those of earlier workers, in order. The last one may not be in the log yet. */
+  readonly #written: Written[] = [];
   /** Number of events of the run that are in the log, according to this worker. */
   #eventsInLog: number;
+  /** When Redis last confirmed that this worker owns the run, by the clock of this process. */
+  #confirmedAt: number;
   /**
    * Number of replayed events that are still to be skipped. Tool outcomes are not included: each of them, also a
    * refusal, has an entry in the journal, written by the same append as its event.
@@ -51,21 +79,31 @@ export class RunLog implements RunCallLog {
   #steps = 0;
   #ended = false;
   #last: Promise<void> = Promise.resolve();
-  /**
-   * Repeats an append whose result is unknown because a Redis outage outlasted the retries. It must precede every other
-   * append: Redis could otherwise take the next event for the repetition, and that event would be lost.
-   */
-  #unconfirmed: (() => Promise<void>) | undefined;
 
   /** @param cancelRequested called when the reply to an append says that cancellation was requested */
-  constructor(deps: { log: UserLogWriter; clock: Clock }, run: ClaimedRun, cancelRequested: () => void) {
-    this.#log = deps.log;
-    this.#clock = deps.clock;
+  constructor(deps: RunLogDeps, run: ClaimedRun, cancelRequested: () => void) {
+    this.#deps = deps;
     this.#run = run;
     this.#onCancelRequested = cancelRequested;
-    this.#startedAt = deps.clock.now() - run.waitedMs;
+    this.#confirmedAt = deps.clock.now();
+    this.#startedAt = this.#confirmedAt - run.waitedMs;
+    this.#fencingTokens = [run.fencingToken];
     this.#eventsInLog = run.events;
     this.#toSkip = run.events - run.journal.size;
+  }
+
+  /** Bytes of the events that this writer keeps, as JSON. */
+  get size(): number {
+    return JSON.stringify(this.#written).length;
+  }
+
+  /** Restores the run if Redis has lost it or events of it, its terminal event included. Does nothing when another worker owns the run. */
+  confirm(): Promise<void> {
+    const confirmed = this.#last.then(async () => {
+      if (await this.#restore()) await this.#flush();
+    });
+    this.#last = confirmed.catch(() => undefined);
+    return confirmed;
   }
 
   started(): Promise<void> {
@@ -185,48 +223,78 @@ export class RunLog implements RunCallLog {
     sideEffects: Pick<Append, 'threadMessage' | 'quotaCommit'> = {},
   ): Promise<void> {
     const written = this.#last.then(async () => {
-      await this.#unconfirmed?.();
+      // An event whose result is unknown, because a Redis outage outlasted the retries, must precede every other:
+      // Redis could otherwise take the next event for its repetition, and that event would be lost.
+      await this.#flush();
       if (this.#ended) throw new RunOwnershipLost('finished');
-      const terminal = isTerminalEvent(type);
       // A terminal event is never skipped: if it were in the log, the run would have ended.
-      const ordered = !terminal && type !== 'tool_completed';
+      const ordered = !isTerminalEvent(type) && type !== 'tool_completed';
       if (ordered && this.#toSkip > 0) {
         this.#toSkip -= 1;
         return;
       }
       const event = { type, fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() }, ...extra };
-      const write = async () => {
-        await this.#append(event, this.#eventsInLog, sideEffects);
-        this.#eventsInLog += 1;
-        this.#ended = terminal;
-        this.#unconfirmed = undefined;
-      };
-      await write().catch((error: unknown) => {
-        if (error instanceof RedisUnavailable) this.#unconfirmed = write;
-        throw error;
-      });
+      this.#written.push({ event, ...sideEffects });
+      await this.#flush();
     });
     this.#last = written.catch(() => undefined);
     return written;
   }
 
-  /** Retries during a Redis outage. The script recognises an append that did arrive, so no event is written twice. */
-  async #append(
-    event: NewEvent,
-    eventsInLog: number,
-    sideEffects: Pick<Append, 'threadMessage' | 'quotaCommit'>,
-  ): Promise<void> {
-    const { userId, runId, fencingToken } = this.#run;
-    const append = {
-      userId,
-      events: [event],
-      run: { runId, fencingToken, eventsInLog },
-      ...(isTerminalEvent(event.type) ? { ends: event.type } : {}),
-      ...sideEffects,
-    };
-    const result = await retryDuringOutage(this.#clock, OUTAGE_RETRY_MS, () => this.#log.append(append));
-    if (!('seq' in result)) throw new RunOwnershipLost(result.outcome);
-    if (result.cancelRequested) this.#onCancelRequested();
+  /**
+   * Appends the events that are not in the log. Retries during a Redis outage: the script recognises an append that did
+   * arrive, so no event is written twice.
+   */
+  async #flush(): Promise<void> {
+    for (let restores = 0; ; ) {
+      const next = this.#written[this.#eventsInLog - this.#run.events];
+      if (!next) return;
+      const { event, ...sideEffects } = next;
+      const append = {
+        userId: this.#run.userId,
+        events: [event],
+        run: { runId: this.#run.runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog },
+        ...(isTerminalEvent(event.type) ? { ends: event.type } : {}),
+        ...sideEffects,
+      };
+      const result = await this.#retried(() => this.#deps.log.append(append)).catch((error: unknown) => {
+        // Only an outage leaves the result unknown. An event that cannot be written must not keep others from it.
+        if (!(error instanceof RedisUnavailable) && this.#written.at(-1) === next) this.#written.pop();
+        throw error;
+      });
+      if (result.outcome === 'behind') {
+        restores += 1;
+        if (restores > MAX_RESTORES || !(await this.#restore())) throw new RunOwnershipLost('behind');
+        continue;
+      }
+      if (!('seq' in result)) throw new RunOwnershipLost(result.outcome);
+      this.#confirmedAt = this.#deps.clock.now();
+      this.#eventsInLog += 1;
+      if (isTerminalEvent(event.type)) this.#ended = true;
+      if (result.cancelRequested) this.#onCancelRequested();
+    }
+  }
+
+  /** Returns whether this worker owns the run again. */
+  async #restore(): Promise<boolean> {
+    const silentMs = this.#deps.clock.now() - this.#confirmedAt;
+    if (silentMs > RESTORE_WITHIN_MS) return false;
+    const restored = await this.#retried(() => {
+      return this.#deps.runs.restore(this.#run, { fencingTokens: this.#fencingTokens, elapsedMs: this.#elapsed() });
+    });
+    if (restored.outcome !== 'claimed') return false;
+    const isBehind = restored.events < this.#eventsInLog;
+    this.#confirmedAt = this.#deps.clock.now();
+    if (restored.fencingToken !== this.#fencingTokens[0]) {
+      this.#fencingTokens = [restored.fencingToken, ...this.#fencingTokens];
+    }
+    this.#eventsInLog = restored.events;
+    if (isBehind) this.#deps.onRestored?.();
+    return true;
+  }
+
+  #retried<T>(work: () => Promise<T>): Promise<T> {
+    return retryDuringOutage(this.#deps.clock, OUTAGE_RETRY_MS, work);
   }
 
   #common(): Fields {
@@ -242,11 +310,11 @@ export class RunLog implements RunCallLog {
   }
 
   #timestamp(): string {
-    return new Date(this.#clock.now()).toISOString();
+    return new Date(this.#deps.clock.now()).toISOString();
   }
 
   #elapsed(): number {
-    return Math.max(0, Math.round(this.#clock.now() - this.#startedAt));
+    return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
 }
 

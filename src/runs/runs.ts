@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
 import { type ToolCaller, toolCallerOf } from '../catalogue/permissions.ts';
 import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
@@ -35,6 +36,10 @@ const claimRun = LuaScript.load(
   'claimRun-1',
   oneOf(tuple([literal('claimed')], text), tuple([literal('missing', 'finished')])),
 );
+const restoreRun = LuaScript.load(
+  'restoreRun-6',
+  oneOf(tuple([literal('claimed'), integer, integer]), tuple([literal('stored', 'fenced', 'finished')])),
+);
 const cancelRun = LuaScript.load('cancelRun-2', literal('asked', 'missing', 'finished', 'limited'));
 
 /** How long a request id and its run are kept: one day. */
@@ -45,7 +50,9 @@ const RUN_KEPT_MS = 24 * 3_600_000;
  */
 const RUNS_LISTED = 1_000_000;
 /** Time after the deadline of a run in which its worker can end it, before a sweep does. */
-const SWEEP_MARGIN_MS = 5_000;
+export const SWEEP_MARGIN_MS = 5_000;
+/** Fencing tokens increase by up to this amount, so that thousands of claims remain exact numbers in Lua (2^53). */
+const TOKEN_STEP = 2 ** 40;
 
 /** A run that a worker has claimed. */
 export interface ClaimedRun {
@@ -63,6 +70,8 @@ export interface ClaimedRun {
   readonly degraded: boolean;
   /** Greater than the fencing token of every earlier claim of the run. */
   readonly fencingToken: number;
+  /** The fencing token before this claim; a later one in Redis is that of another worker. */
+  readonly previousToken: number;
   /** Number of events of the run that are already in the log. */
   readonly events: number;
   /** Outcomes of tool calls that earlier workers completed, by tool call id. */
@@ -80,6 +89,11 @@ export type Claim =
   | { readonly outcome: 'claimed'; readonly run: ClaimedRun }
   | { readonly outcome: 'missing' | 'finished' };
 
+/** A run that Redis has again, with a new fencing token and the number of its events that are in the log. */
+export type Restored =
+  | { readonly outcome: 'claimed'; readonly fencingToken: number; readonly events: number }
+  | { readonly outcome: 'fenced' | 'finished' };
+
 export interface RunsOptions {
   /** Milliseconds from acceptance to the terminal event. */
   readonly timeoutMs: number;
@@ -93,6 +107,8 @@ export interface RunsDeps {
   readonly queue: RunQueue;
   readonly clock: Clock;
   readonly tracing: Tracing;
+  /** Observes the runs that this process accepted. */
+  readonly onAccepted?: (run: AcceptedRun) => void;
 }
 
 /** Prefix of the fields in a run's hash that contain tool outcomes. */
@@ -109,9 +125,10 @@ export class Runs {
   readonly #queue: RunQueue;
   readonly #clock: Clock;
   readonly #tracing: Tracing;
+  readonly #onAccepted: RunsDeps['onAccepted'];
   readonly #timeoutMs: number;
 
-  constructor({ redis, keys, agents, plans, queue, clock, tracing }: RunsDeps, options: RunsOptions) {
+  constructor({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }: RunsDeps, options: RunsOptions) {
     this.#redis = redis;
     this.#keys = keys;
     this.#agents = agents;
@@ -119,6 +136,7 @@ export class Runs {
     this.#queue = queue;
     this.#clock = clock;
     this.#tracing = tracing;
+    this.#onAccepted = onAccepted;
     this.#timeoutMs = options.timeoutMs;
   }
 
@@ -149,6 +167,7 @@ export class Runs {
     }
     if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
     const [outcome, run_id, thread_id] = reply;
+    if (outcome === 'started') this.#onAccepted?.({ ...acceptedRun(run, agent.name), threadId: thread_id });
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
@@ -167,10 +186,71 @@ export class Runs {
 
   /** Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners. */
   async claim(userId: string, runId: string): Promise<Claim> {
-    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], []);
+    const step = tokenStep();
+    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [step]);
     if (reply[0] !== 'claimed') return { outcome: reply[0] };
     const [outcome, ...fields] = reply;
-    return { outcome, run: parseRun(userId, runId, fields) };
+    return { outcome, run: parseRun(userId, runId, fields, step) };
+  }
+
+  /**
+   * Restores a run whose state Redis lost after a worker had claimed it, and claims it again. The caller appends the
+   * events from `events` on.
+   * @param run the claim of this worker
+   * @param current.fencingTokens all fencing tokens of this worker, the latest first
+   * @param current.elapsedMs milliseconds since the acceptance
+   */
+  async restore(
+    run: ClaimedRun,
+    { fencingTokens, elapsedMs }: { readonly fencingTokens: readonly number[]; readonly elapsedMs: number },
+  ): Promise<Restored> {
+    const journal = [
+      ...[...run.journal].map(([id, value]) => [JOURNAL_PREFIX + id, value]),
+      ...[...run.steps].map(([name, value]) => [STEP_PREFIX + name, value]),
+    ];
+    const caller: StoredCaller = { ...run.caller, degraded: run.degraded };
+    const fields = [...storedFields({ ...run, caller: JSON.stringify(caller) }), ...journal.flat()];
+    const claim = [fencingTokens.join(' '), run.previousToken, tokenStep(), run.events];
+    const reply = await this.#restore(run, elapsedMs, claim, fields);
+    if (reply[0] === 'claimed') return { outcome: 'claimed', fencingToken: reply[1], events: reply[2] };
+    if (reply[0] === 'stored')
+      throw new TollgateError('INTERNAL_ERROR', { cause: new Error('the run is not claimed') });
+    return { outcome: reply[0] };
+  }
+
+  /**
+   * Stores an accepted run again if Redis lost it. It gets no job, because it may have been executed before the loss:
+   * the worker that executes it restores it, or the sweep ends it at its deadline.
+   */
+  async keep(run: AcceptedRun, elapsedMs: number): Promise<void> {
+    await this.#restore(run, elapsedMs, ['', 0, 0, 0], storedFields(run));
+  }
+
+  #restore(
+    { userId, requestId, runId, threadId }: Pick<AcceptedRun, 'userId' | 'requestId' | 'runId' | 'threadId'>,
+    elapsedMs: number,
+    claim: readonly (string | number)[],
+    fields: readonly string[],
+  ) {
+    const keys = this.#keys.user(userId);
+    const used = [
+      keys.run(runId),
+      keys.request(requestId),
+      keys.activeRuns,
+      keys.runs,
+      keys.runsInFlight,
+      keys.account,
+    ];
+    return restoreRun.run(this.#redis, used, [
+      runId,
+      threadId,
+      activeRunMember(userId, runId),
+      Math.round(elapsedMs),
+      this.#timeoutMs + SWEEP_MARGIN_MS,
+      RUN_KEPT_MS,
+      ...claim,
+      ...fields,
+    ]);
   }
 
   /** Requests cancellation. One round trip, together with the message limit. @throws TollgateError RATE_LIMITED */
@@ -213,14 +293,6 @@ export class Runs {
       keys.quota,
       keys.runsInFlight,
     ];
-    const fields = {
-      request_id: run.requestId,
-      connection_id: run.connectionId,
-      transport: run.transport,
-      agent,
-      message: run.message,
-      caller: JSON.stringify({ ...toolCallerOf(run.identity), degraded: run.degraded } satisfies StoredCaller),
-    };
     return startRun.run(this.#redis, used, [
       messageLimit,
       run.runId,
@@ -238,14 +310,40 @@ export class Runs {
       keys.thread(''),
       runLimits(this.#plans, plan),
       run.isThreadImplied ? 1 : 0,
-      ...Object.entries(fields).flat(),
+      ...storedFields(acceptedRun(run, agent)),
     ]);
   }
 }
 
+/** What Redis stores of an accepted run. */
+export interface AcceptedRun
+  extends Pick<ClaimedRun, 'userId' | 'runId' | 'threadId' | 'requestId' | 'connectionId' | 'agent' | 'message'> {
+  readonly transport: string;
+  /** JSON of the caller. */
+  readonly caller: string;
+}
+
+function acceptedRun(run: RunRequest, agent: string): AcceptedRun {
+  const { identity, runId, threadId, requestId, connectionId, message, transport, degraded } = run;
+  const caller: StoredCaller = { ...toolCallerOf(identity), degraded };
+  const ids = { userId: identity.userId, runId, threadId, requestId, connectionId };
+  return { ...ids, agent, message, transport, caller: JSON.stringify(caller) };
+}
+
+/** Returns the fields of a run's hash that do not change, for a script. */
+function storedFields(run: Omit<AcceptedRun, 'userId' | 'runId' | 'threadId'>): string[] {
+  const { requestId, connectionId, transport, agent, message, caller } = run;
+  const fields = { request_id: requestId, connection_id: connectionId, transport, agent, message, caller };
+  return Object.entries(fields).flat();
+}
+
+function tokenStep(): number {
+  return randomInt(1, TOKEN_STEP);
+}
+
 type StoredCaller = ToolCaller & Pick<ClaimedRun, 'degraded'>;
 
-function parseRun(userId: string, runId: string, flat: readonly string[]): ClaimedRun {
+function parseRun(userId: string, runId: string, flat: readonly string[], step: number): ClaimedRun {
   const fields = new Map<string, string>();
   for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
   const field = (name: string) => fields.get(name) ?? '';
@@ -266,6 +364,7 @@ function parseRun(userId: string, runId: string, flat: readonly string[]): Claim
     caller,
     degraded,
     fencingToken: Number(field('epoch')),
+    previousToken: Number(field('epoch')) - step,
     events: Number(field('events')),
     journal: entries(JOURNAL_PREFIX),
     steps: entries(STEP_PREFIX),

@@ -53,7 +53,17 @@ function executor(
   const clock = options.clock ?? systemClock;
   const { service: tools } = toolNode(core, { catalogues: files, executors: { count }, clock });
   const { metrics, tracing } = core;
-  const deps = { log: options.log ?? core.log, agents, agent, tools, clock, metrics, tracing, logger: silentLogger };
+  const deps = {
+    log: options.log ?? core.log,
+    runs,
+    agents,
+    agent,
+    tools,
+    clock,
+    metrics,
+    tracing,
+    logger: silentLogger,
+  };
   return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
 }
 
@@ -106,6 +116,7 @@ describe('a run whose worker died', () => {
       const dying = new RunExecutor(
         {
           log: dyingLog.log,
+          runs,
           agents,
           agent: twice,
           tools,

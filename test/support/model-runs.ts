@@ -131,6 +131,7 @@ export class ModelRuns {
     return new RunExecutor(
       {
         log: options.log ?? core.log,
+        runs: this.runs,
         agents: this.#agents,
         agent: options.agent ?? createModelAgent({ ...deps, metrics: core.metrics }, 'm'),
         tools: service,

@@ -76,7 +76,7 @@ export function isRefused(answer: StartedRun | TollgateError): answer is Tollgat
 export async function claimRun(core: Core, runs: Runs, userId: string, runId: string): Promise<RunLog> {
   const claim = await runs.claim(userId, runId);
   if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
-  return new RunLog({ log: core.log, clock: systemClock }, claim.run, () => undefined);
+  return new RunLog({ log: core.log, clock: systemClock, runs }, claim.run, () => undefined);
 }
 
 /** Executes a run to its end, with this text as its response. */

@@ -28,7 +28,8 @@
   ARGV[15] commit of a tool call (JSON, see include/quotas.lua), "" for none
   ARGV[16...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
               refusal or "", journal field or "", journal value
-  Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) } or { "fenced" } or { "finished" }
+  Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) } or { "fenced" } or { "finished" } or
+          { "behind" } when Redis lost the run, a claim or events that it had acknowledged to the writer
 ]]
 --@include time
 --@include streams
@@ -59,10 +60,12 @@ local log = openLog({ log = KEYS[1], logState = KEYS[2] }, redis.call('TIME'))
 local cancel = 0
 if runEpoch ~= '' then
   local owned = redis.call('HMGET', run, 'epoch', 'events', 'status', 'cancel')
+  if not owned[1] or tonumber(owned[1]) < tonumber(runEpoch) then return { 'behind' } end
   if owned[1] ~= runEpoch then return { 'fenced' } end
   local appended = tonumber(owned[2] or '0')
   if appended >= known + count then return { 'repeated', log.seq, log.epoch, tonumber(owned[4] or '0') } end
   if owned[3] == 'completed' or owned[3] == 'failed' or owned[3] == 'cancelled' then return { 'finished' } end
+  if appended < known then return { 'behind' } end
   if appended ~= known then return { 'fenced' } end
   cancel = tonumber(owned[4] or '0')
 end
