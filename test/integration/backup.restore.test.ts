@@ -66,7 +66,7 @@ async function verify(of: StackAddresses): Promise<unknown> {
   return (await fetch(`${of.gateways[0]?.url}/v1/usage/verify`, { headers })).json();
 }
 
-describeWith(POSTGRES, 'an installation restored from its copies', () => {
+describeWith(POSTGRES, 'a deployment restored from its copies', () => {
   let postgres: PostgresServer;
   beforeAll(async () => {
     postgres = await startPostgres();
