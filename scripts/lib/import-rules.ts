@@ -78,6 +78,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   'src/compose': EVERYTHING_IN_SRC,
   'src/main.ts': EVERYTHING_IN_SRC,
   'src/doctor': EVERYTHING_IN_SRC,
+  'src/renew-epochs.ts': [...INFRASTRUCTURE, 'src/events'],
   'auth-service': [
     ...INFRASTRUCTURE,
     'src/process.ts',

@@ -4,9 +4,12 @@ import { type ErrorDetails, TollgateError } from '../protocol/errors.ts';
 /** Error replies of a Redis that is reachable but cannot serve requests now. Any other error reply indicates a bug. */
 const CANNOT_SERVE =
   /^(OOM|MISCONF|LOADING|READONLY|CLUSTERDOWN|MASTERDOWN|NOREPLICAS|TRYAGAIN|BUSY|WRONGPASS|NOAUTH)\b/;
-/** Error messages of ioredis when it has no connection to Redis. */
+/**
+ * Error messages of ioredis when it has no connection to Redis, and when the nodes of a cluster refer it to each other,
+ * because a slot is between two shards.
+ */
 const NO_CONNECTION =
-  /^(Connection is closed|Command timed out|Stream isn't writeable|Socket timeout)|MaxRetries|ECONN|EPIPE/;
+  /^(Connection is closed|Command timed out|Stream isn't writeable|Socket timeout|Too many Cluster redirections|Cluster isn't ready)|MaxRetries|ECONN|EPIPE/;
 const RETRY_MS = 200;
 
 /**

@@ -213,6 +213,16 @@ export function isUserChannel(name: string): boolean {
   return name.endsWith(':live');
 }
 
+/** Returns a SCAN pattern for the states of all event logs (`UserKeys.logState`). It may match other keys: see `isLogState`. */
+export function logStatePattern(prefix: string): string {
+  return `${prefix}:{p*}:*:log-state`;
+}
+
+/** Returns whether a key that `logStatePattern` matches is the state of an event log: a user id has no colon in keys. */
+export function isLogState(key: string): boolean {
+  return /\{p\d+\}:[^:]*:log-state$/.test(key);
+}
+
 /** The keys of one user. */
 export class UserKeys {
   readonly #tag: string;

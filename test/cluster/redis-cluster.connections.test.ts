@@ -161,12 +161,28 @@ describe('connections to a Redis Cluster', () => {
     expect(whole.entries.map(({ seq }) => seq)).toEqual(Array.from({ length: last }, (_, at) => at + 1));
   }, 40_000);
 
-  async function moveSlot(slot: number, from: RedisProcess, to: RedisProcess): Promise<void> {
+  it('refuse as OVERLOADED what is for a slot between two shards, and serve it when the slot is stable', async () => {
+    const [from, to] = cluster.masters as [RedisProcess, RedisProcess];
+    const userId = userOn(from);
+    const slot = slotOf(keys.user(userId).log);
+    await openSlot(slot, from, to);
+    await expect(log().append({ userId, events: [thinking('x')] })).rejects.toMatchObject({ code: 'OVERLOADED' });
+    for (const node of [from, to]) await node.ask((asked) => asked.call('CLUSTER', 'SETSLOT', slot, 'STABLE'));
+    await until(() => log().append({ userId, events: [thinking('y')] }), { timeoutMs: 15_000 });
+  }, 40_000);
+
+  /** Begins the move of a slot. Its keys stay until they are migrated. @returns the id of `to` */
+  async function openSlot(slot: number, from: RedisProcess, to: RedisProcess): Promise<string> {
     const idOf = async (node: RedisProcess) => String(await node.ask((asked) => asked.call('CLUSTER', 'MYID')));
     const [source, target] = await Promise.all([idOf(from), idOf(to)]);
     await to.ask((node) => node.call('CLUSTER', 'SETSLOT', slot, 'IMPORTING', source));
+    await from.ask((node) => node.call('CLUSTER', 'SETSLOT', slot, 'MIGRATING', target));
+    return target;
+  }
+
+  async function moveSlot(slot: number, from: RedisProcess, to: RedisProcess): Promise<void> {
+    const target = await openSlot(slot, from, to);
     await from.ask(async (node) => {
-      await node.call('CLUSTER', 'SETSLOT', slot, 'MIGRATING', target);
       const moved = (await node.call('CLUSTER', 'GETKEYSINSLOT', slot, 1_000)) as string[];
       await node.call('MIGRATE', '127.0.0.1', to.port, '', 0, 5_000, 'KEYS', ...moved);
     });
