@@ -10,6 +10,7 @@ import type { AcceptedRun, ClaimedRun } from '../../src/runs/stored-run.ts';
 import { sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
 import { type Core, NO_QUEUE, silentLogger, startCore } from '../support/core.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { startRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
@@ -72,7 +73,7 @@ class Snapshot {
 
   async #keys(): Promise<string[]> {
     const { activeRuns, outbox, log } = core.keys.user(this.#user);
-    const own = await core.redis.keys(`${log.slice(0, -'log'.length)}*`);
+    const own = await keysOf(core.redis, `${log.slice(0, -'log'.length)}*`);
     return [...own, activeRuns, outbox];
   }
 }
