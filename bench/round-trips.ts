@@ -30,6 +30,7 @@ export interface RoundTrips {
   readonly agentCancel: number;
   /** Of a tool that sends nothing to Redis itself: the reservation beside the message limit, and the commit. */
   readonly toolCall: number;
+  readonly runStatus: number;
   readonly usageSummary: number;
   readonly toolsList: number;
   readonly threadsList: number;
@@ -139,6 +140,7 @@ async function countOperations(counter: Counter, url: string, token: (user: stri
   const { run_id } = await counter.count('agentRequest', () => ask(first, 'agent_request', 'agent_accepted', request));
   await ended;
   await counter.count('agentCancel', () => ask(first, 'agent_cancel', 'cancel_accepted', { run_id }));
+  await counter.count('runStatus', () => ask(first, 'run_status', 'run_status', { run_id }));
   await counter.count('toolCall', () => ask(first, 'tool_call', 'tool_result', { tool: 'list_agents' }));
   await counter.count('usageSummary', () => ask(first, 'usage_summary', 'usage_summary'));
   await counter.count('toolsList', () => ask(first, 'tools_list', 'tools_list'));

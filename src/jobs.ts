@@ -41,6 +41,16 @@ export interface StartedRun {
   readonly isRepeated: boolean;
 }
 
+/** The state of a run, as `run_status` reports it. */
+export interface RunStatus {
+  readonly status: 'queued' | 'running' | 'completed' | 'failed' | 'cancelled' | 'unknown';
+  readonly requestId: string | null;
+  readonly threadId: string | null;
+  readonly ended_at?: string;
+  /** Null when the thread no longer contains the answer. */
+  readonly final_response?: string | null;
+}
+
 /** A run to execute. Its data is in the hash of the run in Redis, which outlives the job. */
 export const AgentRunJob = z.object({
   user_id: z.string().min(1),

@@ -251,7 +251,7 @@ async function startScheduled(
   components: WithQueueWorkers,
   { quietMs }: { readonly quietMs: number | undefined },
 ): Promise<void> {
-  const { logger, tracing, clock, metrics, closers, openQueue } = services;
+  const { logger, tracing, clock, metrics, closers, redis, openQueue } = services;
   const { queueWorkers } = components;
   const ingest = () => ingestUsage({ ...components, ...services });
   await queueWorkers.start(QUEUES.usage, ingest, SCHEDULED);
@@ -281,10 +281,15 @@ async function startScheduled(
   };
   await schedule();
   // A Redis that lost its data has lost the schedules too.
-  const stop = clock.every(SCHEDULE_AGAIN_MS, () => {
+  const renew = () => {
     schedule().catch((error: Error) => logger.warn({ error: error.message }, 'renewal of job schedules failed'));
+  };
+  const stop = clock.every(SCHEDULE_AGAIN_MS, renew);
+  redis.on('ready', renew);
+  closers.add('schedules', () => {
+    stop();
+    redis.off('ready', renew);
   });
-  closers.add('schedules', stop);
 }
 
 /** Converts a ZodError to an UnrecoverableError, because retries cannot fix an invalid payload. */

@@ -1,4 +1,4 @@
-import type { RunRequest, StartedRun } from '../jobs.ts';
+import type { RunRequest, RunStatus, StartedRun } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
@@ -16,6 +16,8 @@ export interface RunsPort {
   start(request: RunRequest, limit: MessageLimit): Promise<StartedRun>;
   /** @throws TollgateError RATE_LIMITED, OVERLOADED */
   cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'>;
+  /** @throws TollgateError OVERLOADED */
+  status(userId: string, runId: string): Promise<RunStatus>;
 }
 
 export interface ThreadsPort {
@@ -111,6 +113,18 @@ export function createHandlers(ports: HandlerPorts): Handlers {
         return { type: 'cancel_accepted', fields: { run_id, request_id, already_ended: answer === 'finished' } };
       },
     },
+    run_status: {
+      startsBeforeLimit: true,
+      async handle({ identity: { userId }, limit }, { run_id, request_id }) {
+        const runId = run_id ?? runIdOf(userId, request_id ?? '');
+        const [status] = await Promise.all([runs.status(userId, runId), limit.allowed]);
+        const { requestId, threadId: thread_id, ...state } = status;
+        return {
+          type: 'run_status',
+          fields: { run_id: runId, request_id: request_id ?? requestId, thread_id, ...state },
+        };
+      },
+    },
     tool_call: {
       startsBeforeLimit: true,
       outOfOrder: true,
@@ -167,13 +181,18 @@ function toolResult(request_id: string | undefined, result: object): Reply {
   return { type: 'tool_result', fields: { ...result, request_id } };
 }
 
+/** Derives the id of the run that a request starts: the same on every node. */
+function runIdOf(userId: string, requestId: string): string {
+  return derivedId('run', userId, requestId);
+}
+
 function runRequest({ connection, identity }: MessageContext, fields: ClientFields<'agent_request'>): RunRequest {
   const requestId = fields.request_id ?? newId('req');
   return {
     identity,
     connectionId: connection.connectionId,
     requestId,
-    runId: derivedId('run', identity.userId, requestId),
+    runId: runIdOf(identity.userId, requestId),
     threadId: fields.thread_id ?? connection.threadId,
     isThreadImplied: fields.thread_id === undefined,
     agent: fields.agent,

@@ -74,6 +74,17 @@ export const CLIENT_MESSAGES = {
     access: 'user',
     fields: z.object({ run_id: text(64), request_id: requestId }),
   },
+  run_status: {
+    aliases: [],
+    access: 'user',
+    // With a run id, the request id only identifies this request; alone, it is that of the request that started the run.
+    fields: z
+      .object({ run_id: text(64).optional(), request_id: requestId })
+      .refine(({ run_id, request_id }) => run_id !== undefined || request_id !== undefined, {
+        path: ['run_id'],
+        error: 'run_id or request_id is required',
+      }),
+  },
   tool_call: {
     aliases: [],
     access: 'user',
@@ -180,6 +191,7 @@ export const TRANSIENT_EVENTS = [
   'heartbeat_ack',
   'agent_accepted',
   'cancel_accepted',
+  'run_status',
   'tool_result',
   'usage_summary',
   'tools_list',

@@ -2,7 +2,8 @@ import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { isTerminalEvent, type LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
-import type { AcceptedRun, Runs } from './runs.ts';
+import type { Runs } from './runs.ts';
+import type { AcceptedRun } from './stored-run.ts';
 
 /** Characters of the runs that are kept, messages and callers included. The oldest are dropped first. */
 const KEPT_CHARACTERS = 16 * 1024 * 1024;

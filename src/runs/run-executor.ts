@@ -9,8 +9,9 @@ import type { ToolService } from '../tools/tool-service.ts';
 import type { Agent } from './agent.ts';
 import { RecentRuns } from './recent-runs.ts';
 import { RunLog, RunOwnershipLost } from './run-log.ts';
-import type { ClaimedRun, Runs } from './runs.ts';
+import type { Runs } from './runs.ts';
 import { StepLog } from './step-log.ts';
+import type { ClaimedRun } from './stored-run.ts';
 
 export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
 

@@ -7,7 +7,8 @@ import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
-import { type ClaimedRun, JOURNAL_PREFIX, type Runs } from './runs.ts';
+import type { Runs } from './runs.ts';
+import { type ClaimedRun, JOURNAL_PREFIX } from './stored-run.ts';
 
 /**
  * Maximum silence of Redis after which a writer restores its run: the erasure of a user begins to delete 90 s after the
@@ -289,6 +290,13 @@ export class RunLog implements RunCallLog {
       this.#fencingTokens = [restored.fencingToken, ...this.#fencingTokens];
     }
     this.#eventsInLog = restored.events;
+    // With their old time, a node could take a lost event for the one at its position, and would miss that the log went
+    // back (`delivered` in events/event-log.ts).
+    const missing = this.#written.splice(restored.events - this.#run.events);
+    const timestamp = this.#timestamp();
+    for (const { event, ...rest } of missing) {
+      this.#written.push({ event: { ...event, fields: { ...event.fields, timestamp } }, ...rest });
+    }
     if (isBehind) this.#deps.onRestored?.();
     return true;
   }

@@ -1,9 +1,8 @@
 import { randomInt } from 'node:crypto';
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
-import { type ToolCaller, toolCallerOf } from '../catalogue/permissions.ts';
 import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
 import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/user-log-writer.ts';
-import { type AgentRunJob, QUEUES, type RunRequest, type StartedRun } from '../jobs.ts';
+import { type AgentRunJob, QUEUES, type RunRequest, type RunStatus, type StartedRun } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
@@ -16,6 +15,15 @@ import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
 import type { RunQueue } from './run-queue.ts';
+import {
+  type AcceptedRun,
+  acceptedAs,
+  acceptedRun,
+  type ClaimedRun,
+  journalFields,
+  parseRun,
+  storedFields,
+} from './stored-run.ts';
 
 const startRun = LuaScript.load(
   'startRun-10',
@@ -40,6 +48,13 @@ const restoreRun = LuaScript.load(
   'restoreRun-6',
   oneOf(tuple([literal('claimed'), integer, integer]), tuple([literal('stored', 'fenced', 'finished')])),
 );
+const readRun = LuaScript.load(
+  'readRun-1',
+  oneOf(
+    tuple([literal('queued', 'running', 'completed', 'failed', 'cancelled'), text, text, text, text]),
+    tuple([literal('unknown')]),
+  ),
+);
 const cancelRun = LuaScript.load('cancelRun-2', literal('asked', 'missing', 'finished', 'limited'));
 
 /** How long a request id and its run are kept: one day. */
@@ -53,37 +68,6 @@ const RUNS_LISTED = 1_000_000;
 export const SWEEP_MARGIN_MS = 5_000;
 /** Fencing tokens increase by up to this amount, so that thousands of claims remain exact numbers in Lua (2^53). */
 const TOKEN_STEP = 2 ** 40;
-
-/** A run that a worker has claimed. */
-export interface ClaimedRun {
-  readonly userId: string;
-  readonly runId: string;
-  readonly threadId: string;
-  readonly requestId: string;
-  /** Connection that sent the request; it may have closed since. */
-  readonly connectionId: string;
-  readonly agent: string;
-  readonly message: string;
-  readonly transport: string;
-  readonly caller: ToolCaller;
-  /** Whether the session was degraded at the time of the request. */
-  readonly degraded: boolean;
-  /** Greater than the fencing token of every earlier claim of the run. */
-  readonly fencingToken: number;
-  /** The fencing token before this claim; a later one in Redis is that of another worker. */
-  readonly previousToken: number;
-  /** Number of events of the run that are already in the log. */
-  readonly events: number;
-  /** Outcomes of tool calls that earlier workers completed, by tool call id. */
-  readonly journal: ReadonlyMap<string, string>;
-  /** Model steps that earlier workers completed, by the name of the journal entry (see `StepLog`). */
-  readonly steps: ReadonlyMap<string, string>;
-  /** Milliseconds since the epoch, by Redis's clock. */
-  readonly acceptedAt: number;
-  /** Milliseconds from acceptance to the claim, by Redis's clock. */
-  readonly waitedMs: number;
-  readonly cancelRequested: boolean;
-}
 
 export type Claim =
   | { readonly outcome: 'claimed'; readonly run: ClaimedRun }
@@ -110,11 +94,6 @@ export interface RunsDeps {
   /** Observes the runs that this process accepted. */
   readonly onAccepted?: (run: AcceptedRun) => void;
 }
-
-/** Prefix of the fields in a run's hash that contain tool outcomes. */
-export const JOURNAL_PREFIX = 'tool:';
-/** Prefix of the fields in a run's hash that contain model steps. */
-export const STEP_PREFIX = 'step:';
 
 /** Stores agent runs in Redis. A run starts once per request id and is owned by one worker at a time. */
 export class Runs {
@@ -204,12 +183,7 @@ export class Runs {
     run: ClaimedRun,
     { fencingTokens, elapsedMs }: { readonly fencingTokens: readonly number[]; readonly elapsedMs: number },
   ): Promise<Restored> {
-    const journal = [
-      ...[...run.journal].map(([id, value]) => [JOURNAL_PREFIX + id, value]),
-      ...[...run.steps].map(([name, value]) => [STEP_PREFIX + name, value]),
-    ];
-    const caller: StoredCaller = { ...run.caller, degraded: run.degraded };
-    const fields = [...storedFields({ ...run, caller: JSON.stringify(caller) }), ...journal.flat()];
+    const fields = [...storedFields(acceptedAs(run)), ...journalFields(run)];
     const claim = [fencingTokens.join(' '), run.previousToken, tokenStep(), run.events];
     const reply = await this.#restore(run, elapsedMs, claim, fields);
     if (reply[0] === 'claimed') return { outcome: 'claimed', fencingToken: reply[1], events: reply[2] };
@@ -261,6 +235,21 @@ export class Runs {
     const [reply] = await Promise.all([cancelling, limit.allowed]);
     if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
     return reply;
+  }
+
+  /** Returns the state of a run of the user; `unknown` for any other, and a day after its acceptance. */
+  async status(userId: string, runId: string): Promise<RunStatus> {
+    const keys = this.#keys.user(userId);
+    const reply = await readRun.run(this.#redis, [keys.run(runId)], [runId, keys.thread(''), THREAD_MESSAGES]);
+    if (reply[0] === 'unknown') return { status: 'unknown', requestId: null, threadId: null };
+    const [status, requestId, threadId, endedAt, answer] = reply;
+    return {
+      status,
+      requestId,
+      threadId,
+      ...(endedAt === '' ? {} : { ended_at: new Date(Number(endedAt)).toISOString() }),
+      ...(status === 'completed' ? { final_response: answer === '' ? null : answerText(answer) } : {}),
+    };
   }
 
   /** Returns runs past their deadline (Redis clock) that have not ended; at most `limit` per partition. */
@@ -315,61 +304,10 @@ export class Runs {
   }
 }
 
-/** What Redis stores of an accepted run. */
-export interface AcceptedRun
-  extends Pick<ClaimedRun, 'userId' | 'runId' | 'threadId' | 'requestId' | 'connectionId' | 'agent' | 'message'> {
-  readonly transport: string;
-  /** JSON of the caller. */
-  readonly caller: string;
-}
-
-function acceptedRun(run: RunRequest, agent: string): AcceptedRun {
-  const { identity, runId, threadId, requestId, connectionId, message, transport, degraded } = run;
-  const caller: StoredCaller = { ...toolCallerOf(identity), degraded };
-  const ids = { userId: identity.userId, runId, threadId, requestId, connectionId };
-  return { ...ids, agent, message, transport, caller: JSON.stringify(caller) };
-}
-
-/** Returns the fields of a run's hash that do not change, for a script. */
-function storedFields(run: Omit<AcceptedRun, 'userId' | 'runId' | 'threadId'>): string[] {
-  const { requestId, connectionId, transport, agent, message, caller } = run;
-  const fields = { request_id: requestId, connection_id: connectionId, transport, agent, message, caller };
-  return Object.entries(fields).flat();
+function answerText(message: string): string {
+  return (JSON.parse(message) as { text: string }).text;
 }
 
 function tokenStep(): number {
   return randomInt(1, TOKEN_STEP);
-}
-
-type StoredCaller = ToolCaller & Pick<ClaimedRun, 'degraded'>;
-
-function parseRun(userId: string, runId: string, flat: readonly string[], step: number): ClaimedRun {
-  const fields = new Map<string, string>();
-  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
-  const field = (name: string) => fields.get(name) ?? '';
-  const entries = (prefix: string) =>
-    new Map(
-      [...fields].flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
-    );
-  const { degraded, ...caller }: StoredCaller = JSON.parse(field('caller'));
-  return {
-    userId,
-    runId,
-    threadId: field('thread_id'),
-    requestId: field('request_id'),
-    connectionId: field('connection_id'),
-    agent: field('agent'),
-    message: field('message'),
-    transport: field('transport'),
-    caller,
-    degraded,
-    fencingToken: Number(field('epoch')),
-    previousToken: Number(field('epoch')) - step,
-    events: Number(field('events')),
-    journal: entries(JOURNAL_PREFIX),
-    steps: entries(STEP_PREFIX),
-    acceptedAt: Number(field('accepted_at')),
-    waitedMs: Number(field('now')) - Number(field('accepted_at')),
-    cancelRequested: field('cancel') === '1',
-  };
 }

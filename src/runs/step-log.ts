@@ -6,7 +6,7 @@ import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
 import { usageRecord } from '../usage/records.ts';
 import type { JournalEntry, RunLog } from './run-log.ts';
-import { type ClaimedRun, STEP_PREFIX } from './runs.ts';
+import { type ClaimedRun, STEP_PREFIX } from './stored-run.ts';
 
 /** A tool call requested by a model. */
 export interface ModelCall {

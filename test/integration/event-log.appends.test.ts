@@ -4,7 +4,8 @@ import type { AppendResult } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
-import { type ClaimedRun, Runs } from '../../src/runs/runs.ts';
+import { Runs } from '../../src/runs/runs.ts';
+import type { ClaimedRun } from '../../src/runs/stored-run.ts';
 import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 

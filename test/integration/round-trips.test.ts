@@ -14,6 +14,7 @@ describe('Redis', () => {
       ping: 1,
       agentRequest: 1,
       agentCancel: 1,
+      runStatus: 1,
       toolCall: 2,
       usageSummary: 1,
       toolsList: 1,

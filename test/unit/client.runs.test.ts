@@ -134,7 +134,43 @@ describe('a run of a client', () => {
     accept(run);
     await run.accepted;
     transport.current.message('resume_failed', { reason: 'epoch_changed', oldest_seq: 1, epoch: 'e2' });
+    await expect(run[Symbol.asyncIterator]().next()).rejects.toBeInstanceOf(EventsLostError);
+    await until(() => transport.current.last('run_status'));
+    const { request_id, run_id } = transport.current.last('run_status') ?? {};
+    transport.current.message('run_status', { request_id, run_id, status: 'unknown', thread_id: null });
     await expect(run.result()).rejects.toBeInstanceOf(EventsLostError);
+  });
+
+  it.each([
+    ['completed', { final_response: 'Done.', ended_at: '2026-11-30T00:00:00.000Z' }, { text: 'Done.', threadId: 't1' }],
+    ['completed', { final_response: null }, { code: 'EVENTS_LOST' }],
+    ['failed', {}, { code: 'RUN_FAILED' }],
+    ['cancelled', {}, { code: 'RUN_CANCELLED' }],
+  ])('whose events are lost ends as the gateway reports: %s %j', async (status, fields, expected) => {
+    const { client, transport, accept } = await connected();
+    const run = client.run('Hello');
+    accept(run);
+    await run.accepted;
+    transport.current.message('resume_failed', { reason: 'epoch_changed', oldest_seq: 1, epoch: 'e2' });
+    await until(() => transport.current.last('run_status'));
+    const { request_id, run_id } = transport.current.last('run_status') ?? {};
+    expect(run_id).toBe('run_1');
+    transport.current.message('run_status', { request_id, run_id, thread_id: 't1', status, ...fields });
+    expect(await run.result().catch((error: unknown) => error)).toMatchObject(expected);
+  });
+
+  it('whose events are lost while it runs resolves with its terminal event', async () => {
+    const { client, transport, emit, accept } = await connected();
+    const run = client.run('Hello');
+    accept(run);
+    await run.accepted;
+    transport.current.message('resume_failed', { reason: 'epoch_changed', oldest_seq: 1, epoch: 'e2' });
+    await until(() => transport.current.last('run_status'));
+    const { request_id, run_id } = transport.current.last('run_status') ?? {};
+    transport.current.message('run_status', { request_id, run_id, thread_id: 't1', status: 'running' });
+    emit(run, 'agent_completed', COMPLETED);
+    expect((await run.result()).text).toBe('Done.');
+    await expect(run[Symbol.asyncIterator]().next()).rejects.toBeInstanceOf(EventsLostError);
   });
 
   it('bounds the events that wait for a reader, and keeps the result', async () => {

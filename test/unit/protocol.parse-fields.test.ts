@@ -18,6 +18,7 @@ function outcome(schema: z.ZodType, input: unknown): unknown {
 const REQUIRED: Partial<Record<ClientMessageType, Record<string, unknown>>> = {
   agent_request: { message: 'Hello' },
   agent_cancel: { run_id: 'run_1' },
+  run_status: { run_id: 'run_1' },
   tool_call: { tool: 'list_agents' },
   thread_history: { thread_id: 'thread_1' },
   resume: { after: 0, epoch: 'epoch_1' },

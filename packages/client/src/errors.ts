@@ -60,6 +60,7 @@ export type ClientErrorCode =
   | 'TOO_MANY_REQUESTS_PENDING'
   | 'RUN_BUFFER_FULL'
   | 'RUN_CANCELLED'
+  | 'RUN_FAILED'
   | 'EVENTS_LOST';
 
 /** Converts the fields of an error that the gateway sent. */

@@ -22,7 +22,7 @@ export type {
   ToolResult,
 } from './events.ts';
 export { type ErrorCode, isTerminalEvent } from './protocol.ts';
-export { Run, type RunAccepted, type RunResult } from './run.ts';
+export { Run, type RunAccepted, type RunResult, type RunStatus } from './run.ts';
 export type { Position, PositionStorage } from './stream-position.ts';
 export type { GetToken } from './token-source.ts';
 export {

@@ -106,6 +106,10 @@ export interface ClientMessages {
     readonly run_id: string;
     readonly request_id?: string;
   };
+  run_status: {
+    readonly run_id?: string;
+    readonly request_id?: string;
+  };
   tool_call: {
     readonly tool: string;
     readonly arguments?: Readonly<Record<string, unknown>>;

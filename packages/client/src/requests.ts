@@ -6,6 +6,7 @@ import type { Fields } from './transports/transport.ts';
 const REPLIES = {
   agent_request: 'agent_accepted',
   agent_cancel: 'cancel_accepted',
+  run_status: 'run_status',
   tool_call: 'tool_result',
   usage_summary: 'usage_summary',
   tools_list: 'tools_list',

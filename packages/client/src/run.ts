@@ -9,8 +9,20 @@ export interface RunAccepted {
 
 export interface RunResult extends RunAccepted {
   readonly text: string;
+  /** NaN if events of the run were lost. */
   readonly durationMs: number;
+  /** Empty if events of the run were lost. */
   readonly toolsUsed: readonly string[];
+}
+
+/** The answer to `run_status`. */
+export interface RunStatus {
+  readonly run_id: string;
+  readonly thread_id: string | null;
+  readonly status: 'queued' | 'running' | 'completed' | 'failed' | 'cancelled' | 'unknown';
+  readonly ended_at?: string;
+  /** Of a completed run; null if its thread no longer contains the answer. */
+  readonly final_response?: string | null;
 }
 
 /** One run: an async iterable of its events, and a promise of its result. */
@@ -46,7 +58,8 @@ export class Run implements AsyncIterable<RunEvent> {
 
   /**
    * Resolves with the answer.
-   * @throws RunFailedError after `agent_failed` or `agent_cancelled`, EventsLostError, or the error of a refusal
+   * @throws RunFailedError after `agent_failed` or `agent_cancelled`, EventsLostError if the gateway does not know how
+   *   the run ended, or the error of a refusal
    */
   result(): Promise<RunResult> {
     return this.#result.promise;
@@ -97,7 +110,8 @@ export class Run implements AsyncIterable<RunEvent> {
       this.#overflowed = true;
       this.#queue.length = 0;
     }
-    if (!this.#overflowed) this.#queue.push(event);
+    // After a loss the remaining events are incomplete, and only the end of the run is of use.
+    if (!this.#overflowed && this.#failure === undefined) this.#queue.push(event);
     if (isTerminalEvent(event.type)) this.#end(event);
     this.#wakeReader();
     return this.#ended;
@@ -107,14 +121,40 @@ export class Run implements AsyncIterable<RunEvent> {
   fail(error: unknown): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#failure = error;
+    this.#failure ??= error;
     this.#result.reject(error);
     this.#wakeReader();
   }
 
-  lost(reason: string): void {
+  /**
+   * Ends the iteration over the events, some of which are no longer in the log. The result remains open.
+   * @param ask asks the gateway for the status of the run
+   */
+  async lost(reason: string, ask: (runId: string) => Promise<RunStatus>): Promise<void> {
+    if (this.#ended) return;
     const message = `Events of the run are no longer in the log (${reason}).`;
-    this.fail(new EventsLostError('EVENTS_LOST', { message, retryable: false, fields: { reason } }));
+    const error = new EventsLostError('EVENTS_LOST', { message, retryable: false, fields: { reason } });
+    this.#failure ??= error;
+    this.#wakeReader();
+    try {
+      this.#resolve(await ask((await this.accepted).runId), error);
+    } catch {
+      this.fail(error);
+    }
+  }
+
+  /** Ends the run as the gateway reports it. A run that continues ends with its terminal event. */
+  #resolve({ run_id, thread_id, status, final_response }: RunStatus, lost: EventsLostError): void {
+    if (this.#ended || status === 'queued' || status === 'running') return;
+    if (status === 'completed' && typeof final_response === 'string') {
+      this.#ended = true;
+      const ids = { runId: run_id, threadId: thread_id ?? '' };
+      this.#result.resolve({ ...ids, text: final_response, durationMs: Number.NaN, toolsUsed: [] });
+    } else if (status === 'failed') {
+      const message = 'The run failed. Its error was in the lost events.';
+      this.fail(new RunFailedError('RUN_FAILED', { message, retryable: false }));
+    } else if (status === 'cancelled') this.fail(cancelled());
+    else this.fail(lost);
   }
 
   #bufferFull(): TollgateError {
@@ -135,7 +175,11 @@ export class Run implements AsyncIterable<RunEvent> {
     } else if (event.type === 'agent_failed') {
       this.#result.reject(new RunFailedError(event.error.code, errorInit(event.error)));
     } else {
-      this.#result.reject(new RunFailedError('RUN_CANCELLED', { message: 'The run was cancelled.', retryable: false }));
+      this.#result.reject(cancelled());
     }
   }
+}
+
+function cancelled(): RunFailedError {
+  return new RunFailedError('RUN_CANCELLED', { message: 'The run was cancelled.', retryable: false });
 }

@@ -13,7 +13,7 @@ import type {
   ToolResult,
 } from './events.ts';
 import { Requests, type RequestType } from './requests.ts';
-import { Run, type RunAccepted } from './run.ts';
+import { Run, type RunAccepted, type RunStatus } from './run.ts';
 import { type PositionStorage, StreamPosition } from './stream-position.ts';
 import type { GetToken } from './token-source.ts';
 import type { Fields, OpenTransport } from './transports/transport.ts';
@@ -186,6 +186,11 @@ export class Tollgate {
     await this.#request('agent_cancel', { run_id: runId });
   }
 
+  /** What became of a run that was accepted within the last 24 hours. */
+  async runStatus(runId: string): Promise<RunStatus> {
+    return (await this.#request('run_status', { run_id: runId })) as unknown as RunStatus;
+  }
+
   /**
    * Calls a tool outside a run.
    * @returns the outcome, also of a tool that failed (`success: false`)
@@ -237,7 +242,8 @@ export class Tollgate {
   }
 
   #lost(reason: string): void {
-    for (const run of [...this.#runs.values()]) run.lost(reason);
+    const ask = (runId: string) => this.runStatus(runId);
+    for (const run of [...this.#runs.values()]) void run.lost(reason, ask);
     this.#events.emit('lost', reason);
   }
 

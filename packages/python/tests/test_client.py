@@ -263,9 +263,45 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         run = client.run("Hello")
         await self.accept(connection)
         await run.accepted()
-        connection.message("resume_failed", reason="epoch_changed", oldest_seq=1, epoch="e2")
+        await self.lose(connection, status="unknown")
         with self.assertRaises(EventsLostError):
             await run.result()
+        with self.assertRaises(EventsLostError):
+            await run.__aiter__().__anext__()
+
+    async def lose(self, connection: ScriptedConnection, **state: Any) -> None:
+        """Loses the events of a run, and answers what became of it."""
+        connection.message("resume_failed", reason="epoch_changed", oldest_seq=1, epoch="e2")
+        await self.until(lambda: connection.last("run_status"))
+        connection.message("run_status", **{**(connection.last("run_status") or {}), "thread_id": "t1", **state})
+
+    async def test_a_run_whose_events_are_lost_ends_as_the_gateway_reports(self) -> None:
+        for status, code in (("failed", "RUN_FAILED"), ("cancelled", "RUN_CANCELLED"), ("completed", "EVENTS_LOST")):
+            self.connections.clear()
+            client, connection = await self.connected()
+            run = client.run("Hello")
+            await self.accept(connection)
+            await run.accepted()
+            await self.lose(connection, status=status)
+            with self.assertRaises(TollgateError) as caught:
+                await run.result()
+            self.assertEqual(caught.exception.code, code)
+
+    async def test_a_run_whose_events_are_lost_has_its_result(self) -> None:
+        client, connection = await self.connected()
+        first = client.run("Hello")
+        await self.accept(connection)
+        await first.accepted()
+        await self.lose(connection, status="completed", final_response="Done.")
+        self.assertEqual((await first.result()).text, "Done.")
+        second = client.run("Again")
+        await self.until(lambda: (connection.last("agent_request") or {}).get("message") == "Again")
+        request_id = await self.accept(connection)
+        await second.accepted()
+        connection.sent.clear()
+        await self.lose(connection, status="running")
+        self.emit(connection, request_id, "agent_completed", **COMPLETED)
+        self.assertEqual((await second.result()).text, "Done.")
 
     async def test_a_run_without_a_reader_is_bounded_and_keeps_its_result(self) -> None:
         client, connection = await self.connected(max_queued_events=3)

@@ -7,13 +7,14 @@ import { closeAfter } from '../open-resources.ts';
 import { replicatedRedis } from '../replicated-redis.ts';
 
 /**
+ * - `emptied`: SIGKILL, and a restart without any data
  * - `killed`: SIGKILL, and a restart from the append-only file
  * - `power cut`: the same without the last second of the file, which `everysec` may not have forced to disk: a
  *   simulation of the worst case of this setting
  * - `fail-over`: SIGKILL, and a promotion of the replica, which had all replicated writes
  * - `lagging fail-over`: the same, after the replication had been paused for half a second
  */
-export type Failure = 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over';
+export type Failure = 'emptied' | 'killed' | 'power cut' | 'fail-over' | 'lagging fail-over';
 
 export interface LossyRedis {
   readonly url: string;
@@ -26,7 +27,7 @@ const NOT_FORCED_MS = 1_000;
 const LOOK_EVERY_MS = 50;
 
 export async function lossyRedis(failure: Failure, appendfsync: 'always' | 'everysec'): Promise<LossyRedis> {
-  if (failure === 'killed' || failure === 'power cut') return restarted(failure, appendfsync);
+  if (!failure.includes('fail-over')) return restarted(failure, appendfsync);
   const { url, lag, failOver } = await replicatedRedis();
   const fail: LossyRedis['fail'] = async (onKilled) => {
     if (failure === 'lagging fail-over') {
@@ -62,6 +63,7 @@ async function restarted(failure: Failure, appendfsync: 'always' | 'everysec'): 
       const forced = sizes.findLast((known) => known.at <= at - NOT_FORCED_MS)?.size ?? 0;
       await truncate((await appendOnlyFile(dir)).path, forced);
     }
+    if (failure === 'emptied') await rm(join(dir, 'appendonlydir'), { recursive: true });
     server = await startRedisServer({ ...options, port });
   };
   return { url, fail };

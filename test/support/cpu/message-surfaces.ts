@@ -169,6 +169,7 @@ const FIELDS: readonly Field[] = [
   { type: 'token_refresh', payload: '{"token":…}' },
   { type: 'resume', payload: '{"after":0,"epoch":…}' },
   { type: 'resume', payload: '{"epoch":"x","after":…}' },
+  { type: 'run_status', payload: '{"run_id":…}' },
   { type: 'thread_history', payload: '{"thread_id":…}' },
   { type: 'thread_history', payload: '{"thread_id":"thread_cpu","before":…}' },
   { type: 'thread_history', payload: '{"thread_id":"thread_cpu","limit":…}' },

@@ -127,6 +127,10 @@ class Tollgate:
         """Cancels a run, for example one that another process started."""
         await self._request("agent_cancel", {"run_id": run_id})
 
+    async def run_status(self, run_id: str) -> dict[str, Any]:
+        """What became of a run that was accepted within the last 24 hours."""
+        return await self._request("run_status", {"run_id": run_id})
+
     async def call_tool(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
@@ -272,7 +276,7 @@ class Tollgate:
             after = max(0, int(fields.get("oldest_seq") or 1) - 1)
             self._position.current = Position(after, str(fields["epoch"]))
             for run in list(self._runs.values()):
-                run.lost(str(fields.get("reason")))
+                self._in_background(run.resolve(self.run_status, run.lost(str(fields.get("reason")))))
             self._emit("lost", fields.get("reason"))
             await self._resync()
         elif type == "token_refreshed":

@@ -12,6 +12,7 @@ from .errors import TollgateError
 REPLIES = {
     "agent_request": "agent_accepted",
     "agent_cancel": "cancel_accepted",
+    "run_status": "run_status",
     "tool_call": "tool_result",
     "usage_summary": "usage_summary",
     "tools_list": "tools_list",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ class RunResult:
     run_id: str
     thread_id: str
     text: str
+    #: NaN, and no tools, if events of the run were lost.
     duration_ms: float
     tools_used: tuple[str, ...]
 
@@ -53,7 +54,7 @@ class Run:
         return await asyncio.shield(self._accepted)
 
     async def result(self) -> RunResult:
-        """Raises RunFailedError after ``agent_failed`` or ``agent_cancelled``, or EventsLostError."""
+        """Raises RunFailedError after ``agent_failed`` or ``agent_cancelled``, or EventsLostError if the end is not known."""
         return await asyncio.shield(self._result)
 
     async def cancel(self) -> None:
@@ -94,7 +95,8 @@ class Run:
                 return self.fail(self._buffer_full())
             self._overflowed = True
             self._queue.clear()
-        if not self._overflowed:
+        # After a loss the remaining events are incomplete, and only the end of the run is of use.
+        if not self._overflowed and self._failure is None:
             self._queue.append(event)
         if event["type"] in TERMINAL_EVENTS:
             self._end(event)
@@ -104,15 +106,45 @@ class Run:
         if self.ended:
             return
         self.ended = True
-        self._failure = error
+        self._failure = self._failure or error
         for future in (self._accepted, self._result):
             if not future.done():
                 future.set_exception(error)
         self._changed.set()
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str) -> EventsLostError:
+        """Ends the iteration over the events, some of which are lost. The result remains open."""
         message = f"Events of the run are no longer in the log ({reason})."
-        self.fail(EventsLostError("EVENTS_LOST", message, retryable=False, fields={"reason": reason}))
+        error = EventsLostError("EVENTS_LOST", message, retryable=False, fields={"reason": reason})
+        if not self.ended:
+            self._failure = self._failure or error
+            self._changed.set()
+        return error
+
+    async def resolve(self, ask: Callable[[str], Awaitable[Mapping[str, Any]]], lost: EventsLostError) -> None:
+        """Ends the run as the gateway reports it, after a loss of events."""
+        try:
+            run_id, _ = await self.accepted()
+            self._resolve(await ask(run_id), lost)
+        except TollgateError:
+            self.fail(lost)
+
+    def _resolve(self, state: Mapping[str, Any], lost: EventsLostError) -> None:
+        # A run that continues ends with its terminal event.
+        status, text = state.get("status"), state.get("final_response")
+        if self.ended or status in ("queued", "running"):
+            return
+        if status == "completed" and isinstance(text, str):
+            self.ended = True
+            run_id, thread_id = str(state.get("run_id")), str(state.get("thread_id"))
+            self._result.set_result(RunResult(run_id, thread_id, text, float("nan"), ()))
+        elif status == "failed":
+            message = "The run failed. Its error was in the lost events."
+            self.fail(RunFailedError("RUN_FAILED", message, retryable=False))
+        elif status == "cancelled":
+            self.fail(_cancelled())
+        else:
+            self.fail(lost)
 
     def _buffer_full(self) -> TollgateError:
         message = f"More than {self._max_queued} events of the run waited for their reader."
@@ -143,4 +175,8 @@ class Run:
                 )
             )
         else:
-            self._result.set_exception(RunFailedError("RUN_CANCELLED", "The run was cancelled.", retryable=False))
+            self._result.set_exception(_cancelled())
+
+
+def _cancelled() -> RunFailedError:
+    return RunFailedError("RUN_CANCELLED", "The run was cancelled.", retryable=False)

@@ -73,6 +73,9 @@ class SyncTollgate:
 
         return SyncRun(self, self._wait(start()))
 
+    def run_status(self, run_id: str) -> dict[str, Any]:
+        return self._wait(self._client.run_status(run_id))
+
     def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         return self._wait(self._client.call_tool(name, arguments, **options))
 

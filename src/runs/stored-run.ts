@@ -1,0 +1,111 @@
+import { type ToolCaller, toolCallerOf } from '../catalogue/permissions.ts';
+import type { RunRequest } from '../jobs.ts';
+
+/** Prefix of the fields in a run's hash that contain tool outcomes. */
+export const JOURNAL_PREFIX = 'tool:';
+/** Prefix of the fields in a run's hash that contain model steps. */
+export const STEP_PREFIX = 'step:';
+
+/** A run that a worker has claimed. */
+export interface ClaimedRun {
+  readonly userId: string;
+  readonly runId: string;
+  readonly threadId: string;
+  readonly requestId: string;
+  /** Connection that sent the request; it may have closed since. */
+  readonly connectionId: string;
+  readonly agent: string;
+  readonly message: string;
+  readonly transport: string;
+  readonly caller: ToolCaller;
+  /** Whether the session was degraded at the time of the request. */
+  readonly degraded: boolean;
+  /** Greater than the fencing token of every earlier claim of the run. */
+  readonly fencingToken: number;
+  /** The fencing token before this claim; a later one in Redis is that of another worker. */
+  readonly previousToken: number;
+  /** Number of events of the run that are already in the log. */
+  readonly events: number;
+  /** Outcomes of tool calls that earlier workers completed, by tool call id. */
+  readonly journal: ReadonlyMap<string, string>;
+  /** Model steps that earlier workers completed, by the name of the journal entry (see `StepLog`). */
+  readonly steps: ReadonlyMap<string, string>;
+  /** Milliseconds since the epoch, by Redis's clock. */
+  readonly acceptedAt: number;
+  /** Milliseconds from acceptance to the claim, by Redis's clock. */
+  readonly waitedMs: number;
+  readonly cancelRequested: boolean;
+}
+
+/** What Redis stores of an accepted run. */
+export interface AcceptedRun
+  extends Pick<ClaimedRun, 'userId' | 'runId' | 'threadId' | 'requestId' | 'connectionId' | 'agent' | 'message'> {
+  readonly transport: string;
+  /** JSON of the caller. */
+  readonly caller: string;
+}
+
+/** @param agent name of the agent, also if the request names none */
+export function acceptedRun(run: RunRequest, agent: string): AcceptedRun {
+  const { identity, runId, threadId, requestId, connectionId, message, transport, degraded } = run;
+  const caller: StoredCaller = { ...toolCallerOf(identity), degraded };
+  const ids = { userId: identity.userId, runId, threadId, requestId, connectionId };
+  return { ...ids, agent, message, transport, caller: JSON.stringify(caller) };
+}
+
+/** Returns the accepted run behind a claim. */
+export function acceptedAs(run: ClaimedRun): AcceptedRun {
+  const caller: StoredCaller = { ...run.caller, degraded: run.degraded };
+  return { ...run, caller: JSON.stringify(caller) };
+}
+
+/** Returns the journal fields of the hash of a run, for a script. */
+export function journalFields({ journal, steps }: Pick<ClaimedRun, 'journal' | 'steps'>): string[] {
+  const outcomes = [...journal].map(([id, value]) => [JOURNAL_PREFIX + id, value]);
+  return [...outcomes, ...[...steps].map(([name, value]) => [STEP_PREFIX + name, value])].flat();
+}
+
+/** Returns the fields of a run's hash that do not change, for a script. */
+export function storedFields(run: Omit<AcceptedRun, 'userId' | 'runId' | 'threadId'>): string[] {
+  const { requestId, connectionId, transport, agent, message, caller } = run;
+  const fields = { request_id: requestId, connection_id: connectionId, transport, agent, message, caller };
+  return Object.entries(fields).flat();
+}
+
+type StoredCaller = ToolCaller & Pick<ClaimedRun, 'degraded'>;
+
+/**
+ * Parses the reply of the script `claimRun`.
+ * @param flat field, value, …
+ * @param step the amount by which the claim increased the fencing token
+ */
+export function parseRun(userId: string, runId: string, flat: readonly string[], step: number): ClaimedRun {
+  const fields = new Map<string, string>();
+  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
+  const field = (name: string) => fields.get(name) ?? '';
+  const entries = (prefix: string) =>
+    new Map(
+      [...fields].flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
+    );
+  const { degraded, ...caller }: StoredCaller = JSON.parse(field('caller'));
+  return {
+    userId,
+    runId,
+    threadId: field('thread_id'),
+    requestId: field('request_id'),
+    connectionId: field('connection_id'),
+    agent: field('agent'),
+    message: field('message'),
+    transport: field('transport'),
+    caller,
+    degraded,
+    fencingToken: Number(field('epoch')),
+    previousToken: Number(field('epoch')) - step,
+    events: Number(field('events')),
+    journal: entries(JOURNAL_PREFIX),
+    steps: entries(STEP_PREFIX),
+    acceptedAt: Number(field('accepted_at')),
+    waitedMs: Number(field('now')) - Number(field('accepted_at')),
+    cancelRequested: field('cancel') === '1',
+  };
+}
