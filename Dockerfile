@@ -30,7 +30,6 @@ RUN strip --strip-unneeded /usr/local/bin/node \
  && find node_modules -type d -name test -prune -exec rm -r {} + \
  && find node_modules/@modelcontextprotocol node_modules/@opentelemetry/semantic-conventions node_modules/zod \
       -type f -name '*.cjs' -delete \
- && find node_modules/openai -type f -name '*.js' ! -path '*/internal/*' -delete \
  && rm -r node_modules/bullmq/dist/esm node_modules/yaml/browser node_modules/luxon/src node_modules/luxon/build/es6 \
       node_modules/luxon/build/amd node_modules/luxon/build/cjs-browser node_modules/luxon/build/global \
       node_modules/@opentelemetry/semantic-conventions/dist/experimental_* \
