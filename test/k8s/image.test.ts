@@ -138,7 +138,7 @@ describe('the image', () => {
 const IMPORT_EVERYTHING = `
   import { readdirSync, readFileSync } from 'node:fs';
   const all = ['src', 'workers', 'auth-service'].flatMap((folder) => readdirSync(folder, { recursive: true }).map((name) => folder + '/' + name));
-  const files = all.filter((name) => name.endsWith('.ts') && !/(main|healthcheck)\\.ts$/.test(name));
+  const files = all.filter((name) => name.endsWith('.ts') && name !== 'src/renew-epochs.ts' && !/(main|healthcheck)\\.ts$/.test(name));
   const named = files.flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/(?:from |import\\()'([^.'][^']*)'/g)]);
   const packages = new Set(named.map(([, name]) => name));
   for (const name of [...packages, ...files.map((file) => process.cwd() + '/' + file)]) await import(name);
