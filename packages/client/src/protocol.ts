@@ -87,6 +87,7 @@ export interface ClientMessages {
   heartbeat: Record<string, never>;
   auth: {
     readonly token?: string;
+    readonly refresh_token?: string;
   };
   service_auth: {
     readonly service_id?: string;
@@ -95,6 +96,7 @@ export interface ClientMessages {
   };
   token_refresh: {
     readonly token?: string;
+    readonly refresh_token?: string;
   };
   agent_request: {
     readonly message: string;
