@@ -39,7 +39,7 @@ export class Logins {
   // One attempt per account at a time. An attempt counts as failed until its password is verified, so a burst of
   // concurrent right passwords would otherwise lock the account.
   readonly #queue = new KeyedLimiter({ concurrency: LOGINS_AT_ONCE, waiting: LOGINS_WAITING });
-  readonly #nobody: string;
+  readonly #unmatchableHash: string;
 
   constructor(deps: { redis: Redis; keys: Keys; clock: Clock; users: Users; passwords: Passwords; logger: Logger }) {
     this.#redis = deps.redis;
@@ -47,7 +47,7 @@ export class Logins {
     this.#clock = deps.clock;
     this.#users = deps.users;
     this.#passwords = deps.passwords;
-    this.#nobody = deps.passwords.unmatchable();
+    this.#unmatchableHash = deps.passwords.unmatchable();
     this.#logger = deps.logger;
   }
 
@@ -71,7 +71,7 @@ export class Logins {
       });
     }
     // An unknown account takes as long as a wrong password, so that the time does not reveal which accounts exist.
-    const right = await this.#passwords.verify(password, record?.passwordHash ?? this.#nobody);
+    const right = await this.#passwords.verify(password, record?.passwordHash ?? this.#unmatchableHash);
     if (!right || !record) throw new TollgateError('VALIDATION_FAILED');
     await answered(this.#redis.del(key));
     return record.user;

@@ -86,7 +86,7 @@ describe('a gateway is not harmed', () => {
     ['an event whose name is no string', '42[{}]'],
     ['an event whose name is a number', '42[7,{"a":1}]'],
     ['an event that is no list', '42{"type":"ping"}'],
-    ['an acknowledgement that nobody waits for', '437[{}]'],
+    ['an acknowledgement of no message', '437[{}]'],
     ['an acknowledgement with the greatest number', `42${'9'.repeat(400)}["ping",{}]`],
     ['attachments that never come', '451-["ping",{"_placeholder":true,"num":0}]'],
     ['a placeholder for no attachment', '451-["ping",{"_placeholder":true,"num":7}]'],

@@ -122,7 +122,7 @@ describe('a user of oidc-provider', () => {
     }
   }, 40_000);
 
-  it('is let in with known keys while the provider is away, and slow answers delay nobody', async () => {
+  it('is let in with known keys while the provider is away, and slow answers delay no other user', async () => {
     const tokens = [await provider.token(freshUserId()), await provider.token(freshUserId())];
     await (await openClient({ url: urlOf(), token: tokens[0] })).welcome();
     await provider.control('outage', { on: 'true' });
@@ -231,7 +231,7 @@ describe('the end of a session at the provider', () => {
       'a token with a nonce',
       () => ({ sub: 'a', nonce: 'n', events: { 'http://schemas.openid.net/event/backchannel-logout': {} } }),
     ],
-    ['a token about nobody', () => ({ events: { 'http://schemas.openid.net/event/backchannel-logout': {} } })],
+    ['a token without a subject', () => ({ events: { 'http://schemas.openid.net/event/backchannel-logout': {} } })],
   ])('is refused with 400 by a logout request with %s', async (_what, claims) => {
     const body = new URLSearchParams({ logout_token: events.sign({ ...base(), ...claims() }) });
     const answer = await fetch(`${urlOf()}/v1/identity/backchannel-logout`, { method: 'POST', body });

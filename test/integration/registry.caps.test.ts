@@ -70,7 +70,7 @@ describe('the cap of a plan', () => {
     ['is the installation’s, where the plan names none', 'free', DEFAULT_CAP],
     ['is the plan’s, where that is smaller', 'small', 2],
     ['is the plan’s, where that is greater', 'large', 7],
-    ['is the installation’s for a plan that nobody sells', 'renamed', DEFAULT_CAP],
+    ['is the installation’s for a plan that is not in the catalogue', 'renamed', DEFAULT_CAP],
   ])('B12 %s', async (_is, plan, cap) => {
     const userId = freshUserId();
     const newest = (await admitTwenty(userId, plan)).slice(-cap);
