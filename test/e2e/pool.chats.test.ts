@@ -150,7 +150,7 @@ describeWith(HAPROXY, 'a chat with the pool', () => {
       [`${head}.${claims}.`, 'INVALID_FORMAT'],
       [`${head}.${claims}.${signature.split('').toReversed().join('')}`, 'VALIDATION_FAILED'],
       [mintToken({}, { expiresInSeconds: -60 }).token, 'TOKEN_EXPIRED'],
-      [mintToken({ sub: 'somebody else' }).token, 'VALIDATION_FAILED'],
+      [mintToken({ sub: '' }).token, 'VALIDATION_FAILED'],
     ] as const;
     for (const [token, code] of bad) {
       const tries = [await refused({ url, transport, token }), await refused({ url, transport, token })];
