@@ -19,8 +19,8 @@ const NODES = 3;
 /** Runs per transport. `npm run faults` sets 1,000. */
 const RUNS = Number(process.env.CLIENT_RUNS ?? 40);
 const CLIENTS = 5;
-/** Runs between two kills. */
-const RUNS_PER_KILL = 20;
+/** Runs between two kills: few enough that each gateway is killed once, and every client is hit. */
+const RUNS_PER_KILL = 10;
 
 const TRANSPORTS: Readonly<Record<string, OpenTransport>> = {
   WebSocket: webSocketTransport(globalThis.WebSocket as unknown as WebSocketClass),

@@ -51,11 +51,15 @@ async function lossesOf({ failure, fsync, wait, journal, archive }: Mode, postgr
   await until(() => workers.acknowledged.length > 100, { timeoutMs: 20_000, label: 'some calls' });
   await delay(WORK_MS);
   let unreplicated = Promise.resolve(0);
-  await redis.fail(() => {
+  const calls = (label: string) => {
+    const before = workers.acknowledged.length;
+    return until(() => workers.acknowledged.length > before + 20, { timeoutMs: 20_000, label });
+  };
+  const onKilled = () => {
     unreplicated = workers.unreplicated();
-  });
-  const before = workers.acknowledged.length;
-  await until(() => workers.acknowledged.length > before + 20, { timeoutMs: 20_000, label: 'calls again' });
+  };
+  await redis.fail(onKilled, () => calls('calls during the lag'));
+  await calls('calls again');
   await delay(WORK_MS);
   await workers.stop();
   await until(workers.ingestAll, { timeoutMs: 40_000, everyMs: 200, label: 'the last fold' });

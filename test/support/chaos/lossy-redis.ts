@@ -18,8 +18,12 @@ export type Failure = 'emptied' | 'killed' | 'power cut' | 'fail-over' | 'laggin
 
 export interface LossyRedis {
   readonly url: string;
-  /** Resolves when a Redis is available at the address again. @param onKilled called when there is none any more */
-  readonly fail: (onKilled: () => void) => Promise<void>;
+  /**
+   * Resolves when a Redis is available at the address again.
+   * @param onKilled called when there is none any more
+   * @param worked resolves when something was written since it was called: what a lagging replica lacks
+   */
+  readonly fail: (onKilled: () => void, worked: () => Promise<unknown>) => Promise<void>;
 }
 
 const LAG_MS = 500;
@@ -29,10 +33,10 @@ const LOOK_EVERY_MS = 50;
 export async function lossyRedis(failure: Failure, appendfsync: 'always' | 'everysec'): Promise<LossyRedis> {
   if (!failure.includes('fail-over')) return restarted(failure, appendfsync);
   const { url, lag, failOver } = await replicatedRedis();
-  const fail: LossyRedis['fail'] = async (onKilled) => {
+  const fail: LossyRedis['fail'] = async (onKilled, worked) => {
     if (failure === 'lagging fail-over') {
       lag();
-      await delay(LAG_MS);
+      await Promise.all([delay(LAG_MS), worked()]);
     }
     await failOver(onKilled);
   };
