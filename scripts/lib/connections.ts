@@ -59,7 +59,7 @@ const SERVER = { variables: ['PORT'], code: ['src/compose/gateway.ts'] };
 const REDIS = { variables: ['REDIS_URL'], code: ['src/redis/client.ts'] };
 const AUTH = { variables: ['AUTH_SERVICE_URL'], code: ['src/auth/client/http.ts', 'src/http/readiness.ts'] };
 const ARCHIVE = { variables: ['USAGE_ARCHIVE_URL'], code: ['src/usage/archive/database.ts'] };
-const MODEL = { variables: ['AGENT_MODEL_URL'], code: ['src/agents/model/chat-model.ts'] };
+const MODEL = { variables: ['AGENT_MODEL_URL'], code: ['src/agents/model/endpoint.ts', 'src/doctor/model-checks.ts'] };
 const NO_CODE = { variables: [], code: [] };
 
 const ingress = (from: Endpoint, component: string): Connection => {
@@ -104,7 +104,7 @@ export const CONNECTIONS: readonly Connection[] = [
     purpose: 'auth service, its key set, a model',
     component: 'external-services',
     variables: [...AUTH.variables, 'JWKS_URL', ...MODEL.variables],
-    code: [...AUTH.code, 'src/auth/key-set.ts', ...MODEL.code],
+    code: [...AUTH.code, 'src/auth/providers/fetch-json.ts', ...MODEL.code],
   },
   {
     from: ['gateway', 'worker'],
@@ -183,7 +183,7 @@ export const CONNECTIONS: readonly Connection[] = [
 export const PUBLISHED_ADDRESSES = ['PUBLIC_URL', 'AUTH_PUBLIC_URL'];
 
 /** Files that open a connection within their own pod only. */
-export const LOCAL_CODE = ['src/healthcheck.ts'];
+export const LOCAL_CODE = ['src/healthcheck.ts', 'src/doctor/port-checks.ts'];
 
 /** Returns the rows of the table in k8s/README.md. */
 export function connectionTable(): string {
