@@ -40,16 +40,17 @@ describeWith(HAPROXY, 'a node that drains behind HAProxy', () => {
       gateways.map((gateway) => gateway.url),
       options,
     );
+    const [node] = gateways;
+    // A node without connections stops at once. These leave first, so that the proxy has detected the drain before the
+    // turn of the last clients.
+    const { token } = mintToken({ plan: 'enterprise' }, { stack: addresses });
+    for (let at = 0; at < 3; at += 1) await openClient({ url: node?.url, token });
     const clients = Array.from({ length: CLIENTS }, () => {
       const { token } = mintToken({ plan: 'enterprise' }, { stack: addresses });
       return MOVING_CLIENTS[transport]?.({ url, token, ...options });
     });
     const allConnected = () => clients.every((client) => client?.connected);
     await until(allConnected, { timeoutMs: TIMEOUT_MS, label: 'every client connected' });
-    const [node] = gateways;
-    // A node without connections stops at once.
-    const { token } = mintToken({ plan: 'enterprise' }, { stack: addresses });
-    for (let at = 0; at < 3; at += 1) await openClient({ url: node?.url, token });
     expect(await node?.kill('SIGTERM')).toEqual({ code: 0, signal: null });
     await until(allConnected, { timeoutMs: TIMEOUT_MS, label: 'every client back' });
     await node?.start();

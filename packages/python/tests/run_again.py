@@ -32,6 +32,7 @@ async def again(transport: str, url: str, token: str, runs: int) -> dict[str, ob
     async with client:
         client.on("event", lambda event: seqs.append(event["seq"]))
         client.on("state", states.append)
+        client.on("error", lambda error: print(f"error {error}", file=sys.stderr, flush=True))
         for _ in range(runs):
             types.append([event["type"] async for event in client.run(MESSAGE)])
             print("ended", file=sys.stderr, flush=True)

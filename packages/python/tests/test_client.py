@@ -39,7 +39,7 @@ class ScriptedConnection:
 
     async def receive(self) -> tuple[str, dict[str, Any]]:
         item = await self._incoming.get()
-        if isinstance(item, TransportClosed):
+        if isinstance(item, Exception):
             raise item
         return item
 
@@ -64,6 +64,9 @@ class ScriptedConnection:
 
     def end(self, code: str | None = None, final: bool = False) -> None:
         self._incoming.put_nowait(TransportClosed("test", code, final))
+
+    def fail(self, error: Exception) -> None:
+        self._incoming.put_nowait(error)
 
     def last(self, type: str) -> dict[str, Any] | None:
         return next((fields for sent, fields in reversed(self.sent) if sent == type), None)
@@ -188,6 +191,32 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         client.connect()
         await self.until(lambda: client.state == "stopped")
         self.assertEqual([(error.code, error.retryable) for error in self.errors], [("SIGNED_OUT", True), ("SIGNED_OUT", False)])
+
+    async def test_reconnects_after_an_error_that_no_transport_should_raise(self) -> None:
+        _, connection = await self.connected()
+        connection.fail(ValueError("not JSON"))
+        await self.attempt(2)
+        self.assertIn("ValueError: not JSON", str(self.errors[-1]))
+
+    async def test_closes_although_a_library_swallows_a_cancellation(self) -> None:
+        client, connection = await self.connected()
+        receive = connection.receive
+
+        async def swallows() -> tuple[str, dict[str, Any]]:
+            try:
+                return await receive()
+            except asyncio.CancelledError:
+                return "heartbeat", {}
+
+        connection.receive = swallows  # type: ignore[method-assign]
+        connection.message("heartbeat")
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            closing = asyncio.ensure_future(client.close())
+            await asyncio.sleep(0.01)
+            connection.receive = receive  # type: ignore[method-assign]
+            await closing
+        self.assertEqual(client.state, "stopped")
 
     async def test_drops_a_connection_without_heartbeats(self) -> None:
         client = self.create()

@@ -163,9 +163,10 @@ class Tollgate:
     async def close(self) -> None:
         """Closes the connection for good. Runs continue in the gateway; unanswered requests raise CLOSED."""
         task, self._task = self._task, None
-        if task:
+        # Libraries may swallow a cancellation, so one may not be enough.
+        while task and not task.done():
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task], timeout=1)
         self._stop(ConnectionStoppedError("CLOSED", "The client was closed.", retryable=False))
         for side_task in list(self._side_tasks):
             side_task.cancel()
@@ -209,19 +210,27 @@ class Tollgate:
                 continue
             if token is None:
                 return self._stop(ConnectionStoppedError("SIGNED_OUT", "get_token returned no token.", retryable=False))
-            try:
-                await self._session(token)
-            except TransportClosed as closed:
-                if self.state == "connected":
-                    failures = 0
-                self._leave()
-                code = closed.code or (self._error.code if self._error else None)
-                if code in TOKEN_CODES and self._forget_token():
-                    continue
-                error = self._close_error(code, closed.detail)
-                if closed.final or (code is not None and not error.retryable):
-                    return self._stop(error)
-                failures = await self._wait(failures, error)
+            closed = await self._serve(token)
+            if self.state == "connected":
+                failures = 0
+            self._leave()
+            code = closed.code or (self._error.code if self._error else None)
+            if code in TOKEN_CODES and self._forget_token():
+                continue
+            error = self._close_error(code, closed.detail)
+            if closed.final or (code is not None and not error.retryable):
+                return self._stop(error)
+            failures = await self._wait(failures, error)
+
+    async def _serve(self, token: str) -> TransportClosed:
+        """Serves one connection and returns how it ended. No error of a library or of a message ends the client."""
+        try:
+            await self._session(token)
+        except TransportClosed as closed:
+            return closed
+        except Exception as error:
+            return TransportClosed(f"{type(error).__name__}: {error}")
+        return TransportClosed("the connection ended")
 
     def _close_error(self, code: str | None, detail: str) -> ConnectionStoppedError:
         known = self._error if self._error and self._error.code == code else None
@@ -253,8 +262,10 @@ class Tollgate:
         try:
             while True:
                 try:
-                    type, fields = await asyncio.wait_for(transport.receive(), patience)
-                except asyncio.TimeoutError:
+                    # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
+                    async with asyncio.timeout(patience):
+                        type, fields = await transport.receive()
+                except TimeoutError:
                     raise TransportClosed("no heartbeat") from None
                 await self._received(type, fields)
                 if self.identity and self.state == "connected":

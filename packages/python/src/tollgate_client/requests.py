@@ -51,9 +51,10 @@ class Requests:
         pending = _Pending(type, {**fields, "request_id": request_id}, future)
         self._pending[request_id] = pending
         try:
-            await self._send(type, pending.fields)
-            return await asyncio.wait_for(future, self._timeout)
-        except asyncio.TimeoutError:
+            async with asyncio.timeout(self._timeout):
+                await self._send(type, pending.fields)
+                return await future
+        except TimeoutError:
             raise TollgateError("REQUEST_TIMEOUT", f"No answer to {type}.", retryable=True) from None
         finally:
             self._pending.pop(request_id, None)

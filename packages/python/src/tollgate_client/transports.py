@@ -93,7 +93,7 @@ async def open_websocket(url: str, token: str, position: Position | None) -> Tra
         socket = await websockets.connect(
             target, subprotocols=["jwt-auth", f"jwt.{encoded}"], open_timeout=CONNECT_SECONDS, max_size=MAX_MESSAGE_BYTES
         )
-    except (OSError, TimeoutError, asyncio.TimeoutError, websockets.InvalidHandshake) as error:
+    except (OSError, TimeoutError, websockets.InvalidHandshake) as error:
         raise TransportClosed(f"WebSocket: {error or type(error).__name__}") from error
     return _WebSocket(socket)
 
@@ -163,8 +163,9 @@ def socketio_transport(transports: tuple[str, ...] = ("websocket",)) -> OpenTran
         if position:
             auth |= {"after": position.after, "epoch": position.epoch}
         try:
-            await asyncio.wait_for(client.connect(url, auth=auth, transports=list(transports)), CONNECT_SECONDS)
-        except (socketio.exceptions.SocketIOError, OSError, asyncio.TimeoutError) as error:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.connect(url, auth=auth, transports=list(transports))
+        except (socketio.exceptions.SocketIOError, OSError, TimeoutError) as error:
             await client.disconnect()
             data = refusal[-1] if refusal and isinstance(refusal[-1], dict) else {}
             details = data.get("data") if isinstance(data.get("data"), dict) else data
