@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
+import type { OpenInputRequest } from './protocol/input.ts';
 
 /** Names of the BullMQ queues. This module contains the job payloads that gateways and workers share. */
 export const QUEUES = {
@@ -43,12 +44,14 @@ export interface StartedRun {
 
 /** The state of a run, as `run_status` reports it. */
 export interface RunStatus {
-  readonly status: 'queued' | 'running' | 'completed' | 'failed' | 'cancelled' | 'unknown';
+  readonly status: 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'unknown';
   readonly requestId: string | null;
   readonly threadId: string | null;
   readonly ended_at?: string;
   /** Null when the thread no longer contains the answer. */
   readonly final_response?: string | null;
+  /** What the run asks its user; absent when it asks nothing. */
+  readonly input_requests?: readonly OpenInputRequest[];
 }
 
 /** A run to execute. Its data is in the hash of the run in Redis, which outlives the job. */

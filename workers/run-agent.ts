@@ -27,11 +27,11 @@ export interface RunAgentDeps {
 /**
  * Executes an accepted run. A job may be processed twice, even concurrently: each claim takes the run over from the
  * previous owner, whose later writes Redis rejects.
- * @returns how the run ended; `finished` if it had ended before
+ * @returns how the run ended; `finished` if it had ended before; `waiting` if another job continues it
  * @throws ZodError for an invalid payload; retries are useless
  * @throws RunMissing, and any error that prevented the terminal event; retries can succeed
  */
-export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
+export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<RunEnd | 'waiting' | 'finished'> {
   const job = AgentRunJob.parse(payload);
   const attributes = {
     'messaging.system': 'bullmq',
@@ -43,11 +43,18 @@ export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<Ru
   return deps.tracing.root(`process ${QUEUES.agentRuns}`, options, () => claimAndRun(job, deps));
 }
 
-async function claimAndRun({ user_id, run_id }: AgentRunJob, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
-  const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
-  if (claim.outcome !== 'claimed') {
-    if (claim.outcome === 'missing') throw new RunMissing(run_id);
-    return 'finished';
+async function claimAndRun(
+  { user_id, run_id }: AgentRunJob,
+  deps: RunAgentDeps,
+): Promise<RunEnd | 'waiting' | 'finished'> {
+  for (;;) {
+    const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
+    if (claim.outcome !== 'claimed') {
+      if (claim.outcome === 'missing') throw new RunMissing(run_id);
+      return 'finished';
+    }
+    const end = await deps.executor.execute(claim.run);
+    // Each answer ends one input request, so the number of repetitions is bounded.
+    if (end !== 'answered') return end;
   }
-  return deps.executor.execute(claim.run);
 }

@@ -4,23 +4,29 @@ import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
 import { RedisUnavailable, retryDuringOutage } from '../src/redis/errors.ts';
+import type { RunInputs } from '../src/runs/run-inputs.ts';
 import { RunLog, RunOwnershipLost } from '../src/runs/run-log.ts';
 import type { Runs } from '../src/runs/runs.ts';
 import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 export interface SweepDeps {
   readonly runs: Runs;
+  readonly inputs: Pick<RunInputs, 'expire'>;
   readonly log: UserLogWriter;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
-/** Ends every overdue run without a terminal event, so that each run has exactly one. */
+/**
+ * Ends every overdue run without a terminal event, so that each run has exactly one. A run that waited for input in vain
+ * continues without it.
+ */
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;
   for (const job of await deps.runs.overdue()) {
     const context = { run_id: job.run_id, user: userHash(job.user_id) };
-    if (await trySweep(deps.logger, context, () => abandonRun(job, 'RUN_TIMEOUT', deps))) ended += 1;
+    const end = async () => !(await deps.inputs.expire(job)) && (await abandonRun(job, 'RUN_TIMEOUT', deps));
+    if (await trySweep(deps.logger, context, end)) ended += 1;
   }
   return ended;
 }
@@ -41,7 +47,11 @@ export async function trySweep(logger: Logger, context: object, end: () => Promi
 }
 
 /** Takes the run over and ends it with `agent_failed`. Returns false if it has ended in the meantime. */
-export async function abandonRun({ user_id, run_id }: AgentRunJob, code: ErrorCode, deps: SweepDeps): Promise<boolean> {
+export async function abandonRun(
+  { user_id, run_id }: AgentRunJob,
+  code: ErrorCode,
+  deps: Omit<SweepDeps, 'inputs'>,
+): Promise<boolean> {
   const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     await deps.runs.forget(user_id, run_id);

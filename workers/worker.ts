@@ -27,6 +27,7 @@ import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
 import { BullMqRunQueue } from '../src/runs/bullmq-run-queue.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
+import { RunInputs } from '../src/runs/run-inputs.ts';
 import { Runs } from '../src/runs/runs.ts';
 import { startTelemetry, type Telemetry } from '../src/telemetry/telemetry.ts';
 import { depthOf } from '../src/tools/built-in/health-tools.ts';
@@ -146,10 +147,15 @@ async function createComponents(config: Config, services: WorkerServices) {
   const runQueue = openQueue(QUEUES.agentRuns);
   const queue = new BullMqRunQueue(runQueue);
   const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, queue, clock, tracing }, limits);
+  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
   const agent = await composeAgent({ ...services, agents, threads }, config);
-  const executor = new RunExecutor({ log, runs, agents, agent, tools, clock, metrics, logger, tracing }, limits);
+  const executorOptions = { ...limits, inputExpiresMs: config.INPUT_EXPIRES_SECONDS * 1000 };
+  const executor = new RunExecutor(
+    { log, runs, agents, agent, tools, clock, metrics, logger, tracing },
+    executorOptions,
+  );
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));
   const authService = new AuthServiceClient({ clock, metrics, logger, tracing }, authServiceOptions(config));
@@ -172,7 +178,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   const refreshers = new Refreshers({ clock, metrics, logger, tracing, own: authService }, listed);
   closers.add('refreshers', () => refreshers.close());
   const refreshing = { tokenSessions, refreshers, revocations: new Revocations({ redis, keys, tracing }) };
-  return { log, runs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
+  return { log, runs, inputs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
 }
 
 /**

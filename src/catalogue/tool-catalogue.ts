@@ -22,6 +22,8 @@ const PermissionRow = z.strictObject({
       environments: z.array(z.enum(ENVIRONMENTS)).min(1).optional(),
     })
     .default({}),
+  /** Whether an agent may use a tool only after the user has approved the call. Calls outside runs need no approval. */
+  approval: z.boolean().default(false),
   /** Shared by all tools of the permission, before the plan's multiplier. */
   limits: Limits.default({ hour: null, day: null }),
 });
@@ -30,8 +32,11 @@ const ToolRow = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9_]{0,63}$/),
   description: z.string().min(1),
   permission: z.string().min(1),
-  /** `none`: calls fail with TOOL_NOT_AVAILABLE until a tool server executes the tool. */
-  executor: z.enum(['builtin', 'none']),
+  /**
+   * `none`: calls fail with TOOL_NOT_AVAILABLE until a tool server executes the tool. `user`: the user of a run answers
+   * the call; its arguments are the question.
+   */
+  executor: z.enum(['builtin', 'none', 'user']),
   /** Price units of one execution. */
   units: z.number().int().min(0),
   /** JSON Schema of the arguments. */
@@ -66,7 +71,7 @@ export interface UpstreamTool {
 export type Tool = Readonly<Pick<z.infer<typeof ToolRow>, 'name' | 'permission' | 'units'>> &
   ToolDescription & {
     /** `none`: currently not executable. */
-    readonly executor: 'builtin' | 'none' | 'upstream';
+    readonly executor: 'builtin' | 'none' | 'user' | 'upstream';
     /** The executing tool server, for the executor `upstream`. */
     readonly upstream?: UpstreamTool;
   };

@@ -20,6 +20,7 @@ import { type AgentRunJob, QUEUES } from '../jobs.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
 import { BullMqRunQueue } from '../runs/bullmq-run-queue.ts';
+import { RunInputs } from '../runs/run-inputs.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
@@ -62,8 +63,8 @@ export async function composeConnections(
   const messageLimiter = new MessageLimiter({ redis, keys, plans, nodes, clock, logger }, rate);
   closers.add('message limiter', () => messageLimiter.close());
 
-  const { runs, runQueue, acceptedRuns } = await composeRuns(config, services);
   const { eventLog, log, acknowledgedRecords } = await composeEventLog(services, config);
+  const { runs, inputs, runQueue, acceptedRuns } = await composeRuns(config, { ...services, log });
   const onEntry: TailListener['onEntry'] = (entry) => acceptedRuns.onEntry(entry);
   const liveTail = new LiveTail({ redis: subscriber, keys, clock, logger, onEntry });
   await liveTail.attend(keys.nodeChannels(nodeId));
@@ -83,7 +84,7 @@ export async function composeConnections(
   closers.add('tool calls', () => service.close());
   const tools = new ToolAccess({ service, permissions, quotas, tools: catalogues.tools });
   const mcp = composeMcp(config, services, { tools, permissions });
-  const handlers = createHandlers({ threads, tools, runs, clock });
+  const handlers = createHandlers({ threads, tools, runs, inputs, clock });
   const limits = connectionLimits(config);
   const deps = {
     authenticator,
@@ -123,8 +124,8 @@ export async function composeConnections(
 }
 
 /** Composes the acceptance of runs: their queue, and the protection of accepted runs against loss. */
-async function composeRuns(config: Config, services: GatewayServices) {
-  const { redis, keys, agents, catalogues, clock, logger, tracing, closers } = services;
+async function composeRuns(config: Config, services: GatewayServices & Pick<Connections, 'log'>) {
+  const { redis, keys, log, agents, catalogues, clock, logger, metrics, tracing, closers } = services;
   const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
   closers.add('run queue', () => runQueue.close());
   await runQueue.waitUntilReady();
@@ -133,10 +134,11 @@ async function composeRuns(config: Config, services: GatewayServices) {
   const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
   const { plans } = catalogues;
   const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }, { timeoutMs });
+  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
   const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
   closers.add('accepted runs', () => acceptedRuns.stop());
   acceptedRuns.start();
-  return { runs, runQueue, acceptedRuns };
+  return { runs, inputs, runQueue, acceptedRuns };
 }
 
 interface FollowedInvalidations extends Pick<Connections, 'accounts' | 'revocations' | 'invalidations'> {

@@ -3,6 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
+import type { InputAnswer } from '../protocol/input.ts';
 import type { ClientFields, ClientMessageType, Fields, UserOf } from '../protocol/messages.ts';
 import { type ToolCallRequest, type ToolsPort, toolCallRequest } from '../tools/tool-call.ts';
 import type { MessageContext, Reply } from './connection-context.ts';
@@ -18,6 +19,17 @@ export interface RunsPort {
   cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'>;
   /** @throws TollgateError OVERLOADED */
   status(userId: string, runId: string): Promise<RunStatus>;
+}
+
+export interface RunInputsPort {
+  /**
+   * Answers an input request of a run; the first answer counts.
+   * @throws TollgateError RUN_NOT_FOUND, INPUT_NOT_FOUND, INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, FORMAT_ERROR, OVERLOADED
+   */
+  answer(
+    userId: string,
+    response: { readonly runId: string; readonly inputId: string; readonly answer: InputAnswer },
+  ): Promise<{ readonly repeated: boolean }>;
 }
 
 export interface ThreadsPort {
@@ -51,6 +63,7 @@ export type Handlers = { readonly [T in ClientMessageType]: Handler<T> };
 
 export interface HandlerPorts {
   readonly runs: RunsPort;
+  readonly inputs: RunInputsPort;
   readonly threads: ThreadsPort;
   readonly tools: ToolsPort;
   readonly clock: Clock;
@@ -58,7 +71,7 @@ export interface HandlerPorts {
 
 /** Creates the table of handlers by message type. */
 export function createHandlers(ports: HandlerPorts): Handlers {
-  const { runs, threads, tools, clock } = ports;
+  const { runs, inputs, threads, tools, clock } = ports;
   return {
     ping: {
       async handle(_ctx, { timestamp }) {
@@ -123,6 +136,13 @@ export function createHandlers(ports: HandlerPorts): Handlers {
           type: 'run_status',
           fields: { run_id: runId, request_id: request_id ?? requestId, thread_id, ...state },
         };
+      },
+    },
+    input_response: {
+      async handle({ identity }, { run_id, input_id, action, content, request_id }) {
+        const answer = { action, ...(content && { content }) };
+        const { repeated } = await inputs.answer(identity.userId, { runId: run_id, inputId: input_id, answer });
+        return { type: 'input_accepted', fields: { run_id, input_id, action, repeated, request_id } };
       },
     },
     tool_call: {

@@ -66,6 +66,10 @@ export class Metrics {
     'From the acceptance of a run to its first event',
     [],
   );
+  readonly inputRequests = this.#counter('input_requests_total', 'Input requests of runs by how they ended', [
+    'kind',
+    'outcome',
+  ]);
   readonly catalogueReloads = this.#counter('catalogue_reloads_total', 'Reloads of plans and tools', ['result']);
   readonly toolCalls = this.#counter('tool_calls_total', 'Tool calls by final status; refusals by error code', [
     'tool',

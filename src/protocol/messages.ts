@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Identity } from './identity.ts';
+import { InputAnswer } from './input.ts';
 
 const text = (max: number) => z.string().min(1).max(max).refine(isWellFormed, 'must not contain a lone surrogate');
 /**
@@ -85,6 +86,11 @@ export const CLIENT_MESSAGES = {
         error: 'run_id or request_id is required',
       }),
   },
+  input_response: {
+    aliases: [],
+    access: 'user',
+    fields: InputAnswer.extend({ run_id: text(64), input_id: text(128), request_id: requestId }),
+  },
   tool_call: {
     aliases: [],
     access: 'user',
@@ -167,6 +173,9 @@ export const DURABLE_EVENTS = [
   'agent_reasoning',
   'tool_executing',
   'tool_completed',
+  'input_requested',
+  'input_received',
+  'input_expired',
   'agent_completed',
   'agent_failed',
   'agent_cancelled',
@@ -191,6 +200,7 @@ export const TRANSIENT_EVENTS = [
   'heartbeat_ack',
   'agent_accepted',
   'cancel_accepted',
+  'input_accepted',
   'run_status',
   'tool_result',
   'usage_summary',

@@ -1,4 +1,5 @@
 import type { ToolCaller } from '../catalogue/permissions.ts';
+import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { ToolOutcome } from '../tools/outcome.ts';
 import type { ToolArguments } from '../tools/tool.ts';
 import type { RunAnswer } from './run-log.ts';
@@ -12,6 +13,12 @@ export interface AgentContext {
    * the agent makes them; `tool_completed` is appended in the order in which they end.
    */
   call(tool: string, args: ToolArguments): Promise<ToolOutcome>;
+  /**
+   * Asks the user, and returns the answer. Requests are numbered in the order in which the agent makes them.
+   * @throws RunSuspended when there is no answer yet. The agent must let it through: the run then holds no worker, and
+   *   the agent is called again from the beginning once there is an answer.
+   */
+  requestInput(request: InputRequest): Promise<InputOutcome>;
   /** Records the steps of a language model, for agents that use one. */
   readonly steps: Steps;
   /** Aborts when the run is cancelled or times out. */

@@ -11,8 +11,9 @@ export class BullMqRunQueue implements RunQueue {
     this.#queue = queue;
   }
 
-  async add(job: AgentRunJob): Promise<void> {
-    // The run id is the job id, so BullMQ ignores a repetition while the job exists.
-    await this.#queue.add('run', job, { jobId: job.run_id, ...AGENT_RUN_ATTEMPTS });
+  async add(job: AgentRunJob, wakeUp?: string): Promise<void> {
+    // The job id is derived from the run id, so BullMQ ignores a repetition while the job exists.
+    const jobId = wakeUp === undefined ? job.run_id : `${job.run_id}-${wakeUp}`;
+    await this.#queue.add('run', job, { jobId, ...AGENT_RUN_ATTEMPTS });
   }
 }

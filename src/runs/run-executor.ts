@@ -8,16 +8,22 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { ToolService } from '../tools/tool-service.ts';
 import type { Agent } from './agent.ts';
 import { RecentRuns } from './recent-runs.ts';
-import { RunLog, RunOwnershipLost } from './run-log.ts';
+import { RunLog, RunOwnershipLost, RunSuspended } from './run-log.ts';
 import type { Runs } from './runs.ts';
 import { StepLog } from './step-log.ts';
 import type { ClaimedRun } from './stored-run.ts';
 
 export type RunEnd = 'completed' | 'failed' | 'cancelled' | 'lost';
 
+/**
+ * What became of a run that a worker executed. It may also wait for input of its user, or have got that input while it
+ * was executed: then it must be claimed again.
+ */
+export type Execution = RunEnd | 'waiting' | 'answered';
+
 export interface RunExecutorDeps {
   readonly log: UserLogWriter;
-  readonly runs: Pick<Runs, 'restore'>;
+  readonly runs: Pick<Runs, 'restore' | 'suspend'>;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
   readonly tools: Pick<ToolService, 'callInRun'>;
@@ -33,16 +39,28 @@ const STOP_GRACE_MS = 1_000;
 /** Why the executor stops a run. */
 type StopReason = 'cancelled' | 'timeout';
 
-/** Runs an agent and writes exactly one terminal event, also when the agent fails, times out or is cancelled. */
+export interface RunExecutorOptions {
+  /** Milliseconds from acceptance to the terminal event, without the time of waiting for input. */
+  readonly timeoutMs: number;
+  /** Milliseconds until an input request expires. */
+  readonly inputExpiresMs: number;
+}
+
+/**
+ * Runs an agent and writes exactly one terminal event, also when the agent fails, times out or is cancelled. A run that
+ * waits for input is suspended, and gets its terminal event from the worker that continues it.
+ */
 export class RunExecutor {
   readonly #deps: RunExecutorDeps;
   readonly #timeoutMs: number;
+  readonly #inputExpiresMs: number;
   readonly #running = new Map<string, AbortController>();
   readonly #recent: RecentRuns;
 
-  constructor(deps: RunExecutorDeps, options: { readonly timeoutMs: number }) {
+  constructor(deps: RunExecutorDeps, options: RunExecutorOptions) {
     this.#deps = deps;
     this.#timeoutMs = options.timeoutMs;
+    this.#inputExpiresMs = options.inputExpiresMs;
     this.#recent = new RecentRuns(deps.clock);
   }
 
@@ -58,7 +76,7 @@ export class RunExecutor {
   }
 
   /** @throws Error when the terminal event could not be written; another claim or the sweep then ends the run */
-  async execute(run: ClaimedRun): Promise<RunEnd> {
+  async execute(run: ClaimedRun): Promise<Execution> {
     const startedAt = performance.now() - run.waitedMs;
     const stop = new AbortController();
     const cancelTimeout = this.#deps.clock.after(this.#timeoutMs - run.waitedMs, () => {
@@ -73,6 +91,7 @@ export class RunExecutor {
         span.set({ 'tollgate.run.status': result });
         return result;
       });
+      if (end === 'waiting' || end === 'answered') return end;
       this.#deps.metrics.runs.inc({ status: end });
       this.#deps.metrics.runSeconds.observe({ status: end }, (performance.now() - startedAt) / 1000);
       return end;
@@ -83,7 +102,7 @@ export class RunExecutor {
     }
   }
 
-  async #run(run: ClaimedRun, stop: AbortController, startedAt: number): Promise<RunEnd> {
+  async #run(run: ClaimedRun, stop: AbortController, startedAt: number): Promise<Execution> {
     const { clock, logger, runs } = this.#deps;
     const context = { run_id: run.runId, user: userHash(run.userId) };
     const onRestored = () => logger.warn(context, 'redis lost acknowledged writes, the run was restored');
@@ -97,9 +116,11 @@ export class RunExecutor {
       await log.completed(answer);
       return 'completed';
     } catch (thrown) {
-      return await this.#end(run, log, stop.signal.aborted ? stop.signal.reason : undefined, thrown).catch(
-        ownershipLostOrThrow,
-      );
+      const end =
+        thrown instanceof RunSuspended && !stop.signal.aborted
+          ? log.suspend(Math.max(0, this.#timeoutMs - (performance.now() - startedAt)))
+          : this.#end(run, log, stop.signal.aborted ? stop.signal.reason : undefined, thrown);
+      return await end.catch(ownershipLostOrThrow);
     } finally {
       this.#recent.ended(log);
     }
@@ -126,6 +147,8 @@ export class RunExecutor {
 
   async #answer(run: ClaimedRun, log: RunLog, signal: AbortSignal) {
     let calls = 0;
+    let inputs = 0;
+    const number = run.runId.slice('run_'.length);
     const { userId, runId, message, threadId, requestId, transport, caller, degraded, acceptedAt } = run;
     const rights = { userId, runId, threadId, caller, degraded };
     const agent = this.#deps.agents.get(run.agent);
@@ -146,9 +169,14 @@ export class RunExecutor {
       call: async (tool, args) => {
         signal.throwIfAborted();
         calls += 1;
-        const callId = `call_${run.runId.slice('run_'.length)}_${calls}`;
+        const callId = `call_${number}_${calls}`;
         const request = { ...rights, tool, args, callId, requestId, idempotencyKey: null, transport, signal };
-        return this.#deps.tools.callInRun(request, { log, acceptedAt });
+        return this.#deps.tools.callInRun(request, { log, acceptedAt, inputExpiresMs: this.#inputExpiresMs });
+      },
+      requestInput: async (input) => {
+        signal.throwIfAborted();
+        inputs += 1;
+        return log.requestInput(`input_${number}_r${inputs}`, input, this.#inputExpiresMs);
       },
     });
   }

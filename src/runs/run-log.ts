@@ -2,13 +2,14 @@ import type { Append, NewEvent, UserLogWriter } from '../events/user-log-writer.
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
+import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
 import type { Runs } from './runs.ts';
-import { type ClaimedRun, JOURNAL_PREFIX } from './stored-run.ts';
+import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX } from './stored-run.ts';
 
 /**
  * Maximum silence of Redis after which a writer restores its run: the erasure of a user begins to delete 90 s after the
@@ -26,6 +27,14 @@ export class RunOwnershipLost extends Error {
   }
 }
 
+/** The run waits for input of its user. An agent that receives this error stops; the run continues with the answer. */
+export class RunSuspended extends Error {
+  constructor() {
+    super('the run waits for input');
+    this.name = 'RunSuspended';
+  }
+}
+
 export interface RunAnswer {
   readonly final_response: string;
   readonly summary: string;
@@ -36,7 +45,7 @@ export interface RunAnswer {
 export interface RunLogDeps {
   readonly log: UserLogWriter;
   readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore'>;
+  readonly runs: Pick<Runs, 'restore' | 'suspend'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */
   readonly onRestored?: () => void;
 }
@@ -73,10 +82,12 @@ export class RunLog implements RunCallLog {
   /** When Redis last confirmed that this worker owns the run, by the clock of this process. */
   #confirmedAt: number;
   /**
-   * Number of replayed events that are still to be skipped. Tool outcomes are not included: each of them, also a
-   * refusal, has an entry in the journal, written by the same append as its event.
+   * Number of replayed events that are still to be skipped. Tool outcomes and input requests are not included: each of
+   * them, also a refusal, has an entry in the journal, written by the same append as its event.
    */
   #toSkip: number;
+  /** Input requests that the agent waits for: their id, and when they expire. */
+  readonly #awaited = new Map<string, number>();
   #steps = 0;
   #ended = false;
   #last: Promise<void> = Promise.resolve();
@@ -90,7 +101,7 @@ export class RunLog implements RunCallLog {
     this.#startedAt = this.#confirmedAt - run.waitedMs;
     this.#fencingTokens = [run.fencingToken];
     this.#eventsInLog = run.events;
-    this.#toSkip = run.events - run.journal.size;
+    this.#toSkip = run.events - run.journal.size - run.inputs.size;
   }
 
   /** Bytes of the events that this writer keeps, as JSON. */
@@ -190,6 +201,47 @@ export class RunLog implements RunCallLog {
     );
   }
 
+  /**
+   * Returns the answer of the user to an input request.
+   * @param id the same each time the agent is called again from the beginning
+   * @throws RunSuspended when there is no answer yet
+   */
+  async requestInput(id: string, request: InputRequest, expiresMs: number): Promise<InputOutcome> {
+    const answer = this.#run.answers.get(id);
+    if (answer !== undefined) return JSON.parse(answer);
+    const requested = this.#run.inputs.get(id);
+    const expiresAt = requested === undefined ? this.#deps.clock.now() + expiresMs : Number.parseInt(requested, 10);
+    if (requested === undefined) {
+      const fields = { input_id: id, ...request, expires_at: new Date(expiresAt).toISOString() };
+      const journal = { field: INPUT_PREFIX + id, value: `${expiresAt} ${JSON.stringify(request)}` };
+      await this.#emit('input_requested', fields, { journal });
+    }
+    this.#awaited.set(id, expiresAt);
+    throw new RunSuspended();
+  }
+
+  /**
+   * Suspends the run until one of its input requests is answered or expires. The log must not be used afterwards.
+   * @param remainingMs time from the end of the wait until the run must have ended
+   * @returns `answered` when the run can continue at once
+   */
+  async suspend(remainingMs: number): Promise<'waiting' | 'answered'> {
+    await this.#last;
+    this.#ended = true;
+    const now = this.#deps.clock.now();
+    const expiresMs = Math.max(0, Math.min(...this.#awaited.values()) - now);
+    for (let restores = 0; ; restores++) {
+      const fencingToken = this.#fencingTokens[0] ?? 0;
+      const wait = { fencingToken, expiresMs, remainingMs, inputs: [...this.#awaited.keys()] };
+      const outcome = await this.#retried(() => this.#deps.runs.suspend(this.#run, wait));
+      if (outcome === 'waiting' || outcome === 'answered') return outcome;
+      if (outcome !== 'behind' || restores === MAX_RESTORES || !(await this.#restore())) {
+        throw new RunOwnershipLost(outcome);
+      }
+      await this.#flush();
+    }
+  }
+
   completed(answer: RunAnswer): Promise<void> {
     const fields = {
       ...answer,
@@ -229,7 +281,7 @@ export class RunLog implements RunCallLog {
       await this.#flush();
       if (this.#ended) throw new RunOwnershipLost('finished');
       // A terminal event is never skipped: if it were in the log, the run would have ended.
-      const ordered = !isTerminalEvent(type) && type !== 'tool_completed';
+      const ordered = !isTerminalEvent(type) && type !== 'tool_completed' && type !== 'input_requested';
       if (ordered && this.#toSkip > 0) {
         this.#toSkip -= 1;
         return;

@@ -15,6 +15,7 @@ import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
 import type { RunQueue } from './run-queue.ts';
+import { openRequests, readRunState } from './run-state.ts';
 import {
   type AcceptedRun,
   acceptedAs,
@@ -48,14 +49,8 @@ const restoreRun = LuaScript.load(
   'restoreRun-6',
   oneOf(tuple([literal('claimed'), integer, integer]), tuple([literal('stored', 'fenced', 'finished')])),
 );
-const readRun = LuaScript.load(
-  'readRun-1',
-  oneOf(
-    tuple([literal('queued', 'running', 'completed', 'failed', 'cancelled'), text, text, text, text]),
-    tuple([literal('unknown')]),
-  ),
-);
-const cancelRun = LuaScript.load('cancelRun-2', literal('asked', 'missing', 'finished', 'limited'));
+const cancelRun = LuaScript.load('cancelRun-4', literal('asked', 'queued', 'missing', 'finished', 'limited'));
+const suspendRun = LuaScript.load('suspendRun-3', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
 
 /** How long a request id and its run are kept: one day. */
 const RUN_KEPT_MS = 24 * 3_600_000;
@@ -77,6 +72,17 @@ export type Claim =
 export type Restored =
   | { readonly outcome: 'claimed'; readonly fencingToken: number; readonly events: number }
   | { readonly outcome: 'fenced' | 'finished' };
+
+/** The wait of a run for input. */
+export interface InputWait {
+  readonly fencingToken: number;
+  /** Milliseconds until the first input request expires. */
+  readonly expiresMs: number;
+  /** Milliseconds that the run may take after the wait. */
+  readonly remainingMs: number;
+  /** Ids of the input requests. */
+  readonly inputs: readonly string[];
+}
 
 export interface RunsOptions {
   /** Milliseconds from acceptance to the terminal event. */
@@ -150,7 +156,7 @@ export class Runs {
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
-  #enqueue(job: AgentRunJob): Promise<void> {
+  #enqueue(job: AgentRunJob, wakeUp?: string): Promise<void> {
     const attributes = {
       'messaging.system': 'bullmq',
       'messaging.destination.name': QUEUES.agentRuns,
@@ -159,7 +165,7 @@ export class Runs {
     };
     return this.#tracing.span(`send ${QUEUES.agentRuns}`, { kind: 'producer', attributes }, () => {
       const { traceParent: traceparent } = this.#tracing;
-      return this.#queue.add(traceparent === undefined ? job : { ...job, traceparent });
+      return this.#queue.add(traceparent === undefined ? job : { ...job, traceparent }, wakeUp);
     });
   }
 
@@ -227,28 +233,41 @@ export class Runs {
     ]);
   }
 
+  /** Suspends a run that waits for input, or says why not: see `suspendRun-3.lua`. */
+  suspend({ userId, runId }: Pick<ClaimedRun, 'userId' | 'runId'>, wait: InputWait) {
+    const keys = this.#keys.user(userId);
+    const { fencingToken, expiresMs, remainingMs, inputs } = wait;
+    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight];
+    const times = [expiresMs, remainingMs + SWEEP_MARGIN_MS, RUN_KEPT_MS].map(Math.round);
+    return suspendRun.run(this.#redis, used, [activeRunMember(userId, runId), fencingToken, ...times, ...inputs]);
+  }
+
   /** Requests cancellation. One round trip, together with the message limit. @throws TollgateError RATE_LIMITED */
   async cancel(userId: string, runId: string, limit: MessageLimit): Promise<'asked' | 'missing' | 'finished'> {
     const keys = this.#keys.user(userId);
-    const args = [keys.runControl, runId, limit.messages];
-    const cancelling = cancelRun.run(this.#redis, [keys.run(runId), keys.messageRate], args);
-    const [reply] = await Promise.all([cancelling, limit.allowed]);
+    const used = [keys.run(runId), keys.messageRate, keys.activeRuns, keys.runsInFlight];
+    const args = [keys.runControl, runId, limit.messages, activeRunMember(userId, runId)];
+    const [reply] = await Promise.all([cancelRun.run(this.#redis, used, args), limit.allowed]);
     if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
-    return reply;
+    if (reply !== 'queued') return reply;
+    // The run was waiting for input. If the job cannot be stored, the sweep ends the run at its deadline.
+    await this.#enqueue({ user_id: userId, run_id: runId }, 'cancel');
+    return 'asked';
   }
 
   /** Returns the state of a run of the user; `unknown` for any other, and a day after its acceptance. */
   async status(userId: string, runId: string): Promise<RunStatus> {
-    const keys = this.#keys.user(userId);
-    const reply = await readRun.run(this.#redis, [keys.run(runId)], [runId, keys.thread(''), THREAD_MESSAGES]);
-    if (reply[0] === 'unknown') return { status: 'unknown', requestId: null, threadId: null };
-    const [status, requestId, threadId, endedAt, answer] = reply;
+    const state = await readRunState({ redis: this.#redis, keys: this.#keys }, userId, runId);
+    if (!state) return { status: 'unknown', requestId: null, threadId: null };
+    const { status, requestId, threadId, endedAt, answer } = state;
+    const open = openRequests(state);
     return {
       status,
       requestId,
       threadId,
-      ...(endedAt === '' ? {} : { ended_at: new Date(Number(endedAt)).toISOString() }),
-      ...(status === 'completed' ? { final_response: answer === '' ? null : answerText(answer) } : {}),
+      ...(endedAt === undefined ? {} : { ended_at: new Date(endedAt).toISOString() }),
+      ...(status === 'completed' ? { final_response: answer } : {}),
+      ...(open.length > 0 ? { input_requests: open } : {}),
     };
   }
 
@@ -302,10 +321,6 @@ export class Runs {
       ...storedFields(acceptedRun(run, agent)),
     ]);
   }
-}
-
-function answerText(message: string): string {
-  return (JSON.parse(message) as { text: string }).text;
 }
 
 function tokenStep(): number {

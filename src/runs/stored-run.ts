@@ -6,6 +6,14 @@ export const JOURNAL_PREFIX = 'tool:';
 /** Prefix of the fields in a run's hash that contain model steps. */
 export const STEP_PREFIX = 'step:';
 
+/**
+ * Prefix of the fields in a run's hash that contain input requests: the time of their expiry in milliseconds since the
+ * epoch, a space, and the request as JSON.
+ */
+export const INPUT_PREFIX = 'input:';
+/** Prefix of the fields in a run's hash that contain the answers to input requests. */
+const ANSWER_PREFIX = 'answer:';
+
 /** A run that a worker has claimed. */
 export interface ClaimedRun {
   readonly userId: string;
@@ -30,9 +38,13 @@ export interface ClaimedRun {
   readonly journal: ReadonlyMap<string, string>;
   /** Model steps that earlier workers completed, by the name of the journal entry (see `StepLog`). */
   readonly steps: ReadonlyMap<string, string>;
+  /** Input requests of earlier claims, by their id (see `INPUT_PREFIX`). */
+  readonly inputs: ReadonlyMap<string, string>;
+  /** Answers to input requests (JSON), by the id of the request. */
+  readonly answers: ReadonlyMap<string, string>;
   /** Milliseconds since the epoch, by Redis's clock. */
   readonly acceptedAt: number;
-  /** Milliseconds from acceptance to the claim, by Redis's clock. */
+  /** Milliseconds from acceptance to the claim, by Redis's clock, without the time of waiting for input. */
   readonly waitedMs: number;
   readonly cancelRequested: boolean;
 }
@@ -60,9 +72,16 @@ export function acceptedAs(run: ClaimedRun): AcceptedRun {
 }
 
 /** Returns the journal fields of the hash of a run, for a script. */
-export function journalFields({ journal, steps }: Pick<ClaimedRun, 'journal' | 'steps'>): string[] {
-  const outcomes = [...journal].map(([id, value]) => [JOURNAL_PREFIX + id, value]);
-  return [...outcomes, ...[...steps].map(([name, value]) => [STEP_PREFIX + name, value])].flat();
+export function journalFields(run: Pick<ClaimedRun, 'journal' | 'steps' | 'inputs' | 'answers'>): string[] {
+  const fields = (prefix: string, entries: ReadonlyMap<string, string>) => {
+    return [...entries].flatMap(([name, value]) => [prefix + name, value]);
+  };
+  return [
+    ...fields(JOURNAL_PREFIX, run.journal),
+    ...fields(STEP_PREFIX, run.steps),
+    ...fields(INPUT_PREFIX, run.inputs),
+    ...fields(ANSWER_PREFIX, run.answers),
+  ];
 }
 
 /** Returns the fields of a run's hash that do not change, for a script. */
@@ -104,8 +123,10 @@ export function parseRun(userId: string, runId: string, flat: readonly string[],
     events: Number(field('events')),
     journal: entries(JOURNAL_PREFIX),
     steps: entries(STEP_PREFIX),
+    inputs: entries(INPUT_PREFIX),
+    answers: entries(ANSWER_PREFIX),
     acceptedAt: Number(field('accepted_at')),
-    waitedMs: Number(field('now')) - Number(field('accepted_at')),
+    waitedMs: Number(field('now')) - Number(field('accepted_at')) - Number(field('waited')),
     cancelRequested: field('cancel') === '1',
   };
 }

@@ -4,9 +4,11 @@ import type { Clock } from '../lib/clock.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Quotas, RateLimitStatus, Reservation } from '../limits/quotas.ts';
 import { TollgateError } from '../protocol/errors.ts';
+import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { Refusal, UsageStatus } from '../protocol/usage.ts';
 import { refusal, usageRecord } from '../usage/records.ts';
 import { type Ending, recordOf, type ToolOutcome } from './outcome.ts';
+import { questionOfArguments } from './question.ts';
 import type { ToolExecutor } from './tool.ts';
 import type { ToolCallRequest } from './tool-call.ts';
 import { type Executed, type ExecutionDeps, type Executors, executeTool, executorOf } from './tool-execution.ts';
@@ -51,6 +53,11 @@ export type Begin =
 export interface CallJournal {
   /** Returns the recorded outcome of a call that an earlier worker completed; undefined if there is none. */
   replay(): Promise<ToolOutcome> | undefined;
+  /**
+   * Asks the user. Absent outside a run, where the user made the call.
+   * @throws RunSuspended when there is no answer yet
+   */
+  ask?(request: InputRequest): Promise<InputOutcome>;
   /** Reserves quota and concurrency, and appends `tool_executing`. @throws TollgateError when it cannot be recorded */
   begin(call: ReservedCall): Promise<Begin>;
   /** Records a refusal. Returns it as an outcome in a run; throws it outside. */
@@ -99,7 +106,11 @@ async function begin(deps: PipelineDeps, request: StoppableRequest, journal: Cal
   const replayed = journal.replay();
   if (replayed) return repeated(await replayed);
 
-  const authorized = authorize(deps, request);
+  const allowed = authorize(deps, request);
+  if (allowed instanceof TollgateError) return refuse(deps, { request, journal, error: allowed });
+  const question = questionOf(deps, request, allowed.tool, journal);
+  if (question instanceof TollgateError) return refuse(deps, { request, journal, error: question });
+  const authorized = question ? await ask(question, allowed) : allowed;
   if (authorized instanceof TollgateError) return refuse(deps, { request, journal, error: authorized });
 
   const call = { ...authorized, reservation: reservationFor(deps, request, authorized.tool) };
@@ -125,11 +136,48 @@ function authorize(
   const { allowed, reason, ...decision } = deps.permissions.decide(tool, caller);
   if (!allowed) return new TollgateError('PERMISSION_DENIED', { text: reason, fields: { ...fields, ...decision } });
   if (degraded && tool.units > 0) return new TollgateError('AUTH_SERVICE_UNAVAILABLE', { text: DEGRADED });
-  const executor = executorOf(deps, tool);
+  const executor = tool.executor === 'user' ? unanswered : executorOf(deps, tool);
   if (!executor) return new TollgateError('TOOL_NOT_AVAILABLE', { fields });
   const problem = tool.argumentsProblem(args);
   if (problem !== undefined) return new TollgateError('FORMAT_ERROR', { text: problem, fields });
   return { tool, executor };
+}
+
+/** Stands for the executor of a tool that the user answers. */
+const unanswered: ToolExecutor = async () => {
+  throw new TollgateError('TOOL_NOT_AVAILABLE');
+};
+
+/** A question to the user before a tool is executed. */
+type Question = () => Promise<{ readonly outcome: InputOutcome; readonly isApproval: boolean }>;
+
+/** Returns the question that the call needs; undefined for none. A question outside a run is a refusal. */
+function questionOf(
+  deps: PipelineDeps,
+  { args, tool: name }: ToolCallRequest,
+  tool: Tool,
+  journal: CallJournal,
+): Question | TollgateError | undefined {
+  const isApproval = tool.executor !== 'user';
+  if (isApproval && !(journal.ask && deps.tools.permission(tool.permission)?.approval)) return undefined;
+  if (!journal.ask) return new TollgateError('TOOL_NOT_AVAILABLE', { fields: { tool_name: name } });
+  const request = isApproval ? approvalOf(tool) : questionOfArguments(args);
+  if (typeof request === 'string') return new TollgateError('FORMAT_ERROR', { text: request });
+  return async () => ({ outcome: (await journal.ask?.(request)) ?? { action: 'cancel' }, isApproval });
+}
+
+function approvalOf(tool: Tool): InputRequest {
+  return { kind: 'approval', message: `The agent asks to use ${tool.name}: ${tool.description}` };
+}
+
+/** Returns the call with the answer: a tool that the user answers returns it as its result. */
+async function ask(question: Question, call: AuthorizedTool): Promise<AuthorizedTool | TollgateError> {
+  const { outcome, isApproval } = await question();
+  if (!isApproval) return { ...call, executor: async () => ({ ...outcome }) };
+  if (outcome.action === 'accept') return call;
+  return new TollgateError(outcome.action === 'expired' ? 'INPUT_EXPIRED' : 'APPROVAL_DECLINED', {
+    fields: { tool_name: call.tool.name },
+  });
 }
 
 function reservationFor(deps: PipelineDeps, { callId, caller, input }: ToolCallRequest, tool: Tool): Reservation {

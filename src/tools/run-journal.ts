@@ -2,6 +2,7 @@ import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Quotas, Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
+import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { Refusal } from '../protocol/usage.ts';
 import { retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, commitOf, type Ending, OUTAGE_RETRY_MS, recordOf, type ToolOutcome } from './outcome.ts';
@@ -12,6 +13,8 @@ import type { ToolCallRequest } from './tool-call.ts';
 /** Appends the events of a run's tool calls, and returns the outcomes of those that an earlier worker completed. */
 export interface RunCallLog {
   journaled(callId: string): ToolOutcome | undefined;
+  /** @throws RunSuspended when there is no answer yet */
+  requestInput(id: string, request: InputRequest, expiresMs: number): Promise<InputOutcome>;
   toolExecuting(call: { tool: string; callId: string; args: ToolArguments }): Promise<void>;
   toolCompleted(call: { tool: string; callId: string }, outcome: ToolOutcome, usage?: Billing | Refusal): Promise<void>;
 }
@@ -21,6 +24,8 @@ export interface CallingRun {
   readonly log: RunCallLog;
   /** Milliseconds since the epoch. */
   readonly acceptedAt: number;
+  /** Milliseconds until an input request expires. */
+  readonly inputExpiresMs: number;
 }
 
 export interface RunJournalDeps {
@@ -49,6 +54,23 @@ export class RunJournal implements CallJournal {
   replay(): Promise<ToolOutcome> | undefined {
     const outcome = this.#run.log.journaled(this.#request.callId);
     return outcome && this.#complete(outcome);
+  }
+
+  /**
+   * Asks the user of the run. `tool_executing` comes first, so that a client can show the call, and so that the events of
+   * concurrent calls keep their order when the agent is called again with the answer.
+   */
+  async ask(request: InputRequest): Promise<InputOutcome> {
+    const { callId, tool, args } = this.#request;
+    const asked = { ...request, tool_name: tool, tool_call_id: callId, arguments: args };
+    const id = `input_${callId.slice('call_'.length)}`;
+    const [written, outcome] = await Promise.allSettled([
+      this.#appendExecuting(),
+      this.#run.log.requestInput(id, asked, this.#run.inputExpiresMs),
+    ]);
+    if (written.status === 'rejected') throw written.reason;
+    if (outcome.status === 'rejected') throw outcome.reason;
+    return outcome.value;
   }
 
   /** Sends the reservation and `tool_executing` together. */

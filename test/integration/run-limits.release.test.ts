@@ -8,7 +8,7 @@ import type { Runs } from '../../src/runs/runs.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
-import { claimRun, completeRun, isRefused, runNodes, startRun, tryRun } from '../support/run-nodes.ts';
+import { claimRun, completeRun, isRefused, runInputs, runNodes, startRun, tryRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -36,7 +36,7 @@ beforeAll(async () => {
 
 const node = (at = 0): Runs => nodes[at % nodes.length] as Runs;
 const inFlight = (userId: string) => core.redis.zcard(core.keys.user(userId).runsInFlight);
-const sweepDeps = (runs: Runs) => ({ runs, log: core.log, clock: systemClock, logger: silentLogger });
+const sweepDeps = (runs: Runs) => ({ runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
 
 /** A user with as many runs in flight as the plan allows. */
 async function busyUser(): Promise<{ userId: string; first: string; others: readonly string[] }> {

@@ -11,7 +11,7 @@ import { sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
 import { type Core, NO_QUEUE, silentLogger, startCore } from '../support/core.ts';
 import { keysOf } from '../support/keys-of.ts';
-import { startRun } from '../support/run-nodes.ts';
+import { runInputs, startRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
 import { until } from '../support/until.ts';
@@ -85,7 +85,7 @@ function executor(agent: Agent): RunExecutor {
   const { service: tools } = toolNode(core, { catalogues: files, executors: { count } });
   const { log, metrics, tracing } = core;
   const deps = { log, runs, agents, agent, tools, clock: systemClock, metrics, tracing, logger: silentLogger };
-  return new RunExecutor(deps, { timeoutMs: 60_000 });
+  return new RunExecutor(deps, { timeoutMs: 60_000, inputExpiresMs: 60_000 });
 }
 
 /** Two calls with a thought before each, and `lose` between two of these steps. */
@@ -206,7 +206,7 @@ describe('a run that redis loses after its end', () => {
 });
 
 describe('a run that redis loses before a worker claims it', () => {
-  const sweep = () => sweepRuns({ runs, log: core.log, clock: systemClock, logger: silentLogger });
+  const sweep = () => sweepRuns({ runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
 
   it('is stored again by the gateway that accepted it, and ended by the sweep', async () => {
     const run: TestRun = { userId: freshUserId(), runId: newId('run') };

@@ -14,6 +14,7 @@ import type { ToolExecutor } from '../../src/tools/tool.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, toolRow } from '../support/catalogues.ts';
 import { type Core, NO_QUEUE, silentLogger, startCore, thinking } from '../support/core.ts';
+import { runInputs } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
 import { until } from '../support/until.ts';
@@ -65,7 +66,7 @@ function executor(
     tracing,
     logger: silentLogger,
   };
-  return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000 });
+  return new RunExecutor(deps, { timeoutMs: options.timeoutMs ?? 10_000, inputExpiresMs: 60_000 });
 }
 
 /** Two calls with a thought in between: six events with start and end. */
@@ -126,7 +127,7 @@ describe('a run whose worker died', () => {
           tracing: core.tracing,
           logger: silentLogger,
         },
-        { timeoutMs: 60_000 },
+        { timeoutMs: 60_000, inputExpiresMs: 60_000 },
       );
       void dying.execute(first);
       await until(() => written > died);
@@ -159,7 +160,7 @@ describe('a run whose worker died', () => {
   });
 
   it('without a takeover is ended by the sweep, with a start and one end', async () => {
-    const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
+    const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
     await accept();
     expect(await sweepRuns(sweep)).toBe(0);
     const accepted = await accept(
@@ -174,7 +175,7 @@ describe('a run whose worker died', () => {
   });
 
   it('that cannot be ended, since its user’s data is damaged, keeps no other from its end', async () => {
-    const sweep = { runs, log: core.log, clock: systemClock, logger: silentLogger };
+    const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
     const late = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: -60_000 });
     const [first, second] = [await accept(late), await accept(late)];
     const [damaged, sound] = partitionOf(first.userId) < partitionOf(second.userId) ? [first, second] : [second, first];

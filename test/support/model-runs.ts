@@ -13,7 +13,7 @@ import type { UsageSummary } from '../../src/limits/quotas.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import type { Refusal, UsageRecord } from '../../src/protocol/usage.ts';
 import type { Agent } from '../../src/runs/agent.ts';
-import { type RunEnd, RunExecutor } from '../../src/runs/run-executor.ts';
+import { type Execution, RunExecutor } from '../../src/runs/run-executor.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
 import { Threads } from '../../src/threads/threads.ts';
@@ -141,7 +141,7 @@ export class ModelRuns {
         tracing: core.tracing,
         logger,
       },
-      { timeoutMs: options.timeoutMs ?? 60_000 },
+      { timeoutMs: options.timeoutMs ?? 60_000, inputExpiresMs: 60_000 },
     );
   }
 
@@ -161,7 +161,7 @@ export class ModelRuns {
   async run(
     options: Parameters<ModelRuns['executor']>[0] = {},
     caller: Partial<Caller> = {},
-  ): Promise<{ end: RunEnd; events: LoggedEvent[]; userId: string }> {
+  ): Promise<{ end: Execution; events: LoggedEvent[]; userId: string }> {
     const accepted = await this.accept(caller);
     const end = await this.executor(options).execute(await this.claim(accepted));
     return { end, events: await this.events(accepted), userId: accepted.userId };

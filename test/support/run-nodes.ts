@@ -7,6 +7,8 @@ import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
 import { RunLog } from '../../src/runs/run-log.ts';
+import { RunInputs } from '../../src/runs/run-inputs.ts';
+import type { RunQueue } from '../../src/runs/run-queue.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import { type Core, NO_QUEUE, silentLogger } from './core.ts';
 import { closeAfter } from './open-resources.ts';
@@ -37,6 +39,11 @@ export async function runNodes(core: Core, plans: Plans, options: { nodes?: numb
       );
     }),
   );
+}
+
+/** Answers input requests, without a queue for the runs that continue. */
+export function runInputs(core: Core, queue: RunQueue = NO_QUEUE): RunInputs {
+  return new RunInputs({ ...core, queue, clock: systemClock });
 }
 
 /** Starts a run, without message limit and queue. */

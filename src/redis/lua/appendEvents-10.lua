@@ -43,13 +43,14 @@ local count = (#ARGV - FIRST + 1) / STRIDE
 
 -- The request, its caller and the journal are needed only while the run is executed. An ended run is kept for a day, so
 -- these fields are removed. The message remains in its thread.
+local JOURNAL = { ['tool:'] = true, ['step:'] = true, ['input:'] = true, ['answer:'] = true }
 local function endRun(now)
   redis.call('HSET', run, 'status', status, 'ended_at', now)
   redis.call('ZREM', activeRuns, member)
   redis.call('ZREM', KEYS[10], string.match(member, '%S+$'))
   for _, field in ipairs(redis.call('HKEYS', run)) do
     local prefix = string.match(field, '^%a+:')
-    if field == 'message' or field == 'caller' or prefix == 'tool:' or prefix == 'step:' then
+    if field == 'message' or field == 'caller' or JOURNAL[prefix] then
       redis.call('HDEL', run, field)
     end
   end

@@ -5,10 +5,11 @@
   ARGV[1] run id
   ARGV[2] key prefix of the user's threads
   ARGV[3] maximum number of messages of the thread that are searched, newest first
-  Returns { "unknown" } or { status, request id, thread id, ms when it ended or "", the message of the answer (JSON) or "" }
+  Returns { "unknown" } or { status, request id, thread id, ms when it ended or "", the message of the answer (JSON) or
+          "", name of the agent, input requests ("<id> <1 without an answer, 0 with one> <ms of its expiry> <JSON>"), ... }
 ]]
-local fields = redis.call('HMGET', KEYS[1], 'status', 'request_id', 'thread_id', 'ended_at')
-local status, requestId, threadId, endedAt = unpack(fields)
+local fields = redis.call('HMGET', KEYS[1], 'status', 'request_id', 'thread_id', 'ended_at', 'agent')
+local status, requestId, threadId, endedAt, agent = unpack(fields)
 if not status then return { 'unknown' } end
 local answer = ''
 if status == 'completed' then
@@ -22,4 +23,12 @@ if status == 'completed' then
     end
   end
 end
-return { status, requestId, threadId, endedAt or '', answer }
+local result = { status, requestId, threadId, endedAt or '', answer, agent }
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local id = string.match(field, '^input:(.+)$')
+  if id then
+    local isOpen = 1 - redis.call('HEXISTS', KEYS[1], 'answer:' .. id)
+    result[#result + 1] = id .. ' ' .. isOpen .. ' ' .. redis.call('HGET', KEYS[1], field)
+  end
+end
+return result

@@ -56,7 +56,7 @@ if events < earlier then
   events = earlier
   redis.call('HSET', run, 'events', events)
 end
-redis.call('HSET', run, 'status', 'running')
+redis.call('HSET', run, 'status', redis.call('HEXISTS', run, 'waiting_since') == 1 and 'waiting' or 'running')
 local latest = string.match(own, '^%d+')
 if stored[2] == latest then return { 'claimed', tonumber(latest), events } end
 return { 'claimed', redis.call('HINCRBY', run, 'epoch', ARGV[9]), events }
