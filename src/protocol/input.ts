@@ -58,5 +58,5 @@ export const InputAnswer = z.object({
 });
 export type InputAnswer = z.infer<typeof InputAnswer>;
 
-/** What the agent receives. `expired`: nobody answered in time. */
+/** What the agent receives. `expired`: there was no answer in time. */
 export type InputOutcome = InputAnswer | { readonly action: 'expired'; readonly content?: undefined };

@@ -36,7 +36,13 @@ beforeAll(async () => {
 
 const node = (at = 0): Runs => nodes[at % nodes.length] as Runs;
 const inFlight = (userId: string) => core.redis.zcard(core.keys.user(userId).runsInFlight);
-const sweepDeps = (runs: Runs) => ({ runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
+const sweepDeps = (runs: Runs) => ({
+  runs,
+  inputs: runInputs(core),
+  log: core.log,
+  clock: systemClock,
+  logger: silentLogger,
+});
 
 /** A user with as many runs in flight as the plan allows. */
 async function busyUser(): Promise<{ userId: string; first: string; others: readonly string[] }> {

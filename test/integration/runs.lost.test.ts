@@ -206,7 +206,8 @@ describe('a run that redis loses after its end', () => {
 });
 
 describe('a run that redis loses before a worker claims it', () => {
-  const sweep = () => sweepRuns({ runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
+  const sweep = () =>
+    sweepRuns({ runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
 
   it('is stored again by the gateway that accepted it, and ended by the sweep', async () => {
     const run: TestRun = { userId: freshUserId(), runId: newId('run') };

@@ -19,6 +19,7 @@ const REQUIRED: Partial<Record<ClientMessageType, Record<string, unknown>>> = {
   agent_request: { message: 'Hello' },
   agent_cancel: { run_id: 'run_1' },
   run_status: { run_id: 'run_1' },
+  input_response: { run_id: 'run_1', input_id: 'input_1', action: 'accept' },
   tool_call: { tool: 'list_agents' },
   thread_history: { thread_id: 'thread_1' },
   resume: { after: 0, epoch: 'epoch_1' },

@@ -48,6 +48,10 @@ export type PermanentErrorCode =
   | 'RECORDS_TRIMMED'
   | 'IDEMPOTENCY_CONFLICT'
   | 'RUN_NOT_FOUND'
+  | 'INPUT_NOT_FOUND'
+  | 'INPUT_ALREADY_ANSWERED'
+  | 'INPUT_EXPIRED'
+  | 'APPROVAL_DECLINED'
   | 'AGENT_NOT_FOUND'
   | 'ENDPOINT_NOT_FOUND'
   | 'UPGRADE_REQUIRED'
@@ -66,6 +70,9 @@ export type DurableEventType =
   | 'agent_reasoning'
   | 'tool_executing'
   | 'tool_completed'
+  | 'input_requested'
+  | 'input_received'
+  | 'input_expired'
   | 'agent_completed'
   | 'agent_failed'
   | 'agent_cancelled'
@@ -110,6 +117,13 @@ export interface ClientMessages {
   };
   run_status: {
     readonly run_id?: string;
+    readonly request_id?: string;
+  };
+  input_response: {
+    readonly action: string;
+    readonly content?: Readonly<Record<string, unknown>>;
+    readonly run_id: string;
+    readonly input_id: string;
     readonly request_id?: string;
   };
   tool_call: {
