@@ -60,9 +60,6 @@ export const AgentRunJob = z.object({
 });
 export type AgentRunJob = z.infer<typeof AgentRunJob>;
 
-/** A job is retried if it starts before its run is stored, or if its worker loses Redis before the run ends. */
-export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay: 250 } } as const;
-
 /** Number of token refresh jobs. The partitions are distributed over them, and the jobs over the workers. */
 export const REFRESH_SHARDS = 8;
 const shards = Array.from({ length: REFRESH_SHARDS }, (_, shard) => shard);

@@ -1,4 +1,3 @@
-import { Queue } from 'bullmq';
 import { Accounts } from '../accounts/accounts.ts';
 import { InvalidationReader } from '../accounts/invalidation-reader.ts';
 import { Revocations } from '../accounts/revocations.ts';
@@ -16,12 +15,11 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail, type TailListener } from '../events/live-tail.ts';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
-import { type AgentRunJob, QUEUES } from '../jobs.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
-import { BullMqRunQueue } from '../runs/bullmq-run-queue.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
+import { StreamRunQueue } from '../runs/stream-run-queue.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { ToolAccess } from '../tools/tool-access.ts';
 import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
@@ -125,14 +123,11 @@ export async function composeConnections(
 /** Composes the acceptance of runs: their queue, and the protection of accepted runs against loss. */
 async function composeRuns(config: Config, services: GatewayServices) {
   const { redis, keys, agents, catalogues, clock, logger, tracing, closers } = services;
-  const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
-  closers.add('run queue', () => runQueue.close());
-  await runQueue.waitUntilReady();
+  const runQueue = new StreamRunQueue({ redis, keys });
   const onAccepted = (run: AcceptedRun) => acceptedRuns.add(run);
-  const queue = new BullMqRunQueue(runQueue);
   const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
   const { plans } = catalogues;
-  const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }, { timeoutMs });
+  const runs = new Runs({ redis, keys, agents, plans, queue: runQueue, clock, tracing, onAccepted }, { timeoutMs });
   const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
   closers.add('accepted runs', () => acceptedRuns.stop());
   acceptedRuns.start();

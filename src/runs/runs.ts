@@ -152,7 +152,7 @@ export class Runs {
 
   #enqueue(job: AgentRunJob): Promise<void> {
     const attributes = {
-      'messaging.system': 'bullmq',
+      'messaging.system': 'redis',
       'messaging.destination.name': QUEUES.agentRuns,
       'messaging.operation.type': 'send',
       'messaging.message.id': job.run_id,
@@ -163,10 +163,13 @@ export class Runs {
     });
   }
 
-  /** Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners. */
-  async claim(userId: string, runId: string): Promise<Claim> {
+  /**
+   * Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners.
+   * @param firstOf the id of a job that is delivered for the first time: then only if no other job has claimed the run
+   */
+  async claim(userId: string, runId: string, firstOf = ''): Promise<Claim> {
     const step = tokenStep();
-    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [step]);
+    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [step, firstOf]);
     if (reply[0] !== 'claimed') return { outcome: reply[0] };
     const [outcome, ...fields] = reply;
     return { outcome, run: parseRun(userId, runId, fields, step) };
