@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
 
-/** Names of the BullMQ queues. This module contains the job payloads that gateways and workers share. */
+/** Names of the queues; that of the runs is a stream, the others are of BullMQ. This module contains the job payloads that gateways and workers share. */
 export const QUEUES = {
   agentRuns: 'agent-runs',
   usage: 'usage',

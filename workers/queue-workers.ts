@@ -13,7 +13,10 @@ interface QueueWorkersDeps {
   readonly logger: Logger;
 }
 
-/** The workers of one process, of BullMQ and of the run queue, which close together: the time of a shutdown does not grow with the queues. */
+/**
+ * The workers of one process, of BullMQ and of the run queue. They close together, so that the time of a shutdown does
+ * not grow with the queues.
+ */
 export class QueueWorkers {
   readonly #deps: QueueWorkersDeps;
   readonly #workers: { close(): Promise<void> }[] = [];

@@ -13,10 +13,10 @@ const PAGE = 1_000;
 type Entry = [id: string, fields: string[] | null];
 
 /**
- * The run queue in one Redis stream with a consumer group. An entry is a run; it is delivered to one worker, stays
- * pending while that worker renews it, is delivered again when nobody has for a while, and is deleted at its end. Every
- * operation is a plain command: a turn costs one XADD, one XREADGROUP, and an XDEL and XACK for all runs that ended in
- * the same tick.
+ * The run queue in one Redis stream with a consumer group. An entry is a run. It is delivered to one worker and stays
+ * pending while that worker renews it; it is delivered again when it has not been renewed for a while, and deleted at its
+ * end. Every operation is a plain command: a turn costs one XADD, one XREADGROUP, and an XDEL and XACK for all runs that
+ * ended in the same tick.
  */
 export class StreamRunQueue implements RunQueue {
   readonly #redis: Redis;
