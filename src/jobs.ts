@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
 import type { OpenInputRequest } from './protocol/input.ts';
 
-/** Names of the BullMQ queues. This module contains the job payloads that gateways and workers share. */
+/** Names of the queues; that of the runs is a stream, the others are of BullMQ. This module contains the job payloads that gateways and workers share. */
 export const QUEUES = {
   agentRuns: 'agent-runs',
   usage: 'usage',
@@ -62,9 +62,6 @@ export const AgentRunJob = z.object({
   traceparent: z.string().optional(),
 });
 export type AgentRunJob = z.infer<typeof AgentRunJob>;
-
-/** A job is retried if it starts before its run is stored, or if its worker loses Redis before the run ends. */
-export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay: 250 } } as const;
 
 /** Number of token refresh jobs. The partitions are distributed over them, and the jobs over the workers. */
 export const REFRESH_SHARDS = 8;

@@ -32,7 +32,7 @@ export interface EraseUsersDeps {
   readonly userData: UserData;
   readonly ledgerErasure: LedgerErasure;
   readonly runs: Pick<Runs, 'cancel'>;
-  readonly runQueue: { remove(jobId: string): Promise<number> };
+  readonly runQueue: { remove(runIds: ReadonlySet<string>): Promise<void> };
   readonly clock: Clock;
   readonly logger: Logger;
   readonly quietMs?: number | undefined;
@@ -181,7 +181,8 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
   async deleting(erasure, { userData, erasures, runQueue, redis }) {
     const { id, userId } = erasure;
     for await (const keys of userData.keys(userId)) {
-      for (const key of keys) if (key.name === 'run' && key.id) await runQueue.remove(key.id);
+      const runs = keys.flatMap(({ name, id: runId }) => (name === 'run' && runId ? [runId] : []));
+      if (runs.length > 0) await runQueue.remove(new Set(runs));
     }
     await erasures.count(id, 'keys', await userData.erase(userId, id));
     await erasures.announce();

@@ -1,11 +1,14 @@
-import type { Queue } from 'bullmq';
+import { QUEUES } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import type { Metrics } from '../src/lib/metrics.ts';
+import type { RunCounts } from '../src/runs/run-queue.ts';
 
 /** A third of the usual 15 s scrape interval of Prometheus. Each sample costs one round trip. */
 const EVERY_MS = 5_000;
+/** `delayed` is always 0: dashboards of earlier versions read it. */
 const STATES = ['waiting', 'active', 'delayed'] as const;
+const QUEUE = QUEUES.agentRuns;
 /** Bound of the expected wait: an autoscaler needs no larger number to add all the workers that it may. */
 const LONGEST_WAIT_SECONDS = 3_600;
 
@@ -24,7 +27,7 @@ interface QueueWatchDeps {
  * @returns a function that stops the watch
  */
 export function watchQueue(
-  queue: Pick<Queue, 'name' | 'getJobCounts'>,
+  queue: { counts(): Promise<RunCounts> },
   { clock, metrics, logger, durations }: QueueWatchDeps,
   { concurrency }: { readonly concurrency: number },
 ): () => void {
@@ -34,16 +37,16 @@ export function watchQueue(
     if (isPending) return;
     isPending = true;
     try {
-      const counts = await queue.getJobCounts(...STATES);
-      for (const state of STATES) metrics.queueJobs.set({ queue: queue.name, state }, counts[state] ?? 0);
-      const { waiting = 0, active = 0 } = counts;
+      const { waiting, active } = await queue.counts();
+      const counts = { waiting, active, delayed: 0 };
+      for (const state of STATES) metrics.queueJobs.set({ queue: QUEUE, state }, counts[state]);
       const wait = expectedWaitSeconds({ waiting, active, concurrency, meanMs: durations.meanMs });
       if (wait === undefined) metrics.runQueueWaitSeconds.remove();
       else metrics.runQueueWaitSeconds.set(wait);
     } catch (error) {
-      for (const state of STATES) metrics.queueJobs.remove({ queue: queue.name, state });
+      for (const state of STATES) metrics.queueJobs.remove({ queue: QUEUE, state });
       metrics.runQueueWaitSeconds.remove();
-      logger.debug({ err: error, queue: queue.name }, 'job count of queue failed');
+      logger.debug({ err: error, queue: QUEUE }, 'job count of queue failed');
     } finally {
       isPending = false;
     }

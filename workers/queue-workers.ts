@@ -13,10 +13,13 @@ interface QueueWorkersDeps {
   readonly logger: Logger;
 }
 
-/** The BullMQ workers of one process, which close together: the time of a shutdown does not grow with the queues. */
+/**
+ * The workers of one process, of BullMQ and of the run queue. They close together, so that the time of a shutdown does
+ * not grow with the queues.
+ */
 export class QueueWorkers {
   readonly #deps: QueueWorkersDeps;
-  readonly #workers: Worker[] = [];
+  readonly #workers: { close(): Promise<void> }[] = [];
 
   constructor(deps: QueueWorkersDeps) {
     this.#deps = deps;
@@ -30,6 +33,11 @@ export class QueueWorkers {
     this.#workers.push(worker);
     await worker.waitUntilReady();
     return worker;
+  }
+
+  /** Closes a worker with the others. */
+  add(worker: { close(): Promise<void> }): void {
+    this.#workers.push(worker);
   }
 
   /** Takes no more jobs, and waits for those in progress: at most `CLOSE_TIMEOUT_MS`, also if Redis is unavailable. */

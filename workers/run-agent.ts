@@ -1,4 +1,4 @@
-import { AgentRunJob, QUEUES } from '../src/jobs.ts';
+import { type AgentRunJob, QUEUES } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Tracing } from '../src/lib/tracing.ts';
 import { retryDuringOutage } from '../src/redis/errors.ts';
@@ -27,28 +27,33 @@ export interface RunAgentDeps {
 /**
  * Executes an accepted run. A job may be processed twice, even concurrently: each claim takes the run over from the
  * previous owner, whose later writes Redis rejects.
- * @returns how the run ended; `finished` if it had ended before; `waiting` if another job continues it
- * @throws ZodError for an invalid payload; retries are useless
+ * @param firstOf see `Runs.claim`
+ * @returns how the run ended; `finished` if it had ended before, or another job of the run is executed; `waiting` if
+ *   another job continues it
  * @throws RunMissing, and any error that prevented the terminal event; retries can succeed
  */
-export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<RunEnd | 'waiting' | 'finished'> {
-  const job = AgentRunJob.parse(payload);
+export async function runAgent(
+  job: AgentRunJob,
+  deps: RunAgentDeps,
+  firstOf = '',
+): Promise<RunEnd | 'waiting' | 'finished'> {
   const attributes = {
-    'messaging.system': 'bullmq',
+    'messaging.system': 'redis',
     'messaging.destination.name': QUEUES.agentRuns,
     'messaging.operation.type': 'process',
     'messaging.message.id': job.run_id,
   };
   const options = { kind: 'consumer', parent: job.traceparent, attributes } as const;
-  return deps.tracing.root(`process ${QUEUES.agentRuns}`, options, () => claimAndRun(job, deps));
+  return deps.tracing.root(`process ${QUEUES.agentRuns}`, options, () => claimAndRun(job, deps, firstOf));
 }
 
 async function claimAndRun(
   { user_id, run_id }: AgentRunJob,
   deps: RunAgentDeps,
+  firstOf: string,
 ): Promise<RunEnd | 'waiting' | 'finished'> {
   for (;;) {
-    const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
+    const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id, firstOf));
     if (claim.outcome !== 'claimed') {
       if (claim.outcome === 'missing') throw new RunMissing(run_id);
       return 'finished';

@@ -1,5 +1,4 @@
-import { type Job, Queue, UnrecoverableError } from 'bullmq';
-import { ZodError } from 'zod';
+import { type Job, Queue } from 'bullmq';
 import { Erasures } from '../src/accounts/erasures.ts';
 import { InvalidationReader, type TimedInvalidation } from '../src/accounts/invalidation-reader.ts';
 import { Revocations } from '../src/accounts/revocations.ts';
@@ -25,10 +24,11 @@ import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
-import { BullMqRunQueue } from '../src/runs/bullmq-run-queue.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
 import { RunInputs } from '../src/runs/run-inputs.ts';
+import type { QueuedRun } from '../src/runs/run-queue.ts';
 import { Runs } from '../src/runs/runs.ts';
+import { StreamRunQueue } from '../src/runs/stream-run-queue.ts';
 import { startTelemetry, type Telemetry } from '../src/telemetry/telemetry.ts';
 import { depthOf } from '../src/tools/built-in/health-tools.ts';
 import { BUILT_IN_TOOLS } from '../src/tools/executors.ts';
@@ -47,21 +47,23 @@ import { watchQueue } from './queue-watch.ts';
 import { QueueWorkers } from './queue-workers.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
+import { RunConsumer } from './run-consumer.ts';
 import { RunDurations } from './run-durations.ts';
 import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
 
 /**
- * BullMQ detects a dead worker at the first check after its lock expires. Its runs are taken over within LOCK_MS +
- * STALLED_CHECK_MS, well within the run timeout of 45 s.
+ * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS + TAKEOVER_CHECK_MS,
+ * well within the run timeout of 45 s.
  */
 const LOCK_MS = 10_000;
-const STALLED_CHECK_MS = 5_000;
+const TAKEOVER_CHECK_MS = 5_000;
 /** Maximum number of takeovers per run; after that, the run fails. */
 const MAX_TAKEOVERS = 3;
 /** Interval at which the job schedules are written again. */
 const SCHEDULE_AGAIN_MS = 60_000;
 
+const KEEP_NONE = { removeOnComplete: { count: 0 }, removeOnFail: { count: 0 } };
 /** Options of periodic jobs: one at a time. Completed jobs are not kept; the next job makes up for a missed one. */
 const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail: { count: 10 } };
 
@@ -135,19 +137,21 @@ async function createServices(config: Config, telemetry: Telemetry & { clock: Cl
   };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
-  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, openQueue };
+  // Its reads wait for at most a second, less than the command timeout, and must fail while Redis is unavailable.
+  const runReader = await open('run reader', 'commands');
+  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, runReader, openQueue };
 }
 
 /** Creates the agent with its tools, the ledger, and what erasures and token refreshes need. */
 async function createComponents(config: Config, services: WorkerServices) {
-  const { logger, tracing, clock, metrics, closers, keys, redis, openQueue } = services;
+  const { logger, tracing, clock, metrics, closers, keys, redis } = services;
   const agents = loadAgentCatalogue(config.CATALOGUE_DIR);
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const { log } = await composeEventLog(services, config);
-  const runQueue = openQueue(QUEUES.agentRuns);
-  const queue = new BullMqRunQueue(runQueue);
-  const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, queue, clock, tracing }, limits);
-  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
+  const runQueue = new StreamRunQueue({ redis, keys });
+  const { plans } = services.catalogues;
+  const runs = new Runs({ redis, keys, agents, plans, queue: runQueue, clock, tracing }, limits);
+  const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
   const agent = await composeAgent({ ...services, agents, threads }, config);
@@ -220,35 +224,43 @@ async function followCatalogues(services: WorkerServices): Promise<void> {
   await invalidations.start();
 }
 
-/** Processes the queue of runs, and ends runs whose job has failed for good. */
+/** Executes the runs of the queue, and ends those that failed for good. */
 async function startRuns(
   config: Config,
   services: WorkerServices,
   components: WithQueueWorkers & { readonly durations: RunDurations },
 ): Promise<void> {
-  const { logger, tracing, clock } = services;
-  const run = (job: Job) =>
-    components.durations.measure(() => final(runAgent(job.data, { ...components, clock, tracing })));
-  const worker = await components.queueWorkers.start(QUEUES.agentRuns, run, {
-    concurrency: config.RUN_CONCURRENCY,
-    lockDuration: LOCK_MS,
-    stalledInterval: STALLED_CHECK_MS,
-    maxStalledCount: MAX_TAKEOVERS,
-    // BullMQ would ignore a new job with the id of a kept one. The state of the run is in its own hash.
-    removeOnComplete: { count: 0 },
-    removeOnFail: { count: 0 },
-  });
-  worker.on('failed', (job, error) => {
+  const { logger, tracing, clock, runReader: blocking } = services;
+  const { runQueue: queue, durations, queueWorkers } = components;
+  const deps = { ...components, clock, tracing };
+  const execute = ({ id, job, isTakenOver }: QueuedRun) =>
+    durations.measure(() => runAgent(job, deps, isTakenOver ? '' : id));
+  const onFailed = async (job: AgentRunJob, error: unknown) => {
     // A message over the limit leaves a job without a run: docs/decisions/0002-one-round-trip.md.
-    if (!job || !hasFailedForGood(job) || error instanceof RunMissing) return;
-    const payload = AgentRunJob.safeParse(job.data);
-    const context = payload.success ? { run_id: payload.data.run_id, user: userHash(payload.data.user_id) } : {};
-    logger.error({ ...context, job: job.id, err: error }, 'run job failed');
-    if (!payload.success) return;
-    abandonRun(payload.data, 'INTERNAL_ERROR', { ...components, clock, logger }).catch((cause) => {
+    if (error instanceof RunMissing) return;
+    const context = { run_id: job.run_id, user: userHash(job.user_id) };
+    logger.error({ ...context, err: error }, 'run job failed');
+    await abandonRun(job, 'INTERNAL_ERROR', { ...components, clock, logger }).catch((cause: unknown) => {
       logger.error({ ...context, err: cause }, 'ending the failed run failed, the sweep will end it');
     });
-  });
+  };
+  const consumer = new RunConsumer(
+    { queue, blocking, clock, logger, execute, onFailed },
+    {
+      concurrency: config.RUN_CONCURRENCY,
+      lockMs: LOCK_MS,
+      takeoverCheckMs: TAKEOVER_CHECK_MS,
+      maxDeliveries: 1 + MAX_TAKEOVERS,
+    },
+  );
+  queueWorkers.add(consumer);
+  await consumer.start();
+  // A gateway of an earlier version adds its runs to BullMQ during a rolling update.
+  if ((await services.redis.exists(`${services.keys.queues}:${QUEUES.agentRuns}:meta`)) === 1) {
+    const run = ({ data }: Job) => durations.measure(() => runAgent(AgentRunJob.parse(data), deps));
+    const options = { concurrency: config.RUN_CONCURRENCY, lockDuration: LOCK_MS, stalledInterval: TAKEOVER_CHECK_MS };
+    await queueWorkers.start(QUEUES.agentRuns, run, { ...options, ...KEEP_NONE, maxStalledCount: MAX_TAKEOVERS });
+  }
 }
 
 /** Processes and schedules the periodic jobs. */
@@ -296,18 +308,4 @@ async function startScheduled(
     stop();
     redis.off('ready', renew);
   });
-}
-
-/** Converts a ZodError to an UnrecoverableError, because retries cannot fix an invalid payload. */
-async function final<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    if (error instanceof ZodError) throw new UnrecoverableError(error.message);
-    throw error;
-  }
-}
-
-function hasFailedForGood(job: Job): boolean {
-  return job.finishedOn !== undefined || job.attemptsMade >= (job.opts.attempts ?? 1);
 }

@@ -1,4 +1,3 @@
-import { Queue } from 'bullmq';
 import { Accounts } from '../accounts/accounts.ts';
 import { InvalidationReader } from '../accounts/invalidation-reader.ts';
 import { Revocations } from '../accounts/revocations.ts';
@@ -16,13 +15,12 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail, type TailListener } from '../events/live-tail.ts';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
-import { type AgentRunJob, QUEUES } from '../jobs.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
-import { BullMqRunQueue } from '../runs/bullmq-run-queue.ts';
 import { RunInputs } from '../runs/run-inputs.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
+import { StreamRunQueue } from '../runs/stream-run-queue.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { ToolAccess } from '../tools/tool-access.ts';
 import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
@@ -126,15 +124,12 @@ export async function composeConnections(
 /** Composes the acceptance of runs: their queue, and the protection of accepted runs against loss. */
 async function composeRuns(config: Config, services: GatewayServices & Pick<Connections, 'log'>) {
   const { redis, keys, log, agents, catalogues, clock, logger, metrics, tracing, closers } = services;
-  const runQueue = new Queue<AgentRunJob>(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
-  closers.add('run queue', () => runQueue.close());
-  await runQueue.waitUntilReady();
+  const runQueue = new StreamRunQueue({ redis, keys });
   const onAccepted = (run: AcceptedRun) => acceptedRuns.add(run);
-  const queue = new BullMqRunQueue(runQueue);
   const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
   const { plans } = catalogues;
-  const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }, { timeoutMs });
-  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
+  const runs = new Runs({ redis, keys, agents, plans, queue: runQueue, clock, tracing, onAccepted }, { timeoutMs });
+  const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
   const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
   closers.add('accepted runs', () => acceptedRuns.stop());
   acceptedRuns.start();

@@ -13,6 +13,7 @@ const appendEvents = LuaScript.load(
   'appendEvents-10',
   oneOf(
     tuple([literal('appended', 'repeated'), integer, text, integer]),
+    tuple([literal('appended', 'repeated'), integer, text, integer, literal('reserved', 'refused'), integer], integer),
     tuple([literal('fenced', 'finished', 'behind')]),
   ),
 );
@@ -36,6 +37,8 @@ export interface LogBounds {
 export interface NewEvent {
   readonly type: DurableEventType;
   readonly fields: Fields & { readonly timestamp: string };
+  /** The fields as JSON, if the caller has it. */
+  readonly json?: string;
   /** The usage record that the same step writes. */
   readonly usageRecord?: UsageRecord;
   /** The refusal that the same step counts, instead of a record, for a tool call that was denied. */
@@ -63,6 +66,14 @@ export interface Append {
   readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
   /** Commits the reservation of a tool call in the same step: see `Reservation` in src/limits/quotas.ts. */
   readonly quotaCommit?: string;
+  /** Reserves quota for a tool call in the same step: `request` of its `Reservation`. */
+  readonly reserve?: string;
+}
+
+/** Whether the quota was reserved, and the numbers of the reply: see `QuotaReply` in src/limits/quotas.ts. */
+export interface Reserved {
+  readonly allowed: boolean;
+  readonly reply: readonly [now: number, ...rest: number[]];
 }
 
 /**
@@ -73,7 +84,12 @@ export interface Append {
  * - `behind`: Redis lost the run, its claim or some of its events after it had acknowledged them.
  */
 export type AppendResult =
-  | { readonly outcome: 'appended' | 'repeated'; readonly seq: number; readonly cancelRequested: boolean }
+  | {
+      readonly outcome: 'appended' | 'repeated';
+      readonly seq: number;
+      readonly cancelRequested: boolean;
+      readonly reserved?: Reserved;
+    }
   | { readonly outcome: 'fenced' | 'finished' | 'behind' };
 
 /** A script of another component that appends one event in the same step as its own change. */
@@ -128,7 +144,8 @@ export class UserLogWriter {
    * Appends all of the events or none. The same step publishes them to the nodes that serve the user and writes their
    * records.
    */
-  async append({ userId, events, run, ends, threadMessage, quotaCommit = '' }: Append): Promise<AppendResult> {
+  async append(append: Append): Promise<AppendResult> {
+    const { userId, events, run, ends, threadMessage, quotaCommit = '', reserve = '' } = append;
     const keys = this.#deps.keys.user(userId);
     const runKey = run ? keys.run(run.runId) : keys.logState;
     const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
@@ -156,14 +173,17 @@ export class UserLogWriter {
         THREAD_MESSAGES,
         THREAD_BYTES,
         quotaCommit,
+        reserve,
         ...events.flatMap(eventArguments),
       ],
       events,
     );
     if (reply[0] !== 'appended' && reply[0] !== 'repeated') return { outcome: reply[0] };
-    const [outcome, seq, , cancel] = reply;
+    const [outcome, seq, , cancel, ...reservation] = reply;
     this.#observe(events, outcome);
-    return { outcome, seq, cancelRequested: cancel === 1 };
+    const [decision, now = 0, ...rest] = reservation;
+    const reserved = decision && { reserved: { allowed: decision === 'reserved', reply: [now, ...rest] as const } };
+    return { outcome, seq, cancelRequested: cancel === 1, ...reserved };
   }
 
   /** Runs a script of another component that appends an event. */
@@ -217,11 +237,11 @@ interface WrittenEvent {
   readonly usageRecord?: UsageRecord | undefined;
 }
 
-function eventArguments({ type, fields, usageRecord, refusal, journal }: NewEvent): string[] {
+function eventArguments({ type, fields, json, usageRecord, refusal, journal }: NewEvent): string[] {
   return [
     type,
     fields.timestamp,
-    JSON.stringify(fields),
+    json ?? JSON.stringify(fields),
     usageRecord ? JSON.stringify(usageRecord) : '',
     refusal ? JSON.stringify(refusal) : '',
     journal?.field ?? '',

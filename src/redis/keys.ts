@@ -188,6 +188,11 @@ export class Keys {
     return Array.from({ length: PARTITIONS }, (_, partition) => nodeChannel(this.#partition(partition), nodeId));
   }
 
+  /** Stream of the runs that workers execute, one entry each, until the run has ended. */
+  get runQueue(): string {
+    return `${this.prefix}:{runs}:queue`;
+  }
+
   /** Prefix of the BullMQ keys. The hash tag keeps a queue in one slot. */
   get queues(): string {
     return `{${this.prefix}:bull}`;

@@ -80,7 +80,8 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   invalidationChannel: 'none',
   runControls: 'none',
   nodeChannels: 'none',
-  queues: 'entries',
+  runQueue: 'entries',
+  queues: 'none',
   socketIo: 'none',
   auth: 'elsewhere',
 };

@@ -109,10 +109,13 @@ export class RunExecutor {
     const log = new RunLog({ log: this.#deps.log, clock, runs, onRestored }, run, () => stop.abort('cancelled'));
     this.#recent.started(log);
     try {
-      await log.started();
-      if (run.events === 0) this.#deps.metrics.firstEventSeconds.observe((performance.now() - startedAt) / 1000);
+      const started = log.started().then(() => {
+        if (run.events === 0) this.#deps.metrics.firstEventSeconds.observe((performance.now() - startedAt) / 1000);
+      });
+      await log.buffered(started);
       if (run.cancelRequested) stop.abort('cancelled');
-      const answer = await this.#withStopGrace(this.#answer(run, log, stop.signal), stop.signal);
+      const answered = Promise.race([this.#answer(run, log, stop.signal), log.failure]);
+      const answer = await this.#withStopGrace(answered, stop.signal);
       await log.completed(answer);
       return 'completed';
     } catch (thrown) {
@@ -164,7 +167,7 @@ export class RunExecutor {
       steps: new StepLog({ log, clock: this.#deps.clock }, run),
       think: async (thought) => {
         signal.throwIfAborted();
-        await log.thinking(thought);
+        await log.buffered(log.thinking(thought));
       },
       call: async (tool, args) => {
         signal.throwIfAborted();

@@ -119,7 +119,7 @@ export class RunInputs {
     if (reply[0] === 'answered') metrics.inputRequests.inc({ kind: request.kind, outcome: outcome.action });
     // The job follows the answer. If it cannot be stored, the repetition of the answer adds it, or the sweep ends the run.
     if (reply[1] === 'queued') {
-      await queue.add(job, id).catch((cause) => {
+      await queue.add(job).catch((cause) => {
         throw new TollgateError('OVERLOADED', { cause });
       });
     }

@@ -1,6 +1,7 @@
-import type { Append, NewEvent, UserLogWriter } from '../events/user-log-writer.ts';
+import type { Append, NewEvent, Reserved, UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
+import type { Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
@@ -50,8 +51,22 @@ export interface RunLogDeps {
   readonly onRestored?: () => void;
 }
 
-/** An event of the run with its side effects. */
-type Written = Pick<Append, 'threadMessage' | 'quotaCommit'> & { readonly event: NewEvent };
+/** Maximum number of events per append, which bounds the time of the script. */
+const MOST_PER_APPEND = 32;
+/** Number of pending events above which the agent waits for the log. */
+const MOST_BUFFERED = 16;
+
+type SideEffects = Pick<Append, 'threadMessage' | 'quotaCommit' | 'reserve'>;
+
+/** An event of the run with its side effects, and the append that it belongs to. */
+type Written = SideEffects & { readonly event: NewEvent; readonly append: number };
+
+/** An event that is not in an append yet. */
+interface Pending {
+  readonly written: SideEffects & { readonly event: NewEvent };
+  readonly resolve: (reserved: Reserved | undefined) => void;
+  readonly reject: (error: unknown) => void;
+}
 
 export type JournalEntry = NonNullable<NewEvent['journal']>;
 
@@ -62,6 +77,8 @@ export type JournalEntry = NonNullable<NewEvent['journal']>;
  * run. Events that are already in the log are skipped, so that clients receive one uninterrupted sequence. Tool
  * outcomes are matched by call id, because concurrent calls end in any order. Other events are matched by their number,
  * because an agent emits them in the same order each time.
+ *
+ * Events that are emitted in the same turn of the event loop, or while an append is in flight, are appended together.
  *
  * The writer keeps the events that it wrote until the run has ended. When Redis has lost the run or the last of its
  * events (a failover to a lagging replica, a restart from an older file), the writer restores the run and appends what
@@ -90,6 +107,14 @@ export class RunLog implements RunCallLog {
   readonly #awaited = new Map<string, number>();
   #steps = 0;
   #ended = false;
+  #appends = 0;
+  readonly #pending: Pending[] = [];
+  #isAppending = false;
+  #hasModelEvents = false;
+  #failed: { readonly error: unknown } | undefined;
+  readonly #failure = Promise.withResolvers<never>();
+  #size = 0;
+  /** Settles when the current writer of `#written` is done; never rejects. */
   #last: Promise<void> = Promise.resolve();
 
   /** @param cancelRequested called when the reply to an append says that cancellation was requested */
@@ -102,11 +127,30 @@ export class RunLog implements RunCallLog {
     this.#fencingTokens = [run.fencingToken];
     this.#eventsInLog = run.events;
     this.#toSkip = run.events - run.journal.size - run.inputs.size;
+    this.#failure.promise.catch(() => undefined);
   }
 
-  /** Bytes of the events that this writer keeps, as JSON. */
+  /** Approximate bytes of the events that this writer keeps. */
   get size(): number {
-    return JSON.stringify(this.#written).length;
+    return this.#size;
+  }
+
+  /** Rejects when an append fails that its caller did not wait for: see `buffered`. */
+  get failure(): Promise<never> {
+    return this.#failure.promise;
+  }
+
+  /**
+   * Lets the caller continue while an event is appended, as long as few are pending. If the append fails, `failure`
+   * rejects, and every later event except those that must be recorded. An agent on a model waits for each
+   * append: its next request to the model costs more than the wait, and is in vain if another worker owns the run.
+   */
+  async buffered(append: Promise<unknown>): Promise<void> {
+    if (this.#hasModelEvents || this.#pending.length > MOST_BUFFERED) return void (await append);
+    append.catch((error: unknown) => {
+      this.#failed ??= { error };
+      this.#failure.reject(error);
+    });
   }
 
   /** Restores the run if Redis has lost it or events of it, its terminal event included. Does nothing when another worker owns the run. */
@@ -118,13 +162,13 @@ export class RunLog implements RunCallLog {
     return confirmed;
   }
 
-  started(): Promise<void> {
-    return this.#emit('agent_started', { message: this.#run.message, status: 'started' });
+  async started(): Promise<void> {
+    await this.#emit('agent_started', { message: this.#run.message, status: 'started' });
   }
 
-  thinking(thought: string): Promise<void> {
+  async thinking(thought: string): Promise<void> {
     this.#steps += 1;
-    return this.#emit('agent_thinking', { thought, step: this.#steps });
+    await this.#emit('agent_thinking', { thought, step: this.#steps });
   }
 
   /** Appends a part of a model's text, numbered by the caller. The last part of a step carries its usage record. */
@@ -143,13 +187,14 @@ export class RunLog implements RunCallLog {
     return this.#modelEvent('agent_reasoning', fields, extra);
   }
 
-  #modelEvent(
+  async #modelEvent(
     type: DurableEventType,
     fields: Fields,
     { billing, journal }: { readonly billing?: Billing; readonly journal?: JournalEntry },
   ): Promise<void> {
+    this.#hasModelEvents = true;
     const record = billing ? { usageRecord: billing.record } : {};
-    return this.#emit(type, fields, { ...record, ...(journal ? { journal } : {}) }, quotaCommitOf(billing));
+    await this.#emit(type, fields, { ...record, ...(journal ? { journal } : {}) }, quotaCommitOf(billing));
   }
 
   /**
@@ -162,13 +207,13 @@ export class RunLog implements RunCallLog {
     return events;
   }
 
-  toolExecuting(call: { tool: string; callId: string; args: Fields }): Promise<void> {
-    return this.#emit('tool_executing', {
-      tool_name: call.tool,
-      tool_call_id: call.callId,
-      arguments: call.args,
-      status: 'executing',
-    });
+  /** Appends `tool_executing` and makes the reservation in the same step, unless an earlier worker appended it. */
+  toolExecuting(
+    call: { tool: string; callId: string; args: Fields },
+    reservation?: Pick<Reservation, 'request'>,
+  ): Promise<Reserved | undefined> {
+    const fields = { tool_name: call.tool, tool_call_id: call.callId, arguments: call.args, status: 'executing' };
+    return this.#emit('tool_executing', fields, {}, reservation ? { reserve: reservation.request } : {});
   }
 
   /** Returns the outcome of a call that an earlier worker completed. */
@@ -180,7 +225,7 @@ export class RunLog implements RunCallLog {
   /**
    * Appends the outcome, stores it in the journal, and writes the usage record or counts the refusal, in one script.
    */
-  toolCompleted(
+  async toolCompleted(
     call: { tool: string; callId: string },
     outcome: ToolOutcome,
     usage?: Billing | Refusal,
@@ -188,8 +233,8 @@ export class RunLog implements RunCallLog {
     const billing = usage && 'record' in usage ? usage : undefined;
     const refusal = usage && !('record' in usage) ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
-    if (this.#run.journal.has(call.callId)) return Promise.resolve();
-    return this.#emit(
+    if (this.#run.journal.has(call.callId)) return;
+    await this.#emit(
       'tool_completed',
       { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
       {
@@ -227,6 +272,7 @@ export class RunLog implements RunCallLog {
    */
   async suspend(remainingMs: number): Promise<'waiting' | 'answered'> {
     await this.#last;
+    if (this.#failed) throw this.#failed.error;
     this.#ended = true;
     const now = this.#deps.clock.now();
     const expiresMs = Math.max(0, Math.min(...this.#awaited.values()) - now);
@@ -242,7 +288,7 @@ export class RunLog implements RunCallLog {
     }
   }
 
-  completed(answer: RunAnswer): Promise<void> {
+  async completed(answer: RunAnswer): Promise<void> {
     const fields = {
       ...answer,
       duration_ms: this.#elapsed(),
@@ -251,15 +297,15 @@ export class RunLog implements RunCallLog {
     };
     const { runId: run_id, threadId } = this.#run;
     const message = { role: 'assistant', text: answer.final_response, run_id };
-    return this.#emit('agent_completed', fields, {}, { threadMessage: { threadId, message } });
+    await this.#emit('agent_completed', fields, {}, { threadMessage: { threadId, message } });
   }
 
-  failed(error: TollgateError): Promise<void> {
-    return this.#emit('agent_failed', { error: publicError(error), duration_ms: this.#elapsed(), status: 'failed' });
+  async failed(error: TollgateError): Promise<void> {
+    await this.#emit('agent_failed', { error: publicError(error), duration_ms: this.#elapsed(), status: 'failed' });
   }
 
-  cancelled(): Promise<void> {
-    return this.#emit('agent_cancelled', { duration_ms: this.#elapsed(), status: 'cancelled' });
+  async cancelled(): Promise<void> {
+    await this.#emit('agent_cancelled', { duration_ms: this.#elapsed(), status: 'cancelled' });
   }
 
   /** Ends a run that no worker executes. Appends `agent_started` first if the run has no event yet. */
@@ -268,51 +314,80 @@ export class RunLog implements RunCallLog {
     await this.failed(error);
   }
 
-  /** Appends events one at a time, in the order of the calls. */
+  /**
+   * Appends an event, in the order of the calls. Resolves when Redis has confirmed it.
+   * @returns the decision on its reservation; undefined for none, or if an earlier worker appended the event
+   */
   #emit(
     type: DurableEventType,
     fields: Fields,
     extra: Pick<NewEvent, 'usageRecord' | 'refusal' | 'journal'> = {},
-    sideEffects: Pick<Append, 'threadMessage' | 'quotaCommit'> = {},
-  ): Promise<void> {
-    const written = this.#last.then(async () => {
-      // An event whose result is unknown, because a Redis outage outlasted the retries, must precede every other:
-      // Redis could otherwise take the next event for its repetition, and that event would be lost.
-      await this.#flush();
-      if (this.#ended) throw new RunOwnershipLost('finished');
-      // A terminal event is never skipped: if it were in the log, the run would have ended.
-      const ordered = !isTerminalEvent(type) && type !== 'tool_completed' && type !== 'input_requested';
-      if (ordered && this.#toSkip > 0) {
-        this.#toSkip -= 1;
-        return;
-      }
-      const event = { type, fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() }, ...extra };
-      this.#written.push({ event, ...sideEffects });
-      await this.#flush();
+    sideEffects: SideEffects = {},
+  ): Promise<Reserved | undefined> {
+    // The outcome of an executed call, and the end of the run, are recorded as soon as Redis is back.
+    const isOwed = type === 'tool_completed' || type === 'agent_failed' || type === 'agent_cancelled';
+    if (this.#failed && !isOwed) return Promise.reject(this.#failed.error);
+    // A terminal event is never skipped: if it were in the log, the run would have ended.
+    const ordered = !isTerminalEvent(type) && type !== 'tool_completed' && type !== 'input_requested';
+    if (ordered && this.#toSkip > 0) {
+      this.#toSkip -= 1;
+      return Promise.resolve(undefined);
+    }
+    const event = serialized({
+      type,
+      fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() },
+      ...extra,
     });
-    this.#last = written.catch(() => undefined);
-    return written;
+    return new Promise((resolve, reject) => {
+      this.#pending.push({ written: { event, ...sideEffects }, resolve, reject });
+      if (this.#isAppending) return;
+      this.#isAppending = true;
+      this.#last = this.#last.then(() => this.#appendPending());
+    });
+  }
+
+  /** Never rejects: the callers of the events receive the errors. */
+  async #appendPending(): Promise<void> {
+    // By then the agent has emitted what it emits in this turn of the event loop.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (this.#pending.length > 0) {
+      const next = this.#pending.splice(0, appendLength(this.#pending));
+      try {
+        // An event whose result is unknown, because a Redis outage outlasted the retries, must precede every other:
+        // Redis could otherwise take the next event for its repetition, and that event would be lost.
+        await this.#flush();
+        if (this.#ended) throw new RunOwnershipLost('finished');
+        this.#appends += 1;
+        for (const { written } of next) {
+          this.#written.push({ ...written, append: this.#appends });
+          this.#size += sizeOf(written.event);
+        }
+        const reserved = await this.#flush();
+        for (const { resolve } of next) resolve(reserved);
+      } catch (error) {
+        // After an outage these events still precede those behind them. After any other error they are missing, and so
+        // must be the events that were emitted on the assumption that these are in the log.
+        const failed = error instanceof RedisUnavailable ? next : [...next, ...this.#pending.splice(0)];
+        for (const { reject } of failed) reject(error);
+      }
+    }
+    this.#isAppending = false;
   }
 
   /**
-   * Appends the events that are not in the log. Retries during a Redis outage: the script recognises an append that did
-   * arrive, so no event is written twice.
+   * Makes the appends that are not in the log. Retries during a Redis outage: the script recognises an append that did
+   * arrive, so no event is written twice. A repeated append has the same events.
+   * @returns the decision on the reservation of the last append
    */
-  async #flush(): Promise<void> {
+  async #flush(): Promise<Reserved | undefined> {
+    let reserved: Reserved | undefined;
     for (let restores = 0; ; ) {
-      const next = this.#written[this.#eventsInLog - this.#run.events];
-      if (!next) return;
-      const { event, ...sideEffects } = next;
-      const append = {
-        userId: this.#run.userId,
-        events: [event],
-        run: { runId: this.#run.runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog },
-        ...(isTerminalEvent(event.type) ? { ends: event.type } : {}),
-        ...sideEffects,
-      };
+      const next = this.#unconfirmed();
+      if (next.length === 0) return reserved;
+      const append = this.#appendOf(next);
       const result = await this.#retried(() => this.#deps.log.append(append)).catch((error: unknown) => {
-        // Only an outage leaves the result unknown. An event that cannot be written must not keep others from it.
-        if (!(error instanceof RedisUnavailable) && this.#written.at(-1) === next) this.#written.pop();
+        // Only an outage leaves the result unknown. Events that cannot be written must not keep others from the log.
+        if (!(error instanceof RedisUnavailable)) this.#written.length -= next.length;
         throw error;
       });
       if (result.outcome === 'behind') {
@@ -322,10 +397,38 @@ export class RunLog implements RunCallLog {
       }
       if (!('seq' in result)) throw new RunOwnershipLost(result.outcome);
       this.#confirmedAt = this.#deps.clock.now();
-      this.#eventsInLog += 1;
-      if (isTerminalEvent(event.type)) this.#ended = true;
+      this.#eventsInLog += next.length;
+      if (append.ends) this.#ended = true;
       if (result.cancelRequested) this.#onCancelRequested();
+      reserved = result.reserved;
     }
+  }
+
+  /** Returns the events of the first append that is not in the log. */
+  #unconfirmed(): Written[] {
+    const at = this.#eventsInLog - this.#run.events;
+    const first = this.#written[at];
+    let end = at;
+    while (first && this.#written[end]?.append === first.append) end += 1;
+    return this.#written.slice(at, end);
+  }
+
+  #appendOf(written: readonly Written[]): Append {
+    const { userId, runId } = this.#run;
+    const events = written.map(({ event }) => event);
+    const ends = events.map(({ type }) => type).find(isTerminalEvent);
+    const threadMessage = written.find((one) => one.threadMessage)?.threadMessage;
+    const quotaCommit = written.find((one) => one.quotaCommit)?.quotaCommit;
+    const reserve = written.find((one) => one.reserve)?.reserve;
+    return {
+      userId,
+      events,
+      run: { runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog },
+      ...(ends && { ends }),
+      ...(threadMessage && { threadMessage }),
+      ...(quotaCommit && { quotaCommit }),
+      ...(reserve && { reserve }),
+    };
   }
 
   /** Returns whether this worker owns the run again. */
@@ -347,7 +450,7 @@ export class RunLog implements RunCallLog {
     const missing = this.#written.splice(restored.events - this.#run.events);
     const timestamp = this.#timestamp();
     for (const { event, ...rest } of missing) {
-      this.#written.push({ event: { ...event, fields: { ...event.fields, timestamp } }, ...rest });
+      this.#written.push({ event: serialized({ ...event, fields: { ...event.fields, timestamp } }), ...rest });
     }
     if (isBehind) this.#deps.onRestored?.();
     return true;
@@ -380,4 +483,27 @@ export class RunLog implements RunCallLog {
 
 function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
   return billing?.quotaCommit ? { quotaCommit: billing.quotaCommit } : {};
+}
+
+function serialized(event: NewEvent): NewEvent {
+  return { ...event, json: JSON.stringify(event.fields) };
+}
+
+/** A usage record has about 500 bytes. */
+function sizeOf({ json = '', journal, usageRecord }: NewEvent): number {
+  return json.length + (journal?.value.length ?? 0) + (usageRecord ? 500 : 0);
+}
+
+/**
+ * Returns the number of events, from the first, that the next append takes. It has at most one commit or reservation:
+ * a commit makes Redis accept an append without free memory, and no new call may begin then.
+ */
+function appendLength(pending: readonly Pending[]): number {
+  let quotaChanges = 0;
+  for (const [at, { written }] of pending.entries()) {
+    if (written.quotaCommit || written.reserve) quotaChanges += 1;
+    if (quotaChanges > 1 || at === MOST_PER_APPEND) return at;
+    if (isTerminalEvent(written.event.type)) return at + 1;
+  }
+  return pending.length;
 }

@@ -156,23 +156,26 @@ export class Runs {
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 
-  #enqueue(job: AgentRunJob, wakeUp?: string): Promise<void> {
+  #enqueue(job: AgentRunJob): Promise<void> {
     const attributes = {
-      'messaging.system': 'bullmq',
+      'messaging.system': 'redis',
       'messaging.destination.name': QUEUES.agentRuns,
       'messaging.operation.type': 'send',
       'messaging.message.id': job.run_id,
     };
     return this.#tracing.span(`send ${QUEUES.agentRuns}`, { kind: 'producer', attributes }, () => {
       const { traceParent: traceparent } = this.#tracing;
-      return this.#queue.add(traceparent === undefined ? job : { ...job, traceparent }, wakeUp);
+      return this.#queue.add(traceparent === undefined ? job : { ...job, traceparent });
     });
   }
 
-  /** Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners. */
-  async claim(userId: string, runId: string): Promise<Claim> {
+  /**
+   * Claims a run for this worker with a new fencing token. Redis rejects later appends of earlier owners.
+   * @param firstOf the id of a job that is delivered for the first time: then only if no other job has claimed the run
+   */
+  async claim(userId: string, runId: string, firstOf = ''): Promise<Claim> {
     const step = tokenStep();
-    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [step]);
+    const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [step, firstOf]);
     if (reply[0] !== 'claimed') return { outcome: reply[0] };
     const [outcome, ...fields] = reply;
     return { outcome, run: parseRun(userId, runId, fields, step) };
@@ -251,7 +254,7 @@ export class Runs {
     if (reply === 'limited') throw new TollgateError('RATE_LIMITED');
     if (reply !== 'queued') return reply;
     // The run was waiting for input. If the job cannot be stored, the sweep ends the run at its deadline.
-    await this.#enqueue({ user_id: userId, run_id: runId }, 'cancel');
+    await this.#enqueue({ user_id: userId, run_id: runId });
     return 'asked';
   }
 

@@ -1,6 +1,7 @@
+import type { Reserved } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
-import type { Quotas, Reservation } from '../limits/quotas.ts';
+import type { QuotaDecision, Quotas, Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { Refusal } from '../protocol/usage.ts';
@@ -15,8 +16,17 @@ export interface RunCallLog {
   journaled(callId: string): ToolOutcome | undefined;
   /** @throws RunSuspended when there is no answer yet */
   requestInput(id: string, request: InputRequest, expiresMs: number): Promise<InputOutcome>;
-  toolExecuting(call: { tool: string; callId: string; args: ToolArguments }): Promise<void>;
+  /**
+   * Appends `tool_executing` and makes the reservation in the same step.
+   * @returns the decision; undefined if there was no reservation to make, or an earlier worker appended the event
+   */
+  toolExecuting(
+    call: { tool: string; callId: string; args: ToolArguments },
+    reservation?: Reservation,
+  ): Promise<Reserved | undefined>;
   toolCompleted(call: { tool: string; callId: string }, outcome: ToolOutcome, usage?: Billing | Refusal): Promise<void>;
+  /** Resolves at once while few appends are pending. If `append` fails, the run stops, and later appends fail. */
+  buffered(append: Promise<unknown>): Promise<void>;
 }
 
 /** The run of a tool call. */
@@ -43,7 +53,7 @@ export class RunJournal implements CallJournal {
   readonly #deps: RunJournalDeps;
   readonly #request: ToolCallRequest;
   readonly #run: CallingRun;
-  #executing: Promise<void> | undefined;
+  #executing: Promise<Reserved | undefined> | undefined;
 
   constructor(deps: RunJournalDeps, request: ToolCallRequest, run: CallingRun) {
     this.#deps = deps;
@@ -73,21 +83,17 @@ export class RunJournal implements CallJournal {
     return outcome.value;
   }
 
-  /** Sends the reservation and `tool_executing` together. */
+  /** Makes the reservation and appends `tool_executing` in one step, and waits until Redis has confirmed both. */
   async begin({ reservation }: ReservedCall): Promise<Begin> {
-    const { quotas, clock } = this.#deps;
-    const reserve = () => quotas.reserve(this.#request.userId, reservation);
-    const [decision, written] = await Promise.allSettled([
-      retryDuringOutage(clock, OUTAGE_RETRY_MS, reserve),
-      this.#appendExecuting(),
-    ]);
-    // No release: the worker that owns the run now makes the same call and uses the same reservation.
-    if (written.status === 'rejected') throw written.reason;
-    if (decision.status === 'rejected') throw decision.reason;
-    if (!decision.value.allowed) return { kind: 'refused', error: decision.value.error };
+    // No release after an error: the worker that owns the run now makes the same call and uses the same reservation.
+    const reserved = await this.#appendExecuting(reservation);
+    const decision = reserved
+      ? reservation.decision(reserved.allowed, reserved.reply)
+      : await this.#reserve(reservation);
+    if (!decision.allowed) return { kind: 'refused', error: decision.error };
     return {
       kind: 'begun',
-      status: decision.value.status,
+      status: decision.status,
       acceptedAt: this.#run.acceptedAt,
       mayRequestInput: false,
       end: (ending) => this.#end(ending, reservation),
@@ -108,14 +114,22 @@ export class RunJournal implements CallJournal {
   }
 
   async #complete(outcome: ToolOutcome, usage?: Billing | Refusal): Promise<ToolOutcome> {
-    await this.#appendExecuting();
-    await this.#run.log.toolCompleted(this.#request, outcome, usage);
+    const { log } = this.#run;
+    // The agent continues with the outcome while it is appended. Its next call waits for this append.
+    await log.buffered(this.#appendExecuting());
+    await log.buffered(log.toolCompleted(this.#request, outcome, usage));
     return outcome;
   }
 
-  #appendExecuting(): Promise<void> {
-    this.#executing ??= this.#run.log.toolExecuting(this.#request);
+  #appendExecuting(reservation?: Reservation): Promise<Reserved | undefined> {
+    this.#executing ??= this.#run.log.toolExecuting(this.#request, reservation);
     return this.#executing;
+  }
+
+  /** Reserves a call whose `tool_executing` an earlier worker appended. */
+  #reserve(reservation: Reservation): Promise<QuotaDecision> {
+    const { quotas, clock } = this.#deps;
+    return retryDuringOutage(clock, OUTAGE_RETRY_MS, () => quotas.reserve(this.#request.userId, reservation));
   }
 
   /** The log only commits. Without the release, the reservation would expire. */

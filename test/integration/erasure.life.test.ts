@@ -1,13 +1,12 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { Queue } from 'bullmq';
 import { loadAgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
-import { QUEUES } from '../../src/jobs.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { Runs } from '../../src/runs/runs.ts';
+import { StreamRunQueue } from '../../src/runs/stream-run-queue.ts';
 import { UsageArchive } from '../../src/usage/archive/archive.ts';
 import { ArchiveDatabase } from '../../src/usage/archive/database.ts';
 import { type Admin, startAdmin } from '../support/admin.ts';
@@ -54,8 +53,7 @@ beforeAll(async () => {
   closeAfter('file', () => disconnectRedis(redis));
   keys = new Keys(keyPrefix);
   admin = await startAdmin(processes.addresses);
-  const runQueue = new Queue(QUEUES.agentRuns, { connection: redis, prefix: keys.queues });
-  closeAfter('file', () => runQueue.close());
+  const runQueue = new StreamRunQueue({ redis, keys });
   const { plans } = new Catalogues();
   const runs = new Runs(
     {

@@ -46,8 +46,8 @@ beforeAll(async () => {
 });
 
 const queue = {
-  async add(job: AgentRunJob, wakeUp?: string) {
-    jobs.set(`${job.run_id}-${wakeUp}`, job);
+  async add(job: AgentRunJob) {
+    jobs.set(job.run_id, job);
   },
 };
 

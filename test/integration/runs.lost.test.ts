@@ -108,6 +108,9 @@ async function events({ userId }: TestRun): Promise<string[]> {
   return entries.map(([, fields]) => fields[1] ?? '');
 }
 
+/** Number of events in the log at each step of `twice`. */
+const EVENTS_BEFORE = [1, 2, 4, 7];
+
 const FULL_RUN = [
   'agent_started',
   'agent_thinking',
@@ -135,6 +138,8 @@ describe('a run that redis loses while its worker executes it', () => {
       await startRun(runs, { ...run, plan: 'pro', threadId: 'thread_1' });
       snapshots.set('accepted', await Snapshot.of(run));
       const lose = async (step: number) => {
+        // The agent continues while its events are appended.
+        await until(async () => (await events(run)).length === EVENTS_BEFORE[step]);
         if (step === at) await snapshots.get(kept)?.goBack();
         else snapshots.set(`step ${step}`, await Snapshot.of(run));
       };

@@ -106,7 +106,7 @@ describe.each(TRANSPORTS)('a chat message over %s', (transport) => {
     expect(sent.span).toMatchObject({ service: 'tollgate-gateway', kind: PRODUCER });
     expect(processed.span).toMatchObject({ service: 'tollgate-worker', kind: CONSUMER });
     expect(sent.span.attributes).toMatchObject({
-      'messaging.system': 'bullmq',
+      'messaging.system': 'redis',
       'messaging.destination.name': 'agent-runs',
       'messaging.message.id': run.runId,
     });

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { Queue } from 'bullmq';
 import { parse } from 'yaml';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { StreamRunQueue } from '../../src/runs/stream-run-queue.ts';
 import { watchQueue } from '../../workers/queue-watch.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -252,8 +252,9 @@ describe('tollgate_queue_jobs', () => {
   it('counts what waits, follows it, and has no value while Redis is away', async () => {
     const redis = await connectRedis(testRedisUrl(), 'commands', silentLogger);
     closeAfter('test', () => (redis.status === 'end' ? undefined : disconnectRedis(redis)));
-    const queue = new Queue('agent-runs', { connection: redis, prefix: core.keys.queues });
-    await queue.addBulk([1, 2, 3].map((n) => ({ name: 'run', data: { n } })));
+    const queue = new StreamRunQueue({ redis, keys: core.keys });
+    const add = (n: number) => queue.add({ user_id: 'user', run_id: `run_${n}` });
+    for (const n of [1, 2, 3]) await add(n);
     const metrics = new Metrics();
     const { clock, tick } = tickingClock();
     const durations = { meanMs: 2_000 };
@@ -263,11 +264,10 @@ describe('tollgate_queue_jobs', () => {
     expect(await valuesOf(metrics)).toEqual(counted);
     expect(await waitsOf(metrics)).toEqual([3]);
 
-    await queue.add('run', { n: 4 });
+    await add(4);
     tick();
     await until(async () => (await valuesOf(metrics))['agent-runs waiting'] === 4);
 
-    await queue.close();
     await disconnectRedis(redis);
     tick();
     await until(async () => Object.keys(await valuesOf(metrics)).length === 0);

@@ -29,7 +29,7 @@ export function erasureFixture({ redis, keys, archive, runs, runQueue }: Erasure
     userData: new UserData({ redis, keys }),
     ledgerErasure: new LedgerErasure({ redis, keys, ledger, tallies: new Tallies({ redis, keys }), archive }),
     runs: runs ?? { cancel: async () => 'missing' },
-    runQueue: runQueue ?? { remove: async () => 0 },
+    runQueue: runQueue ?? { remove: async () => undefined },
     clock: systemClock,
     logger: silentLogger,
     quietMs: 0,

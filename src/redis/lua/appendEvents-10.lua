@@ -2,7 +2,7 @@
   Appends events to a user's log, each with the next `seq`. The same step
   - checks that the writer still owns the run,
   - writes usage records and refusals to the outbox of the partition,
-  - commits or releases the reservation of a tool call,
+  - commits or releases the reservation of a tool call, or reserves quota for one,
   - publishes the events to the nodes that serve the user.
   Sent twice, it appends once: the run stores how many of its events are in the log.
 
@@ -26,9 +26,12 @@
   ARGV[13] maximum number of messages per thread
   ARGV[14] maximum number of bytes per thread
   ARGV[15] commit of a tool call (JSON, see include/quotas.lua), "" for none
-  ARGV[16...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
+  ARGV[16] reservation of a tool call that begins with these events (JSON, see `reserve` in include/quotas.lua), "" for none
+  ARGV[17...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
               refusal or "", journal field or "", journal value
-  Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) } or { "fenced" } or { "finished" } or
+  Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) }, with a reservation followed by
+          "reserved", now, status... or "refused", now, index of the limit or 0, status...;
+          or { "fenced" } or { "finished" } or
           { "behind" } when Redis lost the run, a claim or events that it had acknowledged to the writer
 ]]
 --@include time
@@ -38,7 +41,7 @@
 --@include quotas
 local run, activeRuns, outbox, recentUsage = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local member, runEpoch, known, status = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
-local STRIDE, FIRST = 7, 16
+local STRIDE, FIRST = 7, 17
 local count = (#ARGV - FIRST + 1) / STRIDE
 
 -- The request, its caller and the journal are needed only while the run is executed. An ended run is kept for a day, so
@@ -48,12 +51,22 @@ local function endRun(now)
   redis.call('HSET', run, 'status', status, 'ended_at', now)
   redis.call('ZREM', activeRuns, member)
   redis.call('ZREM', KEYS[10], string.match(member, '%S+$'))
+  local unneeded = { 'message', 'caller', 'job' }
   for _, field in ipairs(redis.call('HKEYS', run)) do
-    local prefix = string.match(field, '^%a+:')
-    if field == 'message' or field == 'caller' or JOURNAL[prefix] then
-      redis.call('HDEL', run, field)
-    end
+    if JOURNAL[string.match(field, '^%a+:') or ''] then unneeded[#unneeded + 1] = field end
   end
+  -- Lua limits the number of arguments of a call.
+  for i = 1, #unneeded, 1000 do redis.call('HDEL', run, unpack(unneeded, i, math.min(i + 999, #unneeded))) end
+end
+
+-- Completes the reply of an append. An existing reservation of the call is extended, so a repetition reserves once.
+local function replied(result, now)
+  if ARGV[16] == '' then return result end
+  local allowed, second, third = reserve(KEYS[8], KEYS[9], cjson.decode(ARGV[16]), now)
+  result[5], result[6] = allowed and 'reserved' or 'refused', now
+  if not allowed then result[7] = second end
+  for _, number in ipairs(allowed and second or third) do result[#result + 1] = number end
+  return result
 end
 
 local log = openLog({ log = KEYS[1], logState = KEYS[2] }, redis.call('TIME'))
@@ -64,7 +77,9 @@ if runEpoch ~= '' then
   if not owned[1] or tonumber(owned[1]) < tonumber(runEpoch) then return { 'behind' } end
   if owned[1] ~= runEpoch then return { 'fenced' } end
   local appended = tonumber(owned[2] or '0')
-  if appended >= known + count then return { 'repeated', log.seq, log.epoch, tonumber(owned[4] or '0') } end
+  if appended >= known + count then
+    return replied({ 'repeated', log.seq, log.epoch, tonumber(owned[4] or '0') }, log.now)
+  end
   if owned[3] == 'completed' or owned[3] == 'failed' or owned[3] == 'cancelled' then return { 'finished' } end
   if appended < known then return { 'behind' } end
   if appended ~= known then return { 'fenced' } end
@@ -89,4 +104,4 @@ if runEpoch ~= '' then
   if status ~= '' then endRun(log.now) end
 end
 if settlement then commitUse(KEYS[8], settlement, log.now) end
-return { 'appended', log.seq, log.epoch, cancel }
+return replied({ 'appended', log.seq, log.epoch, cancel }, log.now)
