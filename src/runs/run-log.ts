@@ -9,6 +9,7 @@ import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
+import { appendLength, type Pending, type SideEffects, serialized, sizeOf, type Written } from './run-append.ts';
 import type { Runs } from './runs.ts';
 import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX } from './stored-run.ts';
 
@@ -51,22 +52,8 @@ export interface RunLogDeps {
   readonly onRestored?: () => void;
 }
 
-/** Maximum number of events per append, which bounds the time of the script. */
-const MOST_PER_APPEND = 32;
 /** Number of pending events above which the agent waits for the log. */
 const MOST_BUFFERED = 16;
-
-type SideEffects = Pick<Append, 'threadMessage' | 'quotaCommit' | 'reserve'>;
-
-/** An event of the run with its side effects, and the append that it belongs to. */
-type Written = SideEffects & { readonly event: NewEvent; readonly append: number };
-
-/** An event that is not in an append yet. */
-interface Pending {
-  readonly written: SideEffects & { readonly event: NewEvent };
-  readonly resolve: (reserved: Reserved | undefined) => void;
-  readonly reject: (error: unknown) => void;
-}
 
 export type JournalEntry = NonNullable<NewEvent['journal']>;
 
@@ -483,27 +470,4 @@ export class RunLog implements RunCallLog {
 
 function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
   return billing?.quotaCommit ? { quotaCommit: billing.quotaCommit } : {};
-}
-
-function serialized(event: NewEvent): NewEvent {
-  return { ...event, json: JSON.stringify(event.fields) };
-}
-
-/** A usage record has about 500 bytes. */
-function sizeOf({ json = '', journal, usageRecord }: NewEvent): number {
-  return json.length + (journal?.value.length ?? 0) + (usageRecord ? 500 : 0);
-}
-
-/**
- * Returns the number of events, from the first, that the next append takes. It has at most one commit or reservation:
- * a commit makes Redis accept an append without free memory, and no new call may begin then.
- */
-function appendLength(pending: readonly Pending[]): number {
-  let quotaChanges = 0;
-  for (const [at, { written }] of pending.entries()) {
-    if (written.quotaCommit || written.reserve) quotaChanges += 1;
-    if (quotaChanges > 1 || at === MOST_PER_APPEND) return at;
-    if (isTerminalEvent(written.event.type)) return at + 1;
-  }
-  return pending.length;
 }

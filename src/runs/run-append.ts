@@ -1,0 +1,42 @@
+import type { Append, NewEvent, Reserved } from '../events/user-log-writer.ts';
+import { isTerminalEvent } from '../protocol/messages.ts';
+
+/** Maximum number of events per append, which bounds the time of the script. */
+const MOST_PER_APPEND = 32;
+
+/** What an event changes beside the log. */
+export type SideEffects = Pick<Append, 'threadMessage' | 'quotaCommit' | 'reserve'>;
+
+/** An event of the run with its side effects, and the append that it belongs to. */
+export type Written = SideEffects & { readonly event: NewEvent; readonly append: number };
+
+/** An event that is not in an append yet. */
+export interface Pending {
+  readonly written: SideEffects & { readonly event: NewEvent };
+  readonly resolve: (reserved: Reserved | undefined) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Returns the event with its fields as JSON, which is rendered once. */
+export function serialized(event: NewEvent): NewEvent {
+  return { ...event, json: JSON.stringify(event.fields) };
+}
+
+/** Returns the approximate bytes of an event. A usage record has about 500 bytes. */
+export function sizeOf({ json = '', journal, usageRecord }: NewEvent): number {
+  return json.length + (journal?.value.length ?? 0) + (usageRecord ? 500 : 0);
+}
+
+/**
+ * Returns the number of events, from the first, that the next append takes. It has at most one commit or reservation:
+ * a commit makes Redis accept an append without free memory, and no new call may begin then.
+ */
+export function appendLength(pending: readonly Pending[]): number {
+  let quotaChanges = 0;
+  for (const [at, { written }] of pending.entries()) {
+    if (written.quotaCommit || written.reserve) quotaChanges += 1;
+    if (quotaChanges > 1 || at === MOST_PER_APPEND) return at;
+    if (isTerminalEvent(written.event.type)) return at + 1;
+  }
+  return pending.length;
+}
