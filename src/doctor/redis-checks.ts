@@ -16,6 +16,7 @@ const CLOCK_MS = { warning: 500, failed: 5_000 };
 const ADVICE: readonly (readonly [RegExp, string])[] = [
   [/maxmemory-policy/, 'Set maxmemory-policy to noeviction: an evicted key is a lost event, lease or usage record.'],
   [/version/, 'Use Redis 7.0 or newer.'],
+  [/replica/, 'Let REDIS_URL name the master, or the Sentinels: redis+sentinel://host,host,host/master.'],
   [/redis\+cluster/, 'Write REDIS_URL as redis+cluster://host:port,host:port.'],
   [/NOAUTH|WRONGPASS|NOPERM/, 'Check user and password in REDIS_URL, and the permissions in docs/operations.md.'],
   [/certificate|TLS|SSL/i, 'Check the REDIS_TLS_ variables, and that the port of REDIS_URL uses TLS.'],

@@ -15,7 +15,7 @@ import { pingShards } from './subscriptions.ts';
 export { masters, type Redis } from './connection.ts';
 export type { ConnectionRole } from './options.ts';
 
-/** Interval of the heartbeat pings, which detect a dead peer on an idle connection. */
+/** Interval of the heartbeats, which detect a dead peer, or a master that became a replica, on an idle connection. */
 const HEARTBEAT_MS = 2_000;
 /** Timeout of `QUIT`, so that an unresponsive Redis does not delay the shutdown. */
 const QUIT_TIMEOUT_MS = 1_000;
@@ -48,7 +48,7 @@ export async function connectRedis(
       cause: error,
     });
   }
-  if (role !== 'blocking') sendHeartbeats(redis, role);
+  if (role !== 'blocking') sendHeartbeats(redis, role, report);
   return redis;
 }
 
@@ -90,16 +90,27 @@ function prepare(node: RedisServer, report: (error: Error) => void): void {
   loadScripts(node).catch(report);
 }
 
-function sendHeartbeats(redis: Redis, role: ConnectionRole): void {
+function sendHeartbeats(redis: Redis, role: ConnectionRole, report: (error: Error) => void): void {
   const timer = setInterval(() => {
     // While the connection is not ready, a ping would only be queued.
     if (redis.status !== 'ready') return;
-    const nodes = redis instanceof Cluster ? redis.nodes('all') : [redis];
-    // A failed ping is ignored: the socket timeout closes the connection.
-    for (const node of nodes) if (node.status === 'ready') node.ping().catch(() => undefined);
+    // A failed heartbeat is ignored: the socket timeout closes the connection.
+    if (!(redis instanceof Cluster)) leaveReplica(redis, report).catch(() => undefined);
+    else for (const node of redis.nodes('all')) if (node.status === 'ready') node.ping().catch(() => undefined);
     if (redis instanceof Cluster && role === 'subscriber') pingShards(redis).catch(() => undefined);
   }, HEARTBEAT_MS).unref();
   redis.once('end', () => clearInterval(timer));
+}
+
+/**
+ * Reconnects if the server has become a replica, which leads to the new master. The first refused write does so too, but
+ * a connection for subscriptions sends none. In a cluster, a replica refers every command to the master of its slot.
+ */
+async function leaveReplica(redis: RedisServer, report: (error: Error) => void): Promise<void> {
+  const info = await redis.info('replication');
+  if (!/^role:slave/m.test(info) || redis.status !== 'ready') return;
+  report(new Error('the server has become a replica'));
+  redis.disconnect(true);
 }
 
 /**
@@ -146,5 +157,5 @@ export async function disconnectRedis(redis: Redis): Promise<void> {
   if (redis.status !== 'ready') return redis.disconnect();
   await withTimeout(QUIT_TIMEOUT_MS, redis.quit()).catch(() => redis.disconnect());
   // `QUIT` leaves the connections to the Sentinels open.
-  if (redis instanceof RedisServer && redis.options.sentinels) redis.disconnect();
+  if (redis instanceof RedisServer) redis.disconnect();
 }

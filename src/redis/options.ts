@@ -3,6 +3,7 @@ import type { ConnectionOptions } from 'node:tls';
 import type { ClusterOptions, RedisOptions } from 'ioredis';
 import { type Config, UnusableConfiguration } from '../config.ts';
 import { parseRedisUrl, type RedisAddress } from '../lib/redis-url.ts';
+import { sentinelConnector, serverConnector } from './connectors.ts';
 
 /**
  * The role of a connection.
@@ -26,10 +27,6 @@ const COMMAND_TIMEOUT_MS = 3_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
 /** A connection that receives nothing for this long is closed and reopened: the peer may have disappeared silently. */
 const SILENCE_MS = 5_000;
-/** Timeout of a command to a Sentinel; afterwards the client queries the next Sentinel. */
-const SENTINEL_TIMEOUT_MS = 1_000;
-/** Interval of the reconnects to a lost Sentinel, which reports failovers. */
-const SENTINEL_RECONNECT_MS = 5_000;
 /**
  * Interval of the periodic slot map refresh. A failover that breaks no connection causes no error, so only a refresh
  * detects it. Each refresh compares 16,384 slots as text, which takes milliseconds; a shorter interval would cost too
@@ -91,7 +88,7 @@ function readTlsFile(name: string, path: string): string {
 /** Returns the options for a single server, or for the master that the Sentinels report. */
 export function redisOptions(target: RedisTarget, role: ConnectionRole): RedisOptions {
   const { address, tls } = target;
-  const [{ host, port }] = address.nodes;
+  const [node] = address.nodes;
   return {
     ...connectionOptions(target, role),
     db: address.db,
@@ -99,29 +96,25 @@ export function redisOptions(target: RedisTarget, role: ConnectionRole): RedisOp
     autoResendUnfulfilledCommands: role === 'blocking',
     retryStrategy: reconnectDelay,
     // READONLY comes from a former master that is now a replica, or from a managed Redis whose host name now points to
-    // another server. The client reconnects, which leads to the new master, and does not send the rejected command
-    // again.
-    reconnectOnError: ({ message }) => /\bREADONLY\b/.test(message),
-    ...(address.topology === 'sentinel' ? sentinelOptions(target) : { host, port }),
+    // another server; UNBLOCKED is its reply to commands that wait there, as those of BullMQ workers do. The client
+    // reconnects, which leads to the new master, and does not send the rejected command again.
+    reconnectOnError: ({ message }) => /\b(READONLY|UNBLOCKED)\b/.test(message),
+    ...node,
+    Connector: address.topology === 'sentinel' ? sentinelsOf(target) : serverConnector(node, tls),
     ...(tls ? { tls } : {}),
   };
 }
 
-function sentinelOptions({ address, tls, ...target }: RedisTarget): RedisOptions {
-  const { sentinelUsername, sentinelPassword } = target;
-  return {
-    sentinels: address.nodes.map(({ host, port }) => ({ host, port })),
-    name: address.masterName ?? '',
-    ...(sentinelUsername === undefined ? {} : { sentinelUsername }),
-    ...(sentinelPassword === undefined ? {} : { sentinelPassword }),
-    ...(tls ? { sentinelTLS: tls, enableTLSForSentinelMode: true } : {}),
-    sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
-    sentinelRetryStrategy: reconnectDelay,
-    sentinelReconnectStrategy: () => SENTINEL_RECONNECT_MS,
-    // Disconnects from a master that the Sentinels have replaced, even if it still answers. Writes to it are lost as
-    // soon as it becomes a replica.
-    failoverDetector: true,
+function sentinelsOf({ address, tls, sentinelUsername, sentinelPassword }: RedisTarget): RedisOptions['Connector'] {
+  const connection: RedisOptions = {
+    ...(sentinelUsername === undefined ? {} : { username: sentinelUsername }),
+    ...(sentinelPassword === undefined ? {} : { password: sentinelPassword }),
+    ...(tls ? { tls } : {}),
   };
+  return sentinelConnector(
+    { masterName: address.masterName ?? '', nodes: address.nodes, connection, reconnectDelay },
+    tls,
+  );
 }
 
 export function clusterOptions(target: RedisTarget, role: ConnectionRole): ClusterOptions {

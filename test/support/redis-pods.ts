@@ -17,6 +17,11 @@ export interface RedisPodsOptions {
   readonly password: string;
   /** The script of the StatefulSet tollgate-sentinel. */
   readonly sentinelScript: string;
+  /**
+   * Interval in which the Sentinels read the state of the servers, 10 s by default. A shorter one saves a test the wait
+   * for the second reading, which is the first that has all replicas.
+   */
+  readonly readEveryMs?: number;
 }
 
 /** The pods of the component redis-sentinel as processes of this machine, with the scripts of the manifests. */
@@ -53,6 +58,8 @@ export class RedisPods {
       redis.on('error', () => {});
       try {
         await redis.connect();
+        const { readEveryMs } = this.#options;
+        if (readEveryMs !== undefined) await redis.call('SENTINEL', 'DEBUG', 'INFO-PERIOD', readEveryMs);
         const flat = (await redis.call('SENTINEL', 'MASTER', 'tollgate')) as string[];
         const of = (name: string) => flat[flat.indexOf(name) + 1];
         return of('num-slaves') === '2' && of('num-other-sentinels') === '2';
