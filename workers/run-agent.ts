@@ -17,6 +17,24 @@ export class RunMissing extends Error {
   }
 }
 
+/** The workers of a run died more often than a run that makes progress would explain. */
+export class TooManyTakeovers extends Error {
+  constructor(runId: string) {
+    super(`too many takeovers of ${runId}`);
+    this.name = 'TooManyTakeovers';
+  }
+}
+
+/** Maximum number of takeovers of a run of `RUN_TIMEOUT_SECONDS`; a run that fails more workers is ended. */
+const MAX_TAKEOVERS = 3;
+/** A run that lasts may be taken over once more in each of these periods: workers are also restarted on purpose. */
+const TAKEOVER_EVERY_MS = 60_000;
+
+/** Returns the maximum number of takeovers of a run that was accepted `elapsedMs` ago. */
+export function takeoversWithin(elapsedMs: number): number {
+  return MAX_TAKEOVERS + Math.floor(elapsedMs / TAKEOVER_EVERY_MS);
+}
+
 export interface RunAgentDeps {
   readonly runs: Runs;
   readonly executor: RunExecutor;
@@ -27,11 +45,12 @@ export interface RunAgentDeps {
 /**
  * Executes an accepted run. A job may be processed twice, even concurrently: each claim takes the run over from the
  * previous owner, whose later writes Redis rejects.
+ * @param takeovers number of workers that died while they processed the job
  * @returns how the run ended; `finished` if it had ended before
- * @throws ZodError for an invalid payload; retries are useless
+ * @throws ZodError for an invalid payload, TooManyTakeovers; retries are useless
  * @throws RunMissing, and any error that prevented the terminal event; retries can succeed
  */
-export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
+export async function runAgent(payload: unknown, takeovers: number, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
   const job = AgentRunJob.parse(payload);
   const attributes = {
     'messaging.system': 'bullmq',
@@ -40,14 +59,19 @@ export async function runAgent(payload: unknown, deps: RunAgentDeps): Promise<Ru
     'messaging.message.id': job.run_id,
   };
   const options = { kind: 'consumer', parent: job.traceparent, attributes } as const;
-  return deps.tracing.root(`process ${QUEUES.agentRuns}`, options, () => claimAndRun(job, deps));
+  return deps.tracing.root(`process ${QUEUES.agentRuns}`, options, () => claimAndRun(job, takeovers, deps));
 }
 
-async function claimAndRun({ user_id, run_id }: AgentRunJob, deps: RunAgentDeps): Promise<RunEnd | 'finished'> {
+async function claimAndRun(
+  { user_id, run_id }: AgentRunJob,
+  takeovers: number,
+  deps: RunAgentDeps,
+): Promise<RunEnd | 'finished'> {
   const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
     if (claim.outcome === 'missing') throw new RunMissing(run_id);
     return 'finished';
   }
+  if (takeovers > takeoversWithin(claim.run.waitedMs)) throw new TooManyTakeovers(run_id);
   return deps.executor.execute(claim.run);
 }

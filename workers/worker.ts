@@ -45,7 +45,7 @@ import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
 import { QueueWorkers } from './queue-workers.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
-import { RunMissing, runAgent } from './run-agent.ts';
+import { RunMissing, runAgent, TooManyTakeovers, takeoversWithin } from './run-agent.ts';
 import { RunDurations } from './run-durations.ts';
 import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
@@ -56,8 +56,6 @@ import { abandonRun, sweepRuns } from './sweep-runs.ts';
  */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
-/** Maximum number of takeovers per run; after that, the run fails. */
-const MAX_TAKEOVERS = 3;
 /** Interval at which the job schedules are written again. */
 const SCHEDULE_AGAIN_MS = 60_000;
 
@@ -172,7 +170,8 @@ async function createComponents(config: Config, services: WorkerServices) {
   const refreshers = new Refreshers({ clock, metrics, logger, tracing, own: authService }, listed);
   closers.add('refreshers', () => refreshers.close());
   const refreshing = { tokenSessions, refreshers, revocations: new Revocations({ redis, keys, tracing }) };
-  return { log, runs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
+  const longestMs = agents.longestTimeoutMs(limits.timeoutMs);
+  return { log, runs, calls, runQueue, executor, longestMs, ...billing, ...erasing, ...refreshing };
 }
 
 /**
@@ -222,12 +221,14 @@ async function startRuns(
 ): Promise<void> {
   const { logger, tracing, clock } = services;
   const run = (job: Job) =>
-    components.durations.measure(() => final(runAgent(job.data, { ...components, clock, tracing })));
+    components.durations.measure(() =>
+      final(runAgent(job.data, job.stalledCounter, { ...components, clock, tracing })),
+    );
   const worker = await components.queueWorkers.start(QUEUES.agentRuns, run, {
     concurrency: config.RUN_CONCURRENCY,
     lockDuration: LOCK_MS,
     stalledInterval: STALLED_CHECK_MS,
-    maxStalledCount: MAX_TAKEOVERS,
+    maxStalledCount: takeoversWithin(components.longestMs),
     // BullMQ would ignore a new job with the id of a kept one. The state of the run is in its own hash.
     removeOnComplete: { count: 0 },
     removeOnFail: { count: 0 },
@@ -292,12 +293,12 @@ async function startScheduled(
   });
 }
 
-/** Converts a ZodError to an UnrecoverableError, because retries cannot fix an invalid payload. */
+/** Converts errors that retries cannot cure to an UnrecoverableError. */
 async function final<T>(work: Promise<T>): Promise<T> {
   try {
     return await work;
   } catch (error) {
-    if (error instanceof ZodError) throw new UnrecoverableError(error.message);
+    if (error instanceof ZodError || error instanceof TooManyTakeovers) throw new UnrecoverableError(error.message);
     throw error;
   }
 }

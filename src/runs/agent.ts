@@ -1,6 +1,7 @@
 import type { ToolCaller } from '../catalogue/permissions.ts';
 import type { ToolOutcome } from '../tools/outcome.ts';
 import type { ToolArguments } from '../tools/tool.ts';
+import type { RemoteTurn } from './remote-log.ts';
 import type { RunAnswer } from './run-log.ts';
 import type { Steps } from './step-log.ts';
 
@@ -14,15 +15,21 @@ export interface AgentContext {
   call(tool: string, args: ToolArguments): Promise<ToolOutcome>;
   /** Records the steps of a language model, for agents that use one. */
   readonly steps: Steps;
+  /** Records the turn of an agent that another server runs. */
+  readonly remote: RemoteTurn;
   /** Aborts when the run is cancelled or times out. */
   readonly signal: AbortSignal;
 }
 
 export interface AgentTask {
+  /** Name of the agent. */
+  readonly agent: string;
   readonly userId: string;
   readonly runId: string;
   readonly message: string;
   readonly threadId: string;
+  /** Milliseconds since the epoch at which the run times out. */
+  readonly deadlineAt: number;
   /** System prompt of the model. */
   readonly instructions: string;
   /** Model of the agent; undefined for the default model of the deployment. */

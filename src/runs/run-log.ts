@@ -1,7 +1,7 @@
 import type { Append, NewEvent, UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
-import { publicError, type TollgateError } from '../protocol/errors.ts';
+import { publicError, TollgateError } from '../protocol/errors.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
@@ -31,18 +31,36 @@ export interface RunAnswer {
   readonly summary: string;
   /** Why a model said no more; absent for a normal end. */
   readonly finish_reason?: 'length' | 'content_filter' | 'refusal';
+  /** Usage record of the whole turn, written with the terminal event. */
+  readonly billing?: Billing;
+}
+
+/** A failure of an agent with the usage record of the turn, written with the terminal event. */
+export class BilledFailure extends TollgateError {
+  readonly billing: Billing;
+
+  constructor({ code, message: text, cause, retryable, retryAfterMs, fields }: TollgateError, billing: Billing) {
+    super(code, { text, cause, retryable, fields, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+    this.billing = billing;
+  }
 }
 
 export interface RunLogDeps {
   readonly log: UserLogWriter;
   readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore'>;
+  readonly runs: Pick<Runs, 'restore' | 'journal'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */
   readonly onRestored?: () => void;
 }
 
 /** An event of the run with its side effects. */
 type Written = Pick<Append, 'threadMessage' | 'quotaCommit'> & { readonly event: NewEvent };
+
+/** Types of the events that `RunLog.remoteEvent` appends. */
+export type RemoteEventType = Extract<
+  DurableEventType,
+  `agent_${'thinking' | 'reasoning' | 'state' | 'activity'}` | `tool_${string}`
+>;
 
 export type JournalEntry = NonNullable<NewEvent['journal']>;
 
@@ -132,13 +150,34 @@ export class RunLog implements RunCallLog {
     return this.#modelEvent('agent_reasoning', fields, extra);
   }
 
+  /** Appends an event of an agent that another server runs. */
+  remoteEvent(type: RemoteEventType, fields: Fields, extra: { readonly journal?: JournalEntry }): Promise<void> {
+    return this.#modelEvent(type, fields, extra);
+  }
+
+  /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
+  journal(entry: JournalEntry): Promise<void> {
+    const store = () => this.#deps.runs.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
+    const stored = this.#last.then(async () => {
+      await this.#flush();
+      let outcome = await this.#retried(store);
+      if (outcome === 'behind' && (await this.#restore())) {
+        await this.#flush();
+        outcome = await this.#retried(store);
+      }
+      if (outcome !== 'stored') throw new RunOwnershipLost(outcome);
+    });
+    this.#last = stored.catch(() => undefined);
+    return stored;
+  }
+
   #modelEvent(
     type: DurableEventType,
     fields: Fields,
     { billing, journal }: { readonly billing?: Billing; readonly journal?: JournalEntry },
   ): Promise<void> {
-    const record = billing ? { usageRecord: billing.record } : {};
-    return this.#emit(type, fields, { ...record, ...(journal ? { journal } : {}) }, quotaCommitOf(billing));
+    const extra = { ...recordOf(billing), ...(journal ? { journal } : {}) };
+    return this.#emit(type, fields, extra, quotaCommitOf(billing));
   }
 
   /**
@@ -190,20 +229,25 @@ export class RunLog implements RunCallLog {
     );
   }
 
-  completed(answer: RunAnswer): Promise<void> {
+  completed({ billing, ...answer }: RunAnswer): Promise<void> {
     const fields = {
       ...answer,
+      ...(billing ? { usage_record_id: billing.record.id } : {}),
       duration_ms: this.#elapsed(),
       tools_used: [...this.#toolsUsed],
       status: 'completed',
     };
     const { runId: run_id, threadId } = this.#run;
     const message = { role: 'assistant', text: answer.final_response, run_id };
-    return this.#emit('agent_completed', fields, {}, { threadMessage: { threadId, message } });
+    const sideEffects = { threadMessage: { threadId, message }, ...quotaCommitOf(billing) };
+    return this.#emit('agent_completed', fields, recordOf(billing), sideEffects);
   }
 
   failed(error: TollgateError): Promise<void> {
-    return this.#emit('agent_failed', { error: publicError(error), duration_ms: this.#elapsed(), status: 'failed' });
+    const billing = error instanceof BilledFailure ? error.billing : undefined;
+    const record = billing ? { usage_record_id: billing.record.id } : {};
+    const fields = { error: publicError(error), ...record, duration_ms: this.#elapsed(), status: 'failed' };
+    return this.#emit('agent_failed', fields, recordOf(billing), quotaCommitOf(billing));
   }
 
   cancelled(): Promise<void> {
@@ -324,6 +368,10 @@ export class RunLog implements RunCallLog {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
+}
+
+function recordOf(billing: Billing | undefined): Pick<NewEvent, 'usageRecord'> {
+  return billing ? { usageRecord: billing.record } : {};
 }
 
 function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
