@@ -8,12 +8,15 @@ const count = (fallback: number, max: number) => z.number().int().min(1).max(max
 const Headers = z.record(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/), z.string().max(1_000)).default({});
 const Fields = z.record(z.string().max(64), z.unknown()).default({});
 
+/** System instructions of an agent; default: the description. */
+export const Instructions = z.string().min(1).max(8_000).optional();
 /** Milliseconds from acceptance to the last event of a run; default: `RUN_TIMEOUT_SECONDS`. */
 export const TimeoutSeconds = z.number().int().min(1).max(LONGEST_SECONDS).optional();
 
-/** Settings of every agent that another server runs; docs/agents.md describes each. */
+/** Settings of every agent that another server runs, beside those of all agents; docs/agents.md describes each. */
 const REMOTE = {
   url: z.string().min(1).max(2_000),
+  instructions: Instructions,
   headers: Headers,
   /** Whether a worker that takes a run over may send the task again, if the server cannot continue it. */
   repeatable: z.boolean().default(false),
@@ -57,7 +60,7 @@ export const REMOTE_KINDS = {
     ...REMOTE,
     kind: z.literal('agui'),
     forwarded_props: Fields,
-    state: z.unknown(),
+    state: z.unknown().default({}),
     context: z
       .array(z.strictObject({ description: z.string(), value: z.string() }))
       .max(64)

@@ -40,7 +40,7 @@ type AgentConfig = Pick<
 export async function composeAgent(services: AgentServices, config: AgentConfig): Promise<Agent> {
   const { agents, closers, toolAccess = () => undefined } = services;
   const references = { variable: config.variable, production: config.ENVIRONMENT === 'production' };
-  const remote = new RemoteAgents({ ...services, toolAccess }, references);
+  const remote = new RemoteAgents({ ...services, tools: services.catalogues.tools, toolAccess }, references);
   closers?.add('remote agents', () => remote.close());
   const local = composeLocalAgent(services, config);
   return (task, context) => {

@@ -75,7 +75,10 @@ export class RemoteRuns {
     const threads = new Threads({ ...core, clock: systemClock });
     const deps = { ...core, clock: systemClock, logger: silentLogger, agents, threads };
     const references = { variable: (name: string) => VARIABLES[name], production: false };
-    const remote = new RemoteAgents({ ...deps, toolAccess: () => options.toolAccess }, references);
+    const remote = new RemoteAgents(
+      { ...deps, tools: this.#catalogues.tools, toolAccess: () => options.toolAccess },
+      references,
+    );
     closeAfter('test', () => remote.close());
     const agent = remote.get('remote');
     if (!agent) throw new Error('the agent is not remote');

@@ -14,6 +14,7 @@ import { OUTAGE_RETRY_MS } from '../../tools/outcome.ts';
 import { type ThreadMessage, threadMessages } from '../model/prompt.ts';
 import { type ReferenceOptions, References } from '../references.ts';
 import { summaryOf } from '../summary.ts';
+import { type AguiDeps, aguiRunner } from './agui-agent.ts';
 import { Budget } from './budget.ts';
 import { RemoteClient } from './client.ts';
 import { RemoteFault } from './fault.ts';
@@ -32,6 +33,7 @@ export interface RemoteAgentsDeps {
   readonly tracing: Tracing;
   readonly agents: AgentCatalogue;
   readonly threads: Pick<Threads, 'history'>;
+  readonly tools: AguiDeps['tools'];
   /** Issues the token of a run for the tools of the gateway; undefined if the agent cannot reach them. */
   readonly toolAccess: (task: AgentTask, mcpUrl: string | undefined) => ToolAccess | undefined;
 }
@@ -74,10 +76,14 @@ export class RemoteAgents {
 
   /** Returns a function that executes a turn of the agent. */
   #runnerOf(agent: RemoteAgent): (turn: Turn) => Promise<TurnAnswer> {
-    const { clock } = this.#deps;
+    const { clock, tools } = this.#deps;
     switch (agent.kind) {
       case 'http': {
         const run = httpRunner(this.#references.secret(agent.secret, `${agent.name}: secret`), clock);
+        return (turn) => run({ ...turn, settings: agent });
+      }
+      case 'agui': {
+        const run = aguiRunner({ clock, tools });
         return (turn) => run({ ...turn, settings: agent });
       }
       default:
