@@ -3,14 +3,14 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 import { ModelRow } from './model-settings.ts';
-import { Instructions, REMOTE_KINDS, type RemoteKind, TimeoutSeconds } from './remote-agents.ts';
+import { Instructions, Model, REMOTE_KINDS, type RemoteKind, TimeoutSeconds } from './remote-agents.ts';
 
 const COMMON = {
   name: z.string().regex(/^[a-z][a-z0-9_]{0,63}$/),
   description: z.string().min(1),
   instructions: Instructions,
   /** A row of `models`, or the name of a model at `AGENT_MODEL_URL`; default: `AGENT_MODEL_NAME`. */
-  model: z.string().min(1).max(200).optional(),
+  model: Model,
   timeout_seconds: TimeoutSeconds,
 };
 /** The tools that it may choose; each call also needs the permission of the caller. */

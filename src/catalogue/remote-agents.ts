@@ -10,6 +10,8 @@ const Fields = z.record(z.string().max(64), z.unknown()).default({});
 
 /** System instructions of an agent; default: the description. */
 export const Instructions = z.string().min(1).max(8_000).optional();
+/** Name of a model. */
+export const Model = z.string().min(1).max(200).optional();
 /** Milliseconds from acceptance to the last event of a run; default: `RUN_TIMEOUT_SECONDS`. */
 export const TimeoutSeconds = z.number().int().min(1).max(LONGEST_SECONDS).optional();
 
@@ -71,6 +73,8 @@ export const REMOTE_KINDS = {
   responses: {
     ...REMOTE,
     kind: z.literal('responses'),
+    /** Name of the model or agent at the server; default: the name of the agent. */
+    model: Model,
     /** Whether the server stores responses and continues them after a lost connection. */
     background: z.boolean().default(true),
     extra_body: Fields,

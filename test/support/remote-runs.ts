@@ -116,6 +116,12 @@ export class RemoteRuns {
     return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
   }
 
+  /** Returns the number of journal entries that a worker which takes over would find. */
+  async claimedSteps({ userId, runId }: Accepted): Promise<number> {
+    const fields = await this.core.redis.hkeys(this.core.keys.user(userId).run(runId));
+    return fields.filter((field) => field.startsWith('step:')).length;
+  }
+
   /** Returns the user's usage records, oldest first. */
   async records({ userId }: { readonly userId: string }): Promise<UsageRecord[]> {
     const stored = await this.core.redis.lrange(this.core.keys.user(userId).recentUsage, 0, -1);

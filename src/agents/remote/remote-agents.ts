@@ -19,6 +19,7 @@ import { Budget } from './budget.ts';
 import { RemoteClient } from './client.ts';
 import { RemoteFault } from './fault.ts';
 import { httpRunner } from './http-agent.ts';
+import { responsesRunner } from './responses-agent.ts';
 import type { ToolAccess, Turn, TurnAnswer } from './turn.ts';
 
 const STATE_NUMBERS: Readonly<Record<BreakerState, number>> = { closed: 0, half_open: 1, open: 2 };
@@ -84,6 +85,10 @@ export class RemoteAgents {
       }
       case 'agui': {
         const run = aguiRunner({ clock, tools });
+        return (turn) => run({ ...turn, settings: agent });
+      }
+      case 'responses': {
+        const run = responsesRunner(clock);
         return (turn) => run({ ...turn, settings: agent });
       }
       default:
