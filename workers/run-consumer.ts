@@ -23,9 +23,14 @@ export interface RunConsumerDeps {
   readonly blocking: Redis;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** Executes a run. Rejects to be called again, at most `ATTEMPTS` times per delivery. */
-  readonly execute: (run: QueuedRun) => Promise<unknown>;
-  /** Called when every attempt failed, or the run outlived `maxDeliveries` workers. Never rejects. */
+  /**
+   * Executes a run. Rejects to be called again, at most `ATTEMPTS` times per delivery.
+   * @param takeovers number of workers that died while they executed the run
+   */
+  readonly execute: (run: QueuedRun, takeovers: number) => Promise<unknown>;
+  /** Returns whether another attempt is useless after this error of `execute`. */
+  readonly isFinal: (error: unknown) => boolean;
+  /** Called when every attempt failed, or one failed for good. Never rejects. */
   readonly onFailed: (job: AgentRunJob, error: unknown) => Promise<void>;
 }
 
@@ -36,8 +41,6 @@ export interface RunConsumerOptions {
   readonly lockMs: number;
   /** Interval of the search for runs of dead workers. */
   readonly takeoverCheckMs: number;
-  /** A run that was delivered more often than this has failed. */
-  readonly maxDeliveries: number;
 }
 
 /** A run in progress on this worker, also while it pauses between two attempts. */
@@ -138,10 +141,9 @@ export class RunConsumer {
     const { onFailed, logger } = this.#deps;
     this.#executing += 1;
     try {
-      await this.#checkDeliveries(run, attempt);
-      await this.#deps.execute(run);
+      await this.#deps.execute(run, await this.#takeovers(run, attempt));
     } catch (error) {
-      if (attempt < ATTEMPTS && !(error instanceof DeliveredTooOften)) return this.#pause(run, attempt);
+      if (attempt < ATTEMPTS && !this.#deps.isFinal(error)) return this.#pause(run, attempt);
       await onFailed(run.job, error);
     } finally {
       this.#executing -= 1;
@@ -152,10 +154,10 @@ export class RunConsumer {
     await this.#deps.queue.end(run.id).catch((error: unknown) => logger.debug({ err: error }, 'run was not removed'));
   }
 
-  async #checkDeliveries({ id, isTakenOver }: QueuedRun, attempt: number): Promise<void> {
-    if (!isTakenOver || attempt > 1) return;
-    const deliveries = await this.#deps.queue.deliveries(id);
-    if (deliveries > this.#options.maxDeliveries) throw new DeliveredTooOften();
+  /** The number of a run that was taken over is read once, at its first attempt. */
+  async #takeovers({ id, isTakenOver }: QueuedRun, attempt: number): Promise<number> {
+    if (!isTakenOver || attempt > 1) return 0;
+    return (await this.#deps.queue.deliveries(id)) - 1;
   }
 
   /** Waits without a slot: jobs without a run, which any refused message leaves, must not delay others. */
@@ -181,12 +183,5 @@ export class RunConsumer {
     await queue.renew(due.map(({ run }) => run.id)).catch((error: unknown) => {
       logger.debug({ err: error }, 'renewal of runs failed');
     });
-  }
-}
-
-class DeliveredTooOften extends Error {
-  constructor() {
-    super('the run was taken over too often');
-    this.name = 'DeliveredTooOften';
   }
 }

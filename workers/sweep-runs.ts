@@ -4,8 +4,9 @@ import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
 import { RedisUnavailable, retryDuringOutage } from '../src/redis/errors.ts';
+import { RunOwnershipLost } from '../src/runs/run-end.ts';
 import type { RunInputs } from '../src/runs/run-inputs.ts';
-import { RunLog, RunOwnershipLost } from '../src/runs/run-log.ts';
+import { RunLog } from '../src/runs/run-log.ts';
 import type { Runs } from '../src/runs/runs.ts';
 import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 

@@ -46,7 +46,7 @@ import { startOperations } from './operations.ts';
 import { watchQueue } from './queue-watch.ts';
 import { QueueWorkers } from './queue-workers.ts';
 import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
-import { RunMissing, runAgent } from './run-agent.ts';
+import { RunMissing, runAgent, TooManyTakeovers, takeoversWithin } from './run-agent.ts';
 import { RunConsumer } from './run-consumer.ts';
 import { RunDurations } from './run-durations.ts';
 import { sweepCalls } from './sweep-calls.ts';
@@ -58,8 +58,6 @@ import { abandonRun, sweepRuns } from './sweep-runs.ts';
  */
 const LOCK_MS = 10_000;
 const TAKEOVER_CHECK_MS = 5_000;
-/** Maximum number of takeovers per run; after that, the run fails. */
-const MAX_TAKEOVERS = 3;
 /** Interval at which the job schedules are written again. */
 const SCHEDULE_AGAIN_MS = 60_000;
 
@@ -182,7 +180,8 @@ async function createComponents(config: Config, services: WorkerServices) {
   const refreshers = new Refreshers({ clock, metrics, logger, tracing, own: authService }, listed);
   closers.add('refreshers', () => refreshers.close());
   const refreshing = { tokenSessions, refreshers, revocations: new Revocations({ redis, keys, tracing }) };
-  return { log, runs, inputs, calls, runQueue, executor, ...billing, ...erasing, ...refreshing };
+  const longestMs = agents.longestTimeoutMs(limits.timeoutMs);
+  return { log, runs, inputs, calls, runQueue, executor, longestMs, ...billing, ...erasing, ...refreshing };
 }
 
 /**
@@ -233,8 +232,8 @@ async function startRuns(
   const { logger, tracing, clock, runReader: blocking } = services;
   const { runQueue: queue, durations, queueWorkers } = components;
   const deps = { ...components, clock, tracing };
-  const execute = ({ id, job, isTakenOver }: QueuedRun) =>
-    durations.measure(() => runAgent(job, deps, isTakenOver ? '' : id));
+  const execute = ({ id, job, isTakenOver }: QueuedRun, takeovers: number) =>
+    durations.measure(() => runAgent(job, deps, isTakenOver ? { takeovers } : { firstOf: id }));
   const onFailed = async (job: AgentRunJob, error: unknown) => {
     // A message over the limit leaves a job without a run: docs/decisions/0002-one-round-trip.md.
     if (error instanceof RunMissing) return;
@@ -245,21 +244,18 @@ async function startRuns(
     });
   };
   const consumer = new RunConsumer(
-    { queue, blocking, clock, logger, execute, onFailed },
-    {
-      concurrency: config.RUN_CONCURRENCY,
-      lockMs: LOCK_MS,
-      takeoverCheckMs: TAKEOVER_CHECK_MS,
-      maxDeliveries: 1 + MAX_TAKEOVERS,
-    },
+    { queue, blocking, clock, logger, execute, isFinal: (error) => error instanceof TooManyTakeovers, onFailed },
+    { concurrency: config.RUN_CONCURRENCY, lockMs: LOCK_MS, takeoverCheckMs: TAKEOVER_CHECK_MS },
   );
   queueWorkers.add(consumer);
   await consumer.start();
   // A gateway of an earlier version adds its runs to BullMQ during a rolling update.
   if ((await services.redis.exists(`${services.keys.queues}:${QUEUES.agentRuns}:meta`)) === 1) {
-    const run = ({ data }: Job) => durations.measure(() => runAgent(AgentRunJob.parse(data), deps));
+    const run = ({ data, stalledCounter: takeovers }: Job) =>
+      durations.measure(() => runAgent(AgentRunJob.parse(data), deps, { takeovers }));
     const options = { concurrency: config.RUN_CONCURRENCY, lockDuration: LOCK_MS, stalledInterval: TAKEOVER_CHECK_MS };
-    await queueWorkers.start(QUEUES.agentRuns, run, { ...options, ...KEEP_NONE, maxStalledCount: MAX_TAKEOVERS });
+    const maxStalledCount = takeoversWithin(components.longestMs);
+    await queueWorkers.start(QUEUES.agentRuns, run, { ...options, ...KEEP_NONE, maxStalledCount });
   }
 }
 

@@ -3,17 +3,28 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 import { ModelRow } from './model-settings.ts';
+import { Instructions, Model, REMOTE_KINDS, type RemoteKind, TimeoutSeconds } from './remote-agents.ts';
 
-const AgentRow = z.strictObject({
+const COMMON = {
   name: z.string().regex(/^[a-z][a-z0-9_]{0,63}$/),
   description: z.string().min(1),
-  /** The tools that it may choose; each call also needs the permission of the caller. */
-  tools: z.array(z.string()).min(1),
-  /** System instructions for the model; default: the description. */
-  instructions: z.string().min(1).max(8_000).optional(),
+  instructions: Instructions,
   /** A row of `models`, or the name of a model at `AGENT_MODEL_URL`; default: `AGENT_MODEL_NAME`. */
-  model: z.string().min(1).max(200).optional(),
-});
+  model: Model,
+  timeout_seconds: TimeoutSeconds,
+};
+/** The tools that it may choose; each call also needs the permission of the caller. */
+const Tools = z.array(z.string());
+const remoteRow = <Shape extends z.ZodRawShape>(shape: Shape) =>
+  z.strictObject({ ...COMMON, ...shape, tools: Tools.default([]) });
+
+const AgentRow = z.discriminatedUnion('kind', [
+  z.strictObject({ ...COMMON, kind: z.enum(['model', 'built_in']).optional(), tools: Tools.min(1) }),
+  remoteRow(REMOTE_KINDS.http),
+  remoteRow(REMOTE_KINDS.agui),
+  remoteRow(REMOTE_KINDS.responses),
+  remoteRow(REMOTE_KINDS.a2a),
+]);
 
 /** Price units per 1,000 tokens. */
 const Price = z.number().min(0).max(1_000_000);
@@ -36,6 +47,12 @@ const AgentsFile = z
   });
 
 export type AgentDescription = Readonly<z.infer<typeof AgentRow>>;
+/** An agent that another server runs. */
+export type RemoteAgent = Extract<AgentDescription, { readonly kind: RemoteKind }>;
+
+export function isRemote(agent: AgentDescription): agent is RemoteAgent {
+  return agent.kind !== undefined && agent.kind in REMOTE_KINDS;
+}
 
 /** The available agents, from `config/agents.json`. */
 export class AgentCatalogue {
@@ -59,6 +76,20 @@ export class AgentCatalogue {
   /** Returns the agent with that name, or the default agent for no name; undefined when it does not exist. */
   get(name: string | undefined): AgentDescription | undefined {
     return this.all.find((agent) => agent.name === (name ?? this.#default));
+  }
+
+  /**
+   * Returns the milliseconds from the acceptance of a run to its last event.
+   * @param defaultMs for agents that name no timeout
+   */
+  timeoutMs(name: string, defaultMs: number): number {
+    const seconds = this.get(name)?.timeout_seconds;
+    return seconds === undefined ? defaultMs : seconds * 1_000;
+  }
+
+  /** Returns the largest timeout of all agents in milliseconds, at least `defaultMs`. */
+  longestTimeoutMs(defaultMs: number): number {
+    return Math.max(defaultMs, ...this.all.map(({ name }) => this.timeoutMs(name, defaultMs)));
   }
 
   /** Returns the token prices of a model. */

@@ -2,7 +2,7 @@ import { Endpoint, type EndpointDeps } from '../agents/model/endpoint.ts';
 import { type FaultReason, ModelFault } from '../agents/model/fault.ts';
 import type { ToolDefinition } from '../agents/model/messages.ts';
 import { Models } from '../agents/model/models.ts';
-import { type AgentCatalogue, loadAgentCatalogue } from '../catalogue/agent-catalogue.ts';
+import { type AgentCatalogue, isRemote, loadAgentCatalogue } from '../catalogue/agent-catalogue.ts';
 import { type Config, UnusableConfiguration } from '../config.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -39,7 +39,7 @@ export async function checkModels(config: Config, logger: Logger): Promise<Findi
     variable: config.variable,
     production: config.ENVIRONMENT === 'production',
   });
-  const named = [name, ...agents.models, ...agents.all.map(({ model }) => model)];
+  const named = [name, ...agents.models, ...agents.all.filter((agent) => !isRemote(agent)).map(({ model }) => model)];
   const names = [...new Set(named.filter((model) => model !== undefined))];
   const found = (await Promise.all(names.map((model) => checkModel(deps, { models, agents }, model)))).flat();
   return found.length > 0 ? found : [ok('endpoint', 'none is configured: the built-in agent')];

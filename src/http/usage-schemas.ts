@@ -73,11 +73,17 @@ export const Record = z
     units_by_kind: z
       .record(z.string(), z.int())
       .optional()
-      .describe('In a model step (`tool` is `model:<name>`): its `input_tokens` and `output_tokens`.'),
+      .describe(
+        'In a model step (`model:<name>`) or the turn of an agent on another server (`agent:<name>`): its `input_tokens` and `output_tokens`.',
+      ),
     estimated: z
       .literal(true)
       .optional()
       .describe('The model did not report its usage: `units_by_kind` and `units` are estimates.'),
+    reported: z
+      .literal(true)
+      .optional()
+      .describe('An agent on another server reported `units_by_kind`; nothing verifies the amounts.'),
     run_id: z.string().nullable(),
     thread_id: z.string().nullable(),
     request_id: z.string().nullable(),

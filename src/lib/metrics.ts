@@ -94,6 +94,16 @@ export class Metrics {
     'reason',
   ]);
   readonly modelTokens = this.#counter('model_tokens_total', 'Tokens of completed steps', ['model', 'kind']);
+  readonly agentTurns = this.#counter('agent_turns_total', 'Turns of agents on other servers by result', [
+    'agent',
+    'result',
+  ]);
+  readonly agentBreaker = this.#gauge('agent_breaker_state', '0 closed, 1 half open, 2 open', ['server']);
+  readonly agentIgnoredEvents = this.#counter(
+    'agent_ignored_events_total',
+    'Events of agents on other servers that have no meaning for Tollgate',
+    ['agent'],
+  );
   readonly modelFirstTextSeconds = this.#histogram(
     'model_first_text_seconds',
     'From a model request to its first text',

@@ -171,6 +171,8 @@ export const DURABLE_EVENTS = [
   'agent_started',
   'agent_thinking',
   'agent_reasoning',
+  'agent_state',
+  'agent_activity',
   'tool_executing',
   'tool_completed',
   'input_requested',

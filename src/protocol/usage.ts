@@ -13,10 +13,12 @@ export interface UsageRecord {
   readonly status: UsageStatus;
   /** Price units; 0 unless the tool succeeded. */
   readonly units: number;
-  /** Amounts that the model reported for a step, by kind: `input_tokens`, `output_tokens`. Only on model steps. */
+  /** Amounts that a model or remote agent reported, by kind: `input_tokens`, `output_tokens`. Only on model steps and turns. */
   readonly units_by_kind?: Readonly<Record<string, number>>;
   /** The model reported no amounts: those in `units_by_kind` are an estimate. */
   readonly estimated?: true;
+  /** A remote agent reported the amounts in `units_by_kind`; nothing verifies them. */
+  readonly reported?: true;
   readonly run_id: string | null;
   readonly thread_id: string | null;
   readonly request_id: string | null;

@@ -2,7 +2,8 @@ import type { ToolCaller } from '../catalogue/permissions.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { ToolOutcome } from '../tools/outcome.ts';
 import type { ToolArguments } from '../tools/tool.ts';
-import type { RunAnswer } from './run-log.ts';
+import type { RemoteTurn } from './remote-log.ts';
+import type { RunAnswer } from './run-end.ts';
 import type { Steps } from './step-log.ts';
 
 /** Operations of a running agent. They reject once the run is cancelled, timed out or taken over by another worker. */
@@ -21,15 +22,21 @@ export interface AgentContext {
   requestInput(request: InputRequest): Promise<InputOutcome>;
   /** Records the steps of a language model, for agents that use one. */
   readonly steps: Steps;
+  /** Records the turn of an agent that another server runs. */
+  readonly remote: RemoteTurn;
   /** Aborts when the run is cancelled or times out. */
   readonly signal: AbortSignal;
 }
 
 export interface AgentTask {
+  /** Name of the agent. */
+  readonly agent: string;
   readonly userId: string;
   readonly runId: string;
   readonly message: string;
   readonly threadId: string;
+  /** Milliseconds since the epoch at which the run times out. */
+  readonly deadlineAt: number;
   /** System prompt of the model. */
   readonly instructions: string;
   /** Model of the agent; undefined for the default model of the deployment. */

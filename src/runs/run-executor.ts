@@ -1,4 +1,4 @@
-import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
+import { type AgentCatalogue, type AgentDescription, isRemote } from '../catalogue/agent-catalogue.ts';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
@@ -8,7 +8,9 @@ import { TollgateError } from '../protocol/errors.ts';
 import type { ToolService } from '../tools/tool-service.ts';
 import type { Agent } from './agent.ts';
 import { RecentRuns } from './recent-runs.ts';
-import { RunLog, RunOwnershipLost, RunSuspended } from './run-log.ts';
+import { RemoteLog } from './remote-log.ts';
+import { RunOwnershipLost, RunSuspended } from './run-end.ts';
+import { RunLog } from './run-log.ts';
 import type { Runs } from './runs.ts';
 import { StepLog } from './step-log.ts';
 import type { ClaimedRun } from './stored-run.ts';
@@ -23,7 +25,7 @@ export type Execution = RunEnd | 'waiting' | 'answered';
 
 export interface RunExecutorDeps {
   readonly log: UserLogWriter;
-  readonly runs: Pick<Runs, 'restore' | 'suspend'>;
+  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal'>;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
   readonly tools: Pick<ToolService, 'callInRun'>;
@@ -35,6 +37,15 @@ export interface RunExecutorDeps {
 
 /** Time that a stopped agent has to record the tool call that it is executing. */
 const STOP_GRACE_MS = 1_000;
+/** Shorter than the silence after which `RunLog` restores nothing, longer than most runs. */
+const CONFIRM_EVERY_MS = 60_000;
+
+interface RunTimes {
+  /** By `performance.now()`. */
+  readonly startedAt: number;
+  /** Milliseconds since the epoch. */
+  readonly deadlineAt: number;
+}
 
 /** Why the executor stops a run. */
 type StopReason = 'cancelled' | 'timeout';
@@ -79,15 +90,15 @@ export class RunExecutor {
   async execute(run: ClaimedRun): Promise<Execution> {
     const startedAt = performance.now() - run.waitedMs;
     const stop = new AbortController();
-    const cancelTimeout = this.#deps.clock.after(this.#timeoutMs - run.waitedMs, () => {
-      stop.abort('timeout' satisfies StopReason);
-    });
+    const remainingMs = this.#deps.agents.timeoutMs(run.agent, this.#timeoutMs) - run.waitedMs;
+    const deadlineAt = this.#deps.clock.now() + remainingMs;
+    const cancelTimeout = this.#deps.clock.after(remainingMs, () => stop.abort('timeout' satisfies StopReason));
     this.#running.set(run.runId, stop);
     try {
       const name = `invoke_agent ${run.agent}`;
       const end = await this.#deps.tracing.span(name, {}, async (span) => {
         describe(span, run);
-        const result = await this.#run(run, stop, startedAt);
+        const result = await this.#run(run, stop, { startedAt, deadlineAt });
         span.set({ 'tollgate.run.status': result });
         return result;
       });
@@ -102,31 +113,47 @@ export class RunExecutor {
     }
   }
 
-  async #run(run: ClaimedRun, stop: AbortController, startedAt: number): Promise<Execution> {
+  async #run(run: ClaimedRun, stop: AbortController, { startedAt, deadlineAt }: RunTimes): Promise<Execution> {
     const { clock, logger, runs } = this.#deps;
     const context = { run_id: run.runId, user: userHash(run.userId) };
     const onRestored = () => logger.warn(context, 'redis lost acknowledged writes, the run was restored');
     const log = new RunLog({ log: this.#deps.log, clock, runs, onRestored }, run, () => stop.abort('cancelled'));
     this.#recent.started(log);
+    const stopConfirming = this.#confirmRegularly(log);
     try {
       const started = log.started().then(() => {
         if (run.events === 0) this.#deps.metrics.firstEventSeconds.observe((performance.now() - startedAt) / 1000);
       });
       await log.buffered(started);
       if (run.cancelRequested) stop.abort('cancelled');
-      const answered = Promise.race([this.#answer(run, log, stop.signal), log.failure]);
+      const answered = Promise.race([this.#answer(run, log, deadlineAt, stop.signal), log.failure]);
       const answer = await this.#withStopGrace(answered, stop.signal);
       await log.completed(answer);
       return 'completed';
     } catch (thrown) {
       const end =
         thrown instanceof RunSuspended && !stop.signal.aborted
-          ? log.suspend(Math.max(0, this.#timeoutMs - (performance.now() - startedAt)))
+          ? log.suspend(Math.max(0, deadlineAt - clock.now()))
           : this.#end(run, log, stop.signal.aborted ? stop.signal.reason : undefined, thrown);
       return await end.catch(ownershipLostOrThrow);
     } finally {
+      stopConfirming();
       this.#recent.ended(log);
     }
+  }
+
+  /**
+   * Confirms a run that lasts, so that a Redis that loses it is noticed although the agent is silent: a writer restores
+   * its run only within a limited time after Redis confirmed it last.
+   */
+  #confirmRegularly(log: RunLog): () => void {
+    let isPending = false;
+    return this.#deps.clock.every(CONFIRM_EVERY_MS, async () => {
+      if (isPending) return;
+      isPending = true;
+      await log.confirm().catch((error) => this.#deps.logger.debug({ err: error }, 'a run could not be confirmed'));
+      isPending = false;
+    });
   }
 
   /**
@@ -148,15 +175,19 @@ export class RunExecutor {
     });
   }
 
-  async #answer(run: ClaimedRun, log: RunLog, signal: AbortSignal) {
+  async #answer(run: ClaimedRun, log: RunLog, deadlineAt: number, signal: AbortSignal) {
     let calls = 0;
     let inputs = 0;
     const number = run.runId.slice('run_'.length);
     const { userId, runId, message, threadId, requestId, transport, caller, degraded, acceptedAt } = run;
     const rights = { userId, runId, threadId, caller, degraded };
     const agent = this.#deps.agents.get(run.agent);
+    const remote = new RemoteLog({ log, clock: this.#deps.clock }, run);
+    const callPrefix = callPrefixOf(run, agent);
     const task = {
       ...rights,
+      deadlineAt,
+      agent: run.agent,
       message,
       tools: agent?.tools ?? [],
       instructions: agent?.instructions ?? agent?.description ?? '',
@@ -165,6 +196,7 @@ export class RunExecutor {
     return this.#deps.agent(task, {
       signal,
       steps: new StepLog({ log, clock: this.#deps.clock }, run),
+      remote,
       think: async (thought) => {
         signal.throwIfAborted();
         await log.buffered(log.thinking(thought));
@@ -172,7 +204,7 @@ export class RunExecutor {
       call: async (tool, args) => {
         signal.throwIfAborted();
         calls += 1;
-        const callId = `call_${number}_${calls}`;
+        const callId = `${callPrefix}_${calls}`;
         const request = { ...rights, tool, args, callId, requestId, idempotencyKey: null, transport, signal };
         return this.#deps.tools.callInRun(request, { log, acceptedAt, inputExpiresMs: this.#inputExpiresMs });
       },
@@ -200,6 +232,15 @@ export class RunExecutor {
     await log.failed(error);
     return 'failed';
   }
+}
+
+/**
+ * Returns the prefix of the ids of the run's calls. After a takeover the built-in agents repeat their calls, which have
+ * the same ids. A remote agent can make other calls than before, so each claim has ids of its own.
+ */
+function callPrefixOf({ runId, previousToken, fencingToken }: ClaimedRun, agent: AgentDescription | undefined): string {
+  const prefix = `call_${runId.slice('run_'.length)}`;
+  return agent && isRemote(agent) && previousToken > 0 ? `${prefix}_${fencingToken.toString(36)}` : prefix;
 }
 
 /** Attributes follow the OpenTelemetry semantic conventions for generative AI; a thread is their conversation. */

@@ -10,6 +10,7 @@ import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
 import { appendLength, type Pending, type SideEffects, serialized, sizeOf, type Written } from './run-append.ts';
+import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
 import type { Runs } from './runs.ts';
 import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX } from './stored-run.ts';
 
@@ -21,39 +22,22 @@ const RESTORE_WITHIN_MS = 90_000;
 /** Maximum number of times that a run is restored for one event. */
 const MAX_RESTORES = 3;
 
-/** Another worker owns the run, or the run has ended. The receiver of this error stops and writes nothing more. */
-export class RunOwnershipLost extends Error {
-  constructor(outcome: 'fenced' | 'finished' | 'behind') {
-    super(`the run was ${outcome}`);
-    this.name = 'RunOwnershipLost';
-  }
-}
-
-/** The run waits for input of its user. An agent that receives this error stops; the run continues with the answer. */
-export class RunSuspended extends Error {
-  constructor() {
-    super('the run waits for input');
-    this.name = 'RunSuspended';
-  }
-}
-
-export interface RunAnswer {
-  readonly final_response: string;
-  readonly summary: string;
-  /** Why a model said no more; absent for a normal end. */
-  readonly finish_reason?: 'length' | 'content_filter' | 'refusal';
-}
-
 export interface RunLogDeps {
   readonly log: UserLogWriter;
   readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore' | 'suspend'>;
+  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */
   readonly onRestored?: () => void;
 }
 
 /** Number of pending events above which the agent waits for the log. */
 const MOST_BUFFERED = 16;
+
+/** Types of the events that `RunLog.remoteEvent` appends. */
+export type RemoteEventType = Extract<
+  DurableEventType,
+  `agent_${'thinking' | 'reasoning' | 'state' | 'activity'}` | `tool_${string}`
+>;
 
 export type JournalEntry = NonNullable<NewEvent['journal']>;
 
@@ -174,14 +158,35 @@ export class RunLog implements RunCallLog {
     return this.#modelEvent('agent_reasoning', fields, extra);
   }
 
+  /** Appends an event of an agent that another server runs. */
+  remoteEvent(type: RemoteEventType, fields: Fields, extra: { readonly journal?: JournalEntry }): Promise<void> {
+    return this.#modelEvent(type, fields, extra);
+  }
+
+  /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
+  journal(entry: JournalEntry): Promise<void> {
+    const store = () => this.#deps.runs.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
+    const stored = this.#last.then(async () => {
+      await this.#flush();
+      let outcome = await this.#retried(store);
+      if (outcome === 'behind' && (await this.#restore())) {
+        await this.#flush();
+        outcome = await this.#retried(store);
+      }
+      if (outcome !== 'stored') throw new RunOwnershipLost(outcome);
+    });
+    this.#last = stored.catch(() => undefined);
+    return stored;
+  }
+
   async #modelEvent(
     type: DurableEventType,
     fields: Fields,
     { billing, journal }: { readonly billing?: Billing; readonly journal?: JournalEntry },
   ): Promise<void> {
     this.#hasModelEvents = true;
-    const record = billing ? { usageRecord: billing.record } : {};
-    await this.#emit(type, fields, { ...record, ...(journal ? { journal } : {}) }, quotaCommitOf(billing));
+    const extra = { ...recordOf(billing), ...(journal ? { journal } : {}) };
+    await this.#emit(type, fields, extra, quotaCommitOf(billing));
   }
 
   /**
@@ -275,20 +280,25 @@ export class RunLog implements RunCallLog {
     }
   }
 
-  async completed(answer: RunAnswer): Promise<void> {
+  async completed({ billing, ...answer }: RunAnswer): Promise<void> {
     const fields = {
       ...answer,
+      ...(billing ? { usage_record_id: billing.record.id } : {}),
       duration_ms: this.#elapsed(),
       tools_used: [...this.#toolsUsed],
       status: 'completed',
     };
     const { runId: run_id, threadId } = this.#run;
     const message = { role: 'assistant', text: answer.final_response, run_id };
-    await this.#emit('agent_completed', fields, {}, { threadMessage: { threadId, message } });
+    const sideEffects = { threadMessage: { threadId, message }, ...quotaCommitOf(billing) };
+    await this.#emit('agent_completed', fields, recordOf(billing), sideEffects);
   }
 
   async failed(error: TollgateError): Promise<void> {
-    await this.#emit('agent_failed', { error: publicError(error), duration_ms: this.#elapsed(), status: 'failed' });
+    const billing = error instanceof BilledFailure ? error.billing : undefined;
+    const record = billing ? { usage_record_id: billing.record.id } : {};
+    const fields = { error: publicError(error), ...record, duration_ms: this.#elapsed(), status: 'failed' };
+    await this.#emit('agent_failed', fields, recordOf(billing), quotaCommitOf(billing));
   }
 
   async cancelled(): Promise<void> {
@@ -466,6 +476,10 @@ export class RunLog implements RunCallLog {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
+}
+
+function recordOf(billing: Billing | undefined): Pick<NewEvent, 'usageRecord'> {
+  return billing ? { usageRecord: billing.record } : {};
 }
 
 function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {

@@ -49,10 +49,11 @@ const restoreRun = LuaScript.load(
   'restoreRun-6',
   oneOf(tuple([literal('claimed'), integer, integer]), tuple([literal('stored', 'fenced', 'finished')])),
 );
+const journalRun = LuaScript.load('journalRun-1', literal('stored', 'fenced', 'finished', 'behind'));
 const cancelRun = LuaScript.load('cancelRun-4', literal('asked', 'queued', 'missing', 'finished', 'limited'));
 const suspendRun = LuaScript.load('suspendRun-3', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
 
-/** How long a request id and its run are kept: one day. */
+/** How long a request id and its run are kept: one day, and longer if agents have timeouts of their own. */
 const RUN_KEPT_MS = 24 * 3_600_000;
 /**
  * Maximum number of listed runs per user. An erasure finds runs by this list, so the message limit must be reached
@@ -85,7 +86,7 @@ export interface InputWait {
 }
 
 export interface RunsOptions {
-  /** Milliseconds from acceptance to the terminal event. */
+  /** Milliseconds from acceptance to the terminal event, for agents without a timeout of their own. */
   readonly timeoutMs: number;
 }
 
@@ -112,6 +113,11 @@ export class Runs {
   readonly #tracing: Tracing;
   readonly #onAccepted: RunsDeps['onAccepted'];
   readonly #timeoutMs: number;
+  /**
+   * The same for all runs: the list of a user's runs is trimmed by it. A run must outlive its deadline, after which the
+   * sweep ends it.
+   */
+  readonly #keptMs: number;
 
   constructor({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }: RunsDeps, options: RunsOptions) {
     this.#redis = redis;
@@ -123,6 +129,7 @@ export class Runs {
     this.#tracing = tracing;
     this.#onAccepted = onAccepted;
     this.#timeoutMs = options.timeoutMs;
+    this.#keptMs = RUN_KEPT_MS + agents.longestTimeoutMs(options.timeoutMs) - options.timeoutMs;
   }
 
   /**
@@ -210,11 +217,12 @@ export class Runs {
   }
 
   #restore(
-    { userId, requestId, runId, threadId }: Pick<AcceptedRun, 'userId' | 'requestId' | 'runId' | 'threadId'>,
+    run: Pick<AcceptedRun, 'userId' | 'requestId' | 'runId' | 'threadId' | 'agent'>,
     elapsedMs: number,
     claim: readonly (string | number)[],
     fields: readonly string[],
   ) {
+    const { userId, requestId, runId, threadId, agent } = run;
     const keys = this.#keys.user(userId);
     const used = [
       keys.run(runId),
@@ -229,8 +237,8 @@ export class Runs {
       threadId,
       activeRunMember(userId, runId),
       Math.round(elapsedMs),
-      this.#timeoutMs + SWEEP_MARGIN_MS,
-      RUN_KEPT_MS,
+      this.#endMs(agent),
+      this.#keptMs,
       ...claim,
       ...fields,
     ]);
@@ -243,6 +251,20 @@ export class Runs {
     const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight];
     const times = [expiresMs, remainingMs + SWEEP_MARGIN_MS, RUN_KEPT_MS].map(Math.round);
     return suspendRun.run(this.#redis, used, [activeRunMember(userId, runId), fencingToken, ...times, ...inputs]);
+  }
+
+  /** Stores a journal entry without an event, if the claim still owns the run. */
+  journal(
+    { userId, runId }: Pick<ClaimedRun, 'userId' | 'runId'>,
+    fencingToken: number,
+    { field, value }: { readonly field: string; readonly value: string },
+  ): Promise<'stored' | 'fenced' | 'finished' | 'behind'> {
+    return journalRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [fencingToken, field, value]);
+  }
+
+  /** Returns the milliseconds from the acceptance after which the sweep ends a run. */
+  #endMs(agent: string): number {
+    return this.#agents.timeoutMs(agent, this.#timeoutMs) + SWEEP_MARGIN_MS;
   }
 
   /** Requests cancellation. One round trip, together with the message limit. @throws TollgateError RATE_LIMITED */
@@ -309,8 +331,8 @@ export class Runs {
       run.runId,
       run.threadId,
       activeRunMember(userId, run.runId),
-      this.#timeoutMs + SWEEP_MARGIN_MS,
-      RUN_KEPT_MS,
+      this.#endMs(agent),
+      this.#keptMs,
       RUNS_LISTED,
       JSON.stringify(threadInfo(run.message, this.#clock.now())),
       JSON.stringify({ role: 'user', text: run.message, run_id: run.runId }),

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
-import { RunOwnershipLost } from '../../src/runs/run-log.ts';
+import { RunOwnershipLost } from '../../src/runs/run-end.ts';
 import type { Runs } from '../../src/runs/runs.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';

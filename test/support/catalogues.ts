@@ -47,6 +47,14 @@ export function catalogueFiles(
   };
 }
 
+/** Writes files to a folder of its own, for `CATALOGUE_DIR`. */
+export function catalogueFolder(files: Readonly<Record<string, unknown>>, lifetime: Lifetime = 'test'): string {
+  const folder = mkdtempSync(join(tmpdir(), 'tollgate-catalogues-'));
+  closeAfter(lifetime, () => rmSync(folder, { recursive: true }));
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), JSON.stringify(content));
+  return folder;
+}
+
 /** Loads catalogues with these tools and plans, beside the product's permissions. */
 export function catalogues(
   rows: { readonly tools?: readonly Json[]; readonly plans?: Readonly<Record<string, object>> },

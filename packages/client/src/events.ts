@@ -39,10 +39,21 @@ interface RunEventTable {
     readonly replaces_step?: number;
     readonly usage_record_id?: string;
   };
+  /** State of an agent on another server: whole, or as a JSON Patch to the state before. */
+  agent_state: { readonly snapshot?: unknown; readonly delta?: readonly unknown[] };
+  /** What an agent on another server is doing, for display: whole, or as a JSON Patch. */
+  agent_activity: {
+    readonly activity_id: string;
+    readonly activity_type: string;
+    readonly content?: unknown;
+    readonly patch?: readonly unknown[];
+  };
   tool_executing: {
     readonly tool_name: string;
     readonly tool_call_id: string;
     readonly arguments: Readonly<Record<string, unknown>>;
+    /** A tool of an agent on another server, which Tollgate neither executes nor bills. */
+    readonly remote?: true;
   };
   tool_completed: {
     readonly tool_name: string;
@@ -53,6 +64,7 @@ interface RunEventTable {
     readonly duration_ms: number;
     /** Null for a refused call, which is not charged. */
     readonly usage_record_id?: string | null;
+    readonly remote?: true;
   };
   agent_completed: {
     readonly final_response: string;

@@ -13,6 +13,7 @@ const RETRYABLE_CODES = [
   'INPUT_REQUIRED',
   'WINDOW_NOT_CLOSED',
   'RUN_TIMEOUT',
+  'AGENT_UNAVAILABLE',
   'CONNECTION_TIMEOUT',
   'SLOW_CONSUMER',
   'OVERLOADED',
@@ -53,6 +54,9 @@ export type PermanentErrorCode =
   | 'INPUT_EXPIRED'
   | 'APPROVAL_DECLINED'
   | 'AGENT_NOT_FOUND'
+  | 'AGENT_FAILED'
+  | 'AGENT_INTERRUPTED'
+  | 'AGENT_INPUT_REQUIRED'
   | 'ENDPOINT_NOT_FOUND'
   | 'UPGRADE_REQUIRED'
   | 'ORIGIN_NOT_ALLOWED'
@@ -68,6 +72,8 @@ export type DurableEventType =
   | 'agent_started'
   | 'agent_thinking'
   | 'agent_reasoning'
+  | 'agent_state'
+  | 'agent_activity'
   | 'tool_executing'
   | 'tool_completed'
   | 'input_requested'

@@ -1,5 +1,5 @@
 import type { AgentContext, AgentTask } from '../../runs/agent.ts';
-import type { RunAnswer } from '../../runs/run-log.ts';
+import type { RunAnswer } from '../../runs/run-end.ts';
 import type { ToolOutcome } from '../../tools/outcome.ts';
 import { findings } from './findings.ts';
 import { type Choice, choose } from './intents.ts';

@@ -1,13 +1,14 @@
-import type { AgentCatalogue } from '../../catalogue/agent-catalogue.ts';
+import { type AgentCatalogue, isRemote } from '../../catalogue/agent-catalogue.ts';
 import type { ToolCatalogue } from '../../catalogue/tool-catalogue.ts';
 import { userHash } from '../../lib/logger.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
 import { retryDuringOutage } from '../../redis/errors.ts';
 import type { Agent, AgentContext, AgentTask } from '../../runs/agent.ts';
-import type { RunAnswer } from '../../runs/run-log.ts';
+import type { RunAnswer } from '../../runs/run-end.ts';
 import type { ModelCall, ModelStep } from '../../runs/step-log.ts';
 import type { Threads } from '../../threads/threads.ts';
 import { OUTAGE_RETRY_MS } from '../../tools/outcome.ts';
+import { summaryOf } from '../summary.ts';
 import { parseArguments } from './call-pieces.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { ChatMessage } from './messages.ts';
@@ -23,8 +24,6 @@ export interface ModelAgentDeps extends Omit<StepDeps, 'models'> {
   readonly threads: Pick<Threads, 'history'>;
   readonly warnings: SchemaWarnings;
 }
-
-const SUMMARY_LENGTH = 200;
 
 /**
  * Creates an agent that uses a language model: it sends the prompt, runs the requested tools and returns their results
@@ -62,7 +61,7 @@ export function warnOfAdaptedTools(
   agents: Pick<AgentCatalogue, 'all'>,
   defaultModel: string | undefined,
 ): void {
-  for (const agent of agents.all) {
+  for (const agent of agents.all.filter((one) => !isRemote(one))) {
     const name = agent.model ?? defaultModel;
     const model = name === undefined ? undefined : models.get(name);
     const offers = new ToolOffers(tools, warnings, agent.tools);
@@ -138,11 +137,8 @@ async function callTool(
   return readableResult(await context.call(name, args), limit);
 }
 
-/** Uses the first sentence of the text as its summary, cut to `SUMMARY_LENGTH` characters. */
 function answerOf({ text, finish }: ModelStep): RunAnswer {
   const final_response = text.trim();
-  const sentence = /^.+?[.!?](?:\s|$)/s.exec(final_response)?.[0].trimEnd() ?? final_response;
-  const summary =
-    sentence.length > SUMMARY_LENGTH ? `${sentence.slice(0, SUMMARY_LENGTH - 1).toWellFormed()}…` : sentence;
+  const summary = summaryOf(final_response);
   return { final_response, summary, ...(finish === undefined ? {} : { finish_reason: finish }) };
 }

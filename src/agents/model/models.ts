@@ -1,6 +1,6 @@
 import type { ModelSettings } from '../../catalogue/model-settings.ts';
 import { type EndpointRow, type ModelRow, settingsOf } from '../../catalogue/model-settings.ts';
-import { isTollgateVariable, UnusableConfiguration, urlFault } from '../../config.ts';
+import { type ReferenceOptions, References } from '../references.ts';
 import { Endpoint, type EndpointDeps } from './endpoint.ts';
 import type { FaultReason, ModelFault } from './fault.ts';
 
@@ -15,17 +15,13 @@ export interface ModelSource {
   model(name: string): ModelRow;
 }
 
-export interface ModelsOptions {
+export interface ModelsOptions extends ReferenceOptions {
   readonly endpoint: DefaultEndpoint | undefined;
-  /** Looks up environment variables. */
-  readonly variable: (name: string) => string | undefined;
-  readonly production: boolean;
 }
 
 /** How long an endpoint that failed is used only if no other is left. */
 const REST_MS = 10_000;
 const LONGEST_REST_MS = 60_000;
-const REFERENCE = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
 /** Faults of the endpoint itself. All others can come from one conversation, and say nothing about the next one. */
 const RESTING: ReadonlySet<FaultReason> = new Set([
   'timeout',
@@ -36,8 +32,6 @@ const RESTING: ReadonlySet<FaultReason> = new Set([
   'authentication',
   'payment',
 ]);
-/** Names of headers and parameters whose values are secrets. */
-const SECRET_NAME = /auth|key|token|secret|cookie|password/i;
 
 /** One model with its endpoints. */
 export interface Model {
@@ -51,6 +45,7 @@ export class Models {
   readonly #deps: EndpointDeps;
   readonly #source: ModelSource;
   readonly #options: ModelsOptions;
+  readonly #references: References;
   readonly #models = new Map<string, Model | undefined>();
   readonly #restsUntil = new Map<Endpoint, number>();
 
@@ -58,6 +53,7 @@ export class Models {
     this.#deps = deps;
     this.#source = source;
     this.#options = options;
+    this.#references = new References(options, 'models');
   }
 
   /**
@@ -102,48 +98,18 @@ export class Models {
       const settings = settingsOf(row, one);
       const label = rows.length === 1 ? name : `${name}#${at + 1}`;
       // The key of the deployment is sent to the address of the deployment only.
-      const key = row.endpoints ? this.#secret(one.key, `${label}: key`) : endpoint?.key;
-      const headers = { ...this.#values(settings.headers, label), ...keyHeader(settings, key) };
-      const query = this.#values(settings.query, label);
-      this.#checkUrl(one.url, label);
+      const key = row.endpoints ? this.#keyOf(one, label) : endpoint?.key;
+      const headers = { ...this.#references.values(settings.headers, label), ...keyHeader(settings, key) };
+      const query = this.#references.values(settings.query, label);
+      this.#references.checkUrl(one.url, label);
       const address = { name: label, url: one.url, model: one.model ?? name, headers, weight: one.weight };
       return new Endpoint(this.#deps, address, { ...settings, query });
     });
     return { name, settings: settingsOf(row), endpoints };
   }
 
-  #checkUrl(url: string, label: string): void {
-    const fault = urlFault(url, this.#options.production);
-    if (fault !== undefined) throw new UnusableConfiguration(`agents.json: models: ${label}: url: ${fault}\n`);
-  }
-
-  #values(values: Readonly<Record<string, string>>, label: string): Record<string, string> {
-    return Object.fromEntries(
-      Object.entries(values).map(([name, value]) => {
-        const resolve = SECRET_NAME.test(name) ? this.#secret.bind(this) : this.#resolved.bind(this);
-        return [name, resolve(value, `${label}: ${name}`) ?? ''];
-      }),
-    );
-  }
-
-  /** Refuses a secret that is in the file itself. */
-  #secret(value: string | undefined, where: string): string | undefined {
-    if (value !== undefined && value.search(REFERENCE) < 0) {
-      throw new UnusableConfiguration(
-        `agents.json: models: ${where} must refer to an environment variable, \${NAME}\n`,
-      );
-    }
-    return this.#resolved(value, where);
-  }
-
-  #resolved(value: string | undefined, where: string): string | undefined {
-    return value?.replaceAll(REFERENCE, (_match, name: string) => {
-      const problem = isTollgateVariable(name) ? 'is a variable of Tollgate' : 'is not set in the environment';
-      const resolved = isTollgateVariable(name) ? undefined : this.#options.variable(name);
-      if (resolved === undefined)
-        throw new UnusableConfiguration(`agents.json: models: ${where}: ${name} ${problem}\n`);
-      return resolved;
-    });
+  #keyOf({ key }: EndpointRow, label: string): string | undefined {
+    return key === undefined ? undefined : this.#references.secret(key, `${label}: key`);
   }
 }
 

@@ -29,12 +29,12 @@ export function initialMessages(
   return [{ role: 'system', content: task.instructions }, ...joined([...messages, own])];
 }
 
-type ThreadMessage =
+export type ThreadMessage =
   | { readonly role: 'user'; readonly content: string }
   | { readonly role: 'assistant'; readonly content: string };
 
 /** Returns the latest whole messages before the run's own that fit into the bounds, oldest first. */
-function threadMessages(history: readonly Fields[], runId: string, limits: HistoryLimits): ThreadMessage[] {
+export function threadMessages(history: readonly Fields[], runId: string, limits: HistoryLimits): ThreadMessage[] {
   // Messages after the run's own message belong to later runs.
   const own = history.findIndex(({ run_id }) => run_id === runId);
   const messages: ThreadMessage[] = [];

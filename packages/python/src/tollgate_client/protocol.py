@@ -14,6 +14,7 @@ RETRYABLE_CODES = frozenset(
         "INPUT_REQUIRED",
         "WINDOW_NOT_CLOSED",
         "RUN_TIMEOUT",
+        "AGENT_UNAVAILABLE",
         "CONNECTION_TIMEOUT",
         "SLOW_CONSUMER",
         "OVERLOADED",
