@@ -7,6 +7,7 @@ import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
+import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
 import type { Runs } from './runs.ts';
 import { type ClaimedRun, JOURNAL_PREFIX } from './stored-run.ts';
 
@@ -64,6 +65,7 @@ export class RunLog implements RunCallLog {
   readonly #onCancelRequested: () => void;
   readonly #startedAt: number;
   readonly #toolsUsed = new Set<string>();
+  readonly #usage = new RunUsage();
   /** The fencing tokens of this worker, the latest first. */
   #fencingTokens: readonly number[];
   /** The events after those of earlier workers, in order. The last one may not be in the log yet. */
@@ -151,6 +153,11 @@ export class RunLog implements RunCallLog {
     return events;
   }
 
+  /** Counts the tokens of a step that an earlier worker completed. */
+  countReplayed(usage: ModelUsage): void {
+    this.#usage.add(usage);
+  }
+
   toolExecuting(call: { tool: string; callId: string; args: Fields }): Promise<void> {
     return this.#emit('tool_executing', {
       tool_name: call.tool,
@@ -234,7 +241,14 @@ export class RunLog implements RunCallLog {
         this.#toSkip -= 1;
         return;
       }
-      const event = { type, fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() }, ...extra };
+      const used = extra.usageRecord && modelUsage(extra.usageRecord);
+      if (used) this.#usage.add(used);
+      const usage = isTerminalEvent(type) ? this.#usage.fields : {};
+      const event = {
+        type,
+        fields: { ...this.#common(), ...fields, ...usage, timestamp: this.#timestamp() },
+        ...extra,
+      };
       this.#written.push({ event, ...sideEffects });
       await this.#flush();
     });
