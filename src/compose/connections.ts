@@ -22,6 +22,7 @@ import { AcceptedRuns } from '../runs/accepted-runs.ts';
 import { BullMqRunQueue } from '../runs/bullmq-run-queue.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
+import type { Threads } from '../threads/threads.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { ToolAccess } from '../tools/tool-access.ts';
 import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
@@ -47,6 +48,7 @@ export interface Connections {
   readonly invalidations: InvalidationReader;
   readonly mcp: Mcp;
   readonly runs: Runs;
+  readonly threads: Threads;
 }
 
 /** Composes what connections need: limits, leases, event delivery, message handlers. Starts to follow invalidations. */
@@ -121,6 +123,7 @@ export async function composeConnections(
     invalidations,
     mcp,
     runs,
+    threads,
   };
 }
 

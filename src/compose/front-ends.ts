@@ -1,5 +1,8 @@
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
+import { registerAgUiRoutes } from '../frontends/ag-ui/ag-ui-routes.ts';
+import { Conversations } from '../frontends/ag-ui/conversations.ts';
+import { registerCopilotKitRoutes } from '../frontends/ag-ui/copilotkit-routes.ts';
 import { FrontEndScope } from '../frontends/front-end-scope.ts';
 import { registerRunRoutes } from '../frontends/runs/run-routes.ts';
 import { RunWaits } from '../frontends/runs/run-waits.ts';
@@ -33,7 +36,7 @@ export function registerFrontEnds(
   { services, connections, ...shared }: FrontEndRoutesDeps,
 ): FrontEnds {
   const { clock, metrics } = services;
-  const { deps, accounts, plans, messageLimiter, runs } = connections;
+  const { deps, accounts, plans, messageLimiter, runs, threads } = connections;
   const { authenticator, limits, liveTail } = deps;
   const streams = new EventStreams(deps);
   const scope = new FrontEndScope({
@@ -51,5 +54,8 @@ export function registerFrontEnds(
   });
   const waits = new RunWaits({ liveTail, clock });
   registerRunRoutes(app, { scope, runs, waits, clock });
+  const conversations = new Conversations({ scope, runs, threads, agents: services.agents });
+  registerAgUiRoutes(app, { scope, conversations });
+  registerCopilotKitRoutes(app, { scope, conversations });
   return { drain: () => waits.drain() };
 }
