@@ -6,6 +6,7 @@ import { from, type Observable } from 'rxjs';
 import { AgUiRun } from '../../src/frontends/ag-ui/ag-ui-run.ts';
 import type { AgUiEvent, HistoryMessage } from '../../src/frontends/ag-ui/events.ts';
 import type { RunEvent } from '../../src/frontends/run-events.ts';
+import type { Fields } from '../../src/protocol/messages.ts';
 import { scriptedRun } from '../support/front-ends/scripted-run.ts';
 
 const USER: HistoryMessage = { id: 'message_1', role: 'user', content: 'Compare A and B' };
@@ -18,6 +19,7 @@ const GENERATIONS = [
 
 interface Client {
   readonly messages: readonly { readonly id: string; readonly content?: unknown; readonly metadata?: unknown }[];
+  readonly state: unknown;
   /** Receives the answer of a first request. */
   run(events: readonly AgUiEvent[]): Promise<void>;
   /** Receives the answer after a reconnection. */
@@ -54,6 +56,9 @@ function clientOf(agent: (current.AbstractAgent | older.AbstractAgent) & { event
   return {
     get messages() {
       return agent.messages;
+    },
+    get state() {
+      return agent.state;
     },
     async run(events) {
       // A copy, as over a network: 0.0.59 changes the messages of a snapshot in place.
@@ -220,6 +225,44 @@ describe('the AG-UI events of a run', () => {
     const client = currentClient([USER]);
     await client.run(mapped(scriptedRun(['agent_completed', answer])).flat());
     expect(client.messages.at(-1)).toMatchObject({ id: 'run_1-answer', role: 'assistant', content: 'Something else.' });
+  });
+
+  it.each(GENERATIONS)('restore state and activities of a remote agent in the client $version', async (generation) => {
+    const { newClient, protocolVersion } = generation;
+    const activity = { activity_id: 'plan', activity_type: 'PLAN' };
+    const remote: [string, Fields][] = [
+      ['agent_state', { snapshot: { items: [] } }],
+      ['agent_activity', { ...activity, content: { steps: ['one'] } }],
+      ['agent_thinking', { thought: '', step: 4, replaces_step: 3 }],
+      ['agent_state', { delta: [{ op: 'add', path: '/items/-', value: 1 }] }],
+      ['agent_activity', { ...activity, patch: [{ op: 'add', path: '/steps/-', value: 'two' }] }],
+      ['agent_completed', { final_response: '' }],
+    ];
+    const log = scriptedRun(...remote);
+    const live = mapped(log, protocolVersion).flat();
+    expect(live.filter((event) => !EventSchemas.safeParse(event).success)).toEqual([]);
+    for (let head = log.length - remote.length; head <= log.length; head++) {
+      const client = newClient([USER]);
+      // The client has received everything, but nobody knows.
+      await client.run(live);
+      await client.connect(afterReconnect(log, head, protocolVersion));
+      expect(client.state).toEqual({ items: [1] });
+      const activities = client.messages.filter(({ id }) => id === 'run_1-plan');
+      expect(activities).toMatchObject([
+        { role: 'activity', activityType: 'PLAN', content: { steps: ['one', 'two'] } },
+      ]);
+      expect(client.messages.some(({ content }) => content === 'B is the answer.')).toBe(false);
+    }
+  });
+
+  it('leave out changes of a remote agent that are no JSON patch, and wrap content that is no object', () => {
+    const odd: [string, Fields][] = [
+      ['agent_state', { delta: [{ op: 'grow', path: '/a' }] }],
+      ['agent_activity', { activity_id: 'a', activity_type: 'custom', patch: [null] }],
+      ['agent_activity', { activity_id: 'a', activity_type: 'custom', content: 'text' }],
+    ];
+    const events = mapped(scriptedRun(...odd), '1.0').slice(-odd.length);
+    expect(events).toMatchObject([[], [], [{ type: 'ACTIVITY_SNAPSHOT', content: { value: 'text' } }]]);
   });
 
   it('skip events of types that they do not know', () => {

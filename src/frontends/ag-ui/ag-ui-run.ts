@@ -42,6 +42,8 @@ export class AgUiRun {
   #open: readonly Open[] = [];
   /** Message to which the next tool calls belong; undefined if the latest one has got results. */
   #caller: string | undefined;
+  /** State and activities of a remote agent: the latest snapshot of each with the changes to it, by name. */
+  readonly #states = new Map<string, readonly AgUiEvent[]>();
   #started: AgUiEvent | undefined;
   #end: AgUiEvent | undefined;
   #head: RunEvent | undefined;
@@ -92,7 +94,8 @@ export class AgUiRun {
       metadata: { tollgate: { epoch: this.#head.epoch, seq: this.#head.seq } },
     };
     const reopened = this.#open.flatMap(({ kind, id }) => (kind === 'text' ? textStart(id) : reasoningStart(id)));
-    return [started, { ...this.#snapshot(), ...head }, ...reopened, ...(this.#end ? [this.#end] : [])];
+    const states = [...this.#states.values()].flat();
+    return [started, { ...this.#snapshot(), ...head }, ...states, ...reopened, ...(this.#end ? [this.#end] : [])];
   }
 
   /**
@@ -113,6 +116,10 @@ export class AgUiRun {
         return this.#text(fields);
       case 'agent_reasoning':
         return this.#reasoning(fields);
+      case 'agent_state':
+        return this.#state('state', stateOf(fields));
+      case 'agent_activity':
+        return this.#state(text(fields.activity_id), activityOf(fields, this.#id(text(fields.activity_id))));
       case 'tool_executing':
         return this.#toolCall(fields);
       case 'tool_completed':
@@ -154,6 +161,8 @@ export class AgUiRun {
     const { step } = fields;
     const replaced = this.#replace(fields);
     const kept = this.#open.find((open) => open.kind === 'text' && open.step === step);
+    // Such an event only replaces a step.
+    if (!kept && fields.thought === '') return replaced;
     const closed = this.#close((open) => open !== kept);
     if (kept)
       return [
@@ -178,6 +187,19 @@ export class AgUiRun {
     if (!kept) this.#open = [...this.#open, { kind: 'reasoning', id, step }];
     const content: AgUiEvent = { type: 'REASONING_MESSAGE_CONTENT', messageId: id, delta: text(fields.reasoning) };
     return [...replaced, ...closed, ...(kept ? [] : reasoningStart(id)), content];
+  }
+
+  /**
+   * Keeps what a client needs to restore a state. Changes without a snapshot are not kept: a client that has them would
+   * apply them twice.
+   */
+  #state(name: string, event: AgUiEvent | undefined): readonly AgUiEvent[] {
+    if (!event) return [];
+    const isSnapshot = event.type === 'STATE_SNAPSHOT' || event.type === 'ACTIVITY_SNAPSHOT';
+    const before = this.#states.get(name);
+    if (isSnapshot) this.#states.set(name, [event]);
+    else if (before) this.#states.set(name, [...before, event]);
+    return [event];
   }
 
   #toolCall(fields: Fields): readonly AgUiEvent[] {
@@ -289,6 +311,33 @@ function reasoningStart(messageId: string): AgUiEvent[] {
     { type: 'REASONING_START', messageId },
     { type: 'REASONING_MESSAGE_START', messageId, role: 'reasoning' },
   ];
+}
+
+/** Undefined for changes of a remote agent that clients would reject together with the run. */
+function stateOf({ snapshot, delta }: Fields): AgUiEvent | undefined {
+  if (delta === undefined) return { type: 'STATE_SNAPSHOT', snapshot };
+  return isPatch(delta) ? { type: 'STATE_DELTA', delta } : undefined;
+}
+
+function activityOf({ activity_type, content, patch }: Fields, messageId: string): AgUiEvent | undefined {
+  const activity = { messageId, activityType: text(activity_type) };
+  if (patch === undefined) {
+    const isObject = typeof content === 'object' && content !== null && !Array.isArray(content);
+    return { type: 'ACTIVITY_SNAPSHOT', ...activity, content: isObject ? (content as Fields) : { value: content } };
+  }
+  return isPatch(patch) ? { type: 'ACTIVITY_DELTA', ...activity, patch } : undefined;
+}
+
+/** Operations of RFC 6902 section 4. */
+const OPERATIONS = ['add', 'remove', 'replace', 'move', 'copy', 'test'];
+
+function isPatch(value: unknown): value is readonly unknown[] {
+  if (!Array.isArray(value)) return false;
+  return value.every((operation) => {
+    const { op, path, from } = (operation ?? {}) as { op?: unknown; path?: unknown; from?: unknown };
+    const isKnown = OPERATIONS.includes(text(op)) && typeof path === 'string';
+    return isKnown && (!['move', 'copy'].includes(text(op)) || typeof from === 'string');
+  });
 }
 
 function runError(fields: Fields): AgUiEvent {

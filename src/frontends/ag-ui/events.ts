@@ -90,5 +90,19 @@ export type AgUiEvent = Base &
         readonly content: string;
         readonly role: 'tool';
       }
+    | { readonly type: 'STATE_SNAPSHOT'; readonly snapshot: unknown }
+    | { readonly type: 'STATE_DELTA'; readonly delta: readonly unknown[] }
+    | {
+        readonly type: 'ACTIVITY_SNAPSHOT';
+        readonly messageId: string;
+        readonly activityType: string;
+        readonly content: Fields;
+      }
+    | {
+        readonly type: 'ACTIVITY_DELTA';
+        readonly messageId: string;
+        readonly activityType: string;
+        readonly patch: readonly unknown[];
+      }
     | { readonly type: 'MESSAGES_SNAPSHOT'; readonly messages: readonly (HistoryMessage | RunMessage)[] }
   );

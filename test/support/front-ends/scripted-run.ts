@@ -30,9 +30,9 @@ const COMPLETED: readonly [string, Fields] = [
   { final_response: 'B is the answer.', usage: [{ model: 'm', input_tokens: 20, output_tokens: 5 }], duration_ms: 9 },
 ];
 
-/** @param end the terminal event, with its fields */
-export function scriptedRun(end: readonly [string, Fields] = COMPLETED): readonly RunEvent[] {
-  return [...SCRIPT, end].map(([type, fields], index) => ({
+/** @param rest the last events, with their fields; the end by default */
+export function scriptedRun(...rest: readonly (readonly [string, Fields])[]): readonly RunEvent[] {
+  return [...SCRIPT, ...(rest.length > 0 ? rest : [COMPLETED])].map(([type, fields], index) => ({
     type,
     // The log of a user interleaves runs, so the numbers of one run have gaps.
     seq: 10 + 3 * index,
