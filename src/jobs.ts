@@ -42,9 +42,12 @@ export interface StartedRun {
   readonly isRepeated: boolean;
 }
 
+/** States of a run. One that is `waiting` needs input of its user. */
+export const RUN_STATES = ['queued', 'running', 'waiting', 'completed', 'failed', 'cancelled'] as const;
+
 /** The state of a run, as `run_status` reports it. */
 export interface RunStatus {
-  readonly status: 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'unknown';
+  readonly status: (typeof RUN_STATES)[number] | 'unknown';
   readonly requestId: string | null;
   readonly threadId: string | null;
   readonly ended_at?: string;
@@ -52,6 +55,22 @@ export interface RunStatus {
   readonly final_response?: string | null;
   /** What the run asks its user; absent when it asks nothing. */
   readonly input_requests?: readonly OpenInputRequest[];
+}
+
+/** A run and the position of its events in the event log of its user. */
+export interface LocatedRun {
+  readonly runId: string;
+  readonly status: (typeof RUN_STATES)[number];
+  readonly requestId: string;
+  readonly threadId: string;
+  readonly agent: string;
+  readonly epoch: string;
+  /** All events of the run follow this `seq`. */
+  readonly after: number;
+  /** The `seq` of its terminal event; undefined while the run continues. */
+  readonly endedAtSeq: number | undefined;
+  /** The oldest `seq` in the log. */
+  readonly oldest: number;
 }
 
 /** A run to execute. Its data is in the hash of the run in Redis, which outlives the job. */

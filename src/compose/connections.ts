@@ -21,6 +21,7 @@ import { RunInputs } from '../runs/run-inputs.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
 import { StreamRunQueue } from '../runs/stream-run-queue.ts';
+import type { Threads } from '../threads/threads.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { ToolAccess } from '../tools/tool-access.ts';
 import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
@@ -45,6 +46,8 @@ export interface Connections {
   readonly revocations: Revocations;
   readonly invalidations: InvalidationReader;
   readonly mcp: Mcp;
+  readonly runs: Runs;
+  readonly threads: Threads;
 }
 
 /** Composes what connections need: limits, leases, event delivery, message handlers. Starts to follow invalidations. */
@@ -118,6 +121,8 @@ export async function composeConnections(
     revocations,
     invalidations,
     mcp,
+    runs,
+    threads,
   };
 }
 

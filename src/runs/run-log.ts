@@ -11,6 +11,7 @@ import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcom
 import type { RunCallLog } from '../tools/run-journal.ts';
 import { appendLength, type Pending, type SideEffects, serialized, sizeOf, type Written } from './run-append.ts';
 import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
+import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
 import type { Runs } from './runs.ts';
 import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX } from './stored-run.ts';
 
@@ -61,6 +62,7 @@ export class RunLog implements RunCallLog {
   readonly #onCancelRequested: () => void;
   readonly #startedAt: number;
   readonly #toolsUsed = new Set<string>();
+  readonly #usage = new RunUsage();
   /** The fencing tokens of this worker, the latest first. */
   #fencingTokens: readonly number[];
   /** The events after those of earlier workers, in order. The last one may not be in the log yet. */
@@ -199,6 +201,11 @@ export class RunLog implements RunCallLog {
     return events;
   }
 
+  /** Counts the tokens of a step that an earlier worker completed. */
+  countReplayed(usage: ModelUsage): void {
+    this.#usage.add(usage);
+  }
+
   /** Appends `tool_executing` and makes the reservation in the same step, unless an earlier worker appended it. */
   toolExecuting(
     call: { tool: string; callId: string; args: Fields },
@@ -330,9 +337,12 @@ export class RunLog implements RunCallLog {
       this.#toSkip -= 1;
       return Promise.resolve(undefined);
     }
+    const used = extra.usageRecord && modelUsage(extra.usageRecord);
+    if (used) this.#usage.add(used);
+    const usage = isTerminalEvent(type) ? this.#usage.fields : {};
     const event = serialized({
       type,
-      fields: { ...this.#common(), ...fields, timestamp: this.#timestamp() },
+      fields: { ...this.#common(), ...fields, ...usage, timestamp: this.#timestamp() },
       ...extra,
     });
     return new Promise((resolve, reject) => {

@@ -1,19 +1,19 @@
 import { THREAD_MESSAGES } from '../events/user-log-writer.ts';
+import { RUN_STATES } from '../jobs.ts';
 import type { InputRequest, OpenInputRequest } from '../protocol/input.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 
-const STATES = ['queued', 'running', 'waiting', 'completed', 'failed', 'cancelled'] as const;
 const readRun = LuaScript.load(
   'readRun-1',
-  oneOf(tuple([literal(...STATES), text, text, text, text, text], text), tuple([literal('unknown')])),
+  oneOf(tuple([literal(...RUN_STATES), text, text, text, text, text], text), tuple([literal('unknown')])),
 );
 
 /** The state of a run in Redis. */
 export interface RunState {
-  readonly status: (typeof STATES)[number];
+  readonly status: (typeof RUN_STATES)[number];
   readonly requestId: string;
   readonly threadId: string;
   readonly agent: string;

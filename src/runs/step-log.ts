@@ -6,6 +6,7 @@ import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
 import { usageRecord } from '../usage/records.ts';
 import type { JournalEntry, RunLog } from './run-log.ts';
+import { type ModelUsage, modelUsage } from './run-usage.ts';
 import { type ClaimedRun, STEP_PREFIX } from './stored-run.ts';
 
 /** A tool call requested by a model. */
@@ -84,6 +85,8 @@ interface StoredStep extends ModelStep {
   readonly number: number;
   /** Number of events of the step in the log: its text and its reasoning. */
   readonly events: number;
+  /** Tokens that the step was billed for; absent in steps that an older version stored. */
+  readonly usage?: ModelUsage;
 }
 
 /**
@@ -117,7 +120,8 @@ export class StepLog implements Steps {
       this.#endReplay();
       return undefined;
     }
-    const { number, events, ...step }: StoredStep = JSON.parse(stored);
+    const { number, events, usage, ...step }: StoredStep = JSON.parse(stored);
+    if (usage) this.#log.countReplayed(usage);
     this.#completed += 1;
     this.#number = number;
     this.#log.skipReplayed(events);
@@ -203,10 +207,12 @@ class LoggedStep implements StepWriter {
   async complete(step: ModelStep, tokens: Tokens): Promise<void> {
     await this.#appendReasoning();
     const { number, index } = this.#step;
-    const stored: StoredStep = { ...step, number, events: this.#events + 1 };
+    const billing = this.#billing('success', tokens);
+    const usage = modelUsage(billing.record);
+    const stored: StoredStep = { ...step, number, events: this.#events + 1, ...(usage ? { usage } : {}) };
     const names = step.calls.map(({ name }) => name).join(' and ');
     await this.#append(this.#buffered || `I ask ${names}.`, {
-      billing: this.#billing('success', tokens),
+      billing,
       journal: { field: STEP_PREFIX + index, value: JSON.stringify(stored) },
     });
   }

@@ -84,6 +84,10 @@ describe('a run on a model whose worker died', () => {
       expect(records.map(({ status }) => status)).toEqual(['success', 'success', 'success', 'success']);
       expect(executions).toBeLessThanOrEqual(4);
       const units = records.reduce((all, record) => all + record.units, 0);
+      const kinds = records.flatMap(({ units_by_kind: of }) => (of ? [of] : []));
+      const total = (kind: string) => kinds.reduce((all, of) => all + (of[kind] ?? 0), 0);
+      const usage = { input_tokens: total('input_tokens'), output_tokens: total('output_tokens') };
+      expect(events.at(-1)).toMatchObject({ usage: [{ model: 'm', ...usage }] });
       const { under_way, today } = await runs.summary(accepted);
       expect([under_way.calls, today]).toEqual([0, expect.objectContaining({ calls: records.length, units })]);
     },
