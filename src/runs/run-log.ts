@@ -367,6 +367,8 @@ export class RunLog implements RunCallLog {
     const threadMessage = written.find((one) => one.threadMessage)?.threadMessage;
     const quotaCommit = written.find((one) => one.quotaCommit)?.quotaCommit;
     const reserve = written.find((one) => one.reserve)?.reserve;
+    const earlier = this.#written.slice(0, this.#eventsInLog - this.#run.events);
+    const hasJournal = this.#run.journal.size + this.#run.steps.size > 0 || earlier.some(({ event }) => event.journal);
     return {
       userId,
       events,
@@ -375,6 +377,7 @@ export class RunLog implements RunCallLog {
       ...(threadMessage && { threadMessage }),
       ...(quotaCommit && { quotaCommit }),
       ...(reserve && { reserve }),
+      ...(ends && !hasJournal && { hasNoJournal: true }),
     };
   }
 

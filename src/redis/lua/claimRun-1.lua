@@ -12,16 +12,18 @@
   Returns { "missing" } or { "finished" } or { "claimed", "now", ms, field, value, ... }; "finished" also for a second job
 ]]
 --@include time
-local stored = redis.call('HMGET', KEYS[1], 'status', 'job')
-local status = stored[1]
+local run = redis.call('HGETALL', KEYS[1])
+local at = {}
+for i = 1, #run, 2 do at[run[i]] = i + 1 end
+local status = run[at.status]
 if not status then return { 'missing' } end
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
-if ARGV[2] ~= '' then
-  if status ~= 'queued' and stored[2] ~= ARGV[2] then return { 'finished' } end
-  redis.call('HSET', KEYS[1], 'job', ARGV[2])
-end
-redis.call('HINCRBY', KEYS[1], 'epoch', ARGV[1])
-redis.call('HSET', KEYS[1], 'status', 'running')
+if ARGV[2] ~= '' and status ~= 'queued' and run[at.job] ~= ARGV[2] then return { 'finished' } end
+-- The tokens are integers below 2^53.
+local token = string.format('%.0f', run[at.epoch] + ARGV[1])
+redis.call('HSET', KEYS[1], 'epoch', token, 'status', 'running')
+if ARGV[2] ~= '' or at.job then redis.call('HSET', KEYS[1], 'job', ARGV[2]) end
+run[at.epoch] = token
 local result = { 'claimed', 'now', tostring(millis(redis.call('TIME'))) }
-for i, value in ipairs(redis.call('HGETALL', KEYS[1])) do result[i + 3] = value end
+for i, value in ipairs(run) do result[i + 3] = value end
 return result
