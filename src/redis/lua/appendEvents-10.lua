@@ -48,7 +48,7 @@ local count = (#ARGV - FIRST + 1) / STRIDE
 -- The request, its caller and the journal are needed only while the run is executed. An ended run is kept for a day, so
 -- these fields are removed. The message remains in its thread.
 local function endRun(now)
-  redis.call('HSET', run, 'events', known + count, 'status', status, 'ended_at', now)
+  redis.call('HSET', run, 'events', string.format('%d', known + count), 'status', status, 'ended_at', now)
   redis.call('ZREM', activeRuns, member)
   redis.call('ZREM', KEYS[10], string.match(member, '%S+$'))
   local unneeded = { 'message', 'caller', 'job' }
@@ -101,9 +101,9 @@ if ARGV[12] ~= '' then
 end
 
 if runEpoch ~= '' and status ~= '' then
-  endRun(log.now)
+  endRun(log.nowText)
 elseif runEpoch ~= '' then
-  redis.call('HSET', run, 'events', known + count)
+  redis.call('HSET', run, 'events', string.format('%d', known + count))
 end
 if settlement then commitUse(KEYS[8], settlement, log.now) end
 return replied({ 'appended', log.seq, log.epoch, cancel }, log.now)

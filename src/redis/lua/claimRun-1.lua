@@ -20,10 +20,10 @@ if not status then return { 'missing' } end
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
 if ARGV[2] ~= '' and status ~= 'queued' and run[at.job] ~= ARGV[2] then return { 'finished' } end
 -- The tokens are integers below 2^53.
-local token = string.format('%.0f', run[at.epoch] + ARGV[1])
+local token = string.format('%d', run[at.epoch] + ARGV[1])
 redis.call('HSET', KEYS[1], 'epoch', token, 'status', 'running')
 if ARGV[2] ~= '' or at.job then redis.call('HSET', KEYS[1], 'job', ARGV[2]) end
 run[at.epoch] = token
-local result = { 'claimed', 'now', tostring(millis(redis.call('TIME'))) }
+local result = { 'claimed', 'now', string.format('%d', millis(redis.call('TIME'))) }
 for i, value in ipairs(run) do result[i + 3] = value end
 return result

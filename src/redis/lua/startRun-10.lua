@@ -55,7 +55,7 @@ end
 local now = millis(redis.call('TIME'))
 local since = now - ARGV[13]
 local limits = cjson.decode(ARGV[15])
-local inFlight = redis.call('ZCOUNT', runsInFlight, '(' .. now, '+inf')
+local inFlight = redis.call('ZCOUNT', runsInFlight, string.format('(%d', now), '+inf')
 local hour, counts = readLimits(quota, {}, { limits.perHour }, now)
 local function refused(limit) return { 'refused', limit, now, inFlight, unpack(hour) } end
 
@@ -70,20 +70,21 @@ if inFlight >= limits.inFlight then return refused('runs_in_flight') end
 
 -- The first write needs memory, so a Redis without free memory rejects the whole script: see `reserve` in
 -- include/quotas.lua.
+local nowText, deadline = string.format('%d', now), string.format('%d', now + ARGV[5])
 redis.call('SET', request, runId .. ' ' .. threadId, 'PX', ARGV[6])
-redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_at', now, 'thread_id', threadId, unpack(ARGV, 17))
+redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_at', nowText, 'thread_id', threadId, unpack(ARGV, 17))
 redis.call('PEXPIRE', run, ARGV[6])
-redis.call('ZADD', activeRuns, now + ARGV[5], ARGV[4])
-redis.call('ZADD', runsInFlight, now + ARGV[5], runId)
+redis.call('ZADD', activeRuns, deadline, ARGV[4])
+redis.call('ZADD', runsInFlight, deadline, runId)
 -- Expires with the last of them: while the configuration changes, gateways may use different maximum durations of a
 -- run.
 if inFlight == 0 then
-  redis.call('PEXPIREAT', runsInFlight, now + ARGV[5])
+  redis.call('PEXPIREAT', runsInFlight, deadline)
 else
   redis.call('ZREMRANGEBYSCORE', runsInFlight, '-inf', now)
-  redis.call('PEXPIREAT', runsInFlight, now + ARGV[5], 'GT')
+  redis.call('PEXPIREAT', runsInFlight, deadline, 'GT')
 end
-redis.call('ZADD', runs, now, runId)
+redis.call('ZADD', runs, nowText, runId)
 -- The list is pruned, and its expiry renewed, by the first run of each bucket of the limit.
 if countUse(quota, limits.perHour, counts[1], now) then
   redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
@@ -94,7 +95,7 @@ end
 local changed = redis.call('ZSCORE', threads, threadId)
 local isNew = not changed or tonumber(changed) <= since
 if isNew then pruneThreads(threads, threadInfo, since) end
-redis.call('ZADD', threads, now, threadId)
+redis.call('ZADD', threads, nowText, threadId)
 addMessage(thread, ARGV[9], { messages = ARGV[10], bytes = ARGV[11] })
 if isNew then
   redis.call('HSETNX', threadInfo, threadId, ARGV[8])

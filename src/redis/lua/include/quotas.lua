@@ -24,7 +24,7 @@ end
 -- nothing: see `reserve`.
 local function inFlight(reservations, member, now)
   local calls = { [''] = 0 }
-  for _, other in ipairs(redis.call('ZRANGE', reservations, '(' .. now, '+inf', 'BYSCORE')) do
+  for _, other in ipairs(redis.call('ZRANGE', reservations, string.format('(%d', now), '+inf', 'BYSCORE')) do
     if other ~= member then
       local tool, permission = string.match(other, ' (%S+) (%S+)$')
       for _, scope in ipairs({ '', 'tool:' .. tool, 'permission:' .. permission }) do
@@ -78,10 +78,10 @@ local function reserve(quota, reservations, request, now)
     local deadline = tonumber(redis.call('ZSCORE', reservations, request.member) or '0')
     if deadline <= now then return false, reached, status end
   end
-  redis.call('ZADD', reservations, now + request.forMs, request.member)
+  redis.call('ZADD', reservations, string.format('%d', now + request.forMs), request.member)
   -- Without other calls in flight, the set expires before it grows.
   if calls[''] > 0 then redis.call('ZREMRANGEBYSCORE', reservations, '-inf', now) end
-  redis.call('PEXPIRE', reservations, 2 * request.forMs)
+  redis.call('PEXPIRE', reservations, string.format('%d', 2 * request.forMs))
   for i = 1, #request.limits do status[2 * i - 1] = status[2 * i - 1] + 1 end
   return true, status
 end
