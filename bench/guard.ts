@@ -12,19 +12,14 @@ import { ScriptMonitor } from './lib/script-monitor.ts';
 
 const COMMITTED = new URL('./guard.json', import.meta.url);
 
-export interface GuardSize {
-  readonly repetitions: number;
-  readonly connections: number;
-  readonly messages: number;
-  /** Milliseconds for which the idle deployment is observed. */
-  readonly idleMs: number;
-}
-
-export const SHORT: GuardSize = { repetitions: 3, connections: 40, messages: 800, idleMs: 3_000 };
-const FULL: GuardSize = { repetitions: 9, connections: 200, messages: 5_000, idleMs: 60_000 };
+/** Enough for exact medians, and short enough for `npm test`. */
+const REPETITIONS = 3;
+const HEAP = { connections: 60, messages: 900 };
+/** Time for which the idle deployment is observed. */
+const IDLE_MS = 4_000;
 
 /** Measures the cost counters on a deployment of two gateways and one worker. None of them depends on CPU speed. */
-export async function measureCosts({ repetitions, idleMs, ...heap }: GuardSize): Promise<Costs> {
+export async function measureCosts(): Promise<Costs> {
   const deployment = await Deployment.start();
   const meters: RedisMeter[] = [];
   let monitor: ScriptMonitor | undefined;
@@ -40,16 +35,16 @@ export async function measureCosts({ repetitions, idleMs, ...heap }: GuardSize):
       deployment.gateway({ NODE_OPTIONS: `--inspect=127.0.0.1:${inspectorPort}`, ...quiet }),
       deployment.worker({ REDIS_URL: forWorker.url }),
     ]);
-    monitor = await ScriptMonitor.start(deployment.redis.url);
+    monitor = await ScriptMonitor.start(deployment.redis.port);
     inspector = await Inspector.connect(inspectorPort);
-    const idle = await countIdleMinute(monitor, idleMs);
+    const idle = await countIdleMinute(monitor, IDLE_MS);
     const inRedis = await countOperations(
       deployment,
       url,
       { gateway: forGateway, worker: forWorker, monitor },
-      repetitions,
+      REPETITIONS,
     );
-    const inProcess = await countProcessCosts(deployment, inspector, { url: inspected.url, ...heap });
+    const inProcess = await countProcessCosts(deployment, inspector, { url: inspected.url, ...HEAP });
     return { ...inRedis, ...inProcess, 'idle minute': idle };
   } finally {
     inspector?.close();
@@ -72,12 +67,9 @@ function print(costs: Costs): void {
 }
 
 if (import.meta.main) {
-  const command = new Command()
-    .option('--update', 'write the measured figures to bench/guard.json', false)
-    .option('--short', 'the form of npm test', false)
-    .parse();
-  const { update, short } = command.opts<{ update: boolean; short: boolean }>();
-  const measured = await measureCosts(short ? SHORT : FULL);
+  const command = new Command().option('--update', 'write the measured figures to bench/guard.json', false).parse();
+  const { update } = command.opts<{ update: boolean }>();
+  const measured = await measureCosts();
   print(measured);
   if (update) writeFileSync(COMMITTED, `${JSON.stringify(measured, null, 2)}\n`);
   const { worse, better } = compareCosts(committedCosts(), measured);

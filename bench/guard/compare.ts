@@ -15,7 +15,7 @@ const TOLERANCES: readonly (readonly [RegExp, Tolerance])[] = [
   [/bytes (?:to|from) Redis$/, { share: 0.03, plus: 16 }],
   // Estimated from samples; optimised code allocates less than code that is not hot yet.
   [/^bytes allocated$/, { share: 0.15, plus: 0 }],
-  [/^heap bytes held$/, { share: 0.1, plus: 512 }],
+  [/^heap bytes held$/, { share: 0.15, plus: 1_024 }],
   // Pools of Node and buffers that grow in steps belong to no single connection.
   [/ held$/, { share: 0.02, plus: 0.5 }],
   // A window of seconds contains one more or one less of what runs every few seconds.

@@ -14,12 +14,14 @@ import { thinkingFields } from '../lib/user-events.ts';
 /** Counters of one operation, by name. */
 export type Counters = Readonly<Record<string, number>>;
 
-/** Long enough for what follows an operation: the release of a lease, the end of a job. */
+/** An operation has ended, with what follows it, when no counted command was sent for this long. */
 const QUIET_MS = 40;
+/** Bound of the wait for that. */
+const MAX_WINDOWS = 200;
 /** Commands of periodic work, which belong to no operation; the operation `idle minute` counts them. */
 const PERIODIC: ReadonlySet<string> = new Set([
   ...['ping', 'info', 'time', 'exists', 'hgetall', 'hmget', 'xrange', 'xread', 'xtrim', 'zrange', 'zrangebyscore'],
-  ...['renewNode', 'renewLeases', 'ingestUsage', 'claimDueTokens', 'takeTasks', 'zcard', 'zcount'],
+  ...['renewNode', 'renewLeases', 'ingestUsage', 'claimDueTokens', 'duePartitions', 'takeTasks', 'zcard', 'zcount'],
   ...['agent-runs: getCounts', 'agent-runs: moveStalledJobsToWait', 'agent-runs: extendLocks'],
 ]);
 /** Only the queue of runs works for operations; a script sent as text is one that Redis did not have yet. */
@@ -44,8 +46,7 @@ class OperationCounter {
   async count<T>(operation: string, work: () => T | Promise<T>): Promise<T> {
     await this.#take();
     const result = await work();
-    await delay(QUIET_MS);
-    this.#counted.set(operation, [...(this.#counted.get(operation) ?? []), await this.#take()]);
+    this.#counted.set(operation, [...(this.#counted.get(operation) ?? []), await this.#takeUntilQuiet()]);
     return result;
   }
 
@@ -64,6 +65,17 @@ class OperationCounter {
         return [operation, Object.fromEntries(values.filter(([, value]) => value > 0))];
       }),
     );
+  }
+
+  async #takeUntilQuiet(): Promise<Counters> {
+    const sum: Record<string, number> = {};
+    for (let at = 0; at < MAX_WINDOWS; at++) {
+      await delay(QUIET_MS);
+      const counters = Object.entries(await this.#take());
+      for (const [name, value] of counters) sum[name] = (sum[name] ?? 0) + value;
+      if (counters.length === 0) return sum;
+    }
+    throw new Error(`commands without an end: ${Object.keys(sum).join(', ')}`);
   }
 
   async #take(): Promise<Counters> {
@@ -157,7 +169,7 @@ async function countRound(counter: OperationCounter, url: string, { token, appen
   const from = { after: 0, epoch: first.welcome.epoch };
   await counter.count('resume', () => ask(second, 'resume', 'resumed', from));
   await counter.count('disconnect', () => second.close());
-  third.close();
+  await counter.count('disconnect, Socket.IO', () => third.close());
   await counter.count('disconnect, last of the user', () => first.close());
 }
 
