@@ -124,6 +124,8 @@ export function smokePrice(): Promise<Rounds> {
 
 /** `npm run bench -- --against p1k,p4r,today`. */
 export async function runPrice(argv: readonly string[]): Promise<void> {
+  // The exit handlers remove the worktree; the kernel ends the children.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
   const command = new Command()
     .requiredOption('--against <names>', `what to measure beside the working tree: ${PEERS.join(',')}`)
     .option('--commit <ref>', 'the commit of `today`', TODAY)

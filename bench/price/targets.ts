@@ -33,6 +33,7 @@ export class Worktree {
     const git = (...args: string[]) => execFileSync('git', args, { cwd: PROJECT_ROOT, stdio: 'pipe' });
     git('worktree', 'add', '--detach', this.root, commit);
     symlinkSync(join(PROJECT_ROOT, 'node_modules'), join(this.root, 'node_modules'));
+    process.once('exit', () => this.remove());
   }
 
   remove(): void {
