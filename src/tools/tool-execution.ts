@@ -79,12 +79,15 @@ async function attempt(
   { tool, executor, args, context, timeoutMs }: Execution,
 ): Promise<ExecutionEnd> {
   const { signal, userId, runId, callId } = context;
-  const timeoutError = () => new TollgateError('TOOL_FAILED', { text: 'The tool took too long.' });
+  const timeout = new AbortController();
+  const timeoutError = () => {
+    timeout.abort(new TollgateError('TOOL_FAILED', { text: 'The tool took too long.' }));
+    return timeout.signal.reason;
+  };
   try {
+    const limited = { ...context, signal: AbortSignal.any([signal, timeout.signal]) };
     // The tool may ignore its signal, which must not block the call.
-    const result = await withDeadline({ clock, timeoutMs, timeoutError, signal }, (expired) =>
-      executor(args, { ...context, signal: expired }),
-    );
+    const result = await withDeadline({ clock, timeoutMs, timeoutError, signal }, () => executor(args, limited));
     return { kind: 'success', result: boundedResult(result) };
   } catch (thrown) {
     if (signal.aborted) return stopped('cancelled');
