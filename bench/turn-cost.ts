@@ -56,6 +56,9 @@ try {
   const mem1 = await memory();
   const take = async (): Promise<Sample> => {
     const cpu = Object.fromEntries(Object.entries(pids).map(([k, p]) => [k, cpuMicros(p)]));
+    const info = await admin.info('cpu');
+    cpu.redisUser = 1e6 * Number(/used_cpu_user_main_thread:([\d.]+)/.exec(info)?.[1]);
+    cpu.redisSys = 1e6 * Number(/used_cpu_sys_main_thread:([\d.]+)/.exec(info)?.[1]);
     const stats = new Map<string, { calls: number; usec: number }>();
     for (const m of (await admin.info('commandstats')).matchAll(/cmdstat_([^:]+):calls=(\d+),usec=(\d+)/g))
       stats.set(m[1] ?? '', { calls: Number(m[2]), usec: Number(m[3]) });

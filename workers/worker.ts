@@ -1,4 +1,4 @@
-import { type Job, Queue } from 'bullmq';
+import type { Job } from 'bullmq';
 import { Erasures } from '../src/accounts/erasures.ts';
 import { InvalidationReader, type TimedInvalidation } from '../src/accounts/invalidation-reader.ts';
 import { Revocations } from '../src/accounts/revocations.ts';
@@ -15,7 +15,7 @@ import { composeEventLog } from '../src/compose/event-log.ts';
 import { composeProviders } from '../src/compose/identity-providers.ts';
 import { composeTools } from '../src/compose/tools.ts';
 import type { Config } from '../src/config.ts';
-import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
+import { AgentRunJob, QUEUES } from '../src/jobs.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { newId } from '../src/lib/ids.ts';
@@ -40,17 +40,15 @@ import { LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts';
 import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
-import { eraseUsers } from './erase-users.ts';
-import { closeWindows, ingestUsage, trimLedger } from './ingest-usage.ts';
 import { startOperations } from './operations.ts';
+import { PeriodicTasks } from './periodic-tasks.ts';
 import { watchQueue } from './queue-watch.ts';
 import { QueueWorkers } from './queue-workers.ts';
-import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent, TooManyTakeovers, takeoversWithin } from './run-agent.ts';
 import { RunConsumer } from './run-consumer.ts';
 import { RunDurations } from './run-durations.ts';
-import { sweepCalls } from './sweep-calls.ts';
-import { abandonRun, sweepRuns } from './sweep-runs.ts';
+import { abandonRun } from './sweep-runs.ts';
+import { tasksOf } from './tasks.ts';
 
 /**
  * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS + TAKEOVER_CHECK_MS,
@@ -58,12 +56,8 @@ import { abandonRun, sweepRuns } from './sweep-runs.ts';
  */
 const LOCK_MS = 10_000;
 const TAKEOVER_CHECK_MS = 5_000;
-/** Interval at which the job schedules are written again. */
-const SCHEDULE_AGAIN_MS = 60_000;
-
+/** Jobs that ended are not kept. */
 const KEEP_NONE = { removeOnComplete: { count: 0 }, removeOnFail: { count: 0 } };
-/** Options of periodic jobs: one at a time. Completed jobs are not kept; the next job makes up for a missed one. */
-const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail: { count: 10 } };
 
 export interface RunningWorker {
   /** Port of the health and metrics server. */
@@ -96,9 +90,10 @@ export async function startWorker(
     followReconnects(services, components.executor);
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
-    closers.add('queue workers', () => queueWorkers.close());
+    const tasks = new PeriodicTasks(services, tasksOf({ ...services, ...components, quietMs: options.erasureQuietMs }));
+    closers.add('runs and periodic tasks', () => Promise.all([queueWorkers.close(), tasks.close()]));
     await startRuns(config, services, { ...components, queueWorkers, durations });
-    await startScheduled(services, { ...components, queueWorkers }, { quietMs: options.erasureQuietMs });
+    tasks.start();
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const operations = await startOperations({ config, ...services });
@@ -128,16 +123,11 @@ async function createServices(config: Config, telemetry: Telemetry & { clock: Cl
   const keys = new Keys(config.REDIS_KEY_PREFIX);
   const redis = await open('redis', 'commands');
   closers.add('redis watch', watchRedis(redis, telemetry));
-  const openQueue = (name: string): Queue => {
-    const queue = new Queue(name, { connection: redis, prefix: keys.queues });
-    closers.add(`${name} queue`, () => queue.close());
-    return queue;
-  };
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
   // Its reads wait for at most a second, less than the command timeout, and must fail while Redis is unavailable.
   const runReader = await open('run reader', 'commands');
-  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, runReader, openQueue };
+  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, runReader };
 }
 
 /** Creates the agent with its tools, the ledger, and what erasures and token refreshes need. */
@@ -257,51 +247,4 @@ async function startRuns(
     const maxStalledCount = takeoversWithin(components.longestMs);
     await queueWorkers.start(QUEUES.agentRuns, run, { ...options, ...KEEP_NONE, maxStalledCount });
   }
-}
-
-/** Processes and schedules the periodic jobs. */
-async function startScheduled(
-  services: WorkerServices,
-  components: WithQueueWorkers,
-  { quietMs }: { readonly quietMs: number | undefined },
-): Promise<void> {
-  const { logger, tracing, clock, metrics, closers, redis, openQueue } = services;
-  const { queueWorkers } = components;
-  const ingest = () => ingestUsage({ ...components, ...services });
-  await queueWorkers.start(QUEUES.usage, ingest, SCHEDULED);
-  const maintain = ({ name }: Job) =>
-    (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...components, ...services });
-  await queueWorkers.start(QUEUES.windows, maintain, SCHEDULED);
-  const sweep = async () => {
-    await sweepRuns({ ...components, clock, logger });
-    await sweepCalls({ ...components, clock, logger });
-  };
-  await queueWorkers.start(QUEUES.sweeps, sweep, SCHEDULED);
-  const erase = () => eraseUsers({ ...components, ...services, quietMs });
-  await queueWorkers.start(QUEUES.erasures, erase, SCHEDULED);
-
-  const refresh = async (job: Job) => {
-    const { shard } = RefreshTokensJob.parse(job.data);
-    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...components, clock, metrics, logger, tracing });
-  };
-  const sharded = { ...SCHEDULED, concurrency: REFRESH_SHARDS };
-  await queueWorkers.start(QUEUES.tokens, refresh, sharded);
-
-  const queues = new Map(SCHEDULES.map(({ queue }) => [queue, openQueue(queue)]));
-  const schedule = async () => {
-    for (const { queue, name, everyMs, data } of SCHEDULES) {
-      await queues.get(queue)?.upsertJobScheduler(name, { every: everyMs }, { data });
-    }
-  };
-  await schedule();
-  // A Redis that lost its data has lost the schedules too.
-  const renew = () => {
-    schedule().catch((error: Error) => logger.warn({ error: error.message }, 'renewal of job schedules failed'));
-  };
-  const stop = clock.every(SCHEDULE_AGAIN_MS, renew);
-  redis.on('ready', renew);
-  closers.add('schedules', () => {
-    stop();
-    redis.off('ready', renew);
-  });
 }

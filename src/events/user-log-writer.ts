@@ -68,6 +68,8 @@ export interface Append {
   readonly quotaCommit?: string;
   /** Reserves quota for a tool call in the same step: `request` of its `Reservation`. */
   readonly reserve?: string;
+  /** Whether the run has no journal from earlier appends, so that its end removes none. */
+  readonly hasNoJournal?: boolean;
 }
 
 /** Whether the quota was reserved, and the numbers of the reply: see `QuotaReply` in src/limits/quotas.ts. */
@@ -145,7 +147,7 @@ export class UserLogWriter {
    * records.
    */
   async append(append: Append): Promise<AppendResult> {
-    const { userId, events, run, ends, threadMessage, quotaCommit = '', reserve = '' } = append;
+    const { userId, events, run, ends, threadMessage, quotaCommit = '', reserve = '', hasNoJournal } = append;
     const keys = this.#deps.keys.user(userId);
     const runKey = run ? keys.run(run.runId) : keys.logState;
     const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
@@ -174,6 +176,7 @@ export class UserLogWriter {
         THREAD_BYTES,
         quotaCommit,
         reserve,
+        hasNoJournal ? 0 : 1,
         ...events.flatMap(eventArguments),
       ],
       events,

@@ -2,6 +2,11 @@ import { createHash, randomBytes } from 'node:crypto';
 
 /** 120 random bits: the probability of a collision among 2^50 identifiers is below 10^-6 (birthday bound). */
 const RANDOM_BYTES = 15;
+/** Random bytes are fetched for this many identifiers at a time, because a fetch costs more than its bytes. */
+const POOLED = 64;
+
+let pool = Buffer.alloc(0);
+let used = 0;
 
 /** Prefix that identifies the kind of an identifier, for example in logs. */
 export type IdPrefix =
@@ -22,7 +27,12 @@ export type IdPrefix =
  * Creates an identifier, e.g. `ws_9fK…`. It is URL-safe, so it can be part of a path, a close reason and a Redis key.
  */
 export function newId(prefix: IdPrefix): string {
-  return `${prefix}_${randomBytes(RANDOM_BYTES).toString('base64url')}`;
+  if (used === pool.length) {
+    pool = randomBytes(RANDOM_BYTES * POOLED);
+    used = 0;
+  }
+  used += RANDOM_BYTES;
+  return `${prefix}_${pool.toString('base64url', used - RANDOM_BYTES, used)}`;
 }
 
 /**

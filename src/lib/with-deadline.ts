@@ -9,6 +9,9 @@ export interface Deadline {
   readonly signal: AbortSignal | undefined;
 }
 
+/** Reason of the signal after the task has ended. Without one, each abort would create an error with a stack. */
+const ENDED = new Error('the task has ended');
+
 /**
  * Waits for `task` until the deadline expires or `signal` aborts. The signal passed to `task` then aborts. The task may
  * continue, but later errors are ignored.
@@ -31,7 +34,7 @@ export async function withDeadline<T>(
   } finally {
     cancel();
     signal?.removeEventListener('abort', abort);
-    expired.abort();
+    expired.abort(ENDED);
   }
 }
 

@@ -84,6 +84,7 @@ export class RunLog implements RunCallLog {
   readonly #pending: Pending[] = [];
   #isAppending = false;
   #hasModelEvents = false;
+  #hasEntries = false;
   #failed: { readonly error: unknown } | undefined;
   readonly #failure = Promise.withResolvers<never>();
   #size = 0;
@@ -167,6 +168,7 @@ export class RunLog implements RunCallLog {
 
   /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
   journal(entry: JournalEntry): Promise<void> {
+    this.#hasEntries = true;
     const store = () => this.#deps.runs.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
     const stored = this.#last.then(async () => {
       await this.#flush();
@@ -427,6 +429,10 @@ export class RunLog implements RunCallLog {
     const threadMessage = written.find((one) => one.threadMessage)?.threadMessage;
     const quotaCommit = written.find((one) => one.quotaCommit)?.quotaCommit;
     const reserve = written.find((one) => one.reserve)?.reserve;
+    const earlier = this.#written.slice(0, this.#eventsInLog - this.#run.events);
+    const { journal, steps, inputs } = this.#run;
+    const replayed = journal.size + steps.size + inputs.size > 0;
+    const hasJournal = replayed || this.#hasEntries || earlier.some(({ event }) => event.journal);
     return {
       userId,
       events,
@@ -435,6 +441,7 @@ export class RunLog implements RunCallLog {
       ...(threadMessage && { threadMessage }),
       ...(quotaCommit && { quotaCommit }),
       ...(reserve && { reserve }),
+      ...(ends && !hasJournal && { hasNoJournal: true }),
     };
   }
 

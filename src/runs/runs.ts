@@ -7,6 +7,7 @@ import {
   type AgentRunJob,
   type LocatedRun,
   QUEUES,
+  RUN_STATES,
   type RunRequest,
   type RunStatus,
   type StartedRun,
@@ -23,7 +24,7 @@ import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
 import type { RunQueue } from './run-queue.ts';
-import { openRequests, RUN_STATES, readRunState } from './run-state.ts';
+import { openRequests, readRunState } from './run-state.ts';
 import {
   type AcceptedRun,
   acceptedAs,

@@ -101,6 +101,19 @@ const FULL_RUN = [
   'agent_completed',
 ];
 
+describe('a second job of a run', () => {
+  it('does not interrupt the worker of the first one, and a takeover does', async () => {
+    const { userId, runId } = await accept();
+    const first = await runs.claim(userId, runId, 'job-1');
+    expect(first.outcome).toBe('claimed');
+    expect((await runs.claim(userId, runId, 'job-2')).outcome).toBe('finished');
+    // The reply to a claim can be lost, and the claim is then sent again.
+    expect((await runs.claim(userId, runId, 'job-1')).outcome).toBe('claimed');
+    expect((await runs.claim(userId, runId)).outcome).toBe('claimed');
+    expect((await runs.claim(userId, runId, 'job-1')).outcome).toBe('finished');
+  });
+});
+
 describe('a run whose worker died', () => {
   // Events that the agent emits in one turn of the event loop are one append, so the eight events are four.
   it.each([0, 1, 2, 3])(

@@ -27,7 +27,8 @@
   ARGV[14] maximum number of bytes per thread
   ARGV[15] commit of a tool call (JSON, see include/quotas.lua), "" for none
   ARGV[16] reservation of a tool call that begins with these events (JSON, see `reserve` in include/quotas.lua), "" for none
-  ARGV[17...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
+  ARGV[17] 1 when the run may have a journal of earlier appends
+  ARGV[18...] per event: type, timestamp, fields (a JSON object with at least one member), usage record or "",
               refusal or "", journal field or "", journal value
   Returns { "appended" | "repeated", last seq, epoch, cancel requested (0 | 1) }, with a reservation followed by
           "reserved", now, status... or "refused", now, index of the limit or 0, status...;
@@ -41,18 +42,19 @@
 --@include quotas
 local run, activeRuns, outbox, recentUsage = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local member, runEpoch, known, status = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
-local STRIDE, FIRST = 7, 17
+local STRIDE, FIRST = 7, 18
 local count = (#ARGV - FIRST + 1) / STRIDE
 
 -- The request, its caller and the journal are needed only while the run is executed. An ended run is kept for a day, so
 -- these fields are removed. The message remains in its thread.
 local JOURNAL = { ['tool:'] = true, ['step:'] = true, ['input:'] = true, ['answer:'] = true }
-local function endRun(now)
-  redis.call('HSET', run, 'status', status, 'ended_at', now)
+local function endRun(log)
+  redis.call('HSET', run, 'events', string.format('%d', known + count), 'status', status, 'ended_at', log.nowText,
+    'last_seq', log.seq)
   redis.call('ZREM', activeRuns, member)
   redis.call('ZREM', KEYS[10], string.match(member, '%S+$'))
   local unneeded = { 'message', 'caller', 'job' }
-  for _, field in ipairs(redis.call('HKEYS', run)) do
+  for _, field in ipairs(ARGV[17] == '1' and redis.call('HKEYS', run) or {}) do
     if JOURNAL[string.match(field, '^%a+:') or ''] then unneeded[#unneeded + 1] = field end
   end
   -- Lua limits the number of arguments of a call.
@@ -90,22 +92,23 @@ local settlement = ARGV[15] ~= '' and cjson.decode(ARGV[15])
 if settlement then releaseReservation(KEYS[9], settlement.member) end
 for i = FIRST, #ARGV, STRIDE do
   appendEvent(log, ARGV[i], ARGV[i + 1], ARGV[i + 2])
-  if ARGV[i + 3] ~= '' then writeRecord(outbox, recentUsage, ARGV[i + 3]) end
+  if ARGV[i + 3] ~= '' then writeRecord(log, outbox, recentUsage, ARGV[i + 3]) end
   if ARGV[i + 4] ~= '' then redis.call('XADD', outbox, '*', 'x', ARGV[i + 4]) end
-  if ARGV[i + 5] ~= '' then redis.call('HSET', run, ARGV[i + 5], ARGV[i + 6]) end
+  -- No worker takes a run over that ends in this step.
+  if ARGV[i + 5] ~= '' and status == '' then redis.call('HSET', run, ARGV[i + 5], ARGV[i + 6]) end
 end
 closeLog(log)
-if ARGV[12] ~= '' and redis.call('EXISTS', KEYS[7]) == 1 then
-  addMessage(KEYS[7], ARGV[12], { messages = ARGV[13], bytes = ARGV[14] })
+if ARGV[12] ~= '' then
+  addMessage(KEYS[7], ARGV[12], { messages = ARGV[13], bytes = ARGV[14], existing = true })
 end
 
 if runEpoch ~= '' then
-  redis.call('HSET', run, 'events', known + count)
-  -- Where the events of the run begin and end in the log, for readers of this run only.
+  -- Where the events of the run begin in the log, for readers of this run only.
   if known == 0 then redis.call('HSET', run, 'first_seq', log.seq - count + 1) end
   if status ~= '' then
-    redis.call('HSET', run, 'last_seq', log.seq)
-    endRun(log.now)
+    endRun(log)
+  else
+    redis.call('HSET', run, 'events', string.format('%d', known + count))
   end
 end
 if settlement then commitUse(KEYS[8], settlement, log.now) end

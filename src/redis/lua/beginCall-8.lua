@@ -50,15 +50,17 @@ end
 -- A call with an idempotency key is stored for a day, also if no quota limits its tool. New keys therefore have a limit
 -- of their own.
 local newKey = ARGV[17] ~= '' and not known[2] and cjson.decode(ARGV[17])
+local keysCounted
 if newKey then
-  local status = readLimits(quota, {}, { newKey }, log.now)
+  local status, stored = readLimits(quota, {}, { newKey }, log.now)
+  keysCounted = stored[1]
   if status[1] >= newKey.max then return { 'keys', log.now, unpack(status) } end
 end
 
 local request = cjson.decode(ARGV[10])
 local allowed, second, third = reserve(quota, reservations, request, log.now)
 if not allowed then return { 'refused', log.now, second, unpack(third) } end
-if newKey then countUse(quota, newKey, log.now) end
+if newKey then countUse(quota, newKey, keysCounted, log.now) end
 local deadline = log.now + request.forMs
 redis.call('HSET', call, 'digest', ARGV[9], 'status', 'running', 'deadline', deadline, 'details', ARGV[12])
 redis.call('HDEL', call, 'outcome')

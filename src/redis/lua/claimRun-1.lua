@@ -13,19 +13,22 @@
           waited for input, field, value, ... }
 ]]
 --@include time
---@include waiting
-local stored = redis.call('HMGET', KEYS[1], 'status', 'job')
-local status = stored[1]
+local run = redis.call('HGETALL', KEYS[1])
+local at = {}
+for i = 1, #run, 2 do at[run[i]] = i + 1 end
+local status = run[at.status]
 if not status then return { 'missing' } end
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
-if ARGV[2] ~= '' then
-  if status ~= 'queued' and stored[2] ~= ARGV[2] then return { 'finished' } end
-  redis.call('HSET', KEYS[1], 'job', ARGV[2])
-end
-redis.call('HINCRBY', KEYS[1], 'epoch', ARGV[1])
-redis.call('HSET', KEYS[1], 'status', 'running')
+if ARGV[2] ~= '' and status ~= 'queued' and run[at.job] ~= ARGV[2] then return { 'finished' } end
+-- The tokens are integers below 2^53.
+local token = string.format('%d', run[at.epoch] + ARGV[1])
+redis.call('HSET', KEYS[1], 'epoch', token, 'status', 'running')
+if ARGV[2] ~= '' or at.job then redis.call('HSET', KEYS[1], 'job', ARGV[2]) end
+run[at.epoch] = token
 local now = millis(redis.call('TIME'))
-local result = { 'claimed', 'now', tostring(now), 'waited', tostring(waitedForInput(KEYS[1], now)) }
+-- See include/waiting.lua.
+local waited = (run[at.paused_ms] or 0) + (at.waiting_since and now - run[at.waiting_since] or 0)
+local result = { 'claimed', 'now', string.format('%d', now), 'waited', string.format('%d', waited) }
 local header = #result
-for i, value in ipairs(redis.call('HGETALL', KEYS[1])) do result[header + i] = value end
+for i, value in ipairs(run) do result[header + i] = value end
 return result

@@ -44,7 +44,7 @@ local log = openLog({ log = KEYS[5], logState = KEYS[6] }, redis.call('TIME'))
 releaseReservation(reservations, ARGV[9])
 appendEvent(log, 'tool_completed', ARGV[14], ARGV[15])
 closeLog(log)
-if ARGV[13] ~= '' then writeRecord(KEYS[7], KEYS[8], ARGV[13]) end
+if ARGV[13] ~= '' then writeRecord(log, KEYS[7], KEYS[8], ARGV[13]) end
 if ARGV[17] == '' then
   redis.call('HSET', call, 'status', 'done')
 else

@@ -43,6 +43,7 @@
 local messageRate, request, run, activeRuns, runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local threads, threadInfo, thread, quota, runsInFlight = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local runId, threadId, threadKeys = ARGV[2], ARGV[3], ARGV[14]
+local HOUR_MS = 3600000
 if tonumber(redis.call('GET', messageRate) or '0') > tonumber(ARGV[1]) then return { 'limited' } end
 
 local first = redis.call('GET', request)
@@ -54,8 +55,8 @@ end
 local now = millis(redis.call('TIME'))
 local since = now - ARGV[13]
 local limits = cjson.decode(ARGV[15])
-local inFlight = redis.call('ZCOUNT', runsInFlight, '(' .. now, '+inf')
-local hour = readLimits(quota, {}, { limits.perHour }, now)
+local inFlight = redis.call('ZCOUNT', runsInFlight, string.format('(%d', now), '+inf')
+local hour, counts = readLimits(quota, {}, { limits.perHour }, now)
 local function refused(limit) return { 'refused', limit, now, inFlight, unpack(hour) } end
 
 local isFull = limits.threads and countThreads(threads, since) >= limits.threads
@@ -69,30 +70,43 @@ if inFlight >= limits.inFlight then return refused('runs_in_flight') end
 
 -- The first write needs memory, so a Redis without free memory rejects the whole script: see `reserve` in
 -- include/quotas.lua.
+local nowText, deadline = string.format('%d', now), string.format('%d', now + ARGV[5])
 redis.call('SET', request, runId .. ' ' .. threadId, 'PX', ARGV[6])
-redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_at', now, 'thread_id', threadId, unpack(ARGV, 17))
+redis.call('HSET', run, 'status', 'queued', 'epoch', 0, 'events', 0, 'accepted_at', nowText, 'thread_id', threadId, unpack(ARGV, 17))
 redis.call('PEXPIRE', run, ARGV[6])
-redis.call('ZADD', activeRuns, now + ARGV[5], ARGV[4])
-redis.call('ZADD', runsInFlight, now + ARGV[5], runId)
-redis.call('ZREMRANGEBYSCORE', runsInFlight, '-inf', now)
+redis.call('ZADD', activeRuns, deadline, ARGV[4])
+redis.call('ZADD', runsInFlight, deadline, runId)
 -- Expires with the last of them: while the configuration changes, gateways may use different maximum durations of a
 -- run.
-local last = redis.call('ZRANGE', runsInFlight, 0, 0, 'REV', 'WITHSCORES')[2]
-if last then redis.call('PEXPIREAT', runsInFlight, last) end
-countUse(quota, limits.perHour, now)
-redis.call('ZADD', runs, now, runId)
-redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
-redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
-redis.call('PEXPIRE', runs, ARGV[6])
-
-pruneThreads(threads, threadInfo, since)
-redis.call('ZADD', threads, now, threadId)
-redis.call('HSETNX', threadInfo, threadId, ARGV[8])
-addMessage(thread, ARGV[9], { messages = ARGV[10], bytes = ARGV[11] })
-while redis.call('ZCARD', threads) > tonumber(ARGV[12]) do
-  local oldest = redis.call('ZPOPMIN', threads)[1]
-  redis.call('HDEL', threadInfo, oldest)
-  redis.call('DEL', threadKeys .. oldest)
+if inFlight == 0 then
+  redis.call('PEXPIREAT', runsInFlight, deadline)
+else
+  redis.call('ZREMRANGEBYSCORE', runsInFlight, '-inf', now)
+  redis.call('PEXPIREAT', runsInFlight, deadline, 'GT')
 end
-for _, key in ipairs({ threads, threadInfo, thread }) do redis.call('PEXPIRE', key, ARGV[13]) end
+redis.call('ZADD', runs, nowText, runId)
+-- The list is pruned, and its expiry renewed, by the first run of each bucket of the limit.
+if countUse(quota, limits.perHour, counts[1], now) then
+  redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
+  redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
+  redis.call('PEXPIRE', runs, ARGV[6] + limits.perHour.bucketMs)
+end
+
+local changed = redis.call('ZSCORE', threads, threadId)
+local isNew = not changed or tonumber(changed) <= since
+if isNew then pruneThreads(threads, threadInfo, since) end
+redis.call('ZADD', threads, nowText, threadId)
+addMessage(thread, ARGV[9], { messages = ARGV[10], bytes = ARGV[11] })
+if isNew then
+  redis.call('HSETNX', threadInfo, threadId, ARGV[8])
+  while redis.call('ZCARD', threads) > tonumber(ARGV[12]) do
+    local oldest = redis.call('ZPOPMIN', threads)[1]
+    redis.call('HDEL', threadInfo, oldest)
+    redis.call('DEL', threadKeys .. oldest)
+  end
+end
+-- The expiry is renewed by the first run of each hour.
+if not changed or math.floor(changed / HOUR_MS) < math.floor(now / HOUR_MS) then
+  for _, key in ipairs({ threads, threadInfo, thread }) do redis.call('PEXPIRE', key, ARGV[13] + HOUR_MS) end
+end
 return { 'started', runId, threadId }

@@ -9,14 +9,22 @@
   ARGV[5] maximum size of the log, bytes
   ARGV[6] number of the user's usage records to keep for the user's own tools
   ARGV[7] trace of the usage records, "" for none
-  In logState, `bytes` is the number of bytes ever appended, and `trimmed` the number of those that have been removed.
+  The expiry of the keys is renewed once per 64th of the maximum age, of which `kept` is the number, and is longer by
+  as much. In logState, `bytes` is the number of bytes ever appended, and `trimmed` the number of those that have been removed.
   Requires include/time.lua and include/streams.lua.
 ]]
 local function openLog(keys, time)
-  local state = redis.call('HMGET', keys.logState, 'epoch', 'seq', 'bytes', 'trimmed')
+  local state = redis.call('HMGET', keys.logState, 'epoch', 'seq', 'bytes', 'trimmed', 'kept')
+  local now = millis(time)
+  local renewal = math.ceil(ARGV[3] / 64)
+  local kept = string.format('%d', math.floor(now / renewal))
   return {
     keys = keys,
-    now = millis(time),
+    now = now,
+    nowText = string.format('%d', now),
+    kept = kept,
+    renewal = renewal,
+    renews = state[5] ~= kept,
     epoch = state[1] or newEpoch(time),
     seq = tonumber(state[2] or '0'),
     bytes = tonumber(state[3] or '0'),
@@ -28,12 +36,13 @@ end
 local function appendEvent(log, type, timestamp, fields)
   log.seq = log.seq + 1
   log.appended = log.appended + 1
-  fields = '{"seq":' .. log.seq .. ',' .. string.sub(fields, 2)
-  local id = log.seq .. '-0'
-  redis.call('XADD', log.keys.log, 'MAXLEN', '~', ARGV[2], id,
-    't', type, 's', timestamp, 'a', log.now, 'f', fields, 'b', string.format('%.0f', log.bytes))
+  -- Redis formats a number with 17 digits, which costs more than the command. `%d` is exact up to 2^53.
+  local seq = string.format('%d', log.seq)
+  fields = '{"seq":' .. seq .. ',' .. string.sub(fields, 2)
+  redis.call('XADD', log.keys.log, 'MAXLEN', '~', ARGV[2], seq .. '-0',
+    't', type, 's', timestamp, 'a', log.nowText, 'f', fields, 'b', string.format('%d', log.bytes))
   log.bytes = log.bytes + entryBytes(type, timestamp, fields)
-  local published = 'e' .. log.epoch .. ' ' .. log.seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields
+  local published = 'e' .. log.epoch .. ' ' .. seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields
   redis.call('SPUBLISH', ARGV[1], published)
 end
 
@@ -42,10 +51,12 @@ local function closeLog(log)
   -- MAXLEN and age also remove entries without updating `trimmed`, so `trimmed` is recomputed here. The log is read
   -- only when it may be too large.
   if log.bytes - log.trimmed > maxBytes then log.trimmed = trimBytes(log.keys.log, log.bytes, maxBytes) end
-  redis.call('HSET', log.keys.logState, 'epoch', log.epoch, 'seq', log.seq,
-    'bytes', string.format('%.0f', log.bytes), 'trimmed', string.format('%.0f', log.trimmed))
-  redis.call('EXPIRE', log.keys.logState, ARGV[4])
-  redis.call('PEXPIRE', log.keys.log, maxAge)
+  redis.call('HSET', log.keys.logState, 'epoch', log.epoch, 'seq', string.format('%d', log.seq),
+    'bytes', string.format('%d', log.bytes), 'trimmed', string.format('%d', log.trimmed), 'kept', log.kept)
+  if log.renews then
+    redis.call('PEXPIRE', log.keys.logState, ARGV[4] * 1000 + log.renewal)
+    redis.call('PEXPIRE', log.keys.log, maxAge + log.renewal)
+  end
   -- Removes expired events in small numbers, on every 16th append: no long pause, and no sweep over all users.
   if log.seq % 16 >= log.appended then return end
   for _ = 1, 32 do
@@ -57,13 +68,13 @@ end
 
 -- Writes a usage record to the outbox of the partition and to the user's recent records. The trace is a separate field,
 -- so that the hashed and billed bytes do not depend on tracing.
-local function writeRecord(outbox, recentUsage, record)
+local function writeRecord(log, outbox, recentUsage, record)
   if ARGV[7] == '' then
     redis.call('XADD', outbox, '*', 'r', record)
   else
     redis.call('XADD', outbox, '*', 'r', record, 't', ARGV[7])
   end
-  redis.call('LPUSH', recentUsage, record)
-  redis.call('LTRIM', recentUsage, 0, ARGV[6] - 1)
-  redis.call('PEXPIRE', recentUsage, 30 * ARGV[3])
+  local length = redis.call('LPUSH', recentUsage, record)
+  if length > tonumber(ARGV[6]) then redis.call('LTRIM', recentUsage, 0, ARGV[6] - 1) end
+  if length == 1 or log.renews then redis.call('PEXPIRE', recentUsage, 30 * ARGV[3] + log.renewal) end
 end

@@ -24,7 +24,7 @@ end
 -- nothing: see `reserve`.
 local function inFlight(reservations, member, now)
   local calls = { [''] = 0 }
-  for _, other in ipairs(redis.call('ZRANGE', reservations, '(' .. now, '+inf', 'BYSCORE')) do
+  for _, other in ipairs(redis.call('ZRANGE', reservations, string.format('(%d', now), '+inf', 'BYSCORE')) do
     if other ~= member then
       local tool, permission = string.match(other, ' (%S+) (%S+)$')
       for _, scope in ipairs({ '', 'tool:' .. tool, 'permission:' .. permission }) do
@@ -35,17 +35,26 @@ local function inFlight(reservations, member, now)
   return calls
 end
 
+-- Returns the fields of some limits, and then `more`, in one read.
+local function readFields(quota, limits, more)
+  local fields = {}
+  for i, limit in ipairs(limits) do fields[i] = limit.field end
+  for _, field in ipairs(more) do fields[#fields + 1] = field end
+  return #fields > 0 and redis.call('HMGET', quota, unpack(fields)) or {}
+end
+
 -- Returns per limit the uses, including calls in flight, and the time (ms) when the oldest use leaves the window; 0 if
--- there is none.
+-- there is none. Also returns the fields that it read.
 local function readLimits(quota, calls, limits, now)
   local status = {}
+  local stored = readFields(quota, limits, {})
   for i, limit in ipairs(limits) do
-    local uses, buckets = usesOf(redis.call('HGET', quota, limit.field), limit, now)
+    local uses, buckets = usesOf(stored[i], limit, now)
     local oldest = buckets[1]
     status[2 * i - 1] = uses + (calls[limit.scope] or 0)
     status[2 * i] = oldest and (oldest[1] + 1) * limit.bucketMs + limit.windowMs or 0
   end
-  return status
+  return status, stored
 end
 
 --[[
@@ -69,9 +78,10 @@ local function reserve(quota, reservations, request, now)
     local deadline = tonumber(redis.call('ZSCORE', reservations, request.member) or '0')
     if deadline <= now then return false, reached, status end
   end
-  redis.call('ZADD', reservations, now + request.forMs, request.member)
-  redis.call('ZREMRANGEBYSCORE', reservations, '-inf', now)
-  redis.call('PEXPIRE', reservations, 2 * request.forMs)
+  redis.call('ZADD', reservations, string.format('%d', now + request.forMs), request.member)
+  -- Without other calls in flight, the set expires before it grows.
+  if calls[''] > 0 then redis.call('ZREMRANGEBYSCORE', reservations, '-inf', now) end
+  redis.call('PEXPIRE', reservations, string.format('%d', 2 * request.forMs))
   for i = 1, #request.limits do status[2 * i - 1] = status[2 * i - 1] + 1 end
   return true, status
 end
@@ -84,34 +94,54 @@ local function releaseReservation(reservations, member)
   redis.call('ZREM', reservations, member)
 end
 
--- Counts one use of a limit.
-local function countUse(quota, limit, now)
-  local _, buckets = usesOf(redis.call('HGET', quota, limit.field), limit, now)
+-- Counts one use in the field of a limit. Returns the new field, and whether the use began a bucket.
+local function counted(packed, limit, now)
+  local _, buckets = usesOf(packed, limit, now)
   local current, last = math.floor(now / limit.bucketMs), buckets[#buckets]
-  if last and last[1] >= current then
-    last[2] = last[2] + 1
-  else
+  local begins = not last or last[1] < current
+  if begins then
     buckets[#buckets + 1] = { current, 1 }
+  else
+    last[2] = last[2] + 1
   end
-  local packed = {}
-  for i, bucket in ipairs(buckets) do packed[i] = string.format('%d %d', bucket[1], bucket[2]) end
-  redis.call('HSET', quota, limit.field, table.concat(packed, ' '))
-  redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)
+  local fields = {}
+  for i, bucket in ipairs(buckets) do fields[i] = string.format('%d %d', bucket[1], bucket[2]) end
+  return table.concat(fields, ' '), begins
+end
+
+-- Writes fields of `quota`. The expiry is set with each new bucket and period only, because no bucket is longer than an
+-- hour.
+local function writeUses(quota, changed, begins)
+  if #changed > 0 then redis.call('HSET', quota, unpack(changed)) end
+  if begins then redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000) end
+end
+
+-- Counts one use of a limit whose field has been read. Returns whether the use began a bucket.
+local function countUse(quota, limit, packed, now)
+  local field, begins = counted(packed, limit, now)
+  writeUses(quota, { limit.field, field }, begins)
+  return begins
 end
 
 -- Counts an executed call. commit: { member, limits, day, month, units }; without day and month for a call without a
 -- cost.
 local function commitUse(quota, commit, now)
-  for _, limit in ipairs(commit.limits) do countUse(quota, limit, now) end
+  local periods = commit.day and { 'day', 'month' } or {}
+  local stored = readFields(quota, commit.limits, periods)
+  local changed, renews = {}, false
+  for i, limit in ipairs(commit.limits) do
+    local field, begins = counted(stored[i], limit, now)
+    changed[#changed + 1], changed[#changed + 2] = limit.field, field
+    renews = renews or begins
+  end
   -- The cost per calendar day and month, "<period> <calls> <units>"; a new period starts at zero.
-  for _, name in ipairs({ 'day', 'month' }) do
-    local packed = redis.call('HGET', quota, name)
-    local period, calls, units = string.match(packed or '', '^(%S+) (%d+) (%d+)$')
+  for i, name in ipairs(periods) do
+    local period, calls, units = string.match(stored[#commit.limits + i] or '', '^(%S+) (%d+) (%d+)$')
     local current = commit[name]
-    if current and (not period or period < current) then period, calls, units = current, 0, 0 end
-    if current and period == current then
-      redis.call('HSET', quota, name, string.format('%s %d %d', period, calls + 1, units + commit.units))
+    if not period or period < current then period, calls, units, renews = current, 0, 0, true end
+    if period == current then
+      changed[#changed + 1], changed[#changed + 2] = name, string.format('%s %d %d', period, calls + 1, units + commit.units)
     end
   end
-  redis.call('PEXPIRE', quota, 32 * 24 * 3600 * 1000)
+  writeUses(quota, changed, renews)
 end

@@ -19,11 +19,12 @@ local function pruneThreads(threads, threadInfo, since)
   redis.call('HDEL', threadInfo, unpack(expired))
 end
 
--- Adds a message (JSON) to a thread. most: { messages, bytes }
+-- Adds a message (JSON) to a thread. most: { messages, bytes, existing: only if the thread has a message }
 local function addMessage(thread, message, most)
   local newest = redis.call('XREVRANGE', thread, '+', '-', 'COUNT', 1)[1]
+  if not newest and most.existing then return end
   local before = newest and (bytesBefore(newest) or 0) + entryBytes(newest[2][2]) or 0
-  redis.call('XADD', thread, 'MAXLEN', '~', most.messages, '*', 'm', message, 'b', string.format('%.0f', before))
+  redis.call('XADD', thread, 'MAXLEN', '~', most.messages, '*', 'm', message, 'b', string.format('%d', before))
   local total = before + entryBytes(message)
   if total > tonumber(most.bytes) then trimBytes(thread, total, tonumber(most.bytes)) end
 end
