@@ -56,7 +56,8 @@ const OUTSIDE = ['any IPv4 address', 'any IPv6 address'] as const;
 const DNS = ['cluster DNS', 'DNS cache of the node'] as const;
 
 const SERVER = { variables: ['PORT'], code: ['src/compose/gateway.ts'] };
-const REDIS = { variables: ['REDIS_URL'], code: ['src/redis/client.ts'] };
+const REDIS = { variables: ['REDIS_URL'], code: ['src/redis/client.ts', 'src/redis/connectors.ts'] };
+const SENTINEL = { variables: ['REDIS_URL'], code: ['src/redis/sentinels.ts'] };
 const AUTH = { variables: ['AUTH_SERVICE_URL'], code: ['src/auth/client/http.ts', 'src/http/readiness.ts'] };
 const ARCHIVE = { variables: ['USAGE_ARCHIVE_URL'], code: ['src/usage/archive/database.ts'] };
 const MODEL = { variables: ['AGENT_MODEL_URL'], code: ['src/agents/model/endpoint.ts', 'src/doctor/model-checks.ts'] };
@@ -76,7 +77,14 @@ export const CONNECTIONS: readonly Connection[] = [
   ingress('Gateway API proxies', 'gateway-api'),
   { from: TOLLGATE, to: ['Redis'], ports: [6379], purpose: 'all state', component: 'redis-dev', ...REDIS },
   { from: TOLLGATE, to: ['Redis'], ports: [6379], purpose: 'all state', component: 'redis-sentinel', ...REDIS },
-  { from: TOLLGATE, to: ['Sentinel'], ports: [26_379], purpose: 'the master', component: 'redis-sentinel', ...REDIS },
+  {
+    from: TOLLGATE,
+    to: ['Sentinel'],
+    ports: [26_379],
+    purpose: 'the master',
+    component: 'redis-sentinel',
+    ...SENTINEL,
+  },
   { from: ['Redis'], to: ['Redis'], ports: [6379], purpose: 'replication', component: 'redis-sentinel', ...NO_CODE },
   {
     from: ['Redis'],
@@ -101,9 +109,9 @@ export const CONNECTIONS: readonly Connection[] = [
     from: ['gateway', 'worker'],
     to: OUTSIDE,
     ports: [443],
-    purpose: 'auth service, its key set, a model',
+    purpose: 'auth service, identity providers and their key sets, a model',
     component: 'external-services',
-    variables: [...AUTH.variables, 'JWKS_URL', ...MODEL.variables],
+    variables: [...AUTH.variables, 'JWKS_URL', 'IDENTITY_PROVIDERS', ...MODEL.variables],
     code: [...AUTH.code, 'src/auth/providers/fetch-json.ts', ...MODEL.code],
   },
   {

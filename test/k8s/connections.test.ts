@@ -12,7 +12,7 @@ const sorted = (values: Iterable<string>) => [...new Set(values)].toSorted();
 
 /** What opens a connection or listens, in the forms that this project uses. */
 const OPENS =
-  /(?:^|[\s(])(?:fetch|request)\((?!requestId)|new (?:Agent|OpenAI|RedisServer|Cluster|pg\.Pool|OTLPTraceExporter)\b|new (?:StreamableHTTP|Stdio)ClientTransport|new JwksClient|\.listen\(\{ host/m;
+  /(?:^|[\s(])(?:fetch|request)\((?!requestId)|new (?:Agent|OpenAI|RedisServer|Cluster|pg\.Pool|OTLPTraceExporter)\b|new (?:StreamableHTTP|Stdio)ClientTransport|new JwksClient|createConnection\(|\.listen\(\{ host/m;
 
 describe('the table of connections', () => {
   it('names every file that opens a connection or listens', () => {
@@ -26,7 +26,9 @@ describe('the table of connections', () => {
   });
 
   it('names every variable that sets an address or a port', () => {
-    const addresses = VARIABLE_NAMES.filter((name) => /_URL$|_ENDPOINT$|(^|_)PORT$|^TOOL_SERVERS$/.test(name));
+    const addresses = VARIABLE_NAMES.filter((name) =>
+      /_URL$|_ENDPOINT$|(^|_)PORT$|^TOOL_SERVERS$|^IDENTITY_PROVIDERS$/.test(name),
+    );
     expect(addresses.length).toBeGreaterThan(10);
     expect(addresses.toSorted()).toEqual(
       sorted([...CONNECTIONS.flatMap(({ variables }) => variables), ...PUBLISHED_ADDRESSES]),

@@ -1,5 +1,5 @@
 import { beforeAll, expect, it } from '@jest/globals';
-import { KUBERNETES_VERSIONS, KubernetesFields } from '../support/kubernetes-fields.ts';
+import { CRD_VERSIONS, KUBERNETES_VERSIONS, KubernetesFields } from '../support/kubernetes-fields.ts';
 import { isBuiltIn } from '../support/kubernetes-schemas.ts';
 import { buildOverlay, buildWith, COMPONENTS, type Manifest, OVERLAYS } from '../support/manifests.ts';
 import { describeWith, KUBECTL } from '../support/programs.ts';
@@ -36,6 +36,45 @@ describeWith(KUBECTL, 'the manifests on each supported version of Kubernetes', (
     expect(problems('1.33')).toEqual([]);
     Object.assign(worker.spec, { replicas: '2' });
     expect(problems('1.36')).toEqual([expect.stringMatching(/spec\.replicas: must be number$/)]);
+  });
+});
+
+/** The components whose objects a version of CRDs must know. The newest versions are tested by their full schemas. */
+const COMPONENTS_WITH_CRDS: Readonly<Record<string, readonly string[]>> = {
+  // sessionPersistence came with 1.1.
+  'gateway-api-1.0.0': ['gateway-api', 'gateway-api-standard'],
+  'keda-2.10.1': ['keda'],
+  'prometheus-operator-0.65.1': ['monitoring'],
+  'prometheus-operator-0.90.1': ['monitoring'],
+};
+
+describeWith(KUBECTL, 'the custom resources on older versions of their CRDs', () => {
+  it('are tested with each version that has a file, from the oldest supported one', () => {
+    expect(CRD_VERSIONS.toSorted()).toEqual(Object.keys(COMPONENTS_WITH_CRDS));
+  });
+
+  it.each(Object.entries(COMPONENTS_WITH_CRDS))(
+    '%s: have no field and no type that it does not know',
+    (version, of) => {
+      const fields = new KubernetesFields(version);
+      const custom = buildWith(of).all.filter((manifest) => !isBuiltIn(manifest));
+      expect(custom.length).toBeGreaterThan(0);
+      for (const manifest of custom) {
+        expect([manifest.kind, fields.has(manifest), fields.problems(manifest)]).toEqual([manifest.kind, true, []]);
+        const unknown = structuredClone(manifest) as Manifest & { spec: object };
+        Object.assign(unknown.spec, { surplus: 1 });
+        expect(fields.problems(unknown)).toEqual([
+          `${manifest.kind}/${manifest.metadata.name}.spec.surplus: unknown field`,
+        ]);
+      }
+    },
+  );
+
+  it('would be refused by a version that lacks one of their fields', () => {
+    const route = buildWith(['gateway-api']).all.find(({ kind }) => kind === 'HTTPRoute');
+    expect(new KubernetesFields('gateway-api-1.0.0').problems(route as Manifest)).toEqual([
+      'HTTPRoute/tollgate.spec.rules.0.sessionPersistence: unknown field',
+    ]);
   });
 });
 

@@ -3,27 +3,45 @@ import { join } from 'node:path';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import type { Manifest } from './manifests.ts';
 
-const FOLDER = join(PROJECT_ROOT, 'test/k8s/fields');
+const FOLDER = join(PROJECT_ROOT, 'test/k8s');
 
 /** The versions of Kubernetes whose fields `scripts/kubernetes-fields.ts` has written. */
-export const KUBERNETES_VERSIONS = readdirSync(FOLDER).map((name) => name.replace('.json', ''));
+export const KUBERNETES_VERSIONS = namesIn('fields');
 
-/** The fields of one version of Kubernetes, with their types. */
+/** The versions of CRDs whose fields `scripts/crd-fields.ts` has written. */
+export const CRD_VERSIONS = namesIn('crds');
+
+function namesIn(folder: string): string[] {
+  return readdirSync(join(FOLDER, folder)).map((name) => name.replace('.json', ''));
+}
+
+/** The fields of one version of Kubernetes or of a CRD, with their types. */
 export class KubernetesFields {
   readonly #types: Readonly<Record<string, string>>;
+  readonly #isCrd: boolean;
 
   constructor(version: string) {
-    const { types } = JSON.parse(readFileSync(join(FOLDER, `${version}.json`), 'utf8')) as {
-      types: Readonly<Record<string, string>>;
-    };
+    this.#isCrd = CRD_VERSIONS.includes(version);
+    const file = join(FOLDER, this.#isCrd ? 'crds' : 'fields', `${version}.json`);
+    const { types } = JSON.parse(readFileSync(file, 'utf8')) as { types: Readonly<Record<string, string>> };
     this.#types = types;
   }
 
-  /** Returns the unknown fields and wrong types of an object; CRDs are not part of the document, so they have none. */
+  /** Returns whether the version has the kind. */
+  has(manifest: Manifest): boolean {
+    return this.#typeOf(manifest) in this.#types;
+  }
+
+  /** Returns the unknown fields and wrong types of an object; none if the version does not have the kind. */
   problems(manifest: Manifest): string[] {
-    const [, version = ''] = /(?:^|\/)v(\d+)$/.exec(manifest.apiVersion) ?? [];
-    const type = `V${version}${manifest.kind}`;
-    return type in this.#types ? this.#object(manifest, type, `${manifest.kind}/${manifest.metadata.name}`) : [];
+    return this.has(manifest)
+      ? this.#object(manifest, this.#typeOf(manifest), `${manifest.kind}/${manifest.metadata.name}`)
+      : [];
+  }
+
+  #typeOf({ apiVersion, kind }: Manifest): string {
+    const [, version = ''] = /(?:^|\/)v(\d+)$/.exec(apiVersion) ?? [];
+    return this.#isCrd ? kind : `V${version}${kind}`;
   }
 
   #object(value: object, type: string, path: string): string[] {
