@@ -1,7 +1,14 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, randomFillSync } from 'node:crypto';
 
 /** 120 random bits: the probability of a collision among 2^50 identifiers is below 10^-6 (birthday bound). */
 const RANDOM_BYTES = 15;
+
+/**
+ * Random bytes for the next identifiers. A call of the system's generator costs more than the rest of an identifier, so
+ * one call serves 256 of them.
+ */
+const pool = Buffer.alloc(256 * RANDOM_BYTES);
+let used = pool.length;
 
 /** Prefix that identifies the kind of an identifier, for example in logs. */
 export type IdPrefix =
@@ -22,7 +29,12 @@ export type IdPrefix =
  * Creates an identifier, e.g. `ws_9fK…`. It is URL-safe, so it can be part of a path, a close reason and a Redis key.
  */
 export function newId(prefix: IdPrefix): string {
-  return `${prefix}_${randomBytes(RANDOM_BYTES).toString('base64url')}`;
+  if (used === pool.length) {
+    randomFillSync(pool);
+    used = 0;
+  }
+  used += RANDOM_BYTES;
+  return `${prefix}_${pool.toString('base64url', used - RANDOM_BYTES, used)}`;
 }
 
 /**

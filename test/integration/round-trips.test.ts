@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { countRoundTrips } from '../../bench/round-trips.ts';
 
 describe('Redis', () => {
-  it('gets two flights per connect, three with a ticket, one per message, two per tool call, one per event', async () => {
+  it('gets two flights per connect, three with a ticket, at most one per message, two per tool call, one per event', async () => {
     const { counts } = await countRoundTrips({ repetitions: 3 });
     expect(counts).toMatchObject({
       firstConnect: 2,
@@ -17,12 +17,14 @@ describe('Redis', () => {
       runStatus: 1,
       toolCall: 2,
       usageSummary: 1,
-      toolsList: 1,
+      // Counted in advance by the block of an earlier message.
+      toolsList: 0,
       threadsList: 1,
       threadHistory: 1,
       resume: 1,
       appendedEvent: 1,
-      renewalOfThreeUsers: 1,
+      // One per slice of the interval; in an interval this short there are two.
+      renewalOfThreeUsers: 2,
     });
   }, 60_000);
 });
