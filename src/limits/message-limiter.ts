@@ -5,7 +5,7 @@ import type { Logger } from '../lib/logger.ts';
 import { isResponsive, type Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LocalLimiter, type Uncounted } from './local-limiter.ts';
-import { type CountedBlock, MessageBlocks } from './message-blocks.ts';
+import { type CountedBatch, MessageBatches } from './message-batches.ts';
 
 const WINDOW_SECONDS = 60;
 
@@ -84,7 +84,7 @@ export class MessageLimiter {
   readonly #local: LocalLimiter;
   /** By plan and counter key, in order of insertion. */
   readonly #refusals = new Map<string, Refusal>();
-  readonly #blocks: MessageBlocks;
+  readonly #batches: MessageBatches;
   readonly #closing = new AbortController();
   #countedBy: CountedBy = 'cluster';
   /** Number of live nodes at the last contact with Redis. */
@@ -93,7 +93,7 @@ export class MessageLimiter {
   constructor(deps: MessageLimiterDeps, options: { readonly perMinute: number }) {
     this.#deps = deps;
     this.#local = new LocalLimiter(deps, { windowMs: WINDOW_SECONDS * 1_000 });
-    this.#blocks = new MessageBlocks(deps);
+    this.#batches = new MessageBatches(deps);
     this.#perMinute = options.perMinute;
   }
 
@@ -117,7 +117,7 @@ export class MessageLimiter {
 
   /** Takes a message that Redis has counted already, without a command; false if there is none. */
   takeCounted(userId: string, plan: string): boolean {
-    return this.#countedBy === 'cluster' && this.#blocks.take(userId, this.limitOf(plan));
+    return this.#countedBy === 'cluster' && this.#batches.take(userId, this.limitOf(plan));
   }
 
   /** Counts one message of the user: at most one command to Redis, sent at once, and none for a blocked user. */
@@ -135,7 +135,7 @@ export class MessageLimiter {
       return { decision: Promise.resolve(this.#consumeLocally(key, plan)), counterAtMost };
     if (degraded) return { decision: this.#consumeDegraded(key, plan), counterAtMost };
     const count = (size: number) => countPoints(limiter, key, size);
-    const { position, size, counting } = this.#blocks.join(userId, limiter.limit, count);
+    const { position, size, counting } = this.#batches.join(userId, limiter.limit, count);
     const decision = counting.then((counted) => this.#decide(key, plan, { position, counted }));
     return { decision, counterAtMost: limiter.limit + size - position };
   }
@@ -143,7 +143,7 @@ export class MessageLimiter {
   #decide(
     key: string,
     plan: string,
-    { position, counted }: { readonly position: number; readonly counted: CountedBlock | Error },
+    { position, counted }: { readonly position: number; readonly counted: CountedBatch | Error },
   ): RateDecision {
     if (counted instanceof Error) {
       this.#leaveCluster(counted);
@@ -193,8 +193,8 @@ export class MessageLimiter {
   #leaveCluster(failure: Error): void {
     const wasCounting = this.#countedBy === 'cluster';
     this.#countedBy = 'node';
-    // Redis may come back without the counters in which they are counted.
-    this.#blocks.clear();
+    // Redis may come back without the counters that contain them.
+    this.#batches.clear();
     // During a rejoin, `#rejoinCluster` is still running and starts over.
     if (!wasCounting) return;
     this.#nodeCount = this.#deps.nodes.alive;
@@ -290,7 +290,7 @@ export function messagesPerMinute(plan: Plan, perMinute: number): number {
  * Counts messages. The library rejects both for "over the limit" and for "the store failed"; this function separates
  * the two.
  */
-async function countPoints({ shared, limit }: PlanLimiter, key: string, points: number): Promise<CountedBlock | Error> {
+async function countPoints({ shared, limit }: PlanLimiter, key: string, points: number): Promise<CountedBatch | Error> {
   try {
     const { msBeforeNext } = await shared.consume(key, points);
     return { granted: points, remainingMs: msBeforeNext };

@@ -17,7 +17,7 @@ describe('Redis', () => {
       runStatus: 1,
       toolCall: 2,
       usageSummary: 1,
-      // Counted in advance by the block of an earlier message.
+      // Counted in advance in the batch of an earlier message.
       toolsList: 0,
       threadsList: 1,
       threadHistory: 1,

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { blockSize, type CountedBlock, MessageBlocks } from '../../src/limits/message-blocks.ts';
+import { batchSize, type CountedBatch, MessageBatches } from '../../src/limits/message-batches.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 
 const LIMIT = 300;
@@ -10,17 +10,17 @@ function startNodes(count: number, limit = LIMIT) {
   const clock = new ManualClock();
   let counted = 0;
   let requests = 0;
-  const countIn = async (size: number): Promise<CountedBlock> => {
+  const countIn = async (size: number): Promise<CountedBatch> => {
     requests += 1;
     const before = counted;
     counted += size;
     return { granted: Math.min(size, Math.max(0, limit - before)), remainingMs: WINDOW_MS };
   };
   const nodes = Array.from({ length: count }, () => {
-    const blocks = new MessageBlocks({ clock });
+    const batches = new MessageBatches({ clock });
     return async (): Promise<boolean> => {
-      if (blocks.take('user', limit)) return true;
-      const { position, counting } = blocks.join('user', limit, countIn);
+      if (batches.take('user', limit)) return true;
+      const { position, counting } = batches.join('user', limit, countIn);
       const result = await counting;
       return !(result instanceof Error) && position <= result.granted;
     };
@@ -35,9 +35,9 @@ function startNodes(count: number, limit = LIMIT) {
   };
 }
 
-describe('a block of messages', () => {
+describe('a batch of messages', () => {
   it('has one message for limits below 100, and at most a fiftieth of a limit or 100', () => {
-    expect([1, 30, 60, 99, 100, 300, 3_000, 1_000_000].map(blockSize)).toEqual([1, 1, 1, 1, 2, 6, 60, 100]);
+    expect([1, 30, 60, 99, 100, 300, 3_000, 1_000_000].map(batchSize)).toEqual([1, 1, 1, 1, 2, 6, 60, 100]);
   });
 
   it.each([30, 60, 300, 3_000])(
@@ -52,12 +52,12 @@ describe('a block of messages', () => {
           granted += results.filter(Boolean).length;
         }
         expect(granted).toBe(limit);
-        expect(requests()).toBeLessThanOrEqual(Math.ceil(limit / blockSize(limit)) + limit * 2);
+        expect(requests()).toBeLessThanOrEqual(Math.ceil(limit / batchSize(limit)) + limit * 2);
       }
     },
   );
 
-  it('grants a user of several nodes at most the limit, and early at most the unused rest of a block per further node', async () => {
+  it('grants a user of several nodes at most the limit, and early at most the unused rest of a batch per further node', async () => {
     const random = Math.random;
     for (let round = 0; round < 50; round++) {
       const { nodes } = startNodes(4);
@@ -67,7 +67,7 @@ describe('a block of messages', () => {
         granted += (await Promise.all(batch)).filter(Boolean).length;
       }
       expect(granted).toBeLessThanOrEqual(LIMIT);
-      expect(granted).toBeGreaterThanOrEqual(LIMIT - 3 * (blockSize(LIMIT) - 1));
+      expect(granted).toBeGreaterThanOrEqual(LIMIT - 3 * (batchSize(LIMIT) - 1));
     }
   });
 
@@ -86,18 +86,18 @@ describe('a block of messages', () => {
   });
 
   it('is refused in whole when Redis fails, and the next message requests another', async () => {
-    const blocks = new MessageBlocks({ clock: new ManualClock() });
-    const failed = blocks.join('user', LIMIT, async () => new Error('away'));
+    const batches = new MessageBatches({ clock: new ManualClock() });
+    const failed = batches.join('user', LIMIT, async () => new Error('away'));
     expect(await failed.counting).toBeInstanceOf(Error);
-    expect(blocks.take('user', LIMIT)).toBe(false);
-    const { counting } = blocks.join('user', LIMIT, async (size) => ({ granted: size, remainingMs: WINDOW_MS }));
+    expect(batches.take('user', LIMIT)).toBe(false);
+    const { counting } = batches.join('user', LIMIT, async (size) => ({ granted: size, remainingMs: WINDOW_MS }));
     await counting;
-    expect(blocks.take('user', LIMIT)).toBe(true);
+    expect(batches.take('user', LIMIT)).toBe(true);
   });
 
   it('does not serve another limit after a change of plan', async () => {
-    const blocks = new MessageBlocks({ clock: new ManualClock() });
-    await blocks.join('user', LIMIT, async (size) => ({ granted: size, remainingMs: WINDOW_MS })).counting;
-    expect(blocks.take('user', 60)).toBe(false);
+    const batches = new MessageBatches({ clock: new ManualClock() });
+    await batches.join('user', LIMIT, async (size) => ({ granted: size, remainingMs: WINDOW_MS })).counting;
+    expect(batches.take('user', 60)).toBe(false);
   });
 });
