@@ -1,14 +1,12 @@
-import { createHash, randomFillSync } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 
 /** 120 random bits: the probability of a collision among 2^50 identifiers is below 10^-6 (birthday bound). */
 const RANDOM_BYTES = 15;
+/** Random bytes are fetched for this many identifiers at a time, because a fetch costs more than its bytes. */
+const POOLED = 64;
 
-/**
- * Random bytes for the next identifiers. A call of the system's generator costs more than the rest of an identifier, so
- * one call serves 256 of them.
- */
-const pool = Buffer.alloc(256 * RANDOM_BYTES);
-let used = pool.length;
+let pool = Buffer.alloc(0);
+let used = 0;
 
 /** Prefix that identifies the kind of an identifier, for example in logs. */
 export type IdPrefix =
@@ -30,7 +28,7 @@ export type IdPrefix =
  */
 export function newId(prefix: IdPrefix): string {
   if (used === pool.length) {
-    randomFillSync(pool);
+    pool = randomBytes(RANDOM_BYTES * POOLED);
     used = 0;
   }
   used += RANDOM_BYTES;

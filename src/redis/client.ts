@@ -1,6 +1,7 @@
 import { Cluster, Redis as RedisServer } from 'ioredis';
 import type { Logger } from '../lib/logger.ts';
 import { masters, type Redis } from './connection.ts';
+import { joinWrites } from './joined-writes.ts';
 import {
   type ConnectionRole,
   clusterOptions,
@@ -11,7 +12,6 @@ import {
 } from './options.ts';
 import { loadScripts } from './scripts.ts';
 import { pingShards } from './subscriptions.ts';
-import { batchWrites } from './write-batching.ts';
 
 export { masters, type Redis } from './connection.ts';
 export type { ConnectionRole } from './options.ts';
@@ -65,7 +65,7 @@ function server(target: RedisTarget, role: ConnectionRole, report: (error: Error
   // An `error` event without a listener would end the process. The failed commands report the outage to their callers.
   redis.on('error', report);
   redis.on('sentinelError', report);
-  batchWrites(redis);
+  joinWrites(redis);
   if (role === 'commands') redis.on('ready', () => prepare(redis, report));
   return redis;
 }
@@ -76,7 +76,7 @@ function cluster(target: RedisTarget, role: ConnectionRole, report: (error: Erro
   redis.on('error', report);
   redis.on('node error', report);
   redis.on('+node', (node: RedisServer) => {
-    batchWrites(node);
+    joinWrites(node);
     if (role === 'commands') node.on('ready', () => prepare(node, report));
     // Before `ready`, the cluster's own first requests would be sent on connections that are not established yet.
     if (redis.status === 'ready') connect(node);
