@@ -2,14 +2,7 @@ import { z } from 'zod';
 import type { Identity } from './protocol/identity.ts';
 
 /** Names of the BullMQ queues. This module contains the job payloads that gateways and workers share. */
-export const QUEUES = {
-  agentRuns: 'agent-runs',
-  usage: 'usage',
-  windows: 'windows',
-  sweeps: 'sweeps',
-  tokens: 'tokens',
-  erasures: 'erasures',
-} as const;
+export const QUEUES = { agentRuns: 'agent-runs' } as const;
 
 /** A run as requested by a client. */
 export interface RunRequest {
@@ -62,42 +55,3 @@ export type AgentRunJob = z.infer<typeof AgentRunJob>;
 
 /** A job is retried if it starts before its run is stored, or if its worker loses Redis before the run ends. */
 export const AGENT_RUN_ATTEMPTS = { attempts: 3, backoff: { type: 'fixed', delay: 250 } } as const;
-
-/** Number of token refresh jobs. The partitions are distributed over them, and the jobs over the workers. */
-export const REFRESH_SHARDS = 8;
-const shards = Array.from({ length: REFRESH_SHARDS }, (_, shard) => shard);
-
-export const RefreshTokensJob = z.object({ shard: z.literal(shards) });
-export type RefreshTokensJob = z.infer<typeof RefreshTokensJob>;
-
-/** Name of the trim job, which shares its queue with `close-windows`. */
-export const TRIM_LEDGER = 'trim-ledger';
-
-interface Schedule {
-  readonly queue: string;
-  readonly name: string;
-  readonly everyMs: number;
-  readonly data?: RefreshTokensJob;
-}
-
-/** Periodic jobs. They carry no state; each reads the current state from Redis. */
-export const SCHEDULES: readonly Schedule[] = [
-  // Moves usage records from the outboxes into the ledger. The period bounds the lag of the ledger.
-  { queue: QUEUES.usage, name: 'fold-usage', everyMs: 500 },
-  // Closes the hourly windows that are due. Separate from ingestion, which must not wait while a large window is
-  // summed.
-  { queue: QUEUES.windows, name: 'close-windows', everyMs: 5_000 },
-  // Trims ledger records that every consumer has confirmed and that are old enough.
-  { queue: QUEUES.windows, name: TRIM_LEDGER, everyMs: 60_000 },
-  // Ends runs and tool calls whose process was interrupted.
-  { queue: QUEUES.sweeps, name: 'sweep-runs', everyMs: 5_000 },
-  // Continues the erasure of user data.
-  { queue: QUEUES.erasures, name: 'erase-users', everyMs: 1_000 },
-  // Refreshes the tokens of live sessions. The period bounds the delay of a refresh.
-  ...shards.map((shard) => ({
-    queue: QUEUES.tokens,
-    name: `refresh-tokens-${shard}`,
-    everyMs: 1_000,
-    data: { shard },
-  })),
-];

@@ -14,7 +14,6 @@ import type { Span, Tracing } from '../src/lib/tracing.ts';
 import { toTollgateError } from '../src/protocol/errors.ts';
 import type { Refusal } from '../src/protocol/token-lifecycle.ts';
 import { RedisUnavailable } from '../src/redis/errors.ts';
-import { PARTITIONS } from '../src/redis/keys.ts';
 
 export interface RefreshDeps {
   readonly tokenSessions: Pick<
@@ -30,23 +29,30 @@ export interface RefreshDeps {
 }
 
 /**
- * Sessions claimed per partition at once. A job has eight partitions, so a batch needs two rounds of exchanges. Each
- * round ends within the few seconds of the auth service client's timeout, and both end before the claim expires.
+ * Sessions claimed per partition at once. The 64 partitions need two rounds of exchanges per batch. Each round ends
+ * within the few seconds of the auth service client's timeout, and both end before the claim expires.
  */
 const BATCH = 8;
-/** Concurrent exchanges per job. */
-const CONCURRENCY = 32;
-/** Time after which a job ends and leaves the rest to the next one, so that no job holds its lock for long. */
-const JOB_BUDGET_MS = 5_000;
+/** Concurrent exchanges per worker. */
+const CONCURRENCY = 256;
+/** Time after which a task ends and leaves the rest to the next one. */
+const TASK_BUDGET_MS = 5_000;
 const FIRST_RETRY_MS = 2_000;
 const LONGEST_RETRY_MS = 30_000;
 
 /** Rejections of the session. Other codes may concern only the token or the request to the auth service. */
 const TAKEN_BACK: readonly Refusal[] = ['TOKEN_REVOKED', 'USER_BLOCKED'];
 
-/** Returns the partitions of job `shard` of `shards` jobs. */
-export function partitionsOf(shard: number, shards: number): number[] {
-  return Array.from({ length: PARTITIONS }, (_, partition) => partition).filter((one) => one % shards === shard);
+/**
+ * Refreshes the due tokens of all partitions. While it runs longer than its period, other workers run it too and claim
+ * the sessions that this worker has not claimed.
+ * @returns the number of claimed sessions
+ */
+export async function refreshDueTokens(
+  deps: RefreshDeps & { readonly tokenSessions: Pick<TokenSessions, 'duePartitions'> },
+): Promise<number> {
+  const partitions = await deps.tokenSessions.duePartitions();
+  return partitions.length > 0 ? refreshTokens(partitions, deps) : 0;
 }
 
 /**
@@ -55,7 +61,7 @@ export function partitionsOf(shard: number, shards: number): number[] {
  * @returns the number of claimed sessions
  */
 export async function refreshTokens(partitions: readonly number[], deps: RefreshDeps): Promise<number> {
-  const yieldAt = deps.clock.now() + JOB_BUDGET_MS;
+  const yieldAt = deps.clock.now() + TASK_BUDGET_MS;
   let total = 0;
   for (;;) {
     const claimed = (await Promise.all(partitions.map((one) => deps.tokenSessions.claimDue(one, BATCH)))).flat();

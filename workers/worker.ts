@@ -16,7 +16,7 @@ import { composeEventLog } from '../src/compose/event-log.ts';
 import { composeProviders } from '../src/compose/identity-providers.ts';
 import { composeTools } from '../src/compose/tools.ts';
 import type { Config } from '../src/config.ts';
-import { AgentRunJob, QUEUES, REFRESH_SHARDS, RefreshTokensJob, SCHEDULES, TRIM_LEDGER } from '../src/jobs.ts';
+import { AgentRunJob, QUEUES } from '../src/jobs.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
 import { newId } from '../src/lib/ids.ts';
@@ -39,16 +39,14 @@ import { LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts';
 import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
-import { eraseUsers } from './erase-users.ts';
-import { closeWindows, ingestUsage, trimLedger } from './ingest-usage.ts';
 import { startOperations } from './operations.ts';
+import { PeriodicTasks } from './periodic-tasks.ts';
 import { watchQueue } from './queue-watch.ts';
 import { QueueWorkers } from './queue-workers.ts';
-import { partitionsOf, refreshTokens } from './refresh-tokens.ts';
 import { RunMissing, runAgent } from './run-agent.ts';
 import { RunDurations } from './run-durations.ts';
-import { sweepCalls } from './sweep-calls.ts';
-import { abandonRun, sweepRuns } from './sweep-runs.ts';
+import { abandonRun } from './sweep-runs.ts';
+import { tasksOf } from './tasks.ts';
 
 /**
  * BullMQ detects a dead worker at the first check after its lock expires. Its runs are taken over within LOCK_MS +
@@ -58,11 +56,6 @@ const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5_000;
 /** Maximum number of takeovers per run; after that, the run fails. */
 const MAX_TAKEOVERS = 3;
-/** Interval at which the job schedules are written again. */
-const SCHEDULE_AGAIN_MS = 60_000;
-
-/** Options of periodic jobs: one at a time. Completed jobs are not kept; the next job makes up for a missed one. */
-const SCHEDULED = { concurrency: 1, removeOnComplete: { count: 0 }, removeOnFail: { count: 10 } };
 
 export interface RunningWorker {
   /** Port of the health and metrics server. */
@@ -95,9 +88,10 @@ export async function startWorker(
     followReconnects(services, components.executor);
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
-    closers.add('queue workers', () => queueWorkers.close());
+    const tasks = new PeriodicTasks(services, tasksOf({ ...services, ...components, quietMs: options.erasureQuietMs }));
+    closers.add('runs and periodic tasks', () => Promise.all([queueWorkers.close(), tasks.close()]));
     await startRuns(config, services, { ...components, queueWorkers, durations });
-    await startScheduled(services, { ...components, queueWorkers }, { quietMs: options.erasureQuietMs });
+    tasks.start();
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const operations = await startOperations({ config, ...services });
@@ -242,53 +236,6 @@ async function startRuns(
     abandonRun(payload.data, 'INTERNAL_ERROR', { ...components, clock, logger }).catch((cause) => {
       logger.error({ ...context, err: cause }, 'ending the failed run failed, the sweep will end it');
     });
-  });
-}
-
-/** Processes and schedules the periodic jobs. */
-async function startScheduled(
-  services: WorkerServices,
-  components: WithQueueWorkers,
-  { quietMs }: { readonly quietMs: number | undefined },
-): Promise<void> {
-  const { logger, tracing, clock, metrics, closers, redis, openQueue } = services;
-  const { queueWorkers } = components;
-  const ingest = () => ingestUsage({ ...components, ...services });
-  await queueWorkers.start(QUEUES.usage, ingest, SCHEDULED);
-  const maintain = ({ name }: Job) =>
-    (name === TRIM_LEDGER ? trimLedger : closeWindows)({ ...components, ...services });
-  await queueWorkers.start(QUEUES.windows, maintain, SCHEDULED);
-  const sweep = async () => {
-    await sweepRuns({ ...components, clock, logger });
-    await sweepCalls({ ...components, clock, logger });
-  };
-  await queueWorkers.start(QUEUES.sweeps, sweep, SCHEDULED);
-  const erase = () => eraseUsers({ ...components, ...services, quietMs });
-  await queueWorkers.start(QUEUES.erasures, erase, SCHEDULED);
-
-  const refresh = async (job: Job) => {
-    const { shard } = RefreshTokensJob.parse(job.data);
-    return refreshTokens(partitionsOf(shard, REFRESH_SHARDS), { ...components, clock, metrics, logger, tracing });
-  };
-  const sharded = { ...SCHEDULED, concurrency: REFRESH_SHARDS };
-  await queueWorkers.start(QUEUES.tokens, refresh, sharded);
-
-  const queues = new Map(SCHEDULES.map(({ queue }) => [queue, openQueue(queue)]));
-  const schedule = async () => {
-    for (const { queue, name, everyMs, data } of SCHEDULES) {
-      await queues.get(queue)?.upsertJobScheduler(name, { every: everyMs }, { data });
-    }
-  };
-  await schedule();
-  // A Redis that lost its data has lost the schedules too.
-  const renew = () => {
-    schedule().catch((error: Error) => logger.warn({ error: error.message }, 'renewal of job schedules failed'));
-  };
-  const stop = clock.every(SCHEDULE_AGAIN_MS, renew);
-  redis.on('ready', renew);
-  closers.add('schedules', () => {
-    stop();
-    redis.off('ready', renew);
   });
 }
 

@@ -1,5 +1,6 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import jwt from 'jsonwebtoken';
 import { freePorts } from '../../scripts/lib/ports.ts';
 import { type Environment, type ManagedProcess, start } from '../../scripts/lib/processes.ts';
@@ -24,20 +25,31 @@ export class Deployment {
   readonly #serviceSecret = randomBytes(32).toString('base64url');
   readonly #authUrl: string;
   readonly #children: ManagedProcess[] = [];
+  readonly #root: string | undefined;
 
-  private constructor(redis: RedisServer, authUrl: string) {
+  private constructor(redis: RedisServer, authUrl: string, root: string | undefined) {
     this.redis = redis;
     this.redisPid = pidOf(redis.process);
     this.#authUrl = authUrl;
+    this.#root = root;
   }
 
-  /** Starts Redis and the auth service. @param env overrides the environment of all benchmarks for the auth service */
-  static async start(env: Environment = {}): Promise<Deployment> {
+  /**
+   * Starts Redis and the auth service.
+   * @param env overrides the environment of all benchmarks for the auth service
+   * @param root another checkout whose code is measured
+   */
+  static async start(env: Environment = {}, root?: string): Promise<Deployment> {
     const [port = 0] = await freePorts(1);
-    const deployment = new Deployment(await startRedisServer(), httpUrl(port));
-    const service = authService({ name: 'auth', port, env: deployment.#environment(env) });
+    const deployment = new Deployment(await startRedisServer(), httpUrl(port), root);
+    const service = authService({ name: 'auth', port, env: deployment.#environment(env), root });
     deployment.#children.push(await start(service));
     return deployment;
+  }
+
+  /** Starts Redis alone, for a server that verifies tokens by itself. */
+  static async redisOnly(): Promise<Deployment> {
+    return new Deployment(await startRedisServer(), 'http://no-auth-service.invalid', undefined);
   }
 
   get authPid(): number {
@@ -75,7 +87,7 @@ export class Deployment {
 
   async #start(kind: typeof gateway, name: string, env: Environment): Promise<Started> {
     const [port = 0] = await freePorts(1);
-    const child = await start(kind({ name, port, env: this.#environment(env) }));
+    const child = await start(kind({ name, port, env: this.#environment(env), root: this.#root }));
     this.#children.push(child);
     return { pid: pidOf(child), url: httpUrl(port), stop: async () => void (await child.stop()) };
   }
@@ -102,6 +114,7 @@ export class Deployment {
       MESSAGE_RATE_PER_MINUTE: '1000000',
       // All clients share one address.
       PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
+      ...(this.#root ? { CATALOGUE_DIR: join(this.#root, 'config') } : {}),
       ...env,
     };
   }

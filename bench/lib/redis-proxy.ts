@@ -85,20 +85,21 @@ export class RedisProxy {
 }
 
 /** Parses requests (arrays of bulk strings, as all clients send them) from a byte stream. */
-class RequestReader {
-  readonly #found: (request: string[]) => void;
+export class RequestReader {
+  readonly #found: (request: string[], bytes: number) => void;
   #rest: Buffer = Buffer.alloc(0);
 
-  constructor(found: (request: string[]) => void) {
+  constructor(found: (request: string[], bytes: number) => void) {
     this.#found = found;
   }
 
   feed(bytes: Buffer): void {
     this.#rest = this.#rest.length === 0 ? bytes : Buffer.concat([this.#rest, bytes]);
     for (;;) {
+      const before = this.#rest.length;
       const request = this.#next();
       if (!request) return;
-      this.#found(request);
+      this.#found(request, before - this.#rest.length);
     }
   }
 

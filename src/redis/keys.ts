@@ -162,6 +162,11 @@ export class Keys {
     return `${this.prefix}:{nodes}:details`;
   }
 
+  /** Hash: the time at which each periodic task of the workers is due. */
+  get periodicTasks(): string {
+    return `${this.prefix}:{tasks}:due`;
+  }
+
   /** Stream of invalidations. It shares a slot with the revocations, because one script writes both. */
   get invalidations(): string {
     return `${this.prefix}:{announcements}:stream`;

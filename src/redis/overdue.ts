@@ -1,5 +1,5 @@
 import type { Redis } from './client.ts';
-import { PARTITIONS } from './keys.ts';
+import { duePartitions } from './due-partitions.ts';
 
 /** A run or a call that has not ended. */
 interface OverdueMember {
@@ -18,10 +18,9 @@ export async function overdueMembers(
 ): Promise<OverdueMember[]> {
   const [seconds] = await redis.time();
   const dueAt = Number(seconds) * 1000;
+  const partitions = await duePartitions(redis, keyOf, dueAt);
   // Separate commands, because a pipeline must stay on one shard.
-  const reads = Array.from({ length: PARTITIONS }, (_, partition) => {
-    return redis.zrangebyscore(keyOf(partition), '-inf', dueAt, 'LIMIT', 0, limit);
-  });
+  const reads = partitions.map((partition) => redis.zrangebyscore(keyOf(partition), '-inf', dueAt, 'LIMIT', 0, limit));
   return (await Promise.all(reads)).flat().map((member) => {
     const space = member.lastIndexOf(' ');
     return { userId: member.slice(0, space), id: member.slice(space + 1) };

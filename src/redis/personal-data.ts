@@ -75,6 +75,7 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   ticket: 'expires',
   nodes: 'none',
   nodeDetails: 'none',
+  periodicTasks: 'none',
   invalidations: 'entries',
   revocations: 'expires',
   invalidationChannel: 'none',

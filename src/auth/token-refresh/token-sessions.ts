@@ -3,6 +3,7 @@ import type { Clock } from '../../lib/clock.ts';
 import type { HandedOverToken, Identity } from '../../protocol/identity.ts';
 import type { Refusal, TokenControl } from '../../protocol/token-lifecycle.ts';
 import type { Redis } from '../../redis/client.ts';
+import { duePartitions } from '../../redis/due-partitions.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { done, integer, list, literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript } from '../../redis/scripts.ts';
@@ -214,6 +215,11 @@ export class TokenSessions {
   async requestRefresh(ref: TokenSessionRef): Promise<boolean> {
     const [due, session] = this.#sessionKeys(ref);
     return (await requestRefresh.run(this.#redis, [due, session], [sessionMember(ref), this.#clock.now()])) === 1;
+  }
+
+  /** Returns the partitions that have sessions whose token is due for refresh. @throws RedisUnavailable */
+  duePartitions(): Promise<number[]> {
+    return duePartitions(this.#redis, (partition) => this.#keys.tokenDue(partition), this.#clock.now());
   }
 
   /** Claims at most `limit` due sessions of a partition for `CLAIM_MS`. */

@@ -1,3 +1,4 @@
+import { Cluster } from 'ioredis';
 import type { TraceParent } from '../../lib/tracing.ts';
 import type { Refusal, UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
@@ -59,17 +60,37 @@ export async function readOutboxes(
 ): Promise<PendingRecords> {
   const partitions = Array.from({ length: PARTITIONS }, (_, at) => [String(at), keys.outbox(at)] as const);
   const original = [...partitions, [CORRECTIONS, keys.corrections] as const];
-  const named = [...original, [RESUBMITTED, keys.resubmitted] as const];
-  // The commands are sent together. A pipeline cannot be used, because all of its keys would have to be on one shard.
-  const reads = named.map(([name, key]) => {
-    return redis.xrange(key, after(state[`cursor:${name}`] ?? '0-0'), '+', 'COUNT', batchOf(name));
-  });
-  const [hasResubmittedIds, ...replies] = await mapRedisErrors(
-    Promise.all([redis.exists(keys.resubmittedIds), ...reads]),
+  const cursorOf = (name: string) => state[`cursor:${name}`] ?? '0-0';
+  const [hasResubmittedIds, returned, ...replies] = await mapRedisErrors(
+    Promise.all([
+      redis.exists(keys.resubmittedIds),
+      redis.xrange(keys.resubmitted, after(cursorOf(RESUBMITTED)), '+', 'COUNT', batchOf(RESUBMITTED)),
+      ...readStreams(
+        redis,
+        original.map(([name, key]) => ({ key, after: cursorOf(name) })),
+      ),
+    ]),
   );
-  const outboxes = original.map(([name, key], at) => outbox(name, key, replies[at] ?? []));
-  const resubmitted = outbox(RESUBMITTED, keys.resubmitted, replies.at(-1) ?? []);
+  const entries = new Map(replies.flat());
+  const outboxes = original.map(([name, key]) => outbox(name, key, entries.get(key) ?? []));
+  const resubmitted = outbox(RESUBMITTED, keys.resubmitted, returned);
   return { outboxes, resubmitted, hasResubmittedIds: hasResubmittedIds === 1 };
+}
+
+type StreamEntries = readonly (readonly [key: string, entries: StreamEntry[]])[];
+
+/** Reads streams with one command on a single server, with one per stream on a cluster: they are in different slots. */
+function readStreams(
+  redis: Redis,
+  streams: readonly { readonly key: string; readonly after: string }[],
+): Promise<StreamEntries>[] {
+  if (redis instanceof Cluster) {
+    return streams.map(async ({ key, after: id }) => {
+      return [[key, await redis.xrange(key, after(id), '+', 'COUNT', OUTBOX_BATCH)] as const];
+    });
+  }
+  const [keys, ids] = [streams.map(({ key }) => key), streams.map((stream) => stream.after)];
+  return [redis.xread('COUNT', OUTBOX_BATCH, 'STREAMS', ...keys, ...ids).then((read) => read ?? [])];
 }
 
 /**
