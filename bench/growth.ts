@@ -10,7 +10,7 @@ import { memoryByKey } from './growth/memory.ts';
 import { Deployment, KEY_PREFIX } from './lib/deployment.ts';
 import { RedisMeter } from './lib/redis-meter.ts';
 import { type BenchOptions, progress, type Report, type ReportTable, runAsProgram } from './lib/report.ts';
-import { measureMemory, type Size } from './price/measures.ts';
+import { measureMemory } from './price/measures.ts';
 import { Targets } from './price/targets.ts';
 
 interface Sizes {
@@ -145,7 +145,7 @@ async function connectionsTable(connections: readonly number[]): Promise<ReportT
         const few = connections[at - 1];
         if (few === undefined) continue;
         progress(`growth: ${many} connections, ${target.name}`);
-        const figures = await measureMemory(target, { memory: [few, many] } as unknown as Size);
+        const figures = await measureMemory(target, { memory: [few, many] });
         const kib = figures['memory per connection, KiB'] ?? Number.NaN;
         rows.push([target.name, `${few.toLocaleString('en')} to ${many.toLocaleString('en')}`, kib.toFixed(1)]);
       }

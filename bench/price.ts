@@ -18,10 +18,18 @@ const FULL: Size = {
   nodes: 8,
   nodeDeliveries: 5_000,
   memory: [1_000, 5_000],
+  memoryRounds: 3,
   storm: [2_000, 500],
 };
 /** A round of this size takes a third of the time; its spread is larger. */
-const SHORT: Size = { ...FULL, messages: 10_000, deliveries: 10_000, turns: 500, nodeDeliveries: 3_000 };
+const SHORT: Size = {
+  ...FULL,
+  messages: 10_000,
+  deliveries: 10_000,
+  turns: 500,
+  nodeDeliveries: 3_000,
+  memoryRounds: 1,
+};
 const QUICK: Size = {
   users: 16,
   messages: 80,
@@ -30,6 +38,7 @@ const QUICK: Size = {
   nodes: 2,
   nodeDeliveries: 40,
   memory: [4, 20],
+  memoryRounds: 1,
   storm: [16, 8],
 };
 
@@ -40,12 +49,15 @@ export interface PriceOptions {
   readonly rounds: number;
   /** Measures nodes, storm and memory on the first target only, without a warm-up. */
   readonly isSmoke?: boolean;
+  /** Receives what is measured so far after each round, so that a later failure loses nothing. */
+  readonly onRound?: (rounds: Rounds) => void;
 }
 
 type Results = Map<TargetName, Figures[]>;
 
 /** Measures the working tree beside peers and an earlier commit, in alternating rounds. */
-export async function measurePrice({ against, commit, size, rounds, isSmoke }: PriceOptions): Promise<Rounds> {
+export async function measurePrice(options: PriceOptions): Promise<Rounds> {
+  const { against, commit, size, rounds, isSmoke, onRound } = options;
   const targets = await Targets.start(against, commit);
   const results: Results = new Map(targets.list.map(({ name }) => [name, []]));
   try {
@@ -68,10 +80,11 @@ export async function measurePrice({ against, commit, size, rounds, isSmoke }: P
                 ...onOne,
                 ...(await measureNodes(target, size)),
                 ...(await measureStorm(target, size)),
-                ...(await measureMemory(target, size)),
+                ...(round < size.memoryRounds ? await measureMemory(target, size) : {}),
               },
         );
       }
+      onRound?.(Object.fromEntries(results));
     }
   } finally {
     await targets.close();
@@ -146,12 +159,16 @@ export async function runPrice(argv: readonly string[]): Promise<void> {
   const { against: names, commit, rounds, short, quick, json, markdown: file } = command.opts<Options>();
   const against = names.split(',').map((name) => PEERS.find((peer) => peer === name) ?? unknownPeer(name, command));
   const size = quick ? QUICK : short ? SHORT : FULL;
-  const measured = await measurePrice({ against, commit, size, rounds: quick ? 1 : Number(rounds) });
-  const report = priceReport(measured, { against, commit });
+  const write = (measured: Rounds) => {
+    const report = priceReport(measured, { against, commit });
+    const at = new Date().toISOString();
+    if (json) writeFileSync(json, JSON.stringify({ at, machine: machine(), report }, null, 2));
+    if (file) writeFileSync(file, markdown(report));
+    return report;
+  };
+  const measured = await measurePrice({ against, commit, size, rounds: quick ? 1 : Number(rounds), onRound: write });
   process.stdout.write(`${machine()}\n`);
-  printReport(report);
-  if (json) writeFileSync(json, JSON.stringify({ at: new Date().toISOString(), machine: machine(), report }, null, 2));
-  if (file) writeFileSync(file, markdown(report));
+  printReport(write(measured));
 }
 
 function unknownPeer(name: string, command: Command): never {

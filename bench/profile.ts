@@ -6,6 +6,8 @@ import { PROJECT_ROOT } from '../scripts/lib/processes.ts';
 import { Deployment } from './lib/deployment.ts';
 import { startLoadClient, type TransportName } from './lib/load-client.ts';
 import { type BenchOptions, type Report, type ReportTable, runAsProgram } from './lib/report.ts';
+import { startLoad } from './price/load.ts';
+import { TURNS_PER_SECOND } from './price/measures.ts';
 
 const SHOWN = 25;
 const ROUNDS = 3;
@@ -30,8 +32,7 @@ async function profile(transport: TransportName, phase: Phase, { quick }: BenchO
   const deployment = await Deployment.start();
   const client = startLoadClient(deployment.redis.url);
   try {
-    const NODE_OPTIONS = `--cpu-prof --cpu-prof-interval=200 --cpu-prof-dir=${folder}`;
-    const { url, stop } = await deployment.gateway({ NODE_OPTIONS });
+    const { url, stop } = await deployment.gateway(underProfiler(folder));
     const users = phase === 'deliver' || quick ? 100 : 2_000;
     const userIds = Array.from({ length: users }, (_, at) => `profiled-${at}`);
     const tokens = userIds.map((userId) => deployment.token(userId));
@@ -44,13 +45,53 @@ async function profile(transport: TransportName, phase: Phase, { quick }: BenchO
       await delay(500);
     }
     await stop();
-    const [file = ''] = readdirSync(folder);
-    return JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile;
+    return readProfile(folder);
   } finally {
     client.close();
     await deployment.close();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Runs a gateway and a worker under the profiler while clients ask for turns with one tool call each. */
+async function profileTurns({ quick }: BenchOptions): Promise<readonly [gateway: CpuProfile, worker: CpuProfile]> {
+  const folders = [0, 1].map(() => mkdtempSync(join(tmpdir(), 'tollgate-profile-')));
+  const deployment = await Deployment.start();
+  const settings = {
+    redisUrl: deployment.redis.url,
+    publishing: 'append',
+    root: PROJECT_ROOT,
+    transport: 'ws',
+  } as const;
+  const load = startLoad(settings);
+  try {
+    const [gateway, worker] = await Promise.all([
+      deployment.gateway(underProfiler(folders[0])),
+      deployment.worker(underProfiler(folders[1])),
+    ]);
+    const users = Array.from({ length: quick ? 10 : 200 }, (_, at) => `profiled-${at}`);
+    const tokens = users.map((id) => ({ id, token: deployment.token(id) }));
+    await load.send({ do: 'connect', url: gateway.url, users: tokens });
+    await load.send({ do: 'turns', count: quick ? 20 : 1_500, perSecond: TURNS_PER_SECOND });
+    await load.send({ do: 'disconnect' });
+    await Promise.all([gateway.stop(), worker.stop()]);
+    const [ofGateway, ofWorker] = folders.map(readProfile);
+    if (!ofGateway || !ofWorker) throw new Error('a process wrote no profile');
+    return [ofGateway, ofWorker];
+  } finally {
+    load.close();
+    await deployment.close();
+    for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function underProfiler(folder: string | undefined): { NODE_OPTIONS: string } {
+  return { NODE_OPTIONS: `--cpu-prof --cpu-prof-interval=200 --cpu-prof-dir=${folder}` };
+}
+
+function readProfile(folder: string): CpuProfile {
+  const [file = ''] = readdirSync(folder);
+  return JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile;
 }
 
 /** A function of the profile, and the innermost Tollgate function that called it. */
@@ -119,9 +160,10 @@ function tables(title: string, profile: CpuProfile): ReportTable[] {
   ];
 }
 
-/** Profiles a gateway while clients connect, and while events are delivered. */
+/** Profiles a gateway while clients connect and events are delivered, and gateway and worker during turns. */
 export async function profileGateway(options: BenchOptions): Promise<Report> {
-  const found: ReportTable[] = [];
+  const [gateway, worker] = await profileTurns(options);
+  const found: ReportTable[] = [...tables('gateway, turns', gateway), ...tables('worker, turns', worker)];
   for (const transport of ['tollgate-ws', 'tollgate-socket-io'] as const) {
     for (const phase of ['connect', 'deliver'] as const) {
       found.push(...tables(`${transport}, ${phase}`, await profile(transport, phase, options)));

@@ -14,7 +14,7 @@ const AT_ONCE = 16;
 /** Messages and events in flight while saturated. */
 const IN_FLIGHT = 256;
 const RECONNECT_MS = 10;
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 120_000;
 const MESSAGE = 'How is my workload doing?';
 
 interface ClientSocket {

@@ -18,6 +18,8 @@ export interface Size {
   readonly nodeDeliveries: number;
   /** Connections of the two memory measurements, whose difference is the slope. */
   readonly memory: readonly [number, number];
+  /** Rounds that measure memory, which varies little. */
+  readonly memoryRounds: number;
   /** All connections of the storm, and those on the killed server. */
   readonly storm: readonly [all: number, lost: number];
 }
@@ -96,7 +98,7 @@ export async function measureNodes(target: Target, size: Size): Promise<Figures>
 }
 
 /** Measures the memory of idle connections, after collections of garbage. */
-export async function measureMemory(target: Target, size: Size): Promise<Figures> {
+export async function measureMemory(target: Target, size: Pick<Size, 'memory'>): Promise<Figures> {
   const { load } = target;
   const [port = 0] = await freePorts(1);
   const server = await target.server(port);

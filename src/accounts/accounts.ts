@@ -90,5 +90,6 @@ export function withPlan(identity: Identity, named: string, plans: Pick<Plans, '
   const plan = plans.effective(named).name;
   // The permissions of a service are its scopes, independent of any plan.
   const kept = plan === identity.plan || identity.method === 'service';
+  if (plan === identity.plan) return identity;
   return kept ? { ...identity, plan } : { ...identity, plan, permissions: [], featureFlags: {} };
 }

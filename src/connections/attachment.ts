@@ -2,9 +2,9 @@ import { type Account, withPlan } from '../accounts/accounts.ts';
 import { type Revocations, subjectsOf } from '../accounts/revocations.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import type { Admission, ConnectionDetails, ConnectionRegistry, LeaseState } from '../cluster/connection-registry.ts';
-import { Cursor, type ReplayGap } from '../events/cursor.ts';
+import { Cursor, type CursorSink } from '../events/cursor.ts';
 import type { EventLog } from '../events/event-log.ts';
-import type { LiveTail } from '../events/live-tail.ts';
+import type { LiveTail, TailListener } from '../events/live-tail.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
@@ -30,13 +30,9 @@ export interface AttachmentDeps extends TokenLifecycleDeps {
 }
 
 /** Callbacks of an attachment to its connection. */
-export interface AttachmentEvents {
+export interface AttachmentEvents extends CursorSink {
   readonly closed: boolean;
-  deliver(entry: LogEntry): void;
-  onReplayGap(gap: ReplayGap): void;
-  writable(): Promise<boolean>;
-  /** The event log cannot be read for a reason other than a Redis outage. */
-  onError(error: unknown): void;
+  readonly details: ConnectionDetails;
   /** The attachment must end: eviction, revocation, block, expiry or an administrator's close. */
   onTerminated(code: ErrorCode, reason?: TerminationReason): void;
   onPlanChanged(): void;
@@ -51,13 +47,12 @@ export interface AttachmentEvents {
  * `attach` subscribes to the user channel before it requests admission. The cursor buffers events that arrive in
  * between, so no event is lost between the log head that admission returns and the first live event.
  */
-export class Attachment implements TokenOwner {
+export class Attachment implements TokenOwner, TailListener {
   readonly connectionId: string;
   readonly cursor: Cursor;
   readonly token: TokenLifecycle;
   readonly #deps: AttachmentDeps;
   readonly #events: AttachmentEvents;
-  readonly #details: ConnectionDetails;
   #identity: Identity;
   /** Identity as the token states it. `#identity` has the effective plan applied. */
   #tokenIdentity: Identity;
@@ -67,7 +62,6 @@ export class Attachment implements TokenOwner {
   /** Account as of the last invalidation; undefined before the first one. */
   #account: Account | undefined;
   #revokedBefore = 0;
-  #stopListening: (() => void) | undefined;
   #admitting = false;
   #admissionRequested = false;
   #left = false;
@@ -75,7 +69,7 @@ export class Attachment implements TokenOwner {
 
   constructor(
     deps: AttachmentDeps,
-    options: { readonly connectionId: string; readonly identity: Identity; readonly details: ConnectionDetails },
+    options: { readonly connectionId: string; readonly identity: Identity },
     events: AttachmentEvents,
   ) {
     this.#deps = deps;
@@ -83,13 +77,7 @@ export class Attachment implements TokenOwner {
     this.connectionId = options.connectionId;
     this.#identity = options.identity;
     this.#tokenIdentity = options.identity;
-    this.#details = options.details;
-    this.cursor = new Cursor({ log: deps.eventLog, clock: deps.clock }, options.identity.userId, {
-      deliver: (entry) => events.deliver(entry),
-      onReplayGap: (loss) => events.onReplayGap(loss),
-      writable: () => events.writable(),
-      onError: (error) => events.onError(error),
-    });
+    this.cursor = new Cursor(deps, options.identity.userId, events);
     this.token = new TokenLifecycle(deps, this, deps.limits.degradedMs);
   }
 
@@ -104,14 +92,7 @@ export class Attachment implements TokenOwner {
    */
   async attach(): Promise<Admission | undefined> {
     try {
-      this.#stopListening = await this.#deps.liveTail.listen(this.#identity.userId, {
-        onEntry: (entry) => this.cursor.onLiveEntry(entry),
-        onControl: (control) => this.#control(control),
-        onGap: () => {
-          this.cursor.catchUp();
-          void this.token.lookUp();
-        },
-      });
+      await this.#deps.liveTail.listen(this.#identity.userId, this);
       if (this.#events.closed) return undefined;
       // Registered before the admission request: later invalidations find this attachment, and the revocation cache or
       // the admission covers earlier ones.
@@ -220,7 +201,7 @@ export class Attachment implements TokenOwner {
     this.#detached = true;
     this.leave();
     this.#deps.liveAttachments.remove(this);
-    this.#stopListening?.();
+    this.#deps.liveTail.leave(this.#identity.userId, this);
   }
 
   async #admit(): Promise<Admission> {
@@ -248,7 +229,7 @@ export class Attachment implements TokenOwner {
         plan: this.#tokenIdentity.plan,
         tokenIssuedAt,
         connectionId: this.connectionId,
-        details: this.#details,
+        details: this.#events.details,
         ...(this.#admissionOrder === undefined ? {} : { order: this.#admissionOrder }),
       });
       // Sent in the same round trip, because this node may not have received a recent revocation yet. The admission
@@ -292,7 +273,18 @@ export class Attachment implements TokenOwner {
     this.#identity = withPlan(token, this.#storedPlan ?? token.plan, this.#deps.plans);
   }
 
-  #control(control: Readonly<Record<string, unknown>>): void {
+  // TailListener
+
+  onEntry(entry: LogEntry): void {
+    this.cursor.onLiveEntry(entry);
+  }
+
+  onGap(): void {
+    this.cursor.catchUp();
+    void this.token.lookUp();
+  }
+
+  onControl(control: Readonly<Record<string, unknown>>): void {
     if (this.#detached) return;
     const ids = Array.isArray(control.connection_ids) ? control.connection_ids : [];
     if (control.control === 'evict' && ids.includes(this.connectionId))

@@ -7,6 +7,14 @@ import type { Transport } from './transport.ts';
 
 const POLL_MS = 20;
 
+/** The connection of a writer. */
+export interface WriterOwner {
+  /** Whether the socket has closed; all output is dropped then. */
+  readonly disconnected: boolean;
+  /** Too much output is buffered, or the client has read none of it for too long. */
+  onOverflow(): void;
+}
+
 /**
  * Bounded output of one connection. Neither `ws` nor engine.io bounds its write buffer, so a client that stops reading
  * would consume the node's memory. `onOverflow` closes the connection with `SLOW_CONSUMER` when more than
@@ -15,43 +23,44 @@ const POLL_MS = 20;
 export class ConnectionWriter {
   readonly #transport: Transport;
   readonly #clock: Clock;
-  readonly #onOverflow: () => void;
-  readonly #closeSignal: AbortSignal;
+  readonly #owner: WriterOwner;
   /** When the client last read some of the buffered output, ms since the epoch; undefined while nothing is buffered. */
   #progressedAt: number | undefined;
   #progress = '';
 
-  /** @param onOverflow called when too much output is buffered, or when the client has read none of it for too long */
-  constructor(
-    { transport, clock }: { transport: Transport; clock: Clock },
-    closeSignal: AbortSignal,
-    onOverflow: () => void,
-  ) {
+  constructor(transport: Transport, clock: Clock, owner: WriterOwner) {
     this.#transport = transport;
     this.#clock = clock;
-    this.#closeSignal = closeSignal;
-    this.#onOverflow = onOverflow;
+    this.#owner = owner;
   }
 
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
-    this.#write(() => this.#transport.send(type, fields, replyTo));
+    if (this.#owner.disconnected) return;
+    this.#transport.send(type, fields, replyTo);
+    this.#checkBound();
   }
 
   sendEntry(entry: LogEntry): void {
-    this.#write(() => this.#transport.sendEntry(entry));
+    if (this.#owner.disconnected) return;
+    this.#transport.sendEntry(entry);
+    this.#checkBound();
   }
 
   sendFrame(frame: string): void {
-    this.#write(() => this.#transport.sendFrame?.(frame));
+    if (this.#owner.disconnected) return;
+    this.#transport.sendFrame?.(frame);
+    this.#checkBound();
   }
 
   sendError(error: TollgateError, replyTo?: ReplyTo): void {
-    this.#write(() => this.#transport.sendError(error, replyTo));
+    if (this.#owner.disconnected) return;
+    this.#transport.sendError(error, replyTo);
+    this.#checkBound();
   }
 
   /** Runs about once per second: closes a connection whose client reads none of the buffered output. */
   tick(now: number): void {
-    if (this.#closeSignal.aborted) return;
+    if (this.#owner.disconnected) return;
     if (this.#transport.bufferedBytes === 0) {
       this.#progressedAt = undefined;
       return;
@@ -60,7 +69,7 @@ export class ConnectionWriter {
     if (this.#progressedAt === undefined || progress !== this.#progress) {
       this.#progressedAt = now;
       this.#progress = progress;
-    } else if (now - this.#progressedAt >= OUTPUT_TIMEOUT_MS) this.#onOverflow();
+    } else if (now - this.#progressedAt >= OUTPUT_TIMEOUT_MS) this.#owner.onOverflow();
   }
 
   /** Restarts the timeout after the clock was set or the process was suspended: the client could not read meanwhile. */
@@ -71,19 +80,17 @@ export class ConnectionWriter {
   /** Resolves when at most `OUTPUT_LOW_BYTES` are unread; with false when the client disconnected or took too long. */
   async untilDrained(): Promise<boolean> {
     for (let waited = 0; this.#transport.bufferedBytes > OUTPUT_LOW_BYTES; waited += POLL_MS) {
-      if (this.#closeSignal.aborted) return false;
+      if (this.#owner.disconnected) return false;
       if (waited >= OUTPUT_TIMEOUT_MS) {
-        this.#onOverflow();
+        this.#owner.onOverflow();
         return false;
       }
-      await sleep(this.#clock, POLL_MS, this.#closeSignal);
+      await sleep(this.#clock, POLL_MS);
     }
-    return !this.#closeSignal.aborted;
+    return !this.#owner.disconnected;
   }
 
-  #write(write: () => void): void {
-    if (this.#closeSignal.aborted) return;
-    write();
-    if (this.#transport.bufferedBytes > OUTPUT_LIMIT_BYTES) this.#onOverflow();
+  #checkBound(): void {
+    if (this.#transport.bufferedBytes > OUTPUT_LIMIT_BYTES) this.#owner.onOverflow();
   }
 }

@@ -1,6 +1,6 @@
 import type { Authenticator } from '../auth/authenticator.ts';
 import type { InBandCredential } from '../auth/credentials.ts';
-import type { Admission } from '../cluster/connection-registry.ts';
+import type { Admission, ConnectionDetails } from '../cluster/connection-registry.ts';
 import type { ReplayGap } from '../events/cursor.ts';
 import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
@@ -16,7 +16,7 @@ import type { Fields, LogEntry, PublishedEvent, ServerEventType } from '../proto
 import { terminationReason } from '../protocol/token-lifecycle.ts';
 import { Attachment, type AttachmentDeps, type AttachmentEvents } from './attachment.ts';
 import { type ConnectionContext, logContext, type Reply, type RpcDispatcher } from './connection-context.ts';
-import { ConnectionWriter } from './connection-writer.ts';
+import { ConnectionWriter, type WriterOwner } from './connection-writer.ts';
 import { countUnauthenticated, type Dispatcher } from './dispatcher.ts';
 import type { Handshake } from './handshake.ts';
 import { InputCounters } from './input-counters.ts';
@@ -54,9 +54,6 @@ export interface OpenOptions {
   readonly trace: TraceParent | undefined;
 }
 
-/** Explicit abort reason: `abort()` without one creates a DOMException with a stack trace on every call. */
-const CLOSED = 'closed';
-
 /**
  * Server-side state of one client connection, independent of its transport.
  *
@@ -65,11 +62,12 @@ const CLOSED = 'closed';
  *     any state ──close() or drain() by the server──► closed, exactly once
  *     any state ──onClose() by the socket──► disconnected ──messages handled, or CLOSE_HANDLING_MS──► closed
  *
- * Messages wait until `open` has sent the welcome. Every method rechecks `closed` after an `await`, because the socket
+ * Messages wait until `open` has sent the welcome. A node has many idle connections, so a connection has no closures,
+ * promises or signals of its own while it is idle. Every method rechecks `closed` after an `await`, because the socket
  * may have closed meanwhile. Messages that arrived before the socket closed still take effect; their replies are
  * dropped.
  */
-export class Connection implements ConnectionContext, AttachmentEvents {
+export class Connection implements ConnectionContext, AttachmentEvents, WriterOwner {
   readonly connectionId = newId('ws');
   threadId = newId('thread');
   handshakeTrace: TraceParent | undefined;
@@ -79,35 +77,27 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   readonly #deps: ConnectionDeps;
   readonly #transport: Transport;
   readonly #handshake: Handshake;
-  /** Aborts when the socket closes; all output is dropped then. */
-  readonly #disconnected = new AbortController();
+  #isDisconnected = false;
   #isClosed = false;
   /** The welcome was sent. */
   #isOpen = false;
-  /** The first task of the queue has ended. */
-  #isReading = false;
-  /** Processes the messages one after the other. Its first task waits until the connection is open. */
+  /** Processes the messages one after the other, once the connection is open. */
   readonly #queue: SerialQueue;
   readonly #resumeGrace: ResumeGrace;
   readonly #openedAt: number;
   readonly #keepalive: Keepalive;
   #attachment: Attachment | undefined;
-  /** Ends the first task of the queue. */
-  #release: () => void = () => {};
+  #isReading = false;
 
   constructor(deps: ConnectionDeps, transport: Transport, handshake: Handshake) {
     this.#deps = deps;
     this.#transport = transport;
     this.#handshake = handshake;
-    this.writer = new ConnectionWriter({ transport, clock: deps.clock }, this.#disconnected.signal, () => {
-      this.close(new TollgateError('SLOW_CONSUMER'));
-    });
+    this.writer = new ConnectionWriter(transport, deps.clock, this);
     // Handlers report their errors to the client. Any other error leaves the connection in an unknown state.
-    this.#queue = new SerialQueue(MESSAGE_QUEUE_LIMIT, (error) => this.close(toTollgateError(error)));
-    const opened = new Promise<void>((resolve) => {
-      this.#release = resolve;
+    this.#queue = new SerialQueue(MESSAGE_QUEUE_LIMIT, (error) => this.close(toTollgateError(error)), {
+      paused: true,
     });
-    this.#queue.add(() => opened);
     this.rpc =
       transport.format === 'jsonrpc' ? deps.createRpcDispatcher((frame) => this.writer.sendFrame(frame)) : undefined;
     this.#resumeGrace = new ResumeGrace(deps.clock);
@@ -122,7 +112,14 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   /** Whether the socket has closed. Messages that arrived before may still be waiting. */
   get disconnected(): boolean {
-    return this.#disconnected.signal.aborted;
+    return this.#isDisconnected;
+  }
+
+  /** As the registry stores it. */
+  get details(): ConnectionDetails {
+    const { endpoint, stream } = this.#transport;
+    const opened = { node: this.#deps.nodeId, endpoint, opened_at: new Date(this.#openedAt).toISOString() };
+    return stream === undefined ? opened : { ...opened, stream };
   }
 
   /** Undefined before authentication. The hub renews its lease. */
@@ -204,9 +201,8 @@ export class Connection implements ConnectionContext, AttachmentEvents {
    */
   onClose(): void {
     if (this.disconnected) return;
-    this.#disconnected.abort(CLOSED);
-    const waiting = this.#queue.length - (this.#isReading ? 0 : 1);
-    if (!this.#isOpen || waiting === 0) return this.#finish();
+    this.#isDisconnected = true;
+    if (!this.#isOpen || this.#queue.length === 0) return this.#finish();
     this.#leave();
     const { clock, logger, hub } = this.#deps;
     const ended = new Promise<void>((resolve) => {
@@ -285,6 +281,10 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     this.writer.send('resume_failed', { ...loss });
   }
 
+  onOverflow(): void {
+    this.close(new TollgateError('SLOW_CONSUMER'));
+  }
+
   writable(): Promise<boolean> {
     return this.writer.untilDrained();
   }
@@ -357,7 +357,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   /** Sends the last message past the connection writer, whose exceeded bound may be the reason for the close. */
   #end(code: number, reason: ErrorCode, sendReason: () => void): void {
     if (!this.disconnected) {
-      this.#disconnected.abort(CLOSED);
+      this.#isDisconnected = true;
       this.#deps.metrics.closes.inc({ code: reason });
       sendReason();
       this.#transport.close(code, reason);
@@ -370,7 +370,13 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     this.#isClosed = true;
     this.#leave();
     this.#attachment?.detach();
-    this.#release();
+    this.#read();
+  }
+
+  #read(): void {
+    if (this.#isReading) return;
+    this.#isReading = true;
+    this.#queue.start();
   }
 
   /** Releases everything that handlers of waiting messages do not need. */
@@ -383,11 +389,8 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   /** Returns undefined when the socket closed meanwhile. */
   async #attach(identity: Identity, resumes: boolean): Promise<Admission | undefined> {
-    const { nodeId: node, logger, hub } = this.#deps;
-    const { endpoint, stream } = this.#transport;
-    const opened = { node, endpoint, opened_at: new Date(this.#openedAt).toISOString() };
-    const details = stream === undefined ? opened : { ...opened, stream };
-    const attachment = new Attachment(this.#deps, { connectionId: this.connectionId, identity, details }, this);
+    const { logger, hub } = this.#deps;
+    const attachment = new Attachment(this.#deps, { connectionId: this.connectionId, identity }, this);
     const admission = await attachment.attach();
     if (this.closed || !admission) {
       attachment.detach();
@@ -397,7 +400,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
     this.#attachment = attachment;
     if (this.disconnected) attachment.leave();
     hub.update(this);
-    logger.debug(logContext(this), 'admitted');
+    if (logger.isLevelEnabled('debug')) logger.debug(logContext(this), 'admitted');
     this.#resumeGrace.start(() => attachment.cursor.unpause(), resumes);
     return admission;
   }
@@ -418,8 +421,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
       this.close(toTollgateError(error));
     }
     this.#attachment?.token.welcomed();
-    this.#isReading = true;
-    this.#release();
+    this.#read();
   }
 
   #authSuccess(identity: Identity, admission: Admission | undefined): Reply {

@@ -48,11 +48,8 @@ export interface HandshakeOptions {
   readonly address: string;
   /** Milliseconds from the start of the deadline until the client must be admitted. */
   readonly deadlineMs: number;
-  /**
-   * Removes the pending connection. It can be added as a listener directly: a closure around it would retain the
-   * handshake request for the lifetime of the socket.
-   */
-  readonly release: () => void;
+  /** Removes the pending connection; called once. The same function for all handshakes. */
+  readonly released: (address: string) => void;
 }
 
 /**
@@ -60,20 +57,30 @@ export interface HandshakeOptions {
  * connection, at most one failed handshake). HTTP requests use only the authentication.
  */
 export class Handshake {
-  readonly release: () => void;
+  /**
+   * Ends the pending connection: the client is authenticated, or its socket is closed. Idempotent. It can be added as a
+   * listener directly: a closure around it would retain the handshake request for the lifetime of the socket.
+   */
+  readonly release = (): void => {
+    if (!this.#isPending) return;
+    this.#isPending = false;
+    this.#released(this.#address);
+  };
   readonly #deps: HandshakeDeps;
   readonly #endpoint: string;
   readonly #address: string;
   readonly #deadlineMs: number;
+  readonly #released: (address: string) => void;
+  #isPending = true;
   #hasFailed = false;
   #cancelDeadline: (() => void) | undefined;
 
-  constructor(deps: HandshakeDeps, { endpoint, address, deadlineMs, release }: HandshakeOptions) {
+  constructor(deps: HandshakeDeps, { endpoint, address, deadlineMs, released }: HandshakeOptions) {
     this.#deps = deps;
     this.#endpoint = endpoint;
     this.#address = address;
     this.#deadlineMs = deadlineMs;
-    this.release = release;
+    this.#released = released;
   }
 
   /** AUTH_RATE_LIMITED while the address is blocked; only a valid credential is accepted then. */

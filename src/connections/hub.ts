@@ -3,6 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { TokenState } from '../protocol/token-lifecycle.ts';
+import { partitionOf } from '../redis/keys.ts';
 import type { Connection } from './connection.ts';
 
 const TICK_MS = 1_000;
@@ -18,6 +19,11 @@ const CLOCK_JUMP_MS = 10_000;
 const RECONNECT_WITHIN_MS = 1_000;
 /** A lease survives two failed renewals. */
 const RENEWALS_PER_LEASE = 3;
+/**
+ * Renewals are spread over their interval, so that neither Redis nor the event loop is busy with those of all users at
+ * once. A user's partition determines the slice, so the time between two renewals stays the same.
+ */
+const RENEWAL_SLICE_MS = 250;
 
 /** Labels of the connection gauge. */
 interface Labels {
@@ -26,16 +32,26 @@ interface Labels {
   readonly state: TokenState;
 }
 
+/** An authenticated connection. */
+interface Entry {
+  /** The labels under which the gauge counts it. */
+  readonly labels: Labels;
+  readonly userId: string;
+  readonly slice: number;
+}
+
 const NO_CONNECTION: Labels = { endpoint: '/ws', plan: 'free', state: 'active' };
 
 /** The set of connections of this node. Runs their timers, renews their leases and drains them. */
 export class Hub {
   readonly #deps: { registry: ConnectionRegistry; clock: Clock; metrics: Metrics; logger: Logger };
-  /** The value is the labels under which the gauge counts the connection; undefined before authentication. */
-  readonly #connections = new Map<Connection, Labels | undefined>();
+  /** The value is undefined before authentication. */
+  readonly #connections = new Map<Connection, Entry | undefined>();
   readonly #stops: (() => void)[];
   readonly #finishing = new Set<Promise<void>>();
-  #renewing = false;
+  readonly #slices: number;
+  #nextSlice = 0;
+  readonly #renewing = new Set<number>();
   #tickedAt: number;
 
   constructor(
@@ -43,12 +59,14 @@ export class Hub {
     options: { readonly leaseMs: number },
   ) {
     this.#deps = deps;
+    const renewalMs = options.leaseMs / RENEWALS_PER_LEASE;
+    this.#slices = Math.max(1, Math.floor(renewalMs / RENEWAL_SLICE_MS));
     this.#tickedAt = deps.clock.now();
     // Exports an explicit 0, because an autoscaler treats a node without the metric as full.
     deps.metrics.connections.inc(NO_CONNECTION, 0);
     this.#stops = [
       deps.clock.every(TICK_MS, () => this.#tick()),
-      deps.clock.every(options.leaseMs / RENEWALS_PER_LEASE, () => void this.renew()),
+      deps.clock.every(renewalMs / this.#slices, () => void this.renewSlice()),
     ];
   }
 
@@ -63,14 +81,14 @@ export class Hub {
    */
   update(connection: Connection): void {
     const before = this.#connections.get(connection);
-    if (before) this.#deps.metrics.connections.dec(before);
+    if (before) this.#deps.metrics.connections.dec(before.labels);
     if (connection.disconnected) {
       this.#connections.delete(connection);
       return;
     }
-    const labels = labelsOf(connection);
-    this.#connections.set(connection, labels);
-    if (labels) this.#deps.metrics.connections.inc(labels);
+    const entry = this.#entryOf(connection, before);
+    this.#connections.set(connection, entry);
+    if (entry) this.#deps.metrics.connections.inc(entry.labels);
   }
 
   /** Lets `drain` wait for messages that a disconnected client sent before. @param handled never rejects */
@@ -79,12 +97,14 @@ export class Hub {
     void handled.then(() => this.#finishing.delete(handled));
   }
 
-  /** Renews every lease of this node. Does nothing while an earlier renewal is still running. */
-  async renew(): Promise<void> {
-    if (this.#renewing) return;
-    this.#renewing = true;
+  /** Renews the leases of the users of the next slice. Does nothing while its last renewal is still running. */
+  async renewSlice(): Promise<void> {
+    const slice = this.#nextSlice;
+    this.#nextSlice = (slice + 1) % this.#slices;
+    if (this.#renewing.has(slice)) return;
+    this.#renewing.add(slice);
     try {
-      const byUser = this.#byUser();
+      const byUser = this.#byUser(slice);
       const ids = new Map([...byUser].map(([userId, list]) => [userId, list.map((one) => one.connectionId)]));
       for (const { userId, epoch, seq, leases } of await this.#deps.registry.renew(ids)) {
         for (const connection of byUser.get(userId) ?? []) {
@@ -95,7 +115,7 @@ export class Hub {
     } catch (error) {
       this.#deps.logger.warn({ err: error }, 'lease renewal failed, retrying');
     } finally {
-      this.#renewing = false;
+      this.#renewing.delete(slice);
     }
   }
 
@@ -137,23 +157,25 @@ export class Hub {
     for (const connection of this.#connections.keys()) connection.tick(now);
   }
 
-  #byUser(): Map<string, Connection[]> {
+  #byUser(slice: number): Map<string, Connection[]> {
     const byUser = new Map<string, Connection[]>();
-    for (const connection of this.#connections.keys()) {
-      const userId = connection.attachment?.identity.userId;
-      if (userId === undefined) continue;
-      const list = byUser.get(userId);
+    for (const [connection, entry] of this.#connections) {
+      if (entry?.slice !== slice) continue;
+      const list = byUser.get(entry.userId);
       if (list) list.push(connection);
-      else byUser.set(userId, [connection]);
+      else byUser.set(entry.userId, [connection]);
     }
     return byUser;
+  }
+
+  #entryOf({ endpoint, attachment }: Connection, before: Entry | undefined): Entry | undefined {
+    if (!attachment) return undefined;
+    const { plan, userId } = attachment.identity;
+    const labels = { endpoint, plan, state: attachment.token.state };
+    return { labels, userId, slice: before?.slice ?? partitionOf(userId) % this.#slices };
   }
 }
 
 function sendAway(connection: Connection): void {
   connection.drain(Math.round(Math.random() * RECONNECT_WITHIN_MS));
-}
-
-function labelsOf({ endpoint, attachment }: Connection): Labels | undefined {
-  return attachment && { endpoint, plan: attachment.identity.plan, state: attachment.token.state };
 }

@@ -1,6 +1,6 @@
 import type { Account } from '../accounts/accounts.ts';
 import type { Subject } from '../accounts/invalidations.ts';
-import { subjectsOf } from '../accounts/revocations.ts';
+import { MultiMap } from '../lib/multi-map.ts';
 import type { Identity } from '../protocol/identity.ts';
 
 /** The part of an attachment that invalidations act on. */
@@ -9,9 +9,6 @@ export interface LiveAttachment {
   revoke(): void;
   applyAccount(account: Account): void;
 }
-
-/** Name under which an invalidation finds attachments: a user, a token or a login session. */
-type SubjectName = Subject | `user:${string}`;
 
 /**
  * Index of the attachments of this node by user, token and login session, including attachments with an admission in
@@ -22,7 +19,9 @@ type SubjectName = Subject | `user:${string}`;
  */
 export class LiveAttachments {
   readonly #revoked: { has(identity: Identity): boolean };
-  readonly #byName = new Map<SubjectName, Set<LiveAttachment>>();
+  readonly #byUser = new MultiMap<string, LiveAttachment>();
+  readonly #byToken = new MultiMap<string, LiveAttachment>();
+  readonly #bySession = new MultiMap<string, LiveAttachment>();
 
   constructor({ revoked }: { readonly revoked: { has(identity: Identity): boolean } }) {
     this.#revoked = revoked;
@@ -34,40 +33,33 @@ export class LiveAttachments {
 
   /** Returns false when the token or the login session is revoked. */
   add(attachment: LiveAttachment): boolean {
-    for (const name of namesOf(attachment)) {
-      const attachments = this.#byName.get(name);
-      if (attachments) attachments.add(attachment);
-      else this.#byName.set(name, new Set([attachment]));
-    }
+    const { userId, tokenId, sessionId } = attachment.identity;
+    this.#byUser.add(userId, attachment);
+    this.#byToken.add(tokenId, attachment);
+    if (sessionId !== undefined) this.#bySession.add(sessionId, attachment);
     return !this.isRevoked(attachment.identity);
   }
 
   /** The identity must be the one with which the attachment was added. */
   remove(attachment: LiveAttachment): void {
-    for (const name of namesOf(attachment)) {
-      const attachments = this.#byName.get(name);
-      attachments?.delete(attachment);
-      if (attachments?.size === 0) this.#byName.delete(name);
-    }
+    const { userId, tokenId, sessionId } = attachment.identity;
+    this.#byUser.delete(userId, attachment);
+    this.#byToken.delete(tokenId, attachment);
+    if (sessionId !== undefined) this.#bySession.delete(sessionId, attachment);
   }
 
-  /** Returns a copy, because a revocation removes attachments from the index. */
-  named(subject: Subject): LiveAttachment[] {
-    return [...(this.#byName.get(subject) ?? [])];
+  /** Returns a snapshot, because a revocation removes attachments from the index. */
+  named(subject: Subject): readonly LiveAttachment[] {
+    const id = subject.slice('sid:'.length);
+    return subject.startsWith('sid:') ? this.#bySession.get(id) : this.#byToken.get(id);
   }
 
-  ofUser(userId: string): LiveAttachment[] {
-    return [...(this.#byName.get(`user:${userId}`) ?? [])];
+  ofUser(userId: string): readonly LiveAttachment[] {
+    return this.#byUser.get(userId);
   }
 
   /** The users that this node serves. */
   users(): string[] {
-    return [...this.#byName.keys()]
-      .filter((name) => name.startsWith('user:'))
-      .map((name) => name.slice('user:'.length));
+    return [...this.#byUser.keys()];
   }
-}
-
-function namesOf({ identity }: LiveAttachment): SubjectName[] {
-  return [`user:${identity.userId}`, ...subjectsOf(identity)];
 }

@@ -5,19 +5,19 @@ import type { EventLog, LogPage } from './event-log.ts';
 
 /** The receiver of the events of a cursor: one client connection. */
 export interface CursorSink {
-  readonly deliver: (entry: LogEntry) => void;
+  deliver(entry: LogEntry): void;
   /**
    * The log no longer contains the events after the reader's position. The cursor continues from the head of the log.
    */
-  readonly onReplayGap: (gap: ReplayGap) => void;
+  onReplayGap(gap: ReplayGap): void;
   /** Resolves when more events can be written; false when the socket is closed or will never drain. */
-  readonly writable: () => Promise<boolean>;
+  writable(): Promise<boolean>;
   /** Reading the log failed for a reason other than an unavailable Redis. */
-  readonly onError: (error: unknown) => void;
+  onError(error: unknown): void;
 }
 
 export interface CursorDeps {
-  readonly log: EventLog;
+  readonly eventLog: EventLog;
   readonly clock: Clock;
 }
 
@@ -45,8 +45,7 @@ const CHARACTERS_PER_CHECK = 512 * 1024;
 /** Maximum number of buffered live events. On overflow the buffer is dropped and the cursor reads the log again. */
 const BUFFER_LIMIT = 256;
 const RETRY_MS = 250;
-/** `abort()` without a reason would create a DOMException with a stack trace. */
-const STOPPED = 'stopped';
+const DONE = Promise.resolve();
 
 /**
  * The read position of one connection in its user's event log. It delivers every later event once and in order, even if
@@ -68,12 +67,12 @@ export class Cursor {
   #delivered: string | undefined;
   /** Starts paused: nothing is delivered before `start` sets the position. */
   #pauses = 1;
-  #buffered: LogEntry[] = [];
+  #buffered: LogEntry[] | undefined;
   #mustRead = false;
   #catchingUp = false;
-  readonly #stopped = new AbortController();
+  #isStopped = false;
   /** Serializes the reads of the log. */
-  #work: Promise<void> = Promise.resolve();
+  #work: Promise<void> = DONE;
 
   constructor(deps: CursorDeps, userId: string, sink: CursorSink) {
     this.#deps = deps;
@@ -90,11 +89,12 @@ export class Cursor {
 
   /** Receives an event from the live tail. */
   onLiveEntry(entry: LogEntry): void {
-    if (this.#stopped.signal.aborted) return;
+    if (this.#isStopped) return;
     if (this.#pauses === 0) this.#accept(entry);
+    else if (!this.#buffered) this.#buffered = [entry];
     else if (this.#buffered.length < BUFFER_LIMIT) this.#buffered.push(entry);
     else {
-      this.#buffered = [];
+      this.#buffered = undefined;
       this.#mustRead = true;
     }
   }
@@ -106,8 +106,8 @@ export class Cursor {
   unpause(): void {
     this.#pauses -= 1;
     if (this.#pauses > 0) return;
-    const buffered = this.#buffered;
-    this.#buffered = [];
+    const buffered = this.#buffered ?? [];
+    this.#buffered = undefined;
     if (this.#mustRead) return this.catchUp();
     // A gap among them pauses the cursor again; the remaining events return to the buffer.
     for (const entry of buffered) this.onLiveEntry(entry);
@@ -117,7 +117,7 @@ export class Cursor {
   catchUp(): void {
     // Before `start` there is no position to read from. `start` sets it to a head of the log that is read later than
     // this call.
-    if (this.#epoch === '' || this.#catchingUp || this.#stopped.signal.aborted) return;
+    if (this.#epoch === '' || this.#catchingUp || this.#isStopped) return;
     this.#catchingUp = true;
     this.pause();
     void this.#exclusively(async () => {
@@ -146,19 +146,19 @@ export class Cursor {
     this.pause();
     try {
       const result = await this.#exclusively(() => this.#resume(from));
-      if (!this.#stopped.signal.aborted) onCaughtUp(result);
+      if (!this.#isStopped) onCaughtUp(result);
     } finally {
       this.unpause();
     }
   }
 
   stop(): void {
-    this.#stopped.abort(STOPPED);
-    this.#buffered = [];
+    this.#isStopped = true;
+    this.#buffered = undefined;
   }
 
   async #resume({ after, epoch, allowed }: ResumeFrom): Promise<ResumeResult> {
-    const reading = this.#deps.log.read(this.#userId, { epoch, after, delivered: undefined }, PAGE);
+    const reading = this.#deps.eventLog.read(this.#userId, { epoch, after, delivered: undefined }, PAGE);
     const [page] = await Promise.all([reading, allowed]);
     const oldest_seq = page.oldest;
     if (page.epoch !== epoch || after > page.head) {
@@ -212,7 +212,7 @@ export class Cursor {
   async #deliverAll(entries: readonly LogEntry[]): Promise<boolean> {
     let unchecked = 0;
     for (const entry of entries) {
-      if (this.#stopped.signal.aborted) return false;
+      if (this.#isStopped) return false;
       if (entry.seq !== this.#seq + 1) continue;
       this.#deliver(entry);
       unchecked += entry.json.length;
@@ -220,7 +220,7 @@ export class Cursor {
       unchecked = 0;
       if (!(await this.#sink.writable())) this.stop();
     }
-    return !this.#stopped.signal.aborted;
+    return !this.#isStopped;
   }
 
   /**
@@ -228,18 +228,17 @@ export class Cursor {
    * stopped.
    */
   async #readPage(): Promise<LogPage | undefined> {
-    const { signal } = this.#stopped;
-    while (!signal.aborted) {
+    while (!this.#isStopped) {
       const position = { epoch: this.#epoch, after: this.#seq, delivered: this.#delivered ?? '' };
       try {
-        const page = await this.#deps.log.read(this.#userId, position, PAGE);
-        return signal.aborted ? undefined : page;
+        const page = await this.#deps.eventLog.read(this.#userId, position, PAGE);
+        return this.#isStopped ? undefined : page;
       } catch (error) {
         const isOutage = error instanceof RedisUnavailable;
-        if (!isOutage && !signal.aborted) this.#sink.onError(error);
+        if (!isOutage && !this.#isStopped) this.#sink.onError(error);
         if (!isOutage) return undefined;
       }
-      await sleep(this.#deps.clock, RETRY_MS, signal);
+      await sleep(this.#deps.clock, RETRY_MS);
     }
     return undefined;
   }

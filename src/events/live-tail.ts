@@ -10,16 +10,17 @@ import { parsePublished } from './event-log.ts';
 /** A subscriber of a user channel on this node. */
 export interface TailListener {
   /** An appended event. Events may be repeated or missing, so the listener compares `seq`. */
-  readonly onEntry: (entry: LogEntry) => void;
+  onEntry(entry: LogEntry): void;
   /** A control message for the connections of the user, parsed from JSON. */
-  readonly onControl: (control: Readonly<Record<string, unknown>>) => void;
+  onControl(control: Readonly<Record<string, unknown>>): void;
   /** The connection to Redis was lost and restored, so messages may have been missed. */
-  readonly onGap: () => void;
+  onGap(): void;
 }
 
 interface Channel {
   readonly name: string;
-  readonly listeners: Set<TailListener>;
+  /** Replaced at each change, because listeners leave while an event is passed on. */
+  listeners: readonly TailListener[];
   /** Settles when Redis has confirmed the subscription. */
   readonly subscribed: Promise<void>;
 }
@@ -58,23 +59,26 @@ export class LiveTail {
 
   /**
    * Subscribes to a user channel. When the promise resolves, every later message reaches the listener.
-   * @returns a function that removes the listener
-   * @throws RedisUnavailable also when Redis does not confirm in time
+   * @throws RedisUnavailable also when Redis does not confirm in time; then the listener is removed
    */
-  async listen(userId: string, listener: TailListener): Promise<() => void> {
+  async listen(userId: string, listener: TailListener): Promise<void> {
     // Waiting for Redis here would queue subscriptions without a bound.
     if (this.#deps.redis.status !== 'ready') throw new RedisUnavailable();
     const name = this.#deps.keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
-    channel.listeners.add(listener);
-    const stop = () => this.#leave(channel, listener);
+    channel.listeners = [...channel.listeners, listener];
     try {
       await channel.subscribed;
     } catch (cause) {
-      stop();
+      this.#remove(channel, listener);
       throw new RedisUnavailable({ cause });
     }
-    return stop;
+  }
+
+  /** Removes a listener; does nothing if it has been removed. The last one of a user ends the subscription. */
+  leave(userId: string, listener: TailListener): void {
+    const channel = this.#channels.get(this.#deps.keys.user(userId).channel);
+    if (channel) this.#remove(channel, listener);
   }
 
   /**
@@ -88,14 +92,15 @@ export class LiveTail {
 
   #open(name: string): Channel {
     const subscribed = withTimeout(this.#deps.clock, this.#deps.redis.ssubscribe(name), SUBSCRIBE_TIMEOUT_MS);
-    const channel: Channel = { name, listeners: new Set(), subscribed };
+    const channel: Channel = { name, listeners: [], subscribed };
     this.#channels.set(name, channel);
     return channel;
   }
 
-  #leave(channel: Channel, listener: TailListener): void {
-    channel.listeners.delete(listener);
-    if (channel.listeners.size > 0 || this.#channels.get(channel.name) !== channel) return;
+  #remove(channel: Channel, listener: TailListener): void {
+    if (!channel.listeners.includes(listener)) return;
+    channel.listeners = channel.listeners.filter((one) => one !== listener);
+    if (channel.listeners.length > 0 || this.#channels.get(channel.name) !== channel) return;
     this.#channels.delete(channel.name);
     this.#unsubscribe(channel.name);
   }
@@ -120,15 +125,15 @@ export class LiveTail {
     if (message.startsWith('e')) {
       const entry = parsePublished(message.slice(1));
       this.#deps.onEntry?.(entry);
-      for (const { onEntry } of listeners) onEntry(entry);
+      for (const listener of listeners) listener.onEntry(entry);
       return;
     }
     const control = JSON.parse(message.slice(1)) as Record<string, unknown>;
-    for (const { onControl } of listeners) onControl(control);
+    for (const listener of listeners) listener.onControl(control);
   }
 
   #restored(): void {
-    for (const { listeners } of this.#channels.values()) for (const { onGap } of listeners) onGap();
+    for (const { listeners } of this.#channels.values()) for (const listener of listeners) listener.onGap();
   }
 }
 

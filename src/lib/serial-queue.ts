@@ -5,38 +5,68 @@
 export class SerialQueue {
   readonly #limit: number;
   readonly #failed: (error: unknown) => void;
-  #waiting = 0;
-  #tail: Promise<void> = Promise.resolve();
+  /** Created when a task has to wait: most connections are idle. */
+  #waiting: (() => Promise<void>)[] | undefined;
+  /** Number of waiting and running tasks. */
+  #length = 0;
+  #isBusy: boolean;
+  #ended = 0;
+  /** Callers of `idle`, each with the number of ended tasks that it waits for. */
+  #idle: { readonly at: number; readonly resolve: () => void }[] | undefined;
 
   /**
    * @param limit maximum number of waiting and running tasks
    * @param failed receives the error of a failed task; later tasks run nevertheless
+   * @param options.paused whether tasks wait for `start`
    */
-  constructor(limit: number, failed: (error: unknown) => void) {
+  constructor(limit: number, failed: (error: unknown) => void, options: { readonly paused?: boolean } = {}) {
     this.#limit = limit;
     this.#failed = failed;
+    this.#isBusy = options.paused === true;
   }
 
   /** Number of waiting and running tasks. */
   get length(): number {
-    return this.#waiting;
+    return this.#length;
   }
 
-  /** Returns false without running the task if the queue is full. */
+  /** Runs the waiting tasks of a paused queue. Call it once. */
+  start(): void {
+    void this.#run(this.#waiting?.shift());
+  }
+
+  /** Starts the task at once if no other one is running. Returns false without running it if the queue is full. */
   add(task: () => Promise<void>): boolean {
-    if (this.#waiting >= this.#limit) return false;
-    this.#waiting += 1;
-    this.#tail = this.#tail
-      .then(task)
-      .catch(this.#failed)
-      .finally(() => {
-        this.#waiting -= 1;
-      });
+    if (this.#length >= this.#limit) return false;
+    this.#length += 1;
+    if (!this.#isBusy) void this.#run(task);
+    else if (this.#waiting) this.#waiting.push(task);
+    else this.#waiting = [task];
     return true;
   }
 
   /** Resolves when all tasks added so far have ended. */
   idle(): Promise<void> {
-    return this.#tail;
+    if (this.#length === 0) return Promise.resolve();
+    const at = this.#ended + this.#length;
+    return new Promise((resolve) => {
+      this.#idle = [...(this.#idle ?? []), { at, resolve }];
+    });
+  }
+
+  async #run(first: (() => Promise<void>) | undefined): Promise<void> {
+    this.#isBusy = true;
+    for (let task = first; task; task = this.#waiting?.shift()) {
+      try {
+        await task();
+      } catch (error) {
+        this.#failed(error);
+      }
+      this.#length -= 1;
+      this.#ended += 1;
+      while (this.#idle?.[0] && this.#idle[0].at <= this.#ended) this.#idle.shift()?.resolve();
+    }
+    this.#isBusy = false;
+    this.#waiting = undefined;
   }
 }

@@ -17,6 +17,18 @@ export interface Task {
   readonly address: () => string;
 }
 
+/** Input that occurs repeatedly, such as the reads of a socket. */
+interface WatchedInput {
+  readonly surface: TaskSurface;
+  readonly address: string;
+}
+
+const INPUT = Symbol('watched input');
+
+interface WatchedEmitter extends EventEmitter {
+  [INPUT]?: WatchedInput;
+}
+
 export interface LongTasksDeps {
   readonly failures: { blocked(address: string, ms: number): void };
   readonly metrics: Pick<Metrics, 'longTasks'>;
@@ -29,9 +41,23 @@ export interface LongTasksDeps {
  */
 export class LongTasks {
   readonly #deps: LongTasksDeps;
+  /** Start of the current event. Watched events do not nest, because their listeners are synchronous. */
+  #startedAt = 0;
+  readonly #inputBegins: () => void;
+  readonly #inputEnds: (this: WatchedEmitter) => void;
 
   constructor(deps: LongTasksDeps) {
     this.#deps = deps;
+    this.#inputBegins = () => {
+      this.#startedAt = performance.now();
+    };
+    const ended = (input: WatchedInput | undefined) => {
+      const ms = performance.now() - this.#startedAt;
+      if (input && ms >= LONG_TASK_MS) this.#record(input, ms);
+    };
+    this.#inputEnds = function (this: WatchedEmitter) {
+      ended(this[INPUT]);
+    };
   }
 
   run<T>(task: Task, work: () => T): T {
@@ -43,13 +69,14 @@ export class LongTasks {
     }
   }
 
-  /** Measures the current listeners of `emitter` for `event`, at each event. */
-  watch(emitter: EventEmitter, event: string, task: Task): void {
-    let startedAt = 0;
-    emitter.prependListener(event, () => {
-      startedAt = performance.now();
-    });
-    emitter.on(event, () => this.#ended(task, startedAt));
+  /**
+   * Measures the current listeners of `emitter` for `event`, at each event. Both of its listeners are shared by all
+   * emitters: closures would cost memory per connection, and would retain what else their scope contains.
+   */
+  watch(emitter: WatchedEmitter, event: string, input: WatchedInput): void {
+    emitter[INPUT] = input;
+    emitter.prependListener(event, this.#inputBegins);
+    emitter.on(event, this.#inputEnds);
   }
 
   /**
@@ -65,8 +92,11 @@ export class LongTasks {
 
   #ended({ surface, address }: Task, startedAt: number): void {
     const ms = performance.now() - startedAt;
-    if (ms < LONG_TASK_MS) return;
+    if (ms >= LONG_TASK_MS) this.#record({ surface, address: address() }, ms);
+  }
+
+  #record({ surface, address }: WatchedInput, ms: number): void {
     this.#deps.metrics.longTasks.inc({ surface });
-    this.#deps.failures.blocked(address(), ms);
+    this.#deps.failures.blocked(address, ms);
   }
 }

@@ -5,6 +5,7 @@ import type { Logger } from '../lib/logger.ts';
 import { isResponsive, type Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LocalLimiter, type Uncounted } from './local-limiter.ts';
+import { type CountedBatch, MessageBatches } from './message-batches.ts';
 
 const WINDOW_SECONDS = 60;
 
@@ -21,6 +22,13 @@ export interface MessageLimiterDeps {
 export type RateDecision =
   | { readonly allowed: true; readonly degraded: boolean }
   | { readonly allowed: false; readonly degraded: boolean; readonly retryAfterMs: number };
+
+/** A message that is being counted. */
+export interface CountedMessage {
+  readonly decision: Promise<RateDecision>;
+  /** Largest value of the user's counter, directly after the command, with which the message is within the limit. */
+  readonly counterAtMost: number;
+}
 
 /**
  * - `cluster`: Redis counts.
@@ -40,6 +48,8 @@ interface Refusal {
   readonly blockedUntil: number;
   readonly retryAt: number;
 }
+
+const GRANTED: RateDecision = { allowed: true, degraded: false };
 
 /**
  * Duration of an in-memory block: a user above the limit costs Redis one command in this time. Not longer, because the
@@ -74,6 +84,7 @@ export class MessageLimiter {
   readonly #local: LocalLimiter;
   /** By plan and counter key, in order of insertion. */
   readonly #refusals = new Map<string, Refusal>();
+  readonly #batches: MessageBatches;
   readonly #closing = new AbortController();
   #countedBy: CountedBy = 'cluster';
   /** Number of live nodes at the last contact with Redis. */
@@ -82,6 +93,7 @@ export class MessageLimiter {
   constructor(deps: MessageLimiterDeps, options: { readonly perMinute: number }) {
     this.#deps = deps;
     this.#local = new LocalLimiter(deps, { windowMs: WINDOW_SECONDS * 1_000 });
+    this.#batches = new MessageBatches(deps);
     this.#perMinute = options.perMinute;
   }
 
@@ -92,32 +104,68 @@ export class MessageLimiter {
 
   /** Returns the remaining block in milliseconds, without a command to Redis; 0 when the user is not blocked. */
   blockedInMemoryMs(userId: string, plan: string): number {
+    const isCluster = this.#countedBy === 'cluster';
+    if (isCluster && this.#refusals.size === 0) return 0;
     const key = this.#deps.keys.user(userId).messageRate;
     const refusal = this.#refusals.get(refusalKey(key, plan));
     const now = this.#deps.clock.now();
     const refusedMs = clampRemaining(WINDOW_SECONDS * 1_000, (refusal?.retryAt ?? now) - now);
     // Redis cannot be queried, so its last refusal stays valid in full.
-    if (this.#countedBy !== 'cluster')
-      return Math.max(refusedMs, this.#local.refusalMs(key, this.#localAllowance(plan)));
+    if (!isCluster) return Math.max(refusedMs, this.#local.refusalMs(key, this.#localAllowance(plan)));
     return clampRemaining(IN_MEMORY_BLOCK_MS, (refusal?.blockedUntil ?? now) - now) > 0 ? Math.max(1, refusedMs) : 0;
   }
 
-  /** Counts one message of the user: one command to Redis, sent at once, or none for a blocked user. */
-  async consume(userId: string, plan: string): Promise<RateDecision> {
+  /** Takes a message that Redis has counted already, without a command; false if there is none. */
+  takeCounted(userId: string, plan: string): boolean {
+    return this.#countedBy === 'cluster' && this.#batches.take(userId, this.limitOf(plan));
+  }
+
+  /** Counts one message of the user: at most one command to Redis, sent at once, and none for a blocked user. */
+  consume(userId: string, plan: string): CountedMessage {
+    const limiter = this.#limiterOf(plan);
+    const counterAtMost = limiter.limit;
     const blockedMs = this.blockedInMemoryMs(userId, plan);
-    if (blockedMs > 0) return { allowed: false, degraded: this.#countedBy !== 'cluster', retryAfterMs: blockedMs };
-    const key = this.#deps.keys.user(userId).messageRate;
-    if (this.#countedBy === 'node') return this.#consumeLocally(key, plan);
-    const degraded = this.#countedBy === 'both';
-    if (degraded) this.#local.grant(key);
-    const decision = await consumePoint(this.#limiterOf(plan).shared, key);
-    if (decision instanceof Error) {
-      this.#leaveCluster(decision);
-      return degraded ? { allowed: true, degraded } : this.#consumeLocally(key, plan);
+    const degraded = this.#countedBy !== 'cluster';
+    if (blockedMs > 0) {
+      const decision = Promise.resolve({ allowed: false, degraded, retryAfterMs: blockedMs } as const);
+      return { decision, counterAtMost };
     }
-    if (degraded) this.#local.counted(key, 1);
-    if (!decision.allowed) this.#blockInMemory(refusalKey(key, plan), decision.retryAfterMs);
-    return { ...decision, degraded };
+    const key = this.#deps.keys.user(userId).messageRate;
+    if (this.#countedBy === 'node')
+      return { decision: Promise.resolve(this.#consumeLocally(key, plan)), counterAtMost };
+    if (degraded) return { decision: this.#consumeDegraded(key, plan), counterAtMost };
+    const count = (size: number) => countPoints(limiter, key, size);
+    const { position, size, counting } = this.#batches.join(userId, limiter.limit, count);
+    const decision = counting.then((counted) => this.#decide(key, plan, { position, counted }));
+    return { decision, counterAtMost: limiter.limit + size - position };
+  }
+
+  #decide(
+    key: string,
+    plan: string,
+    { position, counted }: { readonly position: number; readonly counted: CountedBatch | Error },
+  ): RateDecision {
+    if (counted instanceof Error) {
+      this.#leaveCluster(counted);
+      return this.#consumeLocally(key, plan);
+    }
+    if (position <= counted.granted) return GRANTED;
+    this.#blockInMemory(refusalKey(key, plan), counted.remainingMs);
+    return { allowed: false, degraded: false, retryAfterMs: counted.remainingMs };
+  }
+
+  /** Counts a message in Redis and by this node. */
+  async #consumeDegraded(key: string, plan: string): Promise<RateDecision> {
+    this.#local.grant(key);
+    const counted = await countPoints(this.#limiterOf(plan), key, 1);
+    if (counted instanceof Error) {
+      this.#leaveCluster(counted);
+      return { allowed: true, degraded: true };
+    }
+    this.#local.counted(key, 1);
+    if (counted.granted > 0) return { allowed: true, degraded: true };
+    this.#blockInMemory(refusalKey(key, plan), counted.remainingMs);
+    return { allowed: false, degraded: true, retryAfterMs: counted.remainingMs };
   }
 
   close(): void {
@@ -145,6 +193,8 @@ export class MessageLimiter {
   #leaveCluster(failure: Error): void {
     const wasCounting = this.#countedBy === 'cluster';
     this.#countedBy = 'node';
+    // Redis may come back without the counters that contain them.
+    this.#batches.clear();
     // During a rejoin, `#rejoinCluster` is still running and starts over.
     if (!wasCounting) return;
     this.#nodeCount = this.#deps.nodes.alive;
@@ -236,15 +286,19 @@ export function messagesPerMinute(plan: Plan, perMinute: number): number {
   return Math.max(1, Math.floor(plan.multiplier * perMinute));
 }
 
-type Consumed = { readonly allowed: true } | { readonly allowed: false; readonly retryAfterMs: number };
-
-/** The library rejects both for "over the limit" and for "the store failed"; this function separates the two. */
-async function consumePoint(limiter: RateLimiterRedis, key: string): Promise<Consumed | Error> {
+/**
+ * Counts messages. The library rejects both for "over the limit" and for "the store failed"; this function separates
+ * the two.
+ */
+async function countPoints({ shared, limit }: PlanLimiter, key: string, points: number): Promise<CountedBatch | Error> {
   try {
-    await limiter.consume(key);
-    return { allowed: true };
+    const { msBeforeNext } = await shared.consume(key, points);
+    return { granted: points, remainingMs: msBeforeNext };
   } catch (rejection) {
-    if (rejection instanceof RateLimiterRes) return { allowed: false, retryAfterMs: rejection.msBeforeNext };
+    if (rejection instanceof RateLimiterRes) {
+      const { consumedPoints, msBeforeNext } = rejection;
+      return { granted: Math.max(0, limit - (consumedPoints - points)), remainingMs: msBeforeNext };
+    }
     return rejection instanceof Error ? rejection : new Error(String(rejection));
   }
 }

@@ -4,10 +4,6 @@
  */
 const PER_NODE = 2_000;
 
-export type PendingEntry =
-  | { readonly admitted: true; readonly release: () => void }
-  | { readonly admitted: false; readonly full: 'address' | 'node' };
-
 /**
  * Counts pending connections per client address and per node. Together with the authentication deadline it bounds what
  * a client can occupy without a credential. Stores only addresses that have a pending connection.
@@ -28,19 +24,21 @@ export class PendingConnections {
     return this.#total;
   }
 
-  /** Counts a connection until the first call of its `release`. */
-  add(address: string): PendingEntry {
+  /**
+   * Counts a connection until its `remove`.
+   * @returns undefined; or the limit that it exceeds, and then it is not counted
+   */
+  add(address: string): 'address' | 'node' | undefined {
     const count = this.#byAddress.get(address) ?? 0;
-    if (count >= this.#perAddress) return { admitted: false, full: 'address' };
-    if (this.#total >= this.#perNode) return { admitted: false, full: 'node' };
+    if (count >= this.#perAddress) return 'address';
+    if (this.#total >= this.#perNode) return 'node';
     this.#change(address, 1);
-    let released = false;
-    const release = () => {
-      if (released) return;
-      released = true;
-      this.#change(address, -1);
-    };
-    return { admitted: true, release };
+    return undefined;
+  }
+
+  /** Call it once for each connection that `add` counted. */
+  remove(address: string): void {
+    this.#change(address, -1);
   }
 
   #change(address: string, by: 1 | -1): void {

@@ -48,6 +48,7 @@ export interface BoundedWebSocketDeps {
  */
 export class BoundedWebSocketServer extends WebSocketServer {
   readonly #deps: BoundedWebSocketDeps;
+  readonly #countControlFrame: (this: WebSocket) => void;
 
   constructor(deps: BoundedWebSocketDeps, options: ServerOptions = {}) {
     const bounded: BoundedOptions = {
@@ -64,6 +65,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
     };
     super(bounded);
     this.#deps = deps;
+    this.#countControlFrame = controlFrameCounter(deps.clock);
     // With this listener, `ws` does not respond itself. It has already checked version, key and method.
     this.on('wsClientError', (_error, socket, request) => {
       const error = new TollgateError('FORMAT_ERROR', { text: MALFORMED_PROTOCOLS });
@@ -79,23 +81,28 @@ export class BoundedWebSocketServer extends WebSocketServer {
     accepted: (webSocket: WebSocket, request: IncomingMessage) => void,
   ): void {
     super.handleUpgrade(request, socket, head, (webSocket) => {
-      boundControlFrames(webSocket, this.#deps.clock);
+      // No closure here may outlive this call: it would retain the request.
+      webSocket.on('ping', this.#countControlFrame);
+      webSocket.on('pong', this.#countControlFrame);
       // The `data` listener that `ws` has just added processes all frames of one read synchronously.
       const address = this.#deps.guard.addressOf(request);
-      this.#deps.longTasks.watch(socket, 'data', { surface: 'websocket', address: () => address });
+      this.#deps.longTasks.watch(socket, 'data', { surface: 'websocket', address });
       accepted(webSocket as WebSocket, request);
     });
   }
 }
 
-/** Limits pings, which `ws` answers immediately, and pongs: the message limits do not apply to them. */
-function boundControlFrames(socket: WebSocket, clock: Clock): void {
-  const limiter = new ControlFrameLimiter(clock);
-  const count = () => {
-    if (!limiter.allows()) socket.close(1008, 'RATE_LIMITED');
+const LIMITER = Symbol('limiter of control frames');
+
+/**
+ * Returns a listener that limits pings, which `ws` answers immediately, and pongs: the message limits do not apply to
+ * them. All WebSockets of a server share it.
+ */
+function controlFrameCounter(clock: Clock): (this: WebSocket & { [LIMITER]?: ControlFrameLimiter }) => void {
+  return function () {
+    this[LIMITER] ??= new ControlFrameLimiter(clock);
+    if (!this[LIMITER].allows()) this.close(1008, 'RATE_LIMITED');
   };
-  socket.on('ping', count);
-  socket.on('pong', count);
 }
 
 /** Counts the control frames, or Engine.IO control packets, of one client per minute. */

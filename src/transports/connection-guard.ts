@@ -13,7 +13,7 @@ const FULL_RETRY_MS = 5_000;
 
 export interface ConnectionGuardDeps {
   readonly authFailureLimiter: Pick<AuthFailureLimiter, 'blockedForMs' | 'recordFailure'>;
-  readonly pending: Pick<PendingConnections, 'add' | 'total'>;
+  readonly pending: Pick<PendingConnections, 'add' | 'remove' | 'total'>;
   readonly metrics: Pick<Metrics, 'handshakes' | 'pending'>;
   readonly clock: Clock;
 }
@@ -28,10 +28,15 @@ export interface ConnectionGuardOptions {
 export class ConnectionGuard {
   readonly #deps: ConnectionGuardDeps;
   readonly #options: ConnectionGuardOptions;
+  readonly #released: (address: string) => void;
 
   constructor(deps: ConnectionGuardDeps, options: ConnectionGuardOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#released = (address) => {
+      deps.pending.remove(address);
+      deps.metrics.pending.set(deps.pending.total);
+    };
   }
 
   /** The address for which a request is counted. */
@@ -68,22 +73,18 @@ export class ConnectionGuard {
   register(request: IncomingMessage, endpoint: string): Handshake {
     const { pending, metrics } = this.#deps;
     const address = this.addressOf(request);
-    const entry = pending.add(address);
-    if (!entry.admitted) {
-      const error = tooManyPending(entry.full);
+    const full = pending.add(address);
+    if (full !== undefined) {
+      const error = tooManyPending(full);
       metrics.handshakes.inc({ endpoint, result: error.code });
       throw error;
     }
     metrics.pending.set(pending.total);
-    const release = () => {
-      entry.release();
-      metrics.pending.set(pending.total);
-    };
-    return this.#handshake(address, endpoint, release);
+    return this.#handshake(address, endpoint, this.#released);
   }
 
-  #handshake(address: string, endpoint: string, release: () => void): Handshake {
-    return new Handshake(this.#deps, { address, endpoint, deadlineMs: this.#options.authDeadlineMs, release });
+  #handshake(address: string, endpoint: string, released: (address: string) => void): Handshake {
+    return new Handshake(this.#deps, { address, endpoint, deadlineMs: this.#options.authDeadlineMs, released });
   }
 }
 

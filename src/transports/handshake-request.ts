@@ -29,6 +29,19 @@ export function requestUrl(request: IncomingMessage): URL | undefined {
   return url;
 }
 
+const NOTHING: Record<string, never> = Object.freeze({});
+
+/**
+ * Drops the headers of a request whose handshake has ended. Node and Engine.IO retain the request as long as its socket
+ * is open, and the headers are a third of the memory of an idle connection.
+ */
+export function forgetContents(request: IncomingMessage): void {
+  parsedUrls.delete(request);
+  request.headers = NOTHING;
+  request.headersDistinct = NOTHING;
+  request.rawHeaders = [];
+}
+
 /** Path and query as sent. */
 export function requestTarget({ url = '' }: IncomingMessage): string {
   return url.replace(ABSOLUTE, '/');

@@ -4,28 +4,8 @@ import type { Clock } from '../lib/clock.ts';
 import type { Dialect, ReplyTo } from '../protocol/dialects.ts';
 import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
-import { writeProgress } from './write-progress.ts';
-
-/**
- * Caches the frames of the last encoded event, one per dialect. All connections of a user send an event directly after
- * each other, so one entry is as effective as a map.
- */
-export class FrameCache {
-  #entry: LogEntry | undefined;
-  readonly #frames = new Map<Dialect, string>();
-
-  frame(entry: LogEntry, dialect: Dialect): string {
-    if (entry !== this.#entry) {
-      this.#entry = entry;
-      this.#frames.clear();
-    }
-    const cached = this.#frames.get(dialect);
-    if (cached !== undefined) return cached;
-    const frame = dialect.encodeEntry(entry);
-    this.#frames.set(dialect, frame);
-    return frame;
-  }
-}
+import type { FrameCache } from './frame-cache.ts';
+import { writeProgress, writeTogether } from './write-progress.ts';
 
 /** Transport over a raw WebSocket. */
 export class RawTransport implements Transport {
@@ -85,7 +65,9 @@ export class RawTransport implements Transport {
   }
 
   #write(frame: string): void {
-    if (this.#socket.readyState === this.#socket.OPEN) this.#socket.send(frame);
+    if (this.#socket.readyState !== this.#socket.OPEN) return;
+    writeTogether(this.#socket);
+    this.#socket.send(frame);
   }
 
   #now(): Date {

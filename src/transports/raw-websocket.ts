@@ -14,8 +14,9 @@ import type { Identity } from '../protocol/identity.ts';
 import { BoundedWebSocketServer } from './bounded-websockets.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
-import { presentedCredentials, resumePoint } from './handshake-request.ts';
-import { FrameCache, RawTransport } from './raw-transport.ts';
+import { FrameCache } from './frame-cache.ts';
+import { forgetContents, presentedCredentials, resumePoint } from './handshake-request.ts';
+import { RawTransport } from './raw-transport.ts';
 import { refuseUpgrade } from './refusals.ts';
 
 /** Code that `ws` reports for a connection that ended without a close frame (RFC 6455 section 7.1.5). */
@@ -98,7 +99,11 @@ export class RawWebSockets {
       return refuseUpgrade(socket, error);
     }
     const server = this.#servers.get(endpoint);
-    server?.handleUpgrade(request, socket, head, (webSocket) => void this.#connected(webSocket, opening));
+    server?.handleUpgrade(request, socket, head, (webSocket) => {
+      // From now on the `close` of the WebSocket releases the handshake.
+      socket.off('close', handshake.release);
+      void this.#connected(webSocket, opening);
+    });
   }
 
   /** Never rejects. The socket is open before the client is authenticated, so that it can read a refusal. */
@@ -114,6 +119,7 @@ export class RawWebSockets {
     } catch (error) {
       connection.close(toTollgateError(error));
     } finally {
+      forgetContents(opening.request);
       socket.resume();
     }
   }
@@ -134,6 +140,7 @@ export class RawWebSockets {
     socket.on('close', (code) => {
       // The server closed the connection, and the client did not answer the close frame.
       if (connection.closed && code === ABNORMAL_CLOSURE) metrics.forcedCloses.inc({ transport: 'websocket' });
+      handshake.release();
       connection.onClose();
     });
     return connection;

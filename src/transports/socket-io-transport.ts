@@ -5,6 +5,7 @@ import type { ReplyTo } from '../protocol/dialects.ts';
 import { publicError, TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 import { type EnginePacket, internals } from './engines.ts';
+import type { EntryEncoding, FrameCache } from './frame-cache.ts';
 import { writeProgress } from './write-progress.ts';
 
 /**
@@ -12,6 +13,15 @@ import { writeProgress } from './write-progress.ts';
  * after a `disconnect` packet, so with these codes no such packet is sent.
  */
 const COME_BACK_CODES = new Set([1001, 1011, 1012, 1013, 4002]);
+
+const NOT_COMPRESSED = { compress: false };
+
+/** Encodes an EVENT packet of the namespace `/`. https://socket.io/docs/v4/socket-io-protocol/#packet-encoding */
+function eventPacket(type: string, json: string): string {
+  return `2["${type}",${json}]`;
+}
+
+const EVENTS: EntryEncoding = { encodeEntry: ({ type, json }) => eventPacket(type, json) };
 
 /**
  * Transport over a Socket.IO session. Until Socket.IO has confirmed the connection to the client, output is queued, and
@@ -22,6 +32,7 @@ export class SocketIoTransport implements Transport {
   readonly format = 'socketio';
   readonly #socket: Socket;
   readonly #clock: Clock;
+  readonly #frames: FrameCache;
   readonly #engine: { close(): void };
   /**
    * Characters in Engine.IO's write buffer. A running sum: adding up the buffer for each packet would cost quadratic
@@ -30,7 +41,8 @@ export class SocketIoTransport implements Transport {
   #unflushed = 0;
   /** Number of times that Engine.IO passed its write buffer to the transport; with long polling, to a poll. */
   #flushes = 0;
-  #waiting: (() => void)[] | undefined = [];
+  /** Packets that are sent when the client is connected. */
+  #waiting: string[] | undefined = [];
   #lastError: TollgateError | undefined;
   #closeCode: number | undefined;
   #connected: () => void = () => {};
@@ -47,11 +59,17 @@ export class SocketIoTransport implements Transport {
   });
 
   constructor(
-    deps: { readonly socket: Socket; readonly clock: Clock; readonly engine: { close(): void } },
+    deps: {
+      readonly socket: Socket;
+      readonly clock: Clock;
+      readonly frames: FrameCache;
+      readonly engine: { close(): void };
+    },
     endpoint: string,
   ) {
     this.#socket = deps.socket;
     this.#clock = deps.clock;
+    this.#frames = deps.frames;
     this.#engine = deps.engine;
     this.endpoint = endpoint;
     const engine = deps.socket.conn;
@@ -84,7 +102,7 @@ export class SocketIoTransport implements Transport {
   connected(): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
-    for (const write of waiting) write();
+    for (const packet of waiting) this.#write(packet);
     this.#connected();
     if (this.#closeCode !== undefined) this.close(this.#closeCode);
   }
@@ -107,18 +125,19 @@ export class SocketIoTransport implements Transport {
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
     const timestamped = { ...fields, timestamp: new Date(this.#clock.now()).toISOString() };
     if (replyTo && 'ack' in replyTo) return replyTo.ack({ ok: true, type, ...timestamped });
-    this.#write(() => this.#socket.emit(type, timestamped));
+    this.#write(eventPacket(type, JSON.stringify(timestamped)));
   }
 
   sendEntry(entry: LogEntry): void {
-    this.#write(() => this.#socket.emit(entry.type, JSON.parse(entry.json)));
+    this.#write(this.#frames.frame(entry, EVENTS));
   }
 
   sendError(error: TollgateError, replyTo?: ReplyTo): void {
     this.#lastError = error;
     const fields = publicError(error);
     if (replyTo && 'ack' in replyTo) return replyTo.ack({ error: fields });
-    this.#write(() => this.#socket.emit('error', { ...fields, timestamp: new Date(this.#clock.now()).toISOString() }));
+    const timestamped = { ...fields, timestamp: new Date(this.#clock.now()).toISOString() };
+    this.#write(eventPacket('error', JSON.stringify(timestamped)));
   }
 
   /** Engine.IO sends its own pings. */
@@ -135,9 +154,10 @@ export class SocketIoTransport implements Transport {
     this.#engine.close();
   }
 
-  #write(write: () => void): void {
-    if (this.#waiting) this.#waiting.push(write);
-    else write();
+  /** Sends a packet as `Socket.emit` does, but without encoding the fields of a stored event again. */
+  #write(packet: string): void {
+    if (this.#waiting) this.#waiting.push(packet);
+    else this.#socket.conn.write(packet, NOT_COMPRESSED);
   }
 }
 

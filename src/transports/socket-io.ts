@@ -19,7 +19,8 @@ import type { ConnectionGuard } from './connection-guard.ts';
 import { type AdmittedClient, EngineConnection } from './engine-connection.ts';
 import { checkQuery, sessionId } from './engine-requests.ts';
 import { type EngineSocket, internals } from './engines.ts';
-import { handedOverToken, presentedCredentials, resumePoint } from './handshake-request.ts';
+import { FrameCache } from './frame-cache.ts';
+import { forgetContents, handedOverToken, presentedCredentials, resumePoint } from './handshake-request.ts';
 import { MisroutedSessions, respondMisrouted } from './misrouted-sessions.ts';
 import type { Origins } from './origins.ts';
 import { refuseRequest, refuseUpgrade } from './refusals.ts';
@@ -68,6 +69,7 @@ export class SocketIo {
   /** By session id, until the engine closes. */
   readonly #engines = new Map<string, EngineConnection>();
   readonly #misrouted: MisroutedSessions;
+  readonly #frames = new FrameCache();
 
   constructor(deps: SocketIoDeps, { allowedOrigins }: { readonly allowedOrigins: readonly string[] }) {
     this.#deps = deps;
@@ -226,7 +228,7 @@ export class SocketIo {
     const engine = this.#engineOf(socket);
     if (!engine || engine.client) return void (engine ? engine.close() : socket.conn.close());
     const { clock } = this.#deps;
-    const transport = new SocketIoTransport({ clock, socket, engine }, SOCKET_IO_PATH);
+    const transport = new SocketIoTransport({ clock, socket, engine, frames: this.#frames }, SOCKET_IO_PATH);
     const { handshake } = engine;
     const connection = new Connection(this.#deps, transport, handshake);
     engine.admit({ connection, transport });
@@ -259,8 +261,7 @@ export class SocketIo {
     const engine = this.#engineOf(socket);
     if (!engine?.client) return;
     const { client } = engine;
-    // Otherwise the engine would retain the handshake request, with its headers, for the lifetime of the session.
-    (socket.conn as { request: unknown }).request = null;
+    forgetHandshake(socket);
     socket.on('disconnect', () => {
       client.connection.onClose();
       engine.close();
@@ -316,6 +317,25 @@ function withoutRejections(subscriber: Redis) {
     },
   };
 }
+
+/** Otherwise the session would retain the handshake request, with its headers and the token, for its lifetime. */
+function forgetHandshake(socket: Socket): void {
+  forgetContents(socket.request);
+  (socket.conn as { request: unknown }).request = null;
+  (socket as { handshake: unknown }).handshake = NO_HANDSHAKE;
+}
+
+const NO_HANDSHAKE: Socket['handshake'] = Object.freeze({
+  headers: {},
+  time: '',
+  address: '',
+  xdomain: false,
+  secure: false,
+  issued: 0,
+  url: '',
+  query: {},
+  auth: {},
+});
 
 function isFields(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);

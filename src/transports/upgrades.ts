@@ -31,7 +31,7 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
   server.on('request', (request, response) => answers.set(request.socket, response));
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Without a listener, a connection reset during the handshake would crash the process.
-    socket.on('error', () => socket.destroy());
+    socket.on('error', destroy);
     const earlier = answers.get(socket);
     if (earlier && !earlier.writableFinished) return refusePipelined(socket, earlier);
     const task = { surface: 'upgrade', address: () => deps.guard.addressOf(request) } as const;
@@ -46,6 +46,11 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
       }
     });
   });
+}
+
+/** Without a closure, which would retain the request as long as the socket is open. */
+function destroy(this: Duplex): void {
+  this.destroy();
 }
 
 /**

@@ -15,6 +15,27 @@ export function writeProgress(webSocket: WebSocket): string {
   return socketProgress((webSocket as WebSocketInternals)._socket);
 }
 
+/** Sockets whose writes of this tick are held back. */
+let held: Socket[] = [];
+
+/**
+ * Holds the writes to a WebSocket back until the end of this tick, so that several frames leave with one system call. A
+ * run sends several events at once, and a client may send several messages in one read.
+ */
+export function writeTogether(webSocket: WebSocket): void {
+  const { _socket: socket } = webSocket as WebSocketInternals;
+  if (!socket || socket.writableCorked > 0) return;
+  if (held.length === 0) process.nextTick(writeHeld);
+  held.push(socket);
+  socket.cork();
+}
+
+function writeHeld(): void {
+  const sockets = held;
+  held = [];
+  for (const socket of sockets) socket.uncork();
+}
+
 /**
  * Returns a text that changes whenever the kernel accepts bytes that were written to a socket. Chunks leave Node's buffer
  * in batches of up to several MiB, so the text includes the bytes of the current batch that libuv still holds. Node's own

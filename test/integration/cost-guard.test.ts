@@ -7,5 +7,5 @@ describe('The cost of an operation', () => {
     const { worse } = compareCosts(committedCosts(), await measureCosts());
     // A higher cost that is worth it is committed with `npm run bench:guard -- --update`.
     expect(worse.map(describeDifference)).toEqual([]);
-  }, 120_000);
+  }, 180_000);
 });

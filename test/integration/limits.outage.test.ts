@@ -74,7 +74,7 @@ async function cut(nodes: readonly LimitingNode[]): Promise<void> {
 
 async function consume({ rate }: LimitingNode, userId: string, times: number): Promise<RateDecision[]> {
   const decisions: RateDecision[] = [];
-  for (let i = 0; i < times; i++) decisions.push(await rate.consume(userId, 'free'));
+  for (let i = 0; i < times; i++) decisions.push(await rate.consume(userId, 'free').decision);
   return decisions;
 }
 

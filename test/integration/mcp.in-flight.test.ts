@@ -37,8 +37,8 @@ async function route() {
     drainRetryMs: () => undefined,
     messageLimiter: {
       blockedInMemoryMs: () => 0,
-      consume: async () => ({ allowed: true, degraded: false }),
-      limitOf: () => 30,
+      takeCounted: () => true,
+      consume: () => ({ decision: Promise.resolve({ allowed: true, degraded: false }), counterAtMost: 30 }),
     },
     watch: { run: (_surface, _request, work) => work() },
     metrics: new Metrics(),

@@ -93,6 +93,7 @@ class MovingClient {
     const connection = this.#connection;
     const session = this.#connect({
       closed: false,
+      details: { node: 'n', endpoint: '/test', opened_at: '' },
       deliver: (entry: LogEntry) => {
         if (connection === this.#connection) this.received.push(entry.seq);
       },
@@ -130,8 +131,7 @@ async function run(core: Core, nodes: Awaited<ReturnType<typeof startTail>>[], s
       logger: silentLogger,
       ...tokenDeps(core),
     };
-    const details = { node: `n${node}`, endpoint: '/test', opened_at: '' };
-    return new Attachment(deps, { connectionId: `${identity.userId}_${connections}`, identity, details }, events);
+    return new Attachment(deps, { connectionId: `${identity.userId}_${connections}`, identity }, events);
   });
   await client.moveTo(0);
   let appended = 0;

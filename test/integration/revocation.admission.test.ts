@@ -22,6 +22,7 @@ beforeAll(async () => {
 function eventsInto(ends: ErrorCode[]): AttachmentEvents {
   return {
     closed: false,
+    details: { node: 'n', endpoint: '/test', opened_at: '' },
     deliver: () => undefined,
     onReplayGap: () => undefined,
     writable: async () => true,
@@ -60,10 +61,9 @@ async function whileAdmitted() {
   const ends: ErrorCode[] = [];
   const { plans, eventLog } = core;
   const deps = { registry: slow as unknown as ConnectionRegistry, liveAttachments, liveTail: tail, eventLog, plans };
-  const details = { node: 'n', endpoint: '/test', opened_at: '' };
   const session = new Attachment(
     { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
-    { connectionId: `c_${userId}`, identity, details },
+    { connectionId: `c_${userId}`, identity },
     eventsInto(ends),
   );
   closeAfter('test', () => session.detach());
@@ -126,7 +126,7 @@ describe('a session during its admission', () => {
     const deps = { registry, liveAttachments, liveTail: tail, eventLog, plans };
     const session = new Attachment(
       { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
-      { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
+      { connectionId: `c_${userId}`, identity },
       eventsInto([]),
     );
     await expect(session.attach()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
@@ -143,7 +143,7 @@ describe('a session during its admission', () => {
     const deps = { registry, liveAttachments: deaf, liveTail: tail, eventLog: core.eventLog, plans: core.plans };
     const session = new Attachment(
       { ...deps, ...tokenDeps(core), clock: systemClock, logger: silentLogger },
-      { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
+      { connectionId: `c_${userId}`, identity },
       eventsInto([]),
     );
     await expect(session.attach()).rejects.toMatchObject({ code: 'TOKEN_REVOKED' });
@@ -164,7 +164,7 @@ describe('a session whose client brings a newer token', () => {
     const authenticator = { renewal: () => verified.promise };
     const session = new Attachment(
       { ...deps, ...tokenDeps(core), authenticator, clock: systemClock, logger: silentLogger },
-      { connectionId: `c_${userId}`, identity, details: { node: 'n', endpoint: '/test', opened_at: '' } },
+      { connectionId: `c_${userId}`, identity },
       eventsInto([]),
     );
     await session.attach();

@@ -48,7 +48,7 @@ async function withWaitingPings() {
   };
   const handshake = new Handshake(
     { authFailureLimiter: { blockedForMs: () => 0, recordFailure: () => undefined }, metrics, clock },
-    { endpoint: '/ws', address: '192.0.2.1', deadlineMs: 10_000, release: () => undefined },
+    { endpoint: '/ws', address: '192.0.2.1', deadlineMs: 10_000, released: () => undefined },
   );
   const connection = new Connection(deps, transport, handshake);
   await connection.open(undefined, { resumeFrom: undefined, trace: undefined });

@@ -5,7 +5,8 @@ import { describe, expect, it } from '@jest/globals';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { ConnectionWriter } from '../../src/connections/connection-writer.ts';
 import { flatDialect } from '../../src/protocol/dialects.ts';
-import { FrameCache, RawTransport } from '../../src/transports/raw-transport.ts';
+import { FrameCache } from '../../src/transports/frame-cache.ts';
+import { RawTransport } from '../../src/transports/raw-transport.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { openRawSocket } from '../support/raw-socket.ts';
@@ -34,9 +35,10 @@ async function stalledOutbox() {
     { path: '/ws', dialect: flatDialect },
   );
   let overflows = 0;
-  const outbox = new ConnectionWriter({ transport, clock }, new AbortController().signal, () => {
+  const onOverflow = () => {
     overflows += 1;
-  });
+  };
+  const outbox = new ConnectionWriter(transport, clock, { disconnected: false, onOverflow });
   // The kernel accepts a part of it first.
   const fill = async () => {
     while (transport.bufferedBytes < 2 * 1024 * 1024) {

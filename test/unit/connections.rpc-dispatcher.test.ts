@@ -47,8 +47,8 @@ function dispatcher({ refusedMs = 0 } = {}) {
     handlers: {} as Handlers,
     messageLimiter: {
       blockedInMemoryMs: () => refusedMs,
-      consume: async () => ({ allowed: true, degraded: false }),
-      limitOf: () => 30,
+      takeCounted: () => true,
+      consume: () => ({ decision: Promise.resolve({ allowed: true, degraded: false }), counterAtMost: 30 }),
     },
     metrics: new Metrics(),
     logger: silentLogger,

@@ -89,6 +89,17 @@ describe('a serial queue', () => {
     expect(queue.add(async () => undefined)).toBe(true);
   });
 
+  it('that is paused runs nothing until it starts, and then everything in order', async () => {
+    const queue = new SerialQueue(2, () => undefined, { paused: true });
+    const ran: number[] = [];
+    const added = [1, 2, 3].map((one) => queue.add(async () => void ran.push(one)));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([added, ran, queue.length]).toEqual([[true, true, false], [], 2]);
+    queue.start();
+    await queue.idle();
+    expect([ran, queue.length]).toEqual([[1, 2], 0]);
+  });
+
   it('is idle when everything that was added before has run, not what comes later', async () => {
     const queue = new SerialQueue(10, () => undefined);
     const later = gate();

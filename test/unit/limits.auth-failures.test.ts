@@ -1,7 +1,11 @@
+import type { IncomingMessage } from 'node:http';
 import { describe, expect, it } from '@jest/globals';
 import type { Clock } from '../../src/lib/clock.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
 import { AuthFailureLimiter } from '../../src/limits/auth-failure-limiter.ts';
 import { PendingConnections } from '../../src/limits/pending-connections.ts';
+import { ConnectionGuard } from '../../src/transports/connection-guard.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 
 const MINUTE = 60_000;
 
@@ -114,26 +118,39 @@ describe('long tasks of an address', () => {
 describe('connections that wait for authentication', () => {
   it('are as many an address as is allowed, each counted until it leaves, once', () => {
     const pending = new PendingConnections({ perAddress: 2 });
-    const first = pending.add('a');
-    pending.add('a');
-    expect(pending.add('a')).toEqual({ admitted: false, full: 'address' });
-    expect(pending.add('b').admitted).toBe(true);
-    if (!first.admitted) throw new Error('the first was not admitted');
+    const handshakes = new ConnectionGuard(
+      {
+        pending,
+        authFailureLimiter: { blockedForMs: () => 0, recordFailure: () => undefined },
+        metrics: new Metrics(),
+        clock: new ManualClock(),
+      },
+      { trustedProxyHops: 0, authDeadlineMs: 10_000 },
+    );
+    const from = (remoteAddress: string) => {
+      return handshakes.register({ headers: {}, socket: { remoteAddress } } as unknown as IncomingMessage, '/ws');
+    };
+    const first = from('192.0.2.1');
+    from('192.0.2.1');
+    expect(() => from('192.0.2.1')).toThrow(expect.objectContaining({ code: 'AUTH_RATE_LIMITED' }));
+    from('192.0.2.2');
     first.release();
     first.release();
-    expect([pending.add('a').admitted, pending.add('a').admitted, pending.total]).toEqual([true, false, 3]);
+    from('192.0.2.1');
+    expect(() => from('192.0.2.1')).toThrow(expect.objectContaining({ code: 'AUTH_RATE_LIMITED' }));
+    expect(pending.total).toBe(3);
   });
 
   it('are 2,000 a node, from however many addresses', () => {
     const pending = new PendingConnections({ perAddress: 50 });
     const entries = Array.from({ length: 2_001 }, (_, i) => pending.add(`a${i}`));
-    expect(entries.at(-1)).toEqual({ admitted: false, full: 'node' });
-    expect(entries.slice(0, -1).every(({ admitted }) => admitted)).toBe(true);
+    expect(entries.at(-1)).toBe('node');
+    expect(entries.slice(0, -1).every((full) => full === undefined)).toBe(true);
   });
 
   it('are more a node where one address is allowed more', () => {
     const pending = new PendingConnections({ perAddress: 5_000 });
     const entries = Array.from({ length: 5_001 }, () => pending.add('the load generator'));
-    expect(entries.filter(({ admitted }) => admitted)).toHaveLength(5_000);
+    expect(entries.filter((full) => full === undefined)).toHaveLength(5_000);
   });
 });

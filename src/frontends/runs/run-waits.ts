@@ -1,4 +1,4 @@
-import type { LiveTail } from '../../events/live-tail.ts';
+import type { LiveTail, TailListener } from '../../events/live-tail.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { InFlight } from '../../mcp/in-flight.ts';
 import { isTerminalEvent } from '../../protocol/messages.ts';
@@ -9,12 +9,12 @@ import { eventOf } from '../run-events.ts';
  * the node drains; the run continues.
  */
 export class RunWaits {
-  readonly #deps: { readonly liveTail: Pick<LiveTail, 'listen'>; readonly clock: Clock };
+  readonly #deps: { readonly liveTail: Pick<LiveTail, 'listen' | 'leave'>; readonly clock: Clock };
   readonly #inFlight = new InFlight({ name: 'requests that wait for a run' });
   readonly #stops = new Set<() => void>();
   #draining = false;
 
-  constructor(deps: { readonly liveTail: Pick<LiveTail, 'listen'>; readonly clock: Clock }) {
+  constructor(deps: { readonly liveTail: Pick<LiveTail, 'listen' | 'leave'>; readonly clock: Clock }) {
     this.#deps = deps;
   }
 
@@ -40,20 +40,20 @@ export class RunWaits {
         () => undefined,
       );
     };
-    let stopListening = () => {};
+    const listener: TailListener = {
+      onEntry: (entry) => {
+        const isAwaited = isTerminalEvent(entry.type) || entry.type === 'input_requested';
+        if (isAwaited && eventOf(runId, entry)) resolve();
+      },
+      onControl: () => undefined,
+      onGap: check,
+    };
     try {
-      stopListening = await this.#deps.liveTail.listen(userId, {
-        onEntry: (entry) => {
-          const isAwaited = isTerminalEvent(entry.type) || entry.type === 'input_requested';
-          if (isAwaited && eventOf(runId, entry)) resolve();
-        },
-        onControl: () => undefined,
-        onGap: check,
-      });
+      await this.#deps.liveTail.listen(userId, listener);
       check();
       await promise;
     } finally {
-      stopListening();
+      this.#deps.liveTail.leave(userId, listener);
       cancel();
       this.#stops.delete(resolve);
       leave();
