@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
+import { registerChatRoutes } from '../frontends/ai-sdk/chat-routes.ts';
 import { FrontEndScope } from '../frontends/front-end-scope.ts';
 import { registerRunRoutes } from '../frontends/runs/run-routes.ts';
 import { RunWaits } from '../frontends/runs/run-waits.ts';
@@ -51,5 +52,6 @@ export function registerFrontEnds(
   });
   const waits = new RunWaits({ liveTail, clock });
   registerRunRoutes(app, { scope, runs, waits, clock });
+  registerChatRoutes(app, { scope, runs });
   return { drain: () => waits.drain() };
 }
