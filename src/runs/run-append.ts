@@ -40,3 +40,23 @@ export function appendLength(pending: readonly Pending[]): number {
   }
   return pending.length;
 }
+
+/**
+ * Joins events to one append.
+ * @param hasJournal whether the run may have a journal of earlier appends, which its end removes
+ */
+export function joined(written: readonly Written[], hasJournal: boolean): Omit<Append, 'userId' | 'run'> {
+  const events = written.map(({ event }) => event);
+  const ends = events.map(({ type }) => type).find(isTerminalEvent);
+  const threadMessage = written.find((one) => one.threadMessage)?.threadMessage;
+  const quotaCommit = written.find((one) => one.quotaCommit)?.quotaCommit;
+  const reserve = written.find((one) => one.reserve)?.reserve;
+  return {
+    events,
+    ...(ends && { ends }),
+    ...(threadMessage && { threadMessage }),
+    ...(quotaCommit && { quotaCommit }),
+    ...(reserve && { reserve }),
+    ...(ends && !hasJournal && { hasNoJournal: true }),
+  };
+}

@@ -9,7 +9,15 @@ import type { Refusal } from '../protocol/usage.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
-import { appendLength, type Pending, type SideEffects, serialized, sizeOf, type Written } from './run-append.ts';
+import {
+  appendLength,
+  joined,
+  type Pending,
+  type SideEffects,
+  serialized,
+  sizeOf,
+  type Written,
+} from './run-append.ts';
 import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
 import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
 import type { Runs } from './runs.ts';
@@ -423,26 +431,12 @@ export class RunLog implements RunCallLog {
   }
 
   #appendOf(written: readonly Written[]): Append {
-    const { userId, runId } = this.#run;
-    const events = written.map(({ event }) => event);
-    const ends = events.map(({ type }) => type).find(isTerminalEvent);
-    const threadMessage = written.find((one) => one.threadMessage)?.threadMessage;
-    const quotaCommit = written.find((one) => one.quotaCommit)?.quotaCommit;
-    const reserve = written.find((one) => one.reserve)?.reserve;
+    const { userId, runId, journal, steps, inputs } = this.#run;
     const earlier = this.#written.slice(0, this.#eventsInLog - this.#run.events);
-    const { journal, steps, inputs } = this.#run;
     const replayed = journal.size + steps.size + inputs.size > 0;
     const hasJournal = replayed || this.#hasEntries || earlier.some(({ event }) => event.journal);
-    return {
-      userId,
-      events,
-      run: { runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog },
-      ...(ends && { ends }),
-      ...(threadMessage && { threadMessage }),
-      ...(quotaCommit && { quotaCommit }),
-      ...(reserve && { reserve }),
-      ...(ends && !hasJournal && { hasNoJournal: true }),
-    };
+    const run = { runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog };
+    return { userId, run, ...joined(written, hasJournal) };
   }
 
   /** Returns whether this worker owns the run again. */

@@ -64,7 +64,7 @@ const suspendRun = LuaScript.load('suspendRun-3', literal('waiting', 'answered',
 const locateRun = LuaScript.load(
   'locateRun-5',
   oneOf(
-    tuple([text, literal(...RUN_STATES), text, text, text, text, integer, integer, integer, integer]),
+    tuple([text, literal(...RUN_STATES), text, text, text, text, integer, integer, integer, integer, integer]),
     tuple([literal('unknown')]),
   ),
 );
@@ -329,7 +329,7 @@ export class Runs {
       [runId, threadId, keys.run(''), RUNS_SEARCHED, LOG_STATE_SECONDS],
     );
     if (reply.length === 1) return undefined;
-    const [id, status, requestId, thread, agent, epoch, head, oldest, firstSeq, lastSeq] = reply;
+    const [id, status, requestId, thread, agent, epoch, head, oldest, firstSeq, lastSeq, endedMsAgo] = reply;
     return {
       runId: id,
       status,
@@ -341,6 +341,7 @@ export class Runs {
       // A run without events: its first one follows the head.
       after: firstSeq === 0 ? head : firstSeq - 1,
       endedAtSeq: lastSeq === 0 ? undefined : lastSeq,
+      endedMsAgo: lastSeq === 0 ? undefined : endedMsAgo,
     };
   }
 

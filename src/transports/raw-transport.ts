@@ -64,8 +64,9 @@ export class RawTransport implements Transport {
     this.#socket.close(code, reason);
   }
 
+  /** A dialect may have no frame for a message. */
   #write(frame: string): void {
-    if (this.#socket.readyState !== this.#socket.OPEN) return;
+    if (frame === '' || this.#socket.readyState !== this.#socket.OPEN) return;
     writeTogether(this.#socket);
     this.#socket.send(frame);
   }

@@ -32,6 +32,7 @@ async function withWaitingPings() {
     logger: silentLogger,
     dispatcher: new Dispatcher(dispatching as unknown as DispatcherDeps),
     welcome: { established: () => ({}) },
+    createRpcDispatcher: () => undefined,
     hub: { update: () => undefined, finishing: (work: Promise<void>) => void finished.push(work) },
     limits: { heartbeatMs: 1_000, idleTimeoutMs: 5_000, maxAgeMs: 0 },
   } as unknown as ConnectionDeps;
