@@ -63,6 +63,8 @@ export interface LocatedRun {
   readonly after: number;
   /** The `seq` of its terminal event; undefined while the run continues. */
   readonly endedAtSeq: number | undefined;
+  /** Milliseconds since its end, by Redis's clock; undefined while the run continues. */
+  readonly endedMsAgo: number | undefined;
   /** The oldest `seq` in the log. */
   readonly oldest: number;
 }

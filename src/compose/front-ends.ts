@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { registerAgUiRoutes } from '../frontends/ag-ui/ag-ui-routes.ts';
 import { Conversations } from '../frontends/ag-ui/conversations.ts';
 import { registerCopilotKitRoutes } from '../frontends/ag-ui/copilotkit-routes.ts';
+import { registerChatRoutes } from '../frontends/ai-sdk/chat-routes.ts';
 import { FrontEndScope } from '../frontends/front-end-scope.ts';
 import { registerRunRoutes } from '../frontends/runs/run-routes.ts';
 import { RunWaits } from '../frontends/runs/run-waits.ts';
@@ -57,5 +58,6 @@ export function registerFrontEnds(
   const conversations = new Conversations({ scope, runs, threads, agents: services.agents });
   registerAgUiRoutes(app, { scope, conversations });
   registerCopilotKitRoutes(app, { scope, conversations });
+  registerChatRoutes(app, { scope, runs });
   return { drain: () => waits.drain() };
 }

@@ -26,6 +26,9 @@ import { presentedCredentials } from '../transports/handshake-request.ts';
 const BODY_LIMIT_BYTES = 1024 * 1024;
 const BODY_BOUNDS: JsonBounds = { maxDepth: 64, maxValues: 50_000 };
 
+/** Response headers of front ends that their clients read. */
+const RESPONSE_HEADERS = ['Location', 'X-Workflow-Run-Id', 'X-Workflow-Stream-Tail-Index'];
+
 export interface FrontEndDeps extends MessageLimitDeps {
   readonly authenticator: Pick<Authenticator, 'handshake'>;
   readonly guard: Pick<ConnectionGuard, 'register'>;
@@ -73,7 +76,7 @@ export class FrontEndScope {
   /** @param headers request headers that pages can send in addition to `Authorization` and `Content-Type` */
   register(app: FastifyInstance, headers: readonly string[], routes: (scope: FastifyInstance) => void): void {
     app.register(async (scope) => {
-      allowOrigins(scope, this.#deps.allowedOrigins, headers);
+      allowOrigins(scope, this.#deps.allowedOrigins, headers, RESPONSE_HEADERS);
       this.#parseBodies(scope);
       scope.addHook('onRequest', async (request) => this.#authenticate(request));
       routes(scope);
@@ -113,15 +116,17 @@ export class FrontEndScope {
     return countMessage(this.#deps, identity);
   }
 
-  /**
-   * Finds a run whose events are all in the log.
-   * @throws TollgateError RUN_NOT_FOUND, also for runs of others; EVENTS_TRIMMED
-   */
+  /** Finds a run by its id or as the latest of a thread; undefined for runs of others. @throws TollgateError OVERLOADED */
+  find(userId: string, run: { readonly runId?: string; readonly threadId?: string }): Promise<LocatedRun | undefined> {
+    return this.#deps.runs.locate(userId, run);
+  }
+
+  /** As `find`, for a run whose events are all in the log. @throws TollgateError EVENTS_TRIMMED, OVERLOADED */
   async locate(
     userId: string,
     run: { readonly runId?: string; readonly threadId?: string },
   ): Promise<LocatedRun | undefined> {
-    const located = await this.#deps.runs.locate(userId, run);
+    const located = await this.find(userId, run);
     if (located && located.after + 1 < located.oldest) {
       throw new TollgateError('EVENTS_TRIMMED', { fields: { run_id: located.runId } });
     }

@@ -19,6 +19,7 @@ const TAGS = [
   { name: 'tickets', description: 'Single-use credentials for WebSocket handshakes.' },
   { name: 'identity', description: 'Events with which identity providers end sessions.' },
   { name: 'mcp', description: 'The Model Context Protocol over HTTP.' },
+  { name: 'chat', description: 'Chats for the transports of the AI SDK 7.' },
   { name: 'runs', description: 'Runs and events of a user over plain HTTP.' },
   { name: 'ag-ui', description: 'AG-UI 1.0 and the routes of CopilotKit, for front ends that speak them.' },
   { name: 'websocket', description: 'What clients need to know before they connect.' },

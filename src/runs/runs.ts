@@ -77,6 +77,7 @@ const locateRun = LuaScript.load(
       integer,
       integer,
       integer,
+      integer,
     ]),
     tuple([literal('unknown')]),
   ),
@@ -295,7 +296,7 @@ export class Runs {
       [runId, threadId, keys.run(''), RUNS_SEARCHED, LOG_STATE_SECONDS],
     );
     if (reply.length === 1) return undefined;
-    const [id, status, requestId, thread, agent, epoch, head, oldest, firstSeq, lastSeq] = reply;
+    const [id, status, requestId, thread, agent, epoch, head, oldest, firstSeq, lastSeq, endedMsAgo] = reply;
     return {
       runId: id,
       status,
@@ -307,6 +308,7 @@ export class Runs {
       // A run without events: its first one follows the head.
       after: firstSeq === 0 ? head : firstSeq - 1,
       endedAtSeq: lastSeq === 0 ? undefined : lastSeq,
+      endedMsAgo: lastSeq === 0 ? undefined : endedMsAgo,
     };
   }
 

@@ -12,7 +12,7 @@
   ARGV[4] maximum number of runs that are searched, newest first
   ARGV[5] seconds that an unused log keeps its log epoch
   Returns { "unknown" } or { run id, status, request id, thread id, agent, log epoch, last seq of the log, oldest seq in
-          the log, seq of the run's first event or 0, seq of its terminal event or 0 }
+          the log, seq of the run's first event or 0, seq of its terminal event or 0, ms since it ended or 0 }
 ]]
 --@include time
 local logState, log = KEYS[4], KEYS[5]
@@ -32,13 +32,14 @@ if runId == '' then
   run = ARGV[3] .. runId
 end
 local fields =
-  redis.call('HMGET', run, 'status', 'request_id', 'thread_id', 'agent', 'events', 'first_seq', 'last_seq')
+  redis.call('HMGET', run, 'status', 'request_id', 'thread_id', 'agent', 'events', 'first_seq', 'last_seq', 'ended_at')
 if not fields[1] then return { 'unknown' } end
 
+local time = redis.call('TIME')
 local state = redis.call('HMGET', logState, 'epoch', 'seq')
 local epoch, seq = state[1], tonumber(state[2] or '0')
 if not epoch then
-  epoch = newEpoch(redis.call('TIME'))
+  epoch = newEpoch(time)
   redis.call('HSET', logState, 'epoch', epoch, 'seq', seq)
   redis.call('EXPIRE', logState, ARGV[5])
 end
@@ -47,4 +48,7 @@ local oldest = entry and tonumber(string.match(entry[1], '^%d+')) or seq + 1
 local first = tonumber(fields[6] or '0')
 -- A node of an earlier version appended the first event: the run is somewhere in the log.
 if first == 0 and tonumber(fields[5] or '0') > 0 then first = oldest end
-return { runId, fields[1], fields[2], fields[3], fields[4] or '', epoch, seq, oldest, first, tonumber(fields[7] or '0') }
+local endedMs = fields[8] and millis(time) - tonumber(fields[8]) or 0
+return {
+  runId, fields[1], fields[2], fields[3], fields[4] or '', epoch, seq, oldest, first, tonumber(fields[7] or '0'), endedMs,
+}

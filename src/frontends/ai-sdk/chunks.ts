@@ -1,0 +1,215 @@
+import type { UIMessageChunk } from 'ai';
+import { publicError, type TollgateError } from '../../protocol/errors.ts';
+import type { Fields } from '../../protocol/messages.ts';
+import type { RunEvent } from '../run-events.ts';
+import { addText, type Digest, EMPTY_DIGEST, isDigestOf } from './text-digest.ts';
+
+/**
+ * Version of the mapping. Clients count chunks (`startIndex`, `sequence`), so a change that gives other chunks for the
+ * same events must change it.
+ */
+export const MAPPING_VERSION = 1;
+
+/** A chunk of the UI message stream of the AI SDK 7; its types are those of the package `ai`. */
+export type Chunk = UIMessageChunk & Fields;
+
+/** The state after a prefix of the events of a run. Its size does not depend on the length of the run's text. */
+export interface MappingState {
+  /** Number of chunks so far: the index of the next one. */
+  readonly chunks: number;
+  /** Step of the agent whose parts are open; undefined before the first one. */
+  readonly step: number | undefined;
+  /** The open text or reasoning part. */
+  readonly open: { readonly kind: 'text' | 'reasoning'; readonly id: string } | undefined;
+  /** Number of text and reasoning parts so far, for their ids. */
+  readonly partCount: number;
+  /** Digest of the text of the current step: the answer of most agents repeats the text of their last step. */
+  readonly text: Digest;
+  /** Number of usage records. */
+  readonly records: number;
+}
+
+export const INITIAL_STATE: MappingState = {
+  chunks: 0,
+  step: undefined,
+  open: undefined,
+  partCount: 0,
+  text: EMPTY_DIGEST,
+  records: 0,
+};
+
+export interface Mapped {
+  readonly state: MappingState;
+  readonly chunks: readonly Chunk[];
+}
+
+/**
+ * Maps the next event of a run to chunks. A pure function: live and resumed streams of all transports give the same
+ * chunks, because the same events in the same order give the same chunks.
+ */
+export function mapEvent(state: MappingState, event: RunEvent): Mapped {
+  const mapped = new Mapping(state);
+  mapped.add(event);
+  return mapped.result();
+}
+
+/** The chunks of a stream that ends because of an error of the gateway. The run may continue. */
+export function errorChunks(error: TollgateError): readonly Chunk[] {
+  return [errorChunk(publicError(error)), { type: 'finish', finishReason: 'error' }];
+}
+
+/**
+ * `errorText` is all that clients of the package read. It has the form of an HTTP error body, which is what they get as
+ * the message of a refused request.
+ */
+function errorChunk(error: Fields): Chunk {
+  const { code, retry_after_ms } = error;
+  const retry = retry_after_ms === undefined ? {} : { retry_after_ms };
+  return { type: 'error', errorText: JSON.stringify({ error }), code, ...retry };
+}
+
+const FINISH_REASONS = { length: 'length', content_filter: 'content-filter', refusal: 'content-filter' } as const;
+
+/** One transition. */
+class Mapping {
+  readonly #chunks: Chunk[] = [];
+  #state: MappingState;
+
+  constructor(state: MappingState) {
+    this.#state = state;
+  }
+
+  result(): Mapped {
+    const chunks = this.#chunks;
+    return { chunks, state: { ...this.#state, chunks: this.#state.chunks + chunks.length } };
+  }
+
+  add(event: RunEvent): void {
+    const { fields } = event;
+    if (typeof fields.usage_record_id === 'string') this.#update({ records: this.#state.records + 1 });
+    switch (event.type) {
+      case 'agent_started':
+        return this.#push({ type: 'start', messageId: text(fields.run_id), messageMetadata: metadataOf(event) });
+      case 'agent_thinking':
+        this.#enterStep(Number(fields.step), fields.replaces_step);
+        return this.#write('text', text(fields.thought));
+      case 'agent_reasoning':
+        this.#enterStep(Number(fields.step), fields.replaces_step);
+        return this.#write('reasoning', text(fields.reasoning));
+      case 'tool_executing':
+        return this.#toolInput(fields);
+      case 'tool_completed':
+        return this.#toolOutput(fields);
+      case 'agent_completed':
+        return this.#complete(event);
+      case 'agent_failed':
+        this.#push(errorChunk(fields.error as Fields));
+        return this.#finish(event, 'error');
+      case 'agent_cancelled':
+        this.#push({ type: 'abort', reason: 'cancelled' });
+        return this.#finish(event, 'other');
+      // Events of later versions.
+      default:
+    }
+  }
+
+  /** Begins a step, or an attempt that replaces the parts of the current one. */
+  #enterStep(step: number, replaces: unknown): void {
+    const { step: current } = this.#state;
+    if (step === current) return;
+    if (current !== undefined && replaces === current) {
+      // Removes all parts of the step, the open one included.
+      this.#push({ type: 'reset-step' });
+    } else this.#startStep();
+    this.#update({ step, open: undefined, text: EMPTY_DIGEST });
+  }
+
+  #startStep(): void {
+    this.#endStep();
+    this.#push({ type: 'start-step' });
+  }
+
+  #endStep(): void {
+    this.#closePart();
+    if (this.#state.step !== undefined) this.#push({ type: 'finish-step' });
+  }
+
+  #write(kind: 'text' | 'reasoning', delta: string): void {
+    if (this.#state.open?.kind !== kind) {
+      this.#closePart();
+      const partCount = this.#state.partCount + 1;
+      const id = `${kind}-${partCount}`;
+      this.#push({ type: `${kind}-start`, id });
+      this.#update({ partCount, open: { kind, id } });
+    }
+    const { id = '' } = this.#state.open ?? {};
+    this.#push({ type: `${kind}-delta`, id, delta });
+    if (kind === 'text') this.#update({ text: addText(this.#state.text, delta) });
+  }
+
+  #closePart(): void {
+    const { open } = this.#state;
+    if (open) this.#push({ type: `${open.kind}-end`, id: open.id });
+    this.#update({ open: undefined });
+  }
+
+  /** `providerExecuted`: otherwise clients would answer the call themselves with another request. */
+  #toolInput(fields: Fields): void {
+    if (this.#state.step === undefined) this.#enterStep(0, undefined);
+    this.#closePart();
+    this.#push({
+      type: 'tool-input-available',
+      toolCallId: text(fields.tool_call_id),
+      toolName: text(fields.tool_name),
+      input: fields.arguments,
+      providerExecuted: true,
+    });
+  }
+
+  #toolOutput(fields: Fields): void {
+    const call = { toolCallId: text(fields.tool_call_id), providerExecuted: true };
+    if (fields.success === true) {
+      return this.#push({ type: 'tool-output-available', ...call, output: fields.result ?? null });
+    }
+    const { message, ...error } = (fields.error ?? {}) as Fields;
+    this.#push({ type: 'tool-output-error', ...call, errorText: text(message), error });
+  }
+
+  /** Adds the answer, unless it is the text of the last step. */
+  #complete(event: RunEvent): void {
+    const answer = text(event.fields.final_response);
+    if (answer !== '' && !isDigestOf(this.#state.text, answer)) {
+      this.#startStep();
+      this.#update({ step: (this.#state.step ?? 0) + 1 });
+      this.#write('text', answer);
+    }
+    const reason = event.fields.finish_reason;
+    this.#finish(event, FINISH_REASONS[reason as keyof typeof FINISH_REASONS] ?? 'stop');
+  }
+
+  /** Every run ends with `finish`: a client that receives none asks again without end. */
+  #finish(event: RunEvent, finishReason: 'stop' | 'length' | 'content-filter' | 'error' | 'other'): void {
+    this.#endStep();
+    const { run_id, thread_id, status, duration_ms, tools_used } = event.fields;
+    const data = { run_id, thread_id, status, duration_ms, tools_used, usage_records: this.#state.records };
+    this.#push({ type: 'data-tollgate', data, transient: true });
+    this.#push({ type: 'finish', finishReason, messageMetadata: metadataOf(event) });
+  }
+
+  #push(chunk: Chunk): void {
+    this.#chunks.push(chunk);
+  }
+
+  #update(change: Partial<MappingState>): void {
+    this.#state = { ...this.#state, ...change };
+  }
+}
+
+/** Clients send the metadata of a message back with every later request. */
+function metadataOf({ epoch, seq, fields: { run_id, thread_id, agent_name } }: RunEvent): object {
+  return { tollgate: { epoch, seq, run_id, thread_id, agent: agent_name } };
+}
+
+function text(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}

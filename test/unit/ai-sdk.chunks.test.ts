@@ -1,0 +1,185 @@
+import { describe, expect, it } from '@jest/globals';
+import { readUIMessageStream, type UIMessage, uiMessageChunkSchema } from 'ai';
+import fc from 'fast-check';
+import {
+  type Chunk,
+  errorChunks,
+  INITIAL_STATE,
+  MAPPING_VERSION,
+  mapEvent,
+} from '../../src/frontends/ai-sdk/chunks.ts';
+import { addText, EMPTY_DIGEST, isDigestOf } from '../../src/frontends/ai-sdk/text-digest.ts';
+import type { RunEvent } from '../../src/frontends/run-events.ts';
+import { TollgateError } from '../../src/protocol/errors.ts';
+
+type Row = readonly [type: string, fields?: object];
+
+function events(rows: readonly Row[]): RunEvent[] {
+  const ids = { run_id: 'run_1', thread_id: 'thread_1', agent_name: 'triage_agent' };
+  return rows.map(([type, fields], at) => ({ type, epoch: 'epoch_1', seq: at + 1, fields: { ...ids, ...fields } }));
+}
+
+function chunksOf(rows: readonly Row[]): Chunk[] {
+  let state = INITIAL_STATE;
+  return events(rows).flatMap((event) => {
+    const mapped = mapEvent(state, event);
+    expect(mapped.state.chunks).toBe(state.chunks + mapped.chunks.length);
+    ({ state } = mapped);
+    return mapped.chunks;
+  });
+}
+
+/** The message that the AI SDK builds from the chunks. */
+async function messageOf(chunks: readonly Chunk[]): Promise<UIMessage | undefined> {
+  let message: UIMessage | undefined;
+  const stream = ReadableStream.from(chunks) as ReadableStream<Chunk>;
+  for await (const next of readUIMessageStream({ stream, terminateOnError: true })) message = next;
+  return message;
+}
+
+const say = (step: number, thought: string, extra: object = {}): Row => ['agent_thinking', { step, thought, ...extra }];
+const execute = (id: string): Row => [
+  'tool_executing',
+  { tool_call_id: id, tool_name: 'count', arguments: { days: 7 } },
+];
+const succeed = (id: string): Row => ['tool_completed', { tool_call_id: id, success: true, result: { units: 12 } }];
+const complete = (final_response: string): Row => ['agent_completed', { final_response, status: 'completed' }];
+
+const RUN: readonly Row[] = [
+  ['agent_started', { message: 'Hello' }],
+  ['agent_reasoning', { step: 1, reasoning: 'Both.' }],
+  say(1, 'I look '),
+  say(1, 'at both.', { usage_record_id: 'usage_1' }),
+  execute('a'),
+  execute('b'),
+  succeed('b'),
+  ['tool_completed', { tool_call_id: 'a', success: false, error: { code: 'TOOL_FAILED', message: 'It failed.' } }],
+  say(2, 'Aborted'),
+  say(3, 'It is ', { replaces_step: 2 }),
+  say(3, 'twelve.\n', { usage_record_id: 'usage_2' }),
+  complete('It is twelve.'),
+];
+
+describe('the chunks of a run', () => {
+  it('are those of version 1 for a run with parallel tools, two steps and a replaced step', () => {
+    // Clients count chunks: if this list changes, raise MAPPING_VERSION.
+    expect(MAPPING_VERSION).toBe(1);
+    expect(chunksOf(RUN).map(({ type }) => type)).toEqual([
+      'start',
+      ...[
+        'start-step',
+        'reasoning-start',
+        'reasoning-delta',
+        'reasoning-end',
+        'text-start',
+        'text-delta',
+        'text-delta',
+      ],
+      ...['text-end', 'tool-input-available', 'tool-input-available', 'tool-output-available', 'tool-output-error'],
+      ...['finish-step', 'start-step', 'text-start', 'text-delta'],
+      ...['reset-step', 'text-start', 'text-delta', 'text-delta', 'text-end', 'finish-step'],
+      ...['data-tollgate', 'finish'],
+    ]);
+  });
+
+  it('build the message of the run, without the parts of a replaced step', async () => {
+    const message = await messageOf(chunksOf(RUN));
+    expect(message).toMatchObject({
+      id: 'run_1',
+      role: 'assistant',
+      metadata: {
+        tollgate: { epoch: 'epoch_1', seq: 12, run_id: 'run_1', thread_id: 'thread_1', agent: 'triage_agent' },
+      },
+    });
+    expect(message?.parts).toMatchObject([
+      { type: 'step-start' },
+      { type: 'reasoning', text: 'Both.', state: 'done' },
+      { type: 'text', text: 'I look at both.', state: 'done' },
+      { type: 'tool-count', toolCallId: 'a', state: 'output-error', errorText: 'It failed.', input: { days: 7 } },
+      { type: 'tool-count', toolCallId: 'b', state: 'output-available', output: { units: 12 }, providerExecuted: true },
+      { type: 'step-start' },
+      { type: 'text', text: 'It is twelve.\n', state: 'done' },
+    ]);
+  });
+
+  it('have the answer as a step of its own unless the last step said it', async () => {
+    const texts = async (rows: readonly Row[]) => {
+      const { parts = [] } = (await messageOf(chunksOf(rows))) ?? {};
+      return parts.flatMap((part) => (part.type === 'text' ? [part.text] : []));
+    };
+    const started: Row = ['agent_started', {}];
+    expect(await texts([started, say(1, 'Looking.'), complete('Twelve.')])).toEqual(['Looking.', 'Twelve.']);
+    expect(await texts([started, complete('Twelve.')])).toEqual(['Twelve.']);
+    expect(await texts([started, say(1, ' Twelve.'), complete('Twelve.')])).toEqual([' Twelve.']);
+    expect(await texts([started, say(1, 'Twelve.'), complete('')])).toEqual(['Twelve.']);
+  });
+
+  it.each([
+    [
+      ['agent_failed', { error: { code: 'RATE_LIMITED', message: 'Later.', retry_after_ms: 5 }, status: 'failed' }],
+      {
+        type: 'error',
+        code: 'RATE_LIMITED',
+        retry_after_ms: 5,
+        errorText: expect.stringContaining('"message":"Later."'),
+      },
+      'error',
+    ],
+    [['agent_cancelled', { status: 'cancelled' }], { type: 'abort', reason: 'cancelled' }, 'other'],
+  ] as const)('always end with finish: %j', (end, expected, finishReason) => {
+    const chunks = chunksOf([['agent_started'], say(1, 'Half'), end]);
+    expect(chunks).toContainEqual(expected);
+    expect(chunks.at(-1)).toMatchObject({ type: 'finish', finishReason });
+    const data = chunks.find(({ type }) => type === 'data-tollgate');
+    expect(data).toMatchObject({ transient: true, data: { run_id: 'run_1', status: end[1].status } });
+  });
+
+  it('ignore events of later versions', () => {
+    expect(chunksOf([['input_requested', { request_id: 'r' }]])).toEqual([]);
+  });
+
+  it('of an error of the gateway have its code, the time to wait, and an end', () => {
+    const error = new TollgateError('SERVER_DRAINING', { retryAfterMs: 300 });
+    expect(errorChunks(error)).toMatchObject([
+      { type: 'error', code: 'SERVER_DRAINING', retry_after_ms: 300 },
+      { type: 'finish', finishReason: 'error' },
+    ]);
+  });
+
+  it('are valid for the AI SDK and build a message for every run', async () => {
+    const row = fc.oneof(
+      fc.tuple(fc.integer({ min: 1, max: 4 }), fc.string(), fc.boolean()).map(([step, thought, replaces]) => {
+        return say(step, thought, replaces ? { replaces_step: step - 1 } : {});
+      }),
+      fc.tuple(fc.integer({ min: 1, max: 4 }), fc.string()).map(([step, reasoning]): Row => {
+        return ['agent_reasoning', { step, reasoning }];
+      }),
+    );
+    const end = fc.constantFrom<Row>(complete('Done.'), ['agent_cancelled', {}]);
+    const { validate } = uiMessageChunkSchema();
+    await fc.assert(
+      fc.asyncProperty(fc.array(row, { maxLength: 12 }), fc.nat(3), end, async (rows, calls, last) => {
+        const ids = Array.from({ length: calls }, (_, at) => `call_${at}`);
+        const all = [['agent_started'] as const, ...rows, ...ids.map(execute), ...ids.reverse().map(succeed), last];
+        const chunks = chunksOf(all);
+        for (const chunk of chunks) expect(await validate?.(chunk)).toMatchObject({ success: true });
+        const message = await messageOf(chunks);
+        expect(message?.parts.filter(({ type }) => type === 'tool-count')).toHaveLength(calls);
+        expect(chunks.at(-1)?.type).toBe('finish');
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+describe('the digest of a text', () => {
+  it('does not depend on the pieces or on white space, and tells texts apart', () => {
+    fc.assert(
+      fc.property(fc.array(fc.string()), fc.string({ minLength: 1 }), (pieces, other) => {
+        const digest = pieces.reduce(addText, EMPTY_DIGEST);
+        expect(isDigestOf(digest, ` ${pieces.join('')}\n`)).toBe(true);
+        expect(isDigestOf(digest, `${pieces.join('')}${other}`)).toBe(other.trim() === '');
+      }),
+    );
+  });
+});
