@@ -11,6 +11,7 @@ export interface Program {
 }
 
 export const HAPROXY: Program = { command: 'haproxy', versionArgs: ['-v'], install: 'apt-get install haproxy' };
+export const NGINX: Program = { command: 'nginx', versionArgs: ['-v'], install: 'apt-get install nginx' };
 export const OPENSSL: Program = { command: 'openssl', versionArgs: ['version'], install: 'apt-get install openssl' };
 export const STRIP: Program = { command: 'strip', versionArgs: ['--version'], install: 'apt-get install binutils' };
 export const KUBECTL: Program = {
