@@ -16,6 +16,7 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail, type TailListener } from '../events/live-tail.ts';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
+import { ChatSocket, type ChatSocketDeps } from '../frontends/ai-sdk/chat-socket.ts';
 import { type AgentRunJob, QUEUES } from '../jobs.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
@@ -99,7 +100,7 @@ export async function composeConnections(
     eventLog,
     plans,
     dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, logger, tracing }),
-    createRpcDispatcher: mcp.createDispatcher,
+    createRpcDispatcher: dispatchersOf({ mcp, runs, limits }),
     welcome: new Welcome({ plans, permissions, messageLimiter, clock, nodeId }, limits),
     hub,
     limits,
@@ -124,6 +125,17 @@ export async function composeConnections(
     mcp,
     runs,
     threads,
+  };
+}
+
+/** The handlers of the messages of other protocols, by the format of the connection. */
+function dispatchersOf({
+  mcp,
+  ...chat
+}: Omit<ChatSocketDeps, 'sendFrame'> & { readonly mcp: Mcp }): ConnectionDeps['createRpcDispatcher'] {
+  return (format, sendFrame) => {
+    if (format === 'jsonrpc') return mcp.createDispatcher(sendFrame);
+    return format === 'ui_chat' ? new ChatSocket({ ...chat, sendFrame }) : undefined;
   };
 }
 

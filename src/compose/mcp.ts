@@ -3,7 +3,7 @@ import type { Accounts } from '../accounts/accounts.ts';
 import type { Permissions } from '../catalogue/permissions.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import type { Config } from '../config.ts';
-import type { ConnectionDeps } from '../connections/connection.ts';
+import type { RpcDispatcher } from '../connections/connection-context.ts';
 import { ProtectedResource, registerProtectedResourceRoutes } from '../http/mcp-metadata-routes.ts';
 import { MCP_PATH, type McpRoutesDeps, registerMcpRoutes } from '../http/mcp-routes.ts';
 import { InFlight } from '../mcp/in-flight.ts';
@@ -22,7 +22,7 @@ export interface Mcp {
   readonly inFlight: InFlight;
   readonly trustsTraces: boolean;
   /** Creates the dispatcher of the MCP messages on one connection. */
-  readonly createDispatcher: ConnectionDeps['createRpcDispatcher'];
+  readonly createDispatcher: (sendFrame: (frame: string) => void) => RpcDispatcher;
 }
 
 export function composeMcp(

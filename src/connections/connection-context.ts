@@ -4,7 +4,7 @@ import type { Span, TraceParent } from '../lib/tracing.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import type { TollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Fields, ServerEventType } from '../protocol/messages.ts';
+import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 import type { ConnectionWriter } from './connection-writer.ts';
 import type { InputCounters } from './input-counters.ts';
 
@@ -73,7 +73,10 @@ export interface RpcMessage {
 
 export type RpcRequest = RpcMessage & { readonly id: string | number };
 
-/** Port to the MCP messages on a JSON-RPC connection (`/ws/mcp`), beside Tollgate's own messages. */
+/**
+ * Port to the messages of another protocol on a connection: MCP beside Tollgate's own messages (`/ws/mcp`), or the chats
+ * of the AI SDK (`/v1/chat/ws`).
+ */
 export interface RpcDispatcher {
   /** Whether a method belongs to MCP in the current state of the MCP session. */
   handles(method: string): boolean;
@@ -85,6 +88,10 @@ export interface RpcDispatcher {
    * @throws TollgateError RATE_LIMITED, OVERLOADED
    */
   answer(ctx: MessageContext, request: RpcRequest): Promise<string | undefined>;
+  /** Receives the durable events in place of the transport, for a protocol with events of its own. */
+  deliver?(entry: LogEntry): void;
+  /** The log no longer contains events that were not delivered. */
+  onReplayGap?(gap: Fields): void;
 }
 
 /** Names connection and user in a log line. The user appears only as a hash. */

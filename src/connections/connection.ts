@@ -9,7 +9,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import { SerialQueue } from '../lib/serial-queue.ts';
 import type { TraceParent } from '../lib/tracing.ts';
 import { type MessageLimit, NO_MESSAGE_LIMIT } from '../limits/message-limit.ts';
-import type { IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
+import type { FormatName, IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields, LogEntry, PublishedEvent, ServerEventType } from '../protocol/messages.ts';
@@ -29,8 +29,8 @@ import type { Welcome } from './welcome.ts';
 export interface ConnectionDeps extends AttachmentDeps {
   readonly authenticator: Pick<Authenticator, 'message' | 'renewal'>;
   readonly dispatcher: Dispatcher;
-  /** Creates the handler of the MCP messages on a JSON-RPC connection. */
-  readonly createRpcDispatcher: (sendFrame: (frame: string) => void) => RpcDispatcher;
+  /** Creates the handler of the messages of another protocol; undefined for the formats of Tollgate's own. */
+  readonly createRpcDispatcher: (format: FormatName, sendFrame: (frame: string) => void) => RpcDispatcher | undefined;
   readonly welcome: Welcome;
   /** The set of connections of the node; notified of each change of state. */
   readonly hub: { update(connection: Connection): void; finishing(handled: Promise<void>): void };
@@ -108,8 +108,7 @@ export class Connection implements ConnectionContext, AttachmentEvents {
       this.#release = resolve;
     });
     this.#queue.add(() => opened);
-    this.rpc =
-      transport.format === 'jsonrpc' ? deps.createRpcDispatcher((frame) => this.writer.sendFrame(frame)) : undefined;
+    this.rpc = deps.createRpcDispatcher(transport.format, (frame) => this.writer.sendFrame(frame));
     this.#resumeGrace = new ResumeGrace(deps.clock);
     this.#openedAt = deps.clock.now();
     this.#keepalive = new Keepalive(deps.limits, this.#openedAt);
@@ -277,11 +276,13 @@ export class Connection implements ConnectionContext, AttachmentEvents {
 
   deliver(entry: LogEntry): void {
     this.#deps.metrics.delivered.inc();
-    this.writer.sendEntry(entry);
+    if (this.rpc?.deliver) this.rpc.deliver(entry);
+    else this.writer.sendEntry(entry);
   }
 
   onReplayGap(loss: ReplayGap): void {
     this.#deps.metrics.resumes.inc({ result: loss.reason });
+    this.rpc?.onReplayGap?.({ ...loss });
     this.writer.send('resume_failed', { ...loss });
   }
 

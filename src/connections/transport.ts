@@ -18,7 +18,7 @@ export interface Transport {
   readonly progress: string;
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void;
   sendEntry(entry: LogEntry): void;
-  /** Sends an already encoded frame; only on connections that carry MCP messages. */
+  /** Sends an already encoded frame; only on connections that carry messages of another protocol. */
   sendFrame?(frame: string): void;
   sendError(error: TollgateError, replyTo?: ReplyTo): void;
   /** Sends a ping; the transport reports the pong through `Connection.markAlive`. */

@@ -49,17 +49,18 @@ export interface BoundedWebSocketDeps {
 export class BoundedWebSocketServer extends WebSocketServer {
   readonly #deps: BoundedWebSocketDeps;
 
-  constructor(deps: BoundedWebSocketDeps, options: ServerOptions = {}) {
+  /** @param maxFrameBytes larger frames close the connection with 1009 before they are read */
+  constructor(deps: BoundedWebSocketDeps, options: ServerOptions = {}, maxFrameBytes = MAX_FRAME_BYTES) {
     const bounded: BoundedOptions = {
       ...options,
       noServer: true,
       clientTracking: false,
-      maxPayload: MAX_FRAME_BYTES,
+      maxPayload: maxFrameBytes,
       // Compression costs about 300 KB of memory per socket, and events are small.
       perMessageDeflate: false,
       closeTimeout: CLOSE_TIMEOUT_MS,
       maxFragments: MAX_FRAGMENTS,
-      maxBufferedChunks: MAX_CHUNKS,
+      maxBufferedChunks: MAX_CHUNKS * Math.ceil(maxFrameBytes / MAX_FRAME_BYTES),
       maxPendingAutoPongs: MAX_PENDING_PONGS,
     };
     super(bounded);

@@ -1,4 +1,5 @@
 import { type Dialect, envelopeDialect, flatDialect, jsonRpcDialect } from '../protocol/dialects.ts';
+import { uiChatDialect } from '../protocol/ui-chat-dialect.ts';
 
 /** A path at which clients can open a raw WebSocket. */
 export interface Endpoint {
@@ -21,11 +22,21 @@ const MCP: Endpoint = {
   protocols: ['mcp', 'jwt-auth'],
 };
 
+/** For the `WebSocketChatTransport` of the AI SDK, which ends at the first frame of another protocol. */
+const UI_CHAT: Endpoint = {
+  path: '/v1/chat/ws',
+  dialect: uiChatDialect,
+  identityRequired: true,
+  userInPath: false,
+  protocols: ['jwt-auth'],
+};
+
 /** In order of precedence: `/ws/{user_id}` matches what no other row does. */
 export const ENDPOINTS: readonly Endpoint[] = [
   { path: '/ws', dialect: flatDialect, identityRequired: false, userInPath: false, protocols: ['jwt-auth'] },
   { path: '/ws/secure', dialect: envelopeDialect, identityRequired: true, userInPath: false, protocols: ['jwt-auth'] },
   MCP,
+  UI_CHAT,
   {
     path: '/ws/v1/{user_id}',
     dialect: envelopeDialect,

@@ -84,8 +84,9 @@ export class RawTransport implements Transport {
     this.#socket.close(code, reason);
   }
 
+  /** A dialect may have no frame for a message. */
   #write(frame: string): void {
-    if (this.#socket.readyState === this.#socket.OPEN) this.#socket.send(frame);
+    if (frame !== '' && this.#socket.readyState === this.#socket.OPEN) this.#socket.send(frame);
   }
 
   #now(): Date {

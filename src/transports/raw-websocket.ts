@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { RawData, WebSocket } from 'ws';
+import type { RawData, ServerOptions, WebSocket } from 'ws';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { answeredProtocol, unpaddedProtocols } from '../auth/credentials.ts';
 import { acceptConnection } from '../connections/accept.ts';
@@ -11,7 +11,7 @@ import type { LongTasks } from '../limits/long-tasks.ts';
 import { replyToOf } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import { BoundedWebSocketServer } from './bounded-websockets.ts';
+import { BoundedWebSocketServer, MAX_FRAME_BYTES } from './bounded-websockets.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
 import { presentedCredentials, resumePoint } from './handshake-request.ts';
@@ -172,9 +172,11 @@ export class RawWebSockets {
 }
 
 function createServer(deps: RawWebSocketDeps, endpoint: Endpoint): BoundedWebSocketServer {
-  return new BoundedWebSocketServer(deps, {
-    handleProtocols: (requested) => answeredProtocol(requested, endpoint.protocols),
-  });
+  const handleProtocols: ServerOptions['handleProtocols'] = (requested) => {
+    return answeredProtocol(requested, endpoint.protocols);
+  };
+  const maxFrameBytes = Math.max(MAX_FRAME_BYTES, maxMessageBytes(deps.limits, endpoint.dialect.format));
+  return new BoundedWebSocketServer(deps, { handleProtocols }, maxFrameBytes);
 }
 
 /** The position in the query from which the client resumes. @throws TollgateError FORMAT_ERROR */

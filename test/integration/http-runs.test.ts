@@ -189,6 +189,31 @@ async function block(stack: StackProcesses, userId: string): Promise<void> {
   await admin('POST', `/v1/users/${userId}/block`);
 }
 
+describe('many streams at once', () => {
+  const COUNT = process.env.FRONT_ENDS === undefined ? 100 : 1_000;
+
+  it(`all have every event of their run: ${COUNT} streams`, async () => {
+    const streams = await Promise.all(
+      Array.from({ length: COUNT }, async (_, at) => {
+        const me = user();
+        const body = { id: 'chat-1', messages: [{ id: 'm', role: 'user', parts: [{ type: 'text', text: 'Hello' }] }] };
+        const stream = openStream(url('/v1/chat', at % 2), { method: 'POST', token: me.token, body });
+        await until(() => stream.status !== undefined, { timeoutMs: 60_000 });
+        return { me, stream };
+      }),
+    );
+    await Promise.all(
+      streams.map(async ({ me, stream }) => {
+        const runId = String(stream.headers['x-workflow-run-id']).split('.')[0] ?? '';
+        const log = await worker.claim(me.userId, runId);
+        for (const event of FULL_RUN) await event(log);
+        await stream.ended(60_000);
+      }),
+    );
+    expect(streams.filter(({ stream }) => stream.end !== 'complete' || stream.events.length !== 25)).toEqual([]);
+  }, 180_000);
+});
+
 describe('a draining node', () => {
   it('ends each stream with SERVER_DRAINING and a reset, and ends the waits', async () => {
     const me = user();

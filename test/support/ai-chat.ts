@@ -1,4 +1,5 @@
-import { AbstractChat, type ChatTransport, type UIMessage } from 'ai';
+import { AbstractChat, type ChatTransport, type UIMessage, type WebSocketChatTransport } from 'ai';
+import { WebSocket } from 'ws';
 
 /** `useChat` without React: the chat of the AI SDK with its state in memory. */
 export class TestChat extends AbstractChat<UIMessage> {
@@ -81,4 +82,26 @@ function cutBody(body: ReadableStream<Uint8Array>, cut: Cut, seen: Seen): Readab
     },
     cancel: (reason) => reader.cancel(reason),
   });
+}
+
+type ChatWebSocket = NonNullable<ConstructorParameters<typeof WebSocketChatTransport>[0]['webSocket']>;
+
+/** A WebSocket class whose first connection is lost after some chunks, for `WebSocketChatTransport`. */
+export function cuttingWebSocket(cut: Cut): { readonly webSocket: ChatWebSocket; readonly seen: Seen } {
+  const seen: Seen = { events: 0, seq: 0, wasCut: false };
+  class CuttingWebSocket extends WebSocket {
+    override emit(name: string | symbol, ...values: unknown[]): boolean {
+      if (name !== 'message') return super.emit(name, ...values);
+      const frame = JSON.parse(String(values[0])) as { type: string; chunk?: { messageMetadata?: unknown } };
+      if (frame.type !== 'chunk' || seen.wasCut) return super.emit(name, ...values);
+      seen.events += 1;
+      const isHandled = super.emit(name, ...values);
+      if (seen.events === cut.after) {
+        seen.wasCut = true;
+        this.terminate();
+      }
+      return isHandled;
+    }
+  }
+  return { webSocket: CuttingWebSocket as unknown as ChatWebSocket, seen };
 }

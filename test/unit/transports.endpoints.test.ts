@@ -24,6 +24,7 @@ describe('the table of endpoints', () => {
       ['/ws', 'regular_json', false, ['jwt-auth']],
       ['/ws/secure', 'envelope', true, ['jwt-auth']],
       ['/ws/mcp', 'jsonrpc', true, ['mcp', 'jwt-auth']],
+      ['/v1/chat/ws', 'ui_chat', true, ['jwt-auth']],
       ['/ws/v1/{user_id}', 'envelope', true, ['jwt-auth']],
       ['/ws/{user_id}', 'envelope', true, ['jwt-auth']],
     ]);

@@ -3,6 +3,13 @@ import { derivedId, newId } from '../../lib/ids.ts';
 import { TollgateError } from '../../protocol/errors.ts';
 import { CLIENT_MESSAGES } from '../../protocol/messages.ts';
 
+/**
+ * A run that has ended can be resumed for this time. Its end may not have reached a client whose network was lost without
+ * notice, and with 204 that client would show half of the answer for ever. For a client that has the answer, the replay
+ * builds the same message again.
+ */
+export const RESUMABLE_MS = 5 * 60_000;
+
 const { agent, message: text } = CLIENT_MESSAGES.agent_request.fields.shape;
 const id = z.string().min(1).max(128);
 

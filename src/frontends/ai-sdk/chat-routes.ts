@@ -4,7 +4,7 @@ import { BODY_ERRORS, typedRoutes, USER_ERRORS, USER_TOKEN } from '../../http/ro
 import type { LocatedRun } from '../../jobs.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
 import type { FrontEndDeps, FrontEndScope } from '../front-end-scope.ts';
-import { ChatBody, chatRun, threadOf } from './chat-request.ts';
+import { ChatBody, chatRun, RESUMABLE_MS, threadOf } from './chat-request.ts';
 import { chatEncoder, parseWorkflowRunId, renderError } from './chat-stream.ts';
 import { MAPPING_VERSION } from './chunks.ts';
 
@@ -20,12 +20,6 @@ const ERRORS: readonly ErrorCode[] = [
   'FORMAT_ERROR',
   'EVENTS_TRIMMED',
 ];
-/**
- * A run that has ended can be resumed for this time. Its end may not have reached a client whose network was lost without
- * notice, and with 204 that client would show half of the answer for ever. For a client that has the answer, the replay
- * builds the same message again.
- */
-const RESUMABLE_MS = 5 * 60_000;
 const TAGS = ['chat'];
 const Ticket = z.object({
   ticket: z.string().max(256).optional().describe('Instead of a token, for clients that cannot send headers.'),

@@ -1,0 +1,138 @@
+import type {
+  ConnectionContext,
+  MessageContext,
+  RpcDispatcher,
+  RpcMessage,
+  RpcRequest,
+} from '../../connections/connection-context.ts';
+import type { LocatedRun } from '../../jobs.ts';
+import { isObject } from '../../lib/is-object.ts';
+import { NO_MESSAGE_LIMIT } from '../../limits/message-limit.ts';
+import { publicError, TollgateError } from '../../protocol/errors.ts';
+import { type Fields, isTerminalEvent, type LogEntry } from '../../protocol/messages.ts';
+import { parseFields } from '../../protocol/parse-fields.ts';
+import type { FrontEndDeps } from '../front-end-scope.ts';
+import { eventOf } from '../run-events.ts';
+import { ChatBody, chatRun, RESUMABLE_MS, threadOf } from './chat-request.ts';
+import { INITIAL_STATE, type MappingState, mapEvent } from './chunks.ts';
+
+/** Streams of one socket: as many as a page has chats. */
+const MAX_STREAMS = 16;
+const RETRY_MS = 1_000;
+
+/** A stream that the client follows. */
+interface ChatStream {
+  readonly runId: string;
+  readonly epoch: string;
+  /** The last event that was sent: a resume of another stream repeats it. */
+  lastSeq: number;
+  state: MappingState;
+}
+
+export interface ChatSocketDeps {
+  readonly runs: Pick<FrontEndDeps['runs'], 'start' | 'locate'>;
+  readonly limits: FrontEndDeps['limits'];
+  readonly sendFrame: (frame: string) => void;
+}
+
+/**
+ * The requests of the AI SDK's `WebSocketChatTransport` on one connection. The streams share the cursor of the
+ * connection: a stream that begins moves it back to the beginning of its run, and the others skip what they have.
+ */
+export class ChatSocket implements RpcDispatcher {
+  readonly #deps: ChatSocketDeps;
+  readonly #streams = new Map<string, ChatStream>();
+
+  constructor(deps: ChatSocketDeps) {
+    this.#deps = deps;
+  }
+
+  handles(method: string): boolean {
+    return method === 'send' || method === 'resume' || method === 'abort';
+  }
+
+  /** `abort` ends a stream, like a closed response. It does not cancel the run. */
+  observe({ method, params }: RpcMessage): void {
+    if (method === 'abort') this.#streams.delete(String(params.requestId));
+  }
+
+  async answer(ctx: MessageContext, { id, method, params }: RpcRequest): Promise<string | undefined> {
+    if (this.#streams.size >= MAX_STREAMS) {
+      const text = `Rate limit exceeded: ${MAX_STREAMS} streams of this connection are open.`;
+      throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: RETRY_MS });
+    }
+    const run = method === 'send' ? await this.#start(ctx, params) : await this.#find(ctx, params);
+    if (!run) return JSON.stringify({ type: 'no-active', requestId: id });
+    await this.#follow(ctx.connection, String(id), run);
+    return undefined;
+  }
+
+  deliver(entry: LogEntry): void {
+    for (const [requestId, stream] of this.#streams) this.#send(requestId, stream, entry);
+  }
+
+  /** The log has lost events: the client has to start its streams again. */
+  onReplayGap(gap: Fields): void {
+    const error = publicError(new TollgateError('EVENTS_TRIMMED', { retryable: true, fields: gap }));
+    for (const requestId of this.#streams.keys()) {
+      this.#frame({ type: 'error', requestId, errorText: JSON.stringify({ error }) });
+    }
+    this.#streams.clear();
+  }
+
+  async #start({ connection, identity, limit }: MessageContext, params: Fields): Promise<LocatedRun> {
+    const { runs, limits } = this.#deps;
+    const body = isObject(params.body) ? params.body : {};
+    const run = chatRun(identity.userId, parseFields(ChatBody, { ...body, ...params }));
+    const size = Buffer.byteLength(run.message);
+    if (size > limits.maxMessageBytes) {
+      throw new TollgateError('MESSAGE_TOO_LARGE', { fields: { max_message_size: limits.maxMessageBytes, size } });
+    }
+    const { connectionId, degraded } = connection;
+    const { run_id } = await runs.start({ ...run, identity, connectionId, degraded, transport: 'ai_sdk' }, limit);
+    const located = await runs.locate(identity.userId, { runId: run_id });
+    if (!located) throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
+    return located;
+  }
+
+  async #find({ identity, limit }: MessageContext, { id }: Fields): Promise<LocatedRun | undefined> {
+    if (typeof id !== 'string' || id === '') {
+      throw new TollgateError('FORMAT_ERROR', { text: '"id" must be a string.', fields: { field: 'id' } });
+    }
+    const { userId } = identity;
+    const [run] = await Promise.all([
+      this.#deps.runs.locate(userId, { threadId: threadOf(userId, id) }),
+      limit.allowed,
+    ]);
+    return run && (run.endedMsAgo ?? 0) < RESUMABLE_MS ? run : undefined;
+  }
+
+  async #follow(connection: ConnectionContext, requestId: string, run: LocatedRun): Promise<void> {
+    const { runId, epoch, after, oldest } = run;
+    if (after + 1 < oldest) throw new TollgateError('EVENTS_TRIMMED', { fields: { run_id: runId } });
+    this.#frame({ type: 'start', requestId });
+    this.#streams.set(requestId, { runId, epoch, lastSeq: after, state: INITIAL_STATE });
+    const reply = await connection.resume(after, epoch, NO_MESSAGE_LIMIT);
+    if (reply?.type !== 'resume_failed' || !this.#streams.delete(requestId)) return;
+    throw new TollgateError('EVENTS_TRIMMED', { fields: { run_id: runId } });
+  }
+
+  #send(requestId: string, stream: ChatStream, entry: LogEntry): void {
+    if (entry.epoch !== stream.epoch || entry.seq <= stream.lastSeq) return;
+    stream.lastSeq = entry.seq;
+    const event = eventOf(stream.runId, entry);
+    if (!event) return;
+    const { state, chunks } = mapEvent(stream.state, event);
+    for (const [at, chunk] of chunks.entries()) {
+      this.#frame({ type: 'chunk', requestId, sequence: stream.state.chunks + at, chunk });
+    }
+    stream.state = state;
+    if (!isTerminalEvent(event.type)) return;
+    this.#streams.delete(requestId);
+    this.#frame({ type: 'end', requestId });
+  }
+
+  #frame(frame: Fields): void {
+    this.#deps.sendFrame(JSON.stringify(frame));
+  }
+}
