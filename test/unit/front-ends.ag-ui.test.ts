@@ -243,7 +243,7 @@ describe('the AG-UI events of a run', () => {
     expect(live.filter((event) => !EventSchemas.safeParse(event).success)).toEqual([]);
     for (let head = log.length - remote.length; head <= log.length; head++) {
       const client = newClient([USER]);
-      // The client has received everything, but nobody knows.
+      // The client has received everything, which the gateway does not know.
       await client.run(live);
       await client.connect(afterReconnect(log, head, protocolVersion));
       expect(client.state).toEqual({ items: [1] });

@@ -50,7 +50,7 @@ export function agUiClient(version: AgUiVersion, { url, token, threadId, message
     cutAfter: undefined,
     errorCode: undefined,
   };
-  const fetchCut: Fetch = async (target, init) => cut(await fetch(target, init), state.cutAfter);
+  const fetchCut: Fetch = async (target, init) => cutResponse(await fetch(target, init), state.cutAfter);
   const config = { url, threadId, headers: { authorization: `Bearer ${token}` }, initialMessages: [...messages] };
   const agent =
     version === '1.0.0'
@@ -98,7 +98,7 @@ export function agUiClient(version: AgUiVersion, { url, token, threadId, message
  * Ends a response after a number of server-sent events, and disconnects from the server. A broken response ends too: in
  * Node, `HttpAgent` would raise an unhandled rejection beside its own error.
  */
-function cut(response: Response, after: number | undefined): Response {
+export function cutResponse(response: Response, after: number | undefined): Response {
   if (after === undefined || !response.body) return response;
   let rest = after;
   let buffered = '';
