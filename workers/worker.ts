@@ -5,6 +5,7 @@ import { InvalidationReader, type TimedInvalidation } from '../src/accounts/inva
 import { Revocations } from '../src/accounts/revocations.ts';
 import { UserData } from '../src/accounts/user-data.ts';
 import { AuthServiceClient, authServiceOptions } from '../src/auth/client/auth-service-client.ts';
+import { RunTokens } from '../src/auth/run-tokens.ts';
 import { Refreshers } from '../src/auth/token-refresh/refreshers.ts';
 import { TokenSeal } from '../src/auth/token-refresh/token-seal.ts';
 import { TokenSessions, tokenLifecycleTimes } from '../src/auth/token-refresh/token-sessions.ts';
@@ -49,6 +50,7 @@ import { RunMissing, runAgent, TooManyTakeovers, takeoversWithin } from './run-a
 import { RunDurations } from './run-durations.ts';
 import { sweepCalls } from './sweep-calls.ts';
 import { abandonRun, sweepRuns } from './sweep-runs.ts';
+import { toolAccessOf } from './tool-access.ts';
 
 /**
  * BullMQ detects a dead worker at the first check after its lock expires. Its runs are taken over within LOCK_MS +
@@ -146,7 +148,8 @@ async function createComponents(config: Config, services: WorkerServices) {
   const runs = new Runs({ redis, keys, agents, plans: services.catalogues.plans, queue, clock, tracing }, limits);
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
-  const agent = await composeAgent({ ...services, agents, threads }, config);
+  const access = toolAccessOf({ tokens: new RunTokens(services, config.SERVICE_SECRET), agents }, config);
+  const agent = await composeAgent({ ...services, agents, threads, toolAccess: access }, config);
   const executor = new RunExecutor({ log, runs, agents, agent, tools, clock, metrics, logger, tracing }, limits);
   const seal = new TokenSeal(config.SERVICE_SECRET);
   const tokenSessions = new TokenSessions({ redis, keys, clock, seal }, tokenLifecycleTimes(config));

@@ -41,6 +41,7 @@ export interface Connections {
   readonly log: UserLogWriter;
   readonly acknowledgedRecords: AcknowledgedRecords;
   readonly messageLimiter: MessageLimiter;
+  readonly runs: Runs;
   readonly plans: Plans;
   readonly accounts: Accounts;
   readonly revocations: Revocations;
@@ -114,6 +115,7 @@ export async function composeConnections(
     log,
     acknowledgedRecords,
     messageLimiter,
+    runs,
     plans,
     accounts,
     revocations,

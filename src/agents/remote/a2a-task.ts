@@ -92,7 +92,7 @@ export class A2aTask {
     const missing = text.slice(isReplaced ? 0 : written);
     this.#written.set(id, isReplaced ? text.length : Math.max(written, text.length));
     if (missing !== '') await this.#remote.text(missing, this.cursor);
-    const others = otherParts(parts);
+    const others = otherContent(parts);
     if (others.length === 0) return;
     const content = { name: asText(name)?.slice(0, MAX_ID) ?? null, parts: others };
     const activity = { activity_id: id.slice(0, 128), activity_type: 'artifact', content };
@@ -144,7 +144,7 @@ export function textOf(parts: unknown): string {
 }
 
 /** Returns data and references to files. Bytes become their size: they belong into a file, not into the log. */
-function otherParts(parts: unknown): Fields[] {
+function otherContent(parts: unknown): Fields[] {
   return asList(parts).flatMap((value): Fields[] => {
     const { text, raw, ...part } = asObject(value) ?? {};
     if (raw !== undefined) return [{ ...part, bytes: Math.floor((asText(raw)?.length ?? 0) * 0.75) }];
