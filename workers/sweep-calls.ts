@@ -41,7 +41,7 @@ async function endCall({ userId, callId }: OverdueCall, { calls, clock, logger }
     permission,
     status: 'error',
     units: 0,
-    run_id: null,
+    run_id: details.run_id ?? null,
     thread_id,
     request_id,
     idempotency_key,

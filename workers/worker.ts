@@ -4,6 +4,7 @@ import { InvalidationReader, type TimedInvalidation } from '../src/accounts/inva
 import { Revocations } from '../src/accounts/revocations.ts';
 import { UserData } from '../src/accounts/user-data.ts';
 import { AuthServiceClient, authServiceOptions } from '../src/auth/client/auth-service-client.ts';
+import { RunTokens } from '../src/auth/run-tokens.ts';
 import { Refreshers } from '../src/auth/token-refresh/refreshers.ts';
 import { TokenSeal } from '../src/auth/token-refresh/token-seal.ts';
 import { TokenSessions, tokenLifecycleTimes } from '../src/auth/token-refresh/token-sessions.ts';
@@ -49,6 +50,7 @@ import { RunConsumer } from './run-consumer.ts';
 import { RunDurations } from './run-durations.ts';
 import { abandonRun } from './sweep-runs.ts';
 import { tasksOf } from './tasks.ts';
+import { toolAccessOf } from './tool-access.ts';
 
 /**
  * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS + TAKEOVER_CHECK_MS,
@@ -142,7 +144,8 @@ async function createComponents(config: Config, services: WorkerServices) {
   const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
-  const agent = await composeAgent({ ...services, agents, threads }, config);
+  const access = toolAccessOf({ tokens: new RunTokens(services, config.SERVICE_SECRET), agents }, config);
+  const agent = await composeAgent({ ...services, agents, threads, toolAccess: access }, config);
   const executorOptions = { ...limits, inputExpiresMs: config.INPUT_EXPIRES_SECONDS * 1000 };
   const executor = new RunExecutor(
     { log, runs, agents, agent, tools, clock, metrics, logger, tracing },

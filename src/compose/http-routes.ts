@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { invalidateCatalogues } from '../accounts/invalidations.ts';
 import type { Authenticator } from '../auth/authenticator.ts';
+import { RunTokens } from '../auth/run-tokens.ts';
 import type { Config } from '../config.ts';
 import { registerAdminRoutes } from '../http/admin-routes.ts';
 import type { InputWatch } from '../http/app.ts';
@@ -24,6 +25,7 @@ import type { Origins } from '../transports/origins.ts';
 import type { Authentication } from './authentication.ts';
 import type { Connections } from './connections.ts';
 import { registerMcp } from './mcp.ts';
+import { RunCallers } from './run-callers.ts';
 import type { GatewayServices } from './services.ts';
 import { toolServerReport } from './tool-servers.ts';
 import { openArchive, registerUsage } from './usage-routes.ts';
@@ -67,7 +69,7 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
     accounts,
     plans,
     issuers: authentication.issuers,
-    bearer: bearerOf(authenticator, guard, MCP_PATH),
+    bearer: bearerOf(mcpAuthenticator(config, deps), guard, MCP_PATH),
     allowedOrigins,
     origins,
     drainRetryMs: mcpRetryMs,
@@ -80,13 +82,26 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
 }
 
 /** Authenticates the bearer token of an HTTP request. As in a handshake, too many failures block the address. */
-function bearerOf(authenticator: Authenticator, guard: ConnectionGuard, path: string) {
+function bearerOf(authenticator: Pick<Authenticator, 'bearer'>, guard: ConnectionGuard, path: string) {
   return async ({ raw }: FastifyRequest): Promise<Identity> => {
     const { authorization } = presentedCredentials(raw).headers;
     // Not counted as an attempt: an OAuth client starts without a token to discover the authorization server.
     if (authorization === undefined) throw new TollgateError('NO_TOKEN');
     const handshake = guard.register(raw, path);
     return handshake.authenticate(() => authenticator.bearer(authorization)).finally(handshake.release);
+  };
+}
+
+/** Accepts the tokens of runs beside those of users: the agents of other servers call tools with them. */
+function mcpAuthenticator(
+  { SERVICE_SECRET }: Pick<Config, 'SERVICE_SECRET'>,
+  { services, connections, authentication }: Pick<HttpRoutesDeps, 'services' | 'connections' | 'authentication'>,
+): Pick<Authenticator, 'bearer'> {
+  const tokens = new RunTokens(services, SERVICE_SECRET);
+  const callers = new RunCallers({ tokens, runs: connections.runs, agents: services.agents });
+  return {
+    bearer: async (authorization) =>
+      (await callers.identify(authorization)) ?? authentication.authenticator.bearer(authorization),
   };
 }
 

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { newId } from '../lib/ids.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import { countMessage, type MessageLimitDeps } from '../limits/message-limit.ts';
+import { countMessage, type MessageLimit, type MessageLimitDeps, NO_MESSAGE_LIMIT } from '../limits/message-limit.ts';
 import type { InFlight } from '../mcp/in-flight.ts';
 import { idOf, rpcErrorBody } from '../mcp/mcp-errors.ts';
 import type { McpServer } from '../mcp/mcp-server.ts';
@@ -168,7 +168,7 @@ async function answer(
   reply.raw.once('close', end);
   // If the client disconnected during authentication, `close` is not emitted again.
   if (reply.raw.destroyed) end();
-  const limit = countMessage(deps, identity);
+  const limit = limitOf(deps, identity);
   await limit.allowed;
   deps.metrics.messages.inc({ type: 'mcp', result: 'ok' });
   const response = await deps.server.serve({
@@ -182,6 +182,13 @@ async function answer(
     signalCancels: false,
   });
   return reply.header('cache-control', 'no-store').send(response);
+}
+
+/** The calls of an agent count for its run, so that they do not use up the messages of the user. */
+function limitOf(deps: McpRoutesDeps, identity: Identity): MessageLimit {
+  if (!identity.run) return countMessage(deps, identity);
+  const { allowed } = countMessage(deps, { ...identity, userId: identity.run.runId });
+  return { ...NO_MESSAGE_LIMIT, allowed };
 }
 
 /** Sends an error as JSON-RPC, with the id of the request if its body has been read. */

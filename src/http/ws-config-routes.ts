@@ -18,7 +18,7 @@ export interface WsConfigDeps {
 }
 
 /** Without the development bypass, which is not a public way to authenticate. */
-const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass');
+const PUBLIC_AUTH_METHODS = AUTH_METHODS.filter((method) => method !== 'development_bypass' && method !== 'run');
 
 const DOCUMENTED = { tags: ['websocket'], security: PUBLIC, 'x-errors': PUBLIC_ERRORS };
 const CONFIG = {

@@ -157,7 +157,9 @@ export class McpServer {
   #server(request: Request | undefined, modern: boolean): Server {
     const exchange = request && this.#exchanges.get(request);
     if (!exchange) throw new Error('MCP request has no exchange');
-    const capabilities = { tools: {}, ...this.#resources.capabilities };
+    // The token of a run is for tools only.
+    const isRun = exchange.caller.identity.run !== undefined;
+    const capabilities = { tools: {}, ...(isRun ? {} : this.#resources.capabilities) };
     const server = new ReadableServer(SERVER_INFO, { capabilities, cacheHints: CACHE_HINTS });
     this.#handleResources(server, exchange, { modern, capabilities });
     server.setRequestHandler('tools/list', () =>

@@ -52,7 +52,7 @@ export interface McpToolsDeps {
  * because a model calls any listed tool, and MCP cannot mark a tool as unavailable.
  */
 export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsResult {
-  const usable = tools.describe(identity).filter(({ available }) => available);
+  const usable = tools.describe(identity).filter(({ name, available }) => available && mayCall(identity, name));
   return {
     tools: usable.map(({ name, description, arguments: schema, permission, units }) => ({
       name,
@@ -61,6 +61,11 @@ export function listTools(tools: McpTools, { identity }: McpCaller): ListToolsRe
       _meta: { 'tollgate/permission': permission, 'tollgate/units': units },
     })),
   };
+}
+
+/** Returns whether a tool is among those of the agent, if an agent of a run calls. */
+function mayCall({ run }: McpCaller['identity'], tool: string): boolean {
+  return run?.tools.includes(tool) ?? true;
 }
 
 /** Calls a tool. Failures and invalid arguments are results with `isError`. @throws TollgateError for a refusal */
@@ -72,6 +77,7 @@ export async function callTool(
   try {
     const idempotencyKey = keyOf(call.meta);
     const { userId } = caller.identity;
+    if (!mayCall(caller.identity, call.name)) throw new TollgateError('TOOL_NOT_FOUND');
     const stated = { userId, method: 'tools/call', name: call.name, args: call.args, idempotencyKey } as const;
     // A request above the message limit gets RATE_LIMITED and no information about its state.
     if (call.input?.requestState !== undefined) await caller.limit.allowed;

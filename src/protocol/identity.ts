@@ -23,6 +23,19 @@ export interface Identity {
   readonly tenant?: string | undefined;
   readonly displayName?: string | undefined;
   readonly method: AuthMethod;
+  /** Only for the agent of a run: what its token allows. */
+  readonly run?: RunScope;
+}
+
+/** The run for which an agent on another server calls tools. */
+export interface RunScope {
+  readonly runId: string;
+  readonly threadId: string;
+  readonly requestId: string;
+  readonly agent: string;
+  readonly degraded: boolean;
+  /** Tools of the agent. The permissions of the user are checked in addition. */
+  readonly tools: readonly string[];
 }
 
 /** A refresh token (RFC 6749 section 1.5) encrypted by auth/token-refresh/token-seal.ts for one login session. */
@@ -39,6 +52,7 @@ export const AUTH_METHODS = [
   'message',
   'service',
   'ticket',
+  'run',
   'development_bypass',
 ] as const;
 export type AuthMethod = (typeof AUTH_METHODS)[number];

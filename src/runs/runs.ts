@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
+import type { ToolCaller } from '../catalogue/permissions.ts';
 import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
 import { LOG_STATE_SECONDS } from '../events/event-log.ts';
 import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/user-log-writer.ts';
@@ -18,6 +19,7 @@ import type { MessageLimit } from '../limits/message-limit.ts';
 import { runLimits, runRefusal } from '../limits/run-limits.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { overdueMembers } from '../redis/overdue.ts';
 import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
@@ -102,6 +104,9 @@ export interface InputWait {
   /** Ids of the input requests. */
   readonly inputs: readonly string[];
 }
+
+/** A run that a worker executes. */
+export interface ExecutingRun extends Pick<ClaimedRun, 'caller' | 'degraded' | 'threadId' | 'requestId' | 'agent'> {}
 
 export interface RunsOptions {
   /** Milliseconds from acceptance to the terminal event, for agents without a timeout of their own. */
@@ -343,6 +348,16 @@ export class Runs {
       endedAtSeq: lastSeq === 0 ? undefined : lastSeq,
       endedMsAgo: lastSeq === 0 ? undefined : endedMsAgo,
     };
+  }
+
+  /** Returns what calls of tools for a run need to know; undefined for a run that no worker executes. */
+  async executing(userId: string, runId: string): Promise<ExecutingRun | undefined> {
+    const fields = ['status', 'caller', 'thread_id', 'request_id', 'agent', 'cancel'] as const;
+    const stored = await mapRedisErrors(this.#redis.hmget(this.#keys.user(userId).run(runId), ...fields));
+    const [status, caller, threadId, requestId, agent, cancel] = stored;
+    if (status !== 'running' || !caller || !threadId || !requestId || !agent || cancel) return undefined;
+    const { degraded, ...rights } = JSON.parse(caller) as ToolCaller & { readonly degraded: boolean };
+    return { caller: rights, degraded, threadId, requestId, agent };
   }
 
   /** Returns runs past their deadline (Redis clock) that have not ended; at most `limit` per partition. */

@@ -46,6 +46,9 @@ export interface CallDetails {
   readonly request_id: string | null;
   readonly idempotency_key: string | null;
   readonly transport: string;
+  /** Only for a call of an agent on another server. */
+  readonly run_id?: string;
+  readonly agent_name?: string;
   /** Milliseconds since the epoch. */
   readonly started_at: number;
   /** Completed input rounds of the call; a missing value means 0. */
@@ -298,6 +301,7 @@ function completedEvent(
   return JSON.stringify({ ...eventFields(userId, details), ...completed, timestamp });
 }
 
-function eventFields(userId: string, { thread_id, request_id }: CallDetails): Fields {
-  return { event_id: newId('evt'), run_id: null, thread_id, request_id, user_id: userId, agent_name: null };
+function eventFields(userId: string, { thread_id, request_id, run_id, agent_name }: CallDetails): Fields {
+  const run = { run_id: run_id ?? null, thread_id, request_id };
+  return { event_id: newId('evt'), ...run, user_id: userId, agent_name: agent_name ?? null };
 }

@@ -80,7 +80,7 @@ export class StandaloneJournal implements CallJournal {
   }
 
   #details(tool: Tool): CallDetails {
-    const { caller, threadId, requestId, idempotencyKey, transport, input } = this.#request;
+    const { caller, threadId, requestId, idempotencyKey, transport, input, runId, agent } = this.#request;
     return {
       tool: tool.name,
       permission: tool.permission,
@@ -89,6 +89,8 @@ export class StandaloneJournal implements CallJournal {
       request_id: requestId,
       idempotency_key: idempotencyKey,
       transport,
+      ...(runId === undefined ? {} : { run_id: runId }),
+      ...(agent === undefined ? {} : { agent_name: agent }),
       started_at: this.#deps.clock.now(),
       answered: input?.answered ?? 0,
     };

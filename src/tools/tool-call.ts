@@ -16,6 +16,8 @@ export interface ToolCallRequest extends Omit<ToolContext, 'signal'> {
   /** Always null in a run, whose calls are identified by their position. */
   readonly idempotencyKey: string | null;
   readonly transport: string;
+  /** The agent on another server that makes the call for a run. */
+  readonly agent?: string;
   /** Aborts when the caller cancels. The execution is then stopped and recorded as cancelled. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -39,8 +41,10 @@ interface RequestedCall
  * Builds the request of a call outside a run. Derives the call id from user and idempotency key, so that a repeated
  * request names the same call on every node.
  */
-export function toolCallRequest({ identity, degraded, threadId }: CallOrigin, call: RequestedCall): ToolCallRequest {
-  const { userId } = identity;
+export function toolCallRequest(origin: CallOrigin, call: RequestedCall): ToolCallRequest {
+  const { identity } = origin;
+  const { userId, run } = identity;
+  const { degraded, threadId } = run ?? origin;
   const { idempotencyKey: key, requestId, callId, ...rest } = call;
   return {
     ...rest,
@@ -48,8 +52,11 @@ export function toolCallRequest({ identity, degraded, threadId }: CallOrigin, ca
     caller: toolCallerOf(identity),
     degraded,
     threadId,
-    callId: callId ?? (key === undefined ? newId('call') : derivedId('call', userId, key)),
-    requestId: requestId ?? null,
+    // Keys of a run are its own: an agent must not read the outcomes of other calls of the user.
+    callId:
+      callId ?? (key === undefined ? newId('call') : derivedId('call', userId, run ? `${run.runId} ${key}` : key)),
+    requestId: requestId ?? run?.requestId ?? null,
+    ...(run ? { runId: run.runId, agent: run.agent } : {}),
     idempotencyKey: key ?? null,
   };
 }

@@ -148,6 +148,18 @@ describe('an agent of kind http', () => {
     expect(await runs.records(accepted)).toHaveLength(1);
   });
 
+  it('costs one command per event and one for the history, and none per line', async () => {
+    answer(...Array.from({ length: 200 }, () => ({ type: 'text', delta: 'x' })), { type: 'done' });
+    const accepted = await runs.accept(row());
+    const claimed = await runs.claim(row(), accepted);
+    const commands = runs.countCommands();
+    expect(await runs.executor(row()).execute(claimed)).toBe('completed');
+    const { length } = await runs.events(accepted);
+    // Reading the events costs two commands.
+    expect(commands.count - 2).toBe(length + 1);
+    expect(length).toBeLessThanOrEqual(5);
+  });
+
   it('is refused to a session that could not be verified', async () => {
     const { events } = await runs.run(row(), {}, { degraded: true });
     expect(events.at(-1)).toMatchObject({ error: { code: 'AUTH_SERVICE_UNAVAILABLE' } });

@@ -65,6 +65,17 @@ describe('an agent of kind responses', () => {
     expect(await runs.records(accepted)).toHaveLength(1);
   });
 
+  it('costs one command more than its events and the history, for the position of the response', async () => {
+    server.reset({ text: TEXT });
+    const accepted = await runs.accept(row());
+    const claimed = await runs.claim(row(), accepted);
+    const commands = runs.countCommands();
+    expect(await runs.executor(row()).execute(claimed)).toBe('completed');
+    const { length } = await runs.events(accepted);
+    // Reading the events costs two commands.
+    expect(commands.count - 2).toBe(length + 2);
+  });
+
   it('ends the run with AGENT_INTERRUPTED when the server has lost the response, unless it is repeatable', async () => {
     for (const repeatable of [false, true]) {
       server.reset({ text: TEXT });

@@ -119,6 +119,20 @@ export class RemoteRuns {
     return entries.map(({ json, type }) => ({ ...(JSON.parse(json) as object), type }));
   }
 
+  /** Counts the commands to Redis from now on; not the repetition of a script that another test removed from Redis. */
+  countCommands(): { readonly count: number } {
+    const redis = this.core.redis as unknown as {
+      sendCommand: (command: { readonly name: string }) => unknown;
+    };
+    const counted = { count: 0 };
+    const send = redis.sendCommand.bind(redis);
+    redis.sendCommand = (command) => {
+      if (command.name !== 'eval') counted.count += 1;
+      return send(command);
+    };
+    return counted;
+  }
+
   /** Returns the number of journal entries that a worker which takes over would find. */
   async claimedSteps({ userId, runId }: Accepted): Promise<number> {
     const fields = await this.core.redis.hkeys(this.core.keys.user(userId).run(runId));

@@ -54,14 +54,14 @@ export class ResponsesServer {
     const output = [{ ...item, status: 'completed', content: [{ type: 'output_text', text, annotations: [] }] }];
     const usage = { input_tokens: 7, output_tokens: 3, total_tokens: 10 };
     const response = { id: ID, object: 'response', status: 'in_progress', output: [] };
-    const place = { item_id: item.id, output_index: 0, content_index: 0 };
+    const position = { item_id: item.id, output_index: 0, content_index: 0 };
     return [
       { type: 'response.created', response: { ...response, status: 'queued' } },
       { type: 'response.in_progress', response },
       { type: 'response.output_item.added', output_index: 0, item: { ...item, status: 'in_progress', content: [] } },
-      { type: 'response.content_part.added', ...place, part: { type: 'output_text', text: '', annotations: [] } },
-      ...this.script.text.map((delta) => ({ type: 'response.output_text.delta', ...place, delta })),
-      { type: 'response.output_text.done', ...place, text },
+      { type: 'response.content_part.added', ...position, part: { type: 'output_text', text: '', annotations: [] } },
+      ...this.script.text.map((delta) => ({ type: 'response.output_text.delta', ...position, delta })),
+      { type: 'response.output_text.done', ...position, text },
       { type: 'response.output_item.done', output_index: 0, item: output[0] },
       { type: 'response.completed', response: { ...response, status: 'completed', output, usage } },
     ].map((event, sequence_number) => ({ ...event, sequence_number }));

@@ -14,6 +14,7 @@ import { OUTAGE_RETRY_MS } from '../../tools/outcome.ts';
 import { type ThreadMessage, threadMessages } from '../model/prompt.ts';
 import { type ReferenceOptions, References } from '../references.ts';
 import { summaryOf } from '../summary.ts';
+import { a2aRunner } from './a2a-agent.ts';
 import { type AguiDeps, aguiRunner } from './agui-agent.ts';
 import { Budget } from './budget.ts';
 import { RemoteClient } from './client.ts';
@@ -91,8 +92,10 @@ export class RemoteAgents {
         const run = responsesRunner(clock);
         return (turn) => run({ ...turn, settings: agent });
       }
-      default:
-        throw new Error(`unknown kind ${agent.kind}`);
+      case 'a2a': {
+        const run = a2aRunner(clock);
+        return (turn) => run({ ...turn, settings: agent });
+      }
     }
   }
 

@@ -1,0 +1,147 @@
+import type { A2aSettings } from '../../catalogue/remote-agents.ts';
+import type { Clock } from '../../lib/clock.ts';
+import type { Fields } from '../../protocol/messages.ts';
+import { asObject } from '../model/json.ts';
+import { A2aRpc } from './a2a-rpc.ts';
+import { A2aTask, taskCursorOf, textOf } from './a2a-task.ts';
+import { RemoteFault } from './fault.ts';
+import { Reconnects } from './reconnects.ts';
+import { beginTurn, type Turn, type TurnAnswer, type TurnRunner } from './turn.ts';
+
+const CANCEL_MS = 5_000;
+/** Error code of A2A 1.0, as text. */
+const UNSUPPORTED_OPERATION = '-32004';
+
+/**
+ * `kind: a2a`: an agent with A2A 1.0 over JSON-RPC. After a lost connection, and under the worker that takes over, the
+ * task is read first: a stream of a task begins with its present state and repeats nothing.
+ */
+export function a2aRunner(clock: Clock): TurnRunner<A2aSettings> {
+  return async (turn) => {
+    const { remote } = turn.context;
+    const cursor = beginTurn(turn, true) === 'resumed' ? taskCursorOf(remote.cursor) : undefined;
+    const conversation = new A2aConversation(turn, new A2aTask(remote, cursor), clock);
+    try {
+      return await conversation.read(cursor !== undefined);
+    } catch (thrown) {
+      if (thrown instanceof RemoteFault || turn.context.signal.aborted) conversation.cancel();
+      throw thrown;
+    }
+  };
+}
+
+class A2aConversation {
+  readonly #turn: Turn<A2aSettings>;
+  readonly #task: A2aTask;
+  readonly #rpc: A2aRpc;
+  readonly #reconnects: Reconnects;
+  /** A message that answers without a task. */
+  #message: Fields | undefined;
+
+  constructor(turn: Turn<A2aSettings>, task: A2aTask, clock: Clock) {
+    this.#turn = turn;
+    this.#task = task;
+    this.#rpc = new A2aRpc(turn);
+    this.#reconnects = new Reconnects(clock, turn.context.signal);
+  }
+
+  async read(isTakenOver: boolean): Promise<TurnAnswer> {
+    let reads = isTakenOver;
+    let streams = true;
+    for (;;) {
+      try {
+        if (reads) await this.#readTask();
+        const answer = await this.#answer();
+        if (answer) return answer;
+        streams = await this.#rpc.streams();
+        if (streams || !reads) await this.#follow(reads);
+        const after = await this.#answer();
+        if (after && !reads) return after;
+        // After an interruption the log can lack what was sent meanwhile; the task has all of it.
+        if (after) continue;
+        if (this.#task.id === undefined) throw new RemoteFault('interrupted', 'the stream ended without a task');
+        await this.#reconnects.pause();
+      } catch (thrown) {
+        if (this.#task.id === undefined) throw thrown;
+        await this.#reconnects.after(thrown);
+      }
+      reads = true;
+    }
+  }
+
+  /** Cancels the task without waiting: the run has ended. */
+  cancel(): void {
+    const { id, isTerminal } = this.#task;
+    if (id === undefined || isTerminal) return;
+    this.#rpc.call('CancelTask', { id }, AbortSignal.timeout(CANCEL_MS)).catch(() => undefined);
+  }
+
+  async #readTask(): Promise<void> {
+    const task = await this.#rpc.call('GetTask', { id: this.#task.id }, this.#turn.context.signal);
+    // Some servers answer with the member of a stream.
+    await this.#task.snapshot(asObject(task.task) ?? task);
+    this.#reconnects.progress();
+  }
+
+  /** Follows the task to the end of the stream. */
+  async #follow(exists: boolean): Promise<void> {
+    try {
+      const subscribed = () => this.#rpc.stream('SubscribeToTask', { id: this.#task.id });
+      for await (const result of exists ? subscribed() : await this.#send()) {
+        await this.#result(result);
+        if (this.#message || this.#task.isTerminal) return;
+      }
+    } catch (thrown) {
+      // The task has ended since it was read, or the agent has no subscriptions: the next read tells.
+      const isRefused = thrown instanceof RemoteFault && thrown.details.agentCode === UNSUPPORTED_OPERATION;
+      if (!exists || !isRefused) throw thrown;
+    }
+  }
+
+  async #send(): Promise<AsyncIterable<Fields>> {
+    const params = paramsOf(this.#turn);
+    if (await this.#rpc.streams()) return this.#rpc.stream('SendStreamingMessage', params);
+    const configuration = { ...params.configuration, returnImmediately: true };
+    const result = await this.#rpc.call('SendMessage', { ...params, configuration }, this.#turn.context.signal);
+    return (async function* () {
+      yield result;
+    })();
+  }
+
+  async #result(result: Fields): Promise<void> {
+    const { task, message, statusUpdate, artifactUpdate } = result;
+    if (asObject(task)) return this.#task.snapshot(asObject(task) ?? {});
+    if (asObject(artifactUpdate)) return this.#task.artifactUpdate(asObject(artifactUpdate) ?? {});
+    if (asObject(statusUpdate)) return this.#task.statusUpdate(asObject(statusUpdate) ?? {});
+    if (!asObject(message)) return this.#turn.ignored(Object.keys(result)[0] ?? 'empty');
+    this.#message = asObject(message);
+    await this.#turn.context.remote.text(textOf(this.#message?.parts));
+  }
+
+  async #answer(): Promise<TurnAnswer | undefined> {
+    if (this.#message) return { text: textOf(this.#message.parts), tokens: undefined };
+    if (!this.#task.isTerminal) return undefined;
+    return { text: this.#task.text, tokens: this.#task.tokens };
+  }
+}
+
+function paramsOf({ task, settings, history, toolAccess }: Turn<A2aSettings>) {
+  const earlier = history.map(({ role, content }) => ({ role, text: content }));
+  return {
+    message: {
+      messageId: task.runId,
+      // The thread of the run is the conversation of the agent.
+      contextId: task.threadId,
+      role: 'ROLE_USER',
+      parts: [{ text: task.message }],
+    },
+    configuration: { acceptedOutputModes: ['text/plain', 'application/json'] },
+    metadata: {
+      ...settings.metadata,
+      tollgate: {
+        history: earlier,
+        ...(toolAccess ? { mcp_url: toolAccess.url, token: toolAccess.token } : {}),
+      },
+    },
+  };
+}
