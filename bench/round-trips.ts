@@ -187,7 +187,7 @@ async function countRuns(proxy: RedisProxy, url: string, token: string, runs: nu
   client.close();
   const events = after - before;
   const appending = flights.filter(({ commands }) => commands.includes('appendEvents'));
-  const counted = ['appendEvents', 'claimRun', 'lrange', 'bullmq agent-runs', 'bzpopmin agent-runs'];
+  const counted = ['appendEvents', 'claimRun', 'lrange', 'xreadgroup', 'xdel', 'xack'];
   const commands = flights.flatMap((flight) => flight.commands);
   const perRun = counted.map((name) => [name, commands.filter((one) => one === name).length / runs] as const);
   return {
