@@ -204,6 +204,8 @@ async function obey(order: LoadOrder): Promise<LoadAnswer> {
   return { ms: performance.now() - startedAt, firstEventMs };
 }
 
+// The process that measures has ended.
+process.once('disconnect', () => process.exit());
 process.on('message', (order: LoadOrder) => {
   obey(order).then(
     (answer) => process.send?.(answer),
