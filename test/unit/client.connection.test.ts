@@ -234,6 +234,22 @@ describe('the connection of a client', () => {
     expect([client.state, errors.at(-1)?.code]).toEqual(['connected', 'POSITION_NOT_SAVED']);
   });
 
+  it.each([
+    ['CANNOT_CONNECT', 'a URL that is none', { url: 'http://[gateway', WebSocket: globalThis.WebSocket }],
+    ['NO_WEBSOCKET', 'a runtime without WebSocket', { url: 'http://gateway.test' }],
+  ])('stops with %s at %s, and makes no attempt before', async (code, _, options) => {
+    const given = globalThis.WebSocket;
+    Reflect.deleteProperty(globalThis, 'WebSocket');
+    const { client, errors } = create({ transport: undefined, ...(options as Partial<TollgateOptions>) });
+    try {
+      const run = client.run('Hello');
+      await expect(run.result()).rejects.toMatchObject({ code, retryable: false });
+      expect([client.state, errors.map((error) => error.code)]).toEqual(['stopped', [code]]);
+    } finally {
+      globalThis.WebSocket = given;
+    }
+  });
+
   it('can connect again after close', async () => {
     const { client, attempts } = await connected();
     client.close();

@@ -5,7 +5,7 @@ import type { Identity, Limits } from './events.ts';
 import { isRetryableCode } from './protocol.ts';
 import type { StreamPosition } from './stream-position.ts';
 import { type GetToken, TokenSource } from './token-source.ts';
-import type { CloseReason, Fields, OpenTransport, Transport } from './transports/transport.ts';
+import type { CloseReason, Fields, OpenTransport, Transport, TransportHandlers } from './transports/transport.ts';
 
 /**
  *     idle ──connect──► connecting ──welcome──► connected
@@ -134,17 +134,21 @@ export class Connection {
     const { url, position, clock } = this.#options;
     this.#cancelTimer = clock.after(WELCOME_MS, () => this.#drop('no welcome'));
     this.#isResyncing = position.current !== undefined;
-    this.#transport = this.#options.open(
-      { url, token, position: position.current },
-      {
-        message: (type, fields) => {
-          if (attempt === this.#attempt) this.#received(type, fields);
-        },
-        closed: (reason) => {
-          if (attempt === this.#attempt) this.#closed(reason);
-        },
+    const handlers: TransportHandlers = {
+      message: (type, fields) => {
+        if (attempt === this.#attempt) this.#received(type, fields);
       },
-    );
+      closed: (reason) => {
+        if (attempt === this.#attempt) this.#closed(reason);
+      },
+    };
+    try {
+      this.#transport = this.#options.open({ url, token, position: position.current }, handlers);
+    } catch (cause) {
+      // A URL that is none, or a runtime without WebSocket: no later attempt can succeed.
+      const code = cause instanceof TollgateError ? cause.code : 'CANNOT_CONNECT';
+      this.#stop(new ConnectionStoppedError(code, { message: String(cause), retryable: false, cause }));
+    }
   }
 
   #received(type: string, fields: Fields): void {

@@ -54,6 +54,7 @@ export type ClientErrorCode =
   | 'CLOSED'
   | 'DISCONNECTED'
   | 'NO_WEBSOCKET'
+  | 'CANNOT_CONNECT'
   | 'SIGNED_OUT'
   | 'POSITION_NOT_SAVED'
   | 'REQUEST_TIMEOUT'

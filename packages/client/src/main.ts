@@ -32,5 +32,5 @@ export {
   type TollgateOptions,
   type ToolCallOptions,
 } from './tollgate.ts';
-export type { OpenTransport } from './transports/transport.ts';
+export type { Fields, OpenTransport } from './transports/transport.ts';
 export { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';

@@ -91,7 +91,7 @@ export class Tollgate {
   readonly #events = new Emitter<TollgateEvents>();
   readonly #runs = new Map<string, Run>();
   readonly #maxQueuedEvents: number;
-  readonly #stopWake: () => void;
+  #stopWake: (() => void) | undefined;
   #identity: Identity | undefined;
 
   /** The user's threads. */
@@ -118,7 +118,7 @@ export class Tollgate {
     this.#connection = new Connection(
       {
         url: options.url,
-        open: options.transport ?? webSocketTransport(webSocketClass(options.WebSocket)),
+        open: options.transport ?? ((...args) => webSocketTransport(webSocketClass(options.WebSocket))(...args)),
         getToken: options.getToken,
         position: new StreamPosition(options.storage, options.storageKey ?? 'tollgate.position'),
         backoff: options.backoff ?? {},
@@ -140,7 +140,6 @@ export class Tollgate {
         token: (token) => this.#events.emit('token', token),
       },
     );
-    this.#stopWake = onWake(() => this.#connection.wake());
   }
 
   get state(): ConnectionState {
@@ -159,6 +158,7 @@ export class Tollgate {
 
   /** Connects without a request, and also after the client has stopped. */
   connect(): void {
+    this.#stopWake ??= onWake(() => this.#connection.wake());
     this.#connection.connect();
   }
 
@@ -213,7 +213,8 @@ export class Tollgate {
 
   /** Closes the connection for good. Runs continue in the gateway; unanswered requests reject. */
   close(): void {
-    this.#stopWake();
+    this.#stopWake?.();
+    this.#stopWake = undefined;
     this.#connection.close();
   }
 
@@ -222,7 +223,7 @@ export class Tollgate {
     fields: Fields,
     { requestId = newId(), signal }: { requestId?: string; signal?: AbortSignal | undefined } = {},
   ): Promise<Fields> {
-    this.#connection.connect();
+    this.connect();
     return this.#requests.send(type, withoutUndefined(fields), requestId, { signal });
   }
 
@@ -254,8 +255,10 @@ export class Tollgate {
   }
 }
 
+/** Browsers have `crypto.randomUUID` only on pages that they fetched over HTTPS or from localhost. */
 function newId(): string {
-  return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function withoutUndefined(fields: Fields): Fields {
