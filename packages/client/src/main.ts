@@ -24,7 +24,7 @@ export type {
 export { type ErrorCode, isTerminalEvent } from './protocol.ts';
 export { Run, type RunAccepted, type RunResult, type RunStatus } from './run.ts';
 export type { Position, PositionStorage } from './stream-position.ts';
-export type { GetToken } from './token-source.ts';
+export type { GetToken, Tokens } from './token-source.ts';
 export {
   type RunOptions,
   Tollgate,

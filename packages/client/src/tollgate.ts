@@ -16,6 +16,7 @@ import { Requests, type RequestType } from './requests.ts';
 import { Run, type RunAccepted, type RunStatus } from './run.ts';
 import { type PositionStorage, StreamPosition } from './stream-position.ts';
 import type { GetToken } from './token-source.ts';
+import { sharedTransport } from './transports/shared.ts';
 import type { Fields, OpenTransport } from './transports/transport.ts';
 import { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';
 import { onWake } from './wake.ts';
@@ -33,6 +34,11 @@ export interface TollgateOptions {
   readonly storage?: PositionStorage;
   /** Key in `storage`. Use one key per user. Default `tollgate.position`. */
   readonly storageKey?: string;
+  /**
+   * Shares one connection among the tabs of a browser: three tabs count as one in the plan's cap. With access tokens
+   * that are no JWTs, give the user's id instead of `true`. Default false.
+   */
+  readonly shareTabs?: boolean | string;
   readonly backoff?: BackoffOptions;
   /** Maximum time from a request to its answer, reconnects included, in milliseconds. Default 60,000. */
   readonly requestTimeoutMs?: number;
@@ -56,6 +62,8 @@ export interface TollgateEvents {
   notice: { readonly type: string; readonly fields: Fields };
   /** The gateway has refreshed the access token. */
   token: string;
+  /** The same with the next refresh token: store it, because the earlier one is used up. */
+  tokens: { readonly token: string; readonly refreshToken: string };
   /** Events are no longer in the log; the reason is `trimmed` or `epoch_changed`. */
   lost: string;
   /** A failure after which the client tries again, or the one with which it has stopped. */
@@ -118,7 +126,7 @@ export class Tollgate {
     this.#connection = new Connection(
       {
         url: options.url,
-        open: options.transport ?? ((...args) => webSocketTransport(webSocketClass(options.WebSocket))(...args)),
+        open: transportOf(options),
         getToken: options.getToken,
         position: new StreamPosition(options.storage, options.storageKey ?? 'tollgate.position'),
         backoff: options.backoff ?? {},
@@ -137,7 +145,10 @@ export class Tollgate {
         failed: (error) => this.#events.emit('error', error),
         stopped: (error) => this.#stopped(error),
         lost: (reason) => this.#lost(reason),
-        token: (token) => this.#events.emit('token', token),
+        token: (token, refreshToken) => {
+          this.#events.emit('token', token);
+          if (refreshToken !== undefined) this.#events.emit('tokens', { token, refreshToken });
+        },
       },
     );
   }
@@ -263,6 +274,13 @@ function newId(): string {
 
 function withoutUndefined(fields: Fields): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+/** The class is looked up when the client connects: a server that only renders has no WebSocket. */
+function transportOf({ transport, shareTabs, WebSocket }: TollgateOptions): OpenTransport {
+  const open: OpenTransport = transport ?? ((...args) => webSocketTransport(webSocketClass(WebSocket))(...args));
+  if (shareTabs === undefined || shareTabs === false) return open;
+  return sharedTransport(open, shareTabs === true ? undefined : shareTabs);
 }
 
 function webSocketClass(given: WebSocketClass | undefined): WebSocketClass {
