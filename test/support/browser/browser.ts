@@ -15,6 +15,8 @@ const SOURCES = {
   '@tollgate/react': join(PROJECT_ROOT, 'packages/react/src/main.ts'),
 };
 
+const PAGE = '<!doctype html><div id="root"></div><script type="module" src="/page.js"></script>';
+
 export interface TestBrowser {
   readonly context: BrowserContext;
   /** Address of the page with these parameters. */
@@ -35,9 +37,9 @@ export async function openBrowser(): Promise<TestBrowser> {
   });
   const script = outputFiles[0]?.text ?? '';
   const server = createServer(({ url }, response) => {
-    if (url === '/page.js') return response.setHeader('content-type', 'text/javascript').end(script);
-    response.setHeader('content-type', 'text/html');
-    response.end('<!doctype html><div id="root"></div><script type="module" src="/page.js"></script>');
+    const isScript = url === '/page.js';
+    response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html');
+    response.end(isScript ? script : PAGE);
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   closeAfter('file', () => server.close());
