@@ -51,6 +51,22 @@ export interface RunStatus {
   readonly final_response?: string | null;
 }
 
+/** A run and the position of its events in the event log of its user. */
+export interface LocatedRun {
+  readonly runId: string;
+  readonly status: 'queued' | 'running' | 'completed' | 'failed' | 'cancelled';
+  readonly requestId: string;
+  readonly threadId: string;
+  readonly agent: string;
+  readonly epoch: string;
+  /** All events of the run follow this `seq`. */
+  readonly after: number;
+  /** The `seq` of its terminal event; undefined while the run continues. */
+  readonly endedAtSeq: number | undefined;
+  /** The oldest `seq` in the log. */
+  readonly oldest: number;
+}
+
 /** A run to execute. Its data is in the hash of the run in Redis, which outlives the job. */
 export const AgentRunJob = z.object({
   user_id: z.string().min(1),

@@ -71,6 +71,18 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/cluster',
     'src/mcp',
   ],
+  'src/frontends': [
+    ...INFRASTRUCTURE,
+    'src/catalogue',
+    'src/limits',
+    'src/accounts',
+    'src/auth',
+    'src/events',
+    'src/mcp',
+    'src/connections',
+    'src/transports',
+    'src/http',
+  ],
   // The Fastify instance and its limits, used by every process.
   'src/http/app.ts': LEAVES,
   // Also part of the reference auth service, which uses no other part of a gateway's authentication.

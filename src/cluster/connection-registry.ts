@@ -28,6 +28,8 @@ export interface ConnectionDetails {
   readonly node: string;
   readonly endpoint: string;
   readonly opened_at: string;
+  /** Stream that the connection carries. A later connection of the user with the same stream replaces this one. */
+  readonly stream?: string;
 }
 
 export interface Admission {
@@ -115,6 +117,7 @@ export class ConnectionRegistry {
         plan,
         tokenIssuedAt,
         keys.nodeChannel(''),
+        details.stream ?? '',
         ...this.#caps(),
       ],
     );

@@ -46,6 +46,7 @@ export interface Connections {
   readonly revocations: Revocations;
   readonly invalidations: InvalidationReader;
   readonly mcp: Mcp;
+  readonly runs: Runs;
 }
 
 /** Composes what connections need: limits, leases, event delivery, message handlers. Starts to follow invalidations. */
@@ -119,6 +120,7 @@ export async function composeConnections(
     revocations,
     invalidations,
     mcp,
+    runs,
   };
 }
 

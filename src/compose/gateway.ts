@@ -26,6 +26,7 @@ import { SOCKET_IO_PATH, SocketIo } from '../transports/socket-io.ts';
 import { listenForUpgrades } from '../transports/upgrades.ts';
 import { type Authentication, composeAuthentication } from './authentication.ts';
 import { type Connections, composeConnections } from './connections.ts';
+import { registerFrontEnds } from './front-ends.ts';
 import { registerHttpRoutes } from './http-routes.ts';
 import { composeServices, type GatewayServices } from './services.ts';
 
@@ -103,13 +104,17 @@ async function startServers(
   });
   const routes = { services, connections, authentication, origins, guard, readiness, watch, mcpRetryMs };
   registerHttpRoutes(app, config, routes);
+  const frontEnds = registerFrontEnds(app, config, { ...routes, drainRetryMs });
   listenForUpgrades(app.server, { ...transports, origins, drainRetryMs });
 
   const metricsPort = await serveMetrics(app, config, services);
   await app.listen({ host: config.HOST, port: config.PORT });
   closers.add('http server', () => app.close());
   closers.add('final polls', () => socketIo.ended(FINAL_POLL_MS));
-  closers.add('clients', () => Promise.all([hub.drain(drainMs), mcp.inFlight.drained(clock, drainMs)]));
+  closers.add('clients', () => {
+    frontEnds.drain();
+    return Promise.all([hub.drain(drainMs), mcp.inFlight.drained(clock, drainMs)]);
+  });
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;
   logger.info({ port, node: nodeId }, 'listening');

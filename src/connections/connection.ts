@@ -384,7 +384,9 @@ export class Connection implements ConnectionContext, AttachmentEvents {
   /** Returns undefined when the socket closed meanwhile. */
   async #attach(identity: Identity, resumes: boolean): Promise<Admission | undefined> {
     const { nodeId: node, logger, hub } = this.#deps;
-    const details = { node, endpoint: this.endpoint, opened_at: new Date(this.#openedAt).toISOString() };
+    const { endpoint, stream } = this.#transport;
+    const opened = { node, endpoint, opened_at: new Date(this.#openedAt).toISOString() };
+    const details = stream === undefined ? opened : { ...opened, stream };
     const attachment = new Attachment(this.#deps, { connectionId: this.connectionId, identity, details }, this);
     const admission = await attachment.attach();
     if (this.closed || !admission) {

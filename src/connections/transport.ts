@@ -3,13 +3,15 @@ import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 
 /**
- * The socket of a client, independent of its kind: raw WebSocket, Socket.IO over any of its transports, or JSON-RPC. No
- * method throws on a closed socket.
+ * The socket of a client, independent of its kind: raw WebSocket, Socket.IO over any of its transports, JSON-RPC, or the
+ * response of an HTTP request. No method throws on a closed socket.
  */
 export interface Transport {
   /** Path of the endpoint, for the welcome and the metrics. */
   readonly endpoint: string;
   readonly format: FormatName;
+  /** Name of the stream that the connection carries. It replaces an earlier connection of the user with this stream. */
+  readonly stream?: string;
   /** Bytes written but not yet read by the client; for Socket.IO, an estimate from its packets. */
   readonly bufferedBytes: number;
   /** Changes whenever the client reads some of the buffered output. */

@@ -19,6 +19,7 @@ const TAGS = [
   { name: 'tickets', description: 'Single-use credentials for WebSocket handshakes.' },
   { name: 'identity', description: 'Events with which identity providers end sessions.' },
   { name: 'mcp', description: 'The Model Context Protocol over HTTP.' },
+  { name: 'runs', description: 'Runs and events of a user over plain HTTP.' },
   { name: 'websocket', description: 'What clients need to know before they connect.' },
   { name: 'operations', description: 'Health, metrics and configuration.' },
 ];

@@ -53,6 +53,10 @@ export class Metrics {
     'Connections that did not complete their close in time',
     ['transport'],
   );
+  readonly eventStreams = this.#counter('event_streams_total', 'Event streams over HTTP that ended, by result', [
+    'transport',
+    'result',
+  ]);
   readonly messages = this.#counter('messages_total', 'Messages from clients', ['type', 'result']);
   readonly limitDecisions = this.#counter('limit_decisions_total', 'Message limit decisions', ['result', 'counted_by']);
   readonly delivered = this.#counter('events_delivered_total', 'Durable events written to sockets', []);

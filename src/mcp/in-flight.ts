@@ -15,12 +15,15 @@ const LOOK_AGAIN_MS = 20;
  * not apply to them. Without this bound, slow calls of one user could exhaust the node.
  */
 export class InFlight {
+  readonly #name: string;
   readonly #perUser: number;
   readonly #perNode: number;
   readonly #byUser = new Map<string, number>();
   #total = 0;
 
-  constructor(bounds: { readonly perUser?: number; readonly perNode?: number } = {}) {
+  /** @param bounds.name what is bounded, for the text of the error */
+  constructor(bounds: { readonly name?: string; readonly perUser?: number; readonly perNode?: number } = {}) {
+    this.#name = bounds.name ?? 'MCP requests';
     this.#perUser = bounds.perUser ?? PER_USER;
     this.#perNode = bounds.perNode ?? PER_NODE;
   }
@@ -37,7 +40,7 @@ export class InFlight {
   enter(userId: string): () => void {
     const own = this.#byUser.get(userId) ?? 0;
     if (own >= this.#perUser) {
-      const text = `Rate limit exceeded: ${this.#perUser} MCP requests of this user are in flight.`;
+      const text = `Rate limit exceeded: ${this.#perUser} ${this.#name} of this user are in flight.`;
       throw new TollgateError('RATE_LIMITED', { text, retryAfterMs: RETRY_MS });
     }
     if (this.#total >= this.#perNode) throw new TollgateError('OVERLOADED', { retryAfterMs: RETRY_MS });

@@ -12,7 +12,7 @@ export interface IncomingMessage {
   readonly replyTo: ReplyTo;
 }
 
-export type FormatName = 'regular_json' | 'envelope' | 'jsonrpc' | 'socketio';
+export type FormatName = 'regular_json' | 'envelope' | 'jsonrpc' | 'socketio' | 'event_stream';
 
 /**
  * Message encoding of an endpoint. Incoming frames are recognised by their shape; replies use the endpoint's dialect.

@@ -233,6 +233,13 @@ export const ERRORS = {
     retryable: false,
     text: 'The run does not exist. Check its id.',
   },
+  EVENTS_TRIMMED: {
+    close: null,
+    http: 410,
+    jsonrpc: -32602,
+    retryable: false,
+    text: 'The event log no longer contains these events. Read the state of the run, or its thread, instead.',
+  },
   RUN_TIMEOUT: {
     close: null,
     http: 504,

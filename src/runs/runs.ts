@@ -1,8 +1,16 @@
 import { randomInt } from 'node:crypto';
 import type { AgentCatalogue } from '../catalogue/agent-catalogue.ts';
 import { type Plans, THREADS_KEPT } from '../catalogue/plans.ts';
+import { LOG_STATE_SECONDS } from '../events/event-log.ts';
 import { activeRunMember, THREAD_BYTES, THREAD_MESSAGES } from '../events/user-log-writer.ts';
-import { type AgentRunJob, QUEUES, type RunRequest, type RunStatus, type StartedRun } from '../jobs.ts';
+import {
+  type AgentRunJob,
+  type LocatedRun,
+  QUEUES,
+  type RunRequest,
+  type RunStatus,
+  type StartedRun,
+} from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
@@ -55,6 +63,24 @@ const readRun = LuaScript.load(
     tuple([literal('unknown')]),
   ),
 );
+const locateRun = LuaScript.load(
+  'locateRun-5',
+  oneOf(
+    tuple([
+      text,
+      literal('queued', 'running', 'completed', 'failed', 'cancelled'),
+      text,
+      text,
+      text,
+      text,
+      integer,
+      integer,
+      integer,
+      integer,
+    ]),
+    tuple([literal('unknown')]),
+  ),
+);
 const cancelRun = LuaScript.load('cancelRun-2', literal('asked', 'missing', 'finished', 'limited'));
 
 /** How long a request id and its run are kept: one day. */
@@ -64,6 +90,8 @@ const RUN_KEPT_MS = 24 * 3_600_000;
  * first.
  */
 const RUNS_LISTED = 1_000_000;
+/** Number of a user's latest runs that are searched for the latest one of a thread. */
+const RUNS_SEARCHED = 100;
 /** Time after the deadline of a run in which its worker can end it, before a sweep does. */
 export const SWEEP_MARGIN_MS = 5_000;
 /** Fencing tokens increase by up to this amount, so that thousands of claims remain exact numbers in Lua (2^53). */
@@ -249,6 +277,36 @@ export class Runs {
       threadId,
       ...(endedAt === '' ? {} : { ended_at: new Date(Number(endedAt)).toISOString() }),
       ...(status === 'completed' ? { final_response: answer === '' ? null : answerText(answer) } : {}),
+    };
+  }
+
+  /**
+   * Finds a run of the user, by its id or as the latest of a thread, and the position of its events; undefined for runs
+   * of others, and a day after its acceptance. One round trip.
+   */
+  async locate(
+    userId: string,
+    { runId = '', threadId = '' }: { readonly runId?: string; readonly threadId?: string },
+  ): Promise<LocatedRun | undefined> {
+    const keys = this.#keys.user(userId);
+    const reply = await locateRun.run(
+      this.#redis,
+      [keys.run(runId), keys.runsInFlight, keys.runs, keys.logState, keys.log],
+      [runId, threadId, keys.run(''), RUNS_SEARCHED, LOG_STATE_SECONDS],
+    );
+    if (reply.length === 1) return undefined;
+    const [id, status, requestId, thread, agent, epoch, head, oldest, firstSeq, lastSeq] = reply;
+    return {
+      runId: id,
+      status,
+      requestId,
+      threadId: thread,
+      agent,
+      epoch,
+      oldest,
+      // A run without events: its first one follows the head.
+      after: firstSeq === 0 ? head : firstSeq - 1,
+      endedAtSeq: lastSeq === 0 ? undefined : lastSeq,
     };
   }
 

@@ -1,20 +1,27 @@
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
 
-/** Members that the types of `ws` and Node lack. */
+/** Member that the types of Node lack. */
+type SocketInternals = Socket & { readonly _handle?: { readonly writeQueueSize: number } | null };
+
+/** Member that the types of `ws` lack. */
 interface WebSocketInternals {
   /** Null once the WebSocket is closed. */
-  readonly _socket?: (Socket & { readonly _handle?: { readonly writeQueueSize: number } | null }) | null;
+  readonly _socket?: Socket | null;
+}
+
+/** As `socketProgress`, for the bytes that were written to a WebSocket. */
+export function writeProgress(webSocket: WebSocket): string {
+  return socketProgress((webSocket as WebSocketInternals)._socket);
 }
 
 /**
- * Returns a text that changes whenever the kernel accepts bytes that were written to a WebSocket. Chunks leave Node's
- * buffer in batches of up to several MiB, so the text includes the bytes of the current batch that libuv still holds.
- * Node's own socket timeout uses the same number.
+ * Returns a text that changes whenever the kernel accepts bytes that were written to a socket. Chunks leave Node's buffer
+ * in batches of up to several MiB, so the text includes the bytes of the current batch that libuv still holds. Node's own
+ * socket timeout uses the same number.
  */
-export function writeProgress(webSocket: WebSocket): string {
-  const { _socket: socket } = webSocket as WebSocketInternals;
+export function socketProgress(socket: Socket | null | undefined): string {
   if (!socket) return '';
   const completed = socket.bytesWritten - socket.writableLength;
-  return `${completed} ${socket._handle?.writeQueueSize ?? 0}`;
+  return `${completed} ${(socket as SocketInternals)._handle?.writeQueueSize ?? 0}`;
 }

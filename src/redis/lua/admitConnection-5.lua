@@ -16,7 +16,8 @@
   ARGV[7] plan of the token
   ARGV[8] when the token was issued, ms
   ARGV[9] prefix of the channel to which a live node stays subscribed; the node id follows
-  ARGV[10...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
+  ARGV[10] stream that the connection carries, "" for none; it replaces an earlier connection with the same stream
+  ARGV[11...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
   Returns { "blocked" }, { "revoked" } or { "admitted", admission order, stored plan or "", epoch, seq, revoked_before }
 ]]
 --@include time
@@ -42,8 +43,11 @@ redis.call('ZADD', leases, now + lease, id)
 redis.call('ZREM', evicted, id)
 redis.call('HSET', connections, id, order .. ' ' .. details, '#', math.max(last, order))
 
+if ARGV[10] ~= '' then
+  replaceStream(keys, { stream = ARGV[10], newcomer = id, now = now, lease = lease, channel = channel })
+end
 evict(keys, {
-  cap = capOf(stored[1] or ARGV[7], ARGV, 10), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
+  cap = capOf(stored[1] or ARGV[7], ARGV, 11), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
 })
 redis.call('PEXPIRE', leases, 2 * lease)
 redis.call('PEXPIRE', connections, 2 * lease)

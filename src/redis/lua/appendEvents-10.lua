@@ -85,7 +85,12 @@ end
 
 if runEpoch ~= '' then
   redis.call('HSET', run, 'events', known + count)
-  if status ~= '' then endRun(log.now) end
+  -- Where the events of the run begin and end in the log, for readers of this run only.
+  if known == 0 then redis.call('HSET', run, 'first_seq', log.seq - count + 1) end
+  if status ~= '' then
+    redis.call('HSET', run, 'last_seq', log.seq)
+    endRun(log.now)
+  end
 end
 if settlement then commitUse(KEYS[8], settlement, log.now) end
 return { 'appended', log.seq, log.epoch, cancel }

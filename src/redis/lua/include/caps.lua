@@ -27,6 +27,17 @@ end
 -- "missing".
 local EVICTED_KEPT = 2000
 
+-- Removes connections and notifies the nodes that own them. Returns their number.
+local function expel(keys, ids, options)
+  for _, id in ipairs(ids) do redis.call('ZADD', keys.evicted, options.now + 2 * options.lease, id) end
+  redis.call('ZREM', keys.leases, unpack(ids))
+  redis.call('HDEL', keys.connections, unpack(ids))
+  redis.call('ZREMRANGEBYRANK', keys.evicted, 0, -1 - EVICTED_KEPT)
+  redis.call('PEXPIRE', keys.evicted, 2 * options.lease)
+  redis.call('SPUBLISH', options.channel, 'c' .. cjson.encode({ control = 'evict', connection_ids = ids }))
+  return #ids
+end
+
 --[[
   Evicts the connections above the cap, oldest first, and notifies the nodes that own them. A node that misses the
   message finds its connection under `evicted` at the next renewal.
@@ -60,14 +71,22 @@ local function evict(keys, options)
     return a[1] < b[1]
   end)
   local ids = {}
-  for i = 1, excess do
-    ids[i] = candidates[i][2]
-    redis.call('ZADD', keys.evicted, options.now + 2 * options.lease, ids[i])
+  for i = 1, excess do ids[i] = candidates[i][2] end
+  return expel(keys, ids, options)
+end
+
+--[[
+  Evicts earlier connections with the same stream: their client has come back, and a proxy or a silent network may not
+  have reported the end of the old connection yet.
+  options: { stream, newcomer, now, lease, channel }
+]]
+local function replaceStream(keys, options)
+  local ids = {}
+  local stored = redis.call('HGETALL', keys.connections)
+  for i = 1, #stored, 2 do
+    local details = string.match(stored[i + 1], '^%d+ (.*)$')
+    local same = details and stored[i] ~= options.newcomer and cjson.decode(details).stream == options.stream
+    if same then ids[#ids + 1] = stored[i] end
   end
-  redis.call('ZREM', keys.leases, unpack(ids))
-  redis.call('HDEL', keys.connections, unpack(ids))
-  redis.call('ZREMRANGEBYRANK', keys.evicted, 0, -1 - EVICTED_KEPT)
-  redis.call('PEXPIRE', keys.evicted, 2 * options.lease)
-  redis.call('SPUBLISH', options.channel, 'c' .. cjson.encode({ control = 'evict', connection_ids = ids }))
-  return #ids
+  if #ids > 0 then expel(keys, ids, options) end
 end

@@ -1,0 +1,55 @@
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import { FrontEndScope } from '../frontends/front-end-scope.ts';
+import { registerRunRoutes } from '../frontends/runs/run-routes.ts';
+import { RunWaits } from '../frontends/runs/run-waits.ts';
+import type { InputWatch } from '../http/app.ts';
+import type { ConnectionGuard } from '../transports/connection-guard.ts';
+import { EventStreams } from '../transports/event-streams.ts';
+import type { Origins } from '../transports/origins.ts';
+import type { Connections } from './connections.ts';
+import type { GatewayServices } from './services.ts';
+
+export interface FrontEndRoutesDeps {
+  readonly services: GatewayServices;
+  readonly connections: Connections;
+  readonly origins: Origins;
+  readonly guard: ConnectionGuard;
+  readonly watch: InputWatch;
+  /** Milliseconds after which clients should try another node; undefined unless this node is draining. */
+  readonly drainRetryMs: () => number | undefined;
+}
+
+/** The front ends of a node. */
+export interface FrontEnds {
+  /** Ends the requests that wait for a run. The hub ends the streams. */
+  drain(): void;
+}
+
+/** Registers the routes through which front ends other than Tollgate's own clients use a node. */
+export function registerFrontEnds(
+  app: FastifyInstance,
+  { CORS_ORIGINS: allowedOrigins }: Pick<Config, 'CORS_ORIGINS'>,
+  { services, connections, ...shared }: FrontEndRoutesDeps,
+): FrontEnds {
+  const { clock, metrics } = services;
+  const { deps, accounts, plans, messageLimiter, runs } = connections;
+  const { authenticator, limits, liveTail } = deps;
+  const streams = new EventStreams(deps);
+  const scope = new FrontEndScope({
+    ...shared,
+    authenticator,
+    accounts,
+    plans,
+    runs,
+    streams,
+    allowedOrigins,
+    limits,
+    messageLimiter,
+    metrics,
+    clock,
+  });
+  const waits = new RunWaits({ liveTail, clock });
+  registerRunRoutes(app, { scope, runs, waits, clock });
+  return { drain: () => waits.drain() };
+}

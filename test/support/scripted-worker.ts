@@ -1,0 +1,71 @@
+import { loadAgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
+import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
+import { Keys } from '../../src/redis/keys.ts';
+import { RunLog } from '../../src/runs/run-log.ts';
+import { Runs } from '../../src/runs/runs.ts';
+import { LOG_BYTES, NO_QUEUE, silentLogger } from './core.ts';
+import { closeAfter } from './open-resources.ts';
+import type { StackAddresses } from './stack.ts';
+
+/** One event of a scripted run, appended by the log of its run. */
+export type ScriptedEvent = (log: RunLog) => Promise<void>;
+
+/** The worker of a stack that has none: it appends the events of runs as the test tells it. */
+export class ScriptedWorker {
+  readonly redis: Redis;
+  readonly keys: Keys;
+  readonly log: UserLogWriter;
+  readonly runs: Runs;
+
+  private constructor(redis: Redis, of: StackAddresses, logLength: number) {
+    this.redis = redis;
+    this.keys = new Keys(of.keyPrefix);
+    const deps = { redis, keys: this.keys, metrics: new Metrics(), tracing: NO_TRACING };
+    this.log = new UserLogWriter(deps, { length: logLength, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES });
+    const { plans } = new Catalogues();
+    const agents = loadAgentCatalogue();
+    this.runs = new Runs({ ...deps, plans, agents, queue: NO_QUEUE, clock: systemClock }, { timeoutMs: 60_000 });
+  }
+
+  static async start(of: StackAddresses, logLength = 1_000): Promise<ScriptedWorker> {
+    const redis = await connectRedis(of.redisUrl, 'commands', silentLogger);
+    closeAfter('file', () => disconnectRedis(redis));
+    return new ScriptedWorker(redis, of, logLength);
+  }
+
+  /** Claims a run that a gateway of the stack has accepted. */
+  async claim(userId: string, runId: string): Promise<RunLog> {
+    const claim = await this.runs.claim(userId, runId);
+    if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
+    return new RunLog({ log: this.log, clock: systemClock, runs: this.runs }, claim.run, () => undefined);
+  }
+}
+
+const COMPLETED = { duration_ms: 3, usage_record_id: 'usage_1' };
+const call = (id: string, tool: string) => ({ callId: id, tool });
+
+/** Two steps of text, reasoning, two parallel tools of which one fails, a replaced step, and the answer. */
+export const FULL_RUN: readonly ScriptedEvent[] = [
+  (log) => log.started(),
+  (log) => log.modelReasoning({ reasoning: 'Look at both.', step: 1 }, {}),
+  (log) => log.modelText({ thought: 'I look ', step: 1 }, {}),
+  (log) => log.modelText({ thought: 'at both: ', step: 1 }, {}),
+  (log) => log.toolExecuting({ ...call('call_a', 'analyze_workload'), args: { days: 7 } }),
+  (log) => log.toolExecuting({ ...call('call_b', 'cost_analyzer'), args: {} }),
+  (log) => log.toolCompleted(call('call_b', 'cost_analyzer'), { success: true, result: { units: 12 }, ...COMPLETED }),
+  (log) =>
+    log.toolCompleted(call('call_a', 'analyze_workload'), {
+      success: false,
+      error: { code: 'TOOL_FAILED', message: 'The tool failed.', retryable: false },
+      ...COMPLETED,
+    }),
+  (log) => log.modelText({ thought: 'It is aborted', step: 2 }, {}),
+  (log) => log.modelText({ thought: 'It is ', step: 3, replaces_step: 2 }, {}),
+  (log) => log.modelText({ thought: 'twelve – 十二.', step: 3 }, {}),
+  (log) => log.completed({ final_response: 'It is twelve – 十二.', summary: 'Twelve.' }),
+];
