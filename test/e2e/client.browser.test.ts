@@ -51,6 +51,15 @@ describeWith(CHROMIUM, 'a page in a browser', () => {
     await page.close();
   });
 
+  it('runs an agent over server-sent events from another origin', async () => {
+    const { page, sockets } = await open({ token: mintToken().token, page: 'plain', transport: 'sse' });
+    const text = await page.evaluate('client.run("How is my workload doing?").result().then(({ text }) => text)');
+    expect(text).not.toBe('');
+    const { seqs } = await received(page);
+    expect([seqs, sockets()]).toEqual([upTo(seqs.length), 0]);
+    await page.close();
+  });
+
   it('never shows two states of the connection in one commit', async () => {
     const { page } = await open({ token: mintToken().token, page: 'concurrent' });
     await until(async () => (await received(page)).commits >= 150);

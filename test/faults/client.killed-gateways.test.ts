@@ -5,6 +5,7 @@ import { io } from 'socket.io-client';
 import type { RunEvent } from '../../packages/client/src/events.ts';
 import { Tollgate } from '../../packages/client/src/tollgate.ts';
 import { socketIoTransport } from '../../packages/client/src/transports/socketio.ts';
+import { sseTransport } from '../../packages/client/src/transports/sse.ts';
 import type { OpenTransport } from '../../packages/client/src/transports/transport.ts';
 import { type WebSocketClass, webSocketTransport } from '../../packages/client/src/transports/websocket.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
@@ -25,6 +26,7 @@ const RUNS_PER_KILL = 10;
 const TRANSPORTS: Readonly<Record<string, OpenTransport>> = {
   WebSocket: webSocketTransport(globalThis.WebSocket as unknown as WebSocketClass),
   'Socket.IO': socketIoTransport(io, { transports: ['websocket'] }),
+  SSE: sseTransport(),
   'Socket.IO long polling': socketIoTransport(io, { transports: ['polling'] }),
 };
 

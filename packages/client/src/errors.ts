@@ -55,6 +55,7 @@ export type ClientErrorCode =
   | 'DISCONNECTED'
   | 'NO_WEBSOCKET'
   | 'CANNOT_CONNECT'
+  | 'UNSUPPORTED'
   | 'SIGNED_OUT'
   | 'POSITION_NOT_SAVED'
   | 'REQUEST_TIMEOUT'

@@ -32,5 +32,6 @@ export {
   type TollgateOptions,
   type ToolCallOptions,
 } from './tollgate.ts';
+export { type SseOptions, sseTransport } from './transports/sse.ts';
 export type { Fields, OpenTransport } from './transports/transport.ts';
 export { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';

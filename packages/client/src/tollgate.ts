@@ -17,6 +17,7 @@ import { Run, type RunAccepted, type RunStatus } from './run.ts';
 import { type PositionStorage, StreamPosition } from './stream-position.ts';
 import type { GetToken } from './token-source.ts';
 import { sharedTransport } from './transports/shared.ts';
+import { sseTransport } from './transports/sse.ts';
 import type { Fields, OpenTransport } from './transports/transport.ts';
 import { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';
 import { onWake } from './wake.ts';
@@ -26,8 +27,8 @@ export interface TollgateOptions {
   readonly url: string;
   /** Called for the first connection, and whenever the cached token has expired or is refused. */
   readonly getToken: GetToken;
-  /** Default: WebSocket. See `socketIoTransport` for Socket.IO. */
-  readonly transport?: OpenTransport;
+  /** Default: `websocket`. `sse` works where proxies allow no WebSocket. See `socketIoTransport` for Socket.IO. */
+  readonly transport?: 'websocket' | 'sse' | OpenTransport;
   /** A WebSocket class where there is no global one (Node 20): that of `ws`. */
   readonly WebSocket?: WebSocketClass;
   /** Keeps the position in the event log across page loads, for example `sessionStorage`. */
@@ -278,7 +279,8 @@ function withoutUndefined(fields: Fields): Fields {
 
 /** The class is looked up when the client connects: a server that only renders has no WebSocket. */
 function transportOf({ transport, shareTabs, WebSocket }: TollgateOptions): OpenTransport {
-  const open: OpenTransport = transport ?? ((...args) => webSocketTransport(webSocketClass(WebSocket))(...args));
+  const webSocket: OpenTransport = (...args) => webSocketTransport(webSocketClass(WebSocket))(...args);
+  const open = typeof transport === 'function' ? transport : transport === 'sse' ? sseTransport() : webSocket;
   if (shareTabs === undefined || shareTabs === false) return open;
   return sharedTransport(open, shareTabs === true ? undefined : shareTabs);
 }

@@ -13,6 +13,7 @@ const options = {
   getToken: () => query.get('token'),
   storage: sessionStorage,
   shareTabs: query.has('share'),
+  transport: query.get('transport') ?? undefined,
   backoff: { firstMs: 50, maxMs: 200 },
 };
 
