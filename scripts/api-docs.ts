@@ -11,7 +11,7 @@ const ENTRIES: Readonly<Record<string, readonly string[]>> = {
   client: ['main', 'socketio', 'ledger'],
   react: ['main'],
 };
-const PYTHON_MODULES = ['client', 'sync', 'run', 'ledger', 'errors', 'position', 'transports'];
+const PYTHON_MODULES = ['client', 'sync', 'run', 'ledger', 'errors', 'position', 'transports', 'sse'];
 
 /** `npm run build:docs`: writes the reference of the client packages into docs/api, which is not committed. */
 rmSync(OUT, { recursive: true, force: true });

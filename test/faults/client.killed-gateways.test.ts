@@ -144,7 +144,7 @@ describeWith(HAPROXY, 'a client package behind a load balancer whose gateways ar
   );
 
   describeWith(PYTHON_CLIENTS, 'in Python', () => {
-    it.each(['websocket', 'socketio', 'polling'])(
+    it.each(['websocket', 'socketio', 'sse', 'polling'])(
       `yields every event of every run once, in order, over %s (${RUNS} runs)`,
       (name) => expectWholeRuns((url, runs, ended) => runAgainInPython(url, name, runs, ended)),
       60_000 + RUNS * 500,

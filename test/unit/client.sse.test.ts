@@ -61,13 +61,11 @@ describe('the client over server-sent events', () => {
       let body = '';
       for await (const chunk of request) body += chunk;
       bodies.push(body);
-      if (bodies.length === 1) return request.socket.destroy();
-      if (bodies.length === 2) return response.writeHead(502).end('<h1>Bad Gateway</h1>');
-      if (bodies.length === 3) {
-        const error = { code: 'SERVER_DRAINING', retryable: true };
-        return response.writeHead(503).end(JSON.stringify({ error }));
-      }
-      response.writeHead(202).end(JSON.stringify({ run_id: 'run_1', thread_id: 't1' }));
+      const draining = JSON.stringify({ error: { code: 'SERVER_DRAINING', retryable: true } });
+      if (bodies.length === 1) request.socket.destroy();
+      else if (bodies.length === 2) response.writeHead(502).end('<h1>Bad Gateway</h1>');
+      else if (bodies.length === 3) response.writeHead(503).end(draining);
+      else response.writeHead(202).end(JSON.stringify({ run_id: 'run_1', thread_id: 't1' }));
     });
     const run = client.run('Hello');
     expect(await run.accepted).toEqual({ runId: 'run_1', threadId: 't1' });

@@ -308,7 +308,7 @@ export class Connection {
     this.#cancelWatchdog();
     this.#cancelSave?.();
     this.#cancelSave = undefined;
-    this.#savePosition();
+    this.savePosition();
   }
 
   /** Drops a connection on which two heartbeats are missing: its socket may be half open. */
@@ -334,12 +334,12 @@ export class Connection {
   #saveSoon(): void {
     this.#cancelSave ??= this.#options.clock.after(SAVE_MS, () => {
       this.#cancelSave = undefined;
-      this.#savePosition();
+      this.savePosition();
     });
   }
 
   /** A storage that fails costs the position across page loads, nothing else. */
-  #savePosition(): void {
+  savePosition(): void {
     try {
       this.#options.position.save();
     } catch (cause) {

@@ -170,7 +170,10 @@ export class Tollgate {
 
   /** Connects without a request, and also after the client has stopped. */
   connect(): void {
-    this.#stopWake ??= onWake(() => this.#connection.wake());
+    this.#stopWake ??= onWake(
+      () => this.#connection.wake(),
+      () => this.#connection.savePosition(),
+    );
     this.#connection.connect();
   }
 

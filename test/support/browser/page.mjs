@@ -17,16 +17,20 @@ const options = {
   backoff: { firstMs: 50, maxMs: 200 },
 };
 
-/** Everything that the page has received, for the test. */
-const received = { seqs: [], tears: 0, commits: 0 };
+/** Everything that the tab has received, also before it was loaded again, for the test. */
+const received = { seqs: JSON.parse(sessionStorage.getItem('seqs') ?? '[]'), tears: 0, commits: 0 };
 Object.assign(globalThis, { received });
+const receive = ({ seq }) => {
+  received.seqs.push(seq);
+  sessionStorage.setItem('seqs', JSON.stringify(received.seqs));
+};
 
 function Chat() {
   const client = useTollgate();
   const connection = useConnection();
   const run = useRun();
   const { usage } = useUsage();
-  useEffect(() => client.on('event', ({ seq }) => received.seqs.push(seq)), [client]);
+  useEffect(() => client.on('event', receive), [client]);
   return h(
     'main',
     null,
@@ -85,7 +89,7 @@ function Child() {
 
 if (query.get('page') === 'plain') {
   const client = new Tollgate(options);
-  client.on('event', ({ seq }) => received.seqs.push(seq));
+  client.on('event', receive);
   Object.assign(globalThis, { client });
   client.connect();
 } else {
