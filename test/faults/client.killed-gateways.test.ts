@@ -18,7 +18,7 @@ import { mintToken } from '../support/tokens.ts';
 
 const NODES = 3;
 /** Runs per transport. `npm run faults` sets 1,000. */
-const RUNS = Number(process.env.CLIENT_RUNS ?? 40);
+const RUNS = Number(process.env.CLIENT_RUNS ?? 30);
 const CLIENTS = 5;
 /** Runs between two kills: few enough that each gateway is killed once, and every client is hit. */
 const RUNS_PER_KILL = 10;
