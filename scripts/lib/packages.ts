@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PROJECT_ROOT } from './processes.ts';
@@ -63,9 +63,9 @@ export function buildWheel(folder: string): string {
       folder,
       staged,
     ];
-    const out = run(PYTHON, pip, staged);
-    const [, name] = /filename=(\S+\.whl)/.exec(out) ?? [];
-    if (name === undefined) throw new Error(`pip has built no wheel:\n${out}`);
+    run(PYTHON, pip, staged);
+    const name = readdirSync(folder).find((file) => file.endsWith('.whl'));
+    if (name === undefined) throw new Error('pip has built no wheel');
     return join(folder, name);
   });
 }

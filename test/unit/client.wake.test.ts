@@ -81,6 +81,11 @@ describe('a page that wakes up', () => {
   });
 
   it('does nothing outside of a browser', () => {
-    expect(onWake(() => {}, () => {})()).toBeUndefined();
+    expect(
+      onWake(
+        () => {},
+        () => {},
+      )(),
+    ).toBeUndefined();
   });
 });
