@@ -47,7 +47,7 @@ function exampleNames(): string[] {
   return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
-/** Returns the commands of an example's README: its indented lines, without the installation. */
+/** Returns the commands of an example's README: its indented lines, without `npm install`. */
 function commandsOf(example: string): string[] {
   const text = readFileSync(join(EXAMPLES, example, 'README.md'), 'utf8');
   const lines = text.split('\n').filter((line) => /^ {4}\S/.test(line));

@@ -29,7 +29,7 @@ export class TabLeader {
   /** Tabs that attached before the welcome. */
   readonly #waiting = new Map<string, Position | undefined>();
   readonly #requests = new Map<string, string>();
-  /** Tabs whose missed events are replayed, one after the other; the first one's are under way. */
+  /** Tabs whose missed events are replayed, one after the other. The first entry is in progress. */
   #resumes: { readonly tab: string; readonly position: Position | undefined }[] = [];
 
   /** @param id id of the leader's own tab */
