@@ -18,6 +18,8 @@ const project = (displayName, folders, options = {}) => ({
       },
     ],
   },
+  // The packages import each other by name.
+  moduleNameMapper: { '^@tollgate/client$': '<rootDir>/packages/client/src/main.ts' },
   setupFilesAfterEnv: ['<rootDir>/test/support/close-after-tests.ts'],
   ...options,
 });

@@ -1,35 +1,28 @@
+import { setTimeout } from 'node:timers/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { z } from 'zod';
-import { DevAccess, request, stateDirOption, urlOption } from './lib/dev-access.ts';
+import { TollgateError } from '../packages/client/src/errors.ts';
+import {
+  LedgerFeed,
+  type LedgerPage,
+  type LedgerPosition,
+  type LedgerRecord,
+  type PullOptions,
+} from '../packages/client/src/ledger.ts';
+import { DevAccess, START_ADVICE, stateDirOption, urlOption } from './lib/dev-access.ts';
 import { table } from './lib/table.ts';
 import { runScript, UserError } from './lib/user-error.ts';
 
 const CLIENT_ID = 'bill-cli';
 const PAGE = 1_000;
-/** Seconds to wait at the end of the feed. A completed call is in the ledger within one. */
-const WAIT_SECONDS = '1';
+/** A completed call is in the ledger within a second. */
+const INGESTION_MS = 1_000;
 
-/** The displayed fields of a usage record; the others are kept for `--json`. */
-const UsageRecord = z.looseObject({
-  id: z.string(),
-  sequence: z.number(),
-  user_id: z.string(),
-  plan: z.string(),
-  tool: z.string(),
-  status: z.string(),
-  units: z.number(),
-  duration_ms: z.number(),
-  completed_at: z.string(),
-});
-type UsageRecord = z.infer<typeof UsageRecord>;
-
-const Page = z.object({
-  records: z.array(UsageRecord),
-  next_cursor: z.string().nullish(),
-  has_more: z.boolean(),
-  gap_detected: z.boolean(),
-});
-type Page = z.infer<typeof Page>;
+interface Bill {
+  readonly records: readonly LedgerRecord[];
+  readonly next_cursor: string | undefined;
+  readonly has_more: boolean;
+  readonly gap_detected: boolean;
+}
 
 interface Flags {
   readonly user?: string;
@@ -44,46 +37,36 @@ interface Flags {
  * Reads the feed until it has `limit` records or has reached the end twice. The second read catches records that were
  * being ingested; a third could continue forever on a busy deployment.
  */
-async function readFeed(url: string, token: string, { user, limit, cursor }: Flags): Promise<Page> {
-  const records: UsageRecord[] = [];
-  let gapDetected = false;
-  let ends = 0;
-  for (let at: string | undefined = cursor; ; ) {
-    const query = new URLSearchParams({ limit: String(Math.min(PAGE, limit - records.length)), wait: WAIT_SECONDS });
-    if (at !== undefined) query.set('cursor', at);
-    if (user !== undefined) query.set('user_id', user);
-    const page = await readPage(`${url}/v1/usage/records?${query}`, token);
-    records.push(...page.records);
-    gapDetected ||= page.gap_detected;
-    at = page.next_cursor ?? undefined;
-    if (!page.has_more) ends += 1;
-    if (ends === 2 || at === undefined || records.length >= limit) {
-      return { records, next_cursor: at, has_more: page.has_more, gap_detected: gapDetected };
-    }
-  }
-}
-
-async function readPage(url: string, token: string): Promise<Page> {
-  const response = await request(url, { headers: { authorization: `Bearer ${token}` } });
-  const text = await response.text();
-  if (!response.ok) {
-    throw new UserError(`The gateway refused to show the usage records: HTTP ${response.status} ${text.slice(0, 200)}`);
-  }
-  const { data, error } = Page.safeParse(jsonOf(text));
-  if (error) throw new UserError(`The gateway's answer is not a page of usage records: ${error.message}`);
-  return data;
-}
-
-/** Returns undefined if the text is not JSON, such as the page of another server at that address. */
-function jsonOf(text: string): unknown {
+async function readFeed(feed: LedgerFeed, { user, limit, cursor }: Flags): Promise<Bill> {
+  const records: LedgerRecord[] = [];
+  let position: LedgerPosition = { cursor, lastHash: undefined };
+  let hasMore = false;
+  const bill = (gap_detected: boolean) => ({ records, next_cursor: position.cursor, has_more: hasMore, gap_detected });
   try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
+    for (let ends = 0; ends < 2 && records.length < limit; ) {
+      const page = await nextPage(feed, { from: position, user, limit: Math.min(PAGE, limit - records.length) });
+      records.push(...(page?.records ?? []));
+      position = page?.position ?? position;
+      hasMore = page?.hasMore ?? false;
+      if (hasMore) continue;
+      ends += 1;
+      if (ends < 2) await setTimeout(INGESTION_MS);
+    }
+    return bill(false);
+  } catch (error) {
+    if (!(error instanceof TollgateError)) throw error;
+    if (error.code === 'LEDGER_GAP') return bill(true);
+    if (error.code === 'UNREACHABLE') throw new UserError(`${error.message} ${START_ADVICE}`, { cause: error });
+    throw new UserError(`The gateway refused to show the usage records: ${error.code} ${error.message}`);
   }
 }
 
-function render({ records, next_cursor, has_more, gap_detected }: Page): string {
+async function nextPage(feed: LedgerFeed, options: PullOptions): Promise<LedgerPage | undefined> {
+  for await (const page of feed.pull(options)) return page;
+  return undefined;
+}
+
+function render({ records, next_cursor, has_more, gap_detected }: Bill): string {
   if (records.length === 0) {
     return 'The bill is empty: no tool has been executed yet. Try: npm run chat -- "How is my workload doing?"';
   }
@@ -96,7 +79,7 @@ function render({ records, next_cursor, has_more, gap_detected }: Page): string 
     record.tool,
     record.status,
     String(record.units),
-    `${Math.round(record.duration_ms)} ms`,
+    `${Math.round(Number(record.duration_ms))} ms`,
     record.completed_at,
   ]);
   const lines = [table(header, rows, ['SEQUENCE', 'UNITS', 'DURATION']), '', totals(records)];
@@ -105,7 +88,7 @@ function render({ records, next_cursor, has_more, gap_detected }: Page): string 
   return lines.join('\n');
 }
 
-function totals(records: readonly UsageRecord[]): string {
+function totals(records: readonly LedgerRecord[]): string {
   const units = records.reduce((sum, record) => sum + record.units, 0);
   const byStatus = [...Map.groupBy(records, ({ status }) => status)].map(([status, of]) => `${of.length} ${status}`);
   const users = new Set(records.map(({ user_id }) => user_id)).size;
@@ -144,7 +127,8 @@ await runScript(async () => {
   const flags = parseFlags();
   const access = new DevAccess(flags);
   const token = await access.serviceToken(CLIENT_ID, 'usage:read');
-  const page = await readFeed(access.gatewayUrl, token, flags);
-  process.stdout.write(`${flags.json ? JSON.stringify(page, null, 2) : render(page)}\n`);
+  const feed = new LedgerFeed({ url: access.gatewayUrl, getToken: () => token, retryMs: 0 });
+  const bill = await readFeed(feed, flags);
+  process.stdout.write(`${flags.json ? JSON.stringify(bill, null, 2) : render(bill)}\n`);
   return 0;
 });

@@ -6,7 +6,7 @@ import { PROJECT_ROOT } from './processes.ts';
 import { UserError } from './user-error.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
-const START_ADVICE = 'Start it first, in another terminal: npm start';
+export const START_ADVICE = 'Start it first, in another terminal: npm start';
 
 /** The options that select the deployment of a script. */
 export const stateDirOption: Option = new Option('--state-dir <dir>', 'folder in which npm start keeps its secrets')
@@ -77,7 +77,7 @@ export class DevAccess {
 }
 
 /** Sends a request to a deployment. @throws UserError if the server is unreachable */
-export async function request(url: string, init: RequestInit = {}): Promise<Response> {
+async function request(url: string, init: RequestInit = {}): Promise<Response> {
   try {
     return await fetch(url, { ...init, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
   } catch (cause) {

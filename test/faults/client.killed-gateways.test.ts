@@ -5,6 +5,7 @@ import { io } from 'socket.io-client';
 import type { RunEvent } from '../../packages/client/src/events.ts';
 import { Tollgate } from '../../packages/client/src/tollgate.ts';
 import { socketIoTransport } from '../../packages/client/src/transports/socketio.ts';
+import { sseTransport } from '../../packages/client/src/transports/sse.ts';
 import type { OpenTransport } from '../../packages/client/src/transports/transport.ts';
 import { type WebSocketClass, webSocketTransport } from '../../packages/client/src/transports/websocket.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
@@ -17,7 +18,7 @@ import { mintToken } from '../support/tokens.ts';
 
 const NODES = 3;
 /** Runs per transport. `npm run faults` sets 1,000. */
-const RUNS = Number(process.env.CLIENT_RUNS ?? 40);
+const RUNS = Number(process.env.CLIENT_RUNS ?? 30);
 const CLIENTS = 5;
 /** Runs between two kills: few enough that each gateway is killed once, and every client is hit. */
 const RUNS_PER_KILL = 10;
@@ -25,6 +26,7 @@ const RUNS_PER_KILL = 10;
 const TRANSPORTS: Readonly<Record<string, OpenTransport>> = {
   WebSocket: webSocketTransport(globalThis.WebSocket as unknown as WebSocketClass),
   'Socket.IO': socketIoTransport(io, { transports: ['websocket'] }),
+  SSE: sseTransport(),
   'Socket.IO long polling': socketIoTransport(io, { transports: ['polling'] }),
 };
 
@@ -142,7 +144,7 @@ describeWith(HAPROXY, 'a client package behind a load balancer whose gateways ar
   );
 
   describeWith(PYTHON_CLIENTS, 'in Python', () => {
-    it.each(['websocket', 'socketio', 'polling'])(
+    it.each(['websocket', 'socketio', 'sse', 'polling'])(
       `yields every event of every run once, in order, over %s (${RUNS} runs)`,
       (name) => expectWholeRuns((url, runs, ended) => runAgainInPython(url, name, runs, ended)),
       60_000 + RUNS * 500,

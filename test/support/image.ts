@@ -86,12 +86,13 @@ function runFirstStage(built: string): void {
 /** Installs packages like `npm ci --omit=dev --ignore-scripts`. */
 function installPackages(app: string): void {
   const lock = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { dev?: boolean }>;
+    packages: Record<string, { dev?: boolean; devOptional?: boolean; link?: boolean }>;
   };
-  for (const [path, { dev = false }] of Object.entries(lock.packages)) {
+  for (const [path, { dev = false, devOptional = false, link = false }] of Object.entries(lock.packages)) {
+    // The image has no workspaces (packages/*), and no optional peer of one.
+    if (dev || devOptional || link || !path.startsWith('node_modules/')) continue;
     // Optional packages of other platforms are in the lock file but not on disk.
-    if (!dev && path !== '' && isFolder(join(PROJECT_ROOT, path)))
-      linkFolder(join(PROJECT_ROOT, path), join(app, path));
+    if (isFolder(join(PROJECT_ROOT, path))) linkFolder(join(PROJECT_ROOT, path), join(app, path));
   }
 }
 

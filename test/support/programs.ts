@@ -20,6 +20,12 @@ export const KUBECTL: Program = {
   install: 'https://kubernetes.io/docs/tasks/tools/ (1.27 or newer; it brings kustomize)',
 };
 
+export const CHROMIUM: Program = {
+  command: '/usr/bin/chromium',
+  versionArgs: ['--version'],
+  install: 'apt-get install chromium',
+};
+
 /** Debian's Python with the client packages; another Python has packages of its own. */
 export const PYTHON_CLIENTS: Program = {
   command: '/usr/bin/python3',

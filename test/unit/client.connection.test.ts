@@ -151,6 +151,41 @@ describe('the connection of a client', () => {
     expect(transport.current.last('token_refresh')).toEqual({ token: 'token-2' });
   });
 
+  it('hands over its refresh token on each connection, and replaces it by the next one', async () => {
+    const getToken = () => ({ token: 'access-1', refreshToken: 'refresh-1' });
+    const { client, transport, clock, attempts } = await connected({ getToken });
+    const stored: unknown[] = [];
+    client.on('tokens', (tokens) => stored.push(tokens));
+    expect(transport.current.last('token_refresh')).toEqual({ token: 'access-1', refresh_token: 'refresh-1' });
+    transport.current.message('token_refreshed', { access_token: 'access-2', refresh_token: 'refresh-2' });
+    expect(stored).toEqual([{ token: 'access-2', refreshToken: 'refresh-2' }]);
+    transport.current.close();
+    clock.advance(500);
+    await attempts(2);
+    transport.current.welcome();
+    expect(transport.current.last('token_refresh')).toEqual({ token: 'access-2', refresh_token: 'refresh-2' });
+  });
+
+  it.each([
+    ['a date', new Date(60_000)],
+    ['ISO 8601', new Date(60_000).toISOString()],
+    ['milliseconds', 60_000],
+  ])('fetches another token before the last one expires, with the expiry as %s', async (_, expiresAt) => {
+    let fetched = 0;
+    const getToken = () => ({ token: `t${++fetched}`, expiresAt });
+    const clock = new ManualClock(0);
+    const { transport, attempts } = await connected({ getToken, clock });
+    clock.advance(54_000);
+    transport.current.close();
+    clock.advance(500);
+    await attempts(2);
+    expect(transport.current.options.token).toBe('t1');
+    transport.current.close();
+    clock.advance(1_000);
+    await attempts(3);
+    expect(transport.current.options.token).toBe('t2');
+  });
+
   it('tries again when getToken fails, and stops when the user has signed out', async () => {
     const answers: (() => string | null)[] = [
       () => {
@@ -232,6 +267,22 @@ describe('the connection of a client', () => {
     transport.current.message('agent_thinking', { seq: 1 });
     clock.advance(250);
     expect([client.state, errors.at(-1)?.code]).toEqual(['connected', 'POSITION_NOT_SAVED']);
+  });
+
+  it.each([
+    ['CANNOT_CONNECT', 'a URL that is none', { url: 'http://[gateway', WebSocket: globalThis.WebSocket }],
+    ['NO_WEBSOCKET', 'a runtime without WebSocket', { url: 'http://gateway.test' }],
+  ])('stops with %s at %s, and makes no attempt before', async (code, _, options) => {
+    const given = globalThis.WebSocket;
+    Reflect.deleteProperty(globalThis, 'WebSocket');
+    const { client, errors } = create({ transport: undefined, ...(options as Partial<TollgateOptions>) });
+    try {
+      const run = client.run('Hello');
+      await expect(run.result()).rejects.toMatchObject({ code, retryable: false });
+      expect([client.state, errors.map((error) => error.code)]).toEqual(['stopped', [code]]);
+    } finally {
+      globalThis.WebSocket = given;
+    }
   });
 
   it('can connect again after close', async () => {

@@ -31,21 +31,29 @@ describe('a page that wakes up', () => {
   it('wakes the client when it is online again, restored or visible, until the listeners are removed', () => {
     const { page, document } = openPage();
     let wakes = 0;
-    const remove = onWake(() => {
-      wakes += 1;
-    });
+    let saves = 0;
+    const remove = onWake(
+      () => {
+        wakes += 1;
+      },
+      () => {
+        saves += 1;
+      },
+    );
     page.dispatchEvent(new Event('online'));
     page.dispatchEvent(new Event('pageshow'));
     document.dispatchEvent(new Event('visibilitychange'));
     expect(wakes).toBe(2);
+    page.dispatchEvent(new Event('pagehide'));
+    expect(saves).toBe(2);
     document.visibilityState = 'visible';
     document.dispatchEvent(new Event('visibilitychange'));
     expect(wakes).toBe(3);
     remove();
     for (const target of [page, document]) {
-      for (const type of ['online', 'pageshow', 'visibilitychange']) target.dispatchEvent(new Event(type));
+      for (const type of ['online', 'pageshow', 'pagehide', 'visibilitychange']) target.dispatchEvent(new Event(type));
     }
-    expect(wakes).toBe(3);
+    expect([wakes, saves]).toEqual([3, 2]);
   });
 
   it('connects at once while it waits, and drops a connection that does not answer a ping', async () => {
@@ -73,6 +81,11 @@ describe('a page that wakes up', () => {
   });
 
   it('does nothing outside of a browser', () => {
-    expect(onWake(() => {})()).toBeUndefined();
+    expect(
+      onWake(
+        () => {},
+        () => {},
+      )(),
+    ).toBeUndefined();
   });
 });

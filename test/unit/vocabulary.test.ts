@@ -6,7 +6,8 @@ import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import retired from './retired-words.json' with { type: 'json' };
 
 /** docs/glossary.md has the term for each retired word. Names on the wire (`snake_case`) are public and not checked. */
-const FOLDERS = ['src', 'workers', 'auth-service', 'packages/client/src', 'load', 'bench', 'scripts', 'test'];
+const PACKAGES = ['packages/client/src', 'packages/react/src'];
+const FOLDERS = ['src', 'workers', 'auth-service', ...PACKAGES, 'load', 'bench', 'scripts', 'test'];
 
 interface Source {
   readonly path: string;

@@ -5,7 +5,7 @@ import type { Identity, Limits } from './events.ts';
 import { isRetryableCode } from './protocol.ts';
 import type { StreamPosition } from './stream-position.ts';
 import { type GetToken, TokenSource } from './token-source.ts';
-import type { CloseReason, Fields, OpenTransport, Transport } from './transports/transport.ts';
+import type { CloseReason, Fields, OpenTransport, Transport, TransportHandlers } from './transports/transport.ts';
 
 /**
  *     idle ──connect──► connecting ──welcome──► connected
@@ -38,8 +38,8 @@ export interface ConnectionHandlers {
   stopped(error: TollgateError): void;
   /** Some events are no longer in the log. */
   lost(reason: string): void;
-  /** The access token changed. */
-  token(token: string): void;
+  /** The gateway has refreshed the access token, and the refresh token if it has one. */
+  token(token: string, refreshToken: string | undefined): void;
 }
 
 /** Timeout from the attempt to the welcome. The gateway ends a handshake after ten seconds. */
@@ -72,6 +72,8 @@ export class Connection {
   /** Between a gap and the end of its replay: only the next event counts, because the replay repeats the others. */
   #isResyncing = false;
   #retryAfterMs: number | undefined;
+  /** The access token of the handshake. */
+  #presented = '';
   #limits: Limits | undefined;
   #lastReceivedAt = 0;
   #cancelTimer = () => {};
@@ -131,20 +133,25 @@ export class Connection {
     if (token === undefined) {
       return this.#stop(new ConnectionStoppedError('SIGNED_OUT', { message: 'getToken returned no token.' }));
     }
+    this.#presented = token;
     const { url, position, clock } = this.#options;
     this.#cancelTimer = clock.after(WELCOME_MS, () => this.#drop('no welcome'));
     this.#isResyncing = position.current !== undefined;
-    this.#transport = this.#options.open(
-      { url, token, position: position.current },
-      {
-        message: (type, fields) => {
-          if (attempt === this.#attempt) this.#received(type, fields);
-        },
-        closed: (reason) => {
-          if (attempt === this.#attempt) this.#closed(reason);
-        },
+    const handlers: TransportHandlers = {
+      message: (type, fields) => {
+        if (attempt === this.#attempt) this.#received(type, fields);
       },
-    );
+      closed: (reason) => {
+        if (attempt === this.#attempt) this.#closed(reason);
+      },
+    };
+    try {
+      this.#transport = this.#options.open({ url, token, position: position.current }, handlers);
+    } catch (cause) {
+      // A URL that is none, or a runtime without WebSocket: no later attempt can succeed.
+      const code = cause instanceof TollgateError ? cause.code : 'CANNOT_CONNECT';
+      this.#stop(new ConnectionStoppedError(code, { message: String(cause), retryable: false, cause }));
+    }
   }
 
   #received(type: string, fields: Fields): void {
@@ -162,8 +169,8 @@ export class Connection {
         return this.#resumeFailed(fields);
       case 'token_refreshed':
         if (typeof fields.access_token === 'string') {
-          this.#tokens.replace(fields.access_token, fields.token_expires_at);
-          this.#handlers.token(fields.access_token);
+          this.#tokens.replace(fields.access_token, fields.token_expires_at, fields.refresh_token);
+          this.#handlers.token(fields.access_token, this.#tokens.refreshToken);
         }
         return;
       case 'token_refresh_failed':
@@ -190,6 +197,8 @@ export class Connection {
     this.#lastReceivedAt = clock.now();
     this.#watch();
     this.#setState('connected');
+    // Each connection hands over the refresh token of its session, and so receives the next one.
+    if (this.#tokens.refreshToken !== undefined) this.#sendToken(this.#presented);
     this.#handlers.connected({
       userId: String(fields.user_id),
       plan: String(fields.plan),
@@ -231,10 +240,16 @@ export class Connection {
     const attempt = this.#attempt;
     try {
       const token = await this.#tokens.fresh();
-      if (token !== undefined && attempt === this.#attempt) this.send('token_refresh', { token });
+      if (token !== undefined && attempt === this.#attempt) this.#sendToken(token);
     } catch (cause) {
       this.#handlers.failed(new TollgateError('SIGNED_OUT', { message: 'getToken failed.', retryable: true, cause }));
     }
+  }
+
+  /** The message hands over a refresh token on every transport; a WebSocket's handshake cannot carry one. */
+  #sendToken(token: string): void {
+    const { refreshToken } = this.#tokens;
+    this.send('token_refresh', refreshToken === undefined ? { token } : { token, refresh_token: refreshToken });
   }
 
   #closed(reason: CloseReason): void {
@@ -293,7 +308,7 @@ export class Connection {
     this.#cancelWatchdog();
     this.#cancelSave?.();
     this.#cancelSave = undefined;
-    this.#savePosition();
+    this.savePosition();
   }
 
   /** Drops a connection on which two heartbeats are missing: its socket may be half open. */
@@ -319,12 +334,12 @@ export class Connection {
   #saveSoon(): void {
     this.#cancelSave ??= this.#options.clock.after(SAVE_MS, () => {
       this.#cancelSave = undefined;
-      this.#savePosition();
+      this.savePosition();
     });
   }
 
   /** A storage that fails costs the position across page loads, nothing else. */
-  #savePosition(): void {
+  savePosition(): void {
     try {
       this.#options.position.save();
     } catch (cause) {

@@ -54,6 +54,8 @@ export type ClientErrorCode =
   | 'CLOSED'
   | 'DISCONNECTED'
   | 'NO_WEBSOCKET'
+  | 'CANNOT_CONNECT'
+  | 'UNSUPPORTED'
   | 'SIGNED_OUT'
   | 'POSITION_NOT_SAVED'
   | 'REQUEST_TIMEOUT'

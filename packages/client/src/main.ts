@@ -24,7 +24,7 @@ export type {
 export { type ErrorCode, isTerminalEvent } from './protocol.ts';
 export { Run, type RunAccepted, type RunResult, type RunStatus } from './run.ts';
 export type { Position, PositionStorage } from './stream-position.ts';
-export type { GetToken } from './token-source.ts';
+export type { GetToken, Tokens } from './token-source.ts';
 export {
   type RunOptions,
   Tollgate,
@@ -32,5 +32,6 @@ export {
   type TollgateOptions,
   type ToolCallOptions,
 } from './tollgate.ts';
-export type { OpenTransport } from './transports/transport.ts';
+export { type SseOptions, sseTransport } from './transports/sse.ts';
+export type { Fields, OpenTransport } from './transports/transport.ts';
 export { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';

@@ -33,7 +33,7 @@ export class Run implements AsyncIterable<RunEvent> {
   readonly accepted: Promise<RunAccepted>;
   readonly #cancel: (runId: string) => Promise<void>;
   readonly #maxQueued: number;
-  readonly #result = Promise.withResolvers<RunResult>();
+  readonly #result = withResolvers<RunResult>();
   readonly #queue: RunEvent[] = [];
   #wakeReader: () => void = () => {};
   #hasReader = false;
@@ -182,4 +182,15 @@ export class Run implements AsyncIterable<RunEvent> {
 
 function cancelled(): RunFailedError {
   return new RunFailedError('RUN_CANCELLED', { message: 'The run was cancelled.', retryable: false });
+}
+
+/** As of `Promise.withResolvers`, which Node 20 lacks. */
+function withResolvers<T>() {
+  let resolve: (value: T) => void = () => {};
+  let reject: (reason: unknown) => void = () => {};
+  const promise = new Promise<T>((whenResolved, whenRejected) => {
+    resolve = whenResolved;
+    reject = whenRejected;
+  });
+  return { promise, resolve, reject };
 }

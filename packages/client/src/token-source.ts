@@ -1,11 +1,23 @@
 import type { Clock } from './clock.ts';
 
+/** What a login returns. */
+export interface Tokens {
+  readonly token: string;
+  /** A date, an ISO 8601 string, or milliseconds since the epoch. Default: as the gateway says. */
+  readonly expiresAt?: Date | string | number | undefined;
+  /**
+   * Handed over to the gateway, which refreshes the access token from then on: the identity provider must be configured
+   * for it (`refresh_token` mode), and the application must not use this refresh token itself.
+   */
+  readonly refreshToken?: string | undefined;
+}
+
 /**
- * Returns an access token, or null or undefined if the user has signed out.
+ * Returns an access token, alone or with its refresh token, or null or undefined if the user has signed out.
  * @param context.previous the token that is no longer valid; undefined at the first call
  */
 export type GetToken = (context: { readonly previous: string | undefined }) => Token | Promise<Token>;
-type Token = string | null | undefined;
+type Token = string | Tokens | null | undefined;
 
 /** A token is not used for a handshake in the last seconds of its life. */
 const EXPIRY_MARGIN_MS = 5_000;
@@ -15,6 +27,7 @@ export class TokenSource {
   readonly #getToken: GetToken;
   readonly #clock: Clock;
   #token: string | undefined;
+  #refreshToken: string | undefined;
   #previous: string | undefined;
   #expiresAt = Number.POSITIVE_INFINITY;
   /** Whether a handshake has succeeded with the cached token, or it came from the gateway. */
@@ -24,6 +37,11 @@ export class TokenSource {
   constructor(getToken: GetToken, clock: Clock) {
     this.#getToken = getToken;
     this.#clock = clock;
+  }
+
+  /** The latest refresh token of the session; undefined if `getToken` returned none. */
+  get refreshToken(): string | undefined {
+    return this.#refreshToken;
   }
 
   /** Returns undefined if the user has signed out. */
@@ -40,16 +58,17 @@ export class TokenSource {
   }
 
   /** The gateway has refreshed the token of the session. */
-  replace(token: string, expiresAt: unknown): void {
+  replace(token: string, expiresAt: unknown, refreshToken: unknown): void {
     this.#token = token;
+    if (typeof refreshToken === 'string') this.#refreshToken = refreshToken;
+    this.#expiresAt = Number.POSITIVE_INFINITY;
     this.accepted(expiresAt);
   }
 
   /** A handshake with the cached token has succeeded. */
   accepted(expiresAt: unknown): void {
     this.#wasAccepted = true;
-    this.#expiresAt =
-      typeof expiresAt === 'string' ? Date.parse(expiresAt) || Number.POSITIVE_INFINITY : Number.POSITIVE_INFINITY;
+    if (expiresAt !== undefined) this.#expiresAt = timeOf(expiresAt);
   }
 
   /** Forgets a refused token. @returns whether a fresh one may be accepted, since this one had been before */
@@ -62,10 +81,18 @@ export class TokenSource {
   }
 
   async #fetch(): Promise<string | undefined> {
-    const token = (await this.#getToken({ previous: this.#previous ?? this.#token })) ?? undefined;
+    const answer = await this.#getToken({ previous: this.#previous ?? this.#token });
+    const { token, expiresAt, refreshToken } = typeof answer === 'string' ? { token: answer } : (answer ?? {});
     this.#token = token;
-    this.#expiresAt = Number.POSITIVE_INFINITY;
+    this.#refreshToken = refreshToken;
+    this.#expiresAt = timeOf(expiresAt);
     this.#wasAccepted = false;
     return token;
   }
+}
+
+/** An expiry that is missing or no time is none: the gateway refuses the token when it has expired. */
+function timeOf(value: unknown): number {
+  const time = value instanceof Date ? value.getTime() : typeof value === 'string' ? Date.parse(value) : value;
+  return typeof time === 'number' && time > 0 ? time : Number.POSITIVE_INFINITY;
 }

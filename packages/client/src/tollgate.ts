@@ -16,6 +16,8 @@ import { Requests, type RequestType } from './requests.ts';
 import { Run, type RunAccepted, type RunStatus } from './run.ts';
 import { type PositionStorage, StreamPosition } from './stream-position.ts';
 import type { GetToken } from './token-source.ts';
+import { sharedTransport } from './transports/shared.ts';
+import { sseTransport } from './transports/sse.ts';
 import type { Fields, OpenTransport } from './transports/transport.ts';
 import { type WebSocketClass, webSocketTransport } from './transports/websocket.ts';
 import { onWake } from './wake.ts';
@@ -25,14 +27,19 @@ export interface TollgateOptions {
   readonly url: string;
   /** Called for the first connection, and whenever the cached token has expired or is refused. */
   readonly getToken: GetToken;
-  /** Default: WebSocket. See `socketIoTransport` for Socket.IO. */
-  readonly transport?: OpenTransport;
+  /** Default: `websocket`. `sse` works where proxies allow no WebSocket. See `socketIoTransport` for Socket.IO. */
+  readonly transport?: 'websocket' | 'sse' | OpenTransport;
   /** A WebSocket class where there is no global one (Node 20): that of `ws`. */
   readonly WebSocket?: WebSocketClass;
   /** Keeps the position in the event log across page loads, for example `sessionStorage`. */
   readonly storage?: PositionStorage;
   /** Key in `storage`. Use one key per user. Default `tollgate.position`. */
   readonly storageKey?: string;
+  /**
+   * Shares one connection among the tabs of a browser: three tabs count as one in the plan's cap. With access tokens
+   * that are no JWTs, give the user's id instead of `true`. Default false.
+   */
+  readonly shareTabs?: boolean | string;
   readonly backoff?: BackoffOptions;
   /** Maximum time from a request to its answer, reconnects included, in milliseconds. Default 60,000. */
   readonly requestTimeoutMs?: number;
@@ -56,6 +63,8 @@ export interface TollgateEvents {
   notice: { readonly type: string; readonly fields: Fields };
   /** The gateway has refreshed the access token. */
   token: string;
+  /** The same with the next refresh token: store it, because the earlier one is used up. */
+  tokens: { readonly token: string; readonly refreshToken: string };
   /** Events are no longer in the log; the reason is `trimmed` or `epoch_changed`. */
   lost: string;
   /** A failure after which the client tries again, or the one with which it has stopped. */
@@ -91,7 +100,7 @@ export class Tollgate {
   readonly #events = new Emitter<TollgateEvents>();
   readonly #runs = new Map<string, Run>();
   readonly #maxQueuedEvents: number;
-  readonly #stopWake: () => void;
+  #stopWake: (() => void) | undefined;
   #identity: Identity | undefined;
 
   /** The user's threads. */
@@ -118,7 +127,7 @@ export class Tollgate {
     this.#connection = new Connection(
       {
         url: options.url,
-        open: options.transport ?? webSocketTransport(webSocketClass(options.WebSocket)),
+        open: transportOf(options),
         getToken: options.getToken,
         position: new StreamPosition(options.storage, options.storageKey ?? 'tollgate.position'),
         backoff: options.backoff ?? {},
@@ -137,10 +146,12 @@ export class Tollgate {
         failed: (error) => this.#events.emit('error', error),
         stopped: (error) => this.#stopped(error),
         lost: (reason) => this.#lost(reason),
-        token: (token) => this.#events.emit('token', token),
+        token: (token, refreshToken) => {
+          this.#events.emit('token', token);
+          if (refreshToken !== undefined) this.#events.emit('tokens', { token, refreshToken });
+        },
       },
     );
-    this.#stopWake = onWake(() => this.#connection.wake());
   }
 
   get state(): ConnectionState {
@@ -159,6 +170,10 @@ export class Tollgate {
 
   /** Connects without a request, and also after the client has stopped. */
   connect(): void {
+    this.#stopWake ??= onWake(
+      () => this.#connection.wake(),
+      () => this.#connection.savePosition(),
+    );
     this.#connection.connect();
   }
 
@@ -213,7 +228,8 @@ export class Tollgate {
 
   /** Closes the connection for good. Runs continue in the gateway; unanswered requests reject. */
   close(): void {
-    this.#stopWake();
+    this.#stopWake?.();
+    this.#stopWake = undefined;
     this.#connection.close();
   }
 
@@ -222,7 +238,7 @@ export class Tollgate {
     fields: Fields,
     { requestId = newId(), signal }: { requestId?: string; signal?: AbortSignal | undefined } = {},
   ): Promise<Fields> {
-    this.#connection.connect();
+    this.connect();
     return this.#requests.send(type, withoutUndefined(fields), requestId, { signal });
   }
 
@@ -254,12 +270,22 @@ export class Tollgate {
   }
 }
 
+/** Browsers have `crypto.randomUUID` only on pages that they fetched over HTTPS or from localhost. */
 function newId(): string {
-  return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
 function withoutUndefined(fields: Fields): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+/** The class is looked up when the client connects: a server that only renders has no WebSocket. */
+function transportOf({ transport, shareTabs, WebSocket }: TollgateOptions): OpenTransport {
+  const webSocket: OpenTransport = (...args) => webSocketTransport(webSocketClass(WebSocket))(...args);
+  const open = typeof transport === 'function' ? transport : transport === 'sse' ? sseTransport() : webSocket;
+  if (shareTabs === undefined || shareTabs === false) return open;
+  return sharedTransport(open, shareTabs === true ? undefined : shareTabs);
 }
 
 function webSocketClass(given: WebSocketClass | undefined): WebSocketClass {

@@ -1,6 +1,6 @@
 """Runs an agent again and again, and prints what the client received as one JSON object.
 
-Usage: run_again.py (websocket | socketio | polling) URL TOKEN RUNS
+Usage: run_again.py (websocket | socketio | sse | polling) URL TOKEN RUNS
 Prints one line per ended run to standard error, so that a test can kill gateways in between.
 """
 
@@ -14,11 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from tollgate_client import SyncTollgate, Tollgate  # noqa: E402
+from tollgate_client.sse import open_sse  # noqa: E402
 from tollgate_client.transports import open_websocket, socketio_transport  # noqa: E402
 
 TRANSPORTS = {
     "websocket": open_websocket,
     "socketio": socketio_transport(("websocket",)),
+    "sse": open_sse,
     "polling": socketio_transport(("polling",)),
 }
 MESSAGE = "How is my workload doing?"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tollgate_client import (  # noqa: E402
     FilePositionStore,
     Position,
     RunFailedError,
+    Tokens,
     Tollgate,
     TollgateError,
 )
@@ -133,6 +135,25 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         # A type that only a backend knows.
         connection.message("order.shipped", seq=5)
         await self.until(lambda: self.events == [1, 2, 3, 4, 5])
+
+    async def test_hands_over_its_refresh_token_and_replaces_it_by_the_next_one(self) -> None:
+        client, connection = await self.connected(get_token=lambda _: Tokens("access-1", None, "refresh-1"))
+        stored: list[Tokens] = []
+        client.on("tokens", stored.append)
+        self.assertEqual(connection.last("token_refresh"), {"token": "access-1", "refresh_token": "refresh-1"})
+        connection.message("token_refreshed", access_token="access-2", refresh_token="refresh-2")
+        connection.end()
+        connection = await self.attempt(2)
+        self.assertEqual(stored, [Tokens("access-2", None, "refresh-2")])
+        connection.welcome()
+        await self.until(lambda: connection.last("token_refresh") is not None)
+        self.assertEqual(connection.last("token_refresh"), {"token": "access-2", "refresh_token": "refresh-2"})
+
+    async def test_fetches_another_token_when_the_given_expiry_is_near(self) -> None:
+        answers = [Tokens("t1", time.time() + 1), Tokens("t2", "2999-01-01T00:00:00Z")]
+        _, connection = await self.connected(get_token=lambda _: answers.pop(0))
+        connection.end()
+        self.assertEqual((await self.attempt(2)).token, "t2")
 
     async def test_requests_missing_events_and_drops_what_the_replay_repeats(self) -> None:
         _, connection = await self.connected()

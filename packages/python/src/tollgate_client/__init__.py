@@ -1,6 +1,6 @@
 """Client of the Tollgate gateway for AI agents."""
 
-from .client import Identity, Tollgate
+from .client import Identity, Tokens, Tollgate
 from .errors import ConnectionStoppedError, EventsLostError, RunFailedError, TollgateError
 from .ledger import LedgerFeed, LedgerPage
 from .position import FilePositionStore, Position, PositionStore
@@ -21,6 +21,7 @@ __all__ = [
     "RunResult",
     "SyncRun",
     "SyncTollgate",
+    "Tokens",
     "Tollgate",
     "TollgateError",
 ]

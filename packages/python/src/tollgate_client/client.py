@@ -20,8 +20,9 @@ from .run import Run
 from .transports import OpenTransport, Transport, TransportClosed, open_websocket
 
 State = Literal["idle", "connecting", "connected", "waiting", "stopped"]
-#: Returns an access token, or None if the user has signed out. Its argument is the token that is no longer valid.
-GetToken = Callable[[str | None], str | None | Awaitable[str | None]]
+#: Returns an access token, alone or as ``Tokens``, or None if the user has signed out. Its argument is the token that is
+#: no longer valid.
+GetToken = Callable[[str | None], "Token | Awaitable[Token]"]
 Listener = Callable[[Any], None]
 
 #: Refusals that a fresh token can cure.
@@ -36,6 +37,21 @@ WELCOME_SECONDS = 15.0
 #: Consecutive resumes after a gap. Then the client connects again.
 MAX_RESYNCS = 3
 SAVE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a login returns."""
+
+    token: str
+    #: ISO 8601, or seconds since the epoch. Default: as the gateway says.
+    expires_at: datetime | str | float | None = None
+    #: Handed over to the gateway, which refreshes the access token from then on: the identity provider must be
+    #: configured for it (``refresh_token`` mode), and the application must not use this refresh token itself.
+    refresh_token: str | None = None
+
+
+Token = str | Tokens | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,8 @@ class Tollgate:
     """Connects at the first use, resumes after a lost connection, and renews its token.
 
     ``on(name, listener)`` accepts ``state``, ``identity``, ``event`` (every durable event of the user, once and in
-    order), ``notice`` (a message that answers no request), ``token``, ``lost`` and ``error``. Use the client in one
+    order), ``notice`` (a message that answers no request), ``token``, ``tokens`` (a ``Tokens`` with the next refresh token,
+    which replaces the earlier one: store it), ``lost`` and ``error``. Use the client in one
     event loop; ``SyncTollgate`` is the same for code without one.
     """
 
@@ -84,6 +101,7 @@ class Tollgate:
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._transport: Transport | None = None
         self._token: str | None = None
+        self._refresh_token: str | None = None
         self._previous_token: str | None = None
         self._token_expires_at = float("inf")
         self._token_was_accepted = False
@@ -292,9 +310,7 @@ class Tollgate:
             await self._resync()
         elif type == "token_refreshed":
             if isinstance(fields.get("access_token"), str):
-                self._token = fields["access_token"]
-                self._accepted_token(fields.get("token_expires_at"))
-                self._emit("token", self._token)
+                self._refreshed_token(fields["access_token"], fields)
         elif type in ("token_refresh_failed", "token_degraded"):
             self._in_background(self._present_token())
         elif type == "server_draining":
@@ -316,6 +332,9 @@ class Tollgate:
         if self._position.current is None:
             self._position.current = Position(int(fields["seq"]), str(fields["epoch"]))
         self._set_state("connected")
+        # Each connection hands over the refresh token of its session, and so receives the next one.
+        if self._refresh_token is not None:
+            await self._send_token()
         permissions = tuple(fields.get("permissions") or ())
         limits = fields.get("limits") or {}
         self._identify(Identity(fields["user_id"], fields["plan"], permissions, fields["thread_id"], limits))
@@ -358,17 +377,32 @@ class Tollgate:
 
     async def _fresh_token(self) -> str | None:
         found = self._get_token(self._previous_token or self._token)
-        self._token = await found if inspect.isawaitable(found) else found
-        self._token_expires_at = float("inf")
+        answer = await found if inspect.isawaitable(found) else found
+        tokens = answer if isinstance(answer, Tokens) else Tokens(answer) if answer is not None else None
+        self._token = tokens.token if tokens else None
+        self._refresh_token = tokens.refresh_token if tokens else None
+        self._token_expires_at = _time_of(tokens.expires_at if tokens else None)
         self._token_was_accepted = False
         return self._token
 
+    def _refreshed_token(self, token: str, fields: Mapping[str, Any]) -> None:
+        self._token = token
+        self._token_expires_at = float("inf")
+        self._accepted_token(fields.get("token_expires_at"))
+        self._emit("token", token)
+        if isinstance(fields.get("refresh_token"), str):
+            self._refresh_token = fields["refresh_token"]
+        if self._refresh_token is not None:
+            self._emit("tokens", Tokens(token, fields.get("token_expires_at"), self._refresh_token))
+
+    async def _send_token(self) -> None:
+        handed = {} if self._refresh_token is None else {"refresh_token": self._refresh_token}
+        await self._send("token_refresh", {"token": self._token, **handed})
+
     def _accepted_token(self, expires_at: Any) -> None:
         self._token_was_accepted = True
-        try:
-            self._token_expires_at = datetime.fromisoformat(expires_at).timestamp()
-        except (TypeError, ValueError):
-            self._token_expires_at = float("inf")
+        if expires_at is not None:
+            self._token_expires_at = _time_of(expires_at)
 
     def _forget_token(self) -> bool:
         """Forgets a refused token. Returns whether a fresh one may be accepted, since this one had been before."""
@@ -383,7 +417,7 @@ class Tollgate:
             self._emit("error", TollgateError("SIGNED_OUT", f"get_token failed: {cause}", retryable=True))
             return
         if token is not None:
-            await self._send("token_refresh", {"token": token})
+            await self._send_token()
 
     # State
 
@@ -429,3 +463,12 @@ class Tollgate:
 
 def _new_id() -> str:
     return secrets.token_urlsafe(18)
+
+
+def _time_of(value: Any) -> float:
+    """Seconds since the epoch. An expiry that is missing or no time is none: the gateway refuses an expired token."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return moment.timestamp() if isinstance(moment, datetime) else float(moment)
+    except (TypeError, ValueError):
+        return float("inf")

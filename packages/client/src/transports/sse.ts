@@ -1,0 +1,203 @@
+import type { Position } from '../stream-position.ts';
+import { EventStreamParser } from './event-stream-parser.ts';
+import {
+  CloseTracker,
+  type Fields,
+  isFields,
+  type OpenTransport,
+  type Transport,
+  type TransportOptions,
+} from './transport.ts';
+
+/** The gateway sends a comment every 15 s, so a stream without one for longer is dead. */
+const SILENCE_MS = 20_000;
+const FIRST_DELAY_MS = 100;
+const MAX_DELAY_MS = 2_000;
+
+export interface SseOptions {
+  /** Default: the global `fetch`. */
+  readonly fetch?: typeof globalThis.fetch;
+}
+
+/**
+ * Receives events as server-sent events (`GET /v1/events`) and sends requests as HTTP requests, where proxies allow no
+ * WebSocket. The gateway has routes for runs: `callTool`, `tools`, `threads` and `usage` fail with `UNSUPPORTED`.
+ */
+export function sseTransport({ fetch = globalThis.fetch }: SseOptions = {}): OpenTransport {
+  return (options, handlers) => new SseLink(options, new CloseTracker(handlers), (url, init) => fetch(url, init));
+}
+
+type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+class SseLink implements Transport {
+  readonly #base: string;
+  readonly #tracker: CloseTracker;
+  readonly #fetch: Fetch;
+  readonly #closed = new AbortController();
+  #token: string;
+  #position: Position | undefined;
+  /** Epoch of the log, and the thread of requests that name none. */
+  #welcome: Fields | undefined;
+  #stream = new AbortController();
+  #lastBytesAt = 0;
+
+  constructor({ url, token, position }: TransportOptions, tracker: CloseTracker, fetch: Fetch) {
+    this.#base = url.replace(/\/$/, '');
+    this.#token = token;
+    this.#position = position;
+    this.#tracker = tracker;
+    this.#fetch = fetch;
+    // Throws for a URL that is none.
+    void this.#read(new URL(`${this.#base}/v1/events`).href, this.#stream);
+  }
+
+  send(type: string, fields: Fields): void {
+    switch (type) {
+      case 'resume':
+        return this.#reopen({ after: Number(fields.after), epoch: String(fields.epoch) });
+      case 'token_refresh':
+        // A stream keeps the token of its request, so a newer one needs another stream.
+        if (typeof fields.token !== 'string' || fields.token === this.#token) return;
+        this.#token = fields.token;
+        return this.#reopen(this.#position);
+      case 'ping':
+        if (Date.now() - this.#lastBytesAt < SILENCE_MS) this.#tracker.message('pong', {});
+        return;
+      default:
+        void this.#request(type, fields);
+    }
+  }
+
+  close(): void {
+    this.#tracker.mute();
+    this.#end();
+  }
+
+  #end(): void {
+    this.#closed.abort();
+    this.#stream.abort();
+  }
+
+  #reopen(position: Position | undefined): void {
+    this.#stream.abort();
+    this.#stream = new AbortController();
+    this.#position = position;
+    void this.#read(`${this.#base}/v1/events`, this.#stream);
+  }
+
+  async #read(url: string, stream: AbortController): Promise<void> {
+    const { after, epoch } = this.#position ?? {};
+    const query = epoch === undefined ? '' : `?${new URLSearchParams({ after: String(after), epoch })}`;
+    let detail = 'Event stream: the gateway has ended it';
+    try {
+      const response = await this.#fetch(url + query, {
+        headers: { authorization: `Bearer ${this.#token}`, accept: 'text/event-stream' },
+        cache: 'no-store',
+        signal: stream.signal,
+      });
+      if (!response.ok || !response.body) throw await this.#refusal(response);
+      const parser = new EventStreamParser((data) => this.#received(data, stream));
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        this.#lastBytesAt = Date.now();
+        if (parser.feed(value)) this.#tracker.message('heartbeat', {});
+      }
+    } catch (error) {
+      detail = `Event stream: ${error instanceof Error ? error.message : error}`;
+    }
+    // Another stream has replaced this one, or the client has closed it.
+    if (stream.signal.aborted) return;
+    this.#end();
+    this.#tracker.close(detail);
+  }
+
+  #received(data: string, stream: AbortController): void {
+    if (stream.signal.aborted) return;
+    const { type, timestamp, ...others } = parse(data) ?? {};
+    if (typeof type !== 'string') return;
+    const fields: Fields = { ...others, timestamp };
+    if (type === 'connection_established') {
+      // The client has its welcome when a stream is opened again.
+      const isFirst = this.#welcome === undefined;
+      this.#welcome = fields;
+      this.#position ??= { after: Number(fields.seq), epoch: String(fields.epoch) };
+      if (!isFirst) return;
+    } else if (typeof fields.seq === 'number' && this.#welcome) {
+      this.#position = { after: fields.seq, epoch: String(this.#welcome.epoch) };
+    } else if (type === 'token_refreshed' && typeof fields.access_token === 'string') this.#token = fields.access_token;
+    this.#tracker.message(type, fields);
+  }
+
+  /** Reports the error of a refused stream, which its close then carries. */
+  async #refusal(response: Response): Promise<Error> {
+    const error = errorOf(await response.text());
+    if (error) this.#tracker.message('error', error);
+    return new Error(`HTTP ${response.status}`);
+  }
+
+  async #request(type: string, fields: Fields): Promise<void> {
+    const { request_id } = fields;
+    const call = this.#call(type, fields);
+    if (!call) {
+      const message = `${type} needs a WebSocket or Socket.IO.`;
+      return this.#tracker.message('error', { code: 'UNSUPPORTED', message, retryable: false, request_id });
+    }
+    const { path, reply, ...init } = call;
+    const text = await this.#repeat(path, init);
+    if (text === undefined) return;
+    const error = errorOf(text);
+    if (error) this.#tracker.message('error', { ...error, request_id });
+    else this.#tracker.message(reply, { ...parse(text), request_id });
+  }
+
+  /** Repeats a request until the gateway answers: its id makes that safe. @returns undefined if the client has closed */
+  async #repeat(path: string, init: RequestInit): Promise<string | undefined> {
+    for (let delayMs = FIRST_DELAY_MS; ; delayMs = Math.min(2 * delayMs, MAX_DELAY_MS)) {
+      try {
+        const headers = { authorization: `Bearer ${this.#token}`, 'content-type': 'application/json' };
+        const response = await this.#fetch(this.#base + path, { ...init, headers, signal: this.#closed.signal });
+        const text = await response.text();
+        // Anything else is the answer of a proxy, or of a node that drains.
+        const code = errorOf(text)?.code;
+        if (response.ok || (code !== undefined && code !== 'SERVER_DRAINING')) return text;
+      } catch {
+        // The network, or a node that was killed.
+      }
+      if (this.#closed.signal.aborted) return undefined;
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * delayMs));
+    }
+  }
+
+  #call(type: string, fields: Fields): ({ readonly path: string; readonly reply: string } & RequestInit) | undefined {
+    const path = `/v1/runs/${encodeURIComponent(String(fields.run_id))}`;
+    switch (type) {
+      case 'agent_request': {
+        const body = JSON.stringify({ thread_id: this.#welcome?.thread_id, ...fields });
+        return { path: '/v1/runs', reply: 'agent_accepted', method: 'POST', body };
+      }
+      case 'agent_cancel':
+        return { path: `${path}/cancel`, reply: 'cancel_accepted', method: 'POST', body: '{}' };
+      case 'run_status':
+        return { path, reply: 'run_status', method: 'GET' };
+      default:
+        return undefined;
+    }
+  }
+}
+
+function parse(text: string): Fields | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isFields(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The error of an HTTP answer. */
+function errorOf(text: string): Fields | undefined {
+  const { error } = parse(text) ?? {};
+  return isFields(error) && typeof error.code === 'string' ? error : undefined;
+}

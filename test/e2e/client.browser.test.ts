@@ -1,0 +1,101 @@
+import { beforeAll, expect, it } from '@jest/globals';
+import type { Page } from 'playwright-core';
+import { openBrowser, type TestBrowser } from '../support/browser/browser.ts';
+import { CHROMIUM, describeWith } from '../support/programs.ts';
+import { upTo } from '../support/runs.ts';
+import { stack } from '../support/stack.ts';
+import { mintToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+interface Received {
+  readonly seqs: number[];
+  readonly tears: number;
+  readonly commits: number;
+}
+
+describeWith(CHROMIUM, 'a page in a browser', () => {
+  let browser: TestBrowser;
+  beforeAll(async () => {
+    browser = await openBrowser();
+  }, 60_000);
+
+  /** Opens a page of one user, and counts the WebSockets that it opens. */
+  async function open(parameters: Record<string, string>): Promise<{ page: Page; sockets: () => number }> {
+    const page = await browser.context.newPage();
+    let sockets = 0;
+    page.on('websocket', () => {
+      sockets += 1;
+    });
+    await page.goto(browser.address({ url: stack().gateways[0]?.url ?? '', ...parameters }));
+    return { page, sockets: () => sockets };
+  }
+  const received = (page: Page) => page.evaluate('received') as Promise<Received>;
+  const shows = (page: Page, id: string, text: string) => until(async () => (await page.textContent(id)) === text);
+
+  it('runs an agent and continues its thread with the hooks, in strict mode, over one connection', async () => {
+    const { page, sockets } = await open({ token: mintToken().token });
+    await page.click('#ask');
+    await shows(page, '#run', 'completed');
+    expect(await page.textContent('#text')).not.toBe('');
+    await shows(page, '#state', 'connected');
+    expect(await page.textContent('#plan')).toBe('pro');
+    await page.click('#send');
+    await shows(page, '#thread-run', 'completed');
+    await until(async () => (await page.locator('article').count()) === 4);
+    const turns = await page.locator('article').allTextContents();
+    expect(turns.map((turn) => turn.split(':')[0])).toEqual(['user', 'assistant', 'user', 'assistant']);
+    await until(async () => Number(await page.textContent('#calls')) >= 2);
+    expect(sockets()).toBe(1);
+    const { seqs } = await received(page);
+    expect(seqs).toEqual(upTo(seqs.length));
+    await page.close();
+  });
+
+  it('runs an agent over server-sent events from another origin', async () => {
+    const { page, sockets } = await open({ token: mintToken().token, page: 'plain', transport: 'sse' });
+    const text = await page.evaluate('client.run("How is my workload doing?").result().then(({ text }) => text)');
+    expect(text).not.toBe('');
+    const { seqs } = await received(page);
+    expect([seqs, sockets()]).toEqual([upTo(seqs.length), 0]);
+    await page.close();
+  });
+
+  it('never shows two states of the connection in one commit', async () => {
+    const { page } = await open({ token: mintToken().token, page: 'concurrent' });
+    await until(async () => (await received(page)).commits >= 100, { timeoutMs: 20_000 });
+    expect((await received(page)).tears).toBe(0);
+    await page.close();
+  });
+
+  it('receives every event once although it is loaded again', async () => {
+    const { page } = await open({ token: mintToken().token });
+    await page.click('#ask');
+    await until(async () => (await received(page)).seqs.length > 0);
+    await page.reload();
+    await page.click('#ask');
+    await shows(page, '#run', 'completed');
+    const { seqs } = await received(page);
+    expect(seqs).toEqual(upTo(seqs.length));
+    await page.close();
+  });
+
+  it('shares one connection with two other tabs, and another tab takes over when its own closes', async () => {
+    const { token } = mintToken();
+    const tabs = [];
+    for (let tab = 0; tab < 3; tab++) {
+      const opened = await open({ token, page: 'plain', share: '' });
+      await until(async () => (await opened.page.evaluate('client.state')) === 'connected');
+      tabs.push(opened);
+    }
+    expect(tabs.map(({ sockets }) => sockets())).toEqual([1, 0, 0]);
+    const [leader, ...others] = tabs.map(({ page }) => page);
+    const ask = 'client.run("How is my workload doing?").result().then(({ text }) => text)';
+    const running = others.map((page) => page.evaluate(ask) as Promise<string>);
+    await leader?.close();
+    for (const text of await Promise.all(running)) expect(text).not.toBe('');
+    const seqs = await Promise.all(others.map(async (page) => (await received(page)).seqs));
+    for (const one of seqs) expect(one).toEqual(upTo(one.length));
+    expect(tabs.reduce((sum, { sockets }) => sum + sockets(), 0)).toBe(2);
+    for (const page of others) await page.close();
+  });
+});
