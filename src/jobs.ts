@@ -3,7 +3,7 @@ import type { Identity } from './protocol/identity.ts';
 import type { OpenInputRequest } from './protocol/input.ts';
 
 /** Names of the queues. This module contains the job payloads that gateways and workers share. */
-export const QUEUES = { agentRuns: 'agent-runs' } as const;
+export const QUEUES = { agentRuns: 'agent-runs', maintenance: 'maintenance' } as const;
 
 /** A run as requested by a client. */
 export interface RunRequest {

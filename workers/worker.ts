@@ -1,4 +1,4 @@
-import type { Job } from 'bullmq';
+import { type Job, Queue } from 'bullmq';
 import { Erasures } from '../src/accounts/erasures.ts';
 import { InvalidationReader, type TimedInvalidation } from '../src/accounts/invalidation-reader.ts';
 import { Revocations } from '../src/accounts/revocations.ts';
@@ -41,6 +41,7 @@ import { LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts';
 import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
+import { startMaintenance } from './maintenance.ts';
 import { startOperations } from './operations.ts';
 import { PeriodicTasks } from './periodic-tasks.ts';
 import { watchQueue } from './queue-watch.ts';
@@ -49,7 +50,7 @@ import { RunMissing, runAgent, TooManyTakeovers, takeoversWithin } from './run-a
 import { RunConsumer } from './run-consumer.ts';
 import { RunDurations } from './run-durations.ts';
 import { abandonRun } from './sweep-runs.ts';
-import { tasksOf } from './tasks.ts';
+import { maintenanceTasks, periodicTasks } from './tasks.ts';
 import { toolAccessOf } from './tool-access.ts';
 
 /**
@@ -92,10 +93,12 @@ export async function startWorker(
     followReconnects(services, components.executor);
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
-    const tasks = new PeriodicTasks(services, tasksOf({ ...services, ...components, quietMs: options.erasureQuietMs }));
+    const taskDeps = { ...services, ...components, quietMs: options.erasureQuietMs };
+    const tasks = new PeriodicTasks(services, periodicTasks(taskDeps));
     closers.add('runs and periodic tasks', () => Promise.all([queueWorkers.close(), tasks.close()]));
     await startRuns(config, services, { ...components, queueWorkers, durations });
     tasks.start();
+    await startMaintenance({ ...services, queueWorkers }, maintenanceTasks(taskDeps));
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const operations = await startOperations({ config, ...services });
@@ -129,7 +132,12 @@ async function createServices(config: Config, telemetry: Telemetry & { clock: Cl
   const blocking = await open('blocking redis', 'blocking');
   // Its reads wait for at most a second, less than the command timeout, and must fail while Redis is unavailable.
   const runReader = await open('run reader', 'commands');
-  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, runReader };
+  const openQueue = (name: string): Queue => {
+    const queue = new Queue(name, { connection: redis, prefix: keys.queues });
+    closers.add(`${name} queue`, () => queue.close());
+    return queue;
+  };
+  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, runReader, openQueue };
 }
 
 /** Creates the agent with its tools, the ledger, and what erasures and token refreshes need. */

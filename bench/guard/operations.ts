@@ -18,9 +18,13 @@ export type Counters = Readonly<Record<string, number>>;
 const QUIET_MS = 40;
 /** Bound of the wait for that. */
 const MAX_WINDOWS = 200;
-/** Commands of periodic work, which belong to no operation; the operation `idle minute` counts them. */
+/**
+ * Commands of periodic work, which belong to no operation; the operation `idle minute` counts them. A blocking read
+ * (`xreadgroup`) is repeated every second.
+ */
 const PERIODIC: ReadonlySet<string> = new Set([
   ...['ping', 'info', 'time', 'exists', 'hgetall', 'hmget', 'xrange', 'xread', 'xtrim', 'zrange', 'zrangebyscore'],
+  'xreadgroup',
   ...['renewNode', 'renewLeases', 'ingestUsage', 'claimDueTokens', 'duePartitions', 'takeTasks', 'zcard', 'zcount'],
   ...['agent-runs: getCounts', 'agent-runs: moveStalledJobsToWait', 'agent-runs: extendLocks'],
 ]);

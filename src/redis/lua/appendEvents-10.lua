@@ -48,9 +48,7 @@ local count = (#ARGV - FIRST + 1) / STRIDE
 -- The request, its caller and the journal are needed only while the run is executed. An ended run is kept for a day, so
 -- these fields are removed. The message remains in its thread.
 local JOURNAL = { ['tool:'] = true, ['step:'] = true, ['input:'] = true, ['answer:'] = true }
-local function endRun(log)
-  redis.call('HSET', run, 'events', string.format('%d', known + count), 'status', status, 'ended_at', log.nowText,
-    'last_seq', log.seq)
+local function endRun()
   redis.call('ZREM', activeRuns, member)
   redis.call('ZREM', KEYS[10], string.match(member, '%S+$'))
   local unneeded = { 'message', 'caller', 'job' }
@@ -103,13 +101,15 @@ if ARGV[12] ~= '' then
 end
 
 if runEpoch ~= '' then
-  -- Where the events of the run begin in the log, for readers of this run only.
-  if known == 0 then redis.call('HSET', run, 'first_seq', log.seq - count + 1) end
-  if status ~= '' then
-    endRun(log)
-  else
-    redis.call('HSET', run, 'events', string.format('%d', known + count))
+  local fields = { 'events', string.format('%d', known + count) }
+  local function set(...)
+    for _, value in ipairs({ ... }) do fields[#fields + 1] = value end
   end
+  -- Where the events of the run begin and end in the log, for readers of this run only.
+  if known == 0 then set('first_seq', string.format('%d', log.seq - count + 1)) end
+  if status ~= '' then set('status', status, 'ended_at', log.nowText, 'last_seq', string.format('%d', log.seq)) end
+  redis.call('HSET', run, unpack(fields))
+  if status ~= '' then endRun() end
 end
 if settlement then commitUse(KEYS[8], settlement, log.now) end
 return replied({ 'appended', log.seq, log.epoch, cancel }, log.now)
