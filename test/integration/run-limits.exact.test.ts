@@ -214,11 +214,23 @@ describe('a run that has ended', () => {
       await log.toolCompleted({ tool: 't', callId: `call_${call}` }, outcome);
     }
     const key = core.keys.user(userId).run(run_id);
-    expect(await core.redis.hlen(key)).toBe(14);
+    expect(await core.redis.hlen(key)).toBe(15);
     const before = Number(await core.redis.memory('USAGE', key, 'SAMPLES', 0));
     await log.completed({ final_response: 'done', summary: 'done' });
     expect(Object.keys(await core.redis.hgetall(key)).toSorted()).toEqual(
-      ['accepted_at', 'agent', 'connection_id', 'ended_at', 'epoch', 'events', 'request_id', 'status', 'thread_id']
+      [
+        'accepted_at',
+        'agent',
+        'connection_id',
+        'ended_at',
+        'epoch',
+        'events',
+        'first_seq',
+        'last_seq',
+        'request_id',
+        'status',
+        'thread_id',
+      ]
         .concat('transport')
         .toSorted(),
     );
