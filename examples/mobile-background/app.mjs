@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
 import { Tollgate } from '@tollgate/client';
 
 const { TOLLGATE_URL: url, TOLLGATE_TOKEN: token } = process.env;
@@ -22,13 +23,21 @@ tollgate.on('lost', (reason) => console.log(`Events are no longer in the log: ${
 
 if (command === 'ask') {
   const { runId } = await tollgate.run(message).accepted;
+  writeFileSync('run.txt', runId);
   console.log(`started ${runId}`);
   // The system suspends the application. Closing stores the position; the run continues in the gateway.
   tollgate.close();
 } else {
-  tollgate.on('event', ({ type, final_response }) => {
-    console.log(type, final_response ?? '');
-    if (type === 'agent_completed' || type === 'agent_failed') tollgate.close();
-  });
-  tollgate.connect();
+  // The events since then come first. If the run had ended before the application was suspended, there are none.
+  tollgate.on('event', ({ type }) => console.log(type));
+  const ended = ['completed', 'failed', 'cancelled', 'unknown'];
+  for (;;) {
+    const { status, final_response } = await tollgate.runStatus(readFileSync('run.txt', 'utf8'));
+    if (ended.includes(status)) {
+      console.log(status, final_response ?? '');
+      break;
+    }
+    await setTimeout(1_000);
+  }
+  tollgate.close();
 }

@@ -141,7 +141,7 @@ describe('an example runs as its README says', () => {
   it('mobile-background', async () => {
     const [asked, opened] = await runAll('mobile-background', user());
     expect(asked).toMatch(/^started run_/);
-    expect(opened).toMatch(/agent_completed .+/);
+    expect(opened).toMatch(/^completed .+/m);
   });
 });
 
