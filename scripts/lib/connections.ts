@@ -61,6 +61,8 @@ const SENTINEL = { variables: ['REDIS_URL'], code: ['src/redis/sentinels.ts'] };
 const AUTH = { variables: ['AUTH_SERVICE_URL'], code: ['src/auth/client/http.ts', 'src/http/readiness.ts'] };
 const ARCHIVE = { variables: ['USAGE_ARCHIVE_URL'], code: ['src/usage/archive/database.ts'] };
 const MODEL = { variables: ['AGENT_MODEL_URL'], code: ['src/agents/model/endpoint.ts', 'src/doctor/model-checks.ts'] };
+/** Their addresses are in agents.json. */
+const AGENTS = ['src/agents/remote/agui-agent.ts', 'src/agents/remote/client.ts'];
 const NO_CODE = { variables: [], code: [] };
 
 const ingress = (from: Endpoint, component: string): Connection => {
@@ -109,10 +111,10 @@ export const CONNECTIONS: readonly Connection[] = [
     from: ['gateway', 'worker'],
     to: OUTSIDE,
     ports: [443],
-    purpose: 'auth service, identity providers and their key sets, a model',
+    purpose: 'auth service, identity providers and their key sets, a model, agents on other servers',
     component: 'external-services',
     variables: [...AUTH.variables, 'JWKS_URL', 'IDENTITY_PROVIDERS', ...MODEL.variables],
-    code: [...AUTH.code, 'src/auth/providers/fetch-json.ts', ...MODEL.code],
+    code: [...AUTH.code, 'src/auth/providers/fetch-json.ts', ...MODEL.code, ...AGENTS],
   },
   {
     from: ['gateway', 'worker'],
@@ -148,7 +150,15 @@ export const CONNECTIONS: readonly Connection[] = [
     variables: ['TOOL_SERVERS'],
     code: ['src/upstreams/bounded-http.ts', 'src/upstreams/connection.ts'],
   },
-  { from: ['worker'], to: OUTSIDE, ports: [443], purpose: 'a model', component: 'model', ...MODEL },
+  {
+    from: ['worker'],
+    to: OUTSIDE,
+    ports: [443],
+    purpose: 'a model, agents on other servers',
+    component: 'model',
+    variables: MODEL.variables,
+    code: [...MODEL.code, ...AGENTS],
+  },
   {
     from: ['worker'],
     to: ['model server'],

@@ -235,7 +235,7 @@ describe('a run that has ended', () => {
         .toSorted(),
     );
     expect(before).toBeGreaterThan(38_000);
-    expect(Number(await core.redis.memory('USAGE', key, 'SAMPLES', 0))).toBeLessThan(1_000);
+    expect(Number(await core.redis.memory('USAGE', key, 'SAMPLES', 0))).toBeLessThan(1_300);
     expect(await node(0).claim(userId, run_id)).toEqual({ outcome: 'finished' });
   });
 });
