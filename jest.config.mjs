@@ -45,7 +45,8 @@ export default {
   reporters: ['default', '<rootDir>/test/support/closing-line-reporter.mjs'],
   // Jest 30 ignores this option in a project.
   testTimeout: 30_000,
-  maxWorkers: 2,
+  // Many tests wait for leases, deadlines and processes: two workers leave almost half of two cores idle.
+  maxWorkers: 3,
   // A run that does not end by itself has left something open. That is a bug and must stay visible.
   forceExit: false,
 };

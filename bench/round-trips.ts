@@ -14,7 +14,7 @@ const LEASE_SECONDS = 2;
 const RENEWALS_PER_LEASE = 3;
 
 /** Periodic commands of a gateway that belong to no operation: keepalives and the poll for invalidations (XRANGE). */
-const BY_THE_CLOCK: ReadonlySet<string> = new Set(['ping', 'renewNode', 'xrange']);
+const BY_THE_CLOCK: ReadonlySet<string> = new Set(['ping', 'info', 'renewNode', 'xrange']);
 
 /** Flights to Redis per operation, as a median over several; see `Flight` for the definition. */
 export interface RoundTrips {
