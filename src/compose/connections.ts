@@ -48,6 +48,7 @@ export interface Connections {
   readonly invalidations: InvalidationReader;
   readonly mcp: Mcp;
   readonly runs: Runs;
+  readonly inputs: RunInputs;
   readonly threads: Threads;
 }
 
@@ -123,6 +124,7 @@ export async function composeConnections(
     invalidations,
     mcp,
     runs,
+    inputs,
     threads,
   };
 }

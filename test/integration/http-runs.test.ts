@@ -3,7 +3,7 @@ import { openClient } from '../support/clients.ts';
 import { type EventStreamClient, openStream, type StreamOptions } from '../support/event-stream.ts';
 import { total } from '../support/metrics.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
+import { askUser, FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
 import { type StackProcesses, useStack } from '../support/stack.ts';
 import { type MintedToken, mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
@@ -74,6 +74,59 @@ describe('POST /v1/runs', () => {
     for (let sent = 0; sent < 30; sent++) await ask('/v1/runs/run_none', { token });
     const { status, json } = await send();
     expect([status, json.error]).toMatchObject([429, { code: 'RATE_LIMITED', retry_after_ms: expect.any(Number) }]);
+  });
+});
+
+describe('POST /v1/runs/{run_id}/inputs/{input_id}', () => {
+  const CHOICE = { kind: 'choice', message: 'Which one?', choices: ['a', 'b'] } as const;
+
+  /** A run that waits, which its client learns from the answer to `POST /v1/runs?wait=`. */
+  async function waitingRun() {
+    const me = user();
+    const { runId, log } = await startRun(me, { request_id: 'req_1' });
+    const events = await log();
+    await events.started();
+    await askUser(events, 'input_1', CHOICE);
+    const body = { message: 'Hello', request_id: 'req_1' };
+    const { status, json } = await ask('/v1/runs?wait=20', { method: 'POST', token: me.token, body });
+    expect([status, json]).toMatchObject([202, { status: 'waiting', input_requests: [{ input_id: 'input_1' }] }]);
+    const answer = (given: object, { token } = me, input = 'input_1') =>
+      ask(`/v1/runs/${runId}/inputs/${input}`, { method: 'POST', token, body: given }, 1);
+    return { me, runId, answer, log };
+  }
+
+  it('answers an input request once, on every node, and the run continues', async () => {
+    const { me, runId, answer, log } = await waitingRun();
+    const accept = { action: 'accept', content: { choice: 'b' } };
+    const accepted = { run_id: runId, input_id: 'input_1', action: 'accept' };
+    const first = await answer(accept);
+    expect([first.status, first.json]).toEqual([200, { ...accepted, repeated: false }]);
+    expect((await answer(accept)).json).toEqual({ ...accepted, repeated: true });
+    const events = await log();
+    expect(await events.requestInput('input_1', CHOICE, 1)).toEqual(accept);
+    await events.completed({ final_response: 'It is b.', summary: '' });
+    expect((await ask(`/v1/runs/${runId}`, { token: me.token })).json).toMatchObject({ final_response: 'It is b.' });
+  });
+
+  it('refuses an answer that is late, foreign, of another form, or for another request', async () => {
+    const { answer } = await waitingRun();
+    const [other, accept] = [user(), { action: 'accept', content: { choice: 'b' } }];
+    const answers = [
+      await answer({ action: 'perhaps' }),
+      await answer({ action: 'accept', content: { choice: 'c' } }),
+      await answer(accept, other),
+      await answer(accept, undefined, 'input_2'),
+      await answer(accept),
+      await answer({ action: 'decline' }),
+    ];
+    expect(answers.map(({ status, json }) => [status, (json.error as { code: string } | undefined)?.code])).toEqual([
+      [400, 'FORMAT_ERROR'],
+      [400, 'FORMAT_ERROR'],
+      [404, 'RUN_NOT_FOUND'],
+      [404, 'INPUT_NOT_FOUND'],
+      [200, undefined],
+      [409, 'INPUT_ALREADY_ANSWERED'],
+    ]);
   });
 });
 
