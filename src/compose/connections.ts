@@ -100,7 +100,7 @@ export async function composeConnections(
     eventLog,
     plans,
     dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, logger, tracing }),
-    createRpcDispatcher: dispatchersOf({ mcp, runs, limits }),
+    createRpcDispatcher: dispatchersOf({ mcp, runs, inputs, limits }),
     welcome: new Welcome({ plans, permissions, messageLimiter, clock, nodeId }, limits),
     hub,
     limits,

@@ -60,6 +60,6 @@ export function registerFrontEnds(
   const conversations = new Conversations({ scope, runs, threads, agents: services.agents });
   registerAgUiRoutes(app, { scope, conversations });
   registerCopilotKitRoutes(app, { scope, conversations });
-  registerChatRoutes(app, { scope, runs });
+  registerChatRoutes(app, { scope, runs, inputs });
   return { drain: () => waits.drain() };
 }
