@@ -57,7 +57,7 @@ export function registerFrontEnds(
   const waits = new RunWaits({ liveTail, clock });
   registerRunRoutes(app, { scope, runs, waits, clock });
   registerInputRoutes(app, { scope, inputs });
-  const conversations = new Conversations({ scope, runs, threads, agents: services.agents });
+  const conversations = new Conversations({ scope, runs, inputs, threads, agents: services.agents });
   registerAgUiRoutes(app, { scope, conversations });
   registerCopilotKitRoutes(app, { scope, conversations });
   registerChatRoutes(app, { scope, runs, inputs });
