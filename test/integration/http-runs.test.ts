@@ -1,8 +1,12 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { io } from 'socket.io-client';
+import { Tollgate } from '../../packages/client/src/tollgate.ts';
+import { socketIoTransport } from '../../packages/client/src/transports/socketio.ts';
 import { openClient } from '../support/clients.ts';
 import { type EventStreamClient, openStream, type StreamOptions } from '../support/event-stream.ts';
 import { total } from '../support/metrics.ts';
 import { nodeUrl } from '../support/nodes.ts';
+import { closeAfter } from '../support/open-resources.ts';
 import { askUser, FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
 import { type StackProcesses, useStack } from '../support/stack.ts';
 import { type MintedToken, mintToken } from '../support/tokens.ts';
@@ -106,6 +110,37 @@ describe('POST /v1/runs/{run_id}/inputs/{input_id}', () => {
     expect(await events.requestInput('input_1', CHOICE, 1)).toEqual(accept);
     await events.completed({ final_response: 'It is b.', summary: '' });
     expect((await ask(`/v1/runs/${runId}`, { token: me.token })).json).toMatchObject({ final_response: 'It is b.' });
+  });
+
+  const TRANSPORTS = {
+    websocket: 'websocket',
+    sse: 'sse',
+    socketio: socketIoTransport(io, { transports: ['websocket'] }),
+  } as const;
+  it.each(Object.entries(TRANSPORTS))('is the answer of the client package over %s', async (_name, transport) => {
+    const me = user();
+    const client = new Tollgate({ url: url(''), getToken: () => me.token, transport });
+    closeAfter('test', () => client.close());
+    const run = client.run('Hello');
+    const { runId } = await run.accepted;
+    const events = await worker.claim(me.userId, runId);
+    await events.started();
+    await askUser(events, 'input_1', CHOICE);
+    const types: string[] = [];
+    for await (const event of run) {
+      types.push(event.type);
+      if (event.type === 'input_requested') {
+        const answer = { action: 'accept', content: { choice: event.choices?.[0] } } as const;
+        expect(await client.respond(event, answer)).toEqual({ repeated: false });
+        expect(await client.respond(event, answer)).toEqual({ repeated: true });
+        await expect(client.respond(event, { action: 'cancel' })).rejects.toMatchObject({
+          code: 'INPUT_ALREADY_ANSWERED',
+        });
+        const log = await worker.claim(me.userId, runId);
+        await log.completed({ final_response: 'It is a.', summary: '' });
+      }
+    }
+    expect(types).toEqual(['agent_started', 'input_requested', 'input_received', 'agent_completed']);
   });
 
   it('refuses an answer that is late, foreign, of another form, or for another request', async () => {
