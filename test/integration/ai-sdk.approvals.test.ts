@@ -151,6 +151,21 @@ describe('an approval in a chat of the AI SDK', () => {
     expect(answerOf(chat)).toMatchObject(whole({ state: 'output-available' }));
   });
 
+  it('is given without the end of the response that was cut behind the request', async () => {
+    const me = user();
+    const { fetch: fetcher, seen } = cuttingFetch({ after: 8, how: 'clean' });
+    const chat = chatOf(CLIENTS.DefaultChatTransport(me, fetcher));
+    const sent = chat.sendMessage({ text: 'How much?' });
+    const runId = await waitingRun(me);
+    await sent;
+    expect([seen.wasCut, toolOf(chat)]).toMatchObject([true, { state: 'approval-requested' }]);
+    await chat.addToolApprovalResponse({ id: 'input_1', approved: true });
+    await continued(me, runId);
+    await ended(chat);
+    expect(answerOf(chat)).toMatchObject(whole({ state: 'output-available' }));
+    expect(answerOf(chat)).toHaveLength(3);
+  });
+
   it.each([1, 2, 3])('continues after a cut of the continued response at chunk %d', async (after) => {
     const me = user();
     let cutting: ReturnType<typeof cuttingFetch> = cuttingFetch(NO_CUT);

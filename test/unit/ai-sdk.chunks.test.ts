@@ -212,7 +212,7 @@ describe('the chunks of a response', () => {
     const rows = [started, execute('a'), approval('a'), received('approval', 'a', 'accept'), succeed('a')];
     const { chunks, hasEnded } = respond([...rows, complete('Done.')], 5);
     expect(types(chunks).filter((type) => type === 'finish')).toHaveLength(1);
-    expect([hasEnded, types(chunks).slice(4, 6)]).toEqual([true, ['tool-approval-response', 'tool-output-available']]);
+    expect([hasEnded, types(chunks).slice(5, 7)]).toEqual([true, ['tool-approval-response', 'tool-output-available']]);
   });
 
   it('continue after the position of an approval, with the id of the message', () => {

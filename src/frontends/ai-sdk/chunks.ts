@@ -122,7 +122,7 @@ class Mapping {
       case 'tool_completed':
         return this.#toolOutput(fields);
       case 'input_requested':
-        return this.#inputRequest(fields);
+        return this.#inputRequest(event);
       case 'input_received':
       case 'input_expired':
         return this.#inputEnd(fields);
@@ -206,10 +206,13 @@ class Mapping {
   }
 
   /** An approval belongs to the part of its call. Other requests are data, which the client answers over HTTP. */
-  #inputRequest(fields: Fields): void {
+  #inputRequest(event: RunEvent): void {
+    const { fields } = event;
     const approvalId = text(fields.input_id);
     if (isApproval(fields)) {
       this.#setCall(fields, approvalId);
+      // The answer comes with the metadata of the message, also when the response was cut after this chunk.
+      this.#push({ type: 'message-metadata', messageMetadata: metadataOf(event) });
       return this.#push({ type: 'tool-approval-request', approvalId, toolCallId: text(fields.tool_call_id) });
     }
     this.#closePart();
