@@ -48,6 +48,7 @@ export interface Connections {
   readonly invalidations: InvalidationReader;
   readonly mcp: Mcp;
   readonly runs: Runs;
+  readonly inputs: RunInputs;
   readonly threads: Threads;
 }
 
@@ -99,7 +100,7 @@ export async function composeConnections(
     eventLog,
     plans,
     dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, logger, tracing }),
-    createRpcDispatcher: dispatchersOf({ mcp, runs, limits }),
+    createRpcDispatcher: dispatchersOf({ mcp, runs, inputs, limits }),
     welcome: new Welcome({ plans, permissions, messageLimiter, clock, nodeId }, limits),
     hub,
     limits,
@@ -123,6 +124,7 @@ export async function composeConnections(
     invalidations,
     mcp,
     runs,
+    inputs,
     threads,
   };
 }

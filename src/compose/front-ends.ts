@@ -5,6 +5,7 @@ import { Conversations } from '../frontends/ag-ui/conversations.ts';
 import { registerCopilotKitRoutes } from '../frontends/ag-ui/copilotkit-routes.ts';
 import { registerChatRoutes } from '../frontends/ai-sdk/chat-routes.ts';
 import { FrontEndScope } from '../frontends/front-end-scope.ts';
+import { registerInputRoutes } from '../frontends/runs/input-routes.ts';
 import { registerRunRoutes } from '../frontends/runs/run-routes.ts';
 import { RunWaits } from '../frontends/runs/run-waits.ts';
 import type { InputWatch } from '../http/app.ts';
@@ -37,7 +38,7 @@ export function registerFrontEnds(
   { services, connections, ...shared }: FrontEndRoutesDeps,
 ): FrontEnds {
   const { clock, metrics } = services;
-  const { deps, accounts, plans, messageLimiter, runs, threads } = connections;
+  const { deps, accounts, plans, messageLimiter, runs, inputs, threads } = connections;
   const { authenticator, limits, liveTail } = deps;
   const streams = new EventStreams(deps);
   const scope = new FrontEndScope({
@@ -55,9 +56,10 @@ export function registerFrontEnds(
   });
   const waits = new RunWaits({ liveTail, clock });
   registerRunRoutes(app, { scope, runs, waits, clock });
-  const conversations = new Conversations({ scope, runs, threads, agents: services.agents });
+  registerInputRoutes(app, { scope, inputs });
+  const conversations = new Conversations({ scope, runs, inputs, threads, agents: services.agents });
   registerAgUiRoutes(app, { scope, conversations });
   registerCopilotKitRoutes(app, { scope, conversations });
-  registerChatRoutes(app, { scope, runs });
+  registerChatRoutes(app, { scope, runs, inputs });
   return { drain: () => waits.drain() };
 }

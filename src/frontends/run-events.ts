@@ -1,5 +1,5 @@
 import { TollgateError } from '../protocol/errors.ts';
-import { type Fields, isTerminalEvent, type LogEntry, type ServerEventType } from '../protocol/messages.ts';
+import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 import type { StreamEncoder, StreamOutput } from '../transports/event-stream-transport.ts';
 
 /** A durable event of one run. */
@@ -21,12 +21,14 @@ export const KEEP_ALIVE = ': tollgate\n\n';
 
 /** How a protocol renders the events of one run. */
 export interface RunRenderer extends Omit<StreamEncoder, 'entry' | 'message'> {
-  /** The bytes of one event of the run, in the order of the log; undefined if the protocol has none for it. */
-  event(event: RunEvent): string | Uint8Array | undefined;
+  /** One event of the run, in the order of the log; undefined if the protocol has none for it. */
+  event(event: RunEvent): StreamOutput | undefined;
+  /** All events so far have been rendered; those that follow are live. */
+  caughtUp?(): StreamOutput | undefined;
 }
 
 /**
- * Encoder of a stream with the events of one run. The stream is complete after the terminal event of the run.
+ * Encoder of a stream with the events of one run. The renderer says when the stream is complete.
  */
 export function runEncoder(runId: string, renderer: RunRenderer): StreamEncoder {
   const { protocol, contentType, headers, keepAlive } = renderer;
@@ -36,7 +38,9 @@ export function runEncoder(runId: string, renderer: RunRenderer): StreamEncoder 
     keepAlive,
     ...(headers ? { headers } : {}),
     entry: (entry) => renderEntry(runId, renderer, entry),
-    message: (type, fields) => gapOutput(type, fields, renderer.error),
+    message: (type, fields) => {
+      return type === 'resumed' ? renderer.caughtUp?.() : gapOutput(type, fields, renderer.error);
+    },
     error: renderer.error,
   };
 }
@@ -44,8 +48,7 @@ export function runEncoder(runId: string, renderer: RunRenderer): StreamEncoder 
 function renderEntry(runId: string, renderer: RunRenderer, entry: LogEntry): StreamOutput | undefined {
   const event = eventOf(runId, entry);
   if (!event) return undefined;
-  const bytes = renderer.event(event) ?? '';
-  return isTerminalEvent(event.type) ? { bytes, ends: true } : { bytes };
+  return renderer.event(event);
 }
 
 /**

@@ -204,7 +204,7 @@ describe('POST /v1/chat', () => {
     const body = { id: 'chat-1', messages: [message('m-1', 'Hello')] };
     const first = await post(me, body).opened();
     const runId = await acceptedRun(me);
-    expect(first.headers['x-workflow-run-id']).toMatch(new RegExp(`^${runId}\\.epoch_\\w+\\.1$`));
+    expect(first.headers['x-workflow-run-id']).toMatch(new RegExp(`^${runId}\\.epoch_\\w+\\.2$`));
     const second = await post(me, body, 1).opened();
     await first.ended();
     expect([first.end, first.types]).toEqual(['broken', ['error', 'finish']]);

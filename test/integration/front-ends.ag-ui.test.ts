@@ -217,7 +217,7 @@ describe('POST /v1/agui/{agent}', () => {
       '/v1/agui/default',
       input({ resume: [{ interruptId: 'i', status: 'resolved' }] }),
       400,
-      { code: 'FORMAT_ERROR', field: 'resume' },
+      { code: 'FORMAT_ERROR', field: 'resume.0.interruptId' },
     ],
     ['an unknown agent', '/v1/agui/nobody', input(), 404, { code: 'AGENT_NOT_FOUND', agents: expect.any(Array) }],
     ['a thread of an unknown agent', '/v1/agui/nobody/connect', input(), 404, { code: 'AGENT_NOT_FOUND' }],

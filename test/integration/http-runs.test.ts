@@ -1,9 +1,13 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { io } from 'socket.io-client';
+import { Tollgate } from '../../packages/client/src/tollgate.ts';
+import { socketIoTransport } from '../../packages/client/src/transports/socketio.ts';
 import { openClient } from '../support/clients.ts';
 import { type EventStreamClient, openStream, type StreamOptions } from '../support/event-stream.ts';
 import { total } from '../support/metrics.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { askUser, FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
 import { type StackProcesses, useStack } from '../support/stack.ts';
 import { type MintedToken, mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
@@ -74,6 +78,90 @@ describe('POST /v1/runs', () => {
     for (let sent = 0; sent < 30; sent++) await ask('/v1/runs/run_none', { token });
     const { status, json } = await send();
     expect([status, json.error]).toMatchObject([429, { code: 'RATE_LIMITED', retry_after_ms: expect.any(Number) }]);
+  });
+});
+
+describe('POST /v1/runs/{run_id}/inputs/{input_id}', () => {
+  const CHOICE = { kind: 'choice', message: 'Which one?', choices: ['a', 'b'] } as const;
+
+  /** A run that waits, which its client learns from the answer to `POST /v1/runs?wait=`. */
+  async function waitingRun() {
+    const me = user();
+    const { runId, log } = await startRun(me, { request_id: 'req_1' });
+    const events = await log();
+    await events.started();
+    await askUser(events, 'input_1', CHOICE);
+    const body = { message: 'Hello', request_id: 'req_1' };
+    const { status, json } = await ask('/v1/runs?wait=20', { method: 'POST', token: me.token, body });
+    expect([status, json]).toMatchObject([202, { status: 'waiting', input_requests: [{ input_id: 'input_1' }] }]);
+    const answer = (given: object, { token } = me, input = 'input_1') =>
+      ask(`/v1/runs/${runId}/inputs/${input}`, { method: 'POST', token, body: given }, 1);
+    return { me, runId, answer, log };
+  }
+
+  it('answers an input request once, on every node, and the run continues', async () => {
+    const { me, runId, answer, log } = await waitingRun();
+    const accept = { action: 'accept', content: { choice: 'b' } };
+    const accepted = { run_id: runId, input_id: 'input_1', action: 'accept' };
+    const first = await answer(accept);
+    expect([first.status, first.json]).toEqual([200, { ...accepted, repeated: false }]);
+    expect((await answer(accept)).json).toEqual({ ...accepted, repeated: true });
+    const events = await log();
+    expect(await events.requestInput('input_1', CHOICE, 1)).toEqual(accept);
+    await events.completed({ final_response: 'It is b.', summary: '' });
+    expect((await ask(`/v1/runs/${runId}`, { token: me.token })).json).toMatchObject({ final_response: 'It is b.' });
+  });
+
+  const TRANSPORTS = {
+    websocket: 'websocket',
+    sse: 'sse',
+    socketio: socketIoTransport(io, { transports: ['websocket'] }),
+  } as const;
+  it.each(Object.entries(TRANSPORTS))('is the answer of the client package over %s', async (_name, transport) => {
+    const me = user();
+    const client = new Tollgate({ url: url(''), getToken: () => me.token, transport });
+    closeAfter('test', () => client.close());
+    const run = client.run('Hello');
+    const { runId } = await run.accepted;
+    const events = await worker.claim(me.userId, runId);
+    await events.started();
+    await askUser(events, 'input_1', CHOICE);
+    const types: string[] = [];
+    for await (const event of run) {
+      types.push(event.type);
+      if (event.type === 'input_requested') {
+        const answer = { action: 'accept', content: { choice: event.choices?.[0] } } as const;
+        expect(await client.respond(event, answer)).toEqual({ repeated: false });
+        expect(await client.respond(event, answer)).toEqual({ repeated: true });
+        await expect(client.respond(event, { action: 'cancel' })).rejects.toMatchObject({
+          code: 'INPUT_ALREADY_ANSWERED',
+        });
+        const log = await worker.claim(me.userId, runId);
+        await log.completed({ final_response: 'It is a.', summary: '' });
+      }
+    }
+    expect(types).toEqual(['agent_started', 'input_requested', 'input_received', 'agent_completed']);
+  });
+
+  it('refuses an answer that is late, foreign, of another form, or for another request', async () => {
+    const { answer } = await waitingRun();
+    const [other, accept] = [user(), { action: 'accept', content: { choice: 'b' } }];
+    const answers = [
+      await answer({ action: 'perhaps' }),
+      await answer({ action: 'accept', content: { choice: 'c' } }),
+      await answer(accept, other),
+      await answer(accept, undefined, 'input_2'),
+      await answer(accept),
+      await answer({ action: 'decline' }),
+    ];
+    expect(answers.map(({ status, json }) => [status, (json.error as { code: string } | undefined)?.code])).toEqual([
+      [400, 'FORMAT_ERROR'],
+      [400, 'FORMAT_ERROR'],
+      [404, 'RUN_NOT_FOUND'],
+      [404, 'INPUT_NOT_FOUND'],
+      [200, undefined],
+      [409, 'INPUT_ALREADY_ANSWERED'],
+    ]);
   });
 });
 

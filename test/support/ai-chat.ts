@@ -1,9 +1,14 @@
-import { AbstractChat, type ChatTransport, type UIMessage, type WebSocketChatTransport } from 'ai';
+import { AbstractChat, type ChatInit, type ChatTransport, type UIMessage, type WebSocketChatTransport } from 'ai';
 import { WebSocket } from 'ws';
 
 /** `useChat` without React: the chat of the AI SDK with its state in memory. */
 export class TestChat extends AbstractChat<UIMessage> {
-  constructor(options: { id: string; transport: ChatTransport<UIMessage>; messages?: UIMessage[] }) {
+  constructor(options: {
+    id: string;
+    transport: ChatTransport<UIMessage>;
+    messages?: UIMessage[];
+    sendAutomaticallyWhen?: ChatInit<UIMessage>['sendAutomaticallyWhen'];
+  }) {
     const { messages = [], ...rest } = options;
     super({
       ...rest,

@@ -1,11 +1,15 @@
+import { expect } from '@jest/globals';
 import { loadAgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
+import type { InputRequest } from '../../src/protocol/input.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
+import { RunSuspended } from '../../src/runs/run-end.ts';
+import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { RunLog } from '../../src/runs/run-log.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import { LOG_BYTES, NO_QUEUE, silentLogger } from './core.ts';
@@ -21,6 +25,7 @@ export class ScriptedWorker {
   readonly keys: Keys;
   readonly log: UserLogWriter;
   readonly runs: Runs;
+  readonly inputs: RunInputs;
 
   private constructor(redis: Redis, of: StackAddresses, logLength: number) {
     this.redis = redis;
@@ -30,6 +35,7 @@ export class ScriptedWorker {
     const { plans } = new Catalogues();
     const agents = loadAgentCatalogue();
     this.runs = new Runs({ ...deps, plans, agents, queue: NO_QUEUE, clock: systemClock }, { timeoutMs: 60_000 });
+    this.inputs = new RunInputs({ ...deps, log: this.log, queue: NO_QUEUE, clock: systemClock });
   }
 
   static async start(of: StackAddresses, logLength = 1_000): Promise<ScriptedWorker> {
@@ -44,6 +50,12 @@ export class ScriptedWorker {
     if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
     return new RunLog({ log: this.log, clock: systemClock, runs: this.runs }, claim.run, () => undefined);
   }
+}
+
+/** Asks the user as an agent does, and suspends the run until there is an answer. */
+export async function askUser(log: RunLog, id: string, request: InputRequest, expiresMs = 60_000): Promise<void> {
+  await expect(log.requestInput(id, request, expiresMs)).rejects.toBeInstanceOf(RunSuspended);
+  expect(await log.suspend(60_000)).toBe('waiting');
 }
 
 const COMPLETED = { duration_ms: 3, usage_record_id: 'usage_1' };

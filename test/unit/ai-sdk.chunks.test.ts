@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { readUIMessageStream, type UIMessage, uiMessageChunkSchema } from 'ai';
 import fc from 'fast-check';
+import { ChatResponse } from '../../src/frontends/ai-sdk/chat-response.ts';
 import {
   type Chunk,
   errorChunks,
@@ -61,9 +62,9 @@ const RUN: readonly Row[] = [
 ];
 
 describe('the chunks of a run', () => {
-  it('are those of version 1 for a run with parallel tools, two steps and a replaced step', () => {
+  it('are those of version 2 for a run with parallel tools, two steps and a replaced step', () => {
     // Clients count chunks: if this list changes, raise MAPPING_VERSION.
-    expect(MAPPING_VERSION).toBe(1);
+    expect(MAPPING_VERSION).toBe(2);
     expect(chunksOf(RUN).map(({ type }) => type)).toEqual([
       'start',
       ...[
@@ -135,7 +136,7 @@ describe('the chunks of a run', () => {
   });
 
   it('ignore events of later versions', () => {
-    expect(chunksOf([['input_requested', { request_id: 'r' }]])).toEqual([]);
+    expect(chunksOf([['agent_of_tomorrow', { request_id: 'r' }]])).toEqual([]);
   });
 
   it('of an error of the gateway have its code, the time to wait, and an end', () => {
@@ -169,6 +170,75 @@ describe('the chunks of a run', () => {
       }),
       { numRuns: 25 },
     );
+  });
+});
+
+describe('the chunks of a response', () => {
+  const approval = (id: string): Row => [
+    'input_requested',
+    { input_id: `input_${id}`, kind: 'approval', tool_call_id: id, tool_name: 'count', message: 'May it?' },
+  ];
+  const choice: Row = ['input_requested', { input_id: 'input_c', kind: 'choice', message: '?', choices: ['a', 'b'] }];
+  const received = (kind: string, id: string, action: string): Row => [
+    'input_received',
+    { input_id: `input_${id}`, kind, action, ...(kind === 'approval' ? { tool_call_id: id } : {}) },
+  ];
+  const started: Row = ['agent_started', {}];
+  const types = (chunks: readonly Chunk[]) => chunks.map(({ type }) => type);
+
+  /** The chunks of a response that has caught up after some of the events. */
+  function respond(rows: readonly Row[], caughtUpAfter: number, after = 0) {
+    const response = new ChatResponse('run_1', after);
+    const chunks = events(rows).flatMap((event, at) => {
+      const added = response.add(event);
+      return at + 1 === caughtUpAfter ? [...added, ...response.caughtUp()] : added;
+    });
+    expect(response.sent).toBe(chunks.length);
+    return { chunks, hasEnded: response.hasEnded };
+  }
+
+  it('end with the request for the last approval, when no other call continues', () => {
+    const rows = [started, execute('a'), execute('b'), execute('c'), approval('a'), succeed('c'), approval('b')];
+    for (const caughtUpAfter of [1, 5, 7]) {
+      const { chunks, hasEnded } = respond(rows, caughtUpAfter);
+      expect(hasEnded).toBe(true);
+      expect(types(chunks).slice(-2)).toEqual(['tool-approval-request', 'finish']);
+      expect(types(chunks).filter((type) => type === 'finish')).toHaveLength(1);
+      expect(chunks.at(-1)).toMatchObject({ finishReason: 'tool-calls', messageMetadata: { tollgate: { seq: 7 } } });
+    }
+  });
+
+  it('pass over a wait that has ended before the response caught up', () => {
+    const rows = [started, execute('a'), approval('a'), received('approval', 'a', 'accept'), succeed('a')];
+    const { chunks, hasEnded } = respond([...rows, complete('Done.')], 5);
+    expect(types(chunks).filter((type) => type === 'finish')).toHaveLength(1);
+    expect([hasEnded, types(chunks).slice(5, 7)]).toEqual([true, ['tool-approval-response', 'tool-output-available']]);
+  });
+
+  it('continue after the position of an approval, with the id of the message', () => {
+    const rows = [started, execute('a'), approval('a'), received('approval', 'a', 'decline')];
+    const denied: Row = ['tool_completed', { tool_call_id: 'a', success: false, error: { code: 'APPROVAL_DECLINED' } }];
+    const { chunks, hasEnded } = respond([...rows, denied, complete('No.')], 4, 3);
+    expect(chunks.slice(0, 3)).toMatchObject([
+      { type: 'start', messageId: 'run_1' },
+      { type: 'tool-approval-response', approvalId: 'input_a', approved: false },
+      { type: 'tool-output-denied', toolCallId: 'a' },
+    ]);
+    expect([hasEnded, types(chunks).at(-1)]).toEqual([true, 'finish']);
+    // A position that no event follows still has an end.
+    expect(respond([...rows, denied, complete('No.')], 4, 99).hasEnded).toBe(true);
+  });
+
+  it('stay open while a choice is open, and have it as data with its state', () => {
+    const rows = [started, choice, received('choice', 'c', 'accept')];
+    const { chunks, hasEnded } = respond(rows, 1);
+    expect(hasEnded).toBe(false);
+    expect(chunks.slice(1)).toMatchObject([
+      { type: 'data-tollgate-input', id: 'input_c', data: { kind: 'choice', choices: ['a', 'b'], status: 'open' } },
+      { id: 'input_c', data: { kind: 'choice', choices: ['a', 'b'], status: 'answered', action: 'accept' } },
+    ]);
+    const expired = respond([started, choice, ['input_expired', { input_id: 'input_c', kind: 'choice' }]], 1);
+    expect(expired.chunks.at(-1)).toMatchObject({ data: { status: 'expired' } });
   });
 });
 

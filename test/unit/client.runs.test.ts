@@ -65,6 +65,29 @@ describe('a run of a client', () => {
     });
   });
 
+  it('is answered what it asks, and an answer to a request that has ended rejects', async () => {
+    const { client, transport, emit, accept } = await connected();
+    const run = client.run('Hello');
+    accept(run);
+    const ids = { run_id: 'run_1', input_id: 'input_1' };
+    emit(run, 'input_requested', { ...ids, kind: 'choice', message: 'Which one?', choices: ['a', 'b'] });
+    const answered: { repeated: boolean }[] = [];
+    for await (const event of run) {
+      if (event.type !== 'input_requested') continue;
+      const answering = client.respond(event, { action: 'accept', content: { choice: event.choices?.[1] } });
+      const { request_id, ...sent } = transport.current.last('input_response') ?? {};
+      expect(sent).toEqual({ ...ids, action: 'accept', content: { choice: 'b' } });
+      transport.current.message('input_accepted', { ...ids, action: 'accept', repeated: false, request_id });
+      answered.push(await answering);
+      emit(run, 'agent_completed', COMPLETED);
+    }
+    expect(answered).toEqual([{ repeated: false }]);
+    const late = client.respond(ids, { action: 'decline' });
+    const { request_id } = transport.current.last('input_response') ?? {};
+    transport.current.message('error', { code: 'INPUT_ALREADY_ANSWERED', message: '', retryable: false, request_id });
+    await expect(late).rejects.toMatchObject({ code: 'INPUT_ALREADY_ANSWERED' });
+  });
+
   it('is requested again under the same id after a reconnect, until it is accepted', async () => {
     const { client, transport, clock, accept } = await connected();
     const run = client.run('Hello');
@@ -159,19 +182,22 @@ describe('a run of a client', () => {
     expect(await run.result().catch((error: unknown) => error)).toMatchObject(expected);
   });
 
-  it('whose events are lost while it runs resolves with its terminal event', async () => {
-    const { client, transport, emit, accept } = await connected();
-    const run = client.run('Hello');
-    accept(run);
-    await run.accepted;
-    transport.current.message('resume_failed', { reason: 'epoch_changed', oldest_seq: 1, epoch: 'e2' });
-    await until(() => transport.current.last('run_status'));
-    const { request_id, run_id } = transport.current.last('run_status') ?? {};
-    transport.current.message('run_status', { request_id, run_id, thread_id: 't1', status: 'running' });
-    emit(run, 'agent_completed', COMPLETED);
-    expect((await run.result()).text).toBe('Done.');
-    await expect(run[Symbol.asyncIterator]().next()).rejects.toBeInstanceOf(EventsLostError);
-  });
+  it.each(['running', 'waiting'])(
+    'whose events are lost while it is %s resolves with its terminal event',
+    async (status) => {
+      const { client, transport, emit, accept } = await connected();
+      const run = client.run('Hello');
+      accept(run);
+      await run.accepted;
+      transport.current.message('resume_failed', { reason: 'epoch_changed', oldest_seq: 1, epoch: 'e2' });
+      await until(() => transport.current.last('run_status'));
+      const { request_id, run_id } = transport.current.last('run_status') ?? {};
+      transport.current.message('run_status', { request_id, run_id, thread_id: 't1', status });
+      emit(run, 'agent_completed', COMPLETED);
+      expect((await run.result()).text).toBe('Done.');
+      await expect(run[Symbol.asyncIterator]().next()).rejects.toBeInstanceOf(EventsLostError);
+    },
+  );
 
   it('bounds the events that wait for a reader, and keeps the result', async () => {
     const { client, emit, accept } = await connected({ maxQueuedEvents: 3 });

@@ -73,6 +73,22 @@ describe('the client over server-sent events', () => {
     expect(bodies).toEqual([same, same, same, same]);
   });
 
+  it('answers an input request with a request of its own', async () => {
+    const requests: unknown[] = [];
+    const { client } = await connected(async (request, response) => {
+      let body = '';
+      for await (const chunk of request) body += chunk;
+      requests.push([request.method, request.url, JSON.parse(body)]);
+      response
+        .writeHead(200)
+        .end(JSON.stringify({ run_id: 'run_1', input_id: 'a/b', action: 'decline', repeated: true }));
+    });
+    expect(await client.respond({ run_id: 'run_1', input_id: 'a/b' }, { action: 'decline' })).toEqual({
+      repeated: true,
+    });
+    expect(requests).toEqual([['POST', '/v1/runs/run_1/inputs/a%2Fb', { action: 'decline' }]]);
+  });
+
   it('rejects with the error of the gateway, or says that a request needs another transport', async () => {
     const error = { code: 'QUOTA_EXCEEDED', message: 'Too many runs.', retryable: false, limit: 5 };
     const { client } = await connected((_, response) => response.writeHead(429).end(JSON.stringify({ error })));

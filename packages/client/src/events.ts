@@ -23,6 +23,32 @@ export interface ErrorFields {
   readonly [field: string]: unknown;
 }
 
+/**
+ * What a run asks its user: an approval of a tool call, one of `choices`, or a form, an object that fits `schema`. The
+ * fields of the call are absent if no call needs the answer.
+ */
+export interface InputRequest {
+  readonly input_id: string;
+  readonly kind: 'approval' | 'choice' | 'form';
+  readonly message: string;
+  /** ISO 8601, UTC. */
+  readonly expires_at: string;
+  readonly choices?: readonly string[];
+  /** JSON Schema. */
+  readonly schema?: Readonly<Record<string, unknown>>;
+  readonly tool_name?: string;
+  readonly tool_call_id?: string;
+  readonly arguments?: Readonly<Record<string, unknown>>;
+}
+
+/** `accept` with the content of a choice (`{ choice }`) or a form, `decline`, or `cancel` for no decision. */
+export interface InputAnswer {
+  readonly action: 'accept' | 'decline' | 'cancel';
+  readonly content?: Readonly<Record<string, unknown>>;
+}
+
+type InputEnd = Pick<InputRequest, 'input_id' | 'kind' | 'tool_name' | 'tool_call_id'>;
+
 interface RunEventTable {
   agent_started: { readonly message: string };
   agent_thinking: {
@@ -66,6 +92,10 @@ interface RunEventTable {
     readonly usage_record_id?: string | null;
     readonly remote?: true;
   };
+  /** The run waits for `Tollgate.respond`. */
+  input_requested: InputRequest;
+  input_received: InputEnd & Pick<InputAnswer, 'action'>;
+  input_expired: InputEnd;
   agent_completed: {
     readonly final_response: string;
     readonly summary: string;

@@ -11,6 +11,8 @@ export type {
   DurableEvent,
   ErrorFields,
   Identity,
+  InputAnswer,
+  InputRequest,
   Limits,
   RunEvent,
   RunEventFields,

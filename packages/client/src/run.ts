@@ -1,5 +1,5 @@
 import { EventsLostError, errorInit, RunFailedError, TollgateError } from './errors.ts';
-import type { RunEvent } from './events.ts';
+import type { InputRequest, RunEvent } from './events.ts';
 import { isTerminalEvent } from './protocol.ts';
 
 export interface RunAccepted {
@@ -19,10 +19,12 @@ export interface RunResult extends RunAccepted {
 export interface RunStatus {
   readonly run_id: string;
   readonly thread_id: string | null;
-  readonly status: 'queued' | 'running' | 'completed' | 'failed' | 'cancelled' | 'unknown';
+  readonly status: 'queued' | 'running' | 'waiting' | 'completed' | 'failed' | 'cancelled' | 'unknown';
   readonly ended_at?: string;
   /** Of a completed run; null if its thread no longer contains the answer. */
   readonly final_response?: string | null;
+  /** Of a run that is `waiting`: what it asks its user. */
+  readonly input_requests?: readonly InputRequest[];
 }
 
 /** One run: an async iterable of its events, and a promise of its result. */
@@ -145,7 +147,7 @@ export class Run implements AsyncIterable<RunEvent> {
 
   /** Ends the run as the gateway reports it. A run that continues ends with its terminal event. */
   #resolve({ run_id, thread_id, status, final_response }: RunStatus, lost: EventsLostError): void {
-    if (this.#ended || status === 'queued' || status === 'running') return;
+    if (this.#ended || status === 'queued' || status === 'running' || status === 'waiting') return;
     if (status === 'completed' && typeof final_response === 'string') {
       this.#ended = true;
       const ids = { runId: run_id, threadId: thread_id ?? '' };

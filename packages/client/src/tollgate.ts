@@ -6,6 +6,7 @@ import { errorFromFields, TollgateError } from './errors.ts';
 import type {
   DurableEvent,
   Identity,
+  InputAnswer,
   RunEvent,
   ThreadMessage,
   ThreadSummary,
@@ -204,6 +205,19 @@ export class Tollgate {
   /** What became of a run that was accepted within the last 24 hours. */
   async runStatus(runId: string): Promise<RunStatus> {
     return (await this.#request('run_status', { run_id: runId })) as unknown as RunStatus;
+  }
+
+  /**
+   * Answers what a run asks. The first answer counts; the same one again is `repeated`.
+   * @param request an event `input_requested`, or the ids of one of `input_requests`
+   * @throws TollgateError INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, FORMAT_ERROR for content that does not fit, …
+   */
+  async respond(
+    { run_id, input_id }: { readonly run_id: string | null; readonly input_id: string },
+    { action, content }: InputAnswer,
+  ): Promise<{ readonly repeated: boolean }> {
+    const { repeated } = await this.#request('input_response', { run_id, input_id, action, content });
+    return { repeated: repeated === true };
   }
 
   /**

@@ -298,6 +298,26 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         await self.until(lambda: client.state == "connected")
         self.assertEqual(connection.sent, [])
 
+    async def test_answers_what_a_run_asks(self) -> None:
+        client, connection = await self.connected()
+        run = client.run("Hello")
+        request_id = await self.accept(connection)
+        self.emit(connection, request_id, "input_requested", input_id="input_1", kind="choice", choices=["a", "b"])
+        answer: asyncio.Future[Any] | None = None
+        async for event in run:
+            if event["type"] != "input_requested":
+                continue
+            answer = asyncio.ensure_future(client.respond(event, action="accept", content={"choice": "b"}))
+            await self.until(lambda: connection.last("input_response"))
+            sent = connection.last("input_response") or {}
+            given = {"run_id": "run_1", "input_id": "input_1", "action": "accept"}
+            self.assertEqual(sent, {**given, "content": {"choice": "b"}, "request_id": sent["request_id"]})
+            connection.message("input_accepted", **given, repeated=False, request_id=sent["request_id"])
+            fields = {"request_id": request_id, "run_id": "run_1", "thread_id": "t1", **COMPLETED}
+            connection.message("agent_completed", seq=2, **fields)
+        assert answer is not None
+        self.assertEqual((await answer)["repeated"], False)
+
     async def test_a_failed_run_yields_its_end_and_raises_its_error(self) -> None:
         client, connection = await self.connected()
         run = client.run("Hello")

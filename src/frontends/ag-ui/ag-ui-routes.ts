@@ -42,7 +42,13 @@ export const AG_UI_ERRORS: readonly ErrorCode[] = [
   'AGENT_NOT_FOUND',
 ];
 export const AG_UI_STREAM_ERRORS: readonly ErrorCode[] = [...AG_UI_ERRORS, 'EVENTS_TRIMMED'];
-export const AG_UI_RUN_ERRORS: readonly ErrorCode[] = [...AG_UI_STREAM_ERRORS, 'QUOTA_EXCEEDED', 'RUN_NOT_FOUND'];
+export const AG_UI_RUN_ERRORS: readonly ErrorCode[] = [
+  ...AG_UI_STREAM_ERRORS,
+  'QUOTA_EXCEEDED',
+  'RUN_NOT_FOUND',
+  'INPUT_EXPIRED',
+  'INPUT_ALREADY_ANSWERED',
+];
 
 export interface AgUiRoutesDeps {
   readonly scope: FrontEndScope;
@@ -60,7 +66,8 @@ export function registerAgUiRoutes(app: FastifyInstance, { scope, conversations 
           operationId: 'runAgUiAgent',
           summary: 'Run an agent over AG-UI',
           description: `Endpoint of AG-UI 1.0 for \`HttpAgent\`. Starts a run once per \`threadId\` and \`runId\` of the
-user; a repetition continues it with a snapshot of what has happened. The run continues when the client disconnects.`,
+user; a repetition continues it with a snapshot of what has happened. With \`resume\`, it answers the interrupts of the
+latest run of the thread, and continues that run. The run continues when the client disconnects.`,
           tags: ['ag-ui'],
           security: USER_TOKEN,
           params: AgentPath,

@@ -1,7 +1,9 @@
 import type { Fields } from '../../protocol/messages.ts';
 import type { RunEvent } from '../run-events.ts';
 import { applied } from './client-messages.ts';
-import type { AgUiEvent, HistoryMessage, RunMessage, TokenUsage } from './events.ts';
+import type { AgUiEvent, HistoryMessage, Outcome, RunMessage, TokenUsage } from './events.ts';
+import { OpenInputs } from './open-inputs.ts';
+import { activityOf, stateOf } from './remote-state.ts';
 
 export interface RunNames {
   /** The thread and the run as the client names them. */
@@ -15,6 +17,8 @@ export interface RunNames {
   readonly ignored?: readonly string[];
 }
 
+/** Name of the CUSTOM event with an interrupt, for clients before AG-UI 1.0. */
+const INPUT_REQUESTED = 'tollgate.input_requested';
 /** Largest history, in characters of JSON, that a stream keeps for the snapshot of a replaced step. */
 const KEPT_HISTORY = 64 * 1024;
 
@@ -44,6 +48,7 @@ export class AgUiRun {
   #caller: string | undefined;
   /** State and activities of a remote agent: the latest snapshot of each with the changes to it, by name. */
   readonly #states = new Map<string, readonly AgUiEvent[]>();
+  readonly #inputs = new OpenInputs();
   #started: AgUiEvent | undefined;
   #end: AgUiEvent | undefined;
   #head: RunEvent | undefined;
@@ -59,9 +64,33 @@ export class AgUiRun {
     return this.#end !== undefined;
   }
 
+  /** Whether the run can only continue with an answer of its user. */
+  get isPaused(): boolean {
+    return this.#inputs.isPaused && !this.hasEnded;
+  }
+
+  /**
+   * Ends the run of the client while the run waits for its user: AG-UI continues it by another run with the answers.
+   * Clients before 1.0 do not know interrupts. They receive the requests as CUSTOM events.
+   */
+  interrupted(): readonly AgUiEvent[] {
+    const { interrupts } = this.#inputs;
+    const isOlder = this.#names.protocolVersion === undefined;
+    const requests: readonly AgUiEvent[] = isOlder
+      ? interrupts.map((value) => ({ type: 'CUSTOM', name: INPUT_REQUESTED, value }))
+      : [];
+    const end = this.#finished({}, { type: 'interrupt', interrupts });
+    const position = this.#head && {
+      timestamp: timeOf(this.#head),
+      metadata: { tollgate: { epoch: this.#head.epoch, seq: this.#head.seq } },
+    };
+    return [...this.#closeAll(), ...requests, { ...end, ...position }];
+  }
+
   /** Maps the next event of the run. The last of the returned events carries the position in the log. */
   add(event: RunEvent): readonly AgUiEvent[] {
     this.#head = event;
+    this.#inputs.add(event);
     const events = this.#eventsOf(event);
     const last = events.at(-1);
     if (!last) return [];
@@ -146,7 +175,7 @@ export class AgUiRun {
     return { type: 'RUN_STARTED', threadId, runId, ...(protocolVersion === undefined ? {} : { protocolVersion }) };
   }
 
-  #finished(fields: Fields, outcome: { readonly type: 'success' | 'cancelled' }): AgUiEvent {
+  #finished(fields: Fields, outcome: Outcome): AgUiEvent {
     const { threadId, runId, protocolVersion } = this.#names;
     return {
       type: 'RUN_FINISHED',
@@ -311,33 +340,6 @@ function reasoningStart(messageId: string): AgUiEvent[] {
     { type: 'REASONING_START', messageId },
     { type: 'REASONING_MESSAGE_START', messageId, role: 'reasoning' },
   ];
-}
-
-/** Undefined for changes of a remote agent that clients would reject together with the run. */
-function stateOf({ snapshot, delta }: Fields): AgUiEvent | undefined {
-  if (delta === undefined) return { type: 'STATE_SNAPSHOT', snapshot };
-  return isPatch(delta) ? { type: 'STATE_DELTA', delta } : undefined;
-}
-
-function activityOf({ activity_type, content, patch }: Fields, messageId: string): AgUiEvent | undefined {
-  const activity = { messageId, activityType: text(activity_type) };
-  if (patch === undefined) {
-    const isObject = typeof content === 'object' && content !== null && !Array.isArray(content);
-    return { type: 'ACTIVITY_SNAPSHOT', ...activity, content: isObject ? (content as Fields) : { value: content } };
-  }
-  return isPatch(patch) ? { type: 'ACTIVITY_DELTA', ...activity, patch } : undefined;
-}
-
-/** Operations of RFC 6902 section 4. */
-const OPERATIONS = ['add', 'remove', 'replace', 'move', 'copy', 'test'];
-
-function isPatch(value: unknown): value is readonly unknown[] {
-  if (!Array.isArray(value)) return false;
-  return value.every((operation) => {
-    const { op, path, from } = (operation ?? {}) as { op?: unknown; path?: unknown; from?: unknown };
-    const isKnown = OPERATIONS.includes(text(op)) && typeof path === 'string';
-    return isKnown && (!['move', 'copy'].includes(text(op)) || typeof from === 'string');
-  });
 }
 
 function runError(fields: Fields): AgUiEvent {

@@ -1,13 +1,22 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { AgentCatalogue } from '../../catalogue/agent-catalogue.ts';
-import type { ThreadsPort } from '../../connections/handlers.ts';
+import type { RunInputsPort, ThreadsPort } from '../../connections/handlers.ts';
 import type { LocatedRun } from '../../jobs.ts';
 import { TollgateError } from '../../protocol/errors.ts';
 import type { FrontEndDeps, FrontEndScope } from '../front-end-scope.ts';
 import { AgUiRun, questionId } from './ag-ui-run.ts';
 import { framingFor } from './encoding.ts';
 import type { AgUiEvent, HistoryMessage } from './events.ts';
-import { clientRunId, fieldError, ignoredFields, namesOf, newMessage, type RunAgentInput } from './input.ts';
+import {
+  clientRunId,
+  fieldError,
+  ignoredFields,
+  namesOf,
+  newMessage,
+  type ResumeEntry,
+  type RunAgentInput,
+} from './input.ts';
+import { answerInterrupts, unknownInterrupt } from './resume.ts';
 import { agUiEncoder } from './stream-encoder.ts';
 
 /** Messages of a thread that a client without messages receives. */
@@ -17,7 +26,8 @@ const DEFAULT_AGENT = 'default';
 
 export interface ConversationsDeps {
   readonly scope: FrontEndScope;
-  readonly runs: Pick<FrontEndDeps['runs'], 'locate' | 'cancel'>;
+  readonly runs: Pick<FrontEndDeps['runs'], 'locate' | 'cancel' | 'status'>;
+  readonly inputs: RunInputsPort;
   readonly threads: Pick<ThreadsPort, 'history'>;
   readonly agents: Pick<AgentCatalogue, 'get' | 'all'>;
 }
@@ -31,7 +41,8 @@ export class Conversations {
   }
 
   /**
-   * Starts the run of the input, or continues it if it was started before, and streams its events.
+   * Starts the run of the input, or continues it if it was started before, and streams its events. With `resume`, it
+   * answers the interrupts of the latest run of the thread and continues that run.
    * @throws TollgateError FORMAT_ERROR, AGENT_NOT_FOUND, EVENTS_TRIMMED, and the errors of `FrontEndScope.start`
    */
   async run(
@@ -44,6 +55,7 @@ export class Conversations {
     const { userId } = scope.caller(request).identity;
     const { threadId, requestId, runId } = namesOf(userId, input);
     const agent = this.#agentName(agentId);
+    if (input.resume?.length) return this.#resume(request, reply, input, input.resume);
     const message = newMessage(input);
     let isNew = false;
     if (message !== undefined) {
@@ -58,6 +70,38 @@ export class Conversations {
     if (!located) throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id: runId } });
     const history = historyBefore(input.messages, runId);
     return this.#stream(request, reply, { input, located, history, catchesUp: !isNew, clientRunId: input.runId });
+  }
+
+  /**
+   * Stores the answers to interrupts, and streams the run from where it is, as the run that the client has begun.
+   * @throws TollgateError FORMAT_ERROR, RATE_LIMITED, INPUT_EXPIRED, INPUT_ALREADY_ANSWERED, EVENTS_TRIMMED
+   */
+  async #resume(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    input: RunAgentInput,
+    entries: readonly ResumeEntry[],
+  ): Promise<FastifyReply> {
+    const { scope, runs, inputs } = this.#deps;
+    const { identity } = scope.caller(request);
+    const { userId } = identity;
+    const { threadId } = namesOf(userId, input);
+    await scope.countMessage(identity).allowed;
+    const located = await scope.locate(userId, { threadId });
+    if (!located) throw unknownInterrupt(0);
+    const { runId } = located;
+    const at = input.messages.length - 1;
+    const answersRun = input.messages.some(({ id }) => id.startsWith(`${runId}-`));
+    if (answersRun && input.messages[at]?.role === 'user') {
+      throw fieldError(`messages.${at}`, 'a new message cannot be sent together with "resume": send it afterwards');
+    }
+    // A client whose run has ended meanwhile cannot send anything but this: it receives the end.
+    if (located.endedAtSeq === undefined) {
+      const { input_requests: open = [] } = await runs.status(userId, runId);
+      await answerInterrupts(inputs, { userId, runId, open }, entries);
+    }
+    const history = historyBefore(input.messages, runId);
+    return this.#stream(request, reply, { input, located, history, catchesUp: true, clientRunId: input.runId });
   }
 
   /**

@@ -44,8 +44,23 @@ export interface TokenUsage {
   readonly totalTokens: number;
 }
 
-/** Why a run ended. Clients before AG-UI 1.0 reject `cancelled`. */
-type Outcome = { readonly type: 'success' } | { readonly type: 'cancelled' };
+/** What a run needs of its user before it can continue. */
+export interface Interrupt {
+  readonly id: string;
+  readonly reason: string;
+  readonly message: string;
+  readonly toolCallId?: string;
+  /** JSON Schema of the payload that answers it. */
+  readonly responseSchema: Fields;
+  readonly expiresAt: string;
+  readonly metadata: Metadata;
+}
+
+/** Why a run ended. Clients before AG-UI 1.0 reject all but `success`. */
+export type Outcome =
+  | { readonly type: 'success' }
+  | { readonly type: 'cancelled' }
+  | { readonly type: 'interrupt'; readonly interrupts: readonly Interrupt[] };
 
 /** The events of AG-UI 1.0 that Tollgate sends. */
 export type AgUiEvent = Base &
@@ -90,6 +105,7 @@ export type AgUiEvent = Base &
         readonly content: string;
         readonly role: 'tool';
       }
+    | { readonly type: 'CUSTOM'; readonly name: string; readonly value: unknown }
     | { readonly type: 'STATE_SNAPSHOT'; readonly snapshot: unknown }
     | { readonly type: 'STATE_DELTA'; readonly delta: readonly unknown[] }
     | {

@@ -16,6 +16,14 @@ const id = z
   .refine((value) => value.isWellFormed(), 'must not contain a lone surrogate');
 const Message = z.looseObject({ id, role: z.string().min(1).max(32) });
 
+/** An answer to an interrupt. */
+const ResumeEntry = z.looseObject({
+  interruptId: z.string().min(1).max(128),
+  status: z.enum(['resolved', 'cancelled']),
+  payload: z.unknown().optional(),
+});
+export type ResumeEntry = z.infer<typeof ResumeEntry>;
+
 /** `RunAgentInput` of AG-UI 1.0, as far as the gateway reads it. Other fields are accepted and reported as ignored. */
 export const RunAgentInput = z
   .looseObject({
@@ -30,7 +38,11 @@ export const RunAgentInput = z
     context: z.array(z.unknown()).optional(),
     state: z.unknown().optional(),
     forwardedProps: z.unknown().optional(),
-    resume: z.array(z.unknown()).max(0, 'no interrupt of this thread is open').optional(),
+    resume: z
+      .array(ResumeEntry)
+      .max(64)
+      .optional()
+      .describe('Answers to the interrupts of the latest run of the thread, which then continues.'),
   })
   .meta({
     id: 'RunAgentInput',

@@ -16,16 +16,18 @@ export interface AgUiStream {
 
 /**
  * Encoder of a stream with one run, which starts at the first event of the run in the log. It is complete after the
- * terminal event.
+ * terminal event, or with the interrupt of a run that waits for its user. A wait that has ended meanwhile is no interrupt.
  *
- *     catching up ──resumed: the prelude──► live ──terminal event──► complete
+ *     catching up ──resumed: the prelude──► live ──terminal event or interrupt──► complete
  */
 export function agUiEncoder({ run, tollgateRunId, framing, catchesUp }: AgUiStream): StreamEncoder {
   let isLive = !catchesUp;
+  let hasCaughtUp = false;
   const output = (events: readonly AgUiEvent[]): StreamOutput => {
     run.releaseHistory();
-    const bytes = framing.encode(events);
-    return run.hasEnded ? { bytes, ends: true } : { bytes };
+    const isInterrupted = hasCaughtUp && run.isPaused;
+    const bytes = framing.encode(isInterrupted ? [...events, ...run.interrupted()] : events);
+    return run.hasEnded || isInterrupted ? { bytes, ends: true } : { bytes };
   };
   return {
     protocol: 'ag_ui',
@@ -42,9 +44,11 @@ export function agUiEncoder({ run, tollgateRunId, framing, catchesUp }: AgUiStre
         const error = new TollgateError('EVENTS_TRIMMED', { retryable: true, fields });
         return { bytes: framing.encode([streamError(error)]), ends: true };
       }
-      if (type !== 'resumed' || isLive) return undefined;
+      if (type !== 'resumed' || hasCaughtUp) return undefined;
+      hasCaughtUp = true;
+      const events = isLive ? [] : run.prelude();
       isLive = true;
-      return output(run.prelude());
+      return output(events);
     },
     error: (error) => framing.encode([streamError(error)]),
   };

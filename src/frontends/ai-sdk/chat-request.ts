@@ -14,13 +14,14 @@ const { agent, message: text } = CLIENT_MESSAGES.agent_request.fields.shape;
 const id = z.string().min(1).max(128);
 
 /**
- * A UI message, as far as it is read: only the last message matters, and only if the user wrote it. The conversation
- * itself is the thread in Tollgate; what a client claims about it, tool results included, is not trusted.
+ * A UI message, as far as it is read: only the last message matters, and only if the user wrote it, or the answers to
+ * approval requests in it (see `approvals.ts`). The conversation itself is the thread in Tollgate; what a client claims about it, tool results included, is not trusted.
  */
 const Message = z.looseObject({
   id: z.string().max(128).optional(),
   role: z.enum(['system', 'user', 'assistant']),
   parts: z.array(z.looseObject({ type: z.string().max(128) })).max(10_000),
+  metadata: z.unknown().optional(),
 });
 
 /** The body of the AI SDK's transports. */
@@ -61,7 +62,7 @@ export function chatRun(userId: string, body: ChatBody): ChatRun {
   const at = body.messages.length - 1;
   const last = body.messages[at];
   if (last?.role !== 'user') {
-    const reason = 'the last message must be of the user; other messages that a client sends are not used';
+    const reason = 'the last message must be of the user, or contain answers to approval requests';
     throw formatError(`messages.${at}.role`, reason);
   }
   const message = textOf(last, at);
@@ -96,6 +97,6 @@ function textOf({ parts }: z.infer<typeof Message>, at: number): string {
   return message.data;
 }
 
-function formatError(field: string, reason: string): TollgateError {
+export function formatError(field: string, reason: string): TollgateError {
   return new TollgateError('FORMAT_ERROR', { text: `"${field}": ${reason}.`, fields: { field } });
 }

@@ -1,11 +1,13 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import type { RunInputsPort } from '../../connections/handlers.ts';
 import { BODY_ERRORS, typedRoutes, USER_ERRORS, USER_TOKEN } from '../../http/route-docs.ts';
 import type { LocatedRun } from '../../jobs.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
 import type { FrontEndDeps, FrontEndScope } from '../front-end-scope.ts';
+import { answerApprovals, approvalsOf } from './approvals.ts';
 import { ChatBody, chatRun, RESUMABLE_MS, threadOf } from './chat-request.ts';
-import { chatEncoder, parseWorkflowRunId, renderError } from './chat-stream.ts';
+import { type ChunkedRun, chatEncoder, parseWorkflowRunId, renderError } from './chat-stream.ts';
 import { MAPPING_VERSION } from './chunks.ts';
 
 export const CHAT_PATH = '/v1/chat';
@@ -20,6 +22,7 @@ const ERRORS: readonly ErrorCode[] = [
   'FORMAT_ERROR',
   'EVENTS_TRIMMED',
 ];
+const INPUT_ERRORS = ['RUN_NOT_FOUND', 'INPUT_NOT_FOUND', 'INPUT_ALREADY_ANSWERED', 'INPUT_EXPIRED'] as const;
 const TAGS = ['chat'];
 const Ticket = z.object({
   ticket: z.string().max(256).optional().describe('Instead of a token, for clients that cannot send headers.'),
@@ -38,6 +41,7 @@ const STREAM = {
 
 export interface ChatRoutesDeps extends Pick<FrontEndDeps, 'runs'> {
   readonly scope: FrontEndScope;
+  readonly inputs: RunInputsPort;
 }
 
 /** The routes of the AI SDK's chat transports: `DefaultChatTransport`, `useChat` and `WorkflowChatTransport`. */
@@ -53,7 +57,7 @@ export function registerChatRoutes(app: FastifyInstance, deps: ChatRoutesDeps): 
   });
 }
 
-function registerSend(app: FastifyInstance, { scope }: ChatRoutesDeps): void {
+function registerSend(app: FastifyInstance, { scope, inputs }: ChatRoutesDeps): void {
   typedRoutes(app).post(
     CHAT_PATH,
     {
@@ -61,17 +65,26 @@ function registerSend(app: FastifyInstance, { scope }: ChatRoutesDeps): void {
         operationId: 'sendChatMessage',
         summary: 'Send a message of a chat',
         description: `Starts a run with the last message of the user, once per chat and message, and streams it. The run
-continues when the client disconnects.`,
+continues when the client disconnects. A last message of the assistant with approvals (\`addToolApprovalResponse\`)
+answers them, and the stream continues that message.`,
         tags: TAGS,
         security: USER_TOKEN,
         querystring: Ticket,
         body: ChatBody,
-        'x-errors': [...ERRORS, ...BODY_ERRORS, 'RATE_LIMITED', 'QUOTA_EXCEEDED', 'AGENT_NOT_FOUND', 'RUN_NOT_FOUND'],
+        'x-errors': [...ERRORS, ...BODY_ERRORS, 'RATE_LIMITED', 'QUOTA_EXCEEDED', 'AGENT_NOT_FOUND', ...INPUT_ERRORS],
         response: { 200: STREAM },
       },
     },
     async (request, reply) => {
-      const { userId } = scope.caller(request).identity;
+      const { identity } = scope.caller(request);
+      const { userId } = identity;
+      const approvals = approvalsOf(request.body);
+      if (approvals) {
+        await scope.countMessage(identity).allowed;
+        const located = await scope.locate(userId, { runId: approvals.runId });
+        const answered = await answerApprovals(inputs, userId, approvals, located);
+        return streamRun(scope, request, reply, { ...answered, afterSeq: approvals.seq });
+      }
       const run = chatRun(userId, request.body);
       const started = await scope.start(request, { ...run, transport: 'ai_sdk' });
       const located = await scope.locate(userId, { runId: started.run_id });
@@ -115,7 +128,8 @@ stream of the run in the path, or of the latest run of the chat, from that chunk
       if (workflow && (workflow.epoch !== run.epoch || workflow.version !== MAPPING_VERSION)) {
         return refuseIndex(reply, run);
       }
-      return streamRun(scope, request, reply, run, startIndex);
+      const { afterSeq } = workflow ?? {};
+      return streamRun(scope, request, reply, { ...run, ...(afterSeq === undefined ? {} : { afterSeq }) }, startIndex);
     },
   );
 }
@@ -158,7 +172,7 @@ function streamRun(
   scope: FrontEndScope,
   request: FastifyRequest,
   reply: FastifyReply,
-  run: LocatedRun,
+  run: LocatedRun & ChunkedRun,
   startIndex = 0,
 ): Promise<FastifyReply> {
   // A negative index asks for the last chunks. They are not counted before they are sent: the stream has all of them, and

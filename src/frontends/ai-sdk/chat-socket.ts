@@ -5,16 +5,20 @@ import type {
   RpcMessage,
   RpcRequest,
 } from '../../connections/connection-context.ts';
+import type { RunInputsPort } from '../../connections/handlers.ts';
 import type { LocatedRun } from '../../jobs.ts';
 import { isObject } from '../../lib/is-object.ts';
 import { NO_MESSAGE_LIMIT } from '../../limits/message-limit.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
-import { type Fields, isTerminalEvent, type LogEntry } from '../../protocol/messages.ts';
+import type { Fields, LogEntry } from '../../protocol/messages.ts';
 import { parseFields } from '../../protocol/parse-fields.ts';
 import type { FrontEndDeps } from '../front-end-scope.ts';
 import { eventOf } from '../run-events.ts';
+import { answerApprovals, approvalsOf } from './approvals.ts';
 import { ChatBody, chatRun, RESUMABLE_MS, threadOf } from './chat-request.ts';
-import { INITIAL_STATE, type MappingState, mapEvent } from './chunks.ts';
+import { ChatResponse } from './chat-response.ts';
+import type { ChunkedRun } from './chat-stream.ts';
+import type { Chunk } from './chunks.ts';
 
 /** Streams of one socket: as many as a page has chats. */
 const MAX_STREAMS = 16;
@@ -26,11 +30,15 @@ interface ChatStream {
   readonly epoch: string;
   /** The last event that was sent: a resume of another stream repeats it. */
   lastSeq: number;
-  state: MappingState;
+  readonly response: ChatResponse;
 }
+
+/** The run that a request follows, from its beginning or after an approval. */
+type FollowedRun = LocatedRun & Pick<ChunkedRun, 'afterSeq'>;
 
 export interface ChatSocketDeps {
   readonly runs: Pick<FrontEndDeps['runs'], 'start' | 'locate'>;
+  readonly inputs: RunInputsPort;
   readonly limits: FrontEndDeps['limits'];
   readonly sendFrame: (frame: string) => void;
 }
@@ -80,10 +88,17 @@ export class ChatSocket implements RpcDispatcher {
     this.#streams.clear();
   }
 
-  async #start({ connection, identity, limit }: MessageContext, params: Fields): Promise<LocatedRun> {
-    const { runs, limits } = this.#deps;
+  async #start({ connection, identity, limit }: MessageContext, params: Fields): Promise<FollowedRun> {
+    const { runs, inputs, limits } = this.#deps;
     const body = isObject(params.body) ? params.body : {};
-    const run = chatRun(identity.userId, parseFields(ChatBody, { ...body, ...params }));
+    const chat = parseFields(ChatBody, { ...body, ...params });
+    const approvals = approvalsOf(chat);
+    if (approvals) {
+      await limit.allowed;
+      const located = await runs.locate(identity.userId, { runId: approvals.runId });
+      return { ...(await answerApprovals(inputs, identity.userId, approvals, located)), afterSeq: approvals.seq };
+    }
+    const run = chatRun(identity.userId, chat);
     const size = Buffer.byteLength(run.message);
     if (size > limits.maxMessageBytes) {
       throw new TollgateError('MESSAGE_TOO_LARGE', { fields: { max_message_size: limits.maxMessageBytes, size } });
@@ -107,12 +122,17 @@ export class ChatSocket implements RpcDispatcher {
     return run && (run.endedMsAgo ?? 0) < RESUMABLE_MS ? run : undefined;
   }
 
-  async #follow(connection: ConnectionContext, requestId: string, run: LocatedRun): Promise<void> {
-    const { runId, epoch, after, oldest } = run;
+  async #follow(connection: ConnectionContext, requestId: string, run: FollowedRun): Promise<void> {
+    const { runId, epoch, after, oldest, afterSeq } = run;
     if (after + 1 < oldest) throw new TollgateError('EVENTS_TRIMMED', { fields: { run_id: runId } });
     this.#frame({ type: 'start', requestId });
-    this.#streams.set(requestId, { runId, epoch, lastSeq: after, state: INITIAL_STATE });
+    const response = new ChatResponse(runId, afterSeq);
+    const stream = { runId, epoch, lastSeq: after, response };
+    this.#streams.set(requestId, stream);
     const reply = await connection.resume(after, epoch, NO_MESSAGE_LIMIT);
+    if (reply?.type === 'resumed' && this.#streams.get(requestId) === stream) {
+      this.#sendChunks(requestId, stream, response.sent, response.caughtUp());
+    }
     if (reply?.type !== 'resume_failed' || !this.#streams.delete(requestId)) return;
     throw new TollgateError('EVENTS_TRIMMED', { fields: { run_id: runId } });
   }
@@ -122,12 +142,15 @@ export class ChatSocket implements RpcDispatcher {
     stream.lastSeq = entry.seq;
     const event = eventOf(stream.runId, entry);
     if (!event) return;
-    const { state, chunks } = mapEvent(stream.state, event);
+    const { response } = stream;
+    this.#sendChunks(requestId, stream, response.sent, response.add(event));
+  }
+
+  #sendChunks(requestId: string, { response }: ChatStream, first: number, chunks: readonly Chunk[]): void {
     for (const [at, chunk] of chunks.entries()) {
-      this.#frame({ type: 'chunk', requestId, sequence: stream.state.chunks + at, chunk });
+      this.#frame({ type: 'chunk', requestId, sequence: first + at, chunk });
     }
-    stream.state = state;
-    if (!isTerminalEvent(event.type)) return;
+    if (!response.hasEnded) return;
     this.#streams.delete(requestId);
     this.#frame({ type: 'end', requestId });
   }

@@ -8,7 +8,7 @@ import { addText, type Digest, EMPTY_DIGEST, isDigestOf } from './text-digest.ts
  * Version of the mapping. Clients count chunks (`startIndex`, `sequence`), so a change that gives other chunks for the
  * same events must change it.
  */
-export const MAPPING_VERSION = 1;
+export const MAPPING_VERSION = 2;
 
 /** A chunk of the UI message stream of the AI SDK 7; its types are those of the package `ai`. */
 export type Chunk = UIMessageChunk & Fields;
@@ -27,6 +27,10 @@ export interface MappingState {
   readonly text: Digest;
   /** Number of usage records. */
   readonly records: number;
+  /** The calls that have not completed, by their id, and the approval that each waits for. */
+  readonly calls: ReadonlyMap<string, string | undefined>;
+  /** The open requests for a choice or a form, by their id. */
+  readonly inputs: ReadonlyMap<string, Fields>;
 }
 
 export const INITIAL_STATE: MappingState = {
@@ -36,6 +40,8 @@ export const INITIAL_STATE: MappingState = {
   partCount: 0,
   text: EMPTY_DIGEST,
   records: 0,
+  calls: new Map(),
+  inputs: new Map(),
 };
 
 export interface Mapped {
@@ -51,6 +57,21 @@ export function mapEvent(state: MappingState, event: RunEvent): Mapped {
   const mapped = new Mapping(state);
   mapped.add(event);
   return mapped.result();
+}
+
+/**
+ * Whether the run can only continue with an answer of the user, and at least one of the answers is an approval: clients
+ * send those with their next request, once the response has ended. Calls that continue end first.
+ */
+export function isPaused({ calls, inputs }: MappingState): boolean {
+  const waiting = new Set([...inputs.values()].map(({ tool_call_id }) => tool_call_id));
+  const isApproving = [...calls.values()].some((approval) => approval !== undefined);
+  return isApproving && [...calls].every(([id, approval]) => approval !== undefined || waiting.has(id));
+}
+
+/** Ends a response whose run waits for an approval. It is no part of the run's chunks: a later replay continues. */
+export function pauseChunk(event: RunEvent): Chunk {
+  return { type: 'finish', finishReason: 'tool-calls', messageMetadata: metadataOf(event) };
 }
 
 /** The chunks of a stream that ends because of an error of the gateway. The run may continue. */
@@ -100,6 +121,11 @@ class Mapping {
         return this.#toolInput(fields);
       case 'tool_completed':
         return this.#toolOutput(fields);
+      case 'input_requested':
+        return this.#inputRequest(event);
+      case 'input_received':
+      case 'input_expired':
+        return this.#inputEnd(fields);
       case 'agent_completed':
         return this.#complete(event);
       case 'agent_failed':
@@ -157,6 +183,7 @@ class Mapping {
   #toolInput(fields: Fields): void {
     if (this.#state.step === undefined) this.#enterStep(0, undefined);
     this.#closePart();
+    this.#setCall(fields, undefined);
     this.#push({
       type: 'tool-input-available',
       toolCallId: text(fields.tool_call_id),
@@ -167,12 +194,52 @@ class Mapping {
   }
 
   #toolOutput(fields: Fields): void {
-    const call = { toolCallId: text(fields.tool_call_id), providerExecuted: true };
+    const toolCallId = text(fields.tool_call_id);
+    const call = { toolCallId, providerExecuted: true };
+    this.#update({ calls: new Map([...this.#state.calls].filter(([id]) => id !== toolCallId)) });
     if (fields.success === true) {
       return this.#push({ type: 'tool-output-available', ...call, output: fields.result ?? null });
     }
     const { message, ...error } = (fields.error ?? {}) as Fields;
+    if (error.code === 'APPROVAL_DECLINED') return this.#push({ type: 'tool-output-denied', toolCallId, error });
     this.#push({ type: 'tool-output-error', ...call, errorText: text(message), error });
+  }
+
+  /** An approval belongs to the part of its call. Other requests are data, which the client answers over HTTP. */
+  #inputRequest(event: RunEvent): void {
+    const { fields } = event;
+    const approvalId = text(fields.input_id);
+    if (isApproval(fields)) {
+      this.#setCall(fields, approvalId);
+      // The answer comes with the metadata of the message, also when the response was cut after this chunk.
+      this.#push({ type: 'message-metadata', messageMetadata: metadataOf(event) });
+      return this.#push({ type: 'tool-approval-request', approvalId, toolCallId: text(fields.tool_call_id) });
+    }
+    this.#closePart();
+    const request = requestOf(fields);
+    this.#update({ inputs: new Map([...this.#state.inputs, [approvalId, request]]) });
+    this.#push({ type: 'data-tollgate-input', id: approvalId, data: { ...request, status: 'open' } });
+  }
+
+  #inputEnd(fields: Fields): void {
+    const id = text(fields.input_id);
+    const { action } = fields;
+    if (isApproval(fields)) {
+      this.#setCall(fields, undefined);
+      // The part of an expired request gets the error of its call.
+      if (action === undefined) return;
+      const approved = action === 'accept';
+      return this.#push({ type: 'tool-approval-response', approvalId: id, approved, providerExecuted: true });
+    }
+    const request = this.#state.inputs.get(id);
+    if (!request) return;
+    this.#update({ inputs: new Map([...this.#state.inputs].filter(([open]) => open !== id)) });
+    const end = action === undefined ? { status: 'expired' } : { status: 'answered', action };
+    this.#push({ type: 'data-tollgate-input', id, data: { ...request, ...end } });
+  }
+
+  #setCall({ tool_call_id }: Fields, approval: string | undefined): void {
+    this.#update({ calls: new Map([...this.#state.calls, [text(tool_call_id), approval]]) });
   }
 
   /** Adds the answer, unless it is the text of the last step. */
@@ -203,6 +270,15 @@ class Mapping {
   #update(change: Partial<MappingState>): void {
     this.#state = { ...this.#state, ...change };
   }
+}
+
+function isApproval({ kind, tool_call_id }: Fields): boolean {
+  return kind === 'approval' && typeof tool_call_id === 'string';
+}
+
+function requestOf(fields: Fields): Fields {
+  const { run_id, input_id, kind, message, choices, schema, tool_name, tool_call_id, expires_at } = fields;
+  return { run_id, input_id, kind, message, choices, schema, tool_name, tool_call_id, expires_at };
 }
 
 /** Clients send the metadata of a message back with every later request. */

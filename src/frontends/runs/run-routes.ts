@@ -17,7 +17,7 @@ export const EVENTS_PATH = '/v1/events';
 /** Longest wait, below the idle timeout of common proxies (60 s). */
 const MAX_WAIT_SECONDS = 50;
 
-const RunIdPath = z.object({ run_id: z.string().min(1).max(64).describe('Of the answer to `POST /v1/runs`.') });
+export const RunIdPath = z.object({ run_id: z.string().min(1).max(64).describe('Of the answer to `POST /v1/runs`.') });
 const Run = z
   .object({
     run_id: z.string(),
@@ -76,8 +76,8 @@ const STREAM_ERRORS: readonly ErrorCode[] = [
   'ORIGIN_NOT_ALLOWED',
   'SERVER_DRAINING',
 ];
-const REQUEST_ERRORS: readonly ErrorCode[] = [...STREAM_ERRORS, 'RATE_LIMITED'];
-const TAGS = ['runs'];
+export const REQUEST_ERRORS: readonly ErrorCode[] = [...STREAM_ERRORS, 'RATE_LIMITED'];
+export const RUN_TAGS = ['runs'];
 
 export interface RunRoutesDeps extends Pick<FrontEndDeps, 'runs'> {
   readonly scope: FrontEndScope;
@@ -109,7 +109,7 @@ function registerStart(app: FastifyInstance, { scope, runs, waits }: RunRoutesDe
         description: `Starts a run, once per \`request_id\` of the user within 24 hours. The run continues when the
 client disconnects. With \`wait\`, the answer is sent when the run has ended or waits for input of its user, or after that
 time with the run as it is.`,
-        tags: TAGS,
+        tags: RUN_TAGS,
         security: USER_TOKEN,
         querystring: z.object({
           wait: z.coerce.number().min(0).max(MAX_WAIT_SECONDS).optional().describe('Seconds to wait for the end.'),
@@ -158,7 +158,7 @@ function registerStatus(app: FastifyInstance, { scope, runs }: RunRoutesDeps): v
         operationId: 'getRun',
         summary: 'Read a run',
         description: 'The state of a run of the user, within 24 hours after its start.',
-        tags: TAGS,
+        tags: RUN_TAGS,
         security: USER_TOKEN,
         params: RunIdPath,
         'x-errors': [...REQUEST_ERRORS, 'FORMAT_ERROR', 'RUN_NOT_FOUND'],
@@ -183,7 +183,7 @@ function registerCancel(app: FastifyInstance, { scope, runs }: RunRoutesDeps): v
         operationId: 'cancelRun',
         summary: 'Cancel a run',
         description: 'Requests the end of a run. Its terminal event follows.',
-        tags: TAGS,
+        tags: RUN_TAGS,
         security: USER_TOKEN,
         params: RunIdPath,
         'x-errors': [...REQUEST_ERRORS, 'FORMAT_ERROR', 'RUN_NOT_FOUND'],
@@ -214,7 +214,7 @@ function registerRunEvents(app: FastifyInstance, { scope, clock }: RunRoutesDeps
         summary: 'Stream the events of a run',
         description: `The events of a run from its first one, or after \`Last-Event-ID\` (or \`after\` and \`epoch\`), until
 its terminal event. The stream counts as a connection of the user.`,
-        tags: TAGS,
+        tags: RUN_TAGS,
         security: USER_TOKEN,
         params: RunIdPath,
         querystring: Position,
@@ -250,7 +250,7 @@ function registerUserEvents(app: FastifyInstance, { scope, clock }: RunRoutesDep
         summary: 'Stream all events of the user',
         description: `All events of the user, of every run: from now on, or after \`Last-Event-ID\` (or \`after\` and
 \`epoch\`). The stream counts as a connection of the user.`,
-        tags: TAGS,
+        tags: RUN_TAGS,
         security: USER_TOKEN,
         querystring: Position,
         'x-errors': [...STREAM_ERRORS, 'FORMAT_ERROR'],

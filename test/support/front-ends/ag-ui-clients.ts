@@ -19,7 +19,11 @@ export interface AgUiClient {
   readonly received: string[];
   /** Code of the last RUN_ERROR. */
   errorCode: string | undefined;
-  run(runId: string): Promise<void>;
+  /** Interrupts of the last RUN_FINISHED. */
+  readonly interrupts: readonly current.Interrupt[];
+  /** Values of the CUSTOM events, by their name. */
+  readonly custom: readonly { readonly name: string; readonly value: unknown }[];
+  run(runId: string, resume?: readonly current.ResumeEntry[]): Promise<void>;
   /** `connectAgent()` of a subclass: the stock `HttpAgent` has no way back. */
   connect(): Promise<void>;
 }
@@ -46,6 +50,7 @@ export const AG_UI_VERSIONS = Object.keys(GENERATIONS) as readonly AgUiVersion[]
 
 export function agUiClient(version: AgUiVersion, { url, token, threadId, messages }: AgUiClientOptions): AgUiClient {
   const received: string[] = [];
+  const custom: { name: string; value: unknown }[] = [];
   const state: { cutAfter: number | undefined; errorCode: string | undefined } = {
     cutAfter: undefined,
     errorCode: undefined,
@@ -58,12 +63,19 @@ export function agUiClient(version: AgUiVersion, { url, token, threadId, message
       : new OlderAgent({ ...config, fetch: fetchCut });
   const subscriber = {
     onEvent: ({ event }: { event: { type: string } }) => void received.push(event.type),
+    onCustomEvent: ({ event: { name, value } }: { event: { name: string; value?: unknown } }) => {
+      custom.push({ name, value });
+    },
     onRunErrorEvent: ({ event }: { event: { code?: string | undefined } }) => {
       state.errorCode = event.code;
     },
   };
   return {
     received,
+    custom,
+    get interrupts() {
+      return agent.pendingInterrupts;
+    },
     get messages() {
       return agent.messages;
     },
@@ -85,8 +97,8 @@ export function agUiClient(version: AgUiVersion, { url, token, threadId, message
     set errorCode(value) {
       state.errorCode = value;
     },
-    run: async (runId) => {
-      await agent.runAgent({ runId }, subscriber);
+    run: async (runId, resume) => {
+      await agent.runAgent({ runId, ...(resume && { resume: [...resume] }) }, subscriber);
     },
     connect: async () => {
       await agent.connectAgent({}, subscriber);

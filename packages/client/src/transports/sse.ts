@@ -179,6 +179,11 @@ class SseLink implements Transport {
       }
       case 'agent_cancel':
         return { path: `${path}/cancel`, reply: 'cancel_accepted', method: 'POST', body: '{}' };
+      case 'input_response': {
+        const { action, content } = fields;
+        const input = `${path}/inputs/${encodeURIComponent(String(fields.input_id))}`;
+        return { path: input, reply: 'input_accepted', method: 'POST', body: JSON.stringify({ action, content }) };
+      }
       case 'run_status':
         return { path, reply: 'run_status', method: 'GET' };
       default:

@@ -19,6 +19,8 @@ from .requests import Requests
 from .run import Run
 from .transports import OpenTransport, Transport, TransportClosed, open_websocket
 
+#: ``decline`` is a refusal, ``cancel`` no decision.
+Action = Literal["accept", "decline", "cancel"]
 State = Literal["idle", "connecting", "connected", "waiting", "stopped"]
 #: Returns an access token, alone or as ``Tokens``, or None if the user has signed out. Its argument is the token that is
 #: no longer valid.
@@ -148,6 +150,18 @@ class Tollgate:
     async def run_status(self, run_id: str) -> dict[str, Any]:
         """What became of a run that was accepted within the last 24 hours."""
         return await self._request("run_status", {"run_id": run_id})
+
+    async def respond(
+        self, request: Mapping[str, Any], *, action: Action, content: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Answers what a run asks: ``request`` is an event ``input_requested``, or has its ``run_id`` and ``input_id``.
+
+        ``content`` belongs to an accepted choice (``{"choice": …}``) or form. The first answer counts; the same one
+        again is ``repeated``. Raises INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, or FORMAT_ERROR for content that does not
+        fit.
+        """
+        ids = {"run_id": request["run_id"], "input_id": request["input_id"]}
+        return await self._request("input_response", {**ids, "action": action, "content": content})
 
     async def call_tool(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None

@@ -13,6 +13,7 @@ REPLIES = {
     "agent_request": "agent_accepted",
     "agent_cancel": "cancel_accepted",
     "run_status": "run_status",
+    "input_response": "input_accepted",
     "tool_call": "tool_result",
     "usage_summary": "usage_summary",
     "tools_list": "tools_list",

@@ -132,7 +132,7 @@ class Run:
     def _resolve(self, state: Mapping[str, Any], lost: EventsLostError) -> None:
         # A run that continues ends with its terminal event.
         status, text = state.get("status"), state.get("final_response")
-        if self.ended or status in ("queued", "running"):
+        if self.ended or status in ("queued", "running", "waiting"):
             return
         if status == "completed" and isinstance(text, str):
             self.ended = True

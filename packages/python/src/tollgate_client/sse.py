@@ -194,6 +194,9 @@ class _EventStream:
             return "agent_accepted", "POST", "/v1/runs", {**thread, **fields}
         if type == "agent_cancel":
             return "cancel_accepted", "POST", f"{run}/cancel", {}
+        if type == "input_response":
+            answer = {name: fields[name] for name in ("action", "content") if name in fields}
+            return "input_accepted", "POST", f"{run}/inputs/{quote(str(fields['input_id']), safe='')}", answer
         if type == "run_status":
             return "run_status", "GET", run, None
         return None

@@ -76,6 +76,9 @@ class SyncTollgate:
     def run_status(self, run_id: str) -> dict[str, Any]:
         return self._wait(self._client.run_status(run_id))
 
+    def respond(self, request: Mapping[str, Any], **answer: Any) -> dict[str, Any]:
+        return self._wait(self._client.respond(request, **answer))
+
     def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         return self._wait(self._client.call_tool(name, arguments, **options))
 

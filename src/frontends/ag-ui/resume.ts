@@ -1,0 +1,57 @@
+import type { RunInputsPort } from '../../connections/handlers.ts';
+import { isObject } from '../../lib/is-object.ts';
+import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
+import type { InputAnswer, OpenInputRequest } from '../../protocol/input.ts';
+import { fieldError, type ResumeEntry } from './input.ts';
+
+/**
+ * Stores the answers of a client to the interrupts of a run.
+ * @param open the input requests of the run without an answer
+ * @throws TollgateError FORMAT_ERROR that names the field, and the errors of `RunInputsPort.answer`
+ */
+export async function answerInterrupts(
+  inputs: RunInputsPort,
+  run: { readonly userId: string; readonly runId: string; readonly open: readonly OpenInputRequest[] },
+  entries: readonly ResumeEntry[],
+): Promise<void> {
+  const { userId, runId, open } = run;
+  // All answers are read before the first one is stored.
+  const answers = entries.map((entry, at) => {
+    const kind = open.find(({ input_id }) => input_id === entry.interruptId)?.kind;
+    return { inputId: entry.interruptId, answer: answerOf(entry, kind, `resume.${at}`) };
+  });
+  for (const [at, { inputId, answer }] of answers.entries()) {
+    await inputs.answer(userId, { runId, inputId, answer }).catch((error: unknown) => {
+      if (isCode(error, 'INPUT_NOT_FOUND')) throw unknownInterrupt(at);
+      if (isCode(error, 'FORMAT_ERROR')) throw fieldError(`resume.${at}.payload`, (error as Error).message);
+      // A client abandons what has ended meanwhile in order to continue: nothing is left to be answered.
+      const isOver = isCode(error, 'INPUT_EXPIRED') || isCode(error, 'INPUT_ALREADY_ANSWERED');
+      if (!isOver || answer.action !== 'cancel') throw error;
+    });
+  }
+}
+
+export function unknownInterrupt(at: number): TollgateError {
+  return fieldError(`resume.${at}.interruptId`, 'the latest run of this thread has no such interrupt');
+}
+
+/** @param kind of the request; undefined for one that has an answer, with which this one is only compared */
+function answerOf(
+  { status, payload }: ResumeEntry,
+  kind: OpenInputRequest['kind'] | undefined,
+  field: string,
+): InputAnswer {
+  if (status === 'cancelled') return { action: 'cancel' };
+  const content = isObject(payload) ? payload : {};
+  const { approved } = content;
+  if (kind === 'approval' || (kind === undefined && typeof approved === 'boolean')) {
+    // An approval must be explicit: clients also resolve an interrupt with a refusal.
+    if (typeof approved !== 'boolean') throw fieldError(`${field}.payload`, 'must contain "approved": true or false');
+    return { action: approved ? 'accept' : 'decline' };
+  }
+  return { action: 'accept', content };
+}
+
+function isCode(error: unknown, code: ErrorCode): boolean {
+  return error instanceof TollgateError && error.code === code;
+}
