@@ -35,6 +35,8 @@ const LOOK: Effort = { rounds: 2, repetitions: 4 };
 const STARE: Effort = { rounds: 6, repetitions: 12 };
 /** Cells above this fraction of the bound are measured again with more effort. */
 const SUSPICIOUS = 0.5;
+/** Further measurements of a cell above the bound. */
+const MOST_STARES = 5;
 const HOPELESS = BOUND_MICROS_PER_KB * 10;
 const WORKERS = 2;
 const ANSWER_TIMEOUT_MS = 15_000;
@@ -82,7 +84,12 @@ export class CpuMeter {
     };
     const looked = await slope(LOOK);
     if (looked < BOUND_MICROS_PER_KB * SUSPICIOUS) return looked;
-    return Math.min(looked, await slope(STARE));
+    let least = Math.min(looked, await slope(STARE));
+    // Test files that keep all cores busy can double the CPU time of a cell, through shared caches; they end in seconds.
+    for (let again = 0; again < MOST_STARES && least >= BOUND_MICROS_PER_KB; again++) {
+      least = Math.min(least, await slope(STARE));
+    }
+    return least;
   }
 
   /** Returns the microseconds of one send. */
