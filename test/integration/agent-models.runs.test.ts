@@ -283,9 +283,10 @@ describe('a model that cannot be used', () => {
       reason: 'authentication',
     });
     expect(model.requests).toHaveLength(1);
-    const { output = '' } = stack.workers[0] ?? {};
-    expect(output).toContain('the model answered HTTP 401');
-    expect(output).not.toMatch(/sk-/);
+    // The run's event can arrive before the line that the worker has written to its pipe.
+    const output = () => stack.workers[0]?.output ?? '';
+    await until(() => output().includes('the model answered HTTP 401'), { timeoutMs: 5_000 });
+    expect(output()).not.toMatch(/sk-/);
   });
 
   it('leads nowhere by a redirect', async () => {

@@ -83,6 +83,7 @@ describe('a collector that is not there', () => {
     await talk(stack);
     await until(async () => (await spans(stack, 'failed')) > 0, { label: 'spans that were not taken' });
     const [gateway] = stack.gateways;
+    await until(() => gateway?.output.includes('spans lost'), { label: 'the line that reports it' });
     expect(gateway?.output.match(/spans lost/g)).toHaveLength(1);
     await endsInTime(gateway);
   });
