@@ -1,5 +1,6 @@
 import { Ajv, type ValidateFunction } from 'ajv';
 import { z } from 'zod';
+import { JSON_SCHEMA } from '../lib/json-schema.ts';
 import { linearPattern } from '../lib/linear-patterns.ts';
 import type { CatalogueFile } from './catalogue-file.ts';
 
@@ -126,7 +127,7 @@ export function parseTools(file: CatalogueFile, builtIn?: readonly string[]): To
   if (!parsed) return undefined;
   // Strict mode rejects unknown keywords. Ajv has no schema loader here, so a schema cannot cause a request.
   const regExp = Object.assign((source: string) => linearPattern(source), { code: 'linearPattern' });
-  const ajv = new Ajv({ allErrors: false, strict: true, allowUnionTypes: true, code: { regExp } });
+  const ajv = new Ajv({ ...JSON_SCHEMA, allErrors: false, strict: true, allowUnionTypes: true, code: { regExp } });
   const tools = new Map<string, Tool>();
   for (const [at, row] of parsed.tools.entries()) {
     if (tools.has(row.name)) file.mistake(['tools', at, 'name'], `${row.name} is a duplicate`);

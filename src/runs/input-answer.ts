@@ -1,4 +1,5 @@
 import { Ajv } from 'ajv';
+import { JSON_SCHEMA } from '../lib/json-schema.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { InputAnswer, InputRequest } from '../protocol/input.ts';
 
@@ -9,7 +10,7 @@ import type { InputAnswer, InputRequest } from '../protocol/input.ts';
 export function checkedAnswer(request: InputRequest, { action, content = {} }: InputAnswer): InputAnswer {
   if (action !== 'accept' || request.kind === 'approval') return { action };
   const schema = request.kind === 'form' ? request.schema : choiceSchema(request.choices);
-  const ajv = new Ajv({ strict: false });
+  const ajv = new Ajv({ ...JSON_SCHEMA, strict: false });
   const isValid = ajv.compile({ ...schema, additionalProperties: false });
   if (isValid(content)) return { action, content };
   throw new TollgateError('FORMAT_ERROR', {

@@ -1,6 +1,7 @@
 import { Ajv, type Options, type ValidateFunction } from 'ajv';
 import { Ajv2019 } from 'ajv/dist/2019.js';
 import { Ajv2020 } from 'ajv/dist/2020.js';
+import { JSON_SCHEMA } from '../lib/json-schema.ts';
 import { linearPattern, NotLinear, type Pattern } from '../lib/linear-patterns.ts';
 import { SyncDeadline } from '../lib/sync-deadline.ts';
 
@@ -106,6 +107,7 @@ export class Schemas {
     if (existing) return existing;
     // With `inlineRefs`, the generated code could grow exponentially with the schema.
     const options: Options = {
+      ...JSON_SCHEMA,
       strict: false,
       validateFormats: false,
       addUsedSchema: false,

@@ -1,0 +1,43 @@
+import { describe, expect, it } from '@jest/globals';
+import { checkedAnswer } from '../../src/runs/input-answer.ts';
+import { Schemas } from '../../src/upstreams/schemas.ts';
+
+const PROPERTIES = { price: { type: 'number', multipleOf: 0.01 }, constructor: { type: 'string' } };
+const VALID: readonly Record<string, unknown>[] = [
+  {},
+  { price: 19.99 },
+  { price: 4.35 },
+  { price: 1_234_567.89 },
+  { price: 0 },
+  { constructor: 'Tollgate' },
+];
+const INVALID: readonly Record<string, unknown>[] = [{ price: 19.999 }, { price: 0.001 }, { constructor: 7 }];
+
+describe.each([
+  'http://json-schema.org/draft-07/schema#',
+  'https://json-schema.org/draft/2019-09/schema',
+  'https://json-schema.org/draft/2020-12/schema',
+])('a schema of a tool in %s', ($schema) => {
+  const check = new Schemas().compile({ $schema, type: 'object', properties: PROPERTIES }, 10_000);
+
+  it.each(VALID)('accepts %j', (value) => {
+    expect(check?.(value)).toBeUndefined();
+  });
+
+  it.each(INVALID)('rejects %j', (value) => {
+    expect(check?.(value)).toMatch(/^arguments\/(price|constructor) must be/);
+  });
+});
+
+describe('a form that a run sends to its user', () => {
+  const schema = { type: 'object', properties: PROPERTIES };
+  const request = { kind: 'form', schema } as unknown as Parameters<typeof checkedAnswer>[0];
+
+  it.each(VALID)('accepts %j', (content) => {
+    expect(checkedAnswer(request, { action: 'accept', content })).toEqual({ action: 'accept', content });
+  });
+
+  it.each(INVALID)('rejects %j', (content) => {
+    expect(() => checkedAnswer(request, { action: 'accept', content })).toThrow(/must be/);
+  });
+});
