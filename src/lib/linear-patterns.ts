@@ -40,9 +40,10 @@ const ALL_BUT_SPACES =
   '\u2030-\u205e\u2060-\u2fff\u3001-\ufefe\\x{ff00}-\\x{10ffff}';
 
 const PAIR_LENGTH = '\\ud83d\\ude00'.length;
-/** Surrogate pair, property, other escape, modifiers of a group, and the characters that depend on a class. */
-const TOKENS =
-  /\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\[pP]\{[\w=]{1,64}\}|\\.|\(\?[ims-]+:|[.[\]]/gsu;
+/** Surrogate pair, other escape, modifiers of a group, and the characters that depend on a class. */
+const TOKENS = /\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\.|\(\?[ims-]{1,6}:|[.[\]]/gsu;
+/** Property, or another escape. */
+const PROPERTIES = /\\[pP]\{([\w=]{1,48})\}|\\./gsu;
 
 /**
  * Replaces what ECMAScript and RE2 read differently, or what `translateRegExp` of re2js 2.10.0 changes: it turns the
@@ -50,7 +51,7 @@ const TOKENS =
  */
 function withRe2Meaning(source: string): string {
   let inClass = false;
-  return source.replace(TOKENS, (token) => {
+  return withShortProperties(source).replace(TOKENS, (token) => {
     if (token.length === PAIR_LENGTH && token.startsWith('\\u')) return `\\x{${codePoint(token).toString(16)}}`;
     if (token.startsWith('(')) return inClass || /^\(\?-?i:$/.test(token) ? token : notLinear('the modifiers m and s');
     if (token === '.') return inClass ? '.' : '[^\\n\\r\u2028\u2029]';
@@ -64,7 +65,7 @@ function withRe2Meaning(source: string): string {
     if (token === '\\S') return inClass ? ALL_BUT_SPACES : `[${ALL_BUT_SPACES}]`;
     if (token === '\\b' && inClass) return '\\x08';
     if (token === '\\k') return notLinear('a named back reference');
-    return token.length > 3 ? withShortProperty(token) : token;
+    return token;
   });
 }
 
@@ -126,11 +127,10 @@ const CATEGORIES: Readonly<Record<string, string>> = {
 };
 
 /** `\p{Script=Greek}` becomes `\p{Greek}`, `\p{Letter}` and `\p{General_Category=Letter}` become `\p{L}`. */
-function withShortProperty(token: string): string {
-  const [name = '', value] = token.slice(3, -1).split('=');
-  if (value !== undefined && name !== 'Script' && name !== 'sc' && name !== 'General_Category' && name !== 'gc') {
-    return token;
-  }
-  const property = value ?? name;
-  return `${token.slice(0, 3)}${CATEGORIES[property] ?? property}}`;
+function withShortProperties(source: string): string {
+  return source.replace(PROPERTIES, (token, property: string | undefined) => {
+    if (property === undefined) return token;
+    const name = property.replace(/^(Script|sc|General_Category|gc)=/, '');
+    return `${token.slice(0, 2)}{${CATEGORIES[name] ?? name}}`;
+  });
 }
