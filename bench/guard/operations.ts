@@ -20,11 +20,12 @@ const QUIET_MS = 40;
 const MAX_WINDOWS = 200;
 /**
  * Commands of periodic work, which belong to no operation; the operation `idle minute` counts them. A blocking read
- * (`xreadgroup`) is repeated every second.
+ * (`xreadgroup`) is repeated every second. Runs that ended are removed (`xdel`, `xack`) together, some time after the
+ * last operation of each.
  */
 const PERIODIC: ReadonlySet<string> = new Set([
   ...['ping', 'info', 'time', 'exists', 'hgetall', 'hmget', 'xrange', 'xread', 'xtrim', 'zrange', 'zrangebyscore'],
-  'xreadgroup',
+  ...['xreadgroup', 'xautoclaim', 'xlen', 'xpending', 'xdel', 'xack'],
   ...['renewNode', 'renewLeases', 'ingestUsage', 'claimDueTokens', 'duePartitions', 'takeTasks', 'zcard', 'zcount'],
   ...['agent-runs: getCounts', 'agent-runs: moveStalledJobsToWait', 'agent-runs: extendLocks'],
 ]);

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { createRequire } from 'node:module';
-import { readScript, scriptFiles } from '../../src/redis/scripts.ts';
+import { readScript, scriptFiles, scriptName } from '../../src/redis/scripts.ts';
 
 const namesBySha = new Map<string, string>();
-for (const file of scriptFiles()) namesBySha.set(sha1(readScript(file)), file.replace(/-\d+\.lua$/, ''));
+for (const file of scriptFiles()) namesBySha.set(sha1(readScript(file)), scriptName(file));
 for (const { name, content } of bullMqScripts()) namesBySha.set(sha1(content), name);
 
 /**

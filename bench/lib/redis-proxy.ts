@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
-import { readScript, scriptFiles } from '../../src/redis/scripts.ts';
+import { readScript, scriptFiles, scriptName } from '../../src/redis/scripts.ts';
 
 /**
  * Requests that travel together: all that one connection sends after it waited for nothing, until the first byte of a
@@ -155,7 +155,7 @@ function nameSetBy(request: readonly string[]): string | undefined {
 }
 
 function namesBySha(): Map<string, string> {
-  return new Map(scriptFiles().map((file) => [sha1(readScript(file)), file.replace(/-\d+\.lua$/, '')]));
+  return new Map(scriptFiles().map((file) => [sha1(readScript(file)), scriptName(file)]));
 }
 
 function sha1(text: string): string {

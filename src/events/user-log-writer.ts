@@ -3,14 +3,14 @@ import { isSampled, type Tracing } from '../lib/tracing.ts';
 import type { DurableEventType, Fields, TerminalEventType } from '../protocol/messages.ts';
 import type { Refusal, UsageRecord } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Keys } from '../redis/keys.ts';
+import type { Keys, UserKeys } from '../redis/keys.ts';
 import type { ReplicatedWrites } from '../redis/replicated-writes.ts';
 import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript, type ScriptArgument } from '../redis/scripts.ts';
 import { LOG_STATE_SECONDS } from './event-log.ts';
 
 const appendEvents = LuaScript.load(
-  'appendEvents-10',
+  'appendEvents-n',
   oneOf(
     tuple([literal('appended', 'repeated'), integer, text, integer]),
     tuple([literal('appended', 'repeated'), integer, text, integer, literal('reserved', 'refused'), integer], integer),
@@ -147,40 +147,9 @@ export class UserLogWriter {
    * records.
    */
   async append(append: Append): Promise<AppendResult> {
-    const { userId, events, run, ends, threadMessage, quotaCommit = '', reserve = '', hasNoJournal } = append;
-    const keys = this.#deps.keys.user(userId);
-    const runKey = run ? keys.run(run.runId) : keys.logState;
-    const thread = threadMessage ? keys.thread(threadMessage.threadId) : keys.log;
-    const reply = await this.#run(
-      userId,
-      appendEvents,
-      [
-        keys.log,
-        keys.logState,
-        runKey,
-        keys.activeRuns,
-        keys.outbox,
-        keys.recentUsage,
-        thread,
-        keys.quota,
-        keys.reservations,
-        keys.runsInFlight,
-      ],
-      [
-        run ? activeRunMember(userId, run.runId) : '',
-        run?.fencingToken ?? '',
-        run?.eventsInLog ?? 0,
-        ends ? STATUS_AFTER[ends] : '',
-        threadMessage ? JSON.stringify(threadMessage.message) : '',
-        THREAD_MESSAGES,
-        THREAD_BYTES,
-        quotaCommit,
-        reserve,
-        hasNoJournal ? 0 : 1,
-        ...events.flatMap(eventArguments),
-      ],
-      events,
-    );
+    const { userId, events } = append;
+    const keys = appendKeys(append, this.#deps.keys.user(userId));
+    const reply = await this.#run(userId, appendEvents, keys, appendArguments(append), events);
     if (reply[0] !== 'appended' && reply[0] !== 'repeated') return { outcome: reply[0] };
     const [outcome, seq, , cancel, ...reservation] = reply;
     this.#observe(events, outcome);
@@ -240,16 +209,42 @@ interface WrittenEvent {
   readonly usageRecord?: UsageRecord | undefined;
 }
 
-function eventArguments({ type, fields, json, usageRecord, refusal, journal }: NewEvent): string[] {
-  return [
-    type,
-    fields.timestamp,
-    json ?? JSON.stringify(fields),
-    usageRecord ? JSON.stringify(usageRecord) : '',
-    refusal ? JSON.stringify(refusal) : '',
-    journal?.field ?? '',
-    journal?.value ?? '',
-  ];
+/** Returns the keys of the script up to the last one that it needs. */
+function appendKeys({ events, run, ends, threadMessage, quotaCommit, reserve }: Append, keys: UserKeys): string[] {
+  // Without a run, its key is only a place before the others.
+  const all = [keys.log, keys.logState, run ? keys.run(run.runId) : keys.logState];
+  const hasRecords = events.some(({ usageRecord, refusal }) => usageRecord ?? refusal);
+  const isMore = hasRecords || ends !== undefined || threadMessage !== undefined;
+  if (isMore || quotaCommit !== undefined || reserve !== undefined) all.push(keys.quota, keys.reservations);
+  else if (!run) all.pop();
+  if (isMore) all.push(keys.outbox, keys.recentUsage);
+  if (ends ?? threadMessage) all.push(keys.activeRuns, keys.runsInFlight);
+  if (threadMessage) all.push(keys.thread(threadMessage.threadId));
+  return all;
+}
+
+/** Returns the arguments after those of the log: see `appendEvents-n.lua`. */
+function appendArguments(append: Append): ScriptArgument[] {
+  const { userId, events, run, ends, threadMessage, quotaCommit, reserve, hasNoJournal } = append;
+  const options = `${reserve ? 'q' : ''}${quotaCommit ? 'c' : ''}${ends ? 'e' : ''}${threadMessage ? 't' : ''}`;
+  const args: ScriptArgument[] = [run?.fencingToken ?? '', run?.eventsInLog ?? 0, events.length, options];
+  if (reserve) args.push(reserve);
+  if (quotaCommit) args.push(quotaCommit);
+  if (ends) args.push(STATUS_AFTER[ends], run ? activeRunMember(userId, run.runId) : '', hasNoJournal ? 0 : 1);
+  if (threadMessage) args.push(JSON.stringify(threadMessage.message), THREAD_MESSAGES, THREAD_BYTES);
+  // No worker takes a run over that ends in this step, so it needs no journal.
+  for (const event of events) addEventArguments(args, event, run !== undefined && ends === undefined);
+  return args;
+}
+
+function addEventArguments(args: ScriptArgument[], event: NewEvent, hasJournal: boolean): void {
+  const { type, fields, json, usageRecord, refusal } = event;
+  const journal = hasJournal ? event.journal : undefined;
+  const effects = `${usageRecord ? 'r' : ''}${refusal ? 'x' : ''}${journal ? 'j' : ''}`;
+  args.push(type, fields.timestamp, (json ?? JSON.stringify(fields)).slice(1), effects);
+  if (usageRecord) args.push(JSON.stringify(usageRecord));
+  if (refusal) args.push(JSON.stringify(refusal));
+  if (journal) args.push(journal.field, journal.value);
 }
 
 /** Returns the member of a run in the set of active runs of its partition. */

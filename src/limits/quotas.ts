@@ -342,8 +342,10 @@ function commitArgument(
   return JSON.stringify({ member, limits, day: completedAt.slice(0, 10), month: completedAt.slice(0, 7), units });
 }
 
+/** Returns a limit as include/quotas.lua reads it. */
 export function scriptLimit({ name, scope, window, max }: Limit) {
-  return { field: name, scope, max, ...WINDOWS[window] };
+  const { windowMs, bucketMs } = WINDOWS[window];
+  return [name, scope, max, windowMs, bucketMs] as const;
 }
 
 export function limitState({ name, window, max }: Limit, status: readonly number[], at: number): LimitState {

@@ -18,9 +18,14 @@ export async function loadScripts(redis: RedisServer): Promise<void> {
   await Promise.all(scriptFiles().map((file) => redis.script('LOAD', readScript(file))));
 }
 
-/** Returns the file names of the scripts, e.g. `appendEvents-10.lua`. */
+/** Returns the file names of the scripts, e.g. `claimRun-1.lua`. */
 export function scriptFiles(): string[] {
   return readdirSync(SCRIPTS).filter((file) => file.endsWith('.lua'));
+}
+
+/** Returns the name of a script by its file name: `claimRun` of `claimRun-1.lua`. */
+export function scriptName(file: string): string {
+  return file.replace(/-(?:\d+|n)\.lua$/, '');
 }
 
 /** Reads a script and replaces each line `--@include <name>` by the functions of `lua/include/<name>.lua`. */
@@ -34,18 +39,21 @@ export function readScript(file: string): string {
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<unknown>;
 
 /**
- * One Lua file, `lua/<name>-<number of keys>.lua`. ioredis registers it under its name and a digest of its text, so
- * that two versions can coexist during a rolling deployment. It is called with EVALSHA, and once with EVAL if Redis
- * does not have it.
+ * One Lua file, `lua/<name>-<number of keys>.lua`, or `lua/<name>-n.lua` if the number varies. ioredis registers it under
+ * its name and a digest of its text, so that two versions can coexist during a rolling deployment. It is called with
+ * EVALSHA, and once with EVAL if Redis does not have it.
  */
 export class LuaScript<Reply = unknown> {
   readonly command: string;
   readonly #source: string;
-  readonly #numberOfKeys: number;
+  readonly #numberOfKeys: number | undefined;
   readonly #isReply: Shape<Reply>;
   readonly #registeredWith = new WeakSet<Redis>();
 
-  private constructor(script: { name: string; numberOfKeys: number; source: string }, isReply: Shape<Reply>) {
+  private constructor(
+    script: { readonly name: string; readonly numberOfKeys: number | undefined; readonly source: string },
+    isReply: Shape<Reply>,
+  ) {
     this.command = `${script.name}:${createHash('sha1').update(script.source).digest('hex').slice(0, 8)}`;
     this.#source = script.source;
     this.#numberOfKeys = script.numberOfKeys;
@@ -53,13 +61,14 @@ export class LuaScript<Reply = unknown> {
   }
 
   /**
-   * @param file the file name without its extension, e.g. `appendEvents-10`
+   * @param file the file name without its extension, e.g. `claimRun-1`
    * @param reply the shape of its reply, as the head of the file describes it
    */
   static load<Reply>(file: string, reply: Shape<Reply>): LuaScript<Reply> {
-    const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
-    if (!match?.[1] || !match[2]) throw new Error(`the name of a script must be <name>-<number of keys>, got ${file}`);
-    return new LuaScript({ name: match[1], numberOfKeys: Number(match[2]), source: readScript(`${file}.lua`) }, reply);
+    const [, name, keys] = /^([A-Za-z]+)-(\d+|n)$/.exec(file) ?? [];
+    if (!name || !keys) throw new Error(`the name of a script must be <name>-<number of keys>, got ${file}`);
+    const numberOfKeys = keys === 'n' ? undefined : Number(keys);
+    return new LuaScript({ name, numberOfKeys, source: readScript(`${file}.lua`) }, reply);
   }
 
   /**
@@ -69,18 +78,20 @@ export class LuaScript<Reply = unknown> {
   async run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<Reply> {
     this.#define(redis, keys);
     const command: ScriptCommand = Reflect.get(redis, this.command);
-    const reply = await mapRedisErrors(command.call(redis, ...keys, ...args));
+    const number = this.#numberOfKeys === undefined ? [keys.length] : [];
+    const reply = await mapRedisErrors(command.call(redis, ...number, ...keys, ...args));
     if (this.#isReply(reply)) return reply;
     const cause = new Error(`the script ${this.command} returned ${describeReply(reply)}, which is not its reply`);
     throw new TollgateError('INTERNAL_ERROR', { cause });
   }
 
   #define(redis: Redis, keys: readonly string[]): void {
-    if (keys.length !== this.#numberOfKeys) {
-      throw new Error(`${this.command} takes ${this.#numberOfKeys} keys, got ${keys.length}`);
+    const numberOfKeys = this.#numberOfKeys;
+    if (numberOfKeys !== undefined && keys.length !== numberOfKeys) {
+      throw new Error(`${this.command} takes ${numberOfKeys} keys, got ${keys.length}`);
     }
     if (this.#registeredWith.has(redis)) return;
-    redis.defineCommand(this.command, { lua: this.#source, numberOfKeys: this.#numberOfKeys });
+    redis.defineCommand(this.command, { lua: this.#source, ...(numberOfKeys === undefined ? {} : { numberOfKeys }) });
     this.#registeredWith.add(redis);
   }
 }

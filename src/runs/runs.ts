@@ -22,7 +22,7 @@ import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { overdueMembers } from '../redis/overdue.ts';
-import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
+import { integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
 import type { RunQueue } from './run-queue.ts';
@@ -54,7 +54,7 @@ const startRun = LuaScript.load(
 );
 const claimRun = LuaScript.load(
   'claimRun-1',
-  oneOf(tuple([literal('claimed')], text), tuple([literal('missing', 'finished')])),
+  oneOf(tuple([literal('claimed'), integer, integer, list(text)]), tuple([literal('missing', 'finished')])),
 );
 const restoreRun = LuaScript.load(
   'restoreRun-6',
@@ -207,8 +207,8 @@ export class Runs {
     const step = tokenStep();
     const reply = await claimRun.run(this.#redis, [this.#keys.user(userId).run(runId)], [step, firstOf]);
     if (reply[0] !== 'claimed') return { outcome: reply[0] };
-    const [outcome, ...fields] = reply;
-    return { outcome, run: parseRun(userId, runId, fields, step) };
+    const [outcome, now, pausedMs, fields] = reply;
+    return { outcome, run: parseRun({ userId, runId, fields, step, now, pausedMs }) };
   }
 
   /**

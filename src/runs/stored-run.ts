@@ -93,20 +93,42 @@ export function storedFields(run: Omit<AcceptedRun, 'userId' | 'runId' | 'thread
 
 type StoredCaller = ToolCaller & Pick<ClaimedRun, 'degraded'>;
 
-/**
- * Parses the reply of the script `claimRun`.
- * @param flat field, value, …
- * @param step the amount by which the claim increased the fencing token
- */
-export function parseRun(userId: string, runId: string, flat: readonly string[], step: number): ClaimedRun {
+/** The reply of the script `claimRun`. */
+export interface ClaimReply {
+  readonly userId: string;
+  readonly runId: string;
+  /** Field, value, … */
+  readonly fields: readonly string[];
+  /** The amount by which the claim increased the fencing token. */
+  readonly step: number;
+  /** Time of Redis, in ms. */
+  readonly now: number;
+  /** Milliseconds for which the run has waited for input. */
+  readonly pausedMs: number;
+}
+
+export function parseRun({ userId, runId, fields: flat, step, now, pausedMs }: ClaimReply): ClaimedRun {
   const fields = new Map<string, string>();
-  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i] ?? '', flat[i + 1] ?? '');
+  const journal = new Map<string, string>();
+  const steps = new Map<string, string>();
+  const inputs = new Map<string, string>();
+  const answers = new Map<string, string>();
+  const entriesOf = new Map([
+    [JOURNAL_PREFIX, journal],
+    [STEP_PREFIX, steps],
+    [INPUT_PREFIX, inputs],
+    [ANSWER_PREFIX, answers],
+  ]);
+  for (let i = 0; i < flat.length; i += 2) {
+    const name = flat[i] ?? '';
+    const prefixed = name.indexOf(':') + 1;
+    const entries = prefixed === 0 ? undefined : entriesOf.get(name.slice(0, prefixed));
+    if (entries) entries.set(name.slice(prefixed), flat[i + 1] ?? '');
+    else fields.set(name, flat[i + 1] ?? '');
+  }
   const field = (name: string) => fields.get(name) ?? '';
-  const entries = (prefix: string) =>
-    new Map(
-      [...fields].flatMap(([name, value]) => (name.startsWith(prefix) ? [[name.slice(prefix.length), value]] : [])),
-    );
   const { degraded, ...caller }: StoredCaller = JSON.parse(field('caller'));
+  const [fencingToken, acceptedAt] = [Number(field('epoch')), Number(field('accepted_at'))];
   return {
     userId,
     runId,
@@ -118,15 +140,15 @@ export function parseRun(userId: string, runId: string, flat: readonly string[],
     transport: field('transport'),
     caller,
     degraded,
-    fencingToken: Number(field('epoch')),
-    previousToken: Number(field('epoch')) - step,
+    fencingToken,
+    previousToken: fencingToken - step,
     events: Number(field('events')),
-    journal: entries(JOURNAL_PREFIX),
-    steps: entries(STEP_PREFIX),
-    inputs: entries(INPUT_PREFIX),
-    answers: entries(ANSWER_PREFIX),
-    acceptedAt: Number(field('accepted_at')),
-    waitedMs: Number(field('now')) - Number(field('accepted_at')) - Number(field('waited')),
+    journal,
+    steps,
+    inputs,
+    answers,
+    acceptedAt,
+    waitedMs: now - acceptedAt - pausedMs,
     cancelRequested: field('cancel') === '1',
   };
 }

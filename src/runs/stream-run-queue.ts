@@ -7,6 +7,13 @@ import type { QueuedRun, RunCounts, RunQueue } from './run-queue.ts';
 const GROUP = 'workers';
 /** All workers are one consumer: Redis measures the idle time per entry, and a dead worker leaves no consumer behind. */
 const CONSUMER = 'worker';
+/**
+ * Time over which ended runs are removed together. Redis skips the deleted entries at the head of the stream once per
+ * removal, so that few removals cost less. It is far shorter than the time after which a run is delivered again.
+ */
+const REMOVED_WITHIN_MS = 100;
+/** Number of ended runs that are removed at once, without further delay. */
+const MOST_PER_REMOVAL = 100;
 /** Entries read at a time while the queue is searched. */
 const PAGE = 1_000;
 
@@ -15,14 +22,14 @@ type Entry = [id: string, fields: string[] | null];
 /**
  * The run queue in one Redis stream with a consumer group. An entry is a run. It is delivered to one worker and stays
  * pending while that worker renews it; it is delivered again when it has not been renewed for a while, and deleted at its
- * end. Every operation is a plain command: a turn costs one XADD, one XREADGROUP, and an XDEL and XACK for all runs that
- * ended in the same tick.
+ * end. Every operation is a plain command: a turn costs one XADD, one XREADGROUP, and a share of an XDEL and an XACK for
+ * all runs that ended within `REMOVED_WITHIN_MS`.
  */
 export class StreamRunQueue implements RunQueue {
   readonly #redis: Redis;
   readonly #key: string;
   #ended: string[] = [];
-  #removing: Promise<void> | undefined;
+  #removal: PromiseWithResolvers<void> | undefined;
 
   constructor({ redis, keys }: { readonly redis: Redis; readonly keys: Keys }) {
     this.#redis = redis;
@@ -79,20 +86,30 @@ export class StreamRunQueue implements RunQueue {
   }
 
   /**
-   * Removes an ended run, together with all others that end in the same tick.
+   * Removes an ended run, together with all others that end within `REMOVED_WITHIN_MS`.
    * @throws RedisUnavailable; the run is then delivered once more
    */
   end(id: string): Promise<void> {
     this.#ended.push(id);
-    this.#removing ??= new Promise((resolve, reject) => {
-      setImmediate(() => {
-        const ids = this.#ended;
-        this.#ended = [];
-        this.#removing = undefined;
-        this.#delete(ids).then(resolve, reject);
-      });
-    });
-    return this.#removing;
+    const removal = this.#removal ?? this.#scheduleRemoval();
+    if (this.#ended.length >= MOST_PER_REMOVAL) this.#removeEnded();
+    return removal.promise;
+  }
+
+  #scheduleRemoval(): PromiseWithResolvers<void> {
+    const removal = Promise.withResolvers<void>();
+    this.#removal = removal;
+    // A process that ends before leaves entries that are delivered once more.
+    const timer = setTimeout(() => this.#removal === removal && this.#removeEnded(), REMOVED_WITHIN_MS);
+    timer.unref();
+    return removal;
+  }
+
+  #removeEnded(): void {
+    const [ids, removal] = [this.#ended, this.#removal];
+    this.#ended = [];
+    this.#removal = undefined;
+    this.#delete(ids).then(removal?.resolve, removal?.reject);
   }
 
   async counts(): Promise<RunCounts> {

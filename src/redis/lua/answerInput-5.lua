@@ -40,8 +40,8 @@ local isExpired = now >= tonumber(string.match(request, '^%d+'))
 if isExpired ~= (ARGV[11] == '1') then return { isExpired and 'expired' or 'pending' } end
 
 redis.call('HSET', run, 'answer:' .. id, answer)
-local log = openLog({ log = KEYS[1], logState = KEYS[2] }, time)
-appendEvent(log, ARGV[12], ARGV[13], ARGV[14])
+local log = openLog(KEYS[1], KEYS[2], time)
+appendEvent(log, ARGV[12], ARGV[13], string.sub(ARGV[14], 2))
 closeLog(log)
 local isQueued = endWait(run, { activeRuns = KEYS[4], runsInFlight = KEYS[5] }, ARGV[8], now) == 1
 return { 'answered', isQueued and 'queued' or 'running' }

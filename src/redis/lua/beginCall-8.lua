@@ -36,7 +36,7 @@
 local call, activeCalls, quota, reservations = KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[8]) then return { 'limited' } end
 
-local log = openLog({ log = KEYS[6], logState = KEYS[7] }, redis.call('TIME'))
+local log = openLog(KEYS[6], KEYS[7], redis.call('TIME'))
 
 local known = redis.call('HMGET', call, 'digest', 'status', 'deadline', 'outcome', 'asked')
 local answered, asked = tonumber(ARGV[16]), tonumber(known[5] or '0')
@@ -54,7 +54,7 @@ local keysCounted
 if newKey then
   local status, stored = readLimits(quota, {}, { newKey }, log.now)
   keysCounted = stored[1]
-  if status[1] >= newKey.max then return { 'keys', log.now, unpack(status) } end
+  if status[1] >= newKey[MAX] then return { 'keys', log.now, unpack(status) } end
 end
 
 local request = cjson.decode(ARGV[10])
@@ -69,6 +69,6 @@ redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', log.now)
 redis.call('ZADD', KEYS[8], log.now + ARGV[13], string.match(ARGV[11], '%S+$'))
 redis.call('PEXPIRE', KEYS[8], ARGV[13])
 redis.call('ZADD', activeCalls, deadline, ARGV[11])
-appendEvent(log, 'tool_executing', ARGV[14], ARGV[15])
+appendEvent(log, 'tool_executing', ARGV[14], string.sub(ARGV[15], 2))
 closeLog(log)
 return { 'begun', log.now, unpack(second) }

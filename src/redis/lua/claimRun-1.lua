@@ -9,8 +9,8 @@
   KEYS[1] run  hash of the run
   ARGV[1] amount to add to the fencing token
   ARGV[2] id of the job for its first delivery; "" to take the run over
-  Returns { "missing" }, { "finished" } (also for a second job), or { "claimed", "now", ms, "waited", ms that the run has
-          waited for input, field, value, ... }
+  Returns { "missing" }, { "finished" } (also for a second job), or { "claimed", now, ms that the run has waited for input,
+          { field, value, ... } }
 ]]
 --@include time
 local run = redis.call('HGETALL', KEYS[1])
@@ -22,13 +22,13 @@ if status == 'completed' or status == 'failed' or status == 'cancelled' then ret
 if ARGV[2] ~= '' and status ~= 'queued' and run[at.job] ~= ARGV[2] then return { 'finished' } end
 -- The tokens are integers below 2^53.
 local token = string.format('%d', run[at.epoch] + ARGV[1])
-redis.call('HSET', KEYS[1], 'epoch', token, 'status', 'running')
-if ARGV[2] ~= '' or at.job then redis.call('HSET', KEYS[1], 'job', ARGV[2]) end
+if ARGV[2] ~= '' or at.job then
+  redis.call('HSET', KEYS[1], 'epoch', token, 'status', 'running', 'job', ARGV[2])
+else
+  redis.call('HSET', KEYS[1], 'epoch', token, 'status', 'running')
+end
 run[at.epoch] = token
 local now = millis(redis.call('TIME'))
 -- See include/waiting.lua.
 local waited = (run[at.paused_ms] or 0) + (at.waiting_since and now - run[at.waiting_since] or 0)
-local result = { 'claimed', 'now', string.format('%d', now), 'waited', string.format('%d', waited) }
-local header = #result
-for i, value in ipairs(run) do result[header + i] = value end
-return result
+return { 'claimed', now, waited, run }

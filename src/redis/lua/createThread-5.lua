@@ -28,8 +28,9 @@ if count >= tonumber(ARGV[10]) then return { 'full', count } end
 redis.call('ZADD', KEYS[1], now, ARGV[8])
 redis.call('HSET', KEYS[2], ARGV[8], ARGV[9])
 pruneThreads(KEYS[1], KEYS[2], since)
-for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], ARGV[11]) end
-local log = openLog({ log = KEYS[4], logState = KEYS[5] }, time)
-appendEvent(log, 'thread_updated', ARGV[12], ARGV[13])
+-- An hour more: `startRun` does not renew each expiry with each run.
+for key = 1, 3 do redis.call('PEXPIRE', KEYS[key], ARGV[11] + 3600000) end
+local log = openLog(KEYS[4], KEYS[5], time)
+appendEvent(log, 'thread_updated', ARGV[12], string.sub(ARGV[13], 2))
 closeLog(log)
 return { 'created', count + 1 }

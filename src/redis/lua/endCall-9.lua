@@ -40,9 +40,11 @@ elseif known[1] == 'done' or known[1] == 'asked' then
   return { 'over', known[2] or '' }
 end
 
-local log = openLog({ log = KEYS[5], logState = KEYS[6] }, redis.call('TIME'))
-releaseReservation(reservations, ARGV[9])
-appendEvent(log, 'tool_completed', ARGV[14], ARGV[15])
+local log = openLog(KEYS[5], KEYS[6], redis.call('TIME'))
+-- The release of a reservation must be the first write of the script that ends the call: Redis allows a removal without
+-- free memory, and then also the later writes of the script. So an executed call is always recorded.
+redis.call('ZREM', reservations, ARGV[9])
+appendEvent(log, 'tool_completed', ARGV[14], string.sub(ARGV[15], 2))
 closeLog(log)
 if ARGV[13] ~= '' then writeRecord(log, KEYS[7], KEYS[8], ARGV[13]) end
 if ARGV[17] == '' then

@@ -42,8 +42,12 @@ local records = #ARGV - firstRecord + 1
 
 local head = redis.call('HMGET', state, 'sequence', 'hash')
 if (head[2] or '') ~= ARGV[1] then return 0 end
-for i = FIRST, firstRow - 1, 3 do
-  if (redis.call('HGET', state, 'cursor:' .. ARGV[i]) or '') ~= ARGV[i + 1] then return 0 end
+local fields = {}
+for i = FIRST, firstRow - 1, 3 do fields[#fields + 1] = 'cursor:' .. ARGV[i] end
+if cursors > 0 then
+  for i, cursor in ipairs(redis.call('HMGET', state, unpack(fields))) do
+    if (cursor or '') ~= ARGV[FIRST + 3 * i - 2] then return 0 end
+  end
 end
 -- A record of this batch may have been resubmitted after the writer read the state. A batch that resubmits records
 -- itself is protected by its cursor or its head.
@@ -56,11 +60,14 @@ if ids == 0 and redis.call('EXISTS', returned) == 1 then
   end
 end
 
+-- Measures are integers below 2^53.
 local function sum(measures, added)
-  local known, result = {}, {}
-  for number in string.gmatch(measures, '%S+') do known[#known + 1] = tonumber(number) end
+  if not measures or measures == '' then return added end
+  local known, result, count = {}, {}, 0
+  for number in string.gmatch(measures, '%S+') do known[#known + 1] = number end
   for number in string.gmatch(added, '%S+') do
-    result[#result + 1] = string.format('%.0f', (known[#result + 1] or 0) + tonumber(number))
+    count = count + 1
+    result[count] = string.format('%d', (known[count] or 0) + number)
   end
   return table.concat(result, ' ')
 end
@@ -71,9 +78,10 @@ if records > 0 then
   local revision = redis.call('HMGET', window, 'last', 'count', 'totals')
   -- The XADD is the first write: Redis rejects an id that is not above the last one, and then nothing of the batch was
   -- written.
+  local nowText = string.format('%d', now)
   for i = firstRecord, #ARGV do
-    redis.call('XADD', ledger, string.format('%.0f', sequence + i - firstRecord + 1) .. '-0',
-      'r', ARGV[i], 'a', string.format('%.0f', now))
+    redis.call('XADD', ledger, string.format('%d', sequence + i - firstRecord + 1) .. '-0',
+      'r', ARGV[i], 'a', nowText)
   end
   if not revision[1] then
     -- A record that arrives after its window has closed, or should have, opens a revision that closes with the hour of
@@ -85,20 +93,25 @@ if records > 0 then
   end
   sequence = sequence + records
   redis.call('HSET', window, 'last', string.format('%.0f', sequence), 'count', (revision[2] or 0) + records,
-    'totals', sum(revision[3] or '', totals))
+    'totals', sum(revision[3], totals))
 end
 
-for i = firstRow, firstId - 1, 2 do
-  redis.call('HSET', tally, ARGV[i], sum(redis.call('HGET', tally, ARGV[i]) or '', ARGV[i + 1]))
+-- Lua limits the number of arguments of a call.
+for from = firstRow, firstId - 1, 1000 do
+  local names, changed = {}, {}
+  for i = from, math.min(from + 998, firstId - 2), 2 do names[#names + 1] = ARGV[i] end
+  for i, measures in ipairs(redis.call('HMGET', tally, unpack(names))) do
+    changed[2 * i - 1], changed[2 * i] = names[i], sum(measures, ARGV[from + 2 * i - 1])
+  end
+  redis.call('HSET', tally, unpack(changed))
 end
 if rows > 0 then redis.call('EXPIRE', tally, ARGV[6]) end
 for i = firstId, firstRecord - 1 do redis.call('SADD', returned, ARGV[i]) end
 if ids > 0 then redis.call('EXPIRE', returned, ARGV[11]) end
 
-local moved = { 'sequence', string.format('%.0f', sequence), 'hash', ARGV[2] }
-for i = FIRST, firstRow - 1, 3 do
-  moved[#moved + 1] = 'cursor:' .. ARGV[i]
-  moved[#moved + 1] = ARGV[i + 2]
+local changes = { 'sequence', string.format('%d', sequence), 'hash', ARGV[2] }
+for i, cursor in ipairs(fields) do
+  changes[#changes + 1], changes[#changes + 2] = cursor, ARGV[FIRST + 3 * i - 1]
 end
-redis.call('HSET', state, unpack(moved))
+redis.call('HSET', state, unpack(changes))
 return 1

@@ -42,8 +42,8 @@ local ends, count = tonumber(rate[1] or '0'), tonumber(rate[2] or '0')
 if now >= ends or ends - now > window then ends, count = now + window, 0 end
 if count >= tonumber(ARGV[13]) then return { 'limited', ends - now } end
 
-local log = openLog({ log = KEYS[1], logState = KEYS[2] }, time)
-appendEvent(log, ARGV[8], ARGV[9], ARGV[10])
+local log = openLog(KEYS[1], KEYS[2], time)
+appendEvent(log, ARGV[8], ARGV[9], string.sub(ARGV[10], 2))
 closeLog(log)
 
 redis.call('HSET', published, ':ends', ends, ':count', count + 1)

@@ -65,7 +65,7 @@ if isFull and not isThread(threads, threadId, since) then
   threadId = redis.call('ZRANGE', threads, 0, 0, 'REV')[1]
   thread = threadKeys .. threadId
 end
-if hour[1] >= limits.perHour.max then return refused('runs_per_hour') end
+if hour[1] >= limits.perHour[MAX] then return refused('runs_per_hour') end
 if inFlight >= limits.inFlight then return refused('runs_in_flight') end
 
 -- The first write needs memory, so a Redis without free memory rejects the whole script: see `reserve` in
@@ -85,28 +85,36 @@ else
   redis.call('PEXPIREAT', runsInFlight, deadline, 'GT')
 end
 redis.call('ZADD', runs, nowText, runId)
--- The list is pruned, and its expiry renewed, by the first run of each bucket of the limit.
-if countUse(quota, limits.perHour, counts[1], now) then
+-- The lists of the user are pruned, and their expiries renewed, by the first run of each bucket of the limit.
+local isFirst = countUse(quota, limits.perHour, counts[1], now)
+if isFirst then
   redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
   redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
-  redis.call('PEXPIRE', runs, ARGV[6] + limits.perHour.bucketMs)
+  redis.call('PEXPIRE', runs, ARGV[6] + limits.perHour[BUCKET_MS])
 end
 
 local changed = redis.call('ZSCORE', threads, threadId)
 local isNew = not changed or tonumber(changed) <= since
-if isNew then pruneThreads(threads, threadInfo, since) end
+if isNew and (isFirst or changed) then pruneThreads(threads, threadInfo, since) end
 redis.call('ZADD', threads, nowText, threadId)
 addMessage(thread, ARGV[9], { messages = ARGV[10], bytes = ARGV[11] })
 if isNew then
   redis.call('HSETNX', threadInfo, threadId, ARGV[8])
-  while redis.call('ZCARD', threads) > tonumber(ARGV[12]) do
+  local count = redis.call('ZCARD', threads)
+  for _ = tonumber(ARGV[12]) + 1, count do
     local oldest = redis.call('ZPOPMIN', threads)[1]
     redis.call('HDEL', threadInfo, oldest)
     redis.call('DEL', threadKeys .. oldest)
   end
+  -- The first thread of the user creates the keys.
+  isFirst = isFirst or count == 1
 end
--- The expiry is renewed by the first run of each hour.
+if isFirst then
+  redis.call('PEXPIRE', threads, ARGV[13] + HOUR_MS)
+  redis.call('PEXPIRE', threadInfo, ARGV[13] + HOUR_MS)
+end
+-- The expiry of a thread is renewed by its first run of each hour.
 if not changed or math.floor(changed / HOUR_MS) < math.floor(now / HOUR_MS) then
-  for _, key in ipairs({ threads, threadInfo, thread }) do redis.call('PEXPIRE', key, ARGV[13] + HOUR_MS) end
+  redis.call('PEXPIRE', thread, ARGV[13] + HOUR_MS)
 end
 return { 'started', runId, threadId }

@@ -6,11 +6,15 @@
   at most window / bucket + 1 buckets; the next write drops expired ones.
   The sorted set `reservations` has a member per call in flight, "<call id> <tool> <permission>", scored by the time at
   which the call counts as dead. An expired reservation is never counted, so a crashed process cannot leak quota.
-  A limit is { field, scope ("tool:<name>" or "permission:<name>"), windowMs, bucketMs, max }.
+  A limit is an array, because Lua decodes the names of an object at the cost of its values: the field, the scope
+  ("tool:<name>" or "permission:<name>"), the maximum, and the ms of the window and of a bucket.
 ]]
+local FIELD, SCOPE, MAX, WINDOW_MS, BUCKET_MS = 1, 2, 3, 4, 5
+
 local function usesOf(packed, limit, now)
-  local uses, buckets, first = 0, {}, math.floor((now - limit.windowMs) / limit.bucketMs)
-  for bucket, count in string.gmatch(packed or '', '(%d+) (%d+)') do
+  local uses, buckets, first = 0, {}, math.floor((now - limit[WINDOW_MS]) / limit[BUCKET_MS])
+  if not packed then return uses, buckets end
+  for bucket, count in string.gmatch(packed, '(%d+) (%d+)') do
     bucket, count = tonumber(bucket), tonumber(count)
     if bucket >= first then
       uses = uses + count
@@ -38,7 +42,7 @@ end
 -- Returns the fields of some limits, and then `more`, in one read.
 local function readFields(quota, limits, more)
   local fields = {}
-  for i, limit in ipairs(limits) do fields[i] = limit.field end
+  for i, limit in ipairs(limits) do fields[i] = limit[FIELD] end
   for _, field in ipairs(more) do fields[#fields + 1] = field end
   return #fields > 0 and redis.call('HMGET', quota, unpack(fields)) or {}
 end
@@ -51,8 +55,8 @@ local function readLimits(quota, calls, limits, now)
   for i, limit in ipairs(limits) do
     local uses, buckets = usesOf(stored[i], limit, now)
     local oldest = buckets[1]
-    status[2 * i - 1] = uses + (calls[limit.scope] or 0)
-    status[2 * i] = oldest and (oldest[1] + 1) * limit.bucketMs + limit.windowMs or 0
+    status[2 * i - 1] = uses + (calls[limit[SCOPE]] or 0)
+    status[2 * i] = oldest and (oldest[1] + 1) * limit[BUCKET_MS] + limit[WINDOW_MS] or 0
   end
   return status, stored
 end
@@ -71,8 +75,8 @@ local function reserve(quota, reservations, request, now)
   local reached
   if calls[''] >= request.concurrency then reached = 0 end
   for i, limit in ipairs(request.limits) do
-    local over = status[2 * i - 1] >= limit.max
-    if over and (not reached or reached == 0 or limit.windowMs > request.limits[reached].windowMs) then reached = i end
+    local over = status[2 * i - 1] >= limit[MAX]
+    if over and (not reached or reached == 0 or limit[WINDOW_MS] > request.limits[reached][WINDOW_MS]) then reached = i end
   end
   if reached then
     local deadline = tonumber(redis.call('ZSCORE', reservations, request.member) or '0')
@@ -86,18 +90,10 @@ local function reserve(quota, reservations, request, now)
   return true, status
 end
 
---[[
-  Releases the reservation of a call. It must be the first write of the script that ends the call: Redis allows a
-  removal without free memory, and then also the later writes of the script. So an executed call is always recorded.
-]]
-local function releaseReservation(reservations, member)
-  redis.call('ZREM', reservations, member)
-end
-
 -- Counts one use in the field of a limit. Returns the new field, and whether the use began a bucket.
 local function counted(packed, limit, now)
   local _, buckets = usesOf(packed, limit, now)
-  local current, last = math.floor(now / limit.bucketMs), buckets[#buckets]
+  local current, last = math.floor(now / limit[BUCKET_MS]), buckets[#buckets]
   local begins = not last or last[1] < current
   if begins then
     buckets[#buckets + 1] = { current, 1 }
@@ -119,7 +115,7 @@ end
 -- Counts one use of a limit whose field has been read. Returns whether the use began a bucket.
 local function countUse(quota, limit, packed, now)
   local field, begins = counted(packed, limit, now)
-  writeUses(quota, { limit.field, field }, begins)
+  writeUses(quota, { limit[FIELD], field }, begins)
   return begins
 end
 
@@ -131,7 +127,7 @@ local function commitUse(quota, commit, now)
   local changed, renews = {}, false
   for i, limit in ipairs(commit.limits) do
     local field, begins = counted(stored[i], limit, now)
-    changed[#changed + 1], changed[#changed + 2] = limit.field, field
+    changed[#changed + 1], changed[#changed + 2] = limit[FIELD], field
     renews = renews or begins
   end
   -- The cost per calendar day and month, "<period> <calls> <units>"; a new period starts at zero.

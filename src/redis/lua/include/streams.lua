@@ -8,12 +8,6 @@
 -- Bytes of an entry in addition to its values: ids, field names, listpack lengths, rounding of the allocator.
 local ENTRY_OVERHEAD = 64
 
-local function entryBytes(...)
-  local bytes = ENTRY_OVERHEAD
-  for _, value in ipairs({ ... }) do bytes = bytes + #value end
-  return bytes
-end
-
 local function bytesBefore(entry)
   local fields = entry[2]
   return fields[#fields - 1] == 'b' and tonumber(fields[#fields]) or nil

@@ -23,8 +23,8 @@ end
 local function addMessage(thread, message, most)
   local newest = redis.call('XREVRANGE', thread, '+', '-', 'COUNT', 1)[1]
   if not newest and most.existing then return end
-  local before = newest and (bytesBefore(newest) or 0) + entryBytes(newest[2][2]) or 0
+  local before = newest and (bytesBefore(newest) or 0) + ENTRY_OVERHEAD + #newest[2][2] or 0
   redis.call('XADD', thread, 'MAXLEN', '~', most.messages, '*', 'm', message, 'b', string.format('%d', before))
-  local total = before + entryBytes(message)
+  local total = before + ENTRY_OVERHEAD + #message
   if total > tonumber(most.bytes) then trimBytes(thread, total, tonumber(most.bytes)) end
 end
