@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { readScript, scriptFiles } from '../../src/redis/scripts.ts';
 
 const namesBySha = new Map<string, string>();
-for (const file of scriptFiles()) namesBySha.set(sha1(readScript(file)), file.replace(/-\d+\.lua$/, ''));
+for (const file of scriptFiles()) namesBySha.set(sha1(readScript(file)), file.replace(/-(?:\d+|n)\.lua$/, ''));
 for (const { name, content } of bullMqScripts()) namesBySha.set(sha1(content), name);
 
 /**

@@ -155,7 +155,7 @@ function nameSetBy(request: readonly string[]): string | undefined {
 }
 
 function namesBySha(): Map<string, string> {
-  return new Map(scriptFiles().map((file) => [sha1(readScript(file)), file.replace(/-\d+\.lua$/, '')]));
+  return new Map(scriptFiles().map((file) => [sha1(readScript(file)), file.replace(/-(?:\d+|n)\.lua$/, '')]));
 }
 
 function sha1(text: string): string {

@@ -2,7 +2,8 @@ import type { Plans } from '../catalogue/plans.ts';
 import { LOG_STATE_SECONDS } from '../events/event-log.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Keys, UserKeys } from '../redis/keys.ts';
+import { RedisUnavailable } from '../redis/errors.ts';
+import { type Keys, partitionOf, type UserKeys } from '../redis/keys.ts';
 import { anything, integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { TokenPlace, TokenRegistration } from '../redis/token-registration.ts';
@@ -15,8 +16,8 @@ const admitConnection = LuaScript.load(
   ),
 );
 const renewLeases = LuaScript.load(
-  'renewLeases-4',
-  tuple([text, integer], literal('renewed', 'evicted', 'closed', 'missing')),
+  'renewLeases-n',
+  list(tuple([text, integer], literal('renewed', 'evicted', 'closed', 'missing'))),
 );
 const releaseConnections = LuaScript.load('releaseConnections-6', integer);
 const enforceCap = LuaScript.load('enforceCap-4', integer);
@@ -25,8 +26,10 @@ const listConnections = LuaScript.load('listConnections-2', tuple([integer], tup
 
 /** Connections of one user that are listed or closed at once. */
 export const LISTED_CONNECTIONS = 1_000;
-/** Scripts sent at once to renew leases; bounds the replies of one round trip. */
+/** Users whose leases are renewed at once; bounds the replies of one round trip. */
 const RENEW_BATCH = 200;
+/** Users per script: at some 10 µs each, Redis serves other clients after a third of a millisecond. */
+const RENEWED_PER_SCRIPT = 32;
 
 export interface ConnectionDetails {
   readonly node: string;
@@ -78,6 +81,8 @@ export interface Renewal {
   readonly seq: number;
   readonly leases: ReadonlyMap<string, LeaseState>;
 }
+
+type ConnectionsOfUser = readonly [userId: string, connectionIds: readonly string[]];
 
 export interface ConnectionRegistryDeps {
   readonly redis: Redis;
@@ -157,19 +162,35 @@ export class ConnectionRegistry {
     return renewals;
   }
 
-  async #renewBatch(users: readonly (readonly [string, readonly string[]])[]): Promise<Renewal[]> {
-    // Sent concurrently: in a Redis Cluster, a pipeline would be limited to one shard.
-    const replies = await Promise.allSettled(
-      users.map(([userId, ids]) => {
-        const keys = this.#deps.keys.user(userId);
-        const used = [keys.leases, keys.connections, keys.evicted, keys.logState];
-        return renewLeases.run(this.#deps.redis, used, [this.#options.leaseMs, ...ids]);
-      }),
-    );
+  /** Sends one script per partition, because the keys of a script must be in one slot of a Redis Cluster. */
+  async #renewBatch(users: readonly ConnectionsOfUser[]): Promise<Renewal[]> {
+    const byPartition = Map.groupBy(users, ([userId]) => partitionOf(userId)).values();
+    const groups = [...byPartition].flatMap((group) => inChunks(group, RENEWED_PER_SCRIPT));
+    const renewed = await Promise.all(groups.map((group) => this.#renewTogether(group)));
+    return renewed.flat();
+  }
+
+  /** If the script fails, renews each user alone: damaged data of one user must not end the leases of others. */
+  async #renewTogether(users: readonly ConnectionsOfUser[]): Promise<Renewal[]> {
+    try {
+      return await this.#renew(users);
+    } catch (error) {
+      if (users.length === 1 || error instanceof RedisUnavailable) return [];
+      const alone = await Promise.all(users.map((user) => this.#renewTogether([user])));
+      return alone.flat();
+    }
+  }
+
+  async #renew(users: readonly ConnectionsOfUser[]): Promise<Renewal[]> {
+    const used = users.flatMap(([userId]) => {
+      const keys = this.#deps.keys.user(userId);
+      return [keys.leases, keys.connections, keys.evicted, keys.logState];
+    });
+    const args = users.flatMap(([, ids]) => [ids.length, ...ids]);
+    const replies = await renewLeases.run(this.#deps.redis, used, [this.#options.leaseMs, ...args]);
     return users.flatMap(([userId, ids], at) => {
-      const renewed = replies[at];
-      if (renewed?.status !== 'fulfilled') return [];
-      const [epoch, seq, ...states] = renewed.value;
+      const [epoch, seq, ...states] = replies[at] ?? [];
+      if (epoch === undefined || seq === undefined) return [];
       return [{ userId, epoch, seq, leases: new Map(ids.map((id, i) => [id, states[i] ?? 'missing'])) }];
     });
   }
@@ -244,4 +265,8 @@ const NO_TOKEN: readonly string[] = Array.from({ length: 8 }, () => '');
 function tokenKeys(keys: UserKeys, place: TokenPlace | undefined): [due: string, session: string, connections: string] {
   const session = place?.session ?? '';
   return [keys.tokenDue, keys.tokenSession(session), keys.tokenConnections(session)];
+}
+
+function inChunks<Item>(items: readonly Item[], size: number): Item[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, at) => items.slice(at * size, (at + 1) * size));
 }

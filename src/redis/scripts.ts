@@ -40,18 +40,22 @@ export function unexpectedReply(script: string, reply: unknown): TollgateError {
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<unknown>;
 
 /**
- * One Lua file, `lua/<name>-<number of keys>.lua`. ioredis registers it under its name and a digest of its text, so
+ * One Lua file, `lua/<name>-<number of keys>.lua`; `n` for any number of keys. ioredis registers it under its name and a digest of its text, so
  * that two versions can coexist during a rolling deployment. It is called with EVALSHA, and once with EVAL if Redis
  * does not have it.
  */
 export class LuaScript<Reply = unknown> {
   readonly command: string;
   readonly #source: string;
-  readonly #numberOfKeys: number;
+  /** Undefined if each call may have another one. */
+  readonly #numberOfKeys: number | undefined;
   readonly #isReply: Shape<Reply>;
   readonly #registeredWith = new WeakSet<Redis>();
 
-  private constructor(script: { name: string; numberOfKeys: number; source: string }, isReply: Shape<Reply>) {
+  private constructor(
+    script: { name: string; numberOfKeys: number | undefined; source: string },
+    isReply: Shape<Reply>,
+  ) {
     this.command = `${script.name}:${createHash('sha1').update(script.source).digest('hex').slice(0, 8)}`;
     this.#source = script.source;
     this.#numberOfKeys = script.numberOfKeys;
@@ -63,9 +67,10 @@ export class LuaScript<Reply = unknown> {
    * @param reply the shape of its reply, as the head of the file describes it
    */
   static load<Reply>(file: string, reply: Shape<Reply>): LuaScript<Reply> {
-    const match = /^([A-Za-z]+)-(\d+)$/.exec(file);
+    const match = /^([A-Za-z]+)-(\d+|n)$/.exec(file);
     if (!match?.[1] || !match[2]) throw new Error(`the name of a script must be <name>-<number of keys>, got ${file}`);
-    return new LuaScript({ name: match[1], numberOfKeys: Number(match[2]), source: readScript(`${file}.lua`) }, reply);
+    const numberOfKeys = match[2] === 'n' ? undefined : Number(match[2]);
+    return new LuaScript({ name: match[1], numberOfKeys, source: readScript(`${file}.lua`) }, reply);
   }
 
   /**
@@ -75,17 +80,19 @@ export class LuaScript<Reply = unknown> {
   async run(redis: Redis, keys: readonly string[], args: readonly ScriptArgument[]): Promise<Reply> {
     this.#define(redis, keys);
     const command: ScriptCommand = Reflect.get(redis, this.command);
-    const reply = await mapRedisErrors(command.call(redis, ...keys, ...args));
+    const counted = this.#numberOfKeys === undefined ? [keys.length] : [];
+    const reply = await mapRedisErrors(command.call(redis, ...counted, ...keys, ...args));
     if (this.#isReply(reply)) return reply;
     throw unexpectedReply(this.command, reply);
   }
 
   #define(redis: Redis, keys: readonly string[]): void {
-    if (keys.length !== this.#numberOfKeys) {
+    if (this.#numberOfKeys !== undefined && keys.length !== this.#numberOfKeys) {
       throw new Error(`${this.command} takes ${this.#numberOfKeys} keys, got ${keys.length}`);
     }
     if (this.#registeredWith.has(redis)) return;
-    redis.defineCommand(this.command, { lua: this.#source, numberOfKeys: this.#numberOfKeys });
+    const keysOption = this.#numberOfKeys === undefined ? {} : { numberOfKeys: this.#numberOfKeys };
+    redis.defineCommand(this.command, { lua: this.#source, ...keysOption });
     this.#registeredWith.add(redis);
   }
 }
