@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { JsonObject } from '../lib/jws.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { claimAt, firstClaim, mapped, textsOf, unmet } from './providers/claim-mapping.ts';
@@ -38,14 +38,18 @@ export interface ReadClaims {
   readonly ignored: readonly IgnoredClaim[];
 }
 
+/** Shared by all identities without names or flags, because each connection keeps its identity. */
+const NO_NAMES: readonly string[] = Object.freeze([]);
+const NO_FLAGS: Readonly<Record<string, boolean>> = Object.freeze({});
+
 /**
  * Reads the identity of a user from verified claims, with the mapping of the provider. Claims that are null count as
  * missing. Only the user id and the expiry are necessary; values of optional claims that have another form or exceed
  * the bounds are ignored.
- * @param derivedId replaces the token id if the token has none
+ * @param derivedId returns what replaces the token id if the token has none
  * @throws TollgateError VALIDATION_FAILED with the name of the claim
  */
-export function readClaims(provider: IdentityProvider, claims: JsonObject, derivedId: string): ReadClaims {
+export function readClaims(provider: IdentityProvider, claims: JsonObject, derivedId: () => string): ReadClaims {
   const missing = unmet(claims, provider.required);
   if (missing) throw refusedClaim(missing.claim, 'a required claim is missing or has another value');
   const reader = new Reader(provider, claims);
@@ -57,7 +61,7 @@ export function readClaims(provider: IdentityProvider, claims: JsonObject, deriv
     roles: reader.list('roles'),
     featureFlags: reader.flags(),
     sessionId: reader.id('session_id'),
-    tokenId: reader.id('token_id') ?? derivedId,
+    tokenId: reader.id('token_id') ?? derivedId(),
     ...readTimes(claims),
     provider: provider.name,
     tenant: reader.text('tenant', MAX_DISPLAY_NAME_LENGTH),
@@ -117,7 +121,7 @@ function userId(provider: IdentityProvider, claims: JsonObject): string {
 }
 
 function digest(text: string): string {
-  return createHash('sha256').update(text).digest('base64url');
+  return hash('sha256', text, 'base64url');
 }
 
 /** Reads optional fields and records what it ignores. */
@@ -144,10 +148,10 @@ class Reader {
     const values = this.#values(field, field === 'permissions' ? ' ' : undefined);
     const names = [...new Set(values.filter((one) => one.length <= MAX_NAME_LENGTH))];
     this.#ignore(field, new Set(values).size - Math.min(names.length, MAX_LISTED));
-    return names.slice(0, MAX_LISTED);
+    return names.length === 0 ? NO_NAMES : names.slice(0, MAX_LISTED);
   }
 
-  flags(): Record<string, boolean> {
+  flags(): Readonly<Record<string, boolean>> {
     const found = firstClaim(this.#claims, this.#rules.feature_flags)?.value;
     const isRecord = typeof found === 'object' && found !== null && !Array.isArray(found);
     // A list contains the names of the flags that are set.
@@ -156,7 +160,7 @@ class Reader {
       : this.#values('feature_flags').map((flag) => [flag, true]);
     const read = entries.filter((entry): entry is [string, boolean] => typeof entry[1] === 'boolean');
     this.#ignore('feature_flags', entries.length - Math.min(read.length, MAX_LISTED));
-    return Object.fromEntries(read.slice(0, MAX_LISTED));
+    return read.length === 0 ? NO_FLAGS : Object.fromEntries(read.slice(0, MAX_LISTED));
   }
 
   text(field: 'email' | 'tenant' | 'display_name', maxLength: number): string | undefined {

@@ -207,7 +207,7 @@ export class TokenIntrospection {
       if (claims.aud !== undefined) checkAudience(claims, this.#provider);
       const notYet = ['iat', 'nbf'].find((claim) => (seconds(claims, claim) ?? 0) > latest);
       if (notYet !== undefined) throw refusedClaim(notYet, 'in the future');
-      return { identity: readClaims(this.#provider, claims, key).identity };
+      return { identity: readClaims(this.#provider, claims, () => key).identity };
     } catch (error) {
       if (error instanceof TollgateError) return { fault: error };
       throw error;

@@ -1,4 +1,4 @@
-import { createSecretKey, type KeyObject } from 'node:crypto';
+import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto';
 import jwt from 'jsonwebtoken';
 import type { Clock } from '../lib/clock.ts';
 import { hasJoseHeader, isCanonical, type JsonObject, jsonObject, withoutNulls } from '../lib/jws.ts';
@@ -86,7 +86,7 @@ export class TokenVerifier {
     const { source, header, claims } = await this.#verify(token);
     const { provider } = source;
     refuseFor(bearerFault(claims, header, provider) ?? userFault(claims, provider));
-    const { identity, ignored } = readClaims(provider, claims, derivedTokenId(token));
+    const { identity, ignored } = readClaims(provider, claims, () => derivedTokenId(token));
     if (ignored.length > 0) this.#report(provider, ignored);
     return presented(identity, method);
   }
@@ -145,7 +145,7 @@ export class TokenVerifier {
 
   async #checkSignature(token: string, header: JsonObject, { secrets, keySet, provider }: Source): Promise<void> {
     const { alg } = header;
-    if (alg === 'HS256' && secrets.length > 0) return verifyWithAny(token, secrets, alg);
+    if (alg === 'HS256' && secrets.length > 0) return verifyMac(token, secrets);
     const algorithm = provider.algorithms.find((name) => name === alg);
     if (algorithm === undefined || !keySet) throw refusedClaim('header alg', 'an algorithm that is not configured');
     const kid = kidOf(header);
@@ -219,6 +219,21 @@ function kidOf({ kid }: JsonObject): string | undefined {
   if (kid === undefined || kid === null) return undefined;
   if (typeof kid !== 'string') throw refusedClaim('header kid', 'not a string');
   return kid;
+}
+
+/**
+ * Verifies an HS256 signature (RFC 7515 section 5.2, RFC 7518 section 3.2). jsonwebtoken would decode and check header
+ * and payload again, at twice the cost of the signature.
+ * @param token its header names HS256, and its encoding is canonical
+ */
+function verifyMac(token: string, secrets: readonly KeyObject[]): void {
+  const [header, payload, signature, ...rest] = token.split('.');
+  const presentedMac = Buffer.from(signature ?? '', 'base64url');
+  const isValid = secrets.some((secret) => {
+    const mac = createHmac('sha256', secret).update(`${header}.${payload}`).digest();
+    return mac.length === presentedMac.length && timingSafeEqual(mac, presentedMac);
+  });
+  if (!isValid || rest.length > 0) throw refusedClaim('signature', 'does not match a key of the issuer');
 }
 
 function verifyWithAny(token: string, keys: readonly KeyObject[], algorithm: jwt.Algorithm): void {

@@ -2,27 +2,34 @@ import type { Plans } from '../catalogue/plans.ts';
 import { LOG_STATE_SECONDS } from '../events/event-log.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Keys } from '../redis/keys.ts';
-import { integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
+import { RedisUnavailable } from '../redis/errors.ts';
+import { type Keys, partitionOf, type UserKeys } from '../redis/keys.ts';
+import { anything, integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
+import type { TokenPlace, TokenRegistration } from '../redis/token-registration.ts';
 
 const admitConnection = LuaScript.load(
-  'admitConnection-5',
-  oneOf(tuple([literal('admitted'), integer, text, text, integer, integer]), tuple([literal('blocked', 'revoked')])),
+  'admitConnection-9',
+  oneOf(
+    tuple([literal('admitted'), integer, text, text, integer, integer, list(anything)]),
+    tuple([literal('blocked', 'revoked')]),
+  ),
 );
 const renewLeases = LuaScript.load(
-  'renewLeases-4',
-  tuple([text, integer], literal('renewed', 'evicted', 'closed', 'missing')),
+  'renewLeases-n',
+  list(tuple([text, integer], literal('renewed', 'evicted', 'closed', 'missing'))),
 );
-const releaseConnections = LuaScript.load('releaseConnections-3', integer);
+const releaseConnections = LuaScript.load('releaseConnections-6', integer);
 const enforceCap = LuaScript.load('enforceCap-4', integer);
 const closeConnections = LuaScript.load('closeConnections-3', list(text));
 const listConnections = LuaScript.load('listConnections-2', tuple([integer], tuple([text, integer, text])));
 
 /** Connections of one user that are listed or closed at once. */
 export const LISTED_CONNECTIONS = 1_000;
-/** Scripts sent at once to renew leases; bounds the replies of one round trip. */
+/** Users whose leases are renewed at once; bounds the replies of one round trip. */
 const RENEW_BATCH = 200;
+/** Users per script: at some 10 µs each, Redis serves other clients after a third of a millisecond. */
+const RENEWED_PER_SCRIPT = 32;
 
 export interface ConnectionDetails {
   readonly node: string;
@@ -42,6 +49,8 @@ export interface Admission {
   readonly seq: number;
   /** Tokens of the user that were issued before this time are revoked; milliseconds since the epoch, 0 for none. */
   readonly revokedBefore: number;
+  /** Reply to the registration of the token, for `TokenSessions.registered`; empty without one. */
+  readonly registered: readonly unknown[];
 }
 
 export interface AdmissionRequest {
@@ -51,6 +60,8 @@ export interface AdmissionRequest {
   /** Milliseconds since the epoch. */
   readonly tokenIssuedAt: number;
   readonly details: ConnectionDetails;
+  /** Undefined for a token that is not refreshed. */
+  readonly token?: TokenRegistration | undefined;
   /** The earlier admission order, for a readmission. */
   readonly order?: number;
 }
@@ -70,6 +81,8 @@ export interface Renewal {
   readonly seq: number;
   readonly leases: ReadonlyMap<string, LeaseState>;
 }
+
+type ConnectionsOfUser = readonly [userId: string, connectionIds: readonly string[]];
 
 export interface ConnectionRegistryDeps {
   readonly redis: Redis;
@@ -97,16 +110,25 @@ export class ConnectionRegistry {
   }
 
   /**
-   * Grants a connection its lease and evicts the oldest connections above the connection cap, in one round trip.
+   * Grants a connection its lease, registers its token and evicts the oldest connections above the connection cap, in one
+   * round trip.
    * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED for a token issued before the user's revocation time; Error while
    *   Redis is unavailable
    */
   async admit(request: AdmissionRequest): Promise<Admission> {
-    const { userId, connectionId, plan, tokenIssuedAt, details, order } = request;
+    const { userId, connectionId, plan, tokenIssuedAt, details, token, order } = request;
     const keys = this.#deps.keys.user(userId);
     const reply = await admitConnection.run(
       this.#deps.redis,
-      [keys.leases, keys.connections, keys.evicted, keys.logState, keys.account],
+      [
+        keys.leases,
+        keys.connections,
+        keys.evicted,
+        keys.logState,
+        keys.account,
+        ...tokenKeys(keys, token),
+        keys.usedRefreshTokens,
+      ],
       [
         connectionId,
         JSON.stringify(details),
@@ -118,12 +140,13 @@ export class ConnectionRegistry {
         tokenIssuedAt,
         keys.nodeChannel(''),
         details.stream ?? '',
+        ...(token ? [token.sealed, token.member, ...token.args] : NO_TOKEN),
         ...this.#caps(),
       ],
     );
     if (reply[0] !== 'admitted') throw new TollgateError(reply[0] === 'blocked' ? 'USER_BLOCKED' : 'TOKEN_REVOKED');
-    const [, admittedOrder, storedPlan, epoch, seq, revokedBefore] = reply;
-    return { order: admittedOrder, storedPlan: storedPlan || undefined, epoch, seq, revokedBefore };
+    const [, admittedOrder, storedPlan, epoch, seq, revokedBefore, registered] = reply;
+    return { order: admittedOrder, storedPlan: storedPlan || undefined, epoch, seq, revokedBefore, registered };
   }
 
   /**
@@ -139,27 +162,50 @@ export class ConnectionRegistry {
     return renewals;
   }
 
-  async #renewBatch(users: readonly (readonly [string, readonly string[]])[]): Promise<Renewal[]> {
-    // Sent concurrently: in a Redis Cluster, a pipeline would be limited to one shard.
-    const replies = await Promise.allSettled(
-      users.map(([userId, ids]) => {
-        const keys = this.#deps.keys.user(userId);
-        const used = [keys.leases, keys.connections, keys.evicted, keys.logState];
-        return renewLeases.run(this.#deps.redis, used, [this.#options.leaseMs, ...ids]);
-      }),
-    );
+  /** Sends one script per partition, because the keys of a script must be in one slot of a Redis Cluster. */
+  async #renewBatch(users: readonly ConnectionsOfUser[]): Promise<Renewal[]> {
+    const byPartition = Map.groupBy(users, ([userId]) => partitionOf(userId)).values();
+    const groups = [...byPartition].flatMap((group) => inChunks(group, RENEWED_PER_SCRIPT));
+    const renewed = await Promise.all(groups.map((group) => this.#renewTogether(group)));
+    return renewed.flat();
+  }
+
+  /** If the script fails, renews each user alone: damaged data of one user must not end the leases of others. */
+  async #renewTogether(users: readonly ConnectionsOfUser[]): Promise<Renewal[]> {
+    try {
+      return await this.#renew(users);
+    } catch (error) {
+      if (users.length === 1 || error instanceof RedisUnavailable) return [];
+      const alone = await Promise.all(users.map((user) => this.#renewTogether([user])));
+      return alone.flat();
+    }
+  }
+
+  async #renew(users: readonly ConnectionsOfUser[]): Promise<Renewal[]> {
+    const used = users.flatMap(([userId]) => {
+      const keys = this.#deps.keys.user(userId);
+      return [keys.leases, keys.connections, keys.evicted, keys.logState];
+    });
+    const args = users.flatMap(([, ids]) => [ids.length, ...ids]);
+    const replies = await renewLeases.run(this.#deps.redis, used, [this.#options.leaseMs, ...args]);
     return users.flatMap(([userId, ids], at) => {
-      const renewed = replies[at];
-      if (renewed?.status !== 'fulfilled') return [];
-      const [epoch, seq, ...states] = renewed.value;
+      const [epoch, seq, ...states] = replies[at] ?? [];
+      if (epoch === undefined || seq === undefined) return [];
       return [{ userId, epoch, seq, leases: new Map(ids.map((id, i) => [id, states[i] ?? 'missing'])) }];
     });
   }
 
-  /** Releases leases at once. A failure is harmless, because the leases expire. */
-  async release(userId: string, connectionIds: readonly string[]): Promise<void> {
+  /**
+   * Releases leases at once. A failure is harmless, because the leases expire, and the next refresh removes the token.
+   * @param token place of the token of the first connection; undefined if it has none
+   */
+  async release(userId: string, connectionIds: readonly string[], token?: TokenPlace): Promise<void> {
     const keys = this.#deps.keys.user(userId);
-    await releaseConnections.run(this.#deps.redis, [keys.leases, keys.connections, keys.evicted], connectionIds);
+    await releaseConnections.run(
+      this.#deps.redis,
+      [keys.leases, keys.connections, keys.evicted, ...tokenKeys(keys, token)],
+      [token?.member ?? '', ...connectionIds],
+    );
   }
 
   /**
@@ -210,4 +256,17 @@ export class ConnectionRegistry {
     const fallback = this.#options.maxConnectionsPerUser;
     return ['', fallback, ...this.#deps.plans.all.flatMap(({ name, connections }) => [name, connections ?? fallback])];
   }
+}
+
+/** Arguments of `admitConnection` in place of a token and its registration. */
+const NO_TOKEN: readonly string[] = Array.from({ length: 8 }, () => '');
+
+/** Keys of the session of a token. A script without a token does not touch them. */
+function tokenKeys(keys: UserKeys, place: TokenPlace | undefined): [due: string, session: string, connections: string] {
+  const session = place?.session ?? '';
+  return [keys.tokenDue, keys.tokenSession(session), keys.tokenConnections(session)];
+}
+
+function inChunks<Item>(items: readonly Item[], size: number): Item[][] {
+  return Array.from({ length: Math.ceil(items.length / size) }, (_, at) => items.slice(at * size, (at + 1) * size));
 }

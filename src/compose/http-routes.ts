@@ -88,7 +88,7 @@ function bearerOf(authenticator: Pick<Authenticator, 'bearer'>, guard: Connectio
     // Not counted as an attempt: an OAuth client starts without a token to discover the authorization server.
     if (authorization === undefined) throw new TollgateError('NO_TOKEN');
     const handshake = guard.register(raw, path);
-    return handshake.authenticate(() => authenticator.bearer(authorization)).finally(handshake.release);
+    return handshake.authenticate(() => authenticator.bearer(authorization)).finally(() => handshake.release());
   };
 }
 

@@ -97,8 +97,6 @@ export class Attachment implements TokenOwner, TailListener {
       // Registered before the admission request: later invalidations find this attachment, and the revocation cache or
       // the admission covers earlier ones.
       if (!this.#deps.liveAttachments.add(this)) throw new TollgateError('TOKEN_REVOKED');
-      // Not awaited: the command shares the round trip of the admission.
-      void this.token.register();
       const admission = await this.#admit();
       this.cursor.start(admission.epoch, admission.seq);
       return admission;
@@ -223,6 +221,7 @@ export class Attachment implements TokenOwner, TailListener {
     this.#admissionRequested = true;
     this.#admitting = true;
     const { registry, revocations } = this.#deps;
+    const registration = this.token.registration();
     try {
       const admitted = registry.admit({
         userId,
@@ -230,12 +229,14 @@ export class Attachment implements TokenOwner, TailListener {
         tokenIssuedAt,
         connectionId: this.connectionId,
         details: this.#events.details,
+        token: registration?.token,
         ...(this.#admissionOrder === undefined ? {} : { order: this.#admissionOrder }),
       });
       // Sent in the same round trip, because this node may not have received a recent revocation yet. The admission
       // script checks the revocation time of the user.
       const [admission, revoked] = await Promise.all([admitted, revocations.any(subjectsOf(this.#identity))]);
       if (revoked) throw new TollgateError('TOKEN_REVOKED');
+      if (registration) void this.token.registered(registration, admission.registered);
       return admission;
     } finally {
       this.#admitting = false;
@@ -246,7 +247,6 @@ export class Attachment implements TokenOwner, TailListener {
   async #readmit(): Promise<void> {
     if (this.#left) return;
     try {
-      void this.token.register();
       await this.#admit();
       if (!this.#left) this.cursor.catchUp();
     } catch (error) {
@@ -258,7 +258,7 @@ export class Attachment implements TokenOwner, TailListener {
   #release(): void {
     // Also after a failed admission: Redis may have granted it and only the reply was lost.
     if (!this.#admissionRequested) return;
-    this.#deps.registry.release(this.#identity.userId, [this.connectionId]).catch((error: Error) => {
+    this.#deps.registry.release(this.#identity.userId, [this.connectionId], this.token.place).catch((error: Error) => {
       this.#log('debug', error, 'lease release failed, it will expire');
     });
   }

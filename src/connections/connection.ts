@@ -6,7 +6,7 @@ import type { Clock } from '../lib/clock.ts';
 import { newId } from '../lib/ids.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
-import { SerialQueue } from '../lib/serial-queue.ts';
+import { SerialQueue, type SerialQueueOwner } from '../lib/serial-queue.ts';
 import type { TraceParent } from '../lib/tracing.ts';
 import { type MessageLimit, NO_MESSAGE_LIMIT } from '../limits/message-limit.ts';
 import type { FormatName, IncomingMessage, ReplyTo } from '../protocol/dialects.ts';
@@ -67,7 +67,7 @@ export interface OpenOptions {
  * may have closed meanwhile. Messages that arrived before the socket closed still take effect; their replies are
  * dropped.
  */
-export class Connection implements ConnectionContext, AttachmentEvents, WriterOwner {
+export class Connection implements ConnectionContext, AttachmentEvents, WriterOwner, SerialQueueOwner {
   readonly connectionId = newId('ws');
   threadId = newId('thread');
   handshakeTrace: TraceParent | undefined;
@@ -76,7 +76,8 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
   readonly rpc: RpcDispatcher | undefined;
   readonly #deps: ConnectionDeps;
   readonly #transport: Transport;
-  readonly #handshake: Handshake;
+  /** Of the transport, which releases it when its socket closes. */
+  readonly handshake: Handshake;
   #isDisconnected = false;
   #isClosed = false;
   /** The welcome was sent. */
@@ -92,12 +93,9 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
   constructor(deps: ConnectionDeps, transport: Transport, handshake: Handshake) {
     this.#deps = deps;
     this.#transport = transport;
-    this.#handshake = handshake;
+    this.handshake = handshake;
     this.writer = new ConnectionWriter(transport, deps.clock, this);
-    // Handlers report their errors to the client. Any other error leaves the connection in an unknown state.
-    this.#queue = new SerialQueue(MESSAGE_QUEUE_LIMIT, (error) => this.close(toTollgateError(error)), {
-      paused: true,
-    });
+    this.#queue = new SerialQueue(MESSAGE_QUEUE_LIMIT, this, { paused: true });
     this.rpc = deps.createRpcDispatcher(transport.format, (frame) => this.writer.sendFrame(frame));
     this.#resumeGrace = new ResumeGrace(deps.clock);
     this.#openedAt = deps.clock.now();
@@ -214,12 +212,17 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
     hub.finishing(ended.then(() => this.#finish()));
   }
 
+  /** Handlers report their errors to the client. Any other error leaves the connection in an unknown state. */
+  onTaskFailed(error: unknown): void {
+    this.close(toTollgateError(error));
+  }
+
   // Operations of handlers
 
   /** Authenticates by message. A failure closes the connection, as it does in the handshake. */
   async authenticate(presented: InBandCredential): Promise<Reply> {
     try {
-      const identity = await this.#handshake.authenticate(() => this.#identify(presented));
+      const identity = await this.handshake.authenticate(() => this.#identify(presented));
       if (this.identity) {
         this.#attachment?.token.handOver(identity);
         return this.#authSuccess(this.identity, undefined);
@@ -345,7 +348,7 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
   close(error: TollgateError): void {
     if (error.code === 'INTERNAL_ERROR')
       this.#deps.logger.error({ ...logContext(this), err: error.cause }, 'connection failed');
-    if (!this.#attachment && !this.closed) this.#handshake.recordRefusal(error);
+    if (!this.#attachment && !this.closed) this.handshake.recordRefusal(error);
     this.#end(error.row.close ?? 1008, error.code, () => this.#transport.sendError(error));
   }
 
@@ -382,7 +385,7 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
 
   /** Releases everything that handlers of waiting messages do not need. */
   #leave(): void {
-    this.#handshake.endDeadline();
+    this.handshake.endDeadline();
     this.endResumeGrace();
     this.#attachment?.leave();
     this.#deps.hub.update(this);
@@ -397,7 +400,7 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
       attachment.detach();
       return undefined;
     }
-    this.#handshake.endDeadline();
+    this.handshake.endDeadline();
     this.#attachment = attachment;
     if (this.disconnected) attachment.leave();
     hub.update(this);

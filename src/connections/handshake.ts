@@ -57,15 +57,6 @@ export interface HandshakeOptions {
  * connection, at most one failed handshake). HTTP requests use only the authentication.
  */
 export class Handshake {
-  /**
-   * Ends the pending connection: the client is authenticated, or its socket is closed. Idempotent. It can be added as a
-   * listener directly: a closure around it would retain the handshake request for the lifetime of the socket.
-   */
-  readonly release = (): void => {
-    if (!this.#isPending) return;
-    this.#isPending = false;
-    this.#released(this.#address);
-  };
   readonly #deps: HandshakeDeps;
   readonly #endpoint: string;
   readonly #address: string;
@@ -83,7 +74,27 @@ export class Handshake {
     this.#released = released;
   }
 
-  /** AUTH_RATE_LIMITED while the address is blocked; only a valid credential is accepted then. */
+  /** Ends the pending connection: the client is authenticated, or its socket is closed. Idempotent. */
+  release(): void {
+    if (!this.#isPending) return;
+    this.#isPending = false;
+    this.#released(this.#address);
+  }
+
+  /**
+   * Returns `release` as a listener. A closure of the caller would retain its handshake request for the lifetime of the
+   * socket.
+   */
+  releaseListener(): () => void {
+    return () => this.release();
+  }
+
+  /** Whether the address is blocked; only a valid credential is accepted then. */
+  get isBlocked(): boolean {
+    return this.#deps.authFailureLimiter.blockedForMs(this.#address) > 0;
+  }
+
+  /** AUTH_RATE_LIMITED while the address is blocked. */
   get blockError(): TollgateError | undefined {
     const retryAfterMs = this.#deps.authFailureLimiter.blockedForMs(this.#address);
     return retryAfterMs > 0 ? new TollgateError('AUTH_RATE_LIMITED', { retryAfterMs }) : undefined;

@@ -40,6 +40,8 @@ interface Entry {
   readonly slice: number;
 }
 
+const MAX_LABELS = 1_000;
+
 const NO_CONNECTION: Labels = { endpoint: '/ws', plan: 'free', state: 'active' };
 
 /** The set of connections of this node. Runs their timers, renews their leases and drains them. */
@@ -52,6 +54,8 @@ export class Hub {
   readonly #slices: number;
   #nextSlice = 0;
   readonly #renewing = new Set<number>();
+  /** The labels in use, by their text: connections with the same labels share one object. */
+  readonly #labels = new Map<string, Labels>();
   #tickedAt: number;
 
   constructor(
@@ -168,10 +172,20 @@ export class Hub {
     return byUser;
   }
 
+  #labelsOf(labels: Labels): Labels {
+    const name = `${labels.endpoint} ${labels.plan} ${labels.state}`;
+    const known = this.#labels.get(name);
+    if (known) return known;
+    // Endpoints, states and the plans of the catalogue are few; catalogues that change often start over.
+    if (this.#labels.size >= MAX_LABELS) this.#labels.clear();
+    this.#labels.set(name, labels);
+    return labels;
+  }
+
   #entryOf({ endpoint, attachment }: Connection, before: Entry | undefined): Entry | undefined {
     if (!attachment) return undefined;
     const { plan, userId } = attachment.identity;
-    const labels = { endpoint, plan, state: attachment.token.state };
+    const labels = this.#labelsOf({ endpoint, plan, state: attachment.token.state });
     return { labels, userId, slice: before?.slice ?? partitionOf(userId) % this.#slices };
   }
 }

@@ -1,5 +1,7 @@
 import type { Authenticator } from '../auth/authenticator.ts';
 import {
+  placeOf,
+  type Registration,
   type SessionToken,
   sessionOf,
   type TokenSessionRef,
@@ -19,6 +21,7 @@ import {
   type TokenState,
   terminationReason,
 } from '../protocol/token-lifecycle.ts';
+import type { TokenPlace, TokenRegistration } from '../redis/token-registration.ts';
 
 /** Change of a connection's token, for metrics. */
 export type TokenEvent =
@@ -28,10 +31,20 @@ export type TokenEvent =
 
 export interface TokenLifecycleDeps {
   readonly authenticator: Pick<Authenticator, 'renewal'>;
-  readonly tokenSessions: Pick<TokenSessions, 'register' | 'unregister' | 'current' | 'fromControl' | 'requestRefresh'>;
+  readonly tokenSessions: Pick<
+    TokenSessions,
+    'register' | 'registration' | 'registered' | 'unregister' | 'current' | 'fromControl' | 'requestRefresh'
+  >;
   readonly tokenEvents: Listeners<TokenEvent>;
   readonly clock: Clock;
   readonly logger: Logger;
+}
+
+/** A registration that is part of an admission. */
+export interface PendingRegistration {
+  readonly ref: TokenSessionRef;
+  readonly handedOver: HandedOverToken | undefined;
+  readonly token: TokenRegistration;
 }
 
 /** What the token lifecycle needs from its attachment. */
@@ -86,11 +99,23 @@ export class TokenLifecycle {
   }
 
   /**
-   * Registers the token for refreshes; a later token of the same session replaces it. Never throws: a connection whose
-   * token could not be registered lives as long as its token.
+   * Returns the registration of the token for refreshes, for the request of the admission; undefined if the token is not
+   * refreshed. `registered` receives the reply.
    */
-  async register(): Promise<void> {
-    await this.#register(this.#owner.identity);
+  registration(): PendingRegistration | undefined {
+    const { sealedToken: sealed, tokenExpiresAt: expiresAt } = this.#owner.identity;
+    if (sealed === undefined || this.#ended) return undefined;
+    const [ref, handedOver] = [this.#ref, this.#handedOver];
+    return { ref, handedOver, token: this.#deps.tokenSessions.registration(ref, { sealed, expiresAt, handedOver }) };
+  }
+
+  /** Applies the reply to a registration that was part of an admission. Never throws. */
+  async registered({ ref, handedOver }: PendingRegistration, reply: readonly unknown[]): Promise<void> {
+    try {
+      await this.#onRegistered(ref, handedOver, this.#deps.tokenSessions.registered(ref, reply));
+    } catch (error) {
+      this.#log('warn', error, 'token registration failed, the token will not be refreshed');
+    }
   }
 
   /**
@@ -110,15 +135,23 @@ export class TokenLifecycle {
     try {
       const { tokenSessions } = this.#deps;
       const presented = { sealed, expiresAt, handedOver };
-      const { newer, family } = await tokenSessions.register(ref, this.#owner.connectionId, presented);
-      if (this.#handedOver === handedOver) this.#handedOver = undefined;
-      if (family !== undefined && ref.session === this.#ref.session) this.#family = family;
-      // The connection may have closed meanwhile. Its registration must not stay in Redis.
-      if (this.#ended) return this.#unregister(ref);
-      if (newer) await this.#onRefreshed(ref, newer);
+      const registered = await tokenSessions.register(ref, this.#owner.connectionId, presented);
+      await this.#onRegistered(ref, handedOver, registered);
     } catch (error) {
       this.#log('warn', error, 'token registration failed, the token will not be refreshed');
     }
+  }
+
+  async #onRegistered(
+    ref: TokenSessionRef,
+    handedOver: HandedOverToken | undefined,
+    { newer, family }: Registration,
+  ): Promise<void> {
+    if (this.#handedOver === handedOver) this.#handedOver = undefined;
+    if (family !== undefined && ref.session === this.#ref.session) this.#family = family;
+    // The connection may have closed meanwhile. Its registration must not stay in Redis.
+    if (this.#ended) return this.#unregister(ref);
+    if (newer) await this.#onRefreshed(ref, newer);
   }
 
   /** Called after the welcome was sent. Token events must not precede it. */
@@ -140,7 +173,7 @@ export class TokenLifecycle {
     this.#handedOver = identity.handedOver;
     if (this.#ref.session !== previous.session) this.#family = undefined;
     if (this.#ref.session !== previous.session && identity.sealedToken !== undefined) this.#unregister(previous);
-    await this.register();
+    await this.#register(identity);
   }
 
   /** Requests a refresh now. @throws TollgateError FORMAT_ERROR when this token cannot be refreshed, OVERLOADED */
@@ -182,7 +215,12 @@ export class TokenLifecycle {
     }
   }
 
-  /** Called when the connection closes. Does not wait and does not throw. */
+  /** Place of the token that must be removed with the lease of the connection; undefined if none was registered. */
+  get place(): TokenPlace | undefined {
+    return this.#owner.identity.sealedToken === undefined ? undefined : placeOf(this.#ref);
+  }
+
+  /** Called when the connection closes; the release of its lease removes the token. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -191,7 +229,6 @@ export class TokenLifecycle {
       connectionId: this.#owner.connectionId,
       lifetimeMs: this.#deps.clock.now() - this.#registeredAt,
     });
-    if (this.#owner.identity.sealedToken !== undefined) this.#unregister(this.#ref);
   }
 
   async #onRefreshed(ref: TokenSessionRef, token: SessionToken): Promise<void> {

@@ -21,8 +21,8 @@ interface Channel {
   readonly name: string;
   /** Replaced at each change, because listeners leave while an event is passed on. */
   listeners: readonly TailListener[];
-  /** Settles when Redis has confirmed the subscription. */
-  readonly subscribed: Promise<void>;
+  /** Settles when Redis has confirmed the subscription; undefined from then on. */
+  subscribed: Promise<void> | undefined;
 }
 
 /** Timeout of the confirmation of a subscription. The client receives `OVERLOADED` and may retry. */
@@ -67,8 +67,10 @@ export class LiveTail {
     const name = this.#deps.keys.user(userId).channel;
     const channel = this.#channels.get(name) ?? this.#open(name);
     channel.listeners = [...channel.listeners, listener];
+    if (!channel.subscribed) return;
     try {
       await channel.subscribed;
+      channel.subscribed = undefined;
     } catch (cause) {
       this.#remove(channel, listener);
       throw new RedisUnavailable({ cause });

@@ -161,7 +161,7 @@ export class FrontEndScope {
         if (!identity) throw new TollgateError('NO_TOKEN');
         return identity;
       })
-      .finally(handshake.release);
+      .finally(() => handshake.release());
     const identity = await accounts.admit(verified, plans);
     this.#callers.set(request, { identity, handshake });
   }

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 
 /** 120 random bits: the probability of a collision among 2^50 identifiers is below 10^-6 (birthday bound). */
 const RANDOM_BYTES = 15;
@@ -40,6 +40,6 @@ export function newId(prefix: IdPrefix): string {
  * recognised without a round trip.
  */
 export function derivedId(prefix: IdPrefix, ...values: string[]): string {
-  const digest = createHash('sha256').update(JSON.stringify(values)).digest();
+  const digest = hash('sha256', JSON.stringify(values), 'buffer');
   return `${prefix}_${digest.subarray(0, RANDOM_BYTES).toString('base64url')}`;
 }

@@ -6,6 +6,22 @@ const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 
+const GCM_OPTIONS = { authTagLength: TAG_BYTES };
+/** Nonces are fetched this many at a time, because a fetch costs more than its bytes. Each is used once. */
+const POOLED = 64;
+
+let pool = Buffer.alloc(0);
+let used = 0;
+
+function newNonce(): Buffer {
+  if (used === pool.length) {
+    pool = randomBytes(NONCE_BYTES * POOLED);
+    used = 0;
+  }
+  used += NONCE_BYTES;
+  return pool.subarray(used - NONCE_BYTES, used);
+}
+
 /** Authenticated encryption of texts between processes with the same secret. Each purpose has its own key. */
 export class Seal {
   readonly #key: KeyObject;
@@ -17,9 +33,9 @@ export class Seal {
 
   /** @param about additional authenticated data: not part of the result, but `open` must receive the same value */
   seal(text: string, about = ''): string {
-    const nonce = randomBytes(NONCE_BYTES);
-    const cipher = createCipheriv(CIPHER, this.#key, nonce, { authTagLength: TAG_BYTES });
-    cipher.setAAD(Buffer.from(about));
+    const nonce = newNonce();
+    const cipher = createCipheriv(CIPHER, this.#key, nonce, GCM_OPTIONS);
+    if (about !== '') cipher.setAAD(Buffer.from(about));
     const sealed = Buffer.concat([nonce, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]);
     return sealed.toString('base64');
   }
@@ -29,8 +45,8 @@ export class Seal {
     const bytes = Buffer.from(sealed, 'base64');
     // Node skips invalid Base64 characters when decoding. Only the canonical encoding is accepted.
     if (bytes.length < NONCE_BYTES + TAG_BYTES || bytes.toString('base64') !== sealed) return undefined;
-    const decipher = createDecipheriv(CIPHER, this.#key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
-    decipher.setAAD(Buffer.from(about));
+    const decipher = createDecipheriv(CIPHER, this.#key, bytes.subarray(0, NONCE_BYTES), GCM_OPTIONS);
+    if (about !== '') decipher.setAAD(Buffer.from(about));
     decipher.setAuthTag(bytes.subarray(-TAG_BYTES));
     try {
       const text = decipher.update(bytes.subarray(NONCE_BYTES, -TAG_BYTES));

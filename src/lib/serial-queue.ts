@@ -1,10 +1,15 @@
+export interface SerialQueueOwner {
+  /** A task failed; later tasks run nevertheless. */
+  onTaskFailed(error: unknown): void;
+}
+
 /**
  * Runs tasks one after the other in the order in which they were added. The number of waiting tasks is bounded. Each
  * connection has one queue, so that its messages take effect in the order in which they were sent.
  */
 export class SerialQueue {
   readonly #limit: number;
-  readonly #failed: (error: unknown) => void;
+  readonly #owner: SerialQueueOwner;
   /** Created when a task has to wait: most connections are idle. */
   #waiting: (() => Promise<void>)[] | undefined;
   /** Number of waiting and running tasks. */
@@ -16,12 +21,12 @@ export class SerialQueue {
 
   /**
    * @param limit maximum number of waiting and running tasks
-   * @param failed receives the error of a failed task; later tasks run nevertheless
+   * @param owner an object in place of a function: a connection needs no closure for its queue
    * @param options.paused whether tasks wait for `start`
    */
-  constructor(limit: number, failed: (error: unknown) => void, options: { readonly paused?: boolean } = {}) {
+  constructor(limit: number, owner: SerialQueueOwner, options: { readonly paused?: boolean } = {}) {
     this.#limit = limit;
-    this.#failed = failed;
+    this.#owner = owner;
     this.#isBusy = options.paused === true;
   }
 
@@ -60,7 +65,7 @@ export class SerialQueue {
       try {
         await task();
       } catch (error) {
-        this.#failed(error);
+        this.#owner.onTaskFailed(error);
       }
       this.#length -= 1;
       this.#ended += 1;

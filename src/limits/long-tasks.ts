@@ -17,6 +17,8 @@ export interface Task {
   readonly address: () => string;
 }
 
+type Listener = (this: WatchedEmitter, ...args: unknown[]) => void;
+
 /** Input that occurs repeatedly, such as the reads of a socket. */
 interface WatchedInput {
   readonly surface: TaskSurface;
@@ -41,23 +43,11 @@ export interface LongTasksDeps {
  */
 export class LongTasks {
   readonly #deps: LongTasksDeps;
-  /** Start of the current event. Watched events do not nest, because their listeners are synchronous. */
-  #startedAt = 0;
-  readonly #inputBegins: () => void;
-  readonly #inputEnds: (this: WatchedEmitter) => void;
+  /** Measured forms of listeners. The listeners of libraries are functions of their modules, so there are few. */
+  readonly #measured = new WeakMap<Listener, Listener>();
 
   constructor(deps: LongTasksDeps) {
     this.#deps = deps;
-    this.#inputBegins = () => {
-      this.#startedAt = performance.now();
-    };
-    const ended = (input: WatchedInput | undefined) => {
-      const ms = performance.now() - this.#startedAt;
-      if (input && ms >= LONG_TASK_MS) this.#record(input, ms);
-    };
-    this.#inputEnds = function (this: WatchedEmitter) {
-      ended(this[INPUT]);
-    };
   }
 
   run<T>(task: Task, work: () => T): T {
@@ -70,13 +60,15 @@ export class LongTasks {
   }
 
   /**
-   * Measures the current listeners of `emitter` for `event`, at each event. Both of its listeners are shared by all
-   * emitters: closures would cost memory per connection, and would retain what else their scope contains.
+   * Measures each current listener of `emitter`, added with `on`, at each event. Replaces them, as two further listeners would
+   * cost 250 bytes per connection, and a copy of the list per event. The replacement is shared by all emitters, and
+   * `removeListener` accepts the original.
    */
   watch(emitter: WatchedEmitter, event: string, input: WatchedInput): void {
     emitter[INPUT] = input;
-    emitter.prependListener(event, this.#inputBegins);
-    emitter.on(event, this.#inputEnds);
+    for (const listener of emitter.listeners(event) as Listener[]) {
+      emitter.off(event, listener).on(event, this.#measuredForm(listener));
+    }
   }
 
   /**
@@ -88,6 +80,27 @@ export class LongTasks {
       const startedAt = performance.now();
       process.nextTick(() => this.#ended(task, startedAt));
     });
+  }
+
+  #measuredForm(listener: Listener): Listener {
+    const known = this.#measured.get(listener);
+    if (known) return known;
+    const ended = (input: WatchedInput | undefined, startedAt: number) => {
+      const ms = performance.now() - startedAt;
+      if (input && ms >= LONG_TASK_MS) this.#record(input, ms);
+    };
+    function measured(this: WatchedEmitter, ...args: unknown[]): void {
+      const startedAt = performance.now();
+      try {
+        listener.apply(this, args);
+      } finally {
+        ended(this[INPUT], startedAt);
+      }
+    }
+    // Node finds a wrapped listener by this property, as it does for `once`.
+    const replacement = Object.assign(measured, { listener });
+    this.#measured.set(listener, replacement);
+    return replacement;
   }
 
   #ended({ surface, address }: Task, startedAt: number): void {

@@ -36,6 +36,12 @@ export function readScript(file: string): string {
   });
 }
 
+/** INTERNAL_ERROR for a reply of another shape than the head of the script describes. */
+export function unexpectedReply(script: string, reply: unknown): TollgateError {
+  const cause = new Error(`the script ${script} returned ${describeReply(reply)}, which is not its reply`);
+  return new TollgateError('INTERNAL_ERROR', { cause });
+}
+
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<unknown>;
 
 /**
@@ -81,8 +87,7 @@ export class LuaScript<Reply = unknown> {
     const number = this.#numberOfKeys === undefined ? [keys.length] : [];
     const reply = await mapRedisErrors(command.call(redis, ...number, ...keys, ...args));
     if (this.#isReply(reply)) return reply;
-    const cause = new Error(`the script ${this.command} returned ${describeReply(reply)}, which is not its reply`);
-    throw new TollgateError('INTERNAL_ERROR', { cause });
+    throw unexpectedReply(this.command, reply);
   }
 
   #define(redis: Redis, keys: readonly string[]): void {

@@ -83,6 +83,7 @@ export class BoundedWebSocketServer extends WebSocketServer {
   ): void {
     super.handleUpgrade(request, socket, head, (webSocket) => {
       // No closure here may outlive this call: it would retain the request.
+      socket.off('error', destroyOnError);
       webSocket.on('ping', this.#countControlFrame);
       webSocket.on('pong', this.#countControlFrame);
       // The `data` listener that `ws` has just added processes all frames of one read synchronously.
@@ -91,6 +92,14 @@ export class BoundedWebSocketServer extends WebSocketServer {
       accepted(webSocket as WebSocket, request);
     });
   }
+}
+
+/**
+ * Listener of `error` during a handshake: without one, a connection reset would crash the process. A closure would
+ * retain the request as long as the socket is open.
+ */
+export function destroyOnError(this: Duplex): void {
+  this.destroy();
 }
 
 const LIMITER = Symbol('limiter of control frames');

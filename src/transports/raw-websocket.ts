@@ -30,11 +30,26 @@ export interface RawWebSocketDeps extends ConnectionDeps {
   readonly longTasks: Pick<LongTasks, 'watch'>;
 }
 
+const CONNECTION = Symbol('connection');
+
+/** A WebSocket that has been accepted. */
+interface ConnectedSocket extends WebSocket {
+  [CONNECTION]?: Connection;
+}
+
+/** The server of an endpoint, and the listeners of its sockets: closures per socket would cost 300 bytes each. */
+interface EndpointServer {
+  readonly server: BoundedWebSocketServer;
+  readonly listen: (socket: WebSocket) => void;
+}
+
 /** A request to open a WebSocket, whose path and origin are valid. */
 interface Opening extends MatchedEndpoint {
   readonly url: URL;
   readonly request: IncomingMessage;
   readonly handshake: Handshake;
+  /** Listener of the socket until the WebSocket is open. */
+  readonly release: () => void;
   /** Identity that was verified before the upgrade; only for blocked addresses. */
   readonly verified?: Identity;
 }
@@ -44,11 +59,15 @@ export class RawWebSockets {
   readonly #deps: RawWebSocketDeps;
   readonly #frames = new FrameCache();
   /** One server per endpoint: `ws` configures the accepted sub-protocols per server, not per upgrade. */
-  readonly #servers: ReadonlyMap<Endpoint, BoundedWebSocketServer>;
+  readonly #servers: ReadonlyMap<Endpoint, EndpointServer>;
 
   constructor(deps: RawWebSocketDeps) {
     this.#deps = deps;
-    this.#servers = new Map(ENDPOINTS.map((endpoint) => [endpoint, createServer(deps, endpoint)]));
+    this.#servers = new Map(
+      ENDPOINTS.map((endpoint) => {
+        return [endpoint, { server: createServer(deps, endpoint), listen: this.#listeners(endpoint) }];
+      }),
+    );
   }
 
   /**
@@ -57,9 +76,10 @@ export class RawWebSockets {
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
     const handshake = this.#deps.guard.register(request, matched.endpoint.path);
-    socket.once('close', handshake.release);
-    const opening = { ...matched, request, handshake };
-    if (!handshake.blockError) return this.#accept(opening, socket, head);
+    const release = handshake.releaseListener();
+    socket.once('close', release);
+    const opening = { ...matched, request, handshake, release };
+    if (!handshake.isBlocked) return this.#accept(opening, socket, head);
     this.#verifyFirst(opening)
       .then((verified) => this.#accept({ ...opening, verified }, socket, head))
       .catch((thrown: unknown) => {
@@ -88,7 +108,7 @@ export class RawWebSockets {
   }
 
   #accept(opening: Opening, socket: Duplex, head: Buffer): void {
-    const { request, endpoint, handshake } = opening;
+    const { request, endpoint, handshake, release } = opening;
     try {
       request.headers['sec-websocket-protocol'] = unpaddedProtocols(request.headers);
     } catch (cause) {
@@ -98,10 +118,9 @@ export class RawWebSockets {
       handshake.count(error.code);
       return refuseUpgrade(socket, error);
     }
-    const server = this.#servers.get(endpoint);
-    server?.handleUpgrade(request, socket, head, (webSocket) => {
+    this.#servers.get(endpoint)?.server.handleUpgrade(request, socket, head, (webSocket) => {
       // From now on the `close` of the WebSocket releases the handshake.
-      socket.off('close', handshake.release);
+      socket.off('close', release);
       void this.#connected(webSocket, opening);
     });
   }
@@ -124,26 +143,43 @@ export class RawWebSockets {
     }
   }
 
-  /** A separate method, so that its closures, which live as long as the socket, do not retain the handshake request. */
-  #listen(socket: WebSocket, endpoint: Endpoint, handshake: Handshake): Connection {
-    const { clock, logger, metrics } = this.#deps;
-    const transport = new RawTransport({ socket, clock, frames: this.#frames }, endpoint);
+  #listen(socket: ConnectedSocket, endpoint: Endpoint, handshake: Handshake): Connection {
+    const transport = new RawTransport({ socket, clock: this.#deps.clock, frames: this.#frames }, endpoint);
     const connection = new Connection(this.#deps, transport, handshake);
-    // Without a listener, one invalid frame would crash the process.
-    socket.on('error', (error) => {
-      logger.debug({ connection_id: connection.connectionId, err: error }, 'socket error');
-      // `ws` closes the connection after a frame that violates RFC 6455 or exceeds a bound.
-      if (!connection.attachment) handshake.recordRefusal(new TollgateError('INVALID_MESSAGE', { cause: error }));
-    });
-    socket.on('message', (data, isBinary) => this.#received(connection, endpoint, data, isBinary));
-    socket.on('pong', () => connection.markAlive());
-    socket.on('close', (code) => {
-      // The server closed the connection, and the client did not answer the close frame.
-      if (connection.closed && code === ABNORMAL_CLOSURE) metrics.forcedCloses.inc({ transport: 'websocket' });
-      handshake.release();
-      connection.onClose();
-    });
+    socket[CONNECTION] = connection;
+    this.#servers.get(endpoint)?.listen(socket);
     return connection;
+  }
+
+  /** Returns a function that adds the listeners of an endpoint to a socket. All sockets share them. */
+  #listeners(endpoint: Endpoint): (socket: WebSocket) => void {
+    const { logger, metrics } = this.#deps;
+    const received = this.#received.bind(this);
+    function failed(this: ConnectedSocket, error: Error): void {
+      const connection = this[CONNECTION];
+      logger.debug({ connection_id: connection?.connectionId, err: error }, 'socket error');
+      // `ws` closes the connection after a frame that violates RFC 6455 or exceeds a bound.
+      if (!connection?.attachment)
+        connection?.handshake.recordRefusal(new TollgateError('INVALID_MESSAGE', { cause: error }));
+    }
+    function message(this: ConnectedSocket, data: RawData, isBinary: boolean): void {
+      const connection = this[CONNECTION];
+      if (connection) received(connection, endpoint, data, isBinary);
+    }
+    function pong(this: ConnectedSocket): void {
+      this[CONNECTION]?.markAlive();
+    }
+    function closed(this: ConnectedSocket, code: number): void {
+      const connection = this[CONNECTION];
+      // The server closed the connection, and the client did not answer the close frame.
+      if (connection?.closed && code === ABNORMAL_CLOSURE) metrics.forcedCloses.inc({ transport: 'websocket' });
+      connection?.handshake.release();
+      connection?.onClose();
+    }
+    return (socket) => {
+      // Without a listener of `error`, one invalid frame would crash the process.
+      socket.on('error', failed).on('message', message).on('pong', pong).on('close', closed);
+    };
   }
 
   /** @throws TollgateError of the authentication rows */

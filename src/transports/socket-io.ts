@@ -201,7 +201,7 @@ export class SocketIo {
       const handshake = this.#deps.guard.register(request, SOCKET_IO_PATH);
       this.#openingHandshakes.set(request, handshake);
       // A WebSocket session ends with its socket. A polling session outlives its requests as soon as it is open.
-      if (!response) request.socket.once('close', handshake.release);
+      if (!response) request.socket.once('close', handshake.releaseListener());
       else response.once('close', () => this.#openingHandshakes.has(request) && handshake.release());
     } catch (thrown) {
       const error = toTollgateError(thrown);

@@ -2,6 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { LongTasks } from '../limits/long-tasks.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
+import { destroyOnError } from './bounded-websockets.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import { matchEndpoint } from './endpoints.ts';
 import { requestUrl } from './handshake-request.ts';
@@ -30,8 +31,8 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
   const answers = new WeakMap<Duplex, ServerResponse>();
   server.on('request', (request, response) => answers.set(request.socket, response));
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    // Without a listener, a connection reset during the handshake would crash the process.
-    socket.on('error', destroy);
+    // The WebSocket removes it, and listens itself.
+    socket.on('error', destroyOnError);
     const earlier = answers.get(socket);
     if (earlier && !earlier.writableFinished) return refusePipelined(socket, earlier);
     const task = { surface: 'upgrade', address: () => deps.guard.addressOf(request) } as const;
@@ -46,11 +47,6 @@ export function listenForUpgrades(server: Server, deps: UpgradeDeps): void {
       }
     });
   });
-}
-
-/** Without a closure, which would retain the request as long as the socket is open. */
-function destroy(this: Duplex): void {
-  this.destroy();
 }
 
 /**

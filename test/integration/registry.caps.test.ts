@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { ConnectionRegistry } from '../../src/cluster/connection-registry.ts';
 import { newId } from '../../src/lib/ids.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
 import { catalogues, planRow } from '../support/catalogues.ts';
 import { type Core, startCore, startTail } from '../support/core.ts';
 import { Leases } from '../support/leases.ts';
@@ -123,5 +124,27 @@ describe('connections whose details are gone', () => {
     await core.redis.hset(account, 'plan', 'small');
     await registries[0]?.registry.enforceCap(userId);
     expect(await leases.live(userId)).toHaveLength(2);
+  });
+});
+
+describe('the leases of a node', () => {
+  it('are renewed for every user of a partition, also beside a user whose data is damaged', async () => {
+    const inPartition = (userId: string) => partitionOf(userId) === 7;
+    const users = Array.from({ length: 4_000 }, () => freshUserId())
+      .filter(inPartition)
+      .slice(0, 40);
+    const opened = await Promise.all(
+      users.map(async (userId) => [userId, (await admit(userId, 'free', 0)).connectionId]),
+    );
+    const [damaged = '', ...others] = users;
+    await core.redis.del(core.keys.user(damaged).leases);
+    await core.redis.set(core.keys.user(damaged).leases, 'not a sorted set');
+    const ids = new Map(opened.map(([userId = '', id = '']) => [userId, [id, 'ws_unknown']]));
+    const renewed = (await registries[0]?.registry.renew(ids)) ?? [];
+    expect(renewed.map(({ userId }) => userId).toSorted()).toEqual(others.toSorted());
+    for (const { userId, leases: states, epoch } of renewed) {
+      expect([...states.values()]).toEqual(['renewed', 'missing']);
+      expect(epoch).toBe(await core.redis.hget(core.keys.user(userId).logState, 'epoch'));
+    }
   });
 });

@@ -55,7 +55,7 @@ function dispatcher({ refusedMs = 0 } = {}) {
     tracing: NO_TRACING,
   });
   // As in a connection: one message after the other.
-  const queue = new SerialQueue(64, (error) => expect(error).toBeUndefined());
+  const queue = new SerialQueue(64, { onTaskFailed: (error) => expect(error).toBeUndefined() });
   const send = (name: string, rpcId?: number) => {
     const message = { name, fields: {}, replyTo: rpcId === undefined ? undefined : { rpcId } };
     queue.add(() => handling.dispatch(connection, message));

@@ -54,7 +54,7 @@ describe('a serial queue', () => {
   }
 
   it('runs one task at a time, in the order they came', async () => {
-    const queue = new SerialQueue(10, () => undefined);
+    const queue = new SerialQueue(10, { onTaskFailed: () => undefined });
     const log: string[] = [];
     const first = gate();
     queue.add(async () => {
@@ -71,7 +71,7 @@ describe('a serial queue', () => {
   });
 
   it('takes no more than its bound, counting the one that runs, and again when there is room', async () => {
-    const queue = new SerialQueue(2, () => undefined);
+    const queue = new SerialQueue(2, { onTaskFailed: () => undefined });
     const [first, second] = [gate(), gate()];
     let refusedRan = false;
     expect(queue.add(first.task)).toBe(true);
@@ -90,7 +90,7 @@ describe('a serial queue', () => {
   });
 
   it('that is paused runs nothing until it starts, and then everything in order', async () => {
-    const queue = new SerialQueue(2, () => undefined, { paused: true });
+    const queue = new SerialQueue(2, { onTaskFailed: () => undefined }, { paused: true });
     const ran: number[] = [];
     const added = [1, 2, 3].map((one) => queue.add(async () => void ran.push(one)));
     await new Promise((resolve) => setImmediate(resolve));
@@ -101,7 +101,7 @@ describe('a serial queue', () => {
   });
 
   it('is idle when everything that was added before has run, not what comes later', async () => {
-    const queue = new SerialQueue(10, () => undefined);
+    const queue = new SerialQueue(10, { onTaskFailed: () => undefined });
     const later = gate();
     let ran = false;
     queue.add(async () => {

@@ -6,17 +6,16 @@ import type { Redis } from '../../redis/client.ts';
 import { duePartitions } from '../../redis/due-partitions.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { done, integer, list, literal, oneOf, text, tuple } from '../../redis/replies.ts';
-import { LuaScript } from '../../redis/scripts.ts';
+import { LuaScript, unexpectedReply } from '../../redis/scripts.ts';
+import type { TokenPlace, TokenRegistration } from '../../redis/token-registration.ts';
 import type { SealedToken, TokenSeal } from './token-seal.ts';
 
-const registerToken = LuaScript.load(
-  'registerToken-4',
-  oneOf(
-    tuple([literal('gone')]),
-    tuple([literal('held'), integer, text]),
-    tuple([literal('older'), text, integer, integer, text, text]),
-  ),
+const registerReply = oneOf(
+  tuple([literal('gone')]),
+  tuple([literal('held'), integer, text]),
+  tuple([literal('older'), text, integer, integer, text, text]),
 );
+const registerToken = LuaScript.load('registerToken-4', registerReply);
 const unregisterToken = LuaScript.load('unregisterToken-3', integer);
 const requestRefresh = LuaScript.load('requestRefresh-2', done);
 const claimDueTokens = LuaScript.load('claimDueTokens-1', list(text));
@@ -73,6 +72,11 @@ export function sessionOf({ userId, sessionId, tokenId }: Identity): TokenSessio
 /** User and session separated by a space, which user ids never contain. */
 export function sessionMember({ userId, session }: TokenSessionRef): string {
   return `${userId} ${session}`;
+}
+
+/** Names a session in the scripts of the connection registry. */
+export function placeOf(ref: TokenSessionRef): TokenPlace {
+  return { session: ref.session, member: sessionMember(ref) };
 }
 
 export interface SessionToken {
@@ -155,7 +159,26 @@ export class TokenSessions {
     connectionId: string,
     presented: Omit<RegisteredToken, 'predecessor'>,
   ): Promise<Registration> {
-    const reply = await this.#registerToken(ref, connectionId, presented);
+    return this.registered(ref, await this.#registerToken(ref, connectionId, presented));
+  }
+
+  /** The part of an admission that registers the token of the connection, in place of `register`. */
+  registration(ref: TokenSessionRef, presented: Omit<RegisteredToken, 'predecessor'>): TokenRegistration {
+    const { sealed, expiresAt, handedOver } = presented;
+    const args = [
+      expiresAt,
+      this.#refreshAt(expiresAt),
+      this.#times.graceMs,
+      ref.session,
+      handedOver?.sealed ?? '',
+      handedOver?.digest ?? '',
+    ];
+    return { ...placeOf(ref), sealed, args };
+  }
+
+  /** Reads the reply to a registration. @throws TollgateError INTERNAL_ERROR for a reply of another shape */
+  registered(ref: TokenSessionRef, reply: readonly unknown[]): Registration {
+    if (!registerReply(reply)) throw unexpectedReply('registerToken', reply);
     if (reply[0] === 'gone') return { newer: undefined, family: undefined };
     if (reply[0] === 'held') return { newer: undefined, family: reply[2] || undefined };
     const [, kept, keptUntil, refreshes, family, refreshToken] = reply;
@@ -292,7 +315,7 @@ export class TokenSessions {
       connectionId,
       sealed,
       expiresAt,
-      refreshAt(this.#clock.now(), expiresAt, this.#times.leadMs, Math.random()),
+      this.#refreshAt(expiresAt),
       this.#times.graceMs,
       this.#channel(ref),
       ref.session,
@@ -302,6 +325,10 @@ export class TokenSessions {
     ];
     const keys = [...this.#sessionKeys(ref), this.#keys.user(ref.userId).usedRefreshTokens];
     return registerToken.run(this.#redis, keys, args);
+  }
+
+  #refreshAt(expiresAt: number): number {
+    return refreshAt(this.#clock.now(), expiresAt, this.#times.leadMs, Math.random());
   }
 
   #opened(ref: TokenSessionRef, stored: StoredToken): SessionToken | undefined {

@@ -6,10 +6,5 @@
   ARGV[2] connection id
   Returns the number of remaining connections of the session
 ]]
-redis.call('SREM', KEYS[3], ARGV[2])
-local left = redis.call('SCARD', KEYS[3])
-if left == 0 then
-  redis.call('DEL', KEYS[2])
-  redis.call('ZREM', KEYS[1], ARGV[1])
-end
-return left
+--@include sessions
+return leaveSession({ due = KEYS[1], session = KEYS[2], connections = KEYS[3] }, { member = ARGV[1], connection = ARGV[2] })

@@ -1,12 +1,13 @@
 --[[
-  Admits a connection of a user. The same step prunes expired leases, enforces the connection cap and reads the head of
-  the event log.
+  Admits a connection of a user. The same step prunes expired leases, enforces the connection cap, registers the token of
+  the connection and reads the head of the event log.
 
   KEYS[1] leases       sorted set: connection id -> expiry of its lease, ms
   KEYS[2] connections  hash: connection id -> "<admission order> <details>"; "#" -> the last order assigned
   KEYS[3] evicted      sorted set: connection id -> when the entry may be removed, ms
   KEYS[4] logState     hash: epoch, seq
   KEYS[5] account      hash: plan, blocked, revoked_before (ms), erasure (while one is in progress)
+  KEYS[6] due, KEYS[7] session, KEYS[8] token connections, KEYS[9] used: as KEYS[1] to KEYS[4] of registerToken
   ARGV[1] connection id
   ARGV[2] details (JSON)
   ARGV[3] admission order of a connection that is readmitted, or "" for the next order
@@ -17,11 +18,17 @@
   ARGV[8] when the token was issued, ms
   ARGV[9] prefix of the channel to which a live node stays subscribed; the node id follows
   ARGV[10] stream that the connection carries, "" for none; it replaces an earlier connection with the same stream
-  ARGV[11...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
-  Returns { "blocked" }, { "revoked" } or { "admitted", admission order, stored plan or "", epoch, seq, revoked_before }
+  ARGV[11] token, sealed, or "" for one that is not refreshed; then ARGV[12...18] are not used
+  ARGV[12] member of `due`, ARGV[13] expiry of the token, ARGV[14] time of its refresh, ARGV[15] ms after the expiry during
+           which it can be exchanged, ARGV[16] session, ARGV[17] refresh token, ARGV[18] its digest: as in registerToken
+  ARGV[19...] plan, cap, plan, cap, ...; the first cap also serves a plan that is not listed
+  Returns { "blocked" }, { "revoked" } or { "admitted", admission order, stored plan or "", epoch, seq, revoked_before,
+          reply of registerToken }; that reply is {} for a token that is not refreshed
 ]]
 --@include time
 --@include caps
+--@include refreshing
+--@include tokens
 local leases, connections, evicted, logState, account = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, details, order, lease, channel = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
@@ -47,7 +54,7 @@ if ARGV[10] ~= '' then
   replaceStream(keys, { stream = ARGV[10], newcomer = id, now = now, lease = lease, channel = channel })
 end
 evict(keys, {
-  cap = capOf(stored[1] or ARGV[7], ARGV, 11), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
+  cap = capOf(stored[1] or ARGV[7], ARGV, 19), now = now, lease = lease, channel = channel, nodeChannel = ARGV[9], newcomer = id,
 })
 redis.call('PEXPIRE', leases, 2 * lease)
 redis.call('PEXPIRE', connections, 2 * lease)
@@ -58,4 +65,12 @@ if not log[1] then
   redis.call('HSET', logState, 'epoch', log[1], 'seq', log[2])
 end
 redis.call('EXPIRE', logState, ARGV[6])
-return { 'admitted', order, stored[1] or '', log[1], tonumber(log[2]), revokedBefore }
+
+local registered = {}
+if ARGV[11] ~= '' then
+  registered = registerToken({ due = KEYS[6], session = KEYS[7], connections = KEYS[8], used = KEYS[9] }, {
+    member = ARGV[12], connection = id, token = ARGV[11], ends = ARGV[13], refreshAt = ARGV[14], grace = ARGV[15],
+    channel = channel, session = ARGV[16], refreshToken = ARGV[17], digest = ARGV[18], predecessor = '',
+  })
+end
+return { 'admitted', order, stored[1] or '', log[1], tonumber(log[2]), revokedBefore, registered }
