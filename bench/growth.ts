@@ -94,7 +94,7 @@ async function measureCase(one: Case, repetitions: number): Promise<OperationCos
     ]);
     const measured = { gateways, worker, meter };
     // The first round sends the text of scripts, and compiles.
-    await growth.measure(measured, { repetitions: Math.max(2 * gateways.length, repetitions / 4) });
+    await growth.measure(measured, { repetitions: Math.ceil(repetitions / 2) * gateways.length });
     return await growth.measure(measured, { repetitions, logLength: one.logLength ?? 0 });
   } finally {
     growth.close();
@@ -143,7 +143,7 @@ function measurementsOf(sizes: Sizes, quick: boolean): Readonly<Record<string, (
     ),
     plans: at('Plans × permissions', catalogues),
     memory: () => memoryByKey(quick ? 3 : 200),
-    cluster: () => clusterTraffic(sizes.clusterUsers),
+    cluster: () => clusterTraffic(sizes.clusterUsers, quick ? 1 : 20),
     connections: () => connectionsTable(sizes.connections, quick),
   };
 }

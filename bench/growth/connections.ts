@@ -17,6 +17,8 @@ const SETTLED_MS = 1_000;
 /** A lease is renewed every 10 s, a heartbeat is sent every 20 s. */
 const IDLE_MS = 20_000;
 const OPERATIONS = 10_000;
+/** Users that send and receive. The others are idle: a user's messages are counted in batches, so more users cost more. */
+const ACTIVE_USERS = 1_000;
 
 interface Sizing {
   readonly counts: readonly number[];
@@ -26,7 +28,7 @@ interface Sizing {
 
 /**
  * Measures one gateway with growing numbers of connections: memory, CPU while idle, and the CPU of messages and
- * deliveries that are spread over all of them. The limit of open files bounds the largest number.
+ * deliveries of a thousand of them. The limit of open files bounds the largest number.
  */
 export async function connectionsTable(connections: readonly number[], quick: boolean): Promise<ReportTable> {
   const most = openFiles() - OWN_DESCRIPTORS;
@@ -35,7 +37,12 @@ export async function connectionsTable(connections: readonly number[], quick: bo
     operations: quick ? 20 : OPERATIONS,
     idleMs: quick ? 100 : IDLE_MS,
   };
+  const header = [
+    ...['transport', 'connections', 'KiB per connection', 'µs per connection and second, idle'],
+    ...['connect µs', 'message µs', 'delivery µs', 'Redis µs per delivery'],
+  ];
   const rows: string[][] = [];
+  progress(header.join(' | '));
   for (const transport of ['ws', 'io'] as const) {
     const deployment = await Deployment.start();
     try {
@@ -46,10 +53,7 @@ export async function connectionsTable(connections: readonly number[], quick: bo
   }
   return {
     title: 'Connections of one node',
-    header: [
-      ...['transport', 'connections', 'KiB per connection', 'µs per connection and second, idle'],
-      ...['connect µs', 'message µs', 'delivery µs', 'Redis µs per delivery'],
-    ],
+    header,
     rows,
   };
 }
@@ -77,7 +81,11 @@ async function measureTransport(
       await delay(SETTLED_MS);
       const idle = await measured(server, deployment, () => delay(idleMs));
       const each = (do_: 'pings' | 'deliver') => () => {
-        const order = { count: Math.ceil(operations / loads.length), perSecond: SATURATED };
+        const order = {
+          count: Math.ceil(operations / loads.length),
+          perSecond: SATURATED,
+          among: ACTIVE_USERS / loads.length,
+        };
         return Promise.all(loads.map((load) => load.send({ do: do_, ...order })));
       };
       // The first round compiles.
@@ -89,10 +97,12 @@ async function measureTransport(
       const kib = connected === 0 ? '–' : ((now - resident) / 1_024 / (count - connected)).toFixed(1);
       const idleMicros = ((idle[0] - idleBefore[0]) * 1_000) / idleMs / count;
       const costs = [connect / (count - connected), message / operations, delivery / operations, redis / operations];
-      rows.push([
+      const row = [
         ...[transport === 'ws' ? 'raw' : 'Socket.IO', count.toLocaleString('en'), kib, idleMicros.toFixed(1)],
         ...costs.map((micros) => micros.toFixed(1)),
-      ]);
+      ];
+      progress(row.join(' | '));
+      rows.push(row);
       [connected, resident] = [count, now];
     }
     return rows;
