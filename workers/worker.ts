@@ -25,6 +25,7 @@ import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
+import { type QueueLoad, reportQueueLoad } from '../src/runs/run-admission.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
 import { RunInputs } from '../src/runs/run-inputs.ts';
 import type { QueuedRun } from '../src/runs/run-queue.ts';
@@ -87,7 +88,9 @@ export async function startWorker(
     const services = await createServices(config, { ...telemetry, clock, closers });
     const components = await createComponents(config, services);
     const durations = new RunDurations({ clock }, { longestMs: config.RUN_TIMEOUT_SECONDS * 1_000 });
-    const watch = watchQueue(components.runQueue, { ...services, durations }, { concurrency: config.RUN_CONCURRENCY });
+    const report = (load: QueueLoad) => reportQueueLoad(services.redis, services.keys, load);
+    const watched = { ...services, durations, report };
+    const watch = watchQueue(components.runQueue, watched, { concurrency: config.RUN_CONCURRENCY });
     closers.add('queue watch', watch);
     await followCancellations(services, components.executor);
     followReconnects(services, components.executor);

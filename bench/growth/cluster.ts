@@ -12,19 +12,27 @@ import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { createLogger } from '../../src/lib/logger.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { NO_TRACING } from '../../src/lib/tracing.ts';
+import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { connectRedis, disconnectRedis, masters } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
+import { LedgerWriter } from '../../src/usage/ledger/ledger-writer.ts';
+import { usageRecord } from '../../src/usage/records.ts';
 import { startCpuClock } from '../lib/cpu.ts';
 import { progress, type ReportTable } from '../lib/report.ts';
 import { thinkingFields } from '../lib/user-events.ts';
+import { Traffic } from './traffic.ts';
 
 const MASTERS = 3;
 const AT_ONCE = 64;
 const LEASE_MS = 600_000;
 const JOIN_TIMEOUT_MS = 30_000;
 
-/** Simulates the traffic of a node's users on a Redis Cluster: admissions, renewals of leases, and appended events. */
-export async function clusterTraffic(users: number): Promise<ReportTable> {
+/**
+ * Measures the registry, the event log and the ledger of users on a Redis Cluster through the code of the gateway and
+ * the worker: each operation alone, then all together at the rates of a large deployment for some seconds, whose CPU is
+ * compared with the sum of the operations.
+ */
+export async function clusterTraffic(users: number, seconds: number): Promise<ReportTable> {
   progress(`growth: ${users} users on a cluster of ${MASTERS} masters`);
   const cluster = await Cluster.start();
   const redis = await connectRedis(cluster.url, 'commands', createLogger('bench', 'silent'));
@@ -40,39 +48,83 @@ export async function clusterTraffic(users: number): Promise<ReportTable> {
     );
     const ids = Array.from({ length: users }, (_, at) => `user-${at}`);
     const details = { node: 'node_simulated', endpoint: '/ws', opened_at: new Date().toISOString() };
-    const measure = async (operation: string, work: () => Promise<unknown>): Promise<string[]> => {
-      const before = await memory();
-      const since = startCpuClock(cluster.pids);
-      await work();
-      const micros = since().map((one) => one / (users / MASTERS));
-      const bytes = ((await memory()) - before) / users;
-      const total = micros.reduce((sum, one) => sum + one, 0);
-      const shares = micros.map((one) => `${Math.round((100 * one) / total)} %`).join(', ');
-      return [operation, (total / MASTERS).toFixed(1), shares, String(Math.round(bytes))];
-    };
+    const writer = new LedgerWriter({ redis, keys });
     const memory = async () => {
       const infos = await Promise.all(masters(redis).map((master) => master.info('memory')));
       return infos.reduce((sum, info) => sum + Number(/used_memory:(\d+)/.exec(info)?.[1]), 0);
     };
+    const micros = new Map<string, number>();
+    const measure = async (operation: string, work: () => Promise<unknown>): Promise<string[]> => {
+      const before = await memory();
+      const since = startCpuClock(cluster.pids);
+      await work();
+      const perMaster = since();
+      const bytes = ((await memory()) - before) / users;
+      const total = perMaster.reduce((sum, one) => sum + one, 0);
+      const shares = perMaster.map((one) => `${Math.round((100 * one) / total)} %`).join(', ');
+      micros.set(operation, total / users);
+      return [operation, (total / users).toFixed(1), shares, String(Math.round(bytes))];
+    };
     const admit = (userId: string) =>
       registry.admit({ userId, connectionId: `ws_${userId}`, plan: 'free', tokenIssuedAt: Date.now(), details });
+    const renew = (some: readonly string[]) => registry.renew(new Map(some.map((id) => [id, [`ws_${id}`]])));
     const append = (userId: string) =>
       log.append({ userId, events: [{ type: 'agent_thinking', fields: thinkingFields(userId, 1) }] });
+    let calls = 0;
+    const record = (userId: string) => {
+      const usageRecord = recordOf(userId, ++calls);
+      const fields = thinkingFields(userId, 1);
+      return log.append({ userId, events: [{ type: 'tool_completed', fields, usageRecord }] });
+    };
+    const ingest = async () => {
+      while ((await writer.ingest(Date.now())).completeUntil === undefined);
+    };
     const rows = [
       await measure('admission', () => forEach(ids, admit)),
-      await measure('renewal of a lease', () => registry.renew(new Map(ids.map((id) => [id, [`ws_${id}`]])))),
+      await measure('renewal of a lease', () => renew(ids)),
       await measure('first event of a log', () => forEach(ids, append)),
       await measure('further event', () => forEach(ids, append)),
+      await measure('event with a usage record', () => forEach(ids, record)),
+      await measure('ingestion of a record', ingest),
     ];
+    const traffic = new Traffic({ ids, seconds, renew, admit, append, record, ingest });
+    rows.push(await compared(cluster.pids, traffic, micros));
     return {
       title: `Redis Cluster of ${MASTERS} masters, ${users.toLocaleString('en')} users`,
-      header: ['operation', 'CPU of a master, µs', 'shares of the masters', 'bytes per user'],
+      header: ['operation', 'Redis µs', 'shares of the masters', 'bytes per user'],
       rows,
     };
   } finally {
     await disconnectRedis(redis);
     await cluster.stop();
   }
+}
+
+/** Compares the CPU of the masters under mixed traffic with the sum of its operations. */
+async function compared(
+  pids: readonly number[],
+  traffic: Traffic,
+  micros: ReadonlyMap<string, number>,
+): Promise<string[]> {
+  const since = startCpuClock(pids);
+  const startedAt = performance.now();
+  const counts = await traffic.run();
+  const elapsed = (performance.now() - startedAt) * 1_000;
+  const perMaster = since();
+  const measured = perMaster.reduce((sum, one) => sum + one, 0);
+  const expected = Object.entries(counts).reduce((sum, [name, count]) => sum + count * (micros.get(name) ?? 0), 0);
+  const shares = perMaster.map((one) => `${Math.round((100 * one) / measured)} %`).join(', ');
+  const cores = `${(measured / elapsed).toFixed(3)} cores, by the sum ${(expected / elapsed).toFixed(3)}`;
+  return [`all together (${JSON.stringify(counts)})`, cores, shares, '–'];
+}
+
+function recordOf(userId: string, call: number): UsageRecord {
+  const now = Date.now();
+  return usageRecord({
+    ...{ callId: `call_${call}`, user_id: userId, plan: 'pro', tool: 'analyze_workload', permission: 'analytics' },
+    ...{ status: 'success', units: 5, run_id: `run_${call}`, thread_id: `thread_${call}`, request_id: `req_${call}` },
+    ...{ idempotency_key: null, transport: 'websocket', acceptedAt: now, startedAt: now, completedAt: now },
+  });
 }
 
 async function forEach(ids: readonly string[], work: (id: string) => Promise<unknown>): Promise<void> {

@@ -6,7 +6,8 @@ import { NO_TRACING } from '../../src/lib/tracing.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { type Client, connectWs } from '../lib/clients.ts';
 import { commandName } from '../lib/command-names.ts';
-import { type Deployment, KEY_PREFIX } from '../lib/deployment.ts';
+import { startCpuClock } from '../lib/cpu.ts';
+import { type Deployment, KEY_PREFIX, type Started } from '../lib/deployment.ts';
 import type { RedisMeter } from '../lib/redis-meter.ts';
 import { median } from '../lib/statistics.ts';
 import { thinkingFields } from '../lib/user-events.ts';
@@ -14,15 +15,34 @@ import { thinkingFields } from '../lib/user-events.ts';
 /** Redis keeps this many entries of its slow log, which records every command here. */
 const SLOW_LOG = 20_000;
 const SETTLED_MS = 700;
+/** Duration of the measurement of what a deployment does without operations. */
+const IDLE_MS = 3_000;
 
 /** The cost of one operation at one size. */
 export interface OperationCost {
   readonly operation: string;
-  /** Requests that the gateway sends to Redis, and their bytes. */
+  /** Requests that the gateways send to Redis, and their bytes. */
   readonly requests: number;
   readonly bytes: number;
+  /** Commands that Redis executes, those within scripts included. */
+  readonly commands: number;
   /** Time of the operation's scripts in Redis, µs: the sum of the medians per script. */
   readonly scriptMicros: number;
+  /** CPU time of all gateways, of the worker and of Redis, µs. */
+  readonly cpuMicros: readonly [gateways: number, worker: number, redis: number];
+}
+
+/** The measured processes: the gateways, whose clients are spread over them, and their worker. */
+export interface Measured {
+  readonly gateways: readonly Started[];
+  readonly worker: Started;
+  readonly meter: RedisMeter;
+}
+
+/** What the processes do per millisecond without operations. It is subtracted from each operation. */
+interface IdleRates {
+  readonly commands: number;
+  readonly cpuMicros: readonly number[];
 }
 
 type SlowLogEntry = readonly [id: number, time: number, micros: number, args: readonly string[]];
@@ -54,12 +74,11 @@ export class GrowthMeter {
   }
 
   /**
-   * Measures connect, message, append with delivery, resume and turn.
+   * Measures connect, message, append with delivery, tool call and turn.
    * @param logLength events in the log of each user before
    */
   async measure(
-    url: string,
-    meter: RedisMeter,
+    measured: Measured,
     { repetitions, logLength = 0 }: { readonly repetitions: number; readonly logLength?: number },
   ): Promise<OperationCost[]> {
     const run = Math.random().toString(36).slice(2, 10).padEnd(8, '0');
@@ -72,35 +91,29 @@ export class GrowthMeter {
         if (client) await work(client, id);
       }
     };
-    const costs = [
-      await this.#cost('connect', repetitions, meter, async () => {
-        for (const id of ids) clients.push(await connectWs(url, this.#deployment.token(id)));
-      }),
-      await this.#cost(
-        'message',
-        repetitions,
-        meter,
-        each((client) => ask(client, 'ping', 'pong')),
-      ),
-      await this.#cost(
-        'append and deliver',
-        repetitions,
-        meter,
-        each(async (client, id) => {
-          const arrived = client.next('agent_thinking');
-          await this.append(id, 1);
-          await arrived;
-        }),
-      ),
-      await this.#cost(
-        'turn',
-        repetitions,
-        meter,
-        each((client) => {
-          return ask(client, 'agent_request', 'agent_completed', { message: 'How is my workload doing?' });
-        }),
-      ),
+    const connect = async () => {
+      for (const [at, id] of ids.entries()) {
+        const { url } = measured.gateways[at % measured.gateways.length] ?? { url: '' };
+        clients.push(await connectWs(url, this.#deployment.token(id)));
+      }
+    };
+    const deliver = each(async (client, id) => {
+      const arrived = client.next('agent_thinking');
+      await this.append(id, 1);
+      await arrived;
+    });
+    const message = { message: 'How is my workload doing?' };
+    const works: [operation: string, work: () => Promise<void>][] = [
+      ['connect', connect],
+      ['message', each((client) => ask(client, 'ping', 'pong'))],
+      ['append and deliver', deliver],
+      ['tool call', each((client) => ask(client, 'tool_call', 'tool_result', { tool: 'list_agents' }))],
+      ['turn', each((client) => ask(client, 'agent_request', 'agent_completed', message))],
     ];
+    const idle = await this.#idle(measured);
+    const costs: OperationCost[] = [];
+    for (const [operation, work] of works)
+      costs.push(await this.#cost(operation, { repetitions, measured, idle }, work));
     for (const client of clients) client.close();
     await delay(SETTLED_MS);
     return costs;
@@ -110,17 +123,53 @@ export class GrowthMeter {
     this.#redis.disconnect();
   }
 
+  async #idle(measured: Measured): Promise<IdleRates> {
+    const before = await this.#commands();
+    const since = startCpuClock(this.#pids(measured));
+    await delay(IDLE_MS);
+    const cpuMicros = since().map((micros) => micros / IDLE_MS);
+    return { commands: ((await this.#commands()) - before) / IDLE_MS, cpuMicros };
+  }
+
   async #cost(
     operation: string,
-    repetitions: number,
-    meter: RedisMeter,
+    { repetitions, measured, idle }: { repetitions: number; measured: Measured; idle: IdleRates },
     work: () => Promise<void>,
   ): Promise<OperationCost> {
+    const { meter } = measured;
     await this.#redis.config('SET', 'slowlog-max-len', SLOW_LOG, 'slowlog-log-slower-than', 0);
     await this.#redis.slowlog('RESET');
     meter.take();
+    const before = await this.#commands();
+    const since = startCpuClock(this.#pids(measured));
+    const startedAt = performance.now();
     await work();
+    const ms = performance.now() - startedAt;
+    const cpu = since().map((micros, at) => micros - ms * (idle.cpuMicros[at] ?? 0));
+    const commands = (await this.#commands()) - before - ms * idle.commands;
     const traffic = [...meter.take()].filter(([name]) => !PERIODIC.has(name));
+    const sum = (pick: (one: { calls: number; sent: number; received: number }) => number) =>
+      traffic.reduce((total, [, one]) => total + pick(one), 0) / repetitions;
+    const each = (micros: readonly number[]) => {
+      return Math.max(0, Math.round(micros.reduce((total, one) => total + one, 0) / repetitions));
+    };
+    const ofGateways = measured.gateways.length;
+    return {
+      operation,
+      requests: Math.round(sum(({ calls }) => calls) * 10) / 10,
+      bytes: Math.round(sum(({ sent, received }) => sent + received)),
+      commands: Math.round((commands * 10) / repetitions) / 10,
+      scriptMicros: Math.round(await this.#scriptMicros(repetitions)),
+      cpuMicros: [
+        each(cpu.slice(0, ofGateways)),
+        each(cpu.slice(ofGateways, ofGateways + 1)),
+        each(cpu.slice(ofGateways + 1)),
+      ],
+    };
+  }
+
+  /** Returns the time of the scripts in the slow log per operation, and ends the log. */
+  async #scriptMicros(repetitions: number): Promise<number> {
     const entries = (await this.#redis.slowlog('GET', SLOW_LOG)) as unknown as SlowLogEntry[];
     await this.#redis.config('SET', 'slowlog-log-slower-than', -1);
     const perScript = new Map<string, number[]>();
@@ -131,14 +180,17 @@ export class GrowthMeter {
       perScript.set(name, [...(perScript.get(name) ?? []), micros]);
     }
     const scripts = [...perScript.values()].map((micros) => median(micros) * (micros.length / repetitions));
-    const sum = (pick: (one: { calls: number; sent: number; received: number }) => number) =>
-      traffic.reduce((total, [, one]) => total + pick(one), 0) / repetitions;
-    return {
-      operation,
-      requests: Math.round(sum(({ calls }) => calls) * 10) / 10,
-      bytes: Math.round(sum(({ sent, received }) => sent + received)),
-      scriptMicros: Math.round(scripts.reduce((total, micros) => total + micros, 0)),
-    };
+    return scripts.reduce((total, micros) => total + micros, 0);
+  }
+
+  #pids({ gateways, worker }: Measured): number[] {
+    return [...gateways.map(({ pid }) => pid), worker.pid, this.#deployment.redisPid];
+  }
+
+  /** Returns the number of commands that Redis has executed, those within scripts included. */
+  async #commands(): Promise<number> {
+    const stats = await this.#redis.info('commandstats');
+    return [...stats.matchAll(/:calls=(\d+)/g)].reduce((sum, [, calls]) => sum + Number(calls), 0);
   }
 }
 

@@ -6,6 +6,8 @@ import { table } from '../../scripts/lib/table.ts';
 export interface BenchOptions {
   /** A smoke run: it takes seconds, and its numbers mean nothing. */
   readonly quick: boolean;
+  /** Names of the measurements that are made; default: all. */
+  readonly only?: readonly string[] | undefined;
 }
 
 export interface ReportTable {
@@ -35,12 +37,13 @@ export async function runAsProgram(benchmarks: readonly Benchmark[]): Promise<vo
   const command = new Command()
     .option('--quick', 'a smoke run; its numbers mean nothing', false)
     .option('--json <file>', 'write the data to this file')
+    .option('--only <names>', 'the measurements, separated by commas (bench:growth)')
     .parse();
-  const { quick, json } = command.opts<{ quick: boolean; json?: string }>();
+  const { quick, json, only } = command.opts<{ quick: boolean; json?: string; only?: string }>();
   const reports: Report[] = [];
   process.stdout.write(`${machine()}${quick ? '; a smoke run, not a measurement' : ''}\n`);
   for (const benchmark of benchmarks) {
-    const report = await benchmark({ quick });
+    const report = await benchmark({ quick, only: only?.split(',') });
     printReport(report);
     reports.push(report);
     // Written after each benchmark, so that a later failure does not lose earlier numbers.

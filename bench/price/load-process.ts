@@ -117,7 +117,7 @@ let publish: Publish | undefined;
  * `done` was called for each of them.
  */
 async function exchange(
-  { count, perSecond }: { readonly count: number; readonly perSecond: number },
+  { count, perSecond, among }: { readonly count: number; readonly perSecond: number; readonly among?: number },
   send: (user: User, at: number) => void,
   isDone: (user: User, type: string) => boolean,
 ): Promise<void> {
@@ -125,7 +125,7 @@ async function exchange(
   const all = Promise.withResolvers<void>();
   const timer = setTimeout(() => all.reject(new Error(`${done} of ${count} were answered in time`)), TIMEOUT_MS);
   const next = () => {
-    const user = users[sent % users.length];
+    const user = users[sent % Math.min(among ?? users.length, users.length)];
     if (user) send(user, sent++);
   };
   onEvent = (user, type) => {

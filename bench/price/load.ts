@@ -14,8 +14,9 @@ export interface LoadSettings {
 /** An order to the process of the clients; each reports its result when it is done. */
 export type LoadOrder =
   | { readonly do: 'connect'; readonly url: string; readonly users: readonly { id: string; token: string }[] }
-  | { readonly do: 'pings'; readonly count: number; readonly perSecond: number }
-  | { readonly do: 'deliver'; readonly count: number; readonly perSecond: number }
+  | { readonly do: 'pings'; readonly count: number; readonly perSecond: number; readonly among?: number }
+  /** `among` restricts it to the users that connected first. */
+  | { readonly do: 'deliver'; readonly count: number; readonly perSecond: number; readonly among?: number }
   | { readonly do: 'turns'; readonly count: number; readonly perSecond: number }
   /** Reconnects every client that loses its connection to another server, and ends when `count` of them are back. */
   | { readonly do: 'storm'; readonly url: string; readonly count: number }

@@ -128,12 +128,13 @@ export class Targets {
   }
 }
 
-function inspected(port?: number): Record<string, string> {
+/** Returns an environment that opens the inspector on a port. */
+export function inspected(port?: number): Record<string, string> {
   return port === undefined ? {} : { NODE_OPTIONS: `--inspect=127.0.0.1:${port}` };
 }
 
 /** Returns new users of a target, with their tokens. */
-export function newUsers({ deployment }: Target, count: number): { id: string; token: string }[] {
+export function newUsers({ deployment }: Pick<Target, 'deployment'>, count: number): { id: string; token: string }[] {
   const run = randomBytes(4).toString('hex');
   return Array.from({ length: count }, (_, at) => {
     const id = `${run}-${at}`;

@@ -18,6 +18,7 @@ import type { UserLogWriter } from '../events/user-log-writer.ts';
 import { ChatSocket, type ChatSocketDeps } from '../frontends/ai-sdk/chat-socket.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
+import { RunAdmission } from '../runs/run-admission.ts';
 import { RunInputs } from '../runs/run-inputs.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
@@ -142,12 +143,16 @@ function dispatchersOf({
 
 /** Composes the acceptance of runs: their queue, and the protection of accepted runs against loss. */
 async function composeRuns(config: Config, services: GatewayServices & Pick<Connections, 'log'>) {
-  const { redis, keys, log, agents, catalogues, clock, logger, metrics, tracing, closers } = services;
+  const { redis, subscriber, keys, log, agents, catalogues, clock, logger, metrics, tracing, closers } = services;
   const runQueue = new StreamRunQueue({ redis, keys });
   const onAccepted = (run: AcceptedRun) => acceptedRuns.add(run);
   const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
   const { plans } = catalogues;
-  const runs = new Runs({ redis, keys, agents, plans, queue: runQueue, clock, tracing, onAccepted }, { timeoutMs });
+  const admission = new RunAdmission({ subscriber, keys, clock });
+  closers.add('run admission', () => admission.stop());
+  await admission.start();
+  const runDeps = { redis, keys, agents, plans, queue: runQueue, clock, tracing, onAccepted, admission };
+  const runs = new Runs(runDeps, { timeoutMs });
   const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
   const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
   closers.add('accepted runs', () => acceptedRuns.stop());

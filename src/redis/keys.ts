@@ -198,6 +198,11 @@ export class Keys {
     return `${this.prefix}:{runs}:queue`;
   }
 
+  /** Sharded channel on which workers report the run queue while runs wait. */
+  get runQueueLoad(): string {
+    return `${this.prefix}:{runs}:load`;
+  }
+
   /** Prefix of the BullMQ keys. The hash tag keeps a queue in one slot. */
   get queues(): string {
     return `{${this.prefix}:bull}`;

@@ -82,6 +82,7 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   runControls: 'none',
   nodeChannels: 'none',
   runQueue: 'entries',
+  runQueueLoad: 'none',
   queues: 'none',
   socketIo: 'none',
   auth: 'elsewhere',

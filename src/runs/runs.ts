@@ -25,6 +25,7 @@ import { overdueMembers } from '../redis/overdue.ts';
 import { integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
+import type { RunAdmission } from './run-admission.ts';
 import type { RunQueue } from './run-queue.ts';
 import { openRequests, readRunState } from './run-state.ts';
 import {
@@ -123,6 +124,8 @@ export interface RunsDeps {
   readonly tracing: Tracing;
   /** Observes the runs that this process accepted. */
   readonly onAccepted?: (run: AcceptedRun) => void;
+  /** Refuses new runs that would wait too long. Absent: accepts all. */
+  readonly admission?: Pick<RunAdmission, 'refusal' | 'added'>;
 }
 
 /** Stores agent runs in Redis. A run starts once per request id and is owned by one worker at a time. */
@@ -135,6 +138,7 @@ export class Runs {
   readonly #clock: Clock;
   readonly #tracing: Tracing;
   readonly #onAccepted: RunsDeps['onAccepted'];
+  readonly #admission: RunsDeps['admission'];
   readonly #timeoutMs: number;
   /**
    * The same for all runs: the list of a user's runs is trimmed by it. A run must outlive its deadline, after which the
@@ -142,7 +146,10 @@ export class Runs {
    */
   readonly #keptMs: number;
 
-  constructor({ redis, keys, agents, plans, queue, clock, tracing, onAccepted }: RunsDeps, options: RunsOptions) {
+  constructor(
+    { redis, keys, agents, plans, queue, clock, tracing, onAccepted, admission }: RunsDeps,
+    options: RunsOptions,
+  ) {
     this.#redis = redis;
     this.#keys = keys;
     this.#agents = agents;
@@ -151,6 +158,7 @@ export class Runs {
     this.#clock = clock;
     this.#tracing = tracing;
     this.#onAccepted = onAccepted;
+    this.#admission = admission;
     this.#timeoutMs = options.timeoutMs;
     this.#keptMs = RUN_KEPT_MS + agents.longestTimeoutMs(options.timeoutMs) - options.timeoutMs;
   }
@@ -162,11 +170,16 @@ export class Runs {
    * The message limit, the run and its job are sent together, in this order on one connection: one round trip. The
    * script reads the counter of the limiter and stores no run above the limit. A worker drops a job that has no run. If
    * the job could not be stored, a repetition with the same request id adds it again.
+   *
+   * A run that would not be executed in time by the estimate of the queue is refused with OVERLOADED and the time of a
+   * useful retry. Repetitions of accepted runs are not.
    * @throws TollgateError AGENT_NOT_FOUND, RATE_LIMITED, QUOTA_EXCEEDED, OVERLOADED
    */
   async start(run: RunRequest, limit: MessageLimit): Promise<StartedRun> {
     const agent = this.#agents.get(run.agent);
     if (!agent) throw new TollgateError('AGENT_NOT_FOUND', { fields: { agents: this.#agents.all.map((a) => a.name) } });
+    const overloaded = this.#admission?.refusal(this.#agents.timeoutMs(agent.name, this.#timeoutMs));
+    if (overloaded) return this.#repeated(run, limit, overloaded);
     const [allowed, started, enqueued] = await Promise.allSettled([
       limit.allowed,
       this.#store(run, agent.name, limit.messages),
@@ -182,8 +195,22 @@ export class Runs {
     }
     if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
     const [outcome, run_id, thread_id] = reply;
-    if (outcome === 'started') this.#onAccepted?.({ ...acceptedRun(run, agent.name), threadId: thread_id });
+    if (outcome === 'started') {
+      this.#admission?.added();
+      this.#onAccepted?.({ ...acceptedRun(run, agent.name), threadId: thread_id });
+    }
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
+  }
+
+  /** Returns the run that an earlier request with the same id started. @throws the given error if there is none */
+  async #repeated(run: RunRequest, limit: MessageLimit, overloaded: TollgateError): Promise<StartedRun> {
+    const { userId } = run.identity;
+    const first = mapRedisErrors(this.#redis.get(this.#keys.user(userId).request(run.requestId)));
+    const [stored] = await Promise.all([first, limit.allowed]);
+    const [run_id, thread_id] = stored?.split(' ') ?? [];
+    if (run_id === undefined || thread_id === undefined) throw overloaded;
+    await this.#enqueue({ user_id: userId, run_id });
+    return { run_id, thread_id, isRepeated: true };
   }
 
   #enqueue(job: AgentRunJob): Promise<void> {

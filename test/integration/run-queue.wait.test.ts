@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, expect, it } from '@jest/globals';
-import { openClient } from '../support/clients.ts';
+import { freshRequestId } from '../support/agent-runs.ts';
+import { openClient, type ReceivedEvent } from '../support/clients.ts';
 import { scrape } from '../support/metrics.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
@@ -11,8 +13,11 @@ import { until } from '../support/until.ts';
 
 /** Runs of one user that wait while the worker executes another. */
 const WAITING = 6;
-const RUN_MS = 1_500;
-/** Interval at which a worker samples the queue. */
+const RUN_MS = 800;
+const RUN_TIMEOUT_SECONDS = 20;
+/** More runs than one slot executes within their time limit. */
+const TOO_MANY = 60;
+/** Interval at which a worker samples an idle queue. */
 const SAMPLED_EVERY_MS = 5_000;
 
 const METRIC = 'tollgate_run_queue_wait_seconds';
@@ -22,7 +27,10 @@ let stack: StackProcesses;
 beforeAll(async () => {
   const model = await ModelServer.start(() => ({ text: ['Done.'], pieceMs: RUN_MS }));
   closeAfter('file', () => model.close());
-  const env = { AGENT_MODEL_URL: model.url, AGENT_MODEL_NAME: 'test-model', RUN_CONCURRENCY: '1' };
+  const env = {
+    ...{ AGENT_MODEL_URL: model.url, AGENT_MODEL_NAME: 'test-model' },
+    ...{ RUN_CONCURRENCY: '1', RUN_TIMEOUT_SECONDS: String(RUN_TIMEOUT_SECONDS), MESSAGE_RATE_PER_MINUTE: '10000' },
+  };
   stack = await startStack({ gateways: 1, workers: 1, env });
 });
 
@@ -42,4 +50,39 @@ it('a worker exports the expected wait of a new run: 0, then the length of its q
   const ended = () => client.events.filter(isTerminal).length === 1 + WAITING;
   await until(ended, { timeoutMs: 60_000, label: 'the end of every run' });
   await until(async () => (await waits())[0] === 0, { timeoutMs: 3 * SAMPLED_EVERY_MS });
+}, 120_000);
+
+it('runs above what the workers can finish are refused with OVERLOADED, and no accepted run times out', async () => {
+  const { token } = mintToken({ plan: 'developer' }, { stack: stack.addresses });
+  const client = await openClient({ url: nodeUrl(0, stack.addresses), token });
+  await client.welcome();
+  const ask = (request_id: string) => client.send('agent_request', { message: 'Hello', request_id });
+  const answerTo = (request_id: string) =>
+    client.waitFor(({ type, fields }) => fields.request_id === request_id && /^(agent_accepted|error)$/.test(type));
+  const answers = [];
+  for (let at = 0; at < TOO_MANY; at += 1) {
+    const id = freshRequestId();
+    ask(id);
+    answers.push(await answerTo(id));
+    // Ten per second: the worker reports the queue twice per second.
+    await delay(100);
+  }
+  const accepted = answers.filter(({ type }) => type === 'agent_accepted');
+  const refused = answers.filter(({ type }) => type === 'error').map(({ fields }) => fields);
+  expect(refused.length).toBeGreaterThan(0);
+  for (const error of refused) expect(error).toMatchObject({ code: 'OVERLOADED', retryable: true });
+  const retries = refused.map(({ retry_after_ms }) => Number(retry_after_ms));
+  expect(Math.min(...retries)).toBeGreaterThanOrEqual(1_000);
+  // A repetition of an accepted request names its run, and other messages are served.
+  const known = String(accepted.at(-1)?.fields.request_id);
+  const from = client.mark();
+  ask(known);
+  const isRepetition = ({ type, fields }: ReceivedEvent) => type === 'agent_accepted' && fields.request_id === known;
+  const repeated = await client.waitFor(isRepetition, { from });
+  expect(repeated).toMatchObject({ type: 'agent_accepted', fields: { run_id: accepted.at(-1)?.fields.run_id } });
+  client.send('ping');
+  await client.waitFor(({ type }) => type === 'pong');
+  const ends = () => client.events.filter(isTerminal);
+  await until(() => ends().length === accepted.length, { timeoutMs: 60_000, label: 'the end of every run' });
+  expect(ends().map(({ type }) => type)).toEqual(accepted.map(() => 'agent_completed'));
 }, 120_000);

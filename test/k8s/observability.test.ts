@@ -6,6 +6,7 @@ import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import type { Clock } from '../../src/lib/clock.ts';
 import { Metrics } from '../../src/lib/metrics.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import type { QueueLoad } from '../../src/runs/run-admission.ts';
 import { StreamRunQueue } from '../../src/runs/stream-run-queue.ts';
 import { watchQueue } from '../../workers/queue-watch.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
@@ -257,12 +258,16 @@ describe('tollgate_queue_jobs', () => {
     for (const n of [1, 2, 3]) await add(n);
     const metrics = new Metrics();
     const { clock, tick } = tickingClock();
-    const durations = { meanMs: 2_000 };
-    closeAfter('test', watchQueue(queue, { clock, metrics, logger: silentLogger, durations }, { concurrency: 2 }));
+    const reports: QueueLoad[] = [];
+    const durations = { meanMs: 2_000, inProgress: 0 };
+    const report = async (load: QueueLoad) => void reports.push(load);
+    const watched = { clock, metrics, logger: silentLogger, durations, report };
+    closeAfter('test', watchQueue(queue, watched, { concurrency: 2 }));
     const counted = { 'agent-runs waiting': 3, 'agent-runs active': 0, 'agent-runs delayed': 0 };
     await until(async () => Object.keys(await valuesOf(metrics)).length > 0);
     expect(await valuesOf(metrics)).toEqual(counted);
     expect(await waitsOf(metrics)).toEqual([3]);
+    expect(reports).toEqual([{ waiting: 3, slots: 2, mean_ms: 2_000 }]);
 
     await add(4);
     tick();

@@ -28,6 +28,8 @@ export interface StackOptions {
   /** Environment variables that override those of every test stack. */
   readonly env?: Environment;
   readonly redisUrl: string;
+  /** A checkout of an earlier version, which gateways and workers run until `switchTo('current')`. */
+  readonly earlierRoot?: string;
   /** Receives every line that any of the processes prints. */
   readonly onLine?: (line: string) => void;
 }
@@ -50,19 +52,25 @@ const STOP_GRACE_MS = 5_000;
 /** Output that no process may print: an unhandled error or a listener leak. */
 const UNHANDLED = /unhandled|uncaught|MaxListenersExceededWarning/i;
 
+/** The version of a checkout that a process runs. */
+export type Version = 'current' | 'earlier';
+
 /** One process of a stack. It can be stopped and restarted at the same address. */
 export class StackProcess {
   readonly name: string;
   readonly url: string;
-  readonly #startable: Startable;
+  readonly #versions: Readonly<Record<Version, Startable>>;
+  #startable: Startable;
   #process: ManagedProcess | undefined;
   /** Whether a test ended it; any other exit is a failure. */
   #endWanted = false;
 
-  constructor(startable: Startable, url: string) {
-    this.name = startable.name;
+  /** @param earlier starts the process in an earlier version, which then is the first one */
+  constructor(current: Startable, url: string, earlier?: Startable) {
+    this.name = current.name;
     this.url = url;
-    this.#startable = startable;
+    this.#versions = { current, earlier: earlier ?? current };
+    this.#startable = this.#versions.earlier;
   }
 
   get pid(): number | undefined {
@@ -102,6 +110,13 @@ export class StackProcess {
     await this.start();
   }
 
+  /** Ends the process with a signal, and starts it in another version at the same address. */
+  async switchTo(version: Version, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    await this.kill(signal);
+    this.#startable = this.#versions[version];
+    await this.start();
+  }
+
   /** Returns a sentence if the process ended although no test wanted that. */
   async unexpectedEnd(): Promise<string | undefined> {
     if (!this.#process || this.running || this.#endWanted) return undefined;
@@ -125,7 +140,7 @@ export class StackProcesses {
   private constructor(
     addresses: StackAddresses,
     ports: readonly number[],
-    { env, onLine: forwardLine }: { readonly env: Environment; readonly onLine: StackOptions['onLine'] },
+    { env, onLine: forwardLine, earlierRoot }: Pick<StackOptions, 'onLine' | 'earlierRoot'> & { env: Environment },
   ) {
     this.addresses = addresses;
     const [authPort = 0, ...others] = ports;
@@ -135,7 +150,8 @@ export class StackProcesses {
         if (UNHANDLED.test(line)) this.#unhandled.push(`${name}: ${line}`);
         forwardLine?.(line);
       };
-      return new StackProcess(make({ name, port, env, onLine }), httpUrl(port));
+      const earlier = earlierRoot === undefined ? undefined : make({ name, port, env, onLine, root: earlierRoot });
+      return new StackProcess(make({ name, port, env, onLine }), httpUrl(port), earlier);
     };
     this.auth = build(authService, 'auth', authPort);
     this.gateways = others.slice(0, count).map((port, index) => build(gateway, `gateway-${index + 1}`, port));
@@ -143,7 +159,8 @@ export class StackProcesses {
   }
 
   /** Starts everything concurrently. If one process fails to start, all others are stopped. */
-  static async start({ gateways = 1, workers = 1, env = {}, redisUrl, onLine }: StackOptions): Promise<StackProcesses> {
+  static async start(options: StackOptions): Promise<StackProcesses> {
+    const { gateways = 1, workers = 1, env = {}, redisUrl, onLine, earlierRoot } = options;
     const ports = await freePorts(1 + gateways + workers);
     const [authUrl = '', ...urls] = ports.map(httpUrl);
     const addresses: StackAddresses = {
@@ -158,7 +175,7 @@ export class StackProcesses {
       },
       demoPassword: env.DEMO_PASSWORD ?? randomBytes(12).toString('base64url'),
     };
-    const stack = new StackProcesses(addresses, ports, { env: environmentFor(addresses, env), onLine });
+    const stack = new StackProcesses(addresses, ports, { env: environmentFor(addresses, env), onLine, earlierRoot });
     const started = await Promise.allSettled(stack.all.map((process) => process.start()));
     const failure = started.find((result) => result.status === 'rejected');
     if (!failure) return stack;
