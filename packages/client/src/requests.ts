@@ -3,7 +3,7 @@ import { errorFromFields, TollgateError } from './errors.ts';
 import type { Fields } from './transports/transport.ts';
 
 /** The message that answers each request. */
-const REPLIES = {
+export const REPLIES = {
   agent_request: 'agent_accepted',
   agent_cancel: 'cancel_accepted',
   run_status: 'run_status',
