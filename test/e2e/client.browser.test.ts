@@ -3,7 +3,8 @@ import type { Page } from 'playwright-core';
 import { openBrowser, type TestBrowser } from '../support/browser/browser.ts';
 import { CHROMIUM, describeWith } from '../support/programs.ts';
 import { upTo } from '../support/runs.ts';
-import { stack } from '../support/stack.ts';
+import { askUser, ScriptedWorker } from '../support/scripted-worker.ts';
+import { stack, useStack } from '../support/stack.ts';
 import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -12,6 +13,9 @@ interface Received {
   readonly tears: number;
   readonly commits: number;
 }
+
+/** A gateway without a worker: the test appends the events of runs itself. */
+const scripted = useStack({ gateways: 1, workers: 0 });
 
 describeWith(CHROMIUM, 'a page in a browser', () => {
   let browser: TestBrowser;
@@ -48,6 +52,28 @@ describeWith(CHROMIUM, 'a page in a browser', () => {
     expect(sockets()).toBe(1);
     const { seqs } = await received(page);
     expect(seqs).toEqual(upTo(seqs.length));
+    await page.close();
+  });
+
+  it('shows what a run asks its user, the refusal of an answer, and the run after the answer', async () => {
+    const { addresses } = scripted();
+    const worker = await ScriptedWorker.start(addresses);
+    const { token, userId } = mintToken({}, { stack: addresses });
+    const { page } = await open({ token, url: addresses.gateways[0]?.url ?? '' });
+    await page.click('#ask');
+    await shows(page, '#run', 'running');
+    const runId = (await page.textContent('#run-id')) ?? '';
+    const events = await worker.claim(userId, runId);
+    await events.started();
+    await askUser(events, 'input_1', { kind: 'choice', message: 'Which one?', choices: ['a', 'b'] });
+    await shows(page, 'legend', 'Which one?');
+    await page.click('text=none of these');
+    await until(async () => (await page.textContent('fieldset'))?.endsWith('FORMAT_ERROR') === true);
+    await page.click('fieldset >> text="b"');
+    await until(async () => (await page.locator('fieldset').count()) === 0);
+    const log = await worker.claim(userId, runId);
+    await log.completed({ final_response: 'It is b.', summary: '' });
+    await shows(page, '#text', 'It is b.');
     await page.close();
   });
 

@@ -38,12 +38,22 @@ function Chat() {
     h('p', { id: 'state' }, connection.state),
     h('p', { id: 'plan' }, connection.identity?.plan),
     h('p', { id: 'run' }, run.state),
+    h('p', { id: 'run-id' }, run.runId),
     h('p', { id: 'text' }, run.text),
     h('p', { id: 'count' }, run.eventCount),
     h('p', { id: 'error' }, run.error?.code),
     h('p', { id: 'calls' }, usage?.today?.calls),
+    run.inputs.map((input) => h(Input, { key: input.input_id, input, respond: run.respond })),
     run.threadId && h(Thread, { id: run.threadId }),
   );
+}
+
+function Input({ input, respond }) {
+  const answer = (choice) => respond(input, { action: 'accept', content: { choice } });
+  const buttons = [...input.choices, 'none of these'].map((choice) =>
+    h('button', { key: choice, type: 'button', onClick: () => answer(choice) }, choice),
+  );
+  return h('fieldset', { disabled: input.isSending }, h('legend', null, input.message), buttons, input.error?.code);
 }
 
 function Thread({ id }) {
