@@ -14,6 +14,19 @@ interface Received {
   readonly commits: number;
 }
 
+/** Events of the test of the heap. `CLIENT_EVENTS=10000` is the long form. */
+const EVENTS = Number(process.env.CLIENT_EVENTS ?? 2_000);
+const EVENTS_AT_ONCE = 50;
+/** More than the events that `useRun` keeps. */
+const WARM_UP_EVENTS = 1_100;
+/** Allowed growth of the heap, in bytes: the text of the run, and noise. */
+const MAX_GROWTH_BYTES = 1_000_000;
+
+/** In the plain page: reads the events of a run. */
+const READ_RUN = `asked = client.run('Hello'); seen = 0;
+(async () => { for await (const event of asked) seen += 1; })(); 0`;
+const text = (id: string) => `document.querySelector('#${id}').textContent`;
+
 /** A gateway without a worker: the test appends the events of runs itself. */
 const scripted = useStack({ gateways: 1, workers: 0 });
 
@@ -76,6 +89,58 @@ describeWith(CHROMIUM, 'a page in a browser', () => {
     await shows(page, '#text', 'It is b.');
     await page.close();
   });
+
+  /** Bytes of the live objects of a page. */
+  async function heapOf(page: Page): Promise<number> {
+    const session = await browser.context.newCDPSession(page);
+    // Objects that a finalizer releases need a second collection.
+    for (let collection = 0; collection < 3; collection++) await session.send('HeapProfiler.collectGarbage');
+    const { usedSize } = await session.send('Runtime.getHeapUsage');
+    await session.detach();
+    return usedSize;
+  }
+
+  // The page in React contains the client, so the plain one is part of the long form only.
+  it.each(process.env.CLIENT_EVENTS === undefined ? ['react'] : ['react', 'plain'])(
+    `keeps the heap of a page (%s) within a megabyte over ${EVENTS} events of a run`,
+    async (kind) => {
+      const { addresses } = scripted();
+      const worker = await ScriptedWorker.start(addresses);
+      const { token, userId } = mintToken({}, { stack: addresses });
+      const { page } = await open({ token, url: addresses.gateways[0]?.url ?? '', page: kind, quiet: '' });
+      if (kind === 'react') {
+        await page.click('#ask');
+        await shows(page, '#run', 'running');
+      } else {
+        await page.evaluate(READ_RUN);
+      }
+      const runId = String(
+        await page.evaluate(kind === 'react' ? text('run-id') : 'asked.accepted.then(({ runId }) => runId)'),
+      );
+      const events = await worker.claim(userId, runId);
+      await events.started();
+      const think = () => events.modelText({ thought: 'A thought. ', step: 1 }, {});
+      const send = async (count: number) => {
+        for (let sent = 0; sent < count; sent += EVENTS_AT_ONCE)
+          await Promise.all(Array.from({ length: EVENTS_AT_ONCE }, think));
+      };
+      const seen = kind === 'react' ? text('count') : 'seen';
+      const hasSeen = (count: number) =>
+        until(async () => Number(await page.evaluate(seen)) >= count, { timeoutMs: 30_000 });
+      await send(WARM_UP_EVENTS);
+      await hasSeen(WARM_UP_EVENTS + 1);
+      const before = await heapOf(page);
+      await send(EVENTS);
+      await hasSeen(WARM_UP_EVENTS + EVENTS + 1);
+      const after = await heapOf(page);
+      process.stderr.write(
+        `heap of the page (${kind}): ${before} bytes, ${after - before} more after ${EVENTS} events\n`,
+      );
+      expect(after - before).toBeLessThan(MAX_GROWTH_BYTES);
+      await page.close();
+    },
+    60_000 + EVENTS * 20,
+  );
 
   it('runs an agent over server-sent events from another origin', async () => {
     const { page, sockets } = await open({ token: mintToken().token, page: 'plain', transport: 'sse' });
