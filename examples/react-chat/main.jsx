@@ -17,12 +17,41 @@ function Chat() {
     <>
       <Ask onAsk={(message) => first.start(message)} disabled={first.state === 'running'} />
       <p>{first.error?.message ?? first.text}</p>
+      <Inputs inputs={first.inputs} respond={first.respond} />
     </>
   );
 }
 
+/** What a run asks its user: the run waits for the answer. A form is left to other clients of the user. */
+function Inputs({ inputs, respond }) {
+  return inputs.map((input) => (
+    <fieldset key={input.input_id} disabled={input.isSending}>
+      <legend>{input.message}</legend>
+      {input.kind === 'approval' && (
+        <>
+          <code>
+            {input.tool_name} {JSON.stringify(input.arguments)}
+          </code>
+          <button type="button" onClick={() => respond(input, { action: 'accept' })}>
+            Allow
+          </button>
+        </>
+      )}
+      {input.choices?.map((choice) => (
+        <button type="button" key={choice} onClick={() => respond(input, { action: 'accept', content: { choice } })}>
+          {choice}
+        </button>
+      ))}
+      <button type="button" onClick={() => respond(input, { action: 'decline' })}>
+        Decline
+      </button>
+      {input.error?.message}
+    </fieldset>
+  ));
+}
+
 function Conversation({ threadId }) {
-  const { messages, send, run } = useThread(threadId);
+  const { messages, send, respond, run } = useThread(threadId);
   return (
     <>
       <ul>
@@ -34,6 +63,7 @@ function Conversation({ threadId }) {
       </ul>
       {run.state === 'running' && <p>{run.text}</p>}
       {run.error && <p>{run.error.message}</p>}
+      <Inputs inputs={run.inputs} respond={respond} />
       <Ask onAsk={send} disabled={run.state === 'running'} />
     </>
   );

@@ -1,6 +1,6 @@
+import type { Fields } from '../../packages/client/src/transports/transport.ts';
 import { ERRORS } from '../../src/protocol/errors.ts';
 import { isTerminalEvent } from '../../src/protocol/messages.ts';
-import type { Fields } from './link.ts';
 import type { IterationKind } from './mix.ts';
 
 /**

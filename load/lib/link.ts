@@ -1,8 +1,7 @@
 import { io } from 'socket.io-client';
 import { WebSocket } from 'ws';
+import { type Fields, isFields } from '../../packages/client/src/transports/transport.ts';
 import type { Transport } from './mix.ts';
-
-export type Fields = Readonly<Record<string, unknown>>;
 
 export interface LinkOptions {
   readonly transport: Transport;
@@ -120,8 +119,4 @@ function codeOf(error: Error & { code?: unknown; description?: unknown; error?: 
   if (typeof error.code === 'string') return error.code;
   const inner = error.description ?? error.error;
   return isFields(inner) && 'message' in inner ? codeOf(inner as unknown as Error) : error.message;
-}
-
-export function isFields(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

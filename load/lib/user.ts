@@ -1,6 +1,8 @@
+import { backoffMs } from '../../packages/client/src/backoff.ts';
+import type { Fields } from '../../packages/client/src/transports/transport.ts';
 import { ERRORS } from '../../src/protocol/errors.ts';
 import { type Iteration, progressOf } from './iteration.ts';
-import { type Fields, type Link, openLink } from './link.ts';
+import { type Link, openLink } from './link.ts';
 import type { Measures } from './measures.ts';
 import type { Transport } from './mix.ts';
 import { StreamCheck, type StreamResult } from './stream-check.ts';
@@ -9,7 +11,7 @@ import { StreamCheck, type StreamResult } from './stream-check.ts';
 const WELCOME_MS = 20_000;
 /** Timeout of an iteration. A run ends after 45 s at the latest. */
 const TURN_MS = 60_000;
-const BACK_OFF_MS = { first: 100, last: 5_000 };
+const BACKOFF = { firstMs: 100, maxMs: 5_000 };
 /** Close codes after which a client does not reconnect, if the close names no code of the error table. */
 const FINAL_CODES = new Set(['1008', '4001', '4003', 'io server disconnect', 'TOKEN_EXPIRED']);
 
@@ -223,8 +225,8 @@ export class LoadUser {
       this.#isClosed = true;
       return this.#endIteration('stayed away');
     }
-    const backOffMs = Math.min(BACK_OFF_MS.last, BACK_OFF_MS.first * 2 ** this.#failures) * (0.5 + Math.random() / 2);
-    this.#connectTimer = setTimeout(() => this.#connect(), this.#retryAfterMs ?? backOffMs);
+    const delayMs = this.#retryAfterMs ?? backoffMs(this.#failures, BACKOFF, Math.random);
+    this.#connectTimer = setTimeout(() => this.#connect(), delayMs);
     this.#retryAfterMs = undefined;
   }
 

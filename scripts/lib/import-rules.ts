@@ -82,6 +82,8 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
     'src/connections',
     'src/transports',
     'src/http',
+    // The request of a tool call, and the port of all transports to the tools.
+    'src/tools/tool-call.ts',
   ],
   // The Fastify instance and its limits, used by every process.
   'src/http/app.ts': LEAVES,

@@ -26,6 +26,7 @@ import { StreamRunQueue } from '../runs/stream-run-queue.ts';
 import type { Threads } from '../threads/threads.ts';
 import { depthOf } from '../tools/built-in/health-tools.ts';
 import { ToolAccess } from '../tools/tool-access.ts';
+import type { ToolsPort } from '../tools/tool-call.ts';
 import type { AcknowledgedRecords } from '../usage/recovery/acknowledged-records.ts';
 import type { Authentication } from './authentication.ts';
 import { composeEventLog } from './event-log.ts';
@@ -51,6 +52,7 @@ export interface Connections {
   readonly runs: Runs;
   readonly inputs: RunInputs;
   readonly threads: Threads;
+  readonly tools: ToolsPort;
 }
 
 /** Composes what connections need: limits, leases, event delivery, message handlers. Starts to follow invalidations. */
@@ -127,6 +129,7 @@ export async function composeConnections(
     runs,
     inputs,
     threads,
+    tools,
   };
 }
 

@@ -8,7 +8,9 @@ import { FrontEndScope } from '../frontends/front-end-scope.ts';
 import { registerInputRoutes } from '../frontends/runs/input-routes.ts';
 import { registerRunRoutes } from '../frontends/runs/run-routes.ts';
 import { RunWaits } from '../frontends/runs/run-waits.ts';
+import { registerUserRoutes } from '../frontends/runs/user-routes.ts';
 import type { InputWatch } from '../http/app.ts';
+import { InFlight } from '../mcp/in-flight.ts';
 import type { ConnectionGuard } from '../transports/connection-guard.ts';
 import { EventStreams } from '../transports/event-streams.ts';
 import type { Origins } from '../transports/origins.ts';
@@ -27,8 +29,8 @@ export interface FrontEndRoutesDeps {
 
 /** The front ends of a node. */
 export interface FrontEnds {
-  /** Ends the requests that wait for a run. The hub ends the streams. */
-  drain(): void;
+  /** Ends the requests that wait for a run, and waits for tool calls. The hub ends the streams. */
+  drain(timeoutMs: number): Promise<void>;
 }
 
 /** Registers the routes through which front ends other than Tollgate's own clients use a node. */
@@ -38,7 +40,7 @@ export function registerFrontEnds(
   { services, connections, ...shared }: FrontEndRoutesDeps,
 ): FrontEnds {
   const { clock, metrics } = services;
-  const { deps, accounts, plans, messageLimiter, runs, inputs, threads } = connections;
+  const { deps, accounts, plans, messageLimiter, runs, inputs, threads, tools } = connections;
   const { authenticator, limits, liveTail } = deps;
   const streams = new EventStreams(deps);
   const scope = new FrontEndScope({
@@ -57,9 +59,16 @@ export function registerFrontEnds(
   const waits = new RunWaits({ liveTail, clock });
   registerRunRoutes(app, { scope, runs, waits, clock });
   registerInputRoutes(app, { scope, inputs });
+  const calls = new InFlight({ name: 'tool calls' });
+  registerUserRoutes(app, { scope, tools, threads, limits, calls });
   const conversations = new Conversations({ scope, runs, inputs, threads, agents: services.agents });
   registerAgUiRoutes(app, { scope, conversations });
   registerCopilotKitRoutes(app, { scope, conversations });
   registerChatRoutes(app, { scope, runs, inputs });
-  return { drain: () => waits.drain() };
+  return {
+    drain(timeoutMs) {
+      waits.drain();
+      return calls.drained(clock, timeoutMs);
+    },
+  };
 }

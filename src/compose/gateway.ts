@@ -112,8 +112,7 @@ async function startServers(
   closers.add('http server', () => app.close());
   closers.add('final polls', () => socketIo.ended(FINAL_POLL_MS));
   closers.add('clients', () => {
-    frontEnds.drain();
-    return Promise.all([hub.drain(drainMs), mcp.inFlight.drained(clock, drainMs)]);
+    return Promise.all([frontEnds.drain(drainMs), hub.drain(drainMs), mcp.inFlight.drained(clock, drainMs)]);
   });
   closers.add('readiness', () => readiness.drain());
   const { port } = app.server.address() as AddressInfo;

@@ -20,7 +20,7 @@ const TAGS = [
   { name: 'identity', description: 'Events with which identity providers end sessions.' },
   { name: 'mcp', description: 'The Model Context Protocol over HTTP.' },
   { name: 'chat', description: 'Chats for the transports of the AI SDK 7.' },
-  { name: 'runs', description: 'Runs and events of a user over plain HTTP.' },
+  { name: 'runs', description: 'Runs, events, tools, threads and usage of a user over plain HTTP.' },
   { name: 'ag-ui', description: 'AG-UI 1.0 and the routes of CopilotKit, for front ends that speak them.' },
   { name: 'websocket', description: 'What clients need to know before they connect.' },
   { name: 'operations', description: 'Health, metrics and configuration.' },

@@ -24,14 +24,23 @@ async function python(...args: string[]): Promise<string> {
 describeWith(PYTHON_CLIENTS, 'the Python client', () => {
   it('passes its own tests', () => python('-m', 'unittest', 'discover', '-s', join(PACKAGE, 'tests')), 60_000);
 
-  it('runs an agent without an event loop of the caller', async () => {
-    const url = stack().gateways[0]?.url ?? '';
-    const { token } = mintToken();
-    const { runs, text, tools } = JSON.parse(
-      await python(join(PACKAGE, 'tests/run_again.py'), 'blocking', url, token, '1'),
-    );
-    expect([runs[0][0], runs[0].at(-1)]).toEqual(['agent_started', 'agent_completed']);
-    expect(text).toEqual(expect.any(String));
-    expect(tools.length).toBeGreaterThan(0);
-  }, 60_000);
+  it.each(['websocket', 'socketio', 'sse'])(
+    'makes each request over %s without an event loop of the caller',
+    async (transport) => {
+      const url = stack().gateways[0]?.url ?? '';
+      const { token } = mintToken({ plan: 'pro' });
+      const args = [join(PACKAGE, 'tests/run_again.py'), transport, url, token, '0'];
+      const { types, text, tools, ...others } = JSON.parse(await python(...args));
+      expect([types[0], types.at(-1)]).toEqual(['agent_started', 'agent_completed']);
+      expect(tools).toContain('list_agents');
+      const question = 'How is my workload doing?';
+      expect(others).toEqual({
+        calls: [true, true, true],
+        threads: [question],
+        messages: [text, question],
+        plan: 'pro',
+      });
+    },
+    60_000,
+  );
 });

@@ -36,13 +36,7 @@ const processes = useStack({
   env: { MESSAGE_RATE_PER_MINUTE: '100000', MAX_CONNECTIONS_PER_USER: '50', CONNECTION_LEASE_SECONDS: '3' },
 });
 
-/** Long polling needs up to a minute to notice a gateway that was killed during a poll: in the long form only. */
-const PYTHON_TRANSPORTS = [
-  'websocket',
-  'socketio',
-  'sse',
-  ...(process.env.CLIENT_RUNS === undefined ? [] : ['polling']),
-];
+const PYTHON_TRANSPORTS = ['websocket', 'socketio', 'sse', 'polling'];
 
 const PYTHON_CLIENT = join(PROJECT_ROOT, 'packages/python/tests/run_again.py');
 

@@ -234,11 +234,20 @@ describe('a tool call of a client', () => {
     expect(await call).toMatchObject({ success: true, result: 42 });
   });
 
+  it('says why there is no connection when it times out', async () => {
+    const { client, clock, transport } = await connected({ requestTimeoutMs: 1_000 });
+    transport.current.close({ detail: 'HTTP 403' });
+    const call = client.callTool('search');
+    clock.advance(1_000);
+    const message = expect.stringMatching(/^No answer to tool_call: not connected \(DISCONNECTED: .*HTTP 403.*\)\.$/);
+    await expect(call).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT', message, cause: { name: expect.any(String) } });
+  });
+
   it('times out, and rejects at once when its signal is aborted', async () => {
     const { client, clock } = await connected({ requestTimeoutMs: 1_000 });
     const call = client.callTool('search');
     clock.advance(1_000);
-    await expect(call).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT', retryable: true });
+    await expect(call).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT', message: 'No answer to tool_call.' });
     const stop = new AbortController();
     const aborted = client.callTool('search', {}, { signal: stop.signal });
     stop.abort(new Error('left the page'));

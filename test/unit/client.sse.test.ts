@@ -89,11 +89,36 @@ describe('the client over server-sent events', () => {
     expect(requests).toEqual([['POST', '/v1/runs/run_1/inputs/a%2Fb', { action: 'decline' }]]);
   });
 
-  it('rejects with the error of the gateway, or says that a request needs another transport', async () => {
+  it('rejects with the error of the gateway', async () => {
     const error = { code: 'QUOTA_EXCEEDED', message: 'Too many runs.', retryable: false, limit: 5 };
     const { client } = await connected((_, response) => response.writeHead(429).end(JSON.stringify({ error })));
     await expect(client.run('Hello').result()).rejects.toMatchObject({ code: 'QUOTA_EXCEEDED', fields: { limit: 5 } });
-    await expect(client.callTool('search')).rejects.toMatchObject({ code: 'UNSUPPORTED', retryable: false });
+    await expect(client.callTool('search')).rejects.toMatchObject({ code: 'QUOTA_EXCEEDED', retryable: false });
+  });
+
+  it('sends each request to its route', async () => {
+    const requests: unknown[] = [];
+    const { client } = await connected(async (request, response) => {
+      let body = '';
+      for await (const chunk of request) body += chunk;
+      requests.push([request.method, request.url, body === '' ? undefined : JSON.parse(body)]);
+      response.writeHead(200).end(JSON.stringify({ tools: [], threads: [], messages: [], before: null }));
+    });
+    await client.callTool('a/b', { x: 1 }, { idempotencyKey: 'k' });
+    await client.tools();
+    await client.threads.list();
+    await client.threads.history('thread_1', { before: '5-0', limit: 2 });
+    await client.threads.history('thread_1');
+    await client.usage();
+    const call = { arguments: { x: 1 }, idempotency_key: 'k', thread_id: 't1', request_id: expect.any(String) };
+    expect(requests).toEqual([
+      ['POST', '/v1/tools/a%2Fb', call],
+      ['GET', '/v1/tools', undefined],
+      ['GET', '/v1/threads', undefined],
+      ['GET', '/v1/threads/thread_1/messages?before=5-0&limit=2', undefined],
+      ['GET', '/v1/threads/thread_1/messages?', undefined],
+      ['GET', '/v1/usage', undefined],
+    ]);
   });
 
   it('continues after the last event, when the stream breaks and when one is missing', async () => {

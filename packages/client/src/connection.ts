@@ -126,7 +126,7 @@ export class Connection {
       token = await this.#tokens.current();
     } catch (cause) {
       if (attempt !== this.#attempt) return;
-      const message = 'getToken failed.';
+      const message = `getToken failed: ${cause}`;
       return this.#retry(new TollgateError('SIGNED_OUT', { message, retryable: true, cause }));
     }
     if (attempt !== this.#attempt) return;
@@ -242,7 +242,9 @@ export class Connection {
       const token = await this.#tokens.fresh();
       if (token !== undefined && attempt === this.#attempt) this.#sendToken(token);
     } catch (cause) {
-      this.#handlers.failed(new TollgateError('SIGNED_OUT', { message: 'getToken failed.', retryable: true, cause }));
+      this.#handlers.failed(
+        new TollgateError('SIGNED_OUT', { message: `getToken failed: ${cause}`, retryable: true, cause }),
+      );
     }
   }
 

@@ -55,7 +55,6 @@ export type ClientErrorCode =
   | 'DISCONNECTED'
   | 'NO_WEBSOCKET'
   | 'CANNOT_CONNECT'
-  | 'UNSUPPORTED'
   | 'SIGNED_OUT'
   | 'POSITION_NOT_SAVED'
   | 'REQUEST_TIMEOUT'

@@ -1,5 +1,7 @@
 import { errorFromFields, TollgateError } from './errors.ts';
 
+export { type BillingSystem, billingRequests } from './billing.ts';
+
 /** A record of the usage ledger. Later versions of the gateway may add fields. */
 export interface LedgerRecord {
   readonly id: string;

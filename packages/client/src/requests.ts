@@ -3,7 +3,7 @@ import { errorFromFields, TollgateError } from './errors.ts';
 import type { Fields } from './transports/transport.ts';
 
 /** The message that answers each request. */
-const REPLIES = {
+export const REPLIES = {
   agent_request: 'agent_accepted',
   agent_cancel: 'cancel_accepted',
   run_status: 'run_status',
@@ -24,6 +24,8 @@ export interface RequestOptions {
 export interface RequestsDeps {
   /** Sends a message if connected, and returns whether it was sent. */
   readonly send: (type: string, fields: Fields) => boolean;
+  /** Why there is no connection; undefined while there is one. */
+  readonly problem: () => TollgateError | undefined;
   readonly clock: Clock;
 }
 
@@ -79,7 +81,9 @@ export class Requests {
         reject(signal?.reason);
       };
       const cancelTimeout = this.#deps.clock.after(this.#limits.timeoutMs, () => {
-        pending.reject(new TollgateError('REQUEST_TIMEOUT', { message: `No answer to ${type}.`, retryable: true }));
+        const cause = this.#deps.problem();
+        const message = `No answer to ${type}${cause ? `: not connected (${cause.code}: ${cause.message})` : ''}.`;
+        pending.reject(new TollgateError('REQUEST_TIMEOUT', { message, retryable: true, cause }));
       });
       const pending: Pending = {
         type,

@@ -103,6 +103,8 @@ export class Tollgate {
   readonly #maxQueuedEvents: number;
   #stopWake: (() => void) | undefined;
   #identity: Identity | undefined;
+  /** Why there is no connection. */
+  #problem: TollgateError | undefined;
 
   /** The user's threads. */
   readonly threads = {
@@ -122,7 +124,7 @@ export class Tollgate {
     const { clock = systemClock, random = Math.random } = options;
     this.#maxQueuedEvents = options.maxQueuedEvents ?? 10_000;
     this.#requests = new Requests(
-      { clock, send: (type, fields) => this.#connection.send(type, fields) },
+      { clock, send: (type, fields) => this.#connection.send(type, fields), problem: () => this.#problem },
       { timeoutMs: options.requestTimeoutMs ?? 60_000, maxRetryAfterMs: options.maxRetryAfterMs ?? 10_000 },
     );
     this.#connection = new Connection(
@@ -140,11 +142,15 @@ export class Tollgate {
         message: (type, fields) => this.#message(type, fields),
         connected: (identity) => {
           this.#identity = identity;
+          this.#problem = undefined;
           this.#events.emit('identity', identity);
           this.#requests.connected();
         },
         state: (state) => this.#events.emit('state', state),
-        failed: (error) => this.#events.emit('error', error),
+        failed: (error) => {
+          if (this.state !== 'connected') this.#problem = error;
+          this.#events.emit('error', error);
+        },
         stopped: (error) => this.#stopped(error),
         lost: (reason) => this.#lost(reason),
         token: (token, refreshToken) => {

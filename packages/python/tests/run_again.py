@@ -2,6 +2,7 @@
 
 Usage: run_again.py (websocket | socketio | sse | polling) URL TOKEN RUNS
 Prints one line per ended run to standard error, so that a test can kill gateways in between.
+With RUNS 0, makes one request of each kind with the blocking client instead.
 """
 
 from __future__ import annotations
@@ -41,18 +42,30 @@ async def again(transport: str, url: str, token: str, runs: int) -> dict[str, ob
     return {"seqs": seqs, "runs": types, "reconnects": states.count("waiting")}
 
 
-def blocking(url: str, token: str) -> dict[str, object]:
-    with SyncTollgate(url, lambda _: token) as client:
+def one_of_each(transport: str, url: str, token: str) -> dict[str, object]:
+    with SyncTollgate(url, lambda _: token, transport=TRANSPORTS[transport]) as client:
         run = client.run(MESSAGE)
         types = [event["type"] for event in run]
-        tools = [tool["name"] for tool in client.tools()]
-        return {"runs": [types], "text": run.result().text, "tools": tools}
+        result = run.result()
+        call = client.call_tool("list_agents", idempotency_key="k")
+        again = client.call_tool("list_agents", idempotency_key="k")
+        page = client.thread_history(result.thread_id, limit=1)
+        older = client.thread_history(result.thread_id, before=page["before"])
+        return {
+            "types": types,
+            "text": result.text,
+            "tools": [tool["name"] for tool in client.tools()],
+            "calls": [call["success"], call["tool_call_id"] == again["tool_call_id"], again["repeated"]],
+            "threads": [thread["title"] for thread in client.threads()],
+            "messages": [message["text"] for message in [*page["messages"], *older["messages"]]],
+            "plan": client.usage()["plan"],
+        }
 
 
 def main() -> None:
     transport, url, token, runs = sys.argv[1:]
-    if transport == "blocking":
-        print(json.dumps(blocking(url, token)))
+    if int(runs) == 0:
+        print(json.dumps(one_of_each(transport, url, token)))
     else:
         print(json.dumps(asyncio.run(again(transport, url, token, int(runs)))))
 

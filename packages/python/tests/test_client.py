@@ -213,6 +213,24 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         await self.until(lambda: client.state == "stopped")
         self.assertEqual([(error.code, error.retryable) for error in self.errors], [("SIGNED_OUT", True), ("SIGNED_OUT", False)])
 
+    async def test_a_request_that_times_out_says_why_there_is_no_connection(self) -> None:
+        client = self.create(request_timeout=0.2, first_backoff=60.0, max_backoff=60.0)
+        call = asyncio.create_task(client.call_tool("search"))
+        (await self.attempt(1)).end("OVERLOADED")
+        with self.assertRaisesRegex(TollgateError, r"No answer to tool_call: not connected \(OVERLOADED: test\)\."):
+            await call
+
+    async def test_get_token_may_omit_its_argument(self) -> None:
+        client = self.create(get_token=lambda: "token")
+        client.connect()
+        self.assertEqual((await self.attempt(1)).token, "token")
+
+    async def test_refuses_a_url_without_a_scheme_and_a_token_in_place_of_get_token(self) -> None:
+        with self.assertRaisesRegex(ValueError, "must begin with http://"):
+            Tollgate("localhost:8000", lambda: "token")
+        with self.assertRaisesRegex(TypeError, "get_token must be a function"):
+            Tollgate("http://localhost:8000", "token")  # type: ignore[arg-type]
+
     async def test_reconnects_after_an_error_that_no_transport_should_raise(self) -> None:
         _, connection = await self.connected()
         connection.fail(ValueError("not JSON"))

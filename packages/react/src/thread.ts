@@ -3,6 +3,7 @@ import { useMemo } from 'react';
 import { asTollgateError } from './errors.ts';
 import { useTollgate } from './provider.ts';
 import { RunDisplay, type RunSnapshot } from './run.ts';
+import type { Respond } from './run-inputs.ts';
 import { Store, useKept, useStore } from './store.ts';
 
 /** A message of the thread's history, or one that this page sent or received and that the history has by now. */
@@ -28,6 +29,8 @@ export interface ThreadHandle extends ThreadSnapshot {
   readonly run: RunSnapshot;
   /** Starts a run in the thread. */
   send(message: string, options?: { readonly agent?: string }): void;
+  /** Answers one of `run.inputs`. */
+  readonly respond: Respond;
   loadOlder(): void;
   /** Loads the latest messages again, for example after an error. */
   reload(): void;
@@ -44,6 +47,7 @@ export function useThread(threadId: string): ThreadHandle {
       ...snapshot,
       run,
       send: (message, options) => thread.send(message, options?.agent),
+      respond: thread.run.respond,
       loadOlder: () => void thread.load('older'),
       reload: () => void thread.load('latest'),
     }),

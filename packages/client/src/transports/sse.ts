@@ -1,3 +1,4 @@
+import { REPLIES, type RequestType } from '../requests.ts';
 import type { Position } from '../stream-position.ts';
 import { EventStreamParser } from './event-stream-parser.ts';
 import {
@@ -21,10 +22,41 @@ export interface SseOptions {
 
 /**
  * Receives events as server-sent events (`GET /v1/events`) and sends requests as HTTP requests, where proxies allow no
- * WebSocket. The gateway has routes for runs: `callTool`, `tools`, `threads` and `usage` fail with `UNSUPPORTED`.
+ * WebSocket.
  */
 export function sseTransport({ fetch = globalThis.fetch }: SseOptions = {}): OpenTransport {
   return (options, handlers) => new SseLink(options, new CloseTracker(handlers), (url, init) => fetch(url, init));
+}
+
+/** The HTTP request of a message: a GET unless it has a body. */
+interface Call {
+  readonly path: string;
+  readonly body?: unknown;
+}
+
+/** @param thread the thread of requests that name none */
+type CallOf = (fields: Fields, thread: Fields) => Call;
+
+const runPath = ({ run_id }: Fields) => `/v1/runs/${segment(run_id)}`;
+const CALLS: Readonly<Record<RequestType, CallOf>> = {
+  agent_request: (fields, thread) => ({ path: '/v1/runs', body: { ...thread, ...fields } }),
+  agent_cancel: (fields) => ({ path: `${runPath(fields)}/cancel`, body: {} }),
+  run_status: (fields) => ({ path: runPath(fields) }),
+  input_response: ({ input_id, action, content, ...run }) => {
+    return { path: `${runPath(run)}/inputs/${segment(input_id)}`, body: { action, content } };
+  },
+  tool_call: ({ tool, ...fields }, thread) => ({ path: `/v1/tools/${segment(tool)}`, body: { ...thread, ...fields } }),
+  tools_list: () => ({ path: '/v1/tools' }),
+  threads_list: () => ({ path: '/v1/threads' }),
+  thread_history: ({ thread_id, before, limit }) => {
+    const query = new URLSearchParams(JSON.parse(JSON.stringify({ before, limit })));
+    return { path: `/v1/threads/${segment(thread_id)}/messages?${query}` };
+  },
+  usage_summary: () => ({ path: '/v1/usage' }),
+};
+
+function segment(value: unknown): string {
+  return encodeURIComponent(String(value));
 }
 
 type Fetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -64,7 +96,7 @@ class SseLink implements Transport {
         if (Date.now() - this.#lastBytesAt < SILENCE_MS) this.#tracker.message('pong', {});
         return;
       default:
-        void this.#request(type, fields);
+        if (type in CALLS) void this.#request(type as RequestType, fields);
     }
   }
 
@@ -137,19 +169,15 @@ class SseLink implements Transport {
     return new Error(`HTTP ${response.status}`);
   }
 
-  async #request(type: string, fields: Fields): Promise<void> {
+  async #request(type: RequestType, fields: Fields): Promise<void> {
     const { request_id } = fields;
-    const call = this.#call(type, fields);
-    if (!call) {
-      const message = `${type} needs a WebSocket or Socket.IO.`;
-      return this.#tracker.message('error', { code: 'UNSUPPORTED', message, retryable: false, request_id });
-    }
-    const { path, reply, ...init } = call;
-    const text = await this.#repeat(path, init);
+    const thread_id = this.#welcome?.thread_id;
+    const { path, body } = CALLS[type](fields, thread_id === undefined ? {} : { thread_id });
+    const text = await this.#repeat(path, body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) });
     if (text === undefined) return;
     const error = errorOf(text);
     if (error) this.#tracker.message('error', { ...error, request_id });
-    else this.#tracker.message(reply, { ...parse(text), request_id });
+    else this.#tracker.message(REPLIES[type], { ...parse(text), request_id });
   }
 
   /** Repeats a request until the gateway answers: its id makes that safe. @returns undefined if the client has closed */
@@ -157,7 +185,8 @@ class SseLink implements Transport {
     for (let delayMs = FIRST_DELAY_MS; ; delayMs = Math.min(2 * delayMs, MAX_DELAY_MS)) {
       try {
         const headers = { authorization: `Bearer ${this.#token}`, 'content-type': 'application/json' };
-        const response = await this.#fetch(this.#base + path, { ...init, headers, signal: this.#closed.signal });
+        const signal = this.#closed.signal;
+        const response = await this.#fetch(this.#base + path, { cache: 'no-store', ...init, headers, signal });
         const text = await response.text();
         // Anything else is the answer of a proxy, or of a node that drains.
         const code = errorOf(text)?.code;
@@ -167,27 +196,6 @@ class SseLink implements Transport {
       }
       if (this.#closed.signal.aborted) return undefined;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * delayMs));
-    }
-  }
-
-  #call(type: string, fields: Fields): ({ readonly path: string; readonly reply: string } & RequestInit) | undefined {
-    const path = `/v1/runs/${encodeURIComponent(String(fields.run_id))}`;
-    switch (type) {
-      case 'agent_request': {
-        const body = JSON.stringify({ thread_id: this.#welcome?.thread_id, ...fields });
-        return { path: '/v1/runs', reply: 'agent_accepted', method: 'POST', body };
-      }
-      case 'agent_cancel':
-        return { path: `${path}/cancel`, reply: 'cancel_accepted', method: 'POST', body: '{}' };
-      case 'input_response': {
-        const { action, content } = fields;
-        const input = `${path}/inputs/${encodeURIComponent(String(fields.input_id))}`;
-        return { path: input, reply: 'input_accepted', method: 'POST', body: JSON.stringify({ action, content }) };
-      }
-      case 'run_status':
-        return { path, reply: 'run_status', method: 'GET' };
-      default:
-        return undefined;
     }
   }
 }

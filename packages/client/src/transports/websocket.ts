@@ -26,12 +26,14 @@ export function webSocketTransport(WebSocket: WebSocketClass): OpenTransport {
     }
     const tracker = new CloseTracker(handlers);
     const socket = new WebSocket(target.href, ['jwt-auth', `jwt.${base64Url(token)}`]);
+    let hint = ' before it opened. Check the URL, and that CORS_ORIGINS of the gateway has the origin of the page.';
     socket.onmessage = ({ data }) => {
+      hint = '';
       const message = parse(data);
       if (message) tracker.message(message.type, message.fields);
     };
     socket.onclose = ({ code, reason }) => {
-      tracker.close(`WebSocket closed with ${code}${reason && ` ${reason}`}`, {
+      tracker.close(`WebSocket closed with ${code}${reason && ` ${reason}`}${hint}`, {
         code: CODE.test(reason) ? reason : undefined,
         final: FINAL_CLOSES.has(code),
       });

@@ -1,5 +1,6 @@
 """Client of the Tollgate gateway for AI agents."""
 
+from .billing import BillingSystem, billing_requests
 from .client import Identity, Tokens, Tollgate
 from .errors import ConnectionStoppedError, EventsLostError, RunFailedError, TollgateError
 from .ledger import LedgerFeed, LedgerPage
@@ -8,6 +9,7 @@ from .run import Run, RunResult
 from .sync import SyncRun, SyncTollgate
 
 __all__ = [
+    "BillingSystem",
     "ConnectionStoppedError",
     "EventsLostError",
     "FilePositionStore",
@@ -24,4 +26,5 @@ __all__ = [
     "Tokens",
     "Tollgate",
     "TollgateError",
+    "billing_requests",
 ]

@@ -22,9 +22,9 @@ from .transports import OpenTransport, Transport, TransportClosed, open_websocke
 #: ``decline`` is a refusal, ``cancel`` no decision.
 Action = Literal["accept", "decline", "cancel"]
 State = Literal["idle", "connecting", "connected", "waiting", "stopped"]
-#: Returns an access token, alone or as ``Tokens``, or None if the user has signed out. Its argument is the token that is
-#: no longer valid.
-GetToken = Callable[[str | None], "Token | Awaitable[Token]"]
+#: Returns an access token, alone or as ``Tokens``, or None if the user has signed out. Its argument, which it may omit, is
+#: the token that is no longer valid.
+GetToken = Callable[[str | None], "Token | Awaitable[Token]"] | Callable[[], "Token | Awaitable[Token]"]
 Listener = Callable[[Any], None]
 
 #: Refusals that a fresh token can cure.
@@ -90,13 +90,18 @@ class Tollgate:
         max_retry_after: float = 10.0,
         max_queued_events: int = 10_000,
     ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"The URL of the gateway must begin with http:// or https://: {url!r}")
+        if not callable(get_token):
+            raise TypeError("get_token must be a function that returns an access token")
         self._url = url
         self._get_token = get_token
+        self._wants_previous = _accepts_an_argument(get_token)
         self._open = transport
         self._position = StreamPosition(store)
         self._backoff = (first_backoff, max_backoff)
         self._max_queued = max_queued_events
-        self._requests = Requests(self._send, request_timeout, max_retry_after)
+        self._requests = Requests(self._send, lambda: self._problem, request_timeout, max_retry_after)
         self._listeners: dict[str, list[Listener]] = {}
         self._runs: dict[str, Run] = {}
         self._task: asyncio.Task[None] | None = None
@@ -109,6 +114,7 @@ class Tollgate:
         self._token_was_accepted = False
         self._retry_after: float | None = None
         self._error: TollgateError | None = None
+        self._problem: TollgateError | None = None
         self._is_resyncing = False
         self._resyncs = 0
         self._saved_at = 0.0
@@ -278,6 +284,7 @@ class Tollgate:
         if self._retry_after is not None:
             delay = self._retry_after
         self._retry_after = None
+        self._problem = error
         self._set_state("waiting")
         self._emit("error", error)
         await asyncio.sleep(delay)
@@ -345,6 +352,7 @@ class Tollgate:
         self._accepted_token(fields.get("token_expires_at"))
         if self._position.current is None:
             self._position.current = Position(int(fields["seq"]), str(fields["epoch"]))
+        self._problem = None
         self._set_state("connected")
         # Each connection hands over the refresh token of its session, and so receives the next one.
         if self._refresh_token is not None:
@@ -390,7 +398,8 @@ class Tollgate:
         return await self._fresh_token()
 
     async def _fresh_token(self) -> str | None:
-        found = self._get_token(self._previous_token or self._token)
+        previous = (self._previous_token or self._token,) if self._wants_previous else ()
+        found = self._get_token(*previous)
         answer = await found if inspect.isawaitable(found) else found
         tokens = answer if isinstance(answer, Tokens) else Tokens(answer) if answer is not None else None
         self._token = tokens.token if tokens else None
@@ -473,6 +482,17 @@ class Tollgate:
         task = asyncio.get_running_loop().create_task(work)
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
+
+
+def _accepts_an_argument(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:
+        # Functions in C may have no signature.
+        pass
+    return True
 
 
 def _new_id() -> str:

@@ -36,9 +36,15 @@ class Requests:
     """Each request outlives the connection: it is sent again after a reconnect, under the same ids."""
 
     def __init__(
-        self, send: Callable[[str, Mapping[str, Any]], Awaitable[None]], timeout: float, max_retry_after: float
+        self,
+        send: Callable[[str, Mapping[str, Any]], Awaitable[None]],
+        problem: Callable[[], TollgateError | None],
+        timeout: float,
+        max_retry_after: float,
     ) -> None:
         self._send = send
+        #: Why there is no connection; None while there is one.
+        self._problem = problem
         self._timeout = timeout
         self._max_retry_after = max_retry_after
         self._pending: dict[str, _Pending] = {}
@@ -56,7 +62,9 @@ class Requests:
                 await self._send(type, pending.fields)
                 return await future
         except TimeoutError:
-            raise TollgateError("REQUEST_TIMEOUT", f"No answer to {type}.", retryable=True) from None
+            problem = self._problem()
+            message = f"No answer to {type}{f': not connected ({problem})' if problem else ''}."
+            raise TollgateError("REQUEST_TIMEOUT", message, retryable=True) from problem
         finally:
             self._pending.pop(request_id, None)
 

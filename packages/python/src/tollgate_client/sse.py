@@ -8,9 +8,10 @@ import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from .position import Position
+from .requests import REPLIES
 from .transports import CONNECT_SECONDS, MAX_MESSAGE_BYTES, MAX_WAITING, Fields, Transport, TransportClosed
 
 #: The gateway sends a comment every 15 s, so a stream without one for longer is dead.
@@ -20,10 +21,7 @@ MAX_DELAY_SECONDS = 2.0
 
 
 async def open_sse(url: str, token: str, position: Position | None) -> Transport:
-    """Receives ``GET /v1/events`` and sends runs to ``POST /v1/runs`` (needs ``aiohttp``).
-
-    The gateway has routes for runs: ``call_tool``, ``tools``, ``threads`` and ``usage`` raise ``UNSUPPORTED``.
-    """
+    """Receives ``GET /v1/events`` and sends requests as HTTP requests (needs ``aiohttp``)."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
@@ -64,7 +62,7 @@ class _EventStream:
         elif type == "ping":
             if time.monotonic() - self._last_bytes_at < SILENCE_SECONDS:
                 await self._messages.put(("pong", {}))
-        else:
+        elif type in REPLIES:
             task = asyncio.create_task(self._request(type, dict(fields)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -155,16 +153,11 @@ class _EventStream:
 
     async def _request(self, type: str, fields: dict[str, Any]) -> None:
         request_id = fields.get("request_id")
-        call = self._call(type, fields)
-        if call is None:
-            message = f"{type} needs a WebSocket or Socket.IO."
-            error = {"code": "UNSUPPORTED", "message": message, "retryable": False, "request_id": request_id}
-            await self._messages.put(("error", error))
-            return
-        reply, method, path, body = call
-        text = await self._repeat(method, path, body)
+        thread = {"thread_id": self._welcome["thread_id"]} if self._welcome else {}
+        path, body = _call_of(type, fields, thread)
+        text = await self._repeat("GET" if body is None else "POST", path, body)
         error = _error_of(text)
-        answer = ("error", error) if error else (reply, json.loads(text))
+        answer = ("error", error) if error else (REPLIES[type], json.loads(text))
         await self._messages.put((answer[0], {**answer[1], "request_id": request_id}))
 
     async def _repeat(self, method: str, path: str, body: Any) -> str:
@@ -187,19 +180,32 @@ class _EventStream:
             await asyncio.sleep(random.uniform(0, delay))
             delay = min(2 * delay, MAX_DELAY_SECONDS)
 
-    def _call(self, type: str, fields: dict[str, Any]) -> tuple[str, str, str, Any] | None:
-        run = f"/v1/runs/{quote(str(fields.get('run_id')), safe='')}"
-        if type == "agent_request":
-            thread = {"thread_id": self._welcome["thread_id"]} if self._welcome else {}
-            return "agent_accepted", "POST", "/v1/runs", {**thread, **fields}
-        if type == "agent_cancel":
-            return "cancel_accepted", "POST", f"{run}/cancel", {}
-        if type == "input_response":
+
+def _call_of(type: str, fields: dict[str, Any], thread: dict[str, Any]) -> tuple[str, Any]:
+    """The path and the body of a request; without a body it is a GET. Requests without a thread belong to ``thread``."""
+    run = f"/v1/runs/{_segment(fields.get('run_id'))}"
+    match type:
+        case "agent_request":
+            return "/v1/runs", {**thread, **fields}
+        case "agent_cancel":
+            return f"{run}/cancel", {}
+        case "run_status":
+            return run, None
+        case "input_response":
             answer = {name: fields[name] for name in ("action", "content") if name in fields}
-            return "input_accepted", "POST", f"{run}/inputs/{quote(str(fields['input_id']), safe='')}", answer
-        if type == "run_status":
-            return "run_status", "GET", run, None
-        return None
+            return f"{run}/inputs/{_segment(fields['input_id'])}", answer
+        case "tool_call":
+            call = {name: value for name, value in fields.items() if name != "tool"}
+            return f"/v1/tools/{_segment(fields['tool'])}", {**thread, **call}
+        case "thread_history":
+            page = {name: fields[name] for name in ("before", "limit") if name in fields}
+            return f"/v1/threads/{_segment(fields['thread_id'])}/messages?{urlencode(page)}", None
+        case _:
+            return {"tools_list": "/v1/tools", "threads_list": "/v1/threads", "usage_summary": "/v1/usage"}[type], None
+
+
+def _segment(value: Any) -> str:
+    return quote(str(value), safe="")
 
 
 def _error_of(text: str) -> dict[str, Any] | None:

@@ -133,8 +133,35 @@ class _SocketIo:
             raise item
         return item
 
+    @property
+    def reason(self) -> TransportClosed | None:
+        return self._closed
+
+    def refused(self, data: Any) -> None:
+        """The gateway's refusal, or what the library says of a connection that never opened."""
+        details = data.get("data", data.get("error", data)) if isinstance(data, dict) else {}
+        if isinstance(details, dict) and isinstance(details.get("code"), str):
+            self.message("error", details)
+            self.ended(TransportClosed(f"Socket.IO: {details.get('message')}", details["code"]))
+        else:
+            self.ended(TransportClosed(f"Socket.IO: {data}"))
+
+    def loop_ended(self, loop: asyncio.Task[None]) -> None:
+        error = None if loop.cancelled() else loop.exception()
+        self.ended(TransportClosed(f"Socket.IO: {error or 'lost'}"))
+
     async def close(self) -> None:
+        engine = self._client.eio
         await self._client.disconnect()
+        if engine.write_loop_task:
+            # It sends the last packet, with which the gateway ends the connection at once.
+            await asyncio.wait([engine.write_loop_task], timeout=1)
+        # Otherwise a poll under way would keep its task and its socket for half a minute.
+        for loop in (engine.read_loop_task, engine.write_loop_task):
+            if loop:
+                loop.cancel()
+        if engine.http and not engine.http.closed:
+            await engine.http.close()
 
 
 def socketio_transport(transports: tuple[str, ...] = ("websocket",)) -> OpenTransport:
@@ -145,7 +172,6 @@ def socketio_transport(transports: tuple[str, ...] = ("websocket",)) -> OpenTran
 
         client = socketio.AsyncClient(reconnection=False)
         transport = _SocketIo(client)
-        refusal: list[Any] = []
 
         @client.on("*")
         async def on_message(type: str, fields: Any = None) -> None:
@@ -153,7 +179,7 @@ def socketio_transport(transports: tuple[str, ...] = ("websocket",)) -> OpenTran
 
         @client.on("connect_error")
         async def on_refusal(data: Any = None) -> None:
-            refusal.append(data)
+            transport.refused(data)
 
         @client.on("disconnect")
         async def on_disconnect(*_: Any) -> None:
@@ -164,13 +190,16 @@ def socketio_transport(transports: tuple[str, ...] = ("websocket",)) -> OpenTran
             auth |= {"after": position.after, "epoch": position.epoch}
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await client.connect(url, auth=auth, transports=list(transports))
-        except (socketio.exceptions.SocketIOError, OSError, TimeoutError) as error:
-            await client.disconnect()
-            data = refusal[-1] if refusal and isinstance(refusal[-1], dict) else {}
-            details = data.get("data") if isinstance(data.get("data"), dict) else data
-            code = details.get("code") if isinstance(details, dict) else None
-            raise TransportClosed(f"Socket.IO: {error or type(error).__name__}", code) from error
+                # The welcome, or its refusal, is a message: `wait` would give up after a second.
+                await client.connect(url, auth=auth, transports=list(transports), wait=False)
+        except Exception as error:
+            # Of this library, or of its HTTP client.
+            await transport.close()
+            raise transport.reason or TransportClosed(f"Socket.IO: {error or type(error).__name__}") from error
+        # python-engineio reports no disconnect after a refused or failed POST, nor after a poll that was cut within its
+        # response. Its loops end then.
+        for loop in (client.eio.read_loop_task, client.eio.write_loop_task):
+            loop.add_done_callback(transport.loop_ended)
         return transport
 
     return open_socketio
