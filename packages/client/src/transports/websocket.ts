@@ -1,11 +1,14 @@
 import { CloseTracker, isFields, type OpenTransport } from './transport.ts';
 
-/** The members of a WebSocket that this client uses, so that `ws` and other implementations fit. */
+/**
+ * The members of a WebSocket that this client uses. The handlers are `unknown`, so that the WebSocket of browsers, `ws`
+ * and other implementations fit, whose event types differ.
+ */
 export interface WebSocketLike {
   onopen: unknown;
-  onmessage: ((event: { readonly data: unknown }) => void) | null;
+  onmessage: unknown;
   onerror: unknown;
-  onclose: ((event: { readonly code: number; readonly reason: string }) => void) | null;
+  onclose: unknown;
   send(data: string): void;
   close(code?: number): void;
 }
@@ -26,11 +29,11 @@ export function webSocketTransport(WebSocket: WebSocketClass): OpenTransport {
     }
     const tracker = new CloseTracker(handlers);
     const socket = new WebSocket(target.href, ['jwt-auth', `jwt.${base64Url(token)}`]);
-    socket.onmessage = ({ data }) => {
+    socket.onmessage = ({ data }: { readonly data: unknown }) => {
       const message = parse(data);
       if (message) tracker.message(message.type, message.fields);
     };
-    socket.onclose = ({ code, reason }) => {
+    socket.onclose = ({ code, reason }: { readonly code: number; readonly reason: string }) => {
       tracker.close(`WebSocket closed with ${code}${reason && ` ${reason}`}`, {
         code: CODE.test(reason) ? reason : undefined,
         final: FINAL_CLOSES.has(code),

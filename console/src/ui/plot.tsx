@@ -1,0 +1,107 @@
+import 'uplot/dist/uPlot.min.css';
+import { useEffect, useRef } from 'preact/hooks';
+import uPlot from 'uplot';
+import { timeOfDay } from '../lib/format.ts';
+import { isDark } from '../lib/theme.ts';
+import type { ChartProps } from './chart-props.ts';
+
+const HEIGHT = 168;
+const AXIS_WIDTH = 54;
+const POINTS_UP_TO = 2;
+
+/** Draws a chart with uPlot. This file is fetched with the first chart. */
+export function Plot({ at, lines, format }: ChartProps) {
+  const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | undefined>(undefined);
+  const dark = isDark();
+  const names = lines.map(({ name }) => name).join('|');
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: colours come from the theme, the lines from their names
+  useEffect(() => {
+    const target = place.current;
+    if (!target) return;
+    const created = new uPlot(options(target, lines, format), dataOf(at, lines), target);
+    plot.current = created;
+    const observer = new ResizeObserver(() => created.setSize({ width: target.clientWidth, height: HEIGHT }));
+    observer.observe(target);
+    return () => {
+      observer.disconnect();
+      created.destroy();
+    };
+  }, [names, dark]);
+
+  useEffect(() => plot.current?.setData(dataOf(at, lines)), [at, lines]);
+  return <div class="chart" ref={place} aria-hidden="true" />;
+}
+
+function dataOf(at: ChartProps['at'], lines: ChartProps['lines']): uPlot.AlignedData {
+  const seconds = at.map((time) => new Date(time).getTime() / 1_000);
+  return [seconds, ...lines.map(({ values }) => [...values])];
+}
+
+function options(target: HTMLElement, lines: ChartProps['lines'], format: ChartProps['format']): uPlot.Options {
+  const style = getComputedStyle(target);
+  const color = (name: string) => style.getPropertyValue(name).trim();
+  const axis = {
+    stroke: color('--muted'),
+    font: `11px ${style.fontFamily}`,
+    grid: { stroke: color('--line'), width: 1 },
+    ticks: { show: false },
+  };
+  return {
+    width: target.clientWidth,
+    height: HEIGHT,
+    legend: { show: false },
+    padding: [10, 8, 0, 0],
+    cursor: { sync: { key: 'tollgate' }, y: false, points: { size: 6 } },
+    plugins: [tooltip(lines, format)],
+    scales: { y: { range: (_plot, _min, max) => [0, max > 0 ? max * 1.15 : 1] } },
+    axes: [
+      { ...axis, grid: { show: false } },
+      { ...axis, size: AXIS_WIDTH, values: (_plot, ticks) => ticks.map((value) => format(value)) },
+    ],
+    series: [
+      {},
+      ...lines.map(({ name }, index) => ({
+        label: name,
+        stroke: color(`--series-${(index % 5) + 1}`),
+        width: 1.5,
+        points: {
+          show: (_plot: uPlot, series: number) => lines[series - 1]?.values.filter(isSet).length === POINTS_UP_TO - 1,
+        },
+        ...(lines.length === 1 && { fill: `color-mix(in srgb, ${color('--series-1')} 14%, transparent)` }),
+      })),
+    ],
+  };
+}
+
+function isSet(value: number | null): boolean {
+  return value !== null;
+}
+
+/** Shows the values at the cursor. Its place is set with the CSSOM, which the content security policy allows. */
+function tooltip(lines: ChartProps['lines'], format: ChartProps['format']): uPlot.Plugin {
+  const box = document.createElement('div');
+  box.className = 'chart-tooltip';
+  return {
+    hooks: {
+      init: (plot) => {
+        plot.over.append(box);
+      },
+      setCursor: (plot) => {
+        const { idx, left = -1 } = plot.cursor;
+        box.hidden = typeof idx !== 'number' || left < 0;
+        if (typeof idx !== 'number') return;
+        const rows = lines.map(({ name }, index) => {
+          const value = plot.data[index + 1]?.[idx];
+          return `${name}  ${typeof value === 'number' ? format(value) : '–'}`;
+        });
+        const time = plot.data[0][idx];
+        box.textContent = [time === undefined ? '' : timeOfDay(time * 1_000).slice(0, 5), ...rows].join('\n');
+        const isRight = left > plot.over.clientWidth / 2;
+        box.style.left = isRight ? '' : `${left + 12}px`;
+        box.style.right = isRight ? `${plot.over.clientWidth - left + 12}px` : '';
+      },
+    },
+  };
+}
