@@ -4,7 +4,14 @@ import { OAuthError } from './oauth-errors.ts';
 import { sameSecret } from './secrets.ts';
 
 /** Scopes that a service can have. */
-export const SERVICE_SCOPES = ['usage:read', 'usage:write', 'events:write', 'admin', 'token:exchange'] as const;
+export const SERVICE_SCOPES = [
+  'usage:read',
+  'usage:write',
+  'events:write',
+  'admin:read',
+  'admin',
+  'token:exchange',
+] as const;
 /** Scopes for a request without a scope (RFC 6749 section 3.3): read-only access. */
 export const DEFAULT_SCOPES: readonly string[] = ['usage:read'];
 
@@ -159,6 +166,6 @@ function formDecoded(text: string): string {
   }
 }
 
-function invalidClient(): OAuthError {
+export function invalidClient(): OAuthError {
   return new OAuthError('invalid_client', 'Client authentication failed. Check client_id and client_secret.');
 }

@@ -2,7 +2,9 @@ import type { FastifyInstance } from 'fastify';
 import type { Clock } from '../src/lib/clock.ts';
 import { withoutTrailing } from '../src/lib/text.ts';
 import type { Redis } from '../src/redis/client.ts';
+import { AUTHORIZE_PATH, END_SESSION_PATH } from './authorization-routes.ts';
 import { SERVICE_SCOPES } from './clients.ts';
+import type { PublicKey } from './id-tokens.ts';
 import { GRANT_TYPES } from './oauth-routes.ts';
 import { REFRESH_TOKEN_SECONDS } from './sessions.ts';
 import { SERVICE_TOKEN_SECONDS } from './token-issuer.ts';
@@ -16,9 +18,13 @@ export interface MetadataOptions {
   readonly audience: string;
   /** URL at which clients reach this service. */
   readonly baseUrl: string;
+  /** URL at which browsers reach this service. */
+  readonly publicUrl: string;
   readonly environment: string;
   readonly accessTokenSeconds: number;
   readonly passwordLogin: boolean;
+  /** Keys of ID tokens. */
+  readonly publicKeys: readonly PublicKey[];
 }
 
 /** Registers the routes that require no credential: metadata, key set, configuration and health. */
@@ -30,16 +36,18 @@ export function registerMetadataRoutes(
   const serverMetadata = describeServer(options);
   const authConfig = describeConfig(options);
 
-  app.get('/.well-known/oauth-authorization-server', async (_request, reply) => {
-    reply.header('cache-control', 'public, max-age=300');
-    return serverMetadata;
-  });
+  for (const name of ['oauth-authorization-server', 'openid-configuration']) {
+    app.get(`/.well-known/${name}`, async (_request, reply) => {
+      reply.header('cache-control', 'public, max-age=300');
+      return serverMetadata;
+    });
+  }
 
-  // Empty on purpose. Tokens are signed with HS256, whose key (`oct`, RFC 7518 section 6.4) both signs and verifies, so
-  // every reader of a published key could issue tokens. A server with RS256 or ES256 keys publishes them here.
+  // The keys of ID tokens only. Access tokens are signed with HS256, whose key (`oct`, RFC 7518 section 6.4) both signs
+  // and verifies, so every reader of a published key could issue tokens.
   app.get('/.well-known/jwks.json', async (_request, reply) => {
     reply.header('cache-control', 'public, max-age=300');
-    return { keys: [] };
+    return { keys: options.passwordLogin ? options.publicKeys : [] };
   });
 
   app.get('/auth/config', async () => authConfig);
@@ -52,23 +60,41 @@ export function registerMetadataRoutes(
   });
 }
 
-/** Metadata of RFC 8414 section 2. There is no login page and therefore no authorization endpoint. */
-function describeServer({ issuer, baseUrl, passwordLogin }: MetadataOptions): object {
-  const at = (path: string) => `${withoutTrailing(baseUrl, '/')}${path}`;
+/**
+ * Metadata of RFC 8414 section 2 and OpenID Connect Discovery 1.0 section 3. Without accounts there is no sign-in page and
+ * therefore no authorization endpoint.
+ */
+function describeServer({ issuer, baseUrl, publicUrl, passwordLogin }: MetadataOptions): object {
+  const at = (path: string, url = baseUrl) => `${withoutTrailing(url, '/')}${path}`;
   const clientAuthentication = ['client_secret_basic', 'client_secret_post'];
-  const { password, ...always } = GRANT_TYPES;
+  const { password, authorizationCode, ...always } = GRANT_TYPES;
   return {
     issuer,
     token_endpoint: at('/oauth/token'),
     introspection_endpoint: at('/oauth/introspect'),
     revocation_endpoint: at('/oauth/revoke'),
     jwks_uri: at('/.well-known/jwks.json'),
-    scopes_supported: SERVICE_SCOPES,
-    response_types_supported: [],
-    grant_types_supported: [...Object.values(always), ...(passwordLogin ? [password] : [])],
+    scopes_supported: [...SERVICE_SCOPES, ...(passwordLogin ? ['openid'] : [])],
+    response_types_supported: passwordLogin ? ['code'] : [],
+    grant_types_supported: [...Object.values(always), ...(passwordLogin ? [password, authorizationCode] : [])],
     token_endpoint_auth_methods_supported: [...clientAuthentication, 'none'],
     introspection_endpoint_auth_methods_supported: clientAuthentication,
-    revocation_endpoint_auth_methods_supported: clientAuthentication,
+    revocation_endpoint_auth_methods_supported: [...clientAuthentication, ...(passwordLogin ? ['none'] : [])],
+    ...(passwordLogin ? signInMetadata((path) => at(path, publicUrl)) : {}),
+  };
+}
+
+function signInMetadata(at: (path: string) => string): object {
+  return {
+    authorization_endpoint: at(AUTHORIZE_PATH),
+    end_session_endpoint: at(END_SESSION_PATH),
+    response_modes_supported: ['query'],
+    code_challenge_methods_supported: ['S256'],
+    authorization_response_iss_parameter_supported: true,
+    subject_types_supported: ['public'],
+    id_token_signing_alg_values_supported: ['ES256'],
+    claims_supported: ['sub', 'email', 'sid', 'auth_time', 'nonce'],
+    prompt_values_supported: ['none', 'login'],
   };
 }
 

@@ -2,7 +2,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Logger } from '../src/lib/logger.ts';
 import { TollgateError } from '../src/protocol/errors.ts';
-import { type Clients, clientKey, mayExchangeTokens, requestedScopes } from './clients.ts';
+import { type Client, type Clients, clientKey, invalidClient, mayExchangeTokens, requestedScopes } from './clients.ts';
+import type { ConsoleClient } from './console-client.ts';
 import type { Grants } from './grants.ts';
 import type { IntrospectionEndpoint } from './introspection-endpoint.ts';
 import type { LiveTokens } from './live-tokens.ts';
@@ -16,11 +17,13 @@ import {
   text,
   textOrList,
 } from './parameters.ts';
+import type { Sessions } from './sessions.ts';
 
 export const GRANT_TYPES = {
   clientCredentials: 'client_credentials',
   refreshToken: 'refresh_token',
   tokenExchange: 'urn:ietf:params:oauth:grant-type:token-exchange',
+  authorizationCode: 'authorization_code',
   password: 'password',
 } as const;
 
@@ -43,6 +46,10 @@ const TokenRequest = z.object({
   refresh_token: optionalText(MAX_TOKEN_LENGTH),
   username: optionalText(MAX_NAME_LENGTH),
   password: optionalText(MAX_SECRET_LENGTH),
+  code: optionalText(128),
+  // RFC 7636 section 4.1: 43 to 128 characters.
+  code_verifier: optionalText(128),
+  redirect_uri: optionalText(2_048),
   subject_token: optionalText(MAX_TOKEN_LENGTH),
   subject_token_type: optionalText(128),
   requested_token_type: optionalText(128),
@@ -59,12 +66,14 @@ export interface OAuthDeps {
   readonly clients: Clients;
   readonly introspection: IntrospectionEndpoint;
   readonly liveTokens: LiveTokens;
+  readonly sessions: Pick<Sessions, 'findByRefreshToken' | 'end'>;
+  readonly console: ConsoleClient;
   readonly logger: Logger;
 }
 
 export interface OAuthOptions {
   readonly audience: string;
-  /** Whether the `password` grant is enabled. */
+  /** Whether the service has accounts: the grants with a password and with a code of the sign-in page are enabled. */
   readonly passwordLogin: boolean;
 }
 
@@ -84,12 +93,26 @@ export function registerOAuthRoutes(app: FastifyInstance, deps: OAuthDeps, optio
 
     // The response is the same for revoked, unknown and malformed tokens: RFC 7009 section 2.2.
     oauth.post('/oauth/revoke', async (request) => {
-      const { token, ...client } = parameters(TokenParameter, request.body);
-      await deps.clients.identifyService(request.headers.authorization, client);
-      await deps.liveTokens.revoke(token);
+      const { token, ...sent } = parameters(TokenParameter, request.body);
+      const client = await deps.clients.identify(request.headers.authorization, sent);
+      if (isConsole(client, deps)) await revokeOwn(token, deps);
+      else {
+        if (client.proof === 'none') throw invalidClient();
+        await deps.liveTokens.revoke(token);
+      }
       return {};
     });
   });
+}
+
+function isConsole(client: Client, { console }: Pick<OAuthDeps, 'console'>): boolean {
+  return client.proof === 'none' && client.id === console.id;
+}
+
+/** Ends the session of a live refresh token of the console. A public client can revoke only its own (RFC 7009 section 2.1). */
+async function revokeOwn(token: string, { sessions, console }: OAuthDeps): Promise<void> {
+  const session = await sessions.findByRefreshToken(token);
+  if (session?.client === console.key) await sessions.end(session.id);
 }
 
 /** Handles `POST /oauth/token` by grant type. */
@@ -112,6 +135,9 @@ class TokenEndpoint {
         return this.#refreshToken(body, authorization);
       case GRANT_TYPES.tokenExchange:
         return this.#tokenExchange(body, authorization);
+      case GRANT_TYPES.authorizationCode:
+        if (this.#options.passwordLogin) return this.#code(body, authorization);
+        break;
       case GRANT_TYPES.password:
         if (this.#options.passwordLogin) return this.#password(body, authorization);
     }
@@ -145,6 +171,15 @@ class TokenEndpoint {
     const [username, password] = [required(body, 'username'), required(body, 'password')];
     const client = await this.#deps.clients.identify(authorization, body);
     return this.#deps.grants.password(username, password, clientKey(client));
+  }
+
+  async #code(body: TokenRequest, authorization: string | undefined): Promise<object> {
+    const code = required(body, 'code');
+    const redirectUri = required(body, 'redirect_uri');
+    const verifier = required(body, 'code_verifier');
+    const client = await this.#deps.clients.identify(authorization, body);
+    if (!isConsole(client, this.#deps)) throw invalidClient();
+    return this.#deps.grants.code({ code, redirectUri, verifier });
   }
 
   async #tokenExchange(body: TokenRequest, authorization: string | undefined): Promise<object> {
@@ -184,10 +219,7 @@ function subjectRefused(error: unknown): unknown {
   return new OAuthError('invalid_request', error.message, { code: error.code, cause: error });
 }
 
-function required(
-  body: TokenRequest,
-  name: 'grant_type' | 'refresh_token' | 'username' | 'password' | 'subject_token' | 'subject_token_type',
-): string {
+function required(body: TokenRequest, name: Exclude<keyof TokenRequest, 'audience' | 'resource'>): string {
   const value = body[name];
   if (value === undefined) throw new OAuthError('invalid_request', `${name} is required.`);
   return value;

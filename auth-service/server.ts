@@ -14,8 +14,12 @@ import { connectRedis, disconnectRedis } from '../src/redis/client.ts';
 import { Keys } from '../src/redis/keys.ts';
 import { AccountStatuses } from './account-status.ts';
 import { registerAccountRoutes } from './admin-routes.ts';
+import { AuthorizationCodes } from './authorization-codes.ts';
+import { registerAuthorizationRoutes } from './authorization-routes.ts';
 import { Clients } from './clients.ts';
+import { ConsoleClient } from './console-client.ts';
 import { Grants } from './grants.ts';
+import { IdTokens } from './id-tokens.ts';
 import { IntrospectionEndpoint } from './introspection-endpoint.ts';
 import { registerLegacyRoutes } from './legacy-routes.ts';
 import { LiveTokens } from './live-tokens.ts';
@@ -85,7 +89,13 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     if (passwordLogin && config.DEMO_PASSWORD !== undefined) await users.seed(config.DEMO_PASSWORD);
     const logins = new Logins({ redis, keys, clock, users, passwords, logger });
     const liveTokens = new LiveTokens({ tokens, revocations, sessions, accountStatuses, clock }, { exchangeGraceMs });
-    const grants = new Grants({ tokens, sessions, accountStatuses, users, logins, liveTokens, plans, logger });
+    const { CONSOLE_CLIENT_ID: clientId, CONSOLE_REDIRECT_URIS: redirectUris } = config;
+    const console = new ConsoleClient({ clientId, redirectUris });
+    const codes = new AuthorizationCodes({ redis, keys });
+    const idTokens = new IdTokens({ clock }, { issuer, audience: clientId, secrets });
+    const signingIn = { codes, idTokens, sessions, logger, clock };
+    const accounts = { accountStatuses, users, logins, liveTokens, plans };
+    const grants = new Grants({ ...signingIn, ...accounts, console, tokens });
     const clients = new Clients({ liveTokens }, { serviceSecret: config.SERVICE_SECRET });
     const introspection = new IntrospectionEndpoint({ liveTokens, sessions, accountStatuses }, { issuer, audience });
 
@@ -94,9 +104,24 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     answerBeforeClose(app, clock);
     addCommonBehaviour(app, config.CORS_ORIGINS);
     const baseUrl = config.AUTH_SERVICE_URL;
-    const metadata = { issuer, audience, baseUrl, environment, accessTokenSeconds, passwordLogin };
+    const publicUrl = config.AUTH_PUBLIC_URL;
+    const metadata = {
+      issuer,
+      audience,
+      baseUrl,
+      publicUrl,
+      environment,
+      accessTokenSeconds,
+      passwordLogin,
+      publicKeys: idTokens.publicKeys,
+    };
     registerMetadataRoutes(app, { redis, clock }, metadata);
-    registerOAuthRoutes(app, { grants, clients, introspection, liveTokens, logger }, { audience, passwordLogin });
+    registerOAuthRoutes(
+      app,
+      { grants, clients, introspection, liveTokens, sessions, console, logger },
+      { audience, passwordLogin },
+    );
+    if (passwordLogin) registerAuthorizationRoutes(app, { ...signingIn, client: console, grants }, { issuer });
     registerLegacyRoutes(app, { grants, clients, introspection, liveTokens }, { passwordLogin });
     registerAccountRoutes(app, { clients, accountStatuses, plans, logger });
 

@@ -82,7 +82,11 @@ export class Sessions {
     this.#tokenTailMs = options.tokenTailMs;
   }
 
-  async start(owner: Pick<Session, 'userId' | 'email' | 'client' | 'generation'>): Promise<LiveRefreshToken> {
+  /** @param scope scopes that the user granted to the client; only of the authorization code grant */
+  async start(
+    owner: Pick<Session, 'userId' | 'email' | 'client' | 'generation'>,
+    scope = '',
+  ): Promise<LiveRefreshToken> {
     const startedAt = this.#clock.now();
     const session = { ...owner, id: newSessionId(), startedAt, expiresAt: startedAt + LIFETIME_MS };
     const refreshToken = this.#refreshTokens.first(session.id);
@@ -95,6 +99,7 @@ export class Sessions {
       started_at: session.startedAt,
       expires_at: session.expiresAt,
       current: digestOf(refreshToken),
+      ...(scope === '' ? {} : { scope }),
     };
     await answered(this.#redis.multi().hset(key, fields).pexpire(key, LIFETIME_MS).exec());
     return { session, refreshToken };
@@ -124,6 +129,11 @@ export class Sessions {
     const times = { generation: Number(generation), startedAt, expiresAt };
     const session = { id: sessionId, userId, email, client, ...times };
     return { result: 'rotated', session, refreshToken: successor };
+  }
+
+  /** Returns the scopes that were granted at the start of the session; none if it has ended. */
+  async scopeOf(id: string): Promise<string> {
+    return (await answered(this.#redis.hget(this.#key(id), 'scope'))) ?? '';
   }
 
   /** Returns undefined if the session has ended. */

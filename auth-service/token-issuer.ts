@@ -42,7 +42,11 @@ export type Claims = AccessClaims | ServiceClaims;
 /** Claims about the user of an access token. */
 export type AccessSubject = Required<
   Pick<AccessClaims, 'sub' | 'sid' | 'email' | 'plan' | 'permissions' | 'roles' | 'feature_flags'>
->;
+> & {
+  /** Client and scopes of a token that an authorization code started: RFC 9068 section 2.2. */
+  readonly client_id?: string;
+  readonly scope?: string;
+};
 
 export interface SignedToken {
   readonly token: string;

@@ -11,12 +11,14 @@ export interface User {
   readonly roles: readonly string[];
 }
 
-/** Accounts for development and test: one per plan. */
+/** Accounts for development and test: one per plan, and two for the console. */
 export const DEMO_USERS: readonly User[] = [
   { id: 'user_free', email: 'free@demo.local', plan: 'free', roles: [] },
   { id: 'user_pro', email: 'pro@demo.local', plan: 'pro', roles: [] },
   { id: 'user_enterprise', email: 'enterprise@demo.local', plan: 'enterprise', roles: [] },
   { id: 'user_developer', email: 'developer@demo.local', plan: 'developer', roles: ['admin', 'developer'] },
+  { id: 'user_admin', email: 'admin@demo.local', plan: 'enterprise', roles: ['admin'] },
+  { id: 'user_viewer', email: 'viewer@demo.local', plan: 'free', roles: ['viewer'] },
 ];
 
 export interface UserRecord {
@@ -51,7 +53,7 @@ export class Users {
   /** Creates or updates the demo accounts, including their password. Idempotent. */
   async seed(password: string): Promise<void> {
     const found = await Promise.all(DEMO_USERS.map(({ email }) => this.find(email)));
-    // One hash for all four accounts: they share one password by definition, so separate salts would add nothing.
+    // One hash for all accounts: they share one password by definition, so separate salts would add nothing.
     const [existing, ...others] = new Set(found.map((record) => record?.passwordHash));
     const kept = existing !== undefined && others.length === 0 && (await this.#passwords.verify(password, existing));
     const passwordHash = kept ? existing : await this.#passwords.hash(password);

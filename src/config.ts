@@ -125,6 +125,19 @@ const VARIABLES = z.object({
   SERVICE_SECRET: text,
   ACCESS_TOKEN_SECONDS: z.coerce.number().int().min(5).max(3_600).optional(),
   DEMO_PASSWORD: text,
+  CONSOLE_ISSUER: text,
+  CONSOLE_CLIENT_ID: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,128}$/, 'must have 1 to 128 visible ASCII characters')
+    .default('tollgate-console'),
+  CONSOLE_SCOPE: z
+    .string()
+    .regex(/^[\x21-\x7e]+( [\x21-\x7e]+)*$/, 'must be scopes separated by single spaces')
+    .max(512)
+    .default('openid admin:read admin'),
+  CONSOLE_REDIRECT_URIS: list(),
+  CONSOLE_PROMETHEUS_URL: text,
+  CONSOLE_TRACES_URL: text,
   DEV_AUTH_BYPASS: flag(),
   MAX_CONNECTIONS_PER_USER: count(3, 1, 1_000),
   MESSAGE_RATE_PER_MINUTE: count(30, 1, 1_000_000),
@@ -215,6 +228,9 @@ const HTTP_URLS = [
   'OTEL_EXPORTER_OTLP_ENDPOINT',
   'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT',
   'AGENT_MODEL_URL',
+  'CONSOLE_ISSUER',
+  'CONSOLE_PROMETHEUS_URL',
+  'CONSOLE_TRACES_URL',
 ] as const;
 
 /**
@@ -243,6 +259,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   problems.push(...redisProblems(values));
   problems.push(...archiveUrlProblems(values.USAGE_ARCHIVE_URL));
   problems.push(...originProblems(values.CORS_ORIGINS, production));
+  for (const uri of values.CONSOLE_REDIRECT_URIS)
+    problems.push(...urlProblems('CONSOLE_REDIRECT_URIS', uri, production));
   if (values.DEV_AUTH_BYPASS && (production || values.ENVIRONMENT === 'staging')) {
     problems.push(problem('FORBIDDEN_IN_PRODUCTION', 'DEV_AUTH_BYPASS', `must not be set in ${values.ENVIRONMENT}`));
   }

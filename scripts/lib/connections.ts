@@ -198,7 +198,7 @@ export const CONNECTIONS: readonly Connection[] = [
 ];
 
 /** Variables that have the form of an address and cause no connection: they only occur in documents for clients. */
-export const PUBLISHED_ADDRESSES = ['PUBLIC_URL', 'AUTH_PUBLIC_URL'];
+export const PUBLISHED_ADDRESSES = ['PUBLIC_URL', 'AUTH_PUBLIC_URL', 'CONSOLE_PROMETHEUS_URL', 'CONSOLE_TRACES_URL'];
 
 /** Files that open a connection within their own pod only. */
 export const LOCAL_CODE = ['src/healthcheck.ts', 'src/doctor/port-checks.ts'];

@@ -21,6 +21,7 @@ import {
   type TokenCredential,
 } from './credentials.ts';
 import type { TokenIntrospection } from './introspection.ts';
+import type { OperatorClient } from './services.ts';
 import type { Tickets } from './tickets.ts';
 import { refusedClaim, TokenFault } from './token-fault.ts';
 import type { TokenSeal } from './token-refresh/token-seal.ts';
@@ -79,6 +80,7 @@ export class Authenticator {
   readonly #seal: TokenSeal;
   readonly #developmentBypass: boolean;
   readonly #refreshTokenProviders: ReadonlySet<string>;
+  readonly #operators: OperatorClient | undefined;
   /** Accepted syntax of a user's token. A token other than a JWT requires introspection. */
   readonly #form: RegExp;
 
@@ -88,6 +90,8 @@ export class Authenticator {
       readonly developmentBypass: boolean;
       /** Names of the providers whose refresh tokens are stored; others are ignored. */
       readonly refreshTokenProviders: ReadonlySet<string>;
+      /** The client of the console, whose users can be operators; undefined for none. */
+      readonly operators?: OperatorClient;
     },
   ) {
     this.#tokens = tokens;
@@ -101,6 +105,7 @@ export class Authenticator {
     this.#form = introspection.mode === 'never' ? JWT_FORM : BEARER_FORM;
     this.#developmentBypass = options.developmentBypass;
     this.#refreshTokenProviders = options.refreshTokenProviders;
+    this.#operators = options.operators;
   }
 
   /**
@@ -171,27 +176,21 @@ export class Authenticator {
   }
 
   /**
-   * Authenticates the service of an HTTP request. Its token is sent as a bearer token or as in a handshake.
-   * @param scope one or several scopes, one of which the service must have
-   * @throws TollgateError as `handshake`; PERMISSION_DENIED without the scope
+   * Authenticates the service or the operator of an HTTP request. The token of a service is sent as a bearer token or as in
+   * a handshake. The caller checks the scopes.
+   * @throws TollgateError as `handshake`
    */
-  service(headers: IncomingHttpHeaders, scope: string | readonly string[]): Promise<ServiceIdentity> {
-    return this.#logged(() => this.#service(headers, scope));
+  service(headers: IncomingHttpHeaders): Promise<ServiceIdentity> {
+    return this.#logged(() => this.#service(headers));
   }
 
-  async #service(headers: IncomingHttpHeaders, scope: string | readonly string[]): Promise<ServiceIdentity> {
+  async #service(headers: IncomingHttpHeaders): Promise<ServiceIdentity> {
     // Other headers of an HTTP request are not credentials.
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
-    const service = await this.#verifyService(credential.token);
+    const service = await this.#verifyService(credential.token, this.#operators);
     if (credential.method === 'service') checkServiceNames(credential, identityOf(service).userId);
-    const [least, ...others] = [scope].flat();
-    if (least !== undefined && ![least, ...others].some((one) => service.scopes.includes(one))) {
-      throw new TollgateError('PERMISSION_DENIED', {
-        fields: { required_permissions: [least], missing_permissions: [least] },
-      });
-    }
     return service;
   }
 
@@ -237,10 +236,13 @@ export class Authenticator {
     return identity;
   }
 
-  async #verifyService(token: string): Promise<ServiceIdentity> {
-    const service = await this.#tokens.verifyService(token);
-    await this.#introspection.confirm(token, `${SERVICE_PREFIX}${service.serviceId}`);
-    return this.#notRevoked(service);
+  async #verifyService(token: string, operators?: OperatorClient): Promise<ServiceIdentity> {
+    const service = await this.#tokens.verifyService(token, operators);
+    const { operator } = service;
+    if (operator) await this.#introspection.confirm(token, operator.userId, operator.provider);
+    else await this.#introspection.confirm(token, `${SERVICE_PREFIX}${service.serviceId}`);
+    this.#notRevoked({ tokenId: service.tokenId, sessionId: operator?.sessionId });
+    return service;
   }
 
   /** Consumes a ticket. It is rejected if the token that bought it has been revoked in the meantime. */

@@ -10,7 +10,7 @@ import { derivedTokenId, type IgnoredClaim, presented, readClaims, seconds } fro
 import { type KeyCandidates, KeySet, type KeySetDeps } from './key-set.ts';
 import { claimAt } from './providers/claim-mapping.ts';
 import type { IdentityProvider, KeyAlgorithm } from './providers/identity-provider.ts';
-import { readService, type ServiceIdentity } from './services.ts';
+import { type OperatorClient, readOperator, readService, type ServiceIdentity } from './services.ts';
 import { refusedClaim } from './token-fault.ts';
 
 export type { ServiceIdentity };
@@ -91,11 +91,16 @@ export class TokenVerifier {
     return presented(identity, method);
   }
 
-  /** @throws TollgateError as `verifyAccess` */
-  async verifyService(token: string): Promise<ServiceIdentity> {
+  /**
+   * @param client also accepts the tokens of its operators
+   * @throws TollgateError as `verifyAccess`
+   */
+  async verifyService(token: string, client?: OperatorClient): Promise<ServiceIdentity> {
     const { source, header, claims } = await this.#verify(token);
     refuseFor(bearerFault(claims, header, source.provider));
-    return readService(source.provider, claims, derivedTokenId(token));
+    const derivedId = derivedTokenId(token);
+    const operator = client && readOperator(source.provider, claims, { client, derivedId });
+    return operator ?? readService(source.provider, claims, derivedId);
   }
 
   /**

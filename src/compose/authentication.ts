@@ -53,6 +53,7 @@ export function composeAuthentication(config: Config, services: GatewayServices)
     { tokens, tickets, introspection, revoked: revocationCache, seal, clock, tracing, logger },
     {
       developmentBypass: config.DEV_AUTH_BYPASS,
+      operators: { issuer: config.CONSOLE_ISSUER ?? config.JWT_ISSUER, clientId: config.CONSOLE_CLIENT_ID },
       refreshTokenProviders: new Set(providers.filter(takesRefreshTokens).map(({ name }) => name)),
     },
   );

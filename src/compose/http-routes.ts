@@ -7,10 +7,10 @@ import { registerAdminRoutes } from '../http/admin-routes.ts';
 import type { InputWatch } from '../http/app.ts';
 import { registerConfigRoutes } from '../http/config-routes.ts';
 import { registerConsoleRoutes } from '../http/console-routes.ts';
+import { ConsoleSignIn } from '../http/console-sign-in.ts';
 import { MCP_PATH } from '../http/mcp-routes.ts';
 import { registerHealthRoutes } from '../http/operations-routes.ts';
 import type { Readiness } from '../http/readiness.ts';
-import type { IdentifyService } from '../http/services.ts';
 import { registerSessionEventRoutes } from '../http/session-event-routes.ts';
 import { registerTicketRoutes, TICKETS_PATH } from '../http/ticket-routes.ts';
 import { registerToolServerRoutes } from '../http/tool-server-routes.ts';
@@ -22,6 +22,7 @@ import type { ConnectionGuard } from '../transports/connection-guard.ts';
 import { PUBLIC_PATHS } from '../transports/endpoints.ts';
 import { presentedCredentials } from '../transports/handshake-request.ts';
 import type { Origins } from '../transports/origins.ts';
+import { AdminCallers } from './admin-callers.ts';
 import type { Authentication } from './authentication.ts';
 import type { Connections } from './connections.ts';
 import { registerMcp } from './mcp.ts';
@@ -49,7 +50,8 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
   const { clock, logger, metrics, tracing, redis, keys, catalogues, nodeId } = services;
   const { messageLimiter, mcp, accounts, plans } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
-  const identifyService = serviceOf(authenticator, guard);
+  const callers = new AdminCallers({ authenticator, guard, accounts, clock });
+  const identifyService = callers.identify;
   const archive = openArchive(config, services);
 
   registerWsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
@@ -63,7 +65,7 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
   registerSessionEventRoutes(app, { ...connections, tokens, guard, logger });
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });
-  registerConsoleRoutes(app, { authServiceUrl: config.AUTH_PUBLIC_URL, environment: config.ENVIRONMENT });
+  registerConsoleRoutes(app, config, { signIn: consoleSignIn(config, services), clock });
   registerMcp(app, config, {
     mcp,
     accounts,
@@ -79,6 +81,14 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
     logger,
     tracing,
   });
+}
+
+/** The metadata of the console's issuer: its own, or those of the auth service at its internal URL. */
+function consoleSignIn(config: Config, services: Pick<GatewayServices, 'clock' | 'logger'>): ConsoleSignIn {
+  const { CONSOLE_ISSUER, JWT_ISSUER, AUTH_SERVICE_URL: internalUrl, AUTH_PUBLIC_URL: publicUrl } = config;
+  const issuer = CONSOLE_ISSUER ?? JWT_ISSUER;
+  const metadataAt = issuer === JWT_ISSUER ? internalUrl : issuer;
+  return new ConsoleSignIn(services, { issuer, metadataAt, internalUrl, publicUrl });
 }
 
 /** Authenticates the bearer token of an HTTP request. As in a handshake, too many failures block the address. */
@@ -102,14 +112,5 @@ function mcpAuthenticator(
   return {
     bearer: async (authorization) =>
       (await callers.identify(authorization)) ?? authentication.authenticator.bearer(authorization),
-  };
-}
-
-/** Authenticates the service of an HTTP request. As in a handshake, too many failures block the address. */
-function serviceOf(authenticator: Authenticator, guard: ConnectionGuard): IdentifyService {
-  return async ({ raw }, scope) => {
-    const { headers } = presentedCredentials(raw);
-    if (headers.authorization === undefined) throw new TollgateError('NO_TOKEN');
-    return guard.attempt(raw).authenticate(() => authenticator.service(headers, scope));
   };
 }

@@ -40,6 +40,7 @@ const MAX_EVENT_BYTES = 8 * 1024;
 const CLOCK_DIFFERENCE_MS = 5_000;
 
 const DOCUMENTED = { tags: ['admin'], security: serviceToken('admin') };
+const READING = { tags: ['admin'], security: serviceToken('admin:read') };
 /** Errors of routes with a user id in the path, and of those with a body too. */
 const PATH_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
 const PATH_AND_BODY_ERRORS = [...SERVICE_ERRORS, ...BODY_ERRORS];
@@ -61,13 +62,13 @@ export interface AdminRoutesDeps {
 }
 
 /**
- * Registers the admin API, which requires a service token with the scope `admin`. Any well-formed user id is accepted:
+ * Registers the admin API, which requires a token with the scope `admin`, or `admin:read` for what changes nothing. Any well-formed user id is accepted:
  * the issuer owns the users, and the gateway knows them only by their tokens. Every change is idempotent.
  */
 export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps): void {
   const guard = serviceGuard(deps.identifyService);
   const authorized: Authorized = (action) => ({
-    onRequest: guard.requires('admin'),
+    onRequest: guard.requires(action === undefined ? 'admin:read' : 'admin'),
     // The user of a revocation is in the body, which is parsed between the two hooks.
     preValidation: async (request: FastifyRequest) => {
       const { serviceId } = guard.caller(request);
@@ -85,7 +86,7 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps)
     {
       ...authorized(),
       schema: {
-        ...DOCUMENTED,
+        ...READING,
         operationId: 'listNodes',
         summary: 'List the gateway nodes',
         description: 'Lists the live nodes of the cluster with their number of connections.',
@@ -98,7 +99,7 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps)
 }
 
 /**
- * Route options: the service must have the scope `admin`, which is checked before the request is parsed, so that
+ * Route options: the service must have the scope `admin`, or `admin:read` without an action, which is checked before the request is parsed, so that
  * strangers learn nothing from other errors. An action is logged with the service and the hash of the user, also if it
  * fails.
  */
@@ -114,7 +115,7 @@ function connectionRoutes(app: FastifyInstance, { registry }: AdminRoutesDeps, a
     {
       ...authorized(),
       schema: {
-        ...DOCUMENTED,
+        ...READING,
         operationId: 'listConnections',
         summary: 'List the connections of a user',
         description: `Lists the live connections on all nodes, at most ${LISTED_CONNECTIONS}.`,
@@ -286,7 +287,7 @@ are kept. Any other event is transient: it is not stored, and a client that is n
         params: UserPath,
         headers: EventHeaders,
         body: Event,
-        'x-errors': [...PATH_AND_BODY_ERRORS, 'RATE_LIMITED', 'IDEMPOTENCY_CONFLICT', 'USER_BLOCKED'],
+        'x-errors': [...PATH_AND_BODY_ERRORS, 'IDEMPOTENCY_CONFLICT'],
         response: { 201: Appended, 202: Published },
       },
     },

@@ -65,8 +65,14 @@ export const USER_ERRORS: readonly ErrorCode[] = [
   'OVERLOADED',
   'INTERNAL_ERROR',
 ];
-/** Authentication of a service, its scope, and an unavailable Redis. */
-export const SERVICE_ERRORS: readonly ErrorCode[] = [...USER_ERRORS, 'USER_MISMATCH', 'PERMISSION_DENIED'];
+/** Authentication of a service or an operator, the scope, the rate of an operator, and an unavailable Redis. */
+export const SERVICE_ERRORS: readonly ErrorCode[] = [
+  ...USER_ERRORS,
+  'USER_MISMATCH',
+  'USER_BLOCKED',
+  'PERMISSION_DENIED',
+  'RATE_LIMITED',
+];
 /** A JSON body that is malformed, too deep or too large, or does not fit its schema. */
 export const BODY_ERRORS: readonly ErrorCode[] = ['FORMAT_ERROR', 'JSON_ERROR', 'MESSAGE_TOO_LARGE'];
 

@@ -78,7 +78,7 @@ export interface ToolServerRoutesDeps {
   readonly toolServers: () => readonly ToolServerReport[];
 }
 
-/** `GET /v1/tool-servers`, with the scope `admin`: the tool servers as this node sees them. */
+/** `GET /v1/tool-servers`, with the scope `admin:read`: the tool servers as this node sees them. */
 export function registerToolServerRoutes(app: FastifyInstance, deps: ToolServerRoutesDeps): void {
   typedRoutes(app).get(
     '/v1/tool-servers',
@@ -90,13 +90,13 @@ export function registerToolServerRoutes(app: FastifyInstance, deps: ToolServerR
 it offers. \`omitted\` has each entry of its lists that the gateway cannot use, with the reason. Each process has its own
 connections, so another node can see another state.`,
         tags: ['operations'],
-        security: serviceToken('admin'),
+        security: serviceToken('admin:read'),
         'x-errors': [...SERVICE_ERRORS],
         response: { 200: ToolServers },
       },
     },
     async (request) => {
-      await deps.identifyService(request, 'admin');
+      await deps.identifyService(request, 'admin:read');
       return { node: deps.nodeId, servers: [...deps.toolServers()] };
     },
   );

@@ -140,9 +140,10 @@ records are kept under a pseudonym.`,
   routes.get(
     '/v1/erasures/:id',
     {
-      onRequest,
+      onRequest: guard.requires('admin:read'),
       schema: {
         ...DOCUMENTED,
+        security: serviceToken('admin:read'),
         operationId: 'getErasure',
         summary: 'Get the state of an erasure',
         description: 'Returns the state, which is kept for 396 days and does not contain the user id.',

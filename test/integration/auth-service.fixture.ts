@@ -27,6 +27,8 @@ export interface Call {
 }
 
 export interface Fixture {
+  /** URL of the service, for requests whose redirects are not followed. */
+  readonly url: string;
   readonly clock: ManualClock;
   /** A connection of the test's own. */
   readonly redis: Redis;
@@ -100,6 +102,7 @@ export async function startFixture(
   const token: Fixture['token'] = (form, headers) => call('/oauth/token', { form, headers });
 
   return {
+    url: `http://127.0.0.1:${service.port}`,
     clock,
     redis,
     redisUrl,

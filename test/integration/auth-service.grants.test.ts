@@ -239,7 +239,8 @@ describe('the token endpoint', () => {
   it('refuses unknown and missing grant types, and bodies it cannot read, in the form of RFC 6749', async () => {
     const json = { 'content-type': 'application/json' };
     const bad = [
-      [await auth.token({ grant_type: 'authorization_code' }), 400, 'unsupported_grant_type'],
+      [await auth.token({ grant_type: 'implicit' }), 400, 'unsupported_grant_type'],
+      [await auth.token({ grant_type: 'authorization_code' }), 400, 'invalid_request'],
       [await auth.token({}), 400, 'invalid_request'],
       [await auth.token({ grant_type: 'refresh_token' }), 400, 'invalid_request'],
       [await auth.token({ grant_type: 'password', username: 'free@demo.local' }), 400, 'invalid_request'],

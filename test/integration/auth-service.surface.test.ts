@@ -21,14 +21,23 @@ describe('the metadata', () => {
     expect(body).toMatchObject({
       issuer: 'http://auth.test',
       token_endpoint: 'http://auth.test/oauth/token',
-      response_types_supported: [],
-      scopes_supported: ['usage:read', 'usage:write', 'events:write', 'admin', 'token:exchange'],
+      response_types_supported: ['code'],
+      scopes_supported: [
+        'usage:read',
+        'usage:write',
+        'events:write',
+        'admin:read',
+        'admin',
+        'token:exchange',
+        'openid',
+      ],
     });
     expect(body.grant_types_supported).toEqual([
       'client_credentials',
       'refresh_token',
       'urn:ietf:params:oauth:grant-type:token-exchange',
       'password',
+      'authorization_code',
     ]);
     for (const name of ['token_endpoint', 'introspection_endpoint', 'revocation_endpoint']) {
       const path = new URL(body[name]).pathname;
@@ -38,14 +47,15 @@ describe('the metadata', () => {
   });
 
   it('publishes no symmetric key', async () => {
-    const { text } = await auth.call('/.well-known/jwks.json');
-    expect(text).toBe('{"keys":[]}');
+    const { body } = await auth.call('/.well-known/jwks.json');
+    const kinds = body.keys.map((key: Record<string, string>) => [key.kty, Object.keys(key).sort().join(' ')]);
+    expect(kinds).toEqual([['EC', 'alg crv kid kty use x y']]);
   });
 
   it('tells the older clients what they need before a login', async () => {
     const { body } = await auth.call('/auth/config');
     expect(body).toMatchObject({ environment: 'test', password_login: true, access_token_seconds: 60 });
-    expect(body.demo_accounts).toHaveLength(4);
+    expect(body.demo_accounts).toHaveLength(6);
   });
 });
 
