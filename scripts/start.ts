@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { buildConsole } from './lib/console-build.ts';
 import { type Deployment, DevDeployment } from './lib/dev-deployment.ts';
 import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
 import { HAPROXY_GATEWAYS } from './lib/haproxy.ts';
@@ -116,8 +117,11 @@ async function main(): Promise<void> {
     },
   );
   try {
+    const consoleFailure = consoleBuild();
     const running = await deployment.start();
+    const failure = await consoleFailure;
     if (stopping) return;
+    if (failure !== undefined) steps.note(`The console could not be built: ${describeFailure(failure)}`);
     steps.plain(
       `\nTollgate is ready (${duration(performance.now() - startedAt)}).\n\n${summary(running, options.stateDir)}\n`,
     );
@@ -129,6 +133,19 @@ async function main(): Promise<void> {
 }
 
 await main();
+
+/**
+ * Builds the console while the processes start: they look for its files again until they are there.
+ * @returns why it could not be built; undefined if it is there
+ */
+async function consoleBuild(): Promise<unknown> {
+  try {
+    await buildConsole();
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
 
 /** Returns the Redis URL without credentials, for output. */
 function withoutCredentials(url: string): string {

@@ -140,8 +140,9 @@ export class Tollgate {
         message: (type, fields) => this.#message(type, fields),
         connected: (identity) => {
           this.#identity = identity;
-          this.#events.emit('identity', identity);
+          // First what waited: a request of a listener is new, and must not be sent twice.
           this.#requests.connected();
+          this.#events.emit('identity', identity);
         },
         state: (state) => this.#events.emit('state', state),
         failed: (error) => this.#events.emit('error', error),

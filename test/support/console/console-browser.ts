@@ -1,0 +1,85 @@
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { closeAfter } from '../open-resources.ts';
+import { CHROMIUM } from '../programs.ts';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+export const DESKTOP = { width: 1_280, height: 860 };
+export const PHONE = { width: 360, height: 740 };
+
+export interface ConsoleTab {
+  readonly page: Page;
+  /** Messages of the browser's console at the level error, and uncaught errors. */
+  readonly errors: string[];
+  readonly context: BrowserContext;
+}
+
+let browser: Promise<Browser> | undefined;
+
+/** Opens a tab without cookies or storage of others. Closed when the test file ends. */
+export async function openTab(viewport = DESKTOP): Promise<ConsoleTab> {
+  browser ??= launch();
+  // Headless Chromium reports no scheme of the system: each test chooses one.
+  const context = await (await browser).newContext({ viewport, colorScheme: 'light', reducedMotion: 'reduce' });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  const errors: string[] = [];
+  page.on('console', (message) => {
+    if (message.type() === 'error') errors.push(message.text());
+  });
+  page.on('pageerror', (error) => errors.push(String(error)));
+  return { page, errors, context };
+}
+
+async function launch(): Promise<Browser> {
+  // As root Chromium has no sandbox.
+  const launched = await chromium.launch({ executablePath: CHROMIUM.command, args: ['--no-sandbox'] });
+  closeAfter('file', () => launched.close());
+  return launched;
+}
+
+/** Signs in through the page of the auth service, as an operator does. */
+export async function signIn(page: Page, console: string, account: string, password: string): Promise<void> {
+  await page.goto(console);
+  await page.getByRole('button', { name: 'Sign in', exact: true }).click();
+  await page.locator('input[name=email]').fill(`${account}@demo.local`);
+  await page.locator('input[name=password]').fill(password);
+  await page.locator('button[type=submit], input[type=submit]').first().click();
+  await page.getByRole('button', { name: 'Sign out' }).waitFor({ state: 'attached' });
+}
+
+/** Opens a page of the console by its fragment, and waits until its data is there. */
+export async function openPage(page: Page, fragment: string): Promise<void> {
+  await page.evaluate(`location.hash = ${JSON.stringify(fragment)}`);
+  await page.locator('main h1').first().waitFor();
+  await page.locator('main .state[role=status]').first().waitFor({ state: 'detached' });
+}
+
+export interface Violation {
+  readonly id: string;
+  readonly nodes: readonly string[];
+}
+
+/**
+ * Runs axe-core, in dark colours with the one rule that depends on them. The content security policy allows no script of
+ * others, so it is evaluated, not added.
+ */
+export async function accessibilityViolations(page: Page): Promise<readonly Violation[]> {
+  if (await page.evaluate('typeof axe === "undefined"')) await page.evaluate(AXE);
+  await page.emulateMedia({ colorScheme: 'light' });
+  const light = await violationsOf(page, '{ resultTypes: ["violations"] }');
+  await page.emulateMedia({ colorScheme: 'dark' });
+  const dark = await violationsOf(page, '{ resultTypes: ["violations"], runOnly: ["color-contrast"] }');
+  await page.emulateMedia({ colorScheme: 'light' });
+  return [...light, ...dark.map((violation) => ({ ...violation, id: `${violation.id} in dark` }))];
+}
+
+async function violationsOf(page: Page, options: string): Promise<readonly Violation[]> {
+  const found = await page.evaluate(`axe.run(document, ${options})`);
+  const { violations } = found as { violations: { id: string; nodes: { html: string; failureSummary: string }[] }[] };
+  return violations.map(({ id, nodes }) => ({
+    id,
+    nodes: nodes.slice(0, 3).map(({ html, failureSummary }) => `${html.slice(0, 160)}\n${failureSummary}`),
+  }));
+}
