@@ -7,14 +7,16 @@ import { Empty } from './state.tsx';
 const Plot = lazy(async () => (await import('./plot.tsx')).Plot);
 
 /** A chart with its legend, which has the latest values as text. */
-export function Chart({ title, at, lines, format }: ChartProps & { readonly title: string }) {
+export function Chart({ title, at, lines, format, bars }: ChartProps & { readonly title: string }) {
   const known = lines.filter(({ values }) => values.some((value) => value !== null));
   return (
     <Panel title={title} actions={<Legend lines={known} format={format} />}>
       {known.length === 0 ? (
-        <Empty title="Nothing was measured in this period" />
+        <div class="chart empty">
+          <Empty title="Nothing was measured in this period" />
+        </div>
       ) : (
-        <Plot at={at} lines={known} format={format} />
+        <Plot at={at} lines={known} format={format} bars={bars} />
       )}
     </Panel>
   );

@@ -4,6 +4,7 @@ import { now } from '../lib/now.ts';
 
 /** Longer texts are cut, and shown in steps: a text of a user can have 64 KiB in one line. */
 const SHOWN_LENGTH = 2_000;
+const SHORT_LENGTH = 200;
 
 /**
  * Text that a user, a model or a tool wrote. It is only ever text, and isolated: its direction and its control
@@ -11,7 +12,14 @@ const SHOWN_LENGTH = 2_000;
  */
 export function Foreign({ text, mono = false }: { readonly text: string | null | undefined; readonly mono?: boolean }) {
   if (text === null || text === undefined || text === '') return <>{NONE}</>;
-  return <bdi class={mono ? 'mono wrap' : 'wrap'}>{shorten(text, 200)}</bdi>;
+  const shown = shorten(text, SHORT_LENGTH);
+  if (!mono) return <bdi class="wrap">{shown}</bdi>;
+  // A narrow column cuts an id off.
+  return (
+    <bdi class="mono wrap" title={shown}>
+      {shown}
+    </bdi>
+  );
 }
 
 /** A text of any length and several lines. */

@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useState } from 'preact/hooks';
 import { LiveFigures } from '../../api/live.ts';
 import type { Counts, Overview as Figures } from '../../api/types.ts';
-import { bytes, count, duration, NONE, shortCount } from '../../lib/format.ts';
+import { bytes, count, duration, NONE, plural, shortCount } from '../../lib/format.ts';
 import { href } from '../../lib/router.ts';
 import { useConfig } from '../../session/config.ts';
 import { Badge, type Tone } from '../../ui/badge.tsx';
@@ -71,7 +71,7 @@ function Tiles({ figures }: { readonly figures: Figures }) {
       <Tile
         label="Connections"
         value={count(connections.total)}
-        note={`${count(figures.gateways)} gateways, ${count(figures.workers)} workers`}
+        note={`${plural(figures.gateways, 'gateway')}, ${plural(figures.workers, 'worker')}`}
       />
       <Tile label="Messages" value={shortCount(per_second.messages)} unit="/s" />
       <Tile label="Events" value={shortCount(per_second.events)} unit="/s" />

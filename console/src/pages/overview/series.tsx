@@ -25,7 +25,7 @@ interface ChartSpec {
 
 const milliseconds = (value: number) => duration(value);
 const CHARTS: readonly ChartSpec[] = [
-  { title: 'Connections', format: count, lines: {}, prefix: 'connections.plan.' },
+  { title: 'Connections', format: count, lines: { connections: 'all' }, prefix: 'connections.plan.' },
   {
     title: 'Per minute',
     format: shortCount,

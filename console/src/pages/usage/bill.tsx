@@ -128,11 +128,10 @@ function UnitsChart({ report: { history, from }, days }: { readonly report: Repo
   const at = Array.from({ length: steps }, (_, index) => addHours(from, perDay ? index * 24 : index));
   const byTime = new Map(history.map((row) => [perDay ? row.day : row.hour?.slice(0, 13), row]));
   const rowAt = (time: string) => byTime.get(time.slice(0, perDay ? 10 : 13));
-  const lines = [
-    { name: 'units', values: at.map((time) => rowAt(time)?.units ?? 0) },
-    { name: 'executions', values: at.map((time) => rowAt(time)?.executions ?? 0) },
-  ];
-  return <Chart title={perDay ? 'Per day, UTC' : 'Per hour, UTC'} at={at} lines={lines} format={count} />;
+  const lines = [{ name: 'units', values: at.map((time) => rowAt(time)?.units ?? 0) }];
+  return (
+    <Chart title={perDay ? 'Units per day, UTC' : 'Units per hour, UTC'} at={at} lines={lines} format={count} bars />
+  );
 }
 
 function keyOf(row: TallyRow, name: string): string {
