@@ -1,6 +1,7 @@
 import { useState } from 'preact/hooks';
 import { dateTime, NONE, relative, utc } from '../lib/format.ts';
 import { now } from '../lib/now.ts';
+import { cut, shorten } from '../lib/shorten.ts';
 
 /** Longer texts are cut, and shown in steps: a text of a user can have 64 KiB in one line. */
 const SHOWN_LENGTH = 2_000;
@@ -77,14 +78,4 @@ export function Time({
       {exact ? dateTime(date) : relative(date, now.value)}
     </time>
   );
-}
-
-export function shorten(text: string, length: number): string {
-  return text.length > length ? `${cut(text, length)}…` : text;
-}
-
-/** Cuts between characters: half a surrogate pair is none. */
-function cut(text: string, length: number): string {
-  const end = /[\uD800-\uDBFF]/.test(text.charAt(length - 1)) ? length - 1 : length;
-  return text.slice(0, end);
 }

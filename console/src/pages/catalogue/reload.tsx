@@ -2,12 +2,13 @@ import { request } from '../../api/http.ts';
 import type { CatalogueDiff } from '../../api/types.ts';
 import { plural } from '../../lib/format.ts';
 import { useResource } from '../../lib/resource.ts';
+import { shorten } from '../../lib/shorten.ts';
 import { Action } from '../../ui/action.tsx';
 import { Badge, type Tone } from '../../ui/badge.tsx';
 import { Panel } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
-import { Foreign, shorten } from '../../ui/text.tsx';
+import { Foreign } from '../../ui/text.tsx';
 
 type Change = CatalogueDiff['changes'][number];
 const VALUE_LENGTH = 160;

@@ -187,8 +187,11 @@ export class PlaygroundController {
       case 'connection_established':
         this.welcome.value = fields;
         return;
-      case 'resumed':
-        return this.#note(`resumed: events after ${fields.from} up to ${fields.to} replayed, then live`, 'ok');
+      case 'resumed': {
+        const text = replayedText(Number(fields.from), Number(fields.to));
+        this.finding.value = { title: 'Resumed', text: `Without a gap: ${text}.`, tone: 'ok' };
+        return this.#note(`resumed: ${text}`, 'ok');
+      }
       case 'token_refreshed':
         this.welcome.value = { ...this.welcome.value, token_expires_at: fields.token_expires_at };
         this.finding.value = {
@@ -228,6 +231,11 @@ export class PlaygroundController {
     if (this.transport === 'sse') return;
     this.tools.value = await this.#client.tools().catch(() => []);
   }
+}
+
+function replayedText(from: number, to: number): string {
+  if (from > to) return 'no event was missed';
+  return from === to ? `event ${from} was replayed` : `events ${from} to ${to} were replayed`;
 }
 
 function newClient(transport: OpenTransport): Tollgate {

@@ -2,13 +2,14 @@ import { request } from '../../api/http.ts';
 import type { Paged, RunSummary } from '../../api/types.ts';
 import { duration } from '../../lib/format.ts';
 import { href, type PageProps } from '../../lib/router.ts';
+import { shorten } from '../../lib/shorten.ts';
 import { Status } from '../../ui/badge.tsx';
 import { FilterField, Filters } from '../../ui/filters.tsx';
 import { More, usePages } from '../../ui/more.tsx';
 import { Page, Panel } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
-import { Foreign, shorten, Time } from '../../ui/text.tsx';
+import { Foreign, Time } from '../../ui/text.tsx';
 import { RunPage } from './run.tsx';
 
 type RunList = Paged & { readonly runs: readonly RunSummary[] };

@@ -1,6 +1,7 @@
 import { request } from '../../api/http.ts';
 import type { TallyRow } from '../../api/types.ts';
-import { csv, download } from '../../lib/download.ts';
+import { csv } from '../../lib/csv.ts';
+import { download } from '../../lib/download.ts';
 import { count, duration } from '../../lib/format.ts';
 import { useResource } from '../../lib/resource.ts';
 import { href, setQuery } from '../../lib/router.ts';
