@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vite';
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
-/** A gateway of `npm start`, for `npm run dev -w console`. */
+/** A gateway of `npm start`, for `npm run dev:console`. */
 const GATEWAY = process.env.CONSOLE_GATEWAY ?? 'http://localhost:8000';
 
 export default defineConfig({
