@@ -14,11 +14,11 @@ const EXIT_STOPPED_WHILE_STARTING = 143;
 
 /**
  * Runs one Tollgate process until SIGTERM or SIGINT. It validates the configuration first, so that errors are
- * reported before anything is loaded, and then calls `start`. A second signal ends the process at once. So does a
+ * reported before anything is loaded, and then calls `start`, which can stop the process as SIGTERM does. A second signal ends the process at once. So does a
  * signal during the start, when no client is connected yet. SIGHUP reloads the catalogues and never ends the process,
  * not even during the start.
  */
-export async function runProcess(start: (config: Config) => Promise<Running>): Promise<void> {
+export async function runProcess(start: (config: Config, stop: () => void) => Promise<Running>): Promise<void> {
   const config = configOrExit();
   logWarnings(createLogger('process', config.LOG_LEVEL));
   let running: Running | undefined;
@@ -41,7 +41,7 @@ export async function runProcess(start: (config: Config) => Promise<Running>): P
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   try {
-    running = await start(config);
+    running = await start(config, stop);
   } catch (error) {
     if (error instanceof UnusableConfiguration) exitUnusable(error);
     process.stderr.write(`Cannot start: ${error instanceof Error ? error.message : String(error)}\n`);

@@ -21,6 +21,11 @@ export class RunDurations {
     this.#longestMs = options.longestMs;
   }
 
+  /** Runs in progress. */
+  get executing(): number {
+    return this.#inProgress.size;
+  }
+
   /** Milliseconds; undefined before the first run. */
   get meanMs(): number | undefined {
     const mean = meanOf(this.#ended);

@@ -41,6 +41,7 @@ import { LedgerErasure } from '../src/usage/ledger-erasure.ts';
 import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts';
 import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
+import { startFigures } from './figures.ts';
 import { startMaintenance } from './maintenance.ts';
 import { startOperations } from './operations.ts';
 import { PeriodicTasks } from './periodic-tasks.ts';
@@ -76,10 +77,17 @@ export interface RunningWorker {
  */
 export async function startWorker(
   config: Config,
-  options: { readonly logger?: Logger; readonly clock?: Clock; readonly erasureQuietMs?: number } = {},
+  options: {
+    readonly logger?: Logger;
+    readonly clock?: Clock;
+    readonly erasureQuietMs?: number;
+    /** Stops the process; called if an administrator has requested it. */
+    readonly onDrainRequested?: () => void;
+  } = {},
 ): Promise<RunningWorker> {
   const closers = new Closers();
-  const telemetry = await startTelemetry(config, { role: 'worker', instance: newId('worker'), logger: options.logger });
+  const workerId = newId('worker');
+  const telemetry = await startTelemetry(config, { role: 'worker', instance: workerId, logger: options.logger });
   const { logger } = telemetry;
   closers.add('tracing', () => telemetry.tracing.close());
   const clock = options.clock ?? systemClock;
@@ -101,6 +109,9 @@ export async function startWorker(
     await startMaintenance({ ...services, queueWorkers }, maintenanceTasks(taskDeps));
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
+    const { onDrainRequested } = options;
+    const watched = { ...services, onDrainRequested, executing: () => durations.executing };
+    closers.add('figures', await startFigures(watched, workerId));
     const operations = await startOperations({ config, ...services });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');

@@ -1,11 +1,11 @@
 import type { FastifyRequest } from 'fastify';
 import type { Accounts } from '../accounts/accounts.ts';
-import type { Authenticator } from '../auth/authenticator.ts';
+import type { Authenticator, RevokedCredentials } from '../auth/authenticator.ts';
 import type { ServiceIdentity } from '../auth/tokens.ts';
 import { type IdentifyService, requireScope, withIncludedScopes } from '../http/services.ts';
 import type { Clock } from '../lib/clock.ts';
 import { LocalLimiter } from '../limits/local-limiter.ts';
-import { TollgateError } from '../protocol/errors.ts';
+import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { ConnectionGuard } from '../transports/connection-guard.ts';
 import { presentedCredentials } from '../transports/handshake-request.ts';
 
@@ -18,6 +18,8 @@ export interface AdminCallersDeps {
   readonly authenticator: Pick<Authenticator, 'service'>;
   readonly guard: Pick<ConnectionGuard, 'attempt'>;
   readonly accounts: Pick<Accounts, 'read'>;
+  /** Revocations that this node has received. */
+  readonly revoked: RevokedCredentials;
   readonly clock: Clock;
 }
 
@@ -47,6 +49,21 @@ export class AdminCallers {
   /** The caller of an authenticated request, even if it lacks the scope; undefined for any other. */
   callerOf(request: FastifyRequest): ServiceIdentity | undefined {
     return this.#callers.get(request);
+  }
+
+  /** Returns the reason why the caller of an open stream is no longer admitted; undefined if it is. */
+  async recheck(caller: ServiceIdentity): Promise<ErrorCode | undefined> {
+    const { tokenId, operator } = caller;
+    if (this.#deps.revoked.has({ tokenId, sessionId: operator?.sessionId })) return 'TOKEN_REVOKED';
+    if (!operator) return undefined;
+    try {
+      await this.#admit(caller, operator.userId);
+      return undefined;
+    } catch (error) {
+      const { code, row } = toTollgateError(error);
+      // An outage ends no stream.
+      return row.http < 500 ? code : undefined;
+    }
   }
 
   async #authenticate(headers: Parameters<Authenticator['service']>[0]): Promise<ServiceIdentity> {

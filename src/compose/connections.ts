@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { Accounts } from '../accounts/accounts.ts';
 import { InvalidationReader } from '../accounts/invalidation-reader.ts';
 import { Revocations } from '../accounts/revocations.ts';
@@ -15,7 +16,10 @@ import { LiveAttachments } from '../connections/live-attachments.ts';
 import { Welcome } from '../connections/welcome.ts';
 import { LiveTail, type TailListener } from '../events/live-tail.ts';
 import type { UserLogWriter } from '../events/user-log-writer.ts';
+import { Sampler } from '../figures/sampler.ts';
+import { SeriesStore } from '../figures/series-store.ts';
 import { ChatSocket, type ChatSocketDeps } from '../frontends/ai-sdk/chat-socket.ts';
+import { VERSION } from '../lib/version.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
 import { RunInputs } from '../runs/run-inputs.ts';
@@ -61,7 +65,7 @@ export async function composeConnections(
   const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues } = services;
   const { authenticator, tokenSessions, tokenEvents } = authentication;
   const { plans } = catalogues;
-  const nodes = new NodeRegistry({ redis, keys, clock, logger }, nodeId);
+  const nodes = new NodeRegistry(services, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageLimiter = new MessageLimiter({ redis, keys, plans, nodes, clock, logger }, rate);
   closers.add('message limiter', () => messageLimiter.close());
@@ -77,7 +81,9 @@ export async function composeConnections(
   const hub = new Hub({ registry, clock, metrics, logger }, { leaseMs });
   closers.add('hub', () => hub.stop());
   closers.add('nodes', () => nodes.stop());
-  await nodes.start(() => hub.size);
+  const figures = startSampler(services);
+  const about = { role: 'gateway', version: VERSION, host: hostname() } as const;
+  await nodes.start(() => ({ ...about, connections: hub.size, live: figures.live }));
   const followed = await followInvalidations(services, authentication, registry);
   const { accounts, revocations, invalidations, liveAttachments } = followed;
 
@@ -127,6 +133,15 @@ export async function composeConnections(
     inputs,
     threads,
   };
+}
+
+/** Starts to read and store the figures of this node. */
+function startSampler(services: GatewayServices): Sampler {
+  const { nodeId, closers } = services;
+  const sampler = new Sampler({ ...services, store: new SeriesStore(services) }, nodeId);
+  closers.add('figures', () => sampler.stop());
+  sampler.start();
+  return sampler;
 }
 
 /** The handlers of the messages of other protocols, by the format of the connection. */

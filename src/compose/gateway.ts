@@ -56,7 +56,7 @@ export interface RunningGateway {
 /** Composition root of a gateway node: creates its objects in the order of their dependencies. */
 export async function startGateway(
   config: Config,
-  options: { readonly logger?: Logger; readonly clock?: Clock } = {},
+  options: { readonly logger?: Logger; readonly clock?: Clock; readonly onDrainRequested?: () => void } = {},
 ): Promise<RunningGateway> {
   const closers = new Closers();
   const nodeId = newId('node');
@@ -64,7 +64,13 @@ export async function startGateway(
   closers.add('tracing', () => telemetry.tracing.close());
   const clock = options.clock ?? systemClock;
   try {
-    const services = await composeServices(config, { ...telemetry, nodeId, clock, closers });
+    const services = await composeServices(config, {
+      ...telemetry,
+      nodeId,
+      clock,
+      closers,
+      onDrainRequested: options.onDrainRequested,
+    });
     logReloads(services.catalogues, services);
     const authentication = composeAuthentication(config, services);
     const connections = await composeConnections(config, services, authentication);

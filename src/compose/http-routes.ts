@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { invalidateCatalogues } from '../accounts/invalidations.ts';
+import { auditAdminActions } from '../admin/audit-hooks.ts';
+import { AuditLog } from '../admin/audit-log.ts';
 import type { Authenticator } from '../auth/authenticator.ts';
 import { RunTokens } from '../auth/run-tokens.ts';
 import type { Config } from '../config.ts';
@@ -22,6 +24,7 @@ import type { ConnectionGuard } from '../transports/connection-guard.ts';
 import { PUBLIC_PATHS } from '../transports/endpoints.ts';
 import { presentedCredentials } from '../transports/handshake-request.ts';
 import type { Origins } from '../transports/origins.ts';
+import { registerAdminApi } from './admin-api.ts';
 import { AdminCallers } from './admin-callers.ts';
 import type { Authentication } from './authentication.ts';
 import type { Connections } from './connections.ts';
@@ -34,7 +37,7 @@ import { openArchive, registerUsage } from './usage-routes.ts';
 export interface HttpRoutesDeps {
   readonly services: GatewayServices;
   readonly connections: Connections;
-  readonly authentication: Pick<Authentication, 'authenticator' | 'issuers' | 'tickets' | 'tokens'>;
+  readonly authentication: Pick<Authentication, 'authenticator' | 'issuers' | 'tickets' | 'tokens' | 'revocationCache'>;
   readonly origins: Origins;
   readonly guard: ConnectionGuard;
   readonly readiness: Readiness;
@@ -50,8 +53,11 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
   const { clock, logger, metrics, tracing, redis, keys, catalogues, nodeId } = services;
   const { messageLimiter, mcp, accounts, plans } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
-  const callers = new AdminCallers({ authenticator, guard, accounts, clock });
+  const callers = new AdminCallers({ authenticator, guard, accounts, clock, revoked: authentication.revocationCache });
   const identifyService = callers.identify;
+  const auditLog = new AuditLog(services);
+  const addressOf = ({ raw }: FastifyRequest) => guard.addressOf(raw);
+  auditAdminActions(app, { ...services, auditLog, addressOf, callerOf: (request) => callers.callerOf(request) });
   const archive = openArchive(config, services);
 
   registerWsConfigRoutes(app, { config, readiness, clock, publicPaths: PUBLIC_PATHS });
@@ -62,6 +68,7 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
   const toolServers = () => services.upstreams.all.map(toolServerReport);
   registerToolServerRoutes(app, { identifyService, nodeId, toolServers });
   registerAdminRoutes(app, { ...connections, redis, keys, clock, logger, identifyService });
+  registerAdminApi(app, { ...deps, auditLog, callers });
   registerSessionEventRoutes(app, { ...connections, tokens, guard, logger });
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });

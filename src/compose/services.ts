@@ -25,12 +25,14 @@ export interface GatewayServices extends Telemetry {
   readonly catalogues: Catalogues;
   readonly upstreams: Upstreams;
   readonly agents: AgentCatalogue;
+  /** Drains and stops the process; undefined where the process is not that of a gateway alone. */
+  readonly onDrainRequested?: (() => void) | undefined;
 }
 
 /** Opens the Redis connections and loads the catalogues. @throws CatalogueError */
 export async function composeServices(
   config: Config,
-  telemetry: Telemetry & Pick<GatewayServices, 'nodeId' | 'clock' | 'closers'>,
+  telemetry: Telemetry & Pick<GatewayServices, 'nodeId' | 'clock' | 'closers' | 'onDrainRequested'>,
 ): Promise<GatewayServices> {
   const { logger, closers } = telemetry;
   // First, so that errors in the catalogues are reported even if Redis is unavailable.

@@ -94,7 +94,10 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps)
         response: { 200: Nodes },
       },
     },
-    async () => ({ nodes: await deps.nodes.list() }),
+    async () => {
+      const nodes = await deps.nodes.list();
+      return { nodes: nodes.map(({ node_id, connections, started_at }) => ({ node_id, connections, started_at })) };
+    },
   );
 }
 

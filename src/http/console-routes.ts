@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
+import { VERSION } from '../lib/version.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { type ConsoleFile, ConsoleFiles, INDEX } from './console-files.ts';
 import type { ConsoleSignIn, SignInEndpoints } from './console-sign-in.ts';
@@ -12,10 +12,6 @@ export const CONSOLE_FOLDER = fileURLToPath(new URL('../../console/dist/', impor
 const NOT_BUILT =
   'The console is not built on this node. Run "npm run build:console", or use an image that contains it.';
 const YEAR_SECONDS = 31_536_000;
-
-const { version: VERSION } = JSON.parse(
-  readFileSync(fileURLToPath(new URL('../../package.json', import.meta.url)), 'utf8'),
-) as { version: string };
 
 export type ConsoleConfig = Pick<
   Config,

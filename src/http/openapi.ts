@@ -13,6 +13,7 @@ const SERVICE = `Access token of a service, with the listed scope. Instead of \`
 \`Service-Token <token>\` together with \`X-Service-ID\` and \`X-User-Context\`.`;
 
 const TAGS = [
+  { name: 'console', description: 'What the console shows of the cluster, and the audit log.' },
   { name: 'admin', description: 'Connections, plans, blocks, revocations and events of users.' },
   { name: 'user data', description: 'Export and erasure of the data of a user.' },
   { name: 'usage', description: 'The ledger of usage records, its tallies, windows, exports and corrections.' },

@@ -162,6 +162,34 @@ export class Keys {
     return `${this.prefix}:{nodes}:details`;
   }
 
+  /** As `nodes` and `nodeDetails`, for the workers. */
+  get workers(): string {
+    return `${this.prefix}:{workers}:leases`;
+  }
+  get workerDetails(): string {
+    return `${this.prefix}:{workers}:details`;
+  }
+  /** Exists while a node or worker is requested to drain. */
+  drainRequest(nodeId: string): string {
+    return `${this.prefix}:{drains}:${nodeId}`;
+  }
+
+  /** The processes that have stored figures, scored by the last minute; and the figures per minute and hour of one. */
+  get seriesProcesses(): string {
+    return `${this.prefix}:{series}:processes`;
+  }
+  seriesMinutes(processId: string): string {
+    return `${this.prefix}:{series}:minutes:${processId}`;
+  }
+  seriesHours(processId: string): string {
+    return `${this.prefix}:{series}:hours:${processId}`;
+  }
+
+  /** Stream of the audit log: admin actions, with the ids of the users whom they concern. */
+  get auditLog(): string {
+    return `${this.prefix}:{audit}:log`;
+  }
+
   /** Hash: the time at which each periodic task of the workers is due. */
   get periodicTasks(): string {
     return `${this.prefix}:{tasks}:due`;

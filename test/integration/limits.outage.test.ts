@@ -53,7 +53,7 @@ async function startNodes(server: RedisServer): Promise<LimitingNode[]> {
     }),
   );
   // Twice, because the first node to register does not see the others yet.
-  for (const { alive } of [...nodes, ...nodes]) await alive.start(() => 0);
+  for (const { alive } of [...nodes, ...nodes]) await alive.start(() => ({ connections: 0 }));
   expect(nodes.map(({ alive }) => alive.alive)).toEqual([NODES, NODES, NODES]);
   return nodes;
 }
