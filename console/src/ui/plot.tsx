@@ -6,7 +6,6 @@ import type { ChartProps } from './chart-props.ts';
 
 const HEIGHT = 168;
 const AXIS_WIDTH = 54;
-const POINTS_UP_TO = 2;
 
 /** Draws a chart with uPlot. This file is fetched with the first chart. */
 export function Plot({ at, lines, format, bars = false }: ChartProps) {
@@ -76,7 +75,9 @@ function options(target: HTMLElement, { lines, format, bars }: Omit<ChartProps, 
         width: 1.5,
         ...(bars && { paths: columns(), fill: color(`--series-${(index % 5) + 1}`), width: 0 }),
         points: {
-          show: (_plot: uPlot, series: number) => lines[series - 1]?.values.filter(isSet).length === POINTS_UP_TO - 1,
+          show: !bars,
+          size: 4,
+          filter: (plot: uPlot, series: number) => isolated(plot.data[series] ?? []),
         },
         ...(lines.length === 1 && !bars && { fill: `color-mix(in srgb, ${color('--series-1')} 14%, transparent)` }),
       })),
@@ -104,8 +105,12 @@ function withMargin(plot: uPlot, min: number, max: number): uPlot.Range.MinMax {
   return [min - half, max + half];
 }
 
-function isSet(value: number | null): boolean {
-  return value !== null;
+/** Positions of values without a neighbour: no line reaches them, so they are drawn as points. */
+function isolated(values: ArrayLike<number | null | undefined>): number[] {
+  const isMissing = (value: number | null | undefined) => value === null || value === undefined;
+  return Array.from(values).flatMap((value, index) => {
+    return !isMissing(value) && isMissing(values[index - 1]) && isMissing(values[index + 1]) ? [index] : [];
+  });
 }
 
 /** Shows the values at the cursor. Its place is set with the CSSOM, which the content security policy allows. */

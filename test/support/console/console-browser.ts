@@ -1,12 +1,44 @@
+import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { beforeAll } from '@jest/globals';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import { PROJECT_ROOT } from '../../../scripts/lib/processes.ts';
 import { closeAfter } from '../open-resources.ts';
 import { CHROMIUM } from '../programs.ts';
+import { stack } from '../stack.ts';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 export const DESKTOP = { width: 1_280, height: 860 };
 export const PHONE = { width: 360, height: 740 };
+
+/** The pages of operators, without those of single users and runs. */
+export const CONSOLE_PAGES = [
+  '#/overview',
+  '#/nodes',
+  '#/users',
+  '#/runs',
+  '#/queues',
+  '#/usage',
+  '#/usage/records',
+  '#/usage/windows',
+  '#/usage/consumers',
+  '#/audit',
+  '#/catalogue',
+  '#/settings',
+  '#/runbook',
+  '#/playground',
+];
+const BUILD_TIMEOUT_MS = 120_000;
+
+/** Builds the console before the tests of a file, unless it is up to date. */
+export function useBuiltConsole(): void {
+  beforeAll(async () => {
+    await promisify(execFile)(process.execPath, [join(PROJECT_ROOT, 'scripts/build-console.ts')]);
+  }, BUILD_TIMEOUT_MS);
+}
 
 export interface ConsoleTab {
   readonly page: Page;
@@ -18,7 +50,7 @@ export interface ConsoleTab {
 let browser: Promise<Browser> | undefined;
 
 /** Opens a tab without cookies or storage of others. Closed when the test file ends. */
-export async function openTab(viewport = DESKTOP): Promise<ConsoleTab> {
+async function openTab(viewport = DESKTOP): Promise<ConsoleTab> {
   browser ??= launch();
   // Headless Chromium reports no scheme of the system: each test chooses one.
   const context = await (await browser).newContext({ viewport, colorScheme: 'light', reducedMotion: 'reduce' });
@@ -39,14 +71,17 @@ async function launch(): Promise<Browser> {
   return launched;
 }
 
-/** Signs in through the page of the auth service, as an operator does. */
-export async function signIn(page: Page, console: string, account: string, password: string): Promise<void> {
-  await page.goto(console);
+/** Opens a tab and signs in through the page of the auth service, with a demo account of the shared stack. */
+export async function consoleOperator(account = 'admin'): Promise<ConsoleTab> {
+  const tab = await openTab();
+  const { page } = tab;
+  await page.goto(`${stack().gateways[0]?.url}/console/`);
   await page.getByRole('button', { name: 'Sign in', exact: true }).click();
   await page.locator('input[name=email]').fill(`${account}@demo.local`);
-  await page.locator('input[name=password]').fill(password);
-  await page.locator('button[type=submit], input[type=submit]').first().click();
+  await page.locator('input[name=password]').fill(stack().demoPassword);
+  await page.locator('button[type=submit]').click();
   await page.getByRole('button', { name: 'Sign out' }).waitFor({ state: 'attached' });
+  return tab;
 }
 
 /** Opens a page of the console by its fragment, and waits until its data is there. */
