@@ -42,7 +42,7 @@ export function Sidebar() {
   const { environment } = useConfig();
   const [open, setOpen] = useState(false);
   const { page } = route.value;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the menu of a phone closes when another page opens
+  // The menu of a phone closes when another page opens.
   useEffect(() => setOpen(false), [page]);
   const current = page === '' ? (canRead.value ? 'overview' : 'playground') : page;
   const link = ({ page, title }: Entry) => (

@@ -14,7 +14,7 @@ export function Plot({ at, lines, format, bars = false }: ChartProps) {
   const dark = isDark();
   const names = lines.map(({ name }) => name).join('|');
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours come from the theme, the lines from their names
+  // Drawn anew for other lines or colours; new values alone are only set.
   useEffect(() => {
     const target = place.current;
     if (!target) return;

@@ -19,7 +19,7 @@ export function Chat({ controller, agent, selected, onSelect }: ChatProps) {
   const end = useRef<HTMLDivElement>(null);
   const answer = turns.at(-1);
   const length = answer?.entries.length;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: follows the text as it grows
+  // Follows the text as it grows.
   useEffect(() => {
     const log = end.current;
     if (log) log.scrollTop = log.scrollHeight;

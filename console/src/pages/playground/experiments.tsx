@@ -38,7 +38,7 @@ export function Experiments({ controller }: { readonly controller: PlaygroundCon
           <div class="row">
             <span class="muted">Further connections</span>
             {others.map((state, index) => (
-              // biome-ignore lint/suspicious/noArrayIndexKey: the connections have a fixed order
+              // The connections have a fixed order.
               <Status key={index} value={state} />
             ))}
             <button type="button" class="button" data-size="small" onClick={() => controller.closeOthers()}>

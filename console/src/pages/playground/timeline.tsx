@@ -25,7 +25,7 @@ export function Timeline({ turn, controller }: TimelineProps) {
       ))}
       <ol class="timeline">
         {linesOf(turn.entries).map((line, index) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: lines are only ever added at the end
+          // Lines are only ever added at the end.
           <TimelineLine key={index} line={line} turn={turn} tools={controller.tools.value} />
         ))}
       </ol>
