@@ -4,7 +4,7 @@
 #     node src/main.ts                the gateway (default)
 #     node workers/main.ts            the worker
 #     node auth-service/main.ts   the reference auth service
-# Node 24 runs TypeScript directly, so nothing is compiled. test/k8s/image.test.ts checks which files are copied, and
+# Node 24 runs TypeScript directly, so only the console is compiled. test/k8s/image.test.ts checks which files are copied, and
 # that they run.
 
 # The same Debian in all stages, because Node is linked against its libraries.
@@ -35,6 +35,17 @@ RUN strip --strip-unneeded /usr/local/bin/node \
       node_modules/@opentelemetry/semantic-conventions/dist/experimental_* \
       node_modules/@opentelemetry/semantic-conventions/dist/index-incubating*
 
+# The console: static files, built by Vite. Its packages are in no other stage.
+FROM node:24-${DEBIAN}-slim AS console
+WORKDIR /app
+COPY package.json package-lock.json tsconfig.json ./
+COPY packages/client packages/client
+COPY docs/runbook.md docs/runbook.md
+COPY console console
+RUN --mount=type=cache,target=/root/.npm \
+    npm ci --ignore-scripts --no-audit --no-fund --workspace=@tollgate/console \
+ && npm run build --workspace=@tollgate/console
+
 # Debian with the Node binary instead of node:24-slim: 30 MB less, and no npm, npx, corepack or yarn for an intruder.
 # Debian's slim image has the libraries that Node is linked against (libstdc++, libgcc).
 FROM debian:${DEBIAN}-slim
@@ -52,7 +63,7 @@ WORKDIR /app
 COPY --from=dependencies /app/node_modules node_modules
 COPY package.json ./
 COPY config config
-COPY console console
+COPY --from=console /app/console/dist console/dist
 COPY workers workers
 COPY auth-service auth-service
 COPY src src

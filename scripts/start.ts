@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { buildConsole } from './lib/console-build.ts';
 import { type Deployment, DevDeployment } from './lib/dev-deployment.ts';
 import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
 import { HAPROXY_GATEWAYS } from './lib/haproxy.ts';
@@ -74,11 +75,15 @@ function summary(running: Deployment, stateDir: string): string {
     [workerPorts.length > 1 ? 'Workers' : 'Worker', workerPorts.map((port) => url(port, '/health/ready')).join('  ')],
     ['Redis', withoutCredentials(redisUrl)],
   ];
-  const accounts = PLANS.map((plan) => [plan, `${plan}@demo.local`, secrets.demo_password]);
+  const accounts = [
+    ...PLANS.map((plan) => [`plan ${plan}`, `${plan}@demo.local`, secrets.demo_password]),
+    ['console', 'admin@demo.local', secrets.demo_password],
+    ['console, read only', 'viewer@demo.local', secrets.demo_password],
+  ];
   return [
     ...addresses.map(([name, address]) => `  ${name?.padEnd(14)}${address}`),
     '',
-    table(['Plan', 'Demo account', 'Password'], accounts).replace(/^/gm, '  '),
+    table(['For', 'Demo account', 'Password'], accounts).replace(/^/gm, '  '),
     '',
     `  Next, in a second terminal:  npm run chat --${own} "How is my workload doing?"`,
     `  Then the bill:               npm run bill${own && ` --${own}`}`,
@@ -116,8 +121,11 @@ async function main(): Promise<void> {
     },
   );
   try {
+    const consoleFailure = consoleBuild();
     const running = await deployment.start();
+    const failure = await consoleFailure;
     if (stopping) return;
+    if (failure !== undefined) steps.note(`The console could not be built: ${describeFailure(failure)}`);
     steps.plain(
       `\nTollgate is ready (${duration(performance.now() - startedAt)}).\n\n${summary(running, options.stateDir)}\n`,
     );
@@ -129,6 +137,19 @@ async function main(): Promise<void> {
 }
 
 await main();
+
+/**
+ * Builds the console while the processes start: they look for its files again until they are there.
+ * @returns why it could not be built; undefined if it is there
+ */
+async function consoleBuild(): Promise<unknown> {
+  try {
+    await buildConsole();
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
 
 /** Returns the Redis URL without credentials, for output. */
 function withoutCredentials(url: string): string {

@@ -5,8 +5,8 @@ import { z } from 'zod';
 import { linearityProblem } from './regex-proof.ts';
 
 /** Folders whose expressions match text of clients, upstream servers, the auth service or operators. */
-const FOLDERS = ['src', 'workers', 'scripts', 'console'];
-const SOURCE = /\.(ts|mjs|js)$/;
+const FOLDERS = ['src', 'workers', 'scripts', 'console/src'];
+const SOURCE = /\.(tsx?|mjs|js)$/;
 /** String methods that compile a string argument to an expression. */
 const EXPRESSION_METHODS: ReadonlySet<unknown> = new Set(['match', 'matchAll', 'search']);
 /** Syntax nodes of a string argument. */
@@ -86,8 +86,8 @@ export function readExpressionSources(root: string): SourceFile[] {
 export function extractExpressions({ path, text }: SourceFile): Extracted {
   const expressions: Expression[] = [];
   const violations: string[] = [];
-  const syntax = path.endsWith('.ts') ? 'typescript' : 'ecmascript';
-  for (const node of nodesOf(parseSync(text, { syntax, target: 'es2024' }))) {
+  const syntax = /\.tsx?$/.test(path) ? 'typescript' : 'ecmascript';
+  for (const node of nodesOf(parseSync(text, { syntax, tsx: path.endsWith('x'), target: 'es2024' }))) {
     const found = expressionOf(node) ?? separatorOf(node);
     if (found === 'dynamic') {
       if (DYNAMIC_ALLOWED[path] === undefined) violations.push(`${path}: builds a regular expression at run time`);

@@ -89,7 +89,8 @@ describe('the image', () => {
   it('is built from one Debian, and runs as a numeric user that is not root', () => {
     const bases = stages.map((stage) => stage[0]?.text);
     expect(bases).toEqual([
-      expect.stringMatching(/^node:24-\$\{DEBIAN\}-slim AS /),
+      expect.stringMatching(/^node:24-\$\{DEBIAN\}-slim AS dependencies$/),
+      expect.stringMatching(/^node:24-\$\{DEBIAN\}-slim AS console$/),
       expect.stringMatching(/^debian:\$\{DEBIAN\}-slim$/),
     ]);
     expect(instruction('USER')).toMatch(/^[1-9]\d{3,}:[1-9]\d{3,}$/);

@@ -48,9 +48,9 @@ export interface ImageLayout {
 }
 
 /**
- * Lays out what the last stage of the Dockerfile copies, without a container engine: the files of the project, and the
- * results of the first stage's commands for the Node of this test run and the installed production packages. Removed
- * when the test file ends.
+ * Lays out what the last stage of the Dockerfile copies, without a container engine: the files of the project, the built
+ * console, and the results of the first stage's commands for the Node of this test run and the installed production
+ * packages. Removed when the test file ends.
  */
 export function layOutImage(): ImageLayout {
   const folder = mkdtempSync(join(tmpdir(), 'tollgate-image-'));
@@ -121,12 +121,19 @@ function linkFile(source: string, target: string): void {
 function copy(text: string, { built, root, workdir }: { built: string; root: string; workdir: string }): void {
   const [, from, source = '', target = ''] = /^(?:--from=(\S+) )?(\S+) (\S+)$/.exec(text) ?? [];
   const to = target.startsWith('/') ? join(root, target) : join(workdir, target);
+  if (from === 'console') return cpSync(builtConsole(), to, RECURSIVE);
   // The first stage is no longer needed.
   if (from !== undefined) {
     mkdirSync(dirname(to), { recursive: true });
     return renameSync(join(built, source), to);
   }
   cpSync(join(PROJECT_ROOT, source), target === './' ? join(to, source) : to, RECURSIVE);
+}
+
+/** The result of the stage that builds the console. */
+function builtConsole(): string {
+  execFileSync(process.execPath, [join(PROJECT_ROOT, 'scripts/build-console.ts')], { stdio: 'ignore' });
+  return join(PROJECT_ROOT, 'console/dist');
 }
 
 const NODE = '/usr/local/bin/node';

@@ -42,13 +42,14 @@ const TEST_ENVIRONMENT: Environment = {
   CONNECTION_LEASE_SECONDS: '3',
   DRAIN_SECONDS: '1',
   ACCESS_TOKEN_SECONDS: '600',
-  CORS_ORIGINS: 'http://app.example.test',
   // All clients of all tests share one address.
   AUTH_FAILURES_PER_MINUTE: '1000000',
   PENDING_CONNECTIONS_PER_ADDRESS: '1000000',
   BLOCKING_MS_PER_MINUTE: '60000',
 };
 const STOP_GRACE_MS = 5_000;
+/** Origin of the pages of browser tests. */
+const PAGE_ORIGIN = 'http://app.example.test';
 /** Output that no process may print: an unhandled error or a listener leak. */
 const UNHANDLED = /unhandled|uncaught|MaxListenersExceededWarning/i;
 
@@ -207,6 +208,8 @@ function environmentFor(addresses: StackAddresses, env: Environment): Environmen
   return {
     ...Object.fromEntries(inherited),
     ...TEST_ENVIRONMENT,
+    // The console, which the gateways serve, calls the auth service.
+    CORS_ORIGINS: [PAGE_ORIGIN, ...addresses.gateways.map(({ url }) => url)].join(),
     REDIS_URL: addresses.redisUrl,
     REDIS_KEY_PREFIX: addresses.keyPrefix,
     AUTH_SERVICE_URL: addresses.authUrl,

@@ -46,6 +46,15 @@ async function connected(options: Partial<TollgateOptions> = {}) {
 }
 
 describe('the connection of a client', () => {
+  it('sends a request once that a listener of the identity makes', async () => {
+    const { client, transport, attempts } = create();
+    client.on('identity', () => void client.tools().catch(() => {}));
+    client.connect();
+    await attempts(1);
+    transport.current.welcome();
+    expect(transport.current.sent.filter(({ type }) => type === 'tools_list')).toHaveLength(1);
+  });
+
   it('resumes after the last event, and delivers each event once', async () => {
     const { transport, clock, events, attempts } = await connected();
     for (const seq of [1, 2]) transport.current.message('agent_thinking', { seq });

@@ -143,8 +143,9 @@ export class Tollgate {
         connected: (identity) => {
           this.#identity = identity;
           this.#problem = undefined;
-          this.#events.emit('identity', identity);
+          // First what waited: a request of a listener is new, and must not be sent twice.
           this.#requests.connected();
+          this.#events.emit('identity', identity);
         },
         state: (state) => this.#events.emit('state', state),
         failed: (error) => {

@@ -1,11 +1,14 @@
 import { CloseTracker, isFields, type OpenTransport } from './transport.ts';
 
-/** The members of a WebSocket that this client uses, so that `ws` and other implementations fit. */
+/**
+ * The members of a WebSocket that this client uses. The handlers are `unknown`, so that the WebSocket of browsers, `ws`
+ * and other implementations fit, whose event types differ.
+ */
 export interface WebSocketLike {
   onopen: unknown;
-  onmessage: ((event: { readonly data: unknown }) => void) | null;
+  onmessage: unknown;
   onerror: unknown;
-  onclose: ((event: { readonly code: number; readonly reason: string }) => void) | null;
+  onclose: unknown;
   send(data: string): void;
   close(code?: number): void;
 }
@@ -27,12 +30,12 @@ export function webSocketTransport(WebSocket: WebSocketClass): OpenTransport {
     const tracker = new CloseTracker(handlers);
     const socket = new WebSocket(target.href, ['jwt-auth', `jwt.${base64Url(token)}`]);
     let hint = ' before it opened. Check the URL, and that CORS_ORIGINS of the gateway has the origin of the page.';
-    socket.onmessage = ({ data }) => {
+    socket.onmessage = ({ data }: { readonly data: unknown }) => {
       hint = '';
       const message = parse(data);
       if (message) tracker.message(message.type, message.fields);
     };
-    socket.onclose = ({ code, reason }) => {
+    socket.onclose = ({ code, reason }: { readonly code: number; readonly reason: string }) => {
       tracker.close(`WebSocket closed with ${code}${reason && ` ${reason}`}${hint}`, {
         code: CODE.test(reason) ? reason : undefined,
         final: FINAL_CLOSES.has(code),

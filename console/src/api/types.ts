@@ -1,0 +1,305 @@
+/** Answers of the admin API: docs/admin-api.md. */
+
+export interface Overview {
+  readonly at: string;
+  readonly gateways: number;
+  readonly workers: number;
+  readonly connections: {
+    readonly total: number;
+    readonly by_plan: Counts;
+    readonly by_transport: Counts;
+    readonly by_node: Counts;
+    readonly by_state: Counts;
+  };
+  readonly per_second: Readonly<Record<'messages' | 'runs' | 'events' | 'tool_calls' | 'usage_records', number | null>>;
+  readonly first_event: Percentiles & { readonly count: number };
+  readonly run_duration: Percentiles & { readonly count: number };
+  readonly last_minute: Readonly<
+    Record<
+      | 'evictions'
+      | 'resumes'
+      | 'replay_gaps'
+      | 'handshakes'
+      | 'handshake_failures'
+      | 'runs_failed'
+      | 'refreshes'
+      | 'refresh_failures',
+      number
+    >
+  >;
+  readonly refusals: Counts;
+  readonly breakers: Readonly<Record<string, string>>;
+  readonly queue: { readonly runs: number | null };
+  readonly ledger: { readonly lag_seconds: number | null };
+  readonly redis: Percentiles & { readonly failures: number };
+  readonly event_loop: { readonly p99_ms: number | null };
+  readonly memory: { readonly rss_bytes: number | null };
+}
+
+export type Counts = Readonly<Record<string, number>>;
+export interface Percentiles {
+  readonly p50_ms: number | null;
+  readonly p99_ms: number | null;
+}
+
+export interface Series {
+  readonly at: readonly string[];
+  /** Each list has the length of `at`; null where no process reported. */
+  readonly series: Readonly<Record<string, readonly (number | null)[]>>;
+}
+
+export interface Alert {
+  readonly name: string;
+  readonly severity: string;
+  readonly summary: string;
+  readonly value: number | null;
+  readonly threshold: number | null;
+  readonly unit: string | null;
+  readonly since: string;
+  readonly runbook: string;
+}
+
+export interface Node {
+  readonly node_id: string;
+  readonly role: 'gateway' | 'worker';
+  readonly version: string;
+  readonly host: string;
+  readonly started_at: string;
+  readonly uptime_seconds: number;
+  readonly draining: boolean;
+  readonly connections: number;
+  readonly memory: { readonly rss_bytes: number; readonly heap_bytes: number };
+  readonly event_loop: { readonly p99_ms: number | null };
+  readonly cpu_percent: number | null;
+  readonly runs: number;
+  readonly this_node: boolean;
+}
+
+export interface UserSummary {
+  readonly user_id: string;
+  readonly blocked: boolean;
+  readonly plan: string | null;
+  readonly connections: number;
+}
+
+export interface UserDetail {
+  readonly user_id: string;
+  readonly account: { readonly plan: string | null; readonly blocked: boolean; readonly revoked_before: string | null };
+  readonly plan: string | null;
+  readonly connections: readonly UserConnection[];
+  readonly connections_total: number;
+  readonly connection_cap: number;
+  readonly messages: { readonly limit: number | null; readonly used: number; readonly resets_at: string | null };
+  readonly quotas: readonly Quota[];
+  readonly threads: number;
+  readonly event_log: { readonly epoch: string | null; readonly seq: number };
+  readonly runs: readonly RunSummary[];
+}
+
+export interface UserConnection {
+  readonly connection_id: string;
+  readonly node?: string;
+  readonly endpoint?: string;
+  readonly opened_at?: string;
+  readonly lease_ends_at: string;
+}
+
+export interface Quota {
+  readonly name: string;
+  readonly limit: number | null;
+  readonly used: number;
+  readonly in_flight: number;
+  readonly resets_at: string | null;
+}
+
+export interface RunSummary {
+  readonly run_id: string;
+  readonly user_id?: string;
+  readonly status: string;
+  readonly agent: string | null;
+  readonly thread_id: string | null;
+  readonly request_id?: string | null;
+  readonly transport?: string | null;
+  readonly message?: string | null;
+  readonly accepted_at: string | null;
+  readonly ended_at: string | null;
+  readonly reason?: string | null;
+}
+
+export interface RunDetail {
+  readonly run: RunSummary & {
+    readonly final_response?: string | null;
+    readonly trace_id?: string | null;
+    readonly takeovers?: number | null;
+  };
+  readonly events: readonly LoggedEvent[];
+  readonly complete: boolean;
+  readonly input_requests: readonly { readonly kind: string; readonly message: string; readonly expires_at: string }[];
+}
+
+export interface LoggedEvent {
+  readonly seq: number;
+  readonly type: string;
+  readonly at: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+export interface QueueReport {
+  readonly queues: readonly {
+    readonly name: string;
+    readonly waiting: number;
+    readonly active: number;
+    readonly delayed: number;
+    readonly failed: number;
+    readonly oldest_ms: number | null;
+  }[];
+  readonly failed: readonly {
+    readonly queue: string;
+    readonly job_id: string;
+    readonly reason: string;
+    readonly at: string;
+  }[];
+}
+
+export interface AuditEntry {
+  readonly id: string;
+  readonly at: string;
+  readonly actor: string;
+  readonly action: string;
+  readonly target: Readonly<Record<string, string>> | null;
+  readonly from: string | null;
+  readonly user_agent: string | null;
+  readonly status: number;
+  readonly error: string | null;
+  readonly node_id: string;
+}
+
+export interface TallyRow {
+  readonly user_id?: string;
+  readonly tool?: string;
+  readonly plan?: string;
+  readonly hour?: string;
+  readonly day?: string;
+  readonly executions: number;
+  readonly succeeded: number;
+  readonly failed: number;
+  readonly cancelled: number;
+  readonly units: number;
+  readonly duration_ms: number;
+  readonly corrections: number;
+  readonly refusals: number;
+}
+
+export interface UsageWindow {
+  readonly window: string;
+  readonly revision: number;
+  readonly status: string;
+  readonly record_count: number;
+  readonly totals: Pick<TallyRow, 'executions' | 'succeeded' | 'failed' | 'units'>;
+  readonly first_sequence: number | null;
+  readonly last_sequence: number | null;
+  readonly sha256: string | null;
+  readonly closed_at: string | null;
+}
+
+export interface Verification {
+  readonly ok: boolean;
+  readonly problem: {
+    readonly kind: string;
+    readonly sequence: number | null;
+    readonly record_id: string | null;
+    readonly window: string | null;
+    readonly what: string;
+  } | null;
+  readonly checked_records: number;
+  readonly checked_windows: number;
+  readonly archive: string;
+  readonly next: string | null;
+}
+
+export interface UsageRecord {
+  readonly id: string;
+  readonly sequence: number;
+  readonly user_id: string;
+  readonly plan: string;
+  readonly tool: string;
+  readonly permission: string;
+  readonly status: string;
+  readonly units: number;
+  readonly run_id: string | null;
+  readonly thread_id: string | null;
+  readonly transport: string;
+  readonly completed_at: string;
+  readonly duration_ms: number;
+  readonly period: string;
+  readonly hash: string;
+  readonly corrects?: string;
+  readonly reason?: string;
+}
+
+export interface RecordPage {
+  readonly records: readonly UsageRecord[];
+  readonly next_cursor: string;
+  readonly has_more: boolean;
+}
+
+export interface Consumer {
+  readonly consumer: string;
+  readonly sequence: number;
+  readonly confirmed_at: string;
+  readonly service: string;
+}
+
+type Row = Readonly<Record<string, unknown>> & { readonly name: string };
+
+export interface CatalogueReport {
+  readonly version: string;
+  readonly plans: readonly Row[];
+  readonly permissions: readonly Row[];
+  readonly tools: readonly (Row & {
+    readonly description?: string;
+    readonly permission?: string;
+    readonly units?: number;
+  })[];
+  readonly agents: readonly (Row & { readonly description?: string })[];
+  readonly tool_servers: readonly Row[];
+  readonly matrix: {
+    readonly plans: readonly string[];
+    readonly tools: readonly { readonly tool: string; readonly allowed: Readonly<Record<string, boolean>> }[];
+  };
+}
+
+export interface CatalogueDiff {
+  readonly version: string;
+  readonly next_version: string | null;
+  readonly valid: boolean;
+  readonly mistakes: readonly string[];
+  readonly changes: readonly {
+    readonly file: string;
+    readonly path: string;
+    readonly kind: 'added' | 'removed' | 'changed';
+    readonly before?: unknown;
+    readonly after?: unknown;
+  }[];
+}
+
+export interface SettingsReport {
+  readonly settings: readonly {
+    readonly name: string;
+    readonly value: string | null;
+    readonly source: string;
+    readonly secret: boolean;
+  }[];
+  readonly endpoints: readonly unknown[];
+}
+
+export interface Check {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly ms: number | null;
+  readonly detail: string | null;
+}
+
+export interface Paged {
+  readonly next_cursor: string | null;
+}

@@ -1,0 +1,106 @@
+import { request } from '../../api/http.ts';
+import type { Paged, RecordPage, UsageRecord } from '../../api/types.ts';
+import { count, duration } from '../../lib/format.ts';
+import { href } from '../../lib/router.ts';
+import { Status } from '../../ui/badge.tsx';
+import { FilterField, Filters } from '../../ui/filters.tsx';
+import { More, usePages } from '../../ui/more.tsx';
+import { Panel } from '../../ui/page.tsx';
+import { Loaded } from '../../ui/state.tsx';
+import { type Column, Table } from '../../ui/table.tsx';
+import { Foreign, Time } from '../../ui/text.tsx';
+import { Correction } from './correction.tsx';
+
+interface RecordsProps {
+  readonly user: string;
+  readonly tool: string;
+  /** Id of a record to mark. */
+  readonly record: string;
+}
+
+export function Records({ user, tool, record }: RecordsProps) {
+  const records = usePages(
+    JSON.stringify([user, tool]),
+    async (cursor, signal): Promise<Paged & RecordPage> => {
+      const query = { user_id: user, tool, cursor, limit: 100 };
+      const page = await request<RecordPage>('/v1/usage/records', { query, signal });
+      return { ...page, next_cursor: page.has_more ? page.next_cursor : (null as never) };
+    },
+    (page) => page.records,
+  );
+  return (
+    <>
+      <Filters>
+        <FilterField label="User id" name="user" value={user} wide />
+        <FilterField label="Tool" name="tool" value={tool} />
+      </Filters>
+      <Panel title="Records, oldest first" flush>
+        <Loaded resource={records}>
+          {(rows) => (
+            <Table
+              caption="Usage records"
+              columns={columnsOf(record, () => void records.reload())}
+              rows={rows}
+              keyOf={({ id }) => id}
+              empty="No record matches"
+            />
+          )}
+        </Loaded>
+        <More list={records} />
+      </Panel>
+    </>
+  );
+}
+
+function columnsOf(marked: string, reload: () => void): readonly Column<UsageRecord>[] {
+  return [
+    {
+      title: 'Sequence',
+      cell: ({ sequence, id }) => (
+        <span title={id} class={id === marked ? 'marked' : undefined}>
+          {count(sequence)}
+        </span>
+      ),
+    },
+    { title: 'Completed', cell: ({ completed_at }) => <Time at={completed_at} exact /> },
+    {
+      title: 'User',
+      cell: ({ user_id }) => (
+        <a href={href(['users', user_id])}>
+          <Foreign text={user_id} mono />
+        </a>
+      ),
+    },
+    { title: 'Tool', cell: ({ tool }) => <Foreign text={tool} mono /> },
+    { title: 'Units', kind: 'number', cell: ({ units }) => count(units) },
+    {
+      title: 'Status',
+      cell: ({ status, corrects, reason }) =>
+        corrects ? (
+          <span title={corrects}>
+            correction: <Foreign text={reason} />
+          </span>
+        ) : (
+          <Status value={status} />
+        ),
+    },
+    { title: 'Duration', kind: 'number', cell: ({ duration_ms }) => duration(duration_ms) },
+    {
+      title: 'Run',
+      cell: ({ run_id, user_id }) =>
+        run_id ? (
+          <a href={href(['runs', user_id, run_id])}>
+            <Foreign text={run_id} mono />
+          </a>
+        ) : (
+          'none'
+        ),
+    },
+    { title: 'Hash', cell: ({ hash }) => <code title={hash}>{hash.slice(0, 10)}…</code> },
+    {
+      title: 'Actions',
+      kind: 'actions',
+      cell: (record) => (record.corrects ? null : <Correction record={record} onDone={reload} />),
+    },
+  ];
+}

@@ -1,0 +1,178 @@
+import { path, request } from '../../api/http.ts';
+import type { Quota, RunSummary, UserConnection, UserDetail } from '../../api/types.ts';
+import { count, plural } from '../../lib/format.ts';
+import { useResource } from '../../lib/resource.ts';
+import { href } from '../../lib/router.ts';
+import { Action } from '../../ui/action.tsx';
+import { Badge, Status } from '../../ui/badge.tsx';
+import { Page, Panel, Tile } from '../../ui/page.tsx';
+import { Loaded } from '../../ui/state.tsx';
+import { type Column, Table } from '../../ui/table.tsx';
+import { Foreign, Time } from '../../ui/text.tsx';
+import { Reasons } from './reasons.tsx';
+import { UserActions } from './user-actions.tsx';
+
+const REFRESH_MS = 4_000;
+
+export function UserPage({ id }: { readonly id: string }) {
+  const user = useResource(id, (signal) => request<UserDetail>(path`/v1/admin/users/${id}`, { signal }), {
+    refreshMs: REFRESH_MS,
+  });
+  const reload = () => void user.reload();
+  return (
+    <Page
+      title={id}
+      parent={{ title: 'Users', href: href('users') }}
+      actions={user.data && <UserActions user={user.data} onDone={reload} />}
+    >
+      <Loaded resource={user}>{(detail) => <Detail user={detail} onChange={reload} />}</Loaded>
+    </Page>
+  );
+}
+
+function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChange: () => void }) {
+  const { account, messages, connections_total, connection_cap, event_log, threads } = user;
+  return (
+    <>
+      <Reasons user={user} />
+      <dl class="tiles">
+        <Tile
+          label="Account"
+          value={<Status value={account.blocked ? 'blocked' : 'active'} />}
+          note={
+            account.revoked_before && (
+              <>
+                tokens before <Time at={account.revoked_before} exact /> are revoked
+              </>
+            )
+          }
+        />
+        <Tile
+          label="Plan"
+          value={user.plan ? <bdi>{user.plan}</bdi> : 'not known'}
+          note={account.plan ? 'stored by an administrator' : 'from the token'}
+        />
+        <Tile
+          label="Connections"
+          value={`${count(connections_total)} of ${count(connection_cap)}`}
+          tone={connections_total >= connection_cap ? 'warn' : undefined}
+        />
+        <Tile
+          label="Messages this minute"
+          value={messages.limit === null ? count(messages.used) : `${count(messages.used)} of ${count(messages.limit)}`}
+          tone={isReached(messages) ? 'bad' : undefined}
+        />
+        <Tile
+          label="Event log, last seq"
+          value={count(event_log.seq)}
+          note={<span class="mono">{event_log.epoch}</span>}
+        />
+        <Tile label="Threads" value={count(threads)} />
+      </dl>
+      <Panel title="Connections" flush>
+        <Table
+          caption="Connections"
+          columns={connectionColumns(user.user_id, onChange)}
+          rows={user.connections}
+          keyOf={({ connection_id }) => connection_id}
+          empty="Not connected"
+        />
+      </Panel>
+      <div class="columns">
+        <Panel title="Limits of tools and permissions" flush>
+          <Table
+            caption="Limits"
+            columns={QUOTA_COLUMNS}
+            rows={user.quotas}
+            keyOf={({ name, limit }) => `${name} ${limit}`}
+            empty="No limit has been used"
+          />
+        </Panel>
+        <Panel title="Latest runs" flush actions={<a href={href('runs', { user: user.user_id })}>All runs</a>}>
+          <Table
+            caption="Runs"
+            columns={runColumns(user.user_id)}
+            rows={user.runs}
+            keyOf={({ run_id }) => run_id}
+            empty="No runs in the last 24 hours"
+          />
+        </Panel>
+      </div>
+      <p>
+        <a href={href(['usage', 'records'], { user: user.user_id })}>What this user was charged for</a>
+      </p>
+    </>
+  );
+}
+
+function isReached({ limit, used }: { readonly limit: number | null; readonly used: number }): boolean {
+  return limit !== null && used >= limit;
+}
+
+function connectionColumns(userId: string, onChange: () => void): readonly Column<UserConnection>[] {
+  return [
+    { title: 'Connection', cell: ({ connection_id }) => <Foreign text={connection_id} mono /> },
+    { title: 'Endpoint', cell: ({ endpoint }) => <Foreign text={endpoint} mono /> },
+    { title: 'Node', cell: ({ node }) => <Foreign text={node} mono /> },
+    { title: 'Open', cell: ({ opened_at }) => <Time at={opened_at} /> },
+    { title: 'Lease ends', cell: ({ lease_ends_at }) => <Time at={lease_ends_at} /> },
+    {
+      title: 'Actions',
+      kind: 'actions',
+      cell: ({ connection_id }) => (
+        <Action
+          label="Close"
+          kind="danger"
+          small
+          title={`Close ${connection_id}`}
+          consequence="The client gets CONNECTION_CLOSED. It may connect again."
+          run={async () => {
+            const target = path`/v1/users/${userId}/connections/${connection_id}`;
+            const { closed } = await request<{ closed: string[] }>(target, { method: 'DELETE' });
+            return `${plural(closed.length, 'connection')} closed.`;
+          }}
+          onDone={onChange}
+        />
+      ),
+    },
+  ];
+}
+
+const QUOTA_COLUMNS: readonly Column<Quota>[] = [
+  { title: 'Limit', cell: ({ name }) => <Foreign text={name} mono /> },
+  {
+    title: 'Used',
+    kind: 'number',
+    cell: ({ used, limit }) => (
+      <>
+        {count(used)} {limit === null ? '' : `of ${count(limit)}`}
+        {limit !== null && (
+          <progress
+            max={Math.max(1, limit)}
+            value={used}
+            data-tone={used >= limit ? 'bad' : undefined}
+            aria-label="used"
+          />
+        )}
+      </>
+    ),
+  },
+  { title: 'In flight', kind: 'number', cell: ({ in_flight }) => count(in_flight) },
+  { title: 'Resets', cell: ({ resets_at }) => <Time at={resets_at} /> },
+];
+
+function runColumns(userId: string): readonly Column<RunSummary>[] {
+  return [
+    {
+      title: 'Run',
+      cell: ({ run_id }) => (
+        <a href={href(['runs', userId, run_id])}>
+          <Foreign text={run_id} mono />
+        </a>
+      ),
+    },
+    { title: 'Status', cell: ({ status }) => <Status value={status} /> },
+    { title: 'Agent', cell: ({ agent }) => (agent ? <Foreign text={agent} /> : <Badge plain>default</Badge>) },
+    { title: 'Accepted', cell: ({ accepted_at }) => <Time at={accepted_at} /> },
+  ];
+}

@@ -1,0 +1,78 @@
+import { request } from '../../api/http.ts';
+import type { Paged, UserSummary } from '../../api/types.ts';
+import { count } from '../../lib/format.ts';
+import { href, type PageProps } from '../../lib/router.ts';
+import { Badge } from '../../ui/badge.tsx';
+import { FilterField, Filters } from '../../ui/filters.tsx';
+import { More, usePages } from '../../ui/more.tsx';
+import { Page, Panel } from '../../ui/page.tsx';
+import { Loaded } from '../../ui/state.tsx';
+import { type Column, Table } from '../../ui/table.tsx';
+import { Foreign } from '../../ui/text.tsx';
+import { UserPage } from './user.tsx';
+
+type UserList = Paged & { readonly users: readonly UserSummary[] };
+
+export function Users({ route }: PageProps) {
+  const [id] = route.rest;
+  return id === undefined ? <Search query={route.query.get('query') ?? ''} /> : <UserPage key={id} id={id} />;
+}
+
+function Search({ query }: { readonly query: string }) {
+  const users = usePages(
+    query,
+    (cursor, signal) => request<UserList>('/v1/admin/users', { query: { query, cursor }, signal }),
+    (page) => page.users,
+  );
+  return (
+    <Page
+      title="Users"
+      about="Everyone with an account, a connection or an event log. Open a user to see why a request is refused."
+    >
+      <Filters submit="Search">
+        <FilterField label="User id, or a part of it" name="query" value={query} wide />
+        {query !== '' && (
+          <a class="button" href={href(['users', query])}>
+            Open this id
+          </a>
+        )}
+      </Filters>
+      <Panel title="Users" flush>
+        <Loaded resource={users}>
+          {(rows) => (
+            <Table
+              caption="Users"
+              columns={COLUMNS}
+              rows={rows}
+              keyOf={({ user_id }) => user_id}
+              empty={users.more ? 'No match in this part' : 'No user matches'}
+              emptyHint={
+                users.more
+                  ? 'The search reads a bounded part at a time. Show more to continue.'
+                  : 'The gateway knows a user from the first connection, run or account change on.'
+              }
+            />
+          )}
+        </Loaded>
+        <More list={users} />
+      </Panel>
+    </Page>
+  );
+}
+
+const COLUMNS: readonly Column<UserSummary>[] = [
+  {
+    title: 'User',
+    cell: ({ user_id }) => (
+      <a href={href(['users', user_id])}>
+        <Foreign text={user_id} mono />
+      </a>
+    ),
+  },
+  { title: 'Stored plan', cell: ({ plan }) => <Foreign text={plan} /> },
+  {
+    title: 'Account',
+    cell: ({ blocked }) => (blocked ? <Badge tone="bad">blocked</Badge> : <Badge tone="ok">active</Badge>),
+  },
+  { title: 'Connections', kind: 'number', cell: ({ connections }) => count(connections) },
+];
