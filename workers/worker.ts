@@ -113,8 +113,8 @@ export async function startWorker(
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const { onDrainRequested } = options;
-    const watched = { ...services, onDrainRequested, executing: () => durations.executing };
-    closers.add('figures', await startFigures(watched, workerId));
+    const figures = { ...services, onDrainRequested, executing: () => durations.executing };
+    closers.add('figures', await startFigures(figures, workerId));
     const operations = await startOperations({ config, ...services });
     closers.add('operations', operations.close);
     logger.info({ port: operations.port }, 'listening');

@@ -50,7 +50,7 @@ export function readOperator(
 ): ServiceIdentity | undefined {
   if (provider.issuer !== client.issuer || userFault(claims, provider) !== undefined) return undefined;
   if (!clientsOf(claims).includes(client.clientId)) return undefined;
-  const { identity } = readClaims(provider, claims, derivedId);
+  const { identity } = readClaims(provider, claims, () => derivedId);
   const { userId, sessionId, tokenId, tokenIssuedAt, tokenExpiresAt } = identity;
   const operator = { userId, sessionId, provider: provider.name };
   const scopes = SCOPE_CLAIMS.flatMap((claim) => textsOf(claims[claim], ' ').texts);
