@@ -6,7 +6,7 @@ import { RedisUnavailable } from '../redis/errors.ts';
 import { type Keys, partitionOf, type UserKeys } from '../redis/keys.ts';
 import { anything, integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
-import type { TokenPlace, TokenRegistration } from '../redis/token-registration.ts';
+import type { SessionEntry, TokenRegistration } from '../redis/token-registration.ts';
 
 const admitConnection = LuaScript.load(
   'admitConnection-9',
@@ -197,9 +197,9 @@ export class ConnectionRegistry {
 
   /**
    * Releases leases at once. A failure is harmless, because the leases expire, and the next refresh removes the token.
-   * @param token place of the token of the first connection; undefined if it has none
+   * @param token session entry of the token of the first connection; undefined if it has none
    */
-  async release(userId: string, connectionIds: readonly string[], token?: TokenPlace): Promise<void> {
+  async release(userId: string, connectionIds: readonly string[], token?: SessionEntry): Promise<void> {
     const keys = this.#deps.keys.user(userId);
     await releaseConnections.run(
       this.#deps.redis,
@@ -262,8 +262,11 @@ export class ConnectionRegistry {
 const NO_TOKEN: readonly string[] = Array.from({ length: 8 }, () => '');
 
 /** Keys of the session of a token. A script without a token does not touch them. */
-function tokenKeys(keys: UserKeys, place: TokenPlace | undefined): [due: string, session: string, connections: string] {
-  const session = place?.session ?? '';
+function tokenKeys(
+  keys: UserKeys,
+  entry: SessionEntry | undefined,
+): [due: string, session: string, connections: string] {
+  const session = entry?.session ?? '';
   return [keys.tokenDue, keys.tokenSession(session), keys.tokenConnections(session)];
 }
 

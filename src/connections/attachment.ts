@@ -258,9 +258,11 @@ export class Attachment implements TokenOwner, TailListener {
   #release(): void {
     // Also after a failed admission: Redis may have granted it and only the reply was lost.
     if (!this.#admissionRequested) return;
-    this.#deps.registry.release(this.#identity.userId, [this.connectionId], this.token.place).catch((error: Error) => {
-      this.#log('debug', error, 'lease release failed, it will expire');
-    });
+    this.#deps.registry
+      .release(this.#identity.userId, [this.connectionId], this.token.sessionEntry)
+      .catch((error: Error) => {
+        this.#log('debug', error, 'lease release failed, it will expire');
+      });
   }
 
   #log(level: 'debug' | 'warn', err: unknown, text: string): void {

@@ -1,8 +1,8 @@
 import type { Authenticator } from '../auth/authenticator.ts';
 import {
-  placeOf,
   type Registration,
   type SessionToken,
+  sessionEntryOf,
   sessionOf,
   type TokenSessionRef,
   type TokenSessions,
@@ -21,7 +21,7 @@ import {
   type TokenState,
   terminationReason,
 } from '../protocol/token-lifecycle.ts';
-import type { TokenPlace, TokenRegistration } from '../redis/token-registration.ts';
+import type { SessionEntry, TokenRegistration } from '../redis/token-registration.ts';
 
 /** Change of a connection's token, for metrics. */
 export type TokenEvent =
@@ -215,9 +215,9 @@ export class TokenLifecycle {
     }
   }
 
-  /** Place of the token that must be removed with the lease of the connection; undefined if none was registered. */
-  get place(): TokenPlace | undefined {
-    return this.#owner.identity.sealedToken === undefined ? undefined : placeOf(this.#ref);
+  /** Session entry of the token that must be removed with the lease of the connection; undefined if none was registered. */
+  get sessionEntry(): SessionEntry | undefined {
+    return this.#owner.identity.sealedToken === undefined ? undefined : sessionEntryOf(this.#ref);
   }
 
   /** Called when the connection closes; the release of its lease removes the token. */

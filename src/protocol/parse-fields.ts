@@ -19,6 +19,8 @@ export function parseFields<Schema extends z.ZodType>(schema: Schema, input: unk
 export function withoutUnsetFields(schema: z.ZodType, input: unknown): unknown {
   const shape = shapeOf(schema);
   if (!shape || typeof input !== 'object' || input === null || Array.isArray(input)) return input;
+  // Most messages are flat and have no null.
+  if (Object.values(input).every((value) => typeof value !== 'object')) return input;
   return Object.fromEntries(
     Object.entries(input).flatMap(([name, value]) => {
       const field = Object.hasOwn(shape, name) ? shape[name] : undefined;

@@ -26,6 +26,7 @@ function nodeChannel(partitionTag: string, nodeId: string): string {
 
 export class Keys {
   readonly prefix: string;
+  #latest: { readonly userId: string; readonly keys: UserKeys } | undefined;
 
   /** @param prefix separates deployments (and tests) that share a Redis */
   constructor(prefix: string) {
@@ -33,7 +34,11 @@ export class Keys {
   }
 
   user(userId: string): UserKeys {
-    return new UserKeys(this.#partition(partitionOf(userId)), userId);
+    // One request asks for the keys of its user several times.
+    if (this.#latest?.userId !== userId) {
+      this.#latest = { userId, keys: new UserKeys(this.#partition(partitionOf(userId)), userId) };
+    }
+    return this.#latest.keys;
   }
 
   /** Stream of usage records that have not been ingested into the ledger yet. */

@@ -7,7 +7,7 @@ import { duePartitions } from '../../redis/due-partitions.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
 import { done, integer, list, literal, oneOf, text, tuple } from '../../redis/replies.ts';
 import { LuaScript, unexpectedReply } from '../../redis/scripts.ts';
-import type { TokenPlace, TokenRegistration } from '../../redis/token-registration.ts';
+import type { SessionEntry, TokenRegistration } from '../../redis/token-registration.ts';
 import type { SealedToken, TokenSeal } from './token-seal.ts';
 
 const registerReply = oneOf(
@@ -75,7 +75,7 @@ export function sessionMember({ userId, session }: TokenSessionRef): string {
 }
 
 /** Names a session in the scripts of the connection registry. */
-export function placeOf(ref: TokenSessionRef): TokenPlace {
+export function sessionEntryOf(ref: TokenSessionRef): SessionEntry {
   return { session: ref.session, member: sessionMember(ref) };
 }
 
@@ -173,7 +173,7 @@ export class TokenSessions {
       handedOver?.sealed ?? '',
       handedOver?.digest ?? '',
     ];
-    return { ...placeOf(ref), sealed, args };
+    return { ...sessionEntryOf(ref), sealed, args };
   }
 
   /** Reads the reply to a registration. @throws TollgateError INTERNAL_ERROR for a reply of another shape */
