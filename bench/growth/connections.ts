@@ -90,8 +90,9 @@ async function measureTransport(
       };
       // The first round compiles.
       if (connected === 0) for (const work of ['pings', 'deliver'] as const) await each(work)();
-      const [message] = await measured(server, deployment, each('pings'));
-      const [delivery, redis] = await measured(server, deployment, each('deliver'));
+      const background = { micros: idle, ms: idleMs };
+      const [message] = await measured(server, deployment, each('pings'), background);
+      const [delivery, redis] = await measured(server, deployment, each('deliver'), background);
       await inspector.collectGarbage();
       const now = residentBytes(server);
       const kib = connected === 0 ? '–' : ((now - resident) / 1_024 / (count - connected)).toFixed(1);
@@ -119,20 +120,26 @@ async function addConnections(
 ): Promise<void> {
   const users = newUsers({ deployment }, count);
   const part = Math.ceil(count / loads.length);
-  const parts = loads.map((load, at) => ({ load, users: users.slice(at * part, (at + 1) * part) }));
-  await Promise.all(parts.map((one) => one.load.send({ do: 'connect', url: server.url, users: one.users })));
+  const shares = loads.map((load, at) => ({ load, users: users.slice(at * part, (at + 1) * part) }));
+  await Promise.all(shares.map((one) => one.load.send({ do: 'connect', url: server.url, users: one.users })));
 }
 
-/** Returns the CPU time of the gateway and of Redis during the work, µs. */
+/**
+ * Returns the CPU time of the gateway and of Redis during the work, µs.
+ * @param background what both use in a time without work, which is subtracted in proportion
+ */
 async function measured(
   server: Started,
   deployment: Deployment,
   work: () => Promise<unknown>,
+  background: { readonly micros: readonly [number, number]; readonly ms: number } = { micros: [0, 0], ms: 1 },
 ): Promise<readonly [gateway: number, redis: number]> {
   const since = startCpuClock([server.pid, deployment.redisPid]);
+  const startedAt = performance.now();
   await work();
+  const share = (performance.now() - startedAt) / background.ms;
   const [gateway = 0, redis = 0] = since();
-  return [gateway, redis];
+  return [gateway - share * background.micros[0], redis - share * background.micros[1]];
 }
 
 function residentBytes({ pid }: Started): number {
