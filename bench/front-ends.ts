@@ -35,7 +35,7 @@ interface Size {
   readonly events: number;
   readonly turns: number;
 }
-const FULL: Size = { rounds: 5, users: 50, events: 10_000, turns: 200 };
+const FULL: Size = { rounds: 3, users: 50, events: 5_000, turns: 100 };
 const QUICK: Size = { rounds: 1, users: 4, events: 40, turns: 3 };
 
 /** Microseconds of CPU per event. */

@@ -5,6 +5,7 @@ import type { Page } from 'playwright-core';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import { openBrowser, type PageSource, type TestBrowser } from '../support/browser/browser.ts';
 import { installExample } from '../support/front-ends/installed-packages.ts';
+import { reportCuts } from '../support/front-ends/report-cuts.ts';
 import { servingGateway } from '../support/front-ends/serving-gateway.ts';
 import { startLoadBalancer } from '../support/load-balancer.ts';
 import { CHROMIUM, describeWith, HAPROXY, isInstalled } from '../support/programs.ts';
@@ -132,6 +133,7 @@ function test(chat: ChatPage, source: () => Promise<PageSource>): void {
     await screenshot(page, `${chat.example}-survived`);
     expect(await textOf(page, chat)).toEqual(uncut);
     expect([await page.locator(chat.errors).allInnerTexts(), failures]).toEqual([[], chat.uncaught]);
+    reportCuts(`${chat.example} in Chromium`, 'gateway killed', 1, 1);
     await page.close();
     await gateway.start();
   }, 60_000);
@@ -144,6 +146,7 @@ function test(chat: ChatPage, source: () => Promise<PageSource>): void {
     await has(page, 'It is twelve units.');
     await isIn(page, 'ready');
     expect(await textOf(page, chat)).toEqual(uncut);
+    reportCuts(`${chat.example} in Chromium`, 'page loaded again', 1, 1);
     await page.close();
   }, 60_000);
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { cutResponse } from '../support/front-ends/ag-ui-clients.ts';
 import { installPackage } from '../support/front-ends/installed-packages.ts';
+import { reportCuts } from '../support/front-ends/report-cuts.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
 import { useStack } from '../support/stack.ts';
@@ -100,6 +101,7 @@ describeInLongForm('the client of CopilotKit', () => {
       for (let cut = 0; cut < 27; cut++) {
         if (JSON.stringify(await attempt(transport, cut)) !== JSON.stringify(whole)) different.push(cut);
       }
+      reportCuts(`CopilotKit ${VERSION}, ${transport}`, 'each event', 27 - different.length, 27);
       expect(different).toEqual([]);
     },
     120_000,
