@@ -35,9 +35,9 @@ async function stream(options: StreamOptions, http: HttpRequest): Promise<() => 
   const { sent, response } = await send(options, http);
   let rest = '';
   response.setEncoding('latin1').on('data', (chunk: string) => {
-    const parts = (rest + chunk).split(marker);
-    rest = parts.at(-1)?.slice(1 - marker.length) ?? '';
-    if (parts.length > 1) onEvents(parts.length - 1);
+    const pieces = (rest + chunk).split(marker);
+    rest = pieces.at(-1)?.slice(1 - marker.length) ?? '';
+    if (pieces.length > 1) onEvents(pieces.length - 1);
   });
   response.on('error', () => undefined);
   return () => void sent.destroy();

@@ -11,7 +11,7 @@ interface Progress {
 
 /**
  * Ends responses whose client reads none of the output for a time. Node has no such bound: its timeouts concern requests
- * only, and an unread response would keep its memory, its socket and its place among the requests in flight.
+ * only. An unread response would keep its memory and its socket, and count among the requests in flight.
  */
 export class StalledResponses {
   readonly #stalledMs: number;
