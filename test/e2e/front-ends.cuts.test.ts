@@ -211,7 +211,8 @@ describe.each(PROXIES)('behind %s', (proxyName, program, startProxy) => {
 
 if (IS_LONG) {
   describeWith(HAPROXY, 'option http-no-delay', () => {
-    it('delivers events without a delay', async () => {
+    it('delivers events sooner than without it', async () => {
+      const medians: number[] = [];
       for (const noDelay of [true, false]) {
         const { url } = await startLoadBalancer(
           own.addresses.gateways.map((gateway) => gateway.url),
@@ -234,8 +235,10 @@ if (IS_LONG) {
         }
         const [p50, p99] = [0.5, 0.99].map((share) => percentile(times, share).toFixed(1));
         process.stdout.write(`HTTP/1.1 through HAProxy, http-no-delay ${noDelay}: p50 ${p50} ms, p99 ${p99} ms\n`);
-        expect(times).toHaveLength(40);
+        medians.push(percentile(times, 0.5));
       }
+      const [without = 0, delayed = 0] = medians;
+      expect(without).toBeLessThan(delayed);
     }, 60_000);
   });
 }

@@ -52,11 +52,6 @@ const PROTOCOLS: Readonly<Record<string, Protocol>> = {
     back: (me) => ['/v1/agui/default/connect', post(me, { ...INPUT, messages: [] })],
     textOf: agUiText,
   },
-  CopilotKit: {
-    start: (me) => ['/v1/copilotkit/agent/default/run', post(me, INPUT)],
-    back: (me) => ['/v1/copilotkit/agent/default/connect', post(me, { ...INPUT, messages: [] })],
-    textOf: agUiText,
-  },
   'the events of a run': {
     start: (me) => ['/v1/runs', post(me, { message: 'Hello' })],
     back: ({ token }, runId) => [`/v1/runs/${runId}/events`, { token }],
