@@ -18,7 +18,7 @@ export interface WriterOwner {
 /**
  * Bounded output of one connection. Neither `ws` nor engine.io bounds its write buffer, so a client that stops reading
  * would consume the node's memory. `onOverflow` closes the connection with `SLOW_CONSUMER` when more than
- * `OUTPUT_LIMIT_BYTES` are unread or nothing was read for `OUTPUT_TIMEOUT_MS`. Durable events remain in the event log.
+ * `OUTPUT_LIMIT_BYTES` are unread beside one large message, or nothing was read for `OUTPUT_TIMEOUT_MS`. Durable events remain in the event log.
  */
 export class ConnectionWriter {
   readonly #transport: Transport;
@@ -27,6 +27,11 @@ export class ConnectionWriter {
   /** When the client last read some of the buffered output, ms since the epoch; undefined while nothing is buffered. */
   #progressedAt: number | undefined;
   #progress = '';
+  /**
+   * Size of the latest large message that may still be buffered. It does not count towards the limit: a snapshot of a
+   * long run can exceed it, and its client could never come back.
+   */
+  #largeBytes = 0;
 
   constructor(transport: Transport, clock: Clock, owner: WriterOwner) {
     this.#transport = transport;
@@ -36,14 +41,16 @@ export class ConnectionWriter {
 
   send(type: ServerEventType, fields: Fields, replyTo?: ReplyTo): void {
     if (this.#owner.disconnected) return;
+    const { bufferedBytes } = this.#transport;
     this.#transport.send(type, fields, replyTo);
-    this.#checkBound();
+    this.#checkBound(bufferedBytes);
   }
 
   sendEntry(entry: LogEntry): void {
     if (this.#owner.disconnected) return;
+    const { bufferedBytes } = this.#transport;
     this.#transport.sendEntry(entry);
-    this.#checkBound();
+    this.#checkBound(bufferedBytes);
   }
 
   sendFrame(frame: string): void {
@@ -90,7 +97,14 @@ export class ConnectionWriter {
     return !this.#owner.disconnected;
   }
 
-  #checkBound(): void {
-    if (this.#transport.bufferedBytes > OUTPUT_LIMIT_BYTES) this.#owner.onOverflow();
+  /** @param before bytes that were buffered before a message that may be large */
+  #checkBound(before?: number): void {
+    const { bufferedBytes } = this.#transport;
+    if (bufferedBytes <= OUTPUT_LOW_BYTES) this.#largeBytes = 0;
+    else if (before !== undefined) {
+      const messageBytes = bufferedBytes - before;
+      if (messageBytes > OUTPUT_LOW_BYTES) this.#largeBytes = messageBytes;
+    }
+    if (bufferedBytes > OUTPUT_LIMIT_BYTES + this.#largeBytes) this.#owner.onOverflow();
   }
 }

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import { hasValidHost } from '../lib/host.ts';
 import type { Logger } from '../lib/logger.ts';
+import { StalledResponses } from '../lib/stalled-responses.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import { errorBody, errorHeaders } from '../protocol/http-errors.ts';
 import { checkJsonBounds, type JsonBounds } from '../protocol/json-bounds.ts';
@@ -25,6 +26,8 @@ const SERVER_OPTIONS = {
 /** Node's error code of a request that was not complete in time. */
 const REQUEST_TIMEOUT = 'ERR_HTTP_REQUEST_TIMEOUT';
 const KEEP_ALIVE_MS = 65_000;
+/** Longer than the bound of event streams, which end with an error event of their protocol (`OUTPUT_TIMEOUT_MS`). */
+const STALLED_RESPONSE_MS = 15_000;
 const BODY_LIMIT_BYTES = 64 * 1024;
 /** Bounds of JSON bodies. The largest one, an event for a user, has 8 KiB. */
 const BODY_BOUNDS: JsonBounds = { maxDepth: 32, maxValues: 500 };
@@ -61,6 +64,8 @@ export interface AppOptions {
   readonly intercept?: (request: IncomingMessage, response: ServerResponse) => boolean;
   /** Whether a path accepts only upgrades: a plain request gets a 426. */
   readonly isUpgradePath?: (path: string) => boolean;
+  /** Time in which a client reads none of a response before its connection is reset. */
+  readonly stalledResponseMs?: number;
 }
 
 /**
@@ -73,6 +78,7 @@ export function createApp({
   intercept,
   isUpgradePath,
   watch = UNWATCHED,
+  stalledResponseMs = STALLED_RESPONSE_MS,
 }: AppOptions): FastifyInstance {
   const refuse = (thrown: HttpError, reply: FastifyReply) => {
     const error = httpError(thrown);
@@ -82,6 +88,9 @@ export function createApp({
       .headers(errorHeaders(error))
       .send({ error: publicError(error) });
   };
+  const stalled = new StalledResponses(stalledResponseMs, ({ req }) => {
+    logger.info({ method: req.method, path: req.url?.split('?')[0] }, 'the client did not read the response');
+  });
   const app = Fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -100,6 +109,7 @@ export function createApp({
     frameworkErrors: (thrown, _request, reply) => void refuse(thrown, reply),
     serverFactory: (handler) => {
       return createServer(SERVER_OPTIONS, (request, response) => {
+        stalled.watch(response);
         watch.run('http', request, () => {
           if (!hasValidHost(request)) {
             watch.unreadable(request.socket);
@@ -110,6 +120,7 @@ export function createApp({
     },
   });
   app.server.keepAliveTimeout = KEEP_ALIVE_MS;
+  app.addHook('onClose', async () => stalled.close());
   acceptEmptyJson(app, watch);
 
   app.setErrorHandler((thrown: HttpError, _request, reply) => refuse(thrown, reply));

@@ -1,10 +1,10 @@
 import type { ServerResponse } from 'node:http';
 import type { Transport } from '../connections/transport.ts';
 import type { Clock } from '../lib/clock.ts';
+import { socketProgress } from '../lib/socket-progress.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { errorBody, errorHeaders } from '../protocol/http-errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
-import { socketProgress } from './write-progress.ts';
 
 /** Response headers by lower-case name. */
 export type ResponseHeaders = Readonly<Record<string, string | number | string[] | undefined>>;

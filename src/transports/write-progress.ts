@@ -1,8 +1,6 @@
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
-
-/** Member that the types of Node lack. */
-type SocketInternals = Socket & { readonly _handle?: { readonly writeQueueSize: number } | null };
+import { socketProgress } from '../lib/socket-progress.ts';
 
 /** Member that the types of `ws` lack. */
 interface WebSocketInternals {
@@ -34,15 +32,4 @@ function writeHeld(): void {
   const sockets = held;
   held = [];
   for (const socket of sockets) socket.uncork();
-}
-
-/**
- * Returns a text that changes whenever the kernel accepts bytes that were written to a socket. Chunks leave Node's buffer
- * in batches of up to several MiB, so the text includes the bytes of the current batch that libuv still holds. Node's own
- * socket timeout uses the same number.
- */
-export function socketProgress(socket: Socket | null | undefined): string {
-  if (!socket) return '';
-  const completed = socket.bytesWritten - socket.writableLength;
-  return `${completed} ${(socket as SocketInternals)._handle?.writeQueueSize ?? 0}`;
 }

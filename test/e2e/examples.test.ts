@@ -24,8 +24,8 @@ const INSTALLED = [
   'scheduler',
   'socket.io-client',
 ];
-/** The agents have tests of their own; Artillery is not installed here as a rule. */
-const TESTED_ELSEWHERE = new Set(['agents', 'artillery']);
+/** Tests of their own: agents, and pages of other front ends. Artillery is not installed here as a rule. */
+const TESTED_ELSEWHERE = new Set(['agents', 'ai-sdk-chat', 'artillery', 'copilotkit-chat']);
 
 let root: string;
 /** Installs what the examples name in their package.json: our packages, and those of this repository. */

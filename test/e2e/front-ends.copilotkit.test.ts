@@ -1,12 +1,9 @@
-import { execFile } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { cutResponse } from '../support/front-ends/ag-ui-clients.ts';
+import { installPackage } from '../support/front-ends/installed-packages.ts';
+import { reportCuts } from '../support/front-ends/report-cuts.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { closeAfter } from '../support/open-resources.ts';
 import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
 import { useStack } from '../support/stack.ts';
 import { type MintedToken, mintToken } from '../support/tokens.ts';
@@ -45,7 +42,8 @@ describeInLongForm('the client of CopilotKit', () => {
     worker = await ScriptedWorker.start(own().addresses);
     // Without a window, the client takes itself for a server-side rendering and requests nothing.
     Object.assign(globalThis, { window: globalThis });
-    copilotKit = await install();
+    const folder = await installPackage('@copilotkit/core', VERSION);
+    copilotKit = await import(join(folder, 'node_modules/@copilotkit/core/dist/index.mjs'));
   }, 180_000);
 
   const user = () => mintToken({}, { stack: own().addresses });
@@ -103,6 +101,7 @@ describeInLongForm('the client of CopilotKit', () => {
       for (let cut = 0; cut < 27; cut++) {
         if (JSON.stringify(await attempt(transport, cut)) !== JSON.stringify(whole)) different.push(cut);
       }
+      reportCuts(`CopilotKit ${VERSION}, ${transport}`, 'each event', 27 - different.length, 27);
       expect(different).toEqual([]);
     },
     120_000,
@@ -133,12 +132,3 @@ describeInLongForm('the client of CopilotKit', () => {
     return (await worker.runs.locate(userId, { threadId: 'thread-1' }))?.runId ?? '';
   }
 });
-
-async function install(): Promise<CopilotKit> {
-  const folder = await mkdtemp(join(tmpdir(), 'tollgate-copilotkit-'));
-  closeAfter('file', () => rm(folder, { recursive: true, force: true }));
-  await writeFile(join(folder, 'package.json'), JSON.stringify({ private: true }));
-  const options = ['--ignore-scripts', '--no-audit', '--no-fund'];
-  await promisify(execFile)('npm', ['install', ...options, `@copilotkit/core@${VERSION}`], { cwd: folder });
-  return import(join(folder, 'node_modules/@copilotkit/core/dist/index.mjs'));
-}

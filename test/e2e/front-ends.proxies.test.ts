@@ -2,8 +2,8 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { DefaultChatTransport, type UIMessage } from 'ai';
 import { TestChat } from '../support/ai-chat.ts';
 import { openStream } from '../support/event-stream.ts';
+import { servingGateway } from '../support/front-ends/serving-gateway.ts';
 import { startLoadBalancer } from '../support/load-balancer.ts';
-import { scrape } from '../support/metrics.ts';
 import { startNginx } from '../support/nginx.ts';
 import { describeWith, HAPROXY, NGINX } from '../support/programs.ts';
 import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
@@ -26,17 +26,6 @@ const textOf = (messages: readonly UIMessage[]) => {
   return messages.flatMap(({ parts }) => parts.flatMap((part) => (part.type === 'text' ? [part.text] : [])));
 };
 
-/** The gateway that has the only stream. */
-function servingGateway(): Promise<StackProcess> {
-  return until(async () => {
-    for (const gateway of own().gateways) {
-      const connections = await scrape(gateway.url, 'tollgate_connections');
-      if ([...connections.values()].some((count) => count > 0)) return gateway;
-    }
-    return undefined;
-  });
-}
-
 /** A chat whose gateway ends in the middle of the run. */
 async function chatThrough(url: string, end: (gateway: StackProcess) => Promise<unknown>) {
   const me = mintToken({}, { stack: own().addresses });
@@ -49,7 +38,7 @@ async function chatThrough(url: string, end: (gateway: StackProcess) => Promise<
   const half = FULL_RUN.length / 2;
   for (const append of FULL_RUN.slice(0, half)) await append(log);
   await until(() => chat.lastMessage?.parts.some(({ type }) => type === 'tool-cost_analyzer'));
-  const gateway = await servingGateway();
+  const gateway = await servingGateway(own());
   await end(gateway);
   await sent;
   const { status, error } = chat;
@@ -100,7 +89,7 @@ describe.each([
         const me = mintToken({}, { stack: own().addresses });
         const stream = openStream(`${url}/v1/events`, { token: me.token });
         await stream.waitFor('connection_established');
-        const gateway = await servingGateway();
+        const gateway = await servingGateway(own());
         await gateway.stop();
         await stream.ended();
         expect([stream.end, stream.events.at(-1)?.data.code]).toEqual(['broken', 'SERVER_DRAINING']);

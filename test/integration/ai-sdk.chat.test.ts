@@ -3,6 +3,7 @@ import { beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals
 import { type ChatTransport, DefaultChatTransport, type UIMessage, WebSocketChatTransport } from 'ai';
 import { type Cut, cuttingFetch, cuttingWebSocket, TestChat } from '../support/ai-chat.ts';
 import { type EventStreamClient, openStream, type StreamOptions } from '../support/event-stream.ts';
+import { reportCuts } from '../support/front-ends/report-cuts.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
@@ -155,6 +156,7 @@ describe('a chat of the AI SDK', () => {
     for (const result of results) {
       expect(result).toEqual({ after: result.after, status: 'ready', messages: whole });
     }
+    reportCuts(name, `each chunk, ${how}${reload ? ', then a reload' : ''}`, results.length, results.length);
   });
 });
 

@@ -2,6 +2,7 @@ import { decode } from '@ag-ui/proto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { openStream, type StreamOptions } from '../support/event-stream.ts';
 import { AG_UI_VERSIONS, type AgUiVersion, agUiClient } from '../support/front-ends/ag-ui-clients.ts';
+import { reportCuts } from '../support/front-ends/report-cuts.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { FULL_RUN, ScriptedWorker } from '../support/scripted-worker.ts';
 import { useStack } from '../support/stack.ts';
@@ -102,6 +103,7 @@ describe.each(AG_UI_VERSIONS)('the client %s of AG-UI', (version) => {
       if (JSON.stringify(comparable(cutOff.messages, runId)) !== JSON.stringify(whole.messages)) different.push(cut);
     };
     for (let from = 0; from < cases.length; from += 6) await Promise.all(cases.slice(from, from + 6).map(attempt));
+    reportCuts(`HttpAgent ${version}`, 'each event, then another node', cases.length - different.length, cases.length);
     expect(different).toEqual([]);
   });
 });

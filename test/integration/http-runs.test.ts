@@ -277,10 +277,17 @@ async function block(stack: StackProcesses, userId: string): Promise<void> {
   await admin('POST', `/v1/users/${userId}/block`);
 }
 
+/** Memory of all gateways. */
+async function residentBytes({ gateways }: StackProcesses): Promise<number> {
+  const each = gateways.map(({ url }) => total(url, 'tollgate_process_resident_memory_bytes'));
+  return (await Promise.all(each)).reduce((sum, bytes) => sum + bytes, 0);
+}
+
 describe('many streams at once', () => {
   const COUNT = process.env.FRONT_ENDS === undefined ? 100 : 1_000;
 
   it(`all have every event of their run: ${COUNT} streams`, async () => {
+    const before = await residentBytes(own());
     const streams = await Promise.all(
       Array.from({ length: COUNT }, async (_, at) => {
         const me = user();
@@ -290,6 +297,8 @@ describe('many streams at once', () => {
         return { me, stream };
       }),
     );
+    const perStream = ((await residentBytes(own())) - before) / COUNT / 1_024;
+    if (COUNT >= 1_000) process.stdout.write(`${COUNT} streams: ${perStream.toFixed(0)} KiB each in the gateways\n`);
     await Promise.all(
       streams.map(async ({ me, stream }) => {
         const runId = String(stream.headers['x-workflow-run-id']).split('.')[0] ?? '';

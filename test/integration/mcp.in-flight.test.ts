@@ -1,3 +1,4 @@
+import { request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, it } from '@jest/globals';
 import { createApp } from '../../src/http/app.ts';
@@ -13,18 +14,33 @@ import { requestLegacy } from '../support/mcp.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { until } from '../support/until.ts';
 
+/** A response of many events, larger than what the kernel buffers. */
+function largeStream(): Response {
+  let events = 0;
+  const event = new TextEncoder().encode(`data: ${'x'.repeat(64 * 1_024)}\n\n`);
+  const body = new ReadableStream({
+    pull: (controller) => (events++ < 500 ? controller.enqueue(event) : controller.close()),
+  });
+  return new Response(body, { headers: { 'content-type': 'text/event-stream' } });
+}
+
 /** The HTTP route with responses on demand; the token is the name of the user. */
-async function route() {
+async function route(stalledResponseMs?: number) {
   let release: () => void = () => undefined;
   const released = new Promise<void>((resolve) => {
     release = resolve;
   });
   const inFlight = new InFlight({ perUser: 2, perNode: 3 });
-  const app = createApp({ logger: silentLogger, trustedProxyHops: 0 });
+  const app = createApp({
+    logger: silentLogger,
+    trustedProxyHops: 0,
+    ...(stalledResponseMs === undefined ? {} : { stalledResponseMs }),
+  });
   await describeRoutes(app);
   registerMcpRoutes(app, {
     server: {
       async serve({ body }) {
+        if (body.method === 'tools/call') return largeStream();
         await released;
         return Response.json({ jsonrpc: '2.0', id: body.id, result: {} });
       },
@@ -49,14 +65,14 @@ async function route() {
   await app.listen({ host: '127.0.0.1', port: 0 });
   closeAfter('test', () => app.close());
   const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`;
-  const request = (token: string, id: number, signal?: AbortSignal) =>
+  const ping = (token: string, id: number, signal?: AbortSignal) =>
     requestLegacy('ping', {}, { url, token, id, signal });
-  return { request, inFlight, release: () => release() };
+  return { url, ping, inFlight, release: () => release() };
 }
 
 describe('requests in flight over HTTP', () => {
   it('are bounded by user with 429 and by node with 503, each with the id and Retry-After', async () => {
-    const { request, inFlight, release } = await route();
+    const { ping: request, inFlight, release } = await route();
     const first = [request('one', 1), request('one', 2)];
     await until(() => inFlight.total === 2);
     const third = await request('one', 3);
@@ -72,12 +88,28 @@ describe('requests in flight over HTTP', () => {
   });
 
   it('give their place back when their client hangs up before the answer', async () => {
-    const { request, inFlight } = await route();
+    const { ping: request, inFlight } = await route();
     const leaving = new AbortController();
     const lost = request('one', 1, leaving.signal).catch(() => 'gone');
     await until(() => inFlight.total === 1);
     leaving.abort();
     expect(await lost).toBe('gone');
     await until(() => inFlight.total === 0);
+  });
+
+  it('give their place back when their client reads nothing of a stream, and a client that reads has all of it', async () => {
+    const { url, inFlight } = await route(500);
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: {} });
+    const init = {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', accept: 'text/event-stream', authorization: 'one' },
+    };
+    const stalled = request(`${url}/mcp`, init, (response) => response.socket.pause()).end(body);
+    stalled.on('error', () => undefined);
+    await until(() => inFlight.total === 1);
+    const whole = await (await fetch(`${url}/mcp`, { ...init, body })).text();
+    expect(whole.match(/data: /g)).toHaveLength(500);
+    await until(() => inFlight.total === 0);
+    stalled.destroy();
   });
 });

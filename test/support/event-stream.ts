@@ -26,6 +26,7 @@ export class EventStreamClient {
   /** Undefined while the stream is open. */
   end: 'complete' | 'broken' | undefined;
   readonly #request: ClientRequest;
+  #response: IncomingMessage | undefined;
   readonly #parser = createParser({
     onEvent: ({ id, data }) => {
       if (data !== '[DONE]') this.events.push({ id, data: JSON.parse(data) });
@@ -49,6 +50,15 @@ export class EventStreamClient {
 
   get json(): Readonly<Record<string, unknown>> {
     return JSON.parse(this.text);
+  }
+
+  /** Stops reading, until `resume`. */
+  pause(): void {
+    this.#response?.socket.pause();
+  }
+
+  resume(): void {
+    this.#response?.socket.resume();
   }
 
   /** Disconnects without reading the rest. */
@@ -77,6 +87,7 @@ export class EventStreamClient {
   }
 
   #read(response: IncomingMessage): void {
+    this.#response = response;
     this.status = response.statusCode;
     this.headers = response.headers;
     const isStream = response.headers['content-type']?.startsWith('text/event-stream');

@@ -27,21 +27,21 @@ export class ScriptedWorker {
   readonly runs: Runs;
   readonly inputs: RunInputs;
 
-  private constructor(redis: Redis, of: StackAddresses, logLength: number) {
+  private constructor(redis: Redis, of: StackAddresses, logLength: number, logBytes: number) {
     this.redis = redis;
     this.keys = new Keys(of.keyPrefix);
     const deps = { redis, keys: this.keys, metrics: new Metrics(), tracing: NO_TRACING };
-    this.log = new UserLogWriter(deps, { length: logLength, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES });
+    this.log = new UserLogWriter(deps, { length: logLength, maxAgeMs: 3_600_000, maxBytes: logBytes });
     const { plans } = new Catalogues();
     const agents = loadAgentCatalogue();
     this.runs = new Runs({ ...deps, plans, agents, queue: NO_QUEUE, clock: systemClock }, { timeoutMs: 60_000 });
     this.inputs = new RunInputs({ ...deps, log: this.log, queue: NO_QUEUE, clock: systemClock });
   }
 
-  static async start(of: StackAddresses, logLength = 1_000): Promise<ScriptedWorker> {
+  static async start(of: StackAddresses, logLength = 1_000, logBytes = LOG_BYTES): Promise<ScriptedWorker> {
     const redis = await connectRedis(of.redisUrl, 'commands', silentLogger);
     closeAfter('file', () => disconnectRedis(redis));
-    return new ScriptedWorker(redis, of, logLength);
+    return new ScriptedWorker(redis, of, logLength, logBytes);
   }
 
   /** Claims a run that a gateway of the stack has accepted. */

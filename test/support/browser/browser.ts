@@ -1,7 +1,8 @@
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
+import { extname, join } from 'node:path';
 import { build } from 'esbuild';
 import { type BrowserContext, chromium } from 'playwright-core';
 import { PROJECT_ROOT } from '../../../scripts/lib/processes.ts';
@@ -15,7 +16,17 @@ const SOURCES = {
   '@tollgate/react': join(PROJECT_ROOT, 'packages/react/src/main.ts'),
 };
 
-const PAGE = '<!doctype html><div id="root"></div><script type="module" src="/page.js"></script>';
+/** A page, and its compiled script. */
+export interface PageSource {
+  /** Path of the script. */
+  readonly entry: string;
+  /** Path of an HTML file that loads `/build/main.js`; by default one with a `root` and the script alone. */
+  readonly html?: string;
+}
+
+const OWN_PAGE: PageSource = { entry: join(import.meta.dirname, 'page.mjs') };
+const OWN_HTML = '<!doctype html><div id="root"></div><script type="module" src="/build/main.js"></script>';
+const CONTENT_TYPES: Readonly<Record<string, string>> = { '.js': 'text/javascript', '.css': 'text/css' };
 
 export interface TestBrowser {
   readonly context: BrowserContext;
@@ -23,23 +34,27 @@ export interface TestBrowser {
   readonly address: (parameters: Readonly<Record<string, string>>) => string;
 }
 
-/** Bundles page.mjs, serves it, and starts a browser. Closed when the test file ends. */
-export async function openBrowser(): Promise<TestBrowser> {
+/** Bundles a page, serves it, and starts a browser. Closed when the test file ends. */
+export async function openBrowser({ entry, html }: PageSource = OWN_PAGE): Promise<TestBrowser> {
   const { outputFiles } = await build({
-    entryPoints: [join(import.meta.dirname, 'page.mjs')],
+    entryPoints: { main: entry },
     bundle: true,
     write: false,
+    outdir: '/build',
     format: 'esm',
+    jsx: 'automatic',
     platform: 'browser',
     alias: SOURCES,
+    loader: { '.woff': 'file', '.woff2': 'file', '.ttf': 'file' },
     define: { 'process.env.NODE_ENV': '"development"' },
     logLevel: 'error',
   });
-  const script = outputFiles[0]?.text ?? '';
-  const server = createServer(({ url }, response) => {
-    const isScript = url === '/page.js';
-    response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html');
-    response.end(isScript ? script : PAGE);
+  const files = new Map(outputFiles.map(({ path, contents }) => [path, contents]));
+  const page = html === undefined ? OWN_HTML : await readFile(html);
+  const server = createServer(({ url = '' }, response) => {
+    const file = files.get(url);
+    response.setHeader('content-type', file ? (CONTENT_TYPES[extname(url)] ?? 'font/woff2') : 'text/html');
+    response.end(file ?? page);
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   closeAfter('file', () => server.close());

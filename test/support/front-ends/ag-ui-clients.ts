@@ -7,6 +7,7 @@ export interface AgUiClientOptions {
   readonly token: string;
   readonly threadId: string;
   readonly messages: readonly { readonly id: string; readonly role: 'user'; readonly content: string }[];
+  readonly fetch?: Fetch;
 }
 
 /** What the tests use of a real client, of either generation. */
@@ -48,14 +49,15 @@ const GENERATIONS = { '1.0.0': CurrentAgent, '0.0.59': OlderAgent };
 export type AgUiVersion = keyof typeof GENERATIONS;
 export const AG_UI_VERSIONS = Object.keys(GENERATIONS) as readonly AgUiVersion[];
 
-export function agUiClient(version: AgUiVersion, { url, token, threadId, messages }: AgUiClientOptions): AgUiClient {
+export function agUiClient(version: AgUiVersion, options: AgUiClientOptions): AgUiClient {
+  const { url, token, threadId, messages, fetch: send = fetch } = options;
   const received: string[] = [];
   const custom: { name: string; value: unknown }[] = [];
   const state: { cutAfter: number | undefined; errorCode: string | undefined } = {
     cutAfter: undefined,
     errorCode: undefined,
   };
-  const fetchCut: Fetch = async (target, init) => cutResponse(await fetch(target, init), state.cutAfter);
+  const fetchCut: Fetch = async (target, init) => cutResponse(await send(target, init), state.cutAfter);
   const config = { url, threadId, headers: { authorization: `Bearer ${token}` }, initialMessages: [...messages] };
   const agent =
     version === '1.0.0'
