@@ -1,4 +1,4 @@
-import type { LedgerRecord } from './ledger.ts';
+import type { LedgerRecord } from './ledger-record.ts';
 
 export type BillingSystem = 'stripe' | 'openmeter' | 'lago';
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
-from .client import GetToken, Identity, Tollgate
+from .client import GetToken, Identity, Listener, State, Tollgate
 from .run import Event, Run, RunResult
 
 T = TypeVar("T")
@@ -67,11 +67,21 @@ class SyncTollgate:
     def identity(self) -> Identity | None:
         return self._client.identity
 
+    @property
+    def state(self) -> State:
+        return self._client.state
+
+    def on(self, name: str, listener: Listener) -> Callable[[], None]:
+        return self._client.on(name, listener)
+
     def run(self, message: str, **options: Any) -> SyncRun:
         async def start() -> Run:
             return self._client.run(message, **options)
 
         return SyncRun(self, self._wait(start()))
+
+    def cancel(self, run_id: str) -> None:
+        self._wait(self._client.cancel(run_id))
 
     def run_status(self, run_id: str) -> dict[str, Any]:
         return self._wait(self._client.run_status(run_id))
