@@ -20,7 +20,7 @@ export function Queues() {
   return (
     <Page
       title="Queues"
-      about="Jobs that wait for a worker. Add workers when the oldest job waits for long."
+      about="What waits for a worker. Add workers when runs wait."
       actions={<a href={href('runs', { status: 'failed' })}>Failed runs</a>}
     >
       <Loaded resource={queues}>

@@ -51,14 +51,13 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
         <Tile
           label="Plan"
           value={user.plan ? <bdi>{user.plan}</bdi> : 'not known'}
-          note={account.plan ? 'stored by an administrator' : 'from the token'}
+          note={account.plan ? 'stored by an administrator' : user.plan ? 'from the token' : 'the token has it'}
         />
         <Tile label="Connections" value={count(connections_total)} />
         <Tile
           label="Charged today"
-          value={usage ? count(usage.today.units) : '–'}
-          unit="units"
-          note={usage && `${plural(usage.today.calls, 'call')}, ${count(usage.this_month.units)} units this month`}
+          value={usage ? plural(usage.today.units, 'unit') : '–'}
+          note={usage && `${plural(usage.today.calls, 'call')}, ${plural(usage.this_month.units, 'unit')} this month`}
         />
         <Tile
           label="Runs in flight"
@@ -68,9 +67,8 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
         <Tile
           label="Event log, last seq"
           value={count(event_log.seq)}
-          note={<span class="mono">{event_log.epoch}</span>}
+          note={`${plural(threads, 'thread')}, ${event_log.epoch ?? 'no epoch'}`}
         />
-        <Tile label="Threads" value={count(threads)} />
       </dl>
       <Panel title="Connections" flush>
         <Table
