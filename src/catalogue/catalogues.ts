@@ -45,7 +45,8 @@ interface ReloadObservers {
   readonly metrics?: Pick<Metrics, 'catalogueReloads'>;
 }
 
-interface Snapshot {
+/** What the files contain. */
+export interface CatalogueContents {
   /** Hash of the file contents; nodes with the same version make the same decisions. */
   readonly version: string;
   readonly plans: PlanTable;
@@ -75,7 +76,7 @@ export class Catalogues {
   readonly #sources: CatalogueSources;
   readonly #options: CatalogueOptions;
   readonly #reloads: Listeners<Reload>;
-  #current: Snapshot;
+  #current: CatalogueContents;
 
   /** @throws CatalogueError with file, line and field of each mistake */
   constructor(sources = catalogueSources(), options: CatalogueOptions = {}) {
@@ -92,8 +93,22 @@ export class Catalogues {
     return this.#current.version;
   }
 
+  get contents(): CatalogueContents {
+    return this.#current;
+  }
+
   get servers(): readonly ToolServer[] {
     return this.#current.servers;
+  }
+
+  /** Reads the files as a reload would, and changes nothing. @returns their contents or their mistakes */
+  preview(): CatalogueContents | { readonly mistakes: readonly Mistake[] } {
+    try {
+      return read(this.#sources, this.#options);
+    } catch (error) {
+      if (!(error instanceof CatalogueError)) throw error;
+      return { mistakes: error.mistakes };
+    }
   }
 
   /** Reloads the files. If they contain mistakes, returns these and changes nothing. */
@@ -119,7 +134,7 @@ export class Catalogues {
   }
 }
 
-function read(sources: CatalogueSources, options: CatalogueOptions): Snapshot {
+function read(sources: CatalogueSources, options: CatalogueOptions): CatalogueContents {
   const toolsFile = new CatalogueFile(sources.tools);
   const plansFile = new CatalogueFile(sources.plans);
   const serversFile = sources.servers && new CatalogueFile(sources.servers);

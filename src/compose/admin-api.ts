@@ -4,24 +4,34 @@ import { AlertWatch } from '../admin/alerts.ts';
 import type { AuditLog } from '../admin/audit-log.ts';
 import { ClusterFigures } from '../admin/cluster-figures.ts';
 import { registerClusterRoutes } from '../admin/cluster-routes.ts';
+import { type ConfigurationRoutesDeps, registerConfigurationRoutes } from '../admin/configuration-routes.ts';
+import { registerQueueRoutes } from '../admin/queue-routes.ts';
+import { RunReader } from '../admin/run-reader.ts';
+import { registerUserRoutes } from '../admin/user-routes.ts';
+import { UserSearch } from '../admin/user-search.ts';
 import { SeriesStore } from '../figures/series-store.ts';
+import { MCP_PATH } from '../http/mcp-routes.ts';
+import { ENDPOINTS } from '../transports/endpoints.ts';
+import { SOCKET_IO_PATH } from '../transports/socket-io.ts';
 import type { AdminCallers } from './admin-callers.ts';
 import type { Connections } from './connections.ts';
 import type { GatewayServices } from './services.ts';
+import { toolServerReport } from './tool-servers.ts';
 
 export interface AdminApiDeps {
   readonly services: GatewayServices;
   readonly connections: Connections;
   readonly auditLog: AuditLog;
   readonly callers: AdminCallers;
+  readonly configuration: Pick<ConfigurationRoutesDeps, 'config' | 'readiness' | 'signIn'>;
 }
 
 /** Registers the routes of the console. */
 export function registerAdminApi(
   app: FastifyInstance,
-  { services, connections, auditLog, callers }: AdminApiDeps,
+  { services, connections, auditLog, callers, configuration }: AdminApiDeps,
 ): void {
-  const { nodes } = connections;
+  const { nodes, deps } = connections;
   const figures = new ClusterFigures({ ...services, nodes });
   const alerts = new AlertWatch();
   const recheck: AdminCallers['recheck'] = (caller) => callers.recheck(caller);
@@ -40,4 +50,23 @@ export function registerAdminApi(
     streams,
     series: new SeriesStore(services),
   });
+  const reader = new RunReader({ ...services, runs: connections.runs, eventLog: deps.eventLog });
+  registerUserRoutes(app, { ...connections, ...shared, reader, search: new UserSearch(services) });
+  registerQueueRoutes(app, { ...shared, runQueue: connections.runQueue });
+  registerConfigurationRoutes(app, {
+    ...connections,
+    ...shared,
+    ...configuration,
+    toolServers: () => services.upstreams.all.map(toolServerReport),
+    endpoints: describedEndpoints(),
+  });
+}
+
+function describedEndpoints() {
+  const webSockets = ENDPOINTS.map(({ path, dialect }) => ({ path, description: `WebSocket, ${dialect.format}` }));
+  return [
+    ...webSockets,
+    { path: SOCKET_IO_PATH, description: 'Socket.IO' },
+    { path: MCP_PATH, description: 'MCP over HTTP' },
+  ];
 }

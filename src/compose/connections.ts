@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import { Accounts } from '../accounts/accounts.ts';
 import { InvalidationReader } from '../accounts/invalidation-reader.ts';
 import { Revocations } from '../accounts/revocations.ts';
+import type { Permissions } from '../catalogue/permissions.ts';
 import type { Plans } from '../catalogue/plans.ts';
 import { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import { NodeRegistry } from '../cluster/node-registry.ts';
@@ -21,6 +22,7 @@ import { SeriesStore } from '../figures/series-store.ts';
 import { ChatSocket, type ChatSocketDeps } from '../frontends/ai-sdk/chat-socket.ts';
 import { VERSION } from '../lib/version.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
+import type { Quotas } from '../limits/quotas.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
 import { RunInputs } from '../runs/run-inputs.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
@@ -54,6 +56,9 @@ export interface Connections {
   readonly runs: Runs;
   readonly inputs: RunInputs;
   readonly threads: Threads;
+  readonly quotas: Quotas;
+  readonly permissions: Permissions;
+  readonly runQueue: StreamRunQueue;
 }
 
 /** Composes what connections need: limits, leases, event delivery, message handlers. Starts to follow invalidations. */
@@ -132,6 +137,9 @@ export async function composeConnections(
     runs,
     inputs,
     threads,
+    quotas,
+    permissions,
+    runQueue,
   };
 }
 

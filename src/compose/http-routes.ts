@@ -68,11 +68,12 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
   const toolServers = () => services.upstreams.all.map(toolServerReport);
   registerToolServerRoutes(app, { identifyService, nodeId, toolServers });
   registerAdminRoutes(app, { ...connections, redis, keys, clock, logger, identifyService });
-  registerAdminApi(app, { ...deps, auditLog, callers });
+  const signIn = consoleSignIn(config, services);
+  registerAdminApi(app, { ...deps, auditLog, callers, configuration: { config, readiness, signIn } });
   registerSessionEventRoutes(app, { ...connections, tokens, guard, logger });
   registerUserDataRoutes(app, { ...services, ...connections, identifyService, archive });
   registerUsage(app, { ...services, ...connections, identifyService, archive });
-  registerConsoleRoutes(app, config, { signIn: consoleSignIn(config, services), clock });
+  registerConsoleRoutes(app, config, { signIn, clock });
   registerMcp(app, config, {
     mcp,
     accounts,

@@ -251,6 +251,27 @@ export function isUserChannel(name: string): boolean {
   return name.endsWith(':live');
 }
 
+/**
+ * Returns a SCAN pattern for keys that a user has for long: account, leases, log state. It may match other keys: see
+ * `userIdOfKey`.
+ * @param part part of the user id
+ */
+export function userKeyPattern(prefix: string, part: string): string {
+  const literal = escapedUserId(part).replaceAll(/[\\*?[\]^]/g, '\\$&');
+  return `${prefix}:{p*}:*${literal}*:[al]*`;
+}
+
+/** Returns the user of an account, of leases or of the state of an event log; undefined for any other key. */
+export function userIdOfKey(key: string): string | undefined {
+  const [, id] = /\{p\d+\}:([^:]*):(?:account|leases|log-state)$/.exec(key) ?? [];
+  return id?.replaceAll('%3A', ':').replaceAll('%25', '%');
+}
+
+/** Keys are joined with colons. Without the escape, `bob` and `bob:thread` could share a key. */
+function escapedUserId(userId: string): string {
+  return userId.replaceAll('%', '%25').replaceAll(':', '%3A');
+}
+
 /** Returns a SCAN pattern for the states of all event logs (`UserKeys.logState`). It may match other keys: see `isLogState`. */
 export function logStatePattern(prefix: string): string {
   return `${prefix}:{p*}:*:log-state`;
@@ -268,8 +289,7 @@ export class UserKeys {
 
   constructor(partitionTag: string, userId: string) {
     this.#tag = partitionTag;
-    // Keys are joined with colons. Without the escape, `bob` and `bob:thread` could share a key.
-    this.#userId = userId.replaceAll('%', '%25').replaceAll(':', '%3A');
+    this.#userId = escapedUserId(userId);
   }
 
   /** The account: plan, block, and the time before which issued tokens are revoked. */

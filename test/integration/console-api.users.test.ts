@@ -1,0 +1,140 @@
+import { randomBytes } from 'node:crypto';
+import { describe, expect, it } from '@jest/globals';
+import { openClient } from '../support/clients.ts';
+import { nodeUrl } from '../support/nodes.ts';
+import { operator } from '../support/operators.ts';
+import { mintToken } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+const admin = () => operator('admin');
+
+/** Lets a fresh user run an agent, and returns the ids. */
+async function runOf(message = 'How is my workload doing?') {
+  const { token, userId } = mintToken({ plan: 'pro' });
+  const client = await openClient({ transport: 'ws', url: nodeUrl(0), token });
+  await client.welcome();
+  client.send('agent_request', { message, request_id: `req_${randomBytes(6).toString('hex')}` });
+  const { fields } = await client.waitFor('agent_accepted');
+  await client.waitFor('agent_completed');
+  return { client, userId, runId: String(fields.run_id), threadId: String(fields.thread_id) };
+}
+
+describe('the users of the console', () => {
+  it('are found by their id at once, and by a part of it within the pages of the search', async () => {
+    const { userId } = await runOf();
+    const send = admin();
+    const { body } = await send('GET', `/v1/admin/users?query=${userId}`);
+    expect(body.users[0]).toEqual({ user_id: userId, plan: null, blocked: false, connections: 1 });
+    const part = userId.slice(6, 16);
+    const found: string[] = [];
+    for (let cursor: string | null = '', pages = 0; cursor !== null && pages < 200; pages += 1) {
+      const from: string = cursor === '' ? '' : `&cursor=${cursor}`;
+      const page = await send('GET', `/v1/admin/users?query=${part}${from}`);
+      expect(page.status).toBe(200);
+      found.push(...page.body.users.map((user: { user_id: string }) => user.user_id));
+      cursor = page.body.next_cursor;
+    }
+    expect(found).toContain(userId);
+    expect((await send('GET', '/v1/admin/users?query=*')).status).toBe(400);
+  });
+
+  it('have their plan, standing, connections, quota and latest runs on one page', async () => {
+    const { userId, runId, client } = await runOf();
+    const send = admin();
+    const { body } = await send('GET', `/v1/admin/users/${userId}`, undefined, 2);
+    expect(body).toMatchObject({ user_id: userId, plan: 'pro', connections_total: 1, threads: 1 });
+    expect(body.account).toEqual({ plan: null, blocked: false, revoked_before: null });
+    expect(body.runs).toMatchObject([{ run_id: runId, status: 'completed' }]);
+    expect(body.event_log.seq).toBeGreaterThanOrEqual(3);
+    expect(body.usage).toMatchObject({ plan: 'pro', runs: { in_flight: { runs: 0 } } });
+    await send('PUT', `/v1/users/${userId}/plan`, { plan: 'free' });
+    await send('POST', `/v1/users/${userId}/block`);
+    await client.closed;
+    const after = await send('GET', `/v1/admin/users/${userId}`);
+    expect(after.body).toMatchObject({ plan: 'free', account: { plan: 'free', blocked: true }, connections_total: 0 });
+  });
+});
+
+describe('the runs of the console', () => {
+  it('are listed per user with a cursor, by agent and status', async () => {
+    const { userId, client } = await runOf('first');
+    client.send('agent_request', { message: '<img src=x onerror=alert(1)>\u202e', request_id: 'second' });
+    await until(async () => {
+      const { body } = await admin()('GET', `/v1/admin/runs?user_id=${userId}&status=completed`);
+      return body.runs.length === 2;
+    });
+    const send = admin();
+    const first = await send('GET', `/v1/admin/runs?user_id=${userId}&limit=1`);
+    expect(first.body.runs[0].message).toBe('<img src=x onerror=alert(1)>\u202e');
+    const second = await send('GET', `/v1/admin/runs?user_id=${userId}&limit=1&cursor=${first.body.next_cursor}`);
+    expect(second.body.runs[0].message).toBe('first');
+    expect((await send('GET', `/v1/admin/runs?user_id=${userId}&agent=none`)).body.runs).toEqual([]);
+    const active = await send('GET', '/v1/admin/runs?limit=200');
+    expect(active.status).toBe(200);
+    for (const run of active.body.runs) expect(run.ended_at).toBeNull();
+  });
+
+  it('have a timeline with every event of the run, and of no other run', async () => {
+    const { userId, runId } = await runOf();
+    const { body } = await admin()('GET', `/v1/admin/users/${userId}/runs/${runId}`, undefined, 1);
+    expect(body).toMatchObject({ complete: true, run: { run_id: runId, status: 'completed', reason: null } });
+    expect(body.run.final_response).toEqual(expect.any(String));
+    const types = body.events.map(({ type }: { type: string }) => type);
+    expect([types[0], types.at(-1)]).toEqual(['agent_started', 'agent_completed']);
+    for (const { fields } of body.events) expect(fields.run_id).toBe(runId);
+    const other = await admin()('GET', `/v1/admin/users/someone_else/runs/${runId}`);
+    expect([other.status, other.body.error.code]).toEqual([404, 'RUN_NOT_FOUND']);
+  });
+
+  it('are retried once per run, with the same message and thread', async () => {
+    const { userId, runId, threadId } = await runOf('again, please');
+    const send = admin();
+    const path = `/v1/admin/users/${userId}/runs/${runId}/retry`;
+    const { status, body } = await send('POST', path);
+    expect([status, body.retry_of, body.thread_id]).toEqual([202, runId, threadId]);
+    expect((await send('POST', path, undefined, 1)).body.run_id).toBe(body.run_id);
+    const retried = await until(async () => {
+      const page = await send('GET', `/v1/admin/users/${userId}/runs/${body.run_id}`);
+      return page.body.run?.status === 'completed' && page.body.run;
+    });
+    expect(retried.message).toBe('again, please');
+  });
+
+  it('are cancelled on request, if they have not ended', async () => {
+    const { userId, runId } = await runOf();
+    const send = admin();
+    expect((await send('POST', `/v1/admin/users/${userId}/runs/${runId}/cancel`)).status).toBe(202);
+    const missing = await send('POST', `/v1/admin/users/${userId}/runs/run_none/cancel`);
+    expect([missing.status, missing.body.error.code]).toEqual([404, 'RUN_NOT_FOUND']);
+  });
+});
+
+describe('queues, catalogue and settings', () => {
+  it('show the run queue and the maintenance queue', async () => {
+    const { body } = await admin()('GET', '/v1/admin/queues');
+    expect(body.queues.map(({ name }: { name: string }) => name)).toEqual(['agent-runs', 'maintenance']);
+    const missing = await admin()('POST', '/v1/admin/queues/maintenance/jobs/none/retry');
+    expect([missing.status, missing.body.error.code]).toEqual([404, 'RECORD_NOT_FOUND']);
+  });
+
+  it('show what each plan allows, and that a reload would change nothing', async () => {
+    const { body } = await operator('admin:read')('GET', '/v1/admin/catalogue');
+    expect(body.matrix.plans).toEqual(['free', 'pro', 'enterprise', 'developer']);
+    const allowed = (tool: string) => body.matrix.tools.find((row: { tool: string }) => row.tool === tool).allowed;
+    expect(allowed('create_thread')).toMatchObject({ free: true, pro: true });
+    expect(allowed('analyze_workload')).toMatchObject({ free: false, pro: true });
+    const diff = await operator('admin:read')('GET', '/v1/admin/catalogue/diff');
+    expect(diff.body).toMatchObject({ valid: true, changes: [], next_version: body.version });
+  });
+
+  it('show the configuration to viewers, and test connections for administrators', async () => {
+    const { body } = await operator('admin:read')('GET', '/v1/admin/settings');
+    expect(body.settings.find(({ name }: { name: string }) => name === 'ENVIRONMENT').value).toBe('test');
+    expect(body.endpoints.map(({ path }: { path: string }) => path)).toContain('/ws/secure');
+    expect((await operator('admin:read')('POST', '/v1/admin/settings/test')).status).toBe(403);
+    const { body: tested } = await admin()('POST', '/v1/admin/settings/test');
+    for (const name of ['redis', 'auth_service', 'identity_keys', 'console_sign_in']) {
+      expect(tested.checks).toContainEqual(expect.objectContaining({ name, ok: true }));
+    }
+  });
+});
