@@ -17,7 +17,7 @@ import { login } from '../support/tokens.ts';
 /** Where the pictures of a run with `CONSOLE=1` are left. */
 const FOLDER = join(PROJECT_ROOT, '.tollgate/console-screenshots');
 const RUNS = 12;
-const QUESTIONS = ['How is my workload doing?', 'Is the system healthy?', 'What can you do?'];
+const MESSAGES = ['How is my workload doing?', 'Is the system healthy?', 'What can you do?'];
 const itInLongForm = process.env.CONSOLE ? it : it.skip;
 
 /** Runs of a demo user, so that the pages have something to show. */
@@ -25,7 +25,7 @@ async function makeRuns(): Promise<void> {
   const { access_token } = await login('pro');
   const headers = { authorization: `Bearer ${access_token}`, 'content-type': 'application/json' };
   for (let run = 0; run < RUNS; run++) {
-    const body = JSON.stringify({ message: QUESTIONS[run % QUESTIONS.length] });
+    const body = JSON.stringify({ message: MESSAGES[run % MESSAGES.length] });
     const answer = await fetch(`${stack().gateways[0]?.url}/v1/runs?wait=10`, { method: 'POST', headers, body });
     expect(answer.status).toBe(200);
   }
