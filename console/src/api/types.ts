@@ -88,12 +88,32 @@ export interface UserDetail {
   readonly plan: string | null;
   readonly connections: readonly UserConnection[];
   readonly connections_total: number;
-  readonly connection_cap: number;
-  readonly messages: { readonly limit: number | null; readonly used: number; readonly resets_at: string | null };
-  readonly quotas: readonly Quota[];
+  /** As in the message `usage_summary`; null without a known plan. */
+  readonly usage: UsageSummary | null;
   readonly threads: number;
   readonly event_log: { readonly epoch: string | null; readonly seq: number };
   readonly runs: readonly RunSummary[];
+}
+
+export interface UsageSummary {
+  readonly tools: readonly { readonly tool: string; readonly limits: readonly LimitState[] }[];
+  readonly under_way: { readonly calls: number; readonly limit: number | null };
+  readonly runs: {
+    readonly in_flight: { readonly runs: number; readonly limit: number | null };
+    readonly per_hour: LimitState;
+  };
+  readonly idempotency_keys: LimitState;
+  readonly today: { readonly calls: number; readonly units: number };
+  readonly this_month: { readonly calls: number; readonly units: number };
+}
+
+/** A limit of a sliding window, shared by all tools that name it. */
+export interface LimitState {
+  readonly name: string;
+  readonly window?: string;
+  readonly limit: number | null;
+  readonly used: number;
+  readonly resets_at: string | null;
 }
 
 export interface UserConnection {
@@ -102,14 +122,6 @@ export interface UserConnection {
   readonly endpoint?: string;
   readonly opened_at?: string;
   readonly lease_ends_at: string;
-}
-
-export interface Quota {
-  readonly name: string;
-  readonly limit: number | null;
-  readonly used: number;
-  readonly in_flight: number;
-  readonly resets_at: string | null;
 }
 
 export interface RunSummary {
@@ -130,11 +142,9 @@ export interface RunDetail {
   readonly run: RunSummary & {
     readonly final_response?: string | null;
     readonly trace_id?: string | null;
-    readonly takeovers?: number | null;
   };
   readonly events: readonly LoggedEvent[];
   readonly complete: boolean;
-  readonly input_requests: readonly { readonly kind: string; readonly message: string; readonly expires_at: string }[];
 }
 
 export interface LoggedEvent {
@@ -151,13 +161,14 @@ export interface QueueReport {
     readonly active: number;
     readonly delayed: number;
     readonly failed: number;
-    readonly oldest_ms: number | null;
   }[];
   readonly failed: readonly {
     readonly queue: string;
     readonly job_id: string;
+    readonly name: string;
     readonly reason: string;
-    readonly at: string;
+    readonly attempts: number;
+    readonly at: string | null;
   }[];
 }
 
@@ -273,9 +284,13 @@ export interface CatalogueDiff {
   readonly version: string;
   readonly next_version: string | null;
   readonly valid: boolean;
-  readonly mistakes: readonly string[];
-  readonly changes: readonly {
+  readonly mistakes: readonly {
     readonly file: string;
+    readonly line: number;
+    readonly field: string;
+    readonly message: string;
+  }[];
+  readonly changes: readonly {
     readonly path: string;
     readonly kind: 'added' | 'removed' | 'changed';
     readonly before?: unknown;
@@ -290,7 +305,7 @@ export interface SettingsReport {
     readonly source: string;
     readonly secret: boolean;
   }[];
-  readonly endpoints: readonly unknown[];
+  readonly endpoints: readonly { readonly path: string; readonly description: string }[];
 }
 
 export interface Check {

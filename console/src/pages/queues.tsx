@@ -1,8 +1,9 @@
-import { request } from '../api/http.ts';
+import { path, request } from '../api/http.ts';
 import type { QueueReport } from '../api/types.ts';
-import { count, duration } from '../lib/format.ts';
+import { count } from '../lib/format.ts';
 import { useResource } from '../lib/resource.ts';
 import { href } from '../lib/router.ts';
+import { Action } from '../ui/action.tsx';
 import { Page, Panel } from '../ui/page.tsx';
 import { Loaded } from '../ui/state.tsx';
 import { type Column, Table } from '../ui/table.tsx';
@@ -19,7 +20,7 @@ export function Queues() {
   return (
     <Page
       title="Queues"
-      about="Jobs that wait for a worker. Add workers when the oldest job waits for long."
+      about="What waits for a worker. Add workers when runs wait."
       actions={<a href={href('runs', { status: 'failed' })}>Failed runs</a>}
     >
       <Loaded resource={queues}>
@@ -37,7 +38,7 @@ export function Queues() {
             <Panel title="Failed jobs" flush>
               <Table
                 caption="Failed jobs"
-                columns={FAILED}
+                columns={failedColumns(() => void queues.reload())}
                 rows={failed}
                 keyOf={({ queue, job_id }) => `${queue} ${job_id}`}
                 empty="No job has failed"
@@ -60,12 +61,30 @@ const QUEUES: readonly Column<Queue>[] = [
     kind: 'number',
     cell: ({ failed }) => <span class={failed > 0 ? 'bad-text' : undefined}>{count(failed)}</span>,
   },
-  { title: 'Oldest waits', kind: 'number', cell: ({ oldest_ms }) => duration(oldest_ms) },
 ];
 
-const FAILED: readonly Column<FailedJob>[] = [
-  { title: 'Job', cell: ({ job_id }) => <Foreign text={job_id} mono /> },
-  { title: 'Queue', cell: ({ queue }) => <span class="mono">{queue}</span> },
-  { title: 'Reason', cell: ({ reason }) => <Foreign text={reason} /> },
-  { title: 'Failed', cell: ({ at }) => <Time at={at} /> },
-];
+function failedColumns(reload: () => void): readonly Column<FailedJob>[] {
+  return [
+    { title: 'Job', cell: ({ name }) => <span class="mono">{name}</span> },
+    { title: 'Reason', cell: ({ reason }) => <Foreign text={reason} /> },
+    { title: 'Attempts', kind: 'number', cell: ({ attempts }) => count(attempts) },
+    { title: 'Failed', cell: ({ at }) => <Time at={at} /> },
+    {
+      title: 'Actions',
+      kind: 'actions',
+      cell: ({ queue, job_id, name }) => (
+        <Action
+          label="Retry"
+          small
+          title={`Retry ${name}`}
+          consequence="The job waits for a worker again. A job that runs twice does its work once."
+          run={async () => {
+            await request(path`/v1/admin/queues/${queue}/jobs/${job_id}/retry`, { method: 'POST' });
+            return `${name} waits for a worker.`;
+          }}
+          onDone={reload}
+        />
+      ),
+    },
+  ];
+}

@@ -1,14 +1,14 @@
 import { useState } from 'preact/hooks';
 import { request } from '../api/http.ts';
 import type { Check, SettingsReport } from '../api/types.ts';
-import { duration, plural } from '../lib/format.ts';
+import { duration } from '../lib/format.ts';
 import { useResource } from '../lib/resource.ts';
 import { WriteButton } from '../ui/action.tsx';
 import { Badge } from '../ui/badge.tsx';
 import { Page, Panel } from '../ui/page.tsx';
 import { Failure, Loaded } from '../ui/state.tsx';
 import { type Column, Table } from '../ui/table.tsx';
-import { Foreign, Json } from '../ui/text.tsx';
+import { Foreign } from '../ui/text.tsx';
 
 type Setting = SettingsReport['settings'][number];
 
@@ -124,11 +124,15 @@ function SettingValue({ value, secret, source }: Setting) {
   return value === null || value === '' ? <span class="muted">not set</span> : <Foreign text={value} mono />;
 }
 
-function Endpoints({ endpoints }: { readonly endpoints: readonly unknown[] }) {
-  if (endpoints.length === 0) return null;
+function Endpoints({ endpoints }: Pick<SettingsReport, 'endpoints'>) {
   return (
-    <Panel title={`Endpoints (${plural(endpoints.length, 'endpoint')})`}>
-      <Json value={endpoints} label="Endpoints" />
+    <Panel title="Endpoints" flush>
+      <Table caption="Endpoints" columns={ENDPOINTS} rows={endpoints} keyOf={({ path }) => path} empty="No endpoints" />
     </Panel>
   );
 }
+
+const ENDPOINTS: readonly Column<SettingsReport['endpoints'][number]>[] = [
+  { title: 'Path', cell: ({ path }) => <span class="mono">{path}</span> },
+  { title: 'What it is', cell: ({ description }) => description },
+];

@@ -18,12 +18,15 @@ interface TableProps<Row> {
   readonly emptyHint?: ComponentChildren;
 }
 
+/** A table with more columns cuts ids off. */
+const DENSE_FROM = 6;
+
 /** A table; on a phone each row becomes a card. The first column names the row. */
 export function Table<Row>({ caption, columns, rows, keyOf, empty, emptyHint }: TableProps<Row>) {
   if (rows.length === 0) return <Empty title={empty}>{emptyHint}</Empty>;
   return (
     <div class="table-scroll">
-      <table class="table" data-cards>
+      <table class="table" data-cards data-dense={columns.length > DENSE_FROM || undefined}>
         <caption class="visually-hidden">{caption}</caption>
         <thead>
           <tr>

@@ -47,8 +47,13 @@ function Diff({ diff, onReloaded }: { readonly diff: CatalogueDiff; readonly onR
           <strong>The files cannot be loaded. Every node keeps what it has.</strong>
           <ul class="wrap">
             {diff.mistakes.map((mistake) => (
-              <li key={mistake}>
-                <bdi>{mistake}</bdi>
+              <li key={`${mistake.file} ${mistake.field}`}>
+                <code>
+                  {mistake.file}:{mistake.line}
+                </code>{' '}
+                <bdi>
+                  {mistake.field} {mistake.message}
+                </bdi>
               </li>
             ))}
           </ul>
@@ -63,7 +68,7 @@ function Diff({ diff, onReloaded }: { readonly diff: CatalogueDiff; readonly onR
         caption="Changes that a reload brings"
         columns={COLUMNS}
         rows={diff.changes}
-        keyOf={({ file, path }) => `${file} ${path}`}
+        keyOf={({ path }) => path}
         empty=""
       />
       <div class="panel-foot row">
@@ -85,12 +90,15 @@ function Diff({ diff, onReloaded }: { readonly diff: CatalogueDiff; readonly onR
 
 const COLUMNS: readonly Column<Change>[] = [
   { title: 'Path', cell: ({ path }) => <Foreign text={path} mono /> },
-  { title: 'File', cell: ({ file }) => <Foreign text={file} mono /> },
   { title: 'Change', cell: ({ kind }) => <Badge tone={TONES[kind]}>{kind}</Badge> },
   { title: 'Before', cell: ({ before }) => <Value value={before} /> },
   { title: 'After', cell: ({ after }) => <Value value={after} /> },
 ];
 
 function Value({ value }: { readonly value: unknown }) {
-  return value === undefined ? <>–</> : <Foreign text={shorten(JSON.stringify(value), VALUE_LENGTH)} mono />;
+  return value === undefined || value === null ? (
+    <>–</>
+  ) : (
+    <Foreign text={shorten(JSON.stringify(value), VALUE_LENGTH)} mono />
+  );
 }

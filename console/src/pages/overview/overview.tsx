@@ -92,7 +92,7 @@ function Tiles({ figures }: { readonly figures: Figures }) {
         label="Ledger lag"
         value={lag === null ? NONE : duration(lag * 1_000)}
         tone={lag !== null && lag > LATE_LEDGER_SECONDS ? 'bad' : undefined}
-        note={`${shortCount(per_second.usage_records)} records/s`}
+        note={`${shortCount(per_second.usage_records)}/s recorded`}
       />
       <Tile
         label="Redis, p99"

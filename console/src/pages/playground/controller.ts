@@ -14,7 +14,7 @@ import {
 } from '@tollgate/client';
 import { accessToken } from '../../session/session.ts';
 import { Tap } from './tap.ts';
-import { isOpen, isRunEvent, type Turn, withEntry, withEvent } from './turns.ts';
+import { isOpen, isRunEvent, newTurn, type Turn, withEntry, withEvent } from './turns.ts';
 
 export type TransportName = 'websocket' | 'socketio' | 'sse';
 
@@ -85,17 +85,14 @@ export class PlaygroundController {
   }
 
   ask(message: string, agent: string): void {
+    const bytes = new TextEncoder().encode(message).length;
+    const limit = this.identity.value?.limits.max_message_size ?? Number.POSITIVE_INFINITY;
+    if (bytes > limit) {
+      const problem = `MESSAGE_TOO_LARGE: the message has ${bytes} bytes, ${limit} are allowed. It was not sent.`;
+      return this.#add({ ...newTurn(crypto.randomUUID(), message), status: 'refused', problem });
+    }
     const run = this.#client.run(message, agent === '' ? {} : { agent });
-    const turn: Turn = {
-      requestId: run.requestId,
-      message,
-      sentAt: Date.now(),
-      runId: undefined,
-      status: 'sending',
-      entries: [],
-      problem: undefined,
-    };
-    this.turns.value = [...this.turns.value.slice(1 - MAX_TURNS), turn];
+    this.#add(newTurn(run.requestId, message));
     run.accepted.then(
       ({ runId }) => this.#change(run.requestId, (before) => ({ ...before, runId })),
       (error: TollgateError) => {
@@ -175,6 +172,10 @@ export class PlaygroundController {
     for (const other of this.#others) other.close();
     this.#others = [];
     this.others.value = [];
+  }
+
+  #add(turn: Turn): void {
+    this.turns.value = [...this.turns.value.slice(1 - MAX_TURNS), turn];
   }
 
   #showOthers(): void {

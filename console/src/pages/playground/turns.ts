@@ -28,6 +28,11 @@ const STATUS_AFTER: Readonly<Record<string, Turn['status']>> = {
   agent_cancelled: 'cancelled',
 };
 
+export function newTurn(requestId: string, message: string): Turn {
+  const rest = { runId: undefined, status: 'sending', entries: [], problem: undefined } as const;
+  return { requestId, message, sentAt: Date.now(), ...rest };
+}
+
 export function isRunEvent(event: DurableEvent): event is RunEvent {
   return typeof event.run_id === 'string' && typeof event.request_id === 'string';
 }

@@ -75,7 +75,7 @@ function RunActions({ userId, run, onDone }: RunActionsProps) {
 }
 
 function Detail({ userId, detail }: { readonly userId: string; readonly detail: RunDetail }) {
-  const { run, events, complete, input_requests: inputs } = detail;
+  const { run, events, complete } = detail;
   const start = Date.parse(run.accepted_at ?? events[0]?.at ?? '');
   return (
     <>
@@ -89,8 +89,7 @@ function Detail({ userId, detail }: { readonly userId: string; readonly detail: 
               ['Thread', <Foreign key="thread" text={run.thread_id} mono />],
               ['Accepted', <Time key="accepted" at={run.accepted_at} exact />],
               ['Ended', <Time key="ended" at={run.ended_at} exact />],
-              ['Takeovers', run.takeovers ?? '–'],
-              ['Trace', <Trace key="trace" id={run.trace_id} />],
+              ...(run.trace_id ? [['Trace', <Trace key="trace" id={run.trace_id} />] as const] : []),
               ...(run.reason ? [['Reason', <Foreign key="reason" text={run.reason} />] as const] : []),
             ]}
           />
@@ -103,13 +102,6 @@ function Detail({ userId, detail }: { readonly userId: string; readonly detail: 
           </div>
         </Panel>
       </div>
-      {inputs.length > 0 && (
-        <div class="notice" data-tone="warn">
-          <div>
-            Waits for its user: <bdi>{inputs.map(({ kind, message }) => `${kind}, ${message}`).join('; ')}</bdi>
-          </div>
-        </div>
-      )}
       <Panel title="Timeline" actions={!complete && <span class="muted">The event log no longer has all events.</span>}>
         {events.length === 0 ? (
           <Empty title="No events yet" />
@@ -165,9 +157,8 @@ function UserLink({ id }: { readonly id: string }) {
   );
 }
 
-function Trace({ id }: { readonly id: string | null | undefined }) {
+function Trace({ id }: { readonly id: string }) {
   const { traces } = useConfig().links;
-  if (!id) return <>not traced</>;
   if (!traces) return <Foreign text={id} mono />;
   return (
     <a href={traces.replaceAll('{trace_id}', encodeURIComponent(id))} target="_blank" rel="noreferrer">

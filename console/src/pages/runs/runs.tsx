@@ -42,7 +42,7 @@ function RunsPage({ user, agent, status }: RunFilters) {
       title="Runs"
       about={
         user === ''
-          ? 'Runs of all users that have not ended, or with the status failed, that ended without their agent. Name a user to see all runs of the last 24 hours.'
+          ? 'Runs in progress. Enter a user id to see all runs of that user in the last 24 hours.'
           : 'All runs of the user in the last 24 hours, newest first.'
       }
       actions={
@@ -61,6 +61,10 @@ function RunsPage({ user, agent, status }: RunFilters) {
               rows={rows}
               keyOf={({ run_id }) => run_id}
               empty={user === '' && status === '' ? 'No run is in progress' : 'No run matches'}
+              emptyHint={
+                user === '' &&
+                'Without a user id, only runs in progress and runs that ended without their agent are listed.'
+              }
             />
           )}
         </Loaded>

@@ -1,6 +1,8 @@
 import type { ComponentChildren } from 'preact';
 import type { UserDetail } from '../../api/types.ts';
+import { count, plural } from '../../lib/format.ts';
 import { Time } from '../../ui/text.tsx';
+import { isReached, limitsOf } from './limits.ts';
 
 interface Reason {
   readonly code: string;
@@ -19,8 +21,8 @@ export function Reasons({ user }: { readonly user: UserDetail }) {
   }
   return (
     <ul class="stack tight" aria-label="Reasons for refusals">
-      {reasons.map(({ code, text }) => (
-        <li key={code} class="notice" data-tone={code === 'USER_BLOCKED' ? 'bad' : 'warn'}>
+      {reasons.map(({ code, text }, index) => (
+        <li key={`${code} ${index}`} class="notice" data-tone={code === 'USER_BLOCKED' ? 'bad' : 'warn'}>
           <div>
             <code>{code}</code> {text}
           </div>
@@ -30,7 +32,7 @@ export function Reasons({ user }: { readonly user: UserDetail }) {
   );
 }
 
-function reasonsOf({ account, messages, connections_total, connection_cap, quotas }: UserDetail): Reason[] {
+function reasonsOf({ account, usage }: UserDetail): Reason[] {
   const reasons: Reason[] = [];
   if (account.blocked) {
     reasons.push({
@@ -46,21 +48,18 @@ function reasonsOf({ account, messages, connections_total, connection_cap, quota
     );
     reasons.push({ code: 'TOKEN_REVOKED', text });
   }
-  if (messages.limit !== null && messages.used >= messages.limit) {
+  if (!usage) return reasons;
+  const { runs, limit } = usage.runs.in_flight;
+  if (limit !== null && runs >= limit) {
+    reasons.push({ code: 'RATE_LIMITED', text: `${plural(runs, 'run')} are in flight, as many as the plan allows.` });
+  }
+  for (const { name, used, resets_at } of limitsOf(usage).filter(isReached)) {
     const text = (
       <>
-        The message limit of this minute is reached. It resets <Time at={messages.resets_at} />.
+        <code>{name}</code> is used up ({count(used)}). It resets <Time at={resets_at} />.
       </>
     );
-    reasons.push({ code: 'RATE_LIMITED', text });
-  }
-  if (connections_total >= connection_cap) {
-    const text = 'The connection cap is reached: a further connection closes the oldest one.';
-    reasons.push({ code: 'CONNECTION_LIMIT_EXCEEDED', text });
-  }
-  const used = quotas.filter(({ limit, used }) => limit !== null && used >= limit).map(({ name }) => name);
-  if (used.length > 0) {
-    reasons.push({ code: 'QUOTA_EXCEEDED', text: <bdi>Used up: {used.join(', ')}.</bdi> });
+    reasons.push({ code: name.endsWith('_per_day') ? 'QUOTA_EXCEEDED' : 'RATE_LIMITED', text });
   }
   return reasons;
 }

@@ -1,5 +1,5 @@
 import { path, request } from '../../api/http.ts';
-import type { Quota, RunSummary, UserConnection, UserDetail } from '../../api/types.ts';
+import type { LimitState, RunSummary, UserConnection, UserDetail } from '../../api/types.ts';
 import { count, plural } from '../../lib/format.ts';
 import { useResource } from '../../lib/resource.ts';
 import { href } from '../../lib/router.ts';
@@ -9,6 +9,7 @@ import { Page, Panel, Tile } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
 import { Foreign, Time } from '../../ui/text.tsx';
+import { limitsOf } from './limits.ts';
 import { Reasons } from './reasons.tsx';
 import { UserActions } from './user-actions.tsx';
 
@@ -31,7 +32,7 @@ export function UserPage({ id }: { readonly id: string }) {
 }
 
 function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChange: () => void }) {
-  const { account, messages, connections_total, connection_cap, event_log, threads } = user;
+  const { account, connections_total, event_log, threads, usage } = user;
   return (
     <>
       <Reasons user={user} />
@@ -50,24 +51,24 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
         <Tile
           label="Plan"
           value={user.plan ? <bdi>{user.plan}</bdi> : 'not known'}
-          note={account.plan ? 'stored by an administrator' : 'from the token'}
+          note={account.plan ? 'stored by an administrator' : user.plan ? 'from the token' : 'the token has it'}
+        />
+        <Tile label="Connections" value={count(connections_total)} />
+        <Tile
+          label="Charged today"
+          value={usage ? plural(usage.today.units, 'unit') : '–'}
+          note={usage && `${plural(usage.today.calls, 'call')}, ${plural(usage.this_month.units, 'unit')} this month`}
         />
         <Tile
-          label="Connections"
-          value={`${count(connections_total)} of ${count(connection_cap)}`}
-          tone={connections_total >= connection_cap ? 'warn' : undefined}
-        />
-        <Tile
-          label="Messages this minute"
-          value={messages.limit === null ? count(messages.used) : `${count(messages.used)} of ${count(messages.limit)}`}
-          tone={isReached(messages) ? 'bad' : undefined}
+          label="Runs in flight"
+          value={usage ? count(usage.runs.in_flight.runs) : '–'}
+          note={usage && `of ${usage.runs.in_flight.limit ?? 'unlimited'}`}
         />
         <Tile
           label="Event log, last seq"
           value={count(event_log.seq)}
-          note={<span class="mono">{event_log.epoch}</span>}
+          note={`${plural(threads, 'thread')}, ${event_log.epoch ?? 'no epoch'}`}
         />
-        <Tile label="Threads" value={count(threads)} />
       </dl>
       <Panel title="Connections" flush>
         <Table
@@ -83,9 +84,9 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
           <Table
             caption="Limits"
             columns={QUOTA_COLUMNS}
-            rows={user.quotas}
-            keyOf={({ name, limit }) => `${name} ${limit}`}
-            empty="No limit has been used"
+            rows={usage ? limitsOf(usage) : []}
+            keyOf={({ name }) => name}
+            empty={usage ? 'The plan has no limits' : 'The plan of the user is not known yet'}
           />
         </Panel>
         <Panel title="Latest runs" flush actions={<a href={href('runs', { user: user.user_id })}>All runs</a>}>
@@ -103,10 +104,6 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
       </p>
     </>
   );
-}
-
-function isReached({ limit, used }: { readonly limit: number | null; readonly used: number }): boolean {
-  return limit !== null && used >= limit;
 }
 
 function connectionColumns(userId: string, onChange: () => void): readonly Column<UserConnection>[] {
@@ -138,7 +135,7 @@ function connectionColumns(userId: string, onChange: () => void): readonly Colum
   ];
 }
 
-const QUOTA_COLUMNS: readonly Column<Quota>[] = [
+const QUOTA_COLUMNS: readonly Column<LimitState>[] = [
   { title: 'Limit', cell: ({ name }) => <Foreign text={name} mono /> },
   {
     title: 'Used',
@@ -157,7 +154,6 @@ const QUOTA_COLUMNS: readonly Column<Quota>[] = [
       </>
     ),
   },
-  { title: 'In flight', kind: 'number', cell: ({ in_flight }) => count(in_flight) },
   { title: 'Resets', cell: ({ resets_at }) => <Time at={resets_at} /> },
 ];
 
