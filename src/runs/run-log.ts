@@ -21,7 +21,7 @@ import {
 import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
 import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
 import type { Runs } from './runs.ts';
-import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX } from './stored-run.ts';
+import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX, STEP_PREFIX } from './stored-run.ts';
 
 /**
  * Maximum silence of Redis after which a writer restores its run: the erasure of a user begins to delete 90 s after the
@@ -84,6 +84,7 @@ export class RunLog implements RunCallLog {
    * them, also a refusal, has an entry in the journal, written by the same append as its event.
    */
   #toSkip: number;
+  #emitted = 0;
   /** Input requests that the agent waits for: their id, and when they expire. */
   readonly #awaited = new Map<string, number>();
   #steps = 0;
@@ -208,7 +209,13 @@ export class RunLog implements RunCallLog {
    */
   skipReplayed(events = this.#toSkip): number {
     this.#toSkip -= events;
+    this.#emitted += events;
     return events;
+  }
+
+  /** Number of events so far, skipped ones included, that are matched by their number. */
+  get emitted(): number {
+    return this.#emitted;
   }
 
   /** Counts the tokens of a step that an earlier worker completed. */
@@ -218,10 +225,11 @@ export class RunLog implements RunCallLog {
 
   /** Appends `tool_executing` and makes the reservation in the same step, unless an earlier worker appended it. */
   toolExecuting(
-    call: { tool: string; callId: string; args: Fields },
+    call: { tool: string; callId: string; args: Fields; client?: true },
     reservation?: Pick<Reservation, 'request'>,
   ): Promise<Reserved | undefined> {
-    const fields = { tool_name: call.tool, tool_call_id: call.callId, arguments: call.args, status: 'executing' };
+    const { tool: tool_name, callId: tool_call_id, args, client } = call;
+    const fields = { tool_name, tool_call_id, arguments: args, status: 'executing', ...(client ? { client } : {}) };
     return this.#emit('tool_executing', fields, {}, reservation ? { reserve: reservation.request } : {});
   }
 
@@ -235,7 +243,7 @@ export class RunLog implements RunCallLog {
    * Appends the outcome, stores it in the journal, and writes the usage record or counts the refusal, in one script.
    */
   async toolCompleted(
-    call: { tool: string; callId: string },
+    call: { tool: string; callId: string; client?: true },
     outcome: ToolOutcome,
     usage?: Billing | Refusal,
   ): Promise<void> {
@@ -243,9 +251,10 @@ export class RunLog implements RunCallLog {
     const refusal = usage && !('record' in usage) ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
     if (this.#run.journal.has(call.callId)) return;
+    const fields = { tool_name: call.tool, tool_call_id: call.callId, ...(call.client ? { client: true } : {}) };
     await this.#emit(
       'tool_completed',
-      { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
+      { ...fields, ...outcome, status: 'completed' },
       {
         ...(billing && { usageRecord: billing.record }),
         ...(refusal && { refusal }),
@@ -343,6 +352,8 @@ export class RunLog implements RunCallLog {
     if (this.#failed && !isOwed) return Promise.reject(this.#failed.error);
     // A terminal event is never skipped: if it were in the log, the run would have ended.
     const ordered = !isTerminalEvent(type) && type !== 'tool_completed' && type !== 'input_requested';
+    // Outcomes of a remote agent's own tools have no entry of their own, so they are counted too.
+    if (!extra.journal || extra.journal.field.startsWith(STEP_PREFIX)) this.#emitted += 1;
     if (ordered && this.#toSkip > 0) {
       this.#toSkip -= 1;
       return Promise.resolve(undefined);

@@ -21,10 +21,15 @@ export interface RunCallLog {
    * @returns the decision; undefined if there was no reservation to make, or an earlier worker appended the event
    */
   toolExecuting(
-    call: { tool: string; callId: string; args: ToolArguments },
+    call: { tool: string; callId: string; args: ToolArguments; client?: true },
     reservation?: Reservation,
   ): Promise<Reserved | undefined>;
-  toolCompleted(call: { tool: string; callId: string }, outcome: ToolOutcome, usage?: Billing | Refusal): Promise<void>;
+  /** @param call.client true for a call that the front end of the user executes */
+  toolCompleted(
+    call: { tool: string; callId: string; client?: true },
+    outcome: ToolOutcome,
+    usage?: Billing | Refusal,
+  ): Promise<void>;
   /** Resolves at once while few appends are pending. If `append` fails, the run stops, and later appends fail. */
   buffered(append: Promise<unknown>): Promise<void>;
 }
