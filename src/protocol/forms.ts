@@ -1,4 +1,3 @@
-import { isObject } from '../lib/is-object.ts';
 import { FormSchema, type InputOutcome, type InputRequest } from './input.ts';
 
 const MESSAGE_LENGTH = 2_000;
@@ -72,4 +71,8 @@ function fieldOf(field: Readonly<Record<string, unknown>>): Readonly<Record<stri
 
 function bounded(text: unknown, length: number): string | undefined {
   return typeof text === 'string' && text.trim() !== '' ? text.slice(0, length).toWellFormed() : undefined;
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -62,3 +62,8 @@ export type InputAnswer = z.infer<typeof InputAnswer>;
 
 /** What the agent receives. `expired`: there was no answer in time. */
 export type InputOutcome = InputAnswer | { readonly action: 'expired'; readonly content?: undefined };
+
+/** The id of the input request of a call. */
+export function inputIdOf(callId: string): string {
+  return `input_${callId.slice('call_'.length)}`;
+}

@@ -1,5 +1,5 @@
 import { publicError, TollgateError } from '../protocol/errors.ts';
-import type { InputOutcome, InputRequest } from '../protocol/input.ts';
+import { type InputOutcome, type InputRequest, inputIdOf } from '../protocol/input.ts';
 import type { ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
 import type { ToolArguments } from '../tools/tool.ts';
@@ -18,7 +18,9 @@ interface ClientCall {
 export async function callClientTool(log: RunCallLog, call: ClientCall, expiresMs: number): Promise<ToolOutcome> {
   const { tool, callId, args } = call;
   const written = { ...call, client: true } as const;
-  const ask = (): Promise<InputOutcome> => {
+  const ask = async (): Promise<InputOutcome> => {
+    // Concurrent calls are all announced before the first request: clients see at once what there is to do.
+    await Promise.resolve();
     const named = { tool_name: tool, tool_call_id: callId, arguments: args };
     const request: InputRequest = { kind: 'tool', message: `The agent calls ${tool}.`, ...named };
     return log.requestInput(inputIdOf(callId), request, expiresMs);
@@ -34,11 +36,6 @@ export async function callClientTool(log: RunCallLog, call: ClientCall, expiresM
   const outcome = 'action' in answer.value ? outcomeOf(answer.value, tool) : answer.value;
   await log.buffered(log.toolCompleted(written, outcome));
   return outcome;
-}
-
-/** The id of the input request of a call. */
-export function inputIdOf(callId: string): string {
-  return `input_${callId.slice('call_'.length)}`;
 }
 
 function outcomeOf({ action, content }: InputOutcome, tool: string): ToolOutcome {

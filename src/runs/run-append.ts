@@ -1,5 +1,6 @@
 import type { Append, NewEvent, Reserved } from '../events/user-log-writer.ts';
 import { isTerminalEvent } from '../protocol/messages.ts';
+import type { Billing } from '../tools/outcome.ts';
 
 /** Maximum number of events per append, which bounds the time of the script. */
 const MOST_PER_APPEND = 32;
@@ -59,4 +60,12 @@ export function joined(written: readonly Written[], hasJournal: boolean): Omit<A
     ...(reserve && { reserve }),
     ...(ends && !hasJournal && { hasNoJournal: true }),
   };
+}
+
+export function recordOf(billing: Billing | undefined): Pick<NewEvent, 'usageRecord'> {
+  return billing ? { usageRecord: billing.record } : {};
+}
+
+export function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
+  return billing?.quotaCommit ? { quotaCommit: billing.quotaCommit } : {};
 }

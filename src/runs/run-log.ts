@@ -13,6 +13,8 @@ import {
   appendLength,
   joined,
   type Pending,
+  quotaCommitOf,
+  recordOf,
   type SideEffects,
   serialized,
   sizeOf,
@@ -498,12 +500,4 @@ export class RunLog implements RunCallLog {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
-}
-
-function recordOf(billing: Billing | undefined): Pick<NewEvent, 'usageRecord'> {
-  return billing ? { usageRecord: billing.record } : {};
-}
-
-function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
-  return billing?.quotaCommit ? { quotaCommit: billing.quotaCommit } : {};
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { QuotaDecision, Quotas, Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
-import type { InputOutcome, InputRequest } from '../protocol/input.ts';
+import { type InputOutcome, type InputRequest, inputIdOf } from '../protocol/input.ts';
 import type { Refusal } from '../protocol/usage.ts';
 import { retryDuringOutage } from '../redis/errors.ts';
 import { type Billing, commitOf, type Ending, OUTAGE_RETRY_MS, recordOf, type ToolOutcome } from './outcome.ts';
@@ -78,11 +78,13 @@ export class RunJournal implements CallJournal {
   async ask(request: InputRequest): Promise<InputOutcome> {
     const { callId, tool, args } = this.#request;
     const asked = { ...request, tool_name: tool, tool_call_id: callId, arguments: args };
-    const id = `input_${callId.slice('call_'.length)}`;
-    const [written, outcome] = await Promise.allSettled([
-      this.#appendExecuting(),
-      this.#run.log.requestInput(id, asked, this.#run.inputExpiresMs),
-    ]);
+    const id = inputIdOf(callId);
+    const requested = async () => {
+      // Concurrent calls are all announced before the first request: clients see at once what there is to answer.
+      await Promise.resolve();
+      return this.#run.log.requestInput(id, asked, this.#run.inputExpiresMs);
+    };
+    const [written, outcome] = await Promise.allSettled([this.#appendExecuting(), requested()]);
     if (written.status === 'rejected') throw written.reason;
     if (outcome.status === 'rejected') throw outcome.reason;
     return outcome.value;

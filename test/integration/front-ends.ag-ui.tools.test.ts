@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { namesOf } from '../../src/frontends/ag-ui/input.ts';
 import { callClientTool } from '../../src/runs/client-calls.ts';
 import { RunSuspended } from '../../src/runs/run-end.ts';
 import type { RunLog } from '../../src/runs/run-log.ts';
@@ -46,8 +47,12 @@ async function calls(log: RunLog, runId: string, first: number, ...tools: readon
   return undefined;
 }
 
-const queued = ({ userId }: MintedToken, runId: string) =>
-  until(async () => (await worker.runs.status(userId, runId)).status === 'queued');
+/** Waits until all results but `open` have arrived. */
+const queued = ({ userId }: MintedToken, runId: string, open = 0) =>
+  until(async () => {
+    const { status, input_requests = [] } = await worker.runs.status(userId, runId);
+    return status === 'queued' && input_requests.length === open;
+  });
 
 /** A run up to its calls. */
 async function waiting(me: MintedToken, ...tools: readonly string[]) {
@@ -60,8 +65,8 @@ async function waiting(me: MintedToken, ...tools: readonly string[]) {
 }
 
 /** The run after the results, as a worker continues it. @returns the outcomes */
-async function continued(me: MintedToken, runId: string, ...tools: readonly string[]) {
-  await queued(me, runId);
+async function continued(me: MintedToken, runId: string, tools: readonly string[], open = 0) {
+  await queued(me, runId, open);
   const log = await worker.claim(me.userId, runId);
   await log.started();
   await log.modelText({ thought: 'Let me see.', step: 1 }, {});
@@ -85,7 +90,7 @@ describe('the tools of a page, over AG-UI', () => {
     agent.addResult(ids[1] ?? '', 'yes');
     agent.url = url('/v1/agui/default', 1);
     const resumed = agent.run('run-2');
-    const outcomes = await continued(me, runId, 'locate', 'confirm');
+    const outcomes = await continued(me, runId, ['locate', 'confirm']);
     expect(outcomes).toMatchObject([
       { success: true, result: 'Oslo', usage_record_id: null },
       { success: true, result: 'yes' },
@@ -145,7 +150,7 @@ describe('the tools of a page, over AG-UI', () => {
     // The same request again: the result is stored once.
     agent.cutAfter = undefined;
     const resumed = agent.run('run-2');
-    await continued(me, runId, 'locate');
+    await continued(me, runId, ['locate']);
     await resumed;
     await agent.connect();
     const whole = [
@@ -168,7 +173,7 @@ describe('the tools of a page, over AG-UI', () => {
     await running;
     agent.addResult(nameOf(runId, 1), 'Oslo');
     const resumed = agent.run('run-2');
-    expect(await continued(me, runId, 'locate', 'confirm')).toBeUndefined();
+    expect(await continued(me, runId, ['locate', 'confirm'], 1)).toBeUndefined();
     await resumed;
     expect(agent.pendingCalls).toEqual([nameOf(runId, 2)]);
   });
@@ -180,7 +185,7 @@ describe('the tools of a page, over AG-UI', () => {
     await running;
     const failed = { id: 'r', role: 'tool', toolCallId: nameOf(runId, 1), content: '', error: 'No permission.' };
     const resumed = send(me, { runId: 'run-2', messages: [QUESTION, failed] });
-    expect(await continued(me, runId, 'locate')).toMatchObject([
+    expect(await continued(me, runId, ['locate'])).toMatchObject([
       { success: false, error: { code: 'TOOL_FAILED', message: 'No permission.' } },
     ]);
     expect((await resumed).status).toBe(200);
@@ -198,7 +203,7 @@ describe('the tools of a page, over AG-UI', () => {
     one.cutAfter = 1;
     await one.run('run-2');
     const follows = other.run('run-3');
-    expect(await continued(me, runId, 'locate')).toMatchObject([{ result: 'Oslo' }]);
+    expect(await continued(me, runId, ['locate'])).toMatchObject([{ result: 'Oslo' }]);
     await follows;
     expect(contents(other)).toContainEqual(['tool', 'Oslo']);
     expect(contents(other)).not.toContainEqual(['tool', 'Bergen']);
@@ -253,14 +258,15 @@ describe('an interrupt of an earlier run of the thread', () => {
     const runId = await waiting(me, 'locate');
     await first;
     const second = send(me, { runId: 'run-2', messages: [{ ...QUESTION, id: 'message-2', content: 'And now?' }] });
-    await until(async () => (await runOf(me)) !== runId);
-    const later = await worker.claim(me.userId, await runOf(me));
+    const laterId = namesOf(me.userId, { threadId: 'thread-1', runId: 'run-2' }).runId;
+    await until(() => worker.runs.locate(me.userId, { runId: laterId }));
+    const later = await worker.claim(me.userId, laterId);
     await later.started();
     await later.completed({ final_response: 'Nothing.', summary: '' });
     await second;
     const result = { id: 'r', role: 'tool', toolCallId: nameOf(runId, 1), content: 'Oslo' };
     const resumed = send(me, { runId: 'run-3', messages: [QUESTION, result] });
-    expect(await continued(me, runId, 'locate')).toMatchObject([{ result: 'Oslo' }]);
+    expect(await continued(me, runId, ['locate'])).toMatchObject([{ result: 'Oslo' }]);
     expect((await resumed).text).toContain('In Oslo.');
   });
 });

@@ -101,13 +101,23 @@ export class Conversations {
     if (answersRun && input.messages[at]?.role === 'user') {
       throw fieldError(`messages.${at}`, 'a new message cannot be sent together with "resume": send it afterwards');
     }
-    let refused: readonly string[] = [];
-    // A client whose run has ended meanwhile cannot send anything but this: it receives the end.
-    if (located.endedAtSeq === undefined) {
+    const store = async () => {
       const { input_requests: open = [] } = entries.length > 0 ? await runs.status(userId, runId) : {};
       await answerInterrupts(inputs, { userId, runId, open }, entries);
-      refused = await answerCalls(inputs, { userId, runId }, results);
-    } else if (entries.length === 0 && runIdOf(id) !== runId) throw unknown();
+      return answerCalls(inputs, { userId, runId }, results);
+    };
+    const isOver = async () => (await scope.find(userId, { runId }))?.endedAtSeq !== undefined;
+    // A client whose run has ended meanwhile cannot send anything but this: it receives the end, with the results that
+    // count.
+    const unused = results.map(({ message }) => message.toolCallId);
+    if (located.endedAtSeq !== undefined && entries.length === 0 && runIdOf(id) !== runId) throw unknown();
+    const refused =
+      located.endedAtSeq !== undefined
+        ? unused
+        : await store().catch(async (thrown: unknown) => {
+            if (await isOver()) return unused;
+            throw thrown;
+          });
     return this.#stream(request, reply, { input, located, refused, catchesUp: true, clientRunId: input.runId });
   }
 

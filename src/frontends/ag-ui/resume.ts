@@ -1,8 +1,7 @@
 import type { RunInputsPort } from '../../connections/handlers.ts';
 import { isObject } from '../../lib/is-object.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
-import type { InputAnswer, OpenInputRequest } from '../../protocol/input.ts';
-import { inputIdOf } from '../../runs/client-calls.ts';
+import { type InputAnswer, inputIdOf, type OpenInputRequest } from '../../protocol/input.ts';
 import { fieldError, type ResumeEntry, type SentResult } from './input.ts';
 
 /** Of the error of a tool; the agent reads it. */
