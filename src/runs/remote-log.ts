@@ -4,7 +4,8 @@ import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
 import { usageRecord } from '../usage/records.ts';
-import type { RemoteEventType, RunLog } from './run-log.ts';
+import type { RemoteEventType } from './run-append.ts';
+import type { RunLog } from './run-log.ts';
 import { TEXT_WINDOW_MS } from './step-log.ts';
 import { type ClaimedRun, STEP_PREFIX } from './stored-run.ts';
 

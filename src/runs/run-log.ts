@@ -1,6 +1,5 @@
 import type { Append, NewEvent, Reserved, UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
-import { newId } from '../lib/ids.ts';
 import type { Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
@@ -11,9 +10,12 @@ import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcom
 import type { RunCallLog } from '../tools/run-journal.ts';
 import {
   appendLength,
+  commonFields,
+  type JournalEntry,
   joined,
   type Pending,
   quotaCommitOf,
+  type RemoteEventType,
   recordOf,
   type SideEffects,
   serialized,
@@ -43,14 +45,6 @@ export interface RunLogDeps {
 
 /** Number of pending events above which the agent waits for the log. */
 const MOST_BUFFERED = 16;
-
-/** Types of the events that `RunLog.remoteEvent` appends. */
-export type RemoteEventType = Extract<
-  DurableEventType,
-  `agent_${'thinking' | 'reasoning' | 'state' | 'activity'}` | `tool_${string}`
->;
-
-export type JournalEntry = NonNullable<NewEvent['journal']>;
 
 /**
  * The events of one run, written by the worker that claimed it.
@@ -235,6 +229,15 @@ export class RunLog implements RunCallLog {
     return this.#emit('tool_executing', fields, {}, reservation ? { reserve: reservation.request } : {});
   }
 
+  /** Returns a journal entry that `storeEntry` stored in an earlier claim. */
+  entry(name: string): string | undefined {
+    return this.#run.steps.get(name);
+  }
+
+  storeEntry(name: string, value: string): Promise<void> {
+    return this.journal({ field: STEP_PREFIX + name, value });
+  }
+
   /** Returns the outcome of a call that an earlier worker completed. */
   journaled(callId: string): ToolOutcome | undefined {
     const stored = this.#run.journal.get(callId);
@@ -271,7 +274,12 @@ export class RunLog implements RunCallLog {
    * @param id the same each time the agent is called again from the beginning
    * @throws RunSuspended when there is no answer yet
    */
-  async requestInput(id: string, request: InputRequest, expiresMs: number): Promise<InputOutcome> {
+  async requestInput(
+    id: string,
+    request: InputRequest,
+    expiresMs: number,
+    sideEffects: SideEffects = {},
+  ): Promise<InputOutcome> {
     const answer = this.#run.answers.get(id);
     if (answer !== undefined) return JSON.parse(answer);
     const requested = this.#run.inputs.get(id);
@@ -279,7 +287,7 @@ export class RunLog implements RunCallLog {
     if (requested === undefined) {
       const fields = { input_id: id, ...request, expires_at: new Date(expiresAt).toISOString() };
       const journal = { field: INPUT_PREFIX + id, value: `${expiresAt} ${JSON.stringify(request)}` };
-      await this.#emit('input_requested', fields, { journal });
+      await this.#emit('input_requested', fields, { journal }, sideEffects);
     }
     this.#awaited.set(id, expiresAt);
     throw new RunSuspended();
@@ -365,7 +373,7 @@ export class RunLog implements RunCallLog {
     const usage = isTerminalEvent(type) ? this.#usage.fields : {};
     const event = serialized({
       type,
-      fields: { ...this.#common(), ...fields, ...usage, timestamp: this.#timestamp() },
+      fields: { ...commonFields(this.#run), ...fields, ...usage, timestamp: this.#timestamp() },
       ...extra,
     });
     return new Promise((resolve, reject) => {
@@ -479,18 +487,6 @@ export class RunLog implements RunCallLog {
 
   #retried<T>(work: () => Promise<T>): Promise<T> {
     return retryDuringOutage(this.#deps.clock, OUTAGE_RETRY_MS, work);
-  }
-
-  #common(): Fields {
-    const { userId, runId, threadId, requestId, agent } = this.#run;
-    return {
-      event_id: newId('evt'),
-      run_id: runId,
-      thread_id: threadId,
-      request_id: requestId,
-      user_id: userId,
-      agent_name: agent,
-    };
   }
 
   #timestamp(): string {

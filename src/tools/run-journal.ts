@@ -6,16 +6,28 @@ import { publicError, type TollgateError } from '../protocol/errors.ts';
 import { type InputOutcome, type InputRequest, inputIdOf } from '../protocol/input.ts';
 import type { Refusal } from '../protocol/usage.ts';
 import { retryDuringOutage } from '../redis/errors.ts';
+import { type Elicited, elicitationResult, elicitedForms } from './elicitation.ts';
 import { type Billing, commitOf, type Ending, OUTAGE_RETRY_MS, recordOf, type ToolOutcome } from './outcome.ts';
 import type { Begin, CallJournal, ReservedCall } from './pipeline.ts';
-import type { ToolArguments } from './tool.ts';
+import type { ToolArguments, ToolInputExchange, ToolInputRequests } from './tool.ts';
 import type { ToolCallRequest } from './tool-call.ts';
 
 /** Appends the events of a run's tool calls, and returns the outcomes of those that an earlier worker completed. */
 export interface RunCallLog {
   journaled(callId: string): ToolOutcome | undefined;
-  /** @throws RunSuspended when there is no answer yet */
-  requestInput(id: string, request: InputRequest, expiresMs: number): Promise<InputOutcome>;
+  /**
+   * @param sideEffects.quotaCommit written with the event of the request
+   * @throws RunSuspended when there is no answer yet
+   */
+  requestInput(
+    id: string,
+    request: InputRequest,
+    expiresMs: number,
+    sideEffects?: { readonly quotaCommit?: string },
+  ): Promise<InputOutcome>;
+  /** Returns an entry that `storeEntry` stored in an earlier claim of the run. */
+  entry(name: string): string | undefined;
+  storeEntry(name: string, value: string): Promise<void>;
   /**
    * Appends `tool_executing` and makes the reservation in the same step.
    * @returns the decision; undefined if there was no reservation to make, or an earlier worker appended the event
@@ -90,6 +102,40 @@ export class RunJournal implements CallJournal {
     return outcome.value;
   }
 
+  exchange(): ToolInputExchange | Promise<ToolInputExchange> {
+    const { callId } = this.#request;
+    const stored = this.#run.log.entry(roundName(callId));
+    if (stored === undefined) return { ...FORMS, inputResponses: undefined, requestState: undefined, answered: 0 };
+    return this.#answers(JSON.parse(stored), '');
+  }
+
+  /** Asks for what a server requested in one round. @param commit counts the round; "" if it is counted */
+  async #answers(round: ToolInputRequests, commit: string): Promise<ToolInputExchange> {
+    const { callId, tool, args } = this.#request;
+    const named = { tool_name: tool, tool_call_id: callId, arguments: args };
+    const ask = async ({ key, request }: Elicited, at: number) => {
+      const id = `${inputIdOf(callId)}_${round.round}_${at + 1}`;
+      const sideEffects = at === 0 && commit !== '' ? { quotaCommit: commit } : {};
+      const outcome = await this.#run.log.requestInput(
+        id,
+        { ...request, ...named },
+        this.#run.inputExpiresMs,
+        sideEffects,
+      );
+      return [key, elicitationResult(outcome)] as const;
+    };
+    const executing = this.#appendExecuting();
+    const answers = await Promise.allSettled(elicitedForms(round).map(ask));
+    await executing;
+    const rejected = answers.find((answer) => answer.status === 'rejected');
+    if (rejected) throw rejected.reason;
+    const inputResponses = Object.fromEntries(
+      answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : [])),
+    );
+    const { requestState, server, round: answered } = round;
+    return { ...FORMS, inputResponses, requestState, server, answered };
+  }
+
   /** Makes the reservation and appends `tool_executing` in one step, and waits until Redis has confirmed both. */
   async begin({ reservation }: ReservedCall): Promise<Begin> {
     // No release after an error: the worker that owns the run now makes the same call and uses the same reservation.
@@ -102,7 +148,7 @@ export class RunJournal implements CallJournal {
       kind: 'begun',
       status: decision.status,
       acceptedAt: this.#run.acceptedAt,
-      mayRequestInput: false,
+      mayRequestInput: true,
       end: (ending) => this.#end(ending, reservation),
     };
   }
@@ -114,10 +160,25 @@ export class RunJournal implements CallJournal {
   }
 
   #end(ending: Ending, reservation: Reservation): Promise<ToolOutcome> {
+    const round = ending.outcome.inputRequired;
+    if (ending.kind === 'input_required' && round && elicitedForms(round).length > 0) {
+      return this.#suspend(round, ending.commit);
+    }
     const record = recordOf(ending);
     const quotaCommit = commitOf(ending);
     if (quotaCommit === '') this.#release(reservation);
-    return this.#complete(ending.outcome, record && { record, quotaCommit });
+    const { inputRequired: _unanswerable, ...outcome } = ending.outcome;
+    return this.#complete(outcome, record && { record, quotaCommit });
+  }
+
+  /**
+   * Stores the round, which releases the reservation and counts no use, and asks the user.
+   * @throws RunSuspended
+   */
+  async #suspend(round: ToolInputRequests, commit: string): Promise<never> {
+    await this.#run.log.storeEntry(roundName(this.#request.callId), JSON.stringify(round));
+    await this.#answers(round, commit);
+    throw new Error('an input request had an answer before it was made');
   }
 
   async #complete(outcome: ToolOutcome, usage?: Billing | Refusal): Promise<ToolOutcome> {
@@ -147,4 +208,12 @@ export class RunJournal implements CallJournal {
       this.#deps.logger.debug(context, 'reservation release failed, it will expire');
     });
   }
+}
+
+/** What the server of a tool may request of the user of a run: forms, no addresses to open. */
+const FORMS = { capabilities: { elicitation: { form: {} } } } as const;
+
+/** Entry with the latest input round of a call. */
+function roundName(callId: string): string {
+  return `asked:${callId}`;
 }
