@@ -122,8 +122,8 @@ async function begin(deps: PipelineDeps, request: StoppableRequest, journal: Cal
   const exchange = authorized.tool.upstream ? journal.exchange?.() : undefined;
   // Without a wait, the call is recorded in this turn of the event loop.
   const input = exchange instanceof Promise ? await exchange : exchange;
-  const asking = input ? { ...request, input } : request;
-  const call = { ...authorized, reservation: reservationFor(deps, asking, authorized.tool) };
+  const answered = input ? { ...request, input } : request;
+  const call = { ...authorized, reservation: reservationFor(deps, answered, authorized.tool) };
   const begun = await traceReserve(deps, () => journal.begin(call));
   switch (begun.kind) {
     case 'refused':
@@ -131,7 +131,7 @@ async function begin(deps: PipelineDeps, request: StoppableRequest, journal: Cal
     case 'repeated':
       return async () => ({ outcome: await begun.outcome(), repeated: true, status: null });
     case 'begun':
-      return () => executeAndCommit(deps, asking, { ...call, begun });
+      return () => executeAndCommit(deps, answered, { ...call, begun });
   }
 }
 

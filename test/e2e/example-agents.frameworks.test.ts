@@ -69,7 +69,7 @@ describeInLongForm('the example agent of a framework', () => {
     const env = { CATALOGUE_DIR: catalogueFolder(files, 'file'), AGENT_SECRET: SECRET, AGENT_KEY: SECRET };
     stack = await startStack({ gateways: 1, workers: 1, env });
     gateway.redirect(nodeUrl(0, stack.addresses));
-  }, 300_000);
+  }, 600_000);
 
   async function ask(agent: string) {
     const { token } = mintToken({}, { stack: stack.addresses });

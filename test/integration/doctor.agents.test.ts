@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
+import { freePort } from '../../scripts/lib/ports.ts';
 import { A2aServer } from '../support/a2a-server.ts';
 import { AgentServer } from '../support/agent-server.ts';
 import { examine, jsonFile } from '../support/doctor.ts';
@@ -63,7 +64,7 @@ describe('the doctor, for agents on other servers', () => {
     const headers = { authorization: `Bearer ${reference('WRONG_KEY')}` };
     const { found } = await examineAgents({
       refused: { kind: 'agui', url: events.url, headers },
-      away: { kind: 'agui', url: 'http://127.0.0.1:1/' },
+      away: { kind: 'agui', url: `http://127.0.0.1:${await freePort()}/` },
       other: { kind: 'a2a', url: other.url },
       open: { kind: 'http', url: open.url, secret: reference('AGENT_SECRET') },
       unset: { kind: 'http', url: open.url, secret: reference('UNSET_SECRET') },

@@ -27,7 +27,7 @@ beforeEach(() => {
 type Row = Readonly<Record<string, unknown>>;
 type Lines = readonly Readonly<Record<string, unknown>>[];
 const LOCATE = { name: 'locate', description: 'Where the user is.', parameters: { type: 'object', properties: {} } };
-const PLACE = { action: 'accept', content: { result: 'Oslo' } } as const;
+const LOCATION = { action: 'accept', content: { result: 'Oslo' } } as const;
 const QUESTION = { type: 'object', properties: { days: { type: 'integer' } }, required: ['days'] };
 
 const rowOf = {
@@ -118,7 +118,7 @@ const ROUNDS: Readonly<Record<Kind, readonly Lines[]>> = {
 describe.each(['http', 'agui', 'responses', 'stateless'] as const)('an agent of kind %s', (kind) => {
   it('calls a tool of the page: the run waits without a worker, and continues with the result', async () => {
     serve(kind, ...ROUNDS[kind]);
-    const { end, events, last } = await answered(row(kind), { locate: PLACE });
+    const { end, events, last } = await answered(row(kind), { locate: LOCATION });
     expect([end, last]).toMatchObject(['completed', { final_response: 'In Oslo.' }]);
     expect(server.requests).toHaveLength(2);
     expect(JSON.stringify(server.requests[0]?.body)).toContain('Where the user is.');
@@ -143,7 +143,7 @@ describe.each(['http', 'agui', 'responses', 'stateless'] as const)('an agent of 
     const one = row(kind);
     const accepted = await runs.accept(one, { clientTools: [LOCATE] });
     expect(await execute(one, accepted)).toBe('waiting');
-    await runs.answer(one, accepted, { locate: PLACE });
+    await runs.answer(one, accepted, { locate: LOCATION });
     // The second request is sent, and the response never arrives.
     server.serve = () => undefined;
     void runs.executor(one).execute(await runs.claim(one, accepted));
@@ -249,8 +249,8 @@ describe('an agent of kind a2a', () => {
       { kind: 'form', message: 'How long?' },
       { kind: 'form', message: 'Really?' },
     ]);
-    const messages = a2a.heard.map((json) => JSON.parse(json));
-    expect(messages.map(({ parts }) => parts[0].text)).toEqual(['Count.', 'Three days.', 'Yes.']);
+    const messages = a2a.userMessages.map((json) => JSON.parse(json));
+    expect(messages.map((one) => one.parts[0].text)).toEqual(['Count.', 'Three days.', 'Yes.']);
     expect(new Set(messages.map(({ taskId }) => taskId)).size).toBe(1);
   });
 
@@ -261,13 +261,13 @@ describe('an agent of kind a2a', () => {
     await runs.answer(one(), accepted, text('Three days.'));
     const dying = runs.dyingLog(1);
     void runs.executor(one(), { log: dying.log }).execute(await runs.claim(one(), accepted));
-    await until(() => a2a.heard.length === 2);
+    await until(() => a2a.userMessages.length === 2);
     const executed = execute(one(), accepted);
     await until(() => a2a.methods.filter((method) => method === 'GetTask').length >= 2);
     a2a.release();
     expect(await executed).toBe('completed');
     expect((await runs.events(accepted)).at(-1)).toMatchObject({ final_response: 'AB' });
-    expect(a2a.heard).toHaveLength(2);
+    expect(a2a.userMessages).toHaveLength(2);
   });
 
   it('gets the authorization of its user as an approval', async () => {
@@ -294,6 +294,6 @@ describe('an agent of kind a2a', () => {
     a2a.reset({ text: ['Done.'], asks: [ask('Well?')] });
     const { end } = await answered(one(), { form: { action: 'decline' } });
     expect(end).toBe('completed');
-    expect(a2a.heard[1]).toContain('declines');
+    expect(a2a.userMessages[1]).toContain('declines');
   });
 });

@@ -48,7 +48,7 @@ export class A2aServer implements AgentExecutor {
   reset(script: A2aScript): void {
     this.script = script;
     this.cancelled = [];
-    this.heard.length = 0;
+    this.userMessages.length = 0;
     this.#gate = Promise.withResolvers<void>();
     this.#streams = 0;
     this.server.requests.length = 0;
@@ -66,12 +66,12 @@ export class A2aServer implements AgentExecutor {
   }
 
   /** Texts of the user's messages, in order. */
-  readonly heard: string[] = [];
+  readonly userMessages: string[] = [];
 
   async execute({ taskId, contextId, userMessage }: RequestContext, bus: ExecutionEventBus): Promise<void> {
     const { text, state = TaskState.TASK_STATE_COMPLETED, holdAt, asks = [] } = this.script;
-    this.heard.push(JSON.stringify(Message.toJSON(userMessage)));
-    const ask = asks[this.heard.length - 1];
+    this.userMessages.push(JSON.stringify(Message.toJSON(userMessage)));
+    const ask = asks[this.userMessages.length - 1];
     if (ask) return this.#ask({ taskId, contextId }, ask, bus);
     const gate = this.#gate.promise;
     const ids = { taskId, contextId };
@@ -96,7 +96,7 @@ export class A2aServer implements AgentExecutor {
     { state, text }: { readonly state: TaskState; readonly text: string },
     bus: ExecutionEventBus,
   ): void {
-    const message = { messageId: `question-${this.heard.length}`, role: 'ROLE_AGENT', parts: [{ text }] };
+    const message = { messageId: `question-${this.userMessages.length}`, role: 'ROLE_AGENT', parts: [{ text }] };
     const status = { state, message };
     bus.publish(AgentEvent.task(Task.fromJSON({ id: ids.taskId, contextId: ids.contextId, status })));
     bus.finished();
