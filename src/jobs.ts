@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { ClientTool } from './protocol/client-tools.ts';
 import type { Identity } from './protocol/identity.ts';
 import type { OpenInputRequest } from './protocol/input.ts';
 
@@ -22,6 +23,8 @@ export interface RunRequest {
   readonly message: string;
   /** Transport of the request, as recorded in usage records. */
   readonly transport: string;
+  /** Tools of the front end that the agent may call; none by default. */
+  readonly clientTools?: readonly ClientTool[];
   /** Whether the session was degraded at the time of the request; then the run cannot use paid tools. */
   readonly degraded: boolean;
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../lib/clock.ts';
 import { derivedId, newId } from '../lib/ids.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
-import type { InputAnswer } from '../protocol/input.ts';
+import type { InputAnswer, InputRequest } from '../protocol/input.ts';
 import type { ClientFields, ClientMessageType, Fields, UserOf } from '../protocol/messages.ts';
 import { type ToolCallRequest, type ToolsPort, toolCallRequest } from '../tools/tool-call.ts';
 import type { MessageContext, Reply } from './connection-context.ts';
@@ -28,7 +28,13 @@ export interface RunInputsPort {
    */
   answer(
     userId: string,
-    response: { readonly runId: string; readonly inputId: string; readonly answer: InputAnswer },
+    response: {
+      readonly runId: string;
+      readonly inputId: string;
+      readonly answer: InputAnswer;
+      /** Answers only a request of this kind. */
+      readonly kind?: InputRequest['kind'];
+    },
   ): Promise<{ readonly repeated: boolean }>;
 }
 

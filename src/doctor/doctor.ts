@@ -1,5 +1,6 @@
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { createLogger } from '../lib/logger.ts';
+import { checkAgents } from './agent-checks.ts';
 import { checkAuthService } from './auth-service-checks.ts';
 import { type Finding, findings, redactor } from './findings.ts';
 import { checkIdentity } from './identity-checks.ts';
@@ -48,6 +49,7 @@ async function checkAll(env: Environment, token: string | undefined): Promise<Fi
     checkAuthService(config, logger),
     checkIdentity(config, logger, token),
     checkModels(config, logger),
+    checkAgents(config),
     checkToolServers(config, logger),
     checkPorts(config),
   ]);

@@ -95,7 +95,7 @@ export class FrontEndScope {
    */
   async start(
     request: FastifyRequest,
-    run: Pick<RunRequest, 'requestId' | 'runId' | 'threadId' | 'agent' | 'message' | 'transport'>,
+    run: Omit<RunRequest, 'identity' | 'connectionId' | 'degraded'>,
   ): Promise<StartedRun> {
     const { maxMessageBytes } = this.#deps.limits;
     const size = Buffer.byteLength(run.message);

@@ -308,7 +308,7 @@ export const ERRORS = {
     http: 422,
     jsonrpc: -32602,
     retryable: false,
-    text: 'The agent needs input that it cannot receive in a run. Send what it needs in a new message.',
+    text: 'The agent asked its user for input, and got none in time or a refusal. Start a new run.',
   },
   ENDPOINT_NOT_FOUND: {
     close: null,

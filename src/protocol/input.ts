@@ -42,6 +42,8 @@ export type InputRequest = (
   | { readonly kind: 'approval'; readonly message: string }
   | { readonly kind: 'choice'; readonly message: string; readonly choices: readonly string[] }
   | { readonly kind: 'form'; readonly message: string; readonly schema: FormSchema }
+  /** A call of a tool that the front end of the user executes. */
+  | { readonly kind: 'tool'; readonly message: string }
 ) & {
   readonly tool_name?: string;
   readonly tool_call_id?: string;
@@ -51,7 +53,7 @@ export type InputRequest = (
 /** An input request as its user sees it. */
 export type OpenInputRequest = InputRequest & { readonly input_id: string; readonly expires_at: string };
 
-/** `accept` with the content of a choice or a form; `decline` for a refusal, `cancel` for no decision. */
+/** `accept` with the content of a choice, a form or a tool; `decline` for a refusal, `cancel` for no decision. */
 export const InputAnswer = z.object({
   action: z.enum(['accept', 'decline', 'cancel']),
   content: z.record(z.string().max(64), z.unknown()).optional(),
@@ -60,3 +62,8 @@ export type InputAnswer = z.infer<typeof InputAnswer>;
 
 /** What the agent receives. `expired`: there was no answer in time. */
 export type InputOutcome = InputAnswer | { readonly action: 'expired'; readonly content?: undefined };
+
+/** The id of the input request of a call. */
+export function inputIdOf(callId: string): string {
+  return `input_${callId.slice('call_'.length)}`;
+}

@@ -69,7 +69,7 @@ export class AcceptedRuns {
 
   add(run: AcceptedRun): void {
     this.#remove(run.runId);
-    const size = run.message.length + run.caller.length + run.runId.length;
+    const size = run.message.length + run.clientTools.length + run.caller.length + run.runId.length;
     this.#runs.set(run.runId, { run, at: this.#deps.clock.now(), size });
     this.#size += size;
     for (const runId of this.#runs.keys()) {

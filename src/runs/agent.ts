@@ -1,4 +1,5 @@
 import type { ToolCaller } from '../catalogue/permissions.ts';
+import type { ClientTool } from '../protocol/client-tools.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { ToolOutcome } from '../tools/outcome.ts';
 import type { ToolArguments } from '../tools/tool.ts';
@@ -12,14 +13,22 @@ export interface AgentContext {
   /**
    * Runs a tool. Calls may run concurrently. They are numbered, and `tool_executing` is appended, in the order in which
    * the agent makes them; `tool_completed` is appended in the order in which they end.
+   * @param name of the call, unique in the run, for agents that continue a turn instead of repeating it
    */
-  call(tool: string, args: ToolArguments): Promise<ToolOutcome>;
+  call(tool: string, args: ToolArguments, name?: string): Promise<ToolOutcome>;
+  /**
+   * Calls a tool of the front end that started the run. Numbered like other calls.
+   * @param name of the call, unique in the run, for agents that continue a turn instead of repeating it
+   * @throws RunSuspended as `requestInput`
+   */
+  callClientTool(tool: string, args: ToolArguments, name?: string): Promise<ToolOutcome>;
   /**
    * Asks the user, and returns the answer. Requests are numbered in the order in which the agent makes them.
+   * @param name of the request, unique in the run, for agents that continue a turn instead of repeating it
    * @throws RunSuspended when there is no answer yet. The agent must let it through: the run then holds no worker, and
    *   the agent is called again from the beginning once there is an answer.
    */
-  requestInput(request: InputRequest): Promise<InputOutcome>;
+  requestInput(request: InputRequest, name?: string): Promise<InputOutcome>;
   /** Records the steps of a language model, for agents that use one. */
   readonly steps: Steps;
   /** Records the turn of an agent that another server runs. */
@@ -43,6 +52,8 @@ export interface AgentTask {
   readonly model: string | undefined;
   /** Tools that the agent may call. The permissions of the caller are checked with each call. */
   readonly tools: readonly string[];
+  /** Tools that the front end of the user executes. None has the name of one of `tools`. */
+  readonly clientTools: readonly ClientTool[];
   readonly caller: ToolCaller;
   /** Whether only free tools are available, because the session could not be verified. */
   readonly degraded: boolean;

@@ -4,7 +4,8 @@ import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
 import { usageRecord } from '../usage/records.ts';
-import type { RemoteEventType, RunLog } from './run-log.ts';
+import type { RemoteEventType } from './run-append.ts';
+import type { RunLog } from './run-log.ts';
 import { TEXT_WINDOW_MS } from './step-log.ts';
 import { type ClaimedRun, STEP_PREFIX } from './stored-run.ts';
 
@@ -37,8 +38,13 @@ export interface RemoteTurn {
   readonly takenOver: boolean;
   /** The position that an earlier worker stored last; undefined if it stored none. */
   readonly cursor: unknown;
-  /** Continues the attempt of the earlier worker after `cursor`. */
-  resume(): void;
+  /** Number of events of the agent in the log, for `resume`. */
+  readonly position: number;
+  /**
+   * Continues the attempt of the earlier worker after `cursor`.
+   * @param position of the cursor, if events that follow it are emitted again; default: all events in the log
+   */
+  resume(position?: number): void;
   /** Begins another attempt after a takeover. Text of the earlier attempt is replaced. */
   restart(): void;
   /** Stores a position before the first event. One round trip. */
@@ -101,8 +107,12 @@ export class RemoteLog implements RemoteTurn {
     return this.#stored?.cursor;
   }
 
-  resume(): void {
-    this.#log.skipReplayed();
+  get position(): number {
+    return this.#log.emitted;
+  }
+
+  resume(position?: number): void {
+    this.#log.skipReplayed(position === undefined ? undefined : position - this.#log.emitted);
     const { from = 1, step = 0, ended = true, cursor } = this.#stored ?? {};
     this.#from = from;
     this.#step = step;

@@ -1,5 +1,16 @@
 import type { Append, NewEvent, Reserved } from '../events/user-log-writer.ts';
-import { isTerminalEvent } from '../protocol/messages.ts';
+import { newId } from '../lib/ids.ts';
+import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
+import type { Billing } from '../tools/outcome.ts';
+import type { ClaimedRun } from './stored-run.ts';
+
+/** Types of the events that `RunLog.remoteEvent` appends. */
+export type RemoteEventType = Extract<
+  DurableEventType,
+  `agent_${'thinking' | 'reasoning' | 'state' | 'activity'}` | `tool_${string}`
+>;
+
+export type JournalEntry = NonNullable<NewEvent['journal']>;
 
 /** Maximum number of events per append, which bounds the time of the script. */
 const MOST_PER_APPEND = 32;
@@ -59,4 +70,18 @@ export function joined(written: readonly Written[], hasJournal: boolean): Omit<A
     ...(reserve && { reserve }),
     ...(ends && !hasJournal && { hasNoJournal: true }),
   };
+}
+
+export function recordOf(billing: Billing | undefined): Pick<NewEvent, 'usageRecord'> {
+  return billing ? { usageRecord: billing.record } : {};
+}
+
+export function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
+  return billing?.quotaCommit ? { quotaCommit: billing.quotaCommit } : {};
+}
+
+/** Fields of every event of a run. */
+export function commonFields({ userId, runId, threadId, requestId, agent }: ClaimedRun): Fields {
+  const ids = { event_id: newId('evt'), run_id: runId, thread_id: threadId, request_id: requestId };
+  return { ...ids, user_id: userId, agent_name: agent };
 }

@@ -7,6 +7,7 @@ import type { Span, Tracing } from '../lib/tracing.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { ToolService } from '../tools/tool-service.ts';
 import type { Agent } from './agent.ts';
+import { callClientTool } from './client-calls.ts';
 import { RecentRuns } from './recent-runs.ts';
 import { RemoteLog } from './remote-log.ts';
 import { RunOwnershipLost, RunSuspended } from './run-end.ts';
@@ -190,8 +191,15 @@ export class RunExecutor {
       agent: run.agent,
       message,
       tools: agent?.tools ?? [],
+      // The page of a user must not stand in for a tool of the operator.
+      clientTools: run.clientTools.filter(({ name }) => !agent?.tools.includes(name)),
       instructions: agent?.instructions ?? agent?.description ?? '',
       model: agent?.model,
+    };
+    const callIdOf = (name: string | undefined) => {
+      if (name !== undefined) return `call_${number}_${name}`;
+      calls += 1;
+      return `${callPrefix}_${calls}`;
     };
     return this.#deps.agent(task, {
       signal,
@@ -201,17 +209,20 @@ export class RunExecutor {
         signal.throwIfAborted();
         await log.buffered(log.thinking(thought));
       },
-      call: async (tool, args) => {
+      call: async (tool, args, name) => {
         signal.throwIfAborted();
-        calls += 1;
-        const callId = `${callPrefix}_${calls}`;
+        const callId = callIdOf(name);
         const request = { ...rights, tool, args, callId, requestId, idempotencyKey: null, transport, signal };
         return this.#deps.tools.callInRun(request, { log, acceptedAt, inputExpiresMs: this.#inputExpiresMs });
       },
-      requestInput: async (input) => {
+      callClientTool: async (tool, args, name) => {
+        signal.throwIfAborted();
+        return callClientTool(log, { tool, args, callId: callIdOf(name) }, this.#inputExpiresMs);
+      },
+      requestInput: async (input, name) => {
         signal.throwIfAborted();
         inputs += 1;
-        return log.requestInput(`input_${number}_r${inputs}`, input, this.#inputExpiresMs);
+        return log.requestInput(`input_${number}_${name ?? `r${inputs}`}`, input, this.#inputExpiresMs);
       },
     });
   }

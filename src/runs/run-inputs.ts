@@ -27,6 +27,8 @@ export interface InputResponse {
   readonly runId: string;
   readonly inputId: string;
   readonly answer: InputAnswer;
+  /** Answers only a request of this kind; any by default. */
+  readonly kind?: InputRequest['kind'];
 }
 
 export interface RunInputsDeps {
@@ -50,12 +52,16 @@ export class RunInputs {
    * Stores an answer. The same answer again has no further effect.
    * @throws TollgateError RUN_NOT_FOUND, INPUT_NOT_FOUND, INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, FORMAT_ERROR, OVERLOADED
    */
-  async answer(userId: string, { runId, inputId, answer }: InputResponse): Promise<{ readonly repeated: boolean }> {
+  async answer(
+    userId: string,
+    { runId, inputId, answer, kind }: InputResponse,
+  ): Promise<{ readonly repeated: boolean }> {
     const fields = { run_id: runId, input_id: inputId };
     const state = await readRunState(this.#deps, userId, runId);
     if (!state) throw new TollgateError('RUN_NOT_FOUND', { fields });
     const request = state.inputs.find(({ id }) => id === inputId)?.request;
-    if (!request) throw new TollgateError('INPUT_NOT_FOUND', { fields });
+    if (!request || (kind !== undefined && request.kind !== kind))
+      throw new TollgateError('INPUT_NOT_FOUND', { fields });
     const job = { user_id: userId, run_id: runId };
     const outcome = await this.#store(job, state, { id: inputId, request, outcome: checkedAnswer(request, answer) });
     switch (outcome) {

@@ -1,6 +1,5 @@
 import type { Append, NewEvent, Reserved, UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
-import { newId } from '../lib/ids.ts';
 import type { Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
@@ -11,8 +10,13 @@ import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcom
 import type { RunCallLog } from '../tools/run-journal.ts';
 import {
   appendLength,
+  commonFields,
+  type JournalEntry,
   joined,
   type Pending,
+  quotaCommitOf,
+  type RemoteEventType,
+  recordOf,
   type SideEffects,
   serialized,
   sizeOf,
@@ -21,7 +25,7 @@ import {
 import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
 import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
 import type { Runs } from './runs.ts';
-import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX } from './stored-run.ts';
+import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX, STEP_PREFIX } from './stored-run.ts';
 
 /**
  * Maximum silence of Redis after which a writer restores its run: the erasure of a user begins to delete 90 s after the
@@ -41,14 +45,6 @@ export interface RunLogDeps {
 
 /** Number of pending events above which the agent waits for the log. */
 const MOST_BUFFERED = 16;
-
-/** Types of the events that `RunLog.remoteEvent` appends. */
-export type RemoteEventType = Extract<
-  DurableEventType,
-  `agent_${'thinking' | 'reasoning' | 'state' | 'activity'}` | `tool_${string}`
->;
-
-export type JournalEntry = NonNullable<NewEvent['journal']>;
 
 /**
  * The events of one run, written by the worker that claimed it.
@@ -84,6 +80,7 @@ export class RunLog implements RunCallLog {
    * them, also a refusal, has an entry in the journal, written by the same append as its event.
    */
   #toSkip: number;
+  #emitted = 0;
   /** Input requests that the agent waits for: their id, and when they expire. */
   readonly #awaited = new Map<string, number>();
   #steps = 0;
@@ -208,7 +205,13 @@ export class RunLog implements RunCallLog {
    */
   skipReplayed(events = this.#toSkip): number {
     this.#toSkip -= events;
+    this.#emitted += events;
     return events;
+  }
+
+  /** Number of events so far, skipped ones included, that are matched by their number. */
+  get emitted(): number {
+    return this.#emitted;
   }
 
   /** Counts the tokens of a step that an earlier worker completed. */
@@ -218,11 +221,21 @@ export class RunLog implements RunCallLog {
 
   /** Appends `tool_executing` and makes the reservation in the same step, unless an earlier worker appended it. */
   toolExecuting(
-    call: { tool: string; callId: string; args: Fields },
+    call: { tool: string; callId: string; args: Fields; client?: true },
     reservation?: Pick<Reservation, 'request'>,
   ): Promise<Reserved | undefined> {
-    const fields = { tool_name: call.tool, tool_call_id: call.callId, arguments: call.args, status: 'executing' };
+    const { tool: tool_name, callId: tool_call_id, args, client } = call;
+    const fields = { tool_name, tool_call_id, arguments: args, status: 'executing', ...(client ? { client } : {}) };
     return this.#emit('tool_executing', fields, {}, reservation ? { reserve: reservation.request } : {});
+  }
+
+  /** Returns a journal entry that `storeEntry` stored in an earlier claim. */
+  entry(name: string): string | undefined {
+    return this.#run.steps.get(name);
+  }
+
+  storeEntry(name: string, value: string): Promise<void> {
+    return this.journal({ field: STEP_PREFIX + name, value });
   }
 
   /** Returns the outcome of a call that an earlier worker completed. */
@@ -235,7 +248,7 @@ export class RunLog implements RunCallLog {
    * Appends the outcome, stores it in the journal, and writes the usage record or counts the refusal, in one script.
    */
   async toolCompleted(
-    call: { tool: string; callId: string },
+    call: { tool: string; callId: string; client?: true },
     outcome: ToolOutcome,
     usage?: Billing | Refusal,
   ): Promise<void> {
@@ -243,9 +256,10 @@ export class RunLog implements RunCallLog {
     const refusal = usage && !('record' in usage) ? usage : undefined;
     if (outcome.success) this.#toolsUsed.add(call.tool);
     if (this.#run.journal.has(call.callId)) return;
+    const fields = { tool_name: call.tool, tool_call_id: call.callId, ...(call.client ? { client: true } : {}) };
     await this.#emit(
       'tool_completed',
-      { tool_name: call.tool, tool_call_id: call.callId, ...outcome, status: 'completed' },
+      { ...fields, ...outcome, status: 'completed' },
       {
         ...(billing && { usageRecord: billing.record }),
         ...(refusal && { refusal }),
@@ -260,7 +274,12 @@ export class RunLog implements RunCallLog {
    * @param id the same each time the agent is called again from the beginning
    * @throws RunSuspended when there is no answer yet
    */
-  async requestInput(id: string, request: InputRequest, expiresMs: number): Promise<InputOutcome> {
+  async requestInput(
+    id: string,
+    request: InputRequest,
+    expiresMs: number,
+    sideEffects: SideEffects = {},
+  ): Promise<InputOutcome> {
     const answer = this.#run.answers.get(id);
     if (answer !== undefined) return JSON.parse(answer);
     const requested = this.#run.inputs.get(id);
@@ -268,7 +287,7 @@ export class RunLog implements RunCallLog {
     if (requested === undefined) {
       const fields = { input_id: id, ...request, expires_at: new Date(expiresAt).toISOString() };
       const journal = { field: INPUT_PREFIX + id, value: `${expiresAt} ${JSON.stringify(request)}` };
-      await this.#emit('input_requested', fields, { journal });
+      await this.#emit('input_requested', fields, { journal }, sideEffects);
     }
     this.#awaited.set(id, expiresAt);
     throw new RunSuspended();
@@ -343,6 +362,8 @@ export class RunLog implements RunCallLog {
     if (this.#failed && !isOwed) return Promise.reject(this.#failed.error);
     // A terminal event is never skipped: if it were in the log, the run would have ended.
     const ordered = !isTerminalEvent(type) && type !== 'tool_completed' && type !== 'input_requested';
+    // Outcomes of a remote agent's own tools have no entry of their own, so they are counted too.
+    if (!extra.journal || extra.journal.field.startsWith(STEP_PREFIX)) this.#emitted += 1;
     if (ordered && this.#toSkip > 0) {
       this.#toSkip -= 1;
       return Promise.resolve(undefined);
@@ -352,7 +373,7 @@ export class RunLog implements RunCallLog {
     const usage = isTerminalEvent(type) ? this.#usage.fields : {};
     const event = serialized({
       type,
-      fields: { ...this.#common(), ...fields, ...usage, timestamp: this.#timestamp() },
+      fields: { ...commonFields(this.#run), ...fields, ...usage, timestamp: this.#timestamp() },
       ...extra,
     });
     return new Promise((resolve, reject) => {
@@ -468,18 +489,6 @@ export class RunLog implements RunCallLog {
     return retryDuringOutage(this.#deps.clock, OUTAGE_RETRY_MS, work);
   }
 
-  #common(): Fields {
-    const { userId, runId, threadId, requestId, agent } = this.#run;
-    return {
-      event_id: newId('evt'),
-      run_id: runId,
-      thread_id: threadId,
-      request_id: requestId,
-      user_id: userId,
-      agent_name: agent,
-    };
-  }
-
   #timestamp(): string {
     return new Date(this.#deps.clock.now()).toISOString();
   }
@@ -487,12 +496,4 @@ export class RunLog implements RunCallLog {
   #elapsed(): number {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
-}
-
-function recordOf(billing: Billing | undefined): Pick<NewEvent, 'usageRecord'> {
-  return billing ? { usageRecord: billing.record } : {};
-}
-
-function quotaCommitOf(billing: Billing | undefined): Pick<Append, 'quotaCommit'> {
-  return billing?.quotaCommit ? { quotaCommit: billing.quotaCommit } : {};
 }

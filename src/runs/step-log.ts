@@ -5,7 +5,8 @@ import type { Fields } from '../protocol/messages.ts';
 import type { UsageStatus } from '../protocol/usage.ts';
 import type { Billing } from '../tools/outcome.ts';
 import { usageRecord } from '../usage/records.ts';
-import type { JournalEntry, RunLog } from './run-log.ts';
+import type { JournalEntry } from './run-append.ts';
+import type { RunLog } from './run-log.ts';
 import { type ModelUsage, modelUsage } from './run-usage.ts';
 import { type ClaimedRun, STEP_PREFIX } from './stored-run.ts';
 

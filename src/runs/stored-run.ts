@@ -1,5 +1,6 @@
 import { type ToolCaller, toolCallerOf } from '../catalogue/permissions.ts';
 import type { RunRequest } from '../jobs.ts';
+import type { ClientTool } from '../protocol/client-tools.ts';
 
 /** Prefix of the fields in a run's hash that contain tool outcomes. */
 export const JOURNAL_PREFIX = 'tool:';
@@ -26,6 +27,8 @@ export interface ClaimedRun {
   readonly message: string;
   readonly transport: string;
   readonly caller: ToolCaller;
+  /** Tools that the front end of the user executes. */
+  readonly clientTools: readonly ClientTool[];
   /** Whether the session was degraded at the time of the request. */
   readonly degraded: boolean;
   /** Greater than the fencing token of every earlier claim of the run. */
@@ -55,20 +58,26 @@ export interface AcceptedRun
   readonly transport: string;
   /** JSON of the caller. */
   readonly caller: string;
+  /** JSON of the tools of the front end; "" for none. */
+  readonly clientTools: string;
 }
 
 /** @param agent name of the agent, also if the request names none */
 export function acceptedRun(run: RunRequest, agent: string): AcceptedRun {
-  const { identity, runId, threadId, requestId, connectionId, message, transport, degraded } = run;
+  const { identity, runId, threadId, requestId, connectionId, message, transport, degraded, clientTools } = run;
   const caller: StoredCaller = { ...toolCallerOf(identity), degraded };
   const ids = { userId: identity.userId, runId, threadId, requestId, connectionId };
-  return { ...ids, agent, message, transport, caller: JSON.stringify(caller) };
+  return { ...ids, agent, message, transport, caller: JSON.stringify(caller), clientTools: jsonOf(clientTools) };
 }
 
 /** Returns the accepted run behind a claim. */
 export function acceptedAs(run: ClaimedRun): AcceptedRun {
   const caller: StoredCaller = { ...run.caller, degraded: run.degraded };
-  return { ...run, caller: JSON.stringify(caller) };
+  return { ...run, caller: JSON.stringify(caller), clientTools: jsonOf(run.clientTools) };
+}
+
+function jsonOf(tools: readonly ClientTool[] = []): string {
+  return tools.length === 0 ? '' : JSON.stringify(tools);
 }
 
 /** Returns the journal fields of the hash of a run, for a script. */
@@ -86,8 +95,11 @@ export function journalFields(run: Pick<ClaimedRun, 'journal' | 'steps' | 'input
 
 /** Returns the fields of a run's hash that do not change, for a script. */
 export function storedFields(run: Omit<AcceptedRun, 'userId' | 'runId' | 'threadId'>): string[] {
-  const { requestId, connectionId, transport, agent, message, caller } = run;
-  const fields = { request_id: requestId, connection_id: connectionId, transport, agent, message, caller };
+  const { requestId, connectionId, transport, agent, message, caller, clientTools } = run;
+  const fields = {
+    ...{ request_id: requestId, connection_id: connectionId, transport, agent, message, caller },
+    ...(clientTools === '' ? {} : { client_tools: clientTools }),
+  };
   return Object.entries(fields).flat();
 }
 
@@ -139,6 +151,7 @@ export function parseRun({ userId, runId, fields: flat, step, now, pausedMs }: C
     message: field('message'),
     transport: field('transport'),
     caller,
+    clientTools: JSON.parse(field('client_tools') || '[]'),
     degraded,
     fencingToken,
     previousToken: fencingToken - step,

@@ -9,7 +9,7 @@ import type { Refusal, UsageStatus } from '../protocol/usage.ts';
 import { refusal, usageRecord } from '../usage/records.ts';
 import { type Ending, recordOf, type ToolOutcome } from './outcome.ts';
 import { questionOfArguments } from './question.ts';
-import type { ToolExecutor } from './tool.ts';
+import type { ToolExecutor, ToolInputExchange } from './tool.ts';
 import type { ToolCallRequest } from './tool-call.ts';
 import { type Executed, type ExecutionDeps, type Executors, executeTool, executorOf } from './tool-execution.ts';
 import { traceEnd, traceReserve } from './tool-tracing.ts';
@@ -58,6 +58,12 @@ export interface CallJournal {
    * @throws RunSuspended when there is no answer yet
    */
   ask?(request: InputRequest): Promise<InputOutcome>;
+  /**
+   * Returns what the server of a tool receives of its input requests to the user of the run: at first the capabilities,
+   * after a wait the answers. Absent outside a run, where the request contains them.
+   * @throws RunSuspended when an answer is missing
+   */
+  exchange?(): ToolInputExchange | Promise<ToolInputExchange>;
   /** Reserves quota and concurrency, and appends `tool_executing`. @throws TollgateError when it cannot be recorded */
   begin(call: ReservedCall): Promise<Begin>;
   /** Records a refusal. Returns it as an outcome in a run; throws it outside. */
@@ -113,7 +119,11 @@ async function begin(deps: PipelineDeps, request: StoppableRequest, journal: Cal
   const authorized = question ? await ask(question, allowed) : allowed;
   if (authorized instanceof TollgateError) return refuse(deps, { request, journal, error: authorized });
 
-  const call = { ...authorized, reservation: reservationFor(deps, request, authorized.tool) };
+  const exchange = authorized.tool.upstream ? journal.exchange?.() : undefined;
+  // Without a wait, the call is recorded in this turn of the event loop.
+  const input = exchange instanceof Promise ? await exchange : exchange;
+  const answered = input ? { ...request, input } : request;
+  const call = { ...authorized, reservation: reservationFor(deps, answered, authorized.tool) };
   const begun = await traceReserve(deps, () => journal.begin(call));
   switch (begun.kind) {
     case 'refused':
@@ -121,7 +131,7 @@ async function begin(deps: PipelineDeps, request: StoppableRequest, journal: Cal
     case 'repeated':
       return async () => ({ outcome: await begun.outcome(), repeated: true, status: null });
     case 'begun':
-      return () => executeAndCommit(deps, request, { ...call, begun });
+      return () => executeAndCommit(deps, answered, { ...call, begun });
   }
 }
 
@@ -250,7 +260,7 @@ function count(deps: PipelineDeps, { tool, transport }: ToolCallRequest, status:
   deps.metrics.toolCalls.inc({ tool: label, transport, status });
 }
 
-/** Status of the usage record. In a run no caller can answer an input request, so it counts as a failure. */
+/** Status of the usage record. An input request that the caller cannot answer counts as a failure. */
 const STATUS: Readonly<Record<Executed['kind'], UsageStatus>> = {
   success: 'success',
   error: 'error',

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { FREE_TEXT } from '../protocol/forms.ts';
 import { FormSchema, type InputRequest } from '../protocol/input.ts';
 
 /** Arguments of a tool that the user answers: a question, and optionally how to answer it. */
@@ -7,13 +8,6 @@ const Question = z.strictObject({
   choices: z.array(z.string().min(1).max(200)).min(1).max(100).optional(),
   form: FormSchema.optional(),
 });
-
-/** A question without choices and form is answered with one text. */
-const FREE_TEXT: FormSchema = {
-  type: 'object',
-  properties: { answer: { type: 'string', maxLength: 8_000 } },
-  required: ['answer'],
-};
 
 /** Returns the input request for a call of such a tool, or what is wrong with its arguments, as one sentence. */
 export function questionOfArguments(args: Readonly<Record<string, unknown>>): InputRequest | string {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { planFile, toolFile, toolRow } from '../support/catalogues.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
+import { agUiClient } from '../support/front-ends/ag-ui-clients.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -92,5 +93,31 @@ describe('a run that waits for its user', () => {
     }
     // The step that asked is replayed from the journal: two requests per run.
     expect(model.requests).toHaveLength(2 * TRANSPORTS.length);
+  }, 120_000);
+
+  it('continues with the result of a tool of the page after gateway and worker were killed, over AG-UI', async () => {
+    const before = model.requests.length;
+    model.script = ({ body }) => {
+      const result = body.messages.find(({ role }) => role === 'tool');
+      return result ? { text: [`Here: ${result.content}`] } : { calls: [{ name: 'locate', args: { near: 1 } }] };
+    };
+    const me = mintToken({ plan: 'pro' }, { stack: stack.addresses });
+    const url = (node: number) => `${nodeUrl(node, stack.addresses)}/v1/agui/default`;
+    const agent = agUiClient('1.0.0', {
+      ...{ url: url(0), token: me.token, threadId: 'thread-1' },
+      messages: [{ id: 'message-1', role: 'user', content: 'Where am I?' }],
+      tools: [{ name: 'locate', description: 'Where the user is.', parameters: { type: 'object', properties: {} } }],
+    });
+    await agent.run('run-1');
+    const [call = ''] = agent.pendingCalls;
+    expect(call).toMatch(/^call_/);
+    await Promise.all([stack.gateways[0], ...stack.workers].map((one) => one?.kill('SIGKILL')));
+    await Promise.all([stack.gateways[0], ...stack.workers].map((one) => one?.start()));
+    agent.addResult(call, 'Oslo');
+    agent.url = url(1);
+    await agent.run('run-2');
+    expect(agent.errorCode).toBeUndefined();
+    expect(agent.messages.at(-1)?.content).toBe('Here: {"result":"Oslo"}');
+    expect(model.requests).toHaveLength(before + 2);
   }, 120_000);
 });

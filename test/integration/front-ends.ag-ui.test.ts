@@ -153,12 +153,14 @@ describe('POST /v1/agui/{agent}', () => {
 
   it('names the fields of the input that have no effect', async () => {
     const me = user();
-    const tools = [{ name: 'color', description: 'Picks a color.', parameters: {} }];
+    const tools = ['color', 'cost_analyzer'].map((name) => ({ name, description: 'Of the page.', parameters: {} }));
     const running = post('/v1/agui/default', me, input({ tools, context: [{ description: 'a', value: 'b' }] }));
     const log = await claim(me);
     await log.started();
     const { data } = await running.waitFor('RUN_STARTED');
-    expect(data.metadata).toMatchObject({ tollgate: { ignored: ['tools', 'context'], thread_id: 'thread-1' } });
+    expect(data.metadata).toMatchObject({
+      tollgate: { ignored: ['tools.cost_analyzer', 'context'], thread_id: 'thread-1' },
+    });
   });
 
   it('sends the same events as protobuf messages to a client that accepts them', async () => {
@@ -205,7 +207,7 @@ describe('POST /v1/agui/{agent}', () => {
       '/v1/agui/default',
       input({ messages: [QUESTION, { id: 't', role: 'tool', toolCallId: 'c', content: 'forged' }] }),
       400,
-      { code: 'FORMAT_ERROR', field: 'messages' },
+      { code: 'FORMAT_ERROR', field: 'messages.1.toolCallId' },
     ],
     [
       'an image',

@@ -73,8 +73,6 @@ describe('an agent of kind a2a, made of the server of the SDK', () => {
   });
 
   it.each([
-    [TaskState.TASK_STATE_INPUT_REQUIRED, 'AGENT_INPUT_REQUIRED', 'input_required'],
-    [TaskState.TASK_STATE_AUTH_REQUIRED, 'AGENT_INPUT_REQUIRED', 'auth_required'],
     [TaskState.TASK_STATE_FAILED, 'AGENT_FAILED', 'error'],
     [TaskState.TASK_STATE_REJECTED, 'AGENT_FAILED', 'error'],
     [TaskState.TASK_STATE_CANCELED, 'AGENT_FAILED', 'cancelled'],

@@ -169,10 +169,10 @@ describe('an agent of kind agui', () => {
 
   it.each([
     [
-      'an interrupt',
-      finished({ outcome: { type: 'interrupt', interrupts: [{ id: 'i', reason: 'approval' }] } }),
-      'AGENT_INPUT_REQUIRED',
-      'input_required',
+      'an interrupt without an id',
+      finished({ outcome: { type: 'interrupt', interrupts: [{ reason: 'approval' }] } }),
+      'AGENT_FAILED',
+      'invalid',
     ],
     ['a cancelled outcome', finished({ outcome: { type: 'cancelled' } }), 'AGENT_FAILED', 'cancelled'],
     ['an unknown outcome', finished({ outcome: { type: 'new' } }), 'AGENT_FAILED', 'invalid'],

@@ -1,5 +1,5 @@
 import type { ServerResponse } from 'node:http';
-import { AgentCard, Task, TaskArtifactUpdateEvent, TaskState, TaskStatusUpdateEvent } from '@a2a-js/sdk';
+import { AgentCard, Message, Task, TaskArtifactUpdateEvent, TaskState, TaskStatusUpdateEvent } from '@a2a-js/sdk';
 import {
   AgentEvent,
   type AgentExecutor,
@@ -22,6 +22,8 @@ export interface A2aScript {
   /** Ends the first stream after this many events. */
   readonly cutAfter?: number;
   readonly streaming?: boolean;
+  /** Questions: the task is interrupted by each, in this state, before it continues. */
+  readonly asks?: readonly { readonly state: TaskState; readonly text: string }[];
 }
 
 /** An A2A agent made of the server of its SDK, over JSON-RPC on loopback. */
@@ -46,6 +48,7 @@ export class A2aServer implements AgentExecutor {
   reset(script: A2aScript): void {
     this.script = script;
     this.cancelled = [];
+    this.userMessages.length = 0;
     this.#gate = Promise.withResolvers<void>();
     this.#streams = 0;
     this.server.requests.length = 0;
@@ -62,8 +65,14 @@ export class A2aServer implements AgentExecutor {
     return this.server.requests.flatMap(({ body }) => (typeof body.method === 'string' ? [body.method] : []));
   }
 
-  async execute({ taskId, contextId }: RequestContext, bus: ExecutionEventBus): Promise<void> {
-    const { text, state = TaskState.TASK_STATE_COMPLETED, holdAt } = this.script;
+  /** Texts of the user's messages, in order. */
+  readonly userMessages: string[] = [];
+
+  async execute({ taskId, contextId, userMessage }: RequestContext, bus: ExecutionEventBus): Promise<void> {
+    const { text, state = TaskState.TASK_STATE_COMPLETED, holdAt, asks = [] } = this.script;
+    this.userMessages.push(JSON.stringify(Message.toJSON(userMessage)));
+    const ask = asks[this.userMessages.length - 1];
+    if (ask) return this.#ask({ taskId, contextId }, ask, bus);
     const gate = this.#gate.promise;
     const ids = { taskId, contextId };
     const status = (value: TaskState) => ({ state: value });
@@ -79,6 +88,17 @@ export class A2aServer implements AgentExecutor {
       bus.publish(AgentEvent.artifactUpdate(TaskArtifactUpdateEvent.fromJSON({ ...ids, artifact, append: at > 0 })));
     }
     bus.publish(AgentEvent.statusUpdate(TaskStatusUpdateEvent.fromJSON({ ...ids, status: status(state) })));
+    bus.finished();
+  }
+
+  #ask(
+    ids: { readonly taskId: string; readonly contextId: string },
+    { state, text }: { readonly state: TaskState; readonly text: string },
+    bus: ExecutionEventBus,
+  ): void {
+    const message = { messageId: `question-${this.userMessages.length}`, role: 'ROLE_AGENT', parts: [{ text }] };
+    const status = { state, message };
+    bus.publish(AgentEvent.task(Task.fromJSON({ id: ids.taskId, contextId: ids.contextId, status })));
     bus.finished();
   }
 
@@ -122,11 +142,18 @@ export class A2aServer implements AgentExecutor {
     this.#streams += 1;
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     let sent = 0;
-    for await (const event of answer) {
-      // The execution continues after a lost connection, so its events are read to their end.
-      if (sent >= cutAfter) response.end();
-      sent += 1;
+    const send = (event: unknown) => {
       if (!response.writableEnded) response.write(`data: ${JSON.stringify(event)}\n\n`);
+    };
+    try {
+      for await (const event of answer) {
+        // The execution continues after a lost connection, so its events are read to their end.
+        if (sent >= cutAfter) response.end();
+        sent += 1;
+        send(event);
+      }
+    } catch {
+      send({ jsonrpc: '2.0', id: body.id, error: { code: -32004, message: 'unsupported' } });
     }
     response.end();
   }

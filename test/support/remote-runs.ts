@@ -4,9 +4,12 @@ import { type AgentCatalogue, loadAgentCatalogue } from '../../src/catalogue/age
 import type { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
+import type { ClientTool } from '../../src/protocol/client-tools.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import type { InputAnswer } from '../../src/protocol/input.ts';
 import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { type Execution, RunExecutor } from '../../src/runs/run-executor.ts';
+import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
 import { Threads } from '../../src/threads/threads.ts';
@@ -44,13 +47,18 @@ export class RemoteRuns {
 
   async accept(
     row: Row,
-    fields: { readonly message?: string; readonly userId?: string; readonly degraded?: boolean } = {},
+    fields: {
+      readonly message?: string;
+      readonly userId?: string;
+      readonly degraded?: boolean;
+      readonly clientTools?: readonly ClientTool[];
+    } = {},
   ) {
-    const { userId = freshUserId(), message = 'Count.', degraded = false } = fields;
+    const { userId = freshUserId(), message = 'Count.', degraded = false, clientTools = [] } = fields;
     const runId = newId('run');
     const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
     const request = { connectionId: 'c', requestId: newId('req'), threadId: 'thread_1', agent: undefined };
-    const run = { ...request, identity, runId, message, transport: 'websocket', degraded };
+    const run = { ...request, identity, runId, message, transport: 'websocket', degraded, clientTools };
     await this.runs(row).start(run, { allowed: Promise.resolve(), messages: 30 });
     return { userId, runId };
   }
@@ -59,6 +67,17 @@ export class RemoteRuns {
     const claimed = await this.runs(row).claim(userId, runId);
     if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
     return claimed.run;
+  }
+
+  /** Answers the open input requests of a waiting run, by the name of their tool or else their kind. */
+  async answer(row: Row, { userId, runId }: Accepted, answers: Readonly<Record<string, InputAnswer>>): Promise<void> {
+    const inputs = new RunInputs({ ...this.core, queue: NO_QUEUE, clock: systemClock });
+    const { input_requests: open = [] } = await this.runs(row).status(userId, runId);
+    for (const { input_id: inputId, kind, tool_name } of open) {
+      const answer = answers[tool_name ?? kind];
+      if (!answer) throw new Error(`no answer for ${tool_name ?? kind}`);
+      await inputs.answer(userId, { runId, inputId, answer });
+    }
   }
 
   runs(row: Row): Runs {

@@ -24,12 +24,13 @@ export interface ErrorFields {
 }
 
 /**
- * What a run asks its user: an approval of a tool call, one of `choices`, or a form, an object that fits `schema`. The
+ * What a run asks its user: an approval of a tool call, one of `choices`, a form (an object that fits `schema`), or the
+ * result of a call of a tool that a front end executes (`{ result }` or `{ error }`). The
  * fields of the call are absent if no call needs the answer.
  */
 export interface InputRequest {
   readonly input_id: string;
-  readonly kind: 'approval' | 'choice' | 'form';
+  readonly kind: 'approval' | 'choice' | 'form' | 'tool';
   readonly message: string;
   /** ISO 8601, UTC. */
   readonly expires_at: string;

@@ -38,7 +38,7 @@ export function createModelAgent(deps: ModelAgentDeps, defaultModel: string | un
     if (!model) throw new TollgateError('INTERNAL_ERROR', { text: NO_ANSWER, retryable: false });
     const { settings } = model;
     const conversation = new Conversation(await firstMessages(deps, task, model));
-    const offers = new ToolOffers(deps.tools, deps.warnings, task.tools);
+    const offers = new ToolOffers(deps.tools, deps.warnings, task.tools, task.clientTools);
     const logger = deps.logger.child({ run_id: task.runId, user: userHash(task.userId) });
     let last: string | undefined;
     for (let number = 1; number <= settings.steps; number++) {
@@ -131,10 +131,12 @@ async function callTool(
   const { name, problem } = call;
   const refused = (error: TollgateError) => readableResult({ success: false, error: publicError(error) }, limit);
   if (problem !== undefined) return refused(new TollgateError('FORMAT_ERROR', { text: problem }));
-  if (!task.tools.includes(name)) return refused(new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } }));
+  const isOfClient = task.clientTools.some((tool) => tool.name === name);
+  if (!isOfClient && !task.tools.includes(name))
+    return refused(new TollgateError('TOOL_NOT_FOUND', { fields: { tool_name: name } }));
   const args = parseArguments(call.arguments);
   if (!args) return refused(new TollgateError('FORMAT_ERROR', { text: 'The arguments are not a JSON object.' }));
-  return readableResult(await context.call(name, args), limit);
+  return readableResult(await (isOfClient ? context.callClientTool : context.call)(name, args), limit);
 }
 
 function answerOf({ text, finish }: ModelStep): RunAnswer {

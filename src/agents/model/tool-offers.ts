@@ -1,5 +1,6 @@
 import type { ToolCatalogue } from '../../catalogue/tool-catalogue.ts';
 import type { Logger } from '../../lib/logger.ts';
+import type { ClientTool } from '../../protocol/client-tools.ts';
 import type { Endpoint } from './endpoint.ts';
 import type { ToolDefinition } from './messages.ts';
 import { offeredTool } from './tool-schemas.ts';
@@ -29,13 +30,23 @@ export class ToolOffers {
   readonly #catalogue: Pick<ToolCatalogue, 'get'>;
   readonly #warnings: SchemaWarnings;
   readonly #names: readonly string[];
+  readonly #clientTools: readonly ClientTool[];
   readonly #offered = new Map<Endpoint, readonly ToolDefinition[]>();
 
-  /** @param names names of the tools; those that the catalogue lacks are left out */
-  constructor(catalogue: Pick<ToolCatalogue, 'get'>, warnings: SchemaWarnings, names: readonly string[]) {
+  /**
+   * @param names names of the tools; those that the catalogue lacks are left out
+   * @param clientTools tools of the front end of one run
+   */
+  constructor(
+    catalogue: Pick<ToolCatalogue, 'get'>,
+    warnings: SchemaWarnings,
+    names: readonly string[],
+    clientTools: readonly ClientTool[] = [],
+  ) {
     this.#catalogue = catalogue;
     this.#warnings = warnings;
     this.#names = names;
+    this.#clientTools = clientTools;
   }
 
   /** Returns the definitions in the form that the endpoint accepts, the same for all steps of a run. */
@@ -49,7 +60,12 @@ export class ToolOffers {
       for (const change of changes) this.#warnings.warn(endpoint.address.name, name, change);
       return definition ? [definition] : [];
     });
-    this.#offered.set(endpoint, definitions);
-    return definitions;
+    // How these are changed is no matter of the operator, so there is no warning.
+    const ofClient = this.#clientTools.flatMap(({ parameters, ...tool }) => {
+      return offeredTool({ ...tool, arguments: parameters }, endpoint.settings).definition ?? [];
+    });
+    const all = [...definitions, ...ofClient];
+    this.#offered.set(endpoint, all);
+    return all;
   }
 }

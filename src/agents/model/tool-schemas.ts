@@ -30,7 +30,10 @@ const MAX_DEPTH = 32;
  * Returns the definition of a tool in the form that the endpoint accepts. It may allow more than the tool's own schema;
  * the gateway checks the arguments of each call against that one, and tells the model what is wrong.
  */
-export function offeredTool({ name, description, arguments: schema }: Tool, rules: SchemaRules): OfferedTool {
+export function offeredTool(
+  { name, description, arguments: schema }: Pick<Tool, 'name' | 'description' | 'arguments'>,
+  rules: SchemaRules,
+): OfferedTool {
   const changes: { rule: SchemaRule; detail: string }[] = [];
   const change = (rule: SchemaRule, detail: string) => changes.push({ rule, detail });
   if (isTooDeep(schema, 0)) {

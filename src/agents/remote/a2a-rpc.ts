@@ -8,7 +8,7 @@ import { RemoteFault } from './fault.ts';
 import type { Turn } from './turn.ts';
 
 const EVENT_STREAM = 'text/event-stream';
-const VERSION = { 'a2a-version': '1.0' };
+export const A2A_VERSION = { 'a2a-version': '1.0' };
 /** Error codes of A2A 1.0 (section 9.5 of its specification). */
 const TASK_NOT_FOUND = -32001;
 const VERSION_NOT_SUPPORTED = -32009;
@@ -67,7 +67,7 @@ export class A2aRpc {
     const { url, tenant } = await this.#found();
     const sent = tenant === undefined ? params : { tenant, ...params };
     const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params: sent });
-    return this.#client.open({ url, accept, headers: VERSION, body }, scope);
+    return this.#client.open({ url, accept, headers: A2A_VERSION, body }, scope);
   }
 
   /** Reads the agent card once per turn. Without a card, requests go to the address of the agent. */
@@ -81,24 +81,34 @@ export class A2aRpc {
     const url = this.#client.resolve(this.#settings.card);
     const scope = { signal: context.signal, budget: new Budget(this.#settings) };
     try {
-      const body = await this.#client.open({ method: 'GET', url, accept: 'application/json', headers: VERSION }, scope);
-      return this.#interfaceOf(asObject(await body.json()) ?? {});
+      const body = await this.#client.open(
+        { method: 'GET', url, accept: 'application/json', headers: A2A_VERSION },
+        scope,
+      );
+      return this.#interfaceOf(await body.json());
     } catch (thrown) {
       if (!(thrown instanceof RemoteFault) || thrown.details.status !== 404) throw thrown;
       return { url: this.#settings.url, tenant: undefined, streams: true };
     }
   }
 
-  #interfaceOf({ supportedInterfaces, capabilities }: Fields): Interface {
-    const offered = asList(supportedInterfaces).map(asObject);
-    const found = offered.find((one) => {
-      return one?.protocolBinding === 'JSONRPC' && String(one.protocolVersion ?? '1.0').startsWith('1.');
-    });
-    const url = asText(found?.url);
-    if (url === undefined) throw new RemoteFault('invalid', 'the agent card has no JSON-RPC interface of version 1');
-    const tenant = asText(found?.tenant) || undefined;
-    return { url: this.#client.resolve(url), tenant, streams: asObject(capabilities)?.streaming !== false };
+  #interfaceOf(card: unknown): Interface {
+    const { url, ...rest } = jsonRpcInterface(card);
+    return { url: this.#client.resolve(url), ...rest };
   }
+}
+
+/** Reads an agent card. @throws RemoteFault for a card without a JSON-RPC interface of version 1 */
+export function jsonRpcInterface(card: unknown): Interface {
+  const { supportedInterfaces, capabilities } = asObject(card) ?? {};
+  const offered = asList(supportedInterfaces).map(asObject);
+  const found = offered.find((one) => {
+    return one?.protocolBinding === 'JSONRPC' && String(one.protocolVersion ?? '1.0').startsWith('1.');
+  });
+  const url = asText(found?.url);
+  if (url === undefined) throw new RemoteFault('invalid', 'the agent card has no JSON-RPC interface of version 1');
+  const tenant = asText(found?.tenant) || undefined;
+  return { url, tenant, streams: asObject(capabilities)?.streaming !== false };
 }
 
 /** @throws RemoteFault for an error of JSON-RPC */

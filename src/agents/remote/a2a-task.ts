@@ -9,15 +9,31 @@ export interface TaskCursor {
   readonly task: string;
   /** Characters of each artifact that are in the log. */
   readonly artifacts: Readonly<Record<string, number>>;
+  /** The latest interruption for which the user was asked. */
+  readonly ask?: { readonly number: number; readonly mark: string };
+}
+
+/** What an interrupted task waits for. */
+export interface Interruption {
+  readonly reason: 'input_required' | 'auth_required';
+  /** Differs from that of the next interruption. */
+  readonly mark: string;
+  readonly text: string;
 }
 
 const MAX_ARTIFACTS = 1_000;
 const MAX_ID = 256;
+const MAX_MARK = 512;
 const TERMINAL = new Set(['COMPLETED', 'FAILED', 'CANCELED', 'REJECTED']);
 
 /** The state of one task: what the agent sent, and how much of it is in the log. */
 export class A2aTask {
   id: string | undefined;
+  /** The name that the agent gives to the conversation. */
+  contextId: string | undefined;
+  /** Undefined while the agent works. */
+  interruption: Interruption | undefined;
+  ask: TaskCursor['ask'];
   /** Without the prefix `TASK_STATE_`. */
   state = 'SUBMITTED';
   readonly #remote: RemoteTurn;
@@ -32,6 +48,7 @@ export class A2aTask {
   constructor(remote: RemoteTurn, cursor: TaskCursor | undefined) {
     this.#remote = remote;
     this.id = cursor?.task;
+    this.ask = cursor?.ask;
     this.#written = new Map(Object.entries(cursor?.artifacts ?? {}));
   }
 
@@ -49,12 +66,27 @@ export class A2aTask {
   }
 
   get cursor(): TaskCursor | undefined {
-    return this.id === undefined ? undefined : { task: this.id, artifacts: Object.fromEntries(this.#written) };
+    if (this.id === undefined) return undefined;
+    const asked = this.ask ? { ask: this.ask } : {};
+    return { task: this.id, artifacts: Object.fromEntries(this.#written), ...asked };
+  }
+
+  /** Begins the ask for the present interruption, before the user is asked. */
+  async begin(ask: NonNullable<TaskCursor['ask']>): Promise<void> {
+    this.ask = ask;
+    await this.#remote.save(this.cursor);
+  }
+
+  /** The text of an interruption is no part of the answer. */
+  answered(): void {
+    this.#statusText = '';
+    this.interruption = undefined;
   }
 
   /** Takes over a snapshot, and appends what the log lacks of it. @throws RemoteFault */
   async snapshot(task: Fields): Promise<void> {
     await this.#identify(task.id);
+    this.contextId = asText(task.contextId)?.slice(0, MAX_ID);
     for (const artifact of asList(task.artifacts)) await this.#artifact(asObject(artifact) ?? {}, 'snapshot');
     await this.#status(task.status, task.metadata);
   }
@@ -119,10 +151,14 @@ export class A2aTask {
       case 'CANCELED':
         throw new RemoteFault('cancelled', 'the task was cancelled', details);
       case 'INPUT_REQUIRED':
-        throw new RemoteFault('input_required', 'the task needs input', details);
-      case 'AUTH_REQUIRED':
-        throw new RemoteFault('auth_required', 'the task needs an authorization', details);
+      case 'AUTH_REQUIRED': {
+        const reason = this.state === 'INPUT_REQUIRED' ? 'input_required' : 'auth_required';
+        const mark = `${asText(status.timestamp) ?? ''} ${asText(message?.messageId) ?? ''} ${text}`.slice(0, MAX_MARK);
+        this.interruption = { reason, mark, text };
+        return;
+      }
       default:
+        this.interruption = undefined;
         // The last status is the answer, or says nothing beside it.
         if (this.isTerminal || text === '' || (before === this.state && text === this.#activity)) return;
         this.#activity = text;
@@ -154,8 +190,10 @@ function otherContent(parts: unknown): Fields[] {
 
 /** @throws RemoteFault not_resumable for a position of another kind of agent */
 export function taskCursorOf(stored: unknown): TaskCursor {
-  const { task, artifacts } = asObject(stored) ?? {};
+  const { task, artifacts, ask } = asObject(stored) ?? {};
   if (typeof task !== 'string') throw new RemoteFault('not_resumable', 'the stored position is not that of a task');
   const counts = Object.entries(asObject(artifacts) ?? {}).map(([id, count]) => [id, asNumber(count) ?? 0] as const);
-  return { task, artifacts: Object.fromEntries(counts) };
+  const { number, mark } = asObject(ask) ?? {};
+  const asked = typeof number === 'number' && typeof mark === 'string' ? { ask: { number, mark } } : {};
+  return { task, artifacts: Object.fromEntries(counts), ...asked };
 }

@@ -1,24 +1,22 @@
 import type { Clock } from '../../lib/clock.ts';
+import { foreignRequest } from '../../protocol/forms.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import type { ReportedTokens } from '../../runs/remote-log.ts';
 import { asList, asObject, asText } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
 import { RemoteCalls } from './remote-calls.ts';
 import { RemoteState } from './remote-state.ts';
+import { type Ask, isClientTool } from './rounds.ts';
 import { sumOfTokens, type Turn, tokensOf } from './turn.ts';
 
-/** A call of one of Tollgate's tools that the agent left to its client. */
-export interface PendingCall {
-  readonly id: string;
-  readonly tool: string;
-  /** Supposed to be JSON. */
-  readonly arguments: string;
-}
+/** A call that the agent left to its client. */
+type PendingCall = Extract<Ask, { readonly tool: string }>;
 
 /** The end of one AG-UI run. */
 export interface RunEnd {
   readonly tokens: ReportedTokens | undefined;
-  readonly pending: readonly PendingCall[];
+  /** Calls that the agent left to its client, and its interrupts. */
+  readonly asks: readonly Ask[];
 }
 
 interface OpenCall {
@@ -27,6 +25,7 @@ interface OpenCall {
 }
 
 const MAX_CALLS = 1_000;
+const MAX_ID = 512;
 const CHUNKS = new Set(['TEXT_MESSAGE_CHUNK', 'TOOL_CALL_CHUNK', 'REASONING_MESSAGE_CHUNK']);
 /** Events that only delimit others. */
 const DELIMITERS = new Set([
@@ -174,12 +173,14 @@ export class AguiReader {
     call.args += delta;
   }
 
-  /** A call of one of Tollgate's tools waits for the end of the run; others are the agent's own. */
+  /** A call of a tool that was offered waits for the end of the run; others are the agent's own. */
   async #endCall(id: string): Promise<void> {
     const call = this.#open.get(id);
     if (!call) return;
     this.#open.delete(id);
-    if (!this.#turn.task.tools.includes(call.tool)) return this.#calls.begin(id, call.tool, call.args);
+    const { task } = this.#turn;
+    const isOffered = task.tools.includes(call.tool) || isClientTool(task, call.tool);
+    if (!isOffered) return this.#calls.begin(id, call.tool, call.args);
     if (this.#pending.size >= MAX_CALLS) throw new RemoteFault('too_large', `more than ${MAX_CALLS} pending calls`);
     this.#pending.set(id, { id, tool: call.tool, arguments: call.args });
   }
@@ -206,8 +207,8 @@ export class AguiReader {
 
   async #finished({ outcome, usage }: Fields): Promise<RunEnd> {
     const tokens = sumOfTokens(asList(usage).map(tokensOf));
-    const { type = 'success', pendingToolCallIds } = asObject(outcome) ?? {};
-    if (type === 'interrupt') throw new RemoteFault('input_required', 'the agent interrupted its run', { tokens });
+    const { type = 'success', pendingToolCallIds, interrupts } = asObject(outcome) ?? {};
+    if (type === 'interrupt') return { tokens, asks: await this.#interrupted(asList(interrupts)) };
     if (type === 'cancelled') throw new RemoteFault('cancelled', 'the agent cancelled its run', { tokens });
     if (type !== 'success') throw new RemoteFault('invalid', 'an unknown outcome', { tokens });
     for (const id of [...this.#open.keys()]) await this.#endCall(id);
@@ -218,7 +219,21 @@ export class AguiReader {
       this.text = this.#snapshot.toWellFormed();
       await this.#turn.context.remote.text(this.text);
     }
-    return { tokens, pending };
+    return { tokens, asks: pending };
+  }
+
+  /** A call that an interrupt is about is made again once the interrupt is answered. */
+  async #interrupted(interrupts: readonly unknown[]): Promise<readonly Ask[]> {
+    const asks = interrupts.map((value): Ask => {
+      const { id, reason, message, responseSchema: schema } = asObject(value) ?? {};
+      const name = asText(id);
+      if (name === undefined || name.length > MAX_ID) throw new RemoteFault('invalid', 'an interrupt without id');
+      return { id: name, request: foreignRequest(message ?? reason, schema).request, schema };
+    });
+    if (asks.length === 0) throw new RemoteFault('invalid', 'an outcome without interrupts');
+    const about = new Set(interrupts.map((value) => asObject(value)?.toolCallId));
+    await this.#calls.endAll();
+    return [...[...this.#pending.values()].filter(({ id }) => !about.has(id)), ...asks];
   }
 }
 

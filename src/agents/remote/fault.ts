@@ -52,9 +52,8 @@ const TEXTS: Partial<Readonly<Record<RemoteReason, string>>> = {
   too_large: 'The agent sent more than its limits allow. Ask for less.',
   error: 'The agent reported an error.',
   cancelled: 'The server of the agent cancelled the task.',
-  input_required:
-    'The agent needs an answer before it continues, which a run cannot give yet. Send it in a new message.',
-  auth_required: 'The agent needs an authorization that Tollgate cannot give. Contact the operator.',
+  input_required: 'The agent needed an answer before it could continue, and got none. Start a new run.',
+  auth_required: 'The agent needed an authorization that was not given. Start a new run once you have given it.',
 };
 /** Faults of the server itself; the others can come from one conversation, and say nothing about the next one. */
 const SERVER_FAULTS: ReadonlySet<RemoteReason> = new Set(['unreachable', 'unavailable', 'timeout', 'interrupted']);

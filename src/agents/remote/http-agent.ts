@@ -1,11 +1,15 @@
 import { createHmac } from 'node:crypto';
+import { z } from 'zod';
 import type { HttpSettings } from '../../catalogue/remote-agents.ts';
 import { type Clock, systemClock } from '../../lib/clock.ts';
+import { FREE_TEXT } from '../../protocol/forms.ts';
+import { FormSchema } from '../../protocol/input.ts';
 import type { Fields } from '../../protocol/messages.ts';
-import { asObject, asText } from '../model/json.ts';
+import { asList, asObject, asText } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
 import { failedCall, RemoteCalls } from './remote-calls.ts';
-import { beginTurn, type Turn, type TurnAnswer, type TurnRunner, tokensOf } from './turn.ts';
+import { type Answered, type Ask, inRounds, MOST_ROUNDS, type RoundEnd } from './rounds.ts';
+import { type Turn, type TurnAnswer, type TurnRunner, tokensOf } from './turn.ts';
 
 export const SIGNATURE_HEADER = 'tollgate-signature';
 
@@ -18,24 +22,41 @@ export function signatureOf(secret: string, body: string, now: number): string {
   return `t=${time},v1=${createHmac('sha256', secret).update(`${time}.${body}`).digest('hex')}`;
 }
 
+/** What the agent left with its last response, and the answers to its requests; null for the first request. */
+type Continued = { readonly state: unknown; readonly answers: readonly Fields[] } | null;
+
 /**
  * `kind: http`: a signed POST with the task; the response is a stream of JSON lines (docs/agents.md). The agent calls
- * tools of the gateway through MCP, with the token of the run.
+ * tools of the gateway through MCP, with the token of the run. A response can end with requests to the user, or to the
+ * user's front end; the next POST has the answers.
  */
 export function httpRunner(secret: string, clock: Clock = systemClock): TurnRunner<HttpSettings> {
-  return async (turn) => {
-    const begun = beginTurn(turn, false);
-    const body = JSON.stringify(taskOf(turn, begun === 'restarted'));
-    const request = { accept: 'application/x-ndjson', body };
-    const headers = { [SIGNATURE_HEADER]: signatureOf(secret, body, clock.now()) };
+  return (turn) => {
     const { context, budget, client } = turn;
-    const response = await client.open({ ...request, headers }, { signal: context.signal, budget });
-    return new LineReader(turn, clock).read(response.lines());
+    return inRounds<Continued>(turn, {
+      first: null,
+      most: MOST_ROUNDS,
+      async request(continued, _number, begun) {
+        const body = JSON.stringify({ ...taskOf(turn, begun === 'restarted'), continued });
+        const request = { accept: 'application/x-ndjson', body };
+        const headers = { [SIGNATURE_HEADER]: signatureOf(secret, body, clock.now()) };
+        const response = await client.open({ ...request, headers }, { signal: context.signal, budget });
+        return new LineReader(turn, clock).read(response.lines());
+      },
+      next: (continued, answered) => ({ state: continued?.state ?? null, answers: answered.map(answerFields) }),
+    });
   };
 }
 
+function answerFields(answered: Answered): Fields {
+  const { id } = answered;
+  if ('answer' in answered) return { id, ...answered.answer };
+  const { success, result, error } = answered.outcome;
+  return success ? { id, result } : { id, error };
+}
+
 function taskOf({ task, history, toolAccess }: Turn, isRepeated: boolean): Fields {
-  const { runId, threadId, agent, userId, caller, message, instructions, deadlineAt } = task;
+  const { runId, threadId, agent, userId, caller, message, instructions, deadlineAt, clientTools } = task;
   return {
     version: 1,
     run_id: runId,
@@ -47,6 +68,7 @@ function taskOf({ task, history, toolAccess }: Turn, isRepeated: boolean): Field
     instructions,
     deadline: new Date(deadlineAt).toISOString(),
     repeated: isRepeated,
+    client_tools: clientTools,
     tools: toolAccess
       ? {
           mcp_url: toolAccess.url,
@@ -56,6 +78,39 @@ function taskOf({ task, history, toolAccess }: Turn, isRepeated: boolean): Field
         }
       : null,
   };
+}
+
+const RequestId = z.string().min(1).max(128);
+const Message = z.string().min(1).max(2_000);
+/** A request of the line `wait`. */
+const Requested = z.discriminatedUnion('kind', [
+  z.looseObject({ id: RequestId, kind: z.literal('approval'), message: Message }),
+  z.looseObject({
+    ...{ id: RequestId, kind: z.literal('choice'), message: Message },
+    choices: z.array(z.string().min(1).max(200)).min(1).max(100),
+  }),
+  z.looseObject({ id: RequestId, kind: z.literal('form'), message: Message, schema: FormSchema.optional() }),
+  z.looseObject({
+    ...{ id: RequestId, kind: z.literal('tool'), tool: z.string().min(1).max(128) },
+    arguments: z.record(z.string(), z.unknown()).default({}),
+  }),
+]);
+
+/** @throws RemoteFault for a request that is none */
+function askOf(value: unknown): Ask {
+  const { data } = Requested.safeParse(value);
+  if (!data) throw new RemoteFault('invalid', 'a request of a line "wait" is not of a known form');
+  const { id } = data;
+  switch (data.kind) {
+    case 'tool':
+      return { id, tool: data.tool, arguments: JSON.stringify(data.arguments) };
+    case 'choice':
+      return { id, request: { kind: data.kind, message: data.message, choices: data.choices } };
+    case 'form':
+      return { id, request: { kind: data.kind, message: data.message, schema: data.schema ?? FREE_TEXT } };
+    case 'approval':
+      return { id, request: { kind: data.kind, message: data.message } };
+  }
 }
 
 /** Reads the lines of one response. */
@@ -69,11 +124,12 @@ class LineReader {
     this.#calls = new RemoteCalls(turn.context.remote, clock);
   }
 
-  async read(lines: AsyncIterable<unknown>): Promise<TurnAnswer> {
+  async read(lines: AsyncIterable<unknown>): Promise<RoundEnd<Continued>> {
     for await (const value of lines) {
       const line = asObject(value);
       if (!line) throw new RemoteFault('invalid', 'a line is no JSON object');
-      if (line.type === 'done') return this.#done(line);
+      if (line.type === 'done') return { answer: await this.#done(line) };
+      if (line.type === 'wait') return this.#wait(line);
       await this.#line(line);
     }
     throw new RemoteFault('interrupted', 'the response ended without a line "done"');
@@ -106,6 +162,13 @@ class LineReader {
       default:
         this.#turn.ignored(String(line.type).slice(0, 64));
     }
+  }
+
+  async #wait({ requests, state = null }: Fields): Promise<RoundEnd<Continued>> {
+    const asks = asList(requests).map(askOf);
+    if (asks.length === 0) throw new RemoteFault('invalid', 'a line "wait" without requests');
+    await this.#calls.endAll();
+    return { asks, state: { state, answers: [] } };
   }
 
   async #done(line: Fields): Promise<TurnAnswer> {

@@ -1,13 +1,16 @@
 import type { ResponsesSettings } from '../../catalogue/remote-agents.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Fields } from '../../protocol/messages.ts';
+import type { ReportedTokens } from '../../runs/remote-log.ts';
 import { asList, asNumber, asObject, asText } from '../model/json.ts';
+import { readableResult } from '../model/tool-results.ts';
 import type { RemoteBody } from './body.ts';
 import { Budget } from './budget.ts';
 import { RemoteFault } from './fault.ts';
 import { Reconnects } from './reconnects.ts';
 import { failedCall, RemoteCalls } from './remote-calls.ts';
-import { beginTurn, type Turn, type TurnAnswer, type TurnRunner, tokensOf } from './turn.ts';
+import { type Answered, type Ask, inRounds, isClientTool, MOST_ROUNDS, type RoundEnd } from './rounds.ts';
+import { sumOfTokens, type Turn, type TurnRunner, tokensOf } from './turn.ts';
 
 /** Position in the stream of a stored response. */
 interface Cursor {
@@ -20,6 +23,8 @@ const EVENT_STREAM = 'text/event-stream';
 /** Label of Tollgate's MCP server; its calls are in the log already. */
 const SERVER_LABEL = 'tollgate';
 const CANCEL_MS = 5_000;
+/** Characters of a result; the event contains all of it. */
+const RESULT_LENGTH = 65_536;
 const ID = /^[\w.:-]{1,256}$/;
 /** Statuses of a stored response that the server does not have any more. */
 const FORGOTTEN: ReadonlySet<number | undefined> = new Set([400, 404, 410]);
@@ -29,15 +34,45 @@ const FORGOTTEN: ReadonlySet<number | undefined> = new Set([400, 404, 410]);
  * stream continues after the last event in the log: after a lost connection, and under the worker that takes over.
  */
 export function responsesRunner(clock: Clock): TurnRunner<ResponsesSettings> {
-  return async (turn) => {
-    const stream = new ResponseStream(turn, clock, beginTurn(turn, turn.settings.background) === 'resumed');
-    try {
-      return await stream.read();
-    } catch (thrown) {
-      if (thrown instanceof RemoteFault || turn.context.signal.aborted) stream.cancel();
-      throw thrown;
-    }
-  };
+  return (turn) =>
+    inRounds<Input>(turn, {
+      first: { items: initialItems(turn) },
+      most: MOST_ROUNDS,
+      resumable: turn.settings.background,
+      async request(input, _number, begun) {
+        const stream = new ResponseStream(turn, clock, { input, isTakenOver: begun === 'resumed' });
+        try {
+          return await stream.read();
+        } catch (thrown) {
+          if (thrown instanceof RemoteFault || turn.context.signal.aborted) stream.cancel();
+          throw thrown;
+        }
+      },
+      tokensOf: ({ tokens }) => tokens,
+      next: ({ items, ...kept }, answered) => ({ ...kept, items: [...items, ...answered.map(outputOf)] }),
+    });
+}
+
+/** The input of a request. */
+interface Input {
+  readonly items: readonly Fields[];
+  /** Id of the stored response that the request continues. */
+  readonly previous?: string;
+  /** Tokens of earlier requests. */
+  readonly tokens?: ReportedTokens | undefined;
+}
+
+function initialItems({ task, history }: Turn): readonly Fields[] {
+  return [...history.map(({ role, content }) => ({ role, content })), { role: 'user', content: task.message }];
+}
+
+function outputOf(answered: Answered): Fields {
+  const { id } = answered;
+  if ('answer' in answered) {
+    return { type: 'mcp_approval_response', approval_request_id: id, approve: answered.answer.action === 'accept' };
+  }
+  const output = readableResult(answered.outcome, RESULT_LENGTH).text;
+  return { type: 'function_call_output', call_id: id, output };
 }
 
 class ResponseStream {
@@ -48,16 +83,23 @@ class ResponseStream {
   #cursor: Cursor | undefined;
   #text = '';
   #refused = false;
+  readonly #input: Input;
+  readonly #items: Fields[] = [];
 
-  constructor(turn: Turn<ResponsesSettings>, clock: Clock, isTakenOver: boolean) {
+  constructor(
+    turn: Turn<ResponsesSettings>,
+    clock: Clock,
+    { input, isTakenOver }: { readonly input: Input; readonly isTakenOver: boolean },
+  ) {
     this.#turn = turn;
+    this.#input = input;
     this.#isTakenOver = isTakenOver;
     this.#calls = new RemoteCalls(turn.context.remote, clock);
     this.#reconnects = new Reconnects(clock, turn.context.signal);
     this.#cursor = isTakenOver ? cursorOf(turn.context.remote.cursor) : undefined;
   }
 
-  async read(): Promise<TurnAnswer> {
+  async read(): Promise<RoundEnd<Input>> {
     for (;;) {
       try {
         const body = this.#cursor ? await this.#continue(this.#cursor) : await this.#start();
@@ -85,7 +127,7 @@ class ResponseStream {
 
   #start(): Promise<RemoteBody> {
     const { client, context, budget } = this.#turn;
-    const request = { url: this.#url(''), accept: EVENT_STREAM, body: JSON.stringify(bodyOf(this.#turn)) };
+    const request = { url: this.#url(''), accept: EVENT_STREAM, body: JSON.stringify(bodyOf(this.#turn, this.#input)) };
     return client.open(request, { signal: context.signal, budget });
   }
 
@@ -106,8 +148,8 @@ class ResponseStream {
     }
   }
 
-  /** @returns the answer; undefined if the stream ended before it */
-  async #answer(body: RemoteBody): Promise<TurnAnswer | undefined> {
+  /** @returns the end of the response; undefined if the stream ended before it */
+  async #answer(body: RemoteBody): Promise<RoundEnd<Input> | undefined> {
     if (body.contentType !== EVENT_STREAM) {
       const response = asObject(await body.json());
       if (!response) throw new RemoteFault('invalid', 'the response is no event stream');
@@ -171,7 +213,8 @@ class ResponseStream {
   /** Appends a completed call of a tool of the server. */
   async #item(item: Fields, cursor: Cursor | undefined): Promise<void> {
     const type = asText(item.type) ?? '';
-    if (type === 'mcp_approval_request') throw new RemoteFault('input_required', 'the server wants an approval');
+    this.#items.push(item);
+    if (this.#askOf(item)) return;
     if (!type.endsWith('_call') || item.server_label === SERVER_LABEL) return;
     const id = item.call_id ?? item.id;
     await this.#calls.begin(id, item.name ?? type, item.arguments ?? {});
@@ -181,17 +224,39 @@ class ResponseStream {
     await this.#calls.end(id, outcome, cursor);
   }
 
-  /** @returns the answer of a response that has ended; undefined for one in progress */
-  async #ended(response: Fields): Promise<TurnAnswer | undefined> {
-    const tokens = tokensOf(response.usage);
+  /** What an item of the output needs before the next request: a call of the user's front end, or an approval. */
+  #askOf({ type, id, call_id, name, arguments: args }: Fields): Ask | undefined {
+    const tool = asText(name) ?? '';
+    if (type === 'mcp_approval_request' && typeof id === 'string') {
+      const message = `The agent asks to use ${tool.slice(0, 128) || 'a tool'} of its server.`;
+      return { id, request: { kind: 'approval', message } };
+    }
+    if (type !== 'function_call' || !isClientTool(this.#turn.task, tool)) return undefined;
+    return { id: asText(call_id) ?? asText(id) ?? '', tool, arguments: asText(args) ?? '{}' };
+  }
+
+  #nextInput(output: readonly Fields[], tokens: Input['tokens']): Input {
+    const { background } = this.#turn.settings;
+    if (background && this.#cursor) return { items: [], previous: this.#cursor.id, tokens };
+    return { items: [...this.#input.items, ...output], tokens };
+  }
+
+  /** @returns the end of a response that has ended; undefined for one in progress */
+  async #ended(response: Fields): Promise<RoundEnd<Input> | undefined> {
+    const reported = tokensOf(response.usage);
+    const tokens = sumOfTokens([this.#input.tokens, reported]);
     switch (response.status) {
       case 'completed':
       case 'incomplete': {
         await this.#calls.endAll();
+        const output = listOf(response.output);
+        const items = output.length > 0 ? output : this.#items;
+        const asks = items.flatMap((item) => this.#askOf(item) ?? []);
+        if (asks.length > 0) return { asks, state: this.#nextInput(items, tokens) };
         const whole = textOf(response);
         if (this.#text === '' && whole !== '' && !this.#isTakenOver) await this.#turn.context.remote.text(whole);
         const finish = this.#refused ? 'refusal' : finishOf(response);
-        return { text: whole || this.#text, tokens, ...(finish ? { finish } : {}) };
+        return { answer: { text: whole || this.#text, tokens, ...(finish ? { finish } : {}) } };
       }
       case 'failed': {
         const agentCode = asText(asObject(response.error)?.code);
@@ -210,30 +275,28 @@ class ResponseStream {
   }
 }
 
-function bodyOf({ task, settings, history, toolAccess }: Turn<ResponsesSettings>): Fields {
+function bodyOf({ task, settings, toolAccess }: Turn<ResponsesSettings>, { items, previous }: Input): Fields {
   const { model = task.agent, instructions } = settings;
+  const ofClient = task.clientTools.map((tool) => ({ type: 'function', ...tool, strict: false }));
+  const ofGateway = toolAccess && {
+    type: 'mcp',
+    server_label: SERVER_LABEL,
+    server_url: toolAccess.url,
+    authorization: toolAccess.token,
+    allowed_tools: toolAccess.names,
+    require_approval: 'never',
+  };
+  const tools = ofGateway ? [ofGateway, ...ofClient] : ofClient;
   return {
     ...settings.extra_body,
     model,
     ...(instructions === undefined ? {} : { instructions }),
-    input: [...history.map(({ role, content }) => ({ role, content })), { role: 'user', content: task.message }],
+    input: items,
+    ...(previous === undefined ? {} : { previous_response_id: previous }),
     stream: true,
     background: settings.background,
     ...(settings.background ? { store: true } : {}),
-    ...(toolAccess
-      ? {
-          tools: [
-            {
-              type: 'mcp',
-              server_label: SERVER_LABEL,
-              server_url: toolAccess.url,
-              authorization: toolAccess.token,
-              allowed_tools: toolAccess.names,
-              require_approval: 'never',
-            },
-          ],
-        }
-      : {}),
+    ...(tools.length > 0 ? { tools } : {}),
   };
 }
 
@@ -261,4 +324,8 @@ function textOf({ output }: Fields): string {
 function finishOf({ status, incomplete_details: details }: Fields): 'length' | 'content_filter' | undefined {
   if (status !== 'incomplete') return undefined;
   return asObject(details)?.reason === 'content_filter' ? 'content_filter' : 'length';
+}
+
+function listOf(value: unknown): Fields[] {
+  return Array.isArray(value) ? value.map(asObject).filter((item) => item !== undefined) : [];
 }

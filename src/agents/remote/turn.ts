@@ -44,13 +44,18 @@ export type TurnRunner<Settings extends RemoteSettings> = (turn: Turn<Settings>)
 /**
  * Decides how a turn begins: from its start, after the position that an earlier worker stored, or from its start again.
  * @param resumable whether the kind can continue at a stored position
+ * @param position `RemoteTurn.position` to continue at; default: all events in the log
  * @throws RemoteFault not_resumable for a turn that must not be executed twice
  */
-export function beginTurn({ context, settings }: Turn, resumable: boolean): 'started' | 'resumed' | 'restarted' {
+export function beginTurn(
+  { context, settings }: Turn,
+  resumable: boolean,
+  position?: number,
+): 'started' | 'resumed' | 'restarted' {
   const { remote } = context;
   if (!remote.takenOver) return 'started';
   if (resumable && remote.cursor !== undefined) {
-    remote.resume();
+    remote.resume(position);
     return 'resumed';
   }
   if (!settings.repeatable) throw new RemoteFault('not_resumable', 'the worker of the turn died');

@@ -1,7 +1,7 @@
 import type { Fields } from '../../protocol/messages.ts';
 import type { RunEvent } from '../run-events.ts';
-import { applied } from './client-messages.ts';
-import type { AgUiEvent, HistoryMessage, Outcome, RunMessage, TokenUsage } from './events.ts';
+import { applied, withToolMessage } from './client-messages.ts';
+import type { AgUiEvent, HistoryMessage, Outcome, RunMessage, TokenUsage, ToolMessage } from './events.ts';
 import { OpenInputs } from './open-inputs.ts';
 import { activityOf, stateOf } from './remote-state.ts';
 
@@ -38,6 +38,7 @@ interface Open {
  */
 export class AgUiRun {
   readonly #names: RunNames;
+  readonly #results: ReadonlyMap<string, ToolMessage>;
   /** Undefined once it has been released. */
   #history: readonly HistoryMessage[] | undefined;
   /** The message of the user, if the history does not end with it: another client sent it. */
@@ -53,10 +54,18 @@ export class AgUiRun {
   #end: AgUiEvent | undefined;
   #head: RunEvent | undefined;
 
-  /** @param history the messages of the conversation before the answer of this run */
-  constructor(names: RunNames, history: readonly HistoryMessage[]) {
+  /**
+   * @param history the messages of the conversation before the answer of this run
+   * @param results the client's own results of its tools in this run, by the id of the call: the client keeps them
+   */
+  constructor(
+    names: RunNames,
+    history: readonly HistoryMessage[],
+    results: ReadonlyMap<string, ToolMessage> = new Map(),
+  ) {
     this.#names = names;
     this.#history = history;
+    this.#results = results;
   }
 
   /** Whether the run has its terminal event. */
@@ -70,16 +79,20 @@ export class AgUiRun {
   }
 
   /**
-   * Ends the run of the client while the run waits for its user: AG-UI continues it by another run with the answers.
+   * Ends the run of the client while the run waits for its user: AG-UI continues it by another run with the answers, or
+   * with the results of the client's tools if it waits for nothing else.
    * Clients before 1.0 do not know interrupts. They receive the requests as CUSTOM events.
    */
   interrupted(): readonly AgUiEvent[] {
-    const { interrupts } = this.#inputs;
+    const { interrupts, pendingCalls } = this.#inputs;
     const isOlder = this.#names.protocolVersion === undefined;
     const requests: readonly AgUiEvent[] = isOlder
       ? interrupts.map((value) => ({ type: 'CUSTOM', name: INPUT_REQUESTED, value }))
       : [];
-    const end = this.#finished({}, { type: 'interrupt', interrupts });
+    const end =
+      interrupts.length > 0
+        ? this.#finished({}, { type: 'interrupt', interrupts })
+        : this.#finished({}, { type: 'success', pendingToolCallIds: pendingCalls });
     const position = this.#head && {
       timestamp: timeOf(this.#head),
       metadata: { tollgate: { epoch: this.#head.epoch, seq: this.#head.seq } },
@@ -99,6 +112,8 @@ export class AgUiRun {
     stamped[stamped.length - 1] = { ...last, timestamp, metadata: metadataOf(event, this.#names.ignored) };
     for (const each of stamped) {
       this.#messages = applied(this.#messages, each);
+      const own = each.type === 'TOOL_CALL_END' && this.#ownResult(event.fields);
+      if (own) this.#messages = withToolMessage(this.#messages, own);
       if (each.type === 'RUN_STARTED') this.#started = each;
       if (each.type === 'RUN_FINISHED' || each.type === 'RUN_ERROR') this.#end = each;
     }
@@ -248,8 +263,16 @@ export class AgUiRun {
     ];
   }
 
+  /** The client's own message with the result of a call of one of its tools. */
+  #ownResult({ client, tool_call_id }: Fields): ToolMessage | undefined {
+    return client === true ? this.#results.get(text(tool_call_id)) : undefined;
+  }
+
   #toolResult(fields: Fields): readonly AgUiEvent[] {
     const toolCallId = text(fields.tool_call_id);
+    // Clients execute only calls in messages that are new to them.
+    if (fields.client === true) this.#caller = undefined;
+    if (this.#ownResult(fields)) return this.#closeAll();
     const answer = fields.success === true ? fields.result : { error: fields.error };
     return [
       ...this.#closeAll(),

@@ -1,4 +1,4 @@
-import type { AgUiEvent, RunMessage, ToolCallEntry } from './events.ts';
+import type { AgUiEvent, RunMessage, ToolCallEntry, ToolMessage } from './events.ts';
 
 /**
  * Applies an event to the messages of a run exactly as AG-UI clients do, so that a snapshot of them equals what a client
@@ -85,7 +85,12 @@ function withChangedCall(
 /** Clients put a result behind the message that has the call, after the results that are already there. */
 function withResult(messages: readonly RunMessage[], event: Answered): readonly RunMessage[] {
   const { messageId: id, toolCallId, content, role } = event;
-  const result = merged<RunMessage>({ id, toolCallId, role, content }, event);
+  return withToolMessage(messages, merged<ToolMessage>({ id, toolCallId, role, content }, event));
+}
+
+/** Adds the result of a call at the place where clients put it. */
+export function withToolMessage(messages: readonly RunMessage[], result: ToolMessage): readonly RunMessage[] {
+  const { toolCallId } = result;
   const owner = messages.findIndex((message) => isCaller(message, toolCallId));
   if (owner === -1) return [...messages, result];
   let at = owner + 1;

@@ -2,11 +2,12 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { AgentCatalogue } from '../../catalogue/agent-catalogue.ts';
 import type { RunInputsPort, ThreadsPort } from '../../connections/handlers.ts';
 import type { LocatedRun } from '../../jobs.ts';
+import { clientToolsOf } from '../../protocol/client-tools.ts';
 import { TollgateError } from '../../protocol/errors.ts';
 import type { FrontEndDeps, FrontEndScope } from '../front-end-scope.ts';
 import { AgUiRun, questionId } from './ag-ui-run.ts';
 import { framingFor } from './encoding.ts';
-import type { AgUiEvent, HistoryMessage } from './events.ts';
+import type { AgUiEvent, HistoryMessage, ToolMessage } from './events.ts';
 import {
   clientRunId,
   fieldError,
@@ -15,8 +16,10 @@ import {
   newMessage,
   type ResumeEntry,
   type RunAgentInput,
+  type SentResult,
+  sentResults,
 } from './input.ts';
-import { answerInterrupts, unknownInterrupt } from './resume.ts';
+import { answerCalls, answerInterrupts, runIdOf, unknownCall, unknownInterrupt } from './resume.ts';
 import { agUiEncoder } from './stream-encoder.ts';
 
 /** Messages of a thread that a client without messages receives. */
@@ -41,8 +44,8 @@ export class Conversations {
   }
 
   /**
-   * Starts the run of the input, or continues it if it was started before, and streams its events. With `resume`, it
-   * answers the interrupts of the latest run of the thread and continues that run.
+   * Starts the run of the input, or continues it if it was started before, and streams its events. With `resume`, or
+   * with results of the client's tools, it answers a run of the thread that waits for them, and continues that run.
    * @throws TollgateError FORMAT_ERROR, AGENT_NOT_FOUND, EVENTS_TRIMMED, and the errors of `FrontEndScope.start`
    */
   async run(
@@ -55,53 +58,75 @@ export class Conversations {
     const { userId } = scope.caller(request).identity;
     const { threadId, requestId, runId } = namesOf(userId, input);
     const agent = this.#agentName(agentId);
-    if (input.resume?.length) return this.#resume(request, reply, input, input.resume);
+    const answers = { entries: input.resume ?? [], results: sentResults(input) };
+    if (answers.entries.length + answers.results.length > 0) return this.#continue(request, reply, input, answers);
     const message = newMessage(input);
     let isNew = false;
     if (message !== undefined) {
-      const run = { requestId, runId, threadId, agent, message, transport: 'ag_ui' };
+      const clientTools = clientToolsOf(input.tools);
+      const run = { requestId, runId, threadId, agent, message, transport: 'ag_ui', clientTools };
       isNew = !(await scope.start(request, run)).isRepeated;
     }
     const located = await scope.locate(userId, { runId });
     if (!located && message === undefined) {
-      // An unanswered tool call of the client, or a request that the gateway no longer knows.
       throw fieldError('messages', 'the last message must be one of the user');
     }
     if (!located) throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id: runId } });
-    const history = historyBefore(input.messages, runId);
-    return this.#stream(request, reply, { input, located, history, catchesUp: !isNew, clientRunId: input.runId });
+    return this.#stream(request, reply, { input, located, catchesUp: !isNew, clientRunId: input.runId });
   }
 
   /**
-   * Stores the answers to interrupts, and streams the run from where it is, as the run that the client has begun.
+   * Stores the answers to a run that waits, and streams the run from where it is, as the run that the client has begun.
+   * Of the client's messages, only the results of calls that this run waits for count.
    * @throws TollgateError FORMAT_ERROR, RATE_LIMITED, INPUT_EXPIRED, INPUT_ALREADY_ANSWERED, EVENTS_TRIMMED
    */
-  async #resume(
+  async #continue(
     request: FastifyRequest,
     reply: FastifyReply,
     input: RunAgentInput,
-    entries: readonly ResumeEntry[],
+    { entries, results }: { readonly entries: readonly ResumeEntry[]; readonly results: readonly SentResult[] },
   ): Promise<FastifyReply> {
     const { scope, runs, inputs } = this.#deps;
     const { identity } = scope.caller(request);
     const { userId } = identity;
     const { threadId } = namesOf(userId, input);
     await scope.countMessage(identity).allowed;
-    const located = await scope.locate(userId, { threadId });
-    if (!located) throw unknownInterrupt(0);
+    const unknown = () => (entries.length > 0 ? unknownInterrupt(0) : unknownCall(results[0]?.at ?? 0));
+    const id = entries[0]?.interruptId ?? results.at(-1)?.message.toolCallId ?? '';
+    const located = await this.#runOf(userId, threadId, id);
+    if (!located) throw unknown();
     const { runId } = located;
     const at = input.messages.length - 1;
     const answersRun = input.messages.some(({ id }) => id.startsWith(`${runId}-`));
     if (answersRun && input.messages[at]?.role === 'user') {
       throw fieldError(`messages.${at}`, 'a new message cannot be sent together with "resume": send it afterwards');
     }
-    // A client whose run has ended meanwhile cannot send anything but this: it receives the end.
-    if (located.endedAtSeq === undefined) {
-      const { input_requests: open = [] } = await runs.status(userId, runId);
+    const store = async () => {
+      const { input_requests: open = [] } = entries.length > 0 ? await runs.status(userId, runId) : {};
       await answerInterrupts(inputs, { userId, runId, open }, entries);
-    }
-    const history = historyBefore(input.messages, runId);
-    return this.#stream(request, reply, { input, located, history, catchesUp: true, clientRunId: input.runId });
+      return answerCalls(inputs, { userId, runId }, results);
+    };
+    const isOver = async () => (await scope.find(userId, { runId }))?.endedAtSeq !== undefined;
+    // A client whose run has ended meanwhile cannot send anything but this: it receives the end, with the results that
+    // count.
+    const unused = results.map(({ message }) => message.toolCallId);
+    if (located.endedAtSeq !== undefined && entries.length === 0 && runIdOf(id) !== runId) throw unknown();
+    const refused =
+      located.endedAtSeq !== undefined
+        ? unused
+        : await store().catch(async (thrown: unknown) => {
+            if (await isOver()) return unused;
+            throw thrown;
+          });
+    return this.#stream(request, reply, { input, located, refused, catchesUp: true, clientRunId: input.runId });
+  }
+
+  /** The run of the thread that an answer with this id is for: ids of Tollgate name it, others mean the latest one. */
+  async #runOf(userId: string, threadId: string, id: string): Promise<LocatedRun | undefined> {
+    const { scope } = this.#deps;
+    const runId = runIdOf(id);
+    const run = runId === undefined ? undefined : await scope.locate(userId, { runId });
+    return run?.threadId === threadId ? run : scope.locate(userId, { threadId });
   }
 
   /**
@@ -127,9 +152,7 @@ export class Conversations {
     }
     if (!isComplete) return this.#sendMessages(request, reply, threadId, input);
     const history =
-      input.messages.length > 0
-        ? historyBefore(input.messages, located.runId)
-        : await this.#threadMessages(identity.userId, threadId, located.runId);
+      input.messages.length > 0 ? undefined : await this.#threadMessages(identity.userId, threadId, located.runId);
     const id = clientRunId(input.threadId, located.requestId) ?? located.runId;
     return this.#stream(request, reply, { input, located, history, catchesUp: true, clientRunId: id });
   }
@@ -179,18 +202,25 @@ export class Conversations {
     options: {
       readonly input: RunAgentInput;
       readonly located: LocatedRun;
-      readonly history: readonly HistoryMessage[];
+      /** Messages before the run, for a client without messages. */
+      readonly history?: readonly HistoryMessage[] | undefined;
+      /** Calls for which a result of the client does not count. */
+      readonly refused?: readonly string[];
       readonly catchesUp: boolean;
       readonly clientRunId: string;
     },
   ): Promise<FastifyReply> {
-    const { input, located, history, catchesUp } = options;
+    const { input, located, catchesUp, refused = [] } = options;
+    const { results, ...before } = splitMessages(input.messages, located.runId);
+    for (const id of refused) results.delete(id);
+    const history = options.history ?? before.history;
     const { threadId, protocolVersion } = input;
     const { runId: tollgateRunId, epoch, after } = located;
-    const ignored = ignoredFields(input);
+    const ignored = ignoredFields(input, this.#deps.agents.get(located.agent));
     const names = { threadId, runId: options.clientRunId, protocolVersion, tollgateRunId, ignored };
     const framing = await framingFor(request.headers.accept);
-    const encoder = agUiEncoder({ run: new AgUiRun(names, history), tollgateRunId, framing, catchesUp });
+    const run = new AgUiRun(names, history, results);
+    const encoder = agUiEncoder({ run, tollgateRunId, framing, catchesUp });
     // A client that comes back has left its earlier stream, which a proxy may keep open.
     return this.#deps.scope.stream(request, reply, {
       encoder,
@@ -233,8 +263,22 @@ export class Conversations {
   }
 }
 
-/** The messages of a client without those that the run itself has built. */
-function historyBefore(messages: readonly HistoryMessage[], tollgateRunId: string): readonly HistoryMessage[] {
+/**
+ * Splits the messages of a client into those before the run, without those that the run itself has built, and the
+ * client's results of its own tools in the run, by the id of the call.
+ */
+function splitMessages(messages: readonly HistoryMessage[], tollgateRunId: string) {
   const question = questionId(tollgateRunId);
-  return messages.filter(({ id }) => id === question || !id.startsWith(`${tollgateRunId}-`));
+  const isOfRun = ({ id }: HistoryMessage) => id !== question && id.startsWith(`${tollgateRunId}-`);
+  const calls = new Set(messages.filter(isOfRun).flatMap(callIds));
+  const isResult = (message: HistoryMessage): message is ToolMessage & HistoryMessage => {
+    return message.role === 'tool' && typeof message.content === 'string' && calls.has(message.toolCallId);
+  };
+  const others = messages.filter((message) => !isOfRun(message));
+  const results = others.filter(isResult).map((message) => [message.toolCallId, message] as const);
+  return { history: others.filter((message) => !isResult(message)), results: new Map<string, ToolMessage>(results) };
+}
+
+function callIds({ toolCalls }: HistoryMessage): unknown[] {
+  return Array.isArray(toolCalls) ? toolCalls.map((call: { readonly id?: unknown } | null) => call?.id) : [];
 }

@@ -29,6 +29,8 @@ export type RunMessage = {
   | { readonly role: 'tool'; readonly content: string; readonly toolCallId: string }
 );
 
+export type ToolMessage = Extract<RunMessage, { readonly role: 'tool' }>;
+
 /** Any message of a conversation: those before a run come from the thread or from the client. */
 export interface HistoryMessage {
   readonly id: string;
@@ -58,7 +60,7 @@ export interface Interrupt {
 
 /** Why a run ended. Clients before AG-UI 1.0 reject all but `success`. */
 export type Outcome =
-  | { readonly type: 'success' }
+  | { readonly type: 'success'; readonly pendingToolCallIds?: readonly string[] }
   | { readonly type: 'cancelled' }
   | { readonly type: 'interrupt'; readonly interrupts: readonly Interrupt[] };
 

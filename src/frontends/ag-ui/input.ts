@@ -1,12 +1,15 @@
 import { z } from 'zod';
+import type { AgentDescription } from '../../catalogue/agent-catalogue.ts';
 import { derivedId } from '../../lib/ids.ts';
 import { TollgateError } from '../../protocol/errors.ts';
-import type { HistoryMessage } from './events.ts';
+import type { HistoryMessage, ToolMessage } from './events.ts';
 
 /** Longest ids of a client. Its own are UUIDs. */
 const ID_LENGTH = 255;
 const MESSAGES = 10_000;
 const REQUEST_ID_LENGTH = 128;
+/** Ids of the messages that a run of Tollgate builds. */
+const OWN_ID = /^run_[\w-]{20}-/;
 const THREAD_ID = /^[\w-]{1,64}$/;
 
 const id = z
@@ -32,9 +35,11 @@ export const RunAgentInput = z
     messages: z
       .array(Message)
       .max(MESSAGES)
-      .describe('The conversation. Only the last message is read, if the user wrote it.'),
+      .describe(
+        'The conversation. Only the last message is read if the user wrote it, or the tool messages at its end.',
+      ),
     protocolVersion: z.string().max(32).optional(),
-    tools: z.array(z.unknown()).optional(),
+    tools: z.array(z.unknown()).optional().describe('Tools of the page, which the agent may call.'),
     context: z.array(z.unknown()).optional(),
     state: z.unknown().optional(),
     forwardedProps: z.unknown().optional(),
@@ -42,7 +47,7 @@ export const RunAgentInput = z
       .array(ResumeEntry)
       .max(64)
       .optional()
-      .describe('Answers to the interrupts of the latest run of the thread, which then continues.'),
+      .describe('Answers to the interrupts of a run of the thread, which then continues.'),
   })
   .meta({
     id: 'RunAgentInput',
@@ -122,9 +127,45 @@ export function fieldError(field: string, problem: string): TollgateError {
   return new TollgateError('FORMAT_ERROR', { text: `"${field}": ${problem}`, fields: { field } });
 }
 
+/**
+ * The results of tools that the client sends: the tool messages at the end of its messages. What the messages before
+ * them say is not read.
+ * @throws TollgateError FORMAT_ERROR for content other than text
+ */
+export function sentResults({ messages }: Pick<RunAgentInput, 'messages'>): readonly SentResult[] {
+  const before = messages.findLastIndex(({ role }) => role !== 'tool');
+  return messages.flatMap((message, at) => {
+    const { id, toolCallId, error } = message;
+    // Results of Tollgate's own tools.
+    if (at <= before || OWN_ID.test(id)) return [];
+    if (typeof toolCallId !== 'string' || toolCallId === '' || toolCallId.length > ID_LENGTH) {
+      throw fieldError(`messages.${at}.toolCallId`, 'must be the id of a call');
+    }
+    const content = textOf(message, `messages.${at}.content`);
+    const failure = typeof error === 'string' && error !== '' ? { error: error.toWellFormed() } : {};
+    return { at, message: { id, role: 'tool', content, toolCallId, ...failure } };
+  });
+}
+
+export interface SentResult {
+  /** Index of the message. */
+  readonly at: number;
+  readonly message: ToolMessage & { readonly error?: string };
+}
+
 /** Fields of the input that have a value and no effect, so that a client does not miss it silently. */
-export function ignoredFields({ tools, context, state, forwardedProps }: RunAgentInput): readonly string[] {
-  return Object.entries({ tools, context, state, forwardedProps }).flatMap(([name, value]) =>
+export function ignoredFields(
+  { tools = [], context, state, forwardedProps }: RunAgentInput,
+  agent: Pick<AgentDescription, 'kind' | 'tools'> | undefined,
+): readonly string[] {
+  const hasNone = agent?.kind === 'a2a' || agent?.kind === 'built_in';
+  const own = tools.flatMap((tool) => {
+    const { name } = (tool ?? {}) as { readonly name?: unknown };
+    return typeof name === 'string' && agent?.tools.includes(name) ? [`tools.${name}`] : [];
+  });
+  const ofTools = hasNone && tools.length > 0 ? ['tools'] : own;
+  const others = Object.entries({ context, state, forwardedProps }).flatMap(([name, value]) =>
     typeof value === 'object' && value !== null && Object.keys(value).length > 0 ? [name] : [],
   );
+  return [...ofTools, ...others];
 }

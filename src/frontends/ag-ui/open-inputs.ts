@@ -27,8 +27,15 @@ export class OpenInputs {
     return this.#requests.size > 0 && [...this.#calls].every((call) => waiting.has(call));
   }
 
+  /** The calls that the front end has to execute. */
+  get pendingCalls(): readonly string[] {
+    const open = [...this.#requests.values()].filter(isClientCall);
+    return open.map(({ tool_call_id }) => String(tool_call_id));
+  }
+
   get interrupts(): readonly Interrupt[] {
-    return [...this.#requests.values()].map((fields) => ({
+    const open = [...this.#requests.values()].filter((fields) => !isClientCall(fields));
+    return open.map((fields) => ({
       id: String(fields.input_id),
       reason: String(fields.kind),
       message: String(fields.message),
@@ -38,6 +45,10 @@ export class OpenInputs {
       metadata: { tollgate: { run_id: fields.run_id, tool_name: fields.tool_name } },
     }));
   }
+}
+
+function isClientCall({ kind }: Fields): boolean {
+  return kind === 'tool';
 }
 
 function schemaOf({ kind, choices, schema }: Fields): Fields {

@@ -1,8 +1,11 @@
 import type { RunInputsPort } from '../../connections/handlers.ts';
 import { isObject } from '../../lib/is-object.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
-import type { InputAnswer, OpenInputRequest } from '../../protocol/input.ts';
-import { fieldError, type ResumeEntry } from './input.ts';
+import { type InputAnswer, inputIdOf, type OpenInputRequest } from '../../protocol/input.ts';
+import { fieldError, type ResumeEntry, type SentResult } from './input.ts';
+
+/** Of the error of a tool; the agent reads it. */
+const ERROR_CHARACTERS = 2_000;
 
 /**
  * Stores the answers of a client to the interrupts of a run.
@@ -31,8 +34,46 @@ export async function answerInterrupts(
   }
 }
 
+/**
+ * Stores the results of calls of the client's tools.
+ * @returns the ids of the calls that got another result before, or expired: the result of the client does not count
+ * @throws TollgateError FORMAT_ERROR that names the field, and the errors of `RunInputsPort.answer`
+ */
+export async function answerCalls(
+  inputs: RunInputsPort,
+  run: { readonly userId: string; readonly runId: string },
+  results: readonly SentResult[],
+): Promise<readonly string[]> {
+  const refused: string[] = [];
+  for (const { at, message } of results) {
+    const { toolCallId, content, error } = message;
+    const answered = error === undefined ? { result: content } : { error: error.slice(0, ERROR_CHARACTERS) };
+    const answer = { action: 'accept', content: answered } as const;
+    const response = { runId: run.runId, inputId: inputIdOf(toolCallId), answer, kind: 'tool' } as const;
+    await inputs.answer(run.userId, response).catch((thrown: unknown) => {
+      if (isCode(thrown, 'FORMAT_ERROR')) throw fieldError(`messages.${at}.content`, (thrown as Error).message);
+      if (isCode(thrown, 'INPUT_NOT_FOUND')) throw unknownCall(at);
+      // Another page of the user was faster. The client follows the run.
+      const isOver = isCode(thrown, 'INPUT_EXPIRED') || isCode(thrown, 'INPUT_ALREADY_ANSWERED');
+      if (!isOver) throw thrown;
+      refused.push(toolCallId);
+    });
+  }
+  return refused;
+}
+
+export function unknownCall(at: number): TollgateError {
+  return fieldError(`messages.${at}.toolCallId`, 'no run of this thread waits for the result of this call');
+}
+
+/** The run behind the id of a call or an interrupt of Tollgate; undefined for other ids. */
+export function runIdOf(id: string): string | undefined {
+  const [, number] = /^(?:call|input)_([\w-]{20})_/.exec(id) ?? [];
+  return number === undefined ? undefined : `run_${number}`;
+}
+
 export function unknownInterrupt(at: number): TollgateError {
-  return fieldError(`resume.${at}.interruptId`, 'the latest run of this thread has no such interrupt');
+  return fieldError(`resume.${at}.interruptId`, 'no run of this thread that can be continued has this interrupt');
 }
 
 /** @param kind of the request; undefined for one that has an answer, with which this one is only compared */

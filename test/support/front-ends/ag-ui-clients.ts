@@ -8,11 +8,22 @@ export interface AgUiClientOptions {
   readonly threadId: string;
   readonly messages: readonly { readonly id: string; readonly role: 'user'; readonly content: string }[];
   readonly fetch?: Fetch;
+  /** Tools of the page. */
+  readonly tools?: readonly current.Tool[];
 }
 
 /** What the tests use of a real client, of either generation. */
 export interface AgUiClient {
-  readonly messages: readonly { readonly id: string; readonly role: string; readonly content?: unknown }[];
+  readonly messages: readonly {
+    readonly id: string;
+    readonly role: string;
+    readonly content?: unknown;
+    readonly toolCalls?: readonly { readonly id: string }[];
+  }[];
+  /** Calls without a result. */
+  readonly pendingCalls: readonly string[];
+  /** Adds the result of a call of one of the page's tools. */
+  addResult(toolCallId: string, content: string): void;
   url: string;
   /** Number of events after which the response ends, as behind a proxy that turns a break into a regular end. */
   cutAfter: number | undefined;
@@ -50,7 +61,7 @@ export type AgUiVersion = keyof typeof GENERATIONS;
 export const AG_UI_VERSIONS = Object.keys(GENERATIONS) as readonly AgUiVersion[];
 
 export function agUiClient(version: AgUiVersion, options: AgUiClientOptions): AgUiClient {
-  const { url, token, threadId, messages, fetch: send = fetch } = options;
+  const { url, token, threadId, messages, tools = [], fetch: send = fetch } = options;
   const received: string[] = [];
   const custom: { name: string; value: unknown }[] = [];
   const state: { cutAfter: number | undefined; errorCode: string | undefined } = {
@@ -81,6 +92,15 @@ export function agUiClient(version: AgUiVersion, options: AgUiClientOptions): Ag
     get messages() {
       return agent.messages;
     },
+    get pendingCalls() {
+      const answered = new Set(agent.messages.map((message) => ('toolCallId' in message ? message.toolCallId : '')));
+      return agent.messages
+        .flatMap((message) => ('toolCalls' in message ? (message.toolCalls ?? []) : []))
+        .flatMap(({ id }) => (answered.has(id) ? [] : [id]));
+    },
+    addResult: (toolCallId, content) => {
+      agent.addMessage({ id: `result-${toolCallId}`, role: 'tool', toolCallId, content });
+    },
     get url() {
       return agent.url;
     },
@@ -100,7 +120,7 @@ export function agUiClient(version: AgUiVersion, options: AgUiClientOptions): Ag
       state.errorCode = value;
     },
     run: async (runId, resume) => {
-      await agent.runAgent({ runId, ...(resume && { resume: [...resume] }) }, subscriber);
+      await agent.runAgent({ runId, tools: [...tools], ...(resume && { resume: [...resume] }) }, subscriber);
     },
     connect: async () => {
       await agent.connectAgent({}, subscriber);
