@@ -70,6 +70,29 @@ describe('the run queue', () => {
     expect(await redis.xlen(key)).toBe(0);
   });
 
+  it('removes the runs that end within a short time with one request', async () => {
+    const { key, queue: adding } = newQueue();
+    await add(adding, 20);
+    await adding.prepare();
+    const removed: number[] = [];
+    const xdel = (stream: string, ...ids: string[]) => {
+      removed.push(ids.length);
+      return redis.xdel(stream, ...ids);
+    };
+    const counting: Redis = Object.assign(Object.create(redis), { xdel });
+    const queue = new StreamRunQueue({ redis: counting, keys: new Keys(key.slice(0, key.indexOf(':'))) });
+    const taken = await queue.take(redis, 20, 100);
+    const ends: Promise<void>[] = [];
+    for (const { id } of taken) {
+      ends.push(queue.end(id));
+      for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+    await Promise.all(ends);
+    expect(await queue.counts()).toEqual(EMPTY);
+    expect(removed.reduce((sum, one) => sum + one, 0)).toBe(20);
+    expect(removed.length).toBeLessThan(5);
+  });
+
   it('executes no more runs at a time than its worker has slots', async () => {
     const { queue } = newQueue();
     await add(queue, 12);
