@@ -153,13 +153,13 @@ describe('POST /v1/agui/{agent}', () => {
 
   it('names the fields of the input that have no effect', async () => {
     const me = user();
-    const tools = ['color', 'cost_analyzer'].map((name) => ({ name, description: 'Of the page.', parameters: {} }));
+    const tools = ['color', 'system_health'].map((name) => ({ name, description: 'Of the page.', parameters: {} }));
     const running = post('/v1/agui/default', me, input({ tools, context: [{ description: 'a', value: 'b' }] }));
     const log = await claim(me);
     await log.started();
     const { data } = await running.waitFor('RUN_STARTED');
     expect(data.metadata).toMatchObject({
-      tollgate: { ignored: ['tools.cost_analyzer', 'context'], thread_id: 'thread-1' },
+      tollgate: { ignored: ['tools.system_health', 'context'], thread_id: 'thread-1' },
     });
   });
 
