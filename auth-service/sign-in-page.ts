@@ -16,7 +16,7 @@ const ESCAPES: Readonly<Record<string, string>> = {
 };
 
 /** Joins markup and values. Values are escaped, so that text of a request can never become markup. */
-function html(parts: TemplateStringsArray, ...values: readonly (string | Markup | readonly Markup[])[]): Markup {
+function html(strings: TemplateStringsArray, ...values: readonly (string | Markup | readonly Markup[])[]): Markup {
   const texts = values.map((value) => {
     if (typeof value === 'string') return value.replaceAll(/[&<>"']/g, (character) => ESCAPES[character] ?? '');
     return [value]
@@ -24,7 +24,7 @@ function html(parts: TemplateStringsArray, ...values: readonly (string | Markup 
       .map(({ markup }) => markup)
       .join('');
   });
-  return { markup: parts.map((part, index) => part + (texts[index] ?? '')).join('') };
+  return { markup: strings.map((string, index) => string + (texts[index] ?? '')).join('') };
 }
 
 export interface SignInPage {

@@ -113,7 +113,18 @@ export class UserData {
       const at = fields.indexOf('user');
       if (at >= 0 && at % 2 === 0 && fields[at + 1] === userId) named.push(id);
     }
-    return named.length === 0 ? 0 : mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.invalidations, ...named));
+    const removed = await this.#eraseAudited(userId);
+    if (named.length === 0) return removed;
+    return removed + (await mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.invalidations, ...named)));
+  }
+
+  /** Removes the entries of the audit log that name the user. The erasure itself remains, with who requested it. */
+  async #eraseAudited(userId: string): Promise<number> {
+    let removed = 0;
+    for await (const [id, fields] of this.#entries(this.#deps.keys.auditLog)) {
+      if (isAbout(fields, userId)) removed += await mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.auditLog, id));
+    }
+    return removed;
   }
 
   /** Yields all data of the user, one entry at a time. */
@@ -127,6 +138,9 @@ export class UserData {
     }
     for await (const [id, fields] of this.#entries(this.#deps.keys.invalidations)) {
       if (fields[fields.indexOf('user') + 1] === userId) yield { section: 'announcements', id, data: pairs(fields) };
+    }
+    for await (const [id, fields] of this.#entries(this.#deps.keys.auditLog)) {
+      if (isAbout(fields, userId)) yield { section: 'audit', id, data: pairs(fields) };
     }
   }
 
@@ -189,6 +203,12 @@ export class UserData {
       cursor = next;
     } while (cursor !== '0');
   }
+}
+
+/** Whether an entry of the audit log names the user, as the actor or as the one concerned. */
+function isAbout([, json = '']: readonly string[], userId: string): boolean {
+  const { actor, target } = (parsed(json) ?? {}) as { actor?: unknown; target?: { user_id?: unknown } };
+  return actor === `user:${userId}` || target?.user_id === userId;
 }
 
 function pairs(flat: readonly string[]): Record<string, unknown> {

@@ -11,18 +11,9 @@ import type { Keys, UserKeys } from './keys.ts';
  *   pseudonymised
  * - `expires`: personal; cannot be found by user, and expires before the erasure begins to delete
  * - `elsewhere`: personal; erased in another system
- * - `retained`: personal; kept until its retention ends, as evidence of who did what (GDPR article 17(3)(e))
  * - `none`: not personal
  */
-export type Treatment =
-  | 'erased'
-  | 'entries'
-  | 'pseudonymised'
-  | 'ingested'
-  | 'expires'
-  | 'elsewhere'
-  | 'retained'
-  | 'none';
+export type Treatment = 'erased' | 'entries' | 'pseudonymised' | 'ingested' | 'expires' | 'elsewhere' | 'none';
 
 /** Treatment of the keys of one user. */
 export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
@@ -90,7 +81,7 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   seriesProcesses: 'none',
   seriesMinutes: 'none',
   seriesHours: 'none',
-  auditLog: 'retained',
+  auditLog: 'entries',
   periodicTasks: 'none',
   invalidations: 'entries',
   revocations: 'expires',
