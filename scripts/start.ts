@@ -75,15 +75,16 @@ function summary(running: Deployment, stateDir: string): string {
     [workerPorts.length > 1 ? 'Workers' : 'Worker', workerPorts.map((port) => url(port, '/health/ready')).join('  ')],
     ['Redis', withoutCredentials(redisUrl)],
   ];
-  const accounts = [
-    ...PLANS.map((plan) => [`plan ${plan}`, `${plan}@demo.local`, secrets.demo_password]),
-    ['console', 'admin@demo.local', secrets.demo_password],
-    ['console, read only', 'viewer@demo.local', secrets.demo_password],
-  ];
+  const accounts = PLANS.map((plan) => [plan, `${plan}@demo.local`, secrets.demo_password]);
+  const operators = ['admin', 'viewer'].map((name) => [
+    `console: ${name}`,
+    `${name}@demo.local`,
+    secrets.demo_password,
+  ]);
   return [
     ...addresses.map(([name, address]) => `  ${name?.padEnd(14)}${address}`),
     '',
-    table(['For', 'Demo account', 'Password'], accounts).replace(/^/gm, '  '),
+    table(['Plan', 'Demo account', 'Password'], [...accounts, ...operators]).replace(/^/gm, '  '),
     '',
     `  Next, in a second terminal:  npm run chat --${own} "How is my workload doing?"`,
     `  Then the bill:               npm run bill${own && ` --${own}`}`,

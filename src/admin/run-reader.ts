@@ -3,7 +3,10 @@ import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import type { Runs } from '../runs/runs.ts';
+import type { Threads } from '../threads/threads.ts';
 
+/** Messages of a thread that are searched for the one of a run. */
+const MESSAGES_SEARCHED = 200;
 /** Runs of a user that one page reads at most while it searches for those of a filter. */
 const MAX_SEARCHED = 1_000;
 const MESSAGE_CHARS = 200;
@@ -56,6 +59,7 @@ export interface RunReaderDeps {
   readonly keys: Keys;
   readonly eventLog: Pick<EventLog, 'read'>;
   readonly runs: Pick<Runs, 'locate'>;
+  readonly threads: Pick<Threads, 'history'>;
 }
 
 /** Reads runs for operators: those of a user, those that have not ended, and the events of one. */
@@ -119,10 +123,21 @@ export class RunReader {
       thread_id: threadId ?? '',
       request_id: requestId ?? '',
       transport: transport ?? '',
-      message: (message ?? '').slice(0, MESSAGE_CHARS).toWellFormed(),
+      message: shortened(message ?? (await this.message(userId, runId, threadId ?? '')) ?? ''),
       accepted_at: new Date(Number(acceptedAt)).toISOString(),
       ended_at: endedAt ? new Date(Number(endedAt)).toISOString() : null,
     };
+  }
+
+  /**
+   * Returns the message that started a run. A run that has ended no longer stores it, but its thread does.
+   * @returns undefined if the thread no longer has it among its latest 200 messages
+   */
+  async message(userId: string, runId: string, threadId: string): Promise<string | undefined> {
+    const page = { threadId, before: undefined, limit: MESSAGES_SEARCHED };
+    const { messages } = await this.#deps.threads.history(userId, page);
+    const message = messages.find(({ role, run_id }) => role === 'user' && run_id === runId);
+    return typeof message?.text === 'string' ? message.text : undefined;
   }
 
   /**
@@ -154,6 +169,10 @@ export class RunReader {
     const space = member.lastIndexOf(' ');
     return this.read(member.slice(0, space), member.slice(space + 1));
   }
+}
+
+function shortened(message: string): string {
+  return message.slice(0, MESSAGE_CHARS).toWellFormed();
 }
 
 function matches(run: ListedRun, { agent, status }: RunFilter): boolean {

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import type { Accounts } from '../accounts/accounts.ts';
-import type { ToolCaller } from '../catalogue/permissions.ts';
+import { UNNAMED_PLAN } from '../auth/claims.ts';
 import type { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import { UserPath } from '../http/admin-schemas.ts';
 import { typedRoutes } from '../http/route-docs.ts';
@@ -13,6 +13,7 @@ import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import type { Runs } from '../runs/runs.ts';
+import type { RecentUsage } from '../usage/reports/recent-usage.ts';
 import { ACTION_ERRORS, ACTS, QUERY_ERRORS, READS, requires } from './admin-guard.ts';
 import type { RunReader } from './run-reader.ts';
 import {
@@ -41,6 +42,7 @@ export interface UserRoutesDeps {
   readonly search: UserSearch;
   readonly reader: RunReader;
   readonly runs: Pick<Runs, 'cancel' | 'start' | 'status'>;
+  readonly recentUsage: Pick<RecentUsage, 'since'>;
 }
 
 /** Registers the routes about users and runs. */
@@ -107,10 +109,9 @@ function userRoute(app: FastifyInstance, deps: UserRoutesDeps): void {
         mapRedisErrors(redis.hmget(user.logState, 'epoch', 'seq')),
         mapRedisErrors(redis.zcard(user.threads)),
       ]);
-      const caller = await callerOf(deps, id, runs[0]?.run_id);
-      const plan = account.plan ?? caller?.plan ?? null;
-      const rights = { permissions: [], roles: [], featureFlags: {}, ...caller };
-      const usage = plan === null ? null : await quotas.summary(id, { ...rights, plan } as ToolCaller);
+      const plan = account.plan ?? (await planOf(deps, id)) ?? null;
+      const rights = { permissions: [], roles: [], featureFlags: {} };
+      const usage = plan === null ? null : await quotas.summary(id, { ...rights, plan });
       const { blocked, revokedBefore } = account;
       return {
         user_id: id,
@@ -217,8 +218,8 @@ function runActions(app: FastifyInstance, deps: UserRoutesDeps): void {
         ...ACTS,
         operationId: 'retryRun',
         summary: 'Retry a run',
-        description: `Starts a run with the message, agent and thread of one that has ended, with the rights that the user had
-then, within the limits of the plan. A repetition returns the same run.`,
+        description: `Starts a run with the message, agent and thread of one that has ended, with the rights and limits of the
+user's plan. A repetition returns the same run.`,
         params: RunPath,
         'x-errors': [...ACTION_ERRORS, ...RUN_ERRORS],
         response: { 202: RetriedRun },
@@ -232,20 +233,22 @@ then, within the limits of the plan. A repetition returns the same run.`,
 }
 
 async function retry(deps: UserRoutesDeps, userId: string, runId: string) {
-  const { reader, runs, redis, keys, accounts } = deps;
-  const [run, caller, message, account] = await Promise.all([
-    reader.read(userId, runId),
-    callerOf(deps, userId, runId),
-    mapRedisErrors(redis.hget(keys.user(userId).run(runId), 'message')),
-    accounts.read(userId),
-  ]);
-  if (!run || !caller || message === null) throw new TollgateError('RUN_NOT_FOUND');
+  const { reader, runs, accounts } = deps;
+  const [run, account] = await Promise.all([reader.read(userId, runId), accounts.read(userId)]);
+  if (!run) throw new TollgateError('RUN_NOT_FOUND');
   if (run.ended_at === null) throw new TollgateError('FORMAT_ERROR', { text: 'The run has not ended.' });
   if (account.blocked) throw new TollgateError('USER_BLOCKED');
-  const { degraded, ...rights } = caller;
+  const { agent, thread_id: threadId, transport } = run;
+  const message = await reader.message(userId, runId, threadId);
+  if (message === undefined) {
+    throw new TollgateError('RUN_NOT_FOUND', { text: 'The message of the run is no longer stored.' });
+  }
+  const plan = account.plan ?? (await planOf(deps, userId)) ?? UNNAMED_PLAN;
   const identity = {
-    ...rights,
-    ...(account.plan === undefined ? {} : { plan: account.plan }),
+    plan,
+    permissions: [],
+    roles: [],
+    featureFlags: {},
     userId,
     email: undefined,
     sessionId: undefined,
@@ -254,16 +257,13 @@ async function retry(deps: UserRoutesDeps, userId: string, runId: string) {
     tokenExpiresAt: 0,
     method: 'run' as const,
   };
-  const { agent, thread_id: threadId, transport } = run;
   const ids = { requestId: `retry_${runId}`, runId: newId('run'), threadId, connectionId: '' };
-  return runs.start({ identity, ...ids, agent, message, transport, degraded }, NO_MESSAGE_LIMIT);
+  return runs.start({ identity, ...ids, agent, message, transport, degraded: false }, NO_MESSAGE_LIMIT);
 }
 
-/** Returns the rights that the user had at the request of a run; undefined if the run is not stored. */
-async function callerOf({ redis, keys }: UserRoutesDeps, userId: string, runId: string | undefined) {
-  if (runId === undefined) return undefined;
-  const stored = await mapRedisErrors(redis.hget(keys.user(userId).run(runId), 'caller'));
-  return stored === null ? undefined : (JSON.parse(stored) as ToolCaller & { readonly degraded: boolean });
+/** Returns the plan of the user's latest usage record, which the token of the user named; undefined without one. */
+async function planOf({ recentUsage }: UserRoutesDeps, userId: string): Promise<string | undefined> {
+  return (await recentUsage.since(userId, new Date(0)))[0]?.plan;
 }
 
 function asResponse<Run extends { readonly status: string }>(run: Run) {

@@ -114,10 +114,7 @@ export const UserBody = z
   .object({
     user_id: z.string(),
     account: z.object({ plan: z.string().nullable(), blocked: z.boolean(), revoked_before: time }),
-    plan: z
-      .string()
-      .nullable()
-      .describe('Effective plan: of the account, else of the latest run; null if neither is stored.'),
+    plan: z.string().nullable().describe('Plan of the account, else of the latest usage record; null without either.'),
     connections: z.array(Connection),
     connections_total: z.number(),
     usage: z

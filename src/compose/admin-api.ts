@@ -13,6 +13,7 @@ import { SeriesStore } from '../figures/series-store.ts';
 import { MCP_PATH } from '../http/mcp-routes.ts';
 import { ENDPOINTS } from '../transports/endpoints.ts';
 import { SOCKET_IO_PATH } from '../transports/socket-io.ts';
+import { RecentUsage } from '../usage/reports/recent-usage.ts';
 import type { AdminCallers } from './admin-callers.ts';
 import type { Connections } from './connections.ts';
 import type { GatewayServices } from './services.ts';
@@ -50,8 +51,14 @@ export function registerAdminApi(
     streams,
     series: new SeriesStore(services),
   });
-  const reader = new RunReader({ ...services, runs: connections.runs, eventLog: deps.eventLog });
-  registerUserRoutes(app, { ...connections, ...shared, reader, search: new UserSearch(services) });
+  const reader = new RunReader({ ...services, ...connections, eventLog: deps.eventLog });
+  registerUserRoutes(app, {
+    ...connections,
+    ...shared,
+    reader,
+    search: new UserSearch(services),
+    recentUsage: new RecentUsage(services),
+  });
   registerQueueRoutes(app, { ...shared, runQueue: connections.runQueue });
   registerConfigurationRoutes(app, {
     ...connections,

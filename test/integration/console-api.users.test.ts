@@ -42,7 +42,7 @@ describe('the users of the console', () => {
     const { userId, runId, client } = await runOf();
     const send = admin();
     const { body } = await send('GET', `/v1/admin/users/${userId}`, undefined, 2);
-    expect(body).toMatchObject({ user_id: userId, plan: 'pro', connections_total: 1, threads: 1 });
+    expect(body).toMatchObject({ user_id: userId, plan: 'pro', connections_total: 1 });
     expect(body.account).toEqual({ plan: null, blocked: false, revoked_before: null });
     expect(body.runs).toMatchObject([{ run_id: runId, status: 'completed' }]);
     expect(body.event_log.seq).toBeGreaterThanOrEqual(3);
