@@ -41,8 +41,8 @@ const patterns = tuple(
   constantFrom('', '^'),
   array(repeated, { minLength: 1, maxLength: 4 }),
   constantFrom('', '$'),
-).map(([start, parts, end]) => start + parts.join('') + end);
-const texts = array(constantFrom(...TEXT), { maxLength: 5 }).map((parts) => parts.join(''));
+).map(([start, atoms, end]) => start + atoms.join('') + end);
+const texts = array(constantFrom(...TEXT), { maxLength: 5 }).map((characters) => characters.join(''));
 
 it('a pattern on RE2 matches what it matches in ECMAScript', () => {
   assert(

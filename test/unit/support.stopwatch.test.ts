@@ -32,9 +32,12 @@ it('a stopwatch adds little where the machine is not late', async () => {
 
 it('CPU time counts what is computed, and not what is waited for', async () => {
   const before = cpuMs();
-  compute(100);
+  // On a busy machine, this thread gets a part of the 100 ms only.
+  await until(() => {
+    compute(100);
+    return cpuMs() - before > 50;
+  });
   const computed = cpuMs() - before;
   await delay(500);
-  expect(computed).toBeGreaterThan(10);
   expect(cpuMs() - before - computed).toBeLessThan(400);
 });
