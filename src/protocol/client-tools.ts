@@ -23,17 +23,24 @@ const Tool = z.looseObject({
 
 /**
  * Reads the tools of a front end.
+ * @param schemaField the field in which its protocol has the JSON Schema of the arguments
  * @throws TollgateError FORMAT_ERROR that names the field, for an invalid tool, a repeated name, or more than 64 tools or
  *   65,536 characters
  */
-export function clientToolsOf(tools: readonly unknown[] = []): readonly ClientTool[] {
+export function clientToolsOf(
+  tools: readonly unknown[] = [],
+  schemaField: 'parameters' | 'inputSchema' = 'parameters',
+): readonly ClientTool[] {
   if (tools.length > MOST_TOOLS) throw toolError('tools', `must have at most ${MOST_TOOLS} tools`);
   const names = new Set<string>();
   const read = tools.map((value, at): ClientTool => {
-    const { data, error } = Tool.safeParse(value);
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+    const named = isObject ? { ...value, parameters: (value as Fields)[schemaField] } : value;
+    const { data, error } = Tool.safeParse(named);
     if (!data) {
       const [issue] = error.issues;
-      throw toolError(['tools', at, ...(issue?.path ?? [])].join('.'), issue?.message ?? 'is invalid');
+      const path = (issue?.path ?? []).map((key) => (key === 'parameters' ? schemaField : key));
+      throw toolError(['tools', at, ...path].join('.'), issue?.message ?? 'is invalid');
     }
     const { name, description, parameters } = data;
     if (names.has(name)) throw toolError(`tools.${at}.name`, 'another tool has this name');

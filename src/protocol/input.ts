@@ -67,3 +67,9 @@ export type InputOutcome = InputAnswer | { readonly action: 'expired'; readonly 
 export function inputIdOf(callId: string): string {
   return `input_${callId.slice('call_'.length)}`;
 }
+
+/** The run behind the id of a call or of an input request of a call; undefined for other ids. */
+export function runIdOfCall(id: string): string | undefined {
+  const [, number] = /^(?:call|input)_([\w-]{20})_/.exec(id) ?? [];
+  return number === undefined ? undefined : `run_${number}`;
+}

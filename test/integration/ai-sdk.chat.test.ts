@@ -206,7 +206,7 @@ describe('POST /v1/chat', () => {
     const body = { id: 'chat-1', messages: [message('m-1', 'Hello')] };
     const first = await post(me, body).opened();
     const runId = await acceptedRun(me);
-    expect(first.headers['x-workflow-run-id']).toMatch(new RegExp(`^${runId}\\.epoch_\\w+\\.2$`));
+    expect(first.headers['x-workflow-run-id']).toMatch(new RegExp(`^${runId}\\.epoch_\\w+\\.3$`));
     const second = await post(me, body, 1).opened();
     await first.ended();
     expect([first.end, first.types]).toEqual(['broken', ['error', 'finish']]);
@@ -270,5 +270,35 @@ describe('GET /v1/chat/{chat_id}/stream', () => {
     for (const append of FULL_RUN) await append(log);
     const resumed = await get(me, 'chat-1/stream', 1).ended();
     expect([resumed.end, resumed.events.length]).toEqual(['complete', CHUNKS]);
+  });
+
+  it('gives the answer of an ended run whose beginning the log no longer has, and EVENTS_TRIMMED before', async () => {
+    const me = user();
+    const stream = await post(me, { id: 'chat-1', messages: [message('m', 'Hello')] }).opened();
+    stream.destroy();
+    const log = await worker.claim(me.userId, await acceptedRun(me));
+    for (const append of FULL_RUN.slice(0, -1)) await append(log);
+    await worker.redis.xtrim(worker.keys.user(me.userId).log, 'MAXLEN', 2);
+    expect(errorOf(await get(me, 'chat-1/stream').ended())).toMatchObject([410, { code: 'EVENTS_TRIMMED' }]);
+    await FULL_RUN.at(-1)?.(log);
+    const resumed = await get(me, 'chat-1/stream', 1).ended();
+    expect([resumed.end, resumed.types]).toEqual([
+      'complete',
+      ['start', 'start-step', 'text-start', 'text-delta', 'text-end', 'finish-step', 'data-tollgate', 'finish'],
+    ]);
+    // Each name counts its own chunks.
+    const whole = String(stream.headers['x-workflow-run-id']);
+    const part = String(resumed.headers['x-workflow-run-id']);
+    expect((await get(me, `${whole}/stream?startIndex=3`).ended()).types).toEqual(['error', 'finish']);
+    expect((await get(me, `${part}/stream?startIndex=3`).ended()).types).toEqual(resumed.types.slice(3));
+    for (const client of [CLIENTS.DefaultChatTransport, CLIENTS.WebSocketChatTransport]) {
+      if (!client) throw new Error('no client');
+      const chat = new TestChat({ id: 'chat-1', transport: client(me, cuttingFetch(NO_CUT)) });
+      await chat.resumeStream();
+      expect([chat.status, chat.messages.at(-1)?.parts]).toMatchObject([
+        'ready',
+        [{ type: 'step-start' }, { type: 'text', text: 'It is twelve – 十二.' }],
+      ]);
+    }
   });
 });

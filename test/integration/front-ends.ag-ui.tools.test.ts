@@ -1,12 +1,10 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { namesOf } from '../../src/frontends/ag-ui/input.ts';
-import { callClientTool } from '../../src/runs/client-calls.ts';
 import { RunSuspended } from '../../src/runs/run-end.ts';
-import type { RunLog } from '../../src/runs/run-log.ts';
 import { openStream } from '../support/event-stream.ts';
 import { AG_UI_VERSIONS, type AgUiVersion, agUiClient } from '../support/front-ends/ag-ui-clients.ts';
 import { nodeUrl } from '../support/nodes.ts';
-import { ScriptedWorker } from '../support/scripted-worker.ts';
+import { callId, callPageTools, ScriptedWorker } from '../support/scripted-worker.ts';
 import { useStack } from '../support/stack.ts';
 import { type MintedToken, mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
@@ -33,19 +31,6 @@ const send = ({ token }: MintedToken, fields: object, path = '/v1/agui/default')
 
 const runOf = async ({ userId }: MintedToken, threadId = 'thread-1') =>
   (await until(() => worker.runs.locate(userId, { threadId }))).runId;
-const nameOf = (runId: string, call: number) => `call_${runId.slice('run_'.length)}_${call}`;
-
-/** Makes calls of the page's tools, as an agent does that is called again from the beginning. */
-async function calls(log: RunLog, runId: string, first: number, ...tools: readonly string[]) {
-  const outcomes = await Promise.allSettled(
-    tools.map((tool, at) => callClientTool(log, { tool, callId: nameOf(runId, first + at), args: { at } }, 60_000)),
-  );
-  const reasons = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
-  if (reasons.length === 0) return outcomes.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
-  for (const reason of reasons) expect(reason).toBeInstanceOf(RunSuspended);
-  expect(await log.suspend(60_000)).toBe('waiting');
-  return undefined;
-}
 
 /** Waits until all results but `open` have arrived. */
 const queued = ({ userId }: MintedToken, runId: string, open = 0) =>
@@ -60,7 +45,7 @@ async function waiting(me: MintedToken, ...tools: readonly string[]) {
   const log = await worker.claim(me.userId, runId);
   await log.started();
   await log.modelText({ thought: 'Let me see.', step: 1 }, {});
-  expect(await calls(log, runId, 1, ...tools)).toBeUndefined();
+  expect(await callPageTools(log, runId, 1, ...tools)).toBeUndefined();
   return runId;
 }
 
@@ -70,7 +55,7 @@ async function continued(me: MintedToken, runId: string, tools: readonly string[
   const log = await worker.claim(me.userId, runId);
   await log.started();
   await log.modelText({ thought: 'Let me see.', step: 1 }, {});
-  const outcomes = await calls(log, runId, 1, ...tools);
+  const outcomes = await callPageTools(log, runId, 1, ...tools);
   if (outcomes) await log.completed({ final_response: 'In Oslo.', summary: '' });
   return outcomes;
 }
@@ -84,7 +69,7 @@ describe('the tools of a page, over AG-UI', () => {
     const running = agent.run('run-1');
     const runId = await waiting(me, 'locate', 'confirm');
     await running;
-    const ids = [nameOf(runId, 1), nameOf(runId, 2)];
+    const ids = [callId(runId, 1), callId(runId, 2)];
     expect(agent.pendingCalls).toEqual(ids);
     agent.addResult(ids[0] ?? '', 'Oslo');
     agent.addResult(ids[1] ?? '', 'yes');
@@ -117,20 +102,20 @@ describe('the tools of a page, over AG-UI', () => {
     const running = agent.run('run-1');
     const runId = await waiting(me, 'locate');
     await running;
-    agent.addResult(nameOf(runId, 1), 'Oslo');
+    agent.addResult(callId(runId, 1), 'Oslo');
     const resumed = agent.run('run-2');
     await queued(me, runId);
     const log = await worker.claim(me.userId, runId);
     await log.started();
     await log.modelText({ thought: 'Let me see.', step: 1 }, {});
-    await calls(log, runId, 1, 'locate');
-    expect(await calls(log, runId, 2, 'confirm')).toBeUndefined();
+    await callPageTools(log, runId, 1, 'locate');
+    expect(await callPageTools(log, runId, 2, 'confirm')).toBeUndefined();
     await resumed;
-    expect(agent.pendingCalls).toEqual([nameOf(runId, 2)]);
+    expect(agent.pendingCalls).toEqual([callId(runId, 2)]);
     const callers = agent.messages.filter(({ toolCalls }) => (toolCalls?.length ?? 0) > 0);
     expect(callers.map(({ toolCalls }) => toolCalls?.map(({ id }) => id))).toEqual([
-      [nameOf(runId, 1)],
-      [nameOf(runId, 2)],
+      [callId(runId, 1)],
+      [callId(runId, 2)],
     ]);
   });
 
@@ -143,8 +128,8 @@ describe('the tools of a page, over AG-UI', () => {
     await running;
     agent.cutAfter = undefined;
     await agent.connect();
-    expect(agent.messages.at(-1)?.toolCalls?.map(({ id }) => id)).toEqual([nameOf(runId, 1)]);
-    agent.addResult(nameOf(runId, 1), 'Oslo');
+    expect(agent.messages.at(-1)?.toolCalls?.map(({ id }) => id)).toEqual([callId(runId, 1)]);
+    agent.addResult(callId(runId, 1), 'Oslo');
     agent.cutAfter = 1;
     await agent.run('run-2');
     // The same request again: the result is stored once.
@@ -171,11 +156,11 @@ describe('the tools of a page, over AG-UI', () => {
     const running = agent.run('run-1');
     const runId = await waiting(me, 'locate', 'confirm');
     await running;
-    agent.addResult(nameOf(runId, 1), 'Oslo');
+    agent.addResult(callId(runId, 1), 'Oslo');
     const resumed = agent.run('run-2');
     expect(await continued(me, runId, ['locate', 'confirm'], 1)).toBeUndefined();
     await resumed;
-    expect(agent.pendingCalls).toEqual([nameOf(runId, 2)]);
+    expect(agent.pendingCalls).toEqual([callId(runId, 2)]);
   });
 
   it('report a failure, which the agent reads', async () => {
@@ -183,7 +168,7 @@ describe('the tools of a page, over AG-UI', () => {
     const running = send(me, {});
     const runId = await waiting(me, 'locate');
     await running;
-    const failed = { id: 'r', role: 'tool', toolCallId: nameOf(runId, 1), content: '', error: 'No permission.' };
+    const failed = { id: 'r', role: 'tool', toolCallId: callId(runId, 1), content: '', error: 'No permission.' };
     const resumed = send(me, { runId: 'run-2', messages: [QUESTION, failed] });
     expect(await continued(me, runId, ['locate'])).toMatchObject([
       { success: false, error: { code: 'TOOL_FAILED', message: 'No permission.' } },
@@ -198,8 +183,8 @@ describe('the tools of a page, over AG-UI', () => {
     const runId = await waiting(me, 'locate');
     await running;
     await other.connect();
-    one.addResult(nameOf(runId, 1), 'Oslo');
-    other.addResult(nameOf(runId, 1), 'Bergen');
+    one.addResult(callId(runId, 1), 'Oslo');
+    other.addResult(callId(runId, 1), 'Bergen');
     one.cutAfter = 1;
     await one.run('run-2');
     const follows = other.run('run-3');
@@ -215,7 +200,7 @@ describe('the tools of a page, over AG-UI', () => {
     const runId = await runOf(me);
     const log = await worker.claim(me.userId, runId);
     await log.started();
-    const guarded = { callId: nameOf(runId, 1), tool: 'cost_analyzer', args: {} };
+    const guarded = { callId: callId(runId, 1), tool: 'cost_analyzer', args: {} };
     await log.toolExecuting(guarded);
     const named = { tool_name: guarded.tool, tool_call_id: guarded.callId, arguments: {} };
     const approval = { kind: 'approval', message: 'May it?', ...named } as const;
@@ -224,7 +209,7 @@ describe('the tools of a page, over AG-UI', () => {
     );
     expect(await log.suspend(60_000)).toBe('waiting');
     await running;
-    for (const toolCallId of [guarded.callId, nameOf(runId, 2), 'call_of_a_page']) {
+    for (const toolCallId of [guarded.callId, callId(runId, 2), 'call_of_a_page']) {
       const forged = { id: 'r', role: 'tool', toolCallId, content: 'approved' };
       const refused = await send(me, { runId: 'run-2', messages: [QUESTION, forged] });
       expect([refused.status, refused.json]).toMatchObject([
@@ -264,7 +249,7 @@ describe('an interrupt of an earlier run of the thread', () => {
     await later.started();
     await later.completed({ final_response: 'Nothing.', summary: '' });
     await second;
-    const result = { id: 'r', role: 'tool', toolCallId: nameOf(runId, 1), content: 'Oslo' };
+    const result = { id: 'r', role: 'tool', toolCallId: callId(runId, 1), content: 'Oslo' };
     const resumed = send(me, { runId: 'run-3', messages: [QUESTION, result] });
     expect(await continued(me, runId, ['locate'])).toMatchObject([{ result: 'Oslo' }]);
     expect((await resumed).text).toContain('In Oslo.');

@@ -8,6 +8,7 @@ export class TestChat extends AbstractChat<UIMessage> {
     transport: ChatTransport<UIMessage>;
     messages?: UIMessage[];
     sendAutomaticallyWhen?: ChatInit<UIMessage>['sendAutomaticallyWhen'];
+    onToolCall?: NonNullable<ChatInit<UIMessage>['onToolCall']>;
   }) {
     const { messages = [], ...rest } = options;
     super({

@@ -8,6 +8,7 @@ import { NO_TRACING } from '../../src/lib/tracing.ts';
 import type { InputRequest } from '../../src/protocol/input.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
+import { callClientTool } from '../../src/runs/client-calls.ts';
 import { RunSuspended } from '../../src/runs/run-end.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { RunLog } from '../../src/runs/run-log.ts';
@@ -56,6 +57,25 @@ export class ScriptedWorker {
 export async function askUser(log: RunLog, id: string, request: InputRequest, expiresMs = 60_000): Promise<void> {
   await expect(log.requestInput(id, request, expiresMs)).rejects.toBeInstanceOf(RunSuspended);
   expect(await log.suspend(60_000)).toBe('waiting');
+}
+
+/** The id of the nth call of a run, from 1. */
+export const callId = (runId: string, n: number): string => `call_${runId.slice('run_'.length)}_${n}`;
+
+/**
+ * Makes calls of the page's tools, as an agent does that is called again from the beginning.
+ * @param first the number of the first call
+ * @returns the outcomes; undefined if the run waits for some of them
+ */
+export async function callPageTools(log: RunLog, runId: string, first: number, ...tools: readonly string[]) {
+  const outcomes = await Promise.allSettled(
+    tools.map((tool, at) => callClientTool(log, { tool, callId: callId(runId, first + at), args: { at } }, 60_000)),
+  );
+  const reasons = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
+  if (reasons.length === 0) return outcomes.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  for (const reason of reasons) expect(reason).toBeInstanceOf(RunSuspended);
+  expect(await log.suspend(60_000)).toBe('waiting');
+  return undefined;
 }
 
 const COMPLETED = { duration_ms: 3, usage_record_id: 'usage_1' };

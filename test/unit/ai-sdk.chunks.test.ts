@@ -62,9 +62,9 @@ const RUN: readonly Row[] = [
 ];
 
 describe('the chunks of a run', () => {
-  it('are those of version 2 for a run with parallel tools, two steps and a replaced step', () => {
+  it('are those of version 3 for a run with parallel tools, two steps and a replaced step', () => {
     // Clients count chunks: if this list changes, raise MAPPING_VERSION.
-    expect(MAPPING_VERSION).toBe(2);
+    expect(MAPPING_VERSION).toBe(3);
     expect(chunksOf(RUN).map(({ type }) => type)).toEqual([
       'start',
       ...[
@@ -181,7 +181,7 @@ describe('the chunks of a response', () => {
   const choice: Row = ['input_requested', { input_id: 'input_c', kind: 'choice', message: '?', choices: ['a', 'b'] }];
   const received = (kind: string, id: string, action: string): Row => [
     'input_received',
-    { input_id: `input_${id}`, kind, action, ...(kind === 'approval' ? { tool_call_id: id } : {}) },
+    { input_id: `input_${id}`, kind, action, ...(kind === 'choice' ? {} : { tool_call_id: id }) },
   ];
   const started: Row = ['agent_started', {}];
   const types = (chunks: readonly Chunk[]) => chunks.map(({ type }) => type);
@@ -227,6 +227,52 @@ describe('the chunks of a response', () => {
     expect([hasEnded, types(chunks).at(-1)]).toEqual([true, 'finish']);
     // A position that no event follows still has an end.
     expect(respond([...rows, denied, complete('No.')], 4, 99).hasEnded).toBe(true);
+  });
+
+  describe('with a call of a tool of the page', () => {
+    const call = { tool_call_id: 'a', tool_name: 'locate', arguments: { near: 1 } };
+    const rows: readonly Row[] = [
+      ...[started, say(1, 'I look.'), ['tool_executing', { ...call, client: true }] as const],
+      ['input_requested', { ...call, input_id: 'input_a', kind: 'tool', message: 'The agent calls locate.' }],
+    ];
+    const ended: readonly Row[] = [
+      received('tool', 'a', 'accept'),
+      ['tool_completed', { tool_call_id: 'a', tool_name: 'locate', client: true, success: true, result: 'Oslo' }],
+      complete('Done.'),
+    ];
+    const callOf = (chunks: readonly Chunk[]) => chunks.find(({ type }) => type === 'tool-input-available');
+
+    it('let the page execute it while it is open, and end', async () => {
+      for (const caughtUpAfter of [1, 3, 4]) {
+        const { chunks, hasEnded } = respond(rows, caughtUpAfter);
+        expect([hasEnded, types(chunks).slice(-3)]).toEqual([
+          true,
+          ['message-metadata', 'tool-input-available', 'finish'],
+        ]);
+        expect(callOf(chunks)).toEqual({
+          ...{ type: 'tool-input-available', toolCallId: 'a', toolName: 'locate', input: { near: 1 } },
+        });
+      }
+    });
+
+    it('do not let the page execute it again when the replay contains its answer', async () => {
+      const { chunks } = respond([...rows, ...ended], 7);
+      expect(callOf(chunks)).toMatchObject({ providerExecuted: true });
+      expect(chunks.map(({ type }) => type)).toEqual(chunksOf([...rows, ...ended]).map(({ type }) => type));
+      expect((await messageOf(chunks))?.parts).toMatchObject([
+        ...[{}, { text: 'I look.' }, { type: 'tool-locate', state: 'output-available', output: 'Oslo' }],
+        ...[{}, { text: 'Done.' }],
+      ]);
+      const expired = respond([...rows, ['input_expired', { ...call, input_id: 'input_a', kind: 'tool' }]], 5);
+      expect([callOf(expired.chunks), expired.hasEnded]).toMatchObject([{ providerExecuted: true }, false]);
+    });
+
+    it('have an outcome for it when the run ends without one', () => {
+      const { chunks, hasEnded } = respond([...rows, ['agent_cancelled', {}]], 5);
+      expect(hasEnded).toBe(true);
+      const outcome = { type: 'tool-output-error', toolCallId: 'a', errorText: 'The run has ended.' };
+      expect(chunks).toContainEqual({ ...outcome, providerExecuted: true });
+    });
   });
 
   it('stay open while a choice is open, and have it as data with its state', () => {

@@ -42,7 +42,10 @@ export interface InputRequest {
   readonly arguments?: Readonly<Record<string, unknown>>;
 }
 
-/** `accept` with the content of a choice (`{ choice }`) or a form, `decline`, or `cancel` for no decision. */
+/**
+ * `accept` with the content of a choice (`{ choice }`), a form or a tool (`{ result }` or `{ error }`), `decline`, or
+ * `cancel` for no decision.
+ */
 export interface InputAnswer {
   readonly action: 'accept' | 'decline' | 'cancel';
   readonly content?: Readonly<Record<string, unknown>>;

@@ -4,6 +4,7 @@ import type { RunInputsPort, ThreadsPort } from '../../connections/handlers.ts';
 import type { LocatedRun } from '../../jobs.ts';
 import { clientToolsOf } from '../../protocol/client-tools.ts';
 import { TollgateError } from '../../protocol/errors.ts';
+import { runIdOfCall } from '../../protocol/input.ts';
 import type { FrontEndDeps, FrontEndScope } from '../front-end-scope.ts';
 import { AgUiRun, questionId } from './ag-ui-run.ts';
 import { framingFor } from './encoding.ts';
@@ -19,7 +20,7 @@ import {
   type SentResult,
   sentResults,
 } from './input.ts';
-import { answerCalls, answerInterrupts, runIdOf, unknownCall, unknownInterrupt } from './resume.ts';
+import { answerCalls, answerInterrupts, unknownCall, unknownInterrupt } from './resume.ts';
 import { agUiEncoder } from './stream-encoder.ts';
 
 /** Messages of a thread that a client without messages receives. */
@@ -110,7 +111,7 @@ export class Conversations {
     // A client whose run has ended meanwhile cannot send anything but this: it receives the end, with the results that
     // count.
     const unused = results.map(({ message }) => message.toolCallId);
-    if (located.endedAtSeq !== undefined && entries.length === 0 && runIdOf(id) !== runId) throw unknown();
+    if (located.endedAtSeq !== undefined && entries.length === 0 && runIdOfCall(id) !== runId) throw unknown();
     const refused =
       located.endedAtSeq !== undefined
         ? unused
@@ -124,7 +125,7 @@ export class Conversations {
   /** The run of the thread that an answer with this id is for: ids of Tollgate name it, others mean the latest one. */
   async #runOf(userId: string, threadId: string, id: string): Promise<LocatedRun | undefined> {
     const { scope } = this.#deps;
-    const runId = runIdOf(id);
+    const runId = runIdOfCall(id);
     const run = runId === undefined ? undefined : await scope.locate(userId, { runId });
     return run?.threadId === threadId ? run : scope.locate(userId, { threadId });
   }

@@ -66,12 +66,6 @@ export function unknownCall(at: number): TollgateError {
   return fieldError(`messages.${at}.toolCallId`, 'no run of this thread waits for the result of this call');
 }
 
-/** The run behind the id of a call or an interrupt of Tollgate; undefined for other ids. */
-export function runIdOf(id: string): string | undefined {
-  const [, number] = /^(?:call|input)_([\w-]{20})_/.exec(id) ?? [];
-  return number === undefined ? undefined : `run_${number}`;
-}
-
 export function unknownInterrupt(at: number): TollgateError {
   return fieldError(`resume.${at}.interruptId`, 'no run of this thread that can be continued has this interrupt');
 }

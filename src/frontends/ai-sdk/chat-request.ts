@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { derivedId, newId } from '../../lib/ids.ts';
+import { type ClientTool, clientToolsOf } from '../../protocol/client-tools.ts';
 import { TollgateError } from '../../protocol/errors.ts';
 import { CLIENT_MESSAGES } from '../../protocol/messages.ts';
 
@@ -14,8 +15,9 @@ const { agent, message: text } = CLIENT_MESSAGES.agent_request.fields.shape;
 const id = z.string().min(1).max(128);
 
 /**
- * A UI message, as far as it is read: only the last message matters, and only if the user wrote it, or the answers to
- * approval requests in it (see `approvals.ts`). The conversation itself is the thread in Tollgate; what a client claims about it, tool results included, is not trusted.
+ * A UI message, as far as it is read: only the last message matters, and only if the user wrote it, or the answers in it
+ * to what a run waits for (see `answers.ts`). The conversation itself is the thread in Tollgate; what else a client claims
+ * about it, results of Tollgate's tools included, is not trusted.
  */
 const Message = z.looseObject({
   id: z.string().max(128).optional(),
@@ -32,6 +34,10 @@ export const ChatBody = z
     trigger: z.enum(['submit-message', 'regenerate-message']).default('submit-message'),
     messageId: z.string().max(128).optional().describe('The message that is written again.'),
     agent: agent.describe('The agent that answers.'),
+    tools: z
+      .array(z.unknown())
+      .optional()
+      .describe('Tools of the page, which the agent may call: `{ name, description, inputSchema }`.'),
   })
   .meta({
     id: 'ChatRequest',
@@ -52,6 +58,7 @@ export interface ChatRun {
   readonly threadId: string;
   readonly agent: string | undefined;
   readonly message: string;
+  readonly clientTools: readonly ClientTool[];
 }
 
 /**
@@ -62,14 +69,15 @@ export function chatRun(userId: string, body: ChatBody): ChatRun {
   const at = body.messages.length - 1;
   const last = body.messages[at];
   if (last?.role !== 'user') {
-    const reason = 'the last message must be of the user, or contain answers to approval requests';
+    const reason = 'the last message must be of the user, or contain answers: approvals, or results of your tools';
     throw formatError(`messages.${at}.role`, reason);
   }
   const message = textOf(last, at);
   const chatId = body.id ?? body.messages[0]?.id;
   const threadId = chatId === undefined ? newId('thread') : threadOf(userId, chatId);
   const requestId = requestIdOf(threadId, body, last.id, message);
-  return { requestId, runId: derivedId('run', userId, requestId), threadId, agent: body.agent, message };
+  const clientTools = clientToolsOf(body.tools, 'inputSchema');
+  return { requestId, runId: derivedId('run', userId, requestId), threadId, agent: body.agent, message, clientTools };
 }
 
 /** The thread of a chat: its own id, so that other clients of the user find it, unless that is no id of a thread. */

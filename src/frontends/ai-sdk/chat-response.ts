@@ -1,18 +1,25 @@
 import { isTerminalEvent } from '../../protocol/messages.ts';
 import type { RunEvent } from '../run-events.ts';
-import { type Chunk, INITIAL_STATE, isPaused, type MappingState, mapEvent, pauseChunk } from './chunks.ts';
+import { type Chunk, INITIAL_STATE, isOpenCall, isPageCall, isPaused, mapEvent, pauseChunk } from './chunks.ts';
+
+/** Most chunks that a replay holds back. Only calls of the same round as a call of the page end while it is open. */
+const MOST_HELD = 1_000;
 
 /**
  * The chunks of one response, numbered from 0. A response begins with the run, or continues the message after an
- * approval. It ends with the run, or as soon as the run waits for an approval, which the client sends with its next
- * request. What only was a wait when the response began is no end:
+ * answer. It ends with the run, or as soon as the run waits for an approval or for a tool of the page, whose answer the
+ * client sends with its next request. What only was a wait when the response began is no end:
  *
  *     replaying ──caught up──► live ──paused, or the run has ended──► ended
+ *
+ * A client executes each call of the page that it receives. A replay therefore holds a call back until it is known
+ * whether the call has an answer.
  */
 export class ChatResponse {
   readonly #runId: string;
   readonly #after: number;
-  #state: MappingState = INITIAL_STATE;
+  readonly #held: Chunk[] = [];
+  #state = INITIAL_STATE;
   #last: RunEvent | undefined;
   #isLive = false;
   #hasBegun: boolean;
@@ -46,13 +53,23 @@ export class ChatResponse {
     this.#state = state;
     this.#last = event;
     if (event.seq <= this.#after && !isTerminalEvent(event.type)) return [];
-    return this.#counted([...chunks, ...this.#pause()]);
+    this.#held.push(...chunks);
+    return this.#release();
   }
 
   /** All events so far of the run have been added; those that follow are live. */
   caughtUp(): readonly Chunk[] {
     this.#isLive = true;
-    return this.#counted(this.#pause());
+    return this.#release();
+  }
+
+  #release(): readonly Chunk[] {
+    const isOpen = (chunk: Chunk) => isPageCall(chunk) && isOpenCall(this.#state, chunk);
+    if (!this.#isLive && this.#held.length <= MOST_HELD && this.#held.some(isOpen)) return [];
+    const chunks = this.#held.splice(0).map((chunk): Chunk => {
+      return isPageCall(chunk) && !isOpen(chunk) ? { ...chunk, providerExecuted: true } : chunk;
+    });
+    return this.#counted([...chunks, ...this.#pause()]);
   }
 
   #pause(): readonly Chunk[] {

@@ -5,10 +5,11 @@ import { BODY_ERRORS, typedRoutes, USER_ERRORS, USER_TOKEN } from '../../http/ro
 import type { LocatedRun } from '../../jobs.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
 import type { FrontEndDeps, FrontEndScope } from '../front-end-scope.ts';
-import { answerApprovals, approvalsOf } from './approvals.ts';
+import { answerRun, answersOf } from './answers.ts';
 import { ChatBody, chatRun, RESUMABLE_MS, threadOf } from './chat-request.ts';
-import { type ChunkedRun, chatEncoder, parseWorkflowRunId, renderError } from './chat-stream.ts';
+import { chatEncoder, parseWorkflowRunId, renderError } from './chat-stream.ts';
 import { MAPPING_VERSION } from './chunks.ts';
+import { type FollowedRun, followedRun } from './followed-run.ts';
 
 export const CHAT_PATH = '/v1/chat';
 
@@ -65,8 +66,8 @@ function registerSend(app: FastifyInstance, { scope, inputs }: ChatRoutesDeps): 
         operationId: 'sendChatMessage',
         summary: 'Send a message of a chat',
         description: `Starts a run with the last message of the user, once per chat and message, and streams it. The run
-continues when the client disconnects. A last message of the assistant with approvals (\`addToolApprovalResponse\`)
-answers them, and the stream continues that message.`,
+continues when the client disconnects. A last message of the assistant with approvals (\`addToolApprovalResponse\`) or
+results of the page's tools (\`addToolOutput\`) answers them, and the stream continues that message.`,
         tags: TAGS,
         security: USER_TOKEN,
         querystring: Ticket,
@@ -78,18 +79,17 @@ answers them, and the stream continues that message.`,
     async (request, reply) => {
       const { identity } = scope.caller(request);
       const { userId } = identity;
-      const approvals = approvalsOf(request.body);
-      if (approvals) {
+      const answers = answersOf(request.body);
+      if (answers) {
         await scope.countMessage(identity).allowed;
-        const located = await scope.locate(userId, { runId: approvals.runId });
-        const answered = await answerApprovals(inputs, userId, approvals, located);
-        return streamRun(scope, request, reply, { ...answered, afterSeq: approvals.seq });
+        const answered = await answerRun({ inputs, locate: (id, run) => scope.locate(id, run) }, userId, answers);
+        return streamRun(scope, request, reply, { ...answered, afterSeq: answers.seq });
       }
       const run = chatRun(userId, request.body);
       const started = await scope.start(request, { ...run, transport: 'ai_sdk' });
-      const located = await scope.locate(userId, { runId: started.run_id });
+      const located = await scope.find(userId, { runId: started.run_id });
       if (!located) throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id: started.run_id } });
-      return streamRun(scope, request, reply, located);
+      return streamRun(scope, request, reply, followedRun(located));
     },
   );
 }
@@ -120,16 +120,18 @@ stream of the run in the path, or of the latest run of the chat, from that chunk
       const { startIndex } = request.query;
       const workflow = parseWorkflowRunId(chat_id);
       const name = workflow ? { runId: workflow.runId } : { threadId: threadOf(userId, chat_id) };
-      const run = await scope.locate(userId, name);
+      const run = await scope.find(userId, name);
       if (!run && workflow) throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id: workflow.runId } });
       // A client with an index takes 204 for an error.
       const isAwaited = run && (startIndex !== undefined || (run.endedMsAgo ?? 0) < RESUMABLE_MS);
       if (!run || !isAwaited) return reply.status(204).send(null);
-      if (workflow && (workflow.epoch !== run.epoch || workflow.version !== MAPPING_VERSION)) {
-        return refuseIndex(reply, run);
-      }
-      const { afterSeq } = workflow ?? {};
-      return streamRun(scope, request, reply, { ...run, ...(afterSeq === undefined ? {} : { afterSeq }) }, startIndex);
+      const followed = followedRun(run);
+      if (!workflow) return streamRun(scope, request, reply, followed, startIndex);
+      const isSameLog = workflow.epoch === run.epoch && workflow.version === MAPPING_VERSION;
+      const { afterSeq } = workflow;
+      const isSamePart = followed === run || followed.afterSeq === afterSeq;
+      if (!isSameLog || !isSamePart) return refuseIndex(reply, run);
+      return streamRun(scope, request, reply, { ...followed, ...(afterSeq !== undefined && { afterSeq }) }, startIndex);
     },
   );
 }
@@ -172,7 +174,7 @@ function streamRun(
   scope: FrontEndScope,
   request: FastifyRequest,
   reply: FastifyReply,
-  run: LocatedRun & ChunkedRun,
+  run: FollowedRun,
   startIndex = 0,
 ): Promise<FastifyReply> {
   // A negative index asks for the last chunks. They are not counted before they are sent: the stream has all of them, and

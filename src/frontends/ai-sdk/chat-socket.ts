@@ -6,7 +6,6 @@ import type {
   RpcRequest,
 } from '../../connections/connection-context.ts';
 import type { RunInputsPort } from '../../connections/handlers.ts';
-import type { LocatedRun } from '../../jobs.ts';
 import { isObject } from '../../lib/is-object.ts';
 import { NO_MESSAGE_LIMIT } from '../../limits/message-limit.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
@@ -14,11 +13,11 @@ import type { Fields, LogEntry } from '../../protocol/messages.ts';
 import { parseFields } from '../../protocol/parse-fields.ts';
 import type { FrontEndDeps } from '../front-end-scope.ts';
 import { eventOf } from '../run-events.ts';
-import { answerApprovals, approvalsOf } from './approvals.ts';
+import { answerRun, answersOf } from './answers.ts';
 import { ChatBody, chatRun, RESUMABLE_MS, threadOf } from './chat-request.ts';
 import { ChatResponse } from './chat-response.ts';
-import type { ChunkedRun } from './chat-stream.ts';
 import type { Chunk } from './chunks.ts';
+import { type FollowedRun, followedRun } from './followed-run.ts';
 
 /** Streams of one socket: as many as a page has chats. */
 const MAX_STREAMS = 16;
@@ -32,9 +31,6 @@ interface ChatStream {
   lastSeq: number;
   readonly response: ChatResponse;
 }
-
-/** The run that a request follows, from its beginning or after an approval. */
-type FollowedRun = LocatedRun & Pick<ChunkedRun, 'afterSeq'>;
 
 export interface ChatSocketDeps {
   readonly runs: Pick<FrontEndDeps['runs'], 'start' | 'locate'>;
@@ -92,11 +88,11 @@ export class ChatSocket implements RpcDispatcher {
     const { runs, inputs, limits } = this.#deps;
     const body = isObject(params.body) ? params.body : {};
     const chat = parseFields(ChatBody, { ...body, ...params });
-    const approvals = approvalsOf(chat);
-    if (approvals) {
+    const answers = answersOf(chat);
+    if (answers) {
       await limit.allowed;
-      const located = await runs.locate(identity.userId, { runId: approvals.runId });
-      return { ...(await answerApprovals(inputs, identity.userId, approvals, located)), afterSeq: approvals.seq };
+      const answered = await answerRun({ inputs, locate: (id, run) => runs.locate(id, run) }, identity.userId, answers);
+      return { ...answered, afterSeq: answers.seq };
     }
     const run = chatRun(identity.userId, chat);
     const size = Buffer.byteLength(run.message);
@@ -107,10 +103,10 @@ export class ChatSocket implements RpcDispatcher {
     const { run_id } = await runs.start({ ...run, identity, connectionId, degraded, transport: 'ai_sdk' }, limit);
     const located = await runs.locate(identity.userId, { runId: run_id });
     if (!located) throw new TollgateError('RUN_NOT_FOUND', { fields: { run_id } });
-    return located;
+    return followedRun(located);
   }
 
-  async #find({ identity, limit }: MessageContext, { id }: Fields): Promise<LocatedRun | undefined> {
+  async #find({ identity, limit }: MessageContext, { id }: Fields): Promise<FollowedRun | undefined> {
     if (typeof id !== 'string' || id === '') {
       throw new TollgateError('FORMAT_ERROR', { text: '"id" must be a string.', fields: { field: 'id' } });
     }
@@ -119,7 +115,7 @@ export class ChatSocket implements RpcDispatcher {
       this.#deps.runs.locate(userId, { threadId: threadOf(userId, id) }),
       limit.allowed,
     ]);
-    return run && (run.endedMsAgo ?? 0) < RESUMABLE_MS ? run : undefined;
+    return run && (run.endedMsAgo ?? 0) < RESUMABLE_MS ? followedRun(run) : undefined;
   }
 
   async #follow(connection: ConnectionContext, requestId: string, run: FollowedRun): Promise<void> {

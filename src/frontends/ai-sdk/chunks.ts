@@ -8,10 +8,18 @@ import { addText, type Digest, EMPTY_DIGEST, isDigestOf } from './text-digest.ts
  * Version of the mapping. Clients count chunks (`startIndex`, `sequence`), so a change that gives other chunks for the
  * same events must change it.
  */
-export const MAPPING_VERSION = 2;
+export const MAPPING_VERSION = 3;
 
 /** A chunk of the UI message stream of the AI SDK 7; its types are those of the package `ai`. */
 export type Chunk = UIMessageChunk & Fields;
+
+/** A call of a tool that has not completed. */
+interface OpenCall {
+  /** The input request whose answer the call needs: an approval, or the result of the page. */
+  readonly waitsFor: string | undefined;
+  /** Whether the page executes it, and knows of it. */
+  readonly isOfPage: boolean;
+}
 
 /** The state after a prefix of the events of a run. Its size does not depend on the length of the run's text. */
 export interface MappingState {
@@ -27,8 +35,8 @@ export interface MappingState {
   readonly text: Digest;
   /** Number of usage records. */
   readonly records: number;
-  /** The calls that have not completed, by their id, and the approval that each waits for. */
-  readonly calls: ReadonlyMap<string, string | undefined>;
+  /** The calls that have not completed, by their id. */
+  readonly calls: ReadonlyMap<string, OpenCall>;
   /** The open requests for a choice or a form, by their id. */
   readonly inputs: ReadonlyMap<string, Fields>;
 }
@@ -60,16 +68,27 @@ export function mapEvent(state: MappingState, event: RunEvent): Mapped {
 }
 
 /**
- * Whether the run can only continue with an answer of the user, and at least one of the answers is an approval: clients
- * send those with their next request, once the response has ended. Calls that continue end first.
+ * Whether the run can only continue with an answer of the user, and at least one of the answers is an approval or the
+ * result of a tool of the page: clients send those with their next request, once the response has ended. Calls that
+ * continue end first.
  */
 export function isPaused({ calls, inputs }: MappingState): boolean {
   const waiting = new Set([...inputs.values()].map(({ tool_call_id }) => tool_call_id));
-  const isApproving = [...calls.values()].some((approval) => approval !== undefined);
-  return isApproving && [...calls].every(([id, approval]) => approval !== undefined || waiting.has(id));
+  const isAwaited = [...calls.values()].some(({ waitsFor }) => waitsFor !== undefined);
+  return isAwaited && [...calls].every(([id, { waitsFor }]) => waitsFor !== undefined || waiting.has(id));
 }
 
-/** Ends a response whose run waits for an approval. It is no part of the run's chunks: a later replay continues. */
+/** Whether a chunk is a call that the page has to execute, as far as the chunk says. */
+export function isPageCall(chunk: Chunk): boolean {
+  return chunk.type === 'tool-input-available' && chunk.providerExecuted !== true;
+}
+
+/** Whether the call of a chunk has no answer yet. */
+export function isOpenCall({ calls }: MappingState, { toolCallId }: Chunk): boolean {
+  return calls.get(text(toolCallId))?.waitsFor !== undefined;
+}
+
+/** Ends a response whose run waits for its user. It is no part of the run's chunks: a later replay continues. */
 export function pauseChunk(event: RunEvent): Chunk {
   return { type: 'finish', finishReason: 'tool-calls', messageMetadata: metadataOf(event) };
 }
@@ -179,20 +198,18 @@ class Mapping {
     this.#update({ open: undefined });
   }
 
-  /** `providerExecuted`: otherwise clients would answer the call themselves with another request. */
+  /**
+   * `providerExecuted`: otherwise clients would answer the call themselves with another request. The call of a tool of
+   * the page follows with its input request, from which on it can be answered.
+   */
   #toolInput(fields: Fields): void {
     if (this.#state.step === undefined) this.#enterStep(0, undefined);
     this.#closePart();
     this.#setCall(fields, undefined);
-    this.#push({
-      type: 'tool-input-available',
-      toolCallId: text(fields.tool_call_id),
-      toolName: text(fields.tool_name),
-      input: fields.arguments,
-      providerExecuted: true,
-    });
+    if (fields.client !== true) this.#push({ ...callChunk(fields), providerExecuted: true });
   }
 
+  /** `providerExecuted` also for tools of the page: a client sends results without it again. */
   #toolOutput(fields: Fields): void {
     const toolCallId = text(fields.tool_call_id);
     const call = { toolCallId, providerExecuted: true };
@@ -205,14 +222,18 @@ class Mapping {
     this.#push({ type: 'tool-output-error', ...call, errorText: text(message), error });
   }
 
-  /** An approval belongs to the part of its call. Other requests are data, which the client answers over HTTP. */
+  /**
+   * An approval belongs to the part of its call, and the call of a tool of the page is a part. Other requests are data,
+   * which the client answers over HTTP.
+   */
   #inputRequest(event: RunEvent): void {
     const { fields } = event;
     const approvalId = text(fields.input_id);
-    if (isApproval(fields)) {
+    if (isOfCall(fields)) {
       this.#setCall(fields, approvalId);
       // The answer comes with the metadata of the message, also when the response was cut after this chunk.
       this.#push({ type: 'message-metadata', messageMetadata: metadataOf(event) });
+      if (fields.kind === 'tool') return this.#push(callChunk(fields));
       return this.#push({ type: 'tool-approval-request', approvalId, toolCallId: text(fields.tool_call_id) });
     }
     this.#closePart();
@@ -224,10 +245,10 @@ class Mapping {
   #inputEnd(fields: Fields): void {
     const id = text(fields.input_id);
     const { action } = fields;
-    if (isApproval(fields)) {
+    if (isOfCall(fields)) {
       this.#setCall(fields, undefined);
-      // The part of an expired request gets the error of its call.
-      if (action === undefined) return;
+      // The part of an expired request gets the error of its call, and that of a tool of the page its result.
+      if (action === undefined || fields.kind === 'tool') return;
       const approved = action === 'accept';
       return this.#push({ type: 'tool-approval-response', approvalId: id, approved, providerExecuted: true });
     }
@@ -238,8 +259,18 @@ class Mapping {
     this.#push({ type: 'data-tollgate-input', id, data: { ...request, ...end } });
   }
 
-  #setCall({ tool_call_id }: Fields, approval: string | undefined): void {
-    this.#update({ calls: new Map([...this.#state.calls, [text(tool_call_id), approval]]) });
+  #setCall({ kind, tool_call_id }: Fields, waitsFor: string | undefined): void {
+    const call = { waitsFor, isOfPage: kind === 'tool' };
+    this.#update({ calls: new Map([...this.#state.calls, [text(tool_call_id), call]]) });
+  }
+
+  /** Ends the calls of the page that have no outcome: a client with their results sends them again without end. */
+  #endPageCalls(): void {
+    for (const [toolCallId, { isOfPage }] of this.#state.calls) {
+      if (!isOfPage) continue;
+      this.#push({ type: 'tool-output-error', toolCallId, errorText: 'The run has ended.', providerExecuted: true });
+    }
+    this.#update({ calls: new Map() });
   }
 
   /** Adds the answer, unless it is the text of the last step. */
@@ -256,6 +287,7 @@ class Mapping {
 
   /** Every run ends with `finish`: a client that receives none asks again without end. */
   #finish(event: RunEvent, finishReason: 'stop' | 'length' | 'content-filter' | 'error' | 'other'): void {
+    this.#endPageCalls();
     this.#endStep();
     const { run_id, thread_id, status, duration_ms, tools_used } = event.fields;
     const data = { run_id, thread_id, status, duration_ms, tools_used, usage_records: this.#state.records };
@@ -272,8 +304,13 @@ class Mapping {
   }
 }
 
-function isApproval({ kind, tool_call_id }: Fields): boolean {
-  return kind === 'approval' && typeof tool_call_id === 'string';
+/** Whether an input request belongs to the part of a call. */
+function isOfCall({ kind, tool_call_id }: Fields): boolean {
+  return (kind === 'approval' || kind === 'tool') && typeof tool_call_id === 'string';
+}
+
+function callChunk({ tool_call_id, tool_name, arguments: input }: Fields) {
+  return { type: 'tool-input-available', toolCallId: text(tool_call_id), toolName: text(tool_name), input } as const;
 }
 
 function requestOf(fields: Fields): Fields {

@@ -162,9 +162,9 @@ class Tollgate:
     ) -> dict[str, Any]:
         """Answers what a run asks: ``request`` is an event ``input_requested``, or has its ``run_id`` and ``input_id``.
 
-        ``content`` belongs to an accepted choice (``{"choice": …}``) or form. The first answer counts; the same one
-        again is ``repeated``. Raises INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, or FORMAT_ERROR for content that does not
-        fit.
+        ``content`` belongs to an accepted choice (``{"choice": …}``), form or tool (``{"result": …}`` or
+        ``{"error": "…"}``). The first answer counts; the same one again is ``repeated``. Raises INPUT_ALREADY_ANSWERED,
+        INPUT_EXPIRED, or FORMAT_ERROR for content that does not fit.
         """
         ids = {"run_id": request["run_id"], "input_id": request["input_id"]}
         return await self._request("input_response", {**ids, "action": action, "content": content})
