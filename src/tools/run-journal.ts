@@ -2,10 +2,11 @@ import type { Reserved } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { QuotaDecision, Quotas, Reservation } from '../limits/quotas.ts';
-import { publicError, type TollgateError } from '../protocol/errors.ts';
+import { publicError, TollgateError } from '../protocol/errors.ts';
 import { type InputOutcome, type InputRequest, inputIdOf } from '../protocol/input.ts';
 import type { Refusal } from '../protocol/usage.ts';
 import { retryDuringOutage } from '../redis/errors.ts';
+import { NEEDS_INPUT } from '../upstreams/faults.ts';
 import { type Elicited, elicitationResult, elicitedForms } from './elicitation.ts';
 import { type Billing, commitOf, type Ending, OUTAGE_RETRY_MS, recordOf, type ToolOutcome } from './outcome.ts';
 import type { Begin, CallJournal, ReservedCall } from './pipeline.ts';
@@ -167,8 +168,7 @@ export class RunJournal implements CallJournal {
     const record = recordOf(ending);
     const quotaCommit = commitOf(ending);
     if (quotaCommit === '') this.#release(reservation);
-    const { inputRequired: _unanswerable, ...outcome } = ending.outcome;
-    return this.#complete(outcome, record && { record, quotaCommit });
+    return this.#complete(withoutInput(ending), record && { record, quotaCommit });
   }
 
   /**
@@ -216,4 +216,10 @@ const FORMS = { capabilities: { elicitation: { form: {} } } } as const;
 /** Entry with the latest input round of a call. */
 function roundName(callId: string): string {
   return `asked:${callId}`;
+}
+
+/** Only forms can be shown to the user of a run: an agent cannot declare a capability and call the tool again. */
+function withoutInput({ kind, outcome: { inputRequired: _unanswerable, ...outcome } }: Ending): ToolOutcome {
+  if (kind !== 'input_required') return outcome;
+  return { ...outcome, error: publicError(new TollgateError('TOOL_FAILED', { text: NEEDS_INPUT })) };
 }

@@ -3,7 +3,7 @@ import { countRoundTrips } from '../../bench/round-trips.ts';
 
 describe('Redis', () => {
   it('gets two flights per connect, three with a ticket, at most one per message, two per tool call, one per three events', async () => {
-    const { counts } = await countRoundTrips({ repetitions: 3 });
+    const { counts } = await countRoundTrips({ repetitions: 5 });
     expect(counts).toMatchObject({
       firstConnect: 2,
       socketIoConnect: 2,

@@ -127,7 +127,7 @@ describe('a tool server that asks the user of a run', () => {
   it('cannot make the user open an address', async () => {
     const runId = await start();
     expect(await work(runId, calling('visit', {}))).toBe('completed');
-    expect(await outcomeOf(runId)).toMatchObject({ success: false, error: { code: 'MISSING_CLIENT_CAPABILITY' } });
+    expect(await outcomeOf(runId)).toMatchObject({ success: false, error: { code: 'TOOL_FAILED' } });
   });
 
   it('may ask eight times per call', async () => {

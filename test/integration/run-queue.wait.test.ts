@@ -12,11 +12,11 @@ import { mintToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 /** Runs of one user that wait while the worker executes another. */
-const WAITING = 6;
-const RUN_MS = 800;
+const WAITING = 3;
+const RUN_MS = 1_500;
 const RUN_TIMEOUT_SECONDS = 20;
 /** More runs than one slot executes within their time limit. */
-const TOO_MANY = 60;
+const TOO_MANY = 40;
 /** Interval at which a worker samples an idle queue. */
 const SAMPLED_EVERY_MS = 5_000;
 

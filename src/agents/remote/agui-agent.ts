@@ -44,7 +44,7 @@ export function aguiRunner(deps: AguiDeps): TurnRunner<AguiSettings> {
     return inRounds<Conversation>(turn, {
       first: { messages: initialMessages(turn), text: '', state: settings.state },
       most: settings.rounds,
-      async request(before, number) {
+      async exchange(before, number) {
         const runId = number === 1 ? task.runId : `${task.runId}_${number}`;
         const reader = new AguiReader(turn, deps.clock, before.state);
         const { asks, ...end } = await request(turn, reader, { runId, tools, ...before }).catch((thrown) => {

@@ -36,7 +36,7 @@ export function httpRunner(secret: string, clock: Clock = systemClock): TurnRunn
     return inRounds<Continued>(turn, {
       first: null,
       most: MOST_ROUNDS,
-      async request(continued, _number, begun) {
+      async exchange(continued, _number, begun) {
         const body = JSON.stringify({ ...taskOf(turn, begun === 'restarted'), continued });
         const request = { accept: 'application/x-ndjson', body };
         const headers = { [SIGNATURE_HEADER]: signatureOf(secret, body, clock.now()) };

@@ -39,7 +39,7 @@ export function responsesRunner(clock: Clock): TurnRunner<ResponsesSettings> {
       first: { items: initialItems(turn) },
       most: MOST_ROUNDS,
       resumable: turn.settings.background,
-      async request(input, _number, begun) {
+      async exchange(input, _number, begun) {
         const stream = new ResponseStream(turn, clock, { input, isTakenOver: begun === 'resumed' });
         try {
           return await stream.read();

@@ -39,7 +39,7 @@ export interface RoundOptions<State> {
   /** Whether the kind itself can continue at a position that is no end of a response. */
   readonly resumable?: boolean;
   /** Makes one request. @param begun how the turn began, for its first request */
-  request(state: State, number: number, begun: ReturnType<typeof beginTurn>): Promise<RoundEnd<State>>;
+  exchange(state: State, number: number, begun: ReturnType<typeof beginTurn>): Promise<RoundEnd<State>>;
   /** Returns the state for the next request. */
   next(state: State, answered: readonly Answered[]): State;
   /** Tokens of the requests so far, for the bill of a turn that fails. */
@@ -85,7 +85,7 @@ export async function inRounds<State>(turn: Turn, options: RoundOptions<State>):
     let isStored = asks !== undefined;
     stored = undefined;
     if (!asks) {
-      const end = await options.request(state, number, number === 1 ? begun : 'started');
+      const end = await options.exchange(state, number, number === 1 ? begun : 'started');
       if ('answer' in end) return end.answer;
       if (end.asks.length > MOST_ASKS) throw new RemoteFault('too_large', `more than ${MOST_ASKS} asks`);
       ({ asks, state } = end);
