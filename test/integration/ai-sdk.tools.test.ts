@@ -3,10 +3,13 @@ import { beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals
 import {
   type ChatTransport,
   DefaultChatTransport,
+  lastAssistantMessageIsCompleteWithApprovalResponses,
   lastAssistantMessageIsCompleteWithToolCalls,
   type UIMessage,
   WebSocketChatTransport,
 } from 'ai';
+import { RunSuspended } from '../../src/runs/run-end.ts';
+import type { RunLog } from '../../src/runs/run-log.ts';
 import { cuttingFetch, TestChat } from '../support/ai-chat.ts';
 import { openStream } from '../support/event-stream.ts';
 import { nodeUrl } from '../support/nodes.ts';
@@ -67,7 +70,8 @@ function pageOf(transport: ChatTransport<UIMessage>, messages: UIMessage[] = [],
     id: 'chat-1',
     transport,
     messages,
-    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+    sendAutomaticallyWhen: (state) =>
+      lastAssistantMessageIsCompleteWithToolCalls(state) || lastAssistantMessageIsCompleteWithApprovalResponses(state),
     onToolCall({ toolCall: { toolName, toolCallId, dynamic } }) {
       // As the documentation of the AI SDK advises.
       if (dynamic) return;
@@ -219,6 +223,50 @@ describe('the tools of a page, in a chat of the AI SDK', () => {
     ]);
     await ended(chat);
     expect(answerOf(chat)).toMatchObject(whole({ type: 'tool-locate', ...failed }));
+  });
+
+  it('are answered beside an approval of the same step, each with one request', async () => {
+    const me = user();
+    const { fetch: fetcher, seen } = countingFetch();
+    const { chat } = pageOf(CLIENTS.DefaultChatTransport(me, fetcher));
+    const sent = chat.sendMessage({ text: 'Where am I?' });
+    const runId = await runOf(me);
+    const guarded = { callId: callId(runId, 2), tool: 'cost_analyzer', args: {} };
+    const named = { tool_name: guarded.tool, tool_call_id: guarded.callId, arguments: {} };
+    const request = { kind: 'approval', message: 'May it?', ...named } as const;
+    const ask = (log: RunLog) => log.requestInput('input_1', request, 60_000);
+    const claim = async () => {
+      const log = await worker.claim(me.userId, runId);
+      await log.started();
+      await log.modelText({ thought: 'Let me see.', step: 1 }, {});
+      await log.toolExecuting(guarded);
+      return log;
+    };
+    const first = await claim();
+    // An agent announces concurrent calls before the first request.
+    const called = callPageTools(first, runId, 1, 'locate');
+    await expect(ask(first)).rejects.toBeInstanceOf(RunSuspended);
+    expect(await called).toBeUndefined();
+    await until(async () => (await worker.runs.status(me.userId, runId)).status === 'queued');
+    const second = await claim();
+    await expect(ask(second)).rejects.toBeInstanceOf(RunSuspended);
+    expect(await callPageTools(second, runId, 1, 'locate')).toHaveLength(1);
+    expect(await second.suspend(60_000)).toBe('waiting');
+    await sent;
+    expect([chat.status, seen.sent, answerOf(chat)?.slice(1)]).toMatchObject([
+      ...['ready', 2],
+      [{ state: 'approval-requested' }, { state: 'output-available', output: { city: 'Oslo' } }],
+    ]);
+    await chat.addToolApprovalResponse({ id: 'input_1', approved: true });
+    await answered(me, runId);
+    const third = await claim();
+    expect(await ask(third)).toEqual({ action: 'accept' });
+    await callPageTools(third, runId, 1, 'locate');
+    await third.toolCompleted(guarded, { success: true, result: 12, duration_ms: 3, usage_record_id: 'usage_1' });
+    await third.completed({ final_response: 'In Oslo.', summary: '' });
+    await ended(chat);
+    expect(answerOf(chat)).toMatchObject(whole(tool('cost_analyzer', 12), tool('locate', { city: 'Oslo' })));
+    expect(seen.sent).toBe(3);
   });
 
   it('end with a run that is cancelled, and the page sends their late output once at most', async () => {
