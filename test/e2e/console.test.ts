@@ -29,6 +29,7 @@ const HOSTILE = '<img src=x onerror=alert(1)>\u202Egnp.exe <b>bold</b>';
 
 describeWith(CHROMIUM, 'the console', () => {
   let tab: ConsoleTab;
+  let viewer: ConsoleTab;
   useBuiltConsole();
   beforeAll(async () => {
     tab = await consoleOperator();
@@ -123,7 +124,7 @@ describeWith(CHROMIUM, 'the console', () => {
   });
 
   it('shows viewers everything, and users the playground only', async () => {
-    const viewer = await consoleOperator('viewer');
+    viewer = await consoleOperator('viewer');
     await openPage(viewer.page, '#/settings');
     expect(await viewer.page.getByRole('button', { name: 'Test connections' }).getAttribute('aria-disabled')).toBe(
       'true',
@@ -134,7 +135,7 @@ describeWith(CHROMIUM, 'the console', () => {
   }, 60_000);
 
   it('ends the session at the issuer when the operator signs out', async () => {
-    const { page } = await consoleOperator();
+    const { page } = viewer;
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByRole('heading', { name: 'Sign in to the console' }).waitFor();
     await page.reload();
