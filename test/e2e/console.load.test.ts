@@ -11,7 +11,7 @@ import { type StackAddresses, type StackProcesses, startStack } from '../support
 import { until } from '../support/until.ts';
 
 const USERS = 2_000;
-const MEASURED_MS = 30_000;
+const MEASURED_MS = 20_000;
 const itInLongForm = process.env.CONSOLE ? it : it.skip;
 
 /** Starts the load generator with users of its own. */
@@ -44,17 +44,26 @@ describeWith(CHROMIUM, 'the overview', () => {
     async () => {
       const own = await startStack({ gateways: 1, workers: 1 });
       const read = operator('admin:read', own.addresses);
-      const idle = await cpuPercent(own);
       const { page } = await consoleOperator('admin', own.addresses);
-      await openPage(page, '#/overview');
-      await page.getByText('live', { exact: true }).waitFor();
-      const cost = (await cpuPercent(own)) - idle;
+      const open = async () => {
+        await openPage(page, '#/overview');
+        await page.getByText('live', { exact: true }).waitFor();
+      };
+      await open();
+      // A process uses more in its first seconds, for the compilation of its code.
+      await cpuPercent(own);
+      const shown = await cpuPercent(own);
+      await openPage(page, '#/runbook');
+      const cost = shown - (await cpuPercent(own));
+      await open();
       startLoad(own.addresses);
       const connected = async () => (await read('GET', '/v1/admin/overview')).body.connections.total >= USERS;
       await until(connected, { timeoutMs: 90_000, everyMs: 1_000 });
       await page.evaluate(`window.longTasks = [];
-        new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration)))
+        new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(({ duration }) => duration)))
           .observe({ type: 'longtask' })`);
+      await page.evaluate(`setTimeout(() => { const end = Date.now() + 150; while (Date.now() < end); })`);
+      await until(() => page.evaluate('window.longTasks.some((ms) => ms >= 150) && Boolean((window.longTasks = []))'));
       await delay(MEASURED_MS);
       const longest = Number(await page.evaluate('Math.max(0, ...window.longTasks)'));
       const busy = (await read('GET', '/v1/admin/overview')).body;

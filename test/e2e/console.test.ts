@@ -22,7 +22,7 @@ const KIB = 1_024;
 const FIRST_LOAD_BYTES = 150 * KIB;
 /** Tiles and charts, a table with filters, forms, a matrix, and the playground: the long form checks every page. */
 const PAGES_OF_EACH_KIND = ['#/overview', '#/runs', '#/usage', '#/catalogue', '#/playground'];
-const ROLELESS_PARTS = 'table[data-cards] :is(thead, tbody, tr, th, td):not([role])';
+const ELEMENTS_WITHOUT_ROLE = 'table[data-cards] :is(thead, tbody, tr, th, td):not([role])';
 const BUILT = join(PROJECT_ROOT, 'console/dist');
 /** Markup, and the control that reverses the text after it. */
 const HOSTILE = '<img src=x onerror=alert(1)>\u202Egnp.exe <b>bold</b>';
@@ -112,7 +112,7 @@ describeWith(CHROMIUM, 'the console', () => {
       const width = Number(await page.evaluate('document.documentElement.scrollWidth'));
       if (width > PHONE.width) violations.push({ fragment, width });
       // On a phone the parts of a table are no longer displayed as a table.
-      const roleless = Number(await page.evaluate(`document.querySelectorAll('${ROLELESS_PARTS}').length`));
+      const roleless = Number(await page.evaluate(`document.querySelectorAll('${ELEMENTS_WITHOUT_ROLE}').length`));
       if (roleless > 0) violations.push({ fragment, roleless });
       await page.setViewportSize(DESKTOP);
     }
