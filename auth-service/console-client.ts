@@ -27,6 +27,11 @@ export class ConsoleClient {
     this.#redirectUris = redirectUris;
   }
 
+  /** Origins of the listed redirect URIs: their pages call the token endpoint. */
+  get origins(): readonly string[] {
+    return [...new Set(this.#redirectUris.map((uri) => new URL(uri).origin))];
+  }
+
   /** The owner of its sessions and refresh tokens, as in `clientKey`. */
   get key(): string {
     return `public:${this.id}`;

@@ -102,7 +102,7 @@ export async function startAuthService(config: Config, options: AuthServiceOptio
     const app = createApp({ logger, trustedProxyHops: config.TRUSTED_PROXY_HOPS });
     closers.add('http', () => app.close());
     answerBeforeClose(app, clock);
-    addCommonBehaviour(app, config.CORS_ORIGINS);
+    addCommonBehaviour(app, [...config.CORS_ORIGINS, ...console.origins]);
     const baseUrl = config.AUTH_SERVICE_URL;
     const publicUrl = config.AUTH_PUBLIC_URL;
     const metadata = {

@@ -100,7 +100,7 @@ export class UserData {
       const counts = await Promise.all(keys.map(({ key }) => erase(key)));
       deleted += counts.reduce((sum, count) => sum + count, 0);
     }
-    for (const shared of [own.tokenDue, own.activeRuns, own.activeCalls]) {
+    for (const shared of [own.tokenDue, own.activeRuns, own.unsuccessfulRuns, own.activeCalls]) {
       for await (const members of this.#ofUser(shared, userId)) if (members.length > 0) await erase(shared, members);
     }
     return deleted;

@@ -17,6 +17,7 @@ import {
   AuditBody,
   AuditQueryString,
   Draining,
+  Killing,
   Me,
   NodePath,
   NodesBody,
@@ -36,7 +37,9 @@ const EventStreamText = z.unknown().meta({
 export interface ClusterRoutesDeps {
   readonly identifyService: IdentifyService;
   readonly nodeId: string;
-  readonly nodes: Pick<NodeRegistry, 'requestDrain'>;
+  readonly nodes: Pick<NodeRegistry, 'requestDrain' | 'requestKill'>;
+  /** Whether nodes can be killed: for experiments, never in production. */
+  readonly allowsKill: boolean;
   readonly figures: ClusterFigures;
   readonly series: Pick<SeriesStore, 'read'>;
   readonly alerts: AlertWatch;
@@ -51,6 +54,7 @@ export function registerClusterRoutes(app: FastifyInstance, deps: ClusterRoutesD
   streamRoute(app, deps);
   seriesRoute(app, deps);
   nodeRoutes(app, deps);
+  if (deps.allowsKill) killRoute(app, deps);
   auditRoute(app, deps);
 }
 
@@ -215,6 +219,33 @@ them to others. Its orchestrator starts a new one.`,
       if (!node) throw new TollgateError('RECORD_NOT_FOUND', { text: 'No such node.' });
       await nodes.requestDrain(id);
       return reply.status(202).send({ node_id: id, role: node.role ?? 'gateway', draining: true });
+    },
+  );
+}
+
+function killRoute(app: FastifyInstance, { identifyService, nodes, figures }: ClusterRoutesDeps): void {
+  typedRoutes(app).post(
+    '/v1/admin/nodes/:node_id/kill',
+    {
+      ...requires(identifyService, 'admin'),
+      schema: {
+        ...ACTS,
+        operationId: 'killNode',
+        summary: 'Kill a gateway',
+        description: `The gateway ends within five seconds, as in a crash, so that its clients can be seen to resume at another node.
+The route exists in development and test only.`,
+        params: NodePath,
+        'x-errors': [...ACTION_ERRORS, 'RECORD_NOT_FOUND'],
+        response: { 202: Killing },
+      },
+    },
+    async ({ params: { node_id: id } }, reply) => {
+      const { gateways } = await figures.read();
+      if (!gateways.some(({ node_id }) => node_id === id)) {
+        throw new TollgateError('RECORD_NOT_FOUND', { text: 'No such gateway.' });
+      }
+      await nodes.requestKill(id);
+      return reply.status(202).send({ node_id: id, outcome: 'requested' });
     },
   );
 }

@@ -4,6 +4,7 @@ import { mapRedisErrors } from '../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../redis/keys.ts';
 import type { Runs } from '../runs/runs.ts';
 import type { Threads } from '../threads/threads.ts';
+import { cursorOf, otherList, positionOf, UNSUCCESSFUL, unsuccessfulRuns } from './unsuccessful-runs.ts';
 
 /** Messages of a thread that are searched for the one of a run. */
 const MESSAGES_SEARCHED = 200;
@@ -22,6 +23,7 @@ const FIELDS = [
   'message',
   'accepted_at',
   'ended_at',
+  'failure',
 ] as const;
 
 export interface ListedRun {
@@ -35,6 +37,8 @@ export interface ListedRun {
   readonly message: string;
   readonly accepted_at: string;
   readonly ended_at: string | null;
+  /** Error code of a failed run. */
+  readonly reason: string | null;
 }
 
 export interface RunFilter {
@@ -62,7 +66,7 @@ export interface RunReaderDeps {
   readonly threads: Pick<Threads, 'history'>;
 }
 
-/** Reads runs for operators: those of a user, those that have not ended, and the events of one. */
+/** Reads runs for operators: those of a user, those that need attention, and the events of one. */
 export class RunReader {
   readonly #deps: RunReaderDeps;
 
@@ -75,6 +79,7 @@ export class RunReader {
     const { redis, keys } = this.#deps;
     const found: ListedRun[] = [];
     let offset = Number(cursor ?? 0);
+    if (Number.isNaN(offset)) throw otherList();
     for (const end = offset + MAX_SEARCHED; offset < end; ) {
       const ids = await mapRedisErrors(redis.zrevrange(keys.user(userId).runs, offset, offset + limit - 1));
       const runs = await Promise.all(ids.map((id) => this.read(userId, id)));
@@ -88,8 +93,23 @@ export class RunReader {
     return { runs: found, next: String(offset) };
   }
 
-  /** Lists the runs of all users that have not ended. @throws RedisUnavailable */
-  async active(filter: RunFilter, limit: number, cursor: string | undefined): Promise<RunPage> {
+  /**
+   * Lists the runs of all users that have not ended, then those that failed or were cancelled, the latest first.
+   * @throws RedisUnavailable
+   */
+  async ofAll(filter: RunFilter, limit: number, cursor: string | undefined): Promise<RunPage> {
+    const { status } = filter;
+    if (status === 'completed') return { runs: [], next: null };
+    const isUnsuccessful = status === 'failed' || status === 'cancelled';
+    if (isUnsuccessful || cursor?.startsWith(UNSUCCESSFUL)) return this.#unsuccessful(filter, limit, cursor);
+    const active = await this.#active(filter, limit, cursor);
+    if (status !== undefined || active.next !== null) return active;
+    if (active.runs.length === limit) return { ...active, next: UNSUCCESSFUL };
+    const ended = await this.#unsuccessful(filter, limit - active.runs.length, undefined);
+    return { runs: [...active.runs, ...ended.runs], next: ended.next };
+  }
+
+  async #active(filter: RunFilter, limit: number, cursor: string | undefined): Promise<RunPage> {
     const { redis, keys } = this.#deps;
     const found: ListedRun[] = [];
     const [first = '0', from = '0'] = (cursor ?? '').split('-');
@@ -110,10 +130,28 @@ export class RunReader {
     return { runs: found, next: null };
   }
 
+  async #unsuccessful(filter: RunFilter, limit: number, cursor: string | undefined): Promise<RunPage> {
+    const found: ListedRun[] = [];
+    let position = positionOf(cursor);
+    for (let searched = 0; searched < MAX_SEARCHED; ) {
+      const entries = await unsuccessfulRuns(this.#deps, position, limit);
+      const runs = await Promise.all(entries.map(({ member }) => this.#readMember(member)));
+      for (const [index, { at }] of entries.entries()) {
+        const run = runs[index];
+        position = { at, skip: at === position.at ? position.skip + 1 : 1 };
+        if (run && matches(run, filter)) found.push(run);
+        if (found.length === limit) return { runs: found, next: cursorOf(position) };
+      }
+      if (entries.length < limit) return { runs: found, next: null };
+      searched += entries.length;
+    }
+    return { runs: found, next: cursorOf(position) };
+  }
+
   /** Returns undefined for a run that is not stored. @throws RedisUnavailable */
   async read(userId: string, runId: string): Promise<ListedRun | undefined> {
     const values = await mapRedisErrors(this.#deps.redis.hmget(this.#deps.keys.user(userId).run(runId), ...FIELDS));
-    const [status, agent, threadId, requestId, transport, message, acceptedAt, endedAt] = values;
+    const [status, agent, threadId, requestId, transport, message, acceptedAt, endedAt, failure] = values;
     if (!status) return undefined;
     return {
       run_id: runId,
@@ -126,6 +164,7 @@ export class RunReader {
       message: shortened(message ?? (await this.message(userId, runId, threadId ?? '')) ?? ''),
       accepted_at: new Date(Number(acceptedAt)).toISOString(),
       ended_at: endedAt ? new Date(Number(endedAt)).toISOString() : null,
+      reason: failure ?? null,
     };
   }
 

@@ -162,6 +162,9 @@ export const NodePath = z.object({
 export const Draining = z
   .object({ node_id: z.string(), role: z.enum(['gateway', 'worker']), draining: z.literal(true) })
   .meta({ id: 'DrainingNode', examples: [{ node_id: 'node_01j9z3a1', role: 'gateway', draining: true }] });
+export const Killing = z
+  .object({ node_id: z.string(), outcome: z.literal('requested') })
+  .meta({ id: 'KilledNode', examples: [{ node_id: 'node_01j9z3a1', outcome: 'requested' }] });
 
 const time = z.iso.datetime({ offset: true });
 export const SeriesQueryString = z.object({

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import type { Accounts } from '../accounts/accounts.ts';
 import { UNNAMED_PLAN } from '../auth/claims.ts';
-import type { ConnectionRegistry } from '../cluster/connection-registry.ts';
+import type { ConnectionRegistry, ListedConnection } from '../cluster/connection-registry.ts';
 import { UserPath } from '../http/admin-schemas.ts';
 import { typedRoutes } from '../http/route-docs.ts';
 import type { IdentifyService } from '../http/services.ts';
@@ -109,7 +109,7 @@ function userRoute(app: FastifyInstance, deps: UserRoutesDeps): void {
         mapRedisErrors(redis.hmget(user.logState, 'epoch', 'seq')),
         mapRedisErrors(redis.zcard(user.threads)),
       ]);
-      const plan = account.plan ?? (await planOf(deps, id)) ?? null;
+      const plan = account.plan ?? planOfLatest(connections) ?? (await planOfUsage(deps, id)) ?? null;
       const rights = { permissions: [], roles: [], featureFlags: {} };
       const usage = plan === null ? null : await quotas.summary(id, { ...rights, plan });
       const { blocked, revokedBefore } = account;
@@ -142,8 +142,8 @@ function runRoutes(app: FastifyInstance, { identifyService, reader, runs }: User
         ...READS,
         operationId: 'listRuns',
         summary: 'List runs',
-        description:
-          'The runs of a user of the last day, newest first; without `user_id`, those of all users that have not ended.',
+        description: `The runs of a user of the last day, newest first. Without \`user_id\`, the runs of all users that have not
+ended, then those of the last day that failed or were cancelled, newest first.`,
         querystring: RunsQuery,
         'x-errors': QUERY_ERRORS,
         response: { 200: RunsBody },
@@ -153,7 +153,7 @@ function runRoutes(app: FastifyInstance, { identifyService, reader, runs }: User
       const filter = { agent, status };
       const page =
         userId === undefined
-          ? await reader.active(filter, limit, cursor)
+          ? await reader.ofAll(filter, limit, cursor)
           : await reader.ofUser(userId, filter, limit, cursor);
       return { runs: page.runs.map(asResponse), next_cursor: page.next };
     },
@@ -179,10 +179,8 @@ function runRoutes(app: FastifyInstance, { identifyService, reader, runs }: User
         runs.status(id, runId),
       ]);
       if (!run) throw new TollgateError('RUN_NOT_FOUND');
-      const failed = timeline.events.find(({ type }) => type === 'agent_failed')?.fields.code;
       const answer = 'final_response' in status ? status.final_response : null;
-      const reason = typeof failed === 'string' ? failed : null;
-      return { run: { ...asResponse(run), final_response: answer ?? null, reason }, ...timeline };
+      return { run: { ...asResponse(run), final_response: answer ?? null }, ...timeline };
     },
   );
 }
@@ -233,8 +231,12 @@ user's plan. A repetition returns the same run.`,
 }
 
 async function retry(deps: UserRoutesDeps, userId: string, runId: string) {
-  const { reader, runs, accounts } = deps;
-  const [run, account] = await Promise.all([reader.read(userId, runId), accounts.read(userId)]);
+  const { reader, runs, accounts, registry } = deps;
+  const [run, account, { connections }] = await Promise.all([
+    reader.read(userId, runId),
+    accounts.read(userId),
+    registry.list(userId),
+  ]);
   if (!run) throw new TollgateError('RUN_NOT_FOUND');
   if (run.ended_at === null) throw new TollgateError('FORMAT_ERROR', { text: 'The run has not ended.' });
   if (account.blocked) throw new TollgateError('USER_BLOCKED');
@@ -243,7 +245,7 @@ async function retry(deps: UserRoutesDeps, userId: string, runId: string) {
   if (message === undefined) {
     throw new TollgateError('RUN_NOT_FOUND', { text: 'The message of the run is no longer stored.' });
   }
-  const plan = account.plan ?? (await planOf(deps, userId)) ?? UNNAMED_PLAN;
+  const plan = account.plan ?? planOfLatest(connections) ?? (await planOfUsage(deps, userId)) ?? UNNAMED_PLAN;
   const identity = {
     plan,
     permissions: [],
@@ -261,8 +263,14 @@ async function retry(deps: UserRoutesDeps, userId: string, runId: string) {
   return runs.start({ identity, ...ids, agent, message, transport, degraded: false }, NO_MESSAGE_LIMIT);
 }
 
+/** Returns the plan that the token of the latest connection named; undefined without one. */
+function planOfLatest(connections: readonly ListedConnection[]): string | undefined {
+  const openedAt = ({ opened_at = '' }: ListedConnection) => opened_at;
+  return connections.toSorted((one, other) => (openedAt(one) < openedAt(other) ? 1 : -1))[0]?.plan;
+}
+
 /** Returns the plan of the user's latest usage record, which the token of the user named; undefined without one. */
-async function planOf({ recentUsage }: UserRoutesDeps, userId: string): Promise<string | undefined> {
+async function planOfUsage({ recentUsage }: UserRoutesDeps, userId: string): Promise<string | undefined> {
   return (await recentUsage.since(userId, new Date(0)))[0]?.plan;
 }
 

@@ -4,6 +4,7 @@ import { RUN_STATES } from '../jobs.ts';
 import { limit, nextCursor } from './schemas.ts';
 
 const time = z.string().nullable();
+const reason = z.string().nullable().describe('Error code of a failed run; null for any other.');
 const cursor = (form: RegExp) => z.string().regex(form).optional().describe('`next_cursor` of the previous page.');
 
 export const UsersQuery = z.object({
@@ -44,6 +45,7 @@ const RunFields = {
   message: z.string().describe('First 200 characters.'),
   accepted_at: z.string(),
   ended_at: time,
+  reason,
 };
 export const RUN_EXAMPLE = {
   run_id: 'run_01j9z4aa',
@@ -56,12 +58,13 @@ export const RUN_EXAMPLE = {
   message: 'How is my workload doing?',
   accepted_at: '2026-11-30T12:00:00.000Z',
   ended_at: '2026-11-30T12:00:01.200Z',
+  reason: null,
 };
 export const RunsQuery = z.object({
   user_id: userId.optional(),
   agent: z.string().min(1).max(128).optional().describe('Only runs of this agent.'),
   status: z.enum(RUN_STATES).optional().describe('Only runs in this state.'),
-  cursor: cursor(/^\d{1,9}(-\d{1,9})?$/),
+  cursor: cursor(/^(u|u\d{1,16}-\d{1,5}|\d{1,9}(-\d{1,9})?)$/),
   limit,
 });
 export const RunsBody = z
@@ -80,7 +83,6 @@ export const RunBody = z
     run: z.object({
       ...RunFields,
       final_response: z.string().nullable().describe('Answer of a completed run, while its thread has it.'),
-      reason: z.string().nullable().describe('Code of a failed run; null for any other.'),
     }),
     events: z.array(z.object({ seq: z.number(), type: z.string(), at: z.string(), fields: z.looseObject({}) })),
     complete: z.boolean().describe('Whether `events` has all events so far.'),
@@ -89,7 +91,7 @@ export const RunBody = z
     id: 'AdminRun',
     examples: [
       {
-        run: { ...RUN_EXAMPLE, final_response: 'It is fine.', reason: null },
+        run: { ...RUN_EXAMPLE, final_response: 'It is fine.' },
         events: [{ seq: 1, type: 'agent_started', at: '2026-11-30T12:00:00.010Z', fields: { status: 'started' } }],
         complete: true,
       },
@@ -114,7 +116,12 @@ export const UserBody = z
   .object({
     user_id: z.string(),
     account: z.object({ plan: z.string().nullable(), blocked: z.boolean(), revoked_before: time }),
-    plan: z.string().nullable().describe('Plan of the account, else of the latest usage record; null without either.'),
+    plan: z
+      .string()
+      .nullable()
+      .describe(
+        'Plan of the account, else of the latest connection, else of the latest usage record; null without any.',
+      ),
     connections: z.array(Connection),
     connections_total: z.number(),
     usage: z

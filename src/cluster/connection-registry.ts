@@ -35,6 +35,8 @@ export interface ConnectionDetails {
   readonly node: string;
   readonly endpoint: string;
   readonly opened_at: string;
+  /** Plan of the token at the admission. */
+  readonly plan?: string;
   /** Stream that the connection carries. A later connection of the user with the same stream replaces this one. */
   readonly stream?: string;
 }

@@ -15,8 +15,10 @@ const RENEW_MS = 5_000;
 /** More nodes than a cluster of this kind has. */
 const LISTED_NODES = 1_000;
 
-/** A requested drain that no process has noticed in this time has no process. */
+/** A request to drain or to end that no process has noticed in this time has no process. */
 const DRAIN_MS = 60_000;
+const DRAIN = 'drain';
+const KILL = 'kill';
 
 /** What a process reports of itself with each renewal. Earlier versions report only `connections`. */
 export interface NodeReport {
@@ -64,6 +66,8 @@ interface NodeRegistryDeps {
   readonly logger: Logger;
   /** Called once if an administrator has requested this process to drain. */
   readonly onDrainRequested?: (() => void) | undefined;
+  /** Called if an administrator has requested this process to end without a drain. Without it, such a request has no effect. */
+  readonly onKillRequested?: (() => void) | undefined;
 }
 
 /**
@@ -114,7 +118,12 @@ export class NodeRegistry {
 
   /** Requests a process to drain. It notices within a renewal period. @throws RedisUnavailable */
   async requestDrain(nodeId: string): Promise<void> {
-    await mapRedisErrors(this.#deps.redis.set(this.#deps.keys.drainRequest(nodeId), '1', 'PX', DRAIN_MS));
+    await mapRedisErrors(this.#deps.redis.set(this.#deps.keys.drainRequest(nodeId), DRAIN, 'PX', DRAIN_MS));
+  }
+
+  /** Requests a process to end at once, as in a crash. It notices within a renewal period. @throws RedisUnavailable */
+  async requestKill(nodeId: string): Promise<void> {
+    await mapRedisErrors(this.#deps.redis.set(this.#deps.keys.drainRequest(nodeId), KILL, 'PX', DRAIN_MS));
   }
 
   /** Lists the live nodes, or those of other leases. @throws RedisUnavailable */
@@ -132,12 +141,13 @@ export class NodeRegistry {
       JSON.stringify({ ...this.#report(), draining: this.#drainRequested, started_at: this.#startedAt }),
     ];
     // Pipelined: one round trip.
-    const [alive, drain] = await Promise.all([
+    const [alive, request] = await Promise.all([
       renewNode.run(redis, [leases, details], args),
-      redis.exists(keys.drainRequest(this.#nodeId)),
+      redis.get(keys.drainRequest(this.#nodeId)),
     ]);
     this.#alive = Math.max(1, alive);
-    if (drain === 1 && !this.#drainRequested) {
+    if (request === KILL) this.#deps.onKillRequested?.();
+    else if (request !== null && !this.#drainRequested) {
       this.#drainRequested = true;
       this.#deps.logger.info({ node: this.#nodeId }, 'drain requested by an administrator');
       this.#deps.onDrainRequested?.();

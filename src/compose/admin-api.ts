@@ -15,7 +15,7 @@ import { ENDPOINTS } from '../transports/endpoints.ts';
 import { SOCKET_IO_PATH } from '../transports/socket-io.ts';
 import { RecentUsage } from '../usage/reports/recent-usage.ts';
 import type { AdminCallers } from './admin-callers.ts';
-import type { Connections } from './connections.ts';
+import { type Connections, canBeKilled } from './connections.ts';
 import type { GatewayServices } from './services.ts';
 import { toolServerReport } from './tool-servers.ts';
 
@@ -50,6 +50,7 @@ export function registerAdminApi(
     auditLog,
     streams,
     series: new SeriesStore(services),
+    allowsKill: canBeKilled(configuration.config),
   });
   const reader = new RunReader({ ...services, ...connections, eventLog: deps.eventLog });
   registerUserRoutes(app, {

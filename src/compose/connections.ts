@@ -73,7 +73,8 @@ export async function composeConnections(
   const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues } = services;
   const { authenticator, tokenSessions, tokenEvents } = authentication;
   const { plans } = catalogues;
-  const nodes = new NodeRegistry(services, nodeId);
+  const onKillRequested = canBeKilled(config) ? killThisProcess : undefined;
+  const nodes = new NodeRegistry({ ...services, onKillRequested }, nodeId);
   const rate = { perMinute: config.MESSAGE_RATE_PER_MINUTE };
   const messageLimiter = new MessageLimiter({ redis, keys, plans, nodes, clock, logger }, rate);
   closers.add('message limiter', () => messageLimiter.close());
@@ -217,4 +218,13 @@ async function followInvalidations(
   closers.add('invalidations', () => invalidations.stop());
   await invalidations.start();
   return { liveAttachments, accounts, revocations, invalidations };
+}
+
+/** Whether an administrator can kill a node: where clients are watched as they resume, never in production. */
+export function canBeKilled({ ENVIRONMENT: environment }: Pick<Config, 'ENVIRONMENT'>): boolean {
+  return environment === 'development' || environment === 'test';
+}
+
+function killThisProcess(): void {
+  process.kill(process.pid, 'SIGKILL');
 }

@@ -228,7 +228,7 @@ export class Attachment implements TokenOwner, TailListener {
         plan: this.#tokenIdentity.plan,
         tokenIssuedAt,
         connectionId: this.connectionId,
-        details: this.#events.details,
+        details: { ...this.#events.details, plan: this.#tokenIdentity.plan },
         token: registration?.token,
         ...(this.#admissionOrder === undefined ? {} : { order: this.#admissionOrder }),
       });

@@ -1,3 +1,4 @@
+import { isObject } from '../lib/is-object.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { isSampled, type Tracing } from '../lib/tracing.ts';
 import type { DurableEventType, Fields, TerminalEventType } from '../protocol/messages.ts';
@@ -18,6 +19,9 @@ const appendEvents = LuaScript.load(
   ),
 );
 
+/** Number of runs that failed or were cancelled that are listed per partition, and for how long after the latest of them. */
+const UNSUCCESSFUL_RUNS = 200;
+const UNSUCCESSFUL_RUNS_SECONDS = 25 * 3_600;
 /** Number of usage records kept per user, for the user's own tools. */
 const RECENT_USAGE = 1_000;
 /** Maximum number of messages and bytes per thread. The oldest messages are removed first. */
@@ -220,17 +224,20 @@ function appendKeys({ events, run, ends, threadMessage, quotaCommit, reserve }: 
   if (isMore) all.push(keys.outbox, keys.recentUsage);
   if (ends ?? threadMessage) all.push(keys.activeRuns, keys.runsInFlight);
   if (threadMessage) all.push(keys.thread(threadMessage.threadId));
+  if (isUnsuccessful(ends)) all.push(keys.unsuccessfulRuns);
   return all;
 }
 
 /** Returns the arguments after those of the log: see `appendEvents-n.lua`. */
 function appendArguments(append: Append): ScriptArgument[] {
   const { userId, events, run, ends, threadMessage, quotaCommit, reserve, hasNoJournal } = append;
-  const options = `${reserve ? 'q' : ''}${quotaCommit ? 'c' : ''}${ends ? 'e' : ''}${threadMessage ? 't' : ''}`;
+  const ending = ends ? `e${isUnsuccessful(ends) ? 'u' : ''}` : '';
+  const options = `${reserve ? 'q' : ''}${quotaCommit ? 'c' : ''}${ending}${threadMessage ? 't' : ''}`;
   const args: ScriptArgument[] = [run?.fencingToken ?? '', run?.eventsInLog ?? 0, events.length, options];
   if (reserve) args.push(reserve);
   if (quotaCommit) args.push(quotaCommit);
   if (ends) args.push(STATUS_AFTER[ends], run ? activeRunMember(userId, run.runId) : '', hasNoJournal ? 0 : 1);
+  if (isUnsuccessful(ends)) args.push(failureCode(events), UNSUCCESSFUL_RUNS, UNSUCCESSFUL_RUNS_SECONDS);
   if (threadMessage) args.push(JSON.stringify(threadMessage.message), THREAD_MESSAGES, THREAD_BYTES);
   // No worker takes a run over that ends in this step, so it needs no journal.
   for (const event of events) addEventArguments(args, event, run !== undefined && ends === undefined);
@@ -245,6 +252,16 @@ function addEventArguments(args: ScriptArgument[], event: NewEvent, hasJournal: 
   if (usageRecord) args.push(JSON.stringify(usageRecord));
   if (refusal) args.push(JSON.stringify(refusal));
   if (journal) args.push(journal.field, journal.value);
+}
+
+function isUnsuccessful(ends: TerminalEventType | undefined): boolean {
+  return ends === 'agent_failed' || ends === 'agent_cancelled';
+}
+
+/** Returns the error code of the terminal event, which is the last one; "" for a cancelled run. */
+function failureCode(events: readonly NewEvent[]): string {
+  const error = events.at(-1)?.fields.error;
+  return isObject(error) && typeof error.code === 'string' ? error.code : '';
 }
 
 /** Returns the member of a run in the set of active runs of its partition. */

@@ -51,6 +51,11 @@ export class Keys {
     return `${this.#partition(partition)}:active-runs`;
   }
 
+  /** The latest runs that failed or were cancelled, scored by their end. */
+  unsuccessfulRuns(partition: number): string {
+    return `${this.#partition(partition)}:unsuccessful-runs`;
+  }
+
   /**
    * Tool calls outside runs that have not ended, scored by the time after which no node can still be executing them.
    */
@@ -174,7 +179,7 @@ export class Keys {
   get workerDetails(): string {
     return `${this.prefix}:{workers}:details`;
   }
-  /** Exists while a node or worker is requested to drain. */
+  /** What a node or worker is requested to do: to drain or, outside production, to end. */
   drainRequest(nodeId: string): string {
     return `${this.prefix}:{drains}:${nodeId}`;
   }
@@ -415,6 +420,9 @@ export class UserKeys {
   }
   get activeRuns(): string {
     return `${this.#tag}:active-runs`;
+  }
+  get unsuccessfulRuns(): string {
+    return `${this.#tag}:unsuccessful-runs`;
   }
   get activeCalls(): string {
     return `${this.#tag}:active-calls`;

@@ -48,6 +48,7 @@ export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
   tokenDue: 'entries',
   outbox: 'ingested',
   activeRuns: 'entries',
+  unsuccessfulRuns: 'entries',
   activeCalls: 'entries',
 };
 
@@ -55,6 +56,7 @@ export const USER_KEYS: Readonly<Record<keyof UserKeys, Treatment>> = {
 export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>, Treatment>> = {
   outbox: 'ingested',
   activeRuns: 'entries',
+  unsuccessfulRuns: 'entries',
   activeCalls: 'entries',
   tokenDue: 'entries',
   ledger: 'pseudonymised',

@@ -101,7 +101,7 @@ describe('the authorization endpoint', () => {
     }
   });
 
-  it('accepts exactly the listed redirect URIs where there is a list', async () => {
+  it('accepts exactly the listed redirect URIs, and requests of their pages, where there is a list', async () => {
     const listed = await startFixture({ CONSOLE_REDIRECT_URIS: 'https://gate.example.com/console/callback' });
     const status = async (uri: string) => {
       const query = new URLSearchParams({ ...REQUEST, redirect_uri: uri });
@@ -110,6 +110,12 @@ describe('the authorization endpoint', () => {
     expect(await status('https://gate.example.com/console/callback')).toBe(200);
     expect(await status(REDIRECT)).toBe(400);
     expect(await status('https://gate.example.com/console/callback/')).toBe(400);
+    const allowedFor = async (origin: string) => {
+      const { headers } = await listed.call('/oauth/token', { form: {}, headers: { origin } });
+      return headers.get('access-control-allow-origin');
+    };
+    expect(await allowedFor('https://gate.example.com')).toBe('https://gate.example.com');
+    expect(await allowedFor('https://other.example.com')).toBeNull();
   });
 
   it('does not exist without accounts', async () => {

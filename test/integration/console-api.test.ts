@@ -97,6 +97,7 @@ describe('an operator', () => {
       ['POST', '/v1/users/u/events', { type: 'a.b' }],
       ['POST', '/v1/config/reload'],
       ['POST', '/v1/admin/nodes/n/drain'],
+      ['POST', '/v1/admin/nodes/n/kill'],
       ['POST', '/v1/usage/corrections', {}],
       ['DELETE', '/v1/users/u/data'],
     ];
@@ -182,6 +183,7 @@ describe('the audit log', () => {
     ['revokeTokens', 'POST', '/v1/tokens/revoke', { user_id: ':user' }, 200],
     ['publishEvent', 'POST', '/v1/users/:user/events', { type: 'a.notice', fields: { text: 'secret text' } }, 202],
     ['drainNode', 'POST', '/v1/admin/nodes/:user/drain', undefined, 404],
+    ['killNode', 'POST', '/v1/admin/nodes/:user/kill', undefined, 404],
     ['eraseUserData', 'DELETE', '/v1/users/:user/data', undefined, 202],
     ['exportUserData', 'GET', '/v1/users/:user/data', undefined, 200],
   ])(

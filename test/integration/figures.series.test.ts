@@ -93,6 +93,24 @@ describe('the series of figures', () => {
   });
 });
 
+describe('the end that an administrator requests', () => {
+  it('reaches a process that allows it, and changes nothing for any other', async () => {
+    const clock = new ManualClock();
+    const reached: string[] = [];
+    const onDrainRequested = () => reached.push('drain');
+    const deps = { redis, keys, clock, logger: silentLogger, onDrainRequested };
+    const allows = new NodeRegistry({ ...deps, onKillRequested: () => reached.push('kill') }, 'node_allows');
+    const ignores = new NodeRegistry(deps, 'node_ignores');
+    for (const [id, registry] of [['node_allows', allows] as const, ['node_ignores', ignores] as const]) {
+      await registry.requestKill(id);
+      await registry.start(() => ({ connections: 0 }));
+      closeAfter('test', () => registry.stop());
+    }
+    expect(reached).toEqual(['kill']);
+    expect((await allows.list()).filter(({ draining }) => draining)).toEqual([]);
+  });
+});
+
 describe('a drain that an administrator requests', () => {
   it('reaches the process within a renewal, once, and no other process', async () => {
     const clock = new ManualClock();

@@ -16,6 +16,7 @@ function allKeysOf(keys: Keys, userId: string, id: string): string[] {
     ...named,
     keys.outbox(partition),
     keys.activeRuns(partition),
+    keys.unsuccessfulRuns(partition),
     keys.activeCalls(partition),
     keys.tokenDue(partition),
   ];

@@ -20,6 +20,7 @@
   KEYS[8] activeRuns   sorted set of runs that have not ended; with e
   KEYS[9] runsInFlight sorted set of the user's runs that have not ended; with e
   KEYS[10] thread      stream of the thread's messages; with t
+  KEYS[last] unsuccessfulRuns  sorted set of runs that failed or were cancelled, scored by their end, ms; with u
   ARGV[1...7] the log, see include/events.lua
   ARGV[8] fencing token of the claim (field `epoch` of the run), "" outside a run
   ARGV[9] number of events of the run that the writer knows to be in the log before these
@@ -29,6 +30,8 @@
            c  commit of a tool call (JSON, see include/quotas.lua)
            e  the run ends: its status, its member of activeRuns ("<user id> <run id>"), and 1 when it may have a
               journal of earlier appends
+           u  the run that ends failed or was cancelled: the code of the failure or "", maximum number of entries of
+              unsuccessfulRuns, seconds that the set is kept
            t  message to add to the thread if it still exists (JSON), maximum number of messages, of bytes per thread
   then per event: type, timestamp, fields (see include/events.lua), and the letters of what follows:
            r  usage record (JSON)
@@ -44,7 +47,7 @@
 --@include events
 local run, runEpoch, known, count, options = KEYS[3], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local at = 12
-local reservation, settlement, ending, message
+local reservation, settlement, ending, unsuccessful, message
 for letter in string.gmatch(options, '%a') do
   if letter == 'q' then
     reservation, at = ARGV[at], at + 1
@@ -52,6 +55,8 @@ for letter in string.gmatch(options, '%a') do
     settlement, at = ARGV[at], at + 1
   elseif letter == 'e' then
     ending, at = { status = ARGV[at], member = ARGV[at + 1], hasJournal = ARGV[at + 2] == '1' }, at + 3
+  elseif letter == 'u' then
+    unsuccessful, at = { code = ARGV[at], entries = tonumber(ARGV[at + 1]), seconds = ARGV[at + 2] }, at + 3
   else
     message, at = { text = ARGV[at], messages = ARGV[at + 1], bytes = ARGV[at + 2], existing = true }, at + 3
   end
@@ -73,6 +78,14 @@ local function endRun()
   end
   -- Lua limits the number of arguments of a call.
   for i = 1, #unneeded, 1000 do redis.call('HDEL', run, unpack(unneeded, i, math.min(i + 999, #unneeded))) end
+end
+
+local function listUnsuccessful(now)
+  local set = KEYS[#KEYS]
+  redis.call('ZADD', set, now, ending.member)
+  redis.call('ZREMRANGEBYRANK', set, 0, -unsuccessful.entries - 1)
+  redis.call('EXPIRE', set, unsuccessful.seconds)
+  if unsuccessful.code ~= '' then redis.call('HSET', run, 'failure', unsuccessful.code) end
 end
 
 -- Commits and reserves, and completes the reply. An existing reservation of the call is extended, so a repetition
@@ -143,5 +156,6 @@ if runEpoch ~= '' then
   end
   redis.call('HSET', run, unpack(fields))
   if ending then endRun() end
+  if unsuccessful then listUnsuccessful(log.nowText) end
 end
 return replied({ 'appended', log.seq, log.epoch, cancel }, log.now, commit)

@@ -8,7 +8,7 @@ import { type Browser, type BrowserContext, chromium, type Page } from 'playwrig
 import { PROJECT_ROOT } from '../../../scripts/lib/processes.ts';
 import { closeAfter } from '../open-resources.ts';
 import { CHROMIUM } from '../programs.ts';
-import { stack } from '../stack.ts';
+import { type StackAddresses, stack } from '../stack.ts';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 export const DESKTOP = { width: 1_280, height: 860 };
@@ -73,14 +73,14 @@ async function launch(): Promise<Browser> {
   return launched;
 }
 
-/** Opens a tab and signs in through the page of the auth service, with a demo account of the shared stack. */
-export async function consoleOperator(account = 'admin'): Promise<ConsoleTab> {
+/** Opens a tab of the first gateway of a stack, and signs in through the page of its auth service with a demo account. */
+export async function consoleOperator(account = 'admin', of: StackAddresses = stack()): Promise<ConsoleTab> {
   const tab = await openTab();
   const { page } = tab;
-  await page.goto(`${stack().gateways[0]?.url}/console/`);
+  await page.goto(`${of.gateways[0]?.url}/console/`);
   await page.getByRole('button', { name: 'Sign in', exact: true }).click();
   await page.locator('input[name=email]').fill(`${account}@demo.local`);
-  await page.locator('input[name=password]').fill(stack().demoPassword);
+  await page.locator('input[name=password]').fill(of.demoPassword);
   await page.locator('button[type=submit]').click();
   await page.getByRole('button', { name: 'Sign out' }).waitFor({ state: 'attached' });
   return tab;

@@ -12,6 +12,7 @@ import {
   type ToolDescription,
   webSocketTransport,
 } from '@tollgate/client';
+import { path, request } from '../../api/http.ts';
 import { accessToken } from '../../session/session.ts';
 import { Tap } from './tap.ts';
 import { isOpen, isRunEvent, newTurn, type Turn, withEntry, withEvent } from './turns.ts';
@@ -123,6 +124,16 @@ export class PlaygroundController {
   async refreshToken(): Promise<void> {
     await this.#attempt('The token was not refreshed', async () => {
       this.tap.send('token_refresh', { token: await accessToken({ fresh: true }) });
+    });
+  }
+
+  /** Ends the gateway of the connection, as in a crash; the route exists in development and test only. */
+  async killNode(): Promise<void> {
+    const node = String(this.welcome.value.server_id);
+    await this.#attempt('The node was not killed', async () => {
+      await request(path`/v1/admin/nodes/${node}/kill`, { method: 'POST' });
+      const text = `${node} ends within five seconds. The client reconnects to another node and resumes there.`;
+      this.finding.value = { title: 'Node killed', text, tone: 'accent' };
     });
   }
 

@@ -1,3 +1,5 @@
+import { useConfig } from '../../session/config.ts';
+import { canWrite } from '../../session/session.ts';
 import { Badge, Status } from '../../ui/badge.tsx';
 import { Panel } from '../../ui/page.tsx';
 import type { PlaygroundController } from './controller.ts';
@@ -10,6 +12,8 @@ export function Experiments({ controller }: { readonly controller: PlaygroundCon
   const others = controller.others.value;
   const isSse = controller.transport === 'sse';
   const cap = limits?.max_connections_per_user;
+  const { environment } = useConfig();
+  const canKill = canWrite.value && (environment === 'development' || environment === 'test');
   const experiments = [
     { title: 'Drop the connection', run: () => controller.drop(), usable: connected },
     { title: 'Refresh the token', run: () => void controller.refreshToken(), usable: connected },
@@ -23,6 +27,7 @@ export function Experiments({ controller }: { readonly controller: PlaygroundCon
       run: () => controller.exceedConnections(),
       usable: connected,
     },
+    ...(canKill ? [{ title: 'Kill the node', run: () => void controller.killNode(), usable: connected }] : []),
   ];
   return (
     <Panel title="Experiments">

@@ -60,13 +60,26 @@ function RunActions({ userId, run, onDone }: RunActionsProps) {
       />
     );
   }
+  return <RetryRun userId={userId} runId={run.run_id} />;
+}
+
+interface RetryRunProps {
+  readonly userId: string;
+  readonly runId: string;
+  readonly small?: boolean;
+}
+
+/** Starts a run that has ended again, and shows the new one. */
+export function RetryRun({ userId, runId, small = false }: RetryRunProps) {
   return (
     <Action
       label="Run again"
+      small={small}
       title="Run it again"
       consequence="Starts a new run with the same message, agent and thread, as the same user. Its tool calls are charged."
       run={async () => {
-        const { run_id } = await request<{ run_id: string }>(`${target}/retry`, { method: 'POST' });
+        const target = path`/v1/admin/users/${userId}/runs/${runId}/retry`;
+        const { run_id } = await request<{ run_id: string }>(target, { method: 'POST' });
         navigate(href(['runs', userId, run_id]));
         return `Started as ${run_id}.`;
       }}

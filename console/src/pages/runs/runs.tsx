@@ -10,7 +10,7 @@ import { Page, Panel } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
 import { Foreign, Time } from '../../ui/text.tsx';
-import { RunPage } from './run.tsx';
+import { RetryRun, RunPage } from './run.tsx';
 
 type RunList = Paged & { readonly runs: readonly RunSummary[] };
 const STATUSES = ['queued', 'running', 'waiting', 'completed', 'failed', 'cancelled'];
@@ -42,7 +42,7 @@ function RunsPage({ user, agent, status }: RunFilters) {
       title="Runs"
       about={
         user === ''
-          ? 'Runs in progress. Enter a user id to see all runs of that user in the last 24 hours.'
+          ? 'Runs of all users in progress, and those that failed or were cancelled in the last 24 hours. Completed runs are listed per user.'
           : 'All runs of the user in the last 24 hours, newest first.'
       }
       actions={
@@ -60,11 +60,8 @@ function RunsPage({ user, agent, status }: RunFilters) {
               columns={COLUMNS}
               rows={rows}
               keyOf={({ run_id }) => run_id}
-              empty={user === '' && status === '' ? 'No run is in progress' : 'No run matches'}
-              emptyHint={
-                user === '' &&
-                'Without a user id, only runs in progress and runs that ended without their agent are listed.'
-              }
+              empty={user === '' && status === '' ? 'No run is in progress, none has failed' : 'No run matches'}
+              emptyHint={user === '' && 'Enter a user id to see all runs of that user in the last 24 hours.'}
             />
           )}
         </Loaded>
@@ -92,6 +89,10 @@ function FilterForm({ user, agent, status }: RunFilters) {
       </label>
     </Filters>
   );
+}
+
+function isUnsuccessful({ status }: RunSummary): boolean {
+  return status === 'failed' || status === 'cancelled';
 }
 
 const COLUMNS: readonly Column<RunSummary>[] = [
@@ -128,6 +129,11 @@ const COLUMNS: readonly Column<RunSummary>[] = [
   },
   { title: 'Accepted', cell: ({ accepted_at }) => <Time at={accepted_at} /> },
   { title: 'Took', kind: 'number', cell: (run) => duration(tookMs(run)) },
+  {
+    title: 'Actions',
+    kind: 'actions',
+    cell: (run) => isUnsuccessful(run) && <RetryRun userId={run.user_id ?? ''} runId={run.run_id} small />,
+  },
 ];
 
 function tookMs({ accepted_at, ended_at }: RunSummary): number | null {
