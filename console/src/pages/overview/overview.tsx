@@ -37,7 +37,7 @@ export function Overview() {
   return (
     <Page
       title="Overview"
-      about="The cluster now, and how it came to be like this."
+      about="The state of the cluster now, and its history."
       actions={
         <>
           <Badge tone={state?.tone}>{state?.text}</Badge>
