@@ -95,7 +95,8 @@ function readStreams(
 
 /**
  * Removes ingested entries. Entries that remain after a crash are behind the cursor and are removed by the next trim of
- * that outbox.
+ * that outbox. Call it in the turn in which Redis confirmed their ingestion: a Redis that has lost the ingestion in a
+ * failover must not remove them (`survivorsAreCharged` in models/ledger.qnt).
  */
 export async function trimOutboxes(
   redis: Redis,
