@@ -251,6 +251,12 @@ describe('the checker of npm run torture', () => {
     expect(check(withUsage(unknown(goodHistory())))).toEqual([]);
   });
 
+  it.each(['agent_failed', 'agent_cancelled'])('accepts an open call of a run that ended with %s', (type) => {
+    const brokenOff = events((all) => eventAt(3, { type })(all).filter(({ seq }) => seq !== 3));
+    const found = check(brokenOff(goodHistory())).filter(({ promise }) => promise === 'calls');
+    expect(found).toEqual([]);
+  });
+
   it('does not compare deliveries of an earlier epoch with the log of the current one', () => {
     const renewed = each('log', (line) => ({ ...line, epoch: 'e2' }));
     const other = each('event', (line) => ({ ...line, eventId: `old_${line.seq}` }));

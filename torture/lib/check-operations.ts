@@ -1,7 +1,8 @@
 import { type Ended, type HistoryLine, type Invoked, type LoggedEvent, linesOf } from './history.ts';
 import type { Violation } from './promises.ts';
 
-const TERMINAL = ['agent_completed', 'agent_failed', 'agent_cancelled'];
+const BROKEN_OFF = ['agent_failed', 'agent_cancelled'];
+const TERMINAL = ['agent_completed', ...BROKEN_OFF];
 
 interface Operation {
   readonly invoked: Invoked;
@@ -85,11 +86,15 @@ export function checkRuns(history: readonly HistoryLine[]): Violation[] {
 export function checkToolCalls(history: readonly HistoryLine[]): Violation[] {
   const violations: Violation[] = [];
   const report = (what: string, at?: number) => violations.push({ promise: 'calls', what, at });
-  const calls = grouped(allEvents(history), ({ callId }) => callId);
+  const logged = allEvents(history);
+  const calls = grouped(logged, ({ callId }) => callId);
+  const brokenOff = new Set(logged.flatMap(({ type, runId }) => (BROKEN_OFF.includes(type) ? (runId ?? []) : [])));
   for (const [callId, events] of calls) {
     const executing = events.filter(({ type }) => type === 'tool_executing').length;
     const completed = events.filter(({ type }) => type === 'tool_completed').length;
-    if (executing !== 1 || completed !== 1) {
+    // The terminal event of a run that failed or was cancelled also ends its open calls.
+    const isEndedByRun = completed === 0 && events.every(({ runId }) => brokenOff.has(runId ?? ''));
+    if (executing !== 1 || (completed !== 1 && !isEndedByRun)) {
       report(`Call ${callId} has ${executing} tool_executing and ${completed} tool_completed.`);
     }
   }
@@ -114,8 +119,8 @@ export function checkToolCalls(history: readonly HistoryLine[]): Violation[] {
     if (answer.success && times !== 1) report(`Key ${key} succeeded and was executed ${times} times.`, answer.at);
     const end = calls.get(answer.callId ?? '')?.find(({ type }) => type === 'tool_completed');
     if (end?.success !== answer.success) {
-      const logged = end ? `success: ${end.success}` : 'no such call';
-      report(`Key ${key} was answered success: ${answer.success}; the log has ${logged}.`, answer.at);
+      const found = end ? `success: ${end.success}` : 'no such call';
+      report(`Key ${key} was answered success: ${answer.success}; the log has ${found}.`, answer.at);
     }
   }
   return violations;

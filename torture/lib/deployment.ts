@@ -83,7 +83,7 @@ export class Deployment {
   }
 
   /** Starts everything. A failure ends this process, and with it what has started. */
-  static async start(): Promise<Deployment> {
+  static async start({ balancer: wanted }: { readonly balancer: boolean }): Promise<Deployment> {
     const folder = await mkdtemp(join(tmpdir(), 'tollgate-torture-'));
     const [toolPort = 0, agentPort = 0, balancerPort = 0] = await freePorts(3);
     await writeFile(join(folder, 'executions'), '');
@@ -109,7 +109,7 @@ export class Deployment {
       },
     });
     const gatewayUrls = stack.addresses.gateways.map(({ url }) => url);
-    const hasBalancer = haproxyVersion() !== undefined;
+    const hasBalancer = wanted && haproxyVersion() !== undefined;
     const balancer = hasBalancer ? await Helper.start(haproxy(balancerPort, gatewayUrls)) : undefined;
     const urls = balancer ? [httpUrl(balancerPort)] : gatewayUrls;
     return new Deployment({ stack, redisLink, authLink, toolServer, agent, balancer, urls, redis }, folder);
