@@ -5,9 +5,11 @@ import { expect, it } from '@jest/globals';
 import { ManagedProcess } from '../../scripts/lib/processes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
-/** About 20 s on a quiet machine: processes, 8 s of faults, recovery. */
+/** About 20 s on a quiet machine: the start of the processes, 6 s of faults, recovery. */
 const TIMEOUT_MS = 150_000;
-const SEED = 18;
+/** Its plan kills a gateway, a worker, Redis, the tool server and the agent, and holds the replies of Redis; they overlap. */
+const SEED = 104;
+const FAULTS = 6;
 
 it(
   'npm run torture breaks a deployment at random moments, finds every promise kept, and reports that',
@@ -15,7 +17,7 @@ it(
     const folder = await mkdtemp(join(tmpdir(), 'tollgate-smoke-'));
     closeAfter('test', () => rm(folder, { recursive: true, force: true }));
     const out = join(folder, 'report.html');
-    const size = ['--seed', String(SEED), '--minutes', '0.13', '--users', '2', '--faults', '0.8', '--no-balancer'];
+    const size = ['--seed', String(SEED), '--minutes', '0.1', '--users', '2', '--faults', '1', '--no-balancer'];
     const lines: string[] = [];
     const child = new ManagedProcess({
       name: 'torture',
@@ -31,7 +33,7 @@ it(
     expect(code).toBe(0);
     const [, counts = '{}'] = /violations\. (\{.*\})/.exec(text) ?? [];
     const { faults, operations, events, records } = JSON.parse(counts);
-    expect(faults).toBeGreaterThanOrEqual(4);
+    expect(faults).toBe(FAULTS);
     expect(Object.keys(operations)).toEqual(expect.arrayContaining(['run', 'chat', 'tool', 'usage']));
     expect(operations.run.ok).toBeGreaterThan(10);
     expect(operations.tool.ok).toBeGreaterThan(10);

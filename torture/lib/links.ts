@@ -61,27 +61,34 @@ export class TcpLink {
   }
 
   #forward(from: Socket, to: Socket, canBeSilent: boolean): void {
-    let lastDueAt = 0;
+    /** Packets on their way, in order: a later one never overtakes an earlier one, also when the latency falls. */
+    const waiting: { readonly bytes: Buffer; readonly dueAt: number }[] = [];
     let held: Buffer[] | undefined;
     const write = (bytes: Buffer) => {
       if (!to.destroyed) to.write(bytes);
+    };
+    const flush = () => {
+      const now = performance.now();
+      for (let [next] = waiting; next && next.dueAt <= now; [next] = waiting) {
+        waiting.shift();
+        write(next.bytes);
+      }
+      const [next] = waiting;
+      if (next) setTimeout(flush, next.dueAt - now);
     };
     this.#sockets.add(from);
     from.on('data', (bytes: Buffer) => {
       if (held) held.push(bytes);
       else if (canBeSilent && this.#isSilent) {
-        const waiting = [bytes];
-        held = waiting;
+        const kept = [bytes];
+        held = kept;
         this.#release.push(() => {
           held = undefined;
-          for (const one of waiting) write(one);
+          for (const one of kept) write(one);
         });
       } else {
-        // Packets keep their order when the latency falls.
-        const now = performance.now();
-        lastDueAt = Math.max(lastDueAt, now + this.#latencyMs);
-        if (lastDueAt <= now) write(bytes);
-        else setTimeout(write, lastDueAt - now, bytes);
+        waiting.push({ bytes, dueAt: performance.now() + this.#latencyMs });
+        if (waiting.length === 1) flush();
       }
     });
     from.on('error', () => to.destroy());
