@@ -101,7 +101,15 @@ async function playFaults(deployment: Deployment, recorder: Recorder, options: R
   const kinds = kindsFor(deployment, options.only);
   const { seed, durationMs, faultsPerSecond: perSecond } = options;
   const plan = planFaults({ seed, durationMs, kinds, perSecond });
-  await Promise.all(plan.map((fault) => play(deployment, recorder, fault, options.progress)));
+  /** The latest fault per target: on a busy machine a restart can last until the next fault is due. */
+  const latest = new Map<string, Promise<void>>();
+  const playing = plan.map((fault) => {
+    const before = latest.get(fault.target);
+    const played = play(deployment, recorder, { fault, before, progress: options.progress });
+    latest.set(fault.target, played);
+    return played;
+  });
+  await Promise.all(playing);
   // A process that a fault of Redis ended is started again, as by an orchestrator.
   const ended = deployment.stack.all.filter(({ running }) => !running);
   await Promise.all(ended.map((process) => startAgain(process)));
@@ -110,11 +118,18 @@ async function playFaults(deployment: Deployment, recorder: Recorder, options: R
 async function play(
   deployment: Deployment,
   recorder: Recorder,
-  fault: PlannedFault,
-  progress: (line: string) => void,
+  {
+    fault,
+    before,
+    progress,
+  }: {
+    readonly fault: PlannedFault;
+    readonly before: Promise<void> | undefined;
+    readonly progress: (line: string) => void;
+  },
 ): Promise<void> {
   const { id, kind, target, at, forMs } = fault;
-  await delay(at);
+  await Promise.all([delay(at), before]);
   progress(`${kind} of ${target} for ${forMs} ms`);
   recorder.add({ t: 'fault', id, kind, target });
   const heal = await inject(deployment, fault);
