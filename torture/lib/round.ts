@@ -48,7 +48,7 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
     await evidence.recordResources(before, options.progress);
     options.progress('reading logs and ledger');
     await evidence.recordState();
-    for (const what of await deployment.failures()) recorder.write({ t: 'process', what });
+    await recordFailures(deployment, recorder);
     recorder.write({ t: 'finished', users: users.all.map(({ id }) => id) });
   } finally {
     stop.abort();
@@ -110,7 +110,8 @@ async function playFaults(deployment: Deployment, recorder: Recorder, options: R
     return played;
   });
   await Promise.all(playing);
-  // A process that a fault of Redis ended is started again, as by an orchestrator.
+  await recordFailures(deployment, recorder);
+  // Such a process is started again, as by an orchestrator, so that the rest can be checked.
   const ended = deployment.stack.all.filter(({ running }) => !running);
   await Promise.all(ended.map((process) => startAgain(process)));
 }
@@ -132,8 +133,14 @@ async function play(
   await Promise.all([delay(at), before]);
   progress(`${kind} of ${target} for ${forMs} ms`);
   recorder.add({ t: 'fault', id, kind, target });
+  // Before a kill, which would hide that the process had already ended.
+  await recordFailures(deployment, recorder);
   const heal = await inject(deployment, fault);
   await delay(forMs);
   await heal();
   recorder.add({ t: 'healed', id });
+}
+
+async function recordFailures(deployment: Deployment, recorder: Recorder): Promise<void> {
+  for (const what of await deployment.failures()) recorder.write({ t: 'process', what });
 }
