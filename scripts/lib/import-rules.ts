@@ -140,10 +140,12 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   scripts: [...EVERYTHING_IN_SRC, 'packages/client'],
   // Load runs against remote deployments, so it may use the protocol but no internals.
   load: [...LEAVES, 'scripts', 'packages/client'],
+  // Drives real processes with the helpers of the tests; its checker imports nothing but the history.
+  torture: [...LEAVES, 'packages/client', 'scripts', 'load', 'test/support'],
   // It imports the client by its package name.
   'console/src': [],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'auth-service', 'scripts'],
-  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load'],
+  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load', 'torture'],
 };
 
 /** Folders whose imports are checked. */
@@ -157,6 +159,7 @@ const FOLDERS = [
   'scripts',
   'bench',
   'load',
+  'torture',
   'console/src',
 ];
 const SOURCE = /\.(tsx?|mjs)$/;
@@ -172,6 +175,7 @@ const FOLDERS_WITH_BOUNDED_FILES = [
   'scripts',
   'bench',
   'load',
+  'torture',
   'console',
 ];
 

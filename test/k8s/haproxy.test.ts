@@ -7,6 +7,7 @@ import { httpStatus } from '../../scripts/lib/processes.ts';
 import { loadConfig } from '../../src/config.ts';
 import { publicError, TollgateError } from '../../src/protocol/errors.ts';
 import { openClient } from '../support/clients.ts';
+import { openStream } from '../support/event-stream.ts';
 import { readHaproxyTimeouts } from '../support/haproxy-config.ts';
 import { startLoadBalancer } from '../support/load-balancer.ts';
 import { closeAfter } from '../support/open-resources.ts';
@@ -14,7 +15,7 @@ import { describeWith, HAPROXY } from '../support/programs.ts';
 import { seqs, upTo } from '../support/runs.ts';
 import { type StackProcess, useStack } from '../support/stack.ts';
 import { Stopwatch } from '../support/stopwatch.ts';
-import { mintToken } from '../support/tokens.ts';
+import { mintToken, serviceToken } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
 const FAILURES_PER_MINUTE = 5;
@@ -164,6 +165,21 @@ describeWith(HAPROXY, 'three gateways behind HAProxy', () => {
     for (const socket of sockets) socket.emit('agent_request', { message: 'Hello' });
     for (const end of await Promise.all(ends)) expect(end).toMatchObject({ status: 'completed' });
     for (const socket of sockets) expect(socket.connected).toBe(true);
+  });
+
+  it('ends the connection of an event stream at the gateway as soon as its client closes', async () => {
+    const { token, userId } = mint();
+    const stream = await openStream(`${url}/v1/events`, { token }).opened();
+    expect(stream.status).toBe(200);
+    const authorization = `Bearer ${await serviceToken('admin', { stack: processes().addresses })}`;
+    const connections = async () => {
+      const answer = await fetch(`${url}/v1/users/${userId}/connections`, { headers: { authorization } });
+      return ((await answer.json()) as { readonly total: number }).total;
+    };
+    await until(async () => (await connections()) === 1);
+    stream.destroy();
+    // The gateway sends a comment every 15 s: the first one after the close fails in any case.
+    await until(async () => (await connections()) === 0, { timeoutMs: 5_000, label: 'no connection of the client' });
   });
 
   it('shows that long polling needs the cookie: a client that keeps none does not get through', async () => {

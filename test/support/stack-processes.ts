@@ -30,6 +30,8 @@ export interface StackOptions {
   readonly redisUrl: string;
   /** A checkout of an earlier version, which gateways and workers run until `switchTo('current')`. */
   readonly earlierRoot?: string;
+  /** Puts a proxy in front of the auth service: gets its URL, returns the one that all processes use. */
+  readonly authProxy?: (authUrl: string) => Promise<string>;
   /** Receives every line that any of the processes prints. */
   readonly onLine?: (line: string) => void;
 }
@@ -161,13 +163,13 @@ export class StackProcesses {
 
   /** Starts everything concurrently. If one process fails to start, all others are stopped. */
   static async start(options: StackOptions): Promise<StackProcesses> {
-    const { gateways = 1, workers = 1, env = {}, redisUrl, onLine, earlierRoot } = options;
+    const { gateways = 1, workers = 1, env = {}, redisUrl, onLine, earlierRoot, authProxy } = options;
     const ports = await freePorts(1 + gateways + workers);
-    const [authUrl = '', ...urls] = ports.map(httpUrl);
+    const [ownAuthUrl = '', ...urls] = ports.map(httpUrl);
     const addresses: StackAddresses = {
       gateways: urls.slice(0, gateways).map((url) => ({ url, wsUrl: url.replace('http', 'ws') })),
       workers: urls.slice(gateways).map((url) => ({ url })),
-      authUrl,
+      authUrl: (await authProxy?.(ownAuthUrl)) ?? ownAuthUrl,
       redisUrl,
       keyPrefix: env.REDIS_KEY_PREFIX ?? `t${randomBytes(6).toString('hex')}`,
       secrets: {

@@ -73,6 +73,17 @@ describe('the client over server-sent events', () => {
     expect(bodies).toEqual([same, same, same, same]);
   });
 
+  it('resolves with the outcome of a tool that failed, and rejects with the error of a refused call', async () => {
+    const failed = { success: false, error: { code: 'TOOL_FAILED', message: 'It failed.', retryable: false } };
+    const { client } = await connected((request, response) => {
+      if (request.url === '/v1/tools/bad')
+        response.writeHead(200).end(JSON.stringify({ tool_call_id: 'c1', ...failed }));
+      else response.writeHead(403).end(JSON.stringify({ error: { code: 'PERMISSION_DENIED', retryable: false } }));
+    });
+    expect(await client.callTool('bad')).toMatchObject({ tool_call_id: 'c1', ...failed });
+    await expect(client.callTool('denied')).rejects.toMatchObject({ code: 'PERMISSION_DENIED' });
+  });
+
   it('answers an input request with a request of its own', async () => {
     const requests: unknown[] = [];
     const { client } = await connected(async (request, response) => {

@@ -12,7 +12,9 @@ import {
 
 const PAGES = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'k8s/README.md', ...markdownIn('docs')];
 
-const SOURCES = ['src', 'workers', 'auth-service', 'scripts', 'test', 'bench', 'load', 'console'].flatMap(filesIn);
+const SOURCES = ['src', 'workers', 'auth-service', 'scripts', 'test', 'bench', 'load', 'torture', 'console'].flatMap(
+  filesIn,
+);
 
 function filesIn(folder: string): string[] {
   const files = readdirSync(join(PROJECT_ROOT, folder), { recursive: true, encoding: 'utf8' });

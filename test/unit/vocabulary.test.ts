@@ -7,7 +7,7 @@ import retired from './retired-words.json' with { type: 'json' };
 
 /** docs/glossary.md has the term for each retired word. Names on the wire (`snake_case`) are public and not checked. */
 const PACKAGES = ['packages/client/src', 'packages/react/src'];
-const FOLDERS = ['src', 'workers', 'auth-service', ...PACKAGES, 'load', 'bench', 'scripts', 'test'];
+const FOLDERS = ['src', 'workers', 'auth-service', ...PACKAGES, 'load', 'torture', 'bench', 'scripts', 'test'];
 
 interface Source {
   readonly path: string;

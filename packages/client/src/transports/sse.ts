@@ -173,15 +173,17 @@ class SseLink implements Transport {
     const { request_id } = fields;
     const thread_id = this.#welcome?.thread_id;
     const { path, body } = CALLS[type](fields, thread_id === undefined ? {} : { thread_id });
-    const text = await this.#repeat(path, body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) });
-    if (text === undefined) return;
-    const error = errorOf(text);
+    const answer = await this.#repeat(path, body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) });
+    if (answer === undefined) return;
+    const { ok, text } = answer;
+    // The answer about a tool that failed has an error too, beside its outcome.
+    const error = ok ? undefined : errorOf(text);
     if (error) this.#tracker.message('error', { ...error, request_id });
     else this.#tracker.message(REPLIES[type], { ...parse(text), request_id });
   }
 
   /** Repeats a request until the gateway answers: its id makes that safe. @returns undefined if the client has closed */
-  async #repeat(path: string, init: RequestInit): Promise<string | undefined> {
+  async #repeat(path: string, init: RequestInit): Promise<{ ok: boolean; text: string } | undefined> {
     for (let delayMs = FIRST_DELAY_MS; ; delayMs = Math.min(2 * delayMs, MAX_DELAY_MS)) {
       try {
         const headers = { authorization: `Bearer ${this.#token}`, 'content-type': 'application/json' };
@@ -190,7 +192,8 @@ class SseLink implements Transport {
         const text = await response.text();
         // Anything else is the answer of a proxy, or of a node that drains.
         const code = errorOf(text)?.code;
-        if (response.ok || (code !== undefined && code !== 'SERVER_DRAINING')) return text;
+        const { ok } = response;
+        if (ok || (code !== undefined && code !== 'SERVER_DRAINING')) return { ok, text };
       } catch {
         // The network, or a node that was killed.
       }

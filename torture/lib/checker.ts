@@ -1,0 +1,62 @@
+import { checkDeliveries, checkLogs } from './check-events.ts';
+import { checkLedger } from './check-ledger.ts';
+import { checkRuns, checkToolCalls } from './check-operations.ts';
+import { type HistoryLine, linesOf } from './history.ts';
+import type { Violation } from './promises.ts';
+
+/** Checks everything that the history of a round states. It reads nothing else. */
+export function check(history: readonly HistoryLine[]): Violation[] {
+  return [
+    ...checkEvidence(history),
+    ...checkDeliveries(history),
+    ...checkLogs(history),
+    ...checkRuns(history),
+    ...checkToolCalls(history),
+    ...checkLedger(history),
+    ...checkCaps(history),
+    ...checkResources(history),
+    ...linesOf(history, 'process').map(({ what }) => ({ promise: 'processes' as const, what })),
+  ];
+}
+
+/** A history that lacks something proves nothing. */
+function checkEvidence(history: readonly HistoryLine[]): Violation[] {
+  const missing: string[] = [];
+  const [finished] = linesOf(history, 'finished');
+  if (!finished) missing.push('the last line');
+  const logs = new Set(linesOf(history, 'log').map(({ user }) => user));
+  const usages = new Set(linesOf(history, 'usage').map(({ user }) => user));
+  for (const user of finished?.users ?? []) {
+    if (!logs.has(user)) missing.push(`the event log of ${user}`);
+    if (!usages.has(user)) missing.push(`the usage of ${user}`);
+  }
+  const ended = new Set(history.flatMap((line) => (isEnd(line) ? [line.id] : [])));
+  for (const { id, op } of linesOf(history, 'invoked')) {
+    if (!ended.has(id)) missing.push(`the end of operation ${id} (${op})`);
+  }
+  for (const kind of ['ledger', 'executions'] as const) {
+    if (linesOf(history, kind).length !== 1) missing.push(`one line "${kind}"`);
+  }
+  for (const kind of ['resource', 'cap', 'event', 'ok'] as const) {
+    if (linesOf(history, kind).length === 0) missing.push(`any line "${kind}"`);
+  }
+  return missing.map((what) => ({ promise: 'evidence', what: `The history lacks ${what}.` }));
+}
+
+function isEnd(line: HistoryLine): line is Extract<HistoryLine, { t: 'ok' | 'failed' | 'unknown' }> {
+  return line.t === 'ok' || line.t === 'failed' || line.t === 'unknown';
+}
+
+function checkCaps(history: readonly HistoryLine[]): Violation[] {
+  const above = linesOf(history, 'cap').filter(({ connections, cap }) => connections > cap);
+  return above.map(({ user, connections, cap, at }) => {
+    return { promise: 'caps', what: `${user} has ${connections} connections; the cap is ${cap}.`, at };
+  });
+}
+
+function checkResources(history: readonly HistoryLine[]): Violation[] {
+  const above = linesOf(history, 'resource').filter(({ before, after }) => after > before);
+  return above.map(({ name, before, after }) => {
+    return { promise: 'resources', what: `${name}: ${before} before, ${after} after the round.` };
+  });
+}

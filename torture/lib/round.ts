@@ -1,0 +1,146 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../test/support/until.ts';
+import { type Deployment, startAgain } from './deployment.ts';
+import { Evidence } from './evidence.ts';
+import { type PlannedFault, planFaults } from './fault-plan.ts';
+import { inject, kindsFor } from './faults.ts';
+import { Recorder } from './history.ts';
+import { ChatMember, ClientMember, GreedyMember, TRANSPORTS } from './population.ts';
+import { mintedUser, sessionUser, type User } from './users.ts';
+
+export interface RoundOptions {
+  readonly seed: number;
+  readonly durationMs: number;
+  readonly users: number;
+  readonly only: readonly string[] | undefined;
+  readonly faultsPerSecond: number;
+  readonly historyFile: string;
+  readonly progress: (line: string) => void;
+}
+
+/** Work before the first fault and after the last one, so that recovery is measured. */
+const QUIET_MS = 2_000;
+const TOOL_MS = 30_000;
+
+/** Runs one round on a deployment: work, faults, healing, evidence. Its history is written to the file. */
+export async function runRound(deployment: Deployment, options: RoundOptions): Promise<void> {
+  const recorder = new Recorder(options.historyFile);
+  const stop = new AbortController();
+  const sampling = new AbortController();
+  try {
+    const users = await usersOf(deployment, options.users);
+    const evidence = new Evidence(deployment, users.all, recorder);
+    const before = await evidence.resources();
+    const members = membersOf(deployment, recorder, users, { seed: options.seed, signal: stop.signal });
+    await toolIsOffered(members.clients);
+    const working = Promise.all([...members.clients, ...members.others].map((member) => member.work()));
+    const samples = evidence.sampleCaps(sampling.signal);
+    await delay(QUIET_MS);
+    await playFaults(deployment, recorder, options);
+    options.progress('healed; the clients finish');
+    await delay(QUIET_MS);
+    stop.abort();
+    await working;
+    sampling.abort();
+    await samples;
+    for (const member of members.clients) member.close();
+    options.progress('waiting for the base line');
+    await evidence.recordResources(before, options.progress);
+    options.progress('reading logs and ledger');
+    await evidence.recordState();
+    await recordFailures(deployment, recorder);
+    recorder.write({ t: 'finished', users: users.all.map(({ id }) => id) });
+  } finally {
+    stop.abort();
+    sampling.abort();
+    recorder.flush();
+  }
+}
+
+interface Users {
+  readonly minted: readonly User[];
+  readonly session: User;
+  readonly greedy: User;
+  readonly all: readonly User[];
+}
+
+async function usersOf({ addresses }: Deployment, count: number): Promise<Users> {
+  const minted = Array.from({ length: count }, (_, at) => mintedUser(addresses, `user-${at + 1}`));
+  const session = await sessionUser(addresses);
+  const greedy = mintedUser(addresses, 'greedy');
+  return { minted, session, greedy, all: [...minted, session, greedy] };
+}
+
+function membersOf(
+  { urls }: Deployment,
+  recorder: Recorder,
+  { minted, session, greedy }: Users,
+  { seed, signal }: { readonly seed: number; readonly signal: AbortSignal },
+) {
+  let number = 0;
+  const deps = () => {
+    number += 1;
+    return { recorder, urls, signal, seed: seed * 1_000 + number };
+  };
+  const clients = [
+    ...minted.flatMap((user) => Object.keys(TRANSPORTS).map((transport) => new ClientMember(deps(), user, transport))),
+    new ClientMember(deps(), session, 'websocket'),
+  ];
+  for (const client of clients) client.meet(clients);
+  const others = [...minted.map((user) => new ChatMember(deps(), user)), new GreedyMember(deps(), greedy)];
+  return { clients, others };
+}
+
+/** The gateways list the tool of the tool server some time after their start. */
+async function toolIsOffered([client]: readonly ClientMember[]): Promise<void> {
+  await until(() => client?.offersTool(), { timeoutMs: TOOL_MS, everyMs: 100, label: 'the tool of the tool server' });
+}
+
+/** Injects the planned faults at their times and heals each; resolves when everything serves again. */
+async function playFaults(deployment: Deployment, recorder: Recorder, options: RoundOptions): Promise<void> {
+  const kinds = kindsFor(deployment, options.only);
+  const { seed, durationMs, faultsPerSecond: perSecond } = options;
+  const plan = planFaults({ seed, durationMs, kinds, perSecond });
+  /** The latest fault per target: on a busy machine a restart can last until the next fault is due. */
+  const latest = new Map<string, Promise<void>>();
+  const playing = plan.map((fault) => {
+    const before = latest.get(fault.target);
+    const played = play(deployment, recorder, { fault, before, progress: options.progress });
+    latest.set(fault.target, played);
+    return played;
+  });
+  await Promise.all(playing);
+  await recordFailures(deployment, recorder);
+  // Such a process is started again, as by an orchestrator, so that the rest can be checked.
+  const ended = deployment.stack.all.filter(({ running }) => !running);
+  await Promise.all(ended.map((process) => startAgain(process)));
+}
+
+async function play(
+  deployment: Deployment,
+  recorder: Recorder,
+  {
+    fault,
+    before,
+    progress,
+  }: {
+    readonly fault: PlannedFault;
+    readonly before: Promise<void> | undefined;
+    readonly progress: (line: string) => void;
+  },
+): Promise<void> {
+  const { id, kind, target, at, forMs } = fault;
+  await Promise.all([delay(at), before]);
+  progress(`${kind} of ${target} for ${forMs} ms`);
+  recorder.add({ t: 'fault', id, kind, target });
+  // Before a kill, which would hide that the process had already ended.
+  await recordFailures(deployment, recorder);
+  const heal = await inject(deployment, fault);
+  await delay(forMs);
+  await heal();
+  recorder.add({ t: 'healed', id });
+}
+
+async function recordFailures(deployment: Deployment, recorder: Recorder): Promise<void> {
+  for (const what of await deployment.failures()) recorder.write({ t: 'process', what });
+}
