@@ -109,7 +109,9 @@ async function playFaults(deployment: Deployment, recorder: Recorder, options: R
     latest.set(fault.target, played);
     return played;
   });
-  await Promise.all(playing);
+  // Every fault is healed before a failure ends the round: a later restart would outlive it.
+  const failure = (await Promise.allSettled(playing)).find(({ status }) => status === 'rejected');
+  if (failure?.status === 'rejected') throw failure.reason;
   await recordFailures(deployment, recorder);
   // Such a process is started again, as by an orchestrator, so that the rest can be checked.
   const ended = deployment.stack.all.filter(({ running }) => !running);
