@@ -80,7 +80,7 @@ describe('npm run load', () => {
   it(
     'ends with exit code 1 when a threshold does not hold, and says which',
     async () => {
-      const size = ['--users', '3', '--turns', '5/s', '--duration', '2', '--grace', '20'];
+      const size = ['--users', '3', '--turns', '20/s', '--duration', '2', '--grace', '20'];
       const { exit, text } = await load([...pool, ...size, '--threshold', 'run_p50_ms<0.001'], minting());
       expect(text).toMatch(/FAILED +run_p50_ms/);
       expect(text).toContain('Failed.');
@@ -96,7 +96,7 @@ describe('npm run load', () => {
       const files = { good: join(folder, 'good'), bad: join(folder, 'bad') };
       await writeFile(files.good, `# two users\n${good.join('\n')}\n`);
       await writeFile(files.bad, `${good[0]}x\n${good[1]}x\n`);
-      const size = ['--users', '2', '--turns', '4/s', '--duration', '2', '--grace', '20', '--mix', 'chat'];
+      const size = ['--users', '2', '--turns', '20/s', '--duration', '2', '--grace', '20', '--mix', 'chat'];
       const let_in = await load([...pool, ...size, ...PATIENT, '--tokens', files.good]);
       expect([let_in.exit.code, let_in.text]).toEqual([0, expect.stringContaining('Passed.')]);
       const refused = await load([...pool, ...size, '--grace', '0', '--tokens', files.bad]);
