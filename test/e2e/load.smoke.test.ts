@@ -96,7 +96,7 @@ describe('npm run load', () => {
       const files = { good: join(folder, 'good'), bad: join(folder, 'bad') };
       await writeFile(files.good, `# two users\n${good.join('\n')}\n`);
       await writeFile(files.bad, `${good[0]}x\n${good[1]}x\n`);
-      const size = ['--users', '2', '--turns', '20/s', '--duration', '2', '--grace', '20', '--mix', 'chat'];
+      const size = ['--users', '2', '--turns', '4/s', '--duration', '4', '--grace', '20', '--mix', 'chat'];
       const let_in = await load([...pool, ...size, ...PATIENT, '--tokens', files.good]);
       expect([let_in.exit.code, let_in.text]).toEqual([0, expect.stringContaining('Passed.')]);
       const refused = await load([...pool, ...size, '--grace', '0', '--tokens', files.bad]);
