@@ -186,7 +186,7 @@ export interface AuditEntry {
 }
 
 export interface TallyRow {
-  readonly user_id?: string;
+  readonly user?: string;
   readonly tool?: string;
   readonly plan?: string;
   readonly hour?: string;

@@ -136,8 +136,7 @@ function UnitsChart({ report: { history, from }, days }: { readonly report: Repo
 }
 
 function keyOf(row: TallyRow, name: string): string {
-  if (name === 'user') return row.user_id ?? '';
-  return row[name as 'tool' | 'plan' | 'day' | 'hour'] ?? '';
+  return row[name as 'user' | 'tool' | 'plan' | 'day' | 'hour'] ?? '';
 }
 
 function groupColumn(name: string): Column<TallyRow> {
