@@ -1,6 +1,6 @@
 import { path, request } from '../api/http.ts';
 import type { Node } from '../api/types.ts';
-import { bytes, count, duration } from '../lib/format.ts';
+import { bytes, count, duration, plural } from '../lib/format.ts';
 import { useResource } from '../lib/resource.ts';
 import { Action } from '../ui/action.tsx';
 import { Badge, Status } from '../ui/badge.tsx';
@@ -20,7 +20,7 @@ export function Nodes() {
   return (
     <Page
       title="Nodes"
-      about="Each process of the cluster. A drained node stops accepting, moves its clients and exits."
+      about="Each process of the cluster. A drained node stops accepting, moves its clients, exits and leaves this list. The process that replaces it has a new id."
     >
       <Loaded resource={nodes}>
         {({ nodes: all }) => (
@@ -111,7 +111,7 @@ function Drain({ node, onChange }: { readonly node: Node; readonly onChange: () 
   if (node.draining) return <span class="muted">Draining</span>;
   const consequence =
     role === 'gateway'
-      ? `Its ${count(connections)} connections are closed with 1012, spread over DRAIN_SECONDS. Clients reconnect to other nodes and resume. The process then exits, and its orchestrator starts a new one.`
+      ? `It sends ${plural(connections, 'client')} away with 1012, spread over DRAIN_SECONDS (see Settings). Clients reconnect to other nodes and resume. The list shows this within some seconds. The process then exits, and its orchestrator starts a new one: for maintenance of the host, stop that there first.`
       : 'It claims no further run, hands over what it has not finished, and exits. Its orchestrator starts a new one.';
   return (
     <Action

@@ -1,6 +1,6 @@
 import { request } from '../../api/http.ts';
 import type { Paged, RecordPage, UsageRecord } from '../../api/types.ts';
-import { count, duration } from '../../lib/format.ts';
+import { count, duration, plural } from '../../lib/format.ts';
 import { href } from '../../lib/router.ts';
 import { Status } from '../../ui/badge.tsx';
 import { FilterField, Filters } from '../../ui/filters.tsx';
@@ -34,7 +34,7 @@ export function Records({ user, tool, record }: RecordsProps) {
         <FilterField label="User id" name="user" value={user} wide />
         <FilterField label="Tool" name="tool" value={tool} />
       </Filters>
-      <Panel title="Records, oldest first" flush>
+      <Panel title="Records, oldest first" flush actions={records.data && <Shown records={records.data} />}>
         <Loaded resource={records}>
           {(rows) => (
             <Table
@@ -49,6 +49,16 @@ export function Records({ user, tool, record }: RecordsProps) {
         <More list={records} />
       </Panel>
     </>
+  );
+}
+
+/** The sum of the list, which is that of the filter once all of its records are shown. */
+function Shown({ records }: { readonly records: readonly UsageRecord[] }) {
+  const units = records.reduce((total, record) => total + record.units, 0);
+  return (
+    <span class="muted small">
+      {plural(units, 'unit')} in the {plural(records.length, 'record')} shown
+    </span>
   );
 }
 

@@ -15,9 +15,12 @@ const TABS = [
 export function Usage({ route }: PageProps) {
   const [tab = 'bill'] = route.rest;
   const query = (name: string) => route.query.get(name) ?? '';
+  // The tabs with a filter by user keep it.
+  const userOf = (id: string) => (id === 'bill' || id === 'records' ? query('user') : '');
+  const tabs = TABS.map((one) => ({ ...one, href: href(['usage', one.id], { user: userOf(one.id) }) }));
   return (
     <Page title="Usage and bill" about="What was charged, to whom, and the proof that no record is missing or changed.">
-      <Tabs label="Views" tabs={TABS.map((one) => ({ ...one, href: href(['usage', one.id]) }))} current={tab} />
+      <Tabs label="Views" tabs={tabs} current={tab} />
       {tab === 'records' && <Records user={query('user')} tool={query('tool')} record={query('record')} />}
       {tab === 'windows' && <Windows />}
       {tab === 'consumers' && <Consumers />}

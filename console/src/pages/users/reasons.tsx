@@ -15,7 +15,10 @@ export function Reasons({ user }: { readonly user: UserDetail }) {
   if (reasons.length === 0) {
     return (
       <div class="notice" data-tone="ok">
-        <span>Nothing that is stored refuses this user now.</span>
+        <div>
+          No block, revoked token or used-up limit below refuses this user now. The message limit is not shown: a client
+          above its messages per minute gets <code>RATE_LIMITED</code>, and can send again within a minute.
+        </div>
       </div>
     );
   }
@@ -56,10 +59,22 @@ function reasonsOf({ account, usage }: UserDetail): Reason[] {
   for (const { name, used, resets_at } of limitsOf(usage).filter(isReached)) {
     const text = (
       <>
-        <code>{name}</code> is used up ({count(used)}). It resets <Time at={resets_at} />.
+        <code>{name}</code> is used up ({count(used)}).
+        {resets_at && (
+          <>
+            {' '}
+            It resets at <Time at={resets_at} exact /> (<Time at={resets_at} />
+            ).
+          </>
+        )}
       </>
     );
-    reasons.push({ code: name.endsWith('_per_day') ? 'QUOTA_EXCEEDED' : 'RATE_LIMITED', text });
+    reasons.push({ code: isQuota(name) ? 'QUOTA_EXCEEDED' : 'RATE_LIMITED', text });
   }
   return reasons;
+}
+
+/** The gateway answers a used-up allowance of the plan with another code than a limit that a retry soon passes. */
+function isQuota(name: string): boolean {
+  return name === 'runs_per_hour' || name.endsWith('_per_day');
 }

@@ -70,6 +70,12 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
           note={`${plural(threads, 'thread')}, ${event_log.epoch ?? 'no epoch'}`}
         />
       </dl>
+      <p>
+        <a href={href(['usage', 'records'], { user: user.user_id })}>What this user was charged for</a>, call by call
+        {' · '}
+        <a href={href('usage', { by: 'tool', days: '1', user: user.user_id })}>Sums of the last 24 hours</a>, tool by
+        tool
+      </p>
       <Panel title="Connections" flush>
         <Table
           caption="Connections"
@@ -99,9 +105,6 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
           />
         </Panel>
       </div>
-      <p>
-        <a href={href(['usage', 'records'], { user: user.user_id })}>What this user was charged for</a>
-      </p>
     </>
   );
 }
@@ -154,7 +157,7 @@ const QUOTA_COLUMNS: readonly Column<LimitState>[] = [
       </>
     ),
   },
-  { title: 'Resets', cell: ({ resets_at }) => <Time at={resets_at} /> },
+  { title: 'Resets', cell: ({ resets_at }) => <Time at={resets_at} exact /> },
 ];
 
 function runColumns(userId: string): readonly Column<RunSummary>[] {

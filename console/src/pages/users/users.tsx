@@ -49,7 +49,7 @@ function Search({ query }: { readonly query: string }) {
               emptyHint={
                 users.more
                   ? 'The search reads a bounded part at a time. Show more to continue.'
-                  : 'The gateway knows a user from the first connection, run or account change on.'
+                  : 'Users have the id of their token, not their e-mail address. They appear here with the first connection, run or account change.'
               }
             />
           )}
