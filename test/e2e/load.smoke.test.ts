@@ -13,6 +13,13 @@ const TIMEOUT_MS = 90_000;
 /** A bound that holds while this machine runs all other tests. */
 const PATIENT = ['--threshold', 'first_event_p95_ms<60000'];
 
+const QUICK = {
+  transports: { websocket: 1 },
+  turns: { agent_request: 1 },
+  messages: ['Hello'],
+  think_ms: { min: 0, max: 0 },
+};
+
 interface Finished {
   readonly exit: Exit;
   readonly text: string;
@@ -93,10 +100,12 @@ describe('npm run load', () => {
     'takes tokens from a file, and fails when the pool refuses them',
     async () => {
       const good = [mintToken().token, (await login()).access_token];
-      const files = { good: join(folder, 'good'), bad: join(folder, 'bad') };
+      const files = { good: join(folder, 'good'), bad: join(folder, 'bad'), mix: join(folder, 'mix.json') };
+      // Users that do not think between turns: two of them complete ten turns per second.
+      await writeFile(files.mix, JSON.stringify(QUICK));
       await writeFile(files.good, `# two users\n${good.join('\n')}\n`);
       await writeFile(files.bad, `${good[0]}x\n${good[1]}x\n`);
-      const size = ['--users', '2', '--turns', '4/s', '--duration', '4', '--grace', '20', '--mix', 'chat'];
+      const size = ['--users', '2', '--turns', '10/s', '--duration', '2', '--grace', '20', '--mix', files.mix];
       const let_in = await load([...pool, ...size, ...PATIENT, '--tokens', files.good]);
       expect([let_in.exit.code, let_in.text]).toEqual([0, expect.stringContaining('Passed.')]);
       const refused = await load([...pool, ...size, '--grace', '0', '--tokens', files.bad]);
