@@ -106,8 +106,9 @@ export class RunAdmission {
     if (!load || load.waiting === 0 || Math.abs(age) > REPORT_VALID_MS) return undefined;
     const waitMs = ((load.waiting + this.#added) * load.mean_ms) / load.slots - Math.max(0, age);
     const planned = PLANNED_SHARE * timeoutMs;
-    // The mean can be that of agents with a longer time limit.
-    const most = planned - Math.min(load.mean_ms, planned / 2);
+    // Once for its own execution, and once for what the report lacks: the rest of the runs that occupy the slots, and
+    // runs that arrived while it was on its way. The mean can be that of agents with a longer time limit.
+    const most = planned - Math.min(2 * load.mean_ms, planned / 2);
     if (waitMs <= most) return undefined;
     const retryMs = Math.min(Math.max(waitMs - most, MIN_RETRY_MS), MAX_RETRY_MS);
     return new TollgateError('OVERLOADED', {

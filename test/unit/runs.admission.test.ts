@@ -28,19 +28,19 @@ describe('the admission of runs', () => {
     expect(admitted.refusal(TIMEOUT_MS)).toBeUndefined();
   });
 
-  it('refuses a run whose wait and mean duration exceed four fifths of its time limit', () => {
+  it('refuses a run whose wait and two mean durations exceed four fifths of its limit', () => {
     const { admitted, report } = admission();
-    // 36 s - 2 s = 34 s of wait.
-    report({ waiting: 170 });
+    // 36 s - 2 × 2 s = 32 s of wait.
+    report({ waiting: 160 });
     expect(admitted.refusal(TIMEOUT_MS)).toBeUndefined();
-    report({ waiting: 171 });
+    report({ waiting: 161 });
     expect(admitted.refusal(TIMEOUT_MS)?.code).toBe('OVERLOADED');
     expect(admitted.refusal(2 * TIMEOUT_MS)).toBeUndefined();
   });
 
   it('counts the runs that it accepted since the report, and the time that has passed', () => {
     const { clock, admitted, report } = admission();
-    report({ waiting: 170 });
+    report({ waiting: 160 });
     for (let at = 0; at < 10; at += 1) admitted.added();
     expect(admitted.refusal(TIMEOUT_MS)).toBeDefined();
     clock.advance(2_000);
@@ -53,10 +53,10 @@ describe('the admission of runs', () => {
       report({ waiting });
       return admitted.refusal(TIMEOUT_MS)?.retryAfterMs ?? 0;
     };
-    expect(retryAfterMs(171)).toBeGreaterThanOrEqual(1_000);
-    // 54 s of wait: 20 s too many, and up to half of that in addition.
-    expect(retryAfterMs(270)).toBeGreaterThanOrEqual(20_000);
-    expect(retryAfterMs(270)).toBeLessThanOrEqual(30_000);
+    expect(retryAfterMs(161)).toBeGreaterThanOrEqual(1_000);
+    // 52 s of wait: 20 s too many, and up to half of that in addition.
+    expect(retryAfterMs(260)).toBeGreaterThanOrEqual(20_000);
+    expect(retryAfterMs(260)).toBeLessThanOrEqual(30_000);
     expect(retryAfterMs(1_000_000)).toBeGreaterThanOrEqual(60_000);
     expect(retryAfterMs(1_000_000)).toBeLessThanOrEqual(90_000);
   });
