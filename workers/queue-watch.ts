@@ -20,14 +20,15 @@ interface QueueWatchDeps {
   readonly metrics: Metrics;
   readonly logger: Logger;
   /** Time for which a run occupies a slot of this worker. */
-  readonly durations: { readonly meanMs: number | undefined; readonly inProgress: number };
+  readonly durations: { readonly meanMs: number | undefined; readonly executing: number };
   /** Reports the queue to the gateways. */
   readonly report: (load: QueueLoad) => Promise<void>;
 }
 
 /**
  * Maintains `tollgate_queue_jobs` and `tollgate_run_queue_wait_seconds` of the run queue, by which workers are scaled,
- * and reports the queue to the gateways from the first waiting run until none waits. While Redis is unavailable the series are removed, because an autoscaler would treat an old value as current.
+ * and reports the queue to the gateways from the first waiting run until none waits. While Redis is unavailable the series
+ * are removed, because an autoscaler would treat an old value as current.
  * @param options.concurrency runs that this worker executes at a time
  * @returns a function that stops the watch
  */
@@ -64,7 +65,7 @@ export function watchQueue(
   };
   void look();
   return clock.every(BUSY_EVERY_MS, () => {
-    const isBusy = wasWaiting || durations.inProgress >= concurrency;
+    const isBusy = wasWaiting || durations.executing >= concurrency;
     const age = clock.now() - sampledAt;
     // Negative after the clock was set back.
     if (isBusy || age < 0 || age >= EVERY_MS - BUSY_EVERY_MS / 2) void look();

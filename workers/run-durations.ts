@@ -33,11 +33,6 @@ export class RunDurations {
     return meanOf([...this.#ended, ...running.filter((ms) => mean === undefined || ms > mean)]);
   }
 
-  /** Number of runs in progress. */
-  get inProgress(): number {
-    return this.#inProgress.size;
-  }
-
   /** Measures the work of one run, whether it succeeds or fails. */
   async measure<T>(work: () => Promise<T>): Promise<T> {
     const run = { startedAt: this.#clock.now() };

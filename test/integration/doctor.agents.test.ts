@@ -58,7 +58,7 @@ describe('the doctor, for agents on other servers', () => {
     expect(output).not.toContain('secret-of-the-agent');
   });
 
-  it('names what is wrong: the credential, the server, the protocol, a signature that nobody checks', async () => {
+  it('names what is wrong: the credential, the server, the protocol, an unchecked signature', async () => {
     const [events, open, other] = [await start(422), await start(200), await start(404)];
     open.serve = (_request, response) => void response.writeHead(200).end('{}');
     const headers = { authorization: `Bearer ${reference('WRONG_KEY')}` };

@@ -291,7 +291,7 @@ describe('an agent of kind a2a', () => {
     await until(() => a2a.methods.includes('CancelTask'));
   });
 
-  it('is told that its user declines, and goes on', async () => {
+  it('receives the refusal of its user, and goes on', async () => {
     a2a.reset({ text: ['Done.'], asks: [ask('Well?')] });
     const { end } = await answered(one(), { form: { action: 'decline' } });
     expect(end).toBe('completed');

@@ -115,7 +115,7 @@ describe('a tool server that asks the user of a run', () => {
     expect([record, more.length]).toMatchObject([{ tool: 'greet', status: 'success', units: 7 }, 0]);
   });
 
-  it.each(['decline', 'cancel'] as const)('is told that the user chooses to %s', async (action) => {
+  it.each(['decline', 'cancel'] as const)('receives the choice of the user: %s', async (action) => {
     const runId = await start();
     const agent = calling('greet', {});
     expect(await work(runId, agent)).toBe('waiting');

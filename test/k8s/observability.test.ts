@@ -259,7 +259,7 @@ describe('tollgate_queue_jobs', () => {
     const metrics = new Metrics();
     const { clock, tick } = tickingClock();
     const reports: QueueLoad[] = [];
-    const durations = { meanMs: 2_000, inProgress: 0 };
+    const durations = { meanMs: 2_000, executing: 0 };
     const report = async (load: QueueLoad) => void reports.push(load);
     const watched = { clock, metrics, logger: silentLogger, durations, report };
     closeAfter('test', watchQueue(queue, watched, { concurrency: 2 }));

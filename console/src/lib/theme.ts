@@ -27,10 +27,11 @@ export function isDark(): boolean {
 export function nextTheme(): void {
   const next = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length] ?? 'system';
   theme.value = next;
-  // A preference, no data of the user. Storage may be forbidden.
   try {
     localStorage.setItem(KEY, next);
-  } catch {}
+  } catch {
+    // The browser forbids storage: the theme applies until the page is closed.
+  }
 }
 
 function stored(): Theme {
