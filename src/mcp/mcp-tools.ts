@@ -1,4 +1,4 @@
-import type { CallToolResult, InputRequiredResult, ListToolsResult } from '@modelcontextprotocol/server';
+import type { CallToolResult, InputRequiredResult, ListToolsResult, TextContent } from '@modelcontextprotocol/server';
 import { isObject } from '../lib/is-object.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError } from '../protocol/errors.ts';
@@ -147,12 +147,19 @@ function contentOf({ success, result, error }: ToolResult, upstream: boolean): C
   // A truncated result no longer has the form of MCP.
   if (upstream && isObject(result) && Array.isArray(result.content)) {
     const { content, structuredContent } = result;
-    return { content, ...(structuredContent === undefined ? {} : { structuredContent }) };
+    if (structuredContent === undefined) return { content };
+    // MCP 2025-11-25 lets a server answer with structured content only. Clients that pass `content` on to their model, such
+    // as @ai-sdk/mcp 2.0.99, would then pass on an empty result.
+    return { content: content.length === 0 ? [textOf(structuredContent)] : content, structuredContent };
   }
   return {
-    content: [{ type: 'text', text: JSON.stringify(result) }],
+    content: [textOf(result)],
     ...(isObject(result) ? { structuredContent: result } : {}),
   };
+}
+
+function textOf(value: unknown): TextContent {
+  return { type: 'text', text: JSON.stringify(value) };
 }
 
 function failure(text: string, error: Fields): CallToolResult {

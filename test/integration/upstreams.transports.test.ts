@@ -194,12 +194,22 @@ describe.each([
       (await request('tools/call', { name, arguments: args }, { token, url: url() })).body;
     expect((await call('echo', HELLO)).result).toMatchObject(SAID);
     expect((await call('program__echo', HELLO)).result).toMatchObject(SAID);
-    expect((await call('count', {})).result.structuredContent).toEqual({ executions: expect.any(Number) });
     expect((await call('refuse', {})).result).toMatchObject({
       isError: true,
       content: [{ text: 'There is no such city.' }],
     });
     expect((await call('hidden', {})).error.code).toBe(-32602);
+  });
+
+  it('a result of structured content only is repeated as text, for clients that read no other', async () => {
+    const { body } = await request(
+      'tools/call',
+      { name: 'count', arguments: {} },
+      { token: tokenOf('pro'), url: url() },
+    );
+    const { content, structuredContent } = body.result;
+    expect(structuredContent).toEqual({ executions: expect.any(Number) });
+    expect(content).toEqual([{ type: 'text', text: JSON.stringify(structuredContent) }]);
   });
 
   it('an idempotency key has a call executed once, over any transport', async () => {
