@@ -109,8 +109,8 @@ export const MODEL_CHECKS: readonly ModelChecks[] = [
       },
       countedOnce: {
         without: 'the comparison of the outbox cursor',
-        from: 'l.records != w.head or l.cursors.get(o) != w.cursors.get(o)',
-        to: 'l.records != w.head',
+        from: 'l.records != w.head or l.cursors.get(o) != w.cursors.get(o) or',
+        to: 'l.records != w.head or',
       },
       chainIsIntact: {
         without: 'the hash as the fencing token',
@@ -127,18 +127,17 @@ export const MODEL_CHECKS: readonly ModelChecks[] = [
         from: 'writer.since == state.losses,   // as in appendTo',
         to: '//',
       },
-    },
-    limits: {
-      chargedOnce: {
-        without: 'one master: an outbox of a Redis Cluster goes back alone',
-        from: 'resubmit, exit, save, lose,',
-        to: 'resubmit, exit, save, loseOutbox,',
+      repeatedCallIsChargedOnce: {
+        without: 'the ids that are kept before a rewind',
+        from: 'redis.ledger.returned.union(linked(writers.get(w).head))',
+        to: 'redis.ledger.returned',
       },
       lateRecordsAreCharged: {
-        without: 'one master: an outbox of a Redis Cluster goes back alone',
-        from: 'resubmit, exit, save, lose,',
-        to: 'resubmit, exit, save, loseOutbox,',
+        without: 'the rewind of the cursor',
+        from: 'if (isMoved.get(o)) 0 else l.cursors.get(o)),',
+        to: 'l.cursors.get(o)),',
       },
     },
+    limits: { outboxLosesNothing: undefined },
   },
 ];

@@ -1,47 +1,25 @@
-import type { Append, NewEvent, Reserved, UserLogWriter } from '../events/user-log-writer.ts';
+import type { NewEvent, Reserved } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import type { Refusal } from '../protocol/usage.ts';
-import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
-import { type Billing, OUTAGE_RETRY_MS, type ToolOutcome } from '../tools/outcome.ts';
+import type { Billing, ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
 import {
-  appendLength,
   commonFields,
   type JournalEntry,
-  joined,
-  type Pending,
   quotaCommitOf,
   type RemoteEventType,
   recordOf,
   type SideEffects,
   serialized,
-  sizeOf,
-  type Written,
 } from './run-append.ts';
-import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
+import { BilledFailure, type RunAnswer, RunSuspended } from './run-end.ts';
 import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
-import type { Runs } from './runs.ts';
+import { RunWriter, type RunWriterDeps } from './run-writer.ts';
 import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX, STEP_PREFIX } from './stored-run.ts';
-
-/**
- * Maximum silence of Redis after which a writer restores its run: the erasure of a user begins to delete 90 s after the
- * last run of the user, and a process that was suspended for longer must not write the deleted data again.
- */
-const RESTORE_WITHIN_MS = 90_000;
-/** Maximum number of times that a run is restored for one event. */
-const MAX_RESTORES = 3;
-
-export interface RunLogDeps {
-  readonly log: UserLogWriter;
-  readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal'>;
-  /** Called after Redis had lost the run or events of it, and the run was restored. */
-  readonly onRestored?: () => void;
-}
 
 /** Number of pending events above which the agent waits for the log. */
 const MOST_BUFFERED = 16;
@@ -54,27 +32,14 @@ const MOST_BUFFERED = 16;
  * outcomes are matched by call id, because concurrent calls end in any order. Other events are matched by their number,
  * because an agent emits them in the same order each time.
  *
- * Events that are emitted in the same turn of the event loop, or while an append is in flight, are appended together.
- *
- * The writer keeps the events that it wrote until the run has ended. When Redis has lost the run or the last of its
- * events (a failover to a lagging replica, a restart from an older file), the writer restores the run and appends what
- * is missing, so that the run also ends in the history that remains.
+ * `RunWriter` brings the events into the log.
  */
 export class RunLog implements RunCallLog {
-  readonly #deps: RunLogDeps;
+  readonly #clock: Clock;
   readonly #run: ClaimedRun;
-  readonly #onCancelRequested: () => void;
-  readonly #startedAt: number;
+  readonly #writer: RunWriter;
   readonly #toolsUsed = new Set<string>();
   readonly #usage = new RunUsage();
-  /** The fencing tokens of this worker, the latest first. */
-  #fencingTokens: readonly number[];
-  /** The events after those of earlier workers, in order. The last one may not be in the log yet. */
-  readonly #written: Written[] = [];
-  /** Number of events of the run that are in the log, according to this worker. */
-  #eventsInLog: number;
-  /** When Redis last confirmed that this worker owns the run, by the clock of this process. */
-  #confirmedAt: number;
   /**
    * Number of replayed events that are still to be skipped. Tool outcomes and input requests are not included: each of
    * them, also a refusal, has an entry in the journal, written by the same append as its event.
@@ -84,34 +49,22 @@ export class RunLog implements RunCallLog {
   /** Input requests that the agent waits for: their id, and when they expire. */
   readonly #awaited = new Map<string, number>();
   #steps = 0;
-  #ended = false;
-  #appends = 0;
-  readonly #pending: Pending[] = [];
-  #isAppending = false;
   #hasModelEvents = false;
-  #hasEntries = false;
   #failed: { readonly error: unknown } | undefined;
   readonly #failure = Promise.withResolvers<never>();
-  #size = 0;
-  /** Settles when the current writer of `#written` is done; never rejects. */
-  #last: Promise<void> = Promise.resolve();
 
   /** @param cancelRequested called when the reply to an append says that cancellation was requested */
-  constructor(deps: RunLogDeps, run: ClaimedRun, cancelRequested: () => void) {
-    this.#deps = deps;
+  constructor(deps: RunWriterDeps, run: ClaimedRun, cancelRequested: () => void) {
+    this.#clock = deps.clock;
     this.#run = run;
-    this.#onCancelRequested = cancelRequested;
-    this.#confirmedAt = deps.clock.now();
-    this.#startedAt = this.#confirmedAt - run.waitedMs;
-    this.#fencingTokens = [run.fencingToken];
-    this.#eventsInLog = run.events;
+    this.#writer = new RunWriter(deps, run, cancelRequested);
     this.#toSkip = run.events - run.journal.size - run.inputs.size;
     this.#failure.promise.catch(() => undefined);
   }
 
   /** Approximate bytes of the events that this writer keeps. */
   get size(): number {
-    return this.#size;
+    return this.#writer.size;
   }
 
   /** Rejects when an append fails that its caller did not wait for: see `buffered`. */
@@ -125,20 +78,16 @@ export class RunLog implements RunCallLog {
    * append: its next request to the model costs more than the wait, and is in vain if another worker owns the run.
    */
   async buffered(append: Promise<unknown>): Promise<void> {
-    if (this.#hasModelEvents || this.#pending.length > MOST_BUFFERED) return void (await append);
+    if (this.#hasModelEvents || this.#writer.pending > MOST_BUFFERED) return void (await append);
     append.catch((error: unknown) => {
       this.#failed ??= { error };
       this.#failure.reject(error);
     });
   }
 
-  /** Restores the run if Redis has lost it or events of it, its terminal event included. Does nothing when another worker owns the run. */
+  /** See `RunWriter.confirm`. */
   confirm(): Promise<void> {
-    const confirmed = this.#last.then(async () => {
-      if (await this.#restore()) await this.#flush();
-    });
-    this.#last = confirmed.catch(() => undefined);
-    return confirmed;
+    return this.#writer.confirm();
   }
 
   async started(): Promise<void> {
@@ -171,21 +120,9 @@ export class RunLog implements RunCallLog {
     return this.#modelEvent(type, fields, extra);
   }
 
-  /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
+  /** See `RunWriter.journal`. */
   journal(entry: JournalEntry): Promise<void> {
-    this.#hasEntries = true;
-    const store = () => this.#deps.runs.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
-    const stored = this.#last.then(async () => {
-      await this.#flush();
-      let outcome = await this.#retried(store);
-      if (outcome === 'behind' && (await this.#restore())) {
-        await this.#flush();
-        outcome = await this.#retried(store);
-      }
-      if (outcome !== 'stored') throw new RunOwnershipLost(outcome);
-    });
-    this.#last = stored.catch(() => undefined);
-    return stored;
+    return this.#writer.journal(entry);
   }
 
   async #modelEvent(
@@ -283,7 +220,7 @@ export class RunLog implements RunCallLog {
     const answer = this.#run.answers.get(id);
     if (answer !== undefined) return JSON.parse(answer);
     const requested = this.#run.inputs.get(id);
-    const expiresAt = requested === undefined ? this.#deps.clock.now() + expiresMs : Number.parseInt(requested, 10);
+    const expiresAt = requested === undefined ? this.#clock.now() + expiresMs : Number.parseInt(requested, 10);
     if (requested === undefined) {
       const fields = { input_id: id, ...request, expires_at: new Date(expiresAt).toISOString() };
       const journal = { field: INPUT_PREFIX + id, value: `${expiresAt} ${JSON.stringify(request)}` };
@@ -299,28 +236,17 @@ export class RunLog implements RunCallLog {
    * @returns `answered` when the run can continue at once
    */
   async suspend(remainingMs: number): Promise<'waiting' | 'answered'> {
-    await this.#last;
+    await this.#writer.settled();
     if (this.#failed) throw this.#failed.error;
-    this.#ended = true;
-    const now = this.#deps.clock.now();
-    const expiresMs = Math.max(0, Math.min(...this.#awaited.values()) - now);
-    for (let restores = 0; ; restores++) {
-      const fencingToken = this.#fencingTokens[0] ?? 0;
-      const wait = { fencingToken, expiresMs, remainingMs, inputs: [...this.#awaited.keys()] };
-      const outcome = await this.#retried(() => this.#deps.runs.suspend(this.#run, wait));
-      if (outcome === 'waiting' || outcome === 'answered') return outcome;
-      if (outcome !== 'behind' || restores === MAX_RESTORES || !(await this.#restore())) {
-        throw new RunOwnershipLost(outcome);
-      }
-      await this.#flush();
-    }
+    const expiresMs = Math.max(0, Math.min(...this.#awaited.values()) - this.#clock.now());
+    return this.#writer.suspend({ expiresMs, remainingMs, inputs: [...this.#awaited.keys()] });
   }
 
   async completed({ billing, ...answer }: RunAnswer): Promise<void> {
     const fields = {
       ...answer,
       ...(billing ? { usage_record_id: billing.record.id } : {}),
-      duration_ms: this.#elapsed(),
+      duration_ms: this.#writer.elapsedMs,
       tools_used: [...this.#toolsUsed],
       status: 'completed',
     };
@@ -333,12 +259,12 @@ export class RunLog implements RunCallLog {
   async failed(error: TollgateError): Promise<void> {
     const billing = error instanceof BilledFailure ? error.billing : undefined;
     const record = billing ? { usage_record_id: billing.record.id } : {};
-    const fields = { error: publicError(error), ...record, duration_ms: this.#elapsed(), status: 'failed' };
+    const fields = { error: publicError(error), ...record, duration_ms: this.#writer.elapsedMs, status: 'failed' };
     await this.#emit('agent_failed', fields, recordOf(billing), quotaCommitOf(billing));
   }
 
   async cancelled(): Promise<void> {
-    await this.#emit('agent_cancelled', { duration_ms: this.#elapsed(), status: 'cancelled' });
+    await this.#emit('agent_cancelled', { duration_ms: this.#writer.elapsedMs, status: 'cancelled' });
   }
 
   /** Ends a run that no worker executes. Appends `agent_started` first if the run has no event yet. */
@@ -376,124 +302,10 @@ export class RunLog implements RunCallLog {
       fields: { ...commonFields(this.#run), ...fields, ...usage, timestamp: this.#timestamp() },
       ...extra,
     });
-    return new Promise((resolve, reject) => {
-      this.#pending.push({ written: { event, ...sideEffects }, resolve, reject });
-      if (this.#isAppending) return;
-      this.#isAppending = true;
-      this.#last = this.#last.then(() => this.#appendPending());
-    });
-  }
-
-  /** Never rejects: the callers of the events receive the errors. */
-  async #appendPending(): Promise<void> {
-    // By then the agent has emitted what it emits in this turn of the event loop.
-    await new Promise((resolve) => setImmediate(resolve));
-    while (this.#pending.length > 0) {
-      const next = this.#pending.splice(0, appendLength(this.#pending));
-      try {
-        // An event whose result is unknown, because a Redis outage outlasted the retries, must precede every other:
-        // Redis could otherwise take the next event for its repetition, and that event would be lost.
-        await this.#flush();
-        if (this.#ended) throw new RunOwnershipLost('finished');
-        this.#appends += 1;
-        for (const { written } of next) {
-          this.#written.push({ ...written, append: this.#appends });
-          this.#size += sizeOf(written.event);
-        }
-        const reserved = await this.#flush();
-        for (const { resolve } of next) resolve(reserved);
-      } catch (error) {
-        // After an outage these events still precede those behind them. After any other error they are missing, and so
-        // must be the events that were emitted on the assumption that these are in the log.
-        const failed = error instanceof RedisUnavailable ? next : [...next, ...this.#pending.splice(0)];
-        for (const { reject } of failed) reject(error);
-      }
-    }
-    this.#isAppending = false;
-  }
-
-  /**
-   * Makes the appends that are not in the log. Retries during a Redis outage: the script recognises an append that did
-   * arrive, so no event is written twice. A repeated append has the same events.
-   * @returns the decision on the reservation of the last append
-   */
-  async #flush(): Promise<Reserved | undefined> {
-    let reserved: Reserved | undefined;
-    for (let restores = 0; ; ) {
-      const next = this.#unconfirmed();
-      if (next.length === 0) return reserved;
-      const append = this.#appendOf(next);
-      const result = await this.#retried(() => this.#deps.log.append(append)).catch((error: unknown) => {
-        // Only an outage leaves the result unknown. Events that cannot be written must not keep others from the log.
-        if (!(error instanceof RedisUnavailable)) this.#written.length -= next.length;
-        throw error;
-      });
-      if (result.outcome === 'behind') {
-        restores += 1;
-        if (restores > MAX_RESTORES || !(await this.#restore())) throw new RunOwnershipLost('behind');
-        continue;
-      }
-      if (!('seq' in result)) throw new RunOwnershipLost(result.outcome);
-      this.#confirmedAt = this.#deps.clock.now();
-      this.#eventsInLog += next.length;
-      if (append.ends) this.#ended = true;
-      if (result.cancelRequested) this.#onCancelRequested();
-      reserved = result.reserved;
-    }
-  }
-
-  /** Returns the events of the first append that is not in the log. */
-  #unconfirmed(): Written[] {
-    const at = this.#eventsInLog - this.#run.events;
-    const first = this.#written[at];
-    let end = at;
-    while (first && this.#written[end]?.append === first.append) end += 1;
-    return this.#written.slice(at, end);
-  }
-
-  #appendOf(written: readonly Written[]): Append {
-    const { userId, runId, journal, steps, inputs } = this.#run;
-    const earlier = this.#written.slice(0, this.#eventsInLog - this.#run.events);
-    const replayed = journal.size + steps.size + inputs.size > 0;
-    const hasJournal = replayed || this.#hasEntries || earlier.some(({ event }) => event.journal);
-    const run = { runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog };
-    return { userId, run, ...joined(written, hasJournal) };
-  }
-
-  /** Returns whether this worker owns the run again. */
-  async #restore(): Promise<boolean> {
-    const silentMs = this.#deps.clock.now() - this.#confirmedAt;
-    if (silentMs > RESTORE_WITHIN_MS) return false;
-    const restored = await this.#retried(() => {
-      return this.#deps.runs.restore(this.#run, { fencingTokens: this.#fencingTokens, elapsedMs: this.#elapsed() });
-    });
-    if (restored.outcome !== 'claimed') return false;
-    const isBehind = restored.events < this.#eventsInLog;
-    this.#confirmedAt = this.#deps.clock.now();
-    if (restored.fencingToken !== this.#fencingTokens[0]) {
-      this.#fencingTokens = [restored.fencingToken, ...this.#fencingTokens];
-    }
-    this.#eventsInLog = restored.events;
-    // With their old time, a node could take a lost event for the one at its position, and would miss that the log went
-    // back (`delivered` in events/event-log.ts).
-    const missing = this.#written.splice(restored.events - this.#run.events);
-    const timestamp = this.#timestamp();
-    for (const { event, ...rest } of missing) {
-      this.#written.push({ event: serialized({ ...event, fields: { ...event.fields, timestamp } }), ...rest });
-    }
-    if (isBehind) this.#deps.onRestored?.();
-    return true;
-  }
-
-  #retried<T>(work: () => Promise<T>): Promise<T> {
-    return retryDuringOutage(this.#deps.clock, OUTAGE_RETRY_MS, work);
+    return this.#writer.add(event, sideEffects);
   }
 
   #timestamp(): string {
-    return new Date(this.#deps.clock.now()).toISOString();
-  }
-
-  #elapsed(): number {
-    return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
+    return new Date(this.#clock.now()).toISOString();
   }
 }

@@ -47,6 +47,20 @@ describe('two writers of the ledger', () => {
     expect(await usage.records()).toEqual([]);
   });
 
+  it('never write entries that they read before the outboxes were rewound', async () => {
+    const usage = usageFixture(redis);
+    const [record] = await usage.execute({ userId: 'user_a' });
+    const frozen = frozenBeforeWriting(redis);
+    const sleeper = new LedgerWriter({ redis: frozen.redis, keys: usage.keys }).ingest(Date.now());
+    await frozen.reached;
+    // Head and cursors are the same again after a rewind that found only records that the ledger has.
+    await redis.hincrby(usage.keys.ledgerState, 'rewinds', 1);
+    frozen.go();
+    expect(await sleeper).toMatchObject({ records: 0, completeUntil: undefined });
+    await usage.ingestAll();
+    expect(await usage.records()).toMatchObject([{ id: record?.id }]);
+  });
+
   it('lose and duplicate nothing with six of them at once, over two hours and with refusals', async () => {
     const usage = usageFixture(redis);
     const ids: string[] = [];

@@ -9,13 +9,15 @@
   known beforehand.
 
   KEYS[1] ledger  stream: one record per entry, id "<sequence>-0", fields r (JSON), a (ms when it was appended)
-  KEYS[2] state   hash: sequence, hash (of the last record), "cursor:<outbox>" -> last ingested outbox entry
+  KEYS[2] state   hash: sequence, hash (of the last record), "cursor:<outbox>" -> last ingested outbox entry, rewinds
+                  (see rewindOutboxes-1.lua)
   KEYS[3] tally   hash of the hour: row -> measures, integers separated by spaces; expires
   KEYS[4] window  hash of the hour: closed (number of closed revisions), "r<n>" (their JSON), and of the open revision
                   first, last (sequences), count, totals (measures); never expires, because billing uses it
   KEYS[5] open    sorted set of hours with an open revision, scored by the time (ms) at which it closes
-  KEYS[6] returned  set of the ids of records that were resubmitted after a loss. Any other record with one of
-                  these ids, from a call that was repeated or swept since, is skipped; expires
+  KEYS[6] returned  set of the ids of records that were resubmitted after a loss, or that the ledger has although their
+                  outbox may have lost them. Any other record with one of these ids, from a call that was repeated or
+                  swept since, is skipped; expires
   ARGV[1] hash of the ledger's last record as the writer read it, "" before the first
   ARGV[2] hash of the last record of this batch, or ARGV[1] when it has none
   ARGV[3] hour, e.g. 2026-11-20T10
@@ -27,24 +29,26 @@
   ARGV[9] number of tally rows
   ARGV[10] number of ids that are resubmitted with this batch
   ARGV[11] seconds that these ids are stored
-  ARGV[12...] per cursor: outbox, cursor as the writer read it ("" before the first), cursor after this batch;
+  ARGV[12] rewinds as the writer read it, "" for none; compared if there are cursors
+  ARGV[13...] per cursor: outbox, cursor as the writer read it ("" before the first), cursor after this batch;
               per tally row: row, measures to add; the ids; then the records (JSON), in order
   Returns 1 when appended, 0 when the writer must read the state again
 ]]
 --@include time
 local ledger, state, tally, window, open, returned = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local hour, totals, cursors, rows, ids = ARGV[3], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local FIRST, HOUR_MS = 12, 3600000
+local FIRST, HOUR_MS = 13, 3600000
 local firstRow = FIRST + 3 * cursors
 local firstId = firstRow + 2 * rows
 local firstRecord = firstId + ids
 local records = #ARGV - firstRecord + 1
 
-local head = redis.call('HMGET', state, 'sequence', 'hash')
+local head = redis.call('HMGET', state, 'sequence', 'hash', 'rewinds')
 if (head[2] or '') ~= ARGV[1] then return 0 end
 local fields = {}
 for i = FIRST, firstRow - 1, 3 do fields[#fields + 1] = 'cursor:' .. ARGV[i] end
 if cursors > 0 then
+  if (head[3] or '') ~= ARGV[12] then return 0 end
   for i, cursor in ipairs(redis.call('HMGET', state, unpack(fields))) do
     if (cursor or '') ~= ARGV[FIRST + 3 * i - 2] then return 0 end
   end

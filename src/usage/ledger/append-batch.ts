@@ -19,7 +19,7 @@ export const TALLY_SECONDS = 396 * 24 * 3_600;
  * Expiry of the ids of resubmitted records. An idempotency key is stored for a day, and no client repeats a call after
  * twice that time.
  */
-const RESUBMITTED_SECONDS = 48 * 3_600;
+export const RESUBMITTED_SECONDS = 48 * 3_600;
 
 /** The cursor of an outbox before this batch ("" before the first entry) and after it. */
 export interface CursorMove {
@@ -38,6 +38,8 @@ export interface Batch {
   /** Counted in the tallies only. */
   readonly refusals: readonly Refusal[];
   readonly moves: readonly CursorMove[];
+  /** The field `rewinds` of the state with which the outboxes were read; "" for none. */
+  readonly rewinds?: string;
   /** Ids of the records that are resubmitted with this batch, including those that the ledger already has. */
   readonly resubmitted: readonly string[];
 }
@@ -48,7 +50,7 @@ export interface Batch {
  * @throws RedisUnavailable
  */
 export async function appendBatch({ redis, keys }: { redis: Redis; keys: Keys }, batch: Batch): Promise<boolean> {
-  const { head, hour, records, refusals, moves, resubmitted } = batch;
+  const { head, hour, records, refusals, moves, rewinds = '', resubmitted } = batch;
   const rows = new Sums();
   for (const entry of [...records.map(({ record }) => record), ...refusals]) rows.add(rowOf(entry), measuresOf(entry));
   const totals = records.reduce<Measures>((all, { record }) => sum(all, measuresOf(record)), NOTHING);
@@ -68,6 +70,7 @@ export async function appendBatch({ redis, keys }: { redis: Redis; keys: Keys },
       rows.rows.size,
       resubmitted.length,
       RESUBMITTED_SECONDS,
+      rewinds,
       ...moves.flatMap(({ outbox, from, to }) => [outbox, from, to]),
       ...[...rows.rows].flatMap(([row, measures]) => [row, packed(measures)]),
       ...resubmitted,

@@ -5,6 +5,7 @@ import { mapRedisErrors } from '../../redis/errors.ts';
 import type { Keys } from '../../redis/keys.ts';
 import { type Outbox, type PendingEntry, readOutboxes, trimOutboxes } from '../outbox/outboxes.ts';
 import { parseLedgerRecord } from '../records.ts';
+import { movedAmong, rewind } from '../recovery/moved-outboxes.ts';
 import type { RecordSource } from '../recovery/resubmitted-records.ts';
 import { contentDigest, newSalt } from '../redaction.ts';
 import { APPEND_BATCH, appendBatch } from './append-batch.ts';
@@ -71,6 +72,11 @@ export class LedgerWriter {
     const asOf = await this.#time();
     const { outboxes, resubmitted, hasResubmittedIds } = await readOutboxes(this.#deps, state);
     const pass = new IngestPass({ ...this.#deps, tracing }, state, now);
+    const moved = movedAmong(outboxes, state);
+    if (moved.length > 0) {
+      await rewind(this.#deps, moved, { state, asOf });
+      return pass.result({ completeUntil: undefined, unreadable: [] });
+    }
     const pending = outboxes.flatMap((outbox) => outbox.pending);
     if (pending.length > 0 || resubmitted.pending.length > 0) await pass.begin();
     const skipped = hasResubmittedIds ? await this.#resubmittedAmong(pending) : NONE;
@@ -133,6 +139,7 @@ class IngestPass {
   readonly cursors: Map<string, string>;
   readonly #deps: IngestPassDeps;
   readonly #now: number;
+  readonly #rewinds: string;
   #records = 0;
   #lagMs = 0;
   /** Content digest of the head's record; undefined if the record is not available. */
@@ -143,6 +150,7 @@ class IngestPass {
     this.#deps = deps;
     this.#now = now;
     this.head = { sequence: Number(state.sequence ?? 0), hash: state.hash ?? '' };
+    this.#rewinds = state.rewinds ?? '';
     const cursors = Object.entries(state).filter(([field]) => field.startsWith(CURSOR_PREFIX));
     this.cursors = new Map(cursors.map(([field, cursor]) => [field.slice(CURSOR_PREFIX.length), cursor]));
   }
@@ -173,18 +181,19 @@ class IngestPass {
     return { records: this.#records, lagMs: this.#lagMs, completeUntil, unreadable, recovered: this.#recovered };
   }
 
-  /** @param excluded ids under which no more records are appended; the method adds the ids of resubmitted records */
+  /** @param excluded ids under which no more records are appended; the method adds those of the batch */
   async #appendOne(batch: readonly PendingEntry[], excluded: Set<string>): Promise<boolean> {
     const moves = new Map(batch.map(({ outbox, entryId }) => [outbox, entryId]));
     const records: UsageRecord[] = [];
     const refusals: Refusal[] = [];
     const recovered: RecordSource[] = [];
-    for (const { entry, resubmitted } of batch) {
-      if (!('id' in entry)) refusals.push(entry);
-      else if (!excluded.has(entry.id)) {
+    for (const { entry, resubmitted, isCounted } of batch) {
+      if (!('id' in entry)) {
+        if (!isCounted) refusals.push(entry);
+      } else if (!excluded.has(entry.id)) {
         records.push(entry);
         // Both a node and the archive may have resubmitted the record.
-        if (resubmitted) excluded.add(entry.id);
+        excluded.add(entry.id);
         if (resubmitted) recovered.push(resubmitted.source);
       }
     }
@@ -195,6 +204,7 @@ class IngestPass {
       records: chainedRecords,
       refusals,
       moves: [...moves].map(([outbox, to]) => ({ outbox, from: this.cursors.get(outbox) ?? '', to })),
+      rewinds: this.#rewinds,
       resubmitted: batch.flatMap(({ entry, resubmitted }) => (resubmitted && 'id' in entry ? [entry.id] : [])),
     });
     if (!appended) return false;

@@ -4,6 +4,8 @@ import type { Refusal, UsageRecord } from '../../protocol/usage.ts';
 import type { Redis } from '../../redis/client.ts';
 import { mapRedisErrors } from '../../redis/errors.ts';
 import { type Keys, PARTITIONS } from '../../redis/keys.ts';
+import { done, list, type Shape, text, tuple } from '../../redis/replies.ts';
+import { LuaScript } from '../../redis/scripts.ts';
 import { endOf } from '../hours.ts';
 import { parseUsageRecord } from '../records.ts';
 import { RECORD_SOURCES, type Resubmission, SINCE_FIELD, SOURCE_FIELD } from '../recovery/resubmitted-records.ts';
@@ -15,10 +17,18 @@ import { RECORD_SOURCES, type Resubmission, SINCE_FIELD, SOURCE_FIELD } from '..
 const OUTBOX_BATCH = 128;
 /** Maximum number of resubmitted records read per pass, about 2 MB. One search of the ledger serves all of them. */
 const RESUBMITTED_BATCH = 2_000;
+const streamEntry: Shape<StreamEntry> = tuple([text, list(text)]);
+const readOutbox = LuaScript.load('readOutbox-1', tuple([text, text, list(streamEntry)]));
+const trimOutbox = LuaScript.load('trimOutbox-1', done);
+
 export const CORRECTIONS = 'corrections';
 export const RESUBMITTED = 'returned';
 const REFUSAL_FIELD = 'x';
 const TRACE_FIELD = 't';
+
+/** Fields of the ledger's state, per outbox: see rewindOutboxes-1.lua. */
+export const SERVER_PREFIX = 'server:';
+const COUNTED_PREFIX = 'counted:';
 
 /** An entry of an outbox. */
 export interface PendingEntry {
@@ -29,6 +39,15 @@ export interface PendingEntry {
   readonly trace: TraceParent | undefined;
   /** Only on records that were resubmitted after a loss. */
   readonly resubmitted?: Resubmission;
+  /** Whether a refusal was counted before its outbox was read again from the beginning. */
+  readonly isCounted: boolean;
+}
+
+/** Where an outbox was read, on Redis Cluster. */
+export interface OutboxServer {
+  readonly id: string;
+  /** The last entry id that this server has assigned. */
+  readonly lastEntryId: string;
 }
 
 /** The pending entries of one outbox. */
@@ -39,6 +58,8 @@ export interface Outbox {
   /** Whether the outbox contains no entries after these. */
   readonly drained: boolean;
   readonly unreadable: boolean;
+  /** Undefined for an outbox that cannot go back without the ledger: they are on one server. */
+  readonly server?: OutboxServer;
 }
 
 export interface PendingRecords {
@@ -66,31 +87,43 @@ export async function readOutboxes(
       redis.exists(keys.resubmittedIds),
       redis.xrange(keys.resubmitted, after(cursorOf(RESUBMITTED)), '+', 'COUNT', batchOf(RESUBMITTED)),
       ...readStreams(
-        redis,
+        { redis, keys },
         original.map(([name, key]) => ({ key, after: cursorOf(name) })),
       ),
     ]),
   );
-  const entries = new Map(replies.flat());
-  const outboxes = original.map(([name, key]) => outbox(name, key, entries.get(key) ?? []));
+  const read = new Map(replies.flat().map((stream) => [stream.key, stream]));
+  const outboxes = original.map(([name, key]) => {
+    const { entries = [], server } = read.get(key) ?? {};
+    return { ...outbox(name, key, entries, state[COUNTED_PREFIX + name]), ...(server ? { server } : {}) };
+  });
   const resubmitted = outbox(RESUBMITTED, keys.resubmitted, returned);
   return { outboxes, resubmitted, hasResubmittedIds: hasResubmittedIds === 1 };
 }
 
-type StreamEntries = readonly (readonly [key: string, entries: StreamEntry[]])[];
+interface ReadStream {
+  readonly key: string;
+  readonly entries: readonly StreamEntry[];
+  readonly server?: OutboxServer;
+}
 
 /** Reads streams with one command on a single server, with one per stream on a cluster: they are in different slots. */
 function readStreams(
-  redis: Redis,
+  { redis, keys: { corrections } }: { readonly redis: Redis; readonly keys: Keys },
   streams: readonly { readonly key: string; readonly after: string }[],
-): Promise<StreamEntries>[] {
+): Promise<readonly ReadStream[]>[] {
   if (redis instanceof Cluster) {
     return streams.map(async ({ key, after: id }) => {
-      return [[key, await redis.xrange(key, after(id), '+', 'COUNT', OUTBOX_BATCH)] as const];
+      // It is in the slot of the ledger.
+      if (key === corrections)
+        return [{ key, entries: await redis.xrange(key, after(id), '+', 'COUNT', OUTBOX_BATCH) }];
+      const [serverId, lastEntryId, entries] = await readOutbox.run(redis, [key], [after(id), OUTBOX_BATCH]);
+      return [{ key, entries, server: { id: serverId, lastEntryId } }];
     });
   }
   const [keys, ids] = [streams.map(({ key }) => key), streams.map((stream) => stream.after)];
-  return [redis.xread('COUNT', OUTBOX_BATCH, 'STREAMS', ...keys, ...ids).then((read) => read ?? [])];
+  const read = redis.xread('COUNT', OUTBOX_BATCH, 'STREAMS', ...keys, ...ids);
+  return [read.then((found) => (found ?? []).map(([key, entries]) => ({ key, entries })))];
 }
 
 /**
@@ -106,8 +139,14 @@ export async function trimOutboxes(
   const ingested = outboxes.filter(({ pending }) => pending.length > 0);
   if (ingested.length === 0) return;
   await Promise.allSettled(
-    ingested.map(({ name, key }) => redis.xtrim(key, 'MINID', after(cursors.get(name) ?? '0-0'))),
+    ingested.map(({ name, key, server }) => trim(redis, key, cursors.get(name) ?? '0-0', server?.id)),
   );
+}
+
+/** @param serverId of the server on which `cursor` was read, on Redis Cluster */
+function trim(redis: Redis, key: string, cursor: string, serverId: string | undefined): Promise<unknown> {
+  if (serverId === undefined) return mapRedisErrors(redis.xtrim(key, 'MINID', after(cursor)));
+  return trimOutbox.run(redis, [key], [serverId, after(cursor)]);
 }
 
 /**
@@ -120,22 +159,35 @@ export async function isIngestedUpTo(
   mark: string,
 ): Promise<boolean> {
   if (mark === '') return true;
-  const cursor = await mapRedisErrors(redis.hget(keys.ledgerState, `cursor:${name}`));
+  const fields = [`cursor:${name}`, SERVER_PREFIX + name];
+  const [cursor, serverId] = await mapRedisErrors(redis.hmget(keys.ledgerState, ...fields));
   // Removes entries that a crash between ingestion and trimming left behind.
-  if (cursor !== null) await mapRedisErrors(redis.xtrim(key, 'MINID', after(cursor)));
+  if (cursor) await trim(redis, key, cursor, serverId ?? undefined);
   return (await mapRedisErrors(redis.xrange(key, '-', mark, 'COUNT', 1))).length === 0;
 }
 
-type StreamEntry = [id: string, fields: string[]];
+type StreamEntry = readonly [id: string, fields: string[]];
 
-function outbox(name: string, key: string, entries: readonly StreamEntry[]): Outbox {
-  const pending = readable(name, entries);
+/** @param countedUntil refusals up to this entry are counted already */
+function outbox(name: string, key: string, entries: readonly StreamEntry[], countedUntil = '0-0'): Outbox {
+  const pending = readable(name, entries, countedUntil);
   const unreadable = pending.length < entries.length;
   return { name, key, pending, unreadable, drained: !unreadable && entries.length < batchOf(name) };
 }
 
 function batchOf(name: string): number {
   return name === RESUBMITTED ? RESUBMITTED_BATCH : OUTBOX_BATCH;
+}
+
+/** Returns whether one entry id is greater than another. */
+function isAfter(id: string, other: string): boolean {
+  const [[ms, n], [otherMs, otherN]] = [numbersOf(id), numbersOf(other)];
+  return ms === otherMs ? n > otherN : ms > otherMs;
+}
+
+function numbersOf(id: string): readonly [ms: number, n: number] {
+  const [ms, n] = id.split('-');
+  return [Number(ms), Number(n)];
 }
 
 /** Returns the smallest id after `id`. */
@@ -148,14 +200,16 @@ function after(id: string): string {
  * Returns the entries before the first unreadable one. An unreadable entry is not skipped, because it represents an
  * execution: its outbox waits for an operator and no window closes, while all other outboxes continue.
  */
-function readable(name: string, entries: readonly StreamEntry[]): PendingEntry[] {
+function readable(name: string, entries: readonly StreamEntry[], countedUntil: string): PendingEntry[] {
   const pending: PendingEntry[] = [];
   for (const [entryId, [field, json = '', ...rest]] of entries) {
     const entry = parsed(json, field === REFUSAL_FIELD);
     if (!entry) break;
     const resubmitted = resubmissionOf(rest);
     if (name === RESUBMITTED && !resubmitted) break;
-    pending.push({ outbox: name, entryId, entry, trace: traceOf(rest), ...(resubmitted ? { resubmitted } : {}) });
+    const isCounted = !('id' in entry) && !isAfter(entryId, countedUntil);
+    const trace = traceOf(rest);
+    pending.push({ outbox: name, entryId, entry, isCounted, trace, ...(resubmitted ? { resubmitted } : {}) });
   }
   return pending;
 }
