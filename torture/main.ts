@@ -6,12 +6,15 @@ import { machine } from '../load/lib/results.ts';
 import { describeFailure, runScript } from '../scripts/lib/user-error.ts';
 import { closeFileResources } from '../test/support/open-resources.ts';
 import { Deployment } from './lib/deployment.ts';
+import type { PlannedFault } from './lib/fault-plan.ts';
 import { FAULTS } from './lib/faults.ts';
 import { readHistory } from './lib/history.ts';
 import type { Violation } from './lib/promises.ts';
-import { htmlReport, markdownRows, updatePage } from './lib/report.ts';
+import { htmlReport, markdownRows, type ReportContext, updatePage } from './lib/report.ts';
 import { type RoundResult, resultOf } from './lib/results.ts';
-import { runRound } from './lib/round.ts';
+import { merged, readResults, saveResult } from './lib/results-file.ts';
+import { planOf, runRound } from './lib/round.ts';
+import { type Case, shrink } from './lib/shrink.ts';
 
 interface Flags {
   readonly seed: number;
@@ -25,6 +28,17 @@ interface Flags {
   readonly balancer: boolean;
   readonly history: string;
   readonly check?: readonly string[];
+  readonly merge?: readonly string[];
+  readonly shrink: boolean;
+  readonly shrinkRounds: number;
+  readonly plant?: string;
+}
+
+/** What --shrink changes in a round; otherwise the options and the seed decide. */
+interface Changes {
+  readonly users?: number;
+  readonly durationMs?: number;
+  readonly faults?: readonly PlannedFault[];
 }
 
 const SHOWN = 20;
@@ -61,12 +75,30 @@ function parseFlags(argv: readonly string[]): Flags {
     .option('--docs <file>', 'replaces the rows in a page such as docs/reliability.md')
     .option('--history <folder>', 'folder of the recorded histories', join(tmpdir(), 'tollgate-torture-histories'))
     .option('--check <files...>', 'only checks recorded histories (seed-N.jsonl) again')
+    .option(
+      '--merge <files...>',
+      'only reports results of earlier invocations (seed-N.json in the folder of --history)',
+    )
+    .option('--shrink', 'replays a seed that violates with fewer faults and users, and prints the smallest case', false)
+    .addOption(option('--shrink-rounds <n>', 'rounds that --shrink plays at most', number(1, 1_000)).default(12))
+    .addOption(
+      option('--plant <fault>', 'adds a violation to each round with this fault, to try --shrink', (text) => {
+        return faultNames(text)[0];
+      }),
+    )
     .parse([...argv], { from: 'user' })
     .opts<Flags>();
 }
 
-async function oneRound(flags: Flags, seed: number): Promise<RoundResult> {
+interface Played {
+  readonly result: RoundResult;
+  /** The faults that the round planned; none if it did not start. */
+  readonly plan: readonly PlannedFault[];
+}
+
+async function oneRound(flags: Flags, seed: number, changes: Changes = {}): Promise<Played> {
   const historyFile = resolve(flags.history, `seed-${seed}.jsonl`);
+  const context = { startedAt: new Date(), machine: machine() };
   const startedAt = performance.now();
   const progress = (line: string) => {
     process.stderr.write(`seed ${seed}, ${((performance.now() - startedAt) / 1_000).toFixed(1)} s: ${line}\n`);
@@ -76,11 +108,41 @@ async function oneRound(flags: Flags, seed: number): Promise<RoundResult> {
   const deployment = await Deployment.start({ balancer: flags.balancer });
   progress(`started; the history is ${historyFile}`);
   const { only, users, faults: faultsPerSecond } = flags;
-  const durationMs = flags.minutes * 60_000;
-  await runRound(deployment, { seed, durationMs, users, only, faultsPerSecond, historyFile, progress }).catch(note);
+  const options = { seed, durationMs: flags.minutes * 60_000, users, only, faultsPerSecond, ...changes };
+  const plan = planOf(deployment, options);
+  await runRound(deployment, { ...options, faults: plan, historyFile, progress }).catch(note);
   await deployment.close().catch(note);
-  const result = resultOf(seed, readHistory(historyFile));
-  return { ...result, violations: [...failures, ...result.violations] };
+  const checked = resultOf(seed, readHistory(historyFile));
+  if (plan.some(({ kind }) => kind === flags.plant)) failures.push({ promise: 'processes', what: 'planted' });
+  const result = { ...checked, violations: [...failures, ...checked.violations] };
+  saveResult(historyFile, result, context);
+  return { result, plan };
+}
+
+/** Plays a seed, and smaller cases of it while they violate one of the same promises. */
+async function shrinkRound(flags: Flags): Promise<RoundResult> {
+  const { result, plan } = await oneRound(flags, flags.seed);
+  process.stdout.write(`${summaryOf(result)}\n`);
+  const promises = new Set(result.violations.map(({ promise }) => promise));
+  if (promises.size === 0) return result;
+  const violates = async (smaller: Case) => {
+    const { users, durationMs, faults } = smaller;
+    const played = await oneRound(flags, flags.seed, smaller);
+    const isSame = played.result.violations.some(({ promise }) => promises.has(promise));
+    const size = `${faults.length} faults, ${users} users, ${(durationMs / 1_000).toFixed(1)} s`;
+    process.stdout.write(`  ${isSame ? 'violates' : 'holds   '}: ${size}\n`);
+    return isSame;
+  };
+  const first = { faults: plan, users: flags.users, durationMs: flags.minutes * 60_000 };
+  const { smallest, rounds } = await shrink(first, violates, flags.shrinkRounds);
+  const listed = smallest.faults.map(({ kind, target, at, forMs }) => {
+    return `  ${(at / 1_000).toFixed(1)} s: ${kind} of ${target} for ${forMs} ms`;
+  });
+  const size = `${smallest.users} users, ${(smallest.durationMs / 1_000).toFixed(1)} s`;
+  process.stdout.write(
+    `${[`Smallest case that violates, after ${rounds} rounds: ${size}, faults:`, ...listed].join('\n')}\n`,
+  );
+  return result;
 }
 
 function summaryOf({ seed, violations, faults, operations, events, records }: RoundResult): string {
@@ -100,20 +162,32 @@ function seedOf(file: string): number {
   return Number(/seed-(\d+)\.jsonl$/.exec(file)?.[1] ?? 0);
 }
 
-await runScript(async () => {
-  const flags = parseFlags(process.argv.slice(2));
-  const context = { startedAt: startOf(flags.check), machine: machine() };
+function readRounds({ check = [], merge }: Flags): { rounds: RoundResult[]; context: ReportContext } {
+  if (merge) return merged(readResults(merge));
+  const rounds = check.map((file) => resultOf(seedOf(file), readHistory(file)));
+  return { rounds, context: { startedAt: startOf(check), machine: machine() } };
+}
+
+async function playRounds(flags: Flags): Promise<RoundResult[]> {
+  mkdirSync(flags.history, { recursive: true });
   const rounds: RoundResult[] = [];
-  const add = (result: RoundResult) => {
+  for (let seed = flags.seed; !flags.shrink && seed < flags.seed + flags.rounds; seed++) {
+    const { result } = await oneRound(flags, seed);
     rounds.push(result);
     process.stdout.write(`${summaryOf(result)}\n`);
-  };
-  for (const file of flags.check ?? []) add(resultOf(seedOf(file), readHistory(file)));
-  if (flags.check === undefined) {
-    mkdirSync(flags.history, { recursive: true });
-    for (let seed = flags.seed; seed < flags.seed + flags.rounds; seed++) add(await oneRound(flags, seed));
-    await closeFileResources();
   }
+  if (flags.shrink) rounds.push(await shrinkRound(flags));
+  await closeFileResources();
+  return rounds;
+}
+
+await runScript(async () => {
+  const flags = parseFlags(process.argv.slice(2));
+  const recorded = readRounds(flags);
+  const isReading = flags.check !== undefined || flags.merge !== undefined;
+  const rounds = isReading ? recorded.rounds : await playRounds(flags);
+  if (isReading) for (const result of rounds) process.stdout.write(`${summaryOf(result)}\n`);
+  const { context } = recorded;
   if (flags.out !== undefined) writeFileSync(flags.out, htmlReport(rounds, context));
   if (flags.docs !== undefined) updatePage(flags.docs, markdownRows(rounds, context));
   return rounds.every(({ violations }) => violations.length === 0) ? 0 : 1;

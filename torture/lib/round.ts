@@ -14,6 +14,8 @@ export interface RoundOptions {
   readonly users: number;
   readonly only: readonly string[] | undefined;
   readonly faultsPerSecond: number;
+  /** Plays these faults instead of those that the seed plans. */
+  readonly faults?: readonly PlannedFault[] | undefined;
   readonly historyFile: string;
   readonly progress: (line: string) => void;
 }
@@ -96,11 +98,18 @@ async function toolIsOffered([client]: readonly ClientMember[]): Promise<void> {
   await until(() => client?.offersTool(), { timeoutMs: TOOL_MS, everyMs: 100, label: 'the tool of the tool server' });
 }
 
+/** Returns the faults of a round. */
+export function planOf(
+  deployment: Deployment,
+  options: Omit<RoundOptions, 'historyFile' | 'progress'>,
+): PlannedFault[] {
+  const { seed, durationMs, faultsPerSecond: perSecond, faults } = options;
+  return faults ? [...faults] : planFaults({ seed, durationMs, kinds: kindsFor(deployment, options.only), perSecond });
+}
+
 /** Injects the planned faults at their times and heals each; resolves when everything serves again. */
 async function playFaults(deployment: Deployment, recorder: Recorder, options: RoundOptions): Promise<void> {
-  const kinds = kindsFor(deployment, options.only);
-  const { seed, durationMs, faultsPerSecond: perSecond } = options;
-  const plan = planFaults({ seed, durationMs, kinds, perSecond });
+  const [startedAt, plan] = [performance.now(), planOf(deployment, options)];
   /** The latest fault per target: on a busy machine a restart can last until the next fault is due. */
   const latest = new Map<string, Promise<void>>();
   const playing = plan.map((fault) => {
@@ -111,6 +120,7 @@ async function playFaults(deployment: Deployment, recorder: Recorder, options: R
   });
   // Every fault is healed before a failure ends the round: a later restart would outlive it.
   const failure = (await Promise.allSettled(playing)).find(({ status }) => status === 'rejected');
+  await delay(Math.max(0, options.durationMs - (performance.now() - startedAt)));
   if (failure?.status === 'rejected') throw failure.reason;
   await recordFailures(deployment, recorder);
   // Such a process is started again, as by an orchestrator, so that the rest can be checked.
