@@ -9,6 +9,7 @@ import { Deployment } from './lib/deployment.ts';
 import { FAULTS } from './lib/faults.ts';
 import { readHistory } from './lib/history.ts';
 import type { Violation } from './lib/promises.ts';
+import { REDIS_KINDS, type RedisKind } from './lib/redis-hosts.ts';
 import { htmlReport, markdownRows, updatePage } from './lib/report.ts';
 import { type RoundResult, resultOf } from './lib/results.ts';
 import { runRound } from './lib/round.ts';
@@ -22,6 +23,8 @@ interface Flags {
   readonly only?: readonly string[];
   readonly out?: string;
   readonly docs?: string;
+  readonly redis: RedisKind;
+  readonly from?: string;
   readonly balancer: boolean;
   readonly history: string;
   readonly check?: readonly string[];
@@ -56,6 +59,8 @@ function parseFlags(argv: readonly string[]): Flags {
     .addOption(option('--users <n>', 'users, with four clients each', number(1, 100)).default(4))
     .addOption(option('--faults <n>', 'mean number of faults per second', number(0.01, 5, false)).default(0.4))
     .addOption(option('--only <faults>', 'kinds of faults, separated by commas; default: all', faultNames))
+    .addOption(new Option('--redis <kind>', 'topology of Redis').choices(REDIS_KINDS).default('single'))
+    .option('--from <version>', 'gateways and workers start in this version (a tag), for the fault `version`')
     .option('--no-balancer', 'connects the clients to the gateways instead of HAProxy')
     .option('--out <file>', 'writes the report as HTML')
     .option('--docs <file>', 'replaces the rows in a page such as docs/reliability.md')
@@ -73,9 +78,10 @@ async function oneRound(flags: Flags, seed: number): Promise<RoundResult> {
   };
   const failures: Violation[] = [];
   const note = (error: unknown) => void failures.push({ promise: 'processes', what: describeFailure(error) });
-  const deployment = await Deployment.start({ balancer: flags.balancer });
+  const { only, users, faults: faultsPerSecond, redis, from, balancer } = flags;
+  const clocks = only === undefined || only.includes('clock');
+  const deployment = await Deployment.start({ balancer, redis, from, clocks });
   progress(`started; the history is ${historyFile}`);
-  const { only, users, faults: faultsPerSecond } = flags;
   const durationMs = flags.minutes * 60_000;
   await runRound(deployment, { seed, durationMs, users, only, faultsPerSecond, historyFile, progress }).catch(note);
   await deployment.close().catch(note);
