@@ -10,6 +10,7 @@ import type { PlannedFault } from './lib/fault-plan.ts';
 import { FAULTS } from './lib/faults.ts';
 import { readHistory } from './lib/history.ts';
 import type { Violation } from './lib/promises.ts';
+import { REDIS_KINDS, type RedisKind } from './lib/redis-hosts.ts';
 import { htmlReport, markdownRows, type ReportContext, updatePage } from './lib/report.ts';
 import { type RoundResult, resultOf } from './lib/results.ts';
 import { merged, readResults, saveResult } from './lib/results-file.ts';
@@ -25,6 +26,8 @@ interface Flags {
   readonly only?: readonly string[];
   readonly out?: string;
   readonly docs?: string;
+  readonly redis: RedisKind;
+  readonly from?: string;
   readonly balancer: boolean;
   readonly history: string;
   readonly check?: readonly string[];
@@ -70,6 +73,8 @@ function parseFlags(argv: readonly string[]): Flags {
     .addOption(option('--users <n>', 'users, with four clients each', number(1, 100)).default(4))
     .addOption(option('--faults <n>', 'mean number of faults per second', number(0.01, 5, false)).default(0.4))
     .addOption(option('--only <faults>', 'kinds of faults, separated by commas; default: all', faultNames))
+    .addOption(new Option('--redis <kind>', 'topology of Redis').choices(REDIS_KINDS).default('single'))
+    .option('--from <version>', 'gateways and workers start in this version (a tag), for the fault `version`')
     .option('--no-balancer', 'connects the clients to the gateways instead of HAProxy')
     .option('--out <file>', 'writes the report as HTML')
     .option('--docs <file>', 'replaces the rows in a page such as docs/reliability.md')
@@ -105,9 +110,10 @@ async function oneRound(flags: Flags, seed: number, changes: Changes = {}): Prom
   };
   const failures: Violation[] = [];
   const note = (error: unknown) => void failures.push({ promise: 'processes', what: describeFailure(error) });
-  const deployment = await Deployment.start({ balancer: flags.balancer });
+  const { only, users, faults: faultsPerSecond, redis, from, balancer } = flags;
+  const clocks = only === undefined || only.includes('clock');
+  const deployment = await Deployment.start({ balancer, redis, from, clocks });
   progress(`started; the history is ${historyFile}`);
-  const { only, users, faults: faultsPerSecond } = flags;
   const options = { seed, durationMs: flags.minutes * 60_000, users, only, faultsPerSecond, ...changes };
   const plan = planOf(deployment, options);
   await runRound(deployment, { ...options, faults: plan, historyFile, progress }).catch(note);

@@ -22,13 +22,24 @@ export function haproxyEnvironment(listenPort: number, gatewayUrls: readonly str
   return { LISTEN: `${LOOPBACK}:${listenPort}`, GATEWAY_1: first, GATEWAY_2: second, GATEWAY_3: third };
 }
 
+export interface HaproxyOptions {
+  readonly config?: string;
+  /** Process id of the HAProxy that this one replaces: the old one stops accepting and ends with its connections. */
+  readonly replaces?: number | undefined;
+}
+
 /** HAProxy on loopback in front of three gateways; ready when one of them answers a request through it. */
-export function haproxy(port: number, gatewayUrls: readonly string[], config: string = HAPROXY_CONFIG): Startable {
+export function haproxy(
+  port: number,
+  gatewayUrls: readonly string[],
+  { config = HAPROXY_CONFIG, replaces }: HaproxyOptions = {},
+): Startable {
   const env = { PATH: process.env.PATH, ...haproxyEnvironment(port, gatewayUrls) };
+  const args = ['-db', '-f', config, ...(replaces === undefined ? [] : ['-sf', String(replaces)])];
   return {
     name: 'HAProxy',
     // -db: in the foreground, one process.
-    launch: () => new ManagedProcess({ name: 'haproxy', command: 'haproxy', args: ['-db', '-f', config], env }),
+    launch: () => new ManagedProcess({ name: 'haproxy', command: 'haproxy', args, env }),
     isReady: async () => (await httpStatus(`${httpUrl(port)}/health/ready`)) === 200,
   };
 }

@@ -1,4 +1,5 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { getHeapStatistics } from 'node:v8';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
@@ -46,6 +47,7 @@ export class Sampler {
   #hour: { readonly at: number; readonly minutes: Figures[] } = { at: 0, minutes: [] };
   #cpu = process.cpuUsage();
   #cpuAt = performance.now();
+  #residentBytes = 0;
   #isReading = false;
 
   /** @param processId id of the node or worker */
@@ -91,7 +93,6 @@ export class Sampler {
 
   /** Figures that are no metrics, or whose metric a second reader would reset. */
   #own(): Record<string, number> {
-    const { rss, heapUsed } = process.memoryUsage();
     const p99 = this.#delay.percentile(99) / NS_PER_MS - RESOLUTION_MS;
     this.#delay.reset();
     const [used, now] = [process.cpuUsage(this.#cpu), performance.now()];
@@ -99,11 +100,21 @@ export class Sampler {
     this.#cpu = process.cpuUsage();
     this.#cpuAt = now;
     return {
-      'memory.rss_bytes': rss,
-      'memory.heap_bytes': heapUsed,
+      'memory.rss_bytes': this.#residentSet(),
+      'memory.heap_bytes': getHeapStatistics().used_heap_size,
       'event_loop.p99_ms': Number.isFinite(p99) ? Math.max(0, Math.round(p99 * 10) / 10) : 0,
       'cpu.percent': Math.round(((used.user + used.system) / 1000 / elapsedMs) * 1000) / 10,
     };
+  }
+
+  /** Node opens a file for this value, and throws if the process has no free descriptor: then the last value is kept. */
+  #residentSet(): number {
+    try {
+      this.#residentBytes = process.memoryUsage.rss();
+    } catch {
+      // EMFILE
+    }
+    return this.#residentBytes;
   }
 
   async #store(reading: Reading): Promise<void> {

@@ -26,7 +26,7 @@ export async function startLoadBalancer(
   const isChanged = !affinity || !keepsPolling || pem !== undefined || !noDelay;
   const bind = pem && `    bind 127.0.0.1:${tlsPort} ssl crt ${pem} alpn h2,http/1.1`;
   const config = isChanged ? await changedConfig({ affinity, keepsPolling, bind, noDelay }) : HAPROXY_CONFIG;
-  return startProxy(haproxy(port, gatewayUrls, config), { port, tlsPort });
+  return startProxy(haproxy(port, gatewayUrls, { config }), { port, tlsPort });
 }
 
 interface Changes {

@@ -27,13 +27,15 @@ export interface StackOptions {
   readonly workers?: number;
   /** Environment variables that override those of every test stack. */
   readonly env?: Environment;
+  /** Further variables of one process, by its name: `auth`, `gateway-1`, `worker-1`. */
+  readonly envOf?: (name: string) => Environment;
   readonly redisUrl: string;
   /** A checkout of an earlier version, which gateways and workers run until `switchTo('current')`. */
   readonly earlierRoot?: string;
   /** Puts a proxy in front of the auth service: gets its URL, returns the one that all processes use. */
   readonly authProxy?: (authUrl: string) => Promise<string>;
-  /** Receives every line that any of the processes prints. */
-  readonly onLine?: (line: string) => void;
+  /** Receives every line that any of the processes prints, and its name. */
+  readonly onLine?: (line: string, name: string) => void;
 }
 
 /** Short intervals where a test would otherwise wait; otherwise defaults. */
@@ -132,6 +134,8 @@ export class StackProcess {
   }
 }
 
+type ProcessOptions = Pick<StackOptions, 'envOf' | 'onLine' | 'earlierRoot'> & { readonly env: Environment };
+
 /** Real processes, started together with their own ports and key prefix. */
 export class StackProcesses {
   readonly addresses: StackAddresses;
@@ -143,7 +147,7 @@ export class StackProcesses {
   private constructor(
     addresses: StackAddresses,
     ports: readonly number[],
-    { env, onLine: forwardLine, earlierRoot }: Pick<StackOptions, 'onLine' | 'earlierRoot'> & { env: Environment },
+    { env: common, envOf, onLine: forwardLine, earlierRoot }: ProcessOptions,
   ) {
     this.addresses = addresses;
     const [authPort = 0, ...others] = ports;
@@ -151,8 +155,9 @@ export class StackProcesses {
     const build = (make: (options: ServiceOptions) => Startable, name: string, port: number) => {
       const onLine = (line: string) => {
         if (UNHANDLED.test(line)) this.#unhandled.push(`${name}: ${line}`);
-        forwardLine?.(line);
+        forwardLine?.(line, name);
       };
+      const env = { ...common, ...envOf?.(name) };
       const earlier = earlierRoot === undefined ? undefined : make({ name, port, env, onLine, root: earlierRoot });
       return new StackProcess(make({ name, port, env, onLine }), httpUrl(port), earlier);
     };
@@ -163,7 +168,7 @@ export class StackProcesses {
 
   /** Starts everything concurrently. If one process fails to start, all others are stopped. */
   static async start(options: StackOptions): Promise<StackProcesses> {
-    const { gateways = 1, workers = 1, env = {}, redisUrl, onLine, earlierRoot, authProxy } = options;
+    const { gateways = 1, workers = 1, env = {}, envOf, redisUrl, onLine, earlierRoot, authProxy } = options;
     const ports = await freePorts(1 + gateways + workers);
     const [ownAuthUrl = '', ...urls] = ports.map(httpUrl);
     const addresses: StackAddresses = {
@@ -178,7 +183,8 @@ export class StackProcesses {
       },
       demoPassword: env.DEMO_PASSWORD ?? randomBytes(12).toString('base64url'),
     };
-    const stack = new StackProcesses(addresses, ports, { env: environmentFor(addresses, env), onLine, earlierRoot });
+    const processOptions = { env: environmentFor(addresses, env), envOf, onLine, earlierRoot };
+    const stack = new StackProcesses(addresses, ports, processOptions);
     const started = await Promise.allSettled(stack.all.map((process) => process.start()));
     const failure = started.find((result) => result.status === 'rejected');
     if (!failure) return stack;

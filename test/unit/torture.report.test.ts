@@ -26,7 +26,7 @@ describe('the results of npm run torture', () => {
   it('measure recovery from the healing to the end of the first run that began after it', () => {
     const { faults } = resultOf(1, HISTORY);
     expect(faults.map(({ recoveryMs }) => recoveryMs)).toEqual([700, 100]);
-    const [row] = summaries([resultOf(1, HISTORY)]);
+    const row = summaries([resultOf(1, HISTORY)]).find(({ kind }) => kind === 'redis-cut');
     expect(row).toMatchObject({ kind: 'redis-cut', count: 2, recoveryP50: 100, recoveryP99: 700, seeds: [1] });
   });
 

@@ -8,7 +8,8 @@ import { type Case, shrink } from '../../torture/lib/shrink.ts';
 import { closeAfter } from '../support/open-resources.ts';
 
 const FAULTS = Array.from({ length: 24 }, (_, at) => {
-  return { id: at + 1, kind: 'redis-cut', target: `redis-${at}`, at: at * 1_000, forMs: 500 };
+  const target = `redis-${at}`;
+  return { id: at + 1, kind: 'redis-cut', target, group: target, at: at * 1_000, forMs: 500 };
 });
 const FIRST: Case = { faults: FAULTS, users: 8, durationMs: 60_000 };
 const idsOf = ({ faults }: Case) => faults.map(({ id }) => id);

@@ -8,6 +8,7 @@ export function checkLedger(history: readonly HistoryLine[]): Violation[] {
   const violations: Violation[] = [];
   const report = (what: string) => violations.push({ promise: 'ledger', what });
   const { records, verified } = ledger;
+  const unnamed = new Set(ledger.unnamed);
   if (!verified.ok) report(`verify answered ${JSON.stringify(verified.problem)}.`);
   if (verified.checked < records.length) report(`verify checked ${verified.checked} of ${records.length} records.`);
   const hole = records.findIndex(({ sequence }, index) => sequence !== index + 1);
@@ -24,7 +25,8 @@ export function checkLedger(history: readonly HistoryLine[]): Violation[] {
     keys.set(record.key, record.id);
   }
   const named = checkNamedRecords(history, byId, report);
-  for (const { id, tool } of records) if (!named.has(id)) report(`No event names record ${id} (${tool}).`);
+  for (const { id, tool } of records)
+    if (!named.has(id) && !unnamed.has(id)) report(`No event names record ${id} (${tool}).`);
   for (const { user, units, period } of linesOf(history, 'usage')) {
     const own = records.filter((record) => record.user === user && record.period.startsWith(period));
     const sum = own.reduce((total, record) => total + record.units, 0);

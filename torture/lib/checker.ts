@@ -2,12 +2,14 @@ import { checkDeliveries, checkLogs } from './check-events.ts';
 import { checkLedger } from './check-ledger.ts';
 import { checkRuns, checkToolCalls } from './check-operations.ts';
 import { type HistoryLine, linesOf } from './history.ts';
+import { withoutLosses } from './losses.ts';
 import type { Violation } from './promises.ts';
 
 /** Checks everything that the history of a round states. It reads nothing else. */
-export function check(history: readonly HistoryLine[]): Violation[] {
+export function check(recorded: readonly HistoryLine[]): Violation[] {
+  const history = withoutLosses(recorded);
   return [
-    ...checkEvidence(history),
+    ...checkEvidence(recorded),
     ...checkDeliveries(history),
     ...checkLogs(history),
     ...checkRuns(history),

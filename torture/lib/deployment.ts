@@ -1,15 +1,23 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { HAPROXY_GATEWAYS, haproxy, haproxyVersion } from '../../scripts/lib/haproxy.ts';
+import { HAPROXY_GATEWAYS, haproxyVersion } from '../../scripts/lib/haproxy.ts';
 import { freePorts } from '../../scripts/lib/ports.ts';
-import { httpStatus, type ManagedProcess, nodeProcess, type Startable, start } from '../../scripts/lib/processes.ts';
-import { type RedisServer, redisUrl, startRedisServer } from '../../scripts/lib/redis-server.ts';
+import { type Environment, httpStatus, nodeProcess, type Startable } from '../../scripts/lib/processes.ts';
+import { redisUrl } from '../../scripts/lib/redis-server.ts';
 import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
 import { catalogueFolder, planFile, toolFile } from '../../test/support/catalogues.ts';
+import { checkoutOf } from '../../test/support/earlier-version.ts';
 import { type StackAddresses, StackProcesses } from '../../test/support/stack-processes.ts';
 import { until } from '../../test/support/until.ts';
-import { HttpLink, TcpLink } from './links.ts';
+import { faketimeLibrary, ProcessClock } from './clocks.ts';
+import { INSPECTOR_OPTIONS, Inspectors } from './event-loop.ts';
+import { Balancer, Helper } from './helpers.ts';
+import { HttpLink } from './http-link.ts';
+import { KeyServer } from './key-server.ts';
+import { TcpLink } from './links.ts';
+import { NameService, REDIS_NAME } from './name-service.ts';
+import { type RedisKind, startRedis } from './redis-hosts.ts';
 
 const WORKERS = 2;
 /** Connections per user. */
@@ -29,90 +37,105 @@ const ENVIRONMENT = {
   LOG_LEVEL: 'error',
 };
 
-/** A process beside those of the product: Redis, HAProxy, tool server, agent. */
-export class Helper {
-  readonly #startable: Startable;
-  #process: ManagedProcess;
+export interface DeploymentOptions {
+  readonly balancer: boolean;
+  readonly redis: RedisKind;
+  /** The version in which gateways and workers start, a tag or commit; default: this one. */
+  readonly from?: string | undefined;
+  /** Whether processes run with libfaketime, if it is installed. */
+  readonly clocks: boolean;
+}
 
-  private constructor(startable: Startable, process: ManagedProcess) {
-    this.#startable = startable;
-    this.#process = process;
-  }
-
-  static async start(startable: Startable): Promise<Helper> {
-    return new Helper(startable, await start(startable));
-  }
-
-  async kill(): Promise<void> {
-    this.#process.kill('SIGKILL');
-    await this.#process.exited;
-  }
-
-  async restart(): Promise<void> {
-    this.#process = await start(this.#startable);
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.#process.kill(signal);
-  }
+/** The members of a deployment, as plain data. */
+interface Members {
+  readonly stack: StackProcesses;
+  readonly redis: Awaited<ReturnType<typeof startRedis>>;
+  /** The connection of each process to a single Redis, by the name of the process; empty for the other kinds. */
+  readonly links: ReadonlyMap<string, TcpLink>;
+  readonly authLink: HttpLink;
+  readonly keyServer: KeyServer;
+  readonly toolServer: Helper;
+  readonly agent: Helper;
+  readonly balancer: Balancer | undefined;
+  /** Where clients connect: the load balancer, or the gateways without one. */
+  readonly urls: readonly string[];
+  readonly inspectors: Inspectors;
+  /** Clocks that can be set, by process name; empty without libfaketime. */
+  readonly clocks: ReadonlyMap<string, ProcessClock>;
+  readonly names: NameService;
+  /** Whether gateways and workers have an earlier version to change to. */
+  readonly hasEarlier: boolean;
 }
 
 /** All processes of a round, and the links between them that can fail. */
 export class Deployment {
-  readonly stack: StackProcesses;
-  readonly redisLink: TcpLink;
-  readonly authLink: HttpLink;
-  readonly toolServer: Helper;
-  readonly agent: Helper;
-  readonly balancer: Helper | undefined;
-  /** Where clients connect: the load balancer, or the gateways without one. */
-  readonly urls: readonly string[];
-  readonly redis: RedisHost;
+  readonly members: Members;
   readonly #folder: string;
 
-  private constructor(processes: Omit<Deployment, 'addresses' | 'executions' | 'failures' | 'close'>, folder: string) {
-    this.stack = processes.stack;
-    this.redisLink = processes.redisLink;
-    this.authLink = processes.authLink;
-    this.toolServer = processes.toolServer;
-    this.agent = processes.agent;
-    this.balancer = processes.balancer;
-    this.urls = processes.urls;
-    this.redis = processes.redis;
+  private constructor(members: Members, folder: string) {
+    this.members = members;
     this.#folder = folder;
   }
 
   /** Starts everything. A failure ends this process, and with it what has started. */
-  static async start({ balancer: wanted }: { readonly balancer: boolean }): Promise<Deployment> {
+  static async start(options: DeploymentOptions): Promise<Deployment> {
     const folder = await mkdtemp(join(tmpdir(), 'tollgate-torture-'));
     const [toolPort = 0, agentPort = 0, balancerPort = 0] = await freePorts(3);
     await writeFile(join(folder, 'executions'), '');
     await writeFile(join(folder, 'tool-servers.json'), JSON.stringify(toolServers(toolPort)));
-    const redis = await RedisHost.start(join(folder, 'redis'));
-    const redisLink = await TcpLink.start(redis.port);
-    const authLink = await HttpLink.start();
+    const redis = await startRedis(options.redis, join(folder, 'redis'));
+    const links = redis.kind === 'single' ? await linksTo(redis.server.port) : new Map<string, TcpLink>();
+    const [authLink, keyServer] = await Promise.all([HttpLink.start(), KeyServer.start()]);
     const [toolServer, agent] = await Promise.all([
       Helper.start(toolServerProcess(toolPort, join(folder, 'executions'))),
       Helper.start(agentProcess(agentPort)),
     ]);
+    const inspectors = new Inspectors();
+    const names = new NameService(folder);
+    const clocks = options.clocks ? clocksIn(folder) : new Map<string, ProcessClock>();
+    const envOf = (name: string): Environment => {
+      const port = links.get(name)?.port;
+      // A host name, so that each new connection to Redis needs the name service.
+      const url = port === undefined ? {} : { REDIS_URL: redisUrl(port).replace(/\/\/[^:]+/, `//${REDIS_NAME}`) };
+      const nodeOptions = [INSPECTOR_OPTIONS, names.nodeOptions].join(' ');
+      return { ...url, NODE_OPTIONS: nodeOptions, ...names.environmentOf(name), ...clocks.get(name)?.environment };
+    };
     const catalogue = { 'plans.json': planFile, 'tools.json': toolFile, 'agents.json': agents(agentPort) };
+    const { from } = options;
     const stack = await StackProcesses.start({
       gateways: HAPROXY_GATEWAYS,
       workers: WORKERS,
-      redisUrl: redisUrl(redisLink.port),
+      redisUrl: redis.url,
       authProxy: async (authUrl) => authLink.to(authUrl),
       env: {
         ...ENVIRONMENT,
         AGENT_SECRET,
+        JWKS_URL: keyServer.url,
         CATALOGUE_DIR: catalogueFolder(catalogue, 'file'),
         TOOL_SERVERS: join(folder, 'tool-servers.json'),
       },
+      envOf,
+      onLine: (line, name) => inspectors.read(name, line),
+      ...(from === undefined ? {} : { earlierRoot: checkoutOf(from) }),
     });
     const gatewayUrls = stack.addresses.gateways.map(({ url }) => url);
-    const hasBalancer = wanted && haproxyVersion() !== undefined;
-    const balancer = hasBalancer ? await Helper.start(haproxy(balancerPort, gatewayUrls)) : undefined;
+    const hasBalancer = options.balancer && haproxyVersion() !== undefined;
+    const balancer = hasBalancer ? await Balancer.on(balancerPort, gatewayUrls) : undefined;
     const urls = balancer ? [httpUrl(balancerPort)] : gatewayUrls;
-    return new Deployment({ stack, redisLink, authLink, toolServer, agent, balancer, urls, redis }, folder);
+    const hasEarlier = from !== undefined;
+    const processes = { stack, redis, toolServer, agent, balancer };
+    return new Deployment(
+      { ...processes, links, authLink, keyServer, urls, inspectors, clocks, names, hasEarlier },
+      folder,
+    );
+  }
+
+  get stack(): StackProcesses {
+    return this.members.stack;
+  }
+
+  get urls(): readonly string[] {
+    return this.members.urls;
   }
 
   /** Addresses of the processes. That of the auth service is its proxy, which is also the issuer. */
@@ -135,47 +158,33 @@ export class Deployment {
   /** Stops everything. @throws Error if a process ended by itself or printed an unhandled error */
   async close(): Promise<void> {
     let failure: unknown;
+    const { balancer, toolServer, agent, redis, links, authLink, keyServer } = this.members;
     await this.stack.close().catch((error: unknown) => {
       failure = error;
     });
-    await Promise.all([this.balancer?.kill(), this.toolServer.kill(), this.agent.kill(), this.redis.kill()]);
-    await Promise.all([this.redisLink.close(), this.authLink.close()]);
+    await Promise.all([balancer?.kill(), toolServer.kill(), agent.kill(), redis.close()]);
+    await Promise.all([...links.values(), authLink, keyServer].map((link) => link.close()));
     await rm(this.#folder, { recursive: true, force: true });
     if (failure !== undefined) throw failure;
   }
 }
 
-/**
- * A single Redis with an append-only file, which the kernel has before each reply: a kill loses no acknowledged write.
- */
-export class RedisHost {
-  readonly port: number;
-  readonly #dir: string;
-  #server: RedisServer;
+/** Names of the processes, as `StackProcesses` gives them. */
+const PROCESS_NAMES: readonly string[] = [
+  'auth',
+  ...Array.from({ length: HAPROXY_GATEWAYS }, (_, at) => `gateway-${at + 1}`),
+  ...Array.from({ length: WORKERS }, (_, at) => `worker-${at + 1}`),
+];
 
-  private constructor(dir: string, server: RedisServer) {
-    this.#dir = dir;
-    this.#server = server;
-    this.port = server.port;
-  }
+async function linksTo(port: number): Promise<ReadonlyMap<string, TcpLink>> {
+  const links = PROCESS_NAMES.map(async (name) => [name, await TcpLink.start(port)] as const);
+  return new Map(await Promise.all(links));
+}
 
-  static async start(dir: string): Promise<RedisHost> {
-    return new RedisHost(dir, await startRedisServer({ dir, persistent: true, appendfsync: 'no' }));
-  }
-
-  async kill(): Promise<void> {
-    this.#server.process.kill('SIGKILL');
-    await this.#server.process.exited;
-  }
-
-  async restart(): Promise<void> {
-    const options = { dir: this.#dir, port: this.port, persistent: true, appendfsync: 'no' } as const;
-    this.#server = await startRedisServer(options);
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.#server.process.kill(signal);
-  }
+function clocksIn(folder: string): ReadonlyMap<string, ProcessClock> {
+  const library = faketimeLibrary();
+  if (library === undefined) return new Map();
+  return new Map(PROCESS_NAMES.map((name) => [name, new ProcessClock(folder, name, library)]));
 }
 
 /** Starts a killed process again, as an orchestrator does: until it is ready. */

@@ -5,6 +5,8 @@ export interface FaultKind {
   readonly kind: string;
   /** Names of the targets; one target has one fault at a time. */
   readonly targets: readonly string[];
+  /** Faults of one group do not overlap, whatever their targets; default: those of one target. */
+  readonly group?: string | undefined;
   /** Longest duration, ms. */
   readonly maxMs: number;
 }
@@ -13,6 +15,8 @@ export interface PlannedFault {
   readonly id: number;
   readonly kind: string;
   readonly target: string;
+  /** One group has one fault at a time. */
+  readonly group: string;
   /** Milliseconds from the first operation. */
   readonly at: number;
   readonly forMs: number;
@@ -53,7 +57,7 @@ export function planFaults({ seed, durationMs, kinds, perSecond }: PlanOptions):
     // A few attempts to find a free moment; a crowded plan has fewer faults.
     for (let attempt = 0; attempt < 20; attempt++) {
       const at = Math.round(random.next() * Math.max(0, durationMs - forMs));
-      const fault = { id: plan.length + 1, kind: kind.kind, target, at, forMs };
+      const fault = { id: plan.length + 1, kind: kind.kind, target, group: kind.group ?? target, at, forMs };
       if (!fits(fault, plan)) continue;
       plan.push(fault);
       break;
@@ -65,8 +69,8 @@ export function planFaults({ seed, durationMs, kinds, perSecond }: PlanOptions):
 function fits(fault: PlannedFault, plan: readonly PlannedFault[]): boolean {
   const overlapping = plan.filter(({ at, forMs }) => fault.at < at + forMs && at < fault.at + fault.forMs);
   if (overlapping.length >= MAX_AT_ONCE) return false;
-  const ofTarget = plan.filter(({ target }) => target === fault.target);
-  return ofTarget.every(({ at, forMs }) => {
+  const ofGroup = plan.filter(({ group }) => group === fault.group);
+  return ofGroup.every(({ at, forMs }) => {
     return fault.at >= at + forMs + REST_MS || at >= fault.at + fault.forMs + REST_MS;
   });
 }

@@ -1,16 +1,30 @@
-import { createServer as createHttpServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { LOOPBACK } from '../../scripts/lib/ports.ts';
 
-/** A TCP connection between the processes and Redis that can be slow, cut, or silent in one direction. */
+/** What is wrong with a link. Several faults of a link last at once; the strongest of each kind applies. */
+export type LinkFault =
+  /** Delays every packet in both directions. */
+  | { readonly kind: 'slow'; readonly latencyMs: number }
+  /** Limits each connection and direction. */
+  | { readonly kind: 'narrow'; readonly bytesPerSecond: number }
+  /** Closes all connections and refuses new ones. */
+  | { readonly kind: 'cut' }
+  /** Holds one direction while the other passes: a one-way partition. */
+  | { readonly kind: 'held'; readonly direction: Direction };
+
+export type Direction = 'requests' | 'replies';
+/** Ends a fault. */
+type Heal = () => void;
+
+/** Bytes in a direction after which its source is read no further, as by a full TCP window. */
+const WINDOW_BYTES = 1 << 20;
+
+/** A TCP connection between one process and Redis that can be slow, narrow, cut, or silent in one direction. */
 export class TcpLink {
   readonly port: number;
   readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-  #latencyMs = 0;
-  #isCut = false;
-  #isSilent = false;
-  #release: (() => void)[] = [];
+  readonly #connections = new Set<Connection>();
+  readonly #faults = new Set<LinkFault>();
 
   private constructor(server: Server, targetPort: number) {
     this.#server = server;
@@ -22,147 +36,145 @@ export class TcpLink {
     return new TcpLink(await listening(createServer({ noDelay: true })), targetPort);
   }
 
-  /** Delays every packet in both directions. */
-  slow(latencyMs: number): void {
-    this.#latencyMs = latencyMs;
+  /** Begins a fault. @returns ends it */
+  break(fault: LinkFault): Heal {
+    this.#faults.add(fault);
+    if (fault.kind === 'cut') this.#closeAll();
+    return () => {
+      this.#faults.delete(fault);
+      for (const connection of this.#connections) connection.flush();
+    };
   }
 
-  /** Closes all connections and refuses new ones. */
-  cut(): void {
-    this.#isCut = true;
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  /** Holds what the target sends, while requests pass: a one-way partition. */
-  silence(): void {
-    this.#isSilent = true;
-  }
-
-  heal(): void {
-    this.#latencyMs = 0;
-    this.#isCut = false;
-    this.#isSilent = false;
-    for (const release of this.#release.splice(0)) release();
+  /** Drops everything on the open connections without closing them, for ever: their other ends are gone. */
+  abandon(): void {
+    for (const connection of this.#connections) connection.abandon();
   }
 
   async close(): Promise<void> {
-    this.cut();
+    this.#closeAll();
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
+  #closeAll(): void {
+    for (const connection of this.#connections) connection.close();
+  }
+
   #connected(client: Socket, targetPort: number): void {
-    if (this.#isCut) {
+    if (this.#of('cut').length > 0) {
       client.destroy();
       return;
     }
     const target = connect({ host: LOOPBACK, port: targetPort, noDelay: true });
-    this.#forward(client, target, false);
-    this.#forward(target, client, true);
+    const limits = (direction: Direction): Limits => ({
+      latencyMs: Math.max(0, ...this.#of('slow').map(({ latencyMs }) => latencyMs)),
+      bytesPerSecond: Math.min(...this.#of('narrow').map(({ bytesPerSecond }) => bytesPerSecond)),
+      isHeld: this.#of('held').some((fault) => fault.direction === direction),
+    });
+    const connection = new Connection(client, target, limits, () => this.#connections.delete(connection));
+    this.#connections.add(connection);
   }
 
-  #forward(from: Socket, to: Socket, canBeSilent: boolean): void {
-    /** Packets on their way, in order: a later one never overtakes an earlier one, also when the latency falls. */
-    const waiting: { readonly bytes: Buffer; readonly dueAt: number }[] = [];
-    let held: Buffer[] | undefined;
-    const write = (bytes: Buffer) => {
-      if (!to.destroyed) to.write(bytes);
-    };
-    const flush = () => {
-      const now = performance.now();
-      for (let [next] = waiting; next && next.dueAt <= now; [next] = waiting) {
-        waiting.shift();
-        write(next.bytes);
-      }
-      const [next] = waiting;
-      if (next) setTimeout(flush, next.dueAt - now);
-    };
-    this.#sockets.add(from);
-    from.on('data', (bytes: Buffer) => {
-      if (held) held.push(bytes);
-      else if (canBeSilent && this.#isSilent) {
-        const kept = [bytes];
-        held = kept;
-        this.#release.push(() => {
-          held = undefined;
-          for (const one of kept) write(one);
-        });
-      } else {
-        waiting.push({ bytes, dueAt: performance.now() + this.#latencyMs });
-        if (waiting.length === 1) flush();
-      }
-    });
-    from.on('error', () => to.destroy());
-    from.on('close', () => {
-      this.#sockets.delete(from);
-      to.destroy();
-    });
+  #of<K extends LinkFault['kind']>(kind: K): Extract<LinkFault, { kind: K }>[] {
+    return [...this.#faults].filter((fault): fault is Extract<LinkFault, { kind: K }> => fault.kind === kind);
   }
 }
 
-export type HttpFault = 'none' | 'unavailable' | 'garbage' | 'slow';
+/** `bytesPerSecond` is infinite without a limit. */
+interface Limits {
+  readonly latencyMs: number;
+  readonly bytesPerSecond: number;
+  readonly isHeld: boolean;
+}
 
-const SLOW_MS = 8_000;
+/** Both directions of one connection through a link. */
+class Connection {
+  readonly #sockets: readonly Socket[];
+  readonly #pipes: readonly Pipe[];
 
-/** A proxy in front of the auth service that can answer instead of it. */
-export class HttpLink {
-  readonly url: string;
-  fault: HttpFault = 'none';
-  readonly #server: ReturnType<typeof createHttpServer>;
-  #target = '';
-
-  private constructor(server: ReturnType<typeof createHttpServer>) {
-    this.#server = server;
-    this.url = `http://${LOOPBACK}:${(server.address() as AddressInfo).port}`;
-    server.on('request', (incoming: IncomingMessage, outgoing: ServerResponse) => {
-      incoming.on('error', () => outgoing.destroy());
-      this.#serve(this.#target, incoming, outgoing);
-    });
-  }
-
-  static async start(): Promise<HttpLink> {
-    return new HttpLink(await listening(createHttpServer()));
-  }
-
-  /** Sets the target, and returns the URL of this proxy. */
-  to(target: string): string {
-    this.#target = target;
-    return this.url;
-  }
-
-  async close(): Promise<void> {
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-
-  #serve(target: string, incoming: IncomingMessage, outgoing: ServerResponse): void {
-    switch (this.fault) {
-      case 'unavailable':
-        outgoing.writeHead(503, { 'content-type': 'application/json' }).end('{"error":"temporarily_unavailable"}');
-        return;
-      case 'garbage':
-        outgoing.writeHead(200, { 'content-type': 'application/json' }).end('{"access_token":"half');
-        return;
-      case 'slow':
-        setTimeout(() => forward(target, incoming, outgoing), SLOW_MS);
-        return;
-      case 'none':
-        forward(target, incoming, outgoing);
+  constructor(client: Socket, target: Socket, limits: (direction: Direction) => Limits, onClose: () => void) {
+    this.#sockets = [client, target];
+    this.#pipes = [
+      new Pipe(client, target, () => limits('requests')),
+      new Pipe(target, client, () => limits('replies')),
+    ];
+    for (const socket of this.#sockets) {
+      socket.on('error', () => this.close());
+      socket.on('close', () => {
+        this.close();
+        onClose();
+      });
     }
   }
+
+  flush(): void {
+    for (const pipe of this.#pipes) pipe.flush();
+  }
+
+  abandon(): void {
+    for (const pipe of this.#pipes) pipe.abandon();
+  }
+
+  close(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
 }
 
-function forward(target: string, incoming: IncomingMessage, outgoing: ServerResponse): void {
-  const { method, headers, url = '/' } = incoming;
-  const onward = request(new URL(url, target), { method, headers, agent: false }, (response) => {
-    outgoing.writeHead(response.statusCode ?? 502, response.headers);
-    response.on('error', () => outgoing.destroy());
-    response.pipe(outgoing);
-  });
-  onward.on('error', () => outgoing.destroy());
-  incoming.pipe(onward);
+/** One direction of a connection. Packets stay in order, also when the latency falls. */
+class Pipe {
+  readonly #from: Socket;
+  readonly #to: Socket;
+  readonly #limits: () => Limits;
+  #waiting: { readonly bytes: Buffer; readonly dueAt: number }[] = [];
+  #waitingBytes = 0;
+  #lastDueAt = 0;
+  #isAbandoned = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(from: Socket, to: Socket, limits: () => Limits) {
+    this.#from = from;
+    this.#to = to;
+    this.#limits = limits;
+    from.on('data', (bytes: Buffer) => this.#receive(bytes));
+    from.on('close', () => clearTimeout(this.#timer));
+  }
+
+  flush(): void {
+    clearTimeout(this.#timer);
+    if (this.#limits().isHeld) return;
+    const now = performance.now();
+    for (let [next] = this.#waiting; next && next.dueAt <= now; [next] = this.#waiting) {
+      this.#waiting.shift();
+      this.#waitingBytes -= next.bytes.length;
+      if (!this.#to.destroyed) this.#to.write(next.bytes);
+    }
+    if (this.#waitingBytes < WINDOW_BYTES) this.#from.resume();
+    const [next] = this.#waiting;
+    if (next && !this.#from.destroyed) this.#timer = setTimeout(() => this.flush(), next.dueAt - now);
+  }
+
+  abandon(): void {
+    this.#isAbandoned = true;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    clearTimeout(this.#timer);
+  }
+
+  #receive(bytes: Buffer): void {
+    if (this.#isAbandoned) return;
+    const { latencyMs, bytesPerSecond } = this.#limits();
+    const now = performance.now();
+    const sendMs = (1_000 * bytes.length) / bytesPerSecond;
+    const dueAt = Math.max(now + latencyMs, this.#lastDueAt) + sendMs;
+    this.#lastDueAt = dueAt;
+    this.#waiting.push({ bytes, dueAt });
+    this.#waitingBytes += bytes.length;
+    if (this.#waitingBytes >= WINDOW_BYTES) this.#from.pause();
+    this.flush();
+  }
 }
 
-async function listening<S extends Server>(server: S): Promise<S> {
+export async function listening<S extends Server>(server: S): Promise<S> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(0, LOOPBACK, resolve);

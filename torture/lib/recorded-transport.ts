@@ -1,5 +1,7 @@
 import type { OpenTransport } from '../../packages/client/src/main.ts';
-import type { Recorder } from './history.ts';
+import type { Recorder, Timed } from './history.ts';
+
+type Received = Extract<Timed, { readonly t: 'event' }>;
 
 /**
  * Wraps a transport of the client package, and records each durable event as it arrives: the client itself hides
@@ -15,8 +17,24 @@ export function recordedTransport(
     const connection = `${client}#${connections}`;
     let epoch = '';
     const opened = (after: number) => recorder.add({ t: 'opened', connection, user, after, epoch });
+    /**
+     * A replay that the client has requested on an open connection. Events that the gateway sent before it received
+     * the request come first; the replay has them again.
+     */
+    let replay: { after: number; readonly received: Received[] } | undefined;
+    const endReplay = () => {
+      if (!replay) return;
+      const { after, received } = replay;
+      replay = undefined;
+      opened(after);
+      const begin = received.findLastIndex(({ seq }) => seq === after + 1);
+      for (const event of begin < 0 ? [] : received.slice(begin)) recorder.add(event);
+    };
     const transport = inner(options, {
-      closed: (reason) => handlers.closed(reason),
+      closed: (reason) => {
+        endReplay();
+        handlers.closed(reason);
+      },
       message: (type, fields) => {
         if (type === 'connection_established') {
           epoch = String(fields.epoch);
@@ -26,20 +44,26 @@ export function recordedTransport(
           // The client requests another position at once.
           epoch = String(fields.epoch);
           recorder.add({ t: 'lost', connection, user, reason: String(fields.reason) });
+        } else if (type === 'resumed') {
+          endReplay();
         } else if (typeof fields.seq === 'number' && typeof fields.event_id === 'string') {
           const { seq, event_id: eventId, user_id: eventUser } = fields;
-          recorder.add({ t: 'event', connection, user, seq, eventId, eventUser: String(eventUser) });
+          const event: Received = { t: 'event', connection, user, seq, eventId, eventUser: String(eventUser) };
+          if (replay) replay.received.push(event);
+          else recorder.add(event);
         }
         handlers.message(type, fields);
       },
     });
     return {
       send: (type, fields) => {
-        // From here on the connection continues at another position.
-        if (type === 'resume') opened(Number(fields.after));
+        if (type === 'resume') replay = { after: Number(fields.after), received: [] };
         transport.send(type, fields);
       },
-      close: () => transport.close(),
+      close: () => {
+        endReplay();
+        transport.close();
+      },
     };
   };
 }

@@ -36,7 +36,12 @@ export function htmlReport(rounds: readonly RoundResult[], context: ReportContex
 <h2>Promises</h2>
 ${htmlTable(['promise', 'violations'], promiseRows(rounds))}
 <h2>Faults</h2>
-${htmlTable(COLUMNS, summaries(rounds).map(cells))}
+${htmlTable(
+  COLUMNS,
+  summaries(rounds)
+    .filter(({ count }) => count > 0)
+    .map(cells),
+)}
 ${rounds.map(roundSection).join('\n')}
 </body></html>
 `;
@@ -45,7 +50,7 @@ ${rounds.map(roundSection).join('\n')}
 const COLUMNS = ['fault', 'promise', 'times', 'violations', 'recovery p50', 'recovery p99', 'seeds'];
 
 function cells({ what, promise, count, violations, recoveryP50, recoveryP99, seeds }: FaultSummary): string[] {
-  const shown = seeds.length > 6 ? `${seeds.slice(0, 6).join(', ')}, …` : seeds.join(', ');
+  const shown = seeds.length > 6 ? `${seeds.slice(0, 6).join(', ')}, …` : seeds.join(', ') || '–';
   return [what, promise, String(count), String(violations), seconds(recoveryP50), seconds(recoveryP99), shown];
 }
 

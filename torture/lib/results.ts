@@ -82,11 +82,10 @@ function countsOf(history: readonly HistoryLine[]): Record<string, OperationCoun
   return counts;
 }
 
-/** Returns one row per kind of fault that occurred. */
+/** Returns one row per kind of fault, also of those that did not occur. */
 export function summaries(rounds: readonly RoundResult[]): FaultSummary[] {
   return FAULTS.flatMap(({ kind, what, promise }) => {
     const having = rounds.filter(({ faults }) => faults.some((fault) => fault.kind === kind));
-    if (having.length === 0) return [];
     const faults = having.flatMap((round) => round.faults.filter((fault) => fault.kind === kind));
     const recoveries = faults.flatMap(({ recoveryMs }) => recoveryMs ?? []).toSorted((a, b) => a - b);
     return [

@@ -3,10 +3,10 @@ import { until } from '../../test/support/until.ts';
 import { type Deployment, startAgain } from './deployment.ts';
 import { Evidence } from './evidence.ts';
 import { type PlannedFault, planFaults } from './fault-plan.ts';
-import { inject, kindsFor } from './faults.ts';
+import { begin, kindsFor } from './faults.ts';
 import { Recorder } from './history.ts';
 import { ChatMember, ClientMember, GreedyMember, TRANSPORTS } from './population.ts';
-import { mintedUser, sessionUser, type User } from './users.ts';
+import { keySetUser, mintedUser, sessionUser, type User } from './users.ts';
 
 export interface RoundOptions {
   readonly seed: number;
@@ -62,21 +62,23 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
 interface Users {
   readonly minted: readonly User[];
   readonly session: User;
+  readonly keySet: User;
   readonly greedy: User;
   readonly all: readonly User[];
 }
 
-async function usersOf({ addresses }: Deployment, count: number): Promise<Users> {
+async function usersOf({ addresses, members }: Deployment, count: number): Promise<Users> {
   const minted = Array.from({ length: count }, (_, at) => mintedUser(addresses, `user-${at + 1}`));
   const session = await sessionUser(addresses);
+  const keySet = keySetUser(addresses, 'key-set', members.keyServer);
   const greedy = mintedUser(addresses, 'greedy');
-  return { minted, session, greedy, all: [...minted, session, greedy] };
+  return { minted, session, keySet, greedy, all: [...minted, session, keySet, greedy] };
 }
 
 function membersOf(
   { urls }: Deployment,
   recorder: Recorder,
-  { minted, session, greedy }: Users,
+  { minted, session, keySet, greedy }: Users,
   { seed, signal }: { readonly seed: number; readonly signal: AbortSignal },
 ) {
   let number = 0;
@@ -87,6 +89,7 @@ function membersOf(
   const clients = [
     ...minted.flatMap((user) => Object.keys(TRANSPORTS).map((transport) => new ClientMember(deps(), user, transport))),
     new ClientMember(deps(), session, 'websocket'),
+    new ClientMember(deps(), keySet, 'websocket'),
   ];
   for (const client of clients) client.meet(clients);
   const others = [...minted.map((user) => new ChatMember(deps(), user)), new GreedyMember(deps(), greedy)];
@@ -110,12 +113,12 @@ export function planOf(
 /** Injects the planned faults at their times and heals each; resolves when everything serves again. */
 async function playFaults(deployment: Deployment, recorder: Recorder, options: RoundOptions): Promise<void> {
   const [startedAt, plan] = [performance.now(), planOf(deployment, options)];
-  /** The latest fault per target: on a busy machine a restart can last until the next fault is due. */
+  /** The latest fault per group: on a busy machine a restart can last until the next fault is due. */
   const latest = new Map<string, Promise<void>>();
   const playing = plan.map((fault) => {
-    const before = latest.get(fault.target);
+    const before = latest.get(fault.group);
     const played = play(deployment, recorder, { fault, before, progress: options.progress });
-    latest.set(fault.target, played);
+    latest.set(fault.group, played);
     return played;
   });
   // Every fault is healed before a failure ends the round: a later restart would outlive it.
@@ -147,7 +150,7 @@ async function play(
   recorder.add({ t: 'fault', id, kind, target });
   // Before a kill, which would hide that the process had already ended.
   await recordFailures(deployment, recorder);
-  const heal = await inject(deployment, fault);
+  const heal = await begin(deployment, fault);
   await delay(forMs);
   await heal();
   recorder.add({ t: 'healed', id });
