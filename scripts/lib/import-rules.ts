@@ -142,10 +142,12 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   load: [...LEAVES, 'scripts', 'packages/client'],
   // Drives real processes with the helpers of the tests; its checker imports nothing but the history.
   torture: [...LEAVES, 'packages/client', 'scripts', 'load', 'test/support'],
+  // Changes sources in memory and runs tests with them.
+  mutation: ['src/redis/scripts.ts', 'scripts', 'bench/lib'],
   // It imports the client by its package name.
   'console/src': [],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'auth-service', 'scripts'],
-  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load', 'torture'],
+  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load', 'torture', 'mutation'],
 };
 
 /** Folders whose imports are checked. */
@@ -160,6 +162,7 @@ const FOLDERS = [
   'bench',
   'load',
   'torture',
+  'mutation',
   'console/src',
 ];
 const SOURCE = /\.(tsx?|mjs)$/;
@@ -176,6 +179,7 @@ const FOLDERS_WITH_BOUNDED_FILES = [
   'bench',
   'load',
   'torture',
+  'mutation',
   'console',
 ];
 
@@ -186,10 +190,14 @@ export interface SourceFile {
 }
 
 export function readSources(root: string): SourceFile[] {
-  return FOLDERS.flatMap((folder) => readdirSync(join(root, folder), { recursive: true, withFileTypes: true }))
-    .filter((entry) => entry.isFile() && SOURCE.test(entry.name))
-    .map((entry) => join(entry.parentPath, entry.name))
-    .map((file) => ({ path: relative(root, file).replaceAll('\\', '/'), text: readFileSync(file, 'utf8') }));
+  return (
+    FOLDERS.flatMap((folder) => readdirSync(join(root, folder), { recursive: true, withFileTypes: true }))
+      .filter((entry) => entry.isFile() && SOURCE.test(entry.name))
+      // `mutation` has its own packages.
+      .filter((entry) => !entry.parentPath.includes('node_modules'))
+      .map((entry) => join(entry.parentPath, entry.name))
+      .map((file) => ({ path: relative(root, file).replaceAll('\\', '/'), text: readFileSync(file, 'utf8') }))
+  );
 }
 
 /** Returns one sentence per violation. */

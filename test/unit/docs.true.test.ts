@@ -12,13 +12,22 @@ import {
 
 const PAGES = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'k8s/README.md', ...markdownIn('docs')];
 
-const SOURCES = ['src', 'workers', 'auth-service', 'scripts', 'test', 'bench', 'load', 'torture', 'console'].flatMap(
-  filesIn,
-);
+const SOURCES = [
+  'src',
+  'workers',
+  'auth-service',
+  'scripts',
+  'test',
+  'bench',
+  'load',
+  'torture',
+  'mutation',
+  'console',
+].flatMap(filesIn);
 
 function filesIn(folder: string): string[] {
   const files = readdirSync(join(PROJECT_ROOT, folder), { recursive: true, encoding: 'utf8' });
-  return files.map((file) => join(folder, file));
+  return files.filter((file) => !file.includes('node_modules')).map((file) => join(folder, file));
 }
 
 function markdownIn(folder: string): string[] {

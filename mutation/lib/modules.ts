@@ -1,0 +1,137 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+
+/** A part of the core, its files, and the tests that run with its mutants: those that need Redis at most. */
+export interface CoreModule {
+  readonly name: string;
+  readonly files: readonly string[];
+  readonly tests: readonly string[];
+}
+
+const lua = (...names: string[]) => names.map((name) => `src/redis/lua/${name}.lua`);
+const integration = (...names: string[]) => names.map((name) => `test/integration/${name}.test.ts`);
+const unit = (...names: string[]) => names.map((name) => `test/unit/${name}.test.ts`);
+
+/** In the order of the run. */
+export const CORE_MODULES: readonly CoreModule[] = [
+  {
+    name: 'admission (Lua)',
+    files: lua(
+      'admitConnection-9',
+      'include/caps',
+      'enforceCap-4',
+      'renewLeases-n',
+      'releaseConnections-6',
+      'closeConnections-3',
+    ),
+    tests: integration('registry.caps', 'revocation.admission', 'revocation.cap', 'token-lifecycle.races'),
+  },
+  {
+    name: 'limits (Lua)',
+    files: lua('include/quotas', 'reserveCall-2', 'readQuota-3', 'beginCall-8', 'endCall-9', 'countAttempt-1'),
+    tests: integration('quotas.exact', 'quotas.property', 'tool-calls.full-store', 'input-requests.calls'),
+  },
+  {
+    name: 'event log (Lua)',
+    files: lua('appendEvents-n', 'include/events', 'include/streams', 'readLog-2', 'renewEpoch-1'),
+    tests: integration(
+      'event-log.appends',
+      'event-log.bytes',
+      'runs.takeover',
+      'quotas.exact',
+      'user-bytes',
+      'resume.property',
+    ),
+  },
+  {
+    name: 'run fencing (Lua)',
+    files: lua(
+      'claimRun-1',
+      'startRun-10',
+      'suspendRun-3',
+      'journalRun-1',
+      'restoreRun-6',
+      'cancelRun-4',
+      'answerInput-5',
+      'include/waiting',
+    ),
+    tests: integration(
+      'runs.takeover',
+      'runs.lost',
+      'run-limits.exact',
+      'run-limits.release',
+      'run-inputs',
+      'user-bytes',
+    ),
+  },
+  {
+    name: 'ledger (Lua)',
+    files: lua(
+      'ingestUsage-6',
+      'closeWindow-2',
+      'recordCorrection-4',
+      'trimLedger-4',
+      'confirmCursor-1',
+      'duePartitions-64',
+    ),
+    tests: integration(
+      'ledger.chain',
+      'ledger.ingestion',
+      'ledger.fencing',
+      'ledger.windows',
+      'ledger.corrections',
+      'ledger.retention',
+      'ledger.model-steps',
+      'ledger.tampering',
+      'ledger.property',
+    ),
+  },
+  {
+    name: 'authentication (TypeScript)',
+    files: ['access-token-rules', 'claims', 'tokens', 'credentials', 'introspection', 'run-tokens', 'user-id'].map(
+      (name) => `src/auth/${name}.ts`,
+    ),
+    tests: unit('auth.tokens', 'auth.credentials', 'auth.introspection', 'auth.jwks', 'auth.presets', 'lib.jws'),
+  },
+  {
+    name: 'limits (TypeScript)',
+    files: ['auth-failure-limiter', 'local-limiter', 'message-batches', 'pending-connections', 'quotas'].map(
+      (name) => `src/limits/${name}.ts`,
+    ),
+    tests: [...unit('limits.auth-failures', 'limits.message-batches'), ...integration('limits.outage', 'quotas.exact')],
+  },
+  {
+    name: 'event log (TypeScript)',
+    files: ['cursor', 'event-log', 'user-log-writer'].map((name) => `src/events/${name}.ts`),
+    tests: integration('event-log.appends', 'event-log.bytes', 'resume.property'),
+  },
+  {
+    name: 'ledger (TypeScript)',
+    files: ['ledger/ledger-writer', 'ledger/windows', 'ledger/verifier', 'ledger/feed-cursor', 'records', 'hours'].map(
+      (name) => `src/usage/${name}.ts`,
+    ),
+    tests: [
+      ...unit('usage.renderers', 'usage.tail'),
+      ...integration(
+        'ledger.chain',
+        'ledger.fencing',
+        'ledger.windows',
+        'ledger.corrections',
+        'ledger.tampering',
+        'ledger.ingestion',
+      ),
+    ],
+  },
+];
+
+/** Returns the scripts that contain a Lua file: itself, or those that include it. */
+export function scriptsWith(file: string, readSource: (file: string) => string): string[] {
+  const include = /include\/(\w+)\.lua$/.exec(file)?.[1];
+  if (include === undefined) return [file];
+  const folder = 'src/redis/lua';
+  const scripts = readdirSync(join(PROJECT_ROOT, folder)).filter((name) => name.endsWith('.lua'));
+  return scripts
+    .map((name) => `${folder}/${name}`)
+    .filter((path) => readSource(path).split('\n').includes(`--@include ${include}`));
+}
