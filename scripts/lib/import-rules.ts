@@ -142,10 +142,12 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   load: [...LEAVES, 'scripts', 'packages/client'],
   // Drives real processes with the helpers of the tests; its checker imports nothing but the history.
   torture: [...LEAVES, 'packages/client', 'scripts', 'load', 'test/support'],
+  // Runs the parsers of `src` in its own process, without a server.
+  fuzz: [...EVERYTHING_IN_SRC, 'scripts'],
   // It imports the client by its package name.
   'console/src': [],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'auth-service', 'scripts'],
-  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load', 'torture'],
+  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load', 'torture', 'fuzz'],
 };
 
 /** Folders whose imports are checked. */
@@ -160,6 +162,7 @@ const FOLDERS = [
   'bench',
   'load',
   'torture',
+  'fuzz',
   'console/src',
 ];
 const SOURCE = /\.(tsx?|mjs)$/;
@@ -176,6 +179,7 @@ const FOLDERS_WITH_BOUNDED_FILES = [
   'bench',
   'load',
   'torture',
+  'fuzz',
   'console',
 ];
 
