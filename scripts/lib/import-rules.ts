@@ -144,10 +144,24 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   torture: [...LEAVES, 'packages/client', 'scripts', 'load', 'test/support'],
   // Changes sources in memory and runs tests with them.
   mutation: ['src/redis/scripts.ts', 'scripts', 'bench/lib'],
+  // Runs the parsers of `src` in its own process, without a server.
+  fuzz: [...EVERYTHING_IN_SRC, 'scripts'],
   // It imports the client by its package name.
   'console/src': [],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'auth-service', 'scripts'],
-  test: ['src', 'workers', 'auth-service', 'packages', 'scripts', 'console', 'bench', 'load', 'torture', 'mutation'],
+  test: [
+    'src',
+    'workers',
+    'auth-service',
+    'packages',
+    'scripts',
+    'console',
+    'bench',
+    'load',
+    'torture',
+    'mutation',
+    'fuzz',
+  ],
 };
 
 /** Folders whose imports are checked. */
@@ -163,6 +177,7 @@ const FOLDERS = [
   'load',
   'torture',
   'mutation',
+  'fuzz',
   'console/src',
 ];
 const SOURCE = /\.(tsx?|mjs)$/;
@@ -180,6 +195,7 @@ const FOLDERS_WITH_BOUNDED_FILES = [
   'load',
   'torture',
   'mutation',
+  'fuzz',
   'console',
 ];
 

@@ -1,12 +1,14 @@
 import { z } from 'zod';
 
 const label = z.string().min(1).max(200);
+/** A list without repetitions, which JSON Schema forbids in `enum` and `required`. Other parties send them. */
+export const distinct = (list: z.ZodArray<z.ZodString>) => list.overwrite((values) => [...new Set(values)]);
 const FormField = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('string'),
     title: label.optional(),
     description: label.optional(),
-    enum: z.array(label).min(1).max(100).optional(),
+    enum: distinct(z.array(label).min(1).max(100)).optional(),
     minLength: z.int().min(0).optional(),
     maxLength: z.int().min(0).optional(),
     default: z.string().optional(),
@@ -33,7 +35,7 @@ export const FormSchema = z.strictObject({
   properties: z.record(z.string().min(1).max(64), FormField).refine((fields) => Object.keys(fields).length <= 50, {
     error: 'must have at most 50 properties',
   }),
-  required: z.array(z.string()).max(50).optional(),
+  required: distinct(z.array(z.string()).max(50)).optional(),
 });
 export type FormSchema = z.infer<typeof FormSchema>;
 

@@ -20,7 +20,8 @@ const TOOL_SCHEMA = {
 export function checkedAnswer(request: InputRequest, { action, content = {} }: InputAnswer): InputAnswer {
   if (action !== 'accept' || request.kind === 'approval') return { action };
   const schema = schemaOf(request);
-  const ajv = new Ajv({ ...JSON_SCHEMA, strict: false });
+  // `FormSchema` has validated the schema. To validate it again, Ajv would compile its meta-schema for each answer.
+  const ajv = new Ajv({ ...JSON_SCHEMA, strict: false, validateSchema: false });
   const isValid = ajv.compile({ ...schema, additionalProperties: false });
   if (request.kind === 'tool') checkSize(content);
   if (isValid(content)) return { action, content };

@@ -1,11 +1,11 @@
 import { z } from 'zod';
 import { FREE_TEXT } from '../protocol/forms.ts';
-import { FormSchema, type InputRequest } from '../protocol/input.ts';
+import { distinct, FormSchema, type InputRequest } from '../protocol/input.ts';
 
 /** Arguments of a tool that the user answers: a question, and optionally how to answer it. */
 const Question = z.strictObject({
   message: z.string().min(1).max(2_000),
-  choices: z.array(z.string().min(1).max(200)).min(1).max(100).optional(),
+  choices: distinct(z.array(z.string().min(1).max(200)).min(1).max(100)).optional(),
   form: FormSchema.optional(),
 });
 

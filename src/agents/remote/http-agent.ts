@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { HttpSettings } from '../../catalogue/remote-agents.ts';
 import { type Clock, systemClock } from '../../lib/clock.ts';
 import { FREE_TEXT } from '../../protocol/forms.ts';
-import { FormSchema } from '../../protocol/input.ts';
+import { distinct, FormSchema } from '../../protocol/input.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import { asList, asObject, asText } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
@@ -87,7 +87,7 @@ const Requested = z.discriminatedUnion('kind', [
   z.looseObject({ id: RequestId, kind: z.literal('approval'), message: Message }),
   z.looseObject({
     ...{ id: RequestId, kind: z.literal('choice'), message: Message },
-    choices: z.array(z.string().min(1).max(200)).min(1).max(100),
+    choices: distinct(z.array(z.string().min(1).max(200)).min(1).max(100)),
   }),
   z.looseObject({ id: RequestId, kind: z.literal('form'), message: Message, schema: FormSchema.optional() }),
   z.looseObject({
