@@ -1,21 +1,35 @@
+import { useState } from 'preact/hooks';
 import type { Refusal, UserLimit } from '../../api/types.ts';
-import { count } from '../../lib/format.ts';
+import { count, plural } from '../../lib/format.ts';
 import { Badge } from '../../ui/badge.tsx';
 import { Panel } from '../../ui/page.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
 import { Foreign, Time } from '../../ui/text.tsx';
 
-/** All limits of a user, the fullest first. */
+/** Shown although they are not used. */
+const OF_EVERY_USER = new Set(['messages_per_minute', 'connections', 'runs_in_flight', 'runs_per_hour']);
+
+/** The limits of a user that are used, the fullest first, and the others on request. */
 export function Limits({ limits }: { readonly limits: readonly UserLimit[] }) {
+  const [all, setAll] = useState(false);
+  const shown = all ? limits : limits.filter(({ name, used }) => used > 0 || OF_EVERY_USER.has(name));
+  const rest = limits.length - shown.length;
   return (
     <Panel title="Limits" flush>
       <Table
         caption="Limits"
         columns={LIMITS}
-        rows={limits}
+        rows={shown}
         keyOf={({ name }) => name}
         empty="The plan of the user is not known yet"
       />
+      {rest > 0 && (
+        <div class="panel-foot">
+          <button type="button" class="button" onClick={() => setAll(true)}>
+            Show {plural(rest, 'unused limit')}
+          </button>
+        </div>
+      )}
     </Panel>
   );
 }
