@@ -16,6 +16,7 @@ import { composeEventLog } from '../src/compose/event-log.ts';
 import { composeProviders } from '../src/compose/identity-providers.ts';
 import { composeTools } from '../src/compose/tools.ts';
 import type { Config } from '../src/config.ts';
+import { RecentRefusals } from '../src/figures/recent-refusals.ts';
 import { AgentRunJob, QUEUES } from '../src/jobs.ts';
 import { type Clock, systemClock } from '../src/lib/clock.ts';
 import { Closers } from '../src/lib/closers.ts';
@@ -142,6 +143,9 @@ async function createServices(config: Config, telemetry: Telemetry & { clock: Cl
   const keys = new Keys(config.REDIS_KEY_PREFIX);
   const redis = await open('redis', 'commands');
   closers.add('redis watch', watchRedis(redis, telemetry));
+  const refusals = new RecentRefusals({ ...telemetry, redis, keys });
+  closers.add('refusals', () => refusals.stop());
+  refusals.start();
   const subscriber = await open('subscriber', 'subscriber');
   const blocking = await open('blocking redis', 'blocking');
   // Its reads wait for at most a second, less than the command timeout, and must fail while Redis is unavailable.
@@ -151,7 +155,7 @@ async function createServices(config: Config, telemetry: Telemetry & { clock: Cl
     closers.add(`${name} queue`, () => queue.close());
     return queue;
   };
-  return { ...telemetry, catalogues, upstreams, keys, redis, subscriber, blocking, runReader, openQueue };
+  return { ...telemetry, refusals, catalogues, upstreams, keys, redis, subscriber, blocking, runReader, openQueue };
 }
 
 /** Creates the agent with its tools, the ledger, and what erasures and token refreshes need. */

@@ -113,7 +113,7 @@ export class UserData {
       const at = fields.indexOf('user');
       if (at >= 0 && at % 2 === 0 && fields[at + 1] === userId) named.push(id);
     }
-    const removed = await this.#eraseAudited(userId);
+    const removed = (await this.#eraseAudited(userId)) + (await this.#eraseRefusals(userId));
     if (named.length === 0) return removed;
     return removed + (await mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.invalidations, ...named)));
   }
@@ -123,6 +123,14 @@ export class UserData {
     let removed = 0;
     for await (const [id, fields] of this.#entries(this.#deps.keys.auditLog)) {
       if (isAbout(fields, userId)) removed += await mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.auditLog, id));
+    }
+    return removed;
+  }
+
+  async #eraseRefusals(userId: string): Promise<number> {
+    let removed = 0;
+    for await (const [id, fields] of this.#entries(this.#deps.keys.refusals)) {
+      if (fields[1] === userId) removed += await mapRedisErrors(this.#deps.redis.xdel(this.#deps.keys.refusals, id));
     }
     return removed;
   }
@@ -141,6 +149,9 @@ export class UserData {
     }
     for await (const [id, fields] of this.#entries(this.#deps.keys.auditLog)) {
       if (isAbout(fields, userId)) yield { section: 'audit', id, data: pairs(fields) };
+    }
+    for await (const [id, fields] of this.#entries(this.#deps.keys.refusals)) {
+      if (fields[1] === userId) yield { section: 'refusals', id, data: pairs(fields) };
     }
   }
 

@@ -123,7 +123,11 @@ function durations(figures: Figures, histogram: string) {
 }
 
 /** A process as the console lists it. */
-export function describeNode(node: ListedNode, { now, thisNode }: { readonly now: number; readonly thisNode: string }) {
+export function describeNode(
+  node: ListedNode,
+  about: { readonly now: number; readonly thisNode: string; readonly isRequested: boolean },
+) {
+  const { now, thisNode, isRequested } = about;
   const { node_id, started_at, connections, role = 'gateway', version, host, draining = false, runs, live } = node;
   const gauges = live?.gauges ?? {};
   return {
@@ -133,7 +137,7 @@ export function describeNode(node: ListedNode, { now, thisNode }: { readonly now
     host: host ?? null,
     started_at,
     uptime_seconds: Math.max(0, Math.round((now - Date.parse(started_at)) / 1000)),
-    draining,
+    draining: draining || isRequested,
     connections,
     runs: runs ?? null,
     memory: {

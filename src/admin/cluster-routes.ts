@@ -37,7 +37,7 @@ const EventStreamText = z.unknown().meta({
 export interface ClusterRoutesDeps {
   readonly identifyService: IdentifyService;
   readonly nodeId: string;
-  readonly nodes: Pick<NodeRegistry, 'requestDrain' | 'requestKill'>;
+  readonly nodes: Pick<NodeRegistry, 'requestDrain' | 'requestKill' | 'drainRequested'>;
   /** Whether nodes can be killed: for experiments, never in production. */
   readonly allowsKill: boolean;
   readonly figures: ClusterFigures;
@@ -195,7 +195,10 @@ function nodeRoutes(app: FastifyInstance, { identifyService, nodeId, nodes, figu
     async () => {
       const { gateways, workers } = await figures.read();
       const about = { now: clock.now(), thisNode: nodeId };
-      return { nodes: [...gateways, ...workers].map((node) => describeNode(node, about)) };
+      const all = [...gateways, ...workers];
+      // A node reports its drain with its next renewal only.
+      const requested = await nodes.drainRequested(all.map(({ node_id }) => node_id));
+      return { nodes: all.map((node) => describeNode(node, { ...about, isRequested: requested.has(node.node_id) })) };
     },
   );
   routes.post(

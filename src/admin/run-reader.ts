@@ -24,6 +24,7 @@ const FIELDS = [
   'accepted_at',
   'ended_at',
   'failure',
+  'trace',
 ] as const;
 
 export interface ListedRun {
@@ -39,6 +40,8 @@ export interface ListedRun {
   readonly ended_at: string | null;
   /** Error code of a failed run. */
   readonly reason: string | null;
+  /** Trace in which the run was accepted; null if traces are not recorded. */
+  readonly trace_id: string | null;
 }
 
 export interface RunFilter {
@@ -151,7 +154,7 @@ export class RunReader {
   /** Returns undefined for a run that is not stored. @throws RedisUnavailable */
   async read(userId: string, runId: string): Promise<ListedRun | undefined> {
     const values = await mapRedisErrors(this.#deps.redis.hmget(this.#deps.keys.user(userId).run(runId), ...FIELDS));
-    const [status, agent, threadId, requestId, transport, message, acceptedAt, endedAt, failure] = values;
+    const [status, agent, threadId, requestId, transport, message, acceptedAt, endedAt, failure, trace] = values;
     if (!status) return undefined;
     return {
       run_id: runId,
@@ -165,6 +168,7 @@ export class RunReader {
       accepted_at: new Date(Number(acceptedAt)).toISOString(),
       ended_at: endedAt ? new Date(Number(endedAt)).toISOString() : null,
       reason: failure ?? null,
+      trace_id: trace?.split('-')[1] ?? null,
     };
   }
 

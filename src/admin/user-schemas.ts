@@ -4,6 +4,8 @@ import { RUN_STATES } from '../jobs.ts';
 import { limit, nextCursor } from './schemas.ts';
 
 const time = z.string().nullable();
+const EMAIL = 'E-mail address in the token of the latest open connection; null if it is not known.';
+const PLAN = 'Plan of the account, else of the latest connection, else of the latest usage record; null without any.';
 const reason = z.string().nullable().describe('Error code of a failed run; null for any other.');
 const cursor = (form: RegExp) => z.string().regex(form).optional().describe('`next_cursor` of the previous page.');
 
@@ -22,7 +24,8 @@ export const UsersBody = z
     users: z.array(
       z.object({
         user_id: z.string(),
-        plan: z.string().nullable().describe('Plan that an administrator stored.'),
+        email: z.string().nullable().describe(EMAIL),
+        plan: z.string().nullable().describe(PLAN),
         blocked: z.boolean(),
         connections: z.number(),
       }),
@@ -31,7 +34,12 @@ export const UsersBody = z
   })
   .meta({
     id: 'Users',
-    examples: [{ users: [{ user_id: 'user_pro', plan: null, blocked: false, connections: 1 }], next_cursor: null }],
+    examples: [
+      {
+        users: [{ user_id: 'user_pro', email: 'pro@demo.local', plan: 'pro', blocked: false, connections: 1 }],
+        next_cursor: null,
+      },
+    ],
   });
 
 const RunFields = {
@@ -46,6 +54,7 @@ const RunFields = {
   accepted_at: z.string(),
   ended_at: time,
   reason,
+  trace_id: z.string().nullable().describe('Trace in which the run was accepted; null if traces are not recorded.'),
 };
 export const RUN_EXAMPLE = {
   run_id: 'run_01j9z4aa',
@@ -59,6 +68,7 @@ export const RUN_EXAMPLE = {
   accepted_at: '2026-11-30T12:00:00.000Z',
   ended_at: '2026-11-30T12:00:01.200Z',
   reason: null,
+  trace_id: null,
 };
 export const RunsQuery = z.object({
   user_id: userId.optional(),
@@ -105,23 +115,80 @@ export const RetriedRun = z.object({ run_id: z.string(), thread_id: z.string(), 
   examples: [{ run_id: 'run_01j9z4bb', thread_id: 'thread_01j9z4ab', retry_of: 'run_01j9z4aa' }],
 });
 
+const Reason = z.object({
+  code: z.string(),
+  because: z.string().describe('A clause that follows "refused because".'),
+  until: time.describe('When it ends by itself; null if it does not.'),
+  remedy: z.string().describe('What ends it earlier, or at all.'),
+  all: z.boolean().describe('Whether all requests are refused, not only some.'),
+});
+const Limit = z.object({
+  name: z.string(),
+  used: z.number(),
+  limit: z.number(),
+  ends_at: time.describe('When the limit allows more by itself; null if nothing is counted or it does not.'),
+  reached: z.boolean(),
+  code: z.string().describe('Code of a refusal by this limit.'),
+  refuses: z.string().describe('What is refused above the limit.'),
+});
+const Refusal = z.object({
+  code: z.string(),
+  count: z.int().describe('Refusals with this code by one process since its last entry, of at most about a minute.'),
+  at: z.string().describe('Time of the last one.'),
+  text: z.string(),
+});
+export const RefusedUsersQuery = z.object({
+  code: z
+    .string()
+    .regex(/^[A-Z_]{1,64}$/)
+    .optional()
+    .describe('Only refusals with this code.'),
+  limit,
+});
+export const RefusedUsersBody = z
+  .object({
+    users: z.array(
+      z.object({
+        user_id: z.string(),
+        count: z.int(),
+        last_at: z.string(),
+        codes: z.array(z.object({ code: z.string(), count: z.int() })),
+      }),
+    ),
+  })
+  .meta({
+    id: 'RefusedUsers',
+    examples: [
+      {
+        users: [
+          {
+            user_id: 'user_pro',
+            count: 3,
+            last_at: '2026-11-30T12:00:05.000Z',
+            codes: [{ code: 'RATE_LIMITED', count: 3 }],
+          },
+        ],
+      },
+    ],
+  });
+
 const Connection = z.object({
   connection_id: z.string(),
   node: z.string().optional(),
   endpoint: z.string().optional(),
   opened_at: z.string().optional(),
+  session_id: z.string().optional().describe('Session (`sid`) of the token at the admission.'),
   lease_ends_at: z.string(),
 });
 export const UserBody = z
   .object({
     user_id: z.string(),
+    email: z.string().nullable().describe(EMAIL),
     account: z.object({ plan: z.string().nullable(), blocked: z.boolean(), revoked_before: time }),
-    plan: z
-      .string()
-      .nullable()
-      .describe(
-        'Plan of the account, else of the latest connection, else of the latest usage record; null without any.',
-      ),
+    plan: z.string().nullable().describe(PLAN),
+    refused: z.array(Reason).describe('Why requests of the user are refused now; empty if they are not.'),
+    limits: z.array(Limit).describe('All limits of the user with their counters; empty without a plan.'),
+    refusals: z.array(Refusal).describe('The latest 50, newest first, at most of the last day.'),
     connections: z.array(Connection),
     connections_total: z.number(),
     usage: z
@@ -137,8 +204,30 @@ export const UserBody = z
     examples: [
       {
         user_id: 'user_pro',
+        email: 'pro@demo.local',
         account: { plan: null, blocked: false, revoked_before: null },
         plan: 'pro',
+        refused: [
+          {
+            code: 'RATE_LIMITED',
+            because: 'the user has sent the 60 messages that the plan allows per minute; 3 more were refused',
+            until: '2026-11-30T12:00:41.000Z',
+            remedy: 'The client waits and sends again. A plan with a higher limit ends it at once.',
+            all: true,
+          },
+        ],
+        limits: [
+          {
+            name: 'messages_per_minute',
+            used: 63,
+            limit: 60,
+            ends_at: '2026-11-30T12:00:41.000Z',
+            reached: true,
+            code: 'RATE_LIMITED',
+            refuses: 'every message and request',
+          },
+        ],
+        refusals: [{ code: 'RATE_LIMITED', count: 3, at: '2026-11-30T12:00:05.000Z', text: 'Rate limit exceeded.' }],
         connections: [],
         connections_total: 0,
         usage: null,

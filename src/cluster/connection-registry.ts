@@ -37,6 +37,10 @@ export interface ConnectionDetails {
   readonly opened_at: string;
   /** Plan of the token at the admission. */
   readonly plan?: string;
+  /** E-mail address of the token at the admission. */
+  readonly email?: string;
+  /** Session of the token at the admission. */
+  readonly session_id?: string;
   /** Stream that the connection carries. A later connection of the user with the same stream replaces this one. */
   readonly stream?: string;
 }
@@ -251,6 +255,11 @@ export class ConnectionRegistry {
       lease_ends_at: new Date(endsAt).toISOString(),
     }));
     return { total, connections };
+  }
+
+  /** Returns the connection cap of a plan. */
+  capOf(plan: string): number {
+    return this.#deps.plans.effective(plan).connections ?? this.#options.maxConnectionsPerUser;
   }
 
   /** Script arguments: the default cap first, then the cap of each current plan. */

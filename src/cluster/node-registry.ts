@@ -126,6 +126,14 @@ export class NodeRegistry {
     await mapRedisErrors(this.#deps.redis.set(this.#deps.keys.drainRequest(nodeId), KILL, 'PX', DRAIN_MS));
   }
 
+  /** Returns those of the processes that are requested to drain and have not stopped yet. @throws RedisUnavailable */
+  async drainRequested(nodeIds: readonly string[]): Promise<ReadonlySet<string>> {
+    if (nodeIds.length === 0) return new Set();
+    const { redis, keys } = this.#deps;
+    const requests = await mapRedisErrors(redis.mget(nodeIds.map((id) => keys.drainRequest(id))));
+    return new Set(nodeIds.filter((_, at) => requests[at] === DRAIN));
+  }
+
   /** Lists the live nodes, or those of other leases. @throws RedisUnavailable */
   async list(of: NodeLeases = this.#leases): Promise<ListedNode[]> {
     const rows = await listNodes.run(this.#deps.redis, [of.leases, of.details], [LISTED_NODES]);

@@ -7,6 +7,8 @@ import { registerClusterRoutes } from '../admin/cluster-routes.ts';
 import { type ConfigurationRoutesDeps, registerConfigurationRoutes } from '../admin/configuration-routes.ts';
 import { registerQueueRoutes } from '../admin/queue-routes.ts';
 import { RunReader } from '../admin/run-reader.ts';
+import { registerRunRoutes } from '../admin/run-routes.ts';
+import { UserReader } from '../admin/user-reader.ts';
 import { registerUserRoutes } from '../admin/user-routes.ts';
 import { UserSearch } from '../admin/user-search.ts';
 import { SeriesStore } from '../figures/series-store.ts';
@@ -53,13 +55,9 @@ export function registerAdminApi(
     allowsKill: canBeKilled(configuration.config),
   });
   const reader = new RunReader({ ...services, ...connections, eventLog: deps.eventLog });
-  registerUserRoutes(app, {
-    ...connections,
-    ...shared,
-    reader,
-    search: new UserSearch(services),
-    recentUsage: new RecentUsage(services),
-  });
+  const users = new UserReader({ ...services, ...connections, recentUsage: new RecentUsage(services) });
+  registerUserRoutes(app, { ...shared, reader, users, search: new UserSearch(services) });
+  registerRunRoutes(app, { ...shared, reader, users, runs: connections.runs });
   registerQueueRoutes(app, { ...shared, runQueue: connections.runQueue });
   registerConfigurationRoutes(app, {
     ...connections,

@@ -70,7 +70,7 @@ export async function composeConnections(
   services: GatewayServices,
   authentication: Authentication,
 ): Promise<Connections> {
-  const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues } = services;
+  const { logger, tracing, clock, closers, nodeId, metrics, keys, redis, subscriber, catalogues, refusals } = services;
   const { authenticator, tokenSessions, tokenEvents } = authentication;
   const { plans } = catalogues;
   const onKillRequested = canBeKilled(config) ? killThisProcess : undefined;
@@ -114,7 +114,7 @@ export async function composeConnections(
     liveTail,
     eventLog,
     plans,
-    dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, logger, tracing }),
+    dispatcher: new Dispatcher({ handlers, messageLimiter, metrics, refusals, logger, tracing }),
     createRpcDispatcher: dispatchersOf({ mcp, runs, inputs, limits }),
     welcome: new Welcome({ plans, permissions, messageLimiter, clock, nodeId }, limits),
     hub,
@@ -122,6 +122,7 @@ export async function composeConnections(
     clock,
     logger,
     metrics,
+    refusals,
     tracing,
     nodeId,
   };

@@ -39,7 +39,7 @@ export function registerFrontEnds(
   { CORS_ORIGINS: allowedOrigins }: Pick<Config, 'CORS_ORIGINS'>,
   { services, connections, ...shared }: FrontEndRoutesDeps,
 ): FrontEnds {
-  const { clock, metrics } = services;
+  const { clock, metrics, refusals } = services;
   const { deps, accounts, plans, messageLimiter, runs, inputs, threads, tools } = connections;
   const { authenticator, limits, liveTail } = deps;
   const streams = new EventStreams(deps);
@@ -54,6 +54,7 @@ export function registerFrontEnds(
     limits,
     messageLimiter,
     metrics,
+    refusals,
     clock,
   });
   const waits = new RunWaits({ liveTail, clock });

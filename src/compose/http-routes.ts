@@ -50,7 +50,7 @@ export interface HttpRoutesDeps {
 export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: HttpRoutesDeps): void {
   const { services, connections, authentication, origins, guard, readiness, watch, mcpRetryMs } = deps;
   const { authenticator, tickets, tokens } = authentication;
-  const { clock, logger, metrics, tracing, redis, keys, catalogues, nodeId } = services;
+  const { clock, logger, metrics, tracing, redis, keys, catalogues, refusals, nodeId } = services;
   const { messageLimiter, mcp, accounts, plans } = connections;
   const allowedOrigins = config.CORS_ORIGINS;
   const callers = new AdminCallers({ authenticator, guard, accounts, clock, revoked: authentication.revocationCache });
@@ -86,6 +86,7 @@ export function registerHttpRoutes(app: FastifyInstance, config: Config, deps: H
     messageLimiter,
     watch,
     metrics,
+    refusals,
     logger,
     tracing,
   });

@@ -12,7 +12,9 @@ import { McpResources } from '../mcp/mcp-resources.ts';
 import { McpServer } from '../mcp/mcp-server.ts';
 import type { McpTools } from '../mcp/mcp-tools.ts';
 import { RequestStates } from '../mcp/request-states.ts';
+import { toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import { INPUT_TTL_MS } from '../tools/call-store.ts';
 import type { GatewayServices } from './services.ts';
 
@@ -27,12 +29,12 @@ export interface Mcp {
 
 export function composeMcp(
   config: Pick<Config, 'SERVICE_SECRET' | 'TRUST_CLIENT_TRACES'>,
-  { clock, logger, tracing, upstreams, closers }: GatewayServices,
+  { clock, logger, tracing, refusals, upstreams, closers }: GatewayServices,
   { tools, permissions }: { readonly tools: McpTools; readonly permissions: Permissions },
 ): Mcp {
   const states = new RequestStates({ clock }, { secret: config.SERVICE_SECRET, keptMs: INPUT_TTL_MS });
   const resources = new McpResources({ upstreams, states, permissions });
-  const server = new McpServer({ tools, resources, states, logger, tracing });
+  const server = new McpServer({ tools, resources, states, refusals, logger, tracing });
   closers.add('mcp', () => server.close());
   const deps = { server, inFlight: new InFlight(), tracing, trustsTraces: config.TRUST_CLIENT_TRACES };
   return { ...deps, createDispatcher: (sendFrame) => new McpDispatcher(deps, sendFrame) };
@@ -43,6 +45,7 @@ export interface McpHttpDeps
   readonly mcp: Mcp;
   readonly accounts: Pick<Accounts, 'admit'>;
   readonly plans: Plans;
+  readonly refusals: RefusalSink;
   /** Authorization servers that the metadata name. */
   readonly issuers: readonly string[];
   /** Authenticates the bearer token of a request. @throws TollgateError of the authentication rows */
@@ -55,11 +58,17 @@ export function registerMcp(
   { PUBLIC_URL: publicUrl }: Pick<Config, 'PUBLIC_URL'>,
   deps: McpHttpDeps,
 ): void {
-  const { accounts, plans, mcp, bearer, issuers, allowedOrigins } = deps;
+  const { accounts, plans, refusals, mcp, bearer, issuers, allowedOrigins } = deps;
   const resource = new ProtectedResource({ publicUrl, issuers, path: MCP_PATH });
   // The account is read after authentication. With a slow Redis, the many clients behind a proxy would otherwise
   // count as pending connections of one address.
-  const identify = async (request: FastifyRequest) => accounts.admit(await bearer(request), plans);
+  const identify = async (request: FastifyRequest) => {
+    const verified = await bearer(request);
+    return accounts.admit(verified, plans).catch((error: unknown) => {
+      refusals.refused(verified.userId, toTollgateError(error));
+      throw error;
+    });
+  };
   registerMcpRoutes(app, { ...deps, ...mcp, resource, identify });
   registerProtectedResourceRoutes(app, { resource, allowedOrigins, path: MCP_PATH });
 }

@@ -1,6 +1,7 @@
 import { type AgentCatalogue, loadAgentCatalogue } from '../catalogue/agent-catalogue.ts';
 import type { Catalogues } from '../catalogue/catalogues.ts';
 import type { Config } from '../config.ts';
+import { RecentRefusals } from '../figures/recent-refusals.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Closers } from '../lib/closers.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../redis/client.ts';
@@ -25,6 +26,7 @@ export interface GatewayServices extends Telemetry {
   readonly catalogues: Catalogues;
   readonly upstreams: Upstreams;
   readonly agents: AgentCatalogue;
+  readonly refusals: RecentRefusals;
   /** Drains and stops the process; undefined where the process is not that of a gateway alone. */
   readonly onDrainRequested?: (() => void) | undefined;
 }
@@ -44,10 +46,15 @@ export async function composeServices(
   };
   const redis = await open('redis', 'commands');
   closers.add('redis watch', watchRedis(redis, telemetry));
+  const keys = new Keys(config.REDIS_KEY_PREFIX);
+  const refusals = new RecentRefusals({ ...telemetry, redis, keys });
+  closers.add('refusals', () => refusals.stop());
+  refusals.start();
   return {
     ...telemetry,
-    keys: new Keys(config.REDIS_KEY_PREFIX),
+    keys,
     redis,
+    refusals,
     subscriber: await open('subscriber', 'subscriber'),
     adapterSubscriber: await open('adapter subscriber', 'subscriber'),
     catalogues,

@@ -9,6 +9,7 @@ import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { Quotas } from '../limits/quotas.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys } from '../redis/keys.ts';
 import { Threads } from '../threads/threads.ts';
@@ -30,6 +31,7 @@ export interface ToolServices {
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly tracing: Tracing;
+  readonly refusals: RefusalSink;
   readonly log: UserLogWriter;
   readonly catalogues: Catalogues;
   readonly agents: AgentCatalogue;
@@ -50,7 +52,8 @@ export function composeTools(
   services: ToolServices,
   config: Pick<Config, 'ENVIRONMENT' | 'TOOL_TIMEOUT_SECONDS' | 'TOOL_CONCURRENCY'>,
 ): ComposedTools {
-  const { redis, keys, clock, metrics, logger, tracing, log, catalogues, upstreams, agents, queueDepth } = services;
+  const { redis, keys, clock, metrics, refusals, logger, tracing, log, upstreams, agents } = services;
+  const { catalogues, queueDepth } = services;
   const { plans, tools } = catalogues;
   const timeoutMs = config.TOOL_TIMEOUT_SECONDS * 1000;
   const threads = new Threads({ redis, keys, log, clock });
@@ -62,7 +65,7 @@ export function composeTools(
   const executors = builtInExecutors({ redis, keys, clock, plans, agents, threads, usage, queueDepth });
   const upstream = (tool: UpstreamTool) => upstreamExecutor(upstreams, tool);
   const service = new ToolService(
-    { tools, permissions, quotas, calls, executors, upstream, clock, metrics, logger, tracing },
+    { tools, permissions, quotas, calls, executors, upstream, clock, metrics, refusals, logger, tracing },
     { timeoutMs, concurrency: config.TOOL_CONCURRENCY },
   );
   return { threads, permissions, quotas, calls, service };

@@ -228,7 +228,7 @@ export class Attachment implements TokenOwner, TailListener {
         plan: this.#tokenIdentity.plan,
         tokenIssuedAt,
         connectionId: this.connectionId,
-        details: { ...this.#events.details, plan: this.#tokenIdentity.plan },
+        details: { ...this.#events.details, ...ofToken(this.#tokenIdentity) },
         token: registration?.token,
         ...(this.#admissionOrder === undefined ? {} : { order: this.#admissionOrder }),
       });
@@ -299,4 +299,13 @@ export class Attachment implements TokenOwner, TailListener {
     const tokenControl = TokenControl.safeParse(control);
     if (tokenControl.success) this.token.control(tokenControl.data);
   }
+}
+
+/** What the registry stores of a token. */
+function ofToken({ plan, email, sessionId }: Identity): Pick<ConnectionDetails, 'plan' | 'email' | 'session_id'> {
+  return {
+    plan,
+    ...(email !== undefined && { email }),
+    ...(sessionId !== undefined && { session_id: sessionId }),
+  };
 }

@@ -13,6 +13,7 @@ import type { FormatName, IncomingMessage, ReplyTo } from '../protocol/dialects.
 import { type ErrorCode, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import type { Fields, LogEntry, PublishedEvent, ServerEventType } from '../protocol/messages.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import { terminationReason } from '../protocol/token-lifecycle.ts';
 import { Attachment, type AttachmentDeps, type AttachmentEvents } from './attachment.ts';
 import { type ConnectionContext, logContext, type Reply, type RpcDispatcher } from './connection-context.ts';
@@ -37,6 +38,7 @@ export interface ConnectionDeps extends AttachmentDeps {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: Metrics;
+  readonly refusals: RefusalSink;
   readonly nodeId: string;
   readonly limits: ConnectionLimits;
 }
@@ -393,9 +395,12 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
 
   /** Returns undefined when the socket closed meanwhile. */
   async #attach(identity: Identity, resumes: boolean): Promise<Admission | undefined> {
-    const { logger, hub } = this.#deps;
+    const { logger, hub, refusals } = this.#deps;
     const attachment = new Attachment(this.#deps, { connectionId: this.connectionId, identity }, this);
-    const admission = await attachment.attach();
+    const admission = await attachment.attach().catch((error: unknown) => {
+      refusals.refused(identity.userId, toTollgateError(error));
+      throw error;
+    });
     if (this.closed || !admission) {
       attachment.detach();
       return undefined;

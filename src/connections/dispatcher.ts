@@ -20,6 +20,7 @@ import {
   type UserOf,
 } from '../protocol/messages.ts';
 import { parseFields } from '../protocol/parse-fields.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import {
   type ConnectionContext,
   describeSpan,
@@ -33,6 +34,7 @@ import { OUT_OF_ORDER_LIMIT } from './limits.ts';
 export interface DispatcherDeps extends MessageLimitDeps {
   readonly handlers: Handlers;
   readonly metrics: Pick<Metrics, 'messages' | 'limitDecisions'>;
+  readonly refusals: RefusalSink;
   readonly logger: Logger;
   readonly tracing: Tracing;
 }
@@ -85,8 +87,10 @@ export class Dispatcher {
   }
 
   /** Answers a message for which the queue of its connection has no room. */
-  refuse({ writer }: ConnectionContext, { replyTo }: IncomingMessage): void {
-    writer.sendError(new TollgateError('RATE_LIMITED', { retryAfterMs: FULL_RETRY_MS }), replyTo);
+  refuse({ identity, writer }: ConnectionContext, { replyTo }: IncomingMessage): void {
+    const error = new TollgateError('RATE_LIMITED', { retryAfterMs: FULL_RETRY_MS });
+    if (identity) this.#deps.refusals.refused(identity.userId, error);
+    writer.sendError(error, replyTo);
   }
 
   async #handle(
@@ -202,10 +206,11 @@ export class Dispatcher {
   }
 
   #fail(connection: ConnectionContext, error: TollgateError, type: string, replyTo: ReplyTo): void {
-    const { tracing, metrics, logger } = this.#deps;
+    const { tracing, metrics, refusals, logger } = this.#deps;
     tracing.failed(error);
     if (connection.closed) return;
     metrics.messages.inc({ type, result: error.code });
+    if (connection.identity) refusals.refused(connection.identity.userId, error);
     if (error.code === 'INTERNAL_ERROR')
       logger.error({ ...logContext(connection), type, err: error.cause }, 'message failed');
     const isTolerated = !BAD_FRAME_CODES.includes(error.code) || connection.counters.addBadFrame();

@@ -14,6 +14,7 @@ import { countMessage, type MessageLimit, type MessageLimitDeps, rejectIfBlocked
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
 import { checkJsonBounds, type JsonBounds } from '../protocol/json-bounds.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import type { ConnectionGuard } from '../transports/connection-guard.ts';
 import type { StreamEncoder } from '../transports/event-stream-transport.ts';
 import type { EventStreams, StreamRequest } from '../transports/event-streams.ts';
@@ -34,6 +35,7 @@ export interface FrontEndDeps extends MessageLimitDeps {
   readonly guard: Pick<ConnectionGuard, 'register'>;
   readonly accounts: Pick<Accounts, 'admit'>;
   readonly plans: Plans;
+  readonly refusals: RefusalSink;
   readonly runs: RunsPort & {
     locate(
       userId: string,
@@ -79,6 +81,10 @@ export class FrontEndScope {
       allowOrigins(scope, this.#deps.allowedOrigins, headers, RESPONSE_HEADERS);
       this.#parseBodies(scope);
       scope.addHook('onRequest', async (request) => this.#authenticate(request));
+      scope.addHook('onError', async (request, _reply, error) => {
+        const caller = this.#callers.get(request);
+        if (caller) this.#deps.refusals.refused(caller.identity.userId, toTollgateError(error));
+      });
       routes(scope);
     });
   }
@@ -148,7 +154,7 @@ export class FrontEndScope {
   }
 
   async #authenticate(request: FastifyRequest): Promise<void> {
-    const { origins, drainRetryMs, guard, authenticator, accounts, plans } = this.#deps;
+    const { origins, drainRetryMs, guard, authenticator, accounts, plans, refusals } = this.#deps;
     if (!origins.allow(request.raw)) throw new TollgateError('ORIGIN_NOT_ALLOWED');
     const retryAfterMs = drainRetryMs();
     if (retryAfterMs !== undefined) throw new TollgateError('SERVER_DRAINING', { retryAfterMs });
@@ -162,7 +168,10 @@ export class FrontEndScope {
         return identity;
       })
       .finally(() => handshake.release());
-    const identity = await accounts.admit(verified, plans);
+    const identity = await accounts.admit(verified, plans).catch((error: unknown) => {
+      refusals.refused(verified.userId, toTollgateError(error));
+      throw error;
+    });
     this.#callers.set(request, { identity, handshake });
   }
 

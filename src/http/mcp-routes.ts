@@ -11,6 +11,7 @@ import { type McpTracingDeps, traceMcp } from '../mcp/mcp-tracing.ts';
 import { jsonRpcBody } from '../protocol/dialects.ts';
 import { TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import { httpError, type InputWatch } from './app.ts';
 import { allowOrigins, type OriginCheck } from './cors.ts';
 import { challenge, type ProtectedResource } from './mcp-metadata-routes.ts';
@@ -92,6 +93,7 @@ export interface McpRoutesDeps extends MessageLimitDeps, McpTracingDeps {
   readonly drainRetryMs: () => number | undefined;
   readonly watch: Pick<InputWatch, 'run'>;
   readonly metrics: Pick<Metrics, 'limitDecisions' | 'messages'>;
+  readonly refusals: RefusalSink;
   readonly logger: Logger;
 }
 
@@ -139,7 +141,9 @@ export function registerMcpRoutes(app: FastifyInstance, deps: McpRoutesDeps): vo
         const traced = { method, params, traceparent, identity, transportName: 'http' } as const;
         return await traceMcp(deps, traced, () => answer(deps, identity, request, reply));
       } catch (thrown) {
-        deps.metrics.messages.inc({ type: 'mcp', result: toTollgateError(thrown).code });
+        const error = toTollgateError(thrown);
+        deps.metrics.messages.inc({ type: 'mcp', result: error.code });
+        deps.refusals.refused(identity.userId, error);
         throw thrown;
       }
     });

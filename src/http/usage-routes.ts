@@ -6,6 +6,7 @@ import type { Consumers } from '../usage/ledger/consumers.ts';
 import { decodeCursor, encodeCursor } from '../usage/ledger/feed-cursor.ts';
 import type { Feed, Ledger, LedgerPosition, Page } from '../usage/ledger/ledger.ts';
 import type { LedgerTail } from '../usage/ledger/ledger-tail.ts';
+import { newestFirst } from '../usage/ledger/newest-first.ts';
 import { CLOUDEVENTS_BATCH, cloudEvent, NDJSON } from '../usage/reports/renderers.ts';
 import { BODY_ERRORS, SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
 import type { ServiceGuard } from './services.ts';
@@ -17,12 +18,19 @@ const TOO_MANY_WAITING_RETRY_MS = 1_000;
 const QUERY_ERRORS = [...SERVICE_ERRORS, 'FORMAT_ERROR'] as const;
 
 const Cursor = z.string().max(64);
+const time = z.iso.datetime({ offset: true }).optional();
 const FeedQuery = z.object({
   cursor: Cursor.default('').describe('`next_cursor` of the previous page; omit it to start at the beginning.'),
   limit: z.coerce.number().int().min(1).max(1_000).default(100).describe('Records per page.'),
   wait: z.coerce.number().int().min(0).max(20).default(0).describe('Seconds to wait for a record if there is none.'),
   user_id: z.string().min(1).max(2_400).optional().describe('Only records of this user.'),
   tool: z.string().min(1).max(256).optional().describe('Only records of this tool; model steps have `model:<name>`.'),
+  from: time.describe('Only records that were completed from this time on.'),
+  to: time.describe('Only records that were completed before this time.'),
+  order: z
+    .enum(['asc', 'desc'])
+    .default('asc')
+    .describe('`desc`: newest first, to look at; pages then change while records are added, and `wait` has no effect.'),
 });
 const FeedPage = z
   .object({
@@ -126,18 +134,23 @@ function feedRoute(app: FastifyInstance, deps: UsageRoutesDeps): void {
       },
     },
     async (request, reply) => {
-      const { cursor, user_id: userId, wait, ...filter } = request.query;
+      const { cursor, user_id: userId, wait, limit, tool, from, to, order } = request.query;
+      const filter = { userId, tool, from: utc(from), to: utc(to), limit };
+      if (order === 'desc') {
+        const page = await newestFirst(deps.ledger, { ...filter, before: position(cursor) });
+        return send(reply, page, request.headers.accept ?? '');
+      }
       const disconnected = new AbortController();
       reply.raw.once('close', () => disconnected.abort());
-      const page = await readWaiting(
-        deps,
-        { ...filter, userId, after: position(cursor) },
-        wait * 1000,
-        disconnected.signal,
-      );
+      const page = await readWaiting(deps, { ...filter, after: position(cursor) }, wait * 1000, disconnected.signal);
       return send(reply, page, request.headers.accept ?? '');
     },
   );
+}
+
+/** The time in the form of the records. */
+function utc(time: string | undefined): string | undefined {
+  return time && new Date(time).toISOString();
 }
 
 /**

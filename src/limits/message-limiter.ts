@@ -3,6 +3,7 @@ import type { Plan, Plans } from '../catalogue/plans.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { isResponsive, type Redis } from '../redis/client.ts';
+import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { LocalLimiter, type Uncounted } from './local-limiter.ts';
 import { type CountedBatch, MessageBatches } from './message-batches.ts';
@@ -100,6 +101,15 @@ export class MessageLimiter {
   /** Returns the messages per minute of a plan. */
   limitOf(plan: string): number {
     return this.#limiterOf(plan).limit;
+  }
+
+  /** Returns the user's counter in Redis; an elapsed window counts as 0. @throws RedisUnavailable */
+  async counter(userId: string): Promise<{ readonly messages: number; readonly endsAt: string | null }> {
+    const { redis, keys, clock } = this.#deps;
+    const key = keys.user(userId).messageRate;
+    const [messages, remainingMs] = await mapRedisErrors(Promise.all([redis.get(key), redis.pttl(key)]));
+    if (messages === null || remainingMs <= 0) return { messages: 0, endsAt: null };
+    return { messages: Number(messages), endsAt: new Date(clock.now() + remainingMs).toISOString() };
   }
 
   /** Returns the remaining block in milliseconds, without a command to Redis; 0 when the user is not blocked. */

@@ -14,6 +14,7 @@ import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import { acceptedTypes } from './accepted-types.ts';
 import { idOf, protocolError } from './mcp-errors.ts';
 import { inputExchangeOf } from './mcp-input-requests.ts';
@@ -56,6 +57,7 @@ export interface McpServerDeps {
   readonly tools: McpTools;
   readonly resources: McpResources;
   readonly states: RequestStates;
+  readonly refusals: RefusalSink;
   readonly logger: Logger;
   readonly tracing: Tracing;
 }
@@ -94,16 +96,18 @@ export class McpServer {
   readonly #tools: McpTools;
   readonly #resources: McpResources;
   readonly #states: RequestStates;
+  readonly #refusals: RefusalSink;
   readonly #logger: Logger;
   readonly #tracing: Tracing;
   readonly #modern: McpHttpHandler;
   /** Keyed by the request, which the SDK passes to handlers. The SDK's own channel, `AuthInfo`, requires a token. */
   readonly #exchanges = new WeakMap<Request, Exchange>();
 
-  constructor({ tools, resources, states, logger, tracing }: McpServerDeps) {
+  constructor({ tools, resources, states, refusals, logger, tracing }: McpServerDeps) {
     this.#tools = tools;
     this.#resources = resources;
     this.#states = states;
+    this.#refusals = refusals;
     this.#logger = logger;
     this.#tracing = tracing;
     this.#modern = createMcpHandler(({ requestInfo }) => this.#server(requestInfo, true), {
@@ -229,6 +233,7 @@ export class McpServer {
       const user = userHash(exchange.caller.identity.userId);
       if (error.code === 'INTERNAL_ERROR') this.#logger.error({ user, err: error.cause }, 'MCP request failed');
       exchange.refusal = error;
+      this.#refusals.refused(exchange.caller.identity.userId, error);
       throw protocolError(error);
     }
   }

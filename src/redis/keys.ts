@@ -195,6 +195,11 @@ export class Keys {
     return `${this.prefix}:{series}:hours:${processId}`;
   }
 
+  /** Stream of the latest refusals, with the user and the error of each. */
+  get refusals(): string {
+    return `${this.prefix}:{series}:refusals`;
+  }
+
   /** Stream of the audit log: admin actions, with the ids of the users whom they concern. */
   get auditLog(): string {
     return `${this.prefix}:{audit}:log`;

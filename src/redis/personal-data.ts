@@ -83,6 +83,7 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   seriesProcesses: 'none',
   seriesMinutes: 'none',
   seriesHours: 'none',
+  refusals: 'entries',
   auditLog: 'entries',
   periodicTasks: 'none',
   invalidations: 'entries',

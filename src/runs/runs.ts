@@ -14,7 +14,7 @@ import {
   type StartedRun,
 } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Tracing } from '../lib/tracing.ts';
+import type { TraceParent, Tracing } from '../lib/tracing.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { runLimits, runRefusal } from '../limits/run-limits.ts';
 import { TollgateError } from '../protocol/errors.ts';
@@ -435,8 +435,14 @@ export class Runs {
       runLimits(this.#plans, plan),
       run.isThreadImplied ? 1 : 0,
       ...storedFields(acceptedRun(run, agent)),
+      ...traceFields(this.#tracing.traceParent),
     ]);
   }
+}
+
+/** The field of a run's hash with the trace in which it was accepted. A restored run has none. */
+function traceFields(traceParent: TraceParent | undefined): string[] {
+  return traceParent === undefined ? [] : ['trace', traceParent];
 }
 
 function tokenStep(): number {

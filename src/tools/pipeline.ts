@@ -5,6 +5,7 @@ import type { Metrics } from '../lib/metrics.ts';
 import type { Quotas, RateLimitStatus, Reservation } from '../limits/quotas.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
+import type { RefusalSink } from '../protocol/refusals.ts';
 import type { Refusal, UsageStatus } from '../protocol/usage.ts';
 import { refusal, usageRecord } from '../usage/records.ts';
 import { type Ending, recordOf, type ToolOutcome } from './outcome.ts';
@@ -88,6 +89,7 @@ export interface PipelineDeps extends ExecutionDeps, Executors {
   readonly quotas: Quotas;
   readonly clock: Clock;
   readonly metrics: Pick<Metrics, 'toolCalls' | 'toolSeconds'>;
+  readonly refusals: RefusalSink;
   /** Timeout of one execution. */
   readonly timeoutMs: number;
 }
@@ -249,6 +251,8 @@ async function refuse(
   const { userId, caller, tool } = request;
   const counted = refusal(userId, caller.plan, deps.tools.get(tool)?.name, deps.clock.now());
   const outcome = await journal.refuse(error, counted);
+  // A journal outside a run throws instead, and the transport that sends the error counts it.
+  deps.refusals.refused(userId, error);
   deps.tracing.failed(error);
   count(deps, request, error.code);
   return async () => ({ outcome, repeated: false, status: null });

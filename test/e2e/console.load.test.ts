@@ -3,21 +3,29 @@ import { expect, it } from '@jest/globals';
 import { cpuMicros } from '../../bench/lib/cpu.ts';
 import { ManagedProcess } from '../../scripts/lib/processes.ts';
 import { VARIABLE_NAMES } from '../../src/config.ts';
-import { consoleOperator, openPage, useBuiltConsole } from '../support/console/console-browser.ts';
+import { consoleOperator, longTasks, openPage, useBuiltConsole } from '../support/console/console-browser.ts';
+import { openStream } from '../support/event-stream.ts';
 import { closeAfter } from '../support/open-resources.ts';
-import { operator } from '../support/operators.ts';
+import { operator, operatorToken } from '../support/operators.ts';
 import { CHROMIUM, describeWith } from '../support/programs.ts';
 import { type StackAddresses, type StackProcesses, startStack } from '../support/stack.ts';
 import { until } from '../support/until.ts';
 
-const USERS = 2_000;
-const MEASURED_MS = 20_000;
-const itInLongForm = process.env.CONSOLE ? it : it.skip;
+/** `CONSOLE_LOAD=2000 npm test -- test/e2e/console.load` runs this test alone, with so many users. */
+const USERS = Number(process.env.CONSOLE_LOAD ?? 2_000);
+const WATCHED_MS = 30_000;
+/** Open overviews in the measurement of CPU: so many that their cost is above its noise. A node serves 32. */
+const CONSOLES = 16;
+const ROUNDS = 5;
+const ROUND_MS = 10_000;
+/** As the page reads the history of an hour. */
+const SERIES_MS = 20_000;
+const itInLongForm = process.env.CONSOLE || process.env.CONSOLE_LOAD ? it : it.skip;
 
 /** Starts the load generator with users of its own. */
 function startLoad({ gateways, secrets, authUrl }: StackAddresses): ManagedProcess {
   const inherited = Object.entries(process.env).filter(([name]) => !VARIABLE_NAMES.includes(name));
-  const size = ['--users', String(USERS), '--turns', '20/s', '--duration', '120', '--threads', '1'];
+  const size = ['--users', String(USERS), '--turns', '20/s', '--duration', '300', '--threads', '1'];
   const child = new ManagedProcess({
     name: 'load',
     command: process.execPath,
@@ -29,51 +37,72 @@ function startLoad({ gateways, secrets, authUrl }: StackAddresses): ManagedProce
 }
 
 /** Returns the share of one core that a process uses, in percent. */
-async function cpuPercent({ gateways }: StackProcesses): Promise<number> {
-  const pid = gateways[0]?.pid ?? 0;
+async function cpuPercent(pid: number): Promise<number> {
   const before = cpuMicros(pid);
-  await delay(MEASURED_MS);
-  return (cpuMicros(pid) - before) / (MEASURED_MS * 10);
+  await delay(ROUND_MS);
+  return (cpuMicros(pid) - before) / (ROUND_MS * 10);
+}
+
+/** Sends what open overviews send. @returns a function that closes them */
+function openOverviews({ addresses }: StackProcesses): () => void {
+  const { url = '' } = addresses.gateways[0] ?? {};
+  const consoles = Array.from({ length: CONSOLES }, () => {
+    const { token } = operatorToken('admin:read', { of: addresses });
+    const stream = openStream(`${url}/v1/admin/stream`, { token });
+    const readSeries = async () => {
+      const headers = { authorization: `Bearer ${token}` };
+      await (await fetch(`${url}/v1/admin/series?step=minute`, { headers })).arrayBuffer();
+    };
+    void readSeries();
+    const timer = setInterval(() => void readSeries(), SERIES_MS);
+    return () => {
+      clearInterval(timer);
+      stream.destroy();
+    };
+  });
+  return () => {
+    for (const close of consoles) close();
+  };
+}
+
+/** Returns what one open overview costs a gateway, in percent of a core: the median of pairs with and without them. */
+async function costOfOverview(own: StackProcesses): Promise<number> {
+  const { pid = 0 } = own.gateways[0] ?? {};
+  const costs: number[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const without = await cpuPercent(pid);
+    const close = openOverviews(own);
+    costs.push(((await cpuPercent(pid)) - without) / CONSOLES);
+    close();
+  }
+  return costs.toSorted((one, other) => one - other)[Math.floor(ROUNDS / 2)] ?? Number.NaN;
 }
 
 describeWith(CHROMIUM, 'the overview', () => {
   useBuiltConsole();
 
   itInLongForm(
-    'costs a gateway less than 1 % of a core, and has no long task while 2,000 users are served',
+    'has no long task and costs a gateway less than 1 % of a core, while 2,000 users are served',
     async () => {
       const own = await startStack({ gateways: 1, workers: 1 });
       const read = operator('admin:read', own.addresses);
       const { page } = await consoleOperator('admin', own.addresses);
-      const open = async () => {
-        await openPage(page, '#/overview');
-        await page.getByText('live', { exact: true }).waitFor();
-      };
-      await open();
-      // A process uses more in its first seconds, for the compilation of its code.
-      await cpuPercent(own);
-      const shown = await cpuPercent(own);
-      await openPage(page, '#/runbook');
-      const cost = shown - (await cpuPercent(own));
-      await open();
+      await openPage(page, '#/overview');
+      await page.getByText('live', { exact: true }).waitFor();
       startLoad(own.addresses);
       const connected = async () => (await read('GET', '/v1/admin/overview')).body.connections.total >= USERS;
-      await until(connected, { timeoutMs: 90_000, everyMs: 1_000 });
-      await page.evaluate(`window.longTasks = [];
-        new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(({ duration }) => duration)))
-          .observe({ type: 'longtask' })`);
-      await page.evaluate(`setTimeout(() => { const end = Date.now() + 200; while (Date.now() < end); })`);
-      await until(() => page.evaluate('window.longTasks.some((ms) => ms >= 150) && Boolean((window.longTasks = []))'));
-      await delay(MEASURED_MS);
-      const longest = Number(await page.evaluate('Math.max(0, ...window.longTasks)'));
+      await until(connected, { timeoutMs: 150_000, everyMs: 1_000 });
+      const longest = await longTasks(page, () => delay(WATCHED_MS));
       const busy = (await read('GET', '/v1/admin/overview')).body;
+      await openPage(page, '#/runbook');
+      const cost = await costOfOverview(own);
       process.stdout.write(
         `console: ${cost.toFixed(2)} % of a core; longest task ${longest} ms with ${busy.connections.total} connections ` +
           `and ${busy.per_second.messages} messages/s\n`,
       );
-      expect(cost).toBeLessThan(1);
       expect(longest).toBeLessThanOrEqual(100);
+      expect(cost).toBeLessThan(1);
     },
-    300_000,
+    420_000,
   );
 });

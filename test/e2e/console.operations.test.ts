@@ -97,8 +97,9 @@ describeWith(CHROMIUM, 'an operator of a cluster', () => {
     const other = gateways.getByRole('row').filter({ hasNotText: 'serves this page' });
     await other.getByRole('button', { name: 'Drain' }).click();
     await confirm('Drain');
-    await page.getByText(/^node_\S+ drains\.$/).waitFor();
-    // The node notices at its next renewal, during the following tests.
+    await page.getByText(/^node_\S+ drains\./).waitFor();
+    // Shown at once, although the node notices at its next renewal, during the following tests.
+    await other.getByText('draining', { exact: true }).waitFor({ timeout: 3_000 });
   });
 
   it('answers an approval, a choice and a form beside the timeline', async () => {
@@ -201,6 +202,15 @@ describeWith(CHROMIUM, 'an operator of a cluster', () => {
     await page.locator('.tile', { hasText: 'Units charged' }).getByText(String(units), { exact: true }).waitFor();
     expect(await page.locator('.legend').first().textContent()).toContain(`units ${units}`);
     await page.locator('.chart canvas').first().waitFor();
+    const ofUsers = await read('GET', `/v1/usage/tallies?from=${since}:00:00Z&group_by=user`);
+    await openPage(page, '#/usage?days=1&by=user');
+    const bill = page.getByRole('table', { name: 'Usage' });
+    for (const row of ofUsers.body.tallies) {
+      const cells = bill.getByRole('row').filter({ hasText: row.user });
+      expect(await cells.getByRole('rowheader').textContent()).toBe(row.user);
+      expect(await cells.getByRole('cell').first().textContent()).toBe(String(row.units));
+    }
+    expect(await bill.getByRole('row').count()).toBe(ofUsers.body.tallies.length + 1);
     await openPage(page, '#/usage/windows');
     await page.getByRole('button', { name: /^Verify \d+ window/ }).click();
     const outcome = page.getByTestId('verification');

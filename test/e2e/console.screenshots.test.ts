@@ -40,14 +40,14 @@ describeWith(CHROMIUM, 'pictures of the console', () => {
       mkdirSync(FOLDER, { recursive: true });
       await makeRuns();
       const { page, errors } = await consoleOperator();
-      for (const fragment of [...CONSOLE_PAGES, '#/users/user_pro']) {
+      for (const fragment of CONSOLE_PAGES) {
         await openPage(page, fragment);
         for (const colorScheme of ['light', 'dark'] as const) {
           for (const viewport of [DESKTOP, PHONE]) {
             await page.emulateMedia({ colorScheme });
             await page.setViewportSize(viewport);
             await page.evaluate('new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))');
-            const name = [fragment.replace('#/', '').replaceAll('/', '-'), colorScheme, viewport.width].join('-');
+            const name = [fragment.replace('#/', '').replaceAll(/[/?]/g, '-'), colorScheme, viewport.width].join('-');
             await page.screenshot({ path: join(FOLDER, `${name}.png`), fullPage: viewport === PHONE });
           }
         }

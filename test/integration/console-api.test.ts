@@ -128,6 +128,19 @@ describe('every route of the console', () => {
     const response = await fetch(new URL('/v1/admin/overview', nodeUrl(0)), { headers });
     expect(response.headers.get('cache-control')).toBe('no-store');
   });
+
+  it('cannot be read by pages of other origins, even of those in CORS_ORIGINS', async () => {
+    const origin = 'http://app.example.test';
+    const headers = { authorization: `Bearer ${operatorToken('admin:read').token}`, origin };
+    const read = async (path: string) => {
+      const response = await fetch(new URL(path, nodeUrl(0)), { headers });
+      return [response.status, response.headers.get('access-control-allow-origin')];
+    };
+    expect(await read('/ws/config')).toEqual([200, origin]);
+    for (const path of ['/v1/admin/overview', '/v1/nodes', '/v1/usage/cursors', '/v1/audit']) {
+      expect([path, ...(await read(path))]).toEqual([path, 200, null]);
+    }
+  });
 });
 
 describe('the overview', () => {

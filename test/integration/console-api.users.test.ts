@@ -24,7 +24,8 @@ describe('the users of the console', () => {
     const { userId } = await runOf();
     const send = admin();
     const { body } = await send('GET', `/v1/admin/users?query=${userId}`);
-    expect(body.users[0]).toEqual({ user_id: userId, plan: null, blocked: false, connections: 1 });
+    const email = `${userId}@example.test`;
+    expect(body.users[0]).toEqual({ user_id: userId, email, plan: 'pro', blocked: false, connections: 1 });
     const part = userId.slice(6, 16);
     const found: string[] = [];
     for (let cursor: string | null = '', pages = 0; cursor !== null && pages < 200; pages += 1) {
@@ -53,6 +54,63 @@ describe('the users of the console', () => {
     const after = await send('GET', `/v1/admin/users/${userId}`);
     expect(after.body).toMatchObject({ plan: 'free', account: { plan: 'free', blocked: true }, connections_total: 0 });
   });
+});
+
+describe('a user who is refused', () => {
+  const of = async (userId: string, node = 0) =>
+    (await admin()('GET', `/v1/admin/users/${userId}`, undefined, node)).body;
+
+  it('has the message limit with its counter and end as the reason, and the refusals with code and time', async () => {
+    const { token, userId } = mintToken({ plan: 'free' });
+    const client = await openClient({ transport: 'ws', url: nodeUrl(0), token });
+    const { limits } = await client.welcome();
+    const limit = Number((limits as { max_message_rate: number }).max_message_rate);
+    const before = Date.now();
+    for (let sent = 0; sent < limit + 3; sent += 1) client.send('typing', {});
+    await until(() => client.events.filter(({ type }) => type === 'error').length === 3);
+    const user = await of(userId, 1);
+    const counted = user.limits.find(({ name }: { name: string }) => name === 'messages_per_minute');
+    expect(counted).toMatchObject({ limit, reached: true, code: 'RATE_LIMITED' });
+    expect(counted.used).toBeGreaterThan(limit);
+    const [reason] = user.refused;
+    expect(reason).toMatchObject({ code: 'RATE_LIMITED', all: true, until: counted.ends_at });
+    expect(reason.because).toContain(`the ${limit} messages that the plan allows per minute`);
+    expect(Date.parse(reason.until) - before).toBeLessThanOrEqual(61_000);
+    const [refusal] = await until(
+      async () => {
+        const { refusals } = await of(userId, 2);
+        return refusals.length > 0 && refusals;
+      },
+      { timeoutMs: 10_000 },
+    );
+    expect(refusal).toMatchObject({ code: 'RATE_LIMITED', count: 3 });
+    expect(Date.parse(refusal.at)).toBeGreaterThanOrEqual(before - 1_000);
+    const { body } = await admin()('GET', '/v1/admin/refused-users?code=RATE_LIMITED&limit=200');
+    expect(body.users).toContainEqual(expect.objectContaining({ user_id: userId, count: 3 }));
+  }, 20_000);
+
+  it('has every limit with its counter, and the block as the first reason', async () => {
+    const { userId, client } = await runOf();
+    const send = admin();
+    const { limits, refused } = await of(userId);
+    expect(refused).toEqual([]);
+    const used = Object.fromEntries(limits.map((one: { name: string; used: number }) => [one.name, one.used]));
+    expect(used).toMatchObject({ connections: 1, runs_in_flight: 0, runs_per_hour: 1, tool_calls_in_flight: 0 });
+    expect(used).toHaveProperty('analyze_workload_per_day');
+    await send('POST', `/v1/users/${userId}/block`);
+    await client.closed;
+    const blocked = await of(userId);
+    expect(blocked.refused[0]).toMatchObject({ code: 'USER_BLOCKED', until: null, all: true });
+    const late = await openClient({ transport: 'ws', url: nodeUrl(1), token: mintToken({ sub: userId }).token });
+    await late.closed;
+    await until(
+      async () => {
+        const { refusals } = await of(userId);
+        return refusals.some(({ code }: { code: string }) => code === 'USER_BLOCKED');
+      },
+      { timeoutMs: 10_000 },
+    );
+  }, 20_000);
 });
 
 describe('the runs of the console', () => {

@@ -49,7 +49,14 @@ function serving() {
     isUpstream: () => false,
     call: (request, limit) => service.call(request, limit),
   };
-  const server = new McpServer({ tools, resources: noResources, states, logger: silentLogger, tracing: NO_TRACING });
+  const server = new McpServer({
+    tools,
+    resources: noResources,
+    states,
+    refusals: { refused: () => undefined },
+    logger: silentLogger,
+    tracing: NO_TRACING,
+  });
   return { server, finish: () => finish(), counts: () => ({ began, stopped }) };
 }
 

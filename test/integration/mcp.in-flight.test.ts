@@ -58,6 +58,7 @@ async function route(stalledResponseMs?: number) {
     },
     watch: { run: (_surface, _request, work) => work() },
     metrics: new Metrics(),
+    refusals: { refused: () => undefined },
     logger: silentLogger,
     tracing: NO_TRACING,
     trustsTraces: true,

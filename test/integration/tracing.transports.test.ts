@@ -7,6 +7,7 @@ import { legacyClient, requestLegacy, requestModern } from '../support/mcp.ts';
 import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
+import { operator } from '../support/operators.ts';
 import { type CollectedSpan, OtlpCollector } from '../support/otlp-collector.ts';
 import { type StackProcesses, startStack } from '../support/stack.ts';
 import { login, mintToken, type PlanName } from '../support/tokens.ts';
@@ -100,6 +101,9 @@ describe.each(TRANSPORTS)('a chat message over %s', (transport) => {
       'execute_tool list_agents': 'tool_call list_agents',
       settle: 'tool_call list_agents',
     });
+
+    const send = operator('admin:read', stack.addresses);
+    expect((await send('GET', `/v1/admin/users/${userId}/runs/${run.runId}`)).body.run.trace_id).toBe(traceId);
 
     const sent = await within(traceId, 'send agent-runs');
     const processed = await within(traceId, 'process agent-runs');

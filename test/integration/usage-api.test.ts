@@ -153,6 +153,31 @@ describe('the feed', () => {
   });
 });
 
+describe('the records, newest first', () => {
+  it('are all of those of the feed, over all pages, and only those of the time that is asked for', async () => {
+    const { userId, records } = await usedBy('pro', 'How is my workload doing?', 1);
+    await usedBy('pro', 'Is the system healthy?', 1);
+    const feed = (await call('/v1/usage/records?limit=1000')).json().records as Json[];
+    const found: Json[] = [];
+    for (let cursor = '', more = true; more && found.length <= feed.length; ) {
+      const page = (await call(`/v1/usage/records?order=desc&limit=2&cursor=${cursor}`)).json();
+      found.push(...page.records);
+      [cursor, more] = [page.next_cursor, page.has_more];
+    }
+    expect(found).toEqual(feed.toReversed());
+    const at = String(records[0]?.completed_at);
+    const after = new Date(Date.parse(at) + 1).toISOString();
+    for (const order of ['asc', 'desc']) {
+      const of = (query: string) => call(`/v1/usage/records?order=${order}&user_id=${userId}&${query}`);
+      expect((await of(`from=${at}`)).json().records.map(({ id }: Json) => id)).toContain(records[0]?.id);
+      expect((await of(`to=${at}`)).json().records).toEqual([]);
+      const later = (await of(`from=${after}`)).json().records as Json[];
+      expect(later.every(({ completed_at }) => completed_at >= after)).toBe(true);
+    }
+    expect(code(await call('/v1/usage/records?from=yesterday'))).toBe('FORMAT_ERROR');
+  });
+});
+
 describe('a bill', () => {
   it('of a consumer that crashes at random, and reads again from what it had kept, adds up to the same sum', async () => {
     const users = await Promise.all([

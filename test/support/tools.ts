@@ -38,8 +38,20 @@ export function toolNode(core: Omit<Core, 'eventLog'>, options: ToolNodeOptions)
     { redis, keys, plans, tools, permissions, metrics },
     { reservationMs: options.reservationMs ?? timeoutMs + 5_000 },
   );
+  const refusals = { refused: () => undefined };
   const calls = options.calls ?? new CallStore({ redis, keys, log });
-  const deps = { tools, permissions, quotas, calls, executors, clock, metrics, tracing, logger: silentLogger };
+  const deps = {
+    tools,
+    permissions,
+    quotas,
+    calls,
+    executors,
+    clock,
+    metrics,
+    tracing,
+    refusals,
+    logger: silentLogger,
+  };
   const upstream = options.upstream ? { upstream: options.upstream } : {};
   return { service: new ToolService({ ...deps, ...upstream }, { timeoutMs, concurrency }), calls, quotas };
 }

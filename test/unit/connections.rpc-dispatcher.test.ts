@@ -51,6 +51,7 @@ function dispatcher({ refusedMs = 0 } = {}) {
       consume: () => ({ decision: Promise.resolve({ allowed: true, degraded: false }), counterAtMost: 30 }),
     },
     metrics: new Metrics(),
+    refusals: { refused: () => undefined },
     logger: silentLogger,
     tracing: NO_TRACING,
   });

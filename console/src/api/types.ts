@@ -77,15 +77,54 @@ export interface Node {
 
 export interface UserSummary {
   readonly user_id: string;
+  readonly email: string | null;
   readonly blocked: boolean;
   readonly plan: string | null;
   readonly connections: number;
 }
 
+export interface RefusedUser {
+  readonly user_id: string;
+  readonly count: number;
+  readonly last_at: string;
+  readonly codes: readonly { readonly code: string; readonly count: number }[];
+}
+
+/** Why requests of a user are refused now. */
+export interface RefusalReason {
+  readonly code: string;
+  readonly because: string;
+  readonly until: string | null;
+  readonly remedy: string;
+  readonly all: boolean;
+}
+
+export interface UserLimit {
+  readonly name: string;
+  readonly used: number;
+  readonly limit: number;
+  readonly ends_at: string | null;
+  readonly reached: boolean;
+  readonly code: string;
+  readonly refuses: string;
+}
+
+export interface Refusal {
+  readonly code: string;
+  readonly count: number;
+  readonly at: string;
+  readonly text: string;
+}
+
 export interface UserDetail {
   readonly user_id: string;
+  readonly email: string | null;
   readonly account: { readonly plan: string | null; readonly blocked: boolean; readonly revoked_before: string | null };
   readonly plan: string | null;
+  readonly refused: readonly RefusalReason[];
+  readonly limits: readonly UserLimit[];
+  /** The latest ones, newest first. */
+  readonly refusals: readonly Refusal[];
   readonly connections: readonly UserConnection[];
   readonly connections_total: number;
   /** As in the message `usage_summary`; null without a known plan. */
@@ -96,24 +135,9 @@ export interface UserDetail {
 }
 
 export interface UsageSummary {
-  readonly tools: readonly { readonly tool: string; readonly limits: readonly LimitState[] }[];
-  readonly under_way: { readonly calls: number; readonly limit: number | null };
-  readonly runs: {
-    readonly in_flight: { readonly runs: number; readonly limit: number | null };
-    readonly per_hour: LimitState;
-  };
-  readonly idempotency_keys: LimitState;
+  readonly runs: { readonly in_flight: { readonly runs: number; readonly limit: number | null } };
   readonly today: { readonly calls: number; readonly units: number };
   readonly this_month: { readonly calls: number; readonly units: number };
-}
-
-/** A limit of a sliding window, shared by all tools that name it. */
-export interface LimitState {
-  readonly name: string;
-  readonly window?: string;
-  readonly limit: number | null;
-  readonly used: number;
-  readonly resets_at: string | null;
 }
 
 export interface UserConnection {
@@ -121,6 +145,7 @@ export interface UserConnection {
   readonly node?: string;
   readonly endpoint?: string;
   readonly opened_at?: string;
+  readonly session_id?: string;
   readonly lease_ends_at: string;
 }
 
@@ -136,12 +161,12 @@ export interface RunSummary {
   readonly accepted_at: string | null;
   readonly ended_at: string | null;
   readonly reason?: string | null;
+  readonly trace_id?: string | null;
 }
 
 export interface RunDetail {
   readonly run: RunSummary & {
     readonly final_response?: string | null;
-    readonly trace_id?: string | null;
   };
   readonly events: readonly LoggedEvent[];
   readonly complete: boolean;

@@ -78,6 +78,11 @@ export function timeOfDay(at: string | number | Date): string {
   return `${TIME.format(date)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 }
 
+/** Local time of day. */
+export function clockTime(at: number): string {
+  return TIME.format(at);
+}
+
 /** ISO 8601 in UTC, for tooltips. */
 export function utc(at: string | number | Date): string {
   const date = new Date(at);

@@ -111,7 +111,7 @@ function Drain({ node, onChange }: { readonly node: Node; readonly onChange: () 
   if (node.draining) return <span class="muted">Draining</span>;
   const consequence =
     role === 'gateway'
-      ? `It sends ${plural(connections, 'client')} away with 1012, spread over DRAIN_SECONDS (see Settings). Clients reconnect to other nodes and resume. The list shows this within some seconds. The process then exits, and its orchestrator starts a new one: for maintenance of the host, stop that there first.`
+      ? `It sends ${plural(connections, 'client')} away with 1012, spread over DRAIN_SECONDS (see Settings). Clients reconnect to other nodes and resume. The process then exits, and its orchestrator starts a new one: for maintenance of the host, stop that there first.`
       : 'It claims no further run, hands over what it has not finished, and exits. Its orchestrator starts a new one.';
   return (
     <Action
@@ -122,7 +122,7 @@ function Drain({ node, onChange }: { readonly node: Node; readonly onChange: () 
       consequence={consequence}
       run={async () => {
         await request(path`/v1/admin/nodes/${node_id}/drain`, { method: 'POST' });
-        return `${node_id} drains.`;
+        return `${node_id} drains. It leaves the list when it has stopped.`;
       }}
       onDone={onChange}
     />

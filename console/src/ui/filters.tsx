@@ -51,3 +51,13 @@ export function FilterField({ label, name, value, placeholder, wide = false }: F
     </label>
   );
 }
+
+/** A time in the zone of the browser. */
+export function TimeField({ label, name, value }: Pick<FilterFieldProps, 'label' | 'name' | 'value'>) {
+  return (
+    <label class="field">
+      <span>{label}</span>
+      <input class="input" type="datetime-local" name={name} defaultValue={value} />
+    </label>
+  );
+}

@@ -6,6 +6,8 @@ import type { ChartProps } from './chart-props.ts';
 
 const HEIGHT = 168;
 const AXIS_WIDTH = 54;
+/** Whole steps between ticks: 1, 2, 5, 10, …; the formats round, so that smaller ones would have equal labels. */
+const STEPS = Array.from({ length: 13 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 /** Draws a chart with uPlot. This file is fetched with the first chart. */
 export function Plot({ at, lines, format, bars = false }: ChartProps) {
@@ -50,7 +52,8 @@ function options(target: HTMLElement, { lines, format, bars }: Omit<ChartProps, 
     width: target.clientWidth,
     height: HEIGHT,
     legend: { show: false },
-    padding: [10, 8, 0, 0],
+    // The last label of the horizontal axis is as wide as this on the right.
+    padding: [10, 18, 0, 0],
     cursor: { sync: { key: 'tollgate' }, y: false, points: { size: 6 } },
     plugins: [tooltip({ lines, format, bars })],
     scales: {
@@ -61,11 +64,12 @@ function options(target: HTMLElement, { lines, format, bars }: Omit<ChartProps, 
       {
         ...axis,
         grid: { show: false },
-        size: 28,
+        size: 20,
+        gap: 6,
         space: 70,
         values: (_plot, ticks, _axis, _space, step) => ticks.map((at) => timeLabel(at, step, bars)),
       },
-      { ...axis, size: AXIS_WIDTH, values: (_plot, ticks) => ticks.map((value) => format(value)) },
+      { ...axis, size: AXIS_WIDTH, incrs: STEPS, values: (_plot, ticks) => ticks.map((value) => format(value)) },
     ],
     series: [
       {},

@@ -14,7 +14,7 @@ const READ_BATCH = 1_000;
  */
 const STREAM_BATCH = 250;
 /** Maximum number of records read per page of a filtered feed. Beyond it the page is short and `has_more` is true. */
-const SCAN_LIMIT = 10_000;
+export const SCAN_LIMIT = 10_000;
 
 export interface Page {
   readonly records: readonly LedgerRecord[];
@@ -35,11 +35,17 @@ export interface LedgerPosition {
 
 export const BEGINNING: LedgerPosition = { sequence: 0, hash: '' };
 
-export interface Feed {
-  readonly after: LedgerPosition;
-  readonly limit: number;
+export interface RecordFilter {
   readonly userId?: string | undefined;
   readonly tool?: string | undefined;
+  /** Time of completion: from this one, and before that one; RFC 3339, UTC. */
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+}
+
+export interface Feed extends RecordFilter {
+  readonly after: LedgerPosition;
+  readonly limit: number;
 }
 
 /** A record with its stored JSON. */
@@ -77,19 +83,17 @@ export class Ledger {
    * Returns a page of the ledger, in order. The same page always has the same bytes.
    * @throws RedisUnavailable
    */
-  async read({ after, limit, userId, tool }: Feed): Promise<Page> {
-    const wanted = (record: LedgerRecord) => (!userId || record.user_id === userId) && (!tool || record.tool === tool);
+  async read({ after, limit, ...filter }: Feed): Promise<Page> {
+    const wanted = wantedBy(filter);
+    const isFiltered = Object.values(filter).some((value) => value !== undefined);
     // The head is read first, so that every record up to it exists when the records are read.
     const head = await this.head();
     const records: LedgerRecord[] = [];
     let gapDetected = after.sequence > head.sequence || !(await this.#isPosition(after, head));
     let end = after;
     for (let seen = 0; end.sequence < head.sequence && seen < SCAN_LIMIT; ) {
-      const batch = await this.range(
-        end.sequence + 1,
-        head.sequence,
-        userId || tool ? READ_BATCH : limit - records.length,
-      );
+      const count = isFiltered ? READ_BATCH : limit - records.length;
+      const batch = await this.range(end.sequence + 1, head.sequence, count);
       for (const { sequence, json } of batch) {
         const record = parseLedgerRecord(json);
         gapDetected ||= sequence !== end.sequence + 1;
@@ -182,6 +186,12 @@ export class Ledger {
     if (!stored) return sequence < trimmed.sequence;
     return parseLedgerRecord(stored.json).hash.startsWith(hash);
   }
+}
+
+/** Returns whether a filter includes a record. Times are compared as text: all of them have the same form. */
+export function wantedBy({ userId, tool, from, to }: RecordFilter): (record: LedgerRecord) => boolean {
+  return ({ user_id, tool: used, completed_at: at }) =>
+    (!userId || user_id === userId) && (!tool || used === tool) && (!from || at >= from) && (!to || at < to);
 }
 
 function storedRecord([id, [, json = '', , appended = '']]: [id: string, fields: string[]]): StoredRecord {

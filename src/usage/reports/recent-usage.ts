@@ -17,6 +17,12 @@ export class RecentUsage {
     this.#deps = deps;
   }
 
+  /** Returns the latest record; undefined without any of the last days. @throws RedisUnavailable */
+  async latest(userId: string): Promise<UsageRecord | undefined> {
+    const json = await mapRedisErrors(this.#deps.redis.lindex(this.#deps.keys.user(userId).recentUsage, 0));
+    return json === null ? undefined : parseUsageRecord(json);
+  }
+
   async since(userId: string, from: Date): Promise<UsageRecord[]> {
     const stored = await mapRedisErrors(this.#deps.redis.lrange(this.#deps.keys.user(userId).recentUsage, 0, -1));
     const records = stored.map((json) => parseUsageRecord(json));

@@ -9,6 +9,7 @@ import { PROJECT_ROOT } from '../../../scripts/lib/processes.ts';
 import { closeAfter } from '../open-resources.ts';
 import { CHROMIUM } from '../programs.ts';
 import { type StackAddresses, stack } from '../stack.ts';
+import { until } from '../until.ts';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 export const DESKTOP = { width: 1_280, height: 860 };
@@ -19,6 +20,8 @@ export const CONSOLE_PAGES = [
   '#/overview',
   '#/nodes',
   '#/users',
+  '#/users?view=refused',
+  '#/users/user_pro',
   '#/runs',
   '#/queues',
   '#/usage',
@@ -27,6 +30,7 @@ export const CONSOLE_PAGES = [
   '#/usage/consumers',
   '#/audit',
   '#/catalogue',
+  '#/catalogue/plans',
   '#/settings',
   '#/runbook',
   '#/playground',
@@ -91,6 +95,20 @@ export async function openPage(page: Page, fragment: string): Promise<void> {
   await page.evaluate(`location.hash = ${JSON.stringify(fragment)}`);
   await page.locator('main h1').first().waitFor();
   await page.locator('main .state[role=status]').first().waitFor({ state: 'detached' });
+}
+
+/** Returns the longest task of the page, in milliseconds, while something happens; 0 without one above 50 ms. */
+export async function longTasks(page: Page, happens: () => Promise<unknown>): Promise<number> {
+  await page.evaluate(`window.longTasks = [];
+    window.longTaskObserver = new PerformanceObserver((list) => {
+      window.longTasks.push(...list.getEntries().map(({ duration }) => duration));
+    });
+    window.longTaskObserver.observe({ type: 'longtask' })`);
+  // Proves that the observer sees a task.
+  await page.evaluate('setTimeout(() => { const end = Date.now() + 200; while (Date.now() < end); })');
+  await until(() => page.evaluate('window.longTasks.some((ms) => ms >= 150) && Boolean((window.longTasks = []))'));
+  await happens();
+  return Number(await page.evaluate('window.longTaskObserver.disconnect(), Math.max(0, ...window.longTasks)'));
 }
 
 export interface Violation {

@@ -102,7 +102,7 @@ function Tiles({ figures }: { readonly figures: Figures }) {
       />
       <Tile
         label="Refused, last minute"
-        value={count(refusals)}
+        value={<a href={href('users', { view: 'refused' })}>{count(refusals)}</a>}
         note={
           <>
             {count(last_minute.evictions)} evictions, {count(last_minute.resumes)} resumes
@@ -144,8 +144,14 @@ function Breakdowns({ figures }: { readonly figures: Figures }) {
     <div class="columns thirds">
       <Breakdown title="Connections by plan" counts={by_plan} />
       <Breakdown title="Connections by transport" counts={by_transport} />
-      <Breakdown title="Connections by node" counts={by_node} link={href('nodes')} />
-      <Breakdown title="Refusals in the last minute" counts={figures.refusals} empty="Nothing was refused" />
+      <Breakdown title="Connections by node" counts={by_node} link={{ title: 'All nodes', href: href('nodes') }} />
+      <Breakdown
+        title="Refusals in the last minute"
+        counts={figures.refusals}
+        empty="Nothing was refused"
+        link={{ title: 'Users refused lately', href: href('users', { view: 'refused' }) }}
+        hrefOf={(code) => href('users', { view: 'refused', code })}
+      />
     </div>
   );
 }
@@ -153,22 +159,30 @@ function Breakdowns({ figures }: { readonly figures: Figures }) {
 interface BreakdownProps {
   readonly title: string;
   readonly counts: Counts;
-  readonly link?: string;
+  readonly link?: { readonly title: string; readonly href: string };
+  /** Where a row leads. */
+  readonly hrefOf?: (name: string) => string;
   readonly empty?: string;
 }
 
-function Breakdown({ title, counts, link, empty = 'No connections' }: BreakdownProps) {
+function Breakdown({ title, counts, link, hrefOf, empty = 'No connections' }: BreakdownProps) {
   const rows = Object.entries(counts).toSorted(([, one], [, other]) => other - one);
   const largest = Math.max(1, ...rows.map(([, value]) => value));
   return (
-    <Panel title={title} actions={link && <a href={link}>All nodes</a>}>
+    <Panel title={title} actions={link && <a href={link.href}>{link.title}</a>}>
       {rows.length === 0 ? (
         <Empty title={empty} />
       ) : (
         <ul class="bars">
           {rows.map(([name, value]) => (
             <li key={name}>
-              <bdi class="wrap">{name}</bdi>
+              {hrefOf ? (
+                <a href={hrefOf(name)}>
+                  <bdi class="wrap">{name}</bdi>
+                </a>
+              ) : (
+                <bdi class="wrap">{name}</bdi>
+              )}
               <span class="number">{count(value)}</span>
               <progress max={largest} value={value} aria-label={name} />
             </li>

@@ -68,7 +68,7 @@ function Suggestions({ onChoose }: { readonly onChoose: (message: string) => voi
   return (
     <div class="state">
       <strong>Ask the agent something</strong>
-      <div class="row">
+      <div class="row centered">
         {SUGGESTIONS.map((text) => (
           <button key={text} type="button" class="button" data-size="small" onClick={() => onChoose(text)}>
             {text}

@@ -13,6 +13,7 @@ import {
   webSocketTransport,
 } from '@tollgate/client';
 import { path, request } from '../../api/http.ts';
+import { clockTime } from '../../lib/format.ts';
 import { accessToken } from '../../session/session.ts';
 import { Tap } from './tap.ts';
 import { isOpen, isRunEvent, newTurn, type Turn, withEntry, withEvent } from './turns.ts';
@@ -97,7 +98,7 @@ export class PlaygroundController {
     run.accepted.then(
       ({ runId }) => this.#change(run.requestId, (before) => ({ ...before, runId })),
       (error: TollgateError) => {
-        const problem = `${error.code}: ${error.message}`;
+        const problem = `${error.code}: ${error.message}${waitText(error)}`;
         this.#change(run.requestId, (before) => ({ ...before, status: 'refused', problem }));
       },
     );
@@ -152,8 +153,9 @@ export class PlaygroundController {
     this.finding.value = {
       title: 'Message limit',
       text:
-        `${limit + 1} messages sent, ${limit} a minute allowed. The gateway refused ${this.#refused.length} with ` +
-        `RATE_LIMITED; the next is allowed in ${Math.ceil(waitMs / 1_000)} s. The connection stays open.`,
+        `The plan allows ${limit} messages per minute, counted over all connections of the user. ${limit + 1} were sent, and ` +
+        `the gateway refused ${this.#refused.length} with RATE_LIMITED. All messages are refused until ` +
+        `${untilText(waitMs)}. Wait until then, or choose a plan with a higher limit; the connection stays open.`,
       tone: this.#refused.length > 0 ? 'warn' : 'bad',
     };
   }
@@ -243,6 +245,16 @@ export class PlaygroundController {
     if (this.transport === 'sse') return;
     this.tools.value = await this.#client.tools().catch(() => []);
   }
+}
+
+/** What to do about a refusal that ends by itself. */
+function waitText({ retryAfterMs }: TollgateError): string {
+  return retryAfterMs === undefined || retryAfterMs === 0 ? '' : ` Send it again after ${untilText(retryAfterMs)}.`;
+}
+
+/** When a wait ends, as a time of day and in seconds. */
+function untilText(waitMs: number): string {
+  return `${clockTime(Date.now() + waitMs)}, in ${Math.ceil(waitMs / 1_000)} s`;
 }
 
 function replayedText(from: number, to: number): string {

@@ -3,7 +3,7 @@ import type { Paged, RecordPage, UsageRecord } from '../../api/types.ts';
 import { count, duration, plural } from '../../lib/format.ts';
 import { href } from '../../lib/router.ts';
 import { Status } from '../../ui/badge.tsx';
-import { FilterField, Filters } from '../../ui/filters.tsx';
+import { FilterField, Filters, TimeField } from '../../ui/filters.tsx';
 import { More, usePages } from '../../ui/more.tsx';
 import { Panel } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
@@ -14,15 +14,19 @@ import { Correction } from './correction.tsx';
 interface RecordsProps {
   readonly user: string;
   readonly tool: string;
+  /** Times of completion, in the zone of the browser and the form of `datetime-local`; empty for no bound. */
+  readonly from: string;
+  readonly to: string;
+  readonly order: 'asc' | 'desc';
   /** Id of a record to mark. */
   readonly record: string;
 }
 
-export function Records({ user, tool, record }: RecordsProps) {
+export function Records({ user, tool, from, to, order, record }: RecordsProps) {
   const records = usePages(
-    JSON.stringify([user, tool]),
+    JSON.stringify([user, tool, from, to, order]),
     async (cursor, signal): Promise<Paged & RecordPage> => {
-      const query = { user_id: user, tool, cursor, limit: 100 };
+      const query = { user_id: user, tool, from: utcOf(from), to: utcOf(to), order, cursor, limit: 100 };
       const page = await request<RecordPage>('/v1/usage/records', { query, signal });
       return { ...page, next_cursor: page.has_more ? page.next_cursor : (null as never) };
     },
@@ -33,8 +37,25 @@ export function Records({ user, tool, record }: RecordsProps) {
       <Filters>
         <FilterField label="User id" name="user" value={user} wide />
         <FilterField label="Tool" name="tool" value={tool} />
+        <TimeField label="Completed from" name="from" value={from} />
+        <TimeField label="Completed before" name="to" value={to} />
+        <label class="field">
+          <span>Order</span>
+          <select class="input" name="order">
+            <option value="desc" selected={order === 'desc'}>
+              newest first
+            </option>
+            <option value="asc" selected={order === 'asc'}>
+              oldest first
+            </option>
+          </select>
+        </label>
       </Filters>
-      <Panel title="Records, oldest first" flush actions={records.data && <Shown records={records.data} />}>
+      <Panel
+        title={order === 'desc' ? 'Records, newest first' : 'Records, oldest first'}
+        flush
+        actions={records.data && <Shown records={records.data} />}
+      >
         <Loaded resource={records}>
           {(rows) => (
             <Table
@@ -42,7 +63,8 @@ export function Records({ user, tool, record }: RecordsProps) {
               columns={columnsOf(record, () => void records.reload())}
               rows={rows}
               keyOf={({ id }) => id}
-              empty="No record matches"
+              empty={records.more ? 'No match in this part' : 'No record matches'}
+              emptyHint={records.more && 'A page reads 10,000 records. Show more to continue.'}
             />
           )}
         </Loaded>
@@ -50,6 +72,12 @@ export function Records({ user, tool, record }: RecordsProps) {
       </Panel>
     </>
   );
+}
+
+/** The text of an input as a time; undefined without one. */
+function utcOf(local: string): string | undefined {
+  const at = new Date(local);
+  return Number.isNaN(at.getTime()) ? undefined : at.toISOString();
 }
 
 /** The sum of the list, which is that of the filter once all of its records are shown. */

@@ -21,7 +21,16 @@ export function Usage({ route }: PageProps) {
   return (
     <Page title="Usage and bill" about="What was charged, to whom, and the proof that no record is missing or changed.">
       <Tabs label="Views" tabs={tabs} current={tab} />
-      {tab === 'records' && <Records user={query('user')} tool={query('tool')} record={query('record')} />}
+      {tab === 'records' && (
+        <Records
+          user={query('user')}
+          tool={query('tool')}
+          from={query('from')}
+          to={query('to')}
+          order={query('order') === 'asc' ? 'asc' : 'desc'}
+          record={query('record')}
+        />
+      )}
       {tab === 'windows' && <Windows />}
       {tab === 'consumers' && <Consumers />}
       {tab === 'bill' && <Bill groups={query('by') || 'tool'} days={Number(query('days')) || 7} user={query('user')} />}

@@ -1,5 +1,5 @@
 import { path, request } from '../../api/http.ts';
-import type { LimitState, RunSummary, UserConnection, UserDetail } from '../../api/types.ts';
+import type { RunSummary, UserConnection, UserDetail } from '../../api/types.ts';
 import { count, plural } from '../../lib/format.ts';
 import { useResource } from '../../lib/resource.ts';
 import { href } from '../../lib/router.ts';
@@ -9,7 +9,7 @@ import { Page, Panel, Tile } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
 import { Foreign, Time } from '../../ui/text.tsx';
-import { limitsOf } from './limits.ts';
+import { Limits, RefusalList } from './limits.tsx';
 import { Reasons } from './reasons.tsx';
 import { UserActions } from './user-actions.tsx';
 
@@ -41,17 +41,19 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
           label="Account"
           value={<Status value={account.blocked ? 'blocked' : 'active'} />}
           note={
-            account.revoked_before && (
+            account.revoked_before ? (
               <>
                 tokens before <Time at={account.revoked_before} exact /> are revoked
               </>
+            ) : (
+              user.email && <Foreign text={user.email} />
             )
           }
         />
         <Tile
           label="Plan"
           value={user.plan ? <bdi>{user.plan}</bdi> : 'not known'}
-          note={account.plan ? 'stored by an administrator' : user.plan ? 'from the token' : 'the token has it'}
+          note={account.plan ? 'stored by an administrator' : user.plan ? 'from the token' : 'until the user connects'}
         />
         <Tile label="Connections" value={count(connections_total)} />
         <Tile
@@ -76,6 +78,7 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
         <a href={href('usage', { by: 'tool', days: '1', user: user.user_id })}>Sums of the last 24 hours</a>, tool by
         tool
       </p>
+      {user.refusals.length > 0 && <RefusalList refusals={user.refusals} />}
       <Panel title="Connections" flush>
         <Table
           caption="Connections"
@@ -86,15 +89,7 @@ function Detail({ user, onChange }: { readonly user: UserDetail; readonly onChan
         />
       </Panel>
       <div class="columns">
-        <Panel title="Limits of tools and permissions" flush>
-          <Table
-            caption="Limits"
-            columns={QUOTA_COLUMNS}
-            rows={usage ? limitsOf(usage) : []}
-            keyOf={({ name }) => name}
-            empty={usage ? 'The plan has no limits' : 'The plan of the user is not known yet'}
-          />
-        </Panel>
+        <Limits limits={user.limits} />
         <Panel title="Latest runs" flush actions={<a href={href('runs', { user: user.user_id })}>All runs</a>}>
           <Table
             caption="Runs"
@@ -114,51 +109,46 @@ function connectionColumns(userId: string, onChange: () => void): readonly Colum
     { title: 'Connection', cell: ({ connection_id }) => <Foreign text={connection_id} mono /> },
     { title: 'Endpoint', cell: ({ endpoint }) => <Foreign text={endpoint} mono /> },
     { title: 'Node', cell: ({ node }) => <Foreign text={node} mono /> },
-    { title: 'Open', cell: ({ opened_at }) => <Time at={opened_at} /> },
+    { title: 'Session', cell: ({ session_id }) => <Foreign text={session_id} mono /> },
+    { title: 'Open since', cell: ({ opened_at }) => <Time at={opened_at} /> },
     { title: 'Lease ends', cell: ({ lease_ends_at }) => <Time at={lease_ends_at} /> },
     {
       title: 'Actions',
       kind: 'actions',
-      cell: ({ connection_id }) => (
-        <Action
-          label="Close"
-          kind="danger"
-          small
-          title={`Close ${connection_id}`}
-          consequence="The client gets CONNECTION_CLOSED. It may connect again."
-          run={async () => {
-            const target = path`/v1/users/${userId}/connections/${connection_id}`;
-            const { closed } = await request<{ closed: string[] }>(target, { method: 'DELETE' });
-            return `${plural(closed.length, 'connection')} closed.`;
-          }}
-          onDone={onChange}
-        />
+      cell: ({ connection_id, session_id }) => (
+        <div class="row">
+          <Action
+            label="Close"
+            kind="danger"
+            small
+            title={`Close ${connection_id}`}
+            consequence="The client gets CONNECTION_CLOSED. It may connect again."
+            run={async () => {
+              const target = path`/v1/users/${userId}/connections/${connection_id}`;
+              const { closed } = await request<{ closed: string[] }>(target, { method: 'DELETE' });
+              return `${plural(closed.length, 'connection')} closed.`;
+            }}
+            onDone={onChange}
+          />
+          {session_id && (
+            <Action
+              label="Revoke session"
+              kind="danger"
+              small
+              title={`Revoke the session ${session_id}`}
+              consequence="Closes all of its connections, and refuses its tokens. The user has to sign in again."
+              run={async () => {
+                await request('/v1/tokens/revoke', { method: 'POST', body: { sid: session_id } });
+                return 'The session is revoked.';
+              }}
+              onDone={onChange}
+            />
+          )}
+        </div>
       ),
     },
   ];
 }
-
-const QUOTA_COLUMNS: readonly Column<LimitState>[] = [
-  { title: 'Limit', cell: ({ name }) => <Foreign text={name} mono /> },
-  {
-    title: 'Used',
-    kind: 'number',
-    cell: ({ used, limit }) => (
-      <>
-        {count(used)} {limit === null ? '' : `of ${count(limit)}`}
-        {limit !== null && (
-          <progress
-            max={Math.max(1, limit)}
-            value={used}
-            data-tone={used >= limit ? 'bad' : undefined}
-            aria-label="used"
-          />
-        )}
-      </>
-    ),
-  },
-  { title: 'Resets', cell: ({ resets_at }) => <Time at={resets_at} exact /> },
-];
 
 function runColumns(userId: string): readonly Column<RunSummary>[] {
   return [

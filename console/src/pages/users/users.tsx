@@ -5,17 +5,35 @@ import { href, type PageProps } from '../../lib/router.ts';
 import { Badge } from '../../ui/badge.tsx';
 import { FilterField, Filters } from '../../ui/filters.tsx';
 import { More, usePages } from '../../ui/more.tsx';
-import { Page, Panel } from '../../ui/page.tsx';
+import { Page, Panel, Tabs } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
 import { Foreign } from '../../ui/text.tsx';
+import { RefusedUsers } from './refused.tsx';
 import { UserPage } from './user.tsx';
 
 type UserList = Paged & { readonly users: readonly UserSummary[] };
 
 export function Users({ route }: PageProps) {
   const [id] = route.rest;
-  return id === undefined ? <Search query={route.query.get('query') ?? ''} /> : <UserPage key={id} id={id} />;
+  const filter = (name: string) => route.query.get(name) ?? '';
+  if (id !== undefined) return <UserPage key={id} id={id} />;
+  return (
+    <Page
+      title="Users"
+      about="Everyone with an account, a connection or an event log. Open a user to see why requests are refused, and until when."
+    >
+      <Tabs
+        label="Views"
+        current={filter('view') || 'all'}
+        tabs={[
+          { id: 'all', title: 'Search', href: href('users') },
+          { id: 'refused', title: 'Refused lately', href: href('users', { view: 'refused' }) },
+        ]}
+      />
+      {filter('view') === 'refused' ? <RefusedUsers code={filter('code')} /> : <Search query={filter('query')} />}
+    </Page>
+  );
 }
 
 function Search({ query }: { readonly query: string }) {
@@ -25,10 +43,7 @@ function Search({ query }: { readonly query: string }) {
     (page) => page.users,
   );
   return (
-    <Page
-      title="Users"
-      about="Everyone with an account, a connection or an event log. Open a user to see why a request is refused."
-    >
+    <>
       <Filters submit="Search">
         <FilterField label="User id, or a part of it" name="query" value={query} wide />
         {query !== '' && (
@@ -49,14 +64,14 @@ function Search({ query }: { readonly query: string }) {
               emptyHint={
                 users.more
                   ? 'The search reads a bounded part at a time. Show more to continue.'
-                  : 'Users have the id of their token, not their e-mail address. They appear here with the first connection, run or account change.'
+                  : 'The search looks at user ids, not at e-mail addresses. A user appears here with the first connection, run or account change.'
               }
             />
           )}
         </Loaded>
         <More list={users} />
       </Panel>
-    </Page>
+    </>
   );
 }
 
@@ -69,7 +84,8 @@ const COLUMNS: readonly Column<UserSummary>[] = [
       </a>
     ),
   },
-  { title: 'Stored plan', cell: ({ plan }) => <Foreign text={plan} /> },
+  { title: 'E-mail', cell: ({ email }) => <Foreign text={email} /> },
+  { title: 'Plan', cell: ({ plan }) => <Foreign text={plan} /> },
   {
     title: 'Account',
     cell: ({ blocked }) => (blocked ? <Badge tone="bad">blocked</Badge> : <Badge tone="ok">active</Badge>),
