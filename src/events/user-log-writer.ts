@@ -1,14 +1,18 @@
 import { isObject } from '../lib/is-object.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { isSampled, type Tracing } from '../lib/tracing.ts';
-import type { DurableEventType, Fields, TerminalEventType } from '../protocol/messages.ts';
-import type { Refusal, UsageRecord } from '../protocol/usage.ts';
+import type { DurableEventType, TerminalEventType } from '../protocol/messages.ts';
+import type { UsageRecord } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
 import type { Keys, UserKeys } from '../redis/keys.ts';
 import type { ReplicatedWrites } from '../redis/replicated-writes.ts';
 import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript, type ScriptArgument } from '../redis/scripts.ts';
+import type { Append, AppendResult, NewEvent } from './append.ts';
+import { AppendBatches, isPlain } from './append-batches.ts';
 import { LOG_STATE_SECONDS } from './event-log.ts';
+
+export type { Append, AppendResult, NewEvent, Reserved, RunWriter } from './append.ts';
 
 const appendEvents = LuaScript.load(
   'appendEvents-n',
@@ -36,67 +40,6 @@ export interface LogBounds {
   /** Maximum size of a log, in bytes. The newest event always stays. */
   readonly maxBytes: number;
 }
-
-/** An event to append; the log assigns `seq`. */
-export interface NewEvent {
-  readonly type: DurableEventType;
-  readonly fields: Fields & { readonly timestamp: string };
-  /** The fields as JSON, if the caller has it. */
-  readonly json?: string;
-  /** The usage record that the same step writes. */
-  readonly usageRecord?: UsageRecord;
-  /** The refusal that the same step counts, instead of a record, for a tool call that was denied. */
-  readonly refusal?: Refusal;
-  /** The journal entry that the same step stores with the run, for a worker that takes it over. */
-  readonly journal?: { readonly field: string; readonly value: string };
-}
-
-/** The run that the events belong to. The log rejects a writer that no longer owns the run. */
-export interface RunWriter {
-  readonly runId: string;
-  /** The fencing token of the claim. */
-  readonly fencingToken: number;
-  /** Number of events of the run that the writer knows to be in the log. */
-  readonly eventsInLog: number;
-}
-
-export interface Append {
-  readonly userId: string;
-  readonly events: readonly NewEvent[];
-  readonly run?: RunWriter;
-  /** Ends the run with these events. */
-  readonly ends?: TerminalEventType;
-  /** Adds a message to a thread of the user in the same step. */
-  readonly threadMessage?: { readonly threadId: string; readonly message: Fields };
-  /** Commits the reservation of a tool call in the same step: see `Reservation` in src/limits/quotas.ts. */
-  readonly quotaCommit?: string;
-  /** Reserves quota for a tool call in the same step: `request` of its `Reservation`. */
-  readonly reserve?: string;
-  /** Whether the run has no journal from earlier appends, so that its end removes none. */
-  readonly hasNoJournal?: boolean;
-}
-
-/** Whether the quota was reserved, and the numbers of the reply: see `QuotaReply` in src/limits/quotas.ts. */
-export interface Reserved {
-  readonly allowed: boolean;
-  readonly reply: readonly [now: number, ...rest: number[]];
-}
-
-/**
- * - `appended`: the events are in the log.
- * - `repeated`: an earlier attempt had already appended them.
- * - `fenced`: another worker owns the run.
- * - `finished`: the run already has its terminal event.
- * - `behind`: Redis lost the run, its claim or some of its events after it had acknowledged them.
- */
-export type AppendResult =
-  | {
-      readonly outcome: 'appended' | 'repeated';
-      readonly seq: number;
-      readonly cancelRequested: boolean;
-      readonly reserved?: Reserved;
-    }
-  | { readonly outcome: 'fenced' | 'finished' | 'behind' };
 
 /** A script of another component that appends one event in the same step as its own change. */
 export interface AppendingScript<Reply> {
@@ -135,15 +78,20 @@ export interface UserLogWriterDeps {
 
 /**
  * Writes the partitions of users: one script appends durable events to the event log of a user, publishes them, and
- * writes their usage records, journal entries and quota commits. Every call is one round trip.
+ * writes their usage records, journal entries and quota commits. Every call is one round trip; plain appends of several
+ * users share one while an earlier one is in flight (see `AppendBatches`).
  */
 export class UserLogWriter {
   readonly #deps: UserLogWriterDeps;
   readonly #bounds: LogBounds;
+  readonly #batches: AppendBatches;
 
   constructor(deps: UserLogWriterDeps, bounds: LogBounds) {
     this.#deps = deps;
     this.#bounds = bounds;
+    const { redis, keys } = deps;
+    const logArguments = () => this.#logArguments('');
+    this.#batches = new AppendBatches({ redis, keys, logArguments, send: (append) => this.#append(append) });
   }
 
   /**
@@ -151,12 +99,17 @@ export class UserLogWriter {
    * records.
    */
   async append(append: Append): Promise<AppendResult> {
+    const result = await (isPlain(append) ? this.#batches.append(append) : this.#append(append));
+    if ('seq' in result) this.#observe(append.events, result.outcome);
+    return result;
+  }
+
+  async #append(append: Append): Promise<AppendResult> {
     const { userId, events } = append;
     const keys = appendKeys(append, this.#deps.keys.user(userId));
     const reply = await this.#run(userId, appendEvents, keys, appendArguments(append), events);
     if (reply[0] !== 'appended' && reply[0] !== 'repeated') return { outcome: reply[0] };
     const [outcome, seq, , cancel, ...reservation] = reply;
-    this.#observe(events, outcome);
     const [decision, now = 0, ...rest] = reservation;
     const reserved = decision && { reserved: { allowed: decision === 'reserved', reply: [now, ...rest] as const } };
     return { outcome, seq, cancelRequested: cancel === 1, ...reserved };
@@ -181,18 +134,17 @@ export class UserLogWriter {
     events: readonly WrittenEvent[],
   ): Promise<Reply> {
     const { redis, replicated } = this.#deps;
-    const all = [...this.#logArguments(userId), ...args];
+    const all = [...this.#logArguments(this.#deps.keys.user(userId).channel), ...args];
     const isPaid = events.some(({ usageRecord }) => usageRecord !== undefined && usageRecord.units !== 0);
     return replicated && isPaid ? replicated.run(script, keys, all) : script.run(redis, keys, all);
   }
 
   /** Returns the first arguments of every appending script: see include/events.lua. */
-  #logArguments(userId: string): ScriptArgument[] {
+  #logArguments(channel: string): ScriptArgument[] {
     const { length, maxAgeMs, maxBytes } = this.#bounds;
     const { traceParent = '' } = this.#deps.tracing;
     // The trace is stored with the usage record, for the trace of its ingestion.
     const trace = traceParent !== '' && isSampled(traceParent) ? traceParent : '';
-    const { channel } = this.#deps.keys.user(userId);
     return [channel, length, maxAgeMs, LOG_STATE_SECONDS, maxBytes, RECENT_USAGE, trace];
   }
 

@@ -1,10 +1,15 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { partitionOf } from '../../src/redis/keys.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
+import { NO_TRACING } from '../../src/lib/tracing.ts';
+import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { Keys, partitionOf } from '../../src/redis/keys.ts';
 import { slotOf } from '../../src/redis/slots.ts';
 import { startAdmin } from '../support/admin.ts';
 import { runToEnd } from '../support/agent-runs.ts';
 import { Reports } from '../support/chaos/invariants.ts';
 import { openClient, type TestClient, TRANSPORTS } from '../support/clients.ts';
+import { LOG_BYTES, silentLogger, thinking } from '../support/core.ts';
 import { billedRecords } from '../support/ledger.ts';
 import { runMainPath } from '../support/main-path.ts';
 import { nodeUrl } from '../support/nodes.ts';
@@ -58,6 +63,20 @@ describe('a deployment on a Redis Cluster', () => {
     // Every shard holds a part of the keys.
     for (const master of cluster.masters) expect(await master.ask((redis) => redis.dbsize())).toBeGreaterThan(0);
   }, 60_000);
+
+  it('appends for users of all shards at the same time', async () => {
+    const redis = await connectRedis(cluster.url, 'commands', silentLogger);
+    closeAfter('test', () => disconnectRedis(redis));
+    const keys = new Keys(stack.addresses.keyPrefix);
+    const log = new UserLogWriter(
+      { redis, keys, metrics: new Metrics(), tracing: NO_TRACING },
+      { length: 1_000, maxAgeMs: 3_600_000, maxBytes: LOG_BYTES },
+    );
+    // More users than partitions, so that some share a script.
+    const users = Array.from({ length: 200 }, () => freshUserId());
+    const results = await Promise.all(users.map((userId) => log.append({ userId, events: [thinking('x')] })));
+    expect(results).toEqual(users.map(() => ({ outcome: 'appended', seq: 1, cancelRequested: false })));
+  });
 
   it('B12 holds to the cap over three nodes, for users on every shard', async () => {
     for (const { token } of userOfEachShard()) {

@@ -45,6 +45,7 @@
 --@include time
 --@include streams
 --@include events
+--@include owner
 local run, runEpoch, known, count, options = KEYS[3], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local at = 12
 local reservation, settlement, ending, unsuccessful, message
@@ -106,17 +107,10 @@ local log = openLog(KEYS[1], KEYS[2], redis.call('TIME'))
 
 local cancel = 0
 if runEpoch ~= '' then
-  local owned = redis.call('HMGET', run, 'epoch', 'events', 'status', 'cancel')
-  if not owned[1] or tonumber(owned[1]) < tonumber(runEpoch) then return { 'behind' } end
-  if owned[1] ~= runEpoch then return { 'fenced' } end
-  local appended = tonumber(owned[2] or '0')
-  if appended >= known + count then
-    return replied({ 'repeated', log.seq, log.epoch, tonumber(owned[4] or '0') }, log.now)
-  end
-  if owned[3] == 'completed' or owned[3] == 'failed' or owned[3] == 'cancelled' then return { 'finished' } end
-  if appended < known then return { 'behind' } end
-  if appended ~= known then return { 'fenced' } end
-  cancel = tonumber(owned[4] or '0')
+  local state, requested = ownerOf(run, runEpoch, known, count)
+  if state == 'repeated' then return replied({ state, log.seq, log.epoch, requested }, log.now) end
+  if state ~= 'owned' then return { state } end
+  cancel = requested
 end
 
 local commit = settlement and cjson.decode(settlement)
@@ -146,9 +140,7 @@ if message then
 end
 
 if runEpoch ~= '' then
-  local fields = { 'events', string.format('%d', known + count) }
-  -- Where the events of the run begin and end in the log, for readers of this run only.
-  if known == 0 then fields[3], fields[4] = 'first_seq', string.format('%d', log.seq - count + 1) end
+  local fields = fieldsAfter(log, known, count)
   if ending then
     local n = #fields
     fields[n + 1], fields[n + 2], fields[n + 3], fields[n + 4] = 'status', ending.status, 'ended_at', log.nowText

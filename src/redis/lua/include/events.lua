@@ -14,22 +14,39 @@
   as much. In logState, `bytes` is the number of bytes ever appended, and `trimmed` the number of those that have been removed.
   Requires include/time.lua and include/streams.lua.
 ]]
-local function openLog(log, logState, time)
+-- Returns what the logs of one script have in common.
+local function logTimes(time)
+  local now, maxAge = millis(time), tonumber(ARGV[3])
+  local renewal = math.ceil(maxAge / 64)
+  local kept = string.format('%d', math.floor(now / renewal))
+  return {
+    time = time,
+    now = now,
+    nowText = string.format('%d', now),
+    maxAge = maxAge,
+    maxBytes = tonumber(ARGV[5]),
+    renewal = renewal,
+    kept = kept,
+  }
+end
+
+-- times: of `logTimes`, or absent in a script that appends to one log
+-- channel: the user's channel, if it is not the first argument
+local function openLog(log, logState, time, times, channel)
+  times = times or logTimes(time)
   local state = redis.call('HMGET', logState, 'epoch', 'seq', 'bytes', 'trimmed', 'kept')
-  local now = millis(time)
-  local renewal = math.ceil(ARGV[3] / 64)
-  local kept = math.floor(now / renewal)
   return {
     log = log,
     logState = logState,
-    now = now,
-    nowText = string.format('%d', now),
-    renewal = renewal,
-    kept = kept,
-    renews = not state[5] or kept ~= tonumber(state[5]),
-    epoch = state[1] or newEpoch(time),
+    channel = channel or ARGV[1],
+    times = times,
+    now = times.now,
+    nowText = times.nowText,
+    renews = state[5] ~= times.kept,
+    epoch = state[1] or newEpoch(times.time),
     seq = tonumber(state[2] or 0),
     bytes = tonumber(state[3] or 0),
+    bytesText = state[3] or '0',
     trimmed = state[4] or '0',
     appended = 0,
   }
@@ -43,41 +60,39 @@ local function appendEvent(log, type, timestamp, fields, isFollowed)
   local seq = string.format('%d', log.seq)
   log.seqText = seq
   fields = '{"seq":' .. seq .. ',' .. fields
-  local id, bytes = seq .. '-0', string.format('%d', log.bytes)
   if isFollowed then
-    redis.call('XADD', log.log, id, 't', type, 's', timestamp, 'a', log.nowText, 'f', fields, 'b', bytes)
+    redis.call('XADD', log.log, seq .. '-0', 't', type, 's', timestamp, 'a', log.nowText, 'f', fields, 'b', log.bytesText)
   else
-    redis.call('XADD', log.log, 'MAXLEN', '~', ARGV[2], id,
-      't', type, 's', timestamp, 'a', log.nowText, 'f', fields, 'b', bytes)
+    redis.call('XADD', log.log, 'MAXLEN', '~', ARGV[2], seq .. '-0',
+      't', type, 's', timestamp, 'a', log.nowText, 'f', fields, 'b', log.bytesText)
   end
   log.bytes = log.bytes + ENTRY_OVERHEAD + #type + #timestamp + #fields
-  redis.call('SPUBLISH', ARGV[1], 'e' .. log.epoch .. ' ' .. seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields)
+  log.bytesText = string.format('%d', log.bytes)
+  redis.call('SPUBLISH', log.channel, 'e' .. log.epoch .. ' ' .. seq .. ' ' .. type .. ' ' .. timestamp .. ' ' .. fields)
 end
 
 local function closeLog(log)
-  local trimmed, maxBytes = log.trimmed, tonumber(ARGV[5])
+  local times, trimmed = log.times, log.trimmed
   -- MAXLEN and age also remove entries without updating `trimmed`, so `trimmed` is recomputed here. The log is read
   -- only when it may be too large.
-  if log.bytes > maxBytes and log.bytes - trimmed > maxBytes then
-    trimmed = string.format('%d', trimBytes(log.log, log.bytes, maxBytes))
+  if log.bytes > times.maxBytes and log.bytes - trimmed > times.maxBytes then
+    trimmed = string.format('%d', trimBytes(log.log, log.bytes, times.maxBytes))
   end
-  local bytes = string.format('%d', log.bytes)
   if log.renews or trimmed ~= log.trimmed then
-    redis.call('HSET', log.logState, 'epoch', log.epoch, 'seq', log.seqText, 'bytes', bytes,
-      'trimmed', trimmed, 'kept', string.format('%d', log.kept))
+    redis.call('HSET', log.logState, 'epoch', log.epoch, 'seq', log.seqText, 'bytes', log.bytesText,
+      'trimmed', trimmed, 'kept', times.kept)
   else
-    redis.call('HSET', log.logState, 'seq', log.seqText, 'bytes', bytes)
+    redis.call('HSET', log.logState, 'seq', log.seqText, 'bytes', log.bytesText)
   end
-  local maxAge = tonumber(ARGV[3])
   if log.renews then
-    redis.call('PEXPIRE', log.logState, ARGV[4] * 1000 + log.renewal)
-    redis.call('PEXPIRE', log.log, maxAge + log.renewal)
+    redis.call('PEXPIRE', log.logState, ARGV[4] * 1000 + times.renewal)
+    redis.call('PEXPIRE', log.log, times.maxAge + times.renewal)
   end
   -- Removes expired events in small numbers, on every 16th append: no long pause, and no sweep over all users.
   if log.seq % 16 >= log.appended then return end
   for _ = 1, 32 do
     local oldest = redis.call('XRANGE', log.log, '-', '+', 'COUNT', 1)[1]
-    if not oldest or log.now - tonumber(oldest[2][6]) <= maxAge then break end
+    if not oldest or log.now - tonumber(oldest[2][6]) <= times.maxAge then break end
     redis.call('XDEL', log.log, oldest[1])
   end
 end
@@ -92,5 +107,5 @@ local function writeRecord(log, outbox, recentUsage, record)
   end
   local length = redis.call('LPUSH', recentUsage, record)
   if length > tonumber(ARGV[6]) then redis.call('LTRIM', recentUsage, 0, ARGV[6] - 1) end
-  if length == 1 or log.renews then redis.call('PEXPIRE', recentUsage, 30 * ARGV[3] + log.renewal) end
+  if length == 1 or log.renews then redis.call('PEXPIRE', recentUsage, 30 * log.times.maxAge + log.times.renewal) end
 end

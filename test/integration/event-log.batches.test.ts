@@ -1,0 +1,147 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { newId } from '../../src/lib/ids.ts';
+import type { Identity } from '../../src/protocol/identity.ts';
+import { Runs } from '../../src/runs/runs.ts';
+import type { ClaimedRun } from '../../src/runs/stored-run.ts';
+import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { freshUserId } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
+
+let core: Core;
+let runs: Runs;
+const scripts: string[] = [];
+
+beforeAll(async () => {
+  core = await startCore();
+  const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
+  runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 45_000 });
+  if (!('monitor' in core.redis)) throw new Error('the tests use one server');
+  const monitor = await core.redis.monitor();
+  closeAfter('file', () => monitor.disconnect());
+  monitor.on('monitor', (_time: string, [command = '', ...args]: string[]) => {
+    if (/^evalsha$/i.test(command) && args.some((arg) => arg.startsWith(core.keys.prefix)))
+      scripts.push(args.join(' '));
+  });
+  // ioredis sends the text of a script with its first call on a connection: twice each.
+  await Promise.all(users(3).map((userId) => append(userId)));
+  await Promise.all(users(3).map((userId) => append(userId)));
+  await until(() => scripts.length === 2);
+});
+
+async function claimed(userId = freshUserId()): Promise<ClaimedRun> {
+  const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
+  const ids = { connectionId: 'c', requestId: newId('req'), runId: newId('run'), threadId: 'thread_1' };
+  const request = { ...ids, identity, agent: undefined, message: 'm', transport: 'websocket', degraded: false };
+  await runs.start(request, { allowed: Promise.resolve(), messages: 30 });
+  const claim = await runs.claim(userId, ids.runId);
+  if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
+  return claim.run;
+}
+
+const users = (count: number) => Array.from({ length: count }, () => freshUserId());
+const append = (userId: string, text = 'x') => core.log.append({ userId, events: [thinking(text)] });
+
+function appendTo({ userId, runId, fencingToken }: ClaimedRun, eventsInLog: number, text = 'x') {
+  return core.log.append({ userId, events: [thinking(text)], run: { runId, fencingToken, eventsInLog } });
+}
+
+async function thoughts(userId: string): Promise<unknown[]> {
+  const { epoch } = await core.eventLog.read(userId, { epoch: undefined, after: 0, delivered: undefined }, 1);
+  const { entries } = await core.eventLog.read(userId, { epoch, after: 0, delivered: undefined }, 100);
+  return entries.map(({ json }) => JSON.parse(json).thought);
+}
+
+/** Waits until all scripts so far are known. */
+async function allSeen(): Promise<void> {
+  const marker = freshUserId();
+  await append(marker);
+  await until(() => scripts.some((script) => script.includes(marker)));
+}
+
+/** Runs `work` and returns the number of appending scripts that it sent. */
+async function scriptsOf(work: () => Promise<unknown>): Promise<number> {
+  await allSeen();
+  const before = scripts.length;
+  await work();
+  await allSeen();
+  return scripts.length - before - 1;
+}
+
+describe('appends of several users at the same time', () => {
+  it('share a script while one is in flight, and one alone is sent at once', async () => {
+    const together = users(20);
+    expect(await scriptsOf(() => Promise.all(together.map((userId) => append(userId))))).toBe(2);
+    for (const userId of together) expect(await thoughts(userId)).toEqual(['x']);
+    expect(await scriptsOf(async () => void (await append(freshUserId())))).toBe(1);
+  });
+
+  it('are split into scripts of a bounded number of appends and events', async () => {
+    expect(await scriptsOf(() => Promise.all(users(80).map((userId) => append(userId))))).toBe(4);
+    const many = (userId: string) => {
+      return core.log.append({ userId, events: Array.from({ length: 40 }, () => thinking('x')) });
+    };
+    expect(await scriptsOf(() => Promise.all(users(4).map(many)))).toBe(4);
+  });
+
+  it('keep the order of each user', async () => {
+    const [one = '', other = ''] = users(2);
+    const order = Array.from({ length: 30 }, (_, at) => `${at}`);
+    await Promise.all(order.flatMap((text) => [append(one, text), append(other, text)]));
+    expect(await thoughts(one)).toEqual(order);
+    expect(await thoughts(other)).toEqual(order);
+  });
+
+  it('fail one by one: a key of a wrong type costs no other user an event', async () => {
+    const [first = '', before = '', broken = '', after = ''] = users(4);
+    await core.redis.set(core.keys.user(broken).log, 'not a stream');
+    const results = await Promise.allSettled([first, before, broken, after].map((userId) => append(userId)));
+    expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled']);
+    expect(results[2]).toMatchObject({ reason: { message: expect.stringContaining('WRONGTYPE') } });
+    for (const userId of [before, after]) expect(await thoughts(userId)).toEqual(['x']);
+  });
+
+  it('are fenced, repeated and refused one by one, and report a cancel request to its run only', async () => {
+    const [owned, taken, repeated, cancelled] = await Promise.all([claimed(), claimed(), claimed(), claimed()]);
+    const [ended, lost] = await Promise.all([claimed(), claimed()]);
+    await runs.claim(taken.userId, taken.runId);
+    await appendTo(repeated, 0);
+    await core.redis.hset(core.keys.user(cancelled.userId).run(cancelled.runId), 'cancel', 1);
+    await core.log.append({
+      ...{ userId: ended.userId, events: [thinking('end')], ends: 'agent_failed' },
+      run: { ...ended, eventsInLog: 0 },
+    });
+    await core.redis.del(core.keys.user(lost.userId).run(lost.runId));
+    const results = await Promise.all([
+      append(freshUserId()),
+      ...[owned, taken, repeated, cancelled].map((run) => appendTo(run, 0)),
+      appendTo(ended, 1),
+      appendTo(lost, 0),
+    ]);
+    expect(results.slice(1)).toEqual([
+      { outcome: 'appended', seq: 1, cancelRequested: false },
+      { outcome: 'fenced' },
+      { outcome: 'repeated', seq: 1, cancelRequested: false },
+      { outcome: 'appended', seq: 1, cancelRequested: true },
+      { outcome: 'finished' },
+      { outcome: 'behind' },
+    ]);
+    expect(await thoughts(taken.userId)).toEqual([]);
+    expect(await thoughts(repeated.userId)).toEqual(['x']);
+  });
+
+  it('store the journal entries of their events', async () => {
+    const [first, second] = [await claimed(), await claimed()];
+    const journaled = ({ userId, runId, fencingToken }: ClaimedRun, name: string) => {
+      const event = { ...thinking('x'), journal: { field: `step:${name}`, value: `{"${name}":1}` } };
+      const events = [event, thinking('y')];
+      return core.log.append({ userId, events, run: { runId, fencingToken, eventsInLog: 0 } });
+    };
+    await Promise.all([append(freshUserId()), journaled(first, 'a'), journaled(second, 'b')]);
+    const again = await runs.claim(second.userId, second.runId);
+    expect(again).toMatchObject({ outcome: 'claimed', run: { events: 2, steps: new Map([['b', '{"b":1}']]) } });
+    expect(await thoughts(first.userId)).toEqual(['x', 'y']);
+  });
+});
