@@ -40,6 +40,7 @@ const server = new McpServer({
   tools,
   states,
   resources: new McpResources({ upstreams: { all: [] }, states, permissions: { has: () => true } }),
+  refusals: { refused: () => undefined },
   logger: createLogger('fuzz', 'silent'),
   tracing: NO_TRACING,
 });
