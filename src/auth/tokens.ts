@@ -47,6 +47,7 @@ export class TokenVerifier {
   readonly #clock: Clock;
   readonly #logger: TokenVerifierDeps['logger'];
   readonly #sources: readonly Source[];
+  readonly #headers = new TokenHeaders();
 
   constructor(deps: TokenVerifierDeps, providers: readonly IdentityProvider[]) {
     this.#clock = deps.clock;
@@ -112,7 +113,7 @@ export class TokenVerifier {
     token: string,
     type: 'logout+jwt' | 'secevent+jwt',
   ): Promise<{ readonly provider: IdentityProvider; readonly claims: JsonObject }> {
-    const header = headerOf(token);
+    const header = this.#headers.of(token);
     const source = this.#sourceOf(token);
     const { provider } = source;
     refuseFor(headerFault(header, tokenTypes([type, 'JWT', 'none'])));
@@ -130,7 +131,7 @@ export class TokenVerifier {
   }
 
   async #verify(token: string): Promise<VerifiedToken> {
-    const header = headerOf(token);
+    const header = this.#headers.of(token);
     const source = this.#sourceOf(token);
     refuseFor(headerFault(header, source.types));
     await this.#checkSignature(token, header, source);
@@ -205,12 +206,29 @@ function refuseFor(fault: { readonly claim: string; readonly reason: string } | 
   if (fault !== undefined) throw refusedClaim(fault.claim, fault.reason);
 }
 
-/** Returns the header of a canonically encoded token. @throws TollgateError VALIDATION_FAILED */
-function headerOf(token: string): JsonObject {
-  if (!isCanonical(token)) throw refusedClaim('encoding', 'not canonical base64url');
-  const header = jsonObject(token.slice(0, token.indexOf('.')));
-  if (header === undefined) throw refusedClaim('header', 'not a JSON object with unique names');
-  return header;
+/** Headers that are remembered. The tokens of an issuer have one per key; beyond the bound, all are read again. */
+const KNOWN_HEADERS = 32;
+/** Characters of a remembered header; that of an access token has some 50 to 150. */
+const KNOWN_HEADER_LENGTH = 512;
+
+/** Reads the headers of tokens. The same few headers occur in all tokens of an issuer, so each is decoded once. */
+class TokenHeaders {
+  readonly #known = new Map<string, JsonObject>();
+
+  /** Returns the header of a canonically encoded token. @throws TollgateError VALIDATION_FAILED */
+  of(token: string): JsonObject {
+    if (!isCanonical(token)) throw refusedClaim('encoding', 'not canonical base64url');
+    const part = token.slice(0, token.indexOf('.'));
+    const known = this.#known.get(part);
+    if (known) return known;
+    const header = jsonObject(part);
+    if (header === undefined) throw refusedClaim('header', 'not a JSON object with unique names');
+    if (part.length > KNOWN_HEADER_LENGTH) return header;
+    // Senders choose their headers, so a full map starts over rather than keeping the first ones.
+    if (this.#known.size >= KNOWN_HEADERS) this.#known.clear();
+    this.#known.set(part, header);
+    return header;
+  }
 }
 
 /** Returns the claims of a token without those that are null. @throws TollgateError VALIDATION_FAILED */

@@ -143,6 +143,15 @@ export class LiveTail {
 function withTimeout(clock: Clock, work: Promise<unknown>, timeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const cancel = clock.after(timeoutMs, () => reject(new Error(`no answer within ${timeoutMs} ms`)));
-    work.then(() => resolve(), reject).finally(cancel);
+    work.then(
+      () => {
+        cancel();
+        resolve();
+      },
+      (error: Error) => {
+        cancel();
+        reject(error);
+      },
+    );
   });
 }

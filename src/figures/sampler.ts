@@ -2,7 +2,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { getHeapStatistics } from 'node:v8';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
-import type { Metrics } from '../lib/metrics.ts';
+import { LOOP_SAMPLE_MS, type Metrics } from '../lib/metrics.ts';
 import { acrossPeriods, type Figures, NO_FIGURES, since } from './figures.ts';
 import { readMetrics } from './read-metrics.ts';
 import { type SeriesStore, STEP_MS } from './series-store.ts';
@@ -11,7 +11,6 @@ import { type SeriesStore, STEP_MS } from './series-store.ts';
 const READ_MS = 5_000;
 /** Readings that are kept: the live figures are of the minute before. */
 const KEPT_READINGS = 13;
-const RESOLUTION_MS = 20;
 const NS_PER_MS = 1e6;
 
 /** Figures of a process in the last minute, which it publishes with its lease. */
@@ -39,7 +38,7 @@ interface SamplerDeps {
 export class Sampler {
   readonly #deps: SamplerDeps;
   readonly #process: string;
-  readonly #delay = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
+  readonly #delay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS });
   readonly #stops: (() => void)[] = [];
   #readings: Reading[] = [];
   /** The last reading of the minute before. */
@@ -93,7 +92,7 @@ export class Sampler {
 
   /** Figures that are no metrics, or whose metric a second reader would reset. */
   #own(): Record<string, number> {
-    const p99 = this.#delay.percentile(99) / NS_PER_MS - RESOLUTION_MS;
+    const p99 = this.#delay.percentile(99) / NS_PER_MS - LOOP_SAMPLE_MS;
     this.#delay.reset();
     const [used, now] = [process.cpuUsage(this.#cpu), performance.now()];
     const elapsedMs = Math.max(1, now - this.#cpuAt);

@@ -1,14 +1,21 @@
 import type { IncomingMessage } from 'node:http';
 import type { Handshake } from '../auth/authenticator.ts';
 import type { ResumePoint } from '../connections/connection.ts';
+import { headerValues } from '../lib/header-values.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { RefreshToken } from '../protocol/messages.ts';
+import { ENDPOINTS } from './endpoints.ts';
 
 /** Absolute form of a request target, which proxies may send and servers must accept (RFC 9112 section 3.2.2). */
 const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 
 /** Decoding a query with many escapes costs 20 µs per kB, and several steps of a handshake read it. */
 const parsedUrls = new WeakMap<IncomingMessage, URL>();
+
+/** The targets of most handshakes: endpoints without a user and a query. All their requests share the parsed form. */
+const ENDPOINT_URLS: ReadonlyMap<string, Readonly<URL>> = new Map(
+  ENDPOINTS.filter(({ userInPath }) => !userInPath).map(({ path }) => [path, new URL(path, 'http://gateway')]),
+);
 
 /** Maximum length of a query in characters; a handshake needs a few hundred. */
 const MAX_QUERY_LENGTH = 10_000;
@@ -18,8 +25,8 @@ const MAX_QUERY_LENGTH = 10_000;
  * changes its path: `/x/../ws` and `/ws\\secure` would reach endpoints that the rules of a proxy for `/ws` do not match.
  * Ignores the host.
  */
-export function requestUrl(request: IncomingMessage): URL | undefined {
-  const known = parsedUrls.get(request);
+export function requestUrl(request: IncomingMessage): Readonly<URL> | undefined {
+  const known = ENDPOINT_URLS.get(request.url ?? '') ?? parsedUrls.get(request);
   if (known) return known;
   const target = requestTarget(request);
   // What follows two slashes would be parsed as a host.
@@ -40,7 +47,6 @@ const NOTHING: Record<string, never> = Object.freeze({});
 export function forgetContents(request: IncomingMessage): void {
   parsedUrls.delete(request);
   request.headers = NOTHING;
-  request.headersDistinct = NOTHING;
   request.rawHeaders = [];
 }
 
@@ -52,7 +58,7 @@ export function requestTarget({ url = '' }: IncomingMessage): string {
 /** The credentials that a request presents. */
 export function presentedCredentials(request: IncomingMessage): Handshake {
   const { headers } = request;
-  const authorizations = request.headersDistinct.authorization ?? [];
+  const authorizations = headerValues(request, 'authorization');
   return {
     // Node keeps only the first of several headers, and a proxy may have checked another one. Joined (RFC 9110 section
     // 5.3), they are not a valid token.

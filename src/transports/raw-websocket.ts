@@ -16,6 +16,7 @@ import type { ConnectionGuard } from './connection-guard.ts';
 import { ENDPOINTS, type Endpoint, type MatchedEndpoint } from './endpoints.ts';
 import { FrameCache } from './frame-cache.ts';
 import { forgetContents, presentedCredentials, resumePoint } from './handshake-request.ts';
+import { HeldResponses } from './held-responses.ts';
 import { RawTransport } from './raw-transport.ts';
 import { refuseUpgrade } from './refusals.ts';
 
@@ -45,7 +46,7 @@ interface EndpointServer {
 
 /** A request to open a WebSocket, whose path and origin are valid. */
 interface Opening extends MatchedEndpoint {
-  readonly url: URL;
+  readonly url: Readonly<URL>;
   readonly request: IncomingMessage;
   readonly handshake: Handshake;
   /** Listener of the socket until the WebSocket is open. */
@@ -58,11 +59,13 @@ interface Opening extends MatchedEndpoint {
 export class RawWebSockets {
   readonly #deps: RawWebSocketDeps;
   readonly #frames = new FrameCache();
+  readonly #responses: HeldResponses;
   /** One server per endpoint: `ws` configures the accepted sub-protocols per server, not per upgrade. */
   readonly #servers: ReadonlyMap<Endpoint, EndpointServer>;
 
   constructor(deps: RawWebSocketDeps) {
     this.#deps = deps;
+    this.#responses = new HeldResponses(deps);
     this.#servers = new Map(
       ENDPOINTS.map((endpoint) => {
         return [endpoint, { server: createServer(deps, endpoint), listen: this.#listeners(endpoint) }];
@@ -74,7 +77,12 @@ export class RawWebSockets {
    * Handles an upgrade whose path and origin are valid.
    * @throws TollgateError AUTH_RATE_LIMITED, OVERLOADED
    */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, matched: MatchedEndpoint & { url: URL }): void {
+  upgrade(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    matched: MatchedEndpoint & Pick<Opening, 'url'>,
+  ): void {
     const handshake = this.#deps.guard.register(request, matched.endpoint.path);
     const release = handshake.releaseListener();
     socket.once('close', release);
@@ -118,10 +126,11 @@ export class RawWebSockets {
       handshake.count(error.code);
       return refuseUpgrade(socket, error);
     }
+    this.#responses.hold(socket);
     this.#servers.get(endpoint)?.server.handleUpgrade(request, socket, head, (webSocket) => {
       // From now on the `close` of the WebSocket releases the handshake.
       socket.off('close', release);
-      void this.#connected(webSocket, opening);
+      void this.#connected(webSocket, opening).then(() => this.#responses.release(socket));
     });
   }
 
@@ -223,7 +232,7 @@ function createServer(deps: RawWebSocketDeps, endpoint: Endpoint): BoundedWebSoc
 }
 
 /** The position in the query from which the client resumes. @throws TollgateError FORMAT_ERROR */
-function resumeFromQuery({ searchParams }: URL): ResumePoint | undefined {
+function resumeFromQuery({ searchParams }: Readonly<URL>): ResumePoint | undefined {
   return resumePoint(searchParams.get('after'), searchParams.get('epoch'));
 }
 

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { headerValues } from '../lib/header-values.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
 /** Values of `Sec-Fetch-Site` for requests that no other site made. https://www.w3.org/TR/fetch-metadata/ */
@@ -62,6 +63,6 @@ export class SessionBinding {
 
 /** Digest of the header, for comparison: a session lasts for hours, and a token can have 8 KiB. */
 function digest(request: IncomingMessage): string | undefined {
-  const values = request.headersDistinct.authorization;
-  return values && createHash('sha256').update(values.join('\n')).digest('base64url');
+  const values = headerValues(request, 'authorization');
+  return values.length === 0 ? undefined : createHash('sha256').update(values.join('\n')).digest('base64url');
 }

@@ -148,6 +148,9 @@ export class SocketIo {
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     this.#check(request, { isUpgrade: true });
+    // The response and the first packet of Engine.IO leave with one system call.
+    socket.cork();
+    setImmediate(() => socket.uncork());
     this.#engine.handleUpgrade(request as Parameters<Engine['handleUpgrade']>[0], socket, head);
   }
 
