@@ -80,7 +80,11 @@ async function oneRound(flags: Flags, seed: number): Promise<RoundResult> {
   const note = (error: unknown) => void failures.push({ promise: 'processes', what: describeFailure(error) });
   const { only, users, faults: faultsPerSecond, redis, from, balancer } = flags;
   const clocks = only === undefined || only.includes('clock');
-  const deployment = await Deployment.start({ balancer, redis, from, clocks });
+  const deployment = await Deployment.start({ balancer, redis, from, clocks }).catch((error: unknown) => {
+    process.stderr.write(`${describeFailure(error)}\n`);
+    // What has started, ends with this process.
+    process.exit(1);
+  });
   progress(`started; the history is ${historyFile}`);
   const durationMs = flags.minutes * 60_000;
   await runRound(deployment, { seed, durationMs, users, only, faultsPerSecond, historyFile, progress }).catch(note);
@@ -106,6 +110,7 @@ function seedOf(file: string): number {
   return Number(/seed-(\d+)\.jsonl$/.exec(file)?.[1] ?? 0);
 }
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 await runScript(async () => {
   const flags = parseFlags(process.argv.slice(2));
   const context = { startedAt: startOf(flags.check), machine: machine() };
