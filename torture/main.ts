@@ -112,7 +112,11 @@ async function oneRound(flags: Flags, seed: number, changes: Changes = {}): Prom
   const note = (error: unknown) => void failures.push({ promise: 'processes', what: describeFailure(error) });
   const { only, users, faults: faultsPerSecond, redis, from, balancer } = flags;
   const clocks = only === undefined || only.includes('clock');
-  const deployment = await Deployment.start({ balancer, redis, from, clocks });
+  const deployment = await Deployment.start({ balancer, redis, from, clocks }).catch((error: unknown) => {
+    process.stderr.write(`${describeFailure(error)}\n`);
+    // What has started, ends with this process.
+    process.exit(1);
+  });
   progress(`started; the history is ${historyFile}`);
   const options = { seed, durationMs: flags.minutes * 60_000, users, only, faultsPerSecond, ...changes };
   const plan = planOf(deployment, options);
@@ -187,6 +191,7 @@ async function playRounds(flags: Flags): Promise<RoundResult[]> {
   return rounds;
 }
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 await runScript(async () => {
   const flags = parseFlags(process.argv.slice(2));
   const recorded = readRounds(flags);

@@ -77,7 +77,7 @@ export class Deployment {
     this.#folder = folder;
   }
 
-  /** Starts everything. A failure ends this process, and with it what has started. */
+  /** Starts everything. After a failure the caller ends this process, and with it what has started. */
   static async start(options: DeploymentOptions): Promise<Deployment> {
     const folder = await mkdtemp(join(tmpdir(), 'tollgate-torture-'));
     const [toolPort = 0, agentPort = 0, balancerPort = 0] = await freePorts(3);
@@ -93,13 +93,6 @@ export class Deployment {
     const inspectors = new Inspectors();
     const names = new NameService(folder);
     const clocks = options.clocks ? clocksIn(folder) : new Map<string, ProcessClock>();
-    const envOf = (name: string): Environment => {
-      const port = links.get(name)?.port;
-      // A host name, so that each new connection to Redis needs the name service.
-      const url = port === undefined ? {} : { REDIS_URL: redisUrl(port).replace(/\/\/[^:]+/, `//${REDIS_NAME}`) };
-      const nodeOptions = [INSPECTOR_OPTIONS, names.nodeOptions].join(' ');
-      return { ...url, NODE_OPTIONS: nodeOptions, ...names.environmentOf(name), ...clocks.get(name)?.environment };
-    };
     const catalogue = { 'plans.json': planFile, 'tools.json': toolFile, 'agents.json': agents(agentPort) };
     const { from } = options;
     const stack = await StackProcesses.start({
@@ -114,7 +107,7 @@ export class Deployment {
         CATALOGUE_DIR: catalogueFolder(catalogue, 'file'),
         TOOL_SERVERS: join(folder, 'tool-servers.json'),
       },
-      envOf,
+      envOf: (name) => environmentOf(name, { links, names, clocks }),
       onLine: (line, name) => inspectors.read(name, line),
       ...(from === undefined ? {} : { earlierRoot: checkoutOf(from) }),
     });
@@ -167,6 +160,18 @@ export class Deployment {
     await rm(this.#folder, { recursive: true, force: true });
     if (failure !== undefined) throw failure;
   }
+}
+
+/** Variables of one process, through which its faults reach it. */
+function environmentOf(
+  name: string,
+  { links, names, clocks }: Pick<Members, 'links' | 'names' | 'clocks'>,
+): Environment {
+  const port = links.get(name)?.port;
+  // A host name, so that each new connection to Redis needs the name service.
+  const url = port === undefined ? {} : { REDIS_URL: redisUrl(port).replace(/\/\/[^:]+/, `//${REDIS_NAME}`) };
+  const nodeOptions = [INSPECTOR_OPTIONS, names.nodeOptions].join(' ');
+  return { ...url, NODE_OPTIONS: nodeOptions, ...names.environmentOf(name), ...clocks.get(name)?.environment };
 }
 
 /** Names of the processes, as `StackProcesses` gives them. */

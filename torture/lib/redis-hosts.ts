@@ -1,4 +1,5 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdir, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -52,6 +53,8 @@ export class SingleRedis implements RedisHost {
   static async start(dir: string): Promise<SingleRedis> {
     await mkdir(dir);
     const isMounted = await mount(dir);
+    // The mount would outlive a process that ends early.
+    if (isMounted) process.once('exit', () => spawnSync('umount', ['-l', dir], { stdio: 'ignore' }));
     const port = await freePort();
     const settings = {
       port: String(port),
@@ -117,7 +120,9 @@ export class SentinelRedis implements RedisHost {
   }
 
   static async start(): Promise<SentinelRedis> {
-    return new SentinelRedis(await SentinelProcesses.start());
+    // With a password the default user cannot replace that of the Sentinels, which the isolation of the master disables.
+    const password = randomBytes(12).toString('base64url');
+    return new SentinelRedis(await SentinelProcesses.start({ password }));
   }
 
   get url(): string {

@@ -29,12 +29,14 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
   const recorder = new Recorder(options.historyFile);
   const stop = new AbortController();
   const sampling = new AbortController();
+  let clients: readonly ClientMember[] = [];
   try {
     const users = await usersOf(deployment, options.users);
     const evidence = new Evidence(deployment, users.all, recorder);
     const before = await evidence.resources();
     const members = membersOf(deployment, recorder, users, { seed: options.seed, signal: stop.signal });
-    await toolIsOffered(members.clients);
+    clients = members.clients;
+    await toolIsOffered(clients);
     const working = Promise.all([...members.clients, ...members.others].map((member) => member.work()));
     const samples = evidence.sampleCaps(sampling.signal);
     await delay(QUIET_MS);
@@ -45,7 +47,7 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
     await working;
     sampling.abort();
     await samples;
-    for (const member of members.clients) member.close();
+    for (const client of clients) client.close();
     options.progress('waiting for the base line');
     await evidence.recordResources(before, options.progress);
     options.progress('reading logs and ledger');
@@ -55,6 +57,8 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
   } finally {
     stop.abort();
     sampling.abort();
+    // Also after a failure: an open client keeps this process alive.
+    for (const client of clients) client.close();
     recorder.flush();
   }
 }
