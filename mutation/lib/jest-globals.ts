@@ -55,8 +55,9 @@ function call(body: Body, args: readonly unknown[]): unknown {
 /** `each` for tables that are arrays. As in Jest, rows become several arguments if every row is an array. */
 function each(add: (name: string, body: Body, timeoutMs: number | undefined, args: readonly unknown[]) => void) {
   return (rows: readonly unknown[]) => (name: string, body: Body, timeoutMs?: number) => {
-    const isTable = rows.every((row) => Array.isArray(row));
-    for (const [at, row] of rows.entries()) add(`${name} [${at}]`, body, timeoutMs, isTable ? row : [row]);
+    const isTable = rows.every((row): row is readonly unknown[] => Array.isArray(row));
+    const table = isTable ? rows : rows.map((row) => [row]);
+    for (const [at, row] of table.entries()) add(`${name} [${at}]`, body, timeoutMs, row);
   };
 }
 
