@@ -30,7 +30,8 @@ export async function selectMutants({ files }: CoreModule, { sample, seed }: Cam
 
 /** Runs the mutants of a module that have no result yet. */
 export async function runModule(module: CoreModule, results: Results, options: CampaignOptions): Promise<void> {
-  const isOpen = ({ id }: Mutant) => !results.get(id) || (options.again && results.get(id)?.outcome === 'survived');
+  const isOpen = ({ id }: Mutant) =>
+    !results.get(id) || (options.again && /survived|untested/.test(results.get(id)?.outcome ?? ''));
   const queue = (await selectMutants(module, options)).selected.filter(isOpen);
   if (queue.length === 0) return;
   const redis = await startRedisServer();

@@ -52,10 +52,12 @@ function call(body: Body, args: readonly unknown[]): unknown {
   return Reflect.apply(body, undefined, [...args]);
 }
 
-/** `each` for tables that are arrays: a row that is an array becomes several arguments. */
+/** `each` for tables that are arrays. As in Jest, rows become several arguments if every row is an array. */
 function each(add: (name: string, body: Body, timeoutMs: number | undefined, args: readonly unknown[]) => void) {
   return (rows: readonly unknown[]) => (name: string, body: Body, timeoutMs?: number) => {
-    for (const [at, row] of rows.entries()) add(`${name} [${at}]`, body, timeoutMs, Array.isArray(row) ? row : [row]);
+    const isTable = rows.every((row): row is readonly unknown[] => Array.isArray(row));
+    const table = isTable ? rows : rows.map((row) => [row]);
+    for (const [at, row] of table.entries()) add(`${name} [${at}]`, body, timeoutMs, row);
   };
 }
 

@@ -25,7 +25,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'releaseConnections-6',
       'closeConnections-3',
     ),
-    tests: integration('registry.caps', 'revocation.admission', 'revocation.cap', 'token-lifecycle.races'),
+    tests: integration('registry.leases', 'registry.caps', 'revocation.admission', 'revocation.cap'),
   },
   {
     name: 'limits (Lua)',

@@ -82,6 +82,45 @@ async function callAll(on: readonly ToolNode[], userId: string, calls: { tool: s
 const count = (answers: readonly string[], wanted: string) => answers.filter((answer) => answer === wanted).length;
 const reservations = (userId: string) => core.redis.zcard(core.keys.user(userId).reservations);
 
+describe('a tool call', () => {
+  it('is indexed with its expiry from its begin, and after its end it is in flight nowhere', async () => {
+    const userId = freshUserId();
+    const keys = core.keys.user(userId);
+    const { calls, activeCalls } = keys;
+    const running = Promise.withResolvers<object>();
+    const [node] = await nodes(async () => ({ ...(await running.promise) }));
+    await core.redis.zadd(calls, Date.now() - 1, 'call_expired');
+    const request = toolRequest(userId, { tool: 'limited', caller: anyCaller('one') });
+    const begun = await node?.service.call(request, UNLIMITED);
+    const isActive = async () =>
+      (await core.redis.zrange(activeCalls, 0, '-1')).some((one) => one.includes(request.callId));
+    const expectIndexed = async () => {
+      expect(await core.redis.zrange(calls, 0, '-1')).toEqual([request.callId]);
+      const [indexed, expiry] = [
+        await core.redis.zscore(calls, request.callId),
+        await core.redis.pexpiretime(keys.call(request.callId)),
+      ];
+      expect(Math.abs(Number(indexed) - expiry)).toBeLessThan(100);
+    };
+    expect(await isActive()).toBe(true);
+    await expectIndexed();
+    running.resolve({});
+    await begun?.finished;
+    expect([await isActive(), await reservations(userId)]).toEqual([false, 0]);
+    await expectIndexed();
+  });
+
+  it('adds its cost to those of its day and month', async () => {
+    const userId = freshUserId();
+    const on = await nodes();
+    for (const tool of ['limited', 'free_of_limits', 'limited'])
+      await callAll(on, userId, { tool, plan: 'one', times: 1 });
+    const [day, month] = await core.redis.hmget(core.keys.user(userId).quota, 'day', 'month');
+    expect(day).toMatch(/^\d{4}-\d\d-\d\d 3 3$/);
+    expect(month).toMatch(/^\d{4}-\d\d 3 3$/);
+  });
+});
+
 describe('a limit', () => {
   it('B88 B92 of a hundred lets exactly a hundred of two hundred parallel calls on three nodes through', async () => {
     const userId = freshUserId();
