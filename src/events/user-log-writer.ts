@@ -33,7 +33,7 @@ export const THREAD_MESSAGES = 200;
 export const THREAD_BYTES = 512 * 1024;
 
 export interface LogBounds {
-  /** Maximum number of events per log. Redis trims whole nodes of a stream, so a log may keep up to 100 more. */
+  /** Maximum number of events per log. Every 16th event removes whole nodes of the stream, so a log may keep up to 120 more. */
   readonly length: number;
   /** Maximum age of an event, in milliseconds. */
   readonly maxAgeMs: number;

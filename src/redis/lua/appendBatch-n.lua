@@ -30,7 +30,7 @@ local function append(channel, token, known, count)
   end
   local from = at
   for i = 1, count do
-    appendEvent(log, ARGV[from], ARGV[from + 1], ARGV[from + 2], i < count)
+    appendEvent(log, ARGV[from], ARGV[from + 1], ARGV[from + 2])
     if ARGV[from + 3] == 'j' then
       redis.call('HSET', run, ARGV[from + 4], ARGV[from + 5])
       from = from + 2

@@ -118,7 +118,7 @@ local commit = settlement and cjson.decode(settlement)
 -- free memory, and then also the later writes of the script. So an executed call is always recorded.
 if commit then redis.call('ZREM', KEYS[5], commit.member) end
 for i = 1, count do
-  appendEvent(log, ARGV[at], ARGV[at + 1], ARGV[at + 2], i < count)
+  appendEvent(log, ARGV[at], ARGV[at + 1], ARGV[at + 2])
   local effects = ARGV[at + 3]
   at = at + 4
   for effect in string.gmatch(effects, '%a') do

@@ -44,9 +44,10 @@ local messageRate, request, run, activeRuns, runs = KEYS[1], KEYS[2], KEYS[3], K
 local threads, threadInfo, thread, quota, runsInFlight = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local runId, threadId, threadKeys = ARGV[2], ARGV[3], ARGV[14]
 local HOUR_MS = 3600000
-if tonumber(redis.call('GET', messageRate) or '0') > tonumber(ARGV[1]) then return { 'limited' } end
+local stored = redis.call('MGET', messageRate, request)
+if tonumber(stored[1] or 0) > tonumber(ARGV[1]) then return { 'limited' } end
 
-local first = redis.call('GET', request)
+local first = stored[2]
 if first then
   local firstRun, firstThread = string.match(first, '^(%S+) (%S+)$')
   return { 'repeated', firstRun, firstThread }

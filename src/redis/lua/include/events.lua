@@ -18,7 +18,6 @@
 local function logTimes(time)
   local now, maxAge = millis(time), tonumber(ARGV[3])
   local renewal = math.ceil(maxAge / 64)
-  local kept = string.format('%d', math.floor(now / renewal))
   return {
     time = time,
     now = now,
@@ -26,7 +25,7 @@ local function logTimes(time)
     maxAge = maxAge,
     maxBytes = tonumber(ARGV[5]),
     renewal = renewal,
-    kept = kept,
+    kept = math.floor(now / renewal),
   }
 end
 
@@ -34,7 +33,7 @@ end
 -- channel: the user's channel, if it is not the first argument
 local function openLog(log, logState, time, times, channel)
   times = times or logTimes(time)
-  local state = redis.call('HMGET', logState, 'epoch', 'seq', 'bytes', 'trimmed', 'kept')
+  local state = redis.call('HMGET', logState, 'epoch', 'seq', 'bytes', 'kept')
   return {
     log = log,
     logState = logState,
@@ -42,25 +41,24 @@ local function openLog(log, logState, time, times, channel)
     times = times,
     now = times.now,
     nowText = times.nowText,
-    renews = state[5] ~= times.kept,
+    renews = tonumber(state[4] or 0) ~= times.kept,
     epoch = state[1] or newEpoch(times.time),
     seq = tonumber(state[2] or 0),
     bytes = tonumber(state[3] or 0),
     bytesText = state[3] or '0',
-    trimmed = state[4] or '0',
     appended = 0,
   }
 end
 
--- isFollowed: whether the caller appends another event. The last one of an append limits the length of the log.
-local function appendEvent(log, type, timestamp, fields, isFollowed)
+local function appendEvent(log, type, timestamp, fields)
   log.seq = log.seq + 1
   log.appended = log.appended + 1
   -- Redis formats a number with 17 digits, which costs more than the command. `%d` is exact up to 2^53.
   local seq = string.format('%d', log.seq)
   log.seqText = seq
   fields = '{"seq":' .. seq .. ',' .. fields
-  if isFollowed then
+  -- Redis removes whole nodes of about 100 entries, so every 16th event is often enough.
+  if log.seq % 16 ~= 0 then
     redis.call('XADD', log.log, seq .. '-0', 't', type, 's', timestamp, 'a', log.nowText, 'f', fields, 'b', log.bytesText)
   else
     redis.call('XADD', log.log, 'MAXLEN', '~', ARGV[2], seq .. '-0',
@@ -72,21 +70,23 @@ local function appendEvent(log, type, timestamp, fields, isFollowed)
 end
 
 local function closeLog(log)
-  local times, trimmed = log.times, log.trimmed
+  local times = log.times
   -- MAXLEN and age also remove entries without updating `trimmed`, so `trimmed` is recomputed here. The log is read
   -- only when it may be too large.
-  if log.bytes > times.maxBytes and log.bytes - trimmed > times.maxBytes then
-    trimmed = string.format('%d', trimBytes(log.log, log.bytes, times.maxBytes))
-  end
-  if log.renews or trimmed ~= log.trimmed then
-    redis.call('HSET', log.logState, 'epoch', log.epoch, 'seq', log.seqText, 'bytes', log.bytesText,
-      'trimmed', trimmed, 'kept', times.kept)
-  else
-    redis.call('HSET', log.logState, 'seq', log.seqText, 'bytes', log.bytesText)
+  if log.bytes > times.maxBytes then
+    local trimmed = tonumber(redis.call('HGET', log.logState, 'trimmed') or 0)
+    if log.bytes - trimmed > times.maxBytes then
+      trimmed = trimBytes(log.log, log.bytes, times.maxBytes)
+      redis.call('HSET', log.logState, 'trimmed', string.format('%d', trimmed))
+    end
   end
   if log.renews then
+    redis.call('HSET', log.logState, 'epoch', log.epoch, 'seq', log.seqText, 'bytes', log.bytesText,
+      'kept', string.format('%d', times.kept))
     redis.call('PEXPIRE', log.logState, ARGV[4] * 1000 + times.renewal)
     redis.call('PEXPIRE', log.log, times.maxAge + times.renewal)
+  else
+    redis.call('HSET', log.logState, 'seq', log.seqText, 'bytes', log.bytesText)
   end
   -- Removes expired events in small numbers, on every 16th append: no long pause, and no sweep over all users.
   if log.seq % 16 >= log.appended then return end
