@@ -3,6 +3,7 @@ import { get } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { recordOutput } from './leaks.ts';
 import { UserError } from './user-error.ts';
 
 /** The checkout. */
@@ -68,6 +69,7 @@ export class ManagedProcess {
       onLines(this.#child[stream], (line) => {
         this.#tail.push(line);
         if (this.#tail.length > TAIL_LINES) this.#tail.shift();
+        recordOutput(line);
         onLine?.(line, stream);
       });
     }

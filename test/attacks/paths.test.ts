@@ -76,3 +76,11 @@ describe('a head with many headers', () => {
     expect(raw.closeFrame).toEqual({ code: 1008, reason: 'INVALID_FORMAT' });
   });
 });
+
+it('B10 a ticket is not given by GET: 404 ENDPOINT_NOT_FOUND', async () => {
+  const response = await fetch(new URL('/v1/tickets', nodeUrl(0)), {
+    headers: { authorization: `Bearer ${mintToken().token}` },
+  });
+  const { error } = (await response.json()) as { error: { code: string } };
+  expect([response.status, error.code]).toEqual([404, 'ENDPOINT_NOT_FOUND']);
+});

@@ -10,7 +10,9 @@ import { ModelServer } from '../support/model-server.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { OtlpCollector } from '../support/otlp-collector.ts';
+import { contentsOf } from '../support/redis-contents.ts';
 import { type StackProcesses, startStack } from '../support/stack.ts';
+import { buyTicket } from '../support/tickets.ts';
 import { login, mintToken } from '../support/tokens.ts';
 import { callTool } from '../support/tool-calls.ts';
 import { until } from '../support/until.ts';
@@ -191,6 +193,80 @@ describe('a failure of ours', () => {
     };
     expect(await logged('model request failed', from)).toMatchObject(ids);
     expect(await logged('agent failed', from)).toMatchObject({ ...ids, connection_id: connectionId });
+  });
+});
+
+/** Presents a text as a credential in every place that takes one, and returns everything that was answered. */
+async function presentEverywhere(secret: string): Promise<string[]> {
+  const bearer = { authorization: `Bearer ${secret}` };
+  const json = { 'content-type': 'application/json' };
+  const requests = [
+    ...['/v1/tickets', '/mcp', '/v1/runs', '/v1/tools/count'].map((path) => ['POST', path, bearer] as const),
+    ...['/v1/usage/records', '/v1/nodes', '/v1/threads'].map((path) => ['GET', path, bearer] as const),
+    ['GET', `/v1/usage/records?token=${secret}`, {}] as const,
+    ['GET', '/v1/nodes', { authorization: `Service-Token ${secret}`, 'x-service-id': 'a' }] as const,
+  ];
+  const answers = requests.map(async ([method, path, headers]) => {
+    const body = method === 'POST' ? { body: '{}' } : {};
+    return (await fetch(new URL(path, url()), { method, headers: { ...json, ...headers }, ...body })).text();
+  });
+  const grants = ['refresh_token', 'authorization_code', 'password', 'client_credentials'].map(async (grant_type) => {
+    const fields = {
+      grant_type,
+      refresh_token: secret,
+      code: secret,
+      password: secret,
+      username: 'a',
+      client_secret: secret,
+    };
+    const sent = { method: 'POST', body: new URLSearchParams(fields) };
+    return (await fetch(new URL('/oauth/token', stack.addresses.authUrl), sent)).text();
+  });
+  const clients = [
+    ...TRANSPORTS.map((transport) => openClient({ transport, url: url(), token: secret })),
+    openClient({ url: url(), query: { ticket: secret } }),
+    openClient({ url: url(), protocols: ['jwt-auth', `jwt.${secret}`] }),
+  ];
+  const received = clients.map(async (opening) => {
+    const client = await opening;
+    // A handshake with a bad credential is refused; the message is for those that are not.
+    if (!client.refusal) client.send('auth', { token: secret });
+    await client.closed;
+    return JSON.stringify([client.refusal, client.events]);
+  });
+  return Promise.all([...answers, ...grants, ...received]);
+}
+
+describe('a credential', () => {
+  it('leaves no secret in metrics, error bodies and Redis, whichever way it was presented', async () => {
+    const { token } = mint();
+    const tokens = await login('pro', stack.addresses);
+    const ticket = await buyTicket(token, { url: url() });
+    const expired = mintToken({}, { stack: stack.addresses, expiresInSeconds: -60 }).token;
+    const kept = await connect();
+    const issued = [token, ticket, tokens.access_token, tokens.refresh_token, expired, stack.addresses.demoPassword];
+    const bodies = (await Promise.all([ticket, expired, tokens.refresh_token].map(presentEverywhere))).flat();
+    const metrics = await Promise.all(
+      [url(), stack.addresses.authUrl].map(async (base) => (await fetch(new URL('/metrics', base))).text()),
+    );
+    expect(metrics[0]).toContain('tollgate_');
+    const needles = [...issued, ...Object.values(stack.addresses.secrets)].map((secret) => {
+      return (secret.split('.').at(-1) ?? '').slice(0, 16);
+    });
+    secrets.push(...needles);
+    const found = (texts: readonly string[]) => texts.filter((text) => needles.some((needle) => text.includes(needle)));
+    expect(found([...bodies, ...metrics])).toEqual([]);
+    const redis = await connectRedis(stack.addresses.redisUrl, 'commands', silentLogger);
+    closeAfter('test', () => disconnectRedis(redis));
+    const contents = () => contentsOf(redis, `${stack.addresses.keyPrefix}*`);
+    expect((await contents()).length).toBeGreaterThan(10);
+    expect(found(await contents())).toEqual([]);
+    // The search finds what it is looking for.
+    const planted = `${stack.addresses.keyPrefix}:planted`;
+    await redis.hset(planted, 'field', `x ${tokens.access_token}`);
+    expect(found(await contents())).toEqual([expect.stringContaining(planted)]);
+    await redis.del(planted);
+    await kept.client.close();
   });
 });
 

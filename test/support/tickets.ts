@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { recordSecrets } from '../../scripts/lib/leaks.ts';
 import { nodeUrl } from './nodes.ts';
 
 export interface TicketRequest {
@@ -25,6 +26,7 @@ export async function buyTicket(token: string, request: TicketRequest = {}): Pro
   const answer = (await response.json()) as { ticket?: string };
   if (response.status !== 201 || !answer.ticket)
     throw new Error(`no ticket: ${response.status} ${JSON.stringify(answer)}`);
+  recordSecrets(answer.ticket);
   return answer.ticket;
 }
 

@@ -1,6 +1,7 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
 import jwt from 'jsonwebtoken';
 import plans from '../../config/plans.json' with { type: 'json' };
+import { recordSecrets } from '../../scripts/lib/leaks.ts';
 import { type StackAddresses, stack } from './stack.ts';
 
 export type PlanName = keyof typeof plans.plans;
@@ -65,8 +66,10 @@ export function mintToken(claims: Partial<AccessClaims> = {}, options: MintOptio
   };
   const given = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
   const key = createSecretKey(Buffer.from(options.secret ?? of.secrets.jwt));
+  const token = jwt.sign(given, key, { algorithm: 'HS256', noTimestamp: given.iat === undefined });
+  recordSecrets(token);
   return {
-    token: jwt.sign(given, key, { algorithm: 'HS256', noTimestamp: given.iat === undefined }),
+    token,
     userId,
     claims: all,
   };
@@ -102,7 +105,9 @@ export async function serviceToken(
 async function requestToken(of: StackAddresses, grant: Record<string, string>): Promise<LoginTokens> {
   const response = await fetch(`${of.authUrl}/oauth/token`, { method: 'POST', body: new URLSearchParams(grant) });
   if (!response.ok) throw new Error(`the auth service answered ${response.status}: ${await response.text()}`);
-  return (await response.json()) as LoginTokens;
+  const tokens = (await response.json()) as LoginTokens;
+  recordSecrets(tokens.access_token, tokens.refresh_token ?? '');
+  return tokens;
 }
 
 function planClaims(plan: string): Pick<AccessClaims, 'plan' | 'permissions' | 'feature_flags'> {
