@@ -76,7 +76,7 @@ export function linearize<State, Input, Output>(
 
   let steps = 0;
   const none = Buffer.alloc(operations.length);
-  let deepest = { done: none, depth: 0 };
+  let deepest: Pick<Frame<State>, 'done' | 'depth'> = { done: none, depth: 0 };
   const frames: Frame<State>[] = [{ done: none, depth: 0, state: initial, candidates: open(none) }];
   for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
     const { done, depth, state, candidates } = frame;
