@@ -6,21 +6,21 @@ import { freePorts } from '../../scripts/lib/ports.ts';
 import { httpStatus, type ManagedProcess, nodeProcess, type Startable, start } from '../../scripts/lib/processes.ts';
 import { type RedisServer, redisUrl, startRedisServer } from '../../scripts/lib/redis-server.ts';
 import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
-import { catalogueFolder, planFile, toolFile } from '../../test/support/catalogues.ts';
+import { catalogueFolder } from '../../test/support/catalogues.ts';
 import { type StackAddresses, StackProcesses } from '../../test/support/stack-processes.ts';
 import { until } from '../../test/support/until.ts';
+import { agents, PERMISSIONS_AND_TOOLS, PLANS, toolServers } from './catalogues.ts';
+import { CAP, MESSAGE_RATE } from './limits.ts';
 import { HttpLink, TcpLink } from './links.ts';
 
 const WORKERS = 2;
-/** Connections per user. */
-export const CAP = 6;
 const AGENT_SECRET = 'the key that signs requests to the agent of the round';
 /** A process cannot start while Redis or the auth service is unavailable. */
 const START_MS = 90_000;
 
 const ENVIRONMENT = {
   MAX_CONNECTIONS_PER_USER: String(CAP),
-  MESSAGE_RATE_PER_MINUTE: '1000000',
+  MESSAGE_RATE_PER_MINUTE: String(MESSAGE_RATE),
   EVENT_LOG_LENGTH: '1000000',
   EVENT_LOG_BYTES: String(2 ** 30),
   TOOL_TIMEOUT_SECONDS: '2',
@@ -64,6 +64,8 @@ export class Deployment {
   readonly authLink: HttpLink;
   readonly toolServer: Helper;
   readonly agent: Helper;
+  readonly modelServer: Helper;
+  readonly agUiAgent: Helper;
   readonly balancer: Helper | undefined;
   /** Where clients connect: the load balancer, or the gateways without one. */
   readonly urls: readonly string[];
@@ -76,6 +78,8 @@ export class Deployment {
     this.authLink = processes.authLink;
     this.toolServer = processes.toolServer;
     this.agent = processes.agent;
+    this.modelServer = processes.modelServer;
+    this.agUiAgent = processes.agUiAgent;
     this.balancer = processes.balancer;
     this.urls = processes.urls;
     this.redis = processes.redis;
@@ -85,17 +89,20 @@ export class Deployment {
   /** Starts everything. A failure ends this process, and with it what has started. */
   static async start({ balancer: wanted }: { readonly balancer: boolean }): Promise<Deployment> {
     const folder = await mkdtemp(join(tmpdir(), 'tollgate-torture-'));
-    const [toolPort = 0, agentPort = 0, balancerPort = 0] = await freePorts(3);
+    const [toolPort = 0, agentPort = 0, balancerPort = 0, modelPort = 0, agUiPort = 0] = await freePorts(5);
     await writeFile(join(folder, 'executions'), '');
-    await writeFile(join(folder, 'tool-servers.json'), JSON.stringify(toolServers(toolPort)));
+    await writeFile(join(folder, 'tool-servers.json'), JSON.stringify(toolServers(httpUrl(toolPort))));
     const redis = await RedisHost.start(join(folder, 'redis'));
     const redisLink = await TcpLink.start(redis.port);
     const authLink = await HttpLink.start();
-    const [toolServer, agent] = await Promise.all([
+    const [toolServer, agent, modelServer, agUiAgent] = await Promise.all([
       Helper.start(toolServerProcess(toolPort, join(folder, 'executions'))),
       Helper.start(agentProcess(agentPort)),
+      Helper.start(upstreamProcess('model server', modelPort)),
+      Helper.start(upstreamProcess('AG-UI agent', agUiPort)),
     ]);
-    const catalogue = { 'plans.json': planFile, 'tools.json': toolFile, 'agents.json': agents(agentPort) };
+    const offered = agents({ http: httpUrl(agentPort), agUi: httpUrl(agUiPort) });
+    const catalogue = { 'plans.json': PLANS, 'tools.json': PERMISSIONS_AND_TOOLS, 'agents.json': offered };
     const stack = await StackProcesses.start({
       gateways: HAPROXY_GATEWAYS,
       workers: WORKERS,
@@ -104,6 +111,8 @@ export class Deployment {
       env: {
         ...ENVIRONMENT,
         AGENT_SECRET,
+        AGENT_MODEL_URL: `${httpUrl(modelPort)}/v1`,
+        AGENT_MODEL_NAME: 'small',
         CATALOGUE_DIR: catalogueFolder(catalogue, 'file'),
         TOOL_SERVERS: join(folder, 'tool-servers.json'),
       },
@@ -112,7 +121,8 @@ export class Deployment {
     const hasBalancer = wanted && haproxyVersion() !== undefined;
     const balancer = hasBalancer ? await Helper.start(haproxy(balancerPort, gatewayUrls)) : undefined;
     const urls = balancer ? [httpUrl(balancerPort)] : gatewayUrls;
-    return new Deployment({ stack, redisLink, authLink, toolServer, agent, balancer, urls, redis }, folder);
+    const upstreams = { toolServer, agent, modelServer, agUiAgent };
+    return new Deployment({ stack, redisLink, authLink, ...upstreams, balancer, urls, redis }, folder);
   }
 
   /** Addresses of the processes. That of the auth service is its proxy, which is also the issuer. */
@@ -138,7 +148,8 @@ export class Deployment {
     await this.stack.close().catch((error: unknown) => {
       failure = error;
     });
-    await Promise.all([this.balancer?.kill(), this.toolServer.kill(), this.agent.kill(), this.redis.kill()]);
+    const others = [this.balancer, this.toolServer, this.agent, this.modelServer, this.agUiAgent, this.redis];
+    await Promise.all(others.map((process) => process?.kill()));
     await Promise.all([this.redisLink.close(), this.authLink.close()]);
     await rm(this.#folder, { recursive: true, force: true });
     if (failure !== undefined) throw failure;
@@ -184,18 +195,6 @@ export async function startAgain(process: { readonly name: string; start(): Prom
   await until(started, { timeoutMs: START_MS, everyMs: 200, label: `${process.name} again` });
 }
 
-function toolServers(port: number): object {
-  const tools = { add: { permission: 'basic', units: 3 } };
-  return { servers: [{ name: 'torture', url: `${httpUrl(port)}/mcp`, tools }] };
-}
-
-function agents(port: number): object {
-  const builtIn = { name: 'helper', description: 'The built-in agent.', kind: 'built_in', tools: ['list_agents'] };
-  const remote = { name: 'remote', description: 'An agent in another process.', kind: 'http', tools: [] };
-  const url = `${httpUrl(port)}/turn`;
-  return { default: 'helper', agents: [builtIn, { ...remote, url, secret: `\${AGENT_SECRET}`, units: 2 }] };
-}
-
 function toolServerProcess(port: number, executions: string): Startable {
   const env = { ...process.env, PORT: String(port), EXECUTIONS: executions };
   return answering('tool server', 'torture/servers/tool-server.ts', env, `${httpUrl(port)}/mcp`);
@@ -204,6 +203,11 @@ function toolServerProcess(port: number, executions: string): Startable {
 function agentProcess(port: number): Startable {
   const env = { ...process.env, PORT: String(port), AGENT_SECRET };
   return answering('agent', 'examples/agents/typescript/agent.ts', env, `${httpUrl(port)}/turn`);
+}
+
+function upstreamProcess(name: 'model server' | 'AG-UI agent', port: number): Startable {
+  const entry = name === 'model server' ? 'torture/servers/model-server.ts' : 'torture/servers/ag-ui-agent.ts';
+  return answering(name, entry, { ...process.env, PORT: String(port) }, httpUrl(port));
 }
 
 /** A process that is ready once it answers with any status. */

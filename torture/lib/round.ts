@@ -5,8 +5,7 @@ import { Evidence } from './evidence.ts';
 import { type PlannedFault, planFaults } from './fault-plan.ts';
 import { inject, kindsFor } from './faults.ts';
 import { Recorder } from './history.ts';
-import { ChatMember, ClientMember, GreedyMember, TRANSPORTS } from './population.ts';
-import { mintedUser, sessionUser, type User } from './users.ts';
+import { type Population, populate } from './population.ts';
 
 export interface RoundOptions {
   readonly seed: number;
@@ -20,6 +19,8 @@ export interface RoundOptions {
   readonly progress: (line: string) => void;
 }
 
+/** The day whose allowances count, in UTC. */
+const today = () => new Date().toISOString().slice(0, 'YYYY-MM-DD'.length);
 /** Work before the first fault and after the last one, so that recovery is measured. */
 const QUIET_MS = 2_000;
 const TOOL_MS = 30_000;
@@ -30,12 +31,12 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
   const stop = new AbortController();
   const sampling = new AbortController();
   try {
-    const users = await usersOf(deployment, options.users);
-    const evidence = new Evidence(deployment, users.all, recorder);
+    const day = today();
+    const population = await populate(deployment, recorder, { ...options, signal: stop.signal });
+    const evidence = new Evidence(deployment, population, recorder);
     const before = await evidence.resources();
-    const members = membersOf(deployment, recorder, users, { seed: options.seed, signal: stop.signal });
-    await toolIsOffered(members.clients);
-    const working = Promise.all([...members.clients, ...members.others].map((member) => member.work()));
+    await toolIsOffered(population);
+    const working = Promise.all(population.members.map((member) => member.work()));
     const samples = evidence.sampleCaps(sampling.signal);
     await delay(QUIET_MS);
     await playFaults(deployment, recorder, options);
@@ -45,13 +46,14 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
     await working;
     sampling.abort();
     await samples;
-    for (const member of members.clients) member.close();
+    for (const member of population.members) member.close();
     options.progress('waiting for the base line');
     await evidence.recordResources(before, options.progress);
     options.progress('reading logs and ledger');
     await evidence.recordState();
     await recordFailures(deployment, recorder);
-    recorder.write({ t: 'finished', users: users.all.map(({ id }) => id) });
+    for (const line of population.limits) if (line.t !== 'quota' || today() === day) recorder.write(line);
+    recorder.write({ t: 'finished', users: population.users.map(({ id }) => id) });
   } finally {
     stop.abort();
     sampling.abort();
@@ -59,43 +61,9 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
   }
 }
 
-interface Users {
-  readonly minted: readonly User[];
-  readonly session: User;
-  readonly greedy: User;
-  readonly all: readonly User[];
-}
-
-async function usersOf({ addresses }: Deployment, count: number): Promise<Users> {
-  const minted = Array.from({ length: count }, (_, at) => mintedUser(addresses, `user-${at + 1}`));
-  const session = await sessionUser(addresses);
-  const greedy = mintedUser(addresses, 'greedy');
-  return { minted, session, greedy, all: [...minted, session, greedy] };
-}
-
-function membersOf(
-  { urls }: Deployment,
-  recorder: Recorder,
-  { minted, session, greedy }: Users,
-  { seed, signal }: { readonly seed: number; readonly signal: AbortSignal },
-) {
-  let number = 0;
-  const deps = () => {
-    number += 1;
-    return { recorder, urls, signal, seed: seed * 1_000 + number };
-  };
-  const clients = [
-    ...minted.flatMap((user) => Object.keys(TRANSPORTS).map((transport) => new ClientMember(deps(), user, transport))),
-    new ClientMember(deps(), session, 'websocket'),
-  ];
-  for (const client of clients) client.meet(clients);
-  const others = [...minted.map((user) => new ChatMember(deps(), user)), new GreedyMember(deps(), greedy)];
-  return { clients, others };
-}
-
-/** The gateways list the tool of the tool server some time after their start. */
-async function toolIsOffered([client]: readonly ClientMember[]): Promise<void> {
-  await until(() => client?.offersTool(), { timeoutMs: TOOL_MS, everyMs: 100, label: 'the tool of the tool server' });
+/** The gateways list the tools of the tool server some time after their start. */
+async function toolIsOffered({ first }: Population): Promise<void> {
+  await until(() => first?.offersTools(), { timeoutMs: TOOL_MS, everyMs: 100, label: 'the tools of the tool server' });
 }
 
 /** Returns the faults of a round. */

@@ -13,14 +13,26 @@ export interface User {
   readonly token: () => Promise<string>;
 }
 
+type Signing = Pick<StackAddresses, 'authUrl' | 'secrets'>;
+
 /** A user with a signed token that outlives the round. */
-export function mintedUser({ authUrl, secrets }: StackAddresses, id: string): User {
+export function mintedUser(of: Signing, id: string, plan: string = PLAN): User {
+  const { token } = mintedSession(of, id, plan);
+  return { id, token: async () => token };
+}
+
+/** A signed token with a session of its own, which can be revoked. */
+export function mintedSession(
+  { authUrl, secrets }: Signing,
+  id: string,
+  plan: string = PLAN,
+): { readonly token: string; readonly session: string } {
   const random = () => randomBytes(12).toString('base64url');
-  const claims = { sub: id, plan: PLAN, permissions: ['basic'], jti: random(), sid: random(), token_use: 'access' };
+  const session = random();
+  const claims = { sub: id, plan, permissions: ['basic'], jti: random(), sid: session, token_use: 'access' };
   const key = createSecretKey(Buffer.from(secrets.jwt));
   const options = { issuer: authUrl, audience: 'tollgate', expiresIn: LIFE_SECONDS };
-  const token = jwt.sign(claims, key, { ...options, header: { alg: 'HS256', typ: 'at+jwt' } });
-  return { id, token: async () => token };
+  return { token: jwt.sign(claims, key, { ...options, header: { alg: 'HS256', typ: 'at+jwt' } }), session };
 }
 
 /** A user with a session at the auth service, whose short access token the workers refresh. */
