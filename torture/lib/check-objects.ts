@@ -59,7 +59,7 @@ export function checkCaps(history: readonly HistoryLine[]): Violation[] {
   });
 }
 
-/** Calls that count now, and those of them that will fail and are then given back. */
+/** Calls that count now, and those of them that will fail and then release the quota. */
 interface Quota {
   readonly used: number;
   readonly held: number;
@@ -136,7 +136,7 @@ export function checkKeys(history: readonly HistoryLine[]): Violation[] {
 type AnswerInput = { readonly answer: string } | 'logged';
 type AnswerOutput = 'first' | 'repeated' | 'already answered' | { readonly logged: string | null };
 
-/** Checks each input request: one answer wins, is in the log, and every other client is told that it came too late. */
+/** Checks each input request: one answer wins, is in the log, and every other client gets an error. */
 export function checkAnswers(history: readonly HistoryLine[]): Violation[] {
   const events = linesOf(history, 'log').flatMap((log) => log.events);
   const received = grouped(

@@ -17,7 +17,7 @@ const RECORDS_PER_PAGE = 1_000;
 /** For all processes of a kind together. */
 const SLACK: readonly (readonly [kind: string, slack: number])[] = [
   ['descriptors', 30],
-  ['timers', 30],
+  ['timers', 10],
   ['megabytes', 450],
 ];
 
