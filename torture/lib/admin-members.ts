@@ -119,7 +119,7 @@ export class RevokedMember extends AdminMember {
       const answered = fetch(`${url}/v1/usage`, { headers, signal: AbortSignal.timeout(SERVED_MS) });
       const isServed = await answered.then(
         async (response) => {
-          await response.arrayBuffer();
+          await response.arrayBuffer().catch(() => undefined);
           return response.ok;
         },
         () => false,

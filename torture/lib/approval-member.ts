@@ -1,9 +1,11 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { OpenTransport, Tollgate } from '../../packages/client/src/main.ts';
 import { endOf, openClient, TRANSPORTS } from './client-member.ts';
-import { Member, type MemberDeps, type Outcome } from './member.ts';
+import { Member, type MemberDeps, REQUEST_MS, RUN_MS } from './member.ts';
 import { recordedTransport } from './recorded-transport.ts';
 import type { User } from './users.ts';
 
+const RETRY_MS = 300;
 const ACTIONS = ['accept', 'decline'] as const;
 type Action = (typeof ACTIONS)[number];
 interface Asked {
@@ -44,7 +46,8 @@ export class ApprovalMember extends Member {
       const ended = endOf(run);
       const answered = this.#answer(run, [first, second]);
       const end = await ended;
-      await answered;
+      // The events of a run that does not end would be awaited for ever.
+      await Promise.race([answered, delay(2 * REQUEST_MS, undefined, { ref: false })]);
       return end === undefined ? { t: 'unknown', code: 'NO_END', runId } : { t: 'ok', runId, end };
     });
   }
@@ -54,18 +57,24 @@ export class ApprovalMember extends Member {
       for await (const event of run) {
         if (event.type !== 'input_requested') continue;
         const asked = event as unknown as Asked;
-        await Promise.all(clients.map((client) => this.#answerOnce(client, asked)));
+        await Promise.all(clients.map((client) => this.#answerUntilKnown(client, asked)));
       }
     } catch {
       // The end of the run has the reason.
     }
   }
 
-  async #answerOnce(client: Tollgate, asked: Asked): Promise<Outcome> {
+  /** Repeats the answer while its outcome is unknown: without one, the run would wait until its request expires. */
+  async #answerUntilKnown(client: Tollgate, asked: Asked): Promise<void> {
     const action: Action = ACTIONS[this.random.below(2)] ?? 'accept';
-    return this.operation('answer', { key: asked.input_id, value: action }, async () => {
-      const { repeated } = await client.respond(asked, { action });
-      return { t: 'ok', repeated };
-    });
+    const deadline = performance.now() + RUN_MS;
+    while (performance.now() < deadline) {
+      const { t } = await this.operation('answer', { key: asked.input_id, value: action }, async () => {
+        const { repeated } = await client.respond(asked, { action });
+        return { t: 'ok', repeated };
+      });
+      if (t !== 'unknown') return;
+      await delay(RETRY_MS);
+    }
   }
 }

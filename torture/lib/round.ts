@@ -37,6 +37,8 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
     const before = await evidence.resources();
     await toolIsOffered(population);
     const working = Promise.all(population.members.map((member) => member.work()));
+    // A client that fails ends the round, but only after the healing.
+    working.catch(() => {});
     const samples = evidence.sampleCaps(sampling.signal);
     await delay(QUIET_MS);
     await playFaults(deployment, recorder, options);
