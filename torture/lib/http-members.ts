@@ -66,6 +66,19 @@ export class McpMember extends Member {
   }
 }
 
+/** The client of AG-UI has no timeout, and prints the stack of every error that is no abort. */
+async function boundedFetch(url: string, init: RequestInit): Promise<Response> {
+  const timeout = AbortSignal.timeout(REQUEST_MS);
+  try {
+    const signal = init.signal ? AbortSignal.any([init.signal, timeout]) : timeout;
+    const response = await fetch(url, { ...init, signal });
+    if (response.ok) return response;
+    throw new Error(`status ${response.status}: ${await response.text()}`);
+  } catch (error) {
+    throw Object.assign(new Error(String(error)), { name: 'AbortError' });
+  }
+}
+
 /** A client of AG-UI. It sends a run again after a broken stream: one thread and run id start one run. */
 export class AgUiMember extends Member {
   constructor(deps: MemberDeps, user: User) {
@@ -87,7 +100,8 @@ export class AgUiMember extends Member {
     let code = 'NO_END';
     while (performance.now() < deadline) {
       const token = await this.user.token();
-      const client = agUiClient('1.0.0', { url: `${this.url}/v1/agui/${agent}`, token, threadId, messages });
+      const url = `${this.url}/v1/agui/${agent}`;
+      const client = agUiClient('1.0.0', { url, token, threadId, messages, fetch: boundedFetch });
       // A broken response then ends without an unhandled rejection.
       client.cutAfter = Number.MAX_SAFE_INTEGER;
       await client.run(runId).catch((error: unknown) => {
