@@ -135,9 +135,12 @@ async function shrinkRound(flags: Flags): Promise<RoundResult> {
   process.stdout.write(`${summaryOf(result)}\n`);
   const promises = new Set(result.violations.map(({ promise }) => promise));
   if (promises.size === 0) return result;
+  // The history and the result of the first round stay as they are.
+  const folder = join(flags.history, 'shrunk');
+  mkdirSync(folder, { recursive: true });
   const violates = async (smaller: Case) => {
     const { users, durationMs, faults } = smaller;
-    const played = await oneRound(flags, flags.seed, smaller);
+    const played = await oneRound({ ...flags, history: folder }, flags.seed, smaller);
     const isSame = played.result.violations.some(({ promise }) => promises.has(promise));
     const size = `${faults.length} faults, ${users} users, ${(durationMs / 1_000).toFixed(1)} s`;
     process.stdout.write(`  ${isSame ? 'violates' : 'holds   '}: ${size}\n`);
@@ -203,3 +206,5 @@ await runScript(async () => {
   if (flags.docs !== undefined) updatePage(flags.docs, markdownRows(rounds, context));
   return rounds.every(({ violations }) => violations.length === 0) ? 0 : 1;
 });
+// A deployment that could not start leaves processes and timers behind, which end with this one.
+process.exit();

@@ -40,7 +40,8 @@ function goodHistory(): HistoryLine[] {
     { t: 'ok', at: 10, id: 1, runId: 'run_1', end: 'agent_completed' },
     { t: 'invoked', at: 11, id: 2, op: 'tool', key: 'key_1', ...client },
     { t: 'ok', at: 12, id: 2, callId: 'call_2', success: true },
-    { t: 'cap', at: 13, user: 'ann', connections: 3, cap: 3 },
+    { t: 'cap', at: 13, from: 12, user: 'ann', connections: 3 },
+    { t: 'caps', user: 'ann', plan: 'pro', caps: { pro: 3 } },
     { t: 'log', user: 'ann', epoch: 'e1', events: EVENTS },
     { t: 'usage', user: 'ann', units: 4, period: '2026-11' },
     {
@@ -85,6 +86,85 @@ const changeAt =
     all.map((item, at) => (at === index ? { ...item, ...more } : item));
 const eventAt = changeAt<LoggedEvent>();
 const recordAt = changeAt<BilledRecord>();
+
+/** Adds lines before the last one. */
+const adding = (...lines: readonly HistoryLine[]): Change => each('finished', (line) => [...lines, line]);
+/** An operation from its begin to its end. */
+const operation = (
+  [id, from, to]: readonly [id: number, from: number, to: number],
+  [op, key, value]: readonly [op: Of<'invoked'>['op'], key: string, value?: string],
+  end: Partial<Omit<Of<'ok'>, 't'>> & { readonly t: 'ok' | 'failed' | 'unknown' },
+): HistoryLine[] => [
+  { t: 'invoked', at: from, id, op, key, value, user: 'ann', client: 'ann-ws' },
+  { ...end, at: to, id } as HistoryLine,
+];
+const sample = (from: number, at: number, connections: number): HistoryLine => {
+  return { t: 'cap', from, at, user: 'ann', connections };
+};
+const planOf = (id: number, from: number, to: number, plan: string) =>
+  operation([id, from, to], ['plan', 'ann', plan], { t: 'ok' });
+const TWO_PLANS: HistoryLine = { t: 'caps', user: 'ann', plan: 'small', caps: { small: 3, large: 5 } };
+/** Calls whose keys, call ids and log entries are of no interest here. */
+const calls = (...ends: readonly (readonly [from: number, to: number, code?: string])[]): HistoryLine[] =>
+  ends.flatMap(([from, to, code], at) => {
+    const end =
+      code === undefined ? { t: 'ok' as const, callId: `c${at}`, success: true } : { t: 'failed' as const, code };
+    return operation([50 + at, from, to], ['tool', `q${at}`], end);
+  });
+const quota = (allowed: number): HistoryLine => ({ t: 'quota', user: 'ann', calls: allowed });
+const messages = (count: number, everyMs: number): HistoryLine[] => [
+  { t: 'messages', user: 'ann', perMinute: 2 },
+  ...Array.from({ length: count }, (_, at) => {
+    return operation([100 + at, at * everyMs, at * everyMs + 1], ['message', `m${at}`], { t: 'ok' });
+  }).flat(),
+];
+const revoked = (end: 'ok' | 'unknown' = 'ok') => operation([3, 100, 200], ['revoke', 's1'], { t: end });
+const served = (from: number, node = 'gateway-1'): HistoryLine => {
+  return { t: 'served', session: 's1', from, at: from + 5, via: 'connection', node };
+};
+const fault = (kind: string, target: string, from: number, to: number): HistoryLine[] => [
+  { t: 'fault', id: 1, at: from, kind, target },
+  { t: 'healed', id: 1, at: to },
+];
+/** A run that asks, and whose request is answered twice: the first answer wins. */
+const ASKED: readonly LoggedEvent[] = [
+  ...EVENTS,
+  event(7, 'agent_started', { runId: 'run_3', requestId: 'ask_1' }),
+  event(8, 'tool_executing', { runId: 'run_3', callId: 'call_3', toolName: 'guarded' }),
+  event(9, 'input_requested', { runId: 'run_3', inputId: 'in_1' }),
+  event(10, 'input_received', { runId: 'run_3', inputId: 'in_1', action: 'accept' }),
+  event(11, 'tool_completed', { runId: 'run_3', callId: 'call_3', toolName: 'guarded', success: true, recordId: 'u3' }),
+  event(12, 'agent_completed', { runId: 'run_3' }),
+];
+const answer = (id: number, action: string, end: Parameters<typeof operation>[2]) =>
+  operation([id, 20 + id, 40 + id], ['answer', 'in_1', action], end);
+const FIRST = { t: 'ok', repeated: false } as const;
+const LATE = { t: 'failed', code: 'INPUT_ALREADY_ANSWERED' } as const;
+const asked =
+  (
+    answers: readonly HistoryLine[] = [answer(6, 'accept', FIRST), answer(7, 'decline', LATE)].flat(),
+    executed: readonly string[] = ['ask_1'],
+    changed: readonly LoggedEvent[] = ASKED,
+  ): Change =>
+  (history) => {
+    const extra = [
+      ...operation([5, 20, 60], ['ask', 'ask_1'], { t: 'ok', runId: 'run_3', end: 'agent_completed' }),
+      ...answers,
+    ];
+    const all = adding(...extra)(events(() => changed)(history));
+    return each('executions', (line) => ({ ...line, keys: [...line.keys, ...executed] }))(
+      records((own) => [...own, record(3, { id: 'u3', runId: 'run_3', units: 0 })])(
+        each('ledger', (line) => ({ ...line, verified: { ...line.verified, checked: 3 } }))(all),
+      ),
+    );
+  };
+const thread = (...roles: readonly string[]): HistoryLine => {
+  return {
+    t: 'threads',
+    user: 'ann',
+    threads: [{ id: 't', messages: roles.map((role) => ({ role, runId: 'run_1' })) }],
+  };
+};
 
 const BAD: readonly (readonly [what: string, promise: PromiseName, change: Change, text: RegExp])[] = [
   ['an event twice on a connection', 'delivery', each('event', (line) => [line, line]), /arrived again/],
@@ -208,7 +288,132 @@ const BAD: readonly (readonly [what: string, promise: PromiseName, change: Chang
     each('ledger', (line) => ({ ...line, verified: { ...line.verified, checked: 1 } })),
     /checked 1 of 2/,
   ],
-  ['more connections than the cap', 'caps', each('cap', (line) => ({ ...line, connections: 4 })), /the cap is 3/],
+  [
+    'more connections than the cap',
+    'caps',
+    each('cap', (line) => ({ ...line, connections: 4 })),
+    /connections of ann.* with 4/,
+  ],
+  [
+    'more connections than the new plan allows, after its change',
+    'caps',
+    (history) =>
+      each(
+        'caps',
+        () => TWO_PLANS,
+      )(adding(...planOf(3, 20, 21, 'large'), ...planOf(4, 30, 31, 'small'), sample(32, 33, 4))(history)),
+    /connections of ann.* with 4/,
+  ],
+  [
+    'more connections than the old plan allows, before a change that failed',
+    'caps',
+    (history) =>
+      each(
+        'caps',
+        () => TWO_PLANS,
+      )(
+        adding(
+          ...operation([3, 20, 21], ['plan', 'ann', 'large'], { t: 'failed', code: '404' }),
+          sample(32, 33, 4),
+        )(history),
+      ),
+    /connections of ann.* with 4/,
+  ],
+  ['a call above the allowance', 'limits', adding(quota(2), ...calls([20, 21], [22, 23])), /allowance of ann/],
+  [
+    'a call that is refused below the allowance',
+    'limits',
+    adding(quota(3), ...calls([20, 21], [22, 23, 'QUOTA_EXCEEDED'])),
+    /allowance of ann.*refused/,
+  ],
+  ['more messages in a minute than two windows allow', 'limits', adding(...messages(5, 1_000)), /granted 5 messages/],
+  [
+    'more messages in a minute than windows and nodes without Redis allow',
+    'limits',
+    adding(...messages(7, 1_000), ...fault('redis-cut', 'redis', 0, 9)),
+    /granted 7 messages/,
+  ],
+  [
+    'a served request after the bound of a revocation',
+    'revocations',
+    adding(...revoked(), served(4_250)),
+    /50 ms after/,
+  ],
+  [
+    'a served request after the bound, while another node stands still',
+    'revocations',
+    adding(...revoked(), served(4_250), ...fault('gateway-pause', 'gateway-2', 0, 9_000)),
+    /50 ms after/,
+  ],
+  [
+    'a served request after the bound that begins with the healing of Redis',
+    'revocations',
+    adding(...revoked(), served(9_500), ...fault('redis-cut', 'redis', 150, 5_000)),
+    /500 ms after/,
+  ],
+  [
+    'two answers that both win',
+    'answers',
+    asked([...answer(6, 'accept', FIRST), ...answer(7, 'decline', FIRST)]),
+    /in_1/,
+  ],
+  [
+    'an answer that is late although none came before',
+    'answers',
+    asked([...answer(6, 'accept', LATE), ...answer(7, 'accept', LATE)]),
+    /in_1: no order/,
+  ],
+  [
+    'a log with another answer than the one that won',
+    'answers',
+    asked([...answer(6, 'decline', FIRST), ...answer(7, 'accept', LATE)]),
+    /in_1: no order.*accept/,
+  ],
+  [
+    'an answer that won and is not in the log',
+    'answers',
+    asked(
+      answer(6, 'accept', FIRST),
+      [],
+      ASKED.filter(({ type }) => type !== 'input_received').map((one, at) => ({ ...one, seq: at + 1 })),
+    ),
+    /in_1: no order/,
+  ],
+  ['an approved call that is executed twice', 'answers', asked(undefined, ['ask_1', 'ask_1']), /ask_1 was executed 2/],
+  ['an approved call that succeeded without an execution', 'answers', asked(undefined, []), /without an execution/],
+  [
+    'a call that is executed although its user declined',
+    'answers',
+    asked(answer(6, 'decline', FIRST), ['ask_1'], eventAt(9, { action: 'decline' })(ASKED)),
+    /without an approval/,
+  ],
+  [
+    'two answers of one input request in the log',
+    'answers',
+    asked(undefined, undefined, [...ASKED, event(13, 'input_received', { inputId: 'in_1', action: 'accept' })]),
+    /2 answers in the log/,
+  ],
+  ['a thread without the answer of a completed run', 'threads', adding(thread('user')), /0 messages of the assistant/],
+  ['a thread with a message twice', 'threads', adding(thread('user', 'user', 'assistant')), /2 messages of the user/],
+  [
+    'a key that is refused after it was answered',
+    'calls',
+    adding(...operation([3, 30, 31], ['tool', 'key_1'], { t: 'failed', code: 'PERMISSION_DENIED' })),
+    /Key key_1: no order.*refused/,
+  ],
+  [
+    'another end at a client of AG-UI than in the log',
+    'runs',
+    adding(...operation([3, 30, 31], ['ag-ui', 'req_1'], { t: 'ok', end: 'agent_failed' })),
+    /req_1 received agent_failed/,
+  ],
+  [
+    'more descriptors than before and the slack',
+    'resources',
+    each('resource', (line) => ({ ...line, name: 'descriptors', after: 11, slack: 10 })),
+    /11 after.*10 more/,
+  ],
+  ['a user without a cap', 'evidence', without(({ t }) => t === 'caps'), /the cap of ann/],
   ['a resource that stays in use', 'resources', each('resource', (line) => ({ ...line, after: 1 })), /1 after/],
   [
     'a process that crashed',
@@ -249,6 +454,46 @@ describe('the checker of npm run torture', () => {
       ...history,
     ];
     expect(check(withUsage(unknown(goodHistory())))).toEqual([]);
+  });
+
+  it.each<readonly [string, Change]>([
+    [
+      'a sample during a change of the plan',
+      (history) => each('caps', () => TWO_PLANS)(adding(...planOf(3, 20, 40, 'large'), sample(30, 31, 5))(history)),
+    ],
+    [
+      'a change of the plan whose answer was lost, and that took effect later',
+      (history) =>
+        each(
+          'caps',
+          () => TWO_PLANS,
+        )(
+          adding(
+            ...operation([3, 20, 21], ['plan', 'ann', 'large'], { t: 'unknown' }),
+            sample(22, 23, 3),
+            sample(30, 31, 5),
+          )(history),
+        ),
+    ],
+    ['a refusal above the allowance', adding(quota(2), ...calls([20, 21], [22, 23, 'QUOTA_EXCEEDED']))],
+    ['as many messages as two windows allow', adding(...messages(4, 1_000))],
+    ['a served request before the bound', adding(...revoked(), served(4_200))],
+    ['a served request after a revocation without an answer', adding(...revoked('unknown'), served(99_000))],
+    [
+      'a served request of a node that stood still',
+      adding(...revoked(), served(9_900), ...fault('gateway-pause', 'gateway-1', 150, 8_000)),
+    ],
+    ['an answer that wins before another one', asked()],
+    [
+      'the same answer twice',
+      asked([...answer(6, 'accept', FIRST), ...answer(7, 'accept', { t: 'ok', repeated: true })]),
+    ],
+    ['a thread with question and answer', adding(thread('assistant', 'user'))],
+  ])('accepts %s', (_what, change) => {
+    const found = check(change(goodHistory())).filter(({ promise }) => {
+      return ['caps', 'limits', 'revocations', 'answers', 'threads', 'ledger'].includes(promise);
+    });
+    expect(found).toEqual([]);
   });
 
   it.each(['agent_failed', 'agent_cancelled'])('accepts an open call of a run that ended with %s', (type) => {

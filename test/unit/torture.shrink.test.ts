@@ -74,15 +74,17 @@ describe('--merge of npm run torture', () => {
     expect(joined).toEqual(context('10'));
   });
 
-  it('refuses a file that is no result, a seed given twice, and results of two machines', () => {
+  it('refuses a file that is no result, a round given twice, and results of two machines', () => {
     const path = folder();
     const other = join(path, 'other.json');
     writeFileSync(other, '{}');
     expect(() => readResults([other])).toThrow('is not the result of a round');
     saveResult(join(path, 'seed-2.jsonl'), result(2), context('11'));
-    saveResult(join(path, 'seed-3.jsonl'), result(3), context('11', 'b'));
+    saveResult(join(path, 'seed-3.jsonl'), result(3), context('12', 'b'));
     const [two, three] = [join(path, 'seed-2.json'), join(path, 'seed-3.json')];
-    expect(() => merged(readResults([two, two]))).toThrow('seed 2 is given twice');
+    expect(() => merged(readResults([two, two]))).toThrow(
+      'the round of seed 2 at 2026-11-30T11:00:00.000Z is given twice',
+    );
     expect(() => merged(readResults([two, three]))).toThrow('two machines');
   });
 });

@@ -1,15 +1,26 @@
-import { type Ended, type HistoryLine, type Invoked, type LoggedEvent, linesOf } from './history.ts';
+import {
+  type Ended,
+  type HistoryLine,
+  type Invoked,
+  type LoggedEvent,
+  linesOf,
+  type OperationName,
+} from './history.ts';
 import type { Violation } from './promises.ts';
 
 const BROKEN_OFF = ['agent_failed', 'agent_cancelled'];
 const TERMINAL = ['agent_completed', ...BROKEN_OFF];
 
-interface Operation {
+/** Operations that start a run, and those that call a tool. */
+const RUNS: readonly OperationName[] = ['run', 'chat', 'ag-ui', 'ask'];
+const CALLS: readonly OperationName[] = ['tool', 'mcp'];
+
+export interface Operation {
   readonly invoked: Invoked;
   readonly ended: Ended | undefined;
 }
 
-function operationsOf(history: readonly HistoryLine[]): Operation[] {
+export function operationsOf(history: readonly HistoryLine[]): Operation[] {
   const ends = new Map<number, Ended>();
   for (const line of history) {
     if (line.t === 'ok' || line.t === 'failed' || line.t === 'unknown') ends.set(line.id, line);
@@ -17,7 +28,7 @@ function operationsOf(history: readonly HistoryLine[]): Operation[] {
   return linesOf(history, 'invoked').map((invoked) => ({ invoked, ended: ends.get(invoked.id) }));
 }
 
-function grouped<T>(items: readonly T[], keyOf: (item: T) => string | undefined): Map<string, T[]> {
+export function grouped<T>(items: readonly T[], keyOf: (item: T) => string | undefined): Map<string, T[]> {
   const groups = new Map<string, T[]>();
   for (const item of items) {
     const key = keyOf(item);
@@ -29,7 +40,7 @@ function grouped<T>(items: readonly T[], keyOf: (item: T) => string | undefined)
   return groups;
 }
 
-function allEvents(history: readonly HistoryLine[]): LoggedEvent[] {
+export function allEvents(history: readonly HistoryLine[]): LoggedEvent[] {
   return linesOf(history, 'log').flatMap(({ events }) => events);
 }
 
@@ -39,7 +50,7 @@ export function checkRuns(history: readonly HistoryLine[]): Violation[] {
   const report = (what: string, at?: number) => violations.push({ promise: 'runs', what, at });
   const events = allEvents(history);
   const byRun = grouped(events, ({ runId }) => runId);
-  const operations = operationsOf(history).filter(({ invoked: { op } }) => op === 'run' || op === 'chat');
+  const operations = operationsOf(history).filter(({ invoked: { op } }) => RUNS.includes(op));
   const keyOfId = new Map(operations.map(({ invoked }) => [invoked.id, invoked.key]));
 
   const accepted = linesOf(history, 'accepted');
@@ -74,7 +85,9 @@ export function checkRuns(history: readonly HistoryLine[]): Violation[] {
       report(`Request ${invoked.key} was refused with ${ended.code} and has a run.`, ended.at);
     }
     if (ended?.t !== 'ok' || ended.end === undefined) continue;
-    const end = (byRun.get(ended.runId ?? '') ?? []).find(({ type }) => TERMINAL.includes(type));
+    // Clients of AG-UI know the request only.
+    const runId = ended.runId ?? requests.get(invoked.key)?.[0]?.runId ?? '';
+    const end = (byRun.get(runId) ?? []).find(({ type }) => TERMINAL.includes(type));
     if (end?.type !== ended.end) {
       report(`The client of ${invoked.key} received ${ended.end}; the log has ${end?.type ?? 'no end'}.`, ended.at);
     }
@@ -103,8 +116,10 @@ export function checkToolCalls(history: readonly HistoryLine[]): Violation[] {
     linesOf(history, 'executions').flatMap(({ keys }) => keys),
     (key) => key,
   );
-  const operations = operationsOf(history).filter(({ invoked: { op } }) => op === 'tool');
-  const known = new Set(operations.map(({ invoked }) => invoked.key));
+  const operations = operationsOf(history).filter(({ invoked: { op } }) => CALLS.includes(op));
+  // The call of a run that asks has the key of its request.
+  const asked = operationsOf(history).filter(({ invoked: { op } }) => op === 'ask');
+  const known = new Set([...operations, ...asked].map(({ invoked }) => invoked.key));
   for (const key of executions.keys()) {
     if (!known.has(key)) report(`The tool server executed ${key}; no client sent it.`);
   }

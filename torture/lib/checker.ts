@@ -1,6 +1,8 @@
 import { checkDeliveries, checkLogs } from './check-events.ts';
 import { checkLedger } from './check-ledger.ts';
+import { checkAnswers, checkCaps, checkKeys, checkQuotas } from './check-objects.ts';
 import { checkRuns, checkToolCalls } from './check-operations.ts';
+import { checkMessageLimits, checkRevocations, checkThreads } from './check-users.ts';
 import { type HistoryLine, linesOf } from './history.ts';
 import { withoutLosses } from './losses.ts';
 import type { Violation } from './promises.ts';
@@ -15,7 +17,13 @@ export function check(recorded: readonly HistoryLine[]): Violation[] {
     ...checkRuns(history),
     ...checkToolCalls(history),
     ...checkLedger(history),
+    ...checkKeys(history),
     ...checkCaps(history),
+    ...checkQuotas(history),
+    ...checkMessageLimits(history),
+    ...checkRevocations(history),
+    ...checkAnswers(history),
+    ...checkThreads(history),
     ...checkResources(history),
     ...linesOf(history, 'process').map(({ what }) => ({ promise: 'processes' as const, what })),
   ];
@@ -28,7 +36,9 @@ function checkEvidence(history: readonly HistoryLine[]): Violation[] {
   if (!finished) missing.push('the last line');
   const logs = new Set(linesOf(history, 'log').map(({ user }) => user));
   const usages = new Set(linesOf(history, 'usage').map(({ user }) => user));
+  const caps = new Set(linesOf(history, 'caps').map(({ user }) => user));
   for (const user of finished?.users ?? []) {
+    if (!caps.has(user)) missing.push(`the cap of ${user}`);
     if (!logs.has(user)) missing.push(`the event log of ${user}`);
     if (!usages.has(user)) missing.push(`the usage of ${user}`);
   }
@@ -49,16 +59,10 @@ function isEnd(line: HistoryLine): line is Extract<HistoryLine, { t: 'ok' | 'fai
   return line.t === 'ok' || line.t === 'failed' || line.t === 'unknown';
 }
 
-function checkCaps(history: readonly HistoryLine[]): Violation[] {
-  const above = linesOf(history, 'cap').filter(({ connections, cap }) => connections > cap);
-  return above.map(({ user, connections, cap, at }) => {
-    return { promise: 'caps', what: `${user} has ${connections} connections; the cap is ${cap}.`, at };
-  });
-}
-
 function checkResources(history: readonly HistoryLine[]): Violation[] {
-  const above = linesOf(history, 'resource').filter(({ before, after }) => after > before);
-  return above.map(({ name, before, after }) => {
-    return { promise: 'resources', what: `${name}: ${before} before, ${after} after the round.` };
+  const above = linesOf(history, 'resource').filter(({ before, after, slack = 0 }) => after > before + slack);
+  return above.map(({ name, before, after, slack = 0 }) => {
+    const allowed = slack === 0 ? '' : ` (${slack} more are allowed)`;
+    return { promise: 'resources', what: `${name}: ${before} before, ${after} after the round${allowed}.` };
   });
 }

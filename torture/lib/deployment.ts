@@ -6,29 +6,29 @@ import { freePorts } from '../../scripts/lib/ports.ts';
 import { type Environment, httpStatus, nodeProcess, type Startable } from '../../scripts/lib/processes.ts';
 import { redisUrl } from '../../scripts/lib/redis-server.ts';
 import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
-import { catalogueFolder, planFile, toolFile } from '../../test/support/catalogues.ts';
+import { catalogueFolder } from '../../test/support/catalogues.ts';
 import { checkoutOf } from '../../test/support/earlier-version.ts';
 import { type StackAddresses, StackProcesses } from '../../test/support/stack-processes.ts';
 import { until } from '../../test/support/until.ts';
+import { agents, PERMISSIONS_AND_TOOLS, PLANS, toolServers } from './catalogues.ts';
 import { faketimeLibrary, ProcessClock } from './clocks.ts';
 import { INSPECTOR_OPTIONS, Inspectors } from './event-loop.ts';
 import { Balancer, Helper } from './helpers.ts';
 import { HttpLink } from './http-link.ts';
 import { KeyServer } from './key-server.ts';
+import { CAP, MESSAGE_RATE } from './limits.ts';
 import { TcpLink } from './links.ts';
 import { NameService, REDIS_NAME } from './name-service.ts';
 import { type RedisKind, startRedis } from './redis-hosts.ts';
 
 const WORKERS = 2;
-/** Connections per user. */
-export const CAP = 6;
 const AGENT_SECRET = 'the key that signs requests to the agent of the round';
 /** A process cannot start while Redis or the auth service is unavailable. */
 const START_MS = 90_000;
 
 const ENVIRONMENT = {
   MAX_CONNECTIONS_PER_USER: String(CAP),
-  MESSAGE_RATE_PER_MINUTE: '1000000',
+  MESSAGE_RATE_PER_MINUTE: String(MESSAGE_RATE),
   EVENT_LOG_LENGTH: '1000000',
   EVENT_LOG_BYTES: String(2 ** 30),
   TOOL_TIMEOUT_SECONDS: '2',
@@ -56,6 +56,8 @@ interface Members {
   readonly keyServer: KeyServer;
   readonly toolServer: Helper;
   readonly agent: Helper;
+  readonly modelServer: Helper;
+  readonly agUiAgent: Helper;
   readonly balancer: Balancer | undefined;
   /** Where clients connect: the load balancer, or the gateways without one. */
   readonly urls: readonly string[];
@@ -80,20 +82,23 @@ export class Deployment {
   /** Starts everything. After a failure the caller ends this process, and with it what has started. */
   static async start(options: DeploymentOptions): Promise<Deployment> {
     const folder = await mkdtemp(join(tmpdir(), 'tollgate-torture-'));
-    const [toolPort = 0, agentPort = 0, balancerPort = 0] = await freePorts(3);
+    const [toolPort = 0, agentPort = 0, balancerPort = 0, modelPort = 0, agUiPort = 0] = await freePorts(5);
     await writeFile(join(folder, 'executions'), '');
-    await writeFile(join(folder, 'tool-servers.json'), JSON.stringify(toolServers(toolPort)));
+    await writeFile(join(folder, 'tool-servers.json'), JSON.stringify(toolServers(httpUrl(toolPort))));
     const redis = await startRedis(options.redis, join(folder, 'redis'));
     const links = redis.kind === 'single' ? await linksTo(redis.server.port) : new Map<string, TcpLink>();
     const [authLink, keyServer] = await Promise.all([HttpLink.start(), KeyServer.start()]);
-    const [toolServer, agent] = await Promise.all([
+    const [toolServer, agent, modelServer, agUiAgent] = await Promise.all([
       Helper.start(toolServerProcess(toolPort, join(folder, 'executions'))),
       Helper.start(agentProcess(agentPort)),
+      Helper.start(upstreamProcess('model server', modelPort)),
+      Helper.start(upstreamProcess('AG-UI agent', agUiPort)),
     ]);
     const inspectors = new Inspectors();
     const names = new NameService(folder);
     const clocks = options.clocks ? clocksIn(folder) : new Map<string, ProcessClock>();
-    const catalogue = { 'plans.json': planFile, 'tools.json': toolFile, 'agents.json': agents(agentPort) };
+    const offered = agents({ http: httpUrl(agentPort), agUi: httpUrl(agUiPort) });
+    const catalogue = { 'plans.json': PLANS, 'tools.json': PERMISSIONS_AND_TOOLS, 'agents.json': offered };
     const { from } = options;
     const stack = await StackProcesses.start({
       gateways: HAPROXY_GATEWAYS,
@@ -104,6 +109,8 @@ export class Deployment {
         ...ENVIRONMENT,
         AGENT_SECRET,
         JWKS_URL: keyServer.url,
+        AGENT_MODEL_URL: `${httpUrl(modelPort)}/v1`,
+        AGENT_MODEL_NAME: 'small',
         CATALOGUE_DIR: catalogueFolder(catalogue, 'file'),
         TOOL_SERVERS: join(folder, 'tool-servers.json'),
       },
@@ -116,7 +123,7 @@ export class Deployment {
     const balancer = hasBalancer ? await Balancer.on(balancerPort, gatewayUrls) : undefined;
     const urls = balancer ? [httpUrl(balancerPort)] : gatewayUrls;
     const hasEarlier = from !== undefined;
-    const processes = { stack, redis, toolServer, agent, balancer };
+    const processes = { stack, redis, toolServer, agent, modelServer, agUiAgent, balancer };
     return new Deployment(
       { ...processes, links, authLink, keyServer, urls, inspectors, clocks, names, hasEarlier },
       folder,
@@ -151,11 +158,12 @@ export class Deployment {
   /** Stops everything. @throws Error if a process ended by itself or printed an unhandled error */
   async close(): Promise<void> {
     let failure: unknown;
-    const { balancer, toolServer, agent, redis, links, authLink, keyServer } = this.members;
+    const { balancer, toolServer, agent, modelServer, agUiAgent, redis, links, authLink, keyServer } = this.members;
     await this.stack.close().catch((error: unknown) => {
       failure = error;
     });
-    await Promise.all([balancer?.kill(), toolServer.kill(), agent.kill(), redis.close()]);
+    const others = [balancer, toolServer, agent, modelServer, agUiAgent];
+    await Promise.all([...others.map((process) => process?.kill()), redis.close()]);
     await Promise.all([...links.values(), authLink, keyServer].map((link) => link.close()));
     await rm(this.#folder, { recursive: true, force: true });
     if (failure !== undefined) throw failure;
@@ -198,18 +206,6 @@ export async function startAgain(process: { readonly name: string; start(): Prom
   await until(started, { timeoutMs: START_MS, everyMs: 200, label: `${process.name} again` });
 }
 
-function toolServers(port: number): object {
-  const tools = { add: { permission: 'basic', units: 3 } };
-  return { servers: [{ name: 'torture', url: `${httpUrl(port)}/mcp`, tools }] };
-}
-
-function agents(port: number): object {
-  const builtIn = { name: 'helper', description: 'The built-in agent.', kind: 'built_in', tools: ['list_agents'] };
-  const remote = { name: 'remote', description: 'An agent in another process.', kind: 'http', tools: [] };
-  const url = `${httpUrl(port)}/turn`;
-  return { default: 'helper', agents: [builtIn, { ...remote, url, secret: `\${AGENT_SECRET}`, units: 2 }] };
-}
-
 function toolServerProcess(port: number, executions: string): Startable {
   const env = { ...process.env, PORT: String(port), EXECUTIONS: executions };
   return answering('tool server', 'torture/servers/tool-server.ts', env, `${httpUrl(port)}/mcp`);
@@ -218,6 +214,11 @@ function toolServerProcess(port: number, executions: string): Startable {
 function agentProcess(port: number): Startable {
   const env = { ...process.env, PORT: String(port), AGENT_SECRET };
   return answering('agent', 'examples/agents/typescript/agent.ts', env, `${httpUrl(port)}/turn`);
+}
+
+function upstreamProcess(name: 'model server' | 'AG-UI agent', port: number): Startable {
+  const entry = name === 'model server' ? 'torture/servers/model-server.ts' : 'torture/servers/ag-ui-agent.ts';
+  return answering(name, entry, { ...process.env, PORT: String(port) }, httpUrl(port));
 }
 
 /** A process that is ready once it answers with any status. */

@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { CallingClient, type Message } from '../../test/support/chaos/calling-client.ts';
 import { until } from '../../test/support/until.ts';
-import { CAP, type Deployment } from './deployment.ts';
+import type { Deployment } from './deployment.ts';
 import type { BilledRecord, LoggedEvent, Recorder, Resource } from './history.ts';
+import type { Population } from './population.ts';
 import { serviceTokens, type User } from './users.ts';
 
 const READ_MS = 30_000;
@@ -13,6 +14,13 @@ const BASE_LINE_MS = 90_000;
 const LEDGER_MS = 30_000;
 const RECORDS_PER_PAGE = 1_000;
 
+/** For all processes of a kind together. */
+const SLACK: readonly (readonly [kind: string, slack: number])[] = [
+  ['descriptors', 30],
+  ['timers', 10],
+  ['megabytes', 450],
+];
+
 type Fields = Readonly<Record<string, unknown>>;
 export type BaseLine = ReadonlyMap<string, number>;
 
@@ -21,9 +29,14 @@ export class Evidence {
   readonly #deployment: Deployment;
   readonly #users: readonly User[];
   readonly #recorder: Recorder;
+  /** Users whose threads are recorded: they have few messages per thread. */
+  readonly #threaded: ReadonlySet<string>;
+  readonly #limited: ReadonlySet<string>;
   readonly #serviceToken: () => Promise<string>;
 
-  constructor(deployment: Deployment, users: readonly User[], recorder: Recorder) {
+  constructor(deployment: Deployment, { users, threaded, limits }: Population, recorder: Recorder) {
+    this.#threaded = new Set(threaded);
+    this.#limited = new Set(limits.flatMap(({ t, user }) => (t === 'messages' ? user : [])));
     this.#deployment = deployment;
     this.#users = users;
     this.#recorder = recorder;
@@ -34,8 +47,9 @@ export class Evidence {
   async sampleCaps(signal: AbortSignal): Promise<void> {
     for (let at = 0; !signal.aborted; at++) {
       const user = this.#users[at % this.#users.length]?.id ?? '';
+      const from = this.#recorder.now();
       const answer = await this.#get(`/v1/users/${user}/connections`, at).catch(() => undefined);
-      if (answer) this.#recorder.add({ t: 'cap', user, connections: Number(answer.total), cap: CAP });
+      if (answer) this.#recorder.add({ t: 'cap', user, from, connections: Number(answer.total) });
       await delay(SAMPLE_MS);
     }
   }
@@ -55,7 +69,20 @@ export class Evidence {
       add('calls in flight', usage?.under_way.calls ?? 0);
       add('runs in flight', usage?.runs.in_flight.runs ?? 0);
     }
+    for (const [kind, processes] of Object.entries(this.#measured())) {
+      for (const { url } of processes) {
+        const { descriptors, timers, megabytes } = await processFigures(url);
+        add(`descriptors of ${kind}`, descriptors);
+        add(`timers of ${kind}`, timers);
+        add(`megabytes of ${kind}`, megabytes);
+      }
+    }
     return found;
+  }
+
+  #measured() {
+    const { gateways, workers } = this.#deployment.addresses;
+    return { gateways, workers };
   }
 
   /** Waits until every resource is back at its base line, and records the values in any case. */
@@ -64,7 +91,7 @@ export class Evidence {
     let shown = '';
     const isBack = async () => {
       now = await this.resources();
-      const above = [...now].filter(([name, value]) => value > (before.get(name) ?? 0));
+      const above = [...now].filter(([name, value]) => value > (before.get(name) ?? 0) + slackOf(name));
       const text = above.map(([name, value]) => `${value} ${name}`).join(', ');
       if (text !== shown && text !== '') progress(`still in use: ${text}`);
       shown = text;
@@ -72,13 +99,15 @@ export class Evidence {
     };
     await until(isBack, { timeoutMs: BASE_LINE_MS, everyMs: 250 }).catch(() => undefined);
     for (const [name, after] of now) {
-      const line: Resource = { t: 'resource', name, before: before.get(name) ?? 0, after };
+      const line: Resource = { t: 'resource', name, before: before.get(name) ?? 0, after, slack: slackOf(name) };
       this.#recorder.write(line);
     }
   }
 
   /** Records logs, charges, ledger and executions, when all is quiet. */
   async recordState(): Promise<void> {
+    // A user who has sent too many messages could not read the log for a minute.
+    for (const { id } of this.#users) if (this.#limited.has(id)) await this.#allowMessages(id);
     let named = 0;
     for (const user of this.#users) named += await this.#recordUser(user);
     let records: BilledRecord[] = [];
@@ -109,11 +138,32 @@ export class Evidence {
       const summary = await client.request('usage_summary', {}, ({ type }) => type === 'usage_summary', READ_MS);
       const { this_month } = summary.fields as unknown as UsageSummary;
       this.#recorder.write({ t: 'log', user: id, epoch, events });
+      if (this.#threaded.has(id)) await this.#recordThreads(id, client, events);
       this.#recorder.write({ t: 'usage', user: id, units: this_month.units, period: this_month.period });
       return new Set(events.flatMap(({ recordId }) => recordId ?? [])).size;
     } finally {
       client.end();
     }
+  }
+
+  /** Records the messages of every thread that the log names. */
+  async #recordThreads(user: string, client: CallingClient, events: readonly LoggedEvent[]): Promise<void> {
+    const threads: { id: string; messages: { role: string; runId: string | null }[] }[] = [];
+    for (const id of new Set(events.flatMap(({ threadId }) => threadId ?? []))) {
+      const isHistory = ({ type }: Message) => type === 'thread_history' || type === 'error';
+      const { type, fields } = await client.request(
+        'thread_history',
+        { thread_id: id, limit: 100 },
+        isHistory,
+        READ_MS,
+      );
+      if (type === 'error') throw new Error(`thread ${id} of ${user} cannot be read: ${JSON.stringify(fields)}`);
+      const messages = (fields.messages as readonly Fields[]).map(({ role, run_id }) => {
+        return { role: String(role), runId: typeof run_id === 'string' ? run_id : null };
+      });
+      threads.push({ id, messages });
+    }
+    this.#recorder.write({ t: 'threads', user, threads });
   }
 
   async #ledger(): Promise<BilledRecord[]> {
@@ -138,6 +188,14 @@ export class Evidence {
     }
   }
 
+  async #allowMessages(user: string): Promise<void> {
+    const [gateway] = this.#deployment.addresses.gateways;
+    const headers = { authorization: `Bearer ${await this.#serviceToken()}`, 'content-type': 'application/json' };
+    const init = { method: 'PUT', headers, body: '{"plan":"enterprise"}', signal: AbortSignal.timeout(REQUEST_MS) };
+    const response = await fetch(`${gateway?.url}/v1/users/${user}/plan`, init);
+    if (!response.ok) throw new Error(`the plan of ${user} was answered ${response.status}: ${await response.text()}`);
+  }
+
   async #get(path: string, node = 0): Promise<Fields> {
     const { gateways } = this.#deployment.addresses;
     const headers = { authorization: `Bearer ${await this.#serviceToken()}` };
@@ -146,6 +204,30 @@ export class Evidence {
     if (!response.ok) throw new Error(`${path} was answered ${response.status}: ${await response.text()}`);
     return (await response.json()) as Fields;
   }
+}
+
+/** Figures of a process, from its own metrics. */
+async function processFigures(url: string) {
+  const response = await fetch(`${url}/metrics`, { signal: AbortSignal.timeout(REQUEST_MS) });
+  const text = await response.text();
+  const value = (series: string) =>
+    Number(
+      text
+        .split('\n')
+        .find((line) => line.startsWith(series))
+        ?.split(' ')[1] ?? 0,
+    );
+  return {
+    descriptors: value('tollgate_process_open_fds '),
+    timers: value('tollgate_nodejs_active_resources{type="Timeout"} '),
+    megabytes: Math.round(value('tollgate_process_resident_memory_bytes ') / 2 ** 20),
+  };
+}
+
+/** What may remain in use: kept connections to upstreams and their timers, and the heap of a process that has worked. */
+function slackOf(name: string): number {
+  const [, slack = 0] = SLACK.find(([kind]) => name.startsWith(kind)) ?? [];
+  return slack;
 }
 
 interface UsageSummary {
@@ -166,6 +248,10 @@ function loggedEvent(type: string, fields: Fields): LoggedEvent {
     callId: text('tool_call_id'),
     success: typeof fields.success === 'boolean' ? fields.success : undefined,
     recordId: text('usage_record_id'),
+    threadId: text('thread_id'),
+    inputId: text('input_id'),
+    action: text('action'),
+    toolName: text('tool_name'),
   };
 }
 

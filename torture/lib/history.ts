@@ -3,7 +3,26 @@ import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 /** Milliseconds since the start of the round. */
 type At = { readonly at: number };
 
-export type OperationName = 'run' | 'chat' | 'tool' | 'usage' | 'cancel';
+/**
+ * `chat`, `ag-ui` and `ask` start runs as `run` does, and `mcp` calls a tool as `tool` does. `ask` starts a run that asks
+ * its user, and `answer` answers it. `plan` and `revoke` are admin actions, `message` is a message of a user whose plan
+ * allows few, `thread` creates and reads a thread, and `rude` is a connection that breaks the protocol.
+ */
+export type OperationName =
+  | 'run'
+  | 'chat'
+  | 'ag-ui'
+  | 'ask'
+  | 'answer'
+  | 'tool'
+  | 'mcp'
+  | 'usage'
+  | 'cancel'
+  | 'plan'
+  | 'revoke'
+  | 'message'
+  | 'thread'
+  | 'rude';
 
 /** An operation that a client has begun. */
 export interface Invoked extends At {
@@ -12,8 +31,10 @@ export interface Invoked extends At {
   readonly op: OperationName;
   readonly user: string;
   readonly client: string;
-  /** Request id of a run, idempotency key of a tool call. */
+  /** Request id of a run, idempotency key of a tool call, id of an input request, user or session of an admin action. */
   readonly key: string;
+  /** Action of an answer, name of a plan. */
+  readonly value?: string | undefined;
 }
 
 /** What the client knows about the end of an operation. `unknown`: it got no answer, so both outcomes are possible. */
@@ -27,6 +48,8 @@ interface EndedAs<T> extends At {
   readonly end?: string;
   readonly callId?: string;
   readonly success?: boolean;
+  /** Of an answer: whether the gateway had it already. */
+  readonly repeated?: boolean;
 }
 
 export type Ended = EndedAs<'ok'> | EndedAs<'failed'> | EndedAs<'unknown'>;
@@ -78,12 +101,54 @@ export interface FaultHealed extends At {
   readonly id: number;
 }
 
-/** Connections of a user at one moment, as the admin API lists them. */
+/** Connections of a user between `from` and `at`, as the admin API lists them. */
 export interface CapSample extends At {
   readonly t: 'cap';
   readonly user: string;
+  readonly from: number;
   readonly connections: number;
-  readonly cap: number;
+}
+
+/** The connection cap of a user in each plan that the user has during the round. The first plan is that of the token. */
+export interface UserCaps {
+  readonly t: 'caps';
+  readonly user: string;
+  readonly plan: string;
+  readonly caps: Readonly<Record<string, number>>;
+}
+
+/** Calls of a tool per day that the plan of a user includes, if the round did not pass midnight (UTC). */
+export interface UserQuota {
+  readonly t: 'quota';
+  readonly user: string;
+  readonly calls: number;
+}
+
+/** Messages per minute that the plan of a user allows. */
+export interface UserMessages {
+  readonly t: 'messages';
+  readonly user: string;
+  readonly perMinute: number;
+}
+
+/** A request with the token of a session that a gateway served, from its begin on. */
+export interface Served extends At {
+  readonly t: 'served';
+  readonly session: string;
+  readonly from: number;
+  readonly via: 'connection' | 'handshake' | 'http';
+  /** Name of the gateway, as in faults. */
+  readonly node: string;
+}
+
+/** The messages of the threads that a user has created, at the end. */
+export interface UserThreads {
+  readonly t: 'threads';
+  readonly user: string;
+  readonly threads: readonly {
+    readonly id: string;
+    readonly messages: readonly { readonly role: string; readonly runId: string | null }[];
+  }[];
 }
 
 export interface LoggedEvent {
@@ -96,6 +161,11 @@ export interface LoggedEvent {
   readonly callId?: string;
   readonly success?: boolean;
   readonly recordId?: string;
+  readonly threadId?: string;
+  /** Of `input_requested`, `input_received` and `input_expired`. */
+  readonly inputId?: string;
+  readonly action?: string;
+  readonly toolName?: string;
 }
 
 /** The whole event log of a user, by replay at the end. */
@@ -148,6 +218,8 @@ export interface Resource {
   readonly name: string;
   readonly before: number;
   readonly after: number;
+  /** What may remain beyond `before`, for resources that vary. */
+  readonly slack?: number;
 }
 
 /** A process of the product ended by itself or printed an unhandled error. */
@@ -172,6 +244,11 @@ export type HistoryLine =
   | FaultStarted
   | FaultHealed
   | CapSample
+  | UserCaps
+  | UserQuota
+  | UserMessages
+  | Served
+  | UserThreads
   | UserLog
   | UserUsage
   | LedgerPulled

@@ -32,8 +32,9 @@ export function merged(saved: readonly SavedResult[]): { rounds: RoundResult[]; 
   if (!first) throw new Error('there is no result to merge');
   const other = saved.find(({ machine }) => machine.model !== first.machine.model);
   if (other) throw new Error(`the results are of two machines: ${first.machine.model} and ${other.machine.model}`);
+  // One seed may have several rounds, for example on other kinds of Redis.
+  const twice = saved.find(({ startedAt }, index) => saved.findIndex((one) => one.startedAt === startedAt) < index);
+  if (twice) throw new Error(`the round of seed ${twice.result.seed} at ${twice.startedAt} is given twice`);
   const rounds = saved.map(({ result }) => result).toSorted((a, b) => a.seed - b.seed);
-  const twice = rounds.find(({ seed }, index) => rounds[index + 1]?.seed === seed);
-  if (twice) throw new Error(`seed ${twice.seed} is given twice`);
   return { rounds, context: { startedAt: new Date(first.startedAt), machine: first.machine } };
 }

@@ -5,8 +5,7 @@ import { Evidence } from './evidence.ts';
 import { type PlannedFault, planFaults } from './fault-plan.ts';
 import { begin, kindsFor } from './faults.ts';
 import { Recorder } from './history.ts';
-import { ChatMember, ClientMember, GreedyMember, TRANSPORTS } from './population.ts';
-import { keySetUser, mintedUser, sessionUser, type User } from './users.ts';
+import { type Population, populate } from './population.ts';
 
 export interface RoundOptions {
   readonly seed: number;
@@ -20,6 +19,8 @@ export interface RoundOptions {
   readonly progress: (line: string) => void;
 }
 
+/** The day whose allowances count, in UTC. */
+const today = () => new Date().toISOString().slice(0, 'YYYY-MM-DD'.length);
 /** Work before the first fault and after the last one, so that recovery is measured. */
 const QUIET_MS = 2_000;
 const TOOL_MS = 30_000;
@@ -29,15 +30,17 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
   const recorder = new Recorder(options.historyFile);
   const stop = new AbortController();
   const sampling = new AbortController();
-  let clients: readonly ClientMember[] = [];
+  let members: Population['members'] = [];
   try {
-    const users = await usersOf(deployment, options.users);
-    const evidence = new Evidence(deployment, users.all, recorder);
+    const day = today();
+    const population = await populate(deployment, recorder, { ...options, signal: stop.signal });
+    const evidence = new Evidence(deployment, population, recorder);
     const before = await evidence.resources();
-    const members = membersOf(deployment, recorder, users, { seed: options.seed, signal: stop.signal });
-    clients = members.clients;
-    await toolIsOffered(clients);
-    const working = Promise.all([...members.clients, ...members.others].map((member) => member.work()));
+    members = population.members;
+    await toolIsOffered(population);
+    const working = Promise.all(members.map((member) => member.work()));
+    // A client that fails ends the round, but only after the healing.
+    working.catch(() => {});
     const samples = evidence.sampleCaps(sampling.signal);
     await delay(QUIET_MS);
     await playFaults(deployment, recorder, options);
@@ -47,62 +50,26 @@ export async function runRound(deployment: Deployment, options: RoundOptions): P
     await working;
     sampling.abort();
     await samples;
-    for (const client of clients) client.close();
+    for (const member of members) member.close();
     options.progress('waiting for the base line');
     await evidence.recordResources(before, options.progress);
     options.progress('reading logs and ledger');
     await evidence.recordState();
     await recordFailures(deployment, recorder);
-    recorder.write({ t: 'finished', users: users.all.map(({ id }) => id) });
+    for (const line of population.limits) if (line.t !== 'quota' || today() === day) recorder.write(line);
+    recorder.write({ t: 'finished', users: population.users.map(({ id }) => id) });
   } finally {
     stop.abort();
     sampling.abort();
     // Also after a failure: an open client keeps this process alive.
-    for (const client of clients) client.close();
+    for (const member of members) member.close();
     recorder.flush();
   }
 }
 
-interface Users {
-  readonly minted: readonly User[];
-  readonly session: User;
-  readonly keySet: User;
-  readonly greedy: User;
-  readonly all: readonly User[];
-}
-
-async function usersOf({ addresses, members }: Deployment, count: number): Promise<Users> {
-  const minted = Array.from({ length: count }, (_, at) => mintedUser(addresses, `user-${at + 1}`));
-  const session = await sessionUser(addresses);
-  const keySet = keySetUser(addresses, 'key-set', members.keyServer);
-  const greedy = mintedUser(addresses, 'greedy');
-  return { minted, session, keySet, greedy, all: [...minted, session, keySet, greedy] };
-}
-
-function membersOf(
-  { urls }: Deployment,
-  recorder: Recorder,
-  { minted, session, keySet, greedy }: Users,
-  { seed, signal }: { readonly seed: number; readonly signal: AbortSignal },
-) {
-  let number = 0;
-  const deps = () => {
-    number += 1;
-    return { recorder, urls, signal, seed: seed * 1_000 + number };
-  };
-  const clients = [
-    ...minted.flatMap((user) => Object.keys(TRANSPORTS).map((transport) => new ClientMember(deps(), user, transport))),
-    new ClientMember(deps(), session, 'websocket'),
-    new ClientMember(deps(), keySet, 'websocket'),
-  ];
-  for (const client of clients) client.meet(clients);
-  const others = [...minted.map((user) => new ChatMember(deps(), user)), new GreedyMember(deps(), greedy)];
-  return { clients, others };
-}
-
-/** The gateways list the tool of the tool server some time after their start. */
-async function toolIsOffered([client]: readonly ClientMember[]): Promise<void> {
-  await until(() => client?.offersTool(), { timeoutMs: TOOL_MS, everyMs: 100, label: 'the tool of the tool server' });
+/** The gateways list the tools of the tool server some time after their start. */
+async function toolIsOffered({ first }: Population): Promise<void> {
+  await until(() => first?.offersTools(), { timeoutMs: TOOL_MS, everyMs: 100, label: 'the tools of the tool server' });
 }
 
 /** Returns the faults of a round. */

@@ -49,18 +49,18 @@ async function withFewerFaults(
 ): Promise<void> {
   if (all.length > 0 && (await adopt([]))) return;
   let faults = all;
-  for (let parts = 2; faults.length > 1; ) {
-    const subsets = split(faults, parts);
+  for (let pieces = 2; faults.length > 1; ) {
+    const subsets = split(faults, pieces);
     const complements = subsets.map((subset) => faults.filter((fault) => !subset.includes(fault)));
-    const candidates = parts === 2 ? subsets : [...subsets, ...complements];
+    const candidates = pieces === 2 ? subsets : [...subsets, ...complements];
     const smaller = await firstThat(candidates, adopt);
     if (smaller !== undefined) {
-      parts = smaller.length > faults.length / parts ? Math.max(2, parts - 1) : 2;
+      pieces = smaller.length > faults.length / pieces ? Math.max(2, pieces - 1) : 2;
       faults = smaller;
-    } else if (parts >= faults.length) {
+    } else if (pieces >= faults.length) {
       return;
     } else {
-      parts = Math.min(faults.length, 2 * parts);
+      pieces = Math.min(faults.length, 2 * pieces);
     }
   }
 }
@@ -70,9 +70,9 @@ async function firstThat<T>(candidates: readonly T[], accepts: (one: T) => Promi
   return undefined;
 }
 
-function split<T>(items: readonly T[], parts: number): T[][] {
-  const bound = (part: number) => Math.round((part * items.length) / parts);
-  return Array.from({ length: parts }, (_, part) => items.slice(bound(part), bound(part + 1)));
+function split<T>(items: readonly T[], pieces: number): T[][] {
+  const bound = (part: number) => Math.round((part * items.length) / pieces);
+  return Array.from({ length: pieces }, (_, part) => items.slice(bound(part), bound(part + 1)));
 }
 
 /** Faults keep their times, so the round lasts until the last one is healed. */

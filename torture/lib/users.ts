@@ -14,12 +14,24 @@ export interface User {
   readonly token: () => Promise<string>;
 }
 
+type Signing = Pick<StackAddresses, 'authUrl' | 'secrets'>;
+
 /** A user with a signed token that outlives the round. */
-export function mintedUser({ authUrl, secrets }: StackAddresses, id: string): User {
+export function mintedUser(of: Signing, id: string, plan: string = PLAN): User {
+  const { token } = mintedSession(of, id, plan);
+  return { id, token: async () => token };
+}
+
+/** A signed token with a session of its own, which can be revoked. */
+export function mintedSession(
+  { authUrl, secrets }: Signing,
+  id: string,
+  plan: string = PLAN,
+): { readonly token: string; readonly session: string } {
+  const claims = claimsOf(id, plan);
   const key = createSecretKey(Buffer.from(secrets.jwt));
   const options = { issuer: authUrl, audience: 'tollgate', expiresIn: LIFE_SECONDS };
-  const token = jwt.sign(claimsOf(id), key, { ...options, header: { alg: 'HS256', typ: 'at+jwt' } });
-  return { id, token: async () => token };
+  return { token: jwt.sign(claims, key, { ...options, header: { alg: 'HS256', typ: 'at+jwt' } }), session: claims.sid };
 }
 
 /** A user whose tokens are signed by the current key of the issuer's key set. */
@@ -27,14 +39,14 @@ export function keySetUser({ authUrl }: StackAddresses, id: string, keys: KeySer
   const token = async () => {
     const { kid, key } = keys.current;
     const options = { issuer: authUrl, audience: 'tollgate', expiresIn: LIFE_SECONDS };
-    return jwt.sign(claimsOf(id), key, { ...options, header: { alg: 'ES256', typ: 'at+jwt', kid } });
+    return jwt.sign(claimsOf(id, PLAN), key, { ...options, header: { alg: 'ES256', typ: 'at+jwt', kid } });
   };
   return { id, token };
 }
 
-function claimsOf(id: string): object {
+function claimsOf(sub: string, plan: string) {
   const random = () => randomBytes(12).toString('base64url');
-  return { sub: id, plan: PLAN, permissions: ['basic'], jti: random(), sid: random(), token_use: 'access' };
+  return { sub, plan, permissions: ['basic'], jti: random(), sid: random(), token_use: 'access' };
 }
 
 /** A user with a session at the auth service, whose short access token the workers refresh. */

@@ -3,7 +3,7 @@ import { type CallToolResult, Server } from '@modelcontextprotocol/server';
 import { serveMcp } from '../../scripts/lib/mcp-http.ts';
 
 /**
- * An MCP server whose tool `add` writes its key to a file, once per execution, before it answers. The file survives the
+ * An MCP server whose tools `add` and `guarded` write their key to a file, once per execution, before it answers. The file survives the
  * death of this process, so it has every execution.
  */
 const { PORT = '0', EXECUTIONS = '' } = process.env;
@@ -11,7 +11,9 @@ const INPUT = { type: 'object' as const, properties: { key: { type: 'string' } }
 
 function toolServer(): Server {
   const server = new Server({ name: 'torture', version: '1' }, { capabilities: { tools: {} } });
-  server.setRequestHandler('tools/list', () => ({ tools: [{ name: 'add', inputSchema: INPUT }] }));
+  server.setRequestHandler('tools/list', () => ({
+    tools: ['add', 'guarded'].map((name) => ({ name, inputSchema: INPUT })),
+  }));
   server.setRequestHandler('tools/call', ({ params }): CallToolResult => {
     appendFileSync(EXECUTIONS, `${String(params.arguments?.key)}\n`);
     return { content: [{ type: 'text', text: 'Added.' }] };
