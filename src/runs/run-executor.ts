@@ -26,7 +26,7 @@ export type Execution = RunEnd | 'waiting' | 'answered';
 
 export interface RunExecutorDeps {
   readonly log: UserLogWriter;
-  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal'>;
+  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
   readonly tools: Pick<ToolService, 'callInRun'>;

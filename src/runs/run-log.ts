@@ -5,8 +5,10 @@ import { publicError, type TollgateError } from '../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import type { Refusal } from '../protocol/usage.ts';
+import { RedisUnavailable } from '../redis/errors.ts';
 import type { Billing, ToolOutcome } from '../tools/outcome.ts';
 import type { RunCallLog } from '../tools/run-journal.ts';
+import { interrupted, type OpenCall, openCall } from './open-calls.ts';
 import {
   commonFields,
   type JournalEntry,
@@ -16,7 +18,7 @@ import {
   type SideEffects,
   serialized,
 } from './run-append.ts';
-import { BilledFailure, type RunAnswer, RunSuspended } from './run-end.ts';
+import { BilledFailure, type RunAnswer, RunOwnershipLost, RunSuspended } from './run-end.ts';
 import { type ModelUsage, modelUsage, RunUsage } from './run-usage.ts';
 import { RunWriter, type RunWriterDeps } from './run-writer.ts';
 import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX, STEP_PREFIX } from './stored-run.ts';
@@ -39,6 +41,9 @@ export class RunLog implements RunCallLog {
   readonly #run: ClaimedRun;
   readonly #writer: RunWriter;
   readonly #toolsUsed = new Set<string>();
+  /** The calls of this worker by their id; undefined once they have ended. */
+  readonly #calls = new Map<string, OpenCall | undefined>();
+  #callsEnded = false;
   readonly #usage = new RunUsage();
   /**
    * Number of replayed events that are still to be skipped. Tool outcomes and input requests are not included: each of
@@ -117,6 +122,9 @@ export class RunLog implements RunCallLog {
 
   /** Appends an event of an agent that another server runs. */
   remoteEvent(type: RemoteEventType, fields: Fields, extra: { readonly journal?: JournalEntry }): Promise<void> {
+    if (this.#callsEnded) return Promise.reject(new RunOwnershipLost('finished'));
+    if (type === 'tool_executing') this.#opened(fields);
+    if (type === 'tool_completed') this.#calls.set(String(fields.tool_call_id), undefined);
     return this.#modelEvent(type, fields, extra);
   }
 
@@ -163,7 +171,19 @@ export class RunLog implements RunCallLog {
   ): Promise<Reserved | undefined> {
     const { tool: tool_name, callId: tool_call_id, args, client } = call;
     const fields = { tool_name, tool_call_id, arguments: args, status: 'executing', ...(client ? { client } : {}) };
-    return this.#emit('tool_executing', fields, {}, reservation ? { reserve: reservation.request } : {});
+    if (this.#callsEnded) return Promise.reject(new RunOwnershipLost('finished'));
+    this.#opened(fields);
+    const appended = this.#emit('tool_executing', fields, {}, reservation ? { reserve: reservation.request } : {});
+    appended.catch((error: unknown) => {
+      // After an outage the event still gets into the log.
+      if (!(error instanceof RedisUnavailable)) this.#calls.set(call.callId, undefined);
+    });
+    return appended;
+  }
+
+  #opened(fields: Fields): void {
+    const call = openCall(fields, this.#clock.now());
+    this.#calls.set(call.callId, call);
   }
 
   /** Returns a journal entry that `storeEntry` stored in an earlier claim. */
@@ -191,8 +211,10 @@ export class RunLog implements RunCallLog {
   ): Promise<void> {
     const billing = usage && 'record' in usage ? usage : undefined;
     const refusal = usage && !('record' in usage) ? usage : undefined;
+    this.#calls.set(call.callId, undefined);
     if (outcome.success) this.#toolsUsed.add(call.tool);
     if (this.#run.journal.has(call.callId)) return;
+    if (this.#callsEnded) throw new RunOwnershipLost('finished');
     const fields = { tool_name: call.tool, tool_call_id: call.callId, ...(call.client ? { client: true } : {}) };
     await this.#emit(
       'tool_completed',
@@ -259,12 +281,34 @@ export class RunLog implements RunCallLog {
   async failed(error: TollgateError): Promise<void> {
     const billing = error instanceof BilledFailure ? error.billing : undefined;
     const record = billing ? { usage_record_id: billing.record.id } : {};
+    await this.#endCalls();
     const fields = { error: publicError(error), ...record, duration_ms: this.#writer.elapsedMs, status: 'failed' };
     await this.#emit('agent_failed', fields, recordOf(billing), quotaCommitOf(billing));
   }
 
   async cancelled(): Promise<void> {
+    await this.#endCalls();
     await this.#emit('agent_cancelled', { duration_ms: this.#writer.elapsedMs, status: 'cancelled' });
+  }
+
+  /**
+   * Ends each open call with a failure, those of earlier workers too. Only if there was an earlier worker, this takes a
+   * round trip: the caller appends the terminal event in the same turn of the event loop, so all of them are one append.
+   */
+  async #endCalls(): Promise<void> {
+    const earlier = await this.#writer.openCalls();
+    const ended = earlier.filter(({ callId }) => !this.#calls.has(callId) && !this.#run.journal.has(callId));
+    for (const call of [...ended, ...this.#calls.values()]) {
+      if (!call) continue;
+      this.#calls.set(call.callId, undefined);
+      const outcome = interrupted(call, this.#clock.now());
+      const journal = { field: JOURNAL_PREFIX + call.callId, value: JSON.stringify(outcome) };
+      const fields = { ...call.fields, ...outcome, status: 'completed' };
+      // If it fails, so does the append of the terminal event.
+      this.#emit('tool_completed', fields, { journal }).catch(() => undefined);
+    }
+    // An outcome that arrives now would be the second one.
+    this.#callsEnded = true;
   }
 
   /** Ends a run that no worker executes. Appends `agent_started` first if the run has no event yet. */

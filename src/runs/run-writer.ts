@@ -2,6 +2,7 @@ import type { Append, NewEvent, Reserved, UserLogWriter } from '../events/user-l
 import type { Clock } from '../lib/clock.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { OUTAGE_RETRY_MS } from '../tools/outcome.ts';
+import type { OpenCall } from './open-calls.ts';
 import {
   appendLength,
   type JournalEntry,
@@ -27,7 +28,7 @@ const MAX_RESTORES = 3;
 export interface RunWriterDeps {
   readonly log: UserLogWriter;
   readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal'>;
+  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */
   readonly onRestored?: () => void;
 }
@@ -126,6 +127,13 @@ export class RunWriter {
     });
     this.#last = stored.catch(() => undefined);
     return stored;
+  }
+
+  /** Returns the calls of the run that have not ended, by the log; none if it cannot be read. */
+  async openCalls(): Promise<readonly OpenCall[]> {
+    if (this.#run.events === 0) return [];
+    // The end of the run matters more than the end of its calls.
+    return this.#retried(() => this.#deps.runs.openCalls(this.#run)).catch(() => []);
   }
 
   /** Resolves when no append is in flight; never rejects. */

@@ -25,6 +25,7 @@ import { overdueMembers } from '../redis/overdue.ts';
 import { integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import { THREAD_KEPT_MS, threadInfo } from '../threads/threads.ts';
+import { type OpenCall, openCallsInLog } from './open-calls.ts';
 import type { RunAdmission } from './run-admission.ts';
 import type { RunQueue } from './run-queue.ts';
 import { openRequests, readRunState } from './run-state.ts';
@@ -301,6 +302,11 @@ export class Runs {
     const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight];
     const times = [expiresMs, remainingMs + SWEEP_MARGIN_MS, RUN_KEPT_MS].map(Math.round);
     return suspendRun.run(this.#redis, used, [activeRunMember(userId, runId), fencingToken, ...times, ...inputs]);
+  }
+
+  /** Returns the calls of a run that have not ended, by the log. @throws RedisUnavailable */
+  openCalls(run: Pick<ClaimedRun, 'userId' | 'runId' | 'firstSeq'>): Promise<OpenCall[]> {
+    return openCallsInLog(this.#redis, this.#keys.user(run.userId).log, run);
   }
 
   /** Stores a journal entry without an event, if the claim still owns the run. */

@@ -37,6 +37,8 @@ export interface ClaimedRun {
   readonly previousToken: number;
   /** Number of events of the run that are already in the log. */
   readonly events: number;
+  /** `seq` of the first event; 0 if there is none yet. */
+  readonly firstSeq: number;
   /** Outcomes of tool calls that earlier workers completed, by tool call id. */
   readonly journal: ReadonlyMap<string, string>;
   /** Model steps that earlier workers completed, by the name of the journal entry (see `StepLog`). */
@@ -156,6 +158,7 @@ export function parseRun({ userId, runId, fields: flat, step, now, pausedMs }: C
     fencingToken,
     previousToken: fencingToken - step,
     events: Number(field('events')),
+    firstSeq: Number(field('first_seq')),
     journal,
     steps,
     inputs,

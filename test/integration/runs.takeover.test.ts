@@ -80,6 +80,7 @@ const twice: Agent = async (_task, context) => {
 
 interface Seen {
   readonly type: string;
+  readonly tool_call_id?: string;
   readonly usage_record_id?: string;
   readonly error?: object;
 }
@@ -236,6 +237,57 @@ describe('a run that is stopped', () => {
     expect(seen.map(({ type }) => type)).toEqual([...FULL_RUN.slice(0, 4), 'agent_cancelled']);
     const [record] = await core.redis.lrange(core.keys.user(accepted.userId).recentUsage, 0, -1);
     expect(JSON.parse(record ?? '{}')).toMatchObject({ status: 'cancelled', units: 0 });
+  });
+
+  it('ends an open call of an agent that does not stop, in the append of its terminal event', async () => {
+    const accepted = await accept();
+    const log = Object.create(core.log) as typeof core.log;
+    const appends: string[][] = [];
+    log.append = (append) => {
+      appends.push(append.events.map(({ type }) => type));
+      return core.log.append(append);
+    };
+    const remote: Agent = async (_task, context) => {
+      const call = { tool_name: 'own', tool_call_id: 'call_own', arguments: {}, status: 'executing', remote: true };
+      await context.remote.event('tool_executing', call);
+      return new Promise(() => undefined);
+    };
+    const running = executor(remote, patient, { log });
+    const end = running.execute(await claim(accepted));
+    await until(async () => (await events(accepted.userId)).some(({ type }) => type === 'tool_executing'));
+    running.cancel(accepted.runId);
+    expect(await end).toBe('cancelled');
+    const seen = await events(accepted.userId);
+    const ended = { success: false, error: { code: 'TOOL_FAILED' }, usage_record_id: null, status: 'completed' };
+    expect(seen.slice(1)).toMatchObject([
+      { type: 'tool_executing', tool_call_id: 'call_own' },
+      { type: 'tool_completed', tool_call_id: 'call_own', tool_name: 'own', remote: true, ...ended },
+      { type: 'agent_cancelled' },
+    ]);
+    expect(appends.at(-1)).toEqual(['tool_completed', 'agent_cancelled']);
+  });
+
+  it.each(['the sweep', 'a worker that takes over'])('ends the open call of a lost worker once, by %s', async (by) => {
+    const accepted = await accept();
+    const resumed = Promise.withResolvers<object>();
+    let executions = 0;
+    const second: ToolExecutor = async () => (++executions === 1 ? {} : resumed.promise);
+    const lost = executor(twice, second).execute(await claim(accepted));
+    await until(() => executions === 2);
+    if (by === 'the sweep') {
+      const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
+      await abandonRun({ user_id: accepted.userId, run_id: accepted.runId }, 'RUN_TIMEOUT', sweep);
+    } else {
+      // Its agent makes no call again before the run ends.
+      const broken: Agent = () => Promise.reject(new Error('broken'));
+      await executor(broken, second).execute(await claim(accepted));
+    }
+    resumed.resolve({});
+    expect(await lost).toBe('lost');
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual([...FULL_RUN.slice(0, 7), 'agent_failed']);
+    expect(seen[6]).toMatchObject({ tool_call_id: seen[5]?.tool_call_id, success: false, usage_record_id: null });
+    expect(await core.redis.llen(core.keys.user(accepted.userId).recentUsage)).toBe(1);
   });
 
   it('ends with agent_failed RUN_TIMEOUT when its time is over, also when its agent does not stop', async () => {

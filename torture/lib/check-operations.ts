@@ -8,8 +8,7 @@ import {
 } from './history.ts';
 import type { Violation } from './promises.ts';
 
-const BROKEN_OFF = ['agent_failed', 'agent_cancelled'];
-const TERMINAL = ['agent_completed', ...BROKEN_OFF];
+const TERMINAL = ['agent_completed', 'agent_failed', 'agent_cancelled'];
 
 /** Operations that start a run, and those that call a tool. */
 const RUNS: readonly OperationName[] = ['run', 'chat', 'ag-ui', 'ask'];
@@ -101,13 +100,10 @@ export function checkToolCalls(history: readonly HistoryLine[]): Violation[] {
   const report = (what: string, at?: number) => violations.push({ promise: 'calls', what, at });
   const logged = allEvents(history);
   const calls = grouped(logged, ({ callId }) => callId);
-  const brokenOff = new Set(logged.flatMap(({ type, runId }) => (BROKEN_OFF.includes(type) ? (runId ?? []) : [])));
   for (const [callId, events] of calls) {
     const executing = events.filter(({ type }) => type === 'tool_executing').length;
     const completed = events.filter(({ type }) => type === 'tool_completed').length;
-    // The terminal event of a run that failed or was cancelled also ends its open calls.
-    const isEndedByRun = completed === 0 && events.every(({ runId }) => brokenOff.has(runId ?? ''));
-    if (executing !== 1 || (completed !== 1 && !isEndedByRun)) {
+    if (executing !== 1 || completed !== 1) {
       report(`Call ${callId} has ${executing} tool_executing and ${completed} tool_completed.`);
     }
   }
