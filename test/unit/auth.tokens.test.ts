@@ -303,3 +303,28 @@ describe('a service token', () => {
     await expect(verifier({ clock }).verifyService(signed(service))).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
   });
 });
+
+describe('a header that was read before', () => {
+  it('changes nothing for the next token: signature, claims and type are checked each time', async () => {
+    const tokens = verifier();
+    await tokens.verifyAccess(signed(), 'header');
+    const [header, payload] = signed().split('.');
+    await expect(tokens.verifyAccess(`${header}.${payload}.${'A'.repeat(43)}`, 'header')).rejects.toThrow(
+      TollgateError,
+    );
+    await expect(tokens.verifyAccess(signed({ aud: 'other' }), 'header')).rejects.toThrow(TollgateError);
+    for (let i = 0; i < 2; i++) {
+      const wrongType = tokens.verifyAccess(forged({ alg: 'HS256', typ: 'logout+jwt' }), 'header');
+      await expect(wrongType).rejects.toThrow(TollgateError);
+    }
+    expect((await tokens.verifyAccess(signed({ sub: 'user_2' }), 'header')).userId).toBe('user_2');
+  });
+
+  it('is one of a bounded number: a hundred senders with their own header are all read', async () => {
+    const tokens = verifier();
+    for (let i = 0; i < 200; i++) {
+      const token = forged({ alg: 'HS256', typ: 'JWT', kid: `kid-${i % 100}` }, claims({ sub: `user_${i}` }));
+      expect((await tokens.verifyAccess(token, 'header')).userId).toBe(`user_${i}`);
+    }
+  });
+});
