@@ -107,7 +107,7 @@ export function reasonsOf({ blocked, revokedBefore }: Account, limits: readonly 
       code: 'USER_BLOCKED',
       because: 'an administrator has blocked the user',
       until: null,
-      remedy: 'Unblock the user.',
+      remedy: 'All connections are closed, and new ones are refused.',
       all: true,
     });
   }
@@ -127,8 +127,7 @@ export function reasonsOf({ blocked, revokedBefore }: Account, limits: readonly 
 function reasonOf({ name, used, limit, ends_at, code, refuses }: UserLimit): RefusalReason {
   switch (name) {
     case 'messages_per_minute': {
-      const above = used > limit ? `${used - limit} more were refused` : 'the next one is refused';
-      const because = `the user has sent the ${limit} messages that the plan allows per minute; ${above}`;
+      const because = `the user has sent the ${limit} messages that the plan allows per minute`;
       return { code, because, until: ends_at, remedy: `The client waits and sends again. ${HIGHER_PLAN}`, all: true };
     }
     case 'runs_in_flight':

@@ -210,7 +210,7 @@ export const UserBody = z
         refused: [
           {
             code: 'RATE_LIMITED',
-            because: 'the user has sent the 60 messages that the plan allows per minute; 3 more were refused',
+            because: 'the user has sent the 60 messages that the plan allows per minute',
             until: '2026-11-30T12:00:41.000Z',
             remedy: 'The client waits and sends again. A plan with a higher limit ends it at once.',
             all: true,

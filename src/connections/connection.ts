@@ -301,6 +301,10 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
 
   onTerminated(code: ErrorCode, reason = terminationReason(code)): void {
     if (code === 'CONNECTION_LIMIT_EXCEEDED' && !this.closed) this.#deps.metrics.evictions.inc();
+    // A close by an administrator is no refusal: the user may connect again.
+    if (code !== 'CONNECTION_CLOSED' && !this.closed && this.identity) {
+      this.#deps.refusals.refused(this.identity.userId, new TollgateError(code));
+    }
     if (reason && this.#attachment) this.writer.send('session_terminated', { reason });
     this.close(new TollgateError(code));
   }

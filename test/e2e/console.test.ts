@@ -120,7 +120,7 @@ describeWith(CHROMIUM, 'the console', () => {
     });
     const reason = page.getByRole('list', { name: 'Reasons for refusals' }).getByRole('listitem').first();
     expect(await reason.textContent()).toMatch(
-      /^Refused because the user has sent the \d+ messages .+; \d more were refused, until .+\d{2}:\d{2}:\d{2} .+RATE_LIMITED$/,
+      /^Refused because the user has sent the \d+ messages that the plan allows per minute, until .+\d{2}:\d{2}:\d{2} .+RATE_LIMITED$/,
     );
     await page.getByRole('row', { name: /^messages per minute reached/ }).waitFor();
     await page.getByRole('row', { name: /^RATE_LIMITED / }).waitFor();

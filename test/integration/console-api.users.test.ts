@@ -89,6 +89,27 @@ describe('a user who is refused', () => {
     expect(body.users).toContainEqual(expect.objectContaining({ user_id: userId, count: 3 }));
   }, 20_000);
 
+  it('has refused calls of a run and evicted connections among the refusals, from workers and gateways', async () => {
+    const { token, userId } = mintToken({ plan: 'free' });
+    const client = await openClient({ transport: 'ws', url: nodeUrl(0), token });
+    await client.welcome();
+    client.send('agent_request', { message: 'How is my workload doing?', request_id: 'refused', agent: 'usage_agent' });
+    await client.waitFor('agent_completed');
+    for (let opened = 0; opened < 3; opened += 1) await openClient({ url: nodeUrl(1), token });
+    await client.closed;
+    const { refusals, limits } = await until(
+      async () => {
+        const user = await of(userId);
+        return user.refusals.length >= 2 && user;
+      },
+      { timeoutMs: 10_000 },
+    );
+    const codes = refusals.map((one: { code: string; count: number }) => `${one.code} ${one.count}`);
+    expect(codes.toSorted()).toEqual(['CONNECTION_LIMIT_EXCEEDED 1', 'PERMISSION_DENIED 1']);
+    const cap = limits.find(({ name }: { name: string }) => name === 'connections');
+    expect(cap).toMatchObject({ used: 3, limit: 3, reached: true });
+  }, 20_000);
+
   it('has every limit with its counter, and the block as the first reason', async () => {
     const { userId, client } = await runOf();
     const send = admin();

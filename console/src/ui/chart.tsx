@@ -13,7 +13,7 @@ export function Chart({ title, at, lines, format, bars }: ChartProps & { readonl
     <Panel title={title} actions={<Legend lines={known} format={format} />}>
       {known.length === 0 ? (
         <div class="chart empty">
-          <Empty title="Nothing was measured in this period" />
+          <Empty title="Nothing was measured in this period">A figure appears when its minute is over.</Empty>
         </div>
       ) : (
         <Plot at={at} lines={known} format={format} bars={bars} />

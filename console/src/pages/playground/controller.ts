@@ -29,7 +29,10 @@ export interface Finding {
 const MAX_TURNS = 50;
 /** Messages of one rate limit experiment: plans above it need a load test. */
 const MAX_BURST = 5_000;
-const BURST_WAIT_MS = 1_500;
+/** Messages that are sent without an answer: less than the queue of a connection holds, which has a limit of its own. */
+const BURST = 32;
+const ANSWER_MS = 3_000;
+const FURTHER_MS = 200;
 const MAX_EXTRA_CONNECTIONS = 10;
 
 /** The playground's connection over @tollgate/client, what arrived on it, and the experiments with it. */
@@ -51,6 +54,8 @@ export class PlaygroundController {
   readonly #client: Tollgate;
   #others: Tollgate[] = [];
   #refused: Fields[] = [];
+  /** Called with the answer to a ping. */
+  #onAnswer: () => void = () => {};
 
   constructor(transport: TransportName, turns: readonly Turn[]) {
     this.transport = transport;
@@ -147,17 +152,31 @@ export class PlaygroundController {
       return;
     }
     this.#refused = [];
-    for (let sent = 0; sent <= limit; sent++) this.tap.send('typing', {});
-    await new Promise((resolve) => setTimeout(resolve, BURST_WAIT_MS));
+    let sent = 0;
+    while (sent <= limit && this.#refused.length === 0 && this.state.value === 'connected') {
+      const batch = Math.min(BURST, limit + 1 - sent);
+      for (let at = 1; at < batch; at++) this.tap.send('typing', {});
+      sent += batch;
+      await this.#answered();
+    }
     const waitMs = Number(this.#refused.at(-1)?.retry_after_ms ?? 0);
     this.finding.value = {
       title: 'Message limit',
       text:
-        `The plan allows ${limit} messages per minute, counted over all connections of the user. ${limit + 1} were sent, and ` +
-        `the gateway refused ${this.#refused.length} with RATE_LIMITED. All messages are refused until ` +
+        `The plan allows ${limit} messages per minute, counted over all connections of the user. After ${sent} in a ` +
+        `row, the gateway refused ${this.#refused.length} with RATE_LIMITED. All messages are refused until ` +
         `${untilText(waitMs)}. Wait until then, or choose a plan with a higher limit; the connection stays open.`,
       tone: this.#refused.length > 0 ? 'warn' : 'bad',
     };
+  }
+
+  /** Sends a ping, and waits until it or a message before it is answered. */
+  #answered(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onAnswer = resolve;
+      this.tap.send('ping', {});
+      setTimeout(resolve, ANSWER_MS);
+    });
   }
 
   /** Opens as many further connections as the plan allows in all, so that the oldest, this one, is evicted. */
@@ -214,8 +233,12 @@ export class PlaygroundController {
           tone: 'ok',
         };
         return;
+      case 'pong':
+        return this.#onAnswer();
       case 'error':
         if (fields.code === 'RATE_LIMITED') this.#refused.push(fields);
+        // The errors of the messages behind it follow at once.
+        setTimeout(() => this.#onAnswer(), FURTHER_MS);
         return;
       default:
     }

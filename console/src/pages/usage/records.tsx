@@ -1,15 +1,20 @@
 import { request } from '../../api/http.ts';
 import type { Paged, RecordPage, UsageRecord } from '../../api/types.ts';
 import { count, duration, plural } from '../../lib/format.ts';
-import { href } from '../../lib/router.ts';
+import { href, setQuery } from '../../lib/router.ts';
 import { Status } from '../../ui/badge.tsx';
 import { FilterField, Filters, TimeField } from '../../ui/filters.tsx';
 import { More, usePages } from '../../ui/more.tsx';
-import { Panel } from '../../ui/page.tsx';
+import { Panel, Segments } from '../../ui/page.tsx';
 import { Loaded } from '../../ui/state.tsx';
 import { type Column, Table } from '../../ui/table.tsx';
 import { Foreign, Time } from '../../ui/text.tsx';
 import { Correction } from './correction.tsx';
+
+const ORDERS = [
+  { value: 'desc', title: 'Newest first' },
+  { value: 'asc', title: 'Oldest first' },
+] as const;
 
 interface RecordsProps {
   readonly user: string;
@@ -35,26 +40,26 @@ export function Records({ user, tool, from, to, order, record }: RecordsProps) {
   return (
     <>
       <Filters>
-        <FilterField label="User id" name="user" value={user} wide />
+        <FilterField label="User id" name="user" value={user} />
         <FilterField label="Tool" name="tool" value={tool} />
         <TimeField label="Completed from" name="from" value={from} />
         <TimeField label="Completed before" name="to" value={to} />
-        <label class="field">
-          <span>Order</span>
-          <select class="input" name="order">
-            <option value="desc" selected={order === 'desc'}>
-              newest first
-            </option>
-            <option value="asc" selected={order === 'asc'}>
-              oldest first
-            </option>
-          </select>
-        </label>
+        <input type="hidden" name="order" value={order} />
       </Filters>
       <Panel
-        title={order === 'desc' ? 'Records, newest first' : 'Records, oldest first'}
+        title="Records"
         flush
-        actions={records.data && <Shown records={records.data} />}
+        actions={
+          <>
+            {records.data && <Shown records={records.data} />}
+            <Segments
+              label="Order"
+              options={ORDERS}
+              value={order}
+              onChange={(value) => setQuery({ user, tool, from, to, record, order: value })}
+            />
+          </>
+        }
       >
         <Loaded resource={records}>
           {(rows) => (

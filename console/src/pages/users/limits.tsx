@@ -48,9 +48,9 @@ const LIMITS: readonly Column<UserLimit>[] = [
     kind: 'number',
     cell: ({ name, used, limit, reached }) => (
       <>
-        {reached && name !== 'connections' && (
+        {reached && (
           <>
-            <Badge tone="bad">reached</Badge>{' '}
+            <Badge tone={name === 'connections' ? 'warn' : 'bad'}>reached</Badge>{' '}
           </>
         )}
         {limit === 0 ? 'not in the plan' : `${count(used)} of ${count(limit)}`}
@@ -65,7 +65,7 @@ const LIMITS: readonly Column<UserLimit>[] = [
       </>
     ),
   },
-  { title: 'Ends', cell: ({ ends_at }) => <Time at={ends_at} exact /> },
+  { title: 'Resets', cell: ({ ends_at }) => <Time at={ends_at} exact /> },
 ];
 
 /** The latest refusals of a user. */
@@ -87,5 +87,5 @@ const REFUSALS: readonly Column<Refusal>[] = [
   { title: 'Code', cell: ({ code }) => <code>{code}</code> },
   { title: 'Last', kind: 'nowrap', cell: ({ at }) => <Time at={at} exact /> },
   { title: 'Times', kind: 'number', cell: ({ count: times }) => count(times) },
-  { title: 'What the client was told', cell: ({ text }) => <Foreign text={text} /> },
+  { title: 'Text of the error', cell: ({ text }) => <Foreign text={text} /> },
 ];

@@ -2,7 +2,7 @@ import type { RefusalReason, UserDetail } from '../../api/types.ts';
 import { Time } from '../../ui/text.tsx';
 
 /** Whether the gateway refuses this user now, why, and until when: by the code that the client sees. */
-export function Reasons({ user: { refused, refusals, plan } }: { readonly user: UserDetail }) {
+export function Reasons({ user: { refused, refusals, plan, limits } }: { readonly user: UserDetail }) {
   if (refused.length > 0) {
     return (
       <ul class="stack tight" aria-label="Reasons for refusals">
@@ -15,11 +15,19 @@ export function Reasons({ user: { refused, refusals, plan } }: { readonly user: 
     );
   }
   const [last] = refusals;
+  const cap = limits.find(({ name }) => name === 'connections');
   return (
     <div class="notice" data-tone="ok">
       <div>
         <strong>Not refused now.</strong> The user is not blocked
-        {plan === null ? ', and the plan is not known yet.' : ', and has reached no limit.'}
+        {plan === null ? ', and the plan is not known yet.' : ', and no limit refuses a request.'}
+        {cap?.reached && (
+          <>
+            {' '}
+            All {cap.limit} connections that the plan allows are open: a further one closes the oldest with{' '}
+            <code>{cap.code}</code>.
+          </>
+        )}
         {last && (
           <>
             {' '}
