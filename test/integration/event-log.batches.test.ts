@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { systemClock } from '../../src/lib/clock.ts';
@@ -7,29 +10,65 @@ import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
 import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
 import { closeAfter } from '../support/open-resources.ts';
+import { testRedisUrl } from '../support/stack.ts';
 import { freshUserId } from '../support/tokens.ts';
-import { until } from '../support/until.ts';
 
 let core: Core;
 let runs: Runs;
-const scripts: string[] = [];
+let monitored: MonitoredAppends;
 
 beforeAll(async () => {
   core = await startCore();
   const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 45_000 });
-  if (!('monitor' in core.redis)) throw new Error('the tests use one server');
-  const monitor = await core.redis.monitor();
-  closeAfter('file', () => monitor.disconnect());
-  monitor.on('monitor', (_time: string, [command = '', ...args]: string[]) => {
-    if (/^evalsha$/i.test(command) && args.some((arg) => arg.startsWith(core.keys.prefix)))
-      scripts.push(args.join(' '));
-  });
-  // ioredis sends the text of a script with its first call on a connection: twice each.
-  await Promise.all(users(3).map((userId) => append(userId)));
-  await Promise.all(users(3).map((userId) => append(userId)));
-  await until(() => scripts.length === 2);
+  monitored = await MonitoredAppends.start(core);
 });
+
+/** Counts the appending scripts of this file by MONITOR, on a socket of its own: see bench/lib/script-monitor.ts. */
+class MonitoredAppends {
+  readonly #core: Core;
+  readonly #marks = new Map<string, () => void>();
+  #scripts = 0;
+
+  private constructor(of: Core, socket: Socket) {
+    this.#core = of;
+    createInterface({ input: socket }).on('line', (line) => {
+      const isScript = /"eval(?:sha)?"/i.test(line.slice(0, 80)) && !line.slice(0, 80).includes(' lua]');
+      if (isScript && line.includes(of.keys.prefix) && line.includes('agent_thinking')) this.#scripts += 1;
+      for (const [mark, resolve] of this.#marks) if (line.includes(mark)) resolve();
+    });
+  }
+
+  static async start(of: Core): Promise<MonitoredAppends> {
+    const { hostname, port } = new URL(testRedisUrl());
+    const socket = connect(Number(port), hostname);
+    closeAfter('file', () => socket.destroy());
+    await once(socket, 'connect');
+    const monitored = new MonitoredAppends(of, socket);
+    socket.write('MONITOR\r\n');
+    // The reply to MONITOR: from here on every command is reported.
+    await once(socket, 'data');
+    return monitored;
+  }
+
+  /** Runs `work` and returns the number of appending scripts that it sent. */
+  async scriptsOf(work: () => Promise<unknown>): Promise<number> {
+    await this.#isSeen();
+    const before = this.#scripts;
+    await work();
+    await this.#isSeen();
+    return this.#scripts - before;
+  }
+
+  /** Resolves when MONITOR has reported every command so far. */
+  async #isSeen(): Promise<void> {
+    const mark = `mark-${freshUserId()}`;
+    const seen = new Promise<void>((resolve) => this.#marks.set(mark, resolve));
+    await this.#core.redis.echo(mark);
+    await seen;
+    this.#marks.delete(mark);
+  }
+}
 
 async function claimed(userId = freshUserId()): Promise<ClaimedRun> {
   const identity = { userId, plan: 'pro', permissions: [], roles: [], featureFlags: {} } as unknown as Identity;
@@ -54,36 +93,20 @@ async function thoughts(userId: string): Promise<unknown[]> {
   return entries.map(({ json }) => JSON.parse(json).thought);
 }
 
-/** Waits until all scripts so far are known. */
-async function allSeen(): Promise<void> {
-  const marker = freshUserId();
-  await append(marker);
-  await until(() => scripts.some((script) => script.includes(marker)));
-}
-
-/** Runs `work` and returns the number of appending scripts that it sent. */
-async function scriptsOf(work: () => Promise<unknown>): Promise<number> {
-  await allSeen();
-  const before = scripts.length;
-  await work();
-  await allSeen();
-  return scripts.length - before - 1;
-}
-
 describe('appends of several users at the same time', () => {
   it('share a script while one is in flight, and one alone is sent at once', async () => {
     const together = users(20);
-    expect(await scriptsOf(() => Promise.all(together.map((userId) => append(userId))))).toBe(2);
+    expect(await monitored.scriptsOf(() => Promise.all(together.map((userId) => append(userId))))).toBe(2);
     for (const userId of together) expect(await thoughts(userId)).toEqual(['x']);
-    expect(await scriptsOf(async () => void (await append(freshUserId())))).toBe(1);
+    expect(await monitored.scriptsOf(async () => void (await append(freshUserId())))).toBe(1);
   });
 
   it('are split into scripts of a bounded number of appends and events', async () => {
-    expect(await scriptsOf(() => Promise.all(users(80).map((userId) => append(userId))))).toBe(4);
+    expect(await monitored.scriptsOf(() => Promise.all(users(80).map((userId) => append(userId))))).toBe(4);
     const many = (userId: string) => {
       return core.log.append({ userId, events: Array.from({ length: 40 }, () => thinking('x')) });
     };
-    expect(await scriptsOf(() => Promise.all(users(4).map(many)))).toBe(4);
+    expect(await monitored.scriptsOf(() => Promise.all(users(4).map(many)))).toBe(4);
   });
 
   it('keep the order of each user', async () => {
