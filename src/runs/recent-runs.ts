@@ -6,8 +6,10 @@ const KEPT_MS = 60_000;
 /** Bytes of events of ended runs that are kept. */
 const KEPT_BYTES = 16 * 1024 * 1024;
 
+type Log = Pick<RunLog, 'confirm' | 'size'>;
+
 interface EndedRun {
-  readonly log: RunLog;
+  readonly log: Log;
   readonly at: number;
   readonly size: number;
 }
@@ -18,20 +20,22 @@ interface EndedRun {
  */
 export class RecentRuns {
   readonly #clock: Pick<Clock, 'now'>;
-  readonly #running = new Set<RunLog>();
+  readonly #running = new Set<Log>();
   readonly #ended: EndedRun[] = [];
   #bytes = 0;
   #isConfirming = false;
+  /** Whether a reconnect has not been followed by a complete confirmation. */
+  #isDue = false;
 
   constructor(clock: Pick<Clock, 'now'>) {
     this.#clock = clock;
   }
 
-  started(log: RunLog): void {
+  started(log: Log): void {
     this.#running.add(log);
   }
 
-  ended(log: RunLog): void {
+  ended(log: Log): void {
     this.#running.delete(log);
     const { size } = log;
     this.#ended.push({ log, at: this.#clock.now(), size });
@@ -39,13 +43,23 @@ export class RecentRuns {
     this.#removeOld();
   }
 
-  /** @param onError called for a run that could not be confirmed: Redis is unavailable again */
+  /**
+   * Confirms all runs. A call while another one is in progress lets that one begin again: Redis may have lost a second
+   * time what is confirmed already.
+   * @param onError called for a run that could not be confirmed: Redis is unavailable again
+   */
   async confirmAll(onError: (error: unknown) => void): Promise<void> {
+    this.#isDue = true;
     if (this.#isConfirming) return;
     this.#isConfirming = true;
-    this.#removeOld();
-    const logs = [...this.#running, ...this.#ended.map(({ log }) => log)];
-    for (const log of logs) await log.confirm().catch(onError);
+    while (this.#isDue) {
+      this.#isDue = false;
+      this.#removeOld();
+      for (const log of [...this.#running, ...this.#ended.map(({ log }) => log)]) {
+        await log.confirm().catch(onError);
+        if (this.#isDue) break;
+      }
+    }
     this.#isConfirming = false;
   }
 

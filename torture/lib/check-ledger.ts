@@ -24,7 +24,7 @@ export function checkLedger(history: readonly HistoryLine[]): Violation[] {
     if (earlier !== undefined) report(`Key ${record.key} is charged by ${earlier} and ${record.id}.`);
     keys.set(record.key, record.id);
   }
-  const named = checkNamedRecords(history, byId, report);
+  const named = checkNamedRecords(history, { byId, unnamed }, report);
   for (const { id, tool } of records)
     if (!named.has(id) && !unnamed.has(id)) report(`No event names record ${id} (${tool}).`);
   for (const { user, units, period } of linesOf(history, 'usage')) {
@@ -38,7 +38,7 @@ export function checkLedger(history: readonly HistoryLine[]): Violation[] {
 /** Checks each record that an event names, and returns their ids. */
 function checkNamedRecords(
   history: readonly HistoryLine[],
-  byId: ReadonlyMap<string, BilledRecord>,
+  { byId, unnamed }: { readonly byId: ReadonlyMap<string, BilledRecord>; readonly unnamed: ReadonlySet<string> },
   report: (what: string) => void,
 ): Set<string> {
   const named = new Set<string>();
@@ -49,6 +49,7 @@ function checkNamedRecords(
     named.add(recordId);
     if (!record) return;
     if (record.user !== user) report(`Record ${recordId} of ${record.user} is named by an event of ${user}.`);
+    if (unnamed.has(recordId)) return;
     if (type === 'tool_completed' && (record.status === 'success') !== success) {
       report(`Record ${recordId} is ${record.status}; its call has success: ${success}.`);
     }

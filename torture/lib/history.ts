@@ -201,7 +201,7 @@ export interface BilledRecord {
 export interface LedgerPulled {
   readonly t: 'ledger';
   readonly records: readonly BilledRecord[];
-  /** Records whose event may be lost although they are charged; see losses.ts. */
+  /** Records of calls whose events may be lost, or differ; see losses.ts. */
   readonly unnamed?: readonly string[];
   readonly verified: { readonly ok: boolean; readonly checked: number; readonly problem: unknown };
 }

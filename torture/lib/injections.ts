@@ -169,6 +169,8 @@ export const restartedEmpty: Inject = async (deployment) => {
   return async () => {
     await redis.clear();
     await redis.server.restart();
+    // The reference auth service has its accounts in Redis, and stores those of this round when it starts.
+    await deployment.stack.auth.restart();
   };
 };
 

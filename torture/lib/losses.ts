@@ -1,5 +1,5 @@
 import { FAULTS } from './faults.ts';
-import { type HistoryLine, type Invoked, linesOf } from './history.ts';
+import { type HistoryLine, type Invoked, linesOf, type UserLog } from './history.ts';
 
 /** Writes that were acknowledged this long before a master was lost had reached a replica. */
 const REPLICATION_MS = 1_000;
@@ -39,10 +39,12 @@ export function withoutLosses(history: readonly HistoryLine[]): readonly History
       case 'executions':
         return [{ ...line, keys: line.keys.filter((key) => !keys.has(key)) }];
       case 'ledger': {
-        // Its process submits a lost record again; the event is not restored.
+        // Its process submits a lost record again; the event is not restored, or the call ends in another way.
         const unnamed = line.records.filter(({ key }) => key !== null && keys.has(key)).map(({ id }) => id);
         return [{ ...line, unnamed }];
       }
+      case 'log':
+        return [withoutOrphans(line)];
       case 'usage':
         // The counters of a user go back with the calls, and the ledger has their records again.
         return [];
@@ -50,6 +52,15 @@ export function withoutLosses(history: readonly HistoryLine[]): readonly History
         return [line];
     }
   });
+}
+
+/** A call may have only its end in the new history: its beginning is lost. */
+function withoutOrphans(log: UserLog): UserLog {
+  const begun = new Set(log.events.flatMap(({ type, callId }) => (type === 'tool_executing' ? (callId ?? []) : [])));
+  const events = log.events.map((event) => {
+    return event.callId === undefined || begun.has(event.callId) ? event : { ...event, callId: undefined };
+  });
+  return { ...log, events };
 }
 
 /** Operations that were in progress in a window, and all operations with their keys. */
