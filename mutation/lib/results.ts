@@ -2,8 +2,11 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { dirname } from 'node:path';
 import type { Mutant } from './mutants.ts';
 
-/** `invalid`: Redis cannot compile the script. `untested`: no test of the module executes the script. */
-export type Outcome = 'killed' | 'timeout' | 'survived' | 'invalid' | 'untested';
+/**
+ * `invalid`: Redis cannot compile the script. `untested`: no test of the module executes the script.
+ * `unclear`: a test failed in a way that the load of the machine explains too.
+ */
+export type Outcome = 'killed' | 'timeout' | 'survived' | 'invalid' | 'untested' | 'unclear';
 
 export interface Result extends Mutant {
   readonly module: string;
