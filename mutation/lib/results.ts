@@ -43,9 +43,10 @@ export class Results {
 export function scoreRow(module: string, existing: number, results: readonly Result[]): string {
   const count = (...outcomes: Outcome[]) => results.filter(({ outcome }) => outcomes.includes(outcome)).length;
   const [killed, survived, untested] = [count('killed', 'timeout'), count('survived'), count('untested')];
+  const unclear = count('unclear');
   const valid = killed + survived + untested;
   const score = valid === 0 ? '–' : `${Math.round((100 * killed) / valid)} %`;
-  return `| ${module} | ${existing} | ${valid} | ${killed} | ${survived} | ${untested} | ${score} |`;
+  return `| ${module} | ${existing} | ${valid + unclear} | ${killed} | ${survived} | ${untested} | ${unclear} | ${score} |`;
 }
 
 export function survivorLine({ file, line, operator, original, replacement, outcome }: Result): string {
