@@ -37,7 +37,7 @@ function parseFlags(argv: readonly string[]): Flags {
     .option('--seed <text>', 'seed of the sample', '1')
     .option('--processes <n>', 'mutants at a time', wholeNumber, 1)
     .option('--minutes <n>', 'begins no mutant after this time; the next run continues', wholeNumber, 1_440)
-    .option('--again', 'runs the survivors of earlier runs again')
+    .option('--again', 'also runs mutants again that were not killed')
     .option('--report', 'runs nothing, and prints the results of earlier runs')
     .parse([...argv], { from: 'user' })
     .opts();
@@ -61,11 +61,11 @@ await runScript(async () => {
     const { existing, selected } = await selectMutants(module, options);
     const found = selected.flatMap(({ id }) => results.get(id) ?? []);
     rows.push(scoreRow(module.name, existing, found));
-    survivors.push(...found.filter(({ outcome }) => /survived|untested/.test(outcome)).map(survivorLine));
+    survivors.push(...found.filter(({ outcome }) => /survived|untested|unclear/.test(outcome)).map(survivorLine));
   }
   const head = [
-    '| module | mutants | run | killed | survived | not executed | score |',
-    '| --- | --- | --- | --- | --- | --- | --- |',
+    '| module | mutants | run | killed | survived | not executed | unclear | score |',
+    '| --- | --- | --- | --- | --- | --- | --- | --- |',
   ];
   process.stdout.write(`${[...survivors, '', ...head, ...rows].join('\n')}\n`);
   return 0;

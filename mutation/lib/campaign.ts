@@ -14,11 +14,12 @@ export interface CampaignOptions {
   readonly processes: number;
   /** No module starts after this time, and no mutant. */
   readonly until: number;
-  /** Runs the survivors of earlier runs again. */
+  /** Also runs mutants again that were not killed. */
   readonly again: boolean;
   readonly print: (line: string) => void;
 }
 
+const REPEATED = /survived|untested|unclear/;
 /** A mutant that makes a test wait for ever costs this time, and four times that of the tests. */
 const MIN_TIMEOUT_MS = 20_000;
 
@@ -31,7 +32,7 @@ export async function selectMutants({ files }: CoreModule, { sample, seed }: Cam
 /** Runs the mutants of a module that have no result yet. */
 export async function runModule(module: CoreModule, results: Results, options: CampaignOptions): Promise<void> {
   const isOpen = ({ id }: Mutant) =>
-    !results.get(id) || (options.again && /survived|untested/.test(results.get(id)?.outcome ?? ''));
+    !results.get(id) || (options.again && REPEATED.test(results.get(id)?.outcome ?? ''));
   const queue = (await selectMutants(module, options)).selected.filter(isOpen);
   if (queue.length === 0) return;
   const redis = await startRedisServer();
@@ -93,7 +94,14 @@ class ModuleRun {
     const covering = testsOf(scripts, tests).sort((a, b) => rank(a) - rank(b));
     if (!(await this.#executes(file, covering, process))) return { outcome: 'untested' as const };
     const timeoutMs = MIN_TIMEOUT_MS + 4 * covering.reduce((sum, { ms }) => sum + ms, 0);
-    const result = await process.run({ tests: covering.map((test) => test.file), mutant: { file, source } }, timeoutMs);
+    const request = { tests: covering.map((test) => test.file), mutant: { file, source } };
+    const result = await process.run(request, timeoutMs);
+    if (isSuspect(result)) {
+      // A loaded machine fails tests too. The failure counts if it is repeated after a run without the mutant that passes.
+      const without = await process.run({ tests: request.tests }, timeoutMs);
+      const again = without.failed === undefined ? await process.run(request, timeoutMs) : {};
+      if (again.failed === undefined) return { outcome: 'unclear' as const, failure: result.failure?.slice(0, 300) };
+    }
     if (result.failed?.startsWith('test/')) killers.add(result.failed);
     return { outcome: outcomeOf(result), by: result.failed, failure: result.failure?.slice(0, 300) };
   }
@@ -111,6 +119,16 @@ class ModuleRun {
 
 function throwing(file: string): string {
   return `${file.endsWith('.lua') ? "error('mutant')" : "throw new Error('mutant');"}\n${readSource(file)}`;
+}
+
+/** Whether the failure may come from the load of the machine: a time that has passed, or a lost connection. */
+function isSuspect({ failure = '', timedOut }: TestResult): boolean {
+  return (
+    timedOut === true ||
+    /no end after|did not come true within|no answer within|Redis is not usable|timed out|Connection is closed/i.test(
+      failure,
+    )
+  );
 }
 
 function outcomeOf({ failed, timedOut }: TestResult): Outcome {

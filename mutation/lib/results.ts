@@ -2,8 +2,11 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { dirname } from 'node:path';
 import type { Mutant } from './mutants.ts';
 
-/** `invalid`: Redis cannot compile the script. `untested`: no test of the module executes the script. */
-export type Outcome = 'killed' | 'timeout' | 'survived' | 'invalid' | 'untested';
+/**
+ * `invalid`: Redis cannot compile the script. `untested`: no test of the module executes the script.
+ * `unclear`: a test failed in a way that the load of the machine explains too.
+ */
+export type Outcome = 'killed' | 'timeout' | 'survived' | 'invalid' | 'untested' | 'unclear';
 
 export interface Result extends Mutant {
   readonly module: string;
@@ -40,9 +43,10 @@ export class Results {
 export function scoreRow(module: string, existing: number, results: readonly Result[]): string {
   const count = (...outcomes: Outcome[]) => results.filter(({ outcome }) => outcomes.includes(outcome)).length;
   const [killed, survived, untested] = [count('killed', 'timeout'), count('survived'), count('untested')];
+  const unclear = count('unclear');
   const valid = killed + survived + untested;
   const score = valid === 0 ? '–' : `${Math.round((100 * killed) / valid)} %`;
-  return `| ${module} | ${existing} | ${valid} | ${killed} | ${survived} | ${untested} | ${score} |`;
+  return `| ${module} | ${existing} | ${valid + unclear} | ${killed} | ${survived} | ${untested} | ${unclear} | ${score} |`;
 }
 
 export function survivorLine({ file, line, operator, original, replacement, outcome }: Result): string {
