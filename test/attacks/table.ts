@@ -81,7 +81,7 @@ const HANDSHAKES: readonly Row[] = [
   ],
   [
     'A10',
-    'Upgrade of an unknown path, dot segments, backslash, `//ws`, `/ws;x`',
+    'Upgrade of an unknown path, of dot segments that lead away, `//ws`, `/ws;x`',
     '404 `ENDPOINT_NOT_FOUND`, and the socket is closed; an escaped slash is part of a user id: 1008 `USER_MISMATCH`',
     'attacks/paths: A10 is 404 ENDPOINT_NOT_FOUND, and its socket is closed: %s',
     'attacks/paths: A10 is that of another user with an escaped slash: 1008 USER_MISMATCH',

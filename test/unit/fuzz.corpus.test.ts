@@ -7,7 +7,7 @@ import { MAX_INPUT_BYTES, type Target } from '../../fuzz/lib/target.ts';
 import { TARGETS } from '../../fuzz/lib/targets.ts';
 
 /** Mutations per target; `npm run fuzz` runs for a given time, guided by coverage. */
-const RUNS = Number(process.env.FUZZ_RUNS ?? 40);
+const RUNS = Number(process.env.FUZZ_RUNS ?? 20);
 /** Code that jest has transformed starts cold, and the workers share the cores. */
 const LENIENCE = 4;
 

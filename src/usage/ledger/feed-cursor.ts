@@ -19,6 +19,8 @@ export function decodeCursor(cursor: string): LedgerPosition | undefined {
   const match = CURSOR.exec(Buffer.from(cursor, 'base64url').toString('latin1'));
   if (!match) return undefined;
   const position = { sequence: Number(match[1]), hash: match[2] ?? '' };
+  // From 2^53 on, different sequences are the same number.
+  if (!Number.isSafeInteger(position.sequence)) return undefined;
   // Rejects extra and truncated data. Only the cursor of the beginning has no hash.
   const sound = encodeCursor(position) === cursor && (position.sequence === 0) === (position.hash === '');
   return sound && (position.hash === '' || position.hash.length === HASH_LENGTH) ? position : undefined;
