@@ -485,6 +485,10 @@ describe('the checker of npm run torture', () => {
     ],
     ['an answer that wins before another one', asked()],
     [
+      'an answer whose repetition was refused after the end of its run',
+      asked(answer(6, 'accept', { t: 'failed', code: 'INPUT_NOT_FOUND' })),
+    ],
+    [
       'the same answer twice',
       asked([...answer(6, 'accept', FIRST), ...answer(7, 'accept', { t: 'ok', repeated: true })]),
     ],

@@ -162,7 +162,11 @@ export function checkAnswers(history: readonly HistoryLine[]): Violation[] {
     const operations = answers.flatMap((operation): TimedOperation<AnswerInput, AnswerOutput>[] => {
       const { invoked, ended } = operation;
       const input = { answer: invoked.value ?? '' };
-      if (ended?.t === 'failed' && ended.code !== 'INPUT_ALREADY_ANSWERED') return [];
+      // A client repeats an answer after a lost connection. If the run has ended by then, the refusal says nothing
+      // about the first attempt.
+      if (ended?.t === 'failed' && ended.code !== 'INPUT_ALREADY_ANSWERED') {
+        return [{ invoked: invoked.at, returned: Number.POSITIVE_INFINITY, input, output: undefined }];
+      }
       if (ended?.t === 'failed') return [{ ...intervalOf(operation), input, output: 'already answered' }];
       const output = ended?.t === 'ok' ? (ended.repeated ? 'repeated' : 'first') : undefined;
       return [{ ...intervalOf(operation), input, output }];

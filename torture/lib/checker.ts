@@ -10,8 +10,11 @@ import type { Violation } from './promises.ts';
 /** Checks everything that the history of a round states. It reads nothing else. */
 export function check(recorded: readonly HistoryLine[]): Violation[] {
   const history = withoutLosses(recorded);
+  const missing = checkEvidence(recorded);
+  // A round that ended before its state was read has no logs and no ledger to compare with.
+  if (linesOf(history, 'finished').length === 0) return [...missing, ...processFailures(history)];
   return [
-    ...checkEvidence(recorded),
+    ...missing,
     ...checkDeliveries(history),
     ...checkLogs(history),
     ...checkRuns(history),
@@ -25,8 +28,12 @@ export function check(recorded: readonly HistoryLine[]): Violation[] {
     ...checkAnswers(history),
     ...checkThreads(history),
     ...checkResources(history),
-    ...linesOf(history, 'process').map(({ what }) => ({ promise: 'processes' as const, what })),
+    ...processFailures(history),
   ];
+}
+
+function processFailures(history: readonly HistoryLine[]): Violation[] {
+  return linesOf(history, 'process').map(({ what }) => ({ promise: 'processes', what }));
 }
 
 /** A history that lacks something proves nothing. */

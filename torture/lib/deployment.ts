@@ -32,6 +32,8 @@ const ENVIRONMENT = {
   EVENT_LOG_LENGTH: '1000000',
   EVENT_LOG_BYTES: String(2 ** 30),
   TOOL_TIMEOUT_SECONDS: '2',
+  // A client that did not receive the acceptance of its run does not answer it; such a run must end within the round.
+  INPUT_EXPIRES_SECONDS: '30',
   // Logged-in users need a refresh every few seconds, so that faults of the auth service have an effect.
   ACCESS_TOKEN_SECONDS: '40',
   LOG_LEVEL: 'error',
