@@ -99,11 +99,11 @@ function quotaOperations(ofKey: readonly Operation[]): TimedOperation<QuotaInput
   if (ended?.t === 'failed') {
     return ended.code === 'QUOTA_EXCEEDED' ? [{ ...interval, input: 'use', output: 'refused' }] : [];
   }
-  // It counted for some time, or may have counted.
+  // An execution that failed counts; a call that failed before its execution counts only for some time.
   const output = ended?.t === 'ok' ? ('done' as const) : undefined;
   return [
     { ...interval, input: 'hold', output },
-    { ...interval, input: 'release', output },
+    { invoked: interval.invoked, returned: Number.POSITIVE_INFINITY, input: 'release', output: undefined },
   ];
 }
 
