@@ -93,7 +93,7 @@ export class Deployment {
     const inspectors = new Inspectors();
     const names = new NameService(folder);
     const clocks = options.clocks ? clocksIn(folder) : new Map<string, ProcessClock>();
-    const catalogue = { 'plans.json': planFile, 'tools.json': toolFile, 'agents.json': agents(agentPort) };
+    const catalogue = { 'plans.json': planFile, 'tools.json': toolFile, 'agents.json': agents(agentPort, options) };
     const { from } = options;
     const stack = await StackProcesses.start({
       gateways: HAPROXY_GATEWAYS,
@@ -203,8 +203,10 @@ function toolServers(port: number): object {
   return { servers: [{ name: 'torture', url: `${httpUrl(port)}/mcp`, tools }] };
 }
 
-function agents(port: number): object {
-  const builtIn = { name: 'helper', description: 'The built-in agent.', kind: 'built_in', tools: ['list_agents'] };
+function agents(port: number, { from }: DeploymentOptions): object {
+  const builtIn = { name: 'helper', description: 'The built-in agent.', tools: ['list_agents'] };
+  // Version 0.1.0 has no kinds of agents.
+  if (from !== undefined) return { default: 'helper', agents: [builtIn] };
   const remote = { name: 'remote', description: 'An agent in another process.', kind: 'http', tools: [] };
   const url = `${httpUrl(port)}/turn`;
   return { default: 'helper', agents: [builtIn, { ...remote, url, secret: `\${AGENT_SECRET}`, units: 2 }] };
