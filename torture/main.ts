@@ -27,7 +27,6 @@ interface Flags {
   readonly out?: string;
   readonly docs?: string;
   readonly redis: RedisKind;
-  readonly from?: string;
   readonly balancer: boolean;
   readonly history: string;
   readonly check?: readonly string[];
@@ -74,7 +73,6 @@ function parseFlags(argv: readonly string[]): Flags {
     .addOption(option('--faults <n>', 'mean number of faults per second', number(0.01, 5, false)).default(0.4))
     .addOption(option('--only <faults>', 'kinds of faults, separated by commas; default: all', faultNames))
     .addOption(new Option('--redis <kind>', 'topology of Redis').choices(REDIS_KINDS).default('single'))
-    .option('--from <version>', 'gateways and workers start in this version (a tag), for the fault `version`')
     .option('--no-balancer', 'connects the clients to the gateways instead of HAProxy')
     .option('--out <file>', 'writes the report as HTML')
     .option('--docs <file>', 'replaces the rows in a page such as docs/reliability.md')
@@ -110,9 +108,9 @@ async function oneRound(flags: Flags, seed: number, changes: Changes = {}): Prom
   };
   const failures: Violation[] = [];
   const note = (error: unknown) => void failures.push({ promise: 'processes', what: describeFailure(error) });
-  const { only, users, faults: faultsPerSecond, redis, from, balancer } = flags;
+  const { only, users, faults: faultsPerSecond, redis, balancer } = flags;
   const clocks = only === undefined || only.includes('clock');
-  const deployment = await Deployment.start({ balancer, redis, from, clocks }).catch((error: unknown) => {
+  const deployment = await Deployment.start({ balancer, redis, clocks }).catch((error: unknown) => {
     process.stderr.write(`${describeFailure(error)}\n`);
     // What has started, ends with this process.
     process.exit(1);

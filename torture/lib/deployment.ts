@@ -7,7 +7,6 @@ import { type Environment, httpStatus, nodeProcess, type Startable } from '../..
 import { redisUrl } from '../../scripts/lib/redis-server.ts';
 import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
 import { catalogueFolder } from '../../test/support/catalogues.ts';
-import { checkoutOf } from '../../test/support/earlier-version.ts';
 import { type StackAddresses, StackProcesses } from '../../test/support/stack-processes.ts';
 import { until } from '../../test/support/until.ts';
 import { agents, PERMISSIONS_AND_TOOLS, PLANS, toolServers } from './catalogues.ts';
@@ -42,8 +41,6 @@ const ENVIRONMENT = {
 export interface DeploymentOptions {
   readonly balancer: boolean;
   readonly redis: RedisKind;
-  /** The version in which gateways and workers start, a tag or commit; default: this one. */
-  readonly from?: string | undefined;
   /** Whether processes run with libfaketime, if it is installed. */
   readonly clocks: boolean;
 }
@@ -67,8 +64,6 @@ interface Members {
   /** Clocks that can be set, by process name; empty without libfaketime. */
   readonly clocks: ReadonlyMap<string, ProcessClock>;
   readonly names: NameService;
-  /** Whether gateways and workers have an earlier version to change to. */
-  readonly hasEarlier: boolean;
 }
 
 /** All processes of a round, and the links between them that can fail. */
@@ -101,7 +96,6 @@ export class Deployment {
     const clocks = options.clocks ? clocksIn(folder) : new Map<string, ProcessClock>();
     const offered = agents({ http: httpUrl(agentPort), agUi: httpUrl(agUiPort) });
     const catalogue = { 'plans.json': PLANS, 'tools.json': PERMISSIONS_AND_TOOLS, 'agents.json': offered };
-    const { from } = options;
     const stack = await StackProcesses.start({
       gateways: HAPROXY_GATEWAYS,
       workers: WORKERS,
@@ -118,18 +112,13 @@ export class Deployment {
       },
       envOf: (name) => environmentOf(name, { links, names, clocks }),
       onLine: (line, name) => inspectors.read(name, line),
-      ...(from === undefined ? {} : { earlierRoot: checkoutOf(from) }),
     });
     const gatewayUrls = stack.addresses.gateways.map(({ url }) => url);
     const hasBalancer = options.balancer && haproxyVersion() !== undefined;
     const balancer = hasBalancer ? await Balancer.on(balancerPort, gatewayUrls) : undefined;
     const urls = balancer ? [httpUrl(balancerPort)] : gatewayUrls;
-    const hasEarlier = from !== undefined;
     const processes = { stack, redis, toolServer, agent, modelServer, agUiAgent, balancer };
-    return new Deployment(
-      { ...processes, links, authLink, keyServer, urls, inspectors, clocks, names, hasEarlier },
-      folder,
-    );
+    return new Deployment({ ...processes, links, authLink, keyServer, urls, inspectors, clocks, names }, folder);
   }
 
   get stack(): StackProcesses {

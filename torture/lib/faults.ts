@@ -94,12 +94,6 @@ const PROCESS_FAULTS: readonly FaultRow[] = [
     targets: (on) => (on.members.clocks.size > 0 ? [...gateways(on), ...workers(on)] : []),
     inject: inject.clockSet,
   },
-  {
-    ...{ kind: 'version', what: 'A gateway or worker changes from `--from` to this version, and back', maxMs: 10_000 },
-    promise: 'Both versions read what either has written; a rolling upgrade and its way back lose and double nothing',
-    targets: (on) => (on.members.hasEarlier ? [...gateways(on), ...workers(on)] : []),
-    inject: inject.otherVersion,
-  },
 ];
 
 const REDIS_FAULTS: readonly FaultRow[] = [

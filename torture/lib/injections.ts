@@ -84,13 +84,6 @@ export const namesFail: Inject = async ({ members: { names, links } }, target) =
   return async () => heal();
 };
 
-/** Gateways and workers begin in the earlier version and return to it. */
-export const otherVersion: Inject = async (deployment, target) => {
-  const process = processOf(deployment, target);
-  await process.switchTo('current');
-  return () => process.switchTo('earlier');
-};
-
 /** A fault of the link between one process and Redis. */
 export function linkOf(fault: (forMs: number) => LinkFault): Inject {
   return async ({ members: { links } }, target, forMs) => {
