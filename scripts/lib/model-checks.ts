@@ -9,6 +9,8 @@ export interface Change {
 
 export interface ModelChecks {
   readonly model: string;
+  /** The action of a step; default: `step`. */
+  readonly step?: string;
   /** The simulator takes at most this many steps per sample. */
   readonly steps: number;
   /** They hold in every state. Each has a change of the model that violates it. */
@@ -127,6 +129,14 @@ export const MODEL_CHECKS: readonly ModelChecks[] = [
         from: 'writer.since == state.losses,   // as in appendTo',
         to: '//',
       },
+    },
+    limits: {},
+  },
+  {
+    model: 'ledger',
+    step: 'clusterStep',
+    steps: 40,
+    invariants: {
       repeatedCallIsChargedOnce: {
         without: 'the ids that are kept before a rewind',
         from: 'redis.ledger.returned.union(linked(writers.get(w).head))',

@@ -23,6 +23,7 @@ export interface Check {
   readonly change: Change | undefined;
   /** Whether the simulator has to find a violation, or none. */
   readonly violates: boolean;
+  readonly step: string;
   readonly steps: number;
 }
 
@@ -44,11 +45,11 @@ export interface Result {
 
 /** Returns one check of all invariants of each model, one of each change, and one of each limit. */
 export function modelChecks(all: readonly ModelChecks[] = MODEL_CHECKS): Check[] {
-  return all.flatMap(({ model, steps, invariants, limits }) => {
+  return all.flatMap(({ model, step = 'step', steps, invariants, limits }) => {
     const names = Object.keys(invariants);
-    const holds = { model, steps, invariants: names, change: undefined, violates: false };
+    const holds = { model, step, steps, invariants: names, change: undefined, violates: false };
     const violated = [...Object.entries(invariants), ...Object.entries(limits)].map(([name, change]) => {
-      return { model, steps, invariants: [name], change, violates: true };
+      return { model, step, steps, invariants: [name], change, violates: true };
     });
     return [holds, ...violated];
   });
@@ -74,6 +75,7 @@ export async function runCheck(check: Check, { samples, attempts, seed }: Sampli
     writeFileSync(file, changedModel(check.model, check.change));
     const args = [
       ...['run', file, '--backend', 'typescript', '--out', out, '--seed', String(seed), '--verbosity', '0'],
+      ...['--step', check.step],
       ...['--max-steps', String(check.steps), '--max-samples', String(check.violates ? attempts : samples)],
       ...['--invariants', ...check.invariants],
     ];

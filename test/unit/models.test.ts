@@ -17,6 +17,7 @@ describe('the models of docs/formal-models.md', () => {
         ['runs', false],
         ['runs', true],
         ['ledger', false],
+        ['ledger', false],
       ]);
       const results = await Promise.all(checks.map((check) => runCheck(check, SAMPLING)));
       expect(results.filter(({ passed }) => !passed)).toEqual([]);
