@@ -15,7 +15,7 @@ export function commandName([command = '', ...args]: readonly string[]): string 
   const isScript = name === 'evalsha' || name === 'eval';
   if (!isScript) return withQueue(args[0], name);
   const sha = name === 'eval' ? sha1(args[0] ?? '') : (args[0] ?? '');
-  const script = namesBySha.get(sha) ?? 'other script';
+  const script = namesBySha.get(sha) ?? (args[2]?.endsWith(':message-rate') ? 'message limiter' : 'other script');
   return withQueue(args[2], name === 'eval' ? `${script} (text)` : script);
 }
 

@@ -1,15 +1,12 @@
+import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
 import type { Plan, Plans } from '../catalogue/plans.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { isResponsive, type Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
-import { integer, tuple } from '../redis/replies.ts';
-import { LuaScript } from '../redis/scripts.ts';
 import { LocalLimiter, type Uncounted } from './local-limiter.ts';
 import { type CountedBatch, MessageBatches } from './message-batches.ts';
-
-const countMessages = LuaScript.load('countMessages-1', tuple([integer, integer]));
 
 const WINDOW_SECONDS = 60;
 
@@ -41,6 +38,11 @@ export interface CountedMessage {
  *   gets more than this node's allowance.
  */
 type CountedBy = 'cluster' | 'node' | 'both';
+
+interface PlanLimiter {
+  readonly limit: number;
+  readonly shared: RateLimiterRedis;
+}
 
 interface Refusal {
   /** End of the in-memory block, ms since the epoch. */
@@ -77,6 +79,8 @@ const COUNT_BATCH = 500;
  */
 export class MessageLimiter {
   readonly #deps: MessageLimiterDeps;
+  /** By limit; plans with the same limit share an entry. Grows by one entry per distinct limit, also across reloads. */
+  readonly #limiters = new Map<number, PlanLimiter>();
   readonly #perMinute: number;
   readonly #local: LocalLimiter;
   /** By plan and counter key, in order of insertion. */
@@ -96,7 +100,7 @@ export class MessageLimiter {
 
   /** Returns the messages per minute of a plan. */
   limitOf(plan: string): number {
-    return messagesPerMinute(this.#deps.plans.effective(plan), this.#perMinute);
+    return this.#limiterOf(plan).limit;
   }
 
   /** Returns the user's counter in Redis; an elapsed window counts as 0. @throws RedisUnavailable */
@@ -128,8 +132,8 @@ export class MessageLimiter {
 
   /** Counts one message of the user: at most one command to Redis, sent at once, and none for a blocked user. */
   consume(userId: string, plan: string): CountedMessage {
-    const limit = this.limitOf(plan);
-    const counterAtMost = limit;
+    const limiter = this.#limiterOf(plan);
+    const counterAtMost = limiter.limit;
     const blockedMs = this.blockedInMemoryMs(userId, plan);
     const degraded = this.#countedBy !== 'cluster';
     if (blockedMs > 0) {
@@ -140,10 +144,10 @@ export class MessageLimiter {
     if (this.#countedBy === 'node')
       return { decision: Promise.resolve(this.#consumeLocally(key, plan)), counterAtMost };
     if (degraded) return { decision: this.#consumeDegraded(key, plan), counterAtMost };
-    const count = (size: number) => this.#count(key, limit, size);
-    const { position, size, counting } = this.#batches.join(userId, limit, count);
+    const count = (size: number) => countPoints(limiter, key, size);
+    const { position, size, counting } = this.#batches.join(userId, limiter.limit, count);
     const decision = counting.then((counted) => this.#decide(key, plan, { position, counted }));
-    return { decision, counterAtMost: limit + size - position };
+    return { decision, counterAtMost: limiter.limit + size - position };
   }
 
   #decide(
@@ -163,7 +167,7 @@ export class MessageLimiter {
   /** Counts a message in Redis and by this node. */
   async #consumeDegraded(key: string, plan: string): Promise<RateDecision> {
     this.#local.grant(key);
-    const counted = await this.#count(key, this.limitOf(plan), 1);
+    const counted = await countPoints(this.#limiterOf(plan), key, 1);
     if (counted instanceof Error) {
       this.#leaveCluster(counted);
       return { allowed: true, degraded: true };
@@ -243,9 +247,11 @@ export class MessageLimiter {
   }
 
   async #countOne(missed: Uncounted): Promise<boolean> {
+    // Any limiter will do: the counter belongs to the user and is independent of the plan.
+    const [limiter] = this.#limiters.values();
     try {
-      const seconds = Math.ceil(missed.remainingMs / 1_000);
-      await countMessages.run(this.#deps.redis, [missed.key], [missed.messages, seconds]);
+      const customDuration = Math.ceil(missed.remainingMs / 1_000);
+      await limiter?.shared.penalty(missed.key, missed.messages, { customDuration });
       this.#local.counted(missed.key, missed.messages);
       return true;
     } catch (error) {
@@ -258,15 +264,21 @@ export class MessageLimiter {
     return Math.max(1, Math.floor(this.limitOf(plan) / this.#nodeCount));
   }
 
-  /** Counts messages in one command, which is sent at once. Never rejects. */
-  async #count(key: string, limit: number, messages: number): Promise<CountedBatch | Error> {
-    try {
-      const [counted, remainingMs] = await countMessages.run(this.#deps.redis, [key], [messages, WINDOW_SECONDS]);
-      const granted = Math.min(messages, Math.max(0, limit - (counted - messages)));
-      return { granted, remainingMs };
-    } catch (error) {
-      return error instanceof Error ? error : new Error(String(error));
-    }
+  #limiterOf(plan: string): PlanLimiter {
+    const limit = messagesPerMinute(this.#deps.plans.effective(plan), this.#perMinute);
+    const existing = this.#limiters.get(limit);
+    if (existing) return existing;
+    const shared = new RateLimiterRedis({
+      points: limit,
+      duration: WINDOW_SECONDS,
+      // No prefix by the library: the key is complete and hashes to the user's slot.
+      keyPrefix: '',
+      storeClient: this.#deps.redis,
+      rejectIfRedisNotReady: true,
+    });
+    const limiter = { limit, shared };
+    this.#limiters.set(limit, limiter);
+    return limiter;
   }
 }
 
@@ -282,4 +294,21 @@ function refusalKey(counterKey: string, plan: string): string {
 
 export function messagesPerMinute(plan: Plan, perMinute: number): number {
   return Math.max(1, Math.floor(plan.multiplier * perMinute));
+}
+
+/**
+ * Counts messages. The library rejects both for "over the limit" and for "the store failed"; this function separates
+ * the two.
+ */
+async function countPoints({ shared, limit }: PlanLimiter, key: string, points: number): Promise<CountedBatch | Error> {
+  try {
+    const { msBeforeNext } = await shared.consume(key, points);
+    return { granted: points, remainingMs: msBeforeNext };
+  } catch (rejection) {
+    if (rejection instanceof RateLimiterRes) {
+      const { consumedPoints, msBeforeNext } = rejection;
+      return { granted: Math.max(0, limit - (consumedPoints - points)), remainingMs: msBeforeNext };
+    }
+    return rejection instanceof Error ? rejection : new Error(String(rejection));
+  }
 }
