@@ -485,6 +485,10 @@ describe('the checker of npm run torture', () => {
     ],
     ['an answer that wins before another one', asked()],
     [
+      'an approved call that a takeover repeats',
+      (history) => adding(...fault('worker-kill', 'worker-1', 21, 30))(asked(undefined, ['ask_1', 'ask_1'])(history)),
+    ],
+    [
       'an answer whose repetition was refused after the end of its run',
       asked(answer(6, 'accept', { t: 'failed', code: 'INPUT_NOT_FOUND' })),
     ],

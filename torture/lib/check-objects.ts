@@ -3,6 +3,10 @@ import { type HistoryLine, linesOf } from './history.ts';
 import { linearize, type Model, type TimedOperation } from './linearizable.ts';
 import type { PromiseName, Violation } from './promises.ts';
 
+/** Faults that move no run to another worker. The others can interrupt a call, whose tool is then executed again. */
+const NO_TAKEOVER = /^(gateway|auth|keys|haproxy|tool-server|agent)/;
+/** A fault that began before a run can interrupt it. */
+const LONGEST_FAULT_MS = 60_000;
 /** After everything that a client did. */
 const AT_THE_END = Number.MAX_SAFE_INTEGER;
 
@@ -178,7 +182,7 @@ export function checkAnswers(history: readonly HistoryLine[]): Violation[] {
   return [...violations, ...checkApprovals(history, received)];
 }
 
-/** Checks that a call is executed once after an approval, and never without one. */
+/** Checks that a call is executed after an approval only, and once more at most per takeover of its run. */
 function checkApprovals(
   history: readonly HistoryLine[],
   received: ReadonlyMap<string, readonly { readonly runId?: string; readonly action?: string }[]>,
@@ -196,14 +200,17 @@ function checkApprovals(
     for (const { runId, action } of ofInput) if (action === 'accept') approved.add(runId);
   }
   const runs = new Map(events.flatMap(({ requestId, runId }) => (requestId === undefined ? [] : [[requestId, runId]])));
-  for (const { invoked } of operationsOf(history)) {
+  const takeovers = linesOf(history, 'fault').filter(({ kind }) => !NO_TAKEOVER.test(kind));
+  for (const { invoked, ended } of operationsOf(history)) {
     if (invoked.op !== 'ask') continue;
     const { key } = invoked;
+    const end = ended?.at ?? AT_THE_END;
+    const repetitions = takeovers.filter(({ at }) => at >= invoked.at - LONGEST_FAULT_MS && at <= end).length;
     const runId = runs.get(key);
     const times = executions.get(key)?.length ?? 0;
     const succeeded = events.some((event) => event.runId === runId && event.toolName === 'guarded' && event.success);
     if (times > 0 && !approved.has(runId)) report(`The call of ${key} was executed without an approval.`);
-    if (times > 1) report(`The call of ${key} was executed ${times} times.`);
+    if (times > 1 + repetitions) report(`The call of ${key} was executed ${times} times.`);
     if (succeeded && times === 0) report(`The call of ${key} succeeded without an execution.`);
   }
   return violations;

@@ -20,7 +20,9 @@ export interface FaultRow {
   readonly group?: string;
 }
 
-const RUNS_MOVE = 'Its runs continue on another worker; each has one terminal event, each call and charge happens once';
+const RUNS_MOVE =
+  'Its runs continue on another worker; each has one terminal event, each call one end and one charge. A tool call in ' +
+  'progress is executed again under the same call id';
 const CLIENTS_MOVE = 'Its clients resume on another node; they miss no event and receive none twice';
 const REDIS_WAITS = 'Requests wait or are refused with a retryable error; no acknowledged event, run or record is lost';
 const TOKENS_LAST = 'Connections live on with the token that they have; no run, event or charge is affected';
