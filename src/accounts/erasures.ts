@@ -1,4 +1,5 @@
 import { newId } from '../lib/ids.ts';
+import { userHash } from '../lib/logger.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import { done, integer, text } from '../redis/replies.ts';
@@ -11,6 +12,8 @@ const moveErasure = LuaScript.load('moveErasure-1', done);
 
 /** Redis keeps the result of an erasure, which does not name the user, as long as tallies: a year and a month. */
 const RESULT_SECONDS = 396 * 24 * 3_600;
+/** Retention of the hashes of erased users: longer than a process holds a refusal before it writes it. */
+const ERASED_USERS_MS = 180_000;
 
 /** In order of execution. Each phase can be repeated and continues where it was interrupted. */
 export const ERASURE_PHASES = [
@@ -164,7 +167,13 @@ export class Erasures {
     const key = this.#deps.keys.erasure(id);
     const finished = { phase: 'done', waiting_for: '', finished_at: new Date(nowMs).toISOString() };
     const forget = this.#deps.redis.multi().hset(key, finished).hdel(key, 'user_id').expire(key, RESULT_SECONDS);
-    await mapRedisErrors(forget.zrem(this.#deps.keys.erasures, `${id} ${userId}`).exec());
+    const { erasures, erasedUsers } = this.#deps.keys;
+    forget
+      .zrem(erasures, `${id} ${userId}`)
+      .zadd(erasedUsers, nowMs, userHash(userId))
+      .zremrangebyscore(erasedUsers, '-inf', nowMs - ERASED_USERS_MS)
+      .pexpire(erasedUsers, ERASED_USERS_MS);
+    await mapRedisErrors(forget.exec());
   }
 }
 

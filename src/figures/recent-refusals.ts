@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
-import type { Logger } from '../lib/logger.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { RefusalSink } from '../protocol/refusals.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
@@ -18,7 +18,7 @@ const MAX_WRITTEN = 200;
 export const REFUSAL_ENTRIES = 2_000;
 const KEPT_MS = 24 * 3_600_000;
 const MAX_TEXT = 200;
-/** Erasures in progress that a write looks at; there are few at a time. */
+/** Erasures in progress, and erasures of the last minutes, that a write looks at; there are few at a time. */
 const MAX_ERASURES = 1_000;
 
 const Entry = z.object({
@@ -50,6 +50,12 @@ interface Counted {
   writtenAt: number | undefined;
 }
 
+interface WrittenEntry {
+  /** Id in the stream. */
+  readonly id: string;
+  readonly userId: string;
+}
+
 interface RecentRefusalsDeps {
   readonly redis: Redis;
   readonly keys: Keys;
@@ -69,6 +75,8 @@ export class RecentRefusals implements RefusalSink {
   /** The write in progress; the next one waits for it. */
   #writing: Promise<void> = Promise.resolve();
   #isWriting = false;
+  /** Entries written since erased users were last looked up; at most those of one write. */
+  #unchecked: readonly WrittenEntry[] = [];
 
   constructor(deps: RecentRefusalsDeps) {
     this.#deps = deps;
@@ -115,12 +123,12 @@ export class RecentRefusals implements RefusalSink {
 
   async #write(repeatMs: number): Promise<void> {
     const now = this.#deps.clock.now();
-    if (this.#due(now, repeatMs).length === 0) return;
+    if (this.#unchecked.length === 0 && this.#due(now, repeatMs).length === 0) return;
     this.#isWriting = true;
     try {
       await this.#forgetErased();
       const written = this.#due(now, repeatMs).map((counted) => ({ counted, count: counted.count }));
-      await this.#append(
+      this.#unchecked = await this.#append(
         written.map(({ counted }) => counted),
         now,
       );
@@ -128,6 +136,8 @@ export class RecentRefusals implements RefusalSink {
         counted.count -= count;
         counted.writtenAt = now;
       }
+      // An erasure that began during the write may have looked at the list before.
+      await this.#forgetErased();
     } catch (error) {
       // The counts are kept for the next write.
       this.#deps.logger.debug({ error: (error as Error).message }, 'refusals could not be stored');
@@ -148,17 +158,30 @@ export class RecentRefusals implements RefusalSink {
     return due;
   }
 
-  /** A user whose data is being erased is blocked, so its clients are refused meanwhile. */
+  /**
+   * Drops the counts of users whose data is being erased, or was erased after they were counted, and removes the entries
+   * about them of the last write. Such a user is blocked, so its clients are refused during the erasure.
+   */
   async #forgetErased(): Promise<void> {
     const { redis, keys } = this.#deps;
-    const members = await mapRedisErrors(redis.zrange(keys.erasures, 0, String(MAX_ERASURES - 1)));
-    const erased = new Set(members.map((member) => member.slice(member.indexOf(' ') + 1)));
-    if (erased.size === 0) return;
-    for (const [key, { userId }] of this.#counted) if (erased.has(userId)) this.#counted.delete(key);
+    const [members, hashes] = await mapRedisErrors(
+      Promise.all([
+        redis.zrange(keys.erasures, 0, String(MAX_ERASURES - 1)),
+        redis.zrange(keys.erasedUsers, 0, String(MAX_ERASURES - 1), 'REV'),
+      ]),
+    );
+    const erasing = new Set(members.map((member) => member.slice(member.indexOf(' ') + 1)));
+    const erased = new Set(hashes);
+    const isErased = (userId: string) => erasing.has(userId) || (erased.size > 0 && erased.has(userHash(userId)));
+    for (const [key, { userId }] of this.#counted) if (isErased(userId)) this.#counted.delete(key);
+    const ids = this.#unchecked.filter(({ userId }) => isErased(userId)).map(({ id }) => id);
+    if (ids.length > 0) await mapRedisErrors(redis.xdel(keys.refusals, ...ids));
+    this.#unchecked = [];
   }
 
-  async #append(all: readonly Counted[], now: number): Promise<void> {
-    if (all.length === 0) return;
+  /** Returns the ids of the entries. */
+  async #append(all: readonly Counted[], now: number): Promise<WrittenEntry[]> {
+    if (all.length === 0) return [];
     const { redis, keys } = this.#deps;
     const pipeline = redis.pipeline();
     for (const { userId, code, count, at, text } of all) {
@@ -170,5 +193,6 @@ export class RecentRefusals implements RefusalSink {
     const replies = await mapRedisErrors(pipeline.exec());
     const failed = replies?.find(([error]) => error !== null)?.[0];
     if (failed) throw failed;
+    return all.map(({ userId }, at) => ({ id: String(replies?.[at]?.[1]), userId }));
   }
 }

@@ -128,6 +128,11 @@ export class Keys {
     return `${this.prefix}:{ledger}:erasures`;
   }
 
+  /** Hashes of users whose erasure has ended, scored by its end: processes still hold what they counted before. */
+  get erasedUsers(): string {
+    return `${this.prefix}:{ledger}:erased-users`;
+  }
+
   /** Progress and result of one erasure. It contains the user id only while the erasure is in progress. */
   erasure(id: string): string {
     return `${this.prefix}:{ledger}:erasure:${id}`;

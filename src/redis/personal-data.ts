@@ -69,6 +69,7 @@ export const SHARED_KEYS: Readonly<Record<Exclude<keyof Keys, 'prefix' | 'user'>
   correctionsOf: 'erased',
   erasedRecords: 'pseudonymised',
   erasures: 'entries',
+  erasedUsers: 'pseudonymised',
   erasure: 'pseudonymised',
   tally: 'pseudonymised',
   window: 'none',

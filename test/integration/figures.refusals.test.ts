@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { REFUSAL_ENTRIES, RecentRefusals } from '../../src/figures/recent-refusals.ts';
+import { userHash } from '../../src/lib/logger.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
@@ -76,5 +77,25 @@ describe('the latest refusals', () => {
     refusals.refused('u3', LIMITED);
     await written(2);
     expect((await countsOf()).toSorted()).toEqual(['u2 1', 'u3 1']);
+  });
+
+  it('have nothing of a user who was refused before an erasure that has ended', async () => {
+    refusals.refused('u1', LIMITED);
+    refusals.refused('u2', LIMITED);
+    await redis.zadd(keys.erasedUsers, clock.now(), userHash('u1'));
+    await written(1);
+    expect(await countsOf()).toEqual(['u2 1']);
+  });
+
+  it('lose the entries of a user whose erasure begins during their write', async () => {
+    refusals.refused('u1', LIMITED);
+    // The timer sends its look at the erasures first; this command follows on the same connection, before the entries.
+    clock.advance(WRITE_MS);
+    await redis.zadd(keys.erasures, 1, 'erased_1 u1');
+    await until(async () => {
+      const state: unknown = await redis.xinfo('STREAM', keys.refusals).catch(() => []);
+      const fields = Array.isArray(state) ? state : [];
+      return fields[fields.indexOf('entries-added') + 1] === 1 && fields[fields.indexOf('length') + 1] === 0;
+    });
   });
 });
