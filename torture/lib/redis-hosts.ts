@@ -65,7 +65,9 @@ export class SingleRedis implements RedisHost {
       save: '""',
       loglevel: 'warning',
     };
-    const server = await RedisProcess.start({ port, settings: Object.entries(settings) });
+    // A server whose disk is full, or whose machine is busy, answers late; a lost command would leave its fault unhealed.
+    const ask = { commandTimeout: 30_000 };
+    const server = await RedisProcess.start({ port, ask, settings: Object.entries(settings) });
     return new SingleRedis(server, dir, isMounted);
   }
 
@@ -80,10 +82,13 @@ export class SingleRedis implements RedisHost {
 
   /** Makes the disk full. @returns makes it large again */
   async fillDisk(): Promise<() => Promise<unknown>> {
-    const { blocks, bfree, bsize } = await statfs(this.#dir);
-    // A few more pages, so that the file ends at any byte of an entry.
-    await resize(this.#dir, `${(blocks - bfree + 2) * bsize}`);
-    return () => resize(this.#dir, DISK_SIZE);
+    for (let attempt = 1; ; attempt += 1) {
+      const { blocks, bfree, bsize } = await statfs(this.#dir);
+      // A few more pages, so that the file ends at any byte of an entry. It can outgrow them before the change.
+      const full = await resize(this.#dir, `${(blocks - bfree + 2 * attempt) * bsize}`).catch((error: Error) => error);
+      if (full === undefined) return () => resize(this.#dir, DISK_SIZE);
+      if (attempt === RESIZES) throw full;
+    }
   }
 
   async close(): Promise<void> {
@@ -93,6 +98,8 @@ export class SingleRedis implements RedisHost {
 }
 
 const DISK_SIZE = '2g';
+/** Attempts to shrink the file system to what is used, while Redis writes. */
+const RESIZES = 20;
 
 async function mount(dir: string): Promise<boolean> {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return false;
