@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { TERMINAL_EVENTS } from '../../src/protocol/messages.ts';
 import { CallingClient, type Message } from '../../test/support/chaos/calling-client.ts';
 import { until } from '../../test/support/until.ts';
 import type { Deployment } from './deployment.ts';
@@ -12,6 +13,9 @@ const SAMPLE_MS = 200;
 /** An interrupted run ends within 45 s, and its worker may have been killed twice. */
 const BASE_LINE_MS = 90_000;
 const LEDGER_MS = 30_000;
+/** Longer than an input request lasts. */
+const OPEN_RUN_MS = 45_000;
+const OPEN_RUN_POLL_MS = 2_000;
 const RECORDS_PER_PAGE = 1_000;
 
 /** For all processes of a kind together. */
@@ -122,7 +126,8 @@ export class Evidence {
   }
 
   /** @returns the number of usage records that the log names */
-  async #recordUser({ id, token }: User): Promise<number> {
+  async #recordUser(user: User, endAt = performance.now() + OPEN_RUN_MS): Promise<number> {
+    const { id, token } = user;
     const events: LoggedEvent[] = [];
     const onMessage = ({ type, fields }: Message) => {
       if (typeof fields.event_id === 'string' && typeof fields.seq === 'number') events.push(loggedEvent(type, fields));
@@ -135,6 +140,12 @@ export class Evidence {
       const isEnd = ({ type }: Message) => type === 'resumed' || type === 'resume_failed';
       const end = await client.request('resume', { after: 0, epoch }, isEnd, READ_MS);
       if (end.type !== 'resumed') throw new Error(`the log of ${id} cannot be read: ${JSON.stringify(end.fields)}`);
+      // A run whose request was refused without memory can start late, and then wait for input until that expires.
+      if (openRuns(events) > 0 && performance.now() < endAt) {
+        client.end();
+        await delay(OPEN_RUN_POLL_MS);
+        return await this.#recordUser(user, endAt);
+      }
       const summary = await client.request('usage_summary', {}, ({ type }) => type === 'usage_summary', READ_MS);
       const { this_month } = summary.fields as unknown as UsageSummary;
       this.#recorder.write({ t: 'log', user: id, epoch, events });
@@ -204,6 +215,17 @@ export class Evidence {
     if (!response.ok) throw new Error(`${path} was answered ${response.status}: ${await response.text()}`);
     return (await response.json()) as Fields;
   }
+}
+
+const isTerminal = (type: string) => TERMINAL_EVENTS.some((terminal) => terminal === type);
+
+function openRuns(events: readonly LoggedEvent[]): number {
+  const open = new Set<string | undefined>();
+  for (const { type, runId } of events) {
+    if (type === 'agent_started') open.add(runId);
+    if (isTerminal(type)) open.delete(runId);
+  }
+  return open.size;
 }
 
 /** Figures of a process, from its own metrics. */
