@@ -37,7 +37,10 @@ it('CPU time counts what is computed, and not what is waited for', async () => {
     compute(100);
     return cpuMs() - before > 50;
   });
-  const computed = cpuMs() - before;
-  await delay(500);
-  expect(cpuMs() - before - computed).toBeLessThan(400);
+  // Other threads of this process compute too, garbage collection for example, so one quiet wait is enough.
+  await until(async () => {
+    const waited = cpuMs();
+    await delay(500);
+    return cpuMs() - waited < 400;
+  });
 });
