@@ -12,8 +12,6 @@ import type { Append, AppendResult, NewEvent } from './append.ts';
 import { AppendBatches, isPlain } from './append-batches.ts';
 import { LOG_STATE_SECONDS } from './event-log.ts';
 
-export type { Append, AppendResult, NewEvent, Reserved, RunWriter } from './append.ts';
-
 const appendEvents = LuaScript.load(
   'appendEvents-n',
   oneOf(

@@ -1,4 +1,4 @@
-import type { Append, NewEvent, Reserved } from '../events/user-log-writer.ts';
+import type { Append, NewEvent, Reserved } from '../events/append.ts';
 import { newId } from '../lib/ids.ts';
 import { type DurableEventType, type Fields, isTerminalEvent } from '../protocol/messages.ts';
 import type { Billing } from '../tools/outcome.ts';

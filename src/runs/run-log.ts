@@ -1,4 +1,4 @@
-import type { NewEvent, Reserved } from '../events/user-log-writer.ts';
+import type { NewEvent, Reserved } from '../events/append.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Reservation } from '../limits/quotas.ts';
 import { publicError, type TollgateError } from '../protocol/errors.ts';

@@ -1,4 +1,5 @@
-import type { Append, NewEvent, Reserved, UserLogWriter } from '../events/user-log-writer.ts';
+import type { Append, NewEvent, Reserved } from '../events/append.ts';
+import type { UserLogWriter } from '../events/user-log-writer.ts';
 import type { Clock } from '../lib/clock.ts';
 import { RedisUnavailable, retryDuringOutage } from '../redis/errors.ts';
 import { OUTAGE_RETRY_MS } from '../tools/outcome.ts';

@@ -1,4 +1,4 @@
-import type { Reserved } from '../events/user-log-writer.ts';
+import type { Reserved } from '../events/append.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { QuotaDecision, Quotas, Reservation } from '../limits/quotas.ts';

@@ -12,7 +12,7 @@ const ABSOLUTE = /^https?:\/\/[^/?#]+\//i;
 /** Decoding a query with many escapes costs 20 µs per kB, and several steps of a handshake read it. */
 const parsedUrls = new WeakMap<IncomingMessage, URL>();
 
-/** The targets of most handshakes: endpoints without a user and a query. All their requests share the parsed form. */
+/** Parsed form of the targets without user and query, which most handshakes have. It is shared and never changed. */
 const ENDPOINT_URLS: ReadonlyMap<string, Readonly<URL>> = new Map(
   ENDPOINTS.filter(({ userInPath }) => !userInPath).map(({ path }) => [path, new URL(path, 'http://gateway')]),
 );

@@ -53,7 +53,7 @@ describe.each([
     },
   );
 
-  it('attachments that nobody announced end it', async () => {
+  it('unannounced attachments end it', async () => {
     const raw = await open();
     raw.sendFrame(Buffer.alloc(60_000), { opcode: OPCODE.binary });
     expect((await until(() => raw.closeFrame)).code).toBe(1005);

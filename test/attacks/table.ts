@@ -715,7 +715,7 @@ const RESOURCES: readonly Row[] = [
     'Attachments and reserved event names of Socket.IO',
     'The engine is closed; one attachment is answered as what it is; reserved names are `UNKNOWN_MESSAGE_TYPE`',
     'attacks/socket-io: a packet that announces too many attachments, or none, ends it: %s',
-    'attacks/socket-io: attachments that nobody announced end it',
+    'attacks/socket-io: unannounced attachments end it',
     'integration/endpoints.hostile: over Socket.IO by events with the names that Node and Socket.IO use themselves',
   ],
   [
@@ -903,7 +903,7 @@ const ISOLATION: readonly Row[] = [
   ],
   [
     'F13',
-    'Token of a service as a user and the reverse',
+    'Service token presented as a user token, or the reverse',
     '1008 `VALIDATION_FAILED` or `USER_MISMATCH`; 403 `PERMISSION_DENIED` without the scope',
     'integration/authentication.services: B209 takes no user’s token, nor does auth take a service’s',
     'integration/authentication.services: B53 does not turn a user into a service, nor a service into a user',

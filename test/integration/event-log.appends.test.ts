@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
-import type { AppendResult } from '../../src/events/user-log-writer.ts';
+import type { AppendResult } from '../../src/events/append.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';

@@ -96,7 +96,7 @@ describe('an admission', () => {
     expect((await admit(userId)).order).toBeGreaterThan(again.order + CAP - 1);
   });
 
-  it('evicts nobody at the cap, and only the excess above it', async () => {
+  it('evicts no connection at the cap, and only the excess above it', async () => {
     const userId = freshUserId();
     const admitted = [];
     for (let at = 0; at < CAP; at += 1) admitted.push((await admit(userId)).connectionId);
