@@ -44,7 +44,7 @@ import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts
 import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
 import { startFigures } from './figures.ts';
-import { startMaintenance } from './maintenance.ts';
+import { queuedTasks, startMaintenance } from './maintenance.ts';
 import { startOperations } from './operations.ts';
 import { PeriodicTasks } from './periodic-tasks.ts';
 import { watchQueue } from './queue-watch.ts';
@@ -106,11 +106,12 @@ export async function startWorker(
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
     const taskDeps = { ...services, ...components, quietMs: options.erasureQuietMs };
-    const tasks = new PeriodicTasks(services, periodicTasks(taskDeps));
+    const [maintenance, queue] = [maintenanceTasks(taskDeps), services.openQueue(QUEUES.maintenance)];
+    const tasks = new PeriodicTasks(services, [...periodicTasks(taskDeps), ...queuedTasks(queue, maintenance)]);
     closers.add('runs and periodic tasks', () => Promise.all([queueWorkers.close(), tasks.close()]));
     await startRuns(config, services, { ...components, queueWorkers, durations });
+    await startMaintenance({ queueWorkers, queue }, maintenance);
     tasks.start();
-    await startMaintenance({ ...services, queueWorkers }, maintenanceTasks(taskDeps));
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const { onDrainRequested } = options;
