@@ -126,20 +126,14 @@ export class AgUiRun {
    * the messages come as a snapshot.
    */
   prelude(): readonly AgUiEvent[] {
-    const { threadId, runId, protocolVersion } = this.#names;
-    const started = this.#started ?? {
-      type: 'RUN_STARTED' as const,
-      threadId,
-      runId,
-      ...(protocolVersion === undefined ? {} : { protocolVersion }),
-    };
+    this.#started ??= this.#runStarted();
     const head = this.#head && {
       timestamp: timeOf(this.#head),
       metadata: { tollgate: { epoch: this.#head.epoch, seq: this.#head.seq } },
     };
     const reopened = this.#open.flatMap(({ kind, id }) => (kind === 'text' ? textStart(id) : reasoningStart(id)));
     const states = [...this.#states.values()].flat();
-    return [started, { ...this.#snapshot(), ...head }, ...states, ...reopened, ...(this.#end ? [this.#end] : [])];
+    return [this.#started, { ...this.#snapshot(), ...head }, ...states, ...reopened, ...(this.#end ? [this.#end] : [])];
   }
 
   /**
@@ -155,7 +149,9 @@ export class AgUiRun {
     switch (type) {
       case 'agent_started':
         this.#question = this.#missingQuestion(text(fields.message));
-        return [this.#runStarted()];
+        if (this.#started === undefined) return [this.#runStarted()];
+        // The prelude has started the run of the client already: the run waited in the queue.
+        return this.#question ? [this.#snapshot()] : [];
       case 'agent_thinking':
         return this.#text(fields);
       case 'agent_reasoning':
