@@ -121,6 +121,11 @@ const codeOf = (work: Promise<unknown>) =>
   );
 const executed = (run: Started) =>
   executions.filter((one) => one.startsWith(run.runId)).map((one) => one.split(' ')[1]);
+async function inFlight({ userId }: Started): Promise<number> {
+  const [seconds, micros] = await core.redis.time();
+  const now = Number(seconds) * 1_000 + Number(micros) / 1_000;
+  return core.redis.zcount(core.keys.user(userId).runsInFlight, `(${now}`, '+inf');
+}
 const sweep = () => sweepRuns({ runs, inputs, log: core.log, clock: systemClock, logger: silentLogger });
 
 describe('a call that needs an approval', () => {
@@ -172,6 +177,17 @@ describe('a call that needs an approval', () => {
     expect(await work(run, agent)).toBe('completed');
     expect(await types(run)).toContain('input_expired');
     expect(await answerOf(run)).toMatchObject([{ code: 'INPUT_EXPIRED' }]);
+  });
+
+  it('leaves the run in flight after the request has expired, until the run has ended', async () => {
+    const run = await start();
+    await work(run, agent, { inputExpiresMs: 5 });
+    await until(async () => (await runs.overdue()).some(({ run_id }) => run_id === run.runId));
+    expect(await inFlight(run)).toBe(1);
+    await sweep();
+    expect(await inFlight(run)).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
+    expect(await inFlight(run)).toBe(0);
   });
 
   it('needs none outside a run, where the user makes the call', async () => {
