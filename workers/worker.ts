@@ -26,6 +26,7 @@ import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
+import { RetriedRunQueue } from '../src/runs/retried-run-queue.ts';
 import { type QueueLoad, reportQueueLoad } from '../src/runs/run-admission.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
 import { RunInputs } from '../src/runs/run-inputs.ts';
@@ -166,9 +167,12 @@ async function createComponents(config: Config, services: WorkerServices) {
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const { log } = await composeEventLog(services, config);
   const runQueue = new StreamRunQueue({ redis, keys });
+  const queue = new RetriedRunQueue({ queue: runQueue, redis, keys, clock });
+  closers.add('retried jobs', () => queue.stop());
+  queue.start();
   const { plans } = services.catalogues;
-  const runs = new Runs({ redis, keys, agents, plans, queue: runQueue, clock, tracing }, limits);
-  const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
+  const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing }, limits);
+  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
   const access = toolAccessOf({ tokens: new RunTokens(services, config.SERVICE_SECRET), agents }, config);

@@ -24,6 +24,7 @@ import { VERSION } from '../lib/version.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import type { Quotas } from '../limits/quotas.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
+import { RetriedRunQueue } from '../runs/retried-run-queue.ts';
 import { RunAdmission } from '../runs/run-admission.ts';
 import { RunInputs } from '../runs/run-inputs.ts';
 import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
@@ -173,15 +174,18 @@ function dispatchersOf({
 async function composeRuns(config: Config, services: GatewayServices & Pick<Connections, 'log'>) {
   const { redis, subscriber, keys, log, agents, catalogues, clock, logger, metrics, tracing, closers } = services;
   const runQueue = new StreamRunQueue({ redis, keys });
+  const queue = new RetriedRunQueue({ queue: runQueue, redis, keys, clock });
+  closers.add('retried jobs', () => queue.stop());
+  queue.start();
   const onAccepted = (run: AcceptedRun) => acceptedRuns.add(run);
   const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
   const { plans } = catalogues;
   const admission = new RunAdmission({ subscriber, keys, clock });
   closers.add('run admission', () => admission.stop());
   await admission.start();
-  const runDeps = { redis, keys, agents, plans, queue: runQueue, clock, tracing, onAccepted, admission };
+  const runDeps = { redis, keys, agents, plans, queue, clock, tracing, onAccepted, admission };
   const runs = new Runs(runDeps, { timeoutMs });
-  const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
+  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
   const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
   closers.add('accepted runs', () => acceptedRuns.stop());
   acceptedRuns.start();

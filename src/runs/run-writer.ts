@@ -34,6 +34,12 @@ export interface RunWriterDeps {
   readonly onRestored?: () => void;
 }
 
+interface Suspension {
+  readonly wait: Omit<InputWait, 'fencingToken'>;
+  /** When the first of its input requests expires, ms since the epoch. */
+  readonly expiresAt: number;
+}
+
 /**
  * Writes the events of one run in order, for the worker that claimed it.
  *
@@ -57,6 +63,8 @@ export class RunWriter {
   /** When Redis last confirmed that this worker owns the run, by the clock of this process. */
   #confirmedAt: number;
   #ended = false;
+  /** The wait of a run that this worker has suspended. */
+  #suspension: Suspension | undefined;
   #appends = 0;
   readonly #pending: Pending[] = [];
   #isAppending = false;
@@ -91,10 +99,15 @@ export class RunWriter {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
 
-  /** Restores the run if Redis has lost it or events of it, its terminal event included. Does nothing when another worker owns the run. */
+  /**
+   * Restores the run if Redis has lost it or events of it, its terminal event or its suspension included. Does nothing
+   * when another worker owns the run.
+   */
   confirm(): Promise<void> {
     const confirmed = this.#last.then(async () => {
-      if (await this.#restore()) await this.#flush();
+      if (!(await this.#restore())) return;
+      await this.#flush();
+      if (this.#suspension) await this.#suspend(this.#suspension);
     });
     this.#last = confirmed.catch(() => undefined);
     return confirmed;
@@ -149,9 +162,18 @@ export class RunWriter {
    */
   async suspend(wait: Omit<InputWait, 'fencingToken'>): Promise<'waiting' | 'answered'> {
     this.#ended = true;
+    const suspension = { wait, expiresAt: this.#deps.clock.now() + wait.expiresMs };
+    const outcome = await this.#suspend(suspension);
+    if (outcome === 'waiting') this.#suspension = suspension;
+    return outcome;
+  }
+
+  async #suspend({ wait, expiresAt }: Suspension): Promise<'waiting' | 'answered'> {
     for (let restores = 0; ; restores++) {
       const fencingToken = this.#fencingTokens[0] ?? 0;
-      const outcome = await this.#retried(() => this.#deps.runs.suspend(this.#run, { ...wait, fencingToken }));
+      const expiresMs = Math.max(0, expiresAt - this.#deps.clock.now());
+      const suspend = () => this.#deps.runs.suspend(this.#run, { ...wait, expiresMs, fencingToken });
+      const outcome = await this.#retried(suspend);
       if (outcome === 'waiting' || outcome === 'answered') return outcome;
       if (outcome !== 'behind' || restores === MAX_RESTORES || !(await this.#restore())) {
         throw new RunOwnershipLost(outcome);

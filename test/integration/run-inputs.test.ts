@@ -57,8 +57,8 @@ interface WorkOptions {
   readonly free?: () => Promise<void>;
 }
 
-/** A worker executes the run until it ends or waits. */
-function work({ userId, runId }: Started, agent: Agent, options: WorkOptions = {}) {
+/** @param run whose executions are counted */
+function workerOf({ runId }: Started, agent: Agent, options: WorkOptions = {}) {
   const execute = (name: string) => async () => {
     if (name === 'free') await options.free?.();
     executions.push(`${runId} ${name}`);
@@ -68,8 +68,12 @@ function work({ userId, runId }: Started, agent: Agent, options: WorkOptions = {
   const { service: tools } = toolNode(core, { catalogues: files, executors });
   const deps = { ...core, runs, agents, agent, tools, clock: systemClock, logger: silentLogger };
   const { timeoutMs = 10_000, inputExpiresMs = 60_000 } = options;
-  const executor = new RunExecutor(deps, { timeoutMs, inputExpiresMs });
-  return runAgent({ user_id: userId, run_id: runId }, { ...deps, executor });
+  return { ...deps, executor: new RunExecutor(deps, { timeoutMs, inputExpiresMs }) };
+}
+
+/** A worker executes the run until it ends or waits. */
+function work(run: Started, agent: Agent, options: WorkOptions = {}) {
+  return runAgent({ user_id: run.userId, run_id: run.runId }, workerOf(run, agent, options));
 }
 
 interface Started {
@@ -121,6 +125,11 @@ const codeOf = (work: Promise<unknown>) =>
   );
 const executed = (run: Started) =>
   executions.filter((one) => one.startsWith(run.runId)).map((one) => one.split(' ')[1]);
+async function inFlight({ userId }: Started): Promise<number> {
+  const [seconds, micros] = await core.redis.time();
+  const now = Number(seconds) * 1_000 + Number(micros) / 1_000;
+  return core.redis.zcount(core.keys.user(userId).runsInFlight, `(${now}`, '+inf');
+}
 const sweep = () => sweepRuns({ runs, inputs, log: core.log, clock: systemClock, logger: silentLogger });
 
 describe('a call that needs an approval', () => {
@@ -172,6 +181,17 @@ describe('a call that needs an approval', () => {
     expect(await work(run, agent)).toBe('completed');
     expect(await types(run)).toContain('input_expired');
     expect(await answerOf(run)).toMatchObject([{ code: 'INPUT_EXPIRED' }]);
+  });
+
+  it('leaves the run in flight after the request has expired, until the run has ended', async () => {
+    const run = await start();
+    await work(run, agent, { inputExpiresMs: 5 });
+    await until(async () => (await runs.overdue()).some(({ run_id }) => run_id === run.runId));
+    expect(await inFlight(run)).toBe(1);
+    await sweep();
+    expect(await inFlight(run)).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
+    expect(await inFlight(run)).toBe(0);
   });
 
   it('needs none outside a run, where the user makes the call', async () => {
@@ -310,6 +330,35 @@ describe('a run that waits', () => {
     expect(await requests(run)).toEqual([]);
     const left = await core.redis.hkeys(core.keys.user(run.userId).run(run.runId));
     expect(left.filter((field) => field.includes(':'))).toEqual([]);
+  });
+
+  it('continues with its answer although its last worker confirms it before another one claims it', async () => {
+    const run = await start();
+    const job = { user_id: run.userId, run_id: run.runId };
+    const last = workerOf(run, agent);
+    expect(await runAgent(job, last, { firstOf: 'job_1' })).toBe('waiting');
+    await last.executor.confirmRuns();
+    expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'waiting' });
+    await answer(run, { action: 'accept' });
+    await last.executor.confirmRuns();
+    expect(await runAgent(job, workerOf(run, agent), { firstOf: 'job_2' })).toBe('completed');
+    expect(executed(run)).toEqual(['guarded']);
+  });
+
+  it('waits again after Redis has lost its suspension, when its worker reconnects', async () => {
+    const run = await start();
+    const keys = core.keys.user(run.userId);
+    const worker = workerOf(run, agent);
+    await runAgent({ user_id: run.userId, run_id: run.runId }, worker);
+    // As it was before it was suspended.
+    await core.redis.hdel(keys.run(run.runId), 'waiting_since', 'remaining_ms');
+    await core.redis.hset(keys.run(run.runId), 'status', 'running');
+    await core.redis.zadd(keys.activeRuns, '1', `${run.userId} ${run.runId}`);
+    await worker.executor.confirmRuns();
+    expect(await sweep()).toBe(0);
+    await answer(run, { action: 'accept' });
+    expect(jobs.size).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
   });
 
   it('still waits after a worker executed it again without need', async () => {

@@ -33,9 +33,10 @@ local stored = redis.call('HMGET', run, 'status', 'epoch', 'events')
 local status = stored[1]
 if status == 'completed' or status == 'failed' or status == 'cancelled' then return { 'finished' } end
 local events = tonumber(stored[3] or '0')
+local isOwn
 if status then
   if own == '' then return { 'stored' } end
-  local isOwn = string.find(' ' .. own .. ' ', ' ' .. stored[2] .. ' ', 1, true)
+  isOwn = string.find(' ' .. own .. ' ', ' ' .. stored[2] .. ' ', 1, true)
   if not isOwn and tonumber(stored[2]) > tonumber(ARGV[8]) then return { 'fenced' } end
 else
   if tonumber(ARGV[4]) > kept / 2 or redis.call('HEXISTS', KEYS[6], 'erasure') == 1 then return { 'fenced' } end
@@ -56,7 +57,10 @@ if events < earlier then
   events = earlier
   redis.call('HSET', run, 'events', events)
 end
-redis.call('HSET', run, 'status', redis.call('HEXISTS', run, 'waiting_since') == 1 and 'waiting' or 'running')
+-- After its wait a run is queued with the claim of the worker that suspended it, until another one claims it.
+if not (isOwn and status == 'queued') then
+  redis.call('HSET', run, 'status', redis.call('HEXISTS', run, 'waiting_since') == 1 and 'waiting' or 'running')
+end
 local latest = string.match(own, '^%d+')
 if stored[2] == latest then return { 'claimed', tonumber(latest), events } end
 return { 'claimed', redis.call('HINCRBY', run, 'epoch', ARGV[9]), events }

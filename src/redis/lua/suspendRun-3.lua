@@ -28,7 +28,8 @@ end
 local now = millis(redis.call('TIME'))
 redis.call('HSETNX', run, 'waiting_since', now)
 redis.call('HSET', run, 'status', 'waiting', 'remaining_ms', ARGV[4])
-setDeadline({ activeRuns = KEYS[2], runsInFlight = KEYS[3] }, ARGV[1], now + ARGV[3])
+-- The run continues after the sweep has ended its wait, so it counts as in flight in between.
+setDeadline({ activeRuns = KEYS[2], runsInFlight = KEYS[3] }, ARGV[1], now + ARGV[3], now + ARGV[3] + ARGV[4])
 local kept = ARGV[3] + ARGV[5]
 if redis.call('PTTL', run) < kept then redis.call('PEXPIRE', run, kept) end
 return 'waiting'
