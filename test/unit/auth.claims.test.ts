@@ -85,6 +85,29 @@ describe('the claims of a token', () => {
   });
 });
 
+describe('a provider whose users log in through certain clients', () => {
+  it('has a user in each token that names one of these clients', async () => {
+    const { identity } = start({ userClients: ['app', 'console'] });
+    for (const own of [{ azp: 'app' }, { client_id: 'console' }, { azp: 'app', client_id: 'other' }]) {
+      expect(await identity(own)).toMatchObject({ userId: 'user_1' });
+    }
+  });
+
+  it('has none in a token that names another client, or no client', async () => {
+    const { identity } = start({ userClients: ['app', 'console'] });
+    for (const own of [{}, { azp: 'other' }, { azp: null }, { azp: ['app'] }, { azp: 'app2' }, { client: 'app' }]) {
+      await expect(identity(own)).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    }
+  });
+});
+
+describe('a provider with a secret', () => {
+  it('is ready at the start, because its tokens need no keys', () => {
+    const { tokens } = start();
+    expect([tokens.ready, tokens.withoutKeys]).toEqual([true, []]);
+  });
+});
+
 describe('the token of an event', () => {
   const header = { typ: 'logout+jwt' };
 

@@ -59,6 +59,13 @@ describe('the Authorization header', () => {
     expect(codeOf(() => findCredential({ authorization }))).toBe('INVALID_FORMAT');
   });
 
+  it('has 8,448 characters at most, for a token of 8,192 and the spaces before it', () => {
+    const longest = `a.${'b'.repeat(MAX_TOKEN_BYTES - 4)}.c`;
+    const header = (spaces: number) => ({ authorization: `Bearer${' '.repeat(spaces)}${longest}` });
+    expect(findCredential(header(250))).toEqual({ method: 'header', token: longest });
+    expect(codeOf(() => findCredential(header(251)))).toBe('INVALID_FORMAT');
+  });
+
   it.each(['', '   '])('B52 is no token when it is %j', (authorization) => {
     expect(codeOf(() => findCredential({ authorization }))).toBe('NO_TOKEN');
   });

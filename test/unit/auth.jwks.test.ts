@@ -130,6 +130,18 @@ describe('a token signed with a published key', () => {
     expect(await codeOf(signed(stranger.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('accepted user_1');
   });
 
+  it('is VALIDATION_FAILED when the set has changed, but none of its new keys has signed it', async () => {
+    const clock = new ManualClock();
+    const tokens = verifier(jwksUrl, clock);
+    expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('accepted user_1');
+    const other = generateKeyPairSync('rsa', { modulusLength: 2_048 });
+    published = [{ ...other.publicKey.export({ format: 'jwk' }), kid: 'rsa-1', use: 'sig', alg: 'RS256' }];
+    clock.advance(10_000);
+    expect(await codeOf(signed(stranger.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(other.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('accepted user_1');
+  });
+
   it('cannot be imitated with the public key as an HS256 secret', async () => {
     const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
     const now = Math.floor(Date.now() / 1000);
