@@ -28,6 +28,7 @@ import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
 import { RetriedRunQueue } from '../src/runs/retried-run-queue.ts';
 import { type QueueLoad, reportQueueLoad } from '../src/runs/run-admission.ts';
+import { RunClaims } from '../src/runs/run-claims.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
 import { RunInputs } from '../src/runs/run-inputs.ts';
 import type { QueuedRun } from '../src/runs/run-queue.ts';
@@ -172,6 +173,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   queue.start();
   const { plans } = services.catalogues;
   const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing }, limits);
+  const claims = new RunClaims({ redis, keys, agents }, limits);
   const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
@@ -179,7 +181,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   const agent = await composeAgent({ ...services, agents, threads, toolAccess: access }, config);
   const executorOptions = { ...limits, inputExpiresMs: config.INPUT_EXPIRES_SECONDS * 1000 };
   const executor = new RunExecutor(
-    { log, runs, agents, agent, tools, clock, metrics, logger, tracing },
+    { log, claims, agents, agent, tools, clock, metrics, logger, tracing },
     executorOptions,
   );
   const seal = new TokenSeal(config.SERVICE_SECRET);
@@ -205,7 +207,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   closers.add('refreshers', () => refreshers.close());
   const refreshing = { tokenSessions, refreshers, revocations: new Revocations({ redis, keys, tracing }) };
   const longestMs = agents.longestTimeoutMs(limits.timeoutMs);
-  return { log, runs, inputs, calls, runQueue, executor, longestMs, ...billing, ...erasing, ...refreshing };
+  return { log, runs, claims, inputs, calls, runQueue, executor, longestMs, ...billing, ...erasing, ...refreshing };
 }
 
 /**

@@ -1,6 +1,7 @@
 import { masters, type Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
-import { type Keys, userIdOfKey, userKeyPattern } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
+import { userIdOfKey, userKeyPattern } from '../redis/user-keys.ts';
 
 /** Bounds of one page: steps of SCAN, and keys that Redis looks at per step. A step takes about a millisecond. */
 const STEPS_PER_PAGE = 20;

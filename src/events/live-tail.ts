@@ -3,8 +3,9 @@ import type { Logger } from '../lib/logger.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { RedisUnavailable } from '../redis/errors.ts';
-import { isUserChannel, type Keys } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
 import { onRestored } from '../redis/subscriptions.ts';
+import { isUserChannel } from '../redis/user-keys.ts';
 import { parsePublished } from './event-log.ts';
 
 /** A subscriber of a user channel on this node. */

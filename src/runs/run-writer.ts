@@ -14,8 +14,8 @@ import {
   sizeOf,
   type Written,
 } from './run-append.ts';
+import type { InputWait, RunClaims } from './run-claims.ts';
 import { RunOwnershipLost } from './run-end.ts';
-import type { InputWait, Runs } from './runs.ts';
 import type { ClaimedRun } from './stored-run.ts';
 
 /**
@@ -29,7 +29,7 @@ const MAX_RESTORES = 3;
 export interface RunWriterDeps {
   readonly log: UserLogWriter;
   readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
+  readonly claims: Pick<RunClaims, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */
   readonly onRestored?: () => void;
 }
@@ -129,7 +129,7 @@ export class RunWriter {
   /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
   journal(entry: JournalEntry): Promise<void> {
     this.#hasEntries = true;
-    const store = () => this.#deps.runs.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
+    const store = () => this.#deps.claims.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
     const stored = this.#last.then(async () => {
       await this.#flush();
       let outcome = await this.#retried(store);
@@ -147,7 +147,7 @@ export class RunWriter {
   async openCalls(): Promise<readonly OpenCall[]> {
     if (this.#run.events === 0) return [];
     // The end of the run matters more than the end of its calls.
-    return this.#retried(() => this.#deps.runs.openCalls(this.#run)).catch(() => []);
+    return this.#retried(() => this.#deps.claims.openCalls(this.#run)).catch(() => []);
   }
 
   /** Resolves when no append is in flight; never rejects. */
@@ -172,7 +172,7 @@ export class RunWriter {
     for (let restores = 0; ; restores++) {
       const fencingToken = this.#fencingTokens[0] ?? 0;
       const expiresMs = Math.max(0, expiresAt - this.#deps.clock.now());
-      const suspend = () => this.#deps.runs.suspend(this.#run, { ...wait, expiresMs, fencingToken });
+      const suspend = () => this.#deps.claims.suspend(this.#run, { ...wait, expiresMs, fencingToken });
       const outcome = await this.#retried(suspend);
       if (outcome === 'waiting' || outcome === 'answered') return outcome;
       if (outcome !== 'behind' || restores === MAX_RESTORES || !(await this.#restore())) {
@@ -263,7 +263,7 @@ export class RunWriter {
     const silentMs = this.#deps.clock.now() - this.#confirmedAt;
     if (silentMs > RESTORE_WITHIN_MS) return false;
     const restored = await this.#retried(() => {
-      return this.#deps.runs.restore(this.#run, { fencingTokens: this.#fencingTokens, elapsedMs: this.elapsedMs });
+      return this.#deps.claims.restore(this.#run, { fencingTokens: this.#fencingTokens, elapsedMs: this.elapsedMs });
     });
     if (restored.outcome !== 'claimed') return false;
     const isBehind = restored.events < this.#eventsInLog;

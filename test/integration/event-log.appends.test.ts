@@ -4,6 +4,7 @@ import type { AppendResult } from '../../src/events/append.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
 import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
@@ -11,11 +12,13 @@ import { freshUserId } from '../support/tokens.ts';
 
 let core: Core;
 let runs: Runs;
+let claims: RunClaims;
 
 beforeAll(async () => {
   core = await startCore({ logLength: 50 });
   const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 45_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 45_000 });
 });
 
 async function acceptedRun(userId: string): Promise<string> {
@@ -28,7 +31,7 @@ async function acceptedRun(userId: string): Promise<string> {
 }
 
 async function claimed(userId: string, runId: string): Promise<ClaimedRun> {
-  const claim = await runs.claim(userId, runId);
+  const claim = await claims.claim(userId, runId);
   if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
   return claim.run;
 }
@@ -124,7 +127,7 @@ describe('a run’s appends', () => {
     expect((await append(run, 0, { ends: 'agent_failed' })).outcome).toBe('appended');
     expect(await append(run, 1)).toEqual({ outcome: 'finished' });
     expect(await append(run, 1, { ends: 'agent_failed' })).toEqual({ outcome: 'finished' });
-    expect((await runs.claim(userId, run.runId)).outcome).toBe('finished');
+    expect((await claims.claim(userId, run.runId)).outcome).toBe('finished');
   });
 
   it('tell the writer that the run is to be cancelled', async () => {

@@ -6,6 +6,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { InputAnswer } from '../../src/protocol/input.ts';
 import type { Agent } from '../../src/runs/agent.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { Runs } from '../../src/runs/runs.ts';
@@ -25,6 +26,7 @@ const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: TO
 let core: Core;
 let files: Catalogues;
 let runs: Runs;
+let claims: RunClaims;
 let inputs: RunInputs;
 /** The jobs that a queue would hold, by their id. */
 const jobs = new Map<string, AgentRunJob>();
@@ -42,6 +44,7 @@ beforeAll(async () => {
   const plans = { default: 'pro', plans: { pro: planRow() } };
   files = new Catalogues(catalogueFiles({ plans, tools: { permissions, tools } }, 'file'));
   runs = new Runs({ ...core, queue, agents, clock: systemClock }, { timeoutMs: 10_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 10_000 });
   inputs = new RunInputs({ ...core, queue, clock: systemClock });
 });
 
@@ -66,7 +69,7 @@ function workerOf({ runId }: Started, agent: Agent, options: WorkOptions = {}) {
   };
   const executors = { guarded: execute('guarded'), free: execute('free') };
   const { service: tools } = toolNode(core, { catalogues: files, executors });
-  const deps = { ...core, runs, agents, agent, tools, clock: systemClock, logger: silentLogger };
+  const deps = { ...core, claims, agents, agent, tools, clock: systemClock, logger: silentLogger };
   const { timeoutMs = 10_000, inputExpiresMs = 60_000 } = options;
   return { ...deps, executor: new RunExecutor(deps, { timeoutMs, inputExpiresMs }) };
 }
@@ -130,7 +133,7 @@ async function inFlight({ userId }: Started): Promise<number> {
   const now = Number(seconds) * 1_000 + Number(micros) / 1_000;
   return core.redis.zcount(core.keys.user(userId).runsInFlight, `(${now}`, '+inf');
 }
-const sweep = () => sweepRuns({ runs, inputs, log: core.log, clock: systemClock, logger: silentLogger });
+const sweep = () => sweepRuns({ claims, inputs, log: core.log, clock: systemClock, logger: silentLogger });
 
 describe('a call that needs an approval', () => {
   const agent = calling(['guarded', { topic: 'costs' }]);
@@ -171,7 +174,7 @@ describe('a call that needs an approval', () => {
     const run = await start();
     await work(run, agent, { inputExpiresMs: 5 });
     const [request] = await requests(run);
-    await until(async () => (await runs.overdue()).some(({ run_id }) => run_id === run.runId));
+    await until(async () => (await claims.overdue()).some(({ run_id }) => run_id === run.runId));
     const late = () =>
       inputs.answer(run.userId, { runId: run.runId, inputId: request?.input_id ?? '', answer: { action: 'accept' } });
     expect(await codeOf(late())).toBe('INPUT_EXPIRED');
@@ -186,7 +189,7 @@ describe('a call that needs an approval', () => {
   it('leaves the run in flight after the request has expired, until the run has ended', async () => {
     const run = await start();
     await work(run, agent, { inputExpiresMs: 5 });
-    await until(async () => (await runs.overdue()).some(({ run_id }) => run_id === run.runId));
+    await until(async () => (await claims.overdue()).some(({ run_id }) => run_id === run.runId));
     expect(await inFlight(run)).toBe(1);
     await sweep();
     expect(await inFlight(run)).toBe(1);
@@ -296,12 +299,12 @@ describe('a run that waits', () => {
 
   it('asks once although its worker died before it suspended the run', async () => {
     const run = await start();
-    const dying = Object.create(runs) as Runs;
+    const dying = Object.create(claims) as RunClaims;
     dying.suspend = () => new Promise<never>(() => undefined);
-    const first = await runs.claim(run.userId, run.runId);
+    const first = await claims.claim(run.userId, run.runId);
     if (first.outcome !== 'claimed') throw new Error('claimed');
     const { service: tools } = toolNode(core, { catalogues: files, executors: { guarded: async () => ({}) } });
-    const deps = { ...core, runs: dying, agents, agent, tools, clock: systemClock, logger: silentLogger };
+    const deps = { ...core, claims: dying, agents, agent, tools, clock: systemClock, logger: silentLogger };
     void new RunExecutor(deps, { timeoutMs: 10_000, inputExpiresMs: 60_000 }).execute(first.run);
     await until(async () => (await requests(run)).length === 1);
     expect(await work(run, agent)).toBe('waiting');
