@@ -64,7 +64,7 @@ const restoreRun = LuaScript.load(
 );
 const journalRun = LuaScript.load('journalRun-1', literal('stored', 'fenced', 'finished', 'behind'));
 const cancelRun = LuaScript.load('cancelRun-4', literal('asked', 'queued', 'missing', 'finished', 'limited'));
-const suspendRun = LuaScript.load('suspendRun-3', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
+const suspendRun = LuaScript.load('suspendRun-4', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
 const locateRun = LuaScript.load(
   'locateRun-5',
   oneOf(
@@ -295,11 +295,11 @@ export class Runs {
     ]);
   }
 
-  /** Suspends a run that waits for input, or says why not: see `suspendRun-3.lua`. */
+  /** Suspends a run that waits for input, or says why not: see `suspendRun-4.lua`. */
   suspend({ userId, runId }: Pick<ClaimedRun, 'userId' | 'runId'>, wait: InputWait) {
     const keys = this.#keys.user(userId);
     const { fencingToken, expiresMs, remainingMs, inputs } = wait;
-    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight];
+    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight, keys.runs];
     const times = [expiresMs, remainingMs + SWEEP_MARGIN_MS, RUN_KEPT_MS].map(Math.round);
     return suspendRun.run(this.#redis, used, [activeRunMember(userId, runId), fencingToken, ...times, ...inputs]);
   }
