@@ -49,7 +49,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
     files: lua(
       'claimRun-1',
       'startRun-10',
-      'suspendRun-3',
+      'suspendRun-4',
       'journalRun-1',
       'restoreRun-6',
       'cancelRun-4',

@@ -21,7 +21,7 @@ const restoreRun = LuaScript.load(
   oneOf(tuple([literal('claimed'), integer, integer]), tuple([literal('stored', 'fenced', 'finished')])),
 );
 const journalRun = LuaScript.load('journalRun-1', literal('stored', 'fenced', 'finished', 'behind'));
-const suspendRun = LuaScript.load('suspendRun-3', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
+const suspendRun = LuaScript.load('suspendRun-4', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
 
 /** Fencing tokens increase by up to this amount, so that thousands of claims remain exact numbers in Lua (2^53). */
 const TOKEN_STEP = 2 ** 40;
@@ -140,11 +140,11 @@ export class RunClaims {
     ]);
   }
 
-  /** Suspends a run that waits for input. @returns `waiting`, or why it was not suspended: see `suspendRun-3.lua` */
+  /** Suspends a run that waits for input. @returns `waiting`, or why it was not suspended: see `suspendRun-4.lua` */
   suspend({ userId, runId }: Pick<ClaimedRun, 'userId' | 'runId'>, wait: InputWait) {
     const keys = this.#deps.keys.user(userId);
     const { fencingToken, expiresMs, remainingMs, inputs } = wait;
-    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight];
+    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight, keys.runs];
     const times = [expiresMs, remainingMs + SWEEP_MARGIN_MS, RUN_KEPT_MS].map(Math.round);
     const args = [activeRunMember(userId, runId), fencingToken, ...times, ...inputs];
     return suspendRun.run(this.#deps.redis, used, args);

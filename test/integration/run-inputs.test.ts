@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { UserData } from '../../src/accounts/user-data.ts';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import type { AgentRunJob } from '../../src/jobs.ts';
@@ -14,12 +15,14 @@ import { runAgent } from '../../workers/run-agent.ts';
 import { sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogueFiles, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { startRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
 const LIMIT = { allowed: Promise.resolve(), messages: 30 };
+const DAY_MS = 24 * 3_600_000;
 const TOOLS = ['guarded', 'free', 'ask_user'];
 const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: TOOLS }], 'tester');
 
@@ -362,6 +365,28 @@ describe('a run that waits', () => {
     await answer(run, { action: 'accept' });
     expect(jobs.size).toBe(1);
     expect(await work(run, agent)).toBe('completed');
+  });
+
+  it('is found by an erasure a day later, although the user has started others since', async () => {
+    const run = await start();
+    const keys = core.keys.user(run.userId);
+    await work(run, agent, { inputExpiresMs: 7 * DAY_MS });
+    expect(await core.redis.pttl(keys.runs)).toBeGreaterThan(6 * DAY_MS);
+    await core.redis.zadd(
+      keys.runs,
+      `${Date.now() - 2 * DAY_MS}`,
+      run.runId,
+      `${Date.now() - 2 * DAY_MS}`,
+      'run_expired',
+    );
+    // The next run begins a bucket, and prunes the list.
+    await core.redis.del(keys.quota);
+    await startRun(runs, { userId: run.userId, plan: 'pro', threadId: 'thread_1' });
+    expect(await core.redis.pttl(keys.runs)).toBeGreaterThan(6 * DAY_MS);
+    expect(await core.redis.zscore(keys.runs, 'run_expired')).toBeNull();
+    await core.redis.hset(keys.account, 'erasure', 'erased_1');
+    await new UserData(core).erase(run.userId, 'erased_1');
+    expect(await keysOf(core.redis, `*${run.userId}*`)).toEqual([keys.account]);
   });
 
   it('still waits after a worker executed it again without need', async () => {
