@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { Cursor, type ReplayGap, type ResumeResult } from '../../src/events/cursor.ts';
-import type { LogPage, LogPosition } from '../../src/events/event-log.ts';
+import { type LogPage, type LogPosition, parsePublished } from '../../src/events/event-log.ts';
 import type { LogEntry } from '../../src/protocol/messages.ts';
 import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { ManualClock } from '../support/manual-clock.ts';
@@ -351,5 +351,19 @@ describe('a log that cannot be read', () => {
     await until(() => log.failures.length === 0);
     await turns();
     expect(errors).toEqual([]);
+  });
+});
+
+describe('a published event', () => {
+  it('is read with all its fields, whatever they contain', () => {
+    const json = '{"seq":12,"thought":"a b  c"}';
+    const timestamp = '2026-01-02T03:04:05.678Z';
+    expect(parsePublished(`epoch_1 12 agent_thinking ${timestamp} ${json}`)).toEqual({
+      type: 'agent_thinking',
+      seq: 12,
+      epoch: 'epoch_1',
+      timestamp,
+      json,
+    });
   });
 });
