@@ -108,14 +108,17 @@ export const CORE_MODULES: readonly CoreModule[] = [
       (name) => `src/limits/${name}.ts`,
     ),
     tests: [
-      ...unit('limits.auth-failures', 'limits.message-batches', 'codecs.property'),
+      ...unit('limits.auth-failures', 'limits.message-batches', 'limits.quotas', 'codecs.property'),
       ...integration('limits.outage', 'quotas.exact', 'quotas.property'),
     ],
   },
   {
     name: 'event log (TypeScript)',
     files: ['cursor', 'event-log', 'user-log-writer'].map((name) => `src/events/${name}.ts`),
-    tests: integration('event-log.appends', 'event-log.batches', 'event-log.bytes', 'resume.property', 'runs.lost'),
+    tests: [
+      ...unit('events.cursor'),
+      ...integration('event-log.appends', 'event-log.batches', 'event-log.bytes', 'resume.property', 'runs.lost'),
+    ],
   },
   {
     name: 'run fencing (TypeScript)',
