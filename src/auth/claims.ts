@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { isObject } from '../lib/json.ts';
 import type { JsonObject } from '../lib/jws.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { claimAt, firstClaim, mapped, textsOf, unmet } from './providers/claim-mapping.ts';
@@ -153,9 +154,8 @@ class Reader {
 
   flags(): Readonly<Record<string, boolean>> {
     const found = firstClaim(this.#claims, this.#rules.feature_flags)?.value;
-    const isRecord = typeof found === 'object' && found !== null && !Array.isArray(found);
     // A list contains the names of the flags that are set.
-    const entries: [string, unknown][] = isRecord
+    const entries: [string, unknown][] = isObject(found)
       ? Object.entries(found)
       : this.#values('feature_flags').map((flag) => [flag, true]);
     const read = entries.filter((entry): entry is [string, boolean] => typeof entry[1] === 'boolean');

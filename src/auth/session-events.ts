@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { isObject } from '../lib/json.ts';
 import type { JsonObject } from '../lib/jws.ts';
 import { idOf, seconds } from './claims.ts';
 import { claimAt, firstClaim } from './providers/claim-mapping.ts';
@@ -97,5 +98,5 @@ function userOf(provider: IdentityProvider, subject: JsonObject, claims: JsonObj
 }
 
 function objectOf(value: unknown): JsonObject | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
+  return isObject(value) ? value : undefined;
 }

@@ -1,5 +1,5 @@
 import type { CallToolResult, InputRequiredResult, ListToolsResult, TextContent } from '@modelcontextprotocol/server';
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';

@@ -275,6 +275,11 @@ export type ServerEventType = DurableEventType | TransientEventType | PublishedE
 /** The fields of a message or event, apart from its type. */
 export type Fields = Readonly<Record<string, unknown>>;
 
+/** Returns whether a parsed JSON value is an object, not an array or null. */
+export function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /**
  * A durable event for delivery to clients. The fields are rendered once, because all connections receive the same
  * bytes.

@@ -1,4 +1,5 @@
-import { isObject, type Json, type RowRules, type SpecSchemas, withoutNulls } from './rows.ts';
+import { isObject } from '../lib/json.ts';
+import { type Json, type RowRules, type SpecSchemas, withoutNulls } from './rows.ts';
 
 const CONTENT_SCHEMAS = {
   text: 'TextContent',

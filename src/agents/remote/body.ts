@@ -1,8 +1,8 @@
 import { createParser } from 'eventsource-parser';
 import type { Response } from 'undici';
 import type { Clock } from '../../lib/clock.ts';
+import { parseJson } from '../../lib/json.ts';
 import { isWithinJsonBounds } from '../../protocol/json-bounds.ts';
-import { parseJson } from '../model/json.ts';
 import type { Budget } from './budget.ts';
 import { faultOf, RemoteFault } from './fault.ts';
 
