@@ -14,7 +14,9 @@ const ERROR_PAUSE_MS = 500;
 /** Attempts per delivery. A run may arrive before it is stored, or lose Redis before its end. */
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 250;
-/** Maximum number of runs that pause between attempts. Those above it are delivered again like those of a dead worker. */
+/**
+ * Maximum number of runs that pause between attempts. Those above it are delivered again like those of a dead worker.
+ */
 const MAX_PAUSED = 1_000;
 
 export interface RunConsumerDeps {

@@ -38,8 +38,8 @@ export interface AuditHooksDeps {
 
 /**
  * Enters each admin action into the audit log before its response is sent, also a failed or refused one. If the log
- * cannot be written, the entry goes to the log of the process, and the response is not held back: the action has already
- * taken effect.
+ * cannot be written, the entry goes to the log of the process, and the response is not held back: the action has
+ * already taken effect.
  */
 export function auditAdminActions(app: FastifyInstance, deps: AuditHooksDeps): void {
   const errors = new WeakMap<FastifyRequest, string>();

@@ -87,7 +87,10 @@ export function readTimes(claims: JsonObject): Pick<Identity, 'tokenIssuedAt' | 
   return { tokenIssuedAt: Math.floor(issuedAt * 1000), tokenExpiresAt: Math.floor(exp * 1000) };
 }
 
-/** Returns a NumericDate; undefined if the claim is missing. @throws TollgateError VALIDATION_FAILED for another value */
+/**
+ * Returns a NumericDate; undefined if the claim is missing.
+ * @throws TollgateError VALIDATION_FAILED for another value
+ */
 export function seconds(claims: JsonObject, claim: string): number | undefined {
   const value = claimAt(claims, claim);
   if (value === undefined) return undefined;

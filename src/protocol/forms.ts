@@ -20,8 +20,8 @@ export interface ForeignRequest {
 }
 
 /**
- * Converts a request of another protocol. A schema with the one property `approved` (boolean) is an approval; one that a
- * form can express is a form; for any other there is a form with one text.
+ * Converts a request of another protocol. A schema with the one property `approved` (boolean) is an approval; one that
+ * a form can express is a form; for any other there is a form with one text.
  * @param schema JSON Schema; undefined for any answer
  */
 export function foreignRequest(text: unknown, schema: unknown): ForeignRequest {

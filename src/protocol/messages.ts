@@ -78,7 +78,8 @@ export const CLIENT_MESSAGES = {
   run_status: {
     aliases: [],
     access: 'user',
-    // With a run id, the request id only identifies this request; alone, it is that of the request that started the run.
+    // With a run id, the request id only identifies this request; alone, it is that of the request that started the
+    // run.
     fields: z
       .object({ run_id: text(64).optional(), request_id: requestId })
       .refine(({ run_id, request_id }) => run_id !== undefined || request_id !== undefined, {

@@ -53,8 +53,8 @@ export async function readAnswer(response: Response, request: PostedRequest): Pr
 }
 
 /**
- * Returns whether a JSON-RPC error in HTTP 200 says that the session is unknown. Its words are all there is: servers use
- * different codes for it.
+ * Returns whether a JSON-RPC error in HTTP 200 says that the session is unknown. Its words are all there is: servers
+ * use different codes for it.
  */
 export function saysSessionLost({ code, message }: UpstreamRefusal): boolean {
   return SESSION_CODES.has(code) && namesLostSession(message);

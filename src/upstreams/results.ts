@@ -25,7 +25,8 @@ export function readToolResult({ schemas, isLegacy }: RowRules, result: Json): J
     const blocks = Array.isArray(content) ? content : content === undefined ? [] : [content];
     read.content = blocks.map((block) => readContent(schemas, block));
   }
-  // Any JSON value is allowed since 2026-07-28 only. The SDK's server wraps other values for older clients in the same way.
+  // Any JSON value is allowed since 2026-07-28 only. The SDK's server wraps other values for older clients in the same
+  // way.
   const isWrapped = isLegacy && structuredContent !== undefined && !isObject(structuredContent);
   if (isWrapped) read.structuredContent = { result: structuredContent };
   if (isError !== undefined) read.isError = isError === true || isError === 'true';

@@ -31,7 +31,10 @@ export interface EndpointDeps {
 
 /** One request in flight. */
 export interface ModelStream {
-  /** Yields text and reasoning as they arrive; ends with the reply. @throws ModelFault; the reason of an aborted `signal` */
+  /**
+   * Yields text and reasoning as they arrive; ends with the reply.
+   * @throws ModelFault; the reason of an aborted `signal`
+   */
   readonly pieces: AsyncIterable<TextPiece>;
   /** Returns the whole reply, once `pieces` has ended. @throws ModelFault for an incomplete or empty reply */
   reply(): ModelReply;

@@ -85,8 +85,8 @@ class A2aConversation {
   }
 
   /**
-   * Asks the user what the task waits for. The number of the ask is stored before it, so that the same interruption gets
-   * the same ask under a worker that takes over.
+   * Asks the user what the task waits for. The number of the ask is stored before it, so that the same interruption
+   * gets the same ask under a worker that takes over.
    * @throws RunSuspended, RemoteFault without an answer
    */
   async #ask({ reason, mark, text }: Interruption): Promise<void> {

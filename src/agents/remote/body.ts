@@ -58,7 +58,10 @@ export class RemoteBody {
     yield* this.#value(pieces.join(''));
   }
 
-  /** Yields the JSON value of each server-sent event. LF and CRLF, comments, names and ids are accepted. @throws RemoteFault */
+  /**
+   * Yields the JSON value of each server-sent event. LF and CRLF, comments, names and ids are accepted.
+   * @throws RemoteFault
+   */
   async *events(): AsyncGenerator<unknown, void> {
     const queue: string[] = [];
     let isTooLarge = false;

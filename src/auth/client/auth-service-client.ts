@@ -53,7 +53,10 @@ export interface AuthServiceOptions {
   readonly clientId?: string;
   /** Timeout of one call including its retries. */
   readonly timeoutMs?: number;
-  /** Set for a provider of `IDENTITY_PROVIDERS`: see `Metadata`. The metrics of the breaker are those of the auth service. */
+  /**
+   * Set for a provider of `IDENTITY_PROVIDERS`: see `Metadata`. The metrics of the breaker are those of the auth
+   * service.
+   */
   readonly isProvider?: boolean;
 }
 

@@ -2,7 +2,10 @@ import { isTerminalEvent } from '../../protocol/messages.ts';
 import type { RunEvent } from '../run-events.ts';
 import { type Chunk, INITIAL_STATE, isOpenCall, isPageCall, isPaused, mapEvent, pauseChunk } from './chunks.ts';
 
-/** Maximum number of chunks that a replay holds back. Only calls of the same round as a call of the page end while it is open. */
+/**
+ * Maximum number of chunks that a replay holds back. Only calls of the same round as a call of the page end while it is
+ * open.
+ */
 const MAX_HELD = 1_000;
 
 /**
