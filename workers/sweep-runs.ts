@@ -19,8 +19,8 @@ export interface SweepDeps {
 }
 
 /**
- * Ends every overdue run without a terminal event, so that each run has exactly one. A run that waited for input in vain
- * continues without it.
+ * Ends every overdue run without a terminal event, so that each run has exactly one. A run that waited for input in
+ * vain continues without it.
  */
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;

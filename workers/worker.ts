@@ -59,8 +59,8 @@ import { maintenanceTasks, periodicTasks } from './tasks.ts';
 import { toolAccessOf } from './tool-access.ts';
 
 /**
- * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS + TAKEOVER_CHECK_MS,
- * well within the run timeout of 45 s.
+ * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS +
+ * TAKEOVER_CHECK_MS, well within the run timeout of 45 s.
  */
 const LOCK_MS = 10_000;
 const TAKEOVER_CHECK_MS = 5_000;

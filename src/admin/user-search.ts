@@ -13,7 +13,10 @@ export interface UserPage {
   readonly next: string | undefined;
 }
 
-/** Searches the users that have an account, connections or an event log, by a part of their id. Reads a bounded part of Redis. */
+/**
+ * Searches the users that have an account, connections or an event log, by a part of their id. Reads a bounded part of
+ * Redis.
+ */
 export class UserSearch {
   readonly #redis: Redis;
   readonly #keys: Keys;

@@ -117,8 +117,8 @@ export class ConnectionRegistry {
   }
 
   /**
-   * Grants a connection its lease, registers its token and evicts the oldest connections above the connection cap, in one
-   * round trip.
+   * Grants a connection its lease, registers its token and evicts the oldest connections above the connection cap, in
+   * one round trip.
    * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED for a token issued before the user's revocation time; Error while
    *   Redis is unavailable
    */

@@ -1,4 +1,4 @@
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { isSampled, type Tracing } from '../lib/tracing.ts';
 import type { DurableEventType, TerminalEventType } from '../protocol/messages.ts';

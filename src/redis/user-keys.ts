@@ -181,7 +181,9 @@ export function logStatePattern(prefix: string): string {
   return `${prefix}:{p*}:*:log-state`;
 }
 
-/** Returns whether a key that `logStatePattern` matches is the state of an event log: a user id has no colon in keys. */
+/**
+ * Returns whether a key that `logStatePattern` matches is the state of an event log: a user id has no colon in keys.
+ */
 export function isLogState(key: string): boolean {
   return /\{p\d+\}:[^:]*:log-state$/.test(key);
 }

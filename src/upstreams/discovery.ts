@@ -42,9 +42,9 @@ export interface DiscoveryStatus {
 }
 
 /**
- * Keeps the capabilities of one server current: reads its lists at the start, after each change that the server reports,
- * and every `REFRESH_MS`; after a failure, by `RETRY_MS`. While the server is unavailable, the capabilities of the latest
- * successful reading remain.
+ * Keeps the capabilities of one server current: reads its lists at the start, after each change that the server
+ * reports, and every `REFRESH_MS`; after a failure, by `RETRY_MS`. While the server is unavailable, the capabilities of
+ * the latest successful reading remain.
  */
 export class Discovery {
   readonly #deps: DiscoveryDeps;

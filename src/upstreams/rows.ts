@@ -1,4 +1,5 @@
 import type { specTypeSchemas } from '@modelcontextprotocol/client';
+import { isObject } from '../lib/json.ts';
 
 /** The SDK's schemas of MCP types; passed in, because the SDK is only loaded if tool servers are configured. */
 export type SpecSchemas = typeof specTypeSchemas;
@@ -148,8 +149,4 @@ function dropInvalid(
 /** Returns a copy without the members that are null: libraries of many languages write null for a missing value. */
 export function withoutNulls(value: Json, kept: readonly string[] = []): Record<string, unknown> {
   return Object.fromEntries(Object.entries(value).filter(([name, member]) => member !== null || kept.includes(name)));
-}
-
-export function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

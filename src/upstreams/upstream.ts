@@ -95,9 +95,9 @@ export interface UpstreamStatus extends DiscoveryStatus {
 
 /**
  * Client side of one tool server in this process: connection, capabilities and circuit breakers. Five faults in ten
- * requests of a kind open its breaker. For some seconds it then rejects these requests, and after that it lets one probe
- * pass. An answer of the server is not a fault, also if it is an error. The capabilities are kept while the server is
- * unavailable.
+ * requests of a kind open its breaker. For some seconds it then rejects these requests, and after that it lets one
+ * probe pass. An answer of the server is not a fault, also if it is an error. The capabilities are kept while the
+ * server is unavailable.
  */
 export class Upstream {
   readonly server: ToolServer;

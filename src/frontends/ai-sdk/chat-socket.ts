@@ -6,7 +6,7 @@ import type {
   RpcRequest,
 } from '../../connections/connection-context.ts';
 import type { RunInputsPort } from '../../connections/handlers.ts';
-import { isObject } from '../../lib/is-object.ts';
+import { isObject } from '../../lib/json.ts';
 import { NO_MESSAGE_LIMIT } from '../../limits/message-limit.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
 import type { Fields, LogEntry } from '../../protocol/messages.ts';
