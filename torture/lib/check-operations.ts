@@ -11,7 +11,7 @@ import type { Violation } from './promises.ts';
 const TERMINAL = ['agent_completed', 'agent_failed', 'agent_cancelled'];
 
 /** Operations that start a run, and those that call a tool. */
-const RUNS: readonly OperationName[] = ['run', 'chat', 'ag-ui', 'ask'];
+export const RUNS: readonly OperationName[] = ['run', 'chat', 'ag-ui', 'ask'];
 const CALLS: readonly OperationName[] = ['tool', 'mcp'];
 
 export interface Operation {
