@@ -215,6 +215,7 @@ async function followInvalidations(
     accounts,
     catalogues,
     clock,
+    logger,
     metrics,
     tracing,
   });
