@@ -218,6 +218,7 @@ async function followInvalidations(
     accounts,
     catalogues,
     clock,
+    logger,
     metrics,
     tracing,
   });
