@@ -35,14 +35,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
   {
     name: 'event log (Lua)',
     files: lua('appendEvents-n', 'include/events', 'include/streams', 'readLog-2', 'renewEpoch-1'),
-    tests: integration(
-      'event-log.appends',
-      'event-log.bytes',
-      'runs.takeover',
-      'quotas.exact',
-      'user-bytes',
-      'resume.property',
-    ),
+    tests: integration('event-log.appends', 'event-log.bytes', 'runs.takeover', 'quotas.exact', 'resume.property'),
   },
   {
     name: 'run fencing (Lua)',
@@ -57,12 +50,13 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'include/waiting',
     ),
     tests: integration(
+      'runs.accepted',
+      'runs.claims',
       'runs.takeover',
       'runs.lost',
       'run-limits.exact',
       'run-limits.release',
       'run-inputs',
-      'user-bytes',
     ),
   },
   {
