@@ -30,12 +30,25 @@ export const CORE_MODULES: readonly CoreModule[] = [
   {
     name: 'limits (Lua)',
     files: lua('include/quotas', 'reserveCall-2', 'readQuota-3', 'beginCall-8', 'endCall-9', 'countAttempt-1'),
-    tests: integration('quotas.exact', 'quotas.property', 'tool-calls.full-store', 'input-requests.calls'),
+    tests: integration(
+      'quotas.exact',
+      'quotas.property',
+      'tool-calls.full-store',
+      'input-requests.calls',
+      'auth-service.login',
+    ),
   },
   {
     name: 'event log (Lua)',
     files: lua('appendEvents-n', 'include/events', 'include/streams', 'readLog-2', 'renewEpoch-1'),
-    tests: integration('event-log.appends', 'event-log.bytes', 'runs.takeover', 'quotas.exact', 'resume.property'),
+    tests: integration(
+      'event-log.stored',
+      'event-log.appends',
+      'event-log.bytes',
+      'runs.takeover',
+      'quotas.exact',
+      'resume.property',
+    ),
   },
   {
     name: 'run fencing (Lua)',
@@ -70,6 +83,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'duePartitions-64',
     ),
     tests: integration(
+      'ledger.stored',
       'ledger.chain',
       'ledger.ingestion',
       'ledger.fencing',
