@@ -6,7 +6,7 @@ import type { UsageRecord } from '../../src/protocol/usage.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import type { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
-import { type Core, startCore, startTail, thinking } from '../support/core.ts';
+import { type Core, messagesOn, startCore, thinking } from '../support/core.ts';
 import { runNodes } from '../support/run-nodes.ts';
 import { expectAbout, expectKept, notAtTheEndOf, StoredRun } from '../support/stored-runs.ts';
 import { freshUserId } from '../support/tokens.ts';
@@ -123,13 +123,7 @@ describe('an event log', () => {
 
   it('publishes each event with its epoch, as it is stored', async () => {
     const userId = freshUserId();
-    const { tail, subscriber } = await startTail(core);
-    const { channel } = core.keys.user(userId);
-    const messages: string[] = [];
-    subscriber.on('smessage', (on: unknown, message: unknown) => {
-      if (String(on) === channel) messages.push(String(message));
-    });
-    await subscriber.ssubscribe(channel);
+    const messages = await messagesOn(core.keys.user(userId).channel);
     await append(userId, 'first', 'second');
     await until(() => messages.length === 2);
     const epoch = await core.redis.hget(core.keys.user(userId).logState, 'epoch');
@@ -137,7 +131,6 @@ describe('an event log', () => {
       ([id, [, t, , s, , , , f]]) => `e${epoch} ${id.slice(0, -2)} ${t} ${s} ${f}`,
     );
     expect(messages).toEqual(stored);
-    expect(tail).toBeDefined();
   });
 });
 
