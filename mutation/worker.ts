@@ -8,7 +8,7 @@ import { runDeclared } from './lib/jest-globals.ts';
 import type { TestRequest, TestResult } from './lib/test-process.ts';
 
 /**
- * Runs test files with one mutant, for its parent process. Each request loads the modules of the project anew, because
+ * Runs a test file with a mutant, for its parent process. Each request loads the modules of the project anew, because
  * they keep state and read scripts when they load. Packages stay loaded. The mutant exists in memory only.
  */
 const JEST_GLOBALS = new URL('./lib/jest-globals.ts', import.meta.url).href;
@@ -47,36 +47,33 @@ process.on('uncaughtException', (error) => {
   stray ??= error;
 });
 
-async function runTests({ tests, mutant }: TestRequest): Promise<TestResult> {
+async function runTest({ test, mutant }: TestRequest): Promise<TestResult> {
   mutated = mutant && { path: join(PROJECT_ROOT, mutant.file), source: mutant.source };
   generation += 1;
-  for (const test of tests) {
-    stray = undefined;
-    try {
-      const failure = await runDeclared(async () => {
-        await load('test/support/close-after-tests.ts');
-        await load(test);
-      });
-      if (failure !== undefined) return { failed: test, failure };
-    } catch (error) {
-      return { failed: test, failure: `the file does not load: ${error}` };
-    }
-    if (stray !== undefined) return { failed: test, failure: `uncaught: ${stray}` };
+  stray = undefined;
+  try {
+    const failure = await runDeclared(async () => {
+      await load('test/support/close-after-tests.ts');
+      await load(test);
+    });
+    if (failure !== undefined) return { failure };
+  } catch (error) {
+    return { failure: `the file does not load: ${error}` };
   }
-  return {};
+  return stray === undefined ? {} : { failure: `uncaught: ${stray}` };
 }
 
 function load(file: string): Promise<unknown> {
   return import(`${pathToFileURL(join(PROJECT_ROOT, file)).href}?generation=${generation}`);
 }
 
-/** Runs tests, and also returns which code of the modules of this request they execute. */
+/** Runs a test, and also returns which code of the modules of this request it executes. */
 async function runMeasured(request: TestRequest): Promise<TestResult> {
   let result: TestResult = {};
   const ofRequest = `?generation=${generation + 1}`;
   const executed = await executedCode(
     async () => {
-      result = await runTests(request);
+      result = await runTest(request);
     },
     (url) => url.startsWith(`${root}src/`) && url.endsWith(ofRequest),
   );
@@ -84,7 +81,7 @@ async function runMeasured(request: TestRequest): Promise<TestResult> {
 }
 
 process.on('message', (request: TestRequest) => {
-  const result = request.isMeasured ? runMeasured(request) : runTests(request);
+  const result = request.isMeasured ? runMeasured(request) : runTest(request);
   void result.then((sent) => process.send?.(sent));
 });
 process.on('disconnect', () => process.exit());

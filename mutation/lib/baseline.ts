@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { ScriptMonitor } from '../../bench/lib/script-monitor.ts';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
-import { scriptName } from '../../src/redis/scripts.ts';
+import { loadScripts, scriptName } from '../../src/redis/scripts.ts';
 import { type ExecutedCode, isExecuted } from './executed-code.ts';
 import type { Mutant } from './mutants.ts';
-import type { TestProcess } from './test-process.ts';
+import type { TestRunner } from './test-runner.ts';
 
 export interface CoveringTest {
   readonly file: string;
@@ -23,20 +23,20 @@ const TEST_FILE_TIMEOUT_MS = 180_000;
  */
 export async function runBaseline(
   tests: readonly string[],
-  process: TestProcess,
-  redisPort: number,
+  runner: TestRunner,
   report: (text: string) => void,
 ): Promise<CoveringTest[]> {
-  const monitor = await ScriptMonitor.start(redisPort);
+  // A script that Redis has is reported by its digest; the first call of another one, by its text.
+  await loadScripts(runner.redis);
+  const monitor = await ScriptMonitor.start(runner.redisPort);
   try {
     const covering: CoveringTest[] = [];
     for (const file of tests) {
       const start = performance.now();
-      const request = { tests: [file], isMeasured: true };
-      const { failed, failure, executed = {} } = await process.run(request, TEST_FILE_TIMEOUT_MS);
+      const { failure, executed = {} } = await runner.run({ test: file, isMeasured: true }, TEST_FILE_TIMEOUT_MS);
       const scripts = new Set((await monitor.take()).keys());
-      if (failed === undefined) covering.push({ file, ms: performance.now() - start, scripts, executed });
-      else report(`left out, fails without a mutant: ${file}: ${failure ?? 'timeout'}`);
+      if (failure === undefined) covering.push({ file, ms: performance.now() - start, scripts, executed });
+      else report(`left out, fails without a mutant: ${file}: ${failure}`);
     }
     return covering.sort((a, b) => a.ms - b.ms);
   } finally {

@@ -30,17 +30,23 @@ export const CORE_MODULES: readonly CoreModule[] = [
   {
     name: 'limits (Lua)',
     files: lua('include/quotas', 'reserveCall-2', 'readQuota-3', 'beginCall-8', 'endCall-9', 'countAttempt-1'),
-    tests: integration('quotas.exact', 'quotas.property', 'tool-calls.full-store', 'input-requests.calls'),
+    tests: integration(
+      'quotas.exact',
+      'quotas.property',
+      'tool-calls.full-store',
+      'input-requests.calls',
+      'auth-service.login',
+    ),
   },
   {
     name: 'event log (Lua)',
     files: lua('appendEvents-n', 'include/events', 'include/streams', 'readLog-2', 'renewEpoch-1'),
     tests: integration(
+      'event-log.stored',
       'event-log.appends',
       'event-log.bytes',
       'runs.takeover',
       'quotas.exact',
-      'user-bytes',
       'resume.property',
     ),
   },
@@ -57,12 +63,13 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'include/waiting',
     ),
     tests: integration(
+      'runs.accepted',
+      'runs.claims',
       'runs.takeover',
       'runs.lost',
       'run-limits.exact',
       'run-limits.release',
       'run-inputs',
-      'user-bytes',
     ),
   },
   {
@@ -76,6 +83,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'duePartitions-64',
     ),
     tests: integration(
+      'ledger.stored',
       'ledger.chain',
       'ledger.ingestion',
       'ledger.fencing',

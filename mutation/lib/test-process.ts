@@ -4,24 +4,28 @@ import { join } from 'node:path';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import type { ExecutedCode } from './executed-code.ts';
 
+export interface MutatedFile {
+  readonly file: string;
+  readonly source: string;
+}
+
 export interface TestRequest {
-  /** Test files, relative to the project. */
-  readonly tests: readonly string[];
-  readonly mutant?: { readonly file: string; readonly source: string } | undefined;
+  /** A test file, relative to the project. */
+  readonly test: string;
+  readonly mutant?: MutatedFile | undefined;
   /** Whether the result says which code was executed. */
   readonly isMeasured?: boolean;
 }
 
-/** Empty if all tests pass. */
+/** Empty if all tests of the file pass. */
 export interface TestResult {
-  readonly failed?: string;
   readonly failure?: string;
   readonly timedOut?: boolean;
   readonly executed?: ExecutedCode;
 }
 
 /** A process that ran this many requests is replaced: Node never frees the modules of earlier requests. */
-const REQUESTS_PER_PROCESS = 60;
+const REQUESTS_PER_PROCESS = 100;
 
 /** Runs tests with mutants in one child process. A mutant that never ends, or that ends its process, costs the process. */
 export class TestProcess {
@@ -39,14 +43,15 @@ export class TestProcess {
     this.#requests += 1;
     const result = Promise.withResolvers<TestResult>();
     const onMessage = (message: unknown) => result.resolve(message as TestResult);
-    const onExit = (code: number | null) => result.resolve({ failed: 'process', failure: `exit code ${code}` });
-    const timer = setTimeout(() => result.resolve({ failed: 'timeout', timedOut: true }), timeoutMs);
+    const onExit = (code: number | null) => result.resolve({ failure: `the process ends with exit code ${code}` });
+    const onTimeout = () => result.resolve({ failure: `no end after ${timeoutMs} ms`, timedOut: true });
+    const timer = setTimeout(onTimeout, timeoutMs);
     child.once('message', onMessage).once('exit', onExit).send(request);
     const outcome = await result.promise;
     clearTimeout(timer);
     child.off('message', onMessage).off('exit', onExit);
     // Timers and connections of a failed test may outlive it and disturb the next mutant.
-    if (outcome.timedOut || outcome.failed === 'process') await this.close();
+    if (outcome.timedOut || !child.connected) await this.close();
     return outcome;
   }
 

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { type AdmissionRequest, ConnectionRegistry } from '../../src/cluster/connection-registry.ts';
+import { LOG_STATE_SECONDS } from '../../src/events/event-log.ts';
 import { newId } from '../../src/lib/ids.ts';
-import { type Core, startCore, startTail } from '../support/core.ts';
+import { type Core, messagesOn, startCore, startTail } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
+import { until } from '../support/until.ts';
 
 const NODE = 'node_a';
 const LEASE_MS = 30_000;
@@ -21,11 +23,15 @@ beforeAll(async () => {
   registry = new ConnectionRegistry(core, { leaseMs: LEASE_MS, maxConnectionsPerUser: CAP });
 });
 
-async function admit(userId: string, request: Partial<AdmissionRequest> & { readonly stream?: string } = {}) {
+async function admit(
+  userId: string,
+  request: Partial<AdmissionRequest> & { readonly stream?: string } = {},
+  by = registry,
+) {
   const { connectionId = newId('ws'), stream, ...others } = request;
   const details = { node: NODE, endpoint: '/ws', opened_at: new Date().toISOString(), stream };
   const admission = { userId, connectionId, plan: 'free', tokenIssuedAt: Date.now(), details, ...others };
-  return { connectionId, ...(await registry.admit(admission)) };
+  return { connectionId, ...(await by.admit(admission)) };
 }
 
 /** Redis and this process share one clock. */
@@ -53,6 +59,9 @@ describe('an admission', () => {
     expectAbout(await core.redis.zscore(leases, connectionId), now + LEASE_MS);
     await expectKept(leases);
     await expectKept(connections);
+    const left = await core.redis.ttl(core.keys.user(userId).logState);
+    expect(left).toBeGreaterThan(LOG_STATE_SECONDS - 10);
+    expect(left).toBeLessThanOrEqual(LOG_STATE_SECONDS);
   });
 
   it('is refused for a blocked user and for a token from before the revocation, not at its time', async () => {
@@ -117,6 +126,44 @@ describe('an admission', () => {
     const other = await admit(userId, { stream: 'run_2' });
     const all = [plain, second, other].map(({ connectionId }) => connectionId);
     expect((await leased(userId)).toSorted()).toEqual(all.toSorted());
+  });
+
+  it('replaces the connection of its stream among many others', async () => {
+    const userId = freshUserId();
+    const wide = new ConnectionRegistry(core, { leaseMs: LEASE_MS, maxConnectionsPerUser: 100 });
+    const streams = Array.from({ length: 12 }, (_, at) => `run_${at}`);
+    const open = async (stream: string) => (await admit(userId, { stream }, wide)).connectionId;
+    for (const stream of streams) await open(stream);
+    const again: string[] = [];
+    for (const stream of streams) again.push(await open(stream));
+    expect((await leased(userId)).toSorted()).toEqual(again.toSorted());
+  });
+});
+
+describe('the nodes of a user', () => {
+  it('receive on the channel of the user which connections are evicted and closed', async () => {
+    const userId = freshUserId();
+    const { channel, account } = core.keys.user(userId);
+    const messages = await messagesOn(channel);
+    const ids: string[] = [];
+    const open = async (stream?: string) => {
+      ids.push((await admit(userId, stream === undefined ? {} : { stream })).connectionId);
+    };
+    for (let at = 0; at < CAP; at += 1) await open();
+    await open('run_1');
+    await open('run_1');
+    await registry.close(userId, [String(ids[1])]);
+    await core.redis.hset(account, 'plan', 'free');
+    await open();
+    await core.redis.zadd(core.keys.user(userId).leases, Date.now() + LEASE_MS, 'ws_old');
+    await registry.enforceCap(userId);
+    await until(() => messages.length === 4);
+    expect(messages.map((message) => JSON.parse(message.slice(1)))).toEqual([
+      { control: 'evict', connection_ids: [ids[0]] },
+      { control: 'evict', connection_ids: [ids[3]] },
+      { control: 'close', connection_ids: [ids[1]] },
+      { control: 'evict', connection_ids: ['ws_old'] },
+    ]);
   });
 });
 

@@ -80,6 +80,16 @@ export async function startTail(core: Core): Promise<{ tail: LiveTail; subscribe
   };
 }
 
+/** Returns the list to which each message on a sharded channel is added from now on. */
+export async function messagesOn(channel: string): Promise<readonly string[]> {
+  const subscriber = await connectRedis(testRedisUrl(), 'subscriber', silentLogger);
+  closeAfter('test', () => disconnectRedis(subscriber));
+  const messages: string[] = [];
+  subscriber.on('smessage', (_channel: unknown, message: unknown) => messages.push(String(message)));
+  await subscriber.ssubscribe(channel);
+  return messages;
+}
+
 /** Returns an event for a log, identifiable by its text. */
 export function thinking(text: string) {
   const timestamp = new Date().toISOString();
