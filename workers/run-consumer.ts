@@ -1,5 +1,5 @@
 import type { AgentRunJob } from '../src/jobs.ts';
-import { type Clock, sleep } from '../src/lib/clock.ts';
+import { type Clock, elapsedSince, sleep } from '../src/lib/clock.ts';
 import type { Logger } from '../src/lib/logger.ts';
 import type { Redis } from '../src/redis/client.ts';
 import type { QueuedRun } from '../src/runs/run-queue.ts';
@@ -49,6 +49,8 @@ export interface RunConsumerOptions {
 interface Held {
   readonly run: QueuedRun;
   readonly since: number;
+  /** How often the run had been delivered when this worker received it; undefined until it is read. */
+  deliveries: number | undefined;
 }
 
 /** Receives runs from the queue and executes them concurrently; takes over the runs of dead workers. */
@@ -129,10 +131,15 @@ export class RunConsumer {
   }
 
   #begin(run: QueuedRun): void {
-    // This process was suspended, and found its own run.
-    if (this.#held.has(run.id)) return;
-    this.#held.set(run.id, { run, since: this.#deps.clock.now() });
-    this.#track(this.#attempt(run, 1));
+    const own = this.#held.get(run.id);
+    if (own) {
+      // This process was suspended, and found its own run.
+      if (own.deliveries !== undefined) own.deliveries += 1;
+      return;
+    }
+    const held = { run, since: this.#deps.clock.now(), deliveries: run.isTakenOver ? undefined : 1 };
+    this.#held.set(run.id, held);
+    this.#track(this.#attempt(held, 1));
   }
 
   #track(work: Promise<void>): void {
@@ -140,40 +147,60 @@ export class RunConsumer {
     this.#work.add(tracked);
   }
 
-  async #attempt(run: QueuedRun, attempt: number): Promise<void> {
+  async #attempt(held: Held, attempt: number): Promise<void> {
     const { onFailed, logger } = this.#deps;
+    const { run } = held;
     this.#executing += 1;
     try {
-      await this.#deps.execute(run, await this.#takeovers(run, attempt));
+      if (attempt === 1 || !(await this.#isTaken(held))) {
+        await this.#deps.execute(run, await this.#takeovers(held, attempt));
+      }
     } catch (error) {
-      if (attempt < ATTEMPTS && !this.#deps.isFinal(error)) return this.#pause(run, attempt);
-      await onFailed(run.job, error);
+      if (attempt < ATTEMPTS && !this.#deps.isFinal(error)) return this.#pause(held, attempt);
+      if (!(await this.#isTaken(held))) await onFailed(run.job, error);
     } finally {
       this.#executing -= 1;
       this.#freed();
     }
     this.#held.delete(run.id);
+    // The worker that executes it ends it, or loses it to a third one.
+    if (await this.#isTaken(held)) return;
     // Without the removal the run is delivered once more, and found to have ended.
     await this.#deps.queue.end(run.id).catch((error: unknown) => logger.debug({ err: error }, 'run was not removed'));
   }
 
-  /** The number of a run that was taken over is read once, at its first attempt. */
-  async #takeovers({ id, isTakenOver }: QueuedRun, attempt: number): Promise<number> {
-    if (!isTakenOver || attempt > 1) return 0;
-    return (await this.#deps.queue.deliveries(id)) - 1;
+  /** The number of a run that was taken over is passed once, at its first attempt. */
+  async #takeovers(held: Held, attempt: number): Promise<number> {
+    held.deliveries ??= await this.#deps.queue.deliveries(held.run.id);
+    return attempt > 1 ? 0 : held.deliveries - 1;
+  }
+
+  /**
+   * Whether another worker has received the run since: this one was suspended or disconnected, and did not renew it in
+   * time. Also true if Redis does not answer: the run is then delivered once more.
+   */
+  async #isTaken({ run, since, deliveries }: Held): Promise<boolean> {
+    const { queue, clock, logger } = this.#deps;
+    if (elapsedSince(clock, since) < this.#options.lockMs) return false;
+    try {
+      return deliveries === undefined || (await queue.deliveries(run.id)) > deliveries;
+    } catch (error) {
+      logger.debug({ err: error }, 'the deliveries of a run could not be read');
+      return true;
+    }
   }
 
   /** Waits without a slot: jobs without a run, which any refused message leaves, must not delay others. */
-  #pause(run: QueuedRun, attempt: number): void {
+  #pause(held: Held, attempt: number): void {
     if (this.#paused >= MAX_PAUSED || this.#closing) {
-      this.#held.delete(run.id);
+      this.#held.delete(held.run.id);
       return;
     }
     this.#paused += 1;
     this.#track(
       sleep(this.#deps.clock, ATTEMPT_PAUSE_MS).then(() => {
         this.#paused -= 1;
-        return this.#attempt(run, attempt + 1);
+        return this.#attempt(held, attempt + 1);
       }),
     );
   }

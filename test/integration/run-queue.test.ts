@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import type { AgentRunJob } from '../../src/jobs.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
@@ -9,6 +9,7 @@ import { StreamRunQueue } from '../../src/runs/stream-run-queue.ts';
 import { TooManyTakeovers } from '../../workers/run-agent.ts';
 import { RunConsumer } from '../../workers/run-consumer.ts';
 import { silentLogger } from '../support/core.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { closeAfter } from '../support/open-resources.ts';
 import { testRedisUrl } from '../support/stack.ts';
 import { until } from '../support/until.ts';
@@ -38,14 +39,14 @@ async function add(queue: StreamRunQueue, count: number): Promise<string[]> {
 async function startConsumer(
   queue: StreamRunQueue,
   execute: (run: QueuedRun, takeovers: number) => Promise<unknown>,
-  options: { concurrency?: number } = {},
+  { clock = systemClock, ...options }: { concurrency?: number; clock?: Clock } = {},
 ) {
   const blocking = await connectRedis(testRedisUrl(), 'commands', silentLogger);
   closeAfter('test', () => disconnectRedis(blocking));
   const failed: AgentRunJob[] = [];
   const onFailed = async (job: AgentRunJob) => void failed.push(job);
   const isFinal = (error: unknown) => error instanceof TooManyTakeovers;
-  const deps = { queue, blocking, clock: systemClock, logger: silentLogger, execute, isFinal, onFailed };
+  const deps = { queue, blocking, clock, logger: silentLogger, execute, isFinal, onFailed };
   const consumer = new RunConsumer(deps, { concurrency: 5, ...TIMES, ...options });
   await consumer.start();
   closeAfter('test', () => consumer.close());
@@ -121,6 +122,34 @@ describe('the run queue', () => {
     await until(isEmpty(queue));
     expect(received.map(({ job, isTakenOver }) => [job.run_id, isTakenOver])).toEqual([[runId, true]]);
   });
+
+  it.each(['ends', 'fails'] as const)(
+    'keeps a run that was taken over until its new worker ends it: the old one %s',
+    async (how) => {
+      const { queue } = newQueue();
+      await add(queue, 1);
+      const [suspended, working] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      // Its clock stands still, so it renews nothing.
+      const clock = new ManualClock();
+      const old = await startConsumer(queue, () => suspended.promise, { clock });
+      await until(async () => (await queue.counts()).active === 1);
+      let isTakenOver = false;
+      await startConsumer(queue, (run) => {
+        isTakenOver = run.isTakenOver;
+        return working.promise;
+      });
+      closeAfter('test', () => working.resolve());
+      await until(() => isTakenOver);
+      clock.advance(TIMES.lockMs);
+      if (how === 'ends') suspended.resolve();
+      else suspended.reject(new TooManyTakeovers('run'));
+      await old.consumer.close();
+      expect(old.failed).toEqual([]);
+      expect(await queue.counts()).toEqual({ waiting: 0, active: 1 });
+      working.resolve();
+      await until(isEmpty(queue));
+    },
+  );
 
   it('leaves a long run to the worker that renews it', async () => {
     const { queue } = newQueue();
