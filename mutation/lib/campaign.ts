@@ -99,8 +99,9 @@ class ModuleRun {
     const result = await process.run(request, timeoutMs);
     if (isSuspect(result)) {
       // A loaded machine fails tests too. The failure counts if it is repeated after a run without the mutant that passes.
-      const without = await process.run({ tests: request.tests }, timeoutMs);
-      const again = without.failed === undefined ? await process.run(request, timeoutMs) : {};
+      const tests = result.failed?.startsWith('test/') ? [result.failed] : request.tests;
+      const without = await process.run({ tests }, timeoutMs);
+      const again = without.failed === undefined ? await process.run({ ...request, tests }, timeoutMs) : {};
       if (again.failed === undefined) return { outcome: 'unclear' as const, failure: result.failure?.slice(0, 300) };
     }
     if (result.failed?.startsWith('test/')) killers.add(result.failed);
