@@ -136,7 +136,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'stream-run-queue',
     ].map((name) => `src/runs/${name}.ts`),
     tests: [
-      ...unit('recent-runs.confirmed'),
+      ...unit('recent-runs.confirmed', 'runs.writer', 'runs.stored'),
       ...integration(
         'runs.takeover',
         'runs.lost',
