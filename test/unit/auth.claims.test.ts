@@ -23,12 +23,12 @@ function start(changes: Partial<IdentityProvider> = {}) {
   const tokens = new TokenVerifier({ clock, logger, metrics: new Metrics() }, [provider]);
   const claims = { iss: ISSUER, aud: 'tollgate', sub: 'user_1', iat: 1_800_000_000, exp: 1_800_000_060 };
   const signed = (own: object = {}, header: object = {}) => {
-    const parts = [
+    const encoded = [
       { alg: 'HS256', typ: 'JWT', ...header },
       { ...claims, ...own },
     ].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'));
-    const mac = createHmac('sha256', SECRET).update(parts.join('.')).digest('base64url');
-    return [...parts, mac].join('.');
+    const mac = createHmac('sha256', SECRET).update(encoded.join('.')).digest('base64url');
+    return [...encoded, mac].join('.');
   };
   const identity = (own: object = {}) => tokens.verifyAccess(signed(own), 'header');
   return { clock, tokens, signed, identity, reports: reports as Reported[] };
@@ -153,7 +153,7 @@ describe('the token of an event', () => {
 });
 
 describe('a bearer token', () => {
-  it('is a JWT if it has three parts and a JOSE header; the issuer reads any other', () => {
+  it('is a JWT if it has three segments and a JOSE header; the issuer reads any other', () => {
     const header = Buffer.from('{"alg":"HS256"}').toString('base64url');
     expect(isJwt(`${header}.e30.AAAA`)).toBe(true);
     for (const opaque of ['opaque', 'a.b.c', header, `${header}.e30`, `${header}.e30.AAAA.AAAA`, '..']) {
