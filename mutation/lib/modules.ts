@@ -144,6 +144,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
         'run-queue',
         'run-inputs',
         'run-limits.release',
+        'event-log.appends',
       ),
     ],
   },

@@ -159,6 +159,27 @@ describe('a run’s appends', () => {
     expect(listed).toEqual([true, true, false]);
   });
 
+  it('are located behind the head before the first, then from it to the end', async () => {
+    const userId = freshUserId();
+    await core.log.append({ userId, events: [thinking('before'), thinking('before')] });
+    const run = await claimed(userId, await acceptedRun(userId));
+    const located = () => runs.locate(userId, { runId: run.runId });
+    expect(await located()).toMatchObject({
+      status: 'running',
+      after: 2,
+      endedAtSeq: undefined,
+      endedMsAgo: undefined,
+    });
+    await append(run, 0, { events: [thinking('a'), thinking('b')] });
+    await core.log.append({ userId, events: [thinking('between')] });
+    await append(run, 2, { ends: 'agent_failed' });
+    await core.log.append({ userId, events: [thinking('after')] });
+    const ended = { runId: run.runId, status: 'failed', threadId: 'thread_1', agent: 'a', after: 2, endedAtSeq: 6 };
+    expect(await located()).toMatchObject({ ...ended, endedMsAgo: expect.any(Number) });
+    expect(await runs.locate(userId, { threadId: 'thread_1' })).toMatchObject(ended);
+    expect(await runs.locate(freshUserId(), { runId: run.runId })).toBeUndefined();
+  });
+
   it('store a journal entry with its event, but none with the end of the run', async () => {
     const userId = freshUserId();
     const run = await claimed(userId, await acceptedRun(userId));

@@ -174,6 +174,18 @@ describe('a run whose worker died', () => {
     expect((await events(accepted.userId)).map(({ type }) => type)).toEqual(FULL_RUN);
   });
 
+  it('stops an agent of the earlier worker that ignores errors at its next event', async () => {
+    const accepted = await accept();
+    const late = await claim(accepted);
+    await claim(accepted);
+    const deaf: Agent = async (_task, context) => {
+      await context.think('unnoticed').catch(() => undefined);
+      return new Promise(() => undefined);
+    };
+    expect(await executor(deaf, async () => ({})).execute(late)).toBe('lost');
+    expect(await events(accepted.userId)).toEqual([]);
+  });
+
   it('without a takeover is ended by the sweep, with a start and one end', async () => {
     const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
     await accept();
