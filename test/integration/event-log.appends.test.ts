@@ -170,6 +170,8 @@ describe('a run’s appends', () => {
       endedAtSeq: undefined,
       endedMsAgo: undefined,
     });
+    const { requestId } = run;
+    expect(await runs.status(userId, run.runId)).toEqual({ status: 'running', requestId, threadId: 'thread_1' });
     await append(run, 0, { events: [thinking('a'), thinking('b')] });
     await core.log.append({ userId, events: [thinking('between')] });
     await append(run, 2, { ends: 'agent_failed' });
@@ -177,6 +179,7 @@ describe('a run’s appends', () => {
     const ended = { runId: run.runId, status: 'failed', threadId: 'thread_1', agent: 'a', after: 2, endedAtSeq: 6 };
     expect(await located()).toMatchObject({ ...ended, endedMsAgo: expect.any(Number) });
     expect(await runs.locate(userId, { threadId: 'thread_1' })).toMatchObject(ended);
+    expect(await runs.status(userId, run.runId)).not.toHaveProperty('final_response');
     expect(await runs.locate(freshUserId(), { runId: run.runId })).toBeUndefined();
   });
 
