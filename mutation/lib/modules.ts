@@ -162,6 +162,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
         'ledger.corrections',
         'ledger.tampering',
         'ledger.ingestion',
+        'ledger.retention',
       ),
     ],
   },

@@ -152,6 +152,56 @@ describe('the token of an event', () => {
   });
 });
 
+describe('a token of a service', () => {
+  const service = { sub: 'service:billing', scope: 'usage:read', token_use: 'service' };
+
+  it('is refused if it is bound to a key, or of a kind that is no access token', async () => {
+    const { tokens, signed } = start();
+    expect(await tokens.verifyService(signed(service))).toMatchObject({ serviceId: 'billing' });
+    for (const own of [
+      { cnf: { jkt: 'k' } },
+      { events: {} },
+      { token_type: 'logout' },
+      { typ: 'Refresh' },
+      { at_hash: 'h' },
+    ]) {
+      const refused = tokens.verifyService(signed({ ...service, ...own }));
+      await expect(refused).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    }
+  });
+});
+
+describe('several providers', () => {
+  it('each verify the tokens that name them, and no token of another issuer', async () => {
+    const [one, other] = [providerOf({ issuer: ISSUER, secrets: [SECRET] }), providerOf({ issuer: 'https://b.test' })];
+    const second = { ...other, name: 'second', secrets: [SECRET] };
+    const deps = { clock: new ManualClock(1_800_000_000_000), logger: silentLogger, metrics: new Metrics() };
+    const tokens = new TokenVerifier(deps, [one, second]);
+    const { signed } = start();
+    expect(await tokens.verifyAccess(signed(), 'header')).toMatchObject({ provider: 'default' });
+    const ofSecond = tokens.verifyAccess(signed({ iss: 'https://b.test' }), 'header');
+    expect(await ofSecond).toMatchObject({ provider: 'second' });
+    for (const iss of ['https://c.test', undefined, null]) {
+      const refused = tokens.verifyAccess(signed({ iss }), 'header');
+      await expect(refused).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    }
+  });
+});
+
+describe('a payload that parsers read differently', () => {
+  it.each(['{"sub":"a","sub":"b"}', '[]', 'null', '"x"', '{'])(
+    'is VALIDATION_FAILED although it is signed: %s',
+    async (text) => {
+      const { tokens } = start();
+      const header = Buffer.from('{"alg":"HS256","typ":"JWT"}').toString('base64url');
+      const signingInput = `${header}.${Buffer.from(text).toString('base64url')}`;
+      const mac = createHmac('sha256', SECRET).update(signingInput).digest('base64url');
+      const refused = tokens.verifyAccess(`${signingInput}.${mac}`, 'header');
+      await expect(refused).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    },
+  );
+});
+
 describe('a bearer token', () => {
   it('is a JWT if it has three segments and a JOSE header; the issuer reads any other', () => {
     const header = Buffer.from('{"alg":"HS256"}').toString('base64url');
