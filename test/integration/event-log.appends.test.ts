@@ -223,15 +223,16 @@ describe('a run’s appends', () => {
     const run = await claimed(userId, await acceptedRun(userId));
     const usageRecord = { id: 'rec_1', user_id: userId, tool: 'count', status: 'success', units: 1 } as UsageRecord;
     const events = [{ ...thinking('x'), usageRecord }, thinking('y')];
+    const values = async (counter: { get(): Promise<{ values: { value: number; labels: object }[] }> }) => {
+      return (await counter.get()).values.map(({ value, labels }) => ({ value, ...labels }));
+    };
     expect((await append(run, 0, { events }, log)).outcome).toBe('appended');
+    expect(await values(metrics.appends)).toEqual([{ value: 2, type: 'agent_thinking' }]);
     expect((await append(run, 0, { events }, log)).outcome).toBe('repeated');
     expect(await append({ ...run, fencingToken: run.fencingToken - 1 }, 0, { events }, log)).toEqual({
       outcome: 'fenced',
     });
     expect(acknowledged).toEqual(['rec_1', 'rec_1']);
-    const values = async (counter: { get(): Promise<{ values: { value: number; labels: object }[] }> }) => {
-      return (await counter.get()).values.map(({ value, labels }) => ({ value, ...labels }));
-    };
     expect(await values(metrics.appends)).toEqual([{ value: 2, type: 'agent_thinking' }]);
     expect(await values(metrics.usageRecords)).toEqual([{ value: 1, tool: 'count', status: 'success' }]);
   });
