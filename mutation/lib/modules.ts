@@ -144,7 +144,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
       'stream-run-queue',
     ].map((name) => `src/runs/${name}.ts`),
     tests: [
-      ...unit('recent-runs.confirmed'),
+      ...unit('recent-runs.confirmed', 'runs.writer', 'runs.stored'),
       ...integration(
         'runs.takeover',
         'runs.lost',
@@ -152,6 +152,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
         'run-queue',
         'run-inputs',
         'run-limits.release',
+        'event-log.appends',
       ),
     ],
   },
@@ -169,6 +170,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
         'ledger.corrections',
         'ledger.tampering',
         'ledger.ingestion',
+        'ledger.retention',
       ),
     ],
   },

@@ -27,7 +27,7 @@ const RESTORE_WITHIN_MS = 90_000;
 const MAX_RESTORES = 3;
 
 export interface RunWriterDeps {
-  readonly log: UserLogWriter;
+  readonly log: Pick<UserLogWriter, 'append'>;
   readonly clock: Clock;
   readonly claims: Pick<RunClaims, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */

@@ -162,6 +162,30 @@ describe('a run’s appends', () => {
     expect(listed).toEqual([true, true, false]);
   });
 
+  it('are located behind the head before the first, then from it to the end', async () => {
+    const userId = freshUserId();
+    await core.log.append({ userId, events: [thinking('before'), thinking('before')] });
+    const run = await claimed(userId, await acceptedRun(userId));
+    const located = () => runs.locate(userId, { runId: run.runId });
+    expect(await located()).toMatchObject({
+      status: 'running',
+      after: 2,
+      endedAtSeq: undefined,
+      endedMsAgo: undefined,
+    });
+    const { requestId } = run;
+    expect(await runs.status(userId, run.runId)).toEqual({ status: 'running', requestId, threadId: 'thread_1' });
+    await append(run, 0, { events: [thinking('a'), thinking('b')] });
+    await core.log.append({ userId, events: [thinking('between')] });
+    await append(run, 2, { ends: 'agent_failed' });
+    await core.log.append({ userId, events: [thinking('after')] });
+    const ended = { runId: run.runId, status: 'failed', threadId: 'thread_1', agent: 'a', after: 2, endedAtSeq: 6 };
+    expect(await located()).toMatchObject({ ...ended, endedMsAgo: expect.any(Number) });
+    expect(await runs.locate(userId, { threadId: 'thread_1' })).toMatchObject(ended);
+    expect(await runs.status(userId, run.runId)).not.toHaveProperty('final_response');
+    expect(await runs.locate(freshUserId(), { runId: run.runId })).toBeUndefined();
+  });
+
   it('store a journal entry with its event, but none with the end of the run', async () => {
     const userId = freshUserId();
     const run = await claimed(userId, await acceptedRun(userId));
@@ -202,15 +226,16 @@ describe('a run’s appends', () => {
     const run = await claimed(userId, await acceptedRun(userId));
     const usageRecord = { id: 'rec_1', user_id: userId, tool: 'count', status: 'success', units: 1 } as UsageRecord;
     const events = [{ ...thinking('x'), usageRecord }, thinking('y')];
+    const values = async (counter: { get(): Promise<{ values: { value: number; labels: object }[] }> }) => {
+      return (await counter.get()).values.map(({ value, labels }) => ({ value, ...labels }));
+    };
     expect((await append(run, 0, { events }, log)).outcome).toBe('appended');
+    expect(await values(metrics.appends)).toEqual([{ value: 2, type: 'agent_thinking' }]);
     expect((await append(run, 0, { events }, log)).outcome).toBe('repeated');
     expect(await append({ ...run, fencingToken: run.fencingToken - 1 }, 0, { events }, log)).toEqual({
       outcome: 'fenced',
     });
     expect(acknowledged).toEqual(['rec_1', 'rec_1']);
-    const values = async (counter: { get(): Promise<{ values: { value: number; labels: object }[] }> }) => {
-      return (await counter.get()).values.map(({ value, labels }) => ({ value, ...labels }));
-    };
     expect(await values(metrics.appends)).toEqual([{ value: 2, type: 'agent_thinking' }]);
     expect(await values(metrics.usageRecords)).toEqual([{ value: 1, tool: 'count', status: 'success' }]);
   });

@@ -1,11 +1,12 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { AcceptedRuns } from '../../src/runs/accepted-runs.ts';
 import type { Agent } from '../../src/runs/agent.ts';
 import { RunClaims } from '../../src/runs/run-claims.ts';
+import type { RunAnswer } from '../../src/runs/run-end.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { AcceptedRun, ClaimedRun } from '../../src/runs/stored-run.ts';
@@ -13,6 +14,7 @@ import { sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogueFiles, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type Core, NO_QUEUE, silentLogger, startCore } from '../support/core.ts';
 import { keysOf } from '../support/keys-of.ts';
+import { ManualClock } from '../support/manual-clock.ts';
 import { runInputs, startRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode } from '../support/tools.ts';
@@ -90,12 +92,12 @@ class Snapshot {
 
 let executions = 0;
 
-function executor(agent: Agent): RunExecutor {
+function executor(agent: Agent, { clock = systemClock as Clock, timeoutMs = 60_000 } = {}): RunExecutor {
   const count = async () => ({ execution: ++executions });
   const { service: tools } = toolNode(core, { catalogues: files, executors: { count, guarded: count } });
   const { log, metrics, tracing } = core;
-  const deps = { log, claims, agents, agent, tools, clock: systemClock, metrics, tracing, logger: silentLogger };
-  return new RunExecutor(deps, { timeoutMs: 60_000, inputExpiresMs: 60_000 });
+  const deps = { log, claims, agents, agent, tools, clock, metrics, tracing, logger: silentLogger };
+  return new RunExecutor(deps, { timeoutMs, inputExpiresMs: 60_000 });
 }
 
 /** Two calls with a thought before each, and `lose` between two of these steps. */
@@ -181,6 +183,39 @@ describe('a run that redis loses while its worker executes it', () => {
     expect(await executor(twice(lose)).execute(await claim(run))).toBe('lost');
     expect(await second).toBe('completed');
     expect(await events(run)).toEqual(FULL_RUN);
+  });
+
+  it('is restored within a minute while its agent is silent', async () => {
+    const run = await accept();
+    const snapshot = await Snapshot.of(run);
+    const silent = Promise.withResolvers<RunAnswer>();
+    const clock = new ManualClock();
+    const ended = executor(() => silent.promise, { clock, timeoutMs: 600_000 }).execute(await claim(run));
+    await until(async () => (await events(run)).length === 1);
+    await snapshot.goBack();
+    expect(await events(run)).toEqual([]);
+    clock.advance(60_000);
+    await until(async () => (await events(run)).length === 1);
+    silent.resolve({ final_response: 'late', summary: 'late' });
+    expect(await ended).toBe('completed');
+    expect(await events(run)).toEqual(['agent_started', 'agent_completed']);
+  });
+
+  it('ends a second after its cancellation, requested before its claim, if the agent ignores it', async () => {
+    const run = await accept();
+    const clock = new ManualClock();
+    const claimed = { ...(await claim(run)), cancelRequested: true };
+    const ended = executor(() => new Promise(() => {}), { clock }).execute(claimed);
+    await until(async () => (await events(run)).length === 1);
+    let end = '';
+    void ended.then((result) => {
+      end = result;
+    });
+    await until(() => {
+      clock.advance(1_000);
+      return end !== '';
+    });
+    expect([end, await events(run)]).toEqual(['cancelled', ['agent_started', 'agent_cancelled']]);
   });
 
   it('gets no fencing token twice', async () => {

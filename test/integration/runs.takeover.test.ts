@@ -174,7 +174,23 @@ describe('a run whose worker died', () => {
     const count: ToolExecutor = async () => ({});
     expect(await executor(twice, count).execute(await claim(accepted))).toBe('completed');
     expect(await executor(twice, count).execute(late)).toBe('lost');
-    expect((await events(accepted.userId)).map(({ type }) => type)).toEqual(FULL_RUN);
+    const seen = await events(accepted.userId);
+    expect(seen.map(({ type }) => type)).toEqual(FULL_RUN);
+    expect(seen.at(-1)).toMatchObject({ tools_used: ['count'] });
+    const messages = await core.redis.xrange(core.keys.user(accepted.userId).thread('thread_1'), '-', '+');
+    expect(JSON.stringify(messages).split('assistant')).toHaveLength(2);
+  });
+
+  it('stops an agent of the earlier worker that ignores errors at its next event', async () => {
+    const accepted = await accept();
+    const late = await claim(accepted);
+    await claim(accepted);
+    const deaf: Agent = async (_task, context) => {
+      await context.think('unnoticed').catch(() => undefined);
+      return new Promise(() => undefined);
+    };
+    expect(await executor(deaf, async () => ({})).execute(late)).toBe('lost');
+    expect(await events(accepted.userId)).toEqual([]);
   });
 
   it('without a takeover is ended by the sweep, with a start and one end', async () => {

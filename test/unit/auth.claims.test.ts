@@ -23,12 +23,12 @@ function start(changes: Partial<IdentityProvider> = {}) {
   const tokens = new TokenVerifier({ clock, logger, metrics: new Metrics() }, [provider]);
   const claims = { iss: ISSUER, aud: 'tollgate', sub: 'user_1', iat: 1_800_000_000, exp: 1_800_000_060 };
   const signed = (own: object = {}, header: object = {}) => {
-    const parts = [
+    const encoded = [
       { alg: 'HS256', typ: 'JWT', ...header },
       { ...claims, ...own },
     ].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'));
-    const mac = createHmac('sha256', SECRET).update(parts.join('.')).digest('base64url');
-    return [...parts, mac].join('.');
+    const mac = createHmac('sha256', SECRET).update(encoded.join('.')).digest('base64url');
+    return [...encoded, mac].join('.');
   };
   const identity = (own: object = {}) => tokens.verifyAccess(signed(own), 'header');
   return { clock, tokens, signed, identity, reports: reports as Reported[] };
@@ -152,8 +152,58 @@ describe('the token of an event', () => {
   });
 });
 
+describe('a token of a service', () => {
+  const service = { sub: 'service:billing', scope: 'usage:read', token_use: 'service' };
+
+  it('is refused if it is bound to a key, or of a kind that is no access token', async () => {
+    const { tokens, signed } = start();
+    expect(await tokens.verifyService(signed(service))).toMatchObject({ serviceId: 'billing' });
+    for (const own of [
+      { cnf: { jkt: 'k' } },
+      { events: {} },
+      { token_type: 'logout' },
+      { typ: 'Refresh' },
+      { at_hash: 'h' },
+    ]) {
+      const refused = tokens.verifyService(signed({ ...service, ...own }));
+      await expect(refused).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    }
+  });
+});
+
+describe('several providers', () => {
+  it('each verify the tokens that name them, and no token of another issuer', async () => {
+    const [one, other] = [providerOf({ issuer: ISSUER, secrets: [SECRET] }), providerOf({ issuer: 'https://b.test' })];
+    const second = { ...other, name: 'second', secrets: [SECRET] };
+    const deps = { clock: new ManualClock(1_800_000_000_000), logger: silentLogger, metrics: new Metrics() };
+    const tokens = new TokenVerifier(deps, [one, second]);
+    const { signed } = start();
+    expect(await tokens.verifyAccess(signed(), 'header')).toMatchObject({ provider: 'default' });
+    const ofSecond = tokens.verifyAccess(signed({ iss: 'https://b.test' }), 'header');
+    expect(await ofSecond).toMatchObject({ provider: 'second' });
+    for (const iss of ['https://c.test', undefined, null]) {
+      const refused = tokens.verifyAccess(signed({ iss }), 'header');
+      await expect(refused).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    }
+  });
+});
+
+describe('a payload that parsers read differently', () => {
+  it.each(['{"sub":"a","sub":"b"}', '[]', 'null', '"x"', '{'])(
+    'is VALIDATION_FAILED although it is signed: %s',
+    async (text) => {
+      const { tokens } = start();
+      const header = Buffer.from('{"alg":"HS256","typ":"JWT"}').toString('base64url');
+      const signingInput = `${header}.${Buffer.from(text).toString('base64url')}`;
+      const mac = createHmac('sha256', SECRET).update(signingInput).digest('base64url');
+      const refused = tokens.verifyAccess(`${signingInput}.${mac}`, 'header');
+      await expect(refused).rejects.toMatchObject({ code: 'VALIDATION_FAILED' });
+    },
+  );
+});
+
 describe('a bearer token', () => {
-  it('is a JWT if it has three parts and a JOSE header; the issuer reads any other', () => {
+  it('is a JWT if it has three segments and a JOSE header; the issuer reads any other', () => {
     const header = Buffer.from('{"alg":"HS256"}').toString('base64url');
     expect(isJwt(`${header}.e30.AAAA`)).toBe(true);
     for (const opaque of ['opaque', 'a.b.c', header, `${header}.e30`, `${header}.e30.AAAA.AAAA`, '..']) {

@@ -1,4 +1,4 @@
-import { createHmac, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { createHmac, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
@@ -95,6 +95,19 @@ describe('a token signed with a published key', () => {
     published = [unnamed];
     expect(await codeOf(signed(rsa.privateKey, 'RS256'))).toBe('accepted user_1');
     expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'))).toBe('accepted user_1');
+  });
+
+  it('is accepted with a kid that is null, as without one, and refused with one that is no text', async () => {
+    const { header } = jwt.decode(signed(rsa.privateKey, 'RS256'), { complete: true }) ?? {};
+    const withKid = (kid: unknown) => {
+      const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+      const now = Math.floor(Date.now() / 1000);
+      const text = `${encode({ ...header, kid })}.${encode({ ...CLAIMS, iat: now, exp: now + 60 })}`;
+      return `${text}.${sign('sha256', Buffer.from(text), rsa.privateKey).toString('base64url')}`;
+    };
+    expect(await codeOf(withKid(null))).toBe('accepted user_1');
+    expect(await codeOf(withKid('rsa-1'))).toBe('accepted user_1');
+    for (const kid of [7, {}, ['rsa-1'], true]) expect(await codeOf(withKid(kid))).toBe('VALIDATION_FAILED');
   });
 
   it('is accepted when an RSA and an EC key have the same kid', async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { hasJoseHeader, isCanonical, jsonObject } from '../../src/lib/jws.ts';
+import { hasJoseHeader, isCanonical, jsonObject, withoutNulls } from '../../src/lib/jws.ts';
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 const encoded = (text: string | Buffer) => Buffer.from(text).toString('base64url');
@@ -62,6 +62,13 @@ describe('a JSON object in a part', () => {
   it('is UTF-8', () => {
     expect(read(Buffer.from('7b2261223a22ff227d', 'hex'))).toBeUndefined();
     expect(read(Buffer.from('7b2261223a22c3a4227d', 'hex'))).toEqual({ a: 'ä' });
+  });
+});
+
+describe('a claim that is null', () => {
+  it('counts as missing, and no other does', () => {
+    const claims = { a: null, b: undefined, c: 0, d: '', e: false, f: { g: null } };
+    expect(Object.entries(withoutNulls(claims))).toEqual(Object.entries(claims).slice(1));
   });
 });
 

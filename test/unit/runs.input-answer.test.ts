@@ -36,7 +36,7 @@ describe('the result of a tool of the page', () => {
       expect(() => answerOf(content)).toThrow(
         expect.objectContaining({
           code: 'FORMAT_ERROR',
-          message: expect.stringContaining('does not fit'),
+          message: expect.stringMatching(/^The answer does not fit the request: content\b/),
           fields: { field: 'content' },
         }),
       );

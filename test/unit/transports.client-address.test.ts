@@ -28,6 +28,7 @@ describe('the address of a client', () => {
     ['is missing', undefined],
     ['is empty', ''],
     ['is shorter than the chain of proxies', '198.51.100.7'],
+    ['is shorter by one entry, and an address without its last digit too', '198.51.100.77'],
     ['holds no address there', 'unknown, 198.51.100.7'],
     ['holds a name there', 'evil.example.test, 198.51.100.7'],
     ['holds an address that is none there', '999.1.1.1, 198.51.100.7'],

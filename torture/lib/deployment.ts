@@ -22,8 +22,8 @@ import { type RedisKind, startRedis } from './redis-hosts.ts';
 
 const WORKERS = 2;
 const AGENT_SECRET = 'the key that signs requests to the agent of the round';
-/** A process cannot start while Redis or the auth service is unavailable. */
-const START_MS = 90_000;
+/** A process cannot start while Redis or the auth service is unavailable, which can last a minute. */
+const START_MS = 180_000;
 
 const ENVIRONMENT = {
   MAX_CONNECTIONS_PER_USER: String(CAP),

@@ -1,5 +1,6 @@
 import { haproxy } from '../../scripts/lib/haproxy.ts';
-import { type ManagedProcess, type Startable, start } from '../../scripts/lib/processes.ts';
+import { httpStatus, type ManagedProcess, type Startable, start } from '../../scripts/lib/processes.ts';
+import { httpUrl } from '../../scripts/lib/tollgate-processes.ts';
 
 /** A process beside those of the product: tool server, agent, HAProxy. */
 export class Helper {
@@ -48,7 +49,8 @@ export class Balancer extends Helper {
   #old: ManagedProcess[] = [];
 
   private constructor(process: ManagedProcess, port: number, gatewayUrls: readonly string[]) {
-    super(haproxy(port, gatewayUrls), process);
+    // HAProxy answers 503 while no gateway is ready, as during an outage of Redis.
+    super({ ...haproxy(port, gatewayUrls), isReady: () => answers(port) }, process);
     this.#port = port;
     this.#gatewayUrls = gatewayUrls;
   }
@@ -58,7 +60,10 @@ export class Balancer extends Helper {
   }
 
   async reload(): Promise<void> {
-    const old = await this.replace(haproxy(this.#port, this.#gatewayUrls, { replaces: this.pid }));
+    const old = await this.replace({
+      ...haproxy(this.#port, this.#gatewayUrls, { replaces: this.pid }),
+      isReady: () => answers(this.#port),
+    });
     this.#old = [...this.#old.filter(({ running }) => running), old];
   }
 
@@ -67,4 +72,8 @@ export class Balancer extends Helper {
     for (const process of old) process.kill('SIGKILL');
     await Promise.all([super.kill(), ...old.map(({ exited }) => exited)]);
   }
+}
+
+async function answers(port: number): Promise<boolean> {
+  return (await httpStatus(`${httpUrl(port)}/health/ready`)) !== undefined;
 }

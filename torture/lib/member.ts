@@ -10,7 +10,11 @@ export const RUN_MS = 60_000;
 const MAX_PAUSE_MS = 150;
 export const MESSAGES = ['Which agents are there?', 'Hello', 'What can you do for me?'];
 /** Codes of the client package after which the outcome is unknown. */
-const UNKNOWN_CODES = ['CLOSED', 'DISCONNECTED', 'CANNOT_CONNECT', 'SIGNED_OUT', 'REQUEST_TIMEOUT', 'EVENTS_LOST'];
+const UNKNOWN_CODES = [
+  ...['CLOSED', 'DISCONNECTED', 'CANNOT_CONNECT', 'SIGNED_OUT', 'REQUEST_TIMEOUT', 'EVENTS_LOST'],
+  // The end of the session, not of the request: the answer to a request that was received is lost with it.
+  ...['VALIDATION_FAILED', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'NO_TOKEN'],
+];
 
 export interface MemberDeps {
   readonly recorder: Recorder;
