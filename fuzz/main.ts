@@ -49,7 +49,12 @@ await runScript(async () => {
   let findings = 0;
   for (const target of selected(TARGETS, command.args)) {
     const end = cpuSeconds() + seconds;
-    const result = await fuzz(target, { coverage, seed, corpus: readCorpus(target), isOver: () => cpuSeconds() >= end });
+    const result = await fuzz(target, {
+      coverage,
+      seed,
+      corpus: readCorpus(target),
+      isOver: () => cpuSeconds() >= end,
+    });
     const growth = `${result.blocksOfCorpus} to ${result.blocks} blocks, the last new one at input ${result.lastNew}`;
     const counts = `${result.runs} inputs, ${growth}, ${result.corpus.length} kept`;
     process.stdout.write(`${target.name}: ${counts}, ${result.findings.length} findings\n`);
