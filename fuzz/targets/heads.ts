@@ -16,6 +16,7 @@ import {
   handedOverToken,
   presentedCredentials,
   requestTarget,
+  requestUrl,
   resumePoint,
 } from '../../src/transports/handshake-request.ts';
 import { Origins } from '../../src/transports/origins.ts';
@@ -191,6 +192,8 @@ const targetTarget: Target = {
     '#',
     '@',
     '\\',
+    '/../',
+    '/%2e',
   ],
   maxBytes: MAX_HEAD_BYTES,
   run(input) {
@@ -198,6 +201,9 @@ const targetTarget: Target = {
     const request = requestOf({ url });
     const target = requestTarget(request);
     require(target.length <= url.length, 'a target is not longer than what was sent');
+    const path = requestUrl(request)?.pathname;
+    const segments = path === undefined ? [] : target.split('?', 1).flatMap((sent) => sent.split('/'));
+    require(path === undefined || path.split('/').length === segments.length, 'a path keeps its segments');
     const sid = sessionId(request);
     require(sid !== '', 'an empty session id counts as absent');
     const { tickets } = presentedCredentials(request);

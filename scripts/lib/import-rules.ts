@@ -145,7 +145,7 @@ const DIRECTIONS: Readonly<Record<string, readonly string[]>> = {
   // Changes sources in memory and runs tests with them.
   mutation: ['src/redis/scripts.ts', 'scripts', 'bench/lib'],
   // Runs the parsers of `src` in its own process, without a server.
-  fuzz: [...EVERYTHING_IN_SRC, 'scripts'],
+  fuzz: [...EVERYTHING_IN_SRC, 'scripts', 'auth-service'],
   // It imports the client by its package name.
   'console/src': [],
   bench: [...EVERYTHING_IN_SRC, 'workers', 'auth-service', 'scripts'],

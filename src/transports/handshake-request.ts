@@ -17,12 +17,18 @@ const ENDPOINT_URLS: ReadonlyMap<string, Readonly<URL>> = new Map(
   ENDPOINTS.filter(({ userInPath }) => !userInPath).map(({ path }) => [path, new URL(path, 'http://gateway')]),
 );
 
+/**
+ * Paths that parsing would resolve to another path. Rules of a proxy for a path compare what was sent, so a request for
+ * `/x/../ws/mcp` or `/ws\\mcp` would pass a rule that denies `/ws/mcp`.
+ */
+const NOT_NORMAL = /[\\#]|\/(?:\.|%2e){1,2}(?:\/|$)/i;
+
 /** Maximum length of a query in characters; a handshake needs a few hundred. */
 const MAX_QUERY_LENGTH = 10_000;
 
 /**
- * Path and query of a request, parsed once per request; undefined if the target is invalid or too long. Ignores the
- * host.
+ * Path and query of a request, parsed once per request; undefined if the target is invalid, too long or not in normal
+ * form. Ignores the host.
  */
 export function requestUrl(request: IncomingMessage): Readonly<URL> | undefined {
   const known = ENDPOINT_URLS.get(request.url ?? '') ?? parsedUrls.get(request);
@@ -31,6 +37,7 @@ export function requestUrl(request: IncomingMessage): Readonly<URL> | undefined 
   // What follows two slashes would be parsed as a host.
   if (!target.startsWith('/') || target.startsWith('//')) return undefined;
   if (target.includes('?') && target.length - target.indexOf('?') > MAX_QUERY_LENGTH) return undefined;
+  if (NOT_NORMAL.test(target.split('?', 1)[0] ?? '')) return undefined;
   const url = URL.parse(target, 'http://gateway') ?? undefined;
   if (url) parsedUrls.set(request, url);
   return url;

@@ -106,6 +106,13 @@ export class MissingCapability extends Error {
 export const NO_RESULT = Object.freeze({});
 /** `data` of the error that replaces a response above the bound of the server. */
 export const TOO_LARGE = 'tollgate/response-too-large';
+/** `data` of the error that replaces a response with too many levels. */
+export const TOO_DEEP = 'tollgate/response-too-deep';
+/**
+ * Levels of JSON in a response. Functions that serialise, compare or validate a result are recursive, and so are those of
+ * clients, some of which accept 64 levels.
+ */
+export const MAX_DEPTH = 64;
 
 /** Converts an error thrown by the SDK to one of the classes in this file. */
 export function errorOf(thrown: unknown): Error {
@@ -116,6 +123,9 @@ export function errorOf(thrown: unknown): Error {
   }
   if (thrown instanceof Error && 'data' in thrown && thrown.data === TOO_LARGE) {
     return new UnusableResult(RESPONSE_TOO_LARGE);
+  }
+  if (thrown instanceof Error && 'data' in thrown && thrown.data === TOO_DEEP) {
+    return new UnusableResult(RESPONSE_TOO_DEEP);
   }
   const code =
     thrown instanceof Error && !(thrown instanceof DOMException) && 'code' in thrown ? thrown.code : undefined;
@@ -154,6 +164,7 @@ export function describe(thrown: unknown): string {
 
 const IS_TASK = 'The tool answers with a task of an MCP extension that the gateway does not support.';
 const NOT_MCP = "The tool's result does not have the form that MCP defines.";
+export const RESPONSE_TOO_DEEP = `The tool's result has more than ${MAX_DEPTH} levels of JSON.`;
 const RESPONSE_TOO_LARGE = "The tool's result is larger than the gateway accepts from its server.";
 
 /** Error text for callers that cannot receive input requests. */

@@ -1,7 +1,8 @@
 import type { RequestId } from '@modelcontextprotocol/client';
 import { isObject, parseJson } from '../lib/json.ts';
 import { parseRetryAfter } from '../lib/retry-after.ts';
-import { RateLimited, SessionLost, UnusableResult, UpstreamRefusal } from './faults.ts';
+import { isWithinJsonBounds } from '../protocol/json-bounds.ts';
+import { MAX_DEPTH, RateLimited, RESPONSE_TOO_DEEP, SessionLost, UnusableResult, UpstreamRefusal } from './faults.ts';
 import { MAX_HOLD_MS } from './holds.ts';
 import { type Json, withoutNulls } from './rows.ts';
 
@@ -39,7 +40,7 @@ export async function readAnswer(response: Response, request: PostedRequest): Pr
   if (NEGOTIATION.has(request.method)) return readNegotiation(response, request);
   if (response.ok) return isJson(response) ? withId(response, await response.text(), request) : response;
   const text = await response.text();
-  const error = rpcErrorOf(parseJson(text));
+  const error = isTooDeep(text) ? undefined : rpcErrorOf(parseJson(text));
   const words = error ? String(error.message ?? '') : text;
   if (isSessionLost(response.status, words, request)) throw new SessionLost(true);
   const { status } = response;
@@ -69,6 +70,7 @@ async function readNegotiation(response: Response, { method, id }: PostedRequest
 
 /** Returns the answer with the id of its request and the members that JSON-RPC 2.0 requires, if it lacks them. */
 function withId(response: Response, text: string, { id }: Pick<PostedRequest, 'id' | 'method'>): Response {
+  if (isTooDeep(text)) throw new UnusableResult(RESPONSE_TOO_DEEP);
   const body = parseJson(text);
   const message = Array.isArray(body) && body.length === 1 ? body[0] : body;
   if (isObject(message) && !('method' in message)) {
@@ -119,4 +121,8 @@ function isJson({ headers }: Response): boolean {
 
 function jsonResponse(message: Json): Response {
   return new Response(JSON.stringify(message), { headers: { 'content-type': 'application/json' } });
+}
+
+function isTooDeep(text: string): boolean {
+  return !isWithinJsonBounds(text, { maxDepth: MAX_DEPTH, maxValues: Number.POSITIVE_INFINITY });
 }

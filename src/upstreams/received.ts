@@ -1,7 +1,8 @@
 import type { JSONRPCMessage, RequestId, Transport } from '@modelcontextprotocol/client';
 import type { ToolServer } from '../catalogue/tool-servers.ts';
 import { isObject } from '../lib/json.ts';
-import { TOO_LARGE } from './faults.ts';
+import { isDeeper } from '../lib/json-depth.ts';
+import { MAX_DEPTH, TOO_DEEP, TOO_LARGE } from './faults.ts';
 import { readToolResult } from './results.ts';
 import {
   isListMethod,
@@ -67,6 +68,7 @@ export function readLeniently(transport: Transport, options: ReceivedOptions): v
     if (!('id' in message) || 'method' in message || message.id === undefined) return message;
     const request = sent.get(String(message.id));
     sent.delete(String(message.id));
+    if (isDeeper(message, MAX_DEPTH)) return failed(message.id, 'the response has too many levels', TOO_DEEP);
     return request && 'result' in message ? reader.read(request, message) : message;
   };
 }
@@ -155,6 +157,9 @@ function wordOf(value: unknown): string {
 }
 
 export function tooLarge(id: RequestId): JSONRPCMessage {
-  const error = { code: SERVER_ERROR, message: 'the response is too large', data: TOO_LARGE };
-  return { jsonrpc: '2.0', id, error };
+  return failed(id, 'the response is too large', TOO_LARGE);
+}
+
+function failed(id: RequestId, message: string, data: string): JSONRPCMessage {
+  return { jsonrpc: '2.0', id, error: { code: SERVER_ERROR, message, data } };
 }

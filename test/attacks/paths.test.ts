@@ -15,6 +15,7 @@ async function refusal(request: Omit<RawRequest, 'url'>): Promise<[number, strin
 describe('an upgrade of a path that only resembles an endpoint', () => {
   it.each([
     ...['/ws/../admin', '/ws/../v1/users', '/ws/%2e%2e/v1/users', '//ws', '//evil.test/ws', '/ws;x'],
+    ...['/ws\\secure', '/x/../ws/secure', '/ws/./secure', '/ws/%2e%2E/ws/secure', '/ws/secure#x', '/ws/secure/..'],
     ...['/ws/secure/../../v1/nodes', '/WS', '/ws%00', '/ws/a/b', '/v1/usage/records', '/metrics'],
   ])('A10 is 404 ENDPOINT_NOT_FOUND, and its socket is closed: %s', async (path) => {
     expect(await refusal({ path, headers: bearer() })).toEqual([404, 'ENDPOINT_NOT_FOUND']);
@@ -29,6 +30,16 @@ describe('an upgrade of a path that only resembles an endpoint', () => {
   it('A10 is 400 when it does not begin with a slash', async () => {
     expect(await refusal({ path: 'ws', headers: bearer() })).toEqual([400, 'FORMAT_ERROR']);
   });
+});
+
+describe('a plain request of a path that is not in normal form', () => {
+  it.each(['/x/../health/live', '/health\\live', '/./health/live', '/socket.io/../health/live', '//health/live'])(
+    'A10 is 404, and nothing is resolved: %s',
+    async (path) => {
+      const raw = openRawSocket({ url: nodeUrl(0), path, headers: { Connection: 'close', Upgrade: undefined } });
+      expect((await raw.answer).status).toBe(404);
+    },
+  );
 });
 
 describe('a head with many headers', () => {

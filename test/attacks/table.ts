@@ -81,11 +81,12 @@ const HANDSHAKES: readonly Row[] = [
   ],
   [
     'A10',
-    'Upgrade of an unknown path, of dot segments that lead away, `//ws`, `/ws;x`',
-    '404 `ENDPOINT_NOT_FOUND`, and the socket is closed; an escaped slash is part of a user id: 1008 `USER_MISMATCH`',
+    'Path that only resembles an endpoint: unknown, `//ws`, `/ws;x`, dot segments, backslash or fragment, which pass a rule of a proxy for the path',
+    '404 `ENDPOINT_NOT_FOUND`, and the socket is closed: no path is resolved. 400 `FORMAT_ERROR` without a leading slash. An escaped slash is part of a user id: 1008 `USER_MISMATCH`',
     'attacks/paths: A10 is 404 ENDPOINT_NOT_FOUND, and its socket is closed: %s',
     'attacks/paths: A10 is that of another user with an escaped slash: 1008 USER_MISMATCH',
     'attacks/paths: A10 is 400 when it does not begin with a slash',
+    'attacks/paths: A10 is 404, and nothing is resolved: %s',
     'attacks/http-edges: of %s is 404',
     'integration/endpoints.refusals: B30 of the path %s, where no WebSocket is, is 404 with an error object',
   ],
@@ -523,7 +524,7 @@ const SESSIONS: readonly Row[] = [
   [
     'D3',
     'Refreshes of many sessions at one moment',
-    'Workers claim each session once, ten requests at a time (on purpose no jitter: the lead time of 15 s is the reserve)',
+    'Eight claims at once take each due session once. Of a hundred exchanges at once with a service that hangs, at most ten reach it, then the circuit breaker opens (on purpose no jitter: 15 s before the end of the token are the reserve)',
     'integration/token-lifecycle.refresh: take each session once, and one that a worker took and did not finish after its claim',
     'unit/auth.client.faults: B63 lets ten of a hundred that come at once reach a service that hangs',
   ],
@@ -573,8 +574,9 @@ const SESSIONS: readonly Row[] = [
   [
     'D10',
     'The auth service is away at the time of the refresh',
-    '`token_degraded` up to the grace period, then 1008 `TOKEN_EXPIRED`',
+    '`token_refresh_failed`, at the end of the token `token_degraded` with `until`, no paid tool, and at `until` 1008 `TOKEN_EXPIRED`; an outage of ten minutes leaves no token in Redis',
     'integration/token-lifecycle.outage: B64 B70 B72 B109 B119 B141 is degraded at the end of its token, and ends after the grace period',
+    'integration/token-lifecycle.outage: B63 B243 for ten minutes ends sessions exactly after the grace period, with few calls, and recovers',
     'integration/token-lifecycle.processes: B111 a degraded connection is served, but no paid tool runs for it until the auth service is back',
   ],
   [
@@ -748,8 +750,8 @@ const RESOURCES: readonly Row[] = [
   ],
   [
     'E22',
-    'Idle connections',
-    'Memory returns to the base line; docs/performance.md has the size of one',
+    'Connections that come and go, to leak memory',
+    'Nothing remains: no lease, subscription or count, and the live heap of a node grows by less than 2 MiB and 256 bytes per connect. docs/performance.md has the size of an idle connection, which `npm run bench:guard` compares',
     'faults/connection-drift: B14 B26 B34 leave nothing: no lease, no subscription, no count, no memory (',
   ],
   [
@@ -979,6 +981,185 @@ const LEAKS: readonly Row[] = [
   ],
 ];
 
+/** Attacks on and by HTTP clients, tool servers, models, agents and identity providers, as the field knows them since 2025. */
+const SINCE_2025: readonly Row[] = [
+  [
+    'T28',
+    'Request smuggling: lengths, transfer codings, chunk sizes and headers that two servers read differently',
+    '400, or 401 before the body; one response, and nothing behind the request is read',
+    'attacks/requests: T28 is refused with one response, and what follows is not read: %s',
+  ],
+  [
+    'T29',
+    'Log injection: line breaks and escape sequences in a request target',
+    '400 before anything is logged; log lines are JSON',
+    'attacks/requests: T29 is 400, before anything is logged: %s',
+  ],
+  [
+    'T30',
+    'Forged position in `Last-Event-ID`',
+    '400 `FORMAT_ERROR`; of another log: `resume_failed` (D8)',
+    'attacks/requests: T30 that was forged is 400 FORMAT_ERROR: %s',
+  ],
+  [
+    'T31',
+    'Many overlapping ranges',
+    '200 with the whole document: ranges are not supported',
+    'attacks/requests: T31 a range is not applied: the whole document comes with 200',
+  ],
+  [
+    'T32',
+    'Label explosion: made-up paths, methods, tools, messages and agents',
+    'No label of a metric has a name from a request',
+    'attacks/requests: T32 never become labels of metrics: paths, methods, tools, messages, agents',
+  ],
+  [
+    'T33',
+    'SSRF: a tool server, model or agent redirects, or names an address elsewhere',
+    'Redirects are not followed, and an agent card cannot name another origin: the address gets no request, and the call or run fails',
+    'unit/upstreams.hostile-servers: leads nowhere by a redirect: status %i is a failure of the call',
+    'integration/agent-models.runs: leads nowhere by a redirect',
+    'integration/remote-agents.a2a: never gets a request at another origin, even if its card names one',
+  ],
+  [
+    'T34',
+    'Token passthrough and confused deputy: a tool server uses the rights of its callers',
+    'A tool server gets no token, cookie, user id or baggage of a caller, only the headers that the operator configured',
+    'unit/upstreams.hostile-servers: gets nothing of its callers: no token, no cookie, no user id, no baggage',
+  ],
+  [
+    'T35',
+    'Tool poisoning and rug pull: a server lists further tools, look-alikes or descriptions that instruct the model',
+    'Only tools that the operator named exist. A description is cut to 4,000 characters; a row of tools.json replaces it',
+    'unit/upstreams.hostile-servers: adds no tool that the operator did not name, nor a look-alike',
+    'unit/upstreams.hostile-servers: with a description of 1 MB has its beginning, and the list is read',
+  ],
+  [
+    'T36',
+    'A tool server floods: notifications, list changes, lines or lists without end',
+    'One failed call: the connection ends above 500 messages per second, a list after 16 pages; other servers are not affected',
+    'integration/upstreams.faults: that %s costs one failed call',
+    'unit/upstreams.odd-lists: whose pages never end is read to the bound, and reported',
+    'unit/upstreams.odd-lists: whose cursor repeats itself is read once, and reported',
+  ],
+  [
+    'T37',
+    'Result of a tool above its bounds: 1.2 MB, or 20,000 levels of JSON',
+    '`TOOL_FAILED` that names the bound; the circuit breaker stays closed, and other users are served',
+    'unit/upstreams.odd-answers: stays closed, and other users are served, after many answers of %s',
+    'unit/upstreams.odd-answers: stays closed after an event with 20,000 levels of JSON',
+  ],
+  [
+    'T38',
+    'Event stream of another server that costs CPU: lines that are no field, blank lines, one line in many pieces',
+    'Linear time, below 1 ms of CPU per KiB',
+    'unit/upstream-bytes.bounds: takes less than 1 ms of CPU per KiB for %s',
+    'unit/upstream-bytes.bounds: takes linear time for one line in many pieces',
+  ],
+  [
+    'T39',
+    'JSON Patch bomb: copies that double the state of an AG-UI agent, deep paths, many patches of a large state',
+    'At most 262,144 characters are copied and 128 levels kept; a patch beyond that changes nothing. Linear time',
+    'unit/upstream-bytes.bounds: grows by copies up to a bound, and keeps what it was beyond it',
+    'unit/upstream-bytes.bounds: with more than 128 levels stays what it was',
+    'unit/upstream-bytes.bounds: takes linear time for many patches of a large state',
+  ],
+  [
+    'T40',
+    'A model or agent sends JSON of 20,000 levels, also within the arguments of a call',
+    'The reply is a retryable fault of the model, the call is refused to the model; never `INTERNAL_ERROR` of the process',
+    'unit/upstream-bytes.bounds: of more than 64 levels of JSON is a fault of the model',
+    'unit/upstream-bytes.bounds: with arguments of more than 64 levels of JSON has a call that is refused to the model',
+  ],
+  [
+    'T41',
+    'Elicitation phishing: a tool server asks for an address to be opened, for sampling or roots',
+    'Never shown to the user of a run; over MCP only kinds that the operator allows and the client declared, others fail the call',
+    'integration/run-inputs.elicitation: cannot make the user open an address',
+    'unit/upstreams.input-requests: that the operator does not allow are nothing that the caller could declare',
+    'unit/upstreams.input-requests: that the caller has not declared are named to it',
+  ],
+  [
+    'T42',
+    'Forged, changed or foreign request state of MCP',
+    '`REQUEST_STATE_INVALID`: encrypted, for one user and one request',
+    'unit/mcp.request-states: cannot be made without the secret, changed, lengthened or made up',
+    'integration/input-requests.transports: goes on for the same user, tool and arguments alone, and with no state that was changed',
+  ],
+  [
+    'T43',
+    'Approval by another user, or many times',
+    'Refused like the answer to a request that does not exist; one answer counts, on any node',
+    'integration/run-inputs: of another user, or to another request, is refused',
+    'integration/run-inputs: counts once when many answer at the same moment on several nodes',
+    'integration/ai-sdk.approvals: answers only open requests of a run of the user',
+  ],
+  [
+    'T44',
+    'Bidirectional overrides, escape sequences, invisible and tag characters in what an operator approves or reads',
+    'The console shows them as escapes',
+    'unit/console.display: shows the hidden characters of a text as escapes, and no other character differently',
+  ],
+  [
+    'T45',
+    'Formulas in an exported CSV file',
+    'Such cells begin with an apostrophe',
+    'unit/console.display: writes no cell that a spreadsheet takes for a formula',
+  ],
+  [
+    'T46',
+    'Trace headers that force sampling or join a foreign trace',
+    'Ignored from clients that are not trusted',
+    'unit/mcp.tracing: ignores the trace of untrusted clients',
+  ],
+  [
+    'T47',
+    'MCP headers that differ from the body, so that a proxy sees another request',
+    '400 with −32020; nothing is executed',
+    'integration/mcp.http: is refused when its headers are not those of its body: %s',
+  ],
+  [
+    'T48',
+    'Authorization code: foreign redirect URI, wrong verifier, second use',
+    'No redirect; the code is used up; a second use ends the session',
+    'integration/auth-service.authorization: does not redirect a request with %s',
+    'integration/auth-service.authorization: is used up by a wrong verifier',
+    'integration/auth-service.authorization: ends its session if it is used twice',
+  ],
+  [
+    'T49',
+    'Sign-in page in a frame of another site',
+    'Not framed, scripted or submitted elsewhere: Content-Security-Policy',
+    'integration/auth-service.authorization: shows a sign-in page that no other site can frame, script or submit elsewhere',
+  ],
+  [
+    'T50',
+    'Stolen refresh token, used after its rotation',
+    'The session ends 30 s after the rotation at the latest',
+    'integration/auth-service.sessions: B247 ends the session when it is used again after 30 seconds',
+  ],
+  [
+    'T51',
+    'User ids with braces, to reach the hash slot or the keys of another user',
+    'Braces are percent-encoded in user ids; the keys of a user are in one slot',
+    'unit/redis.slots: are in one slot, whatever the user and the ids are called',
+    'attacks/tokens.claims: that is %s is a user with an id of its own',
+  ],
+  [
+    'T52',
+    'Idempotency key of another user',
+    'A key of its own: no result of another user',
+    'integration/tool-calls.identities: B227 B257 users share neither quotas, nor idempotency keys, nor what their tools return',
+  ],
+  [
+    'T53',
+    'Parameter of OAuth that is sent twice, or two ways of authentication',
+    '400 `invalid_request`',
+    'integration/auth-service.grants: refuses a parameter that is sent twice',
+    'integration/auth-service.grants: refuses two ways of authentication at once, and a client_id that is another client',
+  ],
+];
+
 export const ATTACKS: readonly Attack[] = [
   ...HANDSHAKES,
   ...CREDENTIALS,
@@ -987,6 +1168,7 @@ export const ATTACKS: readonly Attack[] = [
   ...RESOURCES,
   ...ISOLATION,
   ...LEAKS,
+  ...SINCE_2025,
 ].map(([id, threat, outcome, ...tests]) => ({ id, threat, outcome, tests }));
 
 const GOOD = 'valid input that must pass, so that the refusals mean something';
@@ -1007,6 +1189,7 @@ export const WITHOUT_ROW: Readonly<Record<string, string>> = {
   'attacks/http-edges: behind a request that has been answered on the same connection is accepted': GOOD,
   'attacks/http-edges: of %s is answered as ever': GOOD,
   'attacks/http-edges: with Host %s is taken': GOOD,
+  'attacks/requests: is what two whole requests are not: each has its response': GOOD,
   'attacks/polling-sessions: from another address: it changes on mobile networks': GOOD,
   'attacks/polling-sessions: without its bearer, when it presents that in its opening request alone (python-socketio)':
     GOOD,

@@ -2,6 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { csv } from '../../console/src/lib/csv.ts';
 import { bytes, duration, NONE } from '../../console/src/lib/format.ts';
 import { shorten } from '../../console/src/lib/shorten.ts';
+import { visible } from '../../console/src/lib/visible.ts';
 import {
   answerOf,
   type Entry,
@@ -51,6 +52,14 @@ describe('what the console displays', () => {
   it('cuts a line of 64 KiB, and never between the halves of a character', () => {
     expect(shorten('x'.repeat(65_536), 10)).toBe(`${'x'.repeat(10)}…`);
     expect(shorten('ab😀c', 3)).toBe('ab…');
+  });
+
+  it('shows the hidden characters of a text as escapes, and no other character differently', () => {
+    expect(visible('pay \u202e001\u202c \x1b[8m \u200bx \u{e0041}')).toBe(
+      'pay \\u{202e}001\\u{202c} \\u{1b}[8m \\u{200b}x \\u{e0041}',
+    );
+    const text = 'Grüße,\n\tשלום \u200f👩\u200d💻';
+    expect(visible(text)).toBe(text);
   });
 
   it('writes no cell that a spreadsheet takes for a formula', () => {

@@ -4,6 +4,7 @@ import { loneUpstream } from '../support/upstreams/lone-upstream.ts';
 import { GOOD_RESULT, GOOD_TOOL, type ScriptedAnswer, ScriptedServer } from '../support/upstreams/scripted-server.ts';
 
 const LEGACY = { protocol: '2025-11-25' };
+const JSON_TYPE = { 'content-type': 'application/json' };
 const ODD_TOOL = { ...GOOD_TOOL, name: 'odd' };
 const TOOLS = { 'tools/list': { result: { tools: [GOOD_TOOL, ODD_TOOL] } } };
 /** More than the calls that open a circuit breaker. */
@@ -24,6 +25,8 @@ const rpc = (status: number, more: object = {}): ScriptedAnswer => {
   return { status, body: { id: null, error: { code: -32602, message: 'limit must be positive' } }, ...more };
 };
 const large = 'x'.repeat(1_200_000);
+const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
+const result = (id: string) => `{"jsonrpc":"2.0","id":${id},"result":{"content":[],"structuredContent":{"a":${deep}}}}`;
 const events = (text: string) => ({ status: 200, headers: { 'content-type': 'text/event-stream' }, body: text });
 
 describe('a circuit breaker', () => {
@@ -41,6 +44,8 @@ describe('a circuit breaker', () => {
     ['a result that is no object', { result: 'done' as never }, /not an object/],
     ['a result above the bound', { result: { content: [{ type: 'image', data: large, mimeType: 'a/b' }] } }, /larger/],
     ['an event stream above the bound', events(`data: ${large}\n\n`), /larger than the gateway accepts/],
+    ['20,000 levels of JSON', { headers: JSON_TYPE, body: result('null') }, /more than 64 levels/],
+    ['an error of 20,000 levels', { status: 400, headers: JSON_TYPE, body: `{"error":${deep}}` }, /HTTP 400/],
     ['a resumable event stream above the bound', events(`id: 1\ndata:\n\nid: 2\ndata: ${large}\n\n`), /larger/],
   ])('stays closed, and other users are served, after many answers of %s', async (_name, odd, message) => {
     const { call, upstream } = await withOdd(odd);
@@ -51,6 +56,21 @@ describe('a circuit breaker', () => {
     }
     expect(await call('good', {}, 'another')).toBe('fine');
     expect(upstream.status.breakers.calls).toBe('closed');
+  });
+
+  it('stays closed after an event with 20,000 levels of JSON', async () => {
+    const server = await ScriptedServer.start({
+      ...TOOLS,
+      'tools/call': ({ id, params }) => {
+        return params.name === 'good' ? { result: GOOD_RESULT } : events(`data: ${result(String(id))}\n\n`);
+      },
+    });
+    const { call, ready, upstream } = loneUpstream({ url: server.url, ...LEGACY });
+    await ready('odd');
+    for (let at = 0; at < MANY; at++) {
+      expect(await call('odd')).toMatchObject({ message: expect.stringMatching(/more than 64 levels/) });
+    }
+    expect([await call('good'), upstream.status.breakers.calls]).toEqual(['fine', 'closed']);
   });
 
   it('stays closed after results that miss their output schema', async () => {

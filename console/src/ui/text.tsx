@@ -2,6 +2,7 @@ import { useState } from 'preact/hooks';
 import { dateTime, NONE, relative, utc } from '../lib/format.ts';
 import { now } from '../lib/now.ts';
 import { cut, shorten } from '../lib/shorten.ts';
+import { visible } from '../lib/visible.ts';
 
 /** Longer texts are cut, and shown in steps: a text of a user can have 64 KiB in one line. */
 const SHOWN_LENGTH = 2_000;
@@ -9,11 +10,11 @@ const SHORT_LENGTH = 200;
 
 /**
  * Text that a user, a model or a tool wrote. It is only ever text, and isolated: its direction and its control
- * characters do not reach the text around it.
+ * characters do not reach the text around it. Hidden characters are shown as escapes.
  */
 export function Foreign({ text, mono = false }: { readonly text: string | null | undefined; readonly mono?: boolean }) {
   if (text === null || text === undefined || text === '') return <>{NONE}</>;
-  const shown = shorten(text, SHORT_LENGTH);
+  const shown = visible(shorten(text, SHORT_LENGTH));
   if (!mono) return <bdi class="wrap">{shown}</bdi>;
   // A narrow column cuts an id off.
   return (
@@ -30,7 +31,7 @@ export function LongText({ text, class: name = 'long-text' }: { readonly text: s
   return (
     <div>
       <div class={name} dir="auto">
-        {rest > 0 ? cut(text, shown) : text}
+        {visible(rest > 0 ? cut(text, shown) : text)}
       </div>
       {rest > 0 && (
         <button type="button" class="link-button" onClick={() => setShown(shown * 8)}>
@@ -50,7 +51,7 @@ export function Json({ value, label }: { readonly value: unknown; readonly label
     <div>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: an area that scrolls has to be reachable with the keyboard */}
       <section class="code" tabIndex={0} aria-label={label}>
-        <pre dir="auto">{rest > 0 ? cut(text, shown) : text}</pre>
+        <pre dir="auto">{visible(rest > 0 ? cut(text, shown) : text)}</pre>
       </section>
       {rest > 0 && (
         <button type="button" class="link-button" onClick={() => setShown(shown * 8)}>

@@ -1,7 +1,6 @@
-import { parseJson } from '../../lib/json.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import type { ModelCall } from '../../runs/step-log.ts';
-import { asNumber, asObject, asText } from './json.ts';
+import { asNumber, asObject, asText, parseJson } from './json.ts';
 
 export interface CallLimits {
   /** Maximum tool calls per step; further ones are refused to the model. */

@@ -1,6 +1,6 @@
-import { createParser } from 'eventsource-parser';
-import { parseJson } from '../../lib/json.ts';
+import { EventStreamParser } from '../../lib/event-stream.ts';
 import { ModelFault } from './fault.ts';
+import { parseJson } from './json.ts';
 
 /** What a body contains: a JSON value, or the sentinel that ends a reply. */
 export type BodyEvent = { readonly json: unknown } | 'done';
@@ -33,12 +33,12 @@ export async function* bodyEvents(read: ReadBytes): AsyncGenerator<BodyEvent, vo
     yield* jsonEvents(text);
     return;
   }
-  const queue: BodyEvent[] = [];
-  const parser = createParser({ onEvent: ({ data }) => queue.push(...dataEvents(data)) });
+  const parser = new EventStreamParser();
   for (;;) {
     // An event whose blank line is missing is dispatched at the end of the body, as its data is complete.
-    parser.feed(ended ? `${text}\n\n` : text);
-    yield* queue.splice(0);
+    const events = parser.feed(ended ? `${text}\n\n` : text);
+    // One by one: what follows the sentinel is not read, whether it arrives with it or later.
+    for (const { data } of events) if (data !== undefined) yield* dataEvents(data);
     if (ended) return;
     text = await more();
   }

@@ -1,5 +1,9 @@
 import { isObject } from '../../lib/json.ts';
+import { isWithinJsonBounds } from '../../protocol/json-bounds.ts';
 import type { Fields } from '../../protocol/messages.ts';
+
+/** Serialisation is recursive, and so are the parsers of clients: some accept 64 levels. */
+const BOUNDS = { maxDepth: 64, maxValues: Number.POSITIVE_INFINITY };
 
 /** Accessors for JSON of foreign servers: a field of another type counts as missing. */
 
@@ -21,4 +25,13 @@ export function asText(value: unknown): string | undefined {
 export function asNumber(value: unknown): number | undefined {
   const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
   return typeof number === 'number' && Number.isFinite(number) ? number : undefined;
+}
+
+/** Parses JSON; undefined for invalid JSON, and for JSON of more than 64 levels. */
+export function parseJson(json: string): unknown {
+  try {
+    return isWithinJsonBounds(json, BOUNDS) ? (JSON.parse(json) as unknown) : undefined;
+  } catch {
+    return undefined;
+  }
 }

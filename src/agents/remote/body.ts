@@ -1,8 +1,8 @@
-import { createParser } from 'eventsource-parser';
 import type { Response } from 'undici';
 import type { Clock } from '../../lib/clock.ts';
-import { parseJson } from '../../lib/json.ts';
+import { EventStreamParser } from '../../lib/event-stream.ts';
 import { isWithinJsonBounds } from '../../protocol/json-bounds.ts';
+import { parseJson } from '../model/json.ts';
 import type { Budget } from './budget.ts';
 import { faultOf, RemoteFault } from './fault.ts';
 
@@ -63,23 +63,13 @@ export class RemoteBody {
    * @throws RemoteFault
    */
   async *events(): AsyncGenerator<unknown, void> {
-    const queue: string[] = [];
-    let isTooLarge = false;
-    const parser = createParser({
-      maxBufferSize: this.#deps.budget.eventBytes,
-      onEvent: ({ data }) => queue.push(data),
-      onError: ({ type }) => {
-        isTooLarge ||= type === 'max-buffer-size-exceeded';
-      },
-    });
+    const parser = new EventStreamParser();
     for await (const text of this.#texts()) {
-      parser.feed(text);
-      for (const data of queue.splice(0)) yield* this.#value(data);
-      if (isTooLarge) throw tooLarge();
+      for (const { data } of parser.feed(text)) yield* this.#value(data ?? '');
+      if (parser.pendingLength > this.#deps.budget.eventBytes) throw tooLarge();
     }
     // The data of an event whose blank line is missing is complete.
-    parser.feed('\n\n');
-    for (const data of queue.splice(0)) yield* this.#value(data);
+    for (const { data } of parser.feed('\n\n')) yield* this.#value(data ?? '');
   }
 
   /** Reads the whole body as one JSON value. @throws RemoteFault */

@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { parseJson } from '../../lib/json.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../../protocol/input.ts';
 import type { ReportedTokens } from '../../runs/remote-log.ts';
 import { RunSuspended } from '../../runs/run-end.ts';
 import type { ToolOutcome } from '../../tools/outcome.ts';
-import { asList, asNumber, asObject, asText } from '../model/json.ts';
+import { asList, asNumber, asObject, asText, parseJson } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
 import { beginTurn, type Turn, type TurnAnswer } from './turn.ts';
 
