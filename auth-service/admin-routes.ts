@@ -2,7 +2,6 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Plans } from '../src/catalogue/plans.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
-import { TollgateError } from '../src/protocol/errors.ts';
 import type { AccountStatuses } from './account-status.ts';
 import type { Clients } from './clients.ts';
 import { parameters, text } from './parameters.ts';
@@ -46,8 +45,7 @@ export function registerAccountRoutes(
   app.put('/auth/users/:id/plan', authorized, async (request) => {
     const userId = operator(request, 'plan change');
     const { plan } = parameters(PlanBody, request.body);
-    if (!plans.get(plan))
-      throw new TollgateError('FORMAT_ERROR', { text: 'The plan does not exist. Use the name of a configured plan.' });
+    plans.require(plan);
     await accountStatuses.setPlan(userId, plan);
     return { user_id: userId, plan };
   });

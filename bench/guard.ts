@@ -67,7 +67,9 @@ function print(costs: Costs): void {
 }
 
 if (import.meta.main) {
-  const command = new Command().option('--update', 'write the measured figures to bench/guard.json', false).parse();
+  const command = new Command('npm run bench:guard --')
+    .option('--update', 'write the measured figures to bench/guard.json', false)
+    .parse();
   const { update } = command.opts<{ update: boolean }>();
   const measured = await measureCosts();
   print(measured);

@@ -139,7 +139,7 @@ export function smokePrice(): Promise<Rounds> {
 export async function runPrice(argv: readonly string[]): Promise<void> {
   // The exit handlers remove the worktree; the kernel ends the children.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
-  const command = new Command()
+  const command = new Command('node bench/price.ts')
     .requiredOption('--against <names>', `what to measure beside the working tree: ${PEERS.join(',')}`)
     .option('--commit <ref>', 'the commit of `today`', TODAY)
     .option('--rounds <number>', 'paired rounds', String(ROUNDS))

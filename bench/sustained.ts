@@ -102,7 +102,7 @@ function rowOf({ version, rate, passed, figures, cores, client }: Step): string[
 }
 
 await runScript(async () => {
-  const options = new Command()
+  const options = new Command('npm run bench:sustained --')
     .description('Finds the highest rate of turns that one gateway and one worker sustain, before and after.')
     .option('--commit <commit>', 'an earlier version that is measured first')
     .option('--users <n>', 'connected users', Number, 2_000)

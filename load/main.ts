@@ -75,5 +75,8 @@ await runScript(async () => {
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(results, null, 2)}\n`);
   if (options.html !== undefined) writeFileSync(options.html, htmlReport(results));
   process.stdout.write(`${summary(results, result.histograms)}\n\n${results.passed ? 'Passed.' : 'Failed.'}\n`);
+  if (results.figures.connection_success === 0) {
+    process.stdout.write(`Nothing connected to ${plan.url}. Is the deployment running? npm start, or --url <url>\n`);
+  }
   return results.passed ? 0 : 1;
 });

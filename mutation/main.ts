@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { PROJECT_ROOT } from '../scripts/lib/processes.ts';
 import { runScript } from '../scripts/lib/user-error.ts';
 import { type CampaignOptions, runModule, selectMutants } from './lib/campaign.ts';
@@ -32,7 +32,11 @@ function modules(text: string): CoreModule[] {
 function parseFlags(argv: readonly string[]): Flags {
   return new Command('npm run mutation --')
     .description('Changes the core in small ways, and lists the changes that no test notices.')
-    .option('--only <modules>', 'modules whose names contain one of these words', modules, CORE_MODULES)
+    .addOption(
+      new Option('--only <modules>', 'modules whose names contain one of these words')
+        .argParser(modules)
+        .default(CORE_MODULES, 'all'),
+    )
     .option('--sample <n>', 'mutants per module; default: all', wholeNumber)
     .option('--seed <text>', 'seed of the sample', '1')
     .option('--processes <n>', 'mutants at a time', wholeNumber, 1)

@@ -66,8 +66,10 @@ async function nextPage(feed: LedgerFeed, options: PullOptions): Promise<LedgerP
   return undefined;
 }
 
-function render({ records, next_cursor, has_more, gap_detected }: Bill): string {
+function render({ records, next_cursor, has_more, gap_detected }: Bill, { user, cursor }: Flags): string {
   if (records.length === 0) {
+    if (user !== undefined) return `There are no records of the user ${user}${cursor ? ' after this cursor' : ''}.`;
+    if (cursor !== undefined) return 'There are no records after this cursor.';
     return 'The bill is empty: no tool has been executed yet. Try: npm run chat -- "How is my workload doing?"';
   }
   const header = ['SEQUENCE', 'ID', 'USER', 'PLAN', 'TOOL', 'STATUS', 'UNITS', 'DURATION', 'COMPLETED AT'];
@@ -129,6 +131,6 @@ await runScript(async () => {
   const token = await access.serviceToken(CLIENT_ID, 'usage:read');
   const feed = new LedgerFeed({ url: access.gatewayUrl, getToken: () => token, retryMs: 0 });
   const bill = await readFeed(feed, flags);
-  process.stdout.write(`${flags.json ? JSON.stringify(bill, null, 2) : render(bill)}\n`);
+  process.stdout.write(`${flags.json ? JSON.stringify(bill, null, 2) : render(bill, flags)}\n`);
   return 0;
 });

@@ -5,14 +5,13 @@ import type { RunOptions } from '../packages/client/src/tollgate.ts';
 import { Tollgate } from '../packages/client/src/tollgate.ts';
 import { socketIoTransport } from '../packages/client/src/transports/socketio.ts';
 import { errorText, eventLine } from './lib/chat-events.ts';
-import { DevAccess, stateDirOption, urlOption } from './lib/dev-access.ts';
+import { DEMO_PLANS, DevAccess, stateDirArgument, stateDirOption, urlOption } from './lib/dev-access.ts';
 import { runScript, UserError } from './lib/user-error.ts';
 
 /** A run takes at most 45 seconds; the rest is for the connection. */
 const TIMEOUT_MS = 60_000;
 /** Consecutive failed attempts after which the gateway counts as unreachable. */
 const MAX_FAILURES = 3;
-const PLANS = ['free', 'pro', 'enterprise', 'developer'];
 
 interface Flags {
   readonly transport: 'ws' | 'socketio';
@@ -70,7 +69,7 @@ function parse(): { words: string[]; flags: Flags } {
     .addOption(
       new Option('--transport <kind>', 'transport of the connection').choices(['ws', 'socketio']).default('ws'),
     )
-    .addOption(new Option('--plan <plan>', 'plan of the demo account').choices(PLANS).default('pro'))
+    .addOption(new Option('--plan <plan>', 'plan of the demo account').choices(DEMO_PLANS).default('pro'))
     .addOption(urlOption)
     .option('--agent <name>', 'agent that receives the message')
     .option('--thread <id>', 'thread to continue')
@@ -95,10 +94,17 @@ await runScript(async () => {
     const conversation = converse(client, words.join(' '), { agent: flags.agent, thread: flags.thread });
     const { text, thread } = await Promise.race([conversation, outage(client, url)]);
     process.stdout.write(`\n${text}\n\n`);
-    process.stdout.write(`Continue: npm run chat -- --thread ${thread} "…"     The bill: npm run bill\n`);
+    const own = stateDirArgument(flags.stateDir);
+    process.stdout.write(
+      `Continue: npm run chat --${own} --thread ${thread} "…"     The bill: npm run bill${own && ` --${own}`}\n`,
+    );
     return 0;
   } catch (error) {
-    throw error instanceof TollgateError ? new UserError(`The gateway refused: ${errorText(error)}`) : error;
+    throw error instanceof TollgateError
+      ? new UserError(
+          `The gateway refused: ${errorText({ ...error.fields, code: error.code, message: error.message })}`,
+        )
+      : error;
   } finally {
     client.close();
   }

@@ -26,6 +26,8 @@ const NAMES = Object.keys(MAKERS);
 /** Secrets of which a process accepts the previous value too. */
 const PREVIOUS = { JWT_SECRET_KEY: 'JWT_SECRET_KEY_PREVIOUS' };
 
+const USAGE = 'Usage: node scripts/make-secrets.mjs <file> [--rotate <NAME> | --force]';
+
 class UsageError extends Error {}
 
 /** Writes a new file in one step, so that an interrupted run leaves the old one. */
@@ -70,10 +72,11 @@ function rotate(file, name) {
 function run() {
   const { positionals, values } = parseArgs({
     allowPositionals: true,
-    options: { force: { type: 'boolean' }, rotate: { type: 'string' } },
+    options: { force: { type: 'boolean' }, rotate: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
   });
+  if (values.help) return `${USAGE}\nSecrets: ${NAMES.join(', ')}`;
   const [file, ...others] = positionals;
-  if (!file || others.length > 0) throw new UsageError('Which file? node scripts/make-secrets.mjs .env');
+  if (!file || others.length > 0) throw new UsageError('Name one file, such as .env.');
   if (values.force && values.rotate)
     throw new UsageError('--force replaces all secrets, --rotate one: use one of them');
   if (values.rotate !== undefined) return rotate(file, values.rotate);
@@ -85,7 +88,7 @@ function run() {
 try {
   process.stdout.write(`${run()}\n`);
 } catch (error) {
-  process.stderr.write(`${error.message}\n`);
   const isUsage = error instanceof UsageError || error.code?.startsWith('ERR_PARSE_ARGS');
+  process.stderr.write(`${error.message}\n${isUsage ? `${USAGE}\n` : ''}`);
   process.exitCode = isUsage ? 2 : 1;
 }

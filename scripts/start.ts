@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { buildConsole } from './lib/console-build.ts';
+import { DEMO_PLANS, stateDirArgument } from './lib/dev-access.ts';
 import { type Deployment, DevDeployment } from './lib/dev-deployment.ts';
 import { DEFAULT_STATE_DIR } from './lib/dev-state.ts';
 import { HAPROXY_GATEWAYS } from './lib/haproxy.ts';
@@ -10,7 +11,6 @@ import { onStopSignals } from './lib/stop-signals.ts';
 import { table } from './lib/table.ts';
 import { describeFailure } from './lib/user-error.ts';
 
-const PLANS = ['free', 'pro', 'enterprise', 'developer'];
 const EXIT_KILLED = 130;
 
 interface Flags {
@@ -65,7 +65,7 @@ function parseFlags(argv: readonly string[]): Flags {
 
 function summary(running: Deployment, stateDir: string): string {
   const { gatewayPorts, workerPorts, authPort, balancerPort, redisUrl, secrets } = running;
-  const own = stateDir === resolve(PROJECT_ROOT, DEFAULT_STATE_DIR) ? '' : ` --state-dir ${stateDir}`;
+  const own = stateDirArgument(stateDir);
   const url = (port: number | undefined, path = '') => `http://localhost:${port}${path}`;
   const addresses = [
     ...(balancerPort === undefined ? [] : [['Load balancer', url(balancerPort)]]),
@@ -76,7 +76,7 @@ function summary(running: Deployment, stateDir: string): string {
     ['Redis', withoutCredentials(redisUrl)],
   ];
   const accounts = [
-    ...PLANS.map((plan) => [`plan ${plan}`, `${plan}@demo.local`, secrets.demo_password]),
+    ...DEMO_PLANS.map((plan) => [`plan ${plan}`, `${plan}@demo.local`, secrets.demo_password]),
     ['console', 'admin@demo.local', secrets.demo_password],
     ['console, read only', 'viewer@demo.local', secrets.demo_password],
   ];

@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { DevAccess, stateDirOption } from './lib/dev-access.ts';
+import { DEMO_PLANS, DevAccess, stateDirOption } from './lib/dev-access.ts';
 import { runScript } from './lib/user-error.ts';
 
 interface Flags {
@@ -12,8 +12,11 @@ interface Flags {
 await runScript(async () => {
   const { plan, service, stateDir } = new Command('npm run --silent token --')
     .description('Prints an access token of a demo account, for clients and examples.')
-    .option('--plan <plan>', 'plan of the demo account', 'pro')
-    .addOption(new Option('--service <scope>', 'print a service token with this scope instead, such as usage:read'))
+    .addOption(new Option('--plan <plan>', 'plan of the demo account').choices(DEMO_PLANS).default('pro'))
+    .option(
+      '--service <scopes>',
+      'print a service token with these scopes instead: usage:read, usage:write, events:write, admin:read, admin',
+    )
     .addOption(stateDirOption)
     .parse()
     .opts<Flags>();

@@ -31,7 +31,7 @@ export class ConfigError extends UnusableConfiguration {
 
   constructor(problems: readonly ConfigProblem[]) {
     const lines = problems.map(({ code, name, message }) => `  ${code}  ${name}: ${message}`);
-    super(`The configuration is not usable:\n${lines.join('\n')}\n`);
+    super(`The configuration is not usable:\n${lines.join('\n')}\n.env.example describes every variable.\n`);
     this.name = 'ConfigError';
     this.problems = problems;
   }

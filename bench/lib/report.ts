@@ -34,7 +34,7 @@ export function printReport({ name, about, tables }: Report): void {
 
 /** Runs benchmarks one after the other, as a program with `--quick` and `--json`. */
 export async function runAsProgram(benchmarks: readonly Benchmark[]): Promise<void> {
-  const command = new Command()
+  const command = new Command(`npm run ${process.env.npm_lifecycle_event ?? 'bench'} --`)
     .option('--quick', 'a smoke run; its numbers mean nothing', false)
     .option('--json <file>', 'write the data to this file')
     .option('--only <names>', 'the measurements, separated by commas (bench:growth)')

@@ -103,7 +103,7 @@ export function summary(results: Results, histograms: RunResult['histograms']): 
     table(header, rows, header.slice(1)),
     table(['', 'figure', 'measured', 'threshold', 'level'], evaluated),
     ...(errors.length > 0 ? [table(['errors', 'count'], errors, ['count'])] : []),
-    `The crowd used ${cores.toFixed(2)} cores; its loop was ${milliseconds(delay)} late (p99).${
+    `The load generator used ${cores.toFixed(2)} cores; its event loop was ${milliseconds(delay)} late (p99).${
       delay > BUSY_LOOP_MS ? ' That is in these figures: give it more --threads, or a machine of its own.' : ''
     }`,
   ].join('\n\n');

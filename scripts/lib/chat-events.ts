@@ -33,7 +33,8 @@ export function eventLine(type: string, fields: Fields, sinceRequestMs: number):
 export function errorText(error: unknown): string {
   if (!isObject(error)) return String(error ?? 'no reason given');
   const code = error.code === undefined ? '' : `${error.code}: `;
-  return `${code}${error.message ?? 'no reason given'}`;
+  const agents = Array.isArray(error.agents) ? ` The agents are ${error.agents.join(', ')}.` : '';
+  return `${code}${error.message ?? 'no reason given'}${agents}`;
 }
 
 function listText(items: unknown): string {

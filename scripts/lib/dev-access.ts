@@ -6,13 +6,21 @@ import { PROJECT_ROOT } from './processes.ts';
 import { UserError } from './user-error.ts';
 
 const REQUEST_TIMEOUT_MS = 10_000;
+/** The plans of the demo accounts `<plan>@demo.local`. */
+export const DEMO_PLANS: readonly string[] = ['free', 'pro', 'enterprise', 'developer'];
 export const START_ADVICE = 'Start it first, in another terminal: npm start';
 
 /** The options that select the deployment of a script. */
+const DEFAULT_FOLDER = resolve(PROJECT_ROOT, DEFAULT_STATE_DIR);
 export const stateDirOption: Option = new Option('--state-dir <dir>', 'folder in which npm start keeps its secrets')
   .env('TOLLGATE_STATE_DIR')
-  .default(resolve(PROJECT_ROOT, DEFAULT_STATE_DIR), DEFAULT_STATE_DIR);
+  .default(DEFAULT_FOLDER, DEFAULT_STATE_DIR);
 export const urlOption: Option = new Option('--url <url>', 'a gateway (default: the first one that npm start runs)');
+
+/** Returns the option, with a leading space, that a suggested command needs for this folder; empty for the default. */
+export function stateDirArgument(stateDir: string): string {
+  return resolve(stateDir) === DEFAULT_FOLDER ? '' : ` --state-dir ${stateDir}`;
+}
 
 /** Access to a deployment: the one that `npm start` runs on this machine, or the one that the environment names. */
 export class DevAccess {
@@ -64,9 +72,9 @@ export class DevAccess {
     if (response.ok && isObject(answer) && typeof answer.access_token === 'string') return answer.access_token;
     const detail = isObject(answer) ? (answer.error_description ?? answer.error) : undefined;
     const reason = detail ?? `HTTP ${response.status}`;
-    throw new UserError(
-      `The auth service at ${authUrl} gave no token (${reason}). Check ${credential}, or start Tollgate again: npm start`,
-    );
+    const isScope = isObject(answer) && answer.error === 'invalid_scope';
+    const advice = isScope ? '' : ` Check ${credential}, or start Tollgate again: npm start`;
+    throw new UserError(`The auth service at ${authUrl} gave no token (${reason}).${advice}`);
   }
 
   #known(variable: string, stored: string | undefined): string {

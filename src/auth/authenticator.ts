@@ -68,6 +68,13 @@ const REFUSED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'CONFLICTING_CREDENTIALS',
 ]);
 
+/** A user's token on a route of services is the usual mistake: the text of an invalid credential says what is needed. */
+function withAdviceForServices(error: unknown): never {
+  if (!(error instanceof TollgateError) || error.code !== 'VALIDATION_FAILED') throw error;
+  const text = 'Authentication failed: the route needs a token of a service or an operator. Get one with its scope.';
+  throw new TollgateError(error.code, { text, cause: error.cause, fields: error.fields });
+}
+
 /** Authenticates clients and services: the only component that converts a credential to an identity. */
 export class Authenticator {
   readonly #tokens: TokenVerifier;
@@ -189,7 +196,7 @@ export class Authenticator {
     const { authorization, 'x-service-id': serviceId, 'x-user-context': context } = headers;
     const credential = findCredential({ authorization, 'x-service-id': serviceId, 'x-user-context': context });
     if (!credential) throw new TollgateError('NO_TOKEN');
-    const service = await this.#verifyService(credential.token, this.#operators);
+    const service = await this.#verifyService(credential.token, this.#operators).catch(withAdviceForServices);
     if (credential.method === 'service') checkServiceNames(credential, identityOf(service).userId);
     return service;
   }

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { TollgateError } from '../protocol/errors.ts';
 import type { CatalogueFile } from './catalogue-file.ts';
 
 /** Key of the daily allowance for each tool without its own. */
@@ -91,6 +92,13 @@ export class Plans {
 
   get(name: string): Plan | undefined {
     return this.#table().byName.get(name);
+  }
+
+  /** Checks the name of a plan that an operator sets. @throws TollgateError FORMAT_ERROR, with the names of the plans */
+  require(name: string): void {
+    if (this.get(name)) return;
+    const names = this.all.map((plan) => plan.name).join(', ');
+    throw new TollgateError('FORMAT_ERROR', { text: `The plan does not exist. Use one of: ${names}.` });
   }
 
   /**

@@ -5,7 +5,7 @@ import type { Plans } from '../catalogue/plans.ts';
 import type { RunsPort } from '../connections/handlers.ts';
 import type { Handshake } from '../connections/handshake.ts';
 import type { ConnectionLimits } from '../connections/limits.ts';
-import type { InputWatch } from '../http/app.ts';
+import { httpError, type InputWatch } from '../http/app.ts';
 import { allowOrigins, type OriginCheck } from '../http/cors.ts';
 import type { LocatedRun, RunRequest, StartedRun } from '../jobs.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -83,7 +83,7 @@ export class FrontEndScope {
       scope.addHook('onRequest', async (request) => this.#authenticate(request));
       scope.addHook('onError', async (request, _reply, error) => {
         const caller = this.#callers.get(request);
-        if (caller) this.#deps.refusals.refused(caller.identity.userId, toTollgateError(error));
+        if (caller) this.#deps.refusals.refused(caller.identity.userId, httpError(error));
       });
       routes(scope);
     });

@@ -189,7 +189,7 @@ function planRoute(app: FastifyInstance, deps: AdminRoutesDeps, authorized: Auth
       },
     },
     async ({ params: { id }, body: { plan } }) => {
-      if (!plans.get(plan)) throw new TollgateError('FORMAT_ERROR', { text: 'No such plan.' });
+      plans.require(plan);
       await accounts.setPlan(id, plan);
       await invalidations.read();
       return { user_id: id, plan };

@@ -182,7 +182,14 @@ function refuseUnreadable(error: Error & { code?: string }, socket: Socket): boo
 }
 
 /** Errors that Fastify throws. */
-type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown };
+type HttpError = Error & { readonly statusCode?: number; readonly validation?: unknown; readonly code?: string };
+
+/** Public texts of bodies that cannot be read, by the code of Fastify. */
+const UNREADABLE_BODIES: Readonly<Record<string, string>> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE:
+    'The body has a content type that the route does not read. Send JSON with "Content-Type: application/json".',
+  FST_ERR_CTP_INVALID_JSON_BODY: 'The body is not valid JSON. Correct it and send the request again.',
+};
 
 /** Converts errors of Fastify (invalid JSON, too large a body, a schema violation) to errors of the table. */
 export function httpError(thrown: HttpError): TollgateError {
@@ -192,5 +199,5 @@ export function httpError(thrown: HttpError): TollgateError {
   // The text is public: Fastify adds the part of the request and the field to the message of the schema.
   if (thrown.validation !== undefined) return new TollgateError('FORMAT_ERROR', { text: thrown.message });
   if (status === 413) return new TollgateError('MESSAGE_TOO_LARGE', { cause: thrown });
-  return new TollgateError('FORMAT_ERROR', { cause: thrown });
+  return new TollgateError('FORMAT_ERROR', { text: UNREADABLE_BODIES[thrown.code ?? ''], cause: thrown });
 }

@@ -136,6 +136,7 @@ describe('npm run load', () => {
     const size = ['--users', '2', '--turns', '2/s', '--duration', '1', '--grace', '0'];
     const { exit, text } = await load([...nobody, ...size], minting());
     expect(text).toMatch(/FAILED +connection_success +0\.00 %/);
+    expect(text).toContain('Nothing connected to http://127.0.0.1:9.');
     expect(exit.code).toBe(1);
   });
 

@@ -110,6 +110,28 @@ describe('a user who is refused', () => {
     expect(cap).toMatchObject({ used: 3, limit: 3, reached: true });
   }, 20_000);
 
+  it('has an HTTP body that is no JSON as FORMAT_ERROR, which says what to send', async () => {
+    const { token, userId } = mintToken({ plan: 'free' });
+    const send = (type: string, body: string) => {
+      const headers = { authorization: `Bearer ${token}`, 'content-type': type };
+      return fetch(`${nodeUrl(0)}/v1/runs`, { method: 'POST', headers, body });
+    };
+    const answers = [await send('application/x-www-form-urlencoded', '{}'), await send('application/json', '{')];
+    const errors = await Promise.all(answers.map(async (answer) => ((await answer.json()) as { error: object }).error));
+    expect(errors).toMatchObject([
+      { code: 'FORMAT_ERROR', message: expect.stringContaining('Content-Type: application/json') },
+      { code: 'FORMAT_ERROR', message: expect.stringContaining('not valid JSON') },
+    ]);
+    const { refusals } = await until(
+      async () => {
+        const user = await of(userId);
+        return user.refusals.length > 0 && user;
+      },
+      { timeoutMs: 10_000 },
+    );
+    expect(refusals).toMatchObject([{ code: 'FORMAT_ERROR', count: 2 }]);
+  }, 20_000);
+
   it('has every limit with its counter, and the block as the first reason', async () => {
     const { userId, client } = await runOf();
     const send = admin();
