@@ -275,10 +275,15 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
 
   // AttachmentEvents
 
+  /** Never throws: an event that cannot be encoded ends only this connection. */
   deliver(entry: LogEntry): void {
     this.#deps.metrics.delivered.inc();
-    if (this.rpc?.deliver) this.rpc.deliver(entry);
-    else this.writer.sendEntry(entry);
+    try {
+      if (this.rpc?.deliver) this.rpc.deliver(entry);
+      else this.writer.sendEntry(entry);
+    } catch (error) {
+      this.onError(error);
+    }
   }
 
   onReplayGap(loss: ReplayGap): void {

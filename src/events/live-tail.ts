@@ -125,6 +125,15 @@ export class LiveTail {
       if (isUserChannel(name)) this.#unsubscribe(name);
       return;
     }
+    try {
+      this.#deliver(message, listeners);
+    } catch (error) {
+      // In a listener of the Redis client, an error would end the process with the connections of all users.
+      this.#deps.logger.error({ err: error }, 'a message of a user channel could not be delivered');
+    }
+  }
+
+  #deliver(message: string, listeners: readonly TailListener[]): void {
     if (message.startsWith('e')) {
       const entry = parsePublished(message.slice(1));
       this.#deps.onEntry?.(entry);

@@ -18,10 +18,10 @@ const claimRun = LuaScript.load(
 );
 const restoreRun = LuaScript.load(
   'restoreRun-6',
-  oneOf(tuple([literal('claimed'), integer, integer]), tuple([literal('stored', 'fenced', 'finished')])),
+  oneOf(tuple([literal('claimed'), integer]), tuple([literal('stored', 'fenced', 'finished')])),
 );
 const journalRun = LuaScript.load('journalRun-1', literal('stored', 'fenced', 'finished', 'behind'));
-const suspendRun = LuaScript.load('suspendRun-3', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
+const suspendRun = LuaScript.load('suspendRun-4', literal('waiting', 'answered', 'fenced', 'finished', 'behind'));
 
 /** Fencing tokens increase by up to this amount, so that thousands of claims remain exact numbers in Lua (2^53). */
 const TOKEN_STEP = 2 ** 40;
@@ -30,9 +30,9 @@ export type Claim =
   | { readonly outcome: 'claimed'; readonly run: ClaimedRun }
   | { readonly outcome: 'missing' | 'finished' };
 
-/** A run that Redis has again, with a new fencing token and the number of its events that are in the log. */
+/** A run that Redis has again, with the fencing token of its claim and the number of its events that are in the log. */
 export type Restored =
-  | { readonly outcome: 'claimed'; readonly fencingToken: number; readonly events: number }
+  | { readonly outcome: 'claimed'; readonly events: number }
   | { readonly outcome: 'fenced' | 'finished' };
 
 /** The wait of a run for input. */
@@ -88,17 +88,12 @@ export class RunClaims {
    * Restores a run whose state Redis lost after a worker had claimed it, and claims it again. The caller appends the
    * events from `events` on.
    * @param run the claim of this worker
-   * @param current.fencingTokens all fencing tokens of this worker, the latest first
-   * @param current.elapsedMs milliseconds since the acceptance
+   * @param elapsedMs milliseconds since the acceptance
    */
-  async restore(
-    run: ClaimedRun,
-    { fencingTokens, elapsedMs }: { readonly fencingTokens: readonly number[]; readonly elapsedMs: number },
-  ): Promise<Restored> {
+  async restore(run: ClaimedRun, elapsedMs: number): Promise<Restored> {
     const fields = [...storedFields(acceptedAs(run)), ...journalFields(run)];
-    const claim = [fencingTokens.join(' '), run.previousToken, tokenStep(), run.events];
-    const reply = await this.#restore(run, elapsedMs, claim, fields);
-    if (reply[0] === 'claimed') return { outcome: 'claimed', fencingToken: reply[1], events: reply[2] };
+    const reply = await this.#restore(run, elapsedMs, [run.fencingToken, run.previousToken, run.events], fields);
+    if (reply[0] === 'claimed') return { outcome: 'claimed', events: reply[1] };
     if (reply[0] === 'stored')
       throw new TollgateError('INTERNAL_ERROR', { cause: new Error('the run is not claimed') });
     return { outcome: reply[0] };
@@ -109,7 +104,7 @@ export class RunClaims {
    * the worker that executes it restores it, or the sweep ends it at its deadline.
    */
   async keep(run: AcceptedRun, elapsedMs: number): Promise<void> {
-    await this.#restore(run, elapsedMs, ['', 0, 0, 0], storedFields(run));
+    await this.#restore(run, elapsedMs, ['', 0, 0], storedFields(run));
   }
 
   #restore(
@@ -140,11 +135,11 @@ export class RunClaims {
     ]);
   }
 
-  /** Suspends a run that waits for input. @returns `waiting`, or why it was not suspended: see `suspendRun-3.lua` */
+  /** Suspends a run that waits for input. @returns `waiting`, or why it was not suspended: see `suspendRun-4.lua` */
   suspend({ userId, runId }: Pick<ClaimedRun, 'userId' | 'runId'>, wait: InputWait) {
     const keys = this.#deps.keys.user(userId);
     const { fencingToken, expiresMs, remainingMs, inputs } = wait;
-    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight];
+    const used = [keys.run(runId), keys.activeRuns, keys.runsInFlight, keys.runs];
     const times = [expiresMs, remainingMs + SWEEP_MARGIN_MS, RUN_KEPT_MS].map(Math.round);
     const args = [activeRunMember(userId, runId), fencingToken, ...times, ...inputs];
     return suspendRun.run(this.#deps.redis, used, args);

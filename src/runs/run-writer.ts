@@ -34,6 +34,11 @@ export interface RunWriterDeps {
   readonly onRestored?: () => void;
 }
 
+interface Wait extends Omit<InputWait, 'fencingToken'> {
+  /** When the first input request expires, by the clock of this process. */
+  readonly endsAt: number;
+}
+
 /**
  * Writes the events of one run in order, for the worker that claimed it.
  *
@@ -48,8 +53,6 @@ export class RunWriter {
   readonly #run: ClaimedRun;
   readonly #onCancelRequested: () => void;
   readonly #startedAt: number;
-  /** The fencing tokens of this worker, the latest first. */
-  #fencingTokens: readonly number[];
   /** The events after those of earlier workers, in order. The last one may not be in the log yet. */
   readonly #written: Written[] = [];
   /** Number of events of the run that are in the log, according to this worker. */
@@ -57,6 +60,8 @@ export class RunWriter {
   /** When Redis last confirmed that this worker owns the run, by the clock of this process. */
   #confirmedAt: number;
   #ended = false;
+  /** The wait with which the run was suspended. */
+  #wait: Wait | undefined;
   #appends = 0;
   readonly #pending: Pending[] = [];
   #isAppending = false;
@@ -72,7 +77,6 @@ export class RunWriter {
     this.#onCancelRequested = cancelRequested;
     this.#confirmedAt = deps.clock.now();
     this.#startedAt = this.#confirmedAt - run.waitedMs;
-    this.#fencingTokens = [run.fencingToken];
     this.#eventsInLog = run.events;
   }
 
@@ -91,10 +95,16 @@ export class RunWriter {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
 
-  /** Restores the run if Redis has lost it or events of it, its terminal event included. Does nothing when another worker owns the run. */
+  /**
+   * Restores the run if Redis has lost it or events of it, its terminal event or its suspension included. Does nothing
+   * when another worker owns the run.
+   */
   confirm(): Promise<void> {
     const confirmed = this.#last.then(async () => {
-      if (await this.#restore()) await this.#flush();
+      if (!(await this.#restore())) return;
+      await this.#flush();
+      // A restored run has lost that it waits. Nothing changes while it waits, or after the answer.
+      if (this.#wait) await this.#suspendUntil(this.#wait);
     });
     this.#last = confirmed.catch(() => undefined);
     return confirmed;
@@ -116,7 +126,7 @@ export class RunWriter {
   /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
   journal(entry: JournalEntry): Promise<void> {
     this.#hasEntries = true;
-    const store = () => this.#deps.claims.journal(this.#run, this.#fencingTokens[0] ?? 0, entry);
+    const store = () => this.#deps.claims.journal(this.#run, this.#run.fencingToken, entry);
     const stored = this.#last.then(async () => {
       await this.#flush();
       let outcome = await this.#retried(store);
@@ -149,15 +159,24 @@ export class RunWriter {
    */
   async suspend(wait: Omit<InputWait, 'fencingToken'>): Promise<'waiting' | 'answered'> {
     this.#ended = true;
+    const wanted = { ...wait, endsAt: this.#deps.clock.now() + wait.expiresMs };
     for (let restores = 0; ; restores++) {
-      const fencingToken = this.#fencingTokens[0] ?? 0;
-      const outcome = await this.#retried(() => this.#deps.claims.suspend(this.#run, { ...wait, fencingToken }));
+      const outcome = await this.#suspendUntil(wanted);
+      if (outcome === 'waiting') this.#wait = wanted;
       if (outcome === 'waiting' || outcome === 'answered') return outcome;
       if (outcome !== 'behind' || restores === MAX_RESTORES || !(await this.#restore())) {
         throw new RunOwnershipLost(outcome);
       }
       await this.#flush();
     }
+  }
+
+  #suspendUntil({ endsAt, ...wait }: Wait) {
+    const { fencingToken } = this.#run;
+    return this.#retried(() => {
+      const expiresMs = Math.max(0, endsAt - this.#deps.clock.now());
+      return this.#deps.claims.suspend(this.#run, { ...wait, expiresMs, fencingToken });
+    });
   }
 
   /** Never rejects: the callers of the events receive the errors. */
@@ -228,11 +247,11 @@ export class RunWriter {
   }
 
   #appendOf(written: readonly Written[]): Append {
-    const { userId, runId, journal, steps, inputs } = this.#run;
+    const { userId, runId, fencingToken, journal, steps, inputs } = this.#run;
     const earlier = this.#written.slice(0, this.#eventsInLog - this.#run.events);
     const replayed = journal.size + steps.size + inputs.size > 0;
     const hasJournal = replayed || this.#hasEntries || earlier.some(({ event }) => event.journal);
-    const run = { runId, fencingToken: this.#fencingTokens[0] ?? 0, eventsInLog: this.#eventsInLog };
+    const run = { runId, fencingToken, eventsInLog: this.#eventsInLog };
     return { userId, run, ...joined(written, hasJournal) };
   }
 
@@ -241,14 +260,11 @@ export class RunWriter {
     const silentMs = this.#deps.clock.now() - this.#confirmedAt;
     if (silentMs > RESTORE_WITHIN_MS) return false;
     const restored = await this.#retried(() => {
-      return this.#deps.claims.restore(this.#run, { fencingTokens: this.#fencingTokens, elapsedMs: this.elapsedMs });
+      return this.#deps.claims.restore(this.#run, this.elapsedMs);
     });
     if (restored.outcome !== 'claimed') return false;
     const isBehind = restored.events < this.#eventsInLog;
     this.#confirmedAt = this.#deps.clock.now();
-    if (restored.fencingToken !== this.#fencingTokens[0]) {
-      this.#fencingTokens = [restored.fencingToken, ...this.#fencingTokens];
-    }
     this.#eventsInLog = restored.events;
     // With their old time, a node could take a lost event for the one at its position, and would miss that the log went
     // back (`delivered` in events/event-log.ts).

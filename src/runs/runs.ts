@@ -101,7 +101,7 @@ export class Runs {
    * The script that stores the run also checks and counts the limits of the plan; a repetition is not counted again.
    * The message limit, the run and its job are sent together, in this order on one connection: one round trip. The
    * script reads the counter of the limiter and stores no run above the limit. A worker drops a job that has no run. If
-   * the job could not be stored, a repetition with the same request id adds it again.
+   * the job could not be stored, `RetriedRunQueue` or a repetition with the same request id adds it again.
    *
    * A run that would not be executed in time by the estimate of the queue is refused with OVERLOADED and the time of a
    * useful retry. Repetitions of accepted runs are not.
@@ -126,12 +126,12 @@ export class Runs {
       const [, ...refusal] = reply;
       throw runRefusal(plans, run.identity.plan, refusal);
     }
-    if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
     const [outcome, run_id, thread_id] = reply;
     if (outcome === 'started') {
       admission?.added();
       onAccepted?.({ ...acceptedRun(run, agent.name), threadId: thread_id });
     }
+    if (enqueued.status === 'rejected') throw new TollgateError('OVERLOADED', { cause: enqueued.reason });
     return { run_id, thread_id, isRepeated: outcome === 'repeated' };
   }
 

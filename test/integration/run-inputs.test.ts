@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { UserData } from '../../src/accounts/user-data.ts';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import type { AgentRunJob } from '../../src/jobs.ts';
@@ -14,12 +15,14 @@ import { runAgent } from '../../workers/run-agent.ts';
 import { sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogueFiles, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { startRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
 const LIMIT = { allowed: Promise.resolve(), messages: 30 };
+const DAY_MS = 24 * 3_600_000;
 const TOOLS = ['guarded', 'free', 'ask_user'];
 const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: TOOLS }], 'tester');
 
@@ -60,8 +63,8 @@ interface WorkOptions {
   readonly free?: () => Promise<void>;
 }
 
-/** A worker executes the run until it ends or waits. */
-function work({ userId, runId }: Started, agent: Agent, options: WorkOptions = {}) {
+/** @param run whose executions are counted */
+function workerOf({ runId }: Started, agent: Agent, options: WorkOptions = {}) {
   const execute = (name: string) => async () => {
     if (name === 'free') await options.free?.();
     executions.push(`${runId} ${name}`);
@@ -71,8 +74,12 @@ function work({ userId, runId }: Started, agent: Agent, options: WorkOptions = {
   const { service: tools } = toolNode(core, { catalogues: files, executors });
   const deps = { ...core, claims, agents, agent, tools, clock: systemClock, logger: silentLogger };
   const { timeoutMs = 10_000, inputExpiresMs = 60_000 } = options;
-  const executor = new RunExecutor(deps, { timeoutMs, inputExpiresMs });
-  return runAgent({ user_id: userId, run_id: runId }, { ...deps, executor });
+  return { ...deps, executor: new RunExecutor(deps, { timeoutMs, inputExpiresMs }) };
+}
+
+/** A worker executes the run until it ends or waits. */
+function work(run: Started, agent: Agent, options: WorkOptions = {}) {
+  return runAgent({ user_id: run.userId, run_id: run.runId }, workerOf(run, agent, options));
 }
 
 interface Started {
@@ -124,6 +131,11 @@ const codeOf = (work: Promise<unknown>) =>
   );
 const executed = (run: Started) =>
   executions.filter((one) => one.startsWith(run.runId)).map((one) => one.split(' ')[1]);
+async function inFlight({ userId }: Started): Promise<number> {
+  const [seconds, micros] = await core.redis.time();
+  const now = Number(seconds) * 1_000 + Number(micros) / 1_000;
+  return core.redis.zcount(core.keys.user(userId).runsInFlight, `(${now}`, '+inf');
+}
 const sweep = () => sweepRuns({ claims, inputs, log: core.log, clock: systemClock, logger: silentLogger });
 
 describe('a call that needs an approval', () => {
@@ -175,6 +187,17 @@ describe('a call that needs an approval', () => {
     expect(await work(run, agent)).toBe('completed');
     expect(await types(run)).toContain('input_expired');
     expect(await answerOf(run)).toMatchObject([{ code: 'INPUT_EXPIRED' }]);
+  });
+
+  it('leaves the run in flight after the request has expired, until the run has ended', async () => {
+    const run = await start();
+    await work(run, agent, { inputExpiresMs: 5 });
+    await until(async () => (await claims.overdue()).some(({ run_id }) => run_id === run.runId));
+    expect(await inFlight(run)).toBe(1);
+    await sweep();
+    expect(await inFlight(run)).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
+    expect(await inFlight(run)).toBe(0);
   });
 
   it('needs none outside a run, where the user makes the call', async () => {
@@ -313,6 +336,57 @@ describe('a run that waits', () => {
     expect(await requests(run)).toEqual([]);
     const left = await core.redis.hkeys(core.keys.user(run.userId).run(run.runId));
     expect(left.filter((field) => field.includes(':'))).toEqual([]);
+  });
+
+  it('continues with its answer although its last worker confirms it before another one claims it', async () => {
+    const run = await start();
+    const job = { user_id: run.userId, run_id: run.runId };
+    const last = workerOf(run, agent);
+    expect(await runAgent(job, last, { firstOf: 'job_1' })).toBe('waiting');
+    await last.executor.confirmRuns();
+    expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'waiting' });
+    await answer(run, { action: 'accept' });
+    await last.executor.confirmRuns();
+    expect(await runAgent(job, workerOf(run, agent), { firstOf: 'job_2' })).toBe('completed');
+    expect(executed(run)).toEqual(['guarded']);
+  });
+
+  it('waits again after Redis has lost its suspension, when its worker reconnects', async () => {
+    const run = await start();
+    const keys = core.keys.user(run.userId);
+    const worker = workerOf(run, agent);
+    await runAgent({ user_id: run.userId, run_id: run.runId }, worker);
+    // As it was before it was suspended.
+    await core.redis.hdel(keys.run(run.runId), 'waiting_since', 'remaining_ms');
+    await core.redis.hset(keys.run(run.runId), 'status', 'running');
+    await core.redis.zadd(keys.activeRuns, '1', `${run.userId} ${run.runId}`);
+    await worker.executor.confirmRuns();
+    expect(await sweep()).toBe(0);
+    await answer(run, { action: 'accept' });
+    expect(jobs.size).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
+  });
+
+  it('is found by an erasure a day later, although the user has started others since', async () => {
+    const run = await start();
+    const keys = core.keys.user(run.userId);
+    await work(run, agent, { inputExpiresMs: 7 * DAY_MS });
+    expect(await core.redis.pttl(keys.runs)).toBeGreaterThan(6 * DAY_MS);
+    await core.redis.zadd(
+      keys.runs,
+      `${Date.now() - 2 * DAY_MS}`,
+      run.runId,
+      `${Date.now() - 2 * DAY_MS}`,
+      'run_expired',
+    );
+    // The next run begins a bucket, and prunes the list.
+    await core.redis.del(keys.quota);
+    await startRun(runs, { userId: run.userId, plan: 'pro', threadId: 'thread_1' });
+    expect(await core.redis.pttl(keys.runs)).toBeGreaterThan(6 * DAY_MS);
+    expect(await core.redis.zscore(keys.runs, 'run_expired')).toBeNull();
+    await core.redis.hset(keys.account, 'erasure', 'erased_1');
+    await new UserData(core).erase(run.userId, 'erased_1');
+    expect(await keysOf(core.redis, `*${run.userId}*`)).toEqual([keys.account]);
   });
 
   it('still waits after a worker executed it again without need', async () => {

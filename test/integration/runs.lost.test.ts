@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
+import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { AcceptedRuns } from '../../src/runs/accepted-runs.ts';
@@ -9,7 +10,7 @@ import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { AcceptedRun, ClaimedRun } from '../../src/runs/stored-run.ts';
 import { sweepRuns } from '../../workers/sweep-runs.ts';
-import { catalogues, toolRow } from '../support/catalogues.ts';
+import { catalogueFiles, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type Core, NO_QUEUE, silentLogger, startCore } from '../support/core.ts';
 import { keysOf } from '../support/keys-of.ts';
 import { runInputs, startRun } from '../support/run-nodes.ts';
@@ -22,8 +23,14 @@ let runs: Runs;
 let claims: RunClaims;
 let accepted: AcceptedRun[];
 
-const files = catalogues({ tools: [toolRow({ name: 'count', units: 3 })] }, 'file');
-const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['count'] }], 'tester');
+const approved = { ...toolFile.permissions.analytics, approval: true };
+const TOOLS = {
+  permissions: { basic: toolFile.permissions.basic, analytics: approved },
+  tools: [toolRow({ name: 'count', units: 3 }), toolRow({ name: 'guarded', permission: 'analytics' })],
+};
+const PLANS = { default: 'pro', plans: { pro: planRow() } };
+const files = new Catalogues(catalogueFiles({ plans: PLANS, tools: TOOLS }, 'file'));
+const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['count', 'guarded'] }], 'tester');
 
 beforeAll(async () => {
   core = await startCore();
@@ -85,7 +92,7 @@ let executions = 0;
 
 function executor(agent: Agent): RunExecutor {
   const count = async () => ({ execution: ++executions });
-  const { service: tools } = toolNode(core, { catalogues: files, executors: { count } });
+  const { service: tools } = toolNode(core, { catalogues: files, executors: { count, guarded: count } });
   const { log, metrics, tracing } = core;
   const deps = { log, claims, agents, agent, tools, clock: systemClock, metrics, tracing, logger: silentLogger };
   return new RunExecutor(deps, { timeoutMs: 60_000, inputExpiresMs: 60_000 });
@@ -210,6 +217,80 @@ describe('a run that redis loses after its end', () => {
     await worker.confirmRuns();
     expect(await events(run)).toEqual(FULL_RUN);
     expect(executions).toBe(2);
+  });
+});
+
+describe('a run that redis loses although it has waited for its user', () => {
+  const ASKED = ['agent_started', 'tool_executing', 'input_requested'];
+  const ENDED = ['tool_completed', 'agent_completed'];
+  const guarded: Agent = async (_task, context) => {
+    await context.call('guarded', {});
+    return { final_response: 'done', summary: 'done' };
+  };
+  const answer = async ({ userId, runId }: TestRun) => {
+    const [request] = (await runs.status(userId, runId)).input_requests ?? [];
+    const given = { runId, inputId: request?.input_id ?? '', answer: { action: 'accept' as const } };
+    await runInputs(core).answer(userId, given);
+  };
+
+  const STATES = ['nothing', 'accepted', 'waiting', 'answered'] as const;
+  const cases = STATES.flatMap((state) => [[state, 'first'] as const, [state, 'second'] as const]);
+
+  // Several times, because fencing tokens are random.
+  it.each(cases)(
+    'is ended again by its second worker, once: %s remains, the %s worker is back first',
+    async (...of) => {
+      const [state, order] = of;
+      for (let time = 0; time < 4; time++) {
+        executions = 0;
+        const run: TestRun = { userId: freshUserId(), runId: newId('run') };
+        const states = new Map([['nothing', await Snapshot.of(run)]]);
+        await startRun(runs, { ...run, plan: 'pro', threadId: 'thread_1' });
+        states.set('accepted', await Snapshot.of(run));
+        const workers = [executor(guarded), executor(guarded)] as const;
+        expect(await workers[0].execute(await claim(run))).toBe('waiting');
+        states.set('waiting', await Snapshot.of(run));
+        await answer(run);
+        states.set('answered', await Snapshot.of(run));
+        expect(await workers[1].execute(await claim(run))).toBe('completed');
+        await states.get(state)?.goBack();
+        for (const worker of order === 'first' ? workers : workers.toReversed()) await worker.confirmRuns();
+        // The answer is restored with the run, but not its event. If the second worker is first, its end is final.
+        const received = (await events(run)).filter((type) => type !== 'input_received');
+        const isAsked = state === 'waiting' || state === 'answered' || order === 'first';
+        expect(received).toEqual(isAsked ? [...ASKED, ...ENDED] : ENDED);
+        expect(executions).toBe(1);
+        expect(await claims.overdue()).toEqual([]);
+      }
+    },
+  );
+
+  it.each(['nothing', 'accepted', 'waiting'] as const)(
+    'waits again, and continues after the answer: %s remains',
+    async (state) => {
+      const run: TestRun = { userId: freshUserId(), runId: newId('run') };
+      const states = new Map([['nothing', await Snapshot.of(run)]]);
+      await startRun(runs, { ...run, plan: 'pro', threadId: 'thread_1' });
+      states.set('accepted', await Snapshot.of(run));
+      const worker = executor(guarded);
+      expect(await worker.execute(await claim(run))).toBe('waiting');
+      states.set('waiting', await Snapshot.of(run));
+      await states.get(state)?.goBack();
+      await worker.confirmRuns();
+      expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'waiting' });
+      await answer(run);
+      expect(await worker.execute(await claim(run))).toBe('completed');
+      expect(await events(run)).toEqual([...ASKED, 'input_received', ...ENDED]);
+    },
+  );
+
+  it('stays queued after its answer while the worker that suspended it reconnects', async () => {
+    const run = await accept();
+    const worker = executor(guarded);
+    expect(await worker.execute(await claim(run))).toBe('waiting');
+    await answer(run);
+    await worker.confirmRuns();
+    expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'queued' });
   });
 });
 

@@ -189,7 +189,7 @@ describe('the messages of AG-UI clients', () => {
           false,
         );
         const again = new AgUiRun(names, [USER]);
-        const head = 1 + (cut % log.length);
+        const head = cut % (log.length + 1);
         for (const event of log.slice(0, head)) again.add(event);
         const resumed = [...again.prelude(), ...log.slice(head).flatMap((event) => again.add(event))];
         expect(await messagesOf(resumed, true)).toEqual(complete);

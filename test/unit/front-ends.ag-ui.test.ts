@@ -168,7 +168,8 @@ describe('the AG-UI events of a run', () => {
           compare(client, `cut ${cut}, head ${head}`);
         }
       }
-      for (let head = 1; head <= log.length; head++) {
+      // Head 0: the run waits in the queue.
+      for (let head = 0; head <= log.length; head++) {
         const reloaded = newClient([]);
         await reloaded.connect(afterReconnect(log, head, protocolVersion));
         compare(reloaded, `reloaded, head ${head}`);

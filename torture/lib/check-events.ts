@@ -42,7 +42,7 @@ export function checkDeliveries(history: readonly HistoryLine[]): Violation[] {
     positions.set(connection, Math.max(seq, position));
     if (eventUser !== user) report(`${connection} of ${user} received event ${eventId} of ${eventUser}.`);
     const log = logs.get(user);
-    if (log?.epoch !== welcome.epoch) continue;
+    if (line.uncertain || log?.epoch !== welcome.epoch) continue;
     const other = logged.get(`${user} ${seq}`);
     if (other?.eventId !== eventId) {
       report(`Event ${seq} of ${user} arrived as ${eventId}; the log has ${other?.eventId ?? 'no such event'}.`);

@@ -194,6 +194,7 @@ function checkApprovals(
     linesOf(history, 'executions').flatMap(({ keys }) => keys),
     (key) => key,
   );
+  const uncertain = new Set(linesOf(history, 'executions').flatMap((line) => line.uncertain ?? []));
   const approved = new Set<string | undefined>();
   for (const [inputId, ofInput] of received) {
     if (ofInput.length > 1) report(`Input request ${inputId} has ${ofInput.length} answers in the log.`);
@@ -202,7 +203,7 @@ function checkApprovals(
   const runs = new Map(events.flatMap(({ requestId, runId }) => (requestId === undefined ? [] : [[requestId, runId]])));
   const takeovers = linesOf(history, 'fault').filter(({ kind }) => !NO_TAKEOVER.test(kind));
   for (const { invoked, ended } of operationsOf(history)) {
-    if (invoked.op !== 'ask') continue;
+    if (invoked.op !== 'ask' || uncertain.has(invoked.key)) continue;
     const { key } = invoked;
     const end = ended?.at ?? AT_THE_END;
     const repetitions = takeovers.filter(({ at }) => at >= invoked.at - LONGEST_FAULT_MS && at <= end).length;

@@ -63,7 +63,7 @@ export function checkMessageLimits(history: readonly HistoryLine[]): Violation[]
 
 /** Checks that a thread has the question and the answer of each completed run once, and nothing twice of the others. */
 export function checkThreads(history: readonly HistoryLine[]): Violation[] {
-  return linesOf(history, 'threads').flatMap(({ user, threads }) => {
+  return linesOf(history, 'threads').flatMap(({ user, threads, uncertain }) => {
     const events = linesOf(history, 'log').find((log) => log.user === user)?.events ?? [];
     const completed = new Set(events.flatMap(({ type, runId }) => (type === 'agent_completed' ? (runId ?? []) : [])));
     const messages = threads.flatMap((thread) => thread.messages);
@@ -71,7 +71,7 @@ export function checkThreads(history: readonly HistoryLine[]): Violation[] {
     return [...runIds].flatMap((runId) => {
       return ['user', 'assistant'].flatMap((role): Violation[] => {
         const times = messages.filter((message) => message.runId === runId && message.role === role).length;
-        if (times === 1 || (times === 0 && !completed.has(runId))) return [];
+        if (times === 1 || (times === 0 && (!completed.has(runId) || uncertain?.includes(runId)))) return [];
         return [{ promise: 'threads', what: `Run ${runId} of ${user} has ${times} messages of the ${role}.` }];
       });
     });

@@ -78,6 +78,8 @@ export interface Delivered extends At {
   readonly seq: number;
   readonly eventId: string;
   readonly eventUser: string;
+  /** Redis may have lost the event after its delivery; see losses.ts. */
+  readonly uncertain?: true;
 }
 
 /** The gateway answered `resume_failed`: the log no longer has what the client asked for. */
@@ -145,6 +147,8 @@ export interface Served extends At {
 export interface UserThreads {
   readonly t: 'threads';
   readonly user: string;
+  /** Runs whose messages may be lost; see losses.ts. */
+  readonly uncertain?: readonly string[];
   readonly threads: readonly {
     readonly id: string;
     readonly messages: readonly { readonly role: string; readonly runId: string | null }[];
@@ -210,6 +214,8 @@ export interface LedgerPulled {
 export interface Executions {
   readonly t: 'executions';
   readonly keys: readonly string[];
+  /** Keys of operations whose outcome may be lost; see losses.ts. Their executions are not among `keys`. */
+  readonly uncertain?: readonly string[];
 }
 
 /** A resource at the end, beside its value before the first operation. */

@@ -36,7 +36,7 @@ export class McpMember extends Member {
   async #call(key: string): Promise<Outcome> {
     const deadline = performance.now() + CALL_MS;
     let code = 'NO_ANSWER';
-    while (performance.now() < deadline) {
+    for (let attempt = 0; performance.now() < deadline; attempt++) {
       try {
         this.#client ??= await this.#connect();
         const _meta = { 'tollgate/idempotencyKey': key };
@@ -47,8 +47,9 @@ export class McpMember extends Member {
         code = JSON.stringify(result).slice(0, 200);
       } catch (error) {
         const { data } = error as { readonly data?: { readonly code?: string; readonly retryable?: boolean } };
-        if (data?.code !== undefined && data.retryable === false) return { t: 'failed', code: data.code };
         code = data?.code ?? String(error).slice(0, 200);
+        // The refusal of a repetition, for example of its token, says nothing about the first attempt.
+        if (data?.retryable === false) return { t: attempt === 0 ? 'failed' : 'unknown', code };
         this.close();
         this.#client = undefined;
       }

@@ -1,10 +1,20 @@
+import { allEvents, RUNS } from './check-operations.ts';
 import { FAULTS } from './faults.ts';
-import { type HistoryLine, type Invoked, linesOf, type UserLog } from './history.ts';
+import { type BilledRecord, type HistoryLine, type Invoked, linesOf, type UserLog } from './history.ts';
 
 /** Writes that were acknowledged this long before a master was lost had reached a replica. */
 const REPLICATION_MS = 1_000;
+/** Workers and gateways have restored their runs this long after the healing, if they are alive. */
+const RESTORED_MS = 15_000;
+/** A worker keeps the log of an ended run for a minute (`src/runs/recent-runs.ts`). */
+const KEPT_MS = 55_000;
+/** Faults after which a process has no runs to restore. */
+const KILLS = ['worker-kill', 'gateway-kill'];
 
 interface Window {
+  readonly loses: 'everything' | 'unreplicated';
+  /** When the fault began. */
+  readonly at: number;
   readonly from: number;
   readonly to: number;
 }
@@ -16,7 +26,7 @@ function lossWindows(history: readonly HistoryLine[]): Window[] {
     const loses = FAULTS.find((fault) => fault.kind === kind)?.loses;
     if (loses === undefined) return [];
     const to = (healed.get(id) ?? Number.POSITIVE_INFINITY) + REPLICATION_MS;
-    return [{ from: loses === 'everything' ? 0 : at - REPLICATION_MS, to }];
+    return [{ loses, at, from: loses === 'everything' ? 0 : at - REPLICATION_MS, to }];
   });
 }
 
@@ -29,19 +39,30 @@ export function withoutLosses(history: readonly HistoryLine[]): readonly History
   const windows = lossWindows(history);
   if (windows.length === 0) return history;
   const first = Math.min(...windows.map(({ from }) => from));
-  const { ids, keys } = uncertain(history, windows);
+  const { ids, keys, runs } = uncertain(history, windows);
+  const lost = lostRuns(history, windows);
   return history.flatMap((line): HistoryLine[] => {
     switch (line.t) {
       case 'ok':
         return [ids.has(line.id) ? { t: 'unknown', id: line.id, at: line.at } : line];
+      case 'failed':
+        // A quota that was used up, and an answer that was given, may be lost too. A refused run does not exist at all.
+        return [ids.get(line.id) === 'other' ? { t: 'unknown', id: line.id, at: line.at } : line];
+      case 'accepted':
+        return lost.has(line.runId) ? [] : [line];
+      case 'event':
+        return [windows.some(({ from, to }) => line.at >= from && line.at <= to) ? { ...line, uncertain: true } : line];
       case 'lost':
         return line.at < first ? [line] : [];
       case 'executions':
-        return [{ ...line, keys: line.keys.filter((key) => !keys.has(key)) }];
+        return [{ ...line, keys: line.keys.filter((key) => !keys.has(key)), uncertain: [...keys] }];
+      case 'threads':
+        return [{ ...line, uncertain: [...runs] }];
       case 'ledger': {
-        // Its process submits a lost record again; the event is not restored, or the call ends in another way.
-        const unnamed = line.records.filter(({ key }) => key !== null && keys.has(key)).map(({ id }) => id);
-        return [{ ...line, unnamed }];
+        // Its process submits a lost record again; the event is not restored, or the call ends in another way. Of a run
+        // that two workers executed, the part of the first one is lost if the second one restores the run first.
+        const isUnnamed = (record: BilledRecord) => keys.has(record.key ?? '') || runs.has(record.runId ?? '');
+        return [{ ...line, unnamed: line.records.filter(isUnnamed).map(({ id }) => id) }];
       }
       case 'log':
         return [withoutOrphans(line)];
@@ -63,7 +84,7 @@ function withoutOrphans(log: UserLog): UserLog {
   return { ...log, events };
 }
 
-/** Operations that were in progress in a window, and all operations with their keys. */
+/** Operations that were in progress in a window, all operations with their keys, and their runs. */
 function uncertain(history: readonly HistoryLine[], windows: readonly Window[]) {
   const ends = new Map<number, number>();
   for (const line of history) {
@@ -74,6 +95,28 @@ function uncertain(history: readonly HistoryLine[], windows: readonly Window[]) 
     return windows.some(({ from, to }) => at <= to && (ends.get(id) ?? Number.POSITIVE_INFINITY) >= from);
   };
   const keys = new Set(invoked.filter(overlaps).map(({ key }) => key));
-  const ids = new Set(invoked.filter(({ key }) => keys.has(key)).map(({ id }) => id));
-  return { ids, keys };
+  const affected = invoked.filter(({ key }) => keys.has(key));
+  const ids = new Map(affected.map(({ id, op }) => [id, RUNS.includes(op) ? 'run' : 'other'] as const));
+  const accepted = linesOf(history, 'accepted').flatMap(({ id, runId }) => (ids.has(id) ? runId : []));
+  const answered = linesOf(history, 'ok').flatMap(({ id, runId }) => (ids.has(id) ? (runId ?? []) : []));
+  const logged = allEvents(history).flatMap((event) => (keys.has(event.requestId ?? '') ? (event.runId ?? []) : []));
+  return { ids, keys, runs: new Set([...accepted, ...answered, ...logged]) };
+}
+
+/**
+ * Returns the runs that may have no event in the new history after Redis lost everything: the processes that keep them
+ * were killed before they could restore them, or the runs had ended too long before.
+ */
+function lostRuns(history: readonly HistoryLine[], windows: readonly Window[]): Set<string> {
+  const ends = new Map(linesOf(history, 'ok').map(({ id, at }) => [id, at]));
+  const kills = linesOf(history, 'fault').flatMap(({ kind, at }) => (KILLS.includes(kind) ? at : []));
+  const emptied = windows.filter(({ loses }) => loses === 'everything');
+  const isLost = ({ id, at }: { readonly id: number; readonly at: number }) => {
+    return emptied.some((loss) => {
+      if (at > loss.to) return false;
+      const isOld = (ends.get(id) ?? Number.POSITIVE_INFINITY) < loss.at - KEPT_MS;
+      return isOld || kills.some((kill) => kill >= at && kill <= loss.to + RESTORED_MS);
+    });
+  };
+  return new Set(linesOf(history, 'accepted').flatMap((line) => (isLost(line) ? line.runId : [])));
 }

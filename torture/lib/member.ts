@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { TollgateError } from '../../packages/client/src/main.ts';
+import { ConnectionStoppedError, TollgateError } from '../../packages/client/src/main.ts';
 import { Random } from '../../test/support/chaos/random.ts';
 import type { Ended, Invoked, OperationName, Recorder } from './history.ts';
 import type { User } from './users.ts';
@@ -75,9 +75,15 @@ export abstract class Member {
   }
 }
 
-/** A refusal that a repetition would not change is a failure; after anything else the outcome is unknown. */
+/**
+ * A refusal that a repetition would not change is a failure; after anything else the outcome is unknown. The end of a
+ * connection, for example because a gateway with a wrong clock refuses its token, says nothing about requests that were
+ * sent before.
+ */
 export function outcomeOf(error: unknown): Outcome {
-  if (!(error instanceof TollgateError)) return { t: 'unknown', code: String(error).slice(0, 200) };
+  if (!(error instanceof TollgateError) || error instanceof ConnectionStoppedError) {
+    return { t: 'unknown', code: String(error).slice(0, 200) };
+  }
   const isKnown = !error.retryable && !UNKNOWN_CODES.includes(error.code);
   return { t: isKnown ? 'failed' : 'unknown', code: error.code };
 }

@@ -22,13 +22,20 @@ export function recordedTransport(
      * the request come first; the replay has them again.
      */
     let replay: { after: number; readonly received: Received[] } | undefined;
+    /** Requests for a replay without `resumed`. Each gets its own replay, unless `resume_failed` answers it. */
+    let requested = 0;
+    let last = 0;
+    const record = (event: Received) => {
+      last = event.seq;
+      recorder.add(event);
+    };
     const endReplay = () => {
       if (!replay) return;
       const { after, received } = replay;
       replay = undefined;
       opened(after);
       const begin = received.findLastIndex(({ seq }) => seq === after + 1);
-      for (const event of begin < 0 ? [] : received.slice(begin)) recorder.add(event);
+      for (const event of begin < 0 ? [] : received.slice(begin)) record(event);
     };
     const transport = inner(options, {
       closed: (reason) => {
@@ -45,19 +52,24 @@ export function recordedTransport(
           epoch = String(fields.epoch);
           recorder.add({ t: 'lost', connection, user, reason: String(fields.reason) });
         } else if (type === 'resumed') {
+          requested = Math.max(0, requested - 1);
           endReplay();
         } else if (typeof fields.seq === 'number' && typeof fields.event_id === 'string') {
           const { seq, event_id: eventId, user_id: eventUser } = fields;
           const event: Received = { t: 'event', connection, user, seq, eventId, eventUser: String(eventUser) };
+          if (requested > 0 && seq <= last) replay ??= { after: seq - 1, received: [] };
           if (replay) replay.received.push(event);
-          else recorder.add(event);
+          else record(event);
         }
         handlers.message(type, fields);
       },
     });
     return {
       send: (type, fields) => {
-        if (type === 'resume') replay = { after: Number(fields.after), received: [] };
+        if (type === 'resume') {
+          requested += 1;
+          replay = { after: Number(fields.after), received: [] };
+        }
         transport.send(type, fields);
       },
       close: () => {

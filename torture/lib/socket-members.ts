@@ -82,10 +82,15 @@ export class SlowMember extends Member {
     const connection = `${this.name}#${this.#connections}`;
     const socket = await openSocket(this.url, this.user);
     socket.on('message', (data) => {
+      // What arrives after `terminate` is that of a position that this client has given up.
+      if (socket.readyState !== WebSocket.OPEN) return;
       const { type, payload } = JSON.parse(String(data)) as { type: string; payload: Record<string, unknown> };
       const { seq, epoch, event_id: eventId, user_id: eventUser } = payload;
       if (type === 'connection_established') {
         recorder.add({ t: 'opened', connection, user, after: Number(seq), epoch: String(epoch) });
+      } else if (type === 'resume_failed') {
+        recorder.add({ t: 'lost', connection, user, reason: String(payload.reason) });
+        socket.terminate();
       } else if (typeof seq === 'number' && typeof eventId === 'string') {
         recorder.add({ t: 'event', connection, user, seq, eventId, eventUser: String(eventUser) });
       }

@@ -116,10 +116,10 @@ export class AgUiRun {
    * the messages come as a snapshot.
    */
   prelude(): readonly AgUiEvent[] {
-    const started = this.#started ?? this.#runStarted();
+    this.#started ??= this.#runStarted();
     const states = [...this.#states.values()].flat();
     const end = this.#end ? [this.#end] : [];
-    return [started, { ...this.#snapshot(), ...this.#position }, ...states, ...this.#open.reopened(), ...end];
+    return [this.#started, { ...this.#snapshot(), ...this.#position }, ...states, ...this.#open.reopened(), ...end];
   }
 
   /**
@@ -135,7 +135,9 @@ export class AgUiRun {
     switch (type) {
       case 'agent_started':
         this.#question = this.#missingQuestion(text(fields.message));
-        return [this.#runStarted()];
+        if (this.#started === undefined) return [this.#runStarted()];
+        // The prelude has started the run of the client already: the run waited in the queue.
+        return this.#question ? [this.#snapshot()] : [];
       case 'agent_thinking':
         return this.#text(fields);
       case 'agent_reasoning':
