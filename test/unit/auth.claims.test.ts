@@ -23,12 +23,12 @@ function start(changes: Partial<IdentityProvider> = {}) {
   const tokens = new TokenVerifier({ clock, logger, metrics: new Metrics() }, [provider]);
   const claims = { iss: ISSUER, aud: 'tollgate', sub: 'user_1', iat: 1_800_000_000, exp: 1_800_000_060 };
   const signed = (own: object = {}, header: object = {}) => {
-    const parts = [
+    const segments = [
       { alg: 'HS256', typ: 'JWT', ...header },
       { ...claims, ...own },
     ].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'));
-    const mac = createHmac('sha256', SECRET).update(parts.join('.')).digest('base64url');
-    return [...parts, mac].join('.');
+    const mac = createHmac('sha256', SECRET).update(segments.join('.')).digest('base64url');
+    return [...segments, mac].join('.');
   };
   const identity = (own: object = {}) => tokens.verifyAccess(signed(own), 'header');
   return { clock, tokens, signed, identity, reports: reports as Reported[] };
