@@ -23,7 +23,7 @@ const INVALIDATIONS_READ_MS = 5_000;
  * resubmit data of the user: a ticket lives 30 s, a process retries the end of a tool call for 60 s, and it keeps
  * acknowledged records for 60 s.
  */
-export const ERASURE_QUIET_MS = 90_000;
+const ERASURE_QUIET_MS = 90_000;
 
 export interface EraseUsersDeps {
   readonly redis: Redis;

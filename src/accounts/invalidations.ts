@@ -79,7 +79,7 @@ async function publishInvalidation(
   );
 }
 
-/** Returns undefined for a kind that only a newer version knows. */
+/** Returns undefined for a kind that only a newer version has. */
 export function parseInvalidation(fields: readonly string[]): Invalidation | undefined {
   const values = new Map<string, string>();
   for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');

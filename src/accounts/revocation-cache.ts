@@ -39,7 +39,7 @@ export class RevocationCache {
     if (this.#until.size <= MAX_REVOCATIONS) return;
     const [oldest] = this.#until.keys();
     if (oldest !== undefined) this.#until.delete(oldest);
-    // This node no longer rejects the dropped token. Logged once, because an operator must know.
+    // This node no longer rejects the dropped token. Logged once, so that an operator can react.
     if (!this.#overflowed)
       this.#deps.logger.error({ most: MAX_REVOCATIONS }, 'too many revocations, dropping the oldest');
     this.#overflowed = true;

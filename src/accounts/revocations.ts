@@ -15,7 +15,7 @@ const revoke = LuaScript.load('revoke-2', integer);
  * Lifetime of a revocation for which the caller gives none: that of a refresh token of the reference auth service. If
  * access tokens of an issuer live longer, revoke by user instead; such a revocation does not expire.
  */
-export const REVOCATION_MS = 7 * 86_400_000;
+const REVOCATION_MS = 7 * 86_400_000;
 /** Revocations read in one round trip. */
 const PAGE = 5_000;
 

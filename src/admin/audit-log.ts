@@ -5,7 +5,7 @@ import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 
 /** Retention of the audit log: whichever bound is reached first. Redis removes whole blocks of about 100 entries. */
-export const AUDIT_ENTRIES = 50_000;
+const AUDIT_ENTRIES = 50_000;
 const AUDIT_DAYS = 90;
 const AUDIT_MS = AUDIT_DAYS * 86_400_000;
 /** Entries that one page reads at most while it searches for those of a filter. */

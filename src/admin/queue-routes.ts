@@ -26,10 +26,17 @@ export interface QueueRoutesDeps {
 
 /** Registers the routes about the run queue and the jobs of the maintenance queue. */
 export function registerQueueRoutes(app: FastifyInstance, deps: QueueRoutesDeps): void {
-  const { identifyService, runQueue } = deps;
-  const routes = typedRoutes(app);
   const maintenance = lazyQueue(deps);
-  routes.get(
+  listRoute(app, deps, maintenance);
+  retryRoute(app, deps, maintenance);
+}
+
+function listRoute(
+  app: FastifyInstance,
+  { identifyService, runQueue }: QueueRoutesDeps,
+  maintenance: () => Queue,
+): void {
+  typedRoutes(app).get(
     '/v1/admin/queues',
     {
       ...requires(identifyService, 'admin:read'),
@@ -42,31 +49,36 @@ export function registerQueueRoutes(app: FastifyInstance, deps: QueueRoutesDeps)
         response: { 200: QueuesBody },
       },
     },
-    async () => {
-      const queue = maintenance();
-      const [runs, jobs, failed] = await Promise.all([
-        runQueue.counts(),
-        mapRedisErrors(queue.getJobCounts('waiting', 'active', 'delayed', 'failed')),
-        mapRedisErrors(queue.getFailed(0, FAILED_LISTED - 1)),
-      ]);
-      const { waiting = 0, active = 0, delayed = 0, failed: total = 0 } = jobs;
-      return {
-        queues: [
-          { name: QUEUES.agentRuns, ...runs, delayed: 0, failed: 0 },
-          { name: QUEUES.maintenance, waiting, active, delayed, failed: total },
-        ],
-        failed: failed.map(({ id, name, failedReason, attemptsMade, finishedOn }) => ({
-          queue: QUEUES.maintenance,
-          job_id: id ?? '',
-          name,
-          reason: (failedReason ?? '').slice(0, REASON_CHARS),
-          attempts: attemptsMade,
-          at: finishedOn === undefined ? null : new Date(finishedOn).toISOString(),
-        })),
-      };
-    },
+    () => readQueues(runQueue, maintenance()),
   );
-  routes.post(
+}
+
+/** @throws RedisUnavailable */
+async function readQueues(runQueue: QueueRoutesDeps['runQueue'], maintenance: Queue) {
+  const [runs, jobs, failed] = await Promise.all([
+    runQueue.counts(),
+    mapRedisErrors(maintenance.getJobCounts('waiting', 'active', 'delayed', 'failed')),
+    mapRedisErrors(maintenance.getFailed(0, FAILED_LISTED - 1)),
+  ]);
+  const { waiting = 0, active = 0, delayed = 0, failed: total = 0 } = jobs;
+  return {
+    queues: [
+      { name: QUEUES.agentRuns, ...runs, delayed: 0, failed: 0 },
+      { name: QUEUES.maintenance, waiting, active, delayed, failed: total },
+    ],
+    failed: failed.map(({ id, name, failedReason, attemptsMade, finishedOn }) => ({
+      queue: QUEUES.maintenance,
+      job_id: id ?? '',
+      name,
+      reason: (failedReason ?? '').slice(0, REASON_CHARS),
+      attempts: attemptsMade,
+      at: finishedOn === undefined ? null : new Date(finishedOn).toISOString(),
+    })),
+  };
+}
+
+function retryRoute(app: FastifyInstance, { identifyService }: QueueRoutesDeps, maintenance: () => Queue): void {
+  typedRoutes(app).post(
     '/v1/admin/queues/maintenance/jobs/:job_id/retry',
     {
       ...requires(identifyService, 'admin'),

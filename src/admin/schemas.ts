@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 /** Schemas that several routes of the console share. */
 
-export const MAX_PAGE = 200;
+const MAX_PAGE = 200;
 export const limit = z.coerce.number().int().min(1).max(MAX_PAGE).default(50).describe('Entries per page.');
 export const nextCursor = z.string().nullable().describe('Cursor of the next page; null on the last one.');
 const ms = z.number().nullable();

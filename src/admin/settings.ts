@@ -5,7 +5,7 @@ import { describeRedisUrl } from '../lib/redis-url.ts';
  * Variables whose values the console shows. Any other variable, also a future one, is secret: only whether it is set
  * can be seen.
  */
-export const PUBLIC_VARIABLES = [
+const PUBLIC_VARIABLES = [
   'ENVIRONMENT',
   'HOST',
   'PORT',

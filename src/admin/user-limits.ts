@@ -43,9 +43,21 @@ const HIGHER_PLAN = 'A plan with a higher limit ends it at once.';
 
 /** Returns all limits of a user, the fullest first. */
 export function limitsOf({ plan, messages, connections, threads, usage }: Counters): UserLimit[] {
-  const { runs, under_way: calls, idempotency_keys: keys } = usage;
-  const byName = new Map(usage.tools.flatMap(({ limits }) => limits).map((state) => [state.name, state]));
-  const limits: Omit<UserLimit, 'reached'>[] = [
+  const limits = [
+    ...connectionLimits(messages, connections),
+    ...usageLimits(usage),
+    ...(plan.threads === null ? [] : [threadLimit(threads, plan.threads)]),
+  ];
+  return limits
+    .map((limit) => ({ ...limit, reached: limit.limit > 0 && limit.used >= limit.limit }))
+    .toSorted((one, other) => fullness(other) - fullness(one));
+}
+
+/** A limit before it is compared with its counter. */
+type CountedLimit = Omit<UserLimit, 'reached'>;
+
+function connectionLimits(messages: Counters['messages'], connections: Counters['connections']): CountedLimit[] {
+  return [
     {
       name: 'messages_per_minute',
       used: messages.used,
@@ -61,6 +73,13 @@ export function limitsOf({ plan, messages, connections, threads, usage }: Counte
       code: 'CONNECTION_LIMIT_EXCEEDED',
       refuses: 'nothing: a further connection closes the oldest one',
     },
+  ];
+}
+
+function usageLimits(usage: UsageSummary): CountedLimit[] {
+  const { runs, under_way: calls, idempotency_keys: keys } = usage;
+  const byName = new Map(usage.tools.flatMap(({ limits }) => limits).map((state) => [state.name, state]));
+  return [
     {
       name: 'runs_in_flight',
       used: runs.in_flight.runs,
@@ -84,19 +103,10 @@ export function limitsOf({ plan, messages, connections, threads, usage }: Counte
       return windowed(state, code, `calls of ${namesOf(usage, state.name)}`);
     }),
   ];
-  if (plan.threads !== null) {
-    limits.push({
-      name: 'threads',
-      used: threads,
-      limit: plan.threads,
-      ends_at: null,
-      code: 'QUOTA_EXCEEDED',
-      refuses: 'new threads',
-    });
-  }
-  return limits
-    .map((limit) => ({ ...limit, reached: limit.limit > 0 && limit.used >= limit.limit }))
-    .toSorted((one, other) => fullness(other) - fullness(one));
+}
+
+function threadLimit(used: number, limit: number): CountedLimit {
+  return { name: 'threads', used, limit, ends_at: null, code: 'QUOTA_EXCEEDED', refuses: 'new threads' };
 }
 
 /** Returns what refuses requests of the user now, that which refuses most first; empty if nothing does. */

@@ -56,7 +56,7 @@ const RunFields = {
   reason,
   trace_id: z.string().nullable().describe('Trace in which the run was accepted; null if traces are not recorded.'),
 };
-export const RUN_EXAMPLE = {
+const RUN_EXAMPLE = {
   run_id: 'run_01j9z4aa',
   user_id: 'user_pro',
   status: 'completed' as const,

@@ -3,7 +3,7 @@ import { mapRedisErrors } from '../redis/errors.ts';
 import type { Keys } from '../redis/keys.ts';
 import { userIdOfKey, userKeyPattern } from '../redis/user-keys.ts';
 
-/** Bounds of one page: steps of SCAN, and keys that Redis looks at per step. A step takes about a millisecond. */
+/** Bounds of one page: steps of SCAN, and keys that Redis examines per step. A step takes about a millisecond. */
 const STEPS_PER_PAGE = 20;
 const KEYS_PER_STEP = 1_000;
 

@@ -16,7 +16,7 @@ export interface TokenKindFault {
   readonly reason: string;
 }
 
-/** What the rules need to know about the issuer. */
+/** Properties of the issuer that the rules need. */
 export interface TokenKinds {
   /** Whether ID tokens are access tokens of this issuer: Google, Firebase and Dex have no others that are JWTs. */
   readonly acceptsIdTokens?: boolean;

@@ -223,7 +223,7 @@ export class Authenticator {
   async #identityOf(credential: Credential): Promise<Identity> {
     if (credential.method !== 'service') return this.#verifyUser(credential);
     const service = identityOf(await this.#verifyService(credential.token));
-    // Checked after the token, so that only the service itself learns which names are expected.
+    // Checked after the token, so that only the service itself can find out the expected names.
     checkServiceNames(credential, service.userId);
     return service;
   }

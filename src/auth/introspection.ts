@@ -125,7 +125,7 @@ export class TokenIntrospection {
    * @throws TollgateError TOKEN_REVOKED; VALIDATION_FAILED for another kind of token or another subject
    */
   async confirm(token: string, userId: string, provider = this.#provider.name): Promise<void> {
-    // The auth service knows only its own tokens.
+    // The auth service introspects only its own tokens.
     if (this.mode !== 'always' || provider !== this.#provider.name) return;
     let verdict: Verdict;
     try {

@@ -18,7 +18,9 @@ const Claims = z.object({
   exp: z.number(),
 });
 
-/** What a token of a run says. Everything else is read from the run, so that the token is useless once it has ended. */
+/**
+ * Contents of the token of a run. Everything else is read from the run, so that the token is useless once it has ended.
+ */
 export interface RunToken {
   readonly userId: string;
   readonly runId: string;

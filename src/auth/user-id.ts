@@ -1,7 +1,7 @@
 import { SERVICE_PREFIX } from './credentials.ts';
 
 /** OpenID Connect Core section 2: `sub` has at most 255 characters. */
-export const MAX_SUBJECT_LENGTH = 255;
+const MAX_SUBJECT_LENGTH = 255;
 /**
  * Characters of a subject that a user id contains as they are. A user id is part of Redis keys, of members that are
  * separated by spaces, of paths and of reports, so the others are percent-encoded as UTF-8.

@@ -51,7 +51,7 @@ export interface NodeLeases {
   readonly details: string;
 }
 
-export function gatewayLeases(keys: Keys): NodeLeases {
+function gatewayLeases(keys: Keys): NodeLeases {
   return { leases: keys.nodes, details: keys.nodeDetails };
 }
 

@@ -239,7 +239,7 @@ function receivedType({ name }: IncomingMessage): { readonly received_type: stri
   return { received_type: name.slice(0, 64) };
 }
 
-/** Adds the `request_id` of the message, so that a client with several requests can tell which one failed. */
+/** Adds the `request_id` of the message, so that a client with several requests can identify the failed one. */
 function withRequestId(error: TollgateError, fields: Readonly<Record<string, unknown>>): TollgateError {
   const requestId = fields.request_id;
   if (typeof requestId !== 'string' || requestId.length > 128) return error;

@@ -77,8 +77,21 @@ export interface HandlerPorts {
 }
 
 /** Creates the table of handlers by message type. */
-export function createHandlers(ports: HandlerPorts): Handlers {
-  const { runs, inputs, threads, tools, clock } = ports;
+export function createHandlers({ runs, inputs, threads, tools, clock }: HandlerPorts): Handlers {
+  return {
+    ...connectionHandlers(clock),
+    ...runHandlers(runs, inputs),
+    ...toolHandlers(tools),
+    ...threadHandlers(threads),
+  };
+}
+
+type HandlersOf<T extends ClientMessageType> = Pick<Handlers, T>;
+
+/** Handlers of the messages about the connection itself: liveness, token, position in the event log. */
+function connectionHandlers(
+  clock: Clock,
+): HandlersOf<'ping' | 'heartbeat' | 'auth' | 'service_auth' | 'token_refresh' | 'resume' | 'typing'> {
   return {
     ping: {
       async handle(_ctx, { timestamp }) {
@@ -111,6 +124,14 @@ export function createHandlers(ports: HandlerPorts): Handlers {
       // Needs no reply; only a request with its own acknowledgement receives one.
       handle: async (_ctx, { request_id }) => ({ type: 'typing_ack', fields: { request_id }, sentAsEvent: true }),
     },
+  };
+}
+
+function runHandlers(
+  runs: RunsPort,
+  inputs: RunInputsPort,
+): HandlersOf<'agent_request' | 'agent_cancel' | 'run_status' | 'input_response'> {
+  return {
     agent_request: {
       startsBeforeLimit: true,
       pausesEvents: true,
@@ -152,6 +173,11 @@ export function createHandlers(ports: HandlerPorts): Handlers {
         return { type: 'input_accepted', fields: { run_id, input_id, action, repeated, request_id } };
       },
     },
+  };
+}
+
+function toolHandlers(tools: ToolsPort): HandlersOf<'tool_call' | 'usage_summary' | 'tools_list'> {
+  return {
     tool_call: {
       startsBeforeLimit: true,
       outOfOrder: true,
@@ -172,6 +198,11 @@ export function createHandlers(ports: HandlerPorts): Handlers {
         return { type: 'tools_list', fields: { tools: tools.describe(identity), request_id } };
       },
     },
+  };
+}
+
+function threadHandlers(threads: ThreadsPort): HandlersOf<'threads_list' | 'thread_history'> {
+  return {
     threads_list: {
       startsBeforeLimit: true,
       async handle({ identity, limit }, { request_id }) {

@@ -34,7 +34,7 @@ const RPC_MESSAGE_BYTES = 64 * 1024;
 /**
  * Largest frame of a chat: clients send the whole conversation with each message. Its last message has the usual limit.
  */
-export const UI_CHAT_FRAME_BYTES = 1024 * 1024;
+const UI_CHAT_FRAME_BYTES = 1024 * 1024;
 
 /** Returns the largest message that a connection of this format may send; its welcome contains the same number. */
 export function maxMessageBytes(limits: Pick<ConnectionLimits, 'maxMessageBytes'>, format: FormatName): number {

@@ -32,7 +32,7 @@ export async function twice<T>(operation: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Text of an error with its causes: the outer message of a network error says only that the request failed. */
+/** Text of an error with its causes: the outer message of a network error contains only that the request failed. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const cause = error.cause === undefined ? '' : reasonOf(error.cause);

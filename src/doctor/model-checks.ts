@@ -12,7 +12,7 @@ import { type Finding, findings, reasonOf } from './findings.ts';
 /** Output bound of the tool call: reasoning models think before they call. */
 const CALL_TOKENS = 512;
 const TIMEOUT_MS = 60_000;
-/** Faults that a bound of one token causes at endpoints that want room for reasoning. */
+/** Faults that a bound of one token causes at endpoints that need room for reasoning. */
 const NEEDS_MORE: readonly FaultReason[] = ['request', 'empty', 'context_length'];
 const TOOL: ToolDefinition = {
   type: 'function',

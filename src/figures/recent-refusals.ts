@@ -20,7 +20,7 @@ const MAX_WRITTEN = 200;
 export const REFUSAL_ENTRIES = 2_000;
 const KEPT_MS = 24 * 3_600_000;
 const MAX_TEXT = 200;
-/** Erasures in progress, and erasures of the last minutes, that a write looks at; there are few at a time. */
+/** Maximum number of erasures in progress and of the last minutes that a write reads; there are few at a time. */
 const MAX_ERASURES = 1_000;
 
 const Entry = z.object({
@@ -149,7 +149,7 @@ export class RecentRefusals implements RefusalSink {
     }
   }
 
-  /** Returns what the next write contains, and forgets users who have not been refused for long. */
+  /** Returns what the next write contains, and drops users who have not been refused for long. */
   #due(now: number, repeatMs: number): Counted[] {
     const due: Counted[] = [];
     for (const [key, counted] of this.#counted) {

@@ -12,7 +12,7 @@ const KEPT_MS = { minute: KEPT_STEPS.minute * STEP_MS.minute, hour: KEPT_STEPS.h
 /** Expired hours that each write removes: as many as a process can have missed while Redis was unavailable. */
 const REMOVED_HOURS = 24;
 /** Processes whose series are kept; of more, those that wrote last. With `MAX_SAMPLE_BYTES` they bound the memory. */
-export const MAX_PROCESSES = 500;
+const MAX_PROCESSES = 500;
 /** Bound of a sample. It has at most 24 names per group; a busy process has about 900 bytes. */
 export const MAX_SAMPLE_BYTES = 4_096;
 

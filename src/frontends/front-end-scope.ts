@@ -59,7 +59,7 @@ export interface Caller {
 }
 
 /** The path of a route as the metrics label it, for example `/v1/runs/{run_id}/events`. */
-export function endpointOf({ routeOptions }: FastifyRequest): string {
+function endpointOf({ routeOptions }: FastifyRequest): string {
   return (routeOptions.url ?? '').replaceAll(/:(\w+)/g, '{$1}');
 }
 

@@ -28,7 +28,7 @@ export interface RunRenderer extends Omit<StreamEncoder, 'entry' | 'message'> {
 }
 
 /**
- * Encoder of a stream with the events of one run. The renderer says when the stream is complete.
+ * Encoder of a stream with the events of one run. The renderer decides when the stream is complete.
  */
 export function runEncoder(runId: string, renderer: RunRenderer): StreamEncoder {
   const { protocol, contentType, headers, keepAlive } = renderer;

@@ -8,7 +8,7 @@ import { type ConsoleFile, ConsoleFiles, INDEX } from './console-files.ts';
 import type { ConsoleSignIn, SignInEndpoints } from './console-sign-in.ts';
 
 /** The built files. `npm start` and the image build them; they are not committed. */
-export const CONSOLE_FOLDER = fileURLToPath(new URL('../../console/dist/', import.meta.url));
+const CONSOLE_FOLDER = fileURLToPath(new URL('../../console/dist/', import.meta.url));
 const NOT_BUILT =
   'The console is not built on this node. Run "npm run build:console", or use an image that contains it.';
 const YEAR_SECONDS = 31_536_000;

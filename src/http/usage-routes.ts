@@ -104,7 +104,9 @@ export interface UsageRoutesDeps {
  */
 export function registerUsageRoutes(app: FastifyInstance, deps: UsageRoutesDeps): void {
   feedRoute(app, deps);
-  cursorRoutes(app, deps);
+  consumersRoute(app, deps);
+  confirmRoute(app, deps);
+  forgetRoute(app, deps);
 }
 
 function feedRoute(app: FastifyInstance, deps: UsageRoutesDeps): void {
@@ -194,10 +196,12 @@ function send(reply: FastifyReply, page: Page, accept: string): FastifyReply {
   return reply.send(JSON.stringify(records.map(cloudEvent)));
 }
 
-function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDeps): void {
-  const routes = typedRoutes(app);
-  const documented = (scope: string) => ({ tags: ['usage'], security: serviceToken(scope) });
-  routes.get(
+function documented(scope: string) {
+  return { tags: ['usage'], security: serviceToken(scope) };
+}
+
+function consumersRoute(app: FastifyInstance, { guard, consumers }: UsageRoutesDeps): void {
+  typedRoutes(app).get(
     '/v1/usage/cursors',
     {
       onRequest: guard.requires('usage:read'),
@@ -212,7 +216,10 @@ function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDep
     },
     async () => ({ consumers: await consumers.list() }),
   );
-  routes.put(
+}
+
+function confirmRoute(app: FastifyInstance, { guard, consumers }: UsageRoutesDeps): void {
+  typedRoutes(app).put(
     '/v1/usage/cursors/:consumer',
     {
       onRequest: guard.requires('usage:read'),
@@ -239,7 +246,10 @@ function cursorRoutes(app: FastifyInstance, { guard, consumers }: UsageRoutesDep
       return { consumer, sequence: confirmed.sequence };
     },
   );
-  routes.delete(
+}
+
+function forgetRoute(app: FastifyInstance, { guard, consumers }: UsageRoutesDeps): void {
+  typedRoutes(app).delete(
     '/v1/usage/cursors/:consumer',
     {
       onRequest: guard.requires('usage:write'),

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { ERASURE_PHASES, type Erasure, Erasures } from '../accounts/erasures.ts';
 import type { InvalidationReader } from '../accounts/invalidation-reader.ts';
@@ -14,7 +14,7 @@ import { NDJSON } from '../usage/reports/renderers.ts';
 import { exportUsage } from '../usage/user-usage.ts';
 import { UserPath } from './admin-schemas.ts';
 import { SERVICE_ERRORS, serviceToken, typedRoutes } from './route-docs.ts';
-import { type IdentifyService, serviceGuard } from './services.ts';
+import { type IdentifyService, type ServiceGuard, serviceGuard } from './services.ts';
 
 /** Concurrent exports per node: each reads the whole ledger. */
 const MAX_EXPORTS = 2;
@@ -73,20 +73,20 @@ export interface UserDataRoutesDeps extends InvalidationDeps {
 /** Export and erasure of the data of a user, with a service token with the scope `admin`. */
 export function registerUserDataRoutes(app: FastifyInstance, deps: UserDataRoutesDeps): void {
   const guard = serviceGuard(deps.identifyService);
-  const onRequest = guard.requires('admin');
-  const routes = typedRoutes(app);
-  const audit = (request: FastifyRequest, fields: object, text: string) => {
-    deps.logger.info({ service: guard.caller(request).serviceId, ...fields }, text);
-  };
+  const erasures = new Erasures(deps);
+  exportRoute(app, deps, guard);
+  eraseRoute(app, deps, guard, erasures);
+  erasureRoute(app, guard, erasures);
+}
+
+function exportRoute(app: FastifyInstance, deps: UserDataRoutesDeps, guard: ServiceGuard): void {
   const ledger = new Ledger(deps);
   const userData = new UserData(deps);
-  const erasures = new Erasures(deps);
   let exports = 0;
-
-  routes.get(
+  typedRoutes(app).get(
     '/v1/users/:id/data',
     {
-      onRequest,
+      onRequest: guard.requires('admin'),
       schema: {
         ...DOCUMENTED,
         operationId: 'exportUserData',
@@ -101,7 +101,7 @@ line. The last line is \`{ "section": "end", "lines": n }\`; a response without 
     async (request, reply) => {
       const { id } = request.params;
       if (exports >= MAX_EXPORTS) throw new TollgateError('OVERLOADED', { retryAfterMs: TOO_MANY_RETRY_MS });
-      audit(request, { user: userHash(id) }, 'user data exported');
+      deps.logger.info({ service: guard.caller(request).serviceId, user: userHash(id) }, 'user data exported');
       exports += 1;
       const body = Readable.from(lines([userData.export(id), exportUsage({ ...deps, ledger }, id)]));
       body.once('close', () => {
@@ -110,11 +110,13 @@ line. The last line is \`{ "section": "end", "lines": n }\`; a response without 
       return reply.header('content-type', NDJSON).send(body);
     },
   );
+}
 
-  routes.delete(
+function eraseRoute(app: FastifyInstance, deps: UserDataRoutesDeps, guard: ServiceGuard, erasures: Erasures): void {
+  typedRoutes(app).delete(
     '/v1/users/:id/data',
     {
-      onRequest,
+      onRequest: guard.requires('admin'),
       schema: {
         ...DOCUMENTED,
         operationId: 'eraseUserData',
@@ -131,13 +133,15 @@ records are kept under a pseudonym.`,
       const { serviceId } = guard.caller(request);
       const erasure: Erasure = await erasures.begin(id, serviceId, deps.clock.now());
       // Without the hash of the user: a log line must not link the pseudonym to earlier lines.
-      audit(request, { erasure: erasure.erasure_id }, 'erasure requested');
+      deps.logger.info({ service: serviceId, erasure: erasure.erasure_id }, 'erasure requested');
       await deps.invalidations.read();
       return reply.status(202).send(erasure);
     },
   );
+}
 
-  routes.get(
+function erasureRoute(app: FastifyInstance, guard: ServiceGuard, erasures: Erasures): void {
+  typedRoutes(app).get(
     '/v1/erasures/:id',
     {
       onRequest: guard.requires('admin:read'),

@@ -43,28 +43,23 @@ const SECURE_HEALTH = {
   response: { 200: SecureHealth, 503: SecureUnhealthy },
 };
 
-/** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: what clients need to know before they connect. */
+/** `GET /ws/config`, `/ws/secure/config` and `/ws/secure/health`: the data that clients need before they connect. */
 export function registerWsConfigRoutes(app: FastifyInstance, deps: WsConfigDeps): void {
   app.register(async (scope) => {
     // Pages of every origin that can connect can also read these responses.
     allowOrigins(scope, deps.config.CORS_ORIGINS);
-    addRoutes(scope, deps);
+    configRoute(scope, deps);
+    secureConfigRoute(scope, deps);
+    secureHealthRoute(scope, deps);
   });
 }
 
-function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths }: WsConfigDeps): void {
-  const routes = typedRoutes(app);
-  const now = () => new Date(clock.now()).toISOString();
+function configRoute(app: FastifyInstance, { config, publicPaths }: WsConfigDeps): void {
   const errors = Object.entries(ERRORS).map(([code, { text, close, http, jsonrpc, retryable }]) => {
     return { code, message: text, close_code: close, http_status: http, jsonrpc_code: jsonrpc, retryable };
   });
-  const closing = Object.entries(ERRORS).filter(([, { close }]) => close !== null);
-  const closeCodes = Object.groupBy(
-    closing.map(([code, { close }]) => ({ code, close: String(close) })),
-    ({ close }) => close,
-  );
-
-  routes.get('/ws/config', { schema: CONFIG }, async () => ({
+  const close_codes = codesByCloseCode();
+  typedRoutes(app).get('/ws/config', { schema: CONFIG }, async () => ({
     status: 'healthy' as const,
     websocket_config: {
       available_endpoints: publicPaths,
@@ -82,14 +77,23 @@ function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths
     messages: CLIENT_MESSAGE_NAMES,
     events: { durable: DURABLE_EVENTS, transient: TRANSIENT_EVENTS },
     errors,
-    close_codes: Object.fromEntries(
-      Object.entries(closeCodes).map(([close, rows]) => [close, rows?.map(({ code }) => code)]),
-    ),
+    close_codes,
     socketio: { path: '/socket.io/' },
     mcp: { http: '/mcp', websocket: '/ws/mcp', sub_protocol: 'mcp', versions: MCP_VERSIONS },
   }));
+}
 
-  routes.get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
+/** Returns the error codes that close the connection, by close code. */
+function codesByCloseCode(): Record<string, string[]> {
+  const byCloseCode: Record<string, string[]> = {};
+  for (const [code, { close }] of Object.entries(ERRORS)) {
+    if (close !== null) byCloseCode[close] = [...(byCloseCode[close] ?? []), code];
+  }
+  return byCloseCode;
+}
+
+function secureConfigRoute(app: FastifyInstance, { config, clock }: WsConfigDeps): void {
+  typedRoutes(app).get('/ws/secure/config', { schema: SECURE_CONFIG }, async () => ({
     status: 'success' as const,
     websocket_config: {
       version: '2.0',
@@ -113,19 +117,25 @@ function addRoutes(app: FastifyInstance, { config, readiness, clock, publicPaths
         connection_timeout: config.CONNECTION_TIMEOUT_SECONDS,
         heartbeat_interval: config.HEARTBEAT_INTERVAL_SECONDS,
       },
-      server_time: now(),
+      server_time: timeOf(clock),
     },
   }));
+}
 
-  routes.get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
+function secureHealthRoute(app: FastifyInstance, { readiness, clock }: WsConfigDeps): void {
+  typedRoutes(app).get('/ws/secure/health', { schema: SECURE_HEALTH }, async (_request, reply) => {
     const { redis, authService } = await readiness.check();
     const details = {
       service: 'secure_websocket',
       version: '2.0',
       security_level: 'enterprise',
-      timestamp: now(),
+      timestamp: timeOf(clock),
     } as const;
     if (!redis) return reply.status(503).send({ status: 'unhealthy', ...details });
     return reply.status(200).send({ status: authService ? 'healthy' : 'degraded', ...details });
   });
+}
+
+function timeOf(clock: Pick<Clock, 'now'>): string {
+  return new Date(clock.now()).toISOString();
 }

@@ -80,7 +80,7 @@ function notLinear(reason: string): never {
   throw new Error(reason);
 }
 
-/** General categories by their long names (Unicode, PropertyValueAliases.txt, gc). RE2 knows the short ones. */
+/** General categories by their long names (Unicode, PropertyValueAliases.txt, gc). RE2 supports the short ones. */
 const CATEGORIES: Readonly<Record<string, string>> = {
   Letter: 'L',
   Cased_Letter: 'LC',

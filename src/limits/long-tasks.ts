@@ -5,11 +5,10 @@ import type { Metrics } from '../lib/metrics.ts';
  * Minimum duration of a long task, in milliseconds of wall time. Input is bounded to 64 KiB and 50 µs per kB
  * (docs/security.md), so the input of a client causes at most 3 ms; garbage collection or a busy machine may double it.
  */
-export const LONG_TASK_MS = 10;
+const LONG_TASK_MS = 10;
 
 /** The event that started a task. */
 export type TaskSurface = 'upgrade' | 'http' | 'http_body' | 'polling' | 'websocket';
-export const TASK_SURFACES: readonly TaskSurface[] = ['upgrade', 'http', 'http_body', 'polling', 'websocket'];
 
 /** A task and the client address of its input; `address` is called for long tasks only. */
 export interface Task {

@@ -5,7 +5,7 @@ import { publicError, type TollgateError } from '../protocol/errors.ts';
 export type RpcId = string | number;
 
 /** Converts an error to a JSON-RPC error object: the code from the error table, and all public fields in `data`. */
-export function rpcError(error: TollgateError): { code: number; message: string; data: Record<string, unknown> } {
+function rpcError(error: TollgateError): { code: number; message: string; data: Record<string, unknown> } {
   const { message, ...data } = publicError(error);
   return { code: error.row.jsonrpc, message, data };
 }

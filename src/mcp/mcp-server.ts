@@ -39,7 +39,7 @@ const CACHE_HINTS = {
   'resources/list': LIST_HINT,
   'resources/templates/list': LIST_HINT,
   'prompts/list': LIST_HINT,
-  // Only the upstream knows how long its content is valid. Its result may contain a hint.
+  // Only the result of the upstream can contain how long its content is valid.
   'resources/read': { ttlMs: 0, cacheScope: 'private' },
 } as const;
 /** Maximum progress notifications per call. Further ones are dropped; the result is always sent. */

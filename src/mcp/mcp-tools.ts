@@ -19,7 +19,7 @@ import type { RequestStates } from './request-states.ts';
  * Member of a call's `_meta` with the idempotency key. MCP requires a new id for a repeated call and has no other way
  * to recognise the repetition.
  */
-export const IDEMPOTENCY_KEY = 'tollgate/idempotencyKey';
+const IDEMPOTENCY_KEY = 'tollgate/idempotencyKey';
 /** Same bound as in the message `tool_call`. */
 const MAX_KEY_LENGTH = 128;
 

@@ -43,7 +43,7 @@ export const TokenControl = z.discriminatedUnion('control', [
 export type TokenControl = z.infer<typeof TokenControl>;
 
 /** States of a connection's token. */
-export const TOKEN_STATES = ['active', 'refresh_failed', 'degraded'] as const;
+const TOKEN_STATES = ['active', 'refresh_failed', 'degraded'] as const;
 export type TokenState = (typeof TOKEN_STATES)[number];
 
 /** Value of `reason` in `session_terminated`. */

@@ -14,7 +14,7 @@ const RETRY_MS = 200;
 
 /**
  * Redis is unavailable: it does not answer, or it rejects requests for now. Clients receive `OVERLOADED`, as from a
- * full node or queue. The class tells the two apart: only an outage of Redis ends by itself, so only it is retried.
+ * full node or queue. The class distinguishes the two: only an outage of Redis ends by itself, so only it is retried.
  */
 export class RedisUnavailable extends TollgateError {
   constructor(details: ErrorDetails = {}) {

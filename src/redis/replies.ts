@@ -41,7 +41,7 @@ export function tuple(items: readonly Shape<unknown>[], rest?: Shape<unknown>): 
   };
 }
 
-/** One of several shapes, for a reply whose first element says which. */
+/** One of several shapes, for a reply whose first element identifies the shape. */
 export function oneOf<T extends readonly unknown[]>(...shapes: Shapes<T>): Shape<T[number]> {
   const all: readonly Shape<unknown>[] = shapes;
   return (value): value is T[number] => all.some((shape) => shape(value));

@@ -13,7 +13,7 @@ const ANSWER_TIMEOUT_MS = 250;
 const MAX_SEARCHES = 20;
 /** An id of Engine.IO has 20 characters. */
 const MAX_ID_LENGTH = 64;
-/** The operator needs to know it once; a deployment without affinity meets it with every client. */
+/** Interval of the warnings: in a deployment without affinity every client causes one. */
 const WARN_EVERY_MS = 60_000;
 
 interface MisroutedSessionsDeps {
@@ -26,8 +26,8 @@ interface MisroutedSessionsDeps {
 
 /**
  * Finds out whether a request of a long-polling session reached the wrong node because the load balancer has no session
- * affinity. Without this, Engine.IO answers "Session ID unknown", and its clients reconnect for ever, about once per
- * second, with an error that does not name the cause.
+ * affinity. Without this, Engine.IO answers "Session ID unknown", and its clients reconnect endlessly, about once
+ * per second, with an error that does not name the cause.
  *
  * The node asks the others. The node that owns the session ends it, if it is so young that the load balancer has never
  * kept it on its node, and answers. An older session, and one of a node that stopped, keep Engine.IO's answer: their

@@ -31,7 +31,7 @@ export class Breakers {
     const breaker = (kind: BreakerKind) =>
       new Breaker(deps, {
         isFault: (error) => error instanceof UpstreamFault,
-        // A request that its caller cancelled says nothing about the server.
+        // A request that its caller cancelled is no evidence about the server.
         saysNothing: (error) => !isAnswer(error),
         onChange: (state) => {
           if (kind === 'calls') metrics.upstreamBreaker.set({ server }, BREAKER_STATE_NUMBERS[state]);

@@ -32,7 +32,7 @@ export type RateLimitScope = 'user' | 'server';
 /** The server answered HTTP 429 or 503 with a rate limit, or an earlier answer of this kind still applies. */
 export class RateLimited extends UpstreamBusy {
   readonly scope: RateLimitScope;
-  /** Time until the server accepts requests again; undefined if it did not say. */
+  /** Time until the server accepts requests again; undefined if the answer has none. */
   readonly retryAfterMs: number | undefined;
   /** Text of the server, not bounded; undefined if it sent none. */
   readonly text: string | undefined;
@@ -71,7 +71,7 @@ export class UnusableResult extends UpstreamRefusal {
   }
 }
 
-/** The server does not know the session of the connection any more; a new connection gets a new session. */
+/** The server no longer has the session of the connection; a new connection gets a new session. */
 export class SessionLost extends UpstreamRefusal {
   /** Whether the server refused the request before it executed anything, so that it can be repeated. */
   readonly refusedUnread: boolean;

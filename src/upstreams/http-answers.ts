@@ -54,7 +54,7 @@ export async function readAnswer(response: Response, request: PostedRequest): Pr
 }
 
 /**
- * Returns whether a JSON-RPC error in HTTP 200 says that the session is unknown. Its words are all there is: servers
+ * Returns whether a JSON-RPC error in HTTP 200 means that the session is unknown. Only its words show it: servers
  * use different codes for it.
  */
 export function saysSessionLost({ code, message }: UpstreamRefusal): boolean {

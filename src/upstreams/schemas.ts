@@ -84,7 +84,7 @@ export class Schemas {
   #compile(dialect: Dialect, json: string): Check {
     const ajv = this.#compilerOf(dialect);
     // A private copy: ajv caches by object identity, and `removeSchema` must remove the same object. Without `$schema`,
-    // because ajv knows each meta-schema by one spelling of its address only.
+    // because ajv finds each meta-schema by one spelling of its address only.
     const { $schema: _dialect, ...own } = JSON.parse(json) as JsonSchema;
     try {
       const check = checkOf(

@@ -310,7 +310,7 @@ export class Upstream {
     });
   }
 
-  /** Converts an error whose words say that the session is unknown; the connection is then replaced. */
+  /** Converts an error whose words mean that the session is unknown; the connection is then replaced. */
   #renewal(error: Error): Error {
     const { clock } = this.#deps;
     if (!(error instanceof UpstreamRefusal) || error instanceof SessionLost || !saysSessionLost(error)) return error;

@@ -1,7 +1,7 @@
 import type { Refusal, UsageRecord } from '../protocol/usage.ts';
 
 /** The measures of a tally, in the order in which they are stored. All are integers. */
-export const MEASURES = [
+const MEASURES = [
   'executions',
   'succeeded',
   'failed',

@@ -51,7 +51,7 @@ interface PartialCall {
  */
 export class CallPieces {
   readonly #limits: CallLimits;
-  /** Names of the tools of the request. They tell a repeated name from a name in pieces. */
+  /** Names of the tools of the request. They distinguish a repeated name from a name in pieces. */
   readonly #tools: ReadonlySet<string>;
   readonly #calls: PartialCall[] = [];
   #open: PartialCall | undefined;

@@ -13,7 +13,7 @@ export interface ChunkFields {
   readonly back: Fields;
 }
 
-/** Fields of a message that models want back as they came: signatures and structured reasoning. */
+/** Fields of a message that models need back unchanged: signatures and structured reasoning. */
 const BACK = ['reasoning_details', 'thinking_blocks', 'extra_content', 'provider_specific_fields'];
 /** Fields of a message that hold reasoning. Some endpoints send the same text in two of them. */
 const REASONING = ['reasoning_content', 'reasoning', 'thinking'];

@@ -9,7 +9,7 @@ import { errorOfBody, responseFault } from './endpoint-errors.ts';
 import { bodyEvents } from './event-stream.ts';
 import { ModelFault } from './fault.ts';
 import { type ModelReply, ReplyReader } from './reply.ts';
-import { Adaptations, learn, type ModelRequest, refusalOf, requestBody } from './request-body.ts';
+import { Adaptations, adapt, type ModelRequest, refusalOf, requestBody } from './request-body.ts';
 import type { TextPiece } from './thinking-tags.ts';
 
 /** One address that serves a model, with everything that a request to it needs. */
@@ -128,7 +128,7 @@ export class Endpoint {
       const mayAdapt = (status === 400 || status === 422) && adapted < MAX_ADAPTATIONS;
       const refused = mayAdapt ? refusalOf(error, sent) : undefined;
       if (refused === undefined) throw responseFault(status, error, retryAfterOf(headers));
-      learn(refused, this.#adaptations, adaptations);
+      adapt(refused, this.#adaptations, adaptations);
       const { name: endpoint, model } = this.address;
       this.#deps.logger.warn(
         { endpoint, model, parameter: refused.name, code: error.code },
@@ -259,7 +259,7 @@ async function errorText(response: Response): Promise<string> {
 /** Converts an error of `fetch` to one that is safe to log: its messages can contain host and key. */
 function faultOf(thrown: unknown): ModelFault {
   if (thrown instanceof ModelFault) return thrown;
-  // `fetch` fails with a TypeError; its cause tells the phase.
+  // `fetch` fails with a TypeError; its cause identifies the phase.
   const cause = thrown instanceof TypeError ? thrown.cause : undefined;
   const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
   const unreachable = /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT)$/.test(

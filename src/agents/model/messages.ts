@@ -12,7 +12,7 @@ export interface CallMessage {
   readonly [field: string]: unknown;
 }
 
-/** A message of a chat completion. Assistant messages may have further fields that the model wants back. */
+/** A message of a chat completion. Assistant messages may have further fields that the model needs back. */
 export type ChatMessage =
   | { readonly role: 'system' | 'developer'; readonly content: string }
   | { readonly role: 'user'; readonly content: string | readonly ContentPart[] }

@@ -22,7 +22,7 @@ export interface ModelsOptions extends ReferenceOptions {
 /** How long an endpoint that failed is used only if no other is left. */
 const REST_MS = 10_000;
 const LONGEST_REST_MS = 60_000;
-/** Faults of the endpoint itself. All others can come from one conversation, and say nothing about the next one. */
+/** Faults of the endpoint itself. All others can come from one conversation and need not affect the next one. */
 const RESTING: ReadonlySet<FaultReason> = new Set([
   'timeout',
   'unreachable',

@@ -13,7 +13,7 @@ export interface HistoryLimits {
 
 /**
  * Builds the first prompt of a run: instructions, earlier messages of the thread, and the message. Many chat templates
- * demand that user and assistant alternate, beginning with the user. A thread has no such order: runs fail, or run at
+ * require that user and assistant alternate, beginning with the user. A thread has no such order: runs fail, or run at
  * the same time. Neighbours of one role are therefore joined, and an answer without its question is left out.
  * @param history newest first, as returned by `Threads.history`
  */
@@ -60,7 +60,7 @@ function joined(messages: readonly ThreadMessage[]): ThreadMessage[] {
 }
 
 /**
- * Returns the messages that a step adds to the prompt: the output of the model, with the fields that it wants back, and
+ * Returns the messages that a step adds to the prompt: the output of the model, with the fields that it needs back, and
  * the result of each call.
  */
 export function stepMessages(step: ModelStep, results: readonly ReadableResult[]): ChatMessage[] {

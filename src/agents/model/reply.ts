@@ -94,7 +94,7 @@ export class ReplyReader {
 
   /**
    * Marks the end of the body and returns what was held back of the text.
-   * @param sentinel whether the endpoint said that the reply is complete (`[DONE]`)
+   * @param sentinel whether the endpoint has marked the reply as complete (`[DONE]`)
    */
   end(sentinel: boolean): TextPiece {
     this.#ended = true;

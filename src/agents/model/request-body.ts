@@ -22,12 +22,12 @@ const DISPENSABLE = [
 ] as const;
 const OUTPUT_BOUNDS = ['max_tokens', 'max_completion_tokens'] as const;
 type OutputBound = (typeof OUTPUT_BOUNDS)[number];
-/** Fields of assistant messages that can stay away: strict endpoints refuse fields that they do not know. */
+/** Fields of assistant messages that can stay away: strict endpoints refuse unknown fields. */
 const MESSAGE_FIELDS = ['reasoning_content', 'reasoning', 'reasoning_details', 'thinking_blocks', 'extra_content'];
 /** The bound itself is refused, not its name. */
 const TOO_LARGE = /too large|at most|maximum|exceed|less than|must be (?:<=|below)/i;
 
-/** Only the begin of an error is searched for names: later words can repeat the user's message. */
+/** Only the beginning of an error is searched for names: later words can repeat the user's message. */
 const SEARCHED = 512;
 
 /**
@@ -41,12 +41,12 @@ export class Adaptations {
     this.#refused = new Set(refused);
   }
 
-  /** Returns a copy that learns for one request. */
+  /** Returns a copy whose additions apply to one request. */
   copy(): Adaptations {
     return new Adaptations(this.#refused);
   }
 
-  /** Applies everything learned so far. */
+  /** Applies all adaptations so far. */
   apply(body: Fields): Fields {
     const adapted: Record<string, unknown> = { ...body };
     for (const name of this.#refused) {
@@ -81,8 +81,8 @@ export function refusalOf(error: EndpointError, body: Fields): Refusal | undefin
   return name === undefined ? undefined : { name, onlyNow: isOutputBound(name) && TOO_LARGE.test(error.words) };
 }
 
-/** Learns from a refusal: for all requests, unless it depends on the conversation. */
-export function learn({ name, onlyNow }: Refusal, ofEndpoint: Adaptations, ofRequest: Adaptations): void {
+/** Adds a refusal to the adaptations of the request and, unless it depends on the conversation, of the endpoint. */
+export function adapt({ name, onlyNow }: Refusal, ofEndpoint: Adaptations, ofRequest: Adaptations): void {
   // Another name for a bound that is too large would not help.
   if (onlyNow) ofRequest.add(...OUTPUT_BOUNDS);
   else for (const adaptations of [ofEndpoint, ofRequest]) adaptations.add(name);

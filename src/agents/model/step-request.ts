@@ -128,7 +128,7 @@ class Retries {
     return waitMs;
   }
 
-  /** Exponential backoff with half of it random; undefined if `Retry-After` demands more than a run has. */
+  /** Exponential backoff with half of it random; undefined if `Retry-After` is longer than a run. */
   #backOff({ retryAfterMs = 0 }: ModelFault): number | undefined {
     if (retryAfterMs > this.#settings.longest_retry_seconds * 1_000) return undefined;
     const backOff = FIRST_RETRY_MS * 2 ** (this.#attempts - 1);

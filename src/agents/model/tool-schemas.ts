@@ -28,7 +28,7 @@ const MAX_DEPTH = 32;
 
 /**
  * Returns the definition of a tool in the form that the endpoint accepts. It may allow more than the tool's own schema;
- * the gateway checks the arguments of each call against that one, and tells the model what is wrong.
+ * the gateway checks the arguments of each call against that one, and returns the problem to the model.
  */
 export function offeredTool(
   { name, description, arguments: schema }: Pick<Tool, 'name' | 'description' | 'arguments'>,
@@ -51,7 +51,7 @@ export function offeredTool(
   return { definition: { type: 'function', function: { name, description: shown, parameters } }, changes };
 }
 
-/** Endpoints demand `type: "object"` and `properties`. */
+/** Endpoints require `type: "object"` and `properties`. */
 function withProperties(schema: Fields, change: (rule: SchemaRule, detail: string) => void): Fields {
   if (asObject(schema.properties) && schema.type === 'object') return schema;
   if (!asObject(schema.properties)) change('properties', 'added');

@@ -125,7 +125,7 @@ class A2aConversation {
       }
       this.#isAnswered ||= reply !== undefined;
     } catch (thrown) {
-      // The task has ended since it was read, or the agent has no subscriptions: the next read tells.
+      // The task has ended since it was read, or the agent has no subscriptions. The next read distinguishes the two.
       const isRefused = thrown instanceof RemoteFault && thrown.details.agentCode === UNSUPPORTED_OPERATION;
       if (!exists || reply || !isRefused) throw thrown;
     }

@@ -13,7 +13,7 @@ export const A2A_VERSION = { 'a2a-version': '1.0' };
 const TASK_NOT_FOUND = -32001;
 const VERSION_NOT_SUPPORTED = -32009;
 
-/** What an agent card says about the JSON-RPC binding. */
+/** The part of an agent card about the JSON-RPC binding. */
 interface Interface {
   readonly url: string;
   readonly tenant: string | undefined;

@@ -117,7 +117,7 @@ export class A2aTask {
     const text = (how === 'append' ? (this.#texts.get(id) ?? '') : '') + textOf(parts);
     this.#texts.set(id, text);
     const written = this.#written.get(id) ?? 0;
-    // A snapshot can lack what the agent is still saving; an update with a shorter text replaces what was said.
+    // A snapshot can lack text that the agent is still saving; an update with a shorter text replaces the earlier one.
     const isReplaced = how === 'replace' && text.length < written;
     if (id !== this.#current || isReplaced) this.#remote.endMessage(this.cursor);
     this.#current = id;
@@ -159,7 +159,7 @@ export class A2aTask {
       }
       default:
         this.interruption = undefined;
-        // The last status is the answer, or says nothing beside it.
+        // The last status is the answer, or adds nothing to it.
         if (this.isTerminal || text === '' || (before === this.state && text === this.#activity)) return;
         this.#activity = text;
         await this.#remote.event('agent_activity', this.#statusActivity(text), this.cursor);

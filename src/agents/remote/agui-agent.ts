@@ -86,7 +86,7 @@ async function request(
   { runId, messages, tools, resume }: Round,
 ): Promise<RunEnd> {
   const { task, settings, client, context, budget, toolAccess } = turn;
-  // Some agents refuse fields that they do not know, so only those of every version are sent.
+  // Some agents refuse unknown fields, so only those of every version are sent.
   const body = {
     threadId: task.threadId,
     runId,

@@ -42,7 +42,7 @@ const DELIMITERS = new Set([
 
 /**
  * Reads the events of an AG-UI agent, of both generations (0.0.x and 1.0). It is lenient in their order and in unknown
- * fields, and demands the terminal event: a stream that ends without it was cut.
+ * fields, and requires the terminal event: a stream that ends without it was cut.
  */
 export class AguiReader {
   /** Text of the last message of the assistant. */

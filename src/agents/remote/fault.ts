@@ -56,7 +56,7 @@ const TEXTS: Partial<Readonly<Record<RemoteReason, string>>> = {
   input_required: 'The agent needed an answer before it could continue, and got none. Start a new run.',
   auth_required: 'The agent needed an authorization that was not given. Start a new run once you have given it.',
 };
-/** Faults of the server itself; the others can come from one conversation, and say nothing about the next one. */
+/** Faults of the server itself; the others can come from one conversation and need not affect the next one. */
 const SERVER_FAULTS: ReadonlySet<RemoteReason> = new Set(['unreachable', 'unavailable', 'timeout', 'interrupted']);
 /** Statuses of servers and proxies that are overloaded, starting or away. */
 const UNAVAILABLE = new Set([500, 502, 503, 504]);

@@ -107,7 +107,7 @@ export class RemoteAgents {
       { clock },
       {
         isFault: (error) => error instanceof RemoteFault && error.isOfServer,
-        // A cancelled run says nothing about the server.
+        // A cancelled run is no evidence about the server.
         saysNothing: (error) => !(error instanceof RemoteFault),
         onChange: (state) => {
           metrics.agentBreaker.set({ server }, BREAKER_STATE_NUMBERS[state]);
@@ -161,7 +161,7 @@ export class RemoteAgents {
         { ...logged, fault: thrown.message, reason: thrown.reason, status, code: agentCode },
         'agent turn failed',
       );
-      // What the agent said before stays in the log.
+      // The text that the agent has sent stays in the log.
       await context.remote.flush();
       const { tokens } = thrown.details;
       if (tokens === undefined) throw thrown.public;

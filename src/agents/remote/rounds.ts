@@ -58,7 +58,7 @@ interface Checkpoint {
 }
 
 /** Maximum number of asks per response. */
-export const MAX_ASKS = 64;
+const MAX_ASKS = 64;
 /** Maximum number of requests per run, of kinds without a setting for it. */
 export const MAX_ROUNDS = 32;
 /** Maximum size of a checkpoint, in characters of JSON: it is part of the hash of the run. */

@@ -5,7 +5,7 @@ import { TollgateError } from '../../protocol/errors.ts';
 import { Fault } from './fault.ts';
 import { Http, type HttpAnswer, type HttpRequest } from './http.ts';
 
-/** A request whose sender wants to know whether the service may have acted on it. */
+/** A request that records whether the service may have acted on it. */
 interface TrackedRequest extends HttpRequest {
   readonly delivery?: { mayHaveActed: boolean } | undefined;
 }

@@ -105,7 +105,7 @@ export class Http {
       return {
         status: statusCode,
         contentType: String(headers['content-type']),
-        // A time that has passed says nothing about the next attempt.
+        // A time that has passed delays no attempt.
         retryAfterMs: parseRetryAfter(retryAfter, this.#clock.now(), MAX_RETRY_AFTER_MS) || undefined,
         text: await body.text(),
       };

@@ -30,7 +30,7 @@ export async function discoverKeys(issuer: string, clock: Clock): Promise<string
       document = await fetchJson(String(url), clock);
     } catch (error) {
       failure = error;
-      // Only an answer says that the issuer publishes the other document.
+      // Only an answer shows that the issuer publishes the other document.
       if (error instanceof UnexpectedStatus && error.status < 500) continue;
       throw new Error(`metadata at ${url.pathname}`, { cause: error });
     }

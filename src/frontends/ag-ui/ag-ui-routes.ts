@@ -6,7 +6,7 @@ import type { FrontEndScope } from '../front-end-scope.ts';
 import type { Conversations } from './conversations.ts';
 import { RunAgentInput } from './input.ts';
 
-export const AG_UI_PATH = '/v1/agui';
+const AG_UI_PATH = '/v1/agui';
 
 export const AgentPath = z.object({
   agent: z.string().min(1).max(64).describe('Name of an agent; `default` for the default agent.'),

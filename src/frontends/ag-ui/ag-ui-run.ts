@@ -75,7 +75,7 @@ export class AgUiRun {
   /**
    * Ends the run of the client while the run waits for its user: AG-UI continues it by another run with the answers, or
    * with the results of the client's tools if it waits for nothing else.
-   * Clients before 1.0 do not know interrupts. They receive the requests as CUSTOM events.
+   * Clients before 1.0 have no interrupts and receive the requests as CUSTOM events.
    */
   interrupted(): readonly AgUiEvent[] {
     const { interrupts, pendingCalls } = this.#inputs;

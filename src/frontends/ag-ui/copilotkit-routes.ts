@@ -13,7 +13,7 @@ import type { Conversations } from './conversations.ts';
 import { RunAgentInput } from './input.ts';
 
 /** The `runtimeUrl` of CopilotKit's client. */
-export const COPILOTKIT_PATH = '/v1/copilotkit';
+const COPILOTKIT_PATH = '/v1/copilotkit';
 /** Version of the CopilotKit runtime whose routes these are. */
 const RUNTIME_VERSION = '1.75.0';
 

@@ -66,7 +66,7 @@ export const RunAgentInput = z
   });
 export type RunAgentInput = z.infer<typeof RunAgentInput>;
 
-/** The names by which Tollgate knows what a client names. */
+/** Tollgate's names of a run, its thread and its request, derived from the client's. */
 export interface InputNames {
   readonly threadId: string;
   readonly requestId: string;
@@ -128,8 +128,8 @@ export function fieldError(field: string, problem: string): TollgateError {
 }
 
 /**
- * The results of tools that the client sends: the tool messages at the end of its messages. What the messages before
- * them say is not read.
+ * The results of tools that the client sends: the tool messages at the end of its messages. The messages before them
+ * are not read.
  * @throws TollgateError FORMAT_ERROR for content other than text
  */
 export function sentResults({ messages }: Pick<RunAgentInput, 'messages'>): readonly SentResult[] {

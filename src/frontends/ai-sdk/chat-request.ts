@@ -6,7 +6,7 @@ import { CLIENT_MESSAGES } from '../../protocol/messages.ts';
 
 /**
  * A run that has ended can be resumed for this time. Its end may not have reached a client whose network was lost
- * without notice, and with 204 that client would show half of the answer for ever. For a client that has the answer,
+ * without notice, and with 204 that client would show half of the answer permanently. For a client that has the answer,
  * the replay builds the same message again.
  */
 export const RESUMABLE_MS = 5 * 60_000;
@@ -88,7 +88,7 @@ export function threadOf(userId: string, chatId: string): string {
 function requestIdOf(threadId: string, body: ChatBody, messageId: string | undefined, message: string): string {
   if (messageId === undefined) return newId('req');
   if (body.trigger === 'submit-message') return derivedId('req', threadId, messageId, message);
-  // A regeneration repeats the message. Only the id of the answer that it replaces tells it from another one.
+  // A regeneration repeats the message. It differs from another one only in the id of the answer that it replaces.
   if (body.messageId === undefined) return newId('req');
   return derivedId('req', threadId, messageId, message, body.messageId);
 }

@@ -11,7 +11,7 @@ import { chatEncoder, parseWorkflowRunId, renderError } from './chat-stream.ts';
 import { MAPPING_VERSION } from './chunks.ts';
 import { type FollowedRun, followedRun } from './followed-run.ts';
 
-export const CHAT_PATH = '/v1/chat';
+const CHAT_PATH = '/v1/chat';
 
 const ERRORS: readonly ErrorCode[] = [
   ...USER_ERRORS,

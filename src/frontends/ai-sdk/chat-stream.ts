@@ -16,7 +16,7 @@ export interface ChunkedRun {
  * The value of `x-workflow-run-id`, which clients send back in the path: `<run>.<epoch>.<mapping version>`, with a
  * response that continues after an answer `.<seq>`.
  */
-export function workflowRunId({ runId, epoch, afterSeq }: ChunkedRun): string {
+function workflowRunId({ runId, epoch, afterSeq }: ChunkedRun): string {
   return `${runId}.${epoch}.${MAPPING_VERSION}${afterSeq === undefined ? '' : `.${afterSeq}`}`;
 }
 

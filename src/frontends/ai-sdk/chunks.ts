@@ -17,7 +17,7 @@ export type Chunk = UIMessageChunk & Fields;
 interface OpenCall {
   /** The input request whose answer the call needs: an approval, or the result of the page. */
   readonly waitsFor: string | undefined;
-  /** Whether the page executes it, and knows of it. */
+  /** Whether the page executes it, and has received it. */
   readonly isOfPage: boolean;
 }
 
@@ -78,7 +78,7 @@ export function isPaused({ calls, inputs }: MappingState): boolean {
   return isAwaited && [...calls].every(([id, { waitsFor }]) => waitsFor !== undefined || waiting.has(id));
 }
 
-/** Whether a chunk is a call that the page has to execute, as far as the chunk says. */
+/** Whether a chunk is a call that the page has to execute, as far as the chunk alone shows. */
 export function isPageCall(chunk: Chunk): boolean {
   return chunk.type === 'tool-input-available' && chunk.providerExecuted !== true;
 }

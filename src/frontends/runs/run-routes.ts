@@ -266,7 +266,7 @@ function registerUserEvents(app: FastifyInstance, { scope, clock }: RunRoutesDep
 }
 
 /**
- * The position after which a client wants to continue. The header precedes the query: a client that reconnects by
+ * Returns the position after which a client continues. The header precedes the query: a client that reconnects by
  * itself repeats its first URL, with a newer header.
  * @throws TollgateError FORMAT_ERROR
  */

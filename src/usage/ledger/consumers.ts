@@ -10,7 +10,7 @@ const confirmCursor = LuaScript.load('confirmCursor-1', literal('confirmed', 'fo
 const trimLedger = LuaScript.load('trimLedger-4', integer);
 
 /** Minimum age of a trimmed record, even if all consumers have confirmed it. */
-export const RETENTION_MS = 45 * 24 * 3_600_000;
+const RETENTION_MS = 45 * 24 * 3_600_000;
 /** Maximum number of consumers, more than a deployment has billing systems. Every trim reads all of them. */
 const MAX_CONSUMERS = 100;
 /** Records trimmed per step. */

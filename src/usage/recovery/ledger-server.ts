@@ -11,7 +11,7 @@ const agreeWithServer = LuaScript.load('agreeWithServer-1', done);
  * Maximum time that ingestion waits for the comparison of the archive with a changed Redis server. A comparison takes a
  * second; restoring half a million lost records takes about this long.
  */
-export const GATE_TIMEOUT_MS = 15_000;
+const GATE_TIMEOUT_MS = 15_000;
 
 export interface LedgerServerDeps {
   readonly redis: Redis;

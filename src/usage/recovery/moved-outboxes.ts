@@ -31,12 +31,12 @@ interface MovedOutboxesDeps {
   readonly ledger: Ledger;
 }
 
-/** An outbox on Redis Cluster whose server is not the one that the ledger knows. */
+/** An outbox on Redis Cluster whose server is not the one in the state of the ledger. */
 export interface MovedOutbox extends Outbox {
   readonly server: OutboxServer;
 }
 
-/** Returns the outboxes that have another server than the state says: none without Redis Cluster. */
+/** Returns the outboxes that have another server than in the state: none without Redis Cluster. */
 export function movedAmong(outboxes: readonly Outbox[], state: State): MovedOutbox[] {
   const isMoved = (one: Outbox): one is MovedOutbox => {
     return one.server !== undefined && one.server.id !== state[SERVER_PREFIX + one.name];
