@@ -1,6 +1,7 @@
 import type { FastifyReply } from 'fastify';
 import type { Logger } from '../src/lib/logger.ts';
-import { ERRORS, type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
+import { ERRORS } from '../src/protocol/error-table.ts';
+import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
 
 /** RFC 6749 section 5.2, RFC 8693 section 2.2.2 (`invalid_target`). The last two are for failures of the service. */
 export type OAuthErrorCode =

@@ -1,9 +1,9 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { runScript, UserError } from '../scripts/lib/user-error.ts';
 import { readCorpus, writeCorpus } from './lib/corpus.ts';
+import { Coverage } from './lib/coverage.ts';
 import { fuzz } from './lib/fuzz.ts';
 import type { Target } from './lib/target.ts';
-import { TARGETS } from './lib/targets.ts';
 
 interface Flags {
   readonly seconds: number;
@@ -20,14 +20,14 @@ function wholeNumber(text: string): number {
   throw new InvalidArgumentError('must be a whole number of at least 1.');
 }
 
-function selected(names: readonly string[]): readonly Target[] {
-  const unknown = names.filter((name) => !TARGETS.some((target) => target.name === name));
+function selected(targets: readonly Target[], names: readonly string[]): readonly Target[] {
+  const unknown = names.filter((name) => !targets.some((target) => target.name === name));
   if (unknown.length > 0) {
     throw new UserError(
-      `unknown: ${unknown.join(', ')}. The targets are ${TARGETS.map(({ name }) => name).join(', ')}.`,
+      `unknown: ${unknown.join(', ')}. The targets are ${targets.map(({ name }) => name).join(', ')}.`,
     );
   }
-  return names.length === 0 ? TARGETS : TARGETS.filter(({ name }) => names.includes(name));
+  return names.length === 0 ? targets : targets.filter(({ name }) => names.includes(name));
 }
 
 function cpuSeconds(): number {
@@ -44,11 +44,19 @@ await runScript(async () => {
     .option('--keep', 'writes the inputs that reached new code to fuzz/corpus', false)
     .parse();
   const { seconds, seed, keep } = command.opts<Flags>();
+  const coverage = new Coverage();
+  const { TARGETS } = await import('./lib/targets.ts');
   let findings = 0;
-  for (const target of selected(command.args)) {
+  for (const target of selected(TARGETS, command.args)) {
     const end = cpuSeconds() + seconds;
-    const result = await fuzz(target, { seed, corpus: readCorpus(target), isOver: () => cpuSeconds() >= end });
-    const counts = `${result.runs} inputs, ${result.blocks} blocks, ${result.corpus.length} kept`;
+    const result = await fuzz(target, {
+      coverage,
+      seed,
+      corpus: readCorpus(target),
+      isOver: () => cpuSeconds() >= end,
+    });
+    const growth = `${result.blocksOfCorpus} to ${result.blocks} blocks, the last new one at input ${result.lastNew}`;
+    const counts = `${result.runs} inputs, ${growth}, ${result.corpus.length} kept`;
     process.stdout.write(`${target.name}: ${counts}, ${result.findings.length} findings\n`);
     for (const { input, problem } of result.findings) {
       const shown = JSON.stringify(input.toString('latin1')).slice(0, MAX_SHOWN_BYTES);

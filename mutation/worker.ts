@@ -3,6 +3,7 @@ import { registerHooks, syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { PROJECT_ROOT } from '../scripts/lib/processes.ts';
+import { executedCode } from './lib/executed-code.ts';
 import { runDeclared } from './lib/jest-globals.ts';
 import type { TestRequest, TestResult } from './lib/test-process.ts';
 
@@ -69,7 +70,21 @@ function load(file: string): Promise<unknown> {
   return import(`${pathToFileURL(join(PROJECT_ROOT, file)).href}?generation=${generation}`);
 }
 
+/** Runs tests, and also returns which code of the modules of this request they execute. */
+async function runMeasured(request: TestRequest): Promise<TestResult> {
+  let result: TestResult = {};
+  const ofRequest = `?generation=${generation + 1}`;
+  const executed = await executedCode(
+    async () => {
+      result = await runTests(request);
+    },
+    (url) => url.startsWith(`${root}src/`) && url.endsWith(ofRequest),
+  );
+  return { ...result, executed };
+}
+
 process.on('message', (request: TestRequest) => {
-  void runTests(request).then((result) => process.send?.(result));
+  const result = request.isMeasured ? runMeasured(request) : runTests(request);
+  void result.then((sent) => process.send?.(sent));
 });
 process.on('disconnect', () => process.exit());

@@ -13,10 +13,10 @@ export interface Running {
 const EXIT_STOPPED_WHILE_STARTING = 143;
 
 /**
- * Runs one Tollgate process until SIGTERM or SIGINT. It validates the configuration first, so that errors are
- * reported before anything is loaded, and then calls `start`, which can stop the process as SIGTERM does. A second signal ends the process at once. So does a
- * signal during the start, when no client is connected yet. SIGHUP reloads the catalogues and never ends the process,
- * not even during the start.
+ * Runs one Tollgate process until SIGTERM or SIGINT. It validates the configuration first, so that errors are reported
+ * before anything is loaded, and then calls `start`, which can stop the process as SIGTERM does. A second signal ends
+ * the process at once. So does a signal during the start, when no client is connected yet. SIGHUP reloads the
+ * catalogues and never ends the process, not even during the start.
  */
 export async function runProcess(start: (config: Config, stop: () => void) => Promise<Running>): Promise<void> {
   const config = configOrExit();

@@ -1,6 +1,7 @@
 /**
- * For operators, after Redis was restored from a copy and before clients connect: gives every event log of the deployment
- * that the environment describes a new log epoch. Exit code: 0, 1 if Redis fails, 78 for an invalid configuration.
+ * For operators, after Redis was restored from a copy and before clients connect: gives every event log of the
+ * deployment that the environment describes a new log epoch. Exit code: 0, 1 if Redis fails, 78 for an invalid
+ * configuration.
  */
 import { EXIT_CONFIG, loadConfig, UnusableConfiguration } from './config.ts';
 import { renewEpochs } from './events/renew-epochs.ts';

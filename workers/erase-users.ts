@@ -16,7 +16,7 @@ const ERASURES_AT_ONCE = 1_000;
 /** Maximum steps of one erasure per job: a few seconds of work. */
 const STEPS_PER_JOB = 50;
 /** Time for every node to read the invalidation stream; a node reads it at least every 2 s. */
-const ANNOUNCEMENTS_READ_MS = 5_000;
+const INVALIDATIONS_READ_MS = 5_000;
 
 /**
  * Time between the end of the user's last run or call and the first deletion. In this time a process may still write or
@@ -185,7 +185,7 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
       if (runs.length > 0) await runQueue.remove(new Set(runs));
     }
     await erasures.count(id, 'keys', await userData.erase(userId, id));
-    await erasures.announce();
+    await erasures.advancePositions();
     await erasures.enter(erasure, 'finishing', { since: await redisNow(redis) });
     return 'more';
   },
@@ -195,9 +195,9 @@ const PHASES: Readonly<Record<ErasurePhase, (erasure: ErasureInProgress, deps: E
    * so the phase first gives every node time to read past these entries.
    */
   async finishing(erasure, { redis, userData, erasures, clock, quietMs = ERASURE_QUIET_MS }) {
-    const waitMs = Math.min(quietMs, ANNOUNCEMENTS_READ_MS);
+    const waitMs = Math.min(quietMs, INVALIDATIONS_READ_MS);
     if ((await redisNow(redis)) - Number(erasure.notes.since) < waitMs) return { waitingFor: 'announcements' };
-    await userData.eraseAnnouncements(erasure.userId);
+    await userData.eraseInvalidations(erasure.userId);
     await erasures.end(erasure, clock.now());
     return 'ended';
   },

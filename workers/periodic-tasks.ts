@@ -16,8 +16,8 @@ export interface PeriodicTask {
   readonly name: string;
   readonly everyMs: number;
   /**
-   * Must be safe to run on several workers at once: a run that takes longer than the period overlaps with one on another
-   * worker. One worker never runs it twice at once.
+   * Must be safe to run on several workers at once: a run that takes longer than the period overlaps with one on
+   * another worker. One worker never runs it twice at once.
    */
   run(): Promise<unknown>;
 }

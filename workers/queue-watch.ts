@@ -27,8 +27,8 @@ interface QueueWatchDeps {
 
 /**
  * Maintains `tollgate_queue_jobs` and `tollgate_run_queue_wait_seconds` of the run queue, by which workers are scaled,
- * and reports the queue to the gateways from the first waiting run until none waits. While Redis is unavailable the series
- * are removed, because an autoscaler would treat an old value as current.
+ * and reports the queue to the gateways from the first waiting run until none waits. While Redis is unavailable the
+ * series are removed, because an autoscaler would treat an old value as current.
  * @param options.concurrency runs that this worker executes at a time
  * @returns a function that stops the watch
  */

@@ -137,8 +137,8 @@ async function refreshDue(
 
 /**
  * Returns the refresh token of the session. It is taken out of Redis before it is sent, so that no second worker sends
- * it: the provider would detect a reuse and end the login (RFC 9700 section 4.14.2). If this worker dies in between, the
- * token is lost and the session is left to its client.
+ * it: the provider would detect a reuse and end the login (RFC 9700 section 4.14.2). If this worker dies in between,
+ * the token is lost and the session is left to its client.
  */
 function heldRefreshToken(due: DueToken, { tokenSessions }: RefreshDeps): HeldRefreshToken | undefined {
   const { ref, refreshDigest: from } = due;
@@ -153,7 +153,9 @@ function nextRefreshToken({ refreshDigest: from }: DueToken, token: string | und
   return from === undefined || token === undefined ? undefined : { from, token };
 }
 
-/** Schedules the next attempt. A session is degraded when its token has expired, not before: the token is still valid. */
+/**
+ * Schedules the next attempt. A session is degraded when its token has expired, not before: the token is still valid.
+ */
 function failed(due: DueToken, retryInMs: number, { tokenSessions, clock }: RefreshDeps): Promise<void> {
   return tokenSessions.failed(due, { retryInMs, degraded: clock.now() >= due.expiresAt });
 }

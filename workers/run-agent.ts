@@ -2,8 +2,8 @@ import { type AgentRunJob, QUEUES } from '../src/jobs.ts';
 import type { Clock } from '../src/lib/clock.ts';
 import type { Tracing } from '../src/lib/tracing.ts';
 import { retryDuringOutage } from '../src/redis/errors.ts';
+import type { RunClaims } from '../src/runs/run-claims.ts';
 import type { RunEnd, RunExecutor } from '../src/runs/run-executor.ts';
-import type { Runs } from '../src/runs/runs.ts';
 import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 /**
@@ -36,7 +36,7 @@ export function takeoversWithin(elapsedMs: number): number {
 }
 
 export interface RunAgentDeps {
-  readonly runs: Runs;
+  readonly claims: RunClaims;
   readonly executor: RunExecutor;
   readonly clock: Clock;
   readonly tracing: Tracing;
@@ -51,7 +51,7 @@ export interface Delivery {
 /**
  * Executes an accepted run. A job may be processed twice, even concurrently: each claim takes the run over from the
  * previous owner, whose later writes Redis rejects.
- * @param delivery.firstOf see `Runs.claim`
+ * @param delivery.firstOf see `RunClaims.claim`
  * @param delivery.takeovers number of workers that died while they processed the job
  * @returns how the run ended; `finished` if it had ended before, or another job of the run is executed; `waiting` if
  *   another job continues it
@@ -79,7 +79,9 @@ async function claimAndRun(
   { firstOf = '', takeovers = 0 }: Delivery,
 ): Promise<RunEnd | 'waiting' | 'finished'> {
   for (;;) {
-    const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id, firstOf));
+    const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () =>
+      deps.claims.claim(user_id, run_id, firstOf),
+    );
     if (claim.outcome !== 'claimed') {
       if (claim.outcome === 'missing') throw new RunMissing(run_id);
       return 'finished';

@@ -8,14 +8,16 @@ import { isGroupMissing, type StreamRunQueue } from '../src/runs/stream-run-queu
 /** Wait of one read. A closing worker waits for the read in progress, so that no run is delivered to it and lost. */
 const READ_WAIT_MS = 1_000;
 /** Maximum number of runs per read, so that a burst is distributed over all workers. */
-const READ_MOST = 10;
+const MAX_PER_READ = 10;
 /** Pause after a failed read: Redis is unavailable. */
 const ERROR_PAUSE_MS = 500;
 /** Attempts per delivery. A run may arrive before it is stored, or lose Redis before its end. */
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 250;
-/** Maximum number of runs that pause between attempts. Those above it are delivered again like those of a dead worker. */
-const MOST_PAUSED = 1_000;
+/**
+ * Maximum number of runs that pause between attempts. Those above it are delivered again like those of a dead worker.
+ */
+const MAX_PAUSED = 1_000;
 
 export interface RunConsumerDeps {
   readonly queue: StreamRunQueue;
@@ -104,7 +106,8 @@ export class RunConsumer {
         continue;
       }
       try {
-        for (const run of await queue.take(blocking, Math.min(this.#free, READ_MOST), READ_WAIT_MS)) this.#begin(run);
+        for (const run of await queue.take(blocking, Math.min(this.#free, MAX_PER_READ), READ_WAIT_MS))
+          this.#begin(run);
       } catch (error) {
         if (this.#closing) return;
         logger.warn({ queue: 'agent-runs', err: error }, 'queue worker error');
@@ -118,7 +121,7 @@ export class RunConsumer {
     const { queue, logger } = this.#deps;
     if (this.#closing || this.#free <= 0) return;
     try {
-      const runs = await queue.takeOver(Math.min(this.#free, READ_MOST), this.#options.lockMs);
+      const runs = await queue.takeOver(Math.min(this.#free, MAX_PER_READ), this.#options.lockMs);
       for (const run of runs) this.#begin(run);
     } catch (error) {
       logger.debug({ err: error }, 'the search for runs of dead workers failed');
@@ -162,7 +165,7 @@ export class RunConsumer {
 
   /** Waits without a slot: jobs without a run, which any refused message leaves, must not delay others. */
   #pause(run: QueuedRun, attempt: number): void {
-    if (this.#paused >= MOST_PAUSED || this.#closing) {
+    if (this.#paused >= MAX_PAUSED || this.#closing) {
       this.#held.delete(run.id);
       return;
     }

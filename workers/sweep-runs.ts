@@ -4,14 +4,14 @@ import type { Clock } from '../src/lib/clock.ts';
 import { type Logger, userHash } from '../src/lib/logger.ts';
 import { type ErrorCode, TollgateError } from '../src/protocol/errors.ts';
 import { RedisUnavailable, retryDuringOutage } from '../src/redis/errors.ts';
+import type { RunClaims } from '../src/runs/run-claims.ts';
 import { RunOwnershipLost } from '../src/runs/run-end.ts';
 import type { RunInputs } from '../src/runs/run-inputs.ts';
 import { RunLog } from '../src/runs/run-log.ts';
-import type { Runs } from '../src/runs/runs.ts';
 import { OUTAGE_RETRY_MS } from '../src/tools/outcome.ts';
 
 export interface SweepDeps {
-  readonly runs: Runs;
+  readonly claims: RunClaims;
   readonly inputs: Pick<RunInputs, 'expire'>;
   readonly log: UserLogWriter;
   readonly clock: Clock;
@@ -19,12 +19,12 @@ export interface SweepDeps {
 }
 
 /**
- * Ends every overdue run without a terminal event, so that each run has exactly one. A run that waited for input in vain
- * continues without it.
+ * Ends every overdue run without a terminal event, so that each run has exactly one. A run that waited for input in
+ * vain continues without it.
  */
 export async function sweepRuns(deps: SweepDeps): Promise<number> {
   let ended = 0;
-  for (const job of await deps.runs.overdue()) {
+  for (const job of await deps.claims.overdue()) {
     const context = { run_id: job.run_id, user: userHash(job.user_id) };
     const end = async () => !(await deps.inputs.expire(job)) && (await abandonRun(job, 'RUN_TIMEOUT', deps));
     if (await trySweep(deps.logger, context, end)) ended += 1;
@@ -53,9 +53,9 @@ export async function abandonRun(
   code: ErrorCode,
   deps: Omit<SweepDeps, 'inputs'>,
 ): Promise<boolean> {
-  const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.runs.claim(user_id, run_id));
+  const claim = await retryDuringOutage(deps.clock, OUTAGE_RETRY_MS, () => deps.claims.claim(user_id, run_id));
   if (claim.outcome !== 'claimed') {
-    await deps.runs.forget(user_id, run_id);
+    await deps.claims.forget(user_id, run_id);
     return false;
   }
   const log = new RunLog(deps, claim.run, () => undefined);

@@ -5,7 +5,9 @@ import type { Config } from '../src/config.ts';
 
 const MCP_PATH = 'mcp';
 
-/** Returns the function that gives agents on other servers a token of their run, and the address of the MCP endpoint. */
+/**
+ * Returns the function that gives agents on other servers a token of their run, and the address of the MCP endpoint.
+ */
 export function toolAccessOf(
   { tokens, agents }: { readonly tokens: RunTokens; readonly agents: AgentCatalogue },
   { PUBLIC_URL: publicUrl }: Pick<Config, 'PUBLIC_URL'>,

@@ -26,7 +26,9 @@ import { type ConnectionRole, connectRedis, disconnectRedis, type Redis } from '
 import { Keys } from '../src/redis/keys.ts';
 import { watchRedis } from '../src/redis/latency.ts';
 import { onRestored } from '../src/redis/subscriptions.ts';
+import { RetriedRunQueue } from '../src/runs/retried-run-queue.ts';
 import { type QueueLoad, reportQueueLoad } from '../src/runs/run-admission.ts';
+import { RunClaims } from '../src/runs/run-claims.ts';
 import { RunExecutor } from '../src/runs/run-executor.ts';
 import { RunInputs } from '../src/runs/run-inputs.ts';
 import type { QueuedRun } from '../src/runs/run-queue.ts';
@@ -44,7 +46,7 @@ import { LedgerGate, LedgerServer } from '../src/usage/recovery/ledger-server.ts
 import { Tallies } from '../src/usage/reports/tallies.ts';
 import { openArchive, startArchiving } from './archive-usage.ts';
 import { startFigures } from './figures.ts';
-import { startMaintenance } from './maintenance.ts';
+import { queuedTasks, startMaintenance } from './maintenance.ts';
 import { startOperations } from './operations.ts';
 import { PeriodicTasks } from './periodic-tasks.ts';
 import { watchQueue } from './queue-watch.ts';
@@ -57,8 +59,8 @@ import { maintenanceTasks, periodicTasks } from './tasks.ts';
 import { toolAccessOf } from './tool-access.ts';
 
 /**
- * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS + TAKEOVER_CHECK_MS,
- * well within the run timeout of 45 s.
+ * A run whose worker has not renewed it for LOCK_MS is taken over at the next check: within LOCK_MS +
+ * TAKEOVER_CHECK_MS, well within the run timeout of 45 s.
  */
 const LOCK_MS = 10_000;
 const TAKEOVER_CHECK_MS = 5_000;
@@ -106,11 +108,12 @@ export async function startWorker(
     // Added after everything that jobs use, so that it is closed before.
     const queueWorkers = new QueueWorkers({ ...services, prefix: services.keys.queues });
     const taskDeps = { ...services, ...components, quietMs: options.erasureQuietMs };
-    const tasks = new PeriodicTasks(services, periodicTasks(taskDeps));
+    const [maintenance, queue] = [maintenanceTasks(taskDeps), services.openQueue(QUEUES.maintenance)];
+    const tasks = new PeriodicTasks(services, [...periodicTasks(taskDeps), ...queuedTasks(queue, maintenance)]);
     closers.add('runs and periodic tasks', () => Promise.all([queueWorkers.close(), tasks.close()]));
     await startRuns(config, services, { ...components, queueWorkers, durations });
+    await startMaintenance({ queueWorkers, queue }, maintenance);
     tasks.start();
-    await startMaintenance({ ...services, queueWorkers }, maintenanceTasks(taskDeps));
     if (components.archive) startArchiving(components.archive, { ...services, ...components });
     await followCatalogues(services);
     const { onDrainRequested } = options;
@@ -165,16 +168,20 @@ async function createComponents(config: Config, services: WorkerServices) {
   const limits = { timeoutMs: config.RUN_TIMEOUT_SECONDS * 1000 };
   const { log } = await composeEventLog(services, config);
   const runQueue = new StreamRunQueue({ redis, keys });
+  const queue = new RetriedRunQueue({ queue: runQueue, redis, keys, clock });
+  closers.add('retried jobs', () => queue.stop());
+  queue.start();
   const { plans } = services.catalogues;
-  const runs = new Runs({ redis, keys, agents, plans, queue: runQueue, clock, tracing }, limits);
-  const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
+  const runs = new Runs({ redis, keys, agents, plans, queue, clock, tracing }, limits);
+  const claims = new RunClaims({ redis, keys, agents }, limits);
+  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
   const toolServices = { ...services, log, agents, queueDepth: () => depthOf(runQueue) };
   const { service: tools, calls, threads } = composeTools(toolServices, config);
   const access = toolAccessOf({ tokens: new RunTokens(services, config.SERVICE_SECRET), agents }, config);
   const agent = await composeAgent({ ...services, agents, threads, toolAccess: access }, config);
   const executorOptions = { ...limits, inputExpiresMs: config.INPUT_EXPIRES_SECONDS * 1000 };
   const executor = new RunExecutor(
-    { log, runs, agents, agent, tools, clock, metrics, logger, tracing },
+    { log, claims, agents, agent, tools, clock, metrics, logger, tracing },
     executorOptions,
   );
   const seal = new TokenSeal(config.SERVICE_SECRET);
@@ -200,7 +207,7 @@ async function createComponents(config: Config, services: WorkerServices) {
   closers.add('refreshers', () => refreshers.close());
   const refreshing = { tokenSessions, refreshers, revocations: new Revocations({ redis, keys, tracing }) };
   const longestMs = agents.longestTimeoutMs(limits.timeoutMs);
-  return { log, runs, inputs, calls, runQueue, executor, longestMs, ...billing, ...erasing, ...refreshing };
+  return { log, runs, claims, inputs, calls, runQueue, executor, longestMs, ...billing, ...erasing, ...refreshing };
 }
 
 /**

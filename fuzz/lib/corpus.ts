@@ -4,8 +4,8 @@ import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 import type { Target } from './target.ts';
 
 /** Longer inputs are not committed: each has a shorter one with nearly the same coverage. */
-const MAX_KEPT_BYTES = 1_024;
-const MAX_KEPT = 120;
+const MAX_KEPT_BYTES = 512;
+const MAX_KEPT = 60;
 
 /** The inputs of a target: its seeds, and those that reached new code before. */
 export function readCorpus({ name, seeds }: Target): Buffer[] {

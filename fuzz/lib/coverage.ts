@@ -3,39 +3,36 @@ import { pathToFileURL } from 'node:url';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
 
 /**
- * Blocks of code that ran since the last call of `take`, with the magnitude of their counts, by V8's precise block
- * coverage. A loop that runs twice as often as before is therefore new too.
+ * Blocks of code that ran since the last call of `take`, by V8's precise block coverage. A process has one, which it
+ * creates before it loads the targets: V8 counts blocks only in functions that it compiles afterwards, and a second
+ * session in the same process counts none in the functions of the first.
  */
 export class Coverage {
   readonly #session = new Session();
-  readonly #folders: readonly string[];
+  readonly #root = pathToFileURL(PROJECT_ROOT).href.replace(/\/$/, '');
 
-  /** @param packages npm packages that count beside `src` */
-  constructor(packages: readonly string[]) {
-    const root = pathToFileURL(PROJECT_ROOT).href.replace(/\/$/, '');
-    this.#folders = [`${root}/src/`, ...packages.map((name) => `${root}/node_modules/${name}/`)];
+  constructor() {
     this.#session.connect();
     this.#post('Profiler.enable');
     this.#post('Profiler.startPreciseCoverage', { callCount: true, detailed: true });
   }
 
-  take(): string[] {
+  /** @param packages npm packages that count beside the code of the repository */
+  take(packages: readonly string[] = []): CoveredBlock[] {
     const { result } = this.#post('Profiler.takePreciseCoverage') as Profiler.TakePreciseCoverageReturnType;
+    const folders = ['src/', 'auth-service/', ...packages.map((name) => `node_modules/${name}/`)];
     return result
-      .filter(({ url }) => this.#folders.some((folder) => url.startsWith(folder)))
+      .filter(({ url }) => folders.some((folder) => url.startsWith(`${this.#root}/${folder}`)))
       .flatMap(({ scriptId, functions }) =>
         functions.flatMap(({ ranges }) =>
           ranges
             .filter(({ count }) => count > 0)
             .map(({ startOffset, endOffset, count }) => {
-              return `${scriptId}:${startOffset}-${endOffset}:${magnitude(count)}`;
+              const place = `${scriptId}:${startOffset}-${endOffset}`;
+              return { place, block: `${place}:${magnitude(count)}` };
             }),
         ),
       );
-  }
-
-  close(): void {
-    this.#session.disconnect();
   }
 
   /** Commands of a session within the process settle before `post` returns. */
@@ -49,6 +46,13 @@ export class Coverage {
     if (failure) throw failure;
     return outcome;
   }
+}
+
+export interface CoveredBlock {
+  /** Script and range. */
+  readonly place: string;
+  /** The place with the magnitude of its count: a loop that runs twice as often as before is new too. */
+  readonly block: string;
 }
 
 /** 1, 2, 4, 8, … up to 128: more iterations are not told apart. */

@@ -1,5 +1,5 @@
 import type { Fields } from '../../packages/client/src/transports/transport.ts';
-import { ERRORS } from '../../src/protocol/errors.ts';
+import { ERRORS } from '../../src/protocol/error-table.ts';
 import { isTerminalEvent } from '../../src/protocol/messages.ts';
 import type { IterationKind } from './mix.ts';
 

@@ -1,6 +1,6 @@
 import { backoffMs } from '../../packages/client/src/backoff.ts';
 import type { Fields } from '../../packages/client/src/transports/transport.ts';
-import { ERRORS } from '../../src/protocol/errors.ts';
+import { ERRORS } from '../../src/protocol/error-table.ts';
 import { type Iteration, progressOf } from './iteration.ts';
 import { type Link, openLink } from './link.ts';
 import type { Measures } from './measures.ts';

@@ -91,8 +91,9 @@ class ModuleRun {
     const killers = this.#killers.get(file) ?? new Set<string>();
     this.#killers.set(file, killers);
     const rank = (test: CoveringTest) => test.ms * (killers.has(test.file) ? 0.2 : 1);
-    const covering = testsOf(scripts, tests).sort((a, b) => rank(a) - rank(b));
-    if (!(await this.#executes(file, covering, process))) return { outcome: 'untested' as const };
+    const covering = testsOf(mutant, scripts, tests).sort((a, b) => rank(a) - rank(b));
+    const isTested = covering.length > 0 && (await this.#executes(file, covering, process));
+    if (!isTested) return { outcome: 'untested' as const };
     const timeoutMs = MIN_TIMEOUT_MS + 4 * covering.reduce((sum, { ms }) => sum + ms, 0);
     const request = { tests: covering.map((test) => test.file), mutant: { file, source } };
     const result = await process.run(request, timeoutMs);

@@ -49,7 +49,7 @@ export const CORE_MODULES: readonly CoreModule[] = [
     files: lua(
       'claimRun-1',
       'startRun-10',
-      'suspendRun-3',
+      'suspendRun-4',
       'journalRun-1',
       'restoreRun-6',
       'cancelRun-4',
@@ -92,19 +92,60 @@ export const CORE_MODULES: readonly CoreModule[] = [
     files: ['access-token-rules', 'claims', 'tokens', 'credentials', 'introspection', 'run-tokens', 'user-id'].map(
       (name) => `src/auth/${name}.ts`,
     ),
-    tests: unit('auth.tokens', 'auth.credentials', 'auth.introspection', 'auth.jwks', 'auth.presets', 'lib.jws'),
+    tests: unit(
+      'auth.tokens',
+      'auth.claims',
+      'auth.credentials',
+      'auth.introspection',
+      'auth.jwks',
+      'auth.presets',
+      'auth.run-tokens',
+    ),
   },
   {
     name: 'limits (TypeScript)',
     files: ['auth-failure-limiter', 'local-limiter', 'message-batches', 'pending-connections', 'quotas'].map(
       (name) => `src/limits/${name}.ts`,
     ),
-    tests: [...unit('limits.auth-failures', 'limits.message-batches'), ...integration('limits.outage', 'quotas.exact')],
+    tests: [
+      ...unit('limits.auth-failures', 'limits.message-batches', 'limits.quotas', 'codecs.property'),
+      ...integration('limits.outage', 'quotas.exact', 'quotas.property'),
+    ],
   },
   {
     name: 'event log (TypeScript)',
     files: ['cursor', 'event-log', 'user-log-writer'].map((name) => `src/events/${name}.ts`),
-    tests: integration('event-log.appends', 'event-log.bytes', 'resume.property'),
+    tests: [
+      ...unit('events.cursor'),
+      ...integration('event-log.appends', 'event-log.batches', 'event-log.bytes', 'resume.property', 'runs.lost'),
+    ],
+  },
+  {
+    name: 'run fencing (TypeScript)',
+    files: [
+      'run-writer',
+      'run-append',
+      'run-log',
+      'step-log',
+      'runs',
+      'stored-run',
+      'run-executor',
+      'open-calls',
+      'accepted-runs',
+      'recent-runs',
+      'stream-run-queue',
+    ].map((name) => `src/runs/${name}.ts`),
+    tests: [
+      ...unit('recent-runs.confirmed'),
+      ...integration(
+        'runs.takeover',
+        'runs.lost',
+        'event-log.batches',
+        'run-queue',
+        'run-inputs',
+        'run-limits.release',
+      ),
+    ],
   },
   {
     name: 'ledger (TypeScript)',
@@ -122,6 +163,35 @@ export const CORE_MODULES: readonly CoreModule[] = [
         'ledger.ingestion',
       ),
     ],
+  },
+  {
+    name: 'codecs (TypeScript)',
+    files: [
+      'lib/jws',
+      'protocol/dialects',
+      'protocol/json-bounds',
+      'protocol/parse-fields',
+      'protocol/ui-chat-dialect',
+      'usage/ledger/feed-cursor',
+      'mcp/request-states',
+      'runs/input-answer',
+      'transports/client-address',
+      'transports/handshake-request',
+      'transports/origins',
+    ].map((name) => `src/${name}.ts`),
+    tests: unit(
+      'lib.jws',
+      'protocol.dialects',
+      'protocol.parse-fields',
+      'protocol.messages',
+      'codecs.property',
+      'usage.renderers',
+      'mcp.request-states',
+      'runs.input-answer',
+      'transports.client-address',
+      'transports.endpoints',
+      'transports.origins',
+    ),
   },
 ];
 

@@ -2,11 +2,14 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
+import type { ExecutedCode } from './executed-code.ts';
 
 export interface TestRequest {
   /** Test files, relative to the project. */
   readonly tests: readonly string[];
   readonly mutant?: { readonly file: string; readonly source: string } | undefined;
+  /** Whether the result says which code was executed. */
+  readonly isMeasured?: boolean;
 }
 
 /** Empty if all tests pass. */
@@ -14,6 +17,7 @@ export interface TestResult {
   readonly failed?: string;
   readonly failure?: string;
   readonly timedOut?: boolean;
+  readonly executed?: ExecutedCode;
 }
 
 /** A process that ran this many requests is replaced: Node never frees the modules of earlier requests. */

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { ERRORS } from '../../src/protocol/errors.ts';
+import { ERRORS } from '../../src/protocol/error-table.ts';
 import { CLIENT_MESSAGES, DURABLE_EVENTS, TERMINAL_EVENTS } from '../../src/protocol/messages.ts';
 
 const quoted = (names: readonly string[]) => names.map((name) => `  '${name}',`).join('\n');

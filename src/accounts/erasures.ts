@@ -4,7 +4,7 @@ import { TollgateError } from '../protocol/errors.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
 import { done, integer, text } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
-import { announceErasure, type InvalidationDeps, invalidateAccount } from './invalidations.ts';
+import { advancePositions, type InvalidationDeps, invalidateAccount } from './invalidations.ts';
 
 const beginErasure = LuaScript.load('beginErasure-1', text);
 const endErasure = LuaScript.load('endErasure-1', integer);
@@ -90,8 +90,8 @@ export class Erasures {
   }
 
   /** Publishes an entry that moves the position of every node past the invalidations that name the user. */
-  announce(): Promise<void> {
-    return announceErasure(this.#deps);
+  advancePositions(): Promise<void> {
+    return advancePositions(this.#deps);
   }
 
   /** Returns undefined for an id that is unknown or has expired. */

@@ -58,7 +58,7 @@ export function invalidateCatalogues(deps: InvalidationDeps): Promise<void> {
  * those entries before they are removed.
  * @throws RedisUnavailable
  */
-export function announceErasure(deps: InvalidationDeps): Promise<void> {
+export function advancePositions(deps: InvalidationDeps): Promise<void> {
   return publishInvalidation(deps, 'erasure', []);
 }
 

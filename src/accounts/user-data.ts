@@ -107,7 +107,7 @@ export class UserData {
   }
 
   /** Removes the invalidations that name the user. @returns how many were removed */
-  async eraseAnnouncements(userId: string): Promise<number> {
+  async eraseInvalidations(userId: string): Promise<number> {
     const named: string[] = [];
     for await (const [id, fields] of this.#entries(this.#deps.keys.invalidations)) {
       const at = fields.indexOf('user');

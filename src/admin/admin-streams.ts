@@ -42,9 +42,9 @@ export interface AdminStreamsDeps {
 }
 
 /**
- * The server-sent streams of the consoles that are connected to this node. All of them share one timer and one read of the
- * figures. A reader that has not taken the previous data misses the next: the newest overview replaces the older ones, so
- * nothing is buffered for it.
+ * The server-sent streams of the consoles that are connected to this node. All of them share one timer and one read of
+ * the figures. A reader that has not taken the previous data misses the next: the newest overview replaces the older
+ * ones, so nothing is buffered for it.
  */
 export class AdminStreams {
   readonly #deps: AdminStreamsDeps;

@@ -31,9 +31,9 @@ const critical = { severity: 'critical' } as const;
 const warning = { severity: 'warning' } as const;
 
 /**
- * The conditions of `k8s/components/monitoring/alerts.yaml` that the figures of the last minute can decide. Prometheus also
- * requires that a condition holds for some minutes; the console shows it at once. A test compares names, severities and
- * summaries with that file.
+ * The conditions of `k8s/components/monitoring/alerts.yaml` that the figures of the last minute can decide. Prometheus
+ * also requires that a condition holds for some minutes; the console shows it at once. A test compares names,
+ * severities and summaries with that file.
  */
 export const ALERT_RULES: Readonly<Record<string, Rule>> = {
   TollgateNoWorker: {

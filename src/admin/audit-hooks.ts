@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { ServiceIdentity } from '../auth/tokens.ts';
 import { httpError } from '../http/app.ts';
+import { isObject } from '../lib/json.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { AuditEntry, AuditLog } from './audit-log.ts';
 
@@ -37,8 +38,8 @@ export interface AuditHooksDeps {
 
 /**
  * Enters each admin action into the audit log before its response is sent, also a failed or refused one. If the log
- * cannot be written, the entry goes to the log of the process, and the response is not held back: the action has already
- * taken effect.
+ * cannot be written, the entry goes to the log of the process, and the response is not held back: the action has
+ * already taken effect.
  */
 export function auditAdminActions(app: FastifyInstance, deps: AuditHooksDeps): void {
   const errors = new WeakMap<FastifyRequest, string>();
@@ -83,14 +84,10 @@ function targetOf({ params, body, routeOptions }: FastifyRequest): Record<string
   // In the paths of users, `id` is the user.
   const owner =
     routeOptions.url?.startsWith('/v1/users/') || routeOptions.url?.includes('/users/:id') ? 'user_id' : 'id';
-  const fields = { ...(isRecord(body) ? body : {}), ...named, ...(id === undefined ? {} : { [owner]: id }) };
+  const fields = { ...(isObject(body) ? body : {}), ...named, ...(id === undefined ? {} : { [owner]: id }) };
   const found = [...TARGET_FIELDS, 'id'].flatMap((name): [string, string][] => {
     const value = (fields as Record<string, unknown>)[name];
     return typeof value === 'string' ? [[name, value.slice(0, MAX_TARGET_LENGTH)]] : [];
   });
   return Object.fromEntries(found);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

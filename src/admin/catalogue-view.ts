@@ -3,6 +3,7 @@ import type { CatalogueContents } from '../catalogue/catalogues.ts';
 import type { Permissions } from '../catalogue/permissions.ts';
 import type { Plan } from '../catalogue/plans.ts';
 import type { Tool } from '../catalogue/tool-catalogue.ts';
+import { isObject } from '../lib/json.ts';
 
 /** Changes that a diff lists; a larger one is another catalogue. */
 const MAX_CHANGES = 500;
@@ -83,12 +84,8 @@ export function changesBetween(before: unknown, after: unknown, path = ''): Chan
   if (JSON.stringify(before) === JSON.stringify(after)) return [];
   if (before === undefined) return [{ path, kind: 'added', before: null, after }];
   if (after === undefined) return [{ path, kind: 'removed', before, after: null }];
-  if (!isRecord(before) || !isRecord(after)) return [{ path, kind: 'changed', before, after }];
+  if (!isObject(before) || !isObject(after)) return [{ path, kind: 'changed', before, after }];
   const names = [...new Set([...Object.keys(before), ...Object.keys(after)])];
   const join = (name: string) => (path === '' ? name : `${path}.${name}`);
   return names.flatMap((name) => changesBetween(before[name], after[name], join(name))).slice(0, MAX_CHANGES);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -2,8 +2,8 @@ import type { Config } from '../config.ts';
 import { describeRedisUrl } from '../lib/redis-url.ts';
 
 /**
- * Variables whose values the console shows. Any other variable, also a future one, is secret: only whether it is set can be
- * seen.
+ * Variables whose values the console shows. Any other variable, also a future one, is secret: only whether it is set
+ * can be seen.
  */
 export const PUBLIC_VARIABLES = [
   'ENVIRONMENT',

@@ -1,6 +1,7 @@
 import { masters, type Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
-import { type Keys, userIdOfKey, userKeyPattern } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
+import { userIdOfKey, userKeyPattern } from '../redis/user-keys.ts';
 
 /** Bounds of one page: steps of SCAN, and keys that Redis looks at per step. A step takes about a millisecond. */
 const STEPS_PER_PAGE = 20;
@@ -12,7 +13,10 @@ export interface UserPage {
   readonly next: string | undefined;
 }
 
-/** Searches the users that have an account, connections or an event log, by a part of their id. Reads a bounded part of Redis. */
+/**
+ * Searches the users that have an account, connections or an event log, by a part of their id. Reads a bounded part of
+ * Redis.
+ */
 export class UserSearch {
   readonly #redis: Redis;
   readonly #keys: Keys;

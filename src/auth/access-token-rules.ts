@@ -1,3 +1,4 @@
+import { isObject } from '../lib/json.ts';
 import type { JsonObject } from '../lib/jws.ts';
 
 /**
@@ -146,10 +147,6 @@ function typeName(type: string): string {
 
 function isOneOf(names: readonly string[], value: unknown): boolean {
   return typeof value === 'string' && names.includes(value.toLowerCase());
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function fault(claim: string, reason: string): TokenKindFault {

@@ -176,8 +176,8 @@ export class Authenticator {
   }
 
   /**
-   * Authenticates the service or the operator of an HTTP request. The token of a service is sent as a bearer token or as in
-   * a handshake. The caller checks the scopes.
+   * Authenticates the service or the operator of an HTTP request. The token of a service is sent as a bearer token or
+   * as in a handshake. The caller checks the scopes.
    * @throws TollgateError as `handshake`
    */
   service(headers: IncomingHttpHeaders): Promise<ServiceIdentity> {

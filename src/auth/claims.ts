@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { isObject } from '../lib/json.ts';
 import type { JsonObject } from '../lib/jws.ts';
 import type { AuthMethod, Identity } from '../protocol/identity.ts';
 import { claimAt, firstClaim, mapped, textsOf, unmet } from './providers/claim-mapping.ts';
@@ -86,7 +87,10 @@ export function readTimes(claims: JsonObject): Pick<Identity, 'tokenIssuedAt' | 
   return { tokenIssuedAt: Math.floor(issuedAt * 1000), tokenExpiresAt: Math.floor(exp * 1000) };
 }
 
-/** Returns a NumericDate; undefined if the claim is missing. @throws TollgateError VALIDATION_FAILED for another value */
+/**
+ * Returns a NumericDate; undefined if the claim is missing.
+ * @throws TollgateError VALIDATION_FAILED for another value
+ */
 export function seconds(claims: JsonObject, claim: string): number | undefined {
   const value = claimAt(claims, claim);
   if (value === undefined) return undefined;
@@ -153,9 +157,8 @@ class Reader {
 
   flags(): Readonly<Record<string, boolean>> {
     const found = firstClaim(this.#claims, this.#rules.feature_flags)?.value;
-    const isRecord = typeof found === 'object' && found !== null && !Array.isArray(found);
     // A list contains the names of the flags that are set.
-    const entries: [string, unknown][] = isRecord
+    const entries: [string, unknown][] = isObject(found)
       ? Object.entries(found)
       : this.#values('feature_flags').map((flag) => [flag, true]);
     const read = entries.filter((entry): entry is [string, boolean] => typeof entry[1] === 'boolean');

@@ -20,7 +20,7 @@ const MAX_ROTATING = 16;
 /** Keys that are tried for one token. */
 const MAX_CANDIDATES = 8;
 /** Minimum interval between log lines about failed fetches. */
-const COMPLAIN_EVERY_MS = 60_000;
+const LOG_EVERY_MS = 60_000;
 
 export interface KeySetDeps {
   readonly clock: Clock;
@@ -50,7 +50,7 @@ export class KeySet {
   #fetchedAt = Number.NEGATIVE_INFINITY;
   /** A failed prefetch does not delay the fetch for a token, so each has a cool-down of its own. */
   readonly #triedAt = { prefetch: Number.NEGATIVE_INFINITY, token: Number.NEGATIVE_INFINITY };
-  #complainedAt = Number.NEGATIVE_INFINITY;
+  #loggedAt = Number.NEGATIVE_INFINITY;
   #lastFailure: unknown;
   #fetching: Promise<void> | undefined;
   /** Unknown `kid` → time of its first appearance. */
@@ -170,8 +170,8 @@ export class KeySet {
       this.#lastFailure = error;
       this.#discovered = undefined;
       metrics.identityKeyFetches.inc({ provider: this.#name, result: 'failed' });
-      if (elapsedSince(clock, this.#complainedAt) < COMPLAIN_EVERY_MS) return;
-      this.#complainedAt = clock.now();
+      if (elapsedSince(clock, this.#loggedAt) < LOG_EVERY_MS) return;
+      this.#loggedAt = clock.now();
       const text = this.hasKeys
         ? 'the keys of the identity provider cannot be fetched, the known ones remain in use'
         : 'the keys of the identity provider cannot be fetched, its tokens are not accepted';

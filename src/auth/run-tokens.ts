@@ -26,7 +26,9 @@ export interface RunToken {
   readonly expiresAt: number;
 }
 
-/** Tokens with which an agent on another server calls tools of the gateway for one run. Encrypted with `SERVICE_SECRET`. */
+/**
+ * Tokens with which an agent on another server calls tools of the gateway for one run. Encrypted with `SERVICE_SECRET`.
+ */
 export class RunTokens {
   readonly #clock: Pick<Clock, 'now'>;
   readonly #seal: Seal;

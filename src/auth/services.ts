@@ -38,8 +38,8 @@ const MAX_SCOPES = 64;
 const SCOPE_CLAIMS = ['scope', 'scp', 'roles', 'permissions'];
 
 /**
- * Reads the operator of a token: a user's access token that the issuer of the console issued to its client. The user of any
- * other client is none, whatever the scopes are: another application may use the same names for scopes of its own.
+ * Reads the operator of a token: a user's access token that the issuer of the console issued to its client. The user of
+ * any other client is none, whatever the scopes are: another application may use the same names for scopes of its own.
  * @returns undefined for any other token
  * @throws TollgateError VALIDATION_FAILED with the name of the claim
  */

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { isObject } from '../lib/json.ts';
 import type { JsonObject } from '../lib/jws.ts';
 import { idOf, seconds } from './claims.ts';
 import { claimAt, firstClaim } from './providers/claim-mapping.ts';
@@ -85,7 +86,9 @@ function sessionOf(subject: JsonObject): EndedSession | undefined {
   return sessionId === undefined ? undefined : { kind: 'session', sessionId };
 }
 
-/** @param subject the claims of a logout token, or a subject identifier with `iss` and `sub` (RFC 9493 section 3.2.4) */
+/**
+ * @param subject the claims of a logout token, or a subject identifier with `iss` and `sub` (RFC 9493 section 3.2.4)
+ */
 function userOf(provider: IdentityProvider, subject: JsonObject, claims: JsonObject): EndedSession | undefined {
   if (subject.iss !== undefined && subject.iss !== provider.issuer) throw refusedClaim('sub_id', 'of another issuer');
   const id = firstClaim(subject, provider.claims.user_id)?.value ?? claimAt(subject, 'sub');
@@ -97,5 +100,5 @@ function userOf(provider: IdentityProvider, subject: JsonObject, claims: JsonObj
 }
 
 function objectOf(value: unknown): JsonObject | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as JsonObject) : undefined;
+  return isObject(value) ? value : undefined;
 }

@@ -1,5 +1,6 @@
 import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto';
 import jwt from 'jsonwebtoken';
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../lib/clock.ts';
 import { hasJoseHeader, isCanonical, type JsonObject, jsonObject, withoutNulls } from '../lib/jws.ts';
 import type { Logger } from '../lib/logger.ts';
@@ -206,14 +207,14 @@ function refuseFor(fault: { readonly claim: string; readonly reason: string } | 
   if (fault !== undefined) throw refusedClaim(fault.claim, fault.reason);
 }
 
-/** Headers that are remembered. The tokens of an issuer have one per key; beyond the bound, all are read again. */
+/** Headers that are remembered, the latest ones, because senders choose them. The tokens of an issuer have one per key. */
 const KNOWN_HEADERS = 32;
 /** Characters of a remembered header; that of an access token has some 50 to 150. */
 const KNOWN_HEADER_LENGTH = 512;
 
 /** Reads the headers of tokens. The same few headers occur in all tokens of an issuer, so each is decoded once. */
 class TokenHeaders {
-  readonly #known = new Map<string, JsonObject>();
+  readonly #known = new LRUCache<string, JsonObject>({ max: KNOWN_HEADERS });
 
   /** Returns the header of a canonically encoded token. @throws TollgateError VALIDATION_FAILED */
   of(token: string): JsonObject {
@@ -223,10 +224,7 @@ class TokenHeaders {
     if (known) return known;
     const header = jsonObject(part);
     if (header === undefined) throw refusedClaim('header', 'not a JSON object with unique names');
-    if (part.length > KNOWN_HEADER_LENGTH) return header;
-    // Senders choose their headers, so a full map starts over rather than keeping the first ones.
-    if (this.#known.size >= KNOWN_HEADERS) this.#known.clear();
-    this.#known.set(part, header);
+    if (part.length <= KNOWN_HEADER_LENGTH) this.#known.set(part, header);
     return header;
   }
 }

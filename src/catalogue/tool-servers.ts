@@ -46,17 +46,23 @@ const ServerRow = z.strictObject({
   args: z.array(z.string()).max(100).default([]),
   env: Secrets,
   cwd: z.string().min(1).optional(),
-  /** `auto` negotiates the version with the server. A version of 2025 or older is offered first, then those before it. */
+  /**
+   * `auto` negotiates the version with the server. A version of 2025 or older is offered first, then those before it.
+   */
   protocol: z.enum(PROTOCOLS).default('auto'),
   /** Per request. */
   timeout_seconds: z.number().int().min(1).max(600).default(30),
-  /** Until the server has answered the initialization. The default is longer for programs, which may be installed first. */
+  /**
+   * Until the server has answered the initialization. The default is longer for programs, which may be installed first.
+   */
   start_seconds: z.number().int().min(1).max(600).optional(),
   /** Maximum size of one response, in KiB. */
   response_kib: z.number().int().min(16).max(65_536).default(1_024),
   /** Maximum size of one JSON Schema, in KiB. */
   schema_kib: z.number().int().min(1).max(1_024).default(32),
-  /** Maximum size of all tools of the server with their schemas, in KiB; every tool list of every caller contains them. */
+  /**
+   * Maximum size of all tools of the server with their schemas, in KiB; every tool list of every caller contains them.
+   */
   tools_kib: z.number().int().min(1).max(8_192).default(256),
   /** Maximum requests in flight per process; bounds what a server that does not answer can occupy. */
   concurrency: z.number().int().min(1).max(1_000).default(32),

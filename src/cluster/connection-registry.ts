@@ -3,10 +3,11 @@ import { LOG_STATE_SECONDS } from '../events/event-log.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
 import { RedisUnavailable } from '../redis/errors.ts';
-import { type Keys, partitionOf, type UserKeys } from '../redis/keys.ts';
+import { type Keys, partitionOf } from '../redis/keys.ts';
 import { anything, integer, list, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
 import type { SessionEntry, TokenRegistration } from '../redis/token-registration.ts';
+import type { UserKeys } from '../redis/user-keys.ts';
 
 const admitConnection = LuaScript.load(
   'admitConnection-9',
@@ -116,8 +117,8 @@ export class ConnectionRegistry {
   }
 
   /**
-   * Grants a connection its lease, registers its token and evicts the oldest connections above the connection cap, in one
-   * round trip.
+   * Grants a connection its lease, registers its token and evicts the oldest connections above the connection cap, in
+   * one round trip.
    * @throws TollgateError USER_BLOCKED, TOKEN_REVOKED for a token issued before the user's revocation time; Error while
    *   Redis is unavailable
    */

@@ -66,13 +66,16 @@ interface NodeRegistryDeps {
   readonly logger: Logger;
   /** Called once if an administrator has requested this process to drain. */
   readonly onDrainRequested?: (() => void) | undefined;
-  /** Called if an administrator has requested this process to end without a drain. Without it, such a request has no effect. */
+  /**
+   * Called if an administrator has requested this process to end without a drain. Without it, such a request has no
+   * effect.
+   */
   readonly onKillRequested?: (() => void) | undefined;
 }
 
 /**
- * Leases of the live gateway nodes, or of the workers, in Redis. While Redis is unavailable the last count stays valid: the local fallback
- * limiters divide their limits by it.
+ * Leases of the live gateway nodes, or of the workers, in Redis. While Redis is unavailable the last count stays valid:
+ * the local fallback limiters divide their limits by it.
  */
 export class NodeRegistry {
   readonly #deps: NodeRegistryDeps;

@@ -10,7 +10,10 @@ import type { ConnectionGuard } from '../transports/connection-guard.ts';
 import { presentedCredentials } from '../transports/handshake-request.ts';
 
 const MINUTE_MS = 60_000;
-/** Requests per operator, minute and node; also per service at the routes of the console. A page of the console sends ten. */
+/**
+ * Requests per operator, minute and node; also per service at the routes of the console. A page of the console sends
+ * ten.
+ */
 const REQUESTS_PER_MINUTE = 600;
 const CONSOLE_ROUTES = /^\/v1\/(admin\/|audit)/;
 

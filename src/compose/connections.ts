@@ -24,9 +24,12 @@ import { VERSION } from '../lib/version.ts';
 import { MessageLimiter } from '../limits/message-limiter.ts';
 import type { Quotas } from '../limits/quotas.ts';
 import { AcceptedRuns } from '../runs/accepted-runs.ts';
+import { RetriedRunQueue } from '../runs/retried-run-queue.ts';
 import { RunAdmission } from '../runs/run-admission.ts';
+import { RunClaims } from '../runs/run-claims.ts';
 import { RunInputs } from '../runs/run-inputs.ts';
-import { Runs, SWEEP_MARGIN_MS } from '../runs/runs.ts';
+import { SWEEP_MARGIN_MS } from '../runs/run-lifetimes.ts';
+import { Runs } from '../runs/runs.ts';
 import type { AcceptedRun } from '../runs/stored-run.ts';
 import { StreamRunQueue } from '../runs/stream-run-queue.ts';
 import type { Threads } from '../threads/threads.ts';
@@ -173,16 +176,20 @@ function dispatchersOf({
 async function composeRuns(config: Config, services: GatewayServices & Pick<Connections, 'log'>) {
   const { redis, subscriber, keys, log, agents, catalogues, clock, logger, metrics, tracing, closers } = services;
   const runQueue = new StreamRunQueue({ redis, keys });
+  const queue = new RetriedRunQueue({ queue: runQueue, redis, keys, clock });
+  closers.add('retried jobs', () => queue.stop());
+  queue.start();
   const onAccepted = (run: AcceptedRun) => acceptedRuns.add(run);
   const timeoutMs = config.RUN_TIMEOUT_SECONDS * 1000;
   const { plans } = catalogues;
   const admission = new RunAdmission({ subscriber, keys, clock });
   closers.add('run admission', () => admission.stop());
   await admission.start();
-  const runDeps = { redis, keys, agents, plans, queue: runQueue, clock, tracing, onAccepted, admission };
+  const runDeps = { redis, keys, agents, plans, queue, clock, tracing, onAccepted, admission };
   const runs = new Runs(runDeps, { timeoutMs });
-  const inputs = new RunInputs({ redis, keys, log, queue: runQueue, clock, metrics });
-  const acceptedRuns = new AcceptedRuns({ redis, runs, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
+  const inputs = new RunInputs({ redis, keys, log, queue, clock, metrics });
+  const claims = new RunClaims({ redis, keys, agents }, { timeoutMs });
+  const acceptedRuns = new AcceptedRuns({ redis, claims, clock, logger }, { endMs: timeoutMs + SWEEP_MARGIN_MS });
   closers.add('accepted runs', () => acceptedRuns.stop());
   acceptedRuns.start();
   return { runs, inputs, runQueue, acceptedRuns };
@@ -211,6 +218,7 @@ async function followInvalidations(
     accounts,
     catalogues,
     clock,
+    logger,
     metrics,
     tracing,
   });

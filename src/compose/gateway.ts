@@ -38,8 +38,8 @@ const FINAL_POLL_MS = 2_000;
  */
 const REFUSED_RETRY_MS = 1_000;
 /**
- * A draining node serves MCP requests for this time, at most half of the drain, so that a proxy detects the drain before
- * a client is refused. Later requests are refused, because the closing node would cut those that are slow.
+ * A draining node serves MCP requests for this time, at most half of the drain, so that a proxy detects the drain
+ * before a client is refused. Later requests are refused, because the closing node would cut those that are slow.
  */
 const MCP_SERVED_MS = 4_000;
 

@@ -19,8 +19,8 @@ export class RunCallers {
   }
 
   /**
-   * Returns the identity of the user of a run, bounded to the tools of the agent; undefined for a token of another kind.
-   * One round trip.
+   * Returns the identity of the user of a run, bounded to the tools of the agent; undefined for a token of another
+   * kind. One round trip.
    * @throws TollgateError VALIDATION_FAILED, TOKEN_EXPIRED; TOKEN_REVOKED after the end of the run; OVERLOADED
    */
   async identify(authorization: string | undefined): Promise<Identity | undefined> {

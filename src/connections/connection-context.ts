@@ -74,8 +74,8 @@ export interface RpcMessage {
 export type RpcRequest = RpcMessage & { readonly id: string | number };
 
 /**
- * Port to the messages of another protocol on a connection: MCP beside Tollgate's own messages (`/ws/mcp`), or the chats
- * of the AI SDK (`/v1/chat/ws`).
+ * Port to the messages of another protocol on a connection: MCP beside Tollgate's own messages (`/ws/mcp`), or the
+ * chats of the AI SDK (`/v1/chat/ws`).
  */
 export interface RpcDispatcher {
   /** Whether a method belongs to MCP in the current state of the MCP session. */

@@ -18,7 +18,8 @@ export interface WriterOwner {
 /**
  * Bounded output of one connection. Neither `ws` nor engine.io bounds its write buffer, so a client that stops reading
  * would consume the node's memory. `onOverflow` closes the connection with `SLOW_CONSUMER` when more than
- * `OUTPUT_LIMIT_BYTES` are unread beside one large message, or nothing was read for `OUTPUT_TIMEOUT_MS`. Durable events remain in the event log.
+ * `OUTPUT_LIMIT_BYTES` are unread beside one large message, or nothing was read for `OUTPUT_TIMEOUT_MS`. Durable events
+ * remain in the event log.
  */
 export class ConnectionWriter {
   readonly #transport: Transport;

@@ -275,10 +275,15 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
 
   // AttachmentEvents
 
+  /** Never throws: an event that cannot be encoded ends only this connection. */
   deliver(entry: LogEntry): void {
     this.#deps.metrics.delivered.inc();
-    if (this.rpc?.deliver) this.rpc.deliver(entry);
-    else this.writer.sendEntry(entry);
+    try {
+      if (this.rpc?.deliver) this.rpc.deliver(entry);
+      else this.writer.sendEntry(entry);
+    } catch (error) {
+      this.onError(error);
+    }
   }
 
   onReplayGap(loss: ReplayGap): void {
@@ -425,7 +430,9 @@ export class Connection implements ConnectionContext, AttachmentEvents, WriterOw
     return found;
   }
 
-  /** A separate step after the welcome: Socket.IO cannot replay before it has confirmed the connection to the client. */
+  /**
+   * A separate step after the welcome: Socket.IO cannot replay before it has confirmed the connection to the client.
+   */
   async #startReading(resumeFrom: ResumePoint | undefined, writable: Promise<void> | undefined): Promise<void> {
     try {
       if (resumeFrom) await writable;

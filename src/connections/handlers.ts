@@ -24,7 +24,8 @@ export interface RunsPort {
 export interface RunInputsPort {
   /**
    * Answers an input request of a run; the first answer counts.
-   * @throws TollgateError RUN_NOT_FOUND, INPUT_NOT_FOUND, INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, FORMAT_ERROR, OVERLOADED
+   * @throws TollgateError RUN_NOT_FOUND, INPUT_NOT_FOUND, INPUT_ALREADY_ANSWERED, INPUT_EXPIRED, FORMAT_ERROR,
+   *   OVERLOADED
    */
   answer(
     userId: string,

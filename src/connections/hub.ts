@@ -13,8 +13,8 @@ const TICK_MS = 1_000;
  */
 const CLOCK_JUMP_MS = 10_000;
 /**
- * Maximum delay that a drain requests of a client. The drain already spreads the clients over its window; this delay only
- * spreads those that a busy node sends away at the same moment.
+ * Maximum delay that a drain requests of a client. The drain already spreads the clients over its window; this delay
+ * only spreads those that a busy node sends away at the same moment.
  */
 const RECONNECT_WITHIN_MS = 1_000;
 /** A lease survives two failed renewals. */
@@ -124,8 +124,8 @@ export class Hub {
   }
 
   /**
-   * Asks every client to reconnect elsewhere, one after the other and evenly over `windowMs`, so that the other nodes do
-   * not receive all clients at once. A client is away for at most `RECONNECT_WITHIN_MS` plus the time to reconnect.
+   * Asks every client to reconnect elsewhere, one after the other and evenly over `windowMs`, so that the other nodes
+   * do not receive all clients at once. A client is away for at most `RECONNECT_WITHIN_MS` plus the time to reconnect.
    * Resolves when the last connection is closed, and its messages are handled.
    */
   async drain(windowMs: number): Promise<void> {

@@ -7,8 +7,10 @@ import type { RevokedNames, TokenIntrospection } from '../auth/introspection.ts'
 import type { Catalogues } from '../catalogue/catalogues.ts';
 import type { ConnectionRegistry } from '../cluster/connection-registry.ts';
 import type { Clock } from '../lib/clock.ts';
+import { type Logger, userHash } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
+import { RedisUnavailable } from '../redis/errors.ts';
 import type { LiveAttachment, LiveAttachments } from './live-attachments.ts';
 
 /** Accounts read in one round trip. */
@@ -25,6 +27,7 @@ export interface InvalidationHandlerDeps {
   readonly registry: Pick<ConnectionRegistry, 'enforceCap'>;
   readonly catalogues: Pick<Catalogues, 'plans' | 'reload'>;
   readonly clock: Clock;
+  readonly logger: Logger;
   readonly metrics: Metrics;
   readonly tracing: Tracing;
 }
@@ -95,7 +98,25 @@ export class InvalidationHandler implements InvalidationListener {
     }
   }
 
+  /**
+   * Damaged data of one user must not keep the node from the invalidations of others. The attachments of that user end,
+   * because the user may be blocked.
+   */
   async #applyAccount(userId: string): Promise<void> {
+    const { liveAttachments, logger } = this.#deps;
+    try {
+      await this.#applyStored(userId);
+    } catch (error) {
+      if (error instanceof RedisUnavailable) throw error;
+      logger.error(
+        { user: userHash(userId), err: error },
+        'the account cannot be read, the connections of the user end',
+      );
+      for (const attachment of liveAttachments.ofUser(userId)) attachment.revoke();
+    }
+  }
+
+  async #applyStored(userId: string): Promise<void> {
     const { accounts, liveAttachments, registry } = this.#deps;
     const account = await accounts.read(userId);
     // The cap first: if it fails, the attachments keep their old plan, and the next attempt detects the change again.

@@ -31,7 +31,9 @@ export function connectionLimits(config: Config): ConnectionLimits {
 /** Largest MCP message: the largest frame, above which the socket is closed with 1009. */
 const RPC_MESSAGE_BYTES = 64 * 1024;
 
-/** Largest frame of a chat: clients send the whole conversation with each message. Its last message has the usual limit. */
+/**
+ * Largest frame of a chat: clients send the whole conversation with each message. Its last message has the usual limit.
+ */
 export const UI_CHAT_FRAME_BYTES = 1024 * 1024;
 
 /** Returns the largest message that a connection of this format may send; its welcome contains the same number. */

@@ -99,8 +99,8 @@ export class TokenLifecycle {
   }
 
   /**
-   * Returns the registration of the token for refreshes, for the request of the admission; undefined if the token is not
-   * refreshed. `registered` receives the reply.
+   * Returns the registration of the token for refreshes, for the request of the admission; undefined if the token is
+   * not refreshed. `registered` receives the reply.
    */
   registration(): PendingRegistration | undefined {
     const { sealedToken: sealed, tokenExpiresAt: expiresAt } = this.#owner.identity;
@@ -215,7 +215,9 @@ export class TokenLifecycle {
     }
   }
 
-  /** Session entry of the token that must be removed with the lease of the connection; undefined if none was registered. */
+  /**
+   * Session entry of the token that must be removed with the lease of the connection; undefined if none was registered.
+   */
   get sessionEntry(): SessionEntry | undefined {
     return this.#owner.identity.sealedToken === undefined ? undefined : sessionEntryOf(this.#ref);
   }

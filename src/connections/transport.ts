@@ -3,8 +3,8 @@ import type { TollgateError } from '../protocol/errors.ts';
 import type { Fields, LogEntry, ServerEventType } from '../protocol/messages.ts';
 
 /**
- * The socket of a client, independent of its kind: raw WebSocket, Socket.IO over any of its transports, JSON-RPC, or the
- * response of an HTTP request. No method throws on a closed socket.
+ * The socket of a client, independent of its kind: raw WebSocket, Socket.IO over any of its transports, JSON-RPC, or
+ * the response of an HTTP request. No method throws on a closed socket.
  */
 export interface Transport {
   /** Path of the endpoint, for the welcome and the metrics. */

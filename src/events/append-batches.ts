@@ -18,10 +18,10 @@ const appendBatch = LuaScript.load(
 );
 
 /** Maximum number of appends per script, and of their events, which bounds the time of the script. */
-const MOST_APPENDS = 32;
-const MOST_EVENTS = 64;
+const MAX_APPENDS = 32;
+const MAX_EVENTS = 64;
 /** Maximum number of appends that wait for the one in flight. Further ones are sent by themselves. */
-const MOST_WAITING = 1_000;
+const MAX_WAITING = 1_000;
 
 /** Returns whether an append has no effect but its events and their journal entries, so that it can join a batch. */
 export function isPlain({ events, ends, threadMessage, quotaCommit, reserve }: Append): boolean {
@@ -62,7 +62,7 @@ export class AppendBatches {
   async append(append: Append): Promise<AppendResult> {
     const group = this.#deps.redis instanceof Cluster ? partitionOf(append.userId) : 0;
     const waiting = this.#waiting.get(group);
-    if (waiting && waiting.length < MOST_WAITING) {
+    if (waiting && waiting.length < MAX_WAITING) {
       return new Promise((resolve, reject) => waiting.push({ append, resolve, reject }));
     }
     if (waiting) return this.#deps.send(append);
@@ -121,7 +121,7 @@ function batchLength(waiting: readonly Waiting[]): number {
   let events = 0;
   for (const [at, { append }] of waiting.entries()) {
     events += append.events.length;
-    if (at === MOST_APPENDS || (at > 0 && events > MOST_EVENTS)) return at;
+    if (at === MAX_APPENDS || (at > 0 && events > MAX_EVENTS)) return at;
   }
   return waiting.length;
 }

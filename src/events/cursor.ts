@@ -17,7 +17,7 @@ export interface CursorSink {
 }
 
 export interface CursorDeps {
-  readonly eventLog: EventLog;
+  readonly eventLog: Pick<EventLog, 'read'>;
   readonly clock: Clock;
 }
 

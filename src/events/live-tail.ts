@@ -3,8 +3,9 @@ import type { Logger } from '../lib/logger.ts';
 import type { LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { RedisUnavailable } from '../redis/errors.ts';
-import { isUserChannel, type Keys } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
 import { onRestored } from '../redis/subscriptions.ts';
+import { isUserChannel } from '../redis/user-keys.ts';
 import { parsePublished } from './event-log.ts';
 
 /** A subscriber of a user channel on this node. */
@@ -124,6 +125,15 @@ export class LiveTail {
       if (isUserChannel(name)) this.#unsubscribe(name);
       return;
     }
+    try {
+      this.#deliver(message, listeners);
+    } catch (error) {
+      // In a listener of the Redis client, an error would end the process with the connections of all users.
+      this.#deps.logger.error({ err: error }, 'a message of a user channel could not be delivered');
+    }
+  }
+
+  #deliver(message: string, listeners: readonly TailListener[]): void {
     if (message.startsWith('e')) {
       const entry = parsePublished(message.slice(1));
       this.#deps.onEntry?.(entry);

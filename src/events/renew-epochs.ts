@@ -1,7 +1,8 @@
 import { masters, type Redis } from '../redis/client.ts';
-import { isLogState, type Keys, logStatePattern } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
 import { integer } from '../redis/replies.ts';
 import { LuaScript } from '../redis/scripts.ts';
+import { isLogState, logStatePattern } from '../redis/user-keys.ts';
 
 const renewEpoch = LuaScript.load('renewEpoch-1', integer);
 

@@ -1,13 +1,14 @@
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { isSampled, type Tracing } from '../lib/tracing.ts';
 import type { DurableEventType, TerminalEventType } from '../protocol/messages.ts';
 import type { UsageRecord } from '../protocol/usage.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Keys, UserKeys } from '../redis/keys.ts';
+import type { Keys } from '../redis/keys.ts';
 import type { ReplicatedWrites } from '../redis/replicated-writes.ts';
 import { integer, literal, oneOf, text, tuple } from '../redis/replies.ts';
 import { LuaScript, type ScriptArgument } from '../redis/scripts.ts';
+import type { UserKeys } from '../redis/user-keys.ts';
 import type { Append, AppendResult, NewEvent } from './append.ts';
 import { AppendBatches, isPlain } from './append-batches.ts';
 import { LOG_STATE_SECONDS } from './event-log.ts';

@@ -1,7 +1,9 @@
 import type { Metrics } from '../lib/metrics.ts';
 import { bucketName, type Figures } from './figures.ts';
 
-/** Label sets of a metric that become names of figures. Further ones share the name `other`, so that samples stay small. */
+/**
+ * Label sets of a metric that become names of figures. Further ones share the name `other`, so that samples stay small.
+ */
 const MAX_NAMES = 24;
 
 type Labels = Readonly<Partial<Record<string, string | number>>>;
@@ -22,8 +24,8 @@ const ACCEPTED = new Set(['ok', 'unauthenticated']);
 const FAULT = /^(OVERLOADED|INTERNAL_ERROR|AUTH_SERVICE_|AUTH_CIRCUIT_BREAKER_OPEN)/;
 
 /**
- * Reads the figures of this process. Counters are since its start; `since` makes periods of them. Reads only metrics that the
- * process maintains anyway, and changes none.
+ * Reads the figures of this process. Counters are since its start; `since` makes periods of them. Reads only metrics
+ * that the process maintains anyway, and changes none.
  */
 export async function readMetrics(metrics: Metrics): Promise<Figures> {
   const [counters, gauges] = [new Bounded(), new Bounded()];

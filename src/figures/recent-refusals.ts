@@ -8,7 +8,9 @@ import type { Keys } from '../redis/keys.ts';
 
 /** Period of the writes, as that of the readings of figures. */
 const WRITE_MS = 5_000;
-/** A user who is refused for long gets one entry per code and minute; only the first one is written at the next write. */
+/**
+ * A user who is refused for long gets one entry per code and minute; only the first one is written at the next write.
+ */
 const REPEAT_MS = 60_000;
 /** Pairs of user and code that a process remembers. Refusals of further pairs are in the metrics only. */
 const MAX_REMEMBERED = 2_000;
@@ -64,8 +66,9 @@ interface RecentRefusalsDeps {
 }
 
 /**
- * The latest refusals of all users, so that operators see who is refused and why. Each process counts in memory and writes
- * every five seconds, so that a refusal costs no command. The list is bounded and may miss refusals; the metrics count all.
+ * The latest refusals of all users, so that operators see who is refused and why. Each process counts in memory and
+ * writes every five seconds, so that a refusal costs no command. The list is bounded and may miss refusals; the metrics
+ * count all.
  */
 export class RecentRefusals implements RefusalSink {
   readonly #deps: RecentRefusalsDeps;
@@ -159,8 +162,8 @@ export class RecentRefusals implements RefusalSink {
   }
 
   /**
-   * Drops the counts of users whose data is being erased, or was erased after they were counted, and removes the entries
-   * about them of the last write. Such a user is blocked, so its clients are refused during the erasure.
+   * Drops the counts of users whose data is being erased, or was erased after they were counted, and removes the
+   * entries about them of the last write. Such a user is blocked, so its clients are refused during the erasure.
    */
   async #forgetErased(): Promise<void> {
     const { redis, keys } = this.#deps;

@@ -106,7 +106,9 @@ export class Sampler {
     };
   }
 
-  /** Node opens a file for this value, and throws if the process has no free descriptor: then the last value is kept. */
+  /**
+   * Node opens a file for this value, and throws if the process has no free descriptor: then the last value is kept.
+   */
   #residentSet(): number {
     try {
       this.#residentBytes = process.memoryUsage.rss();

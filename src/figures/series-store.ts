@@ -34,9 +34,9 @@ export interface SeriesPoint {
 }
 
 /**
- * The figures of the last minutes and hours of each process in Redis, for the charts of the console. A write costs one round
- * trip per process and minute. Per process, 1,440 minutes and 720 hours are kept; the series of a process that has stopped
- * expire.
+ * The figures of the last minutes and hours of each process in Redis, for the charts of the console. A write costs one
+ * round trip per process and minute. Per process, 1,440 minutes and 720 hours are kept; the series of a process that
+ * has stopped expire.
  */
 export class SeriesStore {
   readonly #redis: Redis;
@@ -78,7 +78,8 @@ export class SeriesStore {
   }
 
   /**
-   * Reads one point per step, oldest first. One round trip per process, so that a long range does not block the event loop.
+   * Reads one point per step, oldest first. One round trip per process, so that a long range does not block the event
+   * loop.
    * @throws RedisUnavailable
    */
   async read({ step, from, to, process }: SeriesQuery): Promise<SeriesPoint[]> {

@@ -122,7 +122,10 @@ export class FrontEndScope {
     return countMessage(this.#deps, identity);
   }
 
-  /** Finds a run by its id or as the latest of a thread; undefined for runs of others. @throws TollgateError OVERLOADED */
+  /**
+   * Finds a run by its id or as the latest of a thread; undefined for runs of others.
+   * @throws TollgateError OVERLOADED
+   */
   find(userId: string, run: { readonly runId?: string; readonly threadId?: string }): Promise<LocatedRun | undefined> {
     return this.#deps.runs.locate(userId, run);
   }

@@ -62,8 +62,9 @@ export interface AdminRoutesDeps {
 }
 
 /**
- * Registers the admin API, which requires a token with the scope `admin`, or `admin:read` for what changes nothing. Any well-formed user id is accepted:
- * the issuer owns the users, and the gateway knows them only by their tokens. Every change is idempotent.
+ * Registers the admin API, which requires a token with the scope `admin`, or `admin:read` for what changes nothing. Any
+ * well-formed user id is accepted: the issuer owns the users, and the gateway knows them only by their tokens. Every
+ * change is idempotent.
  */
 export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps): void {
   const guard = serviceGuard(deps.identifyService);
@@ -102,9 +103,9 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AdminRoutesDeps)
 }
 
 /**
- * Route options: the service must have the scope `admin`, or `admin:read` without an action, which is checked before the request is parsed, so that
- * strangers learn nothing from other errors. An action is logged with the service and the hash of the user, also if it
- * fails.
+ * Route options: the service must have the scope `admin`, or `admin:read` without an action, which is checked before
+ * the request is parsed, so that strangers learn nothing from other errors. An action is logged with the service and
+ * the hash of the user, also if it fails.
  */
 type Authorized = (action?: string) => {
   readonly onRequest: (request: FastifyRequest) => Promise<void>;

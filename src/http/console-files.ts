@@ -43,8 +43,8 @@ export interface ConsoleFile {
 type Files = ReadonlyMap<string, ConsoleFile>;
 
 /**
- * The built files of the console, in memory. A request can name only a file that existed when the folder was read, so no
- * path of a request reaches the file system.
+ * The built files of the console, in memory. A request can name only a file that existed when the folder was read, so
+ * no path of a request reaches the file system.
  */
 export class ConsoleFiles {
   readonly #folder: string;

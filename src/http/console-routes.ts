@@ -33,8 +33,9 @@ export interface ConsoleRoutesDeps {
 }
 
 /**
- * `/console/`: the built console, a page of static files. A path without a file extension is one of its pages, so it gets
- * `index.html`. `/console/config.json` describes the sign-in. None of it needs a credential, and none of it has data.
+ * `/console/`: the built console, a page of static files. A path without a file extension is one of its pages, so it
+ * gets `index.html`. `/console/config.json` describes the sign-in. None of it needs a credential, and none of it has
+ * data.
  */
 export function registerConsoleRoutes(app: FastifyInstance, config: ConsoleConfig, deps: ConsoleRoutesDeps): void {
   const { signIn, clock, folder = CONSOLE_FOLDER } = deps;

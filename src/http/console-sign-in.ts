@@ -38,7 +38,10 @@ export interface SignInOptions {
   readonly publicUrl: string;
 }
 
-/** Reads the endpoints of the console's issuer from its metadata. One request at a time; the result is cached for an hour. */
+/**
+ * Reads the endpoints of the console's issuer from its metadata. One request at a time; the result is cached for an
+ * hour.
+ */
 export class ConsoleSignIn {
   readonly #deps: { readonly clock: Clock; readonly logger: Pick<Logger, 'warn'> };
   readonly #options: SignInOptions;

@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http';
 import { rpcErrorBody } from '../mcp/mcp-errors.ts';
-import { ERRORS, type ErrorCode, publicError } from '../protocol/errors.ts';
+import { ERRORS } from '../protocol/error-table.ts';
+import { type ErrorCode, publicError } from '../protocol/errors.ts';
 import { exampleError } from './route-docs.ts';
 
 /** What @fastify/swagger writes as the description of a response that has none. */

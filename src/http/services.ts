@@ -2,7 +2,10 @@ import type { FastifyRequest } from 'fastify';
 import type { ServiceIdentity } from '../auth/tokens.ts';
 import { TollgateError } from '../protocol/errors.ts';
 
-/** Authenticates the service or operator of a request, which needs one of the scopes. @throws TollgateError of the authentication rows, PERMISSION_DENIED */
+/**
+ * Authenticates the service or operator of a request, which needs one of the scopes.
+ * @throws TollgateError of the authentication rows, PERMISSION_DENIED
+ */
 export type IdentifyService = (request: FastifyRequest, scope: string | readonly string[]) => Promise<ServiceIdentity>;
 
 export interface ServiceGuard {
@@ -27,7 +30,9 @@ export function serviceGuard(identify: IdentifyService): ServiceGuard {
   };
 }
 
-/** What the scopes of an operator include. A service has its own scopes only, and `admin` always includes `admin:read`. */
+/**
+ * What the scopes of an operator include. A service has its own scopes only, and `admin` always includes `admin:read`.
+ */
 const OPERATOR_SCOPES: Readonly<Record<string, readonly string[]>> = {
   'admin:read': ['admin:read', 'usage:read'],
   admin: ['admin', 'admin:read', 'usage:read', 'usage:write', 'events:write'],
@@ -40,7 +45,10 @@ export function withIncludedScopes(identity: ServiceIdentity): ServiceIdentity {
   return { ...identity, scopes: [...new Set(scopes.flatMap((scope) => OPERATOR_SCOPES[scope] ?? []))] };
 }
 
-/** @param scope one or several scopes, one of which is necessary @throws TollgateError PERMISSION_DENIED, with the first scope */
+/**
+ * @param scope one or several scopes, one of which is necessary
+ * @throws TollgateError PERMISSION_DENIED, with the first scope
+ */
 export function requireScope({ scopes }: Pick<ServiceIdentity, 'scopes'>, scope: string | readonly string[]): void {
   const [least, ...others] = [scope].flat();
   if (least === undefined || [least, ...others].some((one) => scopes.includes(one))) return;

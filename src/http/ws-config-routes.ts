@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Clock } from '../lib/clock.ts';
 import { MCP_VERSIONS } from '../mcp/mcp-server.ts';
-import { ERRORS } from '../protocol/errors.ts';
+import { ERRORS } from '../protocol/error-table.ts';
 import { AUTH_METHODS } from '../protocol/identity.ts';
 import { CLIENT_MESSAGE_NAMES, DURABLE_EVENTS, TRANSIENT_EVENTS } from '../protocol/messages.ts';
 import { allowOrigins } from './cors.ts';

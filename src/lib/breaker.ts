@@ -11,6 +11,8 @@ const WINDOW = { threshold: 0.4, size: 10, minimumNumberOfCalls: 5 };
 const REST_MS = 5_000;
 
 export type BreakerState = 'closed' | 'half_open' | 'open';
+/** The states as the metrics report them. */
+export const BREAKER_STATE_NUMBERS: Readonly<Record<BreakerState, number>> = { closed: 0, half_open: 1, open: 2 };
 
 /** Thrown instead of making a call. */
 export class BreakerOpenError extends Error {

@@ -2,8 +2,8 @@
  * Closes the resources of a composition root in reverse order. Each resource is registered directly after its creation,
  * so that a failed start also closes what it has opened.
  *
- * Not an `AsyncDisposableStack`: its errors do not name the resource, and a second caller of `disposeAsync` does not wait
- * for the first one.
+ * Not an `AsyncDisposableStack`: its errors do not name the resource, and a second caller of `disposeAsync` does not
+ * wait for the first one.
  */
 export class Closers {
   readonly #stack: { name: string; close: () => unknown }[] = [];

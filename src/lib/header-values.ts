@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 
 /**
- * Returns the values of a header, one per occurrence. `headersDistinct` of Node would build the lists of all headers, and
- * `headers` keeps only the first of several.
+ * Returns the values of a header, one per occurrence. `headersDistinct` of Node would build the lists of all headers,
+ * and `headers` keeps only the first of several.
  * @param name in lower case
  */
 export function headerValues({ rawHeaders }: Pick<IncomingMessage, 'rawHeaders'>, name: string): string[] {

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { isObject, parseJson } from './json.ts';
 
 /**
  * Checks of the text of JSON Web Signatures in compact form (RFC 7515 section 7.1); none of them verifies a
@@ -24,7 +25,7 @@ export function isCanonical(token: string): boolean {
 export function hasJoseHeader(token: string): boolean {
   const end = token.indexOf('.');
   if (end < 0) return false;
-  return isObject(parsed(Buffer.from(token.slice(0, end), 'base64url').toString('utf8')));
+  return isObject(parseJson(Buffer.from(token.slice(0, end), 'base64url').toString('utf8')));
 }
 
 /**
@@ -36,20 +37,8 @@ export function jsonObject(part: string): JsonObject | undefined {
   const bytes = Buffer.from(part, 'base64url');
   if (!isUtf8(bytes)) return undefined;
   const text = bytes.toString('utf8');
-  const value = parsed(text);
+  const value = parseJson(text);
   return isObject(value) && writtenMembers(text) === memberCount(value) ? value : undefined;
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** Counts the members of all objects in valid JSON text, which are the colons outside strings. */

@@ -10,7 +10,8 @@ const LEADS = [-180, -60, -10, 0, 5, 10, 12, 13, 14, 15, 16, 20, 60];
 
 /**
  * Interval at which the delay of the event loop is sampled, in milliseconds. `tollgate_nodejs_eventloop_lag_*` includes
- * it. Each sample wakes the process: at the 10 ms of `prom-client`, samples were most of the CPU time of an idle process.
+ * it. Each sample wakes the process: at the 10 ms of `prom-client`, samples were most of the CPU time of an idle
+ * process.
  */
 export const LOOP_SAMPLE_MS = 50;
 

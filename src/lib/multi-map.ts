@@ -1,4 +1,6 @@
-/** Two or more values of one key. Never changed, so that a loop over them is safe while values are added and removed. */
+/**
+ * Two or more values of one key. Never changed, so that a loop over them is safe while values are added and removed.
+ */
 class Several<Value> {
   readonly list: readonly Value[];
 

@@ -5,12 +5,12 @@ const PER_CALL = 0.2;
 /** Additional retries per second, for processes with so few calls that their share would be close to zero. */
 const PER_SECOND = 2;
 /** Capacity of the bucket. */
-const MOST = 10;
+const CAPACITY = 10;
 
 /** Limits retries with a token bucket that fills with each call and, slowly, with time. */
 export class RetryBudget {
   readonly #clock: Clock;
-  #tokens = MOST;
+  #tokens = CAPACITY;
   #filledAt: number;
 
   constructor({ clock }: { clock: Clock }) {
@@ -35,6 +35,6 @@ export class RetryBudget {
   }
 
   #add(tokens: number): void {
-    this.#tokens = Math.min(this.#tokens + tokens, MOST);
+    this.#tokens = Math.min(this.#tokens + tokens, CAPACITY);
   }
 }

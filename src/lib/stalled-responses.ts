@@ -10,8 +10,8 @@ interface Progress {
 }
 
 /**
- * Ends responses whose client reads none of the output for a time. Node has no such bound: its timeouts concern requests
- * only. An unread response would keep its memory and its socket, and count among the requests in flight.
+ * Ends responses whose client reads none of the output for a time. Node has no such bound: its timeouts concern
+ * requests only. An unread response would keep its memory and its socket, and count among the requests in flight.
  */
 export class StalledResponses {
   readonly #stalledMs: number;

@@ -60,9 +60,9 @@ export class LongTasks {
   }
 
   /**
-   * Measures each current listener of `emitter`, added with `on`, at each event. Replaces them, as two further listeners would
-   * cost 250 bytes per connection, and a copy of the list per event. The replacement is shared by all emitters, and
-   * `removeListener` accepts the original.
+   * Measures each current listener of `emitter`, added with `on`, at each event. Replaces them, as two further
+   * listeners would cost 250 bytes per connection, and a copy of the list per event. The replacement is shared by all
+   * emitters, and `removeListener` accepts the original.
    */
   watch(emitter: WatchedEmitter, event: string, input: WatchedInput): void {
     emitter[INPUT] = input;

@@ -24,6 +24,11 @@ export class PendingConnections {
     return this.#total;
   }
 
+  /** Number of stored addresses. */
+  get addresses(): number {
+    return this.#byAddress.size;
+  }
+
   /**
    * Counts a connection until its `remove`.
    * @returns undefined; or the limit that it exceeds, and then it is not counted

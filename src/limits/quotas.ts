@@ -75,8 +75,9 @@ export interface Consumption {
 }
 
 /**
- * The reply of a script that reserves or refuses: the time of Redis in ms; for a refused call the reached limit, from 1,
- * or 0 for too many calls in flight; then per limit its uses and the time at which the oldest of them ends, 0 for none.
+ * The reply of a script that reserves or refuses: the time of Redis in ms; for a refused call the reached limit, from
+ * 1, or 0 for too many calls in flight; then per limit its uses and the time at which the oldest of them ends, 0 for
+ * none.
  */
 export type QuotaReply = readonly [now: number, ...rest: number[]];
 

@@ -1,5 +1,5 @@
 import type { MessageContext, RpcDispatcher, RpcMessage, RpcRequest } from '../connections/connection-context.ts';
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import type { InFlight } from './in-flight.ts';
 import type { McpServer } from './mcp-server.ts';
 import { type McpTracingDeps, traceMcp } from './mcp-tracing.ts';

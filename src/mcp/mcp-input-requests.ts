@@ -3,7 +3,7 @@ import {
   type InputRequiredResult,
   type ServerContext,
 } from '@modelcontextprotocol/server';
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import type { InputExchange, InputRequests } from '../upstreams/input-requests.ts';
 import type { RequestState, RequestStates, StatedRequest } from './request-states.ts';
 

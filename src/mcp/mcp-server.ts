@@ -9,7 +9,7 @@ import {
   WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server';
 import packageFile from '../../package.json' with { type: 'json' };
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import { type Logger, userHash } from '../lib/logger.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { type TollgateError, toTollgateError } from '../protocol/errors.ts';

@@ -1,5 +1,5 @@
 import type { CallToolResult, InputRequiredResult, ListToolsResult, TextContent } from '@modelcontextprotocol/server';
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import type { MessageLimit } from '../limits/message-limit.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Fields } from '../protocol/messages.ts';
@@ -148,8 +148,8 @@ function contentOf({ success, result, error }: ToolResult, upstream: boolean): C
   if (upstream && isObject(result) && Array.isArray(result.content)) {
     const { content, structuredContent } = result;
     if (structuredContent === undefined) return { content };
-    // MCP 2025-11-25 lets a server answer with structured content only. Clients that pass `content` on to their model, such
-    // as @ai-sdk/mcp 2.0.99, would then pass on an empty result.
+    // MCP 2025-11-25 lets a server answer with structured content only. Clients that pass `content` on to their model,
+    // such as @ai-sdk/mcp 2.0.99, would then pass on an empty result.
     return { content: content.length === 0 ? [textOf(structuredContent)] : content, structuredContent };
   }
   return {

@@ -1,4 +1,4 @@
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import { userHash } from '../lib/logger.ts';
 import { parseTraceParent, type Span, type Tracing } from '../lib/tracing.ts';
 import type { Identity } from '../protocol/identity.ts';

@@ -5,7 +5,7 @@ import {
   Server,
   type Transport,
 } from '@modelcontextprotocol/server';
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import { idOf } from './mcp-errors.ts';
 
 /** Maximum number of problems in the message of an error. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { TollgateError } from './errors.ts';
-import type { Fields } from './messages.ts';
+import { type Fields, isFields } from './messages.ts';
 
 /** A tool of the front end that started a run: the agent calls it, the front end executes it. */
 export interface ClientTool {
@@ -11,9 +11,10 @@ export interface ClientTool {
   readonly parameters: Fields;
 }
 
-const MOST_TOOLS = 64;
+/** Tools per run. */
+const MAX_TOOLS = 64;
 /** Characters of all tools as JSON; they are stored with the run. */
-const MOST_CHARACTERS = 65_536;
+const MAX_CHARACTERS = 65_536;
 
 const Tool = z.looseObject({
   name: z.string().regex(/^[\w-]{1,64}$/, 'must have 1 to 64 letters, digits, "_" or "-"'),
@@ -24,18 +25,17 @@ const Tool = z.looseObject({
 /**
  * Reads the tools of a front end.
  * @param schemaField the field in which its protocol has the JSON Schema of the arguments
- * @throws TollgateError FORMAT_ERROR that names the field, for an invalid tool, a repeated name, or more than 64 tools or
- *   65,536 characters
+ * @throws TollgateError FORMAT_ERROR that names the field, for an invalid tool, a repeated name, or more than 64 tools
+ *   or 65,536 characters
  */
 export function clientToolsOf(
   tools: readonly unknown[] = [],
   schemaField: 'parameters' | 'inputSchema' = 'parameters',
 ): readonly ClientTool[] {
-  if (tools.length > MOST_TOOLS) throw toolError('tools', `must have at most ${MOST_TOOLS} tools`);
+  if (tools.length > MAX_TOOLS) throw toolError('tools', `must have at most ${MAX_TOOLS} tools`);
   const names = new Set<string>();
   const read = tools.map((value, at): ClientTool => {
-    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
-    const named = isObject ? { ...value, parameters: (value as Fields)[schemaField] } : value;
+    const named = isFields(value) ? { ...value, parameters: value[schemaField] } : value;
     const { data, error } = Tool.safeParse(named);
     if (!data) {
       const [issue] = error.issues;
@@ -47,8 +47,8 @@ export function clientToolsOf(
     names.add(name);
     return { name, description: description?.toWellFormed() ?? '', parameters: parameters ?? { type: 'object' } };
   });
-  if (JSON.stringify(read).length > MOST_CHARACTERS) {
-    throw toolError('tools', `must have at most ${MOST_CHARACTERS} characters of JSON`);
+  if (JSON.stringify(read).length > MAX_CHARACTERS) {
+    throw toolError('tools', `must have at most ${MAX_CHARACTERS} characters of JSON`);
   }
   return read;
 }

@@ -1,6 +1,6 @@
 import { publicError, TollgateError } from './errors.ts';
 import { checkJsonBounds, isWithinJsonBounds, type JsonBounds, topLevelScalars } from './json-bounds.ts';
-import type { Fields, LogEntry, ServerEventType } from './messages.ts';
+import { type Fields, isFields, type LogEntry, type ServerEventType } from './messages.ts';
 
 /** Correlates a reply with its request: the id of a JSON-RPC request, or the acknowledgement callback of Socket.IO. */
 export type ReplyTo = { readonly rpcId: string | number } | { readonly ack: (reply: Fields) => void } | undefined;
@@ -87,7 +87,7 @@ function decodePlain(frame: string): IncomingMessage {
   const { type, payload, ...fields } = message;
   if (typeof type !== 'string' || type === '') throw new TollgateError('INVALID_MESSAGE');
   if (payload === undefined || payload === null) return { name: type, fields, replyTo: undefined };
-  if (!isObject(payload))
+  if (!isFields(payload))
     throw new TollgateError('INVALID_MESSAGE', {
       text: '"payload" must be an object. Put the fields of the message into it.',
     });
@@ -103,7 +103,7 @@ function decodeJsonRpc(frame: string): IncomingMessage {
   if (id !== undefined && typeof id !== 'string' && typeof id !== 'number') {
     throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC "id" must be a string or a number.' });
   }
-  if (params !== undefined && params !== null && !isObject(params)) {
+  if (params !== undefined && params !== null && !isFields(params)) {
     throw new TollgateError('INVALID_MESSAGE', { text: 'The JSON-RPC "params" must be an object.' });
   }
   return { name: method, fields: params ?? {}, replyTo: id === undefined ? undefined : { rpcId: id } };
@@ -113,11 +113,11 @@ function decodeJsonRpc(frame: string): IncomingMessage {
  * Parses an HTTP body or a frame as a single JSON-RPC object, without validating its members.
  * @throws TollgateError JSON_ERROR, INVALID_MESSAGE
  */
-export function jsonRpcBody(text: string): Record<string, unknown> {
+export function jsonRpcBody(text: string): Fields {
   const parsed = parse(text);
   if (Array.isArray(parsed))
     throw wrongDialect('Batches are not supported. Send one object in JSON-RPC format per message.');
-  if (!isObject(parsed))
+  if (!isFields(parsed))
     throw wrongDialect('This endpoint requires an object in JSON-RPC format. Use /ws for plain JSON.');
   return parsed;
 }
@@ -129,7 +129,7 @@ export function replyToOf(frame: string): ReplyTo {
     const parsed: unknown = isWithinJsonBounds(frame, MESSAGE_BOUNDS)
       ? JSON.parse(frame)
       : topLevelScalars(frame, ['jsonrpc', 'id']);
-    const id = isObject(parsed) && parsed.jsonrpc === '2.0' ? parsed.id : undefined;
+    const id = isFields(parsed) && parsed.jsonrpc === '2.0' ? parsed.id : undefined;
     return typeof id === 'string' || typeof id === 'number' ? { rpcId: id } : undefined;
   } catch {
     return undefined;
@@ -148,10 +148,6 @@ function parse(frame: string): unknown {
 
 function parseObject(frame: string): Record<string, unknown> {
   const parsed = parse(frame);
-  if (!isObject(parsed)) throw new TollgateError('INVALID_MESSAGE');
+  if (!isFields(parsed)) throw new TollgateError('INVALID_MESSAGE');
   return parsed;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,4 +1,5 @@
 import { FormSchema, type InputOutcome, type InputRequest } from './input.ts';
+import { isFields } from './messages.ts';
 
 const MESSAGE_LENGTH = 2_000;
 const LABEL_LENGTH = 200;
@@ -19,8 +20,8 @@ export interface ForeignRequest {
 }
 
 /**
- * Converts a request of another protocol. A schema with the one property `approved` (boolean) is an approval; one that a
- * form can express is a form; for any other there is a form with one text.
+ * Converts a request of another protocol. A schema with the one property `approved` (boolean) is an approval; one that
+ * a form can express is a form; for any other there is a form with one text.
  * @param schema JSON Schema; undefined for any answer
  */
 export function foreignRequest(text: unknown, schema: unknown): ForeignRequest {
@@ -35,16 +36,16 @@ export function foreignRequest(text: unknown, schema: unknown): ForeignRequest {
 }
 
 function isApproval(schema: unknown): boolean {
-  const properties = isObject(schema) && isObject(schema.properties) ? schema.properties : {};
+  const properties = isFields(schema) && isFields(schema.properties) ? schema.properties : {};
   const { approved, ...others } = properties;
-  return isObject(approved) && approved.type === 'boolean' && Object.keys(others).length === 0;
+  return isFields(approved) && approved.type === 'boolean' && Object.keys(others).length === 0;
 }
 
 /** Returns a schema as a form, without the keywords that a form does not have; undefined if it is none. */
 export function formOf(schema: unknown): FormSchema | undefined {
-  if (!isObject(schema) || schema.type !== 'object' || !isObject(schema.properties)) return undefined;
+  if (!isFields(schema) || schema.type !== 'object' || !isFields(schema.properties)) return undefined;
   const properties = Object.fromEntries(
-    Object.entries(schema.properties).map(([name, field]) => [name, isObject(field) ? fieldOf(field) : field]),
+    Object.entries(schema.properties).map(([name, field]) => [name, isFields(field) ? fieldOf(field) : field]),
   );
   const required = Array.isArray(schema.required) ? { required: schema.required } : {};
   return FormSchema.safeParse({ type: 'object', properties, ...required }).data;
@@ -65,14 +66,10 @@ function fieldOf(field: Readonly<Record<string, unknown>>): Readonly<Record<stri
     const label = bounded(field[name], LABEL_LENGTH);
     return label === undefined ? [] : [[name, label] as const];
   });
-  const options = Array.isArray(field.oneOf) ? field.oneOf.map((one) => (isObject(one) ? one.const : undefined)) : [];
+  const options = Array.isArray(field.oneOf) ? field.oneOf.map((one) => (isFields(one) ? one.const : undefined)) : [];
   return { type, ...(options.length > 0 ? { enum: options } : {}), ...Object.fromEntries([...known, ...titles]) };
 }
 
 function bounded(text: unknown, length: number): string | undefined {
   return typeof text === 'string' && text.trim() !== '' ? text.slice(0, length).toWellFormed() : undefined;
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -78,7 +78,8 @@ export const CLIENT_MESSAGES = {
   run_status: {
     aliases: [],
     access: 'user',
-    // With a run id, the request id only identifies this request; alone, it is that of the request that started the run.
+    // With a run id, the request id only identifies this request; alone, it is that of the request that started the
+    // run.
     fields: z
       .object({ run_id: text(64).optional(), request_id: requestId })
       .refine(({ run_id, request_id }) => run_id !== undefined || request_id !== undefined, {
@@ -274,6 +275,11 @@ export type ServerEventType = DurableEventType | TransientEventType | PublishedE
 
 /** The fields of a message or event, apart from its type. */
 export type Fields = Readonly<Record<string, unknown>>;
+
+/** Returns whether a parsed JSON value is an object, not an array or null. */
+export function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
 /**
  * A durable event for delivery to clients. The fields are rendered once, because all connections receive the same

@@ -13,8 +13,8 @@ export function parseFields<Schema extends z.ZodType>(schema: Schema, input: unk
 }
 
 /**
- * Removes the nulls of unset fields. Only fields that the schema declares are considered, so nulls within tool arguments
- * and other free JSON are kept, and so is a null that the schema accepts.
+ * Removes the nulls of unset fields. Only fields that the schema declares are considered, so nulls within tool
+ * arguments and other free JSON are kept, and so is a null that the schema accepts.
  */
 export function withoutUnsetFields(schema: z.ZodType, input: unknown): unknown {
   const shape = shapeOf(schema);

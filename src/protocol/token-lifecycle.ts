@@ -17,8 +17,8 @@ export function isRefusalCode(code: ErrorCode): code is Refusal {
 /** Message from a worker to the connections of a session, on the user channel. */
 export const TokenControl = z.discriminatedUnion('control', [
   /**
-   * A newer, sealed token is available; `expires_at` in milliseconds. `refresh_token` is the sealed refresh token of the
-   * session, for the connections of `refresh_family`: those that handed over one of its predecessors.
+   * A newer, sealed token is available; `expires_at` in milliseconds. `refresh_token` is the sealed refresh token of
+   * the session, for the connections of `refresh_family`: those that handed over one of its predecessors.
    */
   z.object({
     control: z.literal('token'),

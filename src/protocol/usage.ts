@@ -13,7 +13,10 @@ export interface UsageRecord {
   readonly status: UsageStatus;
   /** Price units; 0 unless the tool succeeded. */
   readonly units: number;
-  /** Amounts that a model or remote agent reported, by kind: `input_tokens`, `output_tokens`. Only on model steps and turns. */
+  /**
+   * Amounts that a model or remote agent reported, by kind: `input_tokens`, `output_tokens`. Only on model steps and
+   * turns.
+   */
   readonly units_by_kind?: Readonly<Record<string, number>>;
   /** The model reported no amounts: those in `units_by_kind` are an estimate. */
   readonly estimated?: true;
@@ -56,7 +59,8 @@ export interface LedgerRecord extends UsageRecord {
   /** 128 random bits, base64url: the key of the commitment to the record's personal fields. Absent in older records. */
   readonly salt?: string;
   /**
-   * Content digest of the record before, which excludes its personal fields: see src/usage/redaction.ts. Absent in older records.
+   * Content digest of the record before, which excludes its personal fields: see src/usage/redaction.ts. Absent in
+   * older records.
    */
   readonly content_before?: string;
   /** Only on erased records: the commitment to the original personal fields. */

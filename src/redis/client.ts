@@ -106,8 +106,9 @@ function sendHeartbeats(redis: Redis, role: ConnectionRole, report: (error: Erro
 }
 
 /**
- * Reconnects if the server has become a replica, which leads to the new master. The first refused write does so too, but
- * a connection for subscriptions sends none. In a cluster, a replica refers every command to the master of its slot.
+ * Reconnects if the server has become a replica, which leads to the new master. The first refused write does so too,
+ * but a connection for subscriptions sends none. In a cluster, a replica refers every command to the master of its
+ * slot.
  */
 async function leaveReplica(redis: RedisServer, report: (error: Error) => void): Promise<void> {
   const info = await redis.info('replication');

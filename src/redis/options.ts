@@ -12,8 +12,8 @@ import { sentinelConnector, serverConnector } from './connectors.ts';
  *   error instead of waiting in a queue. A command is never sent twice, because a repeated XADD would append a second
  *   event.
  * - `subscriber`: subscriptions, restored after a reconnect.
- * - `blocking`: BullMQ workers, which must wait for Redis without a limit. Their commands can be sent twice, and so can
- *   their jobs.
+ * - `blocking`: BullMQ workers, which wait for Redis to come back without a limit. Their commands can be sent twice, and
+ *   so can their jobs.
  */
 export type ConnectionRole = 'commands' | 'subscriber' | 'blocking';
 
@@ -27,6 +27,8 @@ const COMMAND_TIMEOUT_MS = 3_000;
 const MAX_RECONNECT_DELAY_MS = 1_000;
 /** A connection that receives nothing for this long is closed and reopened: the peer may have disappeared silently. */
 const SILENCE_MS = 5_000;
+/** The same for a connection on which BullMQ waits for jobs, for at most 10 s per command. */
+const BLOCKING_SILENCE_MS = 15_000;
 /**
  * Interval of the periodic slot map refresh. A failover that breaks no connection causes no error, so only a refresh
  * detects it. Each refresh compares 16,384 slots as text, which takes milliseconds; a shorter interval would cost too
@@ -38,7 +40,7 @@ const SLOTS_TIMEOUT_MS = 2_000;
 const ROLE_OPTIONS: Record<ConnectionRole, RedisOptions> = {
   commands: { maxRetriesPerRequest: 0, commandTimeout: COMMAND_TIMEOUT_MS, socketTimeout: SILENCE_MS },
   subscriber: { maxRetriesPerRequest: null, socketTimeout: SILENCE_MS },
-  blocking: { maxRetriesPerRequest: null },
+  blocking: { maxRetriesPerRequest: null, socketTimeout: BLOCKING_SILENCE_MS },
 };
 
 /** The parsed connection variables, with the contents of the files that they name. */

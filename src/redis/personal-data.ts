@@ -1,4 +1,5 @@
-import type { Keys, UserKeys } from './keys.ts';
+import type { Keys } from './keys.ts';
+import type { UserKeys } from './user-keys.ts';
 
 /**
  * What an erasure does with each key. The table in docs/security.md has the same rows, and a test compares both. A key

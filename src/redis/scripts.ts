@@ -45,9 +45,9 @@ export function unexpectedReply(script: string, reply: unknown): TollgateError {
 type ScriptCommand = (...args: ScriptArgument[]) => Promise<unknown>;
 
 /**
- * One Lua file, `lua/<name>-<number of keys>.lua`, or `lua/<name>-n.lua` if the number varies. ioredis registers it under
- * its name and a digest of its text, so that two versions can coexist during a rolling deployment. It is called with
- * EVALSHA, and once with EVAL if Redis does not have it.
+ * One Lua file, `lua/<name>-<number of keys>.lua`, or `lua/<name>-n.lua` if the number varies. ioredis registers it
+ * under its name and a digest of its text, so that two versions can coexist during a rolling deployment. It is called
+ * with EVALSHA, and once with EVAL if Redis does not have it.
  */
 export class LuaScript<Reply = unknown> {
   readonly command: string;

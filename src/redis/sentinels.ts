@@ -109,7 +109,8 @@ export class Sentinels {
     });
     sentinel.on('ready', () => {
       isDown = false;
-      // ioredis restores only subscriptions that were confirmed. A failover of the time before is found by the question.
+      // ioredis restores only subscriptions that were confirmed. A failover of the time before is found by the
+      // question.
       sentinel.subscribe(SWITCHED).catch(() => undefined);
       this.#check(sentinel);
     });

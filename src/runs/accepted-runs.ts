@@ -2,7 +2,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import { isTerminalEvent, type LogEntry } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
-import type { Runs } from './runs.ts';
+import type { RunClaims } from './run-claims.ts';
 import type { AcceptedRun } from './stored-run.ts';
 
 /** Characters of the runs that are kept, messages and callers included. The oldest are dropped first. */
@@ -17,7 +17,7 @@ const AT_ONCE = 100;
 
 export interface AcceptedRunsDeps {
   readonly redis: Pick<Redis, 'on' | 'off'>;
-  readonly runs: Pick<Runs, 'keep'>;
+  readonly claims: Pick<RunClaims, 'keep'>;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -102,11 +102,11 @@ export class AcceptedRuns {
   async #check(all: readonly Kept[]): Promise<boolean> {
     if (this.#isChecking || all.length === 0) return false;
     this.#isChecking = true;
-    const { runs, clock, logger } = this.#deps;
+    const { claims, clock, logger } = this.#deps;
     try {
       for (let from = 0; from < all.length; from += AT_ONCE) {
         const some = all.slice(from, from + AT_ONCE).filter(({ at }) => clock.now() - at <= MAX_AGE_MS);
-        await Promise.all(some.map(({ run, at }) => runs.keep(run, Math.max(0, clock.now() - at))));
+        await Promise.all(some.map(({ run, at }) => claims.keep(run, Math.max(0, clock.now() - at))));
       }
       return true;
     } catch (error) {

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { Clock } from '../lib/clock.ts';
+import { parseJson } from '../lib/json.ts';
 import { TollgateError } from '../protocol/errors.ts';
 import type { Redis } from '../redis/client.ts';
 import { mapRedisErrors } from '../redis/errors.ts';
@@ -82,7 +83,7 @@ export class RunAdmission {
 
   /** Replaces the estimate. A report of another version that cannot be read is ignored. */
   onReport(text: string): void {
-    const load = QueueLoad.safeParse(parsed(text));
+    const load = QueueLoad.safeParse(parseJson(text));
     if (!load.success) return;
     this.#load = load.data;
     this.#reportedAt = this.#deps.clock.now();
@@ -115,13 +116,5 @@ export class RunAdmission {
       text: 'More runs wait than can be executed within their time limit. Retry later.',
       retryAfterMs: retryMs * (1 + RETRY_SPREAD * Math.random()),
     });
-  }
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

@@ -13,7 +13,7 @@ export type RemoteEventType = Extract<
 export type JournalEntry = NonNullable<NewEvent['journal']>;
 
 /** Maximum number of events per append, which bounds the time of the script. */
-const MOST_PER_APPEND = 32;
+const MAX_PER_APPEND = 32;
 
 /** What an event changes beside the log. */
 export type SideEffects = Pick<Append, 'threadMessage' | 'quotaCommit' | 'reserve'>;
@@ -46,7 +46,7 @@ export function appendLength(pending: readonly Pending[]): number {
   let quotaChanges = 0;
   for (const [at, { written }] of pending.entries()) {
     if (written.quotaCommit || written.reserve) quotaChanges += 1;
-    if (quotaChanges > 1 || at === MOST_PER_APPEND) return at;
+    if (quotaChanges > 1 || at === MAX_PER_APPEND) return at;
     if (isTerminalEvent(written.event.type)) return at + 1;
   }
   return pending.length;

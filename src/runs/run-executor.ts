@@ -10,9 +10,9 @@ import type { Agent } from './agent.ts';
 import { callClientTool } from './client-calls.ts';
 import { RecentRuns } from './recent-runs.ts';
 import { RemoteLog } from './remote-log.ts';
+import type { RunClaims } from './run-claims.ts';
 import { RunOwnershipLost, RunSuspended } from './run-end.ts';
 import { RunLog } from './run-log.ts';
-import type { Runs } from './runs.ts';
 import { StepLog } from './step-log.ts';
 import type { ClaimedRun } from './stored-run.ts';
 
@@ -26,7 +26,7 @@ export type Execution = RunEnd | 'waiting' | 'answered';
 
 export interface RunExecutorDeps {
   readonly log: UserLogWriter;
-  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
+  readonly claims: Pick<RunClaims, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
   readonly agents: AgentCatalogue;
   readonly agent: Agent;
   readonly tools: Pick<ToolService, 'callInRun'>;
@@ -115,10 +115,10 @@ export class RunExecutor {
   }
 
   async #run(run: ClaimedRun, stop: AbortController, { startedAt, deadlineAt }: RunTimes): Promise<Execution> {
-    const { clock, logger, runs } = this.#deps;
+    const { clock, logger, claims } = this.#deps;
     const context = { run_id: run.runId, user: userHash(run.userId) };
     const onRestored = () => logger.warn(context, 'redis lost acknowledged writes, the run was restored');
-    const log = new RunLog({ log: this.#deps.log, clock, runs, onRestored }, run, () => stop.abort('cancelled'));
+    const log = new RunLog({ log: this.#deps.log, clock, claims, onRestored }, run, () => stop.abort('cancelled'));
     this.#recent.started(log);
     const stopConfirming = this.#confirmRegularly(log);
     try {

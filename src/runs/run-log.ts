@@ -24,7 +24,7 @@ import { RunWriter, type RunWriterDeps } from './run-writer.ts';
 import { type ClaimedRun, INPUT_PREFIX, JOURNAL_PREFIX, STEP_PREFIX } from './stored-run.ts';
 
 /** Number of pending events above which the agent waits for the log. */
-const MOST_BUFFERED = 16;
+const MAX_BUFFERED = 16;
 
 /**
  * The events of one run, written by the worker that claimed it.
@@ -83,7 +83,7 @@ export class RunLog implements RunCallLog {
    * append: its next request to the model costs more than the wait, and is in vain if another worker owns the run.
    */
   async buffered(append: Promise<unknown>): Promise<void> {
-    if (this.#hasModelEvents || this.#writer.pending > MOST_BUFFERED) return void (await append);
+    if (this.#hasModelEvents || this.#writer.pending > MAX_BUFFERED) return void (await append);
     append.catch((error: unknown) => {
       this.#failed ??= { error };
       this.#failure.reject(error);

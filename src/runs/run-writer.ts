@@ -14,8 +14,8 @@ import {
   sizeOf,
   type Written,
 } from './run-append.ts';
+import type { InputWait, RunClaims } from './run-claims.ts';
 import { RunOwnershipLost } from './run-end.ts';
-import type { InputWait, Runs } from './runs.ts';
 import type { ClaimedRun } from './stored-run.ts';
 
 /**
@@ -29,7 +29,7 @@ const MAX_RESTORES = 3;
 export interface RunWriterDeps {
   readonly log: UserLogWriter;
   readonly clock: Clock;
-  readonly runs: Pick<Runs, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
+  readonly claims: Pick<RunClaims, 'restore' | 'suspend' | 'journal' | 'openCalls'>;
   /** Called after Redis had lost the run or events of it, and the run was restored. */
   readonly onRestored?: () => void;
 }
@@ -95,12 +95,16 @@ export class RunWriter {
     return Math.max(0, Math.round(this.#deps.clock.now() - this.#startedAt));
   }
 
-  /** Restores the run if Redis has lost it or events of it, its terminal event included. Does nothing when another worker owns the run. */
+  /**
+   * Restores the run if Redis has lost it or events of it, its terminal event or its suspension included. Does nothing
+   * when another worker owns the run.
+   */
   confirm(): Promise<void> {
     const confirmed = this.#last.then(async () => {
       if (!(await this.#restore())) return;
       await this.#flush();
-      if (this.#wait) await this.#suspendAgain(this.#wait);
+      // A restored run has lost that it waits. Nothing changes while it waits, or after the answer.
+      if (this.#wait) await this.#suspendUntil(this.#wait);
     });
     this.#last = confirmed.catch(() => undefined);
     return confirmed;
@@ -122,7 +126,7 @@ export class RunWriter {
   /** Stores a journal entry without an event, in the order of the appends. @throws RunOwnershipLost */
   journal(entry: JournalEntry): Promise<void> {
     this.#hasEntries = true;
-    const store = () => this.#deps.runs.journal(this.#run, this.#run.fencingToken, entry);
+    const store = () => this.#deps.claims.journal(this.#run, this.#run.fencingToken, entry);
     const stored = this.#last.then(async () => {
       await this.#flush();
       let outcome = await this.#retried(store);
@@ -140,7 +144,7 @@ export class RunWriter {
   async openCalls(): Promise<readonly OpenCall[]> {
     if (this.#run.events === 0) return [];
     // The end of the run matters more than the end of its calls.
-    return this.#retried(() => this.#deps.runs.openCalls(this.#run)).catch(() => []);
+    return this.#retried(() => this.#deps.claims.openCalls(this.#run)).catch(() => []);
   }
 
   /** Resolves when no append is in flight; never rejects. */
@@ -155,10 +159,10 @@ export class RunWriter {
    */
   async suspend(wait: Omit<InputWait, 'fencingToken'>): Promise<'waiting' | 'answered'> {
     this.#ended = true;
-    this.#wait = { ...wait, endsAt: this.#deps.clock.now() + wait.expiresMs };
-    const { fencingToken } = this.#run;
+    const wanted = { ...wait, endsAt: this.#deps.clock.now() + wait.expiresMs };
     for (let restores = 0; ; restores++) {
-      const outcome = await this.#retried(() => this.#deps.runs.suspend(this.#run, { ...wait, fencingToken }));
+      const outcome = await this.#suspendUntil(wanted);
+      if (outcome === 'waiting') this.#wait = wanted;
       if (outcome === 'waiting' || outcome === 'answered') return outcome;
       if (outcome !== 'behind' || restores === MAX_RESTORES || !(await this.#restore())) {
         throw new RunOwnershipLost(outcome);
@@ -167,14 +171,12 @@ export class RunWriter {
     }
   }
 
-  /** Suspends a restored run, which has lost that it waits. Nothing changes while it waits, or after the answer. */
-  async #suspendAgain({ endsAt, ...wait }: Wait): Promise<void> {
+  #suspendUntil({ endsAt, ...wait }: Wait) {
     const { fencingToken } = this.#run;
-    const again = () => {
+    return this.#retried(() => {
       const expiresMs = Math.max(0, endsAt - this.#deps.clock.now());
-      return this.#deps.runs.suspend(this.#run, { ...wait, expiresMs, fencingToken });
-    };
-    await this.#retried(again);
+      return this.#deps.claims.suspend(this.#run, { ...wait, expiresMs, fencingToken });
+    });
   }
 
   /** Never rejects: the callers of the events receive the errors. */
@@ -258,7 +260,7 @@ export class RunWriter {
     const silentMs = this.#deps.clock.now() - this.#confirmedAt;
     if (silentMs > RESTORE_WITHIN_MS) return false;
     const restored = await this.#retried(() => {
-      return this.#deps.runs.restore(this.#run, this.elapsedMs);
+      return this.#deps.claims.restore(this.#run, this.elapsedMs);
     });
     if (restored.outcome !== 'claimed') return false;
     const isBehind = restored.events < this.#eventsInLog;

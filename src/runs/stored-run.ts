@@ -107,6 +107,12 @@ export function storedFields(run: Omit<AcceptedRun, 'userId' | 'runId' | 'thread
 
 type StoredCaller = ToolCaller & Pick<ClaimedRun, 'degraded'>;
 
+/** Returns the caller of a run from the field `caller` of its hash. */
+export function parseCaller(json: string): Pick<ClaimedRun, 'caller' | 'degraded'> {
+  const { degraded, ...caller }: StoredCaller = JSON.parse(json);
+  return { caller, degraded };
+}
+
 /** The reply of the script `claimRun`. */
 export interface ClaimReply {
   readonly userId: string;
@@ -141,7 +147,6 @@ export function parseRun({ userId, runId, fields: flat, step, now, pausedMs }: C
     else fields.set(name, flat[i + 1] ?? '');
   }
   const field = (name: string) => fields.get(name) ?? '';
-  const { degraded, ...caller }: StoredCaller = JSON.parse(field('caller'));
   const [fencingToken, acceptedAt] = [Number(field('epoch')), Number(field('accepted_at'))];
   return {
     userId,
@@ -152,9 +157,8 @@ export function parseRun({ userId, runId, fields: flat, step, now, pausedMs }: C
     agent: field('agent'),
     message: field('message'),
     transport: field('transport'),
-    caller,
+    ...parseCaller(field('caller')),
     clientTools: JSON.parse(field('client_tools') || '[]'),
-    degraded,
     fencingToken,
     previousToken: fencingToken - step,
     events: Number(field('events')),

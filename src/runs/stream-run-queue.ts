@@ -13,7 +13,7 @@ const CONSUMER = 'worker';
  */
 const REMOVED_WITHIN_MS = 100;
 /** Number of ended runs that are removed at once, without further delay. */
-const MOST_PER_REMOVAL = 100;
+const MAX_PER_REMOVAL = 100;
 /** Entries read at a time while the queue is searched. */
 const PAGE = 1_000;
 
@@ -92,7 +92,7 @@ export class StreamRunQueue implements RunQueue {
   end(id: string): Promise<void> {
     this.#ended.push(id);
     const removal = this.#removal ?? this.#scheduleRemoval();
-    if (this.#ended.length >= MOST_PER_REMOVAL) this.#removeEnded();
+    if (this.#ended.length >= MAX_PER_REMOVAL) this.#removeEnded();
     return removal.promise;
   }
 

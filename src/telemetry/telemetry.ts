@@ -23,7 +23,7 @@ const BATCH = 512;
 /** Timeout for sending the last spans at shutdown; bounds the delay by a hanging exporter. */
 const FLUSH_MS = 2_000;
 /** Minimum interval between warnings about lost spans, so that an outage of the collector does not flood the log. */
-const COMPLAIN_EVERY_MS = 60_000;
+const LOG_EVERY_MS = 60_000;
 
 /**
  * @param options.instance identifies this process among others of the same role
@@ -38,11 +38,11 @@ export async function startTelemetry(
   }: { role: 'gateway' | 'worker'; instance: string; logger?: Logger | undefined },
 ): Promise<Telemetry> {
   const metrics = new Metrics();
-  let complainAt = 0;
+  let nextLogAt = 0;
   const tracing = await startTracing(config, { role, instance }, (result, spans) => {
     metrics.traceSpans.inc({ result }, spans);
-    if (result === 'exported' || Date.now() < complainAt) return;
-    complainAt = Date.now() + COMPLAIN_EVERY_MS;
+    if (result === 'exported' || Date.now() < nextLogAt) return;
+    nextLogAt = Date.now() + LOG_EVERY_MS;
     logger.warn({ result, spans }, 'spans lost, the collector does not accept them');
   });
   const logger = customLogger ?? createLogger(role, config.LOG_LEVEL, () => tracing.logFields());

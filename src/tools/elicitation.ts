@@ -1,4 +1,4 @@
-import { isObject } from '../lib/is-object.ts';
+import { isObject } from '../lib/json.ts';
 import { formOf } from '../protocol/forms.ts';
 import type { InputOutcome, InputRequest } from '../protocol/input.ts';
 import type { ToolInputRequests } from './tool.ts';

@@ -40,8 +40,8 @@ function entryFromRight(header: string, position: number): string {
 function withoutPort(entry: string): string {
   const bracketed = /^\[([^\]]+)\](?::\d+)?$/.exec(entry);
   if (bracketed?.[1] !== undefined) return bracketed[1];
-  const [address = '', port, ...rest] = entry.split(':');
-  return port !== undefined && rest.length === 0 && isIPv4(address) ? address : entry;
+  const [address = '', , ...rest] = entry.split(':');
+  return rest.length === 0 && isIPv4(address) ? address : entry;
 }
 
 /** Returns an IPv4 address unchanged, and the /64 of an IPv6 address. */

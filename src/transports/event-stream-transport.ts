@@ -63,8 +63,8 @@ export interface EventStreamDeps {
 }
 
 /**
- * Transport over the response of an HTTP request. The head is written with the welcome, so an error before it is a plain
- * HTTP error.
+ * Transport over the response of an HTTP request. The head is written with the welcome, so an error before it is a
+ * plain HTTP error.
  *
  *     waiting ──welcome──► streaming ──terminal event──► ended, regularly
  *        └─close: HTTP error      └──close: terminal event of the protocol, then a reset──► ended

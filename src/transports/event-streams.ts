@@ -32,8 +32,8 @@ export interface StreamRequest {
 
 /**
  * Streams of events over HTTP. Each one is a connection like those of the other transports: it counts towards the
- * connection cap, has a lease and a cursor, and ends with its session, with the node, or if the client reads too slowly.
- * A client that disconnects ends nothing but its stream.
+ * connection cap, has a lease and a cursor, and ends with its session, with the node, or if the client reads too
+ * slowly. A client that disconnects ends nothing but its stream.
  */
 export class EventStreams {
   readonly #deps: ConnectionDeps;

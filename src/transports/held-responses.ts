@@ -1,7 +1,9 @@
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../lib/clock.ts';
 
-/** Longest delay of a response. Redis answers an admission within a few milliseconds; a slow one must not hide the 101. */
+/**
+ * Longest delay of a response. Redis answers an admission within a few milliseconds; a slow one must not hide the 101.
+ */
 const HOLD_MS = 20;
 
 /**

@@ -16,8 +16,8 @@ export interface OriginOptions {
  * which they connect, so the gateway's own origin is allowed too.
  *
  * `Host` does not prove what is the own origin: under DNS rebinding, a page of `evil.test` sends `Host: evil.test` to
- * the gateway. The own origin is therefore that of `PUBLIC_URL`, and that of `Host` only if its host is an IP address or
- * `localhost`, which no attacker can point to another server.
+ * the gateway. The own origin is therefore that of `PUBLIC_URL`, and that of `Host` only if its host is an IP address
+ * or `localhost`, which no attacker can point to another server.
  */
 export class Origins {
   readonly #allowed: ReadonlySet<string>;

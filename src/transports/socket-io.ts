@@ -11,7 +11,7 @@ import { remainingUntil, sleep } from '../lib/clock.ts';
 import type { LongTasks } from '../limits/long-tasks.ts';
 import { publicError, TollgateError, toTollgateError } from '../protocol/errors.ts';
 import type { Identity } from '../protocol/identity.ts';
-import type { Fields } from '../protocol/messages.ts';
+import { type Fields, isFields } from '../protocol/messages.ts';
 import type { Redis } from '../redis/client.ts';
 import { BEYOND_BOUNDS, boundedParser } from './bounded-parser.ts';
 import { BoundedWebSocketServer, CLOSE_TIMEOUT_MS, MAX_CHUNKS, MAX_FRAME_BYTES } from './bounded-websockets.ts';
@@ -236,7 +236,9 @@ export class SocketIo {
     const connection = new Connection(this.#deps, transport, handshake);
     engine.admit({ connection, transport });
     // The client chooses the payload of CONNECT: it may not be an object.
-    const { token, refresh_token, after, epoch }: Fields = isFields(socket.handshake.auth) ? socket.handshake.auth : {};
+    const { token, refresh_token, after, epoch }: Fields = isJsonObject(socket.handshake.auth)
+      ? socket.handshake.auth
+      : {};
     try {
       const options = { resumeFrom: resumePoint(after, epoch), writable: transport.writable };
       const identify = () => this.#identify(socket, token, handedOverToken(refresh_token));
@@ -301,7 +303,7 @@ export class SocketIo {
     if (size !== undefined) {
       throw new TollgateError('MESSAGE_TOO_LARGE', { fields: { max_message_size: maxMessageBytes, size } });
     }
-    if (isFields(fields)) return fields;
+    if (isJsonObject(fields)) return fields;
     throw new TollgateError('INVALID_MESSAGE', { text: 'The data of an event must be one JSON object.' });
   }
 }
@@ -340,6 +342,7 @@ const NO_HANDSHAKE: Socket['handshake'] = Object.freeze({
   auth: {},
 });
 
-function isFields(value: unknown): value is Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value);
+/** Returns whether a value of a packet is an object of JSON; a packet can also contain binary data. */
+function isJsonObject(value: unknown): value is Fields {
+  return isFields(value) && !ArrayBuffer.isView(value);
 }

@@ -1,10 +1,8 @@
-import { Breaker, BreakerOpenError, type BreakerState } from '../lib/breaker.ts';
+import { BREAKER_STATE_NUMBERS, Breaker, BreakerOpenError, type BreakerState } from '../lib/breaker.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import { MissingCapability, RateLimited, UpstreamBusy, UpstreamFault, UpstreamRefusal } from './faults.ts';
-
-const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
 
 /** Kind of a request; a label of the metrics. */
 export type Operation = 'tools/call' | 'lists' | 'resources/read' | 'prompts/get' | 'completion/complete';
@@ -36,12 +34,12 @@ export class Breakers {
         // A request that its caller cancelled says nothing about the server.
         saysNothing: (error) => !isAnswer(error),
         onChange: (state) => {
-          if (kind === 'calls') metrics.upstreamBreaker.set({ server }, STATE_NUMBERS[state]);
+          if (kind === 'calls') metrics.upstreamBreaker.set({ server }, BREAKER_STATE_NUMBERS[state]);
           logger.warn({ server, breaker: kind, state }, 'upstream circuit breaker changed state');
         },
       });
     this.#byKind = { calls: breaker('calls'), reads: breaker('reads'), lists: breaker('lists') };
-    metrics.upstreamBreaker.set({ server }, STATE_NUMBERS.closed);
+    metrics.upstreamBreaker.set({ server }, BREAKER_STATE_NUMBERS.closed);
   }
 
   get states(): Readonly<Record<BreakerKind, BreakerState>> {

@@ -46,8 +46,8 @@ export interface ConnectionDeps {
 export type Era = 'modern' | 'legacy';
 
 /**
- * Connects a client to the server. With the protocol `auto`, a server whose answer to the probe is unusable is connected
- * by `initialize`: servers of older versions answer an unknown request in any way.
+ * Connects a client to the server. With the protocol `auto`, a server whose answer to the probe is unusable is
+ * connected by `initialize`: servers of older versions answer an unknown request in any way.
  * @param known era of the latest connection, if `auto` has detected it
  * @throws UpstreamFault when the server is unreachable or does not support MCP
  */

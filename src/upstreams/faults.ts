@@ -158,3 +158,13 @@ const RESPONSE_TOO_LARGE = "The tool's result is larger than the gateway accepts
 
 /** Error text for callers that cannot receive input requests. */
 export const NEEDS_INPUT = 'The tool needs input from its caller, but input requests are not forwarded here.';
+
+/** Returns the result of a failed request as the metrics label it. */
+export function resultOf(error: unknown): string {
+  if (error instanceof UpstreamFault) return error.kind;
+  if (error instanceof UpstreamBusy) return error.reason;
+  if (error instanceof MissingCapability) return 'input_required';
+  if (error instanceof UnusableResult) return 'unusable';
+  if (error instanceof SessionLost) return 'session_lost';
+  return error instanceof UpstreamRefusal ? 'refused' : 'failed';
+}

@@ -1,7 +1,9 @@
 import type { RequestId } from '@modelcontextprotocol/client';
+import { isObject, parseJson } from '../lib/json.ts';
+import { parseRetryAfter } from '../lib/retry-after.ts';
 import { RateLimited, SessionLost, UnusableResult, UpstreamRefusal } from './faults.ts';
 import { MAX_HOLD_MS } from './holds.ts';
-import { isObject, type Json, withoutNulls } from './rows.ts';
+import { type Json, withoutNulls } from './rows.ts';
 
 /** The JSON-RPC request in the body of an HTTP request. */
 export interface PostedRequest {
@@ -21,7 +23,7 @@ const MAX_SESSION_TEXT = 500;
 
 /** Returns the request of a POST; undefined for notifications and other messages without a response. */
 export function postedRequest({ method, body }: RequestInit, headers: Headers): PostedRequest | undefined {
-  const message = method === 'POST' && typeof body === 'string' ? parsed(body) : undefined;
+  const message = method === 'POST' && typeof body === 'string' ? parseJson(body) : undefined;
   if (!isObject(message) || typeof message.method !== 'string') return undefined;
   const { id } = message;
   if (typeof id !== 'string' && typeof id !== 'number') return undefined;
@@ -37,7 +39,7 @@ export async function readAnswer(response: Response, request: PostedRequest): Pr
   if (NEGOTIATION.has(request.method)) return readNegotiation(response, request);
   if (response.ok) return isJson(response) ? withId(response, await response.text(), request) : response;
   const text = await response.text();
-  const error = rpcErrorOf(parsed(text));
+  const error = rpcErrorOf(parseJson(text));
   const words = error ? String(error.message ?? '') : text;
   if (isSessionLost(response.status, words, request)) throw new SessionLost(true);
   const { status } = response;
@@ -51,8 +53,8 @@ export async function readAnswer(response: Response, request: PostedRequest): Pr
 }
 
 /**
- * Returns whether a JSON-RPC error in HTTP 200 says that the session is unknown. Its words are all there is: servers use
- * different codes for it.
+ * Returns whether a JSON-RPC error in HTTP 200 says that the session is unknown. Its words are all there is: servers
+ * use different codes for it.
  */
 export function saysSessionLost({ code, message }: UpstreamRefusal): boolean {
   return SESSION_CODES.has(code) && namesLostSession(message);
@@ -67,7 +69,7 @@ async function readNegotiation(response: Response, { method, id }: PostedRequest
 
 /** Returns the answer with the id of its request and the members that JSON-RPC 2.0 requires, if it lacks them. */
 function withId(response: Response, text: string, { id }: Pick<PostedRequest, 'id' | 'method'>): Response {
-  const body = parsed(text);
+  const body = parseJson(text);
   const message = Array.isArray(body) && body.length === 1 ? body[0] : body;
   if (isObject(message) && !('method' in message)) {
     const error = rpcErrorOf(message);
@@ -107,13 +109,8 @@ function rpcErrorOf(body: unknown): Json | undefined {
   return data === undefined ? { code, message: text } : { code, message: text, data };
 }
 
-/** Milliseconds until the time in `Retry-After`, a number of seconds or a date (RFC 9110 section 10.2.3). */
 function retryAfterOf(headers: Headers): number | undefined {
-  const value = headers.get('retry-after');
-  if (value === null) return undefined;
-  const seconds = Number(value);
-  const ms = Number.isFinite(seconds) ? seconds * 1_000 : Date.parse(value) - Date.now();
-  return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), MAX_HOLD_MS) : undefined;
+  return parseRetryAfter(headers.get('retry-after'), Date.now(), MAX_HOLD_MS);
 }
 
 function isJson({ headers }: Response): boolean {
@@ -122,12 +119,4 @@ function isJson({ headers }: Response): boolean {
 
 function jsonResponse(message: Json): Response {
   return new Response(JSON.stringify(message), { headers: { 'content-type': 'application/json' } });
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

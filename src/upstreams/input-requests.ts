@@ -1,4 +1,5 @@
 import type { InputRequestKind, ToolServer } from '../catalogue/tool-servers.ts';
+import { isObject } from '../lib/json.ts';
 import { MISSING_CAPABILITY, MissingCapability, NEEDS_INPUT, UpstreamFault, UpstreamRefusal } from './faults.ts';
 
 /** Maximum number of input requests per response. */
@@ -146,8 +147,4 @@ function requirementOf(kinds: readonly InputRequestKind[]): Json {
 
 function broken(what: string): UpstreamFault {
   return new UpstreamFault('broken', `the response has ${what}`);
-}
-
-function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,10 +1,10 @@
 import type { JSONRPCMessage, RequestId, Transport } from '@modelcontextprotocol/client';
 import type { ToolServer } from '../catalogue/tool-servers.ts';
+import { isObject } from '../lib/json.ts';
 import { TOO_LARGE } from './faults.ts';
 import { readToolResult } from './results.ts';
 import {
   isListMethod,
-  isObject,
   type Json,
   type ListMethod,
   type OmittedRow,

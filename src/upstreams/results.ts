@@ -1,4 +1,5 @@
-import { isObject, type Json, type RowRules, type SpecSchemas, withoutNulls } from './rows.ts';
+import { isObject } from '../lib/json.ts';
+import { type Json, type RowRules, type SpecSchemas, withoutNulls } from './rows.ts';
 
 const CONTENT_SCHEMAS = {
   text: 'TextContent',
@@ -24,7 +25,8 @@ export function readToolResult({ schemas, isLegacy }: RowRules, result: Json): J
     const blocks = Array.isArray(content) ? content : content === undefined ? [] : [content];
     read.content = blocks.map((block) => readContent(schemas, block));
   }
-  // Any JSON value is allowed since 2026-07-28 only. The SDK's server wraps other values for older clients in the same way.
+  // Any JSON value is allowed since 2026-07-28 only. The SDK's server wraps other values for older clients in the same
+  // way.
   const isWrapped = isLegacy && structuredContent !== undefined && !isObject(structuredContent);
   if (isWrapped) read.structuredContent = { result: structuredContent };
   if (isError !== undefined) read.isError = isError === true || isError === 'true';

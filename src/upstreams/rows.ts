@@ -1,4 +1,5 @@
 import type { specTypeSchemas } from '@modelcontextprotocol/client';
+import { isObject } from '../lib/json.ts';
 
 /** The SDK's schemas of MCP types; passed in, because the SDK is only loaded if tool servers are configured. */
 export type SpecSchemas = typeof specTypeSchemas;
@@ -103,8 +104,26 @@ function normalizeSchemas(row: Record<string, unknown>): void {
     if (!isObject(schema)) continue;
     const { type } = schema;
     const isImplied = type === undefined || type === null || (Array.isArray(type) && type.includes('object'));
-    row[member] = { ...withoutNulls(schema), ...(isImplied ? { type: 'object' } : {}) };
+    const { additionalProperties, ...open } = withoutNulls(schema);
+    const kept = additionalProperties === undefined || refusesItsAlternatives(schema) ? {} : { additionalProperties };
+    row[member] = { ...open, ...kept, ...(isImplied ? { type: 'object' } : {}) };
   }
+}
+
+/**
+ * Whether a schema admits no member of its own alternatives: `additionalProperties: false` applies to `properties` beside it
+ * only (JSON Schema 2020-12 Core, section 10.3.2.3). FastMCP (npm) 4.20 writes it beside the `oneOf` of a union.
+ */
+function refusesItsAlternatives(schema: Json): boolean {
+  if (schema.additionalProperties !== false || hasMembers(schema.properties) || hasMembers(schema.patternProperties)) {
+    return false;
+  }
+  const alternatives = ['oneOf', 'anyOf', 'allOf'].flatMap((keyword): unknown => schema[keyword] ?? []);
+  return alternatives.some((alternative) => isObject(alternative) && hasMembers(alternative.properties));
+}
+
+function hasMembers(value: unknown): boolean {
+  return isObject(value) && Object.keys(value).length > 0;
 }
 
 function argumentOf(argument: unknown): unknown {
@@ -130,8 +149,4 @@ function dropInvalid(
 /** Returns a copy without the members that are null: libraries of many languages write null for a missing value. */
 export function withoutNulls(value: Json, kept: readonly string[] = []): Record<string, unknown> {
   return Object.fromEntries(Object.entries(value).filter(([name, member]) => member !== null || kept.includes(name)));
-}
-
-export function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

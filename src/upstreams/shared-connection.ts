@@ -13,8 +13,8 @@ export type Open = (onClose: () => void) => Promise<Connection>;
 
 /**
  * Shares one connection to a server between all requests. The first request opens it, and the first one after a fault
- * or a lost session opens a new one. Such a connection closes after its last request, because the other requests may still
- * succeed.
+ * or a lost session opens a new one. Such a connection closes after its last request, because the other requests may
+ * still succeed.
  */
 export class SharedConnection {
   readonly #open: Open;

@@ -46,7 +46,8 @@ export async function callAsTask(
     await untilEnded(client, created.task as Task, { clock, options: quiet });
     return validResult(await client.request({ method: 'tasks/result', params: { taskId } }, Result, quiet));
   } catch (error) {
-    // Awaited, because the connection may close after this call. The signal of the call is not used: it may have aborted.
+    // Awaited, because the connection may close after this call. The signal of the call is not used: it may have
+    // aborted.
     if (options.signal?.aborted || error instanceof UpstreamRefusal) {
       const cancelled = client.request({ method: 'tasks/cancel', params: { taskId } }, Result, { timeout: CANCEL_MS });
       await cancelled.catch(() => undefined);

@@ -1,18 +1,19 @@
 import type { CallToolResult, Client, ProgressCallback, RequestOptions } from '@modelcontextprotocol/client';
 import type { ToolServer } from '../catalogue/tool-servers.ts';
 import type { BreakerState } from '../lib/breaker.ts';
-import { type Clock, sleep } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { Logger } from '../lib/logger.ts';
 import type { Metrics } from '../lib/metrics.ts';
 import type { Tracing } from '../lib/tracing.ts';
 import { withDeadline } from '../lib/with-deadline.ts';
 import { type BreakerKind, Breakers, type Operation } from './breakers.ts';
-import { type DiscoveredTool, NO_CAPABILITIES, readCapabilities, type UpstreamCapabilities } from './capabilities.ts';
+import type { DiscoveredTool, UpstreamCapabilities } from './capabilities.ts';
 import { type Connection, type ConnectionDeps, connect, type Era } from './connection.ts';
+import { Discovery, type DiscoveryStatus } from './discovery.ts';
 import {
   errorOf,
-  MissingCapability,
   RateLimited,
+  resultOf,
   SessionLost,
   UnusableResult,
   UpstreamBusy,
@@ -29,21 +30,13 @@ import {
   missingCapability,
   parseInputRequests,
 } from './input-requests.ts';
-import { LIST_METHODS, type OmittedRow } from './rows.ts';
+import type { OmittedRow } from './rows.ts';
 import type { Schemas } from './schemas.ts';
 import { SharedConnection } from './shared-connection.ts';
 import { callAsTask } from './tasks.ts';
 
-/** Interval at which the lists are read, also without a change notification. */
-const REFRESH_MS = 60_000;
-/** Minimum time between two readings, regardless of the number of change notifications. */
-const LEAST_BETWEEN_MS = 1_000;
-/** Delay after a failed reading: starts with `first` and doubles up to `last`. */
-const RETRY_MS = { first: 1_000, last: 15_000 };
 /** Margin of the SDK's timeout beyond the own one. It cleans up requests that are no longer awaited. */
 const SDK_MARGIN_MS = 500;
-/** Maximum number of rows that are kept as omitted while lists are received. */
-const MAX_OMITTED = 1_000;
 /**
  * Minimum time between two sessions that were renewed because of the words of an error. A tool can use the same words
  * for a session of its own.
@@ -90,13 +83,7 @@ interface RequestTraits {
 }
 
 /** State of an upstream in this process. */
-export interface UpstreamStatus {
-  /** `pending`: no list has been read yet. `failing`: the latest reading failed; what was read before is offered. */
-  readonly state: 'pending' | 'ready' | 'failing';
-  /** Problem of the latest reading, without text of the server. */
-  readonly problem: string | undefined;
-  /** Milliseconds since the epoch of the latest successful reading. */
-  readonly readAt: number | undefined;
+export interface UpstreamStatus extends DiscoveryStatus {
   /** Negotiated version; undefined before the first connection. */
   readonly protocol: string | undefined;
   /** Name and version that the server reports. */
@@ -108,9 +95,9 @@ export interface UpstreamStatus {
 
 /**
  * Client side of one tool server in this process: connection, capabilities and circuit breakers. Five faults in ten
- * requests of a kind open its breaker. For some seconds it then rejects these requests, and after that it lets one probe
- * pass. An answer of the server is not a fault, also if it is an error. The capabilities are kept while the server is
- * unavailable.
+ * requests of a kind open its breaker. For some seconds it then rejects these requests, and after that it lets one
+ * probe pass. An answer of the server is not a fault, also if it is an error. The capabilities are kept while the
+ * server is unavailable.
  */
 export class Upstream {
   readonly server: ToolServer;
@@ -120,44 +107,39 @@ export class Upstream {
   readonly #connection: SharedConnection;
   readonly #stop = new AbortController();
   #inFlight = 0;
-  #capabilities: UpstreamCapabilities = NO_CAPABILITIES;
-  /** Rows that were left out since the latest reading began. */
-  #omitted: OmittedRow[] = [];
   /** Era of the latest connection. */
   #era: Era | undefined;
   #renewedAt = Number.NEGATIVE_INFINITY;
-  #reading: Pick<UpstreamStatus, 'state' | 'problem' | 'readAt'> = {
-    state: 'pending',
-    problem: undefined,
-    readAt: undefined,
-  };
   #greeting: Pick<UpstreamStatus, 'protocol' | 'implementation'> = { protocol: undefined, implementation: undefined };
-  /** Aborts when the server reports a changed list, and when the connection that reports changes has ended. */
-  #change = new AbortController();
-  readonly #keeping: Promise<void>;
+  readonly #discovery: Discovery;
 
   constructor(server: ToolServer, deps: UpstreamDeps) {
     this.server = server;
     this.#deps = deps;
-    const { clock, logger } = deps;
-    const { name } = server;
-    this.#breakers = new Breakers(deps, name);
+    this.#breakers = new Breakers(deps, server.name);
     this.#holds = new Holds(deps);
-    this.#connection = new SharedConnection((onEnd) => {
-      const onChange = () => this.#change.abort();
-      const onFlood = () =>
-        logger.warn({ server: name }, 'upstream server exceeded the message rate, closing its connection');
-      const onClose = () => {
-        onEnd();
-        // No changes are reported without a connection. The abort triggers a reading, which opens a new connection.
-        onChange();
-      };
-      const onOmitted = (row: OmittedRow) => {
-        if (this.#omitted.length < MAX_OMITTED) this.#omitted.push(row);
-      };
-      return this.#connect({ clock, logger, onChange, onFlood, onClose, onOmitted });
+    const stop = this.#stop.signal;
+    this.#discovery = new Discovery(deps, server, {
+      stop,
+      request: (work) => this.request('lists', stop, work),
     });
-    this.#keeping = this.#keepCurrent();
+    this.#connection = new SharedConnection((onEnd) => this.#connect(this.#connectionEvents(onEnd)));
+    this.#discovery.start();
+  }
+
+  /** @param onEnd called when the connection has ended by itself */
+  #connectionEvents(onEnd: () => void): ConnectionDeps {
+    const { clock, logger } = this.#deps;
+    const onFlood = () =>
+      logger.warn({ server: this.server.name }, 'upstream server exceeded the message rate, closing its connection');
+    const onClose = () => {
+      onEnd();
+      // No changes are reported without a connection. The reading that this triggers opens a new connection.
+      this.#discovery.onChange();
+    };
+    const onChange = () => this.#discovery.onChange();
+    const onOmitted = (row: OmittedRow) => this.#discovery.onOmitted(row);
+    return { clock, logger, onChange, onFlood, onClose, onOmitted };
   }
 
   async #connect(deps: ConnectionDeps): Promise<Connection> {
@@ -177,12 +159,12 @@ export class Upstream {
 
   /** Result of the latest successful reading. */
   get capabilities(): UpstreamCapabilities {
-    return this.#capabilities;
+    return this.#discovery.capabilities;
   }
 
   get status(): UpstreamStatus {
     return {
-      ...this.#reading,
+      ...this.#discovery.status,
       ...this.#greeting,
       breakers: this.#breakers.states,
       limitedMs: this.#holds.serverMs,
@@ -192,7 +174,7 @@ export class Upstream {
   /** @throws UpstreamFault, UpstreamBusy, UpstreamRefusal, MissingCapability, the reason of the signal */
   callTool(call: UpstreamCall): Promise<CallToolResult | InputRequiredAnswer> {
     const { tool, args, callId, userId, signal, onProgress, input } = call;
-    const repeatable = this.#capabilities.tools.get(tool)?.repeatable ?? false;
+    const repeatable = this.capabilities.tools.get(tool)?.repeatable ?? false;
     const traits = { signal, input, userId, repeatable };
     return this.requestWithInput('tools/call', traits, async (client, { params, options }) => {
       const { traceParent: traceparent } = this.#deps.tracing;
@@ -200,8 +182,8 @@ export class Upstream {
       const _meta = { ...params._meta, 'tollgate/toolCallId': callId, ...trace };
       const progress = onProgress ? { onprogress: onProgress } : {};
       const request = { name: tool, arguments: { ...args }, ...params, _meta };
-      const before = this.#capabilities.tools.get(tool)?.resultProblem;
-      const result = this.#capabilities.tools.get(tool)?.isTask
+      const before = this.capabilities.tools.get(tool)?.resultProblem;
+      const result = this.capabilities.tools.get(tool)?.isTask
         ? await callAsTask(client, request, { clock: this.#deps.clock, options: { ...options, ...progress } })
         : await client.callTool(request, { ...options, ...progress });
       const unchecked = result.isError || (options.allowInputRequired && isInputRequired(result));
@@ -274,7 +256,7 @@ export class Upstream {
   async close(): Promise<void> {
     this.#stop.abort(new UpstreamFault('broken', 'closed'));
     await this.#connection.close();
-    await this.#keeping;
+    await this.#discovery.ended;
   }
 
   async #admitted<T>(operation: Operation, { userId }: RequestTraits, attempt: () => Promise<T>): Promise<T> {
@@ -344,62 +326,11 @@ export class Upstream {
    *   by either check is accepted.
    */
   #resultProblem(tool: string, { structuredContent }: CallToolResult, before: ResultCheck): string | undefined {
-    const check = this.#capabilities.tools.get(tool)?.resultProblem;
+    const check = this.capabilities.tools.get(tool)?.resultProblem;
     if (!check || !before) return undefined;
     if (check !== before && structuredContent !== undefined && before(structuredContent) === undefined)
       return undefined;
     return structuredContent === undefined ? 'has no structured content' : check(structuredContent);
-  }
-
-  /** Reads the lists at start, after each change, and every `REFRESH_MS`; after a failure, by `RETRY_MS`. */
-  async #keepCurrent(): Promise<void> {
-    const { clock } = this.#deps;
-    const stop = this.#stop.signal;
-    for (let failures = 0; !stop.aborted; ) {
-      this.#change = new AbortController();
-      failures = (await this.#read()) && this.#capabilities.complete ? 0 : failures + 1;
-      const waitMs = failures === 0 ? REFRESH_MS : Math.min(RETRY_MS.first * 2 ** (failures - 1), RETRY_MS.last);
-      await sleep(clock, LEAST_BETWEEN_MS, stop);
-      await sleep(clock, waitMs - LEAST_BETWEEN_MS, AbortSignal.any([stop, this.#change.signal]));
-    }
-  }
-
-  async #read(): Promise<boolean> {
-    const { logger, schemas, clock } = this.#deps;
-    const server = this.server.name;
-    try {
-      const before = this.#capabilities;
-      this.#capabilities = await this.request('lists', this.#stop.signal, (client, options) => {
-        this.#omitted = [];
-        const reading = { server: this.server, before, options };
-        return readCapabilities(client, reading, { schemas, received: () => this.#omitted });
-      });
-      this.#report(before.omitted);
-      this.#reading = { state: 'ready', problem: undefined, readAt: clock.now() };
-      return true;
-    } catch (error) {
-      if (this.#stop.signal.aborted) return false;
-      const problem = error instanceof UpstreamFault ? error.message : resultOf(error);
-      this.#reading = { ...this.#reading, state: 'failing', problem };
-      logger.warn({ server, err: error }, 'reading upstream capabilities failed, retrying');
-      return false;
-    }
-  }
-
-  /** Logs each entry that is left out now and was not before, and sets the metric. */
-  #report(before: readonly OmittedRow[]): void {
-    const { logger, metrics } = this.#deps;
-    const server = this.server.name;
-    const { omitted } = this.#capabilities;
-    const keyOf = ({ list, name, reason }: OmittedRow) => `${list} ${name} ${reason}`;
-    const known = new Set(before.map(keyOf));
-    for (const row of omitted) {
-      const { list, name: entry, reason } = row;
-      if (!known.has(keyOf(row))) logger.warn({ server, list, entry, reason }, 'upstream entry omitted');
-    }
-    for (const list of LIST_METHODS) {
-      metrics.upstreamOmitted.set({ server, list }, omitted.filter((row) => row.list === list).length);
-    }
   }
 }
 
@@ -418,13 +349,4 @@ function paramsOf({ name, allowedInputRequests }: ToolServer, input: InputExchan
 /** Returns whether a response is MCP's `InputRequiredResult`. The SDK's own guard would load the SDK. */
 function isInputRequired(answer: object): answer is Json {
   return 'resultType' in answer && answer.resultType === 'input_required';
-}
-
-function resultOf(error: unknown): string {
-  if (error instanceof UpstreamFault) return error.kind;
-  if (error instanceof UpstreamBusy) return error.reason;
-  if (error instanceof MissingCapability) return 'input_required';
-  if (error instanceof UnusableResult) return 'unusable';
-  if (error instanceof SessionLost) return 'session_lost';
-  return error instanceof UpstreamRefusal ? 'refused' : 'failed';
 }

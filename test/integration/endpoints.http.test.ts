@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { ERRORS } from '../../src/protocol/errors.ts';
+import { ERRORS } from '../../src/protocol/error-table.ts';
 import { nodeUrl } from '../support/nodes.ts';
 import { openRawSocket } from '../support/raw-socket.ts';
 import { stack, startStack } from '../support/stack.ts';

@@ -1,21 +1,28 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
-import type { AppendResult } from '../../src/events/append.ts';
+import type { Append, AppendResult } from '../../src/events/append.ts';
+import { UserLogWriter } from '../../src/events/user-log-writer.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
+import { Metrics } from '../../src/lib/metrics.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import type { UsageRecord } from '../../src/protocol/usage.ts';
+import { partitionOf } from '../../src/redis/keys.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
-import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
+import { type Core, LOG_BYTES, NO_QUEUE, startCore, thinking } from '../support/core.ts';
 import { freshUserId } from '../support/tokens.ts';
 
 let core: Core;
 let runs: Runs;
+let claims: RunClaims;
 
 beforeAll(async () => {
   core = await startCore({ logLength: 50 });
   const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 45_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 45_000 });
 });
 
 async function acceptedRun(userId: string): Promise<string> {
@@ -28,14 +35,19 @@ async function acceptedRun(userId: string): Promise<string> {
 }
 
 async function claimed(userId: string, runId: string): Promise<ClaimedRun> {
-  const claim = await runs.claim(userId, runId);
+  const claim = await claims.claim(userId, runId);
   if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
   return claim.run;
 }
 
-function append(run: ClaimedRun, eventsInLog: number, options: { ends?: 'agent_failed' } = {}): Promise<AppendResult> {
+function append(
+  run: ClaimedRun,
+  eventsInLog: number,
+  options: Partial<Append> = {},
+  log: Pick<UserLogWriter, 'append'> = core.log,
+): Promise<AppendResult> {
   const { userId, runId, fencingToken } = run;
-  return core.log.append({ userId, events: [thinking('x')], run: { runId, fencingToken, eventsInLog }, ...options });
+  return log.append({ userId, events: [thinking('x')], run: { runId, fencingToken, eventsInLog }, ...options });
 }
 
 describe('the event log', () => {
@@ -124,7 +136,7 @@ describe('a run’s appends', () => {
     expect((await append(run, 0, { ends: 'agent_failed' })).outcome).toBe('appended');
     expect(await append(run, 1)).toEqual({ outcome: 'finished' });
     expect(await append(run, 1, { ends: 'agent_failed' })).toEqual({ outcome: 'finished' });
-    expect((await runs.claim(userId, run.runId)).outcome).toBe('finished');
+    expect((await claims.claim(userId, run.runId)).outcome).toBe('finished');
   });
 
   it('tell the writer that the run is to be cancelled', async () => {
@@ -132,5 +144,74 @@ describe('a run’s appends', () => {
     const run = await claimed(userId, await acceptedRun(userId));
     expect(await runs.cancel(userId, run.runId, { allowed: Promise.resolve(), messages: 30 })).toBe('asked');
     expect(await append(run, 0)).toMatchObject({ outcome: 'appended', cancelRequested: true });
+  });
+
+  it('list a run that failed or was cancelled, with the code of its failure, and no other', async () => {
+    const listed: boolean[] = [];
+    for (const ends of ['agent_failed', 'agent_cancelled', 'agent_completed'] as const) {
+      const userId = freshUserId();
+      const run = await claimed(userId, await acceptedRun(userId));
+      const { timestamp } = thinking('').fields;
+      const terminal = { type: ends, fields: { timestamp, error: { code: 'RUN_TIMEOUT' } } };
+      await append(run, 0, { ends, events: [terminal] });
+      const members = await core.redis.zrange(core.keys.unsuccessfulRuns(partitionOf(userId)), '0', '-1');
+      listed.push(members.includes(`${userId} ${run.runId}`));
+      const failure = await core.redis.hget(core.keys.user(userId).run(run.runId), 'failure');
+      expect(failure).toBe(ends === 'agent_completed' ? null : 'RUN_TIMEOUT');
+    }
+    expect(listed).toEqual([true, true, false]);
+  });
+
+  it('store a journal entry with its event, but none with the end of the run', async () => {
+    const userId = freshUserId();
+    const run = await claimed(userId, await acceptedRun(userId));
+    const events = [{ ...thinking('x'), journal: { field: 'tool:call_1', value: 'result' } }];
+    const stored = () => core.redis.hget(core.keys.user(userId).run(run.runId), 'tool:call_1');
+    await append(run, 0, { events });
+    expect(await stored()).toBe('result');
+    await append(run, 1, { events, ends: 'agent_failed' });
+    expect(await stored()).toBeNull();
+    const other = await claimed(userId, await acceptedRun(userId));
+    await append(other, 0, { events, ends: 'agent_failed', hasNoJournal: true });
+    expect(await core.redis.hget(core.keys.user(userId).run(other.runId), 'tool:call_1')).toBeNull();
+  });
+
+  it('reserve quota for a call, or say which limit refuses it', async () => {
+    const userId = freshUserId();
+    const run = await claimed(userId, await acceptedRun(userId));
+    const limits = [['one_per_hour', 'tool:one', 1, 3_600_000, 300_000]];
+    const reserve = (member: string) => JSON.stringify({ member, concurrency: 5, forMs: 60_000, limits });
+    expect(await append(run, 0, { reserve: reserve('call_1 one basic') })).toMatchObject({
+      outcome: 'appended',
+      reserved: { allowed: true, reply: [expect.any(Number), 1, expect.any(Number)] },
+    });
+    expect(await append(run, 1, { reserve: reserve('call_2 one basic') })).toMatchObject({
+      outcome: 'appended',
+      reserved: { allowed: false, reply: [expect.any(Number), 1, 1, expect.any(Number)] },
+    });
+    expect(await append(run, 2)).not.toHaveProperty('reserved');
+  });
+
+  it('count each event and record once, and report a record with each acknowledgement', async () => {
+    const userId = freshUserId();
+    const metrics = new Metrics();
+    const acknowledged: string[] = [];
+    const recordObserver = { onAcknowledged: ({ id }: UsageRecord) => void acknowledged.push(id) };
+    const bounds = { length: 50, maxAgeMs: 60_000, maxBytes: LOG_BYTES };
+    const log = new UserLogWriter({ ...core, metrics, recordObserver }, bounds);
+    const run = await claimed(userId, await acceptedRun(userId));
+    const usageRecord = { id: 'rec_1', user_id: userId, tool: 'count', status: 'success', units: 1 } as UsageRecord;
+    const events = [{ ...thinking('x'), usageRecord }, thinking('y')];
+    expect((await append(run, 0, { events }, log)).outcome).toBe('appended');
+    expect((await append(run, 0, { events }, log)).outcome).toBe('repeated');
+    expect(await append({ ...run, fencingToken: run.fencingToken - 1 }, 0, { events }, log)).toEqual({
+      outcome: 'fenced',
+    });
+    expect(acknowledged).toEqual(['rec_1', 'rec_1']);
+    const values = async (counter: { get(): Promise<{ values: { value: number; labels: object }[] }> }) => {
+      return (await counter.get()).values.map(({ value, labels }) => ({ value, ...labels }));
+    };
+    expect(await values(metrics.appends)).toEqual([{ value: 2, type: 'agent_thinking' }]);
+    expect(await values(metrics.usageRecords)).toEqual([{ value: 1, tool: 'count', status: 'success' }]);
   });
 });

@@ -6,6 +6,7 @@ import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
 import { type Core, NO_QUEUE, startCore, thinking } from '../support/core.ts';
@@ -15,12 +16,14 @@ import { freshUserId } from '../support/tokens.ts';
 
 let core: Core;
 let runs: Runs;
+let claims: RunClaims;
 let monitored: MonitoredAppends;
 
 beforeAll(async () => {
   core = await startCore();
   const agents = new AgentCatalogue([{ name: 'a', description: 'a', tools: ['t'] }], 'a');
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 45_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 45_000 });
   monitored = await MonitoredAppends.start(core);
 });
 
@@ -75,7 +78,7 @@ async function claimed(userId = freshUserId()): Promise<ClaimedRun> {
   const ids = { connectionId: 'c', requestId: newId('req'), runId: newId('run'), threadId: 'thread_1' };
   const request = { ...ids, identity, agent: undefined, message: 'm', transport: 'websocket', degraded: false };
   await runs.start(request, { allowed: Promise.resolve(), messages: 30 });
-  const claim = await runs.claim(userId, ids.runId);
+  const claim = await claims.claim(userId, ids.runId);
   if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
   return claim.run;
 }
@@ -129,7 +132,7 @@ describe('appends of several users at the same time', () => {
   it('are fenced, repeated and refused one by one, and report a cancel request to its run only', async () => {
     const [owned, taken, repeated, cancelled] = await Promise.all([claimed(), claimed(), claimed(), claimed()]);
     const [ended, lost] = await Promise.all([claimed(), claimed()]);
-    await runs.claim(taken.userId, taken.runId);
+    await claims.claim(taken.userId, taken.runId);
     await appendTo(repeated, 0);
     await core.redis.hset(core.keys.user(cancelled.userId).run(cancelled.runId), 'cancel', 1);
     await core.log.append({
@@ -163,7 +166,7 @@ describe('appends of several users at the same time', () => {
       return core.log.append({ userId, events, run: { runId, fencingToken, eventsInLog: 0 } });
     };
     await Promise.all([append(freshUserId()), journaled(first, 'a'), journaled(second, 'b')]);
-    const again = await runs.claim(second.userId, second.runId);
+    const again = await claims.claim(second.userId, second.runId);
     expect(again).toMatchObject({ outcome: 'claimed', run: { events: 2, steps: new Map([['b', '{"b":1}']]) } });
     expect(await thoughts(first.userId)).toEqual(['x', 'y']);
   });

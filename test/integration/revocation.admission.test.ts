@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { Accounts } from '../../src/accounts/accounts.ts';
+import { invalidateAccount } from '../../src/accounts/invalidations.ts';
 import { Revocations } from '../../src/accounts/revocations.ts';
 import type { ConnectionRegistry } from '../../src/cluster/connection-registry.ts';
 import { Attachment, type AttachmentEvents } from '../../src/connections/attachment.ts';
@@ -175,4 +176,24 @@ describe('a session whose client brings a newer token', () => {
     await brought;
     expect(liveAttachments.users()).not.toContain(userId);
   });
+});
+
+it('damaged data of one user ends the connections of that user, and delays no block of another', async () => {
+  const own = await startCore();
+  const { liveAttachments } = await startAdminActions(own, own.plans);
+  const ended: string[] = [];
+  const attachmentOf = (userId: string) => ({
+    identity: { userId, plan: 'pro', tokenId: `jti_${userId}` } as unknown as Identity,
+    revoke: () => void ended.push(`${userId} revoked`),
+    applyAccount: ({ blocked }: { readonly blocked: boolean }) => void (blocked && ended.push(`${userId} blocked`)),
+  });
+  for (const userId of ['damaged', 'sound']) liveAttachments.add(attachmentOf(userId));
+  await own.redis.set(own.keys.user('damaged').account, 'no hash');
+  await invalidateAccount(own, 'damaged');
+  // More than a page: a node whose first page fails would read no further.
+  const revocations = new Revocations(own);
+  await Promise.all(Array.from({ length: 600 }, (_, at) => revocations.revoke(`jti:${at}`)));
+  await new Accounts(own).setBlocked('sound', true);
+  await until(() => ended.includes('sound blocked'));
+  expect(new Set(ended)).toEqual(new Set(['damaged revoked', 'sound blocked']));
 });

@@ -5,6 +5,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { InputAnswer } from '../../src/protocol/input.ts';
 import type { Agent } from '../../src/runs/agent.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { Runs } from '../../src/runs/runs.ts';
@@ -37,11 +38,13 @@ let core: Core;
 let upstream: HttpUpstream;
 let userId: string;
 let runs: Runs;
+let claims: RunClaims;
 
 beforeAll(async () => {
   core = await startCore();
   upstream = await HttpUpstream.start({ tools: { greet: { run: greet }, visit: { run: visit } } }, 'file');
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 20_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 20_000 });
 });
 
 beforeEach(() => {
@@ -65,10 +68,10 @@ const calling =
 
 /** Executes the run as a worker of its own does. */
 async function work(runId: string, agent: Agent, inputExpiresMs = 60_000) {
-  const claimed = await runs.claim(userId, runId);
+  const claimed = await claims.claim(userId, runId);
   if (claimed.outcome !== 'claimed') throw new Error(claimed.outcome);
   const { service: tools } = await node();
-  const deps = { ...core, runs, agents, agent, tools, clock: systemClock, logger: silentLogger };
+  const deps = { ...core, claims, agents, agent, tools, clock: systemClock, logger: silentLogger };
   return new RunExecutor(deps, { timeoutMs: 20_000, inputExpiresMs }).execute(claimed.run);
 }
 

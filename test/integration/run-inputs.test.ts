@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { UserData } from '../../src/accounts/user-data.ts';
 import { AgentCatalogue } from '../../src/catalogue/agent-catalogue.ts';
 import { Catalogues } from '../../src/catalogue/catalogues.ts';
 import type { AgentRunJob } from '../../src/jobs.ts';
@@ -6,6 +7,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import type { InputAnswer } from '../../src/protocol/input.ts';
 import type { Agent } from '../../src/runs/agent.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { Runs } from '../../src/runs/runs.ts';
@@ -13,18 +15,21 @@ import { runAgent } from '../../workers/run-agent.ts';
 import { sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogueFiles, planRow, toolFile, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
+import { keysOf } from '../support/keys-of.ts';
 import { startRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { toolNode, toolRequest, UNLIMITED } from '../support/tools.ts';
 import { until } from '../support/until.ts';
 
 const LIMIT = { allowed: Promise.resolve(), messages: 30 };
+const DAY_MS = 24 * 3_600_000;
 const TOOLS = ['guarded', 'free', 'ask_user'];
 const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: TOOLS }], 'tester');
 
 let core: Core;
 let files: Catalogues;
 let runs: Runs;
+let claims: RunClaims;
 let inputs: RunInputs;
 /** The jobs that a queue would hold, by their id. */
 const jobs = new Map<string, AgentRunJob>();
@@ -42,6 +47,7 @@ beforeAll(async () => {
   const plans = { default: 'pro', plans: { pro: planRow() } };
   files = new Catalogues(catalogueFiles({ plans, tools: { permissions, tools } }, 'file'));
   runs = new Runs({ ...core, queue, agents, clock: systemClock }, { timeoutMs: 10_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 10_000 });
   inputs = new RunInputs({ ...core, queue, clock: systemClock });
 });
 
@@ -57,8 +63,8 @@ interface WorkOptions {
   readonly free?: () => Promise<void>;
 }
 
-/** A worker executes the run until it ends or waits. */
-function work({ userId, runId }: Started, agent: Agent, options: WorkOptions = {}) {
+/** @param run whose executions are counted */
+function workerOf({ runId }: Started, agent: Agent, options: WorkOptions = {}) {
   const execute = (name: string) => async () => {
     if (name === 'free') await options.free?.();
     executions.push(`${runId} ${name}`);
@@ -66,10 +72,14 @@ function work({ userId, runId }: Started, agent: Agent, options: WorkOptions = {
   };
   const executors = { guarded: execute('guarded'), free: execute('free') };
   const { service: tools } = toolNode(core, { catalogues: files, executors });
-  const deps = { ...core, runs, agents, agent, tools, clock: systemClock, logger: silentLogger };
+  const deps = { ...core, claims, agents, agent, tools, clock: systemClock, logger: silentLogger };
   const { timeoutMs = 10_000, inputExpiresMs = 60_000 } = options;
-  const executor = new RunExecutor(deps, { timeoutMs, inputExpiresMs });
-  return runAgent({ user_id: userId, run_id: runId }, { ...deps, executor });
+  return { ...deps, executor: new RunExecutor(deps, { timeoutMs, inputExpiresMs }) };
+}
+
+/** A worker executes the run until it ends or waits. */
+function work(run: Started, agent: Agent, options: WorkOptions = {}) {
+  return runAgent({ user_id: run.userId, run_id: run.runId }, workerOf(run, agent, options));
 }
 
 interface Started {
@@ -121,7 +131,12 @@ const codeOf = (work: Promise<unknown>) =>
   );
 const executed = (run: Started) =>
   executions.filter((one) => one.startsWith(run.runId)).map((one) => one.split(' ')[1]);
-const sweep = () => sweepRuns({ runs, inputs, log: core.log, clock: systemClock, logger: silentLogger });
+async function inFlight({ userId }: Started): Promise<number> {
+  const [seconds, micros] = await core.redis.time();
+  const now = Number(seconds) * 1_000 + Number(micros) / 1_000;
+  return core.redis.zcount(core.keys.user(userId).runsInFlight, `(${now}`, '+inf');
+}
+const sweep = () => sweepRuns({ claims, inputs, log: core.log, clock: systemClock, logger: silentLogger });
 
 describe('a call that needs an approval', () => {
   const agent = calling(['guarded', { topic: 'costs' }]);
@@ -162,7 +177,7 @@ describe('a call that needs an approval', () => {
     const run = await start();
     await work(run, agent, { inputExpiresMs: 5 });
     const [request] = await requests(run);
-    await until(async () => (await runs.overdue()).some(({ run_id }) => run_id === run.runId));
+    await until(async () => (await claims.overdue()).some(({ run_id }) => run_id === run.runId));
     const late = () =>
       inputs.answer(run.userId, { runId: run.runId, inputId: request?.input_id ?? '', answer: { action: 'accept' } });
     expect(await codeOf(late())).toBe('INPUT_EXPIRED');
@@ -172,6 +187,17 @@ describe('a call that needs an approval', () => {
     expect(await work(run, agent)).toBe('completed');
     expect(await types(run)).toContain('input_expired');
     expect(await answerOf(run)).toMatchObject([{ code: 'INPUT_EXPIRED' }]);
+  });
+
+  it('leaves the run in flight after the request has expired, until the run has ended', async () => {
+    const run = await start();
+    await work(run, agent, { inputExpiresMs: 5 });
+    await until(async () => (await claims.overdue()).some(({ run_id }) => run_id === run.runId));
+    expect(await inFlight(run)).toBe(1);
+    await sweep();
+    expect(await inFlight(run)).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
+    expect(await inFlight(run)).toBe(0);
   });
 
   it('needs none outside a run, where the user makes the call', async () => {
@@ -276,12 +302,12 @@ describe('a run that waits', () => {
 
   it('asks once although its worker died before it suspended the run', async () => {
     const run = await start();
-    const dying = Object.create(runs) as Runs;
+    const dying = Object.create(claims) as RunClaims;
     dying.suspend = () => new Promise<never>(() => undefined);
-    const first = await runs.claim(run.userId, run.runId);
+    const first = await claims.claim(run.userId, run.runId);
     if (first.outcome !== 'claimed') throw new Error('claimed');
     const { service: tools } = toolNode(core, { catalogues: files, executors: { guarded: async () => ({}) } });
-    const deps = { ...core, runs: dying, agents, agent, tools, clock: systemClock, logger: silentLogger };
+    const deps = { ...core, claims: dying, agents, agent, tools, clock: systemClock, logger: silentLogger };
     void new RunExecutor(deps, { timeoutMs: 10_000, inputExpiresMs: 60_000 }).execute(first.run);
     await until(async () => (await requests(run)).length === 1);
     expect(await work(run, agent)).toBe('waiting');
@@ -310,6 +336,57 @@ describe('a run that waits', () => {
     expect(await requests(run)).toEqual([]);
     const left = await core.redis.hkeys(core.keys.user(run.userId).run(run.runId));
     expect(left.filter((field) => field.includes(':'))).toEqual([]);
+  });
+
+  it('continues with its answer although its last worker confirms it before another one claims it', async () => {
+    const run = await start();
+    const job = { user_id: run.userId, run_id: run.runId };
+    const last = workerOf(run, agent);
+    expect(await runAgent(job, last, { firstOf: 'job_1' })).toBe('waiting');
+    await last.executor.confirmRuns();
+    expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'waiting' });
+    await answer(run, { action: 'accept' });
+    await last.executor.confirmRuns();
+    expect(await runAgent(job, workerOf(run, agent), { firstOf: 'job_2' })).toBe('completed');
+    expect(executed(run)).toEqual(['guarded']);
+  });
+
+  it('waits again after Redis has lost its suspension, when its worker reconnects', async () => {
+    const run = await start();
+    const keys = core.keys.user(run.userId);
+    const worker = workerOf(run, agent);
+    await runAgent({ user_id: run.userId, run_id: run.runId }, worker);
+    // As it was before it was suspended.
+    await core.redis.hdel(keys.run(run.runId), 'waiting_since', 'remaining_ms');
+    await core.redis.hset(keys.run(run.runId), 'status', 'running');
+    await core.redis.zadd(keys.activeRuns, '1', `${run.userId} ${run.runId}`);
+    await worker.executor.confirmRuns();
+    expect(await sweep()).toBe(0);
+    await answer(run, { action: 'accept' });
+    expect(jobs.size).toBe(1);
+    expect(await work(run, agent)).toBe('completed');
+  });
+
+  it('is found by an erasure a day later, although the user has started others since', async () => {
+    const run = await start();
+    const keys = core.keys.user(run.userId);
+    await work(run, agent, { inputExpiresMs: 7 * DAY_MS });
+    expect(await core.redis.pttl(keys.runs)).toBeGreaterThan(6 * DAY_MS);
+    await core.redis.zadd(
+      keys.runs,
+      `${Date.now() - 2 * DAY_MS}`,
+      run.runId,
+      `${Date.now() - 2 * DAY_MS}`,
+      'run_expired',
+    );
+    // The next run begins a bucket, and prunes the list.
+    await core.redis.del(keys.quota);
+    await startRun(runs, { userId: run.userId, plan: 'pro', threadId: 'thread_1' });
+    expect(await core.redis.pttl(keys.runs)).toBeGreaterThan(6 * DAY_MS);
+    expect(await core.redis.zscore(keys.runs, 'run_expired')).toBeNull();
+    await core.redis.hset(keys.account, 'erasure', 'erased_1');
+    await new UserData(core).erase(run.userId, 'erased_1');
+    expect(await keysOf(core.redis, `*${run.userId}*`)).toEqual([keys.account]);
   });
 
   it('still waits after a worker executed it again without need', async () => {

@@ -10,7 +10,7 @@ import { Threads } from '../../src/threads/threads.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, startCore } from '../support/core.ts';
 import { keysOf } from '../support/keys-of.ts';
-import { claimRun, completeRun, isRefused, runNodes, startRun, tryRun } from '../support/run-nodes.ts';
+import { claimRun, completeRun, isRefused, runClaims, runNodes, startRun, tryRun } from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { anyCaller } from '../support/tools.ts';
 
@@ -73,7 +73,7 @@ describe('the runs of a user', () => {
         },
       },
     });
-    for (const { run_id } of started.slice(0, 3)) await completeRun(core, node(0), userId, run_id);
+    for (const { run_id } of started.slice(0, 3)) await completeRun(core, userId, run_id);
     expect((await startAll(userId, 'narrow')).started).toHaveLength(3);
   });
 
@@ -92,7 +92,7 @@ describe('the runs of a user', () => {
     // A use counts until its bucket of five minutes has left the window.
     expect(resetsAt).toBeGreaterThan(before + HOUR_MS);
     expect(resetsAt).toBeLessThanOrEqual(Date.now() + HOUR_MS + 300_000);
-    for (const { run_id } of started) await completeRun(core, node(0), userId, run_id);
+    for (const { run_id } of started) await completeRun(core, userId, run_id);
     expect(await startAll(userId, 'hourly', 3)).toMatchObject({ started: [], refused: { length: 3 } });
     expect((await startAll(freshUserId(), 'hourly', 3)).started).toHaveLength(3);
   });
@@ -121,14 +121,14 @@ describe('the runs of a user', () => {
     for (let at = 0; at < 20; at++) await tryRun(node(at), { userId, plan: 'narrow' });
     expect(await tryRun(node(0), { userId, plan: 'narrow', requestId })).toMatchObject({ code: 'RATE_LIMITED' });
     expect(await names()).toEqual(before);
-    await completeRun(core, node(0), userId, String(first?.run_id));
+    await completeRun(core, userId, String(first?.run_id));
     expect(await startRun(node(1), { userId, plan: 'narrow', requestId })).toMatchObject({ isRepeated: false });
   });
 
   it('are in the summary of usage', async () => {
     const userId = freshUserId();
     const { started } = await startAll(userId, 'hourly', 3);
-    await completeRun(core, node(0), userId, String(started[0]?.run_id));
+    await completeRun(core, userId, String(started[0]?.run_id));
     expect((await summary(userId, 'hourly')).runs).toMatchObject({
       in_flight: { runs: 2, limit: 1_000 },
       per_hour: { name: 'runs_per_hour', window: 'hour', limit: PER_HOUR, used: 3, remaining: PER_HOUR - 3 },
@@ -171,7 +171,7 @@ describe('the threads of a user', () => {
     });
     const { run_id, thread_id } = await startRun(node(2), { userId, plan: 'threaded', message: 'not named' });
     expect(thread_id).toBe('thread_2');
-    const claim = await node(0).claim(userId, run_id);
+    const claim = await runClaims(core).claim(userId, run_id);
     expect(claim).toMatchObject({ run: { threadId: 'thread_2' } });
     const page = await threads().history(userId, { threadId: 'thread_2', before: undefined, limit: 1 });
     expect(page.messages).toMatchObject([{ text: 'not named', run_id }]);
@@ -207,7 +207,7 @@ describe('a run that has ended', () => {
   it('keeps no message, caller or journal, and a repeated end is recognised', async () => {
     const userId = freshUserId();
     const { run_id } = await startRun(node(0), { userId, plan: 'wide', message: 'x'.repeat(8_192) });
-    const log = await claimRun(core, node(0), userId, run_id);
+    const log = await claimRun(core, userId, run_id);
     await log.started();
     for (let call = 0; call < 3; call++) {
       const outcome = { success: true, result: 'y'.repeat(10_000), duration_ms: 1, usage_record_id: null };
@@ -236,7 +236,7 @@ describe('a run that has ended', () => {
     );
     expect(before).toBeGreaterThan(38_000);
     expect(Number(await core.redis.memory('USAGE', key, 'SAMPLES', 0))).toBeLessThan(1_300);
-    expect(await node(0).claim(userId, run_id)).toEqual({ outcome: 'finished' });
+    expect(await runClaims(core).claim(userId, run_id)).toEqual({ outcome: 'finished' });
   });
 });
 

@@ -8,7 +8,16 @@ import type { Runs } from '../../src/runs/runs.ts';
 import { abandonRun, sweepRuns } from '../../workers/sweep-runs.ts';
 import { catalogues, planRow, toolRow } from '../support/catalogues.ts';
 import { type Core, silentLogger, startCore } from '../support/core.ts';
-import { claimRun, completeRun, isRefused, runInputs, runNodes, startRun, tryRun } from '../support/run-nodes.ts';
+import {
+  claimRun,
+  completeRun,
+  isRefused,
+  runClaims,
+  runInputs,
+  runNodes,
+  startRun,
+  tryRun,
+} from '../support/run-nodes.ts';
 import { freshUserId } from '../support/tokens.ts';
 import { until } from '../support/until.ts';
 
@@ -36,10 +45,10 @@ beforeAll(async () => {
 
 const node = (at = 0): Runs => nodes[at % nodes.length] as Runs;
 const inFlight = (userId: string) => core.redis.zcard(core.keys.user(userId).runsInFlight);
-const sweepDeps = (runs: Runs) => ({
-  runs,
-  inputs: runInputs(core),
-  log: core.log,
+const sweepDeps = (of = core) => ({
+  claims: runClaims(of),
+  inputs: runInputs(of),
+  log: of.log,
   clock: systemClock,
   logger: silentLogger,
 });
@@ -64,7 +73,7 @@ describe('the end of a run makes room for one other', () => {
     'when it has %s, and a late repetition makes none',
     async (end) => {
       const { userId, first } = await busyUser();
-      const [late, log] = [await claimRun(core, node(), userId, first), await claimRun(core, node(), userId, first)];
+      const [late, log] = [await claimRun(core, userId, first), await claimRun(core, userId, first)];
       await log.started();
       if (end === 'completed') await log.completed({ final_response: 'done', summary: 'done' });
       else if (end === 'failed') await log.failed(new TollgateError('RUN_TIMEOUT'));
@@ -73,7 +82,7 @@ describe('the end of a run makes room for one other', () => {
       await expectOneSlot(userId);
       // The worker that had the run before the takeover continues.
       await expect(late.failed(new TollgateError('INTERNAL_ERROR'))).rejects.toThrow(RunOwnershipLost);
-      await node().forget(userId, first);
+      await runClaims(core).forget(userId, first);
       expect(await inFlight(userId)).toBe(IN_FLIGHT);
     },
   );
@@ -82,14 +91,14 @@ describe('the end of a run makes room for one other', () => {
     const { userId, first } = await busyUser();
     await node().cancel(userId, first, { allowed: Promise.resolve(), messages: 30 });
     expect(await tryRun(node(), { userId, plan })).toMatchObject({ code: 'RATE_LIMITED' });
-    await (await claimRun(core, node(), userId, first)).cancelled();
+    await (await claimRun(core, userId, first)).cancelled();
     await expectOneSlot(userId);
   });
 
   it('when its job failed for good, once, also when two workers say so', async () => {
     const { userId, first } = await busyUser();
     const job = { user_id: userId, run_id: first };
-    const ended = await Promise.all([0, 1].map((at) => abandonRun(job, 'INTERNAL_ERROR', sweepDeps(node(at)))));
+    const ended = await Promise.all([0, 1].map(() => abandonRun(job, 'INTERNAL_ERROR', sweepDeps())));
     expect(ended).toContain(true);
     expect(await inFlight(userId)).toBe(IN_FLIGHT - 1);
     await expectOneSlot(userId);
@@ -120,7 +129,7 @@ describe('the end of a run makes room for one other', () => {
     });
     let ended = 0;
     await until(async () => {
-      ended += await sweepRuns({ ...sweepDeps(runs), log: short.log });
+      ended += await sweepRuns(sweepDeps(short));
       return ended >= 2 * IN_FLIGHT - 1;
     });
     expect(await short.redis.zcard(short.keys.user(swept).runsInFlight)).toBe(0);
@@ -130,7 +139,7 @@ describe('the end of a run makes room for one other', () => {
   it('when nothing is known of it any more', async () => {
     const { userId, first } = await busyUser();
     await core.redis.del(core.keys.user(userId).run(first));
-    await abandonRun({ user_id: userId, run_id: first }, 'RUN_TIMEOUT', sweepDeps(node()));
+    await abandonRun({ user_id: userId, run_id: first }, 'RUN_TIMEOUT', sweepDeps());
     await expectOneSlot(userId);
   });
 });
@@ -180,10 +189,10 @@ async function carryOut(step: Step, userId: string, model: Model): Promise<void>
     const at = step.at % Math.max(1, model.live.length);
     const runId = model.live[at];
     if (!runId) return;
-    if (step.kind === 'takeover') return void (await claimRun(core, node(), userId, runId));
+    if (step.kind === 'takeover') return void (await claimRun(core, userId, runId));
     model.live.splice(at, 1);
-    if (step.kind === 'complete') await completeRun(core, node(), userId, runId);
-    else await abandonRun({ user_id: userId, run_id: runId }, 'RUN_TIMEOUT', sweepDeps(node()));
+    if (step.kind === 'complete') await completeRun(core, userId, runId);
+    else await abandonRun({ user_id: userId, run_id: runId }, 'RUN_TIMEOUT', sweepDeps());
   }
 }
 

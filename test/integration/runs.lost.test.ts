@@ -5,6 +5,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { AcceptedRuns } from '../../src/runs/accepted-runs.ts';
 import type { Agent } from '../../src/runs/agent.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { AcceptedRun, ClaimedRun } from '../../src/runs/stored-run.ts';
@@ -19,6 +20,7 @@ import { until } from '../support/until.ts';
 
 let core: Core;
 let runs: Runs;
+let claims: RunClaims;
 let accepted: AcceptedRun[];
 
 const approved = { ...toolFile.permissions.analytics, approval: true };
@@ -35,6 +37,7 @@ beforeAll(async () => {
   accepted = [];
   const onAccepted = (run: AcceptedRun) => void accepted.push(run);
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock, onAccepted }, { timeoutMs: 60_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 60_000 });
 });
 
 interface TestRun {
@@ -49,7 +52,7 @@ async function accept(): Promise<TestRun> {
 }
 
 async function claim({ userId, runId }: TestRun): Promise<ClaimedRun> {
-  const claimed = await runs.claim(userId, runId);
+  const claimed = await claims.claim(userId, runId);
   if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
   return claimed.run;
 }
@@ -91,7 +94,7 @@ function executor(agent: Agent): RunExecutor {
   const count = async () => ({ execution: ++executions });
   const { service: tools } = toolNode(core, { catalogues: files, executors: { count, guarded: count } });
   const { log, metrics, tracing } = core;
-  const deps = { log, runs, agents, agent, tools, clock: systemClock, metrics, tracing, logger: silentLogger };
+  const deps = { log, claims, agents, agent, tools, clock: systemClock, metrics, tracing, logger: silentLogger };
   return new RunExecutor(deps, { timeoutMs: 60_000, inputExpiresMs: 60_000 });
 }
 
@@ -161,7 +164,7 @@ describe('a run that redis loses while its worker executes it', () => {
       );
       expect(records).toHaveLength(2);
       expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'completed' });
-      expect(await runs.overdue()).toEqual([]);
+      expect(await claims.overdue()).toEqual([]);
     },
   );
 
@@ -257,7 +260,7 @@ describe('a run that redis loses although it has waited for its user', () => {
         const isAsked = state === 'waiting' || state === 'answered' || order === 'first';
         expect(received).toEqual(isAsked ? [...ASKED, ...ENDED] : ENDED);
         expect(executions).toBe(1);
-        expect(await runs.overdue()).toEqual([]);
+        expect(await claims.overdue()).toEqual([]);
       }
     },
   );
@@ -293,7 +296,7 @@ describe('a run that redis loses although it has waited for its user', () => {
 
 describe('a run that redis loses before a worker claims it', () => {
   const sweep = () =>
-    sweepRuns({ runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
+    sweepRuns({ claims, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger });
 
   it('is stored again by the gateway that accepted it, and ended by the sweep', async () => {
     const run: TestRun = { userId: freshUserId(), runId: newId('run') };
@@ -302,12 +305,12 @@ describe('a run that redis loses before a worker claims it', () => {
     await before.goBack();
     const [kept] = accepted.filter(({ runId }) => runId === run.runId);
     if (!kept) throw new Error('the run was not accepted');
-    await runs.keep(kept, 70_000);
-    await runs.keep(kept, 70_000);
+    await claims.keep(kept, 70_000);
+    await claims.keep(kept, 70_000);
     expect(await runs.status(run.userId, run.runId)).toMatchObject({ status: 'queued', threadId: 'thread_1' });
     expect(await sweep()).toBe(1);
     expect(await events(run)).toEqual(['agent_started', 'agent_failed']);
-    await runs.keep(kept, 70_000);
+    await claims.keep(kept, 70_000);
     expect(await sweep()).toBe(0);
     expect(await events(run)).toEqual(['agent_started', 'agent_failed']);
   });
@@ -316,7 +319,7 @@ describe('a run that redis loses before a worker claims it', () => {
     const checked: string[] = [];
     const keep = async ({ runId }: AcceptedRun) => void checked.push(runId);
     const node = new AcceptedRuns(
-      { redis: core.redis, runs: { keep }, clock: systemClock, logger: silentLogger },
+      { redis: core.redis, claims: { keep }, clock: systemClock, logger: silentLogger },
       { endMs: 1 },
     );
     const [first] = accepted;

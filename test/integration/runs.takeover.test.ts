@@ -6,6 +6,7 @@ import type { Identity } from '../../src/protocol/identity.ts';
 import { RedisUnavailable } from '../../src/redis/errors.ts';
 import { partitionOf } from '../../src/redis/keys.ts';
 import type { Agent } from '../../src/runs/agent.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunExecutor } from '../../src/runs/run-executor.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
@@ -21,6 +22,7 @@ import { until } from '../support/until.ts';
 
 let core: Core;
 let runs: Runs;
+let claims: RunClaims;
 
 const files = catalogues({ tools: [toolRow({ name: 'count', units: 3 })] }, 'file');
 const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['count'] }], 'tester');
@@ -28,6 +30,7 @@ const agents = new AgentCatalogue([{ name: 'tester', description: 'a', tools: ['
 beforeAll(async () => {
   core = await startCore();
   runs = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: 2_000 });
+  claims = new RunClaims({ ...core, agents }, { timeoutMs: 2_000 });
 });
 
 async function accept(
@@ -42,7 +45,7 @@ async function accept(
 }
 
 async function claim({ userId, runId }: { userId: string; runId: string }): Promise<ClaimedRun> {
-  const claimed = await runs.claim(userId, runId);
+  const claimed = await claims.claim(userId, runId);
   if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
   return claimed.run;
 }
@@ -57,7 +60,7 @@ function executor(
   const { metrics, tracing } = core;
   const deps = {
     log: options.log ?? core.log,
-    runs,
+    claims,
     agents,
     agent,
     tools,
@@ -105,13 +108,13 @@ const FULL_RUN = [
 describe('a second job of a run', () => {
   it('does not interrupt the worker of the first one, and a takeover does', async () => {
     const { userId, runId } = await accept();
-    const first = await runs.claim(userId, runId, 'job-1');
+    const first = await claims.claim(userId, runId, 'job-1');
     expect(first.outcome).toBe('claimed');
-    expect((await runs.claim(userId, runId, 'job-2')).outcome).toBe('finished');
+    expect((await claims.claim(userId, runId, 'job-2')).outcome).toBe('finished');
     // The reply to a claim can be lost, and the claim is then sent again.
-    expect((await runs.claim(userId, runId, 'job-1')).outcome).toBe('claimed');
-    expect((await runs.claim(userId, runId)).outcome).toBe('claimed');
-    expect((await runs.claim(userId, runId, 'job-1')).outcome).toBe('finished');
+    expect((await claims.claim(userId, runId, 'job-1')).outcome).toBe('claimed');
+    expect((await claims.claim(userId, runId)).outcome).toBe('claimed');
+    expect((await claims.claim(userId, runId, 'job-1')).outcome).toBe('finished');
   });
 });
 
@@ -133,7 +136,7 @@ describe('a run whose worker died', () => {
       const dying = new RunExecutor(
         {
           log: dyingLog.log,
-          runs,
+          claims,
           agents,
           agent: twice,
           tools,
@@ -175,7 +178,7 @@ describe('a run whose worker died', () => {
   });
 
   it('without a takeover is ended by the sweep, with a start and one end', async () => {
-    const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
+    const sweep = { claims, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
     await accept();
     expect(await sweepRuns(sweep)).toBe(0);
     const accepted = await accept(
@@ -186,11 +189,11 @@ describe('a run whose worker died', () => {
     expect(seen.map(({ type }) => type)).toEqual(['agent_started', 'agent_failed']);
     expect(seen[1]?.error).toMatchObject({ code: 'RUN_TIMEOUT' });
     expect(await abandonRun({ user_id: accepted.userId, run_id: accepted.runId }, 'RUN_TIMEOUT', sweep)).toBe(false);
-    expect(await runs.overdue()).toEqual([]);
+    expect(await claims.overdue()).toEqual([]);
   });
 
   it('that cannot be ended, since its user’s data is damaged, keeps no other from its end', async () => {
-    const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
+    const sweep = { claims, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
     const late = new Runs({ ...core, queue: NO_QUEUE, agents, clock: systemClock }, { timeoutMs: -60_000 });
     const [first, second] = [await accept(late), await accept(late)];
     const [damaged, sound] = partitionOf(first.userId) < partitionOf(second.userId) ? [first, second] : [second, first];
@@ -214,7 +217,7 @@ describe('a request id that has been forgotten', () => {
     const again = await accept(runs, accepted);
     expect(again).toEqual(accepted);
     await core.redis.hincrby(keys.run(accepted.runId), 'accepted_at', 24 * 3_600_000);
-    const { run } = (await runs.claim(again.userId, again.runId)) as { run: ClaimedRun };
+    const { run } = (await claims.claim(again.userId, again.runId)) as { run: ClaimedRun };
     await executor(twice, count).execute({ ...run, waitedMs: 0 });
     const ids = (await core.redis.lrange(keys.recentUsage, 0, -1)).map((json) => JSON.parse(json).id);
     expect(ids).toHaveLength(4);
@@ -275,7 +278,7 @@ describe('a run that is stopped', () => {
     const lost = executor(twice, second).execute(await claim(accepted));
     await until(() => executions === 2);
     if (by === 'the sweep') {
-      const sweep = { runs, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
+      const sweep = { claims, inputs: runInputs(core), log: core.log, clock: systemClock, logger: silentLogger };
       await abandonRun({ user_id: accepted.userId, run_id: accepted.runId }, 'RUN_TIMEOUT', sweep);
     } else {
       // Its agent makes no call again before the run ends.

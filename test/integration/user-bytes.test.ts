@@ -90,11 +90,11 @@ describe('a user of the plan free', () => {
     };
     await inBatches(perDay - inFlight, inFlight, async (at) => {
       const { run_id } = await ask(at);
-      await completeRun(core, runs, userId, run_id, 'a'.repeat(4_000));
+      await completeRun(core, userId, run_id, 'a'.repeat(4_000));
     });
     await inBatches(inFlight, inFlight, async (at) => {
       const { run_id } = await ask(at);
-      const log = await claimRun(core, runs, userId, run_id);
+      const log = await claimRun(core, userId, run_id);
       for (let call = 0; call < 8; call++) {
         const outcome = { success: true, result: 'r'.repeat(60_000), duration_ms: 1, usage_record_id: null };
         await log.toolCompleted({ tool: 'get_thread_history', callId: `call_${run_id}_${call}` }, outcome);
@@ -134,7 +134,7 @@ describe('the messages of a thread', () => {
       const message = `${at} ${'m'.repeat(8_000)}`;
       const answer = await tryRun(runs, { userId, plan: 'one', threadId: 'thread_1', message });
       if (isRefused(answer)) throw answer;
-      await completeRun(core, runs, userId, answer.run_id, 'a'.repeat(8_000));
+      await completeRun(core, userId, answer.run_id, 'a'.repeat(8_000));
     }
     const key = core.keys.user(userId).thread('thread_1');
     expect(Number(await core.redis.memory('USAGE', key, 'SAMPLES', 0))).toBeLessThan(1.25 * THREAD_BYTES);

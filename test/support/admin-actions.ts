@@ -29,7 +29,9 @@ export async function startAdminActions(core: Core, plans: Plans) {
     registry,
     catalogues: { plans, reload: () => ({ reloaded: true, version: '' }) as const },
   };
-  const listener = new InvalidationHandler({ ...accountStatus, clock: systemClock, metrics, tracing: core.tracing });
+  const listener = new InvalidationHandler({
+    ...{ ...accountStatus, clock: systemClock, logger: silentLogger, metrics, tracing: core.tracing },
+  });
   closeAfter('test', () => listener.stop());
   const reader = new InvalidationReader({
     redis,

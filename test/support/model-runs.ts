@@ -13,6 +13,7 @@ import type { UsageSummary } from '../../src/limits/quotas.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import type { Refusal, UsageRecord } from '../../src/protocol/usage.ts';
 import type { Agent } from '../../src/runs/agent.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { type Execution, RunExecutor } from '../../src/runs/run-executor.ts';
 import { Runs } from '../../src/runs/runs.ts';
 import type { ClaimedRun } from '../../src/runs/stored-run.ts';
@@ -48,6 +49,7 @@ interface Caller {
 export class ModelRuns {
   readonly core: Core;
   readonly runs: Runs;
+  readonly claims: RunClaims;
   #clock: Clock = systemClock;
   readonly #model: ModelServer;
   readonly #agents: AgentCatalogue;
@@ -60,6 +62,7 @@ export class ModelRuns {
     const tester = { name: 'tester', description: 'a', tools: TOOLS };
     this.#agents = new AgentCatalogue([tester], 'tester', PRICE);
     this.runs = new Runs({ ...core, queue: NO_QUEUE, agents: this.#agents, clock: systemClock }, { timeoutMs: 60_000 });
+    this.claims = new RunClaims({ ...core, agents: this.#agents }, { timeoutMs: 60_000 });
   }
 
   static async start(model: ModelServer, known?: Catalogues): Promise<ModelRuns> {
@@ -88,7 +91,7 @@ export class ModelRuns {
   }
 
   async claim({ userId, runId }: Accepted): Promise<ClaimedRun> {
-    const claimed = await this.runs.claim(userId, runId);
+    const claimed = await this.claims.claim(userId, runId);
     if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
     return claimed.run;
   }
@@ -132,7 +135,7 @@ export class ModelRuns {
     return new RunExecutor(
       {
         log: options.log ?? core.log,
-        runs: this.runs,
+        claims: this.claims,
         agents: this.#agents,
         agent: options.agent ?? createModelAgent({ ...deps, metrics: core.metrics }, 'm'),
         tools: service,

@@ -8,6 +8,7 @@ import type { ClientTool } from '../../src/protocol/client-tools.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import type { InputAnswer } from '../../src/protocol/input.ts';
 import type { UsageRecord } from '../../src/protocol/usage.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { type Execution, RunExecutor } from '../../src/runs/run-executor.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { Runs } from '../../src/runs/runs.ts';
@@ -64,7 +65,7 @@ export class RemoteRuns {
   }
 
   async claim(row: Row, { userId, runId }: Accepted): Promise<ClaimedRun> {
-    const claimed = await this.runs(row).claim(userId, runId);
+    const claimed = await this.#claims(row).claim(userId, runId);
     if (claimed.outcome !== 'claimed') throw new Error(`the run is ${claimed.outcome}`);
     return claimed.run;
   }
@@ -83,6 +84,10 @@ export class RemoteRuns {
   runs(row: Row): Runs {
     const options = { timeoutMs: 30_000 };
     return new Runs({ ...this.core, queue: NO_QUEUE, agents: this.#catalogue(row), clock: systemClock }, options);
+  }
+
+  #claims(row: Row): RunClaims {
+    return new RunClaims({ ...this.core, agents: this.#catalogue(row) }, { timeoutMs: 30_000 });
   }
 
   executor(
@@ -105,7 +110,7 @@ export class RemoteRuns {
     const { service: tools } = toolNode(core, { catalogues: this.#catalogues, executors: { count } });
     const log = options.log ?? core.log;
     return new RunExecutor(
-      { ...deps, log, runs: this.runs(row), agent, tools },
+      { ...deps, log, claims: this.#claims(row), agent, tools },
       { timeoutMs: 30_000, inputExpiresMs: 60_000 },
     );
   }

@@ -6,6 +6,7 @@ import { newId } from '../../src/lib/ids.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import type { Identity } from '../../src/protocol/identity.ts';
 import { connectRedis, disconnectRedis } from '../../src/redis/client.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { RunLog } from '../../src/runs/run-log.ts';
 import type { RunQueue } from '../../src/runs/run-queue.ts';
@@ -79,16 +80,22 @@ export function isRefused(answer: StartedRun | TollgateError): answer is Tollgat
   return answer instanceof TollgateError;
 }
 
+/** What a worker does with the runs of `runNodes`. */
+export function runClaims(core: Core): RunClaims {
+  return new RunClaims({ ...core, agents: RUN_AGENTS }, { timeoutMs: 45_000 });
+}
+
 /** Claims a run like a worker, and returns the writer of its events. */
-export async function claimRun(core: Core, runs: Runs, userId: string, runId: string): Promise<RunLog> {
-  const claim = await runs.claim(userId, runId);
+export async function claimRun(core: Core, userId: string, runId: string): Promise<RunLog> {
+  const claims = runClaims(core);
+  const claim = await claims.claim(userId, runId);
   if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
-  return new RunLog({ log: core.log, clock: systemClock, runs }, claim.run, () => undefined);
+  return new RunLog({ log: core.log, clock: systemClock, claims }, claim.run, () => undefined);
 }
 
 /** Executes a run to its end, with this text as its response. */
-export async function completeRun(core: Core, runs: Runs, userId: string, runId: string, text = 'done') {
-  const log = await claimRun(core, runs, userId, runId);
+export async function completeRun(core: Core, userId: string, runId: string, text = 'done') {
+  const log = await claimRun(core, userId, runId);
   await log.started();
   await log.completed({ final_response: text, summary: 'done' });
 }

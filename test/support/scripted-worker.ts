@@ -9,6 +9,7 @@ import type { InputRequest } from '../../src/protocol/input.ts';
 import { connectRedis, disconnectRedis, type Redis } from '../../src/redis/client.ts';
 import { Keys } from '../../src/redis/keys.ts';
 import { callClientTool } from '../../src/runs/client-calls.ts';
+import { RunClaims } from '../../src/runs/run-claims.ts';
 import { RunSuspended } from '../../src/runs/run-end.ts';
 import { RunInputs } from '../../src/runs/run-inputs.ts';
 import { RunLog } from '../../src/runs/run-log.ts';
@@ -26,6 +27,7 @@ export class ScriptedWorker {
   readonly keys: Keys;
   readonly log: UserLogWriter;
   readonly runs: Runs;
+  readonly claims: RunClaims;
   readonly inputs: RunInputs;
 
   private constructor(redis: Redis, of: StackAddresses, logLength: number, logBytes: number) {
@@ -36,6 +38,7 @@ export class ScriptedWorker {
     const { plans } = new Catalogues();
     const agents = loadAgentCatalogue();
     this.runs = new Runs({ ...deps, plans, agents, queue: NO_QUEUE, clock: systemClock }, { timeoutMs: 60_000 });
+    this.claims = new RunClaims({ ...deps, agents }, { timeoutMs: 60_000 });
     this.inputs = new RunInputs({ ...deps, log: this.log, queue: NO_QUEUE, clock: systemClock });
   }
 
@@ -47,9 +50,9 @@ export class ScriptedWorker {
 
   /** Claims a run that a gateway of the stack has accepted. */
   async claim(userId: string, runId: string): Promise<RunLog> {
-    const claim = await this.runs.claim(userId, runId);
+    const claim = await this.claims.claim(userId, runId);
     if (claim.outcome !== 'claimed') throw new Error(`the run is ${claim.outcome}`);
-    return new RunLog({ log: this.log, clock: systemClock, runs: this.runs }, claim.run, () => undefined);
+    return new RunLog({ log: this.log, clock: systemClock, claims: this.claims }, claim.run, () => undefined);
   }
 }
 

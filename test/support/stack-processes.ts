@@ -69,6 +69,8 @@ export class StackProcess {
   #process: ManagedProcess | undefined;
   /** Whether a test ended it; any other exit is a failure. */
   #endWanted = false;
+  /** Whether the latest start has succeeded; `start` reports the exit of a process that fails to start. */
+  #hasStarted = false;
 
   /** @param earlier starts the process in an earlier version, which then is the first one */
   constructor(current: Startable, url: string, earlier?: Startable) {
@@ -93,8 +95,10 @@ export class StackProcess {
 
   async start(): Promise<void> {
     this.#endWanted = false;
+    this.#hasStarted = false;
     this.#process = this.#startable.launch();
     await whenReady(this.#process, this.#startable);
+    this.#hasStarted = true;
   }
 
   /** Resolves when the process has ended. */
@@ -122,9 +126,9 @@ export class StackProcess {
     await this.start();
   }
 
-  /** Returns a sentence if the process ended although no test wanted that. */
+  /** Returns a sentence if the process ended after its start although no test wanted that. */
   async unexpectedEnd(): Promise<string | undefined> {
-    if (!this.#process || this.running || this.#endWanted) return undefined;
+    if (!this.#process || this.running || this.#endWanted || !this.#hasStarted) return undefined;
     return `${this.name} ${describeExit(await this.#process.exited)}:\n${this.output}`;
   }
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import {
   answeredProtocol,
+  BEARER_FORM,
   checkServiceNames,
   findCredential,
   findTicket,
@@ -8,6 +9,7 @@ import {
   messageCredential,
   requestedProtocols,
   serviceCredential,
+  unpaddedProtocols,
 } from '../../src/auth/credentials.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 
@@ -57,8 +59,28 @@ describe('the Authorization header', () => {
     expect(codeOf(() => findCredential({ authorization }))).toBe('INVALID_FORMAT');
   });
 
+  it('has 8,448 characters at most, for a token of 8,192 and the spaces before it', () => {
+    const longest = `a.${'b'.repeat(MAX_TOKEN_BYTES - 4)}.c`;
+    const header = (spaces: number) => ({ authorization: `Bearer${' '.repeat(spaces)}${longest}` });
+    expect(findCredential(header(250))).toEqual({ method: 'header', token: longest });
+    expect(codeOf(() => findCredential(header(251)))).toBe('INVALID_FORMAT');
+  });
+
   it.each(['', '   '])('B52 is no token when it is %j', (authorization) => {
     expect(codeOf(() => findCredential({ authorization }))).toBe('NO_TOKEN');
+  });
+
+  it.each(['opaque', 'a.b.c.d', 'a+b/c~d-e_f==', '7'])(
+    'presents the opaque token %s where such are accepted',
+    (token) => {
+      const authorization = `Bearer ${token}`;
+      expect(findCredential({ authorization }, undefined, BEARER_FORM)).toEqual({ method: 'header', token });
+    },
+  );
+
+  it.each(['=', '=a', 'a=b', 'a,b', 'a"b', 'ä', '<a>', '%41'])('never presents %s, which is no token', (token) => {
+    const authorization = `Bearer ${token}`;
+    expect(codeOf(() => findCredential({ authorization }, undefined, BEARER_FORM))).toBe('INVALID_FORMAT');
   });
 
   it('B52 B179 may be left out, and then there is no credential', () => {
@@ -98,6 +120,25 @@ describe('the sub-protocol', () => {
 
   it.each(['jwt.', 'jwt-auth.', 'jwt.=='])('B52 is no token when the entry %s is empty', (entry) => {
     expect(codeOf(() => findCredential(protocols(entry)))).toBe('NO_TOKEN');
+  });
+
+  it('is given to the WebSocket server without padding, and otherwise as it was sent', () => {
+    expect(unpaddedProtocols({})).toBeUndefined();
+    expect(unpaddedProtocols(protocols('jwt-auth', 'jwt.QQ=='))).toBe('jwt-auth, jwt.QQ');
+    expect(unpaddedProtocols(protocols("!#$%&'*+.^`|~-_Az09"))).toBe("!#$%&'*+.^`|~-_Az09");
+    for (const header of ['', ',', 'a,,b', 'a b', 'a/b', '(a', 'a)', 'ä', 'a,a', 'a=,a', '==', 'a=b']) {
+      expect(codeOf(() => unpaddedProtocols({ 'sec-websocket-protocol': header }))).toBe('INVALID_FORMAT');
+    }
+  });
+
+  it('is refused above 128 entries or 12,288 characters', () => {
+    const entries = (count: number) => protocols(...Array.from({ length: count }, (_, at) => `p${at}`));
+    const long = (length: number) => ({ 'sec-websocket-protocol': 'p'.repeat(length) });
+    expect(requestedProtocols(entries(128))).toHaveLength(128);
+    expect(requestedProtocols(long(12_288))).toHaveLength(1);
+    for (const headers of [entries(129), long(12_289)]) {
+      expect(codeOf(() => requestedProtocols(headers))).toBe('INVALID_FORMAT');
+    }
   });
 
   it('keeps the order of the entries', () => {
@@ -169,6 +210,9 @@ describe('the token of a service', () => {
   it('is ignored without its scheme: the names alone authenticate no user', () => {
     expect(findCredential(names)).toBeUndefined();
     expect(findCredential({ authorization: `Bearer ${TOKEN}`, ...names })).toEqual({ method: 'header', token: TOKEN });
+    for (const scheme of ['Basic', 'Token', 'Service']) {
+      expect(codeOf(() => findCredential({ authorization: `${scheme} ${TOKEN}`, ...names }))).toBe('INVALID_FORMAT');
+    }
   });
 
   it.each([

@@ -227,6 +227,16 @@ describe('an answer about a token', () => {
     },
   );
 
+  it('is forgotten with all others when this node may have missed a revocation', async () => {
+    const { server, introspection } = await start();
+    for (const token of ['a', 'b']) await introspection.identify(token, 'header');
+    introspection.forget();
+    server.behaviour = json({ active: false });
+    for (const token of ['a', 'b']) {
+      expect(await codeOf(introspection.identify(token, 'header'))).toBe('VALIDATION_FAILED');
+    }
+  });
+
   it('is not kept when a revocation overtook it', async () => {
     const { server, introspection, claims } = await start();
     server.behaviour = FAULTS.hang;

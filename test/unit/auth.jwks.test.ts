@@ -11,6 +11,8 @@ import { TollgateError } from '../../src/protocol/errors.ts';
 import { silentLogger } from '../support/core.ts';
 import { providerOf } from '../support/identity-providers.ts';
 import { ManualClock } from '../support/manual-clock.ts';
+import { closeAfter } from '../support/open-resources.ts';
+import { until } from '../support/until.ts';
 
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2_048 });
 const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
@@ -128,6 +130,18 @@ describe('a token signed with a published key', () => {
     expect(await codeOf(signed(stranger.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('accepted user_1');
   });
 
+  it('is VALIDATION_FAILED when the set has changed, but none of its new keys has signed it', async () => {
+    const clock = new ManualClock();
+    const tokens = verifier(jwksUrl, clock);
+    expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('accepted user_1');
+    const other = generateKeyPairSync('rsa', { modulusLength: 2_048 });
+    published = [{ ...other.publicKey.export({ format: 'jwk' }), kid: 'rsa-1', use: 'sig', alg: 'RS256' }];
+    clock.advance(10_000);
+    expect(await codeOf(signed(stranger.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(rsa.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('VALIDATION_FAILED');
+    expect(await codeOf(signed(other.privateKey, 'RS256', 'rsa-1'), tokens)).toBe('accepted user_1');
+  });
+
   it('cannot be imitated with the public key as an HS256 secret', async () => {
     const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
     const now = Math.floor(Date.now() / 1000);
@@ -144,6 +158,22 @@ describe('a token signed with a published key', () => {
 });
 
 describe('the set of published keys', () => {
+  it('is fetched at the start, before the first token, and again every 10 s while there are no keys', async () => {
+    const clock = new ManualClock();
+    const tokens = verifier(jwksUrl, clock);
+    fault = (response) => response.writeHead(500).end();
+    const before = requests;
+    closeAfter('test', tokens.start());
+    await until(() => requests === before + 1);
+    expect([tokens.ready, tokens.withoutKeys]).toEqual([false, ['default']]);
+    fault = undefined;
+    await until(() => {
+      clock.advance(10_000);
+      return tokens.ready;
+    });
+    expect(tokens.withoutKeys).toEqual([]);
+  });
+
   const good = () => signed(rsa.privateKey, 'RS256', 'rsa-1');
   const unknown = (kid: string) => signed(stranger.privateKey, 'RS256', kid);
 

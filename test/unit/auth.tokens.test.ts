@@ -222,6 +222,10 @@ describe('a signature', () => {
     for (const algorithm of ['HS384', 'HS512'] as const) {
       expect(await codeOf(signed({}, SECRET, { algorithm }))).toBe('VALIDATION_FAILED');
     }
+    // The MAC of the secret is valid, and the header names another algorithm.
+    for (const alg of ['none', 'HS512', 'RS256', 'hs256', '', undefined]) {
+      expect(await codeOf(forged({ alg, typ: 'JWT' }))).toBe('VALIDATION_FAILED');
+    }
     const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2_048 });
     const rsa = jwt.sign(claims(), privateKey, { algorithm: 'RS256', keyid: 'k' });
     expect(await codeOf(rsa)).toBe('VALIDATION_FAILED');

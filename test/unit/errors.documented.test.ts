@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from '@jest/globals';
-import { ERRORS, type ErrorCode, publicError, TollgateError, toTollgateError } from '../../src/protocol/errors.ts';
+import { ERRORS } from '../../src/protocol/error-table.ts';
+import { type ErrorCode, publicError, TollgateError, toTollgateError } from '../../src/protocol/errors.ts';
 
 const PAGE = readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf8');
 const CODES = Object.keys(ERRORS) as ErrorCode[];

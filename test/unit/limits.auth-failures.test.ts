@@ -148,6 +148,15 @@ describe('connections that wait for authentication', () => {
     expect(entries.slice(0, -1).every((full) => full === undefined)).toBe(true);
   });
 
+  it('leave nothing of their addresses behind when they end', () => {
+    const pending = new PendingConnections({ perAddress: 2 });
+    for (const address of ['a', 'a', 'b']) pending.add(address);
+    for (const address of ['a', 'b']) pending.remove(address);
+    expect([pending.addresses, pending.total]).toEqual([1, 1]);
+    pending.remove('a');
+    expect([pending.addresses, pending.total]).toEqual([0, 0]);
+  });
+
   it('are more a node where one address is allowed more', () => {
     const pending = new PendingConnections({ perAddress: 5_000 });
     const entries = Array.from({ length: 5_001 }, () => pending.add('the load generator'));

@@ -100,4 +100,20 @@ describe('a batch of messages', () => {
     await batches.join('user', LIMIT, async (size) => ({ granted: size, remainingMs: WINDOW_MS })).counting;
     expect(batches.take('user', 60)).toBe(false);
   });
+
+  it('is stored for 50,000 users; a further one is counted message by message until a window ends', async () => {
+    const clock = new ManualClock();
+    const batches = new MessageBatches({ clock });
+    const join = (user: string) => batches.join(user, LIMIT, async (n) => ({ granted: n, remainingMs: WINDOW_MS }));
+    const first = join('first');
+    for (let at = 1; at < 50_000; at++) join(`user_${at}`);
+    expect(join('one too many').size).toBe(1);
+    await first.counting;
+    clock.advance(WINDOW_MS - 1);
+    expect(join('one too many').size).toBe(1);
+    clock.advance(1);
+    expect(join('one too many').size).toBe(batchSize(LIMIT));
+    // A user who has a batch gets the next one without a place of another user.
+    expect(join('one too many').size).toBe(batchSize(LIMIT));
+  });
 });

@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import { PROJECT_ROOT } from '../../scripts/lib/processes.ts';
-import { Keys, UserKeys } from '../../src/redis/keys.ts';
+import { Keys } from '../../src/redis/keys.ts';
 import { plainKeys, SHARED_KEYS, USER_KEYS } from '../../src/redis/personal-data.ts';
+import { UserKeys } from '../../src/redis/user-keys.ts';
 
 /** Returns the key builders of a class, including those added later. */
 function buildersOf(prototype: object, without: readonly string[] = []): string[] {

@@ -9,6 +9,7 @@ import {
 } from '../../src/protocol/dialects.ts';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import type { LogEntry } from '../../src/protocol/messages.ts';
+import { UI_CHAT_BOUNDS, uiChatDialect } from '../../src/protocol/ui-chat-dialect.ts';
 
 const NOW = new Date('2026-01-02T03:04:05.678Z');
 const TIMESTAMP = '2026-01-02T03:04:05.678Z';
@@ -101,7 +102,11 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
 
   it('reads 32 levels of brackets and answers JSON_ERROR to 33', () => {
     expect(dialect.decode(nested(dialect, 32)).name).toBe('ping');
-    expect(decodeError(dialect, nested(dialect, 33)).code).toBe('JSON_ERROR');
+    const error = decodeError(dialect, nested(dialect, 33));
+    expect([error.code, error.message]).toEqual([
+      'JSON_ERROR',
+      'The JSON is nested too deeply. Use at most 32 levels.',
+    ]);
   });
 
   it('reads 4,096 values and answers JSON_ERROR to more, however they are nested', () => {
@@ -115,7 +120,8 @@ describe.each(ALL)('the %s dialect', (_name, dialect) => {
     const keys = (count: number) => Array.from({ length: count }, (_, at) => `"k${at}":1`).join(',');
     expect(dialect.decode(frame(list(4_096 - own - 2))).name).toBe('ping');
     for (const members of [list(4_096 - own - 1), keys(5_000), `"x":[${'[],'.repeat(2_500)}[]]`]) {
-      expect(decodeError(dialect, frame(members)).code).toBe('JSON_ERROR');
+      const error = decodeError(dialect, frame(members));
+      expect([error.code, error.message]).toEqual(['JSON_ERROR', 'The JSON has too many values. Use at most 4096.']);
     }
     expect(dialect.decode(frame(`"x":"${',[{'.repeat(5_000)}"`)).name).toBe('ping');
   });
@@ -214,6 +220,11 @@ describe('the JSON-RPC dialect', () => {
     });
   });
 
+  it('answers any other request with its type in the result', () => {
+    const frame = JSON.parse(jsonRpcDialect.encode('resumed', { from: 1 }, NOW, { rpcId: 'a' }));
+    expect(frame).toEqual({ jsonrpc: '2.0', id: 'a', result: { type: 'resumed', from: 1, timestamp: TIMESTAMP } });
+  });
+
   it('sends what answers no request as a notification', () => {
     const frame = JSON.parse(jsonRpcDialect.encode('heartbeat', { connection_id: 'ws_1' }, NOW, undefined));
     const params = { type: 'heartbeat', connection_id: 'ws_1', timestamp: TIMESTAMP };
@@ -289,5 +300,59 @@ describe('the JSON-RPC dialect', () => {
     for (const frame of ['{', '[]', 'null', '{"id":7}', '{"jsonrpc":"2.0","id":{}}']) {
       expect(replyToOf(frame)).toBeUndefined();
     }
+  });
+});
+
+describe('the dialect of the AI SDK', () => {
+  it('reads a message with its request, and an abort, which gets no answer', () => {
+    const frame = (type: string) => JSON.stringify({ type, requestId: 'r', id: 'chat_1', messages: [] });
+    const fields = { id: 'chat_1', messages: [] };
+    expect(uiChatDialect.decode(frame('submit-message'))).toEqual({
+      name: 'submit-message',
+      fields,
+      replyTo: { rpcId: 'r' },
+    });
+    expect(uiChatDialect.decode(frame('abort'))).toEqual({
+      name: 'abort',
+      fields: { requestId: 'r' },
+      replyTo: undefined,
+    });
+  });
+
+  it('reads a request id of up to 128 characters', () => {
+    const frame = (length: number) => JSON.stringify({ type: 'x', requestId: 'r'.repeat(length) });
+    expect(uiChatDialect.decode(frame(128)).replyTo).toEqual({ rpcId: 'r'.repeat(128) });
+    expect(decodeError(uiChatDialect, frame(129)).code).toBe('INVALID_MESSAGE');
+  });
+
+  it.each(['null', '5', '"x"', '[]', '{}', '{"type":"x"}', '{"requestId":"r"}', '{"type":1,"requestId":"r"}'])(
+    'answers INVALID_MESSAGE to %s, which is no request',
+    (frame) => {
+      const error = decodeError(uiChatDialect, frame);
+      expect(error.code).toBe('INVALID_MESSAGE');
+      expect(error.message).toBe('A frame must be an object with "type" and "requestId".');
+    },
+  );
+
+  it('answers JSON_ERROR to what is no JSON, or above 50,000 values or 64 levels', () => {
+    const list = (commas: number) => `{"type":"x","requestId":"r","x":[${'1,'.repeat(commas)}1]}`;
+    const levels = (depth: number) => `{"type":"x","requestId":"r","x":${'['.repeat(depth)}${']'.repeat(depth)}}`;
+    // Two braces and brackets and two commas belong to the frame.
+    expect(uiChatDialect.decode(list(UI_CHAT_BOUNDS.maxValues - 5)).name).toBe('x');
+    expect(uiChatDialect.decode(levels(63)).name).toBe('x');
+    for (const frame of ['', '{', list(UI_CHAT_BOUNDS.maxValues - 4), levels(64)]) {
+      expect(decodeError(uiChatDialect, frame).code).toBe('JSON_ERROR');
+    }
+  });
+
+  it('writes errors of requests, and no frame for anything else, which would end the socket', () => {
+    const error = new TollgateError('RATE_LIMITED', { retryAfterMs: 5 });
+    const { requestId, type, errorText } = JSON.parse(uiChatDialect.encodeError(error, NOW, { rpcId: 'r' }));
+    expect([type, requestId]).toEqual(['error', 'r']);
+    expect(JSON.parse(errorText)).toMatchObject({ error: { code: 'RATE_LIMITED', retry_after_ms: 5 } });
+    expect(uiChatDialect.encodeError(error, NOW, undefined)).toBe('');
+    expect(uiChatDialect.encodeError(error, NOW, { ack: () => {} })).toBe('');
+    expect(uiChatDialect.encode('heartbeat', {}, NOW, undefined)).toBe('');
+    expect(uiChatDialect.encodeEntry(ENTRY)).toBe('');
   });
 });

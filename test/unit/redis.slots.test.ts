@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { isUserChannel, Keys, PARTITIONS, partitionOf, UserKeys } from '../../src/redis/keys.ts';
+import { Keys, PARTITIONS, partitionOf } from '../../src/redis/keys.ts';
 import { slotOf } from '../../src/redis/slots.ts';
+import { isUserChannel, UserKeys } from '../../src/redis/user-keys.ts';
 
 /** Returns every key of a user, including those of builders added later. */
 function allKeysOf(keys: Keys, userId: string, id: string): string[] {

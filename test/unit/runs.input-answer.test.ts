@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { formOf } from '../../src/protocol/forms.ts';
-import { FormSchema } from '../../src/protocol/input.ts';
+import { FormSchema, type InputRequest } from '../../src/protocol/input.ts';
 import { checkedAnswer } from '../../src/runs/input-answer.ts';
 import { questionOfArguments } from '../../src/tools/question.ts';
 
@@ -21,6 +21,45 @@ describe('an answer to an input request', () => {
     expect(checkedAnswer(request, answer)).toEqual(answer);
     const wrong = { action: 'accept', content: { size: 'l' } } as const;
     expect(() => checkedAnswer(request, wrong)).toThrow('The answer does not fit the request');
+  });
+});
+
+describe('the result of a tool of the page', () => {
+  const request = { kind: 'tool', message: 'Run it', name: 't', arguments: {} } as unknown as InputRequest;
+  const answerOf = (content: Record<string, unknown>) => checkedAnswer(request, { action: 'accept', content });
+
+  it('is any JSON, or an error as text, and never both', () => {
+    for (const content of [{ result: null }, { result: [1] }, { error: 'e'.repeat(2_000) }]) {
+      expect(answerOf(content)).toEqual({ action: 'accept', content });
+    }
+    for (const content of [{}, { result: 1, error: 'e' }, { error: 5 }, { error: 'e'.repeat(2_001) }, { other: 1 }]) {
+      expect(() => answerOf(content)).toThrow(
+        expect.objectContaining({
+          code: 'FORMAT_ERROR',
+          message: expect.stringContaining('does not fit'),
+          fields: { field: 'content' },
+        }),
+      );
+    }
+  });
+
+  it('has 65,536 characters of JSON at most', () => {
+    const frame = JSON.stringify({ result: '' }).length;
+    const content = { result: 'r'.repeat(65_536 - frame) };
+    expect(answerOf(content)).toEqual({ action: 'accept', content });
+    expect(() => answerOf({ result: `${content.result}r` })).toThrow(
+      expect.objectContaining({
+        code: 'FORMAT_ERROR',
+        message: 'The result of a tool may have 65536 characters of JSON.',
+        fields: { field: 'content' },
+      }),
+    );
+  });
+
+  it('is stored without content when the user declines, as every other answer', () => {
+    expect(checkedAnswer(request, { action: 'decline', content: { result: 1 } })).toEqual({ action: 'decline' });
+    const approval = { kind: 'approval' } as unknown as InputRequest;
+    expect(checkedAnswer(approval, { action: 'accept', content: { x: 1 } })).toEqual({ action: 'accept' });
   });
 });
 

@@ -59,6 +59,10 @@ function each<T extends Kind>(kind: T, change: (line: Of<T>) => HistoryLine | re
   return (history) => history.flatMap((line) => (line.t === kind ? change(line as Of<T>) : line));
 }
 
+const refusedRun = each('ok', (line) => {
+  return line.id === 1 ? { t: 'failed', at: 10, id: 1, code: 'OVERLOADED' } : line;
+});
+
 const without = (matches: (line: HistoryLine) => boolean): Change => {
   return (history) => history.filter((line) => !matches(line));
 };
@@ -221,7 +225,7 @@ const BAD: readonly (readonly [what: string, promise: PromiseName, change: Chang
   [
     'a refused request that has a run',
     'runs',
-    each('ok', (line) => (line.id === 1 ? { t: 'failed', at: 10, id: 1, code: 'OVERLOADED' } : line)),
+    (history) => each('accepted', () => [])(refusedRun(history)),
     /refused with OVERLOADED/,
   ],
   [
@@ -475,6 +479,7 @@ describe('the checker of npm run torture', () => {
           )(history),
         ),
     ],
+    ['a client that lost its session after its run was accepted', refusedRun],
     ['a refusal above the allowance', adding(quota(2), ...calls([20, 21], [22, 23, 'QUOTA_EXCEEDED']))],
     ['as many messages as two windows allow', adding(...messages(4, 1_000))],
     ['a served request before the bound', adding(...revoked(), served(4_200))],
@@ -499,7 +504,7 @@ describe('the checker of npm run torture', () => {
     ['a thread with question and answer', adding(thread('assistant', 'user'))],
   ])('accepts %s', (_what, change) => {
     const found = check(change(goodHistory())).filter(({ promise }) => {
-      return ['caps', 'limits', 'revocations', 'answers', 'threads', 'ledger'].includes(promise);
+      return ['runs', 'caps', 'limits', 'revocations', 'answers', 'threads', 'ledger'].includes(promise);
     });
     expect(found).toEqual([]);
   });

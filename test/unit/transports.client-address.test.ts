@@ -31,6 +31,11 @@ describe('the address of a client', () => {
     ['holds no address there', 'unknown, 198.51.100.7'],
     ['holds a name there', 'evil.example.test, 198.51.100.7'],
     ['holds an address that is none there', '999.1.1.1, 198.51.100.7'],
+    ['holds text in front of an address there', 'x[2001:db8::5]:4711, 198.51.100.7'],
+    ['holds text behind an address there', '[2001:db8::5]x, 198.51.100.7'],
+    ['holds nothing there', ', 198.51.100.7'],
+    ['is one comma', ','],
+    ['holds an entry of 257 characters there', `${' '.repeat(246)}203.0.113.5, 198.51.100.7`],
   ])('is the socket’s when the header %s', (_what, header) => {
     expect(clientAddress(request('10.0.0.1', header), 2)).toBe('10.0.0.1');
   });

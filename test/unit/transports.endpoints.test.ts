@@ -2,7 +2,13 @@ import type { IncomingMessage } from 'node:http';
 import { describe, expect, it } from '@jest/globals';
 import { TollgateError } from '../../src/protocol/errors.ts';
 import { ENDPOINTS, matchEndpoint, PUBLIC_PATHS } from '../../src/transports/endpoints.ts';
-import { requestUrl, resumePoint } from '../../src/transports/handshake-request.ts';
+import {
+  forgetContents,
+  handedOverToken,
+  presentedCredentials,
+  requestUrl,
+  resumePoint,
+} from '../../src/transports/handshake-request.ts';
 
 /** Returns the endpoint and the user of a request target, as the upgrade listener resolves them. */
 function target(url: string): string {
@@ -97,6 +103,54 @@ describe('the target of a request', () => {
     '/socket.io',
   ])('leads from %j to no endpoint', (url) => {
     expect(target(url)).toBe('none');
+  });
+});
+
+describe('the query of a request', () => {
+  const request = (url: string, rawHeaders: string[] = []) => {
+    const authorization = rawHeaders[1];
+    return { url, rawHeaders, headers: { authorization } } as unknown as IncomingMessage;
+  };
+
+  it('is parsed once, and may have 10,000 characters with its question mark', () => {
+    const long = request(`/ws?${'a'.repeat(9_999)}`);
+    expect(requestUrl(long)?.search).toHaveLength(10_000);
+    expect(requestUrl(long)).toBe(requestUrl(long));
+    expect(requestUrl(request(`/ws/user_1?${'a'.repeat(9_999)}`))?.search).toHaveLength(10_000);
+    expect(requestUrl(request(`/ws?${'a'.repeat(10_000)}`))).toBeUndefined();
+    expect(requestUrl(request(`/ws/${'a'.repeat(10_000)}`))?.pathname).toHaveLength(10_004);
+  });
+
+  it('presents all tickets and Authorization headers, so that several are refused', () => {
+    expect(presentedCredentials(request('/ws?ticket=a&ticket=b')).tickets).toEqual(['a', 'b']);
+    expect(presentedCredentials(request('//ws?ticket=a')).tickets).toEqual([]);
+    const { headers } = presentedCredentials(request('/ws', ['Authorization', 'Bearer a']));
+    expect(headers).toEqual({ authorization: 'Bearer a' });
+    const twice = presentedCredentials(request('/ws', ['Authorization', 'Bearer a', 'authorization', 'Bearer b']));
+    expect(twice.headers).toEqual({ authorization: 'Bearer a, Bearer b' });
+  });
+
+  it('is forgotten with the headers when the handshake has ended', () => {
+    const ended = request('/ws?ticket=a', ['Authorization', 'Bearer a']);
+    const before = requestUrl(ended);
+    forgetContents(ended);
+    expect([ended.headers, ended.rawHeaders]).toEqual([{}, []]);
+    expect(requestUrl(ended)).not.toBe(before);
+  });
+});
+
+describe('the refresh token of a handshake', () => {
+  it('is printable ASCII, or absent', () => {
+    expect([handedOverToken(undefined), handedOverToken(null)]).toEqual([undefined, undefined]);
+    expect(handedOverToken('r~!')).toBe('r~!');
+    for (const value of ['', 'a\n', 'ä', 5, {}, 'r'.repeat(8_193)]) {
+      expect(() => handedOverToken(value)).toThrow(
+        expect.objectContaining({
+          code: 'FORMAT_ERROR',
+          message: '"refresh_token" must have 1 to 8192 printable ASCII characters.',
+        }),
+      );
+    }
   });
 });
 

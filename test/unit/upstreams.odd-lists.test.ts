@@ -231,6 +231,16 @@ describe('the schema of a tool', () => {
     expect(await call('odd', { a: -1 })).toBe('fine');
   });
 
+  it('that is closed beside its alternatives is opened, because it admits none of them', async () => {
+    const properties = { a: { minimum: 0 } };
+    const union = { ...OBJECT, oneOf: [{ ...OBJECT, properties }] };
+    const own = { ...union, properties, additionalProperties: false };
+    const closed = { ...union, additionalProperties: false };
+    const { upstream } = await listing(rows({ name: 'odd', inputSchema: closed }, { name: 'good', inputSchema: own }));
+    const listed = (tool: string) => upstream.capabilities.tools.get(tool)?.arguments;
+    expect([listed('odd'), listed('good')]).toEqual([union, own]);
+  });
+
   it('can be as large as the operator says', async () => {
     const inputSchema = { ...OBJECT, description: 'x'.repeat(40_000) };
     expect((await listing(rows({ name: 'odd', inputSchema }))).omitted).toMatchObject([{ name: 'odd' }]);

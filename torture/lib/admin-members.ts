@@ -80,6 +80,7 @@ export class RevokedMember extends AdminMember {
         return this.act('POST', '/v1/tokens/revoke', { sid: session });
       });
       isRevoked = t === 'ok';
+      if (!isRevoked) await delay(PROBE_MS);
     }
     await delay(AFTER_MS, undefined, { signal: this.deps.signal }).catch(() => undefined);
     ended.abort();

@@ -53,6 +53,7 @@ export function checkRuns(history: readonly HistoryLine[]): Violation[] {
   const keyOfId = new Map(operations.map(({ invoked }) => [invoked.id, invoked.key]));
 
   const accepted = linesOf(history, 'accepted');
+  const acceptedIds = new Set(accepted.map(({ id }) => id));
   const answered = operations.flatMap(({ ended }) => (ended?.t === 'ok' ? (ended.runId ?? []) : []));
   for (const runId of new Set([...accepted.map((line) => line.runId), ...answered, ...byRun.keys()])) {
     const ofRun = byRun.get(runId) ?? [];
@@ -80,7 +81,8 @@ export function checkRuns(history: readonly HistoryLine[]): Violation[] {
   }
 
   for (const { invoked, ended } of operations) {
-    if (ended?.t === 'failed' && requests.has(invoked.key)) {
+    // After the acceptance the client can still lose its session; the run continues without it.
+    if (ended?.t === 'failed' && requests.has(invoked.key) && !acceptedIds.has(invoked.id)) {
       report(`Request ${invoked.key} was refused with ${ended.code} and has a run.`, ended.at);
     }
     if (ended?.t !== 'ok' || ended.end === undefined) continue;

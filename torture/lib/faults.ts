@@ -33,7 +33,7 @@ const CALLS_FAIL = 'Calls to it end with TOOL_FAILED and are not charged; none i
 const AGENT_RUNS_FAIL = 'Its runs end with AGENT_UNAVAILABLE or AGENT_FAILED; other runs are not affected';
 const CLOCK_IGNORED =
   'Leases, limits, deadlines of runs and the ledger follow the clock of Redis: no event, run or record is lost or doubled. ' +
-  'The process checks the times of tokens with its own clock';
+  'The process checks the times of tokens with its own clock and can refuse valid ones; accepted runs continue';
 
 const FAILOVER_LOSES =
   'A call that only the old master had may be lost: its event and its count in the quota, not its record. Clients that ' +

@@ -1,6 +1,7 @@
+import { parseJson } from '../../lib/json.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import type { ModelCall } from '../../runs/step-log.ts';
-import { asNumber, asObject, asText, parseJson } from './json.ts';
+import { asNumber, asObject, asText } from './json.ts';
 
 export interface CallLimits {
   /** Maximum tool calls per step; further ones are refused to the model. */
@@ -114,7 +115,8 @@ export class CallPieces {
     if (call.name === '') return 'The call has no tool name.';
     if (call.tooLong) return `The arguments have more than ${this.#limits.argumentsLength} characters.`;
     const empty = call.arguments.trim() === '';
-    // Its arguments may have gone to the other call. In doubt, the model repeats a call rather than a tool runs without.
+    // Its arguments may have gone to the other call. In doubt, the model repeats a call rather than a tool runs
+    // without.
     const isTwin = (other: PartialCall) =>
       other.arguments.trim() !== '' && (other.name === call.name || (other.id !== '' && other.id === call.id));
     if (empty && this.#calls.some(isTwin)) return 'The call has no arguments of its own. Repeat it with {}.';

@@ -1,6 +1,7 @@
+import { parseJson } from '../../lib/json.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import { type FaultReason, ModelFault } from './fault.ts';
-import { asList, asNumber, asObject, asText, parseJson } from './json.ts';
+import { asList, asNumber, asObject, asText } from './json.ts';
 
 /** An error as an endpoint reports it. */
 export interface EndpointError {

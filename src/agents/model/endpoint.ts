@@ -1,6 +1,7 @@
 import type { ModelSettings } from '../../catalogue/model-settings.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Logger } from '../../lib/logger.ts';
+import { parseRetryAfter } from '../../lib/retry-after.ts';
 import type { Tracing } from '../../lib/tracing.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import type { Tokens } from '../../runs/step-log.ts';
@@ -30,7 +31,10 @@ export interface EndpointDeps {
 
 /** One request in flight. */
 export interface ModelStream {
-  /** Yields text and reasoning as they arrive; ends with the reply. @throws ModelFault; the reason of an aborted `signal` */
+  /**
+   * Yields text and reasoning as they arrive; ends with the reply.
+   * @throws ModelFault; the reason of an aborted `signal`
+   */
   readonly pieces: AsyncIterable<TextPiece>;
   /** Returns the whole reply, once `pieces` has ended. @throws ModelFault for an incomplete or empty reply */
   reply(): ModelReply;
@@ -40,6 +44,8 @@ export interface ModelStream {
 
 /** Requests that one attempt may repeat without a refused parameter. */
 const MAX_ADAPTATIONS = 6;
+/** Upper bound for `Retry-After`, far longer than any run. */
+const MAX_RETRY_AFTER_MS = 7 * 86_400_000;
 /** Maximum size of an error body that is read. */
 const ERROR_BYTES = 65_536;
 
@@ -121,7 +127,7 @@ export class Endpoint {
       );
       const mayAdapt = (status === 400 || status === 422) && adapted < MAX_ADAPTATIONS;
       const refused = mayAdapt ? refusalOf(error, sent) : undefined;
-      if (refused === undefined) throw responseFault(status, error, retryAfter(headers));
+      if (refused === undefined) throw responseFault(status, error, retryAfterOf(headers));
       learn(refused, this.#adaptations, adaptations);
       const { name: endpoint, model } = this.address;
       this.#deps.logger.warn(
@@ -264,10 +270,6 @@ function faultOf(thrown: unknown): ModelFault {
   return new ModelFault('the response was interrupted', { reason: 'interrupted', retryable: true });
 }
 
-/** Milliseconds of `Retry-After`, given in seconds or as a date (RFC 9110 section 10.2.3). */
-function retryAfter(headers: Headers): number | undefined {
-  const value = headers.get('retry-after');
-  if (!value) return undefined;
-  const ms = /^\d+(\.\d+)?$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+function retryAfterOf(headers: Headers): number | undefined {
+  return parseRetryAfter(headers.get('retry-after'), Date.now(), MAX_RETRY_AFTER_MS);
 }

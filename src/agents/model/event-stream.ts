@@ -1,6 +1,6 @@
 import { createParser } from 'eventsource-parser';
+import { parseJson } from '../../lib/json.ts';
 import { ModelFault } from './fault.ts';
-import { parseJson } from './json.ts';
 
 /** What a body contains: a JSON value, or the sentinel that ends a reply. */
 export type BodyEvent = { readonly json: unknown } | 'done';

@@ -1,9 +1,10 @@
+import { isObject } from '../../lib/json.ts';
 import type { Fields } from '../../protocol/messages.ts';
 
 /** Accessors for JSON of foreign servers: a field of another type counts as missing. */
 
 export function asObject(value: unknown): Fields | undefined {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : undefined;
+  return isObject(value) ? value : undefined;
 }
 
 /** Returns a list; a single object is a list of one. */
@@ -20,13 +21,4 @@ export function asText(value: unknown): string | undefined {
 export function asNumber(value: unknown): number | undefined {
   const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
   return typeof number === 'number' && Number.isFinite(number) ? number : undefined;
-}
-
-/** Parses JSON; undefined for invalid JSON. */
-export function parseJson(json: string): unknown {
-  try {
-    return JSON.parse(json) as unknown;
-  } catch {
-    return undefined;
-  }
 }

@@ -8,7 +8,7 @@ import { A2aRpc } from './a2a-rpc.ts';
 import { A2aTask, type Interruption, taskCursorOf, textOf } from './a2a-task.ts';
 import { RemoteFault } from './fault.ts';
 import { Reconnects } from './reconnects.ts';
-import { MOST_ROUNDS } from './rounds.ts';
+import { MAX_ROUNDS } from './rounds.ts';
 import { beginTurn, type Turn, type TurnAnswer, type TurnRunner } from './turn.ts';
 
 const CANCEL_MS = 5_000;
@@ -85,8 +85,8 @@ class A2aConversation {
   }
 
   /**
-   * Asks the user what the task waits for. The number of the ask is stored before it, so that the same interruption gets
-   * the same ask under a worker that takes over.
+   * Asks the user what the task waits for. The number of the ask is stored before it, so that the same interruption
+   * gets the same ask under a worker that takes over.
    * @throws RunSuspended, RemoteFault without an answer
    */
   async #ask({ reason, mark, text }: Interruption): Promise<void> {
@@ -94,7 +94,7 @@ class A2aConversation {
     const before = this.#task.ask;
     const isSame = before?.mark === mark && !this.#isAnswered;
     const number = isSame ? before.number : (before?.number ?? 0) + 1;
-    if (number > MOST_ROUNDS) throw new RemoteFault('too_large', `more than ${MOST_ROUNDS} questions`);
+    if (number > MAX_ROUNDS) throw new RemoteFault('too_large', `more than ${MAX_ROUNDS} questions`);
     await remote.flush();
     if (!isSame) await this.#task.begin({ number, mark });
     this.#isAnswered = false;

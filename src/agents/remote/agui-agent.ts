@@ -43,7 +43,7 @@ export function aguiRunner(deps: AguiDeps): TurnRunner<AguiSettings> {
     const tools = [...toolsOf(turn, deps.tools), ...task.clientTools];
     return inRounds<Conversation>(turn, {
       first: { messages: initialMessages(turn), text: '', state: settings.state },
-      most: settings.rounds,
+      maxRounds: settings.rounds,
       async exchange(before, number) {
         const runId = number === 1 ? task.runId : `${task.runId}_${number}`;
         const reader = new AguiReader(turn, deps.clock, before.state);

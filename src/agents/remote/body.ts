@@ -1,8 +1,8 @@
 import { createParser } from 'eventsource-parser';
 import type { Response } from 'undici';
 import type { Clock } from '../../lib/clock.ts';
+import { parseJson } from '../../lib/json.ts';
 import { isWithinJsonBounds } from '../../protocol/json-bounds.ts';
-import { parseJson } from '../model/json.ts';
 import type { Budget } from './budget.ts';
 import { faultOf, RemoteFault } from './fault.ts';
 
@@ -58,7 +58,10 @@ export class RemoteBody {
     yield* this.#value(pieces.join(''));
   }
 
-  /** Yields the JSON value of each server-sent event. LF and CRLF, comments, names and ids are accepted. @throws RemoteFault */
+  /**
+   * Yields the JSON value of each server-sent event. LF and CRLF, comments, names and ids are accepted.
+   * @throws RemoteFault
+   */
   async *events(): AsyncGenerator<unknown, void> {
     const queue: string[] = [];
     let isTooLarge = false;

@@ -1,3 +1,4 @@
+import { parseRetryAfter } from '../../lib/retry-after.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
 import type { ReportedTokens } from '../../runs/remote-log.ts';
 
@@ -60,7 +61,8 @@ const SERVER_FAULTS: ReadonlySet<RemoteReason> = new Set(['unreachable', 'unavai
 /** Statuses of servers and proxies that are overloaded, starting or away. */
 const UNAVAILABLE = new Set([500, 502, 503, 504]);
 const AGENT_CODE = /^[\w.:-]{1,64}$/;
-const LONGEST_RETRY_MS = 3_600_000;
+/** Upper bound for `Retry-After`. */
+const MAX_RETRY_AFTER_MS = 3_600_000;
 
 /** Failure of one turn. The message is logged; it contains no host, credential or text of the conversation. */
 export class RemoteFault extends Error {
@@ -96,18 +98,11 @@ export class RemoteFault extends Error {
 
 /** Returns the fault behind a response with an error status. */
 export function statusFault(status: number, headers: Pick<Headers, 'get'>): RemoteFault {
-  const retryAfterMs = retryAfter(headers.get('retry-after'));
+  const retryAfterMs = parseRetryAfter(headers.get('retry-after'), Date.now(), MAX_RETRY_AFTER_MS);
   const message = `the server answered HTTP ${status}`;
   if (status === 429) return new RemoteFault('rate_limited', message, { status, retryAfterMs });
   if (UNAVAILABLE.has(status)) return new RemoteFault('unavailable', message, { status, retryAfterMs });
   return new RemoteFault('refused', message, { status });
-}
-
-/** Milliseconds of `Retry-After`, given in seconds or as a date (RFC 9110 section 10.2.3); at most an hour. */
-function retryAfter(value: string | null): number | undefined {
-  if (value === null) return undefined;
-  const ms = /^\d{1,9}$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - Date.now();
-  return Number.isFinite(ms) ? Math.min(Math.max(0, ms), LONGEST_RETRY_MS) : undefined;
 }
 
 /** Converts an error of `fetch` or of a body, whose message can contain host and port. */

@@ -8,7 +8,7 @@ import type { Fields } from '../../protocol/messages.ts';
 import { asList, asObject, asText } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
 import { failedCall, RemoteCalls } from './remote-calls.ts';
-import { type Answered, type Ask, inRounds, MOST_ROUNDS, type RoundEnd } from './rounds.ts';
+import { type Answered, type Ask, inRounds, MAX_ROUNDS, type RoundEnd } from './rounds.ts';
 import { type Turn, type TurnAnswer, type TurnRunner, tokensOf } from './turn.ts';
 
 export const SIGNATURE_HEADER = 'tollgate-signature';
@@ -35,7 +35,7 @@ export function httpRunner(secret: string, clock: Clock = systemClock): TurnRunn
     const { context, budget, client } = turn;
     return inRounds<Continued>(turn, {
       first: null,
-      most: MOST_ROUNDS,
+      maxRounds: MAX_ROUNDS,
       async exchange(continued, _number, begun) {
         const body = JSON.stringify({ ...taskOf(turn, begun === 'restarted'), continued });
         const request = { accept: 'application/x-ndjson', body };

@@ -1,5 +1,5 @@
 import { type AgentCatalogue, isRemote, type RemoteAgent } from '../../catalogue/agent-catalogue.ts';
-import { Breaker, type BreakerState } from '../../lib/breaker.ts';
+import { BREAKER_STATE_NUMBERS, Breaker } from '../../lib/breaker.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { type Logger, userHash } from '../../lib/logger.ts';
 import type { Metrics } from '../../lib/metrics.ts';
@@ -23,7 +23,6 @@ import { httpRunner } from './http-agent.ts';
 import { responsesRunner } from './responses-agent.ts';
 import type { ToolAccess, Turn, TurnAnswer } from './turn.ts';
 
-const STATE_NUMBERS: Readonly<Record<BreakerState, number>> = { closed: 0, half_open: 1, open: 2 };
 /** Types of ignored events that one log line names. */
 const MAX_TYPES = 20;
 const FREE_ONLY = 'Only agents of this deployment are available until the session is verified again. Try again later.';
@@ -111,12 +110,12 @@ export class RemoteAgents {
         // A cancelled run says nothing about the server.
         saysNothing: (error) => !(error instanceof RemoteFault),
         onChange: (state) => {
-          metrics.agentBreaker.set({ server }, STATE_NUMBERS[state]);
+          metrics.agentBreaker.set({ server }, BREAKER_STATE_NUMBERS[state]);
           logger.warn({ server, state }, 'circuit breaker of an agent server changed state');
         },
       },
     );
-    metrics.agentBreaker.set({ server }, STATE_NUMBERS.closed);
+    metrics.agentBreaker.set({ server }, BREAKER_STATE_NUMBERS.closed);
     this.#breakers.set(server, breaker);
     return breaker;
   }

@@ -1,7 +1,8 @@
 import type { Clock } from '../../lib/clock.ts';
+import { parseJson } from '../../lib/json.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import type { RemoteTurn } from '../../runs/remote-log.ts';
-import { asObject, asText, parseJson } from '../model/json.ts';
+import { asObject, asText } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
 
 const MAX_OPEN = 1_000;

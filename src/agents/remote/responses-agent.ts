@@ -9,7 +9,7 @@ import { Budget } from './budget.ts';
 import { RemoteFault } from './fault.ts';
 import { Reconnects } from './reconnects.ts';
 import { failedCall, RemoteCalls } from './remote-calls.ts';
-import { type Answered, type Ask, inRounds, isClientTool, MOST_ROUNDS, type RoundEnd } from './rounds.ts';
+import { type Answered, type Ask, inRounds, isClientTool, MAX_ROUNDS, type RoundEnd } from './rounds.ts';
 import { sumOfTokens, type Turn, type TurnRunner, tokensOf } from './turn.ts';
 
 /** Position in the stream of a stored response. */
@@ -37,7 +37,7 @@ export function responsesRunner(clock: Clock): TurnRunner<ResponsesSettings> {
   return (turn) =>
     inRounds<Input>(turn, {
       first: { items: initialItems(turn) },
-      most: MOST_ROUNDS,
+      maxRounds: MAX_ROUNDS,
       resumable: turn.settings.background,
       async exchange(input, _number, begun) {
         const stream = new ResponseStream(turn, clock, { input, isTakenOver: begun === 'resumed' });

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
+import { parseJson } from '../../lib/json.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
 import type { InputOutcome, InputRequest } from '../../protocol/input.ts';
 import type { ReportedTokens } from '../../runs/remote-log.ts';
 import { RunSuspended } from '../../runs/run-end.ts';
 import type { ToolOutcome } from '../../tools/outcome.ts';
-import { asList, asNumber, asObject, asText, parseJson } from '../model/json.ts';
+import { asList, asNumber, asObject, asText } from '../model/json.ts';
 import { RemoteFault } from './fault.ts';
 import { beginTurn, type Turn, type TurnAnswer } from './turn.ts';
 
@@ -34,8 +35,8 @@ export type RoundEnd<State> =
 
 export interface RoundOptions<State> {
   readonly first: State;
-  /** Most requests per run. */
-  readonly most: number;
+  /** Maximum number of requests per run. */
+  readonly maxRounds: number;
   /** Whether the kind itself can continue at a position that is no end of a response. */
   readonly resumable?: boolean;
   /** Makes one request. @param begun how the turn began, for its first request */
@@ -57,12 +58,12 @@ interface Checkpoint {
   readonly position: number;
 }
 
-/** Asks per response. */
-export const MOST_ASKS = 64;
-/** Requests per run of kinds without a setting for it. */
-export const MOST_ROUNDS = 32;
-/** Largest checkpoint, in characters of JSON: it is part of the hash of the run. */
-const MOST_CHARACTERS = 262_144;
+/** Maximum number of asks per response. */
+export const MAX_ASKS = 64;
+/** Maximum number of requests per run, of kinds without a setting for it. */
+export const MAX_ROUNDS = 32;
+/** Maximum size of a checkpoint, in characters of JSON: it is part of the hash of the run. */
+const MAX_CHARACTERS = 262_144;
 
 /**
  * Executes a turn of requests whose responses end with asks. Each end is stored before its asks are made: a run that
@@ -80,14 +81,14 @@ export async function inRounds<State>(turn: Turn, options: RoundOptions<State>):
   if (begun === 'restarted') stored = undefined;
   const attempt = stored?.attempt ?? (remote.takenOver ? randomBytes(4).toString('hex') : '1');
   let state = (stored?.state as State | undefined) ?? options.first;
-  for (let number = stored?.number ?? 1; number <= options.most; number++) {
+  for (let number = stored?.number ?? 1; number <= options.maxRounds; number++) {
     let asks = stored?.asks;
     let isStored = asks !== undefined;
     stored = undefined;
     if (!asks) {
       const end = await options.exchange(state, number, number === 1 ? begun : 'started');
       if ('answer' in end) return end.answer;
-      if (end.asks.length > MOST_ASKS) throw new RemoteFault('too_large', `more than ${MOST_ASKS} asks`);
+      if (end.asks.length > MAX_ASKS) throw new RemoteFault('too_large', `more than ${MAX_ASKS} asks`);
       ({ asks, state } = end);
       await remote.flush();
       isStored = await store(turn, { attempt, number, asks, state, position: remote.position });
@@ -106,7 +107,7 @@ export async function inRounds<State>(turn: Turn, options: RoundOptions<State>):
 
 /** @returns whether the checkpoint is small enough to be stored */
 async function store({ context }: Turn, checkpoint: Checkpoint): Promise<boolean> {
-  if (JSON.stringify(checkpoint).length > MOST_CHARACTERS) return false;
+  if (JSON.stringify(checkpoint).length > MAX_CHARACTERS) return false;
   await context.remote.save(checkpoint);
   return true;
 }

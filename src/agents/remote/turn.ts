@@ -68,7 +68,7 @@ export function tokensOf(usage: unknown): ReportedTokens | undefined {
   const counts = asObject(usage);
   const count = (...names: string[]) => {
     const found = names.map((name) => asNumber(counts?.[name])).find((value) => value !== undefined && value >= 0);
-    return found === undefined ? undefined : Math.min(Math.ceil(found), MOST_TOKENS);
+    return found === undefined ? undefined : Math.min(Math.ceil(found), MAX_TOKENS);
   };
   const input = count('input_tokens', 'inputTokens', 'prompt_tokens');
   const output = count('output_tokens', 'outputTokens', 'completion_tokens');
@@ -76,7 +76,7 @@ export function tokensOf(usage: unknown): ReportedTokens | undefined {
 }
 
 /** Bound of a reported count, so that sums remain exact numbers. */
-const MOST_TOKENS = 1_000_000_000;
+const MAX_TOKENS = 1_000_000_000;
 
 export function sumOfTokens(counts: readonly (ReportedTokens | undefined)[]): ReportedTokens | undefined {
   const reported = counts.filter((one) => one !== undefined);

@@ -1,5 +1,5 @@
 import type { Config } from '../../config.ts';
-import type { BreakerState } from '../../lib/breaker.ts';
+import { BREAKER_STATE_NUMBERS, type BreakerState } from '../../lib/breaker.ts';
 import { type Clock, elapsedSince, sleep } from '../../lib/clock.ts';
 import type { Logger } from '../../lib/logger.ts';
 import type { Metrics } from '../../lib/metrics.ts';
@@ -29,14 +29,13 @@ const MAX_ATTEMPTS = 3;
 /** Upper bound of the first pause, doubled with each attempt. Full jitter: the pause is between 0 and the bound. */
 const FIRST_PAUSE_MS = 50;
 /** Minimum interval between error log lines, so that an outage does not flood the log. */
-const COMPLAIN_EVERY_MS = 60_000;
+const LOG_EVERY_MS = 60_000;
 
 /** Kinds of refusals that are logged. The error codes come from the service, so their number needs a bound. */
 const MAX_REPORTED = 32;
 
 const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
-const STATE_NUMBERS = { closed: 0, half_open: 1, open: 2 } as const;
 
 export interface AuthServiceDeps {
   readonly clock: Clock;
@@ -54,7 +53,10 @@ export interface AuthServiceOptions {
   readonly clientId?: string;
   /** Timeout of one call including its retries. */
   readonly timeoutMs?: number;
-  /** Set for a provider of `IDENTITY_PROVIDERS`: see `Metadata`. The metrics of the breaker are those of the auth service. */
+  /**
+   * Set for a provider of `IDENTITY_PROVIDERS`: see `Metadata`. The metrics of the breaker are those of the auth
+   * service.
+   */
   readonly isProvider?: boolean;
 }
 
@@ -94,7 +96,7 @@ export class AuthServiceClient {
   readonly #attempts: Attempts;
   readonly #metadata: Metadata;
   readonly #budget: RetryBudget;
-  #complainedAt = Number.NEGATIVE_INFINITY;
+  #loggedAt = Number.NEGATIVE_INFINITY;
   readonly #isProvider: boolean;
   readonly #reported = new Set<string>();
 
@@ -120,7 +122,7 @@ export class AuthServiceClient {
     );
     this.#isProvider = isProvider;
     this.#budget = new RetryBudget({ clock });
-    if (!isProvider) deps.metrics.authBreaker.set(STATE_NUMBERS.closed);
+    if (!isProvider) deps.metrics.authBreaker.set(BREAKER_STATE_NUMBERS.closed);
   }
 
   /** State of the circuit breaker. It stays open until the first call after its rest period, which is the probe. */
@@ -208,7 +210,7 @@ export class AuthServiceClient {
       try {
         return await this.#try(operation, over, attempt - 1);
       } catch (error) {
-        if (error instanceof Fault) this.#complain('request to the auth service failed', error);
+        if (error instanceof Fault) this.#logFailure('request to the auth service failed', error);
         const pauseMs = pauseAfter(error, attempt, operation.idempotent);
         if (pauseMs === undefined || clock.now() + pauseMs >= endsAt || !this.#budget.consume()) throw error;
         await sleep(clock, pauseMs, over);
@@ -225,7 +227,7 @@ export class AuthServiceClient {
   ): Promise<T | TollgateError> {
     const url = (await this.#metadata.endpoints())[endpoint];
     if (!url) {
-      this.#complain(`the metadata of the auth service names no ${endpoint} endpoint`);
+      this.#logFailure(`the metadata of the auth service names no ${endpoint} endpoint`);
       return new TollgateError('INVALID_RESPONSE_FORMAT');
     }
     const { clock, tracing } = this.#deps;
@@ -261,16 +263,16 @@ export class AuthServiceClient {
     this.#deps.logger.error({ err: answer, operation, oauth_error: error }, advice);
   }
 
-  #complain(text: string, error?: Error): void {
+  #logFailure(text: string, error?: Error): void {
     const { clock, logger } = this.#deps;
-    if (elapsedSince(clock, this.#complainedAt) < COMPLAIN_EVERY_MS) return;
-    this.#complainedAt = clock.now();
+    if (elapsedSince(clock, this.#loggedAt) < LOG_EVERY_MS) return;
+    this.#loggedAt = clock.now();
     logger.error({ err: error }, text);
   }
 
   #breakerChanged(state: BreakerState): void {
     const { metrics, logger } = this.#deps;
-    if (!this.#isProvider) metrics.authBreaker.set(STATE_NUMBERS[state]);
+    if (!this.#isProvider) metrics.authBreaker.set(BREAKER_STATE_NUMBERS[state]);
     if (state === 'open') logger.warn('circuit breaker of the auth service opened');
     else if (state === 'closed') logger.info('circuit breaker of the auth service closed');
   }

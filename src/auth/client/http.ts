@@ -1,5 +1,7 @@
 import { Agent } from 'undici';
 import type { Clock } from '../../lib/clock.ts';
+import { parseJson } from '../../lib/json.ts';
+import { parseRetryAfter } from '../../lib/retry-after.ts';
 import { Fault, type Repeatable, unusable } from './fault.ts';
 
 /** Bound of a response body. Metadata and token responses have a few KiB. */
@@ -80,7 +82,7 @@ export class Http {
     // A redirect could send the client's secret to any host of the internal network.
     if (status >= 300 && status < 400) throw unusable(`status ${status}: redirects are not followed`);
     const ok = status < 300;
-    return { status, ok, json: JSON_TYPE.test(contentType) ? parsed(text) : undefined };
+    return { status, ok, json: JSON_TYPE.test(contentType) ? parseJson(text) : undefined };
   }
 
   /** Aborts the requests in flight. Later requests fail. */
@@ -99,11 +101,12 @@ export class Http {
     this.#inFlight.add(abort);
     try {
       const { statusCode, headers, body } = await this.#agent.request({ ...request, signal: abort.signal });
-      const retryAfterMs = this.#retryAfterMs(headers['retry-after']);
+      const retryAfter = [headers['retry-after']].flat()[0];
       return {
         status: statusCode,
         contentType: String(headers['content-type']),
-        retryAfterMs,
+        // A time that has passed says nothing about the next attempt.
+        retryAfterMs: parseRetryAfter(retryAfter, this.#clock.now(), MAX_RETRY_AFTER_MS) || undefined,
         text: await body.text(),
       };
     } catch (cause) {
@@ -113,13 +116,6 @@ export class Http {
       cancel();
       this.#inFlight.delete(abort);
     }
-  }
-
-  /** Parses `Retry-After`, which contains seconds or a date (RFC 9110 section 10.2.3). */
-  #retryAfterMs(header: string | string[] | undefined): number | undefined {
-    if (typeof header !== 'string') return undefined;
-    const afterMs = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - this.#clock.now();
-    return afterMs > 0 ? Math.min(afterMs, MAX_RETRY_AFTER_MS) : undefined;
   }
 }
 
@@ -135,12 +131,4 @@ function faultOf(cause: unknown): Fault {
   if ((cause instanceof Error && cause.name === 'HTTPParserError') || code === 'UND_ERR_HEADERS_OVERFLOW')
     return unusable('no HTTP', cause);
   return new Fault('AUTH_SERVICE_UNAVAILABLE', NOT_CONNECTED.has(code) ? 'always' : 'if_idempotent', { cause });
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

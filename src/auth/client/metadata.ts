@@ -36,7 +36,9 @@ export interface MetadataOptions {
   readonly url: string;
   /** Expected `issuer` of the metadata and of tokens. */
   readonly issuer: string;
-  /** Whether endpoints at any host are accepted over HTTPS: Google's token endpoint is not at the host of its issuer. */
+  /**
+   * Whether endpoints at any host are accepted over HTTPS: Google's token endpoint is not at the host of its issuer.
+   */
   readonly anyHost?: boolean;
 }
 

@@ -33,8 +33,8 @@ export type ClaimRules = Readonly<Record<MappedField, ClaimRule>>;
 
 /**
  * The way in which the token of a session is replaced before it expires: workers exchange it (RFC 8693), or the client
- * presents a newer one, or workers use the refresh token that the client handed over (RFC 6749 section 6). `auto` exchanges
- * if the provider's metadata lists the grant, and otherwise uses the refresh token, if there is one.
+ * presents a newer one, or workers use the refresh token that the client handed over (RFC 6749 section 6). `auto`
+ * exchanges if the provider's metadata lists the grant, and otherwise uses the refresh token, if there is one.
  */
 export const REFRESH_MODES = ['auto', 'exchange', 'refresh_token', 'client'] as const;
 export type RefreshMode = (typeof REFRESH_MODES)[number];

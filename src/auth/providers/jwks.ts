@@ -23,8 +23,8 @@ const Row = z.looseObject({
 });
 
 /**
- * Reads the keys of a set (RFC 7517). RFC 7517 section 5: rows that cannot be used are ignored, so that one bad row does
- * not make the others unusable. Keys for encryption are ignored too.
+ * Reads the keys of a set (RFC 7517). RFC 7517 section 5: rows that cannot be used are ignored, so that one bad row
+ * does not make the others unusable. Keys for encryption are ignored too.
  * @throws Error if the document is no key set
  */
 export function readKeySet(document: unknown): { keys: readonly PublishedKey[]; ignored: number } {

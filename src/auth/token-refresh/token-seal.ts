@@ -6,8 +6,8 @@ import type { HandedOverToken } from '../../protocol/identity.ts';
 export type SealedToken = string;
 
 /**
- * Encrypts the tokens that gateways and workers exchange through Redis for token refreshes. Refresh tokens have a key of
- * their own and are bound to their login session: no access token and no token of another session can replace one.
+ * Encrypts the tokens that gateways and workers exchange through Redis for token refreshes. Refresh tokens have a key
+ * of their own and are bound to their login session: no access token and no token of another session can replace one.
  */
 export class TokenSeal {
   readonly #seal: Seal;

@@ -187,8 +187,8 @@ export class TokenSessions {
   }
 
   /**
-   * Stores and publishes a refreshed token, with the next refresh token if one was used. Returns false if the session has
-   * no connection any more.
+   * Stores and publishes a refreshed token, with the next refresh token if one was used. Returns false if the session
+   * has no connection any more.
    */
   async refreshed(ref: TokenSessionRef, token: string, expiresAt: number, next?: NextRefreshToken): Promise<boolean> {
     const handedOver = next && this.#seal.sealRefreshToken(next.token, sessionMember(ref));

@@ -3,6 +3,7 @@ import type { RunEvent } from '../run-events.ts';
 import { applied, withToolMessage } from './client-messages.ts';
 import type { AgUiEvent, HistoryMessage, Outcome, RunMessage, TokenUsage, ToolMessage } from './events.ts';
 import { OpenInputs } from './open-inputs.ts';
+import { OpenMessages, wholeText } from './open-messages.ts';
 import { activityOf, stateOf } from './remote-state.ts';
 
 export interface RunNames {
@@ -22,13 +23,6 @@ const INPUT_REQUESTED = 'tollgate.input_requested';
 /** Largest history, in characters of JSON, that a stream keeps for the snapshot of a replaced step. */
 const KEPT_HISTORY = 64 * 1024;
 
-/** Open items of the stream: a client rejects a run that ends before they do. */
-interface Open {
-  readonly kind: 'text' | 'reasoning';
-  readonly id: string;
-  readonly step: unknown;
-}
-
 /**
  * Maps the events of one run, in order, to AG-UI events. The result depends on the events only, so that it is the same
  * on every node, live and after a reconnection.
@@ -44,7 +38,7 @@ export class AgUiRun {
   /** The message of the user, if the history does not end with it: another client sent it. */
   #question: HistoryMessage | undefined;
   #messages: readonly RunMessage[] = [];
-  #open: readonly Open[] = [];
+  readonly #open = new OpenMessages();
   /** Message to which the next tool calls belong; undefined if the latest one has got results. */
   #caller: string | undefined;
   /** State and activities of a remote agent: the latest snapshot of each with the changes to it, by name. */
@@ -93,11 +87,7 @@ export class AgUiRun {
       interrupts.length > 0
         ? this.#finished({}, { type: 'interrupt', interrupts })
         : this.#finished({}, { type: 'success', pendingToolCallIds: pendingCalls });
-    const position = this.#head && {
-      timestamp: timeOf(this.#head),
-      metadata: { tollgate: { epoch: this.#head.epoch, seq: this.#head.seq } },
-    };
-    return [...this.#closeAll(), ...requests, { ...end, ...position }];
+    return [...this.#open.close(), ...requests, { ...end, ...this.#position }];
   }
 
   /** Maps the next event of the run. The last of the returned events carries the position in the log. */
@@ -127,13 +117,9 @@ export class AgUiRun {
    */
   prelude(): readonly AgUiEvent[] {
     this.#started ??= this.#runStarted();
-    const head = this.#head && {
-      timestamp: timeOf(this.#head),
-      metadata: { tollgate: { epoch: this.#head.epoch, seq: this.#head.seq } },
-    };
-    const reopened = this.#open.flatMap(({ kind, id }) => (kind === 'text' ? textStart(id) : reasoningStart(id)));
     const states = [...this.#states.values()].flat();
-    return [this.#started, { ...this.#snapshot(), ...head }, ...states, ...reopened, ...(this.#end ? [this.#end] : [])];
+    const end = this.#end ? [this.#end] : [];
+    return [this.#started, { ...this.#snapshot(), ...this.#position }, ...states, ...this.#open.reopened(), ...end];
   }
 
   /**
@@ -167,9 +153,9 @@ export class AgUiRun {
       case 'agent_completed':
         return [...this.#answer(text(fields.final_response)), this.#finished(fields, { type: 'success' })];
       case 'agent_failed':
-        return [...this.#closeAll(), runError(fields)];
+        return [...this.#open.close(), runError(fields)];
       case 'agent_cancelled':
-        return [...this.#closeAll(), this.#finished(fields, { type: 'cancelled' })];
+        return [...this.#open.close(), this.#finished(fields, { type: 'cancelled' })];
       default:
         return [];
     }
@@ -203,30 +189,24 @@ export class AgUiRun {
     const kept = this.#open.find((open) => open.kind === 'text' && open.step === step);
     // Such an event only replaces a step.
     if (!kept && fields.thought === '') return replaced;
-    const closed = this.#close((open) => open !== kept);
-    if (kept)
-      return [
-        ...replaced,
-        ...closed,
-        { type: 'TEXT_MESSAGE_CONTENT', messageId: kept.id, delta: text(fields.thought) },
-      ];
-    const id = this.#newId(`${step}`);
-    this.#open = [...this.#open, { kind: 'text', id, step }];
-    this.#caller = id;
+    const closed = this.#open.close((open) => open !== kept);
+    const id = kept?.id ?? this.#newId(`${step}`);
+    const opened = kept ? [] : this.#open.open({ kind: 'text', id, step });
+    if (!kept) this.#caller = id;
     const content: AgUiEvent = { type: 'TEXT_MESSAGE_CONTENT', messageId: id, delta: text(fields.thought) };
-    return [...replaced, ...closed, ...textStart(id), content];
+    return [...replaced, ...closed, ...opened, content];
   }
 
   #reasoning(fields: Fields): readonly AgUiEvent[] {
     const { step } = fields;
     const replaced = this.#replace(fields);
     // The text of the same step stays open: a model can reason between two parts of it.
-    const closed = this.#close((open) => open.step !== step);
+    const closed = this.#open.close((open) => open.step !== step);
     const kept = this.#open.find(({ kind }) => kind === 'reasoning');
     const id = kept?.id ?? this.#newId(`${step}-reasoning`);
-    if (!kept) this.#open = [...this.#open, { kind: 'reasoning', id, step }];
+    const opened = kept ? [] : this.#open.open({ kind: 'reasoning', id, step });
     const content: AgUiEvent = { type: 'REASONING_MESSAGE_CONTENT', messageId: id, delta: text(fields.reasoning) };
-    return [...replaced, ...closed, ...(kept ? [] : reasoningStart(id)), content];
+    return [...replaced, ...closed, ...opened, content];
   }
 
   /**
@@ -243,7 +223,7 @@ export class AgUiRun {
   }
 
   #toolCall(fields: Fields): readonly AgUiEvent[] {
-    const closed = this.#closeAll();
+    const closed = this.#open.close();
     const toolCallId = text(fields.tool_call_id);
     this.#caller ??= this.#newId(toolCallId);
     return [
@@ -268,10 +248,10 @@ export class AgUiRun {
     const toolCallId = text(fields.tool_call_id);
     // Clients execute only calls in messages that are new to them.
     if (fields.client === true) this.#caller = undefined;
-    if (this.#ownResult(fields)) return this.#closeAll();
+    if (this.#ownResult(fields)) return this.#open.close();
     const answer = fields.success === true ? fields.result : { error: fields.error };
     return [
-      ...this.#closeAll(),
+      ...this.#open.close(),
       {
         type: 'TOOL_CALL_RESULT',
         messageId: `${this.#names.tollgateRunId}-${toolCallId}-result`,
@@ -284,12 +264,10 @@ export class AgUiRun {
 
   /** The answer of the run, if it is not the text that the client already has as its last message. */
   #answer(answer: string): readonly AgUiEvent[] {
-    const closed = this.#closeAll();
+    const closed = this.#open.close();
     const last = this.#messages.findLast(({ role }) => role === 'assistant');
     if (answer === '' || last?.content?.trim() === answer.trim()) return closed;
-    const id = this.#newId('answer');
-    const content: AgUiEvent = { type: 'TEXT_MESSAGE_CONTENT', messageId: id, delta: answer };
-    return [...closed, ...textStart(id), content, { type: 'TEXT_MESSAGE_END', messageId: id }];
+    return [...closed, ...wholeText(this.#newId('answer'), answer)];
   }
 
   /** Removes the text of an interrupted step. AG-UI removes messages by a snapshot without them. */
@@ -299,7 +277,7 @@ export class AgUiRun {
     const isReplaced = ({ id, role }: RunMessage) =>
       role === 'assistant' && (id === prefix || id.startsWith(`${prefix}.`));
     if (!this.#messages.some(isReplaced)) return [];
-    const closed = this.#closeAll();
+    const closed = this.#open.close();
     for (const each of closed) this.#messages = applied(this.#messages, each);
     this.#messages = this.#messages.filter((message) => !isReplaced(message));
     return [...closed, this.#snapshot()];
@@ -310,20 +288,11 @@ export class AgUiRun {
     return { type: 'MESSAGES_SNAPSHOT', messages: [...(this.#history ?? []), ...question, ...this.#messages] };
   }
 
-  #closeAll(): readonly AgUiEvent[] {
-    return this.#close(() => true);
-  }
-
-  #close(isClosed: (open: Open) => boolean): readonly AgUiEvent[] {
-    const closing = this.#open.filter(isClosed);
-    this.#open = this.#open.filter((open) => !closing.includes(open));
-    return closing.flatMap(({ kind, id }): AgUiEvent[] => {
-      if (kind === 'text') return [{ type: 'TEXT_MESSAGE_END', messageId: id }];
-      return [
-        { type: 'REASONING_MESSAGE_END', messageId: id },
-        { type: 'REASONING_END', messageId: id },
-      ];
-    });
+  /** Time of the latest event and its position in the log, as fields of an event; undefined before the first event. */
+  get #position() {
+    if (!this.#head) return undefined;
+    const { epoch, seq } = this.#head;
+    return { timestamp: timeOf(this.#head), metadata: { tollgate: { epoch, seq } } };
   }
 
   #id(name: string): string {
@@ -348,17 +317,6 @@ export function questionId(tollgateRunId: string): string {
 
 function timeOf({ fields }: RunEvent): number {
   return Date.parse(text(fields.timestamp));
-}
-
-function textStart(messageId: string): AgUiEvent[] {
-  return [{ type: 'TEXT_MESSAGE_START', messageId, role: 'assistant' }];
-}
-
-function reasoningStart(messageId: string): AgUiEvent[] {
-  return [
-    { type: 'REASONING_START', messageId },
-    { type: 'REASONING_MESSAGE_START', messageId, role: 'reasoning' },
-  ];
 }
 
 function runError(fields: Fields): AgUiEvent {

@@ -1,8 +1,8 @@
 import type { AgUiEvent, RunMessage, ToolCallEntry, ToolMessage } from './events.ts';
 
 /**
- * Applies an event to the messages of a run exactly as AG-UI clients do, so that a snapshot of them equals what a client
- * has that received every event. Returns new messages; events of other kinds change none.
+ * Applies an event to the messages of a run exactly as AG-UI clients do, so that a snapshot of them equals what a
+ * client has that received every event. Returns new messages; events of other kinds change none.
  */
 export function applied(messages: readonly RunMessage[], event: AgUiEvent): readonly RunMessage[] {
   switch (event.type) {

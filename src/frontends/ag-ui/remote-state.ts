@@ -1,17 +1,18 @@
+import { isObject } from '../../lib/json.ts';
 import type { Fields } from '../../protocol/messages.ts';
 import type { AgUiEvent } from './events.ts';
 
-/** Undefined for changes of a remote agent that clients would reject together with the run. */
+/** Returns undefined for changes of a remote agent that clients would reject together with the run. */
 export function stateOf({ snapshot, delta }: Fields): AgUiEvent | undefined {
   if (delta === undefined) return { type: 'STATE_SNAPSHOT', snapshot };
   return isPatch(delta) ? { type: 'STATE_DELTA', delta } : undefined;
 }
 
+/** As `stateOf`, for an activity. */
 export function activityOf({ activity_type, content, patch }: Fields, messageId: string): AgUiEvent | undefined {
   const activity = { messageId, activityType: text(activity_type) };
   if (patch === undefined) {
-    const isObject = typeof content === 'object' && content !== null && !Array.isArray(content);
-    return { type: 'ACTIVITY_SNAPSHOT', ...activity, content: isObject ? (content as Fields) : { value: content } };
+    return { type: 'ACTIVITY_SNAPSHOT', ...activity, content: isObject(content) ? content : { value: content } };
   }
   return isPatch(patch) ? { type: 'ACTIVITY_DELTA', ...activity, patch } : undefined;
 }

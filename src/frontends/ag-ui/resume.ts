@@ -1,5 +1,5 @@
 import type { RunInputsPort } from '../../connections/handlers.ts';
-import { isObject } from '../../lib/is-object.ts';
+import { isObject } from '../../lib/json.ts';
 import { type ErrorCode, TollgateError } from '../../protocol/errors.ts';
 import { type InputAnswer, inputIdOf, type OpenInputRequest } from '../../protocol/input.ts';
 import { fieldError, type ResumeEntry, type SentResult } from './input.ts';

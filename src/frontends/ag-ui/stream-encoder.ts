@@ -16,7 +16,8 @@ export interface AgUiStream {
 
 /**
  * Encoder of a stream with one run, which starts at the first event of the run in the log. It is complete after the
- * terminal event, or with the interrupt of a run that waits for its user. A wait that has ended meanwhile is no interrupt.
+ * terminal event, or with the interrupt of a run that waits for its user. A wait that has ended meanwhile is no
+ * interrupt.
  *
  *     catching up ──resumed: the prelude──► live ──terminal event or interrupt──► complete
  */

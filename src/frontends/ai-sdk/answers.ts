@@ -108,8 +108,9 @@ export interface AnsweredRuns {
 }
 
 /**
- * Stores the answers for a run of the user, which then continues. Of several results of a call, the first one counts: the
- * response has it, also when it is that of another page. A run that has ended takes no results: the response has its end.
+ * Stores the answers for a run of the user, which then continues. Of several results of a call, the first one counts:
+ * the response has it, also when it is that of another page. A run that has ended takes no results: the response has
+ * its end.
  * @throws TollgateError RUN_NOT_FOUND, EVENTS_TRIMMED, FORMAT_ERROR that names the field of a result, and for approvals
  *   the errors of `RunInputsPort.answer`
  */

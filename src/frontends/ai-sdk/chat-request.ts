@@ -5,9 +5,9 @@ import { TollgateError } from '../../protocol/errors.ts';
 import { CLIENT_MESSAGES } from '../../protocol/messages.ts';
 
 /**
- * A run that has ended can be resumed for this time. Its end may not have reached a client whose network was lost without
- * notice, and with 204 that client would show half of the answer for ever. For a client that has the answer, the replay
- * builds the same message again.
+ * A run that has ended can be resumed for this time. Its end may not have reached a client whose network was lost
+ * without notice, and with 204 that client would show half of the answer for ever. For a client that has the answer,
+ * the replay builds the same message again.
  */
 export const RESUMABLE_MS = 5 * 60_000;
 
@@ -15,9 +15,9 @@ const { agent, message: text } = CLIENT_MESSAGES.agent_request.fields.shape;
 const id = z.string().min(1).max(128);
 
 /**
- * A UI message, as far as it is read: only the last message matters, and only if the user wrote it, or the answers in it
- * to what a run waits for (see `answers.ts`). The conversation itself is the thread in Tollgate; what else a client claims
- * about it, results of Tollgate's tools included, is not trusted.
+ * A UI message, as far as it is read: only the last message matters, and only if the user wrote it, or the answers in
+ * it to what a run waits for (see `answers.ts`). The conversation itself is the thread in Tollgate; what else a client
+ * claims about it, results of Tollgate's tools included, is not trusted.
  */
 const Message = z.looseObject({
   id: z.string().max(128).optional(),

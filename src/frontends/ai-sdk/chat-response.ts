@@ -2,8 +2,11 @@ import { isTerminalEvent } from '../../protocol/messages.ts';
 import type { RunEvent } from '../run-events.ts';
 import { type Chunk, INITIAL_STATE, isOpenCall, isPageCall, isPaused, mapEvent, pauseChunk } from './chunks.ts';
 
-/** Most chunks that a replay holds back. Only calls of the same round as a call of the page end while it is open. */
-const MOST_HELD = 1_000;
+/**
+ * Maximum number of chunks that a replay holds back. Only calls of the same round as a call of the page end while it is
+ * open.
+ */
+const MAX_HELD = 1_000;
 
 /**
  * The chunks of one response, numbered from 0. A response begins with the run, or continues the message after an
@@ -65,7 +68,7 @@ export class ChatResponse {
 
   #release(): readonly Chunk[] {
     const isOpen = (chunk: Chunk) => isPageCall(chunk) && isOpenCall(this.#state, chunk);
-    if (!this.#isLive && this.#held.length <= MOST_HELD && this.#held.some(isOpen)) return [];
+    if (!this.#isLive && this.#held.length <= MAX_HELD && this.#held.some(isOpen)) return [];
     const chunks = this.#held.splice(0).map((chunk): Chunk => {
       return isPageCall(chunk) && !isOpen(chunk) ? { ...chunk, providerExecuted: true } : chunk;
     });

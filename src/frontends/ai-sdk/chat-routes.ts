@@ -177,8 +177,8 @@ function streamRun(
   run: FollowedRun,
   startIndex = 0,
 ): Promise<FastifyReply> {
-  // A negative index asks for the last chunks. They are not counted before they are sent: the stream has all of them, and
-  // the header makes the client count from 0 (WorkflowChatTransport adds the index to it).
+  // A negative index asks for the last chunks. They are not counted before they are sent: the stream has all of them,
+  // and the header makes the client count from 0 (WorkflowChatTransport adds the index to it).
   if (startIndex < 0) reply.header('x-workflow-stream-tail-index', String(-startIndex - 1));
   const { runId, epoch, after } = run;
   const encoder = chatEncoder(run, Math.max(0, startIndex));

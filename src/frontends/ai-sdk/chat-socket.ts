@@ -6,7 +6,7 @@ import type {
   RpcRequest,
 } from '../../connections/connection-context.ts';
 import type { RunInputsPort } from '../../connections/handlers.ts';
-import { isObject } from '../../lib/is-object.ts';
+import { isObject } from '../../lib/json.ts';
 import { NO_MESSAGE_LIMIT } from '../../limits/message-limit.ts';
 import { publicError, TollgateError } from '../../protocol/errors.ts';
 import type { Fields, LogEntry } from '../../protocol/messages.ts';
@@ -125,8 +125,13 @@ export class ChatSocket implements RpcDispatcher {
     const response = new ChatResponse(runId, afterSeq);
     const stream = { runId, epoch, lastSeq: after, response };
     this.#streams.set(requestId, stream);
-    const reply = await connection.resume(after, epoch, NO_MESSAGE_LIMIT);
-    if (reply?.type === 'resumed' && this.#streams.get(requestId) === stream) {
+    const isOpen = () => this.#streams.get(requestId) === stream;
+    const reply = await connection.resume(after, epoch, NO_MESSAGE_LIMIT).catch((error: unknown) => {
+      // The error ends the stream for the client.
+      if (isOpen()) this.#streams.delete(requestId);
+      throw error;
+    });
+    if (reply?.type === 'resumed' && isOpen()) {
       this.#sendChunks(requestId, stream, response.sent, response.caughtUp());
     }
     if (reply?.type !== 'resume_failed' || !this.#streams.delete(requestId)) return;

@@ -1,6 +1,6 @@
 /**
- * Length and hash of a text that is read in pieces, without white space: an agent trims its answer. It decides whether two texts of an agent are the same without keeping
- * the first one.
+ * Length and hash of a text that is read in pieces, without white space: an agent trims its answer. It decides whether
+ * two texts of an agent are the same without keeping the first one.
  */
 export interface Digest {
   readonly length: number;

@@ -266,8 +266,8 @@ function registerUserEvents(app: FastifyInstance, { scope, clock }: RunRoutesDep
 }
 
 /**
- * The position after which a client wants to continue. The header precedes the query: a client that reconnects by itself
- * repeats its first URL, with a newer header.
+ * The position after which a client wants to continue. The header precedes the query: a client that reconnects by
+ * itself repeats its first URL, with a newer header.
  * @throws TollgateError FORMAT_ERROR
  */
 function positionOf({ headers }: FastifyRequest, { after, epoch }: z.infer<typeof Position>) {

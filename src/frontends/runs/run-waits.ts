@@ -5,8 +5,8 @@ import { isTerminalEvent } from '../../protocol/messages.ts';
 import { eventOf } from '../run-events.ts';
 
 /**
- * Requests that wait until a run has ended or needs input of its user. A wait ends without it after its time, when the client disconnects, and when
- * the node drains; the run continues.
+ * Requests that wait until a run has ended or needs input of its user. A wait ends without it after its time, when the
+ * client disconnects, and when the node drains; the run continues.
  */
 export class RunWaits {
   readonly #deps: { readonly liveTail: Pick<LiveTail, 'listen' | 'leave'>; readonly clock: Clock };

@@ -183,7 +183,9 @@ export interface UserRoutesDeps extends Pick<FrontEndDeps, 'limits'> {
   readonly calls: InFlight;
 }
 
-/** Tools, threads and usage of a user over plain HTTP: the messages of the same meaning, for clients without a socket. */
+/**
+ * Tools, threads and usage of a user over plain HTTP: the messages of the same meaning, for clients without a socket.
+ */
 export function registerUserRoutes(app: FastifyInstance, deps: UserRoutesDeps): void {
   deps.scope.register(app, [], (scope) => {
     for (const path of [

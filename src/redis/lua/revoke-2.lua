@@ -4,7 +4,7 @@
   shortens a revocation.
 
   KEYS[1] revocations    sorted set: subject -> time after which the revocation is no longer needed, ms
-  KEYS[2] announcements  stream of invalidations
+  KEYS[2] invalidations  stream of invalidations
   ARGV[1] subject, "jti:<id>" or "sid:<id>"
   ARGV[2] duration for which it must be stored, ms
   ARGV[3] approximate number of entries that the stream keeps
@@ -14,7 +14,7 @@
   Returns the time until which the revocation is stored, ms
 ]]
 --@include time
-local revocations, announcements = KEYS[1], KEYS[2]
+local revocations, invalidations = KEYS[1], KEYS[2]
 local subject, duration = ARGV[1], tonumber(ARGV[2])
 
 local now = millis(redis.call('TIME'))
@@ -25,7 +25,7 @@ if redis.call('PTTL', revocations) < duration then redis.call('PEXPIRE', revocat
 local known = string.format('%.0f', redis.call('ZSCORE', revocations, subject))
 local entry = { 'kind', 'revoked', 'subject', subject, 'until', known }
 if ARGV[6] ~= '' then entry[7], entry[8] = 'trace', ARGV[6] end
-redis.call('XADD', announcements, 'MAXLEN', '~', ARGV[3], '*', unpack(entry))
-redis.call('PEXPIRE', announcements, ARGV[4])
+redis.call('XADD', invalidations, 'MAXLEN', '~', ARGV[3], '*', unpack(entry))
+redis.call('PEXPIRE', invalidations, ARGV[4])
 redis.call('SPUBLISH', ARGV[5], 'revoked')
 return tonumber(known)

@@ -44,6 +44,8 @@ local messageRate, request, run, activeRuns, runs = KEYS[1], KEYS[2], KEYS[3], K
 local threads, threadInfo, thread, quota, runsInFlight = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local runId, threadId, threadKeys = ARGV[2], ARGV[3], ARGV[14]
 local HOUR_MS = 3600000
+-- Entries of `runs` that are looked at; the rest follow with the next bucket.
+local MOST_PRUNED = 1000
 local stored = redis.call('MGET', messageRate, request)
 if tonumber(stored[1] or 0) > tonumber(ARGV[1]) then return { 'limited' } end
 
@@ -89,9 +91,14 @@ redis.call('ZADD', runs, nowText, runId)
 -- The lists of the user are pruned, and their expiries renewed, by the first run of each bucket of the limit.
 local isFirst = countUse(quota, limits.perHour, counts[1], now)
 if isFirst then
-  redis.call('ZREMRANGEBYSCORE', runs, '-inf', now - ARGV[6])
+  -- A run that waited for its user is stored for longer than others, and an erasure finds it by this list.
+  local runKeys = string.sub(run, 1, -1 - #runId)
+  for _, id in ipairs(redis.call('ZRANGE', runs, '-inf', now - ARGV[6], 'BYSCORE', 'LIMIT', 0, MOST_PRUNED)) do
+    if redis.call('EXISTS', runKeys .. id) == 0 then redis.call('ZREM', runs, id) end
+  end
   redis.call('ZREMRANGEBYRANK', runs, 0, -1 - ARGV[7])
-  redis.call('PEXPIRE', runs, ARGV[6] + limits.perHour[BUCKET_MS])
+  local kept = ARGV[6] + limits.perHour[BUCKET_MS]
+  if redis.call('PTTL', runs) < kept then redis.call('PEXPIRE', runs, kept) end
 end
 
 local changed = redis.call('ZSCORE', threads, threadId)

@@ -63,7 +63,8 @@ export class Archiver {
 
   /**
    * Runs one step in one transaction. A step can be repeated, whatever its outcome.
-   * @throws ArchiveDisagrees if the repair requires an operator; RedisUnavailable; Error while PostgreSQL is unavailable
+   * @throws ArchiveDisagrees if the repair requires an operator; RedisUnavailable; Error while PostgreSQL is
+   *   unavailable
    */
   async step(): Promise<Step> {
     const { archive, ledger, server } = this.#deps;

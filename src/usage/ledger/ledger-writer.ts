@@ -47,9 +47,10 @@ interface IngestPassDeps extends WriterDeps {
  * Writes the ledger: ingests records from the outboxes of the partitions and from the outbox of corrections. When these
  * are empty, it also ingests the resubmitted records that the ledger lacks.
  *
- * Several writers may run concurrently; the schedule of the periodic tasks makes this rare, and the script makes it safe. It accepts a
- * batch only if the ledger head still has the hash from which the batch was computed. The hash acts as the fencing
- * token: a writer that resumes after an hour's pause presents an old hash, and the script rejects its batch.
+ * Several writers may run concurrently; the schedule of the periodic tasks makes this rare, and the script makes it
+ * safe. It accepts a batch only if the ledger head still has the hash from which the batch was computed. The hash acts
+ * as the fencing token: a writer that resumes after an hour's pause presents an old hash, and the script rejects its
+ * batch.
  */
 export class LedgerWriter {
   readonly #deps: WriterDeps;

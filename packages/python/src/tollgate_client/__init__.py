@@ -1,12 +1,13 @@
 """Client of the Tollgate gateway for AI agents."""
 
 from .billing import BillingSystem, billing_requests
-from .client import Identity, Tokens, Tollgate
+from .client import Identity, Tollgate
 from .errors import ConnectionStoppedError, EventsLostError, RunFailedError, TollgateError
 from .ledger import LedgerFeed, LedgerPage
 from .position import FilePositionStore, Position, PositionStore
 from .run import Run, RunResult
 from .sync import SyncRun, SyncTollgate
+from .tokens import Tokens
 
 __all__ = [
     "BillingSystem",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 from .errors import ConnectionStoppedError, TollgateError
@@ -17,14 +15,12 @@ from .position import Position, PositionStore, StreamPosition
 from .protocol import RETRYABLE_CODES
 from .requests import Requests
 from .run import Run
+from .tokens import GetToken, TokenSource
 from .transports import OpenTransport, Transport, TransportClosed, open_websocket
 
 #: ``decline`` is a refusal, ``cancel`` no decision.
 Action = Literal["accept", "decline", "cancel"]
 State = Literal["idle", "connecting", "connected", "waiting", "stopped"]
-#: Returns an access token, alone or as ``Tokens``, or None if the user has signed out. Its argument, which it may omit, is
-#: the token that is no longer valid.
-GetToken = Callable[[str | None], "Token | Awaitable[Token]"] | Callable[[], "Token | Awaitable[Token]"]
 Listener = Callable[[Any], None]
 
 #: Refusals that a fresh token can cure.
@@ -32,28 +28,11 @@ TOKEN_CODES = frozenset({"TOKEN_EXPIRED", "VALIDATION_FAILED", "TOKEN_REVOKED", 
 #: Messages whose ``seq`` is the head of the log. Every other message with a ``seq`` is a durable event, also one of a
 #: type that a backend or a newer gateway has chosen.
 WELCOMES = frozenset({"connection_established", "auth_success"})
-#: A token is not used for a handshake in the last seconds of its life.
-EXPIRY_MARGIN_SECONDS = 5.0
 #: The gateway ends a handshake after ten seconds.
 WELCOME_SECONDS = 15.0
 #: Consecutive resumes after a gap. Then the client connects again.
 MAX_RESYNCS = 3
 SAVE_SECONDS = 0.25
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a login returns."""
-
-    token: str
-    #: ISO 8601, or seconds since the epoch. Default: as the gateway says.
-    expires_at: datetime | str | float | None = None
-    #: Handed over to the gateway, which refreshes the access token from then on: the identity provider must be
-    #: configured for it (``refresh_token`` mode), and the application must not use this refresh token itself.
-    refresh_token: str | None = None
-
-
-Token = str | Tokens | None
 
 
 @dataclass(frozen=True)
@@ -95,8 +74,7 @@ class Tollgate:
         if not callable(get_token):
             raise TypeError("get_token must be a function that returns an access token")
         self._url = url
-        self._get_token = get_token
-        self._wants_previous = _accepts_an_argument(get_token)
+        self._tokens = TokenSource(get_token)
         self._open = transport
         self._position = StreamPosition(store)
         self._backoff = (first_backoff, max_backoff)
@@ -107,11 +85,6 @@ class Tollgate:
         self._task: asyncio.Task[None] | None = None
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._transport: Transport | None = None
-        self._token: str | None = None
-        self._refresh_token: str | None = None
-        self._previous_token: str | None = None
-        self._token_expires_at = float("inf")
-        self._token_was_accepted = False
         self._retry_after: float | None = None
         self._error: TollgateError | None = None
         self._problem: TollgateError | None = None
@@ -241,7 +214,7 @@ class Tollgate:
             self._set_state("connecting")
             self._error = None
             try:
-                token = await self._current_token()
+                token = await self._tokens.current()
             except Exception as cause:
                 error = TollgateError("SIGNED_OUT", f"get_token failed: {cause}", retryable=True)
                 failures = await self._wait(failures, error)
@@ -253,7 +226,7 @@ class Tollgate:
                 failures = 0
             self._leave()
             code = closed.code or (self._error.code if self._error else None)
-            if code in TOKEN_CODES and self._forget_token():
+            if code in TOKEN_CODES and self._tokens.forget():
                 continue
             error = self._close_error(code, closed.detail)
             if closed.final or (code is not None and not error.retryable):
@@ -296,19 +269,19 @@ class Tollgate:
         self._transport = transport
         self._is_resyncing = self._position.current is not None
         self._resyncs = 0
-        # Two missing heartbeats: the socket may be half open.
-        patience = WELCOME_SECONDS
+        # Later two missing heartbeats: the socket may be half open.
+        timeout = WELCOME_SECONDS
         try:
             while True:
                 try:
                     # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
-                    async with asyncio.timeout(patience):
+                    async with asyncio.timeout(timeout):
                         type, fields = await transport.receive()
                 except TimeoutError:
                     raise TransportClosed("no heartbeat") from None
                 await self._received(type, fields)
                 if self.identity and self.state == "connected":
-                    patience = 2.0 * float(self.identity.limits.get("heartbeat_interval", 30)) + 5
+                    timeout = 2.0 * float(self.identity.limits.get("heartbeat_interval", 30)) + 5
         finally:
             closing = asyncio.ensure_future(transport.close())
             await asyncio.wait([closing], timeout=2)
@@ -331,7 +304,7 @@ class Tollgate:
             await self._resync()
         elif type == "token_refreshed":
             if isinstance(fields.get("access_token"), str):
-                self._refreshed_token(fields["access_token"], fields)
+                self._token_refreshed(fields["access_token"], fields)
         elif type in ("token_refresh_failed", "token_degraded"):
             self._in_background(self._present_token())
         elif type == "server_draining":
@@ -349,14 +322,14 @@ class Tollgate:
             self._emit("notice", {"type": type, "fields": fields})
 
     async def _welcomed(self, fields: dict[str, Any]) -> None:
-        self._accepted_token(fields.get("token_expires_at"))
+        self._tokens.accepted(fields.get("token_expires_at"))
         if self._position.current is None:
             self._position.current = Position(int(fields["seq"]), str(fields["epoch"]))
         self._problem = None
         self._set_state("connected")
         # Each connection hands over the refresh token of its session, and so receives the next one.
-        if self._refresh_token is not None:
-            await self._send_token()
+        if self._tokens.has_refresh_token:
+            await self._send("token_refresh", self._tokens.fields)
         permissions = tuple(fields.get("permissions") or ())
         limits = fields.get("limits") or {}
         self._identify(Identity(fields["user_id"], fields["plan"], permissions, fields["thread_id"], limits))
@@ -390,57 +363,20 @@ class Tollgate:
         if position and self._transport:
             await self._transport.send("resume", {"after": position.after, "epoch": position.epoch})
 
-    # The token
-
-    async def _current_token(self) -> str | None:
-        if self._token is not None and time.time() < self._token_expires_at - EXPIRY_MARGIN_SECONDS:
-            return self._token
-        return await self._fresh_token()
-
-    async def _fresh_token(self) -> str | None:
-        previous = (self._previous_token or self._token,) if self._wants_previous else ()
-        found = self._get_token(*previous)
-        answer = await found if inspect.isawaitable(found) else found
-        tokens = answer if isinstance(answer, Tokens) else Tokens(answer) if answer is not None else None
-        self._token = tokens.token if tokens else None
-        self._refresh_token = tokens.refresh_token if tokens else None
-        self._token_expires_at = _time_of(tokens.expires_at if tokens else None)
-        self._token_was_accepted = False
-        return self._token
-
-    def _refreshed_token(self, token: str, fields: Mapping[str, Any]) -> None:
-        self._token = token
-        self._token_expires_at = float("inf")
-        self._accepted_token(fields.get("token_expires_at"))
+    def _token_refreshed(self, token: str, fields: Mapping[str, Any]) -> None:
+        tokens = self._tokens.refreshed(token, fields)
         self._emit("token", token)
-        if isinstance(fields.get("refresh_token"), str):
-            self._refresh_token = fields["refresh_token"]
-        if self._refresh_token is not None:
-            self._emit("tokens", Tokens(token, fields.get("token_expires_at"), self._refresh_token))
-
-    async def _send_token(self) -> None:
-        handed = {} if self._refresh_token is None else {"refresh_token": self._refresh_token}
-        await self._send("token_refresh", {"token": self._token, **handed})
-
-    def _accepted_token(self, expires_at: Any) -> None:
-        self._token_was_accepted = True
-        if expires_at is not None:
-            self._token_expires_at = _time_of(expires_at)
-
-    def _forget_token(self) -> bool:
-        """Forgets a refused token. Returns whether a fresh one may be accepted, since this one had been before."""
-        may_help = self._token_was_accepted
-        self._previous_token, self._token, self._token_was_accepted = self._token, None, False
-        return may_help
+        if tokens:
+            self._emit("tokens", tokens)
 
     async def _present_token(self) -> None:
         try:
-            token = await self._fresh_token()
+            token = await self._tokens.fresh()
         except Exception as cause:
             self._emit("error", TollgateError("SIGNED_OUT", f"get_token failed: {cause}", retryable=True))
             return
         if token is not None:
-            await self._send_token()
+            await self._send("token_refresh", self._tokens.fields)
 
     # State
 
@@ -484,25 +420,5 @@ class Tollgate:
         task.add_done_callback(self._side_tasks.discard)
 
 
-def _accepts_an_argument(function: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError:
-        return False
-    except ValueError:
-        # Functions in C may have no signature.
-        pass
-    return True
-
-
 def _new_id() -> str:
     return secrets.token_urlsafe(18)
-
-
-def _time_of(value: Any) -> float:
-    """Seconds since the epoch. An expiry that is missing or no time is none: the gateway refuses an expired token."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        return moment.timestamp() if isinstance(moment, datetime) else float(moment)
-    except (TypeError, ValueError):
-        return float("inf")

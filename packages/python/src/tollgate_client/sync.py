@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
-from .client import GetToken, Identity, Listener, State, Tollgate
+from .client import Identity, Listener, State, Tollgate
 from .run import Event, Run, RunResult
+from .tokens import GetToken
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ local function waitedForInput(run, now)
   return tonumber(fields[1] or '0') + (fields[2] and now - fields[2] or 0)
 end
 
--- Changes when a run must have ended.
-local function setDeadline(sets, member, deadline)
-  redis.call('ZADD', sets.activeRuns, deadline, member)
-  redis.call('ZADD', sets.runsInFlight, deadline, string.match(member, '%S+$'))
+-- Changes when the sweep takes a run, and when it must have ended and no longer counts as in flight.
+local function setDeadline(sets, member, sweptAt, endsAt)
+  redis.call('ZADD', sets.activeRuns, sweptAt, member)
+  redis.call('ZADD', sets.runsInFlight, endsAt, string.match(member, '%S+$'))
   local last = redis.call('ZRANGE', sets.runsInFlight, 0, 0, 'REV', 'WITHSCORES')[2]
   redis.call('PEXPIREAT', sets.runsInFlight, last)
 end
@@ -25,6 +25,6 @@ local function endWait(run, sets, member, now)
   if not fields[1] then return 0 end
   redis.call('HSET', run, 'status', 'queued', 'paused_ms', waitedForInput(run, now))
   redis.call('HDEL', run, 'waiting_since')
-  setDeadline(sets, member, now + fields[2])
+  setDeadline(sets, member, now + fields[2], now + fields[2])
   return 1
 end

@@ -5,6 +5,7 @@
   KEYS[1] run          hash of the run
   KEYS[2] activeRuns   sorted set: "<user id> <run id>" -> when it must have ended, ms
   KEYS[3] runsInFlight sorted set of the user's runs that have not ended
+  KEYS[4] runs         sorted set of the user's stored runs
   ARGV[1] member of activeRuns
   ARGV[2] fencing token of the claim
   ARGV[3] ms until the first of the input requests expires
@@ -28,7 +29,11 @@ end
 local now = millis(redis.call('TIME'))
 redis.call('HSETNX', run, 'waiting_since', now)
 redis.call('HSET', run, 'status', 'waiting', 'remaining_ms', ARGV[4])
-setDeadline({ activeRuns = KEYS[2], runsInFlight = KEYS[3] }, ARGV[1], now + ARGV[3])
+-- The run continues after the sweep has ended its wait, so it counts as in flight in between.
+setDeadline({ activeRuns = KEYS[2], runsInFlight = KEYS[3] }, ARGV[1], now + ARGV[3], now + ARGV[3] + ARGV[4])
 local kept = ARGV[3] + ARGV[5]
-if redis.call('PTTL', run) < kept then redis.call('PEXPIRE', run, kept) end
+-- The list does not expire before the run: an erasure of the user finds the run by it.
+for _, key in ipairs({ run, KEYS[4] }) do
+  if redis.call('PTTL', key) < kept then redis.call('PEXPIRE', key, kept) end
+end
 return 'waiting'
