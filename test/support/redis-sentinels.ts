@@ -104,13 +104,13 @@ export class SentinelProcesses {
   }
 
   /** Resolves when the Sentinels name another master than `before`, and it answers as master. */
-  async failedOver(before: RedisProcess): Promise<RedisProcess> {
+  async failedOver(before: RedisProcess, timeoutMs = 40_000): Promise<RedisProcess> {
     const other = async () => {
       const master = await this.master();
       const info = master === before ? '' : await master.ask((redis) => redis.info('replication'));
       return info.includes('role:master') ? master : undefined;
     };
-    return until(other, { timeoutMs: 40_000, everyMs: 50, label: 'another master' });
+    return until(other, { timeoutMs, everyMs: 50, label: 'another master' });
   }
 
   async close(): Promise<void> {
